@@ -1,0 +1,3 @@
+"""farwrite: how far away can the second copy of a write be?"""
+
+__version__ = "0.1.0"

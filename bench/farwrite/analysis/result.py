@@ -1,0 +1,148 @@
+"""What analysis finds out: estimates that know how sure they are, and verdicts with a sentence each.
+
+Plain data, stored in the report beside the recording it was computed from. Times are in nanoseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+ANALYSIS_VERSION = 1
+
+Verdict = Literal["pass", "fail", "unknown"]
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True):
+    """What results are made of."""
+
+
+class Estimate(Struct):
+    """A number that never travels alone. `value` is None when it is unknown; `warnings` then says why."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    confidence: float | None = None  # what the interval really achieves, such as 0.954
+    count: int = 0  # writes, echoes, rounds or kills behind it
+    warnings: list[str] = []
+
+
+class CellResult(Struct):
+    """One cell over all its good rounds."""
+
+    cell: str
+    name: str
+    protocol: str
+    miles: float
+    queue_depth: int
+    arrival: str
+    size_bytes: int
+    rounds_ok: int
+    rounds_void: int
+    rounds_failed: int
+    void_reasons: list[str]
+    # proof of link
+    asked_rtt_ns: float  # at 0 miles: the lab's own base round trip
+    rtt_ns_min: Estimate
+    rtt_ns_p50: Estimate
+    rtt_ns_p99: Estimate
+    # latency
+    warmup_ns: int  # left out at the start of each round
+    steady: bool
+    response_ns_p50: Estimate
+    response_ns_p99: Estimate
+    response_ns_p999: Estimate
+    service_ns_p50: Estimate
+    wait_ns_p99: Estimate
+    late_ns_p99: Estimate
+    floor_ns: Estimate  # what no engine could beat in this lab, at the median
+    floor_text: str  # how it was put together: "RTT echo + far flush, sites alone"
+    efficiency: Estimate  # floor over response p50
+    # throughput
+    completed_per_s: Estimate
+    goodput_bytes_per_s: Estimate
+    offered_per_s: float | None
+    # exact counts
+    completed: int
+    unacknowledged: int
+    lost: int | None  # None: not audited
+    damaged: int | None
+    flushes_per_write: float | None
+    far_flushes_per_write: float | None
+    wire_bytes_per_user_byte: float | None
+    # protocol A
+    lag_ns_p99: Estimate | None
+    lag_writes_max: int | None
+    lag_bytes_max: int | None
+    withheld: list[str]  # why no verdict may rest on this cell; empty when one may
+
+
+class Fit(Struct):
+    """latency_q = a + k * RTT over the distances of one workload and protocol."""
+
+    name: str
+    protocol: str
+    queue_depth: int
+    quantile: float
+    k: Estimate  # serial round trips a write takes
+    a_ns: Estimate  # everything that is not distance
+    rtt_ns_low: float  # the range it was fitted over
+    rtt_ns_high: float
+    residual_ns_max: float
+
+
+class GreatestMiles(Struct):
+    """The greatest distance at which a budget holds, by inverting a fit."""
+
+    name: str
+    protocol: str
+    quantile: float
+    budget_ns: float
+    route_factor: float
+    miles: Estimate
+    extrapolated: bool  # beyond the distances that were measured
+
+
+class DrillResult(Struct):
+    """All drills of one kind and protocol together."""
+
+    kind: str  # "kill" or "cut"
+    protocol: str
+    miles: float
+    count: int
+    drills_with_loss: int
+    loss_probability_high: float | None  # 95 % bound; 3/n when nothing was lost
+    lost_writes_max: int
+    lost_bytes_max: int
+    recovery_point_ns_max: float | None
+    completed_during_cut_max: int | None
+    recovery_time_ns_max: float | None
+
+
+class Claim(Struct):
+    """One of the claims farwrite was built to judge, and what this run says to it."""
+
+    id: str  # "C1"
+    claim: str  # its text
+    verdict: Verdict
+    sentence: str  # the verdict in words, with numbers
+    details: list[str]  # further sentences
+
+
+class Analysis(Struct):
+    """Everything that is computed from one recording."""
+
+    version: int
+    cells: list[CellResult]
+    fits: list[Fit]
+    miles: list[GreatestMiles]
+    drills: list[DrillResult]
+    claims: list[Claim]
+    base_rtt_ns: Estimate
+    near_flush_ns: Estimate  # alone, at the median
+    far_flush_ns: Estimate
+    near_flush_both_ns: Estimate  # both sites at once
+    far_flush_both_ns: Estimate
+    warnings: list[str]

@@ -1,0 +1,1 @@
+"""The replication engine: journal first, one log, positions in it. It knows no lab; it is given descriptors and sockets."""

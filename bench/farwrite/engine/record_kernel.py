@@ -1,0 +1,127 @@
+"""A record: 64 bytes of header, then the payload. The journal holds records; so does the wire, byte for byte the same.
+
+That is why a secondary writes what it received without touching it, and why one CRC32C guards a write from the
+submitting core to both disks. Everything is little-endian and 64-byte aligned.
+
+    word  0   magic u32, crc32c u32 (over bytes 8.. of the header and the payload)
+          1   kind u8, version u8, reserved u16, length u32 (payload bytes)
+          2   sequence i64: of the write; of the last write before it for every other kind
+          3   address i64: byte offset in the volume; ACK: highest received sequence; HELLO: protocol
+          4   epoch i64
+          5   volume i64: identity shared by both replicas
+          6   stamp_ns i64: CLOCK_MONOTONIC at submit
+          7   reserved, zero
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..crc_kernel import crc32c
+from ..jit import kernel
+
+HEADER_BYTES = 64
+WORD_BYTES = 8
+MAGIC = 0x31575246  # "FRW1" as it stands in memory.
+VERSION = 1
+
+WRITE, PAD, HELLO, ACK, PING, GOODBYE = 1, 2, 3, 4, 5, 6
+
+LENGTH_MAX = 1 << 20  # A frame from the network may claim no more than this.
+
+# What inspect() finds.
+COMPLETE, INCOMPLETE, BAD_MAGIC, BAD_VERSION, BAD_LENGTH, BAD_CRC, WRONG_VOLUME, BAD_KIND = 0, 1, -1, -2, -3, -4, -5, -6
+
+
+@kernel()
+def record_bytes(length):
+    """Bytes a record with this payload takes: header and payload, rounded up to 64."""
+    return np.int64(HEADER_BYTES) + ((np.int64(length) + 63) & ~np.int64(63))
+
+
+@kernel()
+def kind_of(words, start):
+    """The kind of the record whose header begins at byte `start`."""
+    return words[(start >> 3) + 1] & 0xFF
+
+
+@kernel()
+def length_of(words, start):
+    """Payload bytes of the record at `start`."""
+    return (words[(start >> 3) + 1] >> 32) & 0xFFFFFFFF
+
+
+@kernel()
+def sequence_of(words, start):
+    """Sequence of the record at `start`."""
+    return words[(start >> 3) + 2]
+
+
+@kernel()
+def address_of(words, start):
+    """Address of the record at `start`."""
+    return words[(start >> 3) + 3]
+
+
+@kernel()
+def epoch_of(words, start):
+    """Epoch of the record at `start`."""
+    return words[(start >> 3) + 4]
+
+
+@kernel()
+def guarded_length(kind, length):
+    """Payload bytes the CRC covers: a PAD's filling means nothing and is left out."""
+    return np.int64(0) if kind == PAD else np.int64(length)
+
+
+@kernel()
+def checksum(data, start, kind, length):
+    """CRC32C over the header behind its checksum and over the payload."""
+    end = start + HEADER_BYTES + guarded_length(kind, length)
+    return crc32c(np.int64(0), data, start + WORD_BYTES, end)
+
+
+@kernel()
+def seal(data, words, start, kind, length, sequence, address, epoch, volume, stamp_ns):
+    """Write the header of the record at `start`, whose payload already stands behind it."""
+    assert start & 63 == 0
+    at = start >> 3
+    words[at + 1] = np.int64(kind) | (np.int64(VERSION) << 8) | (np.int64(length) << 32)
+    words[at + 2] = sequence
+    words[at + 3] = address
+    words[at + 4] = epoch
+    words[at + 5] = volume
+    words[at + 6] = stamp_ns
+    words[at + 7] = 0
+    words[at] = np.int64(MAGIC) | (np.int64(checksum(data, start, kind, length)) << 32)
+
+
+@kernel()
+def inspect(data, words, start, available, volume):
+    """What stands at `start` with `available` bytes in hand: COMPLETE, INCOMPLETE, or what is wrong with it.
+
+    Nothing behind the header is believed before the header itself is plausible, and no length before it is bounded.
+    """
+    if available < HEADER_BYTES:
+        return INCOMPLETE
+    at = start >> 3
+    head = words[at]
+    if head & 0xFFFFFFFF != MAGIC:
+        return BAD_MAGIC
+    shape = words[at + 1]
+    kind = shape & 0xFF
+    length = (shape >> 32) & 0xFFFFFFFF
+    if (shape >> 8) & 0xFF != VERSION:
+        return BAD_VERSION
+    if kind < WRITE or kind > GOODBYE:
+        return BAD_KIND
+    if length > LENGTH_MAX or (length > 0 and kind != WRITE and kind != PAD):
+        return BAD_LENGTH
+    if available < HEADER_BYTES + guarded_length(kind, length):
+        return INCOMPLETE
+    if (head >> 32) & 0xFFFFFFFF != np.int64(checksum(data, start, kind, length)):
+        return BAD_CRC
+    if words[at + 5] != volume:
+        return WRONG_VOLUME
+    return COMPLETE

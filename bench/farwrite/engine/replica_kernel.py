@@ -1,0 +1,145 @@
+"""What both replicas do with their own disk: flush batches, apply to the volume, checkpoint.
+
+These are the thin parts that hold system calls; where bytes go and what may be forgotten is journal_kernel's arithmetic.
+Every function answers 0 or a negative status: -errno below 1000, or one of the names here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..crc_kernel import crc32c
+from ..host import libc, reactor
+from ..jit import kernel
+from . import journal_kernel as log
+from . import record_kernel as record
+
+OK = 0
+PEER_CLOSED = -1001  # The connection ended, or was reset, before we asked it to.
+PEER_SILENT = -1002  # Nothing heard for the peer timeout.
+BAD_FRAME = -1003  # What arrived is not what our peer may send; the connection is not to be believed any more.
+SHORT_WRITE = -1004  # The disk took less than it was given.
+STOPPED = -1005  # Asked to stop, and everything received is durable and applied.
+
+APPLY_BYTES = 512 << 10  # Applied at most before looking at the socket again: about 0.1 ms of memory copy.
+
+SUPERBLOCK_MAGIC = 0x4C4F47575246  # "FRWGOL"
+SUPERBLOCK_WORDS = 9  # magic, version, generation, volume, tail, tail sequence, epoch, capacity, crc32c over the eight.
+
+
+@kernel()
+def begin_flush(journal, ring):
+    """Start making durable what is staged, unless a flush is under way: group commit."""
+    if ring.state[reactor.JOURNAL] != reactor.IDLE:
+        return
+    size = log.seal_batch(journal)
+    if size == 0:
+        return
+    at = journal.at
+    begin = at[log.SEALED] - size
+    offset = log.SUPERBLOCK_BYTES + begin % at[log.CAPACITY]
+    reactor.begin_write(
+        ring, reactor.JOURNAL, at[log.JOURNAL_FD], journal.data, begin % at[log.STAGING], size, offset
+    )
+
+
+@kernel()
+def end_flush(journal, ring):
+    """Take note of a flush that has returned. Nothing counts as durable before this says so."""
+    if reactor.finished(ring, reactor.JOURNAL):
+        written = ring.result[reactor.JOURNAL]
+        if written < 0:
+            return written
+        if written != journal.at[log.SEALED] - journal.at[log.DURABLE]:
+            return np.int64(SHORT_WRITE)
+        log.note_durable(journal)
+    return np.int64(OK)
+
+
+@kernel()
+def apply(journal, limit, bytes_max):
+    """Copy durable records before `limit` into the volume, in order, about `bytes_max` of them."""
+    at = journal.at
+    position = at[log.APPLIED]
+    sequence = at[log.APPLIED_SEQUENCE]
+    stop = min(limit, position + bytes_max)
+    status = np.int64(OK)
+    while position < stop:
+        start = position % at[log.STAGING]
+        length = record.length_of(journal.words, start)
+        if record.kind_of(journal.words, start) == record.WRITE:
+            written = libc.pwrite(
+                at[log.VOLUME_FD], journal.data, start + record.HEADER_BYTES, length,
+                record.address_of(journal.words, start),
+            )  # fmt: skip
+            if written < 0:
+                status = written
+                break
+            if written != length:
+                status = np.int64(SHORT_WRITE)
+                break
+            sequence = record.sequence_of(journal.words, start)
+        position += record.record_bytes(length)
+    log.note_applied(journal, position, sequence)
+    return status
+
+
+@kernel()
+def fill_superblock(journal):
+    """The next superblock, in journal.superblock; answers the file offset where it belongs."""
+    at = journal.at
+    at[log.GENERATION] += 1
+    words = journal.superblock.view(np.int64)
+    words[:] = 0
+    words[0] = SUPERBLOCK_MAGIC
+    words[1] = record.VERSION
+    words[2] = at[log.GENERATION]
+    words[3] = at[log.VOLUME]
+    words[4] = at[log.CHECKPOINT_POSITION]
+    words[5] = at[log.CHECKPOINT_SEQUENCE]
+    words[6] = at[log.EPOCH]
+    words[7] = at[log.CAPACITY]
+    words[8] = np.int64(crc32c(np.int64(0), journal.superblock, np.int64(0), np.int64(64)))
+    return (at[log.GENERATION] % 2) * log.BLOCK_BYTES
+
+
+@kernel()
+def checkpoint(journal, ring):
+    """Move one step along: volume flushed, then superblock durable, then the journal's tail is free."""
+    at = journal.at
+    if reactor.finished(ring, reactor.VOLUME):
+        if ring.result[reactor.VOLUME] < 0:
+            return ring.result[reactor.VOLUME]
+        offset = fill_superblock(journal)
+        reactor.begin_write(
+            ring, reactor.SUPERBLOCK, at[log.JOURNAL_FD], journal.superblock, np.int64(0), np.int64(log.BLOCK_BYTES), offset
+        )
+    if reactor.finished(ring, reactor.SUPERBLOCK):
+        written = ring.result[reactor.SUPERBLOCK]
+        if written != log.BLOCK_BYTES:
+            return written if written < 0 else np.int64(SHORT_WRITE)
+        log.free_to_checkpoint(journal)
+    idle = ring.state[reactor.VOLUME] == reactor.IDLE and ring.state[reactor.SUPERBLOCK] == reactor.IDLE
+    if idle and log.wants_checkpoint(journal):
+        at[log.CHECKPOINT_POSITION] = at[log.APPLIED]
+        at[log.CHECKPOINT_SEQUENCE] = at[log.APPLIED_SEQUENCE]
+        reactor.begin_sync(ring, reactor.VOLUME, at[log.VOLUME_FD])
+    return np.int64(OK)
+
+
+@kernel()
+def settle(journal, ring, limit):
+    """Flush and apply everything that is staged, waiting as long as the disk takes. For the end of a run."""
+    while True:
+        status = end_flush(journal, ring)
+        if status < 0:
+            return status
+        begin_flush(journal, ring)
+        status = apply(journal, min(journal.at[log.DURABLE], limit), np.int64(APPLY_BYTES))
+        if status < 0:
+            return status
+        if ring.state[reactor.JOURNAL] == reactor.IDLE and journal.at[log.APPLIED] >= min(journal.at[log.STAGED], limit):
+            return reactor.drain(ring, np.int64(-1))
+        answer = reactor.wait(ring, np.int64(-1), False, np.int64(10_000_000))
+        if answer < 0:
+            return answer

@@ -1,0 +1,195 @@
+"""A histogram of nanoseconds with three significant digits from 1 ns to 18 minutes, and its text form for recordings.
+
+Recordings carry it, analysis and reports read quantiles from it, on machines that need no Numba. Counting up while a
+run is measured is left to `histogram_kernel`; how sure a quantile is, to the analysis.
+
+Layout after HdrHistogram (Tene): values below 2048 have a slot each; from there every doubling has 1024 slots of equal
+width, so that no slot is wider than a thousandth of what it counts. Values from 2^40 ns on share one last slot.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import zlib
+from fractions import Fraction
+
+import numpy as np
+
+from .errors import UsageError
+
+EXACT_BITS = 11  # Values below 2 ** 11 are exact; half as many slots a doubling still give 1/1024.
+HALF_BITS = 10
+RANGE_BITS = 40  # 18 minutes: longer than any write that a person would call one.
+SATURATED = (RANGE_BITS - EXACT_BITS + 2) << HALF_BITS  # The index of the last slot.
+SLOTS = SATURATED + 1
+
+TEXT_VERSION = 1
+VARINT_BYTES_MAX = 9  # 63 bits.
+PLAIN_BYTES_MAX = 1 + SLOTS * (3 + VARINT_BYTES_MAX)  # A version, then an index step and a count for every slot.
+TEXT_CHARACTERS_MAX = 2 * PLAIN_BYTES_MAX  # Base64 of data that did not compress at all takes 1.34 times its bytes.
+
+
+def index_of(values_ns: np.ndarray) -> np.ndarray:
+    """int64, the slots that count these values."""
+    values_ns = np.asarray(values_ns, np.int64)
+    if values_ns.size and values_ns.min() < 0:
+        raise ValueError("a histogram counts no negative values")
+    _, bits = np.frexp(values_ns.astype(np.float64))
+    shift = np.maximum(bits.astype(np.int64) - EXACT_BITS, 0)
+    index = np.where(shift > 0, shift << HALF_BITS, 0) + (values_ns >> shift)
+    return np.where(values_ns >= 1 << RANGE_BITS, SATURATED, index)
+
+
+def lowest_of(index: np.ndarray) -> np.ndarray:
+    """int64, the least values in ns that these slots count."""
+    index = np.asarray(index, np.int64)
+    shift = np.maximum((index >> HALF_BITS) - 1, 0)
+    within = (index & ((1 << HALF_BITS) - 1)) + (1 << HALF_BITS)
+    return np.where(index < 1 << EXACT_BITS, index, within << shift)
+
+
+def highest_of(index: np.ndarray) -> np.ndarray:
+    """int64, the greatest values in ns that these slots count; for the last, which knows no greatest, its least."""
+    index = np.asarray(index, np.int64)
+    return np.where(index == SATURATED, lowest_of(index), lowest_of(np.minimum(index + 1, SATURATED)) - 1)
+
+
+def middle_of(index: np.ndarray) -> np.ndarray:
+    """int64, the values in ns that stand for all these slots count: at most 0.05 % from any of them."""
+    lowest = lowest_of(index)
+    return lowest + ((highest_of(index) - lowest) >> 1)
+
+
+class Histogram:
+    """Counts by slot; `counts` is int64 of SLOTS elements, and what `histogram_kernel.record` fills."""
+
+    def __init__(self, counts: np.ndarray | None = None) -> None:
+        self.counts = np.zeros(SLOTS, np.int64) if counts is None else counts
+        assert self.counts.shape == (SLOTS,) and self.counts.dtype == np.int64
+
+    @classmethod
+    def of(cls, values_ns: np.ndarray) -> Histogram:
+        """The histogram of these values."""
+        return cls(np.bincount(index_of(values_ns), minlength=SLOTS).astype(np.int64))
+
+    @property
+    def count(self) -> int:
+        """How many values were recorded."""
+        return int(self.counts.sum())
+
+    @property
+    def saturated(self) -> int:
+        """How many of them were 2^40 ns or more, so that only their number is known."""
+        return int(self.counts[SATURATED])
+
+    @property
+    def maximum(self) -> int | None:
+        """The greatest value, in ns, that the greatest recorded one may have been; None when there is none."""
+        recorded = np.flatnonzero(self.counts)
+        return int(highest_of(recorded[-1])) if recorded.size else None
+
+    def quantile(self, q: float) -> int | None:
+        """The ceil(q * count)-th smallest value (the first for q = 0), in ns, within 0.05 %; None when there is none.
+
+        `q` is taken as the decimal it prints as: 0.07 of 100 values is the 7th, although 0.07 * 100 > 7 in binary.
+        """
+        if not 0 <= q <= 1:
+            raise ValueError(f"a quantile lies between 0 and 1, not at {q}")
+        cumulative = np.cumsum(self.counts)
+        if not cumulative[-1]:
+            return None
+        rank = max(math.ceil(Fraction(str(float(q))) * int(cumulative[-1])), 1)
+        return int(middle_of(np.searchsorted(cumulative, rank)))
+
+    def merge(self, other: Histogram) -> Histogram:
+        """A new histogram of what both recorded."""
+        return Histogram(self.counts + other.counts)
+
+    def nonzero(self) -> tuple[np.ndarray, np.ndarray]:
+        """(values_ns, counts), both int64: the middle of every slot that counted something, ascending."""
+        recorded = np.flatnonzero(self.counts)
+        return middle_of(recorded), self.counts[recorded]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Histogram) and np.array_equal(self.counts, other.counts)
+
+    __hash__ = None  # type: ignore[assignment]  # It changes while it is filled.
+
+    def __repr__(self) -> str:
+        return f"Histogram(count={self.count}, p50={self.quantile(0.5)} ns, maximum={self.maximum} ns)"
+
+    def encode(self) -> str:
+        """Text for a recording: for every slot in use the step from the one before and the count, packed."""
+        recorded = np.flatnonzero(self.counts)
+        plain = bytearray([TEXT_VERSION])
+        for step, count in zip(np.diff(recorded, prepend=-1).tolist(), self.counts[recorded].tolist(), strict=True):
+            append_varint(plain, step)
+            append_varint(plain, count)
+        return base64.b64encode(zlib.compress(bytes(plain), 6)).decode("ascii")
+
+    @classmethod
+    def decode(cls, text: str) -> Histogram:
+        """The histogram that `encode` wrote; UsageError for anything else, without ever unpacking more than 400 kB."""
+        plain = unpacked(text)
+        if not plain or plain[0] != TEXT_VERSION:
+            raise UsageError(
+                f"histogram: version {plain[0] if plain else 'missing'}, and this farwrite reads {TEXT_VERSION}. "
+                "Was it written by a newer one?"
+            )
+        histogram = cls()
+        at, index, total = 1, -1, 0
+        while at < len(plain):
+            step, at = varint(plain, at)
+            count, at = varint(plain, at)
+            index += step
+            total += count
+            if step < 1 or index >= SLOTS:
+                raise damaged(f"there is no slot {index}")
+            if count < 1 or total >= 1 << 63:
+                raise damaged(f"slot {index} cannot have a count of {count}")
+            histogram.counts[index] = count
+        return histogram
+
+
+def unpacked(text: str) -> bytes:
+    """The bytes inside the text."""
+    if not isinstance(text, str):
+        raise damaged(f"it is not text but {type(text).__name__}")
+    if len(text) > TEXT_CHARACTERS_MAX:
+        raise damaged(f"{len(text)} characters are more than any histogram takes")
+    unpacking = zlib.decompressobj()
+    try:
+        plain = unpacking.decompress(base64.b64decode(text, validate=True), PLAIN_BYTES_MAX + 1)
+    except (binascii.Error, ValueError) as refusal:  # ValueError: characters that are not even ASCII.
+        raise damaged("it is not base64") from refusal
+    except zlib.error as refusal:
+        raise damaged("it does not unpack") from refusal
+    if len(plain) > PLAIN_BYTES_MAX:
+        raise damaged(f"it unpacks to more than {PLAIN_BYTES_MAX} bytes")
+    if not unpacking.eof or unpacking.unused_data:
+        raise damaged("it ends early or goes on after its end")
+    return plain
+
+
+def append_varint(plain: bytearray, value: int) -> None:
+    """Seven bits a byte, the lowest first, the top bit set on all but the last: LEB128."""
+    while value > 0x7F:
+        plain.append(value & 0x7F | 0x80)
+        value >>= 7
+    plain.append(value)
+
+
+def varint(plain: bytes, at: int) -> tuple[int, int]:
+    """(the number that begins at byte `at`, where the next begins)."""
+    value = 0
+    for position in range(at, min(at + VARINT_BYTES_MAX, len(plain))):
+        value |= (plain[position] & 0x7F) << 7 * (position - at)
+        if plain[position] <= 0x7F:
+            return value, position + 1
+    raise damaged("a number in it is cut off or too long")
+
+
+def damaged(what: str) -> UsageError:
+    return UsageError(f"histogram: {what}. The file is damaged; take it from the run's own folder again.")

@@ -1,0 +1,1 @@
+"""The operating system as farwrite sees it: system calls, clocks, rings, TUN devices, facts about the machine."""

@@ -1,0 +1,144 @@
+"""A site's two files, journal and volume: without names, so nothing is left behind whatever is killed.
+
+The journal is written once in full, so that later writes into it change no metadata, and is opened so that a write
+that has returned is durable: past the page cache where the file system allows direct I/O. The volume is sparse. What
+stands in them is the engine's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UnfitError, system_error
+from .libc import aligned_bytes
+
+BLOCK_BYTES = 4096  # Direct I/O wants the disk's logical block; 4096 suits 512-byte disks as well.
+FILL_BYTES = 4 << 20
+
+OTHER_DIRECTORY = "Free some room, or name another directory with --set lab.near=DIR and --set lab.far=DIR."
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A site's two files, by descriptor: every process of the site inherits them, and they outlive each of it."""
+
+    directory: str
+    file_system: str
+    journal_fd: int
+    volume_fd: int
+    journal_bytes: int
+    volume_bytes: int
+    durability: str  # "disk" or "memory"
+    direct: bool
+
+
+@contextmanager
+def disk(directory: Path | None, journal_bytes: int, volume_bytes: int) -> Iterator[Disk]:
+    """The journal and the volume of one site in `directory`, or in memory when it is None. UnfitError without room."""
+    with contextlib.ExitStack() as stack:
+        if directory is None:
+            journal_fd, direct = os.memfd_create("farwrite-journal"), False
+            stack.callback(os.close, journal_fd)
+            volume_fd = os.memfd_create("farwrite-volume")
+        else:
+            check_room(directory, journal_bytes)
+            journal_fd, direct = unnamed_journal(directory)
+            stack.callback(os.close, journal_fd)
+            volume_fd = unnamed_file(directory, 0)
+        stack.callback(os.close, volume_fd)
+        preallocate(journal_fd, journal_bytes, directory)
+        os.ftruncate(volume_fd, volume_bytes)
+        yield Disk(
+            directory="memory" if directory is None else str(directory),
+            file_system="memory" if directory is None else file_system_of(directory),
+            journal_fd=journal_fd,
+            volume_fd=volume_fd,
+            journal_bytes=journal_bytes,
+            volume_bytes=volume_bytes,
+            durability="memory" if directory is None else "disk",
+            direct=direct,
+        )
+
+
+def check_room(directory: Path, needed_bytes: int) -> None:
+    """UnfitError when the file system of `directory` lacks room for a journal and as much again for the volume."""
+    try:
+        state = os.statvfs(directory)
+    except OSError as refusal:
+        raise system_error(f"look at {directory}", refusal.errno or 0, "Name an existing directory.") from refusal
+    free_bytes = state.f_bavail * state.f_frsize
+    if free_bytes < 2 * needed_bytes:
+        raise UnfitError(
+            f"{directory}: {free_bytes >> 20} MiB free, {2 * needed_bytes >> 20} MiB needed for one site's journal and "
+            f"volume. {OTHER_DIRECTORY}"
+        )
+
+
+def unnamed_file(directory: Path, flags: int) -> int:
+    """A descriptor of a new file without a name; OSError when the file system refuses the flags."""
+    try:
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | flags, 0o600)
+    except OSError as refusal:
+        if refusal.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+            raise
+    # Without O_TMPFILE (NFS, overlay, hostfs): a name for an instant.
+    descriptor, name = tempfile.mkstemp(prefix=".farwrite-", dir=directory)
+    os.close(descriptor)
+    try:
+        return os.open(name, os.O_RDWR | flags)
+    finally:
+        Path(name).unlink()
+
+
+def unnamed_journal(directory: Path) -> tuple[int, bool]:
+    """(descriptor, whether it is direct) of a file where a write that has returned is durable; UnfitError when refused."""
+    for flags, direct in ((os.O_DIRECT | os.O_DSYNC, True), (os.O_DSYNC, False)):
+        try:
+            descriptor = unnamed_file(directory, flags)
+        except OSError as refusal:
+            if direct:
+                continue
+            raise system_error(f"create a file in {directory}", refusal.errno or 0, OTHER_DIRECTORY) from refusal
+        try:
+            os.pwrite(descriptor, aligned_bytes(BLOCK_BYTES), 0)
+            return descriptor, direct
+        except OSError as refusal:
+            os.close(descriptor)
+            if not direct:
+                raise system_error(f"write in {directory}", refusal.errno or 0, OTHER_DIRECTORY) from refusal
+    raise AssertionError("the second form either answers or raises")
+
+
+def preallocate(descriptor: int, size: int, directory: Path | None) -> None:
+    """Write every block once: a later write into it changes no metadata, so its flush is one disk write."""
+    block = aligned_bytes(FILL_BYTES)
+    try:
+        with contextlib.suppress(OSError):
+            os.posix_fallocate(descriptor, 0, size)
+        for offset in range(0, size, FILL_BYTES):
+            part = block[: min(FILL_BYTES, size - offset)]
+            if os.pwrite(descriptor, part, offset) != len(part):
+                raise OSError(errno.ENOSPC, "short write")
+    except OSError as refusal:
+        attempt = f"write {size >> 20} MiB of journal in {directory}"
+        raise system_error(attempt, refusal.errno or 0, OTHER_DIRECTORY) from refusal
+
+
+def file_system_of(directory: Path) -> str:
+    """The type of the file system `directory` lies on, from /proc/self/mountinfo."""
+    best, kind = "", "unknown"
+    resolved = str(directory.resolve())
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        point = fields[4]
+        inside = point == "/" or resolved == point or resolved.startswith(point + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, fields[fields.index("-") + 1]
+    return kind

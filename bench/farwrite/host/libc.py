@@ -1,0 +1,184 @@
+"""libc for kernels: one short wrapper per function, answering a value or -errno.
+
+`ExternalFunction` calls cache on disk and cost no interpreter. Every pointer travels as an int64 address, because that is
+what array.ctypes.data gives inside nopython code; callers keep the array alive. These wrappers must never run
+interpreted (NUMBA_DISABLE_JIT): an external function without the compiler is not a function.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ..jit import kernel
+
+int32, int64, void = types.int32, types.int64, types.void
+
+CLOCK_MONOTONIC = 1
+
+EAGAIN = 11
+EINTR = 4
+ENOSPC = 28
+EPIPE = 32
+ECONNRESET = 104
+ETIME = 62
+
+MSG_DONTWAIT = 0x40
+MSG_NOSIGNAL = 0x4000
+
+POLLIN = 1
+POLLOUT = 4
+POLLERR = 8
+POLLHUP = 16
+
+errno_location = types.ExternalFunction("__errno_location", types.CPointer(int32)())
+libc_read = types.ExternalFunction("read", int64(int32, int64, int64))
+libc_write = types.ExternalFunction("write", int64(int32, int64, int64))
+libc_pread = types.ExternalFunction("pread", int64(int32, int64, int64, int64))
+libc_pwrite = types.ExternalFunction("pwrite", int64(int32, int64, int64, int64))
+libc_fdatasync = types.ExternalFunction("fdatasync", int32(int32))
+libc_recv = types.ExternalFunction("recv", int64(int32, int64, int64, int32))
+libc_send = types.ExternalFunction("send", int64(int32, int64, int64, int32))
+libc_ppoll = types.ExternalFunction("ppoll", int32(int64, int64, int64, int64))
+libc_syscall6 = types.ExternalFunction("syscall", int64(int64, int64, int64, int64, int64, int64, int64))
+
+
+@intrinsic
+def fence_acquire(typing_context):
+    """No load below moves above: before reading what another party published."""
+
+    def generate(context, builder, signature, args):
+        builder.fence("acquire")
+        return context.get_dummy_value()
+
+    return void(), generate
+
+
+@intrinsic
+def fence_release(typing_context):
+    """No store above moves below: before publishing what another party will read."""
+
+    def generate(context, builder, signature, args):
+        builder.fence("release")
+        return context.get_dummy_value()
+
+    return void(), generate
+
+
+@intrinsic
+def errno_value(typing_context, pointer):
+    """The integer behind __errno_location()."""
+
+    def generate(context, builder, signature, args):
+        return builder.load(args[0])
+
+    return int32(pointer), generate
+
+
+@intrinsic
+def monotonic_words(typing_context):
+    """(seconds, nanoseconds) of CLOCK_MONOTONIC through a timespec on the stack; clock_gettime(2) in the vDSO."""
+    result = types.UniTuple(int64, 2)
+
+    def generate(context, builder, signature, args):
+        word = context.get_value_type(int64)
+        spec = cgutils.alloca_once(builder, word, size=2)
+        int32_type = context.get_value_type(int32)
+        function_type = ir.FunctionType(int32_type, [int32_type, spec.type])
+        function = cgutils.get_or_insert_function(builder.module, function_type, "clock_gettime")
+        builder.call(function, [int32_type(CLOCK_MONOTONIC), spec])
+        seconds = builder.load(spec)
+        nanoseconds = builder.load(builder.gep(spec, [int32_type(1)]))
+        return context.make_tuple(builder, result, [seconds, nanoseconds])
+
+    return result(), generate
+
+
+@kernel()
+def errno():
+    """The calling thread's errno. Read directly after the call that failed; errno(3)."""
+    return int64(errno_value(errno_location()))
+
+
+@kernel(int64())
+def monotonic_ns():
+    """CLOCK_MONOTONIC in nanoseconds: one clock for every process and namespace of this machine."""
+    seconds, nanoseconds = monotonic_words()
+    return seconds * 1_000_000_000 + nanoseconds
+
+
+@kernel()
+def read(fd, data, start, size):
+    """Bytes read into data[start:start + size], 0 at the end, or -errno. read(2)."""
+    done = libc_read(int32(fd), int64(data.ctypes.data) + start, size)
+    return done if done >= 0 else -errno()
+
+
+@kernel()
+def write(fd, data, start, size):
+    """Bytes written from data[start:start + size], or -errno. write(2)."""
+    done = libc_write(int32(fd), int64(data.ctypes.data) + start, size)
+    return done if done >= 0 else -errno()
+
+
+@kernel()
+def pread(fd, data, start, size, offset):
+    """Bytes read at a file offset, or -errno. pread(2)."""
+    done = libc_pread(int32(fd), int64(data.ctypes.data) + start, size, offset)
+    return done if done >= 0 else -errno()
+
+
+@kernel()
+def pwrite(fd, data, start, size, offset):
+    """Bytes written at a file offset, or -errno. pwrite(2)."""
+    done = libc_pwrite(int32(fd), int64(data.ctypes.data) + start, size, offset)
+    return done if done >= 0 else -errno()
+
+
+@kernel()
+def fdatasync(fd):
+    """0 once the data is durable, or -errno. fdatasync(2)."""
+    done = int64(libc_fdatasync(int32(fd)))
+    return done if done >= 0 else -errno()
+
+
+@kernel()
+def receive(fd, data, start, size, flags):
+    """Bytes received into data[start:start + size], 0 when the peer has closed, or -errno. recv(2)."""
+    done = libc_recv(int32(fd), int64(data.ctypes.data) + start, size, int32(flags))
+    return done if done >= 0 else -errno()
+
+
+@kernel()
+def send(fd, data, start, size, flags):
+    """Bytes taken by the send buffer, or -errno; never raises SIGPIPE. send(2)."""
+    done = libc_send(int32(fd), int64(data.ctypes.data) + start, size, int32(flags | MSG_NOSIGNAL))
+    return done if done >= 0 else -errno()
+
+
+@kernel()
+def poll(requests, count, timeout):
+    """How many descriptors are ready, 0 after the timeout, or -errno. ppoll(2).
+
+    `requests` is int32, two words per descriptor: fd, then events in the low and returned events in the high half
+    (struct pollfd). `timeout` is int64: seconds, nanoseconds.
+    """
+    done = int64(libc_ppoll(int64(requests.ctypes.data), count, int64(timeout.ctypes.data), 0))
+    return done if done >= 0 else -errno()
+
+
+@kernel()
+def syscall6(number, a, b, c, d, e, f):
+    """The raw system call, or -errno. syscall(2)."""
+    done = libc_syscall6(number, a, b, c, d, e, f)
+    return done if done >= 0 else -errno()
+
+
+def aligned_bytes(size: int) -> np.ndarray:
+    """`size` zeroed bytes that begin on a page, as direct I/O wants them."""
+    return np.frombuffer(mmap.mmap(-1, max(size, 1)), np.uint8)

@@ -1,0 +1,133 @@
+"""The lab: two sites, the link between them, and what was found out about both before anything is measured.
+
+`open_lab` builds it and takes it down; `Lab.set_rtt` moves the sites apart and calibrates until the survey agrees. It knows
+nothing of engines: targets are given its sites.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..host.disk import Disk, disk
+from .board import board
+from .link import Choice, Link, choose, emulate
+from .namespace import namespaces
+from .site import Site, transport_settings
+from .survey import Survey, flush_floor, join, survey
+
+CALIBRATION_ECHOES = 60
+CALIBRATION_TRIES = 5
+
+
+@dataclass(frozen=True)
+class LabSpec:
+    """What is asked of a lab."""
+
+    link: str  # "auto", "netem" or "ferry"
+    near: Path | None  # directory of the near site's files; None: in memory
+    far: Path | None
+    journal_bytes: int
+    volume_bytes: int
+    congestion: str
+
+
+@dataclass
+class Lab:
+    """Two sites at a distance that can be changed."""
+
+    near: Site
+    far: Site
+    link: Link
+    choice: Choice
+    transport: dict[str, str]
+    base: Survey  # the lab's own round trip, with no delay asked
+    delay_ns: dict[int, int] = field(default_factory=dict)  # calibrated total delay by asked RTT
+
+    def set_rtt(self, asked_rtt_ns: int) -> None:
+        """Set the link so that a bare echo takes `asked_rtt_ns`; 0 asks for the lab's own base and no more."""
+        if asked_rtt_ns not in self.delay_ns:
+            self.calibrate(asked_rtt_ns)
+        self.set_delay(self.delay_ns[asked_rtt_ns])
+
+    def set_delay(self, total_ns: int) -> None:
+        """Delay this much per round trip, half in each direction."""
+        self.link.set_delay_ns(total_ns // 2, total_ns - total_ns // 2)
+
+    def calibrate(self, asked_rtt_ns: int) -> None:
+        """Find the delay that delivers the asked round trip at the median, at the distance itself.
+
+        The lab's own delay is not the same at every distance (processors sleep deeper the longer they wait), so
+        subtracting what it is at zero would leave 0.1 ms.
+        """
+        if asked_rtt_ns == 0:
+            self.delay_ns[0] = 0
+            return
+        delay_ns = max(asked_rtt_ns - round(self.base.rtt_ns_p50), 0)
+        for _ in range(CALIBRATION_TRIES):
+            self.set_delay(delay_ns)
+            missed_ns = survey(self.near, self.far, CALIBRATION_ECHOES).rtt_ns_p50 - asked_rtt_ns
+            if abs(missed_ns) <= max(0.003 * asked_rtt_ns, 4_000):
+                break
+            delay_ns = max(round(delay_ns - missed_ns), 0)
+        self.delay_ns[asked_rtt_ns] = delay_ns
+
+    def nudge(self, asked_rtt_ns: int, missed_ns: float) -> None:
+        """Take half of a miss that a survey saw into the calibration, so that it follows the machine's drift."""
+        if asked_rtt_ns in self.delay_ns and asked_rtt_ns > 0:
+            self.delay_ns[asked_rtt_ns] = max(round(self.delay_ns[asked_rtt_ns] - missed_ns / 2), 0)
+
+    def survey(self, count: int) -> Survey:
+        """The delivered round trip of a small echo."""
+        return survey(self.near, self.far, count)
+
+    def echo_floor(self, count: int, request_bytes: int, answer_bytes: int) -> Survey:
+        """The delivered round trip of an echo with a write's own sizes."""
+        return survey(self.near, self.far, count, request_bytes, answer_bytes)
+
+    def flush_floors(self, size: int, count: int) -> dict[str, object]:
+        """Bare append-and-flush times in ns: each site alone, then both at once (they may share a disk)."""
+        near_alone = self.near.call(flush_floor, self.near.disk, size, count)
+        far_alone = self.far.call(flush_floor, self.far.disk, size, count)
+        self.far.start(flush_floor, self.far.disk, size, count)
+        near_both = self.near.call(flush_floor, self.near.disk, size, count)
+        far_both = self.far.answer()
+        return {"near_alone": near_alone, "far_alone": far_alone, "near_both": near_both, "far_both": far_both}
+
+    def revive(self) -> None:
+        """Start killed sites again and join them anew; the link is healed first."""
+        self.link.heal()
+        for site in (self.near, self.far):
+            assert site.process is not None
+            if site.process.ended:
+                site.begin()
+        join(self.near, self.far, "probe")
+
+
+def disks(spec: LabSpec, stack: contextlib.ExitStack) -> tuple[Disk, Disk]:
+    """The two sites' files."""
+    near = stack.enter_context(disk(spec.near, spec.journal_bytes, spec.volume_bytes))
+    far = stack.enter_context(disk(spec.far, spec.journal_bytes, spec.volume_bytes))
+    return near, far
+
+
+@contextmanager
+def open_lab(spec: LabSpec) -> Iterator[Lab]:
+    """Two sites and the link between them, open exactly as long as this block. UnfitError says what the system forbids."""
+    with contextlib.ExitStack() as stack:  # Undoes a half-built lab in the right order.
+        near_space, far_space = stack.enter_context(namespaces(2))
+        near_disk, far_disk = disks(spec, stack)
+        boards = [stack.enter_context(board(64)) for _ in range(2)]
+        near = stack.enter_context(Site("near", near_space, near_disk, boards[0]))
+        far = stack.enter_context(Site("far", far_space, far_disk, boards[1]))
+        choice = choose(spec.link, near)
+        link = stack.enter_context(emulate(choice, near, far))
+        transport = near.call(transport_settings, spec.congestion)
+        far.call(transport_settings, spec.congestion)
+        join(near, far, "probe")
+        survey(near, far, CALIBRATION_ECHOES)  # The first one pays for ARP, slow start and cold code.
+        base = survey(near, far, CALIBRATION_ECHOES)
+        yield Lab(near, far, link, choice, transport, base)

@@ -1,0 +1,69 @@
+"""The link between two sites: what is asked of it, and which of the emulations carries it.
+
+`netem` is the kernel's own and is taken first; `ferry` carries packets in user space where the kernel has no netem. Both have the
+same verbs: set_delay_ns, cut, heal, counters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ..errors import UnfitError
+from ..host.tun import tun_works
+from .ferry import ferry
+from .netem import NO_NETEM, netem, netem_works
+from .site import Site
+
+LinkKind = Literal["auto", "netem", "ferry"]
+
+
+class Link(Protocol):
+    """The two directions between two sites."""
+
+    kind: str
+
+    def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None: ...
+    def cut(self) -> None: ...
+    def heal(self) -> None: ...
+    def counters(self) -> dict[str, int]: ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which emulation carries the link, and why."""
+
+    kind: str
+    reason: str
+
+
+def choose(kind: str, near: Site) -> Choice:
+    """The emulation to use; UnfitError (exit 6) when what is asked, or everything, is impossible here."""
+    if kind == "netem":
+        refusal = netem_works(near)
+        if refusal:
+            raise UnfitError(f"{refusal}. {NO_NETEM}")
+        return Choice("netem", "asked for")
+    if kind == "ferry":
+        return Choice("ferry", "asked for")
+    netem_refusal = netem_works(near)
+    if netem_refusal is None:
+        return Choice("netem", "the kernel has sch_netem")
+    tun_refusal = tun_works()
+    if tun_refusal is None:
+        return Choice("ferry", f"the kernel has no netem ({netem_refusal}); the ferry needs only /dev/net/tun")
+    raise UnfitError(
+        f"No way to emulate a distance here. netem: {netem_refusal}. ferry: {tun_refusal}. "
+        "Load one of the modules (modprobe sch_netem, modprobe tun), or in Docker add "
+        "--device /dev/net/tun --cap-add NET_ADMIN --cap-add SYS_ADMIN."
+    )
+
+
+@contextmanager
+def emulate(choice: Choice, near: Site, far: Site) -> Iterator[Link]:
+    """The link, open exactly as long as this block."""
+    with contextlib.ExitStack() as stack:
+        yield stack.enter_context(netem(near, far) if choice.kind == "netem" else ferry(near, far))

@@ -1,0 +1,146 @@
+"""A process of the lab: forked from ours with its kernels already compiled, obeying calls over a private socket.
+
+It dies with us (PR_SET_PDEATHSIG), ignores Ctrl-C (we end it), and may be killed at any instant without taking its site
+away. A call names a module-level function; its answer or its exception comes back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ..errors import FarwriteError, UnfitError
+from .namespace import Namespace
+
+CONNECTION: Connection | None = None  # In a process of the lab: the way to its parent.
+
+PR_SET_PDEATHSIG = 1
+PR_SET_TIMERSLACK = 29
+
+
+class ProcessLostError(UnfitError):
+    """The process ended without an answer: killed, or crashed."""
+
+
+class Process:
+    """Our end of a forked process. One call at a time; `start` and `answer` let two processes work at once."""
+
+    def __init__(self, name: str, pid: int, connection: Connection) -> None:
+        self.name = name
+        self.pid = pid
+        self.connection = connection
+        self.busy = False
+        self.ended = False
+
+    def start(self, function: Callable, *arguments: Any) -> None:
+        """Begin function(*arguments) over there."""
+        assert not self.busy
+        self.busy = True
+        try:
+            self.connection.send((function, arguments))
+        except (BrokenPipeError, ConnectionResetError) as gone:
+            self.busy = False
+            raise ProcessLostError(f"The {self.name} process has ended.") from gone
+
+    def poll(self, timeout_s: float) -> bool:
+        """Whether an answer is there within the timeout."""
+        return self.connection.poll(timeout_s)
+
+    def answer(self, timeout_s: float | None = None) -> Any:
+        """What the started function returned; its exception is raised here. ProcessLostError when it died instead."""
+        assert self.busy
+        if timeout_s is not None and not self.connection.poll(timeout_s):
+            raise UnfitError(f"The {self.name} process has not answered for {timeout_s:g} s.")
+        try:
+            worked, result = self.connection.recv()
+        except (EOFError, ConnectionResetError) as gone:
+            raise ProcessLostError(f"The {self.name} process ended without an answer.") from gone
+        finally:
+            self.busy = False
+        if not worked:
+            raise result
+        return result
+
+    def call(self, function: Callable, *arguments: Any, timeout_s: float | None = 60.0) -> Any:
+        """start and answer in one."""
+        self.start(function, *arguments)
+        return self.answer(timeout_s)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash does it, and wait until it is gone."""
+        if not self.ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
+            self.ended = True
+            self.connection.close()
+
+
+@contextmanager
+def process(name: str, namespace: Namespace | None = None) -> Iterator[Process]:
+    """A process in a namespace (or in ours), alive at most as long as this block."""
+    ours, theirs = socket.socketpair()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ours.close()
+            become(namespace, parent)
+            serve(Connection(theirs.detach()))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    theirs.close()
+    made = Process(name, pid, Connection(ours.detach()))
+    try:
+        made.call(ready)
+        yield made
+    finally:
+        made.kill()
+
+
+def ready() -> bool:
+    """The first call: the process is where it should be."""
+    return True
+
+
+def become(namespace: Namespace | None, parent: int) -> None:
+    """Turn a fresh fork into a process of the lab."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if namespace is not None:
+        namespace.enter()
+    libc = ctypes.CDLL(None, use_errno=True)
+    # After the namespaces: changing credentials clears the death signal. prctl(2).
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # A sleep may otherwise last 50 us longer than asked.
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def serve(connection: Connection) -> None:
+    """Obey calls until the other end is gone."""
+    global CONNECTION
+    CONNECTION = connection
+    while True:
+        try:
+            function, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            result = (True, function(*arguments))
+        except FarwriteError as refusal:
+            result = (False, refusal)
+        except Exception as failure:
+            result = (False, RuntimeError(f"{failure!r}\n{traceback.format_exc()}"))
+        connection.send(result)

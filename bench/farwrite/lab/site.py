@@ -1,0 +1,129 @@
+"""A site: a place of its own with a network namespace, a disk and a process that works there.
+
+The process may be killed and started again; namespace and disk outlive it. What a site's process does is a module-level
+function that is called in it; the functions that touch its network are here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from multiprocessing.reduction import recv_handle, send_handle
+from pathlib import Path
+from typing import Any
+
+from ..host import tun
+from ..host.disk import Disk
+from . import process as processes
+from .board import Board
+from .namespace import Namespace
+
+INTERFACE = "far0"
+PREFIX_BITS = 30
+# RFC 2544 set 198.18.0.0/15 aside for benchmarks between network devices.
+ADDRESSES = {"near": "198.18.0.1", "far": "198.18.0.2"}
+
+
+class Site:
+    """A place with a name: "near" has the writer, "far" the second copy."""
+
+    def __init__(self, name: str, namespace: Namespace, disk: Disk, board: Board) -> None:
+        self.name = name
+        self.address = ADDRESSES[name]
+        self.namespace = namespace
+        self.disk = disk
+        self.board = board
+        self.process: processes.Process | None = None
+        self.stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Site:
+        self.begin()
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self.stack.close()
+
+    def begin(self) -> None:
+        """Start the site's process; after kill() this is the machine coming back."""
+        self.board.words[:] = 0
+        self.process = self.stack.enter_context(processes.process(self.name, self.namespace))
+
+    def kill(self) -> None:
+        """SIGKILL the site's process, as a crash would end it."""
+        assert self.process is not None
+        self.process.kill()
+
+    def call(self, function: Callable, *arguments: Any, timeout_s: float | None = 60.0) -> Any:
+        """function(*arguments) in the site's process."""
+        assert self.process is not None
+        return self.process.call(function, *arguments, timeout_s=timeout_s)
+
+    def start(self, function: Callable, *arguments: Any) -> None:
+        """Begin function(*arguments) in the site's process; answer() waits for it."""
+        assert self.process is not None
+        self.process.start(function, *arguments)
+
+    def answer(self, timeout_s: float | None = 60.0) -> Any:
+        """The result of what start() began."""
+        assert self.process is not None
+        return self.process.answer(timeout_s)
+
+    def open_tun(self) -> int:
+        """A descriptor of a new TUN device in this site's namespace, addressed and up."""
+        self.call(make_tun)
+        self.call(configure, INTERFACE, self.address)
+        assert self.process is not None
+        self.process.start(give_tun)
+        descriptor = recv_handle(self.process.connection)
+        self.process.answer()
+        return descriptor
+
+
+HELD: dict[str, int] = {}  # Descriptors that the site's process holds between two calls.
+
+
+def make_tun() -> None:
+    """In the site: create the TUN device."""
+    HELD["tun"] = tun.open_tun(INTERFACE)
+
+
+def give_tun() -> None:
+    """In the site: hand the TUN's descriptor to our parent, and keep none."""
+    assert processes.CONNECTION is not None
+    descriptor = HELD.pop("tun")
+    send_handle(processes.CONNECTION, descriptor, os.getppid())
+    os.close(descriptor)
+
+
+def configure(interface: str, address: str) -> None:
+    """In the site: bring up loopback and `interface` with its address, and quieten everything that is not ours."""
+    from pyroute2 import IPRoute
+
+    setting("net/ipv6/conf/all/disable_ipv6", "1")  # No router solicitations among the measured packets.
+    with IPRoute() as routes:
+        routes.link("set", index=routes.link_lookup(ifname="lo")[0], state="up")
+        index = routes.link_lookup(ifname=interface)[0]
+        routes.addr("add", index=index, address=address, prefixlen=PREFIX_BITS)
+        # A full queue of 64 KiB segments would be dropped at the default 500 when the far side is slow.
+        routes.link("set", index=index, state="up", txqlen=10_000)
+
+
+def setting(name: str, value: str) -> str:
+    """In the site: change a sysctl of this namespace if we may; answers the value in force."""
+    path = Path("/proc/sys") / name
+    with contextlib.suppress(OSError):
+        path.write_text(value)
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def transport_settings(congestion: str) -> dict[str, str]:
+    """In the site: TCP as the profile wants it; answers what is in force."""
+    return {
+        "congestion_control": setting("net/ipv4/tcp_congestion_control", congestion),
+        # A paced workload must not pay slow start again after each pause; links between sites are kept warm.
+        "slow_start_after_idle": setting("net/ipv4/tcp_slow_start_after_idle", "0"),
+    }

@@ -1,0 +1,144 @@
+"""The survey: what the link and the disks of a lab really deliver, measured with bare loops.
+
+Every cell is surveyed before and after; a link that was not what it claimed voids the cell. The functions marked "in a site"
+run in a site's process on the connection that joins the two for as long as the lab lives.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import UnfitError, system_error
+from ..host.disk import BLOCK_BYTES, Disk
+from ..host.libc import aligned_bytes
+from . import survey_kernel as bare
+from .site import HELD, Site
+
+ECHO_BYTES = 64
+WARMING_ECHOES = 4  # The first packets after a pause find sleeping processors.
+CONNECT_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Delivered round trips, in nanoseconds, in the order they were made."""
+
+    rtt_ns: np.ndarray
+
+    @property
+    def rtt_ns_p50(self) -> float:
+        """The median round trip."""
+        return float(np.median(self.rtt_ns))
+
+    @property
+    def rtt_ns_min(self) -> int:
+        """The fastest round trip."""
+        return int(self.rtt_ns.min())
+
+
+def off_ns(rtt_ns_p50: float, asked_rtt_ns: float) -> float:
+    """How far a median lies from what was asked."""
+    return rtt_ns_p50 - asked_rtt_ns
+
+
+def tolerance_ns(asked_rtt_ns: float) -> float:
+    """How far a median may lie from what was asked: the larger of 3 % and 40 us."""
+    return max(0.03 * asked_rtt_ns, 40_000.0)
+
+
+def join(near: Site, far: Site, name: str, blocking: bool = True) -> None:
+    """A TCP connection between two sites' processes, held by both under `name`, without Nagle's delay."""
+    port = far.call(listen, far.address)
+    far.start(accept, name, blocking)
+    near.call(dial, far.address, port, name, blocking)
+    far.answer()
+
+
+def listen(address: str) -> int:
+    """In a site: listen on its own address only; answers the port."""
+    server = socket.create_server((address, 0), backlog=1)
+    server.settimeout(CONNECT_TIMEOUT_S)
+    SERVERS["server"] = server
+    return server.getsockname()[1]
+
+
+SERVERS: dict[str, socket.socket] = {}
+CONNECTIONS: dict[str, socket.socket] = {}
+
+
+def accept(name: str, blocking: bool) -> None:
+    """In a site: take the one connection that was announced."""
+    server = SERVERS.pop("server")
+    with server:
+        try:
+            connection, _ = server.accept()
+        except TimeoutError as late:
+            raise UnfitError("The near site did not reach the far one within 10 s: is the link up?") from late
+    keep(name, connection, blocking)
+
+
+def dial(address: str, port: int, name: str, blocking: bool) -> None:
+    """In a site: connect to the other one."""
+    try:
+        connection = socket.create_connection((address, port), timeout=CONNECT_TIMEOUT_S)
+    except OSError as refusal:
+        raise system_error(f"connect to the far site at {address}", refusal.errno or 110) from refusal
+    keep(name, connection, blocking)
+
+
+def keep(name: str, connection: socket.socket, blocking: bool) -> None:
+    """In a site: hold a connection under a name, in place of an older one."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.settimeout(None)
+    connection.setblocking(blocking)
+    hang_up(name)
+    CONNECTIONS[name] = connection
+    HELD[name] = connection.fileno()
+
+
+def hang_up(name: str) -> None:
+    """In a site: close a held connection, if there is one."""
+    older = CONNECTIONS.pop(name, None)
+    HELD.pop(name, None)
+    if older is not None:
+        older.close()
+
+
+def survey(near: Site, far: Site, count: int, request_bytes: int = ECHO_BYTES, answer_bytes: int = ECHO_BYTES) -> Survey:
+    """Measure `count` round trips of a bare echo between the sites."""
+    far.start(answer_requests, request_bytes, answer_bytes, count + WARMING_ECHOES)
+    rtt_ns = near.call(measure_requests, request_bytes, answer_bytes, count + WARMING_ECHOES)
+    far.answer()
+    return Survey(rtt_ns[WARMING_ECHOES:])
+
+
+def answer_requests(request_bytes: int, answer_bytes: int, count: int) -> None:
+    """In the far site: answer so many echoes."""
+    data = np.zeros(max(request_bytes, answer_bytes), np.uint8)
+    answer = int(bare.answer_echoes(HELD["probe"], data, request_bytes, answer_bytes, count))
+    if answer != count:
+        raise UnfitError(f"The probe connection ended after {max(answer, 0)} of {count} echoes.")
+
+
+def measure_requests(request_bytes: int, answer_bytes: int, count: int) -> np.ndarray:
+    """In the near site: time so many echoes, in ns."""
+    data = np.zeros(max(request_bytes, answer_bytes), np.uint8)
+    rtt_ns = np.zeros(count, np.int64)
+    answer = int(bare.measure_echoes(HELD["probe"], data, request_bytes, answer_bytes, rtt_ns))
+    if answer != count:
+        raise UnfitError(f"The probe connection ended after {max(answer, 0)} of {count} echoes.")
+    return rtt_ns
+
+
+def flush_floor(disk: Disk, size: int, count: int) -> np.ndarray:
+    """In a site: the time of `count` bare appends of `size` bytes to its journal file, each durable on return; in ns."""
+    rounded = -(-size // BLOCK_BYTES) * BLOCK_BYTES
+    data = aligned_bytes(rounded)
+    flush_ns = np.zeros(count, np.int64)
+    answer = int(bare.measure_flushes(disk.journal_fd, data, rounded, disk.journal_bytes, flush_ns))
+    if answer < 0:
+        raise system_error(f"append to the journal in {disk.directory}", answer)
+    return flush_ns

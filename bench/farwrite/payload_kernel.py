@@ -1,0 +1,124 @@
+"""What a write carries: bytes that follow from (seed, write number, address, size) alone and that say so themselves.
+
+The engine fills its journal with them; the drill's audit reads a volume back and learns which write each block came
+from. They do not compress and no two writes share a block. What a missing or foreign write means is left to the audit.
+
+    word  0   magic u32, size u32 (bytes of the whole payload)
+          1   write number i64
+          2   address i64
+          3   seed tag u32, crc32c u32 (over bytes 0..27 and 32.. of the payload)
+          4   words of the generator to the end; the last may be cut
+
+Little-endian. A payload begins 64-byte aligned in its array, as in a record: the words are then aligned too.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import boolean, int64, uint8, void
+
+from .crc_kernel import crc32c
+from .jit import inline_kernel, kernel
+from .prng_kernel import PAYLOAD, key_of, random_of
+
+STAMP_BYTES = 32
+STAMP_WORDS = 4
+WORD_BYTES = 8
+CHECKSUM_AT = 28  # The checksum's own four bytes are the stamp's last.
+ALIGNMENT_MASK = 63
+
+MAGIC = 0x50575246  # "FRWP" as it stands in memory.
+
+# What check() finds instead of a write number.
+BLANK = -1  # Zeroes where the magic should be: never written, or trimmed.
+FOREIGN = -2  # Another magic: somebody else's bytes, or the middle of another write.
+WRONG_ADDRESS = -3  # Ours, but meant for another place.
+WRONG_SIZE = -4  # Ours and in place, but of another size.
+BAD_CHECKSUM = -5  # Ours, in place, and torn or corrupted.
+
+LOW_HALF = 0xFFFFFFFF
+
+BYTES = uint8[::1]
+
+
+@inline_kernel
+def seed_tag(seed):
+    """32 bits that tell the payloads of one seed from those of another."""
+    return np.int64(np.uint64(key_of(seed, PAYLOAD)) & np.uint64(LOW_HALF))
+
+
+@inline_kernel
+def checksum(block, start, size):
+    """CRC32C of a payload, without the four bytes that hold it."""
+    return crc32c(crc32c(np.int64(0), block, start, start + CHECKSUM_AT), block, start + STAMP_BYTES, start + size)
+
+
+# FILL REMARK
+@kernel(void(BYTES, int64, int64, int64, int64, int64))
+def fill(target, start, size, seed, write_number, address):
+    """Lay the payload of a write into `target` from byte `start`."""
+    assert start & ALIGNMENT_MASK == 0
+    assert STAMP_BYTES <= size <= LOW_HALF
+    assert 0 <= start <= target.size - size
+    assert write_number >= 0
+
+    whole = size >> 3
+    key = np.uint64(random_of(key_of(seed, PAYLOAD), write_number))
+    random_words = target[start + STAMP_BYTES : start + whole * WORD_BYTES].view(np.uint64)
+    for i in range(random_words.size):
+        random_words[i] = random_of(key, i)
+    last = np.uint64(random_of(key, whole - STAMP_WORDS))
+    for i in range(start + whole * WORD_BYTES, start + size):
+        target[i] = np.uint8(last & np.uint64(0xFF))
+        last = last >> np.uint64(8)
+
+    stamp = target[start : start + STAMP_BYTES].view(np.int64)
+    stamp[0] = MAGIC | (size << 32)
+    stamp[1] = write_number
+    stamp[2] = address
+    tag = seed_tag(seed)
+    stamp[3] = tag
+    stamp[3] = tag | (checksum(target, start, size) << 32)
+
+
+@kernel(int64(BYTES, int64, int64, int64))
+def check(block, start, size, address):
+    """The number of the write that filled these bytes, or BLANK, FOREIGN, WRONG_ADDRESS, WRONG_SIZE, BAD_CHECKSUM."""
+    assert start & ALIGNMENT_MASK == 0
+    assert STAMP_BYTES <= size <= LOW_HALF
+    assert 0 <= start <= block.size - size
+
+    stamp = block[start : start + STAMP_BYTES].view(np.int64)
+    magic = stamp[0] & LOW_HALF
+    if magic == 0:
+        return np.int64(BLANK)
+    if magic != MAGIC:
+        return np.int64(FOREIGN)
+    if stamp[2] != address:
+        return np.int64(WRONG_ADDRESS)
+    if (stamp[0] >> 32) & LOW_HALF != size:
+        return np.int64(WRONG_SIZE)
+    if (stamp[3] >> 32) & LOW_HALF != checksum(block, start, size) or stamp[1] < 0:
+        return np.int64(BAD_CHECKSUM)
+    return stamp[1]
+
+
+@kernel(boolean(BYTES, int64, int64, int64, int64, int64))
+def matches(block, start, size, seed, write_number, address):
+    """True when these are, byte for byte, the bytes that `fill` lays for this write."""
+    if check(block, start, size, address) != write_number:
+        return False
+    if block[start : start + STAMP_BYTES].view(np.int64)[3] & LOW_HALF != seed_tag(seed):
+        return False
+
+    whole = size >> 3
+    key = np.uint64(random_of(key_of(seed, PAYLOAD), write_number))
+    random_words = block[start + STAMP_BYTES : start + whole * WORD_BYTES].view(np.uint64)
+    different = np.uint64(0)
+    for i in range(random_words.size):
+        different |= random_words[i] ^ np.uint64(random_of(key, i))
+    last = np.uint64(random_of(key, whole - STAMP_WORDS))
+    for i in range(start + whole * WORD_BYTES, start + size):
+        different |= np.uint64(block[i]) ^ (last & np.uint64(0xFF))
+        last = last >> np.uint64(8)
+    return different == np.uint64(0)

@@ -1,0 +1,223 @@
+"""The recording: everything a run observed, immutable, versioned; and the report document it is stored in.
+
+This is the wall. The measuring side writes it; analysis, report and gate read nothing else, so every number can be
+computed again from the file. Units are in the names, base units, integers where exact, null for what is not known.
+Histograms are the text of `histogram.Histogram.encode`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from .errors import UsageError
+from .profile import Profile, ProtocolName
+
+SCHEMA_VERSION = 1
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recording is made of. Unknown fields are passed over: an older farwrite may read a newer file's parts."""
+
+
+class Cell(Struct):
+    """One workload under one protocol at one distance."""
+
+    id: str  # "write-C-150"
+    name: str
+    protocol: ProtocolName
+    miles: float
+    asked_rtt_ns: int  # 0: the lab's own base delay and no more
+    queue_depth: int
+    arrival: str  # closed, fixed, poisson or trace
+    size_bytes: int  # the median size of a write
+    offered_per_s: float | None  # null for a closed loop: it offers what completes
+    note: str = ""
+
+
+class Slice(Struct):
+    """A stretch of a round, by intended instant."""
+
+    begin_ns: int  # since the round's start
+    duration_ns: int
+    completed: int
+    completed_bytes: int
+    response_ns_max: int
+    response: str  # histogram of response times, ns
+
+
+class Audit(Struct):
+    """What of the acknowledged writes was found at the far site afterwards."""
+
+    completed: int  # writes the caller was told are complete
+    survived: int  # length of the prefix that stands at the far site
+    lost: int  # completed and not among the survivors
+    damaged: int  # survivors whose content is not what was written
+    note: str = ""
+
+
+class Round(Struct):
+    """One cell measured once."""
+
+    cell: str  # Cell.id
+    index: int
+    attempt: int
+    status: Literal["ok", "void", "failed"]
+    reasons: list[str]  # why it is void or failed
+    begin_s: float  # since the run's start
+    duration_ns: int
+    survey_before: str  # histograms of RTT, ns, of a 64-byte echo
+    survey_after: str
+    echo_floor: str  # histogram of RTT, ns, of an echo with the write's sizes
+    slices: list[Slice]
+    service: str  # histogram of completed - issued, ns
+    wait: str  # histogram of issued - intended, ns
+    late: str  # histogram of how late the generator was once it was free to issue, ns
+    lag: str | None  # protocol A: histogram of the age of the oldest write not known durable at the far site, ns
+    lag_writes_max: int
+    lag_bytes_max: int
+    issued: int
+    completed: int
+    unacknowledged: int
+    completed_bytes: int
+    flushes: int  # of the near site's journal
+    flush_bytes: int
+    far_flushes: int
+    wire_bytes: int  # near to far, headers of ours included, TCP's not
+    blocked: int  # times a write had to wait for room in journal or memory
+    steal: float | None  # share of processor time the host took
+    link: dict[str, int]  # what the link counted during the round
+    audit: Audit | None
+
+
+class FlushFloors(Struct):
+    """Bare append-and-flush of one size, measured once: histograms, ns."""
+
+    index: int
+    size_bytes: int
+    near_alone: str
+    far_alone: str
+    near_both: str
+    far_both: str
+
+
+class Drill(Struct):
+    """The near site lost in the middle of a load: its link cut and its process killed at the same instant."""
+
+    kind: Literal["kill", "cut"]
+    protocol: ProtocolName
+    miles: float
+    index: int
+    audit: Audit
+    lost_bytes: int
+    recovery_point_ns: int | None  # age of the oldest lost write when the site was lost; 0 when none was
+    completed_during_cut: int | None
+    recovery_time_ns: int | None  # from heal to the next completed write
+    note: str = ""
+
+
+class LabFacts(Struct):
+    """What carried the run."""
+
+    link: str
+    link_reason: str
+    base_rtt: str  # histogram, ns: the lab's own round trip with no delay asked
+    delay_ns: dict[str, int]  # calibrated delay by asked RTT in ns
+    near_directory: str
+    far_directory: str
+    near_file_system: str
+    far_file_system: str
+    shared_disk: bool
+    durability: Literal["disk", "memory"]
+    direct: bool
+    reactor: str
+    transport: dict[str, str]
+
+
+class Recording(Struct):
+    """A whole run."""
+
+    farwrite: str
+    id: str
+    started_utc: str
+    duration_s: float
+    command: list[str]
+    profile_name: str
+    profile: Profile
+    profile_digest: str
+    seed: int
+    host: dict[str, Any]
+    lab: LabFacts
+    cells: list[Cell]
+    rounds: list[Round]
+    floors: list[FlushFloors]
+    drills: list[Drill]
+    interrupted: bool
+    notes: list[str]
+
+
+class Report(Struct):
+    """The document: what was observed, and what our analysis made of it."""
+
+    schema_version: int
+    recording: Recording
+    analysis: Any = None  # analysis.result.Analysis, as plain values: the wall does not know its readers
+
+
+def save(report: Report, path: Path) -> None:
+    """Write the document atomically: the old file or the new one, never a half."""
+    data = msgspec.json.format(msgspec.json.encode(report), indent=1)
+    descriptor, name = tempfile.mkstemp(prefix=".report-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def read(path: Path) -> Report:
+    """A report from its file, or from the run's directory; UsageError when it is not one we can read."""
+    if path.is_dir():
+        path = path / "report.json"
+    try:
+        data = path.read_bytes()
+    except OSError as refusal:
+        raise UsageError(f"read the report {path}: {refusal.strerror}.") from refusal
+    return decode(data, str(path))
+
+
+def decode(data: bytes, source: str) -> Report:
+    """A report from its bytes."""
+    try:
+        head = msgspec.json.decode(data, type=Head)
+    except msgspec.MsgspecError as refusal:
+        raise UsageError(f"{source} is not a farwrite report: {refusal}.") from refusal
+    if head.schema_version > SCHEMA_VERSION:
+        raise UsageError(
+            f"{source} has schema {head.schema_version}; this farwrite reads up to {SCHEMA_VERSION}. "
+            "Upgrade farwrite to read it."
+        )
+    try:
+        return msgspec.json.decode(data, type=Report)
+    except msgspec.MsgspecError as refusal:
+        raise UsageError(f"{source} is damaged or not a farwrite report: {refusal}.") from refusal
+
+
+class Head(Struct):
+    """Enough of a report to know whether the rest can be read."""
+
+    schema_version: int
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the document."""
+    return msgspec.json.schema(Report)

@@ -1,0 +1,221 @@
+"""A round of the replicated target, as each site's process runs it: write_side near, copy_side far, audit_side afterwards.
+
+Each is a module-level function that the pipeline calls in a site; all three draw the same plan from the same order, so
+the far side can check every byte without being told what was written.
+"""
+
+from __future__ import annotations
+
+import functools
+import mmap
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..engine import journal_kernel as log
+from ..engine import primary_kernel as primary
+from ..engine import record_kernel as record
+from ..engine import replica_kernel as replica
+from ..engine import secondary_kernel as secondary
+from ..engine.journal import capacity_of, examine, format_journal
+from ..engine.peering import Hello, meet
+from ..errors import UnfitError, system_error
+from ..histogram_kernel import SLOTS
+from ..host import reactor
+from ..host.disk import Disk
+from ..host.libc import aligned_bytes
+from ..load_kernel import AT_WORDS, Flight, Recorder, drive
+from ..plan import Load, draw, replay
+from ..plan_kernel import Plan
+from ..trace import read
+from . import audit_kernel as auditing
+from .replicated_kernel import ReplicatedTarget
+
+PROTOCOLS = {"local": primary.LOCAL, "A": primary.A, "B": primary.B, "C": primary.C}
+
+STAGING_BYTES = 8 << 20  # Records in memory, staged or not yet applied.
+
+STATUS_TEXTS = {
+    replica.PEER_CLOSED: "the peer closed the connection",
+    replica.PEER_SILENT: "the peer has not been heard for the peer timeout",
+    replica.BAD_FRAME: "the peer sent what a replica may not send",
+    replica.SHORT_WRITE: "the disk took only a part of a write: it is full",
+}
+
+
+@dataclass(frozen=True)
+class Order:
+    """Everything both sides must know of one round."""
+
+    protocol: str
+    volume: int
+    epoch: int
+    seed: int
+    load: Load | None  # None: a trace
+    trace_path: str
+    trace_begin_ns: int
+    time_scale: float
+    write_count_max: int
+    queue_depth: int
+    duration_ns: int
+    slice_ns: int
+    slice_count: int
+    peer_timeout_ns: int
+    reactor: str = "auto"
+
+
+@functools.lru_cache(maxsize=8)
+def trace_of(path: str):
+    """A trace, read once per process; the lab's processes inherit what was read before they were forked."""
+    return read(path)
+
+
+def plan_of(order: Order, volume_bytes: int) -> Plan:
+    """The plan that the order describes: the same in every process."""
+    if order.load is not None:
+        return draw(order.load, order.seed, order.write_count_max)
+    trace = trace_of(order.trace_path)
+    span_ns = max(trace.duration_ns, 1)
+    begin_ns = order.trace_begin_ns % span_ns
+    window_ns = order.duration_ns / order.time_scale
+    chosen = (trace.time_ns >= begin_ns) & (trace.time_ns < begin_ns + window_ns)
+    if not chosen.any():
+        return replay(*(np.zeros(0, kind) for kind in (np.int64, np.int8, np.int64, np.int32)), volume_bytes, 1.0)[0]
+    plan, _ = replay(
+        trace.time_ns[chosen], trace.operation[chosen], trace.address[chosen], trace.size[chosen], volume_bytes,
+        order.time_scale,
+    )  # fmt: skip
+    return plan
+
+
+def status_text(status: int) -> str:
+    """Why a loop ended, in words."""
+    if status in STATUS_TEXTS:
+        return STATUS_TEXTS[status]
+    import os
+
+    return os.strerror(-status)
+
+
+def recorder_of(slice_count: int) -> Recorder:
+    """An empty recorder."""
+    return Recorder(
+        at=np.zeros(AT_WORDS, np.int64),
+        response=np.zeros((slice_count, SLOTS), np.int64),
+        slice_count=np.zeros(slice_count, np.int64),
+        slice_bytes=np.zeros(slice_count, np.int64),
+        slice_max_ns=np.zeros(slice_count, np.int64),
+        service=np.zeros(SLOTS, np.int64),
+        wait=np.zeros(SLOTS, np.int64),
+        late=np.zeros(SLOTS, np.int64),
+    )
+
+
+def flight_of(queue_depth: int) -> Flight:
+    """Nothing under way, room for `queue_depth` writes."""
+    places = 1 << (queue_depth + 1).bit_length()
+    return Flight(np.zeros(places, np.int64), np.zeros(places, np.int64), np.zeros(places, np.int64))
+
+
+def write_side(order: Order, disk: Disk, connection_fd: int, connection, words: np.ndarray) -> dict[str, Any]:
+    """Near: a fresh primary, met with its peer, driven through the plan. Answers what was observed."""
+    plan = plan_of(order, disk.volume_bytes)
+    protocol = PROTOCOLS[order.protocol]
+    recorder = recorder_of(order.slice_count)
+    with reactor.reactor(order.reactor) as ring:
+        journal = format_journal(disk, order.volume, order.epoch, STAGING_BYTES)
+        if protocol != primary.LOCAL:
+            connection.setblocking(True)
+            meet(connection, Hello(order.volume, order.epoch, 0, protocol), primary=True)
+            connection.setblocking(False)
+        state = primary.primary_state(journal, ring, connection_fd, protocol, order.seed, order.peer_timeout_ns)
+        target = ReplicatedTarget(state, np.zeros(1, np.int64))
+        closed = order.load is not None and order.load.arrival == "closed"
+        flight = flight_of(order.queue_depth)
+        status = int(
+            drive(
+                plan, closed, order.queue_depth, order.duration_ns, order.slice_ns, target, flight, recorder, words
+            )
+        )
+        if protocol != primary.LOCAL and status == replica.OK:
+            say_goodbye(connection, order)
+        ended = int(replica.settle(journal, ring, state.at[primary.SENT]))
+        if ended < 0 and status == 0:
+            status = ended
+        return {
+            "status": status,
+            "recorder": recorder,
+            "lag": state.lag if protocol in (primary.A, primary.B) else None,
+            "lag_writes_max": int(state.at[primary.LAG_WRITES_MAX]),
+            "lag_bytes_max": int(state.at[primary.LAG_BYTES_MAX]),
+            "flushes": int(journal.at[log.FLUSH_COUNT]),
+            "flush_bytes": int(journal.at[log.FLUSH_BYTES]),
+            "wire_bytes": int(state.at[primary.WIRE_BYTES]),
+            "blocked": int(state.at[primary.BLOCKED]),
+            "reactor": reactor.name_of(ring),
+        }
+
+
+def say_goodbye(connection, order: Order) -> None:
+    """Tell the secondary that no more will come, and wait until it has closed: then everything there is durable."""
+    frame = np.zeros(record.HEADER_BYTES, np.uint8)
+    record.seal(frame, frame.view(np.int64), 0, record.GOODBYE, 0, 0, 0, order.epoch, order.volume, 0)
+    connection.setblocking(True)
+    connection.settimeout(order.peer_timeout_ns / 1e9)
+    try:
+        connection.sendall(frame.tobytes())
+        while connection.recv(4096):
+            pass
+    except OSError:
+        pass  # The audit of the far side tells what stands there; how the connection ends does not.
+
+
+def copy_side(order: Order, disk: Disk, connection_fd: int, connection, words: np.ndarray) -> dict[str, Any]:
+    """Far: a fresh secondary that serves until the primary says goodbye, is lost, or the board asks to stop."""
+    with reactor.reactor(order.reactor) as ring:
+        journal = format_journal(disk, order.volume, order.epoch, STAGING_BYTES)
+        protocol = PROTOCOLS[order.protocol]
+        connection.setblocking(True)
+        meet(connection, Hello(order.volume, order.epoch, 0, protocol), primary=False)
+        connection.setblocking(False)
+        state = secondary.secondary_state(journal, ring, connection_fd, protocol, disk.volume_bytes, words)
+        status = int(secondary.serve(state))
+        connection.close()
+        return {
+            "status": status,
+            "refused": int(state.at[secondary.REFUSED]),
+            "far_flushes": int(journal.at[log.FLUSH_COUNT]),
+            "acks": int(state.at[secondary.ACK_COUNT]),
+        }
+
+
+def audit_side(order: Order, disk: Disk, completed: int) -> dict[str, int]:
+    """Far: read journal and volume as they lie on the disk and hold them against the plan."""
+    superblock, found = examine(disk, apply=True)
+    survived = int(found[1])
+    if int(superblock[3]) != order.volume:
+        raise UnfitError("The far site holds another volume than this round's.")
+    plan = plan_of(order, disk.volume_bytes)
+    sectors = disk.volume_bytes // auditing.SECTOR_BYTES
+    room = aligned_bytes(max(int(plan.size.max(initial=0)), record.HEADER_BYTES))
+    mapped = mmap.mmap(disk.volume_fd, disk.volume_bytes, prot=mmap.PROT_READ)
+    volume = np.frombuffer(mapped, np.uint8)
+    damaged = int(
+        auditing.count_damaged(
+            volume, plan.address, plan.size, survived, order.seed, np.zeros(sectors, np.bool_), room
+        )
+    )
+    del volume
+    mapped.close()
+    lost_bytes = int(plan.size[survived:completed].sum()) if completed > survived else 0
+    return {
+        "completed": completed, "survived": survived, "lost": max(completed - survived, 0), "damaged": damaged,
+        "lost_bytes": lost_bytes,
+    }  # fmt: skip
+
+
+def check_capacity(disk: Disk) -> None:
+    """UnfitError when a journal cannot hold two staging rings."""
+    if capacity_of(disk, STAGING_BYTES) < 2 * STAGING_BYTES:
+        raise system_error("make a journal of less than 16 MiB", 28)

@@ -1,0 +1,32 @@
+"""The replicated target: the engine's primary, and behind it whatever peer it has met."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..engine import primary_kernel as engine
+from ..jit import kernel
+
+
+class ReplicatedTarget(NamedTuple):
+    """A primary, and the sequence that the plan's first write follows."""
+
+    primary: engine.Primary
+    first: np.ndarray  # int64, one word: sequence before the plan's write 0
+
+
+@kernel()
+def submit(target, number, address, size, now_ns):
+    return engine.submit(target.primary, number, address, size, now_ns)
+
+
+@kernel()
+def progress(target, deadline_ns):
+    return engine.progress(target.primary, deadline_ns)
+
+
+@kernel()
+def completed(target):
+    return target.primary.at[engine.COMPLETED] - target.first[0]

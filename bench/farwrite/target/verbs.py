@@ -1,0 +1,67 @@
+"""The verbs of a target, for kernels: submit, progress, completed. Each target gives its own meaning by its state's type.
+
+The measured loop is written once against these three; Numba compiles it anew for every kind of target, so no call is
+looked up while measuring. A target completes in the order of submission.
+"""
+
+from __future__ import annotations
+
+from numba import types
+from numba.extending import overload
+
+from . import null_kernel as null
+from . import replicated_kernel as replicated
+
+# (state type, module with submit, progress and completed)
+TARGETS = ((null.NullTarget, null), (replicated.ReplicatedTarget, replicated))
+
+
+def submit(target, number, address, size, now_ns):
+    """Begin write `number` of the plan; False when the target can take no more just now."""
+    raise NotImplementedError("a verb for kernels")
+
+
+def progress(target, deadline_ns):
+    """Work, or sleep, until something has happened or the deadline; 0 or a negative status."""
+    raise NotImplementedError("a verb for kernels")
+
+
+def completed(target):
+    """How many of the submitted writes are complete, counted in order of submission."""
+    raise NotImplementedError("a verb for kernels")
+
+
+def meaning_of(target):
+    """The module that gives the verbs their meaning for this state, or None."""
+    if isinstance(target, types.NamedTuple):
+        for state, module in TARGETS:
+            if target.instance_class is state:
+                return module
+    return None
+
+
+@overload(submit)
+def submit_of(target, number, address, size, now_ns):
+    module = meaning_of(target)
+    if module is None:
+        return None
+    chosen = module.submit
+    return lambda target, number, address, size, now_ns: chosen(target, number, address, size, now_ns)
+
+
+@overload(progress)
+def progress_of(target, deadline_ns):
+    module = meaning_of(target)
+    if module is None:
+        return None
+    chosen = module.progress
+    return lambda target, deadline_ns: chosen(target, deadline_ns)
+
+
+@overload(completed)
+def completed_of(target):
+    module = meaning_of(target)
+    if module is None:
+        return None
+    chosen = module.completed
+    return lambda target: chosen(target)
