@@ -71,7 +71,7 @@ def poisson(intended_ns, arrivals, seed, first):
 
     The sum is kept as whole ns and a fraction below one: a float alone would lose its ns after 104 days.
     """
-    key = key_of(seed, ARRIVAL)
+    key = np.uint64(key_of(seed, ARRIVAL))
     next_ns, fraction_ns = arrivals.at[NEXT_NS], arrivals.gap[FRACTION_NS]
     mean_ns = arrivals.gap[MEAN_NS]
     for i in range(intended_ns.size):

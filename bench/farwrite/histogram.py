@@ -16,6 +16,7 @@ import zlib
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .errors import UsageError
 
@@ -31,7 +32,7 @@ PLAIN_BYTES_MAX = 1 + SLOTS * (3 + VARINT_BYTES_MAX)  # A version, then an index
 TEXT_CHARACTERS_MAX = 2 * PLAIN_BYTES_MAX  # Base64 of data that did not compress at all takes 1.34 times its bytes.
 
 
-def index_of(values_ns: np.ndarray) -> np.ndarray:
+def index_of(values_ns: ArrayLike) -> np.ndarray:
     """int64, the slots that count these values."""
     values_ns = np.asarray(values_ns, np.int64)
     if values_ns.size and values_ns.min() < 0:
@@ -42,7 +43,7 @@ def index_of(values_ns: np.ndarray) -> np.ndarray:
     return np.where(values_ns >= 1 << RANGE_BITS, SATURATED, index)
 
 
-def lowest_of(index: np.ndarray) -> np.ndarray:
+def lowest_of(index: ArrayLike) -> np.ndarray:
     """int64, the least values in ns that these slots count."""
     index = np.asarray(index, np.int64)
     shift = np.maximum((index >> HALF_BITS) - 1, 0)
@@ -50,13 +51,13 @@ def lowest_of(index: np.ndarray) -> np.ndarray:
     return np.where(index < 1 << EXACT_BITS, index, within << shift)
 
 
-def highest_of(index: np.ndarray) -> np.ndarray:
+def highest_of(index: ArrayLike) -> np.ndarray:
     """int64, the greatest values in ns that these slots count; for the last, which knows no greatest, its least."""
     index = np.asarray(index, np.int64)
     return np.where(index == SATURATED, lowest_of(index), lowest_of(np.minimum(index + 1, SATURATED)) - 1)
 
 
-def middle_of(index: np.ndarray) -> np.ndarray:
+def middle_of(index: ArrayLike) -> np.ndarray:
     """int64, the values in ns that stand for all these slots count: at most 0.05 % from any of them."""
     lowest = lowest_of(index)
     return lowest + ((highest_of(index) - lowest) >> 1)
@@ -70,7 +71,7 @@ class Histogram:
         assert self.counts.shape == (SLOTS,) and self.counts.dtype == np.int64
 
     @classmethod
-    def of(cls, values_ns: np.ndarray) -> Histogram:
+    def of(cls, values_ns: ArrayLike) -> Histogram:
         """The histogram of these values."""
         return cls(np.bincount(index_of(values_ns), minlength=SLOTS).astype(np.int64))
 

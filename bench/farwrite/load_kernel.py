@@ -86,10 +86,12 @@ def note_completion(recorder, flight, number, size, now_ns, slice_ns):
 
 
 @kernel()
-def drive(plan, closed, queue_depth, duration_ns, slice_ns, target, flight, recorder, board):
+def drive(plan, closed, queue_depth, duration_ns, slice_ns, target, flight, recorder, board, history):
     """Issue the plan for `duration_ns`, then wait for what is under way. Answers 0 or the target's status.
 
     A round that the plan does not fill ends with the plan. Writes that never completed are in ISSUED - COMPLETED.
+    `board` and `history` (completion instants by write number modulo its size) outlive this process: when it is killed,
+    they tell what the caller had been promised.
     """
     at = recorder.at
     begin_ns = monotonic_ns()
@@ -144,6 +146,7 @@ def drive(plan, closed, queue_depth, duration_ns, slice_ns, target, flight, reco
         reached = completed(target)
         while done < reached:
             note_completion(recorder, flight, done, plan.size[done], now_ns, slice_ns)
+            history[done % history.size] = now_ns
             # The place that this completion frees is the one of the write queue_depth further on.
             flight.freed_ns[(done + queue_depth) % places] = now_ns
             done += 1

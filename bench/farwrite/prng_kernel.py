@@ -5,7 +5,8 @@ the numbers (gaps, addresses, bytes) is left to `arrival_kernel`, `address_kerne
 
 It is SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014; constants and
 finaliser as in Vigna's splitmix64.c), entered anywhere: its n-th output is mix(key + n * GAMMA). A 64-bit key decides a
-stream, and is itself such an output. Unsigned numbers stay inside: `uint64 + int64` is a float when interpreted.
+stream, and is itself such an output. Unsigned numbers stay inside: `uint64 + int64` is a float when interpreted,
+and a key that comes from compiled into interpreted code is a plain int, so `np.uint64()` stands around every call.
 """
 
 from __future__ import annotations
@@ -63,16 +64,16 @@ def open_unit_of(key, index):
 @kernel(uint64(int64, int64, int64))
 def random_at(seed, stream, index):
     """The uint64 at `index` (from 0) of a stream of a seed. Loops take `key_of` once and then `random_of`."""
-    return random_of(key_of(seed, stream), index)
+    return random_of(np.uint64(key_of(seed, stream)), index)
 
 
 @kernel(float64(int64, int64, int64))
 def unit_at(seed, stream, index):
     """A float64 in [0, 1): the top 53 bits of `random_at`."""
-    return unit_of(key_of(seed, stream), index)
+    return unit_of(np.uint64(key_of(seed, stream)), index)
 
 
 @kernel(float64(int64, int64, int64))
 def open_unit_at(seed, stream, index):
     """A float64 in (0, 1): the top 52 bits of `random_at` and a half."""
-    return open_unit_of(key_of(seed, stream), index)
+    return open_unit_of(np.uint64(key_of(seed, stream)), index)

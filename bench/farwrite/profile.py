@@ -33,7 +33,7 @@ SUFFIXES: dict[str, Callable[[str, str], float]] = {
 }
 
 
-class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What profiles are made of."""
 
 
@@ -112,11 +112,11 @@ class Profile(Struct):
     """A whole workload file."""
 
     title: str
+    distance: DistanceTable
+    cell: list[CellTable]
     reason: str = ""
     lab: LabTable = LabTable()
-    distance: DistanceTable
     run: RunTable = RunTable()
-    cell: list[CellTable]
     drill: DrillTable = DrillTable()
 
 

@@ -50,7 +50,7 @@ class CellResult(Struct):
     rtt_ns_p99: Estimate
     # latency
     warmup_ns: int  # left out at the start of each round
-    steady: bool
+    steady: bool | None  # None: too few writes to tell
     response_ns_p50: Estimate
     response_ns_p99: Estimate
     response_ns_p999: Estimate
@@ -67,7 +67,7 @@ class CellResult(Struct):
     # exact counts
     completed: int
     unacknowledged: int
-    lost: int | None  # None: not audited
+    lost: int | None  # over all audited rounds, void ones too; None: not audited
     damaged: int | None
     flushes_per_write: float | None
     far_flushes_per_write: float | None
@@ -77,6 +77,7 @@ class CellResult(Struct):
     lag_writes_max: int | None
     lag_bytes_max: int | None
     withheld: list[str]  # why no verdict may rest on this cell; empty when one may
+    warnings: list[str] = []  # what a reader must know of the whole cell, each a sentence
 
 
 class Fit(Struct):
@@ -113,12 +114,16 @@ class DrillResult(Struct):
     miles: float
     count: int
     drills_with_loss: int
-    loss_probability_high: float | None  # 95 % bound; 3/n when nothing was lost
+    loss_probability_high: float | None  # of a kill losing a write: 95 % bound, about 3/n when none did; None for cuts
     lost_writes_max: int
     lost_bytes_max: int
     recovery_point_ns_max: float | None
     completed_during_cut_max: int | None
     recovery_time_ns_max: float | None
+    completed: int = 0  # acknowledged writes, over all these drills
+    lost: int = 0  # of them, not at the far site
+    damaged: int = 0
+    notes: list[str] = []
 
 
 class Claim(Struct):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..host.disk import Disk, disk
-from .board import board
+from .board import Board, board
 from .link import Choice, Link, choose, emulate
 from .namespace import namespaces
 from .site import Site, transport_settings
@@ -21,6 +21,7 @@ from .survey import Survey, flush_floor, join, survey
 
 CALIBRATION_ECHOES = 60
 CALIBRATION_TRIES = 5
+HISTORY_WORDS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Lab:
     choice: Choice
     transport: dict[str, str]
     base: Survey  # the lab's own round trip, with no delay asked
+    history: Board  # completion instants of the running load by write number modulo its size
     delay_ns: dict[int, int] = field(default_factory=dict)  # calibrated total delay by asked RTT
 
     def set_rtt(self, asked_rtt_ns: int) -> None:
@@ -121,6 +123,7 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
         near_space, far_space = stack.enter_context(namespaces(2))
         near_disk, far_disk = disks(spec, stack)
         boards = [stack.enter_context(board(64)) for _ in range(2)]
+        history = stack.enter_context(board(HISTORY_WORDS))
         near = stack.enter_context(Site("near", near_space, near_disk, boards[0]))
         far = stack.enter_context(Site("far", far_space, far_disk, boards[1]))
         choice = choose(spec.link, near)
@@ -130,4 +133,4 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
         join(near, far, "probe")
         survey(near, far, CALIBRATION_ECHOES)  # The first one pays for ARP, slow start and cold code.
         base = survey(near, far, CALIBRATION_ECHOES)
-        yield Lab(near, far, link, choice, transport, base)
+        yield Lab(near, far, link, choice, transport, base, history)

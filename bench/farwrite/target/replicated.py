@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import mmap
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,9 @@ from ..engine import primary_kernel as primary
 from ..engine import record_kernel as record
 from ..engine import replica_kernel as replica
 from ..engine import secondary_kernel as secondary
-from ..engine.journal import capacity_of, examine, format_journal
+from ..engine.journal import examine, format_journal
 from ..engine.peering import Hello, meet
-from ..errors import UnfitError, system_error
+from ..errors import UnfitError
 from ..histogram_kernel import SLOTS
 from ..host import reactor
 from ..host.disk import Disk
@@ -91,11 +92,7 @@ def plan_of(order: Order, volume_bytes: int) -> Plan:
 
 def status_text(status: int) -> str:
     """Why a loop ended, in words."""
-    if status in STATUS_TEXTS:
-        return STATUS_TEXTS[status]
-    import os
-
-    return os.strerror(-status)
+    return STATUS_TEXTS.get(status) or os.strerror(-status)
 
 
 def recorder_of(slice_count: int) -> Recorder:
@@ -118,7 +115,7 @@ def flight_of(queue_depth: int) -> Flight:
     return Flight(np.zeros(places, np.int64), np.zeros(places, np.int64), np.zeros(places, np.int64))
 
 
-def write_side(order: Order, disk: Disk, connection_fd: int, connection, words: np.ndarray) -> dict[str, Any]:
+def write_side(order: Order, disk: Disk, connection, words: np.ndarray, history: np.ndarray) -> dict[str, Any]:
     """Near: a fresh primary, met with its peer, driven through the plan. Answers what was observed."""
     plan = plan_of(order, disk.volume_bytes)
     protocol = PROTOCOLS[order.protocol]
@@ -129,13 +126,14 @@ def write_side(order: Order, disk: Disk, connection_fd: int, connection, words: 
             connection.setblocking(True)
             meet(connection, Hello(order.volume, order.epoch, 0, protocol), primary=True)
             connection.setblocking(False)
+        connection_fd = connection.fileno() if connection else -1
         state = primary.primary_state(journal, ring, connection_fd, protocol, order.seed, order.peer_timeout_ns)
         target = ReplicatedTarget(state, np.zeros(1, np.int64))
         closed = order.load is not None and order.load.arrival == "closed"
         flight = flight_of(order.queue_depth)
         status = int(
             drive(
-                plan, closed, order.queue_depth, order.duration_ns, order.slice_ns, target, flight, recorder, words
+                plan, closed, order.queue_depth, order.duration_ns, order.slice_ns, target, flight, recorder, words, history
             )
         )
         if protocol != primary.LOCAL and status == replica.OK:
@@ -171,7 +169,7 @@ def say_goodbye(connection, order: Order) -> None:
         pass  # The audit of the far side tells what stands there; how the connection ends does not.
 
 
-def copy_side(order: Order, disk: Disk, connection_fd: int, connection, words: np.ndarray) -> dict[str, Any]:
+def copy_side(order: Order, disk: Disk, connection, words: np.ndarray) -> dict[str, Any]:
     """Far: a fresh secondary that serves until the primary says goodbye, is lost, or the board asks to stop."""
     with reactor.reactor(order.reactor) as ring:
         journal = format_journal(disk, order.volume, order.epoch, STAGING_BYTES)
@@ -179,7 +177,7 @@ def copy_side(order: Order, disk: Disk, connection_fd: int, connection, words: n
         connection.setblocking(True)
         meet(connection, Hello(order.volume, order.epoch, 0, protocol), primary=False)
         connection.setblocking(False)
-        state = secondary.secondary_state(journal, ring, connection_fd, protocol, disk.volume_bytes, words)
+        state = secondary.secondary_state(journal, ring, connection.fileno(), protocol, disk.volume_bytes, words)
         status = int(secondary.serve(state))
         connection.close()
         return {
@@ -199,7 +197,9 @@ def audit_side(order: Order, disk: Disk, completed: int) -> dict[str, int]:
     plan = plan_of(order, disk.volume_bytes)
     sectors = disk.volume_bytes // auditing.SECTOR_BYTES
     room = aligned_bytes(max(int(plan.size.max(initial=0)), record.HEADER_BYTES))
-    mapped = mmap.mmap(disk.volume_fd, disk.volume_bytes, prot=mmap.PROT_READ)
+    mapped = mmap.mmap(
+        disk.volume_fd, disk.volume_bytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+    )
     volume = np.frombuffer(mapped, np.uint8)
     damaged = int(
         auditing.count_damaged(
@@ -213,9 +213,3 @@ def audit_side(order: Order, disk: Disk, completed: int) -> dict[str, int]:
         "completed": completed, "survived": survived, "lost": max(completed - survived, 0), "damaged": damaged,
         "lost_bytes": lost_bytes,
     }  # fmt: skip
-
-
-def check_capacity(disk: Disk) -> None:
-    """UnfitError when a journal cannot hold two staging rings."""
-    if capacity_of(disk, STAGING_BYTES) < 2 * STAGING_BYTES:
-        raise system_error("make a journal of less than 16 MiB", 28)

@@ -1,0 +1,278 @@
+"""From a recording to its analysis: `analyse` reads like the list of what is found out.
+
+Pure: files in, numbers out, no clock. The dice of the bootstrap are seeded from the recording, so the same file gives
+the same numbers anywhere. Only rounds with status "ok" are measured by; losses are counted wherever they were found.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from ..recording import Cell, Recording, Round
+from ..units import format_time
+from .claims import claims_of
+from .distance import Place, greatest_miles, lines
+from .drill import drill_results
+from .estimate import ROUNDS_MIN, Draws, few_rounds, unknown
+from .floor import Floor, Flushes, efficiency_of, floor_of, flushes_of, nearest_size
+from .latency import Pool
+from .result import ANALYSIS_VERSION, Analysis, CellResult, Estimate
+from .sample import decode, pooled
+from .steady import MARGIN, Steadiness, judge
+from .throughput import completed_per_s, goodput_bytes_per_s
+
+LATE_SHARE_MAX = 0.05  # Of the response p99: beyond it, the generator and not the system was measured.
+LINK_SHARE_MAX, LINK_OFF_NS_MAX = 0.03, 40_000.0  # As lab/survey.py judges a round: the larger of both.
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One cell's good rounds, unpacked, on their way to a result."""
+
+    cell: Cell
+    rounds: list[Round]
+    steadiness: Steadiness
+    rtt: Pool
+    echo: Pool
+    response: Pool
+    service: Pool
+    wait: Pool
+    late: Pool
+    lag: Pool
+
+
+def analyse(recording: Recording) -> Analysis:
+    """Everything that can be said of one recording."""
+    draws = Draws(recording.seed, 1 + max((item.index for item in recording.rounds), default=0))
+    flushes = flushes_of(recording.floors, draws, decode)
+    base = Pool("base_rtt", [0], [decode(recording.lab.base_rtt)], draws)
+    measured = [measure(cell, good_rounds(recording, cell), draws) for cell in recording.cells]
+    cells = [cell_result(item, recording, flushes, base) for item in measured]
+    fitted = lines([Place(item.cell, item.rtt, item.response) for item in measured])
+    fits = [line.fit for line in fitted]
+    miles = [found for line in fitted for found in greatest_miles(line, recording.profile.distance.equipment_ns)]
+    drills = drill_results(recording.drills)
+    bare = nearest_size(flushes, 4096)
+    return Analysis(
+        version=ANALYSIS_VERSION,
+        cells=cells,
+        fits=fits,
+        miles=miles,
+        drills=drills,
+        claims=claims_of(recording, cells, fits, miles, drills),
+        base_rtt_ns=without(base.estimate(0.5), few_rounds(1)),
+        near_flush_ns=flush_estimate(bare, "near_alone"),
+        far_flush_ns=flush_estimate(bare, "far_alone"),
+        near_flush_both_ns=flush_estimate(bare, "near_both"),
+        far_flush_both_ns=flush_estimate(bare, "far_both"),
+        warnings=warnings_of(recording, cells),
+    )
+
+
+def good_rounds(recording: Recording, cell: Cell) -> list[Round]:
+    """The rounds of a cell that may be averaged in, by index."""
+    good = [item for item in recording.rounds if item.cell == cell.id and item.status == "ok"]
+    return sorted(good, key=lambda item: (item.index, item.attempt))
+
+
+def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
+    """The cell's histograms, unpacked, without the slices of its warm-up."""
+    slices = [[decode(item.response) for item in round_.slices] for round_ in rounds]
+    steadiness = judge(slices)
+    indices = [round_.index for round_ in rounds]
+
+    def pool(name: str, samples: Iterable) -> Pool:
+        return Pool(f"{cell.id}/{name}", indices, list(samples), draws)
+
+    return Measured(
+        cell=cell,
+        rounds=rounds,
+        steadiness=steadiness,
+        rtt=pool("rtt", (pooled([decode(item.survey_before), decode(item.survey_after)]) for item in rounds)),
+        echo=pool("echo", (decode(item.echo_floor) for item in rounds)),
+        response=pool("response", (pooled(items[steadiness.dropped :]) for items in slices)),
+        service=pool("service", (decode(item.service) for item in rounds)),
+        wait=pool("wait", (decode(item.wait) for item in rounds)),
+        late=pool("late", (decode(item.late) for item in rounds)),
+        lag=pool("lag", (decode(item.lag) if item.lag else pooled([]) for item in rounds)),
+    )
+
+
+def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes], base: Pool) -> CellResult:
+    """One cell over all its good rounds."""
+    cell, rounds, dropped = measured.cell, measured.rounds, measured.steadiness.dropped
+    mine = [item for item in recording.rounds if item.cell == cell.id]
+    asked_rtt_ns = float(cell.asked_rtt_ns) or base.quantile(0.5)
+    rtt_ns = measured.rtt.quantile(0.5)
+    floor = floor_of(cell, nearest_size(flushes, cell.size_bytes), measured.echo, rtt_ns, recording.lab.shared_disk)
+    completed = sum(item.completed for item in rounds)
+    audits = [item.audit for item in mine if item.audit]
+    lags = [item for item in rounds if item.lag is not None]
+    result = CellResult(
+        cell=cell.id,
+        name=cell.name,
+        protocol=cell.protocol,
+        miles=cell.miles,
+        queue_depth=cell.queue_depth,
+        arrival=cell.arrival,
+        size_bytes=cell.size_bytes,
+        rounds_ok=len(rounds),
+        rounds_void=sum(item.status == "void" for item in mine),
+        rounds_failed=sum(item.status == "failed" for item in mine),
+        void_reasons=sorted({reason for item in mine if item.status != "ok" for reason in item.reasons}),
+        asked_rtt_ns=asked_rtt_ns if asked_rtt_ns == asked_rtt_ns else 0.0,
+        rtt_ns_min=measured.rtt.minimum(),
+        rtt_ns_p50=measured.rtt.estimate(0.5),
+        rtt_ns_p99=measured.rtt.estimate(0.99),
+        warmup_ns=max((sum(part.duration_ns for part in item.slices[:dropped]) for item in rounds), default=0),
+        steady=measured.steadiness.steady,
+        response_ns_p50=measured.response.estimate(0.5),
+        response_ns_p99=measured.response.estimate(0.99),
+        response_ns_p999=measured.response.estimate(0.999),
+        service_ns_p50=measured.service.estimate(0.5),
+        wait_ns_p99=measured.wait.estimate(0.99),
+        late_ns_p99=measured.late.estimate(0.99),
+        floor_ns=floor.estimate,
+        floor_text=floor_text(floor, recording),
+        efficiency=efficiency_of(floor, measured.response),
+        completed_per_s=completed_per_s(rounds, dropped, None if cell.arrival == "trace" else cell.offered_per_s),
+        goodput_bytes_per_s=goodput_bytes_per_s(rounds, dropped),
+        offered_per_s=cell.offered_per_s,
+        completed=completed,
+        unacknowledged=sum(item.unacknowledged for item in rounds),
+        lost=sum(item.lost for item in audits) if audits else None,
+        damaged=sum(item.damaged for item in audits) if audits else None,
+        flushes_per_write=share(sum(item.flushes for item in rounds), completed),
+        far_flushes_per_write=share(sum(item.far_flushes for item in rounds), completed),
+        wire_bytes_per_user_byte=share(
+            sum(item.wire_bytes for item in rounds), sum(item.completed_bytes for item in rounds)
+        ),
+        lag_ns_p99=measured.lag.estimate(0.99) if lags else None,
+        lag_writes_max=max((item.lag_writes_max for item in lags), default=None),
+        lag_bytes_max=max((item.lag_bytes_max for item in lags), default=None),
+        withheld=withheld(measured, asked_rtt_ns, rtt_ns),
+        warnings=cell_warnings(measured),
+    )
+    return result if rounds else with_reason(result, f"not one good round: {why_none(mine)}")
+
+
+def floor_text(floor: Floor, recording: Recording) -> str:
+    """How the floor was put together, and on what."""
+    return f"{floor.text}, in memory" if recording.lab.durability == "memory" else floor.text
+
+
+def share(part: int, whole: int) -> float | None:
+    """A ratio of exact counts; None when there is nothing to divide by."""
+    return part / whole if whole else None
+
+
+def why_none(mine: Sequence[Round]) -> str:
+    """Why a cell has no good round, the most frequent reason first."""
+    reasons = Counter(reason for item in mine for reason in item.reasons)
+    return "; ".join(reason for reason, _ in reasons.most_common(3)) if reasons else "it was not measured"
+
+
+def with_reason(result: CellResult, reason: str) -> CellResult:
+    """A result without a measurement, whose every estimate says why."""
+    fields = {
+        name: unknown(reason) for name in result.__struct_fields__ if isinstance(getattr(result, name), Estimate)
+    }  # fmt: skip
+    return msgspec.structs.replace(result, floor_text="not measured", withheld=[reason], **fields)
+
+
+def withheld(measured: Measured, asked_rtt_ns: float, rtt_ns: float) -> list[str]:
+    """Why no verdict may rest on this cell; empty when one may."""
+    reasons = []
+    if len(measured.rounds) == 1:
+        reasons.append(few_rounds(1))
+    late_ns, response_ns = measured.late.quantile(0.99), measured.response.quantile(0.99)
+    if late_ns > LATE_SHARE_MAX * response_ns:
+        reasons.append(
+            f"the generator was {format_time(late_ns)} late at p99, more than {LATE_SHARE_MAX:.0%} of the response "
+            f"p99 of {format_time(response_ns)}: give it a processor of its own or ask for less"
+        )
+    off_ns = rtt_ns - asked_rtt_ns
+    if abs(off_ns) > max(LINK_SHARE_MAX * asked_rtt_ns, LINK_OFF_NS_MAX):
+        reasons.append(
+            f"the link was not what it claimed: {format_time(rtt_ns)} of round trip at the median, "
+            f"{format_time(asked_rtt_ns)} were asked"
+        )
+    return reasons
+
+
+def cell_warnings(measured: Measured) -> list[str]:
+    """What a reader must know of the whole cell."""
+    warnings = []
+    if 1 < len(measured.rounds) < ROUNDS_MIN:
+        warnings.append(f"{few_rounds(len(measured.rounds))}, from writes alone it is too narrow")
+    steadiness = measured.steadiness
+    if measured.rounds and steadiness.steady is None:
+        warnings.append("too few writes a slice to tell whether it was steady: measure longer rounds")
+    if steadiness.steady is False:
+        direction = "grows" if steadiness.growth_ratio > 0 else "falls"
+        warnings.append(
+            f"no steady state: the median {direction} by {abs(steadiness.growth_ratio):.0%} within a round "
+            f"(more than {MARGIN:.0%}); measure longer rounds"
+        )
+    blocked = sum(item.blocked for item in measured.rounds)
+    if blocked:
+        warnings.append(f"{blocked} times a write waited for room: a larger journal would show less latency")
+    unacknowledged = sum(item.unacknowledged for item in measured.rounds)
+    if unacknowledged:
+        warnings.append(f"{unacknowledged} writes were never acknowledged and are in no latency")
+    return warnings
+
+
+def flush_estimate(flushes: Flushes | None, name: str) -> Estimate:
+    """The median bare flush of 4 KiB writes' records."""
+    return unknown("no bare flush was measured") if flushes is None else getattr(flushes, name).estimate(0.5)
+
+
+def without(estimate: Estimate, warning: str) -> Estimate:
+    """The estimate without a warning that does not apply to it: the base round trip is measured once, not in rounds."""
+    return msgspec.structs.replace(estimate, warnings=[item for item in estimate.warnings if item != warning])
+
+
+def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
+    """What a reader must know of the whole run before believing a number of it."""
+    warnings = []
+    if recording.lab.durability == "memory":
+        warnings.append("every figure is of journals in memory: nothing here would survive a power loss")
+    elif recording.lab.shared_disk:
+        warnings.append(
+            "both sites flush to one disk and wait for each other there: give them a disk each (lab.near, lab.far)"
+        )
+    if recording.interrupted:
+        warnings.append("the run was interrupted: cells have fewer rounds than asked, or none")
+    for status, meaning in (("void", "void, measured again and left out"), ("failed", "failed and left out")):
+        bad = [item for item in recording.rounds if item.status == status]
+        if bad:
+            reasons = Counter(reason for item in bad for reason in item.reasons)
+            often = f"; most often: {reasons.most_common(1)[0][0]}" if reasons else ""
+            warnings.append(f"{len(bad)} of {len(recording.rounds)} rounds were {meaning}{often}")
+    without_rounds = [item.cell for item in cells if not item.rounds_ok]
+    if without_rounds:
+        warnings.append(f"not one good round for {', '.join(without_rounds)}")
+    warnings += steal_warnings(recording)
+    saturated = [item.cell for item in cells if any("18 minutes" in text for text in item.response_ns_p50.warnings)]
+    if saturated:
+        warnings.append(f"writes of 18 minutes or longer, of which only the number is known: {', '.join(saturated)}")
+    damaged = sum(item.damaged or 0 for item in cells)
+    if damaged:
+        warnings.append(f"{damaged} writes at the far site are not what was written")
+    return warnings
+
+
+def steal_warnings(recording: Recording) -> list[str]:
+    """What the host took of the processors in good rounds."""
+    steal_max = recording.profile.run.steal_max
+    taken = [item.steal for item in recording.rounds if item.status == "ok" and item.steal is not None]
+    if taken and max(taken) > steal_max / 2:
+        return [f"the host took up to {max(taken):.1%} of the processors in good rounds ({steal_max:.0%} is the bound)"]
+    if recording.rounds and all(item.steal is None for item in recording.rounds):
+        return ["what the host took of the processors is not known here"]
+    return []

@@ -1,0 +1,123 @@
+"""The floor of a cell: what no engine could beat in this lab, from bare echoes and bare flushes of the same minute.
+
+A write is sent before it is flushed here, so a synchronous one waits for the longer of both, not for their sum. Medians
+are put together (the median of a sum is taken to be the sum of the medians), which is what `efficiency` compares with
+the median write.
+
+local, A   the near flush: sending is not waited for
+B          max(near flush, echo of the write's sizes)
+C          max(near flush, echo of the write's sizes + far flush)
+
+Under C the far flush has to happen while the write is waited for. When both sites share a disk and the one-way delay is
+shorter than the near flush, the two overlap there, and the flushes measured on both sites at once are used. A and B may
+flush the far site whenever they like, so their floor takes the near one alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..recording import Cell, FlushFloors
+from .estimate import Draws, from_replicates, unknown
+from .latency import Pool
+from .result import Estimate
+from .sample import Sample
+
+HEADER_BYTES = 64  # Of a record: engine/record_kernel.py.
+BLOCK_BYTES = 4096  # What a journal is flushed in.
+
+
+@dataclass(frozen=True)
+class Flushes:
+    """Bare flushes of one size, each a pool over rounds."""
+
+    size_bytes: int
+    near_alone: Pool
+    far_alone: Pool
+    near_both: Pool
+    far_both: Pool
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A floor with its parts kept, so that ratios to it can be paired."""
+
+    estimate: Estimate
+    text: str
+    replicates: np.ndarray
+
+
+def record_bytes(size_bytes: int) -> int:
+    """Bytes that a lone write of this size makes a journal flush."""
+    return -(-(size_bytes + HEADER_BYTES) // BLOCK_BYTES) * BLOCK_BYTES
+
+
+def flushes_of(floors: Iterable[FlushFloors], draws: Draws, decode: Callable[[str], Sample]) -> list[Flushes]:
+    """The recording's bare flushes, by size."""
+    by_size: dict[int, list[FlushFloors]] = {}
+    for item in floors:
+        by_size.setdefault(item.size_bytes, []).append(item)
+
+    def pool(name: str, size: int) -> Pool:
+        items = by_size[size]
+        samples = [decode(getattr(item, name)) for item in items]
+        return Pool(f"{name}/{size}", [item.index for item in items], samples, draws)
+
+    return [
+        Flushes(size, *(pool(name, size) for name in ("near_alone", "far_alone", "near_both", "far_both")))
+        for size in sorted(by_size)
+    ]
+
+
+def nearest_size(known: list[Flushes], size_bytes: int) -> Flushes | None:
+    """The bare flushes whose size is nearest to a write's record."""
+    wanted = record_bytes(size_bytes)
+    return min(known, key=lambda item: abs(item.size_bytes - wanted), default=None)
+
+
+def floor_of(cell: Cell, flushes: Flushes | None, echo: Pool, rtt_ns: float, shared_disk: bool) -> Floor:
+    """The floor of one cell at the median."""
+    if flushes is None or not flushes.near_alone.count:
+        return Floor(unknown("no bare flush was measured"), "not measured", np.full(1, np.nan))
+    if cell.protocol in ("local", "A"):
+        near = flushes.near_alone
+        return put_together(near.quantile(0.5), near.replicates(0.5), "near flush, alone", [near])
+    if not echo.count:
+        return Floor(unknown("no echo of the write's sizes was measured"), "not measured", np.full(1, np.nan))
+    if cell.protocol == "B":
+        return longer(flushes.near_alone, [echo], "near flush alone", "RTT echo")
+    overlap = shared_disk and rtt_ns / 2 < flushes.near_alone.quantile(0.5)
+    near, far = (flushes.near_both, flushes.far_both) if overlap else (flushes.near_alone, flushes.far_alone)
+    how = "both sites at once" if overlap else "sites alone"
+    return longer(near, [echo, far], f"near flush, {how}", f"RTT echo + far flush, {how}")
+
+
+def longer(near: Pool, away: list[Pool], near_text: str, away_text: str) -> Floor:
+    """The longer of what happens here and the sum of what happens away."""
+    here_ns, there_ns = near.quantile(0.5), sum(pool.quantile(0.5) for pool in away)
+    there = np.sum([pool.replicates(0.5) for pool in away], axis=0)
+    replicates = np.maximum(near.replicates(0.5), there)
+    text = near_text if here_ns >= there_ns else away_text
+    return put_together(max(here_ns, there_ns), replicates, text, [near, *away])
+
+
+def put_together(value_ns: float, replicates: np.ndarray, text: str, pools: list[Pool]) -> Floor:
+    """A floor from its value and replicates."""
+    if not np.isfinite(value_ns):
+        return Floor(unknown("a part of the floor was not measured"), "not measured", np.full(1, np.nan))
+    rounds = min(pool.rounds for pool in pools)
+    count = min(pool.count for pool in pools)
+    return Floor(from_replicates(value_ns, replicates, rounds, count), text, replicates)
+
+
+def efficiency_of(floor: Floor, response: Pool) -> Estimate:
+    """Floor over response time at the median, replicates paired by round."""
+    if floor.estimate.value is None:
+        return unknown(*floor.estimate.warnings)
+    if not response.count:
+        return unknown("no write completed")
+    ratio = floor.estimate.value / response.quantile(0.5)
+    return from_replicates(ratio, floor.replicates / response.replicates(0.5), response.rounds, response.count)

@@ -1,0 +1,115 @@
+"""Quantiles of times, over rounds: the value, the interval, and the replicates that fits and ratios are made of.
+
+A `Pool` holds one quantity of one cell, round by round, as counts. Its intervals are the hull of two: the exact one of
+the pooled sample, which knows only writes, and a hierarchical bootstrap, which knows that rounds differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..histogram import SATURATED
+from .estimate import (
+    REPLICATES,
+    ROUNDS_MIN,
+    Draws,
+    count_needed,
+    few_rounds,
+    interval_of_replicates,
+    label,
+    order_statistic_ranks,
+    unknown,
+)
+from .result import Estimate
+from .sample import MIDDLES_NS, Sample, rank
+
+
+class Pool:
+    """One quantity over its good rounds; `indices` are the rounds', `name` seeds its dice."""
+
+    def __init__(self, name: str, indices: Sequence[int], samples: Sequence[Sample], draws: Draws) -> None:
+        kept = [(index, sample) for index, sample in zip(indices, samples, strict=True) if sample.slot.size]
+        self.name = name
+        self.indices = [index for index, _ in kept]
+        self.draws = draws
+        slot = np.unique(np.concatenate([sample.slot for _, sample in kept])) if kept else np.zeros(0, np.int64)
+        counts = np.zeros((len(kept), slot.size))
+        for row, (_, sample) in enumerate(kept):
+            counts[row, np.searchsorted(slot, sample.slot)] = sample.counts
+        self.values_ns = MIDDLES_NS[slot].astype(np.float64)
+        self.by_round = np.cumsum(counts, axis=1)  # by_round[r, v]: values of round r up to values_ns[v]
+        self.cumulative = self.by_round.sum(axis=0)
+        self.saturated = int(counts[:, slot == SATURATED].sum())
+        self.made: dict[float, np.ndarray] = {}
+
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return int(self.cumulative[-1]) if self.cumulative.size else 0
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds they come from."""
+        return len(self.indices)
+
+    def at(self, place: int) -> float:
+        """The `place`-th smallest value, from 1, in ns."""
+        return float(self.values_ns[np.searchsorted(self.cumulative, place)])
+
+    def quantile(self, q: float) -> float:
+        """The quantile of all values together, in ns; NaN when there is none."""
+        return self.at(rank(self.count, q)) if self.count else float("nan")
+
+    def replicates(self, q: float) -> np.ndarray:
+        """The quantile in each bootstrap replicate.
+
+        Rounds are resampled whole. Within them, resampling n values and taking the r-th is the same as taking the value
+        at a level drawn from Beta(r, n - r + 1), the distribution of the r-th of n uniform numbers; so no value is ever
+        drawn, and a replicate costs one look-up in summed cumulative counts.
+        """
+        if q not in self.made:
+            self.made[q] = self.resample(q)
+        return self.made[q]
+
+    def resample(self, q: float) -> np.ndarray:
+        """The replicates, computed."""
+        if not self.count:
+            return np.full(REPLICATES, np.nan)
+        place = rank(self.count, q)
+        level = self.draws.generator(f"{self.name}/{q}").beta(place, self.count - place + 1, REPLICATES)
+        found = np.empty(REPLICATES, np.int64)
+        weights = self.draws.weights(self.indices)
+        for members, cumulative in zip(weights.members, weights.ways @ self.by_round, strict=True):
+            found[members] = cumulative.searchsorted(level[members] * cumulative[-1])
+        return self.values_ns[np.minimum(found, self.values_ns.size - 1)]
+
+    def estimate(self, q: float) -> Estimate:
+        """The quantile with its interval; without a value when the sample cannot support one."""
+        count = self.count
+        if not count:
+            return unknown("nothing was counted")
+        ranks = order_statistic_ranks(count, q)
+        if ranks is None:
+            return unknown(f"{label(q)} needs n >= {count_needed(q)} (n = {count})", count=count)
+        low, high, confidence = self.at(ranks[0]), self.at(ranks[1]), ranks[2]
+        warnings = []
+        if self.rounds >= ROUNDS_MIN:
+            over_rounds = interval_of_replicates(self.replicates(q), self.rounds)
+            assert over_rounds is not None
+            low, high = min(low, over_rounds[0]), max(high, over_rounds[1])
+            confidence = min(confidence, over_rounds[2])
+        else:
+            warnings.append(few_rounds(self.rounds))
+        if self.saturated:
+            warnings.append(f"{self.saturated} values were 18 minutes or longer: only their number is known")
+        return Estimate(
+            value=self.quantile(q), low=low, high=high, confidence=confidence, count=count, warnings=warnings
+        )
+
+    def minimum(self) -> Estimate:
+        """The least value. It has no interval: it can only have been reached or missed."""
+        if not self.count:
+            return unknown("nothing was counted")
+        return Estimate(value=float(self.values_ns[0]), count=self.count)

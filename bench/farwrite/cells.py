@@ -1,0 +1,110 @@
+"""From a profile to cells: every workload under every protocol at every distance, with its physics and its plan's recipe."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import trace as traces
+from .physics import rtt_ns_of
+from .plan import Load
+from .profile import CellTable, Profile
+from .recording import Cell
+from .trace import WRITE
+
+# Closed loops have no rate: a plan is drawn for the fastest that a round could be, and a round that outruns it ends early.
+CLOSED_PER_S_MAX = 400_000
+OPEN_MARGIN = 1.5  # A Poisson plan must not run out just because more arrivals came than expected.
+
+
+def cells_of(profile: Profile) -> list[Cell]:
+    """All cells, in the order of the profile."""
+    distances = profile.distance.in_miles()
+    cells = []
+    for table in profile.cell:
+        for protocol in table.protocols:
+            for miles in table.miles or distances:
+                asked_rtt_ns = rtt_ns_of(miles, profile.distance.route_factor, profile.distance.equipment_ns)
+                cells.append(
+                    Cell(
+                        id=f"{table.name}-{protocol}-{miles:g}",
+                        name=table.name,
+                        protocol=protocol,
+                        miles=miles,
+                        asked_rtt_ns=asked_rtt_ns,
+                        queue_depth=table.queue_depth,
+                        arrival="trace" if table.trace else table.arrival,
+                        size_bytes=median_size(table),
+                        offered_per_s=offered(table),
+                        note=note_of(table),
+                    )
+                )
+    return cells
+
+
+def table_of(profile: Profile, cell: Cell) -> CellTable:
+    """The workload a cell was made from."""
+    return next(table for table in profile.cell if table.name == cell.name)
+
+
+def median_size(table: CellTable) -> int:
+    """The size of a write that half of the writes do not exceed."""
+    if table.trace:
+        trace = traces.read(traces.find(table.trace))
+        return int(np.median(trace.size[trace.operation == WRITE]))
+    if not table.mix:
+        return table.block_bytes
+    half = sum(item.share for item in table.mix) / 2
+    passed = 0.0
+    for item in sorted(table.mix, key=lambda item: item.block_bytes):
+        passed += item.share
+        if passed >= half:
+            return item.block_bytes
+    return table.mix[-1].block_bytes
+
+
+def offered(table: CellTable) -> float | None:
+    """Writes per second the workload asks for; None for a closed loop."""
+    if table.trace:
+        trace = traces.read(traces.find(table.trace))
+        seconds = max(trace.duration_ns, 1) / 1e9
+        return int((trace.operation == WRITE).sum()) / seconds / table.time_scale
+    return None if table.arrival == "closed" else table.rate_per_s
+
+
+def note_of(table: CellTable) -> str:
+    """What a reader must know of a workload besides its numbers."""
+    if not table.trace:
+        return ""
+    trace = traces.read(traces.find(table.trace))
+    writes = int((trace.operation == WRITE).sum())
+    others = trace.count - writes
+    return (
+        f"trace {trace.name}: {writes} writes over {trace.duration_ns / 1e9:.0f} s, a window of it per round; "
+        f"{others} reads and flushes left out (a write here is durable when it completes)"
+    )
+
+
+def load_of(table: CellTable, volume_bytes: int) -> Load | None:
+    """How the plan is drawn; None for a trace."""
+    if table.trace:
+        return None
+    sizes = tuple((item.block_bytes, item.share) for item in table.mix) or ((table.block_bytes, 1.0),)
+    aligned = all(size % 4096 == 0 for size, _ in sizes)
+    return Load(
+        volume_bytes=volume_bytes,
+        arrival=table.arrival,
+        queue_depth=table.queue_depth,
+        rate_per_s=table.rate_per_s if table.arrival != "closed" else None,
+        address=table.address,
+        zipf_skew=table.zipf_skew,
+        sizes=sizes,
+        alignment_bytes=4096 if aligned else 512,
+    )
+
+
+def write_count_max(table: CellTable, duration_ns: int) -> int:
+    """How many writes a round's plan must hold."""
+    seconds = duration_ns / 1e9
+    if table.arrival == "closed":
+        return min(round(CLOSED_PER_S_MAX * seconds), 4_000_000)
+    return round((table.rate_per_s or 0) * seconds * OPEN_MARGIN) + 1000

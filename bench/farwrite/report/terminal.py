@@ -1,0 +1,125 @@
+"""The report as a storage engineer reads it in a terminal: verdicts first, then the proof, then the numbers.
+
+Everything printed comes from the recording and its analysis; nothing is measured or decided here.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from ..analysis.result import Analysis, Claim
+from ..recording import Recording, Report
+from ..units import NS_PER_S, format_time
+from . import chart, tables
+from .page import IN_MEMORY, STYLE, WORD, Page
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def show(report: Report, analysis: Analysis, console: Console) -> None:
+    """Print the whole document."""
+    recording = report.recording
+    page = Page(console, in_memory=recording.lab.durability == "memory")
+    show_head(page, recording)
+    show_claims(page, analysis.claims)
+    tables.show_link(page, analysis)
+    tables.show_latency(page, analysis)
+    if not analysis.cells:
+        page.prose("\nNo cell was measured: there is nothing to rule on.")
+    chart.show_chart(page, analysis)
+    tables.show_fits(page, analysis)
+    tables.show_miles(page, analysis)
+    tables.show_limits(page, analysis)
+    tables.show_drills(page, analysis)
+    tables.show_lag(page, analysis)
+    tables.show_counts(page, analysis)
+    show_warnings(page, recording, analysis)
+    show_method(page, recording)
+
+
+def show_head(page: Page, recording: Recording) -> None:
+    """What was run, when, and on what."""
+    title = Text("farwrite: ", style="bold").append(recording.profile.title)
+    if page.in_memory:
+        title.append(f" ({IN_MEMORY}: not a statement about disks)", style=STYLE["fail"])
+    page.prose(title)
+    when = f"{recording.started_utc} · {duration(recording.duration_s)} · {host_line(recording)}"
+    page.prose(when, style="dim")
+    if recording.interrupted:
+        page.prose(
+            "⚠ INTERRUPTED: the run was stopped before its end; what follows rests on the rounds that were finished.",
+            style=STYLE["fail"],
+        )
+
+
+def host_line(recording: Recording) -> str:
+    """Processor, kernel, disk, link, reactor and congestion control, in one line."""
+    host, lab = recording.host, recording.lab
+    processor = " ".join(str(host.get("cpu") or "unknown processor").split())
+    count = host.get("cpu_count")
+    systems = list(dict.fromkeys([lab.near_file_system, lab.far_file_system]))
+    disk = IN_MEMORY if lab.durability == "memory" else "journals on disk, " + ("direct" if lab.direct else "buffered")
+    facts = [
+        f"{count} x {processor}" if count else processor,
+        "virtual machine" if host.get("virtual") else "",
+        f"kernel {host['kernel']}" if host.get("kernel") else "",
+        f"{' and '.join(systems)}{', both sites on one disk' if lab.shared_disk else ''}",
+        disk,
+        f"link {lab.link}: {lab.link_reason}",
+        f"reactor {lab.reactor}",
+        f"TCP {lab.transport['congestion_control']}" if "congestion_control" in lab.transport else "",
+    ]
+    return " · ".join(fact for fact in facts if fact)
+
+
+def duration(seconds: float) -> str:
+    """ "12 min 3 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.3g} s"
+
+
+def show_claims(page: Page, claims: list[Claim]) -> None:
+    """The verdicts, each with its sentence and what it rests on."""
+    if not claims:
+        return
+    page.heading("Verdicts")
+    for claim in claims:
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(no_wrap=True, width=max(len(word) for word in WORD.values()))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(Text(WORD[claim.verdict], style=STYLE[claim.verdict]), Text(claim.id, style="bold"),
+                     Text(claim.claim, style="italic"))  # fmt: skip
+        grid.add_row("", "", Text(claim.sentence, style="bold"))
+        page.print(grid)
+        for detail in claim.details:
+            page.item("·", detail, indent=15)
+
+
+def show_warnings(page: Page, recording: Recording, analysis: Analysis) -> None:
+    """What would make the next run say more, or makes this one say less."""
+    advice = list(dict.fromkeys([*analysis.warnings, *recording.notes]))
+    if not advice:
+        return
+    page.heading("Warnings")
+    for text in advice:
+        page.item("⚠", text)
+
+
+def show_method(page: Page, recording: Recording) -> None:
+    """How it was measured, so that it can be measured again."""
+    run, distance = recording.profile.run, recording.profile.distance
+    route = f" · route factor {distance.route_factor:g}" if distance.route_factor != 1 else ""
+    if distance.equipment_ns:
+        route += f" · equipment {format_time(distance.equipment_ns)} one way"
+    page.heading("How it was measured")
+    page.prose(
+        f"{run.rounds} interleaved rounds of {run.round_ns / NS_PER_S:g} s per cell · seed {recording.seed} · profile "
+        f"{recording.profile_name} {recording.profile_digest} · farwrite {recording.farwrite}{route}"
+    )
+    page.prose(f"{shlex.join(recording.command)} · run {recording.id}")

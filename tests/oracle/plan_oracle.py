@@ -1,0 +1,48 @@
+"""A plan as a list of writes, each (intended_ns, address, size), for loads whose every column has a plain oracle."""
+
+from fractions import Fraction
+from itertools import islice
+
+from oracle import address_oracle, arrival_oracle, prng_oracle
+
+SIZE = 3
+
+
+def draw_sizes(sizes, seed, count):
+    """`sizes` is pairs of size and whole weight."""
+    total = sum(weight for _, weight in sizes)
+    drawn = []
+    for value in islice(prng_oracle.sequence(prng_oracle.key_of(seed, SIZE)), count):
+        left = Fraction(prng_oracle.unit(value)) * total
+        for size, weight in sizes:
+            if left < weight:
+                drawn.append(size)
+                break
+            left -= weight
+    return drawn
+
+
+def draw(load, seed, count):
+    sizes = draw_sizes(load.sizes, seed, count)
+    instants = [0] * count if load.arrival == "closed" else arrival_oracle.fixed(Fraction(load.rate_per_s), count)
+    if load.address == "sequential":
+        addresses = address_oracle.sequential(sizes, load.volume_bytes, load.alignment_bytes)
+    else:
+        largest = max(size for size, _ in load.sizes)
+        places = (load.volume_bytes - largest) // load.alignment_bytes + 1
+        addresses = address_oracle.uniform(seed, places, load.alignment_bytes, count)
+    return list(zip(instants, addresses, sizes, strict=True))
+
+
+def replay(records, volume_bytes, time_scale):
+    """`records` is tuples (time_ns, operation, address, size) with sectors already whole; writes are operation 1."""
+    plan = []
+    first_ns = next(time_ns for time_ns, operation, *_ in records if operation == 1)
+    for time_ns, operation, address, size in records:
+        if operation == 1:
+            while address >= volume_bytes:
+                address -= volume_bytes
+            while address + size > volume_bytes:
+                address -= 512
+            plan.append((int((time_ns - first_ns) * time_scale), address, size))
+    return plan
