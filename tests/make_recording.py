@@ -7,6 +7,7 @@ k round trips, B one, A and local none. Nothing here is measured; a test sets on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import msgspec
 import numpy as np
@@ -114,6 +115,7 @@ class World:
     saturated: bool = False  # one response too long for its histogram
 
 
+@cache
 def make_recording(
     text: str = SMALL,
     seed: int = 1,
@@ -124,7 +126,10 @@ def make_recording(
     changes: tuple[str, ...] = (),
     **truth,
 ) -> Recording:
-    """A run of the profile `text`; `truth` are fields of World, `changes` are `table.key=value` of the profile."""
+    """A run of the profile `text`; `truth` are fields of World, `changes` are `table.key=value` of the profile.
+
+    A recording is immutable, so who asks for the same one again is given the same one.
+    """
     parsed = profile.parse(text, "made-up.toml", changes)
     return record(parsed, World(**truth), seed, durability, shared_disk, link, interrupted)
 

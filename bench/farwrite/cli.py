@@ -143,7 +143,7 @@ def present(report: Any, json: bool) -> None:
         return
     from rich.console import Console
 
-    from .analysis.analyse import analysis_of
+    from .analysis import analysis_of
     from .report.terminal import show as show_in_terminal
 
     show_in_terminal(report, analysis_of(report), Console())

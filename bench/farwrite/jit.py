@@ -45,8 +45,7 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_directory()))
 
 import numba  # noqa: E402  (the cache directory is read when numba is imported)
 
-# Set again for the case that somebody imported numba before us.
-numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]
+setattr(numba.config, "CACHE_DIR", os.environ["NUMBA_CACHE_DIR"])  # noqa: B010  (in case numba was imported before us)
 
 
 def kernel(signature: Any = None, **options: Any) -> Callable[[Callable], Any]:

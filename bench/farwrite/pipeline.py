@@ -26,13 +26,13 @@ from .histogram import Histogram
 from .host.facts import command_line, host_facts, processor_time, steal_between
 from .lab.lab import Lab, LabSpec, open_lab
 from .lab.process import ProcessLostError
-from .lab.survey import Survey, hang_up, join, off_ns, tolerance_ns
+from .lab.survey import Survey, hang_up, off_ns, tolerance_ns
 from .profile import Profile, digest
 from .progress import Progress, Silence
 from .recording import SCHEMA_VERSION, Audit, Cell, Drill, FlushFloors, LabFacts, Recording, Report, Round, Slice, save
 from .target import sides
 from .target.replicated import Order, status_text
-from .units import NS_PER_MS, NS_PER_S
+from .units import NS_PER_S
 
 ROUND_OVERHEAD_S = 0.45  # Survey, connection, audit: for the estimate of the time left only.
 PEER_TIMEOUT_NS_MIN = NS_PER_S
@@ -331,7 +331,7 @@ def play(lab: Lab, order: Order, while_waiting: Callable[[], None] | None = None
         site.board.words[:] = 0
     alone = order.protocol == "local"
     if not alone:
-        join(lab.near, lab.far, "data")
+        lab.join("data")
         lab.far.start(sides.copy, order, lab.far.disk, lab.far.board)
     lab.near.start(sides.write, order, lab.near.disk, lab.near.board, lab.history)
     if while_waiting:

@@ -37,7 +37,7 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What profiles are made of."""
 
 
-class LabTable(Struct):
+class LabTable(Struct, frozen=True):
     """[lab]: the sites and what joins them."""
 
     link: Literal["auto", "netem", "ferry"] = "auto"
@@ -49,7 +49,7 @@ class LabTable(Struct):
     congestion: str = "cubic"
 
 
-class DistanceTable(Struct):
+class DistanceTable(Struct, frozen=True):
     """[distance]: where the far site is."""
 
     miles: list[float] = []
@@ -62,7 +62,7 @@ class DistanceTable(Struct):
         return [*self.miles, *(km / units.KM_PER_MILE for km in self.km)]
 
 
-class RunTable(Struct):
+class RunTable(Struct, frozen=True):
     """[run]: how often and how long."""
 
     rounds: int = 5
@@ -73,14 +73,14 @@ class RunTable(Struct):
     steal_max: float = 0.05  # share of processor time taken by the host above which a round is set aside
 
 
-class SizeShare(Struct):
+class SizeShare(Struct, frozen=True):
     """One size of a mix."""
 
     block_bytes: int
     share: float = 1.0
 
 
-class CellTable(Struct):
+class CellTable(Struct, frozen=True):
     """[[cell]]: one workload, at some distances under some protocols."""
 
     name: str
@@ -97,7 +97,7 @@ class CellTable(Struct):
     time_scale: float = 1.0  # 0.5 replays a trace twice as fast
 
 
-class DrillTable(Struct):
+class DrillTable(Struct, frozen=True):
     """[drill]: what happens when the near site is lost."""
 
     kills: int = 0
@@ -108,7 +108,7 @@ class DrillTable(Struct):
     cut_ns: int = 400 * units.NS_PER_MS
 
 
-class Profile(Struct):
+class Profile(Struct, frozen=True):
     """A whole workload file."""
 
     title: str
@@ -187,7 +187,7 @@ class Reader:
         self.lines = text.splitlines()
         self.source = source
 
-    def table(self, tree: dict[str, Any], shape: type, path: tuple) -> dict[str, Any]:
+    def table(self, tree: dict[str, Any], shape: type[msgspec.Struct], path: tuple) -> dict[str, Any]:
         """One table with its keys renamed to fields and its texts converted to base units."""
         if not isinstance(tree, dict):
             raise UsageError(f"{self.where(path)}: a table was expected.")

@@ -69,7 +69,8 @@ class Bar:
 def bar() -> Iterator[Bar]:
     """A progress bar on stderr, removed at the end. It has no thread of its own: the lab forks while it is shown."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress as RichProgress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
 
     console = Console(file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeRemainingColumn(elapsed_when_finished=True))

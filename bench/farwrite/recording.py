@@ -24,7 +24,7 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True):
     """What a recording is made of. Unknown fields are passed over: an older farwrite may read a newer file's parts."""
 
 
-class Cell(Struct):
+class Cell(Struct, frozen=True):
     """One workload under one protocol at one distance."""
 
     id: str  # "write-C-150"
@@ -39,7 +39,7 @@ class Cell(Struct):
     note: str = ""
 
 
-class Slice(Struct):
+class Slice(Struct, frozen=True):
     """A stretch of a round, by intended instant."""
 
     begin_ns: int  # since the round's start
@@ -50,7 +50,7 @@ class Slice(Struct):
     response: str  # histogram of response times, ns
 
 
-class Audit(Struct):
+class Audit(Struct, frozen=True):
     """What of the acknowledged writes was found at the far site afterwards."""
 
     completed: int  # writes the caller was told are complete
@@ -60,7 +60,7 @@ class Audit(Struct):
     note: str = ""
 
 
-class Round(Struct):
+class Round(Struct, frozen=True):
     """One cell measured once."""
 
     cell: str  # Cell.id
@@ -94,7 +94,7 @@ class Round(Struct):
     audit: Audit | None
 
 
-class FlushFloors(Struct):
+class FlushFloors(Struct, frozen=True):
     """Bare append-and-flush of one size, measured once: histograms, ns."""
 
     index: int
@@ -105,7 +105,7 @@ class FlushFloors(Struct):
     far_both: str
 
 
-class Drill(Struct):
+class Drill(Struct, frozen=True):
     """The near site lost in the middle of a load: its link cut and its process killed at the same instant."""
 
     kind: Literal["kill", "cut"]
@@ -120,7 +120,7 @@ class Drill(Struct):
     note: str = ""
 
 
-class LabFacts(Struct):
+class LabFacts(Struct, frozen=True):
     """What carried the run."""
 
     link: str
@@ -138,7 +138,7 @@ class LabFacts(Struct):
     transport: dict[str, str]
 
 
-class Recording(Struct):
+class Recording(Struct, frozen=True):
     """A whole run."""
 
     farwrite: str
@@ -160,7 +160,7 @@ class Recording(Struct):
     notes: list[str]
 
 
-class Report(Struct):
+class Report(Struct, frozen=True):
     """The document: what was observed, and what our analysis made of it."""
 
     schema_version: int
@@ -177,10 +177,10 @@ def save(report: Report, path: Path) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
     except BaseException:
-        os.unlink(name)
+        Path(name).unlink()
         raise
 
 
@@ -212,7 +212,7 @@ def decode(data: bytes, source: str) -> Report:
         raise UsageError(f"{source} is damaged or not a farwrite report: {refusal}.") from refusal
 
 
-class Head(Struct):
+class Head(Struct, frozen=True):
     """Enough of a report to know whether the rest can be read."""
 
     schema_version: int

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 from .errors import UsageError, nearest
 
@@ -28,7 +29,7 @@ FREQUENCY = {"/s": 1, "k/s": 1_000, "/min": 1 / 60}
 QUANTITY = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z/]*)\s*")
 
 
-def parse(text: str, units: dict[str, float], what: str) -> float:
+def parse(text: str, units: Mapping[str, float], what: str) -> float:
     """The number in base units; UsageError naming the nearest unit when the unit is not one of `units`."""
     match = QUANTITY.fullmatch(text) if isinstance(text, str) else None
     if match is None:

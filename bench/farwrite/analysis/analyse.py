@@ -47,12 +47,18 @@ class Measured:
 
 def analyse(recording: Recording) -> Analysis:
     """Everything that can be said of one recording."""
-    draws = Draws(recording.seed, 1 + max((item.index for item in recording.rounds), default=0))
+    indices = [item.index for item in recording.rounds] + [item.index for item in recording.floors]
+    draws = Draws(recording.seed, 1 + max(indices, default=0))
     flushes = flushes_of(recording.floors, draws, decode)
     base = Pool("base_rtt", [0], [decode(recording.lab.base_rtt)], draws)
     measured = [measure(cell, good_rounds(recording, cell), draws) for cell in recording.cells]
     cells = [cell_result(item, recording, flushes, base) for item in measured]
-    fitted = lines([Place(item.cell, item.rtt, item.response) for item in measured])
+    fitted = lines(
+        [
+            Place(item.cell, item.rtt, item.response, not result.withheld)
+            for item, result in zip(measured, cells, strict=True)
+        ]
+    )
     fits = [line.fit for line in fitted]
     miles = [found for line in fitted for found in greatest_miles(line, recording.profile.distance.equipment_ns)]
     drills = drill_results(recording.drills)

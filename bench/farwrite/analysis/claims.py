@@ -19,7 +19,7 @@ from typing import NamedTuple
 from ..physics import PRODUCT_LIMITS, ROUTE_FACTORS, rtt_ns_of
 from ..recording import Recording
 from ..units import NS_PER_MS, NS_PER_S, digits, format_size, format_time
-from .distance import independent
+from .distance import UNSOUND, independent
 from .estimate import label
 from .result import CellResult, Claim, DrillResult, Estimate, Fit, GreatestMiles, Verdict
 
@@ -122,7 +122,8 @@ def combined(name: str, parts: Sequence[Part], details: list[str]) -> Claim:
         sentence = f"{name} holds: {said['Holds']}"
     else:
         word = "fails as it is stated" if verdict == "fail" else WORD[verdict]
-        sentence = ". ".join([f"{name} {word}", *(f"{word}: {text}" for word, text in said.items())])
+        (_, first), *others = said.items()
+        sentence = ". ".join([f"{name} {word}: {first}", *(f"{word}: {text}" for word, text in others)])
     return Claim(id=name, claim=TEXT[name], verdict=verdict, sentence=sentence, details=details)
 
 
@@ -190,7 +191,10 @@ def any_distance(fits: Sequence[Fit]) -> Part:
     fit = mine[0]
     k = fit.k
     assert k.value is not None
-    low, high = (k.value, k.value) if k.low is None or k.high is None else (k.low, k.high)
+    if k.low is None or k.high is None or UNSOUND in k.warnings:
+        found = f"k {trips_text(k.value)} round trips a write at p50"
+        return Part("unknown", f"whether its latency depends on distance cannot be told: {found}, {'; '.join(k.warnings)}")
+    low, high = k.low, k.high
     found = f"k {trips_text(k.value)} round trips a write [{trips_text(low)}, {trips_text(high)}] at p50"
     tails = [item.k.value for item in fits if (item.protocol, item.name, item.quantile) == ("A", fit.name, 0.99)]
     if tails and tails[0] is not None:
@@ -325,8 +329,8 @@ def kill_text(item: DrillResult) -> str:
         )
     oldest = f", the oldest {format_time(item.recovery_point_ns_max)} old" if item.recovery_point_ns_max else ""
     return (
-        f"{item.lost:,} of {item.completed:,} acknowledged writes lost{damage} in {where}, in {item.drills_with_loss} of "
-        f"them; at worst {times(item.lost_writes_max, 'write')} ({format_size(item.lost_bytes_max)}){oldest}"
+        f"{item.lost:,} of {item.completed:,} acknowledged writes lost{damage} in {item.drills_with_loss} of {where}; "
+        f"at worst {times(item.lost_writes_max, 'write')} ({format_size(item.lost_bytes_max)}){oldest}"
     )
 
 

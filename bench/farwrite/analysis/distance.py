@@ -2,7 +2,8 @@
 
 k is the number of serial round trips a write waits for, a is everything that is not distance. Theil-Sen (Sen 1968): the
 median of the slopes of all pairs of distances, so that one bad distance does not move it. Intervals come from the
-bootstrap over rounds, joint for latency and the surveyed RTT. "Greatest miles" is the inverse of the fit.
+bootstrap over rounds, joint for latency and the surveyed RTT. Cells that no verdict may rest on are left out as long as
+three distances remain. "Greatest miles" is the inverse of the fit.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .result import Estimate, Fit, GreatestMiles
 DISTANCES_MIN = 3
 QUANTILES = (0.5, 0.99)
 BUDGETS_NS = tuple(budget * NS_PER_MS for budget in (1, 2, 5, 10))
+UNSOUND = "fitted through cells that no verdict may rest on"
 NEGLIGIBLE_TRIPS = 0.05  # A k within this of 0 is no distance anyone would plan with: 0.1 ms at 150 miles.
 
 
@@ -32,6 +34,7 @@ class Place:
     cell: Cell
     rtt: Pool
     response: Pool
+    sound: bool  # whether a verdict may rest on it
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,22 @@ def lines(places: Sequence[Place]) -> list[Line]:
     for group in groups.values():
         for q in QUANTILES:
             able = [item for item in group if order_statistic_ranks(item.response.count, q) and item.rtt.count]
-            if len({item.cell.miles for item in able}) >= DISTANCES_MIN:
-                found.append(line_of(able, q))
+            sound = [item for item in able if item.sound]
+            if distances(sound) >= DISTANCES_MIN:
+                found.append(line_of(sound, q, left_out=[item.cell.id for item in able if not item.sound]))
+            elif distances(able) >= DISTANCES_MIN:
+                found.append(line_of(able, q, warning=UNSOUND))
     return found
 
 
-def line_of(places: Sequence[Place], q: float) -> Line:
+def distances(places: Sequence[Place]) -> int:
+    """How many different ones there are."""
+    return len({item.cell.miles for item in places})
+
+
+def line_of(places: Sequence[Place], q: float, left_out: Sequence[str] = (), warning: str = "") -> Line:
     """The line through these places."""
+    warnings = [warning] if warning else []
     x = np.array([item.rtt.quantile(0.5) for item in places])
     y = np.array([item.response.quantile(q) for item in places])
     k, a_ns = (float(part) for part in theil_sen(x, y))
@@ -85,11 +97,12 @@ def line_of(places: Sequence[Place], q: float) -> Line:
         protocol=cell.protocol,
         queue_depth=cell.queue_depth,
         quantile=q,
-        k=from_replicates(k, many_k, rounds, count),
-        a_ns=from_replicates(a_ns, many_a, rounds, count),
+        k=from_replicates(k, many_k, rounds, count, *warnings),
+        a_ns=from_replicates(a_ns, many_a, rounds, count, *warnings),
         rtt_ns_low=float(x.min()),
         rtt_ns_high=float(x.max()),
         residual_ns_max=float(np.abs(y - a_ns - k * x).max()),
+        left_out=list(left_out),
     )
     return Line(fit, many_k, many_a, rounds)
 
@@ -149,7 +162,7 @@ def reach(line: Line, budget_ns: float, route_factor: float, equipment_ns: float
         many_rtt_ns = np.where(line.k > 0, (budget_ns - line.a_ns) / line.k, np.nan)
     many = np.maximum(miles_of(many_rtt_ns, route_factor, equipment_ns), 0.0)  # type: ignore[arg-type]
     value = miles_of(rtt_ns, route_factor, equipment_ns)
-    warnings = []
+    warnings = [UNSOUND] if UNSOUND in fit.k.warnings else []
     if value <= 0:
         warnings.append("the budget is spent before the first mile")
     extrapolated = rtt_ns > fit.rtt_ns_high or (value > 0 and rtt_ns < fit.rtt_ns_low)

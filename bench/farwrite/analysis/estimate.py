@@ -113,10 +113,9 @@ class Draws:
 def interval_of_replicates(replicates: np.ndarray, rounds: int) -> tuple[float, float, float] | None:
     """(low, high, confidence achieved) from bootstrap replicates over so many rounds; None below ROUNDS_MIN.
 
-    Percentiles, widened for few rounds: the level is Phi(-sqrt(n / (n - 1)) * t) instead of 2.5 % (Hesterberg, What
-    Teachers Should Know about the Bootstrap, 2015, §4.1, "expanded percentile"). Still no resample goes beyond the
-    extreme rounds, which enclose the truth with probability 1 - 2^(1 - n): 75 % for 3 rounds, 94 % for 5. That is
-    reported.
+    Percentiles, widened for few rounds: at Phi(-sqrt(n / (n - 1)) * t) instead of 2.5 % (Hesterberg, What Teachers
+    Should Know about the Bootstrap, 2015, "expanded percentile"). Still no resample goes beyond the extreme rounds, which
+    enclose the truth with probability 1 - 2^(1 - n): 75 % for 3 rounds, 94 % for 5. That is what is reported.
     """
     from scipy.special import ndtr, stdtrit
 

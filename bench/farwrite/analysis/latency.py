@@ -65,9 +65,10 @@ class Pool:
     def replicates(self, q: float) -> np.ndarray:
         """The quantile in each bootstrap replicate.
 
-        Rounds are resampled whole. Within them, resampling n values and taking the r-th is the same as taking the value
-        at a level drawn from Beta(r, n - r + 1), the distribution of the r-th of n uniform numbers; so no value is ever
-        drawn, and a replicate costs one look-up in summed cumulative counts.
+        Rounds are resampled whole. Within what they hold, resampling n values and taking the r-th is the same as taking
+        the value at a level drawn from Beta(r, n - r + 1), the distribution of the r-th of n uniform numbers. So no
+        value is ever drawn, and a replicate costs one look-up in summed cumulative counts. (Resampling each round for
+        itself would give very slightly narrower intervals where rounds differ.)
         """
         if q not in self.made:
             self.made[q] = self.resample(q)

@@ -18,7 +18,7 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True):
     """What results are made of."""
 
 
-class Estimate(Struct):
+class Estimate(Struct, frozen=True):
     """A number that never travels alone. `value` is None when it is unknown; `warnings` then says why."""
 
     value: float | None
@@ -29,7 +29,7 @@ class Estimate(Struct):
     warnings: list[str] = []
 
 
-class CellResult(Struct):
+class CellResult(Struct, frozen=True):
     """One cell over all its good rounds."""
 
     cell: str
@@ -80,7 +80,7 @@ class CellResult(Struct):
     warnings: list[str] = []  # what a reader must know of the whole cell, each a sentence
 
 
-class Fit(Struct):
+class Fit(Struct, frozen=True):
     """latency_q = a + k * RTT over the distances of one workload and protocol."""
 
     name: str
@@ -92,9 +92,10 @@ class Fit(Struct):
     rtt_ns_low: float  # the range it was fitted over
     rtt_ns_high: float
     residual_ns_max: float
+    left_out: list[str] = []  # cells that no verdict may rest on; k and a carry a warning where all were kept
 
 
-class GreatestMiles(Struct):
+class GreatestMiles(Struct, frozen=True):
     """The greatest distance at which a budget holds, by inverting a fit."""
 
     name: str
@@ -106,7 +107,7 @@ class GreatestMiles(Struct):
     extrapolated: bool  # beyond the distances that were measured
 
 
-class DrillResult(Struct):
+class DrillResult(Struct, frozen=True):
     """All drills of one kind and protocol together."""
 
     kind: str  # "kill" or "cut"
@@ -126,7 +127,7 @@ class DrillResult(Struct):
     notes: list[str] = []
 
 
-class Claim(Struct):
+class Claim(Struct, frozen=True):
     """One of the claims farwrite was built to judge, and what this run says to it."""
 
     id: str  # "C1"
@@ -136,7 +137,7 @@ class Claim(Struct):
     details: list[str]  # further sentences
 
 
-class Analysis(Struct):
+class Analysis(Struct, frozen=True):
     """Everything that is computed from one recording."""
 
     version: int

@@ -6,12 +6,13 @@ and all rounds of a cell are looked at together.
 
 Warm-up. MSER (White 1997, An effective truncation heuristic for bias reduction in simulation output): drop as many
 leading slices as leave the smallest marginal standard error of the rest, sum of squares / (number left)^2, at most
-half. MSER alone drops slices from pure noise, so its proposal counts only when the slices it would drop are slower than
-the rest by more than MARGIN and by a rank-sum test over all rounds (one-sided, SIGNIFICANCE).
+half. MSER alone drops slices from pure noise. So its proposal is cut back to the last slice that is slower than the
+rest by more than MARGIN, and counts only when a rank-sum test over all rounds agrees (one-sided, SIGNIFICANCE). One
+round can hardly say so, three can.
 
-Steady. What is left must not trend: Mann-Kendall summed over rounds (Hirsch and Slack 1984) at SIGNIFICANCE, and
-growing or shrinking from first to last slice by more than MARGIN along the Theil-Sen slope. Significant but smaller is
-steady.
+Steady. What is left must not trend: Mann-Kendall summed over rounds (Hirsch, Slack and Smith 1982, rounds for seasons)
+at SIGNIFICANCE, and growing or shrinking from first to last slice by more than MARGIN along the Theil-Sen slope.
+Significant but smaller is steady.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .estimate import count_needed
 from .sample import Sample
 
 MARGIN = 0.05  # A difference that matters; below it, a cell's own rounds differ more.
-SIGNIFICANCE = 0.01  # A report has tens of cells: at 0.05 one of them would be suspected every time.
+SIGNIFICANCE = 0.005  # Several lengths and two summaries of tens of cells are tried: 0.05 would suspect one every time.
 SLICES_MIN = 4  # Fewer have no trend that a test could find.
 SLICE_WRITES_MIN = count_needed(0.5)  # The least that a median can be said of.
 SUMMARIES = (0.5, 0.9)
@@ -73,15 +74,14 @@ def warmup_slices(table: np.ndarray) -> int:
     """How many leading slices (columns) to drop."""
     columns = [column[np.isfinite(column)] for column in table.T]
     typical = np.array([np.median(column) if column.size else np.nan for column in columns])
-    proposed = mser(typical)
-    if not proposed:
+    dropped = mser(typical)
+    usual = [value for value in typical[dropped:] if np.isfinite(value)]
+    while dropped and not typical[dropped - 1] > np.median(usual) + math.log1p(MARGIN):
+        dropped -= 1
+    if not dropped:
         return 0
-    leading = np.concatenate(columns[:proposed])
-    rest = np.concatenate(columns[proposed:])
-    if not leading.size or not rest.size:
-        return 0
-    slower = np.expm1(np.median(leading) - np.median(rest)) > MARGIN
-    return proposed if slower and rank_sum_p(leading, rest) < SIGNIFICANCE else 0
+    leading, rest = np.concatenate(columns[:dropped]), np.concatenate(columns[dropped:])
+    return dropped if rank_sum_p(leading, rest) < SIGNIFICANCE else 0
 
 
 def mser(series: np.ndarray) -> int:

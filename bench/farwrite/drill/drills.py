@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from .. import load_kernel
 from ..lab.lab import Lab
 from ..lab.process import ProcessLostError
-from ..lab.survey import hang_up, join
+from ..lab.survey import hang_up
 from ..physics import rtt_ns_of
+from ..profile import ProtocolName
 from ..recording import Audit, Cell, Drill
 from ..target import sides
 from ..target.replicated import Order
@@ -27,7 +28,7 @@ WATCH_S = 0.0005
 GRACE_NS = 20 * NS_PER_MS  # For acks that were already on their way when the link was cut.
 
 
-def drill_cell(run: Run, protocol: str) -> Cell:
+def drill_cell(run: Run, protocol: ProtocolName) -> Cell:
     """The workload of a drill, as a cell of its own."""
     table, distance = run.profile.drill, run.profile.distance
     return Cell(
@@ -41,12 +42,12 @@ def start_load(lab: Lab, order: Order) -> None:
     """Both sides at work."""
     for site in (lab.near, lab.far):
         site.board.words[:] = 0
-    join(lab.near, lab.far, "data")
+    lab.join("data")
     lab.far.start(sides.copy, order, lab.far.disk, lab.far.board)
     lab.near.start(sides.write, order, lab.near.disk, lab.near.board, lab.history)
 
 
-def kill_drill(run: Run, lab: Lab, protocol: str, index: int) -> Drill:
+def kill_drill(run: Run, lab: Lab, protocol: ProtocolName, index: int) -> Drill:
     """Lose the near site in the middle of a load and count what of its acknowledged writes is at the far one."""
     from ..pipeline import order_of
 
@@ -78,7 +79,7 @@ def kill_drill(run: Run, lab: Lab, protocol: str, index: int) -> Drill:
     )  # fmt: skip
 
 
-def cut_drill(run: Run, lab: Lab, protocol: str, index: int) -> Drill:
+def cut_drill(run: Run, lab: Lab, protocol: ProtocolName, index: int) -> Drill:
     """Cut the link under load, heal it, and see what was acknowledged meanwhile and when writes completed again."""
     from ..pipeline import order_of
 
@@ -133,7 +134,7 @@ def wait_for_load(lab: Lab) -> None:
             return
 
 
-def recovery_after(lab: Lab, completed: int, healed_ns: int, protocol: str) -> int | None:
+def recovery_after(lab: Lab, completed: int, healed_ns: int, protocol: ProtocolName) -> int | None:
     """Time from the heal to the next completed write, seen every half millisecond; None when none came.
 
     Under protocol A the load never stood still, so there is nothing to recover.

@@ -70,7 +70,7 @@ def format_journal(chosen: Disk, volume: int, epoch: int, staging_bytes: int) ->
 def write_superblock(journal: log.Journal) -> None:
     """Make the checkpoint in journal.at durable, here and now."""
     offset = int(replica.fill_superblock(journal))
-    written = os.pwrite(int(journal.at[log.JOURNAL_FD]), journal.superblock, offset)
+    written = os.pwrite(int(journal.at[log.JOURNAL_FD]), memoryview(journal.superblock), offset)  # type: ignore[arg-type]
     assert written == log.BLOCK_BYTES
 
 

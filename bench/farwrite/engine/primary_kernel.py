@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..histogram_kernel import SLOTS, record as tally
+from ..histogram_kernel import SLOTS
+from ..histogram_kernel import record as tally
 from ..host import libc, reactor
 from ..host.libc import aligned_bytes
 from ..jit import kernel
@@ -252,7 +253,9 @@ def progress(primary, deadline_ns):
     else:
         at[SENT] = journal.at[log.STAGED]
     replica.begin_flush(journal, ring)
-    status = replica.apply(journal, min(journal.at[log.DURABLE], at[SENT]), np.int64(replica.APPLY_BYTES))
+    tail = journal.at[log.TAIL]
+    free_until = min(journal.at[log.DURABLE], at[SENT])
+    status = replica.apply(journal, free_until, np.int64(replica.APPLY_BYTES))
     if status < 0:
         return status
     status = replica.checkpoint(journal, ring)
@@ -261,6 +264,9 @@ def progress(primary, deadline_ns):
 
     now_ns = libc.monotonic_ns()
     timeout_ns = min(max(deadline_ns - now_ns, 0), at[PEER_TIMEOUT_NS] // 8)
+    # A write may be waiting for the room we have just made, or can still make: nothing else would wake us for it.
+    if journal.at[log.TAIL] != tail or replica.appliable(journal, free_until):
+        timeout_ns = np.int64(0)
     want_writable = peered and at[SENT] < at[RUN_END]
     ready = reactor.wait(ring, at[SOCKET], want_writable, timeout_ns)
     if ready < 0:

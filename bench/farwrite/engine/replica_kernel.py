@@ -20,6 +20,7 @@ PEER_SILENT = -1002  # Nothing heard for the peer timeout.
 BAD_FRAME = -1003  # What arrived is not what our peer may send; the connection is not to be believed any more.
 SHORT_WRITE = -1004  # The disk took less than it was given.
 STOPPED = -1005  # Asked to stop, and everything received is durable and applied.
+EIO = 5
 
 APPLY_BYTES = 512 << 10  # Applied at most before looking at the socket again: about 0.1 ms of memory copy.
 
@@ -58,7 +59,10 @@ def end_flush(journal, ring):
 
 @kernel()
 def apply(journal, limit, bytes_max):
-    """Copy durable records before `limit` into the volume, in order, about `bytes_max` of them."""
+    """Copy durable records that end before `limit` into the volume, in order, about `bytes_max` of them.
+
+    A record that only begins before it stays: the rest of it may still have to be sent from this memory.
+    """
     at = journal.at
     position = at[log.APPLIED]
     sequence = at[log.APPLIED_SEQUENCE]
@@ -67,6 +71,8 @@ def apply(journal, limit, bytes_max):
     while position < stop:
         start = position % at[log.STAGING]
         length = record.length_of(journal.words, start)
+        if position + record.record_bytes(length) > limit:
+            break
         if record.kind_of(journal.words, start) == record.WRITE:
             written = libc.pwrite(
                 at[log.VOLUME_FD], journal.data, start + record.HEADER_BYTES, length,
@@ -82,6 +88,15 @@ def apply(journal, limit, bytes_max):
         position += record.record_bytes(length)
     log.note_applied(journal, position, sequence)
     return status
+
+
+@kernel()
+def appliable(journal, limit):
+    """Whether apply() would find a whole record before `limit`: then this is no time to sleep."""
+    position = journal.at[log.APPLIED]
+    if position >= limit:
+        return False
+    return position + record.record_bytes(record.length_of(journal.words, position % journal.at[log.STAGING])) <= limit
 
 
 @kernel()
@@ -129,7 +144,7 @@ def checkpoint(journal, ring):
 
 @kernel()
 def settle(journal, ring, limit):
-    """Flush and apply everything that is staged, waiting as long as the disk takes. For the end of a run."""
+    """Flush everything that is staged and apply it up to `limit`, waiting as long as the disk takes. For the end of a run."""
     while True:
         status = end_flush(journal, ring)
         if status < 0:
@@ -138,8 +153,11 @@ def settle(journal, ring, limit):
         status = apply(journal, min(journal.at[log.DURABLE], limit), np.int64(APPLY_BYTES))
         if status < 0:
             return status
-        if ring.state[reactor.JOURNAL] == reactor.IDLE and journal.at[log.APPLIED] >= min(journal.at[log.STAGED], limit):
+        more = appliable(journal, min(journal.at[log.DURABLE], limit))
+        if ring.state[reactor.JOURNAL] == reactor.IDLE and not more:
+            if journal.at[log.DURABLE] < journal.at[log.SEALED]:
+                return np.int64(-EIO)  # A flush failed before we were called; it is not tried again.
             return reactor.drain(ring, np.int64(-1))
-        answer = reactor.wait(ring, np.int64(-1), False, np.int64(10_000_000))
+        answer = reactor.wait(ring, np.int64(-1), False, np.int64(0 if more else 10_000_000))
         if answer < 0:
             return answer

@@ -160,11 +160,15 @@ def serve(secondary):
     journal = secondary.journal
     ring = secondary.ring
     outcome = np.int64(replica.OK)
+    tail = journal.at[log.TAIL]
     while outcome == replica.OK:
         if secondary.board[0] != 0:
             outcome = np.int64(replica.STOPPED)
             break
-        ready = reactor.wait(ring, at[SOCKET], at[ACK_LEFT] > 0, np.int64(50_000_000))
+        # A frame in the inbox may wait for the room we have just made, or can still make: nothing else would wake us.
+        making_room = journal.at[log.TAIL] != tail or replica.appliable(journal, journal.at[log.DURABLE])
+        tail = journal.at[log.TAIL]
+        ready = reactor.wait(ring, at[SOCKET], at[ACK_LEFT] > 0, np.int64(0 if making_room else 50_000_000))
         if ready < 0:
             return ready
         status = replica.end_flush(journal, ring)

@@ -8,6 +8,7 @@ interpreted (NUMBA_DISABLE_JIT): an external function without the compiler is no
 from __future__ import annotations
 
 import mmap
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -179,6 +180,6 @@ def syscall6(number, a, b, c, d, e, f):
     return done if done >= 0 else -errno()
 
 
-def aligned_bytes(size: int) -> np.ndarray:
-    """`size` zeroed bytes that begin on a page, as direct I/O wants them."""
+def aligned_bytes(size: int) -> Any:
+    """`size` zeroed bytes (uint8) that begin on a page, as direct I/O wants them."""
     return np.frombuffer(mmap.mmap(-1, max(size, 1)), np.uint8)

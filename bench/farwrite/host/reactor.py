@@ -87,7 +87,12 @@ def reactor(kind: str = "auto") -> Iterator[Reactor]:
         yield empty()
         return
     try:
-        yield map_ring(descriptor, parameters)
+        made = map_ring(descriptor, parameters)
+        try:
+            yield made
+        finally:
+            if (made.state[:READ_READY] == BUSY).any():
+                drain(made, np.int64(-1))  # A loop that failed leaves writes under way, and their memory is about to go.
     finally:
         os.close(descriptor)
 

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from ..host.disk import Disk, disk
 from .board import Board, board
 from .link import Choice, Link, choose, emulate
 from .namespace import namespaces
-from .site import Site, transport_settings
+from .site import Site, tune_transport
 from .survey import Survey, flush_floor, join, survey
 
 CALIBRATION_ECHOES = 60
@@ -82,6 +84,10 @@ class Lab:
         if asked_rtt_ns in self.delay_ns and asked_rtt_ns > 0:
             self.delay_ns[asked_rtt_ns] = max(round(self.delay_ns[asked_rtt_ns] - missed_ns / 2), 0)
 
+    def join(self, name: str) -> None:
+        """A new TCP connection between the sites, held by both under this name."""
+        join(self.near, self.far, name, self.transport["congestion_control"])
+
     def survey(self, count: int) -> Survey:
         """The delivered round trip of a small echo."""
         return survey(self.near, self.far, count)
@@ -90,7 +96,7 @@ class Lab:
         """The delivered round trip of an echo with a write's own sizes."""
         return survey(self.near, self.far, count, request_bytes, answer_bytes)
 
-    def flush_floors(self, size: int, count: int) -> dict[str, object]:
+    def flush_floors(self, size: int, count: int) -> dict[str, np.ndarray]:
         """Bare append-and-flush times in ns: each site alone, then both at once (they may share a disk)."""
         near_alone = self.near.call(flush_floor, self.near.disk, size, count)
         far_alone = self.far.call(flush_floor, self.far.disk, size, count)
@@ -106,7 +112,7 @@ class Lab:
             assert site.process is not None
             if site.process.ended:
                 site.begin()
-        join(self.near, self.far, "probe")
+        self.join("probe")
 
 
 def disks(spec: LabSpec, stack: contextlib.ExitStack) -> tuple[Disk, Disk]:
@@ -128,9 +134,9 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
         far = stack.enter_context(Site("far", far_space, far_disk, boards[1]))
         choice = choose(spec.link, near)
         link = stack.enter_context(emulate(choice, near, far))
-        transport = near.call(transport_settings, spec.congestion)
-        far.call(transport_settings, spec.congestion)
-        join(near, far, "probe")
+        transport = near.call(tune_transport)
+        far.call(tune_transport)
+        transport["congestion_control"] = join(near, far, "probe", spec.congestion)
         survey(near, far, CALIBRATION_ECHOES)  # The first one pays for ARP, slow start and cold code.
         base = survey(near, far, CALIBRATION_ECHOES)
         yield Lab(near, far, link, choice, transport, base, history)

@@ -6,9 +6,8 @@ same verbs: set_delay_ns, cut, heal, counters.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -65,5 +64,6 @@ def choose(kind: str, near: Site) -> Choice:
 @contextmanager
 def emulate(choice: Choice, near: Site, far: Site) -> Iterator[Link]:
     """The link, open exactly as long as this block."""
-    with contextlib.ExitStack() as stack:
-        yield stack.enter_context(netem(near, far) if choice.kind == "netem" else ferry(near, far))
+    make: Callable[[Site, Site], AbstractContextManager[Link]] = netem if choice.kind == "netem" else ferry
+    with make(near, far) as link:
+        yield link

@@ -120,10 +120,7 @@ def setting(name: str, value: str) -> str:
         return "unknown"
 
 
-def transport_settings(congestion: str) -> dict[str, str]:
-    """In the site: TCP as the profile wants it; answers what is in force."""
-    return {
-        "congestion_control": setting("net/ipv4/tcp_congestion_control", congestion),
-        # A paced workload must not pay slow start again after each pause; links between sites are kept warm.
-        "slow_start_after_idle": setting("net/ipv4/tcp_slow_start_after_idle", "0"),
-    }
+def tune_transport() -> dict[str, str]:
+    """In the site: TCP as links between sites are run; answers what is in force."""
+    # A paced workload must not pay slow start again after each pause; such links are kept warm.
+    return {"slow_start_after_idle": setting("net/ipv4/tcp_slow_start_after_idle", "0")}

@@ -6,6 +6,7 @@ run in a site's process on the connection that joins the two for as long as the 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from dataclasses import dataclass
 
@@ -15,11 +16,15 @@ from ..errors import UnfitError, system_error
 from ..host.disk import BLOCK_BYTES, Disk
 from ..host.libc import aligned_bytes
 from . import survey_kernel as bare
-from .site import HELD, Site
+from .site import Site
 
 ECHO_BYTES = 64
 WARMING_ECHOES = 4  # The first packets after a pause find sleeping processors.
 CONNECT_TIMEOUT_S = 10.0
+
+# In a site's process: the socket that waits for the other site, and the connections that are held by name.
+SERVERS: dict[str, socket.socket] = {}
+CONNECTIONS: dict[str, socket.socket] = {}
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,16 @@ def tolerance_ns(asked_rtt_ns: float) -> float:
     return max(0.03 * asked_rtt_ns, 40_000.0)
 
 
-def join(near: Site, far: Site, name: str, blocking: bool = True) -> None:
-    """A TCP connection between two sites' processes, held by both under `name`, without Nagle's delay."""
+def join(near: Site, far: Site, name: str, congestion: str) -> str:
+    """A TCP connection between two sites' processes, held by both under `name`, without Nagle's delay.
+
+    Answers the congestion control in force, which is another than asked where the kernel lacks that.
+    """
     port = far.call(listen, far.address)
-    far.start(accept, name, blocking)
-    near.call(dial, far.address, port, name, blocking)
+    far.start(accept, name, congestion)
+    in_force = near.call(dial, far.address, port, name, congestion)
     far.answer()
+    return in_force
 
 
 def listen(address: str) -> int:
@@ -65,11 +74,7 @@ def listen(address: str) -> int:
     return server.getsockname()[1]
 
 
-SERVERS: dict[str, socket.socket] = {}
-CONNECTIONS: dict[str, socket.socket] = {}
-
-
-def accept(name: str, blocking: bool) -> None:
+def accept(name: str, congestion: str) -> str:
     """In a site: take the one connection that was announced."""
     server = SERVERS.pop("server")
     with server:
@@ -77,32 +82,32 @@ def accept(name: str, blocking: bool) -> None:
             connection, _ = server.accept()
         except TimeoutError as late:
             raise UnfitError("The near site did not reach the far one within 10 s: is the link up?") from late
-    keep(name, connection, blocking)
+    return keep(name, connection, congestion)
 
 
-def dial(address: str, port: int, name: str, blocking: bool) -> None:
+def dial(address: str, port: int, name: str, congestion: str) -> str:
     """In a site: connect to the other one."""
     try:
         connection = socket.create_connection((address, port), timeout=CONNECT_TIMEOUT_S)
     except OSError as refusal:
         raise system_error(f"connect to the far site at {address}", refusal.errno or 110) from refusal
-    keep(name, connection, blocking)
+    return keep(name, connection, congestion)
 
 
-def keep(name: str, connection: socket.socket, blocking: bool) -> None:
-    """In a site: hold a connection under a name, in place of an older one."""
+def keep(name: str, connection: socket.socket, congestion: str) -> str:
+    """In a site: hold a connection under a name, in place of an older one; answers its congestion control."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with contextlib.suppress(OSError):  # Per connection, because some kernels refuse it as a namespace's default.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
     connection.settimeout(None)
-    connection.setblocking(blocking)
     hang_up(name)
     CONNECTIONS[name] = connection
-    HELD[name] = connection.fileno()
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
 
 
 def hang_up(name: str) -> None:
     """In a site: close a held connection, if there is one."""
     older = CONNECTIONS.pop(name, None)
-    HELD.pop(name, None)
     if older is not None:
         older.close()
 
@@ -118,7 +123,7 @@ def survey(near: Site, far: Site, count: int, request_bytes: int = ECHO_BYTES, a
 def answer_requests(request_bytes: int, answer_bytes: int, count: int) -> None:
     """In the far site: answer so many echoes."""
     data = np.zeros(max(request_bytes, answer_bytes), np.uint8)
-    answer = int(bare.answer_echoes(HELD["probe"], data, request_bytes, answer_bytes, count))
+    answer = int(bare.answer_echoes(CONNECTIONS["probe"].fileno(), data, request_bytes, answer_bytes, count))
     if answer != count:
         raise UnfitError(f"The probe connection ended after {max(answer, 0)} of {count} echoes.")
 
@@ -127,7 +132,7 @@ def measure_requests(request_bytes: int, answer_bytes: int, count: int) -> np.nd
     """In the near site: time so many echoes, in ns."""
     data = np.zeros(max(request_bytes, answer_bytes), np.uint8)
     rtt_ns = np.zeros(count, np.int64)
-    answer = int(bare.measure_echoes(HELD["probe"], data, request_bytes, answer_bytes, rtt_ns))
+    answer = int(bare.measure_echoes(CONNECTIONS["probe"].fileno(), data, request_bytes, answer_bytes, rtt_ns))
     if answer != count:
         raise UnfitError(f"The probe connection ended after {max(answer, 0)} of {count} echoes.")
     return rtt_ns

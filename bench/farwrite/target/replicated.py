@@ -1,4 +1,4 @@
-"""A round of the replicated target, as each site's process runs it: write_side near, copy_side far, audit_side afterwards.
+"""A round of the replicated target: what the near site does, what the far one does, and the audit afterwards.
 
 Each is a module-level function that the pipeline calls in a site; all three draw the same plan from the same order, so
 the far side can check every byte without being told what was written.
@@ -28,7 +28,7 @@ from ..host.disk import Disk
 from ..host.libc import aligned_bytes
 from ..load_kernel import AT_WORDS, Flight, Recorder, drive
 from ..plan import Load, draw, replay
-from ..plan_kernel import Plan
+from ..plan_kernel import WRITE, Plan
 from ..trace import read
 from . import audit_kernel as auditing
 from .replicated_kernel import ReplicatedTarget
@@ -81,8 +81,8 @@ def plan_of(order: Order, volume_bytes: int) -> Plan:
     begin_ns = order.trace_begin_ns % span_ns
     window_ns = order.duration_ns / order.time_scale
     chosen = (trace.time_ns >= begin_ns) & (trace.time_ns < begin_ns + window_ns)
-    if not chosen.any():
-        return replay(*(np.zeros(0, kind) for kind in (np.int64, np.int8, np.int64, np.int32)), volume_bytes, 1.0)[0]
+    if not (trace.operation[chosen] == WRITE).any():
+        return Plan.of_count(0)
     plan, _ = replay(
         trace.time_ns[chosen], trace.operation[chosen], trace.address[chosen], trace.size[chosen], volume_bytes,
         order.time_scale,
@@ -133,9 +133,10 @@ def write_side(order: Order, disk: Disk, connection, words: np.ndarray, history:
         flight = flight_of(order.queue_depth)
         status = int(
             drive(
-                plan, closed, order.queue_depth, order.duration_ns, order.slice_ns, target, flight, recorder, words, history
+                plan, closed, order.queue_depth, order.duration_ns, order.slice_ns, target, flight, recorder, words,
+                history,
             )
-        )
+        )  # fmt: skip
         if protocol != primary.LOCAL and status == replica.OK:
             say_goodbye(connection, order)
         ended = int(replica.settle(journal, ring, state.at[primary.SENT]))

@@ -1,4 +1,4 @@
-"""Where lab and target meet: what a site's process does in a round, by the connection it holds and the boards it shares.
+"""Where lab and target meet: what a site's process does in a round, with the connection it holds and its board.
 
 Module-level functions, because a call into another process names its function.
 """

@@ -1,4 +1,4 @@
-"""The verbs of a target, for kernels: submit, progress, completed. Each target gives its own meaning by its state's type.
+"""The verbs of a target, for kernels: submit, progress, completed. The type of a state says which target is meant.
 
 The measured loop is written once against these three; Numba compiles it anew for every kind of target, so no call is
 looked up while measuring. A target completes in the order of submission.

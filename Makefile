@@ -1,0 +1,54 @@
+# The words a contributor types. Everything installs itself into .venv on first use, from the lock file.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help bench test test-netem lint perf lock wheel clean
+
+help:
+	@echo "make bench       measure the limits of synchronous replication and print the report (about 4 minutes)"
+	@echo "make test        all tests, with real labs on the ferry"
+	@echo "make test-netem  the lab tests on real tc netem, in user-mode Linux (Debian: apt install user-mode-linux)"
+	@echo "make lint        ruff and mypy"
+	@echo "make perf        speed, as ratios against floors and rivals in the same run"
+
+# uv when it is there, otherwise venv and pip; both from the same lock file, with its hashes.
+$(READY): requirements.lock pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV) && \
+		uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+		uv pip install --quiet --python $(BIN)/python --no-deps -e . ; \
+	else \
+		echo "installing into $(VENV) (once)" && \
+		{ $(PYTHON) -m venv $(VENV) || { echo "python3 cannot make virtual environments: apt install python3-venv, or install uv" >&2; exit 1; }; } && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e . ; \
+	fi
+	@touch $(READY)
+
+bench: $(READY)
+	@$(BIN)/farwrite run limits
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+test-netem: $(READY)
+	@tests/lab/uml/run -- $(BIN)/python -m pytest tests/lab -q -m lab
+
+lint: $(READY)
+	@$(BIN)/ruff check bench tests workloads
+	@$(BIN)/mypy
+
+perf: $(READY)
+	@$(BIN)/python -m pytest tests/speed --benchmark-only --benchmark-columns=min,median,ops,rounds --benchmark-sort=name
+
+lock: $(READY)
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml -o requirements.lock
+
+wheel: $(READY)
+	@$(BIN)/python -m build --wheel --outdir dist .
+
+clean:
+	@rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

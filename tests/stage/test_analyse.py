@@ -1,0 +1,203 @@
+"""The whole analysis: the same numbers from the same file, only good rounds, a floor that fits, warnings that are due."""
+
+import subprocess
+import sys
+import time
+
+import msgspec
+import pytest
+
+from farwrite.analysis.analyse import analyse
+from farwrite.analysis.result import Analysis
+from make_recording import LARGE, changed, make_recording
+
+QUICK = ("run.round=400 ms", "run.survey_echoes=20", "distance.miles=[0, 20, 150]", "drill.kills=2")
+
+
+def made(changes=QUICK, writes=200, **truth):
+    return make_recording(changes=changes, writes=writes, **truth)
+
+
+def cell_of(analysis, name):
+    return next(item for item in analysis.cells if item.cell == name)
+
+
+def test_the_same_recording_always_gives_the_same_numbers():
+    recording = made()
+    once = msgspec.json.encode(analyse(recording))
+    again = msgspec.json.encode(analyse(recording))
+    assert once == again
+    assert msgspec.json.decode(once, type=Analysis) == analyse(recording)
+    assert msgspec.json.encode(analyse(changed(recording, seed=2))) != once
+
+
+def test_a_cells_numbers_do_not_depend_on_the_other_cells():
+    recording = made()
+    alone = changed(recording, cells=[cell for cell in recording.cells if cell.id == "write-C-20"])
+    assert cell_of(analyse(recording), "write-C-20") == cell_of(analyse(alone), "write-C-20")
+
+
+def test_thirty_cells_take_about_a_second():
+    recording = make_recording(LARGE)
+    analyse(recording)
+    begin = time.process_time()
+    analyse(recording)
+    assert time.process_time() - begin < 3.0  # 0.7 s on a quiet core.
+
+
+def test_only_good_rounds_count():
+    calm = analyse(made())
+    recording = made(void=(("write-C-20", 1), ("write-C-20", 3)))
+    cell = cell_of(analyse(recording), "write-C-20")
+    assert (cell.rounds_ok, cell.rounds_void) == (5, 2)
+    assert cell.void_reasons == ["the link before the round was +412 us off"]
+    assert cell.completed == 1000
+    assert cell.response_ns_p50.value == pytest.approx(cell_of(calm, "write-C-20").response_ns_p50.value, rel=0.03)
+
+
+def test_a_cell_without_a_good_round_has_no_numbers_and_a_reason():
+    analysis = analyse(made(always_void=("write-C-20",)))
+    cell = cell_of(analysis, "write-C-20")
+    reason = "not one good round: the link before the round was +412 us off"
+    assert (cell.rounds_ok, cell.rounds_void) == (0, 5)
+    for estimate in (cell.response_ns_p50, cell.floor_ns, cell.completed_per_s, cell.rtt_ns_min, cell.efficiency):
+        assert estimate.value is None
+        assert estimate.warnings == [reason]
+    assert cell.withheld == [reason]
+    assert "not one good round for write-C-20" in analysis.warnings
+
+
+def test_what_a_recording_with_nothing_in_it_says_is_nothing():
+    recording = changed(made(), rounds=[], floors=[], drills=[], interrupted=True)
+    analysis = analyse(recording)
+    assert all(cell.response_ns_p50.value is None for cell in analysis.cells)
+    assert cell_of(analysis, "write-C-20").response_ns_p50.warnings == ["not one good round: it was not measured"]
+    assert [claim.verdict for claim in analysis.claims] == ["unknown"] * 3
+    assert analyse(changed(recording, cells=[])).cells == []
+
+
+def test_a_run_interrupted_between_disks_and_cells_is_analysed():
+    recording = made()
+    assert analyse(changed(recording, rounds=[item for item in recording.rounds if item.index < 2], interrupted=True))
+
+
+def test_warm_up_is_left_out_of_latency_and_throughput():
+    analysis = analyse(made(warmup_slices=2, warmup_ratio=3.0))
+    calm = analyse(made())
+    for name in ("write-C-20", "write-A-150"):
+        cell, expected = cell_of(analysis, name), cell_of(calm, name)
+        assert cell.warmup_ns == 80_000_000
+        assert cell.steady
+        assert cell.response_ns_p99.value is None or cell.response_ns_p99.value < 1.2 * expected.response_ns_p99.value
+        assert cell.response_ns_p50.value == pytest.approx(expected.response_ns_p50.value, rel=0.03)
+
+
+def test_a_cell_that_never_gets_steady_says_so():
+    cell = cell_of(analyse(made(trend_ratio=0.5)), "write-C-20")
+    assert cell.steady is False
+    assert any("no steady state: the median grows" in warning for warning in cell.warnings)
+
+
+def test_the_floor_is_what_the_protocol_has_to_wait_for():
+    changes = (*QUICK, 'cell.write.protocols=["local", "A", "B", "C"]')
+    analysis = analyse(made(changes=changes, near_flush_ns=120_000, far_flush_ns=140_000))
+    expected = {
+        "write-local-150": (120_000, "near flush, alone"),
+        "write-A-150": (120_000, "near flush, alone"),
+        "write-B-0": (120_000, "near flush alone"),
+        "write-B-150": (2_368_000, "RTT echo"),
+        "write-C-0": (84_000 + 1.25 * 140_000, "RTT echo + far flush, both sites at once"),
+        "write-C-150": (2_368_000 + 140_000, "RTT echo + far flush, sites alone"),
+    }
+    for name, (floor_ns, text) in expected.items():
+        cell = cell_of(analysis, name)
+        assert cell.floor_ns.value == pytest.approx(floor_ns, rel=0.03)
+        assert cell.floor_ns.low <= cell.floor_ns.value <= cell.floor_ns.high
+        assert cell.floor_text == text
+        assert cell.efficiency.value == pytest.approx(cell.floor_ns.value / cell.response_ns_p50.value)
+        assert cell.efficiency.low <= cell.efficiency.value <= cell.efficiency.high
+
+
+def test_sites_with_a_disk_each_never_wait_for_each_other():
+    cell = cell_of(analyse(made(shared_disk=False)), "write-C-0")
+    assert cell.floor_text == "RTT echo + far flush, sites alone"
+
+
+def test_the_link_of_a_cell_at_no_distance_is_the_labs_own():
+    cell = cell_of(analyse(made()), "write-C-0")
+    assert cell.asked_rtt_ns == pytest.approx(80_000, rel=0.01)
+    assert cell.withheld == []
+
+
+def test_a_link_that_was_not_what_it_claimed_withholds_verdicts():
+    cell = cell_of(analyse(made(link_off_ns=60_000)), "write-C-20")
+    assert "the link was not what it claimed" in cell.withheld[0]
+    assert cell_of(analyse(made(link_off_ns=60_000)), "write-C-150").withheld == []  # 2.5 % of 2.364 ms
+
+
+def test_throughput_is_per_second_of_the_slices_that_count():
+    cell = cell_of(analyse(made()), "write-C-20")
+    assert cell.completed_per_s.value == pytest.approx(200 / 0.4)
+    assert cell.goodput_bytes_per_s.value == pytest.approx(200 * 4096 / 0.4)
+    assert cell.completed_per_s.count == 5
+
+
+def test_an_open_loop_that_stays_behind_says_so():
+    recording = make_recording(LARGE, writes=200, changes=("run.round=400 ms", "drill.kills=0"))
+    cell = cell_of(analyse(recording), "paced-C-20")
+    assert cell.offered_per_s == 800
+    assert "stays behind the offered 800 writes a second" in cell.completed_per_s.warnings[0]
+
+
+def test_exact_counts_are_ratios_of_sums():
+    cell = cell_of(analyse(made()), "write-A-150")
+    assert cell.wire_bytes_per_user_byte == pytest.approx(4160 / 4096)
+    assert cell.flushes_per_write == 1.0
+    assert (cell.lost, cell.damaged) == (0, 0)
+    assert cell.lag_ns_p99.value is not None
+    assert cell_of(analyse(made()), "write-C-150").lag_ns_p99 is None
+
+
+def test_lost_writes_are_counted_in_void_rounds_too():
+    recording = made(void=(("write-C-20", 0),), lost_in_rounds=2)
+    assert cell_of(analyse(recording), "write-C-20").lost == 4
+
+
+@pytest.mark.parametrize(
+    ("truth", "warning"),
+    [
+        ({"shared_disk": True}, "both sites flush to one disk"),
+        ({"durability": "memory"}, "every figure is of journals in memory"),
+        ({"interrupted": True}, "the run was interrupted"),
+        ({"void": (("write-C-20", 0),)}, "1 of 31 rounds were void"),
+        ({"steal": 0.04}, "the host took up to 4.0% of the processors"),
+        ({"steal": None}, "what the host took of the processors is not known"),
+        ({"saturated": True}, "writes of 18 minutes or longer"),
+    ],
+)
+def test_what_a_reader_must_know_is_said_at_the_top(truth, warning):
+    assert any(text.startswith(warning) for text in analyse(made(**truth)).warnings)
+
+
+def test_a_calm_run_on_two_disks_has_no_warning():
+    assert analyse(made(shared_disk=False)).warnings == []
+
+
+def test_drills_alike_are_one_result():
+    results = {(item.kind, item.protocol): item for item in analyse(made()).drills}
+    assert set(results) == {("kill", "C"), ("cut", "C"), ("kill", "A"), ("cut", "A")}
+    kill, cut = results["kill", "A"], results["cut", "C"]
+    assert (kill.count, kill.drills_with_loss, kill.loss_probability_high) == (2, 2, 1.0)
+    assert (kill.lost, kill.lost_writes_max, kill.lost_bytes_max) == (81, 41, 41 * 4096)
+    assert results["kill", "C"].loss_probability_high == pytest.approx(1 - 0.05**0.5)
+    assert cut.loss_probability_high is None
+    assert (cut.completed_during_cut_max, cut.recovery_time_ns_max) == (0, 211_000_000)
+
+
+def test_analysis_loads_neither_numba_nor_scipy_stats():
+    code = (
+        "import sys; from farwrite.analysis import analyse; assert 'scipy' not in sys.modules; "
+        "from farwrite.analysis.estimate import order_statistic_ranks as ranks; ranks(500, 0.99); "
+        "assert not {'numba', 'scipy.stats'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

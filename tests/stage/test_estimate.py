@@ -1,0 +1,103 @@
+"""Intervals contain what they promise to contain, and what a sample cannot say is not said."""
+
+import numpy as np
+import pytest
+
+from farwrite.analysis.estimate import (
+    Draws,
+    count_needed,
+    interval_of_replicates,
+    label,
+    loss_probability_high,
+    mean_over_rounds,
+    order_statistic_ranks,
+)
+
+
+@pytest.mark.parametrize(("q", "count"), [(0.5, 6), (0.99, 368), (0.999, 3688), (0.9999, 36887), (0.01, 368)])
+def test_a_quantile_needs_so_many_writes_and_not_one_less(q, count):
+    assert count_needed(q) == count
+    assert order_statistic_ranks(count, q) is not None
+    assert order_statistic_ranks(count - 1, q) is None
+
+
+@pytest.mark.parametrize("count", [6, 7, 50, 368, 1000, 20_000])
+@pytest.mark.parametrize("q", [0.5, 0.9, 0.99])
+def test_the_ranks_achieve_at_least_95_percent_with_equal_tails(count, q):
+    from scipy.stats import binom
+
+    found = order_statistic_ranks(count, q)
+    if found is None:
+        assert count < count_needed(q)
+        return
+    low, high, achieved = found
+    assert 1 <= low < high <= count
+    assert achieved >= 0.95
+    assert achieved == pytest.approx(binom.cdf(high - 1, count, q) - binom.cdf(low - 1, count, q))
+    # No rank could be moved inward without breaking its tail.
+    assert binom.cdf(low - 1, count, q) <= 0.025 < binom.cdf(low, count, q)
+    assert binom.sf(high - 1, count, q) <= 0.025 + 1e-12
+    assert binom.sf(high - 2, count, q) > 0.025
+
+
+def test_the_median_of_ten_is_enclosed_by_the_second_and_the_ninth():
+    assert order_statistic_ranks(10, 0.5) == (2, 9, pytest.approx(0.978515625))  # David and Nagaraja, table 7.1
+
+
+@pytest.mark.parametrize("count", [1, 6, 100, 1000])
+def test_no_loss_leaves_about_three_over_n_open(count):
+    assert loss_probability_high(0, count) == pytest.approx(1 - 0.05 ** (1 / count))
+    if count >= 100:
+        assert loss_probability_high(0, count) == pytest.approx(3 / count, rel=0.02)
+
+
+def test_losses_are_bounded_by_clopper_and_pearson():
+    from scipy.stats import binom
+
+    bound = loss_probability_high(2, 20)
+    assert binom.cdf(2, 20, bound) == pytest.approx(0.05)
+    assert loss_probability_high(6, 6) == 1.0
+
+
+def test_the_mean_over_rounds_is_students():
+    estimate = mean_over_rounds([10.0, 12.0, 14.0])
+    assert estimate.value == 12.0
+    assert estimate.high - estimate.value == pytest.approx(4.302653 * 2 / np.sqrt(3), rel=1e-6)
+    assert mean_over_rounds([5.0]).low is None
+    assert mean_over_rounds([5.0]).warnings == ["one round only: no interval over rounds"]
+    assert mean_over_rounds([]).value is None
+
+
+def test_the_mean_of_rounds_is_covered_in_about_95_percent():
+    dice = np.random.default_rng(5)
+    estimates = [mean_over_rounds(dice.normal(100, 10, 5)) for _ in range(400)]
+    covered = np.mean([item.low <= 100 <= item.high for item in estimates])
+    assert 0.92 <= covered <= 0.98
+
+
+def test_an_interval_over_rounds_says_what_few_rounds_can_achieve():
+    replicates = np.arange(1000.0)
+    assert interval_of_replicates(replicates, 2) is None
+    assert interval_of_replicates(replicates, 3)[2] == pytest.approx(0.75)
+    assert interval_of_replicates(replicates, 5)[2] == pytest.approx(0.9375)
+    assert interval_of_replicates(replicates, 30)[2] == pytest.approx(0.95)
+    few, many = interval_of_replicates(replicates, 3), interval_of_replicates(replicates, 1000)
+    assert few[0] < many[0] and many[1] < few[1]
+    assert many[0] == pytest.approx(25, abs=2)
+
+
+def test_replicates_take_the_same_rounds_for_every_cell():
+    draws = Draws(7, 5)
+    everything, some = draws.weights(range(5)), draws.weights([0, 2, 4])
+    assert sum(len(members) for members in everything.members) == 1000
+    assert (everything.ways.sum(axis=1) == 5).all()
+    for way, members in zip(some.ways, some.members, strict=True):
+        taken = draws.times_taken[members][:, [0, 2, 4]]
+        assert ((taken == way).all(axis=1) | (taken.sum(axis=1) == 0)).all()
+    assert Draws(7, 5).times_taken.tolist() == draws.times_taken.tolist()
+    assert Draws(8, 5).times_taken.tolist() != draws.times_taken.tolist()
+
+
+@pytest.mark.parametrize(("q", "name"), [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9"), (0.9999, "p99.99")])
+def test_quantiles_have_their_usual_names(q, name):
+    assert label(q) == name

@@ -1,0 +1,116 @@
+"""A cell's quantiles: the text of a histogram read to the same counts, intervals that cover, refusals that say why."""
+
+import numpy as np
+import pytest
+
+from farwrite.analysis.estimate import Draws
+from farwrite.analysis.latency import Pool
+from farwrite.analysis.sample import Sample, decode, pooled
+from farwrite.errors import UsageError
+from farwrite.histogram import Histogram
+
+
+def sample_of(values) -> Sample:
+    return decode(Histogram.of(np.asarray(values, np.int64)).encode())
+
+
+def pool_of(rounds, seed=1) -> Pool:
+    return Pool("x", range(len(rounds)), [sample_of(values) for values in rounds], Draws(seed, len(rounds)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_sample_is_what_the_histogram_says(seed):
+    dice = np.random.default_rng(seed)
+    values = np.exp(dice.uniform(0, 30, dice.integers(0, 2000))).astype(np.int64)
+    histogram = Histogram.of(values)
+    sample = decode(histogram.encode())
+    assert np.array_equal(np.bincount(sample.slot, sample.counts, len(histogram.counts)), histogram.counts)
+    assert (sample.count, sample.saturated) == (histogram.count, histogram.saturated)
+    for q in (0.0, 0.07, 0.5, 0.99, 0.999, 1.0):
+        if histogram.count:
+            assert sample.quantile(q) == histogram.quantile(q)
+
+
+def test_damaged_text_is_refused_in_words():
+    text = Histogram.of(np.arange(100)).encode()
+    for wrong in ("", "nonsense", text[: len(text) // 2], text[::-1]):
+        with pytest.raises(UsageError, match="histogram"):
+            decode(wrong)
+
+
+def test_pooling_adds_counts():
+    parts = [np.arange(5), np.arange(3, 9), np.arange(0)]
+    together, expected = pooled(sample_of(part) for part in parts), sample_of(np.concatenate(parts))
+    assert np.array_equal(together.slot, expected.slot)
+    assert np.array_equal(together.counts, expected.counts)
+
+
+def test_a_quantile_the_sample_cannot_support_says_how_many_writes_it_needs():
+    estimate = pool_of([np.arange(1, 101), np.arange(1, 101), np.arange(1, 101)]).estimate(0.99)
+    assert estimate.value is None
+    assert estimate.count == 300
+    assert estimate.warnings == ["p99 needs n >= 368 (n = 300)"]
+    assert pool_of([[], []]).estimate(0.5).warnings == ["nothing was counted"]
+
+
+def test_few_rounds_are_confessed():
+    writes = np.random.default_rng(1).integers(1000, 2000, 500)
+    one, two, three = (pool_of([writes] * count).estimate(0.5) for count in (1, 2, 3))
+    assert one.warnings == ["one round only: no interval over rounds"]
+    assert two.warnings == ["2 rounds only: no interval over rounds"]
+    assert three.warnings == []
+    assert one.confidence >= 0.95 and three.confidence == pytest.approx(0.75)
+
+
+def test_a_histogram_that_was_too_short_is_confessed():
+    estimate = pool_of([[1000] * 50 + [1 << 41]] * 3).estimate(0.5)
+    assert "3 values were 18 minutes or longer" in estimate.warnings[0]
+
+
+@pytest.mark.parametrize("q", [0.5, 0.99])
+def test_the_interval_covers_the_true_quantile_when_rounds_do_not_differ(q):
+    dice = np.random.default_rng(3)
+    true = np.exp(0.2 * {0.5: 0.0, 0.99: 2.3263479}[q]) * 1e6
+    covered = 0
+    for repetition in range(200):
+        rounds = [np.exp(0.2 * dice.standard_normal(400)) * 1e6 for _ in range(5)]
+        estimate = pool_of(rounds, repetition).estimate(q)
+        covered += estimate.low <= true * 1.001 and true * 0.999 <= estimate.high
+    assert covered >= 186
+
+
+def test_the_interval_covers_the_true_median_when_rounds_differ_much_more_than_writes():
+    """What writes alone would get wrong nearly every time."""
+    dice = np.random.default_rng(4)
+    covered = by_writes = 0
+    for repetition in range(200):
+        moods = np.exp(0.1 * dice.standard_normal(6))
+        rounds = [1e6 * mood * np.exp(0.02 * dice.standard_normal(400)) for mood in moods]
+        estimate = pool_of(rounds, repetition).estimate(0.5)
+        covered += estimate.low <= 1e6 <= estimate.high
+        writes = np.sort(np.concatenate(rounds))
+        by_writes += writes[1152] <= 1e6 <= writes[1247]
+    assert covered >= 178
+    assert by_writes < 120
+
+
+def test_replicates_agree_with_resampling_every_write():
+    """The short cut through Beta and cumulative counts against the plain double bootstrap."""
+    dice = np.random.default_rng(6)
+    rounds = [np.round(1e5 * mood * np.exp(0.2 * dice.standard_normal(300))) for mood in (0.95, 1.0, 1.03, 1.06)]
+    pool = pool_of(rounds)
+    plain = []
+    for _ in range(4000):
+        chosen = np.concatenate([rounds[index] for index in dice.integers(0, 4, 4)])
+        plain.append(np.quantile(dice.choice(chosen, chosen.size), 0.5))
+    assert np.mean(pool.replicates(0.5)) == pytest.approx(np.mean(plain), rel=0.002)
+    assert np.std(pool.replicates(0.5)) == pytest.approx(np.std(plain), rel=0.1)
+    for level in (0.05, 0.25, 0.5, 0.75, 0.95):
+        assert np.quantile(pool.replicates(0.5), level) == pytest.approx(np.quantile(plain, level), rel=0.005)
+
+
+def test_one_slow_round_hardly_moves_the_median():
+    dice = np.random.default_rng(8)
+    rounds = [1e6 * np.exp(0.05 * dice.standard_normal(500)) for _ in range(5)]
+    calm = pool_of(rounds).estimate(0.5).value
+    assert pool_of([*rounds[:4], rounds[4] * 5]).estimate(0.5).value == pytest.approx(calm, rel=0.03)
