@@ -2,7 +2,7 @@
 
 From intended instant to completion no Python bytecode runs. Three times are kept of every write (intended, issued, completed);
 response time counts from the intended one, so a stall shows in every write that should have started during it (Gil Tene,
-wrk2 README). What to issue when is `may_issue` and `intended_of`, what to note is `note_completion`; `drive` is the loop.
+wrk2 README). What to issue when is `intended_of`, what to note are `lateness` and `note_completion`; `drive` is the loop.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 from .histogram_kernel import record
 from .host.libc import monotonic_ns
 from .jit import kernel
-from .target.verbs import completed, progress, submit
+from .target.verbs import completed, progress, submit, waited
 
 # Indices into Recorder.at.
-ISSUED, COMPLETED, BYTES, REFUSED, STATUS, LAG_WRITES_MAX, LAG_BYTES_MAX, BEGIN_NS, END_NS, LAST_COMPLETION_NS = range(10)
-AT_WORDS = 10
+ISSUED, COMPLETED, BYTES, REFUSED, STATUS, BEGIN_NS, END_NS, LAST_COMPLETION_NS = range(8)
+AT_WORDS = 8
 
 # Words of the site's board that a run keeps up to date, for progress and for drills.
 BOARD_STOP, BOARD_DURABLE, BOARD_ISSUED, BOARD_COMPLETED, BOARD_LAST_COMPLETION_NS, BOARD_BEGIN_NS = 0, 1, 2, 3, 4, 5
@@ -33,6 +33,7 @@ class Flight(NamedTuple):
     intended_ns: np.ndarray  # int64, CLOCK_MONOTONIC
     issued_ns: np.ndarray  # int64
     freed_ns: np.ndarray  # int64, when a place was free for this write
+    late_ns: np.ndarray  # int64, how late the generator itself was
 
 
 class Recorder(NamedTuple):
@@ -62,6 +63,20 @@ def slice_of(intended_ns, begin_ns, slice_ns, slice_count):
 
 
 @kernel()
+def lateness(intended_ns, freed_ns, issued_ns, wait_begin_ns, woken_ns, returned_ns):
+    """How late the generator itself issued a write that could have been issued: it overslept, or was slow afterwards.
+
+    While the target works in our thread (`progress`, outside of its wait) the delay is the target's, and counts as
+    response time like every other; it is left out here. Only the last turn of the loop is looked at, which is the one
+    that the write's instant fell into.
+    """
+    ready_ns = max(intended_ns, freed_ns)
+    overslept_ns = woken_ns - max(ready_ns, wait_begin_ns)
+    slow_ns = issued_ns - max(ready_ns, returned_ns)
+    return max(overslept_ns, 0) + max(slow_ns, 0)
+
+
+@kernel()
 def note_completion(recorder, flight, number, size, now_ns, slice_ns):
     """Record the times of one write that has just completed."""
     at = recorder.at
@@ -73,7 +88,7 @@ def note_completion(recorder, flight, number, size, now_ns, slice_ns):
     record(recorder.response[index], response_ns)
     record(recorder.service, now_ns - issued_ns)
     record(recorder.wait, issued_ns - intended_ns)
-    record(recorder.late, issued_ns - max(intended_ns, flight.freed_ns[place]))
+    record(recorder.late, flight.late_ns[place])
     recorder.slice_count[index] += 1
     recorder.slice_bytes[index] += size
     recorder.slice_max_ns[index] = max(recorder.slice_max_ns[index], response_ns)
@@ -107,6 +122,7 @@ def drive(plan, closed, queue_depth, duration_ns, slice_ns, target, flight, reco
     status = np.int64(0)
     drain_until_ns = np.int64(0)
     now_ns = begin_ns
+    wait_begin_ns, woken_ns, returned_ns = begin_ns, begin_ns, begin_ns
     while status == 0 and board[BOARD_STOP] == 0:
         issuing = issued < count and now_ns < end_ns
         next_ns = end_ns
@@ -125,6 +141,8 @@ def drive(plan, closed, queue_depth, duration_ns, slice_ns, target, flight, reco
                 break
             flight.intended_ns[place] = next_ns
             flight.issued_ns[place] = now_ns
+            freed_ns = flight.freed_ns[place]
+            flight.late_ns[place] = lateness(next_ns, freed_ns, now_ns, wait_begin_ns, woken_ns, returned_ns)
             issued += 1
             next_ns = end_ns
             issuing = issued < count
@@ -143,6 +161,8 @@ def drive(plan, closed, queue_depth, duration_ns, slice_ns, target, flight, reco
             deadline_ns = next_ns - SPIN_NS
         status = progress(target, deadline_ns)
         now_ns = monotonic_ns()
+        returned_ns = now_ns
+        wait_begin_ns, woken_ns = waited(target)
         reached = completed(target)
         while done < reached:
             note_completion(recorder, flight, done, plan.size[done], now_ns, slice_ns)

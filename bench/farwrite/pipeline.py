@@ -277,11 +277,12 @@ def trace_path(name: str) -> str:
 def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Round:
     """One cell, once: survey, load, survey, audit, and what all that says of the round."""
     table = run.profile.run
-    asked_rtt_ns = asked_of(lab, cell)
     begin_s = run.elapsed_s()
     lab.set_rtt(cell.asked_rtt_ns)
     echo = lab.echo_floor(table.survey_echoes, HEADER_BYTES + cell.size_bytes, HEADER_BYTES)
     before = lab.survey(table.survey_echoes)
+    # 0 miles asks for the lab's own round trip, whatever it is: it must only be the same before and after.
+    asked_rtt_ns = cell.asked_rtt_ns or before.rtt_ns_p50
     counters, ticks = lab.link.counters(), processor_time()
     order = order_of(run, lab, cell, table.round_ns, f"{index}/{attempt}")
     reasons: list[str] = []
@@ -308,11 +309,6 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
         cell, index, attempt, "failed" if failed else "void" if reasons else "ok", reasons, begin_s, table.round_ns,
         (before, after, echo), observed, order, steal, counted, audit,
     )  # fmt: skip
-
-
-def asked_of(lab: Lab, cell: Cell) -> float:
-    """The round trip a cell's link must deliver; at 0 miles that is the lab's own."""
-    return cell.asked_rtt_ns or lab.base.rtt_ns_p50
 
 
 def link_reasons(before: Survey, after: Survey, asked_rtt_ns: float) -> list[str]:

@@ -87,7 +87,7 @@ def claim_c2(recording: Recording, cells: Sequence[CellResult], drills: Sequence
     """150 miles, no acknowledged write lost, always available: three parts."""
     cell = the_cell(cells, "C", C2_MILES)
     parts = [works(cell), nothing_lost(cells, drills), available(drills)]
-    details = [part.sentence for part in parts]
+    details: list[str] = []
     if cell is not None and cell.response_ns_p99.value is not None:
         details.append(limits_text(cell))
     details.append(physics_text())
@@ -101,30 +101,25 @@ def claim_c3(
     """Any distance, a small recovery point: two parts, and the bandwidth it took."""
     mine = sorted((item for item in cells if item.protocol == "A"), key=lambda item: (item.name, item.miles))
     parts = [any_distance(fits), small_recovery_point(drills)]
-    details = [part.sentence for part in parts]
-    details += [lag_text(item) for item in mine if item.lag_ns_p99 is not None and item.rounds_ok]
+    details = [lag_text(item) for item in mine if item.lag_ns_p99 is not None and item.rounds_ok]
     details += [bandwidth_text(item) for item in mine[-1:] if item.goodput_bytes_per_s.value]
     details += confessions(recording, mine[-1] if mine else None)
     return combined("C3", parts, details)
 
 
 def combined(name: str, parts: Sequence[Part], details: list[str]) -> Claim:
-    """A claim from its parts: refuted ones first, then what was not measured, then what holds."""
+    """A claim from its parts: those that decide it are its sentence, the others come first among the details."""
     verdicts = [part.verdict for part in parts]
     verdict: Verdict = "fail" if "fail" in verdicts else "unknown" if "unknown" in verdicts else "pass"
-    named: list[tuple[Verdict, str]] = [("fail", "Refuted"), ("unknown", "Undecided"), ("pass", "Holds")]
-    said = {
-        word: "; ".join(part.sentence for part in parts if part.verdict == wanted)
-        for wanted, word in named
-        if wanted in verdicts
-    }
-    if verdict == "pass":
-        sentence = f"{name} holds: {said['Holds']}"
-    else:
-        word = "fails as it is stated" if verdict == "fail" else WORD[verdict]
-        (_, first), *others = said.items()
-        sentence = ". ".join([f"{name} {word}: {first}", *(f"{word}: {text}" for word, text in others)])
-    return Claim(id=name, claim=TEXT[name], verdict=verdict, sentence=sentence, details=details)
+    deciding = "; ".join(part.sentence for part in parts if part.verdict == verdict)
+    others = [f"{ALSO[part.verdict]}: {part.sentence}" for part in parts if part.verdict != verdict]
+    word = {"fail": "fails as it is stated", "pass": "holds"}.get(verdict, WORD[verdict])
+    return Claim(
+        id=name, claim=TEXT[name], verdict=verdict, sentence=f"{name} {word}: {deciding}", details=[*others, *details]
+    )
+
+
+ALSO: dict[str, str] = {"pass": "holds", "unknown": "undecided", "fail": "refuted"}
 
 
 # The parts of C2

@@ -28,8 +28,8 @@ LOCAL, A, B, C = 0, 1, 2, 3
 SOCKET, PROTOCOL, SEED, SENT, RUN_END, RUN_SEQUENCE, SENT_SEQUENCE = range(7)
 PEER_RECEIVED, PEER_DURABLE, COMPLETED = range(7, 10)
 LAST_HEARD_NS, LAST_PING_NS, PEER_TIMEOUT_NS, WIRE_BYTES, INBOX_FILL, BLOCKED, ACK_COUNT = range(10, 17)
-NOTED_COMPLETED, NOTED_DURABLE, LAG_WRITES_MAX, LAG_BYTES_MAX = range(17, 21)
-AT_WORDS = 21
+NOTED_COMPLETED, NOTED_DURABLE, LAG_WRITES_MAX, LAG_BYTES_MAX, WAIT_BEGIN_NS, WOKEN_NS = range(17, 23)
+AT_WORDS = 23
 
 INBOX_BYTES = 64 << 10
 LAG_RING = 1 << 17  # Writes that may be complete and not yet known durable at the peer; more are not taken.
@@ -271,7 +271,9 @@ def progress(primary, deadline_ns):
     ready = reactor.wait(ring, at[SOCKET], want_writable, timeout_ns)
     if ready < 0:
         return ready
+    at[WAIT_BEGIN_NS] = now_ns
     now_ns = libc.monotonic_ns()
+    at[WOKEN_NS] = now_ns
     if peered and ready & reactor.READABLE:
         status = hear(primary, now_ns)
         if status < 0:

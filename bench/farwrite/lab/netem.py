@@ -94,7 +94,7 @@ def remove_veth() -> None:
 
 
 def set_netem(command: str, delay_ns: int, lost: bool) -> None:
-    """In a site: add or change the qdisc of its interface."""
+    """In a site: add or change the qdisc of its interface. pyroute2 takes whole microseconds; calibration sees the rest."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -102,7 +102,7 @@ def set_netem(command: str, delay_ns: int, lost: bool) -> None:
         index = routes.link_lookup(ifname=INTERFACE)[0]
         try:
             routes.tc(
-                command, "netem", index=index, handle="1:", delay=delay_ns / 1000, limit=LIMIT_PACKETS,
+                command, "netem", index=index, handle="1:", delay=round(delay_ns / 1000), limit=LIMIT_PACKETS,
                 loss=100 if lost else 0,
             )  # fmt: skip
         except NetlinkError as refusal:

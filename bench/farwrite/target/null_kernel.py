@@ -34,3 +34,8 @@ def progress(target, deadline_ns):
 @kernel()
 def completed(target):
     return target.taken[0]
+
+
+@kernel()
+def waited(target):
+    return np.int64(0), np.int64(0)

@@ -112,7 +112,7 @@ def recorder_of(slice_count: int) -> Recorder:
 def flight_of(queue_depth: int) -> Flight:
     """Nothing under way, room for `queue_depth` writes."""
     places = 1 << (queue_depth + 1).bit_length()
-    return Flight(np.zeros(places, np.int64), np.zeros(places, np.int64), np.zeros(places, np.int64))
+    return Flight(*(np.zeros(places, np.int64) for _ in Flight._fields))
 
 
 def write_side(order: Order, disk: Disk, connection, words: np.ndarray, history: np.ndarray) -> dict[str, Any]:

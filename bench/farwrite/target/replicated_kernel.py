@@ -30,3 +30,8 @@ def progress(target, deadline_ns):
 @kernel()
 def completed(target):
     return target.primary.at[engine.COMPLETED] - target.first[0]
+
+
+@kernel()
+def waited(target):
+    return target.primary.at[engine.WAIT_BEGIN_NS], target.primary.at[engine.WOKEN_NS]

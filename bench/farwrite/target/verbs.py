@@ -1,6 +1,6 @@
-"""The verbs of a target, for kernels: submit, progress, completed. The type of a state says which target is meant.
+"""The verbs of a target, for kernels: submit, progress, completed, waited. The type of a state says which target is meant.
 
-The measured loop is written once against these three; Numba compiles it anew for every kind of target, so no call is
+The measured loop is written once against these four; Numba compiles it anew for every kind of target, so no call is
 looked up while measuring. A target completes in the order of submission.
 """
 
@@ -12,7 +12,7 @@ from numba.extending import overload
 from . import null_kernel as null
 from . import replicated_kernel as replicated
 
-# (state type, module with submit, progress and completed)
+# (state type, module that defines the verbs)
 TARGETS = ((null.NullTarget, null), (replicated.ReplicatedTarget, replicated))
 
 
@@ -28,6 +28,11 @@ def progress(target, deadline_ns):
 
 def completed(target):
     """How many of the submitted writes are complete, counted in order of submission."""
+    raise NotImplementedError("a verb for kernels")
+
+
+def waited(target):
+    """(begin_ns, end_ns) of the sleep in the last progress(): what lies outside of it was work."""
     raise NotImplementedError("a verb for kernels")
 
 
@@ -64,4 +69,13 @@ def completed_of(target):
     if module is None:
         return None
     chosen = module.completed
+    return lambda target: chosen(target)
+
+
+@overload(waited)
+def waited_of(target):
+    module = meaning_of(target)
+    if module is None:
+        return None
+    chosen = module.waited
     return lambda target: chosen(target)
