@@ -15,7 +15,16 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from . import __version__
-from .errors import EXIT_CRASH, EXIT_DONE, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, FarwriteError, UsageError
+from .errors import (
+    EXIT_CRASH,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    EXIT_USAGE,
+    FarwriteError,
+    UsageError,
+    system_error,
+)
 
 app = App(
     name="farwrite",
@@ -75,7 +84,7 @@ def run(
     with bar() as progress:
         from .warm import compile_all
 
-        progress.doing("loading compiled kernels")
+        progress.doing("loading the engine (compiled on first use)")
         compile_all(progress)
         if resume is not None:
             made = pipeline.resume(resume, progress)
@@ -135,18 +144,39 @@ def schema() -> int:
 
 
 def present(report: Any, json: bool) -> None:
-    """The report on stdout: as a document, or for a person."""
-    if json:
-        import msgspec
+    """The report on stdout: as a document, or for a person. A reader who stops early has read enough."""
+    try:
+        if json:
+            import msgspec
 
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n")
-        return
+            sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n")
+        else:
+            from .analysis import analysis_of
+            from .report.terminal import show as show_in_terminal
+
+            show_in_terminal(report, analysis_of(report), console())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        abandon_stdout()
+    except OSError as refusal:
+        abandon_stdout()
+        raise system_error("print the report", refusal.errno or 0) from refusal
+
+
+def console() -> Any:
+    """A console on stdout that leaves it to us what a closed pipe means; rich's own would exit with 1."""
     from rich.console import Console
 
-    from .analysis import analysis_of
-    from .report.terminal import show as show_in_terminal
+    class Stdout(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
 
-    show_in_terminal(report, analysis_of(report), Console())
+    return Stdout()
+
+
+def abandon_stdout() -> None:
+    """Nobody reads any more, or there is no room: what is still to be printed goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 STOPPED_BY: list[int] = []
@@ -178,7 +208,7 @@ def main() -> None:
         print("farwrite: interrupted before anything was measured.", file=sys.stderr)
         code = interrupted_by()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_stdout()
         code = EXIT_DONE
     except Exception:
         import traceback

@@ -33,6 +33,12 @@ SUFFIXES: dict[str, Callable[[str, str], float]] = {
 }
 
 
+MILES_MAX = 15_000  # More than half around the earth, with room for a detour.
+ROUND_NS_MAX = 600 * units.NS_PER_S  # A slice a second, 250 kB each.
+RATE_PER_S_MIN, RATE_PER_S_MAX = 0.001, 400_000.0  # As fast as plans are drawn for closed loops.
+WRITES_MAX = 4_000_000  # Of a round's plan, 21 bytes each; the same bound as a closed loop's.
+
+
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What profiles are made of."""
 
@@ -134,17 +140,17 @@ def parse(text: str, source: str = "profile", changes: Iterable[str] = ()) -> Pr
     """A profile from its text."""
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as refusal:
+    except (ValueError, RecursionError) as refusal:  # ValueError: not TOML, or a number of thousands of digits.
         raise UsageError(f"{source}: {refusal}") from refusal
     reader = Reader(text, source)
     for change in changes:
-        apply_change(tree, change)
+        reader.changed.add(apply_change(tree, change))
     converted = reader.table(tree, Profile, ())
     try:
         profile = msgspec.convert(converted, Profile)
     except msgspec.ValidationError as refusal:
         raise UsageError(reader.place(refusal)) from refusal
-    check(profile, source)
+    check(profile, reader)
     return profile
 
 
@@ -152,13 +158,21 @@ def find(name: str) -> Path:
     """The file of a shipped profile, or a path as it is."""
     if name.endswith(".toml") or "/" in name:
         path = Path(name)
-        if not path.is_file():
+        if not is_file(path):
             raise UsageError(f"There is no profile {name}.")
         return path
     path = workloads_directory() / f"{name}.toml"
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f'There is no profile "{name}"{nearest(name, shipped())}.')
     return path
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except OSError:  # A name too long, a folder we may not enter.
+        return False
 
 
 def shipped() -> list[str]:
@@ -186,6 +200,7 @@ class Reader:
     def __init__(self, text: str, source: str) -> None:
         self.lines = text.splitlines()
         self.source = source
+        self.changed: set[tuple[str, str]] = set()  # (first table, key) of what the command line has set
 
     def table(self, tree: dict[str, Any], shape: type[msgspec.Struct], path: tuple) -> dict[str, Any]:
         """One table with its keys renamed to fields and its texts converted to base units."""
@@ -218,31 +233,41 @@ class Reader:
         return value
 
     def where(self, path: tuple) -> str:
-        """`file:line: table.key`, as well as the text tells; changes made on the command line have no line."""
-        name = ".".join(str(part) for part in path)
-        line = self.line_of(path)
-        return f"{self.source}:{line}: {name}" if line else f"{self.source}: {name}"
+        """`file:line: table.key`, as well as the text tells."""
+        return f"{self.file_and_line(path)}: {'.'.join(str(part) for part in path)}"
+
+    def file_and_line(self, path: tuple) -> str:
+        """`file:line` of a key, or of the table that should have it; what the command line has set has no line."""
+        if not any((path[0], part) in self.changed for part in path[:1] + path[-1:] + path[2:3]):
+            for length in range(len(path), 0, -1):
+                line = self.line_of(path[:length])
+                if line:
+                    return f"{self.source}:{line}"
+        return self.source
 
     def line_of(self, path: tuple) -> int | None:
-        """The line where the last key of `path` is set, counted from 1."""
-        keys = [part for part in path if isinstance(part, str)]
-        indices = [part for part in path if isinstance(part, int)]
-        if not keys:
-            return None
-        wanted = keys[-1]
-        header, passed = "", 0
+        """The line, counted from 1, where exactly this key or table is; an int in `path` is an index of [[tables]]."""
+        counts: dict[tuple, int] = {}
+        here: tuple = ()
+        in_text = False
         for number, line in enumerate(self.lines, 1):
-            match = re.match(r"\s*(\[\[?)\s*([\w.\-]+)\s*\]", line)
-            if match:
-                header = match.group(2)
-                if len(keys) > 1 and header == keys[0]:
-                    passed += 1
-                if header == wanted and len(keys) == 1:
+            header = re.match(r"\s*(\[\[?)\s*([\w.\-]+)\s*\]", line)
+            key = re.match(r"""\s*["']?([\w.\-]+)["']?\s*=""", line)
+            if header and not in_text:
+                here = ()
+                for name in header.group(2).split("."):
+                    here = (*here, counts[here] - 1, name) if here in counts else (*here, name)
+                if here == path:
                     return number
-                continue
-            inside = header == ".".join(keys[:-1]) and (not indices or passed == indices[0] + 1)
-            if inside and re.match(rf"""\s*["']?{re.escape(wanted)}["']?\s*=""", line):
+                if header.group(1) == "[[":
+                    counts[here] = counts.get(here, 0) + 1
+                    here = (*here, counts[here] - 1)
+                if here == path:
+                    return number
+            elif key and not in_text and (*here, *key.group(1).split(".")) == path:
                 return number
+            if (line.count('"""') + line.count("'''")) % 2:
+                in_text = not in_text
         return None
 
     def place(self, refusal: msgspec.ValidationError) -> str:
@@ -250,21 +275,25 @@ class Reader:
         text = str(refusal)
         match = re.search(r" - at `\$\.?(.*)`$", text)
         if not match:
-            return f"{self.source}: {text}"
+            return f"{self.source}: {text}."
         path: list[str | int] = []
         for name, index in re.findall(r"(\w+)|\[(\d+|\.\.\.)\]", match.group(1)):
             path.append(key_of(name) if name else int(index) if index.isdigit() else 0)
-        return f"{self.where(tuple(path))}: {text[: match.start()]}."
+        said = re.sub(r"field `(\w+)`", lambda field: f'key "{key_of(field.group(1))}"', text[: match.start()])
+        return f"{self.where(tuple(path))}: {said}."
 
 
-def apply_change(tree: dict[str, Any], change: str) -> None:
-    """One `--set table.key=value` (`cell.NAME.key=value` for a cell, `cell.key=value` for all of them)."""
+def apply_change(tree: dict[str, Any], change: str) -> tuple[str, str]:
+    """One `--set table.key=value` (`cell.NAME.key=value` for a cell, `cell.key=value` for all of them).
+
+    Answers the first table and the key, for `Reader.changed`.
+    """
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
         raise UsageError(f'--set {change}: write key=value, such as "run.rounds=3".')
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     *tables, last = key.strip().split(".")
     places: list[Any] = [tree]
@@ -272,7 +301,7 @@ def apply_change(tree: dict[str, Any], change: str) -> None:
         reached = []
         for place in places:
             if isinstance(place, list):
-                reached += [item for item in place if item.get("name") == table]
+                reached += [item for item in place if isinstance(item, dict) and item.get("name") == table]
             elif isinstance(place, dict):
                 reached.append(place.setdefault(table, {}))
         if not reached:
@@ -283,49 +312,80 @@ def apply_change(tree: dict[str, Any], change: str) -> None:
             if not isinstance(target, dict):
                 raise UsageError(f'--set {change}: "{key}" is not a table\'s key.')
             target[last] = value
+    return (tables or [last])[0], last
 
 
-def check(profile: Profile, source: str) -> None:
-    """What types cannot say; UsageError for the first promise that is broken."""
+def check(profile: Profile, reader: Reader) -> None:
+    """What types cannot say; UsageError for the first promise that is broken, with the line of its key."""
 
-    def refuse(unless: bool, sentence: str) -> None:
+    def refuse(unless: bool, sentence: str, *path: str | int) -> None:
         if not unless:
-            raise UsageError(f"{source}: {sentence}")
+            raise UsageError(f"{reader.file_and_line(path)}: {sentence}")
 
-    distances = profile.distance.in_miles()
-    refuse(bool(distances), "distance.miles or distance.km must name at least one distance.")
-    refuse(all(0 <= miles <= 15_000 for miles in distances), "a distance must lie between 0 and 15 000 miles.")
-    refuse(1.0 <= profile.distance.route_factor <= 10, "distance.route_factor is glass over straight line: 1 to 10.")
-    refuse(profile.distance.equipment_ns >= 0, "distance.equipment must not be negative.")
-    refuse(1 <= profile.run.rounds <= 1000, "run.rounds must lie between 1 and 1000.")
-    refuse(profile.run.round_ns >= 50 * units.NS_PER_MS, "run.round must last at least 50 ms.")
-    refuse(5 <= profile.run.survey_echoes <= 10_000, "run.survey_echoes must lie between 5 and 10 000.")
-    refuse(5 <= profile.run.floor_flushes <= 10_000, "run.floor_flushes must lie between 5 and 10 000.")
-    refuse(0 <= profile.run.retries <= 20, "run.retries must lie between 0 and 20.")
-    refuse(profile.lab.journal_bytes >= 16 << 20, "lab.journal must be at least 16 MiB.")
-    refuse(profile.lab.volume_bytes >= 16 << 20, "lab.volume must be at least 16 MiB.")
-    refuse(bool(profile.cell), "at least one [[cell]] is needed.")
-    names = [cell.name for cell in profile.cell]
-    refuse(len(set(names)) == len(names), "every cell needs a name of its own.")
-    for cell in profile.cell:
-        check_cell(cell, distances, refuse)
-    refuse(0 <= profile.drill.kills <= 1000, "drill.kills must lie between 0 and 1000.")
+    distance, run, drill = profile.distance, profile.run, profile.drill
+    distances = distance.in_miles()
+    refuse(bool(distances), "distance.miles or distance.km must name at least one distance.", "distance")
+    for key, given in (("miles", distance.miles), ("km", [km / units.KM_PER_MILE for km in distance.km])):
+        refuse(all(0 <= miles <= MILES_MAX for miles in given),
+               f"distance.{key}: a distance must lie between 0 and 15 000 miles.", "distance", key)  # fmt: skip
+        refuse(distinct(f"{miles:g}" for miles in distances), "distance: the same distance is named twice.", "distance", key)
+    refuse(1.0 <= distance.route_factor <= 10,
+           "distance.route_factor is glass over straight line: 1 to 10.", "distance", "route_factor")  # fmt: skip
+    refuse(0 <= distance.equipment_ns <= units.NS_PER_S, "distance.equipment must lie between 0 and 1 s.",
+           "distance", "equipment")  # fmt: skip
+    refuse(1 <= run.rounds <= 1000, "run.rounds must lie between 1 and 1000.", "run", "rounds")
+    refuse(50 * units.NS_PER_MS <= run.round_ns <= ROUND_NS_MAX, "run.round must last 50 ms to 10 min.", "run", "round")
+    refuse(5 <= run.survey_echoes <= 10_000, "run.survey_echoes must lie between 5 and 10 000.", "run", "survey_echoes")
+    refuse(5 <= run.floor_flushes <= 10_000, "run.floor_flushes must lie between 5 and 10 000.", "run", "floor_flushes")
+    refuse(0 <= run.retries <= 20, "run.retries must lie between 0 and 20.", "run", "retries")
+    refuse(0 <= run.steal_max <= 1, "run.steal_max is a share: 0 to 1.", "run", "steal_max")
+    for key, size in (("journal", profile.lab.journal_bytes), ("volume", profile.lab.volume_bytes)):
+        refuse(16 << 20 <= size <= 1 << 40 and size % 4096 == 0,
+               f"lab.{key} must be 16 MiB to 1 TiB, in whole blocks of 4 KiB.", "lab", key)  # fmt: skip
+    refuse(bool(profile.cell), "at least one [[cell]] is needed.", "cell")
+    for index, cell in enumerate(profile.cell):
+        earlier = [other.name for other in profile.cell[:index]]
+        refuse(cell.name not in earlier, f'cell "{cell.name}": every cell needs a name of its own.', "cell", index, "name")
+        check_cell(cell, index, profile, refuse)
+    refuse(0 <= drill.kills <= 1000, "drill.kills must lie between 0 and 1000.", "drill", "kills")
+    refuse(0 <= drill.miles <= MILES_MAX, "drill.miles must lie between 0 and 15 000.", "drill", "miles")
+    refuse(1 <= drill.queue_depth <= 4096, "drill.queue_depth must lie between 1 and 4096.", "drill", "queue_depth")
+    refuse("local" not in drill.protocols, "drill.protocols: local has no far site to lose.", "drill", "protocols")
+    refuse(distinct(drill.protocols), "drill.protocols: the same protocol is named twice.", "drill", "protocols")
+    for key, lasts_ns in (("load", drill.load_ns), ("cut", drill.cut_ns)):
+        refuse(0 <= lasts_ns <= units.NS_PER_S * 60, f"drill.{key} must last 0 s to 1 min.", "drill", key)
 
 
-def check_cell(cell: CellTable, distances: list[float], refuse: Callable[[bool, str], None]) -> None:
+def distinct(items: Iterable[str]) -> bool:
+    """Whether no two are the same."""
+    listed = list(items)
+    return len(set(listed)) == len(listed)
+
+
+def check_cell(cell: CellTable, index: int, profile: Profile, refuse: Callable[..., None]) -> None:
     """The promises of one cell."""
     name = f'cell "{cell.name}"'
-    refuse(re.fullmatch(r"[\w\-]+", cell.name) is not None, f"{name}: a name is letters, digits, _ and -.")
-    refuse(bool(cell.protocols), f"{name}: protocols must name at least one of A, B, C or local.")
-    refuse(1 <= cell.queue_depth <= 4096, f"{name}: queue_depth must lie between 1 and 4096.")
-    refuse(cell.arrival == "closed" or bool(cell.trace) or (cell.rate_per_s or 0) > 0,
-           f'{name}: arrival "{cell.arrival}" needs a rate, such as rate = "500 /s".')  # fmt: skip
-    refuse(cell.time_scale > 0, f"{name}: time_scale must be above 0.")
-    refuse(0 <= cell.zipf_skew <= 10, f"{name}: zipf_skew must lie between 0 and 10.")
-    for size in [cell.block_bytes, *(item.block_bytes for item in cell.mix)]:
-        refuse(512 <= size <= 1 << 20 and size % 512 == 0,
-               f"{name}: a block is a multiple of 512 B from 512 B to 1 MiB.")  # fmt: skip
-    refuse(all(item.share > 0 for item in cell.mix), f"{name}: a share must be above 0.")
+    open_loop = cell.arrival != "closed" and not cell.trace
+
+    def require(unless: bool, key: str, sentence: str) -> None:
+        refuse(unless, f"{name}: {sentence}", "cell", index, key)
+
+    require(re.fullmatch(r"[\w\-]+", cell.name) is not None, "name", "a name is letters, digits, _ and -.")
+    require(bool(cell.protocols), "protocols", "protocols must name at least one of A, B, C or local.")
+    require(distinct(cell.protocols), "protocols", "the same protocol is named twice.")
+    require(1 <= cell.queue_depth <= 4096, "queue_depth", "queue_depth must lie between 1 and 4096.")
+    rate_per_s = cell.rate_per_s or 0
+    require(not open_loop or RATE_PER_S_MIN <= rate_per_s <= RATE_PER_S_MAX, "rate" if rate_per_s else "arrival",
+            f'arrival "{cell.arrival}" needs a rate, such as rate = "500 /s"; at most 400 000 /s.')  # fmt: skip
+    require(not open_loop or rate_per_s * profile.run.round_ns / units.NS_PER_S <= WRITES_MAX, "rate",
+            f"{rate_per_s:g} /s are over {WRITES_MAX:,} writes a round: ask for fewer, or shorter rounds.")  # fmt: skip
+    require(0 < cell.time_scale <= 1e6, "time_scale", "time_scale must be above 0, and at most 1 000 000.")
+    require(0 <= cell.zipf_skew <= 10, "zipf_skew", "zipf_skew must lie between 0 and 10.")
+    for key, sizes in (("block", [cell.block_bytes]), ("mix", [item.block_bytes for item in cell.mix])):
+        require(all(512 <= size <= 1 << 20 and size % 512 == 0 for size in sizes), key,
+                "a block is a multiple of 512 B from 512 B to 1 MiB.")  # fmt: skip
+    require(all(0 < item.share <= 1e9 for item in cell.mix), "mix", "a share must be above 0, and at most 1e9.")
+    require(distinct(f"{miles:g}" for miles in cell.miles), "miles", "the same distance is named twice.")
     for miles in cell.miles:
-        refuse(any(abs(miles - known) < 1e-9 for known in distances),
-               f"{name}: {miles:g} miles is not among the profile's distances.")  # fmt: skip
+        require(any(abs(miles - known) < 1e-9 for known in profile.distance.in_miles()), "miles",
+                f"{miles:g} miles is not among the profile's distances.")  # fmt: skip

@@ -19,6 +19,8 @@ from .profile import Profile, ProtocolName
 
 SCHEMA_VERSION = 1
 
+NOT_OURS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # What decoding other people's bytes can raise.
+
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True):
     """What a recording is made of. Unknown fields are passed over: an older farwrite may read a newer file's parts."""
@@ -170,7 +172,7 @@ class Report(Struct, frozen=True):
 
 def save(report: Report, path: Path) -> None:
     """Write the document atomically: the old file or the new one, never a half."""
-    data = msgspec.json.format(msgspec.json.encode(report), indent=1)
+    data = msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
     descriptor, name = tempfile.mkstemp(prefix=".report-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -180,7 +182,7 @@ def save(report: Report, path: Path) -> None:
         Path(name).chmod(0o644)
         Path(name).replace(path)
     except BaseException:
-        Path(name).unlink()
+        Path(name).unlink(missing_ok=True)
         raise
 
 
@@ -199,7 +201,7 @@ def decode(data: bytes, source: str) -> Report:
     """A report from its bytes."""
     try:
         head = msgspec.json.decode(data, type=Head)
-    except msgspec.MsgspecError as refusal:
+    except NOT_OURS as refusal:
         raise UsageError(f"{source} is not a farwrite report: {refusal}.") from refusal
     if head.schema_version > SCHEMA_VERSION:
         raise UsageError(
@@ -208,7 +210,7 @@ def decode(data: bytes, source: str) -> Report:
         )
     try:
         return msgspec.json.decode(data, type=Report)
-    except msgspec.MsgspecError as refusal:
+    except NOT_OURS as refusal:
         raise UsageError(f"{source} is damaged or not a farwrite report: {refusal}.") from refusal
 
 

@@ -106,10 +106,12 @@ class Lab:
         return {"near_alone": near_alone, "far_alone": far_alone, "near_both": near_both, "far_both": far_both}
 
     def revive(self) -> None:
-        """Start killed sites again and join them anew; the link is healed first."""
+        """Start killed sites again, and those that are stuck in a call, and join them anew; the link is healed first."""
         self.link.heal()
         for site in (self.near, self.far):
             assert site.process is not None
+            if site.process.busy:
+                site.kill()
             if site.process.ended:
                 site.begin()
         self.join("probe")

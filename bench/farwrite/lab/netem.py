@@ -1,7 +1,9 @@
 """netem: the kernel's own delay line on a veth pair, set through netlink.
 
-Delay is egress-only, so each end delays what it sends. Segmentation offload is off: netem counts a super-packet as one.
-tc-netem(8).
+Delay is egress-only, so each end delays what it sends. A super-packet of segmentation offload is one packet to netem, which
+delay and a cut do not mind; rate and loss would. tc-netem(8).
+
+Owns the pair and a process in each namespace to set it by: the sites' own are busy while a load runs, and may be killed.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import UnfitError
+from .process import Process, process
 from .site import INTERFACE, Site, configure
 
 # netem drops silently beyond its limit. 100 000 full packets are 12 ms of 100 Gbit/s.
@@ -27,8 +30,8 @@ class Netem:
 
     kind = "netem"
 
-    def __init__(self, near: Site, far: Site) -> None:
-        self.near, self.far = near, far
+    def __init__(self, near: Process, far: Process) -> None:
+        self.ends = (near, far)
         self.delay_ns = (0, 0)
         self.lost = False
 
@@ -49,31 +52,30 @@ class Netem:
 
     def apply(self, command: str) -> None:
         """Bring both ends' qdiscs to what is asked."""
-        for site, delay_ns in zip((self.near, self.far), self.delay_ns, strict=True):
-            site.call(set_netem, command, delay_ns, self.lost)
+        for end, delay_ns in zip(self.ends, self.delay_ns, strict=True):
+            end.call(set_netem, command, delay_ns, self.lost)
 
     def counters(self) -> dict[str, int]:
         """What both qdiscs did since they were made."""
-        both = [site.call(netem_counters) for site in (self.near, self.far)]
+        both = [end.call(netem_counters) for end in self.ends]
         return {name: both[0][name] + both[1][name] for name in both[0]}
 
 
 @contextmanager
 def netem(near: Site, far: Site) -> Iterator[Netem]:
     """Join two sites by a veth pair with netem on both ends. UnfitError when the kernel has none."""
-    assert far.process is not None
-    near.call(make_veth, far.process.pid)
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: near.call(remove_veth))
-        for site in (near, far):
-            site.call(configure, INTERFACE, site.address)
-        made = Netem(near, far)
+        ends = [stack.enter_context(process(f"{site.name} link", site.namespace)) for site in (near, far)]
+        ends[0].call(make_veth, ends[1].pid)  # The pair goes with the namespaces.
+        for end, site in zip(ends, (near, far), strict=True):
+            end.call(configure, INTERFACE, site.address)
+        made = Netem(*ends)
         made.apply("add")
         yield made
 
 
 def make_veth(far_pid: int) -> None:
-    """In the near site: a veth pair, its other end in the far site's namespace under the same name."""
+    """At the near end: a veth pair, its other end in the far site's namespace under the same name."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -84,17 +86,9 @@ def make_veth(far_pid: int) -> None:
             raise UnfitError(f"create a veth pair: {refusal}. The kernel needs CONFIG_VETH.") from refusal
 
 
-def remove_veth() -> None:
-    """In the near site: remove the pair; the far end goes with it."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as routes:
-        for index in routes.link_lookup(ifname=INTERFACE):
-            routes.link("del", index=index)
-
-
 def set_netem(command: str, delay_ns: int, lost: bool) -> None:
-    """In a site: add or change the qdisc of its interface. pyroute2 takes whole microseconds; calibration sees the rest."""
+    """At one end: add or change the qdisc of its interface. pyroute2 takes whole microseconds: rounded up, so that no packet
+    comes sooner than asked; calibration sees the rest."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -102,7 +96,7 @@ def set_netem(command: str, delay_ns: int, lost: bool) -> None:
         index = routes.link_lookup(ifname=INTERFACE)[0]
         try:
             routes.tc(
-                command, "netem", index=index, handle="1:", delay=round(delay_ns / 1000), limit=LIMIT_PACKETS,
+                command, "netem", index=index, handle="1:", delay=-(-delay_ns // 1000), limit=LIMIT_PACKETS,
                 loss=100 if lost else 0,
             )  # fmt: skip
         except NetlinkError as refusal:
@@ -110,7 +104,7 @@ def set_netem(command: str, delay_ns: int, lost: bool) -> None:
 
 
 def netem_counters() -> dict[str, int]:
-    """In a site: packets, bytes and drops of its qdisc."""
+    """At one end: packets, bytes and drops of its qdisc."""
     from pyroute2 import IPRoute
 
     with IPRoute() as routes:

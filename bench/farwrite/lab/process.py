@@ -41,14 +41,16 @@ class Process:
         self.ended = False
 
     def start(self, function: Callable, *arguments: Any) -> None:
-        """Begin function(*arguments) over there."""
+        """Begin function(*arguments) over there. ProcessLostError when it has ended."""
         assert not self.busy
-        self.busy = True
+        if self.ended:
+            raise ProcessLostError(f"The {self.name} process has ended.")
         try:
             self.connection.send((function, arguments))
         except (BrokenPipeError, ConnectionResetError) as gone:
-            self.busy = False
+            self.kill()
             raise ProcessLostError(f"The {self.name} process has ended.") from gone
+        self.busy = True
 
     def poll(self, timeout_s: float) -> bool:
         """Whether an answer is there within the timeout."""
@@ -62,9 +64,9 @@ class Process:
         try:
             worked, result = self.connection.recv()
         except (EOFError, ConnectionResetError) as gone:
+            self.kill()  # It is gone already; this notes it.
             raise ProcessLostError(f"The {self.name} process ended without an answer.") from gone
-        finally:
-            self.busy = False
+        self.busy = False
         if not worked:
             raise result
         return result
@@ -82,6 +84,7 @@ class Process:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, 0)
             self.ended = True
+            self.busy = False
             self.connection.close()
 
 

@@ -1,0 +1,492 @@
+"""What a crash leaves in the journal, and what replay makes of it: the longest whole beginning, and never anything else.
+
+The oracle of a damaged journal is the undamaged one: replay must stop before the first record of which a guarded byte
+has changed. A crash of the disk's cache is told in memory: at any turn of the engine, any sectors of the batch that was
+being written may be new or old, and of the volume only what the last sync covered is sure.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+
+import numpy as np
+import pytest
+
+from farwrite.engine import journal as journals
+from farwrite.engine import journal_kernel as log
+from farwrite.engine import primary_kernel as primary
+from farwrite.engine import record_kernel as record
+from farwrite.engine import replica_kernel as replica
+from farwrite.engine.journal import END_REASONS, NOT_NEXT, examine, format_journal, replay
+from farwrite.errors import UnfitError
+from farwrite.host import libc, reactor
+from farwrite.host.disk import disk
+from farwrite.target import replicated
+from oracle import payload_oracle, record_oracle
+from oracle.record_oracle import rounded
+from rounds import (
+    JOURNAL_BYTES,
+    VOLUME_BYTES,
+    completed_in,
+    everything_compiled,  # noqa: F401
+    issued_in,
+    load,
+    order,
+    play,
+    reactors,
+)
+
+IDENTITIES = itertools.count(2000)
+FRONT = log.SUPERBLOCK_BYTES
+SMALL_STAGING = 64 << 10
+SMALL_VOLUME = 256 << 10
+SEED = 9
+
+
+@pytest.fixture(scope="module")
+def disks():
+    with disk(None, JOURNAL_BYTES, VOLUME_BYTES) as near, disk(None, JOURNAL_BYTES, VOLUME_BYTES) as far:
+        yield near, far
+
+
+@contextlib.contextmanager
+def two_disks(directory):
+    with disk(directory, JOURNAL_BYTES, VOLUME_BYTES) as near, disk(directory, JOURNAL_BYTES, VOLUME_BYTES) as far:
+        yield near, far
+
+
+def whole(descriptor):
+    """Everything in a file, as bytes that may be changed without changing the file."""
+    return np.frombuffer(bytearray(os.pread(descriptor, os.fstat(descriptor).st_size, 0)), np.uint8)
+
+
+def restore(descriptor, data):
+    assert os.pwrite(descriptor, libc.aligned_bytes(0) if data.size == 0 else memoryview(aligned(data)), 0) == data.size
+
+
+def aligned(data):
+    """A copy that direct I/O takes."""
+    copy = libc.aligned_bytes(data.size)
+    copy[:] = data
+    return copy
+
+
+def records_in(image):
+    """(file offset, guarded bytes, kind, sequence) of each record of an undamaged journal, from its tail to its end."""
+    superblock = journals.read_superblock(image)
+    capacity, position = int(superblock[7]), int(superblock[4])
+    found = survey(image)
+    listed = []
+    while position < found[0]:
+        offset = FRONT + position % capacity
+        kind, length, sequence, _, _ = record_oracle.fields(image[offset : offset + 64].tobytes())
+        listed.append((offset, 64 if kind == record.PAD else 64 + length, kind, sequence))
+        position += rounded(length)
+    return listed
+
+
+def survey(image):
+    """What scan finds in an image: position, sequence, writes, reason, epoch."""
+    superblock = journals.read_superblock(image)
+    capacity, volume, tail, sequence, epoch = (int(superblock[word]) for word in (7, 3, 4, 5, 6))
+    found = np.zeros(5, np.int64)
+    assert journals.scan(image, image.view(np.int64), capacity, volume, tail, sequence, epoch, -1, found) == 0
+    return [int(value) for value in found]
+
+
+def surviving(intact, damaged, records, first):
+    """The last sequence before the first record that is not what it was: what replay must find."""
+    last = first
+    for offset, guarded, kind, sequence in records:
+        if not np.array_equal(intact[offset : offset + guarded], damaged[offset : offset + guarded]):
+            break
+        last = sequence if kind == record.WRITE else last
+    return last
+
+
+@pytest.mark.parametrize("kind", reactors())
+@pytest.mark.parametrize("protocol", ["A", "B", "C"])
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_a_finished_round_replays_to_all_of_it_on_both_sides(tmp_path, kind, protocol, where):
+    chosen = order(protocol=protocol, reactor=kind, volume=next(IDENTITIES))
+    with two_disks(tmp_path if where == "disk" else None) as (near, far):
+        observed, answered = play(chosen, near, far)
+        assert observed["status"] == 0
+        assert answered["status"] == 0
+        assert completed_in(observed) == 300
+        assert replicated.audit_side(chosen, far, 300)["damaged"] == 0
+        for side in (near, far):
+            journal, found = replay(side, replicated.STAGING_BYTES)
+            assert found.sequence == 300
+            assert journal.at[log.EPOCH] == chosen.epoch + 1
+        assert whole(near.volume_fd).tobytes() == whole(far.volume_fd).tobytes()
+
+
+@pytest.mark.parametrize("kind", reactors())
+def test_a_ring_that_wraps_many_times_keeps_everything(disks, kind):
+    """About 80 MiB through a ring of 16 MiB, with checkpoints under way."""
+    near, far = disks
+    chosen = order(
+        volume=next(IDENTITIES), reactor=kind, write_count_max=5000, queue_depth=64,
+        load=load(((4096, 1.0), (32768, 1.0), (512, 0.3)), queue_depth=64),
+    )  # fmt: skip
+    observed, _ = play(chosen, near, far)
+    assert completed_in(observed) == 5000
+    assert observed["flush_bytes"] > 4 * (16 << 20)
+    found = replicated.audit_side(chosen, far, 5000)
+    assert (found["survived"], found["lost"], found["damaged"]) == (5000, 0, 0)
+    assert replicated.audit_side(chosen, near, 5000)["damaged"] == 0
+    _, recalled = replay(far, replicated.STAGING_BYTES)
+    assert recalled.record_count < 5000  # The rest was behind a checkpoint.
+
+
+@pytest.fixture(scope="module")
+def clean(disks):
+    """The far journal of a clean round, and where its records stand."""
+    chosen = order(volume=next(IDENTITIES), write_count_max=120)
+    play(chosen, *disks)
+    image = whole(disks[1].journal_fd)
+    records = records_in(image)
+    assert sum(kind == record.WRITE for _, _, kind, _ in records) == 120
+    assert any(kind == record.PAD for _, _, kind, _ in records)
+    return image, records
+
+
+def live_end(records):
+    offset, guarded, _, _ = records[-1]
+    return offset + guarded
+
+
+@pytest.mark.parametrize("rest", ["zeros", "ones", "garbage", "its own bytes turned round"])
+@pytest.mark.parametrize("grain", [1, 64, 512, 4096])
+def test_a_torn_journal_is_whole_up_to_the_tear_and_not_a_record_further(clean, rest, grain):
+    image, records = clean
+    random = np.random.default_rng(grain)
+    end = live_end(records)
+    cuts = np.unique(random.integers(FRONT, end, 60) // grain * grain)
+    for cut in cuts[cuts >= FRONT]:
+        damaged = image[: end + 8192].copy()
+        tail = damaged[cut:]
+        tail[:] = {
+            "zeros": 0, "ones": 255, "garbage": random.integers(0, 256, tail.size, np.uint8), "its own bytes turned round":
+            tail[::-1].copy(),
+        }[rest]  # fmt: skip
+        damaged = np.concatenate((damaged, np.zeros(image.size - damaged.size, np.uint8)))
+        expected = surviving(image, damaged, records, 0)
+        assert survey(damaged)[1] == expected, f"cut at {cut}"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_flipped_bit_anywhere_ends_the_replay_there(clean, seed):
+    image, records = clean
+    random = np.random.default_rng(seed)
+    damaged = image.copy()
+    for _ in range(150):
+        offset, guarded, _, _ = records[int(random.integers(len(records)))]
+        inside = int(random.integers(0, 64 if random.random() < 0.5 else guarded))
+        bit = np.uint8(1 << int(random.integers(8)))
+        damaged[offset + inside] ^= bit
+        found = survey(damaged)
+        assert found[1] == surviving(image, damaged, records, 0)
+        assert found[0] <= offset - FRONT
+        damaged[offset + inside] ^= bit
+    assert survey(damaged)[1] == 120
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_missing_sector_in_the_middle_ends_the_replay_there_and_nothing_behind_it_counts(clean, seed):
+    image, records = clean
+    random = np.random.default_rng(seed)
+    for _ in range(30):
+        sector = int(random.integers(FRONT, live_end(records))) // 512 * 512
+        damaged = image.copy()
+        damaged[sector : sector + 512] = 0
+        assert survey(damaged)[1] == surviving(image, damaged, records, 0)
+
+
+def test_a_record_that_was_moved_is_not_believed(clean):
+    """A misdirected journal write: whole, of this volume, in the wrong place."""
+    image, records = clean
+    blocks = [at for at, entry in enumerate(records[:-1]) if entry[2] == record.WRITE and entry[0] % 4096 == 0]
+    one, other = blocks[3], blocks[-1]
+    damaged = image.copy()
+    offset, guarded, _, _ = records[other]
+    damaged[records[one][0] : records[one][0] + guarded] = image[offset : offset + guarded]
+    found = survey(damaged)
+    assert found[1] == records[one][3] - 1
+    assert found[3] == NOT_NEXT
+
+
+@pytest.mark.parametrize("torn", [0, 1])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_torn_superblock_leaves_the_other(clean, disks, torn, seed):
+    image, _ = clean
+    random = np.random.default_rng(seed)
+    damaged = image.copy()
+    damaged[torn * 4096 + int(random.integers(0, 72))] ^= np.uint8(1 << int(random.integers(8)))
+    assert journals.read_superblock(damaged)[2] == journals.read_superblock(image)[2] - (torn == 0)
+    assert survey(damaged)[1] == 120
+
+
+def test_without_a_superblock_there_is_no_journal(clean, disks):
+    image, _ = clean
+    far = disks[1]
+    kept = os.pread(far.journal_fd, 8192, 0)
+    os.pwrite(far.journal_fd, bytes([kept[0] ^ 1]), 0)
+    os.pwrite(far.journal_fd, bytes([kept[4096 + 70] ^ 1]), 4096 + 70)
+    for attempt in (lambda: examine(far), lambda: replay(far, replicated.STAGING_BYTES)):
+        with pytest.raises(UnfitError, match="no whole superblock"):
+            attempt()
+    os.pwrite(far.journal_fd, kept, 0)
+    assert examine(far)[1][1] == int(survey(image)[1])
+
+
+def test_a_journal_of_another_size_is_refused(clean, disks):
+    small = dataclasses.replace(disks[1], journal_bytes=1 << 20)
+    with pytest.raises(UnfitError, match="another size"):
+        examine(small)
+
+
+def test_an_empty_journal_replays_to_nothing(disks):
+    far = disks[1]
+    format_journal(far, next(IDENTITIES), 1, replicated.STAGING_BYTES)
+    journal, found = replay(far, replicated.STAGING_BYTES)
+    assert (found.sequence, found.record_count, found.end_position) == (0, 0, 0)
+    assert journal.at[log.STAGED] == 0
+
+
+def test_replaying_again_gives_the_same(disks):
+    near, far = disks
+    chosen = order(volume=next(IDENTITIES))
+    play(chosen, near, far)
+    _, first = replay(far, replicated.STAGING_BYTES)
+    volume = whole(far.volume_fd)
+    for epoch in (3, 4):
+        journal, again = replay(far, replicated.STAGING_BYTES)
+        assert again.sequence == first.sequence == 300
+        assert again.record_count == 0
+        assert journal.at[log.EPOCH] == epoch
+        assert (whole(far.volume_fd) == volume).all()
+
+
+def test_what_an_earlier_run_left_is_not_of_this_volume(disks):
+    near, far = disks
+    first, second = (order(volume=next(IDENTITIES), write_count_max=count) for count in (300, 40))
+    play(first, near, far)
+    format_journal(far, next(IDENTITIES), 1, replicated.STAGING_BYTES)
+    assert examine(far)[1][1] == 0  # Whole records of the earlier run stand right there.
+    play(second, near, far)
+    assert examine(far)[1][1] == 40  # The same writes, sizes and sequences; another identity.
+
+
+# The same engine with small rings, so that a crash can be tried at every turn.
+
+
+class Crash:
+    """A local primary on a small journal, and what its disk may hold if power fails now."""
+
+    def __init__(self, files, volume=1, journal=None, laps=2):
+        self.files = dataclasses.replace(files, journal_bytes=FRONT + laps * SMALL_STAGING, volume_bytes=SMALL_VOLUME)
+        self.journal = journal or format_journal(self.files, volume, 1, SMALL_STAGING)
+        self.ring = reactor.empty()
+        self.primary = primary.primary_state(self.journal, self.ring, -1, primary.LOCAL, SEED, 10**12)
+        self.first = self.submitted = int(self.journal.at[log.STAGED_SEQUENCE])
+        self.writes = []  # (address, size) by number, from self.first on
+        self.before = self.after = whole(self.files.journal_fd)
+        self.sure_volume = whole(self.files.volume_fd)
+        self.acknowledged = self.first
+
+    def submit(self, address, size):
+        if not primary.submit(self.primary, self.submitted, address, size, 0):
+            return False
+        self.writes.append((address, size))
+        self.submitted += 1
+        return True
+
+    def turn(self):
+        """One turn of the loop. Before it returns, its flush was on its way: the crash happens there."""
+        self.acknowledged = int(self.primary.at[primary.COMPLETED])
+        self.before = whole(self.files.journal_fd)
+        assert primary.progress(self.primary, libc.monotonic_ns()) == replica.OK
+        self.after = whole(self.files.journal_fd)
+        if self.ring.state[reactor.VOLUME] == reactor.FINISHED:
+            self.sure_volume = whole(self.files.volume_fd)
+
+    def torn_journal(self, random):
+        """Any sectors of what this turn wrote may be missing; or all behind one of them."""
+        image = self.after.copy()
+        changed = np.unique(np.flatnonzero(self.before != self.after) // 512)
+        if random.random() < 0.5:
+            missing = changed[random.random(changed.size) < random.random()]
+        else:
+            missing = changed[int(random.integers(0, changed.size + 1)) :]
+        for sector in missing.tolist():
+            image[sector * 512 : sector * 512 + 512] = self.before[sector * 512 : sector * 512 + 512]
+        return image
+
+    def torn_volume(self, random):
+        """Each sector as the last sync left it, or as it is now."""
+        image, now = self.sure_volume.copy(), whole(self.files.volume_fd)
+        for sector in np.unique(np.flatnonzero(image != now) // 512).tolist():
+            if random.random() < 0.5:
+                image[sector * 512 : sector * 512 + 512] = now[sector * 512 : sector * 512 + 512]
+        return image
+
+    def payload(self, number):
+        address, size = self.writes[number - self.first]
+        key = (number, address, size)
+        if key not in PAYLOADS:
+            PAYLOADS[key] = np.frombuffer(payload_oracle.payload(size, SEED, number, address), np.uint8)
+        return PAYLOADS[key]
+
+    def image_after(self, base, count):
+        """The volume after the first `count` writes of this story."""
+        image = base.copy()
+        for number in range(self.first, self.first + count):
+            address, size = self.writes[number - self.first]
+            image[address : address + size] = self.payload(number)
+        return image
+
+
+PAYLOADS = {}
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Files of two crash stories: one that runs, one in which a crash is looked at."""
+    with disk(None, FRONT + 4 * SMALL_STAGING, SMALL_VOLUME) as running, \
+            disk(None, FRONT + 4 * SMALL_STAGING, SMALL_VOLUME) as crashed:  # fmt: skip
+        yield running, crashed
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_power_lost_at_any_turn_leaves_a_prefix_with_all_that_was_acknowledged(small, seed):
+    """The ring wraps several times, checkpoints are under way, sectors of the last batch and of the volume are missing."""
+    random = np.random.default_rng(seed)
+    running, crashed = small
+    story = Crash(running, volume=next(IDENTITIES), laps=int(random.choice([1, 2, 4])))
+    base = whole(story.files.volume_fd)
+    looked = dataclasses.replace(crashed, journal_bytes=story.files.journal_bytes, volume_bytes=SMALL_VOLUME)
+    survived = []
+    for turn in range(110):
+        for _ in range(int(random.integers(0, 5))):
+            size = int(random.choice([512, 1024, 4096, 9728]))
+            story.submit(int(random.integers(0, (SMALL_VOLUME - size) // 512 + 1)) * 512, size)
+        story.turn()
+        if turn % 3 == 0:
+            restore(looked.journal_fd, story.torn_journal(random))
+            restore(looked.volume_fd, story.torn_volume(random))
+            _, found = replay(looked, SMALL_STAGING)
+            assert story.acknowledged <= found.sequence <= story.submitted
+            expected = story.image_after(base, found.sequence)
+            assert (whole(looked.volume_fd) == expected).all(), f"turn {turn}: not the prefix of {found.sequence}"
+            survived.append(found.sequence - story.acknowledged)
+    assert story.journal.at[log.STAGED] > 2 * SMALL_STAGING
+    assert max(survived) > 0
+
+
+def sure(story, count, size=4096):
+    """Write `count` blocks, each flushed by itself, so each begins on a block boundary."""
+    for number in range(count):
+        assert story.submit(number % 8 * size, size)
+        for _ in range(3):
+            story.turn()
+    assert story.journal.at[log.DURABLE_SEQUENCE] == story.submitted
+
+
+def test_new_records_go_on_in_a_new_epoch_and_old_ones_behind_them_stay_dead(small):
+    """The classic: a torn record is written anew, and behind it stands an old one that has exactly the next number."""
+    running, _ = small
+    story = Crash(running, volume=next(IDENTITIES), laps=4)
+    sure(story, 12)
+    image = whole(story.files.journal_fd)
+    records = [entry for entry in records_in(image) if entry[2] == record.WRITE]
+    os.pwrite(story.files.journal_fd, bytes(512), records[9][0] + 1024)  # Write 10 is torn, 11 and 12 are whole.
+
+    journal, found = replay(story.files, SMALL_STAGING)
+    assert found.sequence == 9
+    assert found.end_reason == END_REASONS[record.BAD_CRC]
+    assert journal.at[log.STAGED] == records[9][0] - FRONT
+
+    resumed = Crash(running, journal=journal, laps=4)
+    sure(resumed, 1)
+    image = whole(story.files.journal_fd)
+    assert record_oracle.fields(image[records[9][0] : records[9][0] + 64].tobytes())[4] == 2
+    offset, guarded, _, _ = records[10]
+    words = image.view(np.int64)
+    assert record.inspect(image, words, offset, guarded, int(journal.at[log.VOLUME])) == record.COMPLETE
+    assert record.sequence_of(words, offset) == 11  # Planted: whole, next in number, and of the old epoch.
+    assert record.epoch_of(words, offset) == 1
+    assert survey(image)[1] == 10
+    assert survey(image)[3] == NOT_NEXT
+
+    journal, found = replay(story.files, SMALL_STAGING)
+    assert (found.sequence, found.record_count) == (10, 1)
+    assert found.end_reason == END_REASONS[NOT_NEXT]
+    again = Crash(running, journal=journal, laps=4)
+    sure(again, 3)
+    assert replay(story.files, SMALL_STAGING)[1].sequence == 13
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_crash_after_crash_the_log_goes_on_and_stays_a_prefix(small, seed):
+    random = np.random.default_rng(seed)
+    running, _ = small
+    story = Crash(running, volume=next(IDENTITIES), laps=int(random.choice([1, 2, 4])))
+    content = whole(running.volume_fd)
+    epoch = 1
+    for _ in range(12):
+        for _ in range(int(random.integers(1, 25))):
+            for _ in range(int(random.integers(0, 4))):
+                size = int(random.choice([512, 4096, 6144]))
+                story.submit(int(random.integers(0, (SMALL_VOLUME - size) // 512 + 1)) * 512, size)
+            story.turn()
+        restore(running.journal_fd, np.concatenate((story.torn_journal(random),)))
+        restore(running.volume_fd, story.torn_volume(random))
+        journal, found = replay(story.files, SMALL_STAGING)
+        epoch += 1
+        assert journal.at[log.EPOCH] == epoch
+        assert story.acknowledged <= found.sequence <= story.submitted
+        content = story.image_after(content, found.sequence - story.first)
+        assert (whole(running.volume_fd) == content).all()
+        story = Crash(running, journal=journal, laps=story.journal.at[log.CAPACITY] // SMALL_STAGING)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_records_of_an_earlier_lap_are_never_resurrected(small, seed):
+    """After many laps the whole ring is full of whole records of this very volume and epoch."""
+    random = np.random.default_rng(seed)
+    running, _ = small
+    story = Crash(running, volume=next(IDENTITIES))
+    for _ in range(200):
+        story.submit(int(random.integers(0, 60)) * 4096, 4096 - 64)
+        story.turn()
+    assert story.journal.at[log.STAGED] > 4 * 2 * SMALL_STAGING
+    image = whole(story.files.journal_fd)
+    records = records_in(image)
+    first = int(journals.read_superblock(image)[5])
+    assert survey(image)[1] == story.submitted
+    ring = np.arange(FRONT, FRONT + 2 * SMALL_STAGING, 64)
+    stale = [
+        int(at) for at in ring
+        if image[at : at + 4].tobytes() == b"FRW1" and int(at) not in [offset for offset, _, _, _ in records]
+    ]  # fmt: skip
+    assert stale  # They do stand there,
+    for offset in stale:  # and none of them has a number that could come next.
+        _, _, sequence, _, _ = record_oracle.fields(image[offset : offset + 64].tobytes())
+        assert sequence <= first
+    for cut, _, _, _ in records:
+        for source in stale[:6]:
+            damaged = image.copy()
+            damaged[cut : cut + 4096] = image[source : source + 4096]
+            assert survey(damaged)[1] == surviving(image, damaged, records, first)
+
+
+def test_an_acknowledged_write_is_in_the_journal_before_anybody_is_told(disks):
+    """Both sides of every protocol: the count that was completed never exceeds what the near journal holds."""
+    near, far = disks
+    for protocol in ("A", "B", "C"):
+        chosen = order(protocol=protocol, volume=next(IDENTITIES), queue_depth=32)
+        observed, _ = play(chosen, near, far)
+        assert examine(near)[1][1] >= completed_in(observed) == issued_in(observed)
