@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help bench test test-netem lint perf lock wheel clean
+.PHONY: help bench test test-netem lint perf lock picture wheel clean
 
 help:
 	@echo "make bench       measure the limits of synchronous replication and print the report (about 4 minutes)"
@@ -46,6 +46,10 @@ perf: $(READY)
 
 lock: $(READY)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml -o requirements.lock
+
+# The picture in the README, from the committed baseline.
+picture: $(READY)
+	@$(BIN)/python -m farwrite.report.picture results/baselines/limits.json docs/report.svg
 
 wheel: $(READY)
 	@$(BIN)/python -m build --wheel --outdir dist .

@@ -69,14 +69,20 @@ def run(
         Print the report document instead of the report.
     """
     from . import pipeline
-    from .profile import load
+    from .cells import cells_of
+    from .profile import is_text, load
     from .progress import bar
+
+    for word in (profile, str(out), str(resume)):
+        if not is_text(word):
+            raise UsageError(f"{word!r} is not text, and a recording holds text only. Rename it.")
 
     if resume is None:
         changes = list(set_ or [])
         changes += [f'run.round="{duration}"'] if duration else []
         changes += [f'lab.link="{link}"'] if link else []
         chosen = load(profile, changes)
+        cells_of(chosen)  # A trace that cannot be read is refused before anything is compiled or written.
     elif set_ or duration or link or out:
         raise UsageError("--resume continues a run as it was begun; it goes with no other option than --json.")
     if seed < 0:
@@ -198,6 +204,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop_on)
     try:
         code = app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()  # Here, where a closed pipe is caught, and not while the interpreter ends.
     except CycloptsError as refusal:
         print(f"farwrite: {refusal}", file=sys.stderr)
         code = EXIT_USAGE

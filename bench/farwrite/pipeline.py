@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +24,6 @@ from .errors import FarwriteError, InconclusiveError, UnfitError, UsageError
 from .histogram import Histogram
 from .host.facts import command_line, host_facts, processor_time, steal_between
 from .lab.lab import Lab, LabSpec, open_lab
-from .lab.process import ProcessLostError
 from .lab.survey import Survey, hang_up, off_ns, tolerance_ns
 from .profile import Profile, digest
 from .progress import Progress, Silence
@@ -292,7 +290,7 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
         observed = play(lab, order)
         if observed["status"] != 0:
             reasons.append(f"the engine stopped: {status_text(observed['status'])}")
-    except (ProcessLostError, UnfitError) as failure:
+    except UnfitError as failure:
         reasons.append(str(failure))
         lab.revive()
     failed = bool(reasons)
@@ -321,27 +319,35 @@ def link_reasons(before: Survey, after: Survey, asked_rtt_ns: float) -> list[str
     return reasons
 
 
-def play(lab: Lab, order: Order, while_waiting: Callable[[], None] | None = None) -> dict:
-    """Run both sides of one order to its end; answers what was observed. ProcessLostError when a side died."""
-    for site in (lab.near, lab.far):
-        site.board.words[:] = 0
-    alone = order.protocol == "local"
-    if not alone:
-        lab.join("data")
-        lab.far.start(sides.copy, order, lab.far.disk, lab.far.board)
-    lab.near.start(sides.write, order, lab.near.disk, lab.near.board, lab.history)
-    if while_waiting:
-        while_waiting()
-    limit_s = (order.duration_ns + load_kernel.DRAIN_NS + 2 * order.peer_timeout_ns) / NS_PER_S + 20
-    observed = lab.near.answer(limit_s)
-    far = {"far_flushes": 0, "status": 0, "refused": 0}
-    if not alone:
-        far = lab.far.answer(limit_s)
-        lab.near.call(hang_up, "data")
-        lab.far.call(hang_up, "data")
+def play(lab: Lab, order: Order) -> dict:
+    """Run both sides of one order to its end; answers what was observed. UnfitError when a side died or hangs."""
+    start_sides(lab, order)
+    observed, far = finish_sides(lab, order)
     if observed["status"] == 0 and far["status"] < 0 and far["status"] != replica.STOPPED:
         observed["status"] = far["status"]
     return observed | {"far_flushes": far["far_flushes"]}
+
+
+def start_sides(lab: Lab, order: Order) -> None:
+    """Set both sides to work; protocol local has only one."""
+    for site in (lab.near, lab.far):
+        site.board.words[:] = 0
+    if order.protocol != "local":
+        lab.join("data")
+        lab.far.start(sides.copy, order, lab.far.disk, lab.far.board)
+    lab.near.start(sides.write, order, lab.near.disk, lab.near.board, lab.history)
+
+
+def finish_sides(lab: Lab, order: Order) -> tuple[dict, dict]:
+    """What the near and the far side observed. The near one hangs up first: a far one it gave up waits for that."""
+    limit_s = (order.duration_ns + load_kernel.DRAIN_NS + 2 * order.peer_timeout_ns) / NS_PER_S + 20
+    observed = lab.near.answer(limit_s)
+    if order.protocol == "local":
+        return observed, {"far_flushes": 0, "status": 0, "refused": 0}
+    lab.near.call(hang_up, "data")
+    far = lab.far.answer(limit_s)
+    lab.far.call(hang_up, "data")
+    return observed, far
 
 
 def audit_of(lab: Lab, order: Order, completed: int) -> Audit:
@@ -492,9 +498,15 @@ def outcome(report: Report) -> FarwriteError | None:
     from .errors import LostWriteError
 
     recording = report.recording
+    durable = {"C", "local"}  # What these complete is durable, whatever happened; A and B promise less when a site is lost.
+    protocols = {cell.id: cell.protocol for cell in recording.cells}
     audits = [item.audit for item in recording.rounds if item.audit]
-    promised = [item.audit for item in recording.drills if item.kind == "kill" and item.protocol == "C"]
-    lost = sum(item.lost for item in [*audits, *promised])
+    promised = [
+        item.audit for item in recording.rounds
+        if item.audit and (item.status == "ok" or protocols[item.cell] in durable)
+    ]  # fmt: skip
+    promised += [item.audit for item in recording.drills if item.protocol in durable]
+    lost = sum(item.lost for item in promised)
     damaged = sum(item.damaged for item in [*audits, *(drill.audit for drill in recording.drills)])
     if lost or damaged:
         return LostWriteError(f"{lost} acknowledged writes were lost and {damaged} damaged. The report names the cells.")

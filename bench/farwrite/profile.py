@@ -274,13 +274,23 @@ class Reader:
         """A validation error in our words, with the line of the key it is about."""
         text = str(refusal)
         match = re.search(r" - at `\$\.?(.*)`$", text)
+        said = text[: match.start()] if match else text
+        said = re.sub(r"field `(\w+)`", lambda field: f'key "{key_of(field.group(1))}"', said)
         if not match:
-            return f"{self.source}: {text}."
+            return f"{self.source}: {said}."
         path: list[str | int] = []
         for name, index in re.findall(r"(\w+)|\[(\d+|\.\.\.)\]", match.group(1)):
-            path.append(key_of(name) if name else int(index) if index.isdigit() else 0)
-        said = re.sub(r"field `(\w+)`", lambda field: f'key "{key_of(field.group(1))}"', text[: match.start()])
+            path.append(key_of(name) if name and not name.isdigit() else int(index) if index.isdigit() else 0)
         return f"{self.where(tuple(path))}: {said}."
+
+
+def is_text(word: str) -> bool:
+    """Whether a word of the command line is text: its bytes may be anything, and a recording holds text only."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def apply_change(tree: dict[str, Any], change: str) -> tuple[str, str]:
@@ -288,6 +298,8 @@ def apply_change(tree: dict[str, Any], change: str) -> tuple[str, str]:
 
     Answers the first table and the key, for `Reader.changed`.
     """
+    if not is_text(change):
+        raise UsageError(f"--set {change!r} is not text.")
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
         raise UsageError(f'--set {change}: write key=value, such as "run.rounds=3".')

@@ -11,14 +11,12 @@ import time
 from typing import TYPE_CHECKING
 
 from .. import load_kernel
+from ..errors import UnfitError
 from ..lab.lab import Lab
-from ..lab.process import ProcessLostError
-from ..lab.survey import hang_up
 from ..physics import rtt_ns_of
 from ..profile import ProtocolName
 from ..recording import Audit, Cell, Drill
 from ..target import sides
-from ..target.replicated import Order
 from ..units import NS_PER_MS, NS_PER_S
 
 if TYPE_CHECKING:
@@ -38,24 +36,15 @@ def drill_cell(run: Run, protocol: ProtocolName) -> Cell:
     )  # fmt: skip
 
 
-def start_load(lab: Lab, order: Order) -> None:
-    """Both sides at work."""
-    for site in (lab.near, lab.far):
-        site.board.words[:] = 0
-    lab.join("data")
-    lab.far.start(sides.copy, order, lab.far.disk, lab.far.board)
-    lab.near.start(sides.write, order, lab.near.disk, lab.near.board, lab.history)
-
-
 def kill_drill(run: Run, lab: Lab, protocol: ProtocolName, index: int) -> Drill:
     """Lose the near site in the middle of a load and count what of its acknowledged writes is at the far one."""
-    from ..pipeline import order_of
+    from ..pipeline import order_of, start_sides
 
     cell = drill_cell(run, protocol)
     dice = random.Random(f"{run.seed}/kill/{protocol}/{index}")
     lab.set_rtt(cell.asked_rtt_ns)
     order = order_of(run, lab, cell, 60 * NS_PER_S, f"kill/{index}")
-    start_load(lab, order)
+    start_sides(lab, order)
     wait_for_load(lab)
     time.sleep(run.profile.drill.load_ns / NS_PER_S * dice.uniform(0.5, 1.5))
 
@@ -66,7 +55,6 @@ def kill_drill(run: Run, lab: Lab, protocol: ProtocolName, index: int) -> Drill:
 
     # What was already in the glass still arrives; then the far site loses power too, and only its disk tells.
     time.sleep((cell.asked_rtt_ns + GRACE_NS) / NS_PER_S)
-    lab.far.kill()
     lab.revive()
     found = lab.far.call(sides.audit, order, lab.far.disk, completed)
     history = lab.history.words
@@ -81,7 +69,7 @@ def kill_drill(run: Run, lab: Lab, protocol: ProtocolName, index: int) -> Drill:
 
 def cut_drill(run: Run, lab: Lab, protocol: ProtocolName, index: int) -> Drill:
     """Cut the link under load, heal it, and see what was acknowledged meanwhile and when writes completed again."""
-    from ..pipeline import order_of
+    from ..pipeline import finish_sides, order_of, start_sides
 
     cell = drill_cell(run, protocol)
     table = run.profile.drill
@@ -89,7 +77,7 @@ def cut_drill(run: Run, lab: Lab, protocol: ProtocolName, index: int) -> Drill:
     duration_ns = 3 * table.load_ns + 4 * table.cut_ns
     order = order_of(run, lab, cell, duration_ns, f"cut/{index}")
     words = lab.near.board.words
-    start_load(lab, order)
+    start_sides(lab, order)
     wait_for_load(lab)
     time.sleep(table.load_ns / NS_PER_S)
 
@@ -104,14 +92,11 @@ def cut_drill(run: Run, lab: Lab, protocol: ProtocolName, index: int) -> Drill:
 
     note = ""
     try:
-        observed = lab.near.answer(60)
-        lab.far.answer(60)
-        lab.near.call(hang_up, "data")
-        lab.far.call(hang_up, "data")
+        observed, _ = finish_sides(lab, order)
         completed = int(observed["recorder"].at[load_kernel.COMPLETED])
         if observed["status"] != 0:
             note = "the engine gave the peer up during the cut"
-    except ProcessLostError as lost:
+    except UnfitError as lost:
         note = str(lost)
         completed = int(words[load_kernel.BOARD_COMPLETED])
         lab.revive()

@@ -9,6 +9,7 @@ Owns the pair and a process in each namespace to set it by: the sites' own are b
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -140,5 +141,5 @@ def try_netem() -> str | None:
             routes.tc("add", "netem", index=index, handle="1:", delay=0, limit=LIMIT_PACKETS)
             routes.tc("del", "netem", index=index, handle="1:")
         except NetlinkError as refusal:
-            return f"tc qdisc add netem: {refusal}"
+            return f"tc qdisc add netem answers: {os.strerror(refusal.code)}"
     return None
