@@ -269,6 +269,10 @@ def make_round(
         survey_before=echoes(rtt_ns, world, dice, parsed.run.survey_echoes),
         survey_after=echoes(rtt_ns, world, dice, parsed.run.survey_echoes),
         echo_floor=echoes(rtt_ns + cell.size_bytes, world, dice, parsed.run.survey_echoes),
+        flushed_echo_floor=(
+            echoes(rtt_ns + cell.size_bytes + world.far_flush_ns, world, dice, parsed.run.survey_echoes)
+            if cell.protocol == "C" else None
+        ),
         slices=[
             Slice(
                 begin_ns=number * slice_ns,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import trace as traces
+from .errors import UsageError
 from .physics import rtt_ns_of
 from .plan import Load
 from .profile import CellTable, Profile
@@ -50,7 +51,10 @@ def median_size(table: CellTable) -> int:
     """The size of a write that half of the writes do not exceed."""
     if table.trace:
         trace = traces.read(traces.find(table.trace))
-        return int(np.median(trace.size[trace.operation == WRITE]))
+        sizes = trace.size[trace.operation == WRITE]
+        if sizes.size == 0:
+            raise UsageError(f'cell "{table.name}": the trace {trace.name} holds no write. Nothing can be replayed.')
+        return int(np.median(sizes))
     if not table.mix:
         return table.block_bytes
     half = sum(item.share for item in table.mix) / 2

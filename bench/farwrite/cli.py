@@ -85,8 +85,8 @@ def run(
         cells_of(chosen)  # A trace that cannot be read is refused before anything is compiled or written.
     elif set_ or duration or link or out:
         raise UsageError("--resume continues a run as it was begun; it goes with no other option than --json.")
-    if seed < 0:
-        raise UsageError("--seed must not be negative.")
+    if not 0 <= seed < 1 << 63:
+        raise UsageError("--seed must not be negative, and below 2^63.")
     with bar() as progress:
         from .warm import compile_all
 

@@ -277,7 +277,9 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     table = run.profile.run
     begin_s = run.elapsed_s()
     lab.set_rtt(cell.asked_rtt_ns)
-    echo = lab.echo_floor(table.survey_echoes, HEADER_BYTES + cell.size_bytes, HEADER_BYTES)
+    sizes = HEADER_BYTES + cell.size_bytes, HEADER_BYTES
+    echo = lab.echo_floor(table.survey_echoes, *sizes)
+    flushed = lab.flushed_echo_floor(table.survey_echoes, *sizes) if cell.protocol == "C" else None
     before = lab.survey(table.survey_echoes)
     # 0 miles asks for the lab's own round trip, whatever it is: it must only be the same before and after.
     asked_rtt_ns = cell.asked_rtt_ns or before.rtt_ns_p50
@@ -305,7 +307,7 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     counted = {name: value - counters[name] for name, value in lab.link.counters().items()}
     return round_of(
         cell, index, attempt, "failed" if failed else "void" if reasons else "ok", reasons, begin_s, table.round_ns,
-        (before, after, echo), observed, order, steal, counted, audit,
+        (before, after, echo, flushed), observed, order, steal, counted, audit,
     )  # fmt: skip
 
 
@@ -359,11 +361,12 @@ def audit_of(lab: Lab, order: Order, completed: int) -> Audit:
 
 def round_of(
     cell: Cell, index: int, attempt: int, status: str, reasons: list[str], begin_s: float, duration_ns: int,
-    surveys: tuple[Survey, Survey, Survey], observed: dict, order: Order, steal: float | None, counted: dict[str, int],
-    audit: Audit | None,
+    surveys: tuple[Survey, Survey, Survey, Survey | None], observed: dict, order: Order, steal: float | None,
+    counted: dict[str, int], audit: Audit | None,
 ) -> Round:  # fmt: skip
     """The observations of one round as they are stored."""
-    before, after, echo = (Histogram.of(item.rtt_ns).encode() for item in surveys)
+    before, after, echo, flushed = (Histogram.of(item.rtt_ns).encode() if item else None for item in surveys)
+    assert before is not None and after is not None and echo is not None
     recorder = observed.get("recorder")
     words = recorder.at if recorder else np.zeros(load_kernel.AT_WORDS, np.int64)
     lag = observed.get("lag")
@@ -378,6 +381,7 @@ def round_of(
         survey_before=before,
         survey_after=after,
         echo_floor=echo,
+        flushed_echo_floor=flushed,
         slices=slices_of(recorder, order.slice_ns) if recorder else [],
         service=Histogram(recorder.service).encode() if recorder else NOTHING,
         wait=Histogram(recorder.wait).encode() if recorder else NOTHING,

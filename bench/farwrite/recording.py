@@ -94,6 +94,7 @@ class Round(Struct, frozen=True):
     steal: float | None  # share of processor time the host took
     link: dict[str, int]  # what the link counted during the round
     audit: Audit | None
+    flushed_echo_floor: str | None = None  # protocol C: echo_floor with a bare flush at the far end before each answer
 
 
 class FlushFloors(Struct, frozen=True):

@@ -122,6 +122,7 @@ def rehearse_echo() -> None:
     data, rtt_ns = np.zeros(64, np.uint8), np.zeros(1, np.int64)
     with near_end, far_end:
         survey_kernel.answer_echoes(far_end.fileno(), data, 64, 64, 0)
+        survey_kernel.answer_flushed(far_end.fileno(), data, 64, 64, 0, -1, 64, 4096)
         answering = threading.Thread(target=survey_kernel.answer_echoes, args=(far_end.fileno(), data, 64, 64, 1))
         answering.start()
         survey_kernel.measure_echoes(near_end.fileno(), np.zeros(64, np.uint8), 64, 64, rtt_ns)

@@ -107,7 +107,7 @@ def test_the_floor_is_what_the_protocol_has_to_wait_for():
         "write-B-0": (120_000, "near flush alone"),
         "write-B-150": (2_368_000, "RTT echo"),
         "write-C-0": (84_000 + 1.25 * 140_000, "RTT echo + far flush, both sites at once"),
-        "write-C-150": (2_368_000 + 140_000, "RTT echo + far flush, sites alone"),
+        "write-C-150": (2_368_000 + 140_000, "RTT echo with the far flush in it"),
     }
     for name, (floor_ns, text) in expected.items():
         cell = cell_of(analysis, name)
@@ -120,7 +120,7 @@ def test_the_floor_is_what_the_protocol_has_to_wait_for():
 
 def test_sites_with_a_disk_each_never_wait_for_each_other():
     cell = cell_of(analyse(made(shared_disk=False)), "write-C-0")
-    assert cell.floor_text == "RTT echo + far flush, sites alone"
+    assert cell.floor_text == "RTT echo with the far flush in it"
 
 
 def test_the_link_of_a_cell_at_no_distance_is_the_labs_own():

@@ -218,7 +218,7 @@ def test_a_wrong_value_is_refused_with_file_and_line(words, after, instead, said
         ('title = "t"\ndistance = 3\n[[cell]]\nname="a"', "p.toml:2: distance: a table was expected"),
         ('title = "t"\n[[cell]]\nname = "a"\nprotocols = ["C"]\n[distance]', "p.toml:5: distance.miles or"),
         ("title = ", "Invalid value"),
-        ("title = 3\ntitle = 4", "line 2"),
+        ("title = 3\ntitle = = 4", "line 2"),
         ("title = [" + "[" * 5000, "recursion"),
         ("title = " + "9" * 5000, "digits"),
         ('title = "t"\n[distance]\nmiles = [1]\n[[cell]]\nname = "a"\nprotocols = ["C"]\nrun.rounds = 2',

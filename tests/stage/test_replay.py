@@ -7,7 +7,6 @@ being written may be new or old, and of the volume only what the last sync cover
 
 import contextlib
 import dataclasses
-import itertools
 import os
 
 import numpy as np
@@ -26,6 +25,7 @@ from farwrite.target import replicated
 from oracle import payload_oracle, record_oracle
 from oracle.record_oracle import rounded
 from rounds import (
+    IDENTITIES,
     JOURNAL_BYTES,
     VOLUME_BYTES,
     completed_in,
@@ -37,7 +37,6 @@ from rounds import (
     reactors,
 )
 
-IDENTITIES = itertools.count(2000)
 FRONT = log.SUPERBLOCK_BYTES
 SMALL_STAGING = 64 << 10
 SMALL_VOLUME = 256 << 10
@@ -62,14 +61,7 @@ def whole(descriptor):
 
 
 def restore(descriptor, data):
-    assert os.pwrite(descriptor, libc.aligned_bytes(0) if data.size == 0 else memoryview(aligned(data)), 0) == data.size
-
-
-def aligned(data):
-    """A copy that direct I/O takes."""
-    copy = libc.aligned_bytes(data.size)
-    copy[:] = data
-    return copy
+    assert os.pwrite(descriptor, memoryview(data), 0) == data.size
 
 
 def records_in(image):
@@ -165,16 +157,17 @@ def test_a_torn_journal_is_whole_up_to_the_tear_and_not_a_record_further(clean, 
     random = np.random.default_rng(grain)
     end = live_end(records)
     cuts = np.unique(random.integers(FRONT, end, 60) // grain * grain)
+    damaged = image.copy()
     for cut in cuts[cuts >= FRONT]:
-        damaged = image[: end + 8192].copy()
-        tail = damaged[cut:]
+        tail = damaged[cut : end + 8192]
         tail[:] = {
-            "zeros": 0, "ones": 255, "garbage": random.integers(0, 256, tail.size, np.uint8), "its own bytes turned round":
-            tail[::-1].copy(),
-        }[rest]  # fmt: skip
-        damaged = np.concatenate((damaged, np.zeros(image.size - damaged.size, np.uint8)))
-        expected = surviving(image, damaged, records, 0)
-        assert survey(damaged)[1] == expected, f"cut at {cut}"
+            "zeros": 0,
+            "ones": 255,
+            "garbage": random.integers(0, 256, tail.size, np.uint8),
+            "its own bytes turned round": tail[::-1].copy(),
+        }[rest]
+        assert survey(damaged)[1] == surviving(image, damaged, records, 0), f"cut at {cut}"
+        tail[:] = image[cut : end + 8192]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -198,11 +191,12 @@ def test_a_flipped_bit_anywhere_ends_the_replay_there(clean, seed):
 def test_a_missing_sector_in_the_middle_ends_the_replay_there_and_nothing_behind_it_counts(clean, seed):
     image, records = clean
     random = np.random.default_rng(seed)
+    damaged = image.copy()
     for _ in range(30):
         sector = int(random.integers(FRONT, live_end(records))) // 512 * 512
-        damaged = image.copy()
         damaged[sector : sector + 512] = 0
         assert survey(damaged)[1] == surviving(image, damaged, records, 0)
+        damaged[sector : sector + 512] = image[sector : sector + 512]
 
 
 def test_a_record_that_was_moved_is_not_believed(clean):
@@ -360,7 +354,7 @@ def small():
         yield running, crashed
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_power_lost_at_any_turn_leaves_a_prefix_with_all_that_was_acknowledged(small, seed):
     """The ring wraps several times, checkpoints are under way, sectors of the last batch and of the volume are missing."""
     random = np.random.default_rng(seed)
@@ -369,7 +363,7 @@ def test_power_lost_at_any_turn_leaves_a_prefix_with_all_that_was_acknowledged(s
     base = whole(story.files.volume_fd)
     looked = dataclasses.replace(crashed, journal_bytes=story.files.journal_bytes, volume_bytes=SMALL_VOLUME)
     survived = []
-    for turn in range(110):
+    for turn in range(90):
         for _ in range(int(random.integers(0, 5))):
             size = int(random.choice([512, 1024, 4096, 9728]))
             story.submit(int(random.integers(0, (SMALL_VOLUME - size) // 512 + 1)) * 512, size)
@@ -429,7 +423,7 @@ def test_new_records_go_on_in_a_new_epoch_and_old_ones_behind_them_stay_dead(sma
     assert replay(story.files, SMALL_STAGING)[1].sequence == 13
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_crash_after_crash_the_log_goes_on_and_stays_a_prefix(small, seed):
     random = np.random.default_rng(seed)
     running, _ = small
@@ -442,7 +436,7 @@ def test_crash_after_crash_the_log_goes_on_and_stays_a_prefix(small, seed):
                 size = int(random.choice([512, 4096, 6144]))
                 story.submit(int(random.integers(0, (SMALL_VOLUME - size) // 512 + 1)) * 512, size)
             story.turn()
-        restore(running.journal_fd, np.concatenate((story.torn_journal(random),)))
+        restore(running.journal_fd, story.torn_journal(random))
         restore(running.volume_fd, story.torn_volume(random))
         journal, found = replay(story.files, SMALL_STAGING)
         epoch += 1

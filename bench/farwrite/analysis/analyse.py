@@ -38,6 +38,7 @@ class Measured:
     steadiness: Steadiness
     rtt: Pool
     echo: Pool
+    flushed_echo: Pool
     response: Pool
     service: Pool
     wait: Pool
@@ -100,6 +101,10 @@ def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
         steadiness=steadiness,
         rtt=pool("rtt", (pooled([decode(item.survey_before), decode(item.survey_after)]) for item in rounds)),
         echo=pool("echo", (decode(item.echo_floor) for item in rounds)),
+        flushed_echo=pool(
+            "flushed_echo",
+            (decode(item.flushed_echo_floor) if item.flushed_echo_floor else pooled([]) for item in rounds),
+        ),
         response=pool("response", (pooled(items[steadiness.dropped :]) for items in slices)),
         service=pool("service", (decode(item.service) for item in rounds)),
         wait=pool("wait", (decode(item.wait) for item in rounds)),
@@ -114,7 +119,8 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
     mine = [item for item in recording.rounds if item.cell == cell.id]
     asked_rtt_ns = float(cell.asked_rtt_ns) or base.quantile(0.5)
     rtt_ns = measured.rtt.quantile(0.5)
-    floor = floor_of(cell, nearest_size(flushes, cell.size_bytes), measured.echo, rtt_ns, recording.lab.shared_disk)
+    bare = nearest_size(flushes, cell.size_bytes)
+    floor = floor_of(cell, bare, measured.echo, measured.flushed_echo, rtt_ns, recording.lab.shared_disk)
     completed = sum(item.completed for item in rounds)
     audits = [item.audit for item in mine if item.audit]
     lags = [item for item in rounds if item.lag is not None]

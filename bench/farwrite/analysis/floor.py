@@ -6,11 +6,12 @@ the median write.
 
 local, A   the near flush: sending is not waited for
 B          max(near flush, echo of the write's sizes)
-C          max(near flush, echo of the write's sizes + far flush)
+C          max(near flush, echo of the write's sizes with a far flush before the answer)
 
-Under C the far flush has to happen while the write is waited for. When both sites share a disk and the one-way delay is
-shorter than the near flush, the two overlap there, and the flushes measured on both sites at once are used. A and B may
-flush the far site whenever they like, so their floor takes the near one alone.
+Under C the far flush has to happen while the write is waited for. Echo and flush are measured as one, because a disk
+that was idle for a round trip is slower than one that is kept busy. When both sites share a disk and the one-way delay
+is shorter than the near flush, the two flushes overlap there: then the echo alone is taken, and the flushes measured on
+both sites at once. A and B may flush the far site whenever they like, so their floor takes the near one alone.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ def nearest_size(known: list[Flushes], size_bytes: int) -> Flushes | None:
     return min(known, key=lambda item: abs(item.size_bytes - wanted), default=None)
 
 
-def floor_of(cell: Cell, flushes: Flushes | None, echo: Pool, rtt_ns: float, shared_disk: bool) -> Floor:
+def floor_of(
+    cell: Cell, flushes: Flushes | None, echo: Pool, flushed_echo: Pool, rtt_ns: float, shared_disk: bool
+) -> Floor:
     """The floor of one cell at the median."""
     if flushes is None or not flushes.near_alone.count:
         return Floor(unknown("no bare flush was measured"), "not measured", np.full(1, np.nan))
@@ -89,10 +92,12 @@ def floor_of(cell: Cell, flushes: Flushes | None, echo: Pool, rtt_ns: float, sha
         return Floor(unknown("no echo of the write's sizes was measured"), "not measured", np.full(1, np.nan))
     if cell.protocol == "B":
         return longer(flushes.near_alone, [echo], "near flush alone", "RTT echo")
-    overlap = shared_disk and rtt_ns / 2 < flushes.near_alone.quantile(0.5)
-    near, far = (flushes.near_both, flushes.far_both) if overlap else (flushes.near_alone, flushes.far_alone)
-    how = "both sites at once" if overlap else "sites alone"
-    return longer(near, [echo, far], f"near flush, {how}", f"RTT echo + far flush, {how}")
+    if shared_disk and rtt_ns / 2 < flushes.near_alone.quantile(0.5):
+        how = "both sites at once"
+        return longer(flushes.near_both, [echo, flushes.far_both], f"near flush, {how}", f"RTT echo + far flush, {how}")
+    if not flushed_echo.count:
+        return longer(flushes.near_alone, [echo, flushes.far_alone], "near flush alone", "RTT echo + far flush, sites alone")
+    return longer(flushes.near_alone, [flushed_echo], "near flush alone", "RTT echo with the far flush in it")
 
 
 def longer(near: Pool, away: list[Pool], near_text: str, away_text: str) -> Floor:

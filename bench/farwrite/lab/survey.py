@@ -112,18 +112,30 @@ def hang_up(name: str) -> None:
         older.close()
 
 
-def survey(near: Site, far: Site, count: int, request_bytes: int = ECHO_BYTES, answer_bytes: int = ECHO_BYTES) -> Survey:
-    """Measure `count` round trips of a bare echo between the sites."""
-    far.start(answer_requests, request_bytes, answer_bytes, count + WARMING_ECHOES)
+def survey(
+    near: Site, far: Site, count: int, request_bytes: int = ECHO_BYTES, answer_bytes: int = ECHO_BYTES,
+    flushed: bool = False,
+) -> Survey:  # fmt: skip
+    """Measure `count` round trips of a bare echo between the sites; the far one flushes each before it answers if asked."""
+    far.start(answer_requests, request_bytes, answer_bytes, count + WARMING_ECHOES, far.disk if flushed else None)
     rtt_ns = near.call(measure_requests, request_bytes, answer_bytes, count + WARMING_ECHOES)
     far.answer()
     return Survey(rtt_ns[WARMING_ECHOES:])
 
 
-def answer_requests(request_bytes: int, answer_bytes: int, count: int) -> None:
-    """In the far site: answer so many echoes."""
-    data = np.zeros(max(request_bytes, answer_bytes), np.uint8)
-    answer = int(bare.answer_echoes(CONNECTIONS["probe"].fileno(), data, request_bytes, answer_bytes, count))
+def answer_requests(request_bytes: int, answer_bytes: int, count: int, disk: Disk | None) -> None:
+    """In the far site: answer so many echoes, each after an append and flush to the journal file if there is one."""
+    probe = CONNECTIONS["probe"].fileno()
+    flush_bytes = whole_blocks(request_bytes)
+    data = aligned_bytes(max(flush_bytes, answer_bytes))
+    if disk is None:
+        answer = int(bare.answer_echoes(probe, data, request_bytes, answer_bytes, count))
+    else:
+        answer = int(
+            bare.answer_flushed(
+                probe, data, request_bytes, answer_bytes, count, disk.journal_fd, flush_bytes, disk.journal_bytes
+            )
+        )
     if answer != count:
         raise UnfitError(f"The probe connection ended after {max(answer, 0)} of {count} echoes.")
 
@@ -138,9 +150,14 @@ def measure_requests(request_bytes: int, answer_bytes: int, count: int) -> np.nd
     return rtt_ns
 
 
+def whole_blocks(size: int) -> int:
+    """A size rounded up to what a journal is flushed in."""
+    return -(-size // BLOCK_BYTES) * BLOCK_BYTES
+
+
 def flush_floor(disk: Disk, size: int, count: int) -> np.ndarray:
     """In a site: the time of `count` bare appends of `size` bytes to its journal file, each durable on return; in ns."""
-    rounded = -(-size // BLOCK_BYTES) * BLOCK_BYTES
+    rounded = whole_blocks(size)
     data = aligned_bytes(rounded)
     flush_ns = np.zeros(count, np.int64)
     answer = int(bare.measure_flushes(disk.journal_fd, data, rounded, disk.journal_bytes, flush_ns))

@@ -53,6 +53,26 @@ def answer_echoes(fd, data, request_bytes, answer_bytes, count):
 
 
 @kernel()
+def answer_flushed(fd, data, request_bytes, answer_bytes, count, file_fd, flush_bytes, file_bytes):
+    """Like answer_echoes, but each request is first appended to an O_DSYNC file; answers how many, or -errno."""
+    offset = np.int64(0)
+    for index in range(count):
+        got = receive_whole(fd, data, request_bytes)
+        if got <= 0:
+            return got if got < 0 else np.int64(index)
+        written = libc.pwrite(file_fd, data, np.int64(0), flush_bytes, offset)
+        if written != flush_bytes:
+            return written if written < 0 else np.int64(-libc.ENOSPC)
+        offset += flush_bytes
+        if offset + flush_bytes > file_bytes:
+            offset = np.int64(0)
+        sent = send_whole(fd, data, answer_bytes)
+        if sent < 0:
+            return sent
+    return np.int64(count)
+
+
+@kernel()
 def measure_echoes(fd, data, request_bytes, answer_bytes, rtt_ns):
     """Fill `rtt_ns` with round trips, one after the other; answers how many, or -errno."""
     for index in range(rtt_ns.size):

@@ -5,6 +5,7 @@ Each function prints one section and is silent when there is nothing to show. Un
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
@@ -76,14 +77,14 @@ def show_link(page: Page, analysis: Analysis) -> None:
     page.heading("Proof of link: the round trip that was delivered")
     by_miles = sorted(analysis.cells, key=lambda c: c.miles)
     places = [list(group) for _, group in groupby(by_miles, key=lambda c: round(c.miles, 6))]
-    notes = Footnotes()
-    page.table(partial(link_table, places, notes))
+    page.table(partial(link_table, places))
     page.prose(
         "Least minimum, median p50 and greatest p99 of the cells at a distance; off is p50 minus asked. "
         "At 0 miles what is asked is the lab's own round trip.",
         style="dim",
     )
-    page.footnotes(notes)
+    for reason in summed_up(reason for c in analysis.cells for reason in c.void_reasons):
+        page.item("·", f"void or failed: {reason}")
     floors = (
         ("round trip of the lab itself", analysis.base_rtt_ns),
         ("flush near", analysis.near_flush_ns),
@@ -96,7 +97,21 @@ def show_link(page: Page, analysis: Analysis) -> None:
         page.prose("Bare, at the median: " + "; ".join(known) + ".", style="dim")
 
 
-def link_table(places: Sequence[Sequence[CellResult]], notes: Footnotes, form: Form) -> Table:
+def summed_up(reasons: Iterable[str]) -> list[str]:
+    """Sentences that differ only in one number as one, with the number's range."""
+    numbers: dict[str, list[str]] = {}
+    for reason in reasons:
+        found = re.search(r"[+-]?\d+(?:\.\d+)?", reason)
+        key = reason.replace(found.group(), "{}", 1) if found else reason
+        numbers.setdefault(key, []).extend([found.group()] if found else [])
+    return [
+        key.format(values[0] if len(set(values)) == 1 else f"{min(values, key=float)} to {max(values, key=float)}")
+        if values else key
+        for key, values in numbers.items()
+    ]  # fmt: skip
+
+
+def link_table(places: Sequence[Sequence[CellResult]], form: Form) -> Table:
     table = table_of(
         form,
         "miles",
@@ -121,7 +136,6 @@ def link_table(places: Sequence[Sequence[CellResult]], notes: Footnotes, form: F
             sum(counts) for counts in zip(*((c.rounds_ok, c.rounds_void, c.rounds_failed) for c in cells), strict=True)
         ]
         verdict = link_verdict(rounds[0], rounds[1], middle is not None)
-        reasons = dict.fromkeys(reason for c in cells for reason in c.void_reasons)
         add_row(
             table,
             miles_text(cells[0].miles),
@@ -129,7 +143,7 @@ def link_table(places: Sequence[Sequence[CellResult]], notes: Footnotes, form: F
             UNKNOWN if off is None else f"{off / NS_PER_US:+.1f}",
             UNKNOWN if off is None or not asked else f"{100 * off / asked:+.1f}",
             "/".join(map(str, rounds)),
-            Text(WORD[verdict], style=STYLE[verdict]).append(notes.mark(reasons), style="not bold default"),
+            Text(WORD[verdict], style=STYLE[verdict]),
         )
     return table
 

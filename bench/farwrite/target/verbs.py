@@ -38,7 +38,7 @@ def waited(target):
 
 def meaning_of(target):
     """The module that gives the verbs their meaning for this state, or None."""
-    if isinstance(target, types.NamedTuple):
+    if isinstance(target, types.BaseNamedTuple):  # NamedTuple, or NamedUniTuple when all fields are alike.
         for state, module in TARGETS:
             if target.instance_class is state:
                 return module
