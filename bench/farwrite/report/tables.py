@@ -294,7 +294,18 @@ def show_miles(page: Page, analysis: Analysis) -> None:
         answers = [answer for answer in analysis.miles if answer.name == name]
         page.heading(f"Greatest miles at which a budget holds: {name}")
         notes = Footnotes()
-        page.table(partial(miles_table, answers, notes))
+        answered = {(a.protocol, a.quantile) for a in answers if a.miles.value is not None}
+        in_miles = [a for a in answers if (a.protocol, a.quantile) in answered]
+        if in_miles:
+            page.table(partial(miles_table, in_miles, notes))
+        unanswered: dict[tuple[str, float, str], list[str]] = {}
+        for answer in answers:
+            if (answer.protocol, answer.quantile) not in answered:
+                reason = "; ".join(answer.miles.warnings)
+                budgets = unanswered.setdefault((answer.protocol, answer.quantile, reason), [])
+                budgets.append(f"{answer.budget_ns / NS_PER_MS:g}")
+        for (protocol, quantile, reason), budgets in unanswered.items():
+            page.item("·", f"{protocol} {p_of(quantile)}, {', '.join(dict.fromkeys(budgets))} ms: {reason}")
         if any(answer.extrapolated for answer in answers):
             measured = [c.miles for c in analysis.cells if c.name == name]
             farthest = f"{miles_text(max(measured))} mi" if measured else "what was"
