@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ JOURNAL_BYTES = 24 << 20  # A ring of 16 MiB: two staging rings.
 VOLUME_BYTES = 4 << 20
 MIXED = ((512, 3.0), (4096, 4.0), (1536, 1.0), (16384, 1.0), (65536, 1.0))
 
+IDENTITIES = itertools.count(1000)  # No volume twice on one disk: what an earlier round left must not pass for this one's.
 ENDS: dict[str, socket.socket] = {}  # Both ends of a connection, made before the processes are forked.
 
 
@@ -37,11 +39,11 @@ def load(sizes=MIXED, volume_bytes=VOLUME_BYTES, **other):
 
 def order(**chosen) -> replicated.Order:
     """A round of 300 mixed writes in a closed loop, unless chosen otherwise."""
-    usual: dict[str, Any] = dict(
-        protocol="C", volume=0xFACE, epoch=1, seed=5, load=load(), trace_path="", trace_begin_ns=0, time_scale=1.0,
-        write_count_max=300, queue_depth=8, duration_ns=60 * NS_PER_S, slice_ns=NS_PER_S, slice_count=60,
-        peer_timeout_ns=10 * NS_PER_S, reactor="plain",
-    )  # fmt: skip
+    usual: dict[str, Any] = {
+        "protocol": "C", "volume": next(IDENTITIES), "epoch": 1, "seed": 5, "load": load(), "trace_path": "",
+        "trace_begin_ns": 0, "time_scale": 1.0, "write_count_max": 300, "queue_depth": 8, "duration_ns": 60 * NS_PER_S,
+        "slice_ns": NS_PER_S, "slice_count": 60, "peer_timeout_ns": 10 * NS_PER_S, "reactor": "plain",
+    }  # fmt: skip
     return replicated.Order(**{**usual, **chosen})
 
 

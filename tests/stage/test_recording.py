@@ -227,7 +227,7 @@ def test_a_report_edited_by_hand_is_refused_or_analysed(data):
 
 @pytest.mark.parametrize("name", ["nothing.json", "nothing/at/all", "."])
 def test_a_file_that_is_not_there_is_refused_by_its_name(tmp_path, name):
-    with pytest.raises(UsageError, match="read the report .*No such file"):
+    with pytest.raises(UsageError, match=r"read the report .*No such file"):
         read(tmp_path / name)
 
 

@@ -1,0 +1,91 @@
+"""Every command that the documents show can be typed: the quick ones are run, of the others every word is checked."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from console import ROOT, farwrite
+from farwrite.cli import app
+from farwrite.profile import load
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*/README.md"))]
+
+
+def commands(document: Path) -> list[tuple[int, str]]:
+    """(line, command) of every line that begins with `$ ` in a console block."""
+    found, inside = [], False
+    for number, line in enumerate(document.read_text().splitlines(), 1):
+        if line.startswith("```"):
+            inside = line.strip() == "```console"
+        elif inside and line.startswith("$ "):
+            found.append((number, line[2:].split("  #")[0].strip()))
+    return found
+
+
+SHOWN = [
+    pytest.param(command, id=f"{document.relative_to(ROOT)}:{number}")
+    for document in DOCUMENTS
+    for number, command in commands(document)
+]
+
+
+@pytest.mark.parametrize("command", SHOWN)
+def test_a_command_that_is_shown_works(command):
+    first, *words = shlex.split(command)
+    checks = {"make": check_make, "farwrite": check_farwrite}
+    name = Path(first).name
+    assert name in checks, f"no test knows how to check: {command}"
+    checks[name](words)
+
+
+def check_make(words):
+    """The target is one of the Makefile's, and make would know what to do for it."""
+    assert len(words) == 1
+    assert re.search(rf"^{re.escape(words[0])}:", (ROOT / "Makefile").read_text(), re.MULTILINE), words
+    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def check_farwrite(words):
+    """A run's words and profile are understood; everything else is done."""
+    if words[0] != "run":
+        done = farwrite(*words, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout and not done.stderr
+        return
+    _, bound, *_ = app.parse_args(words, exit_on_error=False, print_error=False)
+    asked = bound.arguments
+    if "resume" in asked:
+        assert set(asked) <= {"resume", "json"}
+        return
+    changes = list(asked.get("set_") or [])
+    changes += [f'run.round="{asked["duration"]}"'] if "duration" in asked else []
+    assert load(asked.get("profile", "limits"), changes).cell
+
+
+def test_the_readme_shows_commands():
+    shown = [command for _, command in commands(ROOT / "README.md")]
+    assert "make bench" in shown and any(command.startswith("farwrite show") for command in shown)
+
+
+@pytest.mark.parametrize("target", ["help", "bench", "test", "lint", "perf"])
+def test_the_words_of_the_makefile_are_known_to_make(target):
+    check_make([target])
+
+
+def test_make_help_names_the_words_a_contributor_types():
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    for target in ("bench", "test", "lint", "perf"):
+        assert f"make {target} " in done.stdout
+
+
+@pytest.mark.parametrize("command", ["farwrite rn quick", "farwrite run limitz", "make tea", "curl x", "farwrite show no.json"])
+def test_a_command_that_does_not_work_would_be_found(command):
+    with pytest.raises((AssertionError, Exception)):
+        test_a_command_that_is_shown_works(command)

@@ -1,0 +1,47 @@
+"""What the lab tests share: a small lab, and a skip that gives the system's own reason where a lab is forbidden."""
+
+import functools
+import os
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from farwrite.errors import UnfitError
+from farwrite.lab.lab import LabSpec, open_lab
+from farwrite.warm import compile_all
+
+LINK = os.environ.get("FARWRITE_LINK", "auto")
+IN_UML = bool(os.environ.get("FARWRITE_UML"))  # There everything a lab needs is loaded: nothing may be skipped.
+FORBIDDEN = ("unshare(", "No way to emulate a distance", "/dev/net/tun", "no netem")
+
+
+def small(link=LINK, directory=None):
+    """The smallest lab, in memory unless a directory is named."""
+    return LabSpec(
+        link=link, near=directory, far=directory, journal_bytes=16 << 20, volume_bytes=16 << 20, congestion="cubic"
+    )
+
+
+@functools.cache
+def compiled():
+    """Every kernel is machine code, as before a real run: what is forked from here has it already."""
+    return compile_all()
+
+
+@contextmanager
+def lab_or_skip(spec):
+    """open_lab(spec); where this system forbids it the test is skipped with the sentence."""
+    compiled()
+    with ExitStack() as stack:
+        try:
+            lab = stack.enter_context(open_lab(spec))
+        except UnfitError as refusal:
+            skip_if_forbidden(refusal)
+            raise
+        yield lab
+
+
+def skip_if_forbidden(refusal):
+    """Skip for what the system forbids; anything else is a failure."""
+    if not IN_UML and any(words in str(refusal) for words in FORBIDDEN):
+        pytest.skip(str(refusal))

@@ -1,0 +1,323 @@
+"""A whole run, very short, on a real lab: nothing lost, all accounted for, and an interrupted one goes on where it stopped.
+
+Whether a round's link was precise enough is the machine's affair, so rounds may be void; then they say why.
+"""
+
+import random
+
+import msgspec
+import numpy as np
+import pytest
+from small_lab import IN_UML, LINK, compiled, skip_if_forbidden
+
+from farwrite import pipeline, recording
+from farwrite.cells import cells_of
+from farwrite.drill import drills
+from farwrite.errors import UnfitError, UsageError
+from farwrite.histogram import Histogram
+from farwrite.profile import parse
+from farwrite.progress import Silence
+
+pytestmark = pytest.mark.lab
+
+SEED = 3
+PROFILE = """
+title = "As short as it gets"
+
+[lab]
+durability = "memory"
+journal = "16 MiB"
+volume = "16 MiB"
+
+[distance]
+miles = [0, 20]
+
+[run]
+rounds = 2
+round = "100 ms"
+survey_echoes = 10
+floor_flushes = 5
+retries = 1
+
+[[cell]]
+name = "write"
+protocols = ["local", "A", "B", "C"]
+queue_depth = 4
+
+[drill]
+kills = 1
+miles = 20
+protocols = ["C"]
+load = "100 ms"
+cut = "200 ms"
+"""
+
+
+def profile():
+    return parse(PROFILE, changes=[f"lab.link={LINK}"])
+
+
+@pytest.fixture(scope="module")
+def run_and_report(tmp_path_factory):
+    """The run and what it found, made once for this file."""
+    compiled()
+    run = pipeline.begin(profile(), "short", SEED, tmp_path_factory.mktemp("run") / "out", Silence())
+    try:
+        return run, pipeline.execute(run)
+    except UnfitError as refusal:
+        skip_if_forbidden(refusal)
+        raise
+
+
+@pytest.fixture
+def run(run_and_report):
+    return run_and_report[0]
+
+
+@pytest.fixture
+def report(run_and_report):
+    return run_and_report[1]
+
+
+def count_of(text):
+    """How many values a stored histogram holds."""
+    return Histogram.decode(text).count
+
+
+# What was measured.
+
+
+def test_the_link_is_the_one_this_kernel_has(report):
+    assert report.recording.lab.link == (LINK if LINK != "auto" else "netem" if IN_UML else report.recording.lab.link)
+
+
+def test_no_acknowledged_write_is_lost_or_damaged_in_any_round(report):
+    assert report.recording.rounds
+    for item in report.recording.rounds:
+        assert item.audit is not None, item.reasons
+        assert (item.audit.lost, item.audit.damaged) == (0, 0)
+        assert item.audit.completed == item.completed > 0
+        assert item.audit.survived >= item.completed
+
+
+def test_every_cell_is_measured_in_every_round_until_it_is_good_or_retries_are_used_up(report):
+    made = report.recording
+    for cell in made.cells:
+        for index in range(made.profile.run.rounds):
+            attempts = [item for item in made.rounds if (item.cell, item.index) == (cell.id, index)]
+            assert [item.attempt for item in attempts] == list(range(len(attempts)))
+            assert all(item.status != "ok" for item in attempts[:-1])
+            assert attempts[-1].status == "ok" or len(attempts) == made.profile.run.retries + 1
+    assert len({item.cell for item in made.rounds}) == 8
+
+
+def test_a_round_has_reasons_exactly_when_it_is_not_good(report):
+    for item in report.recording.rounds:
+        assert (item.status == "ok") == (not item.reasons)
+        assert all(item.reasons)
+
+
+def test_a_good_round_had_the_link_it_claims(report):
+    asked_ns = {cell.id: cell.asked_rtt_ns for cell in report.recording.cells}
+    for item in report.recording.rounds:
+        if item.status == "ok" and asked_ns[item.cell]:
+            survey = Histogram.decode(item.survey_before)
+            assert survey.count == report.recording.profile.run.survey_echoes
+            off_ns = abs(survey.quantile(0.5) - asked_ns[item.cell])
+            assert off_ns <= 0.1 * asked_ns[item.cell] + 100_000  # The judge has the exact values; a histogram has bins.
+
+
+def test_every_write_of_a_round_is_accounted_for(report):
+    for item in report.recording.rounds:
+        assert item.issued == item.completed + item.unacknowledged
+        assert count_of(item.service) == count_of(item.wait) == item.completed
+        assert sum(count_of(part.response) for part in item.slices) == sum(part.completed for part in item.slices)
+        assert sum(part.completed for part in item.slices) <= item.completed
+        assert item.completed_bytes == 4096 * item.completed
+
+
+def test_a_write_under_c_is_never_faster_than_the_distance(report):
+    cells = {cell.id: cell for cell in report.recording.cells if cell.protocol == "C" and cell.miles}
+    made = [item for item in report.recording.rounds if item.cell in cells and item.status == "ok"]
+    for item in made:
+        fastest_ns = min(Histogram.decode(text).quantile(0) for text in (item.survey_before, item.survey_after))
+        # An echo is delay and overhead, and a write cannot spare the delay; of 20 miles that is more than half.
+        assert Histogram.decode(item.service).quantile(0) > fastest_ns / 2
+
+
+def test_protocols_use_the_link_as_they_say(report):
+    protocol = {cell.id: cell.protocol for cell in report.recording.cells}
+    for item in report.recording.rounds:
+        if protocol[item.cell] == "local":
+            assert item.wire_bytes == item.far_flushes == 0
+        else:
+            assert item.wire_bytes >= item.issued * 4096
+            assert item.far_flushes > 0
+            assert item.link["packets"] > 0
+        assert item.link["drops"] == item.link["cut_drops"] == 0
+        assert (item.lag is not None) == (protocol[item.cell] in "AB")
+
+
+def test_bare_flushes_are_measured_once_per_round(report):
+    assert [(item.index, item.size_bytes) for item in report.recording.floors] == [(0, 8192), (1, 8192)]
+    assert all(count_of(item.far_both) == 5 for item in report.recording.floors)
+
+
+def test_a_lost_near_site_costs_no_write_acknowledged_under_c(report):
+    (kill,) = [item for item in report.recording.drills if item.kind == "kill"]
+    assert kill.audit.completed > 0
+    assert (kill.audit.lost, kill.audit.damaged, kill.lost_bytes, kill.recovery_point_ns) == (0, 0, 0, 0)
+
+
+def test_a_cut_link_stops_acknowledgements_under_c_and_nothing_is_lost(report):
+    (cut,) = [item for item in report.recording.drills if item.kind == "cut"]
+    assert cut.completed_during_cut == 0
+    assert (cut.audit.lost, cut.audit.damaged) == (0, 0)
+    assert cut.recovery_time_ns is None or cut.recovery_time_ns > 0
+    assert (cut.recovery_time_ns is not None) or cut.note
+
+
+def test_the_report_decodes_again_as_it_was_written(run, report):
+    again = recording.read(run.directory)
+    assert again.recording == report.recording
+    assert msgspec.to_builtins(again.analysis) == msgspec.json.decode(msgspec.json.encode(report.analysis))
+
+
+def test_the_outcome_is_good_or_says_that_rounds_were_void(report):
+    refusal = pipeline.outcome(report)
+    good = {item.cell for item in report.recording.rounds if item.status == "ok"}
+    assert (refusal is None) == (len(good) == len(report.recording.cells))
+
+
+def test_the_journal_holds_what_the_report_holds(run, report):
+    again = pipeline.resume(run.directory, Silence())
+    assert again.rounds == report.recording.rounds
+    assert again.floors == report.recording.floors
+    assert again.drills == report.recording.drills
+    assert (again.profile, again.seed) == (run.profile, run.seed)
+
+
+# What is interrupted.
+
+
+def cut_off(run, directory, line_count, torn=b""):
+    """The run's journal as it was after so many lines, in a directory of its own."""
+    directory.mkdir()
+    lines = run.journal.read_bytes().splitlines(keepends=True)
+    (directory / "cells.jsonl").write_bytes(b"".join(lines[:line_count]) + torn)
+    return directory
+
+
+class PaperLab:
+    """A lab on paper: nothing is measured, so that only the bookkeeping is seen."""
+
+    def __init__(self):
+        self.delay_ns = {}
+
+    def flush_floors(self, size, count):
+        return dict.fromkeys(("near_alone", "far_alone", "near_both", "far_both"), np.full(count, size))
+
+
+@pytest.fixture
+def on_paper(monkeypatch, report):
+    """Rounds and drills that are copies of measured ones, good at once."""
+    good = report.recording.rounds[0]
+
+    def copied_round(run, lab, cell, index, attempt):
+        return msgspec.structs.replace(good, cell=cell.id, index=index, attempt=attempt, status="ok", reasons=[])
+
+    def copied_drill(kind):
+        return lambda run, lab, protocol, index: next(
+            msgspec.structs.replace(item, protocol=protocol, index=index)
+            for item in report.recording.drills
+            if item.kind == kind
+        )
+
+    monkeypatch.setattr(pipeline, "measure_cell", copied_round)
+    monkeypatch.setattr(drills, "kill_drill", copied_drill("kill"))
+    monkeypatch.setattr(drills, "cut_drill", copied_drill("cut"))
+
+
+def go_on(directory):
+    """Continue the run in `directory` on paper; answers (the run, how many lines its journal had when it went on)."""
+    again = pipeline.resume(directory, Silence())
+    again.cells = cells_of(again.profile)
+    before = len(again.journal.read_bytes().splitlines())
+    pipeline.measure(again, PaperLab())
+    pipeline.drill(again, PaperLab())
+    return again, before
+
+
+def test_a_run_cut_off_after_any_line_measures_only_what_is_missing(run, on_paper, tmp_path):
+    lines = run.journal.read_bytes().splitlines()
+    for line_count in range(1, len(lines) + 1):
+        again, before = go_on(cut_off(run, tmp_path / str(line_count), line_count))
+        assert before == line_count
+        good = [(item.cell, item.index) for item in again.rounds if item.status == "ok"]
+        assert sorted(good) == sorted((cell.id, index) for cell in again.cells for index in range(2))
+        assert [item.index for item in again.floors] == sorted({item.index for item in again.floors})
+        assert sorted(item.kind for item in again.drills) == ["cut", "kill"]
+        assert len(lines_of(again)) == 1 + len(again.rounds) + len(again.floors) + len(again.drills)
+        assert lines_of(again)[:line_count] == lines[:line_count]
+
+
+def lines_of(run):
+    return run.journal.read_bytes().splitlines()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_line_that_was_cut_off_is_measured_again(run, on_paper, tmp_path, seed):
+    dice = random.Random(seed)
+    lines = run.journal.read_bytes().splitlines()
+    line_count = dice.randrange(1, len(lines))
+    torn = lines[line_count][: dice.randrange(1, len(lines[line_count]))]
+    again, before = go_on(cut_off(run, tmp_path / "torn", line_count, torn))
+    assert before == line_count
+    assert len({(item.cell, item.index) for item in again.rounds if item.status == "ok"}) == 16
+
+
+def test_a_damaged_line_in_the_middle_is_refused_by_its_number(run, tmp_path):
+    directory = cut_off(run, tmp_path / "damaged", 5)
+    lines = (directory / "cells.jsonl").read_bytes().splitlines()
+    (directory / "cells.jsonl").write_bytes(b"\n".join([*lines[:2], b'{"type":"entry","round":3}', *lines[3:]]) + b"\n")
+    with pytest.raises(UsageError, match="line 3"):
+        pipeline.resume(directory, Silence())
+
+
+def test_a_directory_with_a_run_is_not_written_over(run):
+    with pytest.raises(UsageError, match="--resume"):
+        pipeline.begin(profile(), "short", SEED, run.directory, Silence())
+
+
+def test_a_run_that_is_continued_on_a_real_lab_ends_as_one_run(run, report, tmp_path):
+    lines = run.journal.read_bytes().splitlines()
+    again = pipeline.resume(cut_off(run, tmp_path / "again", len(lines) - 4), Silence())
+    old = list(again.rounds)
+    made = pipeline.execute(again).recording
+    assert made.rounds[: len(old)] == old
+    assert {item.cell for item in made.rounds} == {cell.id for cell in made.cells}
+    assert all(item.audit and (item.audit.lost, item.audit.damaged) == (0, 0) for item in made.rounds)
+    assert sorted(item.kind for item in made.drills) == ["cut", "kill"]
+    assert any(note.startswith("continued at") for note in made.notes)
+    assert made.started_utc == report.recording.started_utc
+
+
+class CtrlC(Silence):
+    """A person who presses Ctrl-C when so much has been done."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def did(self, seconds):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_is_saved_as_far_as_it_came_and_can_be_continued(run, tmp_path):
+    interrupted = pipeline.begin(profile(), "short", SEED, tmp_path / "out", CtrlC(steps=3))
+    made = pipeline.execute(interrupted)
+    assert made.recording.interrupted
+    assert len({item.cell for item in made.recording.rounds}) == 3
+    assert recording.read(interrupted.directory).recording == made.recording
+    assert len(pipeline.resume(interrupted.directory, Silence()).rounds) == len(made.recording.rounds)
