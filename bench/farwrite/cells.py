@@ -11,9 +11,11 @@ from .plan import Load
 from .profile import CellTable, Profile
 from .recording import Cell
 from .trace import WRITE
+from .units import format_size
 
 # Closed loops have no rate: a plan is drawn for the fastest that a round could be, and a round that outruns it ends early.
 CLOSED_PER_S_MAX = 400_000
+SIZE_BYTES_MAX = 1 << 20  # What the engine's records may hold.
 OPEN_MARGIN = 1.5  # A Poisson plan must not run out just because more arrivals came than expected.
 
 
@@ -54,6 +56,9 @@ def median_size(table: CellTable) -> int:
         sizes = trace.size[trace.operation == WRITE]
         if sizes.size == 0:
             raise UsageError(f'cell "{table.name}": the trace {trace.name} holds no write. Nothing can be replayed.')
+        if sizes.max() > SIZE_BYTES_MAX:
+            largest = format_size(int(sizes.max()))
+            raise UsageError(f'cell "{table.name}": trace {trace.name} writes {largest} at once; a record holds 1 MiB.')
         return int(np.median(sizes))
     if not table.mix:
         return table.block_bytes

@@ -68,10 +68,8 @@ def run(
     json
         Print the report document instead of the report.
     """
-    from . import pipeline
     from .cells import cells_of
     from .profile import is_text, load
-    from .progress import bar
 
     for word in (profile, str(out), str(resume)):
         if not is_text(word):
@@ -87,9 +85,13 @@ def run(
         raise UsageError("--resume continues a run as it was begun; it goes with no other option than --json.")
     if not 0 <= seed < 1 << 63:
         raise UsageError("--seed must not be negative, and below 2^63.")
-    with bar() as progress:
-        from .warm import compile_all
 
+    # Wrong words have been refused by now; what follows takes a second to load.
+    from . import pipeline
+    from .progress import bar
+    from .warm import compile_all
+
+    with bar() as progress:
         progress.doing("loading the engine (compiled on first use)")
         compile_all(progress)
         if resume is not None:
@@ -211,6 +213,9 @@ def main() -> None:
     except FarwriteError as refusal:
         print(f"farwrite: {refusal}", file=sys.stderr)
         code = refusal.exit_code
+    except SystemExit as leaving:  # How rich answers to a closed pipe while it prints the help.
+        code = EXIT_DONE if isinstance(leaving.__context__, BrokenPipeError) else leaving.code
+        abandon_stdout()
     except KeyboardInterrupt:
         print("farwrite: interrupted before anything was measured.", file=sys.stderr)
         code = interrupted_by()

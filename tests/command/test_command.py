@@ -270,7 +270,6 @@ def test_wrong_words_are_refused_with_one_sentence(tmp_path, words, said):
     ("journal", "said"),
     [
         (None, "No such file"),
-        ("", "empty"),
         ("not a journal\n", "line 1"),
         ('{"type": "heading"}\n', "line 1"),
     ],

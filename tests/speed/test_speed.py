@@ -48,8 +48,9 @@ def measure(benchmark, function, floor):
 
 
 @pytest.fixture
-def say(request):
+def say(benchmark, request, said):
     """Keeps absolute numbers for the benchmark's JSON and for the end of the session."""
+
     def keep(**numbers):
         benchmark.extra_info.update({name: round(value, 2) for name, value in numbers.items()})
         said[request.node.name] = numbers

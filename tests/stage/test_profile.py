@@ -398,7 +398,7 @@ def outcome_of(read):
     return made
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(some.dictionaries(WORDS, VALUES), some.lists(some.tuples(WORDS, WORDS, VALUES), max_size=6))
 def test_any_tables_are_a_profile_or_refused(tree, grafts):
     base = tomllib.loads(TEXT)
@@ -424,7 +424,7 @@ def test_any_tables_are_a_profile_or_refused(tree, grafts):
     outcome_of(read)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(some.data())
 def test_any_text_is_a_profile_or_refused(data):
     lines = TEXT.splitlines()
@@ -447,7 +447,7 @@ def test_any_text_is_a_profile_or_refused(data):
     outcome_of(lambda: parse("\n".join(lines)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(some.text(max_size=30), some.text(max_size=20))
 @example("cell.one.mix", "[[[")
 @example("cell.mix.block", "3")
@@ -456,7 +456,7 @@ def test_any_change_makes_a_profile_or_is_refused(key, value):
     outcome_of(lambda: parse(TEXT, "p.toml", [f"{key}={value}"]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(some.lists(WORDS, min_size=1, max_size=4), some.text(max_size=12))
 def test_any_change_of_known_words_makes_a_profile_or_is_refused(words, value):
     outcome_of(lambda: parse(TEXT, "p.toml", [f"{'.'.join(words)}={value}"]))

@@ -181,5 +181,6 @@ def replay(chosen: Disk, staging_bytes: int) -> tuple[log.Journal, Replay]:
         log.BOUNDARY_SEQUENCE, log.CHECKPOINT_SEQUENCE,
     ):  # fmt: skip
         at[index] = sequence
-    write_superblock(journal)
+    for _ in range(2):  # Both, so that no damage to one leads back before this replay.
+        write_superblock(journal)
     return journal, Replay(sequence, count, position, END_REASONS.get(reason, "the log ends"))

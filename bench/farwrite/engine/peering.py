@@ -15,6 +15,8 @@ import numpy as np
 from ..errors import UnfitError
 from . import record_kernel as record
 
+MEET_TIMEOUT_S = 30.0  # The peer may be drawing its plan.
+
 
 @dataclass(frozen=True)
 class Hello:
@@ -56,12 +58,25 @@ def receive_hello(connection: socket.socket, volume: int) -> Hello:
 
 
 def meet(connection: socket.socket, mine: Hello, primary: bool) -> Hello:
-    """Exchange HELLOs and answer the peer's; UnfitError when the two cannot go on together."""
+    """Exchange HELLOs and answer the peer's; UnfitError when the two cannot go on together. Leaves it non-blocking."""
+    connection.settimeout(MEET_TIMEOUT_S)
+    try:
+        theirs = exchange(connection, mine, primary)
+    except TimeoutError as late:
+        raise UnfitError(f"The peer has not introduced itself within {MEET_TIMEOUT_S:g} s.") from late
+    connection.setblocking(False)
+    return theirs
+
+
+def exchange(connection: socket.socket, mine: Hello, primary: bool) -> Hello:
+    """The two HELLOs, the primary's first."""
     if primary:
         send_hello(connection, mine)
     theirs = receive_hello(connection, mine.volume)
     if not primary:
         send_hello(connection, mine)
+    if theirs.protocol != mine.protocol:
+        raise UnfitError(f"The peer replicates by protocol number {theirs.protocol}, we by {mine.protocol}.")
     if theirs.epoch != mine.epoch:
         raise UnfitError(f"The peer is at epoch {theirs.epoch}, we are at {mine.epoch}.")
     if theirs.sequence != mine.sequence:

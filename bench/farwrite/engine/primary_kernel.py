@@ -28,8 +28,8 @@ LOCAL, A, B, C = 0, 1, 2, 3
 SOCKET, PROTOCOL, SEED, SENT, RUN_END, RUN_SEQUENCE, SENT_SEQUENCE = range(7)
 PEER_RECEIVED, PEER_DURABLE, COMPLETED = range(7, 10)
 LAST_HEARD_NS, LAST_PING_NS, PEER_TIMEOUT_NS, WIRE_BYTES, INBOX_FILL, BLOCKED, ACK_COUNT = range(10, 17)
-NOTED_COMPLETED, NOTED_DURABLE, LAG_WRITES_MAX, LAG_BYTES_MAX, WAIT_BEGIN_NS, WOKEN_NS = range(17, 23)
-AT_WORDS = 23
+NOTED_COMPLETED, NOTED_DURABLE, LAG_WRITES_MAX, LAG_BYTES_MAX, WAIT_BEGIN_NS, WOKEN_NS, ASKED_NS = range(17, 24)
+AT_WORDS = 24
 
 INBOX_BYTES = 64 << 10
 LAG_RING = 1 << 17  # Writes that may be complete and not yet known durable at the peer; more are not taken.
@@ -120,6 +120,8 @@ def send_staged(primary):
             return np.int64(replica.PEER_CLOSED)
         at[SENT] += sent
         at[WIRE_BYTES] += sent
+        if at[ASKED_NS] == 0:
+            at[ASKED_NS] = libc.monotonic_ns()
 
 
 @kernel()
@@ -147,6 +149,7 @@ def hear(primary, now_ns):
         if got <= 0:
             return np.int64(replica.PEER_CLOSED)
         at[LAST_HEARD_NS] = now_ns
+        at[ASKED_NS] = 0
         at[INBOX_FILL] += got
         consumed = np.int64(0)
         while True:
@@ -175,7 +178,7 @@ def note_ack(primary, start):
     words = primary.inbox_words
     durable = record.sequence_of(words, start)
     received = record.address_of(words, start)
-    if record.kind_of(words, start) != record.ACK:
+    if record.kind_of(words, start) != record.ACK or record.epoch_of(words, start) != primary.journal.at[log.EPOCH]:
         return False
     if durable < at[PEER_DURABLE] or received < at[PEER_RECEIVED] or durable > received:
         return False
@@ -217,15 +220,17 @@ def outstanding(primary):
 
 @kernel()
 def keep_alive(primary, now_ns):
-    """Ask an idle peer for a sign of life; answers PEER_SILENT when the timeout has passed without one."""
+    """Ask an idle peer for a sign of life; PEER_SILENT when it has been asked and has not answered for the timeout.
+
+    Data is a question too. A pause of our own, in which nobody was asked, is nobody's silence.
+    """
     at = primary.at
     if at[PROTOCOL] == LOCAL:
         return np.int64(replica.OK)
-    silent_ns = now_ns - at[LAST_HEARD_NS]
-    if silent_ns > at[PEER_TIMEOUT_NS]:
+    if at[ASKED_NS] != 0 and now_ns - at[ASKED_NS] > at[PEER_TIMEOUT_NS]:
         return np.int64(replica.PEER_SILENT)
     interval_ns = at[PEER_TIMEOUT_NS] // 4
-    if silent_ns > interval_ns and now_ns - at[LAST_PING_NS] > interval_ns and at[SENT] == at[RUN_END]:
+    if now_ns - at[LAST_HEARD_NS] > interval_ns and now_ns - at[LAST_PING_NS] > interval_ns and at[SENT] == at[RUN_END]:
         at[LAST_PING_NS] = now_ns
         ping = np.zeros(record.HEADER_BYTES, np.uint8)
         journal = primary.journal
@@ -236,6 +241,8 @@ def keep_alive(primary, now_ns):
         sent = libc.send(at[SOCKET], ping, np.int64(0), np.int64(record.HEADER_BYTES), np.int64(libc.MSG_DONTWAIT))
         if 0 < sent < record.HEADER_BYTES:
             return np.int64(replica.PEER_CLOSED)  # Half a frame cannot be taken back.
+        if at[ASKED_NS] == 0:
+            at[ASKED_NS] = now_ns
     return np.int64(replica.OK)
 
 

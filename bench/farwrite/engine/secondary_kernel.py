@@ -99,6 +99,8 @@ def parse(secondary):
                 if found == STAGED_IT:
                     consumed += size
                     continue
+            elif record.epoch_of(secondary.inbox_words, consumed) != secondary.journal.at[log.EPOCH]:
+                found = np.int64(OLD_EPOCH)
             elif kind == record.PING:
                 at[ACK_DUE] = 1
                 consumed += record.HEADER_BYTES

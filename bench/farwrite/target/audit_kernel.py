@@ -20,6 +20,7 @@ def count_damaged(volume, address, size, survived, seed, covered, expected):
 
     `covered` is bool by sector and all False; `expected` is room for the largest write.
     """
+    assert survived <= address.size
     damaged = np.int64(0)
     for back in range(survived):
         number = survived - 1 - back

@@ -6,6 +6,7 @@ the far side can check every byte without being told what was written.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
 import os
@@ -123,9 +124,7 @@ def write_side(order: Order, disk: Disk, connection, words: np.ndarray, history:
     with reactor.reactor(order.reactor) as ring:
         journal = format_journal(disk, order.volume, order.epoch, STAGING_BYTES)
         if protocol != primary.LOCAL:
-            connection.setblocking(True)
             meet(connection, Hello(order.volume, order.epoch, 0, protocol), primary=True)
-            connection.setblocking(False)
         connection_fd = connection.fileno() if connection else -1
         state = primary.primary_state(journal, ring, connection_fd, protocol, order.seed, order.peer_timeout_ns)
         target = ReplicatedTarget(state, np.zeros(1, np.int64))
@@ -172,15 +171,12 @@ def say_goodbye(connection, order: Order) -> None:
 
 def copy_side(order: Order, disk: Disk, connection, words: np.ndarray) -> dict[str, Any]:
     """Far: a fresh secondary that serves until the primary says goodbye, is lost, or the board asks to stop."""
-    with reactor.reactor(order.reactor) as ring:
+    with contextlib.closing(connection), reactor.reactor(order.reactor) as ring:
         journal = format_journal(disk, order.volume, order.epoch, STAGING_BYTES)
         protocol = PROTOCOLS[order.protocol]
-        connection.setblocking(True)
         meet(connection, Hello(order.volume, order.epoch, 0, protocol), primary=False)
-        connection.setblocking(False)
         state = secondary.secondary_state(journal, ring, connection.fileno(), protocol, disk.volume_bytes, words)
         status = int(secondary.serve(state))
-        connection.close()
         return {
             "status": status,
             "refused": int(state.at[secondary.REFUSED]),
