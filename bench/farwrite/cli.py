@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -135,8 +137,9 @@ def profiles() -> int:
 
     names = shipped()
     width = max((len(name) for name in names), default=0)
-    for name in names:
-        print(f"{name:<{width}}  {load(name).title}")
+    with printing():
+        for name in names:
+            print(f"{name:<{width}}  {load(name).title}")
     return EXIT_DONE
 
 
@@ -147,13 +150,14 @@ def schema() -> int:
 
     from .recording import schema as document_schema
 
-    print(msgspec.json.format(msgspec.json.encode(document_schema()), indent=2).decode())
+    with printing():
+        print(msgspec.json.format(msgspec.json.encode(document_schema()), indent=2).decode())
     return EXIT_DONE
 
 
 def present(report: Any, json: bool) -> None:
-    """The report on stdout: as a document, or for a person. A reader who stops early has read enough."""
-    try:
+    """The report on stdout: as a document, or for a person."""
+    with printing():
         if json:
             import msgspec
 
@@ -163,12 +167,19 @@ def present(report: Any, json: bool) -> None:
             from .report.terminal import show as show_in_terminal
 
             show_in_terminal(report, analysis_of(report), console())
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """What is printed inside reaches stdout. A reader who stops early has read enough; no room is an error."""
+    try:
+        yield
         sys.stdout.flush()
     except BrokenPipeError:
         abandon_stdout()
     except OSError as refusal:
         abandon_stdout()
-        raise system_error("print the report", refusal.errno or 0) from refusal
+        raise system_error("print to stdout", refusal.errno or 0) from refusal
 
 
 def console() -> Any:

@@ -17,14 +17,14 @@ from .jit import kernel
 from .target.verbs import completed, progress, submit, waited
 
 # Indices into Recorder.at.
-ISSUED, COMPLETED, BYTES, REFUSED, STATUS, BEGIN_NS, END_NS, LAST_COMPLETION_NS = range(8)
-AT_WORDS = 8
+ISSUED, COMPLETED, BYTES, REFUSED, STATUS, BEGIN_NS, END_NS, LAST_COMPLETION_NS, UNISSUED = range(9)
+AT_WORDS = 9
 
 # Words of the site's board that a run keeps up to date, for progress and for drills.
 BOARD_STOP, BOARD_DURABLE, BOARD_ISSUED, BOARD_COMPLETED, BOARD_LAST_COMPLETION_NS, BOARD_BEGIN_NS = 0, 1, 2, 3, 4, 5
 
 SPIN_NS = 20_000  # The last stretch before an intended instant is spent looking instead of sleeping.
-DRAIN_NS = 5_000_000_000  # Writes still under way this long after the last was issued count as unacknowledged.
+DRAIN_NS = 5_000_000_000  # Writes still under way this long after the round's end count as unacknowledged.
 
 
 class Flight(NamedTuple):
@@ -102,9 +102,11 @@ def note_completion(recorder, flight, number, size, now_ns, slice_ns):
 
 @kernel()
 def drive(plan, closed, queue_depth, duration_ns, slice_ns, target, flight, recorder, board, history):
-    """Issue the plan for `duration_ns`, then wait for what is under way. Answers 0 or the target's status.
+    """Issue what is intended within `duration_ns`, then wait for what is under way. Answers 0 or the target's status.
 
-    A round that the plan does not fill ends with the plan. Writes that never completed are in ISSUED - COMPLETED.
+    Writes whose instant came before the end are issued even when they had to wait until after it: a backlog at the end
+    counts like any other. A round that the plan does not fill ends with the plan. What is not complete DRAIN_NS after
+    the end never is: it is in ISSUED - COMPLETED, or, not even issued, in UNISSUED.
     `board` and `history` (completion instants by write number modulo its size) outlive this process: when it is killed,
     they tell what the caller had been promised.
     """
@@ -120,12 +122,12 @@ def drive(plan, closed, queue_depth, duration_ns, slice_ns, target, flight, reco
     issued = np.int64(0)
     done = np.int64(0)
     status = np.int64(0)
-    drain_until_ns = np.int64(0)
+    drained_ns = end_ns + DRAIN_NS
     now_ns = begin_ns
     wait_begin_ns, woken_ns, returned_ns = begin_ns, begin_ns, begin_ns
-    while status == 0 and board[BOARD_STOP] == 0:
-        issuing = issued < count and now_ns < end_ns
-        next_ns = end_ns
+    while status == 0 and board[BOARD_STOP] == 0 and now_ns < drained_ns:
+        issuing = issued < count
+        next_ns = end_ns if now_ns < end_ns else drained_ns
         while issuing and issued - done < queue_depth:
             place = issued % places
             next_ns = intended_of(closed, plan.intended_ns[issued], begin_ns, flight.freed_ns[place])
@@ -137,24 +139,20 @@ def drive(plan, closed, queue_depth, duration_ns, slice_ns, target, flight, reco
             now_ns = monotonic_ns()
             if not submit(target, issued, plan.address[issued], plan.size[issued], now_ns):
                 at[REFUSED] += 1
-                next_ns = end_ns
+                next_ns = drained_ns
                 break
             flight.intended_ns[place] = next_ns
             flight.issued_ns[place] = now_ns
             freed_ns = flight.freed_ns[place]
             flight.late_ns[place] = lateness(next_ns, freed_ns, now_ns, wait_begin_ns, woken_ns, returned_ns)
             issued += 1
-            next_ns = end_ns
+            next_ns = end_ns if now_ns < end_ns else drained_ns
             issuing = issued < count
         board[BOARD_ISSUED] = issued
         if not issuing:
             if issued == done:
                 break
-            if drain_until_ns == 0:
-                drain_until_ns = monotonic_ns() + DRAIN_NS
-            next_ns = drain_until_ns
-            if now_ns > drain_until_ns:
-                break
+            next_ns = drained_ns
         if closed:
             deadline_ns = next_ns
         else:
@@ -173,8 +171,12 @@ def drive(plan, closed, queue_depth, duration_ns, slice_ns, target, flight, reco
         board[BOARD_COMPLETED] = done
         board[BOARD_LAST_COMPLETION_NS] = now_ns
     at[ISSUED] = issued
+    if not closed:
+        while issued < count and begin_ns + plan.intended_ns[issued] < end_ns:
+            issued += 1
+            at[UNISSUED] += 1
     at[STATUS] = status
     at[END_NS] = monotonic_ns()
 
-    assert at[COMPLETED] == done <= issued
+    assert at[COMPLETED] == done <= at[ISSUED]
     return status

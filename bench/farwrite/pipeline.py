@@ -114,6 +114,8 @@ def resume(directory: Path, progress: Progress) -> Run:
         heading = msgspec.json.decode(lines[0], type=Heading) if lines else None
     except msgspec.MsgspecError as refusal:
         raise UsageError(f"{path}, line 1: {refusal}. This is not a run of farwrite.") from refusal
+    if heading is not None and heading.schema_version != SCHEMA_VERSION:
+        raise UsageError(f"{path} was begun by another version of farwrite (schema {heading.schema_version}).")
     if heading is None:
         raise UsageError(f"{path} is empty: nothing was measured. Start a new run.")
     run = Run(heading.profile, heading.profile_name, heading.seed, directory, progress)
@@ -381,7 +383,6 @@ def round_of(
         survey_before=before,
         survey_after=after,
         echo_floor=echo,
-        flushed_echo_floor=flushed,
         slices=slices_of(recorder, order.slice_ns) if recorder else [],
         service=Histogram(recorder.service).encode() if recorder else NOTHING,
         wait=Histogram(recorder.wait).encode() if recorder else NOTHING,
@@ -401,6 +402,8 @@ def round_of(
         steal=steal,
         link=counted,
         audit=audit,
+        unissued=int(words[load_kernel.UNISSUED]),
+        flushed_echo_floor=flushed,
     )
 
 

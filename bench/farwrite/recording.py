@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -18,6 +18,8 @@ from .errors import UsageError
 from .profile import Profile, ProtocolName
 
 SCHEMA_VERSION = 1
+
+RoundIndex = Annotated[int, msgspec.Meta(ge=0, lt=1000)]  # A profile asks for 1000 rounds at most.
 
 NOT_OURS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # What decoding other people's bytes can raise.
 
@@ -66,7 +68,7 @@ class Round(Struct, frozen=True):
     """One cell measured once."""
 
     cell: str  # Cell.id
-    index: int
+    index: RoundIndex
     attempt: int
     status: Literal["ok", "void", "failed"]
     reasons: list[str]  # why it is void or failed
@@ -94,13 +96,14 @@ class Round(Struct, frozen=True):
     steal: float | None  # share of processor time the host took
     link: dict[str, int]  # what the link counted during the round
     audit: Audit | None
+    unissued: int = 0  # open loop: intended within the round, and not even issued when it was given up
     flushed_echo_floor: str | None = None  # protocol C: echo_floor with a bare flush at the far end before each answer
 
 
 class FlushFloors(Struct, frozen=True):
     """Bare append-and-flush of one size, measured once: histograms, ns."""
 
-    index: int
+    index: RoundIndex
     size_bytes: int
     near_alone: str
     far_alone: str

@@ -218,7 +218,7 @@ def test_a_full_disk_behind_stdout_is_said_and_no_crash(run_directory):
             words_of("show", "report.json"), cwd=run_directory, env=environment(), stdout=full, stderr=subprocess.PIPE,
             text=True, check=False,
         )  # fmt: skip
-    assert (done.returncode, done.stderr) == (UNFIT, "farwrite: print the report: No space left on device.\n")
+    assert (done.returncode, done.stderr) == (UNFIT, "farwrite: print to stdout: No space left on device.\n")
 
 
 # Refusals

@@ -24,7 +24,7 @@ def hold(link, directory, say):
         with open_lab(small(link, directory)) as lab:
             say({"kind": lab.choice.kind, "near": lab.near.process.pid, "far": lab.far.process.pid, "link": link_pid(lab)})
             while True:
-                lab.far.start(answer_requests, 64, 64, 20)
+                lab.far.start(answer_requests, 64, 64, 20, None)
                 lab.near.call(measure_requests, 64, 64, 20, timeout_s=PATIENCE_S)
                 lab.far.answer(PATIENCE_S)
     except FarwriteError as refusal:

@@ -236,6 +236,9 @@ def cell_warnings(measured: Measured) -> list[str]:
     unacknowledged = sum(item.unacknowledged for item in measured.rounds)
     if unacknowledged:
         warnings.append(f"{unacknowledged} writes were never acknowledged and are in no latency")
+    unissued = sum(item.unissued for item in measured.rounds)
+    if unissued:
+        warnings.append(f"{unissued} writes could not even be issued: more was offered than the target completes")
     return warnings
 
 

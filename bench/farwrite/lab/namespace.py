@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,6 +77,17 @@ def namespaces(count: int) -> Iterator[list[Namespace]]:
         yield made
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until this block is over. CPython runs hooks around a fork and drops what is raised in them, so
+    that an interruption in these milliseconds would be lost."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def unshared_child(user_fd: int | None) -> tuple[int, int | None]:
     """(net descriptor, user descriptor or None) of a namespace that a child made and that we now hold.
 
@@ -84,29 +96,30 @@ def unshared_child(user_fd: int | None) -> tuple[int, int | None]:
     privileged = may_unshare_net()
     ready_read, ready_write = os.pipe()
     leave_read, leave_write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.close(leave_write)
-            if privileged:
-                unshare(CLONE_NEWNET)
-            elif user_fd is None:
-                user, group = os.getuid(), os.getgid()
-                unshare(CLONE_NEWUSER | CLONE_NEWNET)
-                Path("/proc/self/setgroups").write_text("deny")
-                Path("/proc/self/uid_map").write_text(f"0 {user} 1")
-                Path("/proc/self/gid_map").write_text(f"0 {group} 1")
-            else:
-                setns(user_fd, CLONE_NEWUSER)
-                unshare(CLONE_NEWNET)
-            os.write(ready_write, b"ok")
-            os.read(leave_read, 1)
-            status = 0
-        except BaseException as refusal:  # The parent gives the reason; a forked child must never return.
-            os.write(ready_write, str(refusal).encode()[:4000])
-        finally:
-            os._exit(status)
+    with uninterrupted():
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.close(leave_write)
+                if privileged:
+                    unshare(CLONE_NEWNET)
+                elif user_fd is None:
+                    user, group = os.getuid(), os.getgid()
+                    unshare(CLONE_NEWUSER | CLONE_NEWNET)
+                    Path("/proc/self/setgroups").write_text("deny")
+                    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+                    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+                else:
+                    setns(user_fd, CLONE_NEWUSER)
+                    unshare(CLONE_NEWNET)
+                os.write(ready_write, b"ok")
+                os.read(leave_read, 1)
+                status = 0
+            except BaseException as refusal:  # The parent gives the reason; a forked child must never return.
+                os.write(ready_write, str(refusal).encode()[:4000])
+            finally:
+                os._exit(status)
     os.close(ready_write)
     os.close(leave_read)
     try:

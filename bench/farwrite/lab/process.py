@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ..errors import FarwriteError, UnfitError
-from .namespace import Namespace
+from .namespace import Namespace, uninterrupted
 
 CONNECTION: Connection | None = None  # In a process of the lab: the way to its parent.
 
@@ -93,16 +93,17 @@ def process(name: str, namespace: Namespace | None = None) -> Iterator[Process]:
     """A process in a namespace (or in ours), alive at most as long as this block."""
     ours, theirs = socket.socketpair()
     parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            ours.close()
-            become(namespace, parent)
-            serve(Connection(theirs.detach()))
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(0)
+    with uninterrupted():
+        pid = os.fork()
+        if pid == 0:
+            try:
+                ours.close()
+                become(namespace, parent)
+                serve(Connection(theirs.detach()))
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(0)
     theirs.close()
     made = Process(name, pid, Connection(ours.detach()))
     try:
@@ -121,6 +122,7 @@ def become(namespace: Namespace | None, parent: int) -> None:
     """Turn a fresh fork into a process of the lab."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     if namespace is not None:
         namespace.enter()
     libc = ctypes.CDLL(None, use_errno=True)
