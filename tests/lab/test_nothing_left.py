@@ -91,11 +91,13 @@ class Holder:
                     os.dup2(self.talk.fileno(), descriptor)
                 sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)  # Not pytest's.
                 os.close(reader)
+                os.write(writer, b"\n")  # From here on it is a session, and what comes to it is meant.
                 code = hold(LINK, directory, lambda pids: os.write(writer, json.dumps(pids).encode()))
             finally:
                 os._exit(code)
         os.close(writer)
         self.reader = os.fdopen(reader, "rb")
+        assert os.read(reader, 1) == b"\n"
 
     def ready(self):
         """The processes of the lab once it stands."""
@@ -178,6 +180,7 @@ def test_ctrl_c_at_any_instant_leaves_nothing(holder, opening_s, seed):
     time.sleep(random.Random(100 + seed).uniform(0.02, 1.3 * opening_s))
     holder.interrupt()
     assert holder.wait(PATIENCE_S) == EXIT_INTERRUPTED, holder.said()
+    assert holder.said() == ""
 
 
 @pytest.mark.parametrize("seed", range(PARTS))

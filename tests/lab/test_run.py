@@ -291,7 +291,7 @@ def test_a_directory_with_a_run_is_not_written_over(run):
 
 def test_a_run_that_is_continued_on_a_real_lab_ends_as_one_run(run, report, tmp_path):
     lines = run.journal.read_bytes().splitlines()
-    again = pipeline.resume(cut_off(run, tmp_path / "again", len(lines) - 4), Silence())
+    again = pipeline.resume(cut_off(run, tmp_path / "again", len(lines) - 3), Silence())
     old = list(again.rounds)
     made = pipeline.execute(again).recording
     assert made.rounds[: len(old)] == old
@@ -315,9 +315,9 @@ class CtrlC(Silence):
 
 
 def test_an_interrupted_run_is_saved_as_far_as_it_came_and_can_be_continued(run, tmp_path):
-    interrupted = pipeline.begin(profile(), "short", SEED, tmp_path / "out", CtrlC(steps=3))
+    interrupted = pipeline.begin(profile(), "short", SEED, tmp_path / "out", CtrlC(steps=2))
     made = pipeline.execute(interrupted)
     assert made.recording.interrupted
-    assert len({item.cell for item in made.recording.rounds}) == 3
+    assert len({item.cell for item in made.recording.rounds}) == 2
     assert recording.read(interrupted.directory).recording == made.recording
     assert len(pipeline.resume(interrupted.directory, Silence()).rounds) == len(made.recording.rounds)
