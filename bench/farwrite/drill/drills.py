@@ -26,11 +26,11 @@ GRACE_NS = 20 * NS_PER_MS  # For acks that were already on their way when the li
 
 def drill_cell(run: Run, protocol: ProtocolName) -> Cell:
     """The workload of a drill, as a cell of its own."""
-    table, distance = run.profile.drill, run.profile.distance
+    table, distance, load = run.profile.drill, run.profile.distance, run.profile.cell[0]
     return Cell(
-        id=f"drill-{protocol}-{table.miles:g}", name=run.profile.cell[0].name, protocol=protocol, miles=table.miles,
+        id=f"drill-{protocol}-{table.miles:g}", name=load.name, protocol=protocol, miles=table.miles,
         asked_rtt_ns=rtt_ns_of(table.miles, distance.route_factor, distance.equipment_ns),
-        queue_depth=table.queue_depth, arrival=run.profile.cell[0].arrival, size_bytes=run.profile.cell[0].block_bytes, offered_per_s=None,
+        queue_depth=table.queue_depth, arrival=load.arrival, size_bytes=load.block_bytes, offered_per_s=None,
     )  # fmt: skip
 
 
