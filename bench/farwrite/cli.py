@@ -90,6 +90,7 @@ def run(
 
     # Wrong words have been refused by now; what follows takes a second to load.
     from . import pipeline
+    from . import run as runs
     from .progress import bar
     from .warm import compile_all
 
@@ -97,10 +98,10 @@ def run(
         progress.doing("loading the engine (compiled on first use)")
         compile_all(progress)
         if resume is not None:
-            made = pipeline.resume(resume, progress)
+            made = runs.resume(resume, progress)
         else:
-            directory = pipeline.directory_for(out, profile, seed)
-            made = pipeline.begin(chosen, profile, seed, directory, progress)
+            directory = runs.directory_for(out, profile, seed)
+            made = runs.begin(chosen, profile, seed, directory, progress)
         report = pipeline.execute(made)
     present(report, json)
     print(f"saved: {made.directory / 'report.json'}", file=sys.stderr)

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from small_lab import lab_or_skip, small
 
-from farwrite import pipeline
 from farwrite.errors import UnfitError
 from farwrite.lab.process import ProcessLostError
 from farwrite.lab.survey import (
@@ -29,6 +28,7 @@ from farwrite.lab.survey import (
     off_ns,
     tolerance_ns,
 )
+from farwrite.round import link_reasons
 
 pytestmark = pytest.mark.lab
 
@@ -102,10 +102,10 @@ def test_a_link_that_misses_what_was_asked_is_called_so_and_no_other(lab):
     made = lab.survey(20)
     truth = made.rtt_ns_p50
     slow = Survey(made.rtt_ns + 200_000)
-    assert pipeline.link_reasons(made, made, truth) == []
-    assert len(pipeline.link_reasons(made, slow, truth)) == 1
-    assert "after the round was +200 us off" in pipeline.link_reasons(made, slow, truth)[0]
-    assert len(pipeline.link_reasons(slow, slow, truth)) == 2
+    assert link_reasons(made, made, truth) == []
+    assert len(link_reasons(made, slow, truth)) == 1
+    assert "after the round was +200 us off" in link_reasons(made, slow, truth)[0]
+    assert len(link_reasons(slow, slow, truth)) == 2
 
 
 def test_a_nudge_takes_half_of_a_miss_and_never_goes_below_zero(lab):

@@ -11,6 +11,7 @@ import pytest
 from small_lab import IN_UML, LINK, compiled, skip_if_forbidden
 
 from farwrite import pipeline, recording
+from farwrite import run as runs
 from farwrite.cells import cells_of
 from farwrite.drill import drills
 from farwrite.errors import UnfitError, UsageError
@@ -61,7 +62,7 @@ def profile():
 def run_and_report(tmp_path_factory):
     """The run and what it found, made once for this file."""
     compiled()
-    run = pipeline.begin(profile(), "short", SEED, tmp_path_factory.mktemp("run") / "out", Silence())
+    run = runs.begin(profile(), "short", SEED, tmp_path_factory.mktemp("run") / "out", Silence())
     try:
         return run, pipeline.execute(run)
     except UnfitError as refusal:
@@ -190,7 +191,7 @@ def test_the_outcome_is_good_or_says_that_rounds_were_void(report):
 
 
 def test_the_journal_holds_what_the_report_holds(run, report):
-    again = pipeline.resume(run.directory, Silence())
+    again = runs.resume(run.directory, Silence())
     assert again.rounds == report.recording.rounds
     assert again.floors == report.recording.floors
     assert again.drills == report.recording.drills
@@ -240,7 +241,7 @@ def on_paper(monkeypatch, report):
 
 def go_on(directory):
     """Continue the run in `directory` on paper; answers (the run, how many lines its journal had when it went on)."""
-    again = pipeline.resume(directory, Silence())
+    again = runs.resume(directory, Silence())
     again.cells = cells_of(again.profile)
     before = len(again.journal.read_bytes().splitlines())
     pipeline.measure(again, PaperLab())
@@ -281,17 +282,17 @@ def test_a_damaged_line_in_the_middle_is_refused_by_its_number(run, tmp_path):
     lines = (directory / "cells.jsonl").read_bytes().splitlines()
     (directory / "cells.jsonl").write_bytes(b"\n".join([*lines[:2], b'{"type":"entry","round":3}', *lines[3:]]) + b"\n")
     with pytest.raises(UsageError, match="line 3"):
-        pipeline.resume(directory, Silence())
+        runs.resume(directory, Silence())
 
 
 def test_a_directory_with_a_run_is_not_written_over(run):
     with pytest.raises(UsageError, match="--resume"):
-        pipeline.begin(profile(), "short", SEED, run.directory, Silence())
+        runs.begin(profile(), "short", SEED, run.directory, Silence())
 
 
 def test_a_run_that_is_continued_on_a_real_lab_ends_as_one_run(run, report, tmp_path):
     lines = run.journal.read_bytes().splitlines()
-    again = pipeline.resume(cut_off(run, tmp_path / "again", len(lines) - 3), Silence())
+    again = runs.resume(cut_off(run, tmp_path / "again", len(lines) - 3), Silence())
     old = list(again.rounds)
     made = pipeline.execute(again).recording
     assert made.rounds[: len(old)] == old
@@ -315,9 +316,9 @@ class CtrlC(Silence):
 
 
 def test_an_interrupted_run_is_saved_as_far_as_it_came_and_can_be_continued(run, tmp_path):
-    interrupted = pipeline.begin(profile(), "short", SEED, tmp_path / "out", CtrlC(steps=2))
+    interrupted = runs.begin(profile(), "short", SEED, tmp_path / "out", CtrlC(steps=2))
     made = pipeline.execute(interrupted)
     assert made.recording.interrupted
     assert len({item.cell for item in made.recording.rounds}) == 2
     assert recording.read(interrupted.directory).recording == made.recording
-    assert len(pipeline.resume(interrupted.directory, Silence()).rounds) == len(made.recording.rounds)
+    assert len(runs.resume(interrupted.directory, Silence()).rounds) == len(made.recording.rounds)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import time
-from typing import TYPE_CHECKING
 
 from .. import load_kernel
 from ..errors import UnfitError
@@ -16,11 +15,10 @@ from ..lab.lab import Lab
 from ..physics import rtt_ns_of
 from ..profile import ProtocolName
 from ..recording import Audit, Cell, Drill
+from ..round import finish_sides, order_of, start_sides
+from ..run import Run
 from ..target import sides
 from ..units import NS_PER_MS, NS_PER_S
-
-if TYPE_CHECKING:
-    from ..pipeline import Run
 
 WATCH_S = 0.0005
 GRACE_NS = 20 * NS_PER_MS  # For acks that were already on their way when the link was cut.
@@ -28,18 +26,16 @@ GRACE_NS = 20 * NS_PER_MS  # For acks that were already on their way when the li
 
 def drill_cell(run: Run, protocol: ProtocolName) -> Cell:
     """The workload of a drill, as a cell of its own."""
-    table, distance = run.profile.drill, run.profile.distance
+    table, distance, load = run.profile.drill, run.profile.distance, run.profile.cell[0]
     return Cell(
-        id=f"drill-{protocol}-{table.miles:g}", name=run.profile.cell[0].name, protocol=protocol, miles=table.miles,
+        id=f"drill-{protocol}-{table.miles:g}", name=load.name, protocol=protocol, miles=table.miles,
         asked_rtt_ns=rtt_ns_of(table.miles, distance.route_factor, distance.equipment_ns),
-        queue_depth=table.queue_depth, arrival=run.profile.cell[0].arrival, size_bytes=4096, offered_per_s=None,
+        queue_depth=table.queue_depth, arrival=load.arrival, size_bytes=load.block_bytes, offered_per_s=None,
     )  # fmt: skip
 
 
 def kill_drill(run: Run, lab: Lab, protocol: ProtocolName, index: int) -> Drill:
     """Lose the near site in the middle of a load and count what of its acknowledged writes is at the far one."""
-    from ..pipeline import order_of, start_sides
-
     cell = drill_cell(run, protocol)
     dice = random.Random(f"{run.seed}/kill/{protocol}/{index}")
     lab.set_rtt(cell.asked_rtt_ns)
@@ -69,8 +65,6 @@ def kill_drill(run: Run, lab: Lab, protocol: ProtocolName, index: int) -> Drill:
 
 def cut_drill(run: Run, lab: Lab, protocol: ProtocolName, index: int) -> Drill:
     """Cut the link under load, heal it, and see what was acknowledged meanwhile and when writes completed again."""
-    from ..pipeline import finish_sides, order_of, start_sides
-
     cell = drill_cell(run, protocol)
     table = run.profile.drill
     lab.set_rtt(cell.asked_rtt_ns)

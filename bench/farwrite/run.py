@@ -1,0 +1,131 @@
+"""A run in the making: what is asked, what has been observed so far, and the journal that survives an interruption.
+
+Every finished round, floor and drill is a line in `cells.jsonl` at once. `begin` starts a run in a new directory, `resume`
+reads back what an interrupted one had. What is measured, and in which order, is the pipeline's business.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from .errors import UsageError
+from .profile import Profile
+from .progress import Progress, Silence
+from .recording import SCHEMA_VERSION, Cell, Drill, FlushFloors, LabFacts, Round
+
+
+@dataclass
+class Run:
+    """A run in the making: what is asked, and what has been observed so far."""
+
+    profile: Profile
+    profile_name: str
+    seed: int
+    directory: Path
+    progress: Progress = field(default_factory=Silence)
+    cells: list[Cell] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
+    floors: list[FlushFloors] = field(default_factory=list)
+    drills: list[Drill] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    lab_facts: LabFacts | None = None
+    reactor: str = "auto"
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    begin_s: float = field(default_factory=time.monotonic)
+    interrupted: bool = False
+
+    @property
+    def journal(self) -> Path:
+        """The line-per-cell journal beside the report."""
+        return self.directory / "cells.jsonl"
+
+    def elapsed_s(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self.begin_s
+
+
+class Heading(msgspec.Struct, tag="heading"):
+    """First line of the journal: what a continued run must agree with."""
+
+    schema_version: int
+    profile_name: str
+    profile: Profile
+    seed: int
+    started_utc: str
+
+
+class Entry(msgspec.Struct, tag="entry", omit_defaults=True):
+    """A further line of the journal: one thing that was observed."""
+
+    round: Round | None = None
+    floors: FlushFloors | None = None
+    drill: Drill | None = None
+
+
+def begin(profile: Profile, name: str, seed: int, directory: Path, progress: Progress) -> Run:
+    """A new run in a new directory; UsageError when the directory holds one already."""
+    run = Run(profile, name, seed, directory, progress)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with run.journal.open("x") as file:
+            heading = Heading(SCHEMA_VERSION, name, profile, seed, run.started.isoformat(timespec="seconds"))
+            file.write(msgspec.json.encode(heading).decode() + "\n")
+    except FileExistsError as clash:
+        raise UsageError(f"{directory} holds a run already. Continue it with --resume, or name another --out.") from clash
+    except OSError as refusal:
+        raise UsageError(f"write to {directory}: {refusal.strerror}. Name another --out.") from refusal
+    return run
+
+
+def resume(directory: Path, progress: Progress) -> Run:
+    """An interrupted run as its journal tells it; a last line that was cut off is left out."""
+    path = directory / "cells.jsonl"
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as refusal:
+        raise UsageError(f"continue the run in {directory}: {refusal.strerror}.") from refusal
+    try:
+        heading = msgspec.json.decode(lines[0], type=Heading) if lines else None
+    except msgspec.MsgspecError as refusal:
+        raise UsageError(f"{path}, line 1: {refusal}. This is not a run of farwrite.") from refusal
+    if heading is not None and heading.schema_version != SCHEMA_VERSION:
+        raise UsageError(f"{path} was begun by another version of farwrite (schema {heading.schema_version}).")
+    if heading is None:
+        raise UsageError(f"{path} is empty: nothing was measured. Start a new run.")
+    run = Run(heading.profile, heading.profile_name, heading.seed, directory, progress)
+    whole = [lines[0]]
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            entry = msgspec.json.decode(line, type=Entry)
+        except msgspec.MsgspecError as refusal:
+            if number < len(lines):
+                raise UsageError(f"{path}, line {number}: {refusal}. The journal is damaged.") from refusal
+            break
+        whole.append(line)
+        run.rounds += [entry.round] if entry.round else []
+        run.floors += [entry.floors] if entry.floors else []
+        run.drills += [entry.drill] if entry.drill else []
+    path.write_bytes(b"\n".join(whole) + b"\n")
+    run.notes.append(f"continued at {run.started.isoformat(timespec='seconds')}")
+    run.started = datetime.fromisoformat(heading.started_utc)
+    return run
+
+
+def keep(run: Run, entry: Entry) -> None:
+    """One line more in the journal, written before anything else happens."""
+    with run.journal.open("ab") as file:
+        file.write(msgspec.json.encode(entry) + b"\n")
+
+
+def directory_for(out: Path | None, name: str, seed: int) -> Path:
+    """Where a run's files go: `results/runs/<UTC>-<profile>-<id>` unless a directory is named."""
+    if out is not None:
+        return out
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return Path("results") / "runs" / f"{stamp}-{Path(name).stem}-{random.Random(f'{stamp}/{seed}').getrandbits(24):06x}"
