@@ -28,6 +28,7 @@ from .units import NS_PER_S
 PEER_TIMEOUT_NS_MIN = NS_PER_S
 PEER_TIMEOUT_ROUND_TRIPS = 50
 SLICES_MIN = 10
+CORRECTIONS_MAX = 4
 HEADER_BYTES = 64
 NOTHING = Histogram().encode()
 
@@ -65,7 +66,7 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     sizes = HEADER_BYTES + cell.size_bytes, HEADER_BYTES
     echo = lab.echo_floor(table.survey_echoes, *sizes)
     flushed = lab.flushed_echo_floor(table.survey_echoes, *sizes) if cell.protocol == "C" else None
-    before = lab.survey(table.survey_echoes)
+    before = survey_before(lab, cell.asked_rtt_ns, table.survey_echoes)
     # 0 miles asks for the lab's own round trip, whatever it is: it must only be the same before and after.
     asked_rtt_ns = cell.asked_rtt_ns or before.rtt_ns_p50
     counters, ticks = lab.link.counters(), processor_time()
@@ -88,12 +89,24 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     reasons += link_reasons(before, after, asked_rtt_ns)
     if steal is not None and steal > table.steal_max:
         reasons.append(f"the host took {steal:.0%} of the processors")
-    lab.nudge(cell.asked_rtt_ns, (before.rtt_ns_p50 + after.rtt_ns_p50) / 2 - asked_rtt_ns)
+    if cell.asked_rtt_ns:
+        lab.correct(cell.asked_rtt_ns, (after.rtt_ns_p50 - asked_rtt_ns) / 2)
     counted = {name: value - counters[name] for name, value in lab.link.counters().items()}
     return round_of(
         cell, index, attempt, "failed" if failed else "void" if reasons else "ok", reasons, begin_s, table.round_ns,
         (before, after, echo, flushed), observed, order, steal, counted, audit,
     )  # fmt: skip
+
+
+def survey_before(lab: Lab, asked_rtt_ns: int, count: int) -> Survey:
+    """The survey that a round starts from; a link that has drifted is corrected first, as often as is worth it."""
+    for _ in range(CORRECTIONS_MAX):
+        made = lab.survey(count)
+        missed_ns = off_ns(made.rtt_ns_p50, asked_rtt_ns)
+        if asked_rtt_ns == 0 or abs(missed_ns) <= tolerance_ns(asked_rtt_ns) / 2:
+            break
+        lab.correct(asked_rtt_ns, missed_ns)
+    return made
 
 
 def link_reasons(before: Survey, after: Survey, asked_rtt_ns: float) -> list[str]:

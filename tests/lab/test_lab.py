@@ -108,12 +108,12 @@ def test_a_link_that_misses_what_was_asked_is_called_so_and_no_other(lab):
     assert len(link_reasons(slow, slow, truth)) == 2
 
 
-def test_a_nudge_takes_half_of_a_miss_and_never_goes_below_zero(lab):
-    asked_rtt_ns = 2_500_000
-    lab.delay_ns[asked_rtt_ns] = 1_000_000
-    lab.nudge(asked_rtt_ns, 100_000)
-    assert lab.delay_ns[asked_rtt_ns] == 950_000
-    lab.nudge(asked_rtt_ns, 1e9)
+def test_a_correction_takes_the_whole_miss_and_never_goes_below_zero(lab):
+    asked_rtt_ns = 7_000_000
+    lab.delay_ns[asked_rtt_ns] = 6_900_000
+    lab.correct(asked_rtt_ns, 100_000)
+    assert lab.delay_ns[asked_rtt_ns] == 6_800_000
+    lab.correct(asked_rtt_ns, 1e9)
     assert lab.delay_ns.pop(asked_rtt_ns) == 0
 
 

@@ -79,10 +79,10 @@ class Lab:
             delay_ns = max(round(delay_ns - missed_ns), 0)
         self.delay_ns[asked_rtt_ns] = delay_ns
 
-    def nudge(self, asked_rtt_ns: int, missed_ns: float) -> None:
-        """Take half of a miss that a survey saw into the calibration, so that it follows the machine's drift."""
-        if asked_rtt_ns in self.delay_ns and asked_rtt_ns > 0:
-            self.delay_ns[asked_rtt_ns] = max(round(self.delay_ns[asked_rtt_ns] - missed_ns / 2), 0)
+    def correct(self, asked_rtt_ns: int, missed_ns: float) -> None:
+        """Take a miss that a survey saw into the calibration, so that it follows the machine's drift."""
+        self.delay_ns[asked_rtt_ns] = max(round(self.delay_ns[asked_rtt_ns] - missed_ns), 0)
+        self.set_delay(self.delay_ns[asked_rtt_ns])
 
     def join(self, name: str) -> None:
         """A new TCP connection between the sites, held by both under this name."""
