@@ -76,7 +76,7 @@ class Round(Struct, frozen=True):
     duration_ns: int
     survey_before: str  # histograms of RTT, ns, of a 64-byte echo
     survey_after: str
-    echo_floor: str  # histogram of RTT, ns, of an echo with the write's sizes
+    echo_floor: str  # histogram of RTT, ns, of an echo with the write's sizes; empty for A and local
     slices: list[Slice]
     service: str  # histogram of completed - issued, ns
     wait: str  # histogram of issued - intended, ns

@@ -63,9 +63,7 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     table = run.profile.run
     begin_s = run.elapsed_s()
     lab.set_rtt(cell.asked_rtt_ns)
-    sizes = HEADER_BYTES + cell.size_bytes, HEADER_BYTES
-    echo = lab.echo_floor(table.survey_echoes, *sizes)
-    flushed = lab.flushed_echo_floor(table.survey_echoes, *sizes) if cell.protocol == "C" else None
+    echo, flushed = floors_of(lab, cell, table.survey_echoes // 2)
     before = survey_before(lab, cell.asked_rtt_ns, table.survey_echoes)
     # 0 miles asks for the lab's own round trip, whatever it is: it must only be the same before and after.
     asked_rtt_ns = cell.asked_rtt_ns or before.rtt_ns_p50
@@ -96,6 +94,14 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
         cell, index, attempt, "failed" if failed else "void" if reasons else "ok", reasons, begin_s, table.round_ns,
         (before, after, echo, flushed), observed, order, steal, counted, audit,
     )  # fmt: skip
+
+
+def floors_of(lab: Lab, cell: Cell, count: int) -> tuple[Survey | None, Survey | None]:
+    """(echo, flushed echo) of the write's sizes, as far as the cell's protocol waits for such a thing."""
+    sizes = HEADER_BYTES + cell.size_bytes, HEADER_BYTES
+    echo = lab.echo_floor(count, *sizes) if cell.protocol in ("B", "C") else None
+    flushed = lab.flushed_echo_floor(count, *sizes) if cell.protocol == "C" else None
+    return echo, flushed
 
 
 def survey_before(lab: Lab, asked_rtt_ns: int, count: int) -> Survey:
@@ -159,12 +165,12 @@ def audit_of(lab: Lab, order: Order, completed: int) -> Audit:
 
 def round_of(
     cell: Cell, index: int, attempt: int, status: str, reasons: list[str], begin_s: float, duration_ns: int,
-    surveys: tuple[Survey, Survey, Survey, Survey | None], observed: dict, order: Order, steal: float | None,
+    surveys: tuple[Survey, Survey, Survey | None, Survey | None], observed: dict, order: Order, steal: float | None,
     counted: dict[str, int], audit: Audit | None,
 ) -> Round:  # fmt: skip
     """The observations of one round as they are stored."""
     before, after, echo, flushed = (Histogram.of(item.rtt_ns).encode() if item else None for item in surveys)
-    assert before is not None and after is not None and echo is not None
+    assert before is not None and after is not None
     recorder = observed.get("recorder")
     words = recorder.at if recorder else np.zeros(load_kernel.AT_WORDS, np.int64)
     lag = observed.get("lag")
@@ -178,7 +184,7 @@ def round_of(
         duration_ns=duration_ns,
         survey_before=before,
         survey_after=after,
-        echo_floor=echo,
+        echo_floor=echo or NOTHING,
         slices=slices_of(recorder, order.slice_ns) if recorder else [],
         service=Histogram(recorder.service).encode() if recorder else NOTHING,
         wait=Histogram(recorder.wait).encode() if recorder else NOTHING,
