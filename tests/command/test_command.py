@@ -115,7 +115,7 @@ def faults(value, schema, parts, path="$"):
     if "$ref" in schema:
         schema = parts[schema["$ref"].removeprefix("#/$defs/")]
     known = {"anyOf", "type", "enum", "required", "properties", "items", "additionalProperties", "title", "description",
-             "default", "discriminator", "additionalItems", "const"}  # fmt: skip
+             "default", "discriminator", "additionalItems", "const", "minimum", "exclusiveMaximum"}  # fmt: skip
     assert set(schema) <= known, set(schema) - known
     if "anyOf" in schema:
         tried = [list(faults(value, option, parts, path)) for option in schema["anyOf"]]
@@ -126,6 +126,10 @@ def faults(value, schema, parts, path="$"):
         wrong = not isinstance(value, kinds[schema["type"]]) or (isinstance(value, bool) and schema["type"] != "boolean")
         if wrong:
             return [f"{path}: {value!r} is no {schema['type']}"]
+    if schema.get("type") == "integer":
+        below, least = schema.get("exclusiveMaximum", value + 1), schema.get("minimum", value)
+        if not least <= value < below:
+            return [f"{path}: {value!r} does not lie from {least} to below {below}"]
     if "enum" in schema and value not in schema["enum"]:
         return [f"{path}: {value!r} is none of {schema['enum']}"]
     found = []

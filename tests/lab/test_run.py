@@ -13,7 +13,6 @@ from small_lab import IN_UML, LINK, compiled, skip_if_forbidden
 from farwrite import pipeline, recording
 from farwrite import run as runs
 from farwrite.cells import cells_of
-from farwrite.drill import drills
 from farwrite.errors import UnfitError, UsageError
 from farwrite.histogram import Histogram
 from farwrite.profile import parse
@@ -235,8 +234,8 @@ def on_paper(monkeypatch, report):
         )
 
     monkeypatch.setattr(pipeline, "measure_cell", copied_round)
-    monkeypatch.setattr(drills, "kill_drill", copied_drill("kill"))
-    monkeypatch.setattr(drills, "cut_drill", copied_drill("cut"))
+    monkeypatch.setattr(pipeline, "kill_drill", copied_drill("kill"))
+    monkeypatch.setattr(pipeline, "cut_drill", copied_drill("cut"))
 
 
 def go_on(directory):
