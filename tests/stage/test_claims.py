@@ -19,7 +19,7 @@ def test_c1_holds_when_the_whole_interval_is_below_2_ms():
     assert claim.sentence.startswith("C1 holds at 20 miles: p99 0.6")
     assert " of 2 ms; 2 ms is spent at 10" in claim.sentence
     assert any("0.315 ms" in detail and "2.364 ms" in detail for detail in claim.details)
-    assert sum("2.1 times the straight line" in detail for detail in claim.details) == 2
+    assert sum("2.1 (rule of thumb) " in detail for detail in claim.details) == 2
 
 
 def test_c1_fails_when_the_whole_interval_is_above_2_ms():
@@ -102,7 +102,7 @@ def test_c3_holds_with_a_small_loss_at_any_distance():
     assert claim.verdict == "pass"
     assert "does not depend on distance" in claim.sentence
     assert "at worst 42 writes (168 KiB), the oldest 2.10 ms old" in claim.sentence
-    assert any(detail.startswith("write at 150 miles: lag p99 ") for detail in claim.details)
+    assert any(detail.startswith("write: lag p99 ") for detail in claim.details)
     assert any("Mbit/s on average" in detail for detail in claim.details)
 
 

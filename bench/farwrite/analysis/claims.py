@@ -14,6 +14,7 @@ was lost in n kills is never written as a recovery point of nought: only the bou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from ..physics import PRODUCT_LIMITS, ROUTE_FACTORS, rtt_ns_of
@@ -62,7 +63,10 @@ def claims_of(
 def claim_c1(recording: Recording, cells: Sequence[CellResult], miles: Sequence[GreatestMiles]) -> Claim:
     """2 ms at 20 miles, and where 2 ms are really spent."""
     cell = the_cell(cells, "C", C1_MILES)
-    details = [f"{label(item.quantile)}: 2 ms {spent_text(item)}" for item in spent(miles, cell, C1_BUDGET_NS)]
+    details = [
+        f"2 ms at {label(quantile)}, by glass over straight line: {reach_text(list(items))}"
+        for quantile, items in groupby(spent(miles, cell, C1_BUDGET_NS), key=lambda item: item.quantile)
+    ]
     details.append(physics_text())
     details += confessions(recording, cell)
     if cell is None or cell.response_ns_p99.value is None:
@@ -79,7 +83,7 @@ def claim_c1(recording: Recording, cells: Sequence[CellResult], miles: Sequence[
     elif verdict == "unknown" and p99.low is not None:
         sentence += ", whose interval has 2 ms inside: measure more rounds"
     if reach:
-        sentence += f"; 2 ms {spent_text(reach[0], with_route=False)}"
+        sentence += f"; 2 ms {spent_text(reach[0])}"
     return Claim(id="C1", claim=TEXT["C1"], verdict=verdict, sentence=sentence, details=details)
 
 
@@ -90,7 +94,6 @@ def claim_c2(recording: Recording, cells: Sequence[CellResult], drills: Sequence
     details: list[str] = []
     if cell is not None and cell.response_ns_p99.value is not None:
         details.append(limits_text(cell))
-    details.append(physics_text())
     details += confessions(recording, cell)
     return combined("C2", parts, details)
 
@@ -101,7 +104,8 @@ def claim_c3(
     """Any distance, a small recovery point: two parts, and the bandwidth it took."""
     mine = sorted((item for item in cells if item.protocol == "A"), key=lambda item: (item.name, item.miles))
     parts = [any_distance(fits), small_recovery_point(drills)]
-    details = [lag_text(item) for item in mine if item.lag_ns_p99 is not None and item.rounds_ok]
+    lagging = [item for item in mine if item.lag_ns_p99 is not None and item.rounds_ok]
+    details = [lag_text(list(items)) for _, items in groupby(lagging, key=lambda item: item.name)]
     details += [bandwidth_text(item) for item in mine[-1:] if item.goodput_bytes_per_s.value]
     details += confessions(recording, mine[-1] if mine else None)
     return combined("C3", parts, details)
@@ -220,13 +224,18 @@ def small_recovery_point(drills: Sequence[DrillResult]) -> Part:
     return Part("fail", f"{said}: more than what we call small ({bound})")
 
 
-def lag_text(cell: CellResult) -> str:
-    """How far the far site was behind at one distance."""
-    assert cell.lag_ns_p99 is not None
-    lag = time_text(cell.lag_ns_p99) if cell.lag_ns_p99.value is not None else "unknown"
+def lag_text(cells: Sequence[CellResult]) -> str:
+    """How far the far site was behind, from the nearest to the farthest distance of a workload."""
+
+    def lag(cell: CellResult) -> str:
+        found = cell.lag_ns_p99
+        text = time_text(found) if found is not None and found.value is not None else "unknown"
+        return f"{text} at {cell.miles:g} miles"
+
+    ends = dict.fromkeys([lag(cells[0]), lag(cells[-1])])
     return (
-        f"{cell.name} at {cell.miles:g} miles: lag p99 {lag}, at most {times(cell.lag_writes_max or 0, 'write')} "
-        f"({format_size(cell.lag_bytes_max or 0)}) not known to be at the far site"
+        f"{cells[0].name}: lag p99 {', '.join(ends)}; at most {times(max(c.lag_writes_max or 0 for c in cells), 'write')} "
+        f"({format_size(max(c.lag_bytes_max or 0 for c in cells))}) not known to be at the far site"
     )
 
 
@@ -274,17 +283,28 @@ def spent(miles: Sequence[GreatestMiles], cell: CellResult | None, budget_ns: fl
     return [item for item in miles if (item.name, item.protocol, item.budget_ns) == (name, "C", budget_ns)]
 
 
-def spent_text(item: GreatestMiles, with_route: bool = True) -> str:
-    """Where a budget is spent, in words."""
+def reach_text(items: Sequence[GreatestMiles]) -> str:
+    """How far a budget reaches for each route factor, in one line."""
     names = {factor: name for name, factor in ROUTE_FACTORS.items()}
-    factor = names.get(item.route_factor, "as asked")
-    route = f" when the glass is {item.route_factor:.1f} times the straight line ({factor})" if with_route else ""
+    reasons = dict.fromkeys(warning for item in items if item.miles.value is None for warning in item.miles.warnings)
+    if reasons:
+        return f"cannot be put in miles: {'; '.join(reasons)}"
+    said = (f"{item.route_factor:.1f} ({names.get(item.route_factor, 'as asked')}) {far_text(item)}" for item in items)
+    return ", ".join(said)
+
+
+def spent_text(item: GreatestMiles) -> str:
+    """Where a budget is spent, in words."""
     if item.miles.value is None:
-        return f"cannot be put in miles{route}: {'; '.join(item.miles.warnings)}"
+        return f"cannot be put in miles: {'; '.join(item.miles.warnings)}"
     if item.miles.value == 0:
-        return f"is spent before the first mile{route}"
-    beyond = " (beyond what was measured)" if item.extrapolated else ""
-    return f"is spent at {miles_text(item.miles)}{route}{beyond}"
+        return "is spent before the first mile"
+    return f"is spent at {far_text(item)}"
+
+
+def far_text(item: GreatestMiles) -> str:
+    """Miles with their interval, and whether anything was measured there."""
+    return f"{miles_text(item.miles)}{' (beyond what was measured)' if item.extrapolated else ''}"
 
 
 def physics_text() -> str:
