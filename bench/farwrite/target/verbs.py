@@ -18,22 +18,22 @@ TARGETS = ((null.NullTarget, null), (replicated.ReplicatedTarget, replicated))
 
 def submit(target, number, address, size, now_ns):
     """Begin write `number` of the plan; False when the target can take no more just now."""
-    raise NotImplementedError("a verb for kernels")
+    raise TypeError("a verb for compiled callers")
 
 
 def progress(target, deadline_ns):
     """Work, or sleep, until something has happened or the deadline; 0 or a negative status."""
-    raise NotImplementedError("a verb for kernels")
+    raise TypeError("a verb for compiled callers")
 
 
 def completed(target):
     """How many of the submitted writes are complete, counted in order of submission."""
-    raise NotImplementedError("a verb for kernels")
+    raise TypeError("a verb for compiled callers")
 
 
 def waited(target):
     """(begin_ns, end_ns) of the sleep in the last progress(): what lies outside of it was work."""
-    raise NotImplementedError("a verb for kernels")
+    raise TypeError("a verb for compiled callers")
 
 
 def meaning_of(target):
