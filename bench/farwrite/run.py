@@ -87,9 +87,10 @@ def resume(directory: Path, progress: Progress) -> Run:
     """An interrupted run as its journal tells it; a last line that was cut off is left out."""
     path = directory / "cells.jsonl"
     try:
-        lines = path.read_bytes().splitlines()
+        data = path.read_bytes()
     except OSError as refusal:
         raise UsageError(f"continue the run in {directory}: {refusal.strerror}.") from refusal
+    lines = data.splitlines()
     try:
         heading = msgspec.json.decode(lines[0], type=Heading) if lines else None
     except msgspec.MsgspecError as refusal:
@@ -111,7 +112,11 @@ def resume(directory: Path, progress: Progress) -> Run:
         run.rounds += [entry.round] if entry.round else []
         run.floors += [entry.floors] if entry.floors else []
         run.drills += [entry.drill] if entry.drill else []
-    path.write_bytes(b"\n".join(whole) + b"\n")
+    mended = b"\n".join(whole) + b"\n"
+    if mended != data:  # A line was cut off, or its end: the old journal or the mended one, never a half.
+        beside = path.with_suffix(".new")
+        beside.write_bytes(mended)
+        beside.replace(path)
     run.notes.append(f"continued at {run.started.isoformat(timespec='seconds')}")
     run.started = datetime.fromisoformat(heading.started_utc)
     return run
