@@ -52,7 +52,7 @@ def table_of(profile: Profile, cell: Cell) -> CellTable:
 def median_size(table: CellTable) -> int:
     """The size of a write that half of the writes do not exceed."""
     if table.trace:
-        trace = traces.read(traces.find(table.trace))
+        trace = traces.read_once(str(traces.find(table.trace)))
         sizes = trace.size[trace.operation == WRITE]
         if sizes.size == 0:
             raise UsageError(f'cell "{table.name}": the trace {trace.name} holds no write. Nothing can be replayed.')
@@ -74,7 +74,7 @@ def median_size(table: CellTable) -> int:
 def offered(table: CellTable) -> float | None:
     """Writes per second the workload asks for; None for a closed loop."""
     if table.trace:
-        trace = traces.read(traces.find(table.trace))
+        trace = traces.read_once(str(traces.find(table.trace)))
         seconds = max(trace.duration_ns, 1) / 1e9
         return int((trace.operation == WRITE).sum()) / seconds / table.time_scale
     return None if table.arrival == "closed" else table.rate_per_s
@@ -84,7 +84,7 @@ def note_of(table: CellTable) -> str:
     """What a reader must know of a workload besides its numbers."""
     if not table.trace:
         return ""
-    trace = traces.read(traces.find(table.trace))
+    trace = traces.read_once(str(traces.find(table.trace)))
     writes = int((trace.operation == WRITE).sum())
     others = trace.count - writes
     return (

@@ -13,13 +13,15 @@ from pathlib import Path
 from . import __version__
 from .cells import cells_of
 from .drill.drills import cut_drill, kill_drill
+from .engine.record_kernel import HEADER_BYTES
 from .errors import FarwriteError, InconclusiveError, LostWriteError, UnfitError
 from .histogram import Histogram
 from .host.facts import command_line, host_facts
 from .lab.lab import Lab, LabSpec, open_lab
+from .lab.survey import whole_blocks
 from .profile import Profile, digest
 from .recording import SCHEMA_VERSION, FlushFloors, LabFacts, Recording, Report, save
-from .round import HEADER_BYTES, measure_cell
+from .round import measure_cell
 from .run import Entry, Run, keep
 from .target import sides
 from .units import NS_PER_S
@@ -111,7 +113,7 @@ def measure(run: Run, lab: Lab) -> None:
 def measure_floors(run: Run, lab: Lab, index: int) -> None:
     """Bare flushes of every size that this run's records have on disk."""
     known = {(item.index, item.size_bytes) for item in run.floors}
-    for size in sorted({record_size(cell.size_bytes) for cell in run.cells}):
+    for size in sorted({whole_blocks(HEADER_BYTES + cell.size_bytes) for cell in run.cells}):
         if (index, size) in known:
             continue
         times = lab.flush_floors(size, run.profile.run.floor_flushes)
@@ -119,11 +121,6 @@ def measure_floors(run: Run, lab: Lab, index: int) -> None:
         floors = FlushFloors(index=index, size_bytes=size, **texts)
         keep(run, Entry(floors=floors))
         run.floors.append(floors)
-
-
-def record_size(size_bytes: int) -> int:
-    """Bytes that a lone write of this size makes the journal flush: its record, rounded up to a block."""
-    return -(-(size_bytes + HEADER_BYTES) // 4096) * 4096
 
 
 def drill(run: Run, lab: Lab) -> None:

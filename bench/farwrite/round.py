@@ -13,6 +13,7 @@ import numpy as np
 from . import load_kernel
 from .cells import load_of, table_of, write_count_max
 from .engine import replica_kernel as replica
+from .engine.record_kernel import HEADER_BYTES
 from .errors import UnfitError
 from .histogram import Histogram
 from .host.facts import processor_time, steal_between
@@ -29,7 +30,6 @@ PEER_TIMEOUT_NS_MIN = NS_PER_S
 PEER_TIMEOUT_ROUND_TRIPS = 50
 SLICES_MIN = 10
 CORRECTIONS_MAX = 4
-HEADER_BYTES = 64
 NOTHING = Histogram().encode()
 
 
@@ -54,7 +54,7 @@ def order_of(run: Run, lab: Lab, cell: Cell, duration_ns: int, salt: str) -> Ord
         slice_count=slices,
         peer_timeout_ns=max(PEER_TIMEOUT_NS_MIN, PEER_TIMEOUT_ROUND_TRIPS * cell.asked_rtt_ns),
         # memfd writes are copies: io_uring would hand them to a worker thread.
-        reactor="plain" if run.profile.lab.durability == "memory" else run.reactor,
+        reactor="plain" if run.profile.lab.durability == "memory" else "auto",
     )
 
 

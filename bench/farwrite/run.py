@@ -35,7 +35,6 @@ class Run:
     drills: list[Drill] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lab_facts: LabFacts | None = None
-    reactor: str = "auto"
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     begin_s: float = field(default_factory=time.monotonic)
     interrupted: bool = False

@@ -7,7 +7,6 @@ the far side can check every byte without being told what was written.
 from __future__ import annotations
 
 import contextlib
-import functools
 import mmap
 import os
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from ..host.libc import aligned_bytes
 from ..load_kernel import AT_WORDS, Flight, Recorder, drive
 from ..plan import Load, draw, replay
 from ..plan_kernel import WRITE, Plan
-from ..trace import read
+from ..trace import read_once
 from . import audit_kernel as auditing
 from .replicated_kernel import ReplicatedTarget
 
@@ -67,17 +66,11 @@ class Order:
     reactor: str = "auto"
 
 
-@functools.lru_cache(maxsize=8)
-def trace_of(path: str):
-    """A trace, read once per process; the lab's processes inherit what was read before they were forked."""
-    return read(path)
-
-
 def plan_of(order: Order, volume_bytes: int) -> Plan:
     """The plan that the order describes: the same in every process."""
     if order.load is not None:
         return draw(order.load, order.seed, order.write_count_max)
-    trace = trace_of(order.trace_path)
+    trace = read_once(order.trace_path)
     span_ns = max(trace.duration_ns, 1)
     begin_ns = order.trace_begin_ns % span_ns
     window_ns = order.duration_ns / order.time_scale

@@ -6,6 +6,7 @@ and `csv.py` (our own, see workloads/README.md); `source.py` opens, unpacks and 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -49,6 +50,12 @@ class Trace:
     def address_bytes_max(self) -> int:
         """One past the last byte that any record touches: a volume of this size holds the whole trace."""
         return int((self.address + self.size).max())
+
+
+@functools.lru_cache(maxsize=8)
+def read_once(path: str) -> Trace:
+    """read(), once per process; a lab's processes inherit what was read before they were forked."""
+    return read(path)
 
 
 def read(path: str | Path) -> Trace:
