@@ -1,32 +1,18 @@
-"""The command line: words in, typed options out, one call, one exit.
+"""The command line: which commands there are, what an error looks like, and the one exit.
 
-The only place that parses, prints errors and exits. Nothing heavy is imported before a command needs it: `--help`,
-`profiles`, `schema` and `show` never load Numba.
+Every command is a function of its own file below `commands`, loaded when it is typed: `--help` loads none of them.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError
 
 from . import __version__
-from .errors import (
-    EXIT_CRASH,
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_TERMINATED,
-    EXIT_USAGE,
-    FarwriteError,
-    UsageError,
-    system_error,
-)
+from .commands.output import abandon_stdout, interrupted_by, stop_on
+from .errors import EXIT_CRASH, EXIT_DONE, EXIT_USAGE, FarwriteError
 
 app = App(
     name="farwrite",
@@ -36,181 +22,14 @@ app = App(
     help_on_error=False,
 )
 
-
-@app.command
-def run(
-    profile: str = "limits",
-    *,
-    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
-    duration: str | None = None,
-    seed: int = 1,
-    link: Literal["auto", "netem", "ferry"] | None = None,
-    out: Path | None = None,
-    resume: Path | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
-) -> int:
-    """Measure a profile and print the report.
-
-    Parameters
-    ----------
-    profile
-        Name of a shipped profile (see "farwrite profiles") or path of a TOML file.
-    set_
-        Change one value of the profile, such as run.rounds=3 or cell.write.queue_depth=4. May be repeated.
-    duration
-        Length of each round, such as "2 s"; short for --set run.round=...
-    seed
-        What addresses, payloads, times and the order of cells are drawn from.
-    link
-        How the distance is emulated; short for --set lab.link=...
-    out
-        Directory of the results; by default a new one below results/runs.
-    resume
-        Continue the interrupted run in this directory.
-    json
-        Print the report document instead of the report.
-    """
-    from .cells import cells_of
-    from .profile import is_text, load
-
-    for word in (profile, str(out), str(resume)):
-        if not is_text(word):
-            raise UsageError(f"{word!r} is not text, and a recording holds text only. Rename it.")
-
-    if resume is None:
-        changes = list(set_ or [])
-        changes += [f'run.round="{duration}"'] if duration else []
-        changes += [f'lab.link="{link}"'] if link else []
-        chosen = load(profile, changes)
-        cells_of(chosen)  # A trace that cannot be read is refused before anything is compiled or written.
-    elif set_ or duration or link or out:
-        raise UsageError("--resume continues a run as it was begun; it goes with no other option than --json.")
-    if not 0 <= seed < 1 << 63:
-        raise UsageError("--seed must not be negative, and below 2^63.")
-
-    # Wrong words have been refused by now; what follows takes a second to load.
-    from . import pipeline
-    from . import run as runs
-    from .progress import bar
-    from .warm import compile_all
-
-    with bar() as progress:
-        progress.doing("loading the engine (compiled on first use)")
-        compile_all(progress)
-        if resume is not None:
-            made = runs.resume(resume, progress)
-        else:
-            directory = runs.directory_for(out, profile, seed)
-            made = runs.begin(chosen, profile, seed, directory, progress)
-        report = pipeline.execute(made)
-    present(report, json)
-    print(f"saved: {made.directory / 'report.json'}", file=sys.stderr)
-    refusal = pipeline.outcome(report)
-    if refusal is not None:
-        raise refusal
-    if report.recording.interrupted:
-        print(f"continue with: farwrite run --resume {made.directory}", file=sys.stderr)
-        return interrupted_by()
-    return EXIT_DONE
-
-
-@app.command
-def show(report: Path, *, json: Annotated[bool, Parameter(negative="")] = False) -> int:
-    """Print a report again, from its file alone.
-
-    Parameters
-    ----------
-    report
-        A report.json, or the directory of a run.
-    json
-        Print the report document instead of the report.
-    """
-    from .recording import read
-
-    present(read(report), json)
-    return EXIT_DONE
-
-
-@app.command
-def profiles() -> int:
-    """List the profiles that come with farwrite."""
-    from .profile import load, shipped
-
-    names = shipped()
-    width = max((len(name) for name in names), default=0)
-    with printing():
-        for name in names:
-            print(f"{name:<{width}}  {load(name).title}")
-    return EXIT_DONE
-
-
-@app.command
-def schema() -> int:
-    """Print the JSON Schema of the report document."""
-    import msgspec
-
-    from .recording import schema as document_schema
-
-    with printing():
-        print(msgspec.json.format(msgspec.json.encode(document_schema()), indent=2).decode())
-    return EXIT_DONE
-
-
-def present(report: Any, json: bool) -> None:
-    """The report on stdout: as a document, or for a person."""
-    with printing():
-        if json:
-            import msgspec
-
-            sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n")
-        else:
-            from .analysis import analysis_of
-            from .report.terminal import show as show_in_terminal
-
-            show_in_terminal(report, analysis_of(report), console())
-
-
-@contextmanager
-def printing() -> Iterator[None]:
-    """What is printed inside reaches stdout. A reader who stops early has read enough; no room is an error."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        abandon_stdout()
-    except OSError as refusal:
-        abandon_stdout()
-        raise system_error("print to stdout", refusal.errno or 0) from refusal
-
-
-def console() -> Any:
-    """A console on stdout that leaves it to us what a closed pipe means; rich's own would exit with 1."""
-    from rich.console import Console
-
-    class Stdout(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
-
-    return Stdout()
-
-
-def abandon_stdout() -> None:
-    """Nobody reads any more, or there is no room: what is still to be printed goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-STOPPED_BY: list[int] = []
-
-
-def stop_on(number: int, frame: Any) -> None:
-    """SIGTERM is an interruption like Ctrl-C; remembered for the exit code."""
-    STOPPED_BY.append(number)
-    raise KeyboardInterrupt
-
-
-def interrupted_by() -> int:
-    """The exit code of an interrupted command: 143 after SIGTERM, 130 after Ctrl-C."""
-    return EXIT_TERMINATED if signal.SIGTERM in STOPPED_BY else EXIT_INTERRUPTED
+COMMANDS = {
+    "run": ("run:run", "Measure a profile and print the report."),
+    "show": ("show:show", "Print a report again, from its file alone."),
+    "profiles": ("show:profiles", "List the profiles that come with farwrite."),
+    "schema": ("show:schema", "Print the JSON Schema of the report document."),
+}
+for name, (place, sentence) in COMMANDS.items():
+    app.command(f"farwrite.commands.{place}", name=name, help=sentence)
 
 
 def main() -> None:

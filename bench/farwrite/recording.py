@@ -98,6 +98,8 @@ class Round(Struct, frozen=True):
     audit: Audit | None
     unissued: int = 0  # open loop: intended within the round, and not even issued when it was given up
     flushed_echo_floor: str | None = None  # protocol C: echo_floor with a bare flush at the far end before each answer
+    near_cpu_ns: int | None = None  # processor time of the near site's process over the load, user and system
+    far_cpu_ns: int | None = None
 
 
 class FlushFloors(Struct, frozen=True):
@@ -144,6 +146,14 @@ class LabFacts(Struct, frozen=True):
     transport: dict[str, str]
 
 
+class Pairing(Struct, frozen=True):
+    """One arm of an A/B experiment: its rounds were measured beside those of the other arms, in one lab."""
+
+    id: str  # the same for all arms of one experiment
+    arm: Literal["base", "cand", "again"]  # "again" is the base a second time: what no difference looks like
+    what: str  # the arm as it was asked for
+
+
 class Recording(Struct, frozen=True):
     """A whole run."""
 
@@ -164,6 +174,7 @@ class Recording(Struct, frozen=True):
     drills: list[Drill]
     interrupted: bool
     notes: list[str]
+    pairing: Pairing | None = None
 
 
 class Report(Struct, frozen=True):

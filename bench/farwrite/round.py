@@ -131,7 +131,7 @@ def play(lab: Lab, order: Order) -> dict:
     observed, far = finish_sides(lab, order)
     if observed["status"] == 0 and far["status"] < 0 and far["status"] != replica.STOPPED:
         observed["status"] = far["status"]
-    return observed | {"far_flushes": far["far_flushes"]}
+    return observed | {"far_flushes": far["far_flushes"], "far_cpu_ns": far["far_cpu_ns"]}
 
 
 def start_sides(lab: Lab, order: Order) -> None:
@@ -149,7 +149,7 @@ def finish_sides(lab: Lab, order: Order) -> tuple[dict, dict]:
     limit_s = (order.duration_ns + load_kernel.DRAIN_NS + 2 * order.peer_timeout_ns) / NS_PER_S + 20
     observed = lab.near.answer(limit_s)
     if order.protocol == "local":
-        return observed, {"far_flushes": 0, "status": 0, "refused": 0}
+        return observed, {"far_flushes": 0, "status": 0, "refused": 0, "far_cpu_ns": None}
     lab.near.call(hang_up, "data")
     far = lab.far.answer(limit_s)
     lab.far.call(hang_up, "data")
@@ -206,6 +206,8 @@ def round_of(
         audit=audit,
         unissued=int(words[load_kernel.UNISSUED]),
         flushed_echo_floor=flushed,
+        near_cpu_ns=observed.get("near_cpu_ns"),
+        far_cpu_ns=observed.get("far_cpu_ns"),
     )
 
 

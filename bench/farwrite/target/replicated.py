@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,12 +124,14 @@ def write_side(order: Order, disk: Disk, connection, words: np.ndarray, history:
         target = ReplicatedTarget(state, np.zeros(1, np.int64))
         closed = order.load is not None and order.load.arrival == "closed"
         flight = flight_of(order.queue_depth)
+        begun_cpu_ns = time.process_time_ns()
         status = int(
             drive(
                 plan, closed, order.queue_depth, order.duration_ns, order.slice_ns, target, flight, recorder, words,
                 history,
             )
         )  # fmt: skip
+        cpu_ns = time.process_time_ns() - begun_cpu_ns
         if protocol != primary.LOCAL and status == replica.OK:
             say_goodbye(connection, order)
         ended = int(replica.settle(journal, ring, state.at[primary.SENT]))
@@ -145,6 +148,7 @@ def write_side(order: Order, disk: Disk, connection, words: np.ndarray, history:
             "wire_bytes": int(state.at[primary.WIRE_BYTES]),
             "blocked": int(state.at[primary.BLOCKED]),
             "reactor": reactor.name_of(ring),
+            "near_cpu_ns": cpu_ns,
         }
 
 
@@ -169,12 +173,14 @@ def copy_side(order: Order, disk: Disk, connection, words: np.ndarray) -> dict[s
         protocol = PROTOCOLS[order.protocol]
         meet(connection, Hello(order.volume, order.epoch, 0, protocol), primary=False)
         state = secondary.secondary_state(journal, ring, connection.fileno(), protocol, disk.volume_bytes, words)
+        begun_cpu_ns = time.process_time_ns()
         status = int(secondary.serve(state))
         return {
             "status": status,
             "refused": int(state.at[secondary.REFUSED]),
             "far_flushes": int(journal.at[log.FLUSH_COUNT]),
             "acks": int(state.at[secondary.ACK_COUNT]),
+            "far_cpu_ns": time.process_time_ns() - begun_cpu_ns,
         }
 
 

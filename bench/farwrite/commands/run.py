@@ -1,0 +1,88 @@
+"""`farwrite run`: measure a profile and print the report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from ..errors import EXIT_DONE, UsageError
+from .output import interrupted_by, present
+
+
+def run(
+    profile: str = "limits",
+    *,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    duration: str | None = None,
+    seed: int = 1,
+    link: Literal["auto", "netem", "ferry"] | None = None,
+    out: Path | None = None,
+    resume: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Measure a profile and print the report.
+
+    Parameters
+    ----------
+    profile
+        Name of a shipped profile (see "farwrite profiles") or path of a TOML file.
+    set_
+        Change one value of the profile, such as run.rounds=3 or cell.write.queue_depth=4. May be repeated.
+    duration
+        Length of each round, such as "2 s"; short for --set run.round=...
+    seed
+        What addresses, payloads, times and the order of cells are drawn from.
+    link
+        How the distance is emulated; short for --set lab.link=...
+    out
+        Directory of the results; by default a new one below results/runs.
+    resume
+        Continue the interrupted run in this directory.
+    json
+        Print the report document instead of the report.
+    """
+    from ..cells import cells_of
+    from ..profile import is_text, load
+
+    for word in (profile, str(out), str(resume)):
+        if not is_text(word):
+            raise UsageError(f"{word!r} is not text, and a recording holds text only. Rename it.")
+
+    if resume is None:
+        changes = list(set_ or [])
+        changes += [f'run.round="{duration}"'] if duration else []
+        changes += [f'lab.link="{link}"'] if link else []
+        chosen = load(profile, changes)
+        cells_of(chosen)  # A trace that cannot be read is refused before anything is compiled or written.
+    elif set_ or duration or link or out:
+        raise UsageError("--resume continues a run as it was begun; it goes with no other option than --json.")
+    if not 0 <= seed < 1 << 63:
+        raise UsageError("--seed must not be negative, and below 2^63.")
+
+    # Wrong words have been refused by now; what follows takes a second to load.
+    from .. import pipeline
+    from .. import run as runs
+    from ..progress import bar
+    from ..warm import compile_all
+
+    with bar() as progress:
+        progress.doing("loading the engine (compiled on first use)")
+        compile_all(progress)
+        if resume is not None:
+            made = runs.resume(resume, progress)
+        else:
+            directory = runs.directory_for(out, profile, seed)
+            made = runs.begin(chosen, profile, seed, directory, progress)
+        report = pipeline.execute(made)
+    present(report, json)
+    print(f"saved: {made.directory / 'report.json'}", file=sys.stderr)
+    refusal = pipeline.outcome(report)
+    if refusal is not None:
+        raise refusal
+    if report.recording.interrupted:
+        print(f"continue with: farwrite run --resume {made.directory}", file=sys.stderr)
+        return interrupted_by()
+    return EXIT_DONE
