@@ -23,7 +23,7 @@ from .latency import Pool
 from .result import ANALYSIS_VERSION, Analysis, CellResult, Estimate
 from .sample import decode, pooled
 from .steady import MARGIN, Steadiness, judge
-from .throughput import completed_per_s, goodput_bytes_per_s
+from .throughput import completed_per_s, cpu_ns_per_write, goodput_bytes_per_s
 
 LATE_SHARE_MAX = 0.05  # Of the response p99: beyond it, the generator and not the system was measured.
 LINK_SHARE_MAX, LINK_OFF_NS_MAX = 0.03, 40_000.0  # As lab/survey.py judges a round: the larger of both.
@@ -163,6 +163,7 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
         wire_bytes_per_user_byte=share(
             sum(item.wire_bytes for item in rounds), sum(item.completed_bytes for item in rounds)
         ),
+        cpu_ns_per_write=cpu_ns_per_write(rounds),
         lag_ns_p99=measured.lag.estimate(0.99) if lags else None,
         lag_writes_max=max((item.lag_writes_max for item in lags), default=None),
         lag_bytes_max=max((item.lag_bytes_max for item in lags), default=None),

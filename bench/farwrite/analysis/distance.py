@@ -16,7 +16,7 @@ import numpy as np
 from ..physics import ROUTE_FACTORS, miles_of
 from ..recording import Cell
 from ..units import NS_PER_MS
-from .estimate import from_replicates, order_statistic_ranks, unknown
+from .estimate import from_replicates, listed, order_statistic_ranks, unknown
 from .latency import Pool
 from .result import Estimate, Fit, GreatestMiles
 
@@ -45,6 +45,8 @@ class Line:
     k: np.ndarray
     a_ns: np.ndarray
     rounds: int
+    k_without: np.ndarray  # by round index: the fit with that round left out of every distance
+    a_ns_without: np.ndarray
 
 
 def theil_sen(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,6 +91,11 @@ def line_of(places: Sequence[Place], q: float, left_out: Sequence[str] = (), war
         np.stack([item.rtt.replicates(0.5) for item in places], axis=-1),
         np.stack([item.response.replicates(q) for item in places], axis=-1),
     )
+    k_without, a_ns_without = theil_sen(
+        np.stack([item.rtt.without(0.5) for item in places], axis=-1),
+        np.stack([item.response.without(q) for item in places], axis=-1),
+    )
+    indices = {index for item in places for index in item.response.indices}
     rounds = min(item.response.rounds for item in places)
     count = sum(item.response.count for item in places)
     cell = places[0].cell
@@ -97,14 +104,14 @@ def line_of(places: Sequence[Place], q: float, left_out: Sequence[str] = (), war
         protocol=cell.protocol,
         queue_depth=cell.queue_depth,
         quantile=q,
-        k=from_replicates(k, many_k, rounds, count, *warnings),
-        a_ns=from_replicates(a_ns, many_a, rounds, count, *warnings),
+        k=from_replicates(k, many_k, rounds, count, *warnings, without=listed(k_without, indices)),
+        a_ns=from_replicates(a_ns, many_a, rounds, count, *warnings, without=listed(a_ns_without, indices)),
         rtt_ns_low=float(x.min()),
         rtt_ns_high=float(x.max()),
         residual_ns_max=float(np.abs(y - a_ns - k * x).max()),
         left_out=list(left_out),
     )
-    return Line(fit, many_k, many_a, rounds)
+    return Line(fit, many_k, many_a, rounds, k_without, a_ns_without)
 
 
 def independent(fit: Fit) -> bool:
@@ -170,4 +177,11 @@ def reach(line: Line, budget_ns: float, route_factor: float, equipment_ns: float
         warnings.append(f"beyond the {fit.rtt_ns_high / NS_PER_MS:.3g} ms of round trip that were measured")
     elif extrapolated:
         warnings.append(f"below the {fit.rtt_ns_low / NS_PER_MS:.3g} ms of round trip that were measured")
-    return from_replicates(max(value, 0.0), many, line.rounds, fit.k.count, *warnings), extrapolated
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rtt_without = np.where(line.k_without > 0, (budget_ns - line.a_ns_without) / line.k_without, np.nan)
+    left_out = np.maximum(miles_of(rtt_without, route_factor, equipment_ns), 0.0)  # type: ignore[arg-type]
+    indices = [index for index, k_without in enumerate(fit.k.without) if k_without is not None]
+    estimate = from_replicates(
+        max(value, 0.0), many, line.rounds, fit.k.count, *warnings, without=listed(left_out, indices)
+    )  # fmt: skip
+    return estimate, extrapolated

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -135,16 +135,26 @@ def confidence_over(rounds: int) -> float:
     return min(CONFIDENCE, 1 - 2.0 ** (1 - rounds))
 
 
-def from_replicates(value: float, replicates: np.ndarray, rounds: int, count: int, *warnings: str) -> Estimate:
+def from_replicates(
+    value: float, replicates: np.ndarray, rounds: int, count: int, *warnings: str, without: Sequence[float | None] = ()
+) -> Estimate:
     """A value with the interval of its replicates, which never leaves the value outside."""
     found = interval_of_replicates(replicates, rounds)
     if found is None:
-        return Estimate(value=value, count=count, warnings=[*warnings, few_rounds(rounds)])
+        return Estimate(value=value, count=count, warnings=[*warnings, few_rounds(rounds)], without=list(without))
     low, high, confidence = found
     return Estimate(
         value=value, low=min(low, value), high=max(high, value), confidence=confidence, count=count,
-        warnings=list(warnings),
+        warnings=list(warnings), without=list(without),
     )  # fmt: skip
+
+
+def listed(without: np.ndarray, indices: Iterable[int]) -> list[float | None]:
+    """Values by round index as they are stored: None for a round that is not among `indices`."""
+    known = set(indices)
+    return [
+        float(value) if index in known and math.isfinite(value) else None for index, value in enumerate(without)
+    ]
 
 
 def few_rounds(rounds: int) -> str:
@@ -152,8 +162,8 @@ def few_rounds(rounds: int) -> str:
     return f"{'one round' if rounds == 1 else f'{rounds} rounds'} only: no interval over rounds"
 
 
-def mean_over_rounds(values: Sequence[float]) -> Estimate:
-    """The mean of one value a round, with Student's t interval; never below 0."""
+def mean_over_rounds(values: Sequence[float], indices: Sequence[int] = ()) -> Estimate:
+    """The mean of one value a round, with Student's t interval; never below 0. `indices` are the rounds' own."""
     from scipy.special import stdtrit
 
     count = len(values)
@@ -164,9 +174,13 @@ def mean_over_rounds(values: Sequence[float]) -> Estimate:
         return Estimate(value=mean, count=1, warnings=[few_rounds(1)])
     half = float(stdtrit(count - 1, 1 - (1 - CONFIDENCE) / 2)) * float(np.std(values, ddof=1)) / math.sqrt(count)
     warnings = [f"{count} rounds only"] if count < ROUNDS_MIN else []
+    without: list[float | None] = [None] * (1 + max(indices, default=-1))
+    for index, value in zip(indices, values, strict=False):
+        without[index] = (count * mean - value) / (count - 1)
     return Estimate(
-        value=mean, low=max(mean - half, 0.0), high=mean + half, confidence=CONFIDENCE, count=count, warnings=warnings
-    )
+        value=mean, low=max(mean - half, 0.0), high=mean + half, confidence=CONFIDENCE, count=count, warnings=warnings,
+        without=without,
+    )  # fmt: skip
 
 
 def loss_probability_high(losses: int, count: int, confidence: float = CONFIDENCE) -> float:

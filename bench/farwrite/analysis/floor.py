@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..recording import Cell, FlushFloors
-from .estimate import Draws, from_replicates, unknown
+from .estimate import Draws, from_replicates, listed, unknown
 from .latency import Pool
 from .result import Estimate
 from .sample import Sample
@@ -49,6 +49,7 @@ class Floor:
     estimate: Estimate
     text: str
     replicates: np.ndarray
+    without: np.ndarray  # by round index: the floor with that round left out
 
 
 def record_bytes(size_bytes: int) -> int:
@@ -84,12 +85,12 @@ def floor_of(
 ) -> Floor:
     """The floor of one cell at the median."""
     if flushes is None or not flushes.near_alone.count:
-        return Floor(unknown("no bare flush was measured"), "not measured", np.full(1, np.nan))
+        return no_floor("no bare flush was measured")
     if cell.protocol in ("local", "A"):
         near = flushes.near_alone
-        return put_together(near.quantile(0.5), near.replicates(0.5), "near flush, alone", [near])
+        return put_together(near.quantile(0.5), near.replicates(0.5), near.without(0.5), "near flush, alone", [near])
     if not echo.count:
-        return Floor(unknown("no echo of the write's sizes was measured"), "not measured", np.full(1, np.nan))
+        return no_floor("no echo of the write's sizes was measured")
     if cell.protocol == "B":
         return longer(flushes.near_alone, [echo], "near flush alone", "RTT echo")
     if shared_disk and rtt_ns / 2 < flushes.near_alone.quantile(0.5):
@@ -105,17 +106,25 @@ def longer(near: Pool, away: list[Pool], near_text: str, away_text: str) -> Floo
     here_ns, there_ns = near.quantile(0.5), sum(pool.quantile(0.5) for pool in away)
     there = np.sum([pool.replicates(0.5) for pool in away], axis=0)
     replicates = np.maximum(near.replicates(0.5), there)
+    without = np.maximum(near.without(0.5), np.sum([pool.without(0.5) for pool in away], axis=0))
     text = near_text if here_ns >= there_ns else away_text
-    return put_together(max(here_ns, there_ns), replicates, text, [near, *away])
+    return put_together(max(here_ns, there_ns), replicates, without, text, [near, *away])
 
 
-def put_together(value_ns: float, replicates: np.ndarray, text: str, pools: list[Pool]) -> Floor:
+def put_together(value_ns: float, replicates: np.ndarray, without: np.ndarray, text: str, pools: list[Pool]) -> Floor:
     """A floor from its value and replicates."""
     if not np.isfinite(value_ns):
-        return Floor(unknown("a part of the floor was not measured"), "not measured", np.full(1, np.nan))
+        return no_floor("a part of the floor was not measured")
     rounds = min(pool.rounds for pool in pools)
     count = min(pool.count for pool in pools)
-    return Floor(from_replicates(value_ns, replicates, rounds, count), text, replicates)
+    indices = {index for pool in pools for index in pool.indices}
+    estimate = from_replicates(value_ns, replicates, rounds, count, without=listed(without, indices))
+    return Floor(estimate, text, replicates, without)
+
+
+def no_floor(why: str) -> Floor:
+    """No floor, and the reason."""
+    return Floor(unknown(why), "not measured", np.full(1, np.nan), np.full(1, np.nan))
 
 
 def efficiency_of(floor: Floor, response: Pool) -> Estimate:
@@ -125,4 +134,6 @@ def efficiency_of(floor: Floor, response: Pool) -> Estimate:
     if not response.count:
         return unknown("no write completed")
     ratio = floor.estimate.value / response.quantile(0.5)
-    return from_replicates(ratio, floor.replicates / response.replicates(0.5), response.rounds, response.count)
+    without = listed(floor.without / response.without(0.5), response.indices)
+    replicates = floor.replicates / response.replicates(0.5)
+    return from_replicates(ratio, replicates, response.rounds, response.count, without=without)

@@ -19,6 +19,7 @@ from .estimate import (
     few_rounds,
     interval_of_replicates,
     label,
+    listed,
     order_statistic_ranks,
     unknown,
 )
@@ -86,6 +87,19 @@ class Pool:
             found[members] = cumulative.searchsorted(level[members] * cumulative[-1])
         return self.values_ns[np.minimum(found, self.values_ns.size - 1)]
 
+    def without(self, q: float) -> np.ndarray:
+        """float64 by round index: the quantile with that round left out; as it is where the pool lacks the round.
+
+        NaN throughout for a single round. What comparisons take their errors from: a jackknife over rounds.
+        """
+        found = np.full(self.draws.rounds, self.quantile(q) if self.rounds > 1 else np.nan)
+        if self.rounds > 1:
+            for row, index in enumerate(self.indices):
+                cumulative = self.cumulative - self.by_round[row]
+                at = cumulative.searchsorted(rank(int(cumulative[-1]), q))
+                found[index] = self.values_ns[at]
+        return found
+
     def estimate(self, q: float) -> Estimate:
         """The quantile with its interval; without a value when the sample cannot support one."""
         count = self.count
@@ -106,8 +120,9 @@ class Pool:
         if self.saturated:
             warnings.append(f"{self.saturated} values were 18 minutes or longer: only their number is known")
         return Estimate(
-            value=self.quantile(q), low=low, high=high, confidence=confidence, count=count, warnings=warnings
-        )
+            value=self.quantile(q), low=low, high=high, confidence=confidence, count=count, warnings=warnings,
+            without=listed(self.without(q), self.indices),
+        )  # fmt: skip
 
     def minimum(self) -> Estimate:
         """The least value. It has no interval: it can only have been reached or missed."""

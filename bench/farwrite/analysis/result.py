@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-ANALYSIS_VERSION = 1
+ANALYSIS_VERSION = 2
 
 Verdict = Literal["pass", "fail", "unknown"]
 
@@ -27,6 +27,7 @@ class Estimate(Struct, frozen=True):
     confidence: float | None = None  # what the interval really achieves, such as 0.954
     count: int = 0  # writes, echoes, rounds or kills behind it
     warnings: list[str] = []
+    without: list[float | None] = []  # the value with one round left out, by round index; what comparisons rest on
 
 
 class CellResult(Struct, frozen=True):
@@ -72,6 +73,7 @@ class CellResult(Struct, frozen=True):
     flushes_per_write: float | None
     far_flushes_per_write: float | None
     wire_bytes_per_user_byte: float | None
+    cpu_ns_per_write: Estimate  # processor time of both replicas, user and system
     # protocol A
     lag_ns_p99: Estimate | None
     lag_writes_max: int | None

@@ -8,7 +8,7 @@ import msgspec
 
 from ..recording import Round, Slice
 from ..units import NS_PER_S, digits
-from .estimate import mean_over_rounds
+from .estimate import mean_over_rounds, unknown
 from .result import Estimate
 
 KEEPS_UP = 0.95  # Of the offered load. A Poisson round of 1 000 writes scatters by 3 %.
@@ -16,8 +16,7 @@ KEEPS_UP = 0.95  # Of the offered load. A Poisson round of 1 000 writes scatters
 
 def completed_per_s(rounds: Sequence[Round], dropped: int, offered_per_s: float | None = None) -> Estimate:
     """Writes completed per second; with a warning when they stay behind what was offered."""
-    kept = [round_.slices[dropped:] for round_ in with_slices(rounds, dropped)]
-    estimate = mean_over_rounds([per_second(slices, "completed") for slices in kept])
+    estimate = mean_per_second(rounds, dropped, "completed")
     if offered_per_s and estimate.high is not None and estimate.high < KEEPS_UP * offered_per_s:
         warning = f"stays behind the offered {digits(offered_per_s)} writes a second: response times grow without limit"
         return msgspec.structs.replace(estimate, warnings=[*estimate.warnings, warning])
@@ -26,8 +25,23 @@ def completed_per_s(rounds: Sequence[Round], dropped: int, offered_per_s: float 
 
 def goodput_bytes_per_s(rounds: Sequence[Round], dropped: int) -> Estimate:
     """Application bytes completed per second: no headers, no retransmissions (RFC 2647 §3.17)."""
-    kept = [round_.slices[dropped:] for round_ in with_slices(rounds, dropped)]
-    return mean_over_rounds([per_second(slices, "completed_bytes") for slices in kept])
+    return mean_per_second(rounds, dropped, "completed_bytes")
+
+
+def mean_per_second(rounds: Sequence[Round], dropped: int, field: str) -> Estimate:
+    """The mean over rounds of a field of the slices, per second."""
+    kept = with_slices(rounds, dropped)
+    values = [per_second(item.slices[dropped:], field) for item in kept]
+    return mean_over_rounds(values, [item.index for item in kept])
+
+
+def cpu_ns_per_write(rounds: Sequence[Round]) -> Estimate:
+    """Processor time of both replicas per completed write; the whole round counts, its warm-up too."""
+    known = [item for item in rounds if item.near_cpu_ns is not None and item.completed]
+    if not known:
+        return unknown("processor time was not recorded")
+    values = [((item.near_cpu_ns or 0) + (item.far_cpu_ns or 0)) / item.completed for item in known]
+    return mean_over_rounds(values, [item.index for item in known])
 
 
 def with_slices(rounds: Sequence[Round], dropped: int) -> list[Round]:

@@ -1,0 +1,119 @@
+"""Figures: every number a report can be asked for, each with its metric, its labels and how sure it is.
+
+A `Sheet` is what compare, gate, history and the pytest plugin read. It is drawn from a report's analysis or from another
+tool's results (`foreign/`), and knows which runs may be compared with which. A figure is named by its metric and told from others
+by its labels: `response_p99` of {name: write, protocol: C, miles: 20, queue_depth: 1}.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from .analysis.result import Estimate
+from .recording import Pairing
+
+SHEET_VERSION = 1
+
+Unit = Literal["ns", "bytes", "per_s", "bytes_per_s", "ratio", "count", "miles", ""]
+Better = Literal["less", "more", ""]
+Label = str | float
+
+
+class Metric(NamedTuple):
+    """What a metric is: its unit, which direction is better, whether it is counted rather than measured."""
+
+    unit: Unit
+    better: Better
+    exact: bool
+    meaning: str
+
+
+QUANTILES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
+
+# Every metric of a farwrite report. Another tool's sheet may have others beside these.
+METRICS: dict[str, Metric] = {
+    "response_p50": Metric("ns", "less", False, "response time from the intended instant, median"),
+    "response_p99": Metric("ns", "less", False, "response time, 99th percentile"),
+    "response_p999": Metric("ns", "less", False, "response time, 99.9th percentile"),
+    "service_p50": Metric("ns", "less", False, "service time from issue, median"),
+    "wait_p99": Metric("ns", "less", False, "wait for issue in our own backlog, 99th percentile"),
+    "late_p99": Metric("ns", "less", False, "lateness of the generator, 99th percentile"),
+    "floor": Metric("ns", "", False, "what no engine could beat in this lab, at the median"),
+    "efficiency": Metric("ratio", "more", False, "floor over response time at the median"),
+    "rtt_p50": Metric("ns", "", False, "delivered round trip, median"),
+    "rtt_p99": Metric("ns", "", False, "delivered round trip, 99th percentile"),
+    "throughput": Metric("per_s", "more", False, "writes completed per second"),
+    "goodput": Metric("bytes_per_s", "more", False, "application bytes completed per second"),
+    "cpu_per_write": Metric("ns", "less", False, "processor time of both replicas per completed write"),
+    "lag_p99": Metric("ns", "less", False, "age of the oldest write not known at the far site, 99th percentile"),
+    "lag_writes_max": Metric("count", "less", True, "writes not known at the far site, at most"),
+    "lag_bytes_max": Metric("bytes", "less", True, "bytes not known at the far site, at most"),
+    "lost_writes": Metric("count", "less", True, "acknowledged writes missing at the far site"),
+    "damaged_writes": Metric("count", "less", True, "writes at the far site that are not what was written"),
+    "unacknowledged_writes": Metric("count", "less", True, "writes issued and never acknowledged"),
+    "flushes_per_write": Metric("ratio", "less", True, "journal flushes at the near site per completed write"),
+    "far_flushes_per_write": Metric("ratio", "less", True, "journal flushes at the far site per completed write"),
+    "wire_bytes_per_user_byte": Metric("ratio", "less", True, "bytes sent to the far site per byte written"),
+    "rounds_void": Metric("count", "less", True, "rounds whose link or machine was not what it must be"),
+    "k_p50": Metric("ratio", "less", False, "serial round trips a write takes, fitted at the median"),
+    "k_p99": Metric("ratio", "less", False, "serial round trips a write takes, fitted at the 99th percentile"),
+    "a_p50": Metric("ns", "less", False, "what a write takes apart from distance, fitted at the median"),
+    "a_p99": Metric("ns", "less", False, "what a write takes apart from distance, fitted at the 99th percentile"),
+    "greatest_miles_p50": Metric("miles", "more", False, "the greatest distance within the budget, at the median"),
+    "greatest_miles_p99": Metric("miles", "more", False, "the greatest distance within the budget, at p99"),
+    "drill_lost_writes": Metric("count", "less", True, "acknowledged writes lost over all drills of a kind"),
+    "drill_damaged_writes": Metric("count", "less", True, "damaged writes over all drills of a kind"),
+    "recovery_point": Metric("ns", "less", True, "age of the oldest write lost in a drill, at worst"),
+    "recovery_time": Metric("ns", "less", True, "from the heal of a link to the next completed write, at worst"),
+    "loss_probability": Metric("ratio", "less", True, "95 % bound on the probability that a kill loses a write"),
+}
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True):
+    """What sheets are made of."""
+
+
+class Figure(Struct, frozen=True):
+    """One number: `estimate.value` is None when it is unknown, and its warnings say why."""
+
+    metric: str
+    labels: dict[str, Label]
+    unit: Unit
+    better: Better
+    exact: bool  # counted, so without noise: compared as it is
+    estimate: Estimate
+    withheld: list[str] = []  # why no verdict may rest on it; empty when one may
+
+    @property
+    def name(self) -> str:
+        """The figure in words: "response_p99 of write, C, 20 miles"."""
+        words = ", ".join(label_text(key, value) for key, value in self.labels.items())
+        return f"{self.metric} of {words}" if words else self.metric
+
+
+class Sheet(Struct, frozen=True):
+    """All figures of one report, and what another one must share with it to be compared."""
+
+    kind: str  # "farwrite", or the tool that measured
+    source: str  # the file
+    id: str
+    started_utc: str
+    identity: dict[str, str]  # field by field: host, link, profile …
+    figures: list[Figure]
+    pairing: Pairing | None = None
+    interrupted: bool = False
+    warnings: list[str] = []
+    version: int = SHEET_VERSION
+
+
+def label_text(key: str, value: Label) -> str:
+    """A label in words."""
+    if key == "miles":
+        return f"{value:g} miles"
+    if key == "queue_depth":
+        return f"depth {value:g}"
+    if isinstance(value, str) and key in ("name", "protocol", "drill", "job", "op"):
+        return value
+    return f"{key} {value:g}" if isinstance(value, (int, float)) else f"{key} {value}"

@@ -1,0 +1,207 @@
+"""From a file to its sheet of figures: a farwrite report, a sheet that was imported, or another tool's results.
+
+Loads neither numpy nor Numba as long as the report's stored analysis is the one this farwrite would make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from . import recording as recordings
+from .analysis import analysis_of
+from .analysis.result import Analysis, CellResult, Estimate
+from .errors import UsageError
+from .figure import METRICS, SHEET_VERSION, Figure, Label, Sheet
+from .recording import Recording, Report
+from .units import NS_PER_MS
+
+REPORT_NAMES = ("report.json", "sheet.json")  # What a directory is asked for.
+
+
+def read_sheet(path: Path) -> Sheet:
+    """The sheet of a file, or of a run's directory; UsageError says what the file is not."""
+    path, data = contents(path)
+    if is_report(data):
+        report = recordings.decode(data, str(path))
+        return sheet_of(report, analysis_of(report), str(path))
+    if is_sheet(data):
+        return decode_sheet(data, str(path))
+    from .foreign import sheet_of_foreign
+
+    return sheet_of_foreign(path, data)
+
+
+def contents(path: Path) -> tuple[Path, bytes]:
+    """(the file, its bytes) of a path that may be a run's directory."""
+    if path.is_dir():
+        found = [path / name for name in REPORT_NAMES if (path / name).is_file()]
+        if not found:
+            raise UsageError(f"{path} is a directory without a {' or '.join(REPORT_NAMES)}.")
+        path = found[0]
+    try:
+        return path, path.read_bytes()
+    except OSError as refusal:
+        raise UsageError(f"read the report {path}: {refusal.strerror}.") from refusal
+
+
+class Kind(msgspec.Struct):
+    """Enough of a JSON file to know whose it is."""
+
+    schema_version: int | None = None
+    recording: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    figures: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+def kind_of(data: bytes) -> Kind | None:
+    """What a file says of itself; None when it is no JSON object."""
+    try:
+        return msgspec.json.decode(data, type=Kind)
+    except recordings.NOT_OURS:
+        return None
+
+
+def is_report(data: bytes) -> bool:
+    """Whether this is a farwrite report, even a damaged or newer one."""
+    kind = kind_of(data)
+    if kind is None:  # Cut off, or no JSON: a report's first words are its schema and its recording.
+        return b'"schema_version"' in data[:200] and b'"recording"' in data[:400]
+    return kind.schema_version is not None or kind.recording is not msgspec.UNSET
+
+
+def is_sheet(data: bytes) -> bool:
+    """Whether this is a sheet that `farwrite import` wrote."""
+    kind = kind_of(data)
+    return kind is not None and kind.figures is not msgspec.UNSET
+
+
+def decode_sheet(data: bytes, source: str) -> Sheet:
+    """A sheet from its bytes."""
+    try:
+        sheet = msgspec.json.decode(data, type=Sheet)
+    except recordings.NOT_OURS as refusal:
+        raise UsageError(f"{source} is not a sheet of figures: {refusal}.") from refusal
+    if sheet.version > SHEET_VERSION:
+        raise UsageError(f"{source} is a sheet of version {sheet.version}; this farwrite reads up to {SHEET_VERSION}.")
+    return msgspec.structs.replace(sheet, source=source)
+
+
+def sheet_of(report: Report, analysis: Analysis, source: str) -> Sheet:
+    """All figures of a report."""
+    recording = report.recording
+    return Sheet(
+        kind="farwrite",
+        source=source,
+        id=recording.id,
+        started_utc=recording.started_utc,
+        identity=identity_of(recording),
+        figures=list(figures_of(analysis)),
+        pairing=recording.pairing,
+        interrupted=recording.interrupted,
+        warnings=analysis.warnings,
+    )
+
+
+def identity_of(recording: Recording) -> dict[str, str]:
+    """What two runs must share for a difference between them to mean anything, field by field."""
+    host, lab = recording.host, recording.lab
+    systems = dict.fromkeys([lab.near_file_system, lab.far_file_system])
+    return {
+        "host": f"{host.get('cpu_count', '?')} x {host.get('cpu') or 'unknown processor'}",
+        "kernel": str(host.get("kernel") or "unknown"),
+        "link": lab.link,
+        "profile": f"{recording.profile_name} {recording.profile_digest}",
+        "protocol": " ".join(sorted({cell.protocol for cell in recording.cells})),
+        "durability": lab.durability,
+        "disk": f"{' and '.join(systems)}, {'direct' if lab.direct else 'buffered'}, "
+        f"{'one disk' if lab.shared_disk else 'a disk each'}",
+        "reactor": lab.reactor,
+        "transport": ", ".join(f"{key} {value}" for key, value in sorted(lab.transport.items())),
+    }
+
+
+def figures_of(analysis: Analysis) -> Iterator[Figure]:
+    """Every figure of an analysis, cell by cell, then the structure, then the drills."""
+    for cell in analysis.cells:
+        labels: dict[str, Label] = {
+            "name": cell.name, "protocol": cell.protocol, "miles": cell.miles, "queue_depth": cell.queue_depth,
+        }  # fmt: skip
+        for metric, value in cell_values(cell).items():
+            if value is not None:
+                yield figure(metric, labels, value, cell.withheld)
+    for fit in analysis.fits:
+        labels = {"name": fit.name, "protocol": fit.protocol, "queue_depth": fit.queue_depth}
+        suffix = f"p{100 * fit.quantile:g}".replace(".", "")
+        if f"k_{suffix}" in METRICS:
+            yield figure(f"k_{suffix}", labels, fit.k)
+            yield figure(f"a_{suffix}", labels, fit.a_ns)
+    for found in analysis.miles:
+        suffix = f"p{100 * found.quantile:g}".replace(".", "")
+        labels = {
+            "name": found.name, "protocol": found.protocol, "budget": f"{found.budget_ns / NS_PER_MS:g} ms",
+            "route": found.route_factor,
+        }  # fmt: skip
+        yield figure(f"greatest_miles_{suffix}", labels, found.miles)
+    for drill in analysis.drills:
+        labels = {"drill": drill.kind, "protocol": drill.protocol, "miles": drill.miles}
+        for metric, value in {
+            "drill_lost_writes": drill.lost,
+            "drill_damaged_writes": drill.damaged,
+            "recovery_point": drill.recovery_point_ns_max,
+            "recovery_time": drill.recovery_time_ns_max,
+            "loss_probability": drill.loss_probability_high,
+        }.items():
+            if value is not None:
+                yield figure(metric, labels, exactly(value, drill.count))
+
+
+def cell_values(cell: CellResult) -> dict[str, Any]:
+    """A cell's figures by metric: estimates, or exact values; None where it has none."""
+    count = cell.completed
+    return {
+        "response_p50": cell.response_ns_p50,
+        "response_p99": cell.response_ns_p99,
+        "response_p999": cell.response_ns_p999,
+        "service_p50": cell.service_ns_p50,
+        "wait_p99": cell.wait_ns_p99,
+        "late_p99": cell.late_ns_p99,
+        "floor": cell.floor_ns,
+        "efficiency": cell.efficiency,
+        "rtt_p50": cell.rtt_ns_p50,
+        "rtt_p99": cell.rtt_ns_p99,
+        "throughput": cell.completed_per_s,
+        "goodput": cell.goodput_bytes_per_s,
+        "cpu_per_write": cell.cpu_ns_per_write,
+        "lag_p99": cell.lag_ns_p99,
+        "lag_writes_max": counted(cell.lag_writes_max, count),
+        "lag_bytes_max": counted(cell.lag_bytes_max, count),
+        "lost_writes": counted(cell.lost, count),
+        "damaged_writes": counted(cell.damaged, count),
+        "unacknowledged_writes": counted(cell.unacknowledged, count),
+        "flushes_per_write": counted(cell.flushes_per_write, count),
+        "far_flushes_per_write": counted(cell.far_flushes_per_write, count),
+        "wire_bytes_per_user_byte": counted(cell.wire_bytes_per_user_byte, count),
+        "rounds_void": counted(cell.rounds_void, cell.rounds_ok + cell.rounds_void + cell.rounds_failed),
+    }
+
+
+def counted(value: float | None, count: int) -> Estimate | None:
+    """An exact value; None where there is none."""
+    return None if value is None else exactly(value, count)
+
+
+def exactly(value: float, count: int) -> Estimate:
+    """A value that was counted: its interval is itself."""
+    return Estimate(value=value, low=value, high=value, confidence=1.0, count=count)
+
+
+def figure(metric: str, labels: dict[str, Label], estimate: Estimate, withheld: list[str] | None = None) -> Figure:
+    """One figure of ours. What was counted is not made doubtful by a late generator: only measurements are withheld."""
+    known = METRICS[metric]
+    return Figure(
+        metric=metric, labels=labels, unit=known.unit, better=known.better, exact=known.exact, estimate=estimate,
+        withheld=[] if known.exact else withheld or [],
+    )  # fmt: skip
