@@ -181,9 +181,9 @@ def cell_values(cell: CellResult) -> dict[str, Any]:
         "lost_writes": counted(cell.lost, count),
         "damaged_writes": counted(cell.damaged, count),
         "unacknowledged_writes": counted(cell.unacknowledged, count),
-        "flushes_per_write": counted(cell.flushes_per_write, count),
-        "far_flushes_per_write": counted(cell.far_flushes_per_write, count),
-        "wire_bytes_per_user_byte": counted(cell.wire_bytes_per_user_byte, count),
+        "flushes_per_write": cell.flushes_per_write,
+        "far_flushes_per_write": cell.far_flushes_per_write,
+        "wire_bytes_per_user_byte": cell.wire_bytes_per_user_byte,
         "rounds_void": counted(cell.rounds_void, cell.rounds_ok + cell.rounds_void + cell.rounds_failed),
     }
 

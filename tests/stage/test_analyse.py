@@ -151,8 +151,8 @@ def test_an_open_loop_that_stays_behind_says_so():
 
 def test_exact_counts_are_ratios_of_sums():
     cell = cell_of(analyse(made()), "write-A-150")
-    assert cell.wire_bytes_per_user_byte == pytest.approx(4160 / 4096)
-    assert cell.flushes_per_write == 1.0
+    assert cell.wire_bytes_per_user_byte.value == pytest.approx(4160 / 4096)
+    assert cell.flushes_per_write.value == 1.0
     assert (cell.lost, cell.damaged) == (0, 0)
     assert cell.lag_ns_p99.value is not None
     assert cell_of(analyse(made()), "write-C-150").lag_ns_p99 is None

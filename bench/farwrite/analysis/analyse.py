@@ -158,11 +158,9 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
         unacknowledged=sum(item.unacknowledged for item in rounds),
         lost=sum(item.lost for item in audits) if audits else None,
         damaged=sum(item.damaged for item in audits) if audits else None,
-        flushes_per_write=share(sum(item.flushes for item in rounds), completed),
-        far_flushes_per_write=share(sum(item.far_flushes for item in rounds), completed),
-        wire_bytes_per_user_byte=share(
-            sum(item.wire_bytes for item in rounds), sum(item.completed_bytes for item in rounds)
-        ),
+        flushes_per_write=share(rounds, "flushes", "completed"),
+        far_flushes_per_write=share(rounds, "far_flushes", "completed"),
+        wire_bytes_per_user_byte=share(rounds, "wire_bytes", "completed_bytes"),
         cpu_ns_per_write=cpu_ns_per_write(rounds),
         lag_ns_p99=measured.lag.estimate(0.99) if lags else None,
         lag_writes_max=max((item.lag_writes_max for item in lags), default=None),
@@ -178,9 +176,19 @@ def floor_text(floor: Floor, recording: Recording) -> str:
     return f"{floor.text}, in memory" if recording.lab.durability == "memory" else floor.text
 
 
-def share(part: int, whole: int) -> float | None:
-    """A ratio of exact counts; None when there is nothing to divide by."""
-    return part / whole if whole else None
+def share(rounds: Sequence[Round], part: str, whole: str) -> Estimate:
+    """A ratio of counts over all rounds."""
+    parts = {item.index: getattr(item, part) for item in rounds}
+    wholes = {item.index: getattr(item, whole) for item in rounds}
+    total, of = sum(parts.values()), sum(wholes.values())
+    if not of:
+        return unknown("no write completed")
+    without = [
+        (total - parts[index]) / (of - wholes[index]) if index in parts and of > wholes[index] else None
+        for index in range(1 + max(parts))
+    ]
+    ratio = total / of
+    return Estimate(value=ratio, low=ratio, high=ratio, confidence=1.0, count=of, without=without)
 
 
 def why_none(mine: Sequence[Round]) -> str:

@@ -242,7 +242,7 @@ def lag_text(cells: Sequence[CellResult]) -> str:
 def bandwidth_text(cell: CellResult) -> str:
     """What the link had to carry on average."""
     goodput = cell.goodput_bytes_per_s.value or 0.0
-    on_wire = goodput * (cell.wire_bytes_per_user_byte or 1.0) * 8
+    on_wire = goodput * (cell.wire_bytes_per_user_byte.value or 1.0) * 8
     rate = f"{digits(on_wire / 1e6)} Mbit/s on average"
     return f"{cell.name} at {cell.miles:g} miles needed {rate}, TCP's headers not counted"
 

@@ -8,6 +8,7 @@ three distances remain. "Greatest miles" is the inverse of the fit.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,7 +56,9 @@ def theil_sen(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     run, rise = x[..., second] - x[..., first], y[..., second] - y[..., first]
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes = np.where(run != 0, rise / run, np.nan)
-    k = np.nanmedian(slopes, axis=-1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # A line without a single slope is NaN, and meant to be.
+        k = np.nanmedian(slopes, axis=-1)
     return k, np.median(y - k[..., None] * x, axis=-1)
 
 
@@ -83,7 +86,7 @@ def distances(places: Sequence[Place]) -> int:
 
 def line_of(places: Sequence[Place], q: float, left_out: Sequence[str] = (), warning: str = "") -> Line:
     """The line through these places."""
-    warnings = [warning] if warning else []
+    doubts = [warning] if warning else []
     x = np.array([item.rtt.quantile(0.5) for item in places])
     y = np.array([item.response.quantile(q) for item in places])
     k, a_ns = (float(part) for part in theil_sen(x, y))
@@ -104,8 +107,8 @@ def line_of(places: Sequence[Place], q: float, left_out: Sequence[str] = (), war
         protocol=cell.protocol,
         queue_depth=cell.queue_depth,
         quantile=q,
-        k=from_replicates(k, many_k, rounds, count, *warnings, without=listed(k_without, indices)),
-        a_ns=from_replicates(a_ns, many_a, rounds, count, *warnings, without=listed(a_ns_without, indices)),
+        k=from_replicates(k, many_k, rounds, count, *doubts, without=listed(k_without, indices)),
+        a_ns=from_replicates(a_ns, many_a, rounds, count, *doubts, without=listed(a_ns_without, indices)),
         rtt_ns_low=float(x.min()),
         rtt_ns_high=float(x.max()),
         residual_ns_max=float(np.abs(y - a_ns - k * x).max()),
@@ -169,19 +172,19 @@ def reach(line: Line, budget_ns: float, route_factor: float, equipment_ns: float
         many_rtt_ns = np.where(line.k > 0, (budget_ns - line.a_ns) / line.k, np.nan)
     many = np.maximum(miles_of(many_rtt_ns, route_factor, equipment_ns), 0.0)  # type: ignore[arg-type]
     value = miles_of(rtt_ns, route_factor, equipment_ns)
-    warnings = [UNSOUND] if UNSOUND in fit.k.warnings else []
+    doubts = [UNSOUND] if UNSOUND in fit.k.warnings else []
     if value <= 0:
-        warnings.append("the budget is spent before the first mile")
+        doubts.append("the budget is spent before the first mile")
     extrapolated = rtt_ns > fit.rtt_ns_high or (value > 0 and rtt_ns < fit.rtt_ns_low)
     if rtt_ns > fit.rtt_ns_high:
-        warnings.append(f"beyond the {fit.rtt_ns_high / NS_PER_MS:.3g} ms of round trip that were measured")
+        doubts.append(f"beyond the {fit.rtt_ns_high / NS_PER_MS:.3g} ms of round trip that were measured")
     elif extrapolated:
-        warnings.append(f"below the {fit.rtt_ns_low / NS_PER_MS:.3g} ms of round trip that were measured")
+        doubts.append(f"below the {fit.rtt_ns_low / NS_PER_MS:.3g} ms of round trip that were measured")
     with np.errstate(divide="ignore", invalid="ignore"):
         rtt_without = np.where(line.k_without > 0, (budget_ns - line.a_ns_without) / line.k_without, np.nan)
     left_out = np.maximum(miles_of(rtt_without, route_factor, equipment_ns), 0.0)  # type: ignore[arg-type]
     indices = [index for index, k_without in enumerate(fit.k.without) if k_without is not None]
     estimate = from_replicates(
-        max(value, 0.0), many, line.rounds, fit.k.count, *warnings, without=listed(left_out, indices)
+        max(value, 0.0), many, line.rounds, fit.k.count, *doubts, without=listed(left_out, indices)
     )  # fmt: skip
     return estimate, extrapolated

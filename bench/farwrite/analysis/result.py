@@ -70,9 +70,9 @@ class CellResult(Struct, frozen=True):
     unacknowledged: int
     lost: int | None  # over all audited rounds, void ones too; None: not audited
     damaged: int | None
-    flushes_per_write: float | None
-    far_flushes_per_write: float | None
-    wire_bytes_per_user_byte: float | None
+    flushes_per_write: Estimate  # ratios of counts: what happened is known exactly, so the interval is the value
+    far_flushes_per_write: Estimate
+    wire_bytes_per_user_byte: Estimate
     cpu_ns_per_write: Estimate  # processor time of both replicas, user and system
     # protocol A
     lag_ns_p99: Estimate | None

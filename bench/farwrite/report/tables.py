@@ -537,8 +537,8 @@ def count_table(groups: dict[tuple[str, str], list[CellResult]], form: Form) -> 
             table, name, key[1],
             grouped(sum(c.completed for c in cells)), grouped(sum(c.unacknowledged for c in cells)),
             harm([c.lost for c in cells], key[1]), harm([c.damaged for c in cells], "C"),
-            span([c.flushes_per_write for c in cells]), span([c.far_flushes_per_write for c in cells]),
-            span([c.wire_bytes_per_user_byte for c in cells]),
+            span([c.flushes_per_write.value for c in cells]), span([c.far_flushes_per_write.value for c in cells]),
+            span([c.wire_bytes_per_user_byte.value for c in cells]),
         )  # fmt: skip
     return table
 

@@ -1,0 +1,530 @@
+"""Baseline against candidate: the change of every figure, how sure it is, and whether it is one.
+
+Reads sheets only, loads neither numpy nor scipy. Rounds are what an error is made of: the value with each round left
+out (a jackknife) gives the standard error of any figure, quantile or fit alike, and Student's t its interval. Arms of one A/B
+experiment are compared round by round, several runs a side run by run.
+
+A change counts when Holm's procedure over all rows rejects "no change" and it exceeds the noise floor: what the same thing
+measured twice differs by. "same" is earned by an interval within the margin; everything else is unresolved.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from ..errors import UnfitError, UsageError
+from ..figure import Figure, Label, Sheet, Unit
+from .result import Estimate
+from .student import critical, tail
+
+ALPHA = 0.05  # The whole table's false-alarm rate.
+CONFIDENCE = 0.95  # Of each interval by itself.
+MARGIN_RATIO = 0.05  # A smaller change is none that anyone would act on.
+RESOLUTION = 2.0**-10  # A histogram's slots are as wide, relative to their value.
+SPLITS_ROUNDS_MAX = 10  # 252 ways to halve ten rounds; more say no more.
+
+Verdict = Literal["faster", "slower", "better", "worse", "higher", "lower", "same", "unresolved"]
+
+# What is compared of a farwrite report, in the order of the table; other figures are there to explain these.
+COMPARED = (
+    "response_p50", "response_p99", "response_p999", "throughput", "cpu_per_write", "lag_p99", "rtt_p50",
+    "flushes_per_write", "far_flushes_per_write", "wire_bytes_per_user_byte", "lost_writes", "damaged_writes",
+    "k_p50", "k_p99", "a_p50", "a_p99", "greatest_miles_p50", "greatest_miles_p99",
+    "drill_lost_writes", "drill_damaged_writes",
+)  # fmt: skip
+
+# Figures that may be zero or negative are compared by difference, with a margin in their own unit.
+MARGINS: dict[str, float] = {
+    "k_p50": 0.05, "k_p99": 0.05, "a_p50": 20_000.0, "a_p99": 20_000.0,
+    "greatest_miles_p50": 2.0, "greatest_miles_p99": 2.0,
+}  # fmt: skip
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True):
+    """What comparisons are made of."""
+
+
+class Row(Struct, frozen=True):
+    """One figure of both sides. Changes are ratios less 1 where `relative`, differences in the figure's unit elsewhere."""
+
+    metric: str
+    labels: dict[str, Label]
+    name: str
+    unit: Unit
+    exact: bool
+    relative: bool
+    base: Estimate
+    cand: Estimate
+    change: Estimate
+    p: float | None  # that chance alone would differ as much, before Holm's procedure
+    floor: float | None  # what no change looks like: the 95th percentile of |A/A|
+    margin: float
+    verdict: Verdict
+    sentence: str
+
+
+class Comparison(Struct, frozen=True):
+    """All rows, the worst first within their verdict, and what they rest on."""
+
+    base: list[str]
+    cand: list[str]
+    unit_of_replication: Literal["pairs", "rounds", "runs"]
+    floor_from: str  # where the noise floor comes from, in words
+    alpha: float
+    margin_ratio: float
+    rows: list[Row]
+    warnings: list[str]
+
+
+class Spread(NamedTuple):
+    """A value on the scale it is compared on, its standard error and the degrees of freedom behind that."""
+
+    value: float
+    error: float
+    df: float
+
+
+class Change(NamedTuple):
+    """A difference on the scale it is compared on."""
+
+    value: float
+    error: float
+    df: float
+
+    def tail_above(self, limit: float) -> float:
+        """How probable a difference this great or greater is, were the true one `limit`."""
+        if self.error == 0:
+            return 0.0 if self.value > limit else 1.0
+        return tail((self.value - limit) / self.error, self.df)
+
+    def tail_below(self, limit: float) -> float:
+        """How probable a difference this small or smaller is, were the true one `limit`."""
+        if self.error == 0:
+            return 0.0 if self.value < limit else 1.0
+        return tail((limit - self.value) / self.error, self.df)
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
+        """(low, high) around the value."""
+        if self.error == 0:
+            return self.value, self.value
+        half = critical((1 - confidence) / 2, self.df) * self.error
+        return self.value - half, self.value + half
+
+
+# Scales
+
+
+def is_relative(figure: Figure) -> bool:
+    """Whether a figure's change is told as a ratio: not for fits and miles, which may be zero, nor for plain counts."""
+    return figure.metric not in MARGINS and not is_count(figure)
+
+
+def is_count(figure: Figure) -> bool:
+    """Whether two runs may be held against each other without noise: losses may, flushes per write differ by round."""
+    return figure.exact and not figure.estimate.without
+
+
+def scaled(value: float | None, relative: bool) -> float | None:
+    """A value on the scale it is compared on: its logarithm, or itself."""
+    if value is None or not math.isfinite(value):
+        return None
+    if not relative:
+        return value
+    return math.log(value) if value > 0 else None
+
+
+def told(change: float, relative: bool) -> float:
+    """A change as it is told: a ratio less 1, or a difference."""
+    return math.expm1(change) if relative else change
+
+
+# Errors
+
+
+def left_out(estimate: Estimate, relative: bool) -> dict[int, float]:
+    """By round index: the value with that round left out, on its scale."""
+    found = {index: scaled(value, relative) for index, value in enumerate(estimate.without)}
+    return {index: value for index, value in found.items() if value is not None}
+
+
+def jackknife(values: Sequence[float]) -> tuple[float, float]:
+    """(standard error, degrees of freedom) from leave-one-out values. Efron and Tibshirani 1993, §11.2."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    return math.sqrt((count - 1) / count * math.fsum((value - mean) ** 2 for value in values)), count - 1
+
+
+def resolution_error(figure: Figure) -> float:
+    """The error of having been counted in slots, on the logarithmic scale."""
+    return RESOLUTION / math.sqrt(12) if figure.unit == "ns" and is_relative(figure) else 0.0
+
+
+def spread(figure: Figure) -> Spread | str:
+    """A figure by itself, or why it cannot be judged."""
+    relative = is_relative(figure)
+    value = scaled(figure.estimate.value, relative)
+    if value is None:
+        return reason_of(figure.estimate)
+    if is_count(figure):
+        return Spread(value, 0.0, math.inf)
+    known = list(left_out(figure.estimate, relative).values())
+    if len(known) < 2:
+        return "one round only: how much it varies is not known"
+    error, df = jackknife(known)
+    return Spread(value, math.hypot(error, resolution_error(figure)), df)
+
+
+def reason_of(estimate: Estimate) -> str:
+    """Why an estimate is of no use."""
+    return estimate.warnings[0] if estimate.warnings else "it has no value"
+
+
+def change_of(base: Figure, cand: Figure, paired: bool) -> Change | str:
+    """The candidate less the baseline, or why that cannot be said."""
+    for side, figure in (("baseline", base), ("candidate", cand)):
+        if figure.withheld:
+            return f"{side}: {figure.withheld[0]}"
+    first, second = spread(base), spread(cand)
+    for side, found in (("baseline", first), ("candidate", second)):
+        if isinstance(found, str):
+            return f"{side}: {found}"
+    assert isinstance(first, Spread) and isinstance(second, Spread)
+    value = second.value - first.value
+    if is_count(base):
+        return Change(value, 0.0, math.inf)
+    if paired:
+        relative = is_relative(base)
+        ours, theirs = left_out(base.estimate, relative), left_out(cand.estimate, relative)
+        both = sorted(ours.keys() & theirs.keys())
+        if len(both) >= 2:
+            error, df = jackknife([theirs[index] - ours[index] for index in both])
+            return Change(value, math.hypot(error, resolution_error(base) * math.sqrt(2)), df)
+    return Change(value, *welch(first, second))
+
+
+def welch(first: Spread, second: Spread) -> tuple[float, float]:
+    """(standard error, degrees of freedom) of the difference of two that have nothing in common. Welch 1947."""
+    one, two = first.error**2, second.error**2
+    if one + two == 0:
+        return 0.0, first.df + second.df
+    return math.sqrt(one + two), (one + two) ** 2 / (one**2 / first.df + two**2 / second.df)
+
+
+def change_of_runs(bases: Sequence[Figure], cands: Sequence[Figure]) -> Change | str:
+    """The same from several runs a side, each run one value: what differs from run to run is in the error."""
+    sides = []
+    for side, figures in (("baseline", bases), ("candidate", cands)):
+        for figure in figures:
+            if figure.withheld:
+                return f"{side}: {figure.withheld[0]}"
+        values = [scaled(figure.estimate.value, is_relative(figure)) for figure in figures]
+        known = [value for value in values if value is not None]
+        if len(known) < 2:
+            return f"{side}: {len(known)} of {len(values)} runs have a value"
+        mean = math.fsum(known) / len(known)
+        if is_count(figures[0]):
+            sides.append(Spread(max(known), 0.0, math.inf))  # The worst count is the one that matters.
+            continue
+        variance = math.fsum((value - mean) ** 2 for value in known) / (len(known) - 1)
+        sides.append(Spread(mean, math.sqrt(variance / len(known)), len(known) - 1))
+    return Change(sides[1].value - sides[0].value, *welch(*sides))
+
+
+# The noise floor
+
+
+def floor_of_splits(figure: Figure) -> float | None:
+    """The 95th percentile of |A/A| when a run's own rounds are split in half in every way; None for too few rounds.
+
+    Jackknife pseudo-values stand for the rounds. A half has half the rounds, so a difference of halves is scaled to what
+    two whole runs would show.
+    """
+    relative = is_relative(figure)
+    value = scaled(figure.estimate.value, relative)
+    without = list(left_out(figure.estimate, relative).values())[:SPLITS_ROUNDS_MAX]
+    count = len(without)
+    if value is None or count < 4:
+        return None
+    rounds = [count * value - (count - 1) * other for other in without]
+    half = count // 2
+    scale = math.sqrt((2 / count) / (1 / half + 1 / (count - half)))
+    total = math.fsum(rounds)
+    differences = []
+    for chosen in itertools.combinations(rounds, half):
+        part = math.fsum(chosen)
+        differences.append(scale * abs(part / half - (total - part) / (count - half)))
+    return percentile_95(differences)
+
+
+def percentile_95(values: Iterable[float]) -> float | None:
+    """The 95th percentile, upwards; None of nothing."""
+    ordered = sorted(values)
+    return ordered[math.ceil(0.95 * len(ordered)) - 1] if ordered else None
+
+
+def floors_of_again(bases: Sequence[Figure], again: dict[tuple, Figure]) -> dict[str, float]:
+    """By metric: the 95th percentile over all cells of what base and base-again differ by."""
+    found: dict[str, list[float]] = {}
+    for figure in bases:
+        twin = again.get(key_of(figure))
+        one = scaled(figure.estimate.value, is_relative(figure))
+        two = scaled(twin.estimate.value, is_relative(figure)) if twin else None
+        if one is not None and two is not None:
+            found.setdefault(figure.metric, []).append(abs(two - one))
+    return {metric: percentile_95(values) or 0.0 for metric, values in found.items()}
+
+
+def floor_of_runs(bases: Sequence[Figure], cands: Sequence[Figure]) -> float | None:
+    """The 95th percentile of what two runs of one side differ by."""
+    differences = []
+    for figures in (bases, cands):
+        values = [scaled(figure.estimate.value, is_relative(figure)) for figure in figures]
+        known = [value for value in values if value is not None]
+        differences += [abs(one - two) for one, two in itertools.combinations(known, 2)]
+    return percentile_95(differences)
+
+
+# Many at once
+
+
+def holm(probabilities: Sequence[float]) -> list[float]:
+    """Probabilities adjusted for being many: reject where at most alpha, and all together err with alpha. Holm 1979."""
+    order = sorted(range(len(probabilities)), key=lambda index: probabilities[index])
+    adjusted = [0.0] * len(probabilities)
+    greatest = 0.0
+    for place, index in enumerate(order):
+        greatest = max(greatest, min(1.0, (len(order) - place) * probabilities[index]))
+        adjusted[index] = greatest
+    return adjusted
+
+
+# Comparing
+
+
+def compare(
+    bases: Sequence[Sheet],
+    cands: Sequence[Sheet],
+    again: Sheet | None = None,
+    allowed: Iterable[str] = (),
+    margin_ratio: float = MARGIN_RATIO,
+    alpha: float = ALPHA,
+) -> Comparison:
+    """Every figure that both sides have. UnfitError names the fields in which the runs are unlike."""
+    allowed = set(allowed)
+    warnings = check_alike(bases, cands, allowed)
+    kind = replication(bases, cands)
+    base_figures, cand_figures = [by_key(sheet) for sheet in bases], [by_key(sheet) for sheet in cands]
+    check_complete(base_figures, cand_figures, allowed)
+    keys = [key for key in base_figures[0] if all(key in item for item in [*base_figures, *cand_figures])]
+    if not keys:
+        raise UnfitError("The two sides have no figure in common: there is nothing to compare.")
+
+    again_floors = floors_of_again(list(base_figures[0].values()), by_key(again)) if again else {}
+    if again:
+        floor_from = "the base measured twice side by side"
+    elif kind == "runs":
+        floor_from = "runs of one side against each other"
+    else:
+        floor_from = "the base's own rounds, split in half in every way"
+    if kind == "rounds":
+        warnings.append(
+            "one run a side: what differs from run to run is not known; use farwrite ab, or give several runs a side"
+        )
+
+    drafts = []
+    for key in keys:
+        ours, theirs = [item[key] for item in base_figures], [item[key] for item in cand_figures]
+        if kind == "runs":
+            change, floor = change_of_runs(ours, theirs), floor_of_runs(ours, theirs)
+        else:
+            change = change_of(ours[0], theirs[0], paired=kind == "pairs")
+            floor = again_floors.get(key[0]) if again else floor_of_splits(ours[0])
+        drafts.append(Draft(middle(ours), middle(theirs), change, floor))
+    rows = judge(drafts, margin_ratio, alpha)
+    return Comparison(
+        base=[sheet.source for sheet in bases],
+        cand=[sheet.source for sheet in cands],
+        unit_of_replication=kind,
+        floor_from=floor_from,
+        alpha=alpha,
+        margin_ratio=margin_ratio,
+        rows=sorted(rows, key=worst_first),
+        warnings=warnings,
+    )
+
+
+class Draft(NamedTuple):
+    """A row that has not been judged yet: how sure it must be depends on all of them."""
+
+    base: Figure
+    cand: Figure
+    change: Change | str
+    floor: float | None
+
+
+def replication(bases: Sequence[Sheet], cands: Sequence[Sheet]) -> Literal["pairs", "rounds", "runs"]:
+    """What an error is made of: pairs of rounds, rounds, or whole runs."""
+    if len(bases) > 1 and len(cands) > 1:
+        return "runs"
+    if len(bases) > 1 or len(cands) > 1:
+        raise UsageError("One run on one side and several on the other: give one each, or several each.")
+    one, two = bases[0].pairing, cands[0].pairing
+    return "pairs" if one and two and one.id == two.id else "rounds"
+
+
+def check_alike(bases: Sequence[Sheet], cands: Sequence[Sheet], allowed: set[str]) -> list[str]:
+    """Warnings about what differs and is allowed to; UnfitError for the rest."""
+    everyone = [*bases, *cands]
+    warnings = [f"{sheet.source} is of an interrupted run" for sheet in everyone if sheet.interrupted]
+    fields: dict[str, None] = dict.fromkeys(field for sheet in everyone for field in ["tool", *sheet.identity])
+    unknown = allowed - set(fields) - {"cells"}
+    if unknown:
+        from ..errors import nearest
+
+        word = sorted(unknown)[0]
+        raise UsageError(f'--allow-mismatch {word}: there is no such field{nearest(word, [*fields, "cells"])}.')
+    paired = all(sheet.pairing for sheet in everyone) and len({sheet.pairing.id for sheet in everyone if sheet.pairing}) == 1
+    unlike = []
+    for field in fields:
+        values = dict.fromkeys(sheet.kind if field == "tool" else sheet.identity.get(field, "") for sheet in everyone)
+        if len(values) == 1:
+            continue
+        words = f"{field} ({' | '.join(values)})"
+        if paired or field in allowed:
+            warnings.append(f"the sides differ in {words}")
+        else:
+            unlike.append((field, words))
+    if unlike:
+        options = " ".join(f"--allow-mismatch {field}" for field, _ in unlike)
+        raise UnfitError(
+            f"These runs are unlike, and a difference between them would mean nothing: {'; '.join(w for _, w in unlike)}. "
+            f"Measure both alike, or say that you know better: {options}."
+        )
+    return warnings
+
+
+def check_complete(bases: list[dict], cands: list[dict], allowed: set[str]) -> None:
+    """UnfitError when a cell is on one side only."""
+    if "cells" in allowed:
+        return
+
+    def cells(sides: list[dict]) -> set[tuple]:
+        return {key[1] for side in sides for key in side}
+
+    for side, has, other in (("candidate", cells(bases), cands), ("baseline", cells(cands), bases)):
+        for figures in other:
+            missing = sorted(has - cells([figures]), key=str)
+            if missing:
+                names = "; ".join(", ".join(str(value) for _, value in labels) for labels in missing[:3])
+                raise UnfitError(
+                    f"The {side} lacks what the other side measured: {names}{' …' if len(missing) > 3 else ''}. "
+                    "Compare the rest with --allow-mismatch cells."
+                )
+
+
+def key_of(figure: Figure) -> tuple:
+    """What makes two figures of different runs the same one."""
+    return figure.metric, tuple(sorted(figure.labels.items()))
+
+
+def by_key(sheet: Sheet) -> dict[tuple, Figure]:
+    """The figures of a sheet that are compared."""
+    kept = [item for item in sheet.figures if sheet.kind != "farwrite" or item.metric in COMPARED]
+    # A budget's miles are told for every route; they are the same fit, so one route stands for all.
+    return {key_of(item): item for item in kept if item.labels.get("route", 1.0) == 1.0}
+
+
+def middle(figures: Sequence[Figure]) -> Figure:
+    """The figure that stands for a side: of several runs their middle value, with all of them as its interval."""
+    if len(figures) == 1:
+        return figures[0]
+    first = figures[0]
+    values = sorted(item.estimate.value for item in figures if item.estimate.value is not None)
+    if not values:
+        return first
+    relative = is_relative(first)
+    mean = math.fsum(scaled(value, relative) or 0.0 for value in values) / len(values)
+    value = max(values) if is_count(first) else math.exp(mean) if relative else mean
+    estimate = Estimate(value=value, low=values[0], high=values[-1], count=len(values), warnings=[])
+    return msgspec.structs.replace(first, estimate=estimate)
+
+
+def judge(drafts: Sequence[Draft], margin_ratio: float, alpha: float) -> list[Row]:
+    """Each draft with its verdict, all of them together erring with `alpha`."""
+    tested = [draft for draft in drafts if isinstance(draft.change, Change) and not is_count(draft.base)]
+    probabilities = [2 * min(draft.change.tail_above(0), draft.change.tail_below(0), 0.5) for draft in tested]  # type: ignore[union-attr]
+    adjusted = {id(draft): (p, q) for draft, p, q in zip(tested, probabilities, holm(probabilities), strict=True)}
+    rows = []
+    for draft in drafts:
+        p, p_adjusted = adjusted.get(id(draft), (None, None))
+        rows.append(row_of(draft, p, p_adjusted, margin_ratio, alpha))
+    return rows
+
+
+def row_of(draft: Draft, p: float | None, p_adjusted: float | None, margin_ratio: float, alpha: float) -> Row:
+    """One row with its verdict and sentence."""
+    figure = draft.base
+    relative = is_relative(figure)
+    margin = MARGINS.get(figure.metric, margin_ratio)
+
+    def row(change: Estimate, verdict: Verdict, sentence: str) -> Row:
+        return Row(
+            metric=figure.metric, labels=figure.labels, name=figure.name, unit=figure.unit, exact=figure.exact,
+            relative=relative, base=draft.base.estimate, cand=draft.cand.estimate, change=change, p=p,
+            floor=None if draft.floor is None else told(draft.floor, relative), margin=margin, verdict=verdict,
+            sentence=sentence,
+        )  # fmt: skip
+
+    if isinstance(draft.change, str):
+        return row(Estimate(value=None, warnings=[draft.change]), "unresolved", draft.change)
+    change = draft.change
+    if is_count(figure):
+        estimate = Estimate(value=change.value, low=change.value, high=change.value, confidence=1.0)
+        if change.value == 0:
+            return row(estimate, "same", "counted, and equal")
+        if draft.base.estimate.value and draft.cand.estimate.value:
+            return row(estimate, "unresolved", "both sides have some: a count of accidents has no interval")
+        return row(estimate, direction(figure, change.value), "counted: none on one side, some on the other")
+    low, high = change.interval()
+    estimate = Estimate(
+        value=told(change.value, relative), low=told(low, relative), high=told(high, relative), confidence=CONFIDENCE,
+        count=round(change.df) + 1 if math.isfinite(change.df) else 0,
+    )  # fmt: skip
+    assert p_adjusted is not None
+    floor = draft.floor or 0.0
+    bound = math.log1p(margin) if relative else margin
+    if p_adjusted <= alpha and abs(change.value) > floor:
+        return row(estimate, direction(figure, change.value), "a change beyond chance and beyond the noise floor")
+    if -bound < low and high < bound:
+        return row(estimate, "same", "the whole interval lies within the margin")
+    if p_adjusted <= alpha:
+        return row(estimate, "unresolved", "beyond chance, but within what the same thing measured twice differs by")
+    return row(estimate, "unresolved", "the interval reaches beyond the margin: more rounds would tell")
+
+
+def direction(figure: Figure, change: float) -> Verdict:
+    """A change in words: faster and slower for times and rates, better and worse for the rest."""
+    if not figure.better:
+        return "higher" if change > 0 else "lower"
+    good = (change < 0) == (figure.better == "less")
+    if figure.unit in ("ns", "per_s", "bytes_per_s"):
+        return "faster" if good else "slower"
+    return "better" if good else "worse"
+
+
+RANK: dict[Verdict, int] = {
+    "slower": 0, "worse": 0, "higher": 1, "lower": 1, "unresolved": 2, "faster": 3, "better": 3, "same": 4,
+}  # fmt: skip
+
+
+def worst_first(row: Row) -> tuple:
+    """Sorts rows: what got worse first, by how much; then what is open; then the rest."""
+    size = abs(row.change.value) if row.change.value is not None else -1.0
+    return RANK[row.verdict], not row.exact, not row.relative, -size
+
+
