@@ -37,11 +37,11 @@ def execute(run: Run) -> Report:
     run.cells = cells_of(profile)
     try:
         with open_lab(lab_spec(profile, run.directory)) as lab:
-            run.lab_facts = facts_of(run, lab)
+            run.lab_facts = facts_of(lab)
             run.progress.expect(expected_s(run))
             measure(run, lab)
             drill(run, lab)
-            run.lab_facts = facts_of(run, lab)
+            run.lab_facts = facts_of(lab)
     except KeyboardInterrupt:
         run.interrupted = True
     if run.lab_facts is None:
@@ -113,14 +113,23 @@ def measure(run: Run, lab: Lab) -> None:
 def measure_floors(run: Run, lab: Lab, index: int) -> None:
     """Bare flushes of every size that this run's records have on disk."""
     known = {(item.index, item.size_bytes) for item in run.floors}
-    for size in sorted({whole_blocks(HEADER_BYTES + cell.size_bytes) for cell in run.cells}):
-        if (index, size) in known:
-            continue
-        times = lab.flush_floors(size, run.profile.run.floor_flushes)
-        texts = {name: Histogram.of(values).encode() for name, values in times.items()}
-        floors = FlushFloors(index=index, size_bytes=size, **texts)
-        keep(run, Entry(floors=floors))
-        run.floors.append(floors)
+    for size in record_sizes(run):
+        if (index, size) not in known:
+            floors = flush_floors(run, lab, index, size)
+            keep(run, Entry(floors=floors))
+            run.floors.append(floors)
+
+
+def record_sizes(run: Run) -> list[int]:
+    """Every size that this run's records have on disk."""
+    return sorted({whole_blocks(HEADER_BYTES + cell.size_bytes) for cell in run.cells})
+
+
+def flush_floors(run: Run, lab: Lab, index: int, size: int) -> FlushFloors:
+    """Bare flushes of one size."""
+    times = lab.flush_floors(size, run.profile.run.floor_flushes)
+    texts = {name: Histogram.of(values).encode() for name, values in times.items()}
+    return FlushFloors(index=index, size_bytes=size, **texts)
 
 
 def drill(run: Run, lab: Lab) -> None:
@@ -139,7 +148,7 @@ def drill(run: Run, lab: Lab) -> None:
                 run.progress.did(drill_s(run))
 
 
-def facts_of(run: Run, lab: Lab) -> LabFacts:
+def facts_of(lab: Lab) -> LabFacts:
     """What carried the run."""
     near, far = lab.near.disk, lab.far.disk
     memory = near.durability == "memory"

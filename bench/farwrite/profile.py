@@ -7,9 +7,7 @@ names its line. `limits` is the default and the project's main job.
 
 from __future__ import annotations
 
-import hashlib
 import re
-import tomllib
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -138,6 +136,8 @@ def load(name: str, changes: Iterable[str] = ()) -> Profile:
 
 def parse(text: str, source: str = "profile", changes: Iterable[str] = ()) -> Profile:
     """A profile from its text."""
+    import tomllib
+
     try:
         tree = tomllib.loads(text)
     except (ValueError, RecursionError) as refusal:  # ValueError: not TOML, or a number of thousands of digits.
@@ -183,6 +183,8 @@ def shipped() -> list[str]:
 def digest(profile: Profile) -> str:
     """Sixteen hex digits that name exactly this workload, wherever its files lie."""
     measured = msgspec.structs.replace(profile, lab=msgspec.structs.replace(profile.lab, near="", far=""))
+    import hashlib
+
     return hashlib.blake2b(msgspec.json.encode(measured), digest_size=8).hexdigest()
 
 
@@ -298,6 +300,8 @@ def apply_change(tree: dict[str, Any], change: str) -> tuple[str, str]:
 
     Answers the first table and the key, for `Reader.changed`.
     """
+    import tomllib
+
     if not is_text(change):
         raise UsageError(f"--set {change!r} is not text.")
     key, equals, text = change.partition("=")

@@ -8,7 +8,6 @@ Histograms are the text of `histogram.Histogram.encode`.
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -187,6 +186,8 @@ class Report(Struct, frozen=True):
 
 def save(report: Report, path: Path) -> None:
     """Write the document atomically: the old file or the new one, never a half."""
+    import tempfile
+
     data = msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
     descriptor, name = tempfile.mkstemp(prefix=".report-", dir=path.parent)
     try:

@@ -109,9 +109,8 @@ def survey_before(lab: Lab, asked_rtt_ns: int, count: int) -> Survey:
     for _ in range(CORRECTIONS_MAX):
         made = lab.survey(count)
         missed_ns = off_ns(made.rtt_ns_p50, asked_rtt_ns)
-        if asked_rtt_ns == 0 or abs(missed_ns) <= tolerance_ns(asked_rtt_ns) / 2:
+        if asked_rtt_ns == 0 or abs(missed_ns) <= tolerance_ns(asked_rtt_ns) / 2 or not lab.correct(asked_rtt_ns, missed_ns):
             break
-        lab.correct(asked_rtt_ns, missed_ns)
     return made
 
 

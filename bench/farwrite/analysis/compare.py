@@ -58,6 +58,7 @@ class Row(Struct, frozen=True):
     unit: Unit
     exact: bool
     relative: bool
+    counted: bool  # losses and the like: two runs are held against each other as they are
     base: Estimate
     cand: Estimate
     change: Estimate
@@ -107,6 +108,10 @@ class Change(NamedTuple):
         if self.error == 0:
             return 0.0 if self.value < limit else 1.0
         return tail((limit - self.value) / self.error, self.df)
+
+    def chance(self) -> float:
+        """How probable a difference this far from nothing is, were there none."""
+        return min(1.0, 2 * (self.tail_above(0) if self.value > 0 else self.tail_below(0)))
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """(low, high) around the value."""
@@ -169,7 +174,7 @@ def spread(figure: Figure) -> Spread | str:
     relative = is_relative(figure)
     value = scaled(figure.estimate.value, relative)
     if value is None:
-        return reason_of(figure.estimate)
+        return "it is 0, and no ratio tells a change from that" if figure.estimate.value == 0 else reason_of(figure.estimate)
     if is_count(figure):
         return Spread(value, 0.0, math.inf)
     known = list(left_out(figure.estimate, relative).values())
@@ -177,6 +182,11 @@ def spread(figure: Figure) -> Spread | str:
         return "one round only: how much it varies is not known"
     error, df = jackknife(known)
     return Spread(value, math.hypot(error, resolution_error(figure)), df)
+
+
+def always_zero(figure: Figure) -> bool:
+    """Whether it is 0 in every round, as the far flushes of protocol local are."""
+    return figure.estimate.value == 0 and not any(figure.estimate.without)
 
 
 def reason_of(estimate: Estimate) -> str:
@@ -189,6 +199,8 @@ def change_of(base: Figure, cand: Figure, paired: bool) -> Change | str:
     for side, figure in (("baseline", base), ("candidate", cand)):
         if figure.withheld:
             return f"{side}: {figure.withheld[0]}"
+    if always_zero(base) and always_zero(cand):
+        return Change(0.0, 0.0, math.inf)
     first, second = spread(base), spread(cand)
     for side, found in (("baseline", first), ("candidate", second)):
         if isinstance(found, str):
@@ -217,6 +229,8 @@ def welch(first: Spread, second: Spread) -> tuple[float, float]:
 
 def change_of_runs(bases: Sequence[Figure], cands: Sequence[Figure]) -> Change | str:
     """The same from several runs a side, each run one value: what differs from run to run is in the error."""
+    if all(map(always_zero, [*bases, *cands])):
+        return Change(0.0, 0.0, math.inf)
     sides = []
     for side, figures in (("baseline", bases), ("candidate", cands)):
         for figure in figures:
@@ -253,12 +267,9 @@ def floor_of_splits(figure: Figure) -> float | None:
     rounds = [count * value - (count - 1) * other for other in without]
     half = count // 2
     scale = math.sqrt((2 / count) / (1 / half + 1 / (count - half)))
-    total = math.fsum(rounds)
-    differences = []
-    for chosen in itertools.combinations(rounds, half):
-        part = math.fsum(chosen)
-        differences.append(scale * abs(part / half - (total - part) / (count - half)))
-    return percentile_95(differences)
+    total = sum(rounds)
+    parts = map(sum, itertools.combinations(rounds, half))
+    return percentile_95(scale * abs(part / half - (total - part) / (count - half)) for part in parts)
 
 
 def percentile_95(values: Iterable[float]) -> float | None:
@@ -316,11 +327,12 @@ def compare(
 ) -> Comparison:
     """Every figure that both sides have. UnfitError names the fields in which the runs are unlike."""
     allowed = set(allowed)
-    warnings = check_alike(bases, cands, allowed)
+    warnings = check_alike([*bases, *([again] if again else [])], cands, allowed)
     kind = replication(bases, cands)
     base_figures, cand_figures = [by_key(sheet) for sheet in bases], [by_key(sheet) for sheet in cands]
     check_complete(base_figures, cand_figures, allowed)
-    keys = [key for key in base_figures[0] if all(key in item for item in [*base_figures, *cand_figures])]
+    sides = [*base_figures, *cand_figures]
+    keys = [key for key in base_figures[0] if all(key in item for item in sides) and applies(item[key] for item in sides)]
     if not keys:
         raise UnfitError("The two sides have no figure in common: there is nothing to compare.")
 
@@ -432,6 +444,11 @@ def key_of(figure: Figure) -> tuple:
     return figure.metric, tuple(sorted(figure.labels.items()))
 
 
+def applies(figures: Iterable[Figure]) -> bool:
+    """Whether any of these has a value, or a reason for having none: the far flushes of protocol local have neither."""
+    return any(item.estimate.value is not None or item.estimate.warnings for item in figures)
+
+
 def by_key(sheet: Sheet) -> dict[tuple, Figure]:
     """The figures of a sheet that are compared."""
     kept = [item for item in sheet.figures if sheet.kind != "farwrite" or item.metric in COMPARED]
@@ -450,14 +467,14 @@ def middle(figures: Sequence[Figure]) -> Figure:
     relative = is_relative(first)
     mean = math.fsum(scaled(value, relative) or 0.0 for value in values) / len(values)
     value = max(values) if is_count(first) else math.exp(mean) if relative else mean
-    estimate = Estimate(value=value, low=values[0], high=values[-1], count=len(values), warnings=[])
+    estimate = Estimate(value=value, low=values[0], high=values[-1], count=len(values), without=first.estimate.without)
     return msgspec.structs.replace(first, estimate=estimate)
 
 
 def judge(drafts: Sequence[Draft], margin_ratio: float, alpha: float) -> list[Row]:
     """Each draft with its verdict, all of them together erring with `alpha`."""
     tested = [draft for draft in drafts if isinstance(draft.change, Change) and not is_count(draft.base)]
-    probabilities = [2 * min(draft.change.tail_above(0), draft.change.tail_below(0), 0.5) for draft in tested]  # type: ignore[union-attr]
+    probabilities = [draft.change.chance() for draft in tested if isinstance(draft.change, Change)]
     adjusted = {id(draft): (p, q) for draft, p, q in zip(tested, probabilities, holm(probabilities), strict=True)}
     rows = []
     for draft in drafts:
@@ -475,7 +492,7 @@ def row_of(draft: Draft, p: float | None, p_adjusted: float | None, margin_ratio
     def row(change: Estimate, verdict: Verdict, sentence: str) -> Row:
         return Row(
             metric=figure.metric, labels=figure.labels, name=figure.name, unit=figure.unit, exact=figure.exact,
-            relative=relative, base=draft.base.estimate, cand=draft.cand.estimate, change=change, p=p,
+            relative=relative, counted=is_count(figure), base=draft.base.estimate, cand=draft.cand.estimate, change=change, p=p,
             floor=None if draft.floor is None else told(draft.floor, relative), margin=margin, verdict=verdict,
             sentence=sentence,
         )  # fmt: skip
@@ -498,12 +515,14 @@ def row_of(draft: Draft, p: float | None, p_adjusted: float | None, margin_ratio
     assert p_adjusted is not None
     floor = draft.floor or 0.0
     bound = math.log1p(margin) if relative else margin
-    if p_adjusted <= alpha and abs(change.value) > floor:
-        return row(estimate, direction(figure, change.value), "a change beyond chance and beyond the noise floor")
     if -bound < low and high < bound:
         return row(estimate, "same", "the whole interval lies within the margin")
+    if p_adjusted <= alpha and abs(change.value) > floor:
+        return row(estimate, direction(figure, change.value), "a change beyond chance and beyond the noise floor")
     if p_adjusted <= alpha:
         return row(estimate, "unresolved", "beyond chance, but within what the same thing measured twice differs by")
+    if low > 0 or high < 0:
+        return row(estimate, "unresolved", "likely a change, but not sure enough among so many figures: more rounds would tell")
     return row(estimate, "unresolved", "the interval reaches beyond the margin: more rounds would tell")
 
 
@@ -523,8 +542,17 @@ RANK: dict[Verdict, int] = {
 
 
 def worst_first(row: Row) -> tuple:
-    """Sorts rows: what got worse first, by how much; then what is open; then the rest."""
-    size = abs(row.change.value) if row.change.value is not None else -1.0
-    return RANK[row.verdict], not row.exact, not row.relative, -size
+    """Sorts rows: what got worse first, counts before all, then by size; then what is open; then the rest."""
+    return RANK[row.verdict], not row.counted, -size_in_margins(row)
 
 
+def size_in_margins(row: Row) -> float:
+    """How great a change is beside what nobody would act on. Of a value with a unit also as a share, whichever is less:
+    66 of 600 miles are as much as 11 % of a latency, and a k of 0.1 instead of 0.01 is not ten times worse.
+    """
+    if row.change.value is None:
+        return -1.0
+    size = abs(row.change.value)
+    if row.relative or not row.base.value:
+        return size / row.margin
+    return min(size / row.margin, size / abs(row.base.value) / MARGIN_RATIO)

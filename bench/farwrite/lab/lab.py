@@ -1,7 +1,7 @@
 """The lab: two sites, the link between them, and what was found out about both before anything is measured.
 
-`open_lab` builds it and takes it down; `Lab.set_rtt` moves the sites apart and calibrates until the survey agrees. It knows
-nothing of engines: targets are given its sites.
+`open_lab` builds it and takes it down; `Lab.set_rtt` moves the sites apart and calibrates until the survey agrees. Another
+process may stand its own sites in the same places (`joined_lab`). The lab knows nothing of engines: targets are given its sites.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 
 from ..host.disk import Disk, disk
 from .board import Board, board
-from .link import Choice, Link, choose, emulate
-from .namespace import namespaces
+from .link import Choice, Link, SetElsewhere, choose, emulate
+from .namespace import Namespace, namespaces
 from .site import Site, tune_transport
 from .survey import Survey, flush_floor, join, survey
 
@@ -79,10 +79,11 @@ class Lab:
             delay_ns = max(round(delay_ns - missed_ns), 0)
         self.delay_ns[asked_rtt_ns] = delay_ns
 
-    def correct(self, asked_rtt_ns: int, missed_ns: float) -> None:
-        """Take a miss that a survey saw into the calibration, so that it follows the machine's drift."""
+    def correct(self, asked_rtt_ns: int, missed_ns: float) -> bool:
+        """Take a miss that a survey saw into the calibration, so that it follows the machine's drift; answers that it was."""
         self.delay_ns[asked_rtt_ns] = max(round(self.delay_ns[asked_rtt_ns] - missed_ns), 0)
         self.set_delay(self.delay_ns[asked_rtt_ns])
+        return True
 
     def join(self, name: str) -> None:
         """A new TCP connection between the sites, held by both under this name."""
@@ -122,6 +123,48 @@ class Lab:
         self.join("probe")
 
 
+class JoinedLab(Lab):
+    """A lab in another process's places: how far apart they are is that process's to set and to correct."""
+
+    def set_rtt(self, asked_rtt_ns: int) -> None:
+        pass
+
+    def correct(self, asked_rtt_ns: int, missed_ns: float) -> bool:
+        return False
+
+
+@contextmanager
+def open_lab(spec: LabSpec) -> Iterator[Lab]:
+    """Two sites and the link between them, open exactly as long as this block. UnfitError says what the system forbids."""
+    with contextlib.ExitStack() as stack:  # Undoes a half-built lab in the right order.
+        places = stack.enter_context(namespaces(2))
+        near, far, history = stack.enter_context(two_sites(spec, places))
+        choice = choose(spec.link, near)
+        link = stack.enter_context(emulate(choice, near, far))
+        yield Lab(near, far, link, choice, *acquaint(near, far, spec.congestion), history)
+
+
+@contextmanager
+def joined_lab(spec: LabSpec, places: list[Namespace], choice: Choice) -> Iterator[Lab]:
+    """Two more sites in the places of a lab that another process holds open, joined by its link."""
+    with two_sites(spec, places) as (near, far, history):
+        yield JoinedLab(near, far, SetElsewhere(choice.kind), choice, *acquaint(near, far, spec.congestion), history)
+
+
+@contextmanager
+def two_sites(spec: LabSpec, places: list[Namespace]) -> Iterator[tuple[Site, Site, Board]]:
+    """(near, far, history): sites with disks and processes of their own in two places."""
+    import pyroute2  # noqa: F401  (Before the forks, which then have it. 0.55 -> 0.17 s per lab on a 2-core VM.)
+
+    with contextlib.ExitStack() as stack:
+        near_disk, far_disk = disks(spec, stack)
+        boards = [stack.enter_context(board(64)) for _ in range(2)]
+        history = stack.enter_context(board(HISTORY_WORDS))
+        near = stack.enter_context(Site("near", places[0], near_disk, boards[0]))
+        far = stack.enter_context(Site("far", places[1], far_disk, boards[1]))
+        yield near, far, history
+
+
 def disks(spec: LabSpec, stack: contextlib.ExitStack) -> tuple[Disk, Disk]:
     """The two sites' files."""
     near = stack.enter_context(disk(spec.near, spec.journal_bytes, spec.volume_bytes))
@@ -129,23 +172,10 @@ def disks(spec: LabSpec, stack: contextlib.ExitStack) -> tuple[Disk, Disk]:
     return near, far
 
 
-@contextmanager
-def open_lab(spec: LabSpec) -> Iterator[Lab]:
-    """Two sites and the link between them, open exactly as long as this block. UnfitError says what the system forbids."""
-    import pyroute2  # noqa: F401  (Before the forks, which then have it. 0.55 -> 0.17 s per lab on a 2-core VM.)
-
-    with contextlib.ExitStack() as stack:  # Undoes a half-built lab in the right order.
-        near_space, far_space = stack.enter_context(namespaces(2))
-        near_disk, far_disk = disks(spec, stack)
-        boards = [stack.enter_context(board(64)) for _ in range(2)]
-        history = stack.enter_context(board(HISTORY_WORDS))
-        near = stack.enter_context(Site("near", near_space, near_disk, boards[0]))
-        far = stack.enter_context(Site("far", far_space, far_disk, boards[1]))
-        choice = choose(spec.link, near)
-        link = stack.enter_context(emulate(choice, near, far))
-        transport = near.call(tune_transport)
-        far.call(tune_transport)
-        transport["congestion_control"] = join(near, far, "probe", spec.congestion)
-        survey(near, far, CALIBRATION_ECHOES)  # The first one pays for ARP, slow start and cold code.
-        base = survey(near, far, CALIBRATION_ECHOES)
-        yield Lab(near, far, link, choice, transport, base, history)
+def acquaint(near: Site, far: Site, congestion: str) -> tuple[dict[str, str], Survey]:
+    """(transport in force, base round trip) of two sites that a link has just joined."""
+    transport = near.call(tune_transport)
+    far.call(tune_transport)
+    transport["congestion_control"] = join(near, far, "probe", congestion)
+    survey(near, far, CALIBRATION_ECHOES)  # The first one pays for ARP, slow start and cold code.
+    return transport, survey(near, far, CALIBRATION_ECHOES)

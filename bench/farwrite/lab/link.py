@@ -31,6 +31,25 @@ class Link(Protocol):
     def counters(self) -> dict[str, int]: ...
 
 
+class SetElsewhere:
+    """The null form: a link that the process which opened the lab sets and counts."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None:
+        pass
+
+    def cut(self) -> None:
+        pass
+
+    def heal(self) -> None:
+        pass
+
+    def counters(self) -> dict[str, int]:
+        return {}
+
+
 @dataclass(frozen=True)
 class Choice:
     """Which emulation carries the link, and why."""

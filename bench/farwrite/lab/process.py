@@ -125,10 +125,14 @@ def become(namespace: Namespace | None, parent: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     if namespace is not None:
         namespace.enter()
-    libc = ctypes.CDLL(None, use_errno=True)
-    # After the namespaces: changing credentials clears the death signal. prctl(2).
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # A sleep may otherwise last 50 us longer than asked.
+    die_with(parent)  # After the namespaces: changing credentials clears the death signal.
+    # A sleep may otherwise last 50 us longer than asked.
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
+
+
+def die_with(parent: int) -> None:
+    """From here on this process is killed when its parent dies, and at once if that has happened. prctl(2)."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
 

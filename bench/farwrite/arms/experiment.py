@@ -1,0 +1,267 @@
+"""The experiment: one lab, three workers in it, and who measures when.
+
+The arms are base, cand and again, the base a second time: what no difference looks like. In every lap each cell is played as
+a palindrome, such as base cand again, again cand base: a drift that is linear in time then adds the same to each arm. Laps
+turn the order, so that after three of them each arm has stood at each place as often. The distance is set, and corrected,
+before a palindrome and never within it. A palindrome counts whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from ..errors import EXIT_LOST_WRITE, FarwriteError, UsageError
+from ..histogram import Histogram
+from ..lab.lab import Lab, LabSpec, open_lab
+from ..pipeline import outcome, recording_of, round_s
+from ..progress import Progress, Silence
+from ..recording import SCHEMA_VERSION, Pairing, Report, Round, save
+from ..round import survey_before
+from ..run import Run
+from ..units import NS_PER_S
+from .message import VERSION, Joined, Network, Task, told
+from .word import Arm, ArmName, launched
+from .worker import Worker, worker
+
+RESULTS = ("base", "cand", "again", "report.json", "cells.jsonl")  # Of an experiment or of a run.
+SITE_BYTES = 16 << 20  # Of the files of our own two sites, which only survey.
+MEASURE_PATIENCE_S = 180.0  # A round whose peers wait for each other in vain takes a minute or two.
+
+FLOORS_S = 0.1  # Of one arm, for the estimate of the time left only.
+
+
+@dataclass
+class Experiment:
+    """What is asked, and what has been measured so far."""
+
+    arms: list[Arm]
+    pairs: int
+    seed: int
+    directory: Path
+    progress: Progress = field(default_factory=Silence)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    runs: dict[ArmName, Run] = field(default_factory=dict)
+    joined: dict[ArmName, Joined] = field(default_factory=dict)
+    cells: list[str] = field(default_factory=list)  # those that all arms have
+    base_rtt: str = ""  # histogram, ns: what the lab's own sites found with no delay asked
+    delay_ns: dict[str, int] = field(default_factory=dict)  # calibrated delay by asked RTT, as of the last palindrome
+
+    @property
+    def names(self) -> list[ArmName]:
+        """The arms, in the order of report and start."""
+        return [arm.name for arm in self.arms]
+
+
+def execute(experiment: Experiment) -> dict[ArmName, Report]:
+    """Measure all arms side by side and save a report of each; what stops it half-way leaves the palindromes that were whole."""
+    with results_directory(experiment.directory):
+        failure: BaseException | None = None
+        try:
+            measure(experiment)
+        except (FarwriteError, KeyboardInterrupt) as stopped:
+            failure = stopped
+        if failure and not any(run.rounds for run in experiment.runs.values()):
+            raise failure
+        reports = {arm.name: report_of(experiment, arm, failure) for arm in experiment.arms}
+        for name, report in reports.items():
+            place = experiment.directory / name
+            place.mkdir()
+            save(report, place / "report.json")
+    if isinstance(failure, FarwriteError):
+        raise failure
+    return reports
+
+
+@contextmanager
+def results_directory(directory: Path) -> Iterator[None]:
+    """A directory for new reports, gone again if it was made for this block and nothing came of it."""
+    try:
+        taken = [name for name in RESULTS if (directory / name).exists()]
+        if taken:
+            raise UsageError(f"{directory} holds a {taken[0]} already. Name another --out.")
+        made = not directory.exists()
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as refusal:
+        raise UsageError(f"write to {directory}: {refusal.strerror}. Name another --out.") from refusal
+    try:
+        yield
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # Not empty: there are reports in it.
+                directory.rmdir()
+
+
+def measure(experiment: Experiment) -> None:
+    """Everything, from the launches of the arms to the last round."""
+    arms, progress = experiment.arms, experiment.progress
+    with contextlib.ExitStack() as stack:
+        # Before the lab: what removes a worktree waits until no process of ours is left.
+        launches = {word: stack.enter_context(launched(word)) for word in dict.fromkeys(arm.word for arm in arms)}
+        lab = stack.enter_context(open_lab(lab_spec(arms[0])))
+        experiment.base_rtt = Histogram.of(lab.base.rtt_ns).encode()
+        workers: dict[ArmName, Worker] = {}
+        for arm in arms:
+            progress.doing(f"starting {arm.word} as {arm.name} (a revision is compiled first)")
+            network = network_of(lab)
+            made = stack.enter_context(worker(arm, launches[arm.word], descriptors_of(network)))
+            task = Task(
+                version=VERSION, profile=told(arm.profile), profile_name=arm.profile_name, seed=experiment.seed,
+                directory=str(experiment.directory.absolute()), network=network,
+            )  # fmt: skip
+            experiment.joined[arm.name] = made.join(task, launches[arm.word])
+            workers[arm.name] = made
+        begin(experiment)
+        progress.expect(expected_s(experiment))
+        for lap in range(experiment.pairs):
+            play_lap(experiment, lab, workers, lap)
+
+
+def lab_spec(base: Arm) -> LabSpec:
+    """The lab of all arms: the base's link. Our own sites carry nothing but surveys."""
+    table = base.profile.lab
+    return LabSpec(table.link, None, None, SITE_BYTES, SITE_BYTES, table.congestion)
+
+
+def network_of(lab: Lab) -> Network:
+    """The places of the lab as the workers are told of them."""
+    near, far = lab.near.namespace, lab.far.namespace
+    return Network(
+        near_fd=near.net_fd, far_fd=far.net_fd, user_fd=near.user_fd, link=lab.choice.kind, link_reason=lab.choice.reason
+    )  # fmt: skip
+
+
+def descriptors_of(network: Network) -> list[int]:
+    """What a worker must inherit."""
+    known = [network.near_fd, network.far_fd, network.user_fd]
+    return [descriptor for descriptor in known if descriptor is not None]
+
+
+def begin(experiment: Experiment) -> None:
+    """Find the cells that all arms have, and begin a run for each arm. UsageError when there is nothing to compare."""
+    found = {name: {cell.id: cell for cell in joined.cells} for name, joined in experiment.joined.items()}
+    base, cand = found["base"], found["cand"]
+    experiment.cells = [cell for cell in base if cell in cand]
+    if not experiment.cells:
+        raise UsageError(f"The arms have no cell in common: {', '.join(base)} against {', '.join(cand)}.")
+    for cell in experiment.cells:
+        if base[cell].asked_rtt_ns != cand[cell].asked_rtt_ns:
+            raise UsageError(f"{cell} is another distance in each arm, and there is one link: set it for both (--set).")
+    started, begin_s = datetime.now(UTC), time.monotonic()
+    for arm in experiment.arms:
+        run = Run(
+            arm.profile, arm.profile_name, experiment.seed, experiment.directory, started=started, begin_s=begin_s
+        )  # fmt: skip
+        run.cells = [found[arm.name][cell] for cell in experiment.cells]
+        left_out = [cell for cell in found[arm.name] if cell not in experiment.cells]
+        if left_out:
+            run.notes.append(f"not measured, because the other arm has no such cell: {', '.join(left_out)}")
+        experiment.runs[arm.name] = run
+
+
+def expected_s(experiment: Experiment) -> float:
+    """How long it will take if nothing has to be played again."""
+    return experiment.pairs * sum(2 * (FLOORS_S + len(run.cells) * round_s(run)) for run in experiment.runs.values())
+
+
+def order_of(experiment: Experiment, lap: int, cell: str) -> list[ArmName]:
+    """The palindrome of a cell in a lap: each arm twice. Three laps share a drawn order, turned by one place each time."""
+    turns, turn = divmod(lap, len(experiment.names))
+    drawn = random.Random(f"{experiment.seed}/{cell}/{turns}").sample(experiment.names, len(experiment.names))
+    half = drawn[turn:] + drawn[:turn]
+    return half + half[::-1]
+
+
+def play_lap(experiment: Experiment, lab: Lab, workers: dict[ArmName, Worker], lap: int) -> None:
+    """Floors of every arm, then every cell once, in an order drawn for this lap."""
+    told_lap = f"pair {lap + 1}/{experiment.pairs}"
+    experiment.progress.doing(f"{told_lap} · disks")
+    for place, name in enumerate(experiment.names + experiment.names[::-1]):
+        index = 2 * lap + place // len(experiment.names)
+        experiment.runs[name].floors += workers[name].floors(index)
+        experiment.progress.did(FLOORS_S)
+    for cell in random.Random(f"{experiment.seed}/{lap}").sample(experiment.cells, len(experiment.cells)):
+        for attempt in range(experiment.arms[0].profile.run.retries + 1):
+            experiment.progress.doing(f"{told_lap} · {cell}" + (" · again" if attempt else ""))
+            if play_palindrome(experiment, lab, workers, cell, lap, attempt):
+                break
+
+
+def play_palindrome(
+    experiment: Experiment, lab: Lab, workers: dict[ArmName, Worker], cell: str, lap: int, attempt: int
+) -> bool:
+    """Every arm twice at one distance; answers whether all six rounds are good. They are kept all together or, when this is
+    stopped half-way, not at all."""
+    base = experiment.runs["base"]
+    asked_rtt_ns = next(item.asked_rtt_ns for item in base.cells if item.id == cell)
+    lab.set_rtt(asked_rtt_ns)
+    survey_before(lab, asked_rtt_ns, base.profile.run.survey_echoes)
+    made: list[tuple[ArmName, Round]] = []
+    for place, name in enumerate(order_of(experiment, lap, cell)):
+        index = 2 * lap + place // len(experiment.names)
+        made.append((name, measure_round(experiment, lab, workers[name], cell, index, attempt)))
+        if attempt == 0:
+            experiment.progress.did(round_s(experiment.runs[name]))
+    broken = [(name, item) for name, item in made if item.status != "ok"]
+    for name, item in made:
+        experiment.runs[name].rounds.append(set_aside(item) if broken else item)
+    experiment.delay_ns = {str(asked): delay_ns for asked, delay_ns in sorted(lab.delay_ns.items())}
+    for name, item in broken:
+        experiment.progress.say(f"{name}, {cell}, pair {lap + 1}: {item.status}: {'; '.join(item.reasons)}")
+    if broken:
+        lab.delay_ns.pop(asked_rtt_ns, None)  # The machine has drifted: calibrate anew.
+    return not broken
+
+
+def measure_round(experiment: Experiment, lab: Lab, arm: Worker, cell: str, index: int, attempt: int) -> Round:
+    """One round of one arm, with what only we know: when it was, and what the link counted."""
+    run = experiment.runs[arm.arm.name]
+    begin_s, counters = run.elapsed_s(), lab.link.counters()
+    item = arm.measure(cell, index, attempt, run.profile.run.round_ns / NS_PER_S + MEASURE_PATIENCE_S)
+    counted = {name: value - counters[name] for name, value in lab.link.counters().items()}
+    return msgspec.structs.replace(item, begin_s=round(begin_s, 3), link=counted)
+
+
+def set_aside(item: Round) -> Round:
+    """A round of a palindrome that does not count: it is void as well, unless it lost writes, which no void may hide."""
+    if item.status != "ok" or (item.audit and item.audit.lost):
+        return item
+    return msgspec.structs.replace(item, status="void", reasons=["another arm's round beside it was void"])
+
+
+def report_of(experiment: Experiment, arm: Arm, failure: BaseException | None) -> Report:
+    """What was observed of one arm, with its analysis."""
+    from ..analysis.analyse import analyse
+
+    run, joined = experiment.runs[arm.name], experiment.joined[arm.name]
+    # Disks and transport are the arm's own; the link and its calibration are one for all.
+    run.lab_facts = msgspec.structs.replace(joined.lab, base_rtt=experiment.base_rtt, delay_ns=experiment.delay_ns)
+    run.interrupted = failure is not None
+    run.notes += [f"ended early: {failure}"] if isinstance(failure, FarwriteError) else []
+    recording = msgspec.structs.replace(
+        recording_of(run),
+        id=f"{experiment.directory.name}-{arm.name}",
+        farwrite=joined.farwrite,
+        host=joined.host,
+        pairing=Pairing(id=experiment.id, arm=arm.name, what=arm.what),
+    )
+    return Report(schema_version=SCHEMA_VERSION, recording=recording, analysis=analyse(recording))
+
+
+def outcome_of(reports: dict[ArmName, Report]) -> FarwriteError | None:
+    """What the experiment's end means for the exit code; a lost write of any arm comes before everything else."""
+    found = {name: outcome(report) for name, report in reports.items()}
+    refusals = [(name, refusal) for name, refusal in found.items() if refusal]
+    for name, refusal in sorted(refusals, key=lambda item: item[1].exit_code != EXIT_LOST_WRITE):
+        what = reports[name].recording.pairing
+        return type(refusal)(f"Arm {name} ({what.what if what else ''}): {refusal}")
+    return None

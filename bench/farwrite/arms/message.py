@@ -1,0 +1,136 @@
+"""What an experiment and the worker of an arm say to each other: a JSON document a line, each answered by one line.
+
+The two ends may be different revisions of farwrite, so this is a format like that of reports: what is added later has a
+default, and VERSION counts what an older end would misread. A profile travels without the values that are defaults: an older
+revision hears of a key that it does not know yet only when it matters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ..errors import UsageError
+from ..profile import Profile
+from ..recording import Cell, FlushFloors, LabFacts, Round
+
+VERSION = 1
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What lines are made of."""
+
+
+class Network(Struct, frozen=True):
+    """The places of the lab, as descriptors that the worker inherits, and what joins them."""
+
+    near_fd: int
+    far_fd: int
+    user_fd: int | None  # of the user namespace that owns both; null when the lab was opened by root
+    link: str
+    link_reason: str
+
+
+class Task(Struct, frozen=True):
+    """The first line: what the arm measures and where."""
+
+    version: int
+    profile: dict[str, Any]
+    profile_name: str
+    seed: int
+    directory: str
+    network: Network
+
+
+class Measure(Struct, frozen=True):
+    """A round to be measured now."""
+
+    cell: str
+    index: int
+    attempt: int
+
+
+class Request(Struct, frozen=True):
+    """Every further line: one of these."""
+
+    floors: int | None = None  # bare flushes, to be stored under this round index
+    measure: Measure | None = None
+
+
+class Joined(Struct, frozen=True):
+    """The answer to the task: who the worker is and what it understood."""
+
+    version: int
+    farwrite: str
+    package: str  # the directory of the code that runs
+    profile: dict[str, Any]  # every value, defaults as well
+    host: dict[str, Any]
+    lab: LabFacts
+    cells: list[Cell]
+
+
+class Refusal(Struct, frozen=True):
+    """The answer to anything that cannot be; the worker ends after it."""
+
+    sentence: str
+    exit_code: int
+
+
+class Answer(Struct, frozen=True):
+    """What a worker answers: one of these."""
+
+    joined: Joined | None = None
+    floors: list[FlushFloors] | None = None
+    round: Round | None = None
+    refusal: Refusal | None = None
+
+
+class Head(Struct, frozen=True):
+    """Enough of a task to know whether the rest can be understood."""
+
+    version: int
+
+
+def line(message: Struct) -> bytes:
+    """A message as it travels."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+def told(table: msgspec.Struct) -> dict[str, Any]:
+    """A profile, or a table of it, without the values that are defaults."""
+    kept = {}
+    for field in msgspec.structs.fields(table):
+        value = getattr(table, field.name)
+        default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+        if value != default:
+            kept[field.name] = told_value(value)
+    return kept
+
+
+def told_value(value: Any) -> Any:
+    """One value of a profile, tables in it without their defaults."""
+    if isinstance(value, msgspec.Struct):
+        return told(value)
+    return [told_value(item) for item in value] if isinstance(value, list) else value
+
+
+def understood(profile: dict[str, Any]) -> Profile:
+    """The profile that was told; UsageError when it has what this farwrite does not know."""
+    try:
+        return msgspec.convert(profile, Profile)
+    except msgspec.ValidationError as refusal:
+        raise UsageError(f"that farwrite does not know everything the profile asks for: {refusal}.") from refusal
+
+
+def misread(ours: Any, theirs: Any, place: str = "") -> str | None:
+    """Where two readings of one profile differ, as `run.round_ns`; None when both mean the same by every key both know."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in ours.keys() & theirs.keys():
+            found = misread(ours[key], theirs[key], f"{place}.{key}".lstrip("."))
+            if found:
+                return found
+        return None
+    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        return next(filter(None, (misread(*pair, place) for pair in zip(ours, theirs, strict=True))), None)
+    return None if ours == theirs else place

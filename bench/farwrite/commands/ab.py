@@ -1,0 +1,120 @@
+"""`farwrite ab`: two versions, profiles or settings side by side in one lab, and the base twice."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from ..errors import EXIT_DONE, EXIT_UNFIT, UsageError
+from .output import interrupted_by
+
+PAIRS_MIN, PAIRS_MAX = 3, 500
+
+
+def ab(
+    base: str,
+    cand: str,
+    /,
+    *,
+    profile: str = "quick",
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    set_base: Annotated[list[str] | None, Parameter(name="--set-base", negative="")] = None,
+    set_cand: Annotated[list[str] | None, Parameter(name="--set-cand", negative="")] = None,
+    pairs: int = 3,
+    duration: str | None = None,
+    seed: int = 1,
+    link: Literal["auto", "netem", "ferry"] | None = None,
+    out: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Run two versions, profiles or settings side by side in one lab and compare them.
+
+    Each of the two is a profile (by name or path), git:REVISION of the repository here, or the path of another farwrite.
+    The base is measured twice, so that it is known what no difference looks like. Drills are not run.
+
+    Parameters
+    ----------
+    base
+        What is compared against: a profile, git:REVISION, or the path of a farwrite.
+    cand
+        What is compared, in the same words.
+    profile
+        What a revision or another farwrite measures.
+    set_
+        Change one value of the profile of both, such as cell.write.queue_depth=4. May be repeated.
+    set_base
+        The same for the base alone.
+    set_cand
+        The same for the candidate alone.
+    pairs
+        Pairs of rounds of each arm and cell; multiples of 3 give each arm each place in the order equally often.
+    duration
+        Length of each round, such as "2 s"; short for --set run.round=...
+    seed
+        What addresses, payloads, times and all orders are drawn from.
+    link
+        How the distance is emulated; short for --set lab.link=...
+    out
+        Directory of the three reports; by default a new one below results/runs.
+    json
+        Print the comparison as a document.
+    """
+    from ..arms.word import arm_of
+    from ..cells import cells_of
+    from ..profile import is_text
+
+    for word in (base, cand, profile, str(out)):
+        if not is_text(word):
+            raise UsageError(f"{word!r} is not text, and a recording holds text only. Rename it.")
+    if not PAIRS_MIN <= pairs <= PAIRS_MAX:
+        raise UsageError(f"--pairs must lie between {PAIRS_MIN} and {PAIRS_MAX}: from fewer no error can be told.")
+    if not 0 <= seed < 1 << 63:
+        raise UsageError("--seed must not be negative, and below 2^63.")
+    for change in [*(set_ or []), *(set_base or []), *(set_cand or [])]:
+        if change.partition("=")[0].strip() == "run.rounds":
+            raise UsageError(f"--set {change}: how many rounds there are is said with --pairs here.")
+    common = list(set_ or [])
+    common += [f'run.round="{duration}"'] if duration else []
+    common += [f'lab.link="{link}"'] if link else []
+    # What a recording's profile says is what was done: two rounds a pair, and no drill.
+    done = [f"run.rounds={2 * pairs}", "drill.kills=0"]
+    arms = [
+        arm_of("base", base, profile, common + (set_base or []), done),
+        arm_of("cand", cand, profile, common + (set_cand or []), done),
+        arm_of("again", base, profile, common + (set_base or []), done),
+    ]
+    if arms[0].profile.lab.link != arms[1].profile.lab.link:
+        raise UsageError("The arms ask for different links, and there is one for all: say --link.")
+    for arm in arms[:2]:
+        cells_of(arm.profile)  # A trace that cannot be read is refused before anything is compiled or written.
+
+    # Wrong words have been refused by now; what follows takes a second to load.
+    from .. import run as runs
+    from ..arms.experiment import Experiment, execute, outcome_of
+    from ..progress import bar
+    from ..warm import compile_all
+
+    with bar() as progress:
+        progress.doing("loading the engine (compiled on first use)")
+        compile_all(progress)
+        directory = runs.directory_for(out, "ab", seed)
+        try:
+            reports = execute(Experiment(arms, pairs, seed, directory, progress))
+        except KeyboardInterrupt:  # cyclopts would make 130 of a SIGTERM as well.
+            print("farwrite: interrupted before anything was measured.", file=sys.stderr)
+            return interrupted_by()
+    for name in reports:
+        print(f"saved: {directory / name / 'report.json'}", file=sys.stderr)
+    refusal = outcome_of(reports)
+    if refusal is None or refusal.exit_code != EXIT_UNFIT:  # Without one good round there is nothing to compare.
+        from .compare import compare
+
+        compare(directory, json=json)
+    if refusal is not None:
+        raise refusal
+    if any(report.recording.interrupted for report in reports.values()):
+        return interrupted_by()
+    return EXIT_DONE

@@ -1,0 +1,46 @@
+"""`farwrite budget suggest`: propose budgets from measured noise."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cyclopts import App
+
+from ..errors import EXIT_DONE, UsageError
+from .output import printing
+
+budget = App(name="budget", help="Propose budgets from measured noise.")
+
+
+@budget.command
+def suggest(*reports: Path, out: Path | None = None) -> int:
+    """Propose budgets that a report keeps, with no more room than its noise needs.
+
+    Parameters
+    ----------
+    reports
+        Reports of the same workload on one machine; from several it learns what differs from run to run.
+    out
+        Write the budgets to this file, which must not be there yet; stdout otherwise.
+    """
+    from ..analysis.compare import check_alike
+    from ..sheet import read_sheet
+    from ..suggest import suggest as proposed
+
+    if not reports:
+        raise UsageError("From which reports? farwrite budget suggest REPORT …")
+    sheets = [read_sheet(path) for path in reports]
+    check_alike(sheets[:1], sheets[1:], set())
+    text = proposed(sheets)
+    if out is None:
+        with printing():
+            sys.stdout.write(text)
+        return EXIT_DONE
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as refusal:
+        raise UsageError(f"write {out}: {refusal.strerror}.") from refusal
+    print(f"saved: {out}", file=sys.stderr)
+    return EXIT_DONE

@@ -1,0 +1,148 @@
+"""`farwrite compare`: two reports, or several a side, and what changed between them. It judges nothing: `gate` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from ..errors import EXIT_DONE, UsageError
+from .output import console, printing
+
+if TYPE_CHECKING:
+    from ..figure import Sheet
+
+ARMS = ("base", "cand", "again")
+REPORTS = ("report.json", "sheet.json")
+
+
+def compare(
+    *reports: Path,
+    base: list[Path] | None = None,
+    cand: list[Path] | None = None,
+    again: Path | None = None,
+    brief: Annotated[bool, Parameter(negative="")] = False,
+    allow_mismatch: list[str] | None = None,
+    margin: str = "5 %",
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Compare two reports, or several of each: what changed, and how sure that is.
+
+    Parameters
+    ----------
+    reports
+        BASE and CAND: reports, directories of runs, or directories that hold several runs. Or one alone: the
+        directory of an A/B experiment, whose arms are compared.
+    base
+        A run of the baseline; give it several times for several runs.
+    cand
+        A run of the candidate; give it several times for several runs.
+    again
+        The base measured a second time beside the others: what no change looks like. Found by itself in an A/B
+        experiment.
+    brief
+        Print only what changed.
+    allow_mismatch
+        A field in which the sides may differ, such as host or cells; give it several times for several.
+    margin
+        The greatest change that nobody would act on, such as "5 %".
+    json
+        Print the comparison as a document.
+    """
+    from ..analysis.compare import compare as compare_sheets
+    from ..sheet import read_sheet
+
+    margin_ratio = ratio_of(margin)
+    bases, cands = sides_of(reports, base or [], cand or [])
+    base_sheets, cand_sheets = [read_sheet(path) for path in bases], [read_sheet(path) for path in cands]
+    twin = read_sheet(again) if again else again_of(bases, base_sheets, cand_sheets)
+    comparison = compare_sheets(base_sheets, cand_sheets, twin, allow_mismatch or [], margin_ratio)
+    with printing():
+        if json:
+            import sys
+
+            import msgspec
+
+            sys.stdout.write(msgspec.json.format(msgspec.json.encode(comparison), indent=1).decode() + "\n")
+        else:
+            from ..report.comparison import show_comparison
+
+            show_comparison(comparison, console(), brief)
+    return EXIT_DONE
+
+
+def ratio_of(text: str) -> float:
+    """ "5 %" or "0.05" -> 0.05."""
+    words = text.strip()
+    try:
+        value = float(words.removesuffix("%")) / (100 if words.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise UsageError(f'--margin "{text}" is no share between 0 and 1: write it as "5 %" or 0.05.')
+    return value
+
+
+# Which files are meant
+
+
+def sides_of(reports: tuple[Path, ...], base: list[Path], cand: list[Path]) -> tuple[list[Path], list[Path]]:
+    """(files of the baseline, files of the candidate)."""
+    if base or cand:
+        if reports:
+            raise UsageError(
+                f"{reports[0]} belongs to neither side: give two reports, or each one with --base or --cand."
+            )
+        if not (base and cand):
+            raise UsageError(f"--{'cand' if base else 'base'} is missing: give one or several runs for each side.")
+        return [run for path in base for run in runs_of(path)], [run for path in cand for run in runs_of(path)]
+    if len(reports) == 1:
+        if not is_experiment(reports[0]):
+            raise UsageError(
+                f"{reports[0]} alone is nothing to compare: give a second report, or the directory of an A/B experiment "
+                "with base and cand in it."
+            )
+        return [reports[0] / "base"], [reports[0] / "cand"]
+    if len(reports) != 2:
+        raise UsageError(
+            f"{len(reports) or 'no'} reports: give BASE and CAND, or several of each with --base and --cand."
+        )
+    return runs_of(reports[0]), runs_of(reports[1])
+
+
+def runs_of(path: Path) -> list[Path]:
+    """The runs a path means: itself, or those in the directory it is."""
+    if not path.is_dir() or is_run(path):
+        return [path]
+    if is_experiment(path):
+        raise UsageError(f"{path} is an A/B experiment: compare its arms by giving it alone, or say {path / 'cand'}.")
+    runs = sorted(entry for entry in path.iterdir() if is_run(entry))
+    if not runs:
+        raise UsageError(f"{path} is a directory without a {' or '.join(REPORTS)}, and so are the directories in it.")
+    return runs
+
+
+def is_run(path: Path) -> bool:
+    """Whether a directory holds a report."""
+    return any((path / name).is_file() for name in REPORTS)
+
+
+def is_experiment(path: Path) -> bool:
+    """Whether a directory is that of an A/B experiment: an arm in each of base and cand."""
+    return path.is_dir() and not is_run(path) and all(is_run(path / arm) for arm in ARMS[:2])
+
+
+def again_of(bases: list[Path], base_sheets: list[Sheet], cand_sheets: list[Sheet]) -> Sheet | None:
+    """The A/A arm of the experiment both sides are arms of, where it lies beside them."""
+    from ..sheet import read_sheet
+
+    pairing = base_sheets[0].pairing
+    if len(bases) != 1 or pairing is None or pairing.arm != "base" or cand_sheets[0].pairing is None:
+        return None
+    directory = bases[0] if bases[0].is_dir() else bases[0].parent
+    place = directory.parent / "again"
+    if not is_run(place):
+        return None
+    twin = read_sheet(place)
+    return twin if twin.pairing and twin.pairing.id == pairing.id == cand_sheets[0].pairing.id else None

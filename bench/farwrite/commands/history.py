@@ -1,0 +1,54 @@
+"""`farwrite history`: how a metric went from run to run, and where it changed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..errors import EXIT_DONE, UsageError
+from .output import console, printing
+
+
+def history(
+    metric: str,
+    *,
+    where: Annotated[list[str] | None, Parameter(negative="")] = None,
+    results: Path = Path("results"),
+    last: int | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Draw how a metric went from run to run, and name the runs at which it changed.
+
+    Parameters
+    ----------
+    metric
+        Such as response_p99 or throughput.
+    where
+        Only series with this label, such as protocol=C or miles=20, or of runs with it, such as host=Xeon. May be repeated.
+    results
+        Directory whose runs and baselines are read.
+    last
+        Show only so many runs of each series; changes are found by all of them.
+    json
+        Print a document instead, with all runs.
+    """
+    from .. import history as histories
+
+    if last is not None and last < 1:
+        raise UsageError(f"--last {last}: show at least 1 run.")
+    found = histories.history(results, metric, where or [])
+    for notice in found.notices:
+        print(f"farwrite: {notice}", file=sys.stderr)
+    with printing():
+        if json:
+            import msgspec
+
+            sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
+        else:
+            from ..report.history import show
+
+            show(found, console(), last)
+    return EXIT_DONE

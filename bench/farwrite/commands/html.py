@@ -1,0 +1,97 @@
+"""`farwrite html`: write a report as one page that any browser shows, offline."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..errors import EXIT_DONE, UsageError, system_error
+from .output import printing
+
+NAME = "report.html"
+
+
+def html(
+    report: Path,
+    other: Path | None = None,
+    *,
+    out: Path | None = None,
+    allow_mismatch: Annotated[list[str] | None, Parameter(negative="")] = None,
+) -> int:
+    """Write a report as one HTML page, with charts, that needs no network.
+
+    Parameters
+    ----------
+    report
+        A report.json, or the directory of a run.
+    other
+        A second report: the page then shows what changed from the first to it.
+    out
+        The file to write; report.html beside the report by default. Only an earlier page of ours is replaced.
+    allow_mismatch
+        Compare although the runs differ in this, such as host. May be repeated.
+    """
+    from ..recording import read
+
+    if allow_mismatch and other is None:
+        raise UsageError("--allow-mismatch is about two reports; name the other one.")
+    document = read(report)
+    place = out or (report / NAME if report.is_dir() else report.with_name(NAME))
+    check_place(place)
+
+    from ..analysis import analysis_of
+    from ..report.html import page_of
+
+    analysis = analysis_of(document)
+    comparison = None
+    if other is not None:
+        from ..analysis.compare import compare
+        from ..sheet import read_sheet, sheet_of
+
+        comparison = compare([sheet_of(document, analysis, str(report))], [read_sheet(other)], allowed=allow_mismatch or [])
+    save(page_of(document, analysis, str(report), comparison), place)
+    with printing():
+        print(f"saved: {place}")
+    return EXIT_DONE
+
+
+def check_place(place: Path) -> None:
+    """Refuse to write where something lies that is not an earlier page of ours."""
+    from ..report.html import MARKER_WITHIN, is_ours
+
+    if not place.parent.is_dir():
+        raise UsageError(f"--out {place}: there is no directory {place.parent}. Make it, or name another one.")
+    if place.is_dir():
+        raise UsageError(f"--out {place} is a directory. Name a file in it, such as {place / NAME}.")
+    if not place.exists():
+        return
+    try:
+        with place.open("rb") as file:
+            beginning = file.read(MARKER_WITHIN)
+    except OSError as refusal:
+        raise UsageError(f"read {place}, which is to be replaced: {refusal.strerror}.") from refusal
+    if not is_ours(beginning):
+        raise UsageError(f"{place} is there already and is no HTML report of farwrite. Name another file with --out.")
+
+
+def save(page: bytes, place: Path) -> None:
+    """Write the page atomically: the old one or the new one, never a half."""
+    name = None
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=".report-", dir=place.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(place)
+    except BaseException as failure:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+        if isinstance(failure, OSError):
+            raise system_error(f"write {place}", failure.errno or 0) from failure
+        raise

@@ -1,0 +1,90 @@
+"""`farwrite import`: results of other tools as a sheet of figures, which compare and gate read like a report."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..errors import EXIT_DONE, UsageError
+from ..figure import Sheet
+from ..foreign import TimeUnit, sheet_of_foreign
+from .output import printing
+
+STDOUT = Path("-")
+
+
+def import_files(
+    *files: Path, out: Annotated[Path, Parameter(allow_leading_hyphen=True)] = STDOUT, unit: TimeUnit | None = None
+) -> int:
+    """Read results of fio, HdrHistogram, k6 or pytest-benchmark as a sheet of figures.
+
+    Several files are runs of the same thing: their figures are averaged, and how they differ becomes the interval.
+
+    Parameters
+    ----------
+    files
+        What the tools wrote: fio's JSON, .hlog, k6's summary, pytest-benchmark's JSON.
+    out
+        The sheet to write; - prints it.
+    unit
+        What an HdrHistogram log counted in; ns unless told.
+    """
+    from ..foreign.runs import joined
+
+    if not files:
+        raise UsageError("import: name at least one file, such as fio.json.")
+    sheet = joined([read_foreign(path, unit) for path in files])
+    data = encoded(sheet)
+    if out == STDOUT:
+        with printing():
+            sys.stdout.write(data.decode())
+    else:
+        write_sheet(data, out)
+    return EXIT_DONE
+
+
+def read_foreign(path: Path, unit: TimeUnit | None) -> Sheet:
+    """The sheet of one file; UsageError when it is one of our own, which needs no import."""
+    from ..sheet import is_report, is_sheet
+
+    try:
+        data = path.read_bytes()
+    except OSError as refusal:
+        raise UsageError(f"import {path}: {refusal.strerror}.") from refusal
+    if is_report(data) or is_sheet(data):
+        raise UsageError(f"{path} is farwrite's own: compare and gate read it as it is.")
+    return sheet_of_foreign(path, data, unit)
+
+
+def encoded(sheet: Sheet) -> bytes:
+    """The sheet as a document."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(sheet), indent=1) + b"\n"
+
+
+def write_sheet(data: bytes, path: Path) -> None:
+    """Write a sheet atomically, over nothing but another sheet: a mistyped --out must not cost a result."""
+    from ..sheet import is_sheet
+
+    try:
+        if path.exists() and not is_sheet(path.read_bytes()):
+            raise UsageError(f"{path} is no sheet, so it is not overwritten. Name another --out.")
+        descriptor, name = tempfile.mkstemp(prefix=".sheet-", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as refusal:
+        raise UsageError(f"write the sheet {path}: {refusal.strerror}. Name another --out.") from refusal

@@ -1,0 +1,116 @@
+"""A gate in the terminal: what failed and why it was promised, what is unknown and what would tell, what passed, how much
+the gate can see. What is only reported comes apart from what decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from ..analysis.result import Verdict
+from ..gate import Gate
+from ..ruling import Ruling, sight_of
+from .page import STYLE, WORD, Page
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SAID: dict[Verdict, str] = {"fail": "failed", "unknown": "unknown", "pass": "passed"}
+INDENT = 2
+
+
+def show_gate(found: Gate, console: Console) -> None:
+    """Print it."""
+    page = Page(console)
+    page.prose(Text(f"farwrite gate: {found.title or found.budgets}", style="bold"))
+    page.prose(f"{found.report} against {found.baseline or 'its budgets'}", style="dim")
+    for text in found.warnings:
+        page.item("⚠", text)
+    show_rulings(page, [item for item in found.rulings if item.gating], "What decides")
+    show_rulings(page, [item for item in found.rulings if not item.gating], "Reported only, decides nothing")
+    show_sight(page, found.rulings)
+    show_summary(page, found)
+
+
+def show_rulings(page: Page, rulings: Sequence[Ruling], heading: str) -> None:
+    """Failures and unknowns one by one, what passed budget by budget."""
+    if not rulings:
+        return
+    page.heading(heading)
+    for ruling in rulings:
+        if ruling.verdict != "pass":
+            show_one(page, ruling)
+    for group in by_budget(item for item in rulings if item.verdict == "pass"):
+        heading_of(page, "pass", group[0].budget)
+        which = f"the closest of {len(group)}: " if len(group) > 1 else ""
+        page.prose(f"{which}{closest(group).sentence}", indent=INDENT)
+
+
+def show_one(page: Page, ruling: Ruling) -> None:
+    """What is not as it was promised, and why it was."""
+    heading_of(page, ruling.verdict, ruling.budget)
+    page.prose(ruling.sentence, indent=INDENT)
+    if ruling.verdict == "fail" and ruling.reason:
+        page.item("promised because:", ruling.reason, indent=INDENT)
+
+
+def heading_of(page: Page, verdict: Verdict, name: str) -> None:
+    """Symbol, word, colour and the budget's name."""
+    page.prose(Text(WORD[verdict], style=STYLE[verdict]).append(f"  {name}", style="default bold"))
+
+
+def by_budget(rulings: Iterable[Ruling]) -> list[list[Ruling]]:
+    """Rulings with one name together, in the order of the file."""
+    groups: dict[str, list[Ruling]] = {}
+    for ruling in rulings:
+        groups.setdefault(ruling.budget, []).append(ruling)
+    return list(groups.values())
+
+
+def closest(group: Sequence[Ruling]) -> Ruling:
+    """Of what passed the one that nearly did not; of counts the one farthest towards its limit."""
+
+    def distance(ruling: Ruling) -> tuple[float, float]:
+        value = ruling.value.value or 0.0
+        return -(ruling.p_pass or 0.0), value if ruling.kind == "at_least" else -value
+
+    return min(group, key=distance)
+
+
+def show_sight(page: Page, rulings: Sequence[Ruling]) -> None:
+    """The smallest failure that each budget would be sure to notice."""
+    lines = []
+    for group in by_budget(item for item in rulings if item.sees is not None):
+        said = list(dict.fromkeys(sight_of(item) for item in sorted(group, key=lambda item: abs(item.sees or 0.0))))
+        lines.append((group[0].budget, said[0] if len(said) == 1 else f"{said[0]} to {said[-1].removeprefix('a change of ')}"))
+    if not lines:
+        return
+    page.heading("What this gate sees: failed in nine of ten runs like this one")
+    for name, text in lines:
+        page.item("·", f"{name}: {text}")
+
+
+def show_summary(page: Page, found: Gate) -> None:
+    """The verdict, and what it rests on."""
+    page.heading(summary(found))
+    page.prose(method(found), style="dim")
+
+
+def summary(found: Gate) -> str:
+    """ "✘ FAIL: 1 failed, 2 unknown, 20 passed"."""
+    counts = ", ".join(f"{found.count(verdict)} {word}" for verdict, word in SAID.items())
+    reported = sum(not item.gating for item in found.rulings)
+    return f"{WORD[found.verdict]}: {counts}" + (f"; {reported} only reported" if reported else "")
+
+
+def method(found: Gate) -> str:
+    """What false alarms cost, and how noise was told from change."""
+    tests = f"{found.tests} measured tests" if found.tests != 1 else "1 measured test"
+    if not found.tests:
+        errs = "nothing measured decides, so nothing is left to chance"
+    else:
+        shared = f", shared among {found.looks} looks" if found.looks > 1 else ""
+        errs = f"fails what keeps its promises in at most {100 * found.alpha:g} % of all runs{shared} ({tests}, Holm's procedure)"
+    floor = f" · noise floor: {found.floor_from}" if found.floor_from else ""
+    return f"{errs} · look {found.look} of {found.looks}{floor}"

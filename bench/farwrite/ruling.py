@@ -1,0 +1,566 @@
+"""From promises and figures to rulings: pass, fail or unknown, each with a sentence. Pure arithmetic, no files.
+
+What was counted is compared as it is. What was measured fails when chance would not explain it: Holm's procedure over all
+measured tests of the gate keeps the rate of false alarms of the whole gate at alpha, however many budgets it has. It passes
+when chance would not explain it were the promise broken. In between lies unknown, which says what would tell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from .analysis.compare import (
+    CONFIDENCE,
+    Change,
+    Spread,
+    change_of,
+    holm,
+    is_count,
+    is_relative,
+    jackknife,
+    left_out,
+    reason_of,
+    scaled,
+    spread,
+    told,
+)
+from .analysis.result import Estimate, Verdict
+from .analysis.student import critical
+from .budget import SAFETY, Budget, Kind
+from .figure import Figure, Label, Unit
+from .units import time_ns
+
+POWER = 0.9  # "it sees a change": in nine of ten runs.
+ROUNDS_MAX = 1000  # A profile asks for no more.
+UNSOUND = "no verdict may rest on"  # analysis.distance.UNSOUND, which would load numpy; a test holds them together.
+NO_DISTANCE = "does not depend on distance"  # analysis.distance.invert, when k is nothing anyone would plan with.
+POINT_MAX = 700.0  # Of a logarithm; exp of more is no number.
+CLOSE_RATIO = 1e-12  # Two ways to compute one ratio of counts differ by less.
+
+
+class Case(NamedTuple):
+    """A budget, one figure it is about, and what judging that takes."""
+
+    budget: Budget
+    figure: Figure
+    base: Figure | None = None  # for not_worse_by
+    paired: bool = False  # both sides measured round by round beside each other
+    floor: float | None = None  # what no change looks like, on the scale of the comparison
+    instead: Figure | None = None  # greatest_miles: the fit's a, which decides where distance has no part
+    doubt: str = ""  # why this run may break a promise and not keep one: it was interrupted
+
+
+class Ruling(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one budget for one figure."""
+
+    budget: str  # its name
+    metric: str
+    labels: dict[str, Label]
+    figure: str  # in words
+    unit: Unit
+    exact: bool
+    verdict: Verdict
+    sentence: str
+    reason: str  # the budget's own
+    place: str  # of the budget, file:line
+    gating: bool
+    kind: Kind
+    limit: float
+    share: bool
+    value: Estimate
+    base: Estimate | None = None
+    change: Estimate | None = None  # of not_worse_by: a ratio less 1, or a difference
+    p_fail: float | None = None  # that chance alone would look as bad, were the promise just kept
+    p_adjusted: float | None = None  # the same after Holm's procedure: a failure is at most the level
+    p_pass: float | None = None  # that chance alone would look as good, were the promise just broken
+    floor: float | None = None
+    sees: float | None = None  # what would be failed in nine of ten runs: a value, or a change
+    rounds_needed: int | None = None  # of an unknown: so many would tell if things are as they look
+    lost: bool = False  # acknowledged writes are gone or damaged, more than promised
+
+    @property
+    def measured(self) -> bool:
+        """Whether chance had a part in it."""
+        return self.p_fail is not None
+
+
+class Settled(NamedTuple):
+    """A verdict that chance has no part in, and what is to be said beside the numbers."""
+
+    verdict: Verdict
+    remark: str = ""
+    change: float | None = None  # as told
+
+
+class Trial(NamedTuple):
+    """A value against a limit, both turned so that greater is worse."""
+
+    change: Change  # also where it is a value by itself
+    limit: float
+    sign: int  # -1: turned, because less is worse
+    relative: bool  # on a logarithmic scale
+    rounds: int
+    samples: int  # 2: independent sides
+    floor: float | None = None
+    remark: str = ""
+
+    @property
+    def p_fail(self) -> float:
+        return self.change.tail_above(self.limit)
+
+    @property
+    def p_pass(self) -> float:
+        if self.change.error == 0:  # Nothing is left to chance, and a limit that is met is kept.
+            return 0.0 if self.change.value <= self.limit else 1.0
+        return self.change.tail_below(self.limit)
+
+
+class Outcome(NamedTuple):
+    """A case judged, and not yet put into words."""
+
+    draft: Trial | Settled
+    verdict: Verdict
+    p_adjusted: float  # after Holm's procedure; nothing where chance has no part
+    tests: int  # how many were in its family
+
+
+def verdicts_of(cases: Sequence[Case], alpha: float, looks: int = 1) -> list[Ruling]:
+    """One ruling a case, in their order; all failures of gating budgets together err with `alpha` over all looks."""
+    level = alpha / looks
+    return [
+        settled(case, outcome.draft) if isinstance(outcome.draft, Settled) else tested(case, outcome.draft, outcome, level)
+        for case, outcome in zip(cases, outcomes_of(cases, alpha, looks), strict=True)
+    ]
+
+
+def outcomes_of(cases: Sequence[Case], alpha: float, looks: int = 1) -> list[Outcome]:
+    """The verdicts without their sentences, which take ten times as long: for who judges thousands of cases."""
+    level = alpha / looks
+    drafts = [examine(case) for case in cases]
+    outcomes = [Outcome(draft, draft.verdict if isinstance(draft, Settled) else "unknown", math.nan, 0) for draft in drafts]
+    # What is only reported alarms nobody: it must not cost the others their sight, so it is a family of its own.
+    for gating in (True, False):
+        family = [(index, draft) for index, draft in enumerate(drafts)
+                  if isinstance(draft, Trial) and cases[index].budget.gating == gating]  # fmt: skip
+        for (index, draft), p in zip(family, holm([draft.p_fail for _, draft in family]), strict=True):
+            outcomes[index] = Outcome(draft, verdict_of(draft, p, level), p, len(family))
+    return outcomes
+
+
+def verdict_of(trial: Trial, p_adjusted: float, level: float) -> Verdict:
+    """The rule."""
+    if p_adjusted <= level and (trial.floor is None or trial.change.value > trial.floor):
+        return "fail"
+    # Every budget must pass for the gate to pass, so each is tested at the full level: an intersection-union test errs no
+    # more often than one of its parts (Berger 1982, Technometrics 24, 295).
+    return "pass" if trial.p_pass <= level else "unknown"
+
+
+# What is tested, and how
+
+
+def examine(case: Case) -> Trial | Settled:
+    """The test that a case comes down to, or its verdict where there is nothing to test."""
+    budget, figure = case.budget, case.figure
+    if budget.kind == "not_worse_by":
+        return examine_change(case)
+    value = figure.estimate.value
+    if figure.exact:
+        if value is None:
+            return Settled("unknown", reason_of(figure.estimate))
+        return doubted(case, within(value, budget.limit, budget.kind))
+    refusal = refused(case, figure)
+    if refusal:
+        return Settled("unknown", refusal)
+    if value is None:
+        return without_distance(case) if is_without_distance(figure) else Settled("unknown", reason_of(figure.estimate))
+    assert budget.kind != "equals", "no measurement equals anything; budget.py refuses it"
+    return examine_value(figure, budget.limit, 1 if budget.kind == "at_most" else -1)
+
+
+def examine_value(figure: Figure, limit: float, sign: int, remark: str = "") -> Trial | Settled:
+    """A measured figure against a limit."""
+    relative = is_relative(figure) and bool(figure.estimate.value) and limit > 0
+    # Nothing done in any round has no logarithm, and is still no throughput worth a promise.
+    found = spread(figure) if relative == is_relative(figure) else plain_spread(figure)
+    if isinstance(found, str):
+        return Settled("unknown", found)
+    bound = scaled(limit, relative)
+    assert bound is not None
+    change = Change(sign * found.value, found.error, found.df)
+    return Trial(change, sign * bound, sign, relative, rounds_of(figure, relative), samples=1, remark=remark)
+
+
+def plain_spread(figure: Figure) -> Spread | str:
+    """A figure by itself on the plain scale."""
+    known = list(left_out(figure.estimate, relative=False).values())
+    if figure.estimate.value is None or len(known) < 2:
+        return "one round only: how much it varies is not known"
+    return Spread(figure.estimate.value, *jackknife(known))
+
+
+def examine_change(case: Case) -> Trial | Settled:
+    """A figure against the baseline's."""
+    budget, figure, base = case.budget, case.figure, case.base
+    if base is None:
+        return Settled("unknown", "the baseline lacks it")
+    ours, theirs = figure.estimate.value, base.estimate.value
+    sign = 1 if figure.better == "less" else -1
+    # Counts are compared as they are; so is a ratio of counts that is zero, which has no logarithm.
+    plain = is_count(figure) or is_count(base) or not ours or not theirs or not budget.share
+    if figure.exact and (plain or (is_constant(figure) and is_constant(base))):
+        if ours is None or theirs is None:
+            return Settled("unknown", reason_of(figure.estimate if ours is None else base.estimate))
+        allowed = theirs * budget.limit if budget.share else budget.limit
+        kept = within(sign * ours, sign * theirs + allowed, "at_most")
+        return doubted(case, kept)._replace(change=ours - theirs)
+    for side, item in (("baseline", base), ("candidate", figure)):
+        refusal = refused(case, item)
+        if refusal:
+            return Settled("unknown", f"{side}: {refusal}")
+    if ours is None and theirs is None and holds_at_any(figure) and holds_at_any(base):
+        return Settled("pass", "it holds at any distance, as the baseline's does")
+    change = change_of(base, figure, case.paired)
+    if isinstance(change, str):
+        return Settled("unknown", change)
+    relative = is_relative(figure)
+    assert relative == budget.share, "a share of what may be zero, or a difference of ratios; budget.py refuses both"
+    bound = math.log1p(sign * budget.limit) if relative else sign * budget.limit
+    rounds = min(rounds_of(figure, relative), rounds_of(base, relative))
+    turned = Change(sign * change.value, change.error, change.df)
+    return Trial(turned, sign * bound, sign, relative, rounds, samples=1 if case.paired else 2, floor=case.floor)
+
+
+def is_constant(figure: Figure) -> bool:
+    """Whether every round had the same: such a ratio has no noise, and takes no part in Holm's procedure."""
+    value = figure.estimate.value
+    return value is not None and all(one is None or same(one, value) for one in figure.estimate.without)
+
+
+def refused(case: Case, figure: Figure) -> str:
+    """Why no verdict may rest on a measured figure; empty when one may."""
+    if case.doubt:
+        return case.doubt
+    if figure.withheld:
+        return figure.withheld[0]
+    return next((warning for warning in figure.estimate.warnings if UNSOUND in warning), "")
+
+
+def doubted(case: Case, kept: bool) -> Settled:
+    """The verdict on a count: a loss in half a run is a loss, no loss in half a run is no proof."""
+    if not kept:
+        return Settled("fail")
+    return Settled("unknown", case.doubt) if case.doubt else Settled("pass")
+
+
+def within(value: float, limit: float, kind: Kind) -> bool:
+    """Whether a count keeps to its limit."""
+    if same(value, limit):
+        return True
+    return value < limit if kind == "at_most" else value > limit if kind == "at_least" else False
+
+
+def same(value: float, other: float) -> bool:
+    """Whether two counts, or ratios of counts, are the same."""
+    return math.isclose(value, other, rel_tol=CLOSE_RATIO)
+
+
+def rounds_of(figure: Figure, relative: bool) -> int:
+    """How many rounds the error of a figure rests on."""
+    return len(left_out(figure.estimate, relative))
+
+
+# Where distance has no part
+
+
+def is_without_distance(figure: Figure) -> bool:
+    """Whether there are no greatest miles because the latency does not depend on them."""
+    return figure.metric.startswith("greatest_miles") and any(NO_DISTANCE in text for text in figure.estimate.warnings)
+
+
+def holds_at_any(figure: Figure) -> bool:
+    """Whether a budget holds at any distance, in the analysis's own words."""
+    return is_without_distance(figure) and "holds at any" in figure.estimate.warnings[0]
+
+
+def without_distance(case: Case) -> Trial | Settled:
+    """The latency is `a` at every distance, so a's own test against the budget in ns decides; it has an error and can be
+    one of Holm's family, which the analysis's words cannot."""
+    if case.budget.kind != "at_least":
+        return Settled("unknown", reason_of(case.figure.estimate))
+    ns = case.figure.labels.get("budget")
+    if case.instead is not None and isinstance(ns, str):
+        refusal = refused(case, case.instead)
+        if refusal or case.instead.estimate.value is None:
+            return Settled("unknown", refusal or reason_of(case.instead.estimate))
+        a = quantity_of(case.instead)
+        return examine_value(case.instead, time_ns(ns), 1, f"{NO_DISTANCE}, {case.instead.metric} is {a} of at most {ns}")
+    if holds_at_any(case.figure):
+        return Settled("pass", reason_of(case.figure.estimate))
+    if "holds at none" in case.figure.estimate.warnings[0]:
+        return Settled("fail", reason_of(case.figure.estimate))
+    return Settled("unknown", reason_of(case.figure.estimate))
+
+
+# Rulings
+
+
+def settled(case: Case, draft: Settled) -> Ruling:
+    """The ruling on what chance has no part in."""
+    change = None
+    if draft.change is not None:
+        change = Estimate(value=draft.change, low=draft.change, high=draft.change, confidence=1.0)
+    return ruling_of(case, draft.verdict, said(sentence_of(case, change), draft.remark), change=change)
+
+
+def said(sentence: str, remark: str) -> str:
+    """A sentence and what is to be added."""
+    return f"{sentence}: {remark}" if remark else sentence
+
+
+def tested(case: Case, trial: Trial, outcome: Outcome, level: float) -> Ruling:
+    """The ruling on a measurement."""
+    rounds_needed = None
+    remark = trial.remark
+    if outcome.verdict == "unknown":
+        if outcome.p_adjusted <= level:
+            floor = in_words(trial.floor or 0.0, trial, case)
+            advice = (
+                f"beyond chance, but the same thing measured twice differs by up to {floor} as well: "
+                "measure both side by side with farwrite ab"
+            )
+        else:
+            rounds_needed = rounds_for(trial, level, outcome.tests)
+            advice = f"{not_excluded(case, trial, level, outcome.tests)}; {more_rounds(trial, rounds_needed)}"
+        remark = f"{remark}; {advice}" if remark else advice
+    change = change_told(trial) if case.budget.kind == "not_worse_by" else None
+    return ruling_of(
+        case, outcome.verdict, said(sentence_of(case, change), remark), change=change,
+        p_fail=trial.p_fail, p_adjusted=outcome.p_adjusted, p_pass=trial.p_pass,
+        floor=None if trial.floor is None else told(trial.floor, trial.relative),
+        sees=told_of(sees(trial, level, outcome.tests), trial, case), rounds_needed=rounds_needed,
+    )  # fmt: skip
+
+
+def ruling_of(case: Case, verdict: Verdict, sentence: str, **more: object) -> Ruling:
+    """A ruling with what it takes from its case."""
+    budget, figure = case.budget, case.figure
+    value = figure.estimate.value
+    least = case.base.estimate.value if budget.kind == "not_worse_by" and case.base else budget.limit
+    lost = budget.metric in SAFETY and verdict == "fail" and value is not None and value > (least or 0)
+    return Ruling(
+        budget=budget.name, metric=figure.metric, labels=figure.labels, figure=figure.name, unit=figure.unit,
+        exact=figure.exact, verdict=verdict, sentence=sentence, reason=budget.reason,
+        place=budget.place, gating=budget.gating,
+        kind=budget.kind, limit=budget.limit, share=budget.share, value=figure.estimate,
+        base=case.base.estimate if case.base else None, lost=lost, **more,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+# How much it can see
+
+
+def t_of(probability: float, df: float) -> float:
+    """Student's t for words and forecasts. Whole degrees of freedom, rounded down: a little careful, and remembered."""
+    return critical(min(probability, 0.5), math.inf if math.isinf(df) else max(math.floor(df), 1))
+
+
+def sees(trial: Trial, level: float, tests: int) -> float:
+    """What would be failed in nine of ten runs, turned; Holm's procedure at its strictest."""
+    error, df = trial.change.error, trial.change.df
+    if error == 0:
+        return max(trial.limit, trial.floor or trial.limit)
+    failed_from = trial.limit + t_of(level / tests, df) * error
+    return max(failed_from, trial.floor or failed_from) + t_of(1 - POWER, df) * error
+
+
+def rounds_for(trial: Trial, level: float, tests: int) -> int | None:
+    """How many rounds would tell, in nine of ten runs and if things are as they look; None for more than a run may have."""
+    distance = abs(trial.change.value - trial.limit)
+    needed = level if trial.change.value <= trial.limit else level / tests
+
+    def tells(rounds: int) -> bool:
+        df = trial.samples * (rounds - 1)
+        error = trial.change.error * math.sqrt(trial.rounds / rounds)
+        return (t_of(needed, df) + t_of(1 - POWER, df)) * error <= distance
+
+    low, high = max(trial.rounds, 2), ROUNDS_MAX
+    if not tells(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if tells(middle) else (middle + 1, high)
+    return high
+
+
+def more_rounds(trial: Trial, rounds: int | None) -> str:
+    """What would help, in words."""
+    if rounds is None:
+        return "it lies too close to the limit for any number of rounds to tell"
+    if rounds <= trial.rounds:
+        return f"measure again: {trial.rounds} rounds tell in most runs"
+    return f"some {rounds} rounds instead of {trial.rounds} would tell"
+
+
+# Words
+
+
+class Form(NamedTuple):
+    """How the numbers of one sentence are told: a value and its interval share unit and decimals."""
+
+    scale: float
+    word: str
+    places: int
+
+    def number(self, value: float) -> str:
+        """A number without its unit."""
+        return f"{value / self.scale:,.{self.places}f}" if math.isfinite(value) else f"{value:g}"
+
+    def text(self, value: float) -> str:
+        """A number with its unit."""
+        return f"{self.number(value)} {self.word}".strip()
+
+
+PREFIXES: dict[str, tuple[tuple[str, float], ...]] = {
+    "ns": (("s", 1e9), ("ms", 1e6), ("us", 1e3), ("ns", 1)),
+    "bytes": (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)),
+    "bytes_per_s": (("MB/s", 1e6),),
+    "per_s": (("/s", 1),),
+    "miles": (("miles", 1),),
+}
+
+
+def form_of(value: float, unit: Unit, significant: int = 3) -> Form:
+    """The form that suits a value."""
+    size = abs(value) if math.isfinite(value) else 0.0
+    choices = PREFIXES.get(unit, (("", 1),))
+    # A tenth of a millisecond is 0.1 ms, as everywhere in farwrite's reports.
+    word, scale = next((item for item in choices if size >= item[1] * (0.1 if item[0] == "ms" else 1)), choices[-1])
+    if unit == "ratio" and significant == 3:
+        return Form(scale, word, 3)  # 1.049 round trips, 0.001 of them: what matters is behind the point.
+    whole = unit in ("count", "bytes") and size / scale == size // scale
+    places = 0 if not size or whole else max(significant - 1 - math.floor(math.log10(size / scale)), 0)
+    return Form(scale, word, places)
+
+
+def quantity(value: float, unit: Unit, significant: int = 3) -> str:
+    """A number in the unit that suits."""
+    return form_of(value, unit, significant).text(value)
+
+
+def trimmed(value: float, unit: Unit, significant: int = 6) -> str:
+    """A number as a person would write it: "2 ms", not "2.00 ms"."""
+    form = form_of(value, unit, significant)
+    number = form.number(value)
+    return f"{number.rstrip('0').rstrip('.') if '.' in number else number} {form.word}".strip()
+
+
+def quantity_of(figure: Figure, limit: float | None = None) -> str:
+    """A value with its interval; with more digits where three would make it look like the limit that it is not."""
+    estimate, unit = figure.estimate, figure.unit
+    assert estimate.value is not None
+    if figure.exact:
+        return trimmed(estimate.value, unit)
+    alike = limit is not None and limit != estimate.value and quantity(limit, unit) == quantity(estimate.value, unit)
+    form = form_of(estimate.value, unit, 6 if alike else 3)
+    return form.text(estimate.value) + interval_text(estimate, form)
+
+
+def interval_text(estimate: Estimate, form: Form) -> str:
+    """ " [0.569, 0.714]"; nothing where there is none."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f" [{form.number(estimate.low)}, {form.number(estimate.high)}]"
+
+
+def sentence_of(case: Case, change: Estimate | None) -> str:
+    """ "response_p99 of write, C, 20 miles, depth 1 is 0.634 ms [0.569, 0.714] of at most 2 ms (n = 6,110)"."""
+    budget, figure, base = case.budget, case.figure, case.base
+    limit = limit_text(budget, figure.unit)
+    count = f" (n = {figure.estimate.count:,})" if figure.estimate.count else ""
+    if budget.kind != "not_worse_by":
+        if figure.estimate.value is None:
+            return f"{figure.name} has no value ({limit} promised)"
+        return f"{figure.name} is {quantity_of(figure, budget.limit)} of {limit}{count}"
+    if change is None or change.value is None or base is None:
+        return f"{figure.name} cannot be held against the baseline ({limit} promised)"
+    assert base.estimate.value is not None and figure.estimate.value is not None
+    before, after = (trimmed(one, figure.unit) if figure.exact and figure.unit != "ratio" else quantity(one, figure.unit)
+                     for one in (base.estimate.value, figure.estimate.value))  # fmt: skip
+    relative = is_relative(figure) and change.confidence != 1.0
+    return f"{figure.name} changed by {change_text(change, figure.unit, relative)}, from {before} to {after}, of {limit}{count}"
+
+
+def limit_text(budget: Budget, unit: Unit) -> str:
+    """ "at most 2 ms", "at most 5 % worse"."""
+    if budget.kind == "not_worse_by":
+        return f"at most {f'{100 * budget.limit:.4g} %' if budget.share else trimmed(budget.limit, unit)} worse"
+    words = "exactly" if budget.kind == "equals" else budget.kind.replace("_", " ")
+    return f"{words} {trimmed(budget.limit, unit)}"
+
+
+def change_text(change: Estimate, unit: Unit, relative: bool) -> str:
+    """ "+3.2 % [+1.1, +5.4]", or a difference in the figure's unit."""
+    assert change.value is not None
+    if relative:
+        form = Form(0.01, "%", 1)
+    else:
+        widest = max(abs(one) for one in (change.value, change.low or 0.0, change.high or 0.0) if math.isfinite(one))
+        form = form_of(widest, unit)
+
+    def signed(value: float) -> str:
+        return f"{'+' if value >= 0 else '-'}{form.number(abs(value))}"
+
+    text = f"{signed(change.value)} {form.word}".strip()
+    if change.low is None or change.high is None or change.confidence == 1.0:
+        return text
+    return f"{text} [{signed(change.low)}, {signed(change.high)}]"
+
+
+def change_told(trial: Trial) -> Estimate:
+    """The change as it is told, turned back."""
+    low, high = sorted(told(trial.sign * end, trial.relative) for end in trial.change.interval())
+    value = told(trial.sign * trial.change.value, trial.relative)
+    return Estimate(value=value, low=low, high=high, confidence=CONFIDENCE, count=trial.rounds)
+
+
+def told_of(turned: float, trial: Trial, case: Case) -> float:
+    """A point on a trial's scale as it is told: a value, or a change."""
+    point = min(trial.sign * turned, POINT_MAX) if trial.relative else trial.sign * turned
+    if case.budget.kind == "not_worse_by":
+        return told(point, trial.relative)
+    return math.exp(point) if trial.relative else point
+
+
+def sight_of(ruling: Ruling) -> str:
+    """What a ruling's budget would fail in nine of ten runs, in words: "3.02 ms", "a change of +12.1 %"."""
+    if ruling.sees is None:
+        return ""
+    if ruling.unit == "miles" and ruling.kind == "at_least" and ruling.value.value is not None and ruling.sees <= 0:
+        return "nothing: its rounds differ too much"
+    if ruling.kind != "not_worse_by":
+        unit: Unit = ruling.unit if ruling.value.value is not None else "ns"  # Without miles it is the fit's `a`.
+        return quantity(ruling.sees, unit)
+    return f"a change of {change_text(Estimate(value=ruling.sees), ruling.unit, ruling.share)}"
+
+
+def in_words(turned: float, trial: Trial, case: Case) -> str:
+    """The same in words."""
+    point = told_of(turned, trial, case)
+    if case.budget.kind == "not_worse_by":
+        return change_text(Estimate(value=point), case.figure.unit, trial.relative)
+    # Where distance has no part it is the fit's `a` that was tested.
+    figure = case.figure if case.figure.estimate.value is not None or case.instead is None else case.instead
+    return quantity(point, figure.unit)
+
+
+def not_excluded(case: Case, trial: Trial, level: float, tests: int) -> str:
+    """What the rounds leave open, in words."""
+    kept = trial.change.value <= trial.limit
+    margin = t_of(level if kept else level / tests, trial.change.df) * trial.change.error
+    bound = trial.change.value + (margin if kept else -margin)
+    return f"its {trial.rounds} rounds do not exclude {in_words(bound, trial, case)}"

@@ -1,0 +1,517 @@
+"""Arms side by side in a real lab: who measures when, at which distance, what counts, and that nothing stays behind.
+
+Whether a link was precise is the machine's affair: retries are many and steal is allowed. No time is asserted.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import msgspec
+import pytest
+from holder import children
+from small_lab import IN_UML, LINK, compiled, skip_if_forbidden
+from test_nothing_left import (
+    HERE,
+    NOBODY,
+    PATIENCE_S,
+    STOPS,
+    VIEW,
+    Surroundings,
+    closed,
+    gone,
+    marked,
+    open_tmp,
+    open_to_all,
+)
+
+from farwrite.arms import experiment as experiments
+from farwrite.arms.experiment import Experiment, execute, outcome_of
+from farwrite.arms.word import arm_of
+from farwrite.arms.worker import Worker
+from farwrite.errors import EXIT_UNFIT, UnfitError, UsageError
+from farwrite.lab.lab import Lab
+from farwrite.recording import read
+from farwrite.sheet import read_sheet
+
+pytestmark = pytest.mark.lab
+
+__all__ = ["open_tmp"]  # A fixture.
+
+ROOT = HERE.parents[1]
+ARMS = ["base", "cand", "again"]
+PAIRS = 3
+PROFILE = """
+title = "As short as it gets"
+
+[lab]
+durability = "memory"
+journal = "16 MiB"
+volume = "16 MiB"
+
+[distance]
+miles = [0, 20]
+
+[run]
+round = "60 ms"
+survey_echoes = 10
+floor_flushes = 5
+retries = 20
+steal_max = 1.0
+
+[[cell]]
+name = "write"
+protocols = ["local", "C"]
+queue_depth = 4
+"""
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """The path of the shortest profile."""
+    path = tmp_path_factory.mktemp("profile") / "short.toml"
+    path.write_text(PROFILE)
+    return str(path)
+
+
+def asked(directory, base, cand, profile="quick", both=(), base_alone=(), cand_alone=()):
+    """An experiment as the command would put it together."""
+    done = [f"run.rounds={2 * PAIRS}", f"lab.link={LINK}"]
+    compiled()
+    arms = [
+        arm_of("base", base, profile, [*both, *base_alone], done),
+        arm_of("cand", cand, profile, [*both, *cand_alone], done),
+        arm_of("again", base, profile, [*both, *base_alone], done),
+    ]
+    return Experiment(arms, PAIRS, seed=4, directory=directory)
+
+
+def measured(experiment):
+    """Its reports; skips where no lab may be opened."""
+    try:
+        return execute(experiment)
+    except UnfitError as refusal:
+        skip_if_forbidden(refusal)
+        raise
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory, short):
+    """(directory, reports, what happened in order) of an experiment whose candidate has another congestion control."""
+    directory = tmp_path_factory.mktemp("ab") / "out"
+    happened = []
+    set_delay, measure_round = Lab.set_delay, experiments.measure_round
+
+    def set_delay_told(lab, total_ns):
+        happened.append(("delay", total_ns))
+        set_delay(lab, total_ns)
+
+    def measure_round_told(experiment, lab, arm, cell, index, attempt):
+        happened.append((arm.arm.name, cell, index, attempt))
+        return measure_round(experiment, lab, arm, cell, index, attempt)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lab, "set_delay", set_delay_told)
+        patch.setattr(experiments, "measure_round", measure_round_told)
+        made = measured(asked(directory, short, short, cand_alone=["lab.congestion=reno"]))
+    return directory, made, happened
+
+
+def palindromes(happened):
+    """By (cell, lap, attempt): what happened from its first round to its last."""
+    found = {}
+    for place, event in enumerate(happened):
+        if event[0] != "delay":
+            _, cell, index, attempt = event
+            first, _ = found.get((cell, index // 2, attempt), (place, place))
+            found[cell, index // 2, attempt] = (first, place)
+    return {key: happened[first : last + 1] for key, (first, last) in found.items()}
+
+
+# Who measures when.
+
+
+def test_every_cell_is_played_as_a_palindrome_of_the_three_arms_in_every_lap(played):
+    _, reports, happened = played
+    cells = [cell.id for cell in reports["base"].recording.cells]
+    assert {key[:2] for key in palindromes(happened)} == {(cell, lap) for cell in cells for lap in range(PAIRS)}
+    for (_, lap, _), events in palindromes(happened).items():
+        order = [event[0] for event in events]
+        assert order == order[::-1]
+        assert sorted(order) == sorted(2 * ARMS)
+        assert [event[2] for event in events] == 3 * [2 * lap] + 3 * [2 * lap + 1]
+
+
+def test_the_distance_is_not_touched_within_a_palindrome(played):
+    _, _, happened = played
+    assert any(event[0] == "delay" for event in happened)
+    for events in palindromes(happened).values():
+        assert len(events) == 6
+        assert all(event[0] != "delay" for event in events)
+
+
+def test_rounds_are_stored_in_the_order_they_were_played(played):
+    _, reports, happened = played
+    rounds = [(item.begin_s, name, item) for name, report in reports.items() for item in report.recording.rounds]
+    rounds.sort(key=lambda entry: entry[0])
+    stored = [(name, item.cell, item.index, item.attempt) for _, name, item in rounds]
+    assert stored == [event for event in happened if event[0] != "delay"]
+
+
+# What counts.
+
+
+def test_every_arm_has_two_good_rounds_of_each_pair_and_no_index_twice(played):
+    _, reports, _ = played
+    for report in reports.values():
+        good = [(item.cell, item.index) for item in report.recording.rounds if item.status == "ok"]
+        assert len(set(good)) == len(good)
+        assert set(good) == {(cell.id, index) for cell in report.recording.cells for index in range(2 * PAIRS)}
+
+
+def test_no_arm_loses_an_acknowledged_write(played):
+    _, reports, _ = played
+    assert outcome_of(reports) is None
+    for report in reports.values():
+        for item in report.recording.rounds:
+            assert (item.audit.lost, item.audit.damaged) == (0, 0)
+            assert item.completed > 0
+
+
+def test_the_link_is_counted_where_it_is(played):
+    _, reports, _ = played
+    for report in reports.values():
+        for item in report.recording.rounds:
+            assert item.link["packets"] > 0
+            assert item.link["drops"] == item.link["cut_drops"] == 0
+
+
+def test_floors_are_every_arms_own_and_of_every_round(played):
+    _, reports, _ = played
+    for report in reports.values():
+        assert sorted(item.index for item in report.recording.floors) == list(range(2 * PAIRS))
+
+
+# What is saved.
+
+
+def test_the_reports_say_which_experiment_and_which_arm_they_are(played, short):
+    directory, reports, _ = played
+    stored = {name: read(directory / name).recording for name in ARMS}
+    assert len({made.pairing.id for made in stored.values()}) == 1
+    for name, made in stored.items():
+        assert made.pairing.arm == name
+        assert made.pairing.what == (f"{short} --set lab.congestion=reno" if name == "cand" else short)
+        assert made.id == f"out-{name}"
+        assert made.profile.run.rounds == 2 * PAIRS
+        assert not made.interrupted
+        assert msgspec.to_builtins(made.cells) == msgspec.to_builtins(reports[name].recording.cells)
+
+
+def test_an_option_of_one_arm_is_in_force_there_alone(played):
+    _, reports, _ = played
+    in_force = {name: made.recording.lab.transport["congestion_control"] for name, made in reports.items()}
+    assert in_force["base"] == in_force["again"] == "cubic"
+    assert in_force["cand"] == "reno"
+
+
+def test_all_arms_had_one_link_with_one_calibration(played):
+    _, reports, _ = played
+    facts = [made.recording.lab for made in reports.values()]
+    assert len({(lab.link, lab.base_rtt, tuple(lab.delay_ns.items())) for lab in facts}) == 1
+    assert facts[0].link == (LINK if LINK != "auto" else facts[0].link)
+
+
+def test_each_report_is_one_that_other_commands_read(played):
+    directory, _, _ = played
+    figures = [{(item.metric, str(item.labels)) for item in read_sheet(directory / name).figures} for name in ARMS]
+    assert figures[0] == figures[1] == figures[2]
+    assert any(metric == "response_p50" for metric, _ in figures[0])
+
+
+def test_a_directory_that_holds_an_experiment_is_not_written_to_again(played, short):
+    directory, _, _ = played
+    with pytest.raises(UsageError, match="holds a base already"):
+        execute(asked(directory, short, short))
+
+
+# What does not count.
+
+
+def one_cell(short, directory, **other):
+    return asked(directory, short, short, both=["distance.miles=[20]", 'cell.write.protocols=["C"]'], **other)
+
+
+def test_a_palindrome_with_a_void_round_is_played_again_whole(tmp_path, short, monkeypatch):
+    measure = Worker.measure
+
+    def measure_void(self, cell, index, attempt, timeout_s):
+        item = measure(self, cell, index, attempt, timeout_s)
+        if (self.arm.name, index, attempt) == ("cand", 1, 0):
+            return msgspec.structs.replace(item, status="void", reasons=["injected"])
+        return item
+
+    monkeypatch.setattr(Worker, "measure", measure_void)
+    reports = measured(one_cell(short, tmp_path / "out"))
+    for name, report in reports.items():
+        made = report.recording
+        first = [item for item in made.rounds if (item.index // 2, item.attempt) == (0, 0)]
+        assert [item.index for item in first] == [0, 1]
+        assert all(item.status == "void" for item in first)
+        assert all(item.reasons for item in first)
+        assert name != "cand" or first[1].reasons == ["injected"]
+        good = [item for item in made.rounds if item.status == "ok"]
+        assert sorted(item.index for item in good) == list(range(2 * PAIRS))
+        assert all(item.attempt > 0 for item in good if item.index < 2)
+
+
+def test_only_cells_that_both_arms_have_are_compared(tmp_path, short):
+    wide = Path(short).with_name("wide.toml")
+    wide.write_text(PROFILE.replace('["local", "C"]', '["C", "B"]'))
+    experiment = asked(tmp_path / "out", short, str(wide), both=["distance.miles=[20]"])
+    for report in measured(experiment).values():
+        assert [cell.id for cell in report.recording.cells] == ["write-C-20"]
+        assert len(report.recording.notes) == 1
+
+
+def test_arms_without_a_common_cell_are_refused_and_leave_nothing(tmp_path, short):
+    other = Path(short).with_name("other.toml")
+    other.write_text(PROFILE.replace('name = "write"', 'name = "other"'))
+    with pytest.raises(UsageError, match=r"no cell in common: write-local-0, .* against other-local-0"):
+        measured(asked(tmp_path / "out", short, str(other)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arms_at_different_distances_are_refused(tmp_path, short):
+    with pytest.raises(UsageError, match="write-local-20 is another distance in each arm"):
+        measured(asked(tmp_path / "out", short, short, cand_alone=["distance.route_factor=2.0"]))
+
+
+# Workers.
+
+
+@pytest.mark.parametrize("victim", ARMS)
+def test_a_killed_worker_ends_the_experiment_with_a_sentence_and_what_was_whole_is_saved(
+    tmp_path, short, monkeypatch, victim
+):
+    measure = Worker.measure
+
+    def measure_killed(self, cell, index, attempt, timeout_s):
+        if self.arm.name == victim and index == 2:
+            self.process.kill()
+        return measure(self, cell, index, attempt, timeout_s)
+
+    monkeypatch.setattr(Worker, "measure", measure_killed)
+    with pytest.raises(
+        UnfitError, match=rf"Arm {victim} \(.*\) was killed by SIGKILL before it had measured write-C-20"
+    ):
+        measured(one_cell(short, tmp_path / "out"))
+    assert children(os.getpid()) == []
+    for name in ARMS:
+        made = read(tmp_path / "out" / name).recording
+        assert made.interrupted
+        assert {item.index for item in made.rounds} == {0, 1}
+        assert any("was killed by SIGKILL" in note for note in made.notes)
+
+
+def test_a_worker_killed_before_anything_was_whole_leaves_nothing(tmp_path, short, monkeypatch):
+    monkeypatch.setattr(
+        Worker, "floors", lambda self, index: self.process.kill() or self.measure("write-C-20", 0, 0, 60)
+    )
+    with pytest.raises(UnfitError, match=r"Arm base .* was killed by SIGKILL"):
+        measured(one_cell(short, tmp_path / "out"))
+    assert children(os.getpid()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_farwrite_is_an_arm_even_behind_a_shell_that_talks(tmp_path, short):
+    script = tmp_path / "farwrite"
+    script.write_text(f'#!/bin/sh\necho "a wrapper that talks"  >&2\n{sys.executable} -m farwrite "$@"\n')
+    script.chmod(0o755)
+    profile = Path(short).with_name("one.toml")
+    profile.write_text(PROFILE.replace("[0, 20]", "[20]").replace('["local", "C"]', '["C"]'))
+    reports = measured(asked(tmp_path / "out", str(script), str(profile), profile=str(profile)))
+    assert outcome_of(reports) is None
+    assert reports["base"].recording.pairing.what == f"{script} --profile {profile}"
+    assert gone(lambda: children(os.getpid()))
+
+
+# The command, stopped.
+
+
+def ab(*words, **other):
+    """The command as a process of its own session."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "farwrite", "ab", *map(str, words), "--link", LINK], stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, **other,
+    )  # fmt: skip
+
+
+def workers_of(word):
+    """Workers among the processes that carry a word, from their command lines."""
+    found = []
+    for pid in marked(word):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[-2:] == [b"arm", b""]:
+            found.append(pid)
+    return found
+
+
+def wait_until(true, limit_s=120):
+    until_s = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), STOPS[2:] if IN_UML else STOPS, ids=lambda value: getattr(value, "name", "")
+)
+def test_a_command_stopped_in_the_middle_leaves_no_process_and_no_file(tmp_path, short, number, code):
+    compiled()
+    word = uuid.uuid4().hex
+    there = Surroundings(tmp_path / "data")
+    where = there.directory / "out"
+    with ab(
+        short, short, "--out", where, "--pairs", "500", "--set", "lab.durability=disk",
+        env=os.environ | {"FARWRITE_TEST": word},
+    ) as run:  # fmt: skip
+        # All workers stand, each with two sites: the coordinator, its sites, what carries the link, and nine of theirs.
+        wait_until(lambda: run.poll() is not None or len(workers_of(word)) >= 9)
+        if run.poll() == EXIT_UNFIT:
+            pytest.skip(run.stderr.read())
+        time.sleep(2)
+        os.killpg(run.pid, number) if number == signal.SIGINT else run.send_signal(number)
+        said = run.communicate()[1]
+        assert run.returncode == code, said
+    assert gone(lambda: marked(word)), marked(word)
+    names = [f"out/{name}" for name in ARMS]
+    there.assert_nothing_left(expected_files=["out", *names, *(f"{name}/report.json" for name in names)])
+    if number == signal.SIGKILL:
+        assert list(where.iterdir()) == []
+    for report in where.glob("*/report.json"):
+        assert read(report).recording.interrupted
+
+
+# Revisions.
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A repository whose only commit is the farwrite under test."""
+    if not shutil.which("git"):
+        pytest.skip("there is no git here")
+    directory = tmp_path_factory.mktemp("repository")
+    without = shutil.ignore_patterns("__pycache__")
+    for name in ("bench/farwrite", "workloads"):
+        shutil.copytree(ROOT / name, directory / name, ignore=without)
+    git(directory, "init", "--quiet")
+    git(directory, "add", "--all")
+    git(directory, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "--quiet", "--message", "all of it")
+    return directory
+
+
+def git(directory, *words):
+    return subprocess.run(
+        ["git", "-C", str(directory), *words], check=True, capture_output=True, text=True, env=outside_git()
+    ).stdout
+
+
+def outside_git():
+    return {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+
+def traces_of(repository, temporary):
+    """What an arm of a revision could leave."""
+    return [*temporary.iterdir(), *(repository / ".git").glob("worktrees/*")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(IN_UML, reason="compiling takes many minutes there")
+def test_a_revision_is_an_arm_that_runs_its_own_code_and_is_gone_afterwards(repository, tmp_path, short, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.chdir(repository)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    profile = Path(short).with_name("rev.toml")
+    profile.write_text(PROFILE.replace("[0, 20]", "[20]").replace('["local", "C"]', '["C"]'))
+    reports = measured(asked(tmp_path / "out", str(profile), "git:HEAD", profile=str(profile)))
+    assert outcome_of(reports) is None
+    revision = git(repository, "rev-parse", "--short=12", "HEAD").strip()
+    assert reports["cand"].recording.host["git_revision"] == revision
+    assert reports["cand"].recording.pairing.what == f"git:HEAD --profile {profile}"
+    assert traces_of(repository, temporary) == []
+    assert git(repository, "worktree", "list").count("\n") == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [STOPS[0], STOPS[2]], ids=lambda value: getattr(value, "name", ""))
+def test_a_command_stopped_while_a_revision_is_compiled_leaves_no_worktree(repository, tmp_path, short, number, code):
+    compiled()
+    word = uuid.uuid4().hex
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with ab(
+        "git:HEAD", short, "--profile", short, "--out", tmp_path / "out", cwd=repository,
+        env=outside_git() | {"FARWRITE_TEST": word, "TMPDIR": str(temporary)},
+    ) as run:  # fmt: skip
+        wait_until(lambda: run.poll() is not None or list(temporary.glob("*/compiled/*")))
+        if run.poll() == EXIT_UNFIT:
+            pytest.skip(run.stderr.read())
+        assert (repository / ".git" / "worktrees").is_dir()
+        os.killpg(run.pid, number) if number == signal.SIGINT else run.send_signal(number)
+        said = run.communicate()[1]
+        assert run.returncode == code, said
+    assert gone(lambda: marked(word)), marked(word)
+    assert traces_of(repository, temporary) == []
+
+
+# Without root.
+
+
+def test_arms_need_no_root_where_user_namespaces_are_allowed(open_tmp, short):
+    compiled()
+    if os.getuid() != 0 or not all(shutil.which(name) for name in ("unshare", "setpriv", "mount", "mknod")):
+        pytest.skip("becoming another user in a private view of the machine needs root, unshare(1) and setpriv(1)")
+    word = uuid.uuid4().hex
+    scratch = open_to_all(open_tmp / "scratch")
+    there = Surroundings(open_tmp / "data")
+    shutil.copytree(os.environ["NUMBA_CACHE_DIR"], scratch / "cache")
+    shutil.copy(short, scratch / "short.toml")
+    # In the place of the holder: `PYTHON HOLDER LINK DATA`.
+    (scratch / "ab.py").write_text(
+        "import sys\nfrom farwrite.cli import main\n"
+        "link, data = sys.argv[1:]\n"
+        f"profile = {str(scratch / 'short.toml')!r}\n"
+        "one = ['--set', 'distance.miles=[20]', '--set', 'cell.write.protocols=[\"C\"]']\n"
+        "sys.argv = ['farwrite', 'ab', profile, profile, '--link', link, '--out', data + '/out', *one]\n"
+        "main()\n"
+    )
+    for path in (scratch, there.directory, *scratch.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    needed = [str(path) for path in (Path(sys.base_prefix), Path(sys.prefix), ROOT) if closed(path)]
+    environment = {
+        "PATH": os.environ["PATH"], "FARWRITE_TEST": word, "HOME": str(scratch), "XDG_CACHE_HOME": str(scratch),
+        "NUMBA_CACHE_DIR": str(scratch / "cache"), "SCRATCH": str(scratch), "PYTHON": sys.executable,
+        "HOLDER": str(scratch / "ab.py"), "LINK": LINK, "DATA": str(there.directory), "TUN_MODE": "666",
+        "CLOSED": str(closed(Path(needed[0]))) if needed else "", "PYTHONDONTWRITEBYTECODE": "1",
+    }  # fmt: skip
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", VIEW, "sh", *needed], env=environment, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, cwd="/", start_new_session=True, timeout=30 * PATIENCE_S, check=False,
+    )  # fmt: skip
+    if "unshare(" in done.stderr and not IN_UML:
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stderr
+    assert gone(lambda: marked(word)), marked(word)
+    for name in ARMS:
+        made = read(there.directory / "out" / name).recording
+        assert sorted(item.index for item in made.rounds if item.status == "ok") == list(range(2 * PAIRS))
+        assert (there.directory / "out" / name / "report.json").stat().st_uid == NOBODY

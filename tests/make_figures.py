@@ -1,0 +1,52 @@
+"""Figures and sheets made up by hand: a value from its rounds, so that its error can be worked out on paper.
+
+Relative figures are geometric means of their rounds and the others arithmetic ones; the jackknife of a mean is its textbook
+standard error, s / sqrt(n).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+
+from farwrite.analysis.compare import MARGINS
+from farwrite.analysis.result import Estimate
+from farwrite.figure import METRICS, Figure, Label, Sheet
+from farwrite.recording import Pairing
+
+CELL: dict[str, Label] = {"name": "write", "protocol": "C", "miles": 20.0, "queue_depth": 1}
+
+
+def measured(metric: str, rounds: Sequence[float], labels: dict[str, Label] | None = None, **fields) -> Figure:
+    """A figure of these rounds."""
+    if metric in MARGINS:
+        mean = fmean
+    else:
+        def mean(values):
+            return math.exp(fmean(map(math.log, values)))
+    without = [mean([*rounds[:index], *rounds[index + 1 :]]) for index in range(len(rounds))] if len(rounds) > 1 else []
+    return figure(metric, mean(rounds), labels, count=1000, without=without, **fields)
+
+
+def figure(metric: str, value: float | None, labels: dict[str, Label] | None = None, withheld=(), **estimate) -> Figure:
+    """A figure of this value."""
+    known = METRICS[metric]
+    return Figure(
+        metric=metric, labels=CELL if labels is None else labels, unit=known.unit, better=known.better, exact=known.exact,
+        estimate=Estimate(value=value, **estimate), withheld=list(withheld),
+    )  # fmt: skip
+
+
+def at(miles: float, **other: Label) -> dict[str, Label]:
+    """The labels of the cell at another distance, or with other labels."""
+    return {**CELL, "miles": miles, **other}
+
+
+def sheet(*figures: Figure, arm: str = "", host: str = "a host", interrupted: bool = False, source: str = "made-up") -> Sheet:
+    """A report of these figures; `arm` makes it one of an A/B experiment."""
+    return Sheet(
+        kind="farwrite", source=source, id="1", started_utc="2026-01-02T03:04:05+00:00",
+        identity={"host": host, "link": "netem"}, figures=list(figures), interrupted=interrupted,
+        pairing=Pairing(id="one experiment", arm=arm, what=arm) if arm else None,
+    )  # fmt: skip

@@ -1,0 +1,129 @@
+"""Arms without a lab: the order they are played in, what their workers are told, what counts, and what words mean."""
+
+import msgspec
+import pytest
+
+from farwrite.arms import message, worktree
+from farwrite.arms.experiment import Experiment, order_of, outcome_of, set_aside
+from farwrite.arms.word import arm_of
+from farwrite.errors import LostWriteError, UsageError
+from farwrite.profile import load, shipped
+from farwrite.recording import SCHEMA_VERSION, Pairing, Report
+from make_recording import SMALL, make_recording
+
+ARMS = ("base", "cand", "again")
+
+
+def experiment(tmp_path, pairs=6, seed=1):
+    arms = [arm_of(name, "quick", "quick", [], []) for name in ARMS]
+    return Experiment(arms, pairs, seed, tmp_path)
+
+
+# The order of arms.
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_order_is_its_own_mirror_image_and_has_every_arm_twice(tmp_path, seed):
+    made = experiment(tmp_path, seed=seed)
+    for lap in range(7):
+        order = order_of(made, lap, "write-C-20")
+        assert order == order[::-1]
+        assert sorted(order) == sorted(2 * ARMS)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_within_three_laps_every_arm_stands_at_every_place_once(tmp_path, seed):
+    made = experiment(tmp_path, seed=seed)
+    for first in (0, 3):
+        orders = [order_of(made, lap, "write-C-20") for lap in range(first, first + 3)]
+        assert all(set(arms) == set(ARMS) for arms in zip(*orders, strict=True))
+
+
+def test_a_seed_draws_the_same_orders_again_and_cells_have_orders_of_their_own(tmp_path):
+    one, two = experiment(tmp_path), experiment(tmp_path)
+    cells = [f"write-C-{miles}" for miles in range(20)]
+    assert [order_of(one, 0, cell) for cell in cells] == [order_of(two, 0, cell) for cell in cells]
+    assert len({tuple(order_of(one, 0, cell)) for cell in cells}) > 1
+
+
+# A profile on its way.
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_profile_arrives_as_it_was_sent(name):
+    profile = load(name)
+    sent = msgspec.json.decode(msgspec.json.encode(message.told(profile)))
+    assert message.understood(sent) == profile
+    assert message.misread(msgspec.to_builtins(profile), msgspec.to_builtins(message.understood(sent))) is None
+
+
+def test_only_what_is_no_default_travels():
+    told = message.told(load("quick"))
+    assert "trace" not in told["cell"][0]
+    assert "congestion" not in told["lab"]
+    assert told["lab"]["durability"] == "memory"
+
+
+def test_a_key_that_the_other_farwrite_does_not_know_is_refused():
+    told = message.told(load("quick"))
+    with pytest.raises(UsageError, match=r"does not know everything the profile asks for.*later"):
+        message.understood(told | {"later": 1})
+
+
+def test_a_default_that_another_farwrite_has_otherwise_is_found_out():
+    ours = msgspec.to_builtins(load("quick"))
+    theirs = msgspec.to_builtins(load("quick", ["run.steal_max=0.5"]))
+    assert message.misread(ours, theirs) == "run.steal_max"
+    assert message.misread(ours, {**ours, "later": 1}) is None
+    theirs = msgspec.to_builtins(load("quick", ["cell.write.queue_depth=2"]))
+    assert message.misread(ours, theirs) == "cell.queue_depth"
+
+
+# A palindrome that does not count.
+
+
+def rounds():
+    return make_recording(SMALL).rounds
+
+
+def test_a_good_round_of_a_broken_palindrome_is_void_and_says_why():
+    good = next(item for item in rounds() if item.status == "ok")
+    aside = set_aside(good)
+    assert (aside.status, aside.reasons) == ("void", ["another arm's round beside it was void"])
+    assert set_aside(aside) == aside
+
+
+def test_a_round_that_lost_writes_is_never_hidden_behind_another_arms_void():
+    good = next(item for item in rounds() if item.status == "ok" and item.audit)
+    lost = msgspec.structs.replace(good, audit=msgspec.structs.replace(good.audit, lost=1))
+    assert set_aside(lost) == lost
+
+
+def test_a_lost_write_of_any_arm_names_the_arm_and_comes_before_everything_else():
+    made = make_recording(SMALL)
+    good = next(item for item in made.rounds if item.status == "ok" and item.audit)
+    lost = msgspec.structs.replace(good, audit=msgspec.structs.replace(good.audit, lost=1))
+    reports = {}
+    for name, kept in (("base", []), ("cand", [*made.rounds, lost]), ("again", made.rounds)):
+        pairing = Pairing(id="1", arm=name, what=f"{name} as typed")
+        recording = msgspec.structs.replace(made, rounds=kept, pairing=pairing)
+        reports[name] = Report(schema_version=SCHEMA_VERSION, recording=recording)
+    refusal = outcome_of(reports)
+    assert isinstance(refusal, LostWriteError)
+    assert str(refusal).startswith("Arm cand (cand as typed): 1 acknowledged writes were lost")
+
+
+# Words.
+
+
+def test_an_arm_says_what_was_asked_for():
+    arm = arm_of("cand", "quick", "limits", ["run.retries=1"], ["drill.kills=0"])
+    assert (arm.what, arm.profile_name) == ("quick --set run.retries=1", "quick")
+    assert (arm.profile.run.retries, arm.profile.drill.kills) == (1, 0)
+
+
+def test_git_is_asked_for_the_commit_and_its_refusal_is_quoted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(UsageError, match=r"git:HEAD is no revision of the repository here.*not a git repository"):
+        worktree.commit_of("HEAD")
