@@ -110,10 +110,8 @@ class Sheet(Struct, frozen=True):
 
 def label_text(key: str, value: Label) -> str:
     """A label in words."""
+    if isinstance(value, str):
+        return value if key in ("name", "protocol", "drill", "job", "op") else f"{key} {value}"
     if key == "miles":
         return f"{value:g} miles"
-    if key == "queue_depth":
-        return f"depth {value:g}"
-    if isinstance(value, str) and key in ("name", "protocol", "drill", "job", "op"):
-        return value
-    return f"{key} {value:g}" if isinstance(value, (int, float)) else f"{key} {value}"
+    return f"{'depth' if key == 'queue_depth' else key} {value:g}"

@@ -7,13 +7,13 @@ Histograms are the text of `histogram.Histogram.encode`.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from .errors import UsageError
+from .files import write_atomically
 from .profile import Profile, ProtocolName
 
 SCHEMA_VERSION = 1
@@ -186,20 +186,7 @@ class Report(Struct, frozen=True):
 
 def save(report: Report, path: Path) -> None:
     """Write the document atomically: the old file or the new one, never a half."""
-    import tempfile
-
-    data = msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
-    descriptor, name = tempfile.mkstemp(prefix=".report-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
 
 
 def read(path: Path) -> Report:

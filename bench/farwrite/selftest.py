@@ -17,7 +17,7 @@ import numpy as np
 from .analysis.replay import Slowed, World, figure_of_replay
 from .progress import Progress
 from .recording import Recording
-from .ruling import Case, verdicts_of
+from .ruling import Case, outcomes_of
 
 REPLAYS = 200  # A false-alarm rate of 5 % is then known to within 3 %.
 POWER = 0.9
@@ -110,7 +110,7 @@ def self_test(
     failed = np.zeros((replays, len(cases)), bool)
     for number in range(replays):
         drawn = [unchanged[index][number] if index in unchanged else case for index, case in enumerate(cases)]
-        failed[number] = [ruling.verdict == "fail" for ruling in verdicts_of(drawn, alpha, looks)]
+        failed[number] = [outcome.verdict == "fail" for outcome in outcomes_of(drawn, alpha, looks)]
     gating = [index for index in unchanged if cases[index].budget.gating]
 
     sights = []
@@ -155,7 +155,7 @@ def sight(item: Replayed, alarms: np.ndarray, level: float, looks: int) -> Sight
     replays = alarms.size
 
     def failures(slowed: float) -> int:
-        return sum(verdicts_of([case], level, looks)[0].verdict == "fail" for case in item.at(slowed))
+        return sum(outcomes_of([case], level, looks)[0].verdict == "fail" for case in item.at(slowed))
 
     known: dict[float, int] = {}
 

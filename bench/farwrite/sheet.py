@@ -35,6 +35,22 @@ def read_sheet(path: Path) -> Sheet:
     return sheet_of_foreign(path, data)
 
 
+def again_beside(baseline: Path, base: Sheet, cand: Sheet) -> Sheet | None:
+    """The base measured a second time, where both sheets are arms of one A/B experiment and it lies beside them."""
+    if base.pairing is None or cand.pairing is None or base.pairing.id != cand.pairing.id:
+        return None
+    place = (baseline if baseline.is_dir() else baseline.parent).parent / "again"
+    if not holds_report(place):
+        return None
+    twin = read_sheet(place)
+    return twin if twin.pairing and twin.pairing.id == base.pairing.id and twin.pairing.arm == "again" else None
+
+
+def holds_report(directory: Path) -> bool:
+    """Whether a directory is a run's: whether it has a report."""
+    return any((directory / name).is_file() for name in REPORT_NAMES)
+
+
 def contents(path: Path) -> tuple[Path, bytes]:
     """(the file, its bytes) of a path that may be a run's directory."""
     if path.is_dir():

@@ -79,6 +79,7 @@ def test_out_must_be_a_file_in_a_directory_that_is_there(tmp_path):
     report = stored(tmp_path / "report.json")
     assert "there is no directory" in refused(report, "--out", tmp_path / "missing" / "page.html")
     assert "is a directory" in refused(report, "--out", tmp_path)
+    assert "is not a file" in refused(report, "--out", "/dev/null")
 
 
 @pytest.mark.parametrize("content", ["", "no report", '{"schema_version": 1}', '{"schema_version": 99, "recording": {}}'])

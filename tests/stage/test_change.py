@@ -68,40 +68,40 @@ def test_energy_and_p_are_those_of_the_plainest_python(seed):
 
 @pytest.mark.parametrize("size", [0.1, -0.1])
 def test_a_step_of_ten_percent_is_found_where_it_is(size):
-    found = [indices(series(seed, 60, (30, math.log1p(size)))) for seed in range(200)]
-    assert sum(one == [30] for one in found) >= 190
-    assert sum(any(abs(index - 30) <= 1 for index in one) for one in found) == 200
+    found = [indices(series(seed, 60, (30, math.log1p(size)))) for seed in range(60)]
+    assert sum(one == [30] for one in found) >= 56
+    assert sum(any(abs(index - 30) <= 1 for index in one) for one in found) == 60
 
 
 def test_a_step_of_ten_percent_is_found_as_soon_as_four_runs_stand_on_it():
-    found = [indices(series(seed, 30 + SEGMENT_MIN, (30, math.log1p(0.1)))) for seed in range(200)]
-    assert sum(one == [30] for one in found) >= 185
+    found = [indices(series(seed, 30 + SEGMENT_MIN, (30, math.log1p(0.1)))) for seed in range(60)]
+    assert sum(one == [30] for one in found) >= 54
 
 
 def test_a_step_of_three_percent_needs_twenty_runs():
-    found = [indices(series(seed, 50, (30, math.log1p(0.03)))) for seed in range(200)]
-    assert sum(bool(one) for one in found) >= 175
+    found = [indices(series(seed, 50, (30, math.log1p(0.03)))) for seed in range(60)]
+    assert sum(bool(one) for one in found) >= 50
 
 
 def test_two_steps_are_two_changes():
-    found = [indices(series(seed, 120, (35, 0.1), (80, -0.07))) for seed in range(100)]
+    found = [indices(series(seed, 120, (35, 0.1), (80, -0.07))) for seed in range(30)]
     near = [len(one) == 2 and abs(one[0] - 35) <= 1 and abs(one[1] - 80) <= 2 for one in found]
-    assert sum(near) >= 93
+    assert sum(near) >= 27
 
 
 def test_a_level_that_comes_and_goes_is_two_changes():
-    found = [indices(series(seed, 60, (25, 0.1), (35, -0.1))) for seed in range(100)]
-    assert sum(len(one) == 2 and abs(one[0] - 25) <= 1 and abs(one[1] - 35) <= 1 for one in found) >= 90
+    found = [indices(series(seed, 60, (25, 0.1), (35, -0.1))) for seed in range(30)]
+    assert sum(len(one) == 2 and abs(one[0] - 25) <= 1 and abs(one[1] - 35) <= 1 for one in found) >= 26
 
 
 @pytest.mark.parametrize("count", [30, 100])
 def test_noise_alone_reports_a_change_in_one_series_of_fifty_at_most(count):
-    alarms = sum(bool(indices(series(seed, count))) for seed in range(500))
-    assert bdtrc(alarms - 1, 500, 0.02) > 0.01 if alarms else True  # One-sided: not more than 2 %.
+    alarms = sum(bool(indices(series(seed, count))) for seed in range(200))
+    assert bdtrc(alarms - 1, 200, 0.02) > 0.01 if alarms else True  # One-sided: not more than 2 %.
 
 
-@pytest.mark.parametrize("place", range(0, 100, 7))
-@pytest.mark.parametrize("factor", [0.1, 2.0, 1000.0])
+@pytest.mark.parametrize("place", range(0, 100, 11))
+@pytest.mark.parametrize("factor", [0.1, 2.0])
 def test_an_outlier_alone_is_not_a_change(place, factor):
     for seed in range(1000, 1004):  # Series that report nothing without it.
         values = series(seed, 100)
@@ -164,7 +164,7 @@ def test_a_change_is_told_with_both_levels_and_an_interval():
 
 
 def test_the_interval_of_a_step_holds_it_about_as_often_as_it_says():
-    found = [one for seed in range(200) for one in change_points(series(seed, 40, (20, 0.1))) if one.index == 20]
+    found = [one for seed in range(80) for one in change_points(series(seed, 40, (20, 0.1))) if one.index == 20]
     held = sum(one.change.low < math.expm1(0.1) < one.change.high for one in found)
     assert bdtr(held, len(found), 0.95) > 0.01
 
@@ -185,13 +185,13 @@ def told(seed):
     return [change_points(values[:count]) for count in range(len(values) + 1)]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_final_change_is_told_the_same_forever(seed):
     for earlier, later in pairwise([[one for one in found if one.final] for found in told(seed)]):
         assert later[: len(earlier)] == earlier
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(4))
 def test_what_is_said_of_runs_long_before_the_end_is_final_and_complete(seed):
     for count, (earlier, later) in enumerate(pairwise(told(seed))):
         old = [one for one in earlier if one.index + WINDOW + LOOKBACK <= count]

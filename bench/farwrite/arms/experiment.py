@@ -20,12 +20,13 @@ from pathlib import Path
 
 import msgspec
 
+from ..cells import cells_of
 from ..errors import EXIT_LOST_WRITE, FarwriteError, UsageError
 from ..histogram import Histogram
 from ..lab.lab import Lab, LabSpec, open_lab
 from ..pipeline import outcome, recording_of, round_s
 from ..progress import Progress, Silence
-from ..recording import SCHEMA_VERSION, Pairing, Report, Round, save
+from ..recording import SCHEMA_VERSION, Cell, Pairing, Report, Round, save
 from ..round import survey_before
 from ..run import Run
 from ..units import NS_PER_S
@@ -64,6 +65,8 @@ class Experiment:
 
 def execute(experiment: Experiment) -> dict[ArmName, Report]:
     """Measure all arms side by side and save a report of each; what stops it half-way leaves the palindromes that were whole."""
+    base, cand, _ = (cells_of(arm.profile) for arm in experiment.arms)
+    common_cells(base, cand)  # Refused before anything is opened.
     with results_directory(experiment.directory):
         failure: BaseException | None = None
         try:
@@ -146,16 +149,25 @@ def descriptors_of(network: Network) -> list[int]:
     return [descriptor for descriptor in known if descriptor is not None]
 
 
+def common_cells(base: list[Cell], cand: list[Cell]) -> list[str]:
+    """The cells that both arms have, in the base's order. UsageError when there is nothing to compare."""
+    asked_rtt_ns = {cell.id: cell.asked_rtt_ns for cell in cand}
+    common = [cell for cell in base if cell.id in asked_rtt_ns]
+    if not common:
+        ours, theirs = (", ".join(cell.id for cell in cells) for cells in (base, cand))
+        raise UsageError(f"The arms have no cell in common: {ours} against {theirs}.")
+    for cell in common:
+        if cell.asked_rtt_ns != asked_rtt_ns[cell.id]:
+            raise UsageError(
+                f"{cell.id} is another distance in each arm, and there is one link: set it for both (--set)."
+            )
+    return [cell.id for cell in common]
+
+
 def begin(experiment: Experiment) -> None:
-    """Find the cells that all arms have, and begin a run for each arm. UsageError when there is nothing to compare."""
+    """Begin a run for each arm, with the cells that all make of their profiles."""
     found = {name: {cell.id: cell for cell in joined.cells} for name, joined in experiment.joined.items()}
-    base, cand = found["base"], found["cand"]
-    experiment.cells = [cell for cell in base if cell in cand]
-    if not experiment.cells:
-        raise UsageError(f"The arms have no cell in common: {', '.join(base)} against {', '.join(cand)}.")
-    for cell in experiment.cells:
-        if base[cell].asked_rtt_ns != cand[cell].asked_rtt_ns:
-            raise UsageError(f"{cell} is another distance in each arm, and there is one link: set it for both (--set).")
+    experiment.cells = common_cells(list(found["base"].values()), list(found["cand"].values()))
     started, begin_s = datetime.now(UTC), time.monotonic()
     for arm in experiment.arms:
         run = Run(

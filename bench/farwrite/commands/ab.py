@@ -89,7 +89,7 @@ def ab(
     if arms[0].profile.lab.link != arms[1].profile.lab.link:
         raise UsageError("The arms ask for different links, and there is one for all: say --link.")
     for arm in arms[:2]:
-        cells_of(arm.profile)  # A trace that cannot be read is refused before anything is compiled or written.
+        cells_of(arm.profile)  # A trace that cannot be read is refused before anything is compiled.
 
     # Wrong words have been refused by now; what follows takes a second to load.
     from .. import run as runs

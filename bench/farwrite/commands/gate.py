@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..errors import UsageError
+from ..errors import EXIT_DONE, UsageError
+from ..files import write_atomically
 from .output import console, printing
 
 if TYPE_CHECKING:
-    from ..figure import Sheet
+    from ..budget import Budgets
+    from ..ruling import Case
 
 BUDGETS = Path("results/budgets.toml")  # Taken when it is there and no other is named.
 
@@ -31,6 +32,7 @@ def gate(
     junit: Path | None = None,
     markdown: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     annotations: Annotated[bool, Parameter(negative="")] = False,
+    self_test: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Hold a report against budgets: pass, fail or unknown.
@@ -58,13 +60,16 @@ def gate(
         Write the verdicts to this file as Markdown; "-" is stdout. $GITHUB_STEP_SUMMARY is appended to.
     annotations
         Print GitHub's workflow commands for what failed or is unknown.
+    self_test
+        Judge nothing: replay the report's rounds, and print how often this gate would raise a false alarm and the
+        smallest slow-down that each budget sees. Without a baseline the report is its own.
     json
         Print the verdicts as a document.
     """
     from ..budget import load
-    from ..gate import exit_code_of, metrics_of
+    from ..gate import cases_of, exit_code_of, metrics_of
     from ..gate import gate as judge
-    from ..sheet import read_sheet
+    from ..sheet import again_beside, read_sheet
 
     if json and (annotations or markdown == "-"):
         raise UsageError(f"--json and {'--annotations' if annotations else '--markdown -'} both want stdout: choose one.")
@@ -73,7 +78,11 @@ def gate(
     sheet = read_sheet(report)
     base = read_sheet(baseline) if baseline is not None else None
     promised = load(budgets or BUDGETS, metrics_of(sheet, base))
-    found = judge(sheet, promised, base, again_beside(baseline, base, sheet), look, allow_mismatch or [])
+    twin = again_beside(baseline, base, sheet) if baseline is not None and base is not None else None
+    if self_test:
+        cases, _ = cases_of(sheet, promised, base or sheet, twin, allow_mismatch or [])
+        return test_itself(report, baseline, cases, promised, json)
+    found = judge(sheet, promised, base, twin, look, allow_mismatch or [])
 
     if junit is not None:
         from ..report.junit import junit_of
@@ -104,17 +113,31 @@ def gate(
     return exit_code_of(found, inconclusive)
 
 
-def again_beside(baseline: Path | None, base: Sheet | None, sheet: Sheet) -> Sheet | None:
-    """The base measured a second time, where both reports are arms of one A/B experiment and it lies beside them."""
-    from ..sheet import REPORT_NAMES, read_sheet
+def test_itself(report: Path, baseline: Path | None, cases: list[Case], promised: Budgets, json: bool) -> int:
+    """Print what the gate sees, and how often it errs, on rounds like this report's."""
+    from .. import recording
+    from ..progress import bar
+    from ..selftest import self_test
+    from ..sheet import contents, is_report
 
-    if baseline is None or base is None or base.pairing is None or sheet.pairing is None:
-        return None
-    place = (baseline if baseline.is_dir() else baseline.parent).parent / "again"
-    if base.pairing.id != sheet.pairing.id or not any((place / name).is_file() for name in REPORT_NAMES):
-        return None
-    found = read_sheet(place)
-    return found if found.pairing and found.pairing.id == base.pairing.id and found.pairing.arm == "again" else None
+    recordings = []
+    for path in (report, baseline or report):
+        place, data = contents(path)
+        if not is_report(data):
+            raise UsageError(f"{place} holds no rounds that could be replayed: a self-test wants a report of farwrite.")
+        recordings.append(recording.decode(data, str(place)).recording)
+    with bar() as progress:
+        made = self_test(recordings[0], recordings[1], cases, promised.alpha, promised.looks, progress)
+    with printing():
+        if json:
+            import msgspec
+
+            sys.stdout.write(msgspec.json.format(msgspec.json.encode(made), indent=1).decode() + "\n")
+        else:
+            from ..report.selftest import show_self_test
+
+            show_self_test(made, console())
+    return EXIT_DONE
 
 
 # Files
@@ -138,15 +161,7 @@ def write(path: Path, text: str) -> None:
     try:
         if path.is_symlink() or (path.exists() and not stat.S_ISREG(path.stat().st_mode)):
             raise UsageError(f"{path} is there already and no ordinary file: name another one.")
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:50]}-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_atomically(path, text.encode())
     except (OSError, ValueError) as refusal:
         reason = refusal.strerror if isinstance(refusal, OSError) else str(refusal)
         raise UsageError(f"write {path}: {reason}.") from refusal

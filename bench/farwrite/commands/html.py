@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError, system_error
+from ..files import write_atomically
 from .output import printing
 
 NAME = "report.html"
@@ -69,6 +68,8 @@ def check_place(place: Path) -> None:
         raise UsageError(f"--out {place} is a directory. Name a file in it, such as {place / NAME}.")
     if not place.exists():
         return
+    if not place.is_file():
+        raise UsageError(f"--out {place} is not a file. Name another one.")
     try:
         with place.open("rb") as file:
             beginning = file.read(MARKER_WITHIN)
@@ -80,18 +81,7 @@ def check_place(place: Path) -> None:
 
 def save(page: bytes, place: Path) -> None:
     """Write the page atomically: the old one or the new one, never a half."""
-    name = None
     try:
-        descriptor, name = tempfile.mkstemp(prefix=".report-", dir=place.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(place)
-    except BaseException as failure:
-        if name is not None:
-            Path(name).unlink(missing_ok=True)
-        if isinstance(failure, OSError):
-            raise system_error(f"write {place}", failure.errno or 0) from failure
-        raise
+        write_atomically(place, page)
+    except OSError as refusal:
+        raise system_error(f"write {place}", refusal.errno or 0) from refusal

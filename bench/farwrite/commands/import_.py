@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +10,7 @@ from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError
 from ..figure import Sheet
+from ..files import write_atomically
 from ..foreign import TimeUnit, sheet_of_foreign
 from .output import printing
 
@@ -75,16 +74,6 @@ def write_sheet(data: bytes, path: Path) -> None:
     try:
         if path.exists() and not is_sheet(path.read_bytes()):
             raise UsageError(f"{path} is no sheet, so it is not overwritten. Name another --out.")
-        descriptor, name = tempfile.mkstemp(prefix=".sheet-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_atomically(path, data)
     except OSError as refusal:
         raise UsageError(f"write the sheet {path}: {refusal.strerror}. Name another --out.") from refusal

@@ -230,7 +230,7 @@ def figure_markup(plot: Plot) -> str:
     )
     return (
         f'<figure data-chart="{name}" aria-labelledby="{name}-title" aria-describedby="{name}-said">'
-        f'<h3 id="{name}-title">{title}</h3><figcaption id="{name}-said">{escape(plot.said)}</figcaption>'
+        f'<figcaption><h3 id="{name}-title">{title}</h3><p id="{name}-said">{escape(plot.said)}</p></figcaption>'
         f'<div class="choices scripted">{choices}</div>'
         f'<div class="plot" role="group" aria-label="Chart: {escape(plot.said)}"><p>This chart is drawn by a script; '
         f"its numbers are in the tables.</p></div>"

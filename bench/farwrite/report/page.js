@@ -110,7 +110,7 @@
     const plot = figure.querySelector(".plot");
     const ranges = {};
     for (const axis of ["xaxis", "yaxis"]) {
-      const [low, high] = plot._fullLayout[axis].range;
+      const [low, high] = plot.layout[axis].range;
       const half = (high - low) / 2 / factor;
       ranges[`${axis}.range`] = [(low + high) / 2 - half, (low + high) / 2 + half];
     }

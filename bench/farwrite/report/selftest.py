@@ -36,7 +36,7 @@ def show_self_test(made: SelfTest, console: Console) -> None:
         page.prose(
             f"Sees: the least slow-down of writes that is failed in {POWER:.0%} of the replays, were it the only thing that "
             "changed. Room: how much slower writes may become until the limit is reached. False alarms: failed with "
-            "nothing changed, and with the truth exactly at the limit.",
+            "nothing changed, and with the truth exactly at the limit. ○ is only reported, and decides nothing.",
             style="dim",
         )
     exact = sum("without noise" in item.remark for item in made.sights)
@@ -54,7 +54,7 @@ def sight_table(sights: Sequence[Sight], form: Form) -> Table:
         assert item.false_alarms is not None
         add_row(
             table,
-            item.figure if item.gating else f"{item.figure} (reported only)",
+            item.figure if item.gating else f"{item.figure} ○",
             "nothing" if item.smallest_seen is None else f"+{item.smallest_seen:.0%}",
             item.room,
             f"{item.false_alarms.ratio:.1%}",

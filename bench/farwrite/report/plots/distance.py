@@ -119,6 +119,7 @@ def point_words(c: CellResult, quantile: str) -> str:
     lines = [place_words(c), f"{quantile} {told(latency_of(c, quantile))}", f"floor {told(c.floor_ns)}"]
     lines.append(f"round trip p50 {told(c.rtt_ns_p50)}")
     lines += [f"No verdict rests on it: {plain(reason)}" for reason in c.withheld]
+    lines += [plain(warning) for warning in c.warnings]
     return "<br>".join(lines)
 
 
@@ -195,7 +196,7 @@ def limits(group: Sequence[CellResult], quantile: str, meta: dict[str, str]) -> 
             yield from upright({**meta, "layer": "limit"}, limit.miles, limit.name, LIMIT_LINE)
     if far >= C1_MILES and top_ns:
         box = {"text": "C1", "font": {"size": 13, "color": "--claim"}, "textposition": "top left", "padding": 5}
-        least_ns = min(e.value for c in group for e in (c.response_ns_p50, c.floor_ns) if e.value)
+        least_ns = min((e.value for c in group for e in (c.response_ns_p50, c.floor_ns) if e.value), default=top_ns)
         for scale, bottom in (("linear", 0.0), ("log", ms(least_ns / 2))):  # A log axis has no 0.
             yield {"meta": {**meta, "layer": "claim", SCALE: scale}, "shape": {
                 "type": "rect", "x0": 0, "x1": C1_MILES, "y0": bottom, "y1": ms(C1_BUDGET_NS), "line": CLAIM_LINE,

@@ -17,7 +17,7 @@ from ..digits import Digits, grouped
 from ..tables import miles_text, rank, title_of, workload_of
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
-LOG_TICKS = [mantissa * 10.0**power for power in range(-3, 5) for mantissa in (1, 2, 5)]
+LOG_TICKS = [mantissa * 10.0**power for power in range(-3, 5) for mantissa in (1, 1.5, 2, 3, 5, 7)]
 
 
 class Option(NamedTuple):
