@@ -1,4 +1,4 @@
-"""`farwrite compare` as a person meets it: which files it takes, what it prints where, what it refuses, and what it never loads."""
+"""`farwrite compare` as a person meets it: which files it takes, what it prints, what it refuses, what it never loads."""
 
 from __future__ import annotations
 
@@ -199,7 +199,8 @@ def test_a_margin_is_a_share(two, text):
 
 def test_unlike_runs_are_unfit_until_it_is_allowed(two):
     put(two / "other", link="ferry")
-    assert_refused(farwrite("compare", two / "base", two / "other"), r"link \(netem \| ferry\)", "--allow-mismatch link", code=UNFIT)
+    done = farwrite("compare", two / "base", two / "other")
+    assert_refused(done, r"link \(netem \| ferry\)", "--allow-mismatch link", code=UNFIT)
     found = document(two / "base", two / "other", "--allow-mismatch", "link")
     assert "the sides differ in link (netem | ferry)" in found.warnings
 

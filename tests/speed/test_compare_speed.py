@@ -38,7 +38,8 @@ def reports(tmp_path_factory):
     for name, truth in (("base", {}), ("cand", {"seed": 2, "k": 1.1})):
         recording = make_recording(LARGE, **truth)
         (directory / name).mkdir()
-        save(Report(schema_version=SCHEMA_VERSION, recording=recording, analysis=analyse(recording)), directory / name / "report.json")
+        report = Report(schema_version=SCHEMA_VERSION, recording=recording, analysis=analyse(recording))
+        save(report, directory / name / "report.json")
     return directory / "base", directory / "cand"
 
 

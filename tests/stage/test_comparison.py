@@ -90,7 +90,7 @@ def table_lines(text, words):
 # The page
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", [50, *WIDTHS])
 @pytest.mark.parametrize("brief", [True, False])
 def test_no_line_is_wider_than_the_console_and_nothing_is_cut(width, brief):
     text = printed(width, brief=brief)
@@ -259,7 +259,8 @@ def test_long_names_and_numbers_are_folded_and_never_cut(width):
 
 
 def test_another_tools_figures_have_chapters_of_their_own():
-    text = printed(100, comparison(row("mean", labels={"test": "fast"}, base=20e3), row("mean", labels={"test": "slow"}, base=3e9)))
+    rows = [row("mean", labels={"test": name}, base=base) for name, base in (("fast", 20e3), ("slow", 3e9))]
+    text = printed(100, comparison(*rows))
     assert "mean of test fast" in text
     assert re.search(r"us +us +%", text)
     assert re.search(r" s +s +%", text)

@@ -63,7 +63,6 @@ def ab(
         Print the comparison as a document.
     """
     from ..arms.word import arm_of
-    from ..cells import cells_of
     from ..profile import is_text
 
     for word in (base, cand, profile, str(out)):
@@ -88,6 +87,8 @@ def ab(
     ]
     if arms[0].profile.lab.link != arms[1].profile.lab.link:
         raise UsageError("The arms ask for different links, and there is one for all: say --link.")
+    from ..cells import cells_of
+
     for arm in arms[:2]:
         cells_of(arm.profile)  # A trace that cannot be read is refused before anything is compiled.
 

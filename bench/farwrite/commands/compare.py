@@ -50,13 +50,16 @@ def compare(
     json
         Print the comparison as a document.
     """
+    from functools import cache
+
     from ..analysis.compare import compare as compare_sheets
     from ..sheet import read_sheet
 
+    read = cache(read_sheet)  # The same file may stand on both sides.
     margin_ratio = ratio_of(margin)
     bases, cands = sides_of(reports, base or [], cand or [])
-    base_sheets, cand_sheets = [read_sheet(path) for path in bases], [read_sheet(path) for path in cands]
-    twin = read_sheet(again) if again else again_of(bases, base_sheets, cand_sheets)
+    base_sheets, cand_sheets = [read(path) for path in bases], [read(path) for path in cands]
+    twin = read(again) if again else again_of(bases, base_sheets, cand_sheets)
     comparison = compare_sheets(base_sheets, cand_sheets, twin, allow_mismatch or [], margin_ratio)
     with printing():
         if json:

@@ -381,13 +381,12 @@ def print_lines(
     widths = [max([*map(len, heading), *(len(line.cells[place]) for line in lines if line.cells)])
               for place, heading in enumerate(headings)]  # fmt: skip
     last = max(line.verdict.cell_len for line in lines)
-    fits = all(line.title is None or line.title.cell_len <= page.width for line in lines)
     for gap in (3, 2, 1):
         room = page.width - INDENT - sum(wide + gap for wide in [*widths, last] if wide)
         if room >= FOREST_WIDTH_MIN * gap:
             break
     beside = room >= FOREST_WIDTH_MIN
-    width = min(room if beside else page.width - 2 * INDENT - gap - last, FOREST_WIDTH_MAX)
+    width = min(room if beside else max(page.width - 2 * INDENT - gap - last, FOREST_WIDTH_MIN), FOREST_WIDTH_MAX)
     axis = forest.Axis(limit, margin, width - (width + 1) % 2)
     indent, between = " " * INDENT, " " * gap
     before = between if beside else f"\n{indent}{indent}"
@@ -406,8 +405,8 @@ def print_lines(
             continue
         drawn = forest.draw(axis, *line.bar, line.style) if line.bar else forest.nothing(axis)
         text.append("\n" + aligned(line.cells) + before).append_text(drawn).append(between).append_text(line.verdict)
-    text.no_wrap, text.overflow = fits, "fold"
-    page.print(text)
+    fits = max(map(len, text.plain.splitlines())) <= page.width  # Looking for places to break all lines costs 20 ms.
+    page.console.print(text, width=page.width, highlight=False, no_wrap=fits, overflow="fold")
 
 
 def hang(page: Page, mark: Text, words: str, style: str = "") -> None:
