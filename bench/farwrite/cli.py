@@ -20,6 +20,7 @@ app = App(
     version=__version__,
     help_format="plaintext",
     help_on_error=False,
+    suppress_keyboard_interrupt=False,  # main() knows 143 from 130.
 )
 
 COMMANDS = {

@@ -37,7 +37,7 @@ def read_sheet(path: Path) -> Sheet:
 
 def again_beside(baseline: Path, base: Sheet, cand: Sheet) -> Sheet | None:
     """The base measured a second time, where both sheets are arms of one A/B experiment and it lies beside them."""
-    if base.pairing is None or cand.pairing is None or base.pairing.id != cand.pairing.id:
+    if base.pairing is None or cand.pairing is None or base.pairing.id != cand.pairing.id or base.pairing.arm != "base":
         return None
     place = (baseline if baseline.is_dir() else baseline.parent).parent / "again"
     if not holds_report(place):

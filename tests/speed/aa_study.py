@@ -16,12 +16,12 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from farwrite.budget import parse as parse_budgets
-from farwrite.gate import gate
 
 from farwrite import __version__, profile
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.compare import Comparison, compare
+from farwrite.budget import parse as parse_budgets
+from farwrite.gate import gate
 from farwrite.histogram import SLOTS, Histogram, index_of
 from farwrite.host.facts import host_facts
 from farwrite.progress import bar

@@ -1,11 +1,12 @@
 """Baseline against candidate: the change of every figure, how sure it is, and whether it is one.
 
-Reads sheets only, loads neither numpy nor scipy. Rounds are what an error is made of: the value with each round left
-out (a jackknife) gives the standard error of any figure, quantile or fit alike, and Student's t its interval. Arms of one A/B
-experiment are compared round by round, several runs a side run by run.
+Reads sheets only, loads neither numpy nor scipy. Rounds are what a change and its error are made of: what a figure is in each
+round by itself, on a logarithmic scale where ratios matter, and Student's t. Arms of one A/B experiment are compared
+round by round, several runs a side run by run. Values pooled over rounds are shown beside it, and not compared: one round
+that stalled moves a pooled p99 by itself, and leaving rounds out of the pool does not show how much (docs/decisions/0010).
 
-A change counts when Holm's procedure over all rows rejects "no change" and it exceeds the noise floor: what the same thing
-measured twice differs by. "same" is earned by an interval within the margin; everything else is unresolved.
+A change counts when Holm's procedure over all rows rejects "no change" and it exceeds the noise floor, which is the margin
+or what the same thing measured twice differs by. "same" is earned by an interval within the margin; the rest is unresolved.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ ALPHA = 0.05  # The whole table's false-alarm rate.
 CONFIDENCE = 0.95  # Of each interval by itself.
 MARGIN_RATIO = 0.05  # A smaller change is none that anyone would act on.
 RESOLUTION = 2.0**-10  # A histogram's slots are as wide, relative to their value.
+MILES_OF = "2 ms"  # The budget whose greatest miles are compared: C1's.
 SPLITS_ROUNDS_MAX = 10  # 252 ways to halve ten rounds; more say no more.
 
 Verdict = Literal["faster", "slower", "better", "worse", "higher", "lower", "same", "unresolved"]
@@ -170,7 +172,7 @@ def resolution_error(figure: Figure) -> float:
 
 
 def spread(figure: Figure) -> Spread | str:
-    """A figure by itself, or why it cannot be judged."""
+    """A figure by itself as it was pooled, or why it cannot be judged; its error is the larger of two ways to see it."""
     relative = is_relative(figure)
     value = scaled(figure.estimate.value, relative)
     if value is None:
@@ -181,7 +183,34 @@ def spread(figure: Figure) -> Spread | str:
     if len(known) < 2:
         return "one round only: how much it varies is not known"
     error, df = jackknife(known)
+    rounds = list(rounds_of(figure).values())
+    if len(rounds) >= 2:
+        error = max(error, mean_of(rounds).error)
     return Spread(value, math.hypot(error, resolution_error(figure)), df)
+
+
+def rounds_of(figure: Figure) -> dict[int, float]:
+    """By round index: what the figure is in that round by itself, on its scale.
+
+    Where only values with a round left out are known, their pseudo-values stand for the rounds; of a mean they are the rounds.
+    """
+    relative = is_relative(figure)
+    alone = {index: scaled(value, relative) for index, value in enumerate(figure.estimate.by_round)}
+    known = {index: value for index, value in alone.items() if value is not None}
+    value = scaled(figure.estimate.value, relative)
+    if known or value is None:
+        return known
+    without = left_out(figure.estimate, relative)
+    count = len(without)
+    return {index: count * value - (count - 1) * other for index, other in without.items()}
+
+
+def mean_of(values: Sequence[float]) -> Spread:
+    """The mean with its standard error; at least two values."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    return Spread(mean, math.sqrt(variance / count), count - 1)
 
 
 def always_zero(figure: Figure) -> bool:
@@ -206,17 +235,19 @@ def change_of(base: Figure, cand: Figure, paired: bool) -> Change | str:
         if isinstance(found, str):
             return f"{side}: {found}"
     assert isinstance(first, Spread) and isinstance(second, Spread)
-    value = second.value - first.value
     if is_count(base):
-        return Change(value, 0.0, math.inf)
-    if paired:
-        relative = is_relative(base)
-        ours, theirs = left_out(base.estimate, relative), left_out(cand.estimate, relative)
-        both = sorted(ours.keys() & theirs.keys())
-        if len(both) >= 2:
-            error, df = jackknife([theirs[index] - ours[index] for index in both])
-            return Change(value, math.hypot(error, resolution_error(base) * math.sqrt(2)), df)
-    return Change(value, *welch(first, second))
+        return Change(second.value - first.value, 0.0, math.inf)
+    ours, theirs = rounds_of(base), rounds_of(cand)
+    resolution = resolution_error(base) * math.sqrt(2)
+    both = sorted(ours.keys() & theirs.keys())
+    if paired and len(both) >= 2:
+        pairs = mean_of([theirs[index] - ours[index] for index in both])
+        return Change(pairs.value, math.hypot(pairs.error, resolution), pairs.df)
+    if min(len(ours), len(theirs)) < 2:
+        return f"{'baseline' if len(ours) < 2 else 'candidate'}: not two whole rounds to compare by"
+    one, two = mean_of(list(ours.values())), mean_of(list(theirs.values()))
+    error, df = welch(one, two)
+    return Change(two.value - one.value, math.hypot(error, resolution), df)
 
 
 def welch(first: Spread, second: Spread) -> tuple[float, float]:
@@ -240,12 +271,10 @@ def change_of_runs(bases: Sequence[Figure], cands: Sequence[Figure]) -> Change |
         known = [value for value in values if value is not None]
         if len(known) < 2:
             return f"{side}: {len(known)} of {len(values)} runs have a value"
-        mean = math.fsum(known) / len(known)
         if is_count(figures[0]):
             sides.append(Spread(max(known), 0.0, math.inf))  # The worst count is the one that matters.
-            continue
-        variance = math.fsum((value - mean) ** 2 for value in known) / (len(known) - 1)
-        sides.append(Spread(mean, math.sqrt(variance / len(known)), len(known) - 1))
+        else:
+            sides.append(mean_of(known))
     return Change(sides[1].value - sides[0].value, *welch(*sides))
 
 
@@ -255,16 +284,12 @@ def change_of_runs(bases: Sequence[Figure], cands: Sequence[Figure]) -> Change |
 def floor_of_splits(figure: Figure) -> float | None:
     """The 95th percentile of |A/A| when a run's own rounds are split in half in every way; None for too few rounds.
 
-    Jackknife pseudo-values stand for the rounds. A half has half the rounds, so a difference of halves is scaled to what
-    two whole runs would show.
+    A half has half the rounds, so a difference of halves is scaled to what two whole runs would show.
     """
-    relative = is_relative(figure)
-    value = scaled(figure.estimate.value, relative)
-    without = list(left_out(figure.estimate, relative).values())[:SPLITS_ROUNDS_MAX]
-    count = len(without)
-    if value is None or count < 4:
+    rounds = list(rounds_of(figure).values())[:SPLITS_ROUNDS_MAX]
+    count = len(rounds)
+    if count < 4:
         return None
-    rounds = [count * value - (count - 1) * other for other in without]
     half = count // 2
     scale = math.sqrt((2 / count) / (1 / half + 1 / (count - half)))
     total = sum(rounds)
@@ -283,10 +308,10 @@ def floors_of_again(bases: Sequence[Figure], again: dict[tuple, Figure]) -> dict
     found: dict[str, list[float]] = {}
     for figure in bases:
         twin = again.get(key_of(figure))
-        one = scaled(figure.estimate.value, is_relative(figure))
-        two = scaled(twin.estimate.value, is_relative(figure)) if twin else None
-        if one is not None and two is not None:
-            found.setdefault(figure.metric, []).append(abs(two - one))
+        ours, theirs = rounds_of(figure), rounds_of(twin) if twin else {}
+        if len(ours) >= 2 and len(theirs) >= 2:
+            difference = mean_of(list(theirs.values())).value - mean_of(list(ours.values())).value
+            found.setdefault(figure.metric, []).append(abs(difference))
     return {metric: percentile_95(values) or 0.0 for metric, values in found.items()}
 
 
@@ -452,8 +477,12 @@ def applies(figures: Iterable[Figure]) -> bool:
 def by_key(sheet: Sheet) -> dict[tuple, Figure]:
     """The figures of a sheet that are compared."""
     kept = [item for item in sheet.figures if sheet.kind != "farwrite" or item.metric in COMPARED]
-    # A budget's miles are told for every route; they are the same fit, so one route stands for all.
-    return {key_of(item): item for item in kept if item.labels.get("route", 1.0) == 1.0}
+    # Miles are told for every budget and route, all from one fit: one of them stands for all.
+    return {
+        key_of(item): item
+        for item in kept
+        if item.labels.get("route", 1.0) == 1.0 and item.labels.get("budget", MILES_OF) == MILES_OF
+    }
 
 
 def middle(figures: Sequence[Figure]) -> Figure:
@@ -473,9 +502,13 @@ def middle(figures: Sequence[Figure]) -> Figure:
 
 def judge(drafts: Sequence[Draft], margin_ratio: float, alpha: float) -> list[Row]:
     """Each draft with its verdict, all of them together erring with `alpha`."""
-    tested = [draft for draft in drafts if isinstance(draft.change, Change) and not is_count(draft.base)]
-    probabilities = [draft.change.chance() for draft in tested if isinstance(draft.change, Change)]
-    adjusted = {id(draft): (p, q) for draft, p, q in zip(tested, probabilities, holm(probabilities), strict=True)}
+    adjusted: dict[int, tuple[float, float]] = {}
+    # The round trip is no result but a condition of the others: a family of its own, which costs them no sight.
+    for result in (True, False):
+        tested = [draft for draft in drafts if isinstance(draft.change, Change) and not is_count(draft.base)
+                  and bool(draft.base.better) == result]  # fmt: skip
+        probabilities = [draft.change.chance() for draft in tested if isinstance(draft.change, Change)]
+        adjusted |= {id(draft): (p, q) for draft, p, q in zip(tested, probabilities, holm(probabilities), strict=True)}
     rows = []
     for draft in drafts:
         p, p_adjusted = adjusted.get(id(draft), (None, None))
@@ -517,10 +550,12 @@ def row_of(draft: Draft, p: float | None, p_adjusted: float | None, margin_ratio
     bound = math.log1p(margin) if relative else margin
     if -bound < low and high < bound:
         return row(estimate, "same", "the whole interval lies within the margin")
-    if p_adjusted <= alpha and abs(change.value) > floor:
+    if p_adjusted <= alpha and abs(change.value) > max(floor, bound):
         return row(estimate, direction(figure, change.value), "a change beyond chance and beyond the noise floor")
-    if p_adjusted <= alpha:
+    if p_adjusted <= alpha and abs(change.value) > bound:
         return row(estimate, "unresolved", "beyond chance, but within what the same thing measured twice differs by")
+    if p_adjusted <= alpha:
+        return row(estimate, "unresolved", "a change beyond chance, though its value lies within the margin")
     if low > 0 or high < 0:
         return row(estimate, "unresolved", "likely a change, but not sure enough among so many figures: more rounds would tell")
     return row(estimate, "unresolved", "the interval reaches beyond the margin: more rounds would tell")

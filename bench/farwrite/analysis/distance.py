@@ -48,6 +48,8 @@ class Line:
     rounds: int
     k_without: np.ndarray  # by round index: the fit with that round left out of every distance
     a_ns_without: np.ndarray
+    k_alone: np.ndarray  # by round index: the fit through that round's distances alone
+    a_ns_alone: np.ndarray
 
 
 def theil_sen(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -98,6 +100,10 @@ def line_of(places: Sequence[Place], q: float, left_out: Sequence[str] = (), war
         np.stack([item.rtt.without(0.5) for item in places], axis=-1),
         np.stack([item.response.without(q) for item in places], axis=-1),
     )
+    k_alone, a_ns_alone = theil_sen(
+        np.stack([item.rtt.alone(0.5) for item in places], axis=-1),
+        np.stack([item.response.alone(q) for item in places], axis=-1),
+    )
     indices = {index for item in places for index in item.response.indices}
     rounds = min(item.response.rounds for item in places)
     count = sum(item.response.count for item in places)
@@ -107,14 +113,16 @@ def line_of(places: Sequence[Place], q: float, left_out: Sequence[str] = (), war
         protocol=cell.protocol,
         queue_depth=cell.queue_depth,
         quantile=q,
-        k=from_replicates(k, many_k, rounds, count, *doubts, without=listed(k_without, indices)),
-        a_ns=from_replicates(a_ns, many_a, rounds, count, *doubts, without=listed(a_ns_without, indices)),
+        k=from_replicates(k, many_k, rounds, count, *doubts, without=listed(k_without, indices),
+                          by_round=listed(k_alone, indices)),
+        a_ns=from_replicates(a_ns, many_a, rounds, count, *doubts, without=listed(a_ns_without, indices),
+                             by_round=listed(a_ns_alone, indices)),
         rtt_ns_low=float(x.min()),
         rtt_ns_high=float(x.max()),
         residual_ns_max=float(np.abs(y - a_ns - k * x).max()),
         left_out=list(left_out),
     )
-    return Line(fit, many_k, many_a, rounds, k_without, a_ns_without)
+    return Line(fit, many_k, many_a, rounds, k_without, a_ns_without, k_alone, a_ns_alone)
 
 
 def independent(fit: Fit) -> bool:
@@ -180,11 +188,15 @@ def reach(line: Line, budget_ns: float, route_factor: float, equipment_ns: float
         doubts.append(f"beyond the {fit.rtt_ns_high / NS_PER_MS:.3g} ms of round trip that were measured")
     elif extrapolated:
         doubts.append(f"below the {fit.rtt_ns_low / NS_PER_MS:.3g} ms of round trip that were measured")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rtt_without = np.where(line.k_without > 0, (budget_ns - line.a_ns_without) / line.k_without, np.nan)
-    left_out = np.maximum(miles_of(rtt_without, route_factor, equipment_ns), 0.0)  # type: ignore[arg-type]
-    indices = [index for index, k_without in enumerate(fit.k.without) if k_without is not None]
+
+    def miles_by_round(k: np.ndarray, a_ns: np.ndarray) -> list[float | None]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rtt_ns = np.where(k > 0, (budget_ns - a_ns) / k, np.nan)
+        reached = np.maximum(miles_of(rtt_ns, route_factor, equipment_ns), 0.0)  # type: ignore[arg-type]
+        return listed(reached, [index for index, without in enumerate(fit.k.without) if without is not None])
+
     estimate = from_replicates(
-        max(value, 0.0), many, line.rounds, fit.k.count, *doubts, without=listed(left_out, indices)
+        max(value, 0.0), many, line.rounds, fit.k.count, *doubts,
+        without=miles_by_round(line.k_without, line.a_ns_without), by_round=miles_by_round(line.k_alone, line.a_ns_alone),
     )  # fmt: skip
     return estimate, extrapolated

@@ -136,16 +136,18 @@ def confidence_over(rounds: int) -> float:
 
 
 def from_replicates(
-    value: float, replicates: np.ndarray, rounds: int, count: int, *warnings: str, without: Sequence[float | None] = ()
-) -> Estimate:
+    value: float, replicates: np.ndarray, rounds: int, count: int, *warnings: str, without: Sequence[float | None] = (),
+    by_round: Sequence[float | None] = (),
+) -> Estimate:  # fmt: skip
     """A value with the interval of its replicates, which never leaves the value outside."""
     found = interval_of_replicates(replicates, rounds)
     if found is None:
-        return Estimate(value=value, count=count, warnings=[*warnings, few_rounds(rounds)], without=list(without))
+        return Estimate(value=value, count=count, warnings=[*warnings, few_rounds(rounds)], without=list(without),
+                        by_round=list(by_round))  # fmt: skip
     low, high, confidence = found
     return Estimate(
         value=value, low=min(low, value), high=max(high, value), confidence=confidence, count=count,
-        warnings=list(warnings), without=list(without),
+        warnings=list(warnings), without=list(without), by_round=list(by_round),
     )  # fmt: skip
 
 

@@ -100,6 +100,13 @@ class Pool:
                 found[index] = self.values_ns[at]
         return found
 
+    def alone(self, q: float) -> np.ndarray:
+        """float64 by round index: the quantile of that round by itself; NaN where the pool lacks it."""
+        found = np.full(self.draws.rounds, np.nan)
+        for index, cumulative in zip(self.indices, self.by_round, strict=True):
+            found[index] = self.values_ns[cumulative.searchsorted(rank(int(cumulative[-1]), q))]
+        return found
+
     def estimate(self, q: float) -> Estimate:
         """The quantile with its interval; without a value when the sample cannot support one."""
         count = self.count
@@ -121,7 +128,7 @@ class Pool:
             warnings.append(f"{self.saturated} values were 18 minutes or longer: only their number is known")
         return Estimate(
             value=self.quantile(q), low=low, high=high, confidence=confidence, count=count, warnings=warnings,
-            without=listed(self.without(q), self.indices),
+            without=listed(self.without(q), self.indices), by_round=listed(self.alone(q), self.indices),
         )  # fmt: skip
 
     def minimum(self) -> Estimate:

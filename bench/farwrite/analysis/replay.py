@@ -77,7 +77,7 @@ class World:
         ]
 
     def replay(self, figure: Figure) -> Slowed | None:
-        """How the figure comes out, float64 [replays, 1 + rounds]: itself, then with each drawn round left out.
+        """How the figure comes out, float64 [replays, 1 + 2 rounds]: itself, with each round left out, in each alone.
 
         None when it has no noise, or when a slow-down does not touch it.
         """
@@ -132,11 +132,14 @@ class World:
 
 
 def figure_of_replay(figure: Figure, values: np.ndarray) -> Figure:
-    """The figure as one replay shows it: `values` are the value, then with each round left out."""
+    """The figure as one replay shows it: `values` are the value, with each round left out, in each round alone."""
     from msgspec.structs import replace
 
     known = [float(value) if math.isfinite(value) else None for value in values]
-    estimate = Estimate(value=known[0], count=figure.estimate.count, without=known[1:])
+    rounds = len(known) // 2
+    estimate = Estimate(
+        value=known[0], count=figure.estimate.count, without=known[1 : 1 + rounds], by_round=known[1 + rounds :]
+    )
     return replace(figure, estimate=estimate)
 
 
@@ -159,15 +162,15 @@ def centres(levels: np.ndarray, drawn: np.ndarray, dice: Dice) -> np.ndarray:
 
 
 def replay_mean(values: np.ndarray, dice: Dice) -> np.ndarray:
-    """The mean of one positive value a round, [replays, 1 + rounds]."""
+    """The mean of one positive value a round, [replays, 1 + 2 rounds]."""
     levels = np.log(values)
     drawn = np.exp(centres(levels, places(dice, values.size), dice))
     total = drawn.sum(axis=1, keepdims=True)
-    return np.hstack([total / values.size, (total - drawn) / max(values.size - 1, 1)])
+    return np.hstack([total / values.size, (total - drawn) / max(values.size - 1, 1), drawn])
 
 
 def replay_quantile(pool: Pool, q: float, dice: Dice) -> np.ndarray:
-    """A quantile of the pooled histograms of the drawn and moved rounds, [replays, 1 + rounds]."""
+    """A quantile of the pooled histograms of the drawn and moved rounds, [replays, 1 + 2 rounds]."""
     rounds = pool.rounds
     by_round = np.diff(pool.by_round, axis=1, prepend=0.0)
     medians = pool.values_ns[[row.searchsorted(rank(int(row[-1]), 0.5)) for row in pool.by_round]]
@@ -177,7 +180,7 @@ def replay_quantile(pool: Pool, q: float, dice: Dice) -> np.ndarray:
     used = [np.flatnonzero(row) for row in by_round]
     values = [pool.values_ns[slots] for slots in used]
     counts = [row[slots] for row, slots in zip(by_round, used, strict=True)]
-    found = np.empty((len(drawn), 1 + rounds))
+    found = np.empty((len(drawn), 1 + 2 * rounds))
     for replay, (chosen, factor) in enumerate(zip(drawn, factors, strict=True)):
         found[replay] = quantile_of_parts([values[row] * by for row, by in zip(chosen, factor, strict=True)],
                                           [counts[row] for row in chosen], q)  # fmt: skip
@@ -185,7 +188,7 @@ def replay_quantile(pool: Pool, q: float, dice: Dice) -> np.ndarray:
 
 
 def quantile_of_parts(values: Sequence[np.ndarray], counts: Sequence[np.ndarray], q: float) -> np.ndarray:
-    """The quantile of all parts together, then of all but each."""
+    """The quantile of all parts together, of all but each, of each alone."""
     everything = np.concatenate(values)
     order = np.argsort(everything, kind="stable")
     everything = everything[order]
@@ -196,8 +199,8 @@ def quantile_of_parts(values: Sequence[np.ndarray], counts: Sequence[np.ndarray]
         begin += some.size
     by_part = np.cumsum(weights[:, order], axis=1)
     total = by_part.sum(axis=0)
-    found = np.full(1 + len(values), np.nan)
-    for place, cumulative in enumerate([total, *(total - part for part in by_part)]):
+    found = np.full(1 + 2 * len(values), np.nan)
+    for place, cumulative in enumerate([total, *(total - part for part in by_part), *by_part]):
         if cumulative[-1] > 0:
             found[place] = everything[cumulative.searchsorted(rank(int(cumulative[-1]), q))]
     return found

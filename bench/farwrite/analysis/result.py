@@ -27,7 +27,8 @@ class Estimate(Struct, frozen=True):
     confidence: float | None = None  # what the interval really achieves, such as 0.954
     count: int = 0  # writes, echoes, rounds or kills behind it
     warnings: list[str] = []
-    without: list[float | None] = []  # the value with one round left out, by round index; what comparisons rest on
+    without: list[float | None] = []  # the value with one round left out, by round index
+    by_round: list[float | None] = []  # the value of each round alone; empty where that follows from `without`
 
 
 class CellResult(Struct, frozen=True):

@@ -102,11 +102,7 @@ def ab(
         progress.doing("loading the engine (compiled on first use)")
         compile_all(progress)
         directory = runs.directory_for(out, "ab", seed)
-        try:
-            reports = execute(Experiment(arms, pairs, seed, directory, progress))
-        except KeyboardInterrupt:  # cyclopts would make 130 of a SIGTERM as well.
-            print("farwrite: interrupted before anything was measured.", file=sys.stderr)
-            return interrupted_by()
+        reports = execute(Experiment(arms, pairs, seed, directory, progress))
     for name in reports:
         print(f"saved: {directory / name / 'report.json'}", file=sys.stderr)
     refusal = outcome_of(reports)

@@ -11,10 +11,9 @@ from ..errors import EXIT_DONE, UsageError
 from .output import console, printing
 
 if TYPE_CHECKING:
-    from ..figure import Sheet
+    pass
 
 ARMS = ("base", "cand", "again")
-REPORTS = ("report.json", "sheet.json")
 
 
 def compare(
@@ -53,13 +52,16 @@ def compare(
     from functools import cache
 
     from ..analysis.compare import compare as compare_sheets
-    from ..sheet import read_sheet
+    from ..sheet import again_beside, read_sheet
 
     read = cache(read_sheet)  # The same file may stand on both sides.
     margin_ratio = ratio_of(margin)
     bases, cands = sides_of(reports, base or [], cand or [])
     base_sheets, cand_sheets = [read(path) for path in bases], [read(path) for path in cands]
-    twin = read(again) if again else again_of(bases, base_sheets, cand_sheets)
+    if again:
+        twin = read(again)
+    else:
+        twin = again_beside(bases[0], base_sheets[0], cand_sheets[0]) if len(bases) == 1 else None
     comparison = compare_sheets(base_sheets, cand_sheets, twin, allow_mismatch or [], margin_ratio)
     with printing():
         if json:
@@ -116,36 +118,20 @@ def sides_of(reports: tuple[Path, ...], base: list[Path], cand: list[Path]) -> t
 
 def runs_of(path: Path) -> list[Path]:
     """The runs a path means: itself, or those in the directory it is."""
-    if not path.is_dir() or is_run(path):
+    from ..sheet import holds_report
+
+    if not path.is_dir() or holds_report(path):
         return [path]
     if is_experiment(path):
         raise UsageError(f"{path} is an A/B experiment: compare its arms by giving it alone, or say {path / 'cand'}.")
-    runs = sorted(entry for entry in path.iterdir() if is_run(entry))
+    runs = sorted(entry for entry in path.iterdir() if holds_report(entry))
     if not runs:
-        raise UsageError(f"{path} is a directory without a {' or '.join(REPORTS)}, and so are the directories in it.")
+        raise UsageError(f"{path} is a directory without a report, and so are the directories in it.")
     return runs
-
-
-def is_run(path: Path) -> bool:
-    """Whether a directory holds a report."""
-    return any((path / name).is_file() for name in REPORTS)
 
 
 def is_experiment(path: Path) -> bool:
     """Whether a directory is that of an A/B experiment: an arm in each of base and cand."""
-    return path.is_dir() and not is_run(path) and all(is_run(path / arm) for arm in ARMS[:2])
+    from ..sheet import holds_report
 
-
-def again_of(bases: list[Path], base_sheets: list[Sheet], cand_sheets: list[Sheet]) -> Sheet | None:
-    """The A/A arm of the experiment both sides are arms of, where it lies beside them."""
-    from ..sheet import read_sheet
-
-    pairing = base_sheets[0].pairing
-    if len(bases) != 1 or pairing is None or pairing.arm != "base" or cand_sheets[0].pairing is None:
-        return None
-    directory = bases[0] if bases[0].is_dir() else bases[0].parent
-    place = directory.parent / "again"
-    if not is_run(place):
-        return None
-    twin = read_sheet(place)
-    return twin if twin.pairing and twin.pairing.id == pairing.id == cand_sheets[0].pairing.id else None
+    return path.is_dir() and not holds_report(path) and all(holds_report(path / arm) for arm in ARMS[:2])
