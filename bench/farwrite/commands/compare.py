@@ -58,10 +58,8 @@ def compare(
     margin_ratio = ratio_of(margin)
     bases, cands = sides_of(reports, base or [], cand or [])
     base_sheets, cand_sheets = [read(path) for path in bases], [read(path) for path in cands]
-    if again:
-        twin = read(again)
-    else:
-        twin = again_beside(bases[0], base_sheets[0], cand_sheets[0]) if len(bases) == 1 else None
+    beside = again_beside(bases[0], base_sheets[0], cand_sheets[0]) if len(bases) == 1 else None
+    twin = read(again) if again else beside
     comparison = compare_sheets(base_sheets, cand_sheets, twin, allow_mismatch or [], margin_ratio)
     with printing():
         if json:
@@ -118,7 +116,7 @@ def sides_of(reports: tuple[Path, ...], base: list[Path], cand: list[Path]) -> t
 
 def runs_of(path: Path) -> list[Path]:
     """The runs a path means: itself, or those in the directory it is."""
-    from ..sheet import holds_report
+    from ..sheet import REPORT_NAMES, holds_report
 
     if not path.is_dir() or holds_report(path):
         return [path]
@@ -126,7 +124,7 @@ def runs_of(path: Path) -> list[Path]:
         raise UsageError(f"{path} is an A/B experiment: compare its arms by giving it alone, or say {path / 'cand'}.")
     runs = sorted(entry for entry in path.iterdir() if holds_report(entry))
     if not runs:
-        raise UsageError(f"{path} is a directory without a report, and so are the directories in it.")
+        raise UsageError(f"{path} is a directory without a {' or '.join(REPORT_NAMES)}, and so are the directories in it.")
     return runs
 
 
