@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help bench test test-netem lint perf lock picture wheel clean
+.PHONY: help bench test test-netem lint perf aa-study lock picture wheel clean
 
 help:
 	@echo "make bench       measure the limits of synchronous replication and print the report (about 4 minutes)"
 	@echo "make test        all tests, with real labs on the ferry"
 	@echo "make test-netem  the lab tests on real tc netem, in user-mode Linux (Debian: apt install user-mode-linux)"
 	@echo "make lint        ruff and mypy"
+	@echo "make aa-study    how often the gate errs, on rounds measured for it (about 15 minutes)"
 	@echo "make perf        speed, as ratios against floors and rivals in the same run"
 
 # uv when it is there, otherwise venv and pip; both from the same lock file, with its hashes.
@@ -43,6 +44,9 @@ lint: $(READY)
 
 perf: $(READY)
 	@$(BIN)/python -m pytest tests/speed --benchmark-only --benchmark-columns=min,median,ops,rounds --benchmark-sort=name
+
+aa-study: $(READY)
+	@$(BIN)/python tests/speed/aa_study.py
 
 lock: $(READY)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml -o requirements.lock

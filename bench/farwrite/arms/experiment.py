@@ -227,9 +227,11 @@ def play_palindrome(
     for name, item in made:
         experiment.runs[name].rounds.append(set_aside(item) if broken else item)
     experiment.delay_ns = {str(asked): delay_ns for asked, delay_ns in sorted(lab.delay_ns.items())}
-    for name, item in broken:
-        experiment.progress.say(f"{name}, {cell}, pair {lap + 1}: {item.status}: {'; '.join(item.reasons)}")
     if broken:
+        name, worst = max(broken, key=lambda one: one[1].status == "failed")
+        experiment.progress.say(
+            f"{cell}, pair {lap + 1}: {len(broken)} of {len(made)} rounds void or failed; {name}: {'; '.join(worst.reasons)}"
+        )
         lab.delay_ns.pop(asked_rtt_ns, None)  # The machine has drifted: calibrate anew.
     return not broken
 
