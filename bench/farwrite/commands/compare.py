@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError
-from .output import console, printing
+from .output import console, print_document, printing
 
 if TYPE_CHECKING:
     pass
@@ -63,11 +63,7 @@ def compare(
     comparison = compare_sheets(base_sheets, cand_sheets, twin, allow_mismatch or [], margin_ratio)
     with printing():
         if json:
-            import sys
-
-            import msgspec
-
-            sys.stdout.write(msgspec.json.format(msgspec.json.encode(comparison), indent=1).decode() + "\n")
+            print_document(comparison)
         else:
             from ..report.comparison import show_comparison
 

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError
 from ..files import write_atomically
-from .output import console, printing
+from .output import console, print_document, printing
 
 if TYPE_CHECKING:
     from ..budget import Budgets
@@ -94,9 +94,7 @@ def gate(
         write_or_append(Path(markdown), markdown_of(found))
     with printing():
         if json:
-            import msgspec
-
-            sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
+            print_document(found)
         elif markdown == "-":
             from ..report.markdown import markdown_of
 
@@ -130,9 +128,7 @@ def test_itself(report: Path, baseline: Path | None, cases: list[Case], promised
         made = self_test(recordings[0], recordings[1], cases, promised.alpha, promised.looks, progress)
     with printing():
         if json:
-            import msgspec
-
-            sys.stdout.write(msgspec.json.format(msgspec.json.encode(made), indent=1).decode() + "\n")
+            print_document(made)
         else:
             from ..report.selftest import show_self_test
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError
-from .output import console, printing
+from .output import console, print_document, printing
 
 
 def history(
@@ -44,9 +44,7 @@ def history(
         print(f"farwrite: {notice}", file=sys.stderr)
     with printing():
         if json:
-            import msgspec
-
-            sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
+            print_document(found)
         else:
             from ..report.history import show
 

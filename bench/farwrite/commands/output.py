@@ -16,14 +16,19 @@ def present(report: Any, json: bool) -> None:
     """The report on stdout: as a document, or for a person."""
     with printing():
         if json:
-            import msgspec
-
-            sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n")
+            print_document(report)
         else:
             from ..analysis import analysis_of
             from ..report.terminal import show as show_in_terminal
 
             show_in_terminal(report, analysis_of(report), console())
+
+
+def print_document(value: Any) -> None:
+    """A value as JSON on stdout, for scripts."""
+    import msgspec
+
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=1).decode() + "\n")
 
 
 @contextmanager
