@@ -1,11 +1,18 @@
-"""Running the command as a person does: a process of its own, its words in, its two streams and its exit code out."""
+"""Running the command as a person does: a process of its own, its words in, its two streams and its exit code out.
+
+`farwrite` is a fork of a process that has loaded its modules already (warm_farwrite.py), `fresh_farwrite` a new interpreter.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -27,11 +34,47 @@ def words_of(*words: str | Path) -> list[str]:
     return [sys.executable, "-m", "farwrite", *map(str, words)]
 
 
-def farwrite(*words: str | Path, cwd: Path | None = None, timeout_s: float = 300, **env: str) -> subprocess.CompletedProcess:
-    """The finished command; `stdout` and `stderr` are text."""
+def fresh_farwrite(
+    *words: str | Path, cwd: Path | None = None, timeout_s: float = 300, **env: str
+) -> subprocess.CompletedProcess:
+    """The finished command, in an interpreter of its own; `stdout` and `stderr` are text."""
     return subprocess.run(
         words_of(*words), cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=timeout_s, check=False
     )  # fmt: skip
+
+
+@functools.cache
+def warm() -> tuple[socket.socket, subprocess.Popen]:
+    """The way to the warm process, which ends when we do."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "warm_farwrite.py"), str(theirs.fileno())], pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+    assert ours.recv(64) == b"ready"
+    return ours, process
+
+
+def farwrite(*words: str | Path, cwd: Path | None = None, timeout_s: float = 300, **env: str) -> subprocess.CompletedProcess:
+    """The finished command, whose modules were loaded before; `stdout` and `stderr` are text."""
+    way, _ = warm()
+    asked = {"words": [str(word) for word in words], "cwd": str(cwd or Path.cwd()), "environment": environment(**env)}
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error, open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        socket.send_fds(way, [json.dumps(asked).encode()], [stream.fileno() for stream in (nothing, out, error)])
+        pid = int(way.recv(64))
+        way.settimeout(timeout_s)
+        try:
+            code = int(way.recv(64))
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            way.settimeout(None)
+            way.recv(64)
+            raise
+        way.settimeout(None)
+        out.seek(0)
+        error.seek(0)
+        return subprocess.CompletedProcess(asked["words"], code, out.read().decode(), error.read().decode())
 
 
 def journal_rounds(directory: Path) -> list[dict]:

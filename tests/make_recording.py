@@ -13,10 +13,23 @@ import msgspec
 import numpy as np
 
 from farwrite import profile
+from farwrite.analysis.analyse import analyse
+from farwrite.analysis.result import Analysis
 from farwrite.histogram import Histogram
 from farwrite.physics import rtt_ns_of
 from farwrite.profile import Profile
-from farwrite.recording import Audit, Cell, Drill, FlushFloors, LabFacts, Recording, Round, Slice
+from farwrite.recording import (
+    SCHEMA_VERSION,
+    Audit,
+    Cell,
+    Drill,
+    FlushFloors,
+    LabFacts,
+    Recording,
+    Report,
+    Round,
+    Slice,
+)
 
 HEADER_BYTES = 64
 BLOCK_BYTES = 4096
@@ -115,7 +128,6 @@ class World:
     saturated: bool = False  # one response too long for its histogram
 
 
-@cache
 def make_recording(
     text: str = SMALL,
     seed: int = 1,
@@ -130,8 +142,30 @@ def make_recording(
 
     A recording is immutable, so who asks for the same one again is given the same one.
     """
-    parsed = profile.parse(text, "made-up.toml", changes)
-    return record(parsed, World(**truth), seed, durability, shared_disk, link, interrupted)
+    return made(text, changes, World(**truth), seed, durability, shared_disk, link, interrupted)
+
+
+@cache
+def made(text: str, changes: tuple[str, ...], world: World, *others) -> Recording:
+    """The recording of a profile in a world."""
+    return record(profile.parse(text, "made-up.toml", changes), world, *others)
+
+
+ANALYSES: dict[int, Analysis] = {}  # By the identity of recordings that `made` keeps.
+
+
+def analysed(*words, **options) -> tuple[Recording, Analysis]:
+    """What make_recording gives, and its analysis; who asks again is given the same."""
+    recording = make_recording(*words, **options)
+    if id(recording) not in ANALYSES:
+        ANALYSES[id(recording)] = analyse(recording)
+    return recording, ANALYSES[id(recording)]
+
+
+def made_report(*words, **options) -> Report:
+    """What make_recording gives, as the report of a run."""
+    recording, analysis = analysed(*words, **options)
+    return Report(schema_version=SCHEMA_VERSION, recording=recording, analysis=analysis)
 
 
 def record(
@@ -355,6 +389,6 @@ def make_drills(parsed: Profile, world: World) -> list[Drill]:
     return drills
 
 
-def changed(recording: Recording, **fields) -> Recording:
-    """The same recording with other fields."""
-    return msgspec.structs.replace(recording, **fields)
+def changed(struct, **fields):
+    """The same recording, or report, with other fields."""
+    return msgspec.structs.replace(struct, **fields)

@@ -15,26 +15,19 @@ from pathlib import Path
 
 import pytest
 
-from console import SHORT, environment, farwrite, journal_rounds, words_of
+from console import SHORT, environment, farwrite, fresh_farwrite, journal_rounds, words_of
 from farwrite import __version__
-from farwrite.analysis.analyse import analyse
 from farwrite.profile import shipped
-from farwrite.recording import SCHEMA_VERSION, Report, save
-from make_recording import LARGE, SMALL, make_recording
+from farwrite.recording import SCHEMA_VERSION, save
+from make_recording import LARGE, SMALL, made_report
 
 REFUSED, UNFIT, INTERRUPTED, TERMINATED = 2, 6, 130, 143
-
-
-@cache
-def synthetic(text: str) -> Report:
-    made = make_recording(text)
-    return Report(schema_version=SCHEMA_VERSION, recording=made, analysis=analyse(made))
 
 
 @pytest.fixture
 def run_directory(tmp_path):
     """A directory with the report of a made-up run."""
-    save(synthetic(SMALL), tmp_path / "report.json")
+    save(made_report(SMALL), tmp_path / "report.json")
     return tmp_path
 
 
@@ -42,7 +35,7 @@ def run_directory(tmp_path):
 def measured(tmp_path_factory):
     """A real and very short run: (finished command, its directory)."""
     directory = tmp_path_factory.mktemp("run") / "measured"
-    return farwrite("run", "quick", *SHORT, "--out", directory), directory
+    return fresh_farwrite("run", "quick", *SHORT, "--out", directory), directory
 
 
 def assert_refused(done, *said, code=REFUSED):
@@ -158,7 +151,7 @@ def printed_schema():
 
 @pytest.mark.parametrize("text", [SMALL, LARGE])
 def test_a_saved_report_is_what_the_schema_says(tmp_path, text):
-    save(synthetic(text), tmp_path / "report.json")
+    save(made_report(text), tmp_path / "report.json")
     document, parts = json.loads((tmp_path / "report.json").read_text()), printed_schema()["$defs"]
     assert faults(document, {"$ref": printed_schema()["$ref"]}, parts) == []
     del document["recording"]["rounds"][0]["survey_before"]
@@ -179,7 +172,7 @@ def test_a_measured_report_is_what_the_schema_says(measured):
 def test_a_report_is_printed_and_no_line_is_too_long(tmp_path, text, columns):
     from rich.cells import cell_len
 
-    save(synthetic(text), tmp_path / "report.json")
+    save(made_report(text), tmp_path / "report.json")
     done = farwrite("show", tmp_path, COLUMNS=str(columns))
     assert (done.returncode, done.stderr) == (0, "")
     assert "Verdicts" in done.stdout and "Proof of link" in done.stdout

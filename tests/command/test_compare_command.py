@@ -13,10 +13,9 @@ import msgspec
 import pytest
 
 from console import ROOT, environment, farwrite
-from farwrite.analysis.analyse import analyse
 from farwrite.analysis.compare import Comparison
-from farwrite.recording import SCHEMA_VERSION, Pairing, Report, save
-from make_recording import changed, make_recording
+from farwrite.recording import Pairing, save
+from make_recording import changed, made_report
 
 REFUSED, UNFIT = 2, 6
 BASELINE = ROOT / "results" / "baselines" / "limits.json"
@@ -40,10 +39,11 @@ block = "4 KiB"
 
 @cache
 def synthetic(seed=1, arm=None, link="netem", **truth):
-    recording = make_recording(FEW, seed=seed, slices=4, link=link, **truth)
+    report = made_report(FEW, seed=seed, slices=4, link=link, **truth)
     if arm:
-        recording = changed(recording, pairing=Pairing(id="experiment", arm=arm, what="made up"))
-    return Report(schema_version=SCHEMA_VERSION, recording=recording, analysis=analyse(recording))
+        pairing = Pairing(id="experiment", arm=arm, what="made up")
+        report = changed(report, recording=changed(report.recording, pairing=pairing))
+    return report
 
 
 def put(directory, **which):

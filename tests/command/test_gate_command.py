@@ -11,11 +11,10 @@ from xml.etree import ElementTree as Xml
 import msgspec
 import pytest
 
-from console import ROOT, farwrite
-from farwrite.analysis.analyse import analyse
+from console import ROOT, farwrite, fresh_farwrite
 from farwrite.budget import parse
-from farwrite.recording import SCHEMA_VERSION, Pairing, Report, save
-from make_recording import SMALL, changed, make_recording
+from farwrite.recording import Pairing, Report, save
+from make_recording import SMALL, changed, made_report
 
 PASSED, REFUSED, FAILED, INCONCLUSIVE, LOST, UNFIT = 0, 2, 3, 4, 5, 6
 BASELINE = ROOT / "results" / "baselines" / "limits.json"
@@ -23,11 +22,10 @@ BASELINE = ROOT / "results" / "baselines" / "limits.json"
 
 @cache
 def made(seed: int = 1, arm: str = "", **truth) -> Report:
-    recording = make_recording(SMALL, seed=seed, **truth)
-    analysis = analyse(recording)
+    report = made_report(SMALL, seed=seed, **truth)
     if arm:
-        recording = changed(recording, pairing=Pairing(id="one", arm=arm, what=arm))
-    return Report(schema_version=SCHEMA_VERSION, recording=recording, analysis=analysis)
+        report = changed(report, recording=changed(report.recording, pairing=Pairing(id="one", arm=arm, what=arm)))
+    return report
 
 
 @pytest.fixture
@@ -211,7 +209,7 @@ def test_it_fits_eighty_columns(report, budgets):
 
 def test_judging_a_current_report_loads_neither_numpy_nor_scipy(report, budgets):
     words = ("gate", str(report()), "--budgets", str(budgets(KEPT, BROKEN)))
-    done = farwrite(*words, PYTHONPROFILEIMPORTTIME="1")
+    done = fresh_farwrite(*words, PYTHONPROFILEIMPORTTIME="1")
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert done.returncode == FAILED and "farwrite.ruling" in loaded
     assert not {"numpy", "scipy", "numba"} & loaded
@@ -227,7 +225,7 @@ def test_the_projects_own_budgets_are_the_default_and_its_baseline_keeps_them():
 
 def test_a_report_keeps_the_budgets_that_were_proposed_from_it(report, tmp_path):
     path, proposed = report(), tmp_path / "proposed.toml"
-    assert farwrite("budget", "suggest", path, "--out", proposed).returncode == PASSED
+    assert fresh_farwrite("budget", "suggest", path, "--out", proposed).returncode == PASSED
     assert farwrite("gate", path, "--budgets", proposed, "--baseline", path).returncode == PASSED
     assert farwrite("budget", "suggest", path).stdout == proposed.read_text()
     assert len(parse(proposed.read_text()).budgets) > 8

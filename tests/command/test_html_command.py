@@ -7,11 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from console import farwrite
-from farwrite.analysis.analyse import analyse
-from farwrite.recording import SCHEMA_VERSION, Report, save
+from console import farwrite, fresh_farwrite
+from farwrite.recording import save
 from farwrite.report.html import MARKER
-from make_recording import make_recording
+from make_recording import changed, made_report
 
 TEXT = """
 title = "Two cells"
@@ -28,8 +27,8 @@ block = "4 KiB"
 
 
 def stored(place: Path, **truth) -> Path:
-    recording = make_recording(TEXT, **truth)
-    save(Report(schema_version=SCHEMA_VERSION, recording=recording, analysis=msgspec.to_builtins(analyse(recording))), place)
+    report = made_report(TEXT, **truth)
+    save(changed(report, analysis=msgspec.to_builtins(report.analysis)), place)
     return place
 
 
@@ -45,7 +44,7 @@ def refused(*words, code: int = 2) -> str:
 def test_a_page_is_written_beside_the_report_and_again_over_itself(tmp_path):
     report = stored(tmp_path / "report.json")
     for _ in range(2):
-        done = farwrite("html", report)
+        done = fresh_farwrite("html", report)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == f"saved: {tmp_path / 'report.html'}\n"
         assert MARKER in (tmp_path / "report.html").read_bytes()

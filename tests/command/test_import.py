@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from console import farwrite
+from console import farwrite, fresh_farwrite
 from farwrite.sheet import read_sheet
 
 FILES = Path(__file__).parents[1] / "foreign"
@@ -23,7 +23,7 @@ def assert_refused(done, *said):
 
 @pytest.mark.parametrize("name", ["fio_json_plus.json", "hdrhistogram.hlog", "pytest_benchmark.json"])
 def test_import_writes_the_sheet_that_the_file_is_read_as(tmp_path, name):
-    done = farwrite("import", FILES / name, "--out", tmp_path / "sheet.json")
+    done = fresh_farwrite("import", FILES / name, "--out", tmp_path / "sheet.json")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     written, direct = read_sheet(tmp_path / "sheet.json"), read_sheet(FILES / name)
     assert written.figures == direct.figures and written.identity == direct.identity

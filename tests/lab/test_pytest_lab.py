@@ -303,9 +303,9 @@ not_in_uml = pytest.mark.skipif(
 
 
 def run_pytest(pytester, *options):
-    """A pytest of its own, with the kernels' machine code of this one."""
+    """A pytest of its own, with the kernels' machine code of this one, and without a plugin that takes a second to load."""
     compiled()
-    run = pytester.runpytest_subprocess("--farwrite-link", LINK, "-rs", *options)
+    run = pytester.runpytest_subprocess("--farwrite-link", LINK, "-rs", "-p", "no:hypothesispytest", *options)
     for line in run.outlines:
         if line.startswith("SKIPPED"):
             skip_if_forbidden(UnfitError(line))

@@ -9,13 +9,18 @@ import pytest
 
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.result import Analysis
-from make_recording import LARGE, changed, make_recording
+from make_recording import LARGE, analysed, changed, make_recording
 
 QUICK = ("run.round=400 ms", "run.survey_echoes=20", "distance.miles=[0, 20, 150]", "drill.kills=2")
 
 
 def made(changes=QUICK, writes=200, **truth):
     return make_recording(changes=changes, writes=writes, **truth)
+
+
+def found(changes=QUICK, writes=200, **truth):
+    """The analysis of what `made` gives."""
+    return analysed(changes=changes, writes=writes, **truth)[1]
 
 
 def cell_of(analysis, name):
@@ -46,7 +51,7 @@ def test_thirty_cells_take_about_a_second():
 
 
 def test_only_good_rounds_count():
-    calm = analyse(made())
+    calm = found()
     recording = made(void=(("write-C-20", 1), ("write-C-20", 3)))
     cell = cell_of(analyse(recording), "write-C-20")
     assert (cell.rounds_ok, cell.rounds_void) == (5, 2)
@@ -83,7 +88,7 @@ def test_a_run_interrupted_between_disks_and_cells_is_analysed():
 
 def test_warm_up_is_left_out_of_latency_and_throughput():
     analysis = analyse(made(warmup_slices=2, warmup_ratio=3.0))
-    calm = analyse(made())
+    calm = found()
     for name in ("write-C-20", "write-A-150"):
         cell, expected = cell_of(analysis, name), cell_of(calm, name)
         assert cell.warmup_ns == 80_000_000
@@ -119,43 +124,43 @@ def test_the_floor_is_what_the_protocol_has_to_wait_for():
 
 
 def test_sites_with_a_disk_each_never_wait_for_each_other():
-    cell = cell_of(analyse(made(shared_disk=False)), "write-C-0")
+    cell = cell_of(found(shared_disk=False), "write-C-0")
     assert cell.floor_text == "RTT echo with the far flush in it"
 
 
 def test_the_link_of_a_cell_at_no_distance_is_the_labs_own():
-    cell = cell_of(analyse(made()), "write-C-0")
+    cell = cell_of(found(), "write-C-0")
     assert cell.asked_rtt_ns == pytest.approx(80_000, rel=0.01)
     assert cell.withheld == []
 
 
 def test_a_link_that_was_not_what_it_claimed_withholds_verdicts():
-    cell = cell_of(analyse(made(link_off_ns=60_000)), "write-C-20")
+    cell = cell_of(found(link_off_ns=60_000), "write-C-20")
     assert "the link was not what it claimed" in cell.withheld[0]
-    assert cell_of(analyse(made(link_off_ns=60_000)), "write-C-150").withheld == []  # 2.5 % of 2.364 ms
+    assert cell_of(found(link_off_ns=60_000), "write-C-150").withheld == []  # 2.5 % of 2.364 ms
 
 
 def test_throughput_is_per_second_of_the_slices_that_count():
-    cell = cell_of(analyse(made()), "write-C-20")
+    cell = cell_of(found(), "write-C-20")
     assert cell.completed_per_s.value == pytest.approx(200 / 0.4)
     assert cell.goodput_bytes_per_s.value == pytest.approx(200 * 4096 / 0.4)
     assert cell.completed_per_s.count == 5
 
 
 def test_an_open_loop_that_stays_behind_says_so():
-    recording = make_recording(LARGE, writes=200, changes=("run.round=400 ms", "drill.kills=0"))
-    cell = cell_of(analyse(recording), "paced-C-20")
+    changes = ("run.round=400 ms", "drill.kills=0", "distance.miles=[0, 20, 150]", "run.rounds=3")
+    cell = cell_of(found(text=LARGE, changes=changes), "paced-C-20")
     assert cell.offered_per_s == 800
     assert "stays behind the offered 800 writes a second" in cell.completed_per_s.warnings[0]
 
 
 def test_exact_counts_are_ratios_of_sums():
-    cell = cell_of(analyse(made()), "write-A-150")
+    cell = cell_of(found(), "write-A-150")
     assert cell.wire_bytes_per_user_byte.value == pytest.approx(4160 / 4096)
     assert cell.flushes_per_write.value == 1.0
     assert (cell.lost, cell.damaged) == (0, 0)
     assert cell.lag_ns_p99.value is not None
-    assert cell_of(analyse(made()), "write-C-150").lag_ns_p99 is None
+    assert cell_of(found(), "write-C-150").lag_ns_p99 is None
 
 
 def test_lost_writes_are_counted_in_void_rounds_too():
@@ -176,15 +181,15 @@ def test_lost_writes_are_counted_in_void_rounds_too():
     ],
 )
 def test_what_a_reader_must_know_is_said_at_the_top(truth, warning):
-    assert any(text.startswith(warning) for text in analyse(made(**truth)).warnings)
+    assert any(text.startswith(warning) for text in found(**truth).warnings)
 
 
 def test_a_calm_run_on_two_disks_has_no_warning():
-    assert analyse(made(shared_disk=False)).warnings == []
+    assert found(shared_disk=False).warnings == []
 
 
 def test_drills_alike_are_one_result():
-    results = {(item.kind, item.protocol): item for item in analyse(made()).drills}
+    results = {(item.kind, item.protocol): item for item in found().drills}
     assert set(results) == {("kill", "C"), ("cut", "C"), ("kill", "A"), ("cut", "A")}
     kill, cut = results["kill", "A"], results["cut", "C"]
     assert (kill.count, kill.drills_with_loss, kill.loss_probability_high) == (2, 2, 1.0)

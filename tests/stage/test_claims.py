@@ -2,14 +2,13 @@
 
 import pytest
 
-from farwrite.analysis.analyse import analyse
-from make_recording import make_recording
+from make_recording import analysed
 
 QUICK = ("run.round=400 ms", "run.survey_echoes=20", "distance.miles=[0, 20, 100, 150]", "drill.kills=3")
 
 
 def claims_of(changes=QUICK, **truth):
-    analysis = analyse(make_recording(changes=changes, writes=truth.pop("writes", 200), **truth))
+    _, analysis = analysed(changes=changes, writes=truth.pop("writes", 200), **truth)
     return {claim.id: claim for claim in analysis.claims}
 
 

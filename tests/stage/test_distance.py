@@ -7,7 +7,7 @@ import pytest
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.distance import UNSOUND, theil_sen
 from farwrite.physics import miles_of
-from make_recording import changed, make_recording
+from make_recording import analysed, changed, make_recording
 
 QUICK = ("run.round=400 ms", "run.survey_echoes=20", "drill.kills=0")
 
@@ -86,7 +86,7 @@ def test_a_budget_that_is_spent_at_home_reaches_no_mile():
 
 
 def test_a_longer_route_reaches_fewer_miles():
-    analysis = analyse(make_recording(changes=QUICK))
+    analysis = analysed(changes=QUICK)[1]
     straight, real = (miles_at(analysis, "C", 0.99, 2, factor).miles.value for factor in (1.0, 2.1))
     assert real == pytest.approx(straight / 2.1)
 

@@ -29,7 +29,7 @@ from farwrite.report.plots.parts import Parts, parts_of, parts_plot
 from farwrite.report.plots.seen import decoded, seen
 from farwrite.report.plots.spectrum import spectrum, spectrum_plot
 from farwrite.sheet import sheet_of
-from make_recording import LARGE, changed, make_recording
+from make_recording import LARGE, analysed, changed
 
 ONE = """
 title = "One cell"
@@ -43,13 +43,8 @@ name = "write"
 protocols = ["C"]
 block = "4 KiB"
 """
+FEW = ("distance.miles=[0, 20, 60]", "run.rounds=3", "run.round=400 ms", "drill.kills=0")  # Where less is enough.
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)> {{charts}} & %{y}'
-
-
-@cache
-def analysed(text=None, **options):
-    recording = make_recording(**({"text": text} if text else {}), **options)
-    return recording, analyse(recording)
 
 
 def report_of(recording):
@@ -57,8 +52,8 @@ def report_of(recording):
 
 
 @cache
-def page(text=None, **options):
-    recording, analysis = analysed(text, **options)
+def page(*text, **options):
+    recording, analysis = analysed(*text, **options)
     return page_of(report_of(recording), analysis, "made-up.json").decode()
 
 
@@ -139,7 +134,7 @@ def test_a_spectrum_goes_through_the_quantiles_of_analysis_and_ends_where_the_sa
 
 
 def test_a_warm_up_is_in_no_spectrum():
-    recording, analysis = analysed(warmup_slices=3)
+    recording, analysis = analysed(warmup_slices=3, changes=FEW)
     assert all(c.warmup_ns for c in analysis.cells)
     for item in seen(recording, analysis):
         assert item.response.count < item.result.completed
@@ -166,7 +161,8 @@ def test_the_columns_of_a_heat_map_add_up_to_all_writes_of_their_slice():
 
 @pytest.mark.parametrize("shared_disk", [True, False])
 def test_the_parts_of_a_write_add_up_to_its_median_and_its_floor(shared_disk):
-    recording, analysis = analysed(LARGE, shared_disk=shared_disk)
+    changes = ("distance.miles=[0, 20, 150]", *FEW[1:])
+    recording, analysis = analysed(LARGE, shared_disk=shared_disk, changes=changes)
     for item in seen(recording, analysis):
         parts = parts_of(item, recording)
         assert isinstance(parts, Parts)
@@ -180,7 +176,7 @@ def test_the_parts_of_a_write_add_up_to_its_median_and_its_floor(shared_disk):
 
 
 def test_an_engine_is_never_negative_and_the_page_says_that_it_was_clipped():
-    recording, analysis = analysed(near_flush_ns=900_000.0)
+    recording, analysis = analysed(near_flush_ns=900_000.0, changes=FEW)
     cells = seen(recording, analysis)
     plot = parts_plot(cells, recording)
     assert all(x >= 0 for trace in plot.data for x in trace["x"])
@@ -189,7 +185,7 @@ def test_an_engine_is_never_negative_and_the_page_says_that_it_was_clipped():
 
 
 def test_void_rounds_are_drawn_as_other_marks_than_good_ones():
-    recording, analysis = analysed(void=(("write-C-20", 1), ("write-A-60", 2)))
+    recording, analysis = analysed(void=(("write-C-20", 1), ("write-A-60", 2)), changes=FEW)
     delivered, deviation = link_plots(recording, analysis)
     by_status = {trace["meta"]["status"]: trace for trace in deviation.data}
     assert by_status.keys() == {"ok", "void"}
@@ -319,7 +315,7 @@ def test_hostile_words_stay_words():
 
 
 def test_an_interrupted_run_and_journals_in_memory_are_confessed_at_the_top():
-    text = page(interrupted=True, durability="memory")
+    text = page(interrupted=True, durability="memory", changes=FEW)
     top = text[: text.index("<main>")]
     assert "INTERRUPTED" in top and "Journals in memory" in top
     assert "(journals in memory)" in text
@@ -340,9 +336,9 @@ def test_a_recording_of_nothing_says_so():
     {"text": ONE, "writes": 0},
     {"text": ONE, "writes": 1},
     {"text": ONE, "writes": 4},
-    {"always_void": ("write-C-20",)},
+    {"always_void": ("write-C-20",), "changes": FEW},
     {"text": ONE, "always_void": ("write-C-20",)},
-    {"saturated": True},
+    {"saturated": True, "changes": FEW},
 ])  # fmt: skip
 def test_few_or_strange_writes_make_a_page_all_the_same(options):
     text = page(**options)
@@ -352,7 +348,7 @@ def test_few_or_strange_writes_make_a_page_all_the_same(options):
 
 
 def test_a_cell_without_a_good_round_says_why_in_the_table():
-    assert "not one good round" in page(always_void=("write-C-20",))
+    assert "not one good round" in page(always_void=("write-C-20",), changes=FEW)
 
 
 def test_an_estimate_without_an_interval_has_no_bar():

@@ -23,6 +23,13 @@ pytest_plugins = ["pytester"]
 HEAVY = {"numpy", "numba", "msgspec", "rich", "scipy", "pyroute2"}
 
 
+@pytest.fixture
+def pytester(pytester, monkeypatch):
+    """Without the plugin of hypothesis, which has no part in this and takes a second of every pytest that is started here."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+    return pytester
+
+
 def estimate(value, low, high, count=100):
     return Estimate(value=value, low=low, high=high, confidence=0.95, count=count)
 
@@ -414,9 +421,9 @@ FOUR = """
 """
 
 
-def test_broken_and_unknown_budgets_fail_and_are_listed_at_the_end(pytester):
+def test_broken_and_unknown_budgets_fail_and_are_listed_at_the_end_and_in_the_junit_file(pytester):
     pytester.makepyfile(FOUR)
-    run = pytester.runpytest_subprocess()
+    run = pytester.runpytest_subprocess("--junitxml=junit.xml", "-W", "error")
     run.assert_outcomes(passed=1, failed=3)
     run.stdout.fnmatch_lines(
         [
@@ -430,6 +437,9 @@ def test_broken_and_unknown_budgets_fail_and_are_listed_at_the_end(pytester):
     )
     run.stdout.no_fnmatch_line("*PASS *::test_kept: *")
     run.stdout.no_fnmatch_line("*budget.py*")
+    text = (pytester.path / "junit.xml").read_text()
+    assert '<property name="farwrite budget a p50" value="pass: a p50 is 1.00 ms ' in text
+    assert '<property name="farwrite budget b p50" value="fail: b p50 is 3.00 ms ' in text
 
 
 def test_an_unknown_budget_may_pass_and_is_still_listed(pytester):
@@ -439,14 +449,6 @@ def test_an_unknown_budget_may_pass_and_is_still_listed(pytester):
     run.stdout.fnmatch_lines(
         ["*farwrite budgets: 1 pass, 1 unknown*", "PASS *::test_kept: *", "UNKNOWN *::test_unknown: *"]
     )
-
-
-def test_verdicts_are_properties_in_the_junit_file(pytester):
-    pytester.makepyfile(FOUR)
-    pytester.runpytest_subprocess("--junitxml=junit.xml", "-W", "error")
-    text = (pytester.path / "junit.xml").read_text()
-    assert '<property name="farwrite budget a p50" value="pass: a p50 is 1.00 ms ' in text
-    assert '<property name="farwrite budget b p50" value="fail: b p50 is 3.00 ms ' in text
 
 
 def test_verdicts_come_through_from_another_process_as_pytest_xdist_sends_them(request):
