@@ -2,8 +2,8 @@
 
 Reads sheets only, loads neither numpy nor scipy. Rounds are what a change and its error are made of: what a figure is in each
 round by itself, on a logarithmic scale where ratios matter, and Student's t. Arms of one A/B experiment are compared
-round by round, several runs a side run by run. Values pooled over rounds are shown beside it, and not compared: one round
-that stalled moves a pooled p99 by itself, and leaving rounds out of the pool does not show how much (docs/decisions/0010).
+round by round, several runs a side run by run. Values pooled over rounds are a report's, and not compared: one round that
+stalled moves a pooled p99 by itself, and leaving rounds out of the pool does not show how much (docs/decisions/0010).
 
 A change counts when Holm's procedure over all rows rejects "no change" and it exceeds the noise floor, which is the margin
 or what the same thing measured twice differs by. "same" is earned by an interval within the margin; the rest is unresolved.
@@ -52,7 +52,10 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(Struct, frozen=True):
-    """One figure of both sides. Changes are ratios less 1 where `relative`, differences in the figure's unit elsewhere."""
+    """One figure of both sides, as it is in a typical round.
+
+    Changes are ratios less 1 where `relative`, differences in the figure's unit elsewhere.
+    """
 
     metric: str
     labels: dict[str, Label]
@@ -485,6 +488,20 @@ def by_key(sheet: Sheet) -> dict[tuple, Figure]:
     }
 
 
+def typical(figure: Figure) -> Estimate:
+    """The figure in a typical round, which is what is compared; as it is where its rounds are not known.
+
+    A closed loop completes few writes in a slow round, so the pooled value speaks for the fast ones.
+    """
+    rounds = list(rounds_of(figure).values())
+    if is_count(figure) or len(rounds) < 2:
+        return figure.estimate
+    mean = mean_of(rounds)
+    ends = Change(mean.value, mean.error, mean.df).interval()
+    value, low, high = (math.exp(min(end, 700.0)) if is_relative(figure) else end for end in (mean.value, *ends))
+    return msgspec.structs.replace(figure.estimate, value=value, low=low, high=high, confidence=CONFIDENCE)
+
+
 def middle(figures: Sequence[Figure]) -> Figure:
     """The figure that stands for a side: of several runs their middle value, with all of them as its interval."""
     if len(figures) == 1:
@@ -496,7 +513,8 @@ def middle(figures: Sequence[Figure]) -> Figure:
     relative = is_relative(first)
     mean = math.fsum(scaled(value, relative) or 0.0 for value in values) / len(values)
     value = max(values) if is_count(first) else math.exp(mean) if relative else mean
-    estimate = Estimate(value=value, low=values[0], high=values[-1], count=len(values), without=first.estimate.without)
+    varies: list[float | None] = [None] if first.estimate.without else []  # It is no plain count, and has no rounds either.
+    estimate = Estimate(value=value, low=values[0], high=values[-1], count=len(values), without=varies)
     return msgspec.structs.replace(first, estimate=estimate)
 
 
@@ -525,7 +543,7 @@ def row_of(draft: Draft, p: float | None, p_adjusted: float | None, margin_ratio
     def row(change: Estimate, verdict: Verdict, sentence: str) -> Row:
         return Row(
             metric=figure.metric, labels=figure.labels, name=figure.name, unit=figure.unit, exact=figure.exact,
-            relative=relative, counted=is_count(figure), base=draft.base.estimate, cand=draft.cand.estimate, change=change, p=p,
+            relative=relative, counted=is_count(figure), base=typical(draft.base), cand=typical(draft.cand), change=change, p=p,
             floor=None if draft.floor is None else told(draft.floor, relative), margin=margin, verdict=verdict,
             sentence=sentence,
         )  # fmt: skip
