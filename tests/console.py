@@ -56,6 +56,11 @@ def warm() -> tuple[socket.socket, subprocess.Popen]:
     return ours, process
 
 
+def warm_pid() -> int | None:
+    """The warm process, where there is one."""
+    return warm()[1].pid if warm.cache_info().currsize else None
+
+
 def farwrite(*words: str | Path, cwd: Path | None = None, timeout_s: float = 300, **env: str) -> subprocess.CompletedProcess:
     """The finished command, whose modules were loaded before; `stdout` and `stderr` are text."""
     way, _ = warm()

@@ -24,7 +24,7 @@ def assert_refused(done, *said):
 @pytest.mark.parametrize("name", ["fio_json_plus.json", "hdrhistogram.hlog", "pytest_benchmark.json"])
 def test_import_writes_the_sheet_that_the_file_is_read_as(tmp_path, name):
     done = fresh_farwrite("import", FILES / name, "--out", tmp_path / "sheet.json")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", f"saved: {tmp_path / 'sheet.json'}\n")
     written, direct = read_sheet(tmp_path / "sheet.json"), read_sheet(FILES / name)
     assert written.figures == direct.figures and written.identity == direct.identity
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.json"]

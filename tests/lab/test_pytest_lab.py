@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small_lab import IN_UML, LINK, compiled, skip_if_forbidden
+from small_lab import LINK, any_link, compiled, skip_if_forbidden
 
 from farwrite.errors import UnfitError, UsageError
 from farwrite.testing.lab import Keeper, distance, inhabitants
@@ -115,6 +115,7 @@ def test_the_distance_may_change_in_the_middle_of_a_test(lab):
     assert lab.asked.rtt_ns == 2_000_000
 
 
+@any_link
 def test_a_survey_is_two_estimates(lab):
     made = lab.survey(400)
     assert made.p50.low <= made.p50.value <= made.p50.high
@@ -125,6 +126,7 @@ def test_a_survey_is_two_estimates(lab):
 # Commands.
 
 
+@any_link
 def test_a_command_runs_in_its_site_and_no_other(lab):
     names = "import socket; print(*sorted(name for _, name in socket.if_nameindex()))"
     for site in (lab.near, lab.far):
@@ -133,6 +135,7 @@ def test_a_command_runs_in_its_site_and_no_other(lab):
     assert lab.near.address != lab.far.address
 
 
+@any_link
 def test_a_command_is_run_as_subprocess_runs_it(lab, tmp_path):
     script = "cat; echo $WORD; pwd; echo oops >&2; exit 3"
     ended = lab.near.run(script, shell=True, input="in\n", cwd=tmp_path, env={"WORD": "out"})
@@ -144,12 +147,14 @@ def test_a_command_is_run_as_subprocess_runs_it(lab, tmp_path):
     assert lab.near.run(["echo", "x"], text=False).stdout == b"x\n"
 
 
+@any_link
 def test_a_command_that_lasts_too_long_is_killed_with_its_children(lab):
     with pytest.raises(subprocess.TimeoutExpired):
         lab.far.run(["sh", "-c", "sleep 600 & sleep 600"], timeout_s=0.2)
     wait_until(lambda: set(inhabitants(lab.far.opened.namespace)) == lab.far.residents)
 
 
+@any_link
 def test_a_port_on_which_nobody_listens_is_told(lab):
     with pytest.raises(TimeoutError, match="Nothing listens on port 7009 of the far site"):
         lab.far.wait_for_port(7009, 0.05)
@@ -158,12 +163,14 @@ def test_a_port_on_which_nobody_listens_is_told(lab):
 # Functions.
 
 
+@any_link
 def test_any_function_may_be_called_in_a_site(lab):
     word = "a closure, which does not pickle"
     assert lab.near.call(lambda number: (word, number, os.getpid() != os.getppid()), 7) == (word, 7, True)
     assert [name for _, name in lab.far.call(socket.if_nameindex)] == ["lo", "far0"]
 
 
+@any_link
 def test_two_functions_run_at_once(lab):
     def greet():
         with socket.create_server((lab.far.address, PORT)) as listening:
@@ -193,6 +200,7 @@ def refuse(failure):
     raise failure
 
 
+@any_link
 def test_what_a_function_raises_is_raised_here(lab):
     with pytest.raises(ConnectionRefusedError) as caught:
         lab.near.call(socket.create_connection, (lab.far.address, PORT))
@@ -205,6 +213,7 @@ def test_what_a_function_raises_is_raised_here(lab):
         lab.near.call(threading.Lock)
 
 
+@any_link
 def test_a_function_that_lasts_too_long_or_is_killed_is_told(lab):
     with pytest.raises(TimeoutError, match=r"sleep in the near site has not ended after 0\.1 s; it was killed"):
         lab.near.call(time.sleep, 600, timeout_s=0.1)
@@ -242,6 +251,7 @@ def test_a_cut_loses_packets_until_the_heal(lab):
         lab.near.clear()
 
 
+@any_link
 def test_what_needs_the_link_is_refused_while_it_is_cut(lab):
     lab.cut()
     for attempt in (lab.survey, lambda: lab.set_miles(20)):
@@ -252,6 +262,7 @@ def test_what_needs_the_link_is_refused_while_it_is_cut(lab):
 # From one test to the next.
 
 
+@any_link
 def test_the_next_test_finds_the_lab_whole_whatever_the_one_before_did(keeper):
     lab = keeper.lend(distance(20))
     lab.set_miles(100)
@@ -268,6 +279,7 @@ def test_the_next_test_finds_the_lab_whole_whatever_the_one_before_did(keeper):
     keeper.take_back(lab)
 
 
+@any_link
 def test_a_link_that_is_not_what_it_claimed_is_told(keeper):
     lab = keeper.lend(distance(300))
     lab.opened.set_delay(3 * lab.asked.rtt_ns)
@@ -278,6 +290,7 @@ def test_a_link_that_is_not_what_it_claimed_is_told(keeper):
     assert "This lab's own round trip is" in keeper.take_back(lab)[-1]
 
 
+@any_link
 def test_everything_that_a_test_started_ends_with_it(keeper, tmp_path):
     lab = keeper.lend(distance())
     before = {site.name: set(inhabitants(site.opened.namespace)) for site in (lab.near, lab.far)}
@@ -297,10 +310,6 @@ def test_everything_that_a_test_started_ends_with_it(keeper, tmp_path):
 
 # Under pytest.
 
-not_in_uml = pytest.mark.skipif(
-    IN_UML, reason="starts a pytest of its own: a minute there, and nothing in it depends on the link"
-)
-
 
 def run_pytest(pytester, *options):
     """A pytest of its own, with the kernels' machine code of this one, and without a plugin that takes a second to load."""
@@ -312,7 +321,7 @@ def run_pytest(pytester, *options):
     return run
 
 
-@not_in_uml
+@any_link
 def test_a_session_opens_one_lab_and_leaves_nothing(pytester):
     pytester.makepyfile("""
         import os
@@ -350,7 +359,7 @@ def test_a_session_opens_one_lab_and_leaves_nothing(pytester):
     )
 
 
-@not_in_uml
+@any_link
 def test_a_killed_pytest_leaves_nothing(pytester):
     pytester.makepyfile("""
         import os, signal
@@ -368,7 +377,7 @@ def test_a_killed_pytest_leaves_nothing(pytester):
     wait_until(lambda: not any(alive(pid) for pid in pids))
 
 
-@not_in_uml
+@any_link
 def test_a_link_that_missed_is_a_warning_and_an_error_where_it_is_strict(pytester):
     pytester.makepyfile("""
         import pytest
@@ -389,6 +398,7 @@ def test_a_link_that_missed_is_a_warning_and_an_error_where_it_is_strict(pyteste
     )
 
 
+@any_link
 def test_the_example_in_the_documentation_runs(pytester):
     text = (Path(__file__).parents[2] / "docs" / "pytest.md").read_text()
     (example,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)

@@ -168,7 +168,7 @@ def places(value, way=()):
 
 
 @pytest.mark.parametrize("name", ["fio_json_plus.json", "fio_json.json", "pytest_benchmark.json", "k6", "k6 export"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=some.data())
 def test_whatever_stands_in_a_file_it_is_read_or_refused_with_its_place(name, data):
     original = {"k6": K6, "k6 export": k6_export()}.get(name) or sample_json(name)
@@ -481,7 +481,7 @@ def test_more_values_than_a_binomial_distribution_takes_still_have_an_interval()
     assert from_percentiles(known, 0.5, 10**16).confidence >= 0.95
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(seed=some.integers(0, 2**32), count=some.integers(6, 400))
 def test_an_enclosed_interval_holds_the_exact_one_however_percentiles_are_defined(seed, count):
     values = np.sort(np.random.default_rng(seed).lognormal(0, 1, count))

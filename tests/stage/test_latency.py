@@ -72,26 +72,26 @@ def test_the_interval_covers_the_true_quantile_when_rounds_do_not_differ(q):
     dice = np.random.default_rng(3)
     true = np.exp(0.2 * {0.5: 0.0, 0.99: 2.3263479}[q]) * 1e6
     covered = 0
-    for repetition in range(200):
+    for repetition in range(80):
         rounds = [np.exp(0.2 * dice.standard_normal(400)) * 1e6 for _ in range(5)]
         estimate = pool_of(rounds, repetition).estimate(q)
         covered += estimate.low <= true * 1.001 and true * 0.999 <= estimate.high
-    assert covered >= 186
+    assert covered >= 73  # If it were 95 %, fewer in one of twenty series.
 
 
 def test_the_interval_covers_the_true_median_when_rounds_differ_much_more_than_writes():
     """What writes alone would get wrong nearly every time."""
     dice = np.random.default_rng(4)
     covered = by_writes = 0
-    for repetition in range(200):
+    for repetition in range(80):
         moods = np.exp(0.1 * dice.standard_normal(6))
         rounds = [1e6 * mood * np.exp(0.02 * dice.standard_normal(400)) for mood in moods]
         estimate = pool_of(rounds, repetition).estimate(0.5)
         covered += estimate.low <= 1e6 <= estimate.high
         writes = np.sort(np.concatenate(rounds))
         by_writes += writes[1152] <= 1e6 <= writes[1247]
-    assert covered >= 178
-    assert by_writes < 120
+    assert covered >= 71
+    assert by_writes < 48
 
 
 def test_replicates_agree_with_resampling_every_write():

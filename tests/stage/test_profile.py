@@ -398,7 +398,7 @@ def outcome_of(read):
     return made
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(some.dictionaries(WORDS, VALUES), some.lists(some.tuples(WORDS, WORDS, VALUES), max_size=6))
 def test_any_tables_are_a_profile_or_refused(tree, grafts):
     base = tomllib.loads(TEXT)

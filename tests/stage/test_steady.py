@@ -37,9 +37,9 @@ def test_a_warm_up_that_decays_is_dropped_while_it_matters():
 
 
 def test_noise_is_hardly_ever_taken_for_a_warm_up_or_a_trend():
-    found = [judge(rounds_of(seed, noise=0.3)) for seed in range(100)]
-    assert sum(item.dropped > 0 for item in found) <= 3
-    assert sum(item.steady is not True for item in found) <= 2
+    found = [judge(rounds_of(seed, noise=0.3)) for seed in range(50)]
+    assert sum(item.dropped > 0 for item in found) <= 2
+    assert sum(item.steady is not True for item in found) <= 1
 
 
 def test_one_spike_in_one_round_is_no_warm_up():

@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import sys
+from functools import cache
 
 import msgspec
 import pytest
@@ -144,17 +145,23 @@ def printed(width=80, found=None, of=None, **console):
     return file.getvalue()
 
 
+@cache
+def usual(width=80, *variant, **options):
+    """What is printed of the usual analysis, in a report of these options."""
+    return printed(width, of=report(*variant, **options))
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("durability", ["disk", "memory"])
 def test_no_line_is_wider_than_the_console(width, durability):
-    lines = printed(width, of=report(durability, interrupted=True)).splitlines()
+    lines = usual(width, durability, interrupted=True).splitlines()
     assert max(map(len, lines)) <= width
     assert not any("…" in line for line in lines)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_median_and_every_distance_is_printed_beside_its_protocol(width):
-    text = printed(width)
+    text = usual(width)
     section = text[text.index("Write latency") : text.index("Median write latency")]
     miles = None
     rows = {}
@@ -183,10 +190,10 @@ def test_a_withheld_cell_keeps_its_numbers_and_says_why():
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_report_in_memory_says_so_in_every_section(width):
-    text = " ".join(printed(width, of=report("memory")).split())
-    for heading in headings(printed(width)):
+    text = " ".join(usual(width, "memory").split())
+    for heading in headings(usual(width)):
         assert re.search(re.escape(heading) + r"[^()]*\(journals in memory", text), heading
-    assert "journals in memory" not in printed(width)
+    assert "journals in memory" not in usual(width)
 
 
 def headings(text):
@@ -204,7 +211,7 @@ def test_no_colour_means_no_escape_codes(monkeypatch):
 
 
 def test_verdicts_are_words_and_not_only_colours():
-    text = printed(80)
+    text = usual()
     assert re.search(r"✔ PASS +C1", text)
     assert re.search(r"✘ FAIL +C2", text)
     assert re.search(r"\? UNKNOWN +C3", text)
@@ -213,8 +220,8 @@ def test_verdicts_are_words_and_not_only_colours():
 
 
 def test_an_interrupted_run_is_marked():
-    assert "INTERRUPTED" in printed(80, of=report(interrupted=True))
-    assert "INTERRUPTED" not in printed(80)
+    assert "INTERRUPTED" in usual(80, interrupted=True)
+    assert "INTERRUPTED" not in usual()
 
 
 def test_a_run_without_cells_says_that_there_is_nothing_to_rule_on():
@@ -233,14 +240,14 @@ def test_a_run_without_cells_says_that_there_is_nothing_to_rule_on():
     [cell("A", miles / 10) for miles in range(100)],
 ])  # fmt: skip
 def test_few_or_many_points_do_not_break_the_picture(cells):
-    for width in (60, *WIDTHS):
+    for width in (60, 140):
         text = printed(width, analysis(cells, fits=[], miles=[], drills=[]))
         assert max(map(len, text.splitlines())) <= width
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_picture_marks_every_protocol_with_its_letter(width):
-    text = printed(width)
+    text = usual(width)
     picture = text[text.index("Median write latency") : text.index("Distance fit")]
     canvas = "\n".join(line for line in picture.splitlines() if "│" in line or "┤" in line)
     for letter in "lABC":
@@ -269,7 +276,7 @@ def test_a_bracket_in_a_name_is_a_bracket():
 
 
 def test_greatest_miles_beyond_the_measured_distances_are_marked():
-    text = printed(80)
+    text = usual()
     assert "beyond 186 mi measured" in text
     for limit in physics.PRODUCT_LIMITS:
         assert limit.name.split(",")[0] in text

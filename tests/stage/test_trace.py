@@ -304,7 +304,7 @@ VSCSI_PIECES = st.sampled_from(
     packed=st.booleans(),
     cut=st.integers(0, 40),
 )
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_bytes_are_a_trace_or_a_usage_error(file, content, name, packed, cut):
     content = gzip.compress(content) if packed else content
     reads_or_is_refused(file(content, name))

@@ -44,6 +44,7 @@ def import_files(
             sys.stdout.write(data.decode())
     else:
         write_sheet(data, out)
+        print(f"saved: {out}", file=sys.stderr)
     return EXIT_DONE
 
 

@@ -440,8 +440,8 @@ def show_method(page: Page, comparison: Comparison) -> None:
     for text in (
         f"Errors come from {VARIES[comparison.unit_of_replication]}; each interval is of {CONFIDENCE:.0%} by itself.",
         f"A change counts when Holm's procedure over {tested} figures rejects chance at {comparison.alpha:.0%} for all of them "
-        "together, and when it exceeds A/A, what the same thing measured twice differs by 19 times in 20: here from "
-        f"{comparison.floor_from}.",
+        "together, and when it exceeds the margin and A/A, what the same thing measured twice differs by 19 times in 20: here "
+        f"from {comparison.floor_from}.",
         f'"same" is earned by an interval within the margin, {margins_text(comparison)}. All else is unresolved.',
         "The picture: ● the change, ━ its interval, │ none, ┊ the margin, ◂ ▸ it goes on beyond the axis.",
     ):
