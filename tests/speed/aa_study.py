@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from farwrite import __version__, profile
+from farwrite.analysis import estimate, latency
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.compare import Comparison, compare
 from farwrite.budget import parse as parse_budgets
@@ -30,6 +31,8 @@ from farwrite.sheet import sheet_of
 from farwrite.units import NS_PER_MS
 
 ROOT = Path(__file__).parents[2]
+
+estimate.REPLICATES = latency.REPLICATES = 8  # Comparing takes nothing from the bootstrap, which is most of an analysis.
 SLOWED = 1.10
 STEAL_MAX = 0.05  # A profile's default.
 ALPHA = 0.05
