@@ -12,7 +12,7 @@ help:
 	@echo "make test        all tests, with real labs on the ferry"
 	@echo "make test-netem  the lab tests on real tc netem, in user-mode Linux (Debian: apt install user-mode-linux)"
 	@echo "make lint        ruff and mypy"
-	@echo "make aa-study    how often the gate errs, on rounds measured for it (about 15 minutes)"
+	@echo "make aa-study    how often the gate errs, on rounds measured for it (about 20 minutes)"
 	@echo "make perf        speed, as ratios against floors and rivals in the same run"
 
 # uv when it is there, otherwise venv and pip; both from the same lock file, with its hashes.

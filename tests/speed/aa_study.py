@@ -2,7 +2,7 @@
 
 `make aa-study` measures some 200 comparisons of short cells on the null target and as many over the lab's link, both arms
 the same and in ABBA order, sends each through the real analysis, compare and gate, and writes results/aa-study.json and .md.
-The slow-down is injected into the candidate's stored histograms. It takes a quarter of an hour and wants a quiet machine.
+The slow-down is injected into the candidate's stored histograms. It takes about twenty minutes and wants a quiet machine.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def page(made: dict) -> str:
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("--comparisons", type=int, default=200)
-    words.add_argument("--pairs", type=int, default=8)
+    words.add_argument("--pairs", type=int, default=20)
     words.add_argument("--out", type=Path, default=ROOT / "results")
     asked = words.parse_args()
     count = 2 * asked.pairs * asked.comparisons
