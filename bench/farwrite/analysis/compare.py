@@ -28,7 +28,7 @@ CONFIDENCE = 0.95  # Of each interval by itself.
 MARGIN_RATIO = 0.05  # A smaller change is none that anyone would act on.
 RESOLUTION = 2.0**-10  # A histogram's slots are as wide, relative to their value.
 MILES_OF = "2 ms"  # The budget whose greatest miles are compared: C1's.
-SPLITS_ROUNDS_MAX = 10  # 252 ways to halve ten rounds; more say no more.
+SPLITS = 252  # Ways to halve ten rounds; of more rounds as many halvings are drawn.
 
 Verdict = Literal["faster", "slower", "better", "worse", "higher", "lower", "same", "unresolved"]
 
@@ -285,19 +285,29 @@ def change_of_runs(bases: Sequence[Figure], cands: Sequence[Figure]) -> Change |
 
 
 def floor_of_splits(figure: Figure) -> float | None:
-    """The 95th percentile of |A/A| when a run's own rounds are split in half in every way; None for too few rounds.
+    """The 95th percentile of |A/A| when a run's own rounds are split in half, in every way or in many; None for too few.
 
     A half has half the rounds, so a difference of halves is scaled to what two whole runs would show.
     """
-    rounds = list(rounds_of(figure).values())[:SPLITS_ROUNDS_MAX]
+    rounds = list(rounds_of(figure).values())
     count = len(rounds)
     if count < 4:
         return None
     half = count // 2
     scale = math.sqrt((2 / count) / (1 / half + 1 / (count - half)))
     total = sum(rounds)
-    parts = map(sum, itertools.combinations(rounds, half))
+    parts = map(sum, halvings(rounds, half))
     return percentile_95(scale * abs(part / half - (total - part) / (count - half)) for part in parts)
+
+
+def halvings(rounds: Sequence[float], half: int) -> Iterable[Sequence[float]]:
+    """Every choice of `half` rounds where there are at most SPLITS, otherwise that many drawn, always the same."""
+    if math.comb(len(rounds), half) <= SPLITS:
+        return itertools.combinations(rounds, half)
+    import random
+
+    dice = random.Random(len(rounds))
+    return (dice.sample(rounds, half) for _ in range(SPLITS))
 
 
 def percentile_95(values: Iterable[float]) -> float | None:
