@@ -1,16 +1,19 @@
 """How farwrite compiles: one decorator, one cache, chosen here once.
 
-Numba's own cache looks only at the file of the function it caches: edit a kernel in another file and its cached caller
-runs stale machine code. So the cache directory carries a digest of every kernel source, and an edit anywhere starts a
-new one. `kernel` must be imported before any kernel is defined, which every kernel file does in its first lines.
+Numba's own cache knows a function by its file: edit a kernel in another file and its cached caller runs stale machine code;
+check the same sources out elsewhere and all is compiled again. Ours knows it by a digest of every kernel source, wherever
+they lie: an edit anywhere starts a new cache, and a worktree, a wheel and a clone of one version share theirs. `kernel` must
+be imported before any kernel is defined, which every kernel file does in its first lines.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +21,29 @@ PACKAGE = Path(__file__).parent
 
 
 def source_digest() -> str:
-    """Twelve hex digits over the text of everything that Numba compiles."""
-    digest = hashlib.blake2b(digest_size=6)
-    for path in sorted([*PACKAGE.rglob("*_kernel.py"), *PACKAGE.glob("host/*.py"), PACKAGE / "jit.py"]):
+    """Twelve hex digits over the text of everything that Numba compiles, and what it is compiled for."""
+    digest = hashlib.blake2b(repr((sys.version_info[:2], version("numba"))).encode(), digest_size=6)
+    patterns = ("**/*_kernel.py", "engine/*.py", "host/*.py", "jit.py")
+    for path in sorted({path for pattern in patterns for path in PACKAGE.glob(pattern)}):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
+DIGEST = source_digest()
+
+
 def cache_directory() -> Path:
     """Where compiled kernels of exactly these sources live; a private temporary place when home is read-only."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    chosen = base / "farwrite" / source_digest()
+    chosen = base / "farwrite" / DIGEST
     try:
         chosen.mkdir(parents=True, exist_ok=True)
         if os.access(chosen, os.W_OK):
             return chosen
     except OSError:
         pass
-    chosen = Path(tempfile.gettempdir()) / f"farwrite-{os.getuid()}" / source_digest()
+    chosen = Path(tempfile.gettempdir()) / f"farwrite-{os.getuid()}" / DIGEST
     chosen.mkdir(parents=True, exist_ok=True, mode=0o700)
     return chosen
 
@@ -44,8 +51,27 @@ def cache_directory() -> Path:
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_directory()))
 
 import numba  # noqa: E402  (the cache directory is read when numba is imported)
+from numba.core import caching  # noqa: E402
 
 setattr(numba.config, "CACHE_DIR", os.environ["NUMBA_CACHE_DIR"])  # noqa: B010  (in case numba was imported before us)
+
+
+class SourceLocator(caching.UserProvidedCacheLocator):
+    """Where a kernel of ours is cached, and when that is out of date. Numba's choices follow for everybody else's."""
+
+    def __init__(self, function: Callable, path: str) -> None:
+        super().__init__(function, path)
+        self._cache_path = str(Path(os.environ["NUMBA_CACHE_DIR"]) / Path(path).relative_to(PACKAGE).parent)
+
+    def get_source_stamp(self) -> str:
+        return DIGEST
+
+    @classmethod
+    def from_function(cls, function: Callable, path: str) -> SourceLocator | None:
+        return super().from_function(function, path) if Path(path).is_relative_to(PACKAGE) else None
+
+
+caching.CompileResultCacheImpl._locator_classes = [SourceLocator, *caching.CompileResultCacheImpl._locator_classes]
 
 
 def kernel(signature: Any = None, **options: Any) -> Callable[[Callable], Any]:

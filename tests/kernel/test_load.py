@@ -398,7 +398,7 @@ def test_the_engine_keeps_exactly_the_writes_that_the_loop_says_it_issued(arriva
     asked = order(arrival, queue_depth, rate_per_s=None if arrival == "closed" else 4000.0)
     board, history = np.zeros(64, np.int64), np.zeros(1 << 12, np.int64)
     with disk(None, 16 * MIB, 16 * MIB) as memory:
-        observed = replicated.write_side(asked, memory, None, board, history)
+        observed = replicated.write_side(asked, memory, [], board, history)
         recorder = observed["recorder"]
         completed = int(recorder.at[load.COMPLETED])
         found = replicated.audit_side(asked, memory, completed)
@@ -415,7 +415,7 @@ def test_the_board_tells_while_the_round_lasts_and_never_of_more_than_the_depth(
     answers, seen = [], []
     with disk(None, 16 * MIB, 16 * MIB) as memory:
         writing = threading.Thread(
-            target=lambda: answers.append(replicated.write_side(asked, memory, None, board, history))
+            target=lambda: answers.append(replicated.write_side(asked, memory, [], board, history))
         )
         writing.start()
         while writing.is_alive():

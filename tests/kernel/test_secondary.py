@@ -19,7 +19,7 @@ VOLUME, EPOCH, VOLUME_BYTES = 7, 5, 1 << 20
 
 
 def state(staging=1 << 20):
-    journal = log.journal_state(staging, staging, VOLUME, EPOCH, -1, -1)
+    journal = log.journal_state(staging, staging, VOLUME, EPOCH, -1, -1, VOLUME_BYTES)
     return secondary.secondary_state(journal, reactor.empty(), -1, primary.C, VOLUME_BYTES, np.zeros(64, np.int64))
 
 
@@ -51,7 +51,7 @@ def test_the_next_record_is_taken_byte_for_byte(accept_record):
     for sequence, size in enumerate((0, 1, 63, 64, 65, 4096), 1):
         sent = frame(sequence, 4096 * sequence, b"q" * size)
         made.inbox[64 : 64 + len(sent)] = np.frombuffer(sent, np.uint8)
-        assert accept_record(made, 64) == secondary.STAGED_IT
+        assert accept_record(made, 64) == secondary.TAKEN
         assert staged(made)[-1] == sent
     assert made.journal.at[log.STAGED_SEQUENCE] == 6
 
@@ -84,14 +84,14 @@ def test_a_record_that_is_not_the_next_of_this_volume_is_refused_and_changes_not
 def test_the_last_byte_of_the_volume_may_be_written(accept_record):
     made = state()
     hand_over(made, frame(1, VOLUME_BYTES - 100))
-    assert accept_record(made, 0) == secondary.STAGED_IT
+    assert accept_record(made, 0) == secondary.TAKEN
 
 
 @pytest.mark.parametrize("accept_record", both_ways(secondary.accept_record))
 def test_a_record_without_room_is_left_for_later(accept_record):
     made = state(16384)
     hand_over(made, frame(1, 0, bytes(10000)))
-    assert accept_record(made, 0) == secondary.STAGED_IT
+    assert accept_record(made, 0) == secondary.TAKEN
     hand_over(made, frame(2, 0, bytes(4096)))
     assert accept_record(made, record_oracle.rounded(10000)) == secondary.NO_ROOM
     assert made.journal.at[log.STAGED_SEQUENCE] == 1

@@ -1,17 +1,24 @@
 """When a write may complete, write by write; and which acks a peer may send."""
 
-POINTS = {
-    "local": ["durable here"],
-    "A": ["durable here", "sent"],
-    "B": ["durable here", "received there"],
-    "C": ["durable here", "durable there"],
-}
 
+def completable(protocol, quorum, here, peers, excused):
+    """The last write of the unbroken beginning that is durable here and has passed its protocol's point at enough peers.
 
-def completable(protocol, reached):
-    """The last write of the unbroken beginning that has passed every point its protocol names."""
+    `peers` tells how far each has passed that point; all that are not excused must, or, by quorum, enough replicas.
+    """
+
+    def may_complete(write):
+        passed = [write <= peer for peer in peers]
+        if write > here:
+            return False
+        if protocol == "local":
+            return True
+        if protocol == "quorum":
+            return 1 + sum(passed) >= quorum
+        return all(ok or waived for ok, waived in zip(passed, excused, strict=True))
+
     completed = 0
-    while all(completed + 1 <= reached[point] for point in POINTS[protocol]):
+    while may_complete(completed + 1):
         completed += 1
     return completed
 

@@ -5,7 +5,11 @@ import struct
 from oracle import crc_oracle
 
 MAGIC = b"FRW1"
-KINDS = {"write": 1, "pad": 2, "hello": 3, "ack": 4, "ping": 5, "goodbye": 6}
+KINDS = {
+    "write": 1, "pad": 2, "hello": 3, "ack": 4, "ping": 5, "goodbye": 6, "trim": 7, "command": 8, "ready": 9, "extent": 10,
+    "synced": 11, "digest": 12, "differs": 13,
+}  # fmt: skip
+LADEN = {KINDS[name] for name in ("write", "pad", "hello", "extent", "digest", "differs")}
 
 
 def rounded(length):
@@ -40,7 +44,7 @@ def inspect(data, volume):
         return "bad version"
     if kind not in KINDS.values():
         return "bad kind"
-    if length > 1 << 20 or (length and kind not in (KINDS["write"], KINDS["pad"])):
+    if length > 1 << 20 or (length and kind not in LADEN):
         return "bad length"
     guarded = data[8:64] if kind == KINDS["pad"] else data[8 : 64 + length]
     if kind != KINDS["pad"] and len(data) < 64 + length:

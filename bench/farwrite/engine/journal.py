@@ -17,12 +17,13 @@ import numpy as np
 
 from ..crc_kernel import crc32c
 from ..errors import UnfitError, system_error
-from ..host import libc
+from ..host import reactor
 from ..host.disk import Disk
 from ..jit import kernel
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
+from .peering import lead
 
 # Why a replay stopped reading, by record_kernel's findings.
 NOT_NEXT = -20
@@ -46,6 +47,7 @@ class Replay:
     record_count: int
     end_position: int
     end_reason: str
+    damaged: bool  # whether something durable stood behind the end
 
 
 def capacity_of(chosen: Disk, staging_bytes: int) -> int:
@@ -60,18 +62,18 @@ def format_journal(chosen: Disk, volume: int, epoch: int, staging_bytes: int) ->
     the disk: seconds, after a busy run (ftruncate of 25 000 random pages: 1 to 5 s on the VM this was written on).
     """
     journal = log.journal_state(
-        capacity_of(chosen, staging_bytes), staging_bytes, volume, epoch, chosen.journal_fd, chosen.volume_fd
+        capacity_of(chosen, staging_bytes), staging_bytes, volume, epoch, chosen.journal_fd, chosen.volume_fd,
+        chosen.volume_bytes,
     )
-    for _ in range(2):
-        write_superblock(journal)
+    save(journal)
     return journal
 
 
-def write_superblock(journal: log.Journal) -> None:
-    """Make the checkpoint in journal.at durable, here and now."""
-    offset = int(replica.fill_superblock(journal))
-    written = os.pwrite(int(journal.at[log.JOURNAL_FD]), memoryview(journal.superblock), offset)  # type: ignore[arg-type]
-    assert written == log.BLOCK_BYTES
+def save(journal: log.Journal) -> None:
+    """Make checkpoint, epoch and flags in journal.at durable in both superblocks, here and now."""
+    status = int(replica.save(journal, reactor.empty()))
+    if status < 0:
+        raise system_error("write the superblocks of a journal", status)
 
 
 @contextmanager
@@ -94,7 +96,7 @@ def read_superblock(data: np.ndarray) -> np.ndarray | None:
         whole = (
             words[0] == replica.SUPERBLOCK_MAGIC
             and words[1] == record.VERSION
-            and words[8] == crc32c(0, block, 0, 64)
+            and words[replica.SUPERBLOCK_CRC] == crc32c(0, block, 0, 8 * replica.SUPERBLOCK_CRC)
         )
         if whole and (best is None or words[2] > best[2]):
             best = words
@@ -102,11 +104,11 @@ def read_superblock(data: np.ndarray) -> np.ndarray | None:
 
 
 @kernel()
-def scan(data, words, capacity, volume, position, sequence, epoch, volume_fd, found):
-    """Walk the records from `position` and copy each into the volume (unless volume_fd is -1).
+def scan(data, words, capacity, volume, position, sequence, epoch, ring, volume_fd, apply, found):
+    """Walk the records from `position` and, with `apply`, copy each into the volume.
 
     Stops at the first thing that is not the next record of this volume. `found` receives: position, sequence, count of
-    writes, why it stopped, epoch of the last one. Answers 0 or -errno from the volume.
+    writes, why it stopped, epoch of the last one, and 0 for `judge` to fill. Answers 0 or -errno from the volume.
     """
     count = np.int64(0)
     reason = np.int64(record.INCOMPLETE)
@@ -119,26 +121,66 @@ def scan(data, words, capacity, volume, position, sequence, epoch, volume_fd, fo
             break
         kind = record.kind_of(words, offset)
         length = record.length_of(words, offset)
-        expected = sequence + 1 if kind == record.WRITE else sequence
+        is_write = kind == record.WRITE or kind == record.TRIM
+        expected = sequence + 1 if is_write else sequence
         stale = record.sequence_of(words, offset) != expected or record.epoch_of(words, offset) < epoch
-        if stale or (kind != record.WRITE and kind != record.PAD):
+        if stale or not (is_write or kind == record.PAD):
             reason = np.int64(NOT_NEXT)
             break
         if record.record_bytes(length) > available:
             reason = np.int64(record.BAD_LENGTH)
             break
-        epoch = record.epoch_of(words, offset)
-        if kind == record.WRITE:
+        if is_write:
+            epoch = record.epoch_of(words, offset)
             sequence = expected
             count += 1
-            if volume_fd >= 0:
-                body = offset + record.HEADER_BYTES
-                written = libc.pwrite(volume_fd, data, body, length, record.address_of(words, offset))
-                if written != length:
-                    return written if written < 0 else np.int64(replica.SHORT_WRITE)
+            if apply:
+                status = apply_one(data, words, offset, ring, volume_fd)
+                if status < 0:
+                    return status
         position += record.record_bytes(length)
     found[0], found[1], found[2], found[3], found[4] = position, sequence, count, reason, epoch
     return np.int64(0)
+
+
+@kernel()
+def stands_behind(data, words, capacity, volume, begin, position, sequence, epoch):
+    """Whether a whole record of a later write than `sequence` stands between `begin` and one lap behind `position`."""
+    for place in range(begin, position + capacity, record.HEADER_BYTES):
+        offset = log.SUPERBLOCK_BYTES + place % capacity
+        available = capacity - place % capacity
+        if words[offset >> 3] & 0xFFFFFFFF != record.MAGIC:
+            continue
+        if record.inspect(data, words, offset, available, volume) == record.COMPLETE:
+            found = record.sequence_of(words, offset)
+            if sequence < found <= sequence + capacity // record.HEADER_BYTES and record.epoch_of(words, offset) >= epoch:
+                return True
+    return False
+
+
+def judge(data: np.ndarray, superblock: np.ndarray, found: np.ndarray) -> None:
+    """Tell damage from the end of a log: found[5] is 1 where something durable stood behind what a scan has found.
+
+    A torn batch may leave any of its records, so only what lies more than a batch further is proof; or the superblock
+    knows of a later write. The volume may then be ahead of the log: a mixture.
+    """
+    volume, capacity, staging = int(superblock[3]), int(superblock[7]), int(superblock[11])
+    position, sequence, epoch = int(found[0]), int(found[1]), int(found[4])
+    behind = stands_behind(data, data.view(np.int64), capacity, volume, position + staging, position, sequence, epoch)
+    found[5] = sequence < int(superblock[10]) or behind
+
+
+@kernel()
+def apply_one(data, words, offset, ring, volume_fd):
+    """One record of a journal's image into the volume; 0 or a status."""
+    address = record.address_of(words, offset)
+    if record.kind_of(words, offset) == record.TRIM:
+        return reactor.trim_volume(ring, volume_fd, address, record.trimmed_of(words, offset))
+    length = record.length_of(words, offset)
+    written = reactor.write_volume(ring, volume_fd, data, offset + record.HEADER_BYTES, length, address)
+    if written == length:
+        return np.int64(0)
+    return written if written < 0 else np.int64(replica.SHORT_WRITE)
 
 
 def examine(chosen: Disk, apply: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -147,16 +189,39 @@ def examine(chosen: Disk, apply: bool = False) -> tuple[np.ndarray, np.ndarray]:
         superblock = read_superblock(data)
         if superblock is None:
             raise UnfitError(f"{chosen.directory}: no whole superblock; this is not a journal, or it is damaged.")
-        found = np.zeros(5, np.int64)
-        capacity, volume, tail, sequence, epoch = (int(superblock[word]) for word in (7, 3, 4, 5, 6))
-        if not 0 < capacity <= chosen.journal_bytes - log.SUPERBLOCK_BYTES:
+        if not 0 < int(superblock[7]) <= chosen.journal_bytes - log.SUPERBLOCK_BYTES:
             raise UnfitError(f"{chosen.directory}: the superblock tells of another size of journal.")
-        volume_fd = chosen.volume_fd if apply else -1
-        status = scan(data, data.view(np.int64), capacity, volume, tail, sequence, epoch, volume_fd, found)
+        found = np.zeros(6, np.int64)
+        status = scan_from(data, superblock, reactor.empty(), chosen.volume_fd, apply, found)
         del data
     if status < 0:
         raise system_error(f"apply the journal to the volume in {chosen.directory}", int(status))
     return superblock, found
+
+
+def scan_from(
+    data: np.ndarray, superblock: np.ndarray, ring: reactor.Reactor, volume_fd: int, apply: bool, found: np.ndarray
+) -> int:
+    """scan() from where a superblock says that the log begins, and judge() what ended it."""
+    volume, tail, sequence, capacity, epoch = (int(superblock[word]) for word in (3, 4, 5, 7, 8))
+    status = scan(data, data.view(np.int64), capacity, volume, tail, sequence, epoch, ring, volume_fd, apply, found)
+    judge(data, superblock, found)
+    return status
+
+
+def resume(journal: log.Journal, superblock: np.ndarray, found: np.ndarray) -> None:
+    """Have an empty journal go on behind what a scan has found and applied, on the next whole block.
+
+    Another record of that sequence may stand behind a torn one and be read again by the next replay. A secondary does not mind:
+    in one epoch a sequence is one write. A primary must take a new epoch before it writes (peering.lead). After damage the
+    volume may be ahead of the log, so it is marked inconsistent: such a replica may not lead, and is compared with one that does.
+    """
+    at = journal.at
+    position, sequence, _, _, epoch, damaged = (int(value) for value in found)
+    log.begin_at(journal, -(-position // log.BLOCK_BYTES) * log.BLOCK_BYTES, sequence)
+    at[log.GENERATION], at[log.EPOCH], at[log.FLAGS] = superblock[2], superblock[6], superblock[9]
+    at[log.FLAGS] |= log.INCONSISTENT if damaged else 0
+    at[log.LOG_EPOCH] = at[log.APPLIED_EPOCH] = at[log.CHECKPOINT_EPOCH] = epoch
 
 
 def replay(chosen: Disk, staging_bytes: int) -> tuple[log.Journal, Replay]:
@@ -165,22 +230,13 @@ def replay(chosen: Disk, staging_bytes: int) -> tuple[log.Journal, Replay]:
     Ends with a checkpoint: the old tail of the log, torn records included, can never be read again.
     """
     superblock, found = examine(chosen, apply=True)
-    position, sequence, count, reason, epoch = (int(value) for value in found)
+    position, sequence, count, reason, epoch, damaged = (int(value) for value in found)
     os.fdatasync(chosen.volume_fd)
     journal = log.journal_state(
-        int(superblock[7]), staging_bytes, int(superblock[3]), max(epoch, int(superblock[6])) + 1,
-        chosen.journal_fd, chosen.volume_fd,
+        int(superblock[7]), staging_bytes, int(superblock[3]), int(superblock[6]), chosen.journal_fd, chosen.volume_fd,
+        chosen.volume_bytes,
     )  # fmt: skip
-    at = journal.at
-    at[log.GENERATION] = superblock[2]
-    resumed = -(-position // log.BLOCK_BYTES) * log.BLOCK_BYTES
-    for index in (log.TAIL, log.APPLIED, log.DURABLE, log.SEALED, log.STAGED, log.CHECKPOINT_POSITION):
-        at[index] = resumed
-    for index in (
-        log.TAIL_SEQUENCE, log.APPLIED_SEQUENCE, log.DURABLE_SEQUENCE, log.SEALED_SEQUENCE, log.STAGED_SEQUENCE,
-        log.BOUNDARY_SEQUENCE, log.CHECKPOINT_SEQUENCE,
-    ):  # fmt: skip
-        at[index] = sequence
-    for _ in range(2):  # Both, so that no damage to one leads back before this replay.
-        write_superblock(journal)
-    return journal, Replay(sequence, count, position, END_REASONS.get(reason, "the log ends"))
+    resume(journal, superblock, found)
+    lead(journal, max(epoch, int(superblock[6])) + 1)
+    save(journal)
+    return journal, Replay(sequence, count, position, END_REASONS.get(reason, "the log ends"), bool(damaged))

@@ -5,7 +5,7 @@ never wraps; it lives at `position % CAPACITY` in the file and at `position % ST
 CAPACITY, so a record that fits memory without wrapping fits the file too. Everything the engine knows is a position in
 this one log, always in this order:
 
-    tail <= applied <= durable <= sealed <= staged
+    tail <= saved <= applied <= durable <= sealed <= staged
 
 Records are packed by 64 bytes; a batch that is flushed ends on a block boundary, filled by a PAD record, so no sector
 that was acknowledged is ever written again. Steps only: time and system calls are in primary_kernel and secondary_kernel.
@@ -30,7 +30,18 @@ TAIL_SEQUENCE, APPLIED_SEQUENCE, DURABLE_SEQUENCE, SEALED_SEQUENCE, STAGED_SEQUE
 BOUNDARY_SEQUENCE = 10  # Last sequence before the staging ring's end, for a batch that must stop there.
 CAPACITY, STAGING, EPOCH, VOLUME, JOURNAL_FD, VOLUME_FD, GENERATION = range(11, 18)
 FLUSH_COUNT, FLUSH_BYTES, USER_BYTES, CHECKPOINT_COUNT, CHECKPOINT_POSITION, CHECKPOINT_SEQUENCE = range(18, 24)
-AT_WORDS = 24
+HELD = 24  # Memory from here on may not be written over: a peer has still to be sent it. EVERYTHING_SENT when no peer has.
+LOG_EPOCH, EPOCH_BEGIN_SEQUENCE, PREVIOUS_EPOCH = 25, 26, 27  # Of the last record; before EPOCH's first; before that one.
+KNOWN_SINCE, EXTENT_BYTES, FLAGS = 28, 29, 30  # `begins` and `last_write` tell everything after this sequence.
+APPLIED_EPOCH, CHECKPOINT_EPOCH = 31, 32  # Of the last record applied, and of the last one before the checkpoint.
+SAVED, SAVED_SEQUENCE = 33, 34  # The newest checkpoint whose superblock is durable. The tail is the one before it.
+AT_WORDS = 35
+
+EVERYTHING_SENT = np.int64(1) << np.int64(62)
+INCONSISTENT = 1  # FLAGS: the volume is a mixture of two times until its resync is over; it may not be promoted.
+
+EXTENT_BYTES_DEFAULT = 64 << 10  # 8 bytes of memory each: 128 KiB for a volume of 1 GiB.
+BEGINS = 1 << 17  # Writes whose place in the journal is remembered, for a peer that comes back.
 
 
 class Journal(NamedTuple):
@@ -40,9 +51,14 @@ class Journal(NamedTuple):
     data: np.ndarray  # uint8, STAGING bytes, page-aligned
     words: np.ndarray  # int64, the same memory
     superblock: np.ndarray  # uint8, one block, page-aligned
+    begins: np.ndarray  # int64 by sequence modulo its size: where the record begins
+    last_write: np.ndarray  # int64 by extent: sequence of the last write applied to it
 
 
-def journal_state(capacity_bytes: int, staging_bytes: int, volume: int, epoch: int, journal_fd: int, volume_fd: int):
+def journal_state(
+    capacity_bytes: int, staging_bytes: int, volume: int, epoch: int, journal_fd: int, volume_fd: int, volume_bytes: int = 0,
+    extent_bytes: int = EXTENT_BYTES_DEFAULT, begins: int = BEGINS,
+) -> Journal:  # fmt: skip
     """An empty Journal that begins at position 0."""
     assert capacity_bytes % staging_bytes == 0
     assert staging_bytes % BLOCK_BYTES == 0
@@ -51,7 +67,36 @@ def journal_state(capacity_bytes: int, staging_bytes: int, volume: int, epoch: i
     at[CAPACITY], at[STAGING] = capacity_bytes, staging_bytes
     at[EPOCH], at[VOLUME] = epoch, volume
     at[JOURNAL_FD], at[VOLUME_FD] = journal_fd, volume_fd
-    return Journal(at, data, data.view(np.int64), aligned_bytes(BLOCK_BYTES))
+    at[HELD], at[EXTENT_BYTES] = EVERYTHING_SENT, extent_bytes
+    at[LOG_EPOCH] = at[APPLIED_EPOCH] = at[CHECKPOINT_EPOCH] = epoch
+    extents = -(-volume_bytes // extent_bytes)
+    return Journal(
+        at, data, data.view(np.int64), aligned_bytes(BLOCK_BYTES), np.zeros(begins, np.int64), np.zeros(extents, np.int64)
+    )
+
+
+def begin_at(journal: Journal, position: int, sequence: int) -> None:
+    """Go on at a position and after a sequence, everything before being durable and applied."""
+    at = journal.at
+    for index in (TAIL, APPLIED, DURABLE, SEALED, STAGED, CHECKPOINT_POSITION, SAVED):
+        at[index] = position
+    for index in (
+        TAIL_SEQUENCE, APPLIED_SEQUENCE, DURABLE_SEQUENCE, SEALED_SEQUENCE, STAGED_SEQUENCE, BOUNDARY_SEQUENCE,
+        CHECKPOINT_SEQUENCE, SAVED_SEQUENCE, KNOWN_SINCE, EPOCH_BEGIN_SEQUENCE,
+    ):  # fmt: skip
+        at[index] = sequence
+
+
+@kernel()
+def restart(journal, position, sequence, log_epoch):
+    """begin_at() after a resync: the log goes on at `position` behind `sequence`, whose record was of `log_epoch`."""
+    at = journal.at
+    at[TAIL] = at[APPLIED] = at[DURABLE] = at[SEALED] = at[STAGED] = at[CHECKPOINT_POSITION] = position
+    at[TAIL_SEQUENCE] = at[APPLIED_SEQUENCE] = at[DURABLE_SEQUENCE] = at[SEALED_SEQUENCE] = sequence
+    at[STAGED_SEQUENCE] = at[BOUNDARY_SEQUENCE] = at[CHECKPOINT_SEQUENCE] = at[KNOWN_SINCE] = sequence
+    at[SAVED], at[SAVED_SEQUENCE] = position, sequence
+    at[LOG_EPOCH] = at[APPLIED_EPOCH] = at[CHECKPOINT_EPOCH] = log_epoch
+    journal.last_write[:] = 0
 
 
 @kernel()
@@ -70,7 +115,8 @@ def has_room(journal, length):
     if needed > to_end:
         needed += to_end
     needed += BLOCK_BYTES
-    return at[STAGED] + needed - at[APPLIED] <= at[STAGING] and at[STAGED] + needed - at[TAIL] <= at[CAPACITY]
+    kept = min(at[APPLIED], at[HELD])
+    return at[STAGED] + needed - kept <= at[STAGING] and at[STAGED] + needed - at[TAIL] <= at[CAPACITY]
 
 
 @kernel()
@@ -97,6 +143,7 @@ def place(journal, length):
     start = at[STAGED] % at[STAGING]
     at[STAGED] += needed
     at[STAGED_SEQUENCE] += 1
+    journal.begins[at[STAGED_SEQUENCE] % journal.begins.size] = at[STAGED] - needed
     if at[STAGED] % at[STAGING] == 0:
         at[BOUNDARY_SEQUENCE] = at[STAGED_SEQUENCE]
     at[USER_BYTES] += length
@@ -155,16 +202,37 @@ def skip_pads(journal, position, limit):
 
 
 @kernel()
-def run_end(journal, position, limit):
-    """The end of the unbroken run of WRITE records that begins at `position`: what one send may hand over."""
+def run_end(journal, position, limit, sequence_max):
+    """The end of the unbroken run of writes up to `sequence_max` that begins at `position`: what one send may hand over."""
     at = journal.at
     ring_end = (position // at[STAGING] + 1) * at[STAGING]
     while position < min(limit, ring_end):
         start = position % at[STAGING]
-        if record.kind_of(journal.words, start) == record.PAD:
+        if record.kind_of(journal.words, start) == record.PAD or record.sequence_of(journal.words, start) > sequence_max:
             break
         position += record.record_bytes(record.length_of(journal.words, start))
     return position
+
+
+@kernel()
+def note_written(journal, address, length, sequence):
+    """The write of this sequence is in the volume now: its extents were last written by it."""
+    extent_bytes = journal.at[EXTENT_BYTES]
+    for extent in range(address // extent_bytes, min((address + length - 1) // extent_bytes + 1, journal.last_write.size)):
+        journal.last_write[extent] = sequence
+
+
+@kernel()
+def begin_of(journal, sequence):
+    """Where the record of `sequence` begins in the journal (STAGED for the next one), or -1 when that is no longer known."""
+    at = journal.at
+    if sequence == at[STAGED_SEQUENCE] + 1:
+        return at[STAGED]
+    forgotten = sequence <= at[KNOWN_SINCE] or at[STAGED_SEQUENCE] - sequence >= journal.begins.size
+    if forgotten or sequence > at[STAGED_SEQUENCE]:
+        return np.int64(-1)
+    begin = journal.begins[sequence % journal.begins.size]
+    return begin if begin >= at[TAIL] else np.int64(-1)
 
 
 @kernel()
@@ -176,17 +244,21 @@ def note_applied(journal, position, sequence):
 
 @kernel()
 def wants_checkpoint(journal):
-    """Whether the ring is more than half full and some of it has been applied."""
+    """Whether a third of the ring has been staged since the last one, or little room is left, and one would help."""
     at = journal.at
-    return at[STAGED] - at[TAIL] > at[CAPACITY] // 2 and at[APPLIED] > at[TAIL]
+    due = at[STAGED] - at[SAVED] > at[CAPACITY] // 3 and at[APPLIED] > at[SAVED]
+    return due or (at[STAGED] - at[TAIL] > at[CAPACITY] // 4 * 3 and at[APPLIED] > at[TAIL])
 
 
 @kernel()
 def free_to_checkpoint(journal):
-    """Move the tail to the checkpoint whose superblock has become durable."""
+    """A superblock has become durable: move the tail to the checkpoint before it, which the other superblock tells of.
+
+    So a replay may begin with either of the two, and damage to the newer one loses nothing.
+    """
     at = journal.at
-    at[TAIL] = at[CHECKPOINT_POSITION]
-    at[TAIL_SEQUENCE] = at[CHECKPOINT_SEQUENCE]
+    at[TAIL], at[TAIL_SEQUENCE] = at[SAVED], at[SAVED_SEQUENCE]
+    at[SAVED], at[SAVED_SEQUENCE] = at[CHECKPOINT_POSITION], at[CHECKPOINT_SEQUENCE]
     at[CHECKPOINT_COUNT] += 1
 
-    assert at[TAIL] <= at[APPLIED] <= at[DURABLE] <= at[SEALED] <= at[STAGED]
+    assert at[TAIL] <= at[SAVED] <= at[APPLIED] <= at[DURABLE] <= at[SEALED] <= at[STAGED]

@@ -1,8 +1,8 @@
 """How two replicas meet: one HELLO each way, before any write.
 
-Each says which volume it holds, at which epoch, and up to which write; the primary also says the protocol. Replicas
-that do not fit part again with a sentence instead of writing into each other's volumes. Bringing a stale replica up to
-date is not done here.
+Each says which volume it holds, at which epoch, up to which write of which epoch, and whether it is whole. Replicas that do
+not fit part again with a sentence instead of writing into each other's volumes. `how_to_join` decides how a peer that is
+behind, or went another way, is brought up to date; it is pure, and the simulator asks it too.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from ..errors import UnfitError
+from . import journal_kernel as log
+from . import primary_kernel as primary
 from . import record_kernel as record
 
 MEET_TIMEOUT_S = 30.0  # The peer may be drawing its plan.
+HELLO_BYTES_MAX = 4096
 
 
 @dataclass(frozen=True)
@@ -23,62 +27,126 @@ class Hello:
     """What a replica says of itself."""
 
     volume: int
-    epoch: int
-    sequence: int
+    epoch: int  # the newest it has promised
+    sequence: int  # of its last durable write
     protocol: int
+    log_epoch: int = 0  # of that write
+    consistent: bool = True  # false in the middle of a resync
 
 
-def send_hello(connection: socket.socket, hello: Hello) -> None:
-    """Hand one HELLO to the send buffer."""
-    frame = np.zeros(record.HEADER_BYTES, np.uint8)
+def hello_of(journal: log.Journal, protocol: int) -> Hello:
+    """What a replica with this journal has to say."""
+    at = journal.at
+    return Hello(
+        int(at[log.VOLUME]), int(at[log.EPOCH]), int(at[log.DURABLE_SEQUENCE]), protocol, int(at[log.LOG_EPOCH]),
+        not int(at[log.FLAGS]) & log.INCONSISTENT,
+    )  # fmt: skip
+
+
+def frame_of(hello: Hello) -> bytes:
+    """A HELLO as it goes over the wire."""
+    told = msgspec.json.encode({"protocol": hello.protocol, "log_epoch": hello.log_epoch, "consistent": hello.consistent})
+    size = int(record.record_bytes(len(told)))
+    frame = np.zeros(size, np.uint8)
+    frame[record.HEADER_BYTES : record.HEADER_BYTES + len(told)] = np.frombuffer(told, np.uint8)
     record.seal(
-        frame, frame.view(np.int64), 0, record.HELLO, 0, hello.sequence, hello.protocol, hello.epoch, hello.volume, 0
+        frame, frame.view(np.int64), 0, record.HELLO, len(told), hello.sequence, 0, hello.epoch, hello.volume, 0
     )
-    connection.sendall(frame.tobytes())
+    return frame.tobytes()
+
+
+class Told(msgspec.Struct, forbid_unknown_fields=True):
+    """What stands behind a HELLO's header."""
+
+    protocol: int
+    log_epoch: int
+    consistent: bool
+
+
+def receive_exactly(connection: socket.socket, size: int) -> bytes:
+    """So many bytes; UnfitError when the peer closes before."""
+    data = b""
+    while len(data) < size:
+        part = connection.recv(size - len(data))
+        if not part:
+            raise UnfitError("The peer closed the connection instead of introducing itself.")
+        data += part
+    return data
 
 
 def receive_hello(connection: socket.socket, volume: int) -> Hello:
     """The peer's HELLO; UnfitError when the peer closes, or says anything else."""
-    data = b""
-    while len(data) < record.HEADER_BYTES:
-        part = connection.recv(record.HEADER_BYTES - len(data))
-        if not part:
-            raise UnfitError("The peer closed the connection instead of introducing itself.")
-        data += part
-    frame = np.frombuffer(bytearray(data), np.uint8)
+    head = receive_exactly(connection, record.HEADER_BYTES)
+    words = np.frombuffer(head, np.int64)
+    kind, length = int(record.kind_of(words, 0)), int(record.length_of(words, 0))
+    body = b""
+    if kind == record.HELLO and length <= HELLO_BYTES_MAX:  # Nothing longer is waited for, whoever asks.
+        body = receive_exactly(connection, int(record.record_bytes(length)) - record.HEADER_BYTES)
+    frame = np.frombuffer(bytearray(head + body), np.uint8)
     words = frame.view(np.int64)
-    found = record.inspect(frame, words, 0, len(data), volume)
+    found = record.inspect(frame, words, 0, frame.size, volume)
     if found == record.WRONG_VOLUME:
         raise UnfitError(f"The peer holds another volume ({int(words[5]):x}, ours is {volume:x}).")
     if found == record.BAD_VERSION:
         raise UnfitError("The peer speaks another version of the replication protocol.")
-    if found != record.COMPLETE or record.kind_of(words, 0) != record.HELLO:
+    if found != record.COMPLETE or kind != record.HELLO:
         raise UnfitError("What the peer sent is not a HELLO; it is not a replica of ours.")
-    return Hello(volume, int(words[4]), int(words[2]), int(words[3]))
+    try:
+        told = msgspec.json.decode(body[:length], type=Told)
+    except msgspec.MsgspecError as refusal:
+        raise UnfitError(f"The peer's HELLO says what none of ours does: {refusal}.") from refusal
+    return Hello(volume, int(words[4]), int(words[2]), told.protocol, told.log_epoch, told.consistent)
 
 
-def meet(connection: socket.socket, mine: Hello, primary: bool) -> Hello:
-    """Exchange HELLOs and answer the peer's; UnfitError when the two cannot go on together. Leaves it non-blocking."""
+def meet(connection: socket.socket, mine: Hello, leads: bool) -> Hello:
+    """Exchange HELLOs and answer the peer's; UnfitError when the two cannot go on together. Leaves it non-blocking.
+
+    `leads` is the primary's side. The secondary takes the primary's epoch as its own if that is newer: the caller makes it
+    durable before anything else.
+    """
     connection.settimeout(MEET_TIMEOUT_S)
     try:
-        theirs = exchange(connection, mine, primary)
+        if leads:
+            connection.sendall(frame_of(mine))
+        theirs = receive_hello(connection, mine.volume)
+        if not leads:
+            connection.sendall(frame_of(mine))
     except TimeoutError as late:
         raise UnfitError(f"The peer has not introduced itself within {MEET_TIMEOUT_S:g} s.") from late
+    if theirs.protocol != mine.protocol:
+        raise UnfitError(f"The peer replicates by protocol number {theirs.protocol}, we by {mine.protocol}.")
+    leader, follower = (mine, theirs) if leads else (theirs, mine)
+    if follower.epoch > leader.epoch:
+        raise UnfitError(
+            f"The primary is at epoch {leader.epoch}, the secondary has promised {follower.epoch}: the primary is fenced."
+        )
     connection.setblocking(False)
     return theirs
 
 
-def exchange(connection: socket.socket, mine: Hello, primary: bool) -> Hello:
-    """The two HELLOs, the primary's first."""
-    if primary:
-        send_hello(connection, mine)
-    theirs = receive_hello(connection, mine.volume)
-    if not primary:
-        send_hello(connection, mine)
-    if theirs.protocol != mine.protocol:
-        raise UnfitError(f"The peer replicates by protocol number {theirs.protocol}, we by {mine.protocol}.")
-    if theirs.epoch != mine.epoch:
-        raise UnfitError(f"The peer is at epoch {theirs.epoch}, we are at {mine.epoch}.")
-    if theirs.sequence != mine.sequence:
-        raise UnfitError(f"The peer holds {theirs.sequence} writes, we hold {mine.sequence}: it must be resynced first.")
-    return theirs
+def how_to_join(journal: log.Journal, theirs: Hello) -> int:
+    """BY_LOG, BY_EXTENTS or BY_DIGESTS: how the primary that holds this journal brings such a peer up to date.
+
+    A peer's log is a beginning of ours when its last write is of our epoch, or of the one before and not behind that one's
+    end. Otherwise it has writes that we have not: they are found by digests and written over (the fate of an old primary's
+    unacknowledged tail; Kafka's KIP-101 tells the same by leader epochs).
+    """
+    at = journal.at
+    known = theirs.sequence >= at[log.KNOWN_SINCE]
+    same_epoch = theirs.log_epoch == at[log.EPOCH] and theirs.sequence <= at[log.STAGED_SEQUENCE]
+    before = theirs.log_epoch == at[log.PREVIOUS_EPOCH] and theirs.sequence <= at[log.EPOCH_BEGIN_SEQUENCE]
+    empty = theirs.sequence == 0 and at[log.KNOWN_SINCE] == 0
+    if not theirs.consistent or not known or not (same_epoch or before or empty):
+        return primary.BY_DIGESTS
+    return primary.BY_LOG if log.begin_of(journal, theirs.sequence + 1) >= 0 else primary.BY_EXTENTS
+
+
+def lead(journal: log.Journal, epoch: int) -> None:
+    """Begin to take writes in a new epoch, behind everything the journal holds. Granted and made durable by the caller."""
+    at = journal.at
+    assert epoch > at[log.LOG_EPOCH] or at[log.STAGED_SEQUENCE] == 0
+    at[log.PREVIOUS_EPOCH] = at[log.LOG_EPOCH]
+    at[log.EPOCH_BEGIN_SEQUENCE] = at[log.STAGED_SEQUENCE]
+    at[log.EPOCH] = at[log.LOG_EPOCH] = epoch
+    if at[log.TAIL] == at[log.STAGED]:  # Nothing older will be read again, torn leftovers of an older epoch least of all.
+        at[log.APPLIED_EPOCH] = at[log.CHECKPOINT_EPOCH] = epoch

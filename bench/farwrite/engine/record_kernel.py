@@ -6,11 +6,16 @@ submitting core to both disks. Everything is little-endian and 64-byte aligned.
     word  0   magic u32, crc32c u32 (over bytes 8.. of the header and the payload)
           1   kind u8, version u8, reserved u16, length u32 (payload bytes)
           2   sequence i64: of the write; of the last write before it for every other kind
-          3   address i64: byte offset in the volume; ACK: highest received sequence; HELLO: protocol
+          3   address i64: byte offset in the volume; ACK: highest received sequence
           4   epoch i64
           5   volume i64: identity shared by both replicas
           6   stamp_ns i64: CLOCK_MONOTONIC at submit
-          7   reserved, zero
+          7   TRIM: bytes given back; ACK: times the log was begun anew on this connection (SYNCED); DIGEST: 1 when verifying;
+              SYNCED: epoch of the last write before the log's new beginning; zero in every other kind
+
+WRITE and TRIM have a sequence of their own. PAD fills a batch to the block. HELLO introduces. ACK tells how far received and
+durable are; COMMAND asks for leave to send up to a sequence and READY gives it (two-trip C). EXTENT, SYNCED, DIGEST and
+DIFFERS bring a stale volume up to date (resync_kernel).
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ WORD_BYTES = 8
 MAGIC = 0x31575246  # "FRW1" as it stands in memory.
 VERSION = 1
 
-WRITE, PAD, HELLO, ACK, PING, GOODBYE = 1, 2, 3, 4, 5, 6
+WRITE, PAD, HELLO, ACK, PING, GOODBYE, TRIM, COMMAND, READY, EXTENT, SYNCED, DIGEST, DIFFERS = range(1, 14)
 
 LENGTH_MAX = 1 << 20  # A frame from the network may claim no more than this.
 
@@ -70,6 +75,12 @@ def epoch_of(words, start):
 
 
 @kernel()
+def has_payload(kind):
+    """Whether records of this kind may carry bytes behind their header."""
+    return kind in (WRITE, PAD, HELLO, EXTENT, DIGEST, DIFFERS)
+
+
+@kernel()
 def guarded_length(kind, length):
     """Payload bytes the CRC covers: a PAD's filling means nothing and is left out."""
     return np.int64(0) if kind == PAD else np.int64(length)
@@ -83,7 +94,13 @@ def checksum(data, start, kind, length):
 
 
 @kernel()
-def seal(data, words, start, kind, length, sequence, address, epoch, volume, stamp_ns):
+def trimmed_of(words, start):
+    """Bytes that the TRIM record at `start` gives back."""
+    return words[(start >> 3) + 7]
+
+
+@kernel()
+def seal(data, words, start, kind, length, sequence, address, epoch, volume, stamp_ns, trimmed=0):
     """Write the header of the record at `start`, whose payload already stands behind it."""
     assert start & 63 == 0
     at = start >> 3
@@ -93,7 +110,7 @@ def seal(data, words, start, kind, length, sequence, address, epoch, volume, sta
     words[at + 4] = epoch
     words[at + 5] = volume
     words[at + 6] = stamp_ns
-    words[at + 7] = 0
+    words[at + 7] = trimmed
     words[at] = np.int64(MAGIC) | (np.int64(checksum(data, start, kind, length)) << 32)
 
 
@@ -114,9 +131,9 @@ def inspect(data, words, start, available, volume):
     length = (shape >> 32) & 0xFFFFFFFF
     if (shape >> 8) & 0xFF != VERSION:
         return BAD_VERSION
-    if kind < WRITE or kind > GOODBYE:
+    if kind < WRITE or kind > DIFFERS:
         return BAD_KIND
-    if length > LENGTH_MAX or (length > 0 and kind != WRITE and kind != PAD):
+    if length > LENGTH_MAX or (length > 0 and not has_payload(kind)):
         return BAD_LENGTH
     if available < HEADER_BYTES + guarded_length(kind, length):
         return INCOMPLETE

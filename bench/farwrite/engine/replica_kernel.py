@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..crc_kernel import crc32c
-from ..host import libc, reactor
+from ..host import reactor
 from ..jit import kernel
 from . import journal_kernel as log
 from . import record_kernel as record
@@ -25,7 +25,10 @@ EIO = 5
 APPLY_BYTES = 512 << 10  # Applied at most before looking at the socket again: about 0.1 ms of memory copy.
 
 SUPERBLOCK_MAGIC = 0x4C4F47575246  # "FRWGOL"
-SUPERBLOCK_WORDS = 9  # magic, version, generation, volume, tail, tail sequence, epoch, capacity, crc32c over the eight.
+# magic, version, generation, volume, tail, tail sequence, epoch, capacity, epoch of the record before the tail, flags,
+# crc32c over those.
+SUPERBLOCK_WORDS = 13
+SUPERBLOCK_CRC = SUPERBLOCK_WORDS - 1
 
 
 @kernel()
@@ -58,11 +61,8 @@ def end_flush(journal, ring):
 
 
 @kernel()
-def apply(journal, limit, bytes_max):
-    """Copy durable records that end before `limit` into the volume, in order, about `bytes_max` of them.
-
-    A record that only begins before it stays: the rest of it may still have to be sent from this memory.
-    """
+def apply(journal, ring, limit, bytes_max):
+    """Copy durable records that end before `limit` into the volume, in order, about `bytes_max` of them."""
     at = journal.at
     position = at[log.APPLIED]
     sequence = at[log.APPLIED_SEQUENCE]
@@ -73,18 +73,28 @@ def apply(journal, limit, bytes_max):
         length = record.length_of(journal.words, start)
         if position + record.record_bytes(length) > limit:
             break
-        if record.kind_of(journal.words, start) == record.WRITE:
-            written = libc.pwrite(
-                at[log.VOLUME_FD], journal.data, start + record.HEADER_BYTES, length,
-                record.address_of(journal.words, start),
-            )  # fmt: skip
-            if written < 0:
-                status = written
-                break
-            if written != length:
-                status = np.int64(SHORT_WRITE)
-                break
+        kind = record.kind_of(journal.words, start)
+        if kind != record.PAD:
+            address = record.address_of(journal.words, start)
+            if kind == record.TRIM:
+                size = record.trimmed_of(journal.words, start)
+                status = np.int64(reactor.trim_volume(ring, at[log.VOLUME_FD], address, size))
+                if status < 0:
+                    break
+            else:
+                size = length
+                written = reactor.write_volume(
+                    ring, at[log.VOLUME_FD], journal.data, start + record.HEADER_BYTES, length, address
+                )
+                if written < 0:
+                    status = written
+                    break
+                if written != length:
+                    status = np.int64(SHORT_WRITE)
+                    break
             sequence = record.sequence_of(journal.words, start)
+            at[log.APPLIED_EPOCH] = record.epoch_of(journal.words, start)
+            log.note_written(journal, address, size, sequence)
         position += record.record_bytes(length)
     log.note_applied(journal, position, sequence)
     return status
@@ -114,8 +124,28 @@ def fill_superblock(journal):
     words[5] = at[log.CHECKPOINT_SEQUENCE]
     words[6] = at[log.EPOCH]
     words[7] = at[log.CAPACITY]
-    words[8] = np.int64(crc32c(np.int64(0), journal.superblock, np.int64(0), np.int64(64)))
+    words[8] = at[log.CHECKPOINT_EPOCH]  # Where a replay begins: later epochs follow in the log itself.
+    words[9] = at[log.FLAGS]
+    words[10] = at[log.DURABLE_SEQUENCE]  # A replay that ends before it has met damage, not the end.
+    words[11] = at[log.STAGING]  # No batch is larger.
+    words[SUPERBLOCK_CRC] = np.int64(crc32c(np.int64(0), journal.superblock, np.int64(0), np.int64(8 * SUPERBLOCK_CRC)))
     return (at[log.GENERATION] % 2) * log.BLOCK_BYTES
+
+
+@kernel()
+def save(journal, ring):
+    """Make epoch and flags durable in both superblocks, so that no damage to one leads back before them. 0 or a status.
+
+    For what a replica promises: it waits for the disk. No checkpoint may be under way.
+    """
+    for _ in range(2):
+        offset = fill_superblock(journal)
+        written = reactor.write_now(
+            ring, journal.at[log.JOURNAL_FD], journal.superblock, np.int64(0), np.int64(log.BLOCK_BYTES), offset
+        )
+        if written != log.BLOCK_BYTES:
+            return written if written < 0 else np.int64(SHORT_WRITE)
+    return np.int64(OK)
 
 
 @kernel()
@@ -138,26 +168,38 @@ def checkpoint(journal, ring):
     if idle and log.wants_checkpoint(journal):
         at[log.CHECKPOINT_POSITION] = at[log.APPLIED]
         at[log.CHECKPOINT_SEQUENCE] = at[log.APPLIED_SEQUENCE]
+        at[log.CHECKPOINT_EPOCH] = at[log.APPLIED_EPOCH]
         reactor.begin_sync(ring, reactor.VOLUME, at[log.VOLUME_FD])
     return np.int64(OK)
 
 
 @kernel()
-def settle(journal, ring, limit):
-    """Flush everything that is staged and apply it up to `limit`, waiting as long as the disk takes. For the end of a run."""
+def settle_turn(journal, ring):
+    """One turn of settle(), without sleeping: 1 when there is more to do, 0 when nothing is left, or a status."""
+    status = end_flush(journal, ring)
+    if status < 0:
+        return status
+    begin_flush(journal, ring)
+    status = apply(journal, ring, journal.at[log.DURABLE], np.int64(APPLY_BYTES))
+    if status < 0:
+        return status
+    if ring.state[reactor.JOURNAL] != reactor.IDLE or appliable(journal, journal.at[log.DURABLE]):
+        return np.int64(1)
+    # A flush that failed before we were called is not tried again.
+    return np.int64(-EIO) if journal.at[log.DURABLE] < journal.at[log.SEALED] else np.int64(OK)
+
+
+@kernel()
+def settle(journal, ring):
+    """Flush everything that is staged and apply it, waiting as long as the disk takes. For the end of a run."""
+    nobody = np.full(1, -1, np.int64)
     while True:
-        status = end_flush(journal, ring)
+        status = settle_turn(journal, ring)
         if status < 0:
             return status
-        begin_flush(journal, ring)
-        status = apply(journal, min(journal.at[log.DURABLE], limit), np.int64(APPLY_BYTES))
-        if status < 0:
-            return status
-        more = appliable(journal, min(journal.at[log.DURABLE], limit))
-        if ring.state[reactor.JOURNAL] == reactor.IDLE and not more:
-            if journal.at[log.DURABLE] < journal.at[log.SEALED]:
-                return np.int64(-EIO)  # A flush failed before we were called; it is not tried again.
-            return reactor.drain(ring, np.int64(-1))
-        answer = reactor.wait(ring, np.int64(-1), False, np.int64(0 if more else 10_000_000))
+        if status == OK:
+            return reactor.drain(ring)
+        more = appliable(journal, journal.at[log.DURABLE])
+        answer = reactor.wait(ring, nobody, np.int64(0), np.int64(0 if more else 10_000_000))
         if answer < 0:
             return answer

@@ -1,7 +1,8 @@
 """The secondary: receives records, makes them durable, and says so; nothing else.
 
-`accept_record` is the decision about one frame (pure); `serve` is the loop. What arrives is treated as hostile: a frame out of
-order, out of the volume, of another volume or with a wrong checksum ends the connection and is never written.
+`accept` is the decision about one frame (pure, but for a resync's); `turn` is one turn of the loop, `serve` the loop. What
+arrives is treated as hostile: a frame out of order, out of the volume, of another volume or with a wrong checksum ends the
+connection and is never written.
 """
 
 from __future__ import annotations
@@ -10,23 +11,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..host import libc, reactor
+from ..host import reactor
+from ..host.disk import BLOCK_BYTES
 from ..host.libc import aligned_bytes
 from ..jit import kernel
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
 from .primary_kernel import B
+from .resync_kernel import DIGEST_BYTES, digest, extent_size
 
 # Indices into Secondary.at.
-SOCKET, PROTOCOL, INBOX_FILL, VOLUME_BYTES, ACKED_RECEIVED, ACKED_DURABLE, ACK_DUE, ACK_LEFT = range(8)
-CLOSING, REFUSED, ACK_COUNT = range(8, 11)
-AT_WORDS = 11
+PROTOCOL, INBOX_FILL, VOLUME_BYTES, ACKED_RECEIVED, ACKED_DURABLE, ACK_DUE, OUT_BEGIN, OUT_END = range(8)
+CLOSING, REFUSED, ACK_COUNT, SESSION_EPOCH, CONSISTENT_FROM, EXTENT_COUNT, HEARD_NS, GRANT_DUE = range(8, 16)
+SYNCED_COUNT = 16  # Times the log was begun anew on this connection.
+AT_WORDS = 17
 
 INBOX_BYTES = 4 << 20  # Several of the largest records.
+OUTBOX_BYTES = 8192  # Answers on their way; an answer to a digest is one header and at most a block.
 
-# What accept_record decides.
-STAGED_IT, NO_ROOM, NOT_NEXT, OUTSIDE, OLD_EPOCH = 0, 1, -11, -12, -13
+# What accept() decides.
+TAKEN, NO_ROOM, NOT_NEXT, OUTSIDE, OLD_EPOCH = 0, 1, -1011, -1012, -1013
 
 
 class Secondary(NamedTuple):
@@ -35,42 +40,211 @@ class Secondary(NamedTuple):
     at: np.ndarray  # int64, see the indices above
     journal: log.Journal
     ring: reactor.Reactor
+    sockets: np.ndarray  # int64, one word
     inbox: np.ndarray  # uint8, frames as they arrive
     inbox_words: np.ndarray  # int64, the same memory
-    ack: np.ndarray  # uint8, the ack being sent
+    outbox: np.ndarray  # uint8, answers being sent
+    outbox_words: np.ndarray  # int64, the same memory
+    scratch: np.ndarray  # uint8, one extent
+    scratch_words: np.ndarray  # int64, the same memory
     board: np.ndarray  # int64, shared with the lab: word 0 asks to stop, word 1 is the durable sequence
 
 
 def secondary_state(
-    journal: log.Journal, ring: reactor.Reactor, socket: int, protocol: int, volume_bytes: int, board: np.ndarray
-) -> Secondary:
+    journal: log.Journal, ring: reactor.Reactor, socket: int, protocol: int, volume_bytes: int, board: np.ndarray,
+    inbox_bytes: int = INBOX_BYTES,
+) -> Secondary:  # fmt: skip
     """A secondary that continues where its journal ends."""
-    inbox = aligned_bytes(INBOX_BYTES)
+    inbox, outbox, scratch = (
+        aligned_bytes(size) for size in (inbox_bytes, OUTBOX_BYTES, int(journal.at[log.EXTENT_BYTES]))
+    )
     at = np.zeros(AT_WORDS, np.int64)
-    at[SOCKET], at[PROTOCOL], at[VOLUME_BYTES] = socket, protocol, volume_bytes
+    at[PROTOCOL], at[VOLUME_BYTES] = protocol, volume_bytes
     at[ACKED_RECEIVED] = at[ACKED_DURABLE] = journal.at[log.STAGED_SEQUENCE]
-    return Secondary(at, journal, ring, inbox, inbox.view(np.int64), aligned_bytes(record.HEADER_BYTES), board)
+    at[SESSION_EPOCH] = journal.at[log.EPOCH]
+    journal.at[log.HELD] = log.EVERYTHING_SENT  # It may have been a primary, whose peers had still to be sent something.
+    return Secondary(
+        at, journal, ring, np.full(1, socket, np.int64), inbox, inbox.view(np.int64), outbox, outbox.view(np.int64),
+        scratch, scratch.view(np.int64), board,
+    )  # fmt: skip
+
+
+@kernel()
+def is_inside(secondary, address, size):
+    """Whether these bytes lie in the volume."""
+    return size >= 0 and address >= 0 and address <= secondary.at[VOLUME_BYTES] - size
+
+
+@kernel()
+def is_said_by_primary(kind):
+    """Whether a primary may send frames of this kind once the two have met."""
+    return (
+        kind == record.WRITE or kind == record.TRIM or kind == record.PING or kind == record.GOODBYE
+        or kind == record.COMMAND or kind == record.EXTENT or kind == record.SYNCED or kind == record.DIGEST
+    )  # fmt: skip
 
 
 @kernel()
 def accept_record(secondary, start):
-    """Stage the complete WRITE frame at inbox byte `start`; answers STAGED_IT, NO_ROOM, or why it is refused."""
+    """Stage the complete WRITE or TRIM at inbox byte `start`; answers TAKEN, NO_ROOM, or why it is refused."""
     journal = secondary.journal
     words = secondary.inbox_words
     length = record.length_of(words, start)
-    address = record.address_of(words, start)
-    if record.epoch_of(words, start) != journal.at[log.EPOCH]:
+    epoch = record.epoch_of(words, start)
+    kind = record.kind_of(words, start)
+    if secondary.at[SESSION_EPOCH] != journal.at[log.EPOCH]:
+        return OLD_EPOCH  # We have promised a newer one since this connection began.
+    if epoch > journal.at[log.EPOCH] or epoch < journal.at[log.LOG_EPOCH]:
         return OLD_EPOCH
     if record.sequence_of(words, start) != journal.at[log.STAGED_SEQUENCE] + 1:
         return NOT_NEXT
-    if address < 0 or address > secondary.at[VOLUME_BYTES] - length:
+    size = record.trimmed_of(words, start) if kind == record.TRIM else length
+    if not is_inside(secondary, record.address_of(words, start), size):
         return OUTSIDE
     if not log.has_room(journal, length):
         return NO_ROOM
     target = log.place(journal, length)
     size = record.record_bytes(length)
     journal.data[target : target + size] = secondary.inbox[start : start + size]
-    return STAGED_IT
+    journal.at[log.LOG_EPOCH] = epoch
+    return TAKEN
+
+
+@kernel()
+def is_settled(journal, ring):
+    """Whether everything received is durable and in the volume: the state that digests and extents are about."""
+    at = journal.at
+    return at[log.APPLIED_SEQUENCE] == at[log.STAGED_SEQUENCE] and ring.state[reactor.JOURNAL] == reactor.IDLE
+
+
+@kernel()
+def mark(secondary, flags):
+    """Make FLAGS durable before anything that depends on it happens; waits for the disk. Answers TAKEN, NO_ROOM or -errno."""
+    journal = secondary.journal
+    ring = secondary.ring
+    if ring.state[reactor.SUPERBLOCK] != reactor.IDLE or ring.state[reactor.VOLUME] != reactor.IDLE:
+        return np.int64(NO_ROOM)
+    journal.at[log.FLAGS] = flags
+    status = replica.save(journal, ring)
+    return np.int64(TAKEN) if status == replica.OK else status
+
+
+@kernel()
+def accept_extent(secondary, start):
+    """Write one extent of a resync straight into the volume, which is a mixture of times from here on."""
+    journal = secondary.journal
+    words = secondary.inbox_words
+    address, size = record.address_of(words, start), record.length_of(words, start)
+    if not is_inside(secondary, address, size):
+        return np.int64(OUTSIDE)
+    if not is_settled(journal, secondary.ring):
+        return np.int64(NO_ROOM)
+    secondary.at[CONSISTENT_FROM] = 0  # Of a resync before this one on the same connection, if any.
+    if not journal.at[log.FLAGS] & log.INCONSISTENT:
+        status = mark(secondary, journal.at[log.FLAGS] | log.INCONSISTENT)
+        if status != TAKEN:
+            return status
+    written = reactor.write_volume(
+        secondary.ring, journal.at[log.VOLUME_FD], secondary.inbox, start + record.HEADER_BYTES, size, address
+    )
+    if written != size:
+        return written if written < 0 else np.int64(replica.SHORT_WRITE)
+    secondary.at[EXTENT_COUNT] += 1
+    return np.int64(TAKEN)
+
+
+@kernel()
+def accept_synced(secondary, start):
+    """The extents are all here: begin the log anew behind their sequence; whole once CONSISTENT_FROM is applied."""
+    at = secondary.at
+    journal = secondary.journal
+    words = secondary.inbox_words
+    sequence, consistent_from = record.sequence_of(words, start), record.address_of(words, start)
+    if sequence < 0 or consistent_from < sequence:
+        return np.int64(NOT_NEXT)
+    busy = secondary.ring.state[reactor.SUPERBLOCK] != reactor.IDLE or secondary.ring.state[reactor.VOLUME] != reactor.IDLE
+    if busy or not is_settled(journal, secondary.ring):
+        return np.int64(NO_ROOM)
+    status = reactor.sync_now(secondary.ring, journal.at[log.VOLUME_FD])
+    if status < 0:
+        return status
+    position = (journal.at[log.STAGED] + BLOCK_BYTES - 1) // BLOCK_BYTES * BLOCK_BYTES
+    log.restart(journal, position, sequence, record.trimmed_of(words, start))
+    at[CONSISTENT_FROM] = consistent_from
+    at[ACKED_RECEIVED] = at[ACKED_DURABLE] = sequence
+    at[ACK_DUE] = 1
+    at[SYNCED_COUNT] += 1
+    return mark(secondary, log.INCONSISTENT if consistent_from > sequence else np.int64(0))
+
+
+@kernel()
+def accept_digest(secondary, start):
+    """Compare digests of some extents with our own, and answer which differ."""
+    at = secondary.at
+    journal = secondary.journal
+    words = secondary.inbox_words
+    first, count = record.address_of(words, start), record.length_of(words, start) // DIGEST_BYTES
+    extent_bytes = journal.at[log.EXTENT_BYTES]
+    if first < 0 or count < 1 or first + count > journal.last_write.size or count > OUTBOX_BYTES // 4:
+        return np.int64(OUTSIDE)
+    verifying = record.trimmed_of(words, start) != 0
+    behind = journal.at[log.APPLIED_SEQUENCE] < record.sequence_of(words, start)
+    if (verifying and behind) or (not verifying and not is_settled(journal, secondary.ring)):
+        return np.int64(NO_ROOM)
+    if OUTBOX_BYTES - at[OUT_END] < record.record_bytes(count) + record.HEADER_BYTES:
+        return np.int64(NO_ROOM)
+    answer = at[OUT_END] + record.HEADER_BYTES
+    for place in range(count):
+        size = extent_size(at[VOLUME_BYTES], extent_bytes, first + place)
+        got = reactor.read_volume(
+            secondary.ring, journal.at[log.VOLUME_FD], secondary.scratch, np.int64(0), size, (first + place) * extent_bytes
+        )
+        if got != size:
+            return got if got < 0 else np.int64(replica.SHORT_WRITE)
+        ours = digest(secondary.scratch, secondary.scratch_words, np.int64(0), size)
+        theirs = words[(start + record.HEADER_BYTES) // 8 + place]
+        secondary.outbox[answer + place] = 1 if ours != theirs else 0
+    record.seal(
+        secondary.outbox, secondary.outbox_words, at[OUT_END], record.DIFFERS, count, record.sequence_of(words, start),
+        first, journal.at[log.EPOCH], journal.at[log.VOLUME], reactor.now_ns(secondary.ring),
+    )  # fmt: skip
+    at[OUT_END] += record.record_bytes(count)
+    return np.int64(TAKEN)
+
+
+@kernel()
+def accept_command(secondary, start):
+    """Two-trip C: give leave for everything up to the command's sequence."""
+    sequence = record.sequence_of(secondary.inbox_words, start)
+    if sequence < secondary.journal.at[log.STAGED_SEQUENCE]:
+        return np.int64(NOT_NEXT)
+    secondary.at[GRANT_DUE] = sequence
+    return np.int64(TAKEN)
+
+
+@kernel()
+def accept(secondary, start):
+    """Do what the complete frame at inbox byte `start` says; answers TAKEN, NO_ROOM (later), or why it is refused."""
+    at = secondary.at
+    kind = record.kind_of(secondary.inbox_words, start)
+    if kind == record.WRITE or kind == record.TRIM:
+        return np.int64(accept_record(secondary, start))
+    epoch = secondary.journal.at[log.EPOCH]
+    if record.epoch_of(secondary.inbox_words, start) != epoch or at[SESSION_EPOCH] != epoch:
+        return np.int64(OLD_EPOCH)
+    if kind == record.PING:
+        at[ACK_DUE] = 1
+    elif kind == record.GOODBYE:
+        at[CLOSING] = 1
+    elif kind == record.COMMAND:
+        return accept_command(secondary, start)
+    elif kind == record.EXTENT:
+        return accept_extent(secondary, start)
+    elif kind == record.SYNCED:
+        return accept_synced(secondary, start)
+    else:
+        return accept_digest(secondary, start)
+    return np.int64(TAKEN)
 
 
 @kernel()
@@ -80,37 +254,27 @@ def parse(secondary):
     consumed = np.int64(0)
     status = np.int64(replica.OK)
     while True:
-        found = record.inspect(
-            secondary.inbox, secondary.inbox_words, consumed, at[INBOX_FILL] - consumed,
-            secondary.journal.at[log.VOLUME],
+        found = np.int64(
+            record.inspect(
+                secondary.inbox, secondary.inbox_words, consumed, at[INBOX_FILL] - consumed,
+                secondary.journal.at[log.VOLUME],
+            )
         )  # fmt: skip
         if found == record.INCOMPLETE:
             break
+        if found == record.COMPLETE and not is_said_by_primary(record.kind_of(secondary.inbox_words, consumed)):
+            found = np.int64(record.BAD_KIND)  # Before anything of it is waited for.
         if found == record.COMPLETE:
-            kind = record.kind_of(secondary.inbox_words, consumed)
-            if kind == record.WRITE:
-                # The payload's rounding up to 64 bytes travels too, outside the checksum.
-                size = record.record_bytes(record.length_of(secondary.inbox_words, consumed))
-                if at[INBOX_FILL] - consumed < size:
-                    break
-                found = accept_record(secondary, consumed)
-                if found == NO_ROOM:
-                    break
-                if found == STAGED_IT:
-                    consumed += size
-                    continue
-            elif record.epoch_of(secondary.inbox_words, consumed) != secondary.journal.at[log.EPOCH]:
-                found = np.int64(OLD_EPOCH)
-            elif kind == record.PING:
-                at[ACK_DUE] = 1
-                consumed += record.HEADER_BYTES
+            # The payload's rounding up to 64 bytes travels too, outside the checksum.
+            size = record.record_bytes(record.length_of(secondary.inbox_words, consumed))
+            if at[INBOX_FILL] - consumed < size:
+                break
+            found = accept(secondary, consumed)
+            if found == NO_ROOM:
+                break
+            if found == TAKEN:
+                consumed += size
                 continue
-            elif kind == record.GOODBYE:
-                at[CLOSING] = 1
-                consumed += record.HEADER_BYTES
-                continue
-            else:
-                found = np.int64(record.BAD_KIND)
         at[REFUSED] = found
         status = np.int64(replica.BAD_FRAME)
         break
@@ -123,32 +287,102 @@ def parse(secondary):
 
 
 @kernel()
-def send_ack(secondary):
-    """Tell the primary how far received and durable are, if that is news; one small frame, never two halves mixed."""
+def answer(secondary, kind, sequence, address):
+    """Put one answer behind those on their way; False when there is no room."""
+    at = secondary.at
+    if at[OUT_END] + record.HEADER_BYTES > OUTBOX_BYTES:
+        return False
+    record.seal(
+        secondary.outbox, secondary.outbox_words, at[OUT_END], kind, 0, sequence, address,
+        secondary.journal.at[log.EPOCH], secondary.journal.at[log.VOLUME], reactor.now_ns(secondary.ring),
+        at[SYNCED_COUNT] if kind == record.ACK else np.int64(0),
+    )  # fmt: skip
+    at[OUT_END] += record.HEADER_BYTES
+    return True
+
+
+@kernel()
+def send_answers(secondary):
+    """Tell the primary how far received and durable are, if that is news, and whatever else it has asked."""
     at = secondary.at
     journal = secondary.journal
-    if at[ACK_LEFT] == 0:
-        received = journal.at[log.STAGED_SEQUENCE]
-        durable = journal.at[log.DURABLE_SEQUENCE]
-        news = durable > at[ACKED_DURABLE] or (at[PROTOCOL] == B and received > at[ACKED_RECEIVED])
-        if not news and at[ACK_DUE] == 0:
+    if at[GRANT_DUE] > 0 and answer(secondary, record.READY, at[GRANT_DUE], np.int64(0)):
+        at[GRANT_DUE] = 0
+    received = journal.at[log.STAGED_SEQUENCE]
+    durable = journal.at[log.DURABLE_SEQUENCE]
+    news = durable > at[ACKED_DURABLE] or (at[PROTOCOL] == B and received > at[ACKED_RECEIVED])
+    # While one is on its way the next collects: a lone ack is never delayed, many become one.
+    if (news or at[ACK_DUE] > 0) and at[OUT_END] - at[OUT_BEGIN] <= record.HEADER_BYTES:
+        if answer(secondary, record.ACK, durable, received):
+            at[ACKED_RECEIVED], at[ACKED_DURABLE], at[ACK_DUE] = received, durable, 0
+            at[ACK_COUNT] += 1
+    while at[OUT_BEGIN] < at[OUT_END]:
+        sent = reactor.send(secondary.ring, secondary.sockets[0], secondary.outbox, at[OUT_BEGIN], at[OUT_END] - at[OUT_BEGIN])
+        if sent == -reactor.EAGAIN or sent == -reactor.EINTR:
             return np.int64(replica.OK)
-        record.seal(
-            secondary.ack, secondary.ack.view(np.int64), np.int64(0), record.ACK, 0, durable, received,
-            journal.at[log.EPOCH], journal.at[log.VOLUME], libc.monotonic_ns(),
-        )  # fmt: skip
-        at[ACKED_RECEIVED], at[ACKED_DURABLE], at[ACK_DUE] = received, durable, 0
-        at[ACK_LEFT] = record.HEADER_BYTES
-        at[ACK_COUNT] += 1
-    sent = libc.send(
-        at[SOCKET], secondary.ack, np.int64(record.HEADER_BYTES) - at[ACK_LEFT], at[ACK_LEFT], np.int64(libc.MSG_DONTWAIT)
-    )
-    if sent == -libc.EAGAIN or sent == -libc.EINTR:
-        return np.int64(replica.OK)
-    if sent < 0:
-        return np.int64(replica.PEER_CLOSED)
-    at[ACK_LEFT] -= sent
+        if sent < 0:
+            return np.int64(replica.PEER_CLOSED)
+        at[OUT_BEGIN] += sent
+    at[OUT_BEGIN] = at[OUT_END] = 0
     return np.int64(replica.OK)
+
+
+@kernel()
+def note_consistent(secondary):
+    """Once the log has made the copied extents whole, say so on the disk."""
+    journal = secondary.journal
+    inconsistent = journal.at[log.FLAGS] & log.INCONSISTENT
+    if inconsistent and 0 < secondary.at[CONSISTENT_FROM] <= journal.at[log.APPLIED_SEQUENCE]:
+        status = mark(secondary, journal.at[log.FLAGS] & ~np.int64(log.INCONSISTENT))
+        return status if status < 0 else np.int64(replica.OK)
+    return np.int64(replica.OK)
+
+
+@kernel()
+def turn(secondary, timeout_ns):
+    """One turn: sleep until something happens, then receive, flush, apply and acknowledge. Answers 0, STOPPED or a status.
+
+    STOPPED also when the primary has said goodbye and everything is durable and acknowledged.
+    """
+    at = secondary.at
+    journal = secondary.journal
+    ring = secondary.ring
+    if secondary.board[0] != 0:
+        return np.int64(replica.STOPPED)
+    # A frame in the inbox may wait for the room we can still make: nothing else would wake us.
+    waiting = at[INBOX_FILL] > 0 and ring.state[reactor.JOURNAL] == reactor.IDLE
+    making_room = replica.appliable(journal, journal.at[log.DURABLE])
+    if making_room:
+        timeout_ns = np.int64(0)
+    elif waiting:
+        timeout_ns = min(timeout_ns, np.int64(1_000_000))
+    ready = reactor.wait(ring, secondary.sockets, np.int64(1 if at[OUT_BEGIN] < at[OUT_END] else 0), timeout_ns)
+    if ready < 0:
+        return ready
+    status = replica.end_flush(journal, ring)
+    if status < 0:
+        return status
+    outcome = np.int64(replica.OK)
+    if journal.at[log.DURABLE_SEQUENCE] > at[ACKED_DURABLE] or at[OUT_BEGIN] < at[OUT_END]:
+        outcome = send_answers(secondary)
+    if ready & reactor.READABLE or (at[INBOX_FILL] > 0 and ready == 0):
+        outcome = receive_frames(secondary, outcome)
+    # Received is acknowledged before the flush begins, because in the plain form the flush holds everything up.
+    if outcome == replica.OK and (at[PROTOCOL] == B or at[ACK_DUE] > 0 or at[GRANT_DUE] > 0 or at[OUT_END] > 0):
+        outcome = send_answers(secondary)
+    replica.begin_flush(journal, ring)
+    status = replica.apply(journal, ring, journal.at[log.DURABLE], np.int64(replica.APPLY_BYTES))
+    if status == replica.OK:
+        status = replica.checkpoint(journal, ring)
+    if status == replica.OK:
+        status = note_consistent(secondary)
+    if status < 0:
+        return status
+    secondary.board[1] = journal.at[log.DURABLE_SEQUENCE]
+    everything = journal.at[log.DURABLE_SEQUENCE] == journal.at[log.STAGED_SEQUENCE] == at[ACKED_DURABLE]
+    if outcome == replica.OK and at[CLOSING] and everything and at[OUT_BEGIN] == at[OUT_END]:
+        return np.int64(replica.STOPPED)
+    return outcome
 
 
 @kernel()
@@ -158,44 +392,15 @@ def serve(secondary):
     Everything received is durable and applied when this returns, whatever the reason; a status below 0 from the disk is
     the exception.
     """
-    at = secondary.at
-    journal = secondary.journal
-    ring = secondary.ring
     outcome = np.int64(replica.OK)
-    tail = journal.at[log.TAIL]
     while outcome == replica.OK:
-        if secondary.board[0] != 0:
-            outcome = np.int64(replica.STOPPED)
-            break
-        # A frame in the inbox may wait for the room we have just made, or can still make: nothing else would wake us.
-        making_room = journal.at[log.TAIL] != tail or replica.appliable(journal, journal.at[log.DURABLE])
-        tail = journal.at[log.TAIL]
-        ready = reactor.wait(ring, at[SOCKET], at[ACK_LEFT] > 0, np.int64(0 if making_room else 50_000_000))
-        if ready < 0:
-            return ready
-        status = replica.end_flush(journal, ring)
-        if status < 0:
-            return status
-        if journal.at[log.DURABLE_SEQUENCE] > at[ACKED_DURABLE] or at[ACK_LEFT] > 0:
-            outcome = send_ack(secondary)
-        if ready & reactor.READABLE or (at[INBOX_FILL] > 0 and ready == 0):
-            outcome = receive_frames(secondary, outcome)
-        # Received is acknowledged before the flush begins, because in the plain form the flush holds everything up.
-        if outcome == replica.OK and (at[PROTOCOL] == B or at[ACK_DUE] > 0):
-            outcome = send_ack(secondary)
-        replica.begin_flush(journal, ring)
-        status = replica.apply(journal, journal.at[log.DURABLE], np.int64(replica.APPLY_BYTES))
-        if status < 0:
-            return status
-        status = replica.checkpoint(journal, ring)
-        if status < 0:
-            return status
-        secondary.board[1] = journal.at[log.DURABLE_SEQUENCE]
-        if at[CLOSING] and journal.at[log.DURABLE_SEQUENCE] == journal.at[log.STAGED_SEQUENCE] and at[ACK_LEFT] == 0:
-            if at[ACKED_DURABLE] == journal.at[log.DURABLE_SEQUENCE]:
-                break
-    status = replica.settle(journal, ring, journal.at[log.STAGED])
-    secondary.board[1] = journal.at[log.DURABLE_SEQUENCE]
+        outcome = turn(secondary, np.int64(50_000_000))
+    if outcome == replica.SHORT_WRITE or replica.PEER_CLOSED < outcome < 0:
+        return outcome  # The disk's own answer.
+    status = replica.settle(secondary.journal, secondary.ring)
+    secondary.board[1] = secondary.journal.at[log.DURABLE_SEQUENCE]
+    if outcome == replica.STOPPED and secondary.at[CLOSING]:
+        outcome = np.int64(replica.OK)
     return outcome if status == replica.OK else status
 
 
@@ -203,13 +408,14 @@ def serve(secondary):
 def receive_frames(secondary, outcome):
     """Read what the socket holds and parse it; answers the loop's next outcome."""
     at = secondary.at
-    room = INBOX_BYTES - at[INBOX_FILL]
+    room = secondary.inbox.size - at[INBOX_FILL]
     if room > 0:
-        got = libc.receive(at[SOCKET], secondary.inbox, at[INBOX_FILL], room, np.int64(libc.MSG_DONTWAIT))
-        if got == 0 or (got < 0 and got != -libc.EAGAIN and got != -libc.EINTR):
+        got = reactor.receive(secondary.ring, secondary.sockets[0], secondary.inbox, at[INBOX_FILL], room)
+        if got == 0 or (got < 0 and got != -reactor.EAGAIN and got != -reactor.EINTR):
             parse(secondary)
             return np.int64(replica.PEER_CLOSED)
         if got > 0:
             at[INBOX_FILL] += got
+            at[HEARD_NS] = reactor.now_ns(secondary.ring)
     status = parse(secondary)
     return status if status < 0 else outcome

@@ -43,8 +43,10 @@ libc_write = types.ExternalFunction("write", int64(int32, int64, int64))
 libc_pread = types.ExternalFunction("pread", int64(int32, int64, int64, int64))
 libc_pwrite = types.ExternalFunction("pwrite", int64(int32, int64, int64, int64))
 libc_fdatasync = types.ExternalFunction("fdatasync", int32(int32))
+libc_fallocate = types.ExternalFunction("fallocate", int32(int32, int32, int64, int64))
 libc_recv = types.ExternalFunction("recv", int64(int32, int64, int64, int32))
 libc_send = types.ExternalFunction("send", int64(int32, int64, int64, int32))
+libc_shutdown = types.ExternalFunction("shutdown", int32(int32, int32))
 libc_ppoll = types.ExternalFunction("ppoll", int32(int64, int64, int64, int64))
 libc_syscall6 = types.ExternalFunction("syscall", int64(int64, int64, int64, int64, int64, int64, int64))
 
@@ -149,6 +151,16 @@ def fdatasync(fd):
 
 
 @kernel()
+def punch(fd, offset, size):
+    """0 once these bytes of a file are a hole, as far as they are whole blocks, and zeros at its edges, or -errno.
+
+    FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE; fallocate(2).
+    """
+    done = int64(libc_fallocate(int32(fd), int32(3), offset, size))
+    return done if done >= 0 else -errno()
+
+
+@kernel()
 def receive(fd, data, start, size, flags):
     """Bytes received into data[start:start + size], 0 when the peer has closed, or -errno. recv(2)."""
     done = libc_recv(int32(fd), int64(data.ctypes.data) + start, size, int32(flags))
@@ -159,6 +171,13 @@ def receive(fd, data, start, size, flags):
 def send(fd, data, start, size, flags):
     """Bytes taken by the send buffer, or -errno; never raises SIGPIPE. send(2)."""
     done = libc_send(int32(fd), int64(data.ctypes.data) + start, size, int32(flags | MSG_NOSIGNAL))
+    return done if done >= 0 else -errno()
+
+
+@kernel()
+def shutdown(fd):
+    """0 once both directions have ended, or -errno. shutdown(2)."""
+    done = int64(libc_shutdown(int32(fd), int32(2)))
     return done if done >= 0 else -errno()
 
 

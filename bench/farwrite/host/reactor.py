@@ -1,8 +1,11 @@
-"""One place to wait: a socket, durable writes to a file, and a deadline, in a single system call.
+"""One place to wait: sockets, durable writes to a file, and a deadline, in a single system call.
 
-A replica's loop starts durable writes here and then sleeps until a write is durable, its socket is ready or its deadline
-has come. Over io_uring all of this is one `io_uring_enter` and a write is truly asynchronous. Where io_uring is forbidden
-(Docker's seccomp profile) or absent, the plain form does the same with a blocking pwrite and ppoll: same verbs, same
+A replica's loop starts durable writes here and then sleeps until a write is durable, a socket is ready or its deadline
+has come. It reads the clock and its sockets through here as well, so that everything a replica knows of the world passes
+this file: the third form, pretend, is a world in memory (pretend_kernel), and the same machine code runs in it.
+
+Over io_uring all of this is one `io_uring_enter` and a write is truly asynchronous. Where io_uring is forbidden (Docker's
+seccomp profile) or absent, the plain form does the same with a blocking pwrite and ppoll: same verbs, same
 order of events, no overlap of its own flush with the network. Which of the two runs is in the recording.
 
 The ring is mapped and set up by Python (io_uring_setup(2)); kernels only fill and drain it.
@@ -21,19 +24,26 @@ import numpy as np
 
 from ..jit import kernel
 from . import libc
+from . import pretend_kernel as pretend
 
-URING, PLAIN = 1, 0
+PLAIN, URING, PRETEND = 0, 1, 2
 
 # Indices into Reactor.at.
 KIND, RING_FD, SQ_TAIL, SQ_MASK, SQ_ARRAY, CQ_HEAD, CQ_TAIL, CQ_MASK, CQES, PENDING, SYSCALLS, AT_WORDS = range(12)
 
+SOCKETS_MAX = 5  # A replica waits for this many peers at most.
+
 # What can be under way, one of each at a time: indices into Reactor.state and Reactor.result.
-JOURNAL, SUPERBLOCK, VOLUME, READ_READY, WRITE_READY, SLOTS = range(6)
+JOURNAL, SUPERBLOCK, VOLUME, READ_READY = range(4)
+WRITE_READY = READ_READY + SOCKETS_MAX
+SLOTS = WRITE_READY + SOCKETS_MAX
 
 IDLE, BUSY, FINISHED = 0, 1, 2
 
-# What wait() answers, as bits.
-READABLE, WRITABLE = 1, 2
+EAGAIN, EINTR = libc.EAGAIN, libc.EINTR
+
+# What wait() answers, as bits by socket: socket p is readable (bit p), writable (bit p + 8).
+READABLE, WRITABLE = 1, 1 << 8
 
 SYS_IO_URING_SETUP = 425
 SYS_IO_URING_ENTER = 426
@@ -44,6 +54,7 @@ SETUP_COOP_TASKRUN, SETUP_SINGLE_ISSUER, SETUP_DEFER_TASKRUN = 1 << 8, 1 << 12, 
 FEATURE_SINGLE_MMAP, FEATURE_EXT_ARG = 1 << 0, 1 << 8
 OFFSET_SQES = 0x10000000
 ENTRIES = 16  # At most SLOTS entries are ever under way.
+NOTHING = pretend.nothing()
 
 
 class Reactor(NamedTuple):
@@ -55,7 +66,8 @@ class Reactor(NamedTuple):
     state: np.ndarray  # int64 by slot: IDLE, BUSY or FINISHED
     result: np.ndarray  # int64 by slot, valid when FINISHED: bytes or -errno
     scratch: np.ndarray  # int64: timespec, then struct io_uring_getevents_arg
-    requests: np.ndarray  # int32: struct pollfd for the plain form
+    requests: np.ndarray  # int32: struct pollfd by socket, for the plain form
+    world: pretend.World  # where the pretend form lives; empty in the others
 
 
 def empty() -> Reactor:
@@ -69,8 +81,16 @@ def empty() -> Reactor:
         state=np.zeros(SLOTS, np.int64),
         result=np.zeros(SLOTS, np.int64),
         scratch=np.zeros(8, np.int64),
-        requests=np.zeros(2, np.int32),
+        requests=np.zeros(2 * SOCKETS_MAX, np.int32),
+        world=NOTHING,
     )
+
+
+def pretended(world: pretend.World) -> Reactor:
+    """A reactor whose clock, disk and sockets are a world in memory."""
+    made = empty()._replace(world=world)
+    made.at[KIND] = PRETEND
+    return made
 
 
 @contextmanager
@@ -92,14 +112,14 @@ def reactor(kind: str = "auto") -> Iterator[Reactor]:
             yield made
         finally:
             if (made.state[:READ_READY] == BUSY).any():
-                drain(made, np.int64(-1))  # A loop that failed leaves writes under way, and their memory is about to go.
+                drain(made)  # A loop that failed leaves writes under way, and their memory is about to go.
     finally:
         os.close(descriptor)
 
 
 def name_of(chosen: Reactor) -> str:
-    """"io_uring" or "pwrite", for recordings."""
-    return "io_uring" if chosen.at[KIND] == URING else "pwrite"
+    """"io_uring", "pwrite" or "pretend", for recordings."""
+    return ("pwrite", "io_uring", "pretend")[int(chosen.at[KIND])]
 
 
 def io_uring_setup() -> tuple[int, np.ndarray]:
@@ -166,6 +186,71 @@ def prepare(reactor, slot, opcode, fd, offset, address, size, flags):
 
 
 @kernel()
+def now_ns(reactor):
+    """The clock everything in a replica goes by: CLOCK_MONOTONIC."""
+    if reactor.at[KIND] == PRETEND:
+        return pretend.now_ns(reactor.world)
+    return libc.monotonic_ns()
+
+
+@kernel()
+def send(reactor, socket, data, start, size):
+    """Bytes of data[start:start + size] that the send buffer took, or -errno (-EAGAIN: it is full); never waits."""
+    if reactor.at[KIND] == PRETEND:
+        return pretend.send(reactor.world, socket, data, start, size)
+    return libc.send(socket, data, start, size, np.int64(libc.MSG_DONTWAIT))
+
+
+@kernel()
+def receive(reactor, socket, data, start, size):
+    """Bytes received into data[start:start + size], 0 when the peer has closed, or -errno; never waits."""
+    if reactor.at[KIND] == PRETEND:
+        return pretend.receive(reactor.world, socket, data, start, size)
+    return libc.receive(socket, data, start, size, np.int64(libc.MSG_DONTWAIT))
+
+
+@kernel()
+def hang_up(reactor, socket):
+    """End a connection in both directions; its descriptor stays whoever's it is. shutdown(2)."""
+    if reactor.at[KIND] == PRETEND:
+        pretend.hang_up(reactor.world, socket)
+    else:
+        libc.shutdown(socket)
+
+
+@kernel()
+def write_volume(reactor, fd, data, start, size, offset):
+    """Bytes written into a volume, not yet durable, or -errno. pwrite(2)."""
+    if reactor.at[KIND] == PRETEND:
+        return pretend.write_volume(reactor.world, data, start, size, offset)
+    return libc.pwrite(fd, data, start, size, offset)
+
+
+@kernel()
+def trim_volume(reactor, fd, offset, size):
+    """0 once the bytes read as zeros and the whole blocks among them are given back, or -errno. fallocate(2)."""
+    if reactor.at[KIND] == PRETEND:
+        return pretend.trim_volume(reactor.world, offset, size)
+    return libc.punch(fd, offset, size)
+
+
+@kernel()
+def read_volume(reactor, fd, data, start, size, offset):
+    """Bytes read of a volume, what was just written included, or -errno. pread(2)."""
+    if reactor.at[KIND] == PRETEND:
+        return pretend.read_volume(reactor.world, data, start, size, offset)
+    return libc.pread(fd, data, start, size, offset)
+
+
+@kernel()
+def read_journal(reactor, fd, data, start, size, offset):
+    """Bytes read of a journal's file, or -errno. The file may be open for direct I/O: whole blocks, aligned memory."""
+    if reactor.at[KIND] == PRETEND:
+        return pretend.read_journal(reactor.world, data, start, size, offset)
+    return libc.pread(fd, data, start, size, offset)
+
+
+@kernel()
 def begin_write(reactor, slot, fd, data, start, size, offset):
     """Start writing data[start:start + size] at a file offset; the slot is FINISHED once the write has returned.
 
@@ -174,6 +259,9 @@ def begin_write(reactor, slot, fd, data, start, size, offset):
     assert reactor.state[slot] == IDLE
     if reactor.at[KIND] == URING:
         prepare(reactor, slot, OP_WRITE, fd, offset, np.int64(data.ctypes.data) + start, size, 0)
+    elif reactor.at[KIND] == PRETEND:
+        pretend.begin_write(reactor.world, slot, data, start, size, offset)
+        reactor.state[slot] = BUSY
     else:
         reactor.at[SYSCALLS] += 1
         reactor.result[slot] = libc.pwrite(fd, data, start, size, offset)
@@ -186,10 +274,29 @@ def begin_sync(reactor, slot, fd):
     assert reactor.state[slot] == IDLE
     if reactor.at[KIND] == URING:
         prepare(reactor, slot, OP_FSYNC, fd, 0, 0, 0, FSYNC_DATASYNC)
+    elif reactor.at[KIND] == PRETEND:
+        pretend.begin_sync(reactor.world, slot)
+        reactor.state[slot] = BUSY
     else:
         reactor.at[SYSCALLS] += 1
         reactor.result[slot] = libc.fdatasync(fd)
         reactor.state[slot] = FINISHED
+
+
+@kernel()
+def write_now(reactor, fd, data, start, size, offset):
+    """Bytes written at a file offset and durable, as begin_write's are, or -errno; waits for the disk."""
+    if reactor.at[KIND] == PRETEND:
+        return pretend.write_now(reactor.world, data, start, size, offset)
+    return libc.pwrite(fd, data, start, size, offset)
+
+
+@kernel()
+def sync_now(reactor, fd):
+    """0 once everything written to the volume is durable, or -errno; waits for the disk."""
+    if reactor.at[KIND] == PRETEND:
+        return pretend.sync_now(reactor.world)
+    return libc.fdatasync(fd)
 
 
 @kernel()
@@ -202,28 +309,53 @@ def finished(reactor, slot):
 
 
 @kernel()
-def wait(reactor, fd, want_writable, timeout_ns):
-    """Sleep until something is finished, `fd` is ready or the time is over; answers READABLE and WRITABLE bits, or -errno.
+def wait(reactor, sockets, want_writable, timeout_ns):
+    """Sleep until something is finished, a socket is ready or the time is over; answers READABLE and WRITABLE bits, or -errno.
 
+    `sockets` is int64, -1 where there is none; bit p of `want_writable` asks for socket p's send buffer as well.
     `timeout_ns` 0 looks without sleeping. A finished operation that nobody has asked for yet ends the sleep at once.
     """
     for slot in range(READ_READY):
         if reactor.state[slot] == FINISHED:
             timeout_ns = 0
+    timeout_ns = max(timeout_ns, 0)
     reactor.at[SYSCALLS] += 1
     if reactor.at[KIND] == URING:
-        return wait_uring(reactor, fd, want_writable, max(timeout_ns, 0))
-    return wait_plain(reactor, fd, want_writable, max(timeout_ns, 0))
+        return wait_uring(reactor, sockets, want_writable, timeout_ns)
+    if reactor.at[KIND] == PRETEND:
+        return wait_pretend(reactor, sockets, want_writable, timeout_ns)
+    return wait_plain(reactor, sockets, want_writable, timeout_ns)
 
 
 @kernel()
-def wait_uring(reactor, fd, want_writable, timeout_ns):
+def wait_pretend(reactor, sockets, want_writable, timeout_ns):
+    """wait() in a world in memory: nobody sleeps, the world is told until when one would have."""
+    for slot in range(READ_READY):
+        if reactor.state[slot] == BUSY and pretend.is_over(reactor.world, slot):
+            reactor.result[slot] = pretend.finish(reactor.world, slot)
+            reactor.state[slot] = FINISHED
+            timeout_ns = 0
+    ready = np.int64(0)
+    for index in range(sockets.size):
+        if sockets[index] >= 0:
+            if pretend.is_readable(reactor.world, sockets[index]):
+                ready |= READABLE << index
+            if want_writable >> index & 1 and pretend.is_writable(reactor.world, sockets[index]):
+                ready |= WRITABLE << index
+    pretend.sleep(reactor.world, np.int64(0) if ready else timeout_ns)
+    return ready
+
+
+@kernel()
+def wait_uring(reactor, sockets, want_writable, timeout_ns):
     """wait() over io_uring_enter(2) with an extended argument."""
     at = reactor.at
-    if reactor.state[READ_READY] == IDLE and fd >= 0:
-        prepare(reactor, READ_READY, OP_POLL_ADD, fd, 0, 0, 0, libc.POLLIN)
-    if want_writable and reactor.state[WRITE_READY] == IDLE:
-        prepare(reactor, WRITE_READY, OP_POLL_ADD, fd, 0, 0, 0, libc.POLLOUT)
+    for index in range(sockets.size):
+        fd = sockets[index]
+        if fd >= 0 and reactor.state[READ_READY + index] == IDLE:
+            prepare(reactor, READ_READY + index, OP_POLL_ADD, fd, 0, 0, 0, libc.POLLIN)
+        if fd >= 0 and want_writable >> index & 1 and reactor.state[WRITE_READY + index] == IDLE:
+            prepare(reactor, WRITE_READY + index, OP_POLL_ADD, fd, 0, 0, 0, libc.POLLOUT)
 
     scratch = reactor.scratch
     scratch[0] = timeout_ns // 1_000_000_000
@@ -256,43 +388,60 @@ def wait_uring(reactor, fd, want_writable, timeout_ns):
     libc.fence_release()
     reactor.ring[at[CQ_HEAD]] = np.uint32(head)
 
-    ready = 0
-    if finished(reactor, READ_READY):
-        ready |= READABLE
-    if finished(reactor, WRITE_READY):
-        ready |= WRITABLE
-    return np.int64(ready)
+    ready = np.int64(0)
+    for index in range(SOCKETS_MAX):
+        if finished(reactor, READ_READY + index):
+            ready |= READABLE << index
+        if finished(reactor, WRITE_READY + index):
+            ready |= WRITABLE << index
+    return ready
 
 
 @kernel()
-def wait_plain(reactor, fd, want_writable, timeout_ns):
+def wait_plain(reactor, sockets, want_writable, timeout_ns):
     """wait() over ppoll(2)."""
-    events = libc.POLLIN | (libc.POLLOUT if want_writable else 0)
-    reactor.requests[0] = np.int32(fd)
-    reactor.requests[1] = np.int32(events)
+    for index in range(sockets.size):
+        reactor.requests[2 * index] = np.int32(sockets[index])  # Negative ones are passed over.
+        reactor.requests[2 * index + 1] = np.int32(libc.POLLIN | (libc.POLLOUT if want_writable >> index & 1 else 0))
     reactor.scratch[0] = timeout_ns // 1_000_000_000
     reactor.scratch[1] = timeout_ns % 1_000_000_000
-    answer = libc.poll(reactor.requests, np.int64(1), reactor.scratch)
+    answer = libc.poll(reactor.requests, np.int64(sockets.size), reactor.scratch)
     if answer < 0:
         return np.int64(0) if answer == -libc.EINTR else answer
-    returned = np.int64(reactor.requests[1]) >> 16
-    ready = 0
-    if answer > 0 and returned & (libc.POLLIN | libc.POLLERR | libc.POLLHUP):
-        ready |= READABLE
-    if answer > 0 and returned & libc.POLLOUT:
-        ready |= WRITABLE
-    return np.int64(ready)
+    ready = np.int64(0)
+    for index in range(sockets.size):
+        returned = np.int64(reactor.requests[2 * index + 1]) >> 16
+        if answer > 0 and returned & (libc.POLLIN | libc.POLLERR | libc.POLLHUP):
+            ready |= READABLE << index
+        if answer > 0 and returned & libc.POLLOUT:
+            ready |= WRITABLE << index
+    return ready
 
 
 @kernel()
-def drain(reactor, fd):
+def forget_socket(reactor, index):
+    """Let go of a connection that was hung up: what was asked about it has been answered, or is answered at once."""
+    for slot in (READ_READY + index, WRITE_READY + index):
+        if reactor.state[slot] == FINISHED:
+            reactor.state[slot] = IDLE
+
+
+@kernel()
+def is_forgotten(reactor, index):
+    """Whether nothing is under way on this socket's place, so that another socket may take it."""
+    return reactor.state[READ_READY + index] == IDLE and reactor.state[WRITE_READY + index] == IDLE
+
+
+@kernel()
+def drain(reactor):
     """Wait until no write or sync is under way, so that their memory may go. Answers 0 or -errno."""
+    nobody = np.full(1, -1, np.int64)
     while True:
         busy = False
         for slot in range(READ_READY):
             busy = busy or reactor.state[slot] == BUSY
         if not busy:
             return np.int64(0)
-        answer = wait(reactor, fd, False, np.int64(100_000_000))
+        answer = wait(reactor, nobody, np.int64(0), np.int64(100_000_000))
         if answer < 0:
             return answer
