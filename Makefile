@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help bench test test-netem lint perf aa-study lock picture wheel clean
+.PHONY: help bench test test-netem simulate lint perf aa-study lock picture wheel clean
 
 help:
 	@echo "make bench       measure the limits of synchronous replication and print the report (about 4 minutes)"
 	@echo "make test        all tests, with real labs on the ferry"
 	@echo "make test-netem  the lab tests on real tc netem, in user-mode Linux (Debian: apt install user-mode-linux)"
+	@echo "make simulate    search the engine for lost writes in a pretend world, from seeds (SEEDS=1000, FROM=0)"
 	@echo "make lint        ruff and mypy"
 	@echo "make aa-study    how often the gate errs, on rounds measured for it (about 20 minutes)"
 	@echo "make perf        speed, as ratios against floors and rivals in the same run"
@@ -37,6 +38,12 @@ test: $(READY)
 
 test-netem: $(READY)
 	@tests/lab/uml/run -- $(BIN)/python -m pytest tests/lab -q -m lab
+
+SEEDS ?= 1000
+FROM ?= 0
+
+simulate: $(READY)
+	@$(BIN)/farwrite simulate --seeds $(SEEDS) --from $(FROM)
 
 lint: $(READY)
 	@$(BIN)/ruff check bench tests workloads
