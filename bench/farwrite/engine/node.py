@@ -1,0 +1,330 @@
+"""A replica that fails over by itself: secondary, candidate and primary in one process, one after the other.
+
+The calling thread runs the loops; one thread answers votes, and while we lead another one connects to absent peers and asks
+the voters for consent. A node begins as a secondary, whatever it was before; who leads is only ever decided by votes. Reads
+are not leased: a primary that was cut off may answer old reads, but completes no write.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from ..errors import FarwriteError, system_error
+from ..host import reactor
+from ..host.disk import Disk
+from . import journal_kernel as log
+from . import primary_kernel as p
+from . import replica_kernel as replica
+from . import secondary_kernel as secondary
+from . import turn_kernel
+from .journal import capacity_of, examine, format_journal, image, read_superblock, resume, save
+from .peering import hello_of, how_to_join, lead, meet
+from .vote import Address, Question, Voter, ask, listener, majority_says_yes, votes_served
+
+STAGING_BYTES = 1 << 20
+PEER_TIMEOUT_NS = 1_000_000_000
+CONTROL_S = 0.05  # Between two looks of the control thread: little beside the peer timeout.
+
+Load = Callable[[p.Primary], None]
+
+
+def recall(chosen: Disk, volume: int, staging_bytes: int) -> log.Journal:
+    """The journal as it lies on the disk, replayed into the volume; a new one where none is. The promised epoch stays."""
+    with image(chosen.journal_fd) as data:
+        blank = read_superblock(data) is None
+        del data
+    if blank:
+        return format_journal(chosen, volume, 0, staging_bytes)
+    superblock, found = examine(chosen, apply=True)
+    journal = log.journal_state(
+        capacity_of(chosen, staging_bytes), staging_bytes, volume, 0, chosen.journal_fd, chosen.volume_fd, chosen.volume_bytes
+    )
+    resume(journal, superblock, found)
+    reactor.sync_now(reactor.empty(), np.int64(chosen.volume_fd))
+    save(journal)
+    return journal
+
+
+class Node(Voter):
+    """One replica. `run` ends when board word 0 is set; board word 2 is the epoch it leads in, 0 while it does not."""
+
+    def __init__(
+        self, name: str, chosen: Disk, ballot_fd: int, peers: dict[str, Address], witness: Address | None, volume: int,
+        board: np.ndarray, load: Load, protocol: int = p.C, policy: int = p.CONSENT, quorum: int = 0, seed: int = 0,
+        peer_timeout_ns: int = PEER_TIMEOUT_NS, staging_bytes: int = STAGING_BYTES,
+    ) -> None:  # fmt: skip
+        super().__init__(name, ballot_fd)
+        self.disk, self.address, self.volume, self.board, self.load = chosen, peers[name], volume, board, load
+        self.protocol, self.policy, self.quorum, self.seed = protocol, policy, quorum, seed
+        self.peer_timeout_ns = peer_timeout_ns
+        self.names = sorted(peers)
+        self.peers = {other: peers[other] for other in self.names if other != name}
+        self.voters = dict(self.peers) | ({"witness": witness} if witness else {})
+        self.journal = recall(chosen, volume, staging_bytes)
+        self.random = random.Random(f"{seed} {name}")
+        self.session: secondary.Secondary | None = None
+        self.primary: p.Primary | None = None
+        self.ends_session = np.zeros(4, np.int64)
+        self.steps_down = self.handing_over = False
+        self.version, self.is_settled, self.patience_ends_ns = 0, True, 0
+        self.stands_at_once = False
+        self.promise(int(self.journal.at[log.EPOCH]), "")
+
+    # What a voter must know of a replica.
+
+    def log_of(self) -> tuple[int, int]:
+        at = self.journal.at
+        return int(at[log.LOG_EPOCH]), int(at[log.DURABLE_SEQUENCE])
+
+    def hears_primary(self) -> bool:
+        """Under a live session nobody else is voted for: what a session has made durable is then all our candidate must hold."""
+        return self.session is not None or self.primary is not None
+
+    def leads(self) -> bool:
+        return self.primary is not None
+
+    def stopped(self) -> bool:
+        return bool(self.board[0])
+
+    def election_wait_s(self) -> float:
+        """Twice the peer timeout, by when a live primary has pinged several times, and up to as much again by lot."""
+        return 2 * self.peer_timeout_ns / 1e9 * (1 + self.random.random())
+
+    # The life of a replica.
+
+    def run(self) -> None:
+        """Serve, stand and lead until asked to stop."""
+        with votes_served(self, self.address, self.stopped), listener(self.address.host, self.address.port) as listening:
+            while not self.stopped():
+                if self.follow(listening) and (epoch := self.stand()):
+                    self.lead_in(epoch)
+
+    def follow(self, listening: socket.socket) -> bool:
+        """Be a secondary of whoever connects; True once it is time to stand for election."""
+        limit_s = time.monotonic() + self.election_wait_s()
+        listening.settimeout(CONTROL_S)
+        while not self.stopped():
+            if self.stands_at_once or time.monotonic() > limit_s:
+                self.stands_at_once = False
+                return not int(self.journal.at[log.FLAGS]) & log.INCONSISTENT
+            try:
+                connection, _ = listening.accept()
+            except TimeoutError:
+                continue
+            with connection:
+                if self.serve(connection):
+                    limit_s = time.monotonic() + self.election_wait_s() / 2
+        return False
+
+    def serve(self, connection: socket.socket) -> bool:
+        """One session with a primary, to its end; False when it was none of ours."""
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self.lock:
+            mine = hello_of(self.journal, self.protocol)
+            mine = dataclasses.replace(mine, epoch=max(mine.epoch, self.ballot.epoch))
+        try:
+            theirs = meet(connection, mine, leads=False)
+        except (FarwriteError, OSError):
+            return False
+        with reactor.reactor() as ring:
+            with self.lock:  # No vote between looking at the promise and beginning the session.
+                if theirs.epoch < self.ballot.epoch:
+                    return False
+                self.promise(theirs.epoch, "")
+                self.journal.at[log.EPOCH] = theirs.epoch
+                save(self.journal)
+                self.ends_session[:] = 0
+                state = secondary.secondary_state(
+                    self.journal, ring, connection.fileno(), self.protocol, self.disk.volume_bytes, self.ends_session
+                )
+                state.at[secondary.HEARD_NS] = time.monotonic_ns()
+                self.session = state
+            watch = threading.Thread(target=self.watch_session, args=(state,), daemon=True)
+            watch.start()
+            try:
+                status = int(secondary.serve(state))
+            finally:
+                self.ends_session[0] = 1
+                watch.join()
+                with self.lock:
+                    self.session = None
+        if replica.PEER_CLOSED < status < 0:
+            raise system_error("keep the replica's files", status)
+        return True
+
+    def watch_session(self, state: secondary.Secondary) -> None:
+        """End a session whose primary is silent, or when we are to stop."""
+        limit_ns = 2 * self.peer_timeout_ns
+        while not self.ends_session[0]:
+            silent_ns = time.monotonic_ns() - int(state.at[secondary.HEARD_NS])
+            if self.stopped() or silent_ns > limit_ns:
+                self.ends_session[0] = 1
+            time.sleep(CONTROL_S)
+
+    def stand(self) -> int:
+        """Ask the voters, first without effect; answers the epoch we may lead in, 0 when we may not."""
+        with self.lock:
+            own = self.log_of()
+            epoch = max(self.ballot.epoch, own[0], int(self.journal.at[log.EPOCH])) + 1
+        for word in ("would", "grant"):
+            question = Question(word, self.name, epoch, own[0], own[1])
+            says_yes, known = majority_says_yes(self, self.voters, question)
+            newest = max(known, key=lambda one: one.age)
+            with self.lock:  # Whatever we hear of newer, we know.
+                if newest.age > self.ballot.age:
+                    self.adopt(newest)
+            highest = max(one.epoch for one in known)
+            if word == "would" and highest >= epoch:
+                epoch = highest + 1
+                says_yes, known = majority_says_yes(self, self.voters, Question(word, self.name, epoch, own[0], own[1]))
+            if not says_yes:
+                return 0
+        members = self.ballot.members or tuple(self.names)
+        if self.name not in members or not self.configure(epoch, members):
+            return 0
+        return epoch
+
+    def configure(self, epoch: int, members: tuple[str, ...]) -> bool:
+        """Whether a majority keeps this configuration from now on. Every attempt has a number of its own: the last one counts."""
+        self.version += 1
+        question = Question("configure", self.name, epoch, version=self.version, members=members)
+        self.is_settled = majority_says_yes(self, self.voters, question)[0]
+        return self.is_settled
+
+    # While we lead.
+
+    def lead_in(self, epoch: int) -> None:
+        """Take writes in this epoch until we are fenced, asked to hand over, or stopped."""
+        with self.lock:
+            if self.ballot.epoch != epoch:
+                return
+            lead(self.journal, epoch)
+            save(self.journal)
+        with reactor.reactor() as ring:
+            state = p.primary_state(
+                self.journal, ring, [], self.protocol, self.seed, self.peer_timeout_ns, quorum=self.quorum,
+                policy=self.policy, peer_count=len(self.peers), volume_bytes=self.disk.volume_bytes,
+            )  # fmt: skip
+            for index, peer in enumerate(self.peers):
+                state.peer[index, p.EXCUSED] = peer not in self.ballot.members
+            self.steps_down = self.handing_over = False
+            self.patience_ends_ns = time.monotonic_ns() + self.peer_timeout_ns
+            self.primary = state
+            self.board[2] = epoch
+            ending = threading.Event()
+            connections: dict[int, socket.socket] = {}
+            control = threading.Thread(target=self.control, args=(state, epoch, connections, ending), daemon=True)
+            control.start()
+            status = 0
+            try:
+                while status == 0 and not (self.steps_down or self.stopped()):
+                    if not self.handing_over:
+                        self.load(state)
+                    status = int(turn_kernel.progress(state, time.monotonic_ns() + 1_000_000))
+            finally:
+                ending.set()
+                control.join()
+                for connection in connections.values():
+                    connection.close()
+                settled = int(replica.settle(self.journal, ring))
+                self.board[2] = 0
+                self.journal.at[log.HELD] = log.EVERYTHING_SENT
+                with self.lock:
+                    self.primary = None
+        if status < 0 or settled < 0:
+            raise system_error("go on as the primary", status or settled)
+
+    def control(self, state: p.Primary, epoch: int, connections: dict[int, socket.socket], ending: threading.Event) -> None:
+        """Connect to whoever is absent, and keep the configuration as the loop needs it."""
+        while not ending.wait(CONTROL_S):
+            for index, name in enumerate(self.peers):
+                if self.ballot.epoch > epoch:
+                    self.steps_down = True
+                    return
+                if state.mail[index, p.REQUEST] != p.NOTHING:
+                    continue
+                if not self.is_settled:  # Some may know what the majority does not.
+                    self.configure(epoch, self.ballot.members)
+                if state.peer[index, p.STATE] == p.ABSENT:
+                    if self.policy == p.CONSENT:
+                        self.do_without(state, index, name, epoch)
+                    self.connect(state, index, name, epoch, connections)
+                elif self.policy == p.CONSENT and name not in self.ballot.members and not state.peer[index, p.EXCUSED]:
+                    self.configure(epoch, tuple(sorted({*self.ballot.members, name})))
+
+    def do_without(self, state: p.Primary, index: int, name: str, epoch: int) -> None:
+        """Go on without a lost peer once a majority has struck it from the configuration, and not before.
+
+        A peer that was excused and struck already stays so; one that is a member must hold every write until then.
+        """
+        if state.peer[index, p.EXCUSED] and name not in self.ballot.members:
+            return
+        if state.peer[index, p.LOST_COUNT] == 0 and time.monotonic_ns() < self.patience_ends_ns:
+            return  # It has not been here yet: it may be on its way.
+        members = tuple(one for one in self.ballot.members if one != name)
+        if self.configure(epoch, members):
+            state.mail[index, p.REQUEST] = p.EXCUSE
+
+    def connect(
+        self, state: p.Primary, index: int, name: str, epoch: int, connections: dict[int, socket.socket]
+    ) -> None:
+        """Meet an absent peer and have the loop adopt it."""
+        if state.mail[index, p.REQUEST] != p.NOTHING:
+            return
+        answer = ask(self.peers[name], Question("status", self.name))
+        if answer is None:
+            return
+        if answer.ballot.epoch > epoch:
+            self.steps_down = True
+            return
+        address = self.peers[name]
+        connection = None
+        try:
+            connection = socket.create_connection((address.host, address.port), self.peer_timeout_ns / 1e9)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            theirs = meet(connection, hello_of(self.journal, self.protocol), leads=True)
+        except (FarwriteError, OSError):
+            if connection:
+                connection.close()
+            return
+        if index in connections:
+            connections[index].close()
+        connections[index] = connection
+        mail = state.mail[index]
+        mail[p.MAIL_SOCKET], mail[p.MAIL_SEQUENCE] = connection.fileno(), theirs.sequence
+        mail[p.MAIL_HOW] = how_to_join(self.journal, theirs)
+        mail[p.REQUEST] = p.ADOPT
+
+    def hand_over(self, to: str) -> bool:
+        """Step down for `to` once it holds everything; called on `to` itself, stand at once. False when it cannot be."""
+        if to == self.name:
+            self.stands_at_once = True
+            return True
+        state = self.primary
+        if state is None or to not in self.peers or (self.ballot.members and to not in self.ballot.members):
+            return False
+        index = list(self.peers).index(to)
+        self.handing_over = True
+        limit_s = time.monotonic() + 2 * self.peer_timeout_ns / 1e9
+        while time.monotonic() < limit_s:
+            peer = state.peer[index]
+            if peer[p.STATE] == p.LIVE and peer[p.DURABLE] == self.journal.at[log.STAGED_SEQUENCE]:
+                threading.Thread(target=self.leave_to, args=(to,), daemon=True).start()
+                return True
+            time.sleep(CONTROL_S / 10)
+        self.handing_over = False
+        return False
+
+    def leave_to(self, to: str) -> None:
+        """Step down, then tell the successor."""
+        self.steps_down = True
+        while self.primary is not None:
+            time.sleep(CONTROL_S / 10)
+        ask(self.peers[to], Question("hand_over", self.name, members=(to,)))

@@ -1,0 +1,280 @@
+"""Replicas in processes that are killed, stopped and started again: who leads, and that no completed write is missing."""
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections import deque
+
+import numpy as np
+import pytest
+
+from farwrite.engine import journal_kernel as log
+from farwrite.engine import primary_kernel as primary
+from farwrite.engine import replica_kernel as replica
+from farwrite.engine import secondary_kernel as secondary
+from farwrite.engine import turn_kernel
+from farwrite.engine.node import Node, recall
+from farwrite.engine.peering import frame_of, hello_of
+from farwrite.engine.vote import Address, Question, Voter, ask, votes_served
+from farwrite.host import reactor
+from farwrite.host.disk import disk
+from farwrite.host.libc import aligned_bytes
+from farwrite.lab.board import board
+from farwrite.lab.process import process
+from farwrite.payload_kernel import matches
+
+VOLUME, SEED, SIZE = 9, 5, 4096
+WRITES = 8192
+VOLUME_BYTES, JOURNAL_BYTES, STAGING = WRITES * SIZE, 8 << 20, 1 << 20
+STOP, TAKEN, LEADS, COMPLETED, DONE = 0, 1, 2, 3, 8  # A node's board; TAKEN, COMPLETED and DONE are on the load's.
+IN_FLIGHT = 16
+PATIENCE_S = 120
+DISKS = {}
+
+
+class Writer:
+    """A load inside a primary's loop: every write has a place of its own and is noted once it is complete."""
+
+    def __init__(self, words):
+        self.words, self.state, self.under_way = words, None, deque()
+
+    def __call__(self, state):
+        if state is not self.state:
+            self.state, self.under_way = state, deque()
+        while self.under_way and self.under_way[0][0] <= state.at[primary.COMPLETED]:
+            self.words[DONE + self.under_way.popleft()[1]] = time.monotonic_ns()
+            self.words[COMPLETED] += 1
+        while len(self.under_way) < IN_FLIGHT and self.words[TAKEN] < min(self.words[STOP] or WRITES, WRITES):
+            number = int(self.words[TAKEN])
+            if not primary.submit(state, number, number * SIZE, SIZE, 0):
+                return
+            self.words[TAKEN] += 1
+            self.under_way.append((int(state.journal.at[log.STAGED_SEQUENCE]), number))
+            break  # One a turn: the load is to last longer than what is done to it.
+
+
+def run_node(name, addresses, witness, ours, load, options):
+    chosen, ballot_fd = DISKS[name]
+    Node(
+        name, chosen, ballot_fd, addresses, witness, VOLUME, ours.words, Writer(load.words), seed=SEED,
+        staging_bytes=STAGING, **options,
+    ).run()  # fmt: skip
+
+
+def run_witness(address, ours):
+    with votes_served(Voter("witness", DISKS["witness"][1]), address, lambda: bool(ours.words[STOP])):
+        while not ours.words[STOP]:
+            time.sleep(0.05)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        return made.getsockname()[1]
+
+
+class Cluster:
+    """Replicas and perhaps a witness, each in a process that may be killed and started again on what its disk holds."""
+
+    def __init__(self, stack, names, witness, **options):
+        self.stack, self.options, self.processes = stack, options, {}
+        self.addresses = {name: Address("127.0.0.1", free_port(), free_port()) for name in names}
+        self.witness = Address("127.0.0.1", 0, free_port()) if witness else None
+        self.load = stack.enter_context(board(DONE + WRITES))
+        self.boards = {name: stack.enter_context(board(8)) for name in (*names, "witness")}
+        for name in (*names, "witness"):
+            ballot_fd = os.memfd_create(f"ballot-{name}")
+            stack.callback(os.close, ballot_fd)
+            chosen = stack.enter_context(disk(None, JOURNAL_BYTES, VOLUME_BYTES)) if name != "witness" else None
+            DISKS[name] = (chosen, ballot_fd)
+        for name in (*names, *(["witness"] if witness else [])):
+            self.start(name)
+
+    def start(self, name):
+        self.boards[name].words[:] = 0
+        made = self.processes[name] = self.stack.enter_context(process(name))
+        if name == "witness":
+            made.start(run_witness, self.witness, self.boards[name])
+        else:
+            made.start(run_node, name, self.addresses, self.witness, self.boards[name], self.load, self.options)
+
+    def kill(self, name):
+        self.processes[name].kill()
+        self.boards[name].words[LEADS] = 0
+
+    def pause(self, name):
+        os.kill(self.processes[name].pid, signal.SIGSTOP)
+
+    def resume(self, name):
+        os.kill(self.processes[name].pid, signal.SIGCONT)
+
+    def leaders(self):
+        return [name for name in self.addresses if self.boards[name].words[LEADS]]
+
+    def leader(self):
+        self.until(lambda: len(self.leaders()) == 1, "one primary")
+        return self.leaders()[0]
+
+    def completed(self):
+        return int(self.load.words[COMPLETED])
+
+    def until(self, condition, what):
+        limit_s = time.monotonic() + PATIENCE_S
+        while not condition():
+            for name, made in self.processes.items():
+                if not made.ended and made.poll(0):
+                    raise AssertionError(f"{name} ended: {made.answer()}")
+            assert time.monotonic() < limit_s, f"{what}: {self.leaders()} lead, {self.completed()} writes complete"
+            time.sleep(0.01)
+
+    def goes_on(self, count=50):
+        begin = self.completed()
+        self.until(lambda: self.completed() >= begin + count, "more writes")
+
+    def sequence_of(self, name):
+        answer = ask(self.addresses[name], Question("status", "test"))
+        return answer.sequence if answer else -1
+
+    def members(self, name):
+        answer = ask(self.addresses[name], Question("status", "test"))
+        return answer.ballot.members if answer else ()
+
+    def end(self, *, equal):
+        """Stop the load and the nodes; every completed write stands on each replica of `equal`, which hold the same."""
+        self.load.words[STOP] = max(int(self.load.words[TAKEN]), 1)
+        self.until(lambda: len({self.sequence_of(name) for name in equal} - {-1}) == 1, "equal replicas")
+        for name in self.processes:
+            self.boards[name].words[STOP] = 1
+        for made in self.processes.values():
+            if not made.ended:
+                made.answer(PATIENCE_S)
+        volumes = {name: os.pread(DISKS[name][0].volume_fd, VOLUME_BYTES, 0) for name in equal}
+        block = aligned_bytes(SIZE)
+        for name, volume in volumes.items():
+            for number in np.flatnonzero(self.load.words[DONE:]):
+                block[:] = np.frombuffer(volume, np.uint8, SIZE, number * SIZE)
+                assert matches(block, 0, SIZE, SEED, number, number * SIZE), f"{name} lacks completed write {number}"
+        assert len(set(volumes.values())) == 1
+
+    def recovery_time_s(self):
+        done = np.sort(self.load.words[DONE:])
+        return np.diff(done[done > 0]).max() / 1e9
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    """Every kernel of a node is compiled before the first fork: that takes minutes, and would hold up its control thread."""
+    with disk(None, JOURNAL_BYTES, VOLUME_BYTES) as chosen, reactor.reactor() as ring:
+        journal = recall(chosen, VOLUME, STAGING)
+        frame_of(hello_of(journal, primary.C))
+        state = primary.primary_state(journal, ring, [], primary.C, SEED, 10**9, volume_bytes=VOLUME_BYTES)
+        assert primary.submit(state, 0, 0, SIZE, 0)
+        assert turn_kernel.progress(state, 0) == replica.OK
+        assert replica.settle(journal, ring) == replica.OK
+        stopped = np.ones(4, np.int64)
+        secondary.serve(secondary.secondary_state(journal, ring, -1, primary.C, VOLUME_BYTES, stopped))
+        recall(chosen, VOLUME, STAGING)
+
+
+@pytest.fixture
+def stack():
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+PAIR = {"names": ("a", "b"), "witness": True, "protocol": primary.C, "policy": primary.CONSENT}
+THREE = {"names": ("a", "b", "c"), "witness": False, "protocol": primary.QUORUM, "quorum": 2, "policy": primary.BLOCK}
+
+
+def members_are_all(cluster, name):
+    cluster.until(lambda: len(cluster.members(name)) == len(cluster.addresses), "all to be members")
+
+
+@pytest.mark.parametrize("kind", [PAIR, THREE], ids=["pair and witness", "quorum of two in three"])
+def test_another_takes_over_from_a_killed_primary_and_the_old_one_comes_back_as_its_secondary(stack, kind):
+    cluster = Cluster(stack, **kind)
+    old = cluster.leader()
+    cluster.goes_on()
+    members_are_all(cluster, old)
+    cluster.goes_on()
+    cluster.kill(old)
+    cluster.goes_on()
+    new = cluster.leader()
+    assert new != old
+    print(f"recovery time {cluster.recovery_time_s():.2f} s")
+    cluster.start(old)
+    members_are_all(cluster, new)
+    cluster.goes_on()
+    assert cluster.leaders() == [new]
+    cluster.end(equal=cluster.addresses)
+
+
+def test_a_primary_goes_on_without_its_secondary_only_by_the_witness_vote(stack):
+    cluster = Cluster(stack, **PAIR)
+    near = cluster.leader()
+    far = ({"a", "b"} - {near}).pop()
+    cluster.goes_on()
+    members_are_all(cluster, near)
+    cluster.kill(far)
+    cluster.goes_on()
+    assert cluster.members(near) == (near,)
+    cluster.start(far)
+    members_are_all(cluster, near)
+    cluster.kill("witness")
+    cluster.kill(far)
+    time.sleep(0.5)
+    blocked = cluster.completed()
+    time.sleep(3)
+    assert cluster.completed() == blocked
+    cluster.start(far)
+    cluster.goes_on()
+    cluster.end(equal=cluster.addresses)
+
+
+def test_a_secondary_that_was_gone_on_without_is_not_promoted(stack):
+    cluster = Cluster(stack, **PAIR)
+    near = cluster.leader()
+    far = ({"a", "b"} - {near}).pop()
+    cluster.goes_on()
+    members_are_all(cluster, near)
+    cluster.pause(far)
+    cluster.goes_on()
+    cluster.kill(near)
+    cluster.resume(far)
+    time.sleep(6)  # Several election waits.
+    assert cluster.leaders() == []
+    cluster.start(near)
+    assert cluster.leader() == near
+    members_are_all(cluster, near)
+    cluster.end(equal=cluster.addresses)
+
+
+def test_a_primary_hands_over_once_the_other_holds_everything(stack):
+    cluster = Cluster(stack, **PAIR)
+    near = cluster.leader()
+    far = ({"a", "b"} - {near}).pop()
+    members_are_all(cluster, near)
+    cluster.goes_on()
+    answer = ask(cluster.addresses[near], Question("hand_over", "test", members=(far,)), 30)
+    assert answer.yes
+    cluster.until(lambda: cluster.leaders() == [far], "the successor to lead")
+    cluster.goes_on()
+    cluster.end(equal=cluster.addresses)
+
+
+def test_of_two_that_ask_at_once_one_leads(stack):
+    cluster = Cluster(stack, **PAIR)
+    for _ in range(2):
+        cluster.leader()
+        cluster.goes_on(20)
+        members_are_all(cluster, cluster.leader())
+        for name in cluster.addresses:
+            cluster.kill(name)
+        for name in cluster.addresses:
+            cluster.start(name)
+    epochs = {name: int(cluster.boards[name].words[LEADS]) for name in cluster.addresses}
+    cluster.leader()
+    assert not all(epochs.values())
+    cluster.goes_on()
+    cluster.end(equal=cluster.addresses)
