@@ -15,9 +15,10 @@ import numpy as np
 from farwrite import profile
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.result import Analysis
+from farwrite.cells import cells_of
 from farwrite.histogram import Histogram
-from farwrite.physics import rtt_ns_of
 from farwrite.profile import Profile
+from farwrite.protocol import PROMISES
 from farwrite.recording import (
     SCHEMA_VERSION,
     Audit,
@@ -25,6 +26,8 @@ from farwrite.recording import (
     Drill,
     FlushFloors,
     LabFacts,
+    Other,
+    OtherRound,
     Recording,
     Report,
     Round,
@@ -173,7 +176,7 @@ def record(
 ) -> Recording:
     """A run of a profile that was parsed already."""
     dice = np.random.default_rng(seed)
-    cells = make_cells(parsed)
+    cells = cells_of(parsed)
     rounds: list[Round] = []
     for index in range(parsed.run.rounds):
         # Cells of one round share the machine's mood.
@@ -221,42 +224,28 @@ def record(
     )
 
 
-def make_cells(parsed: Profile) -> list[Cell]:
-    """Every workload under every protocol at every distance."""
-    return [
-        Cell(
-            id=f"{table.name}-{protocol}-{miles:g}",
-            name=table.name,
-            protocol=protocol,
-            miles=miles,
-            asked_rtt_ns=rtt_ns_of(miles, parsed.distance.route_factor, parsed.distance.equipment_ns),
-            queue_depth=table.queue_depth,
-            arrival=table.arrival,
-            size_bytes=table.block_bytes,
-            offered_per_s=table.rate_per_s if table.arrival != "closed" else None,
-        )
-        for table in parsed.cell
-        for protocol in table.protocols
-        for miles in table.miles or parsed.distance.in_miles()
-    ]
+def delivered_rtt_ns(asked_rtt_ns: int, world: World) -> float:
+    """The round trip a made-up link has, at the median."""
+    return (asked_rtt_ns or world.base_rtt_ns) + world.link_off_ns
 
 
-def delivered_rtt_ns(cell: Cell, world: World) -> float:
-    """The round trip the made-up link has, at the median."""
-    return (cell.asked_rtt_ns or world.base_rtt_ns) + world.link_off_ns
+def waited_rtt_ns(cell: Cell, world: World) -> float:
+    """The round trip a write waits for: to the furthest replica, or to the last of those a quorum needs."""
+    asked = sorted([cell.asked_rtt_ns, *(other.asked_rtt_ns for other in cell.others)])
+    return delivered_rtt_ns(asked[cell.quorum - 2 if cell.protocol == "quorum" else -1], world)
 
 
 def parts_ns(cell: Cell, world: World) -> tuple[float, float]:
     """(what a write waits for that is not distance, round trips it waits for)."""
-    trips = {"local": 0.0, "A": 0.0, "B": 1.0, "C": world.k}[cell.protocol]
-    return (world.a_ns if cell.protocol in "BC" else world.near_ns), trips
+    trips = {"local": 0.0, "A": 0.0, "B": 1.0, "C": world.k, "C2": 2 * world.k, "quorum": world.k}[cell.protocol]
+    return (world.a_ns if trips else world.near_ns), trips
 
 
 def responses(cell: Cell, world: World, dice: np.random.Generator, count: int, drift: float) -> np.ndarray:
     """Response times, int64 ns, of so many writes."""
     a_ns, trips = parts_ns(cell, world)
     near = a_ns * drift * np.exp(world.noise_ratio * dice.standard_normal(count))
-    rtt = delivered_rtt_ns(cell, world) * (1 + world.jitter_ratio * np.abs(dice.standard_normal(count)))
+    rtt = waited_rtt_ns(cell, world) * (1 + world.jitter_ratio * np.abs(dice.standard_normal(count)))
     return np.maximum(near + trips * rtt, 1).astype(np.int64)
 
 
@@ -272,9 +261,9 @@ def make_round(
 ) -> Round:  # fmt: skip
     """One cell measured once."""
     a_ns, trips = parts_ns(cell, world)
-    rtt_ns = delivered_rtt_ns(cell, world)
+    rtt_ns = delivered_rtt_ns(cell.asked_rtt_ns, world)
     duration_ns = parsed.run.round_ns
-    per_s = cell.offered_per_s or cell.queue_depth * 1e9 / (a_ns + trips * rtt_ns)
+    per_s = cell.offered_per_s or cell.queue_depth * 1e9 / (a_ns + trips * waited_rtt_ns(cell, world))
     count = world.writes if world.writes is not None else round(per_s * duration_ns / 1e9)
     mood = drift * (5.0 if index == world.outlier_round else 1.0)
     samples = responses(cell, world, dice, count, mood)
@@ -305,7 +294,7 @@ def make_round(
         echo_floor=echoes(rtt_ns + cell.size_bytes, world, dice, parsed.run.survey_echoes),
         flushed_echo_floor=(
             echoes(rtt_ns + cell.size_bytes + world.far_flush_ns, world, dice, parsed.run.survey_echoes)
-            if cell.protocol == "C" else None
+            if PROMISES[cell.protocol].durable_there else None
         ),
         slices=[
             Slice(
@@ -336,7 +325,23 @@ def make_round(
         steal=world.steal,
         link={"dropped": 0},
         audit=Audit(completed=count, survived=survived, lost=count - survived, damaged=0),
+        others=[make_other(cell, other, parsed, world, dice, count) for other in cell.others],
     )
+
+
+def make_other(
+    cell: Cell, other: Other, parsed: Profile, world: World, dice: np.random.Generator, count: int
+) -> OtherRound:  # fmt: skip
+    """What a round has of a further secondary."""
+    rtt_ns = delivered_rtt_ns(other.asked_rtt_ns, world)
+    before, after, echo, flushed = (
+        echoes(ns, world, dice, parsed.run.survey_echoes)
+        for ns in (rtt_ns, rtt_ns, rtt_ns + cell.size_bytes, rtt_ns + cell.size_bytes + world.far_flush_ns)
+    )
+    return OtherRound(
+        survey_before=before, survey_after=after, echo_floor=echo, flushed_echo_floor=flushed, far_flushes=count,
+        far_cpu_ns=None, link={"dropped": 0}, survived=count,
+    )  # fmt: skip
 
 
 def record_bytes(size_bytes: int) -> int:

@@ -89,7 +89,7 @@ def play(chosen, near_disk, far_disk):
     near, far = Side(), Side()
     with near_end, far_end:
         far.start(replicated.copy_side, chosen, far_disk, far_end, far.board)
-        near.start(replicated.write_side, chosen, near_disk, near_end, near.board, np.zeros(64, np.int64))
+        near.start(replicated.write_side, chosen, near_disk, [near_end], near.board, np.zeros(64, np.int64))
         observed = near.end()
         near_end.close()
         return observed, far.end()
@@ -135,7 +135,7 @@ def keep(name):
 
 def write(chosen, disk, board, history):
     """In the near process."""
-    return replicated.write_side(chosen, disk, ENDS.get("near"), board.words, history.words)
+    return replicated.write_side(chosen, disk, [ENDS["near"]] if "near" in ENDS else [], board.words, history.words)
 
 
 def copy(chosen, disk, board):

@@ -17,11 +17,11 @@ import msgspec
 from . import recording as recordings
 from .analysis.result import Analysis
 from .errors import FarwriteError, UsageError, nearest
+from .protocol import DURABLE
 from .recording import Recording
 from .sheet import identity_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-DURABLE = ("C", "local")  # What these complete is durable, whatever happened; A and B promise less when a site is lost.
 
 
 class Baseline(NamedTuple):

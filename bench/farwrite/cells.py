@@ -9,7 +9,8 @@ from .errors import UsageError
 from .physics import rtt_ns_of
 from .plan import Load
 from .profile import CellTable, Profile
-from .recording import Cell
+from .protocol import majority
+from .recording import Cell, Other
 from .trace import WRITE
 from .units import format_size
 
@@ -26,22 +27,44 @@ def cells_of(profile: Profile) -> list[Cell]:
     for table in profile.cell:
         for protocol in table.protocols:
             for miles in table.miles or distances:
-                asked_rtt_ns = rtt_ns_of(miles, profile.distance.route_factor, profile.distance.equipment_ns)
                 cells.append(
                     Cell(
                         id=f"{table.name}-{protocol}-{miles:g}",
                         name=table.name,
                         protocol=protocol,
                         miles=miles,
-                        asked_rtt_ns=asked_rtt_ns,
+                        asked_rtt_ns=asked_rtt_ns_of(miles, profile),
                         queue_depth=table.queue_depth,
                         arrival="trace" if table.trace else table.arrival,
                         size_bytes=median_size(table),
                         offered_per_s=offered(table),
                         note=note_of(table),
+                        others=[] if protocol == "local" else others_of(table, profile),
+                        quorum=quorum_of(table) if "quorum" in table.protocols else 0,
+                        on_congestion=table.on_congestion if protocol == "A" else "block",
                     )
                 )
     return cells
+
+
+def others_of(table: CellTable, profile: Profile) -> list[Other]:
+    """The cell's further secondaries."""
+    return [Other(miles=miles, asked_rtt_ns=asked_rtt_ns_of(miles, profile)) for miles in table.other_miles]
+
+
+def others_of_all(profile: Profile) -> int:
+    """How many further secondaries the cell with most of them has."""
+    return max(len(table.other_miles) for table in profile.cell)
+
+
+def quorum_of(table: CellTable) -> int:
+    """How many replicas must be durable before a write completes under protocol quorum."""
+    return table.quorum or majority(2 + len(table.other_miles))
+
+
+def asked_rtt_ns_of(miles: float, profile: Profile) -> int:
+    """The round trip that a distance of this profile asks for."""
+    return rtt_ns_of(miles, profile.distance.route_factor, profile.distance.equipment_ns)
 
 
 def table_of(profile: Profile, cell: Cell) -> CellTable:

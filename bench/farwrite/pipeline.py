@@ -11,7 +11,7 @@ import random
 from pathlib import Path
 
 from . import __version__
-from .cells import cells_of
+from .cells import cells_of, others_of_all
 from .drill.drills import cut_drill, kill_drill
 from .engine.record_kernel import HEADER_BYTES
 from .errors import FarwriteError, InconclusiveError, LostWriteError, UnfitError
@@ -20,8 +20,9 @@ from .host.facts import command_line, host_facts
 from .lab.lab import Lab, LabSpec, open_lab
 from .lab.survey import whole_blocks
 from .profile import Profile, digest
+from .protocol import DURABLE
 from .recording import SCHEMA_VERSION, FlushFloors, LabFacts, Recording, Report, save
-from .round import measure_cell
+from .round import measure_cell, spans_of
 from .run import Entry, Run, keep
 from .target import sides
 from .units import NS_PER_S
@@ -63,7 +64,7 @@ def lab_spec(profile: Profile, directory: Path) -> LabSpec:
 
     return LabSpec(
         link=table.link, near=place(table.near), far=place(table.far), journal_bytes=table.journal_bytes,
-        volume_bytes=table.volume_bytes, congestion=table.congestion,
+        volume_bytes=table.volume_bytes, congestion=table.congestion, others=others_of_all(profile),
     )  # fmt: skip
 
 
@@ -106,7 +107,8 @@ def measure(run: Run, lab: Lab) -> None:
                 if made.status == "ok":
                     break
                 run.progress.say(f"{cell.id}, round {index + 1}: {made.status}: {'; '.join(made.reasons)}")
-                lab.delay_ns.pop(cell.asked_rtt_ns, None)  # The machine has drifted: calibrate anew.
+                for span, asked_rtt_ns in spans_of(lab, cell):
+                    span.forget(asked_rtt_ns)  # The machine has drifted: calibrate anew.
             run.progress.did(round_s(run))
 
 
@@ -203,14 +205,13 @@ def recording_of(run: Run) -> Recording:
 def outcome(report: Report) -> FarwriteError | None:
     """What a run's end means for the exit code: None when it is done, otherwise the error to leave with."""
     recording = report.recording
-    durable = {"C", "local"}  # What these complete is durable, whatever happened; A and B promise less when a site is lost.
     protocols = {cell.id: cell.protocol for cell in recording.cells}
     audits = [item.audit for item in recording.rounds if item.audit]
     promised = [
         item.audit for item in recording.rounds
-        if item.audit and (item.status == "ok" or protocols[item.cell] in durable)
+        if item.audit and (item.status == "ok" or protocols[item.cell] in DURABLE)
     ]  # fmt: skip
-    promised += [item.audit for item in recording.drills if item.protocol in durable]
+    promised += [item.audit for item in recording.drills if item.protocol in DURABLE]
     lost = sum(item.lost for item in promised)
     damaged = sum(item.damaged for item in [*audits, *(drill.audit for drill in recording.drills)])
     if lost or damaged:

@@ -17,11 +17,12 @@ import msgspec
 
 from . import units
 from .errors import UsageError, nearest
+from .protocol import NAMES, ProtocolName, majority
 from .shipped import workloads_directory
 
 Arrival = Literal["closed", "fixed", "poisson"]
 AddressName = Literal["sequential", "uniform", "zipf"]
-ProtocolName = Literal["local", "A", "B", "C"]
+Congestion = Literal["block", "pull-ahead"]
 
 # The suffix of a field is its unit; the key in the file goes without.
 SUFFIXES: dict[str, Callable[[str, str], float]] = {
@@ -34,6 +35,7 @@ SUFFIXES: dict[str, Callable[[str, str], float]] = {
 MILES_MAX = 15_000  # More than half around the earth, with room for a detour.
 ROUND_NS_MAX = 600 * units.NS_PER_S  # A slice a second, 250 kB each.
 RATE_PER_S_MIN, RATE_PER_S_MAX = 0.001, 400_000.0  # As fast as plans are drawn for closed loops.
+OTHERS_MAX = 3  # Five replicas are the engine's; the primary and `miles` are two of them.
 WRITES_MAX = 4_000_000  # Of a round's plan, 21 bytes each; the same bound as a closed loop's.
 
 
@@ -90,6 +92,9 @@ class CellTable(Struct, frozen=True):
     name: str
     protocols: list[ProtocolName]
     miles: list[float] = []  # empty: every distance of the profile
+    other_miles: list[float] = []  # further secondaries, each at a distance of its own whatever `miles` is
+    quorum: int = 0  # protocol quorum: replicas that must be durable, the primary among them; 0: a majority
+    on_congestion: Congestion = "block"  # protocol A, send buffer full: hold writes up, or go on without the peer
     arrival: Arrival = "closed"
     queue_depth: int = 1
     rate_per_s: float | None = None
@@ -181,11 +186,29 @@ def shipped() -> list[str]:
 
 
 def digest(profile: Profile) -> str:
-    """Sixteen hex digits that name exactly this workload, wherever its files lie."""
+    """Sixteen hex digits that name exactly this workload, wherever its files lie, and whatever keys are added later."""
     measured = msgspec.structs.replace(profile, lab=msgspec.structs.replace(profile.lab, near="", far=""))
     import hashlib
 
-    return hashlib.blake2b(msgspec.json.encode(measured), digest_size=8).hexdigest()
+    return hashlib.blake2b(msgspec.json.encode(told(measured)), digest_size=8).hexdigest()
+
+
+def told(table: msgspec.Struct) -> dict[str, Any]:
+    """A profile, or a table of it, without the values that are defaults."""
+    kept = {}
+    for field in msgspec.structs.fields(table):
+        value = getattr(table, field.name)
+        default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+        if value != default:
+            kept[field.name] = told_value(value)
+    return kept
+
+
+def told_value(value: Any) -> Any:
+    """One value of a profile, tables in it without their defaults."""
+    if isinstance(value, msgspec.Struct):
+        return told(value)
+    return [told_value(item) for item in value] if isinstance(value, list) else value
 
 
 def key_of(field: str) -> str:
@@ -367,6 +390,8 @@ def check(profile: Profile, reader: Reader) -> None:
     refuse(0 <= drill.miles <= MILES_MAX, "drill.miles must lie between 0 and 15 000.", "drill", "miles")
     refuse(1 <= drill.queue_depth <= 4096, "drill.queue_depth must lie between 1 and 4096.", "drill", "queue_depth")
     refuse("local" not in drill.protocols, "drill.protocols: local has no far site to lose.", "drill", "protocols")
+    refuse("quorum" not in drill.protocols, "drill.protocols: drills have two sites, and a quorum of two is C.",
+           "drill", "protocols")  # fmt: skip
     refuse(distinct(drill.protocols), "drill.protocols: the same protocol is named twice.", "drill", "protocols")
     for key, lasts_ns in (("load", drill.load_ns), ("cut", drill.cut_ns)):
         refuse(0 <= lasts_ns <= units.NS_PER_S * 60, f"drill.{key} must last 0 s to 1 min.", "drill", key)
@@ -387,8 +412,16 @@ def check_cell(cell: CellTable, index: int, profile: Profile, refuse: Callable[.
         refuse(unless, f"{name}: {sentence}", "cell", index, key)
 
     require(re.fullmatch(r"[\w\-]+", cell.name) is not None, "name", "a name is letters, digits, _ and -.")
-    require(bool(cell.protocols), "protocols", "protocols must name at least one of A, B, C or local.")
+    require(bool(cell.protocols), "protocols", f"protocols must name at least one of {', '.join(NAMES)}.")
     require(distinct(cell.protocols), "protocols", "the same protocol is named twice.")
+    require(len(cell.other_miles) <= OTHERS_MAX, "other_miles", f"at most {OTHERS_MAX} further secondaries, five replicas.")
+    require(all(0 <= miles <= MILES_MAX for miles in cell.other_miles), "other_miles",
+            "a distance must lie between 0 and 15 000 miles.")  # fmt: skip
+    replicas = 2 + len(cell.other_miles)
+    require("quorum" in cell.protocols or not cell.quorum, "quorum", 'a quorum is for the protocol "quorum".')
+    require(cell.quorum == 0 or majority(replicas) <= cell.quorum <= replicas, "quorum",
+            f"a quorum of {replicas} is {majority(replicas)} to {replicas}: any two must have a replica in common.")  # fmt: skip
+    require(cell.on_congestion == "block" or "A" in cell.protocols, "on_congestion", "only protocol A may pull ahead.")
     require(1 <= cell.queue_depth <= 4096, "queue_depth", "queue_depth must lie between 1 and 4096.")
     rate_per_s = cell.rate_per_s or 0
     require(not open_loop or RATE_PER_S_MIN <= rate_per_s <= RATE_PER_S_MAX, "rate" if rate_per_s else "arrival",

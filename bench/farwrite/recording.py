@@ -14,7 +14,8 @@ import msgspec
 
 from .errors import UsageError
 from .files import write_atomically
-from .profile import Profile, ProtocolName
+from .profile import Profile
+from .protocol import ProtocolName, asked_peer
 
 SCHEMA_VERSION = 1
 
@@ -25,6 +26,13 @@ NOT_OURS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # What de
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True):
     """What a recording is made of. Unknown fields are passed over: an older farwrite may read a newer file's parts."""
+
+
+class Other(Struct, frozen=True):
+    """A further secondary of a cell."""
+
+    miles: float
+    asked_rtt_ns: int
 
 
 class Cell(Struct, frozen=True):
@@ -40,6 +48,9 @@ class Cell(Struct, frozen=True):
     size_bytes: int  # the median size of a write
     offered_per_s: float | None  # null for a closed loop: it offers what completes
     note: str = ""
+    others: list[Other] = []
+    quorum: int = 0  # replicas that must be durable under protocol quorum, the primary among them; 0: the workload has none
+    on_congestion: str = "block"
 
 
 class Slice(Struct, frozen=True):
@@ -61,6 +72,19 @@ class Audit(Struct, frozen=True):
     lost: int  # completed and not among the survivors
     damaged: int  # survivors whose content is not what was written
     note: str = ""
+
+
+class OtherRound(Struct, frozen=True):
+    """What a round has of one further secondary, in the order of the cell's."""
+
+    survey_before: str  # as Round's
+    survey_after: str
+    echo_floor: str
+    flushed_echo_floor: str | None
+    far_flushes: int
+    far_cpu_ns: int | None
+    link: dict[str, int]
+    survived: int | None  # of the writes, as the audit found them there; null: not audited
 
 
 class Round(Struct, frozen=True):
@@ -99,6 +123,16 @@ class Round(Struct, frozen=True):
     flushed_echo_floor: str | None = None  # protocol C: echo_floor with a bare flush at the far end before each answer
     near_cpu_ns: int | None = None  # processor time of the near site's process over the load, user and system
     far_cpu_ns: int | None = None
+    others: list[OtherRound] = []
+    exposed: int = 0  # writes that completed while a peer was left behind: in fewer places than asked
+    catch_up_ns: int | None = None  # from the end of the load until the peers had everything; null: they did not in time
+    peer_timeout_ns: int | None = None  # a peer not heard for so long is given up; derived from the round trip
+
+
+def waited_for(cell: Cell, round_: Round) -> Round | OtherRound:
+    """What a round has of the peer whose acknowledgement a write of this cell waits for last."""
+    place = asked_peer(cell.protocol, cell.quorum, [cell.asked_rtt_ns, *(other.asked_rtt_ns for other in cell.others)])
+    return round_.others[place - 1] if place else round_
 
 
 class FlushFloors(Struct, frozen=True):

@@ -7,7 +7,9 @@ are kept with their reasons and never averaged in. The drills use the same order
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from . import load_kernel
@@ -18,11 +20,13 @@ from .errors import UnfitError
 from .histogram import Histogram
 from .host.facts import processor_time, steal_between
 from .lab.lab import Lab
+from .lab.span import Span
 from .lab.survey import Survey, hang_up, off_ns, tolerance_ns
-from .recording import Audit, Cell, Round, Slice
+from .protocol import PROMISES
+from .recording import Audit, Cell, OtherRound, Round, Slice
 from .run import Run
 from .target import sides
-from .target.replicated import Order, status_text
+from .target.replicated import CATCH_UP_NS_MAX, Order, status_text
 from .trace import find
 from .units import NS_PER_S
 
@@ -33,8 +37,30 @@ CORRECTIONS_MAX = 4
 NOTHING = Histogram().encode()
 
 
+@dataclass(frozen=True)
+class Leg:
+    """One span of a round: the round trip it was asked for, and what it delivered."""
+
+    span: Span
+    asked_rtt_ns: float  # 0 miles asks for the lab's own round trip, whatever it is: it must only be the same before and after
+    echo: Survey | None
+    flushed: Survey | None
+    before: Survey
+    counters: dict[str, int]
+
+
+def asked_of(cell: Cell) -> list[int]:
+    """The round trips that a cell asks for, its own far site first."""
+    return [cell.asked_rtt_ns, *(other.asked_rtt_ns for other in cell.others)]
+
+
+def spans_of(lab: Lab, cell: Cell) -> list[tuple[Span, int]]:
+    """The spans that a cell replicates over, each with its round trip; the lab may have more."""
+    return list(zip(lab.spans, asked_of(cell), strict=False))
+
+
 def order_of(run: Run, lab: Lab, cell: Cell, duration_ns: int, salt: str) -> Order:
-    """What both sides are told of one round."""
+    """What all sides are told of one round."""
     dice = random.Random(f"{run.seed}/{cell.id}/{salt}")
     table = table_of(run.profile, cell)
     slices = max(SLICES_MIN, round(duration_ns / NS_PER_S))
@@ -52,9 +78,12 @@ def order_of(run: Run, lab: Lab, cell: Cell, duration_ns: int, salt: str) -> Ord
         duration_ns=duration_ns,
         slice_ns=duration_ns // slices,
         slice_count=slices,
-        peer_timeout_ns=max(PEER_TIMEOUT_NS_MIN, PEER_TIMEOUT_ROUND_TRIPS * cell.asked_rtt_ns),
+        peer_timeout_ns=max(PEER_TIMEOUT_NS_MIN, PEER_TIMEOUT_ROUND_TRIPS * max(asked_of(cell))),
         # memfd writes are copies: io_uring would hand them to a worker thread.
         reactor="plain" if run.profile.lab.durability == "memory" else "auto",
+        connections=() if cell.protocol == "local" else tuple(span.held("data") for span, _ in spans_of(lab, cell)),
+        quorum=cell.quorum,
+        pulls_ahead=cell.on_congestion == "pull-ahead",
     )
 
 
@@ -62,16 +91,13 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     """One cell, once: survey, load, survey, audit, and what all that says of the round."""
     table = run.profile.run
     begin_s = run.elapsed_s()
-    lab.set_rtt(cell.asked_rtt_ns)
-    echo, flushed = floors_of(lab, cell, table.survey_echoes // 2)
-    before = survey_before(lab, cell.asked_rtt_ns, table.survey_echoes)
-    # 0 miles asks for the lab's own round trip, whatever it is: it must only be the same before and after.
-    asked_rtt_ns = cell.asked_rtt_ns or before.rtt_ns_p50
-    counters, ticks = lab.link.counters(), processor_time()
+    legs = [leg_of(span, asked_rtt_ns, cell, table.survey_echoes) for span, asked_rtt_ns in spans_of(lab, cell)]
+    ticks = processor_time()
     order = order_of(run, lab, cell, table.round_ns, f"{index}/{attempt}")
     reasons: list[str] = []
     observed: dict = {}
-    audit = None
+    audit: Audit | None = None
+    survived: list[int | None] = [None] * len(legs)
     try:
         observed = play(lab, order)
         if observed["status"] != 0:
@@ -81,95 +107,138 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
         lab.revive()
     failed = bool(reasons)
     steal = steal_between(ticks, processor_time())
-    after = lab.survey(table.survey_echoes)
+    afters = [leg.span.survey(table.survey_echoes) for leg in legs]
     if observed:
-        audit = audit_of(lab, order, int(observed["recorder"].at[load_kernel.COMPLETED]))
-    reasons += link_reasons(before, after, asked_rtt_ns)
+        audit, survived = audit_of(lab, order, int(observed["recorder"].at[load_kernel.COMPLETED]))
+    for place, (leg, after) in enumerate(zip(legs, afters, strict=True)):
+        whose = f" to the site {cell.others[place - 1].miles:g} miles away" if place else ""
+        reasons += link_reasons(leg.before, after, leg.asked_rtt_ns, whose)
     if steal is not None and steal > table.steal_max:
         reasons.append(f"the host took {steal:.0%} of the processors")
-    if cell.asked_rtt_ns:
-        lab.correct(cell.asked_rtt_ns, (after.rtt_ns_p50 - asked_rtt_ns) / 2)
-    counted = {name: value - counters[name] for name, value in lab.link.counters().items()}
-    return round_of(
+    for leg, after, (_, asked_rtt_ns) in zip(legs, afters, spans_of(lab, cell), strict=True):
+        if asked_rtt_ns:
+            leg.span.correct(asked_rtt_ns, (after.rtt_ns_p50 - asked_rtt_ns) / 2)
+    made = round_of(
         cell, index, attempt, "failed" if failed else "void" if reasons else "ok", reasons, begin_s, table.round_ns,
-        (before, after, echo, flushed), observed, order, steal, counted, audit,
+        legs[0], afters[0], observed, order, steal, audit,
     )  # fmt: skip
+    others = zip(legs[1:], afters[1:], observed.get("others", [{}] * len(cell.others)), survived[1:], strict=True)
+    return msgspec.structs.replace(made, others=[other_round(*other) for other in others])
 
 
-def floors_of(lab: Lab, cell: Cell, count: int) -> tuple[Survey | None, Survey | None]:
+def leg_of(span: Span, asked_rtt_ns: int, cell: Cell, count: int) -> Leg:
+    """Set a span to its distance, and find out what it delivers."""
+    span.set_rtt(asked_rtt_ns)
+    echo, flushed = floors_of(span, cell, count // 2)
+    before = survey_before(span, asked_rtt_ns, count)
+    return Leg(span, asked_rtt_ns or before.rtt_ns_p50, echo, flushed, before, span.link.counters())
+
+
+def counted(leg: Leg) -> dict[str, int]:
+    """What the leg's link did since the survey before the round."""
+    return {name: value - leg.counters[name] for name, value in leg.span.link.counters().items()}
+
+
+def floors_of(span: Span, cell: Cell, count: int) -> tuple[Survey | None, Survey | None]:
     """(echo, flushed echo) of the write's sizes, as far as the cell's protocol waits for such a thing."""
     sizes = HEADER_BYTES + cell.size_bytes, HEADER_BYTES
-    echo = lab.echo_floor(count, *sizes) if cell.protocol in ("B", "C") else None
-    flushed = lab.flushed_echo_floor(count, *sizes) if cell.protocol == "C" else None
+    promise = PROMISES[cell.protocol]
+    echo = span.echo_floor(count, *sizes) if promise.trips else None
+    flushed = span.flushed_echo_floor(count, *sizes) if promise.durable_there else None
     return echo, flushed
 
 
-def survey_before(lab: Lab, asked_rtt_ns: int, count: int) -> Survey:
+def survey_before(span: Span, asked_rtt_ns: int, count: int) -> Survey:
     """The survey that a round starts from; a link that has drifted is corrected first, as often as is worth it."""
     for _ in range(CORRECTIONS_MAX):
-        made = lab.survey(count)
+        made = span.survey(count)
         missed_ns = off_ns(made.rtt_ns_p50, asked_rtt_ns)
-        if asked_rtt_ns == 0 or abs(missed_ns) <= tolerance_ns(asked_rtt_ns) / 2 or not lab.correct(asked_rtt_ns, missed_ns):
+        if asked_rtt_ns == 0 or abs(missed_ns) <= tolerance_ns(asked_rtt_ns) / 2 or not span.correct(asked_rtt_ns, missed_ns):
             break
     return made
 
 
-def link_reasons(before: Survey, after: Survey, asked_rtt_ns: float) -> list[str]:
+def link_reasons(before: Survey, after: Survey, asked_rtt_ns: float, whose: str = "") -> list[str]:
     """Why the link was not what it claimed; empty when it was."""
     reasons = []
     for when, made in (("before", before), ("after", after)):
         missed_ns = off_ns(made.rtt_ns_p50, asked_rtt_ns)
         if abs(missed_ns) > tolerance_ns(asked_rtt_ns):
-            reasons.append(f"the link {when} the round was {missed_ns / 1000:+.0f} us off")
+            reasons.append(f"the link{whose} {when} the round was {missed_ns / 1000:+.0f} us off")
     return reasons
 
 
 def play(lab: Lab, order: Order) -> dict:
-    """Run both sides of one order to its end; answers what was observed. UnfitError when a side died or hangs."""
+    """Run all sides of one order to their end; answers what was observed. UnfitError when a side died or hangs."""
     start_sides(lab, order)
-    observed, far = finish_sides(lab, order)
-    if observed["status"] == 0 and far["status"] < 0 and far["status"] != replica.STOPPED:
-        observed["status"] = far["status"]
-    return observed | {"far_flushes": far["far_flushes"], "far_cpu_ns": far["far_cpu_ns"]}
+    observed, fars = finish_sides(lab, order)
+    for far in fars:
+        if observed["status"] == 0 and far["status"] < 0 and far["status"] != replica.STOPPED:
+            observed["status"] = far["status"]
+    first = fars[0] if fars else {"far_flushes": 0, "far_cpu_ns": None}
+    return observed | {"far_flushes": first["far_flushes"], "far_cpu_ns": first["far_cpu_ns"], "others": fars[1:]}
 
 
 def start_sides(lab: Lab, order: Order) -> None:
-    """Set both sides to work; protocol local has only one."""
-    for site in (lab.near, lab.far):
-        site.board.words[:] = 0
-    if order.protocol != "local":
-        lab.join("data")
-        lab.far.start(sides.copy, order, lab.far.disk, lab.far.board)
+    """Set all sides to work; protocol local has only one."""
+    lab.near.board.words[:] = 0
+    for span in lab.spans[: len(order.connections)]:
+        span.far.board.words[:] = 0
+        span.join("data")
+        span.far.start(sides.copy, order, span.far.disk, span.far.board)
     lab.near.start(sides.write, order, lab.near.disk, lab.near.board, lab.history)
 
 
-def finish_sides(lab: Lab, order: Order) -> tuple[dict, dict]:
-    """What the near and the far side observed. The near one hangs up first: a far one it gave up waits for that."""
-    limit_s = (order.duration_ns + load_kernel.DRAIN_NS + 2 * order.peer_timeout_ns) / NS_PER_S + 20
+def finish_sides(lab: Lab, order: Order) -> tuple[dict, list[dict]]:
+    """What the near and the far sides observed. The near one hangs up first: a far one it gave up waits for that."""
+    limit_s = (order.duration_ns + load_kernel.DRAIN_NS + CATCH_UP_NS_MAX + 2 * order.peer_timeout_ns) / NS_PER_S + 20
     observed = lab.near.answer(limit_s)
+    spans = lab.spans[: len(order.connections)]
+    for span in spans:
+        span.hang_up("data")
+    fars = []
+    for span in spans:
+        fars.append(span.far.answer(limit_s))
+        span.far.call(hang_up, "data")
+    return observed, fars
+
+
+def audit_of(lab: Lab, order: Order, completed: int) -> tuple[Audit, list[int | None]]:
+    """What stands at the far sites (at the near one for protocol local) of the writes that were acknowledged; and at each of
+    them, how many. A write of a quorum is safe where W replicas hold it, and the near one's disk is read as well."""
     if order.protocol == "local":
-        return observed, {"far_flushes": 0, "status": 0, "refused": 0, "far_cpu_ns": None}
-    lab.near.call(hang_up, "data")
-    far = lab.far.answer(limit_s)
-    lab.far.call(hang_up, "data")
-    return observed, far
+        found = lab.near.call(sides.audit, order, lab.near.disk, completed)
+        return Audit(**{name: found[name] for name in ("completed", "survived", "lost", "damaged")}), [None]
+    sites = [span.far for span in lab.spans[: len(order.connections)]]
+    if order.protocol == "quorum":
+        sites.append(lab.near)
+    found = [site.call(sides.audit, order, site.disk, completed) for site in sites]
+    survived = [item["survived"] for item in found]
+    held = sorted(survived, reverse=True)[order.quorum - 1] if order.protocol == "quorum" else min(survived)
+    damaged = sum(item["damaged"] for item in found)
+    audit = Audit(completed=completed, survived=held, lost=max(completed - held, 0), damaged=damaged)
+    return audit, survived[: len(order.connections)]
 
 
-def audit_of(lab: Lab, order: Order, completed: int) -> Audit:
-    """What stands at the far site (at the near one for protocol local) of the writes that were acknowledged."""
-    site = lab.near if order.protocol == "local" else lab.far
-    found = site.call(sides.audit, order, site.disk, completed)
-    return Audit(**{name: found[name] for name in ("completed", "survived", "lost", "damaged")})
+def other_round(leg: Leg, after: Survey, far: dict, survived: int | None) -> OtherRound:
+    """What a round has of a further secondary."""
+    return OtherRound(
+        survey_before=text_of(leg.before), survey_after=text_of(after), echo_floor=text_of(leg.echo),
+        flushed_echo_floor=text_of(leg.flushed) if leg.flushed else None, far_flushes=far.get("far_flushes", 0),
+        far_cpu_ns=far.get("far_cpu_ns"), link=counted(leg), survived=survived,
+    )  # fmt: skip
+
+
+def text_of(made: Survey | None) -> str:
+    """A survey as it is stored."""
+    return Histogram.of(made.rtt_ns).encode() if made else NOTHING
 
 
 def round_of(
     cell: Cell, index: int, attempt: int, status: str, reasons: list[str], begin_s: float, duration_ns: int,
-    surveys: tuple[Survey, Survey, Survey | None, Survey | None], observed: dict, order: Order, steal: float | None,
-    counted: dict[str, int], audit: Audit | None,
+    leg: Leg, after: Survey, observed: dict, order: Order, steal: float | None, audit: Audit | None,
 ) -> Round:  # fmt: skip
     """The observations of one round as they are stored."""
-    before, after, echo, flushed = (Histogram.of(item.rtt_ns).encode() if item else None for item in surveys)
-    assert before is not None and after is not None
     recorder = observed.get("recorder")
     words = recorder.at if recorder else np.zeros(load_kernel.AT_WORDS, np.int64)
     lag = observed.get("lag")
@@ -181,9 +250,9 @@ def round_of(
         reasons=reasons,
         begin_s=round(begin_s, 3),
         duration_ns=duration_ns,
-        survey_before=before,
-        survey_after=after,
-        echo_floor=echo or NOTHING,
+        survey_before=text_of(leg.before),
+        survey_after=text_of(after),
+        echo_floor=text_of(leg.echo),
         slices=slices_of(recorder, order.slice_ns) if recorder else [],
         service=Histogram(recorder.service).encode() if recorder else NOTHING,
         wait=Histogram(recorder.wait).encode() if recorder else NOTHING,
@@ -201,12 +270,15 @@ def round_of(
         wire_bytes=observed.get("wire_bytes", 0),
         blocked=observed.get("blocked", 0),
         steal=steal,
-        link=counted,
+        link=counted(leg),
         audit=audit,
         unissued=int(words[load_kernel.UNISSUED]),
-        flushed_echo_floor=flushed,
+        flushed_echo_floor=text_of(leg.flushed) if leg.flushed else None,
         near_cpu_ns=observed.get("near_cpu_ns"),
         far_cpu_ns=observed.get("far_cpu_ns"),
+        exposed=observed.get("exposed", 0),
+        catch_up_ns=observed.get("catch_up_ns"),
+        peer_timeout_ns=order.peer_timeout_ns,
     )
 
 

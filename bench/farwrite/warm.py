@@ -66,7 +66,7 @@ def compile_in_two(told: Progress) -> None:
     event.register("numba:compile", Ticker(told))
     with disk(None, JOURNAL_BYTES, VOLUME_BYTES) as near:
         words = np.zeros(64, np.int64)
-        replicated.write_side(order_of("local"), near, None, words, words)
+        replicated.write_side(order_of("local"), near, [], words, words)
     told.doing("compiling the far half")
     os.waitpid(child, 0)
 
@@ -102,7 +102,7 @@ def rehearse() -> None:
         copying = threading.Thread(target=replicated.copy_side, args=(order, far, far_end, np.zeros(64, np.int64)))
         copying.start()
         words = np.zeros(64, np.int64)
-        observed = replicated.write_side(order, near, near_end, words, words)
+        observed = replicated.write_side(order, near, [near_end], words, words)
         near_end.close()
         copying.join()
         replicated.audit_side(order, far, int(observed["recorder"].at[1]))

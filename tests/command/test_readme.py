@@ -45,8 +45,12 @@ def test_a_command_that_is_shown_works(command):
 
 
 def check_make(words):
-    """The target is one of the Makefile's, and make would know what to do for it."""
+    """The target is one of the Makefile's, its variables too, and make would know what to do for it."""
+    variables = [word.split("=")[0] for word in words if "=" in word]
+    words = [word for word in words if "=" not in word]
     assert len(words) == 1
+    for variable in variables:
+        assert re.search(rf"^{re.escape(variable)} \?=", (ROOT / "Makefile").read_text(), re.MULTILINE), variable
     assert re.search(rf"^{re.escape(words[0])}:", (ROOT / "Makefile").read_text(), re.MULTILINE), words
     done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -76,6 +80,15 @@ def check_farwrite(words):
     for arm, side in (("base", "set_base"), ("cand", "set_cand")):
         profile = asked.get("profile", "quick") if asked[arm].startswith("git:") else asked[arm]
         assert load(profile, [*changes, *(asked.get(side) or [])]).cell
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
+def test_a_test_that_a_document_names_exists(document):
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", document.read_text()))
+    known = {
+        name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
+    }
+    assert named <= known, named - known
 
 
 def test_the_readme_shows_commands():

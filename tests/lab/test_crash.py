@@ -5,6 +5,7 @@ What had been promised is read from boards, what survived from the files; nothin
 
 import contextlib
 import dataclasses
+import json
 import os
 import random
 import resource
@@ -214,8 +215,12 @@ def frame(sequence, address=0, payload=b"p" * 512, epoch=1, volume=VOLUME):
     return record_oracle.write(payload, sequence, address, epoch, volume)
 
 
-def hello(sequence=0, protocol=primary.C, **other):
-    return record_oracle.header("hello", sequence=sequence, address=protocol, **{"volume": VOLUME, **other})
+def hello(sequence=0, protocol=primary.C, told=None, **other):
+    told = json.dumps(told or {"protocol": int(protocol), "log_epoch": 1, "consistent": True}, separators=(",", ":")).encode()
+    head = record_oracle.header(
+        "hello", len(told), sequence=sequence, payload=told, **{"volume": VOLUME, **other}
+    )
+    return head + told.ljust(record_oracle.rounded(len(told)) - 64, b"\0")
 
 
 def heard(end, size):
@@ -238,7 +243,7 @@ def told_to_secondary(far_disk, data, kind="plain", close=True):
         ours.settimeout(10)
         side.start(replicated.copy_side, order(volume=VOLUME, reactor=kind), far_disk, theirs, side.board)
         ours.sendall(hello())
-        assert heard(ours, 64) == hello()
+        assert heard(ours, len(hello())) == hello()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             ours.sendall(data)
             if close:
@@ -327,8 +332,8 @@ def told_to_primary(near_disk, data, protocol="C", kind="plain", close=True):
     )  # fmt: skip
     with ours, theirs:
         ours.settimeout(10)
-        side.start(replicated.write_side, chosen, near_disk, theirs, side.board, np.zeros(64, np.int64))
-        assert heard(ours, 64) == hello(protocol=number)
+        side.start(replicated.write_side, chosen, near_disk, [theirs], side.board, np.zeros(64, np.int64))
+        assert heard(ours, len(hello(protocol=number))) == hello(protocol=number)
         ours.sendall(hello(protocol=number))
         assert len(heard(ours, 4 * 576)) == 4 * 576
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -399,9 +404,12 @@ def introduced(mine, said, as_primary):
     [
         (hello(version=2), "another version"),
         (hello(volume=1), "another volume"),
-        (hello(epoch=2), "epoch 2, we are at 1"),
-        (hello(3), "holds 3 writes, we hold 0"),
+        (hello(protocol=primary.B), "protocol number 2, we by 3"),
         (hello()[:63], "instead of introducing"),
+        (hello()[:-1], "instead of introducing"),
+        (hello(told={"protocol": 3}), "says what none of ours does"),
+        (hello(told={"protocol": 3, "log_epoch": 0, "consistent": True, "more": 1}), "says what none of ours does"),
+        (record_oracle.header("hello", 4097, volume=VOLUME), "not a HELLO"),
         (b"", "instead of introducing"),
         (b"GET / HTTP/1.1\r\nHost: farwrite\r\nUser-Agent: somebody else\r\n\r\n\r\n\r\n", "not a HELLO"),
         (ack(0, 0), "not a HELLO"),
@@ -415,9 +423,15 @@ def test_a_wrong_hello_is_refused_with_a_sentence(said, sentence, as_primary):
         introduced(Hello(VOLUME, 1, 0, primary.C), said, as_primary)
 
 
+def test_a_primary_of_an_older_epoch_is_fenced_whichever_side_notices():
+    for mine, said, as_primary in ((1, hello(epoch=2), True), (2, hello(epoch=1), False)):
+        with pytest.raises(UnfitError, match="epoch 1, the secondary has promised 2: the primary is fenced"):
+            introduced(Hello(VOLUME, mine, 0, primary.C), said, as_primary)
+
+
 @pytest.mark.parametrize("as_primary", [True, False])
 def test_a_fitting_hello_is_answered(as_primary):
-    assert introduced(Hello(VOLUME, 1, 0, primary.C), hello(), as_primary) == Hello(VOLUME, 1, 0, primary.C)
+    assert introduced(Hello(VOLUME, 1, 0, primary.C), hello(), as_primary) == Hello(VOLUME, 1, 0, primary.C, 1)
 
 
 def test_a_hello_in_pieces_is_put_together():
@@ -515,7 +529,7 @@ def test_a_volume_that_refuses_ends_its_side_with_the_systems_words(memory, kind
         broken = {"near": near_disk, "far": far_disk}
         broken[where] = dataclasses.replace(broken[where], volume_fd=descriptor)
         far.start(replicated.copy_side, chosen, broken["far"], theirs, far.board)
-        near.start(replicated.write_side, chosen, broken["near"], ours, near.board, np.zeros(64, np.int64))
+        near.start(replicated.write_side, chosen, broken["near"], [ours], near.board, np.zeros(64, np.int64))
         observed = near.end(20)
         ours.close()
         answered = far.end(20)

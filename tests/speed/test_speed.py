@@ -202,7 +202,7 @@ def test_the_engine_costs_little_more_than_the_bare_writes_it_makes(benchmark, s
 
         def drive():
             words, history = np.zeros(64, np.int64), np.zeros(1 << 16, np.int64)
-            at = replicated.write_side(order, memory, None, words, history)["recorder"].at
+            at = replicated.write_side(order, memory, [], words, history)["recorder"].at
             assert at[load.COMPLETED] == count
             taken_ns.append(int(at[load.LAST_COMPLETION_NS] - at[load.BEGIN_NS]))
 

@@ -123,6 +123,58 @@ def test_the_floor_is_what_the_protocol_has_to_wait_for():
         assert cell.efficiency.low <= cell.efficiency.value <= cell.efficiency.high
 
 
+SEVERAL = (*QUICK, 'cell.write.protocols=["C", "C2", "quorum"]', "cell.write.other_miles=[20]")
+
+
+def test_the_floor_is_the_one_of_the_replica_that_is_waited_for():
+    analysis = analyse(made(changes=SEVERAL, near_flush_ns=120_000, far_flush_ns=140_000))
+    at_20_ns, at_150_ns = 319_000 + 140_000, 2_368_000 + 140_000
+    for name, floor_ns in (
+        ("write-quorum-150", at_20_ns), ("write-C-0", at_20_ns), ("write-C-150", at_150_ns),
+        ("write-C2-150", 2_364_000 + at_150_ns), ("write-C2-0", 315_000 + at_20_ns),
+    ):  # fmt: skip
+        assert cell_of(analysis, name).floor_ns.value == pytest.approx(floor_ns, rel=0.03), name
+
+
+def test_the_slope_is_told_by_the_round_trip_that_is_waited_for():
+    changes = (*QUICK, 'cell.write.protocols=["C", "C2", "quorum"]', "cell.write.other_miles=[100]")
+    fits = {fit.protocol: fit for fit in analyse(made(changes=changes)).fits if fit.quantile == 0.5}
+    assert fits["C"].k.value == pytest.approx(1, rel=0.03)
+    assert fits["C2"].k.value == pytest.approx(2, rel=0.03)
+    assert fits["quorum"].k.value == pytest.approx(1, rel=0.03)
+    assert fits["quorum"].rtt_ns_high == pytest.approx(1_576_000, rel=0.03)  # Never further than the nearer one.
+
+
+def test_a_further_replica_has_its_link_proven_as_well():
+    cell = cell_of(analyse(made(changes=SEVERAL)), "write-quorum-150")
+    assert [(other.miles, other.rtt_ns_p50.value) for other in cell.others] == [(20, pytest.approx(315_000, rel=0.03))]
+    assert cell.quorum == 2
+
+
+def test_processor_time_is_that_of_all_replicas():
+    recording = made(changes=SEVERAL)
+    rounds = [
+        msgspec.structs.replace(
+            item, near_cpu_ns=2_000 * item.completed, far_cpu_ns=1_000 * item.completed,
+            others=[msgspec.structs.replace(other, far_cpu_ns=500 * item.completed) for other in item.others],
+        )
+        for item in recording.rounds
+    ]  # fmt: skip
+    cell = cell_of(analyse(changed(recording, rounds=rounds)), "write-C-150")
+    assert cell.cpu_ns_per_write.value == pytest.approx(3_500)
+
+
+def test_a_writer_that_went_on_without_its_peer_is_told_of():
+    recording = made(changes=(*QUICK, 'cell.write.protocols=["A"]'))
+    rounds = [msgspec.structs.replace(item, exposed=7, catch_up_ns=30_000_000) for item in recording.rounds]
+    cell = cell_of(analyse(changed(recording, rounds=rounds)), "write-A-150")
+    told = f"{7 * len([item for item in rounds if item.cell == cell.cell])} writes completed while the peer was left behind"
+    assert any(warning == f"{told}; it caught up 30.0 ms after the load" for warning in cell.warnings), cell.warnings
+    never = [msgspec.structs.replace(item, catch_up_ns=None) for item in rounds]
+    cell = cell_of(analyse(changed(recording, rounds=never)), "write-A-150")
+    assert any("it did not catch up in time" in warning for warning in cell.warnings)
+
+
 def test_sites_with_a_disk_each_never_wait_for_each_other():
     cell = cell_of(found(shared_disk=False), "write-C-0")
     assert cell.floor_text == "RTT echo with the far flush in it"

@@ -7,7 +7,7 @@ from farwrite.arms import message, worktree
 from farwrite.arms.experiment import Experiment, order_of, outcome_of, set_aside
 from farwrite.arms.word import arm_of
 from farwrite.errors import LostWriteError, UsageError
-from farwrite.profile import load, shipped
+from farwrite.profile import load, shipped, told
 from farwrite.recording import SCHEMA_VERSION, Pairing, Report
 from make_recording import SMALL, make_recording
 
@@ -52,22 +52,22 @@ def test_a_seed_draws_the_same_orders_again_and_cells_have_orders_of_their_own(t
 @pytest.mark.parametrize("name", shipped())
 def test_a_profile_arrives_as_it_was_sent(name):
     profile = load(name)
-    sent = msgspec.json.decode(msgspec.json.encode(message.told(profile)))
+    sent = msgspec.json.decode(msgspec.json.encode(told(profile)))
     assert message.understood(sent) == profile
     assert message.misread(msgspec.to_builtins(profile), msgspec.to_builtins(message.understood(sent))) is None
 
 
 def test_only_what_is_no_default_travels():
-    told = message.told(load("quick"))
-    assert "trace" not in told["cell"][0]
-    assert "congestion" not in told["lab"]
-    assert told["lab"]["durability"] == "memory"
+    sent = told(load("quick"))
+    assert "trace" not in sent["cell"][0]
+    assert "congestion" not in sent["lab"]
+    assert sent["lab"]["durability"] == "memory"
 
 
 def test_a_key_that_the_other_farwrite_does_not_know_is_refused():
-    told = message.told(load("quick"))
+    sent = told(load("quick"))
     with pytest.raises(UsageError, match=r"does not know everything the profile asks for.*later"):
-        message.understood(told | {"later": 1})
+        message.understood(sent | {"later": 1})
 
 
 def test_a_default_that_another_farwrite_has_otherwise_is_found_out():

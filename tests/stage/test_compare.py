@@ -159,6 +159,13 @@ def test_many_rounds_do_not_take_for_ever_to_split():
     assert floor_of_splits(figure(np.random.default_rng(1).normal(1, 0.1, 30))) > 0
 
 
+def test_the_floor_is_told_from_all_rounds():
+    # 60 rounds differ by a tenth each, so two means of 60 by 0.1 * sqrt(2 / 60); 95 of 100 stay within 1.96 of that.
+    rounds = np.random.default_rng(2).normal(1, 0.1, 60)
+    assert floor_of_splits(figure(rounds)) == pytest.approx(1.96 * 0.1 * math.sqrt(2 / 60), rel=0.3)
+    assert floor_of_splits(figure([1.0] * 10 + [1.0, 2.0] * 25)) > 0
+
+
 def test_the_floor_between_runs_is_what_runs_of_one_side_differ_by():
     assert floor_of_runs([figure([1.0]), figure([1.1])], [figure([5.0]), figure([5.3])]) == pytest.approx(0.3)
 

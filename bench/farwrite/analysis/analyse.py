@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ..recording import Cell, Recording, Round
+from ..recording import Cell, OtherRound, Recording, Round, waited_for
 from ..units import format_time
 from .claims import claims_of
 from .distance import Place, greatest_miles, lines
@@ -20,7 +20,7 @@ from .drill import drill_results
 from .estimate import ROUNDS_MIN, Draws, few_rounds, unknown
 from .floor import Floor, Flushes, efficiency_of, floor_of, flushes_of, nearest_size
 from .latency import Pool
-from .result import ANALYSIS_VERSION, Analysis, CellResult, Estimate
+from .result import ANALYSIS_VERSION, Analysis, CellResult, Estimate, OtherResult
 from .sample import decode, pooled
 from .steady import MARGIN, Steadiness, judge
 from .throughput import completed_per_s, cpu_ns_per_write, goodput_bytes_per_s
@@ -36,7 +36,8 @@ class Measured:
     cell: Cell
     rounds: list[Round]
     steadiness: Steadiness
-    rtt: Pool
+    rtt: Pool  # to the cell's own far site
+    waited_rtt: Pool  # to the peer whose acknowledgement a write waits for last; the echoes are its as well
     echo: Pool
     flushed_echo: Pool
     response: Pool
@@ -44,6 +45,7 @@ class Measured:
     wait: Pool
     late: Pool
     lag: Pool
+    others: list[OtherResult]
 
 
 def analyse(recording: Recording) -> Analysis:
@@ -56,7 +58,7 @@ def analyse(recording: Recording) -> Analysis:
     cells = [cell_result(item, recording, flushes, base) for item in measured]
     fitted = lines(
         [
-            Place(item.cell, item.rtt, item.response, not result.withheld)
+            Place(item.cell, item.waited_rtt, item.response, not result.withheld)
             for item, result in zip(measured, cells, strict=True)
         ]
     )
@@ -95,22 +97,36 @@ def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
     def pool(name: str, samples: Iterable) -> Pool:
         return Pool(f"{cell.id}/{name}", indices, list(samples), draws)
 
+    links = [waited_for(cell, item) for item in rounds]
+    own = all(link is item for link, item in zip(links, rounds, strict=True))
+
+    def surveyed(name: str, links: Sequence[Round | OtherRound]) -> Pool:
+        return pool(name, (pooled([decode(item.survey_before), decode(item.survey_after)]) for item in links))
+
     return Measured(
         cell=cell,
         rounds=rounds,
         steadiness=steadiness,
-        rtt=pool("rtt", (pooled([decode(item.survey_before), decode(item.survey_after)]) for item in rounds)),
-        echo=pool("echo", (decode(item.echo_floor) for item in rounds)),
+        rtt=surveyed("rtt", rounds),
+        waited_rtt=surveyed("rtt" if own else "waited_rtt", links),
+        echo=pool("echo", (decode(item.echo_floor) for item in links)),
         flushed_echo=pool(
             "flushed_echo",
-            (decode(item.flushed_echo_floor) if item.flushed_echo_floor else pooled([]) for item in rounds),
+            (decode(item.flushed_echo_floor) if item.flushed_echo_floor else pooled([]) for item in links),
         ),
         response=pool("response", (pooled(items[steadiness.dropped :]) for items in slices)),
         service=pool("service", (decode(item.service) for item in rounds)),
         wait=pool("wait", (decode(item.wait) for item in rounds)),
         late=pool("late", (decode(item.late) for item in rounds)),
         lag=pool("lag", (decode(item.lag) if item.lag else pooled([]) for item in rounds)),
-    )
+        others=[
+            OtherResult(
+                miles=other.miles, asked_rtt_ns=other.asked_rtt_ns,
+                rtt_ns_p50=surveyed(f"rtt {place + 1}", [item.others[place] for item in rounds]).estimate(0.5),
+            )
+            for place, other in enumerate(cell.others)
+        ],
+    )  # fmt: skip
 
 
 def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes], base: Pool) -> CellResult:
@@ -120,7 +136,9 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
     asked_rtt_ns = float(cell.asked_rtt_ns) or base.quantile(0.5)
     rtt_ns = measured.rtt.quantile(0.5)
     bare = nearest_size(flushes, cell.size_bytes)
-    floor = floor_of(cell, bare, measured.echo, measured.flushed_echo, rtt_ns, recording.lab.shared_disk)
+    floor = floor_of(
+        cell, bare, measured.waited_rtt, measured.echo, measured.flushed_echo, recording.lab.shared_disk
+    )  # fmt: skip
     completed = sum(item.completed for item in rounds)
     audits = [item.audit for item in mine if item.audit]
     lags = [item for item in rounds if item.lag is not None]
@@ -167,6 +185,10 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
         lag_bytes_max=max((item.lag_bytes_max for item in lags), default=None),
         withheld=withheld(measured, asked_rtt_ns, rtt_ns),
         warnings=cell_warnings(measured),
+        others=measured.others,
+        quorum=cell.quorum,
+        exposed=sum(item.exposed for item in rounds),
+        catch_up_ns_max=max((item.catch_up_ns for item in rounds if item.catch_up_ns is not None), default=None),
     )
     return result if rounds else with_reason(result, f"not one good round: {why_none(mine)}")
 
@@ -230,6 +252,12 @@ def cell_warnings(measured: Measured) -> list[str]:
     warnings = []
     if 1 < len(measured.rounds) < ROUNDS_MIN:
         warnings.append(f"{few_rounds(len(measured.rounds))}, from writes alone it is too narrow")
+    exposed = sum(item.exposed for item in measured.rounds)
+    if exposed:
+        caught_up = [item.catch_up_ns for item in measured.rounds]
+        known = [item for item in caught_up if item is not None]
+        after = f"caught up {format_time(max(known))} after the load" if known == caught_up else "did not catch up in time"
+        warnings.append(f"{exposed} writes completed while the peer was left behind; it {after}")
     steadiness = measured.steadiness
     if measured.rounds and steadiness.steady is None:
         warnings.append("too few writes a slice to tell whether it was steady: measure longer rounds")

@@ -7,6 +7,8 @@ the median write.
 local, A   the near flush: sending is not waited for
 B          max(near flush, echo of the write's sizes)
 C          max(near flush, echo of the write's sizes with a far flush before the answer)
+C2         the same, and a small echo before it
+quorum     as C, of the peer whose acknowledgement is the last that is waited for
 
 Under C the far flush has to happen while the write is waited for. Echo and flush are measured as one, because a disk
 that was idle for a round trip is slower than one that is kept busy. When both sites share a disk and the one-way delay
@@ -81,9 +83,9 @@ def nearest_size(known: list[Flushes], size_bytes: int) -> Flushes | None:
 
 
 def floor_of(
-    cell: Cell, flushes: Flushes | None, echo: Pool, flushed_echo: Pool, rtt_ns: float, shared_disk: bool
+    cell: Cell, flushes: Flushes | None, rtt: Pool, echo: Pool, flushed_echo: Pool, shared_disk: bool
 ) -> Floor:
-    """The floor of one cell at the median."""
+    """The floor of one cell at the median; the echoes are those of the peer that is waited for."""
     if flushes is None or not flushes.near_alone.count:
         return no_floor("no bare flush was measured")
     if cell.protocol in ("local", "A"):
@@ -93,12 +95,15 @@ def floor_of(
         return no_floor("no echo of the write's sizes was measured")
     if cell.protocol == "B":
         return longer(flushes.near_alone, [echo], "near flush alone", "RTT echo")
-    if shared_disk and rtt_ns / 2 < flushes.near_alone.quantile(0.5):
+    leave, two = ([rtt], "a trip for leave + ") if cell.protocol == "C2" else ([], "")
+    if shared_disk and rtt.quantile(0.5) / 2 < flushes.near_alone.quantile(0.5):
         how = "both sites at once"
-        return longer(flushes.near_both, [echo, flushes.far_both], f"near flush, {how}", f"RTT echo + far flush, {how}")
+        away = [*leave, echo, flushes.far_both]
+        return longer(flushes.near_both, away, f"near flush, {how}", f"{two}RTT echo + far flush, {how}")
     if not flushed_echo.count:
-        return longer(flushes.near_alone, [echo, flushes.far_alone], "near flush alone", "RTT echo + far flush, sites alone")
-    return longer(flushes.near_alone, [flushed_echo], "near flush alone", "RTT echo with the far flush in it")
+        away = [*leave, echo, flushes.far_alone]
+        return longer(flushes.near_alone, away, "near flush alone", f"{two}RTT echo + far flush, sites alone")
+    return longer(flushes.near_alone, [*leave, flushed_echo], "near flush alone", f"{two}RTT echo with the far flush in it")
 
 
 def longer(near: Pool, away: list[Pool], near_text: str, away_text: str) -> Floor:

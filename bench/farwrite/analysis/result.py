@@ -31,6 +31,14 @@ class Estimate(Struct, frozen=True):
     by_round: list[float | None] = []  # the value of each round alone; empty where that follows from `without`
 
 
+class OtherResult(Struct, frozen=True):
+    """A further secondary of a cell."""
+
+    miles: float
+    asked_rtt_ns: float
+    rtt_ns_p50: Estimate
+
+
 class CellResult(Struct, frozen=True):
     """One cell over all its good rounds."""
 
@@ -81,6 +89,10 @@ class CellResult(Struct, frozen=True):
     lag_bytes_max: int | None
     withheld: list[str]  # why no verdict may rest on this cell; empty when one may
     warnings: list[str] = []  # what a reader must know of the whole cell, each a sentence
+    others: list[OtherResult] = []
+    quorum: int = 0  # replicas that had to be durable under protocol quorum, the primary among them; 0: the workload has none
+    exposed: int = 0  # writes that completed while a peer was left behind
+    catch_up_ns_max: float | None = None  # from the end of a load until every peer had been sent everything
 
 
 class Fit(Struct, frozen=True):

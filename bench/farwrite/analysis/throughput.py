@@ -36,12 +36,17 @@ def mean_per_second(rounds: Sequence[Round], dropped: int, field: str) -> Estima
 
 
 def cpu_ns_per_write(rounds: Sequence[Round]) -> Estimate:
-    """Processor time of both replicas per completed write; the whole round counts, its warm-up too."""
+    """Processor time of all replicas per completed write; the whole round counts, its warm-up too."""
     known = [item for item in rounds if item.near_cpu_ns is not None and item.completed]
     if not known:
         return unknown("processor time was not recorded")
-    values = [((item.near_cpu_ns or 0) + (item.far_cpu_ns or 0)) / item.completed for item in known]
+    values = [sum(cpu_ns_of(item)) / item.completed for item in known]
     return mean_over_rounds(values, [item.index for item in known])
+
+
+def cpu_ns_of(round_: Round) -> list[int]:
+    """What each replica's process used in a round."""
+    return [round_.near_cpu_ns or 0, round_.far_cpu_ns or 0, *(other.far_cpu_ns or 0 for other in round_.others)]
 
 
 def with_slices(rounds: Sequence[Round], dropped: int) -> list[Round]:

@@ -20,17 +20,18 @@ from pathlib import Path
 
 import msgspec
 
-from ..cells import cells_of
+from ..cells import cells_of, others_of_all
 from ..errors import EXIT_LOST_WRITE, FarwriteError, UsageError
 from ..histogram import Histogram
 from ..lab.lab import Lab, LabSpec, open_lab
 from ..pipeline import outcome, recording_of, round_s
+from ..profile import told
 from ..progress import Progress, Silence
 from ..recording import SCHEMA_VERSION, Cell, Pairing, Report, Round, save
-from ..round import survey_before
+from ..round import asked_of, spans_of, survey_before
 from ..run import Run
 from ..units import NS_PER_S
-from .message import VERSION, Joined, Network, Task, told
+from .message import VERSION, Joined, Network, Task
 from .word import Arm, ArmName, launched
 from .worker import Worker, worker
 
@@ -110,7 +111,7 @@ def measure(experiment: Experiment) -> None:
     with contextlib.ExitStack() as stack:
         # Before the lab: what removes a worktree waits until no process of ours is left.
         launches = {word: stack.enter_context(launched(word)) for word in dict.fromkeys(arm.word for arm in arms)}
-        lab = stack.enter_context(open_lab(lab_spec(arms[0])))
+        lab = stack.enter_context(open_lab(lab_spec(arms)))
         experiment.base_rtt = Histogram.of(lab.base.rtt_ns).encode()
         workers: dict[ArmName, Worker] = {}
         for arm in arms:
@@ -129,35 +130,37 @@ def measure(experiment: Experiment) -> None:
             play_lap(experiment, lab, workers, lap)
 
 
-def lab_spec(base: Arm) -> LabSpec:
-    """The lab of all arms: the base's link. Our own sites carry nothing but surveys."""
-    table = base.profile.lab
-    return LabSpec(table.link, None, None, SITE_BYTES, SITE_BYTES, table.congestion)
+def lab_spec(arms: list[Arm]) -> LabSpec:
+    """The lab of all arms: the base's link, and as many sites as any of them needs. Our own carry nothing but surveys."""
+    table = arms[0].profile.lab
+    others = max(others_of_all(arm.profile) for arm in arms)
+    return LabSpec(table.link, None, None, SITE_BYTES, SITE_BYTES, table.congestion, others)
 
 
 def network_of(lab: Lab) -> Network:
     """The places of the lab as the workers are told of them."""
     near, far = lab.near.namespace, lab.far.namespace
     return Network(
-        near_fd=near.net_fd, far_fd=far.net_fd, user_fd=near.user_fd, link=lab.choice.kind, link_reason=lab.choice.reason
+        near_fd=near.net_fd, far_fd=far.net_fd, user_fd=near.user_fd, link=lab.choice.kind, link_reason=lab.choice.reason,
+        other_fds=[span.far.namespace.net_fd for span in lab.others],
     )  # fmt: skip
 
 
 def descriptors_of(network: Network) -> list[int]:
     """What a worker must inherit."""
-    known = [network.near_fd, network.far_fd, network.user_fd]
+    known = [network.near_fd, network.far_fd, *network.other_fds, network.user_fd]
     return [descriptor for descriptor in known if descriptor is not None]
 
 
 def common_cells(base: list[Cell], cand: list[Cell]) -> list[str]:
     """The cells that both arms have, in the base's order. UsageError when there is nothing to compare."""
-    asked_rtt_ns = {cell.id: cell.asked_rtt_ns for cell in cand}
+    asked_rtt_ns = {cell.id: asked_of(cell) for cell in cand}
     common = [cell for cell in base if cell.id in asked_rtt_ns]
     if not common:
         ours, theirs = (", ".join(cell.id for cell in cells) for cells in (base, cand))
         raise UsageError(f"The arms have no cell in common: {ours} against {theirs}.")
     for cell in common:
-        if cell.asked_rtt_ns != asked_rtt_ns[cell.id]:
+        if asked_of(cell) != asked_rtt_ns[cell.id]:
             raise UsageError(
                 f"{cell.id} is another distance in each arm, and there is one link: set it for both (--set)."
             )
@@ -214,9 +217,10 @@ def play_palindrome(
     """Every arm twice at one distance; answers whether all six rounds are good. They are kept all together or, when this is
     stopped half-way, not at all."""
     base = experiment.runs["base"]
-    asked_rtt_ns = next(item.asked_rtt_ns for item in base.cells if item.id == cell)
-    lab.set_rtt(asked_rtt_ns)
-    survey_before(lab, asked_rtt_ns, base.profile.run.survey_echoes)
+    spans = spans_of(lab, next(item for item in base.cells if item.id == cell))
+    for span, asked_rtt_ns in spans:
+        span.set_rtt(asked_rtt_ns)
+        survey_before(span, asked_rtt_ns, base.profile.run.survey_echoes)
     made: list[tuple[ArmName, Round]] = []
     for place, name in enumerate(order_of(experiment, lap, cell)):
         index = 2 * lap + place // len(experiment.names)
@@ -232,7 +236,8 @@ def play_palindrome(
         experiment.progress.say(
             f"{cell}, pair {lap + 1}: {len(broken)} of {len(made)} rounds void or failed; {name}: {'; '.join(worst.reasons)}"
         )
-        lab.delay_ns.pop(asked_rtt_ns, None)  # The machine has drifted: calibrate anew.
+        for span, asked_rtt_ns in spans:
+            span.forget(asked_rtt_ns)  # The machine has drifted: calibrate anew.
     return not broken
 
 

@@ -30,6 +30,7 @@ class Network(Struct, frozen=True):
     user_fd: int | None  # of the user namespace that owns both; null when the lab was opened by root
     link: str
     link_reason: str
+    other_fds: list[int] = []  # of the further far sites
 
 
 class Task(Struct, frozen=True):
@@ -95,24 +96,6 @@ class Head(Struct, frozen=True):
 def line(message: Struct) -> bytes:
     """A message as it travels."""
     return msgspec.json.encode(message) + b"\n"
-
-
-def told(table: msgspec.Struct) -> dict[str, Any]:
-    """A profile, or a table of it, without the values that are defaults."""
-    kept = {}
-    for field in msgspec.structs.fields(table):
-        value = getattr(table, field.name)
-        default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
-        if value != default:
-            kept[field.name] = told_value(value)
-    return kept
-
-
-def told_value(value: Any) -> Any:
-    """One value of a profile, tables in it without their defaults."""
-    if isinstance(value, msgspec.Struct):
-        return told(value)
-    return [told_value(item) for item in value] if isinstance(value, list) else value
 
 
 def understood(profile: dict[str, Any]) -> Profile:

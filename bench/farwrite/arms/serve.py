@@ -85,7 +85,7 @@ def measure_arm(task: Task, requests: IO[bytes], out: IO[bytes]) -> None:
 
 def places_of(network: Network) -> list[Namespace]:
     """The places of the lab by the descriptors that we inherited."""
-    return [Namespace(fd, network.user_fd) for fd in (network.near_fd, network.far_fd)]
+    return [Namespace(fd, network.user_fd) for fd in (network.near_fd, network.far_fd, *network.other_fds)]
 
 
 def joined(run: Run, lab: Lab) -> Joined:

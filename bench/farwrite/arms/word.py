@@ -93,18 +93,18 @@ def launched(word: str) -> Iterator[Launch]:
             bench = directory / "bench"
             if not (bench / "farwrite").is_dir():
                 raise UsageError(f"{word} holds no bench/farwrite: call farwrite ab in a checkout of farwrite.")
-            yield from_source(bench, {"NUMBA_CACHE_DIR": str(directory.parent / "compiled")})
+            # Our cache of machine code is of our sources: a revision chooses its own, which is ours if its kernels are.
+            yield from_source(bench, environment_without("NUMBA_CACHE_DIR"))
     elif is_executable(word):
-        # Our cache of machine code is of our sources; another farwrite chooses its own.
         yield Launch([str(Path(word).expanduser().absolute())], environment_without("NUMBA_CACHE_DIR"), None)
     else:
-        yield from_source(PACKAGE.parent, {})
+        yield from_source(PACKAGE.parent, dict(os.environ))
 
 
-def from_source(bench: Path, other: dict[str, str]) -> Launch:
+def from_source(bench: Path, environment: dict[str, str]) -> Launch:
     """The farwrite in this directory, run by this interpreter."""
     path = [str(bench), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), **other}
+    environment = {**environment, "PYTHONPATH": os.pathsep.join(path)}
     # -P: a directory named farwrite where we happen to be is not the arm.
     return Launch([sys.executable, "-P", "-m", "farwrite"], environment, bench / "farwrite")
 

@@ -13,7 +13,7 @@ from .. import load_kernel
 from ..errors import UnfitError
 from ..lab.lab import Lab
 from ..physics import rtt_ns_of
-from ..profile import ProtocolName
+from ..protocol import ProtocolName
 from ..recording import Audit, Cell, Drill
 from ..round import finish_sides, order_of, start_sides
 from ..run import Run

@@ -17,7 +17,7 @@ from ..errors import UnfitError
 from . import ferry_kernel as carrying
 from .board import Board, board
 from .process import process
-from .site import Site
+from .site import Site, addresses_of, interface_of
 
 
 class Ferry:
@@ -54,8 +54,8 @@ def ferry(near: Site, far: Site) -> Iterator[Ferry]:
     """Join two sites by TUN devices and a process that carries packets between them. UnfitError without TUN."""
     with contextlib.ExitStack() as stack:
         descriptors = []
-        for site in (near, far):
-            descriptor = site.open_tun()
+        for site, address in zip((near, far), addresses_of(far.index), strict=True):
+            descriptor = site.open_tun(interface_of(far.index), address)
             stack.callback(os.close, descriptor)
             descriptors.append(descriptor)
         shared = stack.enter_context(board(carrying.BOARD_WORDS))

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from ..errors import UnfitError
 from .process import Process, process
-from .site import INTERFACE, Site, configure
+from .site import Site, addresses_of, configure, interface_of
 
 # netem drops silently beyond its limit. 100 000 full packets are 12 ms of 100 Gbit/s.
 LIMIT_PACKETS = 100_000
@@ -31,8 +31,9 @@ class Netem:
 
     kind = "netem"
 
-    def __init__(self, near: Process, far: Process) -> None:
+    def __init__(self, near: Process, far: Process, interface: str) -> None:
         self.ends = (near, far)
+        self.interface = interface
         self.delay_ns = (0, 0)
         self.lost = False
 
@@ -54,11 +55,11 @@ class Netem:
     def apply(self, command: str) -> None:
         """Bring both ends' qdiscs to what is asked."""
         for end, delay_ns in zip(self.ends, self.delay_ns, strict=True):
-            end.call(set_netem, command, delay_ns, self.lost)
+            end.call(set_netem, self.interface, command, delay_ns, self.lost)
 
     def counters(self) -> dict[str, int]:
         """What both qdiscs did since they were made."""
-        both = [end.call(netem_counters) for end in self.ends]
+        both = [end.call(netem_counters, self.interface) for end in self.ends]
         return {name: both[0][name] + both[1][name] for name in both[0]}
 
 
@@ -67,34 +68,35 @@ def netem(near: Site, far: Site) -> Iterator[Netem]:
     """Join two sites by a veth pair with netem on both ends. UnfitError when the kernel has none."""
     with contextlib.ExitStack() as stack:
         ends = [stack.enter_context(process(f"{site.name} link", site.namespace)) for site in (near, far)]
-        ends[0].call(make_veth, ends[1].pid)  # The pair goes with the namespaces.
-        for end, site in zip(ends, (near, far), strict=True):
-            end.call(configure, INTERFACE, site.address)
-        made = Netem(*ends)
+        interface = interface_of(far.index)
+        ends[0].call(make_veth, interface, ends[1].pid)  # The pair goes with the namespaces.
+        for end, address in zip(ends, addresses_of(far.index), strict=True):
+            end.call(configure, interface, address)
+        made = Netem(ends[0], ends[1], interface)
         made.apply("add")
         yield made
 
 
-def make_veth(far_pid: int) -> None:
+def make_veth(interface: str, far_pid: int) -> None:
     """At the near end: a veth pair, its other end in the far site's namespace under the same name."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
     with IPRoute() as routes:
         try:
-            routes.link("add", ifname=INTERFACE, kind="veth", peer={"ifname": INTERFACE, "net_ns_pid": far_pid})
+            routes.link("add", ifname=interface, kind="veth", peer={"ifname": interface, "net_ns_pid": far_pid})
         except NetlinkError as refusal:
             raise UnfitError(f"create a veth pair: {refusal}. The kernel needs CONFIG_VETH.") from refusal
 
 
-def set_netem(command: str, delay_ns: int, lost: bool) -> None:
+def set_netem(interface: str, command: str, delay_ns: int, lost: bool) -> None:
     """At one end: add or change the qdisc of its interface. pyroute2 takes whole microseconds: rounded up, so that no packet
     comes sooner than asked; calibration sees the rest."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
     with IPRoute() as routes:
-        index = routes.link_lookup(ifname=INTERFACE)[0]
+        index = routes.link_lookup(ifname=interface)[0]
         try:
             routes.tc(
                 command, "netem", index=index, handle="1:", delay=-(-delay_ns // 1000), limit=LIMIT_PACKETS,
@@ -104,12 +106,12 @@ def set_netem(command: str, delay_ns: int, lost: bool) -> None:
             raise UnfitError(f"tc qdisc {command} netem: {refusal}. {NO_NETEM}") from refusal
 
 
-def netem_counters() -> dict[str, int]:
+def netem_counters(interface: str) -> dict[str, int]:
     """At one end: packets, bytes and drops of its qdisc."""
     from pyroute2 import IPRoute
 
     with IPRoute() as routes:
-        index = routes.link_lookup(ifname=INTERFACE)[0]
+        index = routes.link_lookup(ifname=interface)[0]
         for qdisc in routes.get_qdiscs(index=index):
             if qdisc.get_attr("TCA_KIND") == "netem":
                 return counters_of(qdisc)

@@ -19,18 +19,26 @@ from . import process as processes
 from .board import Board
 from .namespace import Namespace
 
-INTERFACE = "far0"
 PREFIX_BITS = 30
-# RFC 2544 set 198.18.0.0/15 aside for benchmarks between network devices.
-ADDRESSES = {"near": "198.18.0.1", "far": "198.18.0.2"}
+
+
+def interface_of(index: int) -> str:
+    """The interface, at both its ends, of the link to the index-th far site."""
+    return f"far{index}"
+
+
+def addresses_of(index: int) -> tuple[str, str]:
+    """(near, far) address of that link. RFC 2544 set 198.18.0.0/15 aside for benchmarks between network devices."""
+    return f"198.18.0.{4 * index + 1}", f"198.18.0.{4 * index + 2}"
 
 
 class Site:
-    """A place with a name: "near" has the writer, "far" the second copy."""
+    """A place with a name: "near" has the writer, "far" the second copy, "far 1" to "far 3" further ones."""
 
-    def __init__(self, name: str, namespace: Namespace, disk: Disk, board: Board) -> None:
+    def __init__(self, name: str, namespace: Namespace, disk: Disk, board: Board, index: int = 0) -> None:
         self.name = name
-        self.address = ADDRESSES[name]
+        self.index = index  # of a far site, and of its link
+        self.address = addresses_of(index)[name != "near"]
         self.namespace = namespace
         self.disk = disk
         self.board = board
@@ -69,10 +77,14 @@ class Site:
         assert self.process is not None
         return self.process.answer(timeout_s)
 
-    def open_tun(self) -> int:
+    def held(self, name: str) -> str:
+        """The name under which the near site holds its connection of this name to this far one."""
+        return f"{name} {self.index}" if self.index else name
+
+    def open_tun(self, interface: str, address: str) -> int:
         """A descriptor of a new TUN device in this site's namespace, addressed and up."""
-        self.call(make_tun)
-        self.call(configure, INTERFACE, self.address)
+        self.call(make_tun, interface)
+        self.call(configure, interface, address)
         assert self.process is not None
         self.process.start(give_tun)
         descriptor = recv_handle(self.process.connection)
@@ -83,9 +95,9 @@ class Site:
 HELD: dict[str, int] = {}  # Descriptors that the site's process holds between two calls.
 
 
-def make_tun() -> None:
+def make_tun(interface: str) -> None:
     """In the site: create the TUN device."""
-    HELD["tun"] = tun.open_tun(INTERFACE)
+    HELD["tun"] = tun.open_tun(interface)
 
 
 def give_tun() -> None:

@@ -19,6 +19,7 @@ from . import survey_kernel as bare
 from .site import Site
 
 ECHO_BYTES = 64
+PROBE = "probe"  # The connection on which a span is surveyed, for as long as the lab lives.
 WARMING_ECHOES = 4  # The first packets after a pause find sleeping processors.
 CONNECT_TIMEOUT_S = 10.0
 
@@ -55,13 +56,13 @@ def tolerance_ns(asked_rtt_ns: float) -> float:
 
 
 def join(near: Site, far: Site, name: str, congestion: str) -> str:
-    """A TCP connection between two sites' processes, held by both under `name`, without Nagle's delay.
+    """A TCP connection between two sites' processes, without Nagle's delay; each holds it under its own name for it.
 
     Answers the congestion control in force, which is another than asked where the kernel lacks that.
     """
     port = far.call(listen, far.address)
     far.start(accept, name, congestion)
-    in_force = near.call(dial, far.address, port, name, congestion)
+    in_force = near.call(dial, far.address, port, far.held(name), congestion)
     far.answer()
     return in_force
 
@@ -118,14 +119,14 @@ def survey(
 ) -> Survey:  # fmt: skip
     """Measure `count` round trips of a bare echo between the sites; the far one flushes each before it answers if asked."""
     far.start(answer_requests, request_bytes, answer_bytes, count + WARMING_ECHOES, far.disk if flushed else None)
-    rtt_ns = near.call(measure_requests, request_bytes, answer_bytes, count + WARMING_ECHOES)
+    rtt_ns = near.call(measure_requests, far.held(PROBE), request_bytes, answer_bytes, count + WARMING_ECHOES)
     far.answer()
     return Survey(rtt_ns[WARMING_ECHOES:])
 
 
 def answer_requests(request_bytes: int, answer_bytes: int, count: int, disk: Disk | None) -> None:
     """In the far site: answer so many echoes, each after an append and flush to the journal file if there is one."""
-    probe = CONNECTIONS["probe"].fileno()
+    probe = CONNECTIONS[PROBE].fileno()
     flush_bytes = whole_blocks(request_bytes)
     data = aligned_bytes(max(flush_bytes, answer_bytes))
     if disk is None:
@@ -140,11 +141,11 @@ def answer_requests(request_bytes: int, answer_bytes: int, count: int, disk: Dis
         raise UnfitError(f"The probe connection ended after {max(answer, 0)} of {count} echoes.")
 
 
-def measure_requests(request_bytes: int, answer_bytes: int, count: int) -> np.ndarray:
+def measure_requests(held: str, request_bytes: int, answer_bytes: int, count: int) -> np.ndarray:
     """In the near site: time so many echoes, in ns."""
     data = np.zeros(max(request_bytes, answer_bytes), np.uint8)
     rtt_ns = np.zeros(count, np.int64)
-    answer = int(bare.measure_echoes(CONNECTIONS["probe"].fileno(), data, request_bytes, answer_bytes, rtt_ns))
+    answer = int(bare.measure_echoes(CONNECTIONS[held].fileno(), data, request_bytes, answer_bytes, rtt_ns))
     if answer != count:
         raise UnfitError(f"The probe connection ended after {max(answer, 0)} of {count} echoes.")
     return rtt_ns

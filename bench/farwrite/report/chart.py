@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ..analysis.result import Analysis, CellResult
 from ..physics import PRODUCT_LIMITS
+from ..protocol import NAMES
 from ..units import NS_PER_MS
 from .page import Page
 from .tables import miles_text, rank, workloads
@@ -21,7 +22,10 @@ HEIGHT = 19
 FLOOR = "·"
 LIMIT = "┈"
 FRAME_COLUMNS = 8  # Tick labels, frame and margins.
-COLOUR = {"l": "color(244)", "A": "color(33)", "B": "color(135)", "C": "color(208)", FLOOR: "dim", LIMIT: "dim"}
+COLOUR = {
+    "l": "color(244)", "A": "color(33)", "B": "color(135)", "C": "color(208)", "2": "color(172)", "q": "color(36)",
+    FLOOR: "dim", LIMIT: "dim",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,17 @@ def show_chart(page: Page, analysis: Analysis) -> None:
         page.prose(line, indent=2)
 
 
+def letter_of(protocol: str) -> str:
+    """The letter that marks a protocol."""
+    return "2" if protocol == "C2" else protocol[0]
+
+
 def picture_of(cells: Sequence[CellResult]) -> Picture:
     """Points per protocol; the floor of the strictest protocol; those limits that lie within the picture."""
     series: dict[str, list[tuple[float, float]]] = {}
     floors: dict[str, list[tuple[float, float]]] = {}
     for c in sorted(cells, key=lambda c: rank(c.protocol)):
-        series.setdefault(c.protocol[0], []).append((c.miles, (c.response_ns_p50.value or 0) / NS_PER_MS))
+        series.setdefault(letter_of(c.protocol), []).append((c.miles, (c.response_ns_p50.value or 0) / NS_PER_MS))
         if c.floor_ns.value is not None:
             floors.setdefault(c.protocol, []).append((c.miles, c.floor_ns.value / NS_PER_MS))
     strictest = max(floors, key=rank, default="")
@@ -136,7 +145,8 @@ def coloured(chart: str) -> Text:
 
 def legend(picture: Picture) -> list[str]:
     """What the marks mean."""
-    marks = [f"{letter} {'not replicated' if letter == 'l' else f'protocol {letter}'}" for letter in picture.series]
+    names = {letter_of(name): name for name in NAMES}
+    marks = [f"{letter} {'not replicated' if letter == 'l' else f'protocol {names[letter]}'}" for letter in picture.series]
     if picture.floor:
         marks.append(f"{FLOOR} floor of {picture.floor_protocol}")
     lines = ["   ".join(marks), "Letters of one distance stand side by side."]

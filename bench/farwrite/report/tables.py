@@ -14,14 +14,14 @@ from statistics import median
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.result import Analysis, CellResult, DrillResult, Estimate, Fit, GreatestMiles, Verdict
+from ..analysis.result import Analysis, CellResult, DrillResult, Estimate, Fit, GreatestMiles, OtherResult, Verdict
 from ..physics import PRODUCT_LIMITS, ProductLimit, rtt_ns_of
+from ..protocol import NAMES
 from ..units import NS_PER_MS, NS_PER_US, format_size, format_time
 from .digits import TO, UNKNOWN, Digits, grouped
 from .page import STYLE, WORD, Footnotes, Form, Page, add_row, cell, table_of
 
 MB = 1e6
-PROTOCOLS = ("local", "A", "B", "C")
 
 
 # --- What cells have in common ---------------------------------------------------------------------------------
@@ -45,12 +45,21 @@ def title_of(result: CellResult) -> str:
     load = "closed loop" if result.arrival == "closed" else f"open loop ({result.arrival})"
     if result.offered_per_s is not None:
         load += f", {grouped(result.offered_per_s)} writes/s offered"
-    return f"{result.name}, {format_size(result.size_bytes)}, {load}, queue depth {result.queue_depth}"
+    return f"{result.name}, {format_size(result.size_bytes)}, {load}, queue depth {result.queue_depth}{further(result)}"
+
+
+def further(result: CellResult) -> str:
+    """The workload's further secondaries, and how many replicas a quorum of them is."""
+    if not result.others:
+        return ""
+    others = " and ".join(miles_text(other.miles) for other in result.others)
+    counted = f"; a quorum is {result.quorum} of {2 + len(result.others)}" if result.quorum else ""
+    return f", {'a further replica' if len(result.others) == 1 else 'further replicas'} at {others} miles{counted}"
 
 
 def rank(protocol: str) -> int:
     """The weakest promise first."""
-    return PROTOCOLS.index(protocol) if protocol in PROTOCOLS else len(PROTOCOLS)
+    return NAMES.index(protocol) if protocol in NAMES else len(NAMES)
 
 
 def miles_text(miles: float) -> str:
@@ -83,6 +92,9 @@ def show_link(page: Page, analysis: Analysis) -> None:
         "At 0 miles what is asked is the lab's own round trip.",
         style="dim",
     )
+    others = sorted((o for c in analysis.cells for o in c.others), key=lambda o: o.miles)
+    for miles, there in groupby(others, key=lambda o: o.miles):
+        page.prose(further_link(miles, list(there)), style="dim")
     for reason in summed_up(reason for c in analysis.cells for reason in c.void_reasons):
         page.item("·", f"void or failed: {reason}")
     floors = (
@@ -95,6 +107,14 @@ def show_link(page: Page, analysis: Analysis) -> None:
     known = [f"{name} {format_time(e.value)}" for name, e in floors if e.value is not None]
     if known:
         page.prose("Bare, at the median: " + "; ".join(known) + ".", style="dim")
+
+
+def further_link(miles: float, others: Sequence[OtherResult]) -> str:
+    """What the links to further replicas at one distance delivered, over all cells."""
+    known = [o.rtt_ns_p50.value for o in others if o.rtt_ns_p50.value is not None]
+    found = f"p50 {format_time(min(known))} to {format_time(max(known))}" if known else "not surveyed"
+    asked = f"{format_time(others[0].asked_rtt_ns)} asked" if others[0].asked_rtt_ns else "the lab's own asked"
+    return f"Further replicas at {miles_text(miles)} miles, in {len(others)} cells: {asked}, {found}."
 
 
 def summed_up(reasons: Iterable[str]) -> list[str]:

@@ -20,8 +20,9 @@ from ..engine import primary_kernel as primary
 from ..engine import record_kernel as record
 from ..engine import replica_kernel as replica
 from ..engine import secondary_kernel as secondary
+from ..engine import turn_kernel
 from ..engine.journal import examine, format_journal
-from ..engine.peering import Hello, meet
+from ..engine.peering import hello_of, meet
 from ..errors import UnfitError
 from ..histogram_kernel import SLOTS
 from ..host import reactor
@@ -34,8 +35,12 @@ from ..trace import read_once
 from . import audit_kernel as auditing
 from .replicated_kernel import ReplicatedTarget
 
-PROTOCOLS = {"local": primary.LOCAL, "A": primary.A, "B": primary.B, "C": primary.C}
+PROTOCOLS = {
+    "local": primary.LOCAL, "A": primary.A, "B": primary.B, "C": primary.C, "C2": primary.TWO_TRIP, "quorum": primary.QUORUM,
+}  # fmt: skip
 
+CATCH_UP_NS_MAX = 10_000_000_000  # After the load, for peers that were left behind.
+TURN_NS = 20_000_000
 STAGING_BYTES = 8 << 20  # Records in memory, staged or not yet applied.
 
 STATUS_TEXTS = {
@@ -65,6 +70,9 @@ class Order:
     slice_count: int
     peer_timeout_ns: int
     reactor: str = "auto"
+    connections: tuple[str, ...] = ("data",)  # as the near site holds them, a secondary behind each
+    quorum: int = 0
+    pulls_ahead: bool = False
 
 
 def plan_of(order: Order, volume_bytes: int) -> Plan:
@@ -110,17 +118,22 @@ def flight_of(queue_depth: int) -> Flight:
     return Flight(*(np.zeros(places, np.int64) for _ in Flight._fields))
 
 
-def write_side(order: Order, disk: Disk, connection, words: np.ndarray, history: np.ndarray) -> dict[str, Any]:
-    """Near: a fresh primary, met with its peer, driven through the plan. Answers what was observed."""
+def write_side(order: Order, disk: Disk, connections: list, words: np.ndarray, history: np.ndarray) -> dict[str, Any]:
+    """Near: a fresh primary, met with its peers, driven through the plan. Answers what was observed."""
     plan = plan_of(order, disk.volume_bytes)
     protocol = PROTOCOLS[order.protocol]
     recorder = recorder_of(order.slice_count)
     with reactor.reactor(order.reactor) as ring:
         journal = format_journal(disk, order.volume, order.epoch, STAGING_BYTES)
-        if protocol != primary.LOCAL:
-            meet(connection, Hello(order.volume, order.epoch, 0, protocol), primary=True)
-        connection_fd = connection.fileno() if connection else -1
-        state = primary.primary_state(journal, ring, connection_fd, protocol, order.seed, order.peer_timeout_ns)
+        for connection in connections:
+            theirs = meet(connection, hello_of(journal, protocol), leads=True)
+            if theirs.sequence != 0:
+                raise UnfitError(f"The peer holds {theirs.sequence} writes already; a round begins with an empty journal.")
+        state = primary.primary_state(
+            journal, ring, [connection.fileno() for connection in connections], protocol, order.seed, order.peer_timeout_ns,
+            quorum=order.quorum, congestion=primary.PULL_AHEAD if order.pulls_ahead else primary.WAIT,
+            volume_bytes=disk.volume_bytes,
+        )  # fmt: skip
         target = ReplicatedTarget(state, np.zeros(1, np.int64))
         closed = order.load is not None and order.load.arrival == "closed"
         flight = flight_of(order.queue_depth)
@@ -132,9 +145,13 @@ def write_side(order: Order, disk: Disk, connection, words: np.ndarray, history:
             )
         )  # fmt: skip
         cpu_ns = time.process_time_ns() - begun_cpu_ns
-        if protocol != primary.LOCAL and status == replica.OK:
-            say_goodbye(connection, order)
-        ended = int(replica.settle(journal, ring, state.at[primary.SENT]))
+        catch_up_ns = None
+        if connections and status == replica.OK:
+            catch_up_ns = wait_for_peers(state)
+            if catch_up_ns is not None:
+                for connection in connections:
+                    say_goodbye(connection, order)
+        ended = int(replica.settle(journal, ring))
         if ended < 0 and status == 0:
             status = ended
         return {
@@ -145,11 +162,30 @@ def write_side(order: Order, disk: Disk, connection, words: np.ndarray, history:
             "lag_bytes_max": int(state.at[primary.LAG_BYTES_MAX]),
             "flushes": int(journal.at[log.FLUSH_COUNT]),
             "flush_bytes": int(journal.at[log.FLUSH_BYTES]),
-            "wire_bytes": int(state.at[primary.WIRE_BYTES]),
+            "wire_bytes": int(state.peer[:, primary.WIRE_BYTES].sum()),
             "blocked": int(state.at[primary.BLOCKED]),
             "reactor": reactor.name_of(ring),
             "near_cpu_ns": cpu_ns,
+            "exposed": int(state.at[primary.EXPOSED]),
+            "catch_up_ns": catch_up_ns,
         }
+
+
+def wait_for_peers(state: primary.Primary) -> int | None:
+    """Go on until every peer has been sent everything; the nanoseconds it took, or None when that was too long or it is lost."""
+    begun_ns = time.monotonic_ns()
+    while not all_sent(state):
+        now_ns = time.monotonic_ns()
+        if now_ns - begun_ns > CATCH_UP_NS_MAX or int(turn_kernel.progress(state, now_ns + TURN_NS)) < 0:
+            return None
+    return time.monotonic_ns() - begun_ns
+
+
+def all_sent(state: primary.Primary) -> bool:
+    """Whether no peer is owed anything that it has not been sent."""
+    peer = state.peer
+    live = (peer[:, primary.STATE] == primary.LIVE) & (peer[:, primary.PARCEL_SENT] == peer[:, primary.PARCEL_END])
+    return bool((live & (peer[:, primary.SENT] == state.journal.at[log.STAGED])).all())
 
 
 def say_goodbye(connection, order: Order) -> None:
@@ -171,7 +207,7 @@ def copy_side(order: Order, disk: Disk, connection, words: np.ndarray) -> dict[s
     with contextlib.closing(connection), reactor.reactor(order.reactor) as ring:
         journal = format_journal(disk, order.volume, order.epoch, STAGING_BYTES)
         protocol = PROTOCOLS[order.protocol]
-        meet(connection, Hello(order.volume, order.epoch, 0, protocol), primary=False)
+        meet(connection, hello_of(journal, protocol), leads=False)
         state = secondary.secondary_state(journal, ring, connection.fileno(), protocol, disk.volume_bytes, words)
         begun_cpu_ns = time.process_time_ns()
         status = int(secondary.serve(state))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..engine import primary_kernel as engine
+from ..engine import turn_kernel
 from ..jit import kernel
 
 
@@ -24,7 +25,7 @@ def submit(target, number, address, size, now_ns):
 
 @kernel()
 def progress(target, deadline_ns):
-    return engine.progress(target.primary, deadline_ns)
+    return turn_kernel.progress(target.primary, deadline_ns)
 
 
 @kernel()

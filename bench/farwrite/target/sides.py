@@ -1,4 +1,4 @@
-"""Where lab and target meet: what a site's process does in a round, with the connection it holds and its board.
+"""Where lab and target meet: what a site's process does in a round, with the connections it holds and its board.
 
 Module-level functions, because a call into another process names its function.
 """
@@ -17,7 +17,8 @@ from .replicated import Order
 
 def write(order: Order, disk: Disk, board: Board, history: Board) -> dict[str, Any]:
     """In the near site: the primary and its load, to the end of the plan."""
-    return replicated.write_side(order, disk, CONNECTIONS.get("data"), board.words, history.words)
+    connections = [] if order.protocol == "local" else [CONNECTIONS[name] for name in order.connections]
+    return replicated.write_side(order, disk, connections, board.words, history.words)
 
 
 def copy(order: Order, disk: Disk, board: Board) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ...analysis.floor import record_bytes
-from ...recording import FlushFloors, Recording
+from ...recording import FlushFloors, Recording, waited_for
 from ...units import format_time
 from ..tables import miles_text, rank, workload_of
 from .plot import Plot, choose_protocols, choose_workload, layout_of, ms, place_words, plain, told, workload_keys
@@ -62,14 +62,20 @@ def bare_ns(item: Seen, recording: Recording) -> tuple[float, float, float]:
     near_ns = pooled_of(floor.near_alone for floor in flushes).quantile(0.5)
     if c.protocol in ("local", "A"):
         return near_ns, 0.0, 0.0
-    link_ns = pooled_of(round_.echo_floor for round_ in item.rounds).quantile(0.5)
+    cell = next(cell for cell in recording.cells if cell.id == c.cell)
+    links = [waited_for(cell, round_) for round_ in item.rounds]
+    link_ns = pooled_of(link.echo_floor for link in links).quantile(0.5)
     if c.protocol == "B":
         return near_ns, link_ns, 0.0
-    rtt_ns = c.rtt_ns_p50.value or 0.0
+    rtt_ns = pooled_of(text for link in links for text in (link.survey_before, link.survey_after)).quantile(0.5)
+    if c.protocol == "C2":  # The trip for leave comes before the one that is measured with the write's sizes.
+        link_ns += rtt_ns
     if recording.lab.shared_disk and rtt_ns / 2 < near_ns:  # The two flushes overlap there and slow each other down.
         near_ns = pooled_of(floor.near_both for floor in flushes).quantile(0.5)
         return near_ns, link_ns, pooled_of(floor.far_both for floor in flushes).quantile(0.5)
-    flushed_ns = pooled_of(round_.flushed_echo_floor for round_ in item.rounds).quantile(0.5)
+    flushed_ns = pooled_of(link.flushed_echo_floor for link in links).quantile(0.5)
+    if c.protocol == "C2":
+        flushed_ns += rtt_ns
     if not math.isnan(flushed_ns):
         return near_ns, min(link_ns, flushed_ns), max(flushed_ns - link_ns, 0.0)
     return near_ns, link_ns, pooled_of(floor.far_alone for floor in flushes).quantile(0.5)

@@ -73,6 +73,8 @@ LOOKS = {
     "A": Look("--A", "square", "dashdot"),
     "B": Look("--B", "triangle-up", "dash"),
     "C": Look("--C", "diamond", "solid"),
+    "C2": Look("--C2", "star-diamond", "longdashdot"),
+    "quorum": Look("--quorum", "pentagon", "longdash"),
 }
 OTHER = Look("--local", "x", "longdash")
 

@@ -1,0 +1,58 @@
+"""Protocol A when its link is full: the writer is held up, or pulls ahead and its peer catches up. Either way nothing is lost."""
+
+import time
+
+import pytest
+from small_lab import lab_or_skip, small
+
+from farwrite.load_kernel import BOARD_COMPLETED
+from farwrite.round import audit_of, finish_sides, start_sides
+from farwrite.units import NS_PER_MS
+from rounds import completed_in, issued_in, load, order
+
+pytestmark = pytest.mark.lab
+
+BLOCK_BYTES = 64 << 10
+MEMORY_BYTES = (8 << 20) + (64 << 20)  # Staging, and more than any socket buffer holds.
+
+
+@pytest.fixture(scope="module")
+def lab():
+    with lab_or_skip(small()) as opened:
+        yield opened
+
+
+def play_with_a_cut(lab, pulls_ahead):
+    """A round in which the link is cut for a while; (what was observed, writes completed during the cut, its audit)."""
+    chosen = order(
+        protocol="A", pulls_ahead=pulls_ahead, load=load(sizes=((BLOCK_BYTES, 1.0),), volume_bytes=16 << 20),
+        write_count_max=1 << 20, duration_ns=700 * NS_PER_MS, slice_ns=70 * NS_PER_MS, slice_count=10,
+    )  # fmt: skip
+    words = lab.near.board.words
+    start_sides(lab, chosen)
+    while not words[BOARD_COMPLETED]:
+        time.sleep(0.001)
+    lab.link.cut()
+    before = int(words[BOARD_COMPLETED])
+    time.sleep(0.3)
+    during = int(words[BOARD_COMPLETED]) - before
+    lab.link.heal()
+    observed, _ = finish_sides(lab, chosen)
+    audit, _ = audit_of(lab, chosen, completed_in(observed))
+    return observed, during, audit
+
+
+def test_a_writer_that_waits_completes_no_more_than_memory_holds(lab):
+    observed, during, audit = play_with_a_cut(lab, pulls_ahead=False)
+    assert during * BLOCK_BYTES <= MEMORY_BYTES
+    assert observed["exposed"] == 0
+    assert (audit.lost, audit.damaged) == (0, 0)
+
+
+def test_a_writer_that_pulls_ahead_goes_on_and_its_peer_catches_up(lab):
+    observed, during, audit = play_with_a_cut(lab, pulls_ahead=True)
+    assert during > 0
+    assert observed["exposed"] > 0
+    assert observed["catch_up_ns"] is not None
+    assert (audit.lost, audit.damaged) == (0, 0)
+    assert audit.survived == issued_in(observed)
