@@ -1,0 +1,152 @@
+"""What is asked of a link besides its distance: per direction jitter, rate, loss, reordering; and a schedule of changes.
+
+Profiles and commands build a `LinkSpec`; the emulations of lab/ carry it out, each saying what it cannot. The names are
+tc-netem(8)'s and RFC 3393's. A spec that cannot be is refused before anything is created.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import msgspec
+
+from .errors import UsageError
+from .units import NS_PER_S, format_time
+
+Shape = Literal["uniform", "normal", "pareto", "recorded"]
+
+DELAY_NS_MAX = 10 * NS_PER_S
+RATE_BITS_PER_S_MIN, RATE_BITS_PER_S_MAX = 1_000, 1_000_000_000_000
+MTU_BYTES_MIN, MTU_BYTES_MAX = 576, 65_535  # RFC 791: what every host must take; the largest IPv4 packet.
+QUEUE_PACKETS_MAX = 1_000_000
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What link specs are made of."""
+
+
+class Bursts(Struct, frozen=True):
+    """Gilbert and Elliott's two states: packets are lost in the bad one. Mean burst 1 / leave packets, mean gap 1 / enter."""
+
+    enter_ratio: float  # per packet, good to bad: netem's p
+    leave_ratio: float  # per packet, bad to good: netem's r
+    bad_loss_ratio: float = 1.0  # netem's 1-h
+    good_loss_ratio: float = 0.0  # netem's 1-k
+
+    @property
+    def loss_ratio(self) -> float:
+        """The share of packets lost in the long run."""
+        bad = self.enter_ratio / (self.enter_ratio + self.leave_ratio)
+        return bad * self.bad_loss_ratio + (1 - bad) * self.good_loss_ratio
+
+
+class Way(Struct, frozen=True):
+    """One direction of a link. The distance's own delay is not in here: that is set, and calibrated, by the lab."""
+
+    extra_delay_ns: int = 0  # on top of the distance: what makes a link asymmetric
+    jitter_ns: int = 0  # standard deviation of the one-way delay; half the width of a uniform one
+    jitter_shape: Shape = "normal"
+    jitter_file: str = ""  # shape "recorded": a text file of one-way delays in ns, one a line
+    rate_bits_per_s: int | None = None  # None: as fast as the machine carries
+    queue_packets: int | None = None  # packets waiting for the rate, more are dropped; None: push back instead of dropping
+    loss_ratio: float = 0.0
+    bursts: Bursts | None = None  # instead of loss
+    reorder_ratio: float = 0.0  # packets sent at once, ahead of those that are held
+    duplicate_ratio: float = 0.0
+    corrupt_ratio: float = 0.0  # packets with one bit turned
+
+
+class Change(Struct, frozen=True):
+    """What happens to a link at one instant of a run; a field left out stays as it was."""
+
+    at_ns: int  # since the load began
+    event: Literal["set", "cut", "heal"] = "set"
+    extra_rtt_ns: int | None = None  # on top of the distance's round trip, half in each direction
+    loss_ratio: float | None = None
+    rate_bits_per_s: int | None = None
+
+
+class LinkSpec(Struct, frozen=True):
+    """The two directions between two sites, and what changes while a run goes on."""
+
+    outward: Way = Way()  # near to far
+    homeward: Way = Way()
+    mtu_bytes: int | None = None  # None: the device's own
+    schedule: tuple[Change, ...] = ()
+    seed: int = 1  # the same seed loses the same packets
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is asked but a distance."""
+        return msgspec.structs.replace(self, seed=1) == LinkSpec()
+
+
+PLAIN = LinkSpec()
+
+
+def check(spec: LinkSpec, one_way_delay_ns: int | None = None) -> None:
+    """UsageError for a link that cannot be; with the distance's delay given, jitter is held against it as well."""
+    for name, way in (("outward", spec.outward), ("homeward", spec.homeward)):
+        check_way(name, way, one_way_delay_ns)
+    if spec.mtu_bytes is not None and not MTU_BYTES_MIN <= spec.mtu_bytes <= MTU_BYTES_MAX:
+        raise UsageError(f"link.mtu: {spec.mtu_bytes} bytes; an MTU is {MTU_BYTES_MIN} to {MTU_BYTES_MAX}.")
+    before_ns = -1
+    for change in spec.schedule:
+        check_change(change, before_ns)
+        before_ns = change.at_ns
+
+
+def check_way(name: str, way: Way, one_way_delay_ns: int | None) -> None:
+    """UsageError for a direction that cannot be."""
+
+    def refuse(unless: bool, sentence: str) -> None:
+        if not unless:
+            raise UsageError(f"link.{name}.{sentence}")
+
+    for key in ("loss", "reorder", "duplicate", "corrupt"):
+        share = getattr(way, f"{key}_ratio")
+        refuse(is_share(share), f"{key}: {share:.3g} is not a share from 0 to 1 (0 % to 100 %).")
+    refuse(0 <= way.extra_delay_ns <= DELAY_NS_MAX, "extra_delay: 0 s to 10 s.")
+    refuse(0 <= way.jitter_ns <= DELAY_NS_MAX, "jitter: 0 s to 10 s.")
+    refuse((way.jitter_shape == "recorded") == bool(way.jitter_file),
+           'jitter_shape: "recorded" goes with a jitter_file, and only that.')  # fmt: skip
+    if one_way_delay_ns is not None and not way.reorder_ratio:
+        held_ns = one_way_delay_ns + way.extra_delay_ns
+        refuse(way.jitter_ns <= held_ns,
+               f"jitter: {format_time(way.jitter_ns)} is more than the delay of {format_time(held_ns)}, which only "
+               "reordering could bring about. Ask for less, or for reorder.")  # fmt: skip
+    rate = way.rate_bits_per_s
+    refuse(rate is None or RATE_BITS_PER_S_MIN <= rate <= RATE_BITS_PER_S_MAX, "rate: 1 kbit/s to 1 Tbit/s.")
+    queue = way.queue_packets
+    refuse(queue is None or 1 <= queue <= QUEUE_PACKETS_MAX, f"queue_packets: 1 to {QUEUE_PACKETS_MAX}.")
+    bursts = way.bursts
+    if bursts is not None:
+        refuse(way.loss_ratio == 0, "bursts: instead of loss, not beside it.")
+        refuse(all(is_share(share) for share in (bursts.bad_loss_ratio, bursts.good_loss_ratio)),
+               "bursts: its losses are shares from 0 to 1.")  # fmt: skip
+        refuse(0 < bursts.enter_ratio <= 1 and 0 < bursts.leave_ratio <= 1, "bursts: enter and leave are above 0, at most 1.")
+
+
+def check_change(change: Change, before_ns: int) -> None:
+    """UsageError for a change that cannot be, or is out of order."""
+    when = f"link.schedule, at {format_time(change.at_ns)}"
+    if change.at_ns < 0 or change.at_ns < before_ns:
+        raise UsageError(f"{when}: changes come in order of time, from the load's begin on.")
+    values = (change.extra_rtt_ns, change.loss_ratio, change.rate_bits_per_s)
+    if change.event != "set" and any(value is not None for value in values):
+        raise UsageError(f'{when}: "{change.event}" goes with no other key; write a change of its own.')
+    if change.event == "set" and all(value is None for value in values):
+        raise UsageError(f"{when}: nothing is changed. Name extra_rtt, loss or rate, or cut or heal.")
+    if change.extra_rtt_ns is not None and not 0 <= change.extra_rtt_ns <= 2 * DELAY_NS_MAX:
+        raise UsageError(f"{when}: extra_rtt is 0 s to 20 s.")
+    if change.loss_ratio is not None and not is_share(change.loss_ratio):
+        raise UsageError(f"{when}: loss is a share from 0 to 1.")
+    rate = change.rate_bits_per_s
+    if rate is not None and not RATE_BITS_PER_S_MIN <= rate <= RATE_BITS_PER_S_MAX:
+        raise UsageError(f"{when}: rate is 1 kbit/s to 1 Tbit/s.")
+
+
+def is_share(share: float) -> bool:
+    """Whether a number is a share of a whole."""
+    return math.isfinite(share) and 0 <= share <= 1
