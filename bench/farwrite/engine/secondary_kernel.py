@@ -170,11 +170,14 @@ def accept_synced(secondary, start):
         return status
     position = (journal.at[log.STAGED] + BLOCK_BYTES - 1) // BLOCK_BYTES * BLOCK_BYTES
     log.restart(journal, position, sequence, record.trimmed_of(words, start))
+    status = mark(secondary, log.INCONSISTENT if consistent_from > sequence else np.int64(0))
+    if status != TAKEN:
+        return status  # The disk still tells of the old log, and nobody has been told of the new one.
     at[CONSISTENT_FROM] = consistent_from
     at[ACKED_RECEIVED] = at[ACKED_DURABLE] = sequence
     at[ACK_DUE] = 1
     at[SYNCED_COUNT] += 1
-    return mark(secondary, log.INCONSISTENT if consistent_from > sequence else np.int64(0))
+    return np.int64(TAKEN)
 
 
 @kernel()
