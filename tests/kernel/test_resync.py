@@ -4,6 +4,7 @@ The loops themselves, over socket pairs and files in memory: the primary's turns
 """
 
 import contextlib
+import errno
 import itertools
 import os
 import socket
@@ -265,6 +266,18 @@ def test_a_peer_with_another_history_is_told_only_what_differs(stack, during):
         assert near.far[0].state.at[secondary.EXTENT_COUNT] == len({*range(300_000 // EXTENT, 314_999 // EXTENT + 1)})
 
 
+def test_a_disk_that_refuses_a_copied_extent_is_not_mistaken_for_a_peer_that_lies(stack):
+    near = Near(stack, primary.C, capacity=128 << 10, policy=primary.SUSPEND_REPLICATION)
+    near.lose()
+    near.write(200)
+    near.complete()
+    near.far[0].journal.at[log.VOLUME_FD] = -1
+    near.come_back()
+    near.until(lambda: near.state.peer[0, primary.STATE] == primary.ABSENT or near.far[0].status is not None, "the refusal")
+    near.far[0].thread.join(PATIENCE_S)
+    assert near.far[0].status == -errno.EBADF
+
+
 def test_writes_that_overtake_a_slow_resync_are_in_the_copy(stack):
     near = Near(stack, primary.C, capacity=128 << 10, policy=primary.SUSPEND_REPLICATION)
     near.lose()
@@ -380,6 +393,7 @@ def test_a_peer_joins_by_the_log_only_where_its_log_is_a_beginning_of_ours():
     def how(sequence, log_epoch, consistent=True):
         return how_to_join(journal, Hello(VOLUME, 5, sequence, primary.C, log_epoch, consistent))
 
-    assert how(20, 5) == how(11, 5) == how(10, 3) == how(5, 3) == how(0, 1) == primary.BY_LOG
+    assert how(20, 5) == how(11, 5) == how(10, 3) == how(5, 3) == how(0, 0) == primary.BY_LOG
     assert how(11, 3) == primary.BY_DIGESTS  # An unacknowledged tail of the old epoch.
+    assert how(0, 4) == primary.BY_DIGESTS  # It led epoch 4 and wrote nothing; our first record is of epoch 3.
     assert how(21, 5) == how(10, 4) == how(10, 2) == how(10, 3, consistent=False) == primary.BY_DIGESTS

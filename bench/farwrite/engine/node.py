@@ -157,7 +157,7 @@ class Node(Voter):
                 watch.join()
                 with self.lock:
                     self.session = None
-        if replica.PEER_CLOSED < status < 0:
+        if replica.is_from_disk(status):
             raise system_error("keep the replica's files", status)
         return True
 

@@ -345,7 +345,9 @@ def verify(primary, index, now_ns):
             peer[VERIFYING] = 2  # Done; DIFFERENT tells the result.
         return np.int64(replica.OK)
     full = peer[DIGESTS_SENT] - peer[DIGESTS_ANSWERED] >= DIGESTS_UNDER_WAY
-    if full or peer[SENT] != peer[RUN_END] or not is_within_rate(primary, index, now_ns):
+    # A digest tells of the volume as of the last write applied here: the peer must have that write before it.
+    behind = peer[SENT] != peer[RUN_END] or peer[SENT_SEQUENCE] < primary.journal.at[log.APPLIED_SEQUENCE]
+    if full or behind or not is_within_rate(primary, index, now_ns):
         return np.int64(replica.OK)
     status = make_digests(primary, index, np.int64(1))
     return status if status < 0 else send_parcel(primary, index)

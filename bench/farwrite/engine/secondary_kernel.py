@@ -252,7 +252,7 @@ def accept(secondary, start):
 
 @kernel()
 def parse(secondary):
-    """Take all complete frames out of the inbox; answers 0, or BAD_FRAME with the reason in REFUSED."""
+    """Take all complete frames out of the inbox; answers 0, what the disk said, or BAD_FRAME with the reason in REFUSED."""
     at = secondary.at
     consumed = np.int64(0)
     status = np.int64(replica.OK)
@@ -278,6 +278,9 @@ def parse(secondary):
             if found == TAKEN:
                 consumed += size
                 continue
+            if replica.is_from_disk(found):
+                status = np.int64(found)
+                break
         at[REFUSED] = found
         status = np.int64(replica.BAD_FRAME)
         break
@@ -398,8 +401,8 @@ def serve(secondary):
     outcome = np.int64(replica.OK)
     while outcome == replica.OK:
         outcome = turn(secondary, np.int64(50_000_000))
-    if outcome == replica.SHORT_WRITE or replica.PEER_CLOSED < outcome < 0:
-        return outcome  # The disk's own answer.
+    if replica.is_from_disk(outcome):
+        return outcome
     status = replica.settle(secondary.journal, secondary.ring)
     secondary.board[1] = secondary.journal.at[log.DURABLE_SEQUENCE]
     if outcome == replica.STOPPED and secondary.at[CLOSING]:
@@ -415,8 +418,8 @@ def receive_frames(secondary, outcome):
     if room > 0:
         got = reactor.receive(secondary.ring, secondary.sockets[0], secondary.inbox, at[INBOX_FILL], room)
         if got == 0 or (got < 0 and got != -reactor.EAGAIN and got != -reactor.EINTR):
-            parse(secondary)
-            return np.int64(replica.PEER_CLOSED)
+            status = parse(secondary)
+            return status if replica.is_from_disk(status) else np.int64(replica.PEER_CLOSED)
         if got > 0:
             at[INBOX_FILL] += got
             at[HEARD_NS] = reactor.now_ns(secondary.ring)
