@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from farwrite.engine import journal_kernel as log
+from farwrite.engine import peering
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine import replica_kernel as replica
 from farwrite.engine.journal import examine, replay
@@ -432,6 +433,13 @@ def test_a_primary_of_an_older_epoch_is_fenced_whichever_side_notices():
 @pytest.mark.parametrize("as_primary", [True, False])
 def test_a_fitting_hello_is_answered(as_primary):
     assert introduced(Hello(VOLUME, 1, 0, primary.C), hello(), as_primary) == Hello(VOLUME, 1, 0, primary.C, 1)
+
+
+def test_a_peer_that_says_nothing_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(peering, "MEET_TIMEOUT_S", 0.05)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(UnfitError, match="has not introduced itself within"):
+        meet(ours, Hello(VOLUME, 1, 0, primary.C), leads=False)
 
 
 def test_a_hello_in_pieces_is_put_together():

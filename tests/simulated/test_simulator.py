@@ -12,6 +12,13 @@ def test_no_promise_is_broken_in_any_story(first):
         assert told.broken is None, f"farwrite simulate --seed {seed} --verbose\n" + "\n".join(told.lines[-30:])
 
 
+def test_clocks_that_differ_and_jump_break_no_promise():
+    stories = [tell(seed) for seed in range(60)]
+    jumped = [told for told in stories if any("jumps by" in line for line in told.lines)]
+    assert len(jumped) >= 5
+    assert not any(told.broken for told in jumped)
+
+
 def test_a_seed_tells_the_same_story_twice():
     for seed in range(5):
         assert tell(seed) == tell(seed)

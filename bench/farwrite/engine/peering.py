@@ -8,6 +8,7 @@ behind, or went another way, is brought up to date; it is pure, and the simulato
 from __future__ import annotations
 
 import socket
+import time
 from dataclasses import dataclass
 
 import msgspec
@@ -63,10 +64,14 @@ class Told(msgspec.Struct, forbid_unknown_fields=True):
     consistent: bool
 
 
-def receive_exactly(connection: socket.socket, size: int) -> bytes:
-    """So many bytes; UnfitError when the peer closes before."""
+def receive_exactly(connection: socket.socket, size: int, limit_s: float) -> bytes:
+    """So many bytes, however small their pieces; UnfitError when the peer closes before, TimeoutError at the limit."""
     data = b""
     while len(data) < size:
+        left_s = limit_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        connection.settimeout(left_s)
         part = connection.recv(size - len(data))
         if not part:
             raise UnfitError("The peer closed the connection instead of introducing itself.")
@@ -75,13 +80,14 @@ def receive_exactly(connection: socket.socket, size: int) -> bytes:
 
 
 def receive_hello(connection: socket.socket, volume: int) -> Hello:
-    """The peer's HELLO; UnfitError when the peer closes, or says anything else."""
-    head = receive_exactly(connection, record.HEADER_BYTES)
+    """The peer's HELLO; UnfitError when the peer closes, or says anything else, TimeoutError when it is not whole in time."""
+    limit_s = time.monotonic() + MEET_TIMEOUT_S
+    head = receive_exactly(connection, record.HEADER_BYTES, limit_s)
     words = np.frombuffer(head, np.int64)
     kind, length = int(record.kind_of(words, 0)), int(record.length_of(words, 0))
     body = b""
     if kind == record.HELLO and length <= HELLO_BYTES_MAX:  # Nothing longer is waited for, whoever asks.
-        body = receive_exactly(connection, int(record.record_bytes(length)) - record.HEADER_BYTES)
+        body = receive_exactly(connection, int(record.record_bytes(length)) - record.HEADER_BYTES, limit_s)
     frame = np.frombuffer(bytearray(head + body), np.uint8)
     words = frame.view(np.int64)
     found = record.inspect(frame, words, 0, frame.size, volume)
