@@ -21,7 +21,7 @@ from ..host.facts import host_facts
 from ..lab.lab import Lab, joined_lab
 from ..lab.link import Choice
 from ..lab.namespace import Namespace
-from ..lab.process import die_with
+from ..host.lifetime import die_with
 from ..pipeline import facts_of, flush_floors, lab_spec, record_sizes
 from ..recording import NOT_OURS
 from ..round import measure_cell
