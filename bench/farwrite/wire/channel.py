@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from typing import Protocol
 
@@ -112,10 +113,8 @@ class Tls:
 
     def end(self) -> bytes:
         """close_notify."""
-        try:
+        with contextlib.suppress(ssl.SSLError):  # It would wait for the peer's own, which may never come.
             self.tls.unwrap()
-        except ssl.SSLError:  # It would wait for the peer's own, which may never come.
-            pass
         return self.outgoing.read()
 
 

@@ -26,18 +26,25 @@ def refuse_unlike(heard: bytes, terms: Terms) -> None:
     if heard == greeting_of(terms):
         return
     if not heard.startswith(TUNNEL):
-        raise UnfitError(f"{stranger(heard) or 'What the peer sent is no greeting; it is not a replica of ours.'} Ours: {terms.text}.")
-    version, _, told = heard.decode(errors="replace").rstrip().removeprefix(TUNNEL.decode()).partition(" ")
+        known = stranger(heard) or "What the peer sent is no greeting; it is not a replica of ours."
+        raise UnfitError(f"{known} This end demands {terms.text!r}.")
+    version, told = demands_of(heard)
     if version != str(VERSION):
         raise UnfitError(f"The peer's tunnel has version {version!r}, ours {VERSION}. Bring both to one version.")
     raise UnfitError(f"The peer demands {told!r}, we {terms.text!r}. Give both ends the same encryption and compression.")
 
 
+def demands_of(greeting: bytes) -> tuple[str, str]:
+    """(version, terms) that a tunnel's greeting tells, whatever they are."""
+    version, _, told = greeting.decode(errors="replace").rstrip().removeprefix(TUNNEL.decode()).partition(" ")
+    return version, told
+
+
 def stranger(heard: bytes) -> str | None:
     """Who begins like this, as a sentence; None when it is none that we know."""
     if heard.startswith(TUNNEL):
-        told = heard[:GREETING_BYTES].decode(errors="replace").rstrip().partition(" ")[2]
-        return f"The peer encrypts or compresses its connection ({told!r}), and this end does not."
+        _, told = demands_of(heard[:GREETING_BYTES])
+        return f"The peer encrypts or compresses its connection ({told!r}), and this end does not. Give both ends the same."
     if heard.startswith(REPLICA):
         return "The peer is a replica that neither encrypts nor compresses its connection."
     if heard.startswith(TLS_RECORDS):

@@ -17,6 +17,7 @@ from .terms import Terms
 
 HANDSHAKE_LIMIT_S = 10.0  # Two round trips and a signature each; the longest round trip of a profile is 0.25 s.
 CHUNK_BYTES = 16 << 10
+SEE_THERE = "The other end may say why."
 
 
 class Patience:
@@ -36,7 +37,7 @@ class Patience:
             except TimeoutError as late:
                 raise self.late() from late
             except OSError as refusal:
-                raise system_error("greet the peer", refusal.errno or errno.EPIPE, "It has hung up: see what it says there.") from refusal
+                raise system_error("speak to the peer", refusal.errno or errno.EPIPE, SEE_THERE) from refusal
 
     def receive(self, size: int) -> bytes:
         """What has come, at least a byte; UnfitError when the peer hangs up or is silent."""
@@ -46,9 +47,9 @@ class Patience:
         except TimeoutError as late:
             raise self.late() from late
         except OSError as refusal:
-            raise system_error("hear the peer", refusal.errno or errno.EPIPE, "It has hung up: see what it says there.") from refusal
+            raise system_error("hear the peer", refusal.errno or errno.EPIPE, SEE_THERE) from refusal
         if not data:
-            raise UnfitError("The peer closed the connection instead of agreeing: see what it says there.")
+            raise UnfitError(f"The peer closed the connection instead of agreeing. {SEE_THERE}")
         return data
 
     def left(self) -> None:
