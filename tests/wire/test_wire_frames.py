@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from lz4 import block
 
 from farwrite.wire.frames import (
-    END, FRAME_BYTES_MAX, HEADER, PACKED, STORED, DamagedError, codec_of, frame,
+    END,
+    FRAME_BYTES_MAX,
+    HEADER,
+    PACKED,
+    STORED,
+    DamagedError,
+    codec_of,
+    frame,
 )
 from oracle import record_oracle
 

@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 
 from farwrite.wire.frames import codec_of
@@ -84,7 +84,10 @@ class Pumped:
     def carry(self, inner, network, terms, dials):
         with closing(inner), closing(network):
             channel = agree(network, terms, dials)
-            return Pump(inner, network, channel, *codec_of(terms.compression), self.counts).run()
+            made = Pump(inner, network, channel, *codec_of(terms.compression), self.counts)
+            said = made.run()
+            made.finish()
+            return said
 
 
 class Middle:
@@ -110,7 +113,8 @@ class Middle:
 
     def hang_up(self):
         for end in (self.left, self.right):
-            end.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # It may have been passed on already.
+                end.shutdown(socket.SHUT_RDWR)
 
 
 def received(replica):

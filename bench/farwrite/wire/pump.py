@@ -66,18 +66,16 @@ class End:
         except OSError:
             return self.room[:0]
 
-    def write(self) -> int | None:
-        """Bytes of what is waiting that were taken now; None when the other side is gone."""
-        if not self.waiting:
-            return 0
-        try:
-            taken = self.connection.send(self.waiting)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            return None
-        self.waiting = self.waiting[taken:]
-        return taken
+    def write(self) -> bool:
+        """Have as much of what is waiting taken as there is room for; False when the other side is gone."""
+        if self.waiting:
+            try:
+                self.waiting = self.waiting[self.connection.send(self.waiting) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                return False
+        return True
 
 
 class Pump:
@@ -90,9 +88,13 @@ class Pump:
         self.ends = {replica.fileno(): self.replica, network.fileno(): self.network}
         self.channel, self.packer, self.unpacker = channel, packer, unpacker
         self.counts = counts
+        self.replica_ended = False
 
     def run(self) -> str:
-        """Carry until one side hangs up or the network's bytes are damaged; answers why it ended, as a sentence."""
+        """Carry until one side hangs up or the network's bytes are damaged; answers why it ended, as a sentence.
+
+        `finish` is still to be called: the reason is known before the other ends learn of it.
+        """
         said = None
         try:
             self.unpacker.put(self.channel.open(b""))  # What came with the last of the handshake.
@@ -101,11 +103,15 @@ class Pump:
                 said = self.inward() or self.outward()
         except DamagedError as damage:
             said = str(damage)
-        if said == REPLICA_ENDED:
+        self.replica_ended = said == REPLICA_ENDED
+        return said
+
+    def finish(self) -> None:
+        """Hang up on both sides, after what is still due to the one that has not."""
+        if self.replica_ended:
             self.say_end()
         else:
             self.deliver_rest()
-        return said
 
     @property
     def ended(self) -> bool:
@@ -129,7 +135,7 @@ class Pump:
     def inward(self) -> str | None:
         """One step from the network to the replica; why it was the last, if it was."""
         replica, network, unpacker = self.replica, self.network, self.unpacker
-        if replica.waiting and replica.write() is None:
+        if not replica.write():
             return REPLICA_ENDED
         if replica.waiting:
             return None
@@ -148,7 +154,7 @@ class Pump:
             return None
         self.counts[RECEIVED_PLAIN] += len(data)
         replica.waiting = memoryview(data)
-        return REPLICA_ENDED if replica.write() is None else None
+        return None if replica.write() else REPLICA_ENDED
 
     def outward(self) -> str | None:
         """One step from the replica to the network; why it was the last, if it was."""
@@ -159,25 +165,22 @@ class Pump:
                 if not heard:
                     return REPLICA_ENDED
                 self.counts[SENT_PLAIN] += len(heard)
-                network.waiting = memoryview(self.channel.seal(self.packer.pack(heard)))
-        sent = network.write()
-        if sent is None:
-            return CUT_OFF
-        self.counts[SENT] += sent
-        return None
+                self.send_soon(self.channel.seal(self.packer.pack(heard)))
+        return None if network.write() else CUT_OFF
 
-    def send_soon(self, data: bytes) -> None:
-        """Add what TLS itself has to say to what is waiting: seldom, and little."""
+    def send_soon(self, data: bytes | memoryview) -> None:
+        """Have it written next. Counted now, so that nobody has what is not counted yet."""
+        network = self.network
         if data:
-            self.network.waiting = memoryview(bytes(self.network.waiting) + data)
+            self.counts[SENT] += len(data)
+            # What TLS says of its own accord may find something waiting: seldom, and little.
+            network.waiting = memoryview(bytes(network.waiting) + bytes(data)) if network.waiting else memoryview(data)
 
     def say_end(self) -> None:
         """The replica has hung up: all it had said, then that this was all, as far as the peer takes it in time."""
         last = self.packer.end()
         self.send_soon((bytes(self.channel.seal(last)) if last else b"") + self.channel.end())
-        waiting = self.network.waiting
-        part(self.network.connection, waiting)
-        self.counts[SENT] += len(waiting)
+        part(self.network.connection, self.network.waiting)
 
     def deliver_rest(self) -> None:
         """The network has ended: what had come whole before is still the replica's to read."""

@@ -41,13 +41,15 @@ class Tunnel(AbstractContextManager):
         self.words = words  # The pipe on which the tunnel says how it went.
         self.counts = counts
         self.open = True
+        self.said: bytes = b""
+        self.all_said = False
 
     def __exit__(self, *failure: Any) -> None:
         self.close()
 
     @property
     def sent_bytes(self) -> int:
-        """Bytes given to the network since the two tunnels agreed; TCP's own headers not among them."""
+        """Bytes given to the network since the two tunnels agreed: sealed, and sent unless it is cut. TCP's headers not among them."""
         return self.counts[SENT]
 
     @property
@@ -71,27 +73,28 @@ class Tunnel(AbstractContextManager):
         return time.clock_gettime_ns(~self.pid << 3 | 2) if self.open else 0
 
     def ended(self, limit_s: float) -> str | None:
-        """Why the tunnel ended, if it does within the limit; "" when it was killed."""
+        """Why the tunnel ends, if it does within the limit; "" when it was killed. Known before its connections end."""
         until_s = time.monotonic() + limit_s
-        said = b""
-        while select.select([self.words], [], [], max(until_s - time.monotonic(), 0))[0]:
-            part_of_it = os.read(self.words, TEXT_BYTES)
-            if not part_of_it:
-                return said.decode()
-            said += part_of_it
-        return None
+        while not self.all_said and readable(self.words, until_s - time.monotonic()):
+            words = os.read(self.words, TEXT_BYTES)
+            self.said += words
+            self.all_said = not words
+        return self.said.decode(errors="replace") if self.all_said else None
 
     def close(self) -> None:
         """Hang up; the peer is given a moment to take what is still under way."""
         if not self.open:
             return
         self.connection.close()
-        if self.ended(2 * PARTING_LIMIT_S) is None:
-            with contextlib.suppress(ProcessLookupError):
+        self.ended(0)
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # Reaped by somebody else.
+            gone = os.pidfd_open(self.pid)
+            if not readable(gone, 2 * PARTING_LIMIT_S):
                 os.kill(self.pid, signal.SIGKILL)
-        os.close(self.words)
-        with contextlib.suppress(ChildProcessError):
+            os.close(gone)
             os.waitpid(self.pid, 0)
+        os.close(self.words)
+        self.all_said = True
         self.open = False
 
 
@@ -134,7 +137,14 @@ def open_tunnel(network: socket.socket, terms: Terms, dials: bool, limit_s: floa
 
 def heard(words: int, limit_s: float) -> bytes:
     """The first byte of what a tunnel says: nothing when it is gone or late."""
-    return os.read(words, 1) if select.select([words], [], [], limit_s)[0] else b""
+    return os.read(words, 1) if readable(words, limit_s) else b""
+
+
+def readable(descriptor: int, limit_s: float) -> bool:
+    """Whether there is something to read, or the other end has gone, within the limit."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(max(limit_s, 0) * 1000))
 
 
 def prepare(terms: Terms) -> None:
@@ -153,10 +163,14 @@ def carry(network: socket.socket, replica: socket.socket, terms: Terms, dials: b
         channel = agree(network, terms, dials, limit_s)
     except FarwriteError as refusal:
         os.write(said, str(refusal).encode()[:TEXT_BYTES])
+        os.close(said)
         part(network)
         return
     os.write(said, AGREED)
-    os.write(said, Pump(replica, network, channel, *codec_of(terms.compression), counts).run().encode()[:TEXT_BYTES])
+    pump = Pump(replica, network, channel, *codec_of(terms.compression), counts)
+    os.write(said, pump.run().encode()[:TEXT_BYTES])
+    os.close(said)
+    pump.finish()
 
 
 def close_all_but(kept: Iterable[int]) -> None:
