@@ -1,5 +1,6 @@
 """Frames: what is packed comes out again, and whatever else arrives is refused before it can cost more than a frame's memory."""
 
+import contextlib
 import random
 import tracemalloc
 
@@ -175,10 +176,8 @@ def test_no_bytes_crash_an_unpacker(compression, data, good, seed):
 def test_no_body_with_a_right_checksum_crashes_a_library_or_becomes_another_length(compression, body, length):
     _, unpacker = codec_of(compression)
     unpacker.put(frame(PACKED, length, body))
-    try:
+    with contextlib.suppress(DamagedError):
         assert len(unpacker.take()) == length > len(body)
-    except DamagedError:
-        pass
 
 
 @pytest.mark.parametrize("compression", COMPRESSED)

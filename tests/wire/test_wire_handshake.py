@@ -83,7 +83,7 @@ def test_a_peer_with_an_older_tls_is_refused():
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode, old.maximum_version = False, ssl.CERT_NONE, ssl.TLSVersion.TLSv1_2
     here.tls = old.wrap_bio(here.incoming, here.outgoing)
-    with pytest.raises(UnfitError, match="No TLS 1.3"):
+    with pytest.raises(UnfitError, match=r"No TLS 1\.3"):
         hand_over(here, there)
 
 

@@ -49,7 +49,7 @@ class Tunnel(AbstractContextManager):
 
     @property
     def sent_bytes(self) -> int:
-        """Bytes given to the network since the two tunnels agreed: sealed, and sent unless it is cut. TCP's headers not among them."""
+        """Bytes sealed and given to the network since the two tunnels agreed, TCP's own headers not among them."""
         return self.counts[SENT]
 
     @property
