@@ -67,6 +67,13 @@ def test_a_peer_that_shows_our_own_certificate_is_refused(monkeypatch):
         hand_over(here, there)
 
 
+def test_of_a_shared_key_exactly_one_certificate_is_taken():
+    here, there = Tls(TLS, dials=True), Tls(TLS, dials=False)
+    here.only = identity.only_certificate(KEY, dials=False)
+    with pytest.raises(UnfitError, match="not the one that our key gives"):
+        hand_over(here, there)
+
+
 def test_a_peer_without_a_certificate_is_refused():
     there = Tls(TLS, dials=False)
     here = Tls(TLS, dials=True)

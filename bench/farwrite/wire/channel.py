@@ -12,7 +12,7 @@ from typing import Protocol
 
 from ..errors import UnfitError
 from .frames import DamagedError
-from .identity import context_of
+from .identity import context_of, only_certificate
 from .terms import Terms
 
 RECORD_BYTES = 16 << 10  # The most that one TLS record holds; RFC 8446 §5.1.
@@ -54,6 +54,7 @@ class Tls:
         assert terms.identity is not None
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         context = context_of(terms.identity, dials)
+        self.only = only_certificate(terms.identity, dials)
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=not dials)
         self.ended = False
 
@@ -71,6 +72,8 @@ class Tls:
             ) from refusal
         except ssl.SSLError as refusal:
             raise UnfitError(f"No TLS 1.3 with the peer: {reason_of(refusal)}.") from refusal
+        if self.only not in (None, self.tls.getpeercert(binary_form=True)):
+            raise UnfitError("The peer's certificate is vouched for, and yet not the one that our key gives.")
         return True
 
     def hear(self, data: bytes, size: int) -> bytes:

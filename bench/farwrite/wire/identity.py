@@ -49,6 +49,13 @@ def context_of(identity: SharedKey | Certificates, dials: bool) -> ssl.SSLContex
     return context
 
 
+def only_certificate(identity: SharedKey | Certificates, dials: bool) -> bytes | None:
+    """The one certificate, in DER, that the peer may have; None where an authority vouches for several."""
+    if isinstance(identity, SharedKey):
+        return ssl.PEM_cert_to_DER_cert(derived(identity.key, not dials)[0].decode())
+    return None
+
+
 def no_password() -> str:
     """OpenSSL would otherwise ask on the terminal, which a process of a site has not."""
     raise ValueError("the private key has a password")
