@@ -65,7 +65,7 @@ def lab_spec(profile: Profile, directory: Path) -> LabSpec:
     return LabSpec(
         link=table.link, near=place(table.near), far=place(table.far), journal_bytes=table.journal_bytes,
         volume_bytes=table.volume_bytes, congestion=table.congestion, others=others_of_all(profile),
-        encryption=table.encryption, compression=table.compression,
+        keep=table.keep, encryption=table.encryption, compression=table.compression,
     )  # fmt: skip
 
 

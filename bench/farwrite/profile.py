@@ -51,6 +51,7 @@ class LabTable(Struct, frozen=True):
     durability: Literal["disk", "memory"] = "disk"
     near: str = ""  # directory of the near site's files; empty: where the results go
     far: str = ""
+    keep: bool = False  # the files stay, for "farwrite volume info": near/ and far/ in those directories
     journal_bytes: int = 64 << 20
     volume_bytes: int = 1 << 30
     congestion: str = "cubic"
@@ -384,6 +385,8 @@ def check(profile: Profile, reader: Reader) -> None:
     for key, size in (("journal", profile.lab.journal_bytes), ("volume", profile.lab.volume_bytes)):
         refuse(16 << 20 <= size <= 1 << 40 and size % 4096 == 0,
                f"lab.{key} must be 16 MiB to 1 TiB, in whole blocks of 4 KiB.", "lab", key)  # fmt: skip
+    refuse(not profile.lab.keep or profile.lab.durability == "disk",
+           'lab.keep: files in memory go with the run; keep goes with durability = "disk".', "lab", "keep")  # fmt: skip
     refuse(bool(profile.cell), "at least one [[cell]] is needed.", "cell")
     for index, cell in enumerate(profile.cell):
         earlier = [other.name for other in profile.cell[:index]]

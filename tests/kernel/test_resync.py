@@ -4,6 +4,8 @@ The loops themselves, over socket pairs and files in memory: the primary's turns
 """
 
 import contextlib
+import errno
+import itertools
 import os
 import socket
 import threading
@@ -12,12 +14,15 @@ import time
 import numpy as np
 import pytest
 
+from both_ways import both_ways
 from farwrite.engine import journal_kernel as log
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine import replica_kernel as replica
+from farwrite.engine import resync_kernel as resyncing
 from farwrite.engine import secondary_kernel as secondary
 from farwrite.engine import turn_kernel
 from farwrite.engine.peering import Hello, hello_of, how_to_join, lead
+from farwrite.engine.standing import standing_of
 from farwrite.host import reactor
 from farwrite.host.disk import disk
 from farwrite.payload_kernel import fill
@@ -106,7 +111,7 @@ class Near:
         for _ in range(count):
             size = int(self.random.choice([512, 4096, 8192]))
             address = 512 * int(self.random.integers(0, (region - size) // 512 + 1))
-            self.until(lambda a=address, s=size: primary.submit(self.state, self.number, a, s, 0), "room")
+            self.until(lambda a=address, s=size: primary.submit(self.state, self.number, a, s, time.monotonic_ns()), "room")
             data = np.zeros(size, np.uint8)
             fill(data, 0, size, SEED, self.number, address)
             self.expected[address : address + size] = data.tobytes()
@@ -261,6 +266,18 @@ def test_a_peer_with_another_history_is_told_only_what_differs(stack, during):
         assert near.far[0].state.at[secondary.EXTENT_COUNT] == len({*range(300_000 // EXTENT, 314_999 // EXTENT + 1)})
 
 
+def test_a_disk_that_refuses_a_copied_extent_is_not_mistaken_for_a_peer_that_lies(stack):
+    near = Near(stack, primary.C, capacity=128 << 10, policy=primary.SUSPEND_REPLICATION)
+    near.lose()
+    near.write(200)
+    near.complete()
+    near.far[0].journal.at[log.VOLUME_FD] = -1
+    near.come_back()
+    near.until(lambda: near.state.peer[0, primary.STATE] == primary.ABSENT or near.far[0].status is not None, "the refusal")
+    near.far[0].thread.join(PATIENCE_S)
+    assert near.far[0].status == -errno.EBADF
+
+
 def test_writes_that_overtake_a_slow_resync_are_in_the_copy(stack):
     near = Near(stack, primary.C, capacity=128 << 10, policy=primary.SUSPEND_REPLICATION)
     near.lose()
@@ -268,6 +285,64 @@ def test_writes_that_overtake_a_slow_resync_are_in_the_copy(stack):
     near.state.at[primary.RESYNC_BYTES_PER_S] = 20 << 20
     near.come_back()
     near.write(600)
+    near.check()
+
+
+@pytest.mark.parametrize("paced", both_ways(resyncing.paced))
+def test_a_resync_halves_its_rate_when_a_write_beside_it_is_over_budget_and_regains_it_slowly(paced):
+    most, rate = 100 << 20, 100 << 20
+    for _ in range(20):
+        slower = int(paced(rate, 2_000, 1_000, most))
+        assert slower == max(rate // 2, resyncing.PACE_BYTES_PER_S_MIN)
+        rate = slower
+    assert rate == resyncing.PACE_BYTES_PER_S_MIN
+    for _ in range(500):
+        faster = int(paced(rate, 1_000, 1_000, most))
+        assert rate <= faster <= min(most, rate + max(rate // 32, resyncing.PACE_BYTES_PER_S_MIN // 16))
+        rate = faster
+    assert rate == most
+
+
+def test_a_resync_beside_writes_over_their_budget_sends_no_more_than_its_least_rate(stack):
+    near = Near(stack, primary.C, capacity=128 << 10, policy=primary.SUSPEND_REPLICATION, latency_budget_ns=1)
+    near.write(20)
+    near.complete()
+    near.lose()
+    near.write(200)
+    near.complete()
+    assert near.state.at[primary.RESYNC_BYTES_PER_S] == resyncing.PACE_BYTES_PER_S_MIN
+    near.come_back()
+    peer = near.state.peer[0]
+    near.until(lambda: peer[primary.STATE] == primary.RESYNCING, "the resync")
+    begin_ns = time.monotonic_ns()
+    for _ in range(40):
+        near.write(1)
+        near.turn()
+        allowed = resyncing.PACE_BYTES_PER_S_MIN * (time.monotonic_ns() - begin_ns) / 1e9
+        assert peer[primary.RESYNC_BYTES] <= allowed + 4 * (EXTENT + 64) or peer[primary.STATE] != primary.RESYNCING
+    near.state.at[primary.SUBMITTED_NS] -= 10 * resyncing.FOREGROUND_NS  # Nobody writes any more: nobody is in its way.
+    near.check()
+
+
+def test_progress_and_time_left_of_a_resync_follow_from_what_is_left_and_how_fast_it_went(stack):
+    near = Near(stack, primary.C, capacity=128 << 10, policy=primary.SUSPEND_REPLICATION)
+    near.write(50)
+    near.complete()
+    near.lose()
+    assert standing_of(near.state, 0).state == "absent" and standing_of(near.state, 0).left_s is None
+    near.write(200)
+    near.complete()
+    near.come_back()
+    near.turn()
+    seen = [standing_of(near.state, 0)]
+    while seen[-1].state != "live":
+        near.turn()
+        seen.append(standing_of(near.state, 0))
+    states = [one.state for one in seen]
+    assert states[0] in ("resyncing", "catching") and "live" in states
+    copied = [one for one in seen if one.state == "resyncing"]
+    assert all(later.left_bytes <= one.left_bytes for one, later in itertools.pairwise(copied))
+    assert all(one.left_s is None or one.left_s >= 0 for one in seen)
     near.check()
 
 
@@ -318,6 +393,7 @@ def test_a_peer_joins_by_the_log_only_where_its_log_is_a_beginning_of_ours():
     def how(sequence, log_epoch, consistent=True):
         return how_to_join(journal, Hello(VOLUME, 5, sequence, primary.C, log_epoch, consistent))
 
-    assert how(20, 5) == how(11, 5) == how(10, 3) == how(5, 3) == how(0, 1) == primary.BY_LOG
+    assert how(20, 5) == how(11, 5) == how(10, 3) == how(5, 3) == how(0, 0) == primary.BY_LOG
     assert how(11, 3) == primary.BY_DIGESTS  # An unacknowledged tail of the old epoch.
+    assert how(0, 4) == primary.BY_DIGESTS  # It led epoch 4 and wrote nothing; our first record is of epoch 3.
     assert how(21, 5) == how(10, 4) == how(10, 2) == how(10, 3, consistent=False) == primary.BY_DIGESTS

@@ -26,6 +26,7 @@ from . import secondary_kernel as secondary
 from . import turn_kernel
 from .journal import capacity_of, examine, format_journal, image, read_superblock, resume, save
 from .peering import hello_of, how_to_join, lead, meet
+from .standing import Standing, standing_of
 from .vote import Address, Question, Voter, ask, listener, majority_says_yes, votes_served
 
 STAGING_BYTES = 1 << 20
@@ -58,9 +59,10 @@ class Node(Voter):
     def __init__(
         self, name: str, chosen: Disk, ballot_fd: int, peers: dict[str, Address], witness: Address | None, volume: int,
         board: np.ndarray, load: Load, protocol: int = p.C, policy: int = p.CONSENT, quorum: int = 0, seed: int = 0,
-        peer_timeout_ns: int = PEER_TIMEOUT_NS, staging_bytes: int = STAGING_BYTES,
+        peer_timeout_ns: int = PEER_TIMEOUT_NS, staging_bytes: int = STAGING_BYTES, latency_budget_ns: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(name, ballot_fd)
+        self.latency_budget_ns = latency_budget_ns
         self.disk, self.address, self.volume, self.board, self.load = chosen, peers[name], volume, board, load
         self.protocol, self.policy, self.quorum, self.seed = protocol, policy, quorum, seed
         self.peer_timeout_ns = peer_timeout_ns
@@ -155,7 +157,7 @@ class Node(Voter):
                 watch.join()
                 with self.lock:
                     self.session = None
-        if replica.PEER_CLOSED < status < 0:
+        if replica.is_from_disk(status):
             raise system_error("keep the replica's files", status)
         return True
 
@@ -211,6 +213,7 @@ class Node(Voter):
             state = p.primary_state(
                 self.journal, ring, [], self.protocol, self.seed, self.peer_timeout_ns, quorum=self.quorum,
                 policy=self.policy, peer_count=len(self.peers), volume_bytes=self.disk.volume_bytes,
+                latency_budget_ns=self.latency_budget_ns,
             )  # fmt: skip
             for index, peer in enumerate(self.peers):
                 state.peer[index, p.EXCUSED] = peer not in self.ballot.members
@@ -240,6 +243,11 @@ class Node(Voter):
                     self.primary = None
         if status < 0 or settled < 0:
             raise system_error("go on as the primary", status or settled)
+
+    def standings(self) -> dict[str, Standing]:
+        """Where our peers stand, by name; nobody while we do not lead."""
+        state = self.primary
+        return {name: standing_of(state, index) for index, name in enumerate(self.peers)} if state is not None else {}
 
     def control(self, state: p.Primary, epoch: int, connections: dict[int, socket.socket], ending: threading.Event) -> None:
         """Connect to whoever is absent, and keep the configuration as the loop needs it."""

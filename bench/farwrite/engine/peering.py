@@ -136,7 +136,8 @@ def how_to_join(journal: log.Journal, theirs: Hello) -> int:
     known = theirs.sequence >= at[log.KNOWN_SINCE]
     same_epoch = theirs.log_epoch == at[log.EPOCH] and theirs.sequence <= at[log.STAGED_SEQUENCE]
     before = theirs.log_epoch == at[log.PREVIOUS_EPOCH] and theirs.sequence <= at[log.EPOCH_BEGIN_SEQUENCE]
-    empty = theirs.sequence == 0 and at[log.KNOWN_SINCE] == 0
+    # A replica that led without a write is not as new as one that never did: it takes no record of an older epoch.
+    empty = theirs.sequence == 0 and theirs.log_epoch == 0 and at[log.KNOWN_SINCE] == 0
     if not theirs.consistent or not known or not (same_epoch or before or empty):
         return primary.BY_DIGESTS
     return primary.BY_LOG if log.begin_of(journal, theirs.sequence + 1) >= 0 else primary.BY_EXTENTS

@@ -38,8 +38,8 @@ WAIT, PULL_AHEAD = 0, 1
 # Indices into Primary.at.
 PROTOCOL, SEED, COMPLETED, QUORUM_SIZE, POLICY, CONGESTION, PEER_TIMEOUT_NS, BLOCKED = range(8)
 NOTED_COMPLETED, NOTED_DURABLE, LAG_WRITES_MAX, LAG_BYTES_MAX, WAIT_BEGIN_NS, WOKEN_NS, EXPOSED = range(8, 15)
-VOLUME_BYTES, RESYNC_BYTES_PER_S, LEASE_NS, HEARD_NS = range(15, 19)
-AT_WORDS = 19
+VOLUME_BYTES, RESYNC_BYTES_PER_S, RESYNC_BYTES_PER_S_MAX, LATENCY_BUDGET_NS, SUBMITTED_NS = range(15, 20)
+AT_WORDS = 20
 
 # Columns of Primary.peer, by peer.
 STATE, SENT, RUN_END, RUN_SEQUENCE, SENT_SEQUENCE, RECEIVED, DURABLE, GRANTED, COMMANDED = range(9)
@@ -47,7 +47,8 @@ LAST_HEARD_NS, LAST_PING_NS, ASKED_NS, INBOX_FILL, WIRE_BYTES, ACK_COUNT, EXCUSE
 PARCEL_BEGIN, PARCEL_END, PARCEL_SENT, PARCEL_SEQUENCE = range(18, 22)  # What is sent from memory of its own.
 CURSOR, REDO_SEQUENCE, RESYNC_SINCE_NS, RESYNC_BYTES, DIGESTS_SENT, DIGESTS_ANSWERED, VERIFYING, DIFFERENT = range(22, 30)
 SYNCED_COUNT = 30  # Times this peer's log was begun anew on this connection: its acks tell for which of them they are.
-PEER_WORDS = 31
+RESYNC_DUE_NS = 31  # The next piece of a resync or verify goes no sooner.
+PEER_WORDS = 32
 
 # A peer's state. ABSENT: no connection. LIVE: sent from the staging ring. CATCHING: sent from the journal's file until it has
 # caught up. RESYNCING: sent extents of the volume, then the log from where they began.
@@ -56,6 +57,8 @@ ABSENT, LIVE, CATCHING, RESYNCING = 0, 1, 2, 3
 PEERS_MAX = 4  # Five replicas.
 INBOX_BYTES = 64 << 10
 PARCEL_BYTES = (1 << 20) + (128 << 10)  # The largest record, and blocks around it.
+UNBOUNDED_BYTES_PER_S = 1 << 40
+BESIDE_BYTES_PER_S = 640 << 20  # A resync beside writes with a latency budget begins at half of a 10 Gbit/s link.
 LAG_RING = 1 << 17  # Writes that may be complete and not yet known durable at any peer; more are not taken.
 
 # Columns of Primary.mail, by peer: what the control thread asks of the loop. The request is written last and cleared by the loop.
@@ -78,6 +81,7 @@ class Primary(NamedTuple):
     parcel_words: np.ndarray  # int64, the same memory
     wanted: np.ndarray  # uint8, peer x extents: what a resync has still to send
     mail: np.ndarray  # int64, peer x MAIL_WORDS
+    submitted_ns: np.ndarray  # int64 by sequence modulo LAG_RING
     completed_ns: np.ndarray  # int64 by sequence modulo LAG_RING
     bytes_before: np.ndarray  # int64 by sequence modulo LAG_RING: user bytes up to and with this write
     lag: np.ndarray  # int64 histogram: ns from a write's completion until it was known durable at a peer
@@ -86,17 +90,20 @@ class Primary(NamedTuple):
 def primary_state(
     journal: log.Journal, ring: reactor.Reactor, sockets: list[int], protocol: int, seed: int, peer_timeout_ns: int,
     quorum: int = 0, policy: int = END, congestion: int = WAIT, peer_count: int = 0, volume_bytes: int = 0,
-    parcel_bytes: int = PARCEL_BYTES, lag_ring: int = LAG_RING,
+    parcel_bytes: int = PARCEL_BYTES, lag_ring: int = LAG_RING, latency_budget_ns: int = 0,
 ) -> Primary:  # fmt: skip
     """A primary that continues where its journal ends, with peers that hold what it holds.
 
-    `peer_count` may exceed the sockets given: those peers are absent and may be adopted later.
+    `peer_count` may exceed the sockets given: those peers are absent and may be adopted later. While writes take longer than
+    `latency_budget_ns` (0: however long they take) a resync beside them is slowed down.
     """
     count = max(peer_count, len(sockets))
     at = np.zeros(AT_WORDS, np.int64)
     at[PROTOCOL], at[SEED], at[PEER_TIMEOUT_NS] = protocol, seed, peer_timeout_ns
     at[QUORUM_SIZE], at[POLICY], at[CONGESTION], at[VOLUME_BYTES] = quorum, policy, congestion, volume_bytes
-    at[RESYNC_BYTES_PER_S] = 1 << 40
+    at[LATENCY_BUDGET_NS] = latency_budget_ns
+    at[RESYNC_BYTES_PER_S_MAX] = BESIDE_BYTES_PER_S if latency_budget_ns else UNBOUNDED_BYTES_PER_S
+    at[RESYNC_BYTES_PER_S] = at[RESYNC_BYTES_PER_S_MAX]
     for sequence in (COMPLETED, NOTED_COMPLETED, NOTED_DURABLE):
         at[sequence] = journal.at[log.STAGED_SEQUENCE]
     inbox = np.zeros((count, INBOX_BYTES), np.uint8)
@@ -106,7 +113,7 @@ def primary_state(
         at, journal, ring, np.full(count, -1, np.int64), np.zeros((count, PEER_WORDS), np.int64), inbox,
         inbox.view(np.int64), parcel, parcel.view(np.int64), np.zeros((count, journal.last_write.size), np.uint8),
         np.zeros((count, MAIL_WORDS), np.int64), np.zeros(lag_ring, np.int64), np.zeros(lag_ring, np.int64),
-        np.zeros(SLOTS, np.int64),
+        np.zeros(lag_ring, np.int64), np.zeros(SLOTS, np.int64),
     )  # fmt: skip
     for index, socket in enumerate(sockets):
         begin_peer(made, index, socket, int(journal.at[log.STAGED_SEQUENCE]), int(reactor.now_ns(ring)))
@@ -178,6 +185,14 @@ def note_completable(primary):
 
 
 @kernel()
+def note_submitted(primary, sequence, now_ns):
+    """A write has been staged: its instant, and the user bytes up to and with it."""
+    place = sequence % primary.bytes_before.size
+    primary.bytes_before[place] = primary.journal.at[log.USER_BYTES]
+    primary.submitted_ns[place] = primary.at[SUBMITTED_NS] = now_ns
+
+
+@kernel()
 def submit(primary, number, address, size, now_ns):
     """Stage write `number` (counted from 0 in the plan); False when journal or memory is full: ask again after progress."""
     journal = primary.journal
@@ -186,7 +201,7 @@ def submit(primary, number, address, size, now_ns):
         return False
     start = log.place(journal, size)
     sequence = journal.at[log.STAGED_SEQUENCE]
-    primary.bytes_before[sequence % primary.bytes_before.size] = journal.at[log.USER_BYTES]
+    note_submitted(primary, sequence, now_ns)
     fill(journal.data, start + record.HEADER_BYTES, np.int64(size), primary.at[SEED], np.int64(number), np.int64(address))
     record.seal(
         journal.data, journal.words, start, record.WRITE, size, sequence, address,
@@ -204,7 +219,7 @@ def submit_trim(primary, address, size, now_ns):
         return False
     start = log.place(journal, np.int64(0))
     sequence = journal.at[log.STAGED_SEQUENCE]
-    primary.bytes_before[sequence % primary.bytes_before.size] = journal.at[log.USER_BYTES]
+    note_submitted(primary, sequence, now_ns)
     record.seal(
         journal.data, journal.words, start, record.TRIM, 0, sequence, address, journal.at[log.EPOCH],
         journal.at[log.VOLUME], now_ns, size,

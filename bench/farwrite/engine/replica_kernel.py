@@ -32,6 +32,12 @@ SUPERBLOCK_CRC = SUPERBLOCK_WORDS - 1
 
 
 @kernel()
+def is_from_disk(status):
+    """Whether a status is what the disk has answered: then nothing that this replica keeps can be relied on any more."""
+    return status == SHORT_WRITE or PEER_CLOSED < status < 0
+
+
+@kernel()
 def begin_flush(journal, ring):
     """Start making durable what is staged, unless a flush is under way: group commit."""
     if ring.state[reactor.JOURNAL] != reactor.IDLE:

@@ -29,6 +29,7 @@ from .primary_kernel import (
     DIGESTS_SENT,
     DURABLE,
     EXCUSED,
+    LATENCY_BUDGET_NS,
     LIVE,
     PARCEL_BEGIN,
     PARCEL_END,
@@ -37,6 +38,8 @@ from .primary_kernel import (
     REDO_SEQUENCE,
     RESYNC_BYTES,
     RESYNC_BYTES_PER_S,
+    RESYNC_BYTES_PER_S_MAX,
+    RESYNC_DUE_NS,
     RESYNC_SINCE_NS,
     RESYNCING,
     RUN_END,
@@ -44,6 +47,7 @@ from .primary_kernel import (
     SENT,
     SENT_SEQUENCE,
     STATE,
+    SUBMITTED_NS,
     SYNCED_COUNT,
     VERIFYING,
     WIRE_BYTES,
@@ -54,6 +58,9 @@ DIGEST_EXTENTS = 8
 DIGEST_BYTES = 8
 DIGESTS_UNDER_WAY = 16  # Digests sent and not answered: 8 MiB of volume compared per round trip.
 SCRATCH = 4096  # Where in a parcel an extent is read to while its digest is made.
+PACE_BYTES_PER_S_MIN = 1 << 20  # Beside writes over their budget, so that it ends all the same; DRBD's c-min-rate is a quarter.
+FOREGROUND_NS = 100_000_000  # Without a write for so long there is nobody to make room for.
+
 MIX = np.int64(-7046029254386353131)  # 2^64 / golden ratio, odd.
 
 
@@ -75,18 +82,39 @@ def extent_size(volume_bytes, extent_bytes, extent):
 
 @kernel()
 def is_within_rate(primary, index, now_ns):
-    """Whether the resync has kept to its rate so far."""
-    peer = primary.peer[index]
-    allowed = primary.at[RESYNC_BYTES_PER_S] * ((now_ns - peer[RESYNC_SINCE_NS]) * 1e-9)
-    return peer[RESYNC_BYTES] <= allowed
+    """Whether the next piece of a resync may go."""
+    return primary.peer[index, RESYNC_DUE_NS] <= now_ns
+
+
+@kernel()
+def paced(bytes_per_s, slowest_ns, budget_ns, bytes_per_s_max):
+    """The rate of a resync after a write beside it took `slowest_ns`: half when that was too long, otherwise a little more."""
+    if slowest_ns > budget_ns:
+        return max(bytes_per_s // 2, np.int64(PACE_BYTES_PER_S_MIN))
+    return min(bytes_per_s + max(bytes_per_s // 32, np.int64(PACE_BYTES_PER_S_MIN // 16)), bytes_per_s_max)
+
+
+@kernel()
+def keep_budget(primary, before, now_ns):
+    """Bring the rate of resyncs to what the writes completed since `before` say: the oldest of them waited longest."""
+    at = primary.at
+    if at[LATENCY_BUDGET_NS] == 0 or at[primary_side.COMPLETED] == before:
+        return
+    slowest_ns = now_ns - primary.submitted_ns[(before + 1) % primary.submitted_ns.size]
+    at[RESYNC_BYTES_PER_S] = paced(at[RESYNC_BYTES_PER_S], slowest_ns, at[LATENCY_BUDGET_NS], at[RESYNC_BYTES_PER_S_MAX])
 
 
 @kernel()
 def begin_parcel(primary, index, begin, end):
-    """Have parcel[begin:end] sent next."""
+    """Have parcel[begin:end] sent next; beside writes in the foreground, the one after it waits until the rate allows it."""
     peer = primary.peer[index]
+    at = primary.at
     peer[PARCEL_BEGIN], peer[PARCEL_SENT], peer[PARCEL_END] = begin, begin, end
     peer[RESYNC_BYTES] += end - begin
+    now_ns = reactor.now_ns(primary.ring)
+    pause_ns = np.int64((end - begin) * 1e9 / at[RESYNC_BYTES_PER_S])
+    idle = at[LATENCY_BUDGET_NS] > 0 and now_ns - at[SUBMITTED_NS] > FOREGROUND_NS
+    peer[RESYNC_DUE_NS] = now_ns if idle else max(peer[RESYNC_DUE_NS], now_ns) + pause_ns
 
 
 @kernel()
@@ -317,7 +345,9 @@ def verify(primary, index, now_ns):
             peer[VERIFYING] = 2  # Done; DIFFERENT tells the result.
         return np.int64(replica.OK)
     full = peer[DIGESTS_SENT] - peer[DIGESTS_ANSWERED] >= DIGESTS_UNDER_WAY
-    if full or peer[SENT] != peer[RUN_END] or not is_within_rate(primary, index, now_ns):
+    # A digest tells of the volume as of the last write applied here: the peer must have that write before it.
+    behind = peer[SENT] != peer[RUN_END] or peer[SENT_SEQUENCE] < primary.journal.at[log.APPLIED_SEQUENCE]
+    if full or behind or not is_within_rate(primary, index, now_ns):
         return np.int64(replica.OK)
     status = make_digests(primary, index, np.int64(1))
     return status if status < 0 else send_parcel(primary, index)

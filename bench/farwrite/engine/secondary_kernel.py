@@ -170,11 +170,14 @@ def accept_synced(secondary, start):
         return status
     position = (journal.at[log.STAGED] + BLOCK_BYTES - 1) // BLOCK_BYTES * BLOCK_BYTES
     log.restart(journal, position, sequence, record.trimmed_of(words, start))
+    status = mark(secondary, log.INCONSISTENT if consistent_from > sequence else np.int64(0))
+    if status != TAKEN:
+        return status  # The disk still tells of the old log, and nobody has been told of the new one.
     at[CONSISTENT_FROM] = consistent_from
     at[ACKED_RECEIVED] = at[ACKED_DURABLE] = sequence
     at[ACK_DUE] = 1
     at[SYNCED_COUNT] += 1
-    return mark(secondary, log.INCONSISTENT if consistent_from > sequence else np.int64(0))
+    return np.int64(TAKEN)
 
 
 @kernel()
@@ -249,7 +252,7 @@ def accept(secondary, start):
 
 @kernel()
 def parse(secondary):
-    """Take all complete frames out of the inbox; answers 0, or BAD_FRAME with the reason in REFUSED."""
+    """Take all complete frames out of the inbox; answers 0, what the disk said, or BAD_FRAME with the reason in REFUSED."""
     at = secondary.at
     consumed = np.int64(0)
     status = np.int64(replica.OK)
@@ -275,6 +278,9 @@ def parse(secondary):
             if found == TAKEN:
                 consumed += size
                 continue
+            if replica.is_from_disk(found):
+                status = np.int64(found)
+                break
         at[REFUSED] = found
         status = np.int64(replica.BAD_FRAME)
         break
@@ -395,8 +401,8 @@ def serve(secondary):
     outcome = np.int64(replica.OK)
     while outcome == replica.OK:
         outcome = turn(secondary, np.int64(50_000_000))
-    if outcome == replica.SHORT_WRITE or replica.PEER_CLOSED < outcome < 0:
-        return outcome  # The disk's own answer.
+    if replica.is_from_disk(outcome):
+        return outcome
     status = replica.settle(secondary.journal, secondary.ring)
     secondary.board[1] = secondary.journal.at[log.DURABLE_SEQUENCE]
     if outcome == replica.STOPPED and secondary.at[CLOSING]:
@@ -412,8 +418,8 @@ def receive_frames(secondary, outcome):
     if room > 0:
         got = reactor.receive(secondary.ring, secondary.sockets[0], secondary.inbox, at[INBOX_FILL], room)
         if got == 0 or (got < 0 and got != -reactor.EAGAIN and got != -reactor.EINTR):
-            parse(secondary)
-            return np.int64(replica.PEER_CLOSED)
+            status = parse(secondary)
+            return status if replica.is_from_disk(status) else np.int64(replica.PEER_CLOSED)
         if got > 0:
             at[INBOX_FILL] += got
             at[HEARD_NS] = reactor.now_ns(secondary.ring)

@@ -195,6 +195,7 @@ def progress(primary, deadline_ns):
     if peered:
         p.note_lag(primary, now_ns)
         note_exposed(primary, before)
+        resyncing.keep_budget(primary, before, now_ns)
         for index in range(primary.sockets.size):
             resyncing.rejoin(primary, index, now_ns)
     return np.int64(replica.OK)

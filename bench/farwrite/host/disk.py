@@ -1,4 +1,4 @@
-"""A site's two files, journal and volume: without names, so nothing is left behind whatever is killed.
+"""A site's two files, journal and volume: without names, so nothing is left whatever is killed, unless they are to be kept.
 
 The journal is written once in full, so that later writes into it change no metadata, and is opened so that a write
 that has returned is durable: past the page cache where the file system allows direct I/O. The volume is sparse. What
@@ -22,6 +22,8 @@ from .libc import aligned_bytes
 BLOCK_BYTES = 4096  # Direct I/O wants the disk's logical block; 4096 suits 512-byte disks as well.
 FILL_BYTES = 4 << 20
 
+JOURNAL, VOLUME = "journal", "volume"  # The names of files that are kept.
+
 OTHER_DIRECTORY = "Free some room, or name another directory with --set lab.near=DIR and --set lab.far=DIR."
 
 
@@ -40,18 +42,23 @@ class Disk:
 
 
 @contextmanager
-def disk(directory: Path | None, journal_bytes: int, volume_bytes: int) -> Iterator[Disk]:
-    """The journal and the volume of one site in `directory`, or in memory when it is None. UnfitError without room."""
+def disk(directory: Path | None, journal_bytes: int, volume_bytes: int, keep: bool = False) -> Iterator[Disk]:
+    """The journal and the volume of one site in `directory`, or in memory when it is None. UnfitError without room.
+
+    With `keep` the directory is made, and the files have names in it and stay.
+    """
     with contextlib.ExitStack() as stack:
         if directory is None:
             journal_fd, direct = os.memfd_create("farwrite-journal"), False
             stack.callback(os.close, journal_fd)
             volume_fd = os.memfd_create("farwrite-volume")
         else:
+            if keep:
+                make_directory(directory)
             check_room(directory, journal_bytes)
-            journal_fd, direct = unnamed_journal(directory)
+            journal_fd, direct = durable_file(directory, JOURNAL if keep else None)
             stack.callback(os.close, journal_fd)
-            volume_fd = unnamed_file(directory, 0)
+            volume_fd = new_file(directory, VOLUME if keep else None, 0)
         stack.callback(os.close, volume_fd)
         preallocate(journal_fd, journal_bytes, directory)
         os.ftruncate(volume_fd, volume_bytes)
@@ -81,8 +88,18 @@ def check_room(directory: Path, needed_bytes: int) -> None:
         )
 
 
-def unnamed_file(directory: Path, flags: int) -> int:
-    """A descriptor of a new file without a name; OSError when the file system refuses the flags."""
+def make_directory(directory: Path) -> None:
+    """The directory, and those above it. UnfitError when it cannot be."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as refusal:
+        raise system_error(f"make {directory}", refusal.errno or 0, OTHER_DIRECTORY) from refusal
+
+
+def new_file(directory: Path, name: str | None, flags: int) -> int:
+    """A descriptor of a new, empty file, without a name when that is None; OSError when the file system refuses the flags."""
+    if name is not None:
+        return os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC | flags, 0o600)
     try:
         return os.open(directory, os.O_TMPFILE | os.O_RDWR | flags, 0o600)
     except OSError as refusal:
@@ -97,11 +114,11 @@ def unnamed_file(directory: Path, flags: int) -> int:
         Path(name).unlink()
 
 
-def unnamed_journal(directory: Path) -> tuple[int, bool]:
+def durable_file(directory: Path, name: str | None) -> tuple[int, bool]:
     """(descriptor, whether it is direct) of a file where a write that has returned is durable; UnfitError when refused."""
     for flags, direct in ((os.O_DIRECT | os.O_DSYNC, True), (os.O_DSYNC, False)):
         try:
-            descriptor = unnamed_file(directory, flags)
+            descriptor = new_file(directory, name, flags)
         except OSError as refusal:
             if direct:
                 continue

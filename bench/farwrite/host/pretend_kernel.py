@@ -22,7 +22,9 @@ FLIGHTS = 3  # journal, superblock, volume: the reactor's slots
 # Indices into World.at.
 # POWER_IN: operations of the disk until the power goes out; FAIL_IN: until one is refused with FAIL_ERRNO. -1: never.
 # HASTY is a planted bug: a flush returns before it has landed, as on a disk whose cache lies.
-NODE, WAKE_NS, FLUSH_NS, SENT_BYTES, RECEIVED_BYTES, POWER_IN, FAIL_IN, FAIL_ERRNO, HASTY, OPERATIONS, AT_WORDS = range(11)
+# SKEW_NS: how far this replica's clock is ahead of the world's.
+NODE, WAKE_NS, FLUSH_NS, SENT_BYTES, RECEIVED_BYTES, POWER_IN, FAIL_IN, FAIL_ERRNO, HASTY, OPERATIONS, SKEW_NS = range(11)
+AT_WORDS = 11
 
 # Columns of World.flight, by slot.
 KIND, OFFSET, SIZE, DUE_NS, RESULT, FLIGHT_WORDS = range(6)
@@ -75,8 +77,8 @@ def nothing() -> World:
 
 @kernel()
 def now_ns(world):
-    """The virtual clock."""
-    return world.clock[0]
+    """This replica's clock: the virtual one, and how far it is off."""
+    return world.clock[0] + world.at[SKEW_NS]
 
 
 @kernel()

@@ -39,6 +39,7 @@ class LabSpec:
     volume_bytes: int
     congestion: str
     others: int = 0  # far sites besides the one
+    keep: bool = False  # the sites' files have names, in a directory of each site's own, and stay
     encryption: EncryptionName = "none"  # of what is replicated
     compression: CompressionName = "none"
 
@@ -134,12 +135,14 @@ def sites(spec: LabSpec, places: list[Namespace]) -> Iterator[tuple[Site, list[S
 
     with contextlib.ExitStack() as stack:
         history = stack.enter_context(board(HISTORY_WORDS))
-        made = []
-        for index in range(len(places)):  # All files before all processes, which share what was made before them.
-            directory = spec.far if index else spec.near
-            files = stack.enter_context(disk(directory, spec.journal_bytes, spec.volume_bytes))
-            made.append((files, stack.enter_context(board(64))))
         names = ["near", "far", *(f"far {index}" for index in range(1, len(places) - 1))]
+        made = []
+        for name in names:  # All files before all processes, which share what was made before them.
+            directory = spec.near if name == "near" else spec.far
+            if directory is not None and spec.keep:
+                directory = directory / name.replace(" ", "-")
+            files = stack.enter_context(disk(directory, spec.journal_bytes, spec.volume_bytes, spec.keep))
+            made.append((files, stack.enter_context(board(64))))
         standing = [
             stack.enter_context(Site(name, place, *files, max(index - 1, 0)))
             for index, (name, place, files) in enumerate(zip(names, places, made, strict=True))

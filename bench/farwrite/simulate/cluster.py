@@ -59,9 +59,32 @@ class Node:
         self.ring = reactor.pretended(self.world)
         self.journal = log.journal_state(CAPACITY, STAGING, VOLUME, epoch, 0, 0, VOLUME_BYTES, EXTENT_BYTES, BEGINS)
 
-    def save(self) -> None:
-        """The promise, the flags and the checkpoint of now, durable."""
-        replica.save(self.journal, self.ring)
+    def save(self) -> bool:
+        """The promise, the flags and the checkpoint of now, durable. A process whose disk refuses that ends."""
+        if replica.save(self.journal, self.ring) < 0:
+            self.world.at[pretend.POWER_IN] = 0
+            return False
+        self.remember()
+        return True
+
+    @property
+    def synced_count(self) -> int:
+        """Times its log was begun anew on this connection."""
+        return int(self.state.at[secondary.SYNCED_COUNT]) if self.role == SECONDARY else 0
+
+    def remember(self) -> None:
+        """What it knows now must outlive a crash. In a turn that its disk has ended, memory may be ahead of what was kept."""
+        self.known, self.known_synced = self.journal.at.copy(), self.synced_count
+
+    def knew(self) -> np.ndarray:
+        """What a replica that is gone knew, and what it has told in its last turn. A log begun anew in it may not be kept."""
+        at, known = self.journal.at, self.known.copy()
+        if self.synced_count != self.known_synced:
+            return at.copy()
+        told = self.state.at[secondary.ACKED_DURABLE] if self.role == SECONDARY else 0
+        known[log.DURABLE_SEQUENCE] = min(max(known[log.DURABLE_SEQUENCE], told), at[log.DURABLE_SEQUENCE])
+        known[log.FLAGS] &= at[log.FLAGS]
+        return known
 
     def ever_durable(self, terms, term: Term, sequence: int) -> bool:
         """Whether this write was ever known durable here."""
@@ -122,6 +145,7 @@ class Cluster:
         self.number = 0
         self.delay_ns = 200_000
         self.peer_timeout_ns = 20_000_000
+        self.latency_budget_ns = 0
         self.nodes = [Node(self, index) for index in range(count)]
         if bug == HASTY:
             for node in self.nodes:
@@ -180,6 +204,7 @@ class Cluster:
         pretend.crash(node.world, key, share, 1 if power else 0)
         if node.role in (SECONDARY, SETTLING):
             node.has_crashed = True
+        node.known = node.knew()
         node.role = DOWN
 
     def restart(self, node: Node) -> None:
@@ -191,7 +216,7 @@ class Cluster:
         if self.bug == UNCHECKED:
             self.skip_checksums(data, superblock)
         found = np.zeros(6, np.int64)
-        before = node.journal.at.copy()
+        before = node.known
         node.begin_journal(0)
         sequence = int(superblock[5])
         status = replaying.scan_from(data, superblock, node.ring, 0, True, found)
@@ -261,8 +286,7 @@ class Cluster:
         if not self.is_quiet(node):
             return False
         node.journal.at[log.EPOCH] = epoch
-        node.save()
-        return True
+        return node.save()
 
     def stop(self, node: Node) -> None:
         """End whatever loop this replica runs, and let its disk come to rest."""
@@ -314,19 +338,19 @@ class Cluster:
             }
             if not returns and reach[node.index] != max(reach.values()):
                 return False
-            if self.bug != UNFENCED:
-                for other in members:
-                    assert self.promise(other, epoch)
+            if self.bug != UNFENCED and not all(self.promise(other, epoch) for other in members):
+                return False
         parent = self.terms[int(node.journal.at[log.LOG_EPOCH])]
         check.check_prefix(node, self.terms)
         lead(node.journal, epoch)
-        node.save()
         term = Term(epoch, node.index, parent, int(node.journal.at[log.STAGED_SEQUENCE]))
         self.terms[epoch] = term
         check.check_promotion(self, node, term)
+        if not node.save():
+            return False  # Granted, and lost before it took a write.
         node.state = primary.primary_state(
             node.journal, node.ring, [], self.protocol, self.seed, self.peer_timeout_ns, self.quorum, self.policy,
-            self.congestion, len(self.nodes) - 1, VOLUME_BYTES, PARCEL, 1024,
+            self.congestion, len(self.nodes) - 1, VOLUME_BYTES, PARCEL, 1024, self.latency_budget_ns,
         )  # fmt: skip
         node.term, node.role = term, PRIMARY
         # Who was excused lacks completed writes, and a new term asks for none of them back: it stays out until it has caught up.
@@ -373,7 +397,7 @@ class Cluster:
 
     def submit(self, node: Node, address: int, size: int, trim: bool) -> bool:
         """Stage one write at a primary; False when there is no room."""
-        now_ns = int(self.clock[0])
+        now_ns = int(pretend.now_ns(node.world))
         if trim:
             done = primary.submit_trim(node.state, address, size, now_ns)
         else:
@@ -407,6 +431,8 @@ class Cluster:
             return
         if status < 0:
             self.ended(node, status)
+        if node.world.at[pretend.POWER_IN] != 0:
+            node.remember()
 
     def ended(self, node: Node, status: int) -> None:
         """A loop has ended."""

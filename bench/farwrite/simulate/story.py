@@ -25,6 +25,7 @@ POLICIES = {
 }  # fmt: skip
 SIZES = (512, 512, 1024, 4096)
 HEALING_TICKS = 3000
+SKEW_NS_MAX = 3_600_000_000_000
 ENOSPC, EIO = 28, 5
 
 
@@ -52,7 +53,7 @@ class Story:
         self.ticks = 0
         count = draw.choice((2, 2, 3, 3, 4, 5))
         self.protocol = draw.choice(tuple(PROTOCOLS))
-        self.policy = draw.choice(tuple(POLICIES))
+        self.policy = draw.choice((*POLICIES, "consent"))  # The one in which most is decided.
         if self.protocol == "quorum":
             count = max(count, 3)
             self.policy = "block"
@@ -61,13 +62,14 @@ class Story:
         self.cluster = Cluster(
             count, PROTOCOLS[self.protocol], POLICIES[self.policy], congestion, quorum, seed, self.tell, bug
         )
+        self.cluster.latency_budget_ns = draw.choice((0, 300_000, 3_000_000))
         # Which troubles this story knows, and how often they come, by tick.
         self.trouble = {
             name: rate if draw.random() < share else 0.0
             for name, rate, share in (
-                ("crash", 0.006, 0.6), ("power", 0.006, 0.6), ("cut", 0.008, 0.5), ("heal", 0.03, 1.0), ("reset", 0.006, 0.5),
+                ("crash", 0.006, 0.6), ("power", 0.006, 0.6), ("cut", 0.01, 0.6), ("heal", 0.03, 1.0), ("reset", 0.006, 0.5),
                 ("refuse", 0.002, 0.2), ("slow", 0.02, 0.6), ("flip", 0.003, 0.15), ("adversary", 0.01, 0.2),
-                ("depose", 0.004, 0.4), ("pause", 0.01, 0.5), ("verify", 0.01, 0.2),
+                ("depose", 0.008, 0.5), ("pause", 0.01, 0.5), ("verify", 0.01, 0.2), ("jump", 0.01, 0.3),
             )
         }  # fmt: skip
         self.hurry = draw.choice((0.1, 0.5, 0.9))
@@ -86,6 +88,7 @@ class Story:
         """The troubled part, then the healing; Anomaly when an invariant does not hold."""
         for node in self.cluster.nodes:
             node.world.at[pretend.FLUSH_NS] = 100_000
+            node.world.at[pretend.SKEW_NS] = self.random.randrange(SKEW_NS_MAX)  # Machines boot when they like.
         self.cluster.elect(self.cluster.nodes[0])
         for _ in range(self.length):
             self.tick(True)
@@ -152,7 +155,7 @@ class Story:
                         break
                 elif (
                     self.policy == "consent" and node is leader and not peer[primary.EXCUSED]
-                    and not any(candidate.wanted_epoch for candidate in cluster.nodes) and draw.random() < 0.05
+                    and not any(candidate.wanted_epoch for candidate in cluster.nodes) and draw.random() < 0.15
                 ):  # fmt: skip
                     mail[primary.REQUEST] = primary.EXCUSE
                     cluster.out.add(other.index)
@@ -208,6 +211,10 @@ class Story:
             cluster.delay_ns = draw.choice((10_000, 200_000, 2_000_000))
         if happens["pause"]:
             self.paused[node.index] = self.ticks + draw.randrange(5, 60)
+        if happens["jump"]:  # As after a machine was suspended: its clock has gone on without it.
+            jump_ns = draw.choice((5_000_000, 50_000_000, 10_000_000_000))
+            node.world.at[pretend.SKEW_NS] += jump_ns
+            self.tell(f"the clock of replica {node.index} jumps by {jump_ns // 1_000_000} ms")
         if happens["depose"]:
             other = draw.choice(cluster.nodes)
             if other.role != DOWN and cluster.may_lead(other) and not any(one.wanted_epoch for one in cluster.nodes):

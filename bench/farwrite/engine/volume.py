@@ -1,0 +1,98 @@
+"""What stands in a replica's two files, told without changing them: how thin the volume is, where the log ends, and why there.
+
+For people, after a run that kept its files or a crash that left them. Replaying is journal.py's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UsageError, system_error
+from ..host.disk import JOURNAL, VOLUME, Disk, file_system_of
+from . import journal_kernel as log
+from .journal import END_REASONS, examine
+
+BLOCK_BYTES = 512  # The unit of st_blocks; stat(2).
+
+
+@dataclass(frozen=True)
+class VolumeInfo:
+    """Positions in the log are sequences: the s-th write since the volume was made has sequence s."""
+
+    directory: str
+    file_system: str
+    volume: str  # the identity that replicas of one volume share, in hex
+    volume_bytes: int
+    allocated_bytes: int  # the rest reads as zeros and takes no room
+    extents: int  # runs of allocated bytes
+    journal_bytes: int
+    capacity_bytes: int  # of the ring of records
+    checkpoint_sequence: int  # everything up to here is durable in the volume
+    log_sequence: int  # everything up to here survives: what is behind the checkpoint is in the journal
+    replay_bytes: int  # what a restart has to replay
+    end_reason: str
+    damaged: bool  # whether something durable stands behind that end
+    promised_epoch: int
+    log_epoch: int
+    consistent: bool  # false in the middle of a resync
+
+
+def look(directory: Path) -> VolumeInfo:
+    """What stands in a replica's directory. UsageError when no replica's files do, UnfitError when they are no journal."""
+    with contextlib.ExitStack() as stack:
+        journal_fd, volume_fd = (open_for_reading(stack, directory / name) for name in (JOURNAL, VOLUME))
+        journal, volume = os.fstat(journal_fd), os.fstat(volume_fd)
+        superblock, found = examine(
+            Disk(
+                directory=str(directory), file_system=file_system_of(directory), journal_fd=journal_fd, volume_fd=volume_fd,
+                journal_bytes=journal.st_size, volume_bytes=volume.st_size, durability="disk", direct=False,
+            )
+        )  # fmt: skip
+        return VolumeInfo(
+            directory=str(directory),
+            file_system=file_system_of(directory),
+            volume=f"{int(superblock[3]):x}",
+            volume_bytes=volume.st_size,
+            allocated_bytes=volume.st_blocks * BLOCK_BYTES,
+            extents=count_extents(volume_fd, volume.st_size),
+            journal_bytes=journal.st_size,
+            capacity_bytes=int(superblock[7]),
+            checkpoint_sequence=int(superblock[5]),
+            log_sequence=int(found[1]),
+            replay_bytes=int(found[0]) - int(superblock[4]),
+            end_reason=END_REASONS.get(int(found[3]), "the log ends"),
+            damaged=bool(found[5]),
+            promised_epoch=int(superblock[6]),
+            log_epoch=int(found[4]),
+            consistent=not int(superblock[9]) & log.INCONSISTENT and not found[5],
+        )
+
+
+def open_for_reading(stack: contextlib.ExitStack, path: Path) -> int:
+    """A descriptor as long as the stack."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as refusal:
+        if refusal.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise UsageError(
+                f"{path}: there is no such file. A replica's directory holds {JOURNAL} and {VOLUME}; a run leaves them "
+                "with --set lab.keep=true, in near/ and far/ below its results."
+            ) from refusal
+        raise system_error(f"open {path}", refusal.errno or 0) from refusal
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def count_extents(descriptor: int, size: int) -> int:
+    """Runs of data in a sparse file, as its file system tells them. lseek(2), SEEK_DATA."""
+    count, position = 0, 0
+    with contextlib.suppress(OSError):  # ENXIO: nothing but a hole is left.
+        while position < size:
+            begin = os.lseek(descriptor, position, os.SEEK_DATA)
+            position = os.lseek(descriptor, begin, os.SEEK_HOLE)
+            count += 1
+    return count
