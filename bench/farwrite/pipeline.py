@@ -65,7 +65,7 @@ def lab_spec(profile: Profile, directory: Path) -> LabSpec:
     return LabSpec(
         link=table.link, near=place(table.near), far=place(table.far), journal_bytes=table.journal_bytes,
         volume_bytes=table.volume_bytes, congestion=table.congestion, others=others_of_all(profile),
-        keep=table.keep,
+        keep=table.keep, encryption=table.encryption, compression=table.compression,
     )  # fmt: skip
 
 
@@ -169,6 +169,8 @@ def facts_of(lab: Lab) -> LabFacts:
         direct=near.direct and far.direct,
         reactor="pwrite" if memory else lab.near.call(sides.reactor_name),
         transport=lab.transport,
+        encryption=lab.terms.encryption,
+        compression=lab.terms.compression,
     )
 
 

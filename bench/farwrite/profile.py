@@ -19,6 +19,7 @@ from . import units
 from .errors import UsageError, nearest
 from .protocol import NAMES, ProtocolName, majority
 from .shipped import workloads_directory
+from .wire.terms import CompressionName, EncryptionName
 
 Arrival = Literal["closed", "fixed", "poisson"]
 AddressName = Literal["sequential", "uniform", "zipf"]
@@ -54,6 +55,8 @@ class LabTable(Struct, frozen=True):
     journal_bytes: int = 64 << 20
     volume_bytes: int = 1 << 30
     congestion: str = "cubic"
+    encryption: EncryptionName = "none"  # of what is replicated; "tls" is TLS 1.3 by a key made for the run
+    compression: CompressionName = "none"
 
 
 class DistanceTable(Struct, frozen=True):

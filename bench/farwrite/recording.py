@@ -16,6 +16,7 @@ from .errors import UsageError
 from .files import write_atomically
 from .profile import Profile
 from .protocol import ProtocolName, asked_peer
+from .wire.terms import CompressionName, EncryptionName
 
 SCHEMA_VERSION = 1
 
@@ -114,14 +115,14 @@ class Round(Struct, frozen=True):
     flushes: int  # of the near site's journal
     flush_bytes: int
     far_flushes: int
-    wire_bytes: int  # near to far, headers of ours included, TCP's not
+    wire_bytes: int  # near to far as the network carried them: our headers included, compressed and encrypted; TCP's headers not
     blocked: int  # times a write had to wait for room in journal or memory
     steal: float | None  # share of processor time the host took
     link: dict[str, int]  # what the link counted during the round
     audit: Audit | None
     unissued: int = 0  # open loop: intended within the round, and not even issued when it was given up
     flushed_echo_floor: str | None = None  # protocol C: echo_floor with a bare flush at the far end before each answer
-    near_cpu_ns: int | None = None  # processor time of the near site's process over the load, user and system
+    near_cpu_ns: int | None = None  # processor time of the near site's process, and its tunnels, over the load; user and system
     far_cpu_ns: int | None = None
     others: list[OtherRound] = []
     exposed: int = 0  # writes that completed while a peer was left behind: in fewer places than asked
@@ -177,6 +178,8 @@ class LabFacts(Struct, frozen=True):
     direct: bool
     reactor: str
     transport: dict[str, str]
+    encryption: EncryptionName = "none"  # of the connections that writes are replicated over; surveys are in the clear
+    compression: CompressionName = "none"
 
 
 class Pairing(Struct, frozen=True):

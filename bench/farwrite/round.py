@@ -101,7 +101,7 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     try:
         observed = play(lab, order)
         if observed["status"] != 0:
-            reasons.append(f"the engine stopped: {status_text(observed['status'])}")
+            reasons.append("; ".join([f"the engine stopped: {status_text(observed['status'])}", *observed["tunnel_ends"]]))
     except UnfitError as failure:
         reasons.append(str(failure))
         lab.revive()

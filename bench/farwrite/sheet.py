@@ -125,6 +125,8 @@ def identity_of(recording: Recording) -> dict[str, str]:
     """What two runs must share for a difference between them to mean anything, field by field."""
     host, lab = recording.host, recording.lab
     systems = dict.fromkeys([lab.near_file_system, lab.far_file_system])
+    # Only where there is any, so that runs from before there was are of the same series as those without.
+    wire = [(key, value) for key, value in (("encryption", lab.encryption), ("compression", lab.compression)) if value != "none"]
     return {
         "host": f"{host.get('cpu_count', '?')} x {host.get('cpu') or 'unknown processor'}",
         "kernel": str(host.get("kernel") or "unknown"),
@@ -135,7 +137,7 @@ def identity_of(recording: Recording) -> dict[str, str]:
         "disk": f"{' and '.join(systems)}, {'direct' if lab.direct else 'buffered'}, "
         f"{'one disk' if lab.shared_disk else 'a disk each'}",
         "reactor": lab.reactor,
-        "transport": ", ".join(f"{key} {value}" for key, value in sorted(lab.transport.items())),
+        "transport": ", ".join(f"{key} {value}" for key, value in [*sorted(lab.transport.items()), *wire]),
     }
 
 

@@ -237,6 +237,7 @@ def test_the_command_stopped_in_the_middle_of_a_run_leaves_its_results_and_nothi
     command = [
         *(sys.executable, "-m", "farwrite", "run", "quick", "--link", LINK, "--out", surroundings.directory),
         *("--set", "lab.durability=disk", "--set", "lab.journal=16 MiB", "--set", "drill.kills=0"),
+        *("--set", "lab.encryption=tls", "--set", "lab.compression=zstd"),  # The most processes that a run can have.
     ]
     with subprocess.Popen(
         command, env=os.environ | {"FARWRITE_TEST": word}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

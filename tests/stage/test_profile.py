@@ -135,6 +135,8 @@ WRONG = [
     ("journal", "[lab]", 'volume = "9e30 TiB"', "1 TiB"),
     ("journal", "[lab]", 'link = "tc"', "Invalid enum value"),
     ("journal", "[lab]", 'durability = "ram"', "Invalid enum value"),
+    ("journal", "[lab]", 'encryption = "ssl"', "Invalid enum value"),
+    ("journal", "[lab]", 'compression = "gzip"', "Invalid enum value"),
     ("journal", "[lab]", "near = 3", "Expected `str`"),
     ("miles", "[distance]", "miles = [-1]", "between 0 and 15 000"),
     ("miles", "[distance]", "miles = [20000]", "between 0 and 15 000"),
@@ -370,6 +372,7 @@ def test_a_digest_is_sixteen_hex_digits():
 @pytest.mark.parametrize(
     "other",
     ["lab.link=ferry", "lab.durability=memory", "lab.journal=64 MiB", "lab.volume=2 GiB", "lab.congestion=reno",
+     "lab.encryption=tls", "lab.compression=lz4",
      "distance.miles=[0, 20, 151]", "distance.km=[300]", "distance.route_factor=1.3", "distance.equipment=1 us",
      "run.rounds=4", "run.round=2 s", "run.survey_echoes=31", "run.floor_flushes=61", "run.retries=1",
      "run.steal_max=0.1", "cell.one.name=three", 'cell.one.protocols=["C"]', "cell.one.miles=[20]",

@@ -18,10 +18,10 @@ from .. import __version__
 from ..cells import cells_of
 from ..errors import FarwriteError, UsageError
 from ..host.facts import host_facts
+from ..host.lifetime import die_with
 from ..lab.lab import Lab, joined_lab
 from ..lab.link import Choice
 from ..lab.namespace import Namespace
-from ..lab.process import die_with
 from ..pipeline import facts_of, flush_floors, lab_spec, record_sizes
 from ..recording import NOT_OURS
 from ..round import measure_cell

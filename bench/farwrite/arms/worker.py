@@ -22,8 +22,8 @@ from typing import IO
 import msgspec
 
 from ..errors import EXIT_USAGE, FarwriteError, UnfitError, UsageError
+from ..host.lifetime import die_with
 from ..lab.namespace import uninterrupted
-from ..lab.process import die_with
 from ..recording import NOT_OURS, FlushFloors, Round
 from .message import VERSION, Answer, Joined, Measure, Request, Task, line, misread
 from .word import REVISION, Arm, Launch

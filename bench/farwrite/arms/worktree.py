@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import UsageError
+from ..host.lifetime import die_with
 from ..lab.namespace import uninterrupted
-from ..lab.process import die_with
 
 # $1: the temporary directory, $2: git's own folder for all worktrees, $3: for ours. Not `git worktree remove`: it refuses one
 # that was not completed. `cat` ends with whoever holds the other end of its input.

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from ..errors import UnfitError
+from ..wire.greeting import stranger
 from . import journal_kernel as log
 from . import primary_kernel as primary
 from . import record_kernel as record
@@ -96,7 +97,7 @@ def receive_hello(connection: socket.socket, volume: int) -> Hello:
     if found == record.BAD_VERSION:
         raise UnfitError("The peer speaks another version of the replication protocol.")
     if found != record.COMPLETE or kind != record.HELLO:
-        raise UnfitError("What the peer sent is not a HELLO; it is not a replica of ours.")
+        raise UnfitError(stranger(head) or "What the peer sent is not a HELLO; it is not a replica of ours.")
     try:
         told = msgspec.json.decode(body[:length], type=Told)
     except msgspec.MsgspecError as refusal:

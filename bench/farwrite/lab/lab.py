@@ -7,6 +7,7 @@ process may stand its own sites in the same places (`joined_lab`). The lab knows
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from ..host.disk import disk
+from ..wire.terms import KEY_BYTES_MIN, CompressionName, EncryptionName, SharedKey, Terms
+from ..wire.tunnel import prepare
 from .board import Board, board
 from .link import Choice, SetElsewhere, choose, emulate
 from .namespace import Namespace, namespaces
@@ -37,6 +40,13 @@ class LabSpec:
     congestion: str
     others: int = 0  # far sites besides the one
     keep: bool = False  # the sites' files have names, in a directory of each site's own, and stay
+    encryption: EncryptionName = "none"  # of what is replicated
+    compression: CompressionName = "none"
+
+    def terms(self) -> Terms:
+        """What the ends of this lab's connections demand: with a key of its own, which lives in memory as long as the lab."""
+        key = SharedKey(secrets.token_bytes(KEY_BYTES_MIN)) if self.encryption == "tls" else None
+        return Terms(self.encryption, self.compression, key)
 
 
 @dataclass
@@ -91,21 +101,31 @@ class JoinedLab(JoinedSpan, Lab):
 @contextmanager
 def open_lab(spec: LabSpec) -> Iterator[Lab]:
     """Two sites or more and the links between them, open exactly as long as this block. UnfitError says what is forbidden."""
+    terms = prepared(spec)
     with contextlib.ExitStack() as stack:  # Undoes a half-built lab in the right order.
         places = stack.enter_context(namespaces(2 + spec.others))
         near, fars, history = stack.enter_context(sites(spec, places))
         choice = choose(spec.link, near)
         links = [stack.enter_context(emulate(choice, near, far)) for far in fars]
         spans = [(near, far, link, *acquaint(near, far, spec.congestion)) for far, link in zip(fars, links, strict=True)]
-        yield Lab(*spans[0], choice, history, [Span(*span) for span in spans[1:]])
+        yield Lab(*spans[0], choice, history, [Span(*span, terms=terms) for span in spans[1:]], terms=terms)
 
 
 @contextmanager
 def joined_lab(spec: LabSpec, places: list[Namespace], choice: Choice) -> Iterator[Lab]:
     """More sites in the places of a lab that another process holds open, joined by its links."""
+    terms = prepared(spec)
     with sites(spec, places) as (near, fars, history):
         spans = [(near, far, SetElsewhere(choice.kind), *acquaint(near, far, spec.congestion)) for far in fars]
-        yield JoinedLab(*spans[0], choice, history, [JoinedSpan(*span) for span in spans[1:]])
+        others: list[Span] = [JoinedSpan(*span, terms=terms) for span in spans[1:]]
+        yield JoinedLab(*spans[0], choice, history, others, terms=terms)
+
+
+def prepared(spec: LabSpec) -> Terms:
+    """The terms of a lab, and what they need loaded before the sites are forked, which then have it."""
+    terms = spec.terms()
+    prepare(terms)
+    return terms
 
 
 @contextmanager

@@ -18,11 +18,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ..errors import FarwriteError, UnfitError
+from ..host.lifetime import die_with
 from .namespace import Namespace, uninterrupted
 
 CONNECTION: Connection | None = None  # In a process of the lab: the way to its parent.
 
-PR_SET_PDEATHSIG = 1
 PR_SET_TIMERSLACK = 29
 
 
@@ -128,13 +128,6 @@ def become(namespace: Namespace | None, parent: int) -> None:
     die_with(parent)  # After the namespaces: changing credentials clears the death signal.
     # A sleep may otherwise last 50 us longer than asked.
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
-
-
-def die_with(parent: int) -> None:
-    """From here on this process is killed when its parent dies, and at once if that has happened. prctl(2)."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def serve(connection: Connection) -> None:

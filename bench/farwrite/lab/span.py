@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..wire.terms import IN_THE_CLEAR, Terms
 from .link import Link
 from .site import Site, tune_transport
 from .survey import PROBE, Survey, hang_up, join, survey
@@ -24,6 +25,7 @@ class Span:
     link: Link
     transport: dict[str, str]
     base: Survey  # the round trip of its own, with no delay asked
+    terms: Terms = field(default=IN_THE_CLEAR, kw_only=True, repr=False)  # of what is replicated; surveys are in the clear
     delay_ns: dict[int, int] = field(default_factory=dict, kw_only=True)  # calibrated total delay by asked RTT
 
     def set_rtt(self, asked_rtt_ns: int) -> None:
@@ -65,8 +67,12 @@ class Span:
         self.delay_ns.pop(asked_rtt_ns, None)
 
     def join(self, name: str) -> None:
-        """A new TCP connection between the sites, held by the far one under this name and by the near one under `held`."""
-        join(self.near, self.far, name, self.transport["congestion_control"])
+        """A new TCP connection between the sites, held by the far one under this name and by the near one under `held`.
+
+        The probe is bare, as floors are; any other is encrypted and compressed as the lab's terms say.
+        """
+        terms = IN_THE_CLEAR if name == PROBE else self.terms
+        join(self.near, self.far, name, self.transport["congestion_control"], terms)
 
     def held(self, name: str) -> str:
         """The name under which the near site, which may be joined with several, holds this span's connection."""

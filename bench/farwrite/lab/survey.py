@@ -15,6 +15,8 @@ import numpy as np
 from ..errors import UnfitError, system_error
 from ..host.disk import BLOCK_BYTES, Disk
 from ..host.libc import aligned_bytes
+from ..wire.terms import IN_THE_CLEAR, Terms
+from ..wire.tunnel import Tunnel, open_tunnel
 from . import survey_kernel as bare
 from .site import Site
 
@@ -23,9 +25,11 @@ PROBE = "probe"  # The connection on which a span is surveyed, for as long as th
 WARMING_ECHOES = 4  # The first packets after a pause find sleeping processors.
 CONNECT_TIMEOUT_S = 10.0
 
-# In a site's process: the socket that waits for the other site, and the connections that are held by name.
+# In a site's process: the socket that waits for the other site, the connections that are held by name, and the tunnels that
+# carry some of them.
 SERVERS: dict[str, socket.socket] = {}
 CONNECTIONS: dict[str, socket.socket] = {}
+TUNNELS: dict[str, Tunnel] = {}
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,15 @@ def tolerance_ns(asked_rtt_ns: float) -> float:
     return max(0.03 * asked_rtt_ns, 40_000.0)
 
 
-def join(near: Site, far: Site, name: str, congestion: str) -> str:
+def join(near: Site, far: Site, name: str, congestion: str, terms: Terms = IN_THE_CLEAR) -> str:
     """A TCP connection between two sites' processes, without Nagle's delay; each holds it under its own name for it.
 
-    Answers the congestion control in force, which is another than asked where the kernel lacks that.
+    Answers the congestion control in force, which is another than asked where the kernel lacks that. If the terms ask for more
+    than TCP, what each holds is its end of a tunnel.
     """
     port = far.call(listen, far.address)
-    far.start(accept, name, congestion)
-    in_force = near.call(dial, far.address, port, far.held(name), congestion)
+    far.start(accept, name, congestion, terms)
+    in_force = near.call(dial, far.address, port, far.held(name), congestion, terms)
     far.answer()
     return in_force
 
@@ -75,7 +80,7 @@ def listen(address: str) -> int:
     return server.getsockname()[1]
 
 
-def accept(name: str, congestion: str) -> str:
+def accept(name: str, congestion: str, terms: Terms) -> str:
     """In a site: take the one connection that was announced."""
     server = SERVERS.pop("server")
     with server:
@@ -83,27 +88,31 @@ def accept(name: str, congestion: str) -> str:
             connection, _ = server.accept()
         except TimeoutError as late:
             raise UnfitError("The near site did not reach the far one within 10 s: is the link up?") from late
-    return keep(name, connection, congestion)
+    return keep(name, connection, congestion, terms, dials=False)
 
 
-def dial(address: str, port: int, name: str, congestion: str) -> str:
+def dial(address: str, port: int, name: str, congestion: str, terms: Terms) -> str:
     """In a site: connect to the other one."""
     try:
         connection = socket.create_connection((address, port), timeout=CONNECT_TIMEOUT_S)
     except OSError as refusal:
         raise system_error(f"connect to the far site at {address}", refusal.errno or 110) from refusal
-    return keep(name, connection, congestion)
+    return keep(name, connection, congestion, terms, dials=True)
 
 
-def keep(name: str, connection: socket.socket, congestion: str) -> str:
+def keep(name: str, connection: socket.socket, congestion: str, terms: Terms, dials: bool) -> str:
     """In a site: hold a connection under a name, in place of an older one; answers its congestion control."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with contextlib.suppress(OSError):  # Per connection, because some kernels refuse it as a namespace's default.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
     connection.settimeout(None)
+    in_force = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
     hang_up(name)
+    if terms.need_a_tunnel:
+        TUNNELS[name] = open_tunnel(connection, terms, dials)
+        connection = TUNNELS[name].connection
     CONNECTIONS[name] = connection
-    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
+    return in_force
 
 
 def hang_up(name: str) -> None:
@@ -111,6 +120,9 @@ def hang_up(name: str) -> None:
     older = CONNECTIONS.pop(name, None)
     if older is not None:
         older.close()
+    tunnel = TUNNELS.pop(name, None)
+    if tunnel is not None:
+        tunnel.close()
 
 
 def survey(

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..analysis.result import Analysis, Claim
-from ..recording import Recording, Report
+from ..recording import LabFacts, Recording, Report
 from ..units import NS_PER_S, format_time
 from . import chart, tables
 from .page import IN_MEMORY, STYLE, WORD, Page
@@ -73,8 +73,16 @@ def host_line(recording: Recording) -> str:
         f"link {lab.link}: {lab.link_reason}",
         f"reactor {lab.reactor}",
         f"TCP {lab.transport['congestion_control']}" if "congestion_control" in lab.transport else "",
+        wire_text(lab),
     ]
     return " · ".join(fact for fact in facts if fact)
+
+
+def wire_text(lab: LabFacts) -> str:
+    """What lay between the replicas and the network; empty when nothing did."""
+    encryption = {"tls": "encrypted by TLS 1.3"}.get(lab.encryption, "")
+    compression = f"compressed by {lab.compression}" if lab.compression != "none" else ""
+    return " and ".join(words for words in (encryption, compression) if words)
 
 
 def duration(seconds: float) -> str:

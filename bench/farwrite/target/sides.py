@@ -5,25 +5,65 @@ Module-level functions, because a call into another process names its function.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from ..host import reactor
 from ..host.disk import Disk
 from ..lab.board import Board
-from ..lab.survey import CONNECTIONS
+from ..lab.survey import CONNECTIONS, TUNNELS
+from ..wire.pump import PEER_ENDED, REPLICA_ENDED
 from . import replicated
 from .replicated import Order
+
+KILLED = "The tunnel's process was killed."
 
 
 def write(order: Order, disk: Disk, board: Board, history: Board) -> dict[str, Any]:
     """In the near site: the primary and its load, to the end of the plan."""
-    connections = [] if order.protocol == "local" else [CONNECTIONS[name] for name in order.connections]
-    return replicated.write_side(order, disk, connections, board.words, history.words)
+    names = () if order.protocol == "local" else order.connections
+    with tunnels_counted(names) as used:
+        observed = replicated.write_side(order, disk, [CONNECTIONS[name] for name in names], board.words, history.words)
+    if any(name in TUNNELS for name in names):  # What the engine counts is not what the network carried.
+        observed["wire_bytes"] = used.sent_bytes
+    observed["near_cpu_ns"] += used.cpu_ns
+    observed["tunnel_ends"] = tunnel_ends(names)
+    return observed
 
 
 def copy(order: Order, disk: Disk, board: Board) -> dict[str, Any]:
     """In the far site: the secondary, until the primary says goodbye or is lost."""
-    return replicated.copy_side(order, disk, CONNECTIONS["data"], board.words)
+    with tunnels_counted(("data",)) as used:
+        observed = replicated.copy_side(order, disk, CONNECTIONS["data"], board.words)
+    observed["far_cpu_ns"] += used.cpu_ns
+    return observed
+
+
+@dataclass
+class Used:
+    """What the tunnels of some connections did meanwhile."""
+
+    sent_bytes: int = 0  # on the network, compressed and encrypted
+    cpu_ns: int = 0
+
+
+@contextmanager
+def tunnels_counted(names: Iterable[str]) -> Iterator[Used]:
+    """What the tunnels of these connections do in this block, known at its end; nothing where there are none."""
+    tunnels = [TUNNELS[name] for name in names if name in TUNNELS]
+    sent_bytes, cpu_ns = (sum(tunnel.sent_bytes for tunnel in tunnels), sum(tunnel.cpu_ns for tunnel in tunnels))
+    used = Used()
+    yield used
+    used.sent_bytes = sum(tunnel.sent_bytes for tunnel in tunnels) - sent_bytes
+    used.cpu_ns = sum(tunnel.cpu_ns for tunnel in tunnels) - cpu_ns
+
+
+def tunnel_ends(names: Iterable[str]) -> list[str]:
+    """Why those tunnels ended that did not end because this side, or the peer's tunnel in good order, hung up."""
+    ends = [TUNNELS[name].ended(0) for name in names if name in TUNNELS]
+    return [end or KILLED for end in ends if end not in (None, REPLICA_ENDED, PEER_ENDED)]
 
 
 def audit(order: Order, disk: Disk, completed: int) -> dict[str, int]:

@@ -200,7 +200,7 @@ def entering(namespace: Namespace) -> Callable[[], None]:
 
     Not lab.process.become: a command should find Ctrl-C and its timers as usual.
     """
-    from ..lab.process import die_with
+    from ..host.lifetime import die_with
 
     parent, user, group = os.getpid(), os.getuid(), os.getgid()
 

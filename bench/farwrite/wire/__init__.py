@@ -1,0 +1,1 @@
+"""What lies between two replicas on a network that is not ours: encryption, mutual authentication, compression."""

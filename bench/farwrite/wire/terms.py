@@ -1,0 +1,71 @@
+"""What both ends of a connection must agree on before a byte of a replica goes over it: encryption, compression, identity.
+
+Nothing is negotiated: each end demands its own terms, so nobody in the middle can talk two ends into less.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ..errors import UsageError
+
+EncryptionName = Literal["none", "tls"]
+CompressionName = Literal["none", "zstd", "lz4"]
+
+# Whoever dials an end is shown its certificate, and may then try keys against it for as long as it likes: only a key that
+# cannot be guessed will do. A password is none.
+KEY_BYTES_MIN = 32
+
+
+@dataclass(frozen=True)
+class SharedKey:
+    """A secret that both ends hold. Whoever holds it is a replica."""
+
+    key: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.key) < KEY_BYTES_MIN:
+            raise UsageError(
+                f"A shared key of {len(self.key)} bytes can be guessed; at least {KEY_BYTES_MIN} random bytes are needed: "
+                f"head -c {KEY_BYTES_MIN} /dev/urandom > key."
+            )
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """PEM files: who may sign a replica's certificate, our own certificate, its private key.
+
+    Whoever holds a certificate of that authority is a replica: let it sign nothing else.
+    """
+
+    authority: Path
+    certificate: Path
+    private_key: Path
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What one end demands."""
+
+    encryption: EncryptionName = "none"
+    compression: CompressionName = "none"
+    identity: SharedKey | Certificates | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.encryption == "tls" and self.identity is None:
+            raise UsageError("TLS needs a shared key or certificates: both ends prove who they are.")
+
+    @property
+    def need_a_tunnel(self) -> bool:
+        """Whether the bytes of the replica are not those of the network."""
+        return self != IN_THE_CLEAR
+
+    @property
+    def text(self) -> str:
+        """The terms in words, without secrets."""
+        return f"encryption={self.encryption} compression={self.compression}"
+
+
+IN_THE_CLEAR = Terms()
