@@ -31,7 +31,7 @@ from ..host.libc import aligned_bytes
 from ..load_kernel import AT_WORDS, Flight, Recorder, drive
 from ..plan import Load, draw, replay
 from ..plan_kernel import WRITE, Plan
-from ..trace import read_once
+from ..trace.reading import outline_once, window
 from . import audit_kernel as auditing
 from .replicated_kernel import ReplicatedTarget
 
@@ -79,17 +79,12 @@ def plan_of(order: Order, volume_bytes: int) -> Plan:
     """The plan that the order describes: the same in every process."""
     if order.load is not None:
         return draw(order.load, order.seed, order.write_count_max)
-    trace = read_once(order.trace_path)
-    span_ns = max(trace.duration_ns, 1)
-    begin_ns = order.trace_begin_ns % span_ns
-    window_ns = order.duration_ns / order.time_scale
-    chosen = (trace.time_ns >= begin_ns) & (trace.time_ns < begin_ns + window_ns)
-    if not (trace.operation[chosen] == WRITE).any():
+    outline = outline_once(order.trace_path)
+    begin_ns = order.trace_begin_ns % max(outline.duration_ns, 1)
+    trace = window(order.trace_path, begin_ns, begin_ns + order.duration_ns / order.time_scale, outline.begins)
+    if not (trace.operation == WRITE).any():
         return Plan.of_count(0)
-    plan, _ = replay(
-        trace.time_ns[chosen], trace.operation[chosen], trace.address[chosen], trace.size[chosen], volume_bytes,
-        order.time_scale,
-    )  # fmt: skip
+    plan, _ = replay(trace.time_ns, trace.operation, trace.address, trace.size, volume_bytes, order.time_scale)
     return plan
 
 
