@@ -217,7 +217,8 @@ def test_a_wrong_line_is_refused_with_its_number_and_its_byte(file, name, line, 
 
 
 def test_an_address_beyond_the_stated_volume_is_refused(file):
-    assert "line 2 (record 2) at byte 46: address 1074696192, which reaches beyond" in refusal(file(MSR), Taking(volume_bytes=1 << 30))
+    sentence = refusal(file(MSR), Taking(volume_bytes=1 << 30))
+    assert "line 2 (record 2) at byte 46: address 1074696192, which reaches beyond" in sentence
     assert len(batches_of(file(MSR), Taking(volume_bytes=1 << 31))[0]) == 3
 
 
@@ -361,7 +362,8 @@ def plain(rows):
 
 def test_a_summary_counts_what_was_asked_and_where(file):
     second = 10**9
-    rows = [(0, b"w", 0, 8192), (1, b"w", 8192, 4096), (2, b"f", 0, 0), (3 * second, b"w", 0, 4096), (3 * second + 5, b"r", 0, 512)]
+    rows = [(0, b"w", 0, 8192), (1, b"w", 8192, 4096), (2, b"f", 0, 0), (3 * second, b"w", 0, 4096)]
+    rows.append((3 * second + 5, b"r", 0, 512))
     found = summary.summarise(file(plain(rows)))
     writes, reads, flushes = found.operations
 
