@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from farwrite import hdr as encoding
 from farwrite.errors import UsageError
 from farwrite.figure import Figure, Sheet
-from farwrite import hdr as encoding
 from farwrite.foreign import hdr, sheet_of_foreign
 from farwrite.foreign.counted import from_percentiles
 from farwrite.foreign.metrics import METRICS
