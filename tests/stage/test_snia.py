@@ -48,7 +48,7 @@ def test_four_rounds_cannot_be_five():
 
 
 def test_a_run_that_asks_is_told_and_one_that_does_not_is_not():
-    _, analysis = analysed("run.steady=snia")
+    _, analysis = analysed(changes=('run.steady="snia"',))
     assert all(len(cell.five_rounds) == 2 and cell.five_rounds[0].reached is not None for cell in analysis.cells)
     _, analysis = analysed()
     assert not any(cell.five_rounds for cell in analysis.cells)
