@@ -31,7 +31,7 @@ from .worth import effective_count
 class Pool:
     """One quantity over its good rounds; `indices` are the rounds', `name` seeds its dice."""
 
-    batches: Sequence[Sample] = ()  # None where all that is known are counts by round.
+    batches: Sequence[Sample] = ()  # Empty where nothing finer than a round is known.
 
     def __init__(
         self, name: str, indices: Sequence[int], samples: Sequence[Sample], draws: Draws, batches: Sequence[Sample] = ()
