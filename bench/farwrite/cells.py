@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from . import trace as traces
 from .errors import UsageError
 from .physics import rtt_ns_of
 from .plan import Load
 from .profile import CellTable, Profile
 from .protocol import majority
 from .recording import Cell, Other
-from .trace import WRITE
+from .trace import find
+from .trace.reading import outline_once
 from .units import format_size
 
 # Closed loops have no rate: a plan is drawn for the fastest that a round could be, and a round that outruns it ends early.
@@ -75,14 +73,13 @@ def table_of(profile: Profile, cell: Cell) -> CellTable:
 def median_size(table: CellTable) -> int:
     """The size of a write that half of the writes do not exceed."""
     if table.trace:
-        trace = traces.read_once(str(traces.find(table.trace)))
-        sizes = trace.size[trace.operation == WRITE]
-        if sizes.size == 0:
+        trace = outline_once(str(find(table.trace)))
+        if not trace.writes:
             raise UsageError(f'cell "{table.name}": the trace {trace.name} holds no write. Nothing can be replayed.')
-        if sizes.max() > SIZE_BYTES_MAX:
-            largest = format_size(int(sizes.max()))
+        if max(trace.write_sizes) > SIZE_BYTES_MAX:
+            largest = format_size(max(trace.write_sizes))
             raise UsageError(f'cell "{table.name}": trace {trace.name} writes {largest} at once; a record holds 1 MiB.')
-        return int(np.median(sizes))
+        return trace.write_size_median
     if not table.mix:
         return table.block_bytes
     half = sum(item.share for item in table.mix) / 2
@@ -97,9 +94,8 @@ def median_size(table: CellTable) -> int:
 def offered(table: CellTable) -> float | None:
     """Writes per second the workload asks for; None for a closed loop."""
     if table.trace:
-        trace = traces.read_once(str(traces.find(table.trace)))
-        seconds = max(trace.duration_ns, 1) / 1e9
-        return int((trace.operation == WRITE).sum()) / seconds / table.time_scale
+        trace = outline_once(str(find(table.trace)))
+        return trace.writes / (max(trace.duration_ns, 1) / 1e9) / table.time_scale
     return None if table.arrival == "closed" else table.rate_per_s
 
 
@@ -107,12 +103,11 @@ def note_of(table: CellTable) -> str:
     """What a reader must know of a workload besides its numbers."""
     if not table.trace:
         return ""
-    trace = traces.read_once(str(traces.find(table.trace)))
-    writes = int((trace.operation == WRITE).sum())
-    others = trace.count - writes
+    trace = outline_once(str(find(table.trace)))
+    disks = f", of {len(trace.extents)} disks laid side by side" if len(trace.extents) > 1 else ""
     return (
-        f"trace {trace.name}: {writes} writes over {trace.duration_ns / 1e9:.0f} s, a window of it per round; "
-        f"{others} reads and flushes left out (a write here is durable when it completes)"
+        f"trace {trace.name}: {trace.writes} writes over {trace.duration_ns / 1e9:.0f} s{disks}, a window of it per round; "
+        f"{trace.others} reads and flushes left out (a write here is durable when it completes)"
     )
 
 

@@ -29,6 +29,8 @@ COMMANDS = {
     "show": ("show:show", "Print a report again, from its file alone."),
     "html": ("html:html", "Write a report as one HTML page."),
     "compare": ("compare:compare", "Compare two reports, or several of each: what changed, and how sure that is."),
+    "export": ("export:export", "Write a report's latencies as HdrHistogram's tools read them."),
+    "trace": ("trace:trace", "Look at recorded I/O, and make it fit: info, convert."),
     "import": ("import_:import_files", "Read results of fio, HdrHistogram, k6 or pytest-benchmark as a sheet of figures."),
     "gate": ("gate:gate", "Hold a report against budgets: pass, fail or unknown."),
     "budget": ("budget:budget", "Propose budgets from measured noise."),

@@ -20,6 +20,10 @@ from .target.verbs import completed, progress, submit, waited
 ISSUED, COMPLETED, BYTES, REFUSED, STATUS, BEGIN_NS, END_NS, LAST_COMPLETION_NS, UNISSUED = range(9)
 AT_WORDS = 9
 
+# Columns of Recorder.samples: one row a write, by number. The last two are the plan's and not touched here.
+NUMBER, INTENDED_NS, ISSUED_NS, COMPLETED_NS, SIZE, OPERATION = range(6)
+SAMPLE_WORDS = 6
+
 # Words of the site's board that a run keeps up to date, for progress and for drills.
 BOARD_STOP, BOARD_DURABLE, BOARD_ISSUED, BOARD_COMPLETED, BOARD_LAST_COMPLETION_NS, BOARD_BEGIN_NS = 0, 1, 2, 3, 4, 5
 
@@ -47,6 +51,7 @@ class Recorder(NamedTuple):
     service: np.ndarray  # int64 by bucket
     wait: np.ndarray  # int64 by bucket
     late: np.ndarray  # int64 by bucket
+    samples: np.ndarray  # int64, writes x SAMPLE_WORDS, instants since the round's begin; no rows unless samples are kept
 
 
 @kernel()
@@ -95,6 +100,11 @@ def note_completion(recorder, flight, number, size, now_ns, slice_ns):
     at[COMPLETED] += 1
     at[BYTES] += size
     at[LAST_COMPLETION_NS] = now_ns
+    if number < recorder.samples.shape[0]:
+        begin_ns = at[BEGIN_NS]
+        recorder.samples[number, INTENDED_NS] = intended_ns - begin_ns
+        recorder.samples[number, ISSUED_NS] = issued_ns - begin_ns
+        recorder.samples[number, COMPLETED_NS] = now_ns - begin_ns
 
     assert intended_ns <= issued_ns <= now_ns
     return response_ns

@@ -81,6 +81,8 @@ class RunTable(Struct, frozen=True):
     floor_flushes: int = 60
     retries: int = 2  # of a round whose link was not what it claimed
     steal_max: float = 0.05  # share of processor time taken by the host above which a round is set aside
+    samples: bool = False  # keep every write by itself, in a file beside the report
+    steady: Literal["", "snia"] = ""  # also hold rounds against SNIA's rule of five
 
 
 class SizeShare(Struct, frozen=True):
@@ -382,6 +384,8 @@ def check(profile: Profile, reader: Reader) -> None:
     refuse(5 <= run.floor_flushes <= 10_000, "run.floor_flushes must lie between 5 and 10 000.", "run", "floor_flushes")
     refuse(0 <= run.retries <= 20, "run.retries must lie between 0 and 20.", "run", "retries")
     refuse(0 <= run.steal_max <= 1, "run.steal_max is a share: 0 to 1.", "run", "steal_max")
+    refuse(not run.steady or run.rounds >= 5, "run.steady: SNIA's rule looks at five rounds; run.rounds must be 5 or more.",
+           "run", "steady")  # fmt: skip
     for key, size in (("journal", profile.lab.journal_bytes), ("volume", profile.lab.volume_bytes)):
         refuse(16 << 20 <= size <= 1 << 40 and size % 4096 == 0,
                f"lab.{key} must be 16 MiB to 1 TiB, in whole blocks of 4 KiB.", "lab", key)  # fmt: skip

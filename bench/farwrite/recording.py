@@ -127,6 +127,7 @@ class Round(Struct, frozen=True):
     others: list[OtherRound] = []
     exposed: int = 0  # writes that completed while a peer was left behind: in fewer places than asked
     catch_up_ns: int | None = None  # from the end of the load until the peers had everything; null: they did not in time
+    samples: str | None = None  # the file of single writes, relative to the run's directory; `samples.py` has its columns
     peer_timeout_ns: int | None = None  # a peer not heard for so long is given up; derived from the round trip
 
 

@@ -7,7 +7,7 @@ are kept with their reasons and never averaged in. The drills use the same order
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from .lab.survey import Survey, hang_up, off_ns, tolerance_ns
 from .protocol import PROMISES
 from .recording import Audit, Cell, OtherRound, Round, Slice
 from .run import Run
+from .samples import file_of
 from .target import sides
 from .target.replicated import CATCH_UP_NS_MAX, Order, status_text
 from .trace import find
@@ -94,6 +95,9 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     legs = [leg_of(span, asked_rtt_ns, cell, table.survey_echoes) for span, asked_rtt_ns in spans_of(lab, cell)]
     ticks = processor_time()
     order = order_of(run, lab, cell, table.round_ns, f"{index}/{attempt}")
+    kept = file_of(cell.id, index, attempt) if table.samples else None
+    if kept:
+        order = replace(order, samples_path=str((run.directory / kept).absolute()))
     reasons: list[str] = []
     observed: dict = {}
     audit: Audit | None = None
@@ -122,6 +126,8 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
         cell, index, attempt, "failed" if failed else "void" if reasons else "ok", reasons, begin_s, table.round_ns,
         legs[0], afters[0], observed, order, steal, audit,
     )  # fmt: skip
+    if kept and observed:
+        made = msgspec.structs.replace(made, samples=kept)
     others = zip(legs[1:], afters[1:], observed.get("others", [{}] * len(cell.others)), survived[1:], strict=True)
     return msgspec.structs.replace(made, others=[other_round(*other) for other in others])
 

@@ -440,3 +440,17 @@ def test_a_flight_has_more_places_than_writes_under_way(queue_depth):
 
 def test_the_loop_spins_only_for_the_last_stretch():
     assert load.SPIN_NS <= 50 * NS_PER_US
+
+
+@pytest.mark.parametrize("note_completion", both_ways(load.note_completion))
+def test_a_write_is_kept_by_itself_only_where_there_is_room_for_it(note_completion):
+    room = np.full((2, load.SAMPLE_WORDS), -1, np.int64)
+    recorder, flight = replicated.recorder_of(1, room), replicated.flight_of(3)
+    recorder.at[load.BEGIN_NS] = 1000
+    for number, (intended, issued, completed) in enumerate([(1000, 1005, 1100), (1010, 1100, 1250), (1020, 1250, 1300)]):
+        flight.intended_ns[number], flight.issued_ns[number] = intended, issued
+        note_completion(recorder, flight, number, 4096, completed, 10**9)
+    times = slice(load.INTENDED_NS, load.COMPLETED_NS + 1)
+    assert room[:, times].tolist() == [[0, 5, 100], [10, 100, 250]]
+    assert (room[:, [load.NUMBER, load.SIZE, load.OPERATION]] == -1).all()
+    assert recorder.at[load.COMPLETED] == 3

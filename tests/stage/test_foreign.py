@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from farwrite import hdr as encoding
 from farwrite.errors import UsageError
 from farwrite.figure import Figure, Sheet
 from farwrite.foreign import hdr, sheet_of_foreign
@@ -342,9 +343,9 @@ def test_a_long_log_has_rounds_of_neighbouring_intervals():
 
 
 def test_an_interval_that_counted_nothing_changes_nothing():
-    header = hdr.HEADER.pack(hdr.V2 | 0x10, 0, 0, 3, 1, 3_600_000, 1.0)
+    header = encoding.HEADER.pack(encoding.V2 | 0x10, 0, 0, 3, 1, 3_600_000, 1.0)
     packed = zlib.compress(header)
-    empty = base64.b64encode(struct.pack(">II", hdr.V2_COMPRESSED | 0x10, len(packed)) + packed).decode()
+    empty = base64.b64encode(struct.pack(">II", encoding.V2_COMPRESSED | 0x10, len(packed)) + packed).decode()
     text = (FILES / "hdrhistogram.hlog").read_text() + f"4.0,1.0,0.000,{empty}\n"
     assert sheet_of(text.encode()).figures == sample("hdrhistogram.hlog").figures
 
@@ -384,11 +385,11 @@ def test_a_damaged_histogram_is_refused_with_its_line():
 def test_a_histogram_cannot_be_made_to_fill_the_memory():
     def refused(plain: bytes) -> str:
         packed = zlib.compress(plain)
-        text = base64.b64encode(struct.pack(">II", hdr.V2_COMPRESSED | 0x10, len(packed)) + packed).decode()
+        text = base64.b64encode(struct.pack(">II", encoding.V2_COMPRESSED | 0x10, len(packed)) + packed).decode()
         return refusal(f"0.0,1.0,2.0,{text}".encode())
 
     def header(length: int) -> bytes:
-        return hdr.HEADER.pack(hdr.V2 | 0x10, length, 0, 3, 1, 3_600_000, 1.0)
+        return encoding.HEADER.pack(encoding.V2 | 0x10, length, 0, 3, 1, 3_600_000, 1.0)
 
     assert "larger than any" in refused(bytes(1 << 26))
     assert "more slots" in refused(header(9) + b"\xff" * 9)  # Skips 2^63 slots.

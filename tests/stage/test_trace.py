@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from farwrite import trace
 from farwrite.errors import UsageError
 from farwrite.shipped import workloads_directory
-from farwrite.trace import FLUSH, READ, WRITE, source
+from farwrite.trace import FLUSH, READ, WRITE, reading, source
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECORDED = Path(os.environ.get("FARWRITE_TRACES", REPOSITORY / "../shared/data")) / "cloudphysics-vm.vscsi.gz"
@@ -253,7 +253,7 @@ def test_a_gzip_that_unpacks_to_more_than_the_bound_is_refused(file):
 
 
 def test_more_records_than_the_bound_are_refused(file, monkeypatch):
-    monkeypatch.setattr(source, "RECORDS_MAX", 3)
+    monkeypatch.setattr(reading, "RECORDS_MAX", 3)
     assert trace.read(file(v1() * 3)).count == 3
     assert "more than 3 records" in refusal(file(v1() * 4))
 

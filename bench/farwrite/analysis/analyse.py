@@ -20,10 +20,11 @@ from .drill import drill_results
 from .estimate import ROUNDS_MIN, Draws, few_rounds, unknown
 from .floor import Floor, Flushes, efficiency_of, floor_of, flushes_of, nearest_size
 from .latency import Pool
-from .result import ANALYSIS_VERSION, Analysis, CellResult, Estimate, OtherResult
-from .sample import decode, pooled
+from .result import ANALYSIS_VERSION, Analysis, CellResult, Estimate, FiveRounds, OtherResult
+from .sample import Sample, decode, pooled
+from .snia import five_rounds
 from .steady import MARGIN, Steadiness, judge
-from .throughput import completed_per_s, cpu_ns_per_write, goodput_bytes_per_s
+from .throughput import completed_per_s, cpu_ns_per_write, goodput_bytes_per_s, per_second, with_slices
 
 LATE_SHARE_MAX = 0.05  # Of the response p99: beyond it, the generator and not the system was measured.
 LINK_SHARE_MAX, LINK_OFF_NS_MAX = 0.03, 40_000.0  # As lab/survey.py judges a round: the larger of both.
@@ -94,8 +95,10 @@ def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
     steadiness = judge(slices)
     indices = [round_.index for round_ in rounds]
 
-    def pool(name: str, samples: Iterable) -> Pool:
-        return Pool(f"{cell.id}/{name}", indices, list(samples), draws)
+    def pool(name: str, samples: Iterable, batches: Sequence[Sample] = ()) -> Pool:
+        return Pool(f"{cell.id}/{name}", indices, list(samples), draws, batches)
+
+    kept = [items[steadiness.dropped :] for items in slices]
 
     links = [waited_for(cell, item) for item in rounds]
     own = all(link is item for link, item in zip(links, rounds, strict=True))
@@ -114,7 +117,7 @@ def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
             "flushed_echo",
             (decode(item.flushed_echo_floor) if item.flushed_echo_floor else pooled([]) for item in links),
         ),
-        response=pool("response", (pooled(items[steadiness.dropped :]) for items in slices)),
+        response=pool("response", (pooled(items) for items in kept), [item for items in kept for item in items]),
         service=pool("service", (decode(item.service) for item in rounds)),
         wait=pool("wait", (decode(item.wait) for item in rounds)),
         late=pool("late", (decode(item.late) for item in rounds)),
@@ -188,9 +191,24 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
         others=measured.others,
         quorum=cell.quorum,
         exposed=sum(item.exposed for item in rounds),
+        five_rounds=five_of(measured) if recording.profile.run.steady else [],
+        effective_count=measured.response.effective_count(0.5),
         catch_up_ns_max=max((item.catch_up_ns for item in rounds if item.catch_up_ns is not None), default=None),
     )
     return result if rounds else with_reason(result, f"not one good round: {why_none(mine)}")
+
+
+def five_of(measured: Measured) -> list[FiveRounds]:
+    """What SNIA's rule says of throughput and of the median response time, round by round, warm-up left out."""
+    dropped = measured.steadiness.dropped
+    rounds = with_slices(measured.rounds, dropped)
+    rates = [per_second(item.slices[dropped:], "completed") for item in rounds]
+    medians = measured.response.alone(0.5)
+    of_response = measured.response.indices
+    return [
+        five_rounds("completed_per_s", [item.index for item in rounds], rates),
+        five_rounds("response_ns_p50", of_response, [float(medians[index]) for index in of_response]),
+    ]
 
 
 def floor_text(floor: Floor, recording: Recording) -> str:

@@ -25,12 +25,19 @@ from .estimate import (
 )
 from .result import Estimate
 from .sample import MIDDLES_NS, Sample, rank
+from .worth import effective_count
 
 
 class Pool:
     """One quantity over its good rounds; `indices` are the rounds', `name` seeds its dice."""
 
-    def __init__(self, name: str, indices: Sequence[int], samples: Sequence[Sample], draws: Draws) -> None:
+    batches: Sequence[Sample] = ()  # Empty where nothing finer than a round is known.
+
+    def __init__(
+        self, name: str, indices: Sequence[int], samples: Sequence[Sample], draws: Draws, batches: Sequence[Sample] = ()
+    ) -> None:
+        """`batches`: the same values cut by time, which tell what they are worth where rounds are too few to tell."""
+        self.batches = batches
         kept = [(index, sample) for index, sample in zip(indices, samples, strict=True) if sample.slot.size]
         self.name = name
         self.indices = [index for index, _ in kept]
@@ -124,12 +131,31 @@ class Pool:
             confidence = min(confidence, over_rounds[2])
         else:
             warnings.append(few_rounds(self.rounds))
+            worth = self.effective_count(q)
+            if worth is not None and worth < count:
+                found = self.interval_of(worth, q)
+                if found is None:
+                    return unknown(f"{label(q)} needs n >= {count_needed(q)} (n_eff = {worth} of n = {count})", count=count)
+                low, high, confidence = found
+                warnings.append(f"its {count} writes are worth {worth} independent ones (n_eff), which the interval is from")
         if self.saturated:
             warnings.append(f"{self.saturated} values were 18 minutes or longer: only their number is known")
         return Estimate(
             value=self.quantile(q), low=low, high=high, confidence=confidence, count=count, warnings=warnings,
             without=listed(self.without(q), self.indices), by_round=listed(self.alone(q), self.indices),
         )  # fmt: skip
+
+    def effective_count(self, q: float) -> int | None:
+        """How many independent values these are worth at a quantile; None where an interval over rounds makes it needless."""
+        return effective_count(self.batches, q) if self.batches and self.rounds < ROUNDS_MIN else None
+
+    def interval_of(self, worth: int, q: float) -> tuple[float, float, float] | None:
+        """(low, high, confidence achieved) as of so many independent values of this distribution; None when too few."""
+        ranks = order_statistic_ranks(worth, q)
+        if ranks is None:
+            return None
+        low, high = (min(max(round(place / worth * self.count), 1), self.count) for place in ranks[:2])
+        return self.at(low), self.at(high), ranks[2]
 
     def minimum(self) -> Estimate:
         """The least value. It has no interval: it can only have been reached or missed."""

@@ -39,6 +39,18 @@ class OtherResult(Struct, frozen=True):
     rtt_ns_p50: Estimate
 
 
+class FiveRounds(Struct, frozen=True):
+    """Whether five rounds in a row were steady by SNIA's rule, and which; all null: fewer than five good rounds."""
+
+    quantity: str  # "completed_per_s" or "response_ns_p50"
+    reached: bool | None
+    first_round: int | None  # of the first steady window, or of the steadiest
+    last_round: int | None
+    average: float | None
+    excursion: float | None  # greatest minus least, over the average
+    slope: float | None  # what the fitted line gains from first to last round, over the average
+
+
 class CellResult(Struct, frozen=True):
     """One cell over all its good rounds."""
 
@@ -92,6 +104,8 @@ class CellResult(Struct, frozen=True):
     others: list[OtherResult] = []
     quorum: int = 0  # replicas that had to be durable under protocol quorum, the primary among them; 0: the workload has none
     exposed: int = 0  # writes that completed while a peer was left behind
+    five_rounds: list[FiveRounds] = []  # where the run asked for SNIA's rule
+    effective_count: int | None = None  # independent writes that all are worth at the median; null: rounds tell instead
     catch_up_ns_max: float | None = None  # from the end of a load until every peer had been sent everything
 
 

@@ -6,7 +6,8 @@ A recording holds thousands of histograms of a few hundred slots each. This file
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,13 +43,21 @@ class Sample:
         at = np.searchsorted(cumulative, rank(int(cumulative[-1]), q))
         return float(MIDDLES_NS[self.slot[at]])
 
+    def quantiles(self, qs: Sequence[float]) -> list[float]:
+        """Several at once, for little more than the price of one."""
+        if not self.slot.size:
+            return [float("nan")] * len(qs)
+        cumulative = np.cumsum(self.counts)
+        count = int(cumulative[-1])
+        return MIDDLES_NS[self.slot[cumulative.searchsorted([rank(count, q) for q in qs])]].tolist()
+
 
 EMPTY = Sample(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def rank(count: int, q: float) -> int:
     """Which of `count` ascending values is the quantile, counted from 1. Rounding must not lift 0.07 * 100 above 7."""
-    return min(max(int(np.ceil(q * count - 1e-9 * count)), 1), count)
+    return min(max(math.ceil(q * count - 1e-9 * count), 1), count)
 
 
 def decode(text: str) -> Sample:

@@ -1,18 +1,14 @@
 """HdrHistogram logs (.hlog), as the HistogramLogWriters of Java, C and Python write them: quantiles over all intervals.
 
 Label: tag, where a line has one. An interval is a round; the log does not say what was recorded nor in which unit, so
-it is called latency and is taken as nanoseconds unless told otherwise. Format: javadoc of HistogramLogWriter; encoding:
-AbstractHistogram of HdrHistogram 2.1, `encodeIntoByteBuffer`, and ZigZagLEB128Codec.
+it is called latency and is taken as nanoseconds unless told otherwise. Format: javadoc of HistogramLogWriter; the encoding of a
+histogram is in `farwrite.hdr`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import re
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,19 +17,16 @@ import numpy as np
 from ..analysis.estimate import mean_over_rounds
 from ..errors import UsageError
 from ..figure import Figure, Label, Sheet
+from ..hdr import slots_in_use
 from ..units import TIME
 from .counted import QUANTILES, Counted
-from .document import GREATEST, clean, short
+from .document import clean, short
 from .metrics import figure, identifier, utc
 
 # Neighbouring seconds are more alike than distant ones. A long log is therefore read as this many rounds of several
 # neighbouring intervals each: batch means, of which more than 30 are of no use (Schmeiser 1982).
 ROUNDS_MAX = 30
 
-V2_COMPRESSED, V2, COOKIE = 0x1C849304, 0x1C849303, ~0xF0  # The masked bits were a word's size, and are 1 in V2.
-HEADER = struct.Struct(">IIIIQQd")  # cookie, length, offset, digits, least and greatest trackable value, ratio
-PLAIN_BYTES_MAX = 1 << 24  # The largest layout, 5 digits of 64 bits, with two bytes a slot.
-VARINT_BYTES_MAX = 9  # 64 bits: eight times seven, then eight.
 DIGIT_BITS = 11  # Of a value we keep as many as our own histograms: 1024 slots a doubling.
 
 OURS = re.compile(
@@ -137,24 +130,9 @@ def interval_of(line: str) -> Interval:
     tag, _, duration, greatest, histogram = match.groups()
     return Interval(clean(tag or ""), float(duration), float(greatest), *decode(histogram))
 
-
 def decode(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(lows, widths, counts) of the slots in use: what `encodeIntoCompressedByteBuffer` wrote, in base64."""
-    plain = unpacked(text)
-    cookie, length, offset, digits, least, _, _ = HEADER.unpack_from(plain)
-    if cookie & COOKIE != V2 or length != len(plain) - HEADER.size:
-        raise UsageError("the histogram's inner header is damaged")
-    if offset or not 0 <= digits <= 5 or not 1 <= least < 1 << 62:
-        raise UsageError("the histogram's layout is none that a log of integers has")
-    # The layout: javadoc of AbstractHistogram, `init` and `valueFromIndex`. Slots below 2 << half_bits have one width.
-    half_bits = max((2 * 10**digits - 1).bit_length(), 1) - 1
-    unit_bits = least.bit_length() - 1
-    index, counts = slots_of(plain)
-    shifts = np.maximum((index >> half_bits) - 1, 0)
-    within = np.where(index < 1 << half_bits, index, (index & ((1 << half_bits) - 1)) + (1 << half_bits))
-    if index.size and half_bits + 1 + int(shifts[-1]) + unit_bits > 63:
-        raise UsageError("the histogram counts values of more than 63 bits")
-    lows, widths = within << (shifts + unit_bits), np.int64(1) << (shifts + unit_bits)
+    """(lows, widths, counts) of the slots in use."""
+    lows, widths, counts = slots_in_use(text)
     # More digits than our own histograms have say nothing about a quantile, and cost memory for every round.
     _, bits = np.frexp(lows.astype(np.float64))
     coarse = np.int64(1) << np.maximum(bits.astype(np.int64) - DIGIT_BITS, 0)
@@ -164,63 +142,3 @@ def decode(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     np.add.at(merged, places, counts)
     np.maximum.at(widest, places, widths)
     return lows, widest, merged
-
-
-def unpacked(text: str) -> bytes:
-    """The bytes inside a line's text."""
-    try:
-        packed = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as refusal:
-        raise UsageError("the histogram is no base64") from refusal
-    if len(packed) < 8:
-        raise UsageError("the histogram breaks off")
-    cookie, length = struct.unpack_from(">II", packed)
-    if cookie & COOKIE != V2_COMPRESSED:
-        raise UsageError(f"a histogram with cookie {cookie:#x} is none of compressed integers in encoding V2")
-    if length != len(packed) - 8:
-        raise UsageError("the histogram breaks off")
-    unpacking = zlib.decompressobj()
-    try:
-        plain = unpacking.decompress(packed[8:], PLAIN_BYTES_MAX)
-    except zlib.error as refusal:
-        raise UsageError("the histogram does not unpack") from refusal
-    if not unpacking.eof or len(plain) < HEADER.size:
-        raise UsageError("the histogram breaks off, or is larger than any")
-    return plain
-
-
-def slots_of(plain: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """(index, count) of the slots in use: a positive number is the next slot's count, a negative one skips as many."""
-    indices, counts = [], []
-    at, index = HEADER.size, 0
-    while at < len(plain):
-        number, at = zigzag(plain, at)
-        if number > 0:
-            indices.append(index)
-            counts.append(number)
-        index += -number if number < 0 else 1
-        if index > 1 << 23:  # The largest layout has 6.3 million.
-            raise UsageError("the histogram has more slots than any")
-    if sum(counts) > GREATEST:
-        raise UsageError("the histogram counts more values than any run has")
-    return np.array(indices, np.int64), np.array(counts, np.int64)
-
-
-def zigzag(plain: bytes, at: int) -> tuple[int, int]:
-    """(the signed number that begins at byte `at`, where the next begins): LEB128 whose ninth byte has all its bits."""
-    value = 0
-    for place in range(VARINT_BYTES_MAX):
-        if at + place >= len(plain):
-            raise UsageError("the histogram's last count breaks off")
-        byte = plain[at + place]
-        if place == VARINT_BYTES_MAX - 1:
-            return unsigned(value | byte << 56), at + place + 1
-        value |= (byte & 0x7F) << 7 * place
-        if byte <= 0x7F:
-            return unsigned(value), at + place + 1
-    raise AssertionError("the ninth byte is the last")
-
-
-def unsigned(value: int) -> int:
-    """Zig-zag undone: 0, 1, 2, 3 are 0, -1, 1, -2."""
-    return value >> 1 ^ -(value & 1)

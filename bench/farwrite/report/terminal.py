@@ -16,6 +16,7 @@ from ..recording import LabFacts, Recording, Report
 from ..units import NS_PER_S, format_time
 from . import chart, tables
 from .page import IN_MEMORY, STYLE, WORD, Page
+from .steady import show_five_rounds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +39,7 @@ def show(report: Report, analysis: Analysis, console: Console) -> None:
     tables.show_drills(page, analysis)
     tables.show_lag(page, analysis)
     tables.show_counts(page, analysis)
+    show_five_rounds(page, analysis)
     show_warnings(page, recording, analysis)
     show_method(page, recording)
 

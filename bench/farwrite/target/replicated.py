@@ -28,10 +28,11 @@ from ..histogram_kernel import SLOTS
 from ..host import reactor
 from ..host.disk import Disk
 from ..host.libc import aligned_bytes
-from ..load_kernel import AT_WORDS, Flight, Recorder, drive
+from ..load_kernel import AT_WORDS, SAMPLE_WORDS, Flight, Recorder, drive
 from ..plan import Load, draw, replay
 from ..plan_kernel import WRITE, Plan
-from ..trace import read_once
+from ..samples import samples_of
+from ..trace.reading import outline_once, window
 from . import audit_kernel as auditing
 from .replicated_kernel import ReplicatedTarget
 
@@ -73,23 +74,19 @@ class Order:
     connections: tuple[str, ...] = ("data",)  # as the near site holds them, a secondary behind each
     quorum: int = 0
     pulls_ahead: bool = False
+    samples_path: str = ""  # where every write is kept by itself; empty: nowhere
 
 
 def plan_of(order: Order, volume_bytes: int) -> Plan:
     """The plan that the order describes: the same in every process."""
     if order.load is not None:
         return draw(order.load, order.seed, order.write_count_max)
-    trace = read_once(order.trace_path)
-    span_ns = max(trace.duration_ns, 1)
-    begin_ns = order.trace_begin_ns % span_ns
-    window_ns = order.duration_ns / order.time_scale
-    chosen = (trace.time_ns >= begin_ns) & (trace.time_ns < begin_ns + window_ns)
-    if not (trace.operation[chosen] == WRITE).any():
+    outline = outline_once(order.trace_path)
+    begin_ns = order.trace_begin_ns % max(outline.duration_ns, 1)
+    trace = window(order.trace_path, begin_ns, begin_ns + order.duration_ns / order.time_scale, outline.begins)
+    if not (trace.operation == WRITE).any():
         return Plan.of_count(0)
-    plan, _ = replay(
-        trace.time_ns[chosen], trace.operation[chosen], trace.address[chosen], trace.size[chosen], volume_bytes,
-        order.time_scale,
-    )  # fmt: skip
+    plan, _ = replay(trace.time_ns, trace.operation, trace.address, trace.size, volume_bytes, order.time_scale)
     return plan
 
 
@@ -98,8 +95,8 @@ def status_text(status: int) -> str:
     return STATUS_TEXTS.get(status) or os.strerror(-status)
 
 
-def recorder_of(slice_count: int) -> Recorder:
-    """An empty recorder."""
+def recorder_of(slice_count: int, samples: np.ndarray | None = None) -> Recorder:
+    """An empty recorder; it keeps each write by itself only where it is given room for samples."""
     return Recorder(
         at=np.zeros(AT_WORDS, np.int64),
         response=np.zeros((slice_count, SLOTS), np.int64),
@@ -109,6 +106,7 @@ def recorder_of(slice_count: int) -> Recorder:
         service=np.zeros(SLOTS, np.int64),
         wait=np.zeros(SLOTS, np.int64),
         late=np.zeros(SLOTS, np.int64),
+        samples=np.zeros((0, SAMPLE_WORDS), np.int64) if samples is None else samples,
     )
 
 
@@ -122,8 +120,8 @@ def write_side(order: Order, disk: Disk, connections: list, words: np.ndarray, h
     """Near: a fresh primary, met with its peers, driven through the plan. Answers what was observed."""
     plan = plan_of(order, disk.volume_bytes)
     protocol = PROTOCOLS[order.protocol]
-    recorder = recorder_of(order.slice_count)
-    with reactor.reactor(order.reactor) as ring:
+    with samples_of(order.samples_path, plan) as samples, reactor.reactor(order.reactor) as ring:
+        recorder = recorder_of(order.slice_count, samples)
         journal = format_journal(disk, order.volume, order.epoch, STAGING_BYTES)
         for connection in connections:
             theirs = meet(connection, hello_of(journal, protocol), leads=True)
@@ -156,7 +154,7 @@ def write_side(order: Order, disk: Disk, connections: list, words: np.ndarray, h
             status = ended
         return {
             "status": status,
-            "recorder": recorder,
+            "recorder": recorder._replace(samples=recorder.samples[:0]),  # They are in their file, and large.
             "lag": state.lag if protocol in (primary.A, primary.B) else None,
             "lag_writes_max": int(state.at[primary.LAG_WRITES_MAX]),
             "lag_bytes_max": int(state.at[primary.LAG_BYTES_MAX]),

@@ -1,15 +1,15 @@
 """Recorded I/O, ready to be replayed: when each write, read and flush was issued, where it went and how large it was.
 
-`find` turns a word into a file, `read` a file into a `Trace`. One file a format knows the bytes: `vscsi.py` (VMware)
-and `csv.py` (our own, see workloads/README.md); `source.py` opens, unpacks and bounds. Profiles use this.
+`find` turns a word into a file, `reading.Reading` a file into a stream of batches, `read` into a whole `Trace`. One file a format
+knows the bytes: `vscsi.py` (VMware), `msr.py`, `spc.py`, `iolog.py` (fio), `blkparse.py` and `csv.py` (our own, see
+workloads/README.md), each with two verbs, `recognises` and `read`. `source.py` opens and unpacks, `columns.py` checks and mends.
+Profiles replay with it; `summary.py` and `convert.py` are `farwrite trace`.
 """
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
@@ -52,36 +52,14 @@ class Trace:
         return int((self.address + self.size).max())
 
 
-@functools.lru_cache(maxsize=8)
-def read_once(path: str) -> Trace:
-    """read(), once per process; a lab's processes inherit what was read before they were forked."""
-    return read(path)
-
-
 def read(path: str | Path) -> Trace:
-    """The trace in `path`, plain or gzip; its content says which format, or else its suffix.
+    """The whole trace in `path`, several disks side by side; its content says which format, or else its suffix.
 
     UsageError says what is wrong, in which record, and what to do.
     """
-    from . import csv, vscsi
-    from .source import Source
+    from .reading import whole
 
-    with Source(path) as source:
-        if csv.recognises(source.head):
-            reader: ModuleType = csv
-        elif vscsi.recognises(source.head):
-            reader = vscsi
-        else:
-            suffixes = {".csv": csv, ".vscsi": vscsi}
-            named = [suffixes[suffix] for suffix in source.path.suffixes if suffix in suffixes]
-            if not named:
-                raise UsageError(
-                    f'Trace "{source.path}", record 1 at byte 0: of no known format. Give a VMware vSCSI trace of '
-                    f'version 1 or 2 or a CSV file with the header "{csv.HEADER.decode()}", plain or gzip.'
-                )
-            reader = named[-1]
-        source_format, columns = reader.read(source)
-    return Trace(source.name, source_format, **columns)
+    return whole(path)
 
 
 def find(name: str | Path) -> Path:

@@ -1,7 +1,8 @@
-"""A trace file as a bounded stream of bytes, plain or gzip, and the checks that hold in every format.
+"""A trace file as a bounded stream of bytes, plain, gzip or zstd, and how a reader wants it taken.
 
 The format readers use it. It knows no format, only how much a trace may hold before we call it a mistake. Whatever
-the file system, gzip or a check refuses leaves as a UsageError.
+the file system, a packer or a check refuses leaves as a UsageError, unless the reader asked for repair: then what can be
+had is taken, and what was done about the rest is counted in `repaired`.
 """
 
 from __future__ import annotations
@@ -10,33 +11,52 @@ import gzip
 import io
 import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
-
-import numpy as np
+from typing import Any, NoReturn
 
 from ..errors import UsageError
-from . import FLUSH
 
 BLOCK_BYTES = 8 << 20
-BYTES_MAX = 2 << 30  # Unpacked. A gigabyte is a day of a busy disk; a few kilobytes of gzip can claim to be far more.
-RECORDS_MAX = 50_000_000  # 21 bytes each once read: 1 GiB of arrays.
+READ_BYTES = 128 << 10  # At once: what is lost where a packed stream breaks off and the rest is repaired.
+BYTES_MAX = 1 << 40  # Unpacked. Weeks of a busy array; a small packed file can claim to be far more.
+RECORDS_MAX = 50_000_000  # That we keep: 21 bytes each, 1 GiB of arrays. What only streams by may be more.
 IO_BYTES_MAX = 64 << 20  # Of one I/O. Disks and hypervisors split at 32 MiB or well below; more is a broken size field.
 ADDRESS_BYTES_MAX = 1 << 60  # 1 EiB; leaves room to add a size without leaving int64.
 DURATION_NS_MAX = 366 * 24 * 3600 * 10**9  # A year. One corrupt time would otherwise make a plan of centuries.
 
 GZIP_MAGIC = b"\x1f\x8b"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # RFC 8878, 3.1.1
+
+
+@dataclass(frozen=True)
+class Taking:
+    """How a trace is to be taken."""
+
+    repair: bool = False  # leave out or sort what is wrong, and count it, instead of refusing the file
+    disk: str | None = None  # of a trace of several: this one only
+    volume_bytes: int | None = None  # refuse what lies beyond
+
+
+AS_IT_IS = Taking()
 
 
 class Source(AbstractContextManager):
     """An open trace file: its first block as `head`, all of it as `blocks()`. Tests set smaller bounds."""
 
-    def __init__(self, path: str | Path, bytes_max: int = BYTES_MAX, block_bytes: int = BLOCK_BYTES):
+    def __init__(
+        self, path: str | Path, bytes_max: int = BYTES_MAX, block_bytes: int = BLOCK_BYTES, *, taking: Taking = AS_IT_IS
+    ) -> None:
         self.path = Path(path)
         self.bytes_max = bytes_max
         self.block_bytes = block_bytes
+        self.taking = taking
+        self.disks: dict[str, int] = {}  # Names, in the order in which they came.
+        self.repaired: Counter[str] = Counter()  # What was done about records that were wrong, and how often.
+        self.left_out: Counter[str] = Counter()  # What is right, but no write, read or flush.
 
     @property
     def name(self) -> str:
@@ -51,9 +71,9 @@ class Source(AbstractContextManager):
         except (OSError, ValueError) as refusal:  # ValueError: a null character inside the name.
             self.refuse(f"{getattr(refusal, 'strerror', None) or refusal}. Give the path of a file that can be read.")
         try:
-            packed = self.file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+            magic = self.file.read(len(ZSTD_MAGIC))
             self.file.seek(0)
-            self.stream: io.BufferedIOBase = gzip.GzipFile(fileobj=self.file) if packed else self.file
+            self.packing, self.stream = unpacking(magic, self.file)
             self.read_bytes = 0
             self.head = self.next_block()
             if not self.head:
@@ -76,73 +96,74 @@ class Source(AbstractContextManager):
     def next_block(self) -> bytes:
         parts, missing = [], self.block_bytes
         try:
-            while missing and (part := self.stream.read(missing)):
+            while missing and (part := self.stream.read(min(missing, READ_BYTES))):
                 parts.append(part)
                 missing -= len(part)
                 self.read_bytes += len(part)
         except EOFError:
-            self.refuse(f"the gzip stream ends early, after {self.read_bytes} unpacked bytes. Copy the file again.")
-        except (gzip.BadGzipFile, zlib.error) as refusal:
-            self.refuse(f"not valid gzip after {self.read_bytes} unpacked bytes ({refusal}). Copy the file again.")
+            self.breaks_off(f"the {self.packing} stream ends early, after {self.read_bytes} unpacked bytes.")
+        except (gzip.BadGzipFile, zlib.error, DamagedZstdError) as refusal:
+            self.breaks_off(f"not valid {self.packing} after {self.read_bytes} unpacked bytes ({refusal}).")
         except OSError as refusal:
             self.refuse(f"reading at byte {self.read_bytes}: {refusal.strerror or refusal}.")
         if self.read_bytes > self.bytes_max:
             self.refuse(f"more than {self.bytes_max} bytes unpacked, which is all we read. Cut the trace into parts.")
         return b"".join(parts)
 
+    def breaks_off(self, sentence: str) -> None:
+        """Refuse a packed stream that cannot be read on; repair takes what came before."""
+        if not self.taking.repair:
+            self.refuse(f"{sentence} Copy the file again.")
+        self.stream = io.BytesIO()
+        self.repaired["end of the packed stream lost"] += 1
+
     def refuse(self, sentence: str) -> NoReturn:
         raise UsageError(f'Trace "{self.path}": {sentence}') from None
 
 
-class Columns:
-    """Collects a trace block by block and checks, in one place, what must hold in every format.
+class DamagedZstdError(Exception):
+    """A zstd stream that cannot be read on."""
 
-    `where(index)` turns a record's index into the words that lead a person to it; times come in units of `tick_ns`.
-    """
 
-    def __init__(self, source: Source, where: Callable[[int], str], tick_ns: int = 1) -> None:
-        self.source = source
-        self.where = where
-        self.tick_ns = tick_ns
-        self.count = 0
-        self.first = np.uint64(0)
-        self.last = np.uint64(0)
-        self.blocks: list[tuple[np.ndarray, ...]] = []
+class ZstdStream:
+    """A zstd file as plain bytes, frame after frame; EOFError where it ends inside a frame."""
 
-    def append(self, time: np.ndarray, operation: np.ndarray, address: np.ndarray, size: np.ndarray) -> None:
-        """Add one block. `time` in ticks, `address` and `size` in bytes are uint64 as recorded, `operation` is int8."""
-        if not time.size:
-            return
-        if not self.count:
-            self.first = self.last = time[0]
-        is_flush = operation == FLUSH
-        duration_max = DURATION_NS_MAX // self.tick_ns
+    def __init__(self, file: Any) -> None:
+        import zstandard  # The standard library has one from Python 3.14 on.
 
-        since_first = np.where(time < self.first, 0, time - self.first)  # Unsigned; a fall is for `rises`.
-        rises = time >= np.concatenate(([self.last], time[:-1]))
-        self.check(since_first <= duration_max, time, "time {}, over a year after the first record. Correct it.")
-        self.check(rises, time, "time {} is before that of the record above it. Sort the trace by time.")
-        self.check(size <= IO_BYTES_MAX, size, f"a size of {{}} bytes, more than {IO_BYTES_MAX}. Split or correct it.")
-        self.check((size > 0) | is_flush, size, "a read or write of {} bytes. Remove it.")
-        self.check((size == 0) | ~is_flush, size, "a flush with a size of {} bytes; it concerns everything. Write 0.")
-        self.check((address == 0) | ~is_flush, address, "a flush with the address {}; it concerns everything. Write 0.")
-        self.check(address <= ADDRESS_BYTES_MAX, address, f"address {{}}, beyond {ADDRESS_BYTES_MAX}. Correct it.")
+        self.file, self.error, self.new = file, zstandard.ZstdError, zstandard.ZstdDecompressor
+        self.frame: Any = None
+        self.packed, self.plain = b"", b""
 
-        if self.count + time.size > RECORDS_MAX:
-            self.source.refuse(f"more than {RECORDS_MAX} records, which is all we read. Cut the trace into parts.")
-        time_ns = since_first.astype(np.int64) * self.tick_ns
-        self.blocks.append((time_ns, operation, address.astype(np.int64), size.astype(np.int32)))
-        self.count += time.size
-        self.last = time[-1]
+    def read(self, size: int) -> bytes:
+        while not self.plain:
+            if not self.packed:
+                # A small piece at a time: one that unpacks to ten thousand times as much still fits the memory.
+                self.packed = self.file.read(4096)
+                if not self.packed:
+                    if self.frame is not None:
+                        raise EOFError
+                    return b""
+            if self.frame is None:
+                self.frame = self.new(max_window_size=WINDOW_BYTES_MAX).decompressobj()
+            try:
+                self.plain = self.frame.decompress(self.packed)
+            except self.error as refusal:
+                raise DamagedZstdError(str(refusal)) from None
+            self.packed = b""
+            if self.frame.eof:
+                self.packed, self.frame = self.frame.unused_data, None
+        part, self.plain = self.plain[:size], self.plain[size:]
+        return part
 
-    def check(self, holds: np.ndarray, found: np.ndarray, otherwise: str) -> None:
-        """Refuse at the first record for which `holds` is false, with what was found there."""
-        if not holds.all():
-            index = int(np.argmin(holds))
-            self.source.refuse(f"{self.where(self.count + index)}: {otherwise.format(found[index])}")
 
-    def joined(self) -> dict[str, np.ndarray]:
-        if not self.count:
-            self.source.refuse("it holds no records. Was the recording interrupted?")
-        names = ("time_ns", "operation", "address", "size")
-        return {name: np.concatenate(parts) for name, parts in zip(names, zip(*self.blocks, strict=True), strict=True)}
+WINDOW_BYTES_MAX = 128 << 20  # What `zstd --long` needs without being asked again: its decoder's own default.
+
+
+def unpacking(magic: bytes, file: Any) -> tuple[str, Any]:
+    """(what the file is packed with, what reads it unpacked)."""
+    if magic.startswith(GZIP_MAGIC):
+        return "gzip", gzip.GzipFile(fileobj=file)
+    if magic == ZSTD_MAGIC:
+        return "zstd", ZstdStream(file)
+    return "plain", file

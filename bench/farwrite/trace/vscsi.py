@@ -6,11 +6,14 @@ version 2 only on records built by our own tests: we know of no public file. Its
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ..units import NS_PER_US
 from . import FLUSH, READ, WRITE
-from .source import ADDRESS_BYTES_MAX, Columns, Source
+from .columns import Batch, Columns
+from .source import ADDRESS_BYTES_MAX, Source
 
 BLOCK_BYTES = 512  # The unit of a logical block number, whatever the guest's own sector size.
 
@@ -41,12 +44,14 @@ def version_of(head: bytes) -> int | None:
     return None
 
 
-def recognises(head: bytes) -> bool:
-    return version_of(head) is not None
+def recognises(head: bytes) -> str:
+    """"vscsi-1", "vscsi-2" or nothing."""
+    version = version_of(head)
+    return f"vscsi-{version}" if version else ""
 
 
-def read(source: Source) -> tuple[str, dict[str, np.ndarray]]:
-    """("vscsi-1" or "vscsi-2", the columns of a Trace)."""
+def read(source: Source) -> Iterator[Batch]:
+    """The records, checked."""
     version = version_of(source.head)
     if version is None:
         source.refuse("record 1 at byte 0: not a vSCSI record of version 1 or 2. Is it cut in front, or other format?")
@@ -63,16 +68,24 @@ def read(source: Source) -> tuple[str, dict[str, np.ndarray]]:
         records, rest = np.frombuffer(block[:whole], record), block[whole:]
 
         stated = records["version"] >> 8
-        columns.check(stated == version, stated, f"version {{}} in a trace of version {version}. Copy the file again.")
         operation = OPERATION[records["command"]]
         known = operation != 0
-        columns.check(known, records["command"], "SCSI command {:#04x} is no read, write or flush. Remove the record.")
+        if source.taking.repair:
+            good = known & (stated == version)
+            source.repaired["dropped, not a record"] += int((~good).sum())
+            records, operation = records[good], operation[good]
+        else:
+            columns.check(stated == version, stated, f"version {{}} in a trace of version {version}. Copy the file again.")
+            wrong = "SCSI command {:#04x} is no read, write or flush. Remove the record."
+            columns.check(known, records["command"], wrong)
         io = operation != FLUSH
         block_number = np.minimum(records["block"], ADDRESS_BYTES_MAX // BLOCK_BYTES + 1)  # So that bytes fit 64 bits.
         address = np.where(io, block_number * BLOCK_BYTES, np.uint64(0))
         size = np.where(io, records["length"].astype(np.uint64), np.uint64(0))
-        columns.append(records["time_us"], operation, address, size)
-    if rest:
+        yield from columns.take(records["time_us"], operation, address, size)
+    if rest and source.taking.repair:
+        source.repaired["dropped, cut off at the end"] += 1
+    elif rest:
         cut = f"{where(columns.count)}: {len(rest)} bytes instead of {record.itemsize}"
         source.refuse(f"{cut}. Was the copy interrupted?")
-    return f"vscsi-{version}", columns.joined()
+    yield from columns.end()

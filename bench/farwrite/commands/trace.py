@@ -1,0 +1,161 @@
+"""`farwrite trace info` and `farwrite trace convert`: look at recorded I/O, and make it fit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from ..errors import EXIT_DONE, UsageError
+from .output import console, print_document, printing
+
+trace = App(name="trace", help="Look at recorded I/O, and make it fit.")
+
+
+@trace.command
+def info(
+    file: str,
+    *,
+    disk: str | None = None,
+    volume: str | None = None,
+    repair: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Say what kind of load a trace is.
+
+    Parameters
+    ----------
+    file
+        A trace of VMware vSCSI, MSR Cambridge, SPC, fio, blkparse or our CSV, plain, gzip or zstd; or the name of a shipped one.
+    disk
+        Of a trace of several disks, look at this one only: its name, or its number.
+    volume
+        Refuse records that lie beyond a volume of this size, such as "1 TiB".
+    repair
+        Drop or sort records that are wrong, and count them, instead of refusing the trace.
+    json
+        Print the summary as a document.
+    """
+    from ..report.trace import show
+    from ..trace import find
+    from ..trace.summary import summarise
+
+    summary = summarise(find(file), taking_of(repair, disk, volume))
+    with printing():
+        if json:
+            print_document(summary)
+        else:
+            show(summary, console())
+    return EXIT_DONE
+
+
+@trace.command
+def convert(
+    file: str,
+    out: Path,
+    *,
+    begin: Annotated[str | None, Parameter(name="--from")] = None,
+    end: Annotated[str | None, Parameter(name="--to")] = None,
+    scale: float = 1.0,
+    fold: str | None = None,
+    disk: str | None = None,
+    volume: str | None = None,
+    repair: Annotated[bool, Parameter(negative="")] = False,
+    fio_file: str = "farwrite.img",
+) -> int:
+    """Write a trace anew: a stretch of it, faster or slower, in a smaller volume, for farwrite or for fio.
+
+    Parameters
+    ----------
+    file
+        The trace, or the name of a shipped one.
+    out
+        What to write: .csv, .csv.gz or .csv.zst for farwrite, .iolog for fio (--read_iolog, version 3).
+    begin
+        Begin here, counted from the first record: seconds, or with a unit such as "5 min".
+    end
+        End before this instant, counted likewise.
+    scale
+        Stretch time: 0.5 is twice as fast.
+    fold
+        Fold addresses into a volume of this size, such as "1 GiB".
+    disk
+        Of a trace of several disks, take this one only; otherwise all are laid side by side.
+    volume
+        Refuse records that lie beyond a volume of this size.
+    repair
+        Drop or sort records that are wrong, and count them, instead of refusing the trace.
+    fio_file
+        The file that fio shall write to, for .iolog.
+    """
+    from ..trace import find
+    from ..trace.convert import Change
+    from ..trace.convert import convert as converted
+    from ..units import format_time
+
+    change = Change(
+        begin_ns=instant("--from", begin) or 0, end_ns=instant("--to", end), time_scale=scale_of(scale),
+        fold_bytes=size_of("--fold", fold), file_name=file_name(fio_file),
+    )  # fmt: skip
+    if change.end_ns is not None and change.end_ns <= change.begin_ns:
+        raise UsageError("--to: it must come after --from.")
+    path = find(file)
+    if out.exists() and path.resolve() == out.resolve():
+        raise UsageError(f"{out} is the trace itself. Name another file to write.")
+    made = converted(path, out, change, taking_of(repair, disk, volume))
+    said = [f"{made.records} records over {format_time(made.duration_ns)}"]
+    if len(made.disks) > 1 and disk is None:
+        said.append(f"{len(made.disks)} disks side by side: {', '.join(made.disks)}")
+    if made.folded:
+        said.append(f"{made.folded} folded into {fold}: more overwrites than were recorded")
+    said += [f"{count} {what}" for what, count in made.repaired.items()]
+    said += [f"{count} {what} left out" for what, count in made.left_out.items()]
+    print(f"saved: {out}\n  " + "\n  ".join(said), file=sys.stderr)
+    return EXIT_DONE
+
+
+def taking_of(repair: bool, disk: str | None, volume: str | None):
+    """How the words say that the trace is to be taken."""
+    from ..trace.source import Taking
+
+    return Taking(repair=repair, disk=disk, volume_bytes=size_of("--volume", volume))
+
+
+def instant(option: str, text: str | None) -> int | None:
+    """Nanoseconds; a bare number is seconds."""
+    from ..units import time_ns
+
+    if text is None:
+        return None
+    bare = text.strip().replace(".", "", 1).isdigit()
+    value = time_ns(f"{text} s" if bare else text, option)
+    if not 0 <= value < 1 << 62:
+        raise UsageError(f'{option}: "{text}" is not an instant of a trace.')
+    return value
+
+
+def size_of(option: str, text: str | None) -> int | None:
+    """Bytes, a sector at least."""
+    from ..units import size_bytes
+
+    if text is None:
+        return None
+    value = size_bytes(text, option)
+    if not 512 <= value <= 1 << 60:
+        raise UsageError(f'{option}: "{text}" is no size of a volume: 512 B to 1 EiB.')
+    return value
+
+
+def scale_of(scale: float) -> float:
+    if not 1e-6 <= scale <= 1e6:
+        raise UsageError(f"--scale: {scale:g} is not between 1e-06 and 1e+06.")
+    return scale
+
+
+def file_name(text: str) -> str:
+    """A file as an I/O log can name it: fio splits lines at spaces."""
+    if not text or any(character.isspace() for character in text) or len(text.encode()) > 255:
+        raise UsageError(f'--fio-file: "{text}" has a space or is too long; fio could not read it.')
+    return text
