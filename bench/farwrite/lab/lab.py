@@ -16,8 +16,8 @@ import numpy as np
 
 from ..host.disk import disk
 from .board import Board, board
-from .link import Choice, SetElsewhere, choose, emulate
-from .namespace import Namespace, namespaces
+from .link import Choice, SetElsewhere, emulate, ground
+from .namespace import Place
 from .site import Site
 from .span import Span, acquaint
 from .survey import PROBE, flush_floor
@@ -29,7 +29,7 @@ HISTORY_WORDS = 1 << 16
 class LabSpec:
     """What is asked of a lab."""
 
-    link: str  # "auto", "netem" or "ferry"
+    link: str  # "auto", "netem", "ferry" or "relay"
     near: Path | None  # directory of the near site's files; None: in memory
     far: Path | None
     journal_bytes: int
@@ -91,16 +91,15 @@ class JoinedLab(JoinedSpan, Lab):
 def open_lab(spec: LabSpec) -> Iterator[Lab]:
     """Two sites or more and the links between them, open exactly as long as this block. UnfitError says what is forbidden."""
     with contextlib.ExitStack() as stack:  # Undoes a half-built lab in the right order.
-        places = stack.enter_context(namespaces(2 + spec.others))
+        choice, places = stack.enter_context(ground(spec.link, 2 + spec.others))
         near, fars, history = stack.enter_context(sites(spec, places))
-        choice = choose(spec.link, near)
         links = [stack.enter_context(emulate(choice, near, far)) for far in fars]
         spans = [(near, far, link, *acquaint(near, far, spec.congestion)) for far, link in zip(fars, links, strict=True)]
         yield Lab(*spans[0], choice, history, [Span(*span) for span in spans[1:]])
 
 
 @contextmanager
-def joined_lab(spec: LabSpec, places: list[Namespace], choice: Choice) -> Iterator[Lab]:
+def joined_lab(spec: LabSpec, places: list[Place], choice: Choice) -> Iterator[Lab]:
     """More sites in the places of a lab that another process holds open, joined by its links."""
     with sites(spec, places) as (near, fars, history):
         spans = [(near, far, SetElsewhere(choice.kind), *acquaint(near, far, spec.congestion)) for far in fars]
@@ -108,7 +107,7 @@ def joined_lab(spec: LabSpec, places: list[Namespace], choice: Choice) -> Iterat
 
 
 @contextmanager
-def sites(spec: LabSpec, places: list[Namespace]) -> Iterator[tuple[Site, list[Site], Board]]:
+def sites(spec: LabSpec, places: list[Place]) -> Iterator[tuple[Site, list[Site], Board]]:
     """(near, far ones, history): sites with disks and processes of their own, one in each place."""
     import pyroute2  # noqa: F401  (Before the forks, which then have it. 0.55 -> 0.17 s per lab on a 2-core VM.)
 

@@ -505,10 +505,10 @@ class Keeper:
     def open(self) -> Lab:
         """A new lab."""
         from ..lab.lab import LabSpec, open_lab
-        from ..warm import rehearse_echo, rehearse_ferry
+        from ..warm import rehearse_echo, rehearse_links
 
         rehearse_echo()  # Compiled before the fork, and not within the time limit of a site's first call.
-        rehearse_ferry()
+        rehearse_links()
         spec = LabSpec(
             link=self.link, near=None, far=None, journal_bytes=FILE_BYTES, volume_bytes=FILE_BYTES, congestion="cubic"
         )
