@@ -161,6 +161,9 @@ class Drill(Struct, frozen=True):
     note: str = ""
 
 
+STREAM_LEVEL_LINKS = ("relay",)
+
+
 class LabFacts(Struct, frozen=True):
     """What carried the run."""
 
@@ -177,6 +180,11 @@ class LabFacts(Struct, frozen=True):
     direct: bool
     reactor: str
     transport: dict[str, str]
+
+    @property
+    def is_stream_level(self) -> bool:
+        """Whether the link carried streams of bytes and knew no packets: what TCP does over a distance was not part of it."""
+        return self.link in STREAM_LEVEL_LINKS
 
 
 class Pairing(Struct, frozen=True):

@@ -13,7 +13,7 @@ from small_lab import compiled, small
 
 from farwrite.errors import EXIT_INTERRUPTED, FarwriteError
 from farwrite.lab.lab import open_lab
-from farwrite.lab.survey import answer_requests, measure_requests
+from farwrite.lab.survey import PROBE, answer_requests, measure_requests
 
 PATIENCE_S = 2.0
 
@@ -25,7 +25,7 @@ def hold(link, directory, say):
             say({"kind": lab.choice.kind, "near": lab.near.process.pid, "far": lab.far.process.pid, "link": link_pid(lab)})
             while True:
                 lab.far.start(answer_requests, 64, 64, 20, None)
-                lab.near.call(measure_requests, 64, 64, 20, timeout_s=PATIENCE_S)
+                lab.near.call(measure_requests, PROBE, 64, 64, 20, timeout_s=PATIENCE_S)
                 lab.far.answer(PATIENCE_S)
     except FarwriteError as refusal:
         print(f"holder: {refusal}", file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ process may stand its own sites in the same places (`joined_lab`). The lab knows
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from ..host.disk import disk
 from .board import Board, board
 from .link import Choice, SetElsewhere, emulate, ground
 from .namespace import Place
+from .relay import Doors
 from .site import Site
 from .span import Span, acquaint
 from .survey import PROBE, flush_floor
@@ -99,9 +100,11 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
 
 
 @contextmanager
-def joined_lab(spec: LabSpec, places: list[Place], choice: Choice) -> Iterator[Lab]:
-    """More sites in the places of a lab that another process holds open, joined by its links."""
+def joined_lab(spec: LabSpec, places: list[Place], choice: Choice, doors: Sequence[Doors] = ()) -> Iterator[Lab]:
+    """More sites in the places of a lab that another process holds open, joined by its links; a relay is asked through doors."""
     with sites(spec, places) as (near, fars, history):
+        for far, door in zip(fars, doors, strict=False):
+            far.doors = door
         spans = [(near, far, SetElsewhere(choice.kind), *acquaint(near, far, spec.congestion)) for far in fars]
         yield JoinedLab(*spans[0], choice, history, [JoinedSpan(*span) for span in spans[1:]])
 

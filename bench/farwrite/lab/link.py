@@ -1,7 +1,7 @@
 """The link between two sites: what is asked of it, and which of the emulations carries it.
 
-`netem` is the kernel's own and is taken first; `ferry` carries packets in user space where the kernel has no netem; `relay` carries
-bytes where there are no namespaces at all. All have the same verbs: set_delay_ns, cut, heal, counters.
+`netem` is the kernel's own and is taken first; `ferry` carries packets in user space where the kernel has no netem; `relay`
+carries bytes where there are no namespaces at all. All have the same verbs: set_delay_ns, cut, heal, counters.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from .relay import relay
 from .site import Site
 
 LinkKind = Literal["auto", "netem", "ferry", "relay"]
-STREAM_LEVEL = ("relay",)  # Emulations that know streams of bytes, not packets: their figures say so.
 
 
 class Link(Protocol):

@@ -22,6 +22,8 @@ from ..errors import UnfitError, system_error
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 
+NOTHING = -1  # In place of a descriptor.
+
 NO_NAMESPACES = (
     "A lab needs root or unprivileged user namespaces, and this system forbids them "
     "(sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns, or a container's seccomp "
@@ -49,7 +51,7 @@ class Loopback:
     """The null form: this machine's own network, in which a site has no more than a loopback address."""
 
     address: str
-    net_fd: None = None
+    net_fd: int = NOTHING
     user_fd: None = None
 
     def enter(self) -> None:

@@ -26,7 +26,7 @@ CONNECT_TIMEOUT_S = 10.0
 
 KNOCKS = 16  # Connections that may wait at once: strangers knock where a site has no network of its own.
 
-# In a site's process: the socket that waits for the other site, the one that will dial it, and the connections that are held by name.
+# In a site's process: the socket that waits for the other site, the one that will dial it, and the connections held by name.
 SERVERS: dict[str, socket.socket] = {}
 CONNECTIONS: dict[str, socket.socket] = {}
 
