@@ -1,7 +1,4 @@
-"""Jitter as a table: equally likely deviations of the one-way delay, in ns, for a loop to draw from as netem draws from its own.
-
-The standard deviation is what was asked; the mean is 0, so that a link with jitter has the same distance.
-"""
+"""Jitter as a table: equally likely deviations from the mean delay, for a loop to draw from as netem draws from its own."""
 
 from __future__ import annotations
 
@@ -13,32 +10,32 @@ import numpy as np
 from ..errors import UsageError
 from ..link_spec import Way
 
-QUANTILES = 1 << 12
-PARETO_SHAPE = 3.0  # As netem's table has it.
+TABLE_ENTRIES = 4096
+PARETO_SHAPE = 3.0  # As iproute2's table has it.
 
 
-def quantiles(way: Way) -> np.ndarray:
-    """The middles of QUANTILES equally likely parts of a direction's jitter, ascending, int64."""
-    share = (np.arange(QUANTILES) + 0.5) / QUANTILES
-    if way.jitter_shape == "recorded":
-        deviation = np.quantile(recorded(Path(way.jitter_file)), share)
-        return np.rint(deviation - deviation.mean()).astype(np.int64)
+def deviations(way: Way) -> np.ndarray:
+    """TABLE_ENTRIES equally likely deviations in ns, sorted, whose mean is 0; their standard deviation is the way's jitter, of a
+    uniform one half the width, of a recorded one without a jitter that of the record."""
+    middles = (np.arange(TABLE_ENTRIES) + 0.5) / TABLE_ENTRIES
     if way.jitter_shape == "uniform":
-        return np.rint(way.jitter_ns * (2 * share - 1)).astype(np.int64)
-    if way.jitter_shape == "pareto":
-        unscaled = (1 - share) ** (-1 / PARETO_SHAPE)
+        return way.jitter_ns * (2 * middles - 1)
+    if way.jitter_shape == "recorded":
+        shape = np.quantile(recorded_ns(way.jitter_file), middles)
+    elif way.jitter_shape == "pareto":
+        shape = (1 - middles) ** (-1 / PARETO_SHAPE)
     else:
-        unscaled = np.array([NormalDist().inv_cdf(one) for one in share])
-    deviation = (unscaled - unscaled.mean()) / unscaled.std()
-    return np.rint(way.jitter_ns * deviation).astype(np.int64)
+        shape = np.array([NormalDist().inv_cdf(share) for share in middles])
+    shape = shape - shape.mean()
+    return shape * (way.jitter_ns / shape.std()) if way.jitter_ns and shape.std() else shape
 
 
-def recorded(path: Path) -> np.ndarray:
-    """One-way delays in ns from a text file, one a line. UsageError when it has none."""
+def recorded_ns(name: str) -> np.ndarray:
+    """One-way delays in ns from a text file, one a line. UsageError when they are not."""
     try:
-        delay_ns = np.loadtxt(path, ndmin=1)
+        delays_ns = np.loadtxt(Path(name).expanduser(), ndmin=1)
     except (OSError, ValueError) as refusal:
-        raise UsageError(f"read the recorded delays in {path}: {refusal}.") from refusal
-    if delay_ns.size < 2 or not np.isfinite(delay_ns).all():
-        raise UsageError(f"{path}: recorded delays are two numbers or more, in ns, one a line.")
-    return delay_ns
+        raise UsageError(f"jitter_file {name}: {refusal}. It is a text file of one-way delays in ns, one a line.") from refusal
+    if delays_ns.size < 2 or not (np.isfinite(delays_ns) & (delays_ns >= 0)).all():
+        raise UsageError(f"jitter_file {name}: at least two delays in ns are needed.")
+    return delays_ns

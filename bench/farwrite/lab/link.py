@@ -113,6 +113,6 @@ def choice_of(kind: str, near: Process) -> Choice:
 @contextmanager
 def emulate(choice: Choice, near: Site, far: Site) -> Iterator[Link]:
     """The link, open exactly as long as this block."""
-    makers: dict[str, Callable[[Site, Site], AbstractContextManager[Link]]] = {"netem": netem, "ferry": ferry, "relay": relay}
+    makers: dict[str, Callable[..., AbstractContextManager[Link]]] = {"netem": netem, "ferry": ferry, "relay": relay}
     with makers[choice.kind](near, far) as link:
         yield link

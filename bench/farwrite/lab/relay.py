@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import heapq
 import json
 import os
@@ -24,11 +25,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import UnfitError, system_error
-from ..link_spec import LinkSpec, Way
+from ..link_spec import PLAIN, LinkSpec, Way
 from ..units import NS_PER_S
 from . import relay_kernel as carrying
 from .board import Board, board
-from .jitter import QUANTILES, quantiles
+from .jitter import TABLE_ENTRIES, deviations
 from .process import process
 from .site import Address, Site, bound
 
@@ -43,7 +44,7 @@ STREAM_ONLY = (
 
 
 class Relay:
-    """The carrying link: one-way delay per direction (0 near to far, 1 far to near)."""
+    """The carrying link: per direction (0 near to far, 1 far to near) a delay, and a way."""
 
     kind = "relay"
 
@@ -51,33 +52,28 @@ class Relay:
         self.board = words
         self.jitter_ns = jitter_ns
         self.wake_fd = wake_fd
-        self.spec = LinkSpec()
-        self.asked_ns = (0, 0)
+        self.delay_ns = (0, 0)
+        self.ways = (Way(), Way())
 
     def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None:
         """Hold segments this long from now on; those under way keep their time."""
-        self.asked_ns = outward_ns, homeward_ns
-        for direction, (way, delay_ns) in enumerate(zip(self.ways, self.asked_ns, strict=True)):
-            self.board[carrying.DELAY_NS + direction] = max(delay_ns + way.extra_delay_ns, 0)
+        self.delay_ns = outward_ns, homeward_ns
+        for direction, (way, delay_ns) in enumerate(zip(self.ways, self.delay_ns, strict=True)):
+            self.board[carrying.DELAY_NS + direction] = max(delay_ns, 0) + way.extra_delay_ns
 
-    def set_spec(self, spec: LinkSpec) -> None:
-        """Carry out jitter, rate and asymmetry from now on. UnfitError for what a stream cannot show."""
-        check_stream(spec)
-        self.spec = spec
-        self.board[carrying.SEED] = spec.seed
+    def set_ways(self, outward: Way, homeward: Way) -> None:
+        """Do with segments what is asked besides the delay from now on. UnfitError for what a stream cannot show."""
+        check_way("outward", outward)
+        check_way("homeward", homeward)
+        self.ways = outward, homeward
         for direction, way in enumerate(self.ways):
-            self.board[carrying.JITTERED + direction] = 0
-            if way.jitter_ns or way.jitter_file:
-                self.jitter_ns[direction] = quantiles(way)
-                self.board[carrying.JITTERED + direction] = 1
+            trembles = bool(way.jitter_ns or way.jitter_file)
+            if trembles:
+                self.jitter_ns[direction] = table_of(way)
+            self.board[carrying.JITTERED + direction] = trembles
             self.board[carrying.RATE + direction] = way.rate_bits_per_s or 0
-        self.set_delay_ns(*self.asked_ns)
+        self.set_delay_ns(*self.delay_ns)
         self.wake()
-
-    @property
-    def ways(self) -> tuple[Way, Way]:
-        """What is asked of each direction."""
-        return self.spec.outward, self.spec.homeward
 
     def cut(self) -> None:
         """Carry nothing more in either direction until heal(); what is under way arrives, what is sent waits with its sender."""
@@ -98,21 +94,42 @@ class Relay:
         counted = {name: int(self.board[word] + self.board[word + 1]) for name, word in pairs.items()}
         return counted | {"cut_drops": 0}
 
+    def late_ns_max(self) -> int:
+        """How late the latest segment left since this was last asked."""
+        late_ns = int(self.board[carrying.LATE_NS_MAX : carrying.LATE_NS_MAX + 2].max())
+        self.board[carrying.LATE_NS_MAX : carrying.LATE_NS_MAX + 2] = 0
+        return late_ns
+
+    def facts(self) -> dict[str, str]:
+        """How the bytes are carried, for who reads the report."""
+        return {"level": "stream", "held at most": f"{carrying.RING_BYTES >> 20} MiB per connection and direction"}
+
+
+@functools.lru_cache(maxsize=8)
+def table_of(way: Way) -> np.ndarray:
+    """The deviations of a way's jitter in whole ns. Made once: a survey takes the jitter away and brings it back."""
+    return np.rint(deviations(way)).astype(np.int64)
+
 
 def check_stream(spec: LinkSpec) -> None:
     """UnfitError for what is asked of a link and a stream of bytes cannot show."""
-    for name, way in (("outward", spec.outward), ("homeward", spec.homeward)):
-        packets_only = {
-            "loss": way.loss_ratio, "bursts": way.bursts, "reorder": way.reorder_ratio, "duplicate": way.duplicate_ratio,
-            "corrupt": way.corrupt_ratio, "queue_packets": way.queue_packets,
-        }  # fmt: skip
-        for key, asked in packets_only.items():
-            if asked:
-                raise UnfitError(f"link.{name}.{key}: {STREAM_ONLY}.")
+    check_way("outward", spec.outward)
+    check_way("homeward", spec.homeward)
     if spec.mtu_bytes is not None:
         raise UnfitError(f"link.mtu: {STREAM_ONLY}.")
     if any(change.loss_ratio for change in spec.schedule):
         raise UnfitError(f"link.schedule, loss: {STREAM_ONLY}.")
+
+
+def check_way(name: str, way: Way) -> None:
+    """The same for one direction."""
+    packets_only = {
+        "loss": way.loss_ratio, "bursts": way.bursts, "reorder": way.reorder_ratio, "duplicate": way.duplicate_ratio,
+        "corrupt": way.corrupt_ratio, "queue_packets": way.queue_packets,
+    }  # fmt: skip
+    for key, asked in packets_only.items():
+        if asked:
+            raise UnfitError(f"link.{name}.{key}: {STREAM_ONLY}.")
 
 
 @dataclass(frozen=True)
@@ -139,18 +156,20 @@ class Doors:
 
 
 @contextmanager
-def relay(near: Site, far: Site) -> Iterator[Relay]:
-    """Join two sites on loopback by a process that carries the bytes of their connections."""
+def relay(near: Site, far: Site, spec: LinkSpec = PLAIN) -> Iterator[Relay]:
+    """Join two sites on loopback by a process that carries the bytes of their connections. UnfitError for what they cannot show."""
+    check_stream(spec)
     with contextlib.ExitStack() as stack:
         shared = stack.enter_context(board(carrying.BOARD_WORDS))
-        jitter = stack.enter_context(board(2 * QUANTILES))
+        jitter = stack.enter_context(board(2 * TABLE_ENTRIES))
         wake_read, wake_write = pipe(stack)
         asking, answering = (stack.enter_context(end) for end in socket.socketpair(type=socket.SOCK_DGRAM))
         carrier = stack.enter_context(process("relay"))
         carrier.start(carry, wake_read, wake_write, answering.fileno(), asking.fileno(), shared, jitter)
         answering.close()
         far.doors = Doors(asking)
-        yield Relay(shared.words, jitter.words.reshape(2, QUANTILES), wake_write)
+        shared.words[carrying.SEED] = spec.seed
+        yield Relay(shared.words, jitter.words.reshape(2, TABLE_ENTRIES), wake_write)
 
 
 def pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
@@ -180,7 +199,7 @@ def carry(wake_read: int, wake_write: int, answering: int, asking: int, shared: 
             asking=stack.enter_context(socket.socket(fileno=answering)), notes=notes, wake_fd=wake_write, board=shared.words,
         )  # fmt: skip
         words = np.zeros(2 * (1 + 2 * carrying.CONNECTIONS), np.int32), np.zeros(2, np.int64)
-        table = jitter.words.reshape(2, QUANTILES)
+        table = jitter.words.reshape(2, TABLE_ENTRIES)
         loop = threading.Thread(
             target=run, args=(keeper.held, keeper.ends, shared.words, table, wake_read, note_write, *words), daemon=True
         )
