@@ -157,7 +157,7 @@ class Doors:
 
 @contextmanager
 def relay(near: Site, far: Site, spec: LinkSpec = PLAIN) -> Iterator[Relay]:
-    """Join two sites on loopback by a process that carries the bytes of their connections. UnfitError for what they cannot show."""
+    """Join two sites on loopback by a process that carries their connections' bytes. UnfitError for what these cannot show."""
     check_stream(spec)
     with contextlib.ExitStack() as stack:
         shared = stack.enter_context(board(carrying.BOARD_WORDS))
