@@ -167,6 +167,9 @@ def relay(near: Site, far: Site, spec: LinkSpec = PLAIN) -> Iterator[Relay]:
         carrier = stack.enter_context(process("relay"))
         carrier.start(carry, wake_read, wake_write, answering.fileno(), asking.fileno(), shared, jitter)
         answering.close()
+        if carrier.poll(0.05):
+            carrier.answer()
+            raise UnfitError("The relay process ended as soon as it was started.")
         far.doors = Doors(asking)
         shared.words[carrying.SEED] = spec.seed
         yield Relay(shared.words, jitter.words.reshape(2, TABLE_ENTRIES), wake_write)
