@@ -239,7 +239,7 @@ def test_a_full_disk_behind_stdout_is_said_and_no_crash(run_directory):
         (["run", "quick", "--seed", "-1"], ["--seed must not be negative"]),
         (["run", "quick", "--seed", "9" * 30], ["2.63"]),
         (["run", "quick", "--seed", "x"], ["--seed"]),
-        (["run", "quick", "--link", "relay"], ["--link"]),
+        (["run", "quick", "--link", "pigeon"], ["--link"]),
         (["run", "quick", "--lnik", "ferry"], ["--lnik"]),
         (["run", "--resume", ".", "--seed", "3", "--duration", "1 s"], ["--resume"]),
         (["run", "mine.toml"], [r"mine\.toml:2: tittle", 'did you mean "title"']),

@@ -505,7 +505,6 @@ class Keeper:
     def open(self) -> Lab:
         """A new lab."""
         from ..lab.lab import LabSpec, open_lab
-        from ..lab.namespace import NO_NAMESPACES
         from ..warm import rehearse_echo, rehearse_links
 
         rehearse_echo()  # Compiled before the fork, and not within the time limit of a site's first call.
@@ -520,7 +519,7 @@ class Keeper:
             self.opening.close()
             raise UnfitError(
                 f"farwrite_lab needs sites with a network of their own, and there are none here ({opened.choice.reason}). "
-                f"{NO_NAMESPACES}"
+                "Run as root, or where user namespaces are allowed."
             )
         self.lab = Lab(opened)
         return self.lab
