@@ -392,14 +392,21 @@ def test_a_disk_without_room_is_refused_before_anything_is_measured(tmp_path):
 
 
 @pytest.mark.lab
-@pytest.mark.parametrize("link", ["auto", "ferry"])
-def test_a_machine_without_tun_and_netem_is_told_what_to_do(tmp_path, measured, link):
-    if link == "auto" and json.loads((measured[1] / "report.json").read_text())["recording"]["lab"]["link"] == "netem":
-        pytest.skip("the kernel has netem: nothing is missing")
+def test_a_machine_without_tun_is_told_what_to_do(tmp_path):
     done = in_private_mounts(
-        "mount --bind /dev/null /dev/net/tun", "run", "quick", *SHORT, "--link", link, "--out", tmp_path / "run"
+        "mount --bind /dev/null /dev/net/tun", "run", "quick", *SHORT, "--link", "ferry", "--out", tmp_path / "run"
     )
     assert_refused(done, "/dev/net/tun", "modprobe tun|--device", code=UNFIT)
+
+
+@pytest.mark.lab
+def test_a_machine_without_tun_and_netem_takes_the_relay_and_says_why(tmp_path, measured):
+    if json.loads((measured[1] / "report.json").read_text())["recording"]["lab"]["link"] == "netem":
+        pytest.skip("the kernel has netem: nothing is missing")
+    in_private_mounts("mount --bind /dev/null /dev/net/tun", "run", "quick", *SHORT, "--out", tmp_path / "run")
+    lab = json.loads((tmp_path / "run" / "report.json").read_text())["recording"]["lab"]
+    assert lab["link"] == "relay"
+    assert "ferry: " in lab["link_reason"] and "netem: " in lab["link_reason"]
 
 
 @pytest.mark.lab

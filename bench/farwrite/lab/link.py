@@ -104,7 +104,7 @@ def choice_of(kind: str, near: Process) -> Choice:
     netem_refusal = netem_works(near)
     if netem_refusal is None:
         return Choice("netem", "the kernel has sch_netem")
-    tun_refusal = tun_works()
+    tun_refusal = near.call(tun_works)
     if tun_refusal is None:
         return Choice("ferry", f"the kernel has no netem ({netem_refusal}); the ferry needs only /dev/net/tun")
     raise UnfitError(f"netem: {netem_refusal}, ferry: {tun_refusal}")

@@ -27,7 +27,7 @@ NOTHING = -1  # In place of a descriptor.
 NO_NAMESPACES = (
     "A lab needs root or unprivileged user namespaces, and this system forbids them "
     "(sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns, or a container's seccomp "
-    'profile). Run as root, in Docker with "--privileged", or with "--link relay", which needs neither: it delays bytes, not packets.'
+    'profile). Run as root, in Docker with "--privileged", or with "--link relay", which needs neither.'
 )
 
 
