@@ -16,6 +16,7 @@ from .analysis.result import Estimate, Verdict
 from .budget import Budget, Budgets
 from .errors import EXIT_DONE, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_LOST_WRITE, UnfitError, UsageError, nearest
 from .figure import METRICS, Figure, Label, Metric, Sheet, label_text
+from .recording import STREAM_LEVEL_LINKS
 from .ruling import Case, Ruling, verdicts_of
 
 LISTED_MAX = 6  # Of what there is instead of what was asked for.
@@ -40,6 +41,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     floor_from: str  # where the noise floor comes from, in words; empty when nothing is held against a baseline
     rulings: list[Ruling]
     warnings: list[str]
+    stream_level: bool = False  # the report is of a link that delayed streams of bytes, not packets
 
     def count(self, verdict: Verdict) -> int:
         """How many gating rulings say so."""
@@ -80,6 +82,7 @@ def gate(
         floor_from=floor_from if held else "",
         rulings=sorted(rulings, key=worst_first),
         warnings=warnings,
+        stream_level=sheet.identity.get("link") in STREAM_LEVEL_LINKS,
     )
 
 

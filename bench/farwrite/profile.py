@@ -47,7 +47,7 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class LabTable(Struct, frozen=True):
     """[lab]: the sites and what joins them."""
 
-    link: Literal["auto", "netem", "ferry"] = "auto"
+    link: Literal["auto", "netem", "ferry", "relay"] = "auto"
     durability: Literal["disk", "memory"] = "disk"
     near: str = ""  # directory of the near site's files; empty: where the results go
     far: str = ""

@@ -163,6 +163,9 @@ class Drill(Struct, frozen=True):
     note: str = ""
 
 
+STREAM_LEVEL_LINKS = ("relay",)
+
+
 class LabFacts(Struct, frozen=True):
     """What carried the run."""
 
@@ -181,6 +184,11 @@ class LabFacts(Struct, frozen=True):
     transport: dict[str, str]
     encryption: EncryptionName = "none"  # of the connections that writes are replicated over; surveys are in the clear
     compression: CompressionName = "none"
+
+    @property
+    def is_stream_level(self) -> bool:
+        """Whether the link carried streams of bytes and knew no packets: what TCP does over a distance was not part of it."""
+        return self.link in STREAM_LEVEL_LINKS
 
 
 class Pairing(Struct, frozen=True):

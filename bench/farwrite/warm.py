@@ -20,7 +20,7 @@ from .engine import secondary_kernel as secondary
 from .engine.journal import format_journal
 from .host import reactor
 from .host.disk import Disk, disk
-from .lab import ferry_kernel, survey_kernel
+from .lab import ferry_kernel, relay_kernel, survey_kernel
 from .plan import Load
 from .progress import Progress, Silence
 from .target import replicated
@@ -43,7 +43,7 @@ def compile_all(progress: Progress | None = None) -> float:
         compile_in_two(told)
     rehearse()
     rehearse_echo()
-    rehearse_ferry()
+    rehearse_links()
     with contextlib.suppress(OSError):
         marker.touch()
     return time.monotonic() - begin_s
@@ -57,7 +57,7 @@ def compile_in_two(told: Progress) -> None:
     child = os.fork()
     if child == 0:
         try:
-            rehearse_ferry()
+            rehearse_links()
             rehearse_echo()
             with disk(None, JOURNAL_BYTES, VOLUME_BYTES) as far:
                 compile_secondary(order_of(), far)
@@ -134,6 +134,12 @@ def rehearse_echo() -> None:
         os.close(memory)
 
 
+def rehearse_links() -> None:
+    """The loops that carry a link in user space."""
+    rehearse_ferry()
+    rehearse_relay()
+
+
 def rehearse_ferry() -> None:
     """The ferry's loop with a board that asks to stop at once."""
     board = np.zeros(ferry_kernel.BOARD_WORDS, np.int64)
@@ -142,3 +148,15 @@ def rehearse_ferry() -> None:
         -1, -1, ferry_kernel.hold(1 << 16, 16), ferry_kernel.hold(1 << 16, 16), board, np.zeros(4, np.int32),
         np.zeros(2, np.int64),
     )  # fmt: skip
+
+
+def rehearse_relay() -> None:
+    """The relay's loop with a board that asks to stop at once, and what its doorkeeper calls."""
+    board, ends = np.zeros(relay_kernel.BOARD_WORDS, np.int64), np.zeros((1, relay_kernel.END_WORDS), np.int64)
+    board[relay_kernel.STOP] = 1
+    held = relay_kernel.streams(1, 1 << 17, 16)
+    relay_kernel.clear(held, 0, 0)
+    relay_kernel.post(ends, 0, relay_kernel.VACANT)
+    relay_kernel.relay(
+        held, ends, board, np.zeros((2, 16), np.int64), -1, -1, np.zeros(6, np.int32), np.zeros(2, np.int64)
+    )

@@ -239,7 +239,7 @@ def test_a_full_disk_behind_stdout_is_said_and_no_crash(run_directory):
         (["run", "quick", "--seed", "-1"], ["--seed must not be negative"]),
         (["run", "quick", "--seed", "9" * 30], ["2.63"]),
         (["run", "quick", "--seed", "x"], ["--seed"]),
-        (["run", "quick", "--link", "relay"], ["--link"]),
+        (["run", "quick", "--link", "pigeon"], ["--link"]),
         (["run", "quick", "--lnik", "ferry"], ["--lnik"]),
         (["run", "--resume", ".", "--seed", "3", "--duration", "1 s"], ["--resume"]),
         (["run", "mine.toml"], [r"mine\.toml:2: tittle", 'did you mean "title"']),
@@ -392,14 +392,21 @@ def test_a_disk_without_room_is_refused_before_anything_is_measured(tmp_path):
 
 
 @pytest.mark.lab
-@pytest.mark.parametrize("link", ["auto", "ferry"])
-def test_a_machine_without_tun_and_netem_is_told_what_to_do(tmp_path, measured, link):
-    if link == "auto" and json.loads((measured[1] / "report.json").read_text())["recording"]["lab"]["link"] == "netem":
-        pytest.skip("the kernel has netem: nothing is missing")
+def test_a_machine_without_tun_is_told_what_to_do(tmp_path):
     done = in_private_mounts(
-        "mount --bind /dev/null /dev/net/tun", "run", "quick", *SHORT, "--link", link, "--out", tmp_path / "run"
+        "mount --bind /dev/null /dev/net/tun", "run", "quick", *SHORT, "--link", "ferry", "--out", tmp_path / "run"
     )
     assert_refused(done, "/dev/net/tun", "modprobe tun|--device", code=UNFIT)
+
+
+@pytest.mark.lab
+def test_a_machine_without_tun_and_netem_takes_the_relay_and_says_why(tmp_path, measured):
+    if json.loads((measured[1] / "report.json").read_text())["recording"]["lab"]["link"] == "netem":
+        pytest.skip("the kernel has netem: nothing is missing")
+    in_private_mounts("mount --bind /dev/null /dev/net/tun", "run", "quick", *SHORT, "--out", tmp_path / "run")
+    lab = json.loads((tmp_path / "run" / "report.json").read_text())["recording"]["lab"]
+    assert lab["link"] == "relay"
+    assert "ferry: " in lab["link_reason"] and "netem: " in lab["link_reason"]
 
 
 @pytest.mark.lab

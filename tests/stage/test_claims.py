@@ -131,6 +131,11 @@ def test_a_measured_recovery_point_is_never_called_zero(truth):
         assert not any("zero" in text for text in [claim.sentence, *claim.details])
 
 
+@pytest.mark.parametrize(("link", "said"), [("relay", True), ("netem", False)])
+def test_a_link_of_streams_is_confessed_in_every_verdict(link, said):
+    assert {claim.sentence.endswith(" (stream-level)") for claim in claims_of(link=link).values()} == {said}
+
+
 def test_memory_is_confessed_with_every_verdict():
     for claim in claims_of(durability="memory").values():
         assert "journals were in memory: no disk is part of these figures" in claim.details

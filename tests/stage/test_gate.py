@@ -6,9 +6,12 @@ import math
 import subprocess
 import sys
 from functools import cache
+from io import StringIO
 
+import msgspec
 import numpy as np
 import pytest
+from rich.console import Console
 
 from farwrite.analysis import distance
 from farwrite.analysis.analyse import analyse
@@ -17,6 +20,7 @@ from farwrite.budget import Budget, Budgets, parse
 from farwrite.errors import UnfitError, UsageError
 from farwrite.gate import Gate, exit_code_of, gate, metrics_of
 from farwrite.recording import SCHEMA_VERSION, Report
+from farwrite.report.gate import show_gate
 from farwrite.ruling import NO_DISTANCE, UNSOUND, Case, outcomes_of, verdicts_of
 from farwrite.sheet import Sheet, sheet_of
 from make_figures import at, figure, measured, sheet
@@ -89,6 +93,17 @@ def test_a_measurement_passes_fails_or_is_unknown(limit_ms, verdict):
     assert ruling.p_fail == pytest.approx(tail(t, 4), abs=1e-4)  # A histogram's slots add a little error.
     assert ruling.p_pass == pytest.approx(tail(-t, 4), abs=1e-4)
     assert ruling.verdict == verdict == ("fail" if ruling.p_fail <= 0.05 else "pass" if ruling.p_pass <= 0.05 else "unknown")
+
+
+@pytest.mark.parametrize(("link", "is_stream_level"), [("relay", True), ("ferry", False)])
+def test_a_gate_knows_on_what_level_its_report_was_measured_and_says_so(link, is_stream_level):
+    measured_there = msgspec.structs.replace(sheet(figure("lost_writes", 0)), identity={"host": "a host", "link": link})
+    found = gate(measured_there, promised(promise("lost_writes", "equals = 0")))
+    assert found.stream_level == is_stream_level
+    console = Console(file=StringIO(), width=100)
+    show_gate(found, console)
+    verdict = next(line for line in console.file.getvalue().splitlines() if "PASS:" in line)
+    assert verdict.endswith("(stream-level)") == is_stream_level
 
 
 def test_at_least_is_at_most_turned_round():

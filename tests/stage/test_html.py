@@ -322,6 +322,13 @@ def test_an_interrupted_run_and_journals_in_memory_are_confessed_at_the_top():
     assert "INTERRUPTED" not in page()
 
 
+def test_a_link_of_streams_is_confessed_at_the_top_and_beside_its_figures():
+    text = page(link="relay", changes=FEW)
+    assert "Stream-level: bytes were delayed, not packets" in text[: text.index("<main>")]
+    assert text.count("(stream-level)") > 3
+    assert "stream-level" not in page(link="ferry", changes=FEW).lower()
+
+
 def test_a_recording_of_nothing_says_so():
     recording, _ = analysed()
     empty = changed(recording, cells=[], rounds=[], floors=[], drills=[], interrupted=True)

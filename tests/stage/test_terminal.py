@@ -116,7 +116,7 @@ def analysis(cells=None, **changes):
     return Analysis(**{**fields, **changes})
 
 
-def report(durability="disk", interrupted=False):
+def report(durability="disk", interrupted=False, link="ferry"):
     text = """
         title = "How far away can the second copy be?"
         [distance]
@@ -126,7 +126,7 @@ def report(durability="disk", interrupted=False):
         protocols = ["local", "A", "B", "C"]
     """
     lab = LabFacts(
-        link="ferry", link_reason="the kernel has no netem (tc: qdisc kind is unknown); the ferry needs only a TUN",
+        link=link, link_reason="the kernel has no netem (tc: qdisc kind is unknown); the ferry needs only a TUN",
         base_rtt="", delay_ns={}, near_directory="/var/tmp/near", far_directory="/var/tmp/far", near_file_system="ext4",
         far_file_system="ext4", shared_disk=True, durability=durability, direct=True, reactor="io_uring",
         transport={"congestion_control": "cubic"})  # fmt: skip
@@ -194,6 +194,14 @@ def test_a_report_in_memory_says_so_in_every_section(width):
     for heading in headings(usual(width)):
         assert re.search(re.escape(heading) + r"[^()]*\(journals in memory", text), heading
     assert "journals in memory" not in usual(width)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_report_of_a_link_of_streams_says_so_in_every_section(width):
+    text = " ".join(usual(width, link="relay").split())
+    for heading in headings(usual(width)):
+        assert re.search(re.escape(heading) + r"[^()]*\(stream-level", text), heading
+    assert "stream-level" not in usual(width)
 
 
 def headings(text):

@@ -310,6 +310,10 @@ def without(estimate: Estimate, warning: str) -> Estimate:
 def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
     """What a reader must know of the whole run before believing a number of it."""
     warnings = []
+    if recording.lab.is_stream_level:
+        warnings.append(
+            "the link was stream-level: delay and rate are the distance's, loss, retransmission and TCP's windows over it are not"
+        )
     if recording.lab.durability == "memory":
         warnings.append("every figure is of journals in memory: nothing here would survive a power loss")
     elif recording.lab.shared_disk:

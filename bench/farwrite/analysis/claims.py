@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+import msgspec
+
 from ..physics import PRODUCT_LIMITS, ROUTE_FACTORS, rtt_ns_of
 from ..recording import Recording
 from ..units import NS_PER_MS, NS_PER_S, digits, format_size, format_time
@@ -53,11 +55,14 @@ def claims_of(
     drills: Sequence[DrillResult],
 ) -> list[Claim]:
     """All three."""
-    return [
+    found = [
         claim_c1(recording, cells, miles),
         claim_c2(recording, cells, drills),
         claim_c3(recording, cells, fits, drills),
     ]
+    if not recording.lab.is_stream_level:
+        return found
+    return [msgspec.structs.replace(claim, sentence=f"{claim.sentence} (stream-level)") for claim in found]
 
 
 def claim_c1(recording: Recording, cells: Sequence[CellResult], miles: Sequence[GreatestMiles]) -> Claim:

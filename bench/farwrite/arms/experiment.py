@@ -24,6 +24,7 @@ from ..cells import cells_of, others_of_all
 from ..errors import EXIT_LOST_WRITE, FarwriteError, UsageError
 from ..histogram import Histogram
 from ..lab.lab import Lab, LabSpec, open_lab
+from ..lab.namespace import NOTHING, Loopback
 from ..pipeline import outcome, recording_of, round_s
 from ..profile import told
 from ..progress import Progress, Silence
@@ -140,16 +141,19 @@ def lab_spec(arms: list[Arm]) -> LabSpec:
 def network_of(lab: Lab) -> Network:
     """The places of the lab as the workers are told of them."""
     near, far = lab.near.namespace, lab.far.namespace
+    fars = [span.far for span in lab.spans]
     return Network(
         near_fd=near.net_fd, far_fd=far.net_fd, user_fd=near.user_fd, link=lab.choice.kind, link_reason=lab.choice.reason,
         other_fds=[span.far.namespace.net_fd for span in lab.others],
+        addresses=[site.address for site in (lab.near, *fars)] if isinstance(near, Loopback) else [],
+        door_fds=[site.doors.asking.fileno() for site in fars if site.doors],
     )  # fmt: skip
 
 
 def descriptors_of(network: Network) -> list[int]:
     """What a worker must inherit."""
-    known = [network.near_fd, network.far_fd, *network.other_fds, network.user_fd]
-    return [descriptor for descriptor in known if descriptor is not None]
+    known = [network.near_fd, network.far_fd, *network.other_fds, network.user_fd, *network.door_fds]
+    return [descriptor for descriptor in known if descriptor not in (None, NOTHING)]
 
 
 def common_cells(base: list[Cell], cand: list[Cell]) -> list[str]:

@@ -31,6 +31,8 @@ class Network(Struct, frozen=True):
     link: str
     link_reason: str
     other_fds: list[int] = []  # of the further far sites
+    addresses: list[str] = []  # of all sites where there are no namespaces; the descriptors above are then -1
+    door_fds: list[int] = []  # of all far sites: where their relays are asked for a passage
 
 
 class Task(Struct, frozen=True):

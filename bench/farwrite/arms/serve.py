@@ -6,6 +6,7 @@ Its standard output carries answers and nothing else: whatever prints is sent to
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ from ..host.facts import host_facts
 from ..host.lifetime import die_with
 from ..lab.lab import Lab, joined_lab
 from ..lab.link import Choice
-from ..lab.namespace import Namespace
+from ..lab.namespace import Loopback, Namespace, Place
+from ..lab.relay import Doors
 from ..pipeline import facts_of, flush_floors, lab_spec, record_sizes
 from ..recording import NOT_OURS
 from ..round import measure_cell
@@ -77,14 +79,17 @@ def measure_arm(task: Task, requests: IO[bytes], out: IO[bytes]) -> None:
     run.cells = cells_of(profile)
     compile_all()
     choice = Choice(task.network.link, task.network.link_reason)
-    with joined_lab(lab_spec(profile, run.directory), places_of(task.network), choice) as lab:
+    doors = [Doors(socket.socket(fileno=descriptor)) for descriptor in task.network.door_fds]
+    with joined_lab(lab_spec(profile, run.directory), places_of(task.network), choice, doors) as lab:
         say(out, Answer(joined=joined(run, lab)))
         for text in requests:
             say(out, answer_to(msgspec.json.decode(text, type=Request), run, lab))
 
 
-def places_of(network: Network) -> list[Namespace]:
-    """The places of the lab by the descriptors that we inherited."""
+def places_of(network: Network) -> list[Place]:
+    """The places of the lab by the descriptors that we inherited, or by their addresses."""
+    if network.addresses:
+        return [Loopback(address) for address in network.addresses]
     return [Namespace(fd, network.user_fd) for fd in (network.near_fd, network.far_fd, *network.other_fds)]
 
 

@@ -26,7 +26,7 @@ def ab(
     pairs: int = 3,
     duration: str | None = None,
     seed: int = 1,
-    link: Literal["auto", "netem", "ferry"] | None = None,
+    link: Literal["auto", "netem", "ferry", "relay"] | None = None,
     out: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:

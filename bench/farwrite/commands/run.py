@@ -18,7 +18,7 @@ def run(
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     duration: str | None = None,
     seed: int = 1,
-    link: Literal["auto", "netem", "ferry"] | None = None,
+    link: Literal["auto", "netem", "ferry", "relay"] | None = None,
     out: Path | None = None,
     resume: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,

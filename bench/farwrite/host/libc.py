@@ -182,6 +182,13 @@ def shutdown(fd):
 
 
 @kernel()
+def end_sending(fd):
+    """0 once the peer will find the end of the stream behind what was sent, or -errno. shutdown(2), SHUT_WR."""
+    done = int64(libc_shutdown(int32(fd), int32(1)))
+    return done if done >= 0 else -errno()
+
+
+@kernel()
 def poll(requests, count, timeout):
     """How many descriptors are ready, 0 after the timeout, or -errno. ppoll(2).
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,9 @@ from ..host.disk import disk
 from ..wire.terms import KEY_BYTES_MIN, CompressionName, EncryptionName, SharedKey, Terms
 from ..wire.tunnel import prepare
 from .board import Board, board
-from .link import Choice, SetElsewhere, choose, emulate
-from .namespace import Namespace, namespaces
+from .link import Choice, SetElsewhere, emulate, ground
+from .namespace import Place
+from .relay import Doors
 from .site import Site
 from .span import Span, acquaint
 from .survey import PROBE, flush_floor
@@ -32,7 +33,7 @@ HISTORY_WORDS = 1 << 16
 class LabSpec:
     """What is asked of a lab."""
 
-    link: str  # "auto", "netem" or "ferry"
+    link: str  # "auto", "netem", "ferry" or "relay"
     near: Path | None  # directory of the near site's files; None: in memory
     far: Path | None
     journal_bytes: int
@@ -103,19 +104,20 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
     """Two sites or more and the links between them, open exactly as long as this block. UnfitError says what is forbidden."""
     terms = prepared(spec)
     with contextlib.ExitStack() as stack:  # Undoes a half-built lab in the right order.
-        places = stack.enter_context(namespaces(2 + spec.others))
+        choice, places = stack.enter_context(ground(spec.link, 2 + spec.others))
         near, fars, history = stack.enter_context(sites(spec, places))
-        choice = choose(spec.link, near)
         links = [stack.enter_context(emulate(choice, near, far)) for far in fars]
         spans = [(near, far, link, *acquaint(near, far, spec.congestion)) for far, link in zip(fars, links, strict=True)]
         yield Lab(*spans[0], choice, history, [Span(*span, terms=terms) for span in spans[1:]], terms=terms)
 
 
 @contextmanager
-def joined_lab(spec: LabSpec, places: list[Namespace], choice: Choice) -> Iterator[Lab]:
-    """More sites in the places of a lab that another process holds open, joined by its links."""
+def joined_lab(spec: LabSpec, places: list[Place], choice: Choice, doors: Sequence[Doors] = ()) -> Iterator[Lab]:
+    """More sites in the places of a lab that another process holds open, joined by its links; a relay is asked through doors."""
     terms = prepared(spec)
     with sites(spec, places) as (near, fars, history):
+        for far, door in zip(fars, doors, strict=False):
+            far.doors = door
         spans = [(near, far, SetElsewhere(choice.kind), *acquaint(near, far, spec.congestion)) for far in fars]
         others: list[Span] = [JoinedSpan(*span, terms=terms) for span in spans[1:]]
         yield JoinedLab(*spans[0], choice, history, others, terms=terms)
@@ -129,7 +131,7 @@ def prepared(spec: LabSpec) -> Terms:
 
 
 @contextmanager
-def sites(spec: LabSpec, places: list[Namespace]) -> Iterator[tuple[Site, list[Site], Board]]:
+def sites(spec: LabSpec, places: list[Place]) -> Iterator[tuple[Site, list[Site], Board]]:
     """(near, far ones, history): sites with disks and processes of their own, one in each place."""
     import pyroute2  # noqa: F401  (Before the forks, which then have it. 0.55 -> 0.17 s per lab on a 2-core VM.)
 

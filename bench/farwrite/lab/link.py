@@ -1,23 +1,26 @@
 """The link between two sites: what is asked of it, and which of the emulations carries it.
 
-`netem` is the kernel's own and is taken first; `ferry` carries packets in user space where the kernel has no netem. Both have the
-same verbs: set_delay_ns, cut, heal, counters.
+`netem` is the kernel's own and is taken first; `ferry` carries packets in user space where the kernel has no netem; `relay`
+carries bytes where there are no namespaces at all. All have the same verbs: set_delay_ns, cut, heal, counters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from ..errors import UnfitError
 from ..host.tun import tun_works
 from .ferry import ferry
+from .namespace import Place, loopbacks, namespaces
 from .netem import NO_NETEM, netem, netem_works
+from .process import Process, process
+from .relay import relay
 from .site import Site
 
-LinkKind = Literal["auto", "netem", "ferry"]
+LinkKind = Literal["auto", "netem", "ferry", "relay"]
 
 
 class Link(Protocol):
@@ -58,8 +61,39 @@ class Choice:
     reason: str
 
 
-def choose(kind: str, near: Site) -> Choice:
-    """The emulation to use; UnfitError (exit 6) when what is asked, or everything, is impossible here."""
+@contextmanager
+def ground(kind: str, count: int) -> Iterator[tuple[Choice, list[Place]]]:
+    """The emulation to use, and `count` places for sites that it can join, open exactly as long as this block.
+
+    The relay asks nothing of the system, so "auto" finds a way everywhere. UnfitError (exit 6) when what is asked is impossible.
+    """
+    if kind == "relay":
+        yield Choice("relay", "asked for; stream-level"), list(loopbacks(count))
+        return
+    with ExitStack() as stack:
+        refusal = None
+        try:
+            places: list[Place] = list(stack.enter_context(namespaces(count)))
+            choice = choose(kind, places[0])
+        except UnfitError as unfit:
+            if kind != "auto":
+                raise
+            refusal = unfit
+        if refusal:
+            stack.close()
+            why = str(refusal).partition(". ")[0]
+            choice, places = Choice("relay", f"stream-level, because no packets can be held here: {why}"), list(loopbacks(count))
+        yield choice, places
+
+
+def choose(kind: str, place: Place) -> Choice:
+    """The emulation to use in such places; UnfitError when what is asked, or everything that carries packets, is impossible."""
+    with process("trial", place) as near:
+        return choice_of(kind, near)
+
+
+def choice_of(kind: str, near: Process) -> Choice:
+    """choose(), with a process that may try it."""
     if kind == "netem":
         refusal = netem_works(near)
         if refusal:
@@ -70,19 +104,15 @@ def choose(kind: str, near: Site) -> Choice:
     netem_refusal = netem_works(near)
     if netem_refusal is None:
         return Choice("netem", "the kernel has sch_netem")
-    tun_refusal = tun_works()
+    tun_refusal = near.call(tun_works)
     if tun_refusal is None:
         return Choice("ferry", f"the kernel has no netem ({netem_refusal}); the ferry needs only /dev/net/tun")
-    raise UnfitError(
-        f"No way to emulate a distance here. netem: {netem_refusal}. ferry: {tun_refusal}. "
-        "Load one of the modules (modprobe sch_netem, modprobe tun), or in Docker add "
-        "--device /dev/net/tun --cap-add NET_ADMIN --cap-add SYS_ADMIN."
-    )
+    raise UnfitError(f"netem: {netem_refusal}, ferry: {tun_refusal}")
 
 
 @contextmanager
 def emulate(choice: Choice, near: Site, far: Site) -> Iterator[Link]:
     """The link, open exactly as long as this block."""
-    make: Callable[[Site, Site], AbstractContextManager[Link]] = netem if choice.kind == "netem" else ferry
-    with make(near, far) as link:
+    makers: dict[str, Callable[..., AbstractContextManager[Link]]] = {"netem": netem, "ferry": ferry, "relay": relay}
+    with makers[choice.kind](near, far) as link:
         yield link

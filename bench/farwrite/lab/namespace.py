@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from ..errors import UnfitError, system_error
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 
+NOTHING = -1  # In place of a descriptor.
+
 NO_NAMESPACES = (
     "A lab needs root or unprivileged user namespaces, and this system forbids them "
     "(sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns, or a container's seccomp "
-    'profile). Run as root, or in Docker with "--privileged".'
+    'profile). Run as root, in Docker with "--privileged", or with "--link relay", which needs neither.'
 )
 
 
@@ -34,12 +37,41 @@ class Namespace:
 
     net_fd: int
     user_fd: int | None
+    address: None = None  # It gets one from each of its links.
 
     def enter(self) -> None:
         """Move the calling process in. It must have one thread."""
         if self.user_fd is not None:
             setns(self.user_fd, CLONE_NEWUSER)
         setns(self.net_fd, CLONE_NEWNET)
+
+
+@dataclass(frozen=True)
+class Loopback:
+    """The null form: this machine's own network, in which a site has no more than a loopback address."""
+
+    address: str
+    net_fd: int = NOTHING
+    user_fd: None = None
+
+    def enter(self) -> None:
+        """Nothing is entered, and nothing unshared."""
+
+
+Place = Namespace | Loopback
+
+
+def loopbacks(count: int) -> list[Loopback]:
+    """`count` places with addresses of their own in 127.0.0.0/8, drawn by process number so that labs that run side by side do
+    not share them; where only 127.0.0.1 is up (macOS), they all have that."""
+    pid = os.getpid()
+    subnet = f"127.{64 + (pid >> 8) % 128}.{pid & 255}"
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
+        try:
+            trial.bind((f"{subnet}.1", 0))
+        except OSError:
+            return [Loopback("127.0.0.1")] * count
+    return [Loopback(f"{subnet}.{1 + index}") for index in range(count)]
 
 
 def unshare(flags: int) -> None:

@@ -127,8 +127,8 @@ def counters_of(qdisc) -> dict[str, int]:
     }  # fmt: skip
 
 
-def netem_works(near: Site) -> str | None:
-    """None when the near site's kernel can delay packets, otherwise the reason. Tries it on the site's own loopback."""
+def netem_works(near: Process) -> str | None:
+    """None when the kernel can delay packets, otherwise the reason. Tries it on the loopback of that process's namespace."""
     return near.call(try_netem)
 
 

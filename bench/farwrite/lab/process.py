@@ -19,7 +19,7 @@ from typing import Any
 
 from ..errors import FarwriteError, UnfitError
 from ..host.lifetime import die_with
-from .namespace import Namespace, uninterrupted
+from .namespace import Place, uninterrupted
 
 CONNECTION: Connection | None = None  # In a process of the lab: the way to its parent.
 
@@ -89,7 +89,7 @@ class Process:
 
 
 @contextmanager
-def process(name: str, namespace: Namespace | None = None) -> Iterator[Process]:
+def process(name: str, namespace: Place | None = None) -> Iterator[Process]:
     """A process in a namespace (or in ours), alive at most as long as this block."""
     ours, theirs = socket.socketpair()
     parent = os.getpid()
@@ -118,7 +118,7 @@ def ready() -> bool:
     return True
 
 
-def become(namespace: Namespace | None, parent: int) -> None:
+def become(namespace: Place | None, parent: int) -> None:
     """Turn a fresh fork into a process of the lab."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

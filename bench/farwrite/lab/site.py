@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..host import tun
 from ..host.disk import Disk
 from . import process as processes
 from .board import Board
-from .namespace import Namespace
+from .namespace import Loopback, Place
+
+if TYPE_CHECKING:
+    from .relay import Doors
 
 PREFIX_BITS = 30
+
+Address = tuple[str, int]
 
 
 def interface_of(index: int) -> str:
@@ -35,10 +41,11 @@ def addresses_of(index: int) -> tuple[str, str]:
 class Site:
     """A place with a name: "near" has the writer, "far" the second copy, "far 1" to "far 3" further ones."""
 
-    def __init__(self, name: str, namespace: Namespace, disk: Disk, board: Board, index: int = 0) -> None:
+    def __init__(self, name: str, namespace: Place, disk: Disk, board: Board, index: int = 0) -> None:
         self.name = name
         self.index = index  # of a far site, and of its link
-        self.address = addresses_of(index)[name != "near"]
+        self.address = namespace.address or addresses_of(index)[name != "near"]
+        self.doors: Doors | None = None  # of a far site that is reached through a relay
         self.namespace = namespace
         self.disk = disk
         self.board = board
@@ -121,18 +128,31 @@ def configure(interface: str, address: str) -> None:
         routes.link("set", index=index, state="up", txqlen=10_000)
 
 
-def setting(name: str, value: str) -> str:
-    """In the site: change a sysctl of this namespace if we may; answers the value in force."""
+def setting(name: str, value: str | None) -> str:
+    """In the site: change a sysctl of this namespace if we may (with None only look); answers the value in force."""
     path = Path("/proc/sys") / name
-    with contextlib.suppress(OSError):
-        path.write_text(value)
+    if value is not None:
+        with contextlib.suppress(OSError):
+            path.write_text(value)
     try:
         return path.read_text().strip()
     except OSError:
         return "unknown"
 
 
-def tune_transport() -> dict[str, str]:
+def tune_transport(place: Place) -> dict[str, str]:
     """In the site: TCP as links between sites are run; answers what is in force."""
-    # A paced workload must not pay slow start again after each pause; such links are kept warm.
-    return {"slow_start_after_idle": setting("net/ipv4/tcp_slow_start_after_idle", "0")}
+    # A paced workload must not pay slow start again after each pause; such links are kept warm. Not for the whole machine.
+    wanted = None if isinstance(place, Loopback) else "0"
+    return {"slow_start_after_idle": setting("net/ipv4/tcp_slow_start_after_idle", wanted)}
+
+
+def bound(address: str) -> socket.socket:
+    """A TCP socket that has its address and port already, so that both can be announced before it dials."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        made.bind((address, 0))
+    except BaseException:
+        made.close()
+        raise
+    return made

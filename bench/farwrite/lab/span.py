@@ -100,8 +100,8 @@ class Span:
 
 def acquaint(near: Site, far: Site, congestion: str) -> tuple[dict[str, str], Survey]:
     """(transport in force, base round trip) of two sites that a link has just joined."""
-    transport = near.call(tune_transport)
-    far.call(tune_transport)
+    transport = near.call(tune_transport, near.namespace)
+    far.call(tune_transport, far.namespace)
     transport["congestion_control"] = join(near, far, PROBE, congestion)
     survey(near, far, CALIBRATION_ECHOES)  # The first one pays for ARP, slow start and cold code.
     return transport, survey(near, far, CALIBRATION_ECHOES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,15 +19,17 @@ from ..host.libc import aligned_bytes
 from ..wire.terms import IN_THE_CLEAR, Terms
 from ..wire.tunnel import Tunnel, open_tunnel
 from . import survey_kernel as bare
-from .site import Site
+from .site import Address, Site, bound
 
 ECHO_BYTES = 64
 PROBE = "probe"  # The connection on which a span is surveyed, for as long as the lab lives.
 WARMING_ECHOES = 4  # The first packets after a pause find sleeping processors.
 CONNECT_TIMEOUT_S = 10.0
 
-# In a site's process: the socket that waits for the other site, the connections that are held by name, and the tunnels that
-# carry some of them.
+KNOCKS = 16  # Connections that may wait at once: strangers knock where a site has no network of its own.
+
+# In a site's process: the socket that waits for the other site, the one that will dial it, the connections that are held by name,
+# and the tunnels that carry some of them.
 SERVERS: dict[str, socket.socket] = {}
 CONNECTIONS: dict[str, socket.socket] = {}
 TUNNELS: dict[str, Tunnel] = {}
@@ -65,37 +68,54 @@ def join(near: Site, far: Site, name: str, congestion: str, terms: Terms = IN_TH
     Answers the congestion control in force, which is another than asked where the kernel lacks that. If the terms ask for more
     than TCP, what each holds is its end of a tunnel.
     """
-    port = far.call(listen, far.address)
-    far.start(accept, name, congestion, terms)
-    in_force = near.call(dial, far.address, port, far.held(name), congestion, terms)
+    dialled = far.address, far.call(listen, far.address)
+    expected = None  # In namespaces there is nobody else who could connect.
+    if far.doors is not None:
+        dialled, expected = far.doors.passage(near.call(reserve, near.address), dialled)
+    far.start(accept, name, congestion, expected, terms)
+    in_force = near.call(dial, *dialled, far.held(name), congestion, terms)
     far.answer()
     return in_force
 
 
 def listen(address: str) -> int:
     """In a site: listen on its own address only; answers the port."""
-    server = socket.create_server((address, 0), backlog=1)
+    server = socket.create_server((address, 0), backlog=KNOCKS)
     server.settimeout(CONNECT_TIMEOUT_S)
     SERVERS["server"] = server
     return server.getsockname()[1]
 
 
-def accept(name: str, congestion: str, terms: Terms) -> str:
-    """In a site: take the one connection that was announced."""
+def accept(name: str, congestion: str, expected: Address | None, terms: Terms) -> str:
+    """In a site: take the one connection that was announced, from the address that was announced with it."""
     server = SERVERS.pop("server")
+    until_s = time.monotonic() + CONNECT_TIMEOUT_S
     with server:
-        try:
-            connection, _ = server.accept()
-        except TimeoutError as late:
-            raise UnfitError("The near site did not reach the far one within 10 s: is the link up?") from late
-    return keep(name, connection, congestion, terms, dials=False)
+        while True:
+            server.settimeout(max(until_s - time.monotonic(), 0.001))
+            try:
+                connection, peer = server.accept()
+            except TimeoutError as late:
+                raise UnfitError("The near site did not reach the far one within 10 s: is the link up?") from late
+            if expected is None or peer == tuple(expected):
+                return keep(name, connection, congestion, terms, dials=False)
+            connection.close()
+
+
+def reserve(address: str) -> Address:
+    """In a site: the address and port that its next dial() will come from. Nobody else can come from there."""
+    SERVERS["dialling"] = bound(address)
+    return SERVERS["dialling"].getsockname()
 
 
 def dial(address: str, port: int, name: str, congestion: str, terms: Terms) -> str:
-    """In a site: connect to the other one."""
+    """In a site: connect to the other one, from where it was announced if it was."""
+    connection = SERVERS.pop("dialling", None) or socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        connection = socket.create_connection((address, port), timeout=CONNECT_TIMEOUT_S)
+        connection.settimeout(CONNECT_TIMEOUT_S)
+        connection.connect((address, port))
     except OSError as refusal:
+        connection.close()
         raise system_error(f"connect to the far site at {address}", refusal.errno or 110) from refusal
     return keep(name, connection, congestion, terms, dials=True)
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from ..analysis.result import Verdict
 from ..gate import Gate
 from ..ruling import Ruling, sight_of
-from .page import STYLE, WORD, Page
+from .page import STREAM_LEVEL, STYLE, WORD, Page
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +22,7 @@ INDENT = 2
 
 def show_gate(found: Gate, console: Console) -> None:
     """Print it."""
-    page = Page(console)
+    page = Page(console, STREAM_LEVEL if found.stream_level else "")
     page.prose(Text(f"farwrite gate: {found.title or found.budgets}", style="bold"))
     page.prose(f"{found.report} against {found.baseline or 'its budgets'}", style="dim")
     for text in found.warnings:

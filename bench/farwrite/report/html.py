@@ -29,7 +29,7 @@ from ..recording import Recording, Report
 from . import tables
 from .changes import changes_table
 from .markup import HtmlPage
-from .page import IN_MEMORY, WORD, Footnotes
+from .page import IN_MEMORY, WORD, Footnotes, caution_of, confession_of
 from .plots.change import change_plot
 from .plots.density import density_plot
 from .plots.distance import distance_plot
@@ -55,7 +55,7 @@ def page_of(report: Report, analysis: Analysis, source: str, comparison: Compari
     """The whole page."""
     packing = ThreadPoolExecutor(1).submit(plotly_packed)  # zlib lets go of the interpreter: 0.2 s beside the rest.
     recording = report.recording
-    page = HtmlPage(in_memory=recording.lab.durability == "memory")
+    page = HtmlPage(confession_of(recording.lab))
     plots: list[Plot] = []
 
     def show(plot: Plot) -> None:
@@ -152,8 +152,8 @@ def head(recording: Recording) -> str:
     banners = []
     if recording.interrupted:
         banners.append("⚠ INTERRUPTED: the run was stopped before its end; what follows rests on the rounds that were finished.")
-    if recording.lab.durability == "memory":
-        banners.append(f"⚠ {IN_MEMORY.capitalize()}: not a statement about disks.")
+    if caution := caution_of(recording.lab):
+        banners.append(f"⚠ {caution[:1].upper()}{caution[1:]}.")
     lines = "".join(f'<p class="banner">{escape(words)}</p>' for words in banners)
     facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(words)}</dd></div>" for name, words in facts_of(recording))
     return f'{lines}<dl class="facts">{facts}</dl>'

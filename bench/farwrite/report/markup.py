@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from .page import IN_MEMORY, STYLE, WIDTH_MAX, Footnotes, Form, Page
+from .page import STYLE, WIDTH_MAX, Footnotes, Form, Page
 
 FORM = Form("beside", 1)
 FIGURE_SPACE = "\u2007"  # As wide as a digit: numbers keep the alignment that spaces give them in a terminal.
@@ -25,8 +25,8 @@ CLASSES = {"dim": "dim", "bold": "strong", "italic": "said"} | {style: verdict f
 class HtmlPage(Page):
     """A page that becomes part of an HTML file. `section` opens a chapter, `heading` a part of it."""
 
-    def __init__(self, in_memory: bool = False) -> None:
-        super().__init__(Console(file=StringIO(), width=WIDTH_MAX), in_memory)
+    def __init__(self, confession: str = "") -> None:
+        super().__init__(Console(file=StringIO(), width=WIDTH_MAX), confession)
         self.parts: list[str] = []
         self.contents: list[tuple[str, str]] = []  # (id, title) of the chapters
         self.title = ""
@@ -45,7 +45,7 @@ class HtmlPage(Page):
 
     def heading(self, text: str) -> None:
         self.title = text
-        confession = f' <span class="fail">({IN_MEMORY})</span>' if self.in_memory else ""
+        confession = f' <span class="fail">({escape(self.confession)})</span>' if self.confession else ""
         self.parts.append(f"<h3>{escape(text)}{confession}</h3>")
 
     def prose(self, text: str | Text, style: str = "", indent: int = 0) -> None:

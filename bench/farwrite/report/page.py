@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -21,8 +21,12 @@ from rich.text import Text
 from ..analysis.result import Estimate
 from .digits import UNKNOWN, Digits, grouped
 
+if TYPE_CHECKING:
+    from ..recording import LabFacts
+
 WIDTH_MAX = 132  # Longer lines are not read.
 IN_MEMORY = "journals in memory"
+STREAM_LEVEL = "stream-level"
 
 STYLE = {"pass": "bold color(33)", "fail": "bold color(208)", "unknown": "bold color(244)"}
 WORD = {"pass": "✔ PASS", "fail": "✘ FAIL", "unknown": "? UNKNOWN"}
@@ -62,19 +66,31 @@ class Footnotes:
         return [(str(number).translate(SUPERSCRIPT) + "⁾", reason) for reason, number in self.reasons.items()]
 
 
-class Page:
-    """A console to print on, and the durability every heading has to confess."""
+def confession_of(lab: LabFacts) -> str:
+    """What every heading above a lab's figures has to say of them; empty when nothing."""
+    words = [IN_MEMORY] if lab.durability == "memory" else []
+    return ", ".join(words + ([STREAM_LEVEL] if lab.is_stream_level else []))
 
-    def __init__(self, console: Console, in_memory: bool = False) -> None:
+
+def caution_of(lab: LabFacts) -> str:
+    """The same beside a title, with what it means."""
+    words = [f"{IN_MEMORY}: not a statement about disks"] if lab.durability == "memory" else []
+    return "; ".join(words + ([f"{STREAM_LEVEL}: bytes were delayed, not packets"] if lab.is_stream_level else []))
+
+
+class Page:
+    """A console to print on, and what every heading has to confess."""
+
+    def __init__(self, console: Console, confession: str = "") -> None:
         self.console = console
         self.width = min(console.width, WIDTH_MAX)
-        self.in_memory = in_memory
+        self.confession = confession
 
     def heading(self, text: str) -> None:
         """The title of a section."""
         line = Text(text, style="bold")
-        if self.in_memory:
-            line.append(f" ({IN_MEMORY})", style=STYLE["fail"])
+        if self.confession:
+            line.append(f" ({self.confession})", style=STYLE["fail"])
         self.console.print()
         self.print(line)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..analysis import analysis_of
 from ..recording import Report, read
 from . import chart, tables
-from .page import Page
+from .page import Page, confession_of
 from .terminal import show_claims, show_head
 
 WIDTH = 100
@@ -24,7 +24,7 @@ def save_picture(report: Report, path: Path) -> None:
 
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     analysis = analysis_of(report)
-    page = Page(console, in_memory=report.recording.lab.durability == "memory")
+    page = Page(console, confession_of(report.recording.lab))
     show_head(page, report.recording)
     show_claims(page, analysis.claims)
     tables.show_link(page, analysis)

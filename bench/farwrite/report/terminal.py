@@ -15,7 +15,7 @@ from ..analysis.result import Analysis, Claim
 from ..recording import LabFacts, Recording, Report
 from ..units import NS_PER_S, format_time
 from . import chart, tables
-from .page import IN_MEMORY, STYLE, WORD, Page
+from .page import IN_MEMORY, STYLE, WORD, Page, caution_of, confession_of
 from .steady import show_five_rounds
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def show(report: Report, analysis: Analysis, console: Console) -> None:
     """Print the whole document."""
     recording = report.recording
-    page = Page(console, in_memory=recording.lab.durability == "memory")
+    page = Page(console, confession_of(recording.lab))
     show_head(page, recording)
     show_claims(page, analysis.claims)
     tables.show_link(page, analysis)
@@ -47,8 +47,8 @@ def show(report: Report, analysis: Analysis, console: Console) -> None:
 def show_head(page: Page, recording: Recording) -> None:
     """What was run, when, and on what."""
     title = Text("farwrite: ", style="bold").append(recording.profile.title)
-    if page.in_memory:
-        title.append(f" ({IN_MEMORY}: not a statement about disks)", style=STYLE["fail"])
+    if page.confession:
+        title.append(f" ({caution_of(recording.lab)})", style=STYLE["fail"])
     page.prose(title)
     when = f"{recording.started_utc} · {duration(recording.duration_s)} · {host_line(recording)}"
     page.prose(when, style="dim")

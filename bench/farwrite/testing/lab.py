@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..analysis.result import Estimate
     from ..lab.lab import Lab as OpenedLab
-    from ..lab.namespace import Namespace
+    from ..lab.namespace import Place
     from ..lab.process import Process
     from ..lab.site import Site as OpenedSite
 
@@ -184,7 +184,7 @@ class Site:
             time.sleep(0.002)
 
 
-def inhabitants(namespace: Namespace) -> Iterator[int]:
+def inhabitants(namespace: Place) -> Iterator[int]:
     """Numbers of the processes whose network is this one."""
     here = os.fstat(namespace.net_fd)
     for name in os.listdir("/proc"):  # noqa: PTH208  (Path.iterdir takes five times as long.)
@@ -195,7 +195,7 @@ def inhabitants(namespace: Namespace) -> Iterator[int]:
                     yield int(name)
 
 
-def entering(namespace: Namespace) -> Callable[[], None]:
+def entering(namespace: Place) -> Callable[[], None]:
     """What a fork does before it becomes a command: enter the namespace, and from then on die with its parent.
 
     Not lab.process.become: a command should find Ctrl-C and its timers as usual.
@@ -212,7 +212,7 @@ def entering(namespace: Namespace) -> Callable[[], None]:
     return enter
 
 
-def be_oneself(namespace: Namespace, user: int, group: int) -> None:
+def be_oneself(namespace: Place, user: int, group: int) -> None:
     """Without root a site's user namespace makes everybody root there, as whom PostgreSQL, for one, refuses to start. In a user
     namespace within it the process is again who it was. user_namespaces(7)."""
     from ..lab.namespace import CLONE_NEWUSER, unshare
@@ -288,7 +288,7 @@ class Call:
         return False, TimeoutError(f"{self.what} has not ended after {timeout_s:g} s; it was killed."), ""
 
 
-def perform(key: int, namespace: Namespace, user: int, group: int) -> tuple[bool, Any, str]:
+def perform(key: int, namespace: Place, user: int, group: int) -> tuple[bool, Any, str]:
     """In the forked process: do what was left in WORK; (True, result, "") or (False, exception, its traceback)."""
     be_oneself(namespace, user, group)
     with contextlib.suppress(OSError):
@@ -505,15 +505,23 @@ class Keeper:
     def open(self) -> Lab:
         """A new lab."""
         from ..lab.lab import LabSpec, open_lab
-        from ..warm import rehearse_echo, rehearse_ferry
+        from ..warm import rehearse_echo, rehearse_links
 
         rehearse_echo()  # Compiled before the fork, and not within the time limit of a site's first call.
-        rehearse_ferry()
+        rehearse_links()
         spec = LabSpec(
             link=self.link, near=None, far=None, journal_bytes=FILE_BYTES, volume_bytes=FILE_BYTES, congestion="cubic"
         )
         with quiet_fork():
-            self.lab = Lab(self.opening.enter_context(open_lab(spec)))
+            opened = self.opening.enter_context(open_lab(spec))
+        if opened.choice.kind == "relay":
+            # Programs find each other by address, and would do so without any distance: the relay only carries what asks it to.
+            self.opening.close()
+            raise UnfitError(
+                f"farwrite_lab needs sites with a network of their own, and there are none here ({opened.choice.reason}). "
+                "Run as root, or where user namespaces are allowed."
+            )
+        self.lab = Lab(opened)
         return self.lab
 
     def close(self) -> None:
