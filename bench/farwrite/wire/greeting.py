@@ -26,7 +26,9 @@ def refuse_unlike(heard: bytes, terms: Terms) -> None:
     if heard == greeting_of(terms):
         return
     if not heard.startswith(TUNNEL):
-        known = stranger(heard) or "What the peer sent is no greeting; it is not a replica of ours."
+        plain = "The peer is a replica that neither encrypts nor compresses its connection."
+        other = "What the peer sent is no greeting; it is not a replica of ours."
+        known = plain if heard.startswith(REPLICA) else stranger(heard) or other
         raise UnfitError(f"{known} This end demands {terms.text!r}.")
     version, told = demands_of(heard)
     if version != str(VERSION):
@@ -41,12 +43,10 @@ def demands_of(greeting: bytes) -> tuple[str, str]:
 
 
 def stranger(heard: bytes) -> str | None:
-    """Who begins like this, as a sentence; None when it is none that we know."""
+    """Who begins like this and is no plain replica, as a sentence; None when it is none that we know."""
     if heard.startswith(TUNNEL):
         _, told = demands_of(heard[:GREETING_BYTES])
         return f"The peer encrypts or compresses its connection ({told!r}), and this end does not. Give both ends the same."
-    if heard.startswith(REPLICA):
-        return "The peer is a replica that neither encrypts nor compresses its connection."
     if heard.startswith(TLS_RECORDS):
         return "The peer speaks TLS of its own, without the greeting of our tunnel."
     return None
