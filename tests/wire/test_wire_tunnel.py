@@ -12,7 +12,7 @@ from wire_ends import KEY, OTHER_KEY, Middle, Pumped, Task, received, tcp_pair, 
 
 from farwrite.errors import UnfitError
 from farwrite.lab.process import process
-from farwrite.wire import pump
+from farwrite.wire import channel, pump
 from farwrite.wire.terms import Terms
 from farwrite.wire.tunnel import open_tunnel
 
@@ -192,6 +192,17 @@ def test_nothing_that_was_recorded_can_be_played_again():
     for data in recorded:
         dialled.sendall(data)
     assert isinstance(later.task.end(), UnfitError)
+
+
+def test_a_key_seals_no_more_records_than_it_may(monkeypatch):
+    monkeypatch.setattr(channel, "RECORDS_MAX", 5)
+    near, far = pumped(("tls", "none"))
+    for number in range(4):  # One was for the handshake.
+        near.replica.sendall(bytes([number]) * 100)
+        assert hear(far.replica, 100) == bytes([number]) * 100
+    near.replica.sendall(b"too many")
+    assert received(near.replica) == b"" == received(far.replica)
+    assert "connect again" in near.task.end() and far.task.end() == pump.CUT_OFF
 
 
 # Processes.

@@ -16,6 +16,8 @@ from .identity import context_of, only_certificate
 from .terms import Terms
 
 RECORD_BYTES = 16 << 10  # The most that one TLS record holds; RFC 8446 §5.1.
+# As many may be sealed by one key of AES-GCM (RFC 8446 §5.5: 2^24.5); Python has no word for a new key on the same connection.
+RECORDS_MAX = 23_000_000
 
 
 class Channel(Protocol):
@@ -57,6 +59,7 @@ class Tls:
         self.only = only_certificate(terms.identity, dials)
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=not dials)
         self.ended = False
+        self.sealed = 0  # records
 
     def shake_hands(self, data: bytes) -> bool:
         """Take what the peer said so far; whether both have proven who they are. UnfitError when it has not."""
@@ -87,7 +90,10 @@ class Tls:
             raise UnfitError(f"The peer ended the connection: {reason_of(refusal)}.") from refusal
 
     def seal(self, data: bytes | memoryview) -> bytes:
-        """Records that only the peer can open."""
+        """Records that only the peer can open; UnfitError once the key has sealed as many as it may."""
+        self.sealed += -(-len(data) // RECORD_BYTES)
+        if self.sealed > RECORDS_MAX:
+            raise UnfitError(f"The key of this connection has sealed {RECORDS_MAX:,} records, and may no more: connect again.")
         self.tls.write(data)
         return self.outgoing.read()
 

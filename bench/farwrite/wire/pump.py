@@ -11,8 +11,9 @@ import select
 import socket
 import time
 
+from ..errors import UnfitError
 from .channel import Channel
-from .frames import FRAME_BYTES_MAX, DamagedError, Packer, Unpacker
+from .frames import FRAME_BYTES_MAX, Packer, Unpacker
 
 CHUNK_BYTES = FRAME_BYTES_MAX
 PARTING_LIMIT_S = 2.0  # For a peer to take what we still have, and to hang up itself.
@@ -91,7 +92,7 @@ class Pump:
         self.replica_ended = False
 
     def run(self) -> str:
-        """Carry until one side hangs up or the network's bytes are damaged; answers why it ended, as a sentence.
+        """Carry until one side hangs up, bytes are damaged or the key is spent; answers why it ended, as a sentence.
 
         `finish` is still to be called: the reason is known before the other ends learn of it.
         """
@@ -101,8 +102,8 @@ class Pump:
             while said is None:
                 self.wait()
                 said = self.inward() or self.outward()
-        except DamagedError as damage:
-            said = str(damage)
+        except UnfitError as refusal:
+            said = str(refusal)
         self.replica_ended = said == REPLICA_ENDED
         return said
 
