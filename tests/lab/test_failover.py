@@ -28,7 +28,7 @@ from farwrite.payload_kernel import matches
 VOLUME, SEED, SIZE = 9, 5, 4096
 WRITES = 8192
 VOLUME_BYTES, JOURNAL_BYTES, STAGING = WRITES * SIZE, 8 << 20, 1 << 20
-STOP, TAKEN, LEADS, COMPLETED, DONE = 0, 1, 2, 3, 8  # A node's board; TAKEN, COMPLETED and DONE are on the load's.
+STOP, TAKEN, LEADS, COMPLETED, UNDER_WAY, DONE = 0, 1, 2, 3, 4, 8  # A node's board; all but STOP and LEADS are on the load's.
 IN_FLIGHT = 16
 PATIENCE_S = 120
 DISKS = {}
@@ -49,10 +49,11 @@ class Writer:
         while len(self.under_way) < IN_FLIGHT and self.words[TAKEN] < min(self.words[STOP] or WRITES, WRITES):
             number = int(self.words[TAKEN])
             if not primary.submit(state, number, number * SIZE, SIZE, 0):
-                return
+                break
             self.words[TAKEN] += 1
             self.under_way.append((int(state.journal.at[log.STAGED_SEQUENCE]), number))
             break  # One a turn: the load is to last longer than what is done to it.
+        self.words[UNDER_WAY] = len(self.under_way)
 
 
 def run_node(name, addresses, witness, ours, load, options):
@@ -143,6 +144,8 @@ class Cluster:
     def end(self, *, equal):
         """Stop the load and the nodes; every completed write stands on each replica of `equal`, which hold the same."""
         self.load.words[STOP] = max(int(self.load.words[TAKEN]), 1)
+        # A quorum completes without its slowest: nothing may be under way any more when they are compared.
+        self.until(lambda: self.load.words[UNDER_WAY] == 0, "the load to end")
         self.until(lambda: len({self.sequence_of(name) for name in equal} - {-1}) == 1, "equal replicas")
         for name in self.processes:
             self.boards[name].words[STOP] = 1
