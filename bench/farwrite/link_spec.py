@@ -21,6 +21,9 @@ RATE_BITS_PER_S_MIN, RATE_BITS_PER_S_MAX = 1_000, 1_000_000_000_000
 MTU_BYTES_MIN, MTU_BYTES_MAX = 576, 65_535  # RFC 791: what every host must take; the largest IPv4 packet.
 QUEUE_PACKETS_MAX = 1_000_000
 
+# What Ethernet adds to an IP packet: preamble 8, header 14, checksum 4, gap 12. A rate counts it, as a wire of that rate does.
+FRAME_OVERHEAD_BYTES = 38
+
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What link specs are made of."""
