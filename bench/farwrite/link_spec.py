@@ -21,6 +21,9 @@ RATE_BITS_PER_S_MIN, RATE_BITS_PER_S_MAX = 1_000, 1_000_000_000_000
 MTU_BYTES_MIN, MTU_BYTES_MAX = 576, 65_535  # RFC 791: what every host must take; the largest IPv4 packet.
 QUEUE_PACKETS_MAX = 1_000_000
 
+# 64 KiB handed over at once last half a millisecond at this rate: below it they would arrive as a lump.
+OFFLOADED_RATE_BITS_PER_S_MIN = 1_000_000_000
+
 # What Ethernet adds to an IP packet: preamble 8, header 14, checksum 4, gap 12. A rate counts it, as a wire of that rate does.
 FRAME_OVERHEAD_BYTES = 38
 
@@ -59,6 +62,23 @@ class Way(Struct, frozen=True):
     duplicate_ratio: float = 0.0
     corrupt_ratio: float = 0.0  # packets with one bit turned
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is asked of this direction."""
+        return self == Way()
+
+    @property
+    def trembles(self) -> bool:
+        """Whether its delay varies."""
+        return bool(self.jitter_ns or self.jitter_file)
+
+    @property
+    def counts_packets(self) -> bool:
+        """Whether packets must be those of the wire: what befalls one of segmentation offload's would befall forty."""
+        slow = self.rate_bits_per_s is not None and self.rate_bits_per_s < OFFLOADED_RATE_BITS_PER_S_MIN
+        lossy = self.loss_ratio or self.bursts or self.reorder_ratio or self.duplicate_ratio or self.corrupt_ratio
+        return bool(lossy or slow or self.queue_packets)
+
 
 class Change(Struct, frozen=True):
     """What happens to a link at one instant of a run; a field left out stays as it was."""
@@ -83,6 +103,11 @@ class LinkSpec(Struct, frozen=True):
     def is_plain(self) -> bool:
         """Whether nothing is asked but a distance."""
         return msgspec.structs.replace(self, seed=1) == LinkSpec()
+
+    @property
+    def ways(self) -> tuple[Way, Way]:
+        """(outward, homeward)."""
+        return self.outward, self.homeward
 
 
 PLAIN = LinkSpec()
