@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from ..host.disk import disk
+from ..link_spec import PLAIN, LinkSpec
 from .board import Board, board
-from .link import Choice, SetElsewhere, choose, emulate
+from .link import Choice, SetElsewhere, bare, choose, emulate
 from .namespace import Namespace, namespaces
 from .site import Site
 from .span import Span, acquaint
@@ -36,6 +37,7 @@ class LabSpec:
     volume_bytes: int
     congestion: str
     others: int = 0  # far sites besides the one
+    spec: LinkSpec = PLAIN  # what is asked of every link besides the distance
 
 
 @dataclass
@@ -94,9 +96,13 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
         places = stack.enter_context(namespaces(2 + spec.others))
         near, fars, history = stack.enter_context(sites(spec, places))
         choice = choose(spec.link, near)
-        links = [stack.enter_context(emulate(choice, near, far)) for far in fars]
-        spans = [(near, far, link, *acquaint(near, far, spec.congestion)) for far, link in zip(fars, links, strict=True)]
-        yield Lab(*spans[0], choice, history, [Span(*span) for span in spans[1:]])
+        links = [stack.enter_context(emulate(choice, near, far, spec.spec)) for far in fars]
+        spans = []
+        for far, link in zip(fars, links, strict=True):
+            with bare(link, spec.spec):
+                spans.append((near, far, link, *acquaint(near, far, spec.congestion)))
+        others = [Span(*span, spec=spec.spec) for span in spans[1:]]
+        yield Lab(*spans[0], choice, history, others, spec=spec.spec)
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .link import Link
+from ..link_spec import PLAIN, LinkSpec
+from .link import Link, bare
 from .site import Site, tune_transport
 from .survey import PROBE, Survey, hang_up, join, survey
 
@@ -24,6 +25,7 @@ class Span:
     link: Link
     transport: dict[str, str]
     base: Survey  # the round trip of its own, with no delay asked
+    spec: LinkSpec = field(default=PLAIN, kw_only=True)  # what is asked of the link besides the distance
     delay_ns: dict[int, int] = field(default_factory=dict, kw_only=True)  # calibrated total delay by asked RTT
 
     def set_rtt(self, asked_rtt_ns: int) -> None:
@@ -77,8 +79,9 @@ class Span:
         self.near.call(hang_up, self.held(name))
 
     def survey(self, count: int) -> Survey:
-        """The delivered round trip of a small echo."""
-        return survey(self.near, self.far, count)
+        """The delivered round trip of a small echo over the distance alone, whatever else is asked of the link."""
+        with bare(self.link, self.spec):
+            return survey(self.near, self.far, count)
 
     def echo_floor(self, count: int, request_bytes: int, answer_bytes: int) -> Survey:
         """The delivered round trip of an echo with a write's own sizes."""
