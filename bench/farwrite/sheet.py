@@ -129,6 +129,7 @@ def identity_of(recording: Recording) -> dict[str, str]:
         "host": f"{host.get('cpu_count', '?')} x {host.get('cpu') or 'unknown processor'}",
         "kernel": str(host.get("kernel") or "unknown"),
         "link": lab.link,
+        "link_spec": lab.link_asked or "plain",
         "profile": f"{recording.profile_name} {recording.profile_digest}",
         "protocol": " ".join(sorted({cell.protocol for cell in recording.cells})),
         "durability": lab.durability,

@@ -11,8 +11,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ..errors import UsageError
-from ..link_spec import DELAY_NS_MAX, Way
+from ..link_spec import DELAY_NS_MAX, LinkError, Way
 
 TABLE_ENTRIES = 4096  # netem takes up to 16 384.
 TABLE_UNIT = 8192  # netem's NETEM_DIST_SCALE: an entry of 8192 is one deviation, an int16 reaches four.
@@ -45,9 +44,9 @@ def recorded_ns(name: str) -> np.ndarray:
         lines = [line.split("#")[0].strip() for line in Path(name).expanduser().read_text().splitlines()]
         delays_ns = np.array([float(line) for line in lines if line])
     except (OSError, ValueError) as refusal:
-        raise UsageError(f"jitter_file {name}: {refusal}. It is a text file of one-way delays in ns, one a line.") from refusal
+        raise LinkError(f"jitter_file {name}: {refusal}. It is a text file of one-way delays in ns, one a line.", "jitter_file") from refusal
     if delays_ns.size < 2 or not ((0 <= delays_ns) & (delays_ns <= DELAY_NS_MAX)).all():
-        raise UsageError(f"jitter_file {name}: at least two delays, each from 0 ns to 10 s, are needed.")
+        raise LinkError(f"jitter_file {name}: at least two delays, each from 0 ns to 10 s, are needed.", "jitter_file")
     return delays_ns
 
 

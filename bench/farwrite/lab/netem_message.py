@@ -56,7 +56,8 @@ def options_of(asked: Asked) -> dict[str, Any]:
         attributes.append(["TCA_NETEM_DELAY_DIST", table.astype("=i2").tobytes()])
     if way.bursts and not asked.lost:
         bursts = way.bursts
-        shares = (bursts.enter_ratio, bursts.leave_ratio, bursts.bad_loss_ratio, bursts.good_loss_ratio)
+        # The third is what gets through in the bad state: 1-h of tc-netem(8) is turned round before it is sent.
+        shares = (bursts.enter_ratio, bursts.leave_ratio, 1 - bursts.bad_loss_ratio, bursts.good_loss_ratio)
         model = struct.pack("=4I", *(share(item) for item in shares))
         attributes.append(["TCA_NETEM_LOSS", struct.pack("=HH", 4 + len(model), LOSS_GE) + model])
     return {

@@ -26,6 +26,7 @@ class Span:
     transport: dict[str, str]
     base: Survey  # the round trip of its own, with no delay asked
     spec: LinkSpec = field(default=PLAIN, kw_only=True)  # what is asked of the link besides the distance
+    total_ns: int = field(default=0, kw_only=True)  # the delay per round trip that was set last
     delay_ns: dict[int, int] = field(default_factory=dict, kw_only=True)  # calibrated total delay by asked RTT
 
     def set_rtt(self, asked_rtt_ns: int) -> None:
@@ -36,6 +37,12 @@ class Span:
 
     def set_delay(self, total_ns: int) -> None:
         """Delay this much per round trip, half in each direction."""
+        self.total_ns = total_ns
+        self.link.set_delay_ns(total_ns // 2, total_ns - total_ns // 2)
+
+    def set_extra(self, extra_ns: int) -> None:
+        """Delay so much more per round trip than the distance does, until set_delay or set_rtt."""
+        total_ns = self.total_ns + extra_ns
         self.link.set_delay_ns(total_ns // 2, total_ns - total_ns // 2)
 
     def calibrate(self, asked_rtt_ns: int) -> None:
