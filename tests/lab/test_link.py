@@ -3,7 +3,6 @@
 Shares are held against five standard errors of so many packets; times only where they hold by construction.
 """
 
-import functools
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from farwrite.errors import UnfitError
 from farwrite.lab.lab import open_lab
 from farwrite.lab.probe import FULL_BYTES, bulk_bits_per_s, probe
 from farwrite.link_spec import Bursts, LinkSpec, Way
-from farwrite.warm import rehearse_echo, rehearse_ferry
+from farwrite.warm import compile_link
 
 pytestmark = pytest.mark.lab
 
@@ -24,16 +23,9 @@ LOSSY = LinkSpec(outward=Way(loss_ratio=1e-9), homeward=Way(loss_ratio=1e-9))  #
 MS = 1_000_000
 
 
-@functools.cache
-def compiled():
-    """The loops of the link only: nothing here writes."""
-    rehearse_ferry()
-    rehearse_echo()
-
-
 @pytest.fixture(scope="module")
 def opened():
-    compiled()
+    compile_link()  # Nothing here writes.
     try:
         with open_lab(replace(small(), spec=LOSSY)) as lab:
             yield lab

@@ -25,7 +25,7 @@ FULL_BYTES = 1500 - IP_UDP_BYTES  # One that fills the usual largest.
 QUIET_S = 0.5  # So long after the last datagram nothing more is waited for; the delay comes on top.
 BUFFER_BYTES = 64 << 20
 SO_RCVBUFFORCE = 33
-Z_95 = 1.959964
+Z_95, Z_999 = 1.959964, 3.290527  # Of the normal distribution, two-sided.
 
 RECEIVERS: dict[str, socket.socket] = {}  # In a site's process: the socket that waits for datagrams.
 
@@ -63,13 +63,20 @@ class Delivered:
         return int((arrived < np.maximum.accumulate(arrived)).sum()) if arrived.size else 0
 
     @property
+    def ahead(self) -> int:
+        """Datagrams that overtook at least one that was sent earlier: what the reordered ones were reordered by."""
+        _, first = np.unique(self.number, return_index=True)
+        arrived = self.number[np.sort(first)][::-1]
+        return int((arrived > np.minimum.accumulate(arrived)).sum()) if arrived.size else 0
+
+    @property
     def loss_ratio(self) -> float:
         """The share that was lost."""
         return self.lost / self.sent if self.sent else 0.0
 
-    def loss_interval(self) -> tuple[float, float]:
-        """The 95 % interval of the loss ratio were losses independent of each other. Wilson 1927."""
-        return share_interval(self.lost, self.sent)
+    def loss_interval(self, z: float = Z_95) -> tuple[float, float]:
+        """The 95 % interval of the loss ratio, or another's, were losses independent of each other."""
+        return share_interval(self.lost, self.sent, z)
 
     def bursts(self) -> np.ndarray:
         """How many datagrams in a row each loss took."""
@@ -88,13 +95,13 @@ class Delivered:
         return (self.got_ns.size - 1) * frame_bits * NS_PER_S / lasted_ns if lasted_ns else None
 
 
-def share_interval(count: int, of: int) -> tuple[float, float]:
-    """The 95 % interval of a share, from `count` of so many. Wilson's, which is sound near 0 and 1."""
+def share_interval(count: int, of: int, z: float = Z_95) -> tuple[float, float]:
+    """The interval of a share, from `count` of so many. Wilson 1927, which is sound near 0 and 1."""
     if of == 0:
         return 0.0, 1.0
-    share, square = count / of, Z_95**2
+    share, square = count / of, z**2
     centre = (share + square / (2 * of)) / (1 + square / of)
-    half = Z_95 * math.sqrt(share * (1 - share) / of + square / (4 * of * of)) / (1 + square / of)
+    half = z * math.sqrt(share * (1 - share) / of + square / (4 * of * of)) / (1 + square / of)
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 

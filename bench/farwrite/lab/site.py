@@ -39,6 +39,7 @@ class Site:
         self.name = name
         self.index = index  # of a far site, and of its link
         self.address = addresses_of(index)[name != "near"]
+        self.near_address = addresses_of(index)[0]  # the near site's, on the link between the two
         self.namespace = namespace
         self.disk = disk
         self.board = board
