@@ -122,7 +122,7 @@ PLAIN = LinkSpec()
 
 
 def check(spec: LinkSpec, one_way_delay_ns: int | None = None, where: str = "") -> None:
-    """LinkError for a link that cannot be; with a distance's delay given, and where that is, jitter is held against it as well."""
+    """LinkError for a link that cannot be; where a distance's delay is given, and where that is, jitter is held against it."""
     for name, way in (("outward", spec.outward), ("homeward", spec.homeward)):
         check_way(name, way, one_way_delay_ns, where)
     if spec.mtu_bytes is not None and not MTU_BYTES_MIN <= spec.mtu_bytes <= MTU_BYTES_MAX:

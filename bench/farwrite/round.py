@@ -117,6 +117,8 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     if observed:
         audit, survived = audit_of(lab, order, int(observed["recorder"].at[load_kernel.COMPLETED]))
     for place, (leg, after) in enumerate(zip(legs, afters, strict=True)):
+        if not leg.span.proves_distance:
+            continue
         whose = f" to the site {cell.others[place - 1].miles:g} miles away" if place else ""
         reasons += link_reasons(leg.before, after, leg.asked_rtt_ns, whose)
     if steal is not None and steal > table.steal_max:

@@ -1,4 +1,4 @@
-"""The ferry: first in, first out, never early, nothing lost, nothing written over; unless a way asks for it, and then exactly that.
+"""The ferry: first in, first out, never early, nothing lost or written over; unless a way asks for it, and then exactly that.
 
 The steps are pure and run both ways. receive_packet, deliver, collect and ferry call libc, so they
 run compiled only, between Unix sockets that keep packets apart as TUN devices do.

@@ -30,7 +30,7 @@ PACKETS = 100_000
 GAP_NS = 60_000 if IN_UML else 20_000
 MILES = 60.0
 RATE_SHARE = 0.03
-DELAY_SHARE, DELAY_NS = 0.03, 40_000  # As a survey's tolerance.
+DELAY_SHARE, DELAY_NS = 0.03, 100_000 if IN_UML else 40_000  # As a survey's tolerance; system calls are slow in user-mode Linux.
 SPREAD_SHARE = 0.15  # A shared machine adds lateness of its own to jitter.
 BEGIN, END = "<!-- crosscheck -->", "<!-- /crosscheck -->"
 
@@ -96,7 +96,7 @@ def ways(lab):
     lengths, asked = made.bursts(), 1 / BURSTS.leave_ratio
     error = (asked * (asked - 1)) ** 0.5 / max(lengths.size, 1) ** 0.5  # Of a geometric length's mean.
     yield row("Gilbert-Elliott, packets a burst", f"{asked:.2f}", f"{lengths.mean():.2f} +- {error:.2f} of {lengths.size}",
-              abs(lengths.mean() - asked) <= 3.3 * error, asked_packets=asked, delivered_packets=float(lengths.mean()))  # fmt: skip
+              abs(lengths.mean() - asked) <= 3.3 * error, asked_packets=asked, packets=float(lengths.mean()))  # fmt: skip
     visits = (BURSTS.loss_ratio * PACKETS / asked) ** 0.5 / (BURSTS.loss_ratio * PACKETS / asked)
     yield row("Gilbert-Elliott, loss", f"{BURSTS.loss_ratio:.3%}", share_text(made.lost, made.sent),
               abs(made.loss_ratio / BURSTS.loss_ratio - 1) <= 3.3 * visits * 2**0.5, lost=made.lost, sent=made.sent)  # fmt: skip
@@ -108,8 +108,8 @@ def ways(lab):
     low, high = share_interval(made.ahead, made.sent, Z_999)
     yield row("packets sent ahead", "1.000%", share_text(made.ahead, made.sent), low <= 0.01 <= high, reordered=made.reordered)
     for shape in ("normal", "uniform", "pareto"):
-        way = Way(jitter_ns=300_000, jitter_shape=shape)
-        made = sent(lab, way, 4_000, 2_000_000, delay_ns=2_000_000)  # Far enough apart that none holds up the next.
+        way = Way(jitter_ns=1_000_000, jitter_shape=shape)
+        made = sent(lab, way, 2_000, 6_000_000, delay_ns=5_000_000)  # Far enough apart that hardly any holds up the next.
         asked, found = spread_ns(deviations(way)), spread_ns(made.delay_ns)
         yield row(f"jitter, {shape}, half of the middle 68 %", f"{asked / 1000:.0f} us", f"{found / 1000:.0f} us",
                   abs(found / asked - 1) <= SPREAD_SHARE, asked_ns=asked, delivered_ns=found)  # fmt: skip
@@ -135,8 +135,8 @@ def share_text(count: int, of: int) -> str:
 
 def rates(lab):
     """What arrives a second of datagrams that are sent faster than the rate."""
-    for rate in (5_000_000, 50_000_000, *(() if IN_UML else (300_000_000,))):
-        per_s = max(1.2 * rate / FULL_BITS, 1)
+    for rate in (5_000_000, 20_000_000, *(() if IN_UML else (200_000_000,))):
+        per_s = 1.5 * rate / FULL_BITS
         count = max(round(per_s), 400)
         made = sent(lab, Way(rate_bits_per_s=rate), count, round(NS_PER_S / per_s), FULL_BYTES, 250_000_000 // 4)
         found = made.rate_bits_per_s() or 0.0

@@ -1,8 +1,9 @@
-"""A link does what is asked of it besides a distance, and nothing that was not asked: on the ferry, and on netem in user-mode Linux.
+"""A link does what is asked of it besides a distance, and nothing else: on the ferry, and on netem in user-mode Linux.
 
 Shares are held against five standard errors of so many packets; times only where they hold by construction.
 """
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +12,10 @@ from small_lab import IN_UML, skip_if_forbidden, small
 
 from farwrite.errors import UnfitError
 from farwrite.lab.lab import open_lab
+from farwrite.lab.link import SetElsewhere
 from farwrite.lab.probe import FULL_BYTES, bulk_bits_per_s, probe
-from farwrite.link_spec import Bursts, LinkSpec, Way
+from farwrite.lab.schedule import changing
+from farwrite.link_spec import Bursts, Change, LinkSpec, Way
 from farwrite.warm import compile_link
 
 pytestmark = pytest.mark.lab
@@ -142,4 +145,49 @@ def test_the_distance_is_proven_without_what_else_is_asked(opened):
         assert opened.echo_floor(5, 64, 64).rtt_ns_min >= 20 * MS - 64
     finally:
         opened.spec = LOSSY
+        opened.link.set_ways(Way(), Way())
+
+
+# What is scheduled while a load runs.
+
+
+def test_a_schedule_happens_in_order_never_early_and_is_undone(opened):
+    spec = LinkSpec(
+        outward=LOSSY.outward, homeward=LOSSY.homeward,
+        schedule=(
+            Change(at_ns=20 * MS, extra_rtt_ns=10 * MS), Change(at_ns=100 * MS, loss_ratio=1.0),
+            Change(at_ns=150 * MS, event="cut"), Change(at_ns=200 * MS, event="heal"), Change(at_ns=10_000 * MS, event="cut"),
+        ),
+    )  # fmt: skip
+    opened.set_delay(MS)
+    begin_ns = [0]
+    with changing([opened], spec, lambda: begin_ns[0]) as happened:
+        assert opened.survey(5).rtt_ns_p50 < 10 * MS
+        assert not happened  # The load has not begun.
+        begin_ns[0] = time.monotonic_ns()
+        while not happened:
+            time.sleep(0.001)
+        assert opened.survey(3).rtt_ns_min >= 11 * MS - 200
+        time.sleep(0.25)
+    assert [item.at_ns for item in happened] == [20 * MS, 100 * MS, 150 * MS, 200 * MS]
+    assert all(item.happened_ns >= item.at_ns for item in happened)
+    assert [item.what for item in happened][1:3] == ["at 100 ms loss 100 %", "at 150 ms cut"]
+    assert opened.survey(5).rtt_ns_p50 < 10 * MS
+    assert probe(opened.near, opened.far, opened.far.address, 100, GAP_NS).lost == 0
+
+
+def test_a_change_that_the_link_refuses_is_raised_where_it_was_asked_for(opened):
+    class Refusing(SetElsewhere):
+        def cut(self):
+            raise UnfitError("no knife")
+
+    link, opened.link = opened.link, Refusing("none")
+    try:
+        with (
+            pytest.raises(UnfitError, match="no knife"),
+            changing([opened], LinkSpec(schedule=(Change(at_ns=0, event="cut"),)), time.monotonic_ns),
+        ):
+            time.sleep(0.05)
+    finally:
+        opened.link = link
         opened.link.set_ways(Way(), Way())

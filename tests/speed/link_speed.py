@@ -1,4 +1,4 @@
-"""How fast and how true the link is: TCP over 150 miles, packets a second, and how far the median round trip is from what was asked.
+"""How fast and how true the link is: TCP over 150 miles, packets a second, and how far the median round trip is off.
 
     .venv/bin/python tests/speed/link_speed.py [--link ferry] [--seconds 3]
 
@@ -48,7 +48,8 @@ def main():
         print(f"link {lab.choice.kind}, base round trip {lab.base.rtt_ns_p50 / 1000:.1f} us at the median")
         lab.set_rtt(rtt_ns_of(150))
         for _ in range(2):
-            print(f"TCP at 150 miles, sockets of our own: {bulk_bits_per_s(lab.near, lab.far, lab.far.address, given.seconds) / 1e9:.2f} Gbit/s")
+            own = bulk_bits_per_s(lab.near, lab.far, lab.far.address, given.seconds)
+            print(f"TCP at 150 miles, sockets of our own: {own / 1e9:.2f} Gbit/s")
             rate = iperf(lab, given.seconds)
             print(f"TCP at 150 miles, iperf3: {rate / 1e9:.2f} Gbit/s" if rate else "iperf3 is not installed")
         lab.set_delay(0)
@@ -62,7 +63,8 @@ def main():
             for _ in range(3):
                 lab.set_rtt(asked_ns)
                 missed.append(lab.survey(200).rtt_ns_p50 - asked_ns)
-            print(f"{miles:4} miles, {asked_ns / 1000:.0f} us: median off by " + ", ".join(f"{off / 1000:+.1f}" for off in missed) + " us")
+            said = ", ".join(f"{off / 1000:+.1f}" for off in missed)
+            print(f"{miles:4} miles, {asked_ns / 1000:.0f} us: median off by {said} us")
         print(lab.link.counters())
 
 

@@ -4,6 +4,7 @@ import random
 import struct
 from collections import Counter
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -123,11 +124,11 @@ def test_a_uniform_jitter_is_netems_own():
 
 
 def one_way(**fields):
-    known = dict(
+    plain = OneWay(
         asked=Way(), asked_delay_ns=1e6, delay=None, sent=10_000, lost=0, loss_ratio=0.0, loss_low=0.0, loss_high=0.001, bursts=0,
         burst_packets_mean=None, burst_packets_max=0, reordered=0, duplicates=0, rate_bits_per_s=None, rate_by="",
     )  # fmt: skip
-    return OneWay(**known | fields)
+    return msgspec.structs.replace(plain, **fields)
 
 
 def refused(off_ns=0, **fields):
@@ -159,8 +160,9 @@ def test_what_is_not_delivered_is_said(fields, words):
 
 
 def test_an_error_budget_is_the_sum_of_its_parts():
-    errors = errors_of(Spread(2e6, 2.01e6, 3e6, 0.0, 100), Spread(1e4, 2e4, 3e4, 0.0, 60), 2e6, {"late_ns": 300_000, "packets": 100})
+    base = Spread(1e4, 2e4, 3e4, 0.0, 60)
+    errors = errors_of(Spread(2e6, 2.01e6, 3e6, 0.0, 100), base, 2e6, {"late_ns": 300_000, "packets": 100})
     assert (errors.emulation_ns, errors.kernel_stack_ns, errors.scheduler_ns) == (10_000, 20_000, 6_000)
     assert errors.share_of_claim == pytest.approx(0.018)
-    untold = errors_of(Spread(1.99e6, 2.01e6, 3e6, 0.0, 100), Spread(1e4, 2e4, 3e4, 0.0, 60), 2e6, {"packets": 100})
+    untold = errors_of(Spread(1.99e6, 2.01e6, 3e6, 0.0, 100), base, 2e6, {"packets": 100})
     assert untold.scheduler_ns == 20_000

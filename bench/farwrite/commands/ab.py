@@ -90,7 +90,7 @@ def ab(
     if arms[0].profile.link != arms[1].profile.link:
         raise UsageError("The arms ask different things of the link ([link]), and there is one for all.")
     if arms[0].profile.link.schedule:
-        raise UsageError("farwrite ab cannot follow link.schedule: an arm's load begins in a process of its own. Use farwrite run.")
+        raise UsageError("farwrite ab cannot follow link.schedule: each arm's load begins in its own process. Use farwrite run.")
     from ..cells import cells_of
 
     for arm in arms[:2]:

@@ -42,8 +42,8 @@ def open_tun(name: str) -> int:
 
 
 def offload(descriptor: int, segments: bool, checksums: bool) -> None:
-    """What the stack may leave to the device from now on: cutting TCP's 64 KiB into segments, and making checksums, which a packet
-    must have before one of its bits is turned: a receiver believes one that has none yet."""
+    """What the stack may leave to the device from now on: cutting TCP's 64 KiB into segments, and making checksums. A packet must
+    have its checksum before one of its bits is turned: a receiver believes one that has none yet."""
     wanted = (OFFLOAD_TSO4 | OFFLOAD_TSO6 if segments and checksums else 0) | (OFFLOAD_CHECKSUM if checksums else 0)
     fcntl.ioctl(descriptor, TUNSETOFFLOAD, wanted)
 

@@ -1,10 +1,10 @@
 """The ferry's loop: packets off one TUN device, held for the one-way delay, onto the other.
 
 Two directions, each a ring of bytes and a ring of packets in order of arrival. A packet is due a delay after it was read and
-never before the one ahead of it, so nothing is reordered unless that is asked for. `admit`, `next_due` and `release` are the steps
-of the plain link; `judge`, `transmit` and `deviation_ns` those of one that loses, is narrow or trembles. What befalls a packet is drawn
-from the seed, its direction and its number, never from time. `ferry` is the loop around them. When a ring is full, or packets have waited
-long enough for the rate, the ferry stops reading: the device's own queue then fills.
+never before the one ahead of it, so nothing is reordered unless that is asked for. `admit`, `next_due` and `release` are the
+steps of the plain link; `judge`, `transmit` and `deviation_ns` those of one that loses, is narrow or trembles. What befalls a
+packet is drawn from the seed, its direction and its number, never from time. `ferry` is the loop around them. When a ring is
+full, or packets have waited long enough for the rate, the ferry stops reading: the device's own queue then fills.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Hold(NamedTuple):
     sent_ns: np.ndarray  # int64 by packet: when the rate lets its last bit leave
 
 
-# Head packet, tail packet, next free byte, oldest byte still held, last due; first packet that the rate holds back; packets judged;
-# whether losses come in a burst now; when the wire is free again, and what of a nanosecond times the rate is left over.
+# Head packet, tail packet, next free byte, oldest byte still held, last due; first packet that the rate holds back; packets
+# judged; whether losses come in a burst now; when the wire is free again, and what of a nanosecond times the rate is left over.
 HEAD, TAIL, FREE, OLDEST, LAST_DUE, WAITING, NUMBER, BAD, FREE_NS, REST = range(10)
 
 
@@ -210,7 +210,7 @@ def word_of(data, place):
 
 @kernel()
 def wire_bytes_of(data, start, size):
-    """Bytes on an Ethernet wire of the packet that stands at `start` behind its virtio header: of all the segments it stands for."""
+    """Bytes on an Ethernet wire of the packet at `start`, behind its virtio header: of all the segments it stands for."""
     packet = start + VNET_HEADER_BYTES
     length = size - VNET_HEADER_BYTES
     segment = word_of(data, start + 4)
@@ -270,7 +270,7 @@ def receive_packet(held, other_fd, board, direction, size, now_ns):
 
 @kernel()
 def reads_again_ns(held, board, direction):
-    """From when on packets are read: those before them have waited for the rate long enough. 0 without a rate, or with a queue."""
+    """From when on packets are read: those before have waited for the rate long enough. 0 without a rate, or with a queue."""
     way = WAY + direction * WAY_WORDS
     if board[way + RATE] == 0 or board[way + QUEUE] > 0:
         return np.int64(0)
@@ -298,7 +298,7 @@ def deliver(held, fd, board, direction, now_ns):
 
 @kernel()
 def collect(held, fd, other_fd, board, direction):
-    """Read what the device holds, up to a burst; answers how many packets. One that is asked to overtake goes to the other at once."""
+    """Read what the device holds, up to a burst; answers how many packets. One that shall overtake goes to the other at once."""
     asked = board[WAY + direction * WAY_WORDS + ASKED] != 0
     count = 0
     while count < BURST:

@@ -1,7 +1,7 @@
 """Jitter as a table of equally likely deviations: one for netem and for those who carry packets themselves.
 
-tc-netem(8) takes such tables ("distribution"), made by iproute2 from formulas or from recorded delays; these are made here, to the
-deviation that was asked for. A packet's delay is its mean and an entry drawn at random.
+tc-netem(8) takes such tables ("distribution"), made by iproute2 from formulas or from recorded delays; these are made here, to
+the deviation that was asked for. A packet's delay is its mean and an entry drawn at random.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ def recorded_ns(name: str) -> np.ndarray:
         lines = [line.split("#")[0].strip() for line in Path(name).expanduser().read_text().splitlines()]
         delays_ns = np.array([float(line) for line in lines if line])
     except (OSError, ValueError) as refusal:
-        raise LinkError(f"jitter_file {name}: {refusal}. It is a text file of one-way delays in ns, one a line.", "jitter_file") from refusal
-    if delays_ns.size < 2 or not ((0 <= delays_ns) & (delays_ns <= DELAY_NS_MAX)).all():
+        wanted = "It is a text file of one-way delays in ns, one a line."
+        raise LinkError(f"jitter_file {name}: {refusal}. {wanted}", "jitter_file") from refusal
+    if delays_ns.size < 2 or not ((delays_ns >= 0) & (delays_ns <= DELAY_NS_MAX)).all():
         raise LinkError(f"jitter_file {name}: at least two delays, each from 0 ns to 10 s, are needed.", "jitter_file")
     return delays_ns
 

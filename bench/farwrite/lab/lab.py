@@ -84,6 +84,11 @@ class JoinedSpan(Span):
     def correct(self, asked_rtt_ns: int, missed_ns: float) -> bool:
         return False
 
+    @property
+    def proves_distance(self) -> bool:
+        """Not where more is asked of the link: it is not ours to set that aside."""
+        return self.spec.is_plain
+
 
 class JoinedLab(JoinedSpan, Lab):
     """A lab in another process's places."""
@@ -110,7 +115,8 @@ def joined_lab(spec: LabSpec, places: list[Namespace], choice: Choice) -> Iterat
     """More sites in the places of a lab that another process holds open, joined by its links."""
     with sites(spec, places) as (near, fars, history):
         spans = [(near, far, SetElsewhere(choice.kind), *acquaint(near, far, spec.congestion)) for far in fars]
-        yield JoinedLab(*spans[0], choice, history, [JoinedSpan(*span) for span in spans[1:]])
+        others: list[Span] = [JoinedSpan(*span, spec=spec.spec) for span in spans[1:]]
+        yield JoinedLab(*spans[0], choice, history, others, spec=spec.spec)
 
 
 @contextmanager

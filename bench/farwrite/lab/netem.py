@@ -1,8 +1,8 @@
 """netem: the kernel's own delay line on a veth pair, set through netlink. tc-netem(8).
 
-All of netem acts on egress, so each end delays what it sends. netem sorts by when packets are due, so jitter or a shorter delay would
-reorder them; a rate keeps them in line, and where none is asked it is one that nothing reaches. A super-packet of segmentation
-offload is one packet to netem: where that matters TCP is told to make none.
+All of netem acts on egress, so each end delays what it sends. netem sorts by when packets are due, so jitter or a shorter delay
+would reorder them; a rate keeps them in line, and where none is asked it is one that nothing reaches. A super-packet of
+segmentation offload is one packet to netem: where that matters TCP is told to make none.
 
 Owns the pair and a process in each namespace to set it by: the sites' own are busy while a load runs, and may be killed.
 """

@@ -1,7 +1,7 @@
 """What a link does to packets, one by one: delay of each direction, loss and its bursts, order, duplicates, rate.
 
-Numbered datagrams go from one site to the other; both share CLOCK_MONOTONIC, so the delay of one direction is known without halving
-a round trip. `probe` and `flood` send them; `Delivered` is what a crowd of them says. Delay: RFC 7679; order: RFC 4737.
+Numbered datagrams go from one site to the other; both share CLOCK_MONOTONIC, so the delay of one direction is known without
+halving a round trip. `probe` sends them, `Delivered` is what a crowd of them says. Delay: RFC 7679; order: RFC 4737.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a link was asked for and what it delivers, side by side, and what its error is made of.
 
-The distance is proven by echoes over the bare link, everything else by datagrams in each direction. An asked loss is refuted when it lies
-outside the 99.9 % interval of what was counted (one survey in five hundred is then wrong); a rate is met within 3 %.
+The distance is proven by echoes over the bare link, everything else by datagrams in each direction. An asked loss is refuted
+when it lies outside the 99.9 % interval of what was counted (one survey in five hundred errs); a rate is met within 3 %.
 """
 
 from __future__ import annotations

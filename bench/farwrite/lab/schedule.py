@@ -1,6 +1,7 @@
-"""What happens to the links while a load runs: changes at their instants, counted from when the load began, and when they really came.
+"""What happens to the links while a load runs: changes at their instants, from the load's begin on, and when they really came.
 
-A thread of the lab's own process carries them out, which otherwise only waits for the sites. Afterwards the links are what they were.
+A thread of the lab's own process, which otherwise only waits for the sites, carries them out. Afterwards the links are what they
+were.
 """
 
 from __future__ import annotations

@@ -29,6 +29,11 @@ class Span:
     total_ns: int = field(default=0, kw_only=True)  # the delay per round trip that was set last
     delay_ns: dict[int, int] = field(default_factory=dict, kw_only=True)  # calibrated total delay by asked RTT
 
+    @property
+    def proves_distance(self) -> bool:
+        """Whether its surveys are of the distance alone."""
+        return True
+
     def set_rtt(self, asked_rtt_ns: int) -> None:
         """Set the link so that a bare echo takes `asked_rtt_ns`; 0 asks for the lab's own base and no more."""
         if asked_rtt_ns not in self.delay_ns:
