@@ -255,7 +255,7 @@ def measure_round(experiment: Experiment, lab: Lab, arm: Worker, cell: str, inde
 
 
 def proven(item: Round, run: Run, lab: Lab, before: Survey, after: Survey) -> Round:
-    """A round over a link that is asked for more than a distance, which an arm cannot set aside: the distance is ours to prove."""
+    """A round over a link that is asked for more than a distance, which an arm cannot set aside: we prove the distance."""
     asked_rtt_ns = next(cell.asked_rtt_ns for cell in run.cells if cell.id == item.cell)
     reasons = [*item.reasons, *link_reasons(before, after, asked_rtt_ns or lab.base.rtt_ns_p50)]
     status = "void" if reasons and item.status == "ok" else item.status
