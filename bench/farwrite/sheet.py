@@ -16,6 +16,7 @@ from .analysis import analysis_of
 from .analysis.result import Analysis, CellResult, Estimate
 from .errors import UsageError
 from .figure import METRICS, SHEET_VERSION, Figure, Label, Sheet
+from .link_spec import describe
 from .recording import Recording, Report
 from .units import NS_PER_MS
 
@@ -125,11 +126,12 @@ def identity_of(recording: Recording) -> dict[str, str]:
     """What two runs must share for a difference between them to mean anything, field by field."""
     host, lab = recording.host, recording.lab
     systems = dict.fromkeys([lab.near_file_system, lab.far_file_system])
-    return {
+    asked = describe(recording.profile.link)
+    more = {"link_spec": asked} if asked else {}  # Sheets from before it was known are of plain links.
+    return more | {
         "host": f"{host.get('cpu_count', '?')} x {host.get('cpu') or 'unknown processor'}",
         "kernel": str(host.get("kernel") or "unknown"),
         "link": lab.link,
-        "link_spec": lab.link_asked or "plain",
         "profile": f"{recording.profile_name} {recording.profile_digest}",
         "protocol": " ".join(sorted({cell.protocol for cell in recording.cells})),
         "durability": lab.durability,
