@@ -20,7 +20,6 @@ LINK_HEADER_BYTES = 14  # Of a veth's packets, which netem counts.
 UNREACHED_BITS_PER_S = 10**12  # A rate only to keep packets in line.
 TICK_NS = 64  # The packet scheduler's; the 64-bit attributes beside are in ns (Linux 4.15).
 WORD_MAX = (1 << 32) - 1
-SHAPED = ("normal", "pareto", "recorded")  # netem has a uniform jitter of its own.
 
 LOSS_GE = 2  # Nested in TCA_NETEM_LOSS: Gilbert and Elliott's model.
 
@@ -39,7 +38,7 @@ def options_of(asked: Asked) -> dict[str, Any]:
     """TCA_OPTIONS of a netem qdisc, as pyroute2 takes it."""
     way = asked.way
     delay_ns = asked.delay_ns + way.extra_delay_ns
-    jitter_ns, table = table_of(way) if way.jitter_shape in SHAPED else (way.jitter_ns, None)
+    jitter_ns, table = table_of(way)
     rate = way.rate_bits_per_s or UNREACHED_BITS_PER_S
     overhead = FRAME_OVERHEAD_BYTES - LINK_HEADER_BYTES if way.rate_bits_per_s else 0
     bytes_per_s = max(rate // 8, 1)
@@ -52,7 +51,7 @@ def options_of(asked: Asked) -> dict[str, Any]:
         ["TCA_NETEM_RATE", struct.pack("=IiIi", min(bytes_per_s, WORD_MAX), overhead, 0, 0)],
         ["TCA_NETEM_RATE64", struct.pack("=Q", bytes_per_s)],
     ]
-    if way.trembles and table is not None:
+    if way.trembles:  # netem's own uniform jitter will not do: a change without a table keeps the one before.
         attributes.append(["TCA_NETEM_DELAY_DIST", table.astype("=i2").tobytes()])
     if way.bursts and not asked.lost:
         bursts = way.bursts
