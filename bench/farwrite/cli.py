@@ -35,6 +35,7 @@ COMMANDS = {
     "gate": ("gate:gate", "Hold a report against budgets: pass, fail or unknown."),
     "budget": ("budget:budget", "Propose budgets from measured noise."),
     "history": ("history:history", "Draw how a metric went from run to run, and name the runs at which it changed."),
+    "survey": ("survey:survey", "Prove what a link over a distance delivers here, against what was asked."),
     "baseline": ("baseline:baseline", "Keep a run as the one that others are held against, and list those kept."),
     "volume": ("volume:volume", "Tell what a replica's journal and volume hold."),
     "simulate": ("simulate:simulate", "Search the engine for lost writes: crashes and cuts in a pretend world, from seeds."),

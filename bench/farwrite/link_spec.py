@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from .errors import UsageError
-from .units import NS_PER_S, format_time
+from .units import NS_PER_S, format_rate, format_time
 
 Shape = Literal["uniform", "normal", "pareto", "recorded"]
 
@@ -20,6 +20,20 @@ DELAY_NS_MAX = 10 * NS_PER_S
 RATE_BITS_PER_S_MIN, RATE_BITS_PER_S_MAX = 1_000, 1_000_000_000_000
 MTU_BYTES_MIN, MTU_BYTES_MAX = 576, 65_535  # RFC 791: what every host must take; the largest IPv4 packet.
 QUEUE_PACKETS_MAX = 1_000_000
+
+# 64 KiB handed over at once last half a millisecond at this rate: below it they would arrive as a lump.
+OFFLOADED_RATE_BITS_PER_S_MIN = 1_000_000_000
+
+# What Ethernet adds to an IP packet: preamble 8, header 14, checksum 4, gap 12. A rate counts it, as a wire of that rate does.
+FRAME_OVERHEAD_BYTES = 38
+
+
+class LinkError(UsageError):
+    """A link that cannot be; `path` is where in a [link] table it is asked for."""
+
+    def __init__(self, sentence: str, *path: str | int) -> None:
+        super().__init__(sentence)
+        self.path = ("link", *path)
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,6 +70,23 @@ class Way(Struct, frozen=True):
     duplicate_ratio: float = 0.0
     corrupt_ratio: float = 0.0  # packets with one bit turned
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is asked of this direction."""
+        return self == Way()
+
+    @property
+    def trembles(self) -> bool:
+        """Whether its delay varies."""
+        return bool(self.jitter_ns or self.jitter_file)
+
+    @property
+    def counts_packets(self) -> bool:
+        """Whether packets must be those of the wire: what befalls one of segmentation offload's would befall forty."""
+        slow = self.rate_bits_per_s is not None and self.rate_bits_per_s < OFFLOADED_RATE_BITS_PER_S_MIN
+        lossy = self.loss_ratio or self.bursts or self.reorder_ratio or self.duplicate_ratio or self.corrupt_ratio
+        return bool(lossy or slow or self.queue_packets)
+
 
 class Change(Struct, frozen=True):
     """What happens to a link at one instant of a run; a field left out stays as it was."""
@@ -81,28 +112,35 @@ class LinkSpec(Struct, frozen=True):
         """Whether nothing is asked but a distance."""
         return msgspec.structs.replace(self, seed=1) == LinkSpec()
 
+    @property
+    def ways(self) -> tuple[Way, Way]:
+        """(outward, homeward)."""
+        return self.outward, self.homeward
+
 
 PLAIN = LinkSpec()
 
 
-def check(spec: LinkSpec, one_way_delay_ns: int | None = None) -> None:
-    """UsageError for a link that cannot be; with the distance's delay given, jitter is held against it as well."""
+def check(spec: LinkSpec, one_way_delay_ns: int | None = None, where: str = "") -> None:
+    """LinkError for a link that cannot be; where a distance's delay is given, and where that is, jitter is held against it."""
     for name, way in (("outward", spec.outward), ("homeward", spec.homeward)):
-        check_way(name, way, one_way_delay_ns)
+        check_way(name, way, one_way_delay_ns, where)
     if spec.mtu_bytes is not None and not MTU_BYTES_MIN <= spec.mtu_bytes <= MTU_BYTES_MAX:
-        raise UsageError(f"link.mtu: {spec.mtu_bytes} bytes; an MTU is {MTU_BYTES_MIN} to {MTU_BYTES_MAX}.")
+        raise LinkError(f"link.mtu: {spec.mtu_bytes} bytes; an MTU is {MTU_BYTES_MIN} to {MTU_BYTES_MAX}.", "mtu")
     before_ns = -1
-    for change in spec.schedule:
-        check_change(change, before_ns)
+    for index, change in enumerate(spec.schedule):
+        refusal = refusal_of(change, before_ns)
+        if refusal:
+            raise LinkError(f"link.schedule, at {format_time(change.at_ns)}: {refusal}", "schedule", index)
         before_ns = change.at_ns
 
 
-def check_way(name: str, way: Way, one_way_delay_ns: int | None) -> None:
+def check_way(name: str, way: Way, one_way_delay_ns: int | None, where: str = "") -> None:
     """UsageError for a direction that cannot be."""
 
     def refuse(unless: bool, sentence: str) -> None:
         if not unless:
-            raise UsageError(f"link.{name}.{sentence}")
+            raise LinkError(f"link.{name}.{sentence}", name, sentence.partition(":")[0])
 
     for key in ("loss", "reorder", "duplicate", "corrupt"):
         share = getattr(way, f"{key}_ratio")
@@ -114,7 +152,7 @@ def check_way(name: str, way: Way, one_way_delay_ns: int | None) -> None:
     if one_way_delay_ns is not None and not way.reorder_ratio:
         held_ns = one_way_delay_ns + way.extra_delay_ns
         refuse(way.jitter_ns <= held_ns,
-               f"jitter: {format_time(way.jitter_ns)} is more than the delay of {format_time(held_ns)}, which only "
+               f"jitter: {where}{format_time(way.jitter_ns)} is more than the delay of {format_time(held_ns)}, which only "
                "reordering could bring about. Ask for less, or for reorder.")  # fmt: skip
     rate = way.rate_bits_per_s
     refuse(rate is None or RATE_BITS_PER_S_MIN <= rate <= RATE_BITS_PER_S_MAX, "rate: 1 kbit/s to 1 Tbit/s.")
@@ -128,23 +166,73 @@ def check_way(name: str, way: Way, one_way_delay_ns: int | None) -> None:
         refuse(0 < bursts.enter_ratio <= 1 and 0 < bursts.leave_ratio <= 1, "bursts: enter and leave are above 0, at most 1.")
 
 
-def check_change(change: Change, before_ns: int) -> None:
-    """UsageError for a change that cannot be, or is out of order."""
-    when = f"link.schedule, at {format_time(change.at_ns)}"
-    if change.at_ns < 0 or change.at_ns < before_ns:
-        raise UsageError(f"{when}: changes come in order of time, from the load's begin on.")
+def refusal_of(change: Change, before_ns: int) -> str | None:
+    """Why a change cannot be, or is out of order; None when it can."""
     values = (change.extra_rtt_ns, change.loss_ratio, change.rate_bits_per_s)
-    if change.event != "set" and any(value is not None for value in values):
-        raise UsageError(f'{when}: "{change.event}" goes with no other key; write a change of its own.')
-    if change.event == "set" and all(value is None for value in values):
-        raise UsageError(f"{when}: nothing is changed. Name extra_rtt, loss or rate, or cut or heal.")
+    nothing = all(value is None for value in values)
+    if change.at_ns < 0 or change.at_ns < before_ns:
+        return "changes come in order of time, from the load's begin on."
+    if change.event != "set" and not nothing:
+        return f'"{change.event}" goes with no other key; write a change of its own.'
+    if change.event == "set" and nothing:
+        return "nothing is changed. Name extra_rtt, loss or rate, or cut or heal."
     if change.extra_rtt_ns is not None and not 0 <= change.extra_rtt_ns <= 2 * DELAY_NS_MAX:
-        raise UsageError(f"{when}: extra_rtt is 0 s to 20 s.")
+        return "extra_rtt is 0 s to 20 s."
     if change.loss_ratio is not None and not is_share(change.loss_ratio):
-        raise UsageError(f"{when}: loss is a share from 0 to 1.")
+        return "loss is a share from 0 to 1."
     rate = change.rate_bits_per_s
     if rate is not None and not RATE_BITS_PER_S_MIN <= rate <= RATE_BITS_PER_S_MAX:
-        raise UsageError(f"{when}: rate is 1 kbit/s to 1 Tbit/s.")
+        return "rate is 1 kbit/s to 1 Tbit/s."
+    return None
+
+
+def changed(way: Way, change: Change) -> Way:
+    """A direction after a change; its delay is not in it."""
+    if change.loss_ratio is not None:
+        way = msgspec.structs.replace(way, loss_ratio=change.loss_ratio, bursts=None)
+    if change.rate_bits_per_s is not None:
+        way = msgspec.structs.replace(way, rate_bits_per_s=change.rate_bits_per_s)
+    return way
+
+
+def describe(spec: LinkSpec) -> str:
+    """What is asked besides the distance, in one line; empty for a plain link."""
+    outward, homeward = (describe_way(way) for way in spec.ways)
+    said = []
+    if outward == homeward:
+        said += [outward] if outward else []
+    else:
+        said += [f"{name} {words}" for name, words in (("outward", outward), ("homeward", homeward)) if words]
+    said += [f"MTU {spec.mtu_bytes}"] if spec.mtu_bytes else []
+    said += [describe_change(change) for change in spec.schedule]
+    said += [f"seed {spec.seed}"] if said and spec.seed != 1 else []
+    return "; ".join(said)
+
+
+def describe_way(way: Way) -> str:
+    """What is asked of one direction."""
+    shares = ("loss", "reorder", "duplicate", "corrupt")
+    bursts = way.bursts
+    said = [
+        f"+{format_time(way.extra_delay_ns)}" if way.extra_delay_ns else "",
+        f"jitter {format_time(way.jitter_ns) if way.jitter_ns else 'as it was'} {way.jitter_shape}" if way.trembles else "",
+        format_rate(way.rate_bits_per_s) if way.rate_bits_per_s else "",
+        f"queue of {way.queue_packets} packets" if way.queue_packets else "",
+        *(f"{name} {100 * getattr(way, f'{name}_ratio'):.3g} %" for name in shares if getattr(way, f"{name}_ratio")),
+        f"loss in bursts {100 * bursts.loss_ratio:.3g} %, {1 / bursts.leave_ratio:.3g} packets each" if bursts else "",
+    ]
+    return ", ".join(words for words in said if words)
+
+
+def describe_change(change: Change) -> str:
+    """A change in words."""
+    said = [
+        change.event if change.event != "set" else "",
+        f"+{format_time(change.extra_rtt_ns)} of round trip" if change.extra_rtt_ns is not None else "",
+        f"loss {100 * change.loss_ratio:.3g} %" if change.loss_ratio is not None else "",
+        format_rate(change.rate_bits_per_s) if change.rate_bits_per_s is not None else "",
+    ]
+    return f"at {format_time(change.at_ns)} {', '.join(words for words in said if words)}"
 
 
 def is_share(share: float) -> bool:

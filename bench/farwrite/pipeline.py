@@ -19,6 +19,7 @@ from .histogram import Histogram
 from .host.facts import command_line, host_facts
 from .lab.lab import Lab, LabSpec, open_lab
 from .lab.survey import whole_blocks
+from .link_spec import describe
 from .profile import Profile, digest
 from .protocol import DURABLE
 from .recording import SCHEMA_VERSION, FlushFloors, LabFacts, Recording, Report, save
@@ -65,7 +66,7 @@ def lab_spec(profile: Profile, directory: Path) -> LabSpec:
     return LabSpec(
         link=table.link, near=place(table.near), far=place(table.far), journal_bytes=table.journal_bytes,
         volume_bytes=table.volume_bytes, congestion=table.congestion, others=others_of_all(profile),
-        keep=table.keep, encryption=table.encryption, compression=table.compression,
+        link_spec=profile.link, keep=table.keep, encryption=table.encryption, compression=table.compression,
     )  # fmt: skip
 
 
@@ -158,6 +159,8 @@ def facts_of(lab: Lab) -> LabFacts:
     return LabFacts(
         link=lab.choice.kind,
         link_reason=lab.choice.reason,
+        link_asked=describe(lab.spec),
+        link_facts=lab.link.facts(),
         base_rtt=Histogram.of(lab.base.rtt_ns).encode(),
         delay_ns={str(asked): delay for asked, delay in sorted(lab.delay_ns.items())},
         near_directory=near.directory,

@@ -17,6 +17,9 @@ import msgspec
 
 from . import units
 from .errors import UsageError, nearest
+from .link_spec import PLAIN, LinkError, LinkSpec, Way
+from .link_spec import check as check_spec
+from .physics import rtt_ns_of
 from .protocol import NAMES, ProtocolName, majority
 from .shipped import workloads_directory
 from .wire.terms import CompressionName, EncryptionName
@@ -29,7 +32,9 @@ Congestion = Literal["block", "pull-ahead"]
 SUFFIXES: dict[str, Callable[[str, str], float]] = {
     "_ns": units.time_ns,
     "_bytes": units.size_bytes,
+    "_bits_per_s": units.rate_bits_per_s,
     "_per_s": units.frequency_per_s,
+    "_ratio": units.ratio,
 }
 
 
@@ -133,6 +138,7 @@ class Profile(Struct, frozen=True):
     lab: LabTable = LabTable()
     run: RunTable = RunTable()
     drill: DrillTable = DrillTable()
+    link: LinkSpec = PLAIN  # [link]: what is asked of every link besides its distance
 
 
 def load(name: str, changes: Iterable[str] = ()) -> Profile:
@@ -214,7 +220,7 @@ def told_value(value: Any) -> Any:
     """One value of a profile, tables in it without their defaults."""
     if isinstance(value, msgspec.Struct):
         return told(value)
-    return [told_value(item) for item in value] if isinstance(value, list) else value
+    return [told_value(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def key_of(field: str) -> str:
@@ -223,6 +229,9 @@ def key_of(field: str) -> str:
         if field.endswith(suffix):
             return field[: -len(suffix)]
     return field
+
+
+WAY_KEYS = frozenset(key_of(field) for field in Way.__struct_fields__)  # Of [link] itself these are of both its directions.
 
 
 class Reader:
@@ -237,13 +246,16 @@ class Reader:
         """One table with its keys renamed to fields and its texts converted to base units."""
         if not isinstance(tree, dict):
             raise UsageError(f"{self.where(path)}: a table was expected.")
+        if shape is LinkSpec:
+            tree = in_both_ways(tree)
         fields = {key_of(field): field for field in shape.__struct_fields__}
         hints = typing.get_type_hints(shape)
         converted = {}
         for key, value in tree.items():
             here = (*path, key)
             if key not in fields:
-                raise UsageError(f'{self.where(here)}: unknown key "{key}"{nearest(key, fields)}.')
+                known = [*fields, *WAY_KEYS] if shape is LinkSpec else fields
+                raise UsageError(f'{self.where(here)}: unknown key "{key}"{nearest(key, known)}.')
             field = fields[key]
             converted[field] = self.value(value, field, hints[field], here)
         return converted
@@ -251,10 +263,12 @@ class Reader:
     def value(self, value: Any, field: str, hint: Any, path: tuple) -> Any:
         """One value in the form its field wants."""
         inner = typing.get_args(hint)
-        if isinstance(hint, type) and issubclass(hint, Struct):
+        if is_table(hint):
             return self.table(value, hint, path)
-        if inner and isinstance(inner[0], type) and issubclass(inner[0], Struct) and isinstance(value, list):
+        if inner and is_table(inner[0]) and isinstance(value, list):
             return [self.table(item, inner[0], (*path, index)) for index, item in enumerate(value)]
+        if inner and is_table(inner[0]) and isinstance(value, dict):
+            return self.table(value, inner[0], path)
         for suffix, convert in SUFFIXES.items():
             if field.endswith(suffix):
                 try:
@@ -263,12 +277,20 @@ class Reader:
                     raise UsageError(str(refusal)) from None
         return value
 
+    def place_of(self, path: tuple) -> tuple:
+        """Where a key of a direction stands: in its own table, or in [link] for both."""
+        shared = ("link", *path[2:])
+        if path[1:2] in (("outward",), ("homeward",)) and self.line_of(path) is None and self.line_of(shared) is not None:
+            return shared
+        return path
+
     def where(self, path: tuple) -> str:
         """`file:line: table.key`, as well as the text tells."""
         return f"{self.file_and_line(path)}: {'.'.join(str(part) for part in path)}"
 
     def file_and_line(self, path: tuple) -> str:
         """`file:line` of a key, or of the table that should have it; what the command line has set has no line."""
+        path = self.place_of(path)
         if not any((path[0], part) in self.changed for part in path[:1] + path[-1:] + path[2:3]):
             for length in range(len(path), 0, -1):
                 line = self.line_of(path[:length])
@@ -313,6 +335,25 @@ class Reader:
         for name, index in re.findall(r"(\w+)|\[(\d+|\.\.\.)\]", match.group(1)):
             path.append(key_of(name) if name and not name.isdigit() else int(index) if index.isdigit() else 0)
         return f"{self.where(tuple(path))}: {said}."
+
+
+def is_table(hint: Any) -> bool:
+    """Whether a field holds a table of its own."""
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
+
+
+def in_both_ways(tree: dict[str, Any]) -> dict[str, Any]:
+    """[link] with the keys of a direction moved to both; what a direction's own table says of them goes before. Losses are
+    either in bursts or not, so its own of one kind go before those of the other."""
+    shared = {key: value for key, value in tree.items() if key in WAY_KEYS}
+    moved = {key: value for key, value in tree.items() if key not in WAY_KEYS}
+    for name in ("outward", "homeward") if shared else ():
+        own = tree.get(name, {})
+        if isinstance(own, dict):
+            instead = {"loss", "bursts"} if own.keys() & {"loss", "bursts"} else set()
+            own = {key: value for key, value in shared.items() if key not in instead} | own
+        moved[name] = own
+    return moved
 
 
 def is_text(word: str) -> bool:
@@ -391,6 +432,7 @@ def check(profile: Profile, reader: Reader) -> None:
                f"lab.{key} must be 16 MiB to 1 TiB, in whole blocks of 4 KiB.", "lab", key)  # fmt: skip
     refuse(not profile.lab.keep or profile.lab.durability == "disk",
            'lab.keep: files in memory go with the run; keep goes with durability = "disk".', "lab", "keep")  # fmt: skip
+    check_link(profile, reader)
     refuse(bool(profile.cell), "at least one [[cell]] is needed.", "cell")
     for index, cell in enumerate(profile.cell):
         earlier = [other.name for other in profile.cell[:index]]
@@ -405,6 +447,24 @@ def check(profile: Profile, reader: Reader) -> None:
     refuse(distinct(drill.protocols), "drill.protocols: the same protocol is named twice.", "drill", "protocols")
     for key, lasts_ns in (("load", drill.load_ns), ("cut", drill.cut_ns)):
         refuse(0 <= lasts_ns <= units.NS_PER_S * 60, f"drill.{key} must last 0 s to 1 min.", "drill", key)
+
+
+def check_link(profile: Profile, reader: Reader) -> None:
+    """What is asked of the links, by itself and at each distance; UsageError with the line of its key."""
+    link, distance = profile.link, profile.distance
+    if link == PLAIN:
+        return
+    others = [miles for cell in profile.cell for miles in cell.other_miles]
+    try:
+        for miles in dict.fromkeys([*distance.in_miles(), *others]):
+            check_spec(link, rtt_ns_of(miles, distance.route_factor, distance.equipment_ns) // 2, f"at {miles:g} miles ")
+        for way in link.ways:
+            if way.jitter_file:
+                from .lab.jitter import recorded_ns
+
+                recorded_ns(way.jitter_file)
+    except LinkError as refusal:
+        raise UsageError(f"{reader.file_and_line(refusal.path)}: {refusal}") from None
 
 
 def distinct(items: Iterable[str]) -> bool:

@@ -75,6 +75,14 @@ class Audit(Struct, frozen=True):
     note: str = ""
 
 
+class LinkChange(Struct, frozen=True):
+    """A change of the link that was scheduled, and when it came: both since the load began."""
+
+    at_ns: int
+    happened_ns: int
+    what: str
+
+
 class OtherRound(Struct, frozen=True):
     """What a round has of one further secondary, in the order of the cell's."""
 
@@ -128,6 +136,7 @@ class Round(Struct, frozen=True):
     exposed: int = 0  # writes that completed while a peer was left behind: in fewer places than asked
     catch_up_ns: int | None = None  # from the end of the load until the peers had everything; null: they did not in time
     samples: str | None = None  # the file of single writes, relative to the run's directory; `samples.py` has its columns
+    changes: list[LinkChange] = []  # of the link, as they really came
     peer_timeout_ns: int | None = None  # a peer not heard for so long is given up; derived from the round trip
 
 
@@ -182,6 +191,8 @@ class LabFacts(Struct, frozen=True):
     direct: bool
     reactor: str
     transport: dict[str, str]
+    link_asked: str = ""  # besides the distance, in words; the profile's `link` has the numbers
+    link_facts: dict[str, str] = {}  # how the link carries packets
     encryption: EncryptionName = "none"  # of the connections that writes are replicated over; surveys are in the clear
     compression: CompressionName = "none"
 

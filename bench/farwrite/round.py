@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -20,10 +21,11 @@ from .errors import UnfitError
 from .histogram import Histogram
 from .host.facts import processor_time, steal_between
 from .lab.lab import Lab
+from .lab.schedule import Happened, changing
 from .lab.span import Span
 from .lab.survey import Survey, hang_up, off_ns, tolerance_ns
 from .protocol import PROMISES
-from .recording import Audit, Cell, OtherRound, Round, Slice
+from .recording import Audit, Cell, LinkChange, OtherRound, Round, Slice
 from .run import Run
 from .samples import file_of
 from .target import sides
@@ -102,8 +104,12 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     observed: dict = {}
     audit: Audit | None = None
     survived: list[int | None] = [None] * len(legs)
+    changes: list[Happened] = []
     try:
-        observed = play(lab, order)
+        lab.near.board.words[load_kernel.BOARD_BEGIN_NS] = 0
+        begun = partial(int_of, lab.near.board.words, load_kernel.BOARD_BEGIN_NS)
+        with changing([leg.span for leg in legs], lab.spec, begun) as changes:
+            observed = play(lab, order)
         if observed["status"] != 0:
             reasons.append("; ".join([f"the engine stopped: {status_text(observed['status'])}", *observed["tunnel_ends"]]))
     except UnfitError as failure:
@@ -115,6 +121,8 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     if observed:
         audit, survived = audit_of(lab, order, int(observed["recorder"].at[load_kernel.COMPLETED]))
     for place, (leg, after) in enumerate(zip(legs, afters, strict=True)):
+        if not leg.span.proves_distance:
+            continue
         whose = f" to the site {cell.others[place - 1].miles:g} miles away" if place else ""
         reasons += link_reasons(leg.before, after, leg.asked_rtt_ns, whose)
     if steal is not None and steal > table.steal_max:
@@ -129,7 +137,13 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     if kept and observed:
         made = msgspec.structs.replace(made, samples=kept)
     others = zip(legs[1:], afters[1:], observed.get("others", [{}] * len(cell.others)), survived[1:], strict=True)
-    return msgspec.structs.replace(made, others=[other_round(*other) for other in others])
+    told = [LinkChange(at_ns=item.at_ns, happened_ns=item.happened_ns, what=item.what) for item in changes]
+    return msgspec.structs.replace(made, others=[other_round(*other) for other in others], changes=told)
+
+
+def int_of(words: np.ndarray, place: int) -> int:
+    """One word of a board."""
+    return int(words[place])
 
 
 def leg_of(span: Span, asked_rtt_ns: int, cell: Cell, count: int) -> Leg:
@@ -137,12 +151,15 @@ def leg_of(span: Span, asked_rtt_ns: int, cell: Cell, count: int) -> Leg:
     span.set_rtt(asked_rtt_ns)
     echo, flushed = floors_of(span, cell, count // 2)
     before = survey_before(span, asked_rtt_ns, count)
+    span.link.late_ns_max()  # From here on it is the load's.
     return Leg(span, asked_rtt_ns or before.rtt_ns_p50, echo, flushed, before, span.link.counters())
 
 
 def counted(leg: Leg) -> dict[str, int]:
     """What the leg's link did since the survey before the round."""
-    return {name: value - leg.counters[name] for name, value in leg.span.link.counters().items()}
+    done = {name: value - leg.counters[name] for name, value in leg.span.link.counters().items()}
+    late_ns_max = leg.span.link.late_ns_max()
+    return done if late_ns_max is None else done | {"late_ns_max": late_ns_max}
 
 
 def floors_of(span: Span, cell: Cell, count: int) -> tuple[Survey | None, Survey | None]:

@@ -16,6 +16,7 @@ from .analysis import analysis_of
 from .analysis.result import Analysis, CellResult, Estimate
 from .errors import UsageError
 from .figure import METRICS, SHEET_VERSION, Figure, Label, Sheet
+from .link_spec import describe
 from .recording import Recording, Report
 from .units import NS_PER_MS
 
@@ -125,9 +126,11 @@ def identity_of(recording: Recording) -> dict[str, str]:
     """What two runs must share for a difference between them to mean anything, field by field."""
     host, lab = recording.host, recording.lab
     systems = dict.fromkeys([lab.near_file_system, lab.far_file_system])
-    # Only where there is any, so that runs from before there was are of the same series as those without.
+    asked = describe(recording.profile.link)
+    # Only what is asked for, so that runs from before it was known are of the same series as those without.
+    more = {"link_spec": asked} if asked else {}
     wire = [(key, value) for key, value in (("encryption", lab.encryption), ("compression", lab.compression)) if value != "none"]
-    return {
+    return more | {
         "host": f"{host.get('cpu_count', '?')} x {host.get('cpu') or 'unknown processor'}",
         "kernel": str(host.get("kernel") or "unknown"),
         "link": lab.link,

@@ -22,11 +22,15 @@ SIZE = {
     "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
     "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
 }  # fmt: skip
-RATE = {"bit/s": 1, "kbit/s": 10**3, "Mbit/s": 10**6, "Gbit/s": 10**9}
+RATE = {
+    "bit/s": 1, "kbit/s": 10**3, "Mbit/s": 10**6, "Gbit/s": 10**9, "Tbit/s": 10**12,
+    "kbit": 10**3, "mbit": 10**6, "gbit": 10**9, "tbit": 10**12,  # As tc(8) and people write them: "10gbit".
+}  # fmt: skip
+RATIO = {"%": 0.01, "ppm": 1e-6}
 LENGTH_KM = {"km": 1.0, "mi": KM_PER_MILE, "mile": KM_PER_MILE, "miles": KM_PER_MILE}
 FREQUENCY = {"/s": 1, "k/s": 1_000, "/min": 1 / 60}
 
-QUANTITY = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z/]*)\s*")
+QUANTITY = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z/%]*)\s*")
 
 
 def parse(text: str, units: Mapping[str, float], what: str) -> float:
@@ -59,6 +63,11 @@ def rate_bits_per_s(text: str, what: str = "rate") -> int:
     return round(parse(text, RATE, what))
 
 
+def ratio(text: str, what: str = "share") -> float:
+    """"0.01 %" -> 0.0001."""
+    return parse(text, RATIO, what)
+
+
 def frequency_per_s(text: str, what: str = "rate") -> float:
     """"2000 /s" -> 2000.0."""
     return parse(text, FREQUENCY, what)
@@ -75,6 +84,15 @@ def format_time(ns: float) -> str:
         if abs(ns) >= scale or (unit == "ms" and abs(ns) >= scale / 10):
             return f"{digits(ns / scale)} {unit}"
     return f"{digits(ns)} ns"
+
+
+def format_rate(bits_per_s: float) -> str:
+    """ "10 Gbit/s"."""
+    for unit in ("Tbit/s", "Gbit/s", "Mbit/s", "kbit/s"):
+        if bits_per_s >= RATE[unit]:
+            value = bits_per_s / RATE[unit]
+            return f"{int(value)} {unit}" if value == int(value) else f"{digits(value)} {unit}"
+    return f"{digits(bits_per_s)} bit/s"
 
 
 def format_size(size: float) -> str:

@@ -1,12 +1,14 @@
-"""The ferry: first in, first out, never early, nothing lost, nothing written over.
+"""The ferry: first in, first out, never early, nothing lost or written over; unless a way asks for it, and then exactly that.
 
-has_room, next_start, admit, next_due and release are pure and run both ways. deliver, collect and ferry call libc, so they
+The steps are pure and run both ways. receive_packet, deliver, collect and ferry call libc, so they
 run compiled only, between Unix sockets that keep packets apart as TUN devices do.
 """
 
+import contextlib
 import fcntl
 import os
 import socket
+import struct
 import threading
 import time
 from contextlib import contextmanager
@@ -15,8 +17,11 @@ import numpy as np
 import pytest
 
 from both_ways import both_ways
-from farwrite.host.tun import PACKET_BYTES_MAX
+from farwrite.host.tun import PACKET_BYTES_MAX, VNET_HEADER_BYTES
 from farwrite.lab import ferry_kernel as ferry
+from farwrite.lab.ferry import lay_out
+from farwrite.lab.jitter import deviations, table_of
+from farwrite.link_spec import Bursts, Way
 from oracle import ferry_oracle
 
 STEPS = ("has_room", "next_start", "admit", "next_due", "release")
@@ -162,9 +167,9 @@ def test_collect_takes_a_burst_and_deliver_passes_it_on_unchanged():
     with packet_pipe() as (near_fd, near), packet_pipe() as (far, far_fd):
         for content in sent:
             os.write(near, content)
-        assert ferry.collect(held, near_fd, board, 0) == ferry.BURST
-        assert ferry.collect(held, near_fd, board, 0) == 100 - ferry.BURST
-        assert ferry.collect(held, near_fd, board, 0) == 0
+        assert ferry.collect(held, near_fd, -1, board, 0) == ferry.BURST
+        assert ferry.collect(held, near_fd, -1, board, 0) == 100 - ferry.BURST
+        assert ferry.collect(held, near_fd, -1, board, 0) == 0
         assert ferry.deliver(held, far_fd, board, 0, time.monotonic_ns())
         assert [os.read(far, 4096) for _ in sent] == sent
     assert board[ferry.PACKETS] == 100
@@ -177,7 +182,7 @@ def test_deliver_leaves_alone_what_is_not_due():
     with devices() as ((near, near_fd), (far, far_fd)):
         near.send(b"later")
         board[ferry.DELAY_NS] = 1_000_000_000
-        ferry.collect(held, near_fd.fileno(), board, 0)
+        ferry.collect(held, near_fd.fileno(), -1, board, 0)
         due_ns = int(ferry.next_due(held))
         assert ferry.deliver(held, far_fd.fileno(), board, 0, due_ns - 1)
         assert board[ferry.PACKETS] == 0
@@ -191,7 +196,7 @@ def test_a_cut_link_swallows_packets_and_counts_them():
     with devices(1) as ((near, near_fd),):
         for _ in range(3):
             near.send(b"lost")
-        assert ferry.collect(held, near_fd.fileno(), board, 1) == 3
+        assert ferry.collect(held, near_fd.fileno(), -1, board, 1) == 3
     assert board[ferry.CUT_DROPS : ferry.CUT_DROPS + 2].tolist() == [0, 3]
     assert ferry.next_due(held) == ferry.NEVER
 
@@ -201,10 +206,10 @@ def test_a_full_hold_is_noted_and_the_packet_waits_in_the_device():
     with devices() as ((near, near_fd), (far, far_fd)):
         for name in (b"1", b"2", b"3"):
             near.send(name)
-        assert ferry.collect(held, near_fd.fileno(), board, 0) == 2
+        assert ferry.collect(held, near_fd.fileno(), -1, board, 0) == 2
         assert board[ferry.FULL] == 1
         ferry.deliver(held, far_fd.fileno(), board, 0, time.monotonic_ns())
-        assert ferry.collect(held, near_fd.fileno(), board, 0) == 1
+        assert ferry.collect(held, near_fd.fileno(), -1, board, 0) == 1
         ferry.deliver(held, far_fd.fileno(), board, 0, time.monotonic_ns())
         assert [far.recv(10) for _ in range(3)] == [b"1", b"2", b"3"]
 
@@ -216,7 +221,7 @@ def test_a_device_that_takes_no_more_for_now_loses_nothing():
     with devices() as ((near, near_fd), (far, far_fd)):
         for content in sent:
             near.send(content)
-            ferry.collect(held, near_fd.fileno(), board, 0)
+            ferry.collect(held, near_fd.fileno(), -1, board, 0)
             if not ferry.deliver(held, far_fd.fileno(), board, 0, time.monotonic_ns()):
                 refusals += 1
                 received.append(far.recv(2000))
@@ -277,3 +282,208 @@ def test_the_ferry_carries_both_ways_at_once_and_counts_what_it_carried():
     assert got == letters
     assert board[ferry.PACKETS : ferry.PACKETS + 2].tolist() == [500, 500]
     assert board[ferry.BYTES : ferry.BYTES + 2].tolist() == [sum(map(len, side)) for side in letters]
+
+
+# What a way asks for.
+
+SOME_OF_EACH = Way(loss_ratio=0.1, duplicate_ratio=0.2, reorder_ratio=0.3, corrupt_ratio=0.15)
+IN_BURSTS = Way(bursts=Bursts(0.05, 0.25, 0.9, 0.01), duplicate_ratio=0.1)
+
+
+def board_of(way, direction=0, seed=1):
+    """A board that asks for this way."""
+    board = new_board()
+    lay_out(board, direction, way, seed)
+    return board
+
+
+def way_at(direction):
+    return ferry.WAY + direction * ferry.WAY_WORDS
+
+
+@pytest.mark.parametrize("judge", both_ways(ferry.judge))
+@pytest.mark.parametrize("way", [Way(), SOME_OF_EACH, IN_BURSTS], ids=["plain", "each", "bursts"])
+@pytest.mark.parametrize("direction", [0, 1])
+def test_what_befalls_a_packet_follows_from_seed_direction_and_number(judge, way, direction):
+    words = {"lose": ferry.LOSE, "twice": ferry.TWICE, "ahead": ferry.AHEAD, "damage": ferry.DAMAGE}
+    for seed in (1, 7):
+        held, board = ferry.hold(1 << 17, 8), board_of(way, direction, seed)
+        oracle = ferry_oracle.Judge(way, seed, direction)
+        for _ in range(300):
+            assert judge(held, board, way_at(direction)) == sum(words[word] for word in oracle.befalls())
+
+
+def verdicts(way, count, seed=1):
+    held, board = ferry.hold(1 << 17, 8), board_of(way, 0, seed)
+    return np.array([ferry.judge(held, board, way_at(0)) for _ in range(count)])
+
+
+def test_each_share_is_that_of_many_packets():
+    count = 40_000
+    found = verdicts(SOME_OF_EACH, count)
+    kept = found[found != ferry.LOSE]
+    for made, share, of in (
+        ((found == ferry.LOSE).sum(), 0.1, count), ((kept & ferry.TWICE != 0).sum(), 0.2, kept.size),
+        ((kept & ferry.AHEAD != 0).sum(), 0.3, kept.size), ((kept & ferry.DAMAGE != 0).sum(), 0.15, kept.size),
+    ):  # fmt: skip
+        assert abs(made - share * of) < 5 * (of * share * (1 - share)) ** 0.5
+
+
+def test_bursts_are_as_long_and_as_rare_as_gilbert_and_elliott_say():
+    bursts = Bursts(enter_ratio=0.01, leave_ratio=0.25)
+    lost = verdicts(Way(bursts=bursts), 100_000) == ferry.LOSE
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], lost, [False]]).astype(int)))
+    lengths = edges[1::2] - edges[::2]
+    assert abs(lengths.mean() - 4) < 5 * 12**0.5 / lengths.size**0.5  # A geometric length: variance (1 - r) / r^2.
+    assert abs(lost.mean() - bursts.loss_ratio) < 0.01
+
+
+@pytest.mark.parametrize("transmit", both_ways(ferry.transmit))
+@pytest.mark.parametrize("rate", [1_000, 999_983, 10**9, 10**11, 10**12])
+def test_a_wire_carries_one_packet_after_the_other_and_loses_no_time(transmit, rate):
+    dice = np.random.default_rng(rate)
+    held, wire, now_ns = ferry.hold(1 << 17, 8), ferry_oracle.Wire(rate), 1_000
+    for _ in range(300):
+        now_ns += int(dice.integers(0, 2 * 8 * 10**12 // rate))
+        size = int(dice.integers(40, 1500))
+        assert transmit(held, now_ns, size, rate) == wire.transmit(now_ns, size)
+
+
+@pytest.mark.parametrize("waiting", both_ways(ferry.waiting))
+def test_what_waits_for_the_rate_is_what_has_not_left(waiting):
+    dice = np.random.default_rng(3)
+    held, wire, now_ns = ferry.hold(1 << 20, 1 << 10), ferry_oracle.Wire(10**9), 1_000
+    for _ in range(500):
+        now_ns += int(dice.integers(0, 13_000))
+        assert waiting(held, now_ns) == wire.waiting(now_ns)
+        ferry.admit(held, 100, ferry.transmit(held, now_ns, 1000, 10**9), 50_000)
+        wire.transmit(now_ns, 1000)
+        while ferry.next_due(held) <= now_ns:
+            ferry.release(held)
+
+
+def header(segment_bytes=0, transport=20, flags=0):
+    """A virtio header: checksum flags, kind of offload, header length, segment size, where the checksum begins, and lies."""
+    kind = 1 if segment_bytes else 0
+    return struct.pack("<BBHHHH", flags, kind, 0, segment_bytes, transport, 16)
+
+
+@pytest.mark.parametrize("wire_bytes_of", both_ways(ferry.wire_bytes_of))
+@pytest.mark.parametrize("segment_bytes", [0, 536, 1448])
+@pytest.mark.parametrize("size", [60, 1500, 1501, 30_000, 65_535])
+def test_a_large_segment_counts_as_the_packets_it_stands_for(wire_bytes_of, segment_bytes, size):
+    packet = bytearray(size)
+    packet[20 + 12] = 8 << 4  # TCP's header: 32 bytes.
+    data = np.frombuffer(bytes(3) + header(segment_bytes) + bytes(packet), np.uint8)
+    asked = ferry_oracle.wire_bytes(size, segment_bytes, 52)
+    assert wire_bytes_of(data, 3, VNET_HEADER_BYTES + size) == asked
+
+
+@pytest.mark.parametrize("turn_bit", both_ways(ferry.turn_bit))
+def test_damage_is_one_bit_of_the_packet_and_never_where_its_checksum_is_missing(turn_bit):
+    held, board = ferry.hold(1 << 17, 8), board_of(Way(corrupt_ratio=1.0))
+    seen = set()
+    for number in range(1, 200):
+        held.at[ferry.NUMBER] = number
+        held.data[:] = 0
+        assert turn_bit(held, board, way_at(0), 5, VNET_HEADER_BYTES + 40)
+        (place,) = np.flatnonzero(held.data)
+        assert 15 <= place < 55
+        assert int(held.data[place]).bit_count() == 1
+        seen.add(int(place))
+    assert len(seen) > 30
+    held.data[:] = 0
+    held.data[5] = 1
+    assert not turn_bit(held, board, way_at(0), 5, VNET_HEADER_BYTES + 40)
+    assert held.data.sum() == 1
+
+
+@pytest.mark.parametrize("deviation_ns", both_ways(ferry.deviation_ns))
+@pytest.mark.parametrize("shape", ["uniform", "normal", "pareto"])
+def test_jitter_has_the_deviation_and_the_mean_that_were_asked(deviation_ns, shape):
+    way = Way(jitter_ns=200_000, jitter_shape=shape)
+    board = board_of(way, 1)
+    made = np.array([deviation_ns(board, way_at(1), ferry.TABLE + ferry.TABLE_WORDS, number) for number in range(4000)])
+    wide = 200_000 / 3**0.5 if shape == "uniform" else 200_000
+    assert abs(made.mean()) < 5 * wide / 4000**0.5
+    asked = deviations(way)
+    assert abs(asked.std() / wide - 1) < 0.001
+    for share in (0.05, 0.5, 0.95):
+        assert abs((made <= np.quantile(asked, share)).mean() - share) < 0.03
+
+
+def test_a_recorded_jitter_is_that_of_the_record_or_scaled(tmp_path):
+    record = tmp_path / "delays"
+    record.write_text("# one-way, ns\n1000000\n1200000\n\n1100000\n3000000\n")
+    own = deviations(Way(jitter_shape="recorded", jitter_file=str(record)))
+    assert abs(own.max() - (3_000_000 - 1_575_000)) < 1_000
+    scaled = deviations(Way(jitter_shape="recorded", jitter_file=str(record), jitter_ns=1000))
+    assert np.allclose(scaled / own, scaled[0] / own[0])
+    unit_ns, table = table_of(Way(jitter_shape="recorded", jitter_file=str(record)))
+    assert abs(unit_ns * table.max() / 8192 - own.max()) < unit_ns / 4096
+
+
+def carried(way, packets, now_ns=0):
+    """What arrives of packets that one burst brings, and the board."""
+    held, board = ferry.hold(1 << 20, 1 << 10), board_of(way)
+    board[ferry.DELAY_NS] = 1_000_000
+    with packet_pipe() as (near_fd, near), packet_pipe() as (far, far_fd):
+        for packet in packets:
+            os.write(near, packet)
+        ferry.collect(held, near_fd, far_fd, board, 0)
+        ferry.deliver(held, far_fd, board, 0, ferry.NEVER - 1)
+        got = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                got.append(os.read(far, 4096))
+    return got, board
+
+
+PACKETS = [header() + bytes([number]) * 50 for number in range(40)]
+
+
+def test_the_same_seed_loses_the_same_packets():
+    got, board = carried(Way(loss_ratio=0.3), PACKETS)
+    again, _ = carried(Way(loss_ratio=0.3), PACKETS)
+    assert got == again
+    assert 0 < len(got) < 40
+    assert board[ferry.LOST] == 40 - len(got)
+    assert got == [packet for packet in PACKETS if packet in got]  # In order.
+
+
+def test_a_packet_sent_twice_arrives_twice_in_a_row():
+    got, board = carried(Way(duplicate_ratio=1.0), PACKETS[:5])
+    assert got == [packet for packet in PACKETS[:5] for _ in range(2)]
+    assert board[ferry.DUPLICATED] == 5
+
+
+def test_a_packet_sent_ahead_overtakes_those_that_are_held():
+    got, board = carried(Way(reorder_ratio=0.3), PACKETS)
+    assert sorted(got) == sorted(PACKETS)
+    ahead = int(board[ferry.REORDERED])
+    assert 0 < ahead < 40
+    assert got[:ahead] == sorted(got[:ahead])
+    assert got[ahead:] == sorted(got[ahead:])
+    assert got != PACKETS
+
+
+def test_a_damaged_packet_differs_by_one_bit():
+    got, board = carried(Way(corrupt_ratio=1.0), PACKETS)
+    assert board[ferry.CORRUPTED] == 40
+    for sent, came in zip(PACKETS, got, strict=True):
+        assert (int.from_bytes(sent) ^ int.from_bytes(came)).bit_count() == 1
+
+
+def test_a_full_queue_drops_what_comes_and_one_without_a_bound_nothing():
+    got, board = carried(Way(rate_bits_per_s=1_000_000, queue_packets=7), PACKETS)
+    assert got == PACKETS[:7]
+    assert board[ferry.QUEUE_DROPS] == 33
+    got, board = carried(Way(rate_bits_per_s=1_000_000), PACKETS)
+    assert 1 <= len(got) < 40  # The rest waits in the device.
+    assert got == PACKETS[: len(got)]
+    assert board[ferry.QUEUE_DROPS] == 0
+
+
+def test_jitter_reorders_nothing():
+    got, _ = carried(Way(jitter_ns=500_000), PACKETS)
+    assert got == PACKETS

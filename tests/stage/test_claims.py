@@ -1,7 +1,9 @@
 """Verdicts follow their rules, and every sentence carries its numbers."""
 
+import msgspec
 import pytest
 
+from farwrite.analysis import claims
 from make_recording import analysed
 
 QUICK = ("run.round=400 ms", "run.survey_echoes=20", "distance.miles=[0, 20, 100, 150]", "drill.kills=3")
@@ -139,3 +141,21 @@ def test_a_link_of_streams_is_confessed_in_every_verdict(link, said):
 def test_memory_is_confessed_with_every_verdict():
     for claim in claims_of(durability="memory").values():
         assert "journals were in memory: no disk is part of these figures" in claim.details
+
+
+def test_nothing_is_judged_when_the_links_error_is_more_than_5_percent_of_the_limit():
+    recording, analysis = analysed(changes=QUICK, writes=200)
+    cells = {cell.cell: cell for cell in analysis.cells}
+    good = cells["write-C-20"]
+
+    def verdict_with(off_ns):
+        rtt = msgspec.structs.replace(good.rtt_ns_p50, value=good.asked_rtt_ns + off_ns)
+        cell = msgspec.structs.replace(good, rtt_ns_p50=rtt)
+        return claims.claim_c1(recording, [cell], analysis.miles)
+
+    for off_ns in (99_000, -99_000):
+        assert verdict_with(off_ns).verdict == "pass"
+    for off_ns in (101_000, -101_000):
+        refused = verdict_with(off_ns)
+        assert refused.verdict == "unknown"
+        assert "the link's error of 0.101 ms is more than 5% of the 2.00 ms it is judged against" in refused.sentence

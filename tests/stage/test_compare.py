@@ -32,7 +32,7 @@ from farwrite.errors import UnfitError, UsageError
 from farwrite.figure import Figure, Sheet
 from farwrite.recording import SCHEMA_VERSION, Pairing, Report
 from farwrite.sheet import sheet_of
-from make_recording import make_recording
+from make_recording import made_report, make_recording
 
 IDENTITY = {"host": "2 x made up", "link": "netem", "kernel": "6.1"}
 
@@ -402,6 +402,15 @@ def test_unlike_runs_are_refused_and_every_field_is_named():
         assert words in str(refused.value)
     found = compare([base], [cand], allowed=["host", "link"])
     assert "the sides differ in host (2 x made up | another)" in found.warnings
+
+
+def test_runs_over_links_that_were_asked_for_different_things_are_unlike():
+    plain, lossy = (made_report(changes=changes) for changes in ((), ("link.loss=1 %", "link.homeward.rate=1gbit")))
+    sheets = [sheet_of(report, report.analysis, "here") for report in (plain, lossy)]
+    assert "link_spec" not in sheets[0].identity
+    with pytest.raises(UnfitError) as refused:
+        compare(sheets[:1], sheets[1:])
+    assert "link_spec (none | outward loss 1 %; homeward 1 Gbit/s, loss 1 %)" in str(refused.value)
 
 
 def test_arms_of_one_experiment_may_differ_in_what_is_compared():

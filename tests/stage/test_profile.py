@@ -471,3 +471,70 @@ def test_any_change_makes_a_profile_or_is_refused(key, value):
 @given(some.lists(WORDS, min_size=1, max_size=4), some.text(max_size=12))
 def test_any_change_of_known_words_makes_a_profile_or_is_refused(words, value):
     outcome_of(lambda: parse(TEXT, "p.toml", [f"{'.'.join(words)}={value}"]))
+
+
+# [link]
+
+LINKED = TEXT.replace("miles = [0, 20, 150]", "miles = [20, 150]") + '''
+[link]
+loss = "0.01 %"
+rate = "10 Gbit/s"
+jitter = "0.1 ms"
+mtu = "9000 B"
+
+[link.homeward]
+rate = "1gbit"
+bursts = {enter = "0.1 %", leave = "25 %"}
+
+[[link.schedule]]
+at = "3 s"
+extra_rtt = "2 ms"
+
+[[link.schedule]]
+at = "5 s"
+event = "cut"
+'''
+
+
+def test_a_link_is_what_its_table_says_for_both_ways_and_for_each():
+    link = parse(LINKED).link
+    assert (link.outward.loss_ratio, link.outward.rate_bits_per_s) == (pytest.approx(1e-4), 10**10)
+    assert (link.homeward.loss_ratio, link.homeward.rate_bits_per_s) == (0, 10**9)
+    assert link.homeward.bursts.loss_ratio == pytest.approx(0.001 / 0.251)
+    assert link.outward.jitter_ns == link.homeward.jitter_ns == 100_000
+    assert link.mtu_bytes == 9000
+    assert [(change.at_ns, change.event, change.extra_rtt_ns) for change in link.schedule] == [
+        (3 * units.NS_PER_S, "set", 2_000_000), (5 * units.NS_PER_S, "cut", None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ('loss = "0.01 %"', 'loss = "120 %"', 'loss = "120 %"', "link.outward.loss: 1.2 is not a share"),
+        ('loss = "0.01 %"', "loss = 0.01", "loss = 0.01", "is not a number with a unit (%, ppm)"),
+        ('rate = "10 Gbit/s"', 'rate = "10 Mbyte/s"', 'rate = "10 Mbyte', 'unit "Mbyte/s"'),
+        ('jitter = "0.1 ms"', 'jitter = "3 ms"', 'jitter = "3 ms"', "at 20 miles 3.00 ms is more than the delay of"),
+        ('mtu = "9000 B"', 'mtu = "100 B"', 'mtu = "100 B"', "link.mtu: 100 bytes"),
+        ('rate = "1gbit"', 'loss = "1 %"', "bursts =", "instead of loss, not beside it"),
+        ('at = "5 s"', 'at = "2 s"', 'at = "2 s"', "changes come in order of time"),
+        ('mtu = "9000 B"', 'lose = "1 %"', 'lose = "1 %"', 'unknown key "lose" (did you mean "loss"?)'),
+        ('jitter = "0.1 ms"', 'jitter_shape = "recorded"', "jitter_shape", "goes with a jitter_file"),
+    ],
+)  # fmt: skip
+def test_a_link_that_cannot_be_is_refused_with_its_line(old, new, line, words):
+    text = LINKED.replace(old, new)
+    with pytest.raises(UsageError) as refused:
+        parse(text, "some.toml")
+    lines = [number for number, found in enumerate(text.splitlines(), 1) if line in found]
+    assert words in str(refused.value)
+    assert re.match(r"some\.toml:(\d+): ", str(refused.value)), refused.value
+    stated = int(str(refused.value).split(":")[1])
+    assert stated in {*lines, *(number - 1 for number in lines)}  # A [[table]] is named by its header.
+
+
+def test_a_plain_link_is_no_part_of_a_digest_and_any_other_is():
+    plain = parse(TEXT)
+    assert digest(parse(TEXT + "\n[link]\nseed = 1\n")) == digest(plain)
+    assert digest(parse(LINKED)) != digest(plain)
+    assert digest(parse(TEXT, changes=["link.loss=1 %"])) != digest(plain)

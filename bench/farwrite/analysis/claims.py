@@ -1,7 +1,8 @@
 """The three claims of 2008 judged by one recording: pass, fail or unknown, each with a sentence.
 
 C1  pass when the whole interval of the 4 KiB, depth 1, protocol C p99 at 20 miles lies below 2 ms; fail when the whole
-    of it lies above; unknown otherwise, when nothing was measured there, or when no verdict may rest on that cell.
+    of it lies above; unknown otherwise, when nothing was measured there, or when no verdict may rest on that cell
+    (among the reasons: its link was off by more than LINK_ERROR_SHARE_MAX of the 2 ms).
 C2  three parts: writes at 150 miles complete; no acknowledged write is lost in kills or found missing in rounds; writes
     go on completing while the far site cannot be reached. The claim promises no latency, so latency judges nothing.
 C3  two parts: the latency of protocol A does not depend on distance; the recovery point is small. The claim gives no
@@ -30,6 +31,7 @@ C1_MILES, C1_BUDGET_NS = 20.0, 2 * NS_PER_MS
 C2_MILES = 150.0
 SIZE_BYTES = 4096  # What the tables of 2008 meant by a write.
 MILES_TOLERANCE_RATIO = 0.025  # A cell this near stands for the claim's distance: half a mile at 20.
+LINK_ERROR_SHARE_MAX = 0.05  # of a limit: what the link is off by, and a verdict may still rest on it
 SMALL_RECOVERY_POINT_NS = NS_PER_S  # Our reading of "small": what a person does not notice. The claim has no number.
 
 TEXT = {
@@ -80,11 +82,14 @@ def claim_c1(recording: Recording, cells: Sequence[CellResult], miles: Sequence[
             sentence=f"C1 is undecided: {missing(cell, 'C', C1_MILES)}",
         )  # fmt: skip
     p99 = cell.response_ns_p99
-    verdict: Verdict = "unknown" if cell.withheld else against(p99, C1_BUDGET_NS)
+    refusal = refused(cell, C1_BUDGET_NS)
+    verdict: Verdict = "unknown" if cell.withheld or refusal else against(p99, C1_BUDGET_NS)
     sentence = f"C1 {WORD[verdict]} at {cell.miles:g} miles: p99 {time_text(p99)} of 2 ms"
     reach = [item for item in spent(miles, cell, C1_BUDGET_NS) if item.quantile == 0.99 and item.route_factor == 1.0]
     if cell.withheld:
         sentence += f", but no verdict may rest on it: {'; '.join(cell.withheld)}"
+    elif refusal:
+        sentence += f", but no verdict may rest on it: {refusal}"
     elif verdict == "unknown" and p99.low is not None:
         sentence += ", whose interval has 2 ms inside: measure more rounds"
     if reach:
@@ -272,6 +277,23 @@ def against(estimate: Estimate, budget: float) -> Verdict:
     return "pass" if estimate.high < budget else "fail" if estimate.low > budget else "unknown"
 
 
+def link_error_ns(cell: CellResult) -> float | None:
+    """How far the delivered round trip lies from the one asked for, at the median; None when it was not measured."""
+    delivered_ns = cell.rtt_ns_p50.value
+    return None if delivered_ns is None else abs(delivered_ns - cell.asked_rtt_ns)
+
+
+def refused(cell: CellResult, limit_ns: float) -> str | None:
+    """Why nothing is judged against a limit: the link's own error is too large a part of it. None when it is not."""
+    error_ns = link_error_ns(cell)
+    if error_ns is None or error_ns <= LINK_ERROR_SHARE_MAX * limit_ns:
+        return None
+    return (
+        f"the link's error of {format_time(error_ns)} is more than {LINK_ERROR_SHARE_MAX:.0%} of the "
+        f"{format_time(limit_ns)} it is judged against"
+    )
+
+
 def missing(cell: CellResult | None, protocol: str, miles: float) -> str:
     """Why there is no figure."""
     if cell is None:
@@ -329,7 +351,7 @@ def limits_text(cell: CellResult) -> str:
         if limit.rtt_ns is None or limit.rtt_ns < 2 * NS_PER_MS:
             continue
         verdicts = [f"{label(q)} {WITHIN[against(item, limit.rtt_ns)]}" for q, item in ((0.5, p50), (0.99, p99))]
-        said.append(f"{limit.name}: {', '.join(verdicts)}")
+        said.append(f"{limit.name}: {refused(cell, limit.rtt_ns) or ', '.join(verdicts)}")
     return f"beside the limits that products state, at {cell.miles:g} miles: {'; '.join(said)}"
 
 

@@ -444,7 +444,7 @@ def check_alike(bases: Sequence[Sheet], cands: Sequence[Sheet], allowed: set[str
         values = dict.fromkeys(sheet.kind if field == "tool" else sheet.identity.get(field, "") for sheet in everyone)
         if len(values) == 1:
             continue
-        words = f"{field} ({' | '.join(values)})"
+        words = f"{field} ({' | '.join(value or 'none' for value in values)})"
         if paired or field in allowed:
             warnings.append(f"the sides differ in {words}")
         else:

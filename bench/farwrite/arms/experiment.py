@@ -25,11 +25,12 @@ from ..errors import EXIT_LOST_WRITE, FarwriteError, UsageError
 from ..histogram import Histogram
 from ..lab.lab import Lab, LabSpec, open_lab
 from ..lab.namespace import NOTHING, Loopback
+from ..lab.survey import Survey
 from ..pipeline import outcome, recording_of, round_s
 from ..profile import told
 from ..progress import Progress, Silence
 from ..recording import SCHEMA_VERSION, Cell, Pairing, Report, Round, save
-from ..round import asked_of, spans_of, survey_before
+from ..round import asked_of, link_reasons, spans_of, survey_before, text_of
 from ..run import Run
 from ..units import NS_PER_S
 from .message import VERSION, Joined, Network, Task
@@ -135,7 +136,7 @@ def lab_spec(arms: list[Arm]) -> LabSpec:
     """The lab of all arms: the base's link, and as many sites as any of them needs. Our own carry nothing but surveys."""
     table = arms[0].profile.lab
     others = max(others_of_all(arm.profile) for arm in arms)
-    return LabSpec(table.link, None, None, SITE_BYTES, SITE_BYTES, table.congestion, others)
+    return LabSpec(table.link, None, None, SITE_BYTES, SITE_BYTES, table.congestion, others, arms[0].profile.link)
 
 
 def network_of(lab: Lab) -> Network:
@@ -249,9 +250,21 @@ def measure_round(experiment: Experiment, lab: Lab, arm: Worker, cell: str, inde
     """One round of one arm, with what only we know: when it was, and what the link counted."""
     run = experiment.runs[arm.arm.name]
     begin_s, counters = run.elapsed_s(), lab.link.counters()
+    echoes = run.profile.run.survey_echoes
+    before = None if lab.spec.is_plain else lab.survey(echoes)
     item = arm.measure(cell, index, attempt, run.profile.run.round_ns / NS_PER_S + MEASURE_PATIENCE_S)
     counted = {name: value - counters[name] for name, value in lab.link.counters().items()}
-    return msgspec.structs.replace(item, begin_s=round(begin_s, 3), link=counted)
+    item = msgspec.structs.replace(item, begin_s=round(begin_s, 3), link=counted)
+    return proven(item, run, lab, before, lab.survey(echoes)) if before else item
+
+
+def proven(item: Round, run: Run, lab: Lab, before: Survey, after: Survey) -> Round:
+    """A round over a link that is asked for more than a distance, which an arm cannot set aside: we prove the distance."""
+    asked_rtt_ns = next(cell.asked_rtt_ns for cell in run.cells if cell.id == item.cell)
+    reasons = [*item.reasons, *link_reasons(before, after, asked_rtt_ns or lab.base.rtt_ns_p50)]
+    status = "void" if reasons and item.status == "ok" else item.status
+    surveys = {"survey_before": text_of(before), "survey_after": text_of(after)}
+    return msgspec.structs.replace(item, **surveys, status=status, reasons=reasons)
 
 
 def set_aside(item: Round) -> Round:

@@ -57,7 +57,7 @@ class Worker:
             raise UsageError(f"{self.name} speaks another version of farwrite ab. Use revisions nearer to each other.")
         if launch.package and Path(joined.package).resolve() != launch.package.resolve():
             raise UsageError(f"{self.name} ran the code in {joined.package} instead of {launch.package}.")
-        place = misread(msgspec.to_builtins(self.arm.profile), joined.profile)
+        place = misread(msgspec.json.decode(msgspec.json.encode(self.arm.profile)), joined.profile)
         if place:
             raise UsageError(f"{self.name} reads the profile otherwise: {place} differs. Settle it with --set.")
         return joined

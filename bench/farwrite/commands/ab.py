@@ -87,6 +87,10 @@ def ab(
     ]
     if arms[0].profile.lab.link != arms[1].profile.lab.link:
         raise UsageError("The arms ask for different links, and there is one for all: say --link.")
+    if arms[0].profile.link != arms[1].profile.link:
+        raise UsageError("The arms ask different things of the link ([link]), and there is one for all.")
+    if arms[0].profile.link.schedule:
+        raise UsageError("farwrite ab cannot follow link.schedule: each arm's load begins in its own process. Use farwrite run.")
     from ..cells import cells_of
 
     for arm in arms[:2]:

@@ -31,7 +31,7 @@ def open_tun(name: str) -> int:
         raise system_error("open /dev/net/tun", refusal.errno or 0, NO_TUN) from refusal
     try:
         fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI | IFF_VNET_HDR))
-        fcntl.ioctl(descriptor, TUNSETOFFLOAD, OFFLOAD_CHECKSUM | OFFLOAD_TSO4 | OFFLOAD_TSO6)
+        offload(descriptor, segments=True, checksums=True)
     except OSError as refusal:
         os.close(descriptor)
         raise system_error(f"create the TUN device {name}", refusal.errno or 0, NO_TUN) from refusal
@@ -39,6 +39,13 @@ def open_tun(name: str) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def offload(descriptor: int, segments: bool, checksums: bool) -> None:
+    """What the stack may leave to the device from now on: cutting TCP's 64 KiB into segments, and making checksums. A packet must
+    have its checksum before one of its bits is turned: a receiver believes one that has none yet."""
+    wanted = (OFFLOAD_TSO4 | OFFLOAD_TSO6 if segments and checksums else 0) | (OFFLOAD_CHECKSUM if checksums else 0)
+    fcntl.ioctl(descriptor, TUNSETOFFLOAD, wanted)
 
 
 def tun_works() -> str | None:

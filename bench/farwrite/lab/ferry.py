@@ -1,7 +1,7 @@
 """The ferry: a delay line in user space between two TUN devices, for kernels without netem.
 
-Owns the two devices' descriptors and the process that carries the packets. Delay and cut change at once, through memory
-shared with that process. Rate, loss and reordering it does not emulate.
+Owns the two devices' descriptors and the process that carries the packets. Delay, cut and everything else that is asked of a
+direction change at once, through memory shared with that process.
 """
 
 from __future__ import annotations
@@ -14,23 +14,36 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..errors import UnfitError
+from ..host.tun import offload
+from ..link_spec import PLAIN, LinkSpec, Way
+from ..prng_kernel import LINK_OUTWARD, key_of
 from . import ferry_kernel as carrying
 from .board import Board, board
+from .jitter import table_of
 from .process import process
 from .site import Site, addresses_of, interface_of
 
 
 class Ferry:
-    """The carrying link: one-way delay per direction (0 near to far, 1 far to near)."""
+    """The carrying link: per direction (0 near to far, 1 far to near) a delay, and a way."""
 
     kind = "ferry"
 
-    def __init__(self, words: np.ndarray) -> None:
+    def __init__(self, words: np.ndarray, devices: list[Device], seed: int) -> None:
         self.board = words
+        self.devices = devices
+        self.seed = seed
 
     def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None:
         """Hold packets this long from now on; those under way keep their time."""
         self.board[carrying.DELAY_NS : carrying.DELAY_NS + 2] = max(outward_ns, 0), max(homeward_ns, 0)
+
+    def set_ways(self, outward: Way, homeward: Way) -> None:
+        """Do with packets what is asked besides the delay from now on."""
+        for direction, (way, device) in enumerate(zip((outward, homeward), self.devices, strict=True)):
+            # A packet whose checksum is not made yet cannot be damaged; one of 64 KiB is not one packet.
+            offload(device.descriptor, segments=not way.counts_packets, checksums=not way.corrupt_ratio)
+            lay_out(self.board, direction, way, self.seed)
 
     def cut(self) -> None:
         """Lose every packet in both directions until heal()."""
@@ -41,36 +54,103 @@ class Ferry:
         self.board[carrying.CUT : carrying.CUT + 2] = 0
 
     def counters(self) -> dict[str, int]:
-        """What the link did since it was made, both directions together."""
+        """What the link did since it was made, both directions together; `late_ns` is a sum over packets."""
         pairs = {
             "packets": carrying.PACKETS, "bytes": carrying.BYTES, "drops": carrying.REFUSED,
-            "cut_drops": carrying.CUT_DROPS, "full": carrying.FULL,
+            "cut_drops": carrying.CUT_DROPS, "full": carrying.FULL, "lost": carrying.LOST,
+            "duplicated": carrying.DUPLICATED, "reordered": carrying.REORDERED, "corrupted": carrying.CORRUPTED,
+            "queue_drops": carrying.QUEUE_DROPS, "late_ns": carrying.LATE_NS,
         }  # fmt: skip
-        return {name: int(self.board[word] + self.board[word + 1]) for name, word in pairs.items()}
+        counted = {name: int(self.board[word] + self.board[word + 1]) for name, word in pairs.items()}
+        return counted | {"device_drops": sum(device.drops() for device in self.devices)}
+
+    def late_ns_max(self) -> int:
+        """How late the latest packet left since this was last asked."""
+        words = self.board[carrying.LATE_NS_MAX : carrying.LATE_NS_MAX + 2]
+        found = int(words.max())
+        words[:] = 0
+        return found
+
+    def facts(self) -> dict[str, str]:
+        """How the packets are carried."""
+        urgent = bool(self.board[carrying.URGENT])
+        return {"ferry's priority": "real-time" if urgent else "normal: the right to more is lacking"}
+
+
+class Device:
+    """One end: a TUN device's descriptor, and what its namespace counts of it."""
+
+    def __init__(self, site: Site, interface: str, address: str, mtu_bytes: int | None) -> None:
+        self.descriptor = site.open_tun(interface, address, mtu_bytes)
+        self.interface = interface
+        assert site.process is not None
+        # Open it stays readable when the site's process is gone: it belongs to the namespace.
+        self.counted = os.open(f"/proc/{site.process.pid}/net/dev", os.O_RDONLY | os.O_CLOEXEC)
+
+    def drops(self) -> int:
+        """Packets that found its queue full; the 12th column of /proc/net/dev, proc(5)."""
+        for line in os.pread(self.counted, 1 << 16, 0).decode().splitlines():
+            name, _, columns = line.partition(":")
+            if name.strip() == self.interface:
+                return int(columns.split()[11])
+        return 0
+
+    def close(self) -> None:
+        """Let both descriptors go."""
+        os.close(self.descriptor)
+        os.close(self.counted)
+
+
+def lay_out(words: np.ndarray, direction: int, way: Way, seed: int) -> None:
+    """Write a way into a direction's part of the board."""
+    unit_ns, table = table_of(way)
+    at = carrying.TABLE + direction * carrying.TABLE_WORDS
+    words[at : at + carrying.TABLE_WORDS] = table
+    asked = words[carrying.WAY + direction * carrying.WAY_WORDS :][: carrying.WAY_WORDS]
+    bursts = way.bursts
+    values = {
+        carrying.KEY: int(np.uint64(key_of(seed, LINK_OUTWARD + direction)).view(np.int64)),
+        carrying.EXTRA_NS: way.extra_delay_ns, carrying.JITTER_NS: unit_ns, carrying.RATE: way.rate_bits_per_s or 0,
+        carrying.QUEUE: way.queue_packets or 0, carrying.LOSS: whole(way.loss_ratio),
+        carrying.ENTER: whole(bursts.enter_ratio) if bursts else 0, carrying.LEAVE: whole(bursts.leave_ratio) if bursts else 0,
+        carrying.BAD_LOSS: whole(bursts.bad_loss_ratio) if bursts else 0,
+        carrying.GOOD_LOSS: whole(bursts.good_loss_ratio) if bursts else 0,
+        carrying.REORDER: whole(way.reorder_ratio), carrying.DUPLICATE: whole(way.duplicate_ratio),
+        carrying.CORRUPT: whole(way.corrupt_ratio), carrying.ASKED: int(not way.is_plain),
+    }  # fmt: skip
+    for word, value in values.items():
+        asked[word] = value
+
+
+def whole(share: float) -> int:
+    """A share in the ferry's whole numbers."""
+    return round(share * carrying.SURE)
 
 
 @contextmanager
-def ferry(near: Site, far: Site) -> Iterator[Ferry]:
+def ferry(near: Site, far: Site, spec: LinkSpec = PLAIN) -> Iterator[Ferry]:
     """Join two sites by TUN devices and a process that carries packets between them. UnfitError without TUN."""
     with contextlib.ExitStack() as stack:
-        descriptors = []
+        devices = []
         for site, address in zip((near, far), addresses_of(far.index), strict=True):
-            descriptor = site.open_tun(interface_of(far.index), address)
-            stack.callback(os.close, descriptor)
-            descriptors.append(descriptor)
+            device = Device(site, interface_of(far.index), address, spec.mtu_bytes)
+            stack.callback(device.close)
+            devices.append(device)
         shared = stack.enter_context(board(carrying.BOARD_WORDS))
         carrier = stack.enter_context(process("ferry"))
-        carrier.start(carry, *descriptors, shared)
+        made = Ferry(shared.words, devices, spec.seed)
+        carrier.start(carry, *(device.descriptor for device in devices), shared)
         if carrier.poll(0.05):
             carrier.answer()
             raise UnfitError("The ferry process ended as soon as it was started.")
-        yield Ferry(shared.words)
+        yield made
 
 
 def carry(near_fd: int, far_fd: int, shared: Board) -> int:
     """The ferry process's only call: lasts until it is stopped or killed."""
     with contextlib.suppress(OSError):  # As urgent as a user may be; without the right to, at normal priority.
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
+        shared.words[carrying.URGENT] = 1
     return int(
         carrying.ferry(
             near_fd, far_fd, carrying.hold(), carrying.hold(), shared.words, np.zeros(4, np.int32), np.zeros(2, np.int64)

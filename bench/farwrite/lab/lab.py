@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from ..host.disk import disk
+from ..link_spec import PLAIN, LinkSpec
 from ..wire.terms import KEY_BYTES_MIN, CompressionName, EncryptionName, SharedKey, Terms
 from ..wire.tunnel import prepare
 from .board import Board, board
-from .link import Choice, SetElsewhere, emulate, ground
+from .link import Choice, SetElsewhere, bare, emulate, ground
 from .namespace import Place
 from .relay import Doors
 from .site import Site
@@ -40,6 +41,7 @@ class LabSpec:
     volume_bytes: int
     congestion: str
     others: int = 0  # far sites besides the one
+    link_spec: LinkSpec = PLAIN  # what is asked of every link besides the distance
     keep: bool = False  # the sites' files have names, in a directory of each site's own, and stay
     encryption: EncryptionName = "none"  # of what is replicated
     compression: CompressionName = "none"
@@ -94,6 +96,11 @@ class JoinedSpan(Span):
     def correct(self, asked_rtt_ns: int, missed_ns: float) -> bool:
         return False
 
+    @property
+    def proves_distance(self) -> bool:
+        """Not where more is asked of the link: it is not ours to set that aside."""
+        return self.spec.is_plain
+
 
 class JoinedLab(JoinedSpan, Lab):
     """A lab in another process's places."""
@@ -106,9 +113,13 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
     with contextlib.ExitStack() as stack:  # Undoes a half-built lab in the right order.
         choice, places = stack.enter_context(ground(spec.link, 2 + spec.others))
         near, fars, history = stack.enter_context(sites(spec, places))
-        links = [stack.enter_context(emulate(choice, near, far)) for far in fars]
-        spans = [(near, far, link, *acquaint(near, far, spec.congestion)) for far, link in zip(fars, links, strict=True)]
-        yield Lab(*spans[0], choice, history, [Span(*span, terms=terms) for span in spans[1:]], terms=terms)
+        links = [stack.enter_context(emulate(choice, near, far, spec.link_spec)) for far in fars]
+        spans = []
+        for far, link in zip(fars, links, strict=True):
+            with bare(link, spec.link_spec):
+                spans.append((near, far, link, *acquaint(near, far, spec.congestion)))
+        others = [Span(*span, spec=spec.link_spec, terms=terms) for span in spans[1:]]
+        yield Lab(*spans[0], choice, history, others, spec=spec.link_spec, terms=terms)
 
 
 @contextmanager
@@ -119,8 +130,8 @@ def joined_lab(spec: LabSpec, places: list[Place], choice: Choice, doors: Sequen
         for far, door in zip(fars, doors, strict=False):
             far.doors = door
         spans = [(near, far, SetElsewhere(choice.kind), *acquaint(near, far, spec.congestion)) for far in fars]
-        others: list[Span] = [JoinedSpan(*span, terms=terms) for span in spans[1:]]
-        yield JoinedLab(*spans[0], choice, history, others, terms=terms)
+        others: list[Span] = [JoinedSpan(*span, spec=spec.link_spec, terms=terms) for span in spans[1:]]
+        yield JoinedLab(*spans[0], choice, history, others, spec=spec.link_spec, terms=terms)
 
 
 def prepared(spec: LabSpec) -> Terms:

@@ -1,7 +1,7 @@
 """The link between two sites: what is asked of it, and which of the emulations carries it.
 
 `netem` is the kernel's own and is taken first; `ferry` carries packets in user space where the kernel has no netem; `relay`
-carries bytes where there are no namespaces at all. All have the same verbs: set_delay_ns, cut, heal, counters.
+carries bytes where there are no namespaces at all. All have the same verbs, which `Link` documents.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from ..errors import UnfitError
 from ..host.tun import tun_works
+from ..link_spec import PLAIN, LinkSpec, Way
 from .ferry import ferry
 from .namespace import Place, loopbacks, namespaces
 from .netem import NO_NETEM, netem, netem_works
@@ -24,14 +25,30 @@ LinkKind = Literal["auto", "netem", "ferry", "relay"]
 
 
 class Link(Protocol):
-    """The two directions between two sites."""
+    """The two directions between two sites. Every verb acts at once, on packets that come from now on."""
 
     kind: str
 
-    def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None: ...
-    def cut(self) -> None: ...
-    def heal(self) -> None: ...
-    def counters(self) -> dict[str, int]: ...
+    def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None:
+        """The distance: how long packets are held in each direction, calibrated by the lab."""
+
+    def set_ways(self, outward: Way, homeward: Way) -> None:
+        """Everything that is asked of each direction besides, in place of what was asked before."""
+
+    def cut(self) -> None:
+        """Lose every packet in both directions, until heal()."""
+
+    def heal(self) -> None:
+        """Carry packets again."""
+
+    def counters(self) -> dict[str, int]:
+        """What the link did since it was made, both directions together; each emulation tells what it knows."""
+
+    def late_ns_max(self) -> int | None:
+        """How late the latest packet left since this was last asked; None where nobody knows."""
+
+    def facts(self) -> dict[str, str]:
+        """How the packets are carried, for who reads the report."""
 
 
 class SetElsewhere:
@@ -43,6 +60,9 @@ class SetElsewhere:
     def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None:
         pass
 
+    def set_ways(self, outward: Way, homeward: Way) -> None:
+        pass
+
     def cut(self) -> None:
         pass
 
@@ -50,6 +70,12 @@ class SetElsewhere:
         pass
 
     def counters(self) -> dict[str, int]:
+        return {}
+
+    def late_ns_max(self) -> None:
+        pass
+
+    def facts(self) -> dict[str, str]:
         return {}
 
 
@@ -111,8 +137,23 @@ def choice_of(kind: str, near: Process) -> Choice:
 
 
 @contextmanager
-def emulate(choice: Choice, near: Site, far: Site) -> Iterator[Link]:
-    """The link, open exactly as long as this block."""
+def emulate(choice: Choice, near: Site, far: Site, spec: LinkSpec = PLAIN) -> Iterator[Link]:
+    """The link, with what is asked of it, open exactly as long as this block."""
     makers: dict[str, Callable[..., AbstractContextManager[Link]]] = {"netem": netem, "ferry": ferry, "relay": relay}
-    with makers[choice.kind](near, far) as link:
+    with makers[choice.kind](near, far, spec) as link:
+        link.set_ways(*spec.ways)
         yield link
+
+
+@contextmanager
+def bare(link: Link, spec: LinkSpec) -> Iterator[None]:
+    """The link with nothing but its delay inside this block: how a distance is calibrated and proven. Jitter would blur it, and a
+    lost echo is no distance."""
+    if all(way.is_plain for way in spec.ways):
+        yield
+        return
+    link.set_ways(Way(), Way())
+    try:
+        yield
+    finally:
+        link.set_ways(*spec.ways)

@@ -1,7 +1,8 @@
-"""netem: the kernel's own delay line on a veth pair, set through netlink.
+"""netem: the kernel's own delay line on a veth pair, set through netlink. tc-netem(8).
 
-Delay is egress-only, so each end delays what it sends. A super-packet of segmentation offload is one packet to netem, which
-delay and a cut do not mind; rate and loss would. tc-netem(8).
+All of netem acts on egress, so each end delays what it sends. netem sorts by when packets are due, so jitter or a shorter delay
+would reorder them; a rate keeps them in line, and where none is asked it is one that nothing reaches. A super-packet of
+segmentation offload is one packet to netem: where that matters TCP is told to make none.
 
 Owns the pair and a process in each namespace to set it by: the sites' own are busy while a load runs, and may be killed.
 """
@@ -14,11 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import UnfitError
+from ..link_spec import PLAIN, LinkSpec, Way
+from .netem_message import Asked, teach_pyroute2
 from .process import Process, process
 from .site import Site, addresses_of, configure, interface_of
 
-# netem drops silently beyond its limit. 100 000 full packets are 12 ms of 100 Gbit/s.
-LIMIT_PACKETS = 100_000
+SEGMENTS_MAX = 65_535  # The kernel's own bound of what segmentation offload takes at once.
 
 NO_NETEM = (
     "This kernel has no netem (sch_netem: modprobe sch_netem, or a kernel built with CONFIG_NET_SCH_NETEM). "
@@ -27,19 +29,27 @@ NO_NETEM = (
 
 
 class Netem:
-    """The delaying link: one-way delay per direction (outward near to far, homeward far to near)."""
+    """The delaying link: per direction (outward near to far, homeward far to near) a delay, and a way."""
 
     kind = "netem"
 
-    def __init__(self, near: Process, far: Process, interface: str) -> None:
+    def __init__(self, near: Process, far: Process, interface: str, spec: LinkSpec) -> None:
         self.ends = (near, far)
         self.interface = interface
+        self.mtu_bytes = spec.mtu_bytes or 1500
+        self.counts_packets = any(way.counts_packets for way in spec.ways)
         self.delay_ns = (0, 0)
+        self.ways = (Way(), Way())
         self.lost = False
 
     def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None:
         """Delay packets this long from now on."""
         self.delay_ns = (max(outward_ns, 0), max(homeward_ns, 0))
+        self.apply("change")
+
+    def set_ways(self, outward: Way, homeward: Way) -> None:
+        """Do with packets what is asked besides the delay from now on."""
+        self.ways = (outward, homeward)
         self.apply("change")
 
     def cut(self) -> None:
@@ -54,25 +64,34 @@ class Netem:
 
     def apply(self, command: str) -> None:
         """Bring both ends' qdiscs to what is asked."""
-        for end, delay_ns in zip(self.ends, self.delay_ns, strict=True):
-            end.call(set_netem, self.interface, command, delay_ns, self.lost)
+        for end, delay_ns, way in zip(self.ends, self.delay_ns, self.ways, strict=True):
+            segments = 1 if self.counts_packets or way.counts_packets else SEGMENTS_MAX
+            end.call(set_netem, self.interface, command, Asked(delay_ns, way, self.lost, self.mtu_bytes), segments)
 
     def counters(self) -> dict[str, int]:
-        """What both qdiscs did since they were made."""
+        """What both qdiscs did since they were made; `drops` are losses and what found the queue full, `backlog` is now."""
         both = [end.call(netem_counters, self.interface) for end in self.ends]
         return {name: both[0][name] + both[1][name] for name in both[0]}
 
+    def late_ns_max(self) -> None:
+        """The kernel does not tell how late packets leave."""
+
+    def facts(self) -> dict[str, str]:
+        """How the packets are carried."""
+        words = "bounded to one packet, so that each of the wire is one to netem" if self.counts_packets else "on"
+        return {"segmentation offload": words}
+
 
 @contextmanager
-def netem(near: Site, far: Site) -> Iterator[Netem]:
+def netem(near: Site, far: Site, spec: LinkSpec = PLAIN) -> Iterator[Netem]:
     """Join two sites by a veth pair with netem on both ends. UnfitError when the kernel has none."""
     with contextlib.ExitStack() as stack:
         ends = [stack.enter_context(process(f"{site.name} link", site.namespace)) for site in (near, far)]
         interface = interface_of(far.index)
         ends[0].call(make_veth, interface, ends[1].pid)  # The pair goes with the namespaces.
         for end, address in zip(ends, addresses_of(far.index), strict=True):
-            end.call(configure, interface, address)
-        made = Netem(ends[0], ends[1], interface)
+            end.call(configure, interface, address, spec.mtu_bytes)
+        made = Netem(ends[0], ends[1], interface, spec)
         made.apply("add")
         yield made
 
@@ -89,21 +108,27 @@ def make_veth(interface: str, far_pid: int) -> None:
             raise UnfitError(f"create a veth pair: {refusal}. The kernel needs CONFIG_VETH.") from refusal
 
 
-def set_netem(interface: str, command: str, delay_ns: int, lost: bool) -> None:
-    """At one end: add or change the qdisc of its interface. pyroute2 takes whole microseconds: rounded up, so that no packet
-    comes sooner than asked; calibration sees the rest."""
+def set_netem(interface: str, command: str, asked: Asked, segments: int) -> None:
+    """At one end: add or change the qdisc of its interface, and bound what TCP hands it at once.
+
+    A connection takes that bound over when it is made, and keeps it.
+    """
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
     with IPRoute() as routes:
         index = routes.link_lookup(ifname=interface)[0]
         try:
-            routes.tc(
-                command, "netem", index=index, handle="1:", delay=-(-delay_ns // 1000), limit=LIMIT_PACKETS,
-                loss=100 if lost else 0,
-            )  # fmt: skip
+            send_netem(routes, index, command, asked)
+            routes.link("set", index=index, gso_max_segs=segments)
         except NetlinkError as refusal:
             raise UnfitError(f"tc qdisc {command} netem: {refusal}. {NO_NETEM}") from refusal
+
+
+def send_netem(routes, index: int, command: str, asked: Asked) -> None:
+    """One request, in our encoding."""
+    teach_pyroute2()
+    routes.tc(command, "netem", index=index, handle="1:", asked=asked)
 
 
 def netem_counters(interface: str) -> dict[str, int]:
@@ -115,15 +140,15 @@ def netem_counters(interface: str) -> dict[str, int]:
         for qdisc in routes.get_qdiscs(index=index):
             if qdisc.get_attr("TCA_KIND") == "netem":
                 return counters_of(qdisc)
-    return {"packets": 0, "bytes": 0, "drops": 0, "cut_drops": 0, "full": 0}
+    return {"packets": 0, "bytes": 0, "drops": 0, "cut_drops": 0, "full": 0, "backlog": 0}
 
 
 def counters_of(qdisc) -> dict[str, int]:
-    """The counters in one qdisc message, from TCA_STATS2 or the older TCA_STATS."""
+    """The counters in one qdisc message."""
     stats = qdisc.get_attr("TCA_STATS")
     return {
         "packets": int(stats["packets"]), "bytes": int(stats["bytes"]), "drops": int(stats["drop"]),
-        "cut_drops": 0, "full": int(stats["overlimits"]),
+        "cut_drops": 0, "full": int(stats["overlimits"]), "backlog": int(stats["qlen"]),
     }  # fmt: skip
 
 
@@ -140,7 +165,7 @@ def try_netem() -> str | None:
     with IPRoute() as routes:
         index = routes.link_lookup(ifname="lo")[0]
         try:
-            routes.tc("add", "netem", index=index, handle="1:", delay=0, limit=LIMIT_PACKETS)
+            send_netem(routes, index, "add", Asked(0, Way(), False, 1500))
             routes.tc("del", "netem", index=index, handle="1:")
         except NetlinkError as refusal:
             return f"tc qdisc add netem answers: {os.strerror(refusal.code)}"

@@ -45,6 +45,7 @@ class Site:
         self.name = name
         self.index = index  # of a far site, and of its link
         self.address = namespace.address or addresses_of(index)[name != "near"]
+        self.near_address = addresses_of(index)[0]  # the near site's, on the link between the two
         self.doors: Doors | None = None  # of a far site that is reached through a relay
         self.namespace = namespace
         self.disk = disk
@@ -88,10 +89,10 @@ class Site:
         """The name under which the near site holds its connection of this name to this far one."""
         return f"{name} {self.index}" if self.index else name
 
-    def open_tun(self, interface: str, address: str) -> int:
+    def open_tun(self, interface: str, address: str, mtu_bytes: int | None = None) -> int:
         """A descriptor of a new TUN device in this site's namespace, addressed and up."""
         self.call(make_tun, interface)
-        self.call(configure, interface, address)
+        self.call(configure, interface, address, mtu_bytes)
         assert self.process is not None
         self.process.start(give_tun)
         descriptor = recv_handle(self.process.connection)
@@ -115,7 +116,7 @@ def give_tun() -> None:
     os.close(descriptor)
 
 
-def configure(interface: str, address: str) -> None:
+def configure(interface: str, address: str, mtu_bytes: int | None = None) -> None:
     """In the site: bring up loopback and `interface` with its address, and quieten everything that is not ours."""
     from pyroute2 import IPRoute
 
@@ -125,7 +126,7 @@ def configure(interface: str, address: str) -> None:
         index = routes.link_lookup(ifname=interface)[0]
         routes.addr("add", index=index, address=address, prefixlen=PREFIX_BITS)
         # A full queue of 64 KiB segments would be dropped at the default 500 when the far side is slow.
-        routes.link("set", index=index, state="up", txqlen=10_000)
+        routes.link("set", index=index, state="up", txqlen=10_000, **({"mtu": mtu_bytes} if mtu_bytes else {}))
 
 
 def setting(name: str, value: str | None) -> str:

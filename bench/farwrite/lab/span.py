@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..link_spec import PLAIN, LinkSpec
 from ..wire.terms import IN_THE_CLEAR, Terms
-from .link import Link
+from .link import Link, bare
 from .site import Site, tune_transport
 from .survey import PROBE, Survey, hang_up, join, survey
 
@@ -26,7 +27,14 @@ class Span:
     transport: dict[str, str]
     base: Survey  # the round trip of its own, with no delay asked
     terms: Terms = field(default=IN_THE_CLEAR, kw_only=True, repr=False)  # of what is replicated; surveys are in the clear
+    spec: LinkSpec = field(default=PLAIN, kw_only=True)  # what is asked of the link besides the distance
+    total_ns: int = field(default=0, kw_only=True)  # the delay per round trip that was set last
     delay_ns: dict[int, int] = field(default_factory=dict, kw_only=True)  # calibrated total delay by asked RTT
+
+    @property
+    def proves_distance(self) -> bool:
+        """Whether its surveys are of the distance alone."""
+        return True
 
     def set_rtt(self, asked_rtt_ns: int) -> None:
         """Set the link so that a bare echo takes `asked_rtt_ns`; 0 asks for the lab's own base and no more."""
@@ -36,6 +44,12 @@ class Span:
 
     def set_delay(self, total_ns: int) -> None:
         """Delay this much per round trip, half in each direction."""
+        self.total_ns = total_ns
+        self.link.set_delay_ns(total_ns // 2, total_ns - total_ns // 2)
+
+    def set_extra(self, extra_ns: int) -> None:
+        """Delay so much more per round trip than the distance does, until set_delay or set_rtt."""
+        total_ns = self.total_ns + extra_ns
         self.link.set_delay_ns(total_ns // 2, total_ns - total_ns // 2)
 
     def calibrate(self, asked_rtt_ns: int) -> None:
@@ -83,8 +97,9 @@ class Span:
         self.near.call(hang_up, self.held(name))
 
     def survey(self, count: int) -> Survey:
-        """The delivered round trip of a small echo."""
-        return survey(self.near, self.far, count)
+        """The delivered round trip of a small echo over the distance alone, whatever else is asked of the link."""
+        with bare(self.link, self.spec):
+            return survey(self.near, self.far, count)
 
     def echo_floor(self, count: int, request_bytes: int, answer_bytes: int) -> Survey:
         """The delivered round trip of an echo with a write's own sizes."""

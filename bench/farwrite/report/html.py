@@ -176,6 +176,8 @@ def facts_of(recording: Recording) -> list[tuple[str, str]]:
         ("kernel", str(host.get("kernel") or "")),
         ("journals", disk + (", both sites on one disk" if lab.shared_disk and lab.durability == "disk" else "")),
         ("link", f"{lab.link}: {lab.link_reason}"),
+        ("asked of the link", lab.link_asked),
+        ("carried with", ", ".join(f"{key} {words}" for key, words in lab.link_facts.items()) if lab.link_asked else ""),
         ("reactor", lab.reactor),
         ("TCP", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in sorted(lab.transport.items()))),
         ("wire", wire_text(lab)),

@@ -73,6 +73,7 @@ def host_line(recording: Recording) -> str:
         f"{' and '.join(systems)}{', both sites on one disk' if lab.shared_disk else ''}",
         disk,
         f"link {lab.link}: {lab.link_reason}",
+        f"asked of it besides the distance: {lab.link_asked}" if lab.link_asked else "",
         f"reactor {lab.reactor}",
         f"TCP {lab.transport['congestion_control']}" if "congestion_control" in lab.transport else "",
         wire_text(lab),

@@ -1,0 +1,78 @@
+"""`farwrite survey`: what a link over a distance delivers on this machine, against what was asked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from ..errors import EXIT_DONE, EXIT_UNFIT
+from .output import console, print_document, printing
+
+TABLE = 'title = "survey"\n[[cell]]\nname = "survey"\nprotocols = ["C"]\n'
+
+
+def survey(
+    *,
+    miles: float = 150.0,
+    route: float = 1.0,
+    rate: str | None = None,
+    loss: str | None = None,
+    jitter: str | None = None,
+    link: Literal["auto", "netem", "ferry"] = "auto",
+    set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
+    packets: int = 20_000,
+    json: bool = False,
+) -> int:
+    """Build two sites at a distance, and prove what joins them: round trip, each direction, loss, order, rate.
+
+    Exit code 0 when all that was asked is delivered, 6 when it is not.
+
+    Parameters
+    ----------
+    miles
+        Straight line between the sites.
+    route
+        Glass over straight line: 1.3 on the best conduits, 2.1 as a rule of thumb.
+    rate
+        Of both directions, such as 10gbit or "100 Mbit/s".
+    loss
+        Of both directions, such as "0.01 %".
+    jitter
+        Of both directions, such as "0.1 ms".
+    link
+        How the distance is emulated.
+    set_
+        Anything else of a profile's [link] table, such as link.homeward.loss="1 %"; may be repeated.
+    packets
+        Datagrams sent in each direction.
+    json
+        Print the proof as a document.
+    """
+    from ..profile import parse
+
+    changes = [f"distance.miles=[{miles}]", f"distance.route_factor={route}", f'lab.link="{link}"', *(set_ or [])]
+    changes += [f'link.{key}="{value}"' for key, value in (("rate", rate), ("loss", loss), ("jitter", jitter)) if value]
+    profile = parse(TABLE, "survey", changes)
+
+    # Wrong words have been refused by now; what follows takes a second to load.
+    from ..lab.lab import LabSpec, open_lab
+    from ..lab.proof import prove
+    from ..physics import rtt_ns_of
+    from ..warm import compile_link
+
+    compile_link()
+    spec = LabSpec(
+        link=profile.lab.link, near=None, far=None, journal_bytes=16 << 20, volume_bytes=16 << 20, congestion="cubic",
+        link_spec=profile.link,
+    )  # fmt: skip
+    with open_lab(spec) as lab:
+        proof = prove(lab, rtt_ns_of(miles, route), miles, route, packets)
+    with printing():
+        if json:
+            print_document(proof)
+        else:
+            from ..report.survey import show_proof
+
+            show_proof(proof, console())
+    return EXIT_UNFIT if proof.refusals else EXIT_DONE

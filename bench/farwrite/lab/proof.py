@@ -1,0 +1,216 @@
+"""What a link was asked for and what it delivers, side by side, and what its error is made of.
+
+The distance is proven by echoes over the bare link, everything else by datagrams in each direction. An asked loss is refuted
+when it lies outside the 99.9 % interval of what was counted (one survey in five hundred errs); a rate is met within 3 %.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from ..link_spec import FRAME_OVERHEAD_BYTES, Way, describe
+from ..units import NS_PER_MS, NS_PER_S
+from .lab import Lab
+from .probe import FULL_BYTES, IP_UDP_BYTES, Z_999, Delivered, bulk_bits_per_s, probe, share_interval
+from .span import Span
+from .survey import tolerance_ns
+
+CLAIM_NS = 2 * NS_PER_MS  # What an error is held against: the tightest limit that is usually stated.
+ERROR_SHARE_MAX = 0.05  # As the analysis withholds verdicts.
+RATE_SHARE = 0.03
+ECHOES = 200
+PACKETS = 20_000
+GAP_NS = 50_000
+FLOOD_NS = NS_PER_S
+FULL_BITS = 8 * (FULL_BYTES + IP_UDP_BYTES + FRAME_OVERHEAD_BYTES)
+# Datagrams of full size that two processes of one machine can be relied upon to send and take, a second.
+FLOOD_PER_S_MAX = 60_000
+TCP_SHARE = 1448 / 1538  # Of a wire's bits that are TCP's payload, with time stamps, in full packets.
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """How a time is distributed, in ns."""
+
+    min_ns: float
+    p50_ns: float
+    p99_ns: float
+    deviation_ns: float
+    count: int
+
+    @classmethod
+    def of(cls, times_ns: np.ndarray) -> Spread | None:
+        """None of nothing."""
+        if not times_ns.size:
+            return None
+        low, middle, high = np.quantile(times_ns, [0, 0.5, 0.99])
+        return cls(float(low), float(middle), float(high), float(times_ns.std()), int(times_ns.size))
+
+
+class OneWay(msgspec.Struct, frozen=True):
+    """What one direction did with datagrams."""
+
+    asked: Way
+    asked_delay_ns: float  # half the round trip, and what is asked for on top
+    delay: Spread | None
+    sent: int
+    lost: int
+    loss_ratio: float
+    loss_low: float
+    loss_high: float
+    bursts: int
+    burst_packets_mean: float | None
+    burst_packets_max: int
+    reordered: int
+    duplicates: int
+    rate_bits_per_s: float | None  # as UDP or TCP of full packets met it, counted on the wire
+    rate_by: str
+
+
+class ErrorBudget(msgspec.Struct, frozen=True):
+    """What the delivered distance may be off by, in ns of round trip."""
+
+    emulation_ns: float  # delivered less asked, at the median
+    kernel_stack_ns: float  # the lab's own round trip with no delay: calibrated into the distance
+    scheduler_ns: float  # how late packets left, both ways, on average; or what echoes lie above the fastest
+    scheduler_by: str
+    sum_ns: float
+    claim_ns: float
+    share_of_claim: float
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """The whole."""
+
+    miles: float
+    route_factor: float
+    link: str
+    reason: str
+    asked_besides: str
+    facts: dict[str, str]
+    asked_rtt_ns: int
+    rtt: Spread
+    base_rtt: Spread
+    outward: OneWay
+    homeward: OneWay
+    tcp_bits_per_s: float
+    errors: ErrorBudget
+    counted: dict[str, int]
+    refusals: list[str]  # what was asked for and not delivered, each a sentence
+
+
+def prove(lab: Lab, asked_rtt_ns: int, miles: float, route_factor: float, packets: int = PACKETS) -> Proof:
+    """Calibrate at the distance, and find out what the link of a lab delivers there."""
+    lab.set_rtt(asked_rtt_ns)
+    before = lab.link.counters()
+    rtt_ns = lab.survey(ECHOES).rtt_ns
+    after = lab.link.counters()
+    outward = one_way(lab, lab.spec.outward, asked_rtt_ns, True, packets)
+    homeward = one_way(lab, lab.spec.homeward, asked_rtt_ns, False, packets)
+    tcp = bulk_bits_per_s(lab.near, lab.far, lab.far.address, 1.5)
+    made = Spread.of(rtt_ns)
+    base = Spread.of(lab.base.rtt_ns)
+    assert made is not None
+    assert base is not None
+    echoes = {name: after[name] - before[name] for name in after}
+    counted = {name: value - before[name] for name, value in lab.link.counters().items()}
+    errors = errors_of(made, base, asked_rtt_ns or base.p50_ns, echoes)
+    return Proof(
+        miles=miles, route_factor=route_factor, link=lab.choice.kind, reason=lab.choice.reason,
+        asked_besides=describe(lab.spec), facts=lab.link.facts(), asked_rtt_ns=asked_rtt_ns, rtt=made, base_rtt=base,
+        outward=outward, homeward=homeward, tcp_bits_per_s=tcp, errors=errors, counted=counted,
+        refusals=refusals(made, asked_rtt_ns, {"outward": outward, "homeward": homeward}, errors),
+    )  # fmt: skip
+
+
+def one_way(span: Span, way: Way, asked_rtt_ns: int, outward: bool, packets: int) -> OneWay:
+    """Send datagrams in one direction of a span, and see; the rate is tried with a crowd of its own."""
+    held_ns = asked_rtt_ns / 2 + way.extra_delay_ns
+    made = crowd(span, way, packets, held_ns, outward)
+    rate, by = rate_of(span, way, held_ns, outward)
+    low, high = made.loss_interval()
+    bursts = made.bursts()
+    return OneWay(
+        asked=way, asked_delay_ns=held_ns, delay=Spread.of(made.delay_ns), sent=made.sent, lost=made.lost,
+        loss_ratio=made.loss_ratio, loss_low=low, loss_high=high, bursts=int(bursts.size),
+        burst_packets_mean=float(bursts.mean()) if bursts.size else None, burst_packets_max=int(bursts.max(initial=0)),
+        reordered=made.reordered, duplicates=made.duplicates, rate_bits_per_s=rate, rate_by=by,
+    )  # fmt: skip
+
+
+def ends(span: Span, outward: bool) -> tuple[Any, Any, str]:
+    """(sender, receiver, the receiver's address) of a direction."""
+    if outward:
+        return span.near, span.far, span.far.address
+    return span.far, span.near, span.far.near_address
+
+
+def crowd(span: Span, way: Way, packets: int, held_ns: float, outward: bool, gap_ns: int = GAP_NS) -> Delivered:
+    """Small datagrams, no faster than half of what the rate carries."""
+    small_bits = 8 * (IP_UDP_BYTES + 18 + FRAME_OVERHEAD_BYTES)
+    if way.rate_bits_per_s:
+        gap_ns = max(gap_ns, 2 * small_bits * NS_PER_S // way.rate_bits_per_s)
+    return probe(*ends(span, outward), packets, gap_ns, delay_ns=round(held_ns + 8 * way.jitter_ns))
+
+
+def rate_of(span: Span, way: Way, held_ns: float, outward: bool) -> tuple[float | None, str]:
+    """Bits on the wire per second, and how they were made to flow. A rate that datagrams cannot fill is tried with TCP."""
+    rate = way.rate_bits_per_s
+    per_s = round(1.2 * rate / FULL_BITS) if rate else FLOOD_PER_S_MAX
+    if rate and per_s <= FLOOD_PER_S_MAX:
+        count = max(round(per_s * FLOOD_NS / NS_PER_S), 20)
+        made = probe(*ends(span, outward), count, NS_PER_S // per_s, FULL_BYTES, round(held_ns + 0.3 * FLOOD_NS))
+        return made.rate_bits_per_s(), "datagrams"
+    if rate:
+        return bulk_bits_per_s(*ends(span, outward), 1.0) / TCP_SHARE, "TCP"
+    return None, ""
+
+
+def errors_of(made: Spread, base: Spread, asked_rtt_ns: float, echoes: dict[str, int]) -> ErrorBudget:
+    """The error budget from an echo's round trips and from what the link counted meanwhile."""
+    emulation_ns = abs(made.p50_ns - asked_rtt_ns)
+    if echoes.get("late_ns") is not None and echoes.get("packets"):
+        scheduler_ns, by = 2 * echoes["late_ns"] / echoes["packets"], "how late packets left, both ways, on average"
+    else:
+        scheduler_ns, by = made.p50_ns - made.min_ns, "what the median echo lies above the fastest: this link does not tell"
+    total_ns = emulation_ns + base.p50_ns + scheduler_ns
+    return ErrorBudget(
+        emulation_ns=emulation_ns, kernel_stack_ns=base.p50_ns, scheduler_ns=scheduler_ns, scheduler_by=by, sum_ns=total_ns,
+        claim_ns=CLAIM_NS, share_of_claim=total_ns / CLAIM_NS,
+    )  # fmt: skip
+
+
+def refusals(rtt: Spread, asked_rtt_ns: int, ways: dict[str, OneWay], errors: ErrorBudget) -> list[str]:
+    """What was asked and is not delivered."""
+    said = []
+    off_ns = rtt.p50_ns - asked_rtt_ns
+    if asked_rtt_ns and abs(off_ns) > tolerance_ns(asked_rtt_ns):
+        said.append(f"the round trip is {off_ns / 1000:+.0f} us off at the median")
+    if errors.emulation_ns > ERROR_SHARE_MAX * errors.claim_ns:
+        said.append("the link's error is more than 5 % of 2 ms: no verdict could rest on it")
+    for name, made in ways.items():
+        said += [f"{name}: {sentence}" for sentence in way_refusals(made)]
+    return said
+
+
+def way_refusals(made: OneWay) -> list[str]:
+    """What one direction was asked for and does not deliver."""
+    way, said = made.asked, []
+    low, high = share_interval(made.lost, made.sent, Z_999)
+    if way.bursts is None and not low <= way.loss_ratio <= high:
+        said.append(f"{made.loss_ratio:.3%} of the packets were lost, {way.loss_ratio:.3%} were asked for")
+    if made.reordered and not way.reorder_ratio:
+        said.append(f"{made.reordered} packets were reordered")
+    if made.duplicates and not way.duplicate_ratio:
+        said.append(f"{made.duplicates} packets came twice")
+    rate = way.rate_bits_per_s
+    if rate and made.rate_bits_per_s is not None:
+        off = made.rate_bits_per_s / rate - 1
+        if off > RATE_SHARE:
+            said.append(f"the rate is {off:+.1%} off")
+        elif off < -RATE_SHARE:
+            said.append(f"the rate is {off:+.1%} off: this machine, or TCP over this loss, carries no more")
+    return said
+

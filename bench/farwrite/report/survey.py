@@ -1,0 +1,84 @@
+"""The proof of a link for a person: what was asked beside what is delivered, and what the error is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from rich.console import Console
+from rich.table import Table
+
+from ..lab.proof import OneWay, Proof
+from ..units import format_rate, format_time
+from .page import STYLE, WORD, Form, Page, add_row, table_of
+
+
+def show_proof(proof: Proof, console: Console) -> None:
+    """All of it."""
+    page = Page(console)
+    besides = f", {proof.asked_besides}" if proof.asked_besides else ""
+    route = f", glass {proof.route_factor:g} times as long" if proof.route_factor != 1 else ""
+    page.heading(f"farwrite survey: {proof.miles:g} miles{route}{besides}")
+    facts = "".join(f" · {name}: {words}" for name, words in proof.facts.items())
+    page.prose(f"link {proof.link}: {proof.reason}{facts}", style="dim")
+    page.heading("Asked and delivered")
+    page.table(partial(proof_table, proof))
+    page.heading("What the error is made of")
+    page.table(partial(error_table, proof))
+    page.prose(f"Scheduler: {proof.errors.scheduler_by}. The kernel's own part is calibrated into the distance.", style="dim")
+    page.heading("Verdict")
+    for refusal in proof.refusals:
+        page.item(WORD["fail"], refusal, style=STYLE["fail"])
+    if not proof.refusals:
+        page.item(WORD["pass"], "the link delivers what was asked of it", style=STYLE["pass"])
+
+
+def proof_table(proof: Proof, form: Form) -> Table:
+    table = table_of(form, "", "asked", "delivered")
+    for row in proof_rows(proof):
+        add_row(table, *row)
+    return table
+
+
+def proof_rows(proof: Proof) -> Iterator[tuple[str, str, str]]:
+    """(what, asked, delivered)."""
+    rtt = proof.rtt
+    yield "round trip, median", format_time(proof.asked_rtt_ns), format_time(rtt.p50_ns)
+    yield "round trip, fastest and p99", "", f"{format_time(rtt.min_ns)} to {format_time(rtt.p99_ns)}"
+    for name, made in (("outward", proof.outward), ("homeward", proof.homeward)):
+        yield from way_rows(name, made)
+    yield "TCP, one connection outward", "", format_rate(proof.tcp_bits_per_s)
+
+
+def way_rows(name: str, made: OneWay) -> Iterator[tuple[str, str, str]]:
+    """The rows of one direction."""
+    way, delay = made.asked, made.delay
+    if delay is not None:
+        yield f"{name}, delay at the median", format_time(made.asked_delay_ns), format_time(delay.p50_ns)
+        yield f"{name}, fastest and p99", "", f"{format_time(delay.min_ns)} to {format_time(delay.p99_ns)}"
+        yield f"{name}, deviation", format_time(way.jitter_ns) if way.trembles else "none", format_time(delay.deviation_ns)
+    wanted = way.bursts.loss_ratio if way.bursts else way.loss_ratio
+    interval = f"[{made.loss_low:.3%}, {made.loss_high:.3%}]"
+    yield f"{name}, lost of {made.sent:,}", f"{wanted:.3%}", f"{made.loss_ratio:.3%} {interval}"
+    if way.bursts:
+        mean = made.burst_packets_mean
+        yield (
+            f"{name}, packets a burst", f"{1 / way.bursts.leave_ratio:.3g}",
+            f"{mean:.3g}, at most {made.burst_packets_max}" if mean else "no burst",
+        )  # fmt: skip
+    yield f"{name}, reordered", f"{way.reorder_ratio:.3%} ahead" if way.reorder_ratio else "none", f"{made.reordered}"
+    yield f"{name}, came twice", f"{way.duplicate_ratio:.3%}" if way.duplicate_ratio else "none", f"{made.duplicates}"
+    if way.rate_bits_per_s and made.rate_bits_per_s is not None:
+        yield f"{name}, rate by {made.rate_by}", format_rate(way.rate_bits_per_s), format_rate(made.rate_bits_per_s)
+
+
+def error_table(proof: Proof, form: Form) -> Table:
+    table = table_of(form, "part", "us", "of 2 ms")
+    errors = proof.errors
+    parts = (
+        ("emulation: median less asked", errors.emulation_ns), ("kernel: round trip with no delay", errors.kernel_stack_ns),
+        ("scheduler", errors.scheduler_ns), ("sum", errors.sum_ns),
+    )  # fmt: skip
+    for name, part_ns in parts:
+        add_row(table, name, f"{part_ns / 1000:.1f}", f"{part_ns / errors.claim_ns:.1%}")
+    return table

@@ -1,0 +1,176 @@
+"""Hold every emulation against what it was asked for, and against the others: one table.
+
+    tests/lab/crosscheck.py measure LINK OUT.json     on one link of this kernel; in user-mode Linux for netem
+    tests/lab/crosscheck.py table results/crosscheck.json docs/links.md FOUND.json...
+
+`make crosscheck` does all of it. A link that this kernel lacks is left out, and the table says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from farwrite.errors import UnfitError
+from farwrite.lab.jitter import deviations
+from farwrite.lab.lab import LabSpec, open_lab
+from farwrite.lab.probe import FULL_BYTES, PROBE_BYTES, Z_999, probe, share_interval
+from farwrite.lab.proof import FULL_BITS
+from farwrite.link_spec import Bursts, LinkSpec, Way
+from farwrite.physics import rtt_ns_of
+from farwrite.units import NS_PER_S, format_rate
+from farwrite.warm import compile_link
+
+IN_UML = bool(os.environ.get("FARWRITE_UML"))
+PACKETS = 100_000
+GAP_NS = 60_000 if IN_UML else 20_000
+MILES = 60.0
+RATE_SHARE = 0.03
+DELAY_SHARE, DELAY_NS = 0.03, 100_000 if IN_UML else 40_000  # As a survey's tolerance; system calls are slow in user-mode Linux.
+SPREAD_SHARE = 0.30 if IN_UML else 0.15  # Lateness adds to jitter; timers are late in user-mode Linux.
+BEGIN, END = "<!-- crosscheck -->", "<!-- /crosscheck -->"
+
+BURSTS = Bursts(enter_ratio=0.002, leave_ratio=0.25)
+COUNTED = LinkSpec(outward=Way(loss_ratio=1e-12))  # So that netem takes TCP's packets one by one from the start.
+
+
+def measure(link: str, out: Path) -> None:
+    """Every case on one link."""
+    compile_link()
+    spec = LabSpec(link, None, None, 16 << 20, 16 << 20, "cubic", link_spec=COUNTED)
+    try:
+        with open_lab(spec) as lab:
+            found = [*distances(lab), *ways(lab), *rates(lab)]
+    except UnfitError as refusal:
+        out.write_text(json.dumps({"link": link, "refused": str(refusal), "rows": []}))
+        return
+    out.write_text(json.dumps({"link": link, "kernel": os.uname().release, "rows": found}))
+
+
+def row(case: str, asked: str, delivered: str, met: bool, **numbers: float) -> dict:
+    """One line of the table."""
+    print(f"{'ok ' if met else 'OFF'} {case}: asked {asked}, delivered {delivered}", file=sys.stderr)
+    return {"case": case, "asked": asked, "delivered": delivered, "met": bool(met), **numbers}
+
+
+def distances(lab):
+    """One-way delay of each direction, by datagrams over the calibrated link."""
+    for miles in (20.0, 150.0):
+        asked_ns = rtt_ns_of(miles) / 2
+        medians = []
+        for _ in range(3):  # A machine that others use moves between calibration and proof: the best of three is the link's.
+            lab.forget(rtt_ns_of(miles))
+            lab.set_rtt(rtt_ns_of(miles))
+            lab.link.set_ways(Way(), Way())
+            both = [
+                probe(*ends, 1000, 400_000, delay_ns=round(asked_ns))
+                for ends in ((lab.near, lab.far, lab.far.address), (lab.far, lab.near, lab.far.near_address))
+            ]
+            medians.append([float(np.median(made.delay_ns)) for made in both])
+        for name, found in zip(("outward", "homeward"), min(medians, key=lambda two: abs(sum(two) - 2 * asked_ns)), strict=True):
+            met = abs(found - asked_ns) <= max(DELAY_SHARE * asked_ns, DELAY_NS)
+            yield row(f"one-way delay, {miles:g} miles, {name}", f"{asked_ns / 1000:.0f} us", f"{found / 1000:.0f} us", met,
+                      asked_ns=asked_ns, delivered_ns=found)  # fmt: skip
+
+
+def sent(lab, way, count, gap_ns, payload_bytes=PROBE_BYTES, delay_ns=1_000_000):
+    """What arrives outward of so many datagrams over a way."""
+    lab.link.set_delay_ns(delay_ns, delay_ns)
+    lab.link.set_ways(way, Way())
+    return probe(lab.near, lab.far, lab.far.address, count, gap_ns, payload_bytes, 4 * delay_ns)
+
+
+def ways(lab):
+    """Loss, bursts, duplicates, reordering, jitter, each alone."""
+    for ratio in (0.001, 0.02):
+        made = sent(lab, Way(loss_ratio=ratio), PACKETS, GAP_NS)
+        low, high = share_interval(made.lost, made.sent, Z_999)
+        yield row(f"loss of {ratio:.1%}", f"{ratio:.3%}", share_text(made.lost, made.sent), low <= ratio <= high,
+                  lost=made.lost, sent=made.sent)  # fmt: skip
+        yield ordered(f"loss of {ratio:.1%}", made)
+    made = sent(lab, Way(bursts=BURSTS), PACKETS, GAP_NS)
+    lengths, asked = made.bursts(), 1 / BURSTS.leave_ratio
+    error = (asked * (asked - 1)) ** 0.5 / max(lengths.size, 1) ** 0.5  # Of a geometric length's mean.
+    yield row("Gilbert-Elliott, packets a burst", f"{asked:.2f}", f"{lengths.mean():.2f} +- {error:.2f} of {lengths.size}",
+              abs(lengths.mean() - asked) <= 3.3 * error, asked_packets=asked, packets=float(lengths.mean()))  # fmt: skip
+    visits = (BURSTS.loss_ratio * PACKETS / asked) ** 0.5 / (BURSTS.loss_ratio * PACKETS / asked)
+    yield row("Gilbert-Elliott, loss", f"{BURSTS.loss_ratio:.3%}", share_text(made.lost, made.sent),
+              abs(made.loss_ratio / BURSTS.loss_ratio - 1) <= 3.3 * visits * 2**0.5, lost=made.lost, sent=made.sent)  # fmt: skip
+    yield ordered("Gilbert-Elliott", made)
+    made = sent(lab, Way(duplicate_ratio=0.01), PACKETS // 4, GAP_NS)
+    low, high = share_interval(made.duplicates, made.sent, Z_999)
+    yield row("duplicates", "1.000%", share_text(made.duplicates, made.sent), low <= 0.01 <= high)
+    made = sent(lab, Way(reorder_ratio=0.01), PACKETS // 4, GAP_NS)
+    low, high = share_interval(made.ahead, made.sent, Z_999)
+    yield row("packets sent ahead", "1.000%", share_text(made.ahead, made.sent), low <= 0.01 <= high, reordered=made.reordered)
+    for shape in ("normal", "uniform", "pareto"):
+        way = Way(jitter_ns=1_000_000, jitter_shape=shape)
+        made = sent(lab, way, 2_000, 6_000_000, delay_ns=5_000_000)  # Far enough apart that hardly any holds up the next.
+        asked, found = spread_ns(deviations(way)), spread_ns(made.delay_ns)
+        yield row(f"jitter, {shape}, half of the middle 68 %", f"{asked / 1000:.0f} us", f"{found / 1000:.0f} us",
+                  abs(found / asked - 1) <= SPREAD_SHARE, asked_ns=asked, delivered_ns=found)  # fmt: skip
+        yield ordered(f"jitter, {shape}", made)
+
+
+def spread_ns(times_ns: np.ndarray) -> float:
+    """Half of what the middle 68 % lie apart, a deviation if it is normal: a busy machine's few late packets are not in it."""
+    low, high = np.quantile(times_ns, [0.16, 0.84])
+    return float(high - low) / 2
+
+
+def ordered(case: str, made) -> dict:
+    """Nothing reordered, nothing twice."""
+    return row(f"{case}: reordered", "none", f"{made.reordered}", not made.reordered and not made.duplicates)
+
+
+def share_text(count: int, of: int) -> str:
+    """A share with its 95 % interval."""
+    low, high = share_interval(count, of)
+    return f"{count / of:.3%} [{low:.3%}, {high:.3%}]"
+
+
+def rates(lab):
+    """What arrives a second of datagrams that are sent faster than the rate."""
+    for rate in (5_000_000, 20_000_000, *(() if IN_UML else (200_000_000,))):
+        per_s = 1.5 * rate / FULL_BITS
+        count = max(round(per_s), 400)
+        made = sent(lab, Way(rate_bits_per_s=rate), count, round(NS_PER_S / per_s), FULL_BYTES, 250_000_000 // 4)
+        found = made.rate_bits_per_s() or 0.0
+        yield row(f"rate of {format_rate(rate)}", format_rate(rate), f"{format_rate(found)}, {found / rate - 1:+.2%}",
+                  abs(found / rate - 1) <= RATE_SHARE, asked_bits_per_s=rate, delivered_bits_per_s=found)  # fmt: skip
+
+
+def table(results: Path, page: Path, found: list[Path]) -> int:
+    """The results file, and the table between the two marker lines of the page; 1 when something asked is not delivered."""
+    links = [json.loads(path.read_text()) for path in found]
+    results.write_text(json.dumps({"packets": PACKETS, "links": links}, indent=1) + "\n")
+    carried = [link for link in links if link["rows"]]
+    cases = list(dict.fromkeys((one["case"], one["asked"]) for link in carried for one in link["rows"]))
+    lines = ["| case | asked | " + " | ".join(f"{link['link']} delivered" for link in carried) + " |"]
+    lines.append("|---|---|" + "---|" * len(carried))
+    for case, asked in cases:
+        cells = [next((one for one in link["rows"] if one["case"] == case), None) for link in carried]
+        texts = [("" if one["met"] else "**off** ") + one["delivered"] if one else "-" for one in cells]
+        lines.append(f"| {case} | {asked} | " + " | ".join(texts) + " |")
+    lines += [f"\n{link['link']} was not measured: {link['refused']}" for link in links if not link["rows"]]
+    kernels = ", ".join(f"{link['link']} on Linux {link['kernel']}" for link in carried)
+    lines.append(f"\nMeasured: {kernels}; {PACKETS:,} datagrams for a loss.")
+    text = page.read_text()
+    begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    page.write_text(text[:begin] + "\n" + "\n".join(lines) + "\n" + text[end:])
+    return int(not all(one["met"] for link in carried for one in link["rows"]))
+
+
+def main(words: list[str]) -> int:
+    if words[0] == "measure":
+        measure(words[1], Path(words[2]))
+        return 0
+    return table(Path(words[1]), Path(words[2]), [Path(word) for word in words[3:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
