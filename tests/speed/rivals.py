@@ -51,7 +51,7 @@ DISKS = {"/dev/ubda": Path("/run/near"), "/dev/ubdb": Path("/run/far")}  # Ours 
 DRBD_DISKS = ("/dev/ubdc", "/dev/ubdd")  # ... and DRBD's are bare, which spares it one.
 MODULES = ("lib/lru_cache.ko", "drivers/block/drbd/drbd.ko")
 NOT_INSTALLED = 77  # What tests/lab/uml/run says of user-mode Linux.
-DISTANCES, DEEP_MILES, BULK_DEPTH = (0.0, 20.0, 150.0), (20.0, 150.0), 8
+DISTANCES, DEEP_MILES = (0.0, 20.0, 60.0, 150.0), (20.0, 150.0)
 
 HEAD = """
 title = "beside others"
@@ -61,7 +61,7 @@ far = "{far}"
 journal = "64 MiB"
 volume = "128 MiB"
 [distance]
-miles = [0, 20, 150, 3000]
+miles = [0, 20, 60, 150, 3000]
 [run]
 rounds = {rounds}
 round = "{round_ms} ms"
@@ -70,7 +70,7 @@ floor_flushes = 60
 [[cell]]
 name = "one"
 protocols = {protocols}
-miles = [0, 20, 150]
+miles = [0, 20, 60, 150]
 [[cell]]
 name = "sixteen"
 protocols = {protocols}
@@ -115,6 +115,7 @@ def main() -> None:
     made = Rivals(
         schema_version=SCHEMA_VERSION, farwrite=__version__, made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         command=["tests/speed/rivals.py", *sys.argv[1:]], host=host_facts(), parts={}, recovery=None, skipped={},
+        goals=[],
     )  # fmt: skip
     compile_all()
     nbd.rehearse()

@@ -1,4 +1,4 @@
-"""Somebody else's program in a site: started in its namespace, with files that have no name, and gone with the site's process.
+"""Somebody else's program in a site: started in its namespace, and gone with the site's process.
 
 The functions are called in a site (Site.call); what they start dies with the process they are called in, whatever kills that.
 """
@@ -12,42 +12,44 @@ import subprocess
 from pathlib import Path
 
 from farwrite.errors import UnfitError
-from farwrite.host.disk import preallocate, unnamed_file
+from farwrite.host.disk import preallocate
 from farwrite.lab.process import die_with
 
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_SYNC_FL = 0x80086601, 0x40086602, 0x8  # ioctl_iflags(2)
 
 RUNNING: dict[str, subprocess.Popen] = {}  # In a site's process, by name.
-IMAGES: dict[str, int] = {}
 
 
-def make_image(name: str, directory: str, size: int) -> int:
-    """In a site: a preallocated file without a name on which every write is synchronous; answers its descriptor.
+def make_image(path: str, size: int) -> None:
+    """In a site: a new preallocated file on which every write is synchronous.
 
     The inode says so (chattr +S), so that a program which opens the file without O_DSYNC still answers only what is durable.
     """
-    descriptor = unnamed_file(Path(directory), os.O_DIRECT)
-    preallocate(descriptor, size, Path(directory))
-    os.fsync(descriptor)
-    flags = array.array("l", [0])
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_DIRECT, 0o600)
     try:
+        preallocate(descriptor, size, Path(path).parent)
+        os.fsync(descriptor)
+        flags = array.array("l", [0])
         fcntl.ioctl(descriptor, FS_IOC_GETFLAGS, flags)
         flags[0] |= FS_SYNC_FL
         fcntl.ioctl(descriptor, FS_IOC_SETFLAGS, flags)
     except OSError as refusal:
+        raise UnfitError(f"make every write to {path} synchronous (chattr +S): {refusal.strerror}.") from refusal
+    finally:
         os.close(descriptor)
-        raise UnfitError(f"make every write to a file in {directory} synchronous (chattr +S): {refusal.strerror}.") from refusal
-    IMAGES[name] = descriptor
-    return descriptor
 
 
-def start(name: str, words: list[str], descriptors: list[int]) -> int:
+def take_name(path: str) -> None:
+    """In a site: an image that has been opened needs no name any more, and goes with who opened it."""
+    Path(path).unlink(missing_ok=True)
+
+
+def start(name: str, words: list[str]) -> int:
     """In a site: start a program that dies with us; answers its process number."""
     parent = os.getpid()
     made = subprocess.Popen(
-        words, pass_fds=descriptors, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        preexec_fn=lambda: die_with(parent),
-    )  # fmt: skip
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=lambda: die_with(parent)
+    )
     RUNNING[name] = made
     return made.pid
 
@@ -64,13 +66,11 @@ def check(name: str) -> None:
 
 
 def stop(name: str) -> None:
-    """In a site: end a program of ours, if it runs, and forget its image."""
+    """In a site: end a program of ours, if it runs."""
     made = RUNNING.pop(name, None)
     if made is not None:
         made.kill()
         made.wait()
-    if name in IMAGES:
-        os.close(IMAGES.pop(name))
 
 
 def first_line(words: list[str]) -> str:

@@ -1,7 +1,7 @@
 """DRBD 8.4 of Debian, both ends in one kernel: two resources that each connect to the other's port on loopback, with netem there.
 
-Only for a kernel of our own, user-mode Linux (tests/lab/uml/run): DRBD knows no network namespaces, so it is set up in the one that
-the kernel began with. The span it is measured over is two sites in that place, surveyed and calibrated like every other.
+Only for a kernel of our own, user-mode Linux (tests/lab/uml/run): DRBD knows no network namespaces, so it is set up in the one
+that the kernel began with. The span it is measured over is two sites in that place, surveyed and calibrated like every other.
 Debian: drbd-utils; the module comes with user-mode-linux.
 """
 
@@ -40,7 +40,7 @@ STATE = Path("/proc/drbd")
 
 @contextmanager
 def drbd(run: Run, lab: Lab, spec: LabSpec, devices: tuple[str, str]) -> Iterator[Rival]:
-    """A device replicated under protocol C, up exactly as long as this block. UnfitError says what is not installed or refused."""
+    """A device replicated under protocol C, up exactly as long as this block. UnfitError says what is missing or was refused."""
     for program in ("drbdsetup", "drbdmeta"):
         if shutil.which(program) is None:
             raise UnfitError(f"{program} is not installed (Debian: drbd-utils)")
@@ -123,7 +123,7 @@ def set_loopback(command: str, delay_ns: int) -> None:
     with IPRoute() as routes:
         index = routes.link_lookup(ifname="lo")[0]
         if command == "del":
-            routes.tc("del", index=index, handle="1:")
+            routes.tc("del", "netem", index=index, handle="1:")
         else:
             routes.tc(command, "netem", index=index, handle="1:", delay=-(-delay_ns // 1000), limit=LIMIT_PACKETS)
 

@@ -1,6 +1,6 @@
 """What was to be reached, and whether it was: every goal a ratio or a figure with its interval over rounds, and a bound.
 
-"met" and "not met" need the whole interval on one side of the bound; what lies on both sides is "open" and says where its value is.
+"met" and "not met" need the whole interval on one side of the bound; what lies on both is "open" and says where its value is.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def ferry_goals(part: Part) -> Iterator[Judged]:
     for miles in (NEAR_MILES, FAR_MILES):
         ours, rival = part.cell(OURS, miles, 1), best(part, miles, 1, lambda cell: cell.response_ns_p50.value or math.inf)
         name = part.named(rival) if rival else "QEMU"
-        ratio = ratio_of(parts(ours, "response_ns_p50", "floor_ns"), parts(rival, "response_ns_p50", "floor_ns"), over=difference)
+        both = "response_ns_p50", "floor_ns"
+        ratio = ratio_of(parts(ours, *both), parts(rival, *both), over=difference)
         yield at_most(f"C, one write at a time, {miles:g} miles: time above the floor <= a third of {name}'s", ratio, 1 / 3)
     for miles in (NEAR_MILES, FAR_MILES):
         ours, rival = part.cell(OURS, miles, 16), best(part, miles, 16, lambda cell: -(cell.completed_per_s.value or 0))
@@ -80,7 +81,8 @@ def netem_goals(part: Part) -> Iterator[Judged]:
                 ratio = ratio_of(parts(part.cell(name, miles, queue_depth), "response_ns_p50"), parts(rival, "response_ns_p50"))
                 protocol = name.removeprefix("farwrite ")
                 yield at_most(f"{protocol}, {at_a_time} at a time, {miles:g} miles: p50 <= {bound:g} x DRBD C's", ratio, bound)
-        ratio = ratio_of(parts(part.cell(OURS, miles, 16), "completed_per_s"), parts(part.cell(DRBD, miles, 16), "completed_per_s"))
+        ours, rival = (part.cell(name, miles, 16) for name in (OURS, DRBD))
+        ratio = ratio_of(parts(ours, "completed_per_s"), parts(rival, "completed_per_s"))
         yield at_least(f"C, 16 at a time, {miles:g} miles: writes a second > DRBD C's", ratio, 1.0)
 
 

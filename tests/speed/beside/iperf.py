@@ -42,7 +42,7 @@ class Iperf:
         span.set_rtt(cell.asked_rtt_ns)
         before = survey_before(span, cell.asked_rtt_ns, table.survey_echoes)
         seconds = max(round(table.round_ns / NS_PER_S), 1)
-        span.far.call(daemon.start, NAME, [NAME, "-s", "-1", "-B", span.far.address, "-p", str(PORT)], [])
+        span.far.call(daemon.start, NAME, [NAME, "-s", "-1", "-B", span.far.address, "-p", str(PORT)])
         try:
             size, duration_s = span.near.call(stream, span.far.address, seconds, span.transport["congestion_control"])
             reasons = []

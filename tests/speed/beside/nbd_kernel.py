@@ -1,7 +1,7 @@
 """A closed loop over one NBD connection: raw request and reply frames, no Python from issue to completion.
 
-Replies may come in any order; each names by its handle the place whose write it completes, and the place is used again at once. The
-protocol is doc/proto.md of the NBD project. Only its two simplest frames are known here: a write, and a simple reply.
+Replies may come in any order; each names by its handle the place whose write it completes, and the place is used again at once.
+The protocol is doc/proto.md of the NBD project. Only its two simplest frames are known here: a write, and a simple reply.
 """
 
 from __future__ import annotations

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import median
 
 from farwrite.analysis.result import CellResult, Estimate
+from farwrite.histogram import Histogram
 from farwrite.units import NS_PER_MS, digits
 
 from .result import Part, Rivals
@@ -19,9 +21,9 @@ def page(made: Rivals) -> str:
     lines = [
         "# farwrite beside others", "",
         f"Made by `{' '.join(made.command)}` on {made.made_utc[:10]}, {host.get('cpu_count')} x {host.get('cpu')}, kernel "
-        f"{host.get('kernel')}, farwrite {made.farwrite}, revision {host.get('git_revision')}. 4 KiB writes in a closed loop, rounds of "
-        "all contenders interleaved. In brackets: 95 % intervals over rounds, of n writes. The floor is what a bare echo of the write's "
-        "size with a bare flush at its far end took before the same rounds. k and a are those of p50 = a + k RTT.", "",
+        f"{host.get('kernel')}, farwrite {made.farwrite}, revision {host.get('git_revision')}. Writes of 4 KiB in a closed loop, "
+        "rounds of all contenders interleaved. In brackets: 95 % intervals over rounds, of n writes. The floor is what a bare echo of "
+        "the write's size with a bare flush at its far end took just before. k and a are those of p50 = a + k RTT.", "",
     ]  # fmt: skip
     for name, part in made.parts.items():
         lines += [f"## {TITLES.get(name, name)}: {part.link}", "", *told(part), ""]
@@ -32,8 +34,8 @@ def page(made: Rivals) -> str:
         )
         lines += [
             "## Recovery", "",
-            f"{made.recovery.replayed_bytes / 1e6:.0f} MB of journal, {made.recovery.writes} writes, read and applied after a crash at "
-            f"{replay} MB/s; a bare read of the file just before: {read} MB/s.", "",
+            f"{made.recovery.replayed_bytes / 1e6:.0f} MB of journal, {made.recovery.writes} writes, read and applied at {replay} MB/s; "
+            f"a bare read of the file just before: {read} MB/s.", "",
         ]  # fmt: skip
     lines += [f"Not measured: {name}: {why}" for name, why in made.skipped.items()]
     lines += ["", "## Goals", "", "| | goal | verdict | measured |", "|---|---|---|---|"]
@@ -69,9 +71,22 @@ def told(part: Part) -> Iterator[str]:
         yield "|---|---|---|---|"
         for cell in bulk:
             yield f"| {part.named(cell)} | {cell.miles:g} | {cell.queue_depth} | {estimate(cell.goodput_bytes_per_s, 1e6)} |"
+        if bare := append_bytes_per_s(part, bulk[0].size_bytes):
+            yield ""
+            yield f"Both disks at once take {bare / 1e6:.0f} MB/s each of bare appends of 1 MiB, one after the other, each flushed."
+    doubts: dict[str, list[str]] = {}
     for cell in part.cells:
         for reason in cell.withheld:
-            yield f"\n{part.named(cell)}, {cell.miles:g} miles, depth {cell.queue_depth}: {reason}."
+            doubts.setdefault(reason, []).append(f"{part.named(cell)} at {cell.miles:g} miles, depth {cell.queue_depth}")
+    for reason, cells in doubts.items():
+        yield f"\nNo verdict may rest on {'; '.join(cells)}: {reason}."
+
+
+def append_bytes_per_s(part: Part, size_bytes: int) -> float | None:
+    """What the lab's disks take of records of this size, by the median of the bare flushes of both sites at once."""
+    floors = [item for item in part.recording.floors if item.size_bytes >= size_bytes]
+    times = [Histogram.decode(item.near_both).quantile(0.5) for item in floors]
+    return size_bytes / median(times) * 1e9 if times else None
 
 
 def row(part: Part, cell: CellResult) -> str:

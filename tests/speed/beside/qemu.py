@@ -1,8 +1,9 @@
 """QEMU's storage daemon: a quorum of a local file and the far site's file over NBD, each durable before it answers.
 
-Both files are opened for direct I/O and synchronous by their inode, so a write is one trip and no flush follows it: the best that this
-quorum can do. (With FUA or a flush after the write it takes two trips.) The far end is QEMU itself, or nbdkit, because QEMU's
-NBD server of Debian 12 waits for delayed acknowledgements when several writes are under way. Debian: qemu-system-common, nbdkit.
+Both files are synchronous by their inode (and QEMU opens its own for direct I/O), so a write is one trip and no flush follows it:
+the best that this quorum can do. With FUA, or a flush after the write, it would take two trips. The far end is QEMU itself, or
+nbdkit, because QEMU's NBD server of Debian 12 waits for delayed acknowledgements when several writes are under way.
+Debian: qemu-system-common, nbdkit.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from farwrite.errors import UnfitError
 from farwrite.lab.lab import Lab
@@ -32,13 +34,16 @@ def qemu(run: Run, lab: Lab, name: str, far_program: str, port: int) -> Iterator
         if shutil.which(program) is None:
             raise UnfitError(f"{program} is not installed (Debian: qemu-system-common, nbdkit)")
     size = run.profile.lab.volume_bytes
+    near_path, far_path = (str(Path(site.disk.directory) / f"{name}-{site.name}") for site in (lab.near, lab.far))
     try:
-        far_image = lab.far.call(daemon.make_image, name, lab.far.disk.directory, size)
-        near_image = lab.near.call(daemon.make_image, name, lab.near.disk.directory, size)
-        lab.far.call(daemon.start, name, far_words(far_program, lab.far.address, port, far_image), [far_image])
+        lab.far.call(daemon.make_image, far_path, size)
+        lab.near.call(daemon.make_image, near_path, size)
+        lab.far.call(daemon.start, name, far_words(far_program, lab.far.address, port, far_path))
         lab.far.call(wait_for, name, (lab.far.address, port))
-        lab.near.call(daemon.start, name, near_words(name, lab.far.address, port, near_image), [near_image])
+        lab.near.call(daemon.start, name, near_words(name, lab.far.address, port, near_path))
         lab.near.call(open_client, name, size)
+        lab.far.call(daemon.take_name, far_path)
+        lab.near.call(daemon.take_name, near_path)
         version = daemon.first_line([DAEMON, "--version"])
         if far_program == NBDKIT:
             version += f"; {daemon.first_line([NBDKIT, '--version'])}"
@@ -47,13 +52,15 @@ def qemu(run: Run, lab: Lab, name: str, far_program: str, port: int) -> Iterator
         with suppress(UnfitError):
             lab.near.call(close_client, name)
             lab.far.call(daemon.stop, name)
+        for path in (near_path, far_path):
+            Path(path).unlink(missing_ok=True)
 
 
-def near_words(name: str, far_address: str, port: int, image: int) -> list[str]:
+def near_words(name: str, far_address: str, port: int, path: str) -> list[str]:
     """The near daemon: the quorum, behind a Unix socket that has no file."""
     return [
         DAEMON,
-        *("--blockdev", f"driver=file,node-name=here,filename=/proc/self/fd/{image},cache.direct=on,aio=io_uring"),
+        *("--blockdev", f"driver=file,node-name=here,filename={path},cache.direct=on,aio=io_uring"),
         *("--blockdev", f"driver=nbd,node-name=there,server.type=inet,server.host={far_address},server.port={port},export=far"),
         *("--blockdev", "driver=quorum,node-name=both,vote-threshold=2,children.0=here,children.1=there"),
         *("--nbd-server", f"addr.type=unix,addr.path=farwrite-{name},addr.abstract=on"),
@@ -61,13 +68,13 @@ def near_words(name: str, far_address: str, port: int, image: int) -> list[str]:
     ]
 
 
-def far_words(program: str, address: str, port: int, image: int) -> list[str]:
+def far_words(program: str, address: str, port: int, path: str) -> list[str]:
     """The far end: one file behind NBD over TCP."""
     if program == NBDKIT:
-        return [NBDKIT, "--foreground", "--ipaddr", address, "--port", str(port), "file", f"/proc/self/fd/{image}"]
+        return [NBDKIT, "--foreground", "--ipaddr", address, "--port", str(port), "file", path]
     return [
         DAEMON,
-        *("--blockdev", f"driver=file,node-name=there,filename=/proc/self/fd/{image},cache.direct=on,aio=io_uring"),
+        *("--blockdev", f"driver=file,node-name=there,filename={path},cache.direct=on,aio=io_uring"),
         *("--nbd-server", f"addr.type=inet,addr.host={address},addr.port={port}"),
         *("--export", "type=nbd,id=far,node-name=there,name=far,writable=on"),
     ]

@@ -36,8 +36,9 @@ def measure(directory: Path, journal_bytes: int, rounds: int, say: Callable[[str
         count = int(capacity * 0.95) // (WRITE_BYTES + HEADER_BYTES)
         say(f"recovery: filling a journal of {journal_bytes // MIB} MiB with {count} writes")
         order = replicated.Order(
-            protocol="local", volume=VOLUME, epoch=EPOCH, seed=SEED, load=Load(volume_bytes=journal_bytes, queue_depth=QUEUE_DEPTH),
-            trace_path="", trace_begin_ns=0, time_scale=1.0, write_count_max=count, queue_depth=QUEUE_DEPTH,
+            protocol="local", volume=VOLUME, epoch=EPOCH, seed=SEED,
+            load=Load(volume_bytes=journal_bytes, queue_depth=QUEUE_DEPTH), trace_path="", trace_begin_ns=0, time_scale=1.0,
+            write_count_max=count, queue_depth=QUEUE_DEPTH,
             duration_ns=600 * NS_PER_S, slice_ns=60 * NS_PER_S, slice_count=10, peer_timeout_ns=NS_PER_S,
         )  # fmt: skip
         words, history = np.zeros(64, np.int64), np.zeros(1 << 16, np.int64)

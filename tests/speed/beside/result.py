@@ -88,7 +88,7 @@ class Rivals(Struct, frozen=True):
     parts: dict[str, Part]
     recovery: Recovery | None
     skipped: dict[str, str]  # part to why it was not measured
-    goals: list[Goal] = []
+    goals: list[Goal]
 
 
 def encode(made: Rivals | Part) -> bytes:
