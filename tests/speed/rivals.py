@@ -38,6 +38,7 @@ from farwrite.files import write_atomically
 from farwrite.host.facts import host_facts
 from farwrite.lab.lab import Lab, LabSpec, open_lab
 from farwrite.pipeline import facts_of, lab_spec, recording_of
+from farwrite.recording import Recording
 from farwrite.run import Run
 from farwrite.warm import compile_all
 
@@ -102,7 +103,7 @@ queue_depth = 8
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("--rounds", type=int, default=10)
-    words.add_argument("--seconds", type=float, default=1.0, help="of a round of one cell")
+    words.add_argument("--seconds", type=float, default=0.6, help="of a round of one cell")
     words.add_argument("--only", choices=PARTS, action="append", help="measure this part and keep the others' figures")
     words.add_argument("--out", type=Path, default=ROOT / "results")
     words.add_argument("--inside", type=Path, help=argparse.SUPPRESS)  # We are in user-mode Linux, and this is for the answer.
@@ -114,7 +115,7 @@ def main() -> None:
     old = msgspec.json.decode(file.read_bytes(), type=Rivals) if file.exists() else None
     made = Rivals(
         schema_version=SCHEMA_VERSION, farwrite=__version__, made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=["tests/speed/rivals.py", *sys.argv[1:]], host=host_facts(), parts={}, recovery=None, skipped={},
+        command=command_of(asked), host=host_facts(), parts={}, recovery=None, skipped={},
         goals=[],
     )  # fmt: skip
     compile_all()
@@ -140,6 +141,12 @@ def main() -> None:
     print(page.page(made))
 
 
+def command_of(asked: argparse.Namespace) -> list[str]:
+    """The command, without the directories of this machine."""
+    only = [word for part in asked.only or () for word in ("--only", part)]
+    return ["tests/speed/rivals.py", "--rounds", str(asked.rounds), "--seconds", f"{asked.seconds:g}", *only]
+
+
 def say(text: str) -> None:
     """What is going on, for a person."""
     print(f"{datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)
@@ -160,7 +167,7 @@ def ferry_part(asked: argparse.Namespace) -> Part:
         spec = lab_spec(run.profile, run.directory)
         with open_lab(spec) as lab:
             return part_of(
-                run, lab,
+                asked, run, lab,
                 {
                     "qemu": lambda: qemu(run, lab, "qemu", DAEMON, 10809),
                     "qemu-nbdkit": lambda: qemu(run, lab, "qemu-nbdkit", NBDKIT, 10810),
@@ -207,7 +214,7 @@ def netem_part(asked: argparse.Namespace) -> Part:
     run = Run(profile.parse(text_of(asked, '["C", "B"]', near, far)), "beside DRBD", SEED, Path("/run/tmp"))
     spec: LabSpec = lab_spec(run.profile, run.directory)
     with open_lab(spec) as lab:
-        return part_of(run, lab, {"drbd": lambda: drbd(run, lab, spec, DRBD_DISKS)})
+        return part_of(asked, run, lab, {"drbd": lambda: drbd(run, lab, spec, DRBD_DISKS)})
 
 
 def recovery_part(asked: argparse.Namespace) -> Recovery:
@@ -216,7 +223,7 @@ def recovery_part(asked: argparse.Namespace) -> Recovery:
         return msgspec.convert(recovery.measure(Path(name), 1024 * MIB, max(min(asked.rounds, 5), 3), say), Recovery)
 
 
-def part_of(run: Run, lab: Lab, rivals: dict[str, Callable[[], AbstractContextManager[Contender]]]) -> Part:
+def part_of(asked: argparse.Namespace, run: Run, lab: Lab, rivals: dict[str, Callable[[], AbstractContextManager[Contender]]]) -> Part:
     """Set up who can take part beside the engine, measure them all, and analyse."""
     skipped: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
@@ -233,7 +240,7 @@ def part_of(run: Run, lab: Lab, rivals: dict[str, Callable[[], AbstractContextMa
                 contender.cells += [rival_cell(contender.name, miles, 16, run.profile) for miles in DEEP_MILES]
         measure(run, lab, contenders, say)
         run.lab_facts = facts_of(lab)
-        recording = nameless(recording_of(run))
+        recording = nameless(recording_of(run), command_of(asked))
         found = analyse(recording)
         return Part(
             link=recording.lab.link, skipped=skipped, recording=recording, cells=found.cells, fits=found.fits,
@@ -242,11 +249,12 @@ def part_of(run: Run, lab: Lab, rivals: dict[str, Callable[[], AbstractContextMa
         )  # fmt: skip
 
 
-def nameless(recording):
+def nameless(recording: Recording, command: list[str]) -> Recording:
     """The recording without the names of this machine's directories: they are temporary, and nobody's business."""
     lab = msgspec.structs.replace(recording.lab, near_directory="near", far_directory="far")
     table = msgspec.structs.replace(recording.profile.lab, near="", far="")
-    return msgspec.structs.replace(recording, lab=lab, profile=msgspec.structs.replace(recording.profile, lab=table))
+    asked = msgspec.structs.replace(recording.profile, lab=table)
+    return msgspec.structs.replace(recording, id=recording.profile_name, command=command, lab=lab, profile=asked)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from farwrite.units import digits
 from .result import Goal, Part, Recovery, Rivals
 
 OURS, OURS_B, OURS_A, LOCAL, DRBD, IPERF = "farwrite C", "farwrite B", "farwrite A", "farwrite local", "drbd", "iperf3"
-BULK_BYTES = 1 << 20
+BULK_BYTES, BULK_DEPTH = 1 << 20, 8
 NEAR_MILES, FAR_MILES, BEYOND_MILES = 20.0, 150.0, 3000.0
 NOT_MEASURED = "not measured"
 
@@ -58,7 +58,7 @@ def ferry_goals(part: Part) -> Iterator[Judged]:
         name = part.named(rival) if rival else "QEMU"
         ratio = ratio_of(parts(ours, "completed_per_s"), parts(rival, "completed_per_s"))
         yield at_least(f"C, 16 at a time, {miles:g} miles: writes a second >= 2 x {name}'s", ratio, 2.0)
-    bulk = next((cell for cell in part.cells if part.named(cell) == OURS and cell.size_bytes == BULK_BYTES and cell.rounds_ok), None)
+    bulk = part.cell(OURS, FAR_MILES, BULK_DEPTH, BULK_BYTES)
     stream = part.cell(IPERF, FAR_MILES, 1, BULK_BYTES)
     ratio = ratio_of(parts(bulk, "goodput_bytes_per_s"), parts(stream, "goodput_bytes_per_s"))
     yield at_least(f"C, 1 MiB writes, {FAR_MILES:g} miles: goodput >= 90 % of iperf3's", ratio, 0.9)

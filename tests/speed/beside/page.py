@@ -22,8 +22,8 @@ def page(made: Rivals) -> str:
         "# farwrite beside others", "",
         f"Made by `{' '.join(made.command)}` on {made.made_utc[:10]}, {host.get('cpu_count')} x {host.get('cpu')}, kernel "
         f"{host.get('kernel')}, farwrite {made.farwrite}, revision {host.get('git_revision')}. Writes of 4 KiB in a closed loop, "
-        "rounds of all contenders interleaved. In brackets: 95 % intervals over rounds, of n writes. The floor is what a bare echo of "
-        "the write's size with a bare flush at its far end took just before. k and a are those of p50 = a + k RTT.", "",
+        "rounds of all interleaved. In brackets: 95 % intervals over rounds, of n writes. The floor is what a bare echo of the "
+        "write's size with a bare flush at its far end took just before. k and a are those of p50 = a + k RTT.", "",
     ]  # fmt: skip
     for name, part in made.parts.items():
         lines += [f"## {TITLES.get(name, name)}: {part.link}", "", *told(part), ""]
@@ -34,8 +34,8 @@ def page(made: Rivals) -> str:
         )
         lines += [
             "## Recovery", "",
-            f"{made.recovery.replayed_bytes / 1e6:.0f} MB of journal, {made.recovery.writes} writes, read and applied at {replay} MB/s; "
-            f"a bare read of the file just before: {read} MB/s.", "",
+            f"{made.recovery.replayed_bytes / 1e6:.0f} MB of journal, {made.recovery.writes} writes, read and applied at "
+            f"{replay} MB/s; a bare read of the file just before: {read} MB/s.", "",
         ]  # fmt: skip
     lines += [f"Not measured: {name}: {why}" for name, why in made.skipped.items()]
     lines += ["", "## Goals", "", "| | goal | verdict | measured |", "|---|---|---|---|"]
@@ -73,7 +73,7 @@ def told(part: Part) -> Iterator[str]:
             yield f"| {part.named(cell)} | {cell.miles:g} | {cell.queue_depth} | {estimate(cell.goodput_bytes_per_s, 1e6)} |"
         if bare := append_bytes_per_s(part, bulk[0].size_bytes):
             yield ""
-            yield f"Both disks at once take {bare / 1e6:.0f} MB/s each of bare appends of 1 MiB, one after the other, each flushed."
+            yield f"Both disks at once take {bare / 1e6:.0f} MB/s each of bare appends of 1 MiB, each flushed before the next."
     doubts: dict[str, list[str]] = {}
     for cell in part.cells:
         for reason in cell.withheld:
