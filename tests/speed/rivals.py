@@ -223,7 +223,9 @@ def recovery_part(asked: argparse.Namespace) -> Recovery:
         return msgspec.convert(recovery.measure(Path(name), 1024 * MIB, max(min(asked.rounds, 5), 3), say), Recovery)
 
 
-def part_of(asked: argparse.Namespace, run: Run, lab: Lab, rivals: dict[str, Callable[[], AbstractContextManager[Contender]]]) -> Part:
+def part_of(
+    asked: argparse.Namespace, run: Run, lab: Lab, rivals: dict[str, Callable[[], AbstractContextManager[Contender]]]
+) -> Part:
     """Set up who can take part beside the engine, measure them all, and analyse."""
     skipped: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
