@@ -93,4 +93,4 @@ def kernel(signature: Any = None, allocates: bool = False, **options: Any) -> Ca
 
 def inline_kernel(function: Callable) -> Any:
     """A kernel small enough that its callers should carry it in themselves (LLVM decides; no signature needed)."""
-    return numba.njit(nogil=True, error_model="numpy", cache=True, _nrt=False)(function)
+    return kernel()(function)

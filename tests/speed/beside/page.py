@@ -91,6 +91,8 @@ def append_bytes_per_s(part: Part, size_bytes: int) -> float | None:
 
 def row(part: Part, cell: CellResult) -> str:
     """A contender at a distance and depth."""
+    if not cell.rounds_ok:
+        return f"| {part.named(cell)} | {cell.miles:g} | {cell.queue_depth} | not one good round{' |' * 7}"
     over = 1 / cell.efficiency.value if cell.efficiency.value else None
     cpu = estimate(cell.cpu_ns_per_write, 1000) if cell.cpu_ns_per_write.value else UNKNOWN
     figures = [
