@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help bench test test-netem crosscheck simulate lint perf aa-study lock picture wheel clean
+.PHONY: help bench test test-netem crosscheck simulate lint perf rivals aa-study lock picture wheel clean
 
 help:
 	@echo "make bench       measure the limits of synchronous replication and print the report (about 4 minutes)"
@@ -15,7 +15,8 @@ help:
 	@echo "make simulate    search the engine for lost writes in a pretend world, from seeds (SEEDS=1000, FROM=0)"
 	@echo "make lint        ruff and mypy"
 	@echo "make aa-study    how often the gate errs, on rounds measured for it (about 20 minutes)"
-	@echo "make perf        speed, as ratios against floors and rivals in the same run"
+	@echo "make perf        speed, as ratios against floors, then what make rivals measures"
+	@echo "make rivals      beside QEMU, DRBD and iperf3 in one lab (about a quarter of an hour; RIVALS='--rounds 3' is shorter)"
 
 # uv when it is there, otherwise venv and pip; both from the same lock file, with its hashes.
 $(READY): requirements.lock pyproject.toml
@@ -61,6 +62,12 @@ lint: $(READY)
 
 perf: $(READY)
 	@$(BIN)/python -m pytest tests/speed --benchmark-only --benchmark-columns=min,median,ops,rounds --benchmark-sort=name
+	@$(MAKE) --no-print-directory rivals
+
+RIVALS ?=
+
+rivals: $(READY)
+	@$(BIN)/python tests/speed/rivals.py $(RIVALS)
 
 aa-study: $(READY)
 	@$(BIN)/python tests/speed/aa_study.py

@@ -287,7 +287,7 @@ def send_command(primary, index):
     return sent == record.HEADER_BYTES or sent == 0
 
 
-@kernel()
+@kernel(allocates=True)
 def send_word(primary, index, kind, sequence):
     """Send one header between two records: its bytes, 0 when the buffer is full, or a status."""
     journal = primary.journal

@@ -195,7 +195,7 @@ def settle_turn(journal, ring):
     return np.int64(-EIO) if journal.at[log.DURABLE] < journal.at[log.SEALED] else np.int64(OK)
 
 
-@kernel()
+@kernel(allocates=True)
 def settle(journal, ring):
     """Flush everything that is staged and apply it, waiting as long as the disk takes. For the end of a run."""
     nobody = np.full(1, -1, np.int64)

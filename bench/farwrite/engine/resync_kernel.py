@@ -353,7 +353,7 @@ def verify(primary, index, now_ns):
     return status if status < 0 else send_parcel(primary, index)
 
 
-@kernel()
+@kernel(allocates=True)
 def fall_behind(primary, index, now_ns):
     """Go on without a live peer whose link is full: it will catch up. What is left of a record half sent goes first."""
     peer = primary.peer[index]

@@ -84,7 +84,7 @@ def is_said_by_primary(kind):
     )  # fmt: skip
 
 
-@kernel()
+@kernel(allocates=True)
 def accept_record(secondary, start):
     """Stage the complete WRITE or TRIM at inbox byte `start`; answers TAKEN, NO_ROOM, or why it is refused."""
     journal = secondary.journal

@@ -103,7 +103,7 @@ def refusal(world):
     return np.int64(0)
 
 
-@kernel()
+@kernel(allocates=True)
 def begin_write(world, slot, data, start, size, offset):
     """Begin a durable write to the journal; over after FLUSH_NS."""
     refused = refusal(world)
@@ -114,7 +114,7 @@ def begin_write(world, slot, data, start, size, offset):
     world.flying[slot, :size] = data[start : start + size]
 
 
-@kernel()
+@kernel(allocates=True)
 def begin_sync(world, slot):
     """Begin to make the volume durable as it is now; over after FLUSH_NS."""
     refused = refusal(world)
@@ -132,7 +132,7 @@ def is_over(world, slot):
     return world.flight[slot, DUE_NS] <= world.clock[0] or world.at[HASTY] != 0
 
 
-@kernel()
+@kernel(allocates=True)
 def finish(world, slot):
     """Let the operation take effect; answers its result."""
     flight = world.flight[slot]
@@ -147,7 +147,7 @@ def finish(world, slot):
     return flight[RESULT]
 
 
-@kernel()
+@kernel(allocates=True)
 def land(world, slot):
     """Let what a lying disk has only promised reach it at last."""
     flight = world.flight[slot]
@@ -157,7 +157,7 @@ def land(world, slot):
         flight[KIND] = 0
 
 
-@kernel()
+@kernel(allocates=True)
 def tear(target, others, offset, size, key, share):
     """Let about `share` of 256 sectors of others[:size] land at target[offset:]; which ones follows from `key`."""
     for sector in range(0, size, SECTOR_BYTES):
@@ -167,7 +167,7 @@ def tear(target, others, offset, size, key, share):
             target[offset + sector : offset + end] = others[sector:end]
 
 
-@kernel()
+@kernel(allocates=True)
 def crash(world, key, share, power):
     """Leave what the disk holds after a loss of power (`power` 1), or of the process alone (0: its cache stays)."""
     for slot in range(FLIGHTS):
@@ -191,7 +191,7 @@ def flip_bit(data, bit):
     data[bit >> 3] ^= np.uint8(1 << (bit & 7))
 
 
-@kernel()
+@kernel(allocates=True)
 def write_now(world, data, start, size, offset):
     """A durable write to the journal that takes no time."""
     refused = refusal(world)
@@ -201,7 +201,7 @@ def write_now(world, data, start, size, offset):
     return np.int64(size)
 
 
-@kernel()
+@kernel(allocates=True)
 def sync_now(world):
     """Make the volume durable; takes no time."""
     refused = refusal(world)
@@ -211,7 +211,7 @@ def sync_now(world):
     return np.int64(0)
 
 
-@kernel()
+@kernel(allocates=True)
 def write_volume(world, data, start, size, offset):
     """Write into the volume's cache; bytes written."""
     refused = refusal(world)
@@ -231,7 +231,7 @@ def trim_volume(world, offset, size):
     return np.int64(0)
 
 
-@kernel()
+@kernel(allocates=True)
 def read_volume(world, data, start, size, offset):
     """Read of the volume's cache; bytes read, fewer at its end."""
     count = max(min(size, world.cached.size - offset), 0)
@@ -239,7 +239,7 @@ def read_volume(world, data, start, size, offset):
     return np.int64(count)
 
 
-@kernel()
+@kernel(allocates=True)
 def read_journal(world, data, start, size, offset):
     """Read of the journal as it stands on the disk; bytes read, fewer at its end."""
     count = max(min(size, world.journal.size - offset), 0)
@@ -254,7 +254,7 @@ def has_ended(world, stream_index):
     return stream[CLOSED] != 0 and not stream[SILENT] and not stream[STALLED] and stream[LAST_DUE_NS] <= world.clock[0]
 
 
-@kernel()
+@kernel(allocates=True)
 def send(world, socket, data, start, size):
     """Bytes taken by the stream, or -errno. What is sent to an end that has closed is taken until the word of that arrives."""
     stream = world.stream[socket]
@@ -292,7 +292,7 @@ def arrived(world, stream_index):
     return end - stream[READ]
 
 
-@kernel()
+@kernel(allocates=True)
 def receive(world, socket, data, start, size):
     """Bytes that have arrived, 0 when the other end has closed and nothing is left, or -errno."""
     from_stream = socket ^ 1

@@ -432,7 +432,7 @@ def is_forgotten(reactor, index):
     return reactor.state[READ_READY + index] == IDLE and reactor.state[WRITE_READY + index] == IDLE
 
 
-@kernel()
+@kernel(allocates=True)
 def drain(reactor):
     """Wait until no write or sync is under way, so that their memory may go. Answers 0 or -errno."""
     nobody = np.full(1, -1, np.int64)

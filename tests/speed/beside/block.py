@@ -1,0 +1,59 @@
+"""A block device under load: as many writers as the queue is deep, each writing (past the page cache) and then flushing."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from farwrite.errors import system_error
+from farwrite.host.libc import aligned_bytes
+from farwrite.load_kernel import Flight, Recorder
+from farwrite.target.replicated import recorder_of
+
+from . import block_kernel
+from .experiment import Task
+
+
+def drive(path: str, task: Task) -> Recorder:
+    """Drive the device through one round; UnfitError with what the system answered."""
+    descriptor = os.open(path, os.O_RDWR | os.O_DIRECT)
+    try:
+        addresses = np.array_split(task.addresses(), task.queue_depth)
+        with ThreadPoolExecutor(task.queue_depth) as writers:
+            made = list(writers.map(lambda mine: drive_one(descriptor, task, mine), addresses))
+    finally:
+        os.close(descriptor)
+    for status, _ in made:
+        if status < 0:
+            raise system_error(f"write to {path}", status)
+    return together([recorder for _, recorder in made])
+
+
+def drive_one(descriptor: int, task: Task, addresses: np.ndarray) -> tuple[int, Recorder]:
+    """One writer; no Python runs while it does."""
+    recorder = recorder_of(task.slice_count)
+    flight = Flight(*(np.zeros(1, np.int64) for _ in Flight._fields))
+    data = aligned_bytes(task.size_bytes)
+    data[:] = np.frombuffer(np.random.default_rng(task.seed).bytes(task.size_bytes), np.uint8)
+    status = block_kernel.drive(
+        descriptor, data, addresses, task.size_bytes, task.duration_ns, task.slice_ns, flight, recorder
+    )
+    return int(status), recorder
+
+
+def together(recorders: list[Recorder]) -> Recorder:
+    """What several writers observed, as one: counts are added, and the greatest is the greatest of all."""
+    joined = {name: np.sum([getattr(item, name) for item in recorders], axis=0) for name in Recorder._fields}
+    joined["slice_max_ns"] = np.max([item.slice_max_ns for item in recorders], axis=0)
+    return Recorder(**joined)
+
+
+def rehearse() -> None:
+    """Compile the loop before the lab forks: one write to a file in memory."""
+    descriptor = os.memfd_create("farwrite-rehearsal")
+    try:
+        drive_one(descriptor, Task(512, 1, 1 << 20, 1, 1, 1), np.zeros(1, np.int64))
+    finally:
+        os.close(descriptor)

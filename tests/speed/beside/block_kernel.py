@@ -1,0 +1,33 @@
+"""A closed loop over a block device or file: one write at a time, each followed by fdatasync. One writer; more are threads."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from farwrite.host import libc
+from farwrite.jit import kernel
+from farwrite.load_kernel import BEGIN_NS, END_NS, ISSUED, note_completion
+
+
+@kernel()
+def drive(fd, data, addresses, size, duration_ns, slice_ns, flight, recorder):
+    """Write and flush for so long; 0 or -errno. `flight` has one place."""
+    at = recorder.at
+    begin_ns = libc.monotonic_ns()
+    end_ns = begin_ns + duration_ns
+    at[BEGIN_NS] = begin_ns
+    now_ns = begin_ns
+    while now_ns < end_ns:
+        flight.intended_ns[0] = now_ns
+        flight.issued_ns[0] = now_ns
+        written = libc.pwrite(fd, data, np.int64(0), size, addresses[at[ISSUED] % addresses.size])
+        at[ISSUED] += 1
+        if written != size:
+            return written if written < 0 else np.int64(-libc.ENOSPC)
+        status = libc.fdatasync(fd)
+        if status < 0:
+            return status
+        now_ns = libc.monotonic_ns()
+        note_completion(recorder, flight, np.int64(0), size, now_ns, slice_ns)
+    at[END_NS] = now_ns
+    return np.int64(0)

@@ -1,0 +1,148 @@
+"""DRBD 8.4 of Debian, both ends in one kernel: two resources that each connect to the other's port on loopback, with netem there.
+
+Only for a kernel of our own, user-mode Linux (tests/lab/uml/run): DRBD knows no network namespaces, so it is set up in the one
+that the kernel began with. The span it is measured over is two sites in that place, surveyed and calibrated like every other.
+Debian: drbd-utils; the module comes with user-mode-linux.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from farwrite.errors import UnfitError
+from farwrite.host.disk import disk
+from farwrite.lab.board import board
+from farwrite.lab.lab import Lab, LabSpec
+from farwrite.lab.namespace import Namespace
+from farwrite.lab.netem import LIMIT_PACKETS, netem_counters
+from farwrite.lab.process import Process, process
+from farwrite.lab.site import Site
+from farwrite.lab.span import Span, acquaint
+from farwrite.run import Run
+
+from . import block
+from .experiment import Rival
+
+NAME = "drbd"
+WHAT = "durable near, with the far disk; its flush is not waited for"
+LOOPBACK = "127.0.0.1"
+ENDS = (("near", 10, 7789, 7790), ("far", 11, 7790, 7789))  # resource, minor, own port, peer's port
+PATIENCE_S = 20.0
+STATE = Path("/proc/drbd")
+
+
+@contextmanager
+def drbd(run: Run, lab: Lab, spec: LabSpec, devices: tuple[str, str]) -> Iterator[Rival]:
+    """A device replicated under protocol C, up exactly as long as this block. UnfitError says what is missing or was refused."""
+    for program in ("drbdsetup", "drbdmeta"):
+        if shutil.which(program) is None:
+            raise UnfitError(f"{program} is not installed (Debian: drbd-utils)")
+    if not STATE.exists():
+        raise UnfitError("this kernel has no DRBD (run me in tests/lab/uml/run with --module lib/lru_cache.ko and drbd.ko)")
+    with contextlib.ExitStack() as stack:
+        span = stack.enter_context(loopback_span(spec, lab.transport["congestion_control"]))
+        stack.enter_context(connected(devices))
+        device = f"/dev/drbd{ENDS[0][1]}"
+        version = STATE.read_text().split("(")[0].removeprefix("version:").strip()
+        yield Rival(
+            NAME, WHAT, f"DRBD {version}", run, span, lambda task: span.near.call(block.drive, device, task)
+        )  # fmt: skip
+
+
+@contextmanager
+def connected(devices: tuple[str, str]) -> Iterator[None]:
+    """Both resources, on fresh metadata, in step from the beginning (nothing to resync), the near one primary."""
+    with contextlib.ExitStack() as stack:
+        for (name, minor, port, peer), device in zip(ENDS, devices, strict=True):
+            drbdmeta = ("drbdmeta", "--force", str(minor), "v08", device, "internal", "create-md")
+            tell(*drbdmeta, answer="yes\n" * 3)
+            tell("drbdsetup", "new-resource", name)
+            stack.callback(tell, "drbdsetup", "down", name)
+            tell("drbdsetup", "new-minor", name, str(minor), "0")
+            tell("drbdsetup", "attach", str(minor), device, device, "internal")
+            tell("drbdsetup", "connect", name, f"ipv4:{LOOPBACK}:{port}", f"ipv4:{LOOPBACK}:{peer}", "--protocol=C")
+        wait_for("cs:Connected ro:Secondary/Secondary")
+        near = str(ENDS[0][1])
+        tell("drbdsetup", "new-current-uuid", "--clear-bitmap", near)
+        tell("drbdsetup", "primary", near)
+        wait_for("ds:UpToDate/UpToDate")
+        yield
+
+
+def tell(*words: str, answer: str = "") -> None:
+    """One command; UnfitError with its own words when it fails."""
+    done = subprocess.run(words, input=answer, capture_output=True, text=True, timeout=PATIENCE_S)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().replace("\n", "; ")
+        raise UnfitError(f"{' '.join(words)}: {said or f'exit status {done.returncode}'}.")
+
+
+def wait_for(state: str) -> None:
+    """Until both ends say that they are in this state."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while STATE.read_text().count(state) < len(ENDS):
+        if time.monotonic() > deadline_s:
+            raise UnfitError(f'DRBD did not come to "{state}": {STATE.read_text()}')
+        time.sleep(0.05)
+
+
+class Loopback:
+    """A link between two ports of this machine: one netem on loopback, which every packet of either direction passes once."""
+
+    kind = "netem on loopback"
+
+    def __init__(self, setter: Process) -> None:
+        self.setter = setter
+
+    def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None:
+        """Delay each direction by half of both: there is only one queue."""
+        self.setter.call(set_loopback, "change", max(outward_ns + homeward_ns, 0) // 2)
+
+    def cut(self) -> None:
+        raise NotImplementedError("nothing here cuts loopback")
+
+    def heal(self) -> None:
+        raise NotImplementedError("nothing here cuts loopback")
+
+    def counters(self) -> dict[str, int]:
+        """What the queue did since it was made."""
+        return self.setter.call(netem_counters, "lo")
+
+
+def set_loopback(command: str, delay_ns: int) -> None:
+    """Add, change or delete the qdisc of loopback."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as routes:
+        index = routes.link_lookup(ifname="lo")[0]
+        if command == "del":
+            routes.tc("del", "netem", index=index, handle="1:")
+        else:
+            routes.tc(command, "netem", index=index, handle="1:", delay=-(-delay_ns // 1000), limit=LIMIT_PACKETS)
+
+
+@contextmanager
+def loopback_span(spec: LabSpec, congestion: str) -> Iterator[Span]:
+    """Two sites in the namespace we are in, as far apart as netem on its loopback makes them."""
+    with contextlib.ExitStack() as stack:
+        here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, here)
+        place = Namespace(here, None)
+        sites = []
+        for name, directory in (("near", spec.near), ("far", spec.far)):
+            files = stack.enter_context(disk(directory, spec.journal_bytes, spec.volume_bytes))
+            sites.append((name, files, stack.enter_context(board(64))))
+        near, far = (stack.enter_context(Site(name, place, files, words)) for name, files, words in sites)
+        near.address = far.address = LOOPBACK
+        setter = stack.enter_context(process("loopback", place))
+        setter.call(set_loopback, "add", 0)
+        stack.callback(setter.call, set_loopback, "del", 0)
+        link = Loopback(setter)
+        yield Span(near, far, link, *acquaint(near, far, congestion))

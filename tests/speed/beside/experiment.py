@@ -1,0 +1,148 @@
+"""The loop that measures any contender: cells in a new random order each round, survey before and after, void rounds again.
+
+A contender is a name, what a completed write means with it, the version that ran, its cells and one verb, `round`. Everything it
+observes is stored as a run of the project stores its own, so that the project's own analysis tells the quantiles, intervals,
+floors, k and a of all of them alike.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from farwrite.cells import asked_rtt_ns_of
+from farwrite.errors import UnfitError
+from farwrite.host.facts import processor_time, steal_between
+from farwrite.lab.lab import Lab
+from farwrite.lab.span import Span
+from farwrite.load_kernel import Recorder
+from farwrite.pipeline import measure_floors
+from farwrite.plan import Load, draw
+from farwrite.profile import Profile
+from farwrite.recording import Cell, Round
+from farwrite.round import SLICES_MIN, leg_of, link_reasons, round_of
+from farwrite.run import Run
+from farwrite.units import NS_PER_S
+
+BLOCK_BYTES = 4096
+ADDRESSES = 1 << 16  # Of which a load takes one after the other, from the beginning again when they are used up.
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a load is told of one round."""
+
+    size_bytes: int
+    queue_depth: int
+    volume_bytes: int
+    duration_ns: int
+    slice_count: int
+    seed: int
+
+    @property
+    def slice_ns(self) -> int:
+        """How long a slice of the round is."""
+        return self.duration_ns // self.slice_count
+
+    def addresses(self):
+        """int64: where the round writes, as the project's own plans draw it."""
+        return draw(Load(volume_bytes=self.volume_bytes, queue_depth=self.queue_depth), self.seed, ADDRESSES).address
+
+
+class Contender(Protocol):
+    """What takes part."""
+
+    name: str
+    what: str  # what stands when a write completes
+    version: str
+    cells: list[Cell]
+    span: Span
+
+    def round(self, cell: Cell, index: int, attempt: int) -> Round: ...
+
+
+@dataclass
+class Rival:
+    """A contender that is not ours: `load` drives it once and answers a filled recorder, or raises UnfitError."""
+
+    name: str
+    what: str
+    version: str
+    run: Run
+    span: Span
+    load: Callable[[Task], Recorder]
+    cells: list[Cell] = field(default_factory=list)
+
+    def round(self, cell: Cell, index: int, attempt: int) -> Round:
+        """One cell, once, with the surveys and reasons that a round of ours has (round.measure_cell)."""
+        table = self.run.profile.run
+        begin_s = self.run.elapsed_s()
+        leg = leg_of(self.span, cell.asked_rtt_ns, cell, table.survey_echoes)
+        task = task_of(self.run, cell, f"{index}/{attempt}")
+        ticks = processor_time()
+        reasons: list[str] = []
+        observed: dict[str, Any] = {}
+        try:
+            observed = {"recorder": self.load(task)}
+        except UnfitError as failure:
+            reasons.append(str(failure))
+        failed = bool(reasons)
+        steal = steal_between(ticks, processor_time())
+        after = self.span.survey(table.survey_echoes)
+        reasons += link_reasons(leg.before, after, leg.asked_rtt_ns)
+        if steal is not None and steal > table.steal_max:
+            reasons.append(f"the host took {steal:.0%} of the processors")
+        if cell.asked_rtt_ns:
+            self.span.correct(cell.asked_rtt_ns, (after.rtt_ns_p50 - cell.asked_rtt_ns) / 2)
+        status = "failed" if failed else "void" if reasons else "ok"
+        return round_of(
+            cell, index, attempt, status, reasons, begin_s, task.duration_ns, leg, after, observed, Unordered(task.slice_ns),
+            steal, None,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Unordered:
+    """What a stored round takes from an order of ours."""
+
+    slice_ns: int
+    peer_timeout_ns: int | None = None
+
+
+def task_of(run: Run, cell: Cell, salt: str) -> Task:
+    """A round's task; as with ours, other addresses every time."""
+    duration_ns = run.profile.run.round_ns
+    return Task(
+        size_bytes=cell.size_bytes, queue_depth=cell.queue_depth, volume_bytes=run.profile.lab.volume_bytes,
+        duration_ns=duration_ns, slice_count=max(SLICES_MIN, round(duration_ns / NS_PER_S)),
+        seed=random.Random(f"{run.seed}/{cell.id}/{salt}").getrandbits(62),
+    )  # fmt: skip
+
+
+def rival_cell(name: str, miles: float, queue_depth: int, profile: Profile, size_bytes: int = BLOCK_BYTES) -> Cell:
+    """A cell of a rival, in the words of ours: under the promise it is held against, C."""
+    return Cell(
+        id=f"{name}-{miles:g}-{queue_depth}", name=name, protocol="C", miles=miles, asked_rtt_ns=asked_rtt_ns_of(miles, profile),
+        queue_depth=queue_depth, arrival="closed", size_bytes=size_bytes, offered_per_s=None,
+    )  # fmt: skip
+
+
+def measure(run: Run, lab: Lab, contenders: Sequence[Contender], say: Callable[[str], None]) -> None:
+    """All rounds of all cells of all contenders, interleaved."""
+    run.cells = [cell for contender in contenders for cell in contender.cells]
+    table = run.profile.run
+    for index in range(table.rounds):
+        say(f"round {index + 1} of {table.rounds}")
+        measure_floors(run, lab, index)
+        places = [(contender, cell) for contender in contenders for cell in contender.cells]
+        random.Random(f"{run.seed}/{index}").shuffle(places)
+        for contender, cell in places:
+            for attempt in range(table.retries + 1):
+                made = contender.round(cell, index, attempt)
+                run.rounds.append(made)
+                if made.status == "ok":
+                    break
+                say(f"{cell.id}, round {index + 1}: {made.status}: {'; '.join(made.reasons)}")
+                contender.span.forget(cell.asked_rtt_ns)

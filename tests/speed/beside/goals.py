@@ -1,0 +1,171 @@
+"""What was to be reached, and whether it was: every goal a ratio or a figure with its interval over rounds, and a bound.
+
+"met" and "not met" need the whole interval on one side of the bound; what lies on both is "open" and says where its value is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+from farwrite.analysis.compare import jackknife
+from farwrite.analysis.estimate import CONFIDENCE, mean_over_rounds
+from farwrite.analysis.result import CellResult, Estimate
+from farwrite.analysis.student import critical
+from farwrite.units import digits
+
+from .result import Goal, Part, Recovery, Rivals
+
+OURS, OURS_B, OURS_A, LOCAL, DRBD, IPERF = "farwrite C", "farwrite B", "farwrite A", "farwrite local", "drbd", "iperf3"
+BULK_BYTES, BULK_DEPTH = 1 << 20, 8
+NEAR_MILES, FAR_MILES, BEYOND_MILES = 20.0, 150.0, 3000.0
+NOT_MEASURED = "not measured"
+
+
+def goals_of(made: Rivals) -> list[Goal]:
+    """Every goal, judged."""
+    found: list[Goal] = []
+    ferry, netem = made.parts.get("ferry"), made.parts.get("netem")
+    for goals, part in ((ferry_goals, ferry), (netem_goals, netem)):
+        found += [
+            Goal(part=goals.__name__.removesuffix("_goals"), goal=goal, verdict=verdict, measured=told)
+            for goal, verdict, told in (goals(part) if part else ())
+        ]
+    if made.recovery:
+        found.append(recovery_goal(made.recovery))
+    return found
+
+
+Judged = tuple[str, str, str]  # goal, verdict, measured
+
+
+def ferry_goals(part: Part) -> Iterator[Judged]:
+    """Against the floor, QEMU and iperf3."""
+    for miles, bound in ((FAR_MILES, 1.05), (NEAR_MILES, 1.20)):
+        cell = part.cell(OURS, miles, 1)
+        yield at_most(f"C, one write at a time, {miles:g} miles: p50 <= floor x {bound:g}", over_floor(cell), bound)
+    fit = part.fit(OURS)
+    k = fit.k if fit else None
+    yield within("C, one write at a time: k = 1.00 +- 0.02 round trips", k, 0.98, 1.02)
+    for miles in (NEAR_MILES, FAR_MILES):
+        ours, rival = part.cell(OURS, miles, 1), best(part, miles, 1, lambda cell: cell.response_ns_p50.value or math.inf)
+        name = part.named(rival) if rival else "QEMU"
+        both = "response_ns_p50", "floor_ns"
+        ratio = ratio_of(parts(ours, *both), parts(rival, *both), over=difference)
+        yield at_most(f"C, one write at a time, {miles:g} miles: time above the floor <= a third of {name}'s", ratio, 1 / 3)
+    for miles in (NEAR_MILES, FAR_MILES):
+        ours, rival = part.cell(OURS, miles, 16), best(part, miles, 16, lambda cell: -(cell.completed_per_s.value or 0))
+        name = part.named(rival) if rival else "QEMU"
+        ratio = ratio_of(parts(ours, "completed_per_s"), parts(rival, "completed_per_s"))
+        yield at_least(f"C, 16 at a time, {miles:g} miles: writes a second >= 2 x {name}'s", ratio, 2.0)
+    bulk = part.cell(OURS, FAR_MILES, BULK_DEPTH, BULK_BYTES)
+    stream = part.cell(IPERF, FAR_MILES, 1, BULK_BYTES)
+    ratio = ratio_of(parts(bulk, "goodput_bytes_per_s"), parts(stream, "goodput_bytes_per_s"))
+    yield at_least(f"C, 1 MiB writes, {FAR_MILES:g} miles: goodput >= 90 % of iperf3's", ratio, 0.9)
+    deep = part.cell(OURS, NEAR_MILES, 64)
+    yield at_most("C, 64 at a time: processor time of both replicas <= 15 us a write",
+                  deep.cpu_ns_per_write if deep else None, 15_000.0, 1000.0, " us")  # fmt: skip
+    ratio = ratio_of(
+        parts(part.cell(OURS_A, BEYOND_MILES, 1), "response_ns_p50"), parts(part.cell(LOCAL, BEYOND_MILES, 1), "response_ns_p50")
+    )
+    yield at_most(f"A, one write at a time, {BEYOND_MILES:g} miles: p50 <= 1.1 x local's", ratio, 1.1)
+
+
+def netem_goals(part: Part) -> Iterator[Judged]:
+    """Against DRBD."""
+    for miles in (NEAR_MILES, FAR_MILES):
+        for queue_depth in (1, 16):
+            rival = part.cell(DRBD, miles, queue_depth)
+            at_a_time = "one write" if queue_depth == 1 else f"{queue_depth}"
+            for name, bound in ((OURS, 1.1), (OURS_B, 1.0)):
+                ratio = ratio_of(parts(part.cell(name, miles, queue_depth), "response_ns_p50"), parts(rival, "response_ns_p50"))
+                protocol = name.removeprefix("farwrite ")
+                yield at_most(f"{protocol}, {at_a_time} at a time, {miles:g} miles: p50 <= {bound:g} x DRBD C's", ratio, bound)
+        ours, rival = (part.cell(name, miles, 16) for name in (OURS, DRBD))
+        ratio = ratio_of(parts(ours, "completed_per_s"), parts(rival, "completed_per_s"))
+        yield at_least(f"C, 16 at a time, {miles:g} miles: writes a second > DRBD C's", ratio, 1.0)
+
+
+def recovery_goal(made: Recovery) -> Goal:
+    """500 MB/s, or what the disk's own read gives."""
+    replay, read = mean_over_rounds(made.replay_bytes_per_s), mean_over_rounds(made.bare_read_bytes_per_s)
+    assert read.value is not None
+    bound = min(500e6, read.value)
+    goal = f"replay of a journal of {made.journal_bytes >> 20} MiB: >= 500 MB/s or a bare read's {read.value / 1e6:.0f} MB/s"
+    goal, verdict, told = at_least(goal, replay, bound, 1e6, " MB/s")
+    return Goal(part="recovery", goal=goal, verdict=verdict, measured=told)
+
+
+def best(part: Part, miles: float, queue_depth: int, order: Callable[[CellResult], float]) -> CellResult | None:
+    """The better of the QEMU variants at this."""
+    names = [name for name in part.names() if name.startswith("qemu")]
+    cells = [cell for name in names if (cell := part.cell(name, miles, queue_depth))]
+    return min(cells, key=order, default=None)
+
+
+def over_floor(cell: CellResult | None) -> Estimate | None:
+    """p50 over the floor of the same rounds."""
+    return ratio_of(parts(cell, "response_ns_p50"), parts(cell, "floor_ns"))
+
+
+def parts(cell: CellResult | None, *names: str) -> list[Estimate] | None:
+    """Estimates of a cell; None when one is not known."""
+    found = [getattr(cell, name) for name in names] if cell else []
+    return found if found and all(item.value is not None for item in found) else None
+
+
+def first(values: Sequence[float]) -> float:
+    return values[0]
+
+
+def difference(values: Sequence[float]) -> float:
+    return values[0] - values[1]
+
+
+def ratio_of(
+    above: list[Estimate] | None, below: list[Estimate] | None, over: Callable[[Sequence[float]], float] = first
+) -> Estimate | None:
+    """A ratio of what `over` makes of each side, with a jackknife over the rounds that both sides have; None when unknown."""
+    if above is None or below is None:
+        return None
+
+    def ratio(pick: Callable[[Estimate], float]) -> float:
+        under = over([pick(item) for item in below])
+        return over([pick(item) for item in above]) / under if under else math.nan
+
+    value = ratio(lambda item: item.value)  # type: ignore[arg-type, return-value]
+    columns = [item.without for item in [*above, *below]]
+    rows = [row for row in range(min(map(len, columns))) if all(column[row] is not None for column in columns)]
+    left_out = [ratio(lambda item, row=row: item.without[row]) for row in rows]  # type: ignore[misc]
+    count = min(item.count for item in [*above, *below])
+    if len(rows) < 3:
+        return Estimate(value=value, count=count, warnings=[f"{len(rows)} rounds: no interval"])
+    error, freedom = jackknife(left_out)
+    half = critical((1 - CONFIDENCE) / 2, freedom) * error if freedom else math.inf
+    return Estimate(value=value, low=value - half, high=value + half, confidence=CONFIDENCE, count=count)
+
+
+def at_most(goal: str, found: Estimate | None, bound: float, scale: float = 1.0, unit: str = "") -> Judged:
+    """Whether a figure stays at or below its bound."""
+    return within(goal, found, -math.inf, bound, scale, unit)
+
+
+def at_least(goal: str, found: Estimate | None, bound: float, scale: float = 1.0, unit: str = "") -> Judged:
+    """Whether a figure reaches its bound."""
+    return within(goal, found, bound, math.inf, scale, unit)
+
+
+def within(goal: str, found: Estimate | None, low: float, high: float, scale: float = 1.0, unit: str = "") -> Judged:
+    """Whether a figure lies within bounds, judged by its interval."""
+    if found is None or found.value is None or math.isnan(found.value):
+        return goal, NOT_MEASURED, "; ".join(found.warnings) if found else ""
+    told = f"{digits(found.value / scale)}{unit}"
+    inside = low <= found.value <= high
+    if found.low is None or found.high is None:
+        return goal, "open", f"{told}, no interval ({'; '.join(found.warnings)})"
+    told += f" [{digits(found.low / scale)}, {digits(found.high / scale)}], n = {found.count}"
+    if low <= found.low and found.high <= high:
+        return goal, "met", told
+    if found.high < low or found.low > high:
+        return goal, "not met", told
+    return goal, "open", f"{told}; its value would {'meet' if inside else 'miss'} it"

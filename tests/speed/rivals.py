@@ -1,0 +1,263 @@
+"""farwrite beside other replicating systems, in one lab, rounds interleaved, floors in the same minute.
+
+`make rivals` measures three parts and writes results/rivals.json and .md:
+
+    ferry     on this kernel: the engine, QEMU's storage daemon (quorum of a local file and NBD), iperf3
+    netem     in user-mode Linux over real netem: the engine and DRBD 8.4
+    recovery  a journal of 1 GiB replayed, beside a bare read of it
+
+What is not installed is named and left out. Parts can be measured one by one (--only); the others keep their figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from beside import block, nbd, page, recovery
+from beside.drbd import drbd
+from beside.engine import Engine
+from beside.experiment import Contender, Rival, measure, rival_cell
+from beside.goals import goals_of
+from beside.iperf import Iperf
+from beside.qemu import DAEMON, NBDKIT, qemu
+from beside.result import SCHEMA_VERSION, Part, Recovery, Rivals, Taking, encode, merged
+
+from farwrite import __version__, profile
+from farwrite.analysis.analyse import analyse
+from farwrite.errors import UnfitError
+from farwrite.files import write_atomically
+from farwrite.host.facts import host_facts
+from farwrite.lab.lab import Lab, LabSpec, open_lab
+from farwrite.pipeline import facts_of, lab_spec, recording_of
+from farwrite.recording import Recording
+from farwrite.run import Run
+from farwrite.warm import compile_all
+
+ROOT = Path(__file__).parents[2]
+UML = ROOT / "tests" / "lab" / "uml" / "run"
+PARTS = ("ferry", "netem", "recovery")
+SEED = 1
+MIB = 1 << 20
+DISK_MIB = 320  # Journal, as much again free, and the volume.
+DISKS = {"/dev/ubda": Path("/run/near"), "/dev/ubdb": Path("/run/far")}  # Ours lie on a file system each ...
+DRBD_DISKS = ("/dev/ubdc", "/dev/ubdd")  # ... and DRBD's are bare, which spares it one.
+MODULES = ("lib/lru_cache.ko", "drivers/block/drbd/drbd.ko")
+NOT_INSTALLED = 77  # What tests/lab/uml/run says of user-mode Linux.
+DISTANCES, DEEP_MILES = (0.0, 20.0, 60.0, 150.0), (20.0, 150.0)
+
+HEAD = """
+title = "beside others"
+[lab]
+near = "{near}"
+far = "{far}"
+journal = "64 MiB"
+volume = "128 MiB"
+[distance]
+miles = [0, 20, 60, 150, 3000]
+[run]
+rounds = {rounds}
+round = "{round_ms} ms"
+survey_echoes = 40
+floor_flushes = 60
+[[cell]]
+name = "one"
+protocols = {protocols}
+miles = [0, 20, 60, 150]
+[[cell]]
+name = "sixteen"
+protocols = {protocols}
+miles = [20, 150]
+queue_depth = 16
+"""
+
+FERRY = """
+[[cell]]
+name = "deep"
+protocols = ["C"]
+miles = [20]
+queue_depth = 64
+[[cell]]
+# Asynchronous at a distance no write would wait for, beside the same without a second site.
+name = "beyond"
+protocols = ["A", "local"]
+miles = [3000]
+[[cell]]
+# 8 MiB under way: the bandwidth-delay product of 27 Gbit/s at 150 miles.
+name = "bulk"
+protocols = ["C"]
+miles = [150]
+block = "1 MiB"
+queue_depth = 8
+"""
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("--rounds", type=int, default=10)
+    words.add_argument("--seconds", type=float, default=0.6, help="of a round of one cell")
+    words.add_argument("--only", choices=PARTS, action="append", help="measure this part and keep the others' figures")
+    words.add_argument("--out", type=Path, default=ROOT / "results")
+    words.add_argument("--inside", type=Path, help=argparse.SUPPRESS)  # We are in user-mode Linux, and this is for the answer.
+    asked = words.parse_args()
+    if asked.inside:
+        write_atomically(asked.inside, encode(netem_part(asked)))
+        return
+    file = asked.out / "rivals.json"
+    old = msgspec.json.decode(file.read_bytes(), type=Rivals) if file.exists() else None
+    made = Rivals(
+        schema_version=SCHEMA_VERSION, farwrite=__version__, made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command_of(asked), host=host_facts(), parts={}, recovery=None, skipped={},
+        goals=[],
+    )  # fmt: skip
+    compile_all()
+    nbd.rehearse()
+    block.rehearse()
+    for name, measured in (("ferry", ferry_part), ("netem", netem_outside), ("recovery", recovery_part)):
+        if asked.only and name not in asked.only:
+            continue
+        try:
+            found = measured(asked)
+        except UnfitError as refusal:
+            say(f"{name}: left out: {refusal}")
+            made.skipped[name] = str(refusal)
+            continue
+        if isinstance(found, Part):
+            made.parts[name] = found
+        else:
+            made = msgspec.structs.replace(made, recovery=found)
+    made = merged(old if asked.only else None, made)
+    made = msgspec.structs.replace(made, goals=goals_of(made))
+    write_atomically(file, encode(made))
+    write_atomically(asked.out / "rivals.md", page.page(made).encode())
+    print(page.page(made))
+
+
+def command_of(asked: argparse.Namespace) -> list[str]:
+    """The command, without the directories of this machine."""
+    only = [word for part in asked.only or () for word in ("--only", part)]
+    return ["tests/speed/rivals.py", "--rounds", str(asked.rounds), "--seconds", f"{asked.seconds:g}", *only]
+
+
+def say(text: str) -> None:
+    """What is going on, for a person."""
+    print(f"{datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)
+
+
+def text_of(asked: argparse.Namespace, protocols: str, near: object, far: object, more: str = "") -> str:
+    """The profile of a part, as a workload file would say it."""
+    return HEAD.format(rounds=asked.rounds, round_ms=round(1000 * asked.seconds), protocols=protocols, near=near, far=far) + more
+
+
+# The parts
+
+
+def ferry_part(asked: argparse.Namespace) -> Part:
+    """The engine, QEMU and iperf3, in a lab on this kernel; files lie where results do."""
+    with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
+        run = Run(profile.parse(text_of(asked, '["C"]', name, name, FERRY)), "beside others", SEED, Path(name))
+        spec = lab_spec(run.profile, run.directory)
+        with open_lab(spec) as lab:
+            return part_of(
+                asked, run, lab,
+                {
+                    "qemu": lambda: qemu(run, lab, "qemu", DAEMON, 10809),
+                    "qemu-nbdkit": lambda: qemu(run, lab, "qemu-nbdkit", NBDKIT, 10810),
+                    "iperf3": lambda: streaming(run, lab),
+                },
+            )  # fmt: skip
+
+
+@contextmanager
+def streaming(run: Run, lab: Lab) -> Iterator[Iperf]:
+    """iperf3 at the distance of our bulk writes."""
+    yield Iperf(run, lab, 150.0, MIB)
+
+
+def netem_outside(asked: argparse.Namespace) -> Part:
+    """The netem part, measured by ourselves in user-mode Linux."""
+    with tempfile.TemporaryDirectory(prefix="farwrite-rivals-") as directory:
+        answer = Path(directory) / "netem.json"
+        seconds = 180 + asked.rounds * 30 * (asked.seconds + 3)
+        say("netem: booting user-mode Linux")
+        done = subprocess.run(
+            [
+                str(UML), "--timeout", f"{seconds:.0f}", *("--disk", str(DISK_MIB)) * (len(DISKS) + len(DRBD_DISKS)),
+                *(word for module in MODULES for word in ("--module", module)), "--", sys.executable, __file__,
+                "--inside", str(answer), "--rounds", str(asked.rounds), "--seconds", str(asked.seconds),
+            ]
+        )  # fmt: skip
+        if done.returncode == NOT_INSTALLED:
+            raise UnfitError("user-mode Linux is not installed (Debian: user-mode-linux)")
+        if done.returncode or not answer.exists():
+            raise UnfitError(f"the part inside user-mode Linux ended with {done.returncode}")
+        return msgspec.json.decode(answer.read_bytes(), type=Part)
+
+
+def netem_part(asked: argparse.Namespace) -> Part:
+    """Inside: the engine on two disks, DRBD on two others; all of them are files side by side on the machine's disk."""
+    for device, place in DISKS.items():
+        place.mkdir()
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", device], check=True)
+        subprocess.run(["mount", device, str(place)], check=True)
+    compile_all()
+    block.rehearse()
+    near, far = DISKS.values()
+    run = Run(profile.parse(text_of(asked, '["C", "B"]', near, far)), "beside DRBD", SEED, Path("/run/tmp"))
+    spec: LabSpec = lab_spec(run.profile, run.directory)
+    with open_lab(spec) as lab:
+        return part_of(asked, run, lab, {"drbd": lambda: drbd(run, lab, spec, DRBD_DISKS)})
+
+
+def recovery_part(asked: argparse.Namespace) -> Recovery:
+    """A journal of 1 GiB, replayed."""
+    with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
+        return msgspec.convert(recovery.measure(Path(name), 1024 * MIB, max(min(asked.rounds, 5), 3), say), Recovery)
+
+
+def part_of(
+    asked: argparse.Namespace, run: Run, lab: Lab, rivals: dict[str, Callable[[], AbstractContextManager[Contender]]]
+) -> Part:
+    """Set up who can take part beside the engine, measure them all, and analyse."""
+    skipped: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        contenders: list[Contender] = [Engine(run, lab)]
+        for name, rival in rivals.items():
+            try:
+                contenders.append(stack.enter_context(rival()))
+            except UnfitError as refusal:
+                skipped[name] = str(refusal)
+                say(f"{name} is left out: {refusal}")
+        for contender in contenders:
+            if isinstance(contender, Rival):
+                contender.cells = [rival_cell(contender.name, miles, 1, run.profile) for miles in DISTANCES]
+                contender.cells += [rival_cell(contender.name, miles, 16, run.profile) for miles in DEEP_MILES]
+        measure(run, lab, contenders, say)
+        run.lab_facts = facts_of(lab)
+        recording = nameless(recording_of(run), command_of(asked))
+        found = analyse(recording)
+        return Part(
+            link=recording.lab.link, skipped=skipped, recording=recording, cells=found.cells, fits=found.fits,
+            contenders=[Taking(name=item.name, what=item.what, version=item.version, cells=[cell.id for cell in item.cells])
+                        for item in contenders],
+        )  # fmt: skip
+
+
+def nameless(recording: Recording, command: list[str]) -> Recording:
+    """The recording without the names of this machine's directories: they are temporary, and nobody's business."""
+    lab = msgspec.structs.replace(recording.lab, near_directory="near", far_directory="far")
+    table = msgspec.structs.replace(recording.profile.lab, near="", far="")
+    asked = msgspec.structs.replace(recording.profile, lab=table)
+    return msgspec.structs.replace(recording, id=recording.profile_name, command=command, lab=lab, profile=asked)
+
+
+if __name__ == "__main__":
+    main()

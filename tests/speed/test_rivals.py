@@ -1,0 +1,238 @@
+"""What `make rivals` is made of, without a rival: the two loads, what is read from others, merging and judging."""
+
+import math
+import os
+import socket
+import struct
+import threading
+
+import msgspec
+import numpy as np
+import pytest
+from beside import block, goals, iperf, nbd, nbd_kernel, page
+from beside.experiment import Task
+from beside.result import SCHEMA_VERSION, Goal, Part, Recovery, Rivals, Taking, encode, merged
+
+from both_ways import both_ways
+from farwrite.analysis.analyse import analyse
+from farwrite.analysis.result import Estimate
+from farwrite.errors import UnfitError
+from farwrite.histogram import Histogram
+from farwrite.load_kernel import BYTES, COMPLETED, ISSUED
+from farwrite.units import NS_PER_MS
+from make_recording import make_recording
+
+EXPORT_BYTES = 1 << 20
+
+
+def task(**changed):
+    asked = {"size_bytes": 512, "queue_depth": 4, "volume_bytes": EXPORT_BYTES, "duration_ns": 30 * NS_PER_MS, "slice_count": 3,
+             "seed": 1}  # fmt: skip
+    return Task(**{**asked, **changed})
+
+
+# The NBD load
+
+
+class Server(threading.Thread):
+    """Answers writes `batch` at a time, the last to arrive first, and keeps what it was sent."""
+
+    def __init__(self, connection, size_bytes, batch=1, error=0, magic=nbd_kernel.REPLY_MAGIC):
+        super().__init__()
+        self.connection, self.size_bytes, self.batch, self.error, self.magic = connection, size_bytes, batch, error, magic
+        self.requests = []
+
+    def run(self):
+        held = []
+        try:
+            while True:
+                head = nbd.receive(self.connection, nbd_kernel.REQUEST_BYTES)
+                nbd.receive(self.connection, self.size_bytes)
+                self.requests.append(struct.unpack(">IHHQQI", head))
+                held.append(head[8:16])
+                if len(held) >= self.batch:
+                    answers = [struct.pack(">II", self.magic, self.error) + handle for handle in reversed(held)]
+                    self.connection.sendall(b"".join(answers))
+                    held = []
+        except OSError:
+            pass
+
+
+def driven(asked, **server):
+    """(recorder, requests) of one round against a server of ours."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        serving = Server(theirs, asked.size_bytes, **server)
+        serving.start()
+        try:
+            recorder = nbd.drive(ours, asked)
+        finally:
+            ours.shutdown(socket.SHUT_RDWR)
+            serving.join()
+    return recorder, serving.requests
+
+
+def test_every_write_sent_over_nbd_is_counted_once():
+    recorder, requests = driven(task())
+    assert recorder.at[ISSUED] == recorder.at[COMPLETED] == len(requests) == recorder.slice_count.sum() > 4
+    assert recorder.at[BYTES] == 512 * len(requests) == recorder.slice_bytes.sum()
+    assert Histogram(recorder.service).count == len(requests)
+
+
+def test_what_is_sent_over_nbd_are_writes_of_the_asked_size_within_the_export():
+    _, requests = driven(task())
+    for magic, flags, kind, place, offset, length in requests:
+        assert (magic, flags, kind, length) == (nbd.REQUEST_MAGIC, 0, nbd.COMMAND_WRITE, 512)
+        assert 0 <= place < 4 and 0 <= offset <= EXPORT_BYTES - 512
+    assert len({offset for *_, offset, _ in requests}) > 4
+
+
+def test_nbd_replies_may_come_in_any_order():
+    recorder, requests = driven(task(), batch=4)
+    assert recorder.at[COMPLETED] == recorder.at[ISSUED] == len(requests) >= 4
+
+
+def test_an_error_of_the_nbd_server_ends_the_round_with_its_words():
+    with pytest.raises(UnfitError, match="No space left on device"):
+        driven(task(), error=28)
+
+
+def test_what_is_no_nbd_reply_ends_the_round():
+    with pytest.raises(UnfitError, match="Protocol error"):
+        driven(task(), magic=1)
+
+
+@pytest.mark.parametrize("put", both_ways(nbd_kernel.put_big_endian))
+@pytest.mark.parametrize("value", [0, 1, 0x0123456789ABCDE, 1 << 40])
+def test_numbers_are_big_endian(put, value):
+    data = np.zeros(16, np.uint8)
+    put(data, 3, 8, value)
+    assert data[3:11].tobytes() == value.to_bytes(8, "big")
+    assert nbd_kernel.big_endian(data, 3, 8) == value
+
+
+# The block load
+
+
+def test_writers_of_a_block_device_are_counted_together(tmp_path):
+    path = tmp_path / "device"
+    path.write_bytes(bytes(EXPORT_BYTES))
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_DIRECT))
+    except OSError:
+        pytest.skip("the file system of the temporary directory knows no O_DIRECT")
+    recorder = block.drive(str(path), task(size_bytes=4096, queue_depth=3))
+    assert recorder.at[COMPLETED] == recorder.slice_count.sum() == Histogram(recorder.service).count >= 3
+    assert recorder.at[BYTES] == 4096 * recorder.at[COMPLETED]
+
+
+# Reading others
+
+
+def test_of_iperf_the_receiver_is_believed():
+    said = {"end": {"sum_sent": {"bytes": 9, "seconds": 1.0}, "sum_received": {"bytes": 8, "seconds": 1.5}}}
+    assert iperf.received(said) == (8, 1.5)
+
+
+# Judging
+
+
+def figure(value, without, **more):
+    return Estimate(value=value, without=without, count=100, **more)
+
+
+def test_a_ratio_carries_an_interval_over_the_rounds_of_both():
+    found = goals.ratio_of([figure(2.0, [2.0, 2.1, 1.9, 2.0])], [figure(1.0, [1.0, 1.0, 1.0, 1.0])])
+    assert found.value == 2.0 and found.low < 2.0 < found.high and found.count == 100
+
+
+def test_a_ratio_of_few_rounds_has_no_interval_and_says_so():
+    found = goals.ratio_of([figure(2.0, [2.0, None, 2.0])], [figure(1.0, [1.0, 1.0, 1.0])])
+    assert found.value == 2.0 and found.low is None and "2 rounds" in found.warnings[0]
+
+
+def test_a_ratio_of_what_was_not_measured_is_none():
+    assert goals.ratio_of(None, [figure(1.0, [])]) is None
+    assert goals.parts(None, "response_ns_p50") is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.8, 0.9, "met"), (0.8, 1.2, "open"), (1.1, 1.2, "not met"), (None, None, "open")]
+)
+def test_a_goal_is_met_when_its_whole_interval_is(low, high, verdict):
+    value = 0.85 if low is None else (low + high) / 2
+    assert goals.at_most("goal", Estimate(value=value, low=low, high=high, count=9), 1.0)[1] == verdict
+
+
+def test_a_goal_without_a_figure_is_not_measured():
+    assert goals.at_least("goal", None, 1.0)[1] == goals.NOT_MEASURED
+    assert goals.within("goal", Estimate(value=math.nan), 0.0, 1.0)[1] == goals.NOT_MEASURED
+
+
+def test_a_replay_is_held_against_the_lesser_of_500_and_the_disk():
+    slow = Recovery(journal_bytes=1 << 30, replayed_bytes=1, writes=1, replay_bytes_per_s=[3e8, 3.01e8, 2.99e8],
+                    bare_read_bytes_per_s=[2e8, 2e8, 2e8])  # fmt: skip
+    assert goals.recovery_goal(slow).verdict == "met"
+    fast = msgspec.structs.replace(slow, bare_read_bytes_per_s=[9e8, 9e8, 9e8])
+    assert goals.recovery_goal(fast).verdict == "not met"
+
+
+# Merging and telling
+
+
+@pytest.fixture(scope="module")
+def part():
+    recording = make_recording()
+    found = analyse(recording)
+    mine = [cell.id for cell in recording.cells]
+    return Part(
+        link="ferry", skipped={"qemu": "not installed"}, recording=recording, cells=found.cells, fits=found.fits,
+        contenders=[Taking(name="farwrite", what="durable at both", version="1", cells=mine)],
+    )  # fmt: skip
+
+
+def document(**changed):
+    empty = {"schema_version": SCHEMA_VERSION, "farwrite": "1", "made_utc": "2026-01-01T00:00:00", "command": ["rivals.py"],
+             "host": {}, "parts": {}, "recovery": None, "skipped": {}, "goals": []}  # fmt: skip
+    return Rivals(**{**empty, **changed})
+
+
+def test_a_part_measured_alone_leaves_the_others_figures(part):
+    old = document(parts={"ferry": part}, skipped={"netem": "not installed"})
+    again = merged(old, document(parts={"netem": part}))
+    assert set(again.parts) == {"ferry", "netem"} and not again.skipped
+    assert merged(None, old) is old
+
+
+def test_a_part_that_can_not_be_measured_any_more_keeps_its_figures_and_says_so(part):
+    again = merged(document(parts={"netem": part}), document(skipped={"netem": "gone"}))
+    assert again.parts and again.skipped == {"netem": "gone"}
+
+
+def test_a_document_reads_as_it_was_written(part):
+    made = document(parts={"ferry": part})
+    assert msgspec.json.decode(encode(made), type=Rivals) == made
+
+
+def test_ours_are_named_by_their_protocol(part):
+    cell = part.cells[0]
+    assert part.named(cell) == f"farwrite {cell.protocol}"
+    renamed = msgspec.structs.replace(
+        part, contenders=[Taking(name="qemu", what="", version="", cells=[item.cell for item in part.cells])]
+    )
+    assert renamed.named(cell) == "qemu" and renamed.names() == ["qemu"]
+
+
+def test_the_page_names_every_contender_every_goal_and_who_was_left_out(part):
+    made = document(parts={"ferry": part}, goals=[Goal(part="ferry", goal="be quick", verdict="met", measured="1 ms")])
+    text = page.page(made)
+    assert "| ferry | be quick | met | 1 ms |" in text
+    assert "qemu was left out: not installed" in text
+    for name in part.names():
+        assert f"| {name} |" in text
+
+
+def test_every_goal_of_a_document_without_figures_is_not_measured(part):
+    bare = msgspec.structs.replace(part, cells=[], fits=[])
+    found = goals.goals_of(document(parts={"ferry": bare, "netem": bare}))
+    assert len(found) > 10 and {goal.verdict for goal in found} == {goals.NOT_MEASURED}
