@@ -84,7 +84,7 @@ def is_said_by_primary(kind):
     )  # fmt: skip
 
 
-@kernel(allocates=True)
+@kernel()
 def accept_record(secondary, start):
     """Stage the complete WRITE or TRIM at inbox byte `start`; answers TAKEN, NO_ROOM, or why it is refused."""
     journal = secondary.journal
@@ -105,7 +105,9 @@ def accept_record(secondary, start):
         return NO_ROOM
     target = log.place(journal, length)
     size = record.record_bytes(length)
-    journal.data[target : target + size] = secondary.inbox[start : start + size]
+    source, goal = start >> 3, target >> 3
+    for word in range(size >> 3):  # A slice assignment would look for overlap first, and count references.
+        journal.words[goal + word] = words[source + word]
     journal.at[log.LOG_EPOCH] = epoch
     return TAKEN
 

@@ -254,7 +254,9 @@ def receive_packet(held, other_fd, board, direction, size, now_ns):
         if copy:
             if not has_room(held):
                 break
-            held.data[next_start(held) : next_start(held) + size] = held.data[start : start + size]
+            twin = next_start(held)
+            for byte in range(size):
+                held.data[twin + byte] = held.data[start + byte]
             board[DUPLICATED + direction] += 1
         sent_ns = now_ns
         if board[way + RATE] > 0:

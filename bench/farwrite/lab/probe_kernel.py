@@ -14,7 +14,7 @@ from ..jit import kernel
 HEADER_BYTES = 16  # Number, then CLOCK_MONOTONIC of its sending in ns: two int64 at the front of each datagram.
 
 
-@kernel()
+@kernel(allocates=True)
 def send_probes(fd, data, words, count, gap_ns, begin_ns):
     """Send `count` datagrams of data.size bytes from `begin_ns` on, `gap_ns` apart (0: as fast as they go), or -errno.
 

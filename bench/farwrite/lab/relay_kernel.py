@@ -281,7 +281,7 @@ def deliver(held, lane, fd, ends, board, now_ns):
         ends[lane >> 1, STATE] = CLOSING
 
 
-@kernel()
+@kernel(allocates=True)
 def relay(held, ends, board, jitter_ns, wake_fd, note_fd, requests, timeout):
     """Carry bytes both ways until the board says stop.
 
