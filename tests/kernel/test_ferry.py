@@ -6,6 +6,7 @@ run compiled only, between Unix sockets that keep packets apart as TUN devices d
 
 import contextlib
 import fcntl
+import itertools
 import os
 import socket
 import struct
@@ -494,4 +495,4 @@ def test_the_ferry_wakes_up_the_earlier_the_shorter_the_delay_without_a_jump(ear
     found = [int(early_by_ns(delay_ns)) for delay_ns in range(0, 1_000_000, 100)]
     assert found[0] == ferry.EARLY_NS
     assert found[-1] == 0
-    assert all(0 <= one - other <= 13 for one, other in zip(found, found[1:], strict=False))
+    assert all(0 <= one - other <= 13 for one, other in itertools.pairwise(found))
