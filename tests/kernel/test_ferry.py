@@ -6,6 +6,7 @@ run compiled only, between Unix sockets that keep packets apart as TUN devices d
 
 import contextlib
 import fcntl
+import itertools
 import os
 import socket
 import struct
@@ -487,3 +488,11 @@ def test_a_full_queue_drops_what_comes_and_one_without_a_bound_nothing():
 def test_jitter_reorders_nothing():
     got, _ = carried(Way(jitter_ns=500_000), PACKETS)
     assert got == PACKETS
+
+
+@pytest.mark.parametrize("early_by_ns", both_ways(ferry.early_by_ns))
+def test_the_ferry_wakes_up_the_earlier_the_shorter_the_delay_without_a_jump(early_by_ns):
+    found = [int(early_by_ns(delay_ns)) for delay_ns in range(0, 1_000_000, 100)]
+    assert found[0] == ferry.EARLY_NS
+    assert found[-1] == 0
+    assert all(0 <= one - other <= 13 for one, other in itertools.pairwise(found))

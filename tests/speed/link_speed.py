@@ -61,6 +61,7 @@ def main():
             asked_ns = rtt_ns_of(miles)
             missed = []
             for _ in range(3):
+                lab.forget(asked_ns)
                 lab.set_rtt(asked_ns)
                 missed.append(lab.survey(200).rtt_ns_p50 - asked_ns)
             said = ", ".join(f"{off / 1000:+.1f}" for off in missed)
