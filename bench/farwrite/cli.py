@@ -34,6 +34,7 @@ COMMANDS = {
     "budget": ("budget:budget", "Propose budgets from measured noise."),
     "history": ("history:history", "Draw how a metric went from run to run, and name the runs at which it changed."),
     "baseline": ("baseline:baseline", "Keep a run as the one that others are held against, and list those kept."),
+    "lab": ("lab:lab", "Run any command, or a shell, at one end of an emulated distance."),
     "simulate": ("simulate:simulate", "Search the engine for lost writes: crashes and cuts in a pretend world, from seeds."),
     "profiles": ("show:profiles", "List the profiles that come with farwrite."),
     "schema": ("show:schema", "Print the JSON Schema of the report document."),

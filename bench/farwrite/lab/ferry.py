@@ -54,8 +54,8 @@ def ferry(near: Site, far: Site) -> Iterator[Ferry]:
     """Join two sites by TUN devices and a process that carries packets between them. UnfitError without TUN."""
     with contextlib.ExitStack() as stack:
         descriptors = []
-        for site, address in zip((near, far), addresses_of(far.index), strict=True):
-            descriptor = site.open_tun(interface_of(far.index), address)
+        for site, address in zip((near, far), addresses_of(near, far), strict=True):
+            descriptor = site.open_tun(interface_of(near, far), address)
             stack.callback(os.close, descriptor)
             descriptors.append(descriptor)
         shared = stack.enter_context(board(carrying.BOARD_WORDS))

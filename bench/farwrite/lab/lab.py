@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from ..host.disk import disk
+from ..link_spec import PLAIN, LinkSpec
 from .board import Board, board
 from .link import Choice, SetElsewhere, choose, emulate
 from .namespace import Namespace, namespaces
@@ -36,6 +38,14 @@ class LabSpec:
     volume_bytes: int
     congestion: str
     others: int = 0  # far sites besides the one
+    mesh: bool = False  # far sites are joined to each other as well
+    names: tuple[str, ...] = ()  # of the sites; empty: near, far, far 1 ...
+    link_spec: LinkSpec = PLAIN  # of every link,
+    link_specs: tuple[tuple[int, int, LinkSpec], ...] = ()  # but for those between the sites of these two indices
+
+    def link_spec_of(self, near: int, far: int) -> LinkSpec:
+        """What is asked of the link between two sites."""
+        return next((spec for one, other, spec in self.link_specs if (one, other) == (near, far)), self.link_spec)
 
 
 @dataclass
@@ -45,6 +55,7 @@ class Lab(Span):
     choice: Choice
     history: Board  # completion instants of the running load by write number modulo its size
     others: list[Span]
+    between: list[Span] = field(default_factory=list, kw_only=True)  # the links between far sites, in a mesh
 
     @property
     def spans(self) -> list[Span]:
@@ -65,11 +76,12 @@ class Lab(Span):
         sites = [self.near, *(span.far for span in self.spans)]
         for site in sites:
             site.kill()
-        for span in self.spans:
+        spans = [*self.spans, *self.between]
+        for span in spans:
             span.link.heal()
         for site in sites:
             site.begin()
-        for span in self.spans:
+        for span in spans:
             span.join(PROBE)
 
 
@@ -94,9 +106,11 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
         places = stack.enter_context(namespaces(2 + spec.others))
         near, fars, history = stack.enter_context(sites(spec, places))
         choice = choose(spec.link, near)
-        links = [stack.enter_context(emulate(choice, near, far)) for far in fars]
-        spans = [(near, far, link, *acquaint(near, far, spec.congestion)) for far, link in zip(fars, links, strict=True)]
-        yield Lab(*spans[0], choice, history, [Span(*span) for span in spans[1:]])
+        pairs = [(near, far) for far in fars] + (list(combinations(fars, 2)) if spec.mesh else [])
+        links = [stack.enter_context(emulate(choice, *pair)) for pair in pairs]
+        spans = [(*pair, link, *acquaint(*pair, spec.congestion)) for pair, link in zip(pairs, links, strict=True)]
+        others = [Span(*span) for span in spans[1:]]
+        yield Lab(*spans[0], choice, history, others[: spec.others], between=others[spec.others :])
 
 
 @contextmanager
@@ -119,9 +133,9 @@ def sites(spec: LabSpec, places: list[Namespace]) -> Iterator[tuple[Site, list[S
             directory = spec.far if index else spec.near
             files = stack.enter_context(disk(directory, spec.journal_bytes, spec.volume_bytes))
             made.append((files, stack.enter_context(board(64))))
-        names = ["near", "far", *(f"far {index}" for index in range(1, len(places) - 1))]
+        names = spec.names or ("near", "far", *(f"far {index}" for index in range(1, len(places) - 1)))
         standing = [
-            stack.enter_context(Site(name, place, *files, max(index - 1, 0)))
+            stack.enter_context(Site(name, place, *files, index))
             for index, (name, place, files) in enumerate(zip(names, places, made, strict=True))
         ]
         yield standing[0], standing[1:], history

@@ -65,7 +65,7 @@ class Span:
         self.delay_ns.pop(asked_rtt_ns, None)
 
     def join(self, name: str) -> None:
-        """A new TCP connection between the sites, held by the far one under this name and by the near one under `held`."""
+        """A new TCP connection between the sites, held by the near one under `held` and by the far one under `taken`."""
         join(self.near, self.far, name, self.transport["congestion_control"])
 
     def held(self, name: str) -> str:
