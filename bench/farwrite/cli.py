@@ -35,6 +35,7 @@ COMMANDS = {
     "history": ("history:history", "Draw how a metric went from run to run, and name the runs at which it changed."),
     "baseline": ("baseline:baseline", "Keep a run as the one that others are held against, and list those kept."),
     "lab": ("lab:lab", "Run any command, or a shell, at one end of an emulated distance."),
+    "doctor": ("doctor:doctor", "Say what this machine can emulate, how well, and what mends it."),
     "simulate": ("simulate:simulate", "Search the engine for lost writes: crashes and cuts in a pretend world, from seeds."),
     "profiles": ("show:profiles", "List the profiles that come with farwrite."),
     "schema": ("show:schema", "Print the JSON Schema of the report document."),

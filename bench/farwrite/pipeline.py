@@ -65,6 +65,7 @@ def lab_spec(profile: Profile, directory: Path) -> LabSpec:
     return LabSpec(
         link=table.link, near=place(table.near), far=place(table.far), journal_bytes=table.journal_bytes,
         volume_bytes=table.volume_bytes, congestion=table.congestion, others=others_of_all(profile),
+        keep_awake=table.keep_awake,
     )  # fmt: skip
 
 
@@ -168,6 +169,7 @@ def facts_of(lab: Lab) -> LabFacts:
         direct=near.direct and far.direct,
         reactor="pwrite" if memory else lab.near.call(sides.reactor_name),
         transport=lab.transport,
+        keep_awake=lab.keep_awake,
     )
 
 

@@ -53,6 +53,7 @@ class LabTable(Struct, frozen=True):
     journal_bytes: int = 64 << 20
     volume_bytes: int = 1 << 30
     congestion: str = "cubic"
+    keep_awake: bool = False  # an idle-priority spinner on one processor; farwrite doctor says whether it helps
 
 
 class DistanceTable(Struct, frozen=True):

@@ -177,6 +177,7 @@ class LabFacts(Struct, frozen=True):
     direct: bool
     reactor: str
     transport: dict[str, str]
+    keep_awake: bool = False  # a spinner kept one processor from sleeping
 
 
 class Pairing(Struct, frozen=True):

@@ -134,7 +134,7 @@ def lab_spec(arms: list[Arm]) -> LabSpec:
     """The lab of all arms: the base's link, and as many sites as any of them needs. Our own carry nothing but surveys."""
     table = arms[0].profile.lab
     others = max(others_of_all(arm.profile) for arm in arms)
-    return LabSpec(table.link, None, None, SITE_BYTES, SITE_BYTES, table.congestion, others)
+    return LabSpec(table.link, None, None, SITE_BYTES, SITE_BYTES, table.congestion, others, keep_awake=table.keep_awake)
 
 
 def network_of(lab: Lab) -> Network:

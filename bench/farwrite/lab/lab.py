@@ -17,6 +17,7 @@ import numpy as np
 
 from ..host.disk import disk
 from ..link_spec import PLAIN, LinkSpec
+from .awake import awake
 from .board import Board, board
 from .link import Choice, SetElsewhere, choose, emulate
 from .namespace import Namespace, namespaces
@@ -39,6 +40,7 @@ class LabSpec:
     congestion: str
     others: int = 0  # far sites besides the one
     mesh: bool = False  # far sites are joined to each other as well
+    keep_awake: bool = False  # lab/awake.py
     names: tuple[str, ...] = ()  # of the sites; empty: near, far, far 1 ...
     link_spec: LinkSpec = PLAIN  # of every link,
     link_specs: tuple[tuple[int, int, LinkSpec], ...] = ()  # but for those between the sites of these two indices
@@ -56,6 +58,7 @@ class Lab(Span):
     history: Board  # completion instants of the running load by write number modulo its size
     others: list[Span]
     between: list[Span] = field(default_factory=list, kw_only=True)  # the links between far sites, in a mesh
+    keep_awake: bool = field(default=False, kw_only=True)
 
     @property
     def spans(self) -> list[Span]:
@@ -103,6 +106,7 @@ class JoinedLab(JoinedSpan, Lab):
 def open_lab(spec: LabSpec) -> Iterator[Lab]:
     """Two sites or more and the links between them, open exactly as long as this block. UnfitError says what is forbidden."""
     with contextlib.ExitStack() as stack:  # Undoes a half-built lab in the right order.
+        stack.enter_context(awake(spec.keep_awake))
         places = stack.enter_context(namespaces(2 + spec.others))
         near, fars, history = stack.enter_context(sites(spec, places))
         choice = choose(spec.link, near)
@@ -110,7 +114,8 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
         links = [stack.enter_context(emulate(choice, *pair)) for pair in pairs]
         spans = [(*pair, link, *acquaint(*pair, spec.congestion)) for pair, link in zip(pairs, links, strict=True)]
         others = [Span(*span) for span in spans[1:]]
-        yield Lab(*spans[0], choice, history, others[: spec.others], between=others[spec.others :])
+        between = others[spec.others :]
+        yield Lab(*spans[0], choice, history, others[: spec.others], between=between, keep_awake=spec.keep_awake)
 
 
 @contextmanager
@@ -118,7 +123,8 @@ def joined_lab(spec: LabSpec, places: list[Namespace], choice: Choice) -> Iterat
     """More sites in the places of a lab that another process holds open, joined by its links."""
     with sites(spec, places) as (near, fars, history):
         spans = [(near, far, SetElsewhere(choice.kind), *acquaint(near, far, spec.congestion)) for far in fars]
-        yield JoinedLab(*spans[0], choice, history, [JoinedSpan(*span) for span in spans[1:]])
+        others: list[Span] = [JoinedSpan(*span) for span in spans[1:]]
+        yield JoinedLab(*spans[0], choice, history, others, keep_awake=spec.keep_awake)
 
 
 @contextmanager

@@ -26,11 +26,10 @@ from .lab import Lab, LabSpec, open_lab
 from .layout import NEAR, Layout, Leg
 from .namespace import Namespace
 from .site import Site
-from .span import Span
+from .span import Span, echoes_for
 from .survey import off_ns, tolerance_ns
 
 FILE_BYTES = 4096  # A lab has a disk at each site; here nobody uses it.
-ECHOES = 60
 CORRECTIONS = 4
 PORT_PATIENCE_S = 60.0
 FAREWELL_S = 3.0  # Between the word to end and the end.
@@ -170,16 +169,17 @@ def open_session(layout: Layout, link: str, command: list[str], wait_port: int |
 def proof(span: Span, leg: Leg) -> str:
     """Set a link to its distance; answers what it delivers, in a sentence."""
     asked_ns = leg.asked.rtt_ns
+    echoes = echoes_for(asked_ns)
     span.set_rtt(asked_ns)
     for _ in range(CORRECTIONS):
-        rtt_ns = span.survey(ECHOES).rtt_ns_p50
+        rtt_ns = span.survey(echoes).rtt_ns_p50
         off = abs(off_ns(rtt_ns, asked_ns)) > tolerance_ns(asked_ns)
         if not asked_ns or not off or not span.correct(asked_ns, off_ns(rtt_ns, asked_ns)):
             break
     asked = f"{format_time(asked_ns)} asked, " if asked_ns else ""
     sentence = (
         f"{leg.near} {span.near.address} to {leg.far} {span.far.address}: {leg.text} by {span.link.kind}; "
-        f"{asked}a bare echo takes {format_time(rtt_ns)} (median of {ECHOES})."
+        f"{asked}a bare echo takes {format_time(rtt_ns)} (median of {echoes})."
     )
     base_ns = span.base.rtt_ns_p50
     if asked_ns and asked_ns < base_ns:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..units import NS_PER_S
 from .link import Link
 from .site import Site, tune_transport
 from .survey import PROBE, Survey, hang_up, join, survey
 
-CALIBRATION_ECHOES = 60
+CALIBRATION_ECHOES = 60  # at most,
+CALIBRATION_ECHOES_MIN = 12
+CALIBRATION_S = 0.5  # and no more than last so long: at 40 ms a median of 60 would take 2.4 s.
 CALIBRATION_TRIES = 5
 
 
@@ -48,7 +51,7 @@ class Span:
         delay_ns = max(asked_rtt_ns - round(self.base.rtt_ns_p50), 0)
         for _ in range(CALIBRATION_TRIES):
             self.set_delay(delay_ns)
-            missed_ns = self.survey(CALIBRATION_ECHOES).rtt_ns_p50 - asked_rtt_ns
+            missed_ns = self.survey(echoes_for(asked_rtt_ns)).rtt_ns_p50 - asked_rtt_ns
             if abs(missed_ns) <= max(0.003 * asked_rtt_ns, 4_000):
                 break
             delay_ns = max(round(delay_ns - missed_ns), 0)
@@ -90,6 +93,12 @@ class Span:
         Measured as one, because a disk that has been idle for a round trip is slower than one that is kept busy.
         """
         return survey(self.near, self.far, count, request_bytes, answer_bytes, flushed=True)
+
+
+def echoes_for(rtt_ns: int) -> int:
+    """How many round trips of this length a calibration, or a proof, takes."""
+    affordable = int(CALIBRATION_S * NS_PER_S / max(rtt_ns, 1))
+    return min(max(affordable, CALIBRATION_ECHOES_MIN), CALIBRATION_ECHOES)
 
 
 def acquaint(near: Site, far: Site, congestion: str) -> tuple[dict[str, str], Survey]:
