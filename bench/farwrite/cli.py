@@ -43,6 +43,7 @@ COMMANDS = {
 for name, (place, sentence) in COMMANDS.items():
     app.command(f"farwrite.commands.{place}", name=name, help=sentence)
 app.command("farwrite.commands.arm:arm", name="arm", show=False)  # What farwrite ab starts.
+app.command("farwrite.commands.far_site:far_site", name="far-site", show=False)  # What farwrite run --far starts.
 
 
 def main() -> None:

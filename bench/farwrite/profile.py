@@ -18,6 +18,7 @@ import msgspec
 from . import units
 from .errors import UsageError, nearest
 from .protocol import NAMES, ProtocolName, majority
+from .remote.word import far_host
 from .shipped import workloads_directory
 
 Arrival = Literal["closed", "fixed", "poisson"]
@@ -50,6 +51,8 @@ class LabTable(Struct, frozen=True):
     durability: Literal["disk", "memory"] = "disk"
     near: str = ""  # directory of the near site's files; empty: where the results go
     far: str = ""
+    far_host: str = ""  # ssh://host: the far site is that machine, and the link is measured, not emulated
+    far_command: str = "farwrite"  # over there
     journal_bytes: int = 64 << 20
     volume_bytes: int = 1 << 30
     congestion: str = "cubic"
@@ -157,7 +160,22 @@ def parse(text: str, source: str = "profile", changes: Iterable[str] = ()) -> Pr
     except msgspec.ValidationError as refusal:
         raise UsageError(reader.place(refusal)) from refusal
     check(profile, reader)
-    return profile
+    return as_far_as_it_is(profile, reader) if profile.lab.far_host else profile
+
+
+def as_far_as_it_is(profile: Profile, reader: Reader) -> Profile:
+    """The profile for a far site on a real machine: one distance, which is not set but found. A real link is not cut."""
+    far_host(profile.lab.far_host)
+    for index, cell in enumerate(profile.cell):
+        if cell.other_miles or cell.trace:
+            key = "trace" if cell.trace else "other_miles"
+            where = reader.where(("cell", index, key))
+            raise UsageError(f"{where}: a far site on another machine is the only one, and knows no recorded I/O of ours.")
+    cells = [msgspec.structs.replace(cell, miles=[]) for cell in profile.cell]
+    return msgspec.structs.replace(
+        profile, cell=cells, distance=msgspec.structs.replace(profile.distance, miles=[0.0], km=[]),
+        drill=msgspec.structs.replace(profile.drill, kills=0),
+    )  # fmt: skip
 
 
 def find(name: str) -> Path:

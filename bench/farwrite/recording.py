@@ -178,6 +178,7 @@ class LabFacts(Struct, frozen=True):
     reactor: str
     transport: dict[str, str]
     keep_awake: bool = False  # a spinner kept one processor from sleeping
+    far_host: dict[str, Any] | None = None  # facts of the far machine, where it is another one
 
 
 class Pairing(Struct, frozen=True):

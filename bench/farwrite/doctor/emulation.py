@@ -162,7 +162,8 @@ def flush_ns(place: Path, direct: bool, beside: bool = False) -> list[int]:
                 os.close(durable)
 
     if not beside:
-        times(alone := [])
+        alone: list[int] = []
+        times(alone)
         return alone
     results: list[list[int]] = [[], []]
     writers = [threading.Thread(target=times, args=(result,)) for result in results]
