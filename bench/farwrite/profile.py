@@ -167,10 +167,10 @@ def as_far_as_it_is(profile: Profile, reader: Reader) -> Profile:
     """The profile for a far site on a real machine: one distance, which is not set but found. A real link is not cut."""
     far_host(profile.lab.far_host)
     for index, cell in enumerate(profile.cell):
-        if cell.other_miles or cell.trace:
-            key = "trace" if cell.trace else "other_miles"
-            where = reader.where(("cell", index, key))
-            raise UsageError(f"{where}: a far site on another machine is the only one, and knows no recorded I/O of ours.")
+        if cell.other_miles:
+            raise UsageError(f"{reader.where(('cell', index, 'other_miles'))}: a far site on another machine is the only one.")
+        if Path(cell.trace).suffix or Path(cell.trace).name != cell.trace:
+            raise UsageError(f"{reader.where(('cell', index, 'trace'))}: the other machine has the shipped traces, not this one.")
     cells = [msgspec.structs.replace(cell, miles=[]) for cell in profile.cell]
     return msgspec.structs.replace(
         profile, cell=cells, distance=msgspec.structs.replace(profile.distance, miles=[0.0], km=[]),

@@ -90,7 +90,7 @@ def there(far):
 def test_a_run_with_its_far_site_over_ssh_measures_audits_and_says_that_nothing_was_emulated(far, there, tmp_path):
     done = there(
         "run", "quick", "--far", f"ssh://farhost{tmp_path}", "--set", f"lab.far_command={far}/farwrite",
-        "--out", tmp_path / "out", *SHORT,
+        "--out", tmp_path / "out", *SHORT, "--set", "lab.durability=disk", "--set", "lab.journal=16 MiB",
     )  # fmt: skip
     assert done.returncode in (0, 4), done.stderr
     recording = read(tmp_path / "out").recording
@@ -166,6 +166,12 @@ def test_a_profile_with_a_far_host_has_one_distance_which_is_found():
     assert made.distance.in_miles() == [0.0]
     assert all(cell.miles == [] for cell in made.cell)
     assert made.drill.kills == 0
+
+
+def test_recorded_io_that_only_this_machine_has_is_refused():
+    trace = ['cell.pgbench.trace="./mine.csv"', 'lab.far_host="ssh://there"']
+    with pytest.raises(UsageError, match="has the shipped traces, not this one"):
+        load("limits", trace)
 
 
 def test_a_frame_comes_back_as_it_was_sent_and_a_cut_one_is_none():

@@ -7,6 +7,7 @@ never compared with the other one's.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import select
 import socket
@@ -25,6 +26,8 @@ from ..lab.board import board
 from ..lab.process import Process, ProcessLostError, die_with, process
 from ..lab.survey import answer_requests, flush_floor, hang_up
 from ..target import sides
+from ..target.replicated import Order
+from ..trace import SUFFIX, find
 from ..warm import compile_all
 from . import message as told
 from .meeting import WAITING, accept_token
@@ -77,6 +80,13 @@ def stand(asked: told.Stand, asks: IO[bytes], out: IO[bytes]) -> None:
         site.obey(asks, out)
 
 
+def with_our_trace(order: Order) -> Order:
+    """The order with the shipped trace of that name as it lies here."""
+    if not order.trace_path:
+        return order
+    return dataclasses.replace(order, trace_path=str(find(Path(order.trace_path).name.removesuffix(SUFFIX))))
+
+
 class FarSite:
     """The site's process and what it is asked to do."""
 
@@ -124,9 +134,9 @@ class FarSite:
                 return flush_floor, self.files, call.size_bytes, call.count
             case told.Copy(order=order):
                 self.words.words[:] = 0
-                return sides.copy, order, self.files, self.words
+                return sides.copy, with_our_trace(order), self.files, self.words
             case told.Audit():
-                return sides.audit, call.order, self.files, call.completed
+                return sides.audit, with_our_trace(call.order), self.files, call.completed
             case told.HangUp(name=name):
                 return hang_up, name
         raise UsageError(f"no such call: {call}")
