@@ -113,9 +113,6 @@ def layout_of(file: File, source: str) -> Layout:
     for name in names:
         if not re.fullmatch(r"[a-z][a-z0-9_-]{0,30}", name):
             raise UsageError(f'{source}: "{name}" is no name for a site: small letters, digits, - and _.')
-    for name in file.site:
-        if name not in names:
-            raise UsageError(f'{source}: no link leads to the site "{name}"{nearest(name, names)}.')
     told: dict[tuple[str, str], Leg] = {}
     for table in file.link:
         if len(set(table.sites)) != 2 or len(table.sites) != 2:
@@ -127,6 +124,9 @@ def layout_of(file: File, source: str) -> Layout:
     for name in names[1:]:
         if (NEAR, name) not in told:
             raise UsageError(f'{source}: how far is {name} from near? Add a [[link]] with sites = ["near", "{name}"].')
+    for name in file.site:
+        if name not in names:
+            raise UsageError(f'{source}: no link leads to the site "{name}"{nearest(name, names)}.')
     pairs = combinations(names, 2)  # The near site's come first.
     legs = tuple(told.get(pair) or by_way_of_near(told, *pair) for pair in pairs)
     return Layout(tuple(names), legs, {name: command_of(table.command) for name, table in file.site.items()})
