@@ -168,6 +168,11 @@ def test_a_profile_with_a_far_host_has_one_distance_which_is_found():
     assert made.drill.kills == 0
 
 
+def test_an_experiment_with_a_far_host_is_refused():
+    done = fresh_farwrite("ab", "quick", "quick", "--set", 'lab.far_host="ssh://there"')
+    assert (done.returncode, "lab.far_host is for farwrite run" in done.stderr) == (EXIT_USAGE, True)
+
+
 def test_recorded_io_that_only_this_machine_has_is_refused():
     trace = ['cell.pgbench.trace="./mine.csv"', 'lab.far_host="ssh://there"']
     with pytest.raises(UsageError, match="has the shipped traces, not this one"):
