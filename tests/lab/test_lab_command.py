@@ -22,14 +22,14 @@ from pathlib import Path
 import pytest
 from leftovers import Surroundings, gone, marked
 from nobody import NOBODY, as_nobody, open_to_all
-from small_lab import LINK, any_link, compiled, skip_if_forbidden
+from small_lab import IN_UML, LINK, any_link, compiled, skip_if_forbidden
 
 from console import environment, farwrite, words_of
 from farwrite.errors import EXIT_UNFIT, EXIT_USAGE
 
 pytestmark = pytest.mark.lab
 
-KILLS = int(os.environ.get("FARWRITE_LAB_KILLS", "6"))
+KILLS = int(os.environ.get("FARWRITE_LAB_KILLS", "2" if IN_UML else "6"))
 PATIENCE_S = 30
 FAR_RTT_MS = 40  # Held packets are seen whatever else the machine does.
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
@@ -191,6 +191,7 @@ def test_iperf3_measures_across_it():
     assert measured["bits_per_second"] > 0
 
 
+@any_link
 def test_every_synchronous_commit_of_postgresql_takes_the_round_trip(open_tmp):
     if POSTGRES is None:
         pytest.skip("PostgreSQL is not installed below /usr/lib/postgresql")
