@@ -38,6 +38,8 @@ COMMANDS = {
     "survey": ("survey:survey", "Prove what a link over a distance delivers here, against what was asked."),
     "baseline": ("baseline:baseline", "Keep a run as the one that others are held against, and list those kept."),
     "volume": ("volume:volume", "Tell what a replica's journal and volume hold."),
+    "lab": ("lab:lab", "Run any command, or a shell, at one end of an emulated distance."),
+    "doctor": ("doctor:doctor", "Say what this machine can emulate, how well, and what mends it."),
     "simulate": ("simulate:simulate", "Search the engine for lost writes: crashes and cuts in a pretend world, from seeds."),
     "profiles": ("show:profiles", "List the profiles that come with farwrite."),
     "schema": ("show:schema", "Print the JSON Schema of the report document."),
@@ -45,6 +47,7 @@ COMMANDS = {
 for name, (place, sentence) in COMMANDS.items():
     app.command(f"farwrite.commands.{place}", name=name, help=sentence)
 app.command("farwrite.commands.arm:arm", name="arm", show=False)  # What farwrite ab starts.
+app.command("farwrite.commands.far_site:far_site", name="far-site", show=False)  # What farwrite run --far starts.
 
 
 def main() -> None:

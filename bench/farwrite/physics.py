@@ -5,9 +5,11 @@ The one place where miles become nanoseconds, each constant with its source. Not
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from .units import KM_PER_MILE
+from .errors import UsageError
+from .units import KM_PER_MILE, time_ns
 
 LIGHT_KM_PER_S = 299_792.458  # Exact, by the definition of the metre.
 GROUP_INDEX = 1.4682  # At 1550 nm; Corning SMF-28 Ultra data sheet, ITU-T G.652 fibre.
@@ -45,3 +47,42 @@ def rtt_ns_of(miles: float, route_factor: float = 1.0, equipment_ns: float = 0.0
 def miles_of(rtt_ns: float, route_factor: float = 1.0, equipment_ns: float = 0.0) -> float:
     """How many miles a round trip reaches; negative when the equipment alone takes longer."""
     return (rtt_ns / 2 - equipment_ns) / (FIBRE_NS_PER_KM * route_factor * KM_PER_MILE)
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far apart the sites are asked to be; a round trip of 0 asks for the lab's own and no more."""
+
+    miles: float
+    rtt_ns: int
+
+    @property
+    def text(self) -> str:
+        """In words: "20 miles"."""
+        return f"{self.miles:.4g} miles"
+
+
+def distance(
+    miles: float | None = None, *, km: float | None = None, rtt: str | None = None, route_factor: float = 1.0
+) -> Distance:
+    """The distance that one of miles, kilometres and round trip ("2 ms") speaks of; none of them is 0 miles.
+
+    `route_factor` is how much longer the glass is than the straight line; physics.ROUTE_FACTORS names some.
+    """
+    given = {name: value for name, value in (("miles", miles), ("km", km), ("rtt", rtt)) if value is not None}
+    if len(given) > 1:
+        raise UsageError(f"distance: say one of miles, km and rtt, not {' and '.join(given)}.")
+    if not isinstance(route_factor, (int, float)) or not 1 <= route_factor < math.inf:
+        raise UsageError(
+            f"distance: route_factor is {route_factor!r}, and no route is shorter than the straight line (1.0)."
+        )
+    if rtt is not None:
+        rtt_ns = time_ns(rtt, "distance, its rtt")
+        if rtt_ns < 0:
+            raise UsageError(f'distance: a round trip of "{rtt}" is less than none.')
+        return Distance(miles_of(rtt_ns, route_factor), rtt_ns)
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise UsageError(f"distance: {name}={value!r} is not a length; say a number such as {name}=20.")
+    length_miles = float(miles or 0.0) if km is None else km / KM_PER_MILE
+    return Distance(length_miles, rtt_ns_of(length_miles, route_factor))

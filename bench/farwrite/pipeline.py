@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from . import __version__
@@ -38,7 +39,7 @@ def execute(run: Run) -> Report:
     profile = run.profile
     run.cells = cells_of(profile)
     try:
-        with open_lab(lab_spec(profile, run.directory)) as lab:
+        with lab_of(profile, run.directory) as lab:
             run.lab_facts = facts_of(lab)
             run.progress.expect(expected_s(run))
             measure(run, lab)
@@ -54,6 +55,17 @@ def execute(run: Run) -> Report:
     return report
 
 
+def lab_of(profile: Profile, directory: Path) -> AbstractContextManager[Lab]:
+    """The lab that a profile asks for: both sites here and a distance between them, or the far one on another machine."""
+    spec, table = lab_spec(profile, directory), profile.lab
+    if not table.far_host:
+        return open_lab(spec)
+    from .remote.lab import real_lab
+    from .remote.word import far_host
+
+    return real_lab(spec, far_host(table.far_host), table.far_command)
+
+
 def lab_spec(profile: Profile, directory: Path) -> LabSpec:
     """The lab that a profile asks for; the sites' files go beside the results unless it names directories."""
     table = profile.lab
@@ -66,7 +78,8 @@ def lab_spec(profile: Profile, directory: Path) -> LabSpec:
     return LabSpec(
         link=table.link, near=place(table.near), far=place(table.far), journal_bytes=table.journal_bytes,
         volume_bytes=table.volume_bytes, congestion=table.congestion, others=others_of_all(profile),
-        link_spec=profile.link, keep=table.keep, encryption=table.encryption, compression=table.compression,
+        link_spec=profile.link, keep=table.keep, keep_awake=table.keep_awake, encryption=table.encryption,
+        compression=table.compression,
     )  # fmt: skip
 
 
@@ -156,6 +169,7 @@ def facts_of(lab: Lab) -> LabFacts:
     """What carried the run."""
     near, far = lab.near.disk, lab.far.disk
     memory = near.durability == "memory"
+    far_host = lab.far.standing.host if hasattr(lab.far, "standing") else None
     return LabFacts(
         link=lab.choice.kind,
         link_reason=lab.choice.reason,
@@ -167,13 +181,15 @@ def facts_of(lab: Lab) -> LabFacts:
         far_directory=far.directory,
         near_file_system=near.file_system,
         far_file_system=far.file_system,
-        shared_disk=memory or same_device(near.directory, far.directory),
+        shared_disk=far_host is None and (memory or same_device(near.directory, far.directory)),
         durability=near.durability,  # type: ignore[arg-type]
         direct=near.direct and far.direct,
         reactor="pwrite" if memory else lab.near.call(sides.reactor_name),
         transport=lab.transport,
         encryption=lab.terms.encryption,
         compression=lab.terms.compression,
+        keep_awake=lab.keep_awake,
+        far_host=far_host,
     )
 
 

@@ -21,6 +21,7 @@ from .link_spec import PLAIN, LinkError, LinkSpec, Way
 from .link_spec import check as check_spec
 from .physics import rtt_ns_of
 from .protocol import NAMES, ProtocolName, majority
+from .remote.word import far_host
 from .shipped import workloads_directory
 from .wire.terms import CompressionName, EncryptionName
 
@@ -57,11 +58,14 @@ class LabTable(Struct, frozen=True):
     near: str = ""  # directory of the near site's files; empty: where the results go
     far: str = ""
     keep: bool = False  # the files stay, for "farwrite volume info": near/ and far/ in those directories
+    far_host: str = ""  # ssh://host: the far site is that machine, and the link is measured, not emulated
+    far_command: str = "farwrite"  # over there
     journal_bytes: int = 64 << 20
     volume_bytes: int = 1 << 30
     congestion: str = "cubic"
     encryption: EncryptionName = "none"  # of what is replicated; "tls" is TLS 1.3 by a key made for the run
     compression: CompressionName = "none"
+    keep_awake: bool = False  # an idle-priority spinner on one processor; farwrite doctor says whether it helps
 
 
 class DistanceTable(Struct, frozen=True):
@@ -168,7 +172,26 @@ def parse(text: str, source: str = "profile", changes: Iterable[str] = ()) -> Pr
     except msgspec.ValidationError as refusal:
         raise UsageError(reader.place(refusal)) from refusal
     check(profile, reader)
-    return profile
+    return as_far_as_it_is(profile, reader) if profile.lab.far_host else profile
+
+
+def as_far_as_it_is(profile: Profile, reader: Reader) -> Profile:
+    """The profile for a far site on a real machine: one distance, which is not set but found. A real link is not cut."""
+    far_host(profile.lab.far_host)
+    if not profile.link.is_plain:
+        raise UsageError(f"{reader.where(('link',))}: the link to another machine is as it is; nothing can be asked of it.")
+    if profile.lab.keep:
+        raise UsageError(f"{reader.where(('lab', 'keep'))}: files on another machine are not kept.")
+    for index, cell in enumerate(profile.cell):
+        if cell.other_miles:
+            raise UsageError(f"{reader.where(('cell', index, 'other_miles'))}: a far site on another machine is the only one.")
+        if Path(cell.trace).suffix or Path(cell.trace).name != cell.trace:
+            raise UsageError(f"{reader.where(('cell', index, 'trace'))}: the other machine has the shipped traces, not this one.")
+    cells = [msgspec.structs.replace(cell, miles=[]) for cell in profile.cell]
+    return msgspec.structs.replace(
+        profile, cell=cells, distance=msgspec.structs.replace(profile.distance, miles=[0.0], km=[]),
+        drill=msgspec.structs.replace(profile.drill, kills=0),
+    )  # fmt: skip
 
 
 def find(name: str) -> Path:

@@ -195,6 +195,8 @@ class LabFacts(Struct, frozen=True):
     link_facts: dict[str, str] = {}  # how the link carries packets
     encryption: EncryptionName = "none"  # of the connections that writes are replicated over; surveys are in the clear
     compression: CompressionName = "none"
+    keep_awake: bool = False  # a spinner kept one processor from sleeping
+    far_host: dict[str, Any] | None = None  # facts of the far machine, where it is another one
 
     @property
     def is_stream_level(self) -> bool:

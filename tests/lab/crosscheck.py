@@ -68,7 +68,7 @@ def distances(lab):
             lab.link.set_ways(Way(), Way())
             both = [
                 probe(*ends, 1000, 400_000, delay_ns=round(asked_ns))
-                for ends in ((lab.near, lab.far, lab.far.address), (lab.far, lab.near, lab.far.near_address))
+                for ends in ((lab.near, lab.far, lab.far.address), (lab.far, lab.near, lab.near.address))
             ]
             medians.append([float(np.median(made.delay_ns)) for made in both])
         for name, found in zip(("outward", "homeward"), min(medians, key=lambda two: abs(sum(two) - 2 * asked_ns)), strict=True):

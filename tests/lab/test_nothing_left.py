@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import pytest
 from holder import children, hold, stat_of
+from leftovers import Surroundings, gone, marked
+from nobody import NOBODY, as_nobody, open_to_all
 from small_lab import IN_UML, LINK, compiled, lab_or_skip, small
 
 from farwrite.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_UNFIT
@@ -26,37 +27,10 @@ pytestmark = pytest.mark.lab
 
 HERE = Path(__file__).parent
 PATIENCE_S = 20
-NOBODY = 65534
 
 # System calls are many times slower in user-mode Linux, and what differs there is the link: it gets fewer instants to die at.
 KILLS, INTERRUPTS, PARTS = (4, 2, 4) if IN_UML else (10, 4, 6)
 STOPS = [(signal.SIGINT, EXIT_INTERRUPTED), (signal.SIGTERM, EXIT_TERMINATED), (signal.SIGKILL, -signal.SIGKILL)]
-
-
-class Surroundings:
-    """What a lab could leave on the machine, as it was before."""
-
-    def __init__(self, directory):
-        self.directory = directory
-        self.directory.mkdir()
-        self.before = self.seen()
-
-    def seen(self):
-        named = Path("/run/netns")
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-        return {
-            "interfaces": set(Path("/sys/class/net").iterdir()),
-            "named namespaces": set(named.iterdir()) if named.is_dir() else set(),
-            "mounts": {line for line in mounts if " nsfs " in line or str(self.directory.parent) in line},
-            "files": {str(path) for path in self.directory.rglob("*")},
-        }
-
-    def assert_nothing_left(self, expected_files=()):
-        """After all processes have gone: the machine as it was."""
-        after = self.seen()
-        after["files"] -= {str(self.directory / name) for name in expected_files}
-        left = {what: after[what] - self.before[what] for what in after}
-        assert not any(left.values()), left
 
 
 @pytest.fixture
@@ -150,14 +124,6 @@ def holder(surroundings, opening_s):
         made.talk.close()
 
 
-def gone(living, limit_s=5.0):
-    """Whether all are gone: the kernel ends orphans at once, but not in no time."""
-    until_s = time.monotonic() + limit_s
-    while living() and time.monotonic() < until_s:
-        time.sleep(0.01)
-    return not living()
-
-
 # A child of the test, killed. What it leaves is looked at where `holder` is torn down.
 
 
@@ -220,16 +186,6 @@ def test_a_command_whose_link_process_is_killed_does_not_outlast_its_patience(ho
 # The command itself.
 
 
-def marked(word):
-    """Living processes that carry the word in their environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and word.encode() in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-    return found
-
-
 @pytest.mark.parametrize(("number", "code"), STOPS[2:] if IN_UML else STOPS, ids=lambda value: getattr(value, "name", ""))
 def test_the_command_stopped_in_the_middle_of_a_run_leaves_its_results_and_nothing_else(
     surroundings, opening_s, number, code
@@ -254,83 +210,12 @@ def test_the_command_stopped_in_the_middle_of_a_run_leaves_its_results_and_nothi
     surroundings.assert_nothing_left(expected_files=["cells.jsonl", "report.json"])
 
 
-# Without root. The user nobody gets a view of the machine in which it may read Python and, if so wanted, use TUN.
-
-VIEW = """
-set -e
-mount --make-rprivate /
-mkdir -p "$SCRATCH/view"
-index=0
-for needed in "$@"; do   # What only root may reach is put where everybody may.
-    mkdir -p "$SCRATCH/view/$index" && mount --bind "$needed" "$SCRATCH/view/$index"
-    index=$((index + 1))
-done
-closed=$CLOSED
-if [ -n "$closed" ]; then
-    mount -t tmpfs -o mode=755 tmpfs "$closed"
-    index=0
-    for needed in "$@"; do
-        mkdir -p "$needed" && mount --bind "$SCRATCH/view/$index" "$needed"
-        index=$((index + 1))
-    done
-fi
-if [ -n "$TUN_MODE" ]; then
-    mknod "$SCRATCH/tun" c 10 200
-    chmod "$TUN_MODE" "$SCRATCH/tun"
-    mount --bind "$SCRATCH/tun" /dev/net/tun
-fi
-exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all "$PYTHON" "$HOLDER" "$LINK" "$DATA"
-"""
+# Without root.
 
 
-@contextlib.contextmanager
-def as_nobody(scratch, data, link, tun_mode, word, program=HERE / "holder.py"):
-    """The holder as an unprivileged user, with its kernels' machine code already in a cache of its own; or another program."""
-    compiled()
-    if os.getuid() != 0 or not all(shutil.which(name) for name in ("unshare", "setpriv", "mount", "mknod")):
-        pytest.skip("becoming another user in a private view of the machine needs root, unshare(1) and setpriv(1)")
-    shutil.copytree(os.environ["NUMBA_CACHE_DIR"], scratch / "cache")
-    for path in (scratch, data, *scratch.rglob("*")):
-        os.chown(path, NOBODY, NOBODY)
-    needed = [str(path) for path in (Path(sys.base_prefix), Path(sys.prefix), HERE.parents[1]) if closed(path)]
-    environment = {
-        "PATH": os.environ["PATH"], "FARWRITE_TEST": word, "HOME": str(scratch), "XDG_CACHE_HOME": str(scratch),
-        "NUMBA_CACHE_DIR": str(scratch / "cache"), "SCRATCH": str(scratch), "PYTHON": sys.executable,
-        "HOLDER": str(program), "LINK": link, "DATA": str(data), "TUN_MODE": tun_mode,
-        "CLOSED": str(closed(Path(needed[0]))) if needed else "", "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
-    run = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", VIEW, "sh", *needed], env=environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/", start_new_session=True,
-    )  # fmt: skip
-    try:
-        yield run
-    finally:
-        for pid in marked(word):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        run.communicate()
-
-
-def closed(path):
-    """The uppermost directory on the way to `path` that others may not enter; None when all are open."""
-    return next((parent for parent in [*reversed(path.parents), path] if not parent.stat().st_mode & 1), None)
-
-
-@pytest.fixture
-def open_tmp():
-    """A directory that everybody may reach; pytest's own are for the user alone."""
-    made = Path(os.environ.get("TMPDIR", "/tmp")) / f"farwrite-test-{uuid.uuid4().hex}"
-    made.mkdir(mode=0o755)
-    try:
-        yield made
-    finally:
-        shutil.rmtree(made)
-
-
-def open_to_all(path):
-    path.mkdir(mode=0o755)
-    return path
+def holder_of(link, there):
+    """The words that start a holder."""
+    return [sys.executable, HERE / "holder.py", link, there.directory]
 
 
 @pytest.mark.parametrize(
@@ -339,7 +224,7 @@ def open_to_all(path):
 def test_a_lab_needs_no_root_where_user_namespaces_are_allowed_and_leaves_nothing(open_tmp, number):
     word = uuid.uuid4().hex
     there = Surroundings(open_tmp / "data")
-    with as_nobody(open_to_all(open_tmp / "scratch"), there.directory, LINK, "666", word) as run:
+    with as_nobody(open_to_all(open_tmp / "scratch"), there.directory, holder_of(LINK, there), "666", word) as run:
         line = run.stdout.readline()
         if not line.startswith("ready"):
             said = run.communicate()[1]
@@ -361,7 +246,7 @@ def test_a_lab_needs_no_root_where_user_namespaces_are_allowed_and_leaves_nothin
 def test_a_ferry_without_its_device_is_refused_with_advice(open_tmp):
     word = uuid.uuid4().hex
     there = Surroundings(open_tmp / "data")
-    with as_nobody(open_to_all(open_tmp / "scratch"), there.directory, "ferry", "600", word) as run:
+    with as_nobody(open_to_all(open_tmp / "scratch"), there.directory, holder_of("ferry", there), "600", word) as run:
         said = run.communicate(timeout=3 * PATIENCE_S)[1]
         if "unshare(" in said and not IN_UML:
             pytest.skip(said)

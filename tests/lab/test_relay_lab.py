@@ -19,8 +19,9 @@ import jail
 import msgspec
 import numpy as np
 import pytest
+from nobody import as_nobody, open_to_all
 from small_lab import any_link, compiled, lab_or_skip, small
-from test_nothing_left import HERE, PATIENCE_S, Surroundings, as_nobody, gone, marked, open_tmp, open_to_all
+from test_nothing_left import HERE, PATIENCE_S, Surroundings, gone, marked, open_tmp
 
 from farwrite.analysis import analysis_of
 from farwrite.errors import EXIT_DONE, EXIT_INCONCLUSIVE, EXIT_UNFIT, UnfitError
@@ -58,7 +59,7 @@ def prisoner(place, program):
     script = scratch / "prisoner.py"
     script.write_text(program.format(here=str(HERE)))
     if os.getuid() == 0:
-        with as_nobody(scratch, there.directory, "auto", "600", word, script) as run:
+        with as_nobody(scratch, there.directory, [sys.executable, script, "auto", there.directory], "600", word) as run:
             yield there, run, word
         return
     run = subprocess.Popen(

@@ -136,7 +136,10 @@ def lab_spec(arms: list[Arm]) -> LabSpec:
     """The lab of all arms: the base's link, and as many sites as any of them needs. Our own carry nothing but surveys."""
     table = arms[0].profile.lab
     others = max(others_of_all(arm.profile) for arm in arms)
-    return LabSpec(table.link, None, None, SITE_BYTES, SITE_BYTES, table.congestion, others, arms[0].profile.link)
+    return LabSpec(
+        table.link, None, None, SITE_BYTES, SITE_BYTES, table.congestion, others, link_spec=arms[0].profile.link,
+        keep_awake=table.keep_awake,
+    )  # fmt: skip
 
 
 def network_of(lab: Lab) -> Network:

@@ -57,7 +57,10 @@ def arm_of(name: ArmName, word: str, profile: str, changes: list[str], done: lis
         profile = word
     options = [f"--set {change}" for change in changes]
     named = [] if profile == word else [f"--profile {profile}"]
-    return Arm(name, word, " ".join([word, *named, *options]), load(profile, [*changes, *done]), profile)
+    chosen = load(profile, [*changes, *done])
+    if chosen.lab.far_host:
+        raise UsageError(f"{word}: arms share an emulated distance; lab.far_host is for farwrite run.")
+    return Arm(name, word, " ".join([word, *named, *options]), chosen, profile)
 
 
 def is_revision(word: str) -> bool:

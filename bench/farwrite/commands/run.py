@@ -19,6 +19,7 @@ def run(
     duration: str | None = None,
     seed: int = 1,
     link: Literal["auto", "netem", "ferry", "relay"] | None = None,
+    far: str | None = None,
     out: Path | None = None,
     resume: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -37,6 +38,9 @@ def run(
         What addresses, payloads, times and the order of cells are drawn from.
     link
         How the distance is emulated; short for --set lab.link=...
+    far
+        A machine for the far site, as ssh://host[:port][/directory]: the link to it is measured, not emulated. Short for
+        --set lab.far_host=...
     out
         Directory of the results; by default a new one below results/runs.
     resume
@@ -55,9 +59,10 @@ def run(
         changes = list(set_ or [])
         changes += [f'run.round="{duration}"'] if duration else []
         changes += [f'lab.link="{link}"'] if link else []
+        changes += [f'lab.far_host="{far}"'] if far else []
         chosen = load(profile, changes)
         cells_of(chosen)  # A trace that cannot be read is refused before anything is compiled or written.
-    elif set_ or duration or link or out:
+    elif set_ or duration or link or far or out:
         raise UsageError("--resume continues a run as it was begun; it goes with no other option than --json.")
     if not 0 <= seed < 1 << 63:
         raise UsageError("--seed must not be negative, and below 2^63.")

@@ -1,17 +1,26 @@
 """What machine this is and what it was doing: the facts a reader of a report needs before believing it.
 
-Read from /proc and /sys only. What cannot be read is null, never guessed.
+Read from /proc and /sys, and tried where only trying tells. What cannot be known is null, never guessed.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
 import sys
+import threading
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+PR_SET_TIMERSLACK = 29
+SYS_IO_URING_SETUP = 425
+IO_URING_PARAMS_BYTES = 120
+SLEEPS = 200  # Together some 40 ms.
+SLEEP_NS = 100_000
 
 LIBRARIES = ("numba", "llvmlite", "numpy", "msgspec", "pyroute2")
 
@@ -31,6 +40,11 @@ def host_facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "libraries": {name: version_of(name) for name in LIBRARIES},
         "git_revision": git_revision(),
+        "cpu_usable": len(os.sched_getaffinity(0)),
+        "memory_available_bytes": memory_available_bytes(),
+        "congestion_controls": congestion_controls(),
+        "io_uring": io_uring_refusal() or "allowed",
+        "timer_late_ns": timer_late_ns(),
     }
 
 
@@ -64,6 +78,47 @@ def cpu_flags() -> list[str]:
         if line.startswith(("flags", "Features")):
             return line.split(":", 1)[1].split()
     return []
+
+
+def memory_available_bytes() -> int | None:
+    """What may still be used without swapping; /proc/meminfo, proc(5)."""
+    for line in (text_of("/proc/meminfo") or "").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return None
+
+
+def congestion_controls() -> list[str]:
+    """What TCP may use here; tcp(7)."""
+    return (text_of("/proc/sys/net/ipv4/tcp_available_congestion_control") or "").split()
+
+
+def io_uring_refusal() -> str | None:
+    """None when this process may make a ring, otherwise the system's answer. io_uring_setup(2)."""
+    parameters = ctypes.create_string_buffer(IO_URING_PARAMS_BYTES)
+    descriptor = ctypes.CDLL(None, use_errno=True).syscall(SYS_IO_URING_SETUP, 1, parameters)
+    if descriptor < 0:
+        return os.strerror(ctypes.get_errno())
+    os.close(descriptor)
+    return None
+
+
+def timer_late_ns() -> dict[str, int]:
+    """p50 and p99 of how late a sleep of 100 us wakes, in a thread of its own whose timer slack is 1 ns. prctl(2)."""
+    late_ns: list[int] = []
+
+    def sleep() -> None:
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # Of this thread alone.
+        for _ in range(SLEEPS):
+            begin_ns = time.monotonic_ns()
+            time.sleep(SLEEP_NS / 1e9)
+            late_ns.append(time.monotonic_ns() - begin_ns - SLEEP_NS)
+
+    sleeping = threading.Thread(target=sleep)
+    sleeping.start()
+    sleeping.join()
+    late_ns.sort()
+    return {"p50": late_ns[SLEEPS // 2], "p99": late_ns[SLEEPS * 99 // 100]}
 
 
 def git_revision() -> str | None:

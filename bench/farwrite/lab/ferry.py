@@ -21,7 +21,7 @@ from . import ferry_kernel as carrying
 from .board import Board, board
 from .jitter import table_of
 from .process import process
-from .site import Site, addresses_of, interface_of
+from .site import Ends, Site, addresses_of, interface_of
 
 
 class Ferry:
@@ -80,7 +80,7 @@ class Ferry:
 class Device:
     """One end: a TUN device's descriptor, and what its namespace counts of it."""
 
-    def __init__(self, site: Site, interface: str, address: str, mtu_bytes: int | None) -> None:
+    def __init__(self, site: Site, interface: str, address: Ends, mtu_bytes: int | None) -> None:
         self.descriptor = site.open_tun(interface, address, mtu_bytes)
         self.interface = interface
         assert site.process is not None
@@ -132,8 +132,8 @@ def ferry(near: Site, far: Site, spec: LinkSpec = PLAIN) -> Iterator[Ferry]:
     """Join two sites by TUN devices and a process that carries packets between them. UnfitError without TUN."""
     with contextlib.ExitStack() as stack:
         devices = []
-        for site, address in zip((near, far), addresses_of(far.index), strict=True):
-            device = Device(site, interface_of(far.index), address, spec.mtu_bytes)
+        for site, address in zip((near, far), addresses_of(near, far), strict=True):
+            device = Device(site, interface_of(near, far), address, spec.mtu_bytes)
             stack.callback(device.close)
             devices.append(device)
         shared = stack.enter_context(board(carrying.BOARD_WORDS))

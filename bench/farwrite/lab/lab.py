@@ -10,7 +10,8 @@ import contextlib
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..host.disk import disk
 from ..link_spec import PLAIN, LinkSpec
 from ..wire.terms import KEY_BYTES_MIN, CompressionName, EncryptionName, SharedKey, Terms
 from ..wire.tunnel import prepare
+from .awake import awake
 from .board import Board, board
 from .link import Choice, SetElsewhere, bare, emulate, ground
 from .namespace import Place
@@ -41,10 +43,19 @@ class LabSpec:
     volume_bytes: int
     congestion: str
     others: int = 0  # far sites besides the one
-    link_spec: LinkSpec = PLAIN  # what is asked of every link besides the distance
+    mesh: bool = False  # far sites are joined to each other as well
+    names: tuple[str, ...] = ()  # of the sites; empty: near, far, far 1 ...
+    link_spec: LinkSpec = PLAIN  # what is asked of every link besides the distance,
+    link_specs: tuple[tuple[int, int, LinkSpec], ...] = ()  # but for those between the sites of these two indices
     keep: bool = False  # the sites' files have names, in a directory of each site's own, and stay
+    keep_awake: bool = False  # lab/awake.py
     encryption: EncryptionName = "none"  # of what is replicated
     compression: CompressionName = "none"
+
+    def link_spec_of(self, near: Site, far: Site) -> LinkSpec:
+        """What is asked of the link between two sites."""
+        here = (near.index, far.index)
+        return next((spec for one, other, spec in self.link_specs if (one, other) == here), self.link_spec)
 
     def terms(self) -> Terms:
         """What the ends of this lab's connections demand: with a key of its own, which lives in memory as long as the lab."""
@@ -59,6 +70,8 @@ class Lab(Span):
     choice: Choice
     history: Board  # completion instants of the running load by write number modulo its size
     others: list[Span]
+    between: list[Span] = field(default_factory=list, kw_only=True)  # the links between far sites, in a mesh
+    keep_awake: bool = field(default=False, kw_only=True)
 
     @property
     def spans(self) -> list[Span]:
@@ -79,11 +92,12 @@ class Lab(Span):
         sites = [self.near, *(span.far for span in self.spans)]
         for site in sites:
             site.kill()
-        for span in self.spans:
+        spans = [*self.spans, *self.between]
+        for span in spans:
             span.link.heal()
         for site in sites:
             site.begin()
-        for span in self.spans:
+        for span in spans:
             span.join(PROBE)
 
 
@@ -111,15 +125,21 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
     """Two sites or more and the links between them, open exactly as long as this block. UnfitError says what is forbidden."""
     terms = prepared(spec)
     with contextlib.ExitStack() as stack:  # Undoes a half-built lab in the right order.
+        stack.enter_context(awake(spec.keep_awake))
         choice, places = stack.enter_context(ground(spec.link, 2 + spec.others))
         near, fars, history = stack.enter_context(sites(spec, places))
-        links = [stack.enter_context(emulate(choice, near, far, spec.link_spec)) for far in fars]
+        pairs = [(near, far) for far in fars] + (list(combinations(fars, 2)) if spec.mesh else [])
+        specs = [spec.link_spec_of(*pair) for pair in pairs]
+        links = [stack.enter_context(emulate(choice, *pair, asked)) for pair, asked in zip(pairs, specs, strict=True)]
         spans = []
-        for far, link in zip(fars, links, strict=True):
-            with bare(link, spec.link_spec):
-                spans.append((near, far, link, *acquaint(near, far, spec.congestion)))
-        others = [Span(*span, spec=spec.link_spec, terms=terms) for span in spans[1:]]
-        yield Lab(*spans[0], choice, history, others, spec=spec.link_spec, terms=terms)
+        for pair, link, asked in zip(pairs, links, specs, strict=True):
+            with bare(link, asked):
+                spans.append((*pair, link, *acquaint(*pair, spec.congestion)))
+        others = [Span(*span, spec=asked, terms=terms) for span, asked in zip(spans[1:], specs[1:], strict=True)]
+        yield Lab(
+            *spans[0], choice, history, others[: spec.others], spec=specs[0], terms=terms, between=others[spec.others :],
+            keep_awake=spec.keep_awake,
+        )  # fmt: skip
 
 
 @contextmanager
@@ -131,7 +151,9 @@ def joined_lab(spec: LabSpec, places: list[Place], choice: Choice, doors: Sequen
             far.doors = door
         spans = [(near, far, SetElsewhere(choice.kind), *acquaint(near, far, spec.congestion)) for far in fars]
         others: list[Span] = [JoinedSpan(*span, spec=spec.link_spec, terms=terms) for span in spans[1:]]
-        yield JoinedLab(*spans[0], choice, history, others, spec=spec.link_spec, terms=terms)
+        yield JoinedLab(
+            *spans[0], choice, history, others, spec=spec.link_spec, terms=terms, keep_awake=spec.keep_awake
+        )  # fmt: skip
 
 
 def prepared(spec: LabSpec) -> Terms:
@@ -148,16 +170,16 @@ def sites(spec: LabSpec, places: list[Place]) -> Iterator[tuple[Site, list[Site]
 
     with contextlib.ExitStack() as stack:
         history = stack.enter_context(board(HISTORY_WORDS))
-        names = ["near", "far", *(f"far {index}" for index in range(1, len(places) - 1))]
+        names = spec.names or ("near", "far", *(f"far {index}" for index in range(1, len(places) - 1)))
         made = []
-        for name in names:  # All files before all processes, which share what was made before them.
-            directory = spec.near if name == "near" else spec.far
+        for index, name in enumerate(names):  # All files before all processes, which share what was made before them.
+            directory = spec.far if index else spec.near
             if directory is not None and spec.keep:
                 directory = directory / name.replace(" ", "-")
             files = stack.enter_context(disk(directory, spec.journal_bytes, spec.volume_bytes, spec.keep))
             made.append((files, stack.enter_context(board(64))))
         standing = [
-            stack.enter_context(Site(name, place, *files, max(index - 1, 0)))
+            stack.enter_context(Site(name, place, *files, index))
             for index, (name, place, files) in enumerate(zip(names, places, made, strict=True))
         ]
         yield standing[0], standing[1:], history

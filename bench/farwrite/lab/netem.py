@@ -87,9 +87,9 @@ def netem(near: Site, far: Site, spec: LinkSpec = PLAIN) -> Iterator[Netem]:
     """Join two sites by a veth pair with netem on both ends. UnfitError when the kernel has none."""
     with contextlib.ExitStack() as stack:
         ends = [stack.enter_context(process(f"{site.name} link", site.namespace)) for site in (near, far)]
-        interface = interface_of(far.index)
+        interface = interface_of(near, far)
         ends[0].call(make_veth, interface, ends[1].pid)  # The pair goes with the namespaces.
-        for end, address in zip(ends, addresses_of(far.index), strict=True):
+        for end, address in zip(ends, addresses_of(near, far), strict=True):
             end.call(configure, interface, address, spec.mtu_bytes)
         made = Netem(ends[0], ends[1], interface, spec)
         made.apply("add")

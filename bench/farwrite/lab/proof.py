@@ -144,7 +144,7 @@ def ends(span: Span, outward: bool) -> tuple[Any, Any, str]:
     """(sender, receiver, the receiver's address) of a direction."""
     if outward:
         return span.near, span.far, span.far.address
-    return span.far, span.near, span.far.near_address
+    return span.far, span.near, span.near.address
 
 
 def crowd(span: Span, way: Way, packets: int, held_ns: float, outward: bool, gap_ns: int = GAP_NS) -> Delivered:

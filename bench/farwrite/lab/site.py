@@ -23,29 +23,33 @@ from .namespace import Loopback, Place
 if TYPE_CHECKING:
     from .relay import Doors
 
-PREFIX_BITS = 30
+Ends = tuple[str, str]  # The address at one end of a link, and the one at its other end.
 
 Address = tuple[str, int]
 
 
-def interface_of(index: int) -> str:
-    """The interface, at both its ends, of the link to the index-th far site."""
-    return f"far{index}"
+def address_of(index: int) -> str:
+    """The one address of the index-th site. RFC 2544 set 198.18.0.0/15 aside for benchmarks between network devices."""
+    return f"198.18.0.{index + 1}"
 
 
-def addresses_of(index: int) -> tuple[str, str]:
-    """(near, far) address of that link. RFC 2544 set 198.18.0.0/15 aside for benchmarks between network devices."""
-    return f"198.18.0.{4 * index + 1}", f"198.18.0.{4 * index + 2}"
+def interface_of(near: Site, far: Site) -> str:
+    """The interface, at both its ends, of the link between two sites."""
+    return f"far{far.index - 1}" if near.index == 0 else f"far{near.index - 1}far{far.index - 1}"
+
+
+def addresses_of(near: Site, far: Site) -> tuple[Ends, Ends]:
+    """The addresses at both ends of that link. A site is reached by the same one from everywhere."""
+    return (near.address, far.address), (far.address, near.address)
 
 
 class Site:
-    """A place with a name: "near" has the writer, "far" the second copy, "far 1" to "far 3" further ones."""
+    """A place with a name: the first, "near", has the writer, the second, "far", the second copy."""
 
     def __init__(self, name: str, namespace: Place, disk: Disk, board: Board, index: int = 0) -> None:
         self.name = name
-        self.index = index  # of a far site, and of its link
-        self.address = namespace.address or addresses_of(index)[name != "near"]
-        self.near_address = addresses_of(index)[0]  # the near site's, on the link between the two
+        self.index = index  # The near site is 0.
+        self.address = namespace.address or address_of(index)
         self.doors: Doors | None = None  # of a far site that is reached through a relay
         self.namespace = namespace
         self.disk = disk
@@ -86,10 +90,14 @@ class Site:
         return self.process.answer(timeout_s)
 
     def held(self, name: str) -> str:
-        """The name under which the near site holds its connection of this name to this far one."""
-        return f"{name} {self.index}" if self.index else name
+        """The name under which another site holds its connection of this name to this one."""
+        return f"{name} {self.index - 1}" if self.index > 1 else name
 
-    def open_tun(self, interface: str, address: str, mtu_bytes: int | None = None) -> int:
+    def taken(self, name: str) -> str:
+        """The name under which another site holds the connection that this one made to it."""
+        return f"{name} from {self.name}" if self.index else name
+
+    def open_tun(self, interface: str, address: Ends, mtu_bytes: int | None = None) -> int:
         """A descriptor of a new TUN device in this site's namespace, addressed and up."""
         self.call(make_tun, interface)
         self.call(configure, interface, address, mtu_bytes)
@@ -116,15 +124,15 @@ def give_tun() -> None:
     os.close(descriptor)
 
 
-def configure(interface: str, address: str, mtu_bytes: int | None = None) -> None:
-    """In the site: bring up loopback and `interface` with its address, and quieten everything that is not ours."""
+def configure(interface: str, address: Ends, mtu_bytes: int | None = None) -> None:
+    """In the site: bring up loopback and `interface` with its two addresses, and quieten everything that is not ours."""
     from pyroute2 import IPRoute
 
     setting("net/ipv6/conf/all/disable_ipv6", "1")  # No router solicitations among the measured packets.
     with IPRoute() as routes:
         routes.link("set", index=routes.link_lookup(ifname="lo")[0], state="up")
         index = routes.link_lookup(ifname=interface)[0]
-        routes.addr("add", index=index, address=address, prefixlen=PREFIX_BITS)
+        routes.addr("add", index=index, local=address[0], address=address[1], prefixlen=32)
         # A full queue of 64 KiB segments would be dropped at the default 500 when the far side is slow.
         routes.link("set", index=index, state="up", txqlen=10_000, **({"mtu": mtu_bytes} if mtu_bytes else {}))
 

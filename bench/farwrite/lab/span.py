@@ -8,12 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..link_spec import PLAIN, LinkSpec
+from ..units import NS_PER_S
 from ..wire.terms import IN_THE_CLEAR, Terms
 from .link import Link, bare
 from .site import Site, tune_transport
 from .survey import PROBE, Survey, hang_up, join, survey
 
-CALIBRATION_ECHOES = 60
+CALIBRATION_ECHOES = 60  # at most,
+CALIBRATION_ECHOES_MIN = 12
+CALIBRATION_S = 0.5  # and no more than last so long: at 40 ms a median of 60 would take 2.4 s.
 CALIBRATION_TRIES = 5
 
 
@@ -64,7 +67,7 @@ class Span:
         delay_ns = max(asked_rtt_ns - round(self.base.rtt_ns_p50), 0)
         for _ in range(CALIBRATION_TRIES):
             self.set_delay(delay_ns)
-            missed_ns = self.survey(CALIBRATION_ECHOES).rtt_ns_p50 - asked_rtt_ns
+            missed_ns = self.survey(echoes_for(asked_rtt_ns)).rtt_ns_p50 - asked_rtt_ns
             if abs(missed_ns) <= max(0.003 * asked_rtt_ns, 4_000):
                 break
             delay_ns = max(round(delay_ns - missed_ns), 0)
@@ -81,7 +84,7 @@ class Span:
         self.delay_ns.pop(asked_rtt_ns, None)
 
     def join(self, name: str) -> None:
-        """A new TCP connection between the sites, held by the far one under this name and by the near one under `held`.
+        """A new TCP connection between the sites, held by the near one under `held` and by the far one under `taken`.
 
         The probe is bare, as floors are; any other is encrypted and compressed as the lab's terms say.
         """
@@ -111,6 +114,12 @@ class Span:
         Measured as one, because a disk that has been idle for a round trip is slower than one that is kept busy.
         """
         return survey(self.near, self.far, count, request_bytes, answer_bytes, flushed=True)
+
+
+def echoes_for(rtt_ns: int) -> int:
+    """How many round trips of this length a calibration, or a proof, takes."""
+    affordable = int(CALIBRATION_S * NS_PER_S / max(rtt_ns, 1))
+    return min(max(affordable, CALIBRATION_ECHOES_MIN), CALIBRATION_ECHOES)
 
 
 def acquaint(near: Site, far: Site, congestion: str) -> tuple[dict[str, str], Survey]:

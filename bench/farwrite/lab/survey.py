@@ -72,7 +72,7 @@ def join(near: Site, far: Site, name: str, congestion: str, terms: Terms = IN_TH
     expected = None  # In namespaces there is nobody else who could connect.
     if far.doors is not None:
         dialled, expected = far.doors.passage(near.call(reserve, near.address), dialled)
-    far.start(accept, name, congestion, expected, terms)
+    far.start(accept, near.taken(name), congestion, expected, terms)
     in_force = near.call(dial, *dialled, far.held(name), congestion, terms)
     far.answer()
     return in_force
@@ -150,15 +150,16 @@ def survey(
     flushed: bool = False,
 ) -> Survey:  # fmt: skip
     """Measure `count` round trips of a bare echo between the sites; the far one flushes each before it answers if asked."""
-    far.start(answer_requests, request_bytes, answer_bytes, count + WARMING_ECHOES, far.disk if flushed else None)
-    rtt_ns = near.call(measure_requests, far.held(PROBE), request_bytes, answer_bytes, count + WARMING_ECHOES)
+    disk = far.disk if flushed else None
+    far.start(answer_requests, request_bytes, answer_bytes, count + WARMING_ECHOES, disk, near.taken(PROBE))
+    rtt_ns = near.call(measure_requests, request_bytes, answer_bytes, count + WARMING_ECHOES, far.held(PROBE))
     far.answer()
     return Survey(rtt_ns[WARMING_ECHOES:])
 
 
-def answer_requests(request_bytes: int, answer_bytes: int, count: int, disk: Disk | None) -> None:
+def answer_requests(request_bytes: int, answer_bytes: int, count: int, disk: Disk | None, held: str = PROBE) -> None:
     """In the far site: answer so many echoes, each after an append and flush to the journal file if there is one."""
-    probe = CONNECTIONS[PROBE].fileno()
+    probe = CONNECTIONS[held].fileno()
     flush_bytes = whole_blocks(request_bytes)
     data = aligned_bytes(max(flush_bytes, answer_bytes))
     if disk is None:
@@ -173,7 +174,7 @@ def answer_requests(request_bytes: int, answer_bytes: int, count: int, disk: Dis
         raise UnfitError(f"The probe connection ended after {max(answer, 0)} of {count} echoes.")
 
 
-def measure_requests(held: str, request_bytes: int, answer_bytes: int, count: int) -> np.ndarray:
+def measure_requests(request_bytes: int, answer_bytes: int, count: int, held: str = PROBE) -> np.ndarray:
     """In the near site: time so many echoes, in ns."""
     data = np.zeros(max(request_bytes, answer_bytes), np.uint8)
     rtt_ns = np.zeros(count, np.int64)

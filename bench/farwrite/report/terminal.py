@@ -71,6 +71,7 @@ def host_line(recording: Recording) -> str:
         "virtual machine" if host.get("virtual") else "",
         f"kernel {host['kernel']}" if host.get("kernel") else "",
         f"{' and '.join(systems)}{', both sites on one disk' if lab.shared_disk else ''}",
+        "one processor kept awake" if lab.keep_awake else "",
         disk,
         f"link {lab.link}: {lab.link_reason}",
         f"asked of it besides the distance: {lab.link_asked}" if lab.link_asked else "",

@@ -18,12 +18,12 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UnfitError, UsageError
-from ..physics import miles_of, rtt_ns_of
-from ..units import KM_PER_MILE, NS_PER_S, format_time, time_ns
+from ..lab.guest import be_oneself, entering, inhabitants, kill_all, listening_ports
+from ..physics import Distance, distance, miles_of
+from ..units import NS_PER_S, format_time
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,47 +38,6 @@ FILE_BYTES = 4096  # A lab has a disk at each site; here nobody uses it.
 ECHOES_MIN, ECHOES_MAX = 12, 60  # Of a survey before and after each test,
 SURVEY_S = 0.25  # which should not take much longer than this.
 NETEM_TICK_NS = 64  # netem counts in ticks of the packet scheduler, rounded down; one per direction.
-LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp, proc(5).
-KILLS_MAX = 100
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How far apart the sites are asked to be; a round trip of 0 asks for the lab's own and no more."""
-
-    miles: float
-    rtt_ns: int
-
-    @property
-    def text(self) -> str:
-        """In words: "20 miles"."""
-        return f"{self.miles:.4g} miles"
-
-
-def distance(
-    miles: float | None = None, *, km: float | None = None, rtt: str | None = None, route_factor: float = 1.0
-) -> Distance:
-    """The distance that one of miles, kilometres and round trip ("2 ms") speaks of; none of them is 0 miles.
-
-    `route_factor` is how much longer the glass is than the straight line; physics.ROUTE_FACTORS names some.
-    """
-    given = {name: value for name, value in (("miles", miles), ("km", km), ("rtt", rtt)) if value is not None}
-    if len(given) > 1:
-        raise UsageError(f"distance: say one of miles, km and rtt, not {' and '.join(given)}.")
-    if not isinstance(route_factor, (int, float)) or not 1 <= route_factor < math.inf:
-        raise UsageError(
-            f"distance: route_factor is {route_factor!r}, and no route is shorter than the straight line (1.0)."
-        )
-    if rtt is not None:
-        rtt_ns = time_ns(rtt, "distance, its rtt")
-        if rtt_ns < 0:
-            raise UsageError(f'distance: a round trip of "{rtt}" is less than none.')
-        return Distance(miles_of(rtt_ns, route_factor), rtt_ns)
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise UsageError(f"distance: {name}={value!r} is not a length; say a number such as {name}=20.")
-    length_miles = float(miles or 0.0) if km is None else km / KM_PER_MILE
-    return Distance(length_miles, rtt_ns_of(length_miles, route_factor))
 
 
 # A site.
@@ -162,68 +121,12 @@ class Site:
     def listening_ports(self) -> set[int]:
         """TCP ports on which somebody listens here."""
         assert self.opened.process is not None
-        ports = set()
-        for table in ("tcp", "tcp6"):
-            with contextlib.suppress(OSError):
-                for line in Path(f"/proc/{self.opened.process.pid}/net/{table}").read_text().splitlines()[1:]:
-                    _, local, _, state, *_ = line.split()
-                    if state == LISTENING:
-                        ports.add(int(local.rpartition(":")[2], 16))
-        return ports
+        return listening_ports(self.opened.process.pid)
 
     def clear(self) -> None:
         """End everything that was started here."""
         self.stack.close()
-        for _ in range(KILLS_MAX):  # What forks while it is killed needs a second look.
-            left = set(inhabitants(self.opened.namespace)) - self.residents
-            if not left:
-                return
-            for pid in left:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.002)
-
-
-def inhabitants(namespace: Place) -> Iterator[int]:
-    """Numbers of the processes whose network is this one."""
-    here = os.fstat(namespace.net_fd)
-    for name in os.listdir("/proc"):  # noqa: PTH208  (Path.iterdir takes five times as long.)
-        if name.isdigit():
-            with contextlib.suppress(OSError):  # It has ended meanwhile, or is somebody else's.
-                theirs = os.stat(f"/proc/{name}/ns/net")  # noqa: PTH116
-                if (theirs.st_dev, theirs.st_ino) == (here.st_dev, here.st_ino):
-                    yield int(name)
-
-
-def entering(namespace: Place) -> Callable[[], None]:
-    """What a fork does before it becomes a command: enter the namespace, and from then on die with its parent.
-
-    Not lab.process.become: a command should find Ctrl-C and its timers as usual.
-    """
-    from ..host.lifetime import die_with
-
-    parent, user, group = os.getpid(), os.getuid(), os.getgid()
-
-    def enter() -> None:
-        namespace.enter()
-        be_oneself(namespace, user, group)
-        die_with(parent)
-
-    return enter
-
-
-def be_oneself(namespace: Place, user: int, group: int) -> None:
-    """Without root a site's user namespace makes everybody root there, as whom PostgreSQL, for one, refuses to start. In a user
-    namespace within it the process is again who it was. user_namespaces(7)."""
-    from ..lab.namespace import CLONE_NEWUSER, unshare
-
-    if namespace.user_fd is None or user == 0:
-        return
-    with contextlib.suppress(OSError, UnfitError):  # Where no second one is allowed, it stays root.
-        unshare(CLONE_NEWUSER)
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"{user} 0 1")
-        Path("/proc/self/gid_map").write_text(f"{group} 0 1")
+        kill_all([self.opened.namespace], self.residents)
 
 
 def end(started: subprocess.Popen) -> None:

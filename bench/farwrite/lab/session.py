@@ -1,0 +1,255 @@
+"""A session: a lab laid out as asked, its links calibrated and proven, and somebody's commands in it to their end.
+
+The near site's command has our terminal and our streams, untouched; what the others print goes to standard error, with their
+names.
+Signals are waited for, not handled: who sent one decides whether it is passed on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..errors import UnfitError
+from ..physics import miles_of
+from ..units import format_time
+from .guest import allow_ping, ask_to_end, entering, inhabitants, kill_all, listening_ports, warden
+from .lab import Lab, LabSpec, open_lab
+from .layout import NEAR, Layout, Leg
+from .namespace import Place
+from .site import Site
+from .span import Span, echoes_for
+from .survey import off_ns, tolerance_ns
+
+FILE_BYTES = 4096  # A lab has a disk at each site; here nobody uses it.
+CORRECTIONS = 4
+PORT_PATIENCE_S = 60.0
+FAREWELL_S = 3.0  # Between the word to end and the end.
+LOOK_S = 0.02
+READ_BYTES = 1 << 16
+NOT_FOUND, NOT_EXECUTABLE = 127, 126  # As shells answer.
+SIGNALS = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+@dataclass
+class Started:
+    """A command that runs at a site."""
+
+    site: str
+    process: subprocess.Popen
+    told: bool = False  # whether its end has been spoken of
+
+
+class Session:
+    """Commands at the sites of an open lab."""
+
+    def __init__(self, lab: Lab, layout: Layout, as_root: bool) -> None:
+        self.sites: dict[str, Site] = {site.name: site for site in (lab.near, *(span.far for span in lab.spans))}
+        self.layout = layout
+        self.as_root = as_root
+        self.places: list[Place] = [site.namespace for site in self.sites.values()]
+        self.others: list[Started] = []
+        self.voices: list[threading.Thread] = []
+
+    def run(self, command: list[str], wait_port: int | None) -> int:
+        """Everything to its end; answers the exit code of the near site's command."""
+        residents = set(inhabitants(*self.places))
+        with terminal_kept(), warden(self.places) as warden_pid, awaited() as before:
+            try:
+                for name, words in self.layout.commands.items():
+                    if name != NEAR:
+                        self.start_other(name, words, before)
+                if wait_port is not None:
+                    self.wait_for(wait_port)
+                near = self.start(NEAR, command, before)
+                return self.watch(near, warden_pid)
+            finally:
+                ask_to_end(self.places, residents, FAREWELL_S)
+                kill_all(self.places, residents)
+                for voice in self.voices:
+                    voice.join(1.0)
+
+    def start(self, name: str, command: list[str], signals: set[int], **options) -> Started:
+        """Begin a command at a site. UnfitError when it cannot be."""
+        site = self.sites[name]
+        environment = os.environ | {"FARWRITE_SITE": name}
+        environment |= {word_of(other): place.address for other, place in self.sites.items()}
+        try:
+            process = subprocess.Popen(
+                command, env=environment, preexec_fn=entering(site.namespace, self.as_root, signals), **options
+            )
+        except OSError as refusal:
+            say(f"start {command[0]} at the {name} site: {refusal.strerror}.")
+            raise SystemExit(NOT_FOUND if isinstance(refusal, FileNotFoundError) else NOT_EXECUTABLE) from refusal
+        except subprocess.SubprocessError as refusal:
+            raise UnfitError(f"start {command[0]} at the {name} site: entering its namespace was refused.") from refusal
+        return Started(name, process)
+
+    def start_other(self, name: str, command: list[str], signals: set[int]) -> None:
+        """Begin a command that has no terminal; Ctrl-C does not reach it."""
+        made = self.start(
+            name, command, signals, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+        self.others.append(made)
+        voice = threading.Thread(target=repeat, args=(name, made.process.stdout), daemon=True)
+        voice.start()
+        self.voices.append(voice)
+
+    def wait_for(self, port: int) -> None:
+        """Return once somebody listens on this port at every site that has a command; UnfitError when that never comes."""
+        until_s = time.monotonic() + PORT_PATIENCE_S
+        waiting = [made.site for made in self.others] or [name for name in self.sites if name != NEAR]
+        while waiting:
+            pids = {name: self.sites[name].process for name in waiting}
+            waiting = [name for name, process in pids.items() if process and port not in listening_ports(process.pid)]
+            for made in self.others:
+                if made.site in waiting and made.process.poll() is not None:
+                    raise UnfitError(f"The {made.site} command {how_ended(made.process)} before it listened on port {port}.")
+            if waiting and time.monotonic() > until_s:
+                raise UnfitError(f"Nothing listens on port {port} of the {waiting[0]} site after {PORT_PATIENCE_S:g} s.")
+            number = signal.sigtimedwait(SIGNALS, LOOK_S)
+            if number is not None and number.si_signo != signal.SIGCHLD:
+                raise SystemExit(128 + number.si_signo)
+
+    def watch(self, near: Started, warden_pid: int) -> int:
+        """Wait for the near command, passing on what is meant for it; answers its exit code as a shell gives it."""
+        while near.process.poll() is None:
+            self.note_ends(near)
+            came = signal.sigwaitinfo(SIGNALS)
+            if came.si_signo == signal.SIGCHLD:
+                if ended(warden_pid):
+                    near.process.kill()
+                    raise UnfitError("The lab's warden was killed, and nobody else would end what is left behind: it ends now.")
+            elif came.si_signo != signal.SIGINT or came.si_pid:  # Ctrl-C has reached the command as it has reached us.
+                near.process.send_signal(came.si_signo)
+        self.note_ends(near)
+        code = near.process.returncode
+        return 128 - code if code < 0 else code
+
+    def note_ends(self, near: Started) -> None:
+        """Say which of the other commands have ended; one that failed ends the near one as well."""
+        for made in self.others:
+            if made.told or made.process.poll() is None:
+                continue
+            made.told = True
+            failed = made.process.returncode != 0 and near.process.poll() is None
+            say(f"the {made.site} command {how_ended(made.process)}{'; SIGTERM tells the near one' if failed else ''}.")
+            if failed:
+                near.process.terminate()
+
+
+def open_session(layout: Layout, link: str, command: list[str], wait_port: int | None, as_root: bool) -> int:
+    """Open the lab, say what its links deliver, run the commands; answers the exit code."""
+    from ..warm import rehearse_echo, rehearse_links
+
+    rehearse_echo()  # Compiled before the fork, and not within the time limit of a site's first call.
+    rehearse_links()
+    spec = LabSpec(
+        link=link, near=None, far=None, journal_bytes=FILE_BYTES, volume_bytes=FILE_BYTES, congestion="cubic",
+        others=len(layout.names) - 2, mesh=True, names=layout.names, link_spec=layout.legs[0].spec,
+        link_specs=tuple((layout.index(leg.near), layout.index(leg.far), leg.spec) for leg in layout.legs),
+    )  # fmt: skip
+    with open_lab(spec) as lab:
+        if lab.choice.kind == "relay":  # Programs would find each other beside it, without any distance.
+            raise UnfitError(
+                f"farwrite lab needs sites with a network of their own, and there are none here ({lab.choice.reason}). "
+                "Run as root, or where user namespaces are allowed."
+            )
+        for span, leg in zip([*lab.spans, *lab.between], layout.legs, strict=True):
+            say(proof(span, leg))
+        for site in (lab.near, *(span.far for span in lab.spans)):
+            site.call(allow_ping)
+        return Session(lab, layout, as_root).run(command, wait_port)
+
+
+def proof(span: Span, leg: Leg) -> str:
+    """Set a link to its distance; answers what it delivers, in a sentence."""
+    asked_ns = leg.asked.rtt_ns
+    echoes = echoes_for(asked_ns)
+    span.set_rtt(asked_ns)
+    for _ in range(CORRECTIONS):
+        rtt_ns = span.survey(echoes).rtt_ns_p50
+        off = abs(off_ns(rtt_ns, asked_ns)) > tolerance_ns(asked_ns)
+        if not asked_ns or not off or not span.correct(asked_ns, off_ns(rtt_ns, asked_ns)):
+            break
+    asked = f"{format_time(asked_ns)} asked, " if asked_ns else ""
+    sentence = (
+        f"{leg.near} {span.near.address} to {leg.far} {span.far.address}: {leg.text} by {span.link.kind}; "
+        f"{asked}a bare echo takes {format_time(rtt_ns)} (median of {echoes})."
+    )
+    base_ns = span.base.rtt_ns_p50
+    if asked_ns and asked_ns < base_ns:
+        sentence += f" ⚠ The lab's own round trip is {format_time(base_ns)}: ask for {miles_of(base_ns):.0f} miles or more."
+    elif asked_ns and off:
+        sentence += " ⚠ That is off by more than is allowed: something else uses the processors."
+    return sentence
+
+
+@contextlib.contextmanager
+def awaited() -> Iterator[set[int]]:
+    """Our signals wait to be asked for; gives the mask that commands are to have."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield {int(number) for number in before}
+    finally:
+        while signal.sigtimedwait(SIGNALS, 0) is not None:  # What came while we were ending has been obeyed.
+            pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def terminal_kept() -> Iterator[None]:
+    """Whoever had the terminal's foreground has it again, even if a shell with jobs was killed in between."""
+    try:
+        foreground = os.tcgetpgrp(0)
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+        with contextlib.suppress(OSError):
+            os.tcsetpgrp(0, foreground)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def repeat(name: str, pipe) -> None:
+    """In a thread: what a site's command prints, line by line, with the site's name before it."""
+    with pipe:
+        for line in iter(lambda: pipe.readline(READ_BYTES), b""):
+            with contextlib.suppress(OSError):
+                os.write(2, f"{name} | ".encode() + line + (b"" if line.endswith(b"\n") else b"\n"))
+
+
+def ended(pid: int) -> bool:
+    """Whether a child has ended; it stays to be waited for."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def how_ended(process: subprocess.Popen) -> str:
+    """The end of a command in words."""
+    code = process.returncode
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def word_of(name: str) -> str:
+    """The variable that holds a site's address: FAR."""
+    return re.sub(r"\W", "_", name).upper()
+
+
+def say(sentence: str) -> None:
+    """A line of our own, apart from the command's."""
+    print(f"farwrite lab: {sentence}", file=sys.stderr, flush=True)

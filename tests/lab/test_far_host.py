@@ -1,0 +1,202 @@
+"""A far site over ssh: another machine's part is played by an sshd on loopback, in a network namespace of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from leftovers import gone, marked
+from small_lab import compiled
+
+from console import SHORT, fresh_farwrite
+from farwrite import __version__
+from farwrite.errors import EXIT_UNFIT, EXIT_USAGE, UnfitError, UsageError
+from farwrite.profile import load
+from farwrite.recording import read
+from farwrite.remote import message as told
+from farwrite.remote.word import far_host
+
+PORT = 2222
+SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
+CONFIG = """
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {place}/host_key
+AuthorizedKeysFile {place}/authorized
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+AllowTcpForwarding {forwarding}
+SetEnv NUMBA_CACHE_DIR={cache} FARWRITE_TEST={place}
+"""
+CLIENT = """
+Host farhost
+  HostName 127.0.0.1
+  Port {port}
+  IdentityFile {place}/my_key
+  UserKnownHostsFile {place}/known
+  StrictHostKeyChecking accept-new
+Host behind
+  HostName 192.0.2.1
+  IdentityFile {place}/my_key
+  UserKnownHostsFile {place}/known
+  StrictHostKeyChecking accept-new
+  ProxyCommand ssh -F {place}/ssh_config -W 127.0.0.1:{port} farhost
+"""
+# The whole test runs in a namespace whose only device is loopback: no port of the machine is used.
+ISOLATED = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+
+
+@pytest.fixture(scope="module")
+def far(tmp_path_factory):
+    """A place with keys and configurations; skips where what is needed is missing."""
+    if SSHD is None or shutil.which("ssh") is None:
+        pytest.skip("sshd is not installed (Debian: openssh-server)")
+    if os.getuid() != 0:
+        pytest.skip("an sshd in a namespace of its own needs root")
+    compiled()
+    place = tmp_path_factory.mktemp("ssh")
+    for key in ("host_key", "my_key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", place / key], check=True)
+    shutil.copy(place / "my_key.pub", place / "authorized")
+    made = CONFIG.format(port=PORT, place=place, forwarding="yes", cache=os.environ["NUMBA_CACHE_DIR"])
+    (place / "sshd_config").write_text(made)
+    (place / "ssh_config").write_text(CLIENT.format(port=PORT, place=place))
+    (place / "farwrite").write_text(f'#!/bin/sh\nexec {sys.executable} -m farwrite "$@"\n')
+    (place / "farwrite").chmod(0o755)
+    return place
+
+
+@pytest.fixture
+def there(far):
+    """A function that runs farwrite beside an sshd, both in one namespace that nobody else is in."""
+    if not Path("/run/sshd").is_dir():
+        pytest.skip("/run/sshd, which this sshd wants, is not there")
+
+    def run(*words):
+        line = f'{SSHD} -D -e -f {far}/sshd_config 2> {far}/log & sshd=$!; sleep 0.5; "$@"; code=$?; kill $sshd; wait; exit $code'
+        command = [*ISOLATED, "sh", "-c", line, "sh", sys.executable, "-m", "farwrite", *map(str, words)]
+        env = os.environ | {"FARWRITE_SSH": f"ssh -F {far}/ssh_config", "COLUMNS": "80"}
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, check=False)
+
+    yield run
+    assert gone(lambda: marked(str(far))), "something of the far site is left"
+
+
+def test_a_run_with_its_far_site_over_ssh_measures_audits_and_says_that_nothing_was_emulated(far, there, tmp_path):
+    done = there(
+        "run", "quick", "--far", f"ssh://farhost{tmp_path}", "--set", f"lab.far_command={far}/farwrite",
+        "--out", tmp_path / "out", *SHORT, "--set", "lab.durability=disk", "--set", "lab.journal=16 MiB",
+    )  # fmt: skip
+    assert done.returncode in (0, 4), done.stderr
+    recording = read(tmp_path / "out").recording
+    assert recording.lab.link == "real"
+    assert "measured, not emulated: to farhost, TCP port" in recording.lab.link_reason
+    assert recording.lab.far_directory == f"farhost:{tmp_path}"
+    assert recording.lab.far_host["kernel"] == recording.host["kernel"]
+    assert not recording.lab.shared_disk
+    assert {cell.miles for cell in recording.cells} == {0.0}
+    good = [item for item in recording.rounds if item.audit and item.completed]
+    assert good and all(item.audit.lost == item.audit.damaged == 0 for item in good)
+    assert all(floors.far_alone for floors in recording.floors)
+    assert [item.name for item in tmp_path.iterdir()] == ["out"]
+    shown = fresh_farwrite("show", tmp_path / "out")
+    assert "measured, not emulated" in " ".join(shown.stdout.split())
+
+
+def test_where_only_ssh_gets_through_the_link_is_sshs_and_the_report_says_so(far, there, tmp_path):
+    """`behind` stands at an address that nobody reaches (RFC 5737) but through another machine's ssh."""
+    done = there(
+        "run", "quick", "--far", f"ssh://behind{tmp_path}", "--set", f"lab.far_command={far}/farwrite",
+        "--out", tmp_path / "out", *SHORT,
+    )  # fmt: skip
+    assert done.returncode in (0, 4), done.stderr
+    recording = read(tmp_path / "out").recording
+    assert "through ssh (its port is closed): what is measured is the link as ssh carries it" in recording.lab.link_reason
+    assert any(item.completed for item in recording.rounds)
+
+
+def test_a_machine_without_farwrite_says_so(there, tmp_path):
+    done = there("run", "quick", "--far", "ssh://farhost", "--set", "lab.far_command=/no/farwrite", "--out", tmp_path / "out")
+    assert done.returncode == EXIT_USAGE, done.stderr
+    assert "There is no farwrite at farhost" in done.stderr and f"Install {__version__} there" in done.stderr
+
+
+def test_another_version_there_is_refused_by_name(far, there, tmp_path):
+    other = far / "other"
+    other.write_text(f"#!/bin/sh\nexec {sys.executable} -c \"import farwrite; farwrite.__version__ = '0.0.9'; "
+                     "from farwrite.remote.serve import serve; serve()\"\n")  # fmt: skip
+    other.chmod(0o755)
+    done = there("run", "quick", "--far", "ssh://farhost", "--set", f"lab.far_command={other}", "--out", tmp_path / "out")
+    assert done.returncode == EXIT_USAGE, done.stderr
+    assert f"farwrite there is 0.0.9, here {__version__}" in done.stderr
+
+
+def test_a_host_that_ssh_does_not_reach_is_told_in_sshs_own_words(far, there, tmp_path):
+    done = there("run", "quick", "--far", "ssh://farhost:9", "--out", tmp_path / "out")
+    assert done.returncode == EXIT_UNFIT
+    assert "ended with exit code 255" in done.stderr and "refused" in done.stderr
+
+
+# Words and frames.
+
+
+@pytest.mark.parametrize(
+    ("word", "login", "port", "directory"),
+    [("ssh://there", "there", None, ""), ("ssh://me@there:2222/var/tmp", "me@there", 2222, "/var/tmp"),
+     ("ssh://[fe80::1]/x", "fe80::1", None, "/x")],
+)  # fmt: skip
+def test_a_far_host_is_read(word, login, port, directory):
+    made = far_host(word)
+    assert (made.login, made.port, made.directory) == (login, port, directory)
+
+
+@pytest.mark.parametrize("word", ["there", "http://there", "ssh://", "ssh://-oProxyCommand=x", "ssh://a b", "ssh://a:0", "ssh://a:99999"])
+def test_a_word_that_is_no_far_host_is_refused(word):
+    with pytest.raises(UsageError, match="--far"):
+        far_host(word)
+
+
+def test_a_profile_with_a_far_host_has_one_distance_which_is_found():
+    made = load("limits", ['lab.far_host="ssh://there"'])
+    assert made.distance.in_miles() == [0.0]
+    assert all(cell.miles == [] for cell in made.cell)
+    assert made.drill.kills == 0
+
+
+def test_an_experiment_with_a_far_host_is_refused():
+    done = fresh_farwrite("ab", "quick", "quick", "--set", 'lab.far_host="ssh://there"')
+    assert (done.returncode, "lab.far_host is for farwrite run" in done.stderr) == (EXIT_USAGE, True)
+
+
+def test_recorded_io_that_only_this_machine_has_is_refused():
+    trace = ['cell.pgbench.trace="./mine.csv"', 'lab.far_host="ssh://there"']
+    with pytest.raises(UsageError, match="has the shipped traces, not this one"):
+        load("limits", trace)
+
+
+def test_a_frame_comes_back_as_it_was_sent_and_a_cut_one_is_none():
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb", buffering=0) as reader, os.fdopen(write_end, "wb", buffering=0) as writer:
+        told.send(writer, told.HangUp(name="data"))
+        assert msgspec.msgpack.decode(told.frame(reader), type=told.Call) == told.HangUp(name="data")
+        writer.write(b"\0\0\0\x09half")
+        writer.close()
+        assert told.frame(reader) is None
+
+
+def test_text_where_a_frame_should_be_is_explained():
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb", buffering=0) as reader, os.fdopen(write_end, "wb", buffering=0) as writer:
+        writer.write(b"Welcome to this machine!\n")
+        with pytest.raises(UnfitError, match="print something when it starts"):
+            told.frame(reader)
+
+
+def test_nothing_but_the_known_calls_is_understood():
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(msgspec.msgpack.encode({"type": "System", "command": "id"}), type=told.Call)

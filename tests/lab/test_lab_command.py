@@ -1,0 +1,439 @@
+"""`farwrite lab`: somebody's own programs find a distance and nothing else changed, and nothing of them outlasts the lab.
+
+Times are asserted only where they hold by construction: a packet cannot be there sooner than it is held.
+"""
+
+import contextlib
+import json
+import os
+import pty
+import random
+import re
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from leftovers import Surroundings, gone, marked
+from nobody import NOBODY, as_nobody, open_to_all
+from small_lab import IN_UML, LINK, any_link, compiled, skip_if_forbidden
+
+from console import environment, farwrite, words_of
+from farwrite.errors import EXIT_UNFIT, EXIT_USAGE
+
+pytestmark = pytest.mark.lab
+
+KILLS = int(os.environ.get("FARWRITE_LAB_KILLS", "2" if IN_UML else "6"))
+PATIENCE_S = 30
+FAR_RTT_MS = 40  # Held packets are seen whatever else the machine does.
+POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+MESH = """
+[[link]]
+sites = ["near", "far"]
+rtt = "40 ms"
+
+[[link]]
+sites = ["near", "witness"]
+rtt = "20 ms"
+
+[site.witness]
+command = "echo I am $FARWRITE_SITE at $WITNESS"
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lab_here():
+    """Skips where no lab may be; what it costs to open one afterwards is little."""
+    compiled()
+    begin_s = time.monotonic()
+    done = farwrite("lab", "--miles", "1", "--link", LINK, "--", "true")
+    if done.returncode == EXIT_UNFIT:
+        skip_if_forbidden(done.stderr)
+    assert done.returncode == 0, done.stderr
+    return time.monotonic() - begin_s
+
+
+def lab(*words, distance=("--rtt", f"{FAR_RTT_MS} ms"), **options):
+    return farwrite("lab", *distance, "--link", LINK, *words, **options)
+
+
+def needs(*programs):
+    """Skip where one of these is not installed."""
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+
+
+@pytest.mark.parametrize(("line", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$", 143)])
+def test_the_exit_code_is_the_commands(line, code):
+    assert lab("--", "sh", "-c", line).returncode == code
+
+
+def test_what_the_command_prints_is_untouched_and_our_line_tells_what_the_link_delivers():
+    done = lab("--", "sh", "-c", "printf 'out\\n\\001'; printf err >&2")
+    assert done.stdout == "out\n\x01"
+    first, rest = done.stderr.split("\n", 1)
+    assert re.fullmatch(
+        rf"farwrite lab: near 198\.18\.0\.1 to far 198\.18\.0\.2: 2538 miles by (netem|ferry); {FAR_RTT_MS}\.0 ms asked, "
+        r"a bare echo takes [\d.]+ ms \(median of 12\)\..*",
+        first,
+    ), first  # fmt: skip
+    assert rest == "err"
+
+
+def test_the_command_finds_everything_but_the_network_as_it_is(tmp_path):
+    (tmp_path / "mine").write_text("here")
+    seen = "import os, socket; print(open('mine').read(), os.getuid(), sorted(n for _, n in socket.if_nameindex()))"
+    done = lab("--", sys.executable, "-c", seen, cwd=tmp_path)
+    assert done.stdout == f"here {os.getuid()} ['far0', 'lo']\n"
+
+
+def test_the_command_is_told_where_it_is_and_how_to_reach_the_others():
+    done = lab("--far", "echo $FARWRITE_SITE $NEAR $FAR", "--", "sh", "-c", "echo $FARWRITE_SITE $NEAR $FAR; sleep 0.3")
+    assert done.stdout == "near 198.18.0.1 198.18.0.2\n"
+    assert "far | far 198.18.0.1 198.18.0.2\n" in done.stderr
+
+
+@any_link
+def test_a_command_that_is_not_there_is_127_and_one_that_may_not_be_run_126(tmp_path):
+    (tmp_path / "text").write_text("no program")
+    done = lab("--", "no-such-program")
+    assert (done.returncode, "No such file" in done.stderr) == (127, True)
+    done = lab("--", tmp_path / "text")
+    assert (done.returncode, "Permission denied" in done.stderr) == (126, True)
+
+
+@any_link
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--", "true"], "How far away is the far site?"),
+        (["--miles", "20", "--km", "30", "--", "true"], "say one of miles, km and rtt"),
+        (["--miles", "20", "--loss", "2", "--", "true"], "is not a share from 0 to 1"),
+        (["--miles", "20", "--rate", "fast", "--", "true"], '"fast" is not a number with a unit'),
+        (["--miles", "20", "--wait-port", "0", "--", "true"], "1 to 65535"),
+        (["--miles", "20", "--sites", "x.toml", "--", "true"], "goes with no other word about a link"),
+    ],
+)  # fmt: skip
+def test_wrong_words_are_refused_before_a_lab_is_opened(words, sentence):
+    done = farwrite("lab", *words)
+    assert (done.returncode, done.stdout) == (EXIT_USAGE, "")
+    assert sentence in done.stderr
+
+
+# The far command.
+
+SERVER = "python3 -c 'import socket,time; time.sleep(0.5); s=socket.create_server((\"\",7000)); s.accept()[0].sendall(b\"hi\")'"
+CLIENT = "import os, socket; print(socket.create_connection((os.environ['FAR'], 7000)).recv(2).decode())"
+
+
+def test_the_near_command_waits_for_a_port_of_the_far_one():
+    done = lab("--far", SERVER.replace("python3", sys.executable), "--wait-port", "7000", "--", sys.executable, "-c", CLIENT)
+    assert (done.returncode, done.stdout) == (0, "hi\n"), done.stderr
+
+
+def test_a_far_command_that_fails_ends_the_near_one_and_its_words_and_code_are_shown():
+    done = lab("--far", "echo no room; exit 3", "--", "sleep", "60")
+    assert done.returncode == 143
+    assert "far | no room\n" in done.stderr
+    assert "the far command ended with exit code 3; SIGTERM tells the near one." in done.stderr
+
+
+def test_a_far_command_that_is_done_ends_nothing():
+    done = lab("--far", "true", "--", "sh", "-c", "sleep 0.5; echo on")
+    assert (done.returncode, done.stdout) == (0, "on\n")
+    assert "the far command ended with exit code 0." in done.stderr
+
+
+@any_link
+def test_a_far_command_that_ends_before_it_listens_is_an_error():
+    done = lab("--far", "exit 2", "--wait-port", "80", "--", "true")
+    assert done.returncode == EXIT_UNFIT
+    assert "ended with exit code 2 before it listened on port 80" in done.stderr
+
+
+# Several sites.
+
+
+def test_several_sites_reach_each_other_each_at_its_own_distance_and_by_one_address(tmp_path):
+    needs("ping")
+    (tmp_path / "mesh.toml").write_text(MESH)
+    ping = "for site in $FAR $WITNESS; do ping -qc 2 -i 0.2 $site | tail -1; done"
+    done = farwrite("lab", "--sites", tmp_path / "mesh.toml", "--link", LINK, "--", "sh", "-c", ping)
+    assert done.returncode == 0, done.stderr
+    far_ms, witness_ms = (float(line.split("=")[1].split("/")[0]) for line in done.stdout.splitlines())
+    assert far_ms > FAR_RTT_MS / 2 and witness_ms > FAR_RTT_MS / 4  # Held as calibrated: less the lab's own round trip.
+    assert "witness | I am witness at 198.18.0.3\n" in done.stderr
+    assert "far 198.18.0.2 to witness 198.18.0.3: 3806 miles" in done.stderr  # By way of near: 60 ms.
+
+
+# The programs of others.
+
+
+def test_ping_finds_the_distance():
+    needs("ping")
+    done = lab("--", "sh", "-c", "ping -qc 3 -i 0.2 $FAR")
+    assert float(done.stdout.splitlines()[-1].split("=")[1].split("/")[0]) > FAR_RTT_MS / 2, done.stderr
+
+
+def test_iperf3_measures_across_it():
+    needs("iperf3")
+    line = "exec iperf3 -c $FAR -t 1 --json"
+    done = lab("--far", "exec iperf3 -s -1", "--wait-port", "5201", "--", "sh", "-c", line)
+    measured = json.loads(done.stdout)["end"]["streams"][0]["sender"]
+    assert measured["min_rtt"] > 1000 * FAR_RTT_MS / 2
+    assert measured["bits_per_second"] > 0
+
+
+@any_link
+def test_every_synchronous_commit_of_postgresql_takes_the_round_trip(open_tmp):
+    if POSTGRES is None:
+        pytest.skip("PostgreSQL is not installed below /usr/lib/postgresql")
+    room = open_to_all(open_tmp / "data")
+    if os.getuid() == 0:  # As whom PostgreSQL refuses to start.
+        needs("setpriv")
+        os.chown(room, NOBODY, NOBODY)
+    as_user = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups" if os.getuid() == 0 else ""
+    prepare = "initdb -D near -U me -A trust && echo 'host all,replication all 198.18.0.0/15 trust' >> near/pg_hba.conf"
+    far = "until pg_isready -qh $NEAR; do sleep 0.2; done; pg_basebackup -h $NEAR -D far -R && exec postgres -D far -k ''"
+    near = (
+        r"""pg_ctl -D near -l near.log -o "-h \* -k '' -c synchronous_standby_names=\*" start >&2 && """
+        "pgbench -h $NEAR -iq postgres >&2 && pgbench -h $NEAR -N -t 20 --log postgres >&2 && cat pgbench_log.* && "
+        "psql -h $NEAR -Atc 'select client_addr, sync_state from pg_stat_replication' postgres"
+    )
+    env = {"PATH": f"{POSTGRES}:{os.environ['PATH']}", "PGUSER": "me"}
+    subprocess.run(
+        shlex.split(as_user) + ["sh", "-c", prepare], cwd=room, env=env, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    words = [*shlex.split(as_user), "sh", "-c", near]
+    done = lab("--far", f"{as_user} sh -c {shlex.quote(far)}", "--", *words, cwd=room, **env)
+    assert done.returncode == 0, done.stderr
+    *commits, state = done.stdout.splitlines()
+    took_ms = [int(line.split()[2]) / 1000 for line in commits]
+    assert len(took_ms) == 20
+    assert min(took_ms) > FAR_RTT_MS / 2
+    assert state == "198.18.0.2|sync"
+
+
+# A terminal.
+
+
+class Terminal:
+    """The command on a terminal of its own."""
+
+    def __init__(self, *words):
+        self.said = ""
+        self.pid, self.descriptor = pty.fork()
+        if self.pid == 0:
+            command = words_of("lab", "--rtt", f"{FAR_RTT_MS} ms", "--link", LINK, *words)
+            os.execve(command[0], command, environment(SHELL="/bin/sh", PS1="ready> ", ENV=""))
+
+    def wait_for(self, text):
+        """Read until the terminal has shown this."""
+        until_s = time.monotonic() + PATIENCE_S
+        while text not in self.said and time.monotonic() < until_s:
+            if select.select([self.descriptor], [], [], 0.1)[0]:
+                try:
+                    self.said += os.read(self.descriptor, 4096).decode(errors="replace")
+                except OSError:  # Everybody has closed it.
+                    break
+        assert text in self.said, self.said
+        self.said = self.said[self.said.index(text) + len(text) :]
+
+    def type(self, text):
+        os.write(self.descriptor, text.encode())
+
+    def ended(self):
+        """The exit code."""
+        until_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until_s:
+            if select.select([self.descriptor], [], [], 0.1)[0]:
+                with contextlib.suppress(OSError):
+                    os.read(self.descriptor, 4096)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+        os.kill(self.pid, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def test_without_a_command_there_is_a_shell_with_job_control_and_ctrl_c_is_its_own():
+    terminal = Terminal()
+    terminal.wait_for("ready> ")
+    terminal.type("sleep 60\n")
+    terminal.wait_for("sleep 60\r\n")
+    time.sleep(0.3)
+    terminal.type("\x03")
+    terminal.wait_for("ready> ")
+    terminal.type("echo code=$?\n")
+    terminal.wait_for("code=130")
+    terminal.type("sleep 61 & jobs; fg\n")
+    terminal.wait_for("Running")
+    time.sleep(0.3)
+    terminal.type("\x1a")
+    terminal.wait_for("Stopped")
+    terminal.type("kill -9 %1; wait; echo at-$FARWRITE_SITE\n")
+    terminal.wait_for("at-near")
+    terminal.type("exit 5\nexit 5\n")  # A shell may ask once, because of its jobs.
+    assert terminal.ended() == 5
+
+
+def test_ctrl_c_ends_the_command_and_not_the_far_one_before_it():
+    line = "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done"
+    terminal = Terminal("--far", "trap 'echo hit; exit 1' INT; sleep 60", "--", "sh", "-c", line)
+    terminal.wait_for("ready")
+    terminal.type("\x03")
+    terminal.wait_for("caught")
+    rest = terminal.said
+    assert terminal.ended() == 9
+    assert "hit" not in rest
+
+
+# Nothing is left.
+
+
+class Command:
+    """`farwrite lab` in a fork of ours, all kernels compiled already, with commands at both sites that detach themselves."""
+
+    def __init__(self, word, directory):
+        self.word = word
+        self.alike = lookalikes()
+        line = "setsid sleep 300 & (setsid sleep 301 &); sleep 302"
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                os.setsid()
+                os.chdir(directory)
+                os.environ["FARWRITE_TEST"] = word
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                for stream in (0, 1, 2):
+                    os.dup2(nowhere, stream)
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123
+                sys.argv = ["farwrite", "lab", "--miles", "20", "--link", LINK, "--far", line, "--", "sh", "-c", line]
+                from farwrite.cli import main
+
+                main()
+            except SystemExit as leaving:
+                code = leaving.code
+            finally:
+                os._exit(code)
+
+    def living(self):
+        """What there is of it besides itself: commands by a word in their environment, forks by our own command line."""
+        return [*marked(self.word), *(lookalikes() - self.alike)]
+
+    def end(self):
+        for pid in [self.pid, *self.living()]:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def lookalikes():
+    """Living processes with our own command line: forks of ours."""
+    found = set()
+    ours = Path("/proc/self/cmdline").read_bytes()
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and (entry / "cmdline").read_bytes() == ours:
+                found.add(int(entry.name))
+    return found
+
+
+def kill_at(directory, lasts_s):
+    """Start the command, kill it after so long; answers once nothing is left of it."""
+    there = Surroundings(directory / uuid.uuid4().hex)
+    command = Command(uuid.uuid4().hex, there.directory)
+    try:
+        time.sleep(lasts_s)
+        os.kill(command.pid, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(command.pid, 0)[1]) == -signal.SIGKILL
+        assert gone(command.living, 10.0), command.living()
+        there.assert_nothing_left()
+    finally:
+        command.end()
+
+
+def test_commands_killed_at_random_instants_leave_nothing(tmp_path, lab_here):
+    """FARWRITE_LAB_KILLS says how many."""
+    for seed in range(KILLS):
+        kill_at(tmp_path, random.Random(seed).uniform(0, 1.3 * lab_here + 0.3))
+
+
+@pytest.fixture
+def running(tmp_path):
+    """A command whose guests all run."""
+    command = Command(uuid.uuid4().hex, tmp_path)
+    until_s = time.monotonic() + PATIENCE_S
+    while len(sleepers(command.word)) < 6 and time.monotonic() < until_s:
+        time.sleep(0.05)
+    try:
+        yield command
+    finally:
+        command.end()
+
+
+def sleepers(word):
+    """The guests that last."""
+    return [pid for pid in marked(word) if name_of(pid) == "sleep"]
+
+
+def name_of(pid):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return None
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_that_is_sent_to_us_is_the_commands_and_then_everything_ends(running, number, code):
+    assert len(sleepers(running.word)) == 6
+    os.kill(running.pid, number)
+    assert os.waitstatus_to_exitcode(os.waitpid(running.pid, 0)[1]) == code
+    assert gone(running.living), running.living()
+
+
+def test_what_detached_itself_ends_with_the_command(running):
+    victim = next(pid for pid in sleepers(running.word) if b"302" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(victim, signal.SIGTERM)  # One of the two on which a site's shell waits: the lab ends either way.
+    _, status = os.waitpid(running.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 143
+    assert gone(running.living), running.living()
+
+
+def test_a_warden_that_is_killed_ends_the_lab(running):
+    sessions = {pid: os.getsid(pid) for pid in lookalikes() - running.alike - {running.pid}}
+    (warden,) = (pid for pid, session in sessions.items() if session == pid)
+    os.kill(warden, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(running.pid, 0)[1]) == EXIT_UNFIT
+    assert gone(running.living), running.living()
+
+
+# Without root.
+
+
+@pytest.mark.parametrize(("words", "user"), [([], NOBODY), (["--root"], 0)])
+def test_without_root_the_command_is_who_its_user_is_unless_asked(open_tmp, words, user):
+    needs("ping")
+    word = uuid.uuid4().hex
+    data = open_to_all(open_tmp / "data")
+    line = "id -u; touch mine; ping -qc 1 $FAR | grep -c rtt"
+    command = [
+        sys.executable, "-m", "farwrite", "lab", "--rtt", f"{FAR_RTT_MS} ms", "--link", LINK, *words, "--", "sh", "-c", line,
+    ]  # fmt: skip
+    with as_nobody(open_to_all(open_tmp / "scratch"), data, command, "666", word) as run:
+        said, told = run.communicate(timeout=3 * PATIENCE_S)
+        if "unshare(" in told:
+            pytest.skip(told)
+        assert run.returncode == 0, told
+        assert said.split() == [str(user), "1"]
+        assert (data / "mine").stat().st_uid == NOBODY
+    assert gone(lambda: marked(word))
