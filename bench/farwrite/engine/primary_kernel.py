@@ -17,7 +17,7 @@ from ..histogram_kernel import record as tally
 from ..host import reactor
 from ..host.libc import aligned_bytes
 from ..jit import kernel
-from ..payload_kernel import fill
+from ..payload_kernel import SOLID, fill_grained
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
@@ -38,8 +38,8 @@ WAIT, PULL_AHEAD = 0, 1
 # Indices into Primary.at.
 PROTOCOL, SEED, COMPLETED, QUORUM_SIZE, POLICY, CONGESTION, PEER_TIMEOUT_NS, BLOCKED = range(8)
 NOTED_COMPLETED, NOTED_DURABLE, LAG_WRITES_MAX, LAG_BYTES_MAX, WAIT_BEGIN_NS, WOKEN_NS, EXPOSED = range(8, 15)
-VOLUME_BYTES, RESYNC_BYTES_PER_S, LEASE_NS, HEARD_NS = range(15, 19)
-AT_WORDS = 19
+VOLUME_BYTES, RESYNC_BYTES_PER_S, LEASE_NS, HEARD_NS, GRAIN = range(15, 20)
+AT_WORDS = 20
 
 # Columns of Primary.peer, by peer.
 STATE, SENT, RUN_END, RUN_SEQUENCE, SENT_SEQUENCE, RECEIVED, DURABLE, GRANTED, COMMANDED = range(9)
@@ -86,7 +86,7 @@ class Primary(NamedTuple):
 def primary_state(
     journal: log.Journal, ring: reactor.Reactor, sockets: list[int], protocol: int, seed: int, peer_timeout_ns: int,
     quorum: int = 0, policy: int = END, congestion: int = WAIT, peer_count: int = 0, volume_bytes: int = 0,
-    parcel_bytes: int = PARCEL_BYTES, lag_ring: int = LAG_RING,
+    parcel_bytes: int = PARCEL_BYTES, lag_ring: int = LAG_RING, grain: int = SOLID,
 ) -> Primary:  # fmt: skip
     """A primary that continues where its journal ends, with peers that hold what it holds.
 
@@ -96,7 +96,7 @@ def primary_state(
     at = np.zeros(AT_WORDS, np.int64)
     at[PROTOCOL], at[SEED], at[PEER_TIMEOUT_NS] = protocol, seed, peer_timeout_ns
     at[QUORUM_SIZE], at[POLICY], at[CONGESTION], at[VOLUME_BYTES] = quorum, policy, congestion, volume_bytes
-    at[RESYNC_BYTES_PER_S] = 1 << 40
+    at[RESYNC_BYTES_PER_S], at[GRAIN] = 1 << 40, grain
     for sequence in (COMPLETED, NOTED_COMPLETED, NOTED_DURABLE):
         at[sequence] = journal.at[log.STAGED_SEQUENCE]
     inbox = np.zeros((count, INBOX_BYTES), np.uint8)
@@ -187,7 +187,10 @@ def submit(primary, number, address, size, now_ns):
     start = log.place(journal, size)
     sequence = journal.at[log.STAGED_SEQUENCE]
     primary.bytes_before[sequence % primary.bytes_before.size] = journal.at[log.USER_BYTES]
-    fill(journal.data, start + record.HEADER_BYTES, np.int64(size), primary.at[SEED], np.int64(number), np.int64(address))
+    fill_grained(
+        journal.data, start + record.HEADER_BYTES, np.int64(size), primary.at[SEED], np.int64(number), np.int64(address),
+        primary.at[GRAIN],
+    )  # fmt: skip
     record.seal(
         journal.data, journal.words, start, record.WRITE, size, sequence, address,
         journal.at[log.EPOCH], journal.at[log.VOLUME], now_ns,
