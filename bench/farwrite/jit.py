@@ -74,13 +74,17 @@ class SourceLocator(caching.UserProvidedCacheLocator):
 caching.CompileResultCacheImpl._locator_classes = [SourceLocator, *caching.CompileResultCacheImpl._locator_classes]
 
 
-def kernel(signature: Any = None, **options: Any) -> Callable[[Callable], Any]:
+def kernel(signature: Any = None, lean: bool = False, **options: Any) -> Callable[[Callable], Any]:
     """Compile to machine code that holds no GIL and is cached on disk.
+
+    A lean kernel counts no references: it may allocate nothing and return no array. Every array of a state that is handed on costs
+    two atomic instructions otherwise, which the measured loop has no time for.
 
     `error_model="numpy"` leaves out Python's division checks; fastmath stays off, because a latency must not depend on
     how the compiler reassociates. With a signature the types are fixed at the door; without one, on first call.
     """
-    chosen = {"cache": True, "nogil": True, "error_model": "numpy", **options}
+    # Said in either case: a kernel that is compiled on behalf of a lean one would take after it.
+    chosen = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": not lean, **options}
     if signature is None:
         return numba.njit(**chosen)
     return numba.njit(signature, **chosen)
@@ -88,4 +92,4 @@ def kernel(signature: Any = None, **options: Any) -> Callable[[Callable], Any]:
 
 def inline_kernel(function: Callable) -> Any:
     """A kernel small enough that its callers should carry it in themselves (LLVM decides; no signature needed)."""
-    return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+    return numba.njit(nogil=True, error_model="numpy", cache=True, _nrt=True)(function)

@@ -7,16 +7,17 @@ and addresses are drawn is left to the kernels, which are not imported before th
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from .errors import UsageError, nearest
 from .units import NS_PER_S, format_size
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .plan_kernel import Plan, Recipe
     from .plan_kernel import Sizes as SizeTables
 
@@ -129,7 +130,9 @@ class Load:
             whole("think_every", self.think_every, 1, COUNT_MAX)
             return
         if self.think_ns:
-            raise UsageError(f'think: arrival "{self.arrival}" waits for nobody, so there is no time to think. Use "closed".')
+            raise UsageError(
+                f'think: arrival "{self.arrival}" waits for nobody, so there is no time to think. Use "closed".'
+            )
         if self.rate_per_s is None:
             raise UsageError(f'rate: missing; arrival "{self.arrival}" needs writes per second.')
         number("rate", self.rate_per_s, RATE_PER_S_MIN, RATE_PER_S_MAX)
@@ -152,14 +155,18 @@ class Load:
         within = self.region_end - self.region_begin_bytes
         if within < self.size_bytes_max:
             what = "volume" if within == self.volume_bytes else "region"
-            raise UsageError(f"{what}: {format_size(within)} cannot hold a write of {format_size(self.size_bytes_max)}.")
+            raise UsageError(
+                f"{what}: {format_size(within)} cannot hold a write of {format_size(self.size_bytes_max)}."
+            )
         number("zipf_skew", self.zipf_skew, 0.0, SKEW_MAX)
         number("pareto_share", self.pareto_share, 0.001, 0.999)
         number("normal_mean", self.normal_mean, 0.0, 1.0)
         number("normal_deviation", self.normal_deviation, 1e-6, 10.0)
         whole("streams", self.streams, 1, STREAMS_MAX)
         if within // self.streams // self.alignment_bytes * self.alignment_bytes < self.size_bytes_max:
-            raise UsageError(f"streams: {self.streams} parts of {format_size(within)} cannot hold the largest write each.")
+            raise UsageError(
+                f"streams: {self.streams} parts of {format_size(within)} cannot hold the largest write each."
+            )
         whole("stride", self.stride_bytes, 0, self.volume_bytes)
         if self.address == "bands" and not self.bands:
             raise UsageError("bands: none given; name at least one share of the I/O with its share of the space.")
@@ -230,15 +237,16 @@ def counts_max(load: Load, duration_ns: int) -> list[int]:
     """The same for each job. Closed loops share what one alone would get."""
     seconds = duration_ns / NS_PER_S
     closed = sum(part.arrival == "closed" for part in load.parts)
-    counts = []
-    for part in load.parts:
-        if part.arrival == "closed":
-            counts.append(min(round(CLOSED_PER_S_MAX * seconds), DRAWN_MAX) // closed)
-            continue
-        rate_per_s = max([part.rate_per_s or 0, *(max(s.begin_per_s, s.end_per_s) for s in part.stretches)])
-        flushes = 1 / (1 - part.flush_share) + (1 / part.flush_every if part.flush_every else 0)
-        counts.append(min(round(rate_per_s * seconds * flushes * OPEN_MARGIN) + 1000, DRAWN_MAX))
-    return counts
+    opened = [0 if part.arrival == "closed" else open_count(part, seconds) for part in load.parts]
+    left = max(min(round(CLOSED_PER_S_MAX * seconds), DRAWN_MAX - sum(opened)), 0)
+    return [count or left // closed for count in opened]
+
+
+def open_count(load: Load, seconds: float) -> int:
+    """How many I/Os an open loop may ask for in a round: at its highest rate all the time, and some more."""
+    rate_per_s = max([load.rate_per_s or 0.0, *(max(s.begin_per_s, s.end_per_s) for s in load.stretches)])
+    flushes = 1 / (1 - load.flush_share) + (1 / load.flush_every if load.flush_every else 0)
+    return round(rate_per_s * seconds * flushes * OPEN_MARGIN) + 1000
 
 
 def draw(load: Load, seed: int, count: int, block_writes: int = BLOCK_WRITES) -> Plan:
@@ -264,6 +272,8 @@ def draw_jobs(load: Load, seed: int, counts: Sequence[int]) -> tuple[Plan, np.nd
     A job's draws depend on the seed and its place among the jobs, so that a job more changes no other. A load without jobs is
     its only one.
     """
+    import numpy as np
+
     from .plan_kernel import Plan
     from .prng_kernel import random_at
 
@@ -280,6 +290,8 @@ def draw_jobs(load: Load, seed: int, counts: Sequence[int]) -> tuple[Plan, np.nd
 
 def recipe_of(load: Load, seed: int) -> Recipe:
     """The load in the numbers the kernel takes, before the first I/O."""
+    import numpy as np
+
     from .address_kernel import Addresses
     from .arrival_kernel import Arrivals, Shape
     from .plan_kernel import Mix, Recipe
@@ -307,6 +319,8 @@ def recipe_of(load: Load, seed: int) -> Recipe:
 
 def sizes_of(load: Load) -> SizeTables:
     """The load's sizes as the kernel takes them; operations with the same sizes share a table."""
+    import numpy as np
+
     from .plan_kernel import FLUSH, READ, TRIM, WRITE
     from .plan_kernel import Sizes as SizeTables
 
@@ -362,6 +376,8 @@ def replay(
     Whole sectors only, as a block device would write them. An address outside the volume is taken modulo the volume,
     and moved down by as much as the write would still stick out.
     """
+    import numpy as np
+
     from .plan_kernel import FLUSH, READ, WRITE
 
     whole("volume", volume_bytes, SECTOR_BYTES, VOLUME_BYTES_MAX)
@@ -408,6 +424,8 @@ def from_arrays(
     intended_ns: np.ndarray, address: np.ndarray, size: np.ndarray, operation: np.ndarray | None = None
 ) -> Plan:
     """A plan with columns of one's own, copied into the types kernels take; all writes if `operation` is left out."""
+    import numpy as np
+
     from .plan_kernel import WRITE, Plan
 
     plan = Plan(
@@ -423,7 +441,7 @@ def from_arrays(
 def refuse_where(wrong: np.ndarray, sentence: str) -> None:
     """UsageError at the first record, counted from 1, for which `wrong` holds."""
     if wrong.any():
-        raise UsageError(f"trace: record {int(np.argmax(wrong)) + 1}: {sentence}")
+        raise UsageError(f"trace: record {int(wrong.argmax()) + 1}: {sentence}")
 
 
 def member(what: str, word: str, known: Sequence[str]) -> None:
@@ -432,12 +450,12 @@ def member(what: str, word: str, known: Sequence[str]) -> None:
 
 
 def whole(what: str, value: int, least: int, most: int) -> None:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not least <= value <= most:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not least <= value <= most:
         raise UsageError(f"{what}: {value!r} is not a whole number from {least} to {most}.")
 
 
 def number(what: str, value: float, least: float, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise UsageError(f"{what}: {value!r} is not a finite number.")
     if not least <= value <= most:
         raise UsageError(f"{what}: {value:g} is not between {least:g} and {most:g}.")

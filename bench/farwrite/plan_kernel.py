@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-from numba import float64, int8, int32, int64, void
+from numba import int8, int32, int64, void
 
 from . import address_kernel as addressing
 from . import arrival_kernel as arriving
@@ -23,7 +23,9 @@ WRITE, READ, FLUSH, TRIM = 1, 2, 3, 4  # The first three as in `trace`.
 class Plan(NamedTuple):
     """What to do and when; every array is indexed by the number of the I/O."""
 
-    intended_ns: np.ndarray  # int64, since the round's start, and never falls; in a closed loop the time its caller thinks first
+    intended_ns: (
+        np.ndarray
+    )  # int64, since the round's start, and never falls; in a closed loop the time its caller thinks first
     address: np.ndarray  # int64, bytes from the start of the volume
     size: np.ndarray  # int32, bytes; 0 for a flush
     operation: np.ndarray  # int8, WRITE, READ, FLUSH or TRIM
@@ -51,7 +53,9 @@ class Mix(NamedTuple):
     written: np.ndarray  # int64, one element: writes since the last flush
 
     @classmethod
-    def of(cls, read_share: float = 0.0, trim_share: float = 0.0, flush_share: float = 0.0, flush_every: int = 0) -> Mix:
+    def of(
+        cls, read_share: float = 0.0, trim_share: float = 0.0, flush_share: float = 0.0, flush_every: int = 0
+    ) -> Mix:
         """From shares: the flushes' of all, the others' of what is no flush."""
         rest = 1.0 - flush_share
         read = flush_share + rest * read_share
@@ -160,9 +164,7 @@ def draw_instants(intended_ns, recipe, first):
     """Instants, or times to think, from number `first` on."""
     if recipe.arrival == arriving.CLOSED:
         if recipe.think_ns > 0:
-            arriving.think(
-                intended_ns, recipe.think_ns, recipe.think_at_random, recipe.think_every, recipe.seed, first
-            )
+            arriving.think(intended_ns, recipe.think_ns, recipe.think_at_random, recipe.think_every, recipe.seed, first)
         else:
             arriving.closed(intended_ns)
     elif recipe.arrivals.shape.lasts_ns.size > 0:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from . import load_kernel
-from .cells import load_of, table_of, write_count_max
+from .cells import load_of, table_of
 from .engine import replica_kernel as replica
 from .engine.record_kernel import HEADER_BYTES
 from .errors import UnfitError
@@ -22,6 +22,7 @@ from .host.facts import processor_time, steal_between
 from .lab.lab import Lab
 from .lab.span import Span
 from .lab.survey import Survey, hang_up, off_ns, tolerance_ns
+from .plan import count_max
 from .protocol import PROMISES
 from .recording import Audit, Cell, OtherRound, Round, Slice
 from .run import Run
@@ -42,7 +43,9 @@ class Leg:
     """One span of a round: the round trip it was asked for, and what it delivered."""
 
     span: Span
-    asked_rtt_ns: float  # 0 miles asks for the lab's own round trip, whatever it is: it must only be the same before and after
+    asked_rtt_ns: (
+        float  # 0 miles asks for the lab's own round trip, whatever it is: it must only be the same before and after
+    )
     echo: Survey | None
     flushed: Survey | None
     before: Survey
@@ -63,17 +66,18 @@ def order_of(run: Run, lab: Lab, cell: Cell, duration_ns: int, salt: str) -> Ord
     """What all sides are told of one round."""
     dice = random.Random(f"{run.seed}/{cell.id}/{salt}")
     table = table_of(run.profile, cell)
+    load = load_of(table, run.profile.lab.volume_bytes)
     slices = max(SLICES_MIN, round(duration_ns / NS_PER_S))
     return Order(
         protocol=cell.protocol,
         volume=dice.getrandbits(62),
         epoch=1,
         seed=dice.getrandbits(62),
-        load=load_of(table, run.profile.lab.volume_bytes),
+        load=load,
         trace_path=str(find(table.trace)) if table.trace else "",
         trace_begin_ns=dice.getrandbits(40),
         time_scale=table.time_scale,
-        write_count_max=write_count_max(table, duration_ns),
+        write_count_max=count_max(load, duration_ns) if load else 0,
         queue_depth=cell.queue_depth,
         duration_ns=duration_ns,
         slice_ns=duration_ns // slices,
@@ -109,7 +113,7 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     steal = steal_between(ticks, processor_time())
     afters = [leg.span.survey(table.survey_echoes) for leg in legs]
     if observed:
-        audit, survived = audit_of(lab, order, int(observed["recorder"].at[load_kernel.COMPLETED]))
+        audit, survived = audit_of(lab, order, int(observed["recorder"].at[load_kernel.ACKED]))
     for place, (leg, after) in enumerate(zip(legs, afters, strict=True)):
         whose = f" to the site {cell.others[place - 1].miles:g} miles away" if place else ""
         reasons += link_reasons(leg.before, after, leg.asked_rtt_ns, whose)
@@ -153,7 +157,11 @@ def survey_before(span: Span, asked_rtt_ns: int, count: int) -> Survey:
     for _ in range(CORRECTIONS_MAX):
         made = span.survey(count)
         missed_ns = off_ns(made.rtt_ns_p50, asked_rtt_ns)
-        if asked_rtt_ns == 0 or abs(missed_ns) <= tolerance_ns(asked_rtt_ns) / 2 or not span.correct(asked_rtt_ns, missed_ns):
+        if (
+            asked_rtt_ns == 0
+            or abs(missed_ns) <= tolerance_ns(asked_rtt_ns) / 2
+            or not span.correct(asked_rtt_ns, missed_ns)
+        ):
             break
     return made
 
@@ -186,7 +194,7 @@ def start_sides(lab: Lab, order: Order) -> None:
         span.far.board.words[:] = 0
         span.join("data")
         span.far.start(sides.copy, order, span.far.disk, span.far.board)
-    lab.near.start(sides.write, order, lab.near.disk, lab.near.board, lab.history)
+    lab.near.start(sides.write, order, lab.near.disk, lab.near.board, lab.history, lab.issued)
 
 
 def finish_sides(lab: Lab, order: Order) -> tuple[dict, list[dict]]:
@@ -207,12 +215,12 @@ def audit_of(lab: Lab, order: Order, completed: int) -> tuple[Audit, list[int | 
     """What stands at the far sites (at the near one for protocol local) of the writes that were acknowledged; and at each of
     them, how many. A write of a quorum is safe where W replicas hold it, and the near one's disk is read as well."""
     if order.protocol == "local":
-        found = lab.near.call(sides.audit, order, lab.near.disk, completed)
+        found = lab.near.call(sides.audit, order, lab.near.disk, completed, lab.issued)
         return Audit(**{name: found[name] for name in ("completed", "survived", "lost", "damaged")}), [None]
     sites = [span.far for span in lab.spans[: len(order.connections)]]
     if order.protocol == "quorum":
         sites.append(lab.near)
-    found = [site.call(sides.audit, order, site.disk, completed) for site in sites]
+    found = [site.call(sides.audit, order, site.disk, completed, lab.issued) for site in sites]
     survived = [item["survived"] for item in found]
     held = sorted(survived, reverse=True)[order.quorum - 1] if order.protocol == "quorum" else min(survived)
     damaged = sum(item["damaged"] for item in found)
@@ -262,7 +270,7 @@ def round_of(
         lag_bytes_max=observed.get("lag_bytes_max", 0),
         issued=int(words[load_kernel.ISSUED]),
         completed=int(words[load_kernel.COMPLETED]),
-        unacknowledged=int(words[load_kernel.ISSUED] - words[load_kernel.COMPLETED]),
+        unacknowledged=int(words[load_kernel.SEQUENCED] - words[load_kernel.ACKED]),
         completed_bytes=int(words[load_kernel.BYTES]),
         flushes=observed.get("flushes", 0),
         flush_bytes=observed.get("flush_bytes", 0),

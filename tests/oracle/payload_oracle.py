@@ -32,7 +32,7 @@ def check(block, address):
 
 
 def contents(count, writes_own):
-    """Which content each write carries: of 1024 writes in a row the first `writes_own` are new, the others repeat them in turn."""
+    """Which content each write carries: of 1024 in a row the first `writes_own` are new, the others repeat them in turn."""
     carried, fresh = [], 0
     for number in range(count):
         if number % 1024 == 0:

@@ -58,7 +58,12 @@ def operations(seed, count, flush, read, trim, flush_every):
             continue
         unit = prng_oracle.unit(value)
         rest = 1 - flush
-        bounds = [("flush", flush), ("read", flush + rest * read), ("trim", flush + rest * read + rest * trim), ("write", 1)]
+        bounds = [
+            ("flush", flush),
+            ("read", flush + rest * read),
+            ("trim", flush + rest * read + rest * trim),
+            ("write", 1),
+        ]
         word = next(word for word, bound in bounds if unit < bound)
         written += word == "write"
         drawn.append(word)

@@ -38,14 +38,18 @@ WAIT, PULL_AHEAD = 0, 1
 # Indices into Primary.at.
 PROTOCOL, SEED, COMPLETED, QUORUM_SIZE, POLICY, CONGESTION, PEER_TIMEOUT_NS, BLOCKED = range(8)
 NOTED_COMPLETED, NOTED_DURABLE, LAG_WRITES_MAX, LAG_BYTES_MAX, WAIT_BEGIN_NS, WOKEN_NS, EXPOSED = range(8, 15)
-VOLUME_BYTES, RESYNC_BYTES_PER_S, LEASE_NS, HEARD_NS, GRAIN = range(15, 20)
-AT_WORDS = 20
+VOLUME_BYTES, RESYNC_BYTES_PER_S, LEASE_NS, HEARD_NS = range(15, 19)
+AT_WORDS = 19
 
 # Columns of Primary.peer, by peer.
 STATE, SENT, RUN_END, RUN_SEQUENCE, SENT_SEQUENCE, RECEIVED, DURABLE, GRANTED, COMMANDED = range(9)
-LAST_HEARD_NS, LAST_PING_NS, ASKED_NS, INBOX_FILL, WIRE_BYTES, ACK_COUNT, EXCUSED, LOST_COUNT, LOST_STATUS = range(9, 18)
+LAST_HEARD_NS, LAST_PING_NS, ASKED_NS, INBOX_FILL, WIRE_BYTES, ACK_COUNT, EXCUSED, LOST_COUNT, LOST_STATUS = range(
+    9, 18
+)
 PARCEL_BEGIN, PARCEL_END, PARCEL_SENT, PARCEL_SEQUENCE = range(18, 22)  # What is sent from memory of its own.
-CURSOR, REDO_SEQUENCE, RESYNC_SINCE_NS, RESYNC_BYTES, DIGESTS_SENT, DIGESTS_ANSWERED, VERIFYING, DIFFERENT = range(22, 30)
+CURSOR, REDO_SEQUENCE, RESYNC_SINCE_NS, RESYNC_BYTES, DIGESTS_SENT, DIGESTS_ANSWERED, VERIFYING, DIFFERENT = range(
+    22, 30
+)
 SYNCED_COUNT = 30  # Times this peer's log was begun anew on this connection: its acks tell for which of them they are.
 PEER_WORDS = 31
 
@@ -86,7 +90,7 @@ class Primary(NamedTuple):
 def primary_state(
     journal: log.Journal, ring: reactor.Reactor, sockets: list[int], protocol: int, seed: int, peer_timeout_ns: int,
     quorum: int = 0, policy: int = END, congestion: int = WAIT, peer_count: int = 0, volume_bytes: int = 0,
-    parcel_bytes: int = PARCEL_BYTES, lag_ring: int = LAG_RING, grain: int = SOLID,
+    parcel_bytes: int = PARCEL_BYTES, lag_ring: int = LAG_RING,
 ) -> Primary:  # fmt: skip
     """A primary that continues where its journal ends, with peers that hold what it holds.
 
@@ -96,7 +100,7 @@ def primary_state(
     at = np.zeros(AT_WORDS, np.int64)
     at[PROTOCOL], at[SEED], at[PEER_TIMEOUT_NS] = protocol, seed, peer_timeout_ns
     at[QUORUM_SIZE], at[POLICY], at[CONGESTION], at[VOLUME_BYTES] = quorum, policy, congestion, volume_bytes
-    at[RESYNC_BYTES_PER_S], at[GRAIN] = 1 << 40, grain
+    at[RESYNC_BYTES_PER_S] = 1 << 40
     for sequence in (COMPLETED, NOTED_COMPLETED, NOTED_DURABLE):
         at[sequence] = journal.at[log.STAGED_SEQUENCE]
     inbox = np.zeros((count, INBOX_BYTES), np.uint8)
@@ -178,7 +182,7 @@ def note_completable(primary):
 
 
 @kernel()
-def submit(primary, number, address, size, now_ns):
+def submit(primary, number, address, size, now_ns, grain=SOLID):
     """Stage write `number` (counted from 0 in the plan); False when journal or memory is full: ask again after progress."""
     journal = primary.journal
     if not log.has_room(journal, size) or outstanding(primary) >= primary.completed_ns.size - 1:
@@ -189,7 +193,7 @@ def submit(primary, number, address, size, now_ns):
     primary.bytes_before[sequence % primary.bytes_before.size] = journal.at[log.USER_BYTES]
     fill_grained(
         journal.data, start + record.HEADER_BYTES, np.int64(size), primary.at[SEED], np.int64(number), np.int64(address),
-        primary.at[GRAIN],
+        np.int64(grain),
     )  # fmt: skip
     record.seal(
         journal.data, journal.words, start, record.WRITE, size, sequence, address,

@@ -23,6 +23,7 @@ from .span import Span, acquaint
 from .survey import PROBE, flush_floor
 
 HISTORY_WORDS = 1 << 16
+ISSUED_WORDS = 1 << 23  # More than a plan ever has I/Os; touched only where several jobs decide the order.
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Lab(Span):
 
     choice: Choice
     history: Board  # completion instants of the running load by write number modulo its size
+    issued: Board  # numbers in the plan by sequence, where the running load decides its order
     others: list[Span]
 
     @property
@@ -92,28 +94,31 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
     """Two sites or more and the links between them, open exactly as long as this block. UnfitError says what is forbidden."""
     with contextlib.ExitStack() as stack:  # Undoes a half-built lab in the right order.
         places = stack.enter_context(namespaces(2 + spec.others))
-        near, fars, history = stack.enter_context(sites(spec, places))
+        near, fars, history, issued = stack.enter_context(sites(spec, places))
         choice = choose(spec.link, near)
         links = [stack.enter_context(emulate(choice, near, far)) for far in fars]
-        spans = [(near, far, link, *acquaint(near, far, spec.congestion)) for far, link in zip(fars, links, strict=True)]
-        yield Lab(*spans[0], choice, history, [Span(*span) for span in spans[1:]])
+        spans = [
+            (near, far, link, *acquaint(near, far, spec.congestion)) for far, link in zip(fars, links, strict=True)
+        ]
+        yield Lab(*spans[0], choice, history, issued, [Span(*span) for span in spans[1:]])
 
 
 @contextmanager
 def joined_lab(spec: LabSpec, places: list[Namespace], choice: Choice) -> Iterator[Lab]:
     """More sites in the places of a lab that another process holds open, joined by its links."""
-    with sites(spec, places) as (near, fars, history):
+    with sites(spec, places) as (near, fars, history, issued):
         spans = [(near, far, SetElsewhere(choice.kind), *acquaint(near, far, spec.congestion)) for far in fars]
-        yield JoinedLab(*spans[0], choice, history, [JoinedSpan(*span) for span in spans[1:]])
+        yield JoinedLab(*spans[0], choice, history, issued, [JoinedSpan(*span) for span in spans[1:]])
 
 
 @contextmanager
-def sites(spec: LabSpec, places: list[Namespace]) -> Iterator[tuple[Site, list[Site], Board]]:
-    """(near, far ones, history): sites with disks and processes of their own, one in each place."""
+def sites(spec: LabSpec, places: list[Namespace]) -> Iterator[tuple[Site, list[Site], Board, Board]]:
+    """(near, far ones, history, issued): sites with disks and processes of their own, one in each place."""
     import pyroute2  # noqa: F401  (Before the forks, which then have it. 0.55 -> 0.17 s per lab on a 2-core VM.)
 
     with contextlib.ExitStack() as stack:
         history = stack.enter_context(board(HISTORY_WORDS))
+        issued = stack.enter_context(board(ISSUED_WORDS))
         made = []
         for index in range(len(places)):  # All files before all processes, which share what was made before them.
             directory = spec.far if index else spec.near
@@ -124,4 +129,4 @@ def sites(spec: LabSpec, places: list[Namespace]) -> Iterator[tuple[Site, list[S
             stack.enter_context(Site(name, place, *files, max(index - 1, 0)))
             for index, (name, place, files) in enumerate(zip(names, places, made, strict=True))
         ]
-        yield standing[0], standing[1:], history
+        yield standing[0], standing[1:], history, issued

@@ -15,10 +15,10 @@ from . import replicated
 from .replicated import Order
 
 
-def write(order: Order, disk: Disk, board: Board, history: Board) -> dict[str, Any]:
+def write(order: Order, disk: Disk, board: Board, history: Board, issued: Board) -> dict[str, Any]:
     """In the near site: the primary and its load, to the end of the plan."""
     connections = [] if order.protocol == "local" else [CONNECTIONS[name] for name in order.connections]
-    return replicated.write_side(order, disk, connections, board.words, history.words)
+    return replicated.write_side(order, disk, connections, board.words, history.words, issued.words)
 
 
 def copy(order: Order, disk: Disk, board: Board) -> dict[str, Any]:
@@ -26,9 +26,9 @@ def copy(order: Order, disk: Disk, board: Board) -> dict[str, Any]:
     return replicated.copy_side(order, disk, CONNECTIONS["data"], board.words)
 
 
-def audit(order: Order, disk: Disk, completed: int) -> dict[str, int]:
+def audit(order: Order, disk: Disk, completed: int, issued: Board) -> dict[str, int]:
     """In a site: what its files hold of the first `completed` writes."""
-    return replicated.audit_side(order, disk, completed)
+    return replicated.audit_side(order, disk, completed, issued.words)
 
 
 def reactor_name() -> str:
