@@ -51,9 +51,7 @@ class Shape(NamedTuple):
     def of(cls, stretches: Sequence[tuple[int, float, float]], at_random: bool = False) -> Shape:
         """Before the first instant; a stretch is (lasts_ns, begin_per_s, end_per_s)."""
         columns = np.array(stretches, np.float64).reshape(-1, 3).T.copy()
-        return cls(
-            columns[0], columns[1] / NS_PER_S, columns[2] / NS_PER_S, at_random, np.zeros(3, np.int64), np.zeros(1)
-        )
+        return cls(columns[0], columns[1] / NS_PER_S, columns[2] / NS_PER_S, at_random, np.zeros(3, np.int64), np.zeros(1))
 
 
 class Arrivals(NamedTuple):

@@ -60,9 +60,7 @@ def promote(run: str, name: str | None, results: Path, force: bool) -> Promoted:
         path.parent.mkdir(parents=True, exist_ok=True)
         recordings.save(msgspec.structs.replace(report, analysis=analysis), path)
     except OSError as refusal:
-        raise UsageError(
-            f"write the baseline {path}: {refusal.strerror}. Name another directory with --results."
-        ) from refusal
+        raise UsageError(f"write the baseline {path}: {refusal.strerror}. Name another directory with --results.") from refusal
     unlike = differences(replaced.recording, recording) if replaced else []
     return Promoted(Baseline(name, path, recording), against, replaced, unlike, unreadable)
 
@@ -83,9 +81,7 @@ def name_for(name: str | None, recording: Recording) -> str:
     """The name that was asked for, or the profile's."""
     chosen = Path(recording.profile_name).stem if name is None else name.removesuffix(".json")
     if not NAME.fullmatch(chosen):
-        raise UsageError(
-            f'"{chosen}" cannot name a baseline: use letters, digits, ".", "_" and "-". Choose with --name.'
-        )
+        raise UsageError(f'"{chosen}" cannot name a baseline: use letters, digits, ".", "_" and "-". Choose with --name.')
     return chosen
 
 

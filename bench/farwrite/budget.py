@@ -212,9 +212,7 @@ def worsening(value: Any, name: str, metric: Metric, where: str) -> tuple[float,
     refuse_unless(name not in MARGINS, where, f"{name} may be zero, and a share of nothing is nothing: write the difference, "
                   f"such as {'0.02' if metric.unit == 'ratio' else WRITTEN[metric.unit][1]}")  # fmt: skip
     share = float(percent.group(1)) / 100
-    refuse_unless(
-        share < 1 or metric.better == "less", where, f"{name} cannot become worse by 100 %, and still be there"
-    )
+    refuse_unless(share < 1 or metric.better == "less", where, f"{name} cannot become worse by 100 %, and still be there")
     return share, True
 
 

@@ -29,18 +29,12 @@ COMMANDS = {
     "show": ("show:show", "Print a report again, from its file alone."),
     "html": ("html:html", "Write a report as one HTML page."),
     "compare": ("compare:compare", "Compare two reports, or several of each: what changed, and how sure that is."),
-    "import": (
-        "import_:import_files",
-        "Read results of fio, HdrHistogram, k6 or pytest-benchmark as a sheet of figures.",
-    ),
+    "import": ("import_:import_files", "Read results of fio, HdrHistogram, k6 or pytest-benchmark as a sheet of figures."),
     "gate": ("gate:gate", "Hold a report against budgets: pass, fail or unknown."),
     "budget": ("budget:budget", "Propose budgets from measured noise."),
     "history": ("history:history", "Draw how a metric went from run to run, and name the runs at which it changed."),
     "baseline": ("baseline:baseline", "Keep a run as the one that others are held against, and list those kept."),
-    "simulate": (
-        "simulate:simulate",
-        "Search the engine for lost writes: crashes and cuts in a pretend world, from seeds.",
-    ),
+    "simulate": ("simulate:simulate", "Search the engine for lost writes: crashes and cuts in a pretend world, from seeds."),
     "profiles": ("show:profiles", "List the profiles that come with farwrite."),
     "schema": ("show:schema", "Print the JSON Schema of the report document."),
 }

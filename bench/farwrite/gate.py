@@ -64,9 +64,7 @@ def gate(
     held = baseline if any(case.budget.kind == "not_worse_by" for case in cases) else None
     if baseline and not held:
         warnings.append("no budget is held against the baseline: not_worse_by is what does that")
-    floor_from = (
-        "the base measured twice side by side" if again else "the baseline's own rounds, split in half in every way"
-    )
+    floor_from = "the base measured twice side by side" if again else "the baseline's own rounds, split in half in every way"
     return Gate(
         verdict=verdict_of_all(gating),
         report=sheet.source,

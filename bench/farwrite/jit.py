@@ -92,4 +92,4 @@ def kernel(signature: Any = None, lean: bool = False, **options: Any) -> Callabl
 
 def inline_kernel(function: Callable) -> Any:
     """A kernel small enough that its callers should carry it in themselves (LLVM decides; no signature needed)."""
-    return numba.njit(nogil=True, error_model="numpy", cache=True, _nrt=True)(function)
+    return numba.njit(nogil=True, error_model="numpy", cache=True, _nrt=True)(function)  # type: ignore[call-overload]

@@ -49,9 +49,7 @@ class Way(Struct, frozen=True):
     jitter_shape: Shape = "normal"
     jitter_file: str = ""  # shape "recorded": a text file of one-way delays in ns, one a line
     rate_bits_per_s: int | None = None  # None: as fast as the machine carries
-    queue_packets: int | None = (
-        None  # packets waiting for the rate, more are dropped; None: push back instead of dropping
-    )
+    queue_packets: int | None = None  # packets waiting for the rate, more are dropped; None: push back instead of dropping
     loss_ratio: float = 0.0
     bursts: Bursts | None = None  # instead of loss
     reorder_ratio: float = 0.0  # packets sent at once, ahead of those that are held
@@ -127,10 +125,7 @@ def check_way(name: str, way: Way, one_way_delay_ns: int | None) -> None:
         refuse(way.loss_ratio == 0, "bursts: instead of loss, not beside it.")
         refuse(all(is_share(share) for share in (bursts.bad_loss_ratio, bursts.good_loss_ratio)),
                "bursts: its losses are shares from 0 to 1.")  # fmt: skip
-        refuse(
-            0 < bursts.enter_ratio <= 1 and 0 < bursts.leave_ratio <= 1,
-            "bursts: enter and leave are above 0, at most 1.",
-        )
+        refuse(0 < bursts.enter_ratio <= 1 and 0 < bursts.leave_ratio <= 1, "bursts: enter and leave are above 0, at most 1.")
 
 
 def check_change(change: Change, before_ns: int) -> None:

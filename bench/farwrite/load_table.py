@@ -58,9 +58,7 @@ def check(
 ) -> None:
     """The promises of a cell's load and of its jobs."""
     for field in JOB_ONLY:
-        require(
-            getattr(cell, field) == default_of(cell, field), field, f"{field} is for a job of a cell: [[cell.jobs]]."
-        )
+        require(getattr(cell, field) == default_of(cell, field), field, f"{field} is for a job of a cell: [[cell.jobs]].")
     require(not cell.trace or not cell.jobs, "jobs", "a trace has no jobs: it is replayed as it was recorded.")
     if not cell.jobs:
         check_load(cell, cell.phases, volume_bytes, require, bool(cell.trace))
@@ -105,9 +103,7 @@ def check_load(
             f'arrival "{cell.arrival}" needs a rate, such as rate = "500 /s"; at most 400 000 /s.')  # fmt: skip
     require(open_loop or not phases, "phases", 'phases change the rate of an open loop: "fixed" or "poisson".')
     for phase in phases:
-        require(
-            re.fullmatch(r"[\w\-]+", phase.name) is not None, "phases", "a phase's name is letters, digits, _ and -."
-        )
+        require(re.fullmatch(r"[\w\-]+", phase.name) is not None, "phases", "a phase's name is letters, digits, _ and -.")
         require(phase.lasts_ns >= units.NS_PER_MS, "phases", f'phase "{phase.name}" must last 1 ms or longer.')
         require(all(0 <= rate <= RATE_PER_S_MAX for rate in (phase.rate_per_s, phase.rate_end_per_s or 0)), "phases",
                 f'phase "{phase.name}": a rate must lie between 0 and 400 000 /s.')  # fmt: skip
@@ -118,12 +114,8 @@ def check_load(
         "no phase has a rate.",
     )
     burst, diurnal = cell.burst, cell.diurnal
-    curves = [
-        key for key, given in (("burst", burst.on_ns), ("diurnal", diurnal.period_ns), ("phases", phased)) if given
-    ]
-    require(
-        len(curves) < 2, curves[-1] if curves else "burst", f"{' and '.join(curves)} both change the rate: choose one."
-    )
+    curves = [key for key, given in (("burst", burst.on_ns), ("diurnal", diurnal.period_ns), ("phases", phased)) if given]
+    require(len(curves) < 2, curves[-1] if curves else "burst", f"{' and '.join(curves)} both change the rate: choose one.")
     require(open_loop or not (burst.on_ns or diurnal.period_ns), "burst" if burst.on_ns else "diurnal",
             'a rate that changes is for an open loop: "fixed" or "poisson".')  # fmt: skip
     require((burst.on_ns > 0) == (burst.off_ns > 0) and min(burst.on_ns, burst.off_ns) >= 0, "burst",
@@ -231,9 +223,7 @@ def stretches_of(table: CellTable, rate_per_s: float | None, phases: list[Phase]
         return tuple(Stretch(lasts_ns, height[part], height[part + 1]) for part in range(DIURNAL_PARTS))
     if phases and not table.rate_per_s:
         ends = [phase.rate_per_s if phase.rate_end_per_s is None else phase.rate_end_per_s for phase in phases]
-        return tuple(
-            Stretch(phase.lasts_ns, phase.rate_per_s, end, phase.name) for phase, end in zip(phases, ends, strict=True)
-        )
+        return tuple(Stretch(phase.lasts_ns, phase.rate_per_s, end, phase.name) for phase, end in zip(phases, ends, strict=True))
     return ()
 
 

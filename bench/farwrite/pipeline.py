@@ -99,9 +99,7 @@ def measure(run: Run, lab: Lab) -> None:
         run.progress.doing(f"round {index + 1}/{table.rounds} · disks")
         measure_floors(run, lab, index)
         for cell in missing:
-            run.progress.doing(
-                f"round {index + 1}/{table.rounds} · {cell.name} {cell.protocol} at {cell.miles:g} miles"
-            )
+            run.progress.doing(f"round {index + 1}/{table.rounds} · {cell.name} {cell.protocol} at {cell.miles:g} miles")
             for attempt in range(table.retries + 1):
                 made = measure_cell(run, lab, cell, index, attempt)
                 keep(run, Entry(round=made))
@@ -217,9 +215,7 @@ def outcome(report: Report) -> FarwriteError | None:
     lost = sum(item.lost for item in promised)
     damaged = sum(item.damaged for item in [*audits, *(drill.audit for drill in recording.drills)])
     if lost or damaged:
-        return LostWriteError(
-            f"{lost} acknowledged writes were lost and {damaged} damaged. The report names the cells."
-        )
+        return LostWriteError(f"{lost} acknowledged writes were lost and {damaged} damaged. The report names the cells.")
     if recording.interrupted:
         return None
     good = {item.cell for item in recording.rounds if item.status == "ok"}

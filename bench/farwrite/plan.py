@@ -130,9 +130,7 @@ class Load:
             whole("think_every", self.think_every, 1, COUNT_MAX)
             return
         if self.think_ns:
-            raise UsageError(
-                f'think: arrival "{self.arrival}" waits for nobody, so there is no time to think. Use "closed".'
-            )
+            raise UsageError(f'think: arrival "{self.arrival}" waits for nobody, so there is no time to think. Use "closed".')
         if self.rate_per_s is None:
             raise UsageError(f'rate: missing; arrival "{self.arrival}" needs writes per second.')
         number("rate", self.rate_per_s, RATE_PER_S_MIN, RATE_PER_S_MAX)
@@ -155,18 +153,14 @@ class Load:
         within = self.region_end - self.region_begin_bytes
         if within < self.size_bytes_max:
             what = "volume" if within == self.volume_bytes else "region"
-            raise UsageError(
-                f"{what}: {format_size(within)} cannot hold a write of {format_size(self.size_bytes_max)}."
-            )
+            raise UsageError(f"{what}: {format_size(within)} cannot hold a write of {format_size(self.size_bytes_max)}.")
         number("zipf_skew", self.zipf_skew, 0.0, SKEW_MAX)
         number("pareto_share", self.pareto_share, 0.001, 0.999)
         number("normal_mean", self.normal_mean, 0.0, 1.0)
         number("normal_deviation", self.normal_deviation, 1e-6, 10.0)
         whole("streams", self.streams, 1, STREAMS_MAX)
         if within // self.streams // self.alignment_bytes * self.alignment_bytes < self.size_bytes_max:
-            raise UsageError(
-                f"streams: {self.streams} parts of {format_size(within)} cannot hold the largest write each."
-            )
+            raise UsageError(f"streams: {self.streams} parts of {format_size(within)} cannot hold the largest write each.")
         whole("stride", self.stride_bytes, 0, self.volume_bytes)
         if self.address == "bands" and not self.bands:
             raise UsageError("bands: none given; name at least one share of the I/O with its share of the space.")
@@ -420,9 +414,7 @@ def replay(
     return from_arrays(due_ns, inside[kept], length[kept], operation[kept]), notes
 
 
-def from_arrays(
-    intended_ns: np.ndarray, address: np.ndarray, size: np.ndarray, operation: np.ndarray | None = None
-) -> Plan:
+def from_arrays(intended_ns: np.ndarray, address: np.ndarray, size: np.ndarray, operation: np.ndarray | None = None) -> Plan:
     """A plan with columns of one's own, copied into the types kernels take; all writes if `operation` is left out."""
     import numpy as np
 

@@ -23,9 +23,7 @@ WRITE, READ, FLUSH, TRIM = 1, 2, 3, 4  # The first three as in `trace`.
 class Plan(NamedTuple):
     """What to do and when; every array is indexed by the number of the I/O."""
 
-    intended_ns: (
-        np.ndarray
-    )  # int64, since the round's start, and never falls; in a closed loop the time its caller thinks first
+    intended_ns: np.ndarray  # int64, since the round's start, and never falls; in a closed loop the time its caller thinks first
     address: np.ndarray  # int64, bytes from the start of the volume
     size: np.ndarray  # int32, bytes; 0 for a flush
     operation: np.ndarray  # int8, WRITE, READ, FLUSH or TRIM
@@ -53,9 +51,7 @@ class Mix(NamedTuple):
     written: np.ndarray  # int64, one element: writes since the last flush
 
     @classmethod
-    def of(
-        cls, read_share: float = 0.0, trim_share: float = 0.0, flush_share: float = 0.0, flush_every: int = 0
-    ) -> Mix:
+    def of(cls, read_share: float = 0.0, trim_share: float = 0.0, flush_share: float = 0.0, flush_every: int = 0) -> Mix:
         """From shares: the flushes' of all, the others' of what is no flush."""
         rest = 1.0 - flush_share
         read = flush_share + rest * read_share

@@ -446,12 +446,7 @@ def check(profile: Profile, reader: Reader) -> None:
     for key, given in (("miles", distance.miles), ("km", [km / units.KM_PER_MILE for km in distance.km])):
         refuse(all(0 <= miles <= MILES_MAX for miles in given),
                f"distance.{key}: a distance must lie between 0 and 15 000 miles.", "distance", key)  # fmt: skip
-        refuse(
-            distinct(f"{miles:g}" for miles in distances),
-            "distance: the same distance is named twice.",
-            "distance",
-            key,
-        )
+        refuse(distinct(f"{miles:g}" for miles in distances), "distance: the same distance is named twice.", "distance", key)
     refuse(1.0 <= distance.route_factor <= 10,
            "distance.route_factor is glass over straight line: 1 to 10.", "distance", "route_factor")  # fmt: skip
     refuse(0 <= distance.equipment_ns <= units.NS_PER_S, "distance.equipment must lie between 0 and 1 s.",
@@ -468,9 +463,7 @@ def check(profile: Profile, reader: Reader) -> None:
     refuse(bool(profile.cell), "at least one [[cell]] is needed.", "cell")
     for index, cell in enumerate(profile.cell):
         earlier = [other.name for other in profile.cell[:index]]
-        refuse(
-            cell.name not in earlier, f'cell "{cell.name}": every cell needs a name of its own.', "cell", index, "name"
-        )
+        refuse(cell.name not in earlier, f'cell "{cell.name}": every cell needs a name of its own.', "cell", index, "name")
         check_cell(cell, index, profile, refuse)
     refuse(0 <= drill.kills <= 1000, "drill.kills must lie between 0 and 1000.", "drill", "kills")
     refuse(0 <= drill.miles <= MILES_MAX, "drill.miles must lie between 0 and 15 000.", "drill", "miles")
@@ -499,9 +492,7 @@ def check_cell(cell: CellTable, index: int, profile: Profile, refuse: Callable[.
     require(re.fullmatch(r"[\w\-]+", cell.name) is not None, "name", "a name is letters, digits, _ and -.")
     require(bool(cell.protocols), "protocols", f"protocols must name at least one of {', '.join(NAMES)}.")
     require(distinct(cell.protocols), "protocols", "the same protocol is named twice.")
-    require(
-        len(cell.other_miles) <= OTHERS_MAX, "other_miles", f"at most {OTHERS_MAX} further secondaries, five replicas."
-    )
+    require(len(cell.other_miles) <= OTHERS_MAX, "other_miles", f"at most {OTHERS_MAX} further secondaries, five replicas.")
     require(all(0 <= miles <= MILES_MAX for miles in cell.other_miles), "other_miles",
             "a distance must lie between 0 and 15 000 miles.")  # fmt: skip
     replicas = 2 + len(cell.other_miles)
@@ -511,9 +502,7 @@ def check_cell(cell: CellTable, index: int, profile: Profile, refuse: Callable[.
     require(cell.on_congestion == "block" or "A" in cell.protocols, "on_congestion", "only protocol A may pull ahead.")
     require(0 < cell.time_scale <= 1e6, "time_scale", "time_scale must be above 0, and at most 1 000 000.")
     require(not cell.trace or not cell.jobs, "jobs", "a trace has no jobs: it is replayed as it was recorded.")
-    load_table.check(
-        cell, profile.lab.volume_bytes, profile.run.round_ns, require, partial(refuse_of_job, refuse, cell, index)
-    )
+    load_table.check(cell, profile.lab.volume_bytes, profile.run.round_ns, require, partial(refuse_of_job, refuse, cell, index))
     require(distinct(f"{miles:g}" for miles in cell.miles), "miles", "the same distance is named twice.")
     for miles in cell.miles:
         require(any(abs(miles - known) < 1e-9 for known in profile.distance.in_miles()), "miles",

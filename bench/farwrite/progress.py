@@ -73,10 +73,6 @@ def bar() -> Iterator[Bar]:
     from rich.progress import Progress as RichProgress
 
     console = Console(file=sys.stderr)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeRemainingColumn(elapsed_when_finished=True))
     with RichProgress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         yield Bar(progress, console)

@@ -49,9 +49,7 @@ class Cell(Struct, frozen=True):
     offered_per_s: float | None  # null for a closed loop: it offers what completes
     note: str = ""
     others: list[Other] = []
-    quorum: int = (
-        0  # replicas that must be durable under protocol quorum, the primary among them; 0: the workload has none
-    )
+    quorum: int = 0  # replicas that must be durable under protocol quorum, the primary among them; 0: the workload has none
     on_congestion: str = "block"
 
 
@@ -127,9 +125,7 @@ class Round(Struct, frozen=True):
     far_cpu_ns: int | None = None
     others: list[OtherRound] = []
     exposed: int = 0  # writes that completed while a peer was left behind: in fewer places than asked
-    catch_up_ns: int | None = (
-        None  # from the end of the load until the peers had everything; null: they did not in time
-    )
+    catch_up_ns: int | None = None  # from the end of the load until the peers had everything; null: they did not in time
     peer_timeout_ns: int | None = None  # a peer not heard for so long is given up; derived from the round trip
 
 

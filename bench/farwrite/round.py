@@ -43,9 +43,7 @@ class Leg:
     """One span of a round: the round trip it was asked for, and what it delivered."""
 
     span: Span
-    asked_rtt_ns: (
-        float  # 0 miles asks for the lab's own round trip, whatever it is: it must only be the same before and after
-    )
+    asked_rtt_ns: float  # 0 miles asks for the lab's own round trip, whatever it is: it must only be the same before and after
     echo: Survey | None
     flushed: Survey | None
     before: Survey
@@ -157,11 +155,7 @@ def survey_before(span: Span, asked_rtt_ns: int, count: int) -> Survey:
     for _ in range(CORRECTIONS_MAX):
         made = span.survey(count)
         missed_ns = off_ns(made.rtt_ns_p50, asked_rtt_ns)
-        if (
-            asked_rtt_ns == 0
-            or abs(missed_ns) <= tolerance_ns(asked_rtt_ns) / 2
-            or not span.correct(asked_rtt_ns, missed_ns)
-        ):
+        if asked_rtt_ns == 0 or abs(missed_ns) <= tolerance_ns(asked_rtt_ns) / 2 or not span.correct(asked_rtt_ns, missed_ns):
             break
     return made
 

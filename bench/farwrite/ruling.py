@@ -132,9 +132,7 @@ def verdicts_of(cases: Sequence[Case], alpha: float, looks: int = 1) -> list[Rul
     """One ruling a case, in their order; all failures of gating budgets together err with `alpha` over all looks."""
     level = alpha / looks
     return [
-        settled(case, outcome.draft)
-        if isinstance(outcome.draft, Settled)
-        else tested(case, outcome.draft, outcome, level)
+        settled(case, outcome.draft) if isinstance(outcome.draft, Settled) else tested(case, outcome.draft, outcome, level)
         for case, outcome in zip(cases, outcomes_of(cases, alpha, looks), strict=True)
     ]
 
@@ -143,9 +141,7 @@ def outcomes_of(cases: Sequence[Case], alpha: float, looks: int = 1) -> list[Out
     """The verdicts without their sentences, which take ten times as long: for who judges thousands of cases."""
     level = alpha / looks
     drafts = [examine(case) for case in cases]
-    outcomes = [
-        Outcome(draft, draft.verdict if isinstance(draft, Settled) else "unknown", math.nan, 0) for draft in drafts
-    ]
+    outcomes = [Outcome(draft, draft.verdict if isinstance(draft, Settled) else "unknown", math.nan, 0) for draft in drafts]
     # What is only reported alarms nobody: it must not cost the others their sight, so it is a family of its own.
     for gating in (True, False):
         family = [(index, draft) for index, draft in enumerate(drafts)
@@ -302,9 +298,7 @@ def without_distance(case: Case) -> Trial | Settled:
         if refusal or case.instead.estimate.value is None:
             return Settled("unknown", refusal or reason_of(case.instead.estimate))
         a = quantity_of(case.instead)
-        return examine_value(
-            case.instead, time_ns(ns), 1, f"{NO_DISTANCE}, {case.instead.metric} is {a} of at most {ns}"
-        )
+        return examine_value(case.instead, time_ns(ns), 1, f"{NO_DISTANCE}, {case.instead.metric} is {a} of at most {ns}")
     if holds_at_any(case.figure):
         return Settled("pass", reason_of(case.figure.estimate))
     if "holds at none" in case.figure.estimate.warnings[0]:

@@ -76,9 +76,7 @@ def begin(profile: Profile, name: str, seed: int, directory: Path, progress: Pro
             heading = Heading(SCHEMA_VERSION, name, profile, seed, run.started.isoformat(timespec="seconds"))
             file.write(msgspec.json.encode(heading).decode() + "\n")
     except FileExistsError as clash:
-        raise UsageError(
-            f"{directory} holds a run already. Continue it with --resume, or name another --out."
-        ) from clash
+        raise UsageError(f"{directory} holds a run already. Continue it with --resume, or name another --out.") from clash
     except OSError as refusal:
         raise UsageError(f"write to {directory}: {refusal.strerror}. Name another --out.") from refusal
     return run
@@ -134,6 +132,4 @@ def directory_for(out: Path | None, name: str, seed: int) -> Path:
     if out is not None:
         return out
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    return (
-        Path("results") / "runs" / f"{stamp}-{Path(name).stem}-{random.Random(f'{stamp}/{seed}').getrandbits(24):06x}"
-    )
+    return Path("results") / "runs" / f"{stamp}-{Path(name).stem}-{random.Random(f'{stamp}/{seed}').getrandbits(24):06x}"

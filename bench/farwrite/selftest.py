@@ -144,15 +144,10 @@ def unseen(case: Case) -> Sight:
     if case.figure.exact:
         remark = "counted, so without noise: it sees a change of one"
     elif case.figure.withheld or case.figure.estimate.value is None:
-        remark = (
-            "unknown in this report: "
-            + (case.figure.withheld or case.figure.estimate.warnings or ["it has no value"])[0]
-        )
+        remark = "unknown in this report: " + (case.figure.withheld or case.figure.estimate.warnings or ["it has no value"])[0]
     else:
         remark = "a slow-down of writes does not change it"
-    return Sight(
-        budget=case.budget.name, figure=case.figure.name, gating=case.budget.gating, replayed=False, remark=remark
-    )
+    return Sight(budget=case.budget.name, figure=case.figure.name, gating=case.budget.gating, replayed=False, remark=remark)
 
 
 def sight(item: Replayed, alarms: np.ndarray, level: float, looks: int) -> Sight:

@@ -88,9 +88,7 @@ def as_counted(figures: Iterable[Sequence[Figure]]) -> Iterator[Proposal]:
         first = values[0]
         rounds = [value for one in many for value in one.estimate.without if value is not None]
         if first is not None and all(value is not None and same(value, first) for value in [*values, *rounds]):
-            yield Proposal(
-                metric, labels, f"at_most = {first:.9g}", "the same in every round: it is how the engine is built"
-            )
+            yield Proposal(metric, labels, f"at_most = {first:.9g}", "the same in every round: it is how the engine is built")
 
 
 def trips(figures: Iterable[Sequence[Figure]]) -> Iterator[Proposal]:
@@ -108,10 +106,8 @@ def trips(figures: Iterable[Sequence[Figure]]) -> Iterator[Proposal]:
 
 def not_worse(figures: Iterable[Sequence[Figure]], sheets: Sequence[Sheet]) -> Iterator[Proposal]:
     """Response times, held against a baseline: as little worse as this noise lets a gate see."""
-    paired = (
-        len(sheets) == 2
-        and all(sheet.pairing for sheet in sheets)
-        and (len({sheet.pairing.id for sheet in sheets if sheet.pairing}) == 1)
+    paired = len(sheets) == 2 and all(sheet.pairing for sheet in sheets) and (
+        len({sheet.pairing.id for sheet in sheets if sheet.pairing}) == 1
     )
     groups: dict[tuple, tuple[dict[str, Label], int, list[Label]]] = {}
     for many in figures:
@@ -155,10 +151,7 @@ def reach(figures: Iterable[Sequence[Figure]]) -> Iterator[Proposal]:
             continue
         if any(one.estimate.warnings for one in many):  # Beyond or below what was measured.
             continue
-        lows = [
-            *(bound_of(one, -1) for one in many),
-            *(one.estimate.low for one in many if one.estimate.low is not None),
-        ]
+        lows = [*(bound_of(one, -1) for one in many), *(one.estimate.low for one in many if one.estimate.low is not None)]
         limit = math.floor(min(lows) / MILES_STEP - 1e-9) * MILES_STEP
         if limit > 0:
             yield Proposal(first.metric, first.labels, f"at_least = {limit}",

@@ -45,27 +45,27 @@ def parse(text: str, units: Mapping[str, float], what: str) -> float:
 
 
 def time_ns(text: str, what: str = "time") -> int:
-    """ "1.5 ms" -> 1_500_000."""
+    """"1.5 ms" -> 1_500_000."""
     return round(parse(text, TIME, what))
 
 
 def size_bytes(text: str, what: str = "size") -> int:
-    """ "4 KiB" -> 4096."""
+    """"4 KiB" -> 4096."""
     return round(parse(text, SIZE, what))
 
 
 def rate_bits_per_s(text: str, what: str = "rate") -> int:
-    """ "10 Gbit/s" -> 10_000_000_000."""
+    """"10 Gbit/s" -> 10_000_000_000."""
     return round(parse(text, RATE, what))
 
 
 def frequency_per_s(text: str, what: str = "rate") -> float:
-    """ "2000 /s" -> 2000.0."""
+    """"2000 /s" -> 2000.0."""
     return parse(text, FREQUENCY, what)
 
 
 def distance_km(text: str, what: str = "distance") -> float:
-    """ "20 miles" -> 32.18688."""
+    """"20 miles" -> 32.18688."""
     return parse(text, LENGTH_KM, what)
 
 

@@ -134,9 +134,7 @@ def test_streams_take_turns_each_in_a_part_of_its_own(sequential, streams, strid
     sequential(drawn, size, Addresses.over(volume_bytes, 512, 12800, streams=streams, stride_bytes=stride), 0)
     assert drawn.tolist() == address_oracle.sequential(size.tolist(), volume_bytes, 512, streams, stride)
     part = volume_bytes // streams // 512 * 512 if streams > 1 else volume_bytes
-    assert (drawn // part == np.arange(500) % streams).all() and (
-        (drawn + size - 1) // part <= np.arange(500) % streams
-    ).all()
+    assert (drawn // part == np.arange(500) % streams).all() and ((drawn + size - 1) // part <= np.arange(500) % streams).all()
 
 
 @pytest.mark.parametrize("skew", SKEWS)

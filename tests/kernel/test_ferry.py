@@ -242,9 +242,7 @@ def under_way(near_end, far_end, board):
         thread.join()
 
 
-@pytest.mark.parametrize(
-    ("outward_ns", "homeward_ns"), [(0, 0), (3_000_000, 0), (0, 3_000_000), (1_000_000, 4_000_000)]
-)
+@pytest.mark.parametrize(("outward_ns", "homeward_ns"), [(0, 0), (3_000_000, 0), (0, 3_000_000), (1_000_000, 4_000_000)])
 def test_each_direction_is_held_for_its_own_delay(outward_ns, homeward_ns):
     board = new_board()
     board[ferry.DELAY_NS : ferry.DELAY_NS + 2] = outward_ns, homeward_ns

@@ -114,13 +114,7 @@ class Story:
         at, oracle = self.journal.at, self.oracle
         mine = [oracle.tail, oracle.applied, oracle.durable, oracle.sealed, oracle.staged]
         assert at[: log.STAGED + 1].tolist() == mine == sorted(mine)
-        sequences = [
-            log.TAIL_SEQUENCE,
-            log.APPLIED_SEQUENCE,
-            log.DURABLE_SEQUENCE,
-            log.SEALED_SEQUENCE,
-            log.STAGED_SEQUENCE,
-        ]
+        sequences = [log.TAIL_SEQUENCE, log.APPLIED_SEQUENCE, log.DURABLE_SEQUENCE, log.SEALED_SEQUENCE, log.STAGED_SEQUENCE]
         assert [int(at[index]) for index in sequences] == [oracle.writes_before(position) for position in mine]
         assert oracle.staged - oracle.applied <= self.staging
         assert oracle.staged - oracle.tail <= oracle.capacity

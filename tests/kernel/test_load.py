@@ -2,6 +2,7 @@
 
 import threading
 from bisect import bisect_right
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -163,9 +164,7 @@ class Pretend:
         return self.slept
 
 
-def rehearse(
-    monkeypatch, plan, pretend, closed, queue_depth, duration_ns, slice_count=4, stop=False, asked=None, bounds=None
-):
+def rehearse(monkeypatch, plan, pretend, closed, queue_depth, duration_ns, slice_count=4, stop=False, asked=None, bounds=None):
     """Drive the plan at the pretend target; answers (status, recorder, writes as noted, board, history)."""
     for verb in ("monotonic_ns", "submit", "trim", "read", "progress", "completed", "waited"):
         monkeypatch.setattr(load, verb, getattr(pretend, verb))
@@ -430,9 +429,7 @@ def test_the_board_tells_while_the_round_lasts_and_never_of_more_than_the_depth(
     board, history = np.zeros(64, np.int64), np.zeros(1 << 16, np.int64)
     answers, seen = [], []
     with disk(None, 16 * MIB, 16 * MIB) as memory:
-        writing = threading.Thread(
-            target=lambda: answers.append(replicated.write_side(asked, memory, [], board, history))
-        )
+        writing = threading.Thread(target=lambda: answers.append(replicated.write_side(asked, memory, [], board, history)))
         writing.start()
         while writing.is_alive():
             issued = int(board[load.BOARD_ISSUED])
@@ -488,9 +485,7 @@ def test_every_operation_is_issued_once_and_is_in_a_row_of_its_own(monkeypatch, 
     plan = blended(dice, count, closed)
     service_ns = dice.choice([0, 500, 80_000, 120_000, 3 * NS_PER_MS], count).tolist()
     pretend = Pretend(service_ns, refuse=dice.integers(0, 300, 20).tolist() if seed % 2 else ())
-    asked = Load(
-        MIB, queue_depth=queue_depth, flush_every=1, **({} if closed else {"arrival": "fixed", "rate_per_s": 1.0})
-    )
+    asked = Load(MIB, queue_depth=queue_depth, flush_every=1, **({} if closed else {"arrival": "fixed", "rate_per_s": 1.0}))
     status, recorder, done, board, _ = rehearse(monkeypatch, plan, pretend, closed, queue_depth, NS_PER_S, asked=asked)
     assert status == 0 and len(done) == count
     assert_parts(recorder, done)
@@ -512,9 +507,7 @@ def assert_recorded_writes(recorder, writes, slice_ns):
 
 def test_a_flush_waits_for_what_was_submitted_before_it_and_for_nothing_else(monkeypatch):
     operation = np.array([WRITE, WRITE, FLUSH, WRITE, FLUSH], np.int8)
-    plan = from_arrays(
-        np.array([0, 1, 2, 3, 9000]) * 1000, np.zeros(5), np.where(operation == FLUSH, 0, 512), operation
-    )
+    plan = from_arrays(np.array([0, 1, 2, 3, 9000]) * 1000, np.zeros(5), np.where(operation == FLUSH, 0, 512), operation)
     pretend = Pretend([100_000, 200_000, 300_000])
     asked = Load(MIB, queue_depth=8, arrival="fixed", rate_per_s=1.0, flush_every=2)
     *_, done, _, _ = rehearse(monkeypatch, plan, pretend, False, 8, NS_PER_S, asked=asked)
@@ -563,16 +556,12 @@ def test_each_job_keeps_its_own_depth_and_order_and_the_log_says_whose_write_is_
     pretend = Pretend(service_ns, refuse=dice.integers(0, 300, 20).tolist() if seed % 2 else ())
     asked = Load(MIB, jobs=tuple(jobs))
     depth = sum(job.queue_depth for job in jobs)
-    status, recorder, done, *_ = rehearse(
-        monkeypatch, plan, pretend, False, depth, NS_PER_S, asked=asked, bounds=bounds
-    )
+    status, recorder, done, *_ = rehearse(monkeypatch, plan, pretend, False, depth, NS_PER_S, asked=asked, bounds=bounds)
     assert status == 0 and len(done) == bounds[-1] and pretend.in_flight_max <= depth
     assert_parts(recorder, done, rows=(len(jobs) + 1) // 2)
     order = pretend.order[: len(pretend.submitted)]
-    assert [(plan.address[n], plan.size[n]) for n in order] == [
-        (address, size) for _, address, size, _ in pretend.submitted
-    ]
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):  # A job's own writes stay in its plan's order.
+    assert [(plan.address[n], plan.size[n]) for n in order] == [(address, size) for _, address, size, _ in pretend.submitted]
+    for begin, end in pairwise(bounds.tolist()):  # A job's own writes stay in its plan's order.
         mine = order[(order >= begin) & (order < end)]
         assert mine.tolist() == [n for n in range(begin, end) if plan.operation[n] in (WRITE, TRIM)]
 
@@ -580,9 +569,7 @@ def test_each_job_keeps_its_own_depth_and_order_and_the_log_says_whose_write_is_
 def test_a_shallow_job_is_not_held_up_by_a_deep_one(monkeypatch):
     plan = from_arrays(np.zeros(400), np.zeros(400), np.full(400, 512))
     asked = Load(MIB, jobs=(Load(MIB, queue_depth=15, name="deep"), Load(MIB, queue_depth=1, name="shallow")))
-    story = rehearse(
-        monkeypatch, plan, Pretend([10_000] * 400), True, 16, NS_PER_S, asked=asked, bounds=np.array([0, 200, 400])
-    )
+    story = rehearse(monkeypatch, plan, Pretend([10_000] * 400), True, 16, NS_PER_S, asked=asked, bounds=np.array([0, 200, 400]))
     shallow = [one for one in story[2] if one.job == 1]
     # One write after the other through one server: with 16 under way each waits for 16 of them.
     assert all(one.response < 17 * 11_000 for one in shallow)
@@ -599,9 +586,7 @@ def test_phases_have_rows_of_their_own(monkeypatch):
     stretches = (Stretch(100 * NS_PER_MS, 1000.0, 1000.0, "calm"), Stretch(50 * NS_PER_MS, 4000.0, 4000.0, "storm"))
     asked = Load(MIB, arrival="fixed", rate_per_s=2000.0, stretches=stretches)
     plan = draw(asked, 1, 600)
-    status, recorder, done, *_ = rehearse(
-        monkeypatch, plan, Pretend([1000] * 600), False, 4, 300 * NS_PER_MS, asked=asked
-    )
+    status, recorder, done, *_ = rehearse(monkeypatch, plan, Pretend([1000] * 600), False, 4, 300 * NS_PER_MS, asked=asked)
     assert status == 0 and len(done) == 600
     assert recorder.part_count.tolist() == [200, 0, 0, 0, 400, 0, 0, 0]
 

@@ -15,14 +15,7 @@ def world(ring=1 << 12):
     stream = np.zeros((2, pretend.STREAM_WORDS), np.int64)
     segments = np.zeros((2, pretend.SEGMENTS), np.int64)
     made = pretend.world(
-        np.ones(1, np.int64),
-        1 << 14,
-        1 << 13,
-        1 << 13,
-        stream,
-        np.zeros((2, ring), np.uint8),
-        segments,
-        segments.copy(),
+        np.ones(1, np.int64), 1 << 14, 1 << 13, 1 << 13, stream, np.zeros((2, ring), np.uint8), segments, segments.copy()
     )
     made.at[pretend.FLUSH_NS] = FLUSH_NS
     pretend.connect(made, 0, DELAY_NS, DELAY_NS)

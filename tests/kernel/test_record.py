@@ -143,9 +143,7 @@ def test_inspect_agrees_with_the_oracle_on_damaged_and_cut_records(inspect, seed
         ) + payload
     )  # fmt: skip
     for _ in range(int(random.integers(0, 3))):
-        data[int(random.integers(0, min(len(data), 20)))] = int(
-            random.choice([0, 1, 2, 6, 7, 255, random.integers(256)])
-        )
+        data[int(random.integers(0, min(len(data), 20)))] = int(random.choice([0, 1, 2, 6, 7, 255, random.integers(256)]))
     if random.random() < 0.3:
         del data[int(random.integers(0, len(data))) :]
     assert found_by(inspect, data) == CODES[record_oracle.inspect(bytes(data), VOLUME)]

@@ -76,9 +76,7 @@ class Near:
         self.journal = log.journal_state(
             capacity, STAGING, VOLUME, 1, self.files.journal_fd, self.files.volume_fd, VOLUME_BYTES, EXTENT
         )
-        self.far = [
-            Far(stack.enter_context(disk(None, 16 << 20, VOLUME_BYTES)), protocol, capacity) for _ in range(peers)
-        ]
+        self.far = [Far(stack.enter_context(disk(None, 16 << 20, VOLUME_BYTES)), protocol, capacity) for _ in range(peers)]
         self.sockets = [far.connect() for far in self.far]
         self.state = primary.primary_state(
             self.journal, reactor.empty(), [end.fileno() for end in self.sockets], protocol, SEED, 10**12,

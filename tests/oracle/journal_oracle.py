@@ -36,10 +36,7 @@ class Journal:
         wanted = range(self.staged, self.staged + size + BLOCK, 64)
         in_memory = {position % self.staging for position in range(self.applied, self.staged, 64)}
         in_file = {position % self.capacity for position in range(self.tail, self.staged, 64)}
-        fits = (
-            len(wanted) * 64 + len(in_memory) * 64 <= self.staging
-            and len(wanted) * 64 + len(in_file) * 64 <= self.capacity
-        )
+        fits = len(wanted) * 64 + len(in_memory) * 64 <= self.staging and len(wanted) * 64 + len(in_file) * 64 <= self.capacity
         free = all(p % self.staging not in in_memory and p % self.capacity not in in_file for p in wanted)
         assert fits == free or size + BLOCK > self.staging
         return fits

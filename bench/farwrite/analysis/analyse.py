@@ -256,9 +256,7 @@ def cell_warnings(measured: Measured) -> list[str]:
     if exposed:
         caught_up = [item.catch_up_ns for item in measured.rounds]
         known = [item for item in caught_up if item is not None]
-        after = (
-            f"caught up {format_time(max(known))} after the load" if known == caught_up else "did not catch up in time"
-        )
+        after = f"caught up {format_time(max(known))} after the load" if known == caught_up else "did not catch up in time"
         warnings.append(f"{exposed} writes completed while the peer was left behind; it {after}")
     steadiness = measured.steadiness
     if measured.rounds and steadiness.steady is None:

@@ -42,9 +42,7 @@ LOOKBACK = WINDOW // 2  # What a window sees of the runs before it.
 SEGMENT_MIN = 4  # Runs on a level. Fewer are told from outliers by nothing but their neighbours.
 SERIES_MIN = 2 * SEGMENT_MIN
 P_WEAK = 0.01  # For a first split, as Otava does: one of two steps looks weak while the other is not yet known.
-P_MAX = (
-    0.001  # For a change that is reported: Otava's. A team that looks every night is called once in years by nothing.
-)
+P_MAX = 0.001  # For a change that is reported: Otava's. A team that looks every night is called once in years by nothing.
 MAGNITUDE_MIN = 0.02  # Smaller changes are real sometimes, and worth nobody's morning.
 CONFIDENCE = 0.95
 SAME = 1e-9  # Statistics nearer than this are the same number, computed in another order.

@@ -192,9 +192,7 @@ def any_distance(fits: Sequence[Fit]) -> Part:
     assert k.value is not None
     if k.low is None or k.high is None or UNSOUND in k.warnings:
         found = f"k {trips_text(k.value)} round trips a write at p50"
-        return Part(
-            "unknown", f"whether its latency depends on distance cannot be told: {found}, {'; '.join(k.warnings)}"
-        )
+        return Part("unknown", f"whether its latency depends on distance cannot be told: {found}, {'; '.join(k.warnings)}")
     low, high = k.low, k.high
     found = f"k {trips_text(k.value)} round trips a write [{trips_text(low)}, {trips_text(high)}] at p50"
     tails = [item.k.value for item in fits if (item.protocol, item.name, item.quantile) == ("A", fit.name, 0.99)]

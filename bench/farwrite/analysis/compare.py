@@ -179,11 +179,7 @@ def spread(figure: Figure) -> Spread | str:
     relative = is_relative(figure)
     value = scaled(figure.estimate.value, relative)
     if value is None:
-        return (
-            "it is 0, and no ratio tells a change from that"
-            if figure.estimate.value == 0
-            else reason_of(figure.estimate)
-        )
+        return "it is 0, and no ratio tells a change from that" if figure.estimate.value == 0 else reason_of(figure.estimate)
     if is_count(figure):
         return Spread(value, 0.0, math.inf)
     known = list(left_out(figure.estimate, relative).values())
@@ -374,9 +370,7 @@ def compare(
     base_figures, cand_figures = [by_key(sheet) for sheet in bases], [by_key(sheet) for sheet in cands]
     check_complete(base_figures, cand_figures, allowed)
     sides = [*base_figures, *cand_figures]
-    keys = [
-        key for key in base_figures[0] if all(key in item for item in sides) and applies(item[key] for item in sides)
-    ]
+    keys = [key for key in base_figures[0] if all(key in item for item in sides) and applies(item[key] for item in sides)]
     if not keys:
         raise UnfitError("The two sides have no figure in common: there is nothing to compare.")
 
@@ -443,10 +437,8 @@ def check_alike(bases: Sequence[Sheet], cands: Sequence[Sheet], allowed: set[str
         from ..errors import nearest
 
         word = sorted(unknown)[0]
-        raise UsageError(f"--allow-mismatch {word}: there is no such field{nearest(word, [*fields, 'cells'])}.")
-    paired = (
-        all(sheet.pairing for sheet in everyone) and len({sheet.pairing.id for sheet in everyone if sheet.pairing}) == 1
-    )
+        raise UsageError(f'--allow-mismatch {word}: there is no such field{nearest(word, [*fields, "cells"])}.')
+    paired = all(sheet.pairing for sheet in everyone) and len({sheet.pairing.id for sheet in everyone if sheet.pairing}) == 1
     unlike = []
     for field in fields:
         values = dict.fromkeys(sheet.kind if field == "tool" else sheet.identity.get(field, "") for sheet in everyone)
@@ -531,9 +523,7 @@ def middle(figures: Sequence[Figure]) -> Figure:
     relative = is_relative(first)
     mean = math.fsum(scaled(value, relative) or 0.0 for value in values) / len(values)
     value = max(values) if is_count(first) else math.exp(mean) if relative else mean
-    varies: list[float | None] = (
-        [None] if first.estimate.without else []
-    )  # It is no plain count, and has no rounds either.
+    varies: list[float | None] = [None] if first.estimate.without else []  # It is no plain count, and has no rounds either.
     estimate = Estimate(value=value, low=values[0], high=values[-1], count=len(values), without=varies)
     return msgspec.structs.replace(first, estimate=estimate)
 
@@ -595,9 +585,7 @@ def row_of(draft: Draft, p: float | None, p_adjusted: float | None, margin_ratio
     if p_adjusted <= alpha:
         return row(estimate, "unresolved", "a change beyond chance, though its value lies within the margin")
     if low > 0 or high < 0:
-        return row(
-            estimate, "unresolved", "likely a change, but not sure enough among so many figures: more rounds would tell"
-        )
+        return row(estimate, "unresolved", "likely a change, but not sure enough among so many figures: more rounds would tell")
     return row(estimate, "unresolved", "the interval reaches beyond the margin: more rounds would tell")
 
 

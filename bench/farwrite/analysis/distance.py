@@ -113,18 +113,10 @@ def line_of(places: Sequence[Place], q: float, left_out: Sequence[str] = (), war
         protocol=cell.protocol,
         queue_depth=cell.queue_depth,
         quantile=q,
-        k=from_replicates(
-            k, many_k, rounds, count, *doubts, without=listed(k_without, indices), by_round=listed(k_alone, indices)
-        ),
-        a_ns=from_replicates(
-            a_ns,
-            many_a,
-            rounds,
-            count,
-            *doubts,
-            without=listed(a_ns_without, indices),
-            by_round=listed(a_ns_alone, indices),
-        ),
+        k=from_replicates(k, many_k, rounds, count, *doubts, without=listed(k_without, indices),
+                          by_round=listed(k_alone, indices)),
+        a_ns=from_replicates(a_ns, many_a, rounds, count, *doubts, without=listed(a_ns_without, indices),
+                             by_round=listed(a_ns_alone, indices)),
         rtt_ns_low=float(x.min()),
         rtt_ns_high=float(x.max()),
         residual_ns_max=float(np.abs(y - a_ns - k * x).max()),

@@ -154,7 +154,9 @@ def from_replicates(
 def listed(without: np.ndarray, indices: Iterable[int]) -> list[float | None]:
     """Values by round index as they are stored: None for a round that is not among `indices`."""
     known = set(indices)
-    return [float(value) if index in known and math.isfinite(value) else None for index, value in enumerate(without)]
+    return [
+        float(value) if index in known and math.isfinite(value) else None for index, value in enumerate(without)
+    ]
 
 
 def few_rounds(rounds: int) -> str:

@@ -103,9 +103,7 @@ def floor_of(
     if not flushed_echo.count:
         away = [*leave, echo, flushes.far_alone]
         return longer(flushes.near_alone, away, "near flush alone", f"{two}RTT echo + far flush, sites alone")
-    return longer(
-        flushes.near_alone, [*leave, flushed_echo], "near flush alone", f"{two}RTT echo with the far flush in it"
-    )
+    return longer(flushes.near_alone, [*leave, flushed_echo], "near flush alone", f"{two}RTT echo with the far flush in it")
 
 
 def longer(near: Pool, away: list[Pool], near_text: str, away_text: str) -> Floor:

@@ -90,9 +90,7 @@ class CellResult(Struct, frozen=True):
     withheld: list[str]  # why no verdict may rest on this cell; empty when one may
     warnings: list[str] = []  # what a reader must know of the whole cell, each a sentence
     others: list[OtherResult] = []
-    quorum: int = (
-        0  # replicas that had to be durable under protocol quorum, the primary among them; 0: the workload has none
-    )
+    quorum: int = 0  # replicas that had to be durable under protocol quorum, the primary among them; 0: the workload has none
     exposed: int = 0  # writes that completed while a peer was left behind
     catch_up_ns_max: float | None = None  # from the end of a load until every peer had been sent everything
 

@@ -120,9 +120,7 @@ def runs_of(path: Path) -> list[Path]:
         raise UsageError(f"{path} is an A/B experiment: compare its arms by giving it alone, or say {path / 'cand'}.")
     runs = sorted(entry for entry in path.iterdir() if holds_report(entry))
     if not runs:
-        raise UsageError(
-            f"{path} is a directory without a {' or '.join(REPORT_NAMES)}, and so are the directories in it."
-        )
+        raise UsageError(f"{path} is a directory without a {' or '.join(REPORT_NAMES)}, and so are the directories in it.")
     return runs
 
 

@@ -72,9 +72,7 @@ def gate(
     from ..sheet import again_beside, read_sheet
 
     if json and (annotations or markdown == "-"):
-        raise UsageError(
-            f"--json and {'--annotations' if annotations else '--markdown -'} both want stdout: choose one."
-        )
+        raise UsageError(f"--json and {'--annotations' if annotations else '--markdown -'} both want stdout: choose one.")
     if budgets is None and not BUDGETS.is_file():
         raise UsageError(f'Which budgets? Say --budgets FILE; "farwrite budget suggest {report}" proposes some.')
     sheet = read_sheet(report)

@@ -51,9 +51,7 @@ def html(
         from ..analysis.compare import compare
         from ..sheet import read_sheet, sheet_of
 
-        comparison = compare(
-            [sheet_of(document, analysis, str(report))], [read_sheet(other)], allowed=allow_mismatch or []
-        )
+        comparison = compare([sheet_of(document, analysis, str(report))], [read_sheet(other)], allowed=allow_mismatch or [])
     save(page_of(document, analysis, str(report), comparison), place)
     with printing():
         print(f"saved: {place}")

@@ -62,12 +62,7 @@ def format_journal(chosen: Disk, volume: int, epoch: int, staging_bytes: int) ->
     the disk: seconds, after a busy run (ftruncate of 25 000 random pages: 1 to 5 s on the VM this was written on).
     """
     journal = log.journal_state(
-        capacity_of(chosen, staging_bytes),
-        staging_bytes,
-        volume,
-        epoch,
-        chosen.journal_fd,
-        chosen.volume_fd,
+        capacity_of(chosen, staging_bytes), staging_bytes, volume, epoch, chosen.journal_fd, chosen.volume_fd,
         chosen.volume_bytes,
     )
     save(journal)
@@ -158,10 +153,7 @@ def stands_behind(data, words, capacity, volume, begin, position, sequence, epoc
             continue
         if record.inspect(data, words, offset, available, volume) == record.COMPLETE:
             found = record.sequence_of(words, offset)
-            if (
-                sequence < found <= sequence + capacity // record.HEADER_BYTES
-                and record.epoch_of(words, offset) >= epoch
-            ):
+            if sequence < found <= sequence + capacity // record.HEADER_BYTES and record.epoch_of(words, offset) >= epoch:
                 return True
     return False
 

@@ -30,14 +30,8 @@ TAIL_SEQUENCE, APPLIED_SEQUENCE, DURABLE_SEQUENCE, SEALED_SEQUENCE, STAGED_SEQUE
 BOUNDARY_SEQUENCE = 10  # Last sequence before the staging ring's end, for a batch that must stop there.
 CAPACITY, STAGING, EPOCH, VOLUME, JOURNAL_FD, VOLUME_FD, GENERATION = range(11, 18)
 FLUSH_COUNT, FLUSH_BYTES, USER_BYTES, CHECKPOINT_COUNT, CHECKPOINT_POSITION, CHECKPOINT_SEQUENCE = range(18, 24)
-HELD = (
-    24  # Memory from here on may not be written over: a peer has still to be sent it. EVERYTHING_SENT when no peer has.
-)
-LOG_EPOCH, EPOCH_BEGIN_SEQUENCE, PREVIOUS_EPOCH = (
-    25,
-    26,
-    27,
-)  # Of the last record; before EPOCH's first; before that one.
+HELD = 24  # Memory from here on may not be written over: a peer has still to be sent it. EVERYTHING_SENT when no peer has.
+LOG_EPOCH, EPOCH_BEGIN_SEQUENCE, PREVIOUS_EPOCH = 25, 26, 27  # Of the last record; before EPOCH's first; before that one.
 KNOWN_SINCE, EXTENT_BYTES, FLAGS = 28, 29, 30  # `begins` and `last_write` tell everything after this sequence.
 APPLIED_EPOCH, CHECKPOINT_EPOCH = 31, 32  # Of the last record applied, and of the last one before the checkpoint.
 SAVED, SAVED_SEQUENCE = 33, 34  # The newest checkpoint whose superblock is durable. The tail is the one before it.
@@ -77,12 +71,7 @@ def journal_state(
     at[LOG_EPOCH] = at[APPLIED_EPOCH] = at[CHECKPOINT_EPOCH] = epoch
     extents = -(-volume_bytes // extent_bytes)
     return Journal(
-        at,
-        data,
-        data.view(np.int64),
-        aligned_bytes(BLOCK_BYTES),
-        np.zeros(begins, np.int64),
-        np.zeros(extents, np.int64),
+        at, data, data.view(np.int64), aligned_bytes(BLOCK_BYTES), np.zeros(begins, np.int64), np.zeros(extents, np.int64)
     )
 
 
@@ -219,10 +208,7 @@ def run_end(journal, position, limit, sequence_max):
     ring_end = (position // at[STAGING] + 1) * at[STAGING]
     while position < min(limit, ring_end):
         start = position % at[STAGING]
-        if (
-            record.kind_of(journal.words, start) == record.PAD
-            or record.sequence_of(journal.words, start) > sequence_max
-        ):
+        if record.kind_of(journal.words, start) == record.PAD or record.sequence_of(journal.words, start) > sequence_max:
             break
         position += record.record_bytes(record.length_of(journal.words, start))
     return position
@@ -232,9 +218,7 @@ def run_end(journal, position, limit, sequence_max):
 def note_written(journal, address, length, sequence):
     """The write of this sequence is in the volume now: its extents were last written by it."""
     extent_bytes = journal.at[EXTENT_BYTES]
-    for extent in range(
-        address // extent_bytes, min((address + length - 1) // extent_bytes + 1, journal.last_write.size)
-    ):
+    for extent in range(address // extent_bytes, min((address + length - 1) // extent_bytes + 1, journal.last_write.size)):
         journal.last_write[extent] = sequence
 
 

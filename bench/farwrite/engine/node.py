@@ -44,13 +44,7 @@ def recall(chosen: Disk, volume: int, staging_bytes: int) -> log.Journal:
         return format_journal(chosen, volume, 0, staging_bytes)
     superblock, found = examine(chosen, apply=True)
     journal = log.journal_state(
-        capacity_of(chosen, staging_bytes),
-        staging_bytes,
-        volume,
-        0,
-        chosen.journal_fd,
-        chosen.volume_fd,
-        chosen.volume_bytes,
+        capacity_of(chosen, staging_bytes), staging_bytes, volume, 0, chosen.journal_fd, chosen.volume_fd, chosen.volume_bytes
     )
     resume(journal, superblock, found)
     reactor.sync_now(reactor.empty(), np.int64(chosen.volume_fd))
@@ -107,10 +101,7 @@ class Node(Voter):
 
     def run(self) -> None:
         """Serve, stand and lead until asked to stop."""
-        with (
-            votes_served(self, self.address, self.stopped),
-            listener(self.address.host, self.address.port) as listening,
-        ):
+        with votes_served(self, self.address, self.stopped), listener(self.address.host, self.address.port) as listening:
             while not self.stopped():
                 if self.follow(listening) and (epoch := self.stand()):
                     self.lead_in(epoch)
@@ -250,9 +241,7 @@ class Node(Voter):
         if status < 0 or settled < 0:
             raise system_error("go on as the primary", status or settled)
 
-    def control(
-        self, state: p.Primary, epoch: int, connections: dict[int, socket.socket], ending: threading.Event
-    ) -> None:
+    def control(self, state: p.Primary, epoch: int, connections: dict[int, socket.socket], ending: threading.Event) -> None:
         """Connect to whoever is absent, and keep the configuration as the loop needs it."""
         while not ending.wait(CONTROL_S):
             for index, name in enumerate(self.peers):

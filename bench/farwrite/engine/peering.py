@@ -45,9 +45,7 @@ def hello_of(journal: log.Journal, protocol: int) -> Hello:
 
 def frame_of(hello: Hello) -> bytes:
     """A HELLO as it goes over the wire."""
-    told = msgspec.json.encode(
-        {"protocol": hello.protocol, "log_epoch": hello.log_epoch, "consistent": hello.consistent}
-    )
+    told = msgspec.json.encode({"protocol": hello.protocol, "log_epoch": hello.log_epoch, "consistent": hello.consistent})
     size = int(record.record_bytes(len(told)))
     frame = np.zeros(size, np.uint8)
     frame[record.HEADER_BYTES : record.HEADER_BYTES + len(told)] = np.frombuffer(told, np.uint8)
@@ -150,7 +148,5 @@ def lead(journal: log.Journal, epoch: int) -> None:
     at[log.PREVIOUS_EPOCH] = at[log.LOG_EPOCH]
     at[log.EPOCH_BEGIN_SEQUENCE] = at[log.STAGED_SEQUENCE]
     at[log.EPOCH] = at[log.LOG_EPOCH] = epoch
-    if (
-        at[log.TAIL] == at[log.STAGED]
-    ):  # Nothing older will be read again, torn leftovers of an older epoch least of all.
+    if at[log.TAIL] == at[log.STAGED]:  # Nothing older will be read again, torn leftovers of an older epoch least of all.
         at[log.APPLIED_EPOCH] = at[log.CHECKPOINT_EPOCH] = epoch

@@ -42,7 +42,9 @@ def begin_flush(journal, ring):
     at = journal.at
     begin = at[log.SEALED] - size
     offset = log.SUPERBLOCK_BYTES + begin % at[log.CAPACITY]
-    reactor.begin_write(ring, reactor.JOURNAL, at[log.JOURNAL_FD], journal.data, begin % at[log.STAGING], size, offset)
+    reactor.begin_write(
+        ring, reactor.JOURNAL, at[log.JOURNAL_FD], journal.data, begin % at[log.STAGING], size, offset
+    )
 
 
 @kernel()
@@ -155,13 +157,7 @@ def checkpoint(journal, ring):
             return ring.result[reactor.VOLUME]
         offset = fill_superblock(journal)
         reactor.begin_write(
-            ring,
-            reactor.SUPERBLOCK,
-            at[log.JOURNAL_FD],
-            journal.superblock,
-            np.int64(0),
-            np.int64(log.BLOCK_BYTES),
-            offset,
+            ring, reactor.SUPERBLOCK, at[log.JOURNAL_FD], journal.superblock, np.int64(0), np.int64(log.BLOCK_BYTES), offset
         )
     if reactor.finished(ring, reactor.SUPERBLOCK):
         written = ring.result[reactor.SUPERBLOCK]

@@ -62,9 +62,7 @@ def secondary_state(
     at[PROTOCOL], at[VOLUME_BYTES] = protocol, volume_bytes
     at[ACKED_RECEIVED] = at[ACKED_DURABLE] = journal.at[log.STAGED_SEQUENCE]
     at[SESSION_EPOCH] = journal.at[log.EPOCH]
-    journal.at[log.HELD] = (
-        log.EVERYTHING_SENT
-    )  # It may have been a primary, whose peers had still to be sent something.
+    journal.at[log.HELD] = log.EVERYTHING_SENT  # It may have been a primary, whose peers had still to be sent something.
     return Secondary(
         at, journal, ring, np.full(1, socket, np.int64), inbox, inbox.view(np.int64), outbox, outbox.view(np.int64),
         scratch, scratch.view(np.int64), board,
@@ -164,9 +162,7 @@ def accept_synced(secondary, start):
     sequence, consistent_from = record.sequence_of(words, start), record.address_of(words, start)
     if sequence < 0 or consistent_from < sequence:
         return np.int64(NOT_NEXT)
-    busy = (
-        secondary.ring.state[reactor.SUPERBLOCK] != reactor.IDLE or secondary.ring.state[reactor.VOLUME] != reactor.IDLE
-    )
+    busy = secondary.ring.state[reactor.SUPERBLOCK] != reactor.IDLE or secondary.ring.state[reactor.VOLUME] != reactor.IDLE
     if busy or not is_settled(journal, secondary.ring):
         return np.int64(NO_ROOM)
     status = reactor.sync_now(secondary.ring, journal.at[log.VOLUME_FD])
@@ -201,12 +197,7 @@ def accept_digest(secondary, start):
     for place in range(count):
         size = extent_size(at[VOLUME_BYTES], extent_bytes, first + place)
         got = reactor.read_volume(
-            secondary.ring,
-            journal.at[log.VOLUME_FD],
-            secondary.scratch,
-            np.int64(0),
-            size,
-            (first + place) * extent_bytes,
+            secondary.ring, journal.at[log.VOLUME_FD], secondary.scratch, np.int64(0), size, (first + place) * extent_bytes
         )
         if got != size:
             return got if got < 0 else np.int64(replica.SHORT_WRITE)
@@ -326,9 +317,7 @@ def send_answers(secondary):
             at[ACKED_RECEIVED], at[ACKED_DURABLE], at[ACK_DUE] = received, durable, 0
             at[ACK_COUNT] += 1
     while at[OUT_BEGIN] < at[OUT_END]:
-        sent = reactor.send(
-            secondary.ring, secondary.sockets[0], secondary.outbox, at[OUT_BEGIN], at[OUT_END] - at[OUT_BEGIN]
-        )
+        sent = reactor.send(secondary.ring, secondary.sockets[0], secondary.outbox, at[OUT_BEGIN], at[OUT_END] - at[OUT_BEGIN])
         if sent == -reactor.EAGAIN or sent == -reactor.EINTR:
             return np.int64(replica.OK)
         if sent < 0:

@@ -124,9 +124,7 @@ class Voter:
         """Never again serve or elect anyone of an older epoch."""
         with self.lock:
             if epoch > self.ballot.epoch:
-                self.ballot = save_ballot(
-                    self.fd, msgspec.structs.replace(self.ballot, epoch=epoch, candidate=candidate)
-                )
+                self.ballot = save_ballot(self.fd, msgspec.structs.replace(self.ballot, epoch=epoch, candidate=candidate))
 
     def adopt(self, known: Ballot) -> None:
         """Remember a newer configuration that another voter knows."""
@@ -148,11 +146,7 @@ class Voter:
                     self.promise(question.epoch, question.name)
             elif question.ask == "configure":
                 fences = question.epoch > self.ballot.epoch and self.hears_primary()
-                yes = (
-                    question.epoch >= self.ballot.epoch
-                    and not fences
-                    and (question.epoch, question.version) >= self.ballot.age
-                )
+                yes = question.epoch >= self.ballot.epoch and not fences and (question.epoch, question.version) >= self.ballot.age
                 if yes:
                     self.promise(question.epoch, question.name)
                     self.ballot = save_ballot(

@@ -31,9 +31,7 @@ def sheet_of_foreign(path: Path, data: bytes, unit: TimeUnit | None = None) -> S
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as refusal:
-        raise UsageError(
-            f"{source} is not text: byte {refusal.start} is no UTF-8. Looked for {LOOKED_FOR}."
-        ) from refusal
+        raise UsageError(f"{source} is not text: byte {refusal.start} is no UTF-8. Looked for {LOOKED_FOR}.") from refusal
     if hdr.is_ours(text):
         return hdr.sheet_of(text, source, unit)
     if unit is not None:
@@ -43,7 +41,5 @@ def sheet_of_foreign(path: Path, data: bytes, unit: TimeUnit | None = None) -> S
         if found is not None and tool.is_ours(found):
             return tool.sheet_of(found, text)
     if k6.is_stream(text):
-        raise UsageError(
-            f"{source} is k6's stream of single points (--out json). Save its summary: k6 run --summary-export."
-        )
+        raise UsageError(f"{source} is k6's stream of single points (--out json). Save its summary: k6 run --summary-export.")
     raise UsageError(f"{source} is neither a farwrite report nor another tool's that we read. Looked for {LOOKED_FOR}.")

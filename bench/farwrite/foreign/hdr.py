@@ -37,8 +37,7 @@ VARINT_BYTES_MAX = 9  # 64 bits: eight times seven, then eight.
 DIGIT_BITS = 11  # Of a value we keep as many as our own histograms: 1024 slots a doubling.
 
 OURS = re.compile(
-    r'^#\[Histogram log format version|"Interval_Compressed_Histogram"|^(Tag=[^,\n]*,)?[\d.]+,[\d.]+,[\d.]+,D?HIST',
-    re.MULTILINE,
+    r'^#\[Histogram log format version|"Interval_Compressed_Histogram"|^(Tag=[^,\n]*,)?[\d.]+,[\d.]+,[\d.]+,D?HIST', re.MULTILINE
 )
 START = re.compile(r"#\[StartTime: *(\d{1,12}(?:\.\d{1,9})?) ")
 LINE = re.compile(r"(?:Tag=([^,]*),)?\s*(\d{1,15}(?:\.\d*)?),\s*(\d{1,15}(?:\.\d*)?),\s*(\d{1,19}(?:\.\d*)?),\s*(\S+)")
@@ -78,9 +77,7 @@ def sheet_of(text: str, source: str, unit: str | None) -> Sheet:
         by_tag.setdefault(interval.tag, []).append(interval)
     if not by_tag:
         raise UsageError(f"{source} is an HdrHistogram log without an interval.")
-    figures = [
-        item for tag, intervals in by_tag.items() for item in figures_of(tag, intervals, float(TIME[unit or "ns"]))
-    ]
+    figures = [item for tag, intervals in by_tag.items() for item in figures_of(tag, intervals, float(TIME[unit or "ns"]))]
     return Sheet(
         kind="hdrhistogram", source=source, id=identifier(text), started_utc=started, identity={}, figures=figures,
         warnings=[] if unit else unit_doubts([item for intervals in by_tag.values() for item in intervals]),
@@ -93,14 +90,10 @@ def unit_doubts(intervals: Sequence[Interval]) -> list[str]:
     Writers divide that column by 1 000 000 unless told otherwise, which shows ns as ms. One who recorded us divides by 1000.
     """
     ratios = [
-        (item.lows[-1] + item.widths[-1] - 1) / item.shown_max
-        for item in intervals
-        if item.lows.size and item.shown_max > 0
+        (item.lows[-1] + item.widths[-1] - 1) / item.shown_max for item in intervals if item.lows.size and item.shown_max > 0
     ]
     if ratios and round(math.log10(max(float(np.median(ratios)), 1.0))) == 3:
-        return [
-            "the log shows its greatest values divided by 1000, as of us shown in ms; taken as ns: is it --unit us?"
-        ]
+        return ["the log shows its greatest values divided by 1000, as of us shown in ms; taken as ns: is it --unit us?"]
     return ["the log does not say its unit: taken as ns (--unit)"]
 
 

@@ -60,9 +60,7 @@ def started(text: str) -> str:
     """The instant the file gives, in UTC; empty when it gives none."""
     try:
         instant = datetime.fromisoformat(text)
-        return (
-            (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="seconds")
-        )
+        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError):
         return ""
 
@@ -76,10 +74,7 @@ def estimates_of(stats: Part) -> Iterator[tuple[str, Estimate]]:
     if median is not None:
         yield "run_time_p50", with_value(median, known.get(0.5))
     if 0.0 in known:
-        yield (
-            "run_time_min",
-            Estimate(value=known[0.0], count=count, warnings=[ONE_RUN, "a least value has no interval"]),
-        )
+        yield "run_time_min", Estimate(value=known[0.0], count=count, warnings=[ONE_RUN, "a least value has no interval"])
     mean, deviation = stats.number("mean"), stats.number("stddev")
     if mean is not None:
         yield "run_time_mean", mean_of(NS_PER_S * mean, None if deviation is None else NS_PER_S * deviation, count)

@@ -75,9 +75,7 @@ def over_runs(items: Sequence[Figure | None], sheets: Sequence[Sheet]) -> Figure
     missing = values.count(None)
     if missing:
         warnings.append(f"{len(values) - missing} of {len(values)} runs have a value")
-    withheld = [
-        f"{sheet.source}: {why}" for item, sheet in zip(items, sheets, strict=True) if item for why in item.withheld
-    ]
+    withheld = [f"{sheet.source}: {why}" for item, sheet in zip(items, sheets, strict=True) if item for why in item.withheld]
     item = known[0]
     estimate = worst(values, warnings) if item.exact else mean_over_runs(values, item.unit in AS_RATIO, warnings)
     return replace(item, estimate=estimate, withheld=withheld)
@@ -87,12 +85,7 @@ def worst(values: Sequence[float | None], warnings: list[str]) -> Estimate:
     """The greatest of exact counts."""
     greatest = max(value for value in values if value is not None)
     return Estimate(
-        value=greatest,
-        low=greatest,
-        high=greatest,
-        confidence=1.0,
-        count=len(values) - values.count(None),
-        warnings=warnings,
+        value=greatest, low=greatest, high=greatest, confidence=1.0, count=len(values) - values.count(None), warnings=warnings
     )
 
 

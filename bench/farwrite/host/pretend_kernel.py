@@ -22,9 +22,7 @@ FLIGHTS = 3  # journal, superblock, volume: the reactor's slots
 # Indices into World.at.
 # POWER_IN: operations of the disk until the power goes out; FAIL_IN: until one is refused with FAIL_ERRNO. -1: never.
 # HASTY is a planted bug: a flush returns before it has landed, as on a disk whose cache lies.
-NODE, WAKE_NS, FLUSH_NS, SENT_BYTES, RECEIVED_BYTES, POWER_IN, FAIL_IN, FAIL_ERRNO, HASTY, OPERATIONS, AT_WORDS = range(
-    11
-)
+NODE, WAKE_NS, FLUSH_NS, SENT_BYTES, RECEIVED_BYTES, POWER_IN, FAIL_IN, FAIL_ERRNO, HASTY, OPERATIONS, AT_WORDS = range(11)
 
 # Columns of World.flight, by slot.
 KIND, OFFSET, SIZE, DUE_NS, RESULT, FLIGHT_WORDS = range(6)
@@ -308,10 +306,9 @@ def receive(world, socket, data, start, size):
     data[start : start + first] = world.glass[from_stream, begin : begin + first]
     data[start + first : start + count] = world.glass[from_stream, : count - first]
     stream[READ] += count
-    while (
-        stream[SEGMENT_HEAD] < stream[SEGMENT_TAIL]
-        and world.segment_end[from_stream, stream[SEGMENT_HEAD] % SEGMENTS] <= stream[READ]
-    ):
+    while stream[SEGMENT_HEAD] < stream[SEGMENT_TAIL] and world.segment_end[
+        from_stream, stream[SEGMENT_HEAD] % SEGMENTS
+    ] <= stream[READ]:
         stream[SEGMENT_HEAD] += 1
     world.at[RECEIVED_BYTES] += count
     return np.int64(count)

@@ -118,7 +118,7 @@ def reactor(kind: str = "auto") -> Iterator[Reactor]:
 
 
 def name_of(chosen: Reactor) -> str:
-    """ "io_uring", "pwrite" or "pretend", for recordings."""
+    """"io_uring", "pwrite" or "pretend", for recordings."""
     return ("pwrite", "io_uring", "pretend")[int(chosen.at[KIND])]
 
 
@@ -152,7 +152,9 @@ def map_ring(descriptor: int, parameters: np.ndarray) -> Reactor:
     protection = mmap.PROT_READ | mmap.PROT_WRITE
     flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
     ring = np.frombuffer(mmap.mmap(descriptor, size, flags, protection), np.uint32)
-    entries = np.frombuffer(mmap.mmap(descriptor, 64 * sq_entries, flags, protection, offset=OFFSET_SQES), np.int64)
+    entries = np.frombuffer(
+        mmap.mmap(descriptor, 64 * sq_entries, flags, protection, offset=OFFSET_SQES), np.int64
+    )
     made = empty()._replace(ring=ring, entries=entries)
     for index, value in (
         (KIND, URING), (RING_FD, descriptor), (SQ_TAIL, sq_tail), (SQ_MASK, int(ring[sq_mask])), (SQ_ARRAY, sq_array),

@@ -73,12 +73,6 @@ def carry(near_fd: int, far_fd: int, shared: Board) -> int:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
     return int(
         carrying.ferry(
-            near_fd,
-            far_fd,
-            carrying.hold(),
-            carrying.hold(),
-            shared.words,
-            np.zeros(4, np.int32),
-            np.zeros(2, np.int64),
+            near_fd, far_fd, carrying.hold(), carrying.hold(), shared.words, np.zeros(4, np.int32), np.zeros(2, np.int64)
         )
     )

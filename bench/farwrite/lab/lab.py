@@ -97,9 +97,7 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
         near, fars, history, issued = stack.enter_context(sites(spec, places))
         choice = choose(spec.link, near)
         links = [stack.enter_context(emulate(choice, near, far)) for far in fars]
-        spans = [
-            (near, far, link, *acquaint(near, far, spec.congestion)) for far, link in zip(fars, links, strict=True)
-        ]
+        spans = [(near, far, link, *acquaint(near, far, spec.congestion)) for far, link in zip(fars, links, strict=True)]
         yield Lab(*spans[0], choice, history, issued, [Span(*span) for span in spans[1:]])
 
 

@@ -27,14 +27,7 @@ def changes_table(rows: Sequence[Row], notes: Footnotes, form: Form) -> Table:
         scale, unit = SCALES[row.unit]
         verdict = Text(f"{SYMBOLS[row.verdict]} {row.verdict}", style=STYLES.get(row.verdict, ""))
         verdict.append(notes.mark([row.sentence]))
-        add_row(
-            table,
-            row.name,
-            side_text(row.base, scale, unit),
-            side_text(row.cand, scale, unit),
-            change_text(row),
-            verdict,
-        )
+        add_row(table, row.name, side_text(row.base, scale, unit), side_text(row.cand, scale, unit), change_text(row), verdict)
     return table
 
 

@@ -146,9 +146,7 @@ def coloured(chart: str) -> Text:
 def legend(picture: Picture) -> list[str]:
     """What the marks mean."""
     names = {letter_of(name): name for name in NAMES}
-    marks = [
-        f"{letter} {'not replicated' if letter == 'l' else f'protocol {names[letter]}'}" for letter in picture.series
-    ]
+    marks = [f"{letter} {'not replicated' if letter == 'l' else f'protocol {names[letter]}'}" for letter in picture.series]
     if picture.floor:
         marks.append(f"{FLOOR} floor of {picture.floor_protocol}")
     lines = ["   ".join(marks), "Letters of one distance stand side by side."]

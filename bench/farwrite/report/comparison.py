@@ -293,9 +293,7 @@ def show_counts(page: Page, rows: Sequence[Row]) -> None:
         mark = notes.mark([reasons[row.sentence]]) if row.verdict == "unresolved" else ""
         hang(page, Text(MARK[row.verdict] + mark, style=LOOK[row.verdict]), digest([row]))
     for (metric, value), number in agreed.items():
-        page.prose(
-            f"{MARK['same']} {metric}: {grouped(value)} on both sides{f' at all {number}' if number > 1 else ''}"
-        )
+        page.prose(f"{MARK['same']} {metric}: {grouped(value)} on both sides{f' at all {number}' if number > 1 else ''}")
     footnotes(page, notes)
 
 
@@ -457,6 +455,4 @@ def margins_text(comparison: Comparison) -> str:
         if not row.relative and not row.counted:
             chapter = chapter_of(row)
             own[row.metric.rsplit("_", 1)[0]] = f"±{row.margin / chapter.scale:g} {chapter.unit}".rstrip()
-    return ", ".join(
-        [f"±{comparison.margin_ratio * 100:g} %", *(f"{metric} {margin}" for metric, margin in own.items())]
-    )
+    return ", ".join([f"±{comparison.margin_ratio * 100:g} %", *(f"{metric} {margin}" for metric, margin in own.items())])

@@ -83,9 +83,7 @@ def show_sight(page: Page, rulings: Sequence[Ruling]) -> None:
     lines = []
     for group in by_budget(item for item in rulings if item.sees is not None):
         said = list(dict.fromkeys(sight_of(item) for item in sorted(group, key=lambda item: abs(item.sees or 0.0))))
-        lines.append(
-            (group[0].budget, said[0] if len(said) == 1 else f"{said[0]} to {said[-1].removeprefix('a change of ')}")
-        )
+        lines.append((group[0].budget, said[0] if len(said) == 1 else f"{said[0]} to {said[-1].removeprefix('a change of ')}"))
     if not lines:
         return
     page.heading("What this gate sees: failed in nine of ten runs like this one")

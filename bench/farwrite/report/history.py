@@ -62,9 +62,7 @@ def show(history: History, console: Console, last: int | None) -> None:
             f"\n{len(history.series)} series of {count} points in all: up to {SERIES_DRAWN} are drawn. Choose by label, such as"
         )
         page.prose(example(history.series), indent=2)
-    shown = [
-        change for series in history.series for change in series.changes if change.index >= first_shown(series, last)
-    ]
+    shown = [change for series in history.series for change in series.changes if change.index >= first_shown(series, last)]
     if not all(change.final for change in shown):
         page.prose(
             "\nprovisional: runs to come may still move it or take it back. "
@@ -243,9 +241,7 @@ def picture(series: Series, first: int, width: int, scale: Scale) -> str:
         if chosen:
             figure.draw(figure.signal([index for index, _ in chosen], [value for _, value in chosen], marker=mark))
     figure.ruler("x").lim(left, right)
-    ticks = spaced(
-        sorted({points[0][0], *(i for i in changes if i >= first), points[-1][0]}), 12 * (right - left) / width
-    )
+    ticks = spaced(sorted({points[0][0], *(i for i in changes if i >= first), points[-1][0]}), 12 * (right - left) / width)
     figure.ruler("x").ticks(ticks, [started(series.points[int(tick)])[5:10] for tick in ticks])
     figure.ruler("y").lim(low - margin, high + margin)
     heights = [low - margin + share * (high - low + 2 * margin) for share in (0.05, 0.35, 0.65, 0.95)]
@@ -282,9 +278,7 @@ def coloured(text: str, series: Series) -> Text:
 
 def show_overview(page: Page, group: Sequence[Series]) -> None:
     """A line a series: how many runs, the last value, and the last change."""
-    shared = {
-        key: value for key, value in group[0].labels.items() if all(one.labels.get(key) == value for one in group)
-    }
+    shared = {key: value for key, value in group[0].labels.items() if all(one.labels.get(key) == value for one in group)}
     if shared and len(group) > 1:
         page.prose("all: " + ", ".join(label_text(key, value) for key, value in shared.items()), style="dim")
     notes = Footnotes()
@@ -301,9 +295,7 @@ def show_overview(page: Page, group: Sequence[Series]) -> None:
             brief = Text("")
             if change:
                 size = extent(change, scale).partition(" [")[0]
-                brief = Text(
-                    f"{sign(change)} {size} since {started(one.points[change.index])[:10]}", style(one, change)
-                )
+                brief = Text(f"{sign(change)} {size} since {started(one.points[change.index])[:10]}", style(one, change))
             name = ", ".join(label_text(key, value) for key, value in own.items()) or "all"
             add_row(table, name, brief, str(len(one.points)), cell(last.estimate, digits, form, notes))
         return table

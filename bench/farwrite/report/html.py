@@ -151,15 +151,11 @@ def head(recording: Recording) -> str:
     """What was run, when and on what; and what must be known before any number is read."""
     banners = []
     if recording.interrupted:
-        banners.append(
-            "⚠ INTERRUPTED: the run was stopped before its end; what follows rests on the rounds that were finished."
-        )
+        banners.append("⚠ INTERRUPTED: the run was stopped before its end; what follows rests on the rounds that were finished.")
     if recording.lab.durability == "memory":
         banners.append(f"⚠ {IN_MEMORY.capitalize()}: not a statement about disks.")
     lines = "".join(f'<p class="banner">{escape(words)}</p>' for words in banners)
-    facts = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(words)}</dd></div>" for name, words in facts_of(recording)
-    )
+    facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(words)}</dd></div>" for name, words in facts_of(recording))
     return f'{lines}<dl class="facts">{facts}</dl>'
 
 

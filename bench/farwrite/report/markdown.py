@@ -22,10 +22,7 @@ def markdown_of(found: Gate) -> str:
     parts = [f"### farwrite gate: {plain(found.title or found.budgets)}", f"**{plain(summary(found))}**"]
     parts += [f"> ⚠ {plain(text)}" for text in found.warnings]
     parts += [table(open_)] if open_ else []
-    for title, rulings in (
-        ("passed", [item for item in gating if item.verdict == "pass"]),
-        ("only reported", reported),
-    ):
+    for title, rulings in (("passed", [item for item in gating if item.verdict == "pass"]), ("only reported", reported)):
         if rulings:
             parts.append(f"<details><summary>{len(rulings)} {title}</summary>\n\n{table(rulings)}\n\n</details>")
     parts.append(f"{plain(found.report)} against {plain(found.baseline or 'its budgets')}: {plain(method(found))}.")

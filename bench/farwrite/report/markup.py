@@ -53,9 +53,7 @@ class HtmlPage(Page):
         self.parts.append(f"<p>{markup_of(words)}</p>")
 
     def item(self, mark: str, text: str, style: str = "", indent: int = 0) -> None:
-        self.parts.append(
-            f'<p class="item"><span>{escape(mark)}</span> <span>{markup_of(Text(text, style=style))}</span></p>'
-        )
+        self.parts.append(f'<p class="item"><span>{escape(mark)}</span> <span>{markup_of(Text(text, style=style))}</span></p>')
 
     def table(self, make: Callable[[Form], Table]) -> None:
         self.print(make(FORM))

@@ -1,6 +1,6 @@
 """The head of a report as an SVG picture, for documentation: verdicts, proof of link, the fit and the chart.
 
-python -m farwrite.report.picture results/baselines/limits.json docs/report.svg
+    python -m farwrite.report.picture results/baselines/limits.json docs/report.svg
 """
 
 from __future__ import annotations

@@ -95,19 +95,13 @@ def check_prefix(node, terms: dict[int, Term]) -> None:
         return
     epoch = int(at[log.APPLIED_EPOCH])
     term = terms.get(epoch)
-    if term is None or (
-        sequence and (sequence > term.last or (term.epoch_of(sequence) != epoch and sequence != term.boundary))
-    ):
-        raise Anomaly(
-            f"replica {node.index} says it has applied write {sequence} of epoch {epoch}, which nobody ever submitted"
-        )
+    if term is None or (sequence and (sequence > term.last or (term.epoch_of(sequence) != epoch and sequence != term.boundary))):
+        raise Anomaly(f"replica {node.index} says it has applied write {sequence} of epoch {epoch}, which nobody ever submitted")
     node.mixed_until = 0
     node.shadow.move(term, sequence)
     if not np.array_equal(node.shadow.image, node.world.cached):
         where = int(np.flatnonzero(node.shadow.image != node.world.cached)[0])
-        raise Anomaly(
-            f"replica {node.index} at write {sequence} of epoch {epoch} does not hold that prefix: byte {where}"
-        )
+        raise Anomaly(f"replica {node.index} at write {sequence} of epoch {epoch} does not hold that prefix: byte {where}")
 
 
 def check_completed(cluster, node, term: Term, before: int, completed: int, excused: list[int]) -> None:
@@ -131,9 +125,7 @@ def check_completed(cluster, node, term: Term, before: int, completed: int, excu
         if count < cluster.quorum:
             raise Anomaly(f"{it} at {count} replicas, {cluster.quorum} were asked")
     newest = cluster.terms[max(cluster.terms)]
-    may_diverge = protocol == primary.A or (
-        cluster.policy == primary.SUSPEND_REPLICATION and protocol != primary.QUORUM
-    )
+    may_diverge = protocol == primary.A or (cluster.policy == primary.SUSPEND_REPLICATION and protocol != primary.QUORUM)
     if newest is not term and not newest.holds(term, completed):
         if may_diverge:
             return  # Exposed: a newer term has already begun without it.

@@ -151,9 +151,7 @@ class Cluster:
         for connection in range(CONNECTIONS):
             first = 2 * connection
             if self.stream[first, pretend.CLOSED] and self.stream[first + 1, pretend.CLOSED]:
-                if any(
-                    first <= socket <= first + 1 for node in self.nodes if node.role != DOWN for socket in node.sockets
-                ):
+                if any(first <= socket <= first + 1 for node in self.nodes if node.role != DOWN for socket in node.sockets):
                     continue
                 pretend.connect(one.world, first, self.delay_ns, self.delay_ns)
                 self.ends[connection] = (one.index, other.index)
@@ -209,9 +207,7 @@ class Cluster:
         if at[log.DURABLE_SEQUENCE] < before[log.DURABLE_SEQUENCE]:
             if not node.is_damaged:
                 known = int(before[log.DURABLE_SEQUENCE])
-                raise Anomaly(
-                    f"replica {node.index} knew write {known} to be durable; its replay ends at {int(found[1])}"
-                )
+                raise Anomaly(f"replica {node.index} knew write {known} to be durable; its replay ends at {int(found[1])}")
             node.mixed_until = max(node.mixed_until, int(before[log.STAGED_SEQUENCE]))
         elif before[log.LOG_EPOCH] == at[log.LOG_EPOCH]:
             node.is_damaged = False
@@ -370,9 +366,7 @@ class Cluster:
         )
         other.role = SECONDARY
         by = ("log", "extents", "digests")[how]
-        self.tell(
-            f"replica {other.index} joins {node.index} at write {theirs.sequence} of epoch {theirs.log_epoch}, by {by}"
-        )
+        self.tell(f"replica {other.index} joins {node.index} at write {theirs.sequence} of epoch {theirs.log_epoch}, by {by}")
         return True
 
     # Turns

@@ -74,10 +74,8 @@ class Story:
         self.quantum_ns = draw.choice((50_000, 200_000, 800_000))
         self.length = draw.choice((80, 150, 300))
         self.paused: dict[int, int] = {}
-        self.tell(
-            f"seed {seed}: {count} replicas, protocol {self.protocol}, policy {self.policy}, quorum {quorum}, "
-            f"{', '.join(name for name, rate in self.trouble.items() if rate)}"
-        )
+        self.tell(f"seed {seed}: {count} replicas, protocol {self.protocol}, policy {self.policy}, quorum {quorum}, "
+                  f"{', '.join(name for name, rate in self.trouble.items() if rate)}")
 
     def tell(self, line: str) -> None:
         line = f"{self.ticks:5d} {line}"
@@ -110,9 +108,7 @@ class Story:
                 self.write(node)
             cluster.turn(node)
             if node.world.at[pretend.POWER_IN] == 0:
-                cluster.crash(
-                    node, draw.getrandbits(62), draw.choice((0, 64, 128, 192, 256)), True, draw.random() < 0.5
-                )
+                cluster.crash(node, draw.getrandbits(62), draw.choice((0, 64, 128, 192, 256)), True, draw.random() < 0.5)
             elif node.role != DOWN and self.ticks % 8 == node.index:
                 check.check_prefix(node, cluster.terms)
 
@@ -144,17 +140,10 @@ class Story:
                     continue
                 if peer[primary.STATE] != primary.ABSENT and not (other.role == IDLE and draw.random() < 0.05):
                     continue  # It may come back before it was seen to go.
-                if (
-                    other.role == SECONDARY
-                    and not cluster.is_cut(node, other)
-                    and (node is leader)
-                    and draw.random() < 0.2
-                ):
+                if other.role == SECONDARY and not cluster.is_cut(node, other) and (node is leader) and draw.random() < 0.2:
                     self.tell(f"replica {other.index} gives up its old connection")
                     cluster.stop(other)
-                elif (
-                    other.role == PRIMARY and node is leader and not cluster.is_cut(node, other) and draw.random() < 0.2
-                ):
+                elif other.role == PRIMARY and node is leader and not cluster.is_cut(node, other) and draw.random() < 0.2:
                     self.tell(f"replica {other.index} hears of epoch {node.term.epoch} and steps down")
                     cluster.stop(other)
                 elif other.role == IDLE and other.wanted_epoch == 0 and (not troubled or draw.random() < 0.2):
@@ -170,9 +159,7 @@ class Story:
                     self.tell(f"replica {other.index} is excused in epoch {node.term.epoch}")
             if node is leader and node.role == PRIMARY:
                 excused = cluster.excused(node)
-                cluster.out = {
-                    other.index for other in cluster.nodes if other is not node and excused[cluster.slot(node, other)]
-                }
+                cluster.out = {other.index for other in cluster.nodes if other is not node and excused[cluster.slot(node, other)]}
         self.hold_elections(troubled, leader)
 
     def hold_elections(self, troubled: bool, leader: Node | None) -> None:
@@ -187,11 +174,7 @@ class Story:
                 elif node.role == IDLE:
                     cluster.elect(node)
                     node.wanted_epoch = 0
-        if (
-            leader is None
-            and not any(node.wanted_epoch for node in cluster.nodes)
-            and (not troubled or draw.random() < 0.1)
-        ):
+        if leader is None and not any(node.wanted_epoch for node in cluster.nodes) and (not troubled or draw.random() < 0.1):
             candidate = draw.choice(cluster.nodes)
             if candidate.role in (IDLE, SETTLING, SECONDARY) and cluster.may_lead(candidate):
                 candidate.wanted_epoch = max(cluster.terms) + 1
@@ -281,12 +264,8 @@ class Story:
                     place = segment % pretend.SEGMENTS
                     last = segment == int(row[pretend.SEGMENT_TAIL]) - 1
                     end = int(cluster.segment_end[stream, place])
-                    cluster.segment_end[stream, place] = (
-                        row[pretend.WRITTEN] if last else min(end, int(row[pretend.WRITTEN]))
-                    )
-            self.tell(
-                f"{how} in what is under way {'to' if stream == socket else 'from'} peer {slot} of replica {node.index}"
-            )
+                    cluster.segment_end[stream, place] = row[pretend.WRITTEN] if last else min(end, int(row[pretend.WRITTEN]))
+            self.tell(f"{how} in what is under way {'to' if stream == socket else 'from'} peer {slot} of replica {node.index}")
 
     def heal(self) -> None:
         """No more trouble: everybody comes back, somebody leads, and all become equal."""
@@ -320,13 +299,8 @@ class Story:
     def describe_one(self, node: Node) -> str:
         """Where one replica stands."""
         at = node.journal.at
-        positions, sequences = (
-            at[log.TAIL : log.STAGED + 1].tolist(),
-            at[log.TAIL_SEQUENCE : log.STAGED_SEQUENCE + 1].tolist(),
-        )
-        told = (
-            f"{node.index} {node.role} at {positions} {sequences} epoch {int(at[log.EPOCH])} flags {int(at[log.FLAGS])}"
-        )
+        positions, sequences = at[log.TAIL : log.STAGED + 1].tolist(), at[log.TAIL_SEQUENCE : log.STAGED_SEQUENCE + 1].tolist()
+        told = f"{node.index} {node.role} at {positions} {sequences} epoch {int(at[log.EPOCH])} flags {int(at[log.FLAGS])}"
         if node.role == PRIMARY:
             states, completed = node.state.peer[:, primary.STATE].tolist(), int(node.state.at[primary.COMPLETED])
             told += f" peers {states} completed {completed}"
@@ -357,11 +331,7 @@ def tell(seed: int, bug: str = "") -> Told:
     except Anomaly as found:
         broken = str(found)
         story.tell(f"BROKEN: {broken}")
-    except (
-        AssertionError,
-        ValueError,
-        IndexError,
-    ) as failure:  # A loop of the engine has itself found what must not be.
+    except (AssertionError, ValueError, IndexError) as failure:  # A loop of the engine has itself found what must not be.
         broken = f"a loop failed: {failure!r}"
         story.tell(f"BROKEN: {broken}")
     cluster = story.cluster

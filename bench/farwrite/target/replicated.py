@@ -86,9 +86,7 @@ def plan_and_bounds(order: Order, volume_bytes: int) -> tuple[Plan, np.ndarray]:
     """The plan, its jobs one behind the other, and where each begins and the last one ends."""
     if order.load is not None and order.load.jobs:
         return draw_jobs(order.load, order.seed, counts_max(order.load, order.duration_ns))
-    plan = (
-        draw(order.load, order.seed, order.write_count_max) if order.load is not None else replayed(order, volume_bytes)
-    )
+    plan = draw(order.load, order.seed, order.write_count_max) if order.load is not None else replayed(order, volume_bytes)
     return plan, np.array([0, plan.size.size], np.int64)
 
 
@@ -207,9 +205,7 @@ def write_side(
         for connection in connections:
             theirs = meet(connection, hello_of(journal, protocol), leads=True)
             if theirs.sequence != 0:
-                raise UnfitError(
-                    f"The peer holds {theirs.sequence} writes already; a round begins with an empty journal."
-                )
+                raise UnfitError(f"The peer holds {theirs.sequence} writes already; a round begins with an empty journal.")
         state = primary.primary_state(
             journal, ring, [connection.fileno() for connection in connections], protocol, order.seed, order.peer_timeout_ns,
             quorum=order.quorum, congestion=primary.PULL_AHEAD if order.pulls_ahead else primary.WAIT,
@@ -326,9 +322,7 @@ def audit_side(order: Order, disk: Disk, completed: int, issued: np.ndarray | No
     room = aligned_bytes(max(int(plan.size.max(initial=0)), record.HEADER_BYTES))
     mapped = mmap.mmap(disk.volume_fd, disk.volume_bytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     volume = np.frombuffer(mapped, np.uint8)
-    damaged = int(
-        auditing.count_damaged(volume, plan, numbers, survived, order.seed, grain, np.zeros(sectors, np.bool_), room)
-    )
+    damaged = int(auditing.count_damaged(volume, plan, numbers, survived, order.seed, grain, np.zeros(sectors, np.bool_), room))
     del volume
     mapped.close()
     lost = numbers[survived:completed]

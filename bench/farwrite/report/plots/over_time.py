@@ -24,12 +24,8 @@ def over_time_plot(cells: Sequence[Seen]) -> Plot:
     """One heat map a cell; the reader chooses which."""
     kept = [item for item in cells if item.response.count]
     if not kept:
-        return Plot(
-            "over-time", "Latency over time", "No write completed: there is nothing to draw.", "", [], layout_of({}, {})
-        )
-    first = max(
-        range(len(kept)), key=lambda index: (kept[index].result.protocol == "C", kept[index].result.miles == 20)
-    )
+        return Plot("over-time", "Latency over time", "No write completed: there is nothing to draw.", "", [], layout_of({}, {}))
+    first = max(range(len(kept)), key=lambda index: (kept[index].result.protocol == "C", kept[index].result.miles == 20))
     options = [Option(item.result.cell, title(item), index == first) for index, item in enumerate(kept)]
     return Plot(
         id="over-time",

@@ -52,9 +52,7 @@ class Plot:
     data: list[dict[str, Any]]
     layout: dict[str, Any]
     choices: list[Choice] = field(default_factory=list)
-    marks: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # {"meta", and a "shape", "annotation" or part of "layout"}
+    marks: list[dict[str, Any]] = field(default_factory=list)  # {"meta", and a "shape", "annotation" or part of "layout"}
 
     @property
     def drawing(self) -> dict[str, Any]:

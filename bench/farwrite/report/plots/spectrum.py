@@ -63,10 +63,7 @@ def spectrum_plot(cells: Sequence[Seen]) -> Plot:
     results = [item.result for item in cells]
     keys = workload_keys(results)
     all_miles = sorted({c.miles for c in results})
-    drawn = [
-        (item, *spectrum(item.response))
-        for item in sorted(cells, key=lambda s: (rank(s.result.protocol), s.result.miles))
-    ]
+    drawn = [(item, *spectrum(item.response)) for item in sorted(cells, key=lambda s: (rank(s.result.protocol), s.result.miles))]
     data = [line(item, q, ns, keys, all_miles) for item, q, ns in drawn if q]
     label_ends(data)
     best = max((q[-1] for _, q, _ in drawn if q), default=0.0)
