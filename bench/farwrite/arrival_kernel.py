@@ -194,7 +194,7 @@ def closed(intended_ns):
 
 @kernel(void(int64[::1], float64, boolean, int64, int64, int64))
 def think(intended_ns, mean_ns, at_random, every, seed, first):
-    """What the caller of a closed loop thinks before each write, in ns: always as long, or exponential; before every n-th only."""
+    """What the caller of a closed loop thinks before every n-th write, in ns: always as long, or exponential."""
     key = np.uint64(key_of(seed, THINK))
     for i in range(intended_ns.size):
         number = first + i

@@ -82,14 +82,13 @@ def median_size(table: CellTable) -> int:
             largest = format_size(int(sizes.max()))
             raise UsageError(f'cell "{table.name}": trace {trace.name} writes {largest} at once; a record holds 1 MiB.')
         return int(np.median(sizes))
-    shares = [(size, weight * load.queue_depth) for load in loads(table) for size, weight in load.sizes]
-    half = sum(weight for _, weight in shares) / 2
-    passed = 0.0
-    for size, weight in sorted(shares):
-        passed += weight
-        if passed >= half:
-            break
-    return size
+    shares = sorted(
+        (size, weight / sum(each for _, each in load.sizes) * (load.rate_per_s or load.queue_depth))
+        for load in loads(table)
+        for size, weight in load.sizes
+    )
+    passed = np.cumsum([weight for _, weight in shares])
+    return shares[int(np.searchsorted(passed, passed[-1] / 2 * (1 - 1e-12)))][0]
 
 
 def loads(table: CellTable) -> tuple[Load, ...]:

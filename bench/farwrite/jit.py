@@ -77,8 +77,8 @@ caching.CompileResultCacheImpl._locator_classes = [SourceLocator, *caching.Compi
 def kernel(signature: Any = None, lean: bool = False, **options: Any) -> Callable[[Callable], Any]:
     """Compile to machine code that holds no GIL and is cached on disk.
 
-    A lean kernel counts no references: it may allocate nothing and return no array. Every array of a state that is handed on costs
-    two atomic instructions otherwise, which the measured loop has no time for.
+    A lean kernel counts no references: it may allocate nothing and return no array. Every array of a state that is handed on
+    costs two atomic instructions otherwise, which the measured loop has no time for.
 
     `error_model="numpy"` leaves out Python's division checks; fastmath stays off, because a latency must not depend on
     how the compiler reassociates. With a signature the types are fixed at the door; without one, on first call.

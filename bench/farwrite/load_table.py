@@ -190,7 +190,8 @@ def loads_of(table: CellTable, volume_bytes: int, phases: list[Phase]) -> list[L
             region_bytes=part if table.region_bytes or own > 1 else 0, streams=table.streams, stride_bytes=table.stride_bytes,
             pareto_share=table.pareto_share, normal_mean=table.normal_mean, normal_deviation=table.normal_deviation,
             bands=tuple(bands.get(table.address, ())), think_ns=table.think_ns, think_at_random=table.think_at_random,
-            think_every=table.think_every, stretches=stretches, stretches_at_random=table.burst.at_random and bool(table.burst.on_ns),
+            think_every=table.think_every, stretches=stretches,
+            stretches_at_random=table.burst.at_random and bool(table.burst.on_ns),
             compress_ratio=table.compress_ratio, dedupe_ratio=table.dedupe_ratio, name=table.name,
         )
         for copy in range(table.count)

@@ -38,8 +38,8 @@ BAD_CHECKSUM = -5  # Ours, in place, and torn or corrupted.
 
 LOW_HALF = 0xFFFFFFFF
 
-# A grain is how far payloads compress and repeat, in one number: of 65536 words so many are random, and of 1024 writes that follow
-# each other so many have a content of their own.
+# A grain is how far payloads compress and repeat, in one number: of 65536 words so many are random, and of 1024 writes in a row
+# so many have a content of their own.
 GRAIN_WORDS, GRAIN_WRITES = 1 << 16, 1 << 10
 GRAIN_SHIFT = 32
 SOLID = GRAIN_WORDS | GRAIN_WRITES << GRAIN_SHIFT  # Nothing compresses, nothing repeats.
@@ -98,9 +98,9 @@ def grain_of(compress_ratio: float, dedupe_ratio: float) -> int:
 
 @inline_kernel
 def content_of(write_number, grain):
-    """The content that a write carries, counted from 0: of GRAIN_WRITES writes the first few have one of their own, and the others
-    repeat them in turn. So the ratio is exact over each such stretch, and a repetition lies as many writes back as contents are
-    in it."""
+    """The content that a write carries, counted from 0: of GRAIN_WRITES writes the first few have one of their own, and the
+    others repeat them in turn. So the ratio is exact over each such stretch, and a repetition lies as many writes back as contents
+    are in it."""
     own = np.int64(grain) >> GRAIN_SHIFT
     return np.int64(write_number) // GRAIN_WRITES * own + np.int64(write_number) % GRAIN_WRITES % own
 

@@ -61,7 +61,18 @@ class Slice(Struct, frozen=True):
     completed: int
     completed_bytes: int
     response_ns_max: int
+    response: str  # histogram of response times of writes, ns
+
+
+class Part(Struct, frozen=True):
+    """What a round has of one operation of one job in one phase; the whole round, its warm-up too."""
+
+    operation: Literal["write", "read", "flush", "trim"]
+    completed: int
+    completed_bytes: int
     response: str  # histogram of response times, ns
+    job: str = ""  # empty: the workload has no jobs
+    phase: str = ""
 
 
 class Audit(Struct, frozen=True):
@@ -127,6 +138,8 @@ class Round(Struct, frozen=True):
     exposed: int = 0  # writes that completed while a peer was left behind: in fewer places than asked
     catch_up_ns: int | None = None  # from the end of the load until the peers had everything; null: they did not in time
     peer_timeout_ns: int | None = None  # a peer not heard for so long is given up; derived from the round trip
+    parts: list[Part] = []  # where there is more than plain writes of one kind
+    spin_ns: int | None = None  # before an intended instant, looking at the clock instead of sleeping
 
 
 def waited_for(cell: Cell, round_: Round) -> Round | OtherRound:

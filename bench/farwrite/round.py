@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import product
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -22,12 +24,12 @@ from .host.facts import processor_time, steal_between
 from .lab.lab import Lab
 from .lab.span import Span
 from .lab.survey import Survey, hang_up, off_ns, tolerance_ns
-from .plan import count_max
+from .plan import Load, count_max
 from .protocol import PROMISES
-from .recording import Audit, Cell, OtherRound, Round, Slice
+from .recording import Audit, Cell, OtherRound, Part, Round, Slice
 from .run import Run
 from .target import sides
-from .target.replicated import CATCH_UP_NS_MAX, Order, status_text
+from .target.replicated import CATCH_UP_NS_MAX, Order, names_of, phases_of, status_text
 from .trace import find
 from .units import NS_PER_S
 
@@ -36,6 +38,7 @@ PEER_TIMEOUT_ROUND_TRIPS = 50
 SLICES_MIN = 10
 CORRECTIONS_MAX = 4
 NOTHING = Histogram().encode()
+OPERATIONS: tuple[Literal["write", "read", "flush", "trim"], ...] = ("write", "read", "flush", "trim")  # By number.
 
 
 @dataclass(frozen=True)
@@ -281,7 +284,22 @@ def round_of(
         exposed=observed.get("exposed", 0),
         catch_up_ns=observed.get("catch_up_ns"),
         peer_timeout_ns=order.peer_timeout_ns,
+        parts=parts_of(recorder, order.load) if recorder and order.load else [],
+        spin_ns=observed.get("spin_ns"),
     )
+
+
+def parts_of(recorder: load_kernel.Recorder, load: Load) -> list[Part]:
+    """What was seen of each operation of each job in each phase, without those that never were."""
+    places = product(names_of(load), phases_of(load) or [""], OPERATIONS)
+    return [
+        Part(
+            operation=operation, completed=int(recorder.part_count[row]), completed_bytes=int(recorder.part_bytes[row]),
+            response=Histogram(recorder.part[row]).encode(), job=job, phase=phase,
+        )
+        for row, (job, phase, operation) in enumerate(places)
+        if recorder.part_count.size and recorder.part_count[row]
+    ]  # fmt: skip
 
 
 def slices_of(recorder: load_kernel.Recorder, slice_ns: int) -> list[Slice]:

@@ -20,7 +20,8 @@ from .drill import drill_results
 from .estimate import ROUNDS_MIN, Draws, few_rounds, unknown
 from .floor import Floor, Flushes, efficiency_of, floor_of, flushes_of, nearest_size
 from .latency import Pool
-from .result import ANALYSIS_VERSION, Analysis, CellResult, Estimate, OtherResult
+from .part import part_results
+from .result import ANALYSIS_VERSION, Analysis, CellResult, Estimate, OtherResult, PartResult
 from .sample import decode, pooled
 from .steady import MARGIN, Steadiness, judge
 from .throughput import completed_per_s, cpu_ns_per_write, goodput_bytes_per_s
@@ -46,6 +47,7 @@ class Measured:
     late: Pool
     lag: Pool
     others: list[OtherResult]
+    parts: list[PartResult]
 
 
 def analyse(recording: Recording) -> Analysis:
@@ -126,6 +128,7 @@ def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
             )
             for place, other in enumerate(cell.others)
         ],
+        parts=part_results(cell, rounds, draws),
     )  # fmt: skip
 
 
@@ -186,6 +189,7 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
         withheld=withheld(measured, asked_rtt_ns, rtt_ns),
         warnings=cell_warnings(measured),
         others=measured.others,
+        parts=measured.parts,
         quorum=cell.quorum,
         exposed=sum(item.exposed for item in rounds),
         catch_up_ns_max=max((item.catch_up_ns for item in rounds if item.catch_up_ns is not None), default=None),

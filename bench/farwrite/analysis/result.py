@@ -39,6 +39,20 @@ class OtherResult(Struct, frozen=True):
     rtt_ns_p50: Estimate
 
 
+class PartResult(Struct, frozen=True):
+    """One operation of one job in one phase of a cell, over all its good rounds."""
+
+    operation: str  # "write", "read", "flush" or "trim"
+    job: str
+    phase: str
+    completed: int
+    response_ns_p50: Estimate
+    response_ns_p99: Estimate
+    response_ns_p999: Estimate
+    completed_per_s: Estimate  # over the whole round
+    goodput_bytes_per_s: Estimate
+
+
 class CellResult(Struct, frozen=True):
     """One cell over all its good rounds."""
 
@@ -93,6 +107,7 @@ class CellResult(Struct, frozen=True):
     quorum: int = 0  # replicas that had to be durable under protocol quorum, the primary among them; 0: the workload has none
     exposed: int = 0  # writes that completed while a peer was left behind
     catch_up_ns_max: float | None = None  # from the end of a load until every peer had been sent everything
+    parts: list[PartResult] = []  # where there is more than plain writes of one kind
 
 
 class Fit(Struct, frozen=True):
