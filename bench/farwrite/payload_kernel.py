@@ -99,8 +99,8 @@ def grain_of(compress_ratio: float, dedupe_ratio: float) -> int:
 @inline_kernel
 def content_of(write_number, grain):
     """The content that a write carries, counted from 0: of GRAIN_WRITES writes the first few have one of their own, and the
-    others repeat them in turn. So the ratio is exact over each such stretch, and a repetition lies as many writes back as contents
-    are in it."""
+    others repeat them in turn. So the ratio is exact over each such stretch, and a repetition lies as many writes back as there
+    are contents in it."""
     own = np.int64(grain) >> GRAIN_SHIFT
     return np.int64(write_number) // GRAIN_WRITES * own + np.int64(write_number) % GRAIN_WRITES % own
 
