@@ -194,6 +194,10 @@ class Profile(Struct, frozen=True):
 def load(name: str, changes: Iterable[str] = ()) -> Profile:
     """The profile of this name or path, with `key=value` changes; UsageError with line and nearest key when it is wrong."""
     path = find(name)
+    if path.suffix == ".fio":
+        from .fio_job import translate
+
+        return translate(path, changes).profile
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as refusal:
@@ -240,7 +244,7 @@ def inherit(tree: dict[str, Any]) -> None:
 
 def find(name: str) -> Path:
     """The file of a shipped profile, or a path as it is."""
-    if name.endswith(".toml") or "/" in name:
+    if name.endswith((".toml", ".fio")) or "/" in name:
         path = Path(name)
         if not is_file(path):
             raise UsageError(f"There is no profile {name}.")
