@@ -85,7 +85,8 @@ def test_sizes_are_fixed_ranges_or_splits_for_each_operation(tmp_path):
         return [(item.block_bytes, item.share) for item in mix]
 
     table = cell(tmp_path, "rw=randrw", "bssplit=4k/50:64k/,8k")
-    assert blocks(table.read_mix) == [(4096, 50), (65536, 50)] and blocks(table.mix) == [(8192, 1.0)] or blocks(table.mix) == [(8192, 100)]
+    assert blocks(table.read_mix) == [(4096, 50), (65536, 50)]
+    assert blocks(table.mix) == [(8192, 100)]
     assert [size for size, _ in blocks(cell(tmp_path, "rw=write", "bsrange=4k-16k").mix)] == [4096, 8192, 12288, 16384]
     assert blocks(cell(tmp_path, "rw=write", "bs=1m").mix) == [(1 << 20, 1.0)]
 
@@ -117,7 +118,7 @@ def test_what_cannot_be_is_refused_with_its_line(tmp_path, option, sentence):
 
 
 def test_a_rate_and_time_to_think_are_refused_together(tmp_path):
-    with pytest.raises(UsageError, match="my.fio:6: thinktime=5: a job with a rate"):
+    with pytest.raises(UsageError, match=r"my.fio:6: thinktime=5: a job with a rate"):
         job(tmp_path, "rate_iops=5", "thinktime=5")
 
 
@@ -151,7 +152,10 @@ def test_an_option_of_the_environment_and_an_include_are_read(tmp_path, monkeypa
         translate(tmp_path / "loop.fio")
 
 
-@pytest.mark.parametrize(("text", "sentence"), [("rw=write\n", "before the first"), ("[global]\nrw=write\n", "no job"), ("[a]\nrw=write\n", "no size")])
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("rw=write\n", "before the first"), ("[global]\nrw=write\n", "no job"), ("[a]\nrw=write\n", "no size")],
+)
 def test_a_file_without_a_job_is_refused(tmp_path, text, sentence):
     path = tmp_path / "none.fio"
     path.write_text(text)
