@@ -28,6 +28,7 @@ AT_WORDS = 14
 # Words of the site's board that a run keeps up to date, for progress and for drills.
 BOARD_STOP, BOARD_DURABLE, BOARD_ISSUED, BOARD_COMPLETED, BOARD_LAST_COMPLETION_NS, BOARD_BEGIN_NS = 0, 1, 2, 3, 4, 5
 
+TURN_NS = 50_000  # What completes at once is issued for so long before the target has its turn: acknowledgements must not wait.
 DRAIN_NS = 5_000_000_000  # Writes still under way this long after the round's end count as unacknowledged.
 OPERATIONS = 4  # Rows of Recorder.part for each job and phase.
 
@@ -210,9 +211,10 @@ def drive(plan, jobs, duration_ns, slice_ns, spin_ns, target, flight, recorder, 
     status = np.int64(0)
     drained_ns = end_ns + DRAIN_NS
     now_ns = begin_ns
-    wait_begin_ns, woken_ns, returned_ns = begin_ns, begin_ns, begin_ns
+    wait_begin_ns, woken_ns, returned_ns, turn_ns = begin_ns, begin_ns, begin_ns, begin_ns
     while status == 0 and board[BOARD_STOP] == 0 and now_ns < drained_ns:
         deadline_ns = end_ns if now_ns < end_ns else drained_ns
+        at_once = False
         while True:
             job, due_ns, issuing = next_job(plan, jobs, begin_ns, end_ns)
             if job == NOBODY:
@@ -249,11 +251,13 @@ def drive(plan, jobs, duration_ns, slice_ns, spin_ns, target, flight, recorder, 
                     if got < 0:
                         status = np.int64(got)
                         break
-                    now_ns = monotonic_ns()
+                    now_ns = returned_ns = monotonic_ns()  # The target has worked in our thread until now.
                 note_completion(recorder, jobs.row[job], operation, size, due_ns, issued_ns, late_ns, now_ns, slice_ns)
                 note_free(jobs, job, now_ns)
-                deadline_ns = now_ns  # The target has its turn, and does not sleep.
-                break
+                at_once = True
+                if now_ns - turn_ns > TURN_NS:
+                    break
+                continue
             place = tail & flight_mask
             flight.intended_ns[place] = due_ns
             flight.issued_ns[place] = now_ns
@@ -270,11 +274,11 @@ def drive(plan, jobs, duration_ns, slice_ns, spin_ns, target, flight, recorder, 
             if head == tail:
                 break
             deadline_ns = drained_ns
-        if head < tail and flight.waits_for[head & flight_mask] <= completed(target):
-            deadline_ns = now_ns  # What is complete already wakes nobody.
+        if at_once or (head < tail and flight.waits_for[head & flight_mask] <= completed(target)):
+            deadline_ns = min(deadline_ns, now_ns)  # What is complete already wakes nobody.
         status = progress(target, deadline_ns)
         now_ns = monotonic_ns()
-        returned_ns = now_ns
+        turn_ns = returned_ns = now_ns
         wait_begin_ns, woken_ns = waited(target)
         reached = completed(target)
         while head < tail:

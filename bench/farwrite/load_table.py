@@ -64,9 +64,9 @@ def check(
         check_load(cell, cell.phases, volume_bytes, require, bool(cell.trace))
     names = [job.name for job in cell.jobs]
     require(len(set(names)) == len(names), "jobs", "every job needs a name of its own.")
-    require(sum(job.count for job in cell.jobs) <= JOBS_MAX, "jobs", f"a cell has at most {JOBS_MAX} jobs.")
     for place, job in enumerate(jobs_of(cell)):
         check_job(cell, job, volume_bytes, partial(require_of_job, place))
+    require(sum(job.count for job in cell.jobs) <= JOBS_MAX, "jobs", f"a cell has at most {JOBS_MAX} jobs.")
     if not cell.trace:
         parts = joint_load_of(cell, volume_bytes).parts
         asked = sum(open_count(part, round_ns / units.NS_PER_S) for part in parts if part.arrival != "closed")

@@ -29,6 +29,7 @@ GIB = 1 << 30
 BLOCK = 65_536
 DRIVEN = 1_000_000
 RATE_PER_S = 10_000.0
+PACED_S = 0.4  # Short and often: the best round is one that no neighbour has cut into.
 
 pytestmark = pytest.mark.benchmark(min_rounds=3, max_time=1.0, warmup=True, warmup_iterations=1)
 
@@ -129,7 +130,7 @@ def exact_timers():
 
 def test_instants_are_kept_better_than_by_sleeping(benchmark, said, request, exact_timers):
     asked = Load(GIB, arrival="poisson", rate_per_s=RATE_PER_S, queue_depth=64)
-    drawn = plan.draw(asked, 1, round(RATE_PER_S))
+    drawn = plan.draw(asked, 1, round(RATE_PER_S * PACED_S))
     late: list[float] = []
 
     def drive():
@@ -141,7 +142,7 @@ def test_instants_are_kept_better_than_by_sleeping(benchmark, said, request, exa
         )  # fmt: skip
         late.append(Histogram(recorder.late).quantile(0.99))
 
-    benchmark.pedantic(drive, rounds=3)
+    benchmark.pedantic(drive, rounds=8)
     slept = np.zeros(drawn.size.size, np.int64)
     time.sleep(0.1)
     sleep_as_wrk2(drawn.intended_ns, slept)
