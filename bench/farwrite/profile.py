@@ -505,7 +505,6 @@ def check_cell(cell: CellTable, index: int, profile: Profile, refuse: Callable[.
             f"a quorum of {replicas} is {majority(replicas)} to {replicas}: any two must have a replica in common.")  # fmt: skip
     require(cell.on_congestion == "block" or "A" in cell.protocols, "on_congestion", "only protocol A may pull ahead.")
     require(0 < cell.time_scale <= 1e6, "time_scale", "time_scale must be above 0, and at most 1 000 000.")
-    require(not cell.trace or not cell.jobs, "jobs", "a trace has no jobs: it is replayed as it was recorded.")
     load_table.check(cell, profile.lab.volume_bytes, profile.run.round_ns, require, partial(refuse_of_job, refuse, cell, index))
     require(distinct(f"{miles:g}" for miles in cell.miles), "miles", "the same distance is named twice.")
     for miles in cell.miles:

@@ -47,7 +47,8 @@ def test_a_burst_is_two_stretches_and_a_day_is_many():
     assert (day[0].begin_per_s, day[48].begin_per_s) == (pytest.approx(200), pytest.approx(1000))
     for part, stretch in enumerate(day):
         assert stretch.begin_per_s == pytest.approx(1000 * (0.6 - 0.4 * math.cos(2 * math.pi * part / 96)))
-    assert drawn_from('arrival = "poisson"\nrate = "9 /s"\nburst = {on = "1 s", off = "1 s", at_random = true}').stretches_at_random
+    at_random = drawn_from('arrival = "poisson"\nrate = "9 /s"\nburst = {on = "1 s", off = "1 s", at_random = true}')
+    assert at_random.stretches_at_random
 
 
 JOBS = """
