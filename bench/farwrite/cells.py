@@ -103,13 +103,14 @@ def arrival_of(table: CellTable) -> str:
 
 
 def offered(table: CellTable) -> float | None:
-    """I/Os per second the workload asks for; None where a closed loop asks for what completes."""
+    """Writes per second the workload asks for; None where a closed loop asks for what completes, or nothing is written."""
     if table.trace:
         trace = traces.read_once(str(traces.find(table.trace)))
         seconds = max(trace.duration_ns, 1) / 1e9
         return int((trace.operation == WRITE).sum()) / seconds / table.time_scale
-    rates = [load.rate_per_s for load in loads(table)]
-    return None if None in rates else sum(rate or 0 for rate in rates)
+    parts = loads(table)
+    writes = [round((load.rate_per_s or 0.0) * (1 - load.read_share - load.trim_share), 9) for load in parts]
+    return None if any(load.rate_per_s is None for load in parts) else sum(writes) or None
 
 
 def note_of(table: CellTable) -> str:

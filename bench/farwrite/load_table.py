@@ -27,6 +27,7 @@ CELL_ONLY = (
     "name", "protocols", "miles", "other_miles", "quorum", "on_congestion", "trace", "time_scale", "phases", "jobs",
 )  # fmt: skip
 NOT_INHERITED = ("rate_per_s",)  # Jobs share the cell's; they do not have it each.
+ROWS_MAX = 64  # Names of jobs times phases: each has four histograms of 254 kB.
 JOB_ONLY = ("count", "apart", "share")
 
 # What a Load calls a thing, and the key it comes from.
@@ -64,6 +65,8 @@ def check(
         check_load(cell, cell.phases, volume_bytes, require, bool(cell.trace))
     names = [job.name for job in cell.jobs]
     require(len(set(names)) == len(names), "jobs", "every job needs a name of its own.")
+    require(max(len(names), 1) * max(len(cell.phases), 1) <= ROWS_MAX, "jobs" if names else "phases",
+            f"at most {ROWS_MAX} jobs times phases have figures of their own; give those that are alike a count.")  # fmt: skip
     for place, job in enumerate(jobs_of(cell)):
         check_job(cell, job, volume_bytes, partial(require_of_job, place))
     require(sum(job.count for job in cell.jobs) <= JOBS_MAX, "jobs", f"a cell has at most {JOBS_MAX} jobs.")

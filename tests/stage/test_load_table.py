@@ -123,6 +123,19 @@ def test_a_key_that_cannot_be_is_refused_with_its_line(keys, sentence):
         drawn_from(keys)
 
 
+def test_what_is_offered_is_writes():
+    mixed = 'arrival = "poisson"\nrate = "100 /s"\nreads = 0.6\ntrims = 0.1\nflush_every = 2\n'
+    assert cells_of(parse(HEAD + mixed))[0].offered_per_s == pytest.approx(30.0)
+    assert cells_of(parse(HEAD + JOBS))[0].offered_per_s is None
+    assert cells_of(parse(HEAD + mixed.replace("0.6", "0.9")))[0].offered_per_s is None
+
+
+def test_more_rows_than_a_report_can_hold_are_refused():
+    many = "".join(f'[[cell.jobs]]\nname = "j{place}"\n' for place in range(65))
+    with pytest.raises(UsageError, match="give those that are alike a count"):
+        parse(HEAD + many)
+
+
 def test_a_digest_does_not_know_of_keys_that_are_not_used():
     plain = parse(HEAD)
     assert digest(plain) == digest(parse(HEAD + "reads = 0.0\nstreams = 1\nburst = {}\n"))

@@ -31,7 +31,7 @@ from ..host.libc import aligned_bytes
 from ..load_kernel import AT_WORDS, OPERATIONS, Flight, Jobs, Recorder, drive
 from ..pace_kernel import spin_ns
 from ..payload_kernel import SOLID, grain_of
-from ..plan import Load, counts_max, draw, draw_jobs, replay
+from ..plan import Load, Stretch, counts_max, draw, draw_jobs, replay
 from ..plan_kernel import READ, TRIM, WRITE, Plan
 from ..trace import read_once
 from . import audit_kernel as auditing
@@ -120,7 +120,12 @@ def has_parts(load: Load | None) -> bool:
 
 def phases_of(load: Load) -> list[str]:
     """The names of the phases that the load's rate goes through."""
-    return [stretch.name for stretch in load.parts[0].stretches if stretch.name]
+    return [stretch.name for stretch in phased(load)]
+
+
+def phased(load: Load) -> tuple[Stretch, ...]:
+    """The stretches that have names: of the first job that follows them, for those with a rate of their own do not."""
+    return next((part.stretches for part in load.parts if part.stretches and part.stretches[0].name), ())
 
 
 def names_of(load: Load) -> list[str]:
@@ -160,7 +165,7 @@ def grains_of(load: Load | None) -> list[int]:
 
 def recorder_of(slice_count: int, load: Load | None = None) -> Recorder:
     """An empty recorder, with a row for every part that the load has."""
-    ends_ns = [stretch.lasts_ns for stretch in load.parts[0].stretches] if load is not None and phases_of(load) else []
+    ends_ns = [stretch.lasts_ns for stretch in phased(load)] if load is not None else []
     rows = len(names_of(load)) * max(len(ends_ns), 1) * OPERATIONS if load is not None and has_parts(load) else 0
     return Recorder(
         at=np.zeros(AT_WORDS, np.int64),
