@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .errors import UsageError
+from .load_table import joint_load_of
 from .physics import rtt_ns_of
 from .plan import Load
 from .profile import CellTable, Profile
@@ -12,10 +15,8 @@ from .trace import find
 from .trace.reading import outline_once
 from .units import format_size
 
-# Closed loops have no rate: a plan is drawn for the fastest that a round could be, and a round that outruns it ends early.
-CLOSED_PER_S_MAX = 400_000
+ANY_VOLUME_BYTES = 1 << 50  # For what does not depend on it.
 SIZE_BYTES_MAX = 1 << 20  # What the engine's records may hold.
-OPEN_MARGIN = 1.5  # A Poisson plan must not run out just because more arrivals came than expected.
 
 
 def cells_of(profile: Profile) -> list[Cell]:
@@ -32,8 +33,8 @@ def cells_of(profile: Profile) -> list[Cell]:
                         protocol=protocol,
                         miles=miles,
                         asked_rtt_ns=asked_rtt_ns_of(miles, profile),
-                        queue_depth=table.queue_depth,
-                        arrival="trace" if table.trace else table.arrival,
+                        queue_depth=sum(job.queue_depth * job.count for job in table.jobs) or table.queue_depth,
+                        arrival=arrival_of(table),
                         size_bytes=median_size(table),
                         offered_per_s=offered(table),
                         note=note_of(table),
@@ -80,23 +81,34 @@ def median_size(table: CellTable) -> int:
             largest = format_size(max(trace.write_sizes))
             raise UsageError(f'cell "{table.name}": trace {trace.name} writes {largest} at once; a record holds 1 MiB.')
         return trace.write_size_median
-    if not table.mix:
-        return table.block_bytes
-    half = sum(item.share for item in table.mix) / 2
-    passed = 0.0
-    for item in sorted(table.mix, key=lambda item: item.block_bytes):
-        passed += item.share
-        if passed >= half:
-            return item.block_bytes
-    return table.mix[-1].block_bytes
+    shares = sorted(
+        (size, weight / sum(each for _, each in load.sizes) * (load.rate_per_s or load.queue_depth))
+        for load in loads(table)
+        for size, weight in load.sizes
+    )
+    passed = np.cumsum([weight for _, weight in shares])
+    return shares[int(np.searchsorted(passed, passed[-1] / 2 * (1 - 1e-12)))][0]
+
+
+def loads(table: CellTable) -> tuple[Load, ...]:
+    """The loads of a cell that is no trace, one for each job, wherever its volume ends."""
+    return joint_load_of(table, ANY_VOLUME_BYTES).parts
+
+
+def arrival_of(table: CellTable) -> str:
+    """closed, fixed, poisson or trace; jobs, where they differ."""
+    kinds = {job.arrival for job in table.jobs} or {table.arrival}
+    return "trace" if table.trace else kinds.pop() if len(kinds) == 1 else "jobs"
 
 
 def offered(table: CellTable) -> float | None:
-    """Writes per second the workload asks for; None for a closed loop."""
+    """Writes per second the workload asks for; None where a closed loop asks for what completes, or nothing is written."""
     if table.trace:
         trace = outline_once(str(find(table.trace)))
         return trace.writes / (max(trace.duration_ns, 1) / 1e9) / table.time_scale
-    return None if table.arrival == "closed" else table.rate_per_s
+    parts = loads(table)
+    writes = [round((load.rate_per_s or 0.0) * (1 - load.read_share - load.trim_share), 9) for load in parts]
+    return None if any(load.rate_per_s is None for load in parts) else sum(writes) or None
 
 
 def note_of(table: CellTable) -> str:
@@ -113,25 +125,4 @@ def note_of(table: CellTable) -> str:
 
 def load_of(table: CellTable, volume_bytes: int) -> Load | None:
     """How the plan is drawn; None for a trace."""
-    if table.trace:
-        return None
-    sizes = tuple((item.block_bytes, item.share) for item in table.mix) or ((table.block_bytes, 1.0),)
-    aligned = all(size % 4096 == 0 for size, _ in sizes)
-    return Load(
-        volume_bytes=volume_bytes,
-        arrival=table.arrival,
-        queue_depth=table.queue_depth,
-        rate_per_s=table.rate_per_s if table.arrival != "closed" else None,
-        address=table.address,
-        zipf_skew=table.zipf_skew,
-        sizes=sizes,
-        alignment_bytes=4096 if aligned else 512,
-    )
-
-
-def write_count_max(table: CellTable, duration_ns: int) -> int:
-    """How many writes a round's plan must hold."""
-    seconds = duration_ns / 1e9
-    if table.arrival == "closed":
-        return min(round(CLOSED_PER_S_MAX * seconds), 4_000_000)
-    return round((table.rate_per_s or 0) * seconds * OPEN_MARGIN) + 1000
+    return None if table.trace else joint_load_of(table, volume_bytes)

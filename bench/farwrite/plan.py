@@ -1,4 +1,4 @@
-"""What a workload asks for (`Load`), and the plan of every write: drawn from it, or taken from a trace.
+"""What a workload asks for (`Load`), and the plan of every I/O: drawn from it, or taken from a trace.
 
 Profiles build a `Load`, the pipeline calls `draw` or `replay`, the load driver walks through the `Plan`. How instants
 and addresses are drawn is left to the kernels, which are not imported before there is something to draw.
@@ -7,20 +7,24 @@ and addresses are drawn is left to the kernels, which are not imported before th
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from .errors import UsageError, nearest
 from .units import NS_PER_S, format_size
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .plan_kernel import Plan, Recipe
+    from .plan_kernel import Sizes as SizeTables
+
+JOB_STREAM = 63  # Of the seed: what the jobs' own seeds are drawn from.
 
 ARRIVALS = ("closed", "fixed", "poisson")
-ADDRESSES = ("sequential", "uniform", "zipf")
+ADDRESSES = ("sequential", "uniform", "zipf", "pareto", "normal", "bands", "shuffle")
 ALIGNMENTS_BYTES = (512, 4096)
 
 SECTOR_BYTES = 512  # The least a block device reads or writes.
@@ -31,15 +35,38 @@ QUEUE_DEPTH_MAX = 65_536  # The queue entries of an NVMe queue; NVMe base specif
 RATE_PER_S_MIN = 0.001
 RATE_PER_S_MAX = 1e9  # One a ns.
 SKEW_MAX = 10.0  # Nearly all writes at one place from about 5.
+STREAMS_MAX = 1024
+RATIO_MAX = 1000.0  # Of compression and dedupe.
 DURATION_NS_MAX = 366 * 24 * 3600 * NS_PER_S  # A year, as in traces.
 COUNT_MAX = 1 << 30  # 21 bytes each.
+JOBS_MAX = 256
+
+# Closed loops have no rate: a plan is drawn for the fastest that a round could be, and a round that outruns it ends early.
+CLOSED_PER_S_MAX = 400_000
+DRAWN_MAX = 4_000_000  # Of a round's plan.
+OPEN_MARGIN = 1.5  # A Poisson plan must not run out just because more arrivals came than expected.
 
 BLOCK_WRITES = 65_536  # 1.4 MiB of plan, which a level-2 cache nearly holds; and Ctrl-C is heard between blocks.
+
+Sizes = tuple[tuple[int, float], ...]  # size in bytes, weight
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Some time in which the rate goes straight from one value to another."""
+
+    lasts_ns: int
+    begin_per_s: float
+    end_per_s: float
+    name: str = ""  # of a phase; empty where the stretches only draw a curve
 
 
 @dataclass(frozen=True)
 class Load:
-    """How writes arrive, where they go and how large they are. UsageError says what cannot be."""
+    """How I/Os arrive, what they are, where they go and how large they are. UsageError says what cannot be.
+
+    With `jobs` it is several loads at once, each with a depth and arrivals of its own; then nothing else counts but the volume.
+    """
 
     volume_bytes: int
     arrival: str = "closed"
@@ -47,52 +74,177 @@ class Load:
     rate_per_s: float | None = None
     address: str = "uniform"
     zipf_skew: float = 0.99  # YCSB's, ZipfianGenerator.java
-    sizes: tuple[tuple[int, float], ...] = ((4096, 1.0),)  # size in bytes, weight
+    sizes: Sizes = ((4096, 1.0),)
     alignment_bytes: int = 4096
+    read_sizes: Sizes = ()  # empty: as `sizes`
+    trim_sizes: Sizes = ()
+    read_share: float = 0.0  # of what is no flush
+    trim_share: float = 0.0
+    flush_share: float = 0.0  # of everything
+    flush_every: int = 0  # writes between two flushes
+    region_begin_bytes: int = 0
+    region_bytes: int = 0  # 0: to the end of the volume
+    streams: int = 1  # sequential
+    stride_bytes: int = 0
+    pareto_share: float = 0.2  # of the places, which take the rest of the I/O
+    normal_mean: float = 0.5  # of the region
+    normal_deviation: float = 0.1
+    bands: tuple[tuple[float, float], ...] = ()  # share of the I/O, share of the region
+    think_ns: int = 0  # closed loop
+    think_at_random: bool = False
+    think_every: int = 1
+    stretches: tuple[Stretch, ...] = ()  # how the rate changes, over and over; then `rate_per_s` is their mean
+    stretches_at_random: bool = False  # exponential lengths
+    compress_ratio: float = 1.0
+    dedupe_ratio: float = 1.0
+    name: str = ""  # of a job
+    jobs: tuple[Load, ...] = ()
 
     def __post_init__(self) -> None:
+        whole("volume", self.volume_bytes, SECTOR_BYTES, VOLUME_BYTES_MAX)
+        if self.jobs:
+            whole("jobs", len(self.jobs), 1, JOBS_MAX)
+            if any(job.jobs or job.volume_bytes != self.volume_bytes for job in self.jobs):
+                raise UsageError("jobs: each must be of the same volume and have no jobs of its own.")
+            return
         member("arrival", self.arrival, ARRIVALS)
         member("address", self.address, ADDRESSES)
         whole("queue_depth", self.queue_depth, 1, QUEUE_DEPTH_MAX)
         if self.alignment_bytes not in ALIGNMENTS_BYTES:
             raise UsageError(f"alignment: {self.alignment_bytes} bytes; a disk's block is 512 or 4096 bytes.")
-
-        if self.arrival == "closed" and self.rate_per_s is not None:
-            raise UsageError(f'rate: {self.rate_per_s} /s, but a closed loop has none. Use "fixed" or "poisson".')
-        if self.arrival != "closed":
-            if self.rate_per_s is None:
-                raise UsageError(f'rate: missing; arrival "{self.arrival}" needs writes per second.')
-            number("rate", self.rate_per_s, RATE_PER_S_MIN, RATE_PER_S_MAX)
-        number("zipf_skew", self.zipf_skew, 0.0, SKEW_MAX)
-
-        if not isinstance(self.sizes, Sequence) or not self.sizes:
-            raise UsageError("sizes: none given; name at least one size with its weight.")
-        for entry in self.sizes:
-            if not isinstance(entry, Sequence) or len(entry) != 2:
-                raise UsageError(f"sizes: {entry!r} is not a size in bytes and a weight.")
-            size, weight = entry
-            whole("size", size, SIZE_BYTES_MIN, SIZE_BYTES_MAX)
-            number("weight of a size", weight, 0.0, 1e9)
-        if sum(weight for _, weight in self.sizes) <= 0:
-            raise UsageError("sizes: all weights are 0; give at least one size a weight.")
-
+        self.check_arrival()
+        for sizes in (self.sizes, self.read_sizes or self.sizes, self.trim_sizes or self.sizes):
+            check_sizes(sizes)
         whole("volume", self.volume_bytes, self.alignment_bytes, VOLUME_BYTES_MAX)
-        if self.volume_bytes < self.size_bytes_max:
+        self.check_region()
+        self.check_mix()
+        number("compress_ratio", self.compress_ratio, 1.0, RATIO_MAX)
+        number("dedupe_ratio", self.dedupe_ratio, 1.0, RATIO_MAX)
+
+    def check_arrival(self) -> None:
+        """Rates belong to open loops, and time to think to closed ones."""
+        if self.arrival == "closed":
+            if self.rate_per_s is not None or self.stretches:
+                raise UsageError(f'rate: {self.rate_per_s} /s, but a closed loop has none. Use "fixed" or "poisson".')
+            whole("think", self.think_ns, 0, DURATION_NS_MAX)
+            whole("think_every", self.think_every, 1, COUNT_MAX)
+            return
+        if self.think_ns:
+            raise UsageError(f'think: arrival "{self.arrival}" waits for nobody, so there is no time to think. Use "closed".')
+        if self.rate_per_s is None:
+            raise UsageError(f'rate: missing; arrival "{self.arrival}" needs writes per second.')
+        number("rate", self.rate_per_s, RATE_PER_S_MIN, RATE_PER_S_MAX)
+        for stretch in self.stretches:
+            whole("a stretch's length", stretch.lasts_ns, 1, DURATION_NS_MAX)
+            number("rate", stretch.begin_per_s, 0.0, RATE_PER_S_MAX)
+            number("rate", stretch.end_per_s, 0.0, RATE_PER_S_MAX)
+        if self.stretches and not any(stretch.begin_per_s + stretch.end_per_s for stretch in self.stretches):
+            raise UsageError("rate: it is 0 all the time.")
+
+    def check_region(self) -> None:
+        """Where addresses lie, and how they are spread there."""
+        whole("region_begin", self.region_begin_bytes, 0, self.volume_bytes - 1)
+        whole("region", self.region_bytes, 0, self.volume_bytes)
+        if self.region_begin_bytes % self.alignment_bytes or self.region_end > self.volume_bytes:
             raise UsageError(
-                f"volume: {format_size(self.volume_bytes)} cannot hold a write of {format_size(self.size_bytes_max)}."
+                f"region: it must begin at a multiple of {self.alignment_bytes} bytes and end within the volume of "
+                f"{format_size(self.volume_bytes)}."
             )
+        within = self.region_end - self.region_begin_bytes
+        if within < self.size_bytes_max:
+            what = "volume" if within == self.volume_bytes else "region"
+            raise UsageError(f"{what}: {format_size(within)} cannot hold a write of {format_size(self.size_bytes_max)}.")
+        number("zipf_skew", self.zipf_skew, 0.0, SKEW_MAX)
+        number("pareto_share", self.pareto_share, 0.001, 0.999)
+        number("normal_mean", self.normal_mean, 0.0, 1.0)
+        number("normal_deviation", self.normal_deviation, 1e-6, 10.0)
+        whole("streams", self.streams, 1, STREAMS_MAX)
+        if within // self.streams // self.alignment_bytes * self.alignment_bytes < self.size_bytes_max:
+            raise UsageError(f"streams: {self.streams} parts of {format_size(within)} cannot hold the largest write each.")
+        whole("stride", self.stride_bytes, 0, self.volume_bytes)
+        if self.address == "bands" and not self.bands:
+            raise UsageError("bands: none given; name at least one share of the I/O with its share of the space.")
+        for share, space in self.bands:
+            number("a band's share", share, 0.0, 1e9)
+            number("a band's space", space, 1e-9, 1e9)
+        if self.bands and not sum(share for share, _ in self.bands):
+            raise UsageError("bands: all shares are 0; give at least one band some I/O.")
+        places = (within - self.size_bytes_max) // self.alignment_bytes + 1
+        space = sum(part for _, part in self.bands)
+        if any(part / space * places < 1 for share, part in self.bands if share):
+            raise UsageError(f"bands: one is narrower than a single place of {places}.")
+
+    def check_mix(self) -> None:
+        """Shares of operations."""
+        for name in ("read_share", "trim_share", "flush_share"):
+            number(name, getattr(self, name), 0.0, 1.0)
+        if self.read_share + self.trim_share > 1.0:
+            raise UsageError("reads and trims together are more than everything.")
+        if self.flush_share == 1.0:
+            raise UsageError("flush_share: nothing but flushes is no load.")
+        whole("flush_every", self.flush_every, 0, COUNT_MAX)
+
+    @property
+    def region_end(self) -> int:
+        """Where the region ends, in bytes from the start of the volume."""
+        return self.region_begin_bytes + self.region_bytes if self.region_bytes else self.volume_bytes
 
     @property
     def size_bytes_max(self) -> int:
-        return max(size for size, _ in self.sizes)
+        return max(size for sizes in (self.sizes, self.read_sizes, self.trim_sizes) for size, _ in sizes)
 
     @property
     def size_bytes_mean(self) -> float:
         return sum(size * weight for size, weight in self.sizes) / sum(weight for _, weight in self.sizes)
 
+    @property
+    def flushes(self) -> bool:
+        """Whether there are any."""
+        return self.flush_share > 0 or self.flush_every > 0
+
+    @property
+    def parts(self) -> tuple[Load, ...]:
+        """The jobs, or the load itself as the only one."""
+        return self.jobs or (self,)
+
+
+def check_sizes(sizes: Sizes) -> None:
+    """UsageError unless these are sizes with weights."""
+    if not isinstance(sizes, Sequence) or not sizes:
+        raise UsageError("sizes: none given; name at least one size with its weight.")
+    for entry in sizes:
+        if not isinstance(entry, Sequence) or len(entry) != 2:
+            raise UsageError(f"sizes: {entry!r} is not a size in bytes and a weight.")
+        size, weight = entry
+        whole("size", size, SIZE_BYTES_MIN, SIZE_BYTES_MAX)
+        number("weight of a size", weight, 0.0, 1e9)
+    if sum(weight for _, weight in sizes) <= 0:
+        raise UsageError("sizes: all weights are 0; give at least one size a weight.")
+
+
+def count_max(load: Load, duration_ns: int) -> int:
+    """How many I/Os a round's plan must hold, all jobs together."""
+    return sum(counts_max(load, duration_ns))
+
+
+def counts_max(load: Load, duration_ns: int) -> list[int]:
+    """The same for each job. Closed loops share what one alone would get."""
+    seconds = duration_ns / NS_PER_S
+    closed = sum(part.arrival == "closed" for part in load.parts)
+    opened = [0 if part.arrival == "closed" else open_count(part, seconds) for part in load.parts]
+    left = max(min(round(CLOSED_PER_S_MAX * seconds), DRAWN_MAX - sum(opened)), 0)
+    return [count or left // closed for count in opened]
+
+
+def open_count(load: Load, seconds: float) -> int:
+    """How many I/Os an open loop may ask for in a round: at its highest rate all the time, and some more."""
+    rate_per_s = max([load.rate_per_s or 0.0, *(max(s.begin_per_s, s.end_per_s) for s in load.stretches)])
+    flushes = 1 / (1 - load.flush_share) + (1 / load.flush_every if load.flush_every else 0)
+    return round(rate_per_s * seconds * flushes * OPEN_MARGIN) + 1000
+
 
 def draw(load: Load, seed: int, count: int, block_writes: int = BLOCK_WRITES) -> Plan:
-    """`count` writes of this load; the same for the same seed, on every machine and whatever `block_writes` is."""
+    """`count` I/Os of this load; the same for the same seed, on every machine and whatever `block_writes` is."""
     from .plan_kernel import Plan, draw_block
 
     whole("seed", seed, 0, (1 << 63) - 1)
@@ -108,24 +260,80 @@ def draw(load: Load, seed: int, count: int, block_writes: int = BLOCK_WRITES) ->
     return plan
 
 
-def recipe_of(load: Load, seed: int) -> Recipe:
-    """The load in the numbers the kernel takes, before the first write."""
-    from .address_kernel import Addresses
-    from .arrival_kernel import Arrivals
-    from .plan_kernel import Recipe
+def draw_jobs(load: Load, seed: int, counts: Sequence[int]) -> tuple[Plan, np.ndarray]:
+    """The plans of all jobs one behind the other, and where each begins and the last one ends.
 
-    cumulative = np.cumsum([float(weight) for _, weight in load.sizes])
-    cumulative /= cumulative[-1]
-    cumulative[-1] = 1.0
+    A job's draws depend on the seed and its place among the jobs, so that a job more changes no other. A load without jobs is
+    its only one.
+    """
+    import numpy as np
+
+    from .plan_kernel import Plan
+    from .prng_kernel import random_at
+
+    if not load.jobs:
+        (count,) = counts
+        return draw(load, seed, count), np.array([0, count], np.int64)
+    drawn = [
+        draw(job, int(random_at(seed, JOB_STREAM, place)) >> 1, count)
+        for place, (job, count) in enumerate(zip(load.jobs, counts, strict=True))
+    ]
+    plan = Plan(*(np.concatenate(columns) for columns in zip(*drawn, strict=True)))
+    return plan, np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+
+
+def recipe_of(load: Load, seed: int) -> Recipe:
+    """The load in the numbers the kernel takes, before the first I/O."""
+    import numpy as np
+
+    from .address_kernel import Addresses
+    from .arrival_kernel import Arrivals, Shape
+    from .plan_kernel import Mix, Recipe
+
+    shape = Shape.of([(s.lasts_ns, s.begin_per_s, s.end_per_s) for s in load.stretches], load.stretches_at_random)
     return Recipe(
         seed=seed,
         arrival=ARRIVALS.index(load.arrival),
         address=ADDRESSES.index(load.address),
-        sizes=np.array([size for size, _ in load.sizes], np.int32),
-        cumulative=cumulative,
-        arrivals=Arrivals.at_rate(load.rate_per_s or 1.0),
-        addresses=Addresses.over(load.volume_bytes, load.alignment_bytes, load.size_bytes_max, load.zipf_skew, seed),
-    )
+        region_begin=load.region_begin_bytes,
+        think_ns=float(load.think_ns),
+        think_at_random=load.think_at_random,
+        think_every=load.think_every,
+        mix=Mix.of(load.read_share, load.trim_share, load.flush_share, load.flush_every),
+        sizes=sizes_of(load),
+        arrivals=Arrivals.at_rate(load.rate_per_s or 1.0, shape),
+        addresses=Addresses.over(
+            load.region_end - load.region_begin_bytes, load.alignment_bytes, load.size_bytes_max, load.zipf_skew, seed,
+            load.streams, load.stride_bytes, load.pareto_share, load.normal_mean, load.normal_deviation, load.bands,
+            tabled=load.address == "zipf",
+        ),
+        carried=np.zeros(2, np.int64),
+    )  # fmt: skip
+
+
+def sizes_of(load: Load) -> SizeTables:
+    """The load's sizes as the kernel takes them; operations with the same sizes share a table."""
+    import numpy as np
+
+    from .plan_kernel import FLUSH, READ, TRIM, WRITE
+    from .plan_kernel import Sizes as SizeTables
+
+    size: list[int] = []
+    cumulative: list[float] = []
+    begin, end = np.zeros(5, np.int64), np.zeros(5, np.int64)
+    known: dict[Sizes, int] = {}
+    for operation, sizes in ((WRITE, load.sizes), (READ, load.read_sizes), (TRIM, load.trim_sizes)):
+        chosen = tuple(sizes or load.sizes)
+        if chosen not in known:
+            known[chosen] = len(size)
+            shares = np.cumsum([float(weight) for _, weight in chosen])
+            shares /= shares[-1]
+            shares[-1] = 1.0
+            size += [each for each, _ in chosen]
+            cumulative += shares.tolist()
+        begin[operation], end[operation] = known[chosen], known[chosen] + len(chosen)
+    assert end[FLUSH] == begin[FLUSH]
+    return SizeTables(np.array(size, np.int32), np.array(cumulative), begin, end)
 
 
 @dataclass(frozen=True)
@@ -162,6 +370,8 @@ def replay(
     Whole sectors only, as a block device would write them. An address outside the volume is taken modulo the volume,
     and moved down by as much as the write would still stick out.
     """
+    import numpy as np
+
     from .plan_kernel import FLUSH, READ, WRITE
 
     whole("volume", volume_bytes, SECTOR_BYTES, VOLUME_BYTES_MAX)
@@ -204,10 +414,10 @@ def replay(
     return from_arrays(due_ns, inside[kept], length[kept], operation[kept]), notes
 
 
-def from_arrays(
-    intended_ns: np.ndarray, address: np.ndarray, size: np.ndarray, operation: np.ndarray | None = None
-) -> Plan:
+def from_arrays(intended_ns: np.ndarray, address: np.ndarray, size: np.ndarray, operation: np.ndarray | None = None) -> Plan:
     """A plan with columns of one's own, copied into the types kernels take; all writes if `operation` is left out."""
+    import numpy as np
+
     from .plan_kernel import WRITE, Plan
 
     plan = Plan(
@@ -223,7 +433,7 @@ def from_arrays(
 def refuse_where(wrong: np.ndarray, sentence: str) -> None:
     """UsageError at the first record, counted from 1, for which `wrong` holds."""
     if wrong.any():
-        raise UsageError(f"trace: record {int(np.argmax(wrong)) + 1}: {sentence}")
+        raise UsageError(f"trace: record {int(wrong.argmax()) + 1}: {sentence}")
 
 
 def member(what: str, word: str, known: Sequence[str]) -> None:
@@ -232,12 +442,12 @@ def member(what: str, word: str, known: Sequence[str]) -> None:
 
 
 def whole(what: str, value: int, least: int, most: int) -> None:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not least <= value <= most:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not least <= value <= most:
         raise UsageError(f"{what}: {value!r} is not a whole number from {least} to {most}.")
 
 
 def number(what: str, value: float, least: float, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise UsageError(f"{what}: {value!r} is not a finite number.")
     if not least <= value <= most:
         raise UsageError(f"{what}: {value:g} is not between {least:g} and {most:g}.")

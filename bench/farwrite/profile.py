@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from . import units
+from . import load_table, units
 from .errors import UsageError, nearest
 from .link_spec import PLAIN, LinkError, LinkSpec, Way
 from .link_spec import check as check_spec
@@ -26,7 +27,7 @@ from .shipped import workloads_directory
 from .wire.terms import CompressionName, EncryptionName
 
 Arrival = Literal["closed", "fixed", "poisson"]
-AddressName = Literal["sequential", "uniform", "zipf"]
+AddressName = Literal["sequential", "uniform", "zipf", "pareto", "normal", "hot-spot", "bands", "shuffle"]
 Congestion = Literal["block", "pull-ahead"]
 
 # The suffix of a field is its unit; the key in the file goes without.
@@ -41,9 +42,7 @@ SUFFIXES: dict[str, Callable[[str, str], float]] = {
 
 MILES_MAX = 15_000  # More than half around the earth, with room for a detour.
 ROUND_NS_MAX = 600 * units.NS_PER_S  # A slice a second, 250 kB each.
-RATE_PER_S_MIN, RATE_PER_S_MAX = 0.001, 400_000.0  # As fast as plans are drawn for closed loops.
 OTHERS_MAX = 3  # Five replicas are the engine's; the primary and `miles` are two of them.
-WRITES_MAX = 4_000_000  # Of a round's plan, 21 bytes each; the same bound as a closed loop's.
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,11 +100,46 @@ class SizeShare(Struct, frozen=True):
     share: float = 1.0
 
 
-class CellTable(Struct, frozen=True):
-    """[[cell]]: one workload, at some distances under some protocols."""
+class Band(Struct, frozen=True):
+    """A stretch of the region with a share of the I/O; bands lie one behind the other."""
+
+    share: float  # of the I/O
+    space: float  # of the region
+
+
+class Burst(Struct, frozen=True):
+    """The rate comes and goes: on for a while, then off, over and over."""
+
+    on_ns: int = 0  # 0: no bursts
+    off_ns: int = 0
+    rate_off_per_s: float = 0.0  # while it is off; while it is on, the cell's rate
+    at_random: bool = False  # exponential lengths, with these means: a Markov-modulated process
+
+
+class Diurnal(Struct, frozen=True):
+    """The rate goes up and down like that of a working day: least at the beginning, the cell's rate in the middle."""
+
+    period_ns: int = 0  # 0: no such curve
+    least: float = 0.1  # of the cell's rate
+
+
+class Phase(Struct, frozen=True):
+    """A named stretch of the round with a rate of its own; phases come one after the other, and then from the first again."""
 
     name: str
-    protocols: list[ProtocolName]
+    lasts_ns: int
+    rate_per_s: float = 0.0
+    rate_end_per_s: float | None = None  # a ramp to it; null: the rate stays
+
+
+class CellTable(Struct, frozen=True):
+    """[[cell]]: one workload, at some distances under some protocols. [[cell.jobs]]: one of several loads at once.
+
+    What a job does not say is as its cell says it.
+    """
+
+    name: str
+    protocols: list[ProtocolName] = []
     miles: list[float] = []  # empty: every distance of the profile
     other_miles: list[float] = []  # further secondaries, each at a distance of its own whatever `miles` is
     quorum: int = 0  # protocol quorum: replicas that must be durable, the primary among them; 0: a majority
@@ -119,6 +153,34 @@ class CellTable(Struct, frozen=True):
     mix: list[SizeShare] = []  # instead of block: several sizes by share
     trace: str = ""  # recorded I/O instead of arrival, address and block
     time_scale: float = 1.0  # 0.5 replays a trace twice as fast
+    streams: int = 1  # sequential: so many, in turn, each in a part of its own
+    stride_bytes: int = 0  # sequential: from one write to the next; 0: where the one before ended
+    pareto_share: float = 0.2  # of the places, which takes the rest of the I/O
+    hot_share: float = 0.8  # hot-spot: of the I/O
+    hot_space: float = 0.2  # hot-spot: of the region, at its beginning
+    normal_mean: float = 0.5  # of the region
+    normal_deviation: float = 0.1  # of the region
+    bands: list[Band] = []
+    region_begin_bytes: int = 0  # where addresses begin
+    region_bytes: int = 0  # 0: to the end of the volume
+    reads: float = 0.0  # share of the I/O that is no flush
+    trims: float = 0.0
+    flushes: float = 0.0  # share of all I/O
+    flush_every: int = 0  # writes between two flushes
+    read_mix: list[SizeShare] = []  # sizes of reads and trims where they differ from those of writes
+    trim_mix: list[SizeShare] = []
+    think_ns: int = 0  # closed loop: before each write, once its place is free
+    think_at_random: bool = False  # exponential, with that mean
+    think_every: int = 1  # only before every n-th
+    burst: Burst = Burst()
+    diurnal: Diurnal = Diurnal()
+    phases: list[Phase] = []
+    compress_ratio: float = 1.0  # size before to size after, as zlib sees it
+    dedupe_ratio: float = 1.0  # writes to different contents
+    jobs: list[CellTable] = []
+    count: int = 1  # of a job: so many alike
+    apart: bool = True  # of a job with a count: each in a part of its own of the region
+    share: float = 1.0  # of a job without a rate of its own: of the cell's
 
 
 class DrillTable(Struct, frozen=True):
@@ -148,6 +210,10 @@ class Profile(Struct, frozen=True):
 def load(name: str, changes: Iterable[str] = ()) -> Profile:
     """The profile of this name or path, with `key=value` changes; UsageError with line and nearest key when it is wrong."""
     path = find(name)
+    if path.suffix == ".fio":
+        from .fio_job import translate
+
+        return translate(path, changes).profile
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as refusal:
@@ -163,9 +229,14 @@ def parse(text: str, source: str = "profile", changes: Iterable[str] = ()) -> Pr
         tree = tomllib.loads(text)
     except (ValueError, RecursionError) as refusal:  # ValueError: not TOML, or a number of thousands of digits.
         raise UsageError(f"{source}: {refusal}") from refusal
-    reader = Reader(text, source)
+    return of_tree(tree, Reader(text, source), changes)
+
+
+def of_tree(tree: dict[str, Any], reader: Reader, changes: Iterable[str] = ()) -> Profile:
+    """A profile from its tables as TOML has them."""
     for change in changes:
         reader.changed.add(apply_change(tree, change))
+    inherit(tree)
     converted = reader.table(tree, Profile, ())
     try:
         profile = msgspec.convert(converted, Profile)
@@ -194,9 +265,21 @@ def as_far_as_it_is(profile: Profile, reader: Reader) -> Profile:
     )  # fmt: skip
 
 
+def inherit(tree: dict[str, Any]) -> None:
+    """Give every job what its cell says and the job does not. What is no table is refused later, with its line."""
+    alone = {key_of(field) for field in (*load_table.CELL_ONLY, *load_table.NOT_INHERITED)}
+    for cell in tree["cell"] if isinstance(tree.get("cell"), list) else []:
+        jobs = cell.get("jobs") if isinstance(cell, dict) else None
+        for job in jobs if isinstance(jobs, list) else []:
+            if isinstance(job, dict):
+                for key, value in cell.items():
+                    if key not in alone and not (key == "mix" and "block" in job):
+                        job.setdefault(key, value)
+
+
 def find(name: str) -> Path:
     """The file of a shipped profile, or a path as it is."""
-    if name.endswith(".toml") or "/" in name:
+    if name.endswith((".toml", ".fio")) or "/" in name:
         path = Path(name)
         if not is_file(path):
             raise UsageError(f"There is no profile {name}.")
@@ -499,7 +582,6 @@ def distinct(items: Iterable[str]) -> bool:
 def check_cell(cell: CellTable, index: int, profile: Profile, refuse: Callable[..., None]) -> None:
     """The promises of one cell."""
     name = f'cell "{cell.name}"'
-    open_loop = cell.arrival != "closed" and not cell.trace
 
     def require(unless: bool, key: str, sentence: str) -> None:
         refuse(unless, f"{name}: {sentence}", "cell", index, key)
@@ -515,19 +597,16 @@ def check_cell(cell: CellTable, index: int, profile: Profile, refuse: Callable[.
     require(cell.quorum == 0 or majority(replicas) <= cell.quorum <= replicas, "quorum",
             f"a quorum of {replicas} is {majority(replicas)} to {replicas}: any two must have a replica in common.")  # fmt: skip
     require(cell.on_congestion == "block" or "A" in cell.protocols, "on_congestion", "only protocol A may pull ahead.")
-    require(1 <= cell.queue_depth <= 4096, "queue_depth", "queue_depth must lie between 1 and 4096.")
-    rate_per_s = cell.rate_per_s or 0
-    require(not open_loop or RATE_PER_S_MIN <= rate_per_s <= RATE_PER_S_MAX, "rate" if rate_per_s else "arrival",
-            f'arrival "{cell.arrival}" needs a rate, such as rate = "500 /s"; at most 400 000 /s.')  # fmt: skip
-    require(not open_loop or rate_per_s * profile.run.round_ns / units.NS_PER_S <= WRITES_MAX, "rate",
-            f"{rate_per_s:g} /s are over {WRITES_MAX:,} writes a round: ask for fewer, or shorter rounds.")  # fmt: skip
     require(0 < cell.time_scale <= 1e6, "time_scale", "time_scale must be above 0, and at most 1 000 000.")
-    require(0 <= cell.zipf_skew <= 10, "zipf_skew", "zipf_skew must lie between 0 and 10.")
-    for key, sizes in (("block", [cell.block_bytes]), ("mix", [item.block_bytes for item in cell.mix])):
-        require(all(512 <= size <= 1 << 20 and size % 512 == 0 for size in sizes), key,
-                "a block is a multiple of 512 B from 512 B to 1 MiB.")  # fmt: skip
-    require(all(0 < item.share <= 1e9 for item in cell.mix), "mix", "a share must be above 0, and at most 1e9.")
+    load_table.check(cell, profile.lab.volume_bytes, profile.run.round_ns, require, partial(refuse_of_job, refuse, cell, index))
     require(distinct(f"{miles:g}" for miles in cell.miles), "miles", "the same distance is named twice.")
     for miles in cell.miles:
         require(any(abs(miles - known) < 1e-9 for known in profile.distance.in_miles()), "miles",
                 f"{miles:g} miles is not among the profile's distances.")  # fmt: skip
+
+
+def refuse_of_job(
+    refuse: Callable[..., None], cell: CellTable, index: int, place: int, unless: bool, key: str, sentence: str
+) -> None:
+    """A promise of a job, refused at its line."""
+    refuse(unless, f'cell "{cell.name}", job "{cell.jobs[place].name}": {sentence}', "cell", index, "jobs", place, key)

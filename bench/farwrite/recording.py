@@ -62,7 +62,18 @@ class Slice(Struct, frozen=True):
     completed: int
     completed_bytes: int
     response_ns_max: int
+    response: str  # histogram of response times of writes, ns
+
+
+class Part(Struct, frozen=True):
+    """What a round has of one operation of one job in one phase; the whole round, its warm-up too."""
+
+    operation: Literal["write", "read", "flush", "trim"]
+    completed: int
+    completed_bytes: int
     response: str  # histogram of response times, ns
+    job: str = ""  # empty: the workload has no jobs
+    phase: str = ""
 
 
 class Audit(Struct, frozen=True):
@@ -138,6 +149,8 @@ class Round(Struct, frozen=True):
     samples: str | None = None  # the file of single writes, relative to the run's directory; `samples.py` has its columns
     changes: list[LinkChange] = []  # of the link, as they really came
     peer_timeout_ns: int | None = None  # a peer not heard for so long is given up; derived from the round trip
+    parts: list[Part] = []  # where there is more than plain writes of one kind
+    spin_ns: int | None = None  # before an intended instant, looking at the clock instead of sleeping
 
 
 def waited_for(cell: Cell, round_: Round) -> Round | OtherRound:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
+from typing import Literal
 
 import msgspec
 import numpy as np
 
 from . import load_kernel
-from .cells import load_of, table_of, write_count_max
+from .cells import load_of, table_of
 from .engine import replica_kernel as replica
 from .engine.record_kernel import HEADER_BYTES
 from .errors import UnfitError
@@ -24,12 +26,13 @@ from .lab.lab import Lab
 from .lab.schedule import Happened, changing
 from .lab.span import Span
 from .lab.survey import Survey, hang_up, off_ns, tolerance_ns
+from .plan import Load, count_max
 from .protocol import PROMISES
-from .recording import Audit, Cell, LinkChange, OtherRound, Round, Slice
+from .recording import Audit, Cell, LinkChange, OtherRound, Part, Round, Slice
 from .run import Run
 from .samples import file_of
 from .target import sides
-from .target.replicated import CATCH_UP_NS_MAX, Order, status_text
+from .target.replicated import CATCH_UP_NS_MAX, Order, names_of, phases_of, status_text
 from .trace import find
 from .units import NS_PER_S
 
@@ -38,6 +41,7 @@ PEER_TIMEOUT_ROUND_TRIPS = 50
 SLICES_MIN = 10
 CORRECTIONS_MAX = 4
 NOTHING = Histogram().encode()
+OPERATIONS: tuple[Literal["write", "read", "flush", "trim"], ...] = ("write", "read", "flush", "trim")  # By number.
 
 
 @dataclass(frozen=True)
@@ -66,17 +70,18 @@ def order_of(run: Run, lab: Lab, cell: Cell, duration_ns: int, salt: str) -> Ord
     """What all sides are told of one round."""
     dice = random.Random(f"{run.seed}/{cell.id}/{salt}")
     table = table_of(run.profile, cell)
+    load = load_of(table, run.profile.lab.volume_bytes)
     slices = max(SLICES_MIN, round(duration_ns / NS_PER_S))
     return Order(
         protocol=cell.protocol,
         volume=dice.getrandbits(62),
         epoch=1,
         seed=dice.getrandbits(62),
-        load=load_of(table, run.profile.lab.volume_bytes),
+        load=load,
         trace_path=str(find(table.trace)) if table.trace else "",
         trace_begin_ns=dice.getrandbits(40),
         time_scale=table.time_scale,
-        write_count_max=write_count_max(table, duration_ns),
+        write_count_max=count_max(load, duration_ns) if load else 0,
         queue_depth=cell.queue_depth,
         duration_ns=duration_ns,
         slice_ns=duration_ns // slices,
@@ -119,7 +124,7 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     steal = steal_between(ticks, processor_time())
     afters = [leg.span.survey(table.survey_echoes) for leg in legs]
     if observed:
-        audit, survived = audit_of(lab, order, int(observed["recorder"].at[load_kernel.COMPLETED]))
+        audit, survived = audit_of(lab, order, int(observed["recorder"].at[load_kernel.ACKED]))
     for place, (leg, after) in enumerate(zip(legs, afters, strict=True)):
         if not leg.span.proves_distance:
             continue
@@ -209,7 +214,7 @@ def start_sides(lab: Lab, order: Order) -> None:
         span.far.board.words[:] = 0
         span.join("data")
         span.far.start(sides.copy, order, span.far.disk, span.far.board)
-    lab.near.start(sides.write, order, lab.near.disk, lab.near.board, lab.history)
+    lab.near.start(sides.write, order, lab.near.disk, lab.near.board, lab.history, lab.issued)
 
 
 def finish_sides(lab: Lab, order: Order) -> tuple[dict, list[dict]]:
@@ -230,12 +235,12 @@ def audit_of(lab: Lab, order: Order, completed: int) -> tuple[Audit, list[int | 
     """What stands at the far sites (at the near one for protocol local) of the writes that were acknowledged; and at each of
     them, how many. A write of a quorum is safe where W replicas hold it, and the near one's disk is read as well."""
     if order.protocol == "local":
-        found = lab.near.call(sides.audit, order, lab.near.disk, completed)
+        found = lab.near.call(sides.audit, order, lab.near.disk, completed, lab.issued)
         return Audit(**{name: found[name] for name in ("completed", "survived", "lost", "damaged")}), [None]
     sites = [span.far for span in lab.spans[: len(order.connections)]]
     if order.protocol == "quorum":
         sites.append(lab.near)
-    found = [site.call(sides.audit, order, site.disk, completed) for site in sites]
+    found = [site.call(sides.audit, order, site.disk, completed, lab.issued) for site in sites]
     survived = [item["survived"] for item in found]
     held = sorted(survived, reverse=True)[order.quorum - 1] if order.protocol == "quorum" else min(survived)
     damaged = sum(item["damaged"] for item in found)
@@ -285,7 +290,7 @@ def round_of(
         lag_bytes_max=observed.get("lag_bytes_max", 0),
         issued=int(words[load_kernel.ISSUED]),
         completed=int(words[load_kernel.COMPLETED]),
-        unacknowledged=int(words[load_kernel.ISSUED] - words[load_kernel.COMPLETED]),
+        unacknowledged=int(words[load_kernel.SEQUENCED] - words[load_kernel.ACKED]),
         completed_bytes=int(words[load_kernel.BYTES]),
         flushes=observed.get("flushes", 0),
         flush_bytes=observed.get("flush_bytes", 0),
@@ -302,7 +307,22 @@ def round_of(
         exposed=observed.get("exposed", 0),
         catch_up_ns=observed.get("catch_up_ns"),
         peer_timeout_ns=order.peer_timeout_ns,
+        parts=parts_of(recorder, order.load) if recorder and order.load else [],
+        spin_ns=observed.get("spin_ns"),
     )
+
+
+def parts_of(recorder: load_kernel.Recorder, load: Load) -> list[Part]:
+    """What was seen of each operation of each job in each phase, without those that never were."""
+    places = product(names_of(load), phases_of(load) or [""], OPERATIONS)
+    return [
+        Part(
+            operation=operation, completed=int(recorder.part_count[row]), completed_bytes=int(recorder.part_bytes[row]),
+            response=Histogram(recorder.part[row]).encode(), job=job, phase=phase,
+        )
+        for row, (job, phase, operation) in enumerate(places)
+        if recorder.part_count.size and recorder.part_count[row]
+    ]  # fmt: skip
 
 
 def slices_of(recorder: load_kernel.Recorder, slice_ns: int) -> list[Slice]:

@@ -1,8 +1,9 @@
-"""Every write of a round by itself: a .npy file that the load fills through memory, and that NumPy opens as it is.
+"""Every I/O of a round by itself: a .npy file that the load fills through memory, and that NumPy opens as it is.
 
-Kept where a profile says `[run] samples = true`: beside the report, a file for each round. A row is a write, its columns are
-`load_kernel`'s: number, intended, issued and completed in ns since the round's begin, size in bytes and operation. The file is
-laid out and made durable before the load begins, so that the measured loop only writes to memory that is there.
+Kept where a profile says `[run] samples = true`: beside the report, a file for each round. A row is an I/O of the plan, several
+jobs one behind the other; its columns are `load_kernel`'s: number, intended, issued and completed in ns since the round's begin
+(zeros where it was never completed), size in bytes and operation. The file is laid out and made durable
+before the load begins, so that the measured loop only writes to memory that is there.
 """
 
 from __future__ import annotations

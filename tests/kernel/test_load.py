@@ -2,22 +2,26 @@
 
 import threading
 from bisect import bisect_right
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from both_ways import both_ways, interpreted
 from farwrite import load_kernel as load
+from farwrite import pace_kernel
 from farwrite.histogram import Histogram
 from farwrite.histogram_kernel import SLOTS
 from farwrite.host.disk import disk
-from farwrite.plan import Load, draw, from_arrays
+from farwrite.plan import Load, Stretch, draw, from_arrays
+from farwrite.plan_kernel import FLUSH, READ, TRIM, WRITE
 from farwrite.target import null_kernel, replicated
 from farwrite.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from oracle import load_oracle
 from oracle.load_oracle import Write
 
 MIB = 1 << 20
+SPIN_NS = 20_000
 
 
 # Steps
@@ -25,7 +29,8 @@ MIB = 1 << 20
 
 @pytest.mark.parametrize("intended_of", both_ways(load.intended_of))
 def test_a_closed_loop_intends_what_is_free_and_an_open_one_what_is_planned(intended_of):
-    assert intended_of(True, 70, 1000, 1234) == 1234
+    assert intended_of(True, 0, 1000, 1234) == 1234
+    assert intended_of(True, 70, 1000, 1234) == 1304  # Its caller has thought for so long.
     assert intended_of(False, 70, 1000, 1234) == 1070
 
 
@@ -70,15 +75,11 @@ def random_writes(seed, count=200):
 def test_what_is_noted_is_what_the_oracle_finds(note_completion, seed):
     writes = random_writes(seed)
     begin_ns, slice_ns, slice_count = 10**12, 10 * NS_PER_MS, 5
-    recorder, flight = replicated.recorder_of(slice_count), replicated.flight_of(3)
+    recorder = replicated.recorder_of(slice_count)
     recorder.at[load.BEGIN_NS] = begin_ns
-    for number, write in enumerate(writes):
-        place = number % flight.issued_ns.size
-        flight.intended_ns[place] = begin_ns + write.intended
-        flight.issued_ns[place] = begin_ns + write.issued
-        flight.late_ns[place] = write.late
-        answer = note_completion(recorder, flight, number, write.size, begin_ns + write.completed, slice_ns)
-        assert answer == write.response
+    for write in writes:
+        instants = begin_ns + write.intended, begin_ns + write.issued, write.late, begin_ns + write.completed
+        assert note_completion(recorder, 0, WRITE, write.size, *instants, slice_ns) == write.response
     assert_recorded(recorder, writes, slice_ns)
     assert recorder.at[load.LAST_COMPLETION_NS] == begin_ns + writes[-1].completed
 
@@ -112,6 +113,7 @@ class Pretend:
         self.oversleep_ns = oversleep_ns
         self.work_ns = work_ns  # in every turn, after the sleep
         self.slept = (0, 0)
+        self.lasts_read_ns = 7000
         self.full = False  # A target that has refused makes room in its next turn, and does not sleep.
         self.attempts = 0
         self.turns = 0
@@ -126,14 +128,21 @@ class Pretend:
     def completed(self, target):
         return bisect_right(self.completes_ns, self.now_ns)
 
-    def submit(self, target, number, address, size, now_ns):
+    def trim(self, target, address, size, now_ns):
+        return self.submit(target, None, address, size, now_ns, None)
+
+    def read(self, target, address, size):
+        self.now_ns += self.lasts_read_ns
+        return size
+
+    def submit(self, target, number, address, size, now_ns, grain):
         self.attempts += 1
         if self.attempts - 1 in self.refuse:
             self.full = True
             return False
         before = max(now_ns, self.completes_ns[-1] if self.completes_ns else 0)
         self.submitted.append((number, int(address), int(size), now_ns))
-        self.completes_ns.append(before + self.service_ns[number])
+        self.completes_ns.append(before + self.service_ns[len(self.completes_ns)])
         self.in_flight_max = max(self.in_flight_max, len(self.completes_ns) - self.completed(target))
         return True
 
@@ -155,27 +164,31 @@ class Pretend:
         return self.slept
 
 
-def rehearse(monkeypatch, plan, pretend, closed, queue_depth, duration_ns, slice_count=4, stop=False):
+def rehearse(monkeypatch, plan, pretend, closed, queue_depth, duration_ns, slice_count=4, stop=False, asked=None, bounds=None):
     """Drive the plan at the pretend target; answers (status, recorder, writes as noted, board, history)."""
-    for verb in ("monotonic_ns", "submit", "progress", "completed", "waited"):
+    for verb in ("monotonic_ns", "submit", "trim", "read", "progress", "completed", "waited"):
         monkeypatch.setattr(load, verb, getattr(pretend, verb))
     writes = []
     note_completion = load.note_completion
 
-    def noting(recorder, flight, number, size, now_ns, slice_ns):
-        place = number % flight.issued_ns.size
+    def noting(recorder, row, operation, size, intended_ns, issued_ns, late_ns, now_ns, slice_ns):
         begin_ns = int(recorder.at[load.BEGIN_NS])
-        instants = (flight.intended_ns[place], flight.issued_ns[place], now_ns)
-        writes.append(Write(*(int(instant) - begin_ns for instant in instants), int(size), int(flight.late_ns[place])))
-        return note_completion(recorder, flight, number, size, now_ns, slice_ns)
+        instants = (int(instant) - begin_ns for instant in (intended_ns, issued_ns, now_ns))
+        writes.append(Write(*instants, int(size), int(late_ns), int(operation), int(row)))
+        return note_completion(recorder, row, operation, size, intended_ns, issued_ns, late_ns, now_ns, slice_ns)
 
     monkeypatch.setattr(load, "note_completion", noting)
-    recorder, flight = replicated.recorder_of(slice_count), replicated.flight_of(queue_depth)
+    asked = asked or Load(MIB, queue_depth=queue_depth, **({} if closed else {"arrival": "fixed", "rate_per_s": 1.0}))
+    recorder, flight = replicated.recorder_of(slice_count, asked), replicated.flight_of(queue_depth)
+    bounds = np.array([0, plan.size.size]) if bounds is None else bounds
+    jobs = replicated.jobs_of(asked, bounds, queue_depth)
+    order = np.full(plan.size.size if len(bounds) > 2 else 0, -1, np.int64)
     board, history = np.zeros(64, np.int64), np.zeros(1 << 12, np.int64)
     board[load.BOARD_STOP] = stop
     status = interpreted(load.drive.py_func)(
-        plan, closed, queue_depth, duration_ns, duration_ns // slice_count, None, flight, recorder, board, history
+        plan, jobs, duration_ns, duration_ns // slice_count, SPIN_NS, None, flight, recorder, board, history, order
     )
+    pretend.order = order
     return status, recorder, writes, board, history
 
 
@@ -268,7 +281,7 @@ def test_a_generator_that_oversleeps_is_late(monkeypatch):
     plan = from_arrays(np.arange(1, 101) * NS_PER_MS, np.zeros(100), np.full(100, 512))
     pretend = Pretend([10_000] * 100, oversleep_ns=300_000)
     *_, writes, _, _ = rehearse(monkeypatch, plan, pretend, False, 2, NS_PER_S)
-    assert all(300_000 - load.SPIN_NS - 1000 <= write.late <= 300_000 for write in writes)
+    assert all(300_000 - SPIN_NS - 1000 <= write.late <= 300_000 for write in writes)
 
 
 def test_a_target_that_works_long_delays_a_write_and_the_generator_is_not_blamed(monkeypatch):
@@ -335,11 +348,13 @@ def test_a_board_that_asks_to_stop_is_obeyed_before_the_first_write(monkeypatch)
 def drive_null(plan, closed, queue_depth, duration_ns, slice_count=4):
     target, recorder = null_kernel.null_target(), replicated.recorder_of(slice_count)
     board, history = np.zeros(64, np.int64), np.zeros(1 << 16, np.int64)
+    asked = Load(MIB, queue_depth=queue_depth, **({} if closed else {"arrival": "fixed", "rate_per_s": 1.0}))
+    jobs = replicated.jobs_of(asked, np.array([0, plan.size.size]), queue_depth)
     status = load.drive(
-        plan, closed, queue_depth, duration_ns, duration_ns // slice_count, target,
-        replicated.flight_of(queue_depth), recorder, board, history,
+        plan, jobs, duration_ns, duration_ns // slice_count, SPIN_NS, target, replicated.flight_of(queue_depth), recorder,
+        board, history, np.zeros(0, np.int64),
     )  # fmt: skip
-    return status, int(target.taken[0]), recorder, board, history
+    return status, int(target.at[null_kernel.TAKEN]), recorder, board, history
 
 
 def assert_counts_agree(recorder, board):
@@ -414,9 +429,7 @@ def test_the_board_tells_while_the_round_lasts_and_never_of_more_than_the_depth(
     board, history = np.zeros(64, np.int64), np.zeros(1 << 16, np.int64)
     answers, seen = [], []
     with disk(None, 16 * MIB, 16 * MIB) as memory:
-        writing = threading.Thread(
-            target=lambda: answers.append(replicated.write_side(asked, memory, [], board, history))
-        )
+        writing = threading.Thread(target=lambda: answers.append(replicated.write_side(asked, memory, [], board, history)))
         writing.start()
         while writing.is_alive():
             issued = int(board[load.BOARD_ISSUED])
@@ -438,19 +451,193 @@ def test_a_flight_has_more_places_than_writes_under_way(queue_depth):
     assert queue_depth < places <= 4 * queue_depth + 4 and places & (places - 1) == 0
 
 
-def test_the_loop_spins_only_for_the_last_stretch():
-    assert load.SPIN_NS <= 50 * NS_PER_US
-
-
-@pytest.mark.parametrize("note_completion", both_ways(load.note_completion))
-def test_a_write_is_kept_by_itself_only_where_there_is_room_for_it(note_completion):
+@pytest.mark.parametrize("keep_sample", both_ways(load.keep_sample))
+def test_an_io_is_kept_by_itself_only_where_there_is_room_for_it(keep_sample):
     room = np.full((2, load.SAMPLE_WORDS), -1, np.int64)
-    recorder, flight = replicated.recorder_of(1, room), replicated.flight_of(3)
+    recorder = replicated.recorder_of(1, samples=room)
     recorder.at[load.BEGIN_NS] = 1000
     for number, (intended, issued, completed) in enumerate([(1000, 1005, 1100), (1010, 1100, 1250), (1020, 1250, 1300)]):
-        flight.intended_ns[number], flight.issued_ns[number] = intended, issued
-        note_completion(recorder, flight, number, 4096, completed, 10**9)
+        keep_sample(recorder, number, intended, issued, completed)
     times = slice(load.INTENDED_NS, load.COMPLETED_NS + 1)
     assert room[:, times].tolist() == [[0, 5, 100], [10, 100, 250]]
     assert (room[:, [load.NUMBER, load.SIZE, load.OPERATION]] == -1).all()
-    assert recorder.at[load.COMPLETED] == 3
+
+
+def test_the_loop_spins_as_long_as_this_machine_oversleeps_within_bounds():
+    assert pace_kernel.SPIN_NS_MIN <= pace_kernel.spin_ns() <= pace_kernel.SPIN_NS_MAX <= 200 * NS_PER_US
+    assert pace_kernel.bounded(70_000.2, 2) == 70_000
+    assert pace_kernel.bounded(1e9, 2) == pace_kernel.SPIN_NS_MAX
+    assert pace_kernel.bounded(1e9, 1) == pace_kernel.SPIN_NS_MIN
+
+
+# Other operations than writes
+
+
+def blended(dice, count, closed):
+    operation = dice.choice(np.array([WRITE, WRITE, READ, FLUSH, TRIM], np.int8), count)
+    plan = random_plan(dice, closed, count, gap_ns=50_000)
+    return from_arrays(plan.intended_ns, plan.address, np.where(operation == FLUSH, 0, plan.size), operation)
+
+
+def assert_parts(recorder, done, rows=1):
+    """The parts hold exactly these I/Os, by job's name and operation."""
+    for row in range(rows):
+        for operation in (WRITE, READ, FLUSH, TRIM):
+            mine = [one for one in done if (one.job, one.operation) == (row, operation)]
+            part = row * load.OPERATIONS + operation - 1
+            assert (recorder.part_count[part], recorder.part_bytes[part]) == (len(mine), sum(one.size for one in mine))
+            assert Histogram(recorder.part[part]) == Histogram.of([one.response for one in mine])
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("seed", range(12))
+def test_every_operation_is_issued_once_and_is_in_a_row_of_its_own(monkeypatch, closed, seed):
+    dice = np.random.default_rng(seed)
+    queue_depth, count = int(dice.integers(1, 9)), int(dice.integers(0, 300))
+    plan = blended(dice, count, closed)
+    service_ns = dice.choice([0, 500, 80_000, 120_000, 3 * NS_PER_MS], count).tolist()
+    pretend = Pretend(service_ns, refuse=dice.integers(0, 300, 20).tolist() if seed % 2 else ())
+    asked = Load(MIB, queue_depth=queue_depth, flush_every=1, **({} if closed else {"arrival": "fixed", "rate_per_s": 1.0}))
+    status, recorder, done, board, _ = rehearse(monkeypatch, plan, pretend, closed, queue_depth, NS_PER_S, asked=asked)
+    assert status == 0 and len(done) == count
+    assert_parts(recorder, done)
+    writes = [one for one in done if one.operation == WRITE]
+    assert_recorded_writes(recorder, writes, NS_PER_S // 4)
+    kept = [(None if plan.operation[n] == TRIM else n) for n in range(count) if plan.operation[n] in (WRITE, TRIM)]
+    assert [number for number, *_ in pretend.submitted] == kept
+    assert (recorder.at[load.SEQUENCED], recorder.at[load.ACKED], board[load.BOARD_COMPLETED]) == (len(kept),) * 3
+    assert all(one.late <= one.wait for one in done)
+
+
+def assert_recorded_writes(recorder, writes, slice_ns):
+    parts = load_oracle.slices(writes, slice_ns, recorder.slice_count.size)
+    assert recorder.slice_count.tolist() == [len(part) for part in parts]
+    for counts, part in zip(recorder.response, parts, strict=True):
+        assert Histogram(counts) == Histogram.of([write.response for write in part])
+    assert Histogram(recorder.service) == Histogram.of([write.service for write in writes])
+
+
+def test_a_flush_waits_for_what_was_submitted_before_it_and_for_nothing_else(monkeypatch):
+    operation = np.array([WRITE, WRITE, FLUSH, WRITE, FLUSH], np.int8)
+    plan = from_arrays(np.array([0, 1, 2, 3, 9000]) * 1000, np.zeros(5), np.where(operation == FLUSH, 0, 512), operation)
+    pretend = Pretend([100_000, 200_000, 300_000])
+    asked = Load(MIB, queue_depth=8, arrival="fixed", rate_per_s=1.0, flush_every=2)
+    *_, done, _, _ = rehearse(monkeypatch, plan, pretend, False, 8, NS_PER_S, asked=asked)
+    flushes = [one for one in done if one.operation == FLUSH]
+    first, second, third = [one for one in done if one.operation == WRITE]
+    assert first.completed < flushes[0].completed == second.completed < third.completed
+    assert flushes[1].response < 2000  # Nothing was under way.
+
+
+def test_a_read_waits_for_no_write_and_is_timed_by_itself(monkeypatch):
+    operation = np.array([WRITE, READ, READ, WRITE], np.int8)
+    plan = from_arrays(np.zeros(4), np.zeros(4), np.full(4, 512), operation)
+    pretend = Pretend([5 * NS_PER_MS, 5 * NS_PER_MS])
+    asked = Load(MIB, queue_depth=2, read_share=0.5)
+    *_, done, _, _ = rehearse(monkeypatch, plan, pretend, True, 2, NS_PER_S, asked=asked)
+    reads = [one for one in done if one.operation == READ]
+    assert [one.operation for one in done] == [READ, READ, WRITE, WRITE]
+    assert all(pretend.lasts_read_ns <= read.service < pretend.lasts_read_ns + 500 for read in reads)
+    assert reads[1].intended == reads[0].completed
+
+
+def test_a_caller_that_thinks_issues_that_much_later(monkeypatch):
+    plan = from_arrays(np.full(50, 70_000), np.zeros(50), np.full(50, 512))
+    *_, writes, _, _ = rehearse(monkeypatch, plan, Pretend([30_000] * 50), True, 4, NS_PER_S)
+    for number in range(4, 50):
+        assert writes[number].intended == writes[number - 4].completed + 70_000
+    assert all(write.wait < 2000 for write in writes)
+
+
+# Several jobs
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_each_job_keeps_its_own_depth_and_order_and_the_log_says_whose_write_is_where(monkeypatch, seed):
+    dice = np.random.default_rng(seed)
+    jobs, plans = [], []
+    for place in range(int(dice.integers(2, 6))):
+        closed = bool(dice.integers(2))
+        depth, count = int(dice.integers(1, 5)), int(dice.integers(0, 80))
+        arrival = {} if closed else {"arrival": "fixed", "rate_per_s": 1.0}
+        jobs.append(Load(MIB, queue_depth=depth, flush_every=1, name=f"job{place // 2}", **arrival))
+        plans.append(blended(dice, count, closed))
+    plan = from_arrays(*(np.concatenate(columns) for columns in zip(*plans, strict=True)))
+    bounds = np.cumsum([0, *(part.size.size for part in plans)])
+    service_ns = dice.choice([500, 80_000, 3 * NS_PER_MS], int(bounds[-1])).tolist()
+    pretend = Pretend(service_ns, refuse=dice.integers(0, 300, 20).tolist() if seed % 2 else ())
+    asked = Load(MIB, jobs=tuple(jobs))
+    depth = sum(job.queue_depth for job in jobs)
+    status, recorder, done, *_ = rehearse(monkeypatch, plan, pretend, False, depth, NS_PER_S, asked=asked, bounds=bounds)
+    assert status == 0 and len(done) == bounds[-1] and pretend.in_flight_max <= depth
+    assert_parts(recorder, done, rows=(len(jobs) + 1) // 2)
+    order = pretend.order[: len(pretend.submitted)]
+    assert [(plan.address[n], plan.size[n]) for n in order] == [(address, size) for _, address, size, _ in pretend.submitted]
+    for begin, end in pairwise(bounds.tolist()):  # A job's own writes stay in its plan's order.
+        mine = order[(order >= begin) & (order < end)]
+        assert mine.tolist() == [n for n in range(begin, end) if plan.operation[n] in (WRITE, TRIM)]
+
+
+def test_a_shallow_job_is_not_held_up_by_a_deep_one(monkeypatch):
+    plan = from_arrays(np.zeros(400), np.zeros(400), np.full(400, 512))
+    asked = Load(MIB, jobs=(Load(MIB, queue_depth=15, name="deep"), Load(MIB, queue_depth=1, name="shallow")))
+    story = rehearse(monkeypatch, plan, Pretend([10_000] * 400), True, 16, NS_PER_S, asked=asked, bounds=np.array([0, 200, 400]))
+    shallow = [one for one in story[2] if one.job == 1]
+    # One write after the other through one server: with 16 under way each waits for 16 of them.
+    assert all(one.response < 17 * 11_000 for one in shallow)
+
+
+@pytest.mark.parametrize("phase_of", both_ways(load.phase_of))
+def test_an_io_belongs_to_the_phase_of_its_instant_and_phases_come_again(phase_of):
+    ends = np.array([10, 15, 40])
+    assert [int(phase_of(100 + t, 100, ends)) for t in (0, 9, 10, 14, 15, 39, 40, 52)] == [0, 0, 1, 1, 2, 2, 0, 1]
+    assert phase_of(7, 0, np.zeros(0, np.int64)) == 0
+
+
+def test_phases_have_rows_of_their_own(monkeypatch):
+    stretches = (Stretch(100 * NS_PER_MS, 1000.0, 1000.0, "calm"), Stretch(50 * NS_PER_MS, 4000.0, 4000.0, "storm"))
+    asked = Load(MIB, arrival="fixed", rate_per_s=2000.0, stretches=stretches)
+    plan = draw(asked, 1, 600)
+    status, recorder, done, *_ = rehearse(monkeypatch, plan, Pretend([1000] * 600), False, 4, 300 * NS_PER_MS, asked=asked)
+    assert status == 0 and len(done) == 600
+    assert recorder.part_count.tolist() == [200, 0, 0, 0, 400, 0, 0, 0]
+
+
+def full_order(load, protocol="local", seed=9, **other):
+    return replicated.Order(
+        protocol=protocol, volume=78, epoch=1, seed=seed, load=load, trace_path="", trace_begin_ns=0, time_scale=1.0,
+        write_count_max=3000, queue_depth=load.queue_depth, duration_ns=200 * NS_PER_MS, slice_ns=20 * NS_PER_MS,
+        slice_count=10, peer_timeout_ns=NS_PER_S, reactor="plain", **other,
+    )  # fmt: skip
+
+
+VM = {"read_share": 0.3, "trim_share": 0.1, "flush_share": 0.05, "compress_ratio": 2.0, "dedupe_ratio": 1.5}
+LOADS = {
+    "one": Load(4 * MIB, queue_depth=4, sizes=((4096, 1), (65536, 1)), trim_sizes=((131072, 1),), **VM),
+    "open": Load(4 * MIB, arrival="poisson", rate_per_s=8000.0, queue_depth=32, alignment_bytes=512, sizes=((1536, 1),), **VM),
+    "jobs": Load(4 * MIB, queue_depth=13, jobs=(
+        Load(4 * MIB, name="log", queue_depth=1, address="sequential", flush_every=1, region_bytes=MIB),
+        Load(4 * MIB, name="pages", queue_depth=8, address="zipf", **VM),
+        Load(4 * MIB, name="pages", queue_depth=2, think_ns=50_000, compress_ratio=3.0),
+        Load(4 * MIB, name="backup", queue_depth=2, arrival="fixed", rate_per_s=200.0, sizes=((MIB, 1),), read_share=0.5),
+    )),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_the_audit_finds_the_volume_exactly_as_writes_and_trims_of_all_jobs_have_left_it(name):
+    asked = full_order(LOADS[name])
+    board, history, issued = np.zeros(64, np.int64), np.zeros(1 << 12, np.int64), np.zeros(1 << 18, np.int64)
+    with disk(None, 64 * MIB, 4 * MIB) as memory:
+        observed = replicated.write_side(asked, memory, [], board, history, issued)
+        recorder = observed["recorder"]
+        acked = int(recorder.at[load.ACKED])
+        found = replicated.audit_side(asked, memory, acked, issued)
+        assert observed["status"] == 0 and acked == recorder.at[load.SEQUENCED] > 50
+        assert found == {"completed": acked, "survived": acked, "lost": 0, "damaged": 0, "lost_bytes": 0}
+        if name == "jobs":  # Another order is another volume.
+            issued[:acked] = issued[:acked][::-1].copy()
+            assert replicated.audit_side(asked, memory, acked, issued)["damaged"] > 0
+    counted = recorder.part_count.reshape(-1, load.OPERATIONS).sum(axis=0)
+    assert counted[WRITE - 1] == recorder.at[load.COMPLETED] and counted[FLUSH - 1] > 0 and counted[READ - 1] > 0
+    assert counted[WRITE - 1] + counted[TRIM - 1] == acked

@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from both_ways import both_ways
 from farwrite import plan, plan_kernel, trace
 from farwrite.errors import UsageError
-from farwrite.plan import Load, draw, from_arrays, replay
-from farwrite.plan_kernel import FLUSH, READ, WRITE, Plan
-from oracle import plan_oracle
+from farwrite.plan import Load, Stretch, counts_max, draw, draw_jobs, from_arrays, replay
+from farwrite.plan_kernel import FLUSH, READ, TRIM, WRITE, Plan
+from oracle import arrival_oracle, plan_oracle
 
 GIB = 1 << 30
 MIXED = ((512, 3), (4096, 5), (65536, 0), (5000, 2))
@@ -27,7 +29,23 @@ DRAWN_LOADS = [
     Load(GIB, arrival="poisson", rate_per_s=3000.0, sizes=MIXED),
     Load(GIB, arrival="poisson", rate_per_s=3000.0, address="zipf", zipf_skew=1.0, sizes=MIXED),
     Load(1 << 20, arrival="fixed", rate_per_s=0.5, address="sequential", sizes=MIXED),
-]
+    Load(GIB, address="pareto", think_ns=1000, think_at_random=True, think_every=3),
+    Load(GIB, address="normal", arrival="poisson", rate_per_s=50.0, stretches=(Stretch(10**9, 0.0, 100.0),)),
+    Load(GIB, address="bands", bands=((4, 1), (0, 1), (1, 3)), sizes=MIXED, alignment_bytes=512),
+    Load(1 << 22, address="shuffle", sizes=((16384, 1), (4096, 1))),
+    Load(
+        GIB, address="sequential", streams=5, stride_bytes=65536, arrival="fixed", rate_per_s=9000.0,
+        stretches=(Stretch(10**6, 9000.0, 9000.0), Stretch(5 * 10**6, 0.0, 0.0)), stretches_at_random=True,
+        region_begin_bytes=1 << 20, region_bytes=1 << 28,
+    ),
+]  # fmt: skip
+WORDS = {"write": WRITE, "read": READ, "flush": FLUSH, "trim": TRIM}
+BLENDED_LOADS = [
+    Load(GIB, read_share=0.7, trim_share=0.1, flush_share=0.05, arrival="poisson", rate_per_s=100.0, sizes=MIXED,
+         read_sizes=((8192, 1),), trim_sizes=((65536, 2), (131072, 1))),
+    Load(1 << 20, flush_every=1, address="sequential", arrival="fixed", rate_per_s=1000.0),
+    Load(1 << 20, flush_every=7, read_share=0.5, address="sequential"),
+]  # fmt: skip
 
 
 def writes(drawn):
@@ -45,7 +63,7 @@ def test_a_plan_is_what_the_oracle_draws(load, seed):
 
 
 @pytest.mark.parametrize("draw_block", both_ways(plan_kernel.draw_block))
-@pytest.mark.parametrize("load", DRAWN_LOADS)
+@pytest.mark.parametrize("load", [*DRAWN_LOADS, *BLENDED_LOADS])
 def test_a_block_is_the_same_compiled_and_interpreted(draw_block, load):
     drawn = Plan.of_count(300)
     draw_block(drawn, plan.recipe_of(load, 5), 0)
@@ -56,13 +74,13 @@ def test_a_block_is_the_same_compiled_and_interpreted(draw_block, load):
 def test_sizes_come_with_their_weights(draw_sizes):
     drawn = np.empty(2000, np.int32)
     recipe = plan.recipe_of(Load(GIB, sizes=MIXED), 1)
-    draw_sizes(drawn, recipe.sizes, recipe.cumulative, 1, 0)
+    draw_sizes(drawn, np.full(2000, WRITE, np.int8), recipe.sizes, 1, 0)
     assert drawn.tolist() == plan_oracle.draw_sizes(MIXED, 1, 2000)
     assert (drawn == 512).mean() == pytest.approx(0.3, abs=0.05)
     assert not (drawn == 65536).any()
 
 
-@pytest.mark.parametrize("load", DRAWN_LOADS)
+@pytest.mark.parametrize("load", [*DRAWN_LOADS, *BLENDED_LOADS])
 def test_the_size_of_blocks_leaves_no_trace(load):
     assert same(draw(load, 9, 10_500, block_writes=1000), draw(load, 9, 10_500, block_writes=10_500))
 
@@ -72,8 +90,65 @@ def test_every_write_is_inside_aligned_and_in_order(load):
     drawn = draw(load, 3, 20_000)
     assert (drawn.address >= 0).all() and (drawn.address + drawn.size <= load.volume_bytes).all()
     assert not (drawn.address % load.alignment_bytes).any()
-    assert (np.diff(drawn.intended_ns) >= 0).all() and drawn.intended_ns[0] >= 0
+    assert load.arrival == "closed" or (np.diff(drawn.intended_ns) >= 0).all()
+    assert drawn.intended_ns.min() >= 0
     assert (drawn.operation == WRITE).all()
+
+
+@pytest.mark.parametrize("load", BLENDED_LOADS)
+@pytest.mark.parametrize("seed", range(3))
+def test_operations_are_the_oracles_and_flushes_come_with_the_write_before_them(load, seed):
+    drawn = draw(load, seed, 3000)
+    shares = load.flush_share, load.read_share, load.trim_share, load.flush_every
+    assert drawn.operation.tolist() == [WORDS[word] for word in plan_oracle.operations(seed, 3000, *shares)]
+    flush = drawn.operation == FLUSH
+    assert not drawn.size[flush].any() and not drawn.address[flush].any() and drawn.size[~flush].min() > 0
+    if load.arrival == "fixed":
+        instants = arrival_oracle.fixed(Fraction(load.rate_per_s), int((~flush).sum()))
+        assert drawn.intended_ns.tolist() == arrival_oracle.follow(instants, drawn.operation.tolist(), FLUSH)
+    if load.read_sizes:
+        assert set(drawn.size[drawn.operation == READ]) == {8192}
+        assert set(drawn.size[drawn.operation == TRIM]) == {65536, 131072}
+        assert set(drawn.size[drawn.operation == WRITE]) == {512, 4096, 5000}
+
+
+def test_a_log_that_flushes_after_every_write_is_as_dense_as_one_that_does_not():
+    load = BLENDED_LOADS[1]
+    drawn = draw(load, 1, 2000)
+    plain = draw(Load(1 << 20, address="sequential", arrival="fixed", rate_per_s=1000.0), 1, 1000)
+    assert same(Plan(*(column[drawn.operation == WRITE] for column in drawn)), plain)
+
+
+def test_many_sizes_are_found_as_few_are():
+    sizes = tuple((512 * size, size % 3 + 1) for size in range(1, 130))
+    drawn = draw(Load(GIB, sizes=sizes, alignment_bytes=512), 4, 3000)
+    assert drawn.size.tolist() == plan_oracle.draw_sizes(sizes, 4, 3000)
+
+
+def test_shares_of_operations_are_met():
+    drawn = draw(BLENDED_LOADS[0], 8, 200_000).operation
+    expected = np.array([0.95 * 0.2, 0.95 * 0.7, 0.05, 0.95 * 0.1]) * drawn.size
+    assert stats.chisquare(np.bincount(drawn, minlength=5)[1:], expected).pvalue > 0.01
+
+
+def test_a_job_draws_the_same_whoever_works_beside_it():
+    one = Load(GIB, name="one", read_share=0.5)
+    two = Load(GIB, name="two", arrival="poisson", rate_per_s=10.0)
+    both, bounds = draw_jobs(Load(GIB, jobs=(one, two)), 3, [100, 50])
+    alone, _ = draw_jobs(Load(GIB, jobs=(one,)), 3, [100])
+    assert bounds.tolist() == [0, 100, 150] and same(both.part(0, 100), alone)
+    assert both.address[100:].tolist() != both.address[:50].tolist()
+    undivided, whole = draw_jobs(one, 3, [100])
+    assert whole.tolist() == [0, 100] and same(undivided, draw(one, 3, 100))
+
+
+def test_a_plan_has_room_for_bursts_and_flushes():
+    steady = Load(GIB, arrival="fixed", rate_per_s=1000.0)
+    logged = Load(GIB, arrival="fixed", rate_per_s=1000.0, flush_every=1)
+    bursts = Load(GIB, arrival="fixed", rate_per_s=1000.0, stretches=(Stretch(10**9, 5000.0, 0.0),))
+    one, two, three = (counts_max(load, 10**9)[0] - 1000 for load in (steady, logged, bursts))
+    assert (two, three) == (2 * one, 5 * one)
+    assert sum(counts_max(Load(GIB, jobs=(Load(GIB),) * 4), 10**9)) == counts_max(Load(GIB), 10**9)[0]
 
 
 def test_a_longer_plan_begins_like_a_shorter_one():
@@ -99,7 +174,7 @@ def test_kinds_are_numbered_in_the_order_of_their_words():
     from farwrite import address_kernel, arrival_kernel
 
     assert [getattr(arrival_kernel, word.upper()) for word in plan.ARRIVALS] == [0, 1, 2]
-    assert [getattr(address_kernel, word.upper()) for word in plan.ADDRESSES] == [0, 1, 2]
+    assert [getattr(address_kernel, word.upper()) for word in plan.ADDRESSES] == list(range(7))
 
 
 @pytest.mark.parametrize(
@@ -128,6 +203,22 @@ def test_kinds_are_numbered_in_the_order_of_their_words():
         ({"volume_bytes": 1 << 61}, "volume"),
         ({"volume_bytes": 4096, "sizes": ((8192, 1.0),)}, "cannot hold"),
         ({"alignment_bytes": 1000}, "512 or 4096"),
+        ({"think_ns": 5, "arrival": "fixed", "rate_per_s": 1.0}, "waits for nobody"),
+        ({"read_share": 0.7, "trim_share": 0.4}, "more than everything"),
+        ({"flush_share": 1.0}, "no load"),
+        ({"region_begin_bytes": 1000}, "multiple of 4096"),
+        ({"region_begin_bytes": 4096, "region_bytes": GIB}, "end within the volume"),
+        ({"region_bytes": 4096, "sizes": ((8192, 1.0),)}, "region: 4 KiB cannot hold"),
+        ({"address": "bands"}, "bands: none given"),
+        ({"bands": ((0.0, 1.0),)}, "all shares are 0"),
+        ({"bands": ((0.5, 1e-7), (0.5, 1.0))}, "narrower than a single place"),
+        ({"streams": 0}, "streams"),
+        ({"streams": 1024, "region_bytes": 1 << 20}, "cannot hold the largest write each"),
+        ({"pareto_share": 0.0}, "pareto_share"),
+        ({"normal_deviation": 0.0}, "normal_deviation"),
+        ({"dedupe_ratio": 0.5}, "dedupe_ratio"),
+        ({"arrival": "poisson", "rate_per_s": 1.0, "stretches": (Stretch(10, 0.0, 0.0),)}, "0 all the time"),
+        ({"jobs": (Load(4096 * 7),)}, "same volume"),
     ],
 )
 def test_an_impossible_load_is_refused(words, sentence):

@@ -2,22 +2,41 @@
 
 from fractions import Fraction
 from itertools import islice
+from math import floor, log
 
 from oracle import prng_oracle
 
 ADDRESS = 2
 
 
-def sequential(sizes, volume_bytes, alignment_bytes):
-    address, addresses = 0, []
-    for size in sizes:
-        if address + size > volume_bytes:
-            address = 0
+def sequential(sizes, volume_bytes, alignment_bytes, streams=1, stride=0):
+    part = volume_bytes
+    while streams > 1 and (part * streams > volume_bytes or part % alignment_bytes):
+        part -= 1
+    position, addresses = [stream * part for stream in range(streams)], []
+    for number, size in enumerate(sizes):
+        stream = number % streams
+        address = position[stream]
+        if address + size > (stream + 1) * part:
+            address = stream * part
         addresses.append(address)
-        address += size
+        address += (stride or size) if size else 0
         while address % alignment_bytes:
             address += 1
+        position[stream] = address
     return addresses
+
+
+def pareto_below(share, fraction):
+    """The probability of the commonest `fraction` of all places."""
+    return fraction ** (log(1 - share) / log(share))
+
+
+def banded(bands, places):
+    """(share, first place, place behind the last) of each band."""
+    total, space = sum(share for share, _ in bands), sum(part for _, part in bands)
+    ends = [floor(sum(part for _, part in bands[: index + 1]) / space * places + 0.5) for index in range(len(bands))]
+    return [(share / total, begin, end) for (share, _), begin, end in zip(bands, [0, *ends], ends, strict=False)]
 
 
 def uniform(seed, places, alignment_bytes, count):

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 @dataclass
 class Write:
-    """One write that has completed; times in ns since the round's start."""
+    """One I/O that has completed, a write unless said otherwise; times in ns since the round's start."""
 
     intended: int
     issued: int
     completed: int
     size: int
     late: int = 0
+    operation: int = 1
+    job: int = 0
 
     @property
     def response(self):

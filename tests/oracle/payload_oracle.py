@@ -29,3 +29,18 @@ def check(block, address):
     if size != len(block):
         return "wrong size"
     return write_number if crc == crc32c(block[:28] + block[32:]) else "bad checksum"
+
+
+def contents(count, writes_own):
+    """Which content each write carries: of 1024 in a row the first `writes_own` are new, the others repeat them in turn."""
+    carried, fresh = [], 0
+    for number in range(count):
+        if number % 1024 == 0:
+            window = []
+        if len(window) < writes_own:
+            window.append(fresh)
+            carried.append(fresh)
+            fresh += 1
+        else:
+            carried.append(window[number % 1024 % writes_own])
+    return carried

@@ -5,7 +5,7 @@ from itertools import islice
 
 from oracle import address_oracle, arrival_oracle, prng_oracle
 
-SIZE = 3
+SIZE, OPERATION = 3, 6
 
 
 def draw_sizes(sizes, seed, count):
@@ -46,3 +46,25 @@ def replay(records, volume_bytes, time_scale):
                 address -= 512
             plan.append((int((time_ns - first_ns) * time_scale), address, size))
     return plan
+
+
+def operations(seed, count, flush, read, trim, flush_every):
+    """Words, from shares: the flushes' of everything, the others' of what is no flush."""
+    written, drawn = 0, []
+    for value in islice(prng_oracle.sequence(prng_oracle.key_of(seed, OPERATION)), count):
+        if flush_every and written == flush_every:
+            written = 0
+            drawn.append("flush")
+            continue
+        unit = prng_oracle.unit(value)
+        rest = 1 - flush
+        bounds = [
+            ("flush", flush),
+            ("read", flush + rest * read),
+            ("trim", flush + rest * read + rest * trim),
+            ("write", 1),
+        ]
+        word = next(word for word, bound in bounds if unit < bound)
+        written += word == "write"
+        drawn.append(word)
+    return drawn

@@ -82,16 +82,20 @@ def null_rounds(count: int, round_ns: int) -> Iterator[Round]:
     from farwrite.plan import Load, draw
     from farwrite.round import NOTHING, slices_of
     from farwrite.target.null_kernel import null_target
-    from farwrite.target.replicated import flight_of, recorder_of
+    from farwrite.target.replicated import flight_of, jobs_of, recorder_of
 
     slices = 5
-    plan = draw(Load(volume_bytes=1 << 30), 1, 1 << 19)
+    load, count_max = Load(volume_bytes=1 << 30), 1 << 21
+    plan = draw(load, 1, count_max)
     for index in range(count):
         while True:  # As in a run, a round of which the host took the processors is measured again.
             recorder = recorder_of(slices)
             words, history = np.zeros(64, np.int64), np.zeros(1 << 10, np.int64)
             ticks = processor_time()
-            drive(plan, True, 1, round_ns, round_ns // slices, null_target(), flight_of(1), recorder, words, history)
+            drive(
+                plan, jobs_of(load, np.array([0, count_max]), 1), round_ns, round_ns // slices, 0, null_target(), flight_of(1),
+                recorder, words, history, np.zeros(0, np.int64),
+            )  # fmt: skip
             if (steal_between(ticks, processor_time()) or 0.0) <= STEAL_MAX:
                 break
         yield template(

@@ -171,14 +171,16 @@ def test_a_payload_is_made_within_reach_of_a_copy(benchmark, say):
 @pytest.mark.parametrize("queue_depth", [1, 32])
 def test_the_loop_itself_costs_a_few_looks_at_the_clock(benchmark, say, queue_depth):
     count = 100_000
-    drawn = plan.draw(Load(volume_bytes=MIB, queue_depth=queue_depth), 1, count)
+    asked = Load(volume_bytes=MIB, queue_depth=queue_depth)
+    drawn = plan.draw(asked, 1, count)
     history = np.zeros(1 << 16, np.int64)
 
     def drive():
         recorder = replicated.recorder_of(10)
         load.drive(
-            drawn, True, queue_depth, 60 * NS_PER_S, NS_PER_S, null_kernel.null_target(), replicated.flight_of(queue_depth),
-            recorder, np.zeros(64, np.int64), history,
+            drawn, replicated.jobs_of(asked, np.array([0, count]), queue_depth), 60 * NS_PER_S, NS_PER_S, 20_000,
+            null_kernel.null_target(), replicated.flight_of(queue_depth), recorder, np.zeros(64, np.int64), history,
+            np.zeros(0, np.int64),
         )  # fmt: skip
         assert recorder.at[load.COMPLETED] == count
 

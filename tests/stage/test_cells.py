@@ -4,9 +4,10 @@ import gzip
 
 import pytest
 
-from farwrite.cells import OPEN_MARGIN, cells_of, load_of, table_of, write_count_max
+from farwrite.cells import cells_of, load_of, table_of
 from farwrite.errors import UsageError
 from farwrite.physics import rtt_ns_of
+from farwrite.plan import OPEN_MARGIN, count_max
 from farwrite.profile import load, parse, shipped
 from farwrite.units import NS_PER_S
 
@@ -115,11 +116,12 @@ def test_a_rate_is_no_part_of_a_closed_loop():
 def test_a_round_of_an_open_loop_has_more_plan_than_it_will_need(seconds):
     table = cell([])
     needed = table.rate_per_s * seconds
-    assert write_count_max(table, round(seconds * NS_PER_S)) >= needed * OPEN_MARGIN + 5 * needed**0.5
+    assert count_max(load_of(table, 1 << 30), round(seconds * NS_PER_S)) >= needed * OPEN_MARGIN + 5 * needed**0.5
 
 
 def test_a_closed_round_never_has_more_plan_than_memory():
-    assert write_count_max(cell(["cell.two.arrival=closed"]), 3600 * NS_PER_S) == 4_000_000
+    closed = load_of(cell(["cell.two.arrival=closed", "cell.two.rate=0 /s"]), 1 << 30)
+    assert count_max(closed, 3600 * NS_PER_S) == 4_000_000
 
 
 def test_a_trace_gives_rate_size_and_a_note(tmp_path):

@@ -20,7 +20,8 @@ from .drill import drill_results
 from .estimate import ROUNDS_MIN, Draws, few_rounds, unknown
 from .floor import Floor, Flushes, efficiency_of, floor_of, flushes_of, nearest_size
 from .latency import Pool
-from .result import ANALYSIS_VERSION, Analysis, CellResult, Estimate, FiveRounds, OtherResult
+from .part import part_results
+from .result import ANALYSIS_VERSION, Analysis, CellResult, Estimate, FiveRounds, OtherResult, PartResult
 from .sample import Sample, decode, pooled
 from .snia import five_rounds
 from .steady import MARGIN, Steadiness, judge
@@ -47,6 +48,7 @@ class Measured:
     late: Pool
     lag: Pool
     others: list[OtherResult]
+    parts: list[PartResult]
 
 
 def analyse(recording: Recording) -> Analysis:
@@ -129,6 +131,7 @@ def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
             )
             for place, other in enumerate(cell.others)
         ],
+        parts=part_results(cell, rounds, draws),
     )  # fmt: skip
 
 
@@ -189,6 +192,7 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
         withheld=withheld(measured, asked_rtt_ns, rtt_ns),
         warnings=cell_warnings(measured),
         others=measured.others,
+        parts=measured.parts,
         quorum=cell.quorum,
         exposed=sum(item.exposed for item in rounds),
         five_rounds=five_of(measured) if recording.profile.run.steady else [],

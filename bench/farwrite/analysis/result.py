@@ -51,6 +51,20 @@ class FiveRounds(Struct, frozen=True):
     slope: float | None  # what the fitted line gains from first to last round, over the average
 
 
+class PartResult(Struct, frozen=True):
+    """One operation of one job in one phase of a cell, over all its good rounds."""
+
+    operation: str  # "write", "read", "flush" or "trim"
+    job: str
+    phase: str
+    completed: int
+    response_ns_p50: Estimate
+    response_ns_p99: Estimate
+    response_ns_p999: Estimate
+    completed_per_s: Estimate  # over the whole round
+    goodput_bytes_per_s: Estimate
+
+
 class CellResult(Struct, frozen=True):
     """One cell over all its good rounds."""
 
@@ -107,6 +121,7 @@ class CellResult(Struct, frozen=True):
     five_rounds: list[FiveRounds] = []  # where the run asked for SNIA's rule
     effective_count: int | None = None  # independent writes that all are worth at the median; null: rounds tell instead
     catch_up_ns_max: float | None = None  # from the end of a load until every peer had been sent everything
+    parts: list[PartResult] = []  # where there is more than plain writes of one kind
 
 
 class Fit(Struct, frozen=True):

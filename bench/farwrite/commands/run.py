@@ -29,7 +29,7 @@ def run(
     Parameters
     ----------
     profile
-        Name of a shipped profile (see "farwrite profiles") or path of a TOML file.
+        Name of a shipped profile (see "farwrite profiles"), or path of a TOML file or of a fio job file (.fio).
     set_
         Change one value of the profile, such as run.rounds=3 or cell.write.queue_depth=4. May be repeated.
     duration
@@ -49,7 +49,7 @@ def run(
         Print the report document instead of the report.
     """
     from ..cells import cells_of
-    from ..profile import is_text, load
+    from ..profile import find, is_text, load
 
     for word in (profile, str(out), str(resume)):
         if not is_text(word):
@@ -60,7 +60,15 @@ def run(
         changes += [f'run.round="{duration}"'] if duration else []
         changes += [f'lab.link="{link}"'] if link else []
         changes += [f'lab.far_host="{far}"'] if far else []
-        chosen = load(profile, changes)
+        bent: list[str] = []
+        if profile.endswith(".fio"):
+            from ..fio_job import translate
+
+            translated = translate(find(profile), changes)
+            chosen, bent = translated.profile, translated.sentences()
+            print("\n".join(translated.lines()), file=sys.stderr)
+        else:
+            chosen = load(profile, changes)
         cells_of(chosen)  # A trace that cannot be read is refused before anything is compiled or written.
     elif set_ or duration or link or far or out:
         raise UsageError("--resume continues a run as it was begun; it goes with no other option than --json.")
@@ -81,6 +89,7 @@ def run(
         else:
             directory = runs.directory_for(out, profile, seed)
             made = runs.begin(chosen, profile, seed, directory, progress)
+            made.notes += bent
         report = pipeline.execute(made)
     present(report, json)
     print(f"saved: {made.directory / 'report.json'}", file=sys.stderr)

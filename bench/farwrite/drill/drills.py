@@ -52,7 +52,7 @@ def kill_drill(run: Run, lab: Lab, protocol: ProtocolName, index: int) -> Drill:
     # What was already in the glass still arrives; then the far site loses power too, and only its disk tells.
     time.sleep((cell.asked_rtt_ns + GRACE_NS) / NS_PER_S)
     lab.revive()
-    found = lab.far.call(sides.audit, order, lab.far.disk, completed)
+    found = lab.far.call(sides.audit, order, lab.far.disk, completed, lab.issued)
     history = lab.history.words
     first_lost = found["survived"]
     exposed_ns = lost_at_ns - int(history[first_lost % history.size]) if found["lost"] else 0
@@ -87,14 +87,14 @@ def cut_drill(run: Run, lab: Lab, protocol: ProtocolName, index: int) -> Drill:
     note = ""
     try:
         observed, _ = finish_sides(lab, order)
-        completed = int(observed["recorder"].at[load_kernel.COMPLETED])
+        completed = int(observed["recorder"].at[load_kernel.ACKED])
         if observed["status"] != 0:
             note = "the engine gave the peer up during the cut"
     except UnfitError as lost:
         note = str(lost)
         completed = int(words[load_kernel.BOARD_COMPLETED])
         lab.revive()
-    found = lab.far.call(sides.audit, order, lab.far.disk, completed)
+    found = lab.far.call(sides.audit, order, lab.far.disk, completed, lab.issued)
     return Drill(
         kind="cut", protocol=protocol, miles=cell.miles, index=index,
         audit=Audit(**{name: found[name] for name in ("completed", "survived", "lost", "damaged")}),

@@ -17,7 +17,7 @@ from ..histogram_kernel import record as tally
 from ..host import reactor
 from ..host.libc import aligned_bytes
 from ..jit import kernel
-from ..payload_kernel import fill
+from ..payload_kernel import SOLID, fill_grained
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
@@ -193,7 +193,7 @@ def note_submitted(primary, sequence, now_ns):
 
 
 @kernel()
-def submit(primary, number, address, size, now_ns):
+def submit(primary, number, address, size, now_ns, grain=SOLID):
     """Stage write `number` (counted from 0 in the plan); False when journal or memory is full: ask again after progress."""
     journal = primary.journal
     if not log.has_room(journal, size) or outstanding(primary) >= primary.completed_ns.size - 1:
@@ -202,7 +202,10 @@ def submit(primary, number, address, size, now_ns):
     start = log.place(journal, size)
     sequence = journal.at[log.STAGED_SEQUENCE]
     note_submitted(primary, sequence, now_ns)
-    fill(journal.data, start + record.HEADER_BYTES, np.int64(size), primary.at[SEED], np.int64(number), np.int64(address))
+    fill_grained(
+        journal.data, start + record.HEADER_BYTES, np.int64(size), primary.at[SEED], np.int64(number), np.int64(address),
+        np.int64(grain),
+    )  # fmt: skip
     record.seal(
         journal.data, journal.words, start, record.WRITE, size, sequence, address,
         journal.at[log.EPOCH], journal.at[log.VOLUME], now_ns,

@@ -21,6 +21,7 @@ from ..jit import kernel
 int32, int64, void = types.int32, types.int64, types.void
 
 CLOCK_MONOTONIC = 1
+TIMER_ABSTIME = 1
 
 EAGAIN = 11
 EINTR = 4
@@ -49,6 +50,7 @@ libc_recv = types.ExternalFunction("recv", int64(int32, int64, int64, int32))
 libc_send = types.ExternalFunction("send", int64(int32, int64, int64, int32))
 libc_shutdown = types.ExternalFunction("shutdown", int32(int32, int32))
 libc_ppoll = types.ExternalFunction("ppoll", int32(int64, int64, int64, int64))
+libc_clock_nanosleep = types.ExternalFunction("clock_nanosleep", int32(int32, int32, int64, int64))
 libc_syscall6 = types.ExternalFunction("syscall", int64(int64, int64, int64, int64, int64, int64, int64))
 
 
@@ -198,6 +200,14 @@ def poll(requests, count, timeout):
     """
     done = int64(libc_ppoll(int64(requests.ctypes.data), count, int64(timeout.ctypes.data), 0))
     return done if done >= 0 else -errno()
+
+
+@kernel(allocates=True)
+def sleep_until(when_ns):
+    """Sleep until an instant of CLOCK_MONOTONIC; a signal may end it earlier. clock_nanosleep(2)."""
+    until = np.empty(2, np.int64)
+    until[0], until[1] = when_ns // 1_000_000_000, when_ns % 1_000_000_000
+    return int64(libc_clock_nanosleep(int32(CLOCK_MONOTONIC), int32(TIMER_ABSTIME), int64(until.ctypes.data), 0))
 
 
 @kernel()

@@ -30,6 +30,7 @@ from .span import Span, acquaint
 from .survey import PROBE, flush_floor
 
 HISTORY_WORDS = 1 << 16
+ISSUED_WORDS = 1 << 23  # More than a plan ever has I/Os; touched only where several jobs decide the order.
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Lab(Span):
 
     choice: Choice
     history: Board  # completion instants of the running load by write number modulo its size
+    issued: Board  # numbers in the plan by sequence, where the running load decides its order
     others: list[Span]
     between: list[Span] = field(default_factory=list, kw_only=True)  # the links between far sites, in a mesh
     keep_awake: bool = field(default=False, kw_only=True)
@@ -127,7 +129,7 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
     with contextlib.ExitStack() as stack:  # Undoes a half-built lab in the right order.
         stack.enter_context(awake(spec.keep_awake))
         choice, places = stack.enter_context(ground(spec.link, 2 + spec.others))
-        near, fars, history = stack.enter_context(sites(spec, places))
+        near, fars, history, issued = stack.enter_context(sites(spec, places))
         pairs = [(near, far) for far in fars] + (list(combinations(fars, 2)) if spec.mesh else [])
         specs = [spec.link_spec_of(*pair) for pair in pairs]
         links = [stack.enter_context(emulate(choice, *pair, asked)) for pair, asked in zip(pairs, specs, strict=True)]
@@ -137,8 +139,8 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
                 spans.append((*pair, link, *acquaint(*pair, spec.congestion)))
         others = [Span(*span, spec=asked, terms=terms) for span, asked in zip(spans[1:], specs[1:], strict=True)]
         yield Lab(
-            *spans[0], choice, history, others[: spec.others], spec=specs[0], terms=terms, between=others[spec.others :],
-            keep_awake=spec.keep_awake,
+            *spans[0], choice, history, issued, others[: spec.others], spec=specs[0], terms=terms,
+            between=others[spec.others :], keep_awake=spec.keep_awake,
         )  # fmt: skip
 
 
@@ -146,13 +148,13 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
 def joined_lab(spec: LabSpec, places: list[Place], choice: Choice, doors: Sequence[Doors] = ()) -> Iterator[Lab]:
     """More sites in the places of a lab that another process holds open, joined by its links; a relay is asked through doors."""
     terms = prepared(spec)
-    with sites(spec, places) as (near, fars, history):
+    with sites(spec, places) as (near, fars, history, issued):
         for far, door in zip(fars, doors, strict=False):
             far.doors = door
         spans = [(near, far, SetElsewhere(choice.kind), *acquaint(near, far, spec.congestion)) for far in fars]
         others: list[Span] = [JoinedSpan(*span, spec=spec.link_spec, terms=terms) for span in spans[1:]]
         yield JoinedLab(
-            *spans[0], choice, history, others, spec=spec.link_spec, terms=terms, keep_awake=spec.keep_awake
+            *spans[0], choice, history, issued, others, spec=spec.link_spec, terms=terms, keep_awake=spec.keep_awake
         )  # fmt: skip
 
 
@@ -164,13 +166,14 @@ def prepared(spec: LabSpec) -> Terms:
 
 
 @contextmanager
-def sites(spec: LabSpec, places: list[Place]) -> Iterator[tuple[Site, list[Site], Board]]:
-    """(near, far ones, history): sites with disks and processes of their own, one in each place."""
+def sites(spec: LabSpec, places: list[Place]) -> Iterator[tuple[Site, list[Site], Board, Board]]:
+    """(near, far ones, history, issued): sites with disks and processes of their own, one in each place."""
     import pyroute2  # noqa: F401  (Before the forks, which then have it. 0.55 -> 0.17 s per lab on a 2-core VM.)
 
     with contextlib.ExitStack() as stack:
         history = stack.enter_context(board(HISTORY_WORDS))
         names = spec.names or ("near", "far", *(f"far {index}" for index in range(1, len(places) - 1)))
+        issued = stack.enter_context(board(ISSUED_WORDS))
         made = []
         for index, name in enumerate(names):  # All files before all processes, which share what was made before them.
             directory = spec.far if index else spec.near
@@ -182,4 +185,4 @@ def sites(spec: LabSpec, places: list[Place]) -> Iterator[tuple[Site, list[Site]
             stack.enter_context(Site(name, place, *files, index))
             for index, (name, place, files) in enumerate(zip(names, places, made, strict=True))
         ]
-        yield standing[0], standing[1:], history
+        yield standing[0], standing[1:], history, issued

@@ -29,13 +29,14 @@ from ..errors import EXIT_USAGE, UnfitError, UsageError
 from ..host.disk import Disk, disk
 from ..lab.awake import awake
 from ..lab.board import board
-from ..lab.lab import HISTORY_WORDS, Lab, LabSpec, prepared
+from ..lab.lab import HISTORY_WORDS, ISSUED_WORDS, Lab, LabSpec, prepared
 from ..lab.link import Choice, SetElsewhere
 from ..lab.namespace import uninterrupted
 from ..lab.process import ProcessLostError, process
 from ..lab.span import CALIBRATION_ECHOES
 from ..lab.survey import CONNECT_TIMEOUT_S, PROBE, answer_requests, flush_floor, hang_up, survey
 from ..target import sides
+from ..target.replicated import is_shuffled
 from ..wire.terms import IN_THE_CLEAR, SharedKey, Terms
 from . import message as told
 from .meeting import TOKEN_BYTES, dial_token
@@ -203,7 +204,9 @@ CALLS: dict[Callable, Callable[..., told.Call]] = {
     flush_floor: lambda files, size, count: told.Flush(size_bytes=size, count=count),
     hang_up: lambda name: told.HangUp(name=name),
     sides.copy: lambda order, files, words: told.Copy(order=order),
-    sides.audit: lambda order, files, completed: told.Audit(order=order, completed=completed),
+    sides.audit: lambda order, files, completed, issued: told.Audit(
+        order=order, completed=completed, issued=np.trim_zeros(issued.words, "b").tobytes() if is_shuffled(order) else b""
+    ),
 }  # fmt: skip
 
 
@@ -265,7 +268,7 @@ def real_lab(spec: LabSpec, host: FarHost, command: str) -> Iterator[RealLab]:
     terms = prepared(spec)
     with contextlib.ExitStack() as stack:
         stack.enter_context(awake(spec.keep_awake))
-        history = stack.enter_context(board(HISTORY_WORDS))
+        history, issued = stack.enter_context(board(HISTORY_WORDS)), stack.enter_context(board(ISSUED_WORDS))
         files = stack.enter_context(disk(spec.near, spec.journal_bytes, spec.volume_bytes))
         near = HereSite("near", files, stack.enter_context(board(64)), stack)
         near.begin()
@@ -283,7 +286,7 @@ def real_lab(spec: LabSpec, host: FarHost, command: str) -> Iterator[RealLab]:
         base = survey(near, far, CALIBRATION_ECHOES)  # type: ignore[arg-type]
         choice = Choice(REAL, f"measured, not emulated: {way.text}")
         made = RealLab(
-            near, far, SetElsewhere(REAL), transport, base, choice, history, [], terms=terms, keep_awake=spec.keep_awake  # type: ignore[arg-type]
+            near, far, SetElsewhere(REAL), transport, base, choice, history, issued, [], terms=terms, keep_awake=spec.keep_awake  # type: ignore[arg-type]
         )
         made.way = way
         yield made

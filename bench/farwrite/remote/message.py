@@ -88,6 +88,7 @@ class Audit(Struct, frozen=True):
 
     order: Order
     completed: int
+    issued: bytes  # int64: whose write is where in the log, where several jobs decide that; otherwise empty
 
 
 class HangUp(Struct, frozen=True):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import msgspec
+import numpy as np
 
 from .. import __version__
 from ..arms.serve import answers
@@ -27,7 +28,7 @@ from ..lab.board import board
 from ..lab.process import Process, ProcessLostError, process
 from ..lab.survey import answer_requests, flush_floor, hang_up
 from ..target import sides
-from ..target.replicated import Order
+from ..target.replicated import Order, audit_side
 from ..trace import SUFFIX, find
 from ..warm import compile_all
 from . import message as told
@@ -137,7 +138,8 @@ class FarSite:
                 self.words.words[:] = 0
                 return sides.copy, with_our_trace(order), self.files, self.words
             case told.Audit():
-                return sides.audit, with_our_trace(call.order), self.files, call.completed
+                issued = np.frombuffer(call.issued, np.int64)
+                return audit_side, with_our_trace(call.order), self.files, call.completed, issued
             case told.HangUp(name=name):
                 return hang_up, name
         raise UsageError(f"no such call: {call}")

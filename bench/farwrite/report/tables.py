@@ -42,7 +42,7 @@ def workloads(cells: Sequence[CellResult]) -> list[list[CellResult]]:
 
 def title_of(result: CellResult) -> str:
     """A workload in words: "write, 4 KiB, closed loop, queue depth 1"."""
-    load = "closed loop" if result.arrival == "closed" else f"open loop ({result.arrival})"
+    load = {"closed": "closed loop", "jobs": "several jobs"}.get(result.arrival, f"open loop ({result.arrival})")
     if result.offered_per_s is not None:
         load += f", {grouped(result.offered_per_s)} writes/s offered"
     return f"{result.name}, {format_size(result.size_bytes)}, {load}, queue depth {result.queue_depth}{further(result)}"
@@ -199,6 +199,7 @@ def show_latency(page: Page, analysis: Analysis) -> None:
         for text, protocols in floors.items():
             if text:
                 page.prose(f"Floor of {', '.join(protocols)}: {text}.".replace("..", "."), style="dim")
+        show_parts(page, cells)
         if index == 0:
             page.prose(
                 f"Response times, from the intended instant; [ ] is the interval{confidence_of(cells)}. The floor is "
@@ -241,6 +242,57 @@ def latency_table(cells: Sequence[CellResult], notes: Footnotes, form: Form) -> 
             cell(result.completed_per_s, writes, values_only, notes, style),
             cell(result.goodput_bytes_per_s, goodput, values_only, notes, style),
         )
+    return table
+
+
+def show_parts(page: Page, cells: Sequence[CellResult]) -> None:
+    """Reads, flushes and trims, jobs and phases: a row each, where the workload has more than plain writes."""
+    if not any(c.parts for c in cells):
+        return
+    notes = Footnotes()
+    page.prose("")
+    page.table(partial(parts_table, cells, notes))
+    page.footnotes(notes)
+    page.prose(
+        "By job, phase and operation; rates are over the whole round. A read is served here and waits for no peer; a flush waits "
+        "for what was submitted before it, because a write is durable when it completes.",
+        style="dim",
+    )
+
+
+def parts_table(cells: Sequence[CellResult], notes: Footnotes, form: Form) -> Table:
+    parts = [part for c in cells for part in c.parts]
+    named = [name for name in ("job", "phase") if any(getattr(part, name) for part in parts)]
+    table = table_of(
+        form, "miles", "prot", *named, "what", "p50\nms", "p99\nms", "p99.9\nms", "I/Os\n/s", "MB/s",
+        text_columns=6 + len(named),
+    )  # fmt: skip
+    table.columns[0].justify = "right"
+    p50 = Digits.of((part.response_ns_p50 for part in parts), NS_PER_MS)
+    p99 = Digits.of((part.response_ns_p99 for part in parts), NS_PER_MS)
+    p999 = Digits.of((part.response_ns_p999 for part in parts), NS_PER_MS)
+    rate = Digits.of((part.completed_per_s for part in parts), places_max=1)
+    goodput = Digits.of((part.goodput_bytes_per_s for part in parts), MB, places_max=2)
+    values_only = Form("none", form.gap)
+    for result in cells:
+        jobs = changes(part.job for part in result.parts)
+        for place, part in enumerate(result.parts):
+            first = place == 0
+            if first and table.row_count:
+                table.rows[-1].end_section = True
+            shown = {"job": jobs[place], "phase": part.phase}
+            add_row(
+                table,
+                miles_text(result.miles) if first else "",
+                result.protocol if first else "",
+                *(shown[name] for name in named),
+                part.operation,
+                cell(part.response_ns_p50, p50, form, notes),
+                cell(part.response_ns_p99, p99, form, notes),
+                cell(part.response_ns_p999, p999, form, notes),
+                cell(part.completed_per_s, rate, values_only, notes),
+                cell(part.goodput_bytes_per_s, goodput, values_only, notes),
+            )
     return table
 
 

@@ -28,9 +28,11 @@ from ..histogram_kernel import SLOTS
 from ..host import reactor
 from ..host.disk import Disk
 from ..host.libc import aligned_bytes
-from ..load_kernel import AT_WORDS, SAMPLE_WORDS, Flight, Recorder, drive
-from ..plan import Load, draw, replay
-from ..plan_kernel import WRITE, Plan
+from ..load_kernel import AT_WORDS, OPERATIONS, SAMPLE_WORDS, Flight, Jobs, Recorder, drive
+from ..pace_kernel import spin_ns
+from ..payload_kernel import SOLID, grain_of
+from ..plan import Load, Stretch, counts_max, draw, draw_jobs, replay
+from ..plan_kernel import READ, TRIM, WRITE, Plan
 from ..samples import samples_of
 from ..trace.reading import outline_once, window
 from . import audit_kernel as auditing
@@ -79,8 +81,19 @@ class Order:
 
 def plan_of(order: Order, volume_bytes: int) -> Plan:
     """The plan that the order describes: the same in every process."""
-    if order.load is not None:
-        return draw(order.load, order.seed, order.write_count_max)
+    return plan_and_bounds(order, volume_bytes)[0]
+
+
+def plan_and_bounds(order: Order, volume_bytes: int) -> tuple[Plan, np.ndarray]:
+    """The plan, its jobs one behind the other, and where each begins and the last one ends."""
+    if order.load is not None and order.load.jobs:
+        return draw_jobs(order.load, order.seed, counts_max(order.load, order.duration_ns))
+    plan = draw(order.load, order.seed, order.write_count_max) if order.load is not None else replayed(order, volume_bytes)
+    return plan, np.array([0, plan.size.size], np.int64)
+
+
+def replayed(order: Order, volume_bytes: int) -> Plan:
+    """The window of the trace that is this round's."""
     outline = outline_once(order.trace_path)
     begin_ns = order.trace_begin_ns % max(outline.duration_ns, 1)
     trace = window(order.trace_path, begin_ns, begin_ns + order.duration_ns / order.time_scale, outline.begins)
@@ -95,8 +108,62 @@ def status_text(status: int) -> str:
     return STATUS_TEXTS.get(status) or os.strerror(-status)
 
 
-def recorder_of(slice_count: int, samples: np.ndarray | None = None) -> Recorder:
-    """An empty recorder; it keeps each write by itself only where it is given room for samples."""
+def has_parts(load: Load | None) -> bool:
+    """Whether there is more to tell apart than plain writes of one kind."""
+    if load is None:
+        return False
+    return bool(load.jobs or load.flushes or load.read_share or load.trim_share or phases_of(load))
+
+
+def phases_of(load: Load) -> list[str]:
+    """The names of the phases that the load's rate goes through."""
+    return [stretch.name for stretch in phased(load)]
+
+
+def phased(load: Load) -> tuple[Stretch, ...]:
+    """The stretches that have names: of the first job that follows them, for those with a rate of their own do not."""
+    return next((part.stretches for part in load.parts if part.stretches and part.stretches[0].name), ())
+
+
+def names_of(load: Load) -> list[str]:
+    """The names of the jobs, in order, each once; one without a name where there are none."""
+    return list(dict.fromkeys(job.name for job in load.jobs)) or [""]
+
+
+def jobs_of(load: Load | None, bounds: np.ndarray, queue_depth: int) -> Jobs:
+    """Who asks for the I/O of a plan with these bounds; a trace is one open loop."""
+    parts = load.parts if load is not None else (None,)
+    depths = [part.queue_depth for part in load.jobs] if load is not None and load.jobs else [queue_depth]
+    rows = names_of(load) if load is not None else [""]
+    sizes = [1 << (depth + 1).bit_length() for depth in depths]
+    count = len(depths)
+    return Jobs(
+        next=bounds[:-1].copy(),
+        end=bounds[1:].copy(),
+        closed=np.array([part is not None and part.arrival == "closed" for part in parts]),
+        queue_depth=np.array(depths, np.int64),
+        issued=np.zeros(count, np.int64),
+        done=np.zeros(count, np.int64),
+        over=np.zeros(count, np.bool_),
+        row=np.array([rows.index(part.name) if part is not None and part.name in rows else 0 for part in parts], np.int64),
+        grain=np.array(grains_of(load), np.int64),
+        ring=np.cumsum([0, *sizes[:-1]]).astype(np.int64),
+        mask=np.array(sizes, np.int64) - 1,
+        freed_ns=np.zeros(sum(sizes), np.int64),
+    )  # fmt: skip
+
+
+def grains_of(load: Load | None) -> list[int]:
+    """How far the payloads of each job compress and repeat."""
+    if load is None:
+        return [SOLID]
+    return [grain_of(part.compress_ratio, part.dedupe_ratio) for part in load.parts]
+
+
+def recorder_of(slice_count: int, load: Load | None = None, samples: np.ndarray | None = None) -> Recorder:
+    """An empty recorder, with a row for every part that the load has; it keeps each I/O only where it is given room for that."""
+    ends_ns = [stretch.lasts_ns for stretch in phased(load)] if load is not None else []
+    rows = len(names_of(load)) * max(len(ends_ns), 1) * OPERATIONS if load is not None and has_parts(load) else 0
     return Recorder(
         at=np.zeros(AT_WORDS, np.int64),
         response=np.zeros((slice_count, SLOTS), np.int64),
@@ -106,22 +173,37 @@ def recorder_of(slice_count: int, samples: np.ndarray | None = None) -> Recorder
         service=np.zeros(SLOTS, np.int64),
         wait=np.zeros(SLOTS, np.int64),
         late=np.zeros(SLOTS, np.int64),
+        part=np.zeros((rows, SLOTS), np.int64),
+        part_count=np.zeros(rows, np.int64),
+        part_bytes=np.zeros(rows, np.int64),
+        phase_ends_ns=np.cumsum(ends_ns, dtype=np.int64),
         samples=np.zeros((0, SAMPLE_WORDS), np.int64) if samples is None else samples,
     )
 
 
 def flight_of(queue_depth: int) -> Flight:
-    """Nothing under way, room for `queue_depth` writes."""
+    """Nothing under way, room for `queue_depth` I/Os."""
     places = 1 << (queue_depth + 1).bit_length()
     return Flight(*(np.zeros(places, np.int64) for _ in Flight._fields))
 
 
-def write_side(order: Order, disk: Disk, connections: list, words: np.ndarray, history: np.ndarray) -> dict[str, Any]:
-    """Near: a fresh primary, met with its peers, driven through the plan. Answers what was observed."""
-    plan = plan_of(order, disk.volume_bytes)
+def write_side(
+    order: Order,
+    disk: Disk,
+    connections: list,
+    words: np.ndarray,
+    history: np.ndarray,
+    issued: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Near: a fresh primary, met with its peers, driven through the plan. Answers what was observed.
+
+    With several jobs their completions decide whose write is next; `issued` then takes the numbers in the order of the log.
+    """
+    plan, bounds = plan_and_bounds(order, disk.volume_bytes)
     protocol = PROTOCOLS[order.protocol]
+    largest_read = int(plan.size[plan.operation == READ].max(initial=0))
     with samples_of(order.samples_path, plan) as samples, reactor.reactor(order.reactor) as ring:
-        recorder = recorder_of(order.slice_count, samples)
+        recorder = recorder_of(order.slice_count, order.load, samples)
         journal = format_journal(disk, order.volume, order.epoch, STAGING_BYTES)
         for connection in connections:
             theirs = meet(connection, hello_of(journal, protocol), leads=True)
@@ -132,14 +214,15 @@ def write_side(order: Order, disk: Disk, connections: list, words: np.ndarray, h
             quorum=order.quorum, congestion=primary.PULL_AHEAD if order.pulls_ahead else primary.WAIT,
             volume_bytes=disk.volume_bytes,
         )  # fmt: skip
-        target = ReplicatedTarget(state, np.zeros(1, np.int64))
-        closed = order.load is not None and order.load.arrival == "closed"
-        flight = flight_of(order.queue_depth)
+        target = ReplicatedTarget(state, np.zeros(1, np.int64), aligned_bytes(largest_read))
+        jobs = jobs_of(order.load, bounds, order.queue_depth)
+        flight = flight_of(int(jobs.queue_depth.sum()))
+        taken = issued if issued is not None and is_shuffled(order) else np.zeros(0, np.int64)
+        spin = spin_ns()
         begun_cpu_ns = time.process_time_ns()
         status = int(
             drive(
-                plan, closed, order.queue_depth, order.duration_ns, order.slice_ns, target, flight, recorder, words,
-                history,
+                plan, jobs, order.duration_ns, order.slice_ns, spin, target, flight, recorder, words, history, taken
             )
         )  # fmt: skip
         cpu_ns = time.process_time_ns() - begun_cpu_ns
@@ -155,6 +238,7 @@ def write_side(order: Order, disk: Disk, connections: list, words: np.ndarray, h
         return {
             "status": status,
             "recorder": recorder._replace(samples=recorder.samples[:0]),  # They are in their file, and large.
+            "spin_ns": spin,
             "lag": state.lag if protocol in (primary.A, primary.B) else None,
             "lag_writes_max": int(state.at[primary.LAG_WRITES_MAX]),
             "lag_bytes_max": int(state.at[primary.LAG_BYTES_MAX]),
@@ -167,6 +251,16 @@ def write_side(order: Order, disk: Disk, connections: list, words: np.ndarray, h
             "exposed": int(state.at[primary.EXPOSED]),
             "catch_up_ns": catch_up_ns,
         }
+
+
+def is_kept(operation: np.ndarray) -> np.ndarray:
+    """Which I/Os are in the log: writes and trims."""
+    return (operation == WRITE) | (operation == TRIM)
+
+
+def is_shuffled(order: Order) -> bool:
+    """Whether the log's order is known only once it has happened."""
+    return order.load is not None and len(order.load.jobs) > 1
 
 
 def wait_for_peers(state: primary.Primary) -> int | None:
@@ -218,27 +312,24 @@ def copy_side(order: Order, disk: Disk, connection, words: np.ndarray) -> dict[s
         }
 
 
-def audit_side(order: Order, disk: Disk, completed: int) -> dict[str, int]:
-    """Far: read journal and volume as they lie on the disk and hold them against the plan."""
+def audit_side(order: Order, disk: Disk, completed: int, issued: np.ndarray | None = None) -> dict[str, int]:
+    """Far: read journal and volume as they lie on the disk and hold them against the plan, in the order it was issued."""
     superblock, found = examine(disk, apply=True)
     survived = int(found[1])
     if int(superblock[3]) != order.volume:
         raise UnfitError("The far site holds another volume than this round's.")
-    plan = plan_of(order, disk.volume_bytes)
+    plan, bounds = plan_and_bounds(order, disk.volume_bytes)
+    numbers = issued if issued is not None and is_shuffled(order) else np.flatnonzero(is_kept(plan.operation))
+    grain = np.array(grains_of(order.load), np.int64)[np.searchsorted(bounds, numbers[:survived], "right") - 1]
     sectors = disk.volume_bytes // auditing.SECTOR_BYTES
     room = aligned_bytes(max(int(plan.size.max(initial=0)), record.HEADER_BYTES))
-    mapped = mmap.mmap(
-        disk.volume_fd, disk.volume_bytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
-    )
+    mapped = mmap.mmap(disk.volume_fd, disk.volume_bytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     volume = np.frombuffer(mapped, np.uint8)
-    damaged = int(
-        auditing.count_damaged(
-            volume, plan.address, plan.size, survived, order.seed, np.zeros(sectors, np.bool_), room
-        )
-    )
+    damaged = int(auditing.count_damaged(volume, plan, numbers, survived, order.seed, grain, np.zeros(sectors, np.bool_), room))
     del volume
     mapped.close()
-    lost_bytes = int(plan.size[survived:completed].sum()) if completed > survived else 0
+    lost = numbers[survived:completed]
+    lost_bytes = int(plan.size[lost[plan.operation[lost] == WRITE]].sum())
     return {
         "completed": completed, "survived": survived, "lost": max(completed - survived, 0), "damaged": damaged,
         "lost_bytes": lost_bytes,

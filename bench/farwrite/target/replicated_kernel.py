@@ -15,12 +15,23 @@ class ReplicatedTarget(NamedTuple):
     """A primary, and the sequence that the plan's first write follows."""
 
     primary: engine.Primary
-    first: np.ndarray  # int64, one word: sequence before the plan's write 0
+    first: np.ndarray  # int64, one word: sequence before the plan's first write
+    room: np.ndarray  # uint8, for the largest read
 
 
 @kernel()
-def submit(target, number, address, size, now_ns):
-    return engine.submit(target.primary, number, address, size, now_ns)
+def submit(target, number, address, size, now_ns, grain):
+    return engine.submit(target.primary, number, address, size, now_ns, grain)
+
+
+@kernel()
+def trim(target, address, size, now_ns):
+    return engine.submit_trim(target.primary, address, np.int64(size), now_ns)
+
+
+@kernel()
+def read(target, address, size):
+    return engine.read(target.primary, target.room, np.int64(0), np.int64(size), address)
 
 
 @kernel()

@@ -21,11 +21,12 @@ from .replicated import Order
 KILLED = "The tunnel's process was killed."
 
 
-def write(order: Order, disk: Disk, board: Board, history: Board) -> dict[str, Any]:
+def write(order: Order, disk: Disk, board: Board, history: Board, issued: Board) -> dict[str, Any]:
     """In the near site: the primary and its load, to the end of the plan."""
     names = () if order.protocol == "local" else order.connections
     with tunnels_counted(names) as used:
-        observed = replicated.write_side(order, disk, [CONNECTIONS[name] for name in names], board.words, history.words)
+        connections = [CONNECTIONS[name] for name in names]
+        observed = replicated.write_side(order, disk, connections, board.words, history.words, issued.words)
     if any(name in TUNNELS for name in names):  # What the engine counts is not what the network carried.
         observed["wire_bytes"] = used.sent_bytes
     observed["near_cpu_ns"] += used.cpu_ns
@@ -66,9 +67,9 @@ def tunnel_ends(names: Iterable[str]) -> list[str]:
     return [end or KILLED for end in ends if end not in (None, REPLICA_ENDED, PEER_ENDED)]
 
 
-def audit(order: Order, disk: Disk, completed: int) -> dict[str, int]:
+def audit(order: Order, disk: Disk, completed: int, issued: Board) -> dict[str, int]:
     """In a site: what its files hold of the first `completed` writes."""
-    return replicated.audit_side(order, disk, completed)
+    return replicated.audit_side(order, disk, completed, issued.words)
 
 
 def reactor_name() -> str:

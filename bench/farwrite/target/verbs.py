@@ -1,7 +1,7 @@
-"""The verbs of a target, for kernels: submit, progress, completed, waited. The type of a state says which target is meant.
+"""The verbs of a target, for kernels: submit, trim, read, progress, completed, waited. A state's type says which target is meant.
 
-The measured loop is written once against these four; Numba compiles it anew for every kind of target, so no call is
-looked up while measuring. A target completes in the order of submission.
+The measured loop is written once against these; Numba compiles it anew for every kind of target, so no call is
+looked up while measuring. A target completes writes and trims in the order of submission, and reads at once.
 """
 
 from __future__ import annotations
@@ -16,8 +16,18 @@ from . import replicated_kernel as replicated
 TARGETS = ((null.NullTarget, null), (replicated.ReplicatedTarget, replicated))
 
 
-def submit(target, number, address, size, now_ns):
-    """Begin write `number` of the plan; False when the target can take no more just now."""
+def submit(target, number, address, size, now_ns, grain):
+    """Begin write `number` of the plan; False when the target can take no more just now. `grain` is the payload's."""
+    raise TypeError("a verb for compiled callers")
+
+
+def trim(target, address, size, now_ns):
+    """Begin giving back a range; False when the target can take no more just now."""
+    raise TypeError("a verb for compiled callers")
+
+
+def read(target, address, size):
+    """Bytes read, or a negative status; what is complete is seen."""
     raise TypeError("a verb for compiled callers")
 
 
@@ -27,7 +37,7 @@ def progress(target, deadline_ns):
 
 
 def completed(target):
-    """How many of the submitted writes are complete, counted in order of submission."""
+    """How many of the submitted writes and trims are complete, counted in order of submission."""
     raise TypeError("a verb for compiled callers")
 
 
@@ -45,16 +55,34 @@ def meaning_of(target):
     return None
 
 
-@overload(submit)
-def submit_of(target, number, address, size, now_ns):
+@overload(submit, jit_options={"_nrt": False})
+def submit_of(target, number, address, size, now_ns, grain):
     module = meaning_of(target)
     if module is None:
         return None
     chosen = module.submit
-    return lambda target, number, address, size, now_ns: chosen(target, number, address, size, now_ns)
+    return lambda target, number, address, size, now_ns, grain: chosen(target, number, address, size, now_ns, grain)
 
 
-@overload(progress)
+@overload(trim, jit_options={"_nrt": False})
+def trim_of(target, address, size, now_ns):
+    module = meaning_of(target)
+    if module is None:
+        return None
+    chosen = module.trim
+    return lambda target, address, size, now_ns: chosen(target, address, size, now_ns)
+
+
+@overload(read, jit_options={"_nrt": False})
+def read_of(target, address, size):
+    module = meaning_of(target)
+    if module is None:
+        return None
+    chosen = module.read
+    return lambda target, address, size: chosen(target, address, size)
+
+
+@overload(progress, jit_options={"_nrt": False})
 def progress_of(target, deadline_ns):
     module = meaning_of(target)
     if module is None:
@@ -63,7 +91,7 @@ def progress_of(target, deadline_ns):
     return lambda target, deadline_ns: chosen(target, deadline_ns)
 
 
-@overload(completed)
+@overload(completed, jit_options={"_nrt": False})
 def completed_of(target):
     module = meaning_of(target)
     if module is None:
@@ -72,7 +100,7 @@ def completed_of(target):
     return lambda target: chosen(target)
 
 
-@overload(waited)
+@overload(waited, jit_options={"_nrt": False})
 def waited_of(target):
     module = meaning_of(target)
     if module is None:

@@ -1,0 +1,44 @@
+"""The parts of a cell: each operation of each job in each phase, with its own response times and rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..recording import Cell, Part, Round
+from ..units import NS_PER_S
+from .estimate import Draws, mean_over_rounds
+from .latency import Pool
+from .result import PartResult
+from .sample import EMPTY, decode
+
+
+def part_results(cell: Cell, rounds: Sequence[Round], draws: Draws) -> list[PartResult]:
+    """All parts that any round has, in the order of the profile."""
+    keys = dict.fromkeys(key_of(part) for item in rounds for part in item.parts)
+    return [part_result(cell, rounds, key, draws) for key in keys]
+
+
+def key_of(part: Part) -> tuple[str, str, str]:
+    """What tells a part from the others of its round."""
+    return part.job, part.phase, part.operation
+
+
+def part_result(cell: Cell, rounds: Sequence[Round], key: tuple[str, str, str], draws: Draws) -> PartResult:
+    """One part over the rounds; a round without it has none of its I/Os."""
+    found = [next((part for part in item.parts if key_of(part) == key), None) for item in rounds]
+    indices = [item.index for item in rounds]
+    job, phase, operation = key
+    samples = [decode(part.response) if part else EMPTY for part in found]
+    response = Pool(f"{cell.id}/part/{job}/{phase}/{operation}", indices, samples, draws)
+
+    def per_second(field: str):
+        seconds = [item.duration_ns / NS_PER_S for item in rounds]
+        rates = [getattr(part, field) / lasts if part else 0.0 for part, lasts in zip(found, seconds, strict=True)]
+        return mean_over_rounds(rates, indices)
+
+    return PartResult(
+        operation=operation, job=job, phase=phase, completed=sum(part.completed for part in found if part),
+        response_ns_p50=response.estimate(0.5), response_ns_p99=response.estimate(0.99),
+        response_ns_p999=response.estimate(0.999), completed_per_s=per_second("completed"),
+        goodput_bytes_per_s=per_second("completed_bytes"),
+    )  # fmt: skip
