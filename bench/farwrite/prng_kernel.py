@@ -17,7 +17,7 @@ from numba import float64, int64, uint64
 from .jit import inline_kernel, kernel
 
 # Streams: what a number is drawn for.
-ARRIVAL, ADDRESS, SIZE, PAYLOAD, SCATTER, LINK_OUTWARD, LINK_HOMEWARD, OPERATION, THINK, STRETCH, ANGLE = range(1, 12)
+ARRIVAL, ADDRESS, SIZE, PAYLOAD, SCATTER, OPERATION, THINK, STRETCH, ANGLE, LINK_OUTWARD, LINK_HOMEWARD = range(1, 12)
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd.
 FIRST_FACTOR = np.uint64(0xBF58476D1CE4E5B9)

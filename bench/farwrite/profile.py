@@ -38,6 +38,7 @@ SUFFIXES: dict[str, Callable[[str, str], float]] = {
     "_per_s": units.frequency_per_s,
     "_ratio": units.ratio,
 }
+TIMES = {"compress_ratio", "dedupe_ratio"}  # So many times: no shares.
 
 
 MILES_MAX = 15_000  # More than half around the earth, with room for a detour.
@@ -329,12 +330,14 @@ def told_value(value: Any) -> Any:
     return [told_value(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+def unit_of(field: str) -> str:
+    """The suffix that is a field's unit, empty where it has none."""
+    return next((suffix for suffix in SUFFIXES if field.endswith(suffix) and field not in TIMES), "")
+
+
 def key_of(field: str) -> str:
     """How a field is spelled in the file."""
-    for suffix in SUFFIXES:
-        if field.endswith(suffix):
-            return field[: -len(suffix)]
-    return field
+    return field.removesuffix(unit_of(field))
 
 
 WAY_KEYS = frozenset(key_of(field) for field in Way.__struct_fields__)  # Of [link] itself these are of both its directions.
@@ -375,13 +378,13 @@ class Reader:
             return [self.table(item, inner[0], (*path, index)) for index, item in enumerate(value)]
         if inner and is_table(inner[0]) and isinstance(value, dict):
             return self.table(value, inner[0], path)
-        for suffix, convert in SUFFIXES.items():
-            if field.endswith(suffix):
-                try:
-                    return convert(value, self.where(path))
-                except UsageError as refusal:
-                    raise UsageError(str(refusal)) from None
-        return value
+        unit = unit_of(field)
+        if not unit:
+            return value
+        try:
+            return SUFFIXES[unit](value, self.where(path))
+        except UsageError as refusal:
+            raise UsageError(str(refusal)) from None
 
     def place_of(self, path: tuple) -> tuple:
         """Where a key of a direction stands: in its own table, or in [link] for both."""

@@ -41,7 +41,7 @@ class Judge:
     """What befalls packets, one after the other, by words."""
 
     def __init__(self, way, seed, direction):
-        self.way, self.key = way, key_of(seed, 6 + direction)
+        self.way, self.key = way, key_of(seed, 10 + direction)
         self.number, self.bad = -1, False
 
     def befalls(self):
