@@ -12,6 +12,7 @@ import pytest
 
 from console import ROOT, farwrite
 from farwrite.cli import app
+from farwrite.fio_job import translate
 from farwrite.profile import load
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*/README.md"))]
@@ -58,9 +59,9 @@ def check_make(words):
 
 def check_farwrite(words):
     """What measures, or needs a run's own files, is understood word for word; everything else is done, where it harms nothing."""
-    if words[0] == "volume":
+    if words[0] in ("volume", "lab", "survey"):
         _, bound, *_ = app.parse_args(words, exit_on_error=False, print_error=False)
-        assert set(bound.arguments) == {"directory"}
+        assert bound.arguments
         return
     if words[0] not in ("run", "ab"):
         with tempfile.TemporaryDirectory() as place:
@@ -78,6 +79,10 @@ def check_farwrite(words):
         return
     changes = list(asked.get("set_") or [])
     changes += [f'run.round="{asked["duration"]}"'] if "duration" in asked else []
+    if words[0] == "run" and str(asked.get("profile")).endswith(".fio"):
+        assert translate(ROOT / asked["profile"], changes).profile.cell
+        return
+    changes += [f'lab.far_host="{asked["far"]}"'] if "far" in asked else []
     if words[0] == "run":
         assert load(asked.get("profile", "limits"), changes).cell
         return

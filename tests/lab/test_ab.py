@@ -15,20 +15,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from holder import children
+from leftovers import Surroundings, gone, marked
+from nobody import NOBODY, as_nobody, open_to_all
 from small_lab import IN_UML, LINK, any_link, compiled, skip_if_forbidden
-from test_nothing_left import (
-    HERE,
-    NOBODY,
-    PATIENCE_S,
-    STOPS,
-    VIEW,
-    Surroundings,
-    closed,
-    gone,
-    marked,
-    open_tmp,
-    open_to_all,
-)
+from test_nothing_left import HERE, PATIENCE_S, STOPS
 
 import console
 from farwrite.arms import experiment as experiments
@@ -43,7 +33,6 @@ from farwrite.sheet import read_sheet
 
 pytestmark = [pytest.mark.lab, any_link]
 
-__all__ = ["open_tmp"]  # A fixture.
 
 ROOT = HERE.parents[1]
 
@@ -488,39 +477,19 @@ def test_a_command_stopped_while_a_revision_starts_leaves_no_worktree(repository
 
 
 def test_arms_need_no_root_where_user_namespaces_are_allowed(open_tmp, short):
-    compiled()
-    if os.getuid() != 0 or not all(shutil.which(name) for name in ("unshare", "setpriv", "mount", "mknod")):
-        pytest.skip("becoming another user in a private view of the machine needs root, unshare(1) and setpriv(1)")
     word = uuid.uuid4().hex
     scratch = open_to_all(open_tmp / "scratch")
     there = Surroundings(open_tmp / "data")
-    shutil.copytree(os.environ["NUMBA_CACHE_DIR"], scratch / "cache")
-    shutil.copy(short, scratch / "short.toml")
-    # In the place of the holder: `PYTHON HOLDER LINK DATA`.
-    (scratch / "ab.py").write_text(
-        "import sys\nfrom farwrite.cli import main\n"
-        "link, data = sys.argv[1:]\n"
-        f"profile = {str(scratch / 'short.toml')!r}\n"
-        "one = ['--set', 'distance.miles=[20]', '--set', 'cell.write.protocols=[\"C\"]']\n"
-        "sys.argv = ['farwrite', 'ab', profile, profile, '--link', link, '--out', data + '/out', *one]\n"
-        "main()\n"
-    )
-    for path in (scratch, there.directory, *scratch.rglob("*")):
-        os.chown(path, NOBODY, NOBODY)
-    needed = [str(path) for path in (Path(sys.base_prefix), Path(sys.prefix), ROOT) if closed(path)]
-    environment = {
-        "PATH": os.environ["PATH"], "FARWRITE_TEST": word, "HOME": str(scratch), "XDG_CACHE_HOME": str(scratch),
-        "NUMBA_CACHE_DIR": str(scratch / "cache"), "SCRATCH": str(scratch), "PYTHON": sys.executable,
-        "HOLDER": str(scratch / "ab.py"), "LINK": LINK, "DATA": str(there.directory), "TUN_MODE": "666",
-        "CLOSED": str(closed(Path(needed[0]))) if needed else "", "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", VIEW, "sh", *needed], env=environment, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, cwd="/", start_new_session=True, timeout=30 * PATIENCE_S, check=False,
-    )  # fmt: skip
-    if "unshare(" in done.stderr and not IN_UML:
-        pytest.skip(done.stderr)
-    assert done.returncode == 0, done.stderr
+    profile = shutil.copy(short, scratch / "short.toml")
+    command = [
+        *(sys.executable, "-m", "farwrite", "ab", profile, profile, "--link", LINK, "--out", there.directory / "out"),
+        *("--set", "distance.miles=[20]", "--set", 'cell.write.protocols=["C"]'),
+    ]
+    with as_nobody(scratch, there.directory, command, "666", word) as run:
+        said = run.communicate(timeout=30 * PATIENCE_S)[1]
+    if "unshare(" in said and not IN_UML:
+        pytest.skip(said)
+    assert run.returncode == 0, said
     assert gone(lambda: marked(word)), marked(word)
     for name in ARMS:
         made = read(there.directory / "out" / name).recording

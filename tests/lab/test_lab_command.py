@@ -24,7 +24,7 @@ from leftovers import Surroundings, gone, marked
 from nobody import NOBODY, as_nobody, open_to_all
 from small_lab import IN_UML, LINK, any_link, compiled, skip_if_forbidden
 
-from console import environment, farwrite, words_of
+from console import ROOT, environment, farwrite, words_of
 from farwrite.errors import EXIT_UNFIT, EXIT_USAGE
 
 pytestmark = pytest.mark.lab
@@ -219,6 +219,33 @@ def test_every_synchronous_commit_of_postgresql_takes_the_round_trip(open_tmp):
     assert len(took_ms) == 20
     assert min(took_ms) > FAR_RTT_MS / 2
     assert state == "198.18.0.2|sync"
+
+
+@any_link
+def test_the_three_lines_that_the_readme_shows_for_postgresql_work_as_they_stand(open_tmp):
+    """Typed by root, its programs become another user's: PostgreSQL refuses to start as root."""
+    if POSTGRES is None:
+        pytest.skip("PostgreSQL is not installed below /usr/lib/postgresql")
+    shown = re.search(r"```sh\n(initdb .*?)```", (ROOT / "README.md").read_text(), re.S)
+    lines = shown.group(1).splitlines()
+    assert len(lines) == 3
+    room, shims = open_to_all(open_tmp / "data"), open_to_all(open_tmp / "shims")
+    as_user = ""
+    if os.getuid() == 0:
+        needs("setpriv")
+        os.chown(room, NOBODY, NOBODY)
+        as_user = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups "
+    for name in ("initdb", "pg_ctl", "postgres", "pg_basebackup", "pg_isready", "pgbench"):
+        (shims / name).write_text(f'#!/bin/sh\nexec {as_user}{POSTGRES / name} "$@"\n')
+    (shims / "farwrite").write_text(f'#!/bin/sh\nexec {sys.executable} -m farwrite "$@"\n')
+    for shim in shims.iterdir():
+        shim.chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-ec", "\n".join(lines).replace("-T 5", "-T 1")], cwd=room, capture_output=True, text=True, check=False,
+        env=environment(PATH=f"{shims}:{os.environ['PATH']}"), timeout=10 * PATIENCE_S,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "tps = " in done.stdout
 
 
 # A terminal.

@@ -19,9 +19,10 @@ import jail
 import msgspec
 import numpy as np
 import pytest
+from leftovers import Surroundings, gone, marked
 from nobody import as_nobody, open_to_all
 from small_lab import any_link, compiled, lab_or_skip, small
-from test_nothing_left import HERE, PATIENCE_S, Surroundings, gone, marked, open_tmp
+from test_nothing_left import HERE, PATIENCE_S
 
 from farwrite.analysis import analysis_of
 from farwrite.errors import EXIT_DONE, EXIT_INCONCLUSIVE, EXIT_UNFIT, UnfitError
@@ -33,9 +34,9 @@ from farwrite.lab.relay import check_stream
 from farwrite.lab.site import bound
 from farwrite.link_spec import Bursts, Change, LinkSpec, Way
 from farwrite.recording import Report
+from farwrite.wire.terms import IN_THE_CLEAR
 
 pytestmark = [pytest.mark.lab, any_link]
-__all__ = ["open_tmp"]
 
 PRISON = "import sys\nsys.path.insert(0, {here!r})\nimport jail\njail.forbid()\nlink, data = sys.argv[1:]\n"
 HOLDING = PRISON + "import holder\nsys.argv = ['holder', link, data]\nsys.exit(holder.main())\n"
@@ -200,9 +201,9 @@ def test_a_far_site_takes_no_connection_but_the_relays(lab):
     target = lab.far.address, lab.far.call(listen, lab.far.address)
     door, expected = lab.far.doors.passage(lab.near.call(reserve, lab.near.address), target)
     with socket.create_connection(target, PATIENCE_S) as stranger:
-        lab.far.start(accept, "data", "cubic", expected)
+        lab.far.start(accept, "data", "cubic", expected, IN_THE_CLEAR)
         assert sent_away(stranger)
-    lab.near.call(dial, *door, "data", "cubic")
+    lab.near.call(dial, *door, "data", "cubic", IN_THE_CLEAR)
     lab.far.answer(PATIENCE_S)
 
 

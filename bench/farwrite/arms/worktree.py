@@ -19,8 +19,19 @@ from ..host.lifetime import die_with
 from ..lab.namespace import uninterrupted
 
 # $1: the temporary directory, $2: git's own folder for all worktrees, $3: for ours. Not `git worktree remove`: it refuses one
-# that was not completed. `cat` ends with whoever holds the other end of its input.
-SWEEP = 'cat; rm -rf "$1" "$2/$3"; rmdir "$2"'
+# that was not completed. `read` ends with whoever holds the other end of its input. Where we were killed, what git has started
+# may still be writing files: it is looked for until nothing has come for half a second.
+SWEEP = """
+read -r word
+quiet=0
+while [ $quiet -lt 5 ]; do
+    rm -rf "$1" "$2/$3"
+    [ "$word" = done ] && break
+    sleep 0.1
+    if [ -e "$1" ] || [ -e "$2/$3" ]; then quiet=0; else quiet=$((quiet + 1)); fi
+done
+rmdir "$2"
+"""
 
 
 def git(*words: str) -> str:
@@ -73,5 +84,6 @@ def swept(worktrees: Path) -> Iterator[Path]:
     finally:
         with uninterrupted():
             assert sweeper.stdin is not None
+            sweeper.stdin.write(b"done\n")
             sweeper.stdin.close()
             sweeper.wait()
