@@ -16,7 +16,7 @@ from .analysis.result import Estimate, Verdict
 from .budget import Budget, Budgets
 from .errors import EXIT_DONE, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_LOST_WRITE, UnfitError, UsageError, nearest
 from .figure import METRICS, Figure, Label, Metric, Sheet, label_text
-from .recording import STREAM_LEVEL_LINKS
+from .link_spec import STREAM_LEVEL_LINKS
 from .ruling import Case, Ruling, verdicts_of
 
 LISTED_MAX = 6  # Of what there is instead of what was asked for.

@@ -14,6 +14,8 @@ import msgspec
 from .errors import UsageError
 from .units import NS_PER_S, format_rate, format_time
 
+STREAM_LEVEL_LINKS = ("relay",)  # They carry streams of bytes and know no packets.
+
 Shape = Literal["uniform", "normal", "pareto", "recorded"]
 
 DELAY_NS_MAX = 10 * NS_PER_S

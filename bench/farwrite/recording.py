@@ -14,6 +14,7 @@ import msgspec
 
 from .errors import UsageError
 from .files import write_atomically
+from .link_spec import STREAM_LEVEL_LINKS
 from .profile import Profile
 from .protocol import ProtocolName, asked_peer
 from .wire.terms import CompressionName, EncryptionName
@@ -183,9 +184,6 @@ class Drill(Struct, frozen=True):
     completed_during_cut: int | None
     recovery_time_ns: int | None  # from heal to the next completed write
     note: str = ""
-
-
-STREAM_LEVEL_LINKS = ("relay",)
 
 
 class LabFacts(Struct, frozen=True):

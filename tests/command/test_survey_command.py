@@ -41,3 +41,12 @@ def test_a_link_is_proven_as_a_document():
     parts = errors["emulation_ns"] + errors["kernel_stack_ns"] + errors["scheduler_ns"]
     assert errors["sum_ns"] == pytest.approx(parts)
     assert errors["share_of_claim"] == pytest.approx(parts / 2e6)
+
+
+@pytest.mark.lab
+def test_a_relay_is_proven_by_echoes_and_says_that_it_knows_no_packets():
+    done = farwrite("survey", "--miles", "60", "--link", "relay", "--json")
+    assert done.returncode in (0, 6), done.stderr
+    proof = json.loads(done.stdout)
+    assert proof["link"] == "relay" and proof["rtt"]["count"] > 100
+    assert proof["outward"] is proof["homeward"] is proof["tcp_bits_per_s"] is None

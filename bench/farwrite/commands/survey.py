@@ -19,7 +19,7 @@ def survey(
     rate: str | None = None,
     loss: str | None = None,
     jitter: str | None = None,
-    link: Literal["auto", "netem", "ferry"] = "auto",
+    link: Literal["auto", "netem", "ferry", "relay"] = "auto",
     set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
     packets: int = 20_000,
     json: bool = False,

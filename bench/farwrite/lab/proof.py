@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..link_spec import FRAME_OVERHEAD_BYTES, Way, describe
+from ..link_spec import FRAME_OVERHEAD_BYTES, STREAM_LEVEL_LINKS, Way, describe
 from ..units import NS_PER_MS, NS_PER_S
 from .lab import Lab
 from .probe import FULL_BYTES, IP_UDP_BYTES, Z_999, Delivered, bulk_bits_per_s, probe, share_interval
@@ -93,9 +93,9 @@ class Proof(msgspec.Struct, frozen=True):
     asked_rtt_ns: int
     rtt: Spread
     base_rtt: Spread
-    outward: OneWay
-    homeward: OneWay
-    tcp_bits_per_s: float
+    outward: OneWay | None  # None: a relay carries streams, and there are no packets to look at
+    homeward: OneWay | None
+    tcp_bits_per_s: float | None
     errors: ErrorBudget
     counted: dict[str, int]
     refusals: list[str]  # what was asked for and not delivered, each a sentence
@@ -107,9 +107,11 @@ def prove(lab: Lab, asked_rtt_ns: int, miles: float, route_factor: float, packet
     before = lab.link.counters()
     rtt_ns = lab.survey(ECHOES).rtt_ns
     after = lab.link.counters()
-    outward = one_way(lab, lab.spec.outward, asked_rtt_ns, True, packets)
-    homeward = one_way(lab, lab.spec.homeward, asked_rtt_ns, False, packets)
-    tcp = bulk_bits_per_s(lab.near, lab.far, lab.far.address, 1.5)
+    outward = homeward = tcp = None
+    if lab.choice.kind not in STREAM_LEVEL_LINKS:
+        outward = one_way(lab, lab.spec.outward, asked_rtt_ns, True, packets)
+        homeward = one_way(lab, lab.spec.homeward, asked_rtt_ns, False, packets)
+        tcp = bulk_bits_per_s(lab.near, lab.far, lab.far.address, 1.5)
     made = Spread.of(rtt_ns)
     base = Spread.of(lab.base.rtt_ns)
     assert made is not None
@@ -182,7 +184,7 @@ def errors_of(made: Spread, base: Spread, asked_rtt_ns: float, echoes: dict[str,
     )  # fmt: skip
 
 
-def refusals(rtt: Spread, asked_rtt_ns: int, ways: dict[str, OneWay], errors: ErrorBudget) -> list[str]:
+def refusals(rtt: Spread, asked_rtt_ns: int, ways: dict[str, OneWay | None], errors: ErrorBudget) -> list[str]:
     """What was asked and is not delivered."""
     said = []
     off_ns = rtt.p50_ns - asked_rtt_ns
@@ -191,7 +193,7 @@ def refusals(rtt: Spread, asked_rtt_ns: int, ways: dict[str, OneWay], errors: Er
     if errors.emulation_ns > ERROR_SHARE_MAX * errors.claim_ns:
         said.append("the link's error is more than 5 % of 2 ms: no verdict could rest on it")
     for name, made in ways.items():
-        said += [f"{name}: {sentence}" for sentence in way_refusals(made)]
+        said += [f"{name}: {sentence}" for sentence in way_refusals(made)] if made is not None else []
     return said
 
 

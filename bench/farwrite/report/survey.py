@@ -23,6 +23,8 @@ def show_proof(proof: Proof, console: Console) -> None:
     page.prose(f"link {proof.link}: {proof.reason}{facts}", style="dim")
     page.heading("Asked and delivered")
     page.table(partial(proof_table, proof))
+    if proof.outward is None:
+        page.prose("Stream-level: a relay knows no packets, so delay each way, loss, order and rate are unknown.", style="dim")
     page.heading("What the error is made of")
     page.table(partial(error_table, proof))
     page.prose(f"Scheduler: {proof.errors.scheduler_by}. The kernel's own part is calibrated into the distance.", style="dim")
@@ -46,8 +48,10 @@ def proof_rows(proof: Proof) -> Iterator[tuple[str, str, str]]:
     yield "round trip, median", format_time(proof.asked_rtt_ns), format_time(rtt.p50_ns)
     yield "round trip, fastest and p99", "", f"{format_time(rtt.min_ns)} to {format_time(rtt.p99_ns)}"
     for name, made in (("outward", proof.outward), ("homeward", proof.homeward)):
-        yield from way_rows(name, made)
-    yield "TCP, one connection outward", "", format_rate(proof.tcp_bits_per_s)
+        if made is not None:
+            yield from way_rows(name, made)
+    if proof.tcp_bits_per_s is not None:
+        yield "TCP, one connection outward", "", format_rate(proof.tcp_bits_per_s)
 
 
 def way_rows(name: str, made: OneWay) -> Iterator[tuple[str, str, str]]:
