@@ -13,7 +13,7 @@ import msgspec
 
 from . import recording as recordings
 from .analysis import analysis_of
-from .analysis.result import Analysis, CellResult, Estimate
+from .analysis.result import Analysis, CellResult, Estimate, PartResult
 from .errors import UsageError
 from .figure import METRICS, SHEET_VERSION, Figure, Label, Sheet
 from .link_spec import describe
@@ -153,6 +153,11 @@ def figures_of(analysis: Analysis) -> Iterator[Figure]:
         for metric, value in cell_values(cell).items():
             if value is not None:
                 yield figure(metric, labels, value, cell.withheld)
+        for part in cell.parts:
+            told = {"op": part.operation, "job": part.job, "phase": part.phase}
+            of_part = labels | {key: word for key, word in told.items() if word}
+            for metric, value in part_values(part).items():
+                yield figure(metric, of_part, value, cell.withheld)
     for fit in analysis.fits:
         labels = {"name": fit.name, "protocol": fit.protocol, "queue_depth": fit.queue_depth}
         suffix = f"p{100 * fit.quantile:g}".replace(".", "")
@@ -206,6 +211,17 @@ def cell_values(cell: CellResult) -> dict[str, Any]:
         "far_flushes_per_write": cell.far_flushes_per_write,
         "wire_bytes_per_user_byte": cell.wire_bytes_per_user_byte,
         "rounds_void": counted(cell.rounds_void, cell.rounds_ok + cell.rounds_void + cell.rounds_failed),
+    }
+
+
+def part_values(part: PartResult) -> dict[str, Estimate]:
+    """The figures of one operation of a job. Their metrics have names of their own: a budget on writes is not one on reads."""
+    return {
+        "part_response_p50": part.response_ns_p50,
+        "part_response_p99": part.response_ns_p99,
+        "part_response_p999": part.response_ns_p999,
+        "part_throughput": part.completed_per_s,
+        "part_goodput": part.goodput_bytes_per_s,
     }
 
 

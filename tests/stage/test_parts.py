@@ -9,9 +9,13 @@ from rich.console import Console
 
 import make_recording
 from farwrite.analysis.analyse import analyse
+from farwrite.analysis.compare import compare
+from farwrite.budget import parse
+from farwrite.gate import gate
 from farwrite.histogram import Histogram
 from farwrite.recording import SCHEMA_VERSION, Part, Report, decode
 from farwrite.report.terminal import show
+from farwrite.sheet import sheet_of
 
 
 def with_parts():
@@ -65,6 +69,22 @@ def test_reads_are_rows_of_their_own_in_the_report(analysed):
     rows = [line for line in said.splitlines() if " read " in line and "pages" not in line]
     assert rows and "0.08" in rows[0]
     assert "A read is served here" in said
+
+
+def test_reads_are_compared_and_gated_apart_from_writes(analysed):
+    recording, _, analysis = analysed
+    made = sheet_of(Report(schema_version=SCHEMA_VERSION, recording=recording), analysis, "base")
+    reads = [figure for figure in made.figures if figure.labels.get("op") == "read"]
+    assert {figure.metric for figure in reads} == {
+        "part_response_p50", "part_response_p99", "part_response_p999", "part_throughput", "part_goodput",
+    }  # fmt: skip
+    assert all(figure.labels["job"] == "pages" for figure in reads)
+    compared = compare([made], [msgspec.structs.replace(made, id="cand")])
+    row = next(row for row in compared.rows if row.metric == "part_response_p50" and row.labels.get("op") == "read")
+    assert row.verdict == "same"
+    budgets = '[[budget]]\nmetric = "part_response_p50"\nwhere = { op = "read" }\nat_most = "%s"\n'
+    for limit, verdict in (("0.2 ms", "pass"), ("0.01 ms", "fail")):
+        assert {ruling.verdict for ruling in gate(made, parse(budgets % limit)).rulings} == {verdict}
 
 
 def test_a_file_without_parts_goes_on_decoding():

@@ -37,7 +37,7 @@ COMPARED = (
     "response_p50", "response_p99", "response_p999", "throughput", "cpu_per_write", "lag_p99", "rtt_p50",
     "flushes_per_write", "far_flushes_per_write", "wire_bytes_per_user_byte", "lost_writes", "damaged_writes",
     "k_p50", "k_p99", "a_p50", "a_p99", "greatest_miles_p50", "greatest_miles_p99",
-    "drill_lost_writes", "drill_damaged_writes",
+    "drill_lost_writes", "drill_damaged_writes", "part_response_p50", "part_response_p99", "part_throughput",
 )  # fmt: skip
 
 # Figures that may be zero or negative are compared by difference, with a margin in their own unit.

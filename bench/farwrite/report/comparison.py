@@ -51,6 +51,7 @@ class Chapter(NamedTuple):
 
 
 RESPONSE = Chapter("Response time, from the intended instant", "ms", NS_PER_MS)
+PARTS = Chapter("Response time of each operation of each job", "ms", NS_PER_MS)
 PER_WRITE = Chapter("Flushes per write, and bytes on the wire per byte written", "", 1.0)
 TRIPS = Chapter("k: round trips a write takes", "", 1.0)
 REST = Chapter("a: what a write takes apart from distance", "us", NS_PER_US)
@@ -59,6 +60,8 @@ CHAPTERS = {
     "response_p50": RESPONSE, "response_p99": RESPONSE, "response_p999": RESPONSE,
     "throughput": Chapter("Throughput", "/s", 1.0),
     "cpu_per_write": Chapter("Processor time of both replicas per write", "us", NS_PER_US),
+    "part_response_p50": PARTS, "part_response_p99": PARTS,
+    "part_throughput": Chapter("Throughput of each operation", "/s", 1.0),
     "lag_p99": Chapter("Lag of the far site under protocol A", "ms", NS_PER_MS),
     "k_p50": TRIPS, "k_p99": TRIPS, "a_p50": REST, "a_p99": REST,
     "greatest_miles_p50": MILES, "greatest_miles_p99": MILES,
