@@ -25,7 +25,7 @@ def hold(link, directory, say):
             say({"kind": lab.choice.kind, "near": lab.near.process.pid, "far": lab.far.process.pid, "link": link_pid(lab)})
             while True:
                 lab.far.start(answer_requests, 64, 64, 20, None)
-                lab.near.call(measure_requests, lab.held(PROBE), 64, 64, 20, timeout_s=PATIENCE_S)
+                lab.near.call(measure_requests, 64, 64, 20, lab.held(PROBE), timeout_s=PATIENCE_S)
                 lab.far.answer(PATIENCE_S)
     except FarwriteError as refusal:
         print(f"holder: {refusal}", file=sys.stderr, flush=True)

@@ -447,7 +447,7 @@ def test_a_survey_of_a_dead_site_says_which_one_it_is(lab, name):
 def test_a_survey_whose_peer_dies_says_how_far_it_came(lab):
     lab.set_delay(1_000_000)
     lab.far.start(answer_requests, 64, 64, 100_000, None)
-    lab.near.start(measure_requests, lab.held(PROBE), 64, 64, 100_000)
+    lab.near.start(measure_requests, 64, 64, 100_000, lab.held(PROBE))
     time.sleep(0.05)
     lab.far.kill()
     with pytest.raises(UnfitError, match=r"The probe connection ended after \d+ of 100000 echoes"):
