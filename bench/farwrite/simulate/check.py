@@ -37,6 +37,7 @@ class Term:
     parent: Term | None
     boundary: int
     writes: list[Write] = field(default_factory=list)
+    begun: bool = False  # whether its primary lived to take a write; a term that was granted and never began binds nobody
     completed: int = 0  # highest sequence whose caller was released in this term, 0 when none was
     held_by: dict[int, int] = field(default_factory=dict)  # by replica: highest completed while it was asked too
 
@@ -124,7 +125,7 @@ def check_completed(cluster, node, term: Term, before: int, completed: int, excu
         count = 1 + sum(other.ever_durable(cluster.terms, term, completed) for other in peers)
         if count < cluster.quorum:
             raise Anomaly(f"{it} at {count} replicas, {cluster.quorum} were asked")
-    newest = cluster.terms[max(cluster.terms)]
+    newest = cluster.newest
     may_diverge = protocol == primary.A or (cluster.policy == primary.SUSPEND_REPLICATION and protocol != primary.QUORUM)
     if newest is not term and not newest.holds(term, completed):
         if may_diverge:

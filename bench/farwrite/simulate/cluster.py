@@ -139,7 +139,7 @@ class Cluster:
         self.segment_end = np.zeros((streams, pretend.SEGMENTS), np.int64)
         self.segment_due_ns = np.zeros((streams, pretend.SEGMENTS), np.int64)
         self.ends: dict[int, tuple[int, int]] = {}  # by connection: (primary's index, secondary's index)
-        self.terms: dict[int, Term] = {0: Term(0, -1, None, 0)}
+        self.terms: dict[int, Term] = {0: Term(0, -1, None, 0, begun=True)}
         self.cut: set[frozenset[int]] = set()
         self.out: set[int] = set()  # who the arbiter has excused in the newest term
         self.number = 0
@@ -259,9 +259,14 @@ class Cluster:
 
     # Control
 
+    @property
+    def newest(self) -> Term:
+        """The newest term that has begun."""
+        return self.terms[max(epoch for epoch, term in self.terms.items() if term.begun)]
+
     def leader(self) -> Node | None:
         """The primary of the newest term, if it runs."""
-        term = self.terms[max(self.terms)]
+        term = self.newest
         for node in self.nodes:
             if node.role == PRIMARY and node.term is term:
                 return node
@@ -296,7 +301,7 @@ class Cluster:
 
     def may_lead(self, node: Node) -> bool:
         """Whether the arbiter would grant this idle, settled replica a new term."""
-        newest = self.terms[max(self.terms)]
+        newest = self.newest
         if not node.is_sound:
             return False
         if newest.epoch == 0 or self.protocol == primary.QUORUM:
@@ -324,7 +329,7 @@ class Cluster:
         members = [node]
         if self.protocol == primary.QUORUM:
             # The newest primary, come back, has all that completed: it needs the others' promise, not their logs.
-            returns = self.terms[epoch - 1].leader == node.index
+            returns = self.newest.leader == node.index
             members = [
                 other for other in self.nodes
                 if other.role in (IDLE, SECONDARY, SETTLING) and not self.is_cut(node, other)
@@ -345,9 +350,10 @@ class Cluster:
         lead(node.journal, epoch)
         term = Term(epoch, node.index, parent, int(node.journal.at[log.STAGED_SEQUENCE]))
         self.terms[epoch] = term
-        check.check_promotion(self, node, term)
         if not node.save():
             return False  # Granted, and lost before it took a write.
+        term.begun = True
+        check.check_promotion(self, node, term)
         node.state = primary.primary_state(
             node.journal, node.ring, [], self.protocol, self.seed, self.peer_timeout_ns, self.quorum, self.policy,
             self.congestion, len(self.nodes) - 1, VOLUME_BYTES, PARCEL, 1024, self.latency_budget_ns,
@@ -425,7 +431,7 @@ class Cluster:
             left = int(replica.settle_turn(node.journal, node.ring))
             status = min(left, 0) or int(replica.checkpoint(node.journal, node.ring))
             if status == 0 and left == 0 and node.role == SETTLING and self.is_quiet(node):
-                node.role, node.state = IDLE, node.state if node.term is self.terms[max(self.terms)] else None
+                node.role, node.state = IDLE, node.state if node.term is self.newest else None
         node.note()
         if node.world.at[pretend.POWER_IN] == 0:
             return
