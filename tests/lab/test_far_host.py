@@ -91,10 +91,11 @@ def test_a_run_with_its_far_site_over_ssh_measures_audits_and_says_that_nothing_
     done = there(
         "run", "quick", "--far", f"ssh://farhost{tmp_path}", "--set", f"lab.far_command={far}/farwrite",
         "--out", tmp_path / "out", *SHORT, "--set", "lab.durability=disk", "--set", "lab.journal=16 MiB",
+        "--set", "lab.encryption=tls",
     )  # fmt: skip
     assert done.returncode in (0, 4), done.stderr
     recording = read(tmp_path / "out").recording
-    assert recording.lab.link == "real"
+    assert recording.lab.link == "real" and recording.lab.encryption == "tls"
     assert "measured, not emulated: to farhost, TCP port" in recording.lab.link_reason
     assert recording.lab.far_directory == f"farhost:{tmp_path}"
     assert recording.lab.far_host["kernel"] == recording.host["kernel"]
