@@ -159,3 +159,9 @@ def test_nothing_is_judged_when_the_links_error_is_more_than_5_percent_of_the_li
         refused = verdict_with(off_ns)
         assert refused.verdict == "unknown"
         assert "the link's error of 0.101 ms is more than 5% of the 2.00 ms it is judged against" in refused.sentence
+
+
+def test_a_recovery_point_over_a_link_of_streams_is_not_judged():
+    claim = claims_of(link="relay", lost_writes_a=0)["C3"]
+    assert claim.verdict == "unknown"
+    assert "its recovery point is not judged" in claim.sentence
