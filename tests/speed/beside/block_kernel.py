@@ -7,6 +7,7 @@ import numpy as np
 from farwrite.host import libc
 from farwrite.jit import kernel
 from farwrite.load_kernel import BEGIN_NS, END_NS, ISSUED, note_completion
+from farwrite.plan_kernel import WRITE
 
 
 @kernel()
@@ -28,6 +29,6 @@ def drive(fd, data, addresses, size, duration_ns, slice_ns, flight, recorder):
         if status < 0:
             return status
         now_ns = libc.monotonic_ns()
-        note_completion(recorder, flight, np.int64(0), size, now_ns, slice_ns)
+        note_completion(recorder, 0, WRITE, size, flight.intended_ns[0], flight.issued_ns[0], 0, now_ns, slice_ns)
     at[END_NS] = now_ns
     return np.int64(0)

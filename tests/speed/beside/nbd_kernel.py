@@ -11,6 +11,7 @@ import numpy as np
 from farwrite.host import libc
 from farwrite.jit import kernel
 from farwrite.load_kernel import BEGIN_NS, END_NS, ISSUED, note_completion
+from farwrite.plan_kernel import WRITE
 
 REQUEST_BYTES = 28  # magic u32, flags u16, type u16, handle u64, offset u64, length u32; big-endian
 OFFSET_AT = 16
@@ -95,7 +96,9 @@ def drive(fd, frames, answers, addresses, size, queue_depth, duration_ns, slice_
                 return np.int64(-EPROTO)
             if error != 0:
                 return -error
-            note_completion(recorder, flight, place, size, now_ns, slice_ns)
+            note_completion(
+                recorder, 0, WRITE, size, flight.intended_ns[place], flight.issued_ns[place], 0, now_ns, slice_ns
+            )  # fmt: skip
             used += REPLY_BYTES
             if now_ns < end_ns:
                 sent = issue(fd, frames, stride, place, addresses[at[ISSUED] % addresses.size], flight)
