@@ -21,7 +21,7 @@ from farwrite.host.disk import disk
 from farwrite.lab.board import board
 from farwrite.lab.lab import Lab, LabSpec
 from farwrite.lab.namespace import Namespace
-from farwrite.lab.netem import LIMIT_PACKETS, netem_counters
+from farwrite.lab.netem import netem_counters
 from farwrite.lab.process import Process, process
 from farwrite.lab.site import Site
 from farwrite.lab.span import Span, acquaint
@@ -30,6 +30,7 @@ from farwrite.run import Run
 from . import block
 from .experiment import Rival
 
+LIMIT_PACKETS = 100_000  # netem drops silently beyond its limit.
 NAME = "drbd"
 WHAT = "durable near, with the far disk; its flush is not waited for"
 LOOPBACK = "127.0.0.1"
