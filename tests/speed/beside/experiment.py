@@ -109,6 +109,7 @@ class Unordered:
 
     slice_ns: int
     peer_timeout_ns: int | None = None
+    load: None = None  # It has no parts to tell apart.
 
 
 def task_of(run: Run, cell: Cell, salt: str) -> Task:
