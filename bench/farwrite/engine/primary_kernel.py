@@ -3,7 +3,7 @@
 `submit` stages a write; `progress` is one turn of the loop (send, flush, wait, hear acks); `completable` is the rule.
 One thread does it all, and sleeps in one place. The floor of a synchronous write is therefore
 max(local flush, RTT + remote flush), not their sum. What happens to a peer that is lost, stale or comes back is
-peer_kernel's and resync_kernel's.
+turn_kernel's and resync_kernel's.
 """
 
 from __future__ import annotations
