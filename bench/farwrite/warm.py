@@ -53,7 +53,7 @@ def compile_all(progress: Progress | None = None) -> float:
 
 def compile_link() -> None:
     """Only what a link and its survey need: a few seconds instead of half a minute."""
-    rehearse_ferry()
+    rehearse_links()
     rehearse_echo()
 
 
