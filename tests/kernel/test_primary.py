@@ -38,7 +38,7 @@ def hand_over(made, frame):
 
 
 def ack(durable, received, **other):
-    return record_oracle.header("ack", sequence=durable, address=received, volume=VOLUME, **other)
+    return record_oracle.header("ack", sequence=durable, address=received, **{"volume": VOLUME, "ordinal": 1, **other})
 
 
 @pytest.mark.parametrize("completable", both_ways(primary.completable))
@@ -97,8 +97,17 @@ def test_an_impossible_ack_is_refused_and_changes_nothing(note_ack, durable, rec
 @pytest.mark.parametrize("kind", ["write", "pad", "hello", "ping", "goodbye"])
 def test_what_no_secondary_says_is_no_answer(note_answer, kind):
     made = state()
-    hand_over(made, record_oracle.header(kind, volume=VOLUME))
+    hand_over(made, record_oracle.header(kind, volume=VOLUME, ordinal=1))
     assert not note_answer(made, 0, 0)
+
+
+@pytest.mark.parametrize("note_answer", both_ways(primary.note_answer))
+def test_an_answer_that_is_not_the_next_is_none(note_answer):
+    made = state()
+    made.peer[0, primary.RUN_SEQUENCE] = 10
+    for ordinal, is_next in ((0, False), (2, False), (1, True), (1, False), (3, False), (2, True)):
+        hand_over(made, ack(0, 0, ordinal=ordinal))
+        assert bool(note_answer(made, 0, 0)) == is_next
 
 
 @pytest.mark.parametrize("submit", both_ways(primary.submit))
@@ -181,7 +190,7 @@ def test_a_peer_that_reads_in_drips_is_sent_every_record_whole_and_once(kind, pr
         made = state(
             protocol, 256 << 10, 64 << 10, near.fileno(), (files.journal_fd, files.volume_fd), ring
         )  # fmt: skip
-        number = 0
+        number = acks = 0
         for turn in range(400):
             size = int(random.choice([512, 4096, 16384 - 64]))
             while number < 300 and primary.submit(made, number, size * (number % 8), size, 0):
@@ -192,7 +201,8 @@ def test_a_peer_that_reads_in_drips_is_sent_every_record_whole_and_once(kind, pr
                 received += drip(far, int(random.choice([100, 1000, 7000, 60000])))
             frames, _ = frames_of(received) if turn % 8 == 0 else ([], 0)
             if frames:  # The peer acknowledges, as B and C and the memory for lag want it.
-                far.sendall(ack(len(frames), len(frames)))
+                acks += 1
+                far.sendall(ack(len(frames), len(frames), ordinal=acks))
         while made.peer[0, primary.SENT] < made.journal.at[log.STAGED] or number < 300:
             received += drip(far, 1 << 20)
             while number < 300 and primary.submit(made, number, 0, 512, 0):
@@ -266,7 +276,7 @@ def test_acks_that_arrive_in_pieces_are_put_together():
             assert primary.submit(made, number, 0, 4096, 0)
         for _ in range(4):
             assert turn_kernel.progress(made, 0) == replica.OK
-        for byte in ack(2, 2) + ack(5, 9):
+        for byte in ack(2, 2) + ack(5, 9, ordinal=2):
             far.sendall(bytes([byte]))
             assert turn_kernel.progress(made, 0) == replica.OK
         assert made.peer[0, primary.DURABLE] == 5

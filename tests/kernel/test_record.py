@@ -57,12 +57,20 @@ def test_a_record_must_begin_on_64_bytes(seal):
 
 def test_the_fields_that_were_sealed_are_read_again():
     array, words = memory(bytes(256))
-    record.seal(array, words, 64, record.WRITE, 100, 2**40, 2**50, 9, 2**61, 5)
+    record.seal(array, words, 64, record.WRITE, 100, 2**40, 2**50, 9, 2**61, 5, 0, 2**16 + 77)
     assert record.kind_of(words, 64) == record.WRITE
     assert record.length_of(words, 64) == 100
     assert record.sequence_of(words, 64) == 2**40
     assert record.address_of(words, 64) == 2**50
     assert record.epoch_of(words, 64) == 9
+    assert record.ordinal_of(words, 64) == 77  # Modulo 2^16.
+
+
+@pytest.mark.parametrize("is_next", both_ways(record.is_next))
+def test_ordinals_go_on_behind_the_last_there_is(is_next):
+    for heard, ordinal, answer in ((0, 1, True), (0, 0, False), (0, 2, False), (65534, 65535, True), (65535, 0, True), (65535, 1, False)):
+        _, words = memory(record_oracle.header("ping", ordinal=ordinal))
+        assert bool(is_next(words, 0, heard)) == answer
 
 
 @pytest.mark.parametrize("inspect", both_ways(record.inspect))
@@ -116,9 +124,9 @@ def test_a_record_is_incomplete_until_its_last_guarded_byte_is_there(inspect):
 @pytest.mark.parametrize("inspect", both_ways(record.inspect))
 def test_each_way_of_being_wrong_has_its_code(inspect):
     header = record_oracle.header
-    assert found_by(inspect, b"FRW2" + header("ping")[4:]) == record.BAD_MAGIC
+    assert found_by(inspect, b"FRW3" + header("ping")[4:]) == record.BAD_MAGIC
     assert found_by(inspect, header("ping", version=0)) == record.BAD_VERSION
-    assert found_by(inspect, header("ping", version=2)) == record.BAD_VERSION
+    assert found_by(inspect, header("ping", version=3)) == record.BAD_VERSION
     assert found_by(inspect, header(0)) == record.BAD_KIND
     assert found_by(inspect, header(14)) == record.BAD_KIND
     assert found_by(inspect, header("write", (1 << 20) + 1)) == record.BAD_LENGTH
@@ -139,7 +147,7 @@ def test_inspect_agrees_with_the_oracle_on_damaged_and_cut_records(inspect, seed
     data = bytearray(
         record_oracle.header(
             kind, len(payload), int(random.integers(0, 100)), int(random.integers(-100, 10**6)),
-            version=int(random.choice([1, 1, 1, 2])), volume=int(random.choice([VOLUME, VOLUME, 8])), payload=payload,
+            version=int(random.choice([2, 2, 2, 1])), volume=int(random.choice([VOLUME, VOLUME, 8])), payload=payload,
         ) + payload
     )  # fmt: skip
     for _ in range(int(random.integers(0, 3))):

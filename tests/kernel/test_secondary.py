@@ -99,14 +99,15 @@ def test_a_record_without_room_is_left_for_later(accept_record):
 
 def stream_of(random):
     """Frames in order, then perhaps something that is not, then more."""
-    last, data = 0, b""
+    last, asides, data = 0, 0, b""
     for _ in range(int(random.integers(0, 8))):
         if random.random() < 0.2:
-            data += record_oracle.header("ping", sequence=last, epoch=EPOCH, volume=VOLUME)
+            asides += 1
+            data += record_oracle.header("ping", sequence=last, epoch=EPOCH, volume=VOLUME, ordinal=asides)
         else:
             last += 1
             data += frame(last, int(random.integers(0, 100)) * 512, random.bytes(int(random.integers(0, 150))))
-    bad = random.choice(["none", "replay", "skip", "epoch", "volume", "outside", "pad", "ack", "hello", "noise", "flip"])
+    bad = random.choice(["none", "replay", "skip", "epoch", "volume", "outside", "pad", "ack", "hello", "noise", "flip", "early", "again"])
     if bad == "replay":
         data += frame(max(last, 1))
     elif bad == "skip":
@@ -118,7 +119,11 @@ def stream_of(random):
     elif bad == "outside":
         data += frame(last + 1, VOLUME_BYTES)
     elif bad in ("pad", "ack", "hello"):
-        data += record_oracle.header(bad, sequence=last, epoch=EPOCH, volume=VOLUME)
+        data += record_oracle.header(bad, sequence=last, epoch=EPOCH, volume=VOLUME, ordinal=asides + 1)
+    elif bad == "early":  # It tells of a write that is missing.
+        data += record_oracle.header("ping", sequence=last + 1, epoch=EPOCH, volume=VOLUME, ordinal=asides + 1)
+    elif bad == "again":
+        data += record_oracle.header("ping", sequence=last, epoch=EPOCH, volume=VOLUME, ordinal=asides)
     elif bad == "noise":
         data += random.bytes(int(random.integers(1, 200)))
     elif bad == "flip" and data:
@@ -175,13 +180,25 @@ def test_frames_without_room_wait_in_the_inbox_and_are_taken_in_order_later(pars
     assert made.at[secondary.INBOX_FILL] == 0
 
 
+@pytest.mark.parametrize("accept", both_ways(secondary.accept))
+@pytest.mark.parametrize("kind", ["ping", "goodbye", "command", "extent", "synced", "digest"])
+@pytest.mark.parametrize("ordinal", [0, 4, 6, 65535])
+def test_a_frame_before_which_one_is_missing_is_refused_and_changes_nothing(accept, kind, ordinal):
+    made = state()
+    made.at[secondary.ASIDE_HEARD] = 4
+    hand_over(made, record_oracle.header(kind, epoch=EPOCH, volume=VOLUME, ordinal=ordinal))
+    before = made.journal.at.copy(), made.at.copy()
+    assert accept(made, 0) == secondary.NOT_NEXT
+    assert (made.journal.at == before[0]).all() and (made.at == before[1]).all()
+
+
 @pytest.mark.parametrize("parse", both_ways(secondary.parse))
 def test_goodbye_closes_and_ping_asks_for_an_ack(parse):
     made = state()
-    hand_over(made, record_oracle.header("ping", epoch=EPOCH, volume=VOLUME))
+    hand_over(made, record_oracle.header("ping", epoch=EPOCH, volume=VOLUME, ordinal=1))
     assert parse(made) == replica.OK
     assert made.at[secondary.ACK_DUE] == 1
     assert made.at[secondary.CLOSING] == 0
-    hand_over(made, record_oracle.header("goodbye", epoch=EPOCH, volume=VOLUME))
+    hand_over(made, record_oracle.header("goodbye", epoch=EPOCH, volume=VOLUME, ordinal=2))
     assert parse(made) == replica.OK
     assert made.at[secondary.CLOSING] == 1

@@ -266,9 +266,12 @@ LIES = {
     "before the volume": frame(4, -512),
     "an oversized frame": record_oracle.header("write", (1 << 20) + 1, 4, volume=VOLUME),
     "the largest length there is": record_oracle.header("write", 0xFFFFFFFF, 4, volume=VOLUME),
-    "another version": record_oracle.header("ping", version=2, volume=VOLUME),
+    "another version": record_oracle.header("ping", version=1, volume=VOLUME, ordinal=1),
     "a pad": record_oracle.header("pad", 4032, 3, volume=VOLUME),
-    "an ack": record_oracle.header("ack", 0, 3, volume=VOLUME),
+    "an ack": record_oracle.header("ack", 0, 3, volume=VOLUME, ordinal=1),
+    "a ping before which one is missing": record_oracle.header("ping", 0, 3, volume=VOLUME, ordinal=2),
+    "a ping without an ordinal": record_oracle.header("ping", 0, 3, volume=VOLUME),
+    "a ping before which a write is missing": record_oracle.header("ping", 0, 4, volume=VOLUME, ordinal=1),
     "a second hello": hello(3),
     "an unknown kind": record_oracle.header(99, volume=VOLUME),
     "a broken checksum": frame(4)[:100] + b"x" + frame(4)[101:],
@@ -303,12 +306,12 @@ def test_no_bytes_after_a_hello_crash_a_secondary_or_get_into_its_journal(memory
 
 
 frames = some.builds(
-    lambda kind, length, sequence, address, epoch, volume, payload: (
-        record_oracle.header(kind, length, sequence, address, epoch, volume, payload=payload) + payload
+    lambda kind, length, sequence, address, epoch, volume, payload, ordinal: (
+        record_oracle.header(kind, length, sequence, address, epoch, volume, payload=payload, ordinal=ordinal) + payload
     ),
     some.integers(0, 8), some.sampled_from([0, 1, 512, 4096, 1 << 20, (1 << 32) - 1]),
     some.integers(-2, 5) | some.integers(-(2**63), 2**63 - 1), some.integers(-(2**63), 2**63 - 1),
-    some.sampled_from([0, 1, 2]), some.sampled_from([VOLUME, 1]), some.binary(max_size=64),
+    some.sampled_from([0, 1, 2]), some.sampled_from([VOLUME, 1]), some.binary(max_size=64), some.integers(0, 3),
 )  # fmt: skip
 
 
@@ -345,7 +348,7 @@ def told_to_primary(near_disk, data, protocol="C", kind="plain", close=True):
 
 
 def ack(durable, received, **other):
-    return record_oracle.header("ack", sequence=durable, address=received, **{"volume": VOLUME, **other})
+    return record_oracle.header("ack", sequence=durable, address=received, **{"volume": VOLUME, "ordinal": 1, **other})
 
 
 FALSE_ACKS = {
@@ -355,7 +358,9 @@ FALSE_ACKS = {
     "another volume": ack(1, 1, volume=1),
     "a write": frame(1),
     "a hello": hello(),
-    "a ping": record_oracle.header("ping", volume=VOLUME),
+    "a ping": record_oracle.header("ping", volume=VOLUME, ordinal=1),
+    "an ack before which one is missing": ack(0, 0, ordinal=2),
+    "an ack without an ordinal": ack(0, 0, ordinal=0),
     "an oversized frame": record_oracle.header("write", (1 << 20) + 1, volume=VOLUME),
     "a huge ack": ack(2**62, 2**62),
     "a negative ack": ack(-1, -1),
@@ -374,7 +379,7 @@ def test_a_false_ack_completes_nothing(memory, kind, protocol, lie):
 
 
 def test_an_ack_that_goes_back_ends_the_peering(memory):
-    observed = told_to_primary(memory[0], ack(2, 4) + ack(1, 4), close=False)
+    observed = told_to_primary(memory[0], ack(2, 4) + ack(1, 4, ordinal=2), close=False)
     assert observed["status"] == replica.BAD_FRAME
     assert completed_in(observed) <= 2
 
@@ -403,7 +408,7 @@ def introduced(mine, said, as_primary):
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [
-        (hello(version=2), "another version"),
+        (hello(version=1), "another version"),
         (hello(volume=1), "another volume"),
         (hello(protocol=primary.B), "protocol number 2, we by 3"),
         (hello()[:63], "instead of introducing"),

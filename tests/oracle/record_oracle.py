@@ -20,10 +20,10 @@ def rounded(length):
     return size
 
 
-def header(kind, length=0, sequence=0, address=0, epoch=1, volume=7, stamp_ns=0, version=1, payload=b""):
+def header(kind, length=0, sequence=0, address=0, epoch=1, volume=7, stamp_ns=0, version=2, payload=b"", ordinal=0):
     """The 64 bytes; `length` is what they claim, `payload` what their checksum really covers."""
     kind = KINDS.get(kind, kind)
-    rest = struct.pack("<BBHIqqqqqq", kind, version, 0, length, sequence, address, epoch, volume, stamp_ns, 0)
+    rest = struct.pack("<BBHIqqqqqq", kind, version, ordinal, length, sequence, address, epoch, volume, stamp_ns, 0)
     return MAGIC + struct.pack("<I", crc_oracle.crc32c(rest + payload)) + rest
 
 
@@ -40,7 +40,7 @@ def inspect(data, volume):
     magic, checksum, kind, version, _, length, _, _, _, its_volume, _, _ = struct.unpack("<4sIBBHIqqqqqq", data[:64])
     if magic != MAGIC:
         return "bad magic"
-    if version != 1:
+    if version != 2:
         return "bad version"
     if kind not in KINDS.values():
         return "bad kind"
@@ -58,3 +58,8 @@ def fields(data):
     """(kind, length, sequence, address, epoch) of a header."""
     _, _, kind, _, _, length, sequence, address, epoch = struct.unpack("<4sIBBHIqqq", data[:40])
     return kind, length, sequence, address, epoch
+
+
+def ordinal_of(data):
+    """What a header says of its place among the frames that are not in the log."""
+    return struct.unpack("<H", data[10:12])[0]

@@ -18,14 +18,14 @@ def refusal(data, epoch, expected, volume_bytes):
 
 def parse(data, volume, epoch, volume_bytes, last=0):
     """(writes taken, as frames; bytes left over; what ended it or None)."""
-    taken = []
+    taken, asides = [], 0
     while True:
         found = record_oracle.inspect(data, volume)
         if found == "incomplete":
             return taken, data, None
         if found != "complete":
             return taken, data, found
-        kind, length, *_ = fields(data)
+        kind, length, sequence, _, its_epoch = fields(data)
         if kind == KINDS["write"]:
             if len(data) < rounded(length):
                 return taken, data, None
@@ -35,4 +35,12 @@ def parse(data, volume, epoch, volume_bytes, last=0):
             taken.append(data[: rounded(length)])
         elif kind not in (KINDS["ping"], KINDS["goodbye"]):
             return taken, data, "bad kind"
+        elif its_epoch != epoch:
+            return taken, data, "old epoch"
+        elif record_oracle.ordinal_of(data) != asides + 1:
+            return taken, data, "not next"
+        elif kind == KINDS["ping"] and sequence > last + len(taken):
+            return taken, data, "not next"
+        else:
+            asides += 1
         data = data[rounded(length) :]

@@ -18,7 +18,8 @@ from farwrite.engine import primary_kernel as primary
 from farwrite.engine import record_kernel as record
 from farwrite.engine import replica_kernel as replica
 from farwrite.engine import turn_kernel
-from farwrite.engine.journal import END_REASONS, NOT_NEXT, examine, format_journal, replay
+from farwrite.engine.journal import END_REASONS, NOT_NEXT, examine, format_journal, replay, save
+from farwrite.engine.node import recall
 from farwrite.engine.peering import hello_of, how_to_join
 from farwrite.errors import UnfitError
 from farwrite.host import libc, reactor
@@ -464,7 +465,10 @@ def sure(story, count, size=4096):
 
 
 def test_new_records_go_on_in_a_new_epoch_and_old_ones_behind_them_stay_dead(small):
-    """The classic: a torn record is written anew, and behind it stands an old one that has exactly the next number."""
+    """The classic: a torn record is written anew, and behind it stands an old one that has exactly the next number.
+
+    A replay writes zeros over such leftovers, so the test puts them back: the epoch alone must do as well.
+    """
     running, _ = small
     story = Crash(running, volume=next(IDENTITIES), laps=4)
     sure(story, 9)  # Less than a third of the ring: no checkpoint yet.
@@ -476,6 +480,10 @@ def test_new_records_go_on_in_a_new_epoch_and_old_ones_behind_them_stay_dead(sma
     assert found.sequence == 6
     assert found.end_reason == END_REASONS[record.BAD_CRC]
     assert journal.at[log.STAGED] == records[6][0] - FRONT
+    buried = whole(story.files.journal_fd)
+    assert not buried[records[6][0] : records[8][0] + record.HEADER_BYTES].any()
+    assert (buried[: records[6][0]] == image[: records[6][0]])[FRONT:].all()
+    os.pwrite(story.files.journal_fd, image[records[7][0] :].tobytes(), records[7][0])
 
     resumed = Crash(running, journal=journal, laps=4)
     sure(resumed, 1)
@@ -495,6 +503,43 @@ def test_new_records_go_on_in_a_new_epoch_and_old_ones_behind_them_stay_dead(sma
     again = Crash(running, journal=journal, laps=4)
     sure(again, 3)
     assert replay(story.files, SMALL_STAGING)[1].sequence == 10
+
+
+def torn_behind_two(running):
+    """A batch of four writes in one block, of which the third is torn: its files, and the volume's identity."""
+    identity = next(IDENTITIES)
+    story = Crash(running, volume=identity, laps=2)
+    for number in range(4):
+        assert story.submit(512 * number, 512)
+    for _ in range(3):
+        story.turn()
+    third = [begin for begin, _, kind, _ in records_in(whole(story.files.journal_fd)) if kind == record.WRITE][2]
+    os.pwrite(story.files.journal_fd, bytes(64), third)
+    return story.files, identity
+
+
+def test_the_leftovers_of_a_torn_batch_are_no_damage_however_often_they_are_looked_at(small, monkeypatch):
+    """They end in the very block behind which the log goes on, where the next replay would find them a lap ahead."""
+    for buried in (True, False):
+        files, identity = torn_behind_two(small[0])
+        if not buried:
+            monkeypatch.setattr(journals, "bury", lambda *_: 0)
+        flags = [int(recall(files, identity, SMALL_STAGING).at[log.FLAGS]) for _ in range(2)]
+        assert flags == [0, 0 if buried else log.INCONSISTENT]
+        assert examine(files)[1][1] == 2
+
+
+def test_what_another_log_left_a_lap_before_this_one_was_begun_is_no_damage(small):
+    """After a resync the log may go on behind an earlier write than those that still stand in the ring."""
+    story = Crash(small[0], volume=next(IDENTITIES), laps=4)
+    sure(story, 40)
+    at = story.journal.at
+    log.restart(story.journal, -(-int(at[log.STAGED]) // 4096) * 4096, 5, 1)
+    save(story.journal)
+    assert examine(story.files)[1][[1, 5]].tolist() == [5, 0]
+    at[log.BEGUN] = -at[log.CAPACITY]
+    save(story.journal)
+    assert examine(story.files)[1][[1, 5]].tolist() == [5, 1]
 
 
 @pytest.mark.parametrize("seed", range(2))

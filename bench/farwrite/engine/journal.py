@@ -161,12 +161,14 @@ def stands_behind(data, words, capacity, volume, begin, position, sequence, epoc
 def judge(data: np.ndarray, superblock: np.ndarray, found: np.ndarray) -> None:
     """Tell damage from the end of a log: found[5] is 1 where something durable stood behind what a scan has found.
 
-    A torn batch may leave any of its records, so only what lies more than a batch further is proof; or the superblock
-    knows of a later write. The volume may then be ahead of the log: a mixture.
+    A torn batch may leave any of its records, so only what lies more than a batch further is proof, and not what another log
+    has left there before this one was begun; or the superblock knows of a later write. The volume may then be ahead of the
+    log: a mixture.
     """
-    volume, capacity, staging = int(superblock[3]), int(superblock[7]), int(superblock[11])
+    volume, capacity, staging, begun = (int(superblock[word]) for word in (3, 7, 11, 12))
     position, sequence, epoch = int(found[0]), int(found[1]), int(found[4])
-    behind = stands_behind(data, data.view(np.int64), capacity, volume, position + staging, position, sequence, epoch)
+    begin = max(position + staging, begun + capacity)
+    behind = stands_behind(data, data.view(np.int64), capacity, volume, begin, position, sequence, epoch)
     found[5] = sequence < int(superblock[10]) or behind
 
 
@@ -209,19 +211,50 @@ def scan_from(
     return status
 
 
-def resume(journal: log.Journal, superblock: np.ndarray, found: np.ndarray) -> None:
+def whole_blocks(position: int) -> int:
+    """This position, or the next that begins a block."""
+    return -(-position // log.BLOCK_BYTES) * log.BLOCK_BYTES
+
+
+def bury(journal: log.Journal, ring: reactor.Reactor, superblock: np.ndarray, found: np.ndarray) -> int:
+    """Write zeros over what a torn batch has left behind the end that a scan has found, before the log goes on there.
+
+    Records that were never acknowledged would otherwise be taken for durable ones a lap later, or replayed behind others. The
+    block in which the log ends is written again as it is; nothing that counts is touched. Answers 0 or a status.
+    """
+    position, tail, capacity, staging = int(found[0]), int(superblock[4]), int(superblock[7]), int(superblock[11])
+    fd, data = journal.at[log.JOURNAL_FD], journal.data
+    begin, end = position // log.BLOCK_BYTES * log.BLOCK_BYTES, min(whole_blocks(position + staging), tail + capacity)
+    while begin < end:
+        place = log.SUPERBLOCK_BYTES + begin % capacity
+        size = min(end - begin, capacity - begin % capacity, data.size)
+        kept = max(position - begin, 0)
+        if kept:
+            reactor.read_journal(ring, fd, data, 0, log.BLOCK_BYTES, place)
+        data[kept : log.BLOCK_BYTES] = 0
+        written = reactor.write_now(ring, fd, data, 0, size, place)
+        data[:kept] = 0
+        if written != size:
+            return int(written) if written < 0 else replica.SHORT_WRITE
+        begin += size
+    return 0
+
+
+def resume(journal: log.Journal, ring: reactor.Reactor, superblock: np.ndarray, found: np.ndarray) -> None:
     """Have an empty journal go on behind what a scan has found and applied, on the next whole block.
 
-    Another record of that sequence may stand behind a torn one and be read again by the next replay. A secondary does not mind:
-    in one epoch a sequence is one write. A primary must take a new epoch before it writes (peering.lead). After damage the
-    volume may be ahead of the log, so it is marked inconsistent: such a replica may not lead, and is compared with one that does.
+    A primary must take a new epoch before it writes (peering.lead). After damage the volume may be ahead of the log, so it is
+    marked inconsistent: such a replica may not lead, and is compared with one that does. UnfitError when the disk refuses.
     """
     at = journal.at
     position, sequence, _, _, epoch, damaged = (int(value) for value in found)
-    log.begin_at(journal, -(-position // log.BLOCK_BYTES) * log.BLOCK_BYTES, sequence)
+    log.begin_at(journal, whole_blocks(position), sequence)
     at[log.GENERATION], at[log.EPOCH], at[log.FLAGS] = superblock[2], superblock[6], superblock[9]
+    at[log.BEGUN] = superblock[12]
     at[log.FLAGS] |= log.INCONSISTENT if damaged else 0
     at[log.LOG_EPOCH] = at[log.APPLIED_EPOCH] = at[log.CHECKPOINT_EPOCH] = epoch
+    if not damaged and (status := bury(journal, ring, superblock, found)) < 0:
+        raise system_error("write behind the end of a journal", status)
 
 
 def replay(chosen: Disk, staging_bytes: int) -> tuple[log.Journal, Replay]:
@@ -236,7 +269,7 @@ def replay(chosen: Disk, staging_bytes: int) -> tuple[log.Journal, Replay]:
         int(superblock[7]), staging_bytes, int(superblock[3]), int(superblock[6]), chosen.journal_fd, chosen.volume_fd,
         chosen.volume_bytes,
     )  # fmt: skip
-    resume(journal, superblock, found)
+    resume(journal, reactor.empty(), superblock, found)
     lead(journal, max(epoch, int(superblock[6])) + 1)
     save(journal)
     return journal, Replay(sequence, count, position, END_REASONS.get(reason, "the log ends"), bool(damaged))

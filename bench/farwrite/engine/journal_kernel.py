@@ -35,7 +35,8 @@ LOG_EPOCH, EPOCH_BEGIN_SEQUENCE, PREVIOUS_EPOCH = 25, 26, 27  # Of the last reco
 KNOWN_SINCE, EXTENT_BYTES, FLAGS = 28, 29, 30  # `begins` and `last_write` tell everything after this sequence.
 APPLIED_EPOCH, CHECKPOINT_EPOCH = 31, 32  # Of the last record applied, and of the last one before the checkpoint.
 SAVED, SAVED_SEQUENCE = 33, 34  # The newest checkpoint whose superblock is durable. The tail is the one before it.
-AT_WORDS = 35
+BEGUN = 35  # Where a resync began this log anew: what stands a lap before it was another log's.
+AT_WORDS = 36
 
 EVERYTHING_SENT = np.int64(1) << np.int64(62)
 INCONSISTENT = 1  # FLAGS: the volume is a mixture of two times until its resync is over; it may not be promoted.
@@ -68,6 +69,7 @@ def journal_state(
     at[EPOCH], at[VOLUME] = epoch, volume
     at[JOURNAL_FD], at[VOLUME_FD] = journal_fd, volume_fd
     at[HELD], at[EXTENT_BYTES] = EVERYTHING_SENT, extent_bytes
+    at[BEGUN] = -capacity_bytes
     at[LOG_EPOCH] = at[APPLIED_EPOCH] = at[CHECKPOINT_EPOCH] = epoch
     extents = -(-volume_bytes // extent_bytes)
     return Journal(
@@ -95,6 +97,7 @@ def restart(journal, position, sequence, log_epoch):
     at[TAIL_SEQUENCE] = at[APPLIED_SEQUENCE] = at[DURABLE_SEQUENCE] = at[SEALED_SEQUENCE] = sequence
     at[STAGED_SEQUENCE] = at[BOUNDARY_SEQUENCE] = at[CHECKPOINT_SEQUENCE] = at[KNOWN_SINCE] = sequence
     at[SAVED], at[SAVED_SEQUENCE] = position, sequence
+    at[BEGUN] = position
     at[LOG_EPOCH] = at[APPLIED_EPOCH] = at[CHECKPOINT_EPOCH] = log_epoch
     journal.last_write[:] = 0
 

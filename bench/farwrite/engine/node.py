@@ -47,7 +47,7 @@ def recall(chosen: Disk, volume: int, staging_bytes: int) -> log.Journal:
     journal = log.journal_state(
         capacity_of(chosen, staging_bytes), staging_bytes, volume, 0, chosen.journal_fd, chosen.volume_fd, chosen.volume_bytes
     )
-    resume(journal, superblock, found)
+    resume(journal, reactor.empty(), superblock, found)
     reactor.sync_now(reactor.empty(), np.int64(chosen.volume_fd))
     save(journal)
     return journal

@@ -48,7 +48,8 @@ PARCEL_BEGIN, PARCEL_END, PARCEL_SENT, PARCEL_SEQUENCE = range(18, 22)  # What i
 CURSOR, REDO_SEQUENCE, RESYNC_SINCE_NS, RESYNC_BYTES, DIGESTS_SENT, DIGESTS_ANSWERED, VERIFYING, DIFFERENT = range(22, 30)
 SYNCED_COUNT = 30  # Times this peer's log was begun anew on this connection: its acks tell for which of them they are.
 RESYNC_DUE_NS = 31  # The next piece of a resync or verify goes no sooner.
-PEER_WORDS = 32
+ASIDE_SENT, ASIDE_HEARD = 32, 33  # Frames on this connection that are not in the log; their ordinals.
+PEER_WORDS = 34
 
 # A peer's state. ABSENT: no connection. LIVE: sent from the staging ring. CATCHING: sent from the journal's file until it has
 # caught up. RESYNCING: sent extents of the volume, then the log from where they began.
@@ -297,11 +298,12 @@ def send_word(primary, index, kind, sequence):
     frame = np.zeros(record.HEADER_BYTES, np.uint8)
     record.seal(
         frame, frame.view(np.int64), np.int64(0), kind, 0, sequence, np.int64(0), journal.at[log.EPOCH],
-        journal.at[log.VOLUME], reactor.now_ns(primary.ring),
+        journal.at[log.VOLUME], reactor.now_ns(primary.ring), np.int64(0), primary.peer[index, ASIDE_SENT] + 1,
     )  # fmt: skip
     sent = reactor.send(primary.ring, primary.sockets[index], frame, np.int64(0), np.int64(record.HEADER_BYTES))
     if sent == -reactor.EAGAIN or sent == -reactor.EINTR:
         return np.int64(0)
+    primary.peer[index, ASIDE_SENT] += 1
     return sent if sent == record.HEADER_BYTES else np.int64(replica.PEER_CLOSED)  # Half of one cannot be taken back.
 
 
@@ -351,14 +353,15 @@ def hear(primary, index, now_ns):
 
 @kernel()
 def note_answer(primary, index, start):
-    """Take note of one frame of a secondary; False when it is none, or claims what cannot be."""
+    """Take note of one frame of a secondary; False when it is none, is not the next, or claims what cannot be."""
+    peer = primary.peer[index]
     words = primary.inbox_words[index]
     kind = record.kind_of(words, start)
-    if record.epoch_of(words, start) != primary.journal.at[log.EPOCH]:
+    if record.epoch_of(words, start) != primary.journal.at[log.EPOCH] or not record.is_next(words, start, peer[ASIDE_HEARD]):
         return False
+    peer[ASIDE_HEARD] += 1
     if kind == record.ACK:
         return note_ack(primary, index, start)
-    peer = primary.peer[index]
     if kind == record.READY:
         granted = record.sequence_of(words, start)
         if granted < peer[GRANTED] or granted > peer[COMMANDED]:
@@ -473,7 +476,7 @@ def keep_alive(primary, index, now_ns):
         peer[ASKED_NS] = now_ns  # What the send buffer holds, and no longer takes, asks in our place.
     if between_records and now_ns - peer[LAST_HEARD_NS] > interval_ns and now_ns - peer[LAST_PING_NS] > interval_ns:
         peer[LAST_PING_NS] = now_ns
-        if send_word(primary, index, record.PING, primary.journal.at[log.STAGED_SEQUENCE]) < 0:
+        if send_word(primary, index, record.PING, peer[RUN_SEQUENCE]) < 0:
             return np.int64(replica.PEER_CLOSED)
         if peer[ASKED_NS] == 0:
             peer[ASKED_NS] = now_ns

@@ -4,7 +4,7 @@ That is why a secondary writes what it received without touching it, and why one
 submitting core to both disks. Everything is little-endian and 64-byte aligned.
 
     word  0   magic u32, crc32c u32 (over bytes 8.. of the header and the payload)
-          1   kind u8, version u8, reserved u16, length u32 (payload bytes)
+          1   kind u8, version u8, ordinal u16 (see below), length u32 (payload bytes)
           2   sequence i64: of the write; of the last write before it for every other kind
           3   address i64: byte offset in the volume; ACK: highest received sequence
           4   epoch i64
@@ -16,6 +16,9 @@ submitting core to both disks. Everything is little-endian and 64-byte aligned.
 WRITE and TRIM have a sequence of their own. PAD fills a batch to the block. HELLO introduces. ACK tells how far received and
 durable are; COMMAND asks for leave to send up to a sequence and READY gives it (two-trip C). EXTENT, SYNCED, DIGEST and
 DIFFERS bring a stale volume up to date (resync_kernel).
+
+The sequence tells a reader of the log whether a record is missing. What is not in the log, and not a HELLO, carries an ordinal in
+its place: how many such frames this side has sent on this connection, modulo 2^16. TCP loses none; whoever stands in between may.
 """
 
 from __future__ import annotations
@@ -28,11 +31,12 @@ from ..jit import kernel
 HEADER_BYTES = 64
 WORD_BYTES = 8
 MAGIC = 0x31575246  # "FRW1" as it stands in memory.
-VERSION = 1
+VERSION = 2
 
 WRITE, PAD, HELLO, ACK, PING, GOODBYE, TRIM, COMMAND, READY, EXTENT, SYNCED, DIGEST, DIFFERS = range(1, 14)
 
 LENGTH_MAX = 1 << 20  # A frame from the network may claim no more than this.
+ORDINAL_MASK = 0xFFFF
 
 # What inspect() finds.
 COMPLETE, INCOMPLETE, BAD_MAGIC, BAD_VERSION, BAD_LENGTH, BAD_CRC, WRONG_VOLUME, BAD_KIND = 0, 1, -1, -2, -3, -4, -5, -6
@@ -75,6 +79,18 @@ def epoch_of(words, start):
 
 
 @kernel()
+def ordinal_of(words, start):
+    """Ordinal of the frame at `start` among those that are not in the log."""
+    return (words[(start >> 3) + 1] >> 16) & ORDINAL_MASK
+
+
+@kernel()
+def is_next(words, start, count):
+    """Whether the frame at `start`, which is not in the log, is the one behind the `count` that were heard before it."""
+    return ordinal_of(words, start) == (count + 1) & ORDINAL_MASK
+
+
+@kernel()
 def has_payload(kind):
     """Whether records of this kind may carry bytes behind their header."""
     return kind in (WRITE, PAD, HELLO, EXTENT, DIGEST, DIFFERS)
@@ -100,11 +116,12 @@ def trimmed_of(words, start):
 
 
 @kernel()
-def seal(data, words, start, kind, length, sequence, address, epoch, volume, stamp_ns, trimmed=0):
+def seal(data, words, start, kind, length, sequence, address, epoch, volume, stamp_ns, trimmed=0, ordinal=0):
     """Write the header of the record at `start`, whose payload already stands behind it."""
     assert start & 63 == 0
     at = start >> 3
-    words[at + 1] = np.int64(kind) | (np.int64(VERSION) << 8) | (np.int64(length) << 32)
+    low = np.int64(kind) | (np.int64(VERSION) << 8) | ((np.int64(ordinal) & ORDINAL_MASK) << 16)
+    words[at + 1] = low | (np.int64(length) << 32)
     words[at + 2] = sequence
     words[at + 3] = address
     words[at + 4] = epoch

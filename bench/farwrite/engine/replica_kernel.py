@@ -25,9 +25,9 @@ EIO = 5
 APPLY_BYTES = 512 << 10  # Applied at most before looking at the socket again: about 0.1 ms of memory copy.
 
 SUPERBLOCK_MAGIC = 0x4C4F47575246  # "FRWGOL"
-# magic, version, generation, volume, tail, tail sequence, epoch, capacity, epoch of the record before the tail, flags,
-# crc32c over those.
-SUPERBLOCK_WORDS = 13
+# magic, version, generation, volume, tail, tail sequence, epoch, capacity, epoch of the record before the tail, flags, durable
+# sequence, staging, where the log was begun anew, crc32c over those.
+SUPERBLOCK_WORDS = 14
 SUPERBLOCK_CRC = SUPERBLOCK_WORDS - 1
 
 
@@ -134,6 +134,7 @@ def fill_superblock(journal):
     words[9] = at[log.FLAGS]
     words[10] = at[log.DURABLE_SEQUENCE]  # A replay that ends before it has met damage, not the end.
     words[11] = at[log.STAGING]  # No batch is larger.
+    words[12] = at[log.BEGUN]
     words[SUPERBLOCK_CRC] = np.int64(crc32c(np.int64(0), journal.superblock, np.int64(0), np.int64(8 * SUPERBLOCK_CRC)))
     return (at[log.GENERATION] % 2) * log.BLOCK_BYTES
 

@@ -20,6 +20,7 @@ from . import record_kernel as record
 from . import replica_kernel as replica
 from .primary_kernel import (
     ABSENT,
+    ASIDE_SENT,
     ASKED_NS,
     BY_DIGESTS,
     BY_EXTENTS,
@@ -283,8 +284,9 @@ def make_digests(primary, index, verifying):
     length = count * DIGEST_BYTES
     record.seal(
         data, words, np.int64(0), record.DIGEST, length, at[log.APPLIED_SEQUENCE], first, at[log.EPOCH], at[log.VOLUME],
-        reactor.now_ns(primary.ring), verifying,
+        reactor.now_ns(primary.ring), verifying, peer[ASIDE_SENT] + 1,
     )  # fmt: skip
+    peer[ASIDE_SENT] += 1
     peer[CURSOR] += count
     peer[DIGESTS_SENT] += 1
     begin_parcel(primary, index, np.int64(0), record.record_bytes(length))
@@ -304,8 +306,9 @@ def make_extent(primary, index, extent):
         return got if got < 0 else np.int64(replica.SHORT_WRITE)
     record.seal(
         data, words, np.int64(0), record.EXTENT, size, at[log.APPLIED_SEQUENCE], address, at[log.EPOCH], at[log.VOLUME],
-        reactor.now_ns(primary.ring),
+        reactor.now_ns(primary.ring), np.int64(0), primary.peer[index, ASIDE_SENT] + 1,
     )  # fmt: skip
+    primary.peer[index, ASIDE_SENT] += 1
     primary.wanted[index, extent] = 0
     begin_parcel(primary, index, np.int64(0), record.record_bytes(size))
     return np.int64(replica.OK)
@@ -325,8 +328,9 @@ def end_resync(primary, index, now_ns):
     log_epoch = at[log.LOG_EPOCH] if redo > at[log.EPOCH_BEGIN_SEQUENCE] else at[log.PREVIOUS_EPOCH]
     record.seal(
         primary.parcel[index], primary.parcel_words[index], np.int64(0), record.SYNCED, 0, redo,
-        at[log.APPLIED_SEQUENCE], at[log.EPOCH], at[log.VOLUME], now_ns, log_epoch,
+        at[log.APPLIED_SEQUENCE], at[log.EPOCH], at[log.VOLUME], now_ns, log_epoch, peer[ASIDE_SENT] + 1,
     )  # fmt: skip
+    peer[ASIDE_SENT] += 1
     begin_catching(primary, index, begin, redo, now_ns)
     peer[SYNCED_COUNT] += 1
     begin_parcel(primary, index, np.int64(0), np.int64(record.HEADER_BYTES))

@@ -25,7 +25,8 @@ from .resync_kernel import DIGEST_BYTES, digest, extent_size
 PROTOCOL, INBOX_FILL, VOLUME_BYTES, ACKED_RECEIVED, ACKED_DURABLE, ACK_DUE, OUT_BEGIN, OUT_END = range(8)
 CLOSING, REFUSED, ACK_COUNT, SESSION_EPOCH, CONSISTENT_FROM, EXTENT_COUNT, HEARD_NS, GRANT_DUE = range(8, 16)
 SYNCED_COUNT = 16  # Times the log was begun anew on this connection.
-AT_WORDS = 17
+ASIDE_SENT, ASIDE_HEARD = 17, 18  # Frames on this connection that are not in the log; their ordinals.
+AT_WORDS = 19
 
 INBOX_BYTES = 4 << 20  # Several of the largest records.
 OUTBOX_BYTES = 8192  # Answers on their way; an answer to a digest is one header and at most a block.
@@ -211,8 +212,9 @@ def accept_digest(secondary, start):
         secondary.outbox[answer + place] = 1 if ours != theirs else 0
     record.seal(
         secondary.outbox, secondary.outbox_words, at[OUT_END], record.DIFFERS, count, record.sequence_of(words, start),
-        first, journal.at[log.EPOCH], journal.at[log.VOLUME], reactor.now_ns(secondary.ring),
+        first, journal.at[log.EPOCH], journal.at[log.VOLUME], reactor.now_ns(secondary.ring), np.int64(0), at[ASIDE_SENT] + 1,
     )  # fmt: skip
+    at[ASIDE_SENT] += 1
     at[OUT_END] += record.record_bytes(count)
     return np.int64(TAKEN)
 
@@ -228,28 +230,48 @@ def accept_command(secondary, start):
 
 
 @kernel()
-def accept(secondary, start):
-    """Do what the complete frame at inbox byte `start` says; answers TAKEN, NO_ROOM (later), or why it is refused."""
+def accept_ping(secondary, start):
+    """Owe a sign of life, if nothing that was sent before it is missing."""
+    if record.sequence_of(secondary.inbox_words, start) > secondary.journal.at[log.STAGED_SEQUENCE]:
+        return np.int64(NOT_NEXT)
+    secondary.at[ACK_DUE] = 1
+    return np.int64(TAKEN)
+
+
+@kernel()
+def accept_aside(secondary, start):
+    """accept() of a frame that is not in the log."""
     at = secondary.at
     kind = record.kind_of(secondary.inbox_words, start)
-    if kind == record.WRITE or kind == record.TRIM:
-        return np.int64(accept_record(secondary, start))
     epoch = secondary.journal.at[log.EPOCH]
     if record.epoch_of(secondary.inbox_words, start) != epoch or at[SESSION_EPOCH] != epoch:
         return np.int64(OLD_EPOCH)
+    if not record.is_next(secondary.inbox_words, start, at[ASIDE_HEARD]):
+        return np.int64(NOT_NEXT)
     if kind == record.PING:
-        at[ACK_DUE] = 1
-    elif kind == record.GOODBYE:
-        at[CLOSING] = 1
-    elif kind == record.COMMAND:
+        return accept_ping(secondary, start)
+    if kind == record.COMMAND:
         return accept_command(secondary, start)
-    elif kind == record.EXTENT:
+    if kind == record.EXTENT:
         return accept_extent(secondary, start)
-    elif kind == record.SYNCED:
+    if kind == record.SYNCED:
         return accept_synced(secondary, start)
-    else:
+    if kind == record.DIGEST:
         return accept_digest(secondary, start)
+    at[CLOSING] = 1  # A GOODBYE.
     return np.int64(TAKEN)
+
+
+@kernel()
+def accept(secondary, start):
+    """Do what the complete frame at inbox byte `start` says; answers TAKEN, NO_ROOM (later), or why it is refused."""
+    kind = record.kind_of(secondary.inbox_words, start)
+    if kind == record.WRITE or kind == record.TRIM:
+        return np.int64(accept_record(secondary, start))
+    answer = np.int64(accept_aside(secondary, start))
+    if answer == TAKEN:
+        secondary.at[ASIDE_HEARD] += 1
+    return answer
 
 
 @kernel()
@@ -303,8 +325,9 @@ def answer(secondary, kind, sequence, address):
     record.seal(
         secondary.outbox, secondary.outbox_words, at[OUT_END], kind, 0, sequence, address,
         secondary.journal.at[log.EPOCH], secondary.journal.at[log.VOLUME], reactor.now_ns(secondary.ring),
-        at[SYNCED_COUNT] if kind == record.ACK else np.int64(0),
+        at[SYNCED_COUNT] if kind == record.ACK else np.int64(0), at[ASIDE_SENT] + 1,
     )  # fmt: skip
+    at[ASIDE_SENT] += 1
     at[OUT_END] += record.HEADER_BYTES
     return True
 

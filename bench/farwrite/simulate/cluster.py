@@ -18,6 +18,7 @@ from ..engine import replica_kernel as replica
 from ..engine import secondary_kernel as secondary
 from ..engine import turn_kernel
 from ..engine.peering import hello_of, how_to_join, lead
+from ..errors import UnfitError
 from ..host import pretend_kernel as pretend
 from ..host import reactor
 from . import check
@@ -207,8 +208,8 @@ class Cluster:
         node.known = node.knew()
         node.role = DOWN
 
-    def restart(self, node: Node) -> None:
-        """Replay what stands on the disk and wait to be asked."""
+    def restart(self, node: Node, power_in: int = -1, key: int = 0, share: int = 0) -> None:
+        """Replay what stands on the disk and wait to be asked. `power_in`: operations on the disk until the power goes out again."""
         data = node.world.journal
         superblock = replaying.read_superblock(data)
         if superblock is None:
@@ -219,11 +220,13 @@ class Cluster:
         before = node.known
         node.begin_journal(0)
         sequence = int(superblock[5])
-        status = replaying.scan_from(data, superblock, node.ring, 0, True, found)
-        assert status == 0
-        reactor.sync_now(node.ring, 0)
-        replaying.resume(node.journal, superblock, found)
-        node.save()
+        node.world.at[pretend.POWER_IN] = power_in
+        if not self.replay(node, superblock, found):
+            pretend.crash(node.world, key, share, 1)
+            node.known = before
+            self.tell(f"replica {node.index} loses power while it comes back")
+            return
+        node.world.at[pretend.POWER_IN] = -1
         at = node.journal.at
         self.tell(
             f"replica {node.index} is back: writes {sequence + 1}..{int(found[1])} replayed, epoch {int(at[log.LOG_EPOCH])}, "
@@ -243,6 +246,18 @@ class Cluster:
         node.role, node.state = IDLE, None
         node.note()
         check.check_prefix(node, self.terms)
+
+    def replay(self, node: Node, superblock, found) -> bool:
+        """What a process does with its journal before it speaks to anybody; False when its disk has ended it."""
+        if replaying.scan_from(node.world.journal, superblock, node.ring, 0, True, found) < 0:
+            return False
+        if reactor.sync_now(node.ring, 0) < 0:
+            return False
+        try:
+            replaying.resume(node.journal, node.ring, superblock, found)
+        except UnfitError:
+            return False
+        return node.save()
 
     def skip_checksums(self, data, superblock) -> None:
         """The planted bug: whatever looks like a record is believed."""

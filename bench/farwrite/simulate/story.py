@@ -130,7 +130,10 @@ class Story:
         leader = cluster.leader()
         for node in cluster.nodes:
             if node.role == DOWN and (not troubled or draw.random() < 0.04):
-                cluster.restart(node)
+                again = troubled and self.trouble["power"] and draw.random() < 0.2
+                cluster.restart(
+                    node, draw.randrange(1, 12) if again else -1, draw.getrandbits(62), draw.choice((0, 64, 128, 192, 256))
+                )
         for node in cluster.nodes:
             if node.role != PRIMARY:
                 continue
@@ -238,7 +241,7 @@ class Story:
         """Somebody changes what is under way to a peer, or from it."""
         draw, cluster = self.random, self.cluster
         for slot, socket in enumerate(node.state.sockets.tolist()):
-            if socket < 0 or node.state.peer[slot, primary.STATE] == primary.RESYNCING:
+            if socket < 0:
                 continue
             stream = socket if draw.random() < 0.7 else socket ^ 1
             row = cluster.stream[stream]

@@ -230,8 +230,8 @@ def write_side(
         if connections and status == replica.OK:
             catch_up_ns = wait_for_peers(state)
             if catch_up_ns is not None:
-                for connection in connections:
-                    say_goodbye(connection, order)
+                for connection, said in zip(connections, state.peer[:, primary.ASIDE_SENT].tolist(), strict=True):
+                    say_goodbye(connection, order, said + 1)
         ended = int(replica.settle(journal, ring))
         if ended < 0 and status == 0:
             status = ended
@@ -280,10 +280,10 @@ def all_sent(state: primary.Primary) -> bool:
     return bool((live & (peer[:, primary.SENT] == state.journal.at[log.STAGED])).all())
 
 
-def say_goodbye(connection, order: Order) -> None:
+def say_goodbye(connection, order: Order, ordinal: int) -> None:
     """Tell the secondary that no more will come, and wait until it has closed: then everything there is durable."""
     frame = np.zeros(record.HEADER_BYTES, np.uint8)
-    record.seal(frame, frame.view(np.int64), 0, record.GOODBYE, 0, 0, 0, order.epoch, order.volume, 0)
+    record.seal(frame, frame.view(np.int64), 0, record.GOODBYE, 0, 0, 0, order.epoch, order.volume, 0, 0, ordinal)
     connection.setblocking(True)
     connection.settimeout(order.peer_timeout_ns / 1e9)
     try:
