@@ -68,7 +68,7 @@ def test_the_fields_that_were_sealed_are_read_again():
 
 @pytest.mark.parametrize("is_next", both_ways(record.is_next))
 def test_ordinals_go_on_behind_the_last_there_is(is_next):
-    for heard, ordinal, answer in ((0, 1, True), (0, 0, False), (0, 2, False), (65534, 65535, True), (65535, 0, True), (65535, 1, False)):
+    for heard, ordinal, answer in ((0, 1, True), (0, 0, False), (0, 2, False), (65534, 65535, True), (65535, 0, True)):
         _, words = memory(record_oracle.header("ping", ordinal=ordinal))
         assert bool(is_next(words, 0, heard)) == answer
 

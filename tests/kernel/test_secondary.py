@@ -107,7 +107,9 @@ def stream_of(random):
         else:
             last += 1
             data += frame(last, int(random.integers(0, 100)) * 512, random.bytes(int(random.integers(0, 150))))
-    bad = random.choice(["none", "replay", "skip", "epoch", "volume", "outside", "pad", "ack", "hello", "noise", "flip", "early", "again"])
+    bad = random.choice(
+        ["none", "replay", "skip", "epoch", "volume", "outside", "pad", "ack", "hello", "noise", "flip", "early", "again"]
+    )
     if bad == "replay":
         data += frame(max(last, 1))
     elif bad == "skip":

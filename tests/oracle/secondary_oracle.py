@@ -37,9 +37,7 @@ def parse(data, volume, epoch, volume_bytes, last=0):
             return taken, data, "bad kind"
         elif its_epoch != epoch:
             return taken, data, "old epoch"
-        elif record_oracle.ordinal_of(data) != asides + 1:
-            return taken, data, "not next"
-        elif kind == KINDS["ping"] and sequence > last + len(taken):
+        elif record_oracle.ordinal_of(data) != asides + 1 or (kind == KINDS["ping"] and sequence > last + len(taken)):
             return taken, data, "not next"
         else:
             asides += 1

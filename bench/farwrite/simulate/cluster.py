@@ -209,7 +209,7 @@ class Cluster:
         node.role = DOWN
 
     def restart(self, node: Node, power_in: int = -1, key: int = 0, share: int = 0) -> None:
-        """Replay what stands on the disk and wait to be asked. `power_in`: operations on the disk until the power goes out again."""
+        """Replay what stands on the disk and wait to be asked. `power_in`: disk operations until the power goes out again."""
         data = node.world.journal
         superblock = replaying.read_superblock(data)
         if superblock is None:
