@@ -1,7 +1,18 @@
 """Stories from seeds: the engine's own compiled loops, in a world where clock, disks and network are pretended."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from farwrite.errors import EXIT_INTERRUPTED
+from farwrite.simulate import search
 from farwrite.simulate.story import tell
 
 
@@ -32,3 +43,41 @@ def test_stories_differ_and_something_happens_in_them():
     lines = "\n".join(line for told in stories for line in told.lines)
     for event in ("by log", "by digests", "loses power", "is killed", "leads epoch 2", "cut:", "replayed", "jumps by"):
         assert event in lines
+
+
+def test_a_search_over_several_processes_tells_every_seed_once_and_in_order(monkeypatch):
+    monkeypatch.setattr(search, "CHUNK", 7)
+    stories = [told for some in search.search(3, 31) for told in some]
+    assert [told.seed for told in stories] == list(range(3, 34))
+    assert stories == [tell(seed) for seed in range(3, 34)]
+
+
+def test_a_search_ends_at_the_lowest_broken_seed(monkeypatch):
+    monkeypatch.setattr(search, "CHUNK", 4)
+    monkeypatch.setattr(search, "tell", lambda seed: replace(tell(seed), broken="planted" if seed in (9, 14, 30) else None))
+    stories = [told for some in search.search(0, None) for told in some]
+    assert [told.seed for told in stories if told.broken] == [9]
+    assert len(stories) == 10
+
+
+def test_an_interrupted_search_says_how_far_it_has_come_and_leaves_no_process():
+    command = [sys.executable, "-m", "farwrite", "simulate", "--seeds", "1000000", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as running:
+        try:
+            while not children_of(running.pid):
+                time.sleep(0.05)
+            time.sleep(0.5)
+            running.send_signal(signal.SIGINT)
+            told, _ = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    assert running.returncode == EXIT_INTERRUPTED
+    answer = json.loads(told)
+    assert answer["interrupted"] and answer["broken_seed"] is None
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)
+
+
+def children_of(process):
+    """Processes that it has started."""
+    return Path(f"/proc/{process}/task/{process}/children").read_text().split()

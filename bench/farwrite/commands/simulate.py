@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, EXIT_LOST_WRITE
+from ..errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_LOST_WRITE
+from ..progress import bar
 from .output import printing
 
 TAIL_LINES = 40
+COUNTS = ("ticks", "writes", "completed", "epochs")
+SEEDS_PER_S = 45  # Of one processor, on the VM this was written on: for the time left, until it is known better.
+TOLD_FROM_S = 2.0  # What takes longer is announced.
 
 
 def simulate(
@@ -24,6 +27,8 @@ def simulate(
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Put the engine's own loops through crashes, cuts and failing disks, each story from one seed; stop at a broken promise.
+
+    Every processor that this process may use tells stories (taskset(1) leaves it fewer).
 
     Parameters
     ----------
@@ -42,44 +47,54 @@ def simulate(
     """
     import msgspec
 
-    from ..simulate.story import tell
+    from ..simulate.search import search, tellers
 
     if seed is not None:
         first, seeds, minutes = seed, 1, None
-    end_s = time.monotonic() + 60 * minutes if minutes is not None else None
-    told, totals = None, {"seeds": 0, "ticks": 0, "writes": 0, "completed": 0, "epochs": 0}
-    number = first
-    while (number < first + seeds) if end_s is None else (time.monotonic() < end_s):
-        told = tell(number)
-        totals["seeds"] += 1
-        for name in ("ticks", "writes", "completed", "epochs"):
-            totals[name] += getattr(told, name)
-        if verbose and not json:
-            with printing():
-                print("\n".join(told.lines))
-        if told.broken:
-            break
-        number += 1
-        if totals["seeds"] % 100 == 0 and sys.stderr.isatty():
-            print(f"\r{totals['seeds']} seeds, {totals['completed']} writes completed", end="", file=sys.stderr)
-    if sys.stderr.isatty() and totals["seeds"] >= 100:
-        print(file=sys.stderr)
-    broken = told is not None and told.broken is not None
+    limit_s = None if minutes is None else 60 * minutes
+    totals: dict[str, Any] = dict.fromkeys(("seeds", *COUNTS), 0)
+    told, interrupted = None, False
+    per_seed_s = 1 / (SEEDS_PER_S * tellers())
+    expected_s = per_seed_s * seeds if limit_s is None else limit_s
+    with bar() as progress:
+        if expected_s > TOLD_FROM_S:
+            progress.expect(expected_s)
+        begun_s = since_s = time.monotonic()
+        try:
+            for stories in search(first, seeds if limit_s is None else None):
+                for told in stories:
+                    totals["seeds"] += 1
+                    for name in COUNTS:
+                        totals[name] += getattr(told, name)
+                    if verbose and not json:
+                        with printing():
+                            print("\n".join(told.lines))
+                now_s = time.monotonic()
+                progress.doing(f"{totals['seeds']} seeds, {totals['completed']} writes completed")
+                progress.did(per_seed_s * len(stories) if limit_s is None else now_s - since_s)
+                since_s = now_s
+                if limit_s is not None and now_s - begun_s > limit_s:
+                    break
+        except KeyboardInterrupt:
+            interrupted = True
+    broken = told if told is not None and told.broken else None
     with printing():
         if json:
-            tail = told.lines[-TAIL_LINES:] if broken and told else []
             answer = {
-                **totals, "first_seed": first, "broken_seed": told.seed if broken and told else None,
-                "broken": told.broken if told else None, "tail": tail, "digest": told.digest if told else None,
+                **totals, "first_seed": first, "interrupted": interrupted,
+                "broken_seed": broken.seed if broken else None, "broken": broken.broken if broken else None,
+                "tail": broken.lines[-TAIL_LINES:] if broken else [], "digest": told.digest if told else None,
             }  # fmt: skip
             print(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
-        elif broken and told:
-            print(f"Seed {told.seed} breaks a promise: {told.broken}.")
-            print("\n".join([told.lines[0], "  ...", *told.lines[max(1, len(told.lines) - TAIL_LINES) :]]))
-            print(f"Retell it: farwrite simulate --seed {told.seed} --verbose")
+        elif broken:
+            print(f"Seed {broken.seed} breaks a promise: {broken.broken}.")
+            print("\n".join([broken.lines[0], "  ...", *broken.lines[max(1, len(broken.lines) - TAIL_LINES) :]]))
+            print(f"Retell it: farwrite simulate --seed {broken.seed} --verbose")
         else:
             print(
-                f"{totals['seeds']} seeds from {first}: no promise broken. {totals['writes']} writes submitted, "
-                f"{totals['completed']} completed, {totals['epochs']} epochs."
+                f"{totals['seeds']} seeds from {first}{', interrupted' if interrupted else ''}: no promise broken. "
+                f"{totals['writes']} writes submitted, {totals['completed']} completed, {totals['epochs']} epochs."
             )
-    return EXIT_LOST_WRITE if broken else EXIT_DONE
+    if broken:
+        return EXIT_LOST_WRITE
+    return EXIT_INTERRUPTED if interrupted else EXIT_DONE

@@ -127,6 +127,8 @@ def check_completed(cluster, node, term: Term, before: int, completed: int, excu
             raise Anomaly(f"{it} at {count} replicas, {cluster.quorum} were asked")
     newest = cluster.newest
     may_diverge = protocol == primary.A or (cluster.policy == primary.SUSPEND_REPLICATION and protocol != primary.QUORUM)
+    # What it had received, and told, is gone with its power: that is B's promise, not a breach of it.
+    may_diverge = may_diverge or (protocol == primary.B and cluster.nodes[newest.leader].has_crashed)
     if newest is not term and not newest.holds(term, completed):
         if may_diverge:
             return  # Exposed: a newer term has already begun without it.

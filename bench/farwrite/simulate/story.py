@@ -223,8 +223,8 @@ class Story:
             if other.role != DOWN and cluster.may_lead(other) and not any(one.wanted_epoch for one in cluster.nodes):
                 other.wanted_epoch = max(cluster.terms) + 1
                 self.tell(f"replica {other.index} is to lead")
-        # Whoever is gone on without holds too little: the only whole copy is not damaged as well.
-        spared = any(one.is_damaged for one in cluster.nodes) or bool(cluster.out - {node.index})
+        # Whoever is gone on without, or is in the middle of a copy, holds too little: the only whole one is not damaged as well.
+        spared = any(not one.is_sound for one in cluster.nodes) or bool(cluster.out - {node.index})
         if happens["flip"] and node.role == DOWN and not spared:
             bit = draw.randrange(8 * (log.SUPERBLOCK_BYTES + CAPACITY))
             pretend.flip_bit(node.world.journal, bit)
