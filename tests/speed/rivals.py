@@ -1,8 +1,9 @@
 """farwrite beside other replicating systems, in one lab, rounds interleaved, floors in the same minute.
 
-`make rivals` measures three parts and writes results/rivals.json and .md:
+`make rivals` measures four parts and writes results/rivals.json and .md:
 
     ferry     on this kernel: the engine, QEMU's storage daemon (quorum of a local file and NBD), iperf3
+    gigabit   the same link with a rate of 1 Gbit/s: the engine and iperf3
     netem     in user-mode Linux over real netem: the engine and DRBD 8.4
     recovery  a journal of 1 GiB replayed, beside a bare read of it
 
@@ -44,7 +45,7 @@ from farwrite.warm import compile_all
 
 ROOT = Path(__file__).parents[2]
 UML = ROOT / "tests" / "lab" / "uml" / "run"
-PARTS = ("ferry", "netem", "recovery")
+PARTS = ("ferry", "gigabit", "netem", "recovery")
 SEED = 1
 MIB = 1 << 20
 DISK_MIB = 320  # Journal, as much again free, and the volume.
@@ -100,6 +101,32 @@ queue_depth = 8
 """
 
 
+GIGABIT = """
+title = "beside others, at 1 Gbit/s"
+[lab]
+near = "{near}"
+far = "{far}"
+journal = "64 MiB"
+volume = "128 MiB"
+[link]
+rate = "1 Gbit/s"
+[distance]
+miles = [150]
+[run]
+rounds = {rounds}
+round = "{round_ms} ms"
+survey_echoes = 40
+floor_flushes = 60
+[[cell]]
+# 8 MiB under way: 29 times the bandwidth-delay product.
+name = "bulk"
+protocols = ["C"]
+miles = [150]
+block = "1 MiB"
+queue_depth = 8
+"""
+
+
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("--rounds", type=int, default=10)
@@ -121,7 +148,8 @@ def main() -> None:
     compile_all()
     nbd.rehearse()
     block.rehearse()
-    for name, measured in (("ferry", ferry_part), ("netem", netem_outside), ("recovery", recovery_part)):
+    parts = (("ferry", ferry_part), ("gigabit", gigabit_part), ("netem", netem_outside), ("recovery", recovery_part))
+    for name, measured in parts:
         if asked.only and name not in asked.only:
             continue
         try:
@@ -174,6 +202,16 @@ def ferry_part(asked: argparse.Namespace) -> Part:
                     "iperf3": lambda: streaming(run, lab),
                 },
             )  # fmt: skip
+
+
+def gigabit_part(asked: argparse.Namespace) -> Part:
+    """The engine and iperf3 over a link that is slower than either."""
+    with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
+        # Three times as long as the others: one write more or less is 1.5 % of 0.6 s.
+        text = GIGABIT.format(rounds=asked.rounds, round_ms=round(3000 * asked.seconds), near=name, far=name)
+        run = Run(profile.parse(text), "beside others", SEED, Path(name))
+        with open_lab(lab_spec(run.profile, run.directory)) as lab:
+            return part_of(asked, run, lab, {"iperf3": lambda: streaming(run, lab)})
 
 
 @contextmanager

@@ -12,12 +12,15 @@ from farwrite.analysis.compare import jackknife
 from farwrite.analysis.estimate import CONFIDENCE, mean_over_rounds
 from farwrite.analysis.result import CellResult, Estimate
 from farwrite.analysis.student import critical
+from farwrite.link_spec import FRAME_OVERHEAD_BYTES
 from farwrite.units import digits
 
 from .result import Goal, Part, Recovery, Rivals
 
 OURS, OURS_B, OURS_A, LOCAL, DRBD, IPERF = "farwrite C", "farwrite B", "farwrite A", "farwrite local", "drbd", "iperf3"
 BULK_BYTES, BULK_DEPTH = 1 << 20, 8
+MTU_BYTES, TCP_IP_BYTES = 1500, 52  # Headers with TCP's timestamps.
+MBIT_BYTES, GIGABIT_BYTES_PER_S = 125_000, 125_000_000
 NEAR_MILES, FAR_MILES, BEYOND_MILES = 20.0, 150.0, 3000.0
 NOT_MEASURED = "not measured"
 
@@ -25,8 +28,8 @@ NOT_MEASURED = "not measured"
 def goals_of(made: Rivals) -> list[Goal]:
     """Every goal, judged."""
     found: list[Goal] = []
-    ferry, netem = made.parts.get("ferry"), made.parts.get("netem")
-    for goals, part in ((ferry_goals, ferry), (netem_goals, netem)):
+    for goals in (ferry_goals, gigabit_goals, netem_goals):
+        part = made.parts.get(goals.__name__.removesuffix("_goals"))
         found += [
             Goal(part=goals.__name__.removesuffix("_goals"), goal=goal, verdict=verdict, measured=told)
             for goal, verdict, told in (goals(part) if part else ())
@@ -57,7 +60,8 @@ def ferry_goals(part: Part) -> Iterator[Judged]:
         ours, rival = part.cell(OURS, miles, 16), best(part, miles, 16, lambda cell: -(cell.completed_per_s.value or 0))
         name = part.named(rival) if rival else "QEMU"
         ratio = ratio_of(parts(ours, "completed_per_s"), parts(rival, "completed_per_s"))
-        yield at_least(f"C, 16 at a time, {miles:g} miles: writes a second >= 2 x {name}'s", ratio, 2.0)
+        goal, verdict, told = at_least(f"C, 16 at a time, {miles:g} miles: writes a second >= 2 x {name}'s", ratio, 2.0)
+        yield goal, verdict, told + at_the_floor(ours, rival)
     bulk = part.cell(OURS, FAR_MILES, BULK_DEPTH, BULK_BYTES)
     stream = part.cell(IPERF, FAR_MILES, 1, BULK_BYTES)
     ratio = ratio_of(parts(bulk, "goodput_bytes_per_s"), parts(stream, "goodput_bytes_per_s"))
@@ -69,6 +73,27 @@ def ferry_goals(part: Part) -> Iterator[Judged]:
         parts(part.cell(OURS_A, BEYOND_MILES, 1), "response_ns_p50"), parts(part.cell(LOCAL, BEYOND_MILES, 1), "response_ns_p50")
     )
     yield at_most(f"A, one write at a time, {BEYOND_MILES:g} miles: p50 <= 1.1 x local's", ratio, 1.1)
+
+
+def gigabit_goals(part: Part) -> Iterator[Judged]:
+    """Against iperf3, and against what frames of the link's size leave of its rate."""
+    ours, stream = part.cell(OURS, FAR_MILES, BULK_DEPTH, BULK_BYTES), part.cell(IPERF, FAR_MILES, 1, BULK_BYTES)
+    at = f"C, 1 MiB writes, {FAR_MILES:g} miles, 1 Gbit/s: goodput"
+    ratio = ratio_of(parts(ours, "goodput_bytes_per_s"), parts(stream, "goodput_bytes_per_s"))
+    yield at_least(f"{at} >= 90 % of iperf3's", ratio, 0.9)
+    most = GIGABIT_BYTES_PER_S * (MTU_BYTES - TCP_IP_BYTES) / (MTU_BYTES + FRAME_OVERHEAD_BYTES)
+    yield at_least(
+        f"{at} >= 95 % of the {most / MBIT_BYTES:.0f} Mbit/s that frames of {MTU_BYTES} bytes leave",
+        ours.goodput_bytes_per_s if ours else None, 0.95 * most, MBIT_BYTES, " Mbit/s",
+    )  # fmt: skip
+
+
+def at_the_floor(ours: CellResult | None, rival: CellResult | None) -> str:
+    """What the ratio of writes a second would be if each of ours took no longer than the floor: no engine does better."""
+    floor, others = parts(ours, "floor_ns"), parts(rival, "completed_per_s")
+    if ours is None or floor is None or others is None or not floor[0].value or not others[0].value:
+        return ""
+    return f"; {digits(ours.queue_depth * 1e9 / floor[0].value / others[0].value)} if every write took just the floor"
 
 
 def netem_goals(part: Part) -> Iterator[Judged]:

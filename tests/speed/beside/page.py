@@ -12,7 +12,7 @@ from farwrite.units import NS_PER_MS, digits
 from .result import Part, Rivals
 
 UNKNOWN = "-"
-TITLES = {"ferry": "On this machine's kernel", "netem": "In user-mode Linux"}
+TITLES = {"ferry": "On this machine's kernel", "gigabit": "On this machine's kernel", "netem": "In user-mode Linux"}
 
 
 def page(made: Rivals) -> str:
@@ -52,18 +52,19 @@ def told(part: Part) -> Iterator[str]:
         yield f"- {item.name} ({item.version}): a completed write is {item.what}"
     for name, why in part.skipped.items():
         yield f"- {name} was left out: {why}"
-    yield ""
-    yield "| contender | miles | depth | p50, ms | floor, ms | p50 / floor | p99, ms | writes/s | us of CPU a write | n |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
-    for cell in sorted(part.cells, key=lambda cell: (cell.size_bytes, cell.queue_depth, cell.miles)):
-        if cell.size_bytes == 4096:
+    small = [cell for cell in part.cells if cell.size_bytes == 4096]
+    if small:
+        yield ""
+        yield "| contender | miles | depth | p50, ms | floor, ms | p50 / floor | p99, ms | writes/s | us of CPU a write | n |"
+        yield "|---|---|---|---|---|---|---|---|---|---|"
+        for cell in sorted(small, key=lambda cell: (cell.queue_depth, cell.miles)):
             yield row(part, cell)
-    yield ""
-    yield "| contender | k, round trips | a, ms |"
-    yield "|---|---|---|"
-    for name in part.names():
-        if fit := part.fit(name):
-            yield f"| {name} | {estimate(fit.k)} | {estimate(fit.a_ns, NS_PER_MS)} |"
+        yield ""
+        yield "| contender | k, round trips | a, ms |"
+        yield "|---|---|---|"
+        for name in part.names():
+            if fit := part.fit(name):
+                yield f"| {name} | {estimate(fit.k)} | {estimate(fit.a_ns, NS_PER_MS)} |"
     bulk = [cell for cell in part.cells if cell.size_bytes != 4096]
     if bulk:
         yield ""
