@@ -93,5 +93,5 @@ def kernel(signature: Any = None, allocates: bool = False, **options: Any) -> Ca
 
 
 def inline_kernel(function: Callable) -> Any:
-    """A kernel small enough that its callers should carry it in themselves (LLVM decides; no signature needed)."""
-    return kernel()(function)
+    """A kernel that its callers carry in themselves: small, or called in one place for every write."""
+    return kernel(forceinline=True)(function)

@@ -16,7 +16,7 @@ import numpy as np
 
 from .histogram_kernel import slot_of
 from .host.libc import monotonic_ns
-from .jit import kernel
+from .jit import inline_kernel, kernel
 from .plan_kernel import FLUSH, READ, TRIM, WRITE
 from .target.verbs import completed, progress, read, submit, trim, waited
 
@@ -24,10 +24,6 @@ from .target.verbs import completed, progress, read, submit, trim, waited
 ISSUED, COMPLETED, BYTES, REFUSED, STATUS, BEGIN_NS, END_NS, LAST_COMPLETION_NS, UNISSUED, SEQUENCED, ACKED = range(11)
 SLICE, SLICE_BEGIN_NS, SLICE_END_NS = range(11, 14)  # The slice that the last write belonged to.
 AT_WORDS = 14
-
-# Columns of Recorder.samples: one row a write, by number. The last two are the plan's and not touched here.
-NUMBER, INTENDED_NS, ISSUED_NS, COMPLETED_NS, SIZE, OPERATION = range(6)
-SAMPLE_WORDS = 6
 
 # Columns of Recorder.samples: one row for each I/O of the plan, by number. Number, size and operation are the plan's.
 NUMBER, INTENDED_NS, ISSUED_NS, COMPLETED_NS, SIZE, OPERATION = range(6)
@@ -89,20 +85,20 @@ class Recorder(NamedTuple):
     samples: np.ndarray  # int64, I/O of the plan x SAMPLE_WORDS, instants since the round's begin; no rows unless they are kept
 
 
-@kernel()
+@inline_kernel
 def intended_of(closed, planned_ns, begin_ns, freed_ns):
     """When an I/O should start: as planned, or in a closed loop when its place was free and its caller had thought."""
     return freed_ns + planned_ns if closed else begin_ns + planned_ns
 
 
-@kernel()
+@inline_kernel
 def slice_of(intended_ns, begin_ns, slice_ns, slice_count):
     """Which slice of the round a write belongs to."""
     index = (intended_ns - begin_ns) // slice_ns
     return min(max(index, 0), slice_count - 1)
 
 
-@kernel()
+@inline_kernel
 def phase_of(intended_ns, begin_ns, phase_ends_ns):
     """Which phase an I/O belongs to, by its intended instant."""
     if phase_ends_ns.size < 2:
@@ -114,7 +110,7 @@ def phase_of(intended_ns, begin_ns, phase_ends_ns):
     return phase
 
 
-@kernel()
+@inline_kernel
 def lateness(intended_ns, freed_ns, issued_ns, wait_begin_ns, woken_ns, returned_ns):
     """How late the generator itself issued an I/O that could have been issued: it overslept, or was slow afterwards.
 
@@ -129,8 +125,9 @@ def lateness(intended_ns, freed_ns, issued_ns, wait_begin_ns, woken_ns, returned
 
 
 # The slice of the last write is looked at first, which saves a division; and no references are counted (jit.py): 306 -> 85 ns a
-# write in all (null target, depth 32, a busy 2-core VM, numba 0.68).
-@kernel()
+# write in all (null target, depth 32, a busy 2-core VM, numba 0.68). A call hands over every field of every array of its states,
+# a hundred words, so what the loop calls for each write is part of it: 69 -> 52 ns, one at a time 102 -> 83 (a quiet one).
+@inline_kernel
 def note_completion(recorder, row, operation, size, intended_ns, issued_ns, late_ns, now_ns, slice_ns):
     """Record the times of one I/O that has just completed. `row` is that of its job's name."""
     at = recorder.at
@@ -165,7 +162,7 @@ def note_completion(recorder, row, operation, size, intended_ns, issued_ns, late
     return response_ns
 
 
-@kernel()
+@inline_kernel
 def keep_sample(recorder, number, intended_ns, issued_ns, now_ns):
     """Keep one I/O by itself, where there is room for its number."""
     if number < recorder.samples.shape[0]:
@@ -175,7 +172,7 @@ def keep_sample(recorder, number, intended_ns, issued_ns, now_ns):
         recorder.samples[number, COMPLETED_NS] = now_ns - begin_ns
 
 
-@kernel()
+@inline_kernel
 def next_job(plan, jobs, begin_ns, end_ns):
     """(job, instant) of the I/O that should start first, NOBODY when none may now, and whether any job has more to issue.
 
@@ -200,7 +197,7 @@ def next_job(plan, jobs, begin_ns, end_ns):
     return chosen, due_ns, issuing
 
 
-@kernel()
+@inline_kernel
 def note_free(jobs, job, now_ns):
     """One I/O of a job is complete: its place is that of the one `queue_depth` further on."""
     jobs.freed_ns[jobs.ring[job] + ((jobs.done[job] + jobs.queue_depth[job]) & jobs.mask[job])] = now_ns

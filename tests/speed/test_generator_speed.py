@@ -2,7 +2,7 @@
 
 Goals, on a quiet machine: drawing (time, operation, address, size, payload seed) ten times as fast as fio's null engine with its
 clocks, uniform and Zipf; driving the null target with all three times recorded three times as fast; p99 lateness of 50 us at
-10 000 a second. What is asserted is half of that: it must hold beside busy neighbours too.
+10 000 a second. What is asserted is half of that: it must hold beside busy neighbours too. fio is taken at its own better depth.
 """
 
 import ctypes
@@ -101,7 +101,7 @@ def test_the_null_target_is_driven_and_recorded_faster_than_fio_does(benchmark, 
         assert recorder.at[load.COMPLETED] == DRIVEN
 
     benchmark(drive)
-    ours, theirs = DRIVEN / benchmark.stats.stats.min, fio_per_s(one_core, f"--iodepth={queue_depth}")
+    ours, theirs = DRIVEN / benchmark.stats.stats.min, max(fio_per_s(one_core, f"--iodepth={depth}") for depth in (1, 32))
     said[request.node.name] = {"million_per_s": ours / 1e6, "fio_million_per_s": theirs / 1e6, "times_fio": ours / theirs}
     assert ours > 1.5 * theirs
 

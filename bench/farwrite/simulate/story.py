@@ -321,7 +321,7 @@ class Story:
     def is_whole(self) -> bool:
         """Whether one primary leads and every other replica has everything, durable and applied."""
         leader = self.cluster.leader()
-        if leader is None or any(node.role == PRIMARY for node in self.cluster.nodes if node is not leader):
+        if leader is None or any(node.role in (PRIMARY, DOWN) for node in self.cluster.nodes if node is not leader):
             return False
         end = leader.journal.at[log.STAGED_SEQUENCE]
         if leader.state.at[primary.COMPLETED] != end or (leader.state.peer[:, primary.STATE] != primary.LIVE).any():

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..host.libc import monotonic_ns, sleep_until
-from ..jit import kernel
+from ..jit import inline_kernel
 
 # Indices into NullTarget.at.
 TAKEN, SEEN, WAIT_BEGIN_NS, WOKEN_NS = range(4)
@@ -24,24 +24,24 @@ def null_target() -> NullTarget:
     return NullTarget(np.zeros(4, np.int64))
 
 
-@kernel()
+@inline_kernel
 def submit(target, number, address, size, now_ns, grain):
     target.at[TAKEN] += 1
     return True
 
 
-@kernel()
+@inline_kernel
 def trim(target, address, size, now_ns):
     target.at[TAKEN] += 1
     return True
 
 
-@kernel()
+@inline_kernel
 def read(target, address, size):
     return np.int64(size)
 
 
-@kernel()
+@inline_kernel
 def progress(target, deadline_ns):
     """Sleeps when nothing was taken since the last turn: then nothing completes until the deadline."""
     at = target.at
@@ -54,11 +54,11 @@ def progress(target, deadline_ns):
     return np.int64(0)
 
 
-@kernel()
+@inline_kernel
 def completed(target):
     return target.at[TAKEN]
 
 
-@kernel()
+@inline_kernel
 def waited(target):
     return target.at[WAIT_BEGIN_NS], target.at[WOKEN_NS]

@@ -55,7 +55,7 @@ def meaning_of(target):
     return None
 
 
-@overload(submit, jit_options={"_nrt": False})
+@overload(submit, jit_options={"_nrt": False, "forceinline": True})
 def submit_of(target, number, address, size, now_ns, grain):
     module = meaning_of(target)
     if module is None:
@@ -64,7 +64,7 @@ def submit_of(target, number, address, size, now_ns, grain):
     return lambda target, number, address, size, now_ns, grain: chosen(target, number, address, size, now_ns, grain)
 
 
-@overload(trim, jit_options={"_nrt": False})
+@overload(trim, jit_options={"_nrt": False, "forceinline": True})
 def trim_of(target, address, size, now_ns):
     module = meaning_of(target)
     if module is None:
@@ -73,7 +73,7 @@ def trim_of(target, address, size, now_ns):
     return lambda target, address, size, now_ns: chosen(target, address, size, now_ns)
 
 
-@overload(read, jit_options={"_nrt": False})
+@overload(read, jit_options={"_nrt": False, "forceinline": True})
 def read_of(target, address, size):
     module = meaning_of(target)
     if module is None:
@@ -82,7 +82,7 @@ def read_of(target, address, size):
     return lambda target, address, size: chosen(target, address, size)
 
 
-@overload(progress, jit_options={"_nrt": False})
+@overload(progress, jit_options={"_nrt": False, "forceinline": True})
 def progress_of(target, deadline_ns):
     module = meaning_of(target)
     if module is None:
@@ -91,7 +91,7 @@ def progress_of(target, deadline_ns):
     return lambda target, deadline_ns: chosen(target, deadline_ns)
 
 
-@overload(completed, jit_options={"_nrt": False})
+@overload(completed, jit_options={"_nrt": False, "forceinline": True})
 def completed_of(target):
     module = meaning_of(target)
     if module is None:
@@ -100,7 +100,7 @@ def completed_of(target):
     return lambda target: chosen(target)
 
 
-@overload(waited, jit_options={"_nrt": False})
+@overload(waited, jit_options={"_nrt": False, "forceinline": True})
 def waited_of(target):
     module = meaning_of(target)
     if module is None:
