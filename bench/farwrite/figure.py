@@ -90,6 +90,7 @@ class Figure(Struct, frozen=True):
     exact: bool  # counted, so without noise: compared as it is
     estimate: Estimate
     withheld: list[str] = []  # why no verdict may rest on it; empty when one may
+    link_error_ns: float | None = None  # how far off the link was that this latency has waited for; None: it has not
 
     @property
     def name(self) -> str:

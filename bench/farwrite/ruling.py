@@ -28,7 +28,7 @@ from .analysis.compare import (
     spread,
     told,
 )
-from .analysis.result import Estimate, Verdict
+from .analysis.result import Estimate, Verdict, link_doubt
 from .analysis.student import critical
 from .budget import SAFETY, Budget, Kind
 from .figure import Figure, Label, Unit
@@ -178,6 +178,8 @@ def examine(case: Case) -> Trial | Settled:
         return Settled("unknown", refusal)
     if value is None:
         return without_distance(case) if is_without_distance(figure) else Settled("unknown", reason_of(figure.estimate))
+    if doubt := link_doubt(figure.link_error_ns, budget.limit):
+        return Settled("unknown", doubt)
     assert budget.kind != "equals", "no measurement equals anything; budget.py refuses it"
     return examine_value(figure, budget.limit, 1 if budget.kind == "at_most" else -1)
 

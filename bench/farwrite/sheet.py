@@ -144,6 +144,12 @@ def identity_of(recording: Recording) -> dict[str, str]:
     }
 
 
+def off_by(cell: CellResult, metric: str) -> float | None:
+    """How far off the link was that a latency has waited for; None where it waited for none."""
+    waited = metric.removeprefix("part_").startswith(("response", "service")) and cell.protocol not in ("local", "A")
+    return cell.link_error_ns if waited else None
+
+
 def figures_of(analysis: Analysis) -> Iterator[Figure]:
     """Every figure of an analysis, cell by cell, then the structure, then the drills."""
     for cell in analysis.cells:
@@ -152,12 +158,12 @@ def figures_of(analysis: Analysis) -> Iterator[Figure]:
         }  # fmt: skip
         for metric, value in cell_values(cell).items():
             if value is not None:
-                yield figure(metric, labels, value, cell.withheld)
+                yield figure(metric, labels, value, cell.withheld, off_by(cell, metric))
         for part in cell.parts:
             told = {"op": part.operation, "job": part.job, "phase": part.phase}
             of_part = labels | {key: word for key, word in told.items() if word}
             for metric, value in part_values(part).items():
-                yield figure(metric, of_part, value, cell.withheld)
+                yield figure(metric, of_part, value, cell.withheld, off_by(cell, metric))
     for fit in analysis.fits:
         labels = {"name": fit.name, "protocol": fit.protocol, "queue_depth": fit.queue_depth}
         suffix = f"p{100 * fit.quantile:g}".replace(".", "")
@@ -235,10 +241,13 @@ def exactly(value: float, count: int) -> Estimate:
     return Estimate(value=value, low=value, high=value, confidence=1.0, count=count)
 
 
-def figure(metric: str, labels: dict[str, Label], estimate: Estimate, withheld: list[str] | None = None) -> Figure:
+def figure(
+    metric: str, labels: dict[str, Label], estimate: Estimate, withheld: list[str] | None = None,
+    link_error_ns: float | None = None,
+) -> Figure:  # fmt: skip
     """One figure of ours. What was counted is not made doubtful by a late generator: only measurements are withheld."""
     known = METRICS[metric]
     return Figure(
         metric=metric, labels=labels, unit=known.unit, better=known.better, exact=known.exact, estimate=estimate,
-        withheld=[] if known.exact else withheld or [],
+        withheld=[] if known.exact else withheld or [], link_error_ns=link_error_ns,
     )  # fmt: skip

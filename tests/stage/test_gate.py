@@ -22,7 +22,7 @@ from farwrite.gate import Gate, exit_code_of, gate, metrics_of
 from farwrite.recording import SCHEMA_VERSION, Report
 from farwrite.report.gate import show_gate
 from farwrite.ruling import NO_DISTANCE, UNSOUND, Case, outcomes_of, verdicts_of
-from farwrite.sheet import Sheet, sheet_of
+from farwrite.sheet import Sheet, figures_of, sheet_of
 from make_figures import at, figure, measured, sheet
 from make_recording import make_recording
 
@@ -295,6 +295,23 @@ def test_what_cannot_be_decided_is_unknown_with_its_reason(unclear, reason):
                            (promise("response_p50", 'not_worse_by = "5 %"'), [AT_20])):  # fmt: skip
         found = judged([unclear], text, baseline)
         assert found.verdict == "unknown" and reason in only(found).sentence and not only(found).measured
+
+
+@pytest.mark.parametrize(("off_ns", "verdict"), [(None, "pass"), (99_000.0, "pass"), (101_000.0, "unknown")])
+def test_a_limit_in_time_is_not_judged_over_a_link_that_is_off_by_more_than_5_percent_of_it(off_ns, verdict):
+    item = msgspec.structs.replace(AT_20, link_error_ns=off_ns)
+    found = judged([item], promise("response_p50", 'at_most = "2 ms"'))
+    assert found.verdict == verdict
+    assert ("is more than 5% of the 2.00 ms it is judged against" in only(found).sentence) == (verdict == "unknown")
+    # A change is judged over the same link on both sides.
+    assert judged([item], promise("response_p50", 'not_worse_by = "40 %"'), [AT_20]).verdict == "pass"
+
+
+def test_only_latencies_that_wait_for_the_link_know_how_far_it_was_off():
+    analysis = analyse(make_recording())
+    known = {(f.metric, f.labels.get("protocol")) for f in figures_of(analysis) if f.link_error_ns is not None}
+    assert ("response_p99", "C") in known and ("service_p50", "C") in known
+    assert not any(protocol in ("A", "local") or "floor" in metric or "k_" in metric for metric, protocol in known)
 
 
 def test_an_interrupted_run_may_break_a_promise_but_not_keep_one():

@@ -329,3 +329,13 @@ def test_long_numbers_and_many_workloads_still_fit(width):
     assert text.count("Write latency") == 2
     assert "12 345 writes/s offered" in text
     assert "No steady state" in text
+
+
+@pytest.mark.parametrize(("off_ns", "holds"), [(249_000, "✔ within 5 ms"), (251_000, "? UNKNOWN")])
+def test_a_products_limit_is_not_judged_over_a_link_that_is_off_by_more_than_5_percent_of_it(off_ns, holds):
+    there = cell("C", 60.0)
+    there = msgspec.structs.replace(there, rtt_ns_p50=near(there.asked_rtt_ns + off_ns))
+    text = printed(100, analysis([there]))
+    row = next(line for line in text.splitlines() if line.startswith("60 miles"))
+    assert holds in row
+    assert ("No verdict rests on it: the link's error of 0.251 ms" in text.replace("\n", " ")) == (off_ns > 250_000)

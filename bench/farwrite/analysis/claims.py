@@ -25,13 +25,12 @@ from ..recording import Recording
 from ..units import NS_PER_MS, NS_PER_S, digits, format_size, format_time
 from .distance import UNSOUND, independent
 from .estimate import label
-from .result import CellResult, Claim, DrillResult, Estimate, Fit, GreatestMiles, Verdict
+from .result import CellResult, Claim, DrillResult, Estimate, Fit, GreatestMiles, Verdict, link_doubt
 
 C1_MILES, C1_BUDGET_NS = 20.0, 2 * NS_PER_MS
 C2_MILES = 150.0
 SIZE_BYTES = 4096  # What the tables of 2008 meant by a write.
 MILES_TOLERANCE_RATIO = 0.025  # A cell this near stands for the claim's distance: half a mile at 20.
-LINK_ERROR_SHARE_MAX = 0.05  # of a limit: what the link is off by, and a verdict may still rest on it
 SMALL_RECOVERY_POINT_NS = NS_PER_S  # Our reading of "small": what a person does not notice. The claim has no number.
 
 TEXT = {
@@ -82,7 +81,7 @@ def claim_c1(recording: Recording, cells: Sequence[CellResult], miles: Sequence[
             sentence=f"C1 is undecided: {missing(cell, 'C', C1_MILES)}",
         )  # fmt: skip
     p99 = cell.response_ns_p99
-    refusal = refused(cell, C1_BUDGET_NS)
+    refusal = link_doubt(cell.link_error_ns, C1_BUDGET_NS)
     verdict: Verdict = "unknown" if cell.withheld or refusal else against(p99, C1_BUDGET_NS)
     sentence = f"C1 {WORD[verdict]} at {cell.miles:g} miles: p99 {time_text(p99)} of 2 ms"
     reach = [item for item in spent(miles, cell, C1_BUDGET_NS) if item.quantile == 0.99 and item.route_factor == 1.0]
@@ -282,23 +281,6 @@ def against(estimate: Estimate, budget: float) -> Verdict:
     return "pass" if estimate.high < budget else "fail" if estimate.low > budget else "unknown"
 
 
-def link_error_ns(cell: CellResult) -> float | None:
-    """How far the delivered round trip lies from the one asked for, at the median; None when it was not measured."""
-    delivered_ns = cell.rtt_ns_p50.value
-    return None if delivered_ns is None else abs(delivered_ns - cell.asked_rtt_ns)
-
-
-def refused(cell: CellResult, limit_ns: float) -> str | None:
-    """Why nothing is judged against a limit: the link's own error is too large a part of it. None when it is not."""
-    error_ns = link_error_ns(cell)
-    if error_ns is None or error_ns <= LINK_ERROR_SHARE_MAX * limit_ns:
-        return None
-    return (
-        f"the link's error of {format_time(error_ns)} is more than {LINK_ERROR_SHARE_MAX:.0%} of the "
-        f"{format_time(limit_ns)} it is judged against"
-    )
-
-
 def missing(cell: CellResult | None, protocol: str, miles: float) -> str:
     """Why there is no figure."""
     if cell is None:
@@ -356,7 +338,7 @@ def limits_text(cell: CellResult) -> str:
         if limit.rtt_ns is None or limit.rtt_ns < 2 * NS_PER_MS:
             continue
         verdicts = [f"{label(q)} {WITHIN[against(item, limit.rtt_ns)]}" for q, item in ((0.5, p50), (0.99, p99))]
-        said.append(f"{limit.name}: {refused(cell, limit.rtt_ns) or ', '.join(verdicts)}")
+        said.append(f"{limit.name}: {link_doubt(cell.link_error_ns, limit.rtt_ns) or ', '.join(verdicts)}")
     return f"beside the limits that products state, at {cell.miles:g} miles: {'; '.join(said)}"
 
 

@@ -9,7 +9,11 @@ from typing import Literal
 
 import msgspec
 
+from ..units import format_time
+
 ANALYSIS_VERSION = 2
+
+LINK_ERROR_SHARE_MAX = 0.05  # of a limit: what the link may be off by, and a verdict still rest on it
 
 Verdict = Literal["pass", "fail", "unknown"]
 
@@ -122,6 +126,22 @@ class CellResult(Struct, frozen=True):
     effective_count: int | None = None  # independent writes that all are worth at the median; null: rounds tell instead
     catch_up_ns_max: float | None = None  # from the end of a load until every peer had been sent everything
     parts: list[PartResult] = []  # where there is more than plain writes of one kind
+
+    @property
+    def link_error_ns(self) -> float | None:
+        """How far the delivered round trip lies from the one asked for, at the median; None when it was not measured."""
+        delivered_ns = self.rtt_ns_p50.value
+        return None if delivered_ns is None else abs(delivered_ns - self.asked_rtt_ns)
+
+
+def link_doubt(error_ns: float | None, limit_ns: float) -> str:
+    """Why nothing is judged against a limit: the link's own error is too large a part of it. Empty when it is not."""
+    if error_ns is None or error_ns <= LINK_ERROR_SHARE_MAX * limit_ns:
+        return ""
+    return (
+        f"the link's error of {format_time(error_ns)} is more than {LINK_ERROR_SHARE_MAX:.0%} of the "
+        f"{format_time(limit_ns)} it is judged against"
+    )
 
 
 class Fit(Struct, frozen=True):

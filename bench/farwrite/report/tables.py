@@ -10,11 +10,22 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
 from statistics import median
+from typing import NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.result import Analysis, CellResult, DrillResult, Estimate, Fit, GreatestMiles, OtherResult, Verdict
+from ..analysis.result import (
+    Analysis,
+    CellResult,
+    DrillResult,
+    Estimate,
+    Fit,
+    GreatestMiles,
+    OtherResult,
+    Verdict,
+    link_doubt,
+)
 from ..physics import PRODUCT_LIMITS, ProductLimit, rtt_ns_of
 from ..protocol import NAMES
 from ..units import NS_PER_MS, NS_PER_US, format_size, format_time
@@ -443,32 +454,39 @@ def limits_table(
     table.columns[-1].justify = "left"
     for limit in PRODUCT_LIMITS:
         rtt_ns = limit.rtt_ns if limit.rtt_ns is not None else rtt_ns_of(limit.miles or 0)
-        there, remark = p99_there(limit, rtt_ns, fit, measured)
+        there = p99_there(limit, rtt_ns, fit, measured)
         add_row(
             table,
             limit.name if form.interval == "beside" else limit.name.split(",")[0],
             grouped(rtt_ns / NS_PER_MS, 2),
-            (UNKNOWN if there is None else grouped(there / NS_PER_MS, 2)) + notes.mark([remark] if remark else []),
-            holds_text(limit, there, analysis, measured[0].name, form),
+            (UNKNOWN if there.p99_ns is None else grouped(there.p99_ns / NS_PER_MS, 2))
+            + notes.mark([there.remark] if there.remark else []),
+            holds_text(limit, there, analysis, measured[0].name, form, notes),
         )
     return table
 
 
-def p99_there(
-    limit: ProductLimit, rtt_ns: float, fit: Fit | None, measured: Sequence[CellResult]
-) -> tuple[float | None, str]:
-    """p99 of C at a limit: measured where a cell stands there, else along the fit; and a remark."""
+class There(NamedTuple):
+    """p99 of C at a limit, and what its reader must know."""
+
+    p99_ns: float | None
+    remark: str = ""
+    link_error_ns: float | None = None  # a fit runs over the round trips that were delivered: then it is nothing
+
+
+def p99_there(limit: ProductLimit, rtt_ns: float, fit: Fit | None, measured: Sequence[CellResult]) -> There:
+    """p99 of C at a limit: measured where a cell stands there, else along the fit."""
     if limit.miles is not None:
         for result in measured:
             if abs(result.miles - limit.miles) < 1 and result.response_ns_p99.value is not None and not result.withheld:
-                return result.response_ns_p99.value, ""
+                return There(result.response_ns_p99.value, link_error_ns=result.link_error_ns)
     if fit is None or fit.k.value is None or fit.a_ns.value is None:
-        return None, "Neither measured at this distance nor fitted."
+        return There(None, "Neither measured at this distance nor fitted.")
     beyond = " and beyond what was measured" if rtt_ns > fit.rtt_ns_high else ""
-    return fit.a_ns.value + fit.k.value * rtt_ns, f"By the fit{beyond}, not measured at this distance."
+    return There(fit.a_ns.value + fit.k.value * rtt_ns, f"By the fit{beyond}, not measured at this distance.")
 
 
-def holds_text(limit: ProductLimit, there: float | None, analysis: Analysis, name: str, form: Form) -> Text:
+def holds_text(limit: ProductLimit, there: There, analysis: Analysis, name: str, form: Form, notes: Footnotes) -> Text:
     """Up to where a limit in milliseconds holds for whole writes; which budget holds at a limit in miles."""
     answers = [a for a in analysis.miles if (a.name, a.protocol, a.quantile) == (name, "C", 0.99)]
     if limit.rtt_ns is not None:
@@ -479,9 +497,11 @@ def holds_text(limit: ProductLimit, there: float | None, analysis: Analysis, nam
             return Text(f"up to {digits.number(straight[0].value)} mi {interval}".rstrip())
         return Text(WORD["unknown"], style=STYLE["unknown"])
     budgets = sorted({a.budget_ns for a in answers})
-    if there is None or not budgets:
+    if there.p99_ns is None or not budgets:
         return Text(WORD["unknown"], style=STYLE["unknown"])
-    kept = [budget for budget in budgets if there <= budget]
+    kept = [budget for budget in budgets if there.p99_ns <= budget]
+    if doubt := link_doubt(there.link_error_ns, kept[0] if kept else budgets[-1]):
+        return Text(f"{WORD['unknown']}{notes.mark([f'No verdict rests on it: {doubt}.'])}", style=STYLE["unknown"])
     if kept:
         return Text(f"✔ within {kept[0] / NS_PER_MS:g} ms", style=STYLE["pass"])
     return Text(f"✘ not even {budgets[-1] / NS_PER_MS:g} ms", style=STYLE["fail"])
