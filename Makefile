@@ -11,7 +11,7 @@ help:
 	@echo "make bench       measure the limits of synchronous replication and print the report (about 4 minutes)"
 	@echo "make test        all tests, with real labs on the ferry"
 	@echo "make test-netem  the lab tests on real tc netem, in user-mode Linux (Debian: apt install user-mode-linux)"
-	@echo "make crosscheck  every emulation of a link against what was asked: docs/links.md (about 4 minutes)"
+	@echo "make crosscheck  every emulation of a link against what was asked: docs/links.md (about 6 minutes)"
 	@echo "make simulate    search the engine for lost writes in a pretend world, from seeds (SEEDS=1000, FROM=0)"
 	@echo "make lint        ruff and mypy"
 	@echo "make aa-study    how often the gate errs, on rounds measured for it (about 20 minutes)"
@@ -50,6 +50,7 @@ CROSSCHECK := $(VENV)/crosscheck
 crosscheck: $(READY)
 	@mkdir -p $(CROSSCHECK) && rm -f $(CROSSCHECK)/*.json
 	@$(BIN)/python tests/lab/crosscheck.py measure ferry $(CROSSCHECK)/ferry.json
+	@$(BIN)/python tests/lab/crosscheck.py measure relay $(CROSSCHECK)/relay.json
 	@tests/lab/uml/run -- $(BIN)/python tests/lab/crosscheck.py measure netem $(CROSSCHECK)/netem.json || [ $$? -eq 77 ]
 	@$(BIN)/python tests/lab/crosscheck.py table results/crosscheck.json docs/links.md $(CROSSCHECK)/*.json
 
