@@ -311,6 +311,24 @@ def test_without_a_superblock_there_is_no_journal(clean, disks):
     assert examine(far)[1][1] == int(survey(image)[1])
 
 
+def test_a_journal_that_cannot_be_read_is_never_taken_for_a_new_one(disks):
+    """A replica that comes back begins a journal only where nothing was ever written."""
+    far = disks[1]
+    identity = next(IDENTITIES)
+    save(format_journal(far, identity, 3, replicated.STAGING_BYTES))
+    kept = os.pread(far.journal_fd, 8192, 0)
+    for block in (0, 4096):
+        os.pwrite(far.journal_fd, (1).to_bytes(8, "little"), block + 8)
+    for attempt in (lambda: examine(far), lambda: recall(far, identity, replicated.STAGING_BYTES)):
+        with pytest.raises(UnfitError, match=f"a journal of version 1; this farwrite reads version {record.VERSION}"):
+            attempt()
+    os.pwrite(far.journal_fd, kept[:70] + b"?" + kept[71 : 4096 + 70] + b"?" + kept[4096 + 71 :], 0)
+    with pytest.raises(UnfitError, match="no whole superblock"):
+        recall(far, identity, replicated.STAGING_BYTES)
+    os.pwrite(far.journal_fd, bytes(8192), 0)
+    assert recall(far, identity, replicated.STAGING_BYTES).at[log.EPOCH] == 0
+
+
 def test_a_journal_of_another_size_is_refused(clean, disks):
     small = dataclasses.replace(disks[1], journal_bytes=1 << 20)
     with pytest.raises(UnfitError, match="another size"):

@@ -103,6 +103,20 @@ def read_superblock(data: np.ndarray) -> np.ndarray | None:
     return best
 
 
+def why_unread(data: np.ndarray) -> str:
+    """Why no superblock was read, in a sentence."""
+    heads = [data[block : block + 16].view(np.int64).tolist() for block in (0, log.BLOCK_BYTES)]
+    versions = {version for magic, version in heads if magic == replica.SUPERBLOCK_MAGIC}
+    if versions and record.VERSION not in versions:
+        return f"a journal of version {max(versions)}; this farwrite reads version {record.VERSION}. Begin with new files."
+    return "no whole superblock; this is not a journal, or it is damaged."
+
+
+def is_blank(data: np.ndarray) -> bool:
+    """Whether nothing was ever written where superblocks are: damage is not taken for a new journal."""
+    return not data[: log.SUPERBLOCK_BYTES].any()
+
+
 @kernel()
 def scan(data, words, capacity, volume, position, sequence, epoch, ring, volume_fd, apply, found):
     """Walk the records from `position` and, with `apply`, copy each into the volume.
@@ -190,7 +204,7 @@ def examine(chosen: Disk, apply: bool = False) -> tuple[np.ndarray, np.ndarray]:
     with image(chosen.journal_fd) as data:
         superblock = read_superblock(data)
         if superblock is None:
-            raise UnfitError(f"{chosen.directory}: no whole superblock; this is not a journal, or it is damaged.")
+            raise UnfitError(f"{chosen.directory}: {why_unread(data)}")
         if not 0 < int(superblock[7]) <= chosen.journal_bytes - log.SUPERBLOCK_BYTES:
             raise UnfitError(f"{chosen.directory}: the superblock tells of another size of journal.")
         found = np.zeros(6, np.int64)

@@ -24,7 +24,7 @@ from . import primary_kernel as p
 from . import replica_kernel as replica
 from . import secondary_kernel as secondary
 from . import turn_kernel
-from .journal import capacity_of, examine, format_journal, image, read_superblock, resume, save
+from .journal import capacity_of, examine, format_journal, image, is_blank, resume, save
 from .peering import hello_of, how_to_join, lead, meet
 from .standing import Standing, standing_of
 from .vote import Address, Question, Voter, ask, listener, majority_says_yes, votes_served
@@ -37,9 +37,12 @@ Load = Callable[[p.Primary], None]
 
 
 def recall(chosen: Disk, volume: int, staging_bytes: int) -> log.Journal:
-    """The journal as it lies on the disk, replayed into the volume; a new one where none is. The promised epoch stays."""
+    """The journal as it lies on the disk, replayed into the volume; a new one where none is. The promised epoch stays.
+
+    UnfitError for a journal that cannot be read: it is not written over.
+    """
     with image(chosen.journal_fd) as data:
-        blank = read_superblock(data) is None
+        blank = is_blank(data)
         del data
     if blank:
         return format_journal(chosen, volume, 0, staging_bytes)
