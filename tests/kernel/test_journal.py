@@ -13,7 +13,7 @@ from oracle.record_oracle import rounded
 
 STEPS = [
     "has_room", "place", "seal_batch", "note_durable", "note_applied", "skip_pads", "run_end", "free_to_checkpoint",
-    "wants_checkpoint", "pad_to_end",
+    "wants_checkpoint", "pad_to_end", "note_vouched", "wants_vouch",
 ]  # fmt: skip
 WAYS = [
     pytest.param(
@@ -40,7 +40,7 @@ class Story:
         self.lengths = [0, 1, 63, 64, 65, 512, 1000, 4032, 4096, self.staging // 2 - 64, self.staging // 4]
 
     def step(self):
-        event = self.random.choice(["place"] * 5 + ["seal", "durable", "apply", "checkpoint", "look"])
+        event = self.random.choice(["place"] * 5 + ["seal", "durable", "apply", "checkpoint", "vouch", "look"])
         getattr(self, event)()
         self.check()
 
@@ -79,12 +79,14 @@ class Story:
     def durable(self):
         if self.flushing:
             self.steps.note_durable(self.journal)
+            if self.oracle.padded:
+                self.oracle.vouched = self.oracle.durable
             self.oracle.durable = self.oracle.sealed
             self.flushing = self.is_saving = False
 
     def apply(self):
         known = self.oracle.boundaries()
-        choices = [position for position in known if self.oracle.applied <= position <= self.oracle.durable]
+        choices = [position for position in known if self.oracle.applied <= position <= self.oracle.vouched]
         chosen = int(self.random.choice(choices))
         self.steps.note_applied(self.journal, chosen, self.oracle.writes_before(chosen))
         self.oracle.applied = chosen
@@ -102,6 +104,18 @@ class Story:
             at[log.CHECKPOINT_POSITION], at[log.CHECKPOINT_SEQUENCE] = at[log.APPLIED], at[log.APPLIED_SEQUENCE]
             oracle.checkpoint, self.is_saving = oracle.applied, True
 
+    def vouch(self):
+        """By a superblock, when somebody waits for it and no batch under way will do, or after a while."""
+        at, behind = self.journal.at, self.oracle.vouched < self.oracle.durable
+        assert not self.steps.wants_vouch(self.journal, False, at[log.FLUSHED_NS] + at[log.VOUCH_AFTER_NS])
+        assert bool(self.steps.wants_vouch(self.journal, True, at[log.FLUSHED_NS] + at[log.VOUCH_AFTER_NS] + 1)) == behind
+        at[log.WANTS_VOUCH] = 1
+        assert bool(self.steps.wants_vouch(self.journal, False, at[log.FLUSHED_NS])) == behind
+        assert not self.steps.wants_vouch(self.journal, True, at[log.FLUSHED_NS])
+        self.steps.note_vouched(self.journal, at[log.DURABLE])
+        self.oracle.vouched = self.oracle.durable
+        assert at[log.WANTS_VOUCH] == 0
+
     def look(self):
         """From a boundary that is still in memory, as a sender goes."""
         oracle = self.oracle
@@ -116,6 +130,7 @@ class Story:
         assert at[: log.STAGED + 1].tolist() == mine == sorted(mine)
         sequences = [log.TAIL_SEQUENCE, log.APPLIED_SEQUENCE, log.DURABLE_SEQUENCE, log.SEALED_SEQUENCE, log.STAGED_SEQUENCE]
         assert [int(at[index]) for index in sequences] == [oracle.writes_before(position) for position in mine]
+        assert oracle.applied <= at[log.VOUCHED] == oracle.vouched <= oracle.durable
         assert oracle.staged - oracle.applied <= self.staging
         assert oracle.staged - oracle.tail <= oracle.capacity
 
@@ -166,6 +181,7 @@ def test_a_batch_stops_at_the_rings_end_and_the_rest_is_the_next_batch(steps):
     steps.place(journal, 24576 - 64)
     assert steps.seal_batch(journal) == 24576
     steps.note_durable(journal)
+    steps.note_vouched(journal, 24576)
     steps.note_applied(journal, 24576, 1)
     steps.place(journal, 4096 - 64)
     assert steps.has_room(journal, 4096)

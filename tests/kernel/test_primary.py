@@ -123,11 +123,44 @@ def test_a_submitted_write_stands_in_memory_as_the_oracle_would_write_it(submit)
         assert made.journal.data[begin : begin + len(frame)].tobytes() == frame
 
 
+@pytest.mark.parametrize("overlay", both_ways(primary.overlay))
+@pytest.mark.parametrize("seed", range(10))
+def test_a_read_sees_what_is_durable_and_not_yet_in_the_volume(overlay, seed):
+    random = np.random.default_rng(seed)
+    made = state(staging=1 << 18, capacity=1 << 18)
+    volume = random.integers(0, 256, 16384).astype(np.uint8)
+    expected = volume.copy()
+    for number in range(12):
+        size, place = int(random.integers(1, 9)) * 64, int(random.integers(0, 15000))
+        if random.random() < 0.3:
+            assert primary.submit_trim(made, place, size, 0)
+            content = np.zeros(size, np.uint8)
+        else:
+            assert primary.submit(made, number, place, size, 0)
+            begin = int(made.journal.at[log.STAGED]) - size
+            content = made.journal.data[begin : begin + size].copy()
+        if number % 4 == 3:
+            log.seal_batch(made.journal)
+        if number < 8:  # The last batch is not durable yet.
+            expected[place : place + size] = content
+        if number == 7:
+            log.note_durable(made.journal)
+    for _ in range(50):
+        address = int(random.integers(0, 16000))
+        size = int(random.integers(1, 16384 - address + 1))
+        data = np.full(size + 20, 7, np.uint8)
+        data[10 : 10 + size] = volume[address : address + size]
+        overlay(made.journal, data, 10, size, address)
+        assert (data[10 : 10 + size] == expected[address : address + size]).all()
+        assert (data[:10] == 7).all() and (data[10 + size :] == 7).all()
+
+
 @pytest.mark.parametrize("submit", both_ways(primary.submit))
 def test_a_write_without_room_is_not_taken_and_changes_nothing(submit):
     made = state(staging=16384, capacity=16384)
     assert submit(made, 0, 0, 8192, 0)
     before = made.journal.at.copy()
+    before[log.WANTS_VOUCH] = 1  # It waits for room, and says so.
     assert not submit(made, 1, 0, 8192, 0)
     assert (made.journal.at == before).all()
     assert made.at[primary.BLOCKED] == 1

@@ -257,6 +257,7 @@ def test_a_peer_with_another_history_is_told_only_what_differs(stack, during):
     near = Near(stack, primary.C, capacity=128 << 10, policy=primary.SUSPEND_REPLICATION)
     near.write(100)
     near.complete()
+    near.until(lambda: near.journal.at[log.APPLIED_SEQUENCE] == near.number, "the volume")
     near.lose()
     os.pwrite(near.far[0].files.volume_fd, b"another history" * 1000, 300_000)
     assert near.come_back(how=primary.BY_DIGESTS, sequence=0) == primary.BY_DIGESTS

@@ -175,6 +175,7 @@ def test_frames_without_room_wait_in_the_inbox_and_are_taken_in_order_later(pars
             if record.kind_of(made.journal.words, start) == record.WRITE:
                 seen.append(made.journal.data[start : start + size].tobytes())
             position += size
+        log.note_vouched(made.journal, position)
         log.note_applied(made.journal, position, int(at[log.DURABLE_SEQUENCE]))
         at[log.CHECKPOINT_POSITION], at[log.CHECKPOINT_SEQUENCE] = at[log.APPLIED], at[log.APPLIED_SEQUENCE]
         log.free_to_checkpoint(made.journal)

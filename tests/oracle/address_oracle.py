@@ -46,7 +46,8 @@ def uniform(seed, places, alignment_bytes, count):
 
 def zipf_probabilities(places, skew):
     weights = [rank**-skew for rank in range(1, places + 1)]
-    return [weight / sum(weights) for weight in weights]
+    total = sum(weights)
+    return [weight / total for weight in weights]
 
 
 def scattered(places, bits, key):

@@ -11,7 +11,7 @@ class Journal:
     def __init__(self, capacity, staging):
         self.capacity, self.staging = capacity, staging
         self.records = []
-        self.applied = self.durable = self.sealed = self.tail = self.saved = self.checkpoint = 0
+        self.applied = self.durable = self.sealed = self.tail = self.saved = self.checkpoint = self.vouched = 0
 
     @property
     def staged(self):
@@ -53,9 +53,11 @@ class Journal:
 
     def seal_batch(self):
         begin = self.sealed
+        self.padded = False
         ring_end = (begin // self.staging + 1) * self.staging
         if self.staged <= ring_end and self.staged % BLOCK:
             self.stage(BLOCK - self.staged % BLOCK, "pad")
+            self.padded = True  # It tells what is durable now: all before this batch.
         self.sealed = min(self.staged, ring_end)
         return self.sealed - begin
 

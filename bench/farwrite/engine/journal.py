@@ -19,6 +19,7 @@ from ..crc_kernel import crc32c
 from ..errors import UnfitError, system_error
 from ..host import reactor
 from ..host.disk import Disk
+from ..host.libc import aligned_bytes
 from ..jit import kernel
 from . import journal_kernel as log
 from . import record_kernel as record
@@ -158,16 +159,22 @@ def scan(data, words, capacity, volume, position, sequence, epoch, ring, volume_
 
 
 @kernel()
-def stands_behind(data, words, capacity, volume, begin, position, sequence, epoch):
-    """Whether a whole record of a later write than `sequence` stands between `begin` and one lap behind `position`."""
+def stands_behind(data, words, capacity, volume, begin, batch_end, position, sequence, epoch):
+    """Whether something durable stood behind a log that ends at `position` with `sequence`.
+
+    Between `begin` and one lap behind `position` a whole PAD vouches for later writes; or a whole record of a later write stands
+    behind `batch_end`.
+    """
     for place in range(begin, position + capacity, record.HEADER_BYTES):
         offset = log.SUPERBLOCK_BYTES + place % capacity
         available = capacity - place % capacity
         if words[offset >> 3] & 0xFFFFFFFF != record.MAGIC:
             continue
         if record.inspect(data, words, offset, available, volume) == record.COMPLETE:
-            found = record.sequence_of(words, offset)
-            if sequence < found <= sequence + capacity // record.HEADER_BYTES and record.epoch_of(words, offset) >= epoch:
+            is_pad = record.kind_of(words, offset) == record.PAD
+            found = record.address_of(words, offset) if is_pad else record.sequence_of(words, offset)
+            later = sequence < found <= sequence + capacity // record.HEADER_BYTES and record.epoch_of(words, offset) >= epoch
+            if later and (is_pad or place >= batch_end):
                 return True
     return False
 
@@ -175,14 +182,14 @@ def stands_behind(data, words, capacity, volume, begin, position, sequence, epoc
 def judge(data: np.ndarray, superblock: np.ndarray, found: np.ndarray) -> None:
     """Tell damage from the end of a log: found[5] is 1 where something durable stood behind what a scan has found.
 
-    A torn batch may leave any of its records, so only what lies more than a batch further is proof, and not what another log
-    has left there before this one was begun; or the superblock knows of a later write. The volume may then be ahead of the
-    log: a mixture.
+    A torn batch may leave any of its records, so only what lies more than a batch further is proof, or a PAD that vouches for a
+    later write, or a superblock that does; and nothing that another log has left there before this one was begun. The volume may
+    then be ahead of the log: a mixture. Otherwise it is not, because only what is vouched for is applied.
     """
     volume, capacity, staging, begun = (int(superblock[word]) for word in (3, 7, 11, 12))
     position, sequence, epoch = int(found[0]), int(found[1]), int(found[4])
-    begin = max(position + staging, begun + capacity)
-    behind = stands_behind(data, data.view(np.int64), capacity, volume, begin, position, sequence, epoch)
+    begin = max(position, begun + capacity)
+    behind = stands_behind(data, data.view(np.int64), capacity, volume, begin, position + staging, position, sequence, epoch)
     found[5] = sequence < int(superblock[10]) or behind
 
 
@@ -208,16 +215,40 @@ def examine(chosen: Disk, apply: bool = False) -> tuple[np.ndarray, np.ndarray]:
         if not 0 < int(superblock[7]) <= chosen.journal_bytes - log.SUPERBLOCK_BYTES:
             raise UnfitError(f"{chosen.directory}: the superblock tells of another size of journal.")
         found = np.zeros(6, np.int64)
-        status = scan_from(data, superblock, reactor.empty(), chosen.volume_fd, apply, found)
+        ring = reactor.empty()
+        status = (apply_from if apply else scan_from)(data, superblock, ring, chosen.journal_fd, chosen.volume_fd, found)
         del data
     if status < 0:
         raise system_error(f"apply the journal to the volume in {chosen.directory}", int(status))
     return superblock, found
 
 
-def scan_from(
-    data: np.ndarray, superblock: np.ndarray, ring: reactor.Reactor, volume_fd: int, apply: bool, found: np.ndarray
+def apply_from(
+    data: np.ndarray, superblock: np.ndarray, ring: reactor.Reactor, journal_fd: int, volume_fd: int, found: np.ndarray
 ) -> int:
+    """scan_from() that also copies what it finds into the volume: a superblock vouches for that first, as for everything there.
+
+    `superblock` is brought to what then stands on the disk. Answers 0 or a status.
+    """
+    status = scan_from(data, superblock, ring, journal_fd, volume_fd, found)
+    if status == 0 and superblock[10] < found[1]:
+        superblock[2] += 1
+        superblock[10] = found[1]
+        block = aligned_bytes(log.BLOCK_BYTES)
+        words = block.view(np.int64)
+        words[: replica.SUPERBLOCK_WORDS] = superblock
+        words[replica.SUPERBLOCK_CRC] = superblock[-1] = crc32c(0, block, 0, 8 * replica.SUPERBLOCK_CRC)
+        place = int(superblock[2]) % 2 * log.BLOCK_BYTES
+        written = int(reactor.write_now(ring, journal_fd, block, 0, log.BLOCK_BYTES, place))
+        if written != log.BLOCK_BYTES:
+            return written if written < 0 else replica.SHORT_WRITE
+    return status or scan_from(data, superblock, ring, journal_fd, volume_fd, found, apply=True)
+
+
+def scan_from(
+    data: np.ndarray, superblock: np.ndarray, ring: reactor.Reactor, journal_fd: int, volume_fd: int, found: np.ndarray,
+    apply: bool = False,
+) -> int:  # fmt: skip
     """scan() from where a superblock says that the log begins, and judge() what ended it."""
     volume, tail, sequence, capacity, epoch = (int(superblock[word]) for word in (3, 4, 5, 7, 8))
     status = scan(data, data.view(np.int64), capacity, volume, tail, sequence, epoch, ring, volume_fd, apply, found)

@@ -5,10 +5,13 @@ never wraps; it lives at `position % CAPACITY` in the file and at `position % ST
 CAPACITY, so a record that fits memory without wrapping fits the file too. Everything the engine knows is a position in
 this one log, always in this order:
 
-    tail <= saved <= applied <= durable <= sealed <= staged
+    tail <= saved <= applied <= vouched <= durable <= sealed <= staged
 
 Records are packed by 64 bytes; a batch that is flushed ends on a block boundary, filled by a PAD record, so no sector
-that was acknowledged is ever written again. Steps only: time and system calls are in primary_kernel and secondary_kernel.
+that was acknowledged is ever written again. The PAD tells what was durable when it was made: once its batch is durable too, it
+vouches for everything before the batch, and so does a superblock. Only what is vouched for gets into the volume. Whatever bit
+flips in the log afterwards, the volume is never ahead of it unless somebody still says so. Steps only: time and system calls
+are in primary_kernel and secondary_kernel.
 """
 
 from __future__ import annotations
@@ -36,12 +39,16 @@ KNOWN_SINCE, EXTENT_BYTES, FLAGS = 28, 29, 30  # `begins` and `last_write` tell 
 APPLIED_EPOCH, CHECKPOINT_EPOCH = 31, 32  # Of the last record applied, and of the last one before the checkpoint.
 SAVED, SAVED_SEQUENCE = 33, 34  # The newest checkpoint whose superblock is durable. The tail is the one before it.
 BEGUN = 35  # Where a resync began this log anew: what stands a lap before it was another log's.
-AT_WORDS = 36
+VOUCHED = 36  # A PAD or superblock on the disk says that everything before this was durable.
+VOUCHING, VOUCHES_ONLY = 37, 38  # What the superblock under way will say; whether it is no checkpoint.
+WANTS_VOUCH, VOUCH_AFTER_NS, FLUSHED_NS, PADDED = 39, 40, 41, 42  # Somebody waits for it; otherwise it comes when nothing does.
+AT_WORDS = 43
 
 EVERYTHING_SENT = np.int64(1) << np.int64(62)
 INCONSISTENT = 1  # FLAGS: the volume is a mixture of two times until its resync is over; it may not be promoted.
 
 EXTENT_BYTES_DEFAULT = 64 << 10  # 8 bytes of memory each: 128 KiB for a volume of 1 GiB.
+VOUCH_AFTER_NS_DEFAULT = 100_000_000  # Longer than any round trip: writes one at a time vouch for each other.
 BEGINS = 1 << 17  # Writes whose place in the journal is remembered, for a peer that comes back.
 
 
@@ -58,7 +65,7 @@ class Journal(NamedTuple):
 
 def journal_state(
     capacity_bytes: int, staging_bytes: int, volume: int, epoch: int, journal_fd: int, volume_fd: int, volume_bytes: int = 0,
-    extent_bytes: int = EXTENT_BYTES_DEFAULT, begins: int = BEGINS,
+    extent_bytes: int = EXTENT_BYTES_DEFAULT, begins: int = BEGINS, vouch_after_ns: int = VOUCH_AFTER_NS_DEFAULT,
 ) -> Journal:  # fmt: skip
     """An empty Journal that begins at position 0."""
     assert capacity_bytes % staging_bytes == 0
@@ -69,7 +76,7 @@ def journal_state(
     at[EPOCH], at[VOLUME] = epoch, volume
     at[JOURNAL_FD], at[VOLUME_FD] = journal_fd, volume_fd
     at[HELD], at[EXTENT_BYTES] = EVERYTHING_SENT, extent_bytes
-    at[BEGUN] = -capacity_bytes
+    at[BEGUN], at[VOUCH_AFTER_NS] = -capacity_bytes, vouch_after_ns
     at[LOG_EPOCH] = at[APPLIED_EPOCH] = at[CHECKPOINT_EPOCH] = epoch
     extents = -(-volume_bytes // extent_bytes)
     return Journal(
@@ -80,7 +87,7 @@ def journal_state(
 def begin_at(journal: Journal, position: int, sequence: int) -> None:
     """Go on at a position and after a sequence, everything before being durable and applied."""
     at = journal.at
-    for index in (TAIL, APPLIED, DURABLE, SEALED, STAGED, CHECKPOINT_POSITION, SAVED):
+    for index in (TAIL, APPLIED, VOUCHED, DURABLE, SEALED, STAGED, CHECKPOINT_POSITION, SAVED):
         at[index] = position
     for index in (
         TAIL_SEQUENCE, APPLIED_SEQUENCE, DURABLE_SEQUENCE, SEALED_SEQUENCE, STAGED_SEQUENCE, BOUNDARY_SEQUENCE,
@@ -97,7 +104,7 @@ def restart(journal, position, sequence, log_epoch):
     at[TAIL_SEQUENCE] = at[APPLIED_SEQUENCE] = at[DURABLE_SEQUENCE] = at[SEALED_SEQUENCE] = sequence
     at[STAGED_SEQUENCE] = at[BOUNDARY_SEQUENCE] = at[CHECKPOINT_SEQUENCE] = at[KNOWN_SINCE] = sequence
     at[SAVED], at[SAVED_SEQUENCE] = position, sequence
-    at[BEGUN] = position
+    at[BEGUN] = at[VOUCHED] = position
     at[LOG_EPOCH] = at[APPLIED_EPOCH] = at[CHECKPOINT_EPOCH] = log_epoch
     journal.last_write[:] = 0
 
@@ -124,12 +131,12 @@ def has_room(journal, length):
 
 @kernel()
 def place_pad(journal, size):
-    """A PAD record of `size` bytes, header included, at the staged end."""
+    """A PAD record of `size` bytes, header included, at the staged end; its address is the durable sequence of now."""
     at = journal.at
     start = at[STAGED] % at[STAGING]
     record.seal(
         journal.data, journal.words, start, record.PAD, size - record.HEADER_BYTES,
-        at[STAGED_SEQUENCE], np.int64(0), at[EPOCH], at[VOLUME], np.int64(0),
+        at[STAGED_SEQUENCE], at[DURABLE_SEQUENCE], at[EPOCH], at[VOLUME], np.int64(0),
     )  # fmt: skip
     at[STAGED] += size
 
@@ -168,6 +175,7 @@ def seal_batch(journal):
     if at[STAGED] == begin:
         return np.int64(0)
     ring_end = (begin // at[STAGING] + 1) * at[STAGING]
+    at[PADDED] = 0
     if at[STAGED] > ring_end:
         at[SEALED] = ring_end
         at[SEALED_SEQUENCE] = at[BOUNDARY_SEQUENCE]
@@ -175,6 +183,7 @@ def seal_batch(journal):
         rest = at[STAGED] % BLOCK_BYTES
         if rest != 0:
             place_pad(journal, BLOCK_BYTES - rest)
+            at[PADDED] = 1
         at[SEALED] = at[STAGED]
         at[SEALED_SEQUENCE] = at[STAGED_SEQUENCE]
 
@@ -188,8 +197,34 @@ def note_durable(journal):
     at = journal.at
     at[FLUSH_COUNT] += 1
     at[FLUSH_BYTES] += at[SEALED] - at[DURABLE]
+    if at[PADDED] and not is_first_lap(journal):
+        note_vouched(journal, at[DURABLE])
     at[DURABLE] = at[SEALED]
     at[DURABLE_SEQUENCE] = at[SEALED_SEQUENCE]
+
+
+@kernel()
+def is_first_lap(journal):
+    """Whether PADs of another log may still stand where this one will: then they are no evidence, and only superblocks are."""
+    return journal.at[DURABLE] < journal.at[BEGUN] + journal.at[CAPACITY]
+
+
+@kernel()
+def note_vouched(journal, position):
+    """Something durable says that everything before `position` was."""
+    at = journal.at
+    at[VOUCHED] = max(at[VOUCHED], position)
+    at[WANTS_VOUCH] = 0
+
+
+@kernel()
+def wants_vouch(journal, is_flushing, now_ns):
+    """Whether a superblock should vouch for what is durable: all is quiet, or somebody waits and no batch under way will do."""
+    at = journal.at
+    if at[VOUCHED] == at[DURABLE]:
+        return False
+    asked = at[WANTS_VOUCH] != 0 and (not is_flushing or is_first_lap(journal))
+    return asked or now_ns - at[FLUSHED_NS] > at[VOUCH_AFTER_NS]
 
 
 @kernel()
@@ -264,4 +299,4 @@ def free_to_checkpoint(journal):
     at[SAVED], at[SAVED_SEQUENCE] = at[CHECKPOINT_POSITION], at[CHECKPOINT_SEQUENCE]
     at[CHECKPOINT_COUNT] += 1
 
-    assert at[TAIL] <= at[SAVED] <= at[APPLIED] <= at[DURABLE] <= at[SEALED] <= at[STAGED]
+    assert at[TAIL] <= at[SAVED] <= at[APPLIED] <= at[VOUCHED] <= at[DURABLE] <= at[SEALED] <= at[STAGED]

@@ -194,11 +194,20 @@ def note_submitted(primary, sequence, now_ns):
 
 
 @kernel()
+def is_taking(primary, size):
+    """Whether there is room for one write more; what stands in its way is hurried when there is none."""
+    if log.has_room(primary.journal, size) and outstanding(primary) < primary.completed_ns.size - 1:
+        return True
+    primary.at[BLOCKED] += 1
+    primary.journal.at[log.WANTS_VOUCH] = 1
+    return False
+
+
+@kernel()
 def submit(primary, number, address, size, now_ns, grain=SOLID):
     """Stage write `number` (counted from 0 in the plan); False when journal or memory is full: ask again after progress."""
     journal = primary.journal
-    if not log.has_room(journal, size) or outstanding(primary) >= primary.completed_ns.size - 1:
-        primary.at[BLOCKED] += 1
+    if not is_taking(primary, size):
         return False
     start = log.place(journal, size)
     sequence = journal.at[log.STAGED_SEQUENCE]
@@ -218,8 +227,7 @@ def submit(primary, number, address, size, now_ns, grain=SOLID):
 def submit_trim(primary, address, size, now_ns):
     """Stage giving back `size` bytes at `address`; a write like any other but without payload. False when there is no room."""
     journal = primary.journal
-    if not log.has_room(journal, np.int64(0)) or outstanding(primary) >= primary.completed_ns.size - 1:
-        primary.at[BLOCKED] += 1
+    if not is_taking(primary, np.int64(0)):
         return False
     start = log.place(journal, np.int64(0))
     sequence = journal.at[log.STAGED_SEQUENCE]
@@ -235,14 +243,33 @@ def submit_trim(primary, address, size, now_ns):
 def read(primary, data, start, size, address):
     """Bytes read of the volume as the completed writes have left it, or a status. Served here, without the peers.
 
-    What is durable in the journal and not yet in the volume is applied first; a write that is not complete may be seen.
+    What is durable in the journal and not yet in the volume is laid over it; a write that is not complete may be seen.
     """
     journal = primary.journal
-    while replica.appliable(journal, journal.at[log.DURABLE]):
-        status = replica.apply(journal, primary.ring, journal.at[log.DURABLE], np.int64(replica.APPLY_BYTES))
+    while replica.appliable(journal):
+        status = replica.apply(journal, primary.ring, np.int64(replica.APPLY_BYTES))
         if status < 0:
             return status
-    return reactor.read_volume(primary.ring, journal.at[log.VOLUME_FD], data, start, size, address)
+    got = reactor.read_volume(primary.ring, journal.at[log.VOLUME_FD], data, start, size, address)
+    if got == size:
+        overlay(journal, data, start, size, address)
+    return got
+
+
+@kernel()
+def overlay(journal, data, start, size, address):
+    """Lay the durable writes that the volume has not yet over what was read of it."""
+    position = journal.at[log.APPLIED]
+    while position < journal.at[log.DURABLE]:
+        place = position % journal.at[log.STAGING]
+        kind, length = record.kind_of(journal.words, place), record.length_of(journal.words, place)
+        if kind != record.PAD:
+            begin = record.address_of(journal.words, place)
+            written = record.trimmed_of(journal.words, place) if kind == record.TRIM else length
+            for byte in range(max(begin, address), min(begin + written, address + size)):
+                source = journal.data[place + record.HEADER_BYTES + byte - begin] if kind == record.WRITE else np.uint8(0)
+                data[start + byte - address] = source
+        position += record.record_bytes(length)
 
 
 @kernel()

@@ -63,13 +63,15 @@ def end_flush(journal, ring):
         if written != journal.at[log.SEALED] - journal.at[log.DURABLE]:
             return np.int64(SHORT_WRITE)
         log.note_durable(journal)
+        journal.at[log.FLUSHED_NS] = reactor.now_ns(ring)
     return np.int64(OK)
 
 
 @kernel()
-def apply(journal, ring, limit, bytes_max):
-    """Copy durable records that end before `limit` into the volume, in order, about `bytes_max` of them."""
+def apply(journal, ring, bytes_max):
+    """Copy records that are vouched for into the volume, in order, about `bytes_max` of them."""
     at = journal.at
+    limit = at[log.VOUCHED]
     position = at[log.APPLIED]
     sequence = at[log.APPLIED_SEQUENCE]
     stop = min(limit, position + bytes_max)
@@ -107,9 +109,9 @@ def apply(journal, ring, limit, bytes_max):
 
 
 @kernel()
-def appliable(journal, limit):
-    """Whether apply() would find a whole record before `limit`: then this is no time to sleep."""
-    position = journal.at[log.APPLIED]
+def appliable(journal):
+    """Whether apply() would find a whole record: then this is no time to sleep."""
+    position, limit = journal.at[log.APPLIED], journal.at[log.VOUCHED]
     if position >= limit:
         return False
     return position + record.record_bytes(record.length_of(journal.words, position % journal.at[log.STAGING])) <= limit
@@ -120,6 +122,7 @@ def fill_superblock(journal):
     """The next superblock, in journal.superblock; answers the file offset where it belongs."""
     at = journal.at
     at[log.GENERATION] += 1
+    at[log.VOUCHING] = at[log.DURABLE]
     words = journal.superblock.view(np.int64)
     words[:] = 0
     words[0] = SUPERBLOCK_MAGIC
@@ -152,31 +155,43 @@ def save(journal, ring):
         )
         if written != log.BLOCK_BYTES:
             return written if written < 0 else np.int64(SHORT_WRITE)
+        log.note_vouched(journal, journal.at[log.VOUCHING])
     return np.int64(OK)
 
 
 @kernel()
+def begin_superblock(journal, ring, vouches_only):
+    """Start writing the next superblock: as a checkpoint, or to vouch for what is durable and nothing else."""
+    journal.at[log.VOUCHES_ONLY] = vouches_only
+    offset = fill_superblock(journal)
+    reactor.begin_write(
+        ring, reactor.SUPERBLOCK, journal.at[log.JOURNAL_FD], journal.superblock, np.int64(0), np.int64(log.BLOCK_BYTES), offset
+    )
+
+
+@kernel()
 def checkpoint(journal, ring):
-    """Move one step along: volume flushed, then superblock durable, then the journal's tail is free."""
+    """Move one step along: volume flushed, then superblock durable, then the journal's tail is free. Or vouch, in between."""
     at = journal.at
     if reactor.finished(ring, reactor.VOLUME):
         if ring.result[reactor.VOLUME] < 0:
             return ring.result[reactor.VOLUME]
-        offset = fill_superblock(journal)
-        reactor.begin_write(
-            ring, reactor.SUPERBLOCK, at[log.JOURNAL_FD], journal.superblock, np.int64(0), np.int64(log.BLOCK_BYTES), offset
-        )
+        begin_superblock(journal, ring, 0)
     if reactor.finished(ring, reactor.SUPERBLOCK):
         written = ring.result[reactor.SUPERBLOCK]
         if written != log.BLOCK_BYTES:
             return written if written < 0 else np.int64(SHORT_WRITE)
-        log.free_to_checkpoint(journal)
+        log.note_vouched(journal, at[log.VOUCHING])
+        if not at[log.VOUCHES_ONLY]:
+            log.free_to_checkpoint(journal)
     idle = ring.state[reactor.VOLUME] == reactor.IDLE and ring.state[reactor.SUPERBLOCK] == reactor.IDLE
     if idle and log.wants_checkpoint(journal):
         at[log.CHECKPOINT_POSITION] = at[log.APPLIED]
         at[log.CHECKPOINT_SEQUENCE] = at[log.APPLIED_SEQUENCE]
         at[log.CHECKPOINT_EPOCH] = at[log.APPLIED_EPOCH]
         reactor.begin_sync(ring, reactor.VOLUME, at[log.VOLUME_FD])
+    elif idle and log.wants_vouch(journal, ring.state[reactor.JOURNAL] != reactor.IDLE, reactor.now_ns(ring)):
+        begin_superblock(journal, ring, 1)
     return np.int64(OK)
 
 
@@ -187,13 +202,19 @@ def settle_turn(journal, ring):
     if status < 0:
         return status
     begin_flush(journal, ring)
-    status = apply(journal, ring, journal.at[log.DURABLE], np.int64(APPLY_BYTES))
+    status = apply(journal, ring, np.int64(APPLY_BYTES))
     if status < 0:
         return status
-    if ring.state[reactor.JOURNAL] != reactor.IDLE or appliable(journal, journal.at[log.DURABLE]):
+    if ring.state[reactor.JOURNAL] != reactor.IDLE or appliable(journal):
         return np.int64(1)
     # A flush that failed before we were called is not tried again.
-    return np.int64(-EIO) if journal.at[log.DURABLE] < journal.at[log.SEALED] else np.int64(OK)
+    if journal.at[log.DURABLE] < journal.at[log.SEALED]:
+        return np.int64(-EIO)
+    if journal.at[log.VOUCHED] == journal.at[log.DURABLE]:
+        return np.int64(OK)
+    journal.at[log.WANTS_VOUCH] = 1
+    status = checkpoint(journal, ring)
+    return status if status < 0 else np.int64(1)
 
 
 @kernel(allocates=True)
@@ -206,7 +227,7 @@ def settle(journal, ring):
             return status
         if status == OK:
             return reactor.drain(ring)
-        more = appliable(journal, journal.at[log.DURABLE])
+        more = appliable(journal)
         answer = reactor.wait(ring, nobody, np.int64(0), np.int64(0 if more else 10_000_000))
         if answer < 0:
             return answer

@@ -103,6 +103,7 @@ def accept_record(secondary, start):
     if not is_inside(secondary, record.address_of(words, start), size):
         return OUTSIDE
     if not log.has_room(journal, length):
+        journal.at[log.WANTS_VOUCH] = 1
         return NO_ROOM
     target = log.place(journal, length)
     size = record.record_bytes(length)
@@ -117,7 +118,10 @@ def accept_record(secondary, start):
 def is_settled(journal, ring):
     """Whether everything received is durable and in the volume: the state that digests and extents are about."""
     at = journal.at
-    return at[log.APPLIED_SEQUENCE] == at[log.STAGED_SEQUENCE] and ring.state[reactor.JOURNAL] == reactor.IDLE
+    if at[log.APPLIED_SEQUENCE] == at[log.STAGED_SEQUENCE] and ring.state[reactor.JOURNAL] == reactor.IDLE:
+        return True
+    at[log.WANTS_VOUCH] = 1  # Who asks waits for it.
+    return False
 
 
 @kernel()
@@ -195,6 +199,8 @@ def accept_digest(secondary, start):
         return np.int64(OUTSIDE)
     verifying = record.trimmed_of(words, start) != 0
     behind = journal.at[log.APPLIED_SEQUENCE] < record.sequence_of(words, start)
+    if verifying and behind:
+        journal.at[log.WANTS_VOUCH] = 1
     if (verifying and behind) or (not verifying and not is_settled(journal, secondary.ring)):
         return np.int64(NO_ROOM)
     if OUTBOX_BYTES - at[OUT_END] < record.record_bytes(count) + record.HEADER_BYTES:
@@ -363,6 +369,8 @@ def note_consistent(secondary):
     """Once the log has made the copied extents whole, say so on the disk."""
     journal = secondary.journal
     inconsistent = journal.at[log.FLAGS] & log.INCONSISTENT
+    if inconsistent and journal.at[log.APPLIED_SEQUENCE] < secondary.at[CONSISTENT_FROM] <= journal.at[log.DURABLE_SEQUENCE]:
+        journal.at[log.WANTS_VOUCH] = 1
     if inconsistent and 0 < secondary.at[CONSISTENT_FROM] <= journal.at[log.APPLIED_SEQUENCE]:
         status = mark(secondary, journal.at[log.FLAGS] & ~np.int64(log.INCONSISTENT))
         return status if status < 0 else np.int64(replica.OK)
@@ -382,7 +390,7 @@ def turn(secondary, timeout_ns):
         return np.int64(replica.STOPPED)
     # A frame in the inbox may wait for the room we can still make: nothing else would wake us.
     waiting = at[INBOX_FILL] > 0 and ring.state[reactor.JOURNAL] == reactor.IDLE
-    making_room = replica.appliable(journal, journal.at[log.DURABLE])
+    making_room = replica.appliable(journal)
     if making_room:
         timeout_ns = np.int64(0)
     elif waiting:
@@ -402,11 +410,11 @@ def turn(secondary, timeout_ns):
     if outcome == replica.OK and (at[PROTOCOL] == B or at[ACK_DUE] > 0 or at[GRANT_DUE] > 0 or at[OUT_END] > 0):
         outcome = send_answers(secondary)
     replica.begin_flush(journal, ring)
-    status = replica.apply(journal, ring, journal.at[log.DURABLE], np.int64(replica.APPLY_BYTES))
-    if status == replica.OK:
-        status = replica.checkpoint(journal, ring)
+    status = replica.apply(journal, ring, np.int64(replica.APPLY_BYTES))
     if status == replica.OK:
         status = note_consistent(secondary)
+    if status == replica.OK:
+        status = replica.checkpoint(journal, ring)
     if status < 0:
         return status
     secondary.board[1] = journal.at[log.DURABLE_SEQUENCE]
@@ -429,6 +437,8 @@ def serve(secondary):
     if replica.is_from_disk(outcome):
         return outcome
     status = replica.settle(secondary.journal, secondary.ring)
+    if status == replica.OK:
+        status = note_consistent(secondary)
     secondary.board[1] = secondary.journal.at[log.DURABLE_SEQUENCE]
     if outcome == replica.STOPPED and secondary.at[CLOSING]:
         outcome = np.int64(replica.OK)

@@ -156,7 +156,7 @@ def progress(primary, deadline_ns):
             return status
     replica.begin_flush(journal, ring)
     tail = journal.at[log.TAIL]
-    status = replica.apply(journal, ring, journal.at[log.DURABLE], np.int64(replica.APPLY_BYTES))
+    status = replica.apply(journal, ring, np.int64(replica.APPLY_BYTES))
     if status < 0:
         return status
     status = replica.checkpoint(journal, ring)
@@ -166,7 +166,7 @@ def progress(primary, deadline_ns):
     now_ns = reactor.now_ns(ring)
     timeout_ns = min(max(deadline_ns - now_ns, 0), at[p.PEER_TIMEOUT_NS] // 8)
     # A write may be waiting for the room we have just made, or can still make: nothing else would wake us for it.
-    if journal.at[log.TAIL] != tail or replica.appliable(journal, journal.at[log.DURABLE]):
+    if journal.at[log.TAIL] != tail or replica.appliable(journal):
         timeout_ns = np.int64(0)
     want_writable = np.int64(0)
     for index in range(primary.sockets.size):

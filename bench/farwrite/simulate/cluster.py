@@ -26,7 +26,7 @@ from .check import Anomaly, Shadow, Term, Write
 
 VOLUME, VOLUME_BYTES, EXTENT_BYTES = 7, 64 << 10, 4096
 CAPACITY, STAGING, PARCEL, INBOX, RING, BEGINS = 64 << 10, 16 << 10, 16 << 10, 32 << 10, 16 << 10, 1024
-CONNECTIONS = 24
+CONNECTIONS, VOUCH_AFTER_NS = 24, 5_000_000
 NOBODY = np.full(1, -1, np.int64)
 
 DOWN, IDLE, SETTLING, SECONDARY, PRIMARY = "down", "idle", "settling", "secondary", "primary"
@@ -58,7 +58,9 @@ class Node:
 
     def begin_journal(self, epoch: int) -> None:
         self.ring = reactor.pretended(self.world)
-        self.journal = log.journal_state(CAPACITY, STAGING, VOLUME, epoch, 0, 0, VOLUME_BYTES, EXTENT_BYTES, BEGINS)
+        self.journal = log.journal_state(
+            CAPACITY, STAGING, VOLUME, epoch, 0, 0, VOLUME_BYTES, EXTENT_BYTES, BEGINS, VOUCH_AFTER_NS
+        )
 
     def save(self) -> bool:
         """The promise, the flags and the checkpoint of now, durable. A process whose disk refuses that ends."""
@@ -249,7 +251,7 @@ class Cluster:
 
     def replay(self, node: Node, superblock, found) -> bool:
         """What a process does with its journal before it speaks to anybody; False when its disk has ended it."""
-        if replaying.scan_from(node.world.journal, superblock, node.ring, 0, True, found) < 0:
+        if replaying.apply_from(node.world.journal, superblock, node.ring, 0, 0, found) < 0:
             return False
         if reactor.sync_now(node.ring, 0) < 0:
             return False
