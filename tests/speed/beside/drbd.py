@@ -116,6 +116,10 @@ class Loopback:
         """What the queue did since it was made."""
         return self.setter.call(netem_counters, "lo")
 
+    def late_ns_max(self) -> int | None:
+        """netem does not tell how late a packet left."""
+        return None
+
 
 def set_loopback(command: str, delay_ns: int) -> None:
     """Add, change or delete the qdisc of loopback."""
