@@ -3,8 +3,9 @@
 It yields to everything else (SCHED_IDLE). Never one on each processor: that starves the hypervisor's own threads, such as the
 disk's (fdatasync fell from 6 000-8 000/s to 1 000/s on a VM with two). sched(7).
 
-It gives up its turn all the time (sched_yield), because the scheduler lets a task that computes keep what is left of its slice, an
-idle one as well: beside a plain loop the median local write took 4.00 ms, a tick, and with this one 0.13 (Linux 6.18, 2-core VM).
+It gives up its turn all the time (sched_yield), because the scheduler lets a task that computes keep what is left of its slice,
+an idle one as well: beside a plain loop the median local write took 4.00 ms, a tick, and beside this one 0.13 (Linux 6.18, a VM
+with two processors).
 """
 
 from __future__ import annotations
