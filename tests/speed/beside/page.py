@@ -12,7 +12,7 @@ from farwrite.units import NS_PER_MS, digits
 from .result import Part, Rivals
 
 UNKNOWN = "-"
-TITLES = {"ferry": "On this machine's kernel", "gigabit": "On this machine's kernel", "netem": "In user-mode Linux"}
+TITLES = {"ferry": "On this machine's kernel", "gigabit": "At 1 Gbit/s, on this machine's kernel", "netem": "In user-mode Linux"}
 
 
 def page(made: Rivals) -> str:
@@ -20,7 +20,7 @@ def page(made: Rivals) -> str:
     host = made.host
     lines = [
         "# farwrite beside others", "",
-        f"Made by `{' '.join(made.command)}` on {made.made_utc[:10]}, {host.get('cpu_count')} x {host.get('cpu')}, kernel "
+        f"Last measured by `{' '.join(made.command)}` on {made.made_utc[:10]}, {host.get('cpu_count')} x {host.get('cpu')}, kernel "
         f"{host.get('kernel')}, farwrite {made.farwrite}, revision {host.get('git_revision')}. Writes of 4 KiB in a closed loop, "
         "rounds of all interleaved. In brackets: 95 % intervals over rounds, of n writes. The floor is what a bare echo of the "
         "write's size with a bare flush at its far end took just before. k and a are those of p50 = a + k RTT.", "",
@@ -46,7 +46,8 @@ def page(made: Rivals) -> str:
 def told(part: Part) -> Iterator[str]:
     """One lab's contenders and their figures."""
     run = part.recording.profile.run
-    yield f"{run.rounds} rounds of {run.round_ns / 1e9:g} s; {part.recording.lab.link_reason}."
+    made = " ".join(part.recording.command)
+    yield f"`{made}`: {run.rounds} rounds of {run.round_ns / 1e9:g} s; {part.recording.lab.link_reason}."
     yield ""
     for item in part.contenders:
         yield f"- {item.name} ({item.version}): a completed write is {item.what}"
