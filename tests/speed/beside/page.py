@@ -23,8 +23,7 @@ def page(made: Rivals) -> str:
         f"Last measured by `{' '.join(made.command)}` on {made.made_utc[:10]}, {host.get('cpu_count')} x {host.get('cpu')}, "
         f"kernel {host.get('kernel')}, farwrite {made.farwrite}, revision {host.get('git_revision')}. Writes of 4 KiB in a "
         "closed loop, rounds of all interleaved. In brackets: 95 % intervals over rounds, of n writes. The floor is what a bare "
-        "echo of the "
-        "write's size with a bare flush at its far end took just before. k and a are those of p50 = a + k RTT.", "",
+        "echo of the write's size with a bare flush at its far end took just before. k and a are those of p50 = a + k RTT.", "",
     ]  # fmt: skip
     for name, part in made.parts.items():
         lines += [f"## {TITLES.get(name, name)}: {part.link}", "", *told(part), ""]
