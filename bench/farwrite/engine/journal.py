@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..crc_kernel import crc32c
 from ..errors import UnfitError, system_error
 from ..host import reactor
 from ..host.disk import Disk
@@ -97,7 +96,7 @@ def read_superblock(data: np.ndarray) -> np.ndarray | None:
         whole = (
             words[0] == replica.SUPERBLOCK_MAGIC
             and words[1] == record.VERSION
-            and words[replica.SUPERBLOCK_CRC] == crc32c(0, block, 0, 8 * replica.SUPERBLOCK_CRC)
+            and words[replica.SUPERBLOCK_CRC] == replica.superblock_checksum(block)
         )
         if whole and (best is None or words[2] > best[2]):
             best = words
@@ -214,46 +213,48 @@ def examine(chosen: Disk, apply: bool = False) -> tuple[np.ndarray, np.ndarray]:
             raise UnfitError(f"{chosen.directory}: {why_unread(data)}")
         if not 0 < int(superblock[7]) <= chosen.journal_bytes - log.SUPERBLOCK_BYTES:
             raise UnfitError(f"{chosen.directory}: the superblock tells of another size of journal.")
-        found = np.zeros(6, np.int64)
-        ring = reactor.empty()
-        status = (apply_from if apply else scan_from)(data, superblock, ring, chosen.journal_fd, chosen.volume_fd, found)
+        found, status = find_end(data, superblock), 0
+        if apply:
+            status = apply_found(data, superblock, reactor.empty(), chosen.journal_fd, chosen.volume_fd, found)
         del data
     if status < 0:
         raise system_error(f"apply the journal to the volume in {chosen.directory}", int(status))
     return superblock, found
 
 
-def apply_from(
+def find_end(data: np.ndarray, superblock: np.ndarray) -> np.ndarray:
+    """What scan() finds from where a superblock says that the log begins, and what judge() makes of its end."""
+    found = np.zeros(6, np.int64)
+    scan_from(data, superblock, reactor.empty(), -1, False, found)
+    judge(data, superblock, found)
+    return found
+
+
+def apply_found(
     data: np.ndarray, superblock: np.ndarray, ring: reactor.Reactor, journal_fd: int, volume_fd: int, found: np.ndarray
 ) -> int:
-    """scan_from() that also copies what it finds into the volume: a superblock vouches for that first, as for everything there.
+    """Copy into the volume what find_end() has found: a superblock vouches for that first, as for everything there.
 
     `superblock` is brought to what then stands on the disk. Answers 0 or a status.
     """
-    status = scan_from(data, superblock, ring, journal_fd, volume_fd, found)
-    if status == 0 and superblock[10] < found[1]:
+    if superblock[10] < found[1]:
         superblock[2] += 1
         superblock[10] = found[1]
         block = aligned_bytes(log.BLOCK_BYTES)
-        words = block.view(np.int64)
-        words[: replica.SUPERBLOCK_WORDS] = superblock
-        words[replica.SUPERBLOCK_CRC] = superblock[-1] = crc32c(0, block, 0, 8 * replica.SUPERBLOCK_CRC)
-        place = int(superblock[2]) % 2 * log.BLOCK_BYTES
+        block.view(np.int64)[: replica.SUPERBLOCK_WORDS] = superblock
+        place = replica.seal_superblock(block)
         written = int(reactor.write_now(ring, journal_fd, block, 0, log.BLOCK_BYTES, place))
         if written != log.BLOCK_BYTES:
             return written if written < 0 else replica.SHORT_WRITE
-    return status or scan_from(data, superblock, ring, journal_fd, volume_fd, found, apply=True)
+    return scan_from(data, superblock, ring, volume_fd, True, found)
 
 
 def scan_from(
-    data: np.ndarray, superblock: np.ndarray, ring: reactor.Reactor, journal_fd: int, volume_fd: int, found: np.ndarray,
-    apply: bool = False,
-) -> int:  # fmt: skip
-    """scan() from where a superblock says that the log begins, and judge() what ended it."""
+    data: np.ndarray, superblock: np.ndarray, ring: reactor.Reactor, volume_fd: int, apply: bool, found: np.ndarray
+) -> int:
+    """scan() from where a superblock says that the log begins."""
     volume, tail, sequence, capacity, epoch = (int(superblock[word]) for word in (3, 4, 5, 7, 8))
-    status = scan(data, data.view(np.int64), capacity, volume, tail, sequence, epoch, ring, volume_fd, apply, found)
-    judge(data, superblock, found)
-    return status
+    return scan(data, data.view(np.int64), capacity, volume, tail, sequence, epoch, ring, volume_fd, apply, found)
 
 
 def whole_blocks(position: int) -> int:

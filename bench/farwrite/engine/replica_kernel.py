@@ -118,6 +118,20 @@ def appliable(journal):
 
 
 @kernel()
+def superblock_checksum(block):
+    """CRC32C over the words of a superblock in front of its checksum."""
+    return np.int64(crc32c(np.int64(0), block, np.int64(0), np.int64(8 * SUPERBLOCK_CRC)))
+
+
+@kernel()
+def seal_superblock(block):
+    """Give a superblock its checksum; answers the file offset where it belongs, because the two are written in turn."""
+    words = block.view(np.int64)
+    words[SUPERBLOCK_CRC] = superblock_checksum(block)
+    return (words[2] % 2) * log.BLOCK_BYTES
+
+
+@kernel()
 def fill_superblock(journal):
     """The next superblock, in journal.superblock; answers the file offset where it belongs."""
     at = journal.at
@@ -138,8 +152,7 @@ def fill_superblock(journal):
     words[10] = at[log.DURABLE_SEQUENCE]  # A replay that ends before it has met damage, not the end.
     words[11] = at[log.STAGING]  # No batch is larger.
     words[12] = at[log.BEGUN]
-    words[SUPERBLOCK_CRC] = np.int64(crc32c(np.int64(0), journal.superblock, np.int64(0), np.int64(8 * SUPERBLOCK_CRC)))
-    return (at[log.GENERATION] % 2) * log.BLOCK_BYTES
+    return seal_superblock(journal.superblock)
 
 
 @kernel()

@@ -218,7 +218,7 @@ class Cluster:
             raise Anomaly(f"replica {node.index} has no whole superblock any more")
         if self.bug == UNCHECKED:
             self.skip_checksums(data, superblock)
-        found = np.zeros(6, np.int64)
+        found = replaying.find_end(data, superblock)
         before = node.known
         node.begin_journal(0)
         sequence = int(superblock[5])
@@ -251,7 +251,7 @@ class Cluster:
 
     def replay(self, node: Node, superblock, found) -> bool:
         """What a process does with its journal before it speaks to anybody; False when its disk has ended it."""
-        if replaying.apply_from(node.world.journal, superblock, node.ring, 0, 0, found) < 0:
+        if replaying.apply_found(node.world.journal, superblock, node.ring, 0, 0, found) < 0:
             return False
         if reactor.sync_now(node.ring, 0) < 0:
             return False
