@@ -19,7 +19,15 @@ import numpy as np
 from farwrite.errors import UnfitError
 from farwrite.lab.jitter import deviations
 from farwrite.lab.lab import LabSpec, open_lab
-from farwrite.lab.probe import FULL_BYTES, PROBE_BYTES, Z_999, bulk_bits_per_s, probe, share_interval
+from farwrite.lab.probe import (
+    FULL_BYTES,
+    PROBE_BYTES,
+    Z_999,
+    bulk_bits_per_s,
+    drained_bits_per_s,
+    probe,
+    share_interval,
+)
 from farwrite.lab.proof import FULL_BITS, TCP_SHARE
 from farwrite.lab.survey import CONNECTIONS
 from farwrite.link_spec import PLAIN, STREAM_LEVEL_LINKS, Bursts, LinkSpec, Way
@@ -280,14 +288,8 @@ def say_flood(name: str, lasts_s: float) -> None:
 
 
 def hear_flood(name: str) -> float:
-    """Payload bits a second in the second half of what comes."""
-    times, totals = [], [0]
-    with CONNECTIONS.pop(name) as connection:
-        while part := connection.recv(1 << 20):
-            times.append(time.monotonic_ns())
-            totals.append(totals[-1] + len(part))
-    middle = int(np.searchsorted(times, (times[0] + times[-1]) // 2))
-    return 8 * (totals[-1] - totals[middle + 1]) * NS_PER_S / (times[-1] - times[middle])
+    """Payload bits a second of what comes."""
+    return drained_bits_per_s(CONNECTIONS.pop(name))
 
 
 def table(results: Path, page: Path, found: list[Path]) -> int:

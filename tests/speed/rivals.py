@@ -63,13 +63,16 @@ far = "{far}"
 journal = "64 MiB"
 volume = "128 MiB"
 keep_awake = {awake}
-[distance]
-miles = [0, 20, 60, 150, 3000]
 [run]
 rounds = {rounds}
 round = "{round_ms} ms"
 survey_echoes = 40
 floor_flushes = 60
+"""
+
+CELLS = """
+[distance]
+miles = [0, 20, 60, 150, 3000]
 [[cell]]
 name = "one"
 protocols = {protocols}
@@ -79,6 +82,16 @@ name = "sixteen"
 protocols = {protocols}
 miles = [20, 150]
 queue_depth = 16
+"""
+
+BULK = """
+[[cell]]
+# 8 MiB under way: the bandwidth-delay product of 27 Gbit/s at 150 miles.
+name = "bulk"
+protocols = ["C"]
+miles = [150]
+block = "1 MiB"
+queue_depth = 8
 """
 
 FERRY = """
@@ -92,40 +105,13 @@ queue_depth = 64
 name = "beyond"
 protocols = ["A", "local"]
 miles = [3000]
-[[cell]]
-# 8 MiB under way: the bandwidth-delay product of 27 Gbit/s at 150 miles.
-name = "bulk"
-protocols = ["C"]
-miles = [150]
-block = "1 MiB"
-queue_depth = 8
 """
 
-
 GIGABIT = """
-title = "beside others, at 1 Gbit/s"
-[lab]
-near = "{near}"
-far = "{far}"
-journal = "64 MiB"
-volume = "128 MiB"
-keep_awake = true
 [link]
 rate = "1 Gbit/s"
 [distance]
 miles = [150]
-[run]
-rounds = {rounds}
-round = "{round_ms} ms"
-survey_echoes = 40
-floor_flushes = 60
-[[cell]]
-# 8 MiB under way: 29 times the bandwidth-delay product.
-name = "bulk"
-protocols = ["C"]
-miles = [150]
-block = "1 MiB"
-queue_depth = 8
 """
 
 
@@ -182,13 +168,17 @@ def say(text: str) -> None:
     print(f"{datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)
 
 
-def text_of(asked: argparse.Namespace, protocols: str, near: object, far: object, more: str = "") -> str:
-    """The profile of a part, as a workload file would say it."""
-    # A virtual processor that sleeps wakes late: with a rival's processes beside ours the link was void every other time.
-    awake = "true" if more == FERRY else "false"
-    return HEAD.format(
-        rounds=asked.rounds, round_ms=round(1000 * asked.seconds), protocols=protocols, near=near, far=far, awake=awake
-    ) + more  # fmt: skip
+def profile_of(
+    asked: argparse.Namespace, near: object, far: object, tables: str, awake: bool, longer: int = 1
+) -> profile.Profile:
+    """The profile of a part, as a workload file would say it; rounds `longer` times as long as asked.
+
+    `awake`: a virtual processor that sleeps wakes late; with a rival's processes beside ours the link was void every other time.
+    """
+    head = HEAD.format(
+        rounds=asked.rounds, round_ms=round(1000 * longer * asked.seconds), near=near, far=far, awake=str(awake).lower()
+    )
+    return profile.parse(head + tables)
 
 
 # The parts
@@ -197,7 +187,8 @@ def text_of(asked: argparse.Namespace, protocols: str, near: object, far: object
 def ferry_part(asked: argparse.Namespace) -> Part:
     """The engine, QEMU and iperf3, in a lab on this kernel; files lie where results do."""
     with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
-        run = Run(profile.parse(text_of(asked, '["C"]', name, name, FERRY)), "beside others", SEED, Path(name))
+        tables = CELLS.format(protocols='["C"]') + FERRY + BULK
+        run = Run(profile_of(asked, name, name, tables, awake=True), "beside others", SEED, Path(name))
         spec = lab_spec(run.profile, run.directory)
         with open_lab(spec) as lab:
             return part_of(
@@ -214,8 +205,8 @@ def gigabit_part(asked: argparse.Namespace) -> Part:
     """The engine and iperf3 over a link that is slower than either."""
     with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
         # Three times as long as the others: one write more or less is 1.5 % of 0.6 s.
-        text = GIGABIT.format(rounds=asked.rounds, round_ms=round(3000 * asked.seconds), near=name, far=name)
-        run = Run(profile.parse(text), "beside others", SEED, Path(name))
+        chosen = profile_of(asked, name, name, GIGABIT + BULK, awake=True, longer=3)
+        run = Run(chosen, "beside others", SEED, Path(name))
         with open_lab(lab_spec(run.profile, run.directory)) as lab:
             return part_of(asked, run, lab, {"iperf3": lambda: streaming(run, lab)})
 
@@ -255,7 +246,8 @@ def netem_part(asked: argparse.Namespace) -> Part:
     compile_all()
     block.rehearse()
     near, far = DISKS.values()
-    run = Run(profile.parse(text_of(asked, '["C", "B"]', near, far)), "beside DRBD", SEED, Path("/run/tmp"))
+    chosen = profile_of(asked, near, far, CELLS.format(protocols='["C", "B"]'), awake=False)
+    run = Run(chosen, "beside DRBD", SEED, Path("/run/tmp"))
     spec: LabSpec = lab_spec(run.profile, run.directory)
     with open_lab(spec) as lab:
         return part_of(asked, run, lab, {"drbd": lambda: drbd(run, lab, spec, DRBD_DISKS)})

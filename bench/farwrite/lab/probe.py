@@ -183,9 +183,14 @@ def open_bulk(address: str) -> int:
 
 
 def drain_bulk() -> float:
-    """In a site: take what a connection brings; bits per second over the second half of its time."""
+    """In a site: take what the connection that was announced brings; bits per second."""
     with RECEIVERS.pop("bulk") as server:
         connection, _ = server.accept()
+    return drained_bits_per_s(connection)
+
+
+def drained_bits_per_s(connection: socket.socket) -> float:
+    """What a connection brings until its end, in bits per second over the second half of its time."""
     times, totals = [], []
     with connection:
         data = memoryview(bytearray(1 << 20))
