@@ -13,6 +13,7 @@ from small_lab import IN_UML, LINK, compiled, skip_if_forbidden
 from farwrite import pipeline, recording
 from farwrite import run as runs
 from farwrite.cells import cells_of
+from farwrite.commands.run import run as run_command
 from farwrite.errors import UnfitError, UsageError
 from farwrite.histogram import Histogram
 from farwrite.profile import parse
@@ -309,6 +310,17 @@ def test_a_damaged_line_in_the_middle_is_refused_by_its_number(run, tmp_path):
     (directory / "cells.jsonl").write_bytes(b"\n".join([*lines[:2], b'{"type":"entry","round":3}', *lines[3:]]) + b"\n")
     with pytest.raises(UsageError, match="line 3"):
         runs.resume(directory, Silence())
+
+
+def test_a_run_that_fails_half_way_says_how_to_go_on(run, tmp_path, monkeypatch):
+    directory = cut_off(run, tmp_path / "failed", 5)
+
+    def fails(made):
+        raise UnfitError("connect to the far site at 10.0.0.2: Connection timed out.")
+
+    monkeypatch.setattr(pipeline, "execute", fails)
+    with pytest.raises(UnfitError, match=f"timed out. [0-9]+ rounds are kept; go on with: farwrite run --resume {directory}$"):
+        run_command(resume=directory)
 
 
 def test_a_directory_with_a_run_is_not_written_over(run):

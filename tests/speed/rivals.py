@@ -48,7 +48,11 @@ UML = ROOT / "tests" / "lab" / "uml" / "run"
 PARTS = ("ferry", "gigabit", "netem", "recovery")
 SEED = 1
 MIB = 1 << 20
-DISK_MIB = 320  # Journal, as much again free, and the volume.
+JOURNAL_MIB, VOLUME_MIB = 256, 128
+# Smaller where fewer writes a second are made, so that here, too, volumes are flushed within a round. What DRBD writes is in
+# its place at once.
+NETEM_JOURNAL_MIB = 32
+DISK_MIB = 2 * NETEM_JOURNAL_MIB + VOLUME_MIB + 64  # Journal, as much again free, the volume, and what a file system needs.
 DISKS = {"/dev/ubda": Path("/run/near"), "/dev/ubdb": Path("/run/far")}  # Ours lie on a file system each ...
 DRBD_DISKS = ("/dev/ubdc", "/dev/ubdd")  # ... and DRBD's are bare, which spares it one.
 MODULES = ("lib/lru_cache.ko", "drivers/block/drbd/drbd.ko")
@@ -60,8 +64,8 @@ title = "beside others"
 [lab]
 near = "{near}"
 far = "{far}"
-journal = "64 MiB"
-volume = "128 MiB"
+journal = "{journal_mib} MiB"
+volume = "{volume_mib} MiB"
 keep_awake = {awake}
 [run]
 rounds = {rounds}
@@ -118,7 +122,7 @@ miles = [150]
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("--rounds", type=int, default=10)
-    words.add_argument("--seconds", type=float, default=0.6, help="of a round of one cell")
+    words.add_argument("--seconds", type=float, default=1.0, help="of a round of one cell")
     words.add_argument("--only", choices=PARTS, action="append", help="measure this part and keep the others' figures")
     words.add_argument("--out", type=Path, default=ROOT / "results")
     words.add_argument("--inside", type=Path, help=argparse.SUPPRESS)  # We are in user-mode Linux, and this is for the answer.
@@ -169,15 +173,17 @@ def say(text: str) -> None:
 
 
 def profile_of(
-    asked: argparse.Namespace, near: object, far: object, tables: str, awake: bool, longer: int = 1
-) -> profile.Profile:
+    asked: argparse.Namespace, near: object, far: object, tables: str, awake: bool, longer: int = 1,
+    journal_mib: int = JOURNAL_MIB,
+) -> profile.Profile:  # fmt: skip
     """The profile of a part, as a workload file would say it; rounds `longer` times as long as asked.
 
     `awake`: a virtual processor that sleeps wakes late; with a rival's processes beside ours the link was void every other time.
     """
     head = HEAD.format(
-        rounds=asked.rounds, round_ms=round(1000 * longer * asked.seconds), near=near, far=far, awake=str(awake).lower()
-    )
+        rounds=asked.rounds, round_ms=round(1000 * longer * asked.seconds), near=near, far=far, awake=str(awake).lower(),
+        journal_mib=journal_mib, volume_mib=VOLUME_MIB,
+    )  # fmt: skip
     return profile.parse(head + tables)
 
 
@@ -246,7 +252,7 @@ def netem_part(asked: argparse.Namespace) -> Part:
     compile_all()
     block.rehearse()
     near, far = DISKS.values()
-    chosen = profile_of(asked, near, far, CELLS.format(protocols='["C", "B"]'), awake=False)
+    chosen = profile_of(asked, near, far, CELLS.format(protocols='["C", "B"]'), awake=False, journal_mib=NETEM_JOURNAL_MIB)
     run = Run(chosen, "beside DRBD", SEED, Path("/run/tmp"))
     spec: LabSpec = lab_spec(run.profile, run.directory)
     with open_lab(spec) as lab:

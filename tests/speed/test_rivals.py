@@ -156,6 +156,20 @@ def test_a_ratio_of_what_was_not_measured_is_none():
     assert goals.parts(None, "response_ns_p50") is None
 
 
+def test_a_floor_that_grows_faster_than_the_distance_is_not_held_against_the_engine(part):
+    cell = part.cells[0]
+    far = [
+        msgspec.structs.replace(
+            cell, miles=miles, queue_depth=1, protocol="C", rtt_ns_p50=figure(rtt, [rtt] * 4),
+            floor_ns=figure(1.05 * rtt, [1.05 * rtt] * 4), response_ns_p50=figure(1.05 * rtt + 9, [1.05 * rtt + 9] * 4),
+        )
+        for miles, rtt in ((20.0, 0.3e6), (60.0, 0.9e6), (150.0, 2.4e6))
+    ]  # fmt: skip
+    found = goals.k_above_floor(msgspec.structs.replace(part, cells=far))
+    assert abs(found.value) < 1e-9 and found.low <= found.value <= found.high
+    assert goals.k_above_floor(msgspec.structs.replace(part, cells=far[:2])) is None
+
+
 @pytest.mark.parametrize(
     ("low", "high", "verdict"), [(0.8, 0.9, "met"), (0.8, 1.2, "open"), (1.1, 1.2, "not met"), (None, None, "open")]
 )

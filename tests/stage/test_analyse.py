@@ -236,6 +236,19 @@ def test_what_a_reader_must_know_is_said_at_the_top(truth, warning):
     assert any(text.startswith(warning) for text in found(**truth).warnings)
 
 
+@pytest.mark.parametrize(("virtual", "awake", "said"), [(True, False, True), (True, True, False), (False, False, False)])
+def test_many_rounds_void_for_their_link_name_what_may_mend_it(virtual, awake, said):
+    recording = made(shared_disk=False)
+    asleep = msgspec.structs.replace(
+        recording, host={**recording.host, "virtual": virtual}, lab=msgspec.structs.replace(recording.lab, keep_awake=awake),
+        rounds=[
+            msgspec.structs.replace(item, status="void", reasons=["the link after the round was +99 us off"]) if place % 5 == 0
+            else item for place, item in enumerate(recording.rounds)
+        ],
+    )  # fmt: skip
+    assert any("lab.keep_awake=true" in text for text in analyse(asleep).warnings) == said
+
+
 def test_a_calm_run_on_two_disks_has_no_warning():
     assert found(shared_disk=False).warnings == []
 

@@ -28,6 +28,8 @@ from .steady import MARGIN, Steadiness, judge
 from .throughput import completed_per_s, cpu_ns_per_write, goodput_bytes_per_s, per_second, with_slices
 
 LATE_SHARE_MAX = 0.05  # Of the response p99: beyond it, the generator and not the system was measured.
+MANY_VOID = 0.1  # Of all rounds, void for their link.
+AWAKE_HELPS = "; a processor that sleeps wakes late: --set lab.keep_awake=true keeps one awake"
 LINK_SHARE_MAX, LINK_OFF_NS_MAX = 0.03, 40_000.0  # As lab/survey.py judges a round: the larger of both.
 
 
@@ -331,7 +333,8 @@ def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
         if bad:
             reasons = Counter(reason for item in bad for reason in item.reasons)
             often = f"; most often: {reasons.most_common(1)[0][0]}" if reasons else ""
-            warnings.append(f"{len(bad)} of {len(recording.rounds)} rounds were {meaning}{often}")
+            advice = AWAKE_HELPS if status == "void" and may_have_slept(recording, bad) else ""
+            warnings.append(f"{len(bad)} of {len(recording.rounds)} rounds were {meaning}{often}{advice}")
     without_rounds = [item.cell for item in cells if not item.rounds_ok]
     if without_rounds:
         warnings.append(f"not one good round for {', '.join(without_rounds)}")
@@ -343,6 +346,13 @@ def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
     if damaged:
         warnings.append(f"{damaged} writes at the far site are not what was written")
     return warnings
+
+
+def may_have_slept(recording: Recording, void: Sequence[Round]) -> bool:
+    """Whether many rounds are void for their link, on a machine whose processors wake late from a sleep that can be forbidden."""
+    for_link = [item for item in void if any(reason.startswith("the link") for reason in item.reasons)]
+    can_be_kept = bool(recording.host.get("virtual")) and not recording.lab.keep_awake
+    return can_be_kept and len(for_link) > MANY_VOID * len(recording.rounds)
 
 
 def steal_warnings(recording: Recording) -> list[str]:

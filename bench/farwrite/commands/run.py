@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, UsageError
+from ..errors import EXIT_DONE, UnfitError, UsageError
 from .output import interrupted_by, present
 
 
@@ -90,7 +90,13 @@ def run(
             directory = runs.directory_for(out, profile, seed)
             made = runs.begin(chosen, profile, seed, directory, progress)
             made.notes += bent
-        report = pipeline.execute(made)
+        try:
+            report = pipeline.execute(made)
+        except UnfitError as unfit:
+            if not made.rounds:
+                raise
+            kept = f"{len(made.rounds)} rounds are kept; go on with: farwrite run --resume {made.directory}"
+            raise UnfitError(f"{unfit} {kept}") from unfit
     present(report, json)
     print(f"saved: {made.directory / 'report.json'}", file=sys.stderr)
     refusal = pipeline.outcome(report)

@@ -218,5 +218,7 @@ def syscall6(number, a, b, c, d, e, f):
 
 
 def aligned_bytes(size: int) -> Any:
-    """`size` zeroed bytes (uint8) that begin on a page, as direct I/O wants them."""
-    return np.frombuffer(mmap.mmap(-1, max(size, 1)), np.uint8)
+    """`size` zeroed bytes (uint8) that begin on a page, as direct I/O wants them. All there: no write will wait for a page."""
+    made = np.frombuffer(mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
+    made[:: mmap.PAGESIZE] = 0  # MAP_POPULATE is not enough in user-mode Linux.
+    return made
