@@ -1,11 +1,13 @@
 """farwrite beside other replicating systems, in one lab, rounds interleaved, floors in the same minute.
 
-`make rivals` measures four parts and writes results/rivals.json and .md:
+`make rivals` measures six parts and writes results/rivals.json and .md:
 
-    ferry     on this kernel: the engine, QEMU's storage daemon (quorum of a local file and NBD), iperf3
-    gigabit   the same link with a rate of 1 Gbit/s: the engine and iperf3
-    netem     in user-mode Linux over real netem: the engine and DRBD 8.4
-    recovery  a journal of 1 GiB replayed, beside a bare read of it
+    ferry      on this kernel: the engine, QEMU's storage daemon (quorum of a local file and NBD), iperf3
+    gigabit    the same link with a rate of 1 Gbit/s: the engine and iperf3
+    unaided    the engine alone, on processors that nothing keeps awake: what it takes of them, and protocol A beside no peer
+    netem      in user-mode Linux over real netem, one write at a time: the engine and DRBD 8.4
+    sustained  the same with 16 at a time, in rounds so long that volumes are flushed within them
+    recovery   a journal of 1 GiB replayed, beside a bare read of it
 
 What is not installed is named and left out. Parts can be measured one by one (--only); the others keep their figures.
 """
@@ -26,7 +28,7 @@ import msgspec
 from beside import block, nbd, page, recovery
 from beside.drbd import drbd
 from beside.engine import Engine
-from beside.experiment import Contender, Rival, measure, rival_cell
+from beside.experiment import BLOCK_BYTES, Contender, Rival, measure, rival_cell
 from beside.goals import goals_of
 from beside.iperf import Iperf
 from beside.qemu import DAEMON, NBDKIT, qemu
@@ -45,27 +47,25 @@ from farwrite.warm import compile_all
 
 ROOT = Path(__file__).parents[2]
 UML = ROOT / "tests" / "lab" / "uml" / "run"
-PARTS = ("ferry", "gigabit", "netem", "recovery")
+PARTS = ("ferry", "gigabit", "unaided", "netem", "sustained", "recovery")
 SEED = 1
 MIB = 1 << 20
 JOURNAL_MIB, VOLUME_MIB = 256, 128
-# Smaller where fewer writes a second are made, so that here, too, volumes are flushed within a round. What DRBD writes is in
-# its place at once.
-NETEM_JOURNAL_MIB = 32
-DISK_MIB = 2 * NETEM_JOURNAL_MIB + VOLUME_MIB + 64  # Journal, as much again free, the volume, and what a file system needs.
+DISK_MIB = 2 * JOURNAL_MIB + VOLUME_MIB + 64  # Journal, as much again free, the volume, and what a file system needs.
+DRBD_DISK_MIB = VOLUME_MIB + 32
 DISKS = {"/dev/ubda": Path("/run/near"), "/dev/ubdb": Path("/run/far")}  # Ours lie on a file system each ...
 DRBD_DISKS = ("/dev/ubdc", "/dev/ubdd")  # ... and DRBD's are bare, which spares it one.
 MODULES = ("lib/lru_cache.ko", "drivers/block/drbd/drbd.ko")
 NOT_INSTALLED = 77  # What tests/lab/uml/run says of user-mode Linux.
-DISTANCES, DEEP_MILES = (0.0, 20.0, 60.0, 150.0), (20.0, 150.0)
+LONGER = {"gigabit": 3, "unaided": 3, "sustained": 6}  # A 1 MiB write more must count little, a third of a journal fill.
 
 HEAD = """
 title = "beside others"
 [lab]
 near = "{near}"
 far = "{far}"
-journal = "{journal_mib} MiB"
-volume = "{volume_mib} MiB"
+journal = "256 MiB"
+volume = "128 MiB"
 keep_awake = {awake}
 [run]
 rounds = {rounds}
@@ -74,13 +74,18 @@ survey_echoes = 40
 floor_flushes = 60
 """
 
-CELLS = """
+ONE = """
 [distance]
 miles = [0, 20, 60, 150, 3000]
 [[cell]]
 name = "one"
 protocols = {protocols}
 miles = [0, 20, 60, 150]
+"""
+
+SIXTEEN = """
+[distance]
+miles = [20, 150]
 [[cell]]
 name = "sixteen"
 protocols = {protocols}
@@ -98,7 +103,9 @@ block = "1 MiB"
 queue_depth = 8
 """
 
-FERRY = """
+UNAIDED = """
+[distance]
+miles = [20, 3000]
 [[cell]]
 name = "deep"
 protocols = ["C"]
@@ -128,7 +135,7 @@ def main() -> None:
     words.add_argument("--inside", type=Path, help=argparse.SUPPRESS)  # We are in user-mode Linux, and this is for the answer.
     asked = words.parse_args()
     if asked.inside:
-        write_atomically(asked.inside, encode(netem_part(asked)))
+        write_atomically(asked.inside, encode(part_inside(asked, asked.only[0])))
         return
     file = asked.out / "rivals.json"
     old = msgspec.json.decode(file.read_bytes(), type=Rivals) if file.exists() else None
@@ -140,8 +147,8 @@ def main() -> None:
     compile_all()
     nbd.rehearse()
     block.rehearse()
-    parts = (("ferry", ferry_part), ("gigabit", gigabit_part), ("netem", netem_outside), ("recovery", recovery_part))
-    for name, measured in parts:
+    parts = (ferry_part, gigabit_part, unaided_part, outside("netem"), outside("sustained"), recovery_part)
+    for name, measured in zip(PARTS, parts, strict=True):
         if asked.only and name not in asked.only:
             continue
         try:
@@ -173,17 +180,16 @@ def say(text: str) -> None:
 
 
 def profile_of(
-    asked: argparse.Namespace, near: object, far: object, tables: str, awake: bool, longer: int = 1,
-    journal_mib: int = JOURNAL_MIB,
-) -> profile.Profile:  # fmt: skip
+    asked: argparse.Namespace, near: object, far: object, tables: str, awake: bool, longer: int = 1
+) -> profile.Profile:
     """The profile of a part, as a workload file would say it; rounds `longer` times as long as asked.
 
     `awake`: a virtual processor that sleeps wakes late; with a rival's processes beside ours the link was void every other time.
+    But what keeps it awake takes a part of its core from the other processor.
     """
     head = HEAD.format(
-        rounds=asked.rounds, round_ms=round(1000 * longer * asked.seconds), near=near, far=far, awake=str(awake).lower(),
-        journal_mib=journal_mib, volume_mib=VOLUME_MIB,
-    )  # fmt: skip
+        rounds=asked.rounds, round_ms=round(1000 * longer * asked.seconds), near=near, far=far, awake=str(awake).lower()
+    )
     return profile.parse(head + tables)
 
 
@@ -193,7 +199,7 @@ def profile_of(
 def ferry_part(asked: argparse.Namespace) -> Part:
     """The engine, QEMU and iperf3, in a lab on this kernel; files lie where results do."""
     with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
-        tables = CELLS.format(protocols='["C"]') + FERRY + BULK
+        tables = ONE.format(protocols='["C"]') + cells_only(SIXTEEN).format(protocols='["C"]') + BULK
         run = Run(profile_of(asked, name, name, tables, awake=True), "beside others", SEED, Path(name))
         spec = lab_spec(run.profile, run.directory)
         with open_lab(spec) as lab:
@@ -210,11 +216,24 @@ def ferry_part(asked: argparse.Namespace) -> Part:
 def gigabit_part(asked: argparse.Namespace) -> Part:
     """The engine and iperf3 over a link that is slower than either."""
     with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
-        # Three times as long as the others: one write more or less is 1.5 % of 0.6 s.
-        chosen = profile_of(asked, name, name, GIGABIT + BULK, awake=True, longer=3)
+        chosen = profile_of(asked, name, name, GIGABIT + BULK, awake=True, longer=LONGER["gigabit"])
         run = Run(chosen, "beside others", SEED, Path(name))
         with open_lab(lab_spec(run.profile, run.directory)) as lab:
             return part_of(asked, run, lab, {"iperf3": lambda: streaming(run, lab)})
+
+
+def unaided_part(asked: argparse.Namespace) -> Part:
+    """The engine alone."""
+    with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
+        chosen = profile_of(asked, name, name, UNAIDED, awake=False, longer=LONGER["unaided"])
+        run = Run(chosen, "the engine alone", SEED, Path(name))
+        with open_lab(lab_spec(run.profile, run.directory)) as lab:
+            return part_of(asked, run, lab, {})
+
+
+def cells_only(tables: str) -> str:
+    """A part's cells without its distances."""
+    return tables[tables.index("[[cell]]") :]
 
 
 @contextmanager
@@ -223,17 +242,23 @@ def streaming(run: Run, lab: Lab) -> Iterator[Iperf]:
     yield Iperf(run, lab, 150.0, MIB)
 
 
-def netem_outside(asked: argparse.Namespace) -> Part:
-    """The netem part, measured by ourselves in user-mode Linux."""
+def outside(name: str) -> Callable[[argparse.Namespace], Part]:
+    """A part that is measured by ourselves in user-mode Linux."""
+    return lambda asked: measured_inside(asked, name)
+
+
+def measured_inside(asked: argparse.Namespace, name: str) -> Part:
+    """The part, from the kernel inside."""
     with tempfile.TemporaryDirectory(prefix="farwrite-rivals-") as directory:
         answer = Path(directory) / "netem.json"
         seconds = 180 + asked.rounds * 30 * (asked.seconds + 3)
-        say("netem: booting user-mode Linux")
+        disks = [DISK_MIB] * len(DISKS) + [DRBD_DISK_MIB] * len(DRBD_DISKS)
+        say(f"{name}: booting user-mode Linux")
         done = subprocess.run(
             [
-                str(UML), "--timeout", f"{seconds:.0f}", *("--disk", str(DISK_MIB)) * (len(DISKS) + len(DRBD_DISKS)),
+                str(UML), "--timeout", f"{seconds:.0f}", *(word for size in disks for word in ("--disk", str(size))),
                 *(word for module in MODULES for word in ("--module", module)), "--", sys.executable, __file__,
-                "--inside", str(answer), "--rounds", str(asked.rounds), "--seconds", str(asked.seconds),
+                "--inside", str(answer), "--only", name, "--rounds", str(asked.rounds), "--seconds", str(asked.seconds),
             ]
         )  # fmt: skip
         if done.returncode == NOT_INSTALLED:
@@ -243,7 +268,7 @@ def netem_outside(asked: argparse.Namespace) -> Part:
         return msgspec.json.decode(answer.read_bytes(), type=Part)
 
 
-def netem_part(asked: argparse.Namespace) -> Part:
+def part_inside(asked: argparse.Namespace, name: str) -> Part:
     """Inside: the engine on two disks, DRBD on two others; all of them are files side by side on the machine's disk."""
     for device, place in DISKS.items():
         place.mkdir()
@@ -252,7 +277,8 @@ def netem_part(asked: argparse.Namespace) -> Part:
     compile_all()
     block.rehearse()
     near, far = DISKS.values()
-    chosen = profile_of(asked, near, far, CELLS.format(protocols='["C", "B"]'), awake=False, journal_mib=NETEM_JOURNAL_MIB)
+    tables = (ONE if name == "netem" else SIXTEEN).format(protocols='["C", "B"]')
+    chosen = profile_of(asked, near, far, tables, awake=False, longer=LONGER.get(name, 1))
     run = Run(chosen, "beside DRBD", SEED, Path("/run/tmp"))
     spec: LabSpec = lab_spec(run.profile, run.directory)
     with open_lab(spec) as lab:
@@ -271,7 +297,9 @@ def part_of(
     """Set up who can take part beside the engine, measure them all, and analyse."""
     skipped: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
-        contenders: list[Contender] = [Engine(run, lab)]
+        ours = Engine(run, lab)
+        contenders: list[Contender] = [ours]
+        small = {(cell.miles, cell.queue_depth) for cell in ours.cells if cell.size_bytes == BLOCK_BYTES}
         for name, rival in rivals.items():
             try:
                 contenders.append(stack.enter_context(rival()))
@@ -280,8 +308,7 @@ def part_of(
                 say(f"{name} is left out: {refusal}")
         for contender in contenders:
             if isinstance(contender, Rival):
-                contender.cells = [rival_cell(contender.name, miles, 1, run.profile) for miles in DISTANCES]
-                contender.cells += [rival_cell(contender.name, miles, 16, run.profile) for miles in DEEP_MILES]
+                contender.cells = [rival_cell(contender.name, *place, run.profile) for place in sorted(small)]
         measure(run, lab, contenders, say)
         run.lab_facts = facts_of(lab)
         recording = nameless(recording_of(run), command_of(asked))

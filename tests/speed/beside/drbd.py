@@ -32,7 +32,7 @@ from .experiment import Rival
 
 LIMIT_PACKETS = 100_000  # netem drops silently beyond its limit.
 NAME = "drbd"
-WHAT = "durable near, with the far disk; its flush is not waited for"
+WHAT = "with both disks, whose flush it does not wait for; here they are synchronous, so it is durable at both"
 LOOPBACK = "127.0.0.1"
 ENDS = (("near", 10, 7789, 7790), ("far", 11, 7790, 7789))  # resource, minor, own port, peer's port
 PATIENCE_S = 20.0

@@ -12,7 +12,11 @@ from farwrite.units import NS_PER_MS, digits
 from .result import Part, Rivals
 
 UNKNOWN = "-"
-TITLES = {"ferry": "On this machine's kernel", "gigabit": "At 1 Gbit/s, on this machine's kernel", "netem": "In user-mode Linux"}
+TITLES = {
+    "ferry": "On this machine's kernel", "gigabit": "At 1 Gbit/s, on this machine's kernel",
+    "unaided": "Alone, no processor kept awake, on this machine's kernel", "netem": "One write at a time, in user-mode Linux",
+    "sustained": "Sixteen at a time, in user-mode Linux",
+}  # fmt: skip
 
 
 def page(made: Rivals) -> str:
