@@ -60,6 +60,17 @@ def apart(lab):
     return lab
 
 
+def send_buffers():
+    """In a site: the send buffer of a new connection, and the largest that TCP may make it."""
+    with socket.socket() as fresh, open("/proc/sys/net/ipv4/tcp_wmem") as sizes:
+        return fresh.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), int(sizes.read().split()[2])
+
+
+def test_a_link_begins_with_the_largest_send_buffer_and_the_recording_says_so(apart):
+    begins_with, largest = apart.near.call(send_buffers)
+    assert begins_with == largest == int(apart.transport["send_buffer"])
+
+
 def at_least_ns(lab, delay_ns, directions=2):
     """What a packet held for `delay_ns` cannot undercut."""
     return delay_ns - (directions * NETEM_TICK_NS if lab.choice.kind == "netem" else 0)

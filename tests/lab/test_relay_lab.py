@@ -119,10 +119,10 @@ def test_whatever_is_killed_of_a_lab_without_privileges_nothing_stays(open_tmp, 
 
 @pytest.fixture(scope="module")
 def opened():
-    before = slow_start()
+    before = tuning()
     with lab_or_skip(small("relay")) as lab:
         yield lab
-    assert slow_start() == before  # The machine's network is not the lab's to tune.
+    assert tuning() == before  # The machine's network is not the lab's to tune.
 
 
 @pytest.fixture
@@ -133,9 +133,9 @@ def lab(opened):
     opened.revive()
 
 
-def slow_start():
+def tuning():
     with contextlib.suppress(OSError):
-        return Path("/proc/sys/net/ipv4/tcp_slow_start_after_idle").read_text()
+        return [Path("/proc/sys/net/ipv4", name).read_text() for name in ("tcp_slow_start_after_idle", "tcp_wmem")]
     return None
 
 
