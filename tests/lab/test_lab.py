@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,8 +63,9 @@ def apart(lab):
 
 def send_buffers():
     """In a site: the send buffer of a new connection, and the largest that TCP may make it."""
-    with socket.socket() as fresh, open("/proc/sys/net/ipv4/tcp_wmem") as sizes:
-        return fresh.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), int(sizes.read().split()[2])
+    largest = Path("/proc/sys/net/ipv4/tcp_wmem").read_text().split()[2]
+    with socket.socket() as fresh:
+        return fresh.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), int(largest)
 
 
 def test_a_link_begins_with_the_largest_send_buffer_and_the_recording_says_so(apart):
