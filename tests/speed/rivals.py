@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -137,6 +138,7 @@ def main() -> None:
     if asked.inside:
         write_atomically(asked.inside, encode(part_inside(asked, asked.only[0])))
         return
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # Whatever was started here ends here, and files go.
     file = asked.out / "rivals.json"
     old = msgspec.json.decode(file.read_bytes(), type=Rivals) if file.exists() else None
     made = Rivals(
@@ -254,17 +256,20 @@ def measured_inside(asked: argparse.Namespace, name: str) -> Part:
         seconds = 180 + asked.rounds * 30 * (asked.seconds + 3)
         disks = [DISK_MIB] * len(DISKS) + [DRBD_DISK_MIB] * len(DRBD_DISKS)
         say(f"{name}: booting user-mode Linux")
-        done = subprocess.run(
-            [
-                str(UML), "--timeout", f"{seconds:.0f}", *(word for size in disks for word in ("--disk", str(size))),
-                *(word for module in MODULES for word in ("--module", module)), "--", sys.executable, __file__,
-                "--inside", str(answer), "--only", name, "--rounds", str(asked.rounds), "--seconds", str(asked.seconds),
-            ]
-        )  # fmt: skip
-        if done.returncode == NOT_INSTALLED:
+        words = [
+            str(UML), "--timeout", f"{seconds:.0f}", *(word for size in disks for word in ("--disk", str(size))),
+            *(word for module in MODULES for word in ("--module", module)), "--", sys.executable, __file__,
+            "--inside", str(answer), "--only", name, "--rounds", str(asked.rounds), "--seconds", str(asked.seconds),
+        ]  # fmt: skip
+        with subprocess.Popen(words) as uml:
+            try:
+                code = uml.wait()
+            finally:
+                uml.terminate()  # It removes its disks then. Nothing happens to one that has ended.
+        if code == NOT_INSTALLED:
             raise UnfitError("user-mode Linux is not installed (Debian: user-mode-linux)")
-        if done.returncode or not answer.exists():
-            raise UnfitError(f"the part inside user-mode Linux ended with {done.returncode}")
+        if code or not answer.exists():
+            raise UnfitError(f"the part inside user-mode Linux ended with {code}")
         return msgspec.json.decode(answer.read_bytes(), type=Part)
 
 
