@@ -187,7 +187,7 @@ def profile_of(
     """The profile of a part, as a workload file would say it; rounds `longer` times as long as asked.
 
     `awake`: a virtual processor that sleeps wakes late; with a rival's processes beside ours the link was void every other time.
-    But what keeps it awake takes a part of its core from the other processor.
+    But beside what keeps it awake a write costs more of the processors.
     """
     head = HEAD.format(
         rounds=asked.rounds, round_ms=round(1000 * longer * asked.seconds), near=near, far=far, awake=str(awake).lower()
