@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -65,9 +66,11 @@ title = "beside others"
 [lab]
 near = "{near}"
 far = "{far}"
-journal = "256 MiB"
-volume = "128 MiB"
+journal = "{journal_mib} MiB"
+volume = "{volume_mib} MiB"
 keep_awake = {awake}
+[distance]
+miles = [0, 20, 60, 150, 3000]
 [run]
 rounds = {rounds}
 round = "{round_ms} ms"
@@ -76,8 +79,6 @@ floor_flushes = 60
 """
 
 ONE = """
-[distance]
-miles = [0, 20, 60, 150, 3000]
 [[cell]]
 name = "one"
 protocols = {protocols}
@@ -85,8 +86,6 @@ miles = [0, 20, 60, 150]
 """
 
 SIXTEEN = """
-[distance]
-miles = [20, 150]
 [[cell]]
 name = "sixteen"
 protocols = {protocols}
@@ -105,8 +104,6 @@ queue_depth = 8
 """
 
 UNAIDED = """
-[distance]
-miles = [20, 3000]
 [[cell]]
 name = "deep"
 protocols = ["C"]
@@ -122,8 +119,6 @@ miles = [3000]
 GIGABIT = """
 [link]
 rate = "1 Gbit/s"
-[distance]
-miles = [150]
 """
 
 
@@ -136,7 +131,7 @@ def main() -> None:
     words.add_argument("--inside", type=Path, help=argparse.SUPPRESS)  # We are in user-mode Linux, and this is for the answer.
     asked = words.parse_args()
     if asked.inside:
-        write_atomically(asked.inside, encode(part_inside(asked, asked.only[0])))
+        write_atomically(asked.inside, encode(part_inside(asked.only[0], asked)))
         return
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # Whatever was started here ends here, and files go.
     file = asked.out / "rivals.json"
@@ -149,7 +144,8 @@ def main() -> None:
     compile_all()
     nbd.rehearse()
     block.rehearse()
-    parts = (ferry_part, gigabit_part, unaided_part, outside("netem"), outside("sustained"), recovery_part)
+    inside = (partial(measured_inside, name) for name in ("netem", "sustained"))
+    parts = (ferry_part, gigabit_part, unaided_part, *inside, recovery_part)
     for name, measured in zip(PARTS, parts, strict=True):
         if asked.only and name not in asked.only:
             continue
@@ -182,16 +178,17 @@ def say(text: str) -> None:
 
 
 def profile_of(
-    asked: argparse.Namespace, near: object, far: object, tables: str, awake: bool, longer: int = 1
+    part: str, asked: argparse.Namespace, near: object, far: object, tables: str, awake: bool
 ) -> profile.Profile:
-    """The profile of a part, as a workload file would say it; rounds `longer` times as long as asked.
+    """The profile of a part, as a workload file would say it; its rounds are LONGER than asked.
 
     `awake`: a virtual processor that sleeps wakes late; with a rival's processes beside ours the link was void every other time.
     But beside what keeps it awake a write costs more of the processors.
     """
     head = HEAD.format(
-        rounds=asked.rounds, round_ms=round(1000 * longer * asked.seconds), near=near, far=far, awake=str(awake).lower()
-    )
+        rounds=asked.rounds, round_ms=round(1000 * LONGER.get(part, 1) * asked.seconds), near=near, far=far,
+        awake=str(awake).lower(), journal_mib=JOURNAL_MIB, volume_mib=VOLUME_MIB,
+    )  # fmt: skip
     return profile.parse(head + tables)
 
 
@@ -201,8 +198,8 @@ def profile_of(
 def ferry_part(asked: argparse.Namespace) -> Part:
     """The engine, QEMU and iperf3, in a lab on this kernel; files lie where results do."""
     with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
-        tables = ONE.format(protocols='["C"]') + cells_only(SIXTEEN).format(protocols='["C"]') + BULK
-        run = Run(profile_of(asked, name, name, tables, awake=True), "beside others", SEED, Path(name))
+        tables = (ONE + SIXTEEN + BULK).format(protocols='["C"]')
+        run = Run(profile_of("ferry", asked, name, name, tables, awake=True), "beside others", SEED, Path(name))
         spec = lab_spec(run.profile, run.directory)
         with open_lab(spec) as lab:
             return part_of(
@@ -218,7 +215,7 @@ def ferry_part(asked: argparse.Namespace) -> Part:
 def gigabit_part(asked: argparse.Namespace) -> Part:
     """The engine and iperf3 over a link that is slower than either."""
     with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
-        chosen = profile_of(asked, name, name, GIGABIT + BULK, awake=True, longer=LONGER["gigabit"])
+        chosen = profile_of("gigabit", asked, name, name, GIGABIT + BULK, awake=True)
         run = Run(chosen, "beside others", SEED, Path(name))
         with open_lab(lab_spec(run.profile, run.directory)) as lab:
             return part_of(asked, run, lab, {"iperf3": lambda: streaming(run, lab)})
@@ -227,15 +224,10 @@ def gigabit_part(asked: argparse.Namespace) -> Part:
 def unaided_part(asked: argparse.Namespace) -> Part:
     """The engine alone."""
     with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
-        chosen = profile_of(asked, name, name, UNAIDED, awake=False, longer=LONGER["unaided"])
+        chosen = profile_of("unaided", asked, name, name, UNAIDED, awake=False)
         run = Run(chosen, "the engine alone", SEED, Path(name))
         with open_lab(lab_spec(run.profile, run.directory)) as lab:
             return part_of(asked, run, lab, {})
-
-
-def cells_only(tables: str) -> str:
-    """A part's cells without its distances."""
-    return tables[tables.index("[[cell]]") :]
 
 
 @contextmanager
@@ -244,13 +236,8 @@ def streaming(run: Run, lab: Lab) -> Iterator[Iperf]:
     yield Iperf(run, lab, 150.0, MIB)
 
 
-def outside(name: str) -> Callable[[argparse.Namespace], Part]:
+def measured_inside(name: str, asked: argparse.Namespace) -> Part:
     """A part that is measured by ourselves in user-mode Linux."""
-    return lambda asked: measured_inside(asked, name)
-
-
-def measured_inside(asked: argparse.Namespace, name: str) -> Part:
-    """The part, from the kernel inside."""
     with tempfile.TemporaryDirectory(prefix="farwrite-rivals-") as directory:
         answer = Path(directory) / "netem.json"
         seconds = 180 + asked.rounds * 30 * (asked.seconds + 3)
@@ -273,7 +260,7 @@ def measured_inside(asked: argparse.Namespace, name: str) -> Part:
         return msgspec.json.decode(answer.read_bytes(), type=Part)
 
 
-def part_inside(asked: argparse.Namespace, name: str) -> Part:
+def part_inside(name: str, asked: argparse.Namespace) -> Part:
     """Inside: the engine on two disks, DRBD on two others; all of them are files side by side on the machine's disk."""
     for device, place in DISKS.items():
         place.mkdir()
@@ -283,7 +270,7 @@ def part_inside(asked: argparse.Namespace, name: str) -> Part:
     block.rehearse()
     near, far = DISKS.values()
     tables = (ONE if name == "netem" else SIXTEEN).format(protocols='["C", "B"]')
-    chosen = profile_of(asked, near, far, tables, awake=False, longer=LONGER.get(name, 1))
+    chosen = profile_of(name, asked, near, far, tables, awake=False)
     run = Run(chosen, "beside DRBD", SEED, Path("/run/tmp"))
     spec: LabSpec = lab_spec(run.profile, run.directory)
     with open_lab(spec) as lab:

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
 import msgspec
@@ -33,6 +32,7 @@ from ..lab.lab import HISTORY_WORDS, ISSUED_WORDS, Lab, LabSpec, prepared
 from ..lab.link import Choice, SetElsewhere
 from ..lab.namespace import uninterrupted
 from ..lab.process import ProcessLostError, process
+from ..lab.site import setting
 from ..lab.span import CALIBRATION_ECHOES
 from ..lab.survey import CONNECT_TIMEOUT_S, PROBE, answer_requests, flush_floor, hang_up, survey
 from ..target import sides
@@ -275,7 +275,8 @@ def real_lab(spec: LabSpec, host: FarHost, command: str) -> Iterator[RealLab]:
         far = stack.enter_context(far_site(host, command))
         far.stand(spec)
         way = Way(near, far, host_name(host), far.standing.port)
-        transport = {"slow_start_after_idle": idle_setting()}
+        # A lab of ours may set it; a machine of somebody's we leave as it is.
+        transport = {"slow_start_after_idle": setting("net/ipv4/tcp_slow_start_after_idle", None)}
         try:
             transport["congestion_control"] = way.join(PROBE, spec.congestion, timeout_s=DIRECT_TIMEOUT_S)
         except UnfitError:
@@ -355,13 +356,6 @@ def host_name(host: FarHost) -> str:
         return host.login.rpartition("@")[2]
     names = [line.split()[1] for line in told_.splitlines() if line.startswith("hostname ")]
     return names[0] if names else host.login.rpartition("@")[2]
-
-
-def idle_setting() -> str:
-    """Whether TCP here starts slowly again after a pause; a lab may set it, a machine of somebody's we leave as it is."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/net/ipv4/tcp_slow_start_after_idle").read_text().strip()
-    return "unknown"
 
 
 def refused(refusal: told.Refusal, host: FarHost) -> UsageError | UnfitError:
