@@ -383,6 +383,25 @@ def test_a_verify_of_live_replicas_finds_what_differs_and_nothing_else(stack, da
     assert near.state.peer[0, primary.DIFFERENT] == int(damage)
 
 
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_verify_does_not_take_for_a_difference_what_the_peer_has_applied_before_us(stack, damage):
+    near = Near(stack, primary.C, policy=primary.BLOCK)
+    near.write(100)
+    near.complete()
+    near.until(lambda: near.far[0].journal.at[log.APPLIED_SEQUENCE] == near.number, "the far volume")
+    if damage:
+        os.pwrite(near.far[0].files.volume_fd, b"rot", VOLUME_BYTES - 5000)
+    near.until(lambda: near.journal.at[log.APPLIED_SEQUENCE] == near.number, "our own volume")
+    near.journal.at[log.VOUCH_AFTER_NS] = 10**18
+    near.write(3, region=VOLUME_BYTES // 2)
+    near.complete()
+    near.until(lambda: near.far[0].journal.at[log.APPLIED_SEQUENCE] == near.number, "the far volume")
+    assert near.journal.at[log.APPLIED_SEQUENCE] < near.number
+    near.state.mail[0, primary.REQUEST] = primary.VERIFY
+    near.until(lambda: near.state.peer[0, primary.VERIFYING] == 2, "the verify")
+    assert near.state.peer[0, primary.DIFFERENT] == int(damage)
+
+
 def test_a_peer_joins_by_the_log_only_where_its_log_is_a_beginning_of_ours():
     journal = log.journal_state(512 << 10, STAGING, VOLUME, 3, -1, -1, VOLUME_BYTES, EXTENT)
     for _ in range(10):

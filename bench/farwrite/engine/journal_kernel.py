@@ -261,6 +261,23 @@ def note_written(journal, address, length, sequence):
 
 
 @kernel()
+def is_to_be_written(journal, extent):
+    """Whether a write that is staged, and not yet in the volume, goes to this extent."""
+    at = journal.at
+    position = at[APPLIED]
+    while position < at[STAGED]:
+        start = position % at[STAGING]
+        kind, length = record.kind_of(journal.words, start), record.length_of(journal.words, start)
+        if kind != record.PAD:
+            begin = record.address_of(journal.words, start)
+            size = record.trimmed_of(journal.words, start) if kind == record.TRIM else length
+            if begin < (extent + 1) * at[EXTENT_BYTES] and begin + size > extent * at[EXTENT_BYTES]:
+                return True
+        position += record.record_bytes(length)
+    return False
+
+
+@kernel()
 def begin_of(journal, sequence):
     """Where the record of `sequence` begins in the journal (STAGED for the next one), or -1 when that is no longer known."""
     at = journal.at

@@ -440,8 +440,8 @@ def note_differs(primary, index, start):
             continue
         if peer[VERIFYING] == 0:
             primary.wanted[index, first + place] = 1
-        elif primary.journal.last_write[first + place] <= as_of:
-            peer[DIFFERENT] += 1  # Not written since: the replicas do differ.
+        elif primary.journal.last_write[first + place] <= as_of and not log.is_to_be_written(primary.journal, first + place):
+            peer[DIFFERENT] += 1  # Not written since, not even by what the peer may have applied before us: they do differ.
     return True
 
 

@@ -139,6 +139,13 @@ def check_completed(cluster, node, term: Term, before: int, completed: int, excu
     term.held_by[node.index] = completed
 
 
+def check_verified(node) -> None:
+    """A verify has found no difference: that every replica holds a prefix is checked after every turn of it."""
+    for slot, row in enumerate(node.state.peer):
+        if row[primary.DIFFERENT]:
+            raise Anomaly(f"a verify by replica {node.index} takes {row[primary.DIFFERENT]} extents of peer {slot} for different")
+
+
 def check_promotion(cluster, node, term: Term) -> None:
     """No completed write is missing in a new term, but those whose loss the protocol or policy allows."""
     for old in cluster.terms.values():

@@ -486,4 +486,5 @@ class Cluster:
             if self.policy == primary.SUSPEND_REPLICATION:
                 excused = [max(pair) for pair in zip(excused, state.peer[:, primary.EXCUSED].tolist(), strict=True)]
             check.check_completed(self, node, node.term, before, completed, excused)
+        check.check_verified(node)
         return status
