@@ -10,15 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from console import farwrite, words_of
+from console import ONE_FAR, farwrite, words_of
 
 REFUSED, UNFIT = 2, 6
 
-# Half a minute: one cell; steal and a missed link must not decide a test of the command line.
-SHORT = [
-    "--set", "distance.miles=[20]", "--set", 'cell.write.protocols=["C"]', "--set", "run.retries=20",
-    "--set", "run.steal_max=1.0", "--duration", "60 ms",
-]  # fmt: skip
+# Half a minute: one cell.
+SHORT = [*ONE_FAR, "--set", 'cell.write.protocols=["C"]', "--duration", "60 ms"]
 
 
 def outside_git(directory: Path) -> dict[str, str]:

@@ -300,7 +300,7 @@ def test_what_a_run_printed_is_printed_again_from_its_file(measured):
 def test_a_run_measures_every_cell_in_every_round(measured):
     recording = json.loads((measured[1] / "report.json").read_text())["recording"]
     good = sorted((item["cell"], item["index"]) for item in recording["rounds"] if item["status"] == "ok")
-    assert good == [(f"write-{protocol}-20", index) for protocol in "AC" for index in range(2)]
+    assert good == [(f"write-{protocol}-400", index) for protocol in "AC" for index in range(2)]
     assert all(item["audit"]["lost"] == item["audit"]["damaged"] == 0 for item in recording["rounds"])
     assert not recording["interrupted"]
 
@@ -362,7 +362,7 @@ def test_an_interrupted_run_is_saved_and_continued_and_measures_only_what_was_mi
     assert 2 <= len(parts[0]) < len(parts[1]) < len(whole["rounds"])
     assert parts[1][: len(parts[0])] == parts[0] and whole["rounds"][: len(parts[1])] == parts[1]
     good = sorted((item["cell"], item["index"]) for item in whole["rounds"] if item["status"] == "ok")
-    assert good == [(f"write-{protocol}-20", index) for protocol in "AC" for index in range(4)]
+    assert good == [(f"write-{protocol}-400", index) for protocol in "AC" for index in range(4)]
     assert sorted(path.name for path in directory.iterdir()) == ["cells.jsonl", "report.json"]
 
 

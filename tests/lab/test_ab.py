@@ -1,6 +1,7 @@
 """Arms side by side in a real lab: who measures when, at which distance, what counts, and that nothing stays behind.
 
-Whether a link was precise is the machine's affair: retries are many and steal is allowed. No time is asserted.
+Whether a link was precise is the machine's affair: retries are many, steal is allowed, and distances are so long that 3 % of them
+are 0.1 ms and 0.2 ms. No time is asserted.
 """
 
 import os
@@ -53,7 +54,7 @@ journal = "16 MiB"
 volume = "16 MiB"
 
 [distance]
-miles = [0, 20]
+miles = [200, 400]
 
 [run]
 round = "60 ms"
@@ -249,7 +250,7 @@ def test_a_directory_that_holds_an_experiment_is_not_written_to_again(played, sh
 
 
 def one_cell(short, directory, **other):
-    return asked(directory, short, short, both=["distance.miles=[20]", 'cell.write.protocols=["C"]'], **other)
+    return asked(directory, short, short, both=["distance.miles=[400]", 'cell.write.protocols=["C"]'], **other)
 
 
 def test_only_cells_of_both_arms_are_compared_and_a_palindrome_with_a_void_round_is_played_again_whole(
@@ -266,10 +267,10 @@ def test_only_cells_of_both_arms_are_compared_and_a_palindrome_with_a_void_round
     monkeypatch.setattr(Worker, "measure", measure_void)
     wide = Path(short).with_name("wide.toml")
     wide.write_text(PROFILE.replace('["local", "C"]', '["C", "B"]'))
-    reports = measured(asked(tmp_path / "out", short, str(wide), both=["distance.miles=[20]"]))
+    reports = measured(asked(tmp_path / "out", short, str(wide), both=["distance.miles=[400]"]))
     for name, report in reports.items():
         made = report.recording
-        assert [cell.id for cell in made.cells] == ["write-C-20"]
+        assert [cell.id for cell in made.cells] == ["write-C-400"]
         assert len(made.notes) == 1
         first = [item for item in made.rounds if (item.index // 2, item.attempt) == (0, 0)]
         assert [item.index for item in first] == [0, 1]
@@ -284,13 +285,13 @@ def test_only_cells_of_both_arms_are_compared_and_a_palindrome_with_a_void_round
 def test_arms_without_a_common_cell_are_refused_and_leave_nothing(tmp_path, short):
     other = Path(short).with_name("other.toml")
     other.write_text(PROFILE.replace('name = "write"', 'name = "other"'))
-    with pytest.raises(UsageError, match=r"no cell in common: write-local-0, .* against other-local-0"):
+    with pytest.raises(UsageError, match=r"no cell in common: write-local-200, .* against other-local-200"):
         measured(asked(tmp_path / "out", short, str(other)))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_arms_at_different_distances_are_refused(tmp_path, short):
-    with pytest.raises(UsageError, match="write-local-20 is another distance in each arm"):
+    with pytest.raises(UsageError, match="write-local-200 is another distance in each arm"):
         measured(asked(tmp_path / "out", short, short, cand_alone=["distance.route_factor=2.0"]))
 
 
@@ -306,7 +307,7 @@ def test_a_killed_worker_ends_the_experiment_with_a_sentence_and_what_was_whole_
         return measure(self, cell, index, attempt, timeout_s)
 
     monkeypatch.setattr(Worker, "measure", measure_killed)
-    with pytest.raises(UnfitError, match=r"Arm cand \(.*\) was killed by SIGKILL before it had measured write-C-20"):
+    with pytest.raises(UnfitError, match=r"Arm cand \(.*\) was killed by SIGKILL before it had measured write-C-400"):
         measured(one_cell(short, tmp_path / "out"))
     assert left() == []
     for name in ARMS:
@@ -318,7 +319,7 @@ def test_a_killed_worker_ends_the_experiment_with_a_sentence_and_what_was_whole_
 
 def test_a_worker_killed_before_anything_was_whole_leaves_nothing(tmp_path, short, monkeypatch):
     monkeypatch.setattr(
-        Worker, "floors", lambda self, index: self.process.kill() or self.measure("write-C-20", 0, 0, 60)
+        Worker, "floors", lambda self, index: self.process.kill() or self.measure("write-C-400", 0, 0, 60)
     )
     with pytest.raises(UnfitError, match=r"Arm base .* was killed by SIGKILL"):
         measured(one_cell(short, tmp_path / "out"))
@@ -437,7 +438,7 @@ def test_a_revision_runs_its_own_code_and_is_gone_afterwards_and_so_does_another
     script.write_text(f'#!/bin/sh\necho "a wrapper that talks"  >&2\n{sys.executable} -m farwrite "$@"\n')
     script.chmod(0o755)
     profile = Path(short).with_name("rev.toml")
-    profile.write_text(PROFILE.replace("[0, 20]", "[20]").replace('["local", "C"]', '["C"]'))
+    profile.write_text(PROFILE.replace("[200, 400]", "[400]").replace('["local", "C"]', '["C"]'))
     reports = measured(asked(tmp_path / "out", str(script), "git:HEAD", profile=str(profile)))
     assert outcome_of(reports) is None
     assert len(checkouts) == 1
@@ -483,7 +484,7 @@ def test_arms_need_no_root_where_user_namespaces_are_allowed(open_tmp, short):
     profile = shutil.copy(short, scratch / "short.toml")
     command = [
         *(sys.executable, "-m", "farwrite", "ab", profile, profile, "--link", LINK, "--out", there.directory / "out"),
-        *("--set", "distance.miles=[20]", "--set", 'cell.write.protocols=["C"]'),
+        *("--set", "distance.miles=[400]", "--set", 'cell.write.protocols=["C"]'),
     ]
     with as_nobody(scratch, there.directory, command, "666", word) as run:
         said = run.communicate(timeout=30 * PATIENCE_S)[1]
