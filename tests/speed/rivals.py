@@ -49,6 +49,7 @@ from farwrite.warm import compile_all
 
 ROOT = Path(__file__).parents[2]
 UML = ROOT / "tests" / "lab" / "uml" / "run"
+VDSO = UML.with_name("vdso.py")
 PARTS = ("ferry", "gigabit", "unaided", "netem", "sustained", "recovery")
 SEED = 1
 MIB = 1 << 20
@@ -245,7 +246,7 @@ def measured_inside(name: str, asked: argparse.Namespace) -> Part:
         say(f"{name}: booting user-mode Linux")
         words = [
             str(UML), "--timeout", f"{seconds:.0f}", *(word for size in disks for word in ("--disk", str(size))),
-            *(word for module in MODULES for word in ("--module", module)), "--", sys.executable, __file__,
+            *(word for module in MODULES for word in ("--module", module)), "--", sys.executable, str(VDSO), __file__,
             "--inside", str(answer), "--only", name, "--rounds", str(asked.rounds), "--seconds", str(asked.seconds),
         ]  # fmt: skip
         with subprocess.Popen(words) as uml:

@@ -4,7 +4,10 @@ import math
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -23,12 +26,40 @@ from farwrite.units import NS_PER_MS
 from make_recording import make_recording
 
 EXPORT_BYTES = 1 << 20
+VDSO = Path(__file__).parents[1] / "lab" / "uml" / "vdso.py"
 
 
 def task(**changed):
     asked = {"size_bytes": 512, "queue_depth": 4, "volume_bytes": EXPORT_BYTES, "duration_ns": 30 * NS_PER_MS, "slice_count": 3,
              "seed": 1}  # fmt: skip
     return Task(**{**asked, **changed})
+
+
+# The clock in user-mode Linux
+
+OF_KERNELS = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import vdso
+vdso.CALIBRATION_S = 0.1
+vdso.install(lambda: time.monotonic_ns() + vdso.NS_PER_S * 1000)
+from farwrite.host import libc
+before_ns, seen_ns, after_ns = time.monotonic_ns(), libc.monotonic_ns(), time.monotonic_ns()
+print(round((seen_ns - before_ns) / vdso.NS_PER_S), round((seen_ns - after_ns) / vdso.NS_PER_S))
+"""
+
+
+def test_kernels_read_the_clock_that_was_installed_before_they_were_loaded():
+    done = subprocess.run([sys.executable, "-c", OF_KERNELS, VDSO.parent], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("1000 1000\n", "")
+
+
+def test_a_script_is_run_with_the_clock_and_its_own_words(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import other, sys\nprint(__name__, other.here, sys.argv[1:])\n")
+    (tmp_path / "other.py").write_text("here = True\n")
+    done = subprocess.run([sys.executable, VDSO, script, "--one", "two"], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("__main__ True ['--one', 'two']\n", "")
 
 
 # The NBD load
