@@ -8,6 +8,7 @@ being written may be new or old, and of the volume only what the last sync cover
 import contextlib
 import dataclasses
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -652,3 +653,35 @@ def test_an_acknowledged_write_is_in_the_journal_before_anybody_is_told(disks):
         chosen = order(protocol=protocol, volume=next(IDENTITIES), queue_depth=32)
         observed, _ = play(chosen, near, far)
         assert examine(near)[1][1] >= completed_in(observed) == issued_in(observed)
+
+
+@pytest.mark.parametrize("begin", [FRONT, FRONT + 40_960, SMALL_JOURNAL - 512])
+def test_a_journal_is_read_ahead_from_its_tail_on_and_around(monkeypatch, begin):
+    monkeypatch.setattr(journals, "AHEAD_BYTES", 65_536)
+    chunks = journals.around(begin, SMALL_JOURNAL)
+    assert chunks[0] == begin
+    read = {byte for offset in chunks for byte in range(offset, offset + 65_536, 512)}
+    assert read.issuperset(range(FRONT, SMALL_JOURNAL, 512))
+
+
+def test_reading_ahead_ends_with_who_it_was_for(monkeypatch, disks):
+    near, _ = disks
+    chunks = journals.around(FRONT, near.journal_bytes)
+    asked, begun, waited_for = [], threading.Event(), threading.Event()
+    join = threading.Thread.join
+
+    def advise(descriptor, offset, size, advice):
+        asked.append((descriptor, offset, size, advice))
+        begun.set()
+        waited_for.wait(10)
+
+    def join_told(thread):
+        waited_for.set()
+        join(thread)
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    monkeypatch.setattr(threading.Thread, "join", join_told)
+    with journals.read_ahead(near.journal_fd, FRONT):
+        assert begun.wait(10)
+    assert asked == [(near.journal_fd, FRONT, journals.AHEAD_BYTES, os.POSIX_FADV_WILLNEED)]
+    assert len(chunks) > 1

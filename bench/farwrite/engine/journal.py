@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
 from .peering import lead
+
+AHEAD_BYTES = 8 << 20
 
 # Why a replay stopped reading, by record_kernel's findings.
 NOT_NEXT = -20
@@ -85,6 +88,34 @@ def image(journal_fd: int) -> Iterator[np.ndarray]:
     finally:
         with contextlib.suppress(BufferError):  # The caller's arrays go first, and the map with the last of them.
             mapped.close()
+
+
+def around(begin: int, size: int) -> list[int]:
+    """Where the pieces of a journal's file of `size` bytes begin that are read ahead, from `begin` on and around the ring."""
+    return [*range(begin, size, AHEAD_BYTES), *range(log.SUPERBLOCK_BYTES, begin, AHEAD_BYTES)]
+
+
+# Page faults read a little at a time, and each is waited for: a cold GiB was replayed at 430-480 MB/s, read ahead at 550-620
+# (2-core VM, a disk that gives one reader 1.0 GB/s).
+@contextmanager
+def read_ahead(journal_fd: int, begin: int) -> Iterator[None]:
+    """Have the kernel read a journal's ring, from a file offset on and around, ahead of who looks at it. posix_fadvise(2)."""
+    left = threading.Event()
+
+    def advise() -> None:
+        for offset in around(begin, os.fstat(journal_fd).st_size):
+            if left.is_set():
+                return
+            with contextlib.suppress(OSError):  # It is advice.
+                os.posix_fadvise(journal_fd, offset, AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+
+    reader = threading.Thread(target=advise)
+    reader.start()
+    try:
+        yield
+    finally:
+        left.set()
+        reader.join()
 
 
 def read_superblock(data: np.ndarray) -> np.ndarray | None:
@@ -213,7 +244,9 @@ def examine(chosen: Disk, apply: bool = False) -> tuple[np.ndarray, np.ndarray]:
             raise UnfitError(f"{chosen.directory}: {why_unread(data)}")
         if not 0 < int(superblock[7]) <= chosen.journal_bytes - log.SUPERBLOCK_BYTES:
             raise UnfitError(f"{chosen.directory}: the superblock tells of another size of journal.")
-        found, status = find_end(data, superblock), 0
+        with read_ahead(chosen.journal_fd, log.SUPERBLOCK_BYTES + int(superblock[4] % superblock[7])):
+            found = find_end(data, superblock)
+        status = 0
         if apply:
             status = apply_found(data, superblock, reactor.empty(), chosen.journal_fd, chosen.volume_fd, found)
         del data
