@@ -281,7 +281,7 @@ def part_inside(name: str, asked: argparse.Namespace) -> Part:
 def recovery_part(asked: argparse.Namespace) -> Recovery:
     """A journal of 1 GiB, replayed."""
     with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
-        return msgspec.convert(recovery.measure(Path(name), 1024 * MIB, max(min(asked.rounds, 5), 3), say), Recovery)
+        return msgspec.convert(recovery.measure(Path(name), 1024 * MIB, max(min(asked.rounds, 12), 3), say), Recovery)
 
 
 def part_of(
