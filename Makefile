@@ -35,8 +35,9 @@ $(READY): requirements.lock pyproject.toml
 bench: $(READY)
 	@$(BIN)/farwrite run limits
 
+# Labs are opened one at a time, and what needs none is tested beside them.
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 # What a link has a part in; the rest is the same on any, and proven outside, where a processor is not ten times slower.
 ON_NETEM := $(addprefix tests/lab/test_,lab.py link.py run.py nothing_left.py congestion.py)

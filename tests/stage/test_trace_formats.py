@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from farwrite import trace
@@ -311,6 +311,7 @@ PIECES = st.sampled_from(
     cut=st.integers(0, 40),
     repair=st.booleans(),
 )  # fmt: skip
+@example(content=b"0,303567,3584,w,0.000000,\x80more\n", name="x.csv", packed=bytes, cut=0, repair=False)
 @FUZZ
 def test_any_bytes_are_a_trace_or_a_usage_error(file, content, name, packed, cut, repair):
     content = packed(content)

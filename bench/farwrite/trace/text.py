@@ -103,10 +103,10 @@ class Grammar:
 
 
 def table(text: bytes, row: np.dtype, columns: tuple[int, ...] | None = None) -> np.ndarray:
-    """The lines as rows."""
+    """The lines as rows. Columns that are not asked for may hold any bytes."""
     # 200 000 records: 117 ms; 156 ms by columns of digits, 285 ms by split and int (Xeon 2.5 GHz, NumPy 2.4).
     return np.loadtxt(
-        io.BytesIO(text), row, comments=None, delimiter=",", ndmin=1, encoding="ascii", usecols=columns
+        io.BytesIO(text), row, comments=None, delimiter=",", ndmin=1, encoding="latin-1", usecols=columns
     )
 
 
