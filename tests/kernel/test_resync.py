@@ -369,14 +369,20 @@ def test_pulling_ahead_never_waits_for_a_peer_that_does_not_read(stack):
     near.check()
 
 
-@pytest.mark.parametrize("damage", [False, True])
-def test_a_verify_of_live_replicas_finds_what_differs_and_nothing_else(stack, damage):
+def alike(stack, damage):
+    """A primary whose peer's volume holds the same, but for `damage` in its second half."""
     near = Near(stack, primary.C, policy=primary.BLOCK)
     near.write(100)
     near.complete()
     near.until(lambda: near.far[0].journal.at[log.APPLIED_SEQUENCE] == near.number, "the far volume")
     if damage:
         os.pwrite(near.far[0].files.volume_fd, b"rot", VOLUME_BYTES - 5000)
+    return near
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_verify_of_live_replicas_finds_what_differs_and_nothing_else(stack, damage):
+    near = alike(stack, damage)
     near.state.mail[0, primary.REQUEST] = primary.VERIFY
     near.write(100, region=VOLUME_BYTES // 2)
     near.until(lambda: near.state.peer[0, primary.VERIFYING] == 2, "the verify")
@@ -385,12 +391,7 @@ def test_a_verify_of_live_replicas_finds_what_differs_and_nothing_else(stack, da
 
 @pytest.mark.parametrize("damage", [False, True])
 def test_a_verify_does_not_take_for_a_difference_what_the_peer_has_applied_before_us(stack, damage):
-    near = Near(stack, primary.C, policy=primary.BLOCK)
-    near.write(100)
-    near.complete()
-    near.until(lambda: near.far[0].journal.at[log.APPLIED_SEQUENCE] == near.number, "the far volume")
-    if damage:
-        os.pwrite(near.far[0].files.volume_fd, b"rot", VOLUME_BYTES - 5000)
+    near = alike(stack, damage)
     near.until(lambda: near.journal.at[log.APPLIED_SEQUENCE] == near.number, "our own volume")
     near.journal.at[log.VOUCH_AFTER_NS] = 10**18
     near.write(3, region=VOLUME_BYTES // 2)
