@@ -267,13 +267,12 @@ def is_to_be_written(journal, extent):
     position = at[APPLIED]
     while position < at[STAGED]:
         start = position % at[STAGING]
-        kind, length = record.kind_of(journal.words, start), record.length_of(journal.words, start)
-        if kind != record.PAD:
+        if record.kind_of(journal.words, start) != record.PAD:
             begin = record.address_of(journal.words, start)
-            size = record.trimmed_of(journal.words, start) if kind == record.TRIM else length
-            if begin < (extent + 1) * at[EXTENT_BYTES] and begin + size > extent * at[EXTENT_BYTES]:
+            end = begin + record.written_of(journal.words, start)
+            if begin < (extent + 1) * at[EXTENT_BYTES] and end > extent * at[EXTENT_BYTES]:
                 return True
-        position += record.record_bytes(length)
+        position += record.record_bytes(record.length_of(journal.words, start))
     return False
 
 

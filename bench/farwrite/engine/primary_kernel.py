@@ -265,7 +265,7 @@ def overlay(journal, data, start, size, address):
         kind, length = record.kind_of(journal.words, place), record.length_of(journal.words, place)
         if kind != record.PAD:
             begin = record.address_of(journal.words, place)
-            written = record.trimmed_of(journal.words, place) if kind == record.TRIM else length
+            written = record.written_of(journal.words, place)
             for byte in range(max(begin, address), min(begin + written, address + size)):
                 source = journal.data[place + record.HEADER_BYTES + byte - begin] if kind == record.WRITE else np.uint8(0)
                 data[start + byte - address] = source

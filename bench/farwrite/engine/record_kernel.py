@@ -116,6 +116,12 @@ def trimmed_of(words, start):
 
 
 @kernel()
+def written_of(words, start):
+    """Bytes of the volume that the WRITE or TRIM record at `start` changes."""
+    return trimmed_of(words, start) if kind_of(words, start) == TRIM else length_of(words, start)
+
+
+@kernel()
 def seal(data, words, start, kind, length, sequence, address, epoch, volume, stamp_ns, trimmed=0, ordinal=0):
     """Write the header of the record at `start`, whose payload already stands behind it."""
     assert start & 63 == 0

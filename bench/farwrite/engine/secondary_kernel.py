@@ -92,15 +92,13 @@ def accept_record(secondary, start):
     words = secondary.inbox_words
     length = record.length_of(words, start)
     epoch = record.epoch_of(words, start)
-    kind = record.kind_of(words, start)
     if secondary.at[SESSION_EPOCH] != journal.at[log.EPOCH]:
         return OLD_EPOCH  # We have promised a newer one since this connection began.
     if epoch > journal.at[log.EPOCH] or epoch < journal.at[log.LOG_EPOCH]:
         return OLD_EPOCH
     if record.sequence_of(words, start) != journal.at[log.STAGED_SEQUENCE] + 1:
         return NOT_NEXT
-    size = record.trimmed_of(words, start) if kind == record.TRIM else length
-    if not is_inside(secondary, record.address_of(words, start), size):
+    if not is_inside(secondary, record.address_of(words, start), record.written_of(words, start)):
         return OUTSIDE
     if not log.has_room(journal, length):
         journal.at[log.WANTS_VOUCH] = 1
