@@ -55,6 +55,7 @@ class Distance:
 
     miles: float
     rtt_ns: int
+    is_ping: bool = False  # the round trip is that of an echo, this host's own part in it included
 
     @property
     def text(self) -> str:
@@ -80,7 +81,7 @@ def distance(
         rtt_ns = time_ns(rtt, "distance, its rtt")
         if rtt_ns < 0:
             raise UsageError(f'distance: a round trip of "{rtt}" is less than none.')
-        return Distance(miles_of(rtt_ns, route_factor), rtt_ns)
+        return Distance(miles_of(rtt_ns, route_factor), rtt_ns, is_ping=True)
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise UsageError(f"distance: {name}={value!r} is not a length; say a number such as {name}=20.")

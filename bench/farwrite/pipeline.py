@@ -1,7 +1,7 @@
 """The arrow: profile, plan, lab, target, recording. `execute` is the whole experiment in one place.
 
 Cells are measured in interleaved rounds, in a new random order each round, so that the machine's drift hits all alike.
-A round that is void is measured again, after a new calibration.
+A round that is void is measured again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .link_spec import describe
 from .profile import Profile, digest
 from .protocol import DURABLE
 from .recording import SCHEMA_VERSION, FlushFloors, LabFacts, Recording, Report, save
-from .round import measure_cell, spans_of
+from .round import measure_cell
 from .run import Entry, Run, keep
 from .target import sides
 from .units import NS_PER_S
@@ -122,8 +122,6 @@ def measure(run: Run, lab: Lab) -> None:
                 if made.status == "ok":
                     break
                 run.progress.say(f"{cell.id}, round {index + 1}: {made.status}: {'; '.join(made.reasons)}")
-                for span, asked_rtt_ns in spans_of(lab, cell):
-                    span.forget(asked_rtt_ns)  # The machine has drifted: calibrate anew.
             run.progress.did(round_s(run))
 
 
@@ -190,6 +188,7 @@ def facts_of(lab: Lab) -> LabFacts:
         compression=lab.terms.compression,
         keep_awake=lab.keep_awake,
         far_host=far_host,
+        distance="echo" if far_host else "light",
     )
 
 

@@ -95,6 +95,22 @@ class LinkChange(Struct, frozen=True):
     what: str
 
 
+class LinkDirection(Struct, frozen=True):
+    """What one direction of a link did over a round, packet by packet: histograms, ns.
+
+    From the sender's kernel to the receiver's, of stamped probes before, beside and after the load; and, by the emulation's own
+    account, how late each packet of the round left. Empty where it is not known.
+    """
+
+    light_ns: int  # what a packet was to take
+    held_ns: int  # of it, what the emulation held it for: less its own fastest passage
+    before: str
+    during: str
+    after: str
+    lost: int  # stamped probes that did not arrive, of all three
+    late: str
+
+
 class OtherRound(Struct, frozen=True):
     """What a round has of one further secondary, in the order of the cell's."""
 
@@ -106,6 +122,7 @@ class OtherRound(Struct, frozen=True):
     far_cpu_ns: int | None
     link: dict[str, int]
     survived: int | None  # of the writes, as the audit found them there; null: not audited
+    directions: list[LinkDirection] = []  # as Round's
 
 
 class Round(Struct, frozen=True):
@@ -118,8 +135,8 @@ class Round(Struct, frozen=True):
     reasons: list[str]  # why it is void or failed
     begin_s: float  # since the run's start
     duration_ns: int
-    survey_before: str  # histograms of RTT, ns, of a 64-byte echo
-    survey_after: str
+    survey_before: str  # histograms of RTT, ns: of stamped probes, kernel to kernel and back, where LabFacts.distance is "light",
+    survey_after: str  # otherwise of a 64-byte echo
     echo_floor: str  # histogram of RTT, ns, of an echo with the write's sizes; empty for A and local
     slices: list[Slice]
     service: str  # histogram of completed - issued, ns
@@ -152,6 +169,7 @@ class Round(Struct, frozen=True):
     peer_timeout_ns: int | None = None  # a peer not heard for so long is given up; derived from the round trip
     parts: list[Part] = []  # where there is more than plain writes of one kind
     spin_ns: int | None = None  # before an intended instant, looking at the clock instead of sleeping
+    directions: list[LinkDirection] = []  # outward and homeward; empty: not stamped, and no account
 
 
 def waited_for(cell: Cell, round_: Round) -> Round | OtherRound:
@@ -208,6 +226,9 @@ class LabFacts(Struct, frozen=True):
     compression: CompressionName = "none"
     keep_awake: bool = False  # a spinner kept one processor from sleeping
     far_host: dict[str, Any] | None = None  # facts of the far machine, where it is another one
+    # "light": asked_rtt_ns is what packets took, kernel to kernel, on top of nothing of this host's; "echo": what the echo of an
+    # application took, of which this host's wake-ups are a part that the delay was shortened by.
+    distance: Literal["light", "echo"] = "echo"
 
     @property
     def is_stream_level(self) -> bool:

@@ -7,6 +7,7 @@ are kept with their reasons and never averaged in. The drills use the same order
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -20,15 +21,16 @@ from .cells import load_of, table_of
 from .engine import replica_kernel as replica
 from .engine.record_kernel import HEADER_BYTES
 from .errors import UnfitError
-from .histogram import Histogram
+from .histogram import Histogram, index_of
 from .host.facts import processor_time, steal_between
 from .lab.lab import Lab
 from .lab.schedule import Happened, changing
-from .lab.span import Span
+from .lab.span import Span, round_trips
+from .lab.stamps import Prober, Stamps, beside
 from .lab.survey import Survey, hang_up, off_ns, tolerance_ns
 from .plan import Load, count_max
 from .protocol import PROMISES
-from .recording import Audit, Cell, LinkChange, OtherRound, Part, Round, Slice
+from .recording import Audit, Cell, LinkChange, LinkDirection, OtherRound, Part, Round, Slice
 from .run import Run
 from .samples import file_of
 from .target import sides
@@ -39,7 +41,8 @@ from .units import NS_PER_S
 PEER_TIMEOUT_NS_MIN = NS_PER_S
 PEER_TIMEOUT_ROUND_TRIPS = 50
 SLICES_MIN = 10
-CORRECTIONS_MAX = 4
+PROBES_MIN = 20  # Beside a load: fewer have no median that a round could be void for.
+LATE_SHARE_MAX = 0.05  # Of a round's packets may leave later than a median may be off.
 NOTHING = Histogram().encode()
 OPERATIONS: tuple[Literal["write", "read", "flush", "trim"], ...] = ("write", "read", "flush", "trim")  # By number.
 
@@ -49,11 +52,12 @@ class Leg:
     """One span of a round: the round trip it was asked for, and what it delivered."""
 
     span: Span
-    asked_rtt_ns: float  # 0 miles asks for the lab's own round trip, whatever it is: it must only be the same before and after
+    asked_rtt_ns: int
     echo: Survey | None
     flushed: Survey | None
     before: Survey
     counters: dict[str, int]
+    late_counts: np.ndarray | None  # of its link until now
 
 
 def asked_of(cell: Cell) -> list[int]:
@@ -113,7 +117,7 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     try:
         lab.near.board.words[load_kernel.BOARD_BEGIN_NS] = 0
         begun = partial(int_of, lab.near.board.words, load_kernel.BOARD_BEGIN_NS)
-        with changing([leg.span for leg in legs], lab.spec, begun) as changes:
+        with changing([leg.span for leg in legs], lab.spec, begun) as changes, beside(probers_of(legs)):
             observed = play(lab, order)
         if observed["status"] != 0:
             reasons.append("; ".join([f"the engine stopped: {status_text(observed['status'])}", *observed["tunnel_ends"]]))
@@ -122,26 +126,26 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
         lab.revive()
     failed = bool(reasons)
     steal = steal_between(ticks, processor_time())
+    loads = [load_of_link(leg) for leg in legs]
     afters = [leg.span.survey(table.survey_echoes) for leg in legs]
     if observed:
         audit, survived = audit_of(lab, order, int(observed["recorder"].at[load_kernel.ACKED]))
-    for place, (leg, after) in enumerate(zip(legs, afters, strict=True)):
+    for place, (leg, loaded, after) in enumerate(zip(legs, loads, afters, strict=True)):
         if not leg.span.proves_distance:
             continue
         whose = f" to the site {cell.others[place - 1].miles:g} miles away" if place else ""
-        reasons += link_reasons(leg.before, after, leg.asked_rtt_ns, whose)
+        reasons += link_reasons(leg.before, after, leg.asked_rtt_ns, whose) + load_reasons(leg, loaded, whose)
     if steal is not None and steal > table.steal_max:
         reasons.append(f"the host took {steal:.0%} of the processors")
-    for leg, after, (_, asked_rtt_ns) in zip(legs, afters, spans_of(lab, cell), strict=True):
-        if asked_rtt_ns:
-            leg.span.correct(asked_rtt_ns, (after.rtt_ns_p50 - asked_rtt_ns) / 2)
     made = round_of(
         cell, index, attempt, "failed" if failed else "void" if reasons else "ok", reasons, begin_s, table.round_ns,
-        legs[0], afters[0], observed, order, steal, audit,
+        legs[0], loads[0], afters[0], observed, order, steal, audit,
     )  # fmt: skip
     if kept and observed:
         made = msgspec.structs.replace(made, samples=kept)
-    others = zip(legs[1:], afters[1:], observed.get("others", [{}] * len(cell.others)), survived[1:], strict=True)
+    others = zip(
+        legs[1:], loads[1:], afters[1:], observed.get("others", [{}] * len(cell.others)), survived[1:], strict=True
+    )
     told = [LinkChange(at_ns=item.at_ns, happened_ns=item.happened_ns, what=item.what) for item in changes]
     return msgspec.structs.replace(made, others=[other_round(*other) for other in others], changes=told)
 
@@ -155,9 +159,11 @@ def leg_of(span: Span, asked_rtt_ns: int, cell: Cell, count: int) -> Leg:
     """Set a span to its distance, and find out what it delivers."""
     span.set_rtt(asked_rtt_ns)
     echo, flushed = floors_of(span, cell, count // 2)
-    before = survey_before(span, asked_rtt_ns, count)
+    before = span.survey(count)
     span.link.late_ns_max()  # From here on it is the load's.
-    return Leg(span, asked_rtt_ns or before.rtt_ns_p50, echo, flushed, before, span.link.counters())
+    return Leg(
+        span, asked_rtt_ns, echo, flushed, before, span.link.counters(), span.link.late_counts()
+    )
 
 
 def counted(leg: Leg) -> dict[str, int]:
@@ -176,19 +182,78 @@ def floors_of(span: Span, cell: Cell, count: int) -> tuple[Survey | None, Survey
     return echo, flushed
 
 
-def survey_before(span: Span, asked_rtt_ns: int, count: int) -> Survey:
-    """The survey that a round starts from; a link that has drifted is corrected first, as often as is worth it."""
-    for _ in range(CORRECTIONS_MAX):
-        made = span.survey(count)
-        missed_ns = off_ns(made.rtt_ns_p50, asked_rtt_ns)
-        if asked_rtt_ns == 0 or abs(missed_ns) <= tolerance_ns(asked_rtt_ns) / 2 or not span.correct(asked_rtt_ns, missed_ns):
-            break
-    return made
+@dataclass(frozen=True)
+class LinkLoad:
+    """What a link did while a load ran."""
+
+    stamps: tuple[Stamps, Stamps] | None  # of the probes beside it
+    late: list[Histogram] | None  # how late each packet left, outward and homeward; None: nobody knows
+
+
+def probers_of(legs: Sequence[Leg]) -> list[Prober]:
+    """Those that can send beside the load."""
+    return [leg.span.prober for leg in legs if leg.span.prober is not None]
+
+
+def load_of_link(leg: Leg) -> LinkLoad:
+    """What the leg's link did since the survey before the round."""
+    span, counts = leg.span, leg.span.link.late_counts()
+    late = None
+    if counts is not None and leg.late_counts is not None:
+        late = [Histogram(np.ascontiguousarray(done)) for done in counts - leg.late_counts]
+    return LinkLoad(span.prober.finish(sum(span.held_ns)) if span.prober else None, late)
+
+
+def load_reasons(leg: Leg, loaded: LinkLoad, whose: str = "") -> list[str]:
+    """Why the link was not what it claimed while the load ran; empty when it was.
+
+    What more is asked of a link than a distance (a rate, jitter) acts on the probes beside the load as well, so that they do not
+    show the distance; how late packets left is known all the same.
+    """
+    reasons = []
+    allowed_ns = tolerance_ns(leg.asked_rtt_ns)
+    proves = leg.asked_rtt_ns and leg.span.spec.is_plain
+    if loaded.stamps and proves and min(made.delay_ns.size for made in loaded.stamps) >= PROBES_MIN:
+        missed_ns = off_ns(round_trips(*loaded.stamps).rtt_ns_p50, leg.asked_rtt_ns)
+        if abs(missed_ns) > allowed_ns:
+            reasons.append(f"the link{whose} during the round was {missed_ns / 1000:+.0f} us off")
+    for name, late in zip(("outward", "homeward"), loaded.late or (), strict=False):
+        share = late_share(late, allowed_ns)
+        if share > LATE_SHARE_MAX:
+            reasons.append(f"{share:.0%} of the packets {name}{whose} left more than {allowed_ns / 1000:.0f} us late")
+    return reasons
+
+
+def late_share(late: Histogram, allowed_ns: float) -> float:
+    """The share of packets that left later than is allowed."""
+    return float(late.counts[int(index_of(allowed_ns)) + 1 :].sum() / late.count) if late.count else 0.0
+
+
+def directions_of(leg: Leg, loaded: LinkLoad, after: Survey) -> list[LinkDirection]:
+    """The link over a round, as it is stored; empty where there is nothing to say of single packets."""
+    if loaded.stamps is None and loaded.late is None:
+        return []
+    stages = [made.stamps if made else None for made in (leg.before, loaded, after)]
+    return [
+        LinkDirection(
+            light_ns=leg.span.light_ns[way],
+            held_ns=leg.span.held_ns[way],
+            **{
+                name: Histogram.of(stage[way].delay_ns).encode() if stage else NOTHING
+                for name, stage in zip(("before", "during", "after"), stages, strict=True)
+            },
+            lost=sum(stage[way].sent - stage[way].delay_ns.size for stage in stages if stage),
+            late=loaded.late[way].encode() if loaded.late else NOTHING,
+        )
+        for way in range(2)
+    ]
 
 
 def link_reasons(before: Survey, after: Survey, asked_rtt_ns: float, whose: str = "") -> list[str]:
-    """Why the link was not what it claimed; empty when it was."""
-    reasons = []
+    """Why the link was not what it claimed; empty when it was, and at 0 miles, where it holds nothing back and claims nothing."""
+    reasons: list[str] = []
+    if not asked_rtt_ns:
+        return reasons
     for when, made in (("before", before), ("after", after)):
         missed_ns = off_ns(made.rtt_ns_p50, asked_rtt_ns)
         if abs(missed_ns) > tolerance_ns(asked_rtt_ns):
@@ -248,12 +313,13 @@ def audit_of(lab: Lab, order: Order, completed: int) -> tuple[Audit, list[int | 
     return audit, survived[: len(order.connections)]
 
 
-def other_round(leg: Leg, after: Survey, far: dict, survived: int | None) -> OtherRound:
+def other_round(leg: Leg, loaded: LinkLoad, after: Survey, far: dict, survived: int | None) -> OtherRound:
     """What a round has of a further secondary."""
     return OtherRound(
         survey_before=text_of(leg.before), survey_after=text_of(after), echo_floor=text_of(leg.echo),
         flushed_echo_floor=text_of(leg.flushed) if leg.flushed else None, far_flushes=far.get("far_flushes", 0),
         far_cpu_ns=far.get("far_cpu_ns"), link=counted(leg), survived=survived,
+        directions=directions_of(leg, loaded, after),
     )  # fmt: skip
 
 
@@ -264,7 +330,7 @@ def text_of(made: Survey | None) -> str:
 
 def round_of(
     cell: Cell, index: int, attempt: int, status: str, reasons: list[str], begin_s: float, duration_ns: int,
-    leg: Leg, after: Survey, observed: dict, order: Order, steal: float | None, audit: Audit | None,
+    leg: Leg, loaded: LinkLoad, after: Survey, observed: dict, order: Order, steal: float | None, audit: Audit | None,
 ) -> Round:  # fmt: skip
     """The observations of one round as they are stored."""
     recorder = observed.get("recorder")
@@ -309,6 +375,7 @@ def round_of(
         peer_timeout_ns=order.peer_timeout_ns,
         parts=parts_of(recorder, order.load) if recorder and order.load else [],
         spin_ns=observed.get("spin_ns"),
+        directions=directions_of(leg, loaded, after),
     )
 
 

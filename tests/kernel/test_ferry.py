@@ -491,8 +491,13 @@ def test_jitter_reorders_nothing():
 
 
 @pytest.mark.parametrize("early_by_ns", both_ways(ferry.early_by_ns))
-def test_the_ferry_wakes_up_the_earlier_the_shorter_the_delay_without_a_jump(early_by_ns):
-    found = [int(early_by_ns(delay_ns)) for delay_ns in range(0, 1_000_000, 100)]
-    assert found[0] == ferry.EARLY_NS
-    assert found[-1] == 0
-    assert all(0 <= one - other <= 13 for one, other in itertools.pairwise(found))
+def test_the_ferry_wakes_up_as_early_as_its_sleeps_were_late_and_forgets_slowly(early_by_ns):
+    assert early_by_ns(10_000, 40_000) == 50_000
+    assert early_by_ns(50_000, 0) == 50_000 - 50_000 // ferry.EARLY_SHARE
+    assert early_by_ns(10_000, 10_000_000) == ferry.EARLY_NS_MAX
+    early_ns, steps = ferry.EARLY_NS_MAX, []
+    while not steps or steps[-1] != early_ns:
+        steps.append(early_ns)
+        early_ns = int(early_by_ns(early_ns, 0))
+    assert all(one > other for one, other in itertools.pairwise(steps))
+    assert early_ns == ferry.EARLY_NS_MIN

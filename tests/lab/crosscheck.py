@@ -87,11 +87,10 @@ def row(case: str, asked: str, delivered: str, met: bool, **numbers: float) -> d
 
 
 def echoes(lab):
-    """The round trip of an echo, at the median."""
+    """The round trip from kernel to kernel, at the median."""
     for miles in (1.0, 20.0, 60.0, 150.0, 300.0):
         asked_ns, medians = rtt_ns_of(miles), []
         for _ in range(3):  # As in distances().
-            lab.forget(asked_ns)
             lab.set_rtt(asked_ns)
             medians.append(lab.survey(200).rtt_ns_p50)
         found = min(medians, key=lambda median: abs(median - asked_ns))
@@ -108,7 +107,6 @@ def distances(lab):
         asked_ns = rtt_ns_of(miles) / 2
         medians = []
         for _ in range(3):  # A machine that others use moves between calibration and proof: the best of three is the link's.
-            lab.forget(rtt_ns_of(miles))
             lab.set_rtt(rtt_ns_of(miles))
             lab.link.set_ways(Way(), Way())
             both = [

@@ -2,7 +2,7 @@
 
 The arms are base, cand and again, the base a second time: what no difference looks like. In every lap each cell is played as
 a palindrome, such as base cand again, again cand base: a drift that is linear in time then adds the same to each arm. Laps
-turn the order, so that after three of them each arm has stood at each place as often. The distance is set, and corrected,
+turn the order, so that after three of them each arm has stood at each place as often. The distance is set
 before a palindrome and never within it. A palindrome counts whole or not at all.
 """
 
@@ -30,7 +30,7 @@ from ..pipeline import outcome, recording_of, round_s
 from ..profile import told
 from ..progress import Progress, Silence
 from ..recording import SCHEMA_VERSION, Cell, Pairing, Report, Round, save
-from ..round import asked_of, link_reasons, spans_of, survey_before, text_of
+from ..round import asked_of, link_reasons, spans_of, text_of
 from ..run import Run
 from ..units import NS_PER_S
 from .message import VERSION, Joined, Network, Task
@@ -58,7 +58,7 @@ class Experiment:
     joined: dict[ArmName, Joined] = field(default_factory=dict)
     cells: list[str] = field(default_factory=list)  # those that all arms have
     base_rtt: str = ""  # histogram, ns: what the lab's own sites found with no delay asked
-    delay_ns: dict[str, int] = field(default_factory=dict)  # calibrated delay by asked RTT, as of the last palindrome
+    delay_ns: dict[str, int] = field(default_factory=dict)  # held per round trip, by asked RTT, as of the last palindrome
 
     @property
     def names(self) -> list[ArmName]:
@@ -225,10 +225,8 @@ def play_palindrome(
     """Every arm twice at one distance; answers whether all six rounds are good. They are kept all together or, when this is
     stopped half-way, not at all."""
     base = experiment.runs["base"]
-    spans = spans_of(lab, next(item for item in base.cells if item.id == cell))
-    for span, asked_rtt_ns in spans:
+    for span, asked_rtt_ns in spans_of(lab, next(item for item in base.cells if item.id == cell)):
         span.set_rtt(asked_rtt_ns)
-        survey_before(span, asked_rtt_ns, base.profile.run.survey_echoes)
     made: list[tuple[ArmName, Round]] = []
     for place, name in enumerate(order_of(experiment, lap, cell)):
         index = 2 * lap + place // len(experiment.names)
@@ -244,8 +242,6 @@ def play_palindrome(
         experiment.progress.say(
             f"{cell}, pair {lap + 1}: {len(broken)} of {len(made)} rounds void or failed; {name}: {'; '.join(worst.reasons)}"
         )
-        for span, asked_rtt_ns in spans:
-            span.forget(asked_rtt_ns)  # The machine has drifted: calibrate anew.
     return not broken
 
 
@@ -254,7 +250,7 @@ def measure_round(experiment: Experiment, lab: Lab, arm: Worker, cell: str, inde
     run = experiment.runs[arm.arm.name]
     begin_s, counters = run.elapsed_s(), lab.link.counters()
     echoes = run.profile.run.survey_echoes
-    before = None if lab.spec.is_plain else lab.survey(echoes)
+    before = None if lab.spec.is_plain and lab.prober else lab.survey(echoes)
     item = arm.measure(cell, index, attempt, run.profile.run.round_ns / NS_PER_S + MEASURE_PATIENCE_S)
     counted = {name: value - counters[name] for name, value in lab.link.counters().items()}
     item = msgspec.structs.replace(item, begin_s=round(begin_s, 3), link=counted)
@@ -262,9 +258,9 @@ def measure_round(experiment: Experiment, lab: Lab, arm: Worker, cell: str, inde
 
 
 def proven(item: Round, run: Run, lab: Lab, before: Survey, after: Survey) -> Round:
-    """A round over a link that is asked for more than a distance, which an arm cannot set aside: we prove the distance."""
+    """A round over a link that an arm cannot prove, because more is asked of it than a distance or it has no packets: we do."""
     asked_rtt_ns = next(cell.asked_rtt_ns for cell in run.cells if cell.id == item.cell)
-    reasons = [*item.reasons, *link_reasons(before, after, asked_rtt_ns or lab.base.rtt_ns_p50)]
+    reasons = [*item.reasons, *link_reasons(before, after, asked_rtt_ns)]
     status = "void" if reasons and item.status == "ok" else item.status
     surveys = {"survey_before": text_of(before), "survey_after": text_of(after)}
     return msgspec.structs.replace(item, **surveys, status=status, reasons=reasons)

@@ -25,6 +25,7 @@ def lab(
     wait_port: int | None = None,
     sites: Path | None = None,
     root: Annotated[bool, Parameter(negative="")] = False,
+    accept_link_error: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Run a command with the network of a near site; a far site is an emulated distance away.
 
@@ -37,11 +38,11 @@ def lab(
     command
         What to run at the near site, after "--".
     miles
-        How far apart the sites are.
+        How far apart the sites are: from kernel to kernel, a packet takes as long as light does.
     km
         The same in kilometres.
     rtt
-        The same as a round trip, such as "2 ms".
+        The round trip of a ping that you measured and want to have here, such as "2 ms"; this host's own part is in it.
     route
         How much longer the glass is than the straight line.
     rate
@@ -61,6 +62,8 @@ def lab(
         A TOML file with several sites and the links between them, instead of a distance.
     root
         Without root: be root in the sites, not yourself, to change their network.
+    accept_link_error
+        Go on although a link does not deliver what was asked; otherwise that ends with exit code 6.
     """
     from ..lab.layout import NEAR, read, two_sites
     from ..physics import distance
@@ -79,4 +82,4 @@ def lab(
 
     from ..lab.session import open_session
 
-    return open_session(layout, link, words, wait_port, root)
+    return open_session(layout, link, words, wait_port, root, accept_link_error)

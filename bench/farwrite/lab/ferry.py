@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..errors import UnfitError
+from ..histogram import SLOTS
 from ..host.tun import offload
 from ..link_spec import PLAIN, LinkSpec, Way
 from ..prng_kernel import LINK_OUTWARD, key_of
@@ -70,6 +71,10 @@ class Ferry:
         found = int(words.max())
         words[:] = 0
         return found
+
+    def late_counts(self) -> np.ndarray:
+        """(2, SLOTS): how late every packet left since the link was made, by direction, as a histogram counts."""
+        return self.board[carrying.LATE :].reshape(2, SLOTS).copy()
 
     def facts(self) -> dict[str, str]:
         """How the packets are carried."""
@@ -148,6 +153,8 @@ def ferry(near: Site, far: Site, spec: LinkSpec = PLAIN) -> Iterator[Ferry]:
 
 def carry(near_fd: int, far_fd: int, shared: Board) -> int:
     """The ferry process's only call: lasts until it is stopped or killed."""
+    # Whoever spins on the only processor takes it from those it works for.
+    shared.words[carrying.ALONE] = int(len(os.sched_getaffinity(0)) == 1)
     with contextlib.suppress(OSError):  # As urgent as a user may be; without the right to, at normal priority.
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
         shared.words[carrying.URGENT] = 1

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..histogram_kernel import SLOTS, slot_of
 from ..host import libc
 from ..host.tun import PACKET_BYTES_MAX, VNET_HEADER_BYTES
 from ..jit import kernel
@@ -22,7 +23,7 @@ from ..units import NS_PER_S
 
 # Board words shared with the lab, by direction d (0 near to far, 1 far to near) where marked.
 STOP, DELAY_NS, CUT, PACKETS, BYTES, CUT_DROPS, REFUSED, LATE_NS_MAX, FULL, WAKEUPS = 0, 2, 4, 6, 8, 10, 12, 14, 16, 18
-LATE_NS, LOST, DUPLICATED, REORDERED, CORRUPTED, QUEUE_DROPS, URGENT = 20, 22, 24, 26, 28, 30, 32
+LATE_NS, LOST, DUPLICATED, REORDERED, CORRUPTED, QUEUE_DROPS, URGENT, ALONE = 20, 22, 24, 26, 28, 30, 32, 33
 
 # What is asked of a direction besides its delay: WAY_WORDS words from WAY on, then those of the other direction.
 WAY, WAY_WORDS = 40, 16
@@ -30,7 +31,8 @@ WAY, WAY_WORDS = 40, 16
 # Jitter as a table of equally likely deviations, in TABLE_UNITs of JITTER_NS: one for each direction, as netem has it.
 TABLE, TABLE_WORDS, TABLE_UNIT = WAY + 2 * WAY_WORDS, 4096, 8192
 TABLE_SHIFT = np.uint64(64 - 12)
-BOARD_WORDS = TABLE + 2 * TABLE_WORDS
+LATE = TABLE + 2 * TABLE_WORDS  # How late every packet left, a histogram of SLOTS counts by direction; histogram.py.
+BOARD_WORDS = LATE + 2 * SLOTS
 
 SURE = 1 << 53  # Shares travel as whole numbers of 2^-53.
 
@@ -46,9 +48,9 @@ RING_PACKETS = 1 << 14
 NEVER = np.int64(1) << np.int64(62)
 
 SPIN_NS = 8_000  # A sleep shorter than this costs more than it saves: a system call and a wake-up.
-# Waking up costs a virtual processor up to 30 us. At short delays the ferry wakes up earlier by so much and spins; the less the
-# longer the delay, without a jump, which no calibration could cross. At 5 miles the median was 50 us off on a 2-core VM, now 2.
-EARLY_NS, EARLY_SHARE = 60_000, 8
+# Waking up costs a virtual processor 3 to 80 us. The ferry wakes up so much earlier than a packet is due and spins for the rest:
+# as much as its last sleeps lasted too long, a sixteenth less after each that did not.
+EARLY_NS_MIN, EARLY_NS_MAX, EARLY_SHARE = 5_000, 120_000, 16
 BURST = 64  # Packets taken from one device before the other is looked at.
 WAIT_NS_MAX = 2_000_000  # For the rate, in here; what waits longer does so in the device, where it pushes back.
 
@@ -293,6 +295,7 @@ def deliver(held, fd, board, direction, now_ns):
         if written < 0:
             board[REFUSED + direction] += 1
         late_ns = now_ns - held.due_ns[index]
+        board[LATE + direction * SLOTS + slot_of(late_ns)] += 1
         board[LATE_NS_MAX + direction] = max(board[LATE_NS_MAX + direction], late_ns)
         board[LATE_NS + direction] += late_ns
         board[PACKETS + direction] += 1
@@ -328,9 +331,10 @@ def collect(held, fd, other_fd, board, direction):
 
 
 @kernel()
-def early_by_ns(delay_ns):
-    """How much earlier than a packet is due the ferry wakes up, to spin for the rest."""
-    return max(EARLY_NS - delay_ns // EARLY_SHARE, np.int64(0))
+def early_by_ns(early_ns, overslept_ns):
+    """How much earlier than a packet is due to wake up next time, from how late the last sleep ended."""
+    wanted_ns = overslept_ns + overslept_ns // 4
+    return min(max(wanted_ns, early_ns - early_ns // EARLY_SHARE, EARLY_NS_MIN), EARLY_NS_MAX)
 
 
 @kernel()
@@ -338,6 +342,7 @@ def ferry(near_fd, far_fd, outward, homeward, board, requests, timeout):
     """Carry packets both ways until the board says stop. `requests` is struct pollfd for two, `timeout` a timespec."""
     requests[0] = np.int32(near_fd)
     requests[2] = np.int32(far_fd)
+    early_ns = np.int64(EARLY_NS_MIN if board[ALONE] != 0 else EARLY_NS_MAX)
     while board[STOP] == 0:
         collected = collect(outward, near_fd, far_fd, board, 0) + collect(homeward, far_fd, near_fd, board, 1)
         now_ns = libc.monotonic_ns()
@@ -352,12 +357,12 @@ def ferry(near_fd, far_fd, outward, homeward, board, requests, timeout):
             if again_ns > now_ns:
                 requests[1 + 2 * direction] = 0
                 rest_ns = min(rest_ns, again_ns - now_ns)
-        early_ns = early_by_ns(max(board[DELAY_NS], board[DELAY_NS + 1]))
         if rest_ns < SPIN_NS + early_ns or collected >= BURST:
             continue
         rest_ns = min(rest_ns - early_ns, np.int64(50_000_000))
         timeout[0] = 0
         timeout[1] = rest_ns
         board[WAKEUPS] += 1
-        libc.poll(requests, np.int64(2), timeout)
+        if libc.poll(requests, np.int64(2), timeout) == 0 and board[ALONE] == 0:
+            early_ns = early_by_ns(early_ns, max(libc.monotonic_ns() - now_ns - rest_ns, np.int64(0)))
     return board[PACKETS] + board[PACKETS + 1]

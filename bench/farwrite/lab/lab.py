@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
 from ..host.disk import disk
-from ..link_spec import PLAIN, LinkSpec
+from ..link_spec import PLAIN, STREAM_LEVEL_LINKS, LinkSpec
 from ..wire.terms import KEY_BYTES_MIN, CompressionName, EncryptionName, SharedKey, Terms
 from ..wire.tunnel import prepare
 from .awake import awake
@@ -26,7 +27,8 @@ from .link import Choice, SetElsewhere, bare, emulate, ground
 from .namespace import Place
 from .relay import Doors
 from .site import Site
-from .span import Span, acquaint
+from .span import Span, acquaint, passage_of
+from .stamps import Prober, prober
 from .survey import PROBE, flush_floor
 
 HISTORY_WORDS = 1 << 16
@@ -104,18 +106,12 @@ class Lab(Span):
 
 
 class JoinedSpan(Span):
-    """A span in another process's places: how far apart they are is that process's to set and to correct."""
-
-    def set_rtt(self, asked_rtt_ns: int) -> None:
-        pass
-
-    def correct(self, asked_rtt_ns: int, missed_ns: float) -> bool:
-        return False
+    """A span in another process's places: how far apart they are is that process's to set."""
 
     @property
     def proves_distance(self) -> bool:
-        """Not where more is asked of the link: it is not ours to set that aside."""
-        return self.spec.is_plain
+        """Not where more is asked of the link, which is not ours to set aside, nor where the link's account is another's."""
+        return self.spec.is_plain and self.prober is not None
 
 
 class JoinedLab(JoinedSpan, Lab):
@@ -133,28 +129,53 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
         pairs = [(near, far) for far in fars] + (list(combinations(fars, 2)) if spec.mesh else [])
         specs = [spec.link_spec_of(*pair) for pair in pairs]
         links = [stack.enter_context(emulate(choice, *pair, asked)) for pair, asked in zip(pairs, specs, strict=True)]
-        spans = []
+        spans, proofs = [], []
         for pair, link, asked in zip(pairs, links, specs, strict=True):
             with bare(link, asked):
                 spans.append((*pair, link, *acquaint(*pair, spec.congestion)))
-        others = [Span(*span, spec=asked, terms=terms) for span, asked in zip(spans[1:], specs[1:], strict=True)]
+                proofs.append(proof_of(stack, choice, *pair))
+        others = [
+            Span(*span, spec=asked, terms=terms, **proof)
+            for span, asked, proof in zip(spans[1:], specs[1:], proofs[1:], strict=True)
+        ]
         yield Lab(
-            *spans[0], choice, history, issued, others[: spec.others], spec=specs[0], terms=terms,
+            *spans[0], choice, history, issued, others[: spec.others], spec=specs[0], terms=terms, **proofs[0],
             between=others[spec.others :], keep_awake=spec.keep_awake,
         )  # fmt: skip
+
+
+class Stamping(TypedDict, total=False):
+    """What a span is given where packets can be stamped."""
+
+    prober: Prober
+    passage_ns: tuple[int, int]
+
+
+def proof_of(stack: contextlib.ExitStack, choice: Choice, near: Site, far: Site) -> Stamping:
+    """Stamped probes between two sites that hold nothing back yet, open as long as the stack; nothing for streams."""
+    if choice.kind in STREAM_LEVEL_LINKS:
+        return {}
+    made = stack.enter_context(prober(near, far))
+    return {"prober": made, "passage_ns": passage_of(made)}
 
 
 @contextmanager
 def joined_lab(spec: LabSpec, places: list[Place], choice: Choice, doors: Sequence[Doors] = ()) -> Iterator[Lab]:
     """More sites in the places of a lab that another process holds open, joined by its links; a relay is asked through doors."""
     terms = prepared(spec)
-    with sites(spec, places) as (near, fars, history, issued):
+    with contextlib.ExitStack() as stack:
+        near, fars, history, issued = stack.enter_context(sites(spec, places))
         for far, door in zip(fars, doors, strict=False):
             far.doors = door
         spans = [(near, far, SetElsewhere(choice.kind), *acquaint(near, far, spec.congestion)) for far in fars]
-        others: list[Span] = [JoinedSpan(*span, spec=spec.link_spec, terms=terms) for span in spans[1:]]
+        # How fast the bare emulation is, is the opener's to know: the link may be at a distance already.
+        proofs: list[Stamping] = [proof_of(stack, choice, near, far) for far in fars]
+        others: list[Span] = [
+            JoinedSpan(*span, spec=spec.link_spec, terms=terms, **proof)
+            for span, proof in zip(spans[1:], proofs[1:], strict=True)
+        ]
         yield JoinedLab(
-            *spans[0], choice, history, issued, others, spec=spec.link_spec, terms=terms, keep_awake=spec.keep_awake
+            *spans[0], choice, history, issued, others, spec=spec.link_spec, terms=terms, **proofs[0], keep_awake=spec.keep_awake
         )  # fmt: skip
 
 

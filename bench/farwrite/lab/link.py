@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+
 from ..errors import UnfitError
 from ..host.tun import tun_works
 from ..link_spec import PLAIN, LinkSpec, Way
@@ -47,6 +49,10 @@ class Link(Protocol):
     def late_ns_max(self) -> int | None:
         """How late the latest packet left since this was last asked; None where nobody knows."""
 
+    def late_counts(self) -> np.ndarray | None:
+        """(2, SLOTS): how late every packet left since the link was made, by direction, as a histogram counts; None where only
+        the kernel knows."""
+
     def facts(self) -> dict[str, str]:
         """How the packets are carried, for who reads the report."""
 
@@ -73,6 +79,9 @@ class SetElsewhere:
         return {}
 
     def late_ns_max(self) -> None:
+        pass
+
+    def late_counts(self) -> None:
         pass
 
     def facts(self) -> dict[str, str]:

@@ -76,6 +76,9 @@ class Netem:
     def late_ns_max(self) -> None:
         """The kernel does not tell how late packets leave."""
 
+    def late_counts(self) -> None:
+        """The kernel does not tell how late packets leave."""
+
     def facts(self) -> dict[str, str]:
         """How the packets are carried."""
         words = "bounded to one packet, so that each of the wire is one to netem" if self.counts_packets else "on"

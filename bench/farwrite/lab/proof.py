@@ -1,6 +1,7 @@
 """What a link was asked for and what it delivers, side by side, and what its error is made of.
 
-The distance is proven by echoes over the bare link, everything else by datagrams in each direction. An asked loss is refuted
+The distance is proven by stamped probes over the bare link, kernel to kernel, everything else by datagrams in each direction; what
+an echo of two processes takes over it is shown beside. An asked loss is refuted
 when it lies outside the 99.9 % interval of what was counted (one survey in five hundred errs); a rate is met within 3 %.
 """
 
@@ -12,6 +13,7 @@ import msgspec
 import numpy as np
 
 from ..link_spec import FRAME_OVERHEAD_BYTES, STREAM_LEVEL_LINKS, Way, describe
+from ..physics import Distance
 from ..units import NS_PER_MS, NS_PER_S
 from .lab import Lab
 from .probe import FULL_BYTES, IP_UDP_BYTES, Z_999, Delivered, bulk_bits_per_s, probe, share_interval
@@ -73,8 +75,8 @@ class ErrorBudget(msgspec.Struct, frozen=True):
     """What the delivered distance may be off by, in ns of round trip."""
 
     emulation_ns: float  # delivered less asked, at the median
-    kernel_stack_ns: float  # the lab's own round trip with no delay: calibrated into the distance
-    scheduler_ns: float  # how late packets left, both ways, on average; or what echoes lie above the fastest
+    kernel_stack_ns: float  # the emulation's fastest passage with no delay: held for so much less
+    scheduler_ns: float  # how late packets left, both ways, on average; or what round trips lie above the fastest
     scheduler_by: str
     sum_ns: float
     claim_ns: float
@@ -91,8 +93,9 @@ class Proof(msgspec.Struct, frozen=True):
     asked_besides: str
     facts: dict[str, str]
     asked_rtt_ns: int
-    rtt: Spread
-    base_rtt: Spread
+    rtt: Spread  # kernel to kernel and back, or by a relay's own account
+    base_rtt: Spread  # of an echo with no delay: this host's stack and wake-ups, which come on top of every distance
+    echo: Spread  # of an echo at the distance
     outward: OneWay | None  # None: a relay carries streams, and there are no packets to look at
     homeward: OneWay | None
     tcp_bits_per_s: float | None
@@ -102,11 +105,13 @@ class Proof(msgspec.Struct, frozen=True):
 
 
 def prove(lab: Lab, asked_rtt_ns: int, miles: float, route_factor: float, packets: int = PACKETS) -> Proof:
-    """Calibrate at the distance, and find out what the link of a lab delivers there."""
-    lab.set_rtt(asked_rtt_ns)
+    """Set the distance, and find out what the link of a lab delivers there."""
+    asked = Distance(miles, asked_rtt_ns)
+    lab.set_distance(asked)
     before = lab.link.counters()
-    rtt_ns = lab.survey(ECHOES).rtt_ns
+    rtt_ns = lab.prove(asked, ECHOES).rtt_ns
     after = lab.link.counters()
+    echo = Spread.of(lab.echo(ECHOES).rtt_ns)
     outward = homeward = tcp = None
     if lab.choice.kind not in STREAM_LEVEL_LINKS:
         outward = one_way(lab, lab.spec.outward, asked_rtt_ns, True, packets)
@@ -116,12 +121,13 @@ def prove(lab: Lab, asked_rtt_ns: int, miles: float, route_factor: float, packet
     base = Spread.of(lab.base.rtt_ns)
     assert made is not None
     assert base is not None
+    assert echo is not None
     echoes = {name: after[name] - before[name] for name in after}
     counted = {name: value - before[name] for name, value in lab.link.counters().items()}
-    errors = errors_of(made, base, asked_rtt_ns or base.p50_ns, echoes)
+    errors = errors_of(made, sum(lab.passage_ns), asked_rtt_ns or made.p50_ns, echoes)
     return Proof(
         miles=miles, route_factor=route_factor, link=lab.choice.kind, reason=lab.choice.reason,
-        asked_besides=describe(lab.spec), facts=lab.link.facts(), asked_rtt_ns=asked_rtt_ns, rtt=made, base_rtt=base,
+        asked_besides=describe(lab.spec), facts=lab.link.facts(), asked_rtt_ns=asked_rtt_ns, rtt=made, base_rtt=base, echo=echo,
         outward=outward, homeward=homeward, tcp_bits_per_s=tcp, errors=errors, counted=counted,
         refusals=refusals(made, asked_rtt_ns, {"outward": outward, "homeward": homeward}, errors),
     )  # fmt: skip
@@ -170,16 +176,16 @@ def rate_of(span: Span, way: Way, held_ns: float, outward: bool) -> tuple[float 
     return None, ""
 
 
-def errors_of(made: Spread, base: Spread, asked_rtt_ns: float, echoes: dict[str, int]) -> ErrorBudget:
-    """The error budget from an echo's round trips and from what the link counted meanwhile."""
+def errors_of(made: Spread, passage_ns: float, asked_rtt_ns: float, echoes: dict[str, int]) -> ErrorBudget:
+    """The error budget from round trips and from what the link counted meanwhile."""
     emulation_ns = abs(made.p50_ns - asked_rtt_ns)
     if echoes.get("late_ns") is not None and echoes.get("packets"):
         scheduler_ns, by = 2 * echoes["late_ns"] / echoes["packets"], "how late packets left, both ways, on average"
     else:
-        scheduler_ns, by = made.p50_ns - made.min_ns, "what the median echo lies above the fastest: this link does not tell"
-    total_ns = emulation_ns + base.p50_ns + scheduler_ns
+        scheduler_ns, by = made.p50_ns - made.min_ns, "what the median lies above the fastest: this link does not tell"
+    total_ns = emulation_ns + scheduler_ns
     return ErrorBudget(
-        emulation_ns=emulation_ns, kernel_stack_ns=base.p50_ns, scheduler_ns=scheduler_ns, scheduler_by=by, sum_ns=total_ns,
+        emulation_ns=emulation_ns, kernel_stack_ns=passage_ns, scheduler_ns=scheduler_ns, scheduler_by=by, sum_ns=total_ns,
         claim_ns=CLAIM_NS, share_of_claim=total_ns / CLAIM_NS,
     )  # fmt: skip
 

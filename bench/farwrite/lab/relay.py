@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import UnfitError, system_error
+from ..histogram import SLOTS
 from ..link_spec import PLAIN, LinkSpec, Way
 from ..units import NS_PER_S
 from . import relay_kernel as carrying
@@ -99,6 +100,10 @@ class Relay:
         late_ns = int(self.board[carrying.LATE_NS_MAX : carrying.LATE_NS_MAX + 2].max())
         self.board[carrying.LATE_NS_MAX : carrying.LATE_NS_MAX + 2] = 0
         return late_ns
+
+    def late_counts(self) -> np.ndarray:
+        """(2, SLOTS): how late every segment left since the link was made, by direction, as a histogram counts."""
+        return self.board[carrying.LATE :].reshape(2, SLOTS).copy()
 
     def facts(self) -> dict[str, str]:
         """How the bytes are carried, for who reads the report."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..histogram_kernel import SLOTS, slot_of
 from ..host import libc
 from ..jit import kernel
 from ..prng_kernel import key_of, unit_of
@@ -19,7 +20,8 @@ from ..prng_kernel import key_of, unit_of
 # Board words shared with the lab, by direction d (0 near to far, 1 far to near) where marked.
 STOP, DELAY_NS, CUT, SEGMENTS, BYTES, DROPS, LATE_NS_MAX, FULL, WAKEUPS = 0, 2, 4, 6, 8, 10, 12, 14, 16
 RATE, JITTERED, SEED = 18, 20, 22  # d: bits per second or 0; d: whether delays are drawn; of the draws
-BOARD_WORDS = 32
+LATE = 32  # How late every segment left, a histogram of SLOTS counts by direction; histogram.py.
+BOARD_WORDS = LATE + 2 * SLOTS
 
 # A lane's words. Segments and bytes are counted from the last time that the lane was empty.
 HEAD, TAIL, FREE, OLDEST, SENT, LAST_DUE, FROM_NS, READS, BROKEN, DEAF, BLOCKED, DRAWN, POLLED = range(13)
@@ -273,7 +275,9 @@ def deliver(held, lane, fd, ends, board, now_ns):
             at[lane, SENT] += sent
             if at[lane, SENT] < size:
                 continue
-            board[LATE_NS_MAX + direction] = max(board[LATE_NS_MAX + direction], now_ns - next_due(held, lane))
+            late_ns = now_ns - next_due(held, lane)
+            board[LATE + direction * SLOTS + slot_of(late_ns)] += 1
+            board[LATE_NS_MAX + direction] = max(board[LATE_NS_MAX + direction], late_ns)
             board[SEGMENTS + direction] += 1
             board[BYTES + direction] += size
         release(held, lane)

@@ -1,23 +1,29 @@
 """A span: the near site, one far site, and the link between them at a distance that can be changed.
 
-A lab has one, and one more for each further far site. It knows the delay that delivers a round trip, and proves it by survey.
+A distance is light: whatever is sent is held for the time that light needs, on top of the fastest passage that the emulation itself
+was seen to have, so that nothing arrives before light does. What this host's processors need to wake up and run the two ends comes
+on top, as it does between two machines. Nothing is calibrated against it, and a busy minute cannot make a distance shorter.
+A lab has one span, and one more for each further far site.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from ..histogram import Histogram, middle_of
 from ..link_spec import PLAIN, LinkSpec
-from ..units import NS_PER_S
+from ..physics import Distance
 from ..wire.terms import IN_THE_CLEAR, Terms
 from .link import Link, bare
 from .site import Site, tune_transport
-from .survey import PROBE, Survey, hang_up, join, survey
+from .stamps import Prober, Stamps
+from .survey import PROBE, Survey, hang_up, join, off_ns, survey, tolerance_ns
 
-CALIBRATION_ECHOES = 60  # at most,
-CALIBRATION_ECHOES_MIN = 12
-CALIBRATION_S = 0.5  # and no more than last so long: at 40 ms a median of 60 would take 2.4 s.
-CALIBRATION_TRIES = 5
+BASE_ECHOES = 60
+PROOFS = 3
+PASSAGES = 100  # Stamped probes each way that find the emulation's fastest passage.
 
 
 @dataclass
@@ -28,11 +34,14 @@ class Span:
     far: Site
     link: Link
     transport: dict[str, str]
-    base: Survey  # the round trip of its own, with no delay asked
+    base: Survey  # the round trip of a bare echo with no delay asked: what this host's own stack and wake-ups take
+    prober: Prober | None = field(default=None, kw_only=True)  # None: streams, which have no packets to stamp
+    passage_ns: tuple[int, int] = field(default=(0, 0), kw_only=True)  # the emulation's fastest, outward and homeward
     terms: Terms = field(default=IN_THE_CLEAR, kw_only=True, repr=False)  # of what is replicated; surveys are in the clear
     spec: LinkSpec = field(default=PLAIN, kw_only=True)  # what is asked of the link besides the distance
-    total_ns: int = field(default=0, kw_only=True)  # the delay per round trip that was set last
-    delay_ns: dict[int, int] = field(default_factory=dict, kw_only=True)  # calibrated total delay by asked RTT
+    light_ns: tuple[int, int] = field(default=(0, 0), kw_only=True)  # what the distance takes, outward and homeward
+    held_ns: tuple[int, int] = field(default=(0, 0), kw_only=True)  # how long packets are held for it
+    delay_ns: dict[int, int] = field(default_factory=dict, kw_only=True)  # held per round trip, by asked round trip
 
     @property
     def proves_distance(self) -> bool:
@@ -40,48 +49,44 @@ class Span:
         return True
 
     def set_rtt(self, asked_rtt_ns: int) -> None:
-        """Set the link so that a bare echo takes `asked_rtt_ns`; 0 asks for the lab's own base and no more."""
-        if asked_rtt_ns not in self.delay_ns:
-            self.calibrate(asked_rtt_ns)
-        self.set_delay(self.delay_ns[asked_rtt_ns])
+        """Set the distance: half of `asked_rtt_ns` each way from kernel to kernel. 0 holds nothing back."""
+        self.light_ns = asked_rtt_ns // 2, asked_rtt_ns - asked_rtt_ns // 2
+        self.hold(*(max(light_ns - passage_ns, 0) for light_ns, passage_ns in zip(self.light_ns, self.passage_ns, strict=True)))
+        self.delay_ns[asked_rtt_ns] = sum(self.held_ns)
+
+    def set_ping(self, asked_rtt_ns: int) -> None:
+        """Set the link so that a bare echo, which is what ping measures, takes `asked_rtt_ns`: this host's fastest echo without a
+        distance is part of it."""
+        self.set_delay(max(asked_rtt_ns - self.base.rtt_ns_min, 0))
+        self.delay_ns[asked_rtt_ns] = sum(self.held_ns)
 
     def set_delay(self, total_ns: int) -> None:
-        """Delay this much per round trip, half in each direction."""
-        self.total_ns = total_ns
-        self.link.set_delay_ns(total_ns // 2, total_ns - total_ns // 2)
+        """Hold packets this long per round trip, half in each direction."""
+        self.hold(total_ns // 2, total_ns - total_ns // 2)
+        self.light_ns = self.held_ns
+
+    def hold(self, outward_ns: int, homeward_ns: int) -> None:
+        """Hold packets this long from now on."""
+        self.held_ns = outward_ns, homeward_ns
+        self.link.set_delay_ns(outward_ns, homeward_ns)
+
+    def set_distance(self, asked: Distance) -> None:
+        """Set what is asked: a length as light takes it, or the round trip of a ping."""
+        (self.set_ping if asked.is_ping else self.set_rtt)(asked.rtt_ns)
+
+    def prove(self, asked: Distance, count: int) -> Survey:
+        """What is delivered of it, now: from kernel to kernel, or by an echo where a ping was asked. Surveyed again, up to twice,
+        when it was off: a moment in which the host was busy is no distance."""
+        for _ in range(PROOFS):
+            made = self.echo(count) if asked.is_ping else self.survey(count)
+            if abs(off_ns(made.rtt_ns_p50, asked.rtt_ns)) <= tolerance_ns(asked.rtt_ns):
+                break
+        return made
 
     def set_extra(self, extra_ns: int) -> None:
-        """Delay so much more per round trip than the distance does, until set_delay or set_rtt."""
-        total_ns = self.total_ns + extra_ns
-        self.link.set_delay_ns(total_ns // 2, total_ns - total_ns // 2)
-
-    def calibrate(self, asked_rtt_ns: int) -> None:
-        """Find the delay that delivers the asked round trip at the median, at the distance itself.
-
-        The lab's own delay is not the same at every distance (processors sleep deeper the longer they wait), so
-        subtracting what it is at zero would leave 0.1 ms.
-        """
-        if asked_rtt_ns == 0:
-            self.delay_ns[0] = 0
-            return
-        delay_ns = max(asked_rtt_ns - round(self.base.rtt_ns_p50), 0)
-        for _ in range(CALIBRATION_TRIES):
-            self.set_delay(delay_ns)
-            missed_ns = self.survey(echoes_for(asked_rtt_ns)).rtt_ns_p50 - asked_rtt_ns
-            if abs(missed_ns) <= max(0.003 * asked_rtt_ns, 4_000):
-                break
-            delay_ns = max(round(delay_ns - missed_ns), 0)
-        self.delay_ns[asked_rtt_ns] = delay_ns
-
-    def correct(self, asked_rtt_ns: int, missed_ns: float) -> bool:
-        """Take a miss that a survey saw into the calibration, so that it follows the machine's drift; answers that it was."""
-        self.delay_ns[asked_rtt_ns] = max(round(self.delay_ns[asked_rtt_ns] - missed_ns), 0)
-        self.set_delay(self.delay_ns[asked_rtt_ns])
-        return True
-
-    def forget(self, asked_rtt_ns: int) -> None:
-        """Calibrate this round trip anew when it is asked for again."""
-        self.delay_ns.pop(asked_rtt_ns, None)
+        """Hold packets so much longer per round trip than the distance asks, until the distance is set again."""
+        outward_ns, homeward_ns = self.held_ns
+        self.link.set_delay_ns(outward_ns + extra_ns // 2, homeward_ns + extra_ns - extra_ns // 2)
 
     def join(self, name: str) -> None:
         """A new TCP connection between the sites, held by the near one under `held` and by the far one under `taken`.
@@ -100,7 +105,25 @@ class Span:
         self.near.call(hang_up, self.held(name))
 
     def survey(self, count: int) -> Survey:
-        """The delivered round trip of a small echo over the distance alone, whatever else is asked of the link."""
+        """The delivered round trip over the distance alone, whatever else is asked of the link: from kernel to kernel and back.
+
+        By stamped probes where packets can be stamped. A relay's is what it holds back, and how late each segment of `count` echoes
+        left by its own account: what an echo takes besides is the applications' waking up.
+        """
+        with bare(self.link, self.spec):
+            if self.prober is not None:
+                return round_trips(*self.prober.burst(count, sum(self.held_ns)))
+            before = self.link.late_counts()
+            echoes = survey(self.near, self.far, count)
+            after = self.link.late_counts()
+        if before is None or after is None:
+            return echoes
+        late_ns = [values_of(counts) for counts in after - before]
+        even = min(values.size for values in late_ns)
+        return Survey(sum(self.held_ns) + late_ns[0][-even:] + late_ns[1][-even:])
+
+    def echo(self, count: int) -> Survey:
+        """The round trip of a small echo between the sites' processes, over the distance alone: what a ping would see."""
         with bare(self.link, self.spec):
             return survey(self.near, self.far, count)
 
@@ -116,16 +139,26 @@ class Span:
         return survey(self.near, self.far, count, request_bytes, answer_bytes, flushed=True)
 
 
-def echoes_for(rtt_ns: int) -> int:
-    """How many round trips of this length a calibration, or a proof, takes."""
-    affordable = int(CALIBRATION_S * NS_PER_S / max(rtt_ns, 1))
-    return min(max(affordable, CALIBRATION_ECHOES_MIN), CALIBRATION_ECHOES)
+def values_of(counts: np.ndarray) -> np.ndarray:
+    """The values that a histogram counted, in ascending order."""
+    return np.repeat(middle_of(np.flatnonzero(counts)), counts[counts > 0])
+
+
+def round_trips(outward: Stamps, homeward: Stamps) -> Survey:
+    """One round trip of each pair of probes that were sent together. UnfitError when none came back."""
+    return Survey(outward.paired_ns(homeward), (outward, homeward))
 
 
 def acquaint(near: Site, far: Site, congestion: str) -> tuple[dict[str, str], Survey]:
-    """(transport in force, base round trip) of two sites that a link has just joined."""
+    """(transport in force, base round trip of an echo) of two sites that a link has just joined."""
     transport = near.call(tune_transport, near.namespace)
     far.call(tune_transport, far.namespace)
     transport["congestion_control"] = join(near, far, PROBE, congestion)
-    survey(near, far, CALIBRATION_ECHOES)  # The first one pays for ARP, slow start and cold code.
-    return transport, survey(near, far, CALIBRATION_ECHOES)
+    survey(near, far, BASE_ECHOES)  # The first one pays for ARP, slow start and cold code.
+    return transport, survey(near, far, BASE_ECHOES)
+
+
+def passage_of(prober: Prober) -> tuple[int, int]:
+    """The emulation's own fastest passage, outward and homeward, in ns: of a link that holds nothing back."""
+    outward, homeward = prober.burst(PASSAGES, 0)
+    return outward.min_ns, homeward.min_ns

@@ -20,6 +20,7 @@ from ..wire.terms import IN_THE_CLEAR, Terms
 from ..wire.tunnel import Tunnel, open_tunnel
 from . import survey_kernel as bare
 from .site import Address, Site, bound
+from .stamps import Stamps
 
 ECHO_BYTES = 64
 PROBE = "probe"  # The connection on which a span is surveyed, for as long as the lab lives.
@@ -40,6 +41,7 @@ class Survey:
     """Delivered round trips, in nanoseconds, in the order they were made."""
 
     rtt_ns: np.ndarray
+    stamps: tuple[Stamps, Stamps] | None = None  # outward and homeward, where packets were stamped
 
     @property
     def rtt_ns_p50(self) -> float:

@@ -33,7 +33,7 @@ from ..lab.link import Choice, SetElsewhere
 from ..lab.namespace import uninterrupted
 from ..lab.process import ProcessLostError, process
 from ..lab.site import setting
-from ..lab.span import CALIBRATION_ECHOES
+from ..lab.span import BASE_ECHOES
 from ..lab.survey import CONNECT_TIMEOUT_S, PROBE, answer_requests, flush_floor, hang_up, survey
 from ..target import sides
 from ..target.replicated import is_shuffled
@@ -218,10 +218,6 @@ class RealLab(Lab):
     def set_rtt(self, asked_rtt_ns: int) -> None:
         """It is as far as it is."""
 
-    def correct(self, asked_rtt_ns: int, missed_ns: float) -> bool:
-        """There is nothing to correct."""
-        return False
-
     def join(self, name: str) -> None:
         """A new TCP connection between the sites; all but the probe as the lab's terms say."""
         self.way.join(name, self.transport["congestion_control"], IN_THE_CLEAR if name == PROBE else self.terms)
@@ -283,8 +279,8 @@ def real_lab(spec: LabSpec, host: FarHost, command: str) -> Iterator[RealLab]:
             way.port = stack.enter_context(forwarding(host, way.port))
             way.host, way.forwarded = "127.0.0.1", True
             transport["congestion_control"] = way.join(PROBE, spec.congestion)
-        survey(near, far, CALIBRATION_ECHOES)  # type: ignore[arg-type]  # The first one pays for slow start and cold code.
-        base = survey(near, far, CALIBRATION_ECHOES)  # type: ignore[arg-type]
+        survey(near, far, BASE_ECHOES)  # type: ignore[arg-type]  # The first one pays for slow start and cold code.
+        base = survey(near, far, BASE_ECHOES)  # type: ignore[arg-type]
         choice = Choice(REAL, f"measured, not emulated: {way.text}")
         made = RealLab(
             near, far, SetElsewhere(REAL), transport, base, choice, history, issued, [], terms=terms, keep_awake=spec.keep_awake  # type: ignore[arg-type]

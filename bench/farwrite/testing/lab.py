@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..lab.namespace import Place
     from ..lab.process import Process
     from ..lab.site import Site as OpenedSite
+    from ..lab.survey import Survey
 
 FILE_BYTES = 4096  # A lab has a disk at each site; here nobody uses it.
 ECHOES_MIN, ECHOES_MAX = 12, 60  # Of a survey before and after each test,
@@ -290,29 +291,27 @@ class Lab:
         return f"{self.asked.text} by {self.link_kind}: {asked}a bare echo takes {format_time(self.rtt_ns)} (median)"
 
     def set_miles(self, miles: float, route_factor: float = 1.0) -> None:
-        """Move the sites this far apart: calibrated, and surveyed."""
+        """Move the sites this far apart, as light has it, and prove it."""
         self.set_distance(distance(miles, route_factor=route_factor))
 
     def set_rtt(self, rtt: str) -> None:
-        """The same for a round trip, such as "2 ms"."""
+        """Move them so far apart that a ping takes this long, such as "2 ms"."""
         self.set_distance(distance(rtt=rtt))
 
     def set_distance(self, asked: Distance) -> None:
         """The same for a distance."""
-        from ..round import survey_before
-
         self.refuse_if_cut("another distance")
         self.check_link()
         with quiet_fork():
-            self.opened.set_rtt(asked.rtt_ns)
+            self.opened.set_distance(asked)
         self.asked = asked
-        self.rtt_ns = survey_before(self.opened, asked.rtt_ns, self.echoes).rtt_ns_p50
-        self.claim(self.rtt_ns, "before")
+        self.claim(self.opened.prove(asked, self.echoes), "before")
+        self.rtt_ns = self.opened.echo(self.echoes).rtt_ns_p50
 
     def survey(self, count: int = 400) -> RoundTrips:
         """Measure so many round trips of a bare echo. 400 are enough for an interval of p99."""
         self.refuse_if_cut("a survey")
-        return RoundTrips(self.opened.survey(count).rtt_ns)
+        return RoundTrips(self.opened.echo(count).rtt_ns)
 
     def cut(self) -> None:
         """Lose every packet in both directions until heal()."""
@@ -340,18 +339,19 @@ class Lab:
     def check_link(self) -> None:
         """Survey the link once more; what it misses is kept as a sentence."""
         if self.asked.rtt_ns:
-            self.claim(self.opened.survey(self.echoes).rtt_ns_p50, "after")
+            self.claim(self.opened.prove(self.asked, self.echoes), "after")
 
-    def claim(self, rtt_ns_p50: float, when: str) -> None:
+    def claim(self, made: Survey, when: str) -> None:
         """Keep a sentence if a median is not what was asked."""
         from ..lab.survey import off_ns, tolerance_ns
 
-        asked_ns, base_ns = self.asked.rtt_ns, self.opened.base.rtt_ns_p50
+        asked_ns, rtt_ns_p50 = self.asked.rtt_ns, made.rtt_ns_p50
+        own_ns = self.opened.base.rtt_ns_min if self.asked.is_ping else sum(self.opened.passage_ns)
         if not asked_ns or abs(off_ns(rtt_ns_p50, asked_ns)) <= tolerance_ns(asked_ns):
             return
         advice = (
-            f"This lab's own round trip is {format_time(base_ns)}, so ask for {math.ceil(miles_of(base_ns))} miles or more."
-            if asked_ns < base_ns
+            f"This lab's own round trip is {format_time(own_ns)}, so ask for {math.ceil(miles_of(own_ns))} miles or more."
+            if asked_ns < own_ns
             else "Something else uses the processors: run fewer tests at once."
         )
         self.misses.append(

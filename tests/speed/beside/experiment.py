@@ -146,4 +146,3 @@ def measure(run: Run, lab: Lab, contenders: Sequence[Contender], say: Callable[[
                 if made.status == "ok":
                     break
                 say(f"{cell.id}, round {index + 1}: {made.status}: {'; '.join(made.reasons)}")
-                contender.span.forget(cell.asked_rtt_ns)

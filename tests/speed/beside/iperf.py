@@ -10,7 +10,7 @@ from farwrite.errors import UnfitError
 from farwrite.histogram import Histogram
 from farwrite.lab.lab import Lab
 from farwrite.recording import Cell, Round, Slice
-from farwrite.round import link_reasons, survey_before, text_of
+from farwrite.round import link_reasons, text_of
 from farwrite.run import Run
 from farwrite.units import NS_PER_S
 
@@ -40,7 +40,7 @@ class Iperf:
         table, span = self.run.profile.run, self.span
         begin_s = self.run.elapsed_s()
         span.set_rtt(cell.asked_rtt_ns)
-        before = survey_before(span, cell.asked_rtt_ns, table.survey_echoes)
+        before = span.survey(table.survey_echoes)
         seconds = max(round(table.round_ns / NS_PER_S), 1)
         span.far.call(daemon.start, NAME, [NAME, "-s", "-1", "-B", span.far.address, "-p", str(PORT)])
         try:
@@ -52,7 +52,7 @@ class Iperf:
             span.far.call(daemon.stop, NAME)
         failed = bool(reasons)
         after = span.survey(table.survey_echoes)
-        reasons += link_reasons(before, after, cell.asked_rtt_ns or before.rtt_ns_p50)
+        reasons += link_reasons(before, after, cell.asked_rtt_ns)
         nothing = Histogram().encode()
         whole = Slice(begin_ns=0, duration_ns=round(duration_s * NS_PER_S), completed=0, completed_bytes=size,
                       response_ns_max=0, response=nothing)  # fmt: skip
