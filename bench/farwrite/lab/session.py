@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from ..errors import UnfitError
 from ..physics import miles_of
-from ..units import format_time
+from ..units import NS_PER_S, format_time
 from .guest import allow_ping, ask_to_end, entering, inhabitants, kill_all, listening_ports, warden
 from .lab import Lab, LabSpec, open_lab
 from .layout import NEAR, Layout, Leg
@@ -31,7 +31,8 @@ from .span import Span
 from .survey import off_ns, tolerance_ns
 
 FILE_BYTES = 4096  # A lab has a disk at each site; here nobody uses it.
-ECHOES = 60  # Of the proof of a link.
+PROBES = 60  # Stamped, of the proof of a link.
+ECHOES_MIN, ECHOES_S = 12, 0.5  # Echoes follow each other: no more than last so long.
 PORT_PATIENCE_S = 60.0
 FAREWELL_S = 3.0  # Between the word to end and the end.
 LOOK_S = 0.02
@@ -178,7 +179,8 @@ def proof(span: Span, leg: Leg, accept_error: bool = False) -> str:
     """Set a link to its distance; answers what it delivers, in a sentence. UnfitError when that is not what was asked."""
     asked, asked_ns = leg.asked, leg.asked.rtt_ns
     span.set_distance(asked)
-    made = span.prove(asked, ECHOES)
+    affordable = max(ECHOES_MIN, int(ECHOES_S * NS_PER_S / max(asked_ns, 1)))
+    made = span.prove(asked, min(affordable, PROBES) if asked.is_ping else PROBES)
     missed_ns = off_ns(made.rtt_ns_p50, asked_ns)
     how = "a bare echo takes" if asked.is_ping else "from kernel to kernel and back a packet takes"
     sentence = (
