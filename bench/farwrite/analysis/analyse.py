@@ -141,8 +141,10 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
     """One cell over all its good rounds."""
     cell, rounds, dropped = measured.cell, measured.rounds, measured.steadiness.dropped
     mine = [item for item in recording.rounds if item.cell == cell.id]
-    asked_rtt_ns = float(cell.asked_rtt_ns) or base.quantile(0.5)
     rtt_ns = measured.rtt.quantile(0.5)
+    # Nothing is claimed at 0 miles, where an echo takes the lab's own and a packet the emulation's passage.
+    at_none_ns = rtt_ns if recording.lab.distance == "light" else base.quantile(0.5)
+    asked_rtt_ns = float(cell.asked_rtt_ns) or at_none_ns
     bare = nearest_size(flushes, cell.size_bytes)
     floor = floor_of(
         cell, bare, measured.waited_rtt, measured.echo, measured.flushed_echo, recording.lab.shared_disk

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..histogram import Histogram, middle_of
+from ..histogram import middle_of
 from ..link_spec import PLAIN, LinkSpec
 from ..physics import Distance
 from ..wire.terms import IN_THE_CLEAR, Terms

@@ -17,12 +17,13 @@ from farwrite.errors import UnfitError
 from farwrite.host.facts import processor_time, steal_between
 from farwrite.lab.lab import Lab
 from farwrite.lab.span import Span
+from farwrite.lab.stamps import beside
 from farwrite.load_kernel import Recorder
 from farwrite.pipeline import measure_floors
 from farwrite.plan import Load, draw
 from farwrite.profile import Profile
 from farwrite.recording import Cell, Round
-from farwrite.round import SLICES_MIN, leg_of, link_reasons, round_of
+from farwrite.round import SLICES_MIN, leg_of, link_reasons, load_of_link, load_reasons, probers_of, round_of
 from farwrite.run import Run
 from farwrite.units import NS_PER_S
 
@@ -85,21 +86,21 @@ class Rival:
         reasons: list[str] = []
         observed: dict[str, Any] = {}
         try:
-            observed = {"recorder": self.load(task)}
+            with beside(probers_of([leg])):
+                observed = {"recorder": self.load(task)}
         except UnfitError as failure:
             reasons.append(str(failure))
         failed = bool(reasons)
         steal = steal_between(ticks, processor_time())
+        loaded = load_of_link(leg)
         after = self.span.survey(table.survey_echoes)
-        reasons += link_reasons(leg.before, after, leg.asked_rtt_ns)
+        reasons += link_reasons(leg.before, after, leg.asked_rtt_ns) + load_reasons(leg, loaded)
         if steal is not None and steal > table.steal_max:
             reasons.append(f"the host took {steal:.0%} of the processors")
-        if cell.asked_rtt_ns:
-            self.span.correct(cell.asked_rtt_ns, (after.rtt_ns_p50 - cell.asked_rtt_ns) / 2)
         status = "failed" if failed else "void" if reasons else "ok"
         return round_of(
-            cell, index, attempt, status, reasons, begin_s, task.duration_ns, leg, after, observed, Unordered(task.slice_ns),
-            steal, None,
+            cell, index, attempt, status, reasons, begin_s, task.duration_ns, leg, loaded, after, observed,
+            Unordered(task.slice_ns), steal, None,
         )  # fmt: skip
 
 
