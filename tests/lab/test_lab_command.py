@@ -122,8 +122,8 @@ def test_a_link_that_does_not_deliver_what_was_asked_is_refused_unless_told_othe
 
 def test_a_distance_in_miles_is_proven_from_kernel_to_kernel():
     done = farwrite("lab", "--miles", "150", "--link", LINK, ANYWAY, "--", "true")
-    assert re.search(r"150 miles by \w+; 2\.36\d* ms asked, from kernel to kernel and back a packet takes [\d.]+ ms \(median of 60\)",
-                     done.stderr)  # fmt: skip
+    asked, taken = r"150 miles by \w+; 2\.36\d* ms asked", r"from kernel to kernel and back a packet takes [\d.]+ ms"
+    assert re.search(rf"{asked}, {taken} \(median of 60\)", done.stderr)
 
 
 def test_the_command_finds_everything_but_the_network_as_it_is(tmp_path):
@@ -492,9 +492,8 @@ def test_without_root_the_command_is_who_its_user_is_unless_asked(open_tmp, word
     word = uuid.uuid4().hex
     data = open_to_all(open_tmp / "data")
     line = "id -u; touch mine; ping -qc 1 $FAR | grep -c rtt"
-    command = [
-        sys.executable, "-m", "farwrite", "lab", "--rtt", f"{FAR_RTT_MS} ms", "--link", LINK, ANYWAY, *words, "--", "sh", "-c", line,
-    ]  # fmt: skip
+    options = "--rtt", f"{FAR_RTT_MS} ms", "--link", LINK, ANYWAY, *words
+    command = [sys.executable, "-m", "farwrite", "lab", *options, "--", "sh", "-c", line]
     with as_nobody(open_to_all(open_tmp / "scratch"), data, command, "666", word) as run:
         said, told = run.communicate(timeout=3 * PATIENCE_S)
         if "unshare(" in told:

@@ -1,8 +1,8 @@
 """What a link was asked for and what it delivers, side by side, and what its error is made of.
 
-The distance is proven by stamped probes over the bare link, kernel to kernel, everything else by datagrams in each direction; what
-an echo of two processes takes over it is shown beside. An asked loss is refuted
-when it lies outside the 99.9 % interval of what was counted (one survey in five hundred errs); a rate is met within 3 %.
+The distance is proven by stamped probes over the bare link, kernel to kernel, everything else by datagrams in each direction;
+what an echo of two processes takes is shown beside it. An asked loss is refuted when it lies outside the 99.9 % interval of what
+was counted (one survey in five hundred errs); a rate is met within 3 %.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A span: the near site, one far site, and the link between them at a distance that can be changed.
 
-A distance is light: whatever is sent is held for the time that light needs, on top of the fastest passage that the emulation itself
-was seen to have, so that nothing arrives before light does. What this host's processors need to wake up and run the two ends comes
-on top, as it does between two machines. Nothing is calibrated against it, and a busy minute cannot make a distance shorter.
+A distance is light: packets are held for the time that light needs less the fastest passage that the emulation itself was seen to
+have, so that none arrives before light does. What this host's processors need to wake up and run the two ends comes on top, as
+between two machines. Nothing is calibrated against that, and a busy minute cannot make a distance shorter.
 A lab has one span, and one more for each further far site.
 """
 
@@ -107,7 +107,7 @@ class Span:
     def survey(self, count: int) -> Survey:
         """The delivered round trip over the distance alone, whatever else is asked of the link: from kernel to kernel and back.
 
-        By stamped probes where packets can be stamped. A relay's is what it holds back, and how late each segment of `count` echoes
+        By stamped probes where packets can be stamped. A relay's is how long it holds segments, and how late each of `count` echoes
         left by its own account: what an echo takes besides is the applications' waking up.
         """
         with bare(self.link, self.spec):

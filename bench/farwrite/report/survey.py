@@ -28,7 +28,7 @@ def show_proof(proof: Proof, console: Console) -> None:
     page.heading("What the error is made of")
     page.table(partial(error_table, proof))
     own = format_time(proof.errors.kernel_stack_ns)
-    page.prose(f"Scheduler: {proof.errors.scheduler_by}. Packets are held {own} less: the emulation's own, at its fastest.", style="dim")
+    page.prose(f"Scheduler: {proof.errors.scheduler_by}. Packets are held {own} less, the emulation's fastest own.", style="dim")
     page.heading("Verdict")
     for refusal in proof.refusals:
         page.item(WORD["fail"], refusal, style=STYLE["fail"])
