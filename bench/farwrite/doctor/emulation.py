@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import FarwriteError, UnfitError
 from ..host.facts import text_of
 from ..host.tun import tun_works
-from ..lab.awake import HERE, decide, held
+from ..lab import awake
 from ..lab.awake_trial import tried
 from ..lab.namespace import may_unshare_net, namespaces
 from ..lab.process import process
@@ -191,11 +191,11 @@ def quantiles(times_ns: list[int]) -> tuple[int, int]:
 
 def keep_awake(directory: Path) -> Finding:
     """What a run here would keep its processors awake with, by the same decision, and what that is good for, measured."""
-    decision = decide("auto", nearest_existing(directory))
+    decision = awake.decide("auto", nearest_existing(directory))
     trial = decision.trial
     try:
         if decision.chosen == "qos":
-            trial = tried(partial(held, HERE.device), nearest_existing(directory))
+            trial = tried(partial(awake.held, awake.HERE.device), nearest_existing(directory))
     except (FarwriteError, OSError):  # What cannot be written to has a finding of its own.
         pass
     brings = f" With it an echo after a pause takes {trial.echo.words}." if trial and decision.chosen == "qos" else ""
