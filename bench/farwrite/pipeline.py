@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import random
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from . import __version__
 from .cells import cells_of, others_of_all
@@ -18,6 +21,7 @@ from .engine.record_kernel import HEADER_BYTES
 from .errors import FarwriteError, InconclusiveError, LostWriteError, UnfitError
 from .histogram import Histogram
 from .host.facts import command_line, host_facts
+from .keep_awake import asked_word
 from .lab.lab import Lab, LabSpec, open_lab
 from .lab.survey import whole_blocks
 from .link_spec import describe
@@ -25,7 +29,7 @@ from .profile import Profile, digest
 from .protocol import DURABLE
 from .recording import SCHEMA_VERSION, FlushFloors, LabFacts, Recording, Report, save
 from .round import measure_cell
-from .run import Entry, Run, keep
+from .run import Awake, Entry, Run, keep
 from .target import sides
 from .units import NS_PER_S
 
@@ -39,7 +43,8 @@ def execute(run: Run) -> Report:
     profile = run.profile
     run.cells = cells_of(profile)
     try:
-        with lab_of(profile, run.directory) as lab:
+        with lab_of(as_begun(run), run.directory) as lab:
+            begin_awake(run, lab)
             run.lab_facts = facts_of(lab)
             run.progress.expect(expected_s(run))
             measure(run, lab)
@@ -53,6 +58,23 @@ def execute(run: Run) -> Report:
     report = Report(schema_version=SCHEMA_VERSION, recording=recording, analysis=analyse(recording))
     save(report, run.directory / "report.json")
     return report
+
+
+def as_begun(run: Run) -> Profile:
+    """The profile; for a run that goes on, what keeps the processors awake is what its first rounds had."""
+    if run.awake is None:
+        return run.profile
+    table = msgspec.structs.replace(run.profile.lab, keep_awake=run.awake.chosen)
+    return msgspec.structs.replace(run.profile, lab=table)
+
+
+def begin_awake(run: Run, lab: Lab) -> None:
+    """Keep in the journal what was decided, once a run; one that goes on has the reasons of its beginning."""
+    if run.awake is None:
+        run.awake = Awake(lab.awake.chosen, lab.awake.reason)
+        keep(run, Entry(awake=run.awake))
+    else:
+        lab.awake = replace(lab.awake, reason=run.awake.reason)
 
 
 def lab_of(profile: Profile, directory: Path) -> AbstractContextManager[Lab]:
@@ -78,7 +100,7 @@ def lab_spec(profile: Profile, directory: Path) -> LabSpec:
     return LabSpec(
         link=table.link, near=place(table.near), far=place(table.far), journal_bytes=table.journal_bytes,
         volume_bytes=table.volume_bytes, congestion=table.congestion, others=others_of_all(profile),
-        link_spec=profile.link, keep=table.keep, keep_awake=table.keep_awake, encryption=table.encryption,
+        link_spec=profile.link, keep=table.keep, keep_awake=asked_word(table.keep_awake), encryption=table.encryption,
         compression=table.compression,
     )  # fmt: skip
 
@@ -186,9 +208,10 @@ def facts_of(lab: Lab) -> LabFacts:
         transport=lab.transport,
         encryption=lab.terms.encryption,
         compression=lab.terms.compression,
-        keep_awake=lab.keep_awake,
         far_host=far_host,
         distance="echo" if far_host else "light",
+        keep_awake=lab.awake.chosen,
+        keep_awake_reason=lab.awake.reason,
     )
 
 

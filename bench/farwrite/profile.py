@@ -18,6 +18,7 @@ import msgspec
 
 from . import load_table, units
 from .errors import UsageError, nearest
+from .keep_awake import KeepAwake, asked_word
 from .link_spec import PLAIN, LinkError, LinkSpec, Way
 from .link_spec import check as check_spec
 from .physics import rtt_ns_of
@@ -65,7 +66,10 @@ class LabTable(Struct, frozen=True):
     congestion: str = "cubic"
     encryption: EncryptionName = "none"  # of what is replicated; "tls" is TLS 1.3 by a key made for the run
     compression: CompressionName = "none"
-    keep_awake: bool = False  # an idle-priority spinner on one processor; farwrite doctor says whether it helps
+    keep_awake: KeepAwake | bool = "auto"  # how processors are kept from sleeping: lab/awake.py; true was "spinner" once
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "keep_awake", asked_word(self.keep_awake))
 
 
 class DistanceTable(Struct, frozen=True):
@@ -305,8 +309,11 @@ def shipped() -> list[str]:
 
 
 def digest(profile: Profile) -> str:
-    """Sixteen hex digits that name exactly this workload, wherever its files lie, and whatever keys are added later."""
-    measured = msgspec.structs.replace(profile, lab=msgspec.structs.replace(profile.lab, near="", far=""))
+    """Sixteen hex digits that name exactly this workload, wherever its files lie, and whatever keys are added later.
+
+    What keeps the machine awake is no part of it: what was done is known only to the recording, and is of the run's environment.
+    """
+    measured = msgspec.structs.replace(profile, lab=msgspec.structs.replace(profile.lab, near="", far="", keep_awake="auto"))
     import hashlib
 
     return hashlib.blake2b(msgspec.json.encode(told(measured)), digest_size=8).hexdigest()

@@ -14,6 +14,7 @@ import msgspec
 
 from .errors import UsageError
 from .files import write_atomically
+from .keep_awake import KeptAwake, kept_word
 from .link_spec import STREAM_LEVEL_LINKS
 from .profile import Profile
 from .protocol import ProtocolName, asked_peer
@@ -224,11 +225,15 @@ class LabFacts(Struct, frozen=True):
     link_facts: dict[str, str] = {}  # how the link carries packets
     encryption: EncryptionName = "none"  # of the connections that writes are replicated over; surveys are in the clear
     compression: CompressionName = "none"
-    keep_awake: bool = False  # a spinner kept one processor from sleeping
+    keep_awake: KeptAwake | bool = "none"  # what kept processors from sleeping; a boolean in older recordings, true: a spinner
+    keep_awake_reason: str = ""  # why this and nothing else
     far_host: dict[str, Any] | None = None  # facts of the far machine, where it is another one
     # "light": asked_rtt_ns is what packets took, kernel to kernel, on top of nothing of this host's; "echo": what the echo of an
     # application took, of which this host's wake-ups are a part that the delay was shortened by.
     distance: Literal["light", "echo"] = "echo"
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "keep_awake", kept_word(self.keep_awake))
 
     @property
     def is_stream_level(self) -> bool:

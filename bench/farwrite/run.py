@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from .errors import UsageError
+from .keep_awake import KeptAwake
 from .profile import Profile
 from .progress import Progress, Silence
 from .recording import SCHEMA_VERSION, Cell, Drill, FlushFloors, LabFacts, Round
@@ -35,6 +36,7 @@ class Run:
     drills: list[Drill] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lab_facts: LabFacts | None = None
+    awake: Awake | None = None  # decided when the first lab of this run was opened
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     begin_s: float = field(default_factory=time.monotonic)
     interrupted: bool = False
@@ -59,12 +61,20 @@ class Heading(msgspec.Struct, tag="heading"):
     started_utc: str
 
 
+class Awake(msgspec.Struct):
+    """What keeps the processors from sleeping in this run, and why."""
+
+    chosen: KeptAwake
+    reason: str
+
+
 class Entry(msgspec.Struct, tag="entry", omit_defaults=True):
     """A further line of the journal: one thing that was observed."""
 
     round: Round | None = None
     floors: FlushFloors | None = None
     drill: Drill | None = None
+    awake: Awake | None = None
 
 
 def begin(profile: Profile, name: str, seed: int, directory: Path, progress: Progress) -> Run:
@@ -111,6 +121,7 @@ def resume(directory: Path, progress: Progress) -> Run:
         run.rounds += [entry.round] if entry.round else []
         run.floors += [entry.floors] if entry.floors else []
         run.drills += [entry.drill] if entry.drill else []
+        run.awake = run.awake or entry.awake
     mended = b"\n".join(whole) + b"\n"
     if mended != data:  # A line was cut off, or its end: the old journal or the mended one, never a half.
         beside = path.with_suffix(".new")

@@ -127,9 +127,11 @@ def identity_of(recording: Recording) -> dict[str, str]:
     host, lab = recording.host, recording.lab
     systems = dict.fromkeys([lab.near_file_system, lab.far_file_system])
     asked = describe(recording.profile.link)
-    # Only what is asked for, so that runs from before it was known are of the same series as those without.
+    # Only what is asked for or done, so that runs from before it was known are of the same series as those without.
     more = {"link_spec": asked} if asked else {}
     wire = [(key, value) for key, value in (("encryption", lab.encryption), ("compression", lab.compression)) if value != "none"]
+    if lab.keep_awake != "none":
+        more["keep_awake"] = str(lab.keep_awake)
     return more | {
         "host": f"{host.get('cpu_count', '?')} x {host.get('cpu') or 'unknown processor'}",
         "kernel": str(host.get("kernel") or "unknown"),

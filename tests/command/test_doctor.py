@@ -1,9 +1,7 @@
 """`farwrite doctor`: what it says is what the machine answers, and every finding that is not ok says what to do."""
 
-import dataclasses
 import json
 import os
-import time
 from pathlib import Path
 
 import msgspec
@@ -15,9 +13,8 @@ from farwrite.doctor import emulation, machine
 from farwrite.doctor.finding import Diagnosis, Finding
 from farwrite.errors import EXIT_UNFIT
 from farwrite.host.facts import host_facts
-from farwrite.lab.awake import awake
-from farwrite.lab.process import process
-from farwrite.recording import LabFacts
+from farwrite.lab import awake
+from farwrite.lab.awake_trial import Times, Trial
 from farwrite.report.doctor import show_diagnosis
 
 NAMES = {
@@ -49,7 +46,9 @@ def test_a_machine_on_which_nothing_can_run_is_told_what_to_do():
         Finding(name="namespaces", state="missing", sentence="unshare: Operation not permitted.", mend="run as root"),
         Finding(name="netem", state="missing", sentence="Cannot be tried without a namespace."),
         Finding(name="TUN", state="ok", sentence="The ferry can carry packets."),
-        Finding(name="flush", state="missing", sentence="write in /: Read-only file system.", mend="name another directory"),
+        Finding(
+            name="flush", state="missing", sentence="write in /: Read-only file system.", mend="name another directory"
+        ),
     ]
     made = Diagnosis(farwrite="1", links=emulation.links_of(found), findings=found, took_s=1.0)
     assert not made.fit
@@ -98,69 +97,17 @@ def test_the_facts_of_every_recording_tell_of_timers_and_congestion_control():
     assert facts["cpu_usable"] == len(os.sched_getaffinity(0))
 
 
-def test_a_recording_made_before_machines_were_kept_awake_can_be_read():
-    assert {field.name: field.default for field in msgspec.structs.fields(LabFacts)}["keep_awake"] is False
-
-
-def spinners():
-    """Children of ours that are of idle priority."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "stat").read_text().rpartition(") ")[2].split()
-            except OSError:
-                continue
-            if int(words[1]) == os.getpid() and words[0] != "Z" and os.sched_getscheduler(int(entry.name)) == os.SCHED_IDLE:
-                found.append(int(entry.name))
-    return found
-
-
-def wait_for(true):
-    until_s = time.monotonic() + 20
-    while not true() and time.monotonic() < until_s:
-        time.sleep(0.01)
-    return true()
-
-
-def test_one_spinner_of_idle_priority_runs_on_one_processor_as_long_as_it_is_wanted():
-    with awake(False):
-        assert spinners() == []
-    with awake():
-        assert wait_for(lambda: len(spinners()) == 1)
-        (pid,) = spinners()
-        assert wait_for(lambda: len(os.sched_getaffinity(pid)) == 1)
-    assert spinners() == []
-
-
-def test_a_spinner_dies_with_whoever_wanted_it(tmp_path):
-    with process("keeper") as keeper:
-        keeper.start(spun_by_a_child, str(tmp_path / "pid"))
-        assert wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().endswith("\n"))
-        spinner = int((tmp_path / "pid").read_text())
-        keeper.kill()
-    assert wait_for(lambda: not Path(f"/proc/{spinner}").exists() or state_of(spinner) == "Z")
-
-
-def spun_by_a_child(place):
-    """In a process: keep awake, say who spins, and stay."""
-    with awake():
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        Path(place).write_text(f"{children[-1]}\n")
-        time.sleep(600)
-
-
-def state_of(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-    except OSError:
-        return "Z"
-
-
-def test_a_profile_can_ask_for_it():
-    from farwrite.pipeline import lab_spec
-    from farwrite.profile import load
-
-    assert not lab_spec(load("quick"), Path()).keep_awake
-    spec = lab_spec(load("quick", ["lab.keep_awake=true"]), Path())
-    assert dataclasses.asdict(spec)["keep_awake"] is True
+def test_doctor_and_a_lab_give_one_answer(tmp_path, monkeypatch):
+    """Of what keeps the machine awake, and why: both ask the same function, whatever it finds."""
+    device, driver = tmp_path / "cpu_dma_latency", tmp_path / "current_driver"
+    same = Trial(*(Times([100] * 20, [100] * 20) for _ in range(3)))
+    monkeypatch.setattr(
+        awake, "HERE", awake.Machine(device, driver, tmp_path / "ns", lambda: True, lambda directory: same)
+    )
+    device.touch()
+    for idle, chosen, state in (("haltpoll", "qos", "ok"), ("none", "none", "poor")):
+        driver.write_text(idle)
+        found, decided = emulation.keep_awake(tmp_path), awake.decide("auto", tmp_path)
+        assert (decided.chosen, found.state, found.mend) == (chosen, state, decided.mend)
+        assert decided.reason in found.sentence and f"keep_awake = {chosen}" in found.sentence
+        assert found.numbers["keep_awake"] == chosen and "lab.keep_awake=true" not in found.mend

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from farwrite.errors import UnfitError
+from farwrite.keep_awake import KeepAwake
 from farwrite.lab.jitter import deviations
 from farwrite.lab.lab import LabSpec, open_lab
 from farwrite.lab.probe import (
@@ -67,7 +68,7 @@ def measure(link: str, out: Path) -> None:
             found = [*echoes(lab)]
             found += [*stream_ways(lab), *stream_rates(lab)] if streams else [*distances(lab), *ways(lab), *rates(lab)]
         if not streams and not IN_UML:
-            with open_lab(spec_of(link, PLAIN, keep_awake=False)) as lab:
+            with open_lab(spec_of(link, PLAIN, keep_awake="none")) as lab:
                 found += speeds(lab)
     except UnfitError as refusal:
         out.write_text(json.dumps({"link": link, "refused": str(refusal), "rows": []}))
@@ -75,7 +76,7 @@ def measure(link: str, out: Path) -> None:
     out.write_text(json.dumps({"link": link, "kernel": os.uname().release, "rows": found}))
 
 
-def spec_of(link: str, asked: LinkSpec, keep_awake: bool = not IN_UML) -> LabSpec:
+def spec_of(link: str, asked: LinkSpec, keep_awake: KeepAwake = "none" if IN_UML else "auto") -> LabSpec:
     """A lab without disks to speak of. What sleeps between two echoes wakes later than what is asked to be told apart here."""
     return LabSpec(link, None, None, 16 << 20, 16 << 20, "cubic", link_spec=asked, keep_awake=keep_awake)
 

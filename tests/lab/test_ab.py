@@ -230,6 +230,7 @@ def test_all_arms_had_one_link_with_one_calibration(played):
     _, reports, _ = played
     facts = [made.recording.lab for made in reports.values()]
     assert len({(lab.link, lab.base_rtt, tuple(lab.delay_ns.items())) for lab in facts}) == 1
+    assert len({(lab.keep_awake, lab.keep_awake_reason) for lab in facts}) == 1 and facts[0].keep_awake_reason
     assert facts[0].link == (LINK if LINK != "auto" else facts[0].link)
 
 

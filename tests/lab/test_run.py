@@ -285,7 +285,8 @@ def test_a_run_cut_off_after_any_line_measures_only_what_is_missing(run, on_pape
         assert sorted(good) == sorted((cell.id, index) for cell in again.cells for index in range(2))
         assert [item.index for item in again.floors] == sorted({item.index for item in again.floors})
         assert sorted(item.kind for item in again.drills) == ["cut", "kill"]
-        assert len(lines_of(again)) == 1 + len(again.rounds) + len(again.floors) + len(again.drills)
+        decided = again.awake is not None  # Not where only the heading was left.
+        assert len(lines_of(again)) == 1 + decided + len(again.rounds) + len(again.floors) + len(again.drills)
         assert lines_of(again)[:line_count] == lines[:line_count]
 
 
@@ -302,6 +303,19 @@ def test_a_line_that_was_cut_off_is_measured_again(run, on_paper, tmp_path, seed
     again, before = go_on(cut_off(run, tmp_path / "torn", line_count, torn))
     assert before == line_count
     assert len({(item.cell, item.index) for item in again.rounds if item.status == "ok"}) == 24
+
+
+def test_a_run_that_goes_on_is_kept_awake_as_it_began_whatever_would_be_chosen_now(run, report, tmp_path):
+    lab = report.recording.lab
+    assert lab.keep_awake in ("qos", "spinner", "none") and lab.keep_awake_reason
+    directory = cut_off(run, tmp_path / "awake", 4)
+    journal = directory / "cells.jsonl"
+    entry = msgspec.json.encode({"type": "entry", "awake": {"chosen": "spinner", "reason": "it was so"}})
+    lines = [entry if b'"awake":{' in line else line for line in journal.read_bytes().splitlines()]
+    journal.write_bytes(b"\n".join(lines) + b"\n")
+    again = runs.resume(directory, Silence())
+    assert (again.awake.chosen, again.awake.reason) == ("spinner", "it was so")
+    assert pipeline.as_begun(again).lab.keep_awake == "spinner" and again.profile.lab.keep_awake == "auto"
 
 
 def test_a_damaged_line_in_the_middle_is_refused_by_its_number(run, tmp_path):
@@ -332,8 +346,11 @@ def test_a_run_that_is_continued_on_a_real_lab_ends_as_one_run(run, report, tmp_
     lines = run.journal.read_bytes().splitlines()
     again = runs.resume(cut_off(run, tmp_path / "again", len(lines) - 3), Silence())
     old = list(again.rounds)
+    assert pipeline.as_begun(again).lab.keep_awake == report.recording.lab.keep_awake
     made = pipeline.execute(again).recording
     assert made.rounds[: len(old)] == old
+    assert made.profile == report.recording.profile
+    assert (made.lab.keep_awake, made.lab.keep_awake_reason) == (again.awake.chosen, again.awake.reason)
     assert {item.cell for item in made.rounds} == {cell.id for cell in made.cells}
     assert all(item.audit and (item.audit.lost, item.audit.damaged) == (0, 0) for item in made.rounds)
     assert sorted(item.kind for item in made.drills) == ["cut", "kill"]

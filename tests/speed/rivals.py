@@ -41,6 +41,7 @@ from farwrite.analysis.analyse import analyse
 from farwrite.errors import UnfitError
 from farwrite.files import write_atomically
 from farwrite.host.facts import host_facts
+from farwrite.keep_awake import KeepAwake
 from farwrite.lab.lab import Lab, LabSpec, open_lab
 from farwrite.pipeline import facts_of, lab_spec, recording_of
 from farwrite.recording import Recording
@@ -69,7 +70,7 @@ near = "{near}"
 far = "{far}"
 journal = "{journal_mib} MiB"
 volume = "{volume_mib} MiB"
-keep_awake = {awake}
+keep_awake = "{awake}"
 [distance]
 miles = [0, 20, 60, 150, 3000]
 [run]
@@ -179,16 +180,16 @@ def say(text: str) -> None:
 
 
 def profile_of(
-    part: str, asked: argparse.Namespace, near: object, far: object, tables: str, awake: bool
+    part: str, asked: argparse.Namespace, near: object, far: object, tables: str, awake: KeepAwake
 ) -> profile.Profile:
     """The profile of a part, as a workload file would say it; its rounds are LONGER than asked.
 
     `awake`: a virtual processor that sleeps wakes late; with a rival's processes beside ours the link was void every other time.
-    But beside what keeps it awake a write costs more of the processors.
+    But beside a spinner a write costs more of the processors.
     """
     head = HEAD.format(
         rounds=asked.rounds, round_ms=round(1000 * LONGER.get(part, 1) * asked.seconds), near=near, far=far,
-        awake=str(awake).lower(), journal_mib=JOURNAL_MIB, volume_mib=VOLUME_MIB,
+        awake=awake, journal_mib=JOURNAL_MIB, volume_mib=VOLUME_MIB,
     )  # fmt: skip
     return profile.parse(head + tables)
 
@@ -200,7 +201,7 @@ def ferry_part(asked: argparse.Namespace) -> Part:
     """The engine, QEMU and iperf3, in a lab on this kernel; files lie where results do."""
     with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
         tables = (ONE + SIXTEEN + BULK).format(protocols='["C"]')
-        run = Run(profile_of("ferry", asked, name, name, tables, awake=True), "beside others", SEED, Path(name))
+        run = Run(profile_of("ferry", asked, name, name, tables, awake="auto"), "beside others", SEED, Path(name))
         spec = lab_spec(run.profile, run.directory)
         with open_lab(spec) as lab:
             return part_of(
@@ -216,7 +217,7 @@ def ferry_part(asked: argparse.Namespace) -> Part:
 def gigabit_part(asked: argparse.Namespace) -> Part:
     """The engine and iperf3 over a link that is slower than either."""
     with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
-        chosen = profile_of("gigabit", asked, name, name, GIGABIT + BULK, awake=True)
+        chosen = profile_of("gigabit", asked, name, name, GIGABIT + BULK, awake="auto")
         run = Run(chosen, "beside others", SEED, Path(name))
         with open_lab(lab_spec(run.profile, run.directory)) as lab:
             return part_of(asked, run, lab, {"iperf3": lambda: streaming(run, lab)})
@@ -225,7 +226,7 @@ def gigabit_part(asked: argparse.Namespace) -> Part:
 def unaided_part(asked: argparse.Namespace) -> Part:
     """The engine alone."""
     with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
-        chosen = profile_of("unaided", asked, name, name, UNAIDED, awake=False)
+        chosen = profile_of("unaided", asked, name, name, UNAIDED, awake="none")
         run = Run(chosen, "the engine alone", SEED, Path(name))
         with open_lab(lab_spec(run.profile, run.directory)) as lab:
             return part_of(asked, run, lab, {})
@@ -271,7 +272,7 @@ def part_inside(name: str, asked: argparse.Namespace) -> Part:
     block.rehearse()
     near, far = DISKS.values()
     tables = (ONE if name == "netem" else SIXTEEN).format(protocols='["C", "B"]')
-    chosen = profile_of(name, asked, near, far, tables, awake=False)
+    chosen = profile_of(name, asked, near, far, tables, awake="none")
     run = Run(chosen, "beside DRBD", SEED, Path("/run/tmp"))
     spec: LabSpec = lab_spec(run.profile, run.directory)
     with open_lab(spec) as lab:

@@ -236,7 +236,10 @@ def test_what_a_reader_must_know_is_said_at_the_top(truth, warning):
     assert any(text.startswith(warning) for text in found(**truth).warnings)
 
 
-@pytest.mark.parametrize(("virtual", "awake", "said"), [(True, False, True), (True, True, False), (False, False, False)])
+@pytest.mark.parametrize(
+    ("virtual", "awake", "said"),
+    [(True, False, True), (True, "none", True), (True, True, False), (True, "qos", False), (False, False, False)],
+)
 def test_many_rounds_void_for_their_link_name_what_may_mend_it(virtual, awake, said):
     recording = made(shared_disk=False)
     asleep = msgspec.structs.replace(
@@ -246,7 +249,11 @@ def test_many_rounds_void_for_their_link_name_what_may_mend_it(virtual, awake, s
             else item for place, item in enumerate(recording.rounds)
         ],
     )  # fmt: skip
-    assert any("lab.keep_awake=true" in text for text in analyse(asleep).warnings) == said
+    warnings = analyse(asleep).warnings
+    assert any("farwrite doctor says what mends it" in text for text in warnings) == said
+    assert not any("lab.keep_awake" in text for text in warnings)  # Doctor gives the one answer.
+    told = msgspec.structs.replace(asleep, lab=msgspec.structs.replace(asleep.lab, keep_awake_reason="because"))
+    assert any("nothing kept the processors awake (because)" in text for text in analyse(told).warnings) == said
 
 
 def test_a_calm_run_on_two_disks_has_no_warning():

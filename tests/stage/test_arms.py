@@ -70,6 +70,20 @@ def test_a_key_that_the_other_farwrite_does_not_know_is_refused():
         message.understood(sent | {"later": 1})
 
 
+def test_what_keeps_the_machine_awake_is_no_arms_affair():
+    """An arm of another revision knows booleans, or nothing of it; the experiment keeps the machine awake for all."""
+    profile = load("quick", ["lab.keep_awake=qos"])
+    sent = message.task_profile(profile)
+    assert "keep_awake" in told(profile)["lab"] and "keep_awake" not in sent["lab"]
+    assert message.task_profile(load("quick")) == told(load("quick"))
+    theirs = msgspec.to_builtins(message.understood(sent))
+    ours, theirs = (
+        message.without_ours(one)
+        for one in (msgspec.to_builtins(profile), {**theirs, "lab": {**theirs["lab"], "keep_awake": False}})
+    )
+    assert message.misread(ours, theirs) is None
+
+
 def test_a_default_that_another_farwrite_has_otherwise_is_found_out():
     ours = msgspec.to_builtins(load("quick"))
     theirs = msgspec.to_builtins(load("quick", ["run.steal_max=0.5"]))

@@ -30,7 +30,7 @@ from farwrite.analysis.compare import (
 from farwrite.analysis.result import Estimate
 from farwrite.errors import UnfitError, UsageError
 from farwrite.figure import Figure, Sheet
-from farwrite.recording import SCHEMA_VERSION, Pairing, Report
+from farwrite.recording import SCHEMA_VERSION, Pairing, Report, decode
 from farwrite.sheet import sheet_of
 from make_recording import made_report, make_recording
 
@@ -411,6 +411,22 @@ def test_runs_over_links_that_were_asked_for_different_things_are_unlike():
     with pytest.raises(UnfitError) as refused:
         compare(sheets[:1], sheets[1:])
     assert "link_spec (none | outward loss 1 %; homeward 1 Gbit/s, loss 1 %)" in str(refused.value)
+
+
+def test_runs_that_kept_their_processors_awake_otherwise_are_unlike_and_old_ones_are_of_the_series_of_none():
+    report = made_report()
+    sheets = {}
+    for chosen in (False, "none", True, "spinner", "qos"):  # Booleans as older recordings have them.
+        lab = {**msgspec.to_builtins(report.recording.lab), "keep_awake": chosen}
+        document = {**msgspec.to_builtins(report), "recording": {**msgspec.to_builtins(report.recording), "lab": lab}}
+        sheets[chosen] = sheet_of(decode(msgspec.json.encode(document), "x"), report.analysis, str(chosen))
+    assert sheets[False].identity == sheets["none"].identity == sheet_of(report, report.analysis, "x").identity
+    assert "keep_awake" not in sheets["none"].identity and sheets[True].identity["keep_awake"] == "spinner"
+    assert sheets[True].identity == sheets["spinner"].identity
+    with pytest.raises(UnfitError, match=r"keep_awake \(none \| qos\).*--allow-mismatch keep_awake"):
+        compare([sheets[False]], [sheets["qos"]])
+    allowed = compare([sheets["spinner"]], [sheets["qos"]], allowed=["keep_awake"])
+    assert "the sides differ in keep_awake (spinner | qos)" in allowed.warnings
 
 
 def test_arms_of_one_experiment_may_differ_in_what_is_compared():

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -538,3 +539,27 @@ def test_a_plain_link_is_no_part_of_a_digest_and_any_other_is():
     assert digest(parse(TEXT + "\n[link]\nseed = 1\n")) == digest(plain)
     assert digest(parse(LINKED)) != digest(plain)
     assert digest(parse(TEXT, changes=["link.loss=1 %"])) != digest(plain)
+
+
+# What keeps the machine awake.
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [("true", "spinner"), ("false", "none"), ("qos", "qos"), ('"auto"', "auto"), ("none", "none"), ("spinner", "spinner")],
+)
+def test_keep_awake_is_a_word_and_the_booleans_it_was_once_go_on_meaning_the_same(words, meant):
+    from farwrite.pipeline import lab_spec
+
+    made = load("quick", [f"lab.keep_awake={words}"])
+    assert made.lab.keep_awake == meant and lab_spec(made, Path()).keep_awake == meant
+    if words in ("true", "false"):
+        in_file = TEXT.replace('journal = "32 MiB"', f'journal = "32 MiB"\nkeep_awake = {words}')
+        assert parse(in_file).lab.keep_awake == meant
+    assert digest(made) == digest(load("quick"))  # Of the environment, not of the workload.
+
+
+def test_keep_awake_is_auto_unless_told_otherwise_and_nothing_else():
+    assert load("quick").lab.keep_awake == "auto" and "keep_awake" not in profile.told(load("quick").lab)
+    with pytest.raises(UsageError, match=r"lab.keep_awake: .*'maybe'"):
+        load("quick", ["lab.keep_awake=maybe"])

@@ -105,6 +105,17 @@ def test_an_analysis_that_is_not_ours_is_made_anew(damage):
     assert analysis_of(decode(changed(analysis=damage), "x")) == tiny().analysis
 
 
+@pytest.mark.parametrize(("was", "meant"), [(True, "spinner"), (False, "none")])
+def test_the_booleans_of_older_recordings_say_what_they_meant(was, meant):
+    """In what was done and in what was asked; a recording from before it was known was kept awake by nothing."""
+    made = decode(changed(recording__lab__keep_awake=was, recording__profile__lab__keep_awake=was), "x").recording
+    assert (made.lab.keep_awake, made.profile.lab.keep_awake) == (meant, meant)
+    document = json.loads(tiny_bytes())
+    del document["recording"]["lab"]["keep_awake"], document["recording"]["lab"]["keep_awake_reason"]
+    lab = decode(json.dumps(document).encode(), "x").recording.lab
+    assert (lab.keep_awake, lab.keep_awake_reason) == ("none", "")
+
+
 def test_unknown_fields_of_a_later_farwrite_are_passed_over():
     assert decode(changed(recording__weather="fine", later=3), "x").recording == tiny().recording
 

@@ -29,7 +29,7 @@ from .throughput import completed_per_s, cpu_ns_per_write, goodput_bytes_per_s, 
 
 LATE_SHARE_MAX = 0.05  # Of the response p99: beyond it, the generator and not the system was measured.
 MANY_VOID = 0.1  # Of all rounds, void for their link.
-AWAKE_HELPS = "; a processor that sleeps wakes late: --set lab.keep_awake=true keeps one awake"
+SLEPT = "; nothing kept the processors awake{why}, and one that sleeps wakes late: farwrite doctor says what mends it"
 LINK_SHARE_MAX, LINK_OFF_NS_MAX = 0.03, 40_000.0  # As lab/survey.py judges a round: the larger of both.
 
 
@@ -335,7 +335,7 @@ def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
         if bad:
             reasons = Counter(reason for item in bad for reason in item.reasons)
             often = f"; most often: {reasons.most_common(1)[0][0]}" if reasons else ""
-            advice = AWAKE_HELPS if status == "void" and may_have_slept(recording, bad) else ""
+            advice = sleep_advice(recording) if status == "void" and may_have_slept(recording, bad) else ""
             warnings.append(f"{len(bad)} of {len(recording.rounds)} rounds were {meaning}{often}{advice}")
     without_rounds = [item.cell for item in cells if not item.rounds_ok]
     if without_rounds:
@@ -353,8 +353,14 @@ def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
 def may_have_slept(recording: Recording, void: Sequence[Round]) -> bool:
     """Whether many rounds are void for their link, on a machine whose processors wake late from a sleep that can be forbidden."""
     for_link = [item for item in void if any(reason.startswith("the link") for reason in item.reasons)]
-    can_be_kept = bool(recording.host.get("virtual")) and not recording.lab.keep_awake
+    can_be_kept = bool(recording.host.get("virtual")) and recording.lab.keep_awake == "none"
     return can_be_kept and len(for_link) > MANY_VOID * len(recording.rounds)
+
+
+def sleep_advice(recording: Recording) -> str:
+    """Why nothing kept the processors awake, where that was recorded, and who says what mends it."""
+    why = recording.lab.keep_awake_reason
+    return SLEPT.format(why=f" ({why})" if why else "")
 
 
 def steal_warnings(recording: Recording) -> list[str]:

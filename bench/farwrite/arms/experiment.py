@@ -23,17 +23,18 @@ import msgspec
 from ..cells import cells_of, others_of_all
 from ..errors import EXIT_LOST_WRITE, FarwriteError, UsageError
 from ..histogram import Histogram
+from ..lab.awake import Decision
 from ..lab.lab import Lab, LabSpec, open_lab
 from ..lab.namespace import NOTHING, Loopback
 from ..lab.survey import Survey
+from ..pipeline import lab_spec as spec_of
 from ..pipeline import outcome, recording_of, round_s
-from ..profile import told
 from ..progress import Progress, Silence
 from ..recording import SCHEMA_VERSION, Cell, Pairing, Report, Round, save
 from ..round import asked_of, link_reasons, spans_of, text_of
 from ..run import Run
 from ..units import NS_PER_S
-from .message import VERSION, Joined, Network, Task
+from .message import VERSION, Joined, Network, Task, task_profile
 from .word import Arm, ArmName, launched
 from .worker import Worker, worker
 
@@ -59,6 +60,7 @@ class Experiment:
     cells: list[str] = field(default_factory=list)  # those that all arms have
     base_rtt: str = ""  # histogram, ns: what the lab's own sites found with no delay asked
     delay_ns: dict[str, int] = field(default_factory=dict)  # held per round trip, by asked RTT, as of the last palindrome
+    awake: Decision = field(default_factory=Decision)  # what keeps the processors from sleeping, for all arms
 
     @property
     def names(self) -> list[ArmName]:
@@ -113,7 +115,8 @@ def measure(experiment: Experiment) -> None:
     with contextlib.ExitStack() as stack:
         # Before the lab: what removes a worktree waits until no process of ours is left.
         launches = {word: stack.enter_context(launched(word)) for word in dict.fromkeys(arm.word for arm in arms)}
-        lab = stack.enter_context(open_lab(lab_spec(arms)))
+        lab = stack.enter_context(open_lab(lab_spec(arms, experiment.directory)))
+        experiment.awake = lab.awake
         experiment.base_rtt = Histogram.of(lab.base.rtt_ns).encode()
         workers: dict[ArmName, Worker] = {}
         for arm in arms:
@@ -121,7 +124,7 @@ def measure(experiment: Experiment) -> None:
             network = network_of(lab)
             made = stack.enter_context(worker(arm, launches[arm.word], descriptors_of(network)))
             task = Task(
-                version=VERSION, profile=told(arm.profile), profile_name=arm.profile_name, seed=experiment.seed,
+                version=VERSION, profile=task_profile(arm.profile), profile_name=arm.profile_name, seed=experiment.seed,
                 directory=str(experiment.directory.absolute()), network=network,
             )  # fmt: skip
             experiment.joined[arm.name] = made.join(task, launches[arm.word])
@@ -132,13 +135,13 @@ def measure(experiment: Experiment) -> None:
             play_lap(experiment, lab, workers, lap)
 
 
-def lab_spec(arms: list[Arm]) -> LabSpec:
+def lab_spec(arms: list[Arm], directory: Path) -> LabSpec:
     """The lab of all arms: the base's link, and as many sites as any of them needs. Our own carry nothing but surveys."""
-    table = arms[0].profile.lab
+    base = spec_of(arms[0].profile, directory)
     others = max(others_of_all(arm.profile) for arm in arms)
     return LabSpec(
-        table.link, None, None, SITE_BYTES, SITE_BYTES, table.congestion, others, link_spec=arms[0].profile.link,
-        keep_awake=table.keep_awake,
+        base.link, None, None, SITE_BYTES, SITE_BYTES, base.congestion, others, link_spec=base.link_spec,
+        keep_awake=base.keep_awake, flushed=base.near,
     )  # fmt: skip
 
 
@@ -279,7 +282,10 @@ def report_of(experiment: Experiment, arm: Arm, failure: BaseException | None) -
 
     run, joined = experiment.runs[arm.name], experiment.joined[arm.name]
     # Disks and transport are the arm's own; the link and its calibration are one for all.
-    run.lab_facts = msgspec.structs.replace(joined.lab, base_rtt=experiment.base_rtt, delay_ns=experiment.delay_ns)
+    run.lab_facts = msgspec.structs.replace(
+        joined.lab, base_rtt=experiment.base_rtt, delay_ns=experiment.delay_ns,
+        keep_awake=experiment.awake.chosen, keep_awake_reason=experiment.awake.reason,
+    )  # fmt: skip
     run.interrupted = failure is not None
     run.notes += [f"ended early: {failure}"] if isinstance(failure, FarwriteError) else []
     recording = msgspec.structs.replace(

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ..errors import UsageError
-from ..profile import Profile
+from ..profile import Profile, told
 from ..recording import Cell, FlushFloors, LabFacts, Round
 
 VERSION = 1
@@ -93,6 +93,17 @@ class Head(Struct, frozen=True):
     """Enough of a task to know whether the rest can be understood."""
 
     version: int
+
+
+def task_profile(profile: Profile) -> dict[str, Any]:
+    """A profile as an arm is told of it."""
+    return without_ours(told(profile))
+
+
+def without_ours(profile: dict[str, Any]) -> dict[str, Any]:
+    """A profile's tables without what is no arm's affair: the experiment keeps the machine awake, for all of them alike."""
+    lab = {key: value for key, value in profile.get("lab", {}).items() if key != "keep_awake"}
+    return {key: value for key, value in profile.items() if key != "lab"} | ({"lab": lab} if lab else {})
 
 
 def line(message: Struct) -> bytes:

@@ -25,7 +25,7 @@ from ..errors import EXIT_USAGE, FarwriteError, UnfitError, UsageError
 from ..host.lifetime import die_with
 from ..lab.namespace import uninterrupted
 from ..recording import NOT_OURS, FlushFloors, Round
-from .message import VERSION, Answer, Joined, Measure, Request, Task, line, misread
+from .message import VERSION, Answer, Joined, Measure, Request, Task, line, misread, without_ours
 from .word import REVISION, Arm, Launch
 
 JOIN_TIMEOUT_S = 600.0  # A revision's kernels are compiled meanwhile.
@@ -57,7 +57,8 @@ class Worker:
             raise UsageError(f"{self.name} speaks another version of farwrite ab. Use revisions nearer to each other.")
         if launch.package and Path(joined.package).resolve() != launch.package.resolve():
             raise UsageError(f"{self.name} ran the code in {joined.package} instead of {launch.package}.")
-        place = misread(msgspec.json.decode(msgspec.json.encode(self.arm.profile)), joined.profile)
+        ours = msgspec.json.decode(msgspec.json.encode(self.arm.profile))
+        place = misread(without_ours(ours), without_ours(joined.profile))
         if place:
             raise UsageError(f"{self.name} reads the profile otherwise: {place} differs. Settle it with --set.")
         return joined

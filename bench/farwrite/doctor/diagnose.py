@@ -20,7 +20,7 @@ def diagnose(directory: Path, told: Progress) -> Diagnosis:
     told.doing("trying the disk")
     disks = emulation.disk(directory)
     told.doing("timing sleeps and echoes")
-    awake = emulation.keep_awake()
+    awake = emulation.keep_awake(directory)
     own = [
         machine.io_uring(), machine.congestion(), machine.timers(), machine.clock(), machine.processors(), machine.governor(),
         machine.memory(),

@@ -1,4 +1,4 @@
-"""Which emulations of a distance this machine allows, what its disk takes, and whether keeping it awake helps.
+"""Which emulations of a distance this machine allows, what its disk takes, and what keeps it awake.
 
 Everything is tried: a namespace is made, netem put on a loopback, files without names opened, an echo timed.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import socket
-import statistics
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
-from ..errors import UnfitError
+from ..errors import FarwriteError, UnfitError
 from ..host.facts import text_of
 from ..host.tun import tun_works
-from ..lab.awake import awake
+from ..lab import awake
+from ..lab.awake_trial import tried
 from ..lab.namespace import may_unshare_net, namespaces
 from ..lab.process import process
 from ..units import format_time
@@ -27,9 +27,6 @@ from .machine import module_there
 BLOCK_BYTES = 4096
 FLUSHES = 60
 FLUSH_NS_P50_MAX = 1_000_000  # A network disk; an array's cache takes 0.1 to 0.3 ms.
-BLOCKS, ECHOES = 6, 30  # Of echoes with and without a spinner, in turn;
-PAUSE_S = 0.001  # between two of them the processors may fall asleep.
-HELP_RATIO_MIN = 0.15
 
 NO_NAMESPACES = (
     ("kernel.unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
@@ -192,44 +189,18 @@ def quantiles(times_ns: list[int]) -> tuple[int, int]:
 # Keeping the machine awake.
 
 
-def keep_awake() -> Finding:
-    """Whether an idle-priority spinner shortens an echo over loopback after a pause, measured in turn without and with it."""
-    without: list[int] = []
-    with_one: list[int] = []
-    with process("echo") as answering, socket.create_server(("127.0.0.1", 0)) as server:
-        answering.start(answer, server.getsockname()[1])
-        connection, _ = server.accept()
-        with connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            echo_ns(connection)
-            for block in range(BLOCKS):
-                with awake(bool(block % 2)):
-                    (with_one if block % 2 else without).extend(echo_ns(connection))
-    before, after = statistics.median(without), statistics.median(with_one)
-    helps = after < (1 - HELP_RATIO_MIN) * before
+def keep_awake(directory: Path) -> Finding:
+    """What a run here would keep its processors awake with, by the same decision, and what that is good for, measured."""
+    decision = awake.decide("auto", nearest_existing(directory))
+    trial = decision.trial
+    try:
+        if decision.chosen == "qos":
+            trial = tried(partial(awake.held, awake.HERE.device), nearest_existing(directory))
+    except (FarwriteError, OSError):  # What cannot be written to has a finding of its own.
+        pass
+    brings = f" With it an echo after a pause takes {trial.echo.words}." if trial and decision.chosen == "qos" else ""
     return Finding(
-        name="sleepiness", state="poor" if helps else "ok", numbers={"echo_ns_p50": before, "echo_ns_p50_kept_awake": after},
-        sentence=f"An echo over loopback after a pause takes {format_time(before)}, with one processor kept awake "
-        f"{format_time(after)}: {'that helps here' if helps else 'that would not help here'}.",
-        mend="--set lab.keep_awake=true" if helps else "",
+        name="sleepiness", state="poor" if decision.mend else "ok", mend=decision.mend,
+        sentence=f"Runs have lab.keep_awake = {decision.chosen}: {decision.reason}.{brings}",
+        numbers={"keep_awake": decision.chosen} | (trial.numbers if trial else {}),
     )  # fmt: skip
-
-
-def answer(port: int) -> None:
-    """In the process: send back what comes, until nothing does."""
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        while data := connection.recv(64):
-            connection.sendall(data)
-
-
-def echo_ns(connection: socket.socket) -> list[int]:
-    """Times of so many echoes, each after a pause."""
-    found = []
-    for _ in range(ECHOES):
-        time.sleep(PAUSE_S)
-        begin_ns = time.perf_counter_ns()
-        connection.sendall(b"x")
-        connection.recv(1)
-        found.append(time.perf_counter_ns() - begin_ns)
-    return found

@@ -18,10 +18,11 @@ from typing import TypedDict
 import numpy as np
 
 from ..host.disk import disk
+from ..keep_awake import KeepAwake
 from ..link_spec import PLAIN, STREAM_LEVEL_LINKS, LinkSpec
 from ..wire.terms import KEY_BYTES_MIN, CompressionName, EncryptionName, SharedKey, Terms
 from ..wire.tunnel import prepare
-from .awake import awake
+from .awake import Decision, awake
 from .board import Board, board
 from .link import Choice, SetElsewhere, bare, emulate, ground
 from .namespace import Place
@@ -51,7 +52,8 @@ class LabSpec:
     link_spec: LinkSpec = PLAIN  # what is asked of every link besides the distance,
     link_specs: tuple[tuple[int, int, LinkSpec], ...] = ()  # but for those between the sites of these two indices
     keep: bool = False  # the sites' files have names, in a directory of each site's own, and stay
-    keep_awake: bool = False  # lab/awake.py
+    keep_awake: KeepAwake = "auto"  # lab/awake.py
+    flushed: Path | None = None  # directory in which others than this lab's sites flush; None: nobody does
     encryption: EncryptionName = "none"  # of what is replicated
     compression: CompressionName = "none"
 
@@ -75,7 +77,7 @@ class Lab(Span):
     issued: Board  # numbers in the plan by sequence, where the running load decides its order
     others: list[Span]
     between: list[Span] = field(default_factory=list, kw_only=True)  # the links between far sites, in a mesh
-    keep_awake: bool = field(default=False, kw_only=True)
+    awake: Decision = field(default=Decision(), kw_only=True)  # what keeps the processors from sleeping
 
     @property
     def spans(self) -> list[Span]:
@@ -123,7 +125,7 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
     """Two sites or more and the links between them, open exactly as long as this block. UnfitError says what is forbidden."""
     terms = prepared(spec)
     with contextlib.ExitStack() as stack:  # Undoes a half-built lab in the right order.
-        stack.enter_context(awake(spec.keep_awake))
+        kept = stack.enter_context(awake(spec.keep_awake, spec.flushed or spec.near))
         choice, places = stack.enter_context(ground(spec.link, 2 + spec.others))
         near, fars, history, issued = stack.enter_context(sites(spec, places))
         pairs = [(near, far) for far in fars] + (list(combinations(fars, 2)) if spec.mesh else [])
@@ -140,7 +142,7 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
         ]
         yield Lab(
             *spans[0], choice, history, issued, others[: spec.others], spec=specs[0], terms=terms, **proofs[0],
-            between=others[spec.others :], keep_awake=spec.keep_awake,
+            between=others[spec.others :], awake=kept,
         )  # fmt: skip
 
 
@@ -174,9 +176,7 @@ def joined_lab(spec: LabSpec, places: list[Place], choice: Choice, doors: Sequen
             JoinedSpan(*span, spec=spec.link_spec, terms=terms, **proof)
             for span, proof in zip(spans[1:], proofs[1:], strict=True)
         ]
-        yield JoinedLab(
-            *spans[0], choice, history, issued, others, spec=spec.link_spec, terms=terms, **proofs[0], keep_awake=spec.keep_awake
-        )  # fmt: skip
+        yield JoinedLab(*spans[0], choice, history, issued, others, spec=spec.link_spec, terms=terms, **proofs[0])
 
 
 def prepared(spec: LabSpec) -> Terms:

@@ -107,8 +107,8 @@ class Span:
     def survey(self, count: int) -> Survey:
         """The delivered round trip over the distance alone, whatever else is asked of the link: from kernel to kernel and back.
 
-        By stamped probes where packets can be stamped. A relay's is how long it holds segments, and how late each of `count` echoes
-        left by its own account: what an echo takes besides is the applications' waking up.
+        By stamped probes where packets can be stamped. A relay's is how long it holds segments and, by its own account, how late
+        each of `count` echoes left: what an echo takes besides is the applications' waking up.
         """
         with bare(self.link, self.spec):
             if self.prober is not None:

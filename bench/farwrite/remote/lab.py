@@ -263,7 +263,7 @@ def real_lab(spec: LabSpec, host: FarHost, command: str) -> Iterator[RealLab]:
     """A near site here and a far one there, open exactly as long as this block."""
     terms = prepared(spec)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(awake(spec.keep_awake))
+        kept = stack.enter_context(awake(spec.keep_awake, spec.near))
         history, issued = stack.enter_context(board(HISTORY_WORDS)), stack.enter_context(board(ISSUED_WORDS))
         files = stack.enter_context(disk(spec.near, spec.journal_bytes, spec.volume_bytes))
         near = HereSite("near", files, stack.enter_context(board(64)), stack)
@@ -283,7 +283,7 @@ def real_lab(spec: LabSpec, host: FarHost, command: str) -> Iterator[RealLab]:
         base = survey(near, far, BASE_ECHOES)  # type: ignore[arg-type]
         choice = Choice(REAL, f"measured, not emulated: {way.text}")
         made = RealLab(
-            near, far, SetElsewhere(REAL), transport, base, choice, history, issued, [], terms=terms, keep_awake=spec.keep_awake  # type: ignore[arg-type]
+            near, far, SetElsewhere(REAL), transport, base, choice, history, issued, [], terms=terms, awake=kept  # type: ignore[arg-type]
         )
         made.way = way
         yield made

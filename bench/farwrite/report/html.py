@@ -39,7 +39,7 @@ from .plots.parts import parts_plot
 from .plots.plot import Choice, Plot
 from .plots.seen import seen
 from .plots.spectrum import spectrum_plot
-from .terminal import duration, show_method, show_warnings, wire_text
+from .terminal import awake_text, duration, show_method, show_warnings, wire_text
 
 MARKER = b'<meta name="generator" content="farwrite html report">'
 MARKER_WITHIN = 400  # Bytes from the start of a page of ours.
@@ -178,6 +178,7 @@ def facts_of(recording: Recording) -> list[tuple[str, str]]:
         ("link", f"{lab.link}: {lab.link_reason}"),
         ("asked of the link", lab.link_asked),
         ("carried with", ", ".join(f"{key} {words}" for key, words in lab.link_facts.items()) if lab.link_asked else ""),
+        ("sleep", ": ".join(filter(None, (awake_text(lab), lab.keep_awake_reason)))),
         ("reactor", lab.reactor),
         ("TCP", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in sorted(lab.transport.items()))),
         ("wire", wire_text(lab)),

@@ -71,7 +71,7 @@ def host_line(recording: Recording) -> str:
         "virtual machine" if host.get("virtual") else "",
         f"kernel {host['kernel']}" if host.get("kernel") else "",
         f"{' and '.join(systems)}{', both sites on one disk' if lab.shared_disk else ''}",
-        "one processor kept awake" if lab.keep_awake else "",
+        awake_text(lab),
         disk,
         f"link {lab.link}: {lab.link_reason}",
         f"asked of it besides the distance: {lab.link_asked}" if lab.link_asked else "",
@@ -80,6 +80,12 @@ def host_line(recording: Recording) -> str:
         wire_text(lab),
     ]
     return " · ".join(fact for fact in facts if fact)
+
+
+def awake_text(lab: LabFacts) -> str:
+    """What kept the processors awake; empty when nothing did."""
+    words = {"qos": "processors kept awake by PM QoS", "spinner": "one processor kept awake by a spinner"}
+    return words.get(str(lab.keep_awake), "")
 
 
 def wire_text(lab: LabFacts) -> str:
