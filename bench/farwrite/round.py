@@ -6,6 +6,7 @@ are kept with their reasons and never averaged in. The drills use the same order
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,13 +23,15 @@ from .engine.record_kernel import HEADER_BYTES
 from .errors import UnfitError
 from .histogram import Histogram
 from .host.facts import processor_time, steal_between
-from .lab.lab import Lab
+from .host.noise import Reading, noise_between, read_noise
+from .lab.lab import JoinedLab, Lab
 from .lab.schedule import Happened, changing
+from .lab.site import Site
 from .lab.span import Span
 from .lab.survey import Survey, hang_up, off_ns, tolerance_ns
 from .plan import Load, count_max
 from .protocol import PROMISES
-from .recording import Audit, Cell, LinkChange, OtherRound, Part, Round, Slice
+from .recording import Audit, Cell, HostNoise, LinkChange, OtherRound, Part, Round, Slice
 from .run import Run
 from .samples import file_of
 from .target import sides
@@ -105,6 +108,7 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     kept = file_of(cell.id, index, attempt) if table.samples else None
     if kept:
         order = replace(order, samples_path=str((run.directory / kept).absolute()))
+    quiet = read_noise()
     reasons: list[str] = []
     observed: dict = {}
     audit: Audit | None = None
@@ -121,7 +125,7 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
         reasons.append(str(failure))
         lab.revive()
     failed = bool(reasons)
-    steal = steal_between(ticks, processor_time())
+    steal, noise = steal_between(ticks, processor_time()), noise_of(lab, order, quiet, read_noise())
     afters = [leg.span.survey(table.survey_echoes) for leg in legs]
     if observed:
         audit, survived = audit_of(lab, order, int(observed["recorder"].at[load_kernel.ACKED]))
@@ -143,7 +147,25 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
         made = msgspec.structs.replace(made, samples=kept)
     others = zip(legs[1:], afters[1:], observed.get("others", [{}] * len(cell.others)), survived[1:], strict=True)
     told = [LinkChange(at_ns=item.at_ns, happened_ns=item.happened_ns, what=item.what) for item in changes]
-    return msgspec.structs.replace(made, others=[other_round(*other) for other in others], changes=told)
+    return msgspec.structs.replace(made, others=[other_round(*other) for other in others], changes=told, noise=noise)
+
+
+def noise_of(lab: Lab, order: Order, before: Reading, after: Reading) -> HostNoise:
+    """What the machine did besides between two readings. In another process's lab the links and the other arms are not ours, and
+    so not told from strangers: that process adds what it knows."""
+    spans = lab.spans[: len(order.connections)]
+    links: list[int | None] = []
+    for span in spans:
+        links += [None] if span.link.carriers is None else span.link.carriers
+    found = noise_between(before, after, [pid_of(lab.near)], [pid_of(span.far) for span in spans], links)
+    made = HostNoise(**dataclasses.asdict(found))
+    return msgspec.structs.replace(made, own_share=None, foreign_share=None) if isinstance(lab, JoinedLab) else made
+
+
+def pid_of(site: Site) -> int | None:
+    """The number of a site's process; None where it is another machine's."""
+    process = getattr(site, "process", None)
+    return None if process is None else process.pid
 
 
 def int_of(words: np.ndarray, place: int) -> int:
