@@ -1,7 +1,7 @@
 """One round of one cell: survey, load, survey, audit, and what all that says of it.
 
-A round whose link was not what it claimed, or whose processors the host took, is void; one whose engine stopped has failed. Both
-are kept with their reasons and never averaged in. The drills use the same orders and the same two sides.
+A round whose link was not what it claimed is void; one whose engine stopped has failed. Both are kept with their reasons, never
+averaged in. What else the machine did is noted, and makes no round void. The drills use the same orders and the same two sides.
 """
 
 from __future__ import annotations
@@ -134,8 +134,6 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
             continue
         whose = f" to the site {cell.others[place - 1].miles:g} miles away" if place else ""
         reasons += link_reasons(leg.before, after, leg.asked_rtt_ns, whose)
-    if steal is not None and steal > table.steal_max:
-        reasons.append(f"the host took {steal:.0%} of the processors")
     for leg, after, (_, asked_rtt_ns) in zip(legs, afters, spans_of(lab, cell), strict=True):
         if asked_rtt_ns:
             leg.span.correct(asked_rtt_ns, (after.rtt_ns_p50 - asked_rtt_ns) / 2)

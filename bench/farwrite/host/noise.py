@@ -152,7 +152,7 @@ def ticks() -> tuple[int, int]:
 def listed(directory: str) -> list[str]:
     """The numbers among a directory's names; none when it is gone or not to be read."""
     try:
-        return [name for name in os.listdir(directory) if name.isdigit()]
+        return [item.name for item in os.scandir(directory) if item.name.isdigit()]
     except OSError:
         return []
 

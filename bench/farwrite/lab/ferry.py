@@ -28,7 +28,7 @@ class Ferry:
     """The carrying link: per direction (0 near to far, 1 far to near) a delay, and a way."""
 
     kind = "ferry"
-    carriers: tuple[int, ...] = ()
+    carriers: tuple[int, ...] | None = ()
 
     def __init__(self, words: np.ndarray, devices: list[Device], seed: int) -> None:
         self.board = words

@@ -55,7 +55,7 @@ class Link(Protocol):
 class SetElsewhere:
     """The null form: a link that the process which opened the lab sets and counts."""
 
-    carriers = None
+    carriers: tuple[int, ...] | None = None
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

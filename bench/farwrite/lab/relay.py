@@ -47,7 +47,7 @@ class Relay:
     """The carrying link: per direction (0 near to far, 1 far to near) a delay, and a way."""
 
     kind = "relay"
-    carriers: tuple[int, ...] = ()
+    carriers: tuple[int, ...] | None = ()
 
     def __init__(self, words: np.ndarray, jitter_ns: np.ndarray, wake_fd: int) -> None:
         self.board = words
