@@ -172,7 +172,7 @@ def late_doubt(late_ns: float, found: Verdict, without: Verdict) -> str:
 
 def late_share_doubt(estimate: Estimate) -> str:
     """The same where no limit is given that a verdict could turn at: in a fit, a comparison, a series of runs."""
-    if not estimate.value or estimate.late_ns <= LATE_SHARE_MAX * estimate.value:
+    if not estimate.late_ns or not estimate.value or estimate.late_ns <= LATE_SHARE_MAX * estimate.value:
         return ""
     return (
         f"up to {format_time(estimate.late_ns)} of it is the generator's own lateness, more than {LATE_SHARE_MAX:.0%} of "
