@@ -25,6 +25,7 @@ from farwrite.recording import (
     Cell,
     Drill,
     FlushFloors,
+    HostNoise,
     LabFacts,
     Other,
     OtherRound,
@@ -120,6 +121,9 @@ class World:
     slices: int = 10
     writes: int | None = None  # a round; None: as many as the latency lets complete
     steal: float | None = 0.004
+    foreign_share: float | None = None  # of all processors, used by other programs; None: host noise was not recorded
+    own_share: float = 0.3
+    run_delay_ratio: float = 0.05  # of a round: near, far and link together waited so long for processors
     outlier_round: int | None = None  # whose latency is five times the others'
     void: tuple[tuple[str, int], ...] = ()  # (cell id, round) void at the first attempt, good at the second
     always_void: tuple[str, ...] = ()  # cell ids without one good round
@@ -325,6 +329,10 @@ def make_round(
         steal=world.steal,
         link={"dropped": 0},
         audit=Audit(completed=count, survived=survived, lost=count - survived, damaged=0),
+        noise=None if world.foreign_share is None else HostNoise(
+            duration_ns=duration_ns, near_run_delay_ns=round(world.run_delay_ratio * duration_ns), far_run_delay_ns=0,
+            link_run_delay_ns=None, own_share=world.own_share, foreign_share=world.foreign_share,
+        ),
         others=[make_other(cell, other, parsed, world, dice, count) for other in cell.others],
     )
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from . import recording as recordings
-from .analysis.result import Analysis
+from .analysis.result import Analysis, late_share_doubt
 from .errors import FarwriteError, UsageError, nearest
 from .protocol import DURABLE
 from .recording import Recording
@@ -109,8 +109,8 @@ def reasons_against(recording: Recording, analysis: Analysis) -> Iterator[str]:
     for result in analysis.cells:
         if not result.rounds_ok:
             yield f"{result.cell}: not one good round."
-        elif result.withheld:
-            yield f"{result.cell}: no verdict may rest on it: {'; '.join(result.withheld)}."
+        elif doubts := [*result.latency_doubts, *(text for text in [late_share_doubt(result.response_ns_p99)] if text)]:
+            yield f"{result.cell}: no verdict may rest on it: {'; '.join(doubts)}."
 
 
 def differences(old: Recording, new: Recording) -> list[str]:

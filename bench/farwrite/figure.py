@@ -91,6 +91,12 @@ class Figure(Struct, frozen=True):
     estimate: Estimate
     withheld: list[str] = []  # why no verdict may rest on it; empty when one may
     link_error_ns: float | None = None  # how far off the link was that this latency has waited for; None: it has not
+    host_noise: list[str] = []  # why none may that holds it against a limit, or a quieter run
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why no verdict on it by itself may rest on this run; empty when one may."""
+        return [*self.withheld, *self.host_noise]
 
     @property
     def name(self) -> str:

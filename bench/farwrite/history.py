@@ -24,9 +24,9 @@ import msgspec
 
 from . import __version__
 from .analysis.change import Change, change_points
-from .analysis.result import ANALYSIS_VERSION, Estimate
+from .analysis.result import ANALYSIS_VERSION, Estimate, late_share_doubt
 from .errors import FarwriteError, UsageError, nearest
-from .figure import METRICS, SHEET_VERSION, Label, Sheet, label_text
+from .figure import METRICS, SHEET_VERSION, Figure, Label, Sheet, label_text
 from .progress import Bar, bar
 from .sheet import REPORT_NAMES, read_sheet
 
@@ -467,10 +467,16 @@ def store_one(index: sqlite3.Connection, path: bytes, seen: Seen, sheet: Sheet) 
         "INSERT INTO figure VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (source, f.metric, canonical(f.labels), f.unit, f.better, f.estimate.value, f.estimate.low, f.estimate.high,
-             f.estimate.confidence, f.estimate.count, json.dumps(f.withheld), json.dumps(f.estimate.warnings))
+             f.estimate.confidence, f.estimate.count, json.dumps(doubts_of(f)), json.dumps(f.estimate.warnings))
             for f in (sheet.figures if arm != AGAIN else [])
         ],
     )  # fmt: skip
+
+
+def doubts_of(figure: Figure) -> list[str]:
+    """Why a figure takes no part in finding changes."""
+    late = late_share_doubt(figure.estimate)
+    return [*figure.doubts, late] if late else figure.doubts
 
 
 def canonical(values: dict[str, Any]) -> str:

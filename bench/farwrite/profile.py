@@ -93,7 +93,7 @@ class RunTable(Struct, frozen=True):
     survey_echoes: int = 30
     floor_flushes: int = 60
     retries: int = 2  # of a round whose link was not what it claimed
-    steal_max: float = 0.05  # share of processor time taken by the host above which a round is set aside
+    steal_max: float = 0.05  # share of processor time taken by the host above which no latency is judged
     samples: bool = False  # keep every write by itself, in a file beside the report
     steady: Literal["", "snia"] = ""  # also hold rounds against SNIA's rule of five
 

@@ -126,6 +126,17 @@ class OtherRound(Struct, frozen=True):
     directions: list[LinkDirection] = []  # as Round's
 
 
+class HostNoise(Struct, frozen=True):
+    """What the machine did besides the measurement while a round's load ran; steal is the round's own field."""
+
+    duration_ns: int  # over which it was observed
+    near_run_delay_ns: int | None  # how long the near site's threads were runnable and had no processor, its tunnels' too
+    far_run_delay_ns: int | None  # of all far sites together; null: another machine's, or the kernel does not tell
+    link_run_delay_ns: int | None  # of the processes that carry packets; 0 where the kernel does
+    own_share: float | None  # of all processors' time, used by this run's processes
+    foreign_share: float | None  # the same by programs that are not this run's
+
+
 class Round(Struct, frozen=True):
     """One cell measured once."""
 
@@ -171,6 +182,7 @@ class Round(Struct, frozen=True):
     parts: list[Part] = []  # where there is more than plain writes of one kind
     spin_ns: int | None = None  # before an intended instant, looking at the clock instead of sleeping
     directions: list[LinkDirection] = []  # outward and homeward; empty: not stamped, and no account
+    noise: HostNoise | None = None
 
 
 def waited_for(cell: Cell, round_: Round) -> Round | OtherRound:

@@ -1,11 +1,12 @@
 """One round of one cell: survey, load, survey, audit, and what all that says of it.
 
-A round whose link was not what it claimed, or whose processors the host took, is void; one whose engine stopped has failed. Both
-are kept with their reasons and never averaged in. The drills use the same orders and the same two sides.
+A round whose link was not what it claimed is void; one whose engine stopped has failed. Both are kept with their reasons, never
+averaged in. What else the machine did is noted, and makes no round void. The drills use the same orders and the same two sides.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,14 +24,16 @@ from .engine.record_kernel import HEADER_BYTES
 from .errors import UnfitError
 from .histogram import Histogram, index_of
 from .host.facts import processor_time, steal_between
-from .lab.lab import Lab
+from .host.noise import Reading, noise_between, read_noise
+from .lab.lab import JoinedLab, Lab
 from .lab.schedule import Happened, changing
+from .lab.site import Site
 from .lab.span import Span, round_trips
 from .lab.stamps import Prober, Stamps, beside
 from .lab.survey import Survey, hang_up, off_ns, tolerance_ns
 from .plan import Load, count_max
 from .protocol import PROMISES
-from .recording import Audit, Cell, LinkChange, LinkDirection, OtherRound, Part, Round, Slice
+from .recording import Audit, Cell, HostNoise, LinkChange, LinkDirection, OtherRound, Part, Round, Slice
 from .run import Run
 from .samples import file_of
 from .target import sides
@@ -109,6 +112,7 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     kept = file_of(cell.id, index, attempt) if table.samples else None
     if kept:
         order = replace(order, samples_path=str((run.directory / kept).absolute()))
+    quiet = read_noise()
     reasons: list[str] = []
     observed: dict = {}
     audit: Audit | None = None
@@ -125,7 +129,7 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
         reasons.append(str(failure))
         lab.revive()
     failed = bool(reasons)
-    steal = steal_between(ticks, processor_time())
+    steal, noise = steal_between(ticks, processor_time()), noise_of(lab, order, quiet, read_noise())
     loads = [load_of_link(leg) for leg in legs]
     afters = [leg.span.survey(table.survey_echoes) for leg in legs]
     if observed:
@@ -135,8 +139,6 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
             continue
         whose = f" to the site {cell.others[place - 1].miles:g} miles away" if place else ""
         reasons += link_reasons(leg.before, after, leg.asked_rtt_ns, whose) + load_reasons(leg, loaded, whose)
-    if steal is not None and steal > table.steal_max:
-        reasons.append(f"the host took {steal:.0%} of the processors")
     made = round_of(
         cell, index, attempt, "failed" if failed else "void" if reasons else "ok", reasons, begin_s, table.round_ns,
         legs[0], loads[0], afters[0], observed, order, steal, audit,
@@ -147,7 +149,25 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
         legs[1:], loads[1:], afters[1:], observed.get("others", [{}] * len(cell.others)), survived[1:], strict=True
     )
     told = [LinkChange(at_ns=item.at_ns, happened_ns=item.happened_ns, what=item.what) for item in changes]
-    return msgspec.structs.replace(made, others=[other_round(*other) for other in others], changes=told)
+    return msgspec.structs.replace(made, others=[other_round(*other) for other in others], changes=told, noise=noise)
+
+
+def noise_of(lab: Lab, order: Order, before: Reading, after: Reading) -> HostNoise:
+    """What the machine did besides between two readings. In another process's lab the links and the other arms are not ours, and
+    so not told from strangers: that process adds what it knows."""
+    spans = lab.spans[: len(order.connections)]
+    links: list[int | None] = []
+    for span in spans:
+        links += [None] if span.link.carriers is None else span.link.carriers
+    found = noise_between(before, after, [pid_of(lab.near)], [pid_of(span.far) for span in spans], links)
+    made = HostNoise(**dataclasses.asdict(found))
+    return msgspec.structs.replace(made, own_share=None, foreign_share=None) if isinstance(lab, JoinedLab) else made
+
+
+def pid_of(site: Site) -> int | None:
+    """The number of a site's process; None where it is another machine's."""
+    process = getattr(site, "process", None)
+    return None if process is None else process.pid
 
 
 def int_of(words: np.ndarray, place: int) -> int:

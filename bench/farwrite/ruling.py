@@ -28,7 +28,7 @@ from .analysis.compare import (
     spread,
     told,
 )
-from .analysis.result import Estimate, Verdict, link_doubt
+from .analysis.result import Estimate, Verdict, late_doubt, link_doubt
 from .analysis.student import critical
 from .budget import SAFETY, Budget, Kind
 from .figure import Figure, Label, Unit
@@ -39,6 +39,7 @@ ROUNDS_MAX = 1000  # A profile asks for no more.
 UNSOUND = "no verdict may rest on"  # analysis.distance.UNSOUND, which would load numpy; a test holds them together.
 NO_DISTANCE = "does not depend on distance"  # analysis.distance.invert, when k is nothing anyone would plan with.
 POINT_MAX = 700.0  # Of a logarithm; exp of more is no number.
+LEAST = 1e-9  # Of a time that may be nothing but lateness: so much stays, because nothing has no logarithm.
 CLOSE_RATIO = 1e-12  # Two ways to compute one ratio of counts differ by less.
 
 
@@ -107,6 +108,8 @@ class Trial(NamedTuple):
     samples: int  # 2: independent sides
     floor: float | None = None
     remark: str = ""
+    late_ns: float = 0.0  # of it, at most the generator's own lateness,
+    shifts: tuple[float, ...] = ()  # and how far the change moves when that is taken off, on either side
 
     @property
     def p_fail(self) -> float:
@@ -126,6 +129,7 @@ class Outcome(NamedTuple):
     verdict: Verdict
     p_adjusted: float  # after Holm's procedure; nothing where chance has no part
     tests: int  # how many were in its family
+    doubt: str = ""  # why its verdict is withheld
 
 
 def verdicts_of(cases: Sequence[Case], alpha: float, looks: int = 1) -> list[Ruling]:
@@ -146,9 +150,23 @@ def outcomes_of(cases: Sequence[Case], alpha: float, looks: int = 1) -> list[Out
     for gating in (True, False):
         family = [(index, draft) for index, draft in enumerate(drafts)
                   if isinstance(draft, Trial) and cases[index].budget.gating == gating]  # fmt: skip
-        for (index, draft), p in zip(family, holm([draft.p_fail for _, draft in family]), strict=True):
-            outcomes[index] = Outcome(draft, verdict_of(draft, p, level), p, len(family))
+        trials = [draft for _, draft in family]
+        for place, ((index, draft), p) in enumerate(zip(family, holm([draft.p_fail for draft in trials]), strict=True)):
+            verdict = verdict_of(draft, p, level)
+            doubt = late_doubt(draft.late_ns, verdict, verdict_without_lateness(trials, place, verdict, level))
+            outcomes[index] = Outcome(draft, "unknown" if doubt else verdict, p, len(family), doubt)
     return outcomes
+
+
+def verdict_without_lateness(trials: Sequence[Trial], place: int, found: Verdict, level: float) -> Verdict:
+    """The verdict on one trial of a family with the generator's lateness taken off: `found`, unless that turns it."""
+    trial = trials[place]
+    for shift in trial.shifts:
+        moved = trial._replace(change=trial.change._replace(value=trial.change.value + shift))
+        p = holm([(moved if other is trial else other).p_fail for other in trials])[place]
+        if (verdict := verdict_of(moved, p, level)) != found:
+            return verdict
+    return found
 
 
 def verdict_of(trial: Trial, p_adjusted: float, level: float) -> Verdict:
@@ -194,7 +212,19 @@ def examine_value(figure: Figure, limit: float, sign: int, remark: str = "") -> 
     bound = scaled(limit, relative)
     assert bound is not None
     change = Change(sign * found.value, found.error, found.df)
-    return Trial(change, sign * bound, sign, relative, rounds_of(figure, relative), samples=1, remark=remark)
+    late = [sign * lateness_shift(figure, relative)]
+    return Trial(
+        change, sign * bound, sign, relative, rounds_of(figure, relative), samples=1, remark=remark,
+        late_ns=figure.estimate.late_ns, shifts=tuple(shift for shift in late if shift),
+    )  # fmt: skip
+
+
+def lateness_shift(figure: Figure, relative: bool) -> float:
+    """How far a figure moves on its scale, downwards, when all of the generator's lateness is taken off that may be in it."""
+    value, late_ns = figure.estimate.value, figure.estimate.late_ns
+    if not value or not late_ns:
+        return 0.0
+    return math.log(max(1 - late_ns / value, LEAST)) if relative else -late_ns
 
 
 def plain_spread(figure: Figure) -> Spread | str:
@@ -234,7 +264,11 @@ def examine_change(case: Case) -> Trial | Settled:
     bound = math.log1p(sign * budget.limit) if relative else sign * budget.limit
     rounds = min(rounds_of(figure, relative), rounds_of(base, relative))
     turned = Change(sign * change.value, change.error, change.df)
-    return Trial(turned, sign * bound, sign, relative, rounds, samples=1 if case.paired else 2, floor=case.floor)
+    late = [sign * lateness_shift(figure, relative), -sign * lateness_shift(base, relative)]
+    return Trial(
+        turned, sign * bound, sign, relative, rounds, samples=1 if case.paired else 2, floor=case.floor,
+        late_ns=max(figure.estimate.late_ns, base.estimate.late_ns), shifts=tuple(shift for shift in late if shift),
+    )  # fmt: skip
 
 
 def is_constant(figure: Figure) -> bool:
@@ -249,6 +283,8 @@ def refused(case: Case, figure: Figure) -> str:
         return case.doubt
     if figure.withheld:
         return figure.withheld[0]
+    if figure.host_noise and not case.paired:  # Side by side it was the same for both, and is in the error.
+        return figure.host_noise[0]
     return next((warning for warning in figure.estimate.warnings if UNSOUND in warning), "")
 
 
@@ -328,7 +364,9 @@ def tested(case: Case, trial: Trial, outcome: Outcome, level: float) -> Ruling:
     """The ruling on a measurement."""
     rounds_needed = None
     remark = trial.remark
-    if outcome.verdict == "unknown":
+    if outcome.doubt:
+        remark = f"{remark}; {outcome.doubt}" if remark else outcome.doubt
+    elif outcome.verdict == "unknown":
         if outcome.p_adjusted <= level:
             floor = in_words(trial.floor or 0.0, trial, case)
             advice = (

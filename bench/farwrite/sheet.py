@@ -13,7 +13,7 @@ import msgspec
 
 from . import recording as recordings
 from .analysis import analysis_of
-from .analysis.result import Analysis, CellResult, Estimate, PartResult
+from .analysis.result import Analysis, CellResult, Estimate, PartResult, late_share_doubt
 from .errors import UsageError
 from .figure import METRICS, SHEET_VERSION, Figure, Label, Sheet
 from .link_spec import describe
@@ -158,14 +158,16 @@ def figures_of(analysis: Analysis) -> Iterator[Figure]:
         labels: dict[str, Label] = {
             "name": cell.name, "protocol": cell.protocol, "miles": cell.miles, "queue_depth": cell.queue_depth,
         }  # fmt: skip
+        late = late_share_doubt(cell.response_ns_p50)  # Efficiency is a share of it.
         for metric, value in cell_values(cell).items():
             if value is not None:
-                yield figure(metric, labels, value, cell.withheld, off_by(cell, metric))
+                withheld = cell.withheld + ([late] if late and metric == "efficiency" else [])
+                yield figure(metric, labels, value, withheld, off_by(cell, metric), cell.host_noise)
         for part in cell.parts:
             told = {"op": part.operation, "job": part.job, "phase": part.phase}
             of_part = labels | {key: word for key, word in told.items() if word}
             for metric, value in part_values(part).items():
-                yield figure(metric, of_part, value, cell.withheld, off_by(cell, metric))
+                yield figure(metric, of_part, value, cell.withheld, off_by(cell, metric), cell.host_noise)
     for fit in analysis.fits:
         labels = {"name": fit.name, "protocol": fit.protocol, "queue_depth": fit.queue_depth}
         suffix = f"p{100 * fit.quantile:g}".replace(".", "")
@@ -245,11 +247,12 @@ def exactly(value: float, count: int) -> Estimate:
 
 def figure(
     metric: str, labels: dict[str, Label], estimate: Estimate, withheld: list[str] | None = None,
-    link_error_ns: float | None = None,
+    link_error_ns: float | None = None, host_noise: list[str] | None = None,
 ) -> Figure:  # fmt: skip
-    """One figure of ours. What was counted is not made doubtful by a late generator: only measurements are withheld."""
+    """One figure of ours. What was counted is not made doubtful by a busy machine: only measurements are withheld."""
     known = METRICS[metric]
     return Figure(
         metric=metric, labels=labels, unit=known.unit, better=known.better, exact=known.exact, estimate=estimate,
         withheld=[] if known.exact else withheld or [], link_error_ns=link_error_ns,
+        host_noise=[] if known.exact else host_noise or [],
     )  # fmt: skip

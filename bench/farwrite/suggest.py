@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from .analysis.compare import ALPHA, Spread, change_of, is_relative, key_of, scaled, spread
+from .analysis.result import late_share_doubt
 from .analysis.student import critical
 from .budget import RATIOS_OF_COUNTS, SAFETY
 from .figure import Figure, Label, Sheet
@@ -162,7 +163,8 @@ def usable(figure: Figure) -> bool:
     """Whether a budget can be made from it."""
     sound = not any(UNSOUND in text for text in figure.estimate.warnings)
     value = scaled(figure.estimate.value, is_relative(figure))
-    return sound and not figure.withheld and value is not None and isinstance(spread(figure), Spread)
+    sound = sound and not figure.doubts and not late_share_doubt(figure.estimate)
+    return sound and value is not None and isinstance(spread(figure), Spread)
 
 
 def bound_of(figure: Figure, side: int) -> float:

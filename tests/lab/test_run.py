@@ -11,6 +11,7 @@ import pytest
 from small_lab import IN_UML, LINK, compiled, skip_if_forbidden
 
 from farwrite import pipeline, recording
+from farwrite import round as rounds
 from farwrite import run as runs
 from farwrite.cells import cells_of
 from farwrite.commands.run import run as run_command
@@ -93,6 +94,35 @@ def count_of(text):
 
 
 # What was measured.
+
+
+def test_every_round_notes_what_else_the_machine_did(report):
+    for item in report.recording.rounds:
+        noise = item.noise
+        assert noise is not None and noise.duration_ns >= item.duration_ns
+        if noise.foreign_share is None:
+            pytest.skip("this kernel does not count what threads ran")
+        assert 0 < noise.own_share <= 1 and 0 <= noise.foreign_share <= 1
+        assert noise.near_run_delay_ns >= 0 and noise.far_run_delay_ns >= 0 and noise.link_run_delay_ns >= 0
+        assert (noise.far_run_delay_ns > 0) == ("local" not in item.cell) or item.status == "failed"
+
+
+def test_a_host_that_takes_half_the_processors_makes_no_round_void_and_no_verdict_on_latency(tmp_path, monkeypatch):
+    compiled()
+    monkeypatch.setattr(rounds, "steal_between", lambda before, after: 0.5)
+    # The writer alone: whether a link was precise must not decide here.
+    short = ["cell.write.protocols=['local']", "distance.miles=[20]", "run.rounds=1", "run.retries=0", "drill.kills=0"]
+    less = msgspec.structs.replace(parse(PROFILE, changes=[f"lab.link={LINK}", *short]))
+    made = runs.begin(less, "taken", SEED, tmp_path / "out", Silence())
+    try:
+        found = pipeline.execute(made)
+    except UnfitError as refusal:
+        skip_if_forbidden(refusal)
+        raise
+    assert {item.steal for item in found.recording.rounds} == {0.5}
+    assert not any("host took" in reason for item in found.recording.rounds for reason in item.reasons)
+    for cell in found.analysis.cells:
+        assert not cell.rounds_ok or any("host-noise: the host took 50.0%" in text for text in cell.host_noise)
 
 
 def test_the_link_is_the_one_this_kernel_has(report):

@@ -474,8 +474,15 @@ def with_audit(made, protocol, status="ok", **audit):
 
 
 def late(made):
-    """The report with a generator that was late all the time."""
+    """The report as one of open loops, with a generator that was late all the time."""
     rounds = [msgspec.structs.replace(item, late=item.slices[0].response) for item in made.recording.rounds]
+    cells = [msgspec.structs.replace(cell, arrival="poisson") for cell in made.recording.cells]
+    return msgspec.structs.replace(made, recording=msgspec.structs.replace(made.recording, rounds=rounds, cells=cells))
+
+
+def busy(made):
+    """The report of a machine of which the host took a third."""
+    rounds = [msgspec.structs.replace(item, steal=0.33) for item in made.recording.rounds]
     return msgspec.structs.replace(made, recording=msgspec.structs.replace(made.recording, rounds=rounds))
 
 
@@ -495,7 +502,8 @@ def voided(made):
         (lambda made: with_audit(made, "C", "void", lost=2), "write-C-20: 2 acknowledged writes lost"),
         (lambda made: with_audit(made, "A", damaged=1), "write-A-20: 0 acknowledged writes lost, 1 damaged"),
         (voided, "write-A-20: not one good round"),
-        (late, "write-C-20: no verdict may rest on it: the generator was"),
+        (late, "write-C-20: no verdict may rest on it: up to"),
+        (busy, "write-C-20: no verdict may rest on it: host-noise: the host took 33.0%"),
     ],
 )
 def test_what_speaks_against_a_baseline_is_named_and_can_be_overruled(results, spoil, reason):

@@ -20,14 +20,24 @@ from .drill import drill_results
 from .estimate import ROUNDS_MIN, Draws, few_rounds, unknown
 from .floor import Floor, Flushes, efficiency_of, floor_of, flushes_of, nearest_size
 from .latency import Pool
-from .part import part_results
-from .result import ANALYSIS_VERSION, Analysis, CellResult, Estimate, FiveRounds, OtherResult, PartResult
+from .noise import host_noise
+from .part import latency, part_results
+from .result import (
+    ANALYSIS_VERSION,
+    HOST_NOISE,
+    Analysis,
+    CellResult,
+    Estimate,
+    FiveRounds,
+    OtherResult,
+    PartResult,
+    late_share_doubt,
+)
 from .sample import Sample, decode, pooled
 from .snia import five_rounds
 from .steady import MARGIN, Steadiness, judge
 from .throughput import completed_per_s, cpu_ns_per_write, goodput_bytes_per_s, per_second, with_slices
 
-LATE_SHARE_MAX = 0.05  # Of the response p99: beyond it, the generator and not the system was measured.
 MANY_VOID = 0.1  # Of all rounds, void for their link.
 SLEPT = "; nothing kept the processors awake{why}, and one that sleeps wakes late: farwrite doctor says what mends it"
 LINK_SHARE_MAX, LINK_OFF_NS_MAX = 0.03, 40_000.0  # As lab/survey.py judges a round: the larger of both.
@@ -63,7 +73,7 @@ def analyse(recording: Recording) -> Analysis:
     cells = [cell_result(item, recording, flushes, base) for item in measured]
     fitted = lines(
         [
-            Place(item.cell, item.waited_rtt, item.response, not result.withheld)
+            Place(item.cell, item.waited_rtt, item.response, not result.latency_doubts, late_at(result))
             for item, result in zip(measured, cells, strict=True)
         ]
     )
@@ -85,6 +95,11 @@ def analyse(recording: Recording) -> Analysis:
         far_flush_both_ns=flush_estimate(bare, "far_both"),
         warnings=warnings_of(recording, cells),
     )
+
+
+def late_at(result: CellResult) -> list[float]:
+    """The quantiles of which too much is the generator's lateness for a fit."""
+    return [q for q, found in ((0.5, result.response_ns_p50), (0.99, result.response_ns_p99)) if late_share_doubt(found)]
 
 
 def good_rounds(recording: Recording, cell: Cell) -> list[Round]:
@@ -110,6 +125,7 @@ def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
     def surveyed(name: str, links: Sequence[Round | OtherRound]) -> Pool:
         return pool(name, (pooled([decode(item.survey_before), decode(item.survey_after)]) for item in links))
 
+    late = pool("late", (decode(item.late) for item in rounds))
     return Measured(
         cell=cell,
         rounds=rounds,
@@ -124,7 +140,7 @@ def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
         response=pool("response", (pooled(items) for items in kept), [item for items in kept for item in items]),
         service=pool("service", (decode(item.service) for item in rounds)),
         wait=pool("wait", (decode(item.wait) for item in rounds)),
-        late=pool("late", (decode(item.late) for item in rounds)),
+        late=late,
         lag=pool("lag", (decode(item.lag) if item.lag else pooled([]) for item in rounds)),
         others=[
             OtherResult(
@@ -133,7 +149,7 @@ def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
             )
             for place, other in enumerate(cell.others)
         ],
-        parts=part_results(cell, rounds, draws),
+        parts=part_results(cell, rounds, draws, late),
     )  # fmt: skip
 
 
@@ -170,11 +186,11 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
         rtt_ns_p99=measured.rtt.estimate(0.99),
         warmup_ns=max((sum(part.duration_ns for part in item.slices[:dropped]) for item in rounds), default=0),
         steady=measured.steadiness.steady,
-        response_ns_p50=measured.response.estimate(0.5),
-        response_ns_p99=measured.response.estimate(0.99),
-        response_ns_p999=measured.response.estimate(0.999),
+        response_ns_p50=latency(cell, measured.response, measured.late, 0.5),
+        response_ns_p99=latency(cell, measured.response, measured.late, 0.99),
+        response_ns_p999=latency(cell, measured.response, measured.late, 0.999),
         service_ns_p50=measured.service.estimate(0.5),
-        wait_ns_p99=measured.wait.estimate(0.99),
+        wait_ns_p99=latency(cell, measured.wait, measured.late, 0.99),
         late_ns_p99=measured.late.estimate(0.99),
         floor_ns=floor.estimate,
         floor_text=floor_text(floor, recording),
@@ -201,8 +217,11 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
         exposed=sum(item.exposed for item in rounds),
         five_rounds=five_of(measured) if recording.profile.run.steady else [],
         effective_count=measured.response.effective_count(0.5),
+        host_noise=host_noise(cell, rounds, recording.profile.run.steal_max),
         catch_up_ns_max=max((item.catch_up_ns for item in rounds if item.catch_up_ns is not None), default=None),
     )
+    if doubt := late_share_doubt(result.response_ns_p99):
+        result = msgspec.structs.replace(result, warnings=[*result.warnings, f"response p99: {doubt}"])
     return result if rounds else with_reason(result, f"not one good round: {why_none(mine)}")
 
 
@@ -258,12 +277,6 @@ def withheld(measured: Measured, asked_rtt_ns: float, rtt_ns: float) -> list[str
     reasons = []
     if len(measured.rounds) == 1:
         reasons.append(few_rounds(1))
-    late_ns, response_ns = measured.late.quantile(0.99), measured.response.quantile(0.99)
-    if late_ns > LATE_SHARE_MAX * response_ns:
-        reasons.append(
-            f"the generator was {format_time(late_ns)} late at p99, more than {LATE_SHARE_MAX:.0%} of the response "
-            f"p99 of {format_time(response_ns)}: give it a processor of its own or ask for less"
-        )
     off_ns = rtt_ns - asked_rtt_ns
     if abs(off_ns) > max(LINK_SHARE_MAX * asked_rtt_ns, LINK_OFF_NS_MAX):
         reasons.append(
@@ -341,6 +354,12 @@ def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
     if without_rounds:
         warnings.append(f"not one good round for {', '.join(without_rounds)}")
     warnings += steal_warnings(recording)
+    noisy = [item.cell for item in cells if item.host_noise]
+    if noisy:
+        warnings.append(
+            f"{HOST_NOISE}: no verdict on latency may rest on {len(noisy)} of {len(cells)} cells, because this machine "
+            "had too much else to do; what was lost or damaged is judged"
+        )
     saturated = [item.cell for item in cells if any("18 minutes" in text for text in item.response_ns_p50.warnings)]
     if saturated:
         warnings.append(f"writes of 18 minutes or longer, of which only the number is known: {', '.join(saturated)}")

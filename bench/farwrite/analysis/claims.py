@@ -1,8 +1,8 @@
 """The three claims of 2008 judged by one recording: pass, fail or unknown, each with a sentence.
 
 C1  pass when the whole interval of the 4 KiB, depth 1, protocol C p99 at 20 miles lies below 2 ms; fail when the whole
-    of it lies above; unknown otherwise, when nothing was measured there, or when no verdict may rest on that cell
-    (among the reasons: its link was off by more than LINK_ERROR_SHARE_MAX of the 2 ms).
+    of it lies above; unknown otherwise, when nothing was measured there, or when no verdict on latency may rest on that
+    cell (among the reasons: its link was off by more than LINK_ERROR_SHARE_MAX of the 2 ms; host noise).
 C2  three parts: writes at 150 miles complete; no acknowledged write is lost in kills or found missing in rounds; writes
     go on completing while the far site cannot be reached. The claim promises no latency, so latency judges nothing.
 C3  two parts: the latency of protocol A does not depend on distance; the recovery point is small. The claim gives no
@@ -23,9 +23,21 @@ import msgspec
 from ..physics import PRODUCT_LIMITS, ROUTE_FACTORS, rtt_ns_of
 from ..recording import Recording
 from ..units import NS_PER_MS, NS_PER_S, digits, format_size, format_time
-from .distance import UNSOUND, independent
+from .distance import independent
 from .estimate import label
-from .result import CellResult, Claim, DrillResult, Estimate, Fit, GreatestMiles, Verdict, link_doubt
+from .result import (
+    UNSOUND,
+    CellResult,
+    Claim,
+    DrillResult,
+    Estimate,
+    Fit,
+    GreatestMiles,
+    Verdict,
+    late_doubt,
+    link_doubt,
+    without_lateness,
+)
 
 C1_MILES, C1_BUDGET_NS = 20.0, 2 * NS_PER_MS
 C2_MILES = 150.0
@@ -81,13 +93,11 @@ def claim_c1(recording: Recording, cells: Sequence[CellResult], miles: Sequence[
             sentence=f"C1 is undecided: {missing(cell, 'C', C1_MILES)}",
         )  # fmt: skip
     p99 = cell.response_ns_p99
-    refusal = link_doubt(cell.link_error_ns, C1_BUDGET_NS)
-    verdict: Verdict = "unknown" if cell.withheld or refusal else against(p99, C1_BUDGET_NS)
+    found, refusal = judged(cell, p99, C1_BUDGET_NS)
+    verdict: Verdict = "unknown" if refusal else found
     sentence = f"C1 {WORD[verdict]} at {cell.miles:g} miles: p99 {time_text(p99)} of 2 ms"
     reach = [item for item in spent(miles, cell, C1_BUDGET_NS) if item.quantile == 0.99 and item.route_factor == 1.0]
-    if cell.withheld:
-        sentence += f", but no verdict may rest on it: {'; '.join(cell.withheld)}"
-    elif refusal:
+    if refusal:
         sentence += f", but no verdict may rest on it: {refusal}"
     elif verdict == "unknown" and p99.low is not None:
         sentence += ", whose interval has 2 ms inside: measure more rounds"
@@ -274,6 +284,15 @@ def the_cell(cells: Sequence[CellResult], protocol: str, miles: float) -> CellRe
     return min(near, key=lambda item: (item.name != "write", abs(item.miles - miles)), default=None)
 
 
+def judged(cell: CellResult, estimate: Estimate, limit_ns: float) -> tuple[Verdict, str]:
+    """(verdict on a latency of a cell against a limit, why it is withheld); the reason is empty when the verdict stands."""
+    found = against(estimate, limit_ns)
+    if cell.latency_doubts:
+        return found, "; ".join(cell.latency_doubts)
+    late = late_doubt(estimate.late_ns, found, against(without_lateness(estimate), limit_ns))
+    return found, link_doubt(cell.link_error_ns, limit_ns) or late
+
+
 def against(estimate: Estimate, budget: float) -> Verdict:
     """Pass when the whole interval lies below the budget, fail when the whole of it lies above."""
     if estimate.low is None or estimate.high is None:
@@ -318,7 +337,8 @@ def spent_text(item: GreatestMiles) -> str:
 
 def far_text(item: GreatestMiles) -> str:
     """Miles with their interval, and whether anything was measured there."""
-    return f"{miles_text(item.miles)}{' (beyond what was measured)' if item.extrapolated else ''}"
+    doubt = f" ({UNSOUND})" if UNSOUND in item.miles.warnings else ""
+    return f"{miles_text(item.miles)}{' (beyond what was measured)' if item.extrapolated else ''}{doubt}"
 
 
 def physics_text() -> str:
@@ -332,13 +352,17 @@ def physics_text() -> str:
 
 def limits_text(cell: CellResult) -> str:
     """A latency beside the limits that products state."""
-    p50, p99 = cell.response_ns_p50, cell.response_ns_p99
+    if cell.latency_doubts:
+        return f"no verdict on the limits that products state, at {cell.miles:g} miles: {'; '.join(cell.latency_doubts)}"
     said = []
     for limit in PRODUCT_LIMITS:
         if limit.rtt_ns is None or limit.rtt_ns < 2 * NS_PER_MS:
             continue
-        verdicts = [f"{label(q)} {WITHIN[against(item, limit.rtt_ns)]}" for q, item in ((0.5, p50), (0.99, p99))]
-        said.append(f"{limit.name}: {link_doubt(cell.link_error_ns, limit.rtt_ns) or ', '.join(verdicts)}")
+        verdicts = []
+        for q, item in ((0.5, cell.response_ns_p50), (0.99, cell.response_ns_p99)):
+            found, doubt = judged(cell, item, limit.rtt_ns)
+            verdicts.append(doubt or f"{label(q)} {WITHIN[found]}")
+        said.append(f"{limit.name}: {', '.join(dict.fromkeys(verdicts))}")
     return f"beside the limits that products state, at {cell.miles:g} miles: {'; '.join(said)}"
 
 

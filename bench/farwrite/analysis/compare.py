@@ -20,7 +20,7 @@ import msgspec
 
 from ..errors import UnfitError, UsageError
 from ..figure import Figure, Label, Sheet, Unit
-from .result import Estimate
+from .result import Estimate, late_share_doubt
 from .student import critical, tail
 
 ALPHA = 0.05  # The whole table's false-alarm rate.
@@ -229,8 +229,10 @@ def reason_of(estimate: Estimate) -> str:
 def change_of(base: Figure, cand: Figure, paired: bool) -> Change | str:
     """The candidate less the baseline, or why that cannot be said."""
     for side, figure in (("baseline", base), ("candidate", cand)):
-        if figure.withheld:
-            return f"{side}: {figure.withheld[0]}"
+        # What else the machine did hit both sides alike where they were measured side by side.
+        doubts = figure.withheld if paired else figure.doubts
+        if doubts:
+            return f"{side}: {doubts[0]}"
     if always_zero(base) and always_zero(cand):
         return Change(0.0, 0.0, math.inf)
     first, second = spread(base), spread(cand)
@@ -261,6 +263,12 @@ def welch(first: Spread, second: Spread) -> tuple[float, float]:
     return math.sqrt(one + two), (one + two) ** 2 / (one**2 / first.df + two**2 / second.df)
 
 
+def late_refusal(bases: Sequence[Figure], cands: Sequence[Figure]) -> str:
+    """Why two sides are not compared: too much of a time is the generator's lateness. Empty when it is not."""
+    sides = [("baseline", figure) for figure in bases] + [("candidate", figure) for figure in cands]
+    return next((f"{side}: {doubt}" for side, figure in sides if (doubt := late_share_doubt(figure.estimate))), "")
+
+
 def change_of_runs(bases: Sequence[Figure], cands: Sequence[Figure]) -> Change | str:
     """The same from several runs a side, each run one value: what differs from run to run is in the error."""
     if all(map(always_zero, [*bases, *cands])):
@@ -268,8 +276,8 @@ def change_of_runs(bases: Sequence[Figure], cands: Sequence[Figure]) -> Change |
     sides = []
     for side, figures in (("baseline", bases), ("candidate", cands)):
         for figure in figures:
-            if figure.withheld:
-                return f"{side}: {figure.withheld[0]}"
+            if figure.doubts:
+                return f"{side}: {figure.doubts[0]}"
         values = [scaled(figure.estimate.value, is_relative(figure)) for figure in figures]
         known = [value for value in values if value is not None]
         if len(known) < 2:
@@ -390,9 +398,9 @@ def compare(
     for key in keys:
         ours, theirs = [item[key] for item in base_figures], [item[key] for item in cand_figures]
         if kind == "runs":
-            change, floor = change_of_runs(ours, theirs), floor_of_runs(ours, theirs)
+            change, floor = late_refusal(ours, theirs) or change_of_runs(ours, theirs), floor_of_runs(ours, theirs)
         else:
-            change = change_of(ours[0], theirs[0], paired=kind == "pairs")
+            change = late_refusal(ours, theirs) or change_of(ours[0], theirs[0], paired=kind == "pairs")
             floor = again_floors.get(key[0]) if again else floor_of_splits(ours[0])
         drafts.append(Draft(middle(ours), middle(theirs), change, floor))
     rows = judge(drafts, margin_ratio, alpha)

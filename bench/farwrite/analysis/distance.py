@@ -19,12 +19,11 @@ from ..recording import Cell
 from ..units import NS_PER_MS
 from .estimate import from_replicates, listed, order_statistic_ranks, unknown
 from .latency import Pool
-from .result import Estimate, Fit, GreatestMiles
+from .result import UNSOUND, Estimate, Fit, GreatestMiles
 
 DISTANCES_MIN = 3
 QUANTILES = (0.5, 0.99)
 BUDGETS_NS = tuple(budget * NS_PER_MS for budget in (1, 2, 5, 10))
-UNSOUND = "fitted through cells that no verdict may rest on"
 NEGLIGIBLE_TRIPS = 0.05  # A k within this of 0 is no distance anyone would plan with: 0.1 ms at 150 miles.
 
 
@@ -35,7 +34,8 @@ class Place:
     cell: Cell
     rtt: Pool
     response: Pool
-    sound: bool  # whether a verdict may rest on it
+    sound: bool  # whether a verdict on its latency may rest on it
+    late_at: Sequence[float] = ()  # quantiles of which too much is the generator's lateness
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ def lines(places: Sequence[Place]) -> list[Line]:
     for group in groups.values():
         for q in QUANTILES:
             able = [item for item in group if order_statistic_ranks(item.response.count, q) and item.rtt.count]
-            sound = [item for item in able if item.sound]
+            sound = [item for item in able if item.sound and q not in item.late_at]
             if distances(sound) >= DISTANCES_MIN:
-                found.append(line_of(sound, q, left_out=[item.cell.id for item in able if not item.sound]))
+                found.append(line_of(sound, q, left_out=[item.cell.id for item in able if item not in sound]))
             elif distances(able) >= DISTANCES_MIN:
                 found.append(line_of(able, q, warning=UNSOUND))
     return found

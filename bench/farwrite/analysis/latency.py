@@ -145,6 +145,22 @@ class Pool:
             without=listed(self.without(q), self.indices), by_round=listed(self.alone(q), self.indices),
         )  # fmt: skip
 
+    def lateness_in(self, late: Pool, q: float) -> float:
+        """At most so much of the quantile, in ns, is the lateness that is within these times: `late` holds that of the same I/Os,
+        and of others maybe. Both are known only as distributions, not I/O by I/O.
+
+        Fewer than r of the times less their lateness lie below X(r - K) - y, where X is sorted, r the rank of the quantile and K
+        the number that were later than y: they are below X(r - K) already, or among those K. True of every y, so the greatest
+        counts.
+        """
+        if not self.count or not late.count:
+            return 0.0
+        later = late.count - late.cumulative
+        places = rank(self.count, q) - later
+        able = places >= 1
+        least = self.values_ns[np.searchsorted(self.cumulative, places[able])] - late.values_ns[able]
+        return max(self.quantile(q) - max(float(least.max(initial=0.0)), 0.0), 0.0)
+
     def effective_count(self, q: float) -> int | None:
         """How many independent values these are worth at a quantile; None where an interval over rounds makes it needless."""
         return effective_count(self.batches, q) if self.batches and self.rounds < ROUNDS_MIN else None

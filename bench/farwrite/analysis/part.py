@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from ..recording import Cell, Part, Round
 from ..units import NS_PER_S
 from .estimate import Draws, mean_over_rounds
 from .latency import Pool
-from .result import PartResult
+from .result import Estimate, PartResult
 from .sample import EMPTY, decode
 
 
-def part_results(cell: Cell, rounds: Sequence[Round], draws: Draws) -> list[PartResult]:
-    """All parts that any round has, in the order of the profile."""
+def part_results(cell: Cell, rounds: Sequence[Round], draws: Draws, late: Pool) -> list[PartResult]:
+    """All parts that any round has, in the order of the profile. `late`: of all I/Os of the cell."""
     keys = dict.fromkeys(key_of(part) for item in rounds for part in item.parts)
-    return [part_result(cell, rounds, key, draws) for key in keys]
+    return [part_result(cell, rounds, key, draws, late) for key in keys]
+
+
+def latency(cell: Cell, times: Pool, late: Pool, q: float) -> Estimate:
+    """A quantile of times that count from the intended instant. In a closed loop that is when the caller was free: there is no
+    instant to miss, and what it takes to issue is part of the loop."""
+    late_ns = 0.0 if cell.arrival == "closed" else times.lateness_in(late, q)
+    return msgspec.structs.replace(times.estimate(q), late_ns=late_ns)
 
 
 def key_of(part: Part) -> tuple[str, str, str]:
@@ -23,7 +32,7 @@ def key_of(part: Part) -> tuple[str, str, str]:
     return part.job, part.phase, part.operation
 
 
-def part_result(cell: Cell, rounds: Sequence[Round], key: tuple[str, str, str], draws: Draws) -> PartResult:
+def part_result(cell: Cell, rounds: Sequence[Round], key: tuple[str, str, str], draws: Draws, late: Pool) -> PartResult:
     """One part over the rounds; a round without it has none of its I/Os."""
     found = [next((part for part in item.parts if key_of(part) == key), None) for item in rounds]
     indices = [item.index for item in rounds]
@@ -38,7 +47,7 @@ def part_result(cell: Cell, rounds: Sequence[Round], key: tuple[str, str, str], 
 
     return PartResult(
         operation=operation, job=job, phase=phase, completed=sum(part.completed for part in found if part),
-        response_ns_p50=response.estimate(0.5), response_ns_p99=response.estimate(0.99),
-        response_ns_p999=response.estimate(0.999), completed_per_s=per_second("completed"),
+        response_ns_p50=latency(cell, response, late, 0.5), response_ns_p99=latency(cell, response, late, 0.99),
+        response_ns_p999=latency(cell, response, late, 0.999), completed_per_s=per_second("completed"),
         goodput_bytes_per_s=per_second("completed_bytes"),
     )  # fmt: skip

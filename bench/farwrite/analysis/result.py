@@ -11,9 +11,13 @@ import msgspec
 
 from ..units import format_time
 
-ANALYSIS_VERSION = 2
+ANALYSIS_VERSION = 3
 
 LINK_ERROR_SHARE_MAX = 0.05  # of a limit: what the link may be off by, and a verdict still rest on it
+LATE_SHARE_MAX = 0.05  # of a latency that no limit is given for: what of it may be the generator's lateness
+HOST_NOISE = "host-noise"  # What a reason begins with that withholds verdicts on latency alone.
+UNSOUND = "fitted through cells that no verdict may rest on"  # What an estimate of such a fit is warned with.
+LATE_ADVICE = "give the generator a processor of its own or ask for less"
 
 Verdict = Literal["pass", "fail", "unknown"]
 
@@ -33,6 +37,7 @@ class Estimate(Struct, frozen=True):
     warnings: list[str] = []
     without: list[float | None] = []  # the value with one round left out, by round index
     by_round: list[float | None] = []  # the value of each round alone; empty where that follows from `without`
+    late_ns: float = 0.0  # of a time: at most so much of it is the generator's own lateness; nothing in a closed loop
 
 
 class OtherResult(Struct, frozen=True):
@@ -117,7 +122,7 @@ class CellResult(Struct, frozen=True):
     lag_ns_p99: Estimate | None
     lag_writes_max: int | None
     lag_bytes_max: int | None
-    withheld: list[str]  # why no verdict may rest on this cell; empty when one may
+    withheld: list[str]  # why no verdict on what was measured may rest on this cell; empty when one may
     warnings: list[str] = []  # what a reader must know of the whole cell, each a sentence
     others: list[OtherResult] = []
     quorum: int = 0  # replicas that had to be durable under protocol quorum, the primary among them; 0: the workload has none
@@ -126,6 +131,12 @@ class CellResult(Struct, frozen=True):
     effective_count: int | None = None  # independent writes that all are worth at the median; null: rounds tell instead
     catch_up_ns_max: float | None = None  # from the end of a load until every peer had been sent everything
     parts: list[PartResult] = []  # where there is more than plain writes of one kind
+    host_noise: list[str] = []  # why no verdict on a latency may rest on it, though others may
+
+    @property
+    def latency_doubts(self) -> list[str]:
+        """Why no verdict on a latency may rest on this cell, whatever the limit; empty when one may."""
+        return [*self.withheld, *self.host_noise]
 
     @property
     def link_error_ns(self) -> float | None:
@@ -141,6 +152,31 @@ def link_doubt(error_ns: float | None, limit_ns: float) -> str:
     return (
         f"the link's error of {format_time(error_ns)} is more than {LINK_ERROR_SHARE_MAX:.0%} of the "
         f"{format_time(limit_ns)} it is judged against"
+    )
+
+
+def without_lateness(estimate: Estimate) -> Estimate:
+    """The estimate with all the lateness taken off that may be in it: as fast as it can have been."""
+    late_ns = estimate.late_ns
+    value, low, high = (None if end is None else max(end - late_ns, 0.0) for end in (estimate.value, estimate.low, estimate.high))
+    return msgspec.structs.replace(estimate, value=value, low=low, high=high)
+
+
+def late_doubt(late_ns: float, found: Verdict, without: Verdict) -> str:
+    """Why a verdict is withheld that the generator's lateness may have turned: `without` is the one on without_lateness(), by the
+    same rule. Empty when both are the same, or there is no verdict to withhold."""
+    if found == "unknown" or found == without:
+        return ""
+    return f"up to {format_time(late_ns)} of it is the generator's own lateness; without it the verdict may turn: {LATE_ADVICE}"
+
+
+def late_share_doubt(estimate: Estimate) -> str:
+    """The same where no limit is given that a verdict could turn at: in a fit, a comparison, a series of runs."""
+    if not estimate.late_ns or not estimate.value or estimate.late_ns <= LATE_SHARE_MAX * estimate.value:
+        return ""
+    return (
+        f"up to {format_time(estimate.late_ns)} of it is the generator's own lateness, more than {LATE_SHARE_MAX:.0%} of "
+        f"{format_time(estimate.value)}: {LATE_ADVICE}"
     )
 
 

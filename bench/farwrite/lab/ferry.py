@@ -29,6 +29,7 @@ class Ferry:
     """The carrying link: per direction (0 near to far, 1 far to near) a delay, and a way."""
 
     kind = "ferry"
+    carriers: tuple[int, ...] | None = ()
 
     def __init__(self, words: np.ndarray, devices: list[Device], seed: int) -> None:
         self.board = words
@@ -148,6 +149,7 @@ def ferry(near: Site, far: Site, spec: LinkSpec = PLAIN) -> Iterator[Ferry]:
         if carrier.poll(0.05):
             carrier.answer()
             raise UnfitError("The ferry process ended as soon as it was started.")
+        made.carriers = (carrier.pid,)
         yield made
 
 

@@ -30,6 +30,7 @@ class Link(Protocol):
     """The two directions between two sites. Every verb acts at once, on packets that come from now on."""
 
     kind: str
+    carriers: tuple[int, ...] | None  # processes that carry its packets: none where the kernel does; None: not ours to know
 
     def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None:
         """The distance: how long packets are held in each direction, calibrated by the lab."""
@@ -59,6 +60,8 @@ class Link(Protocol):
 
 class SetElsewhere:
     """The null form: a link that the process which opened the lab sets and counts."""
+
+    carriers: tuple[int, ...] | None = None
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

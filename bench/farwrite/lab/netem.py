@@ -32,6 +32,7 @@ class Netem:
     """The delaying link: per direction (outward near to far, homeward far to near) a delay, and a way."""
 
     kind = "netem"
+    carriers: tuple[int, ...] | None = ()  # The kernel's own threads.
 
     def __init__(self, near: Process, far: Process, interface: str, spec: LinkSpec) -> None:
         self.ends = (near, far)

@@ -48,6 +48,7 @@ class Relay:
     """The carrying link: per direction (0 near to far, 1 far to near) a delay, and a way."""
 
     kind = "relay"
+    carriers: tuple[int, ...] | None = ()
 
     def __init__(self, words: np.ndarray, jitter_ns: np.ndarray, wake_fd: int) -> None:
         self.board = words
@@ -177,7 +178,9 @@ def relay(near: Site, far: Site, spec: LinkSpec = PLAIN) -> Iterator[Relay]:
             raise UnfitError("The relay process ended as soon as it was started.")
         far.doors = Doors(asking)
         shared.words[carrying.SEED] = spec.seed
-        yield Relay(shared.words, jitter.words.reshape(2, TABLE_ENTRIES), wake_write)
+        made = Relay(shared.words, jitter.words.reshape(2, TABLE_ENTRIES), wake_write)
+        made.carriers = (carrier.pid,)
+        yield made
 
 
 def pipe(stack: contextlib.ExitStack) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..analysis.result import (
+    UNSOUND,
     Analysis,
     CellResult,
     DrillResult,
@@ -24,6 +25,7 @@ from ..analysis.result import (
     GreatestMiles,
     OtherResult,
     Verdict,
+    late_doubt,
     link_doubt,
 )
 from ..physics import PRODUCT_LIMITS, ProductLimit, rtt_ns_of
@@ -236,10 +238,13 @@ def latency_table(cells: Sequence[CellResult], notes: Footnotes, form: Form) -> 
     for miles, result in zip(changes(miles_text(c.miles) for c in cells), cells, strict=True):
         if miles and table.row_count:
             table.rows[-1].end_section = True
-        style = "dim" if result.withheld else ""
+        style = "dim" if result.latency_doubts else ""
         name = Text(result.protocol)
-        name.append(notes.mark([f"No verdict rests on it: {reason}" for reason in result.withheld]))
-        if not result.steady and not result.withheld:
+        name.append(notes.mark([
+            *(f"No verdict rests on it: {reason}" for reason in result.withheld),
+            *(f"No verdict on its latency: {reason}" for reason in result.host_noise),
+        ]))  # fmt: skip
+        if not result.steady and not result.latency_doubts:
             name.append(notes.mark(["No steady state was reached: longer rounds would help."]))
         add_row(
             table,
@@ -472,18 +477,22 @@ class There(NamedTuple):
     p99_ns: float | None
     remark: str = ""
     link_error_ns: float | None = None  # a fit runs over the round trips that were delivered: then it is nothing
+    late_ns: float = 0.0  # of it, at most the generator's lateness
+    doubt: str = ""  # why nothing is judged by it
 
 
 def p99_there(limit: ProductLimit, rtt_ns: float, fit: Fit | None, measured: Sequence[CellResult]) -> There:
     """p99 of C at a limit: measured where a cell stands there, else along the fit."""
     if limit.miles is not None:
         for result in measured:
-            if abs(result.miles - limit.miles) < 1 and result.response_ns_p99.value is not None and not result.withheld:
-                return There(result.response_ns_p99.value, link_error_ns=result.link_error_ns)
+            if abs(result.miles - limit.miles) < 1 and result.response_ns_p99.value is not None and not result.latency_doubts:
+                p99 = result.response_ns_p99
+                return There(p99.value, link_error_ns=result.link_error_ns, late_ns=p99.late_ns)
     if fit is None or fit.k.value is None or fit.a_ns.value is None:
         return There(None, "Neither measured at this distance nor fitted.")
     beyond = " and beyond what was measured" if rtt_ns > fit.rtt_ns_high else ""
-    return There(fit.a_ns.value + fit.k.value * rtt_ns, f"By the fit{beyond}, not measured at this distance.")
+    doubt = UNSOUND if UNSOUND in fit.k.warnings else ""
+    return There(fit.a_ns.value + fit.k.value * rtt_ns, f"By the fit{beyond}, not measured at this distance.", doubt=doubt)
 
 
 def holds_text(limit: ProductLimit, there: There, analysis: Analysis, name: str, form: Form, notes: Footnotes) -> Text:
@@ -494,13 +503,18 @@ def holds_text(limit: ProductLimit, there: There, analysis: Analysis, name: str,
         if straight and straight[0].value is not None:
             digits = Digits.of(straight, places_max=0)
             interval = "" if form.interval == "none" else digits.interval(straight[0])
-            return Text(f"up to {digits.number(straight[0].value)} mi {interval}".rstrip())
+            doubt = notes.mark([f"{UNSOUND.capitalize()}."] if UNSOUND in straight[0].warnings else [])
+            return Text(f"up to {digits.number(straight[0].value)} mi {interval}".rstrip() + doubt)
         return Text(WORD["unknown"], style=STYLE["unknown"])
     budgets = sorted({a.budget_ns for a in answers})
     if there.p99_ns is None or not budgets:
         return Text(WORD["unknown"], style=STYLE["unknown"])
     kept = [budget for budget in budgets if there.p99_ns <= budget]
-    if doubt := link_doubt(there.link_error_ns, kept[0] if kept else budgets[-1]):
+    limit_ns = kept[0] if kept else budgets[-1]
+    # The answer is the least budget that holds: without the lateness it might be the one below.
+    below = [budget for budget in budgets if budget < there.p99_ns]
+    turned: Verdict = "pass" if below and there.p99_ns - there.late_ns <= below[-1] else "fail"
+    if doubt := there.doubt or link_doubt(there.link_error_ns, limit_ns) or late_doubt(there.late_ns, "fail", turned):
         return Text(f"{WORD['unknown']}{notes.mark([f'No verdict rests on it: {doubt}.'])}", style=STYLE["unknown"])
     if kept:
         return Text(f"✔ within {kept[0] / NS_PER_MS:g} ms", style=STYLE["pass"])

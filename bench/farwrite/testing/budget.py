@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..analysis.result import Estimate
     from ..figure import Figure, Sheet
 
+Judged = Literal["pass", "fail", "unknown"]
 Verdict = Literal["pass", "fail", "unknown", "skipped"]
 Limit = str | float | None  # "2 ms", or a number in base units
 
@@ -72,7 +73,7 @@ class Skipped(NamedTuple):
     reason: str
 
 
-def judge(estimate: Estimate, at_most: float | None = None, at_least: float | None = None) -> tuple[Verdict, str]:
+def judge(estimate: Estimate, at_most: float | None = None, at_least: float | None = None) -> tuple[Judged, str]:
     """(verdict, why it is unknown or "") of an estimate between limits, all in the same unit. pass and fail need the whole
     interval on one side; a limit itself is still within."""
     assert at_most is not None or at_least is not None
@@ -102,8 +103,12 @@ def check(
     kind = found.kind or kind_of_limit(name, at_most if at_most is not None else at_least)
     limits = [limit(name, text, kind) for text in (at_most, at_least)]
     verdict, why = judge(found.estimate, *limits)
-    if verdict != "unknown" and found.withheld:
-        verdict, why = "unknown", "; ".join(found.withheld)
+    from ..analysis.result import late_doubt, without_lateness
+
+    late = late_doubt(found.estimate.late_ns, verdict, judge(without_lateness(found.estimate), *limits)[0])
+    doubts = [*found.withheld, *([late] if late else [])]
+    if verdict != "unknown" and doubts:
+        verdict, why = "unknown", "; ".join(doubts)
     return Judgement(name, verdict, sentence(name, found.estimate, verdict, why, kind, *limits))
 
 
@@ -298,7 +303,7 @@ def of_report(name: str, thing: Any, where: Mapping[str, str | float]) -> Quanti
     else:
         sheet = sheet_from(thing)
         figure, interrupted = one_figure(name, sheet, where), sheet.interrupted
-    withheld = [*figure.withheld, *(["the run was interrupted"] if interrupted else [])]
+    withheld = [*figure.doubts, *(["the run was interrupted"] if interrupted else [])]
     return Quantity(figure.estimate, KIND_OF_FIGURE[figure.unit], withheld)
 
 

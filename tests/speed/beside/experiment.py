@@ -95,8 +95,6 @@ class Rival:
         loaded = load_of_link(leg)
         after = self.span.survey(table.survey_echoes)
         reasons += link_reasons(leg.before, after, leg.asked_rtt_ns) + load_reasons(leg, loaded)
-        if steal is not None and steal > table.steal_max:
-            reasons.append(f"the host took {steal:.0%} of the processors")
         status = "failed" if failed else "void" if reasons else "ok"
         return round_of(
             cell, index, attempt, status, reasons, begin_s, task.duration_ns, leg, loaded, after, observed,

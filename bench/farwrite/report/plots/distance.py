@@ -108,7 +108,7 @@ def measured(group: Sequence[CellResult], quantile: str, meta: dict[str, str]) -
             "error_y": {**bars([e for _, e in known]), "color": look.colour},
             "marker": {
                 "color": look.colour, "size": 9, "line": {"width": 1.5, "color": look.colour},
-                "symbol": [look.symbol + ("-open" if c.withheld else "") for c, _ in known],
+                "symbol": [look.symbol + ("-open" if c.latency_doubts else "") for c, _ in known],
             },
             "hovertext": [point_words(c, quantile) for c, _ in known], "hoverinfo": "text", "cliponaxis": False,
         }  # fmt: skip
@@ -118,7 +118,7 @@ def point_words(c: CellResult, quantile: str) -> str:
     """What a point says when it is pointed at."""
     lines = [place_words(c), f"{quantile} {told(latency_of(c, quantile))}", f"floor {told(c.floor_ns)}"]
     lines.append(f"round trip p50 {told(c.rtt_ns_p50)}")
-    lines += [f"No verdict rests on it: {plain(reason)}" for reason in c.withheld]
+    lines += [f"No verdict rests on it: {plain(reason)}" for reason in c.latency_doubts]
     lines += [plain(warning) for warning in c.warnings]
     return "<br>".join(lines)
 
