@@ -23,7 +23,7 @@ from .lab.survey import whole_blocks
 from .link_spec import describe
 from .profile import Profile, digest
 from .protocol import DURABLE
-from .recording import SCHEMA_VERSION, FlushFloors, LabFacts, Recording, Report, save
+from .recording import FlushFloors, LabFacts, Recording, Report, save
 from .round import measure_cell, spans_of
 from .run import Entry, Run, keep
 from .target import sides
@@ -34,7 +34,7 @@ ROUND_OVERHEAD_S = 0.45  # Survey, connection, audit: for the estimate of the ti
 
 def execute(run: Run) -> Report:
     """Measure what is still missing, analyse, and save; an interrupted run is saved as far as it came."""
-    from .analysis.analyse import analyse
+    from .analysis import document_of
 
     profile = run.profile
     run.cells = cells_of(profile)
@@ -49,8 +49,7 @@ def execute(run: Run) -> Report:
         run.interrupted = True
     if run.lab_facts is None:
         raise KeyboardInterrupt
-    recording = recording_of(run)
-    report = Report(schema_version=SCHEMA_VERSION, recording=recording, analysis=analyse(recording))
+    report = document_of(recording_of(run))
     save(report, run.directory / "report.json")
     return report
 

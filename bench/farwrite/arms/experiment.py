@@ -29,7 +29,7 @@ from ..lab.survey import Survey
 from ..pipeline import outcome, recording_of, round_s
 from ..profile import told
 from ..progress import Progress, Silence
-from ..recording import SCHEMA_VERSION, Cell, Pairing, Report, Round, save
+from ..recording import Cell, Pairing, Report, Round, save
 from ..round import asked_of, link_reasons, spans_of, survey_before, text_of
 from ..run import Run
 from ..units import NS_PER_S
@@ -279,7 +279,7 @@ def set_aside(item: Round) -> Round:
 
 def report_of(experiment: Experiment, arm: Arm, failure: BaseException | None) -> Report:
     """What was observed of one arm, with its analysis."""
-    from ..analysis.analyse import analyse
+    from ..analysis import document_of
 
     run, joined = experiment.runs[arm.name], experiment.joined[arm.name]
     # Disks and transport are the arm's own; the link and its calibration are one for all.
@@ -293,7 +293,7 @@ def report_of(experiment: Experiment, arm: Arm, failure: BaseException | None) -
         host=joined.host,
         pairing=Pairing(id=experiment.id, arm=arm.name, what=arm.what),
     )
-    return Report(schema_version=SCHEMA_VERSION, recording=recording, analysis=analyse(recording))
+    return document_of(recording)
 
 
 def outcome_of(reports: dict[ArmName, Report]) -> FarwriteError | None:

@@ -22,7 +22,10 @@ def run(
     far: str | None = None,
     out: Path | None = None,
     resume: Path | None = None,
+    full: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False,
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False,
 ) -> int:
     """Measure a profile and print the report.
 
@@ -45,8 +48,14 @@ def run(
         Directory of the results; by default a new one below results/runs.
     resume
         Continue the interrupted run in this directory.
+    full
+        Print the whole report, not only its first screen; "farwrite show --full" prints it later.
     json
         Print the report document instead of the report.
+    verbose
+        Say on stderr of every round that was void or failed why it was.
+    quiet
+        Say nothing on stderr but refusals.
     """
     from ..cells import cells_of
     from ..profile import find, is_text, load
@@ -97,7 +106,7 @@ def run(
                 raise
             kept = f"{len(made.rounds)} rounds are kept; go on with: farwrite run --resume {made.directory}"
             raise UnfitError(f"{unfit} {kept}") from unfit
-    present(report, json)
+    present(report, json, full)
     print(f"saved: {made.directory / 'report.json'}", file=sys.stderr)
     refusal = pipeline.outcome(report)
     if refusal is not None:

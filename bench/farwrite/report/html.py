@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from .. import __version__
+from ..analysis.answer import IN_MEMORY, answer_of
 from ..analysis.compare import Comparison
 from ..analysis.result import Analysis, Claim
 from ..errors import UnfitError
@@ -29,7 +30,7 @@ from ..recording import Recording, Report
 from . import tables
 from .changes import changes_table
 from .markup import HtmlPage
-from .page import IN_MEMORY, WORD, Footnotes, caution_of, confession_of
+from .page import WORD, Footnotes, caution_of, confession_of
 from .plots.change import change_plot
 from .plots.density import density_plot
 from .plots.distance import distance_plot
@@ -39,7 +40,7 @@ from .plots.parts import parts_plot
 from .plots.plot import Choice, Plot
 from .plots.seen import seen
 from .plots.spectrum import spectrum_plot
-from .terminal import duration, show_method, show_warnings, wire_text
+from .terminal import duration, show_answer, show_method, show_warnings, wire_text
 
 MARKER = b'<meta name="generator" content="farwrite html report">'
 MARKER_WITHIN = 400  # Bytes from the start of a page of ours.
@@ -63,6 +64,8 @@ def page_of(report: Report, analysis: Analysis, source: str, comparison: Compari
         plots.append(plot)
 
     cells = seen(recording, analysis)
+    page.section("answer", "Answer")
+    show_answer(page, answer_of(recording, analysis))
     page.section("verdicts", "Verdicts")
     page.parts.append(cards(analysis.claims))
     show_warnings(page, recording, analysis)

@@ -18,6 +18,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ..analysis.answer import cautions
 from ..analysis.result import Estimate
 from .digits import UNKNOWN, Digits, grouped
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from ..recording import LabFacts
 
 WIDTH_MAX = 132  # Longer lines are not read.
-IN_MEMORY = "journals in memory"
-STREAM_LEVEL = "stream-level"
 
 STYLE = {"pass": "bold color(33)", "fail": "bold color(208)", "unknown": "bold color(244)"}
 WORD = {"pass": "✔ PASS", "fail": "✘ FAIL", "unknown": "? UNKNOWN"}
@@ -68,14 +67,12 @@ class Footnotes:
 
 def confession_of(lab: LabFacts) -> str:
     """What every heading above a lab's figures has to say of them; empty when nothing."""
-    words = [IN_MEMORY] if lab.durability == "memory" else []
-    return ", ".join(words + ([STREAM_LEVEL] if lab.is_stream_level else []))
+    return ", ".join(cautions(lab, long=False))
 
 
 def caution_of(lab: LabFacts) -> str:
     """The same beside a title, with what it means."""
-    words = [f"{IN_MEMORY}: not a statement about disks"] if lab.durability == "memory" else []
-    return "; ".join(words + ([f"{STREAM_LEVEL}: bytes were delayed, not packets"] if lab.is_stream_level else []))
+    return "; ".join(cautions(lab, long=True))
 
 
 class Page:
