@@ -41,6 +41,7 @@ def execute(run: Run) -> Report:
     try:
         with lab_of(profile, run.directory) as lab:
             run.lab_facts = facts_of(lab)
+            run.progress.begin(run.cells, profile.run.rounds, run.rounds)
             run.progress.expect(expected_s(run))
             measure(run, lab)
             drill(run, lab)
@@ -119,8 +120,9 @@ def measure(run: Run, lab: Lab) -> None:
                 keep(run, Entry(round=made))
                 run.rounds.append(made)
                 if made.status == "ok":
+                    run.progress.measured(cell, made)
                     break
-                run.progress.say(f"{cell.id}, round {index + 1}: {made.status}: {'; '.join(made.reasons)}")
+                run.progress.voided(f"{cell.id}, round {index + 1}", made.status, made.reasons)
                 for span, asked_rtt_ns in spans_of(lab, cell):
                     span.forget(asked_rtt_ns)  # The machine has drifted: calibrate anew.
             run.progress.did(round_s(run))

@@ -7,10 +7,13 @@ install, or after an edit, waits for it.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
+import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,66 +33,118 @@ from .units import NS_PER_MS, NS_PER_S
 
 JOURNAL_BYTES = 24 << 20
 VOLUME_BYTES = 16 << 20
-FUNCTIONS = 56  # About so many are compiled by the process that shows progress; only for the time left.
+# Of a first compilation, where none on this machine has left its own figures (MARKER).
+KERNELS = 56
+SECONDS = "50 to 95 s"
+POLL_S = 0.1
+MARKER = "complete"  # In the cache directory: how many kernels were compiled there, and in how many seconds.
 
 
 def compile_all(progress: Progress | None = None) -> float:
     """Run every loop kernel once, in miniature; answers the seconds it took.
 
-    The first time, a second process compiles the far half meanwhile: Numba compiles one function at a time in each.
+    The first time, two other processes compile a half each and this one shows how far they have come: Numba compiles one
+    function at a time in each. What they leave in the cache is then only loaded here.
     """
-    told = progress or Silence()
     begin_s = time.monotonic()
-    marker = Path(os.environ["NUMBA_CACHE_DIR"]) / "complete"
+    marker = cache() / MARKER
     if not marker.exists():
-        compile_in_two(told)
+        kernels = compile_in_two(progress or Silence())
+        with contextlib.suppress(OSError):
+            marker.write_text(f"{kernels} {time.monotonic() - begin_s:.0f}\n")
     rehearse()
     rehearse_echo()
     rehearse_links()
-    with contextlib.suppress(OSError):
-        marker.touch()
     return time.monotonic() - begin_s
 
 
 def compile_link() -> None:
-    """Only what a link and its survey need: a few seconds instead of half a minute."""
+    """Only what a link and its survey need: a few seconds instead of a minute or more."""
     rehearse_links()
     rehearse_echo()
 
 
-def compile_in_two(told: Progress) -> None:
-    """Fill the cache of compiled kernels from two processes, telling how far this one has come."""
-    told.say("compiling the engine, the link and the load (once after an install or an edit; about half a minute)")
-    told.expect(FUNCTIONS)
-    told.doing("compiling")
-    child = os.fork()
-    if child == 0:
-        try:
-            rehearse_links()
-            rehearse_echo()
-            with disk(None, JOURNAL_BYTES, VOLUME_BYTES) as far:
-                compile_secondary(order_of(), far)
-        finally:
-            os._exit(0)
-    event.register("numba:compile", Ticker(told))
-    with disk(None, JOURNAL_BYTES, VOLUME_BYTES) as near:
-        words = np.zeros(64, np.int64)
-        replicated.write_side(order_of("local"), near, [], words, words)
-    told.doing("compiling the far half")
-    os.waitpid(child, 0)
+def cache() -> Path:
+    """Where the compiled kernels of these sources are."""
+    return Path(os.environ["NUMBA_CACHE_DIR"])
+
+
+def expected() -> tuple[int, str]:
+    """(kernels to compile, how long that takes), as the last compilation on this machine had it, whatever the sources."""
+    found = []
+    with contextlib.suppress(OSError):
+        for marker in cache().parent.glob(f"*/{MARKER}"):
+            words = marker.read_text().split()
+            if len(words) == 2 and all(word.isdigit() for word in words) and int(words[0]):
+                found.append((marker.stat().st_mtime, int(words[0]), f"{words[1]} s the last time"))
+    return max(found)[1:] if found else (KERNELS, SECONDS)
+
+
+def compile_in_two(told: Progress) -> int:
+    """Fill the cache of compiled kernels from two processes, then from one that needs both halves; how many there were."""
+    kernels, lasts = expected()
+    told.doing(f"compiling kernels, once after an install or an edit ({lasts})")
+    told.counted("kernels", 0, kernels)
+    counts = np.frombuffer(mmap.mmap(-1, 3 * 8), np.int64)  # Shared with the processes that compile.
+    wait_for([compiler(compile_near, counts, 0), compiler(compile_far, counts, 1)], told, counts, kernels)
+    wait_for([compiler(rehearse, counts, 2)], told, counts, kernels)
+    return int(counts.sum())
+
+
+def compiler(work: Callable[[], object], counts: np.ndarray, place: int) -> int:
+    """A process that does this work and counts what it compiles for it."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        event.register("numba:compile", Ticker(counts, place))
+        work()
+        code = 0
+    finally:
+        os._exit(code)  # A half that failed is compiled again by the process that needs it, which can say why.
+
+
+def wait_for(children: list[int], told: Progress, counts: np.ndarray, kernels: int) -> None:
+    """Show the count until all have ended; none of them outlives us."""
+    try:
+        while children:
+            children = [pid for pid in children if os.waitpid(pid, os.WNOHANG) == (0, 0)]
+            count = int(counts.sum())
+            told.counted("kernels", count, max(kernels, count))
+            time.sleep(POLL_S if children else 0)
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 class Ticker(event.Listener):
-    """Tells of each function that has been compiled."""
+    """Counts each function that has been compiled."""
 
-    def __init__(self, told: Progress) -> None:
-        self.told = told
+    def __init__(self, counts: np.ndarray, place: int) -> None:
+        self.counts, self.place = counts, place
 
     def on_start(self, event: event.Event) -> None:
         pass
 
     def on_end(self, event: event.Event) -> None:
-        self.told.did(1)
+        self.counts[self.place] += 1
+
+
+def compile_near() -> None:
+    """The primary's half: the load and the engine of the near site."""
+    with disk(None, JOURNAL_BYTES, VOLUME_BYTES) as near:
+        words = np.zeros(64, np.int64)
+        replicated.write_side(order_of("local"), near, [], words, words)
+
+
+def compile_far() -> None:
+    """The secondary's half, with the links and the surveys."""
+    rehearse_links()
+    rehearse_echo()
+    with disk(None, JOURNAL_BYTES, VOLUME_BYTES) as far:
+        compile_secondary(order_of(), far)
 
 
 def order_of(protocol: str = "C") -> replicated.Order:

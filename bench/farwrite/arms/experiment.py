@@ -241,9 +241,8 @@ def play_palindrome(
     experiment.delay_ns = {str(asked): delay_ns for asked, delay_ns in sorted(lab.delay_ns.items())}
     if broken:
         name, worst = max(broken, key=lambda one: one[1].status == "failed")
-        experiment.progress.say(
-            f"{cell}, pair {lap + 1}: {len(broken)} of {len(made)} rounds void or failed; {name}: {'; '.join(worst.reasons)}"
-        )
+        told = f"{cell}, pair {lap + 1}: {len(broken)} of {len(made)} rounds void or failed; {name}"
+        experiment.progress.voided(told, worst.status, worst.reasons)
         for span, asked_rtt_ns in spans:
             span.forget(asked_rtt_ns)  # The machine has drifted: calibrate anew.
     return not broken

@@ -75,7 +75,8 @@ def run(
 
             translated = translate(find(profile), changes)
             chosen, bent = translated.profile, translated.sentences()
-            print("\n".join(translated.lines()), file=sys.stderr)
+            if not quiet:
+                print("\n".join(translated.lines()), file=sys.stderr)
         else:
             chosen = load(profile, changes)
         cells_of(chosen)  # A trace that cannot be read is refused before anything is compiled or written.
@@ -87,10 +88,10 @@ def run(
     # Wrong words have been refused by now; what follows takes a second to load.
     from .. import pipeline
     from .. import run as runs
-    from ..progress import bar
+    from ..progress import region
     from ..warm import compile_all
 
-    with bar() as progress:
+    with region(verbose, quiet) as progress:
         progress.doing("loading the engine (compiled on first use)")
         compile_all(progress)
         if resume is not None:
@@ -107,7 +108,8 @@ def run(
             kept = f"{len(made.rounds)} rounds are kept; go on with: farwrite run --resume {made.directory}"
             raise UnfitError(f"{unfit} {kept}") from unfit
     present(report, json, full)
-    print(f"saved: {made.directory / 'report.json'}", file=sys.stderr)
+    if not quiet:
+        print(f"saved: {made.directory / 'report.json'}", file=sys.stderr)
     refusal = pipeline.outcome(report)
     if refusal is not None:
         raise refusal
