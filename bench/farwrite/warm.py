@@ -1,23 +1,14 @@
-"""Compile everything before anything is measured, and before the lab forks: its processes then start with machine code.
-
-A miniature of each loop is run once in this process. Numba keeps the result on disk, so only the first run after an
-install, or after an edit, waits for it.
+"""A miniature of each loop, run once before anything is measured and before the lab forks: its processes then start with
+machine code. Numba keeps the result on disk; `compilation` fills that cache and shows how far it has come.
 """
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import os
-import signal
 import socket
 import threading
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-from numba.core import event
 
 from .engine import secondary_kernel as secondary
 from .engine.journal import format_journal
@@ -27,109 +18,22 @@ from .lab import ferry_kernel, probe_kernel, relay_kernel, survey_kernel
 from .lab.ferry import lay_out
 from .link_spec import Way
 from .plan import Load
-from .progress import Progress, Silence
 from .target import replicated
 from .units import NS_PER_MS, NS_PER_S
 
 JOURNAL_BYTES = 24 << 20
 VOLUME_BYTES = 16 << 20
-# Of a first compilation, where none on this machine has left its own figures (MARKER).
-KERNELS = 56
-SECONDS = "50 to 95 s"
-POLL_S = 0.1
-MARKER = "complete"  # In the cache directory: how many kernels were compiled there, and in how many seconds.
-
-
-def compile_all(progress: Progress | None = None) -> float:
-    """Run every loop kernel once, in miniature; answers the seconds it took.
-
-    The first time, two other processes compile a half each and this one shows how far they have come: Numba compiles one
-    function at a time in each. What they leave in the cache is then only loaded here.
-    """
-    begin_s = time.monotonic()
-    marker = cache() / MARKER
-    if not marker.exists():
-        kernels = compile_in_two(progress or Silence())
-        with contextlib.suppress(OSError):
-            marker.write_text(f"{kernels} {time.monotonic() - begin_s:.0f}\n")
+def rehearse_all() -> None:
+    """Every loop kernel once, in miniature."""
     rehearse()
     rehearse_echo()
     rehearse_links()
-    return time.monotonic() - begin_s
 
 
 def compile_link() -> None:
     """Only what a link and its survey need: a few seconds instead of a minute or more."""
     rehearse_links()
     rehearse_echo()
-
-
-def cache() -> Path:
-    """Where the compiled kernels of these sources are."""
-    return Path(os.environ["NUMBA_CACHE_DIR"])
-
-
-def expected() -> tuple[int, str]:
-    """(kernels to compile, how long that takes), as the last compilation on this machine had it, whatever the sources."""
-    found = []
-    with contextlib.suppress(OSError):
-        for marker in cache().parent.glob(f"*/{MARKER}"):
-            words = marker.read_text().split()
-            if len(words) == 2 and all(word.isdigit() for word in words) and int(words[0]):
-                found.append((marker.stat().st_mtime, int(words[0]), f"{words[1]} s the last time"))
-    return max(found)[1:] if found else (KERNELS, SECONDS)
-
-
-def compile_in_two(told: Progress) -> int:
-    """Fill the cache of compiled kernels from two processes, then from one that needs both halves; how many there were."""
-    kernels, lasts = expected()
-    told.doing(f"compiling kernels, once after an install or an edit ({lasts})")
-    told.counted("kernels", 0, kernels)
-    counts = np.frombuffer(mmap.mmap(-1, 3 * 8), np.int64)  # Shared with the processes that compile.
-    wait_for([compiler(compile_near, counts, 0), compiler(compile_far, counts, 1)], told, counts, kernels)
-    wait_for([compiler(rehearse, counts, 2)], told, counts, kernels)
-    return int(counts.sum())
-
-
-def compiler(work: Callable[[], object], counts: np.ndarray, place: int) -> int:
-    """A process that does this work and counts what it compiles for it."""
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        event.register("numba:compile", Ticker(counts, place))
-        work()
-        code = 0
-    finally:
-        os._exit(code)  # A half that failed is compiled again by the process that needs it, which can say why.
-
-
-def wait_for(children: list[int], told: Progress, counts: np.ndarray, kernels: int) -> None:
-    """Show the count until all have ended; none of them outlives us."""
-    try:
-        while children:
-            children = [pid for pid in children if os.waitpid(pid, os.WNOHANG) == (0, 0)]
-            count = int(counts.sum())
-            told.counted("kernels", count, max(kernels, count))
-            time.sleep(POLL_S if children else 0)
-    finally:
-        for pid in children:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-
-
-class Ticker(event.Listener):
-    """Counts each function that has been compiled."""
-
-    def __init__(self, counts: np.ndarray, place: int) -> None:
-        self.counts, self.place = counts, place
-
-    def on_start(self, event: event.Event) -> None:
-        pass
-
-    def on_end(self, event: event.Event) -> None:
-        self.counts[self.place] += 1
 
 
 def compile_near() -> None:

@@ -39,7 +39,7 @@ def commonest(reasons: Iterable[Sequence[str]]) -> str:
 
 
 def rounds_text(recording: Recording, cells: Sequence[CellResult]) -> str:
-    """How many rounds were void or failed and why: "8 of 108 rounds were void and left out: the link was off"."""
+    """How many rounds were void or failed and why: "8 of 108 rounds void (the link was off) and left out"."""
     counts = {
         "good": sum(item.rounds_ok for item in cells),
         "void": sum(item.rounds_void for item in cells),
@@ -51,10 +51,10 @@ def rounds_text(recording: Recording, cells: Sequence[CellResult]) -> str:
     bad = [item.reasons for item in recording.rounds if item.status != "ok"] or [item.void_reasons for item in cells]
     what = ", ".join(f"{counts[name]} of {total} rounds {name}" for name in ("void", "failed") if counts[name])
     missing = sum(not item.rounds_ok for item in cells)
-    without = f"; {missing} of {len(cells)} cells have no good round" if missing else ""
+    rest = f"; no good round for {missing} of {len(cells)} cells" if missing else " and left out"
     cause = commonest(bad)
     most = "most often " if len({cause_of(reason) for each in bad for reason in each}) > 1 else ""
-    return f"{what} and left out" + (f": {most}{cause}" if cause else "") + without
+    return what + (f" ({most}{cause})" if cause else "") + rest
 
 
 def in_words(reason: str) -> str:

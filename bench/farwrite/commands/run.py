@@ -85,15 +85,20 @@ def run(
     if not 0 <= seed < 1 << 63:
         raise UsageError("--seed must not be negative, and below 2^63.")
 
+    if verbose and quiet:
+        raise UsageError("--verbose and --quiet contradict each other: choose one.")
+
     # Wrong words have been refused by now; what follows takes a second to load.
-    from .. import pipeline
-    from .. import run as runs
     from ..progress import region
-    from ..warm import compile_all
 
     with region(verbose, quiet) as progress:
-        progress.doing("loading the engine (compiled on first use)")
+        progress.doing("loading the engine")
+        from ..compilation import compile_all
+
         compile_all(progress)
+        from .. import pipeline  # Not before: a kernel is compiled where its module is imported.
+        from .. import run as runs
+
         if resume is not None:
             made = runs.resume(resume, progress)
         else:
