@@ -259,7 +259,8 @@ def test_the_pipeline_tells_of_every_round_once(tmp_path, monkeypatch):
     rounds = recording.profile.run.rounds
     told = run.progress.events
     assert [item for item in told if item[0] == "void"] == [
-        ("void", f"{cell}, round 1", ("the link was 3 us off",)) for cell, index, attempt in attempts if (index, attempt) == (0, 0)
+        ("void", f"{cell}, round 1", ("the link was 3 us off",))
+        for cell, index, attempt in attempts if (index, attempt) == (0, 0)
     ]  # fmt: skip
     assert sorted(item[1:] for item in told if item[0] == "measured") == sorted(
         (cell.id, index) for cell in run.cells for index in range(rounds)
