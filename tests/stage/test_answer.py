@@ -136,6 +136,20 @@ def test_one_far_distance_says_what_it_is():
     assert texts("slow")[0].startswith("C: 2 ms hold at no distance at p99")
 
 
+def test_what_too_few_writes_leave_unknown_is_said():
+    recording, analysis = analysed(SMALL, writes=60)
+    said = [line.text for line in answer_of(recording, analysis).lines]
+    assert said[0].endswith("at p50; p99 unknown")
+    assert said[1].endswith("at p50; p99 needs n >= 368 writes")
+    text = printed(recording, analysis)
+    assert "unknown at p99: fewer than three distances have one" in text and "at p99  " not in text
+
+
+def test_one_round_is_the_reason_and_not_a_cell_that_has_none():
+    said = answer_of(*analysed(SMALL, changes=("run.rounds=1", "distance.miles=[0, 20]"), always_void=("write-C-0",))).lines[0]
+    assert said.text == "C: how far 2 ms hold is unknown: one round only: no interval over rounds"
+
+
 def test_a_drill_that_was_not_made_is_no_proof():
     assert any("no kill was drilled" in text for text in texts("no drill"))
 

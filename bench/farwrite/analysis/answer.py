@@ -26,6 +26,7 @@ NEAR_MILES = 20.0
 CLAIM_SIZE_BYTES = 4096
 MILES_TOLERANCE_RATIO = 0.025  # As claims.py: a cell this near stands for the claim's distance.
 QUANTILES = ((0.99, "p99"), (0.5, "p50"))
+NEEDS = re.compile(r"n\s*(?:>=|≥)\s*(\d+(?:[ ,_]\d{3}\b)*)")  # "p99.9 needs n >= 3 688", as estimates word it
 PREFERRED = ("C", "quorum", "C2", "B", "A", "local")  # Whose miles are asked for first.
 
 IN_MEMORY = "journals in memory"
@@ -174,10 +175,8 @@ def reach_line(prefix: str, cells: Sequence[CellResult], analysis: Analysis) -> 
     if other is not None and other.text != reach.text:
         words = held(other)
         said += f", {words.replace(' miles of glass', '') if reach.kind == 'miles' else words} at p50"
-    if label == "p50" and found["p99"].why:
-        said += f"; p99 unknown: {found['p99'].why}"
-    elif label == "p50":
-        said += f"; p99 unknown{because(cells[-1].response_ns_p99.warnings)}"
+    if label == "p50":
+        said += "; p99 unknown"
     return Line(kind="reach", text=prefix + said)
 
 
@@ -201,7 +200,7 @@ def measured_reach(cells: Sequence[CellResult], why: str) -> str:
             return f"2 ms hold at {label} at {max(held_at):.4g} miles, the farthest measured"
         if broken_at:
             return f"2 ms do not hold at {min(broken_at):.4g} miles at {label}, the nearest measured"
-    withheld = next((item.withheld[0] for item in cells if item.withheld), "")
+    withheld = next((item.withheld[0] for item in cells if item.withheld and item.response_ns_p50.value is not None), "")
     return f"how far 2 ms hold is unknown: {why or withheld or 'fewer than three distances, and none decides'}"
 
 
@@ -216,7 +215,7 @@ def cost_line(cells: Sequence[CellResult]) -> Line | None:
     cell = far_cell(known)
     text = f"{cell.miles:.4g} miles cost {time_text(cell.response_ns_p50)} at p50"
     tail = cell.response_ns_p99
-    text += f", {time_text(tail)} at p99" if tail.value is not None else f"; p99 unknown{because(tail.warnings)}"
+    text += f", {time_text(tail)} at p99" if tail.value is not None else f"; {no_p99(tail)}"
     if cell.withheld:
         text += f"; no verdict rests on it: {cell.withheld[0]}"
     return Line(kind="cost", text=text)
@@ -377,9 +376,11 @@ def cut(text: str, room: int) -> str:
     return text[: text.rfind(" ", 0, room - 3)] + " ..."
 
 
-def because(warnings: Sequence[str]) -> str:
-    """ ": needs n >= 368"."""
-    return f": {warnings[0]}" if warnings else ""
+def no_p99(tail: Estimate) -> str:
+    """Why there is no p99: "p99 needs n >= 368 writes"."""
+    reason = "; ".join(tail.warnings)
+    needs = NEEDS.search(reason)
+    return f"p99 needs {needs.group()} writes" if needs else f"p99 unknown: {reason}" if reason else "p99 unknown"
 
 
 def time_text(estimate: Estimate) -> str:

@@ -81,7 +81,7 @@ def run(
             chosen = load(profile, changes)
         cells_of(chosen)  # A trace that cannot be read is refused before anything is compiled or written.
     elif set_ or duration or link or far or out:
-        raise UsageError("--resume continues a run as it was begun; it goes with no other option than --json.")
+        raise UsageError("--resume continues a run as it was begun; it goes with --json, --full, -v and -q only.")
     if not 0 <= seed < 1 << 63:
         raise UsageError("--seed must not be negative, and below 2^63.")
 

@@ -99,6 +99,7 @@ def page_of(report: Report, analysis: Analysis, source: str, comparison: Compari
         tables.show_counts(page, analysis)
     page.section("method", "Method")
     show_method(page, recording)
+    page.parts.append(facts_markup(recording))
 
     body = page.markup
     charts = embedded({plot.id: plot.drawing for plot in plots})
@@ -151,19 +152,23 @@ def plotly_packed() -> str:
 
 
 def head(recording: Recording) -> str:
-    """What was run, when and on what; and what must be known before any number is read."""
+    """What must be known before any number is read."""
     banners = []
     if recording.interrupted:
         banners.append("⚠ INTERRUPTED: the run was stopped before its end; what follows rests on the rounds that were finished.")
     if caution := caution_of(recording.lab):
         banners.append(f"⚠ {caution[:1].upper()}{caution[1:]}.")
-    lines = "".join(f'<p class="banner">{escape(words)}</p>' for words in banners)
+    return "".join(f'<p class="banner">{escape(words)}</p>' for words in banners)
+
+
+def facts_markup(recording: Recording) -> str:
+    """What was run, when and on what."""
     facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(words)}</dd></div>" for name, words in facts_of(recording))
-    return f'{lines}<dl class="facts">{facts}</dl>'
+    return f'<dl class="facts">{facts}</dl>'
 
 
 def facts_of(recording: Recording) -> list[tuple[str, str]]:
-    """Names and words of the head, those that are known."""
+    """Their names and words, those that are known."""
     host, lab = recording.host, recording.lab
     processor = " ".join(str(host.get("cpu") or "unknown processor").split())
     count = f"{host['cpu_count']} x " if host.get("cpu_count") else ""

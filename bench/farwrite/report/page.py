@@ -18,7 +18,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.answer import cautions
+from ..analysis.answer import NEEDS, cautions
 from ..analysis.result import Estimate
 from .digits import UNKNOWN, Digits, grouped
 
@@ -30,7 +30,6 @@ WIDTH_MAX = 132  # Longer lines are not read.
 STYLE = {"pass": "bold color(33)", "fail": "bold color(208)", "unknown": "bold color(244)"}
 WORD = {"pass": "✔ PASS", "fail": "✘ FAIL", "unknown": "? UNKNOWN"}
 
-NEEDS = re.compile(r"n\s*(?:>=|≥)\s*(\d+(?:[ ,_]\d{3}\b)*)")  # "p99.9 needs n >= 3 688", as the analysis words it
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 Interval = Literal["beside", "below", "none"]

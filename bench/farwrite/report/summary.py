@@ -22,6 +22,7 @@ from .page import Footnotes, Form, Page, add_row, cell, table_of
 
 ROWS_MAX = 30  # Of all workloads together; the first is shown whatever it has.
 DOUBTED = "?"
+TOO_FEW = "fewer than three distances have one"
 
 
 class Unmarked(Footnotes):
@@ -147,17 +148,19 @@ def show_reach(page: Page, analysis: Analysis) -> None:
         return
     page.heading(f"Greatest miles of glass at which a budget holds: {cells[0].name}, protocol {cells[0].protocol}")
 
+    labels = [label for label in ("p50", "p99") if any(row[label].kind != "unknown" for row in rows.values())]
+
     def make(form: Form) -> Table:
-        table = table_of(form, "budget", "at p50", "at p99", text_columns=3)
+        table = table_of(form, "budget", *(f"at {label}" for label in labels), text_columns=3)
         for budget, row in rows.items():
-            words = [UNKNOWN if row[label].kind == "unknown" else aligned(row[label]) for label in ("p50", "p99")]
+            words = [UNKNOWN if row[label].kind == "unknown" else aligned(row[label]) for label in labels]
             add_row(table, f"{budget / NS_PER_MS:g} ms", *words)
         return table
 
     page.table(make)
     for label in ("p50", "p99"):
-        why = dict.fromkeys(row[label].why for row in rows.values() if row[label].why)
-        for reason in why:
+        unknown = [row[label].why or TOO_FEW for row in rows.values() if row[label].kind == "unknown"]
+        for reason in dict.fromkeys(unknown):
             page.item("·", f"unknown at {label}: {reason}", style="dim")
     page.prose("Over a real route divide by 1.3 (best conduit) to 2.1 (rule of thumb).", style="dim")
 

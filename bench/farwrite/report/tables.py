@@ -15,6 +15,7 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from ..analysis.answer import NEEDS
 from ..analysis.result import (
     Analysis,
     CellResult,
@@ -31,7 +32,7 @@ from ..physics import PRODUCT_LIMITS, ProductLimit, rtt_ns_of
 from ..protocol import NAMES
 from ..units import NS_PER_MS, NS_PER_US, format_size, format_time
 from .digits import TO, UNKNOWN, Digits, grouped
-from .page import NEEDS, STYLE, WORD, Footnotes, Form, Page, add_row, cell, table_of
+from .page import STYLE, WORD, Footnotes, Form, Page, add_row, cell, table_of
 
 MB = 1e6
 
