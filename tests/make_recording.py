@@ -14,6 +14,7 @@ import numpy as np
 
 from farwrite import profile
 from farwrite.analysis.analyse import analyse
+from farwrite.analysis.answer import answer_of
 from farwrite.analysis.result import Analysis
 from farwrite.cells import cells_of
 from farwrite.histogram import Histogram
@@ -172,7 +173,8 @@ def analysed(*words, **options) -> tuple[Recording, Analysis]:
 def made_report(*words, **options) -> Report:
     """What make_recording gives, as the report of a run."""
     recording, analysis = analysed(*words, **options)
-    return Report(schema_version=SCHEMA_VERSION, recording=recording, analysis=analysis)
+    answer = answer_of(recording, analysis)
+    return Report(schema_version=SCHEMA_VERSION, recording=recording, analysis=analysis, answer=answer)
 
 
 def record(

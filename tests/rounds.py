@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from farwrite import warm
+from farwrite.compilation import compile_all
 from farwrite.host import reactor
 from farwrite.lab.process import process
 from farwrite.plan import Load
@@ -30,7 +30,7 @@ ENDS: dict[str, socket.socket] = {}  # Both ends of a connection, made before th
 @pytest.fixture(scope="session", autouse=True)
 def everything_compiled():
     """A peer's patience is shorter than a compiler's work."""
-    warm.compile_all()
+    compile_all()
 
 
 def load(sizes=MIXED, volume_bytes=VOLUME_BYTES, **other):

@@ -27,7 +27,7 @@ from .analysis.change import Change, change_points
 from .analysis.result import ANALYSIS_VERSION, Estimate, late_share_doubt
 from .errors import FarwriteError, UsageError, nearest
 from .figure import METRICS, SHEET_VERSION, Figure, Label, Sheet, label_text
-from .progress import Bar, bar
+from .progress import Progress, bar
 from .sheet import REPORT_NAMES, read_sheet
 
 INDEX_NAME = "index.sqlite"
@@ -388,7 +388,7 @@ def update(index: sqlite3.Connection, results: Path, notices: list[str]) -> None
     batch: list[tuple[bytes, Seen, Sheet]] = []
     with ExitStack() as stack:
         begin_s = stored_s = time.monotonic()
-        told: Bar | None = None
+        told: Progress | None = None
         for done, path in enumerate(changed):
             elapsed_s = time.monotonic() - begin_s
             if told is None and done and elapsed_s > PATIENCE_S:
@@ -402,7 +402,7 @@ def update(index: sqlite3.Connection, results: Path, notices: list[str]) -> None
     store(index, batch, notices)
 
 
-def read_one(file: Path, notices: list[str], told: Bar | None) -> Sheet | None:
+def read_one(file: Path, notices: list[str], told: Progress | None) -> Sheet | None:
     """One file's sheet; None, and a notice, when it cannot be read."""
     begin_s = time.monotonic()
     if told:

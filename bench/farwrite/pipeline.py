@@ -27,7 +27,7 @@ from .lab.survey import whole_blocks
 from .link_spec import describe
 from .profile import Profile, digest
 from .protocol import DURABLE
-from .recording import SCHEMA_VERSION, FlushFloors, LabFacts, Recording, Report, save
+from .recording import FlushFloors, LabFacts, Recording, Report, save
 from .round import measure_cell
 from .run import Awake, Entry, Run, keep
 from .target import sides
@@ -38,7 +38,7 @@ ROUND_OVERHEAD_S = 0.45  # Survey, connection, audit: for the estimate of the ti
 
 def execute(run: Run) -> Report:
     """Measure what is still missing, analyse, and save; an interrupted run is saved as far as it came."""
-    from .analysis.analyse import analyse
+    from .analysis import document_of
 
     profile = run.profile
     run.cells = cells_of(profile)
@@ -46,6 +46,7 @@ def execute(run: Run) -> Report:
         with lab_of(as_begun(run), run.directory) as lab:
             begin_awake(run, lab)
             run.lab_facts = facts_of(lab)
+            run.progress.begin(run.cells, profile.run.rounds, run.rounds)
             run.progress.expect(expected_s(run))
             measure(run, lab)
             drill(run, lab)
@@ -54,8 +55,7 @@ def execute(run: Run) -> Report:
         run.interrupted = True
     if run.lab_facts is None:
         raise KeyboardInterrupt
-    recording = recording_of(run)
-    report = Report(schema_version=SCHEMA_VERSION, recording=recording, analysis=analyse(recording))
+    report = document_of(recording_of(run))
     save(report, run.directory / "report.json")
     return report
 
@@ -142,8 +142,9 @@ def measure(run: Run, lab: Lab) -> None:
                 keep(run, Entry(round=made))
                 run.rounds.append(made)
                 if made.status == "ok":
+                    run.progress.measured(cell, made)
                     break
-                run.progress.say(f"{cell.id}, round {index + 1}: {made.status}: {'; '.join(made.reasons)}")
+                run.progress.voided(f"{cell.id}, round {index + 1}", made.status, made.reasons)
             run.progress.did(round_s(run))
 
 

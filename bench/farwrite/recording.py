@@ -290,6 +290,7 @@ class Report(Struct, frozen=True):
     schema_version: int
     recording: Recording
     analysis: Any = None  # analysis.result.Analysis, as plain values: the wall does not know its readers
+    answer: Any = None  # analysis.answer.Answer: the lines that every report begins with
 
 
 def save(report: Report, path: Path) -> None:

@@ -1,20 +1,14 @@
-"""Compile everything before anything is measured, and before the lab forks: its processes then start with machine code.
-
-A miniature of each loop is run once in this process. Numba keeps the result on disk, so only the first run after an
-install, or after an edit, waits for it.
+"""A miniature of each loop, run once before anything is measured and before the lab forks: its processes then start with
+machine code. Numba keeps the result on disk; `compilation` fills that cache and shows how far it has come.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import threading
-import time
-from pathlib import Path
 
 import numpy as np
-from numba.core import event
 
 from .engine import secondary_kernel as secondary
 from .engine.journal import format_journal
@@ -24,72 +18,37 @@ from .lab import ferry_kernel, probe_kernel, relay_kernel, survey_kernel
 from .lab.ferry import lay_out
 from .link_spec import Way
 from .plan import Load
-from .progress import Progress, Silence
 from .target import replicated
 from .units import NS_PER_MS, NS_PER_S
 
 JOURNAL_BYTES = 24 << 20
 VOLUME_BYTES = 16 << 20
-FUNCTIONS = 56  # About so many are compiled by the process that shows progress; only for the time left.
-
-
-def compile_all(progress: Progress | None = None) -> float:
-    """Run every loop kernel once, in miniature; answers the seconds it took.
-
-    The first time, a second process compiles the far half meanwhile: Numba compiles one function at a time in each.
-    """
-    told = progress or Silence()
-    begin_s = time.monotonic()
-    marker = Path(os.environ["NUMBA_CACHE_DIR"]) / "complete"
-    if not marker.exists():
-        compile_in_two(told)
+def rehearse_all() -> None:
+    """Every loop kernel once, in miniature."""
     rehearse()
     rehearse_echo()
     rehearse_links()
-    with contextlib.suppress(OSError):
-        marker.touch()
-    return time.monotonic() - begin_s
 
 
 def compile_link() -> None:
-    """Only what a link and its survey need: a few seconds instead of half a minute."""
+    """Only what a link and its survey need: a few seconds instead of a minute or more."""
     rehearse_links()
     rehearse_echo()
 
 
-def compile_in_two(told: Progress) -> None:
-    """Fill the cache of compiled kernels from two processes, telling how far this one has come."""
-    told.say("compiling the engine, the link and the load (once after an install or an edit; about half a minute)")
-    told.expect(FUNCTIONS)
-    told.doing("compiling")
-    child = os.fork()
-    if child == 0:
-        try:
-            rehearse_links()
-            rehearse_echo()
-            with disk(None, JOURNAL_BYTES, VOLUME_BYTES) as far:
-                compile_secondary(order_of(), far)
-        finally:
-            os._exit(0)
-    event.register("numba:compile", Ticker(told))
+def compile_near() -> None:
+    """The primary's half: the load and the engine of the near site."""
     with disk(None, JOURNAL_BYTES, VOLUME_BYTES) as near:
         words = np.zeros(64, np.int64)
         replicated.write_side(order_of("local"), near, [], words, words)
-    told.doing("compiling the far half")
-    os.waitpid(child, 0)
 
 
-class Ticker(event.Listener):
-    """Tells of each function that has been compiled."""
-
-    def __init__(self, told: Progress) -> None:
-        self.told = told
-
-    def on_start(self, event: event.Event) -> None:
-        pass
-
-    def on_end(self, event: event.Event) -> None:
-        self.told.did(1)
+def compile_far() -> None:
+    """The secondary's half, with the links and the surveys."""
+    rehearse_links()
+    rehearse_echo()
+    with disk(None, JOURNAL_BYTES, VOLUME_BYTES) as far:
+        compile_secondary(order_of(), far)
 
 
 def order_of(protocol: str = "C") -> replicated.Order:

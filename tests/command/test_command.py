@@ -169,13 +169,15 @@ def test_a_measured_report_is_what_the_schema_says(measured):
 
 @pytest.mark.parametrize("text", [SMALL, LARGE])
 @pytest.mark.parametrize("columns", [80, 100, 140])
-def test_a_report_is_printed_and_no_line_is_too_long(tmp_path, text, columns):
+@pytest.mark.parametrize("full", [[], ["--full"]])
+def test_a_report_is_printed_and_no_line_is_too_long(tmp_path, text, columns, full):
     from rich.cells import cell_len
 
     save(made_report(text), tmp_path / "report.json")
-    done = farwrite("show", tmp_path, COLUMNS=str(columns))
+    done = farwrite("show", *full, tmp_path, COLUMNS=str(columns))
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Verdicts" in done.stdout and "Proof of link" in done.stdout
+    assert "C1 (2 ms to 20 miles)" in done.stdout and "Write latency" in done.stdout
+    assert ("Verdicts" in done.stdout and "Proof of link" in done.stdout) == bool(full)
     assert [line for line in done.stdout.splitlines() if cell_len(line) > columns] == []
 
 
@@ -188,6 +190,14 @@ def test_no_color_is_obeyed_even_where_colour_could_be(run_directory):
     coloured = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|4[0-7]|9[0-7]|38|48)\b")
     assert coloured.search(farwrite("show", run_directory, FORCE_COLOR="1").stdout)
     assert not coloured.search(farwrite("show", run_directory, FORCE_COLOR="1", NO_COLOR="1").stdout)
+
+
+def test_the_answer_is_printed_as_markdown(run_directory):
+    done = farwrite("show", "--markdown", run_directory)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("### farwrite: A made-up run\n\n- C: 2 ms hold to ")
+    refused = farwrite("show", "--markdown", "--json", run_directory)
+    assert_refused(refused, "choose one")
 
 
 def test_the_json_of_a_report_is_its_file(run_directory):
@@ -284,7 +294,7 @@ def test_what_is_no_run_is_not_continued(tmp_path, journal, said):
 def test_a_run_prints_its_report_on_stdout_and_the_rest_on_stderr(measured):
     done, directory = measured
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("farwrite: A quick look") and "Verdicts" in done.stdout
+    assert done.stdout.startswith("farwrite: A quick look") and "C: 2 ms do not hold at 400 miles" in done.stdout
     assert "saved:" not in done.stdout and f"saved: {directory}/report.json" in done.stderr.replace("\n", "")
     assert "Traceback" not in done.stderr
     assert sorted(path.name for path in directory.iterdir()) == ["cells.jsonl", "report.json"]

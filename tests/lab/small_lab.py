@@ -6,9 +6,9 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from farwrite.compilation import compile_all
 from farwrite.errors import UnfitError
 from farwrite.lab.lab import LabSpec, open_lab
-from farwrite.warm import compile_all
 
 LINK = os.environ.get("FARWRITE_LINK", "auto")
 IN_UML = bool(os.environ.get("FARWRITE_UML"))  # There everything a lab needs is loaded: nothing may be skipped.

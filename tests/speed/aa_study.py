@@ -273,7 +273,7 @@ def main() -> None:
     kept = json.loads(file.read_bytes())["studies"] if asked.only else []
     studies = []
     with bar() as progress:
-        from farwrite.warm import compile_all
+        from farwrite.compilation import compile_all
 
         compile_all(progress)
         # A neighbour on the host halves the null target's speed for tens of milliseconds: short rounds meet it alike.

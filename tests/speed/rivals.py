@@ -38,6 +38,7 @@ from beside.result import SCHEMA_VERSION, Part, Recovery, Rivals, Taking, encode
 
 from farwrite import __version__, profile
 from farwrite.analysis.analyse import analyse
+from farwrite.compilation import compile_all
 from farwrite.errors import UnfitError
 from farwrite.files import write_atomically
 from farwrite.host.facts import host_facts
@@ -46,7 +47,6 @@ from farwrite.lab.lab import Lab, LabSpec, open_lab
 from farwrite.pipeline import facts_of, lab_spec, recording_of
 from farwrite.recording import Recording
 from farwrite.run import Run
-from farwrite.warm import compile_all
 
 ROOT = Path(__file__).parents[2]
 UML = ROOT / "tests" / "lab" / "uml" / "run"

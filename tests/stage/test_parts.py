@@ -64,7 +64,7 @@ def test_each_part_has_its_own_quantiles_and_rate(analysed):
 def test_reads_are_rows_of_their_own_in_the_report(analysed):
     recording, _, analysis = analysed
     console = Console(file=io.StringIO(), width=120, color_system=None)
-    show(Report(schema_version=SCHEMA_VERSION, recording=recording), analysis, console)
+    show(Report(schema_version=SCHEMA_VERSION, recording=recording), analysis, console, full=True)
     said = console.file.getvalue()
     rows = [line for line in said.splitlines() if " read " in line and "pages" not in line]
     assert rows and "0.08" in rows[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..recording import Report
+    from ..recording import Recording, Report
     from .result import Analysis
 
 
@@ -26,3 +26,24 @@ def analysis_of(report: Report) -> Analysis:
     from .analyse import analyse
 
     return analyse(report.recording)
+
+
+def document_of(recording: Recording) -> Report:
+    """The document of a recording: with its analysis and its answer."""
+    from ..recording import SCHEMA_VERSION, Report
+    from .analyse import analyse
+    from .answer import answer_of
+
+    analysis = analyse(recording)
+    return Report(
+        schema_version=SCHEMA_VERSION, recording=recording, analysis=analysis, answer=answer_of(recording, analysis)
+    )
+
+
+def answered(report: Report) -> Report:
+    """The document with the answer that every report of it prints, whichever version of farwrite wrote it."""
+    import msgspec
+
+    from .answer import answer_of
+
+    return msgspec.structs.replace(report, answer=answer_of(report.recording, analysis_of(report)))

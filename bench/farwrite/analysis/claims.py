@@ -23,6 +23,7 @@ import msgspec
 from ..physics import PRODUCT_LIMITS, ROUTE_FACTORS, rtt_ns_of
 from ..recording import Recording
 from ..units import NS_PER_MS, NS_PER_S, digits, format_size, format_time
+from .answer import miles_text, time_text
 from .distance import independent
 from .estimate import label
 from .result import (
@@ -404,27 +405,6 @@ def latency_text(cell: CellResult) -> str:
     tail = cell.response_ns_p99
     p99 = f"p99 {time_text(tail)}" if tail.value is not None else f"p99 unknown: {'; '.join(tail.warnings)}"
     return f"p50 {time_text(cell.response_ns_p50)}, {p99}"
-
-
-def time_text(estimate: Estimate) -> str:
-    """ "0.932 ms [0.901, 0.970]": the interval in the value's unit and with its decimals."""
-    assert estimate.value is not None
-    text = format_time(estimate.value)
-    if estimate.low is None or estimate.high is None:
-        return text
-    number, unit = text.split()
-    decimals = len(number.partition(".")[2])
-    scale = {"s": NS_PER_S, "ms": NS_PER_MS, "us": 1_000, "ns": 1}[unit]
-    return f"{text} [{estimate.low / scale:.{decimals}f}, {estimate.high / scale:.{decimals}f}]"
-
-
-def miles_text(estimate: Estimate) -> str:
-    """ "112 miles [108, 115]": whole miles, because no site is placed more finely."""
-    assert estimate.value is not None
-    text = f"{estimate.value:.0f} miles"
-    if estimate.low is None or estimate.high is None:
-        return text
-    return f"{text} [{estimate.low:.0f}, {estimate.high:.0f}]"
 
 
 def times(count: int, what: str) -> str:

@@ -30,7 +30,7 @@ from ..lab.survey import Survey
 from ..pipeline import lab_spec as spec_of
 from ..pipeline import outcome, recording_of, round_s
 from ..progress import Progress, Silence
-from ..recording import SCHEMA_VERSION, Cell, Pairing, Report, Round, save
+from ..recording import Cell, Pairing, Report, Round, save
 from ..round import asked_of, link_reasons, spans_of, text_of
 from ..run import Run
 from ..units import NS_PER_S
@@ -242,9 +242,8 @@ def play_palindrome(
     experiment.delay_ns = {str(asked): delay_ns for asked, delay_ns in sorted(lab.delay_ns.items())}
     if broken:
         name, worst = max(broken, key=lambda one: one[1].status == "failed")
-        experiment.progress.say(
-            f"{cell}, pair {lap + 1}: {len(broken)} of {len(made)} rounds void or failed; {name}: {'; '.join(worst.reasons)}"
-        )
+        told = f"{cell}, pair {lap + 1}: {len(broken)} of {len(made)} rounds void or failed; {name}"
+        experiment.progress.voided(told, worst.status, worst.reasons)
     return not broken
 
 
@@ -278,7 +277,7 @@ def set_aside(item: Round) -> Round:
 
 def report_of(experiment: Experiment, arm: Arm, failure: BaseException | None) -> Report:
     """What was observed of one arm, with its analysis."""
-    from ..analysis.analyse import analyse
+    from ..analysis import document_of
 
     run, joined = experiment.runs[arm.name], experiment.joined[arm.name]
     # Disks and transport are the arm's own; the link and its calibration are one for all.
@@ -295,7 +294,7 @@ def report_of(experiment: Experiment, arm: Arm, failure: BaseException | None) -
         host=joined.host,
         pairing=Pairing(id=experiment.id, arm=arm.name, what=arm.what),
     )
-    return Report(schema_version=SCHEMA_VERSION, recording=recording, analysis=analyse(recording))
+    return document_of(recording)
 
 
 def outcome_of(reports: dict[ArmName, Report]) -> FarwriteError | None:

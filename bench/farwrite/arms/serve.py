@@ -17,6 +17,7 @@ import msgspec
 
 from .. import __version__
 from ..cells import cells_of
+from ..compilation import compile_all
 from ..errors import FarwriteError, UsageError
 from ..host.facts import host_facts
 from ..host.lifetime import die_with
@@ -28,7 +29,6 @@ from ..pipeline import facts_of, flush_floors, lab_spec, record_sizes
 from ..recording import NOT_OURS
 from ..round import measure_cell
 from ..run import Run
-from ..warm import compile_all
 from .message import VERSION, Answer, Head, Joined, Network, Refusal, Request, Task, line, understood
 from .word import PACKAGE
 

@@ -29,6 +29,8 @@ def ab(
     link: Literal["auto", "netem", "ferry", "relay"] | None = None,
     out: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False,
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False,
 ) -> int:
     """Run two versions, profiles or settings side by side in one lab and compare them.
 
@@ -61,7 +63,13 @@ def ab(
         Directory of the three reports; by default a new one below results/runs.
     json
         Print the comparison as a document.
+    verbose
+        Say on stderr of every round that was void or failed why it was.
+    quiet
+        Say nothing on stderr but refusals.
     """
+    if verbose and quiet:
+        raise UsageError("--verbose and --quiet contradict each other: choose one.")
     from ..arms.word import arm_of
     from ..profile import is_text
 
@@ -97,17 +105,19 @@ def ab(
         cells_of(arm.profile)  # A trace that cannot be read is refused before anything is compiled.
 
     # Wrong words have been refused by now; what follows takes a second to load.
-    from .. import run as runs
-    from ..arms.experiment import Experiment, execute, outcome_of
     from ..progress import bar
-    from ..warm import compile_all
 
-    with bar() as progress:
-        progress.doing("loading the engine (compiled on first use)")
+    with bar(verbose, quiet) as progress:
+        progress.doing("loading the engine")
+        from ..compilation import compile_all
+
         compile_all(progress)
+        from .. import run as runs
+        from ..arms.experiment import Experiment, execute, outcome_of
+
         directory = runs.directory_for(out, "ab", seed)
         reports = execute(Experiment(arms, pairs, seed, directory, progress))
-    for name in reports:
+    for name in () if quiet else reports:
         print(f"saved: {directory / name / 'report.json'}", file=sys.stderr)
     refusal = outcome_of(reports)
     if refusal is None or refusal.exit_code != EXIT_UNFIT:  # Without one good round there is nothing to compare.

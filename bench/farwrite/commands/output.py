@@ -12,16 +12,17 @@ from typing import Any
 from ..errors import EXIT_INTERRUPTED, EXIT_TERMINATED, system_error
 
 
-def present(report: Any, json: bool) -> None:
-    """The report on stdout: as a document, or for a person."""
+def present(report: Any, json: bool, full: bool = False) -> None:
+    """The report on stdout: as a document, or for a person: the first screen or all of it."""
+    from ..analysis import analysis_of, answered
+
     with printing():
         if json:
-            print_document(report)
+            print_document(answered(report))
         else:
-            from ..analysis import analysis_of
             from ..report.terminal import show as show_in_terminal
 
-            show_in_terminal(report, analysis_of(report), console())
+            show_in_terminal(report, analysis_of(report), console(), full)
 
 
 def print_document(value: Any) -> None:

@@ -22,7 +22,10 @@ def run(
     far: str | None = None,
     out: Path | None = None,
     resume: Path | None = None,
+    full: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False,
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False,
 ) -> int:
     """Measure a profile and print the report.
 
@@ -45,8 +48,14 @@ def run(
         Directory of the results; by default a new one below results/runs.
     resume
         Continue the interrupted run in this directory.
+    full
+        Print the whole report, not only its first screen; "farwrite show --full" prints it later.
     json
         Print the report document instead of the report.
+    verbose
+        Say on stderr of every round that was void or failed why it was.
+    quiet
+        Say nothing on stderr but refusals.
     """
     from ..cells import cells_of
     from ..profile import find, is_text, load
@@ -66,24 +75,30 @@ def run(
 
             translated = translate(find(profile), changes)
             chosen, bent = translated.profile, translated.sentences()
-            print("\n".join(translated.lines()), file=sys.stderr)
+            if not quiet:
+                print("\n".join(translated.lines()), file=sys.stderr)
         else:
             chosen = load(profile, changes)
         cells_of(chosen)  # A trace that cannot be read is refused before anything is compiled or written.
     elif set_ or duration or link or far or out:
-        raise UsageError("--resume continues a run as it was begun; it goes with no other option than --json.")
+        raise UsageError("--resume continues a run as it was begun; it goes with --json, --full, -v and -q only.")
     if not 0 <= seed < 1 << 63:
         raise UsageError("--seed must not be negative, and below 2^63.")
 
-    # Wrong words have been refused by now; what follows takes a second to load.
-    from .. import pipeline
-    from .. import run as runs
-    from ..progress import bar
-    from ..warm import compile_all
+    if verbose and quiet:
+        raise UsageError("--verbose and --quiet contradict each other: choose one.")
 
-    with bar() as progress:
-        progress.doing("loading the engine (compiled on first use)")
+    # Wrong words have been refused by now; what follows takes a second to load.
+    from ..progress import region
+
+    with region(verbose, quiet) as progress:
+        progress.doing("loading the engine")
+        from ..compilation import compile_all
+
         compile_all(progress)
+        from .. import pipeline  # Not before: a kernel is compiled where its module is imported.
+        from .. import run as runs
+
         if resume is not None:
             made = runs.resume(resume, progress)
         else:
@@ -97,8 +112,9 @@ def run(
                 raise
             kept = f"{len(made.rounds)} rounds are kept; go on with: farwrite run --resume {made.directory}"
             raise UnfitError(f"{unfit} {kept}") from unfit
-    present(report, json)
-    print(f"saved: {made.directory / 'report.json'}", file=sys.stderr)
+    present(report, json, full)
+    if not quiet:
+        print(f"saved: {made.directory / 'report.json'}", file=sys.stderr)
     refusal = pipeline.outcome(report)
     if refusal is not None:
         raise refusal

@@ -7,23 +7,44 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE
+from ..errors import EXIT_DONE, UsageError
 from .output import present, printing
 
 
-def show(report: Path, *, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+def show(
+    report: Path,
+    *,
+    full: Annotated[bool, Parameter(negative="")] = False,
+    markdown: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
     """Print a report again, from its file alone.
 
     Parameters
     ----------
     report
         A report.json, or the directory of a run.
+    full
+        Print the whole report: verdicts in detail, proof of link, floors, fits, drills, counts, host and method.
+    markdown
+        Print the answer as Markdown, for a pull request or a step summary.
     json
         Print the report document instead of the report.
     """
     from ..recording import read
 
-    present(read(report), json)
+    if full + markdown + json > 1:
+        raise UsageError("--full, --markdown and --json each want stdout: choose one.")
+    found = read(report)
+    if not markdown:
+        present(found, json, full)
+        return EXIT_DONE
+    from ..analysis import analysis_of
+    from ..analysis.answer import answer_of
+    from ..report.markdown import answer_markdown
+
+    with printing():
+        print(answer_markdown(found.recording.profile.title, answer_of(found.recording, analysis_of(found))))
     return EXIT_DONE
 
 

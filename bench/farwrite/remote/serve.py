@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import __version__
 from ..arms.serve import answers
+from ..compilation import compile_all
 from ..errors import FarwriteError, UnfitError, UsageError
 from ..host.disk import disk
 from ..host.facts import host_facts
@@ -30,7 +31,6 @@ from ..lab.survey import answer_requests, flush_floor, hang_up
 from ..target import sides
 from ..target.replicated import Order, audit_side
 from ..trace import SUFFIX, find
-from ..warm import compile_all
 from . import message as told
 from .meeting import WAITING, accept_token
 

@@ -36,6 +36,7 @@ class Picture:
     floor: list[tuple[float, float]]
     floor_protocol: str
     limits: list[float]
+    miles: Sequence[float] = ()  # further distances that the axis covers, where nothing may have been measured yet
 
     @property
     def points(self) -> list[tuple[float, float]]:
@@ -70,15 +71,20 @@ def picture_of(cells: Sequence[CellResult]) -> Picture:
             floors.setdefault(c.protocol, []).append((c.miles, c.floor_ns.value / NS_PER_MS))
     strictest = max(floors, key=rank, default="")
     top = max(ms for points in series.values() for _, ms in points)
+    return Picture(series, sorted(floors.get(strictest, [])), strictest, limits_below(1.1 * top))
+
+
+def limits_below(top_ms: float) -> list[float]:
+    """The limits that products state as a round trip, in ms, up to this one."""
     limits = sorted(limit.rtt_ns / NS_PER_MS for limit in PRODUCT_LIMITS if limit.rtt_ns is not None)
-    return Picture(series, sorted(floors.get(strictest, [])), strictest, [ms for ms in limits if ms <= 1.1 * top])
+    return [ms for ms in limits if ms <= top_ms]
 
 
-def drawn(picture: Picture, width: int) -> str:
-    """The picture as lines of text, no line longer than `width`."""
+def drawn(picture: Picture, width: int, height: int = HEIGHT) -> str:
+    """The picture as `height` lines of text, no line longer than `width`."""
     import plotext  # 0.3 s to import, and needed only here.
 
-    miles = [x for x, _ in picture.points]
+    miles = [*(x for x, _ in picture.points), *picture.miles]
     left, right = min(miles), max(miles)
     right = right if right > left else left + 1
     column = (right - left) / max(1, width - FRAME_COLUMNS - 2 * len(picture.series) - 2)
@@ -88,7 +94,7 @@ def drawn(picture: Picture, width: int) -> str:
     figure = plotext.figure
     plotext.terminal.limit(False, False)  # The console's width counts, not the terminal's.
     figure.clear()
-    figure.plot_size(width, HEIGHT)
+    figure.plot_size(width, height)
     figure.theme("colorless")
     for ms in picture.limits:
         figure.draw(figure.signal([left, right], [ms, ms], marker=LIMIT).lines())
@@ -101,7 +107,7 @@ def drawn(picture: Picture, width: int) -> str:
     ticks = spaced(sorted(set(miles)), 6 * column)
     figure.ruler("x").lim(left, right)
     figure.ruler("x").ticks(ticks, [miles_text(x) for x in ticks])
-    heights = y_ticks(top, picture.limits)
+    heights = y_ticks(top, picture.limits, height)
     figure.ruler("y").lim(0, top)
     figure.ruler("y").ticks(heights, [f"{y:g}" for y in heights])
     figure.label("miles", "x")
@@ -110,17 +116,17 @@ def drawn(picture: Picture, width: int) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
-def y_ticks(top: float, limits: Sequence[float]) -> list[float]:
+def y_ticks(top: float, limits: Sequence[float], height: int = HEIGHT) -> list[float]:
     """Round numbers up the side, and the limits; none closer than two rows."""
     rough = top / 6
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
-    apart = 1.6 * top / (HEIGHT - 4)
+    apart = 1.6 * top / (height - 4)
     chosen = list(limits)
     for index in range(int(top / step) + 1):
-        height = round(index * step, 9)
-        if all(abs(height - other) > apart for other in chosen):
-            chosen.append(height)
+        value = round(index * step, 9)
+        if all(abs(value - other) > apart for other in chosen):
+            chosen.append(value)
     return sorted(chosen)
 
 

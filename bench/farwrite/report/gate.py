@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from ..analysis.answer import STREAM_LEVEL
 from ..analysis.result import Verdict
 from ..gate import Gate
 from ..ruling import Ruling, sight_of
-from .page import STREAM_LEVEL, STYLE, WORD, Page
+from .page import STYLE, WORD, Page
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from .. import __version__
+from ..analysis.answer import IN_MEMORY, answer_of
 from ..analysis.compare import Comparison
 from ..analysis.result import Analysis, Claim
 from ..errors import UnfitError
@@ -29,7 +30,7 @@ from ..recording import Recording, Report
 from . import tables
 from .changes import changes_table
 from .markup import HtmlPage
-from .page import IN_MEMORY, WORD, Footnotes, caution_of, confession_of
+from .page import WORD, Footnotes, caution_of, confession_of
 from .plots.change import change_plot
 from .plots.density import density_plot
 from .plots.distance import distance_plot
@@ -39,7 +40,7 @@ from .plots.parts import parts_plot
 from .plots.plot import Choice, Plot
 from .plots.seen import seen
 from .plots.spectrum import spectrum_plot
-from .terminal import awake_text, duration, show_method, show_warnings, wire_text
+from .terminal import awake_text, duration, show_answer, show_method, show_warnings, wire_text
 
 MARKER = b'<meta name="generator" content="farwrite html report">'
 MARKER_WITHIN = 400  # Bytes from the start of a page of ours.
@@ -63,6 +64,8 @@ def page_of(report: Report, analysis: Analysis, source: str, comparison: Compari
         plots.append(plot)
 
     cells = seen(recording, analysis)
+    page.section("answer", "Answer")
+    show_answer(page, answer_of(recording, analysis))
     page.section("verdicts", "Verdicts")
     page.parts.append(cards(analysis.claims))
     show_warnings(page, recording, analysis)
@@ -96,6 +99,7 @@ def page_of(report: Report, analysis: Analysis, source: str, comparison: Compari
         tables.show_counts(page, analysis)
     page.section("method", "Method")
     show_method(page, recording)
+    page.parts.append(facts_markup(recording))
 
     body = page.markup
     charts = embedded({plot.id: plot.drawing for plot in plots})
@@ -148,19 +152,23 @@ def plotly_packed() -> str:
 
 
 def head(recording: Recording) -> str:
-    """What was run, when and on what; and what must be known before any number is read."""
+    """What must be known before any number is read."""
     banners = []
     if recording.interrupted:
         banners.append("⚠ INTERRUPTED: the run was stopped before its end; what follows rests on the rounds that were finished.")
     if caution := caution_of(recording.lab):
         banners.append(f"⚠ {caution[:1].upper()}{caution[1:]}.")
-    lines = "".join(f'<p class="banner">{escape(words)}</p>' for words in banners)
+    return "".join(f'<p class="banner">{escape(words)}</p>' for words in banners)
+
+
+def facts_markup(recording: Recording) -> str:
+    """What was run, when and on what."""
     facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(words)}</dd></div>" for name, words in facts_of(recording))
-    return f'{lines}<dl class="facts">{facts}</dl>'
+    return f'<dl class="facts">{facts}</dl>'
 
 
 def facts_of(recording: Recording) -> list[tuple[str, str]]:
-    """Names and words of the head, those that are known."""
+    """Their names and words, those that are known."""
     host, lab = recording.host, recording.lab
     processor = " ".join(str(host.get("cpu") or "unknown processor").split())
     count = f"{host['cpu_count']} x " if host.get("cpu_count") else ""

@@ -1,10 +1,14 @@
-"""A gate as Markdown for a pull request or a GitHub step summary, and as the annotations GitHub shows beside the budgets file."""
+"""A gate, or the answer of a run, as Markdown for a pull request or a GitHub step summary.
+
+A gate also as the annotations that GitHub shows beside the budgets file.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 
+from ..analysis.answer import Answer
 from ..analysis.result import Verdict
 from ..gate import Gate
 from ..ruling import Ruling, sight_of
@@ -27,6 +31,12 @@ def markdown_of(found: Gate) -> str:
             parts.append(f"<details><summary>{len(rulings)} {title}</summary>\n\n{table(rulings)}\n\n</details>")
     parts.append(f"{plain(found.report)} against {plain(found.baseline or 'its budgets')}: {plain(method(found))}.")
     return "\n\n".join(parts) + "\n"
+
+
+def answer_markdown(title: str, answer: Answer) -> str:
+    """The answer of a run as a list, each verdict before its line."""
+    lines = [f"- {MARK[line.verdict]}: {plain(line.text)}" if line.verdict else f"- {plain(line.text)}" for line in answer.lines]
+    return "\n".join([f"### farwrite: {plain(title)}", "", *lines])
 
 
 def table(rulings: Sequence[Ruling]) -> str:

@@ -18,6 +18,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ..analysis.answer import NEEDS, cautions
 from ..analysis.result import Estimate
 from .digits import UNKNOWN, Digits, grouped
 
@@ -25,13 +26,10 @@ if TYPE_CHECKING:
     from ..recording import LabFacts
 
 WIDTH_MAX = 132  # Longer lines are not read.
-IN_MEMORY = "journals in memory"
-STREAM_LEVEL = "stream-level"
 
 STYLE = {"pass": "bold color(33)", "fail": "bold color(208)", "unknown": "bold color(244)"}
 WORD = {"pass": "✔ PASS", "fail": "✘ FAIL", "unknown": "? UNKNOWN"}
 
-NEEDS = re.compile(r"n\s*(?:>=|≥)\s*(\d+(?:[ ,_]\d{3}\b)*)")  # "p99.9 needs n >= 3 688", as the analysis words it
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 Interval = Literal["beside", "below", "none"]
@@ -68,14 +66,12 @@ class Footnotes:
 
 def confession_of(lab: LabFacts) -> str:
     """What every heading above a lab's figures has to say of them; empty when nothing."""
-    words = [IN_MEMORY] if lab.durability == "memory" else []
-    return ", ".join(words + ([STREAM_LEVEL] if lab.is_stream_level else []))
+    return ", ".join(cautions(lab, long=False))
 
 
 def caution_of(lab: LabFacts) -> str:
     """The same beside a title, with what it means."""
-    words = [f"{IN_MEMORY}: not a statement about disks"] if lab.durability == "memory" else []
-    return "; ".join(words + ([f"{STREAM_LEVEL}: bytes were delayed, not packets"] if lab.is_stream_level else []))
+    return "; ".join(cautions(lab, long=True))
 
 
 class Page:

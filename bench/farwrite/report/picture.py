@@ -1,4 +1,4 @@
-"""The head of a report as an SVG picture, for documentation: verdicts, proof of link, the fit and the chart.
+"""The first screen of a report as an SVG picture, for documentation.
 
     python -m farwrite.report.picture results/baselines/limits.json docs/report.svg
 """
@@ -11,11 +11,9 @@ from pathlib import Path
 
 from ..analysis import analysis_of
 from ..recording import Report, read
-from . import chart, tables
-from .page import Page, confession_of
-from .terminal import show_claims, show_head
+from .terminal import show
 
-WIDTH = 100
+WIDTH = 80
 
 
 def save_picture(report: Report, path: Path) -> None:
@@ -23,13 +21,7 @@ def save_picture(report: Report, path: Path) -> None:
     from rich.console import Console
 
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    analysis = analysis_of(report)
-    page = Page(console, confession_of(report.recording.lab))
-    show_head(page, report.recording)
-    show_claims(page, analysis.claims)
-    tables.show_link(page, analysis)
-    chart.show_chart(page, analysis)
-    tables.show_fits(page, analysis)
+    show(report, analysis_of(report), console)
     path.write_text(console.export_svg(title=" ".join(report.recording.command)), encoding="utf-8")
 
 

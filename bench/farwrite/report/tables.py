@@ -15,6 +15,7 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from ..analysis.answer import NEEDS
 from ..analysis.result import (
     UNSOUND,
     Analysis,
@@ -28,6 +29,7 @@ from ..analysis.result import (
     late_doubt,
     link_doubt,
 )
+from ..analysis.void import in_words
 from ..physics import PRODUCT_LIMITS, ProductLimit, rtt_ns_of
 from ..protocol import NAMES
 from ..units import NS_PER_MS, NS_PER_US, format_size, format_time
@@ -202,8 +204,12 @@ def show_latency(page: Page, analysis: Analysis) -> None:
     for index, cells in enumerate(workloads(analysis.cells)):
         page.heading(f"Write latency: {title_of(cells[0])}")
         notes = Footnotes()
-        page.table(partial(latency_table, cells, notes))
-        page.footnotes(notes)
+        known = [c for c in cells if c.response_ns_p50.value is not None]
+        if known:
+            page.table(partial(latency_table, known, notes))
+            page.footnotes(notes)
+        for text in missing_texts([c for c in cells if c not in known], many=False):
+            page.item("·", text)
         floors: dict[str, list[str]] = {}
         for result in cells:
             protocols = floors.setdefault(result.floor_text, [])
@@ -259,6 +265,28 @@ def latency_table(cells: Sequence[CellResult], notes: Footnotes, form: Form) -> 
             cell(result.goodput_bytes_per_s, goodput, values_only, notes, style),
         )
     return table
+
+
+def missing_texts(cells: Sequence[CellResult], many: bool) -> list[str]:
+    """Why a cell has no row, or no p99, one sentence a reason."""
+    reasons: dict[tuple[str, str], list[CellResult]] = {}
+    for item in cells:
+        for what, found in (("", item.response_ns_p50), ("p99 of ", item.response_ns_p99)):
+            if found.value is None and (found.warnings or not what):
+                reason = in_words("; ".join(found.warnings) or "not measured")
+                if not (what and NEEDS.search(reason)):
+                    reasons.setdefault((what, reason), []).append(item)
+                break
+    return [f"no {what}{places(found, many)}: {reason}" for (what, reason), found in reasons.items()]
+
+
+def places(cells: Sequence[CellResult], many: bool) -> str:
+    """ "C at 20, 60 miles and A at 100 miles", with the workload where there are several."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for item in cells:
+        groups.setdefault((item.name if many else "", item.protocol), []).append(miles_text(item.miles))
+    said = [f"{name} {protocol}".strip() + f" at {', '.join(miles)} miles" for (name, protocol), miles in groups.items()]
+    return " and ".join(said)
 
 
 def show_parts(page: Page, cells: Sequence[CellResult]) -> None:

@@ -1,5 +1,6 @@
-"""The report as a storage engineer reads it in a terminal: verdicts first, then the proof, then the numbers.
+"""The report as a storage engineer reads it in a terminal: the answer in ten lines, then the tables a decision needs.
 
+`full` adds everything behind it: verdicts with their details, proof of link, floors, fits, drills, counts, host and method.
 Everything printed comes from the recording and its analysis; nothing is measured or decided here.
 """
 
@@ -11,21 +12,31 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from ..analysis.answer import IN_MEMORY, MARK_COLUMNS, Answer, answer_of
 from ..analysis.result import Analysis, Claim
 from ..recording import LabFacts, Recording, Report
 from ..units import NS_PER_S, format_time
-from . import chart, tables
-from .page import IN_MEMORY, STYLE, WORD, Page, caution_of, confession_of
+from . import chart, summary, tables
+from .page import STYLE, WORD, Page, caution_of, confession_of
 from .steady import show_five_rounds
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def show(report: Report, analysis: Analysis, console: Console) -> None:
-    """Print the whole document."""
-    recording = report.recording
-    page = Page(console, confession_of(recording.lab))
+def show(report: Report, analysis: Analysis, console: Console, full: bool = False) -> None:
+    """Print the first screen, for a decision; or the whole document."""
+    page = Page(console, confession_of(report.recording.lab))
+    show_title(page, report.recording)
+    show_answer(page, answer_of(report.recording, analysis))
+    if full:
+        show_rest(page, report.recording, analysis)
+    else:
+        summary.show_summary(page, analysis)
+
+
+def show_rest(page: Page, recording: Recording, analysis: Analysis) -> None:
+    """Everything behind the answer."""
     show_head(page, recording)
     show_claims(page, analysis.claims)
     tables.show_link(page, analysis)
@@ -44,12 +55,26 @@ def show(report: Report, analysis: Analysis, console: Console) -> None:
     show_method(page, recording)
 
 
+def show_title(page: Page, recording: Recording) -> None:
+    """What was run."""
+    page.prose(Text("farwrite: ", style="bold").append(recording.profile.title))
+
+
+def show_answer(page: Page, answer: Answer) -> None:
+    """The lines of the answer, each verdict as a word before its own."""
+    for line in answer.lines:
+        style = STYLE["fail"] if line.kind == "caution" else ""
+        if line.verdict is None:
+            page.prose(line.text, style=style)
+        else:
+            text = Text(f"{WORD[line.verdict]:<{MARK_COLUMNS}}", style=STYLE[line.verdict])
+            page.prose(Text.assemble(text, Text(line.text, style="bold")))
+
+
 def show_head(page: Page, recording: Recording) -> None:
-    """What was run, when, and on what."""
-    title = Text("farwrite: ", style="bold").append(recording.profile.title)
-    if page.confession:
-        title.append(f" ({caution_of(recording.lab)})", style=STYLE["fail"])
-    page.prose(title)
+    """When it was run, and on what."""
+    if caution := caution_of(recording.lab):
+        page.prose(f"⚠ {caution}", style=STYLE["fail"])
     when = f"{recording.started_utc} · {duration(recording.duration_s)} · {host_line(recording)}"
     page.prose(when, style="dim")
     if recording.interrupted:

@@ -1,0 +1,414 @@
+"""The answer of a run, for a decision: how far 2 ms hold, what the claims' distance costs, what was lost, and the verdicts.
+
+At most ANSWER_LINES_MAX lines of 80 columns. The terminal, the HTML page, Markdown and the JSON document all print these
+lines, so that they never differ. Only what the analysis has found is said here; a text that is too long is cut where a clause
+ends, and stands in full among the verdicts of the whole report. Nothing heavy is imported: `show --json` comes past.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from ..protocol import NAMES, PROMISES
+from ..recording import LabFacts, Recording
+from ..units import NS_PER_MS, NS_PER_S, format_time
+from .result import Analysis, CellResult, Claim, DrillResult, Estimate, GreatestMiles, Struct, Verdict
+from .void import rounds_text
+
+ANSWER_LINES_MAX = 9  # With the title above them: ten.
+LINE_MAX = 80
+MARK_COLUMNS = 11  # "? UNKNOWN" and a gap: what a verdict takes of its line.
+BUDGET_NS = 2 * NS_PER_MS  # The latency of the first claim.
+FAR_MILES = 150.0  # The distance of the second.
+NEAR_MILES = 20.0
+CLAIM_SIZE_BYTES = 4096
+MILES_TOLERANCE_RATIO = 0.025  # As claims.py: a cell this near stands for the claim's distance.
+QUANTILES = ((0.99, "p99"), (0.5, "p50"))
+NEEDS = re.compile(r"n\s*(?:>=|≥)\s*(\d+(?:[ ,_]\d{3}\b)*)")  # "p99.9 needs n >= 3 688", as estimates word it
+PREFERRED = ("C", "quorum", "C2", "B", "A", "local")  # Whose miles are asked for first.
+
+IN_MEMORY = "journals in memory"
+STREAM_LEVEL = "stream-level"
+NAMED = {"C1": "2 ms to 20 miles", "C2": "150 miles, 100 % available", "C3": "async, any distance"}
+
+Kind = Literal["caution", "reach", "cost", "loss", "behind", "claim", "rounds"]
+
+
+class Line(Struct, frozen=True):
+    """One line of the answer."""
+
+    kind: Kind
+    text: str
+    verdict: Verdict | None = None  # of a claim; "fail" where acknowledged writes were lost
+
+    @property
+    def room(self) -> int:
+        """How many characters the text may have."""
+        return LINE_MAX - (MARK_COLUMNS if self.verdict else 0)
+
+
+class Answer(Struct, frozen=True):
+    """What a person who decides has to know, the most important first."""
+
+    lines: list[Line]
+
+
+def answer_of(recording: Recording, analysis: Analysis) -> Answer:
+    """The answer of one run."""
+    cells = main_cells(analysis)
+    found = [caution_line(recording)]
+    if cells:
+        prefix = prefix_of(cells[0])
+        found += [reach_line(prefix, cells, analysis), cost_line(cells)]
+    else:
+        found.append(Line(kind="reach", text="No cell was measured: nothing can be said of any distance."))
+    found.append(loss_line(analysis))
+    found.append(behind_line(recording, analysis))
+    found += [claim_line(claim, analysis) for claim in analysis.claims if concerns(claim, analysis)]
+    found.append(Line(kind="rounds", text=rounds_text(recording, analysis.cells)))
+    lines = [item for item in found if item is not None]
+    assert len(lines) <= ANSWER_LINES_MAX
+    return Answer(lines=[shortened(item) for item in lines])
+
+
+# --- What the answer is about ----------------------------------------------------------------------------------
+
+
+def main_cells(analysis: Analysis) -> list[CellResult]:
+    """The cells of the main workload under the protocol that is asked about, nearest first.
+
+    The claims' own workload where there is one (closed loop, depth 1, protocol C), otherwise the first one under the
+    strictest protocol that was measured.
+    """
+
+    def order(cell: CellResult) -> tuple[int, bool]:
+        return PREFERRED.index(cell.protocol) if cell.protocol in PREFERRED else len(PREFERRED), not is_claims_load(cell)
+
+    first = min(analysis.cells, key=order, default=None)  # The first of equals: the profile's order.
+    if first is None:
+        return []
+    same = [item for item in analysis.cells if (item.name, item.protocol) == (first.name, first.protocol)]
+    return sorted(same, key=lambda item: item.miles)
+
+
+def is_claims_load(cell: CellResult) -> bool:
+    """One 4 KiB write at a time, as the claims of 2008 meant it."""
+    return cell.arrival == "closed" and cell.queue_depth == 1 and cell.size_bytes == CLAIM_SIZE_BYTES
+
+
+def prefix_of(cell: CellResult) -> str:
+    """Whose miles they are: the protocol, and the workload where it is not the plain write."""
+    return f"{cell.protocol}: " if cell.name == "write" else f"{cell.name}, {cell.protocol}: "
+
+
+def concerns(claim: Claim, analysis: Analysis) -> bool:
+    """Whether this run has to do with a claim: it is decided, or cells or drills for it were asked for."""
+    if claim.verdict != "unknown":
+        return True
+    load = [item for item in analysis.cells if is_claims_load(item)]
+    if claim.id == "C3":
+        return any(item.protocol == "A" for item in load) or any(item.protocol == "A" for item in analysis.drills)
+    miles = NEAR_MILES if claim.id == "C1" else FAR_MILES
+    asked = any(item.protocol == "C" and is_near(item.miles, miles) for item in load)
+    return asked or (claim.id == "C2" and any(item.protocol == "C" for item in analysis.drills))
+
+
+def is_near(miles: float, asked: float) -> bool:
+    """Whether a cell stands for a claim's distance."""
+    return abs(miles - asked) <= MILES_TOLERANCE_RATIO * asked
+
+
+# --- How far ---------------------------------------------------------------------------------------------------
+
+
+class Reach(NamedTuple):
+    """How far a budget holds, as a sentence needs it: the one place where reports read GreatestMiles."""
+
+    kind: Literal["miles", "beyond", "any", "none", "unknown"]
+    text: str  # "97 miles [79, 104]", "beyond 186 miles", "any distance", "no distance", "unknown"
+    why: str = ""  # why it is unknown
+
+
+def reach_of(found: GreatestMiles | None, cells: Iterable[CellResult]) -> Reach:
+    """What one GreatestMiles says; `cells` are the ones it was found from."""
+    if found is None:
+        return Reach("unknown", "unknown", "")
+    miles, measured = found.miles, [item.miles for item in cells if item.response_ns_p50.value is not None]
+    reason = "; ".join(miles.warnings)
+    if miles.value is None:
+        if "holds at any" in reason:
+            return Reach("any", "any distance")
+        if "holds at none" in reason:
+            return Reach("none", "no distance")
+        return Reach("unknown", "unknown", reason)
+    farthest = max(measured, default=0.0)
+    if found.extrapolated and miles.value * found.route_factor > farthest:
+        return Reach("beyond", f"beyond {farthest:.4g} miles, not measured")
+    if miles.value <= 0:
+        return Reach("none", "no distance")
+    return Reach("miles", miles_text(miles))
+
+
+def reaches(cells: Sequence[CellResult], analysis: Analysis, budget_ns: float = BUDGET_NS) -> dict[str, Reach]:
+    """By quantile: how far a budget holds over straight glass for these cells' workload and protocol."""
+    name, protocol = cells[0].name, cells[0].protocol
+    straight = {
+        item.quantile: item for item in analysis.miles
+        if (item.name, item.protocol, item.route_factor) == (name, protocol, 1.0) and item.budget_ns == budget_ns
+    }  # fmt: skip
+    return {label: reach_of(straight.get(quantile), cells) for quantile, label in QUANTILES}
+
+
+def reach_line(prefix: str, cells: Sequence[CellResult], analysis: Analysis) -> Line:
+    """How far 2 ms hold: by the fit over distance, otherwise from the distances that were measured."""
+    if all(item.response_ns_p50.value is None for item in cells):
+        return Line(kind="reach", text=f"{prefix}how far 2 ms hold is unknown: {cells[0].response_ns_p50.warnings[0]}")
+    found = reaches(cells, analysis)
+    known = {label: reach for label, reach in found.items() if reach.kind != "unknown"}
+    if not known:
+        return Line(kind="reach", text=f"{prefix}{measured_reach(cells, found['p99'].why)}")
+    label, reach = next(iter(known.items()))
+    said = f"2 ms hold {held(reach)} at {label}"
+    other = known.get("p50") if label == "p99" else None
+    if other is not None and other.text != reach.text:
+        words = held(other)
+        said += f", {words.replace(' miles of glass', '') if reach.kind == 'miles' else words} at p50"
+    if label == "p50":
+        said += "; p99 unknown"
+    return Line(kind="reach", text=prefix + said)
+
+
+def held(reach: Reach) -> str:
+    """ "to 97 miles of glass [79, 104]"."""
+    if reach.kind == "miles":
+        return f"to {reach.text.replace(' miles', ' miles of glass', 1)}"
+    return reach.text if reach.kind == "beyond" else f"at {reach.text}"
+
+
+def measured_reach(cells: Sequence[CellResult], why: str) -> str:
+    """Where 2 ms hold among the distances measured, where no line was fitted through them."""
+    for name, label in (("response_ns_p99", "p99"), ("response_ns_p50", "p50")):
+        known = [(item, getattr(item, name)) for item in cells if not item.withheld]
+        known = [(item, found) for item, found in known if found.low is not None and found.high is not None]
+        held_at = [item.miles for item, found in known if found.high < BUDGET_NS]
+        broken_at = [item.miles for item, found in known if found.low > BUDGET_NS]
+        if held_at and broken_at:
+            return f"2 ms hold at {max(held_at):.4g} miles and not at {min(broken_at):.4g} at {label}"
+        if held_at:
+            return f"2 ms hold at {label} at {max(held_at):.4g} miles, the farthest measured"
+        if broken_at:
+            return f"2 ms do not hold at {min(broken_at):.4g} miles at {label}, the nearest measured"
+    withheld = next((item.withheld[0] for item in cells if item.withheld and item.response_ns_p50.value is not None), "")
+    return f"how far 2 ms hold is unknown: {why or withheld or 'fewer than three distances, and none decides'}"
+
+
+# --- What it costs, and what was lost --------------------------------------------------------------------------
+
+
+def cost_line(cells: Sequence[CellResult]) -> Line | None:
+    """What a write takes at 150 miles, or at the farthest distance there is."""
+    known = [item for item in cells if item.response_ns_p50.value is not None]
+    if not known:
+        return None
+    cell = far_cell(known)
+    text = f"{cell.miles:.4g} miles cost {time_text(cell.response_ns_p50)} at p50"
+    tail = cell.response_ns_p99
+    text += f", {time_text(tail)} at p99" if tail.value is not None else f"; {no_p99(tail)}"
+    if cell.withheld:
+        text += f"; no verdict rests on it: {cell.withheld[0]}"
+    return Line(kind="cost", text=text)
+
+
+def far_cell(cells: Sequence[CellResult]) -> CellResult:
+    """The one at 150 miles, otherwise the farthest."""
+    return next((item for item in cells if is_near(item.miles, FAR_MILES)), max(cells, key=lambda item: item.miles))
+
+
+def loss_line(analysis: Analysis) -> Line | None:
+    """What of the acknowledged writes was lost under protocols that wait for the far site."""
+    cells = [item for item in analysis.cells if waits(item.protocol)]
+    kills = [item for item in analysis.drills if item.kind == "kill" and waits(item.protocol)]
+    cuts = [item for item in analysis.drills if item.kind == "cut" and waits(item.protocol)]
+    protocols = ", ".join(sorted({item.protocol for item in kills}, key=NAMES.index))
+    in_rounds = sum((item.lost or 0) + (item.damaged or 0) for item in cells)
+    in_rounds += sum(item.damaged or 0 for item in analysis.cells if not waits(item.protocol))
+    in_cuts = sum(item.lost + item.damaged for item in cuts)
+    in_kills = sum(item.lost + item.damaged for item in kills)
+    if in_rounds or in_cuts or in_kills:
+        places = ((in_kills, times(count_of(kills), "kill")), (in_cuts, times(count_of(cuts), "cut")), (in_rounds, "the rounds"))
+        said = ", ".join(f"{grouped(lost)} in {where}" for lost, where in places if lost)
+        return Line(kind="loss", verdict="fail", text=f"acknowledged writes LOST or damaged: {said}")
+    if kills:
+        completed = grouped(sum(item.completed for item in kills))
+        text = f"0 of {completed} acknowledged writes lost in {times(count_of(kills), 'kill')}"
+        bounds = [item.loss_probability_high for item in kills if item.loss_probability_high is not None]
+        text += f" ({protocols})" + (f": P(loss) at most {100 * max(bounds):.2g} %" if bounds else "")
+        return Line(kind="loss", text=text)
+    audited = [item for item in cells if item.lost is not None]
+    if not audited:
+        return None
+    completed = grouped(sum(item.completed for item in audited))
+    return Line(kind="loss", text=f"0 of {completed} acknowledged writes missing at the far site; no kill was drilled")
+
+
+def behind_line(recording: Recording, analysis: Analysis) -> Line | None:
+    """What asynchronous replication takes at 150 miles or the farthest distance there is, and what a disaster would take."""
+    cells = [item for item in analysis.cells if item.protocol == "A" and item.response_ns_p50.value is not None]
+    if not cells:
+        return None
+    first = next((item.name for item in cells if is_claims_load(item)), cells[0].name)
+    cell = far_cell([item for item in cells if item.name == first])
+    text = f"A at {cell.miles:.4g} miles: p50 {format_time(cell.response_ns_p50.value or 0)}"
+    if cell.lag_ns_p99 is not None and cell.lag_ns_p99.value is not None:
+        text += f", lag p99 {format_time(cell.lag_ns_p99.value)}"
+    kills = [item for item in analysis.drills if item.kind == "kill" and item.protocol == "A"]
+    if kills and not recording.lab.is_stream_level:
+        lost, completed = sum(item.lost for item in kills), sum(item.completed for item in kills)
+        text += f", {grouped(lost)} of {grouped(completed)} lost in {times(count_of(kills), 'kill')}"
+    return Line(kind="behind", text=text)
+
+
+def waits(protocol: str) -> bool:
+    """Whether a write waits for the far site before it completes."""
+    return protocol in PROMISES and PROMISES[protocol].trips > 0
+
+
+def count_of(drills: Iterable[DrillResult]) -> int:
+    """How many single drills these are."""
+    return sum(item.count for item in drills)
+
+
+# --- The claims, and what to know before any number -------------------------------------------------------------
+
+
+def claim_line(claim: Claim, analysis: Analysis) -> Line:
+    """A claim's name, its verdict, and in a few words what decided it."""
+    brief = {"C1": brief_c1, "C2": brief_c2, "C3": brief_c3}.get(claim.id)
+    said = (brief(claim, analysis) if brief and claim.verdict != "unknown" else "") or reason_of(claim)
+    name = f"{claim.id} ({NAMED[claim.id]})" if claim.id in NAMED else claim.id
+    return Line(kind="claim", verdict=claim.verdict, text=f"{name}: {said}")
+
+
+def brief_c1(claim: Claim, analysis: Analysis) -> str:
+    """The p99 at 20 miles."""
+    for cell in main_cells(analysis):
+        if is_near(cell.miles, NEAR_MILES) and cell.response_ns_p99.value is not None and is_claims_load(cell):
+            return f"p99 {time_text(cell.response_ns_p99)} at {cell.miles:.4g} miles"
+    return ""
+
+
+def brief_c2(claim: Claim, analysis: Analysis) -> str:
+    """What refuted it, or that nothing did."""
+    kills = [item for item in analysis.drills if item.kind == "kill" and item.protocol == "C"]
+    cuts = [item for item in analysis.drills if item.kind == "cut" and item.protocol == "C"]
+    during = [item.completed_during_cut_max for item in cuts if item.completed_during_cut_max is not None]
+    lost = sum(item.lost + item.damaged for item in [*kills, *cuts])
+    lost += sum((item.lost or 0) + (item.damaged or 0) for item in analysis.cells if item.protocol == "C")
+    if claim.verdict == "pass":
+        return "none lost, and writes went on while the link was cut"
+    said = [f"{times(lost, 'write')} lost"] if lost else []
+    said += [f"no write completed during {times(count_of(cuts), 'cut')}"] if during and not max(during) else []
+    return ", ".join(said)
+
+
+def brief_c3(claim: Claim, analysis: Analysis) -> str:
+    """k of protocol A, and the oldest write that a kill lost."""
+    mine = [item for item in analysis.fits if (item.protocol, item.quantile) == ("A", 0.5)]
+    fit = next((item for item in mine if item.queue_depth == 1), mine[0] if mine else None)
+    said = []
+    if fit is not None and fit.k.value is not None and fit.k.low is not None and fit.k.high is not None:
+        k, low, high = (f"{round(each, 2) + 0.0:.2f}" for each in (fit.k.value, fit.k.low, fit.k.high))
+        said.append(f"k {k} [{low}, {high}]")
+    kills = [item for item in analysis.drills if (item.kind, item.protocol) == ("kill", "A")]
+    if kills:
+        points = [item.recovery_point_ns_max for item in kills if item.recovery_point_ns_max]
+        where = f"lost in {times(count_of(kills), 'kill')}"
+        said.append(f"up to {format_time(max(points))} lost" if points else f"{sum(item.lost for item in kills)} {where}")
+    return ", ".join(said)
+
+
+def reason_of(claim: Claim) -> str:
+    """Why a claim is undecided, or what decided it, without the words that the line has already."""
+    said = claim.sentence
+    if "rest on it: " in said:
+        return said.split("rest on it: ", 1)[1]
+    head, colon, rest = said.partition(": ")
+    return rest if colon and head.startswith(claim.id) else said
+
+
+def caution_line(recording: Recording) -> Line | None:
+    """What must be known before any number is read."""
+    lab = recording.lab
+    said = ["interrupted before its end"] if recording.interrupted else []
+    long, short = ", ".join([*said, *cautions(lab, long=True)]), ", ".join([*said, *cautions(lab, long=False)])
+    if not short:
+        return None
+    text = long if len(long) + 2 <= LINE_MAX else short
+    return Line(kind="caution", text=f"⚠ {text}")
+
+
+def cautions(lab: LabFacts, long: bool) -> list[str]:
+    """What the lab's figures are not, in the words of every heading or with what they mean."""
+    memory = f"{IN_MEMORY}: not a statement about disks" if long else IN_MEMORY
+    stream = f"{STREAM_LEVEL}: bytes were delayed, not packets" if long else STREAM_LEVEL
+    return ([memory] if lab.durability == "memory" else []) + ([stream] if lab.is_stream_level else [])
+
+
+# --- Words and numbers -----------------------------------------------------------------------------------------
+
+
+def shortened(line: Line) -> Line:
+    """A line that fits, cut where a clause ends."""
+    if len(line.text) <= line.room:
+        return line
+    return Line(kind=line.kind, verdict=line.verdict, text=cut(line.text, line.room))
+
+
+def cut(text: str, room: int) -> str:
+    """The text without its last clauses, or its last words where the first clause alone is too long."""
+    outside = re.sub(r"[\[(][^\])]*[\])]", lambda found: "x" * len(found.group()), text)  # No cut within an interval.
+    for mark in ("; ", ", ", ": "):
+        at = outside.rfind(mark, 0, room + 1)
+        if at > room // 2:
+            return text[:at]
+    return text[: text.rfind(" ", 0, room - 3)] + " ..."
+
+
+def no_p99(tail: Estimate) -> str:
+    """Why there is no p99: "p99 needs n >= 368 writes"."""
+    reason = "; ".join(tail.warnings)
+    needs = NEEDS.search(reason)
+    return f"p99 needs {needs.group()} writes" if needs else f"p99 unknown: {reason}" if reason else "p99 unknown"
+
+
+def time_text(estimate: Estimate) -> str:
+    """ "0.932 ms [0.901, 0.970]": the interval in the value's unit and with its decimals."""
+    assert estimate.value is not None
+    text = format_time(estimate.value)
+    if estimate.low is None or estimate.high is None:
+        return text
+    number, unit = text.split()
+    decimals = len(number.partition(".")[2])
+    scale = {"s": NS_PER_S, "ms": NS_PER_MS, "us": 1_000, "ns": 1}[unit]
+    return f"{text} [{estimate.low / scale:.{decimals}f}, {estimate.high / scale:.{decimals}f}]"
+
+
+def miles_text(estimate: Estimate) -> str:
+    """ "112 miles [108, 115]": whole miles, because no site is placed more finely."""
+    assert estimate.value is not None
+    text = f"{estimate.value:.0f} miles"
+    if estimate.low is None or estimate.high is None:
+        return text
+    return f"{text} [{estimate.low:.0f}, {estimate.high:.0f}]"
+
+
+def times(count: int, what: str) -> str:
+    """ "1 kill", "6 kills"."""
+    return f"{grouped(count)} {what}" if count == 1 else f"{grouped(count)} {what}s"
+
+
+def grouped(count: int) -> str:
+    """Thousands set apart by a space: "5 294"."""
+    return f"{count:,}".replace(",", " ")

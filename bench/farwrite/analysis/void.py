@@ -1,0 +1,65 @@
+"""Why rounds were void or failed, in a few words: single reasons differ in their numbers and mean the same.
+
+The one place that reads the texts of Round.reasons; the live progress and every report count by what it gives back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..recording import Recording
+    from .result import CellResult
+
+CAUSES = (  # A reason that begins so, and the cause it is counted under.
+    ("the link", "the link was off"),
+    ("the host took", "the host took the processors"),
+    ("the engine stopped", "the engine stopped"),
+)
+NO_GOOD_ROUND = "not one good round: "  # How analyse.py begins the reason of a cell without one.
+CAUSE_MAX = 48  # Characters of a cause that is not among these.
+
+
+def cause_of(reason: str) -> str:
+    """The cause that a reason is counted under."""
+    for beginning, cause in CAUSES:
+        if reason.startswith(beginning):
+            return cause
+    first = re.split(r"[:;(]", reason, maxsplit=1)[0].strip()
+    return first if len(first) <= CAUSE_MAX else first[: first.rfind(" ", 0, CAUSE_MAX)] + " ..."
+
+
+def commonest(reasons: Iterable[Sequence[str]]) -> str:
+    """The cause that most rounds have, each counted once for a cause however often it names it; empty for no round."""
+    counts = Counter(cause for each in reasons for cause in dict.fromkeys(map(cause_of, each)))
+    return counts.most_common(1)[0][0] if counts else ""
+
+
+def rounds_text(recording: Recording, cells: Sequence[CellResult]) -> str:
+    """How many rounds were void or failed and why: "8 of 108 rounds void (the link was off) and left out"."""
+    counts = {
+        "good": sum(item.rounds_ok for item in cells),
+        "void": sum(item.rounds_void for item in cells),
+        "failed": sum(item.rounds_failed for item in cells),
+    }
+    total = sum(counts.values())
+    if not counts["void"] and not counts["failed"]:
+        return f"{total} rounds, all good" if total else "no round was measured"
+    bad = [item.reasons for item in recording.rounds if item.status != "ok"] or [item.void_reasons for item in cells]
+    what = ", ".join(f"{counts[name]} of {total} rounds {name}" for name in ("void", "failed") if counts[name])
+    missing = sum(not item.rounds_ok for item in cells)
+    rest = f"; no good round for {missing} of {len(cells)} cells" if missing else " and left out"
+    cause = commonest(bad)
+    most = "most often " if len({cause_of(reason) for each in bad for reason in each}) > 1 else ""
+    return what + (f" ({most}{cause})" if cause else "") + rest
+
+
+def in_words(reason: str) -> str:
+    """Why an estimate is unknown: a cell without a good round gives causes instead of each round's numbers."""
+    head, found, rest = reason.partition(NO_GOOD_ROUND)
+    if not found or head:
+        return reason
+    return NO_GOOD_ROUND + ", ".join(dict.fromkeys(cause_of(each) for each in rest.split("; ") if each))
