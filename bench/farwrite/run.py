@@ -17,7 +17,7 @@ import msgspec
 from .errors import UsageError
 from .profile import Profile
 from .progress import Progress, Silence
-from .recording import SCHEMA_VERSION, Cell, Drill, FlushFloors, LabFacts, Round
+from .recording import SCHEMA_VERSION, Cell, Drill, FlushFloors, LabFacts, Round, Worker
 
 
 @dataclass
@@ -33,6 +33,8 @@ class Run:
     rounds: list[Round] = field(default_factory=list)
     floors: list[FlushFloors] = field(default_factory=list)
     drills: list[Drill] = field(default_factory=list)
+    chosen: list[Cell] = field(default_factory=list)  # cells that were chosen while measuring, instead of the profile's
+    workers: list[Worker] = field(default_factory=list)  # machines that cells were spread over
     notes: list[str] = field(default_factory=list)
     lab_facts: LabFacts | None = None
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -65,6 +67,8 @@ class Entry(msgspec.Struct, tag="entry", omit_defaults=True):
     round: Round | None = None
     floors: FlushFloors | None = None
     drill: Drill | None = None
+    chosen: Cell | None = None
+    worker: Worker | None = None  # what was measured of its cells before this line is superseded
 
 
 def begin(profile: Profile, name: str, seed: int, directory: Path, progress: Progress) -> Run:
@@ -111,6 +115,9 @@ def resume(directory: Path, progress: Progress) -> Run:
         run.rounds += [entry.round] if entry.round else []
         run.floors += [entry.floors] if entry.floors else []
         run.drills += [entry.drill] if entry.drill else []
+        run.chosen += [entry.chosen] if entry.chosen else []
+        if entry.worker:
+            give(run, entry.worker)
     mended = b"\n".join(whole) + b"\n"
     if mended != data:  # A line was cut off, or its end: the old journal or the mended one, never a half.
         beside = path.with_suffix(".new")
@@ -119,6 +126,16 @@ def resume(directory: Path, progress: Progress) -> Run:
     run.notes.append(f"continued at {run.started.isoformat(timespec='seconds')}")
     run.started = datetime.fromisoformat(heading.started_utc)
     return run
+
+
+def give(run: Run, worker: Worker) -> None:
+    """Let a worker measure its cells from their first round on: one machine measures all rounds of a cell."""
+    mine = set(worker.cells)
+    run.rounds = [item for item in run.rounds if item.cell not in mine]
+    left = [
+        msgspec.structs.replace(other, cells=[cell for cell in other.cells if cell not in mine]) for other in run.workers
+    ]
+    run.workers = [*left, worker]
 
 
 def keep(run: Run, entry: Entry) -> None:
