@@ -1,4 +1,4 @@
-"""The one seam through which a sweep's cells are measured: by this machine's lab, or by many machines, each with a lab of its own.
+"""The one seam through which a sweep's cells are measured: in this machine's lab, or by many machines, each with one of its own.
 
 By default one lab is open here and cells are measured in it one after the other. Over Dask every worker opens a lab, in a
 process of its own (`farwrite serve-cells`), where there are no threads and signals are its own; a lab is kept open, and
@@ -15,11 +15,13 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
+from .dask_client import require_version
 from .errors import EXIT_UNFIT, FarwriteError, UnfitError
 from .profile import Profile
 from .recording import Cell, LabFacts, Worker
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from .lab.lab import Lab
 
 
-class Order(NamedTuple):
+@dataclass(frozen=True)
+class Order:
     """One round: each of these cells once."""
 
     cells: list[Cell]
@@ -59,6 +62,7 @@ def over_dask(run: Run, client: Any) -> Iterator[MapCells]:
     """Cells measured by the workers of a Dask cluster; their labs are open exactly as long as this block."""
     addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])
     heading = msgspec.json.encode(Heading(profile=run.profile, seed=run.seed))
+    require_version(client)
     try:
         facts = ask_all(client, addresses, heading)
         shared = len(addresses) - len({address.rpartition(":")[0] for address in addresses})
@@ -93,17 +97,10 @@ def ask_all(client: Any, addresses: Sequence[str], heading: bytes) -> list[Facts
     for address, future in futures.items():
         try:
             found.append(answered(future.result(), Facts))
-        except Refused as refusal:
+        except RefusedError as refusal:
             raise UnfitError(f"open a lab on the Dask worker {address}: {refusal}") from refusal
         except Exception as failure:
-            raise UnfitError(
-                f"open a lab on the Dask worker {address}: {failure!r}. Is farwrite installed there, in this version?"
-            ) from failure
-    from . import __version__
-
-    for address, facts in zip(addresses, found, strict=True):
-        if facts.farwrite != __version__:
-            raise UnfitError(f"The Dask worker {address} has farwrite {facts.farwrite}, and this is {__version__}: install one.")
+            raise UnfitError(f"open a lab on the Dask worker {address}: {failure!r}.") from failure
     return found
 
 
@@ -138,7 +135,7 @@ def gather(run: Run, client: Any, futures: dict[Any, int]) -> None:
             number = futures[future]
             try:
                 observed = answered(future.result(), Observed)
-            except Refused as refusal:
+            except RefusedError as refusal:
                 raise UnfitError(f"measure on Dask worker {number}: {refusal}") from refusal
             except Exception as failure:
                 raise UnfitError(
@@ -180,7 +177,6 @@ class Asked(msgspec.Struct, tag="asked"):
 class Facts(msgspec.Struct, tag="facts"):
     """What carries the cells there."""
 
-    farwrite: str
     host: dict[str, Any]
     lab: LabFacts
 
@@ -198,19 +194,19 @@ class Refusal(msgspec.Struct, tag="refusal"):
     sentence: str
 
 
-class Refused(FarwriteError):
+class RefusedError(FarwriteError):
     """A worker's refusal, in its own words."""
 
     exit_code = EXIT_UNFIT
 
 
 def answered(line: bytes, kind: type) -> Any:
-    """A worker's answer. Refused when it is a refusal."""
+    """A worker's answer. RefusedError when it is a refusal."""
     from .recording import FlushFloors, Round
 
-    made = msgspec.json.decode(line, type=Facts | Observed | Refusal)  # type: ignore[arg-type]
+    made = msgspec.json.decode(line, type=Facts | Observed | Refusal)
     if isinstance(made, Refusal):
-        raise Refused(made.sentence)
+        raise RefusedError(made.sentence)
     assert isinstance(made, kind)
     if isinstance(made, Observed):
         made.rounds = msgspec.convert(made.rounds, list[Round])
@@ -271,7 +267,6 @@ def close_there() -> None:
 
 def serve(lines: IO[bytes], answers: IO[bytes]) -> None:
     """Open the lab that the first line asks for, and measure what the further ones ask for, until there are no more."""
-    from . import __version__
     from .host.facts import host_facts
     from .pipeline import facts_of, lab_of, measure_round
     from .warm import compile_all
@@ -288,7 +283,7 @@ def serve(lines: IO[bytes], answers: IO[bytes]) -> None:
             run = Run(heading.profile, "sweep", heading.seed, Path.cwd())
             run.journal.touch()
             with lab_of(run.profile, run.directory) as lab:
-                answer(Facts(__version__, host_facts(), facts_of(lab)))
+                answer(Facts(host_facts(), facts_of(lab)))
                 for line in lines:
                     asked = msgspec.json.decode(line, type=Asked)
                     run.rounds, run.floors, run.cells = [], [], asked.cells

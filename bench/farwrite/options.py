@@ -7,6 +7,7 @@ of the profile that many variants.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import math
@@ -136,30 +137,42 @@ class Applied:
         return made
 
     def merge(self, tree: dict[str, Any]) -> None:
-        """Leave out cells that what was asked has made the same as one before them."""
+        """Leave out what cells would measure that one before them does, now that what was asked has made them alike."""
         kept: list[Any] = []
         for cell in tree.get("cell", []):
-            same = next((other for other in kept if workload_of(other) == workload_of(cell)), None)
-            if same is None:
-                kept.append(cell)
+            for other in kept:
+                both = [name for name in protocols_of(cell) if name in protocols_of(other)]
+                if both and covers(other, cell):
+                    cell["protocols"] = [name for name in cell["protocols"] if name not in both]
+                    which = f'cell "{cell["name"]}" under {" and ".join(both)}'
+                    self.merged.append(f'{which} is left out: it is now the same as "{other["name"]}"')
+                    if not cell["protocols"]:
+                        break
             else:
-                self.merged.append(f"cell {cell['name']} is left out: what was asked makes it the same as {same['name']}")
+                kept.append(cell)
         tree["cell"] = kept
 
 
 DEFAULTS = {"arrival": "closed", "queue_depth": 1, "address": "uniform", "block": "4096 B", "reads": 0.0}
 
 
-def workload_of(cell: Any) -> Any:
-    """What tells one cell from another besides its name."""
-    if not isinstance(cell, dict):
-        return id(cell)
-    told = {key: value for key, value in (DEFAULTS | cell).items() if key != "name"}
+def protocols_of(cell: Any) -> list[str]:
+    """A cell's protocols, where it is a cell."""
+    found = cell.get("protocols") if isinstance(cell, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def covers(other: dict[str, Any], cell: dict[str, Any]) -> bool:
+    """Whether one cell measures the workload of another at all its distances."""
+    return workload_of(other) == workload_of(cell) and (not other.get("miles") or other.get("miles") == cell.get("miles"))
+
+
+def workload_of(cell: dict[str, Any]) -> dict[str, Any]:
+    """What tells one cell from another besides its name, its protocols and its distances."""
+    told = {key: value for key, value in (DEFAULTS | cell).items() if key not in ("name", "protocols", "miles")}
     if isinstance(told["block"], str):
-        try:
+        with contextlib.suppress(UsageError):  # Refused later, with its line.
             told["block"] = units.size_bytes(told["block"])
-        except UsageError:
-            pass  # Refused later, with its line.
     return told
 
 

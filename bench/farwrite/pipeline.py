@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from . import __version__
 from .cells import cells_of, others_of_all
@@ -24,7 +25,7 @@ from .lab.survey import whole_blocks
 from .link_spec import describe
 from .profile import Profile, digest
 from .protocol import DURABLE
-from .recording import SCHEMA_VERSION, FlushFloors, LabFacts, Recording, Report, save
+from .recording import SCHEMA_VERSION, Cell, FlushFloors, LabFacts, Recording, Report, save
 from .round import measure_cell, spans_of
 from .run import Entry, Run, keep
 from .target import sides
@@ -173,7 +174,7 @@ def record_sizes(run: Run) -> list[int]:
 def flush_floors(run: Run, lab: Lab, index: int, size: int) -> FlushFloors:
     """Bare flushes of one size."""
     times = lab.flush_floors(size, run.profile.run.floor_flushes)
-    texts = {name: Histogram.of(values).encode() for name, values in times.items()}
+    texts: dict[str, Any] = {name: Histogram.of(values).encode() for name, values in times.items()}
     return FlushFloors(index=index, size_bytes=size, **texts)
 
 

@@ -97,6 +97,4 @@ def around(cells: Sequence[CellResult], miles: float) -> list[CellResult]:
     """The measured cells nearest to a distance on its two sides."""
     below = [cell for cell in cells if cell.miles <= miles and cell.rounds_ok]
     above = [cell for cell in cells if cell.miles > miles and cell.rounds_ok]
-    return [
-        *([max(below, key=lambda cell: cell.miles)] if below else []), *([min(above, key=lambda cell: cell.miles)] if above else [])
-    ]  # fmt: skip
+    return sorted(below, key=lambda cell: cell.miles)[-1:] + sorted(above, key=lambda cell: cell.miles)[:1]

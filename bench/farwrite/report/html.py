@@ -22,12 +22,14 @@ from pathlib import Path
 import msgspec
 
 from .. import __version__
+from ..analysis.analyse import is_search
 from ..analysis.compare import Comparison
 from ..analysis.result import Analysis, Claim
 from ..errors import UnfitError
 from ..recording import Recording, Report
 from . import tables
 from .changes import changes_table
+from .heat_map import heat_map_plot
 from .markup import HtmlPage
 from .page import IN_MEMORY, WORD, Footnotes, caution_of, confession_of
 from .plots.change import change_plot
@@ -39,7 +41,8 @@ from .plots.parts import parts_plot
 from .plots.plot import Choice, Plot
 from .plots.seen import seen
 from .plots.spectrum import spectrum_plot
-from .terminal import duration, show_method, show_warnings, wire_text
+from .reach import show_reach
+from .terminal import duration, show_machines, show_method, show_warnings, wire_text
 
 MARKER = b'<meta name="generator" content="farwrite html report">'
 MARKER_WITHIN = 400  # Bytes from the start of a page of ours.
@@ -64,7 +67,12 @@ def page_of(report: Report, analysis: Analysis, source: str, comparison: Compari
 
     cells = seen(recording, analysis)
     page.section("verdicts", "Verdicts")
-    page.parts.append(cards(analysis.claims))
+    if analysis.claims or not is_search(recording):
+        page.parts.append(cards(analysis.claims))
+    show_reach(page, analysis)
+    heat = heat_map_plot(recording, analysis)
+    if heat is not None:
+        show(heat)
     show_warnings(page, recording, analysis)
     if not analysis.cells:
         page.prose("No cell was measured: there is nothing to rule on.")
@@ -96,6 +104,7 @@ def page_of(report: Report, analysis: Analysis, source: str, comparison: Compari
         tables.show_counts(page, analysis)
     page.section("method", "Method")
     show_method(page, recording)
+    show_machines(page, recording)
 
     body = page.markup
     charts = embedded({plot.id: plot.drawing for plot in plots})

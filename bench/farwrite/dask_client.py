@@ -1,0 +1,65 @@
+"""The way to a Dask cluster that somebody else runs: connected, or refused with what to do about it.
+
+Dask is an optional extra; nothing is imported from it until an address is given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .errors import UnfitError, UsageError
+
+CONNECT_S = 10
+EXTRA = 'pip install "farwrite[dask]"'
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """A client of the scheduler at this address, which has at least one worker; the cluster goes on after us."""
+    if "://" not in address:
+        raise UsageError(f"--dask {address}: write the scheduler's address with its protocol, such as tcp://127.0.0.1:8786.")
+    try:
+        from distributed import Client
+    except ImportError as missing:
+        raise UsageError(f"--dask needs the package distributed ({missing}): {EXTRA}.") from missing
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # What goes wrong is said by us, once.
+    try:
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as refusal:
+        raise UnfitError(
+            f'connect to the Dask scheduler at {address}: {refusal}. Start one with "dask scheduler", and workers with '
+            f'"dask worker {address} --nthreads 1 --nworkers 1" on each machine.'
+        ) from refusal
+    try:
+        if not client.scheduler_info(n_workers=-1)["workers"]:
+            raise UnfitError(
+                f'The Dask scheduler at {address} has no worker. Start one on each machine: "dask worker {address} --nthreads 1".'
+            )
+        yield client
+    finally:
+        with contextlib.suppress(Exception):
+            client.close(timeout=CONNECT_S)
+
+
+def version() -> str:
+    """The farwrite of whoever is asked."""
+    from . import __version__
+
+    return __version__
+
+
+def require_version(client: Any) -> None:
+    """UnfitError unless every worker has our farwrite; results of different ones must not be put together."""
+    try:
+        found = client.run(version)
+    except Exception as failure:
+        raise UnfitError(
+            f"ask the Dask workers for their farwrite: {failure!r}. Install farwrite {version()} on each."
+        ) from failure
+    for address, theirs in sorted(found.items()):
+        if theirs != version():
+            raise UnfitError(f"The Dask worker {address} has farwrite {theirs}, and this is {version()}: install one version.")
