@@ -15,7 +15,7 @@ from .cells import cell_of
 from .physics import miles_of
 from .profile import MILES_MAX, Profile
 from .protocol import PROMISES
-from .units import NS_PER_MS, NS_PER_S, format_time
+from .units import NS_PER_MS, NS_PER_S
 
 if TYPE_CHECKING:
     from .analysis.result import Analysis
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 ROUNDS_A_STEP = 5  # The least from which an interval over rounds says anything (94 %).
-ROUNDS_FIRST = 3  # Of the first distances, whatever the time budget is: the least for a bootstrap.
+ROUNDS_MIN = 3  # The least for a bootstrap over rounds; the first distances get them whatever the time budget is.
 FARTHEST_WITHOUT_TRIPS = 3000.0  # miles: where writes wait for no round trip, the budget sets no bound; a continent is one.
 RESOLUTION = 0.01  # of the distance: nearer to each other than this, two distances are one
 RESOLUTION_MILES = 0.5
@@ -184,21 +184,24 @@ def search(run: Run, lab: Lab) -> None:
     run.cells = list(run.chosen)
     index = 1 + max((item.index for item in run.rounds), default=-1)
     begin_s = run.elapsed_s()
+    pace_s, spent = round_s(run), 0  # Seconds a round of one cell takes, with its void attempts; how many were measured.
     while True:
         analysis = analyse(recording_of(run)) if run.rounds else None
         points = points_of(analysis, asked.quantile) if analysis else []
         if analysis and narrow_enough(analysis, points, asked.budget_ns):
             return
         chosen = next_distances(points, asked.budget_ns, farthest)
-        if not chosen:
-            return
+        left_s = limit_s - (run.elapsed_s() - begin_s)
+        affordable = min(int(left_s / max(len(chosen) * pace_s, 1e-9)), ROUNDS_A_STEP)
+        if not chosen or (points and affordable < ROUNDS_MIN):
+            return  # A distance of one or two rounds would say nothing, and spoil what is known.
         cells = [cell_at(run, miles) for miles in chosen]
-        title = f"{format_time(asked.budget_ns)} · {expectation(points, asked.budget_ns, farthest)}"
-        for _ in range(ROUNDS_A_STEP):
-            if index >= ROUNDS_FIRST and run.elapsed_s() - begin_s > limit_s:
-                return
+        title = f"{asked.budget_ns / NS_PER_MS:g} ms · {expectation(points, asked.budget_ns, farthest)}"
+        for _ in range(max(affordable, ROUNDS_MIN)):
             measure_round(run, lab, cells, index, title)
             index += 1
+            spent += len(cells)
+            pace_s = max(round_s(run), (run.elapsed_s() - begin_s) / spent)
 
 
 def expectation(points: Sequence[Point], budget_ns: float, farthest: float) -> str:

@@ -110,7 +110,7 @@ def table_of(p99: str | None, p50: str | None, minutes: float, options) -> str:
     from ..physics import miles_of
     from ..protocol import PROMISES
     from ..reach import FARTHEST_WITHOUT_TRIPS, round_ns_of
-    from ..units import NS_PER_S, format_time, time_ns
+    from ..units import NS_PER_MS, NS_PER_S, time_ns
 
     if (p99 is None) == (p50 is None):
         raise UsageError('Give one budget: --p99 "4 ms" (reach.p99), or --p50 "4 ms" (reach.p50).')
@@ -124,6 +124,6 @@ def table_of(p99: str | None, p50: str | None, minutes: float, options) -> str:
     trips = min(PROMISES[name].trips for name in protocols)
     farthest = min(miles_of(budget_ns / trips), 15_000.0) if trips else FARTHEST_WITHOUT_TRIPS
     return TABLE.format(
-        budget=format_time(budget_ns), quantile=quantile, budget_ns=budget_ns, farthest=f"{farthest:.4f}",
+        budget=f"{budget_ns / NS_PER_MS:g} ms", quantile=quantile, budget_ns=budget_ns, farthest=f"{farthest:.4f}",
         round_ns=round_ns_of(budget_ns, {"p50": 0.5, "p99": 0.99}[quantile]), minutes=json_.dumps(minutes),
     )  # fmt: skip

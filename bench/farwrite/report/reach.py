@@ -6,7 +6,7 @@ from ..analysis.estimate import label
 from ..analysis.reach import ANY_DISTANCE
 from ..analysis.result import Analysis, Estimate, ReachResult
 from ..physics import ROUTE_FACTORS
-from ..units import KM_PER_MILE, format_time
+from ..units import KM_PER_MILE, NS_PER_MS, format_time
 from .page import Page
 
 ROUTE_WORDS = {factor: name for name, factor in ROUTE_FACTORS.items()}
@@ -25,7 +25,7 @@ def show_reach(page: Page, analysis: Analysis) -> None:
 
 def sentences(reach: ReachResult) -> list[str]:
     """The answer, then one sentence for each kind of route, or for each reason why it is unknown."""
-    asked = f"{format_time(reach.budget_ns)} at {label(reach.quantile)}, {reach.name} under {reach.protocol}"
+    asked = f"{reach.budget_ns / NS_PER_MS:g} ms at {label(reach.quantile)}, {reach.name} under {reach.protocol}"
     if reach.unknown:
         return [f"{asked}: unknown.", *(f"{reason}." for reason in reach.unknown)]
     if reach.nothing_ns is not None:
