@@ -17,11 +17,16 @@ CONNECT_S = 10
 EXTRA = 'pip install "farwrite[dask]"'
 
 
+def check_address(address: str) -> None:
+    """UsageError for what is no address of a scheduler."""
+    if "://" not in address:
+        raise UsageError(f"--dask {address}: write the scheduler's address with its protocol, such as tcp://127.0.0.1:8786.")
+
+
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
     """A client of the scheduler at this address, which has at least one worker; the cluster goes on after us."""
-    if "://" not in address:
-        raise UsageError(f"--dask {address}: write the scheduler's address with its protocol, such as tcp://127.0.0.1:8786.")
+    check_address(address)
     try:
         from distributed import Client
     except ImportError as missing:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,9 +66,10 @@ def over_dask(run: Run, client: Any) -> Iterator[MapCells]:
     require_version(client)
     try:
         facts = ask_all(client, addresses, heading)
-        shared = len(addresses) - len({address.rpartition(":")[0] for address in addresses})
-        if shared:
-            run.notes.append(f"{shared} of {len(addresses)} workers share a machine with another: their labs disturb each other")
+        machines = Counter(address.rpartition(":")[0] for address in addresses)
+        crowded = sum(count for count in machines.values() if count > 1)
+        if crowded:
+            run.notes.append(f"{crowded} of {len(addresses)} workers share a machine with another: their labs disturb each other")
         run.lab_facts = facts[0].lab
         first = len(run.workers)
         assign(run, facts)
@@ -131,7 +133,7 @@ def gather(run: Run, client: Any, futures: dict[Any, int]) -> None:
 
     run.progress.doing(f"{len(futures)} rounds of workloads on {len(set(futures.values()))} workers")
     try:
-        for future in as_completed(list(futures)):
+        for future in as_completed(list(futures), loop=client.loop):
             number = futures[future]
             try:
                 observed = answered(future.result(), Observed)
@@ -216,6 +218,7 @@ def answered(line: bytes, kind: type) -> Any:
 
 # In a Dask worker: a process with a lab, spoken to over its two streams.
 
+FAREWELL_S = 3.0
 SERVER: subprocess.Popen | None = None
 ONE_AT_A_TIME = threading.Lock()  # A worker with several threads still has one lab.
 
@@ -254,12 +257,18 @@ def measure_there(line: bytes) -> bytes:
 
 
 def close_there() -> None:
-    """End the process with the lab, if there is one; it takes its lab down."""
+    """End the process with the lab, if there is one; it takes its lab down. One in the middle of a round is interrupted."""
     global SERVER
     server, SERVER = SERVER, None
-    if server is not None:
+    if server is None or server.stdin is None:
+        return
+    with contextlib.suppress(OSError):
+        server.stdin.close()
+    try:
+        server.wait(FAREWELL_S)
+    except subprocess.TimeoutExpired:
         server.terminate()
-        server.wait(20)
+        server.wait()
 
 
 # In that process.

@@ -42,7 +42,7 @@ def sweep(run: Run, map_cells: MapCells) -> None:
     map_cells([order for order in missing if order.cells])
     while run.elapsed_s() - begin_s < limit_s:
         widest = widest_of(analyse(recording_of(run)).cells)
-        cells = [cell for cell in run.cells if cell.id in widest]
+        cells = sorted((cell for cell in run.cells if cell.id in widest), key=lambda cell: widest.index(cell.id))
         first = 1 + max((item.index for item in run.rounds), default=-1)
         if not cells or first + ROUNDS_A_WAVE > INDEX_MAX:
             return
@@ -51,11 +51,11 @@ def sweep(run: Run, map_cells: MapCells) -> None:
         map_cells([Order(cells, first + index) for index in range(ROUNDS_A_WAVE)])
 
 
-def widest_of(cells: Sequence[CellResult]) -> set[str]:
-    """The cells whose intervals are widest, a third of the grid at most; none that are narrow enough."""
+def widest_of(cells: Sequence[CellResult]) -> list[str]:
+    """The cells whose intervals are widest, the widest first, a third of the grid at most; none that are narrow enough."""
     wide = sorted(((width_of(cell), cell.cell) for cell in cells), reverse=True)
     most = math.ceil(len(wide) / SHARE_OF_GRID)
-    return {name for width, name in wide[:most] if width > WIDTH_SHARE}
+    return [name for width, name in wide[:most] if width > WIDTH_SHARE]
 
 
 def width_of(cell: CellResult) -> float:

@@ -90,6 +90,7 @@ def sweep(
     json
         Print the report document instead of the report.
     """
+    from ..dask_client import check_address
     from ..options import POINTS_MAX, Options
     from ..profile import parse
 
@@ -108,6 +109,8 @@ def sweep(
         table = TABLE.format(minutes=minutes)
         profile = parse(table, "sweep", [*changes, options.change(set_ or [])])
     check_seed(seed)
+    if dask is not None:
+        check_address(dask)
     return measured(profile, "sweep", seed, out, resume, json, execute=spread_over(dask) if dask is not None else None)
 
 
