@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from .errors import UnfitError, UsageError
 
-CONNECT_S = 10
+CONNECT_S = 5
+LOOK_S = 0.1
+GONE_LOOKS = 50  # Every so many looks without a result it is seen whether the workers are still there.
 EXTRA = 'pip install "farwrite[dask]"'
 
 
@@ -48,6 +51,25 @@ def connected(address: str) -> Iterator[Any]:
     finally:
         with contextlib.suppress(Exception):
             client.close(timeout=CONNECT_S)
+
+
+def as_they_come(client: Any, asked: Mapping[Any, str]) -> Iterator[Any]:
+    """Futures as they are done. UnfitError when the worker that one is pinned to is gone: Dask would wait for it for ever."""
+    pending, looks = dict(asked), 0
+    while pending:
+        done = [future for future in pending if future.done()]
+        for future in done:
+            del pending[future]
+            yield future
+        looks = 0 if done else looks + 1
+        if looks == GONE_LOOKS:
+            looks = 0
+            alive = client.scheduler_info(n_workers=-1)["workers"]
+            gone = sorted(set(pending.values()) - set(alive))
+            if gone:
+                raise UnfitError(f"The Dask worker {gone[0]} is gone. What was measured is kept; go on with --resume and --dask.")
+        if not done:
+            time.sleep(LOOK_S)
 
 
 def version() -> str:

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
-from .dask_client import require_version
+from .dask_client import as_they_come, require_version
 from .errors import EXIT_UNFIT, FarwriteError, UnfitError
 from .profile import Profile
 from .recording import Cell, LabFacts, Worker
@@ -71,18 +71,18 @@ def over_dask(run: Run, client: Any) -> Iterator[MapCells]:
         if crowded:
             run.notes.append(f"{crowded} of {len(addresses)} workers share a machine with another: their labs disturb each other")
         run.lab_facts = facts[0].lab
-        first = len(run.workers)
+        numbers = {address: len(run.workers) + place for place, address in enumerate(addresses)}
         assign(run, facts)
 
         def map_cells(orders: Sequence[Order]) -> None:
             futures = {}
             for order in orders:
-                for number, address in enumerate(addresses, first):
+                for address, number in numbers.items():
                     mine = [cell for cell in order.cells if cell.id in run.workers[number].cells]
                     if mine:
                         asked = msgspec.json.encode(Asked(cells=mine, index=order.index))
-                        futures[client.submit(measure_there, asked, workers=[address], pure=False, retries=0)] = number
-            gather(run, client, futures)
+                        futures[client.submit(measure_there, asked, workers=[address], pure=False, retries=0)] = address
+            gather(run, client, futures, numbers)
 
         yield map_cells
     finally:
@@ -93,17 +93,18 @@ def over_dask(run: Run, client: Any) -> Iterator[MapCells]:
 def ask_all(client: Any, addresses: Sequence[str], heading: bytes) -> list[Facts]:
     """Open a lab on every worker, all at once; UnfitError naming the worker where it cannot be."""
     futures = {
-        address: client.submit(open_there, heading, workers=[address], pure=False, retries=0) for address in addresses
+        client.submit(open_there, heading, workers=[address], pure=False, retries=0): address for address in addresses
     }
-    found = []
-    for address, future in futures.items():
+    found = {}
+    for future in as_they_come(client, futures):
+        address = futures[future]
         try:
-            found.append(answered(future.result(), Facts))
+            found[address] = answered(future.result(), Facts)
         except RefusedError as refusal:
             raise UnfitError(f"open a lab on the Dask worker {address}: {refusal}") from refusal
         except Exception as failure:
             raise UnfitError(f"open a lab on the Dask worker {address}: {failure!r}.") from failure
-    return found
+    return [found[address] for address in addresses]
 
 
 def assign(run: Run, facts: Sequence[Facts]) -> None:
@@ -125,26 +126,24 @@ def assign(run: Run, facts: Sequence[Facts]) -> None:
         give(run, worker)
 
 
-def gather(run: Run, client: Any, futures: dict[Any, int]) -> None:
+def gather(run: Run, client: Any, futures: dict[Any, str], numbers: dict[str, int]) -> None:
     """Note what was observed as it comes; on an interruption what has not begun is not begun."""
-    from distributed import as_completed
-
     from .pipeline import round_s
 
     run.progress.doing(f"{len(futures)} rounds of workloads on {len(set(futures.values()))} workers")
     try:
-        for future in as_completed(list(futures), loop=client.loop):
-            number = futures[future]
+        for future in as_they_come(client, futures):
+            address = futures[future]
             try:
                 observed = answered(future.result(), Observed)
             except RefusedError as refusal:
-                raise UnfitError(f"measure on Dask worker {number}: {refusal}") from refusal
+                raise UnfitError(f"measure on the Dask worker {address}: {refusal}") from refusal
             except Exception as failure:
                 raise UnfitError(
-                    f"measure on Dask worker {number}: {failure!r}. What was measured is kept; go on with --resume."
+                    f"measure on the Dask worker {address}: {failure!r}. What was measured is kept; go on with --resume."
                 ) from failure
             for floors in observed.floors:
-                told = msgspec.structs.replace(floors, worker=number)
+                told = msgspec.structs.replace(floors, worker=numbers[address])
                 keep(run, Entry(floors=told))
                 run.floors.append(told)
             for made in observed.rounds:

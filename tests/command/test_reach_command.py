@@ -26,7 +26,7 @@ DONE, INCONCLUSIVE = 0, 4
 def searched(tmp_path_factory):
     """A real and very short search: (finished command, its directory)."""
     directory = tmp_path_factory.mktemp("reach") / "run"
-    return fresh_farwrite("reach", "--p50", "8 ms", "--minutes", "0.2", *QUICK, "--out", directory), directory
+    return fresh_farwrite("reach", "--p50", "8 ms", "--minutes", "0.1", *QUICK, "--out", directory), directory
 
 
 def test_a_search_answers_or_says_why_not(searched):
@@ -93,7 +93,7 @@ def test_a_question_that_cannot_be_is_refused(words, said, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-GRID = ["--miles", "300,400", "--depth", "1,4", "--minutes", "0.1", *QUICK]
+GRID = ["--miles", "300,400", "--depth", "1,4", "--minutes", "0.05", *QUICK]
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def scheduler():
 
 def test_a_sweep_over_two_workers_is_merged_into_one_recording(scheduler, tmp_path):
     directory = tmp_path / "run"
-    done = fresh_farwrite("sweep", *GRID, "--dask", scheduler, "--out", directory)
+    done = fresh_farwrite("sweep", *GRID, "--set", "run.rounds=1", "--dask", scheduler, "--out", directory)
     assert done.returncode == DONE, done.stderr
     made = read(directory).recording
     rows = [{cell.rpartition("-")[0] for cell in worker.cells} for worker in made.workers]
@@ -177,7 +177,7 @@ def test_a_sweep_over_two_workers_is_merged_into_one_recording(scheduler, tmp_pa
     lines = (directory / "cells.jsonl").read_bytes().splitlines(keepends=True)
     copy = tmp_path / "copy"
     copy.mkdir()
-    (copy / "cells.jsonl").write_bytes(b"".join(lines[:7]))
+    (copy / "cells.jsonl").write_bytes(b"".join(lines[:5]))
     assert_refused(farwrite("run", "--resume", copy), "--resume and --dask")
     again = fresh_farwrite("sweep", "--resume", copy, "--dask", scheduler)
     assert again.returncode == DONE, again.stderr

@@ -75,8 +75,7 @@ def on_paper(monkeypatch):
         return make_round(cell, run.profile, worlds[0], dice, index, float(np.exp(0.01 * dice.standard_normal())), attempt)
 
     monkeypatch.setattr(pipeline, "measure_cell", round_of)
-    made_of = type("Made", (), {"rounds": made, "worlds": worlds})
-    return made_of
+    return type("Made", (), {"rounds": made, "worlds": worlds})
 
 
 def begun(text, directory, **words):
