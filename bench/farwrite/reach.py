@@ -29,6 +29,7 @@ FARTHEST_WITHOUT_TRIPS = 3000.0  # miles: where writes wait for no round trip, t
 RESOLUTION = 0.01  # of the distance: nearer to each other than this, two distances are one
 RESOLUTION_MILES = 0.5
 WIDTH_SHARE, WIDTH_MILES = 0.04, 2.0  # An interval of the crossing this narrow, the wider of both, ends the search.
+CONFIDENCE_MIN = 0.85  # Four rounds: three that happen to agree end no search.
 SPREAD_PARTS = 8  # New distances lie this part of the bracket to either side of the crossing that is expected.
 
 ROUND_NS_MIN, ROUND_NS_MAX = 500 * NS_PER_MS, 30 * NS_PER_S
@@ -170,6 +171,8 @@ def narrow_enough(analysis: Analysis, points: Sequence[Point], budget_ns: float)
     if answer is None or answer.value is None or answer.low is None or answer.high is None or bracket is None:
         return False
     allowed = max(WIDTH_SHARE * answer.value, WIDTH_MILES)
+    if (answer.confidence or 0.0) < CONFIDENCE_MIN:
+        return False
     return answer.high - answer.low <= allowed and bracket.far.miles - bracket.near.miles <= 4 * allowed
 
 
