@@ -9,7 +9,7 @@ from .load_table import joint_load_of
 from .physics import rtt_ns_of
 from .plan import Load
 from .profile import CellTable, Profile
-from .protocol import majority
+from .protocol import ProtocolName, majority
 from .recording import Cell, Other
 from .trace import find
 from .trace.reading import outline_once
@@ -26,24 +26,27 @@ def cells_of(profile: Profile) -> list[Cell]:
     for table in profile.cell:
         for protocol in table.protocols:
             for miles in table.miles or distances:
-                cells.append(
-                    Cell(
-                        id=f"{table.name}-{protocol}-{miles:g}",
-                        name=table.name,
-                        protocol=protocol,
-                        miles=miles,
-                        asked_rtt_ns=asked_rtt_ns_of(miles, profile),
-                        queue_depth=sum(job.queue_depth * job.count for job in table.jobs) or table.queue_depth,
-                        arrival=arrival_of(table),
-                        size_bytes=median_size(table),
-                        offered_per_s=offered(table),
-                        note=note_of(table),
-                        others=[] if protocol == "local" else others_of(table, profile),
-                        quorum=quorum_of(table) if "quorum" in table.protocols else 0,
-                        on_congestion=table.on_congestion if protocol == "A" else "block",
-                    )
-                )
+                cells.append(cell_of(profile, table, protocol, miles))
     return cells
+
+
+def cell_of(profile: Profile, table: CellTable, protocol: ProtocolName, miles: float) -> Cell:
+    """One workload of a profile under one protocol at one distance."""
+    return Cell(
+        id=f"{table.name}-{protocol}-{miles:g}",
+        name=table.name,
+        protocol=protocol,
+        miles=miles,
+        asked_rtt_ns=asked_rtt_ns_of(miles, profile),
+        queue_depth=sum(job.queue_depth * job.count for job in table.jobs) or table.queue_depth,
+        arrival=arrival_of(table),
+        size_bytes=median_size(table),
+        offered_per_s=offered(table),
+        note=note_of(table),
+        others=[] if protocol == "local" else others_of(table, profile),
+        quorum=quorum_of(table) if "quorum" in table.protocols else 0,
+        on_congestion=table.on_congestion if protocol == "A" else "block",
+    )
 
 
 def others_of(table: CellTable, profile: Profile) -> list[Other]:

@@ -25,6 +25,8 @@ app = App(
 
 COMMANDS = {
     "run": ("run:run", "Measure a profile and print the report."),
+    "reach": ("reach:reach", "Search for the greatest distance at which a budget holds."),
+    "sweep": ("sweep:sweep", "Measure a grid of distances, depths and sizes, and draw it as a heat map."),
     "ab": ("ab:ab", "Run two versions, profiles or settings side by side in one lab and compare them."),
     "show": ("show:show", "Print a report again, from its file alone."),
     "html": ("html:html", "Write a report as one HTML page."),
@@ -47,6 +49,7 @@ COMMANDS = {
 for name, (place, sentence) in COMMANDS.items():
     app.command(f"farwrite.commands.{place}", name=name, help=sentence)
 app.command("farwrite.commands.arm:arm", name="arm", show=False)  # What farwrite ab starts.
+app.command("farwrite.commands.serve_cells:serve_cells", name="serve-cells", show=False)  # What farwrite sweep --dask starts.
 app.command("farwrite.commands.far_site:far_site", name="far-site", show=False)  # What farwrite run --far starts.
 
 

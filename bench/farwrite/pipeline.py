@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -27,7 +29,7 @@ from .lab.survey import whole_blocks
 from .link_spec import describe
 from .profile import Profile, digest
 from .protocol import DURABLE
-from .recording import FlushFloors, LabFacts, Recording, Report, save
+from .recording import Cell, FlushFloors, LabFacts, Recording, Report, save
 from .round import measure_cell
 from .run import Awake, Entry, Run, keep
 from .target import sides
@@ -38,23 +40,41 @@ ROUND_OVERHEAD_S = 0.45  # Survey, connection, audit: for the estimate of the ti
 
 def execute(run: Run) -> Report:
     """Measure what is still missing, analyse, and save; an interrupted run is saved as far as it came."""
-    from .analysis import document_of
-
     profile = run.profile
-    run.cells = cells_of(profile)
+    run.cells = run.chosen or cells_of(profile)
     try:
         with lab_of(as_begun(run), run.directory) as lab:
             begin_awake(run, lab)
             run.lab_facts = facts_of(lab)
             run.progress.begin(run.cells, profile.run.rounds, run.rounds)
             run.progress.expect(expected_s(run))
-            measure(run, lab)
+            measurement_of(profile)(run, lab)
             drill(run, lab)
             run.lab_facts = facts_of(lab)
     except KeyboardInterrupt:
         run.interrupted = True
     if run.lab_facts is None:
         raise KeyboardInterrupt
+    return finished(run)
+
+
+def measurement_of(profile: Profile) -> Callable[[Run, Lab], None]:
+    """What measures a profile's cells in an open lab: all rounds of all cells, a search, or a sweep."""
+    if profile.reach.budget_ns:
+        from .reach import search
+
+        return search
+    if profile.sweep.time_ns:
+        from .sweep import sweep_here
+
+        return sweep_here
+    return measure
+
+
+def finished(run: Run) -> Report:
+    """The report of what was observed, analysed and saved."""
+    from .analysis import document_of
+
     report = document_of(recording_of(run))
     save(report, run.directory / "report.json")
     return report
@@ -107,6 +127,9 @@ def lab_spec(profile: Profile, directory: Path) -> LabSpec:
 
 def expected_s(run: Run) -> float:
     """How long what is still missing will take."""
+    search_ns = run.profile.reach.time_ns if run.profile.reach.budget_ns else run.profile.sweep.time_ns
+    if search_ns:
+        return search_ns / NS_PER_S
     done = {(item.cell, item.index) for item in run.rounds if item.status == "ok"}
     cells = sum((cell.id, index) not in done for cell in run.cells for index in range(run.profile.run.rounds))
     table = run.profile.drill
@@ -132,20 +155,26 @@ def measure(run: Run, lab: Lab) -> None:
         missing = [cell for cell in run.cells if (cell.id, index) not in done]
         if not missing:
             continue
-        random.Random(f"{run.seed}/{index}").shuffle(missing)
-        run.progress.doing(f"round {index + 1}/{table.rounds} · disks")
-        measure_floors(run, lab, index)
-        for cell in missing:
-            run.progress.doing(f"round {index + 1}/{table.rounds} · {cell.name} {cell.protocol} at {cell.miles:g} miles")
-            for attempt in range(table.retries + 1):
-                made = measure_cell(run, lab, cell, index, attempt)
-                keep(run, Entry(round=made))
-                run.rounds.append(made)
-                if made.status == "ok":
-                    run.progress.measured(cell, made)
-                    break
-                run.progress.voided(f"{cell.id}, round {index + 1}", made.status, made.reasons)
-            run.progress.did(round_s(run))
+        measure_round(run, lab, missing, index, f"round {index + 1}/{table.rounds}")
+
+
+def measure_round(run: Run, lab: Lab, cells: list[Cell], index: int, title: str) -> None:
+    """One round: bare flushes, then every one of these cells once, in an order drawn for this round."""
+    cells = list(cells)
+    random.Random(f"{run.seed}/{index}").shuffle(cells)
+    run.progress.doing(f"{title} · disks")
+    measure_floors(run, lab, index)
+    for cell in cells:
+        run.progress.doing(f"{title} · {cell.name} {cell.protocol} at {cell.miles:g} miles")
+        for attempt in range(run.profile.run.retries + 1):
+            made = measure_cell(run, lab, cell, index, attempt)
+            keep(run, Entry(round=made))
+            run.rounds.append(made)
+            if made.status == "ok":
+                run.progress.measured(cell, made)
+                break
+            run.progress.voided(f"{cell.id}, round {index + 1}", made.status, made.reasons)
+        run.progress.did(round_s(run))
 
 
 def measure_floors(run: Run, lab: Lab, index: int) -> None:
@@ -166,7 +195,7 @@ def record_sizes(run: Run) -> list[int]:
 def flush_floors(run: Run, lab: Lab, index: int, size: int) -> FlushFloors:
     """Bare flushes of one size."""
     times = lab.flush_floors(size, run.profile.run.floor_flushes)
-    texts = {name: Histogram.of(values).encode() for name, values in times.items()}
+    texts: dict[str, Any] = {name: Histogram.of(values).encode() for name, values in times.items()}
     return FlushFloors(index=index, size_bytes=size, **texts)
 
 
@@ -244,6 +273,7 @@ def recording_of(run: Run) -> Recording:
         drills=run.drills,
         interrupted=run.interrupted,
         notes=run.notes,
+        workers=run.workers,
     )
 
 

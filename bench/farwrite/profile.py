@@ -39,6 +39,8 @@ SUFFIXES: dict[str, Callable[[str, str], float]] = {
     "_per_s": units.frequency_per_s,
     "_ratio": units.ratio,
 }
+# What changes a profile's tables before they are read: `key=value`, or a function that answers which (table, key) it has set.
+Change = str | Callable[[dict[str, Any]], set[tuple[str, str]]]
 TIMES = {"compress_ratio", "dedupe_ratio"}  # So many times: no shares.
 
 
@@ -199,6 +201,30 @@ class DrillTable(Struct, frozen=True):
     cut_ns: int = 400 * units.NS_PER_MS
 
 
+class ReachTable(Struct, frozen=True):
+    """[reach]: the budget whose greatest distance is searched for, between the first and the last distance of the profile."""
+
+    p50_ns: int = 0  # one of the two; 0: no such search
+    p99_ns: int = 0
+    time_ns: int = 180 * units.NS_PER_S  # for the measurements
+
+    @property
+    def quantile(self) -> float:
+        """The quantile that the budget is for."""
+        return 0.99 if self.p99_ns else 0.5
+
+    @property
+    def budget_ns(self) -> int:
+        """The budget; 0 where no search is asked for."""
+        return self.p99_ns or self.p50_ns
+
+
+class SweepTable(Struct, frozen=True):
+    """[sweep]: rounds are added where intervals are widest, and the cells are drawn as a grid."""
+
+    time_ns: int = 0  # for the measurements; 0: no sweep
+
+
 class Profile(Struct, frozen=True):
     """A whole workload file."""
 
@@ -210,9 +236,11 @@ class Profile(Struct, frozen=True):
     run: RunTable = RunTable()
     drill: DrillTable = DrillTable()
     link: LinkSpec = PLAIN  # [link]: what is asked of every link besides its distance
+    reach: ReachTable = ReachTable()
+    sweep: SweepTable = SweepTable()
 
 
-def load(name: str, changes: Iterable[str] = ()) -> Profile:
+def load(name: str, changes: Iterable[Change] = ()) -> Profile:
     """The profile of this name or path, with `key=value` changes; UsageError with line and nearest key when it is wrong."""
     path = find(name)
     if path.suffix == ".fio":
@@ -226,7 +254,7 @@ def load(name: str, changes: Iterable[str] = ()) -> Profile:
     return parse(text, str(path), changes)
 
 
-def parse(text: str, source: str = "profile", changes: Iterable[str] = ()) -> Profile:
+def parse(text: str, source: str = "profile", changes: Iterable[Change] = ()) -> Profile:
     """A profile from its text."""
     import tomllib
 
@@ -237,10 +265,10 @@ def parse(text: str, source: str = "profile", changes: Iterable[str] = ()) -> Pr
     return of_tree(tree, Reader(text, source), changes)
 
 
-def of_tree(tree: dict[str, Any], reader: Reader, changes: Iterable[str] = ()) -> Profile:
+def of_tree(tree: dict[str, Any], reader: Reader, changes: Iterable[Change] = ()) -> Profile:
     """A profile from its tables as TOML has them."""
     for change in changes:
-        reader.changed.add(apply_change(tree, change))
+        reader.changed |= {apply_change(tree, change)} if isinstance(change, str) else change(tree)
     inherit(tree)
     converted = reader.table(tree, Profile, ())
     try:
@@ -256,6 +284,8 @@ def as_far_as_it_is(profile: Profile, reader: Reader) -> Profile:
     far_host(profile.lab.far_host)
     if not profile.link.is_plain:
         raise UsageError(f"{reader.where(('link',))}: the link to another machine is as it is; nothing can be asked of it.")
+    if profile.reach.budget_ns:
+        raise UsageError(f"{reader.where(('reach',))}: a real far site is as far as it is; no distance is searched for.")
     if profile.lab.keep:
         raise UsageError(f"{reader.where(('lab', 'keep'))}: files on another machine are not kept.")
     for index, cell in enumerate(profile.cell):
@@ -563,6 +593,22 @@ def check(profile: Profile, reader: Reader) -> None:
     refuse(distinct(drill.protocols), "drill.protocols: the same protocol is named twice.", "drill", "protocols")
     for key, lasts_ns in (("load", drill.load_ns), ("cut", drill.cut_ns)):
         refuse(0 <= lasts_ns <= units.NS_PER_S * 60, f"drill.{key} must last 0 s to 1 min.", "drill", key)
+    check_search(profile, refuse)
+
+
+def check_search(profile: Profile, refuse: Callable[..., None]) -> None:
+    """The promises of [reach] and [sweep]."""
+    reach, sweep = profile.reach, profile.sweep
+    for key, time_ns in (("reach", reach.time_ns), ("sweep", sweep.time_ns)):
+        refuse(0 <= time_ns <= 24 * units.TIME["h"], f"{key}.time must lie between 0 s and 24 h.", key, "time")
+    for key, budget_ns in (("p50", reach.p50_ns), ("p99", reach.p99_ns)):
+        refuse(0 <= budget_ns <= 10 * units.NS_PER_S, f"reach.{key} must lie between 0 s and 10 s.", "reach", key)
+    refuse(not (reach.p50_ns and reach.p99_ns), "reach.p50 and reach.p99: a search is for one budget.", "reach", "p99")
+    if reach.budget_ns:
+        refuse(not sweep.time_ns, "reach and sweep: a run is one of the two.", "sweep")
+        refuse(len(profile.cell) == 1 and len(profile.cell[0].protocols) == 1,
+               "reach: a search is for one cell under one protocol.", "cell")  # fmt: skip
+        refuse("local" not in profile.cell[0].protocols, "reach: protocol local has no far site.", "cell", 0, "protocols")
 
 
 def check_link(profile: Profile, reader: Reader) -> None:

@@ -200,6 +200,7 @@ class FlushFloors(Struct, frozen=True):
     far_alone: str
     near_both: str
     far_both: str
+    worker: int = 0  # Recording.workers, where there are any
 
 
 class Drill(Struct, frozen=True):
@@ -253,6 +254,14 @@ class LabFacts(Struct, frozen=True):
         return self.link in STREAM_LEVEL_LINKS
 
 
+class Worker(Struct, frozen=True):
+    """A machine with a lab of its own, which measured some of the cells from their first round to their last."""
+
+    host: dict[str, Any]
+    lab: LabFacts
+    cells: list[str]  # Cell.id
+
+
 class Pairing(Struct, frozen=True):
     """One arm of an A/B experiment: its rounds were measured beside those of the other arms, in one lab."""
 
@@ -282,6 +291,7 @@ class Recording(Struct, frozen=True):
     interrupted: bool
     notes: list[str]
     pairing: Pairing | None = None
+    workers: list[Worker] = []  # where cells were spread over machines; `host` and `lab` are those of the first
 
 
 class Report(Struct, frozen=True):

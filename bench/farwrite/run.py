@@ -18,7 +18,7 @@ from .errors import UsageError
 from .keep_awake import KeptAwake
 from .profile import Profile
 from .progress import Progress, Silence
-from .recording import SCHEMA_VERSION, Cell, Drill, FlushFloors, LabFacts, Round
+from .recording import SCHEMA_VERSION, Cell, Drill, FlushFloors, LabFacts, Round, Worker
 
 
 @dataclass
@@ -34,6 +34,8 @@ class Run:
     rounds: list[Round] = field(default_factory=list)
     floors: list[FlushFloors] = field(default_factory=list)
     drills: list[Drill] = field(default_factory=list)
+    chosen: list[Cell] = field(default_factory=list)  # cells that were chosen while measuring, instead of the profile's
+    workers: list[Worker] = field(default_factory=list)  # machines that cells were spread over
     notes: list[str] = field(default_factory=list)
     lab_facts: LabFacts | None = None
     awake: Awake | None = None  # decided when the first lab of this run was opened
@@ -75,6 +77,8 @@ class Entry(msgspec.Struct, tag="entry", omit_defaults=True):
     floors: FlushFloors | None = None
     drill: Drill | None = None
     awake: Awake | None = None
+    chosen: Cell | None = None
+    worker: Worker | None = None  # what was measured of its cells before this line is superseded
 
 
 def begin(profile: Profile, name: str, seed: int, directory: Path, progress: Progress) -> Run:
@@ -122,6 +126,9 @@ def resume(directory: Path, progress: Progress) -> Run:
         run.floors += [entry.floors] if entry.floors else []
         run.drills += [entry.drill] if entry.drill else []
         run.awake = run.awake or entry.awake
+        run.chosen += [entry.chosen] if entry.chosen else []
+        if entry.worker:
+            give(run, entry.worker)
     mended = b"\n".join(whole) + b"\n"
     if mended != data:  # A line was cut off, or its end: the old journal or the mended one, never a half.
         beside = path.with_suffix(".new")
@@ -130,6 +137,16 @@ def resume(directory: Path, progress: Progress) -> Run:
     run.notes.append(f"continued at {run.started.isoformat(timespec='seconds')}")
     run.started = datetime.fromisoformat(heading.started_utc)
     return run
+
+
+def give(run: Run, worker: Worker) -> None:
+    """Let a worker measure its cells from their first round on: one machine measures all rounds of a cell."""
+    mine = set(worker.cells)
+    run.rounds = [item for item in run.rounds if item.cell not in mine]
+    left = [
+        msgspec.structs.replace(other, cells=[cell for cell in other.cells if cell not in mine]) for other in run.workers
+    ]
+    run.workers = [*left, worker]
 
 
 def keep(run: Run, entry: Entry) -> None:

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from console import ROOT, farwrite
+from farwrite.cells import cells_of
 from farwrite.cli import app
+from farwrite.commands import reach, sweep
 from farwrite.fio_job import translate
-from farwrite.profile import load
+from farwrite.options import KEYS, Options
+from farwrite.profile import load, parse
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*/README.md"))]
 
@@ -59,11 +62,11 @@ def check_make(words):
 
 def check_farwrite(words):
     """What measures, or needs a run's own files, is understood word for word; everything else is done, where it harms nothing."""
-    if words[0] in ("volume", "lab", "survey"):
+    if words[0] in ("volume", "lab", "survey") or "--dask" in words:
         _, bound, *_ = app.parse_args(words, exit_on_error=False, print_error=False)
         assert bound.arguments
         return
-    if words[0] not in ("run", "ab"):
+    if words[0] not in ("run", "ab", "reach", "sweep"):
         with tempfile.TemporaryDirectory() as place:
             for name in ("results", "tests", "workloads", "docs"):
                 (Path(place) / name).symlink_to(ROOT / name)
@@ -78,6 +81,14 @@ def check_farwrite(words):
         assert set(asked) <= {"resume", "json"}
         return
     changes = list(asked.get("set_") or [])
+    options = Options(**{name: asked[name] for name in (*KEYS, "points") if name in asked})
+    changes.append(options.change(changes))
+    if words[0] == "reach":
+        assert parse(reach.table_of(asked.get("p99"), asked.get("p50"), asked.get("minutes", 3.0), options), "reach", changes)
+        return
+    if words[0] == "sweep":
+        assert len(cells_of(parse(sweep.TABLE.format(minutes=5.0), "sweep", changes))) > 1
+        return
     changes += [f'run.round="{asked["duration"]}"'] if "duration" in asked else []
     if words[0] == "run" and str(asked.get("profile")).endswith(".fio"):
         assert translate(ROOT / asked["profile"], changes).profile.cell

@@ -15,13 +15,14 @@ import msgspec
 from ..recording import Cell, OtherRound, Recording, Round, waited_for
 from ..units import format_time
 from .claims import claims_of
-from .distance import Place, greatest_miles, lines
+from .distance import BUDGETS_NS, Place, greatest_miles, lines
 from .drill import drill_results
 from .estimate import ROUNDS_MIN, Draws, few_rounds, unknown
 from .floor import Floor, Flushes, efficiency_of, floor_of, flushes_of, nearest_size
 from .latency import Pool
 from .noise import host_noise
 from .part import latency, part_results
+from .reach import reach_of
 from .result import (
     ANALYSIS_VERSION,
     HOST_NOISE,
@@ -65,6 +66,8 @@ class Measured:
 
 def analyse(recording: Recording) -> Analysis:
     """Everything that can be said of one recording."""
+    if recording.workers:
+        return analyse_workers(recording)
     indices = [item.index for item in recording.rounds] + [item.index for item in recording.floors]
     draws = Draws(recording.seed, 1 + max(indices, default=0))
     flushes = flushes_of(recording.floors, draws, decode)
@@ -78,7 +81,9 @@ def analyse(recording: Recording) -> Analysis:
         ]
     )
     fits = [line.fit for line in fitted]
-    miles = [found for line in fitted for found in greatest_miles(line, recording.profile.distance.equipment_ns)]
+    budgets_ns = (recording.profile.reach.budget_ns,) if recording.profile.reach.budget_ns else BUDGETS_NS
+    equipment_ns = recording.profile.distance.equipment_ns
+    miles = [found for line in fitted for found in greatest_miles(line, equipment_ns, budgets_ns)]
     drills = drill_results(recording.drills)
     bare = nearest_size(flushes, 4096)
     return Analysis(
@@ -87,13 +92,45 @@ def analyse(recording: Recording) -> Analysis:
         fits=fits,
         miles=miles,
         drills=drills,
-        claims=claims_of(recording, cells, fits, miles, drills),
+        claims=[] if is_search(recording) else claims_of(recording, cells, fits, miles, drills),
         base_rtt_ns=without(base.estimate(0.5), few_rounds(1)),
         near_flush_ns=flush_estimate(bare, "near_alone"),
         far_flush_ns=flush_estimate(bare, "far_alone"),
         near_flush_both_ns=flush_estimate(bare, "near_both"),
         far_flush_both_ns=flush_estimate(bare, "far_both"),
         warnings=warnings_of(recording, cells),
+        reach=reach_of(recording, cells, miles),
+    )
+
+
+def is_search(recording: Recording) -> bool:
+    """Whether the run asked a question of its own, so that none of 2008 is answered."""
+    return bool(recording.profile.reach.budget_ns or recording.profile.sweep.time_ns)
+
+
+def analyse_workers(recording: Recording) -> Analysis:
+    """The analysis of cells that were spread over machines: those of each machine against its own floors, then all together."""
+    parts = []
+    for number, worker in enumerate(recording.workers):
+        if worker.cells:
+            mine = set(worker.cells)
+            part = msgspec.structs.replace(
+                recording, workers=[], host=worker.host, lab=worker.lab,
+                cells=[cell for cell in recording.cells if cell.id in mine],
+                rounds=[item for item in recording.rounds if item.cell in mine],
+                floors=[item for item in recording.floors if item.worker == number],
+            )  # fmt: skip
+            parts.append((number, analyse(part)))
+    if not parts:
+        return analyse(msgspec.structs.replace(recording, workers=[]))
+    by_cell = {cell.cell: cell for _, part in parts for cell in part.cells}
+    first = parts[0][1]
+    return msgspec.structs.replace(
+        first,
+        cells=[by_cell[cell.id] for cell in recording.cells if cell.id in by_cell],
+        fits=[fit for _, part in parts for fit in part.fits],
+        miles=[item for _, part in parts for item in part.miles],
+        warnings=[f"machine {number + 1}: {text}" for number, part in parts for text in part.warnings],
     )
 
 

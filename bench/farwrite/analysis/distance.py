@@ -136,11 +136,13 @@ def independent(fit: Fit) -> bool:
     return fit.protocol in ("local", "A") and k.low <= 0 <= k.high
 
 
-def greatest_miles(line: Line, equipment_ns: float = 0.0) -> list[GreatestMiles]:
+def greatest_miles(
+    line: Line, equipment_ns: float = 0.0, budgets_ns: Sequence[float] = BUDGETS_NS
+) -> list[GreatestMiles]:
     """How far each budget reaches over each kind of route; `equipment_ns` is one way, as in the profile."""
     return [
         invert(line, budget_ns, route_factor, equipment_ns)
-        for budget_ns in BUDGETS_NS
+        for budget_ns in budgets_ns
         for route_factor in ROUTE_FACTORS.values()
     ]
 

@@ -207,6 +207,18 @@ class GreatestMiles(Struct, frozen=True):
     extrapolated: bool  # beyond the distances that were measured
 
 
+class ReachResult(Struct, frozen=True):
+    """The answer of a search for the greatest distance at which one budget holds."""
+
+    name: str
+    protocol: str
+    quantile: float
+    budget_ns: float
+    miles: list[GreatestMiles]  # for each route factor; none where too little was measured
+    nothing_ns: Estimate | None  # the latency at 0 miles, where that alone exhausts the budget
+    unknown: list[str]  # why the answer is unknown; empty when it is known
+
+
 class DrillResult(Struct, frozen=True):
     """All drills of one kind and protocol together."""
 
@@ -252,3 +264,4 @@ class Analysis(Struct, frozen=True):
     near_flush_both_ns: Estimate  # both sites at once
     far_flush_both_ns: Estimate
     warnings: list[str]
+    reach: ReachResult | None = None  # where the run was a search

@@ -8,13 +8,21 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, UnfitError, UsageError
-from .output import interrupted_by, present
+from ..errors import UsageError
+from .measuring import Showing, check_seed, check_texts, measured
 
 
 def run(
     profile: str = "limits",
     *,
+    miles: str | None = None,
+    protocol: str | None = None,
+    depth: str | None = None,
+    size: str | None = None,
+    read_share: str | None = None,
+    pattern: str | None = None,
+    rate: str | None = None,
+    loss: str | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     duration: str | None = None,
     seed: int = 1,
@@ -33,8 +41,24 @@ def run(
     ----------
     profile
         Name of a shipped profile (see "farwrite profiles"), or path of a TOML file or of a fio job file (.fio).
+    miles
+        Distances, such as 0,20,150 or 0..500 or 0..500:50 or 100km (distance.miles); every cell is measured at each.
+    protocol
+        Protocols of every cell, such as A,C (cell.protocols).
+    depth
+        Writes under way at once, such as 1,8,32 (cell.queue_depth).
+    size
+        Bytes of a write, such as 4k,64k (cell.block).
+    read_share
+        Shares of reads, such as 0,30% (cell.reads).
+    pattern
+        Orders of addresses, such as uniform,sequential (cell.address).
+    rate
+        Rate of the link, such as 1gbit (link.rate).
+    loss
+        Share of packets that the link loses, such as 0.01% (link.loss).
     set_
-        Change one value of the profile, such as run.rounds=3 or cell.write.queue_depth=4. May be repeated.
+        Change any value of the profile, such as run.rounds=3 or cell.write.queue_depth=4. May be repeated.
     duration
         Length of each round, such as "2 s"; short for --set run.round=...
     seed
@@ -58,18 +82,19 @@ def run(
         Say nothing on stderr but refusals.
     """
     from ..cells import cells_of
-    from ..profile import find, is_text, load
+    from ..options import Options
+    from ..profile import Change, find, load
 
-    for word in (profile, str(out), str(resume)):
-        if not is_text(word):
-            raise UsageError(f"{word!r} is not text, and a recording holds text only. Rename it.")
-
+    check_texts(profile, out, resume)
+    options = Options(miles, protocol, depth, size, read_share, pattern, rate, loss)
+    asked = options.change(set_ or [])
+    bent: list[str] = []
     if resume is None:
-        changes = list(set_ or [])
+        changes: list[Change] = list(set_ or [])
         changes += [f'run.round="{duration}"'] if duration else []
         changes += [f'lab.link="{link}"'] if link else []
         changes += [f'lab.far_host="{far}"'] if far else []
-        bent: list[str] = []
+        changes.append(asked)
         if profile.endswith(".fio"):
             from ..fio_job import translate
 
@@ -80,45 +105,8 @@ def run(
         else:
             chosen = load(profile, changes)
         cells_of(chosen)  # A trace that cannot be read is refused before anything is compiled or written.
-    elif set_ or duration or link or far or out:
+    elif set_ or duration or link or far or out or options.given():
         raise UsageError("--resume continues a run as it was begun; it goes with --json, --full, -v and -q only.")
-    if not 0 <= seed < 1 << 63:
-        raise UsageError("--seed must not be negative, and below 2^63.")
-
-    if verbose and quiet:
-        raise UsageError("--verbose and --quiet contradict each other: choose one.")
-
-    # Wrong words have been refused by now; what follows takes a second to load.
-    from ..progress import region
-
-    with region(verbose, quiet) as progress:
-        progress.doing("loading the engine")
-        from ..compilation import compile_all
-
-        compile_all(progress)
-        from .. import pipeline  # Not before: a kernel is compiled where its module is imported.
-        from .. import run as runs
-
-        if resume is not None:
-            made = runs.resume(resume, progress)
-        else:
-            directory = runs.directory_for(out, profile, seed)
-            made = runs.begin(chosen, profile, seed, directory, progress)
-            made.notes += bent
-        try:
-            report = pipeline.execute(made)
-        except UnfitError as unfit:
-            if not made.rounds:
-                raise
-            kept = f"{len(made.rounds)} rounds are kept; go on with: farwrite run --resume {made.directory}"
-            raise UnfitError(f"{unfit} {kept}") from unfit
-    present(report, json, full)
-    if not quiet:
-        print(f"saved: {made.directory / 'report.json'}", file=sys.stderr)
-    refusal = pipeline.outcome(report)
-    if refusal is not None:
-        raise refusal
-    if report.recording.interrupted:
-        print(f"continue with: farwrite run --resume {made.directory}", file=sys.stderr)
-        return interrupted_by()
-    return EXIT_DONE
+    check_seed(seed)
+    showing = Showing(json, full, verbose, quiet)
+    return measured(None if resume else chosen, profile, seed, out, resume, showing, [*bent, *asked.merged])

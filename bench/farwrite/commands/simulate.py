@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ def simulate(
     first: Annotated[int, Parameter(name="--from")] = 0,
     minutes: float | None = None,
     seed: int | None = None,
+    dask: str | None = None,
     verbose: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -40,6 +42,8 @@ def simulate(
         Go on for so long instead, however many seeds that takes.
     seed
         Retell this one seed.
+    dask
+        Spread the seeds over the workers of the Dask scheduler at this address, such as tcp://127.0.0.1:8786.
     verbose
         Print every line of the stories.
     json
@@ -47,21 +51,22 @@ def simulate(
     """
     import msgspec
 
-    from ..simulate.search import search, tellers
+    from ..simulate.search import over_dask, search, tellers
 
     if seed is not None:
         first, seeds, minutes = seed, 1, None
     limit_s = None if minutes is None else 60 * minutes
     totals: dict[str, Any] = dict.fromkeys(("seeds", *COUNTS), 0)
     told, interrupted = None, False
-    per_seed_s = 1 / (SEEDS_PER_S * tellers())
-    expected_s = per_seed_s * seeds if limit_s is None else limit_s
-    with bar() as progress:
+    with bar() as progress, contextlib.ExitStack() as stack:
+        pool = stack.enter_context(over_dask(dask)) if dask is not None else None
+        per_seed_s = 1 / (SEEDS_PER_S * (pool.at_once if pool else tellers()))
+        expected_s = per_seed_s * seeds if limit_s is None else limit_s
         if expected_s > TOLD_FROM_S:
             progress.expect(expected_s)
         begun_s = since_s = time.monotonic()
         try:
-            for stories in search(first, seeds if limit_s is None else None):
+            for stories in search(first, seeds if limit_s is None else None, pool):
                 for told in stories:
                     totals["seeds"] += 1
                     for name in COUNTS:

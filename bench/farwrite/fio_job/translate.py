@@ -44,7 +44,7 @@ class Translation:
         return [*([f"irrelevant here: {', '.join(names)}"] if names else []), *self.sentences()]
 
 
-def translate(path: Path, changes: Iterable[str] = ()) -> Translation:
+def translate(path: Path, changes: Iterable[profiles.Change] = ()) -> Translation:
     """The profile that a job file asks for, with `key=value` changes; UsageError with line for what cannot be."""
     jobs = [job_of(section) for section in sections_of(read(path), path)]
     volume_bytes = lay_out(jobs)

@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from .. import __version__
+from ..analysis.analyse import is_search
 from ..analysis.answer import IN_MEMORY, answer_of
 from ..analysis.compare import Comparison
 from ..analysis.result import Analysis, Claim
@@ -29,6 +30,7 @@ from ..errors import UnfitError
 from ..recording import Recording, Report
 from . import tables
 from .changes import changes_table
+from .heat_map import heat_map_plot
 from .markup import HtmlPage
 from .page import WORD, Footnotes, caution_of, confession_of
 from .plots.change import change_plot
@@ -40,7 +42,8 @@ from .plots.parts import parts_plot
 from .plots.plot import Choice, Plot
 from .plots.seen import seen
 from .plots.spectrum import spectrum_plot
-from .terminal import awake_text, duration, show_answer, show_method, show_warnings, wire_text
+from .reach import show_reach
+from .terminal import awake_text, duration, show_answer, show_machines, show_method, show_warnings, wire_text
 
 MARKER = b'<meta name="generator" content="farwrite html report">'
 MARKER_WITHIN = 400  # Bytes from the start of a page of ours.
@@ -67,7 +70,12 @@ def page_of(report: Report, analysis: Analysis, source: str, comparison: Compari
     page.section("answer", "Answer")
     show_answer(page, answer_of(recording, analysis))
     page.section("verdicts", "Verdicts")
-    page.parts.append(cards(analysis.claims))
+    if analysis.claims or not is_search(recording):
+        page.parts.append(cards(analysis.claims))
+    show_reach(page, analysis)
+    heat = heat_map_plot(recording, analysis)
+    if heat is not None:
+        show(heat)
     show_warnings(page, recording, analysis)
     if not analysis.cells:
         page.prose("No cell was measured: there is nothing to rule on.")
@@ -100,6 +108,7 @@ def page_of(report: Report, analysis: Analysis, source: str, comparison: Compari
     page.section("method", "Method")
     show_method(page, recording)
     page.parts.append(facts_markup(recording))
+    show_machines(page, recording)
 
     body = page.markup
     charts = embedded({plot.id: plot.drawing for plot in plots})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+import msgspec
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +18,9 @@ from ..analysis.result import Analysis, Claim
 from ..recording import LabFacts, Recording, Report
 from ..units import NS_PER_S, format_time
 from . import chart, summary, tables
+from .heat_map import show_heat_map
 from .page import STYLE, WORD, Page, caution_of, confession_of
+from .reach import show_reach
 from .steady import show_five_rounds
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ def show(report: Report, analysis: Analysis, console: Console, full: bool = Fals
     if full:
         show_rest(page, report.recording, analysis)
     else:
+        show_reach(page, analysis)
+        show_heat_map(page, report.recording, analysis)
         summary.show_summary(page, analysis)
 
 
@@ -39,6 +44,8 @@ def show_rest(page: Page, recording: Recording, analysis: Analysis) -> None:
     """Everything behind the answer."""
     show_head(page, recording)
     show_claims(page, analysis.claims)
+    show_reach(page, analysis)
+    show_heat_map(page, recording, analysis)
     tables.show_link(page, analysis)
     tables.show_latency(page, analysis)
     if not analysis.cells:
@@ -53,6 +60,7 @@ def show_rest(page: Page, recording: Recording, analysis: Analysis) -> None:
     show_five_rounds(page, analysis)
     show_warnings(page, recording, analysis)
     show_method(page, recording)
+    show_machines(page, recording)
 
 
 def show_title(page: Page, recording: Recording) -> None:
@@ -166,3 +174,12 @@ def show_method(page: Page, recording: Recording) -> None:
         f"{recording.profile_name} {recording.profile_digest} · farwrite {recording.farwrite}{route}"
     )
     page.prose(f"{shlex.join(recording.command)} · run {recording.id}")
+
+
+def show_machines(page: Page, recording: Recording) -> None:
+    """Which machine measured which cells, where they were spread over several."""
+    for number, worker in enumerate(recording.workers, 1):
+        if worker.cells:
+            part = msgspec.structs.replace(recording, host=worker.host, lab=worker.lab)
+            rows = list(dict.fromkeys(cell.rpartition("-")[0] for cell in worker.cells))
+            page.item("·", f"machine {number} measured {', '.join(rows)}: {host_line(part)}")
