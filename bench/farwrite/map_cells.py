@@ -275,9 +275,9 @@ def close_there() -> None:
 
 def serve(lines: IO[bytes], answers: IO[bytes]) -> None:
     """Open the lab that the first line asks for, and measure what the further ones ask for, until there are no more."""
+    from .compilation import compile_all
     from .host.facts import host_facts
     from .pipeline import facts_of, lab_of, measure_round
-    from .compilation import compile_all
 
     def answer(what: Any) -> None:
         answers.write(msgspec.json.encode(what) + b"\n")
