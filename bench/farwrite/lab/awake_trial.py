@@ -25,9 +25,7 @@ from .process import process
 BLOCKS, ECHOES = 8, 24  # Without and with it in turn, in the order ABBA;
 PAUSE_S = 0.001  # before each echo the processors may fall asleep.
 FLUSHES = 8  # In each block.
-HELP_RATIO_MIN = (
-    0.15  # So much shorter an echo must be; on a busy machine, where none helps, medians of all were in 1 of 10 trials.
-)
+HELP_RATIO_MIN = 0.15  # So much shorter an echo must be, in every block: 1 in 10 was so by chance, over all of them.
 WORSE_RATIO_MAX, WORSE_NS_MAX = 1.15, 10_000  # A median longer than both together is worse ...
 TAIL_RATIO_MAX, TAIL_NS_MAX = 1.5, 50_000  # ... and so is a 90th percentile, which of so few varies more.
 
