@@ -110,10 +110,9 @@ def test_every_round_notes_what_else_the_machine_did(report):
 def test_a_host_that_takes_half_the_processors_makes_no_round_void_and_no_verdict_on_latency(tmp_path, monkeypatch):
     compiled()
     monkeypatch.setattr(rounds, "steal_between", lambda before, after: 0.5)
-    # The writer alone: whether a link was precise must not decide here.
-    short = ["cell.write.protocols=['local']", "distance.miles=[20]", "run.rounds=1", "run.retries=0", "drill.kills=0"]
-    less = msgspec.structs.replace(parse(PROFILE, changes=[f"lab.link={LINK}", *short]))
-    made = runs.begin(less, "taken", SEED, tmp_path / "out", Silence())
+    # The writer alone, besides one cell: whether a link was precise must not decide here.
+    short = ["cell.write.protocols=['local']", "run.rounds=1", "run.retries=0", "drill.kills=0"]
+    made = runs.begin(parse(PROFILE, changes=[f"lab.link={LINK}", *short]), "taken", SEED, tmp_path / "out", Silence())
     try:
         found = pipeline.execute(made)
     except UnfitError as refusal:
@@ -121,6 +120,7 @@ def test_a_host_that_takes_half_the_processors_makes_no_round_void_and_no_verdic
         raise
     assert {item.steal for item in found.recording.rounds} == {0.5}
     assert not any("host took" in reason for item in found.recording.rounds for reason in item.reasons)
+    assert any(cell.rounds_ok for cell in found.analysis.cells)
     for cell in found.analysis.cells:
         assert not cell.rounds_ok or any("host-noise: the host took 50.0%" in text for text in cell.host_noise)
 

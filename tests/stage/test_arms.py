@@ -1,14 +1,18 @@
 """Arms without a lab: the order they are played in, what their workers are told, what counts, and what words mean."""
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 
+from farwrite.arms import experiment as experiments
 from farwrite.arms import message, worktree
-from farwrite.arms.experiment import Experiment, order_of, outcome_of, set_aside
+from farwrite.arms.experiment import Experiment, noise_seen, order_of, outcome_of, set_aside
 from farwrite.arms.word import arm_of
 from farwrite.errors import LostWriteError, UsageError
+from farwrite.host.noise import Noise
 from farwrite.profile import load, shipped, told
-from farwrite.recording import SCHEMA_VERSION, Pairing, Report
+from farwrite.recording import SCHEMA_VERSION, HostNoise, Pairing, Report
 from make_recording import SMALL, make_recording
 
 ARMS = ("base", "cand", "again")
@@ -141,3 +145,19 @@ def test_git_is_asked_for_the_commit_and_its_refusal_is_quoted(tmp_path, monkeyp
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(UsageError, match=r"git:HEAD is no revision of the repository here.*not a git repository"):
         worktree.commit_of("HEAD")
+
+
+def test_who_holds_the_link_adds_to_an_arms_host_noise_what_it_alone_can_see(monkeypatch):
+    """An arm sees neither the process that carries packets nor that the other arms are no strangers."""
+    here = Noise(2_000, None, None, 500, 0.6, 0.1)
+    monkeypatch.setattr(experiments, "read_noise", lambda: None)
+    monkeypatch.setattr(experiments, "noise_between", lambda before, after, near, far, link: here if link == [7] else None)
+    lab = SimpleNamespace(spans=[SimpleNamespace(link=SimpleNamespace(carriers=(7,)))])
+    arm = HostNoise(
+        duration_ns=1_000, near_run_delay_ns=1, far_run_delay_ns=2, link_run_delay_ns=None, own_share=None, foreign_share=None
+    )
+    seen = HostNoise(
+        duration_ns=1_000, near_run_delay_ns=1, far_run_delay_ns=2, link_run_delay_ns=250, own_share=0.6, foreign_share=0.1
+    )
+    assert noise_seen(arm, lab, None) == seen
+    assert noise_seen(None, lab, None) is None  # A revision from before it was noted.

@@ -23,6 +23,7 @@ import msgspec
 from ..cells import cells_of, others_of_all
 from ..errors import EXIT_LOST_WRITE, FarwriteError, UsageError
 from ..histogram import Histogram
+from ..host.noise import Reading, noise_between, read_noise
 from ..lab.awake import Decision
 from ..lab.lab import Lab, LabSpec, open_lab
 from ..lab.namespace import NOTHING, Loopback
@@ -30,7 +31,7 @@ from ..lab.survey import Survey
 from ..pipeline import lab_spec as spec_of
 from ..pipeline import outcome, recording_of, round_s
 from ..progress import Progress, Silence
-from ..recording import Cell, Pairing, Report, Round, save
+from ..recording import Cell, HostNoise, Pairing, Report, Round, save
 from ..round import asked_of, link_reasons, spans_of, text_of
 from ..run import Run
 from ..units import NS_PER_S
@@ -253,10 +254,26 @@ def measure_round(experiment: Experiment, lab: Lab, arm: Worker, cell: str, inde
     begin_s, counters = run.elapsed_s(), lab.link.counters()
     echoes = run.profile.run.survey_echoes
     before = None if lab.spec.is_plain and lab.prober else lab.survey(echoes)
+    quiet = read_noise()
     item = arm.measure(cell, index, attempt, run.profile.run.round_ns / NS_PER_S + MEASURE_PATIENCE_S)
     counted = {name: value - counters[name] for name, value in lab.link.counters().items()}
-    item = msgspec.structs.replace(item, begin_s=round(begin_s, 3), link=counted)
+    item = msgspec.structs.replace(item, begin_s=round(begin_s, 3), link=counted, noise=noise_seen(item.noise, lab, quiet))
     return proven(item, run, lab, before, lab.survey(echoes)) if before else item
+
+
+def noise_seen(noise: HostNoise | None, lab: Lab, quiet: Reading) -> HostNoise | None:
+    """The arm's own observation, and what it cannot know: the link is carried by our process, and the other arms, which wait
+    meanwhile, are no strangers. Ours is from the whole round with its surveys. None from arms older than this."""
+    if noise is None:
+        return None
+    carriers = [pid for span in lab.spans for pid in span.link.carriers or ()]
+    seen = noise_between(quiet, read_noise(), [], [], carriers)
+    # The link's share of the round counts as the same share of the load.
+    link_ns = seen.link_run_delay_ns
+    scaled = None if link_ns is None else round(link_ns * noise.duration_ns / max(seen.duration_ns, noise.duration_ns))
+    return msgspec.structs.replace(
+        noise, link_run_delay_ns=scaled, own_share=seen.own_share, foreign_share=seen.foreign_share
+    )  # fmt: skip
 
 
 def proven(item: Round, run: Run, lab: Lab, before: Survey, after: Survey) -> Round:
