@@ -117,7 +117,7 @@ def test_a_lost_write_is_a_failure_in_the_answer():
 
 
 def test_what_must_be_known_first_comes_first():
-    assert texts("interrupted in memory over streams")[0] == "⚠ interrupted before its end, journals in memory, stream-level"
+    assert texts("interrupted in memory over streams")[0] == "⚠ INTERRUPTED before its end, journals in memory, stream-level"
     assert not texts("usual")[0].startswith("⚠")
 
 

@@ -341,7 +341,7 @@ def reason_of(claim: Claim) -> str:
 def caution_line(recording: Recording) -> Line | None:
     """What must be known before any number is read."""
     lab = recording.lab
-    said = ["interrupted before its end"] if recording.interrupted else []
+    said = ["INTERRUPTED before its end"] if recording.interrupted else []
     long, short = ", ".join([*said, *cautions(lab, long=True)]), ", ".join([*said, *cautions(lab, long=False)])
     if not short:
         return None
