@@ -63,6 +63,11 @@ def lab(*words, distance=("--rtt", f"{FAR_RTT_MS} ms"), **options):
     return farwrite("lab", *distance, "--link", LINK, *words, **options)
 
 
+def until_exists(path):
+    """A shell's words: wait until another site's command has made this file."""
+    return f"until [ -e {path} ]; do sleep 0.05; done"
+
+
 def needs(*programs):
     """Skip where one of these is not installed."""
     for program in programs:
@@ -94,8 +99,9 @@ def test_the_command_finds_everything_but_the_network_as_it_is(tmp_path):
     assert done.stdout == f"here {os.getuid()} ['far0', 'lo']\n"
 
 
-def test_the_command_is_told_where_it_is_and_how_to_reach_the_others():
-    done = lab("--far", "echo $FARWRITE_SITE $NEAR $FAR", "--", "sh", "-c", "echo $FARWRITE_SITE $NEAR $FAR; sleep 0.3")
+def test_the_command_is_told_where_it_is_and_how_to_reach_the_others(tmp_path):
+    near = f"echo $FARWRITE_SITE $NEAR $FAR; {until_exists(tmp_path / 'far')}; sleep 0.3"
+    done = lab("--far", f"echo $FARWRITE_SITE $NEAR $FAR; touch {tmp_path / 'far'}", "--", "sh", "-c", near)
     assert done.stdout == "near 198.18.0.1 198.18.0.2\n"
     assert "far | far 198.18.0.1 198.18.0.2\n" in done.stderr
 
@@ -145,8 +151,8 @@ def test_a_far_command_that_fails_ends_the_near_one_and_its_words_and_code_are_s
     assert "the far command ended with exit code 3; SIGTERM tells the near one." in done.stderr
 
 
-def test_a_far_command_that_is_done_ends_nothing():
-    done = lab("--far", "true", "--", "sh", "-c", "sleep 0.5; echo on")
+def test_a_far_command_that_is_done_ends_nothing(tmp_path):
+    done = lab("--far", f"touch {tmp_path / 'far'}", "--", "sh", "-c", f"{until_exists(tmp_path / 'far')}; sleep 0.5; echo on")
     assert (done.returncode, done.stdout) == (0, "on\n")
     assert "the far command ended with exit code 0." in done.stderr
 
@@ -282,7 +288,7 @@ class Terminal:
         while time.monotonic() < until_s:
             if select.select([self.descriptor], [], [], 0.1)[0]:
                 with contextlib.suppress(OSError):
-                    os.read(self.descriptor, 4096)
+                    self.said += os.read(self.descriptor, 4096).decode(errors="replace")
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 return os.waitstatus_to_exitcode(status)
@@ -311,15 +317,15 @@ def test_without_a_command_there_is_a_shell_with_job_control_and_ctrl_c_is_its_o
     assert terminal.ended() == 5
 
 
-def test_ctrl_c_ends_the_command_and_not_the_far_one_before_it():
-    line = "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done"
-    terminal = Terminal("--far", "trap 'echo hit; exit 1' INT; sleep 60", "--", "sh", "-c", line)
+def test_ctrl_c_ends_the_command_and_not_the_far_one_before_it(tmp_path):
+    far = f"trap 'echo hit; exit 1' INT; touch {tmp_path / 'far'}; sleep 60"
+    line = f"trap 'echo caught; exit 9' INT; {until_exists(tmp_path / 'far')}; echo ready; while :; do sleep 0.1; done"
+    terminal = Terminal("--far", far, "--", "sh", "-c", line)
     terminal.wait_for("ready")
     terminal.type("\x03")
     terminal.wait_for("caught")
-    rest = terminal.said
     assert terminal.ended() == 9
-    assert "hit" not in rest
+    assert "hit" not in terminal.said
 
 
 # Nothing is left.
@@ -401,9 +407,10 @@ def running(tmp_path):
     """A command whose guests all run."""
     command = Command(uuid.uuid4().hex, tmp_path)
     until_s = time.monotonic() + PATIENCE_S
-    while len(sleepers(command.word)) < 6 and time.monotonic() < until_s:
-        time.sleep(0.05)
     try:
+        while len(sleepers(command.word)) < 6:
+            assert time.monotonic() < until_s, f"{len(sleepers(command.word))} of 6 commands run"
+            time.sleep(0.05)
         yield command
     finally:
         command.end()
