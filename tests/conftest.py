@@ -4,6 +4,7 @@ And says which tests one process runs one after the other, where there are sever
 processors but one to himself.
 """
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -12,10 +13,18 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-LABS = ("tests/lab/", "tests/command/")  # The command opens them, too.
+BESIDE_LABS = ("tests/lab/test_failover.py",)  # Processes without a lab, which wait for elections most of the time.
 
 for told in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
     del os.environ[told]  # A pytest that a test starts is nobody's worker.
+
+
+@functools.cache
+def opens_labs(file):
+    """Whether a file's tests are never run beside others that open labs: one of them is marked so, or the file is in lab/."""
+    if file in BESIDE_LABS:
+        return False
+    return file.startswith("tests/lab/") or "mark.lab" in (Path(__file__).parents[1] / file).read_text()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -25,6 +34,7 @@ def pytest_xdist_make_scheduler(config, log):
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return "labs" if nodeid.startswith(LABS) else nodeid.partition("::")[0]
+            file = nodeid.partition("::")[0]
+            return "labs" if opens_labs(file) else file
 
     return ByFile(config, log)

@@ -336,7 +336,9 @@ def interrupted_after(rounds, number, directory, words):
     )
     try:
         limit_s = time.monotonic() + 120
-        while len(journal_rounds(directory)) < rounds and time.monotonic() < limit_s and running.poll() is None:
+        while len(journal_rounds(directory)) < rounds:
+            assert running.poll() is None, running.communicate()
+            assert time.monotonic() < limit_s, f"fewer than {rounds} rounds"
             time.sleep(0.01)
         # Ctrl-C reaches every process of the terminal; a service manager's SIGTERM only the one it started.
         if number == signal.SIGINT:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from farwrite.compilation import compile_all
 from farwrite.errors import UnfitError
 from farwrite.lab.lab import LabSpec, open_lab
+from farwrite.load_kernel import BOARD_COMPLETED
 
+PATIENCE_S = 20
 LINK = os.environ.get("FARWRITE_LINK", "auto")
 IN_UML = bool(os.environ.get("FARWRITE_UML"))  # There everything a lab needs is loaded: nothing may be skipped.
 # What no link has a part in need not be proven again on the slow processor in there.
@@ -47,3 +50,11 @@ def skip_if_forbidden(refusal):
     """Skip for what the system forbids; anything else is a failure."""
     if not IN_UML and any(words in str(refusal) for words in FORBIDDEN):
         pytest.skip(str(refusal))
+
+
+def load_begun(near, board):
+    """Once the first write has completed; a failure when the near process answers before, or never writes."""
+    limit_s = time.monotonic() + PATIENCE_S
+    while not board.words[BOARD_COMPLETED]:
+        assert not near.poll(0.0005), f"the load ended before its first write: {near.answer()}"
+        assert time.monotonic() < limit_s, "no write has completed"

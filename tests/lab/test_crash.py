@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
+from small_lab import load_begun
 
 from farwrite.engine import journal_kernel as log
 from farwrite.engine import peering
@@ -72,9 +73,7 @@ def load_running(chosen, near_disk, far_disk):
     with board(64) as told, board(64) as far_told, board(1024) as history, two_processes() as (near, far):
         far.start(copy, chosen, far_disk, far_told)
         near.start(write, chosen, near_disk, told, history)
-        limit_s = time.monotonic() + 10
-        while told.words[BOARD_COMPLETED] == 0 and time.monotonic() < limit_s and not near.poll(0.0005):
-            pass
+        load_begun(near, told)
         yield near, far, told, far_told
 
 
@@ -129,6 +128,7 @@ def test_when_both_are_killed_c_loses_nothing_and_no_protocol_leaves_anything_bu
         far.kill()
         completed = int(told.words[BOARD_COMPLETED])
         durable = int(far_told.words[1])
+    assert completed > 0
     found = replicated.audit_side(chosen, far_disk, completed)
     assert found["damaged"] == 0
     assert found["survived"] >= durable
@@ -183,14 +183,15 @@ def test_a_stopped_secondary_is_a_silent_peer_and_nothing_completes_meanwhile(me
     with load_running(chosen, near_disk, far_disk) as (near, far, told, _):
         os.kill(far.pid, signal.SIGSTOP)
         stopped_s = time.monotonic()
-        time.sleep(0.1)
+        time.sleep(0.3)  # What it had acknowledged before has arrived.
         completed = int(told.words[BOARD_COMPLETED])
+        assert not near.poll(0)
         observed = near.answer(10)
         waited_s = time.monotonic() - stopped_s
     assert observed["status"] == replica.PEER_SILENT
     assert completed_in(observed) == completed
     assert issued_in(observed) == completed + 8
-    assert 0.6 < waited_s < 5
+    assert waited_s > 0.6
     assert replicated.audit_side(chosen, far_disk, completed).items() >= {"damaged": 0}.items()
     if protocol == "C":
         assert replicated.audit_side(chosen, far_disk, completed)["lost"] == 0

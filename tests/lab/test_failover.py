@@ -15,6 +15,7 @@ from farwrite.engine import primary_kernel as primary
 from farwrite.engine import replica_kernel as replica
 from farwrite.engine import secondary_kernel as secondary
 from farwrite.engine import turn_kernel
+from farwrite.engine.journal import examine
 from farwrite.engine.node import Node, recall
 from farwrite.engine.peering import frame_of, hello_of
 from farwrite.engine.vote import Address, Question, Voter, ask, votes_served
@@ -28,7 +29,9 @@ from farwrite.payload_kernel import matches
 VOLUME, SEED, SIZE = 9, 5, 4096
 WRITES = 8192
 VOLUME_BYTES, JOURNAL_BYTES, STAGING = WRITES * SIZE, 8 << 20, 1 << 20
-STOP, TAKEN, LEADS, COMPLETED, UNDER_WAY, DONE = 0, 1, 2, 3, 4, 8  # A node's board; all but STOP and LEADS are on the load's.
+# STOP and LEADS are on a node's board; STOP and the others on the load's. LIVE counts the primary's peers that keep up with it.
+STOP, TAKEN, LEADS, COMPLETED, UNDER_WAY, LIVE, DONE = 0, 1, 2, 3, 4, 5, 8
+ASKED = 1  # On the witness's board, one word for each replica: how often it has asked for a vote.
 IN_FLIGHT = 16
 PATIENCE_S = 120
 DISKS = {}
@@ -54,6 +57,20 @@ class Writer:
             self.under_way.append((int(state.journal.at[log.STAGED_SEQUENCE]), number))
             break  # One a turn: the load is to last longer than what is done to it.
         self.words[UNDER_WAY] = len(self.under_way)
+        self.words[LIVE] = np.count_nonzero(state.peer[:, primary.STATE] == primary.LIVE)
+
+
+class Witness(Voter):
+    """Counts who asks it for a vote."""
+
+    def __init__(self, names, words):
+        super().__init__("witness", DISKS["witness"][1])
+        self.names, self.words = sorted(names), words
+
+    def decide(self, question):
+        if question.ask in ("would", "grant"):
+            self.words[ASKED + self.names.index(question.name)] += 1
+        return super().decide(question)
 
 
 def run_node(name, addresses, witness, ours, load, options):
@@ -64,8 +81,8 @@ def run_node(name, addresses, witness, ours, load, options):
     ).run()  # fmt: skip
 
 
-def run_witness(address, ours):
-    with votes_served(Voter("witness", DISKS["witness"][1]), address, lambda: bool(ours.words[STOP])):
+def run_witness(address, names, ours):
+    with votes_served(Witness(names, ours.words), address, lambda: bool(ours.words[STOP])):
         while not ours.words[STOP]:
             time.sleep(0.05)
 
@@ -79,7 +96,7 @@ class Cluster:
     """Replicas and perhaps a witness, each in a process that may be killed and started again on what its disk holds."""
 
     def __init__(self, stack, names, witness, **options):
-        self.stack, self.options, self.processes = stack, options, {}
+        self.stack, self.options, self.processes, self.led = stack, options, {}, {}
         self.addresses = {name: Address("127.0.0.1", free_port(), free_port()) for name in names}
         self.witness = Address("127.0.0.1", 0, free_port()) if witness else None
         self.load = stack.enter_context(board(DONE + WRITES))
@@ -96,13 +113,14 @@ class Cluster:
         self.boards[name].words[:] = 0
         made = self.processes[name] = self.stack.enter_context(process(name))
         if name == "witness":
-            made.start(run_witness, self.witness, self.boards[name])
+            made.start(run_witness, self.witness, list(self.addresses), self.boards[name])
         else:
             made.start(run_node, name, self.addresses, self.witness, self.boards[name], self.load, self.options)
 
     def kill(self, name):
         self.processes[name].kill()
         self.boards[name].words[LEADS] = 0
+        self.load.words[LIVE] = 0  # A primary that lives on counts them anew.
 
     def pause(self, name):
         os.kill(self.processes[name].pid, signal.SIGSTOP)
@@ -111,7 +129,11 @@ class Cluster:
         os.kill(self.processes[name].pid, signal.SIGCONT)
 
     def leaders(self):
-        return [name for name in self.addresses if self.boards[name].words[LEADS]]
+        """Who leads now. No epoch is ever led by two, whenever they are looked at."""
+        epochs = {name: int(self.boards[name].words[LEADS]) for name in self.addresses}
+        for name, epoch in epochs.items():
+            assert not epoch or self.led.setdefault(epoch, name) == name, f"{name} and {self.led[epoch]} led in epoch {epoch}"
+        return [name for name, epoch in epochs.items() if epoch]
 
     def leader(self):
         self.until(lambda: len(self.leaders()) == 1, "one primary")
@@ -126,6 +148,7 @@ class Cluster:
             for name, made in self.processes.items():
                 if not made.ended and made.poll(0):
                     raise AssertionError(f"{name} ended: {made.answer()}")
+            self.leaders()
             assert time.monotonic() < limit_s, f"{what}: {self.leaders()} lead, {self.completed()} writes complete"
             time.sleep(0.01)
 
@@ -133,29 +156,57 @@ class Cluster:
         begin = self.completed()
         self.until(lambda: self.completed() >= begin + count, "more writes")
 
-    def sequence_of(self, name):
-        answer = ask(self.addresses[name], Question("status", "test"))
-        return answer.sequence if answer else -1
+    def status(self, name):
+        """What the replica answers; None while it does not."""
+        return ask(self.addresses[name], Question("status", "test"))
 
     def members(self, name):
-        answer = ask(self.addresses[name], Question("status", "test"))
+        """Its configuration; nothing while it does not answer."""
+        answer = self.status(name)
         return answer.ballot.members if answer else ()
 
-    def end(self, *, equal):
-        """Stop the load and the nodes; every completed write stands on each replica of `equal`, which hold the same."""
+    def asked(self, name):
+        """How often the replica has asked the witness for a vote."""
+        return int(self.boards["witness"].words[ASKED + sorted(self.addresses).index(name)])
+
+    def all_have_joined(self, name):
+        """Wait until every replica is a member and keeps up with the primary `name`.
+
+        Where a quorum suffices nobody ever leaves the members: they include one that has not even started again.
+        """
+        everybody = set(self.addresses)
+        self.until(
+            lambda: self.load.words[LIVE] == len(everybody) - 1 and set(self.members(name)) == everybody, "all to have joined"
+        )
+
+    def is_equal(self):
+        """Whether every replica has answered, with everything that was ever completed and as much as the others."""
+        answers = [self.status(name) for name in self.addresses]
+        if None in answers or self.load.words[UNDER_WAY] > 0:
+            return False
+        return len({answer.sequence for answer in answers}) == 1 and answers[0].sequence >= self.completed()
+
+    def end(self):
+        """Stop the load and the nodes; every completed write stands on each replica, and all hold the same."""
+        self.leader()
         self.load.words[STOP] = max(int(self.load.words[TAKEN]), 1)
         # A quorum completes without its slowest: nothing may be under way any more when they are compared.
         self.until(lambda: self.load.words[UNDER_WAY] == 0, "the load to end")
-        self.until(lambda: len({self.sequence_of(name) for name in equal} - {-1}) == 1, "equal replicas")
+        self.until(self.is_equal, "equal replicas")
         for name in self.processes:
             self.boards[name].words[STOP] = 1
-        for made in self.processes.values():
-            if not made.ended:
-                made.answer(PATIENCE_S)
-        volumes = {name: os.pread(DISKS[name][0].volume_fd, VOLUME_BYTES, 0) for name in equal}
+        for name in self.addresses:
+            self.processes[name].answer(PATIENCE_S)  # A node applies all it holds before it ends.
+        # Equal numbers are the nodes' word. What their disks hold is read from there.
+        found = {name: examine(DISKS[name][0]) for name in self.addresses}
+        assert not any(int(superblock[9]) & log.INCONSISTENT for superblock, _ in found.values())
+        assert len({(int(ended[1]), int(superblock[10])) for superblock, ended in found.values()}) == 1
+        volumes = {name: os.pread(DISKS[name][0].volume_fd, VOLUME_BYTES, 0) for name in self.addresses}
+        done = np.flatnonzero(self.load.words[DONE:])
+        assert len(done) == self.completed() > 0
         block = aligned_bytes(SIZE)
         for name, volume in volumes.items():
-            for number in np.flatnonzero(self.load.words[DONE:]):
+            for number in done:
                 block[:] = np.frombuffer(volume, np.uint8, SIZE, number * SIZE)
                 assert matches(block, 0, SIZE, SEED, number, number * SIZE), f"{name} lacks completed write {number}"
         assert len(set(volumes.values())) == 1
@@ -190,16 +241,12 @@ PAIR = {"names": ("a", "b"), "witness": True, "protocol": primary.C, "policy": p
 THREE = {"names": ("a", "b", "c"), "witness": False, "protocol": primary.QUORUM, "quorum": 2, "policy": primary.BLOCK}
 
 
-def members_are_all(cluster, name):
-    cluster.until(lambda: len(cluster.members(name)) == len(cluster.addresses), "all to be members")
-
-
 @pytest.mark.parametrize("kind", [PAIR, THREE], ids=["pair and witness", "quorum of two in three"])
 def test_another_takes_over_from_a_killed_primary_and_the_old_one_comes_back_as_its_secondary(stack, kind):
     cluster = Cluster(stack, **kind)
     old = cluster.leader()
     cluster.goes_on()
-    members_are_all(cluster, old)
+    cluster.all_have_joined(old)
     cluster.goes_on()
     cluster.kill(old)
     cluster.goes_on()
@@ -207,10 +254,10 @@ def test_another_takes_over_from_a_killed_primary_and_the_old_one_comes_back_as_
     assert new != old
     print(f"recovery time {cluster.recovery_time_s():.2f} s")
     cluster.start(old)
-    members_are_all(cluster, new)
+    cluster.all_have_joined(new)
     cluster.goes_on()
     assert cluster.leaders() == [new]
-    cluster.end(equal=cluster.addresses)
+    cluster.end()
 
 
 def test_a_primary_goes_on_without_its_secondary_only_by_the_witness_vote(stack):
@@ -218,21 +265,24 @@ def test_a_primary_goes_on_without_its_secondary_only_by_the_witness_vote(stack)
     near = cluster.leader()
     far = ({"a", "b"} - {near}).pop()
     cluster.goes_on()
-    members_are_all(cluster, near)
+    cluster.all_have_joined(near)
     cluster.kill(far)
     cluster.goes_on()
     assert cluster.members(near) == (near,)
     cluster.start(far)
-    members_are_all(cluster, near)
+    cluster.all_have_joined(near)
     cluster.kill("witness")
     cluster.kill(far)
     time.sleep(0.5)
     blocked = cluster.completed()
+    cluster.until(lambda: cluster.load.words[UNDER_WAY] == IN_FLIGHT, "writes that wait")
     time.sleep(3)
     assert cluster.completed() == blocked
+    assert cluster.leaders() == [near]
+    assert cluster.load.words[UNDER_WAY] == IN_FLIGHT
     cluster.start(far)
     cluster.goes_on()
-    cluster.end(equal=cluster.addresses)
+    cluster.end()
 
 
 def test_a_secondary_that_was_gone_on_without_is_not_promoted(stack):
@@ -240,44 +290,56 @@ def test_a_secondary_that_was_gone_on_without_is_not_promoted(stack):
     near = cluster.leader()
     far = ({"a", "b"} - {near}).pop()
     cluster.goes_on()
-    members_are_all(cluster, near)
+    cluster.all_have_joined(near)
     cluster.pause(far)
     cluster.goes_on()
     cluster.kill(near)
+    asked = cluster.asked(far)
     cluster.resume(far)
-    time.sleep(6)  # Several election waits.
+    cluster.until(lambda: cluster.asked(far) >= asked + 2, "two elections")
+    time.sleep(0.5)  # As long as one that was won would take.
     assert cluster.leaders() == []
+    assert not cluster.status(far).leads
     cluster.start(near)
     assert cluster.leader() == near
-    members_are_all(cluster, near)
-    cluster.end(equal=cluster.addresses)
+    cluster.all_have_joined(near)
+    cluster.end()
 
 
 def test_a_primary_hands_over_once_the_other_holds_everything(stack):
     cluster = Cluster(stack, **PAIR)
     near = cluster.leader()
     far = ({"a", "b"} - {near}).pop()
-    members_are_all(cluster, near)
+    cluster.all_have_joined(near)
     cluster.goes_on()
     answer = ask(cluster.addresses[near], Question("hand_over", "test", members=(far,)), 30)
     assert answer.yes
     cluster.until(lambda: cluster.leaders() == [far], "the successor to lead")
     cluster.goes_on()
-    cluster.end(equal=cluster.addresses)
+    cluster.end()
 
 
 def test_of_two_that_ask_at_once_one_leads(stack):
     cluster = Cluster(stack, **PAIR)
-    for _ in range(2):
+    contested = 0
+    for _ in range(8):  # Both ask nearly every time; on a busy machine the first may have won before the other begins.
         cluster.leader()
         cluster.goes_on(20)
-        members_are_all(cluster, cluster.leader())
+        cluster.all_have_joined(cluster.leader())
+        if contested == 2:
+            break
         for name in cluster.addresses:
             cluster.kill(name)
+        asked = {name: cluster.asked(name) for name in cluster.addresses}
         for name in cluster.addresses:
             cluster.start(name)
-    epochs = {name: int(cluster.boards[name].words[LEADS]) for name in cluster.addresses}
-    cluster.leader()
-    assert not all(epochs.values())
+        cluster.until(lambda: all(map(cluster.status, cluster.addresses)), "both to answer")
+        for name, address in cluster.addresses.items():  # Each is told to stand at once.
+            assert ask(address, Question("hand_over", "test", members=(name,))).yes
+        cluster.until(lambda: cluster.load.words[LIVE] == 1, "one to lead the other")
+        contested += all(cluster.asked(name) > asked[name] for name in asked)
+    assert contested == 2
+    leader = cluster.leader()
     cluster.goes_on()
-    cluster.end(equal=cluster.addresses)
+    assert cluster.leaders() == [leader]
+    cluster.end()

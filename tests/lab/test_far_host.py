@@ -78,7 +78,12 @@ def there(far):
         pytest.skip("/run/sshd, which this sshd wants, is not there")
 
     def run(*words):
-        line = f'{SSHD} -D -e -f {far}/sshd_config 2> {far}/log & sshd=$!; sleep 0.5; "$@"; code=$?; kill $sshd; wait; exit $code'
+        (far / "log").unlink(missing_ok=True)
+        line = (
+            f"{SSHD} -D -e -f {far}/sshd_config 2> {far}/log & sshd=$!; "
+            f"until grep -qs 'Server listening' {far}/log; do kill -0 $sshd || exit 99; sleep 0.05; done; "
+            '"$@"; code=$?; kill $sshd; wait; exit $code'
+        )
         command = [*ISOLATED, "sh", "-c", line, "sh", sys.executable, "-m", "farwrite", *map(str, words)]
         env = os.environ | {"FARWRITE_SSH": f"ssh -F {far}/ssh_config", "COLUMNS": "80"}
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, check=False)
@@ -103,7 +108,7 @@ def test_a_run_with_its_far_site_over_ssh_measures_audits_and_says_that_nothing_
     assert {cell.miles for cell in recording.cells} == {0.0}
     good = [item for item in recording.rounds if item.audit and item.completed]
     assert good and all(item.audit.lost == item.audit.damaged == 0 for item in good)
-    assert all(floors.far_alone for floors in recording.floors)
+    assert recording.floors and all(floors.far_alone for floors in recording.floors)
     assert [item.name for item in tmp_path.iterdir()] == ["out"]
     shown = fresh_farwrite("show", tmp_path / "out")
     assert "measured, not emulated" in " ".join(shown.stdout.split())

@@ -3,12 +3,13 @@
 Shares are held against five standard errors of so many packets; times only where they hold by construction.
 """
 
+import threading
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_lab import IN_UML, skip_if_forbidden, small
+from small_lab import IN_UML, PATIENCE_S, skip_if_forbidden, small
 
 from farwrite.errors import UnfitError
 from farwrite.lab.lab import open_lab
@@ -151,6 +152,14 @@ def test_the_distance_is_proven_without_what_else_is_asked(opened):
 # What is scheduled while a load runs.
 
 
+def happens(happened, count):
+    """Once so many changes have been made; the limit is there so that a broken test ends."""
+    limit_s = time.monotonic() + PATIENCE_S
+    while len(happened) < count:
+        assert time.monotonic() < limit_s, happened
+        time.sleep(0.001)
+
+
 NEVER = Change(at_ns=10_000 * MS, event="cut")  # The load is over before.
 
 
@@ -164,8 +173,7 @@ def test_a_change_happens_once_the_load_has_begun_and_is_undone(opened):
         assert opened.survey(5).rtt_ns_p50 < 10 * MS
         assert not happened
         begin_ns[0] = time.monotonic_ns()
-        while not happened:
-            time.sleep(0.001)
+        happens(happened, 1)
         assert opened.survey(3).rtt_ns_min >= 11 * MS - 200
     assert opened.survey(5).rtt_ns_p50 < 10 * MS
 
@@ -180,8 +188,7 @@ def test_a_schedule_happens_in_order_never_early_and_is_undone(opened):
     )  # fmt: skip
     opened.set_delay(MS)
     with changing([opened], spec, time.monotonic_ns) as happened:
-        while len(happened) < 4:
-            time.sleep(0.001)
+        happens(happened, 4)
     assert [item.at_ns for item in happened] == [20 * MS, 100 * MS, 150 * MS, 200 * MS]
     assert all(item.happened_ns >= item.at_ns for item in happened)
     assert [item.what.split("s ", 1)[1] for item in happened][1:3] == ["loss 100 %", "cut"]
@@ -190,8 +197,11 @@ def test_a_schedule_happens_in_order_never_early_and_is_undone(opened):
 
 
 def test_a_change_that_the_link_refuses_is_raised_where_it_was_asked_for(opened):
+    asked = threading.Event()
+
     class Refusing(SetElsewhere):
         def cut(self):
+            asked.set()
             raise UnfitError("no knife")
 
     link, opened.link = opened.link, Refusing("none")
@@ -200,7 +210,7 @@ def test_a_change_that_the_link_refuses_is_raised_where_it_was_asked_for(opened)
             pytest.raises(UnfitError, match="no knife"),
             changing([opened], LinkSpec(schedule=(Change(at_ns=0, event="cut"),)), time.monotonic_ns),
         ):
-            time.sleep(0.05)
+            assert asked.wait(PATIENCE_S)
     finally:
         opened.link = link
         opened.link.set_ways(Way(), Way())

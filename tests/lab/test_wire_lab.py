@@ -8,14 +8,13 @@ from dataclasses import replace
 import msgspec
 import pytest
 from holder import children
-from small_lab import LINK, compiled, lab_or_skip, skip_if_forbidden, small
+from small_lab import LINK, compiled, lab_or_skip, load_begun, skip_if_forbidden, small
 
 from farwrite import pipeline, recording
 from farwrite import run as runs
 from farwrite.errors import UnfitError
 from farwrite.lab import lab as labs
 from farwrite.lab.survey import CONNECTIONS, hang_up
-from farwrite.load_kernel import BOARD_COMPLETED
 from farwrite.profile import parse
 from farwrite.progress import Silence
 from farwrite.round import audit_of, finish_sides, play, start_sides
@@ -75,12 +74,6 @@ def tunnels(lab):
     return [pid for site in (lab.near, *(span.far for span in lab.spans)) for pid in children(site.process.pid)]
 
 
-def load_begun(lab):
-    """Once the first write has completed."""
-    while not lab.near.board.words[BOARD_COMPLETED]:
-        assert not lab.near.process.poll(0.001)
-
-
 @pytest.mark.parametrize("protocol", ["A", "B", "C", "C2"])
 def test_a_round_over_tunnels_loses_nothing(lab, protocol):
     chosen = order(protocol=protocol)
@@ -96,7 +89,7 @@ def test_every_far_site_has_tunnels_of_its_own():
         chosen = order(protocol="quorum", quorum=2, connections=tuple(span.held("data") for span in lab.spans),
                        write_count_max=1 << 20, duration_ns=300 * NS_PER_MS, slice_ns=30 * NS_PER_MS, slice_count=10)  # fmt: skip
         start_sides(lab, chosen)
-        load_begun(lab)
+        load_begun(lab.near.process, lab.near.board)
         assert len(tunnels(lab)) == 4
         observed, _ = finish_sides(lab, chosen)
         audit, _ = audit_of(lab, chosen, completed_in(observed))
@@ -108,7 +101,7 @@ def test_every_far_site_has_tunnels_of_its_own():
 def test_a_killed_tunnel_is_a_lost_peer_and_leaves_nothing(lab, whose):
     chosen = order(write_count_max=1 << 20, duration_ns=20 * NS_PER_S, peer_timeout_ns=5 * NS_PER_S)
     start_sides(lab, chosen)
-    load_begun(lab)
+    load_begun(lab.near.process, lab.near.board)
     site = lab.near if whose == "near" else lab.far
     [victim] = children(site.process.pid)
     os.kill(victim, signal.SIGKILL)
@@ -128,7 +121,7 @@ def test_a_killed_tunnel_is_a_lost_peer_and_leaves_nothing(lab, whose):
 def test_a_killed_site_takes_its_tunnel_along(lab):
     chosen = order(write_count_max=1 << 20, duration_ns=20 * NS_PER_S)
     start_sides(lab, chosen)
-    load_begun(lab)
+    load_begun(lab.near.process, lab.near.board)
     [tunnel] = children(lab.near.process.pid)
     lab.near.kill()
     until_s = time.monotonic() + 10
