@@ -37,7 +37,7 @@ bench: $(READY)
 
 # Labs are opened one at a time, and what needs none is tested beside them. Compiled first: both would otherwise compile the same.
 test: $(READY)
-	@$(BIN)/python -c "from farwrite.warm import compile_all; compile_all()"
+	@$(BIN)/python -c "from farwrite.compilation import compile_all; compile_all()"
 	@$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 # What a link has a part in; the rest is the same on any, and proven outside, where a processor is not ten times slower.
