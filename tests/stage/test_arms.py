@@ -1,5 +1,7 @@
 """Arms without a lab: the order they are played in, what their workers are told, what counts, and what words mean."""
 
+import subprocess
+
 import msgspec
 import pytest
 
@@ -127,3 +129,12 @@ def test_git_is_asked_for_the_commit_and_its_refusal_is_quoted(tmp_path, monkeyp
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(UsageError, match=r"git:HEAD is no revision of the repository here.*not a git repository"):
         worktree.commit_of("HEAD")
+
+
+def test_files_that_an_interrupted_checkout_still_writes_are_removed_too(tmp_path):
+    line = 'for part in 1 2 3 4 5; do mkdir -p "$1/$part"; sleep 0.1; done'
+    with pytest.raises(KeyboardInterrupt), worktree.swept(tmp_path / "worktrees") as temporary:
+        writing = subprocess.Popen(["sh", "-c", line, "sh", str(temporary)])
+        raise KeyboardInterrupt
+    assert writing.wait(20) == 0
+    assert not temporary.exists()
