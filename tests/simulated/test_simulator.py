@@ -1,5 +1,6 @@
 """Stories from seeds: the engine's own compiled loops, in a world where clock, disks and network are pretended."""
 
+import functools
 import json
 import os
 import signal
@@ -16,15 +17,21 @@ from farwrite.simulate import search
 from farwrite.simulate.story import tell
 
 
+@functools.cache
+def story(seed):
+    """A story that several tests look at."""
+    return tell(seed)
+
+
 @pytest.mark.parametrize("first", range(0, 200, 20))
 def test_no_promise_is_broken_in_any_story(first):
     for seed in range(first, first + 20):
-        told = tell(seed)
+        told = story(seed)
         assert told.broken is None, f"farwrite simulate --seed {seed} --verbose\n" + "\n".join(told.lines[-30:])
 
 
 def test_clocks_that_differ_and_jump_break_no_promise():
-    stories = [tell(seed) for seed in range(60)]
+    stories = [story(seed) for seed in range(60)]
     jumped = [told for told in stories if any("jumps by" in line for line in told.lines)]
     assert len(jumped) >= 5
     assert not any(told.broken for told in jumped)
@@ -32,11 +39,11 @@ def test_clocks_that_differ_and_jump_break_no_promise():
 
 def test_a_seed_tells_the_same_story_twice():
     for seed in range(5):
-        assert tell(seed) == tell(seed)
+        assert tell(seed) == story(seed)
 
 
 def test_stories_differ_and_something_happens_in_them():
-    stories = [tell(seed) for seed in range(30)]
+    stories = [story(seed) for seed in range(30)]
     assert len({told.digest for told in stories}) == len(stories)
     assert sum(told.completed for told in stories) > 1000
     assert sum(told.epochs for told in stories) > len(stories)
@@ -49,7 +56,7 @@ def test_a_search_over_several_processes_tells_every_seed_once_and_in_order(monk
     monkeypatch.setattr(search, "CHUNK", 7)
     stories = [told for some in search.search(3, 31) for told in some]
     assert [told.seed for told in stories] == list(range(3, 34))
-    assert stories == [tell(seed) for seed in range(3, 34)]
+    assert stories == [story(seed) for seed in range(3, 34)]
 
 
 def test_a_search_ends_at_the_lowest_broken_seed(monkeypatch):

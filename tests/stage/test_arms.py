@@ -1,5 +1,6 @@
 """Arms without a lab: the order they are played in, what their workers are told, what counts, and what words mean."""
 
+import subprocess
 from types import SimpleNamespace
 
 import msgspec
@@ -161,3 +162,12 @@ def test_who_holds_the_link_adds_to_an_arms_host_noise_what_it_alone_can_see(mon
     )
     assert noise_seen(arm, lab, None) == seen
     assert noise_seen(None, lab, None) is None  # A revision from before it was noted.
+
+
+def test_files_that_an_interrupted_checkout_still_writes_are_removed_too(tmp_path):
+    line = 'for part in 1 2 3 4 5; do mkdir -p "$1/$part"; sleep 0.1; done'
+    with pytest.raises(KeyboardInterrupt), worktree.swept(tmp_path / "worktrees") as temporary:
+        writing = subprocess.Popen(["sh", "-c", line, "sh", str(temporary)])
+        raise KeyboardInterrupt
+    assert writing.wait(20) == 0
+    assert not temporary.exists()

@@ -19,8 +19,8 @@ from ..host.lifetime import die_with
 from ..lab.namespace import uninterrupted
 
 # $1: the temporary directory, $2: git's own folder for all worktrees, $3: for ours. Not `git worktree remove`: it refuses one
-# that was not completed. `read` ends with whoever holds the other end of its input. Where we were killed, what git has started
-# may still be writing files: it is looked for until nothing has come for half a second.
+# that was not completed. `read` ends with whoever holds the other end of its input. Where we were killed or interrupted, what
+# git has started may still be writing files: it is looked for until nothing has come for half a second.
 SWEEP = """
 read -r word
 quiet=0
@@ -79,11 +79,15 @@ def swept(worktrees: Path) -> Iterator[Path]:
             ["sh", "-c", SWEEP, "sh", str(temporary), str(worktrees), temporary.name], stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
         )  # fmt: skip
+    word = b"done\n"
     try:
         yield temporary
+    except KeyboardInterrupt:
+        word = b""  # An interrupted git has been killed, but not the process that it checks files out with.
+        raise
     finally:
         with uninterrupted():
             assert sweeper.stdin is not None
-            sweeper.stdin.write(b"done\n")
+            sweeper.stdin.write(word)
             sweeper.stdin.close()
             sweeper.wait()
