@@ -91,6 +91,8 @@ class Figure(Struct, frozen=True):
     estimate: Estimate
     withheld: list[str] = []  # why no verdict may rest on it; empty when one may
     link_error_ns: float | None = None  # how far off the link was that this latency has waited for; None: it has not
+    beyond: float | None = None  # of miles: the value, or its interval's end, lies beyond these, the farthest measured
+    below: float | None = None  # the same, below the nearest measured
 
     @property
     def name(self) -> str:

@@ -156,8 +156,19 @@ class Round(Struct, frozen=True):
 
 def waited_for(cell: Cell, round_: Round) -> Round | OtherRound:
     """What a round has of the peer whose acknowledgement a write of this cell waits for last."""
-    place = asked_peer(cell.protocol, cell.quorum, [cell.asked_rtt_ns, *(other.asked_rtt_ns for other in cell.others)])
+    place = waited_place(cell)
     return round_.others[place - 1] if place else round_
+
+
+def waited_rtt_ns(cell: Cell) -> int:
+    """The round trip asked for to the peer whose acknowledgement a write of this cell waits for last."""
+    place = waited_place(cell)
+    return cell.others[place - 1].asked_rtt_ns if place else cell.asked_rtt_ns
+
+
+def waited_place(cell: Cell) -> int:
+    """Which peer that is: 0 for the cell's own far site, then its others in their order."""
+    return asked_peer(cell.protocol, cell.quorum, [cell.asked_rtt_ns, *(other.asked_rtt_ns for other in cell.others)])
 
 
 class FlushFloors(Struct, frozen=True):
@@ -208,6 +219,9 @@ class LabFacts(Struct, frozen=True):
     compression: CompressionName = "none"
     keep_awake: bool = False  # a spinner kept one processor from sleeping
     far_host: dict[str, Any] | None = None  # facts of the far machine, where it is another one
+    # What a cell's distance is. "light": asked_rtt_ns is what packets took, kernel to kernel, proven by stamps. "echo": the round
+    # trip of an application's echo was set to it, so the host's own stack is a part of it.
+    distance: Literal["light", "echo"] = "echo"
 
     @property
     def is_stream_level(self) -> bool:

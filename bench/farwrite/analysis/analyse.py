@@ -63,7 +63,7 @@ def analyse(recording: Recording) -> Analysis:
     cells = [cell_result(item, recording, flushes, base) for item in measured]
     fitted = lines(
         [
-            Place(item.cell, item.waited_rtt, item.response, not result.withheld)
+            Place(item.cell, item.waited_rtt, item.response, not result.withheld, recording.lab.distance)
             for item, result in zip(measured, cells, strict=True)
         ]
     )
@@ -254,8 +254,8 @@ def with_reason(result: CellResult, reason: str) -> CellResult:
 def withheld(measured: Measured, asked_rtt_ns: float, rtt_ns: float) -> list[str]:
     """Why no verdict may rest on this cell; empty when one may."""
     reasons = []
-    if len(measured.rounds) == 1:
-        reasons.append(few_rounds(1))
+    if 0 < len(measured.rounds) < ROUNDS_MIN:
+        reasons.append(few_rounds(len(measured.rounds)))
     late_ns, response_ns = measured.late.quantile(0.99), measured.response.quantile(0.99)
     if late_ns > LATE_SHARE_MAX * response_ns:
         reasons.append(
@@ -274,8 +274,6 @@ def withheld(measured: Measured, asked_rtt_ns: float, rtt_ns: float) -> list[str
 def cell_warnings(measured: Measured) -> list[str]:
     """What a reader must know of the whole cell."""
     warnings = []
-    if 1 < len(measured.rounds) < ROUNDS_MIN:
-        warnings.append(f"{few_rounds(len(measured.rounds))}, from writes alone it is too narrow")
     exposed = sum(item.exposed for item in measured.rounds)
     if exposed:
         caught_up = [item.catch_up_ns for item in measured.rounds]
