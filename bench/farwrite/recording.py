@@ -60,10 +60,12 @@ class Slice(Struct, frozen=True):
 
     begin_ns: int  # since the round's start
     duration_ns: int
-    completed: int
+    completed: int  # of the writes intended in it, also those that completed after the round's end
     completed_bytes: int
     response_ns_max: int
     response: str  # histogram of response times of writes, ns
+    within: int | None = None  # writes that completed in it, whenever they were intended; null: not counted by an older farwrite
+    within_bytes: int | None = None
 
 
 class Part(Struct, frozen=True):
@@ -75,6 +77,8 @@ class Part(Struct, frozen=True):
     response: str  # histogram of response times, ns
     job: str = ""  # empty: the workload has no jobs
     phase: str = ""
+    within: int | None = None  # of `completed`, before the round's end; null: not counted by an older farwrite
+    within_bytes: int | None = None
 
 
 class Audit(Struct, frozen=True):

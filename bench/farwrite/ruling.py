@@ -50,8 +50,8 @@ class Case(NamedTuple):
     base: Figure | None = None  # for not_worse_by
     paired: bool = False  # both sides measured round by round beside each other
     floor: float | None = None  # what no change looks like, on the scale of the comparison
-    # Of greatest_miles without a value, what decides in its place: the fit's a where distance has no part; the response time at the
-    # farthest or the nearest measured distance where the miles lie beyond or below it.
+    # Of greatest_miles without a value, what decides in its place: the fit's a where distance has no part; the response time
+    # at the farthest or the nearest measured distance where the miles lie beyond or below it.
     instead: Figure | None = None
     doubt: str = ""  # why this run may break a promise and not keep one: it was interrupted
 

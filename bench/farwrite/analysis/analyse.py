@@ -208,7 +208,7 @@ def five_of(measured: Measured) -> list[FiveRounds]:
     """What SNIA's rule says of throughput and of the median response time, round by round, warm-up left out."""
     dropped = measured.steadiness.dropped
     rounds = with_slices(measured.rounds, dropped)
-    rates = [per_second(item.slices[dropped:], "completed") for item in rounds]
+    rates = [per_second(item, dropped, "within") for item in rounds]
     medians = measured.response.alone(0.5)
     of_response = measured.response.indices
     return [

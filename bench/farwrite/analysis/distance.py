@@ -264,11 +264,14 @@ def outcome_of(line: Line, budget_ns: float, bounds: Bounds) -> tuple[Outcome, s
         return holds(line.a_ns, budget_ns)
     kept = line.latency_ns.value <= budget_ns
     if line.trips:
-        at = int(np.argmin(line.latency_ns.value - line.trips * line.rtt_ns.value))
-        light_ns, latency_ns = line.trips * float(line.rtt_ns.value[at]), float(line.latency_ns.value[at])
-        if latency_ns <= budget_ns < light_ns:
-            return "unknown", (f"a latency of {format_time(latency_ns)} is less than the {format_time(light_ns)} that light alone "
-                               "takes there: neither can be trusted")  # fmt: skip
+        light_ns = line.trips * line.rtt_ns.value
+        beats = np.flatnonzero(kept & (light_ns > budget_ns))
+        if beats.size:
+            at = beats[-1]
+            return "unknown", (
+                f"a latency of {format_time(float(line.latency_ns.value[at]))} is less than the "
+                f"{format_time(float(light_ns[at]))} that light alone takes there: neither can be trusted"
+            )
     if kept.all():
         return "beyond", f"beyond {bounds.far:.0f} miles, not measured"
     if not kept.any():

@@ -164,8 +164,8 @@ def listed(without: np.ndarray, indices: Iterable[int]) -> list[float | None]:
 
 
 def few_rounds(rounds: int) -> str:
-    """Why there is no interval over rounds."""
-    return f"{'one round' if rounds == 1 else f'{rounds} rounds'} only: no interval over rounds"
+    """Why no verdict rests on so few."""
+    return "one round only: no interval over rounds" if rounds == 1 else f"{rounds} rounds only: no verdict rests on so few"
 
 
 def mean_over_rounds(values: Sequence[float], indices: Sequence[int] = ()) -> Estimate:

@@ -26,12 +26,12 @@ from .estimate import Draws
 from .latency import Pool
 from .result import Estimate
 from .sample import rank
-from .throughput import per_second, with_slices
+from .throughput import Field, per_second, with_slices
 
 BANDWIDTH_POWER = -0.2  # Silverman's rule: a kernel as wide as the spread times n^(-1/5).
 
 POOLS = ("response", "service", "wait", "late", "lag")
-RATES = {"throughput": "completed", "goodput": "completed_bytes"}
+RATES: dict[str, Field] = {"throughput": "within", "goodput": "within_bytes"}
 
 
 class Dice(NamedTuple):
@@ -218,10 +218,10 @@ def quantile_of_parts(values: Sequence[np.ndarray], counts: Sequence[np.ndarray]
     return found
 
 
-def rates(cell: Measured, field: str) -> np.ndarray:
+def rates(cell: Measured, field: Field) -> np.ndarray:
     """What completed per second, round by round."""
     dropped = cell.steadiness.dropped
-    return np.array([per_second(item.slices[dropped:], field) for item in with_slices(cell.rounds, dropped)])
+    return np.array([per_second(item, dropped, field) for item in with_slices(cell.rounds, dropped)])
 
 
 def cpu(rounds: Sequence[Round]) -> np.ndarray:

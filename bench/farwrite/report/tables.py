@@ -391,7 +391,8 @@ def show_miles(page: Page, analysis: Analysis) -> None:
             page.item("·", f"{protocol} {p_of(quantile)}, {', '.join(dict.fromkeys(budgets))} ms: {reason}")
         if any(answer.outcome in ("beyond", "below") for answer in in_miles):
             page.prose(
-                "> the budget still holds at the farthest distance that was measured; < it is exceeded at the nearest.", style="dim"
+                "> the budget still holds at the farthest distance that was measured; < it is exceeded at the nearest.",
+                style="dim",
             )
         page.prose(
             "Route factor: glass over straight line; 1.0 ideal, 1.3 best conduit, 2.1 rule of thumb.", style="dim"
