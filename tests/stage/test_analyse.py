@@ -5,10 +5,13 @@ import sys
 import time
 
 import msgspec
+import numpy as np
 import pytest
 
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.result import Analysis
+from farwrite.analysis.throughput import goodput_bytes_per_s
+from farwrite.histogram import Histogram
 from make_recording import LARGE, analysed, changed, make_recording
 
 QUICK = ("run.round=400 ms", "run.survey_echoes=20", "distance.miles=[0, 20, 150]", "drill.kills=2")
@@ -197,6 +200,43 @@ def test_throughput_is_per_second_of_the_slices_that_count():
     assert cell.completed_per_s.value == pytest.approx(200 / 0.4)
     assert cell.goodput_bytes_per_s.value == pytest.approx(200 * 4096 / 0.4)
     assert cell.completed_per_s.count == 5
+
+
+def backlog(counted: bool):
+    """A round of 400 ms that was offered 1000 writes and completed 400 of them in it, one a millisecond; the rest in the drain."""
+    recording = make_recording(changes=(*QUICK, "distance.miles=[20, 60, 100]"), writes=1000)
+
+    def behind(item):
+        slices = []
+        for number, part in enumerate(item.slices):
+            intended = np.arange(100 * number, 100 * (number + 1))
+            response_ns = ((intended + 1) - 0.4 * intended) * 1e6  # Write n is intended after 0.4 n ms and complete after n + 1 ms.
+            slices.append(changed(
+                part, completed=100, completed_bytes=409_600, response=Histogram.of(response_ns.astype(np.int64)).encode(),
+                within=40 if counted else None, within_bytes=40 * 4096 if counted else None,
+            ))  # fmt: skip
+        return changed(item, slices=slices)
+
+    return changed(recording, rounds=[behind(item) for item in recording.rounds])
+
+
+@pytest.mark.parametrize(("counted", "tolerance"), [(True, 1e-9), (False, 0.02)])
+def test_what_a_backlog_completes_after_the_round_is_no_throughput(counted, tolerance):
+    cell = cell_of(analyse(backlog(counted)), "write-C-20")
+    assert cell.warmup_ns == 0
+    assert cell.completed_per_s.value == pytest.approx(1000, rel=tolerance)  # And not 2500.
+    assert cell.goodput_bytes_per_s.value == pytest.approx(1000 * 4096, rel=tolerance)
+
+
+def test_a_stream_of_which_no_single_writes_are_known_counts_as_it_is():
+    empty = Histogram().encode()
+    recording = make_recording(changes=QUICK, writes=200)
+    rounds = [
+        changed(item, slices=[changed(item.slices[0], duration_ns=10**9, completed_bytes=10**8, response=empty, within=None,
+                                      within_bytes=None)])
+        for item in recording.rounds
+    ]  # fmt: skip
+    assert goodput_bytes_per_s(rounds[:1], 0).value == 1e8
 
 
 def test_an_open_loop_that_stays_behind_says_so():
