@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from farwrite.analysis.analyse import analyse
+from farwrite.analysis.analyse import analyse, drift_warnings
 from farwrite.analysis.result import Analysis
 from farwrite.analysis.throughput import goodput_bytes_per_s
 from farwrite.histogram import Histogram
@@ -203,14 +203,14 @@ def test_throughput_is_per_second_of_the_slices_that_count():
 
 
 def backlog(counted: bool):
-    """A round of 400 ms that was offered 1000 writes and completed 400 of them in it, one a millisecond; the rest in the drain."""
+    """Rounds of 400 ms that were offered 1000 writes and completed 400 of them, one a millisecond; the rest in the drain."""
     recording = make_recording(changes=(*QUICK, "distance.miles=[20, 60, 100]"), writes=1000)
 
     def behind(item):
         slices = []
         for number, part in enumerate(item.slices):
             intended = np.arange(100 * number, 100 * (number + 1))
-            response_ns = ((intended + 1) - 0.4 * intended) * 1e6  # Write n is intended after 0.4 n ms and complete after n + 1 ms.
+            response_ns = ((intended + 1) - 0.4 * intended) * 1e6  # Write n: intended after 0.4 n ms, complete after n + 1 ms.
             slices.append(changed(
                 part, completed=100, completed_bytes=409_600, response=Histogram.of(response_ns.astype(np.int64)).encode(),
                 within=40 if counted else None, within_bytes=40 * 4096 if counted else None,
@@ -287,6 +287,18 @@ def test_many_rounds_void_for_their_link_name_what_may_mend_it(virtual, awake, s
         ],
     )  # fmt: skip
     assert any("lab.keep_awake=true" in text for text in analyse(asleep).warnings) == said
+
+
+@pytest.mark.parametrize(("series", "said"), [
+    ([1, 2, 3, 4, 5, 6, 5, 4, 3, 2, 1, 0], True), ([1, -1] * 6, False), ([1, 2, 3, 4, 5], False),
+    ([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8], False),
+])  # fmt: skip
+def test_rounds_that_are_like_their_neighbours_are_said_to_drift(series, said):
+    analysis = found()
+    medians = [1e6 * (1 + 0.01 * level) for level in series]
+    cells = [changed(cell, response_ns_p50=changed(cell.response_ns_p50, by_round=medians)) for cell in analysis.cells]
+    assert bool(drift_warnings(cells)) is said
+    assert not said or "speak of this hour only" in drift_warnings(cells)[0]
 
 
 def test_a_calm_run_on_two_disks_has_no_warning():

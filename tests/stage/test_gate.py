@@ -365,7 +365,8 @@ def test_without_the_fit_the_analysis_is_believed(words, verdict):
 
 def beyond(miles: float, below: bool = False):
     labels = {"name": "write", "protocol": "C", "budget": "2 ms", "route": 1.0}
-    made = figure("greatest_miles_p99", None, labels, warnings=[f"{'below' if below else 'beyond'} {miles:g} miles, not measured"])
+    said = f"{'below' if below else 'beyond'} {miles:g} miles, not measured"
+    made = figure("greatest_miles_p99", None, labels, warnings=[said])
     return msgspec.structs.replace(made, **({"below": miles} if below else {"beyond": miles}))
 
 

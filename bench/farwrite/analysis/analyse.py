@@ -6,9 +6,11 @@ the same numbers anywhere. Only rounds with status "ok" are measured by; losses 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import msgspec
 
@@ -29,6 +31,7 @@ from .throughput import completed_per_s, cpu_ns_per_write, goodput_bytes_per_s, 
 
 LATE_SHARE_MAX = 0.05  # Of the response p99: beyond it, the generator and not the system was measured.
 MANY_VOID = 0.1  # Of all rounds, void for their link.
+DRIFT_ROUNDS_MIN = 8  # Of fewer an autocorrelation cannot be told from chance.
 AWAKE_HELPS = "; a processor that sleeps wakes late: --set lab.keep_awake=true keeps one awake"
 LINK_SHARE_MAX, LINK_OFF_NS_MAX = 0.03, 40_000.0  # As lab/survey.py judges a round: the larger of both.
 
@@ -337,6 +340,7 @@ def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
     if without_rounds:
         warnings.append(f"not one good round for {', '.join(without_rounds)}")
     warnings += steal_warnings(recording)
+    warnings += drift_warnings(cells)
     saturated = [item.cell for item in cells if any("18 minutes" in text for text in item.response_ns_p50.warnings)]
     if saturated:
         warnings.append(f"writes of 18 minutes or longer, of which only the number is known: {', '.join(saturated)}")
@@ -351,6 +355,33 @@ def may_have_slept(recording: Recording, void: Sequence[Round]) -> bool:
     for_link = [item for item in void if any(reason.startswith("the link") for reason in item.reasons)]
     can_be_kept = bool(recording.host.get("virtual")) and not recording.lab.keep_awake
     return can_be_kept and len(for_link) > MANY_VOID * len(recording.rounds)
+
+
+def drift_warnings(cells: Sequence[CellResult]) -> list[str]:
+    """Whether rounds are like the rounds before them, in all cells together: intervals take them for independent.
+
+    The lag-1 autocorrelation of the rounds' medians (logarithms, each less its cell's mean, averaged over cells), against what
+    chance gives: 2 / sqrt(n). Of few rounds it says nothing.
+    """
+    rows = [
+        {index: math.log(value) for index, value in enumerate(cell.response_ns_p50.by_round) if value}
+        for cell in cells if not cell.withheld
+    ]  # fmt: skip
+    rows = [row for row in rows if len(row) >= DRIFT_ROUNDS_MIN]
+    indices = sorted(set.intersection(*(set(row) for row in rows))) if rows else []
+    if len(indices) < DRIFT_ROUNDS_MIN:
+        return []
+    levels = [sum(row[index] - sum(row.values()) / len(row) for row in rows) / len(rows) for index in indices]
+    mean = sum(levels) / len(levels)
+    apart = [level - mean for level in levels]
+    scatter = sum(one * one for one in apart)
+    alike = sum(one * other for one, other in pairwise(apart)) / scatter if scatter else 0.0
+    if alike <= 2 / math.sqrt(len(indices)):
+        return []
+    return [
+        f"the machine drifted: a round is like the one before (autocorrelation {alike:.2f} over {len(indices)} rounds), so "
+        "intervals are too narrow, and speak of this hour only"
+    ]
 
 
 def steal_warnings(recording: Recording) -> list[str]:

@@ -132,7 +132,7 @@ class World:
             reach_ns = np.clip(
                 crossing(rtt_ns, slowed * times_ns, budget_ns, light_ns), measured_ns[0], min(measured_ns[-1], light_ns)
             )
-            return np.maximum(miles_of(reach_ns, route, equipment_ns), 0.0)  # type: ignore[arg-type]
+            return np.maximum(miles_of(reach_ns, route, equipment_ns), 0.0)
 
         return miles
 

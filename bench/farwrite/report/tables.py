@@ -509,7 +509,7 @@ def holds_text(limit: ProductLimit, there: There, analysis: Analysis, name: str,
             interval = "" if form.interval == "none" else digits.interval(straight[0].miles)
             return Text(f"up to {digits.number(straight[0].miles.value)} mi {interval}".rstrip())
         if straight and straight[0].outcome == "beyond":
-            return Text(f"beyond {grouped(straight[0].beyond_miles or 0.0)} mi, not measured")
+            return Text(f"> {grouped(straight[0].beyond_miles or 0.0)} mi")
         return Text(WORD["unknown"], style=STYLE["unknown"])
     budgets = sorted({a.budget_ns for a in answers})
     if there.p99_ns is None or not budgets:
