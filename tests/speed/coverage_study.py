@@ -201,7 +201,8 @@ def page(made: dict) -> str:
         "Intervals are of the hour in which the run was made. Where rounds drift, their neighbours are alike and so are worth",
         "fewer rounds than there are; an interval then covers less than it states, and no analysis of one run can know what the",
         "next hour is like. The same holds of a rare slow round that the run did not happen to meet: a p99 that lies in one",
-        "round of 20 is not seen by 5 rounds. Compare arms that were measured beside each other, in pairs: drift is then in both.", "",
+        "round of 20 is not seen by 5 rounds. Compare arms that were measured beside each other, in pairs: drift is then in",
+        "both.", "",
     ]  # fmt: skip
     return "\n".join(lines)
 

@@ -99,7 +99,7 @@ def test_a_budget_that_is_exceeded_at_the_nearest_distance_lies_below_it(miles, 
 
 
 def test_an_interval_that_reaches_beyond_what_was_measured_says_so():
-    analysis = analyse(make_recording(changes=(*QUICK, "distance.miles=[0, 20, 60]"), a_ns=1_020_000, drift_ratio=0.02))
+    analysis = analyse(make_recording(changes=(*QUICK, "distance.miles=[0, 20, 60]"), a_ns=1_060_000, drift_ratio=0.02))
     found = miles_at(analysis, "C", 0.5, 2)
     assert found.outcome == "measured" and found.beyond_miles == pytest.approx(60)
     assert found.miles.high <= 60.01
