@@ -310,6 +310,8 @@ def make_round(
                 completed_bytes=int((slice_of == number).sum()) * cell.size_bytes,
                 response_ns_max=int(samples[slice_of == number].max(initial=0)),
                 response=Histogram.of(samples[slice_of == number]).encode(),
+                within=int((slice_of == number).sum()),
+                within_bytes=int((slice_of == number).sum()) * cell.size_bytes,
             )
             for number in range(world.slices)
         ],

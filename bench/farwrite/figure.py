@@ -92,6 +92,8 @@ class Figure(Struct, frozen=True):
     withheld: list[str] = []  # why no verdict may rest on it; empty when one may
     link_error_ns: float | None = None  # how far off the link was that this latency has waited for; None: it has not
     host_noise: list[str] = []  # why none may that holds it against a limit, or a quieter run
+    beyond: float | None = None  # of miles: the value, or its interval's end, lies beyond these, the farthest measured
+    below: float | None = None  # the same, below the nearest measured
 
     @property
     def doubts(self) -> list[str]:

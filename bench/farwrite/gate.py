@@ -156,7 +156,7 @@ def cases_of(
             warnings.append(f"not reported: {refusal}")  # What never decides must not do so by being refused.
             continue
         if budget.kind != "not_worse_by":
-            cases += [Case(budget, item, instead=a_of(item, sheet), doubt=doubt) for item in figures]
+            cases += [Case(budget, item, instead=instead_of(item, sheet), doubt=doubt) for item in figures]
             continue
         assert baseline is not None
         check_complete(figures, baseline, sheet, budget, allowed)
@@ -184,13 +184,21 @@ def check_complete(figures: Sequence[Figure], baseline: Sheet, sheet: Sheet, bud
             )
 
 
-def a_of(figure: Figure, sheet: Sheet) -> Figure | None:
-    """Beside greatest miles without a value: the fit's `a`, which is the latency where distance has no part."""
+def instead_of(figure: Figure, sheet: Sheet) -> Figure | None:
+    """Beside greatest miles without a value: the response time at the end of what was measured beyond or below which they lie;
+
+    otherwise the fit's `a`, which is the latency where distance has no part.
+    """
     if not figure.metric.startswith("greatest_miles") or figure.estimate.value is not None:
         return None
-    metric = figure.metric.replace("greatest_miles", "a")
+    outside = figure.beyond is not None or figure.below is not None
+    metric = figure.metric.replace("greatest_miles", "response" if outside else "a")
     found = [item for item in sheet.figures if item.metric == metric
              and all(item.labels.get(key) == figure.labels.get(key) for key in ("name", "protocol"))]  # fmt: skip
+    if outside:
+        places = [float(item.labels["miles"]) for item in found]
+        end = max(places, default=0.0) if figure.beyond is not None else min(places, default=0.0)
+        found = [item for item, place in zip(found, places, strict=True) if place == end]
     return found[0] if len(found) == 1 else None
 
 

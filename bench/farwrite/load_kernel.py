@@ -23,7 +23,8 @@ from .target.verbs import completed, progress, read, submit, trim, waited
 # Indices into Recorder.at. ISSUED and COMPLETED count writes; SEQUENCED and ACKED count what a target orders, trims too.
 ISSUED, COMPLETED, BYTES, REFUSED, STATUS, BEGIN_NS, END_NS, LAST_COMPLETION_NS, UNISSUED, SEQUENCED, ACKED = range(11)
 SLICE, SLICE_BEGIN_NS, SLICE_END_NS = range(11, 14)  # The slice that the last write belonged to.
-AT_WORDS = 14
+WITHIN, WITHIN_BEGIN_NS, WITHIN_END_NS = range(14, 17)  # The slice that the last completion fell into.
+AT_WORDS = 17
 
 # Columns of Recorder.samples: one row for each I/O of the plan, by number. Number, size and operation are the plan's.
 NUMBER, INTENDED_NS, ISSUED_NS, COMPLETED_NS, SIZE, OPERATION = range(6)
@@ -75,12 +76,16 @@ class Recorder(NamedTuple):
     slice_count: np.ndarray  # int64 by slice
     slice_bytes: np.ndarray  # int64 by slice
     slice_max_ns: np.ndarray  # int64 by slice
+    within_count: np.ndarray  # int64 by slice: writes that completed in it, whenever they were intended; none of the drain
+    within_bytes: np.ndarray  # int64 by slice
     service: np.ndarray  # int64 by bucket: writes
     wait: np.ndarray  # int64 by bucket: writes
     late: np.ndarray  # int64 by bucket: whatever was issued
     part: np.ndarray  # int64, (name of job, phase, operation) x buckets: response; no rows where all is plain writes
     part_count: np.ndarray  # int64 by row
     part_bytes: np.ndarray  # int64 by row
+    part_within: np.ndarray  # int64 by row: those that completed before the round's end
+    part_within_bytes: np.ndarray  # int64 by row
     phase_ends_ns: np.ndarray  # int64, since the round's start; they come again after the last
     samples: np.ndarray  # int64, I/O of the plan x SAMPLE_WORDS, instants since the round's begin; no rows unless they are kept
 
@@ -134,6 +139,11 @@ def note_completion(recorder, row, operation, size, intended_ns, issued_ns, late
     response_ns = now_ns - intended_ns
     assert intended_ns <= issued_ns <= now_ns
     recorder.late[slot_of(late_ns)] += 1
+    if not at[WITHIN_BEGIN_NS] <= now_ns < at[WITHIN_END_NS]:
+        at[WITHIN] = (now_ns - at[BEGIN_NS]) // slice_ns
+        at[WITHIN_BEGIN_NS] = at[BEGIN_NS] + at[WITHIN] * slice_ns
+        at[WITHIN_END_NS] = at[WITHIN_BEGIN_NS] + slice_ns
+    is_within = at[WITHIN] < recorder.within_count.size
     if recorder.part_count.size > 0:
         phases = max(recorder.phase_ends_ns.size, 1)
         phase = phase_of(intended_ns, at[BEGIN_NS], recorder.phase_ends_ns)
@@ -141,6 +151,9 @@ def note_completion(recorder, row, operation, size, intended_ns, issued_ns, late
         recorder.part[part, slot_of(response_ns)] += 1
         recorder.part_count[part] += 1
         recorder.part_bytes[part] += size
+        if is_within:
+            recorder.part_within[part] += 1
+            recorder.part_within_bytes[part] += size
     if operation != WRITE:
         return response_ns
 
@@ -156,6 +169,9 @@ def note_completion(recorder, row, operation, size, intended_ns, issued_ns, late
     recorder.slice_count[index] += 1
     recorder.slice_bytes[index] += size
     recorder.slice_max_ns[index] = max(recorder.slice_max_ns[index], response_ns)
+    if is_within:
+        recorder.within_count[at[WITHIN]] += 1
+        recorder.within_bytes[at[WITHIN]] += size
     at[COMPLETED] += 1
     at[BYTES] += size
     at[LAST_COMPLETION_NS] = now_ns
@@ -327,4 +343,5 @@ def drive(plan, jobs, duration_ns, slice_ns, spin_ns, target, flight, recorder, 
     at[END_NS] = monotonic_ns()
 
     assert at[COMPLETED] <= at[ISSUED] and acked <= submitted
+    assert recorder.within_count.sum() <= at[COMPLETED]
     return status

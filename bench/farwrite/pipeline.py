@@ -299,4 +299,7 @@ def outcome(report: Report) -> FarwriteError | None:
     without = [cell.id for cell in recording.cells if cell.id not in good]
     if without:
         return InconclusiveError(f"Not one good round for {', '.join(without)}: their rows are unknown.")
+    reach = getattr(report.analysis, "reach", None)
+    if reach is not None and reach.unknown:
+        return InconclusiveError(f"How far the budget reaches is unknown: {reach.unknown[0]}.")
     return None

@@ -61,10 +61,12 @@ class Slice(Struct, frozen=True):
 
     begin_ns: int  # since the round's start
     duration_ns: int
-    completed: int
+    completed: int  # of the writes intended in it, also those that completed after the round's end
     completed_bytes: int
     response_ns_max: int
     response: str  # histogram of response times of writes, ns
+    within: int | None = None  # writes that completed in it, whenever they were intended; null: not counted by an older farwrite
+    within_bytes: int | None = None
 
 
 class Part(Struct, frozen=True):
@@ -76,6 +78,8 @@ class Part(Struct, frozen=True):
     response: str  # histogram of response times, ns
     job: str = ""  # empty: the workload has no jobs
     phase: str = ""
+    within: int | None = None  # of `completed`, before the round's end; null: not counted by an older farwrite
+    within_bytes: int | None = None
 
 
 class Audit(Struct, frozen=True):
@@ -187,8 +191,19 @@ class Round(Struct, frozen=True):
 
 def waited_for(cell: Cell, round_: Round) -> Round | OtherRound:
     """What a round has of the peer whose acknowledgement a write of this cell waits for last."""
-    place = asked_peer(cell.protocol, cell.quorum, [cell.asked_rtt_ns, *(other.asked_rtt_ns for other in cell.others)])
+    place = waited_place(cell)
     return round_.others[place - 1] if place else round_
+
+
+def waited_rtt_ns(cell: Cell) -> int:
+    """The round trip asked for to the peer whose acknowledgement a write of this cell waits for last."""
+    place = waited_place(cell)
+    return cell.others[place - 1].asked_rtt_ns if place else cell.asked_rtt_ns
+
+
+def waited_place(cell: Cell) -> int:
+    """Which peer that is: 0 for the cell's own far site, then its others in their order."""
+    return asked_peer(cell.protocol, cell.quorum, [cell.asked_rtt_ns, *(other.asked_rtt_ns for other in cell.others)])
 
 
 class FlushFloors(Struct, frozen=True):

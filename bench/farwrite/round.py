@@ -405,7 +405,8 @@ def parts_of(recorder: load_kernel.Recorder, load: Load) -> list[Part]:
     return [
         Part(
             operation=operation, completed=int(recorder.part_count[row]), completed_bytes=int(recorder.part_bytes[row]),
-            response=Histogram(recorder.part[row]).encode(), job=job, phase=phase,
+            response=Histogram(recorder.part[row]).encode(), job=job, phase=phase, within=int(recorder.part_within[row]),
+            within_bytes=int(recorder.part_within_bytes[row]),
         )
         for row, (job, phase, operation) in enumerate(places)
         if recorder.part_count.size and recorder.part_count[row]
@@ -420,6 +421,8 @@ def slices_of(recorder: load_kernel.Recorder, slice_ns: int) -> list[Slice]:
             duration_ns=slice_ns,
             completed=int(recorder.slice_count[index]),
             completed_bytes=int(recorder.slice_bytes[index]),
+            within=int(recorder.within_count[index]),
+            within_bytes=int(recorder.within_bytes[index]),
             response_ns_max=int(recorder.slice_max_ns[index]),
             response=Histogram(recorder.response[index]).encode(),
         )

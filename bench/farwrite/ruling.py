@@ -51,7 +51,9 @@ class Case(NamedTuple):
     base: Figure | None = None  # for not_worse_by
     paired: bool = False  # both sides measured round by round beside each other
     floor: float | None = None  # what no change looks like, on the scale of the comparison
-    instead: Figure | None = None  # greatest_miles: the fit's a, which decides where distance has no part
+    # Of greatest_miles without a value, what decides in its place: the fit's a where distance has no part; the response time
+    # at the farthest or the nearest measured distance where the miles lie beyond or below it.
+    instead: Figure | None = None
     doubt: str = ""  # why this run may break a promise and not keep one: it was interrupted
 
 
@@ -195,6 +197,8 @@ def examine(case: Case) -> Trial | Settled:
     if refusal:
         return Settled("unknown", refusal)
     if value is None:
+        if figure.beyond is not None or figure.below is not None:
+            return at_the_end(case)
         return without_distance(case) if is_without_distance(figure) else Settled("unknown", reason_of(figure.estimate))
     if doubt := link_doubt(figure.link_error_ns, budget.limit):
         return Settled("unknown", doubt)
@@ -342,6 +346,30 @@ def without_distance(case: Case) -> Trial | Settled:
     if "holds at none" in case.figure.estimate.warnings[0]:
         return Settled("fail", reason_of(case.figure.estimate))
     return Settled("unknown", reason_of(case.figure.estimate))
+
+
+# Where the miles lie outside of what was measured
+
+
+def at_the_end(case: Case) -> Trial | Settled:
+    """The miles lie beyond the farthest measured distance, or below the nearest: the response time there decides.
+
+    A budget kept at the farthest holds at every distance up to it and says nothing of one further away; one exceeded at the
+    nearest holds at none from there on.
+    """
+    budget, figure, there = case.budget, case.figure, case.instead
+    ns = figure.labels.get("budget")
+    end = figure.below if figure.beyond is None else figure.beyond
+    reason = reason_of(figure.estimate)
+    assert end is not None
+    reaches = budget.limit <= end if figure.beyond is not None else budget.limit >= end
+    if budget.kind != "at_least" or not reaches or there is None or not isinstance(ns, str):
+        return Settled("unknown", reason)
+    limit_ns = time_ns(ns)
+    refusal = refused(case, there) or link_doubt(there.link_error_ns, limit_ns)
+    if refusal or there.estimate.value is None:
+        return Settled("unknown", refusal or reason_of(there.estimate))
+    return examine_value(there, limit_ns, 1, f"{reason}; {there.name} is {quantity_of(there)} of at most {ns}")
 
 
 # Rulings

@@ -180,7 +180,8 @@ def figures_of(analysis: Analysis) -> Iterator[Figure]:
             "name": found.name, "protocol": found.protocol, "budget": f"{found.budget_ns / NS_PER_MS:g} ms",
             "route": found.route_factor,
         }  # fmt: skip
-        yield figure(f"greatest_miles_{suffix}", labels, found.miles)
+        made = figure(f"greatest_miles_{suffix}", labels, found.miles)
+        yield msgspec.structs.replace(made, beyond=found.beyond_miles, below=found.below_miles)
     for drill in analysis.drills:
         labels = {"drill": drill.kind, "protocol": drill.protocol, "miles": drill.miles}
         for metric, value in {

@@ -90,6 +90,9 @@ def assert_recorded(recorder, writes, slice_ns):
     assert recorder.slice_count.tolist() == [len(part) for part in parts]
     assert recorder.slice_bytes.tolist() == [sum(write.size for write in part) for part in parts]
     assert recorder.slice_max_ns.tolist() == [max((write.response for write in part), default=0) for part in parts]
+    done = load_oracle.within(writes, slice_ns, recorder.slice_count.size)
+    assert recorder.within_count.tolist() == [len(part) for part in done]
+    assert recorder.within_bytes.tolist() == [sum(write.size for write in part) for part in done]
     for counts, part in zip(recorder.response, parts, strict=True):
         assert Histogram(counts) == Histogram.of([write.response for write in part])
     for name in ("service", "wait", "late"):

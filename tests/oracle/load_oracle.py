@@ -48,6 +48,14 @@ def slices(writes, slice_ns, slice_count):
     return parts
 
 
+def within(writes, slice_ns, slice_count):
+    """The writes by the slice that they completed in; those that completed after the last are in none."""
+    return [
+        [write for write in writes if index * slice_ns <= write.completed < (index + 1) * slice_ns]
+        for index in range(slice_count)
+    ]
+
+
 def one_at_a_time(intended, service):
     """Response times of a target that takes one write after the other, however long each takes."""
     responses, free = [], 0

@@ -167,6 +167,8 @@ def slowed(item: Round, factor: float) -> Round:
         msgspec.structs.replace(
             part, response=moved(part.response, factor), completed=round(part.completed / factor),
             completed_bytes=round(part.completed_bytes / factor),
+            within=None if part.within is None else round(part.within / factor),
+            within_bytes=None if part.within_bytes is None else round(part.within_bytes / factor),
         )
         for part in item.slices
     ]  # fmt: skip

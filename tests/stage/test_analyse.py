@@ -5,10 +5,13 @@ import sys
 import time
 
 import msgspec
+import numpy as np
 import pytest
 
-from farwrite.analysis.analyse import analyse
+from farwrite.analysis.analyse import analyse, drift_warnings
 from farwrite.analysis.result import Analysis
+from farwrite.analysis.throughput import goodput_bytes_per_s
+from farwrite.histogram import Histogram
 from make_recording import LARGE, analysed, changed, make_recording
 
 QUICK = ("run.round=400 ms", "run.survey_echoes=20", "distance.miles=[0, 20, 150]", "drill.kills=2")
@@ -199,6 +202,43 @@ def test_throughput_is_per_second_of_the_slices_that_count():
     assert cell.completed_per_s.count == 5
 
 
+def backlog(counted: bool):
+    """Rounds of 400 ms that were offered 1000 writes and completed 400 of them, one a millisecond; the rest in the drain."""
+    recording = make_recording(changes=(*QUICK, "distance.miles=[20, 60, 100]"), writes=1000)
+
+    def behind(item):
+        slices = []
+        for number, part in enumerate(item.slices):
+            intended = np.arange(100 * number, 100 * (number + 1))
+            response_ns = ((intended + 1) - 0.4 * intended) * 1e6  # Write n: intended after 0.4 n ms, complete after n + 1 ms.
+            slices.append(changed(
+                part, completed=100, completed_bytes=409_600, response=Histogram.of(response_ns.astype(np.int64)).encode(),
+                within=40 if counted else None, within_bytes=40 * 4096 if counted else None,
+            ))  # fmt: skip
+        return changed(item, slices=slices)
+
+    return changed(recording, rounds=[behind(item) for item in recording.rounds])
+
+
+@pytest.mark.parametrize(("counted", "tolerance"), [(True, 1e-9), (False, 0.02)])
+def test_what_a_backlog_completes_after_the_round_is_no_throughput(counted, tolerance):
+    cell = cell_of(analyse(backlog(counted)), "write-C-20")
+    assert cell.warmup_ns == 0
+    assert cell.completed_per_s.value == pytest.approx(1000, rel=tolerance)  # And not 2500.
+    assert cell.goodput_bytes_per_s.value == pytest.approx(1000 * 4096, rel=tolerance)
+
+
+def test_a_stream_of_which_no_single_writes_are_known_counts_as_it_is():
+    empty = Histogram().encode()
+    recording = make_recording(changes=QUICK, writes=200)
+    rounds = [
+        changed(item, slices=[changed(item.slices[0], duration_ns=10**9, completed_bytes=10**8, response=empty, within=None,
+                                      within_bytes=None)])
+        for item in recording.rounds
+    ]  # fmt: skip
+    assert goodput_bytes_per_s(rounds[:1], 0).value == 1e8
+
+
 def test_an_open_loop_that_stays_behind_says_so():
     changes = ("run.round=400 ms", "drill.kills=0", "distance.miles=[0, 20, 150]", "run.rounds=3")
     cell = cell_of(found(text=LARGE, changes=changes), "paced-C-20")
@@ -254,6 +294,18 @@ def test_many_rounds_void_for_their_link_name_what_may_mend_it(virtual, awake, s
     assert not any("lab.keep_awake" in text for text in warnings)  # Doctor gives the one answer.
     told = msgspec.structs.replace(asleep, lab=msgspec.structs.replace(asleep.lab, keep_awake_reason="because"))
     assert any("nothing kept the processors awake (because)" in text for text in analyse(told).warnings) == said
+
+
+@pytest.mark.parametrize(("series", "said"), [
+    ([1, 2, 3, 4, 5, 6, 5, 4, 3, 2, 1, 0], True), ([1, -1] * 6, False), ([1, 2, 3, 4, 5], False),
+    ([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8], False),
+])  # fmt: skip
+def test_rounds_that_are_like_their_neighbours_are_said_to_drift(series, said):
+    analysis = found()
+    medians = [1e6 * (1 + 0.01 * level) for level in series]
+    cells = [changed(cell, response_ns_p50=changed(cell.response_ns_p50, by_round=medians)) for cell in analysis.cells]
+    assert bool(drift_warnings(cells)) is said
+    assert not said or "speak of this hour only" in drift_warnings(cells)[0]
 
 
 def test_a_calm_run_on_two_disks_has_no_warning():

@@ -33,6 +33,7 @@ protocols = ["C"]
 block = "16 KiB"
 queue_depth = 8
 """
+BUSY = {"foreign_share": 0.52, "own_share": 0.4, "run_delay_ratio": 1.3}
 WORLDS = {
     "usual": ((SMALL,), {}),
     "large": ((LARGE,), {}),
@@ -42,6 +43,7 @@ WORLDS = {
     "interrupted in memory over streams": ((SMALL,), {"interrupted": True, "durability": "memory", "link": "relay"}),
     "lost": ((SMALL,), {"lost_writes_c": 3, "lost_in_rounds": 2}),
     "late": ((SMALL,), {"late_ns": 900_000.0}),
+    "busy": ((SMALL,), BUSY),
     "one round": ((SMALL,), {"changes": ("run.rounds=1",)}),
     "no drill": ((SMALL,), {"changes": ("drill.kills=0",)}),
     "one distance": ((SMALL,), {"changes": ("distance.miles=[400]",)}),
@@ -121,8 +123,10 @@ def test_what_must_be_known_first_comes_first():
     assert not texts("usual")[0].startswith("⚠")
 
 
-def test_a_late_generator_is_said_beside_the_verdict():
-    assert any(text.startswith("C1") and "the generator was" in text for text in texts("late"))
+def test_a_busy_host_is_said_beside_the_verdict_and_no_reach_is_claimed():
+    said = texts("busy")
+    assert any(text.startswith("C1") and "other programs used 52%" in text for text in said)
+    assert not any("hold to" in text for text in said)
 
 
 def test_a_run_that_is_not_about_the_claims_does_not_rule_on_them():
@@ -207,9 +211,9 @@ def test_the_first_screen_shows_every_median_and_how_far_budgets_hold():
 
 
 def test_a_withheld_cell_is_marked_and_its_reason_is_said_once():
-    recording, analysis = analysed(SMALL, late_ns=900_000.0)
+    recording, analysis = analysed(SMALL, **BUSY)
     text = " ".join(printed(recording, analysis).split())
-    assert re.search(r"\? no verdict rests on .* the generator was [0-9.]+( to [0-9.]+)? ms late at p99", text)
+    assert len(re.findall(r"\? no verdict on latency rests on .*? other programs used 52% of the processors", text)) == 1
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])

@@ -107,6 +107,25 @@ def test_c3_holds_with_a_small_loss_at_any_distance():
     assert any("Mbit/s on average" in detail for detail in claim.details)
 
 
+@pytest.mark.parametrize(("low", "high", "verdict"), [
+    (-3.0, 3.0, "unknown"), (-0.02, 0.04, "pass"), (0.01, 0.04, "pass"), (0.01, 0.2, "unknown"), (0.06, 0.2, "fail"),
+    (-0.4, -0.2, "unknown"), (None, None, "unknown"),
+])  # fmt: skip
+def test_that_distance_has_no_part_is_earned_by_the_whole_interval(low, high, verdict):
+    fit = next(item for item in analysed(changes=QUICK, writes=200)[1].fits if (item.protocol, item.quantile) == ("A", 0.5))
+    k = msgspec.structs.replace(fit.k, value=0.5 * ((low or 0.0) + (high or 0.0)), low=low, high=high)
+    part = claims.any_distance([msgspec.structs.replace(fit, k=k)])
+    assert part.verdict == verdict
+    assert low is None or "0.05 round trips" in part.sentence
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_no_verdict_rests_on_fewer_than_three_rounds(rounds):
+    said = claims_of(changes=(*QUICK, f"run.rounds={rounds}"), writes=500)
+    assert said["C1"].verdict == "unknown" and "no verdict may rest on it" in said["C1"].sentence
+    assert said["C3"].verdict == "unknown"
+
+
 def test_c3_is_undecided_when_rounds_or_cells_are_too_few_to_rest_on():
     for changes, truth in (((*QUICK, "run.rounds=1"), {}), (QUICK, {"foreign_share": 0.5})):
         claim = claims_of(changes=changes, **truth)["C3"]

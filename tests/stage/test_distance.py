@@ -1,13 +1,18 @@
-"""The fit finds the k and a that a recording was made with, and the miles are its inverse."""
+"""The fit finds the k and a that a recording was made with; the miles are those that were measured, and never beat light."""
+
+import json
 
 import msgspec
 import numpy as np
 import pytest
 
 from farwrite.analysis.analyse import analyse
-from farwrite.analysis.distance import UNSOUND, theil_sen
+from farwrite.analysis.distance import UNSOUND, crossing, exact_rtt_ns, independent, theil_sen
+from farwrite.analysis.result import Estimate
 from farwrite.physics import miles_of
-from make_recording import analysed, changed, make_recording
+from farwrite.protocol import PROMISES
+from farwrite.recording import Cell, Other
+from make_recording import LARGE, analysed, changed, make_recording
 
 QUICK = ("run.round=400 ms", "run.survey_echoes=20", "drill.kills=0")
 
@@ -35,7 +40,7 @@ def test_the_fit_finds_round_trips_and_what_is_not_distance(k, a_ns):
     reached = miles_at(analysis, "C", 0.5, 2)
     assert reached.miles.value == pytest.approx(miles_of((2e6 - a_ns) / k), rel=0.03)
     assert reached.miles.low <= reached.miles.value <= reached.miles.high
-    assert not reached.extrapolated
+    assert reached.outcome == "measured"
 
 
 def test_the_interval_of_k_covers_the_truth_about_as_often_as_it_says():
@@ -70,19 +75,139 @@ def test_many_lines_at_once_are_the_lines_one_by_one():
         assert (k[row], a[row]) == pytest.approx(theil_sen(x[row], y[row]))
 
 
-def test_a_budget_beyond_what_was_measured_is_called_extrapolated():
+def test_a_budget_that_holds_at_the_farthest_distance_reaches_beyond_it_and_has_no_miles():
     analysis = analyse(make_recording(changes=(*QUICK, "distance.miles=[0, 20, 60]")))
     far = miles_at(analysis, "C", 0.5, 5)
-    assert far.extrapolated
-    assert "beyond the 0.9" in far.miles.warnings[0]
-    assert not miles_at(analysis, "C", 0.5, 1).extrapolated
+    assert (far.outcome, far.miles.value) == ("beyond", None)
+    assert far.beyond_miles == pytest.approx(60)
+    assert far.miles.warnings == ["beyond 60 miles, not measured"]
+    assert miles_at(analysis, "C", 0.5, 5, 2.1).beyond_miles == pytest.approx(60 / 2.1)
+    near = miles_at(analysis, "C", 0.5, 1)
+    assert (near.outcome, near.beyond_miles) == ("measured", None)
 
 
-def test_a_budget_that_is_spent_at_home_reaches_no_mile():
-    found = miles_at(analyse(make_recording(changes=QUICK, a_ns=1_500_000)), "C", 0.5, 1)
-    assert found.miles.value == 0
-    assert found.miles.low == found.miles.high == 0
-    assert found.miles.warnings == ["the budget is spent before the first mile"]
+@pytest.mark.parametrize(("miles", "said"), [
+    ("[0, 20, 60]", "below the first mile: the budget is exceeded there already"),
+    ("[20, 60, 100]", "below 20 miles, the nearest measured: the budget is exceeded there already"),
+])  # fmt: skip
+def test_a_budget_that_is_exceeded_at_the_nearest_distance_lies_below_it(miles, said):
+    analysis = analyse(make_recording(changes=(*QUICK, f"distance.miles={miles}"), a_ns=1_500_000))
+    found = miles_at(analysis, "C", 0.5, 1)
+    assert (found.outcome, found.miles.value, found.beyond_miles) == ("below", None, None)
+    assert found.below_miles == pytest.approx(json.loads(miles)[0])
+    assert found.miles.warnings == [said]
+
+
+def test_an_interval_that_reaches_beyond_what_was_measured_says_so():
+    analysis = analyse(make_recording(changes=(*QUICK, "distance.miles=[0, 20, 60]"), a_ns=1_060_000, drift_ratio=0.02))
+    found = miles_at(analysis, "C", 0.5, 2)
+    assert found.outcome == "measured" and found.beyond_miles == pytest.approx(60)
+    assert found.miles.high <= 60.01
+    assert "its interval reaches beyond 60 miles, not measured" in found.miles.warnings
+
+
+# Light
+
+
+def light_miles(found):
+    """As far as light comes in the budget, for each round trip that the protocol waits for."""
+    trips = PROMISES[found.protocol].trips
+    return miles_of(found.budget_ns / trips, found.route_factor) if trips else np.inf
+
+
+def every_number(found):
+    """All miles that may be printed of a greatest distance."""
+    some = [found.miles.value, found.miles.low, found.miles.high, found.beyond_miles, *found.miles.without, *found.miles.by_round]
+    return [number for number in some if number is not None]
+
+
+@pytest.mark.parametrize("k", [0.05, 0.3, 0.76, 0.97, 1.0, 2.0])
+@pytest.mark.parametrize("a_ns", [20_000, 900_000])
+def test_no_miles_beat_light(k, a_ns):
+    text = LARGE.replace("[drill]\nkills = 6", "[drill]\nkills = 0")
+    analysis = analyse(make_recording(text, changes=("run.round=400 ms", "run.survey_echoes=20"), k=k, a_ns=a_ns, writes=400))
+    assert {item.protocol for item in analysis.miles} >= {"B", "C"}
+    for found in analysis.miles:
+        assert max(every_number(found), default=0) <= light_miles(found) * (1 + 1e-9), found
+
+
+def test_a_slope_less_than_light_takes_is_no_line_and_says_so():
+    analysis = analyse(make_recording(changes=QUICK, k=0.76, a_ns=1_000_000))
+    fit = fit_of(analysis)
+    assert not fit.is_line
+    assert fit.k.value is None and fit.a_ns.value is None
+    assert fit.k.warnings[0].startswith("not a line over these distances: their slope, 0.76 [0.7")
+    assert fit.k.warnings[0].endswith("is less than the 1 that light alone takes")
+    found = miles_at(analysis, "C", 0.5, 2)  # Measured between 100 and 150 miles, line or none.
+    assert found.miles.value == pytest.approx(miles_of(1e6 / 0.76), rel=0.03)
+
+
+def test_latencies_that_fall_with_distance_are_no_line_and_have_no_miles():
+    recording = make_recording(changes=(*QUICK, "distance.miles=[0, 60, 150]"), a_ns=5_500_000, k=-0.4)
+    analysis = analyse(recording)
+    assert "reaches below 0" in fit_of(analysis).k.warnings[0]
+    assert fit_of(analysis).k.value is None
+    found = miles_at(analysis, "C", 0.5, 5)
+    assert (found.outcome, found.miles.value) == ("unknown", None)
+    assert "the budget holds at some of the distances and not at others" in found.miles.warnings[0]
+
+
+def test_a_latency_that_beats_light_is_trusted_no_further():
+    found = miles_at(analyse(make_recording(changes=QUICK, k=0.3, a_ns=100_000)), "C", 0.5, 2)
+    assert (found.outcome, found.miles.value, found.beyond_miles) == ("unknown", None, None)
+    assert "less than the 2.94 ms that light alone takes there" in found.miles.warnings[0]
+
+
+def test_of_a_maximum_the_interpolated_miles_are_no_more_than_the_true_ones():
+    rtt_ns = np.array([0.0, 0.3e6, 2.4e6])
+    for budget_ns in np.linspace(1.0e6, 3.4e6, 50):
+        at = crossing(rtt_ns, np.maximum(1e6, rtt_ns + 0.5e6), budget_ns, budget_ns)
+        true_ns = budget_ns - 0.5e6
+        assert at == -np.inf or at <= true_ns + 1e-3 or at == np.inf
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_crossing_is_where_walking_along_the_points_exceeds_the_budget(seed):
+    dice = np.random.default_rng(seed)
+    rtt_ns, latency_ns = np.cumsum(dice.random((50, 5)), axis=1), dice.random((50, 5)) * 5
+    budget_ns, light_ns = dice.random(2) * 5
+    found = crossing(rtt_ns, latency_ns, budget_ns, light_ns)
+    assert found.tolist() == pytest.approx([walked(*both, budget_ns, light_ns) for both in zip(rtt_ns, latency_ns, strict=True)])
+
+
+def walked(rtt_ns, latency_ns, budget_ns, light_ns):
+    """The same, one step after the other."""
+    before = None
+    highest = -np.inf
+    for x, y in zip(rtt_ns, latency_ns, strict=True):
+        highest = max(highest, y)
+        if highest > budget_ns:
+            if before is None:
+                return -np.inf
+            share = (budget_ns - before[1]) / (highest - before[1])
+            return min(before[0] + share * (x - before[0]), light_ns)
+        before = x, highest
+    return np.inf
+
+
+# What a distance is
+
+
+def test_where_a_distance_is_light_the_round_trips_are_those_asked_for():
+    recording = make_recording(changes=QUICK, writes=400)
+    light = changed(recording, lab=changed(recording.lab, distance="light"))
+    surveyed, exact = (fit_of(analyse(item)) for item in (recording, light))
+    assert recording.lab.distance == "echo"
+    assert surveyed.rtt_ns_low == pytest.approx(80_000, rel=0.02)
+    assert (exact.rtt_ns_low, exact.rtt_ns_high) == (0.0, max(cell.asked_rtt_ns for cell in recording.cells))
+
+
+def test_where_a_distance_is_light_a_quorum_stands_at_the_peer_it_waits_for():
+    cells = [Cell(id="c", name="w", protocol="quorum", miles=20, asked_rtt_ns=315_000, queue_depth=1, arrival="closed",
+                  size_bytes=4096, offered_per_s=None, quorum=quorum, others=[Other(miles=100, asked_rtt_ns=1_576_000)])
+             for quorum in (2, 3)]  # fmt: skip
+    assert [exact_rtt_ns(cell, "light") for cell in cells] == [315_000, 1_576_000]
+    assert exact_rtt_ns(cells[0], "echo") is None
 
 
 def test_a_longer_route_reaches_fewer_miles():
@@ -98,6 +223,14 @@ def test_protocol_a_does_not_depend_on_distance():
         found = miles_at(analysis, "A", 0.5, budget_ms)
         assert found.miles.value is None
         assert found.miles.warnings == [f"does not depend on distance: holds at {where}"]
+
+
+@pytest.mark.parametrize(("low", "high", "shown"), [
+    (-0.01, 0.01, True), (0.01, 0.049, True), (-3.0, 3.0, False), (-0.06, 0.01, False), (0.02, 0.051, False),
+    (None, None, False),
+])  # fmt: skip
+def test_that_nothing_depends_on_distance_is_shown_by_a_whole_interval(low, high, shown):
+    assert independent(Estimate(value=0.0, low=low, high=high)) is shown
 
 
 def test_two_distances_make_no_fit():

@@ -151,7 +151,7 @@ def test_a_report_of_a_busy_machine_says_so_once_at_the_top_and_beside_its_cells
     report = made_report(text=SMALL, changes=CLOSED, **BUSY)
     assert sum(text.startswith("host-noise: ") for text in report.analysis.warnings) == 1
     out = StringIO()
-    show(report, report.analysis, Console(file=out, width=200))
+    show(report, report.analysis, Console(file=out, width=200), full=True)
     assert "No verdict on its latency: host-noise: other programs used 52%" in out.getvalue()
     assert "✔ within" not in out.getvalue() and "✘ not even" not in out.getvalue()
     assert any("host-noise" in text for text in reasons_against(report.recording, report.analysis))

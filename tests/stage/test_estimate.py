@@ -75,15 +75,23 @@ def test_the_mean_of_rounds_is_covered_in_about_95_percent():
     assert 0.92 <= covered <= 0.98
 
 
-def test_an_interval_over_rounds_says_what_few_rounds_can_achieve():
-    replicates = np.arange(1000.0)
-    assert interval_of_replicates(replicates, 2) is None
-    assert interval_of_replicates(replicates, 3)[2] == pytest.approx(0.75)
-    assert interval_of_replicates(replicates, 5)[2] == pytest.approx(0.9375)
-    assert interval_of_replicates(replicates, 30)[2] == pytest.approx(0.95)
-    few, many = interval_of_replicates(replicates, 3), interval_of_replicates(replicates, 1000)
-    assert few[0] < many[0] and many[1] < few[1]
-    assert many[0] == pytest.approx(25, abs=2)
+@pytest.mark.parametrize("rounds", [3, 5, 20])
+def test_of_a_mean_the_interval_of_replicates_is_students(rounds):
+    values = np.random.default_rng(rounds).normal(100, 3, rounds)
+    means = np.random.default_rng(1).choice(values, (20_000, rounds)).mean(axis=1)
+    low, high, confidence = interval_of_replicates(means, rounds, values.mean())
+    student = mean_over_rounds(values.tolist())
+    assert confidence == 0.95
+    assert high - low == pytest.approx(student.high - student.low, rel=0.12)
+
+
+def test_an_interval_over_few_rounds_reaches_beyond_the_extreme_ones():
+    means = np.random.default_rng(1).choice([98.0, 100.0, 102.0], (1000, 3)).mean(axis=1)
+    low, high, _ = interval_of_replicates(means, 3, 100.0)
+    assert low < 98 and high > 102
+    assert interval_of_replicates(means, 2, 100.0) is None
+    for scale in (1.0, 1e-6):
+        assert interval_of_replicates(means * scale, 3, 100.0 * scale, positive=True)[0] > 0
 
 
 def test_replicates_take_the_same_rounds_for_every_cell():

@@ -363,6 +363,33 @@ def test_without_the_fit_the_analysis_is_believed(words, verdict):
     assert judged([miles_without(words)], promise("greatest_miles_p99", "at_most = 100")).verdict == "unknown"
 
 
+def beyond(miles: float, below: bool = False):
+    labels = {"name": "write", "protocol": "C", "budget": "2 ms", "route": 1.0}
+    said = f"{'below' if below else 'beyond'} {miles:g} miles, not measured"
+    made = figure("greatest_miles_p99", None, labels, warnings=[said])
+    return msgspec.structs.replace(made, **({"below": miles} if below else {"beyond": miles}))
+
+
+@pytest.mark.parametrize(("rounds", "asked", "verdict"), [
+    ((1.5e6, 1.52e6, 1.51e6), 100, "pass"), ((1.5e6, 1.52e6, 1.51e6), 150, "pass"), ((1.5e6, 1.52e6, 1.51e6), 151, "unknown"),
+    ((1.7e6, 2.4e6, 1.8e6), 100, "unknown"),
+])  # fmt: skip
+def test_miles_beyond_what_was_measured_are_decided_by_the_farthest_response_time(rounds, asked, verdict):
+    sheet = [beyond(150), measured("response_p99", [5e5, 5.1e5, 5e5], at(20)), measured("response_p99", rounds, at(150))]
+    found = judged(sheet, promise("greatest_miles_p99", f"at_least = {asked}"))
+    assert found.verdict == verdict
+    assert "beyond 150 miles, not measured" in only(found).sentence
+    if verdict == "pass":
+        assert "response_p99 of write, C, 150 miles" in only(found).sentence and found.tests == 1
+
+
+def test_miles_below_what_was_measured_are_decided_by_the_nearest_response_time():
+    sheet = [beyond(20, below=True), measured("response_p99", [3e6, 3.1e6, 3e6], at(20)),
+             measured("response_p99", [9e6, 9e6, 9e6], at(150))]  # fmt: skip
+    assert judged(sheet, promise("greatest_miles_p99", "at_least = 60")).verdict == "fail"
+    assert judged(sheet, promise("greatest_miles_p99", "at_least = 10")).verdict == "unknown"
+
+
 def test_any_distance_before_and_after_is_no_worse():
     text = promise("greatest_miles_p99", "not_worse_by = 3")
     assert judged([miles_without("holds at any")], text, [miles_without("holds at any")]).verdict == "pass"

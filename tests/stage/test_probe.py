@@ -154,9 +154,9 @@ def test_what_is_not_delivered_is_said(fields, words):
 
 
 def test_an_error_budget_is_the_sum_of_its_parts():
-    base = Spread(1e4, 2e4, 3e4, 0.0, 60)
-    errors = errors_of(Spread(2e6, 2.01e6, 3e6, 0.0, 100), base, 2e6, {"late_ns": 300_000, "packets": 100})
+    errors = errors_of(Spread(2e6, 2.01e6, 3e6, 0.0, 100), 20_000, 2e6, {"late_ns": 300_000, "packets": 100})
     assert (errors.emulation_ns, errors.kernel_stack_ns, errors.scheduler_ns) == (10_000, 20_000, 6_000)
-    assert errors.share_of_claim == pytest.approx(0.018)
-    untold = errors_of(Spread(1.99e6, 2.01e6, 3e6, 0.0, 100), base, 2e6, {"packets": 100})
+    assert errors.sum_ns == 16_000  # What the emulation takes at its fastest is not off: packets are held for so much less.
+    assert errors.share_of_claim == pytest.approx(0.008)
+    untold = errors_of(Spread(1.99e6, 2.01e6, 3e6, 0.0, 100), 20_000, 2e6, {"packets": 100})
     assert untold.scheduler_ns == 20_000

@@ -254,7 +254,6 @@ def test_the_pipeline_tells_of_every_round_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pipeline, "measure_cell", measure_cell)
     monkeypatch.setattr(pipeline, "measure_floors", lambda *_: None)
-    monkeypatch.setattr(pipeline, "spans_of", lambda *_: [])
     pipeline.measure(run, None)
     rounds = recording.profile.run.rounds
     told = run.progress.events

@@ -6,9 +6,11 @@ the same numbers anywhere. Only rounds with status "ok" are measured by; losses 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import msgspec
 
@@ -41,6 +43,7 @@ from .throughput import completed_per_s, cpu_ns_per_write, goodput_bytes_per_s, 
 
 MANY_VOID = 0.1  # Of all rounds, void for their link.
 SLEPT = "; nothing kept the processors awake{why}, and one that sleeps wakes late: farwrite doctor says what mends it"
+DRIFT_ROUNDS_MIN = 8  # Of fewer an autocorrelation cannot be told from chance.
 LINK_SHARE_MAX, LINK_OFF_NS_MAX = 0.03, 40_000.0  # As lab/survey.py judges a round: the larger of both.
 
 
@@ -76,7 +79,9 @@ def analyse(recording: Recording) -> Analysis:
     cells = [cell_result(item, recording, flushes, base) for item in measured]
     fitted = lines(
         [
-            Place(item.cell, item.waited_rtt, item.response, not result.latency_doubts, late_at(result))
+            Place(
+                item.cell, item.waited_rtt, item.response, not result.latency_doubts, recording.lab.distance, late_at(result)
+            )
             for item, result in zip(measured, cells, strict=True)
         ]
     )
@@ -266,7 +271,7 @@ def five_of(measured: Measured) -> list[FiveRounds]:
     """What SNIA's rule says of throughput and of the median response time, round by round, warm-up left out."""
     dropped = measured.steadiness.dropped
     rounds = with_slices(measured.rounds, dropped)
-    rates = [per_second(item.slices[dropped:], "completed") for item in rounds]
+    rates = [per_second(item, dropped, "within") for item in rounds]
     medians = measured.response.alone(0.5)
     of_response = measured.response.indices
     return [
@@ -312,8 +317,8 @@ def with_reason(result: CellResult, reason: str) -> CellResult:
 def withheld(measured: Measured, asked_rtt_ns: float, rtt_ns: float) -> list[str]:
     """Why no verdict may rest on this cell; empty when one may."""
     reasons = []
-    if len(measured.rounds) == 1:
-        reasons.append(few_rounds(1))
+    if 0 < len(measured.rounds) < ROUNDS_MIN:
+        reasons.append(few_rounds(len(measured.rounds)))
     off_ns = rtt_ns - asked_rtt_ns
     if abs(off_ns) > max(LINK_SHARE_MAX * asked_rtt_ns, LINK_OFF_NS_MAX):
         reasons.append(
@@ -326,8 +331,6 @@ def withheld(measured: Measured, asked_rtt_ns: float, rtt_ns: float) -> list[str
 def cell_warnings(measured: Measured) -> list[str]:
     """What a reader must know of the whole cell."""
     warnings = []
-    if 1 < len(measured.rounds) < ROUNDS_MIN:
-        warnings.append(f"{few_rounds(len(measured.rounds))}, from writes alone it is too narrow")
     exposed = sum(item.exposed for item in measured.rounds)
     if exposed:
         caught_up = [item.catch_up_ns for item in measured.rounds]
@@ -397,6 +400,7 @@ def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
             f"{HOST_NOISE}: no verdict on latency may rest on {len(noisy)} of {len(cells)} cells, because this machine "
             "had too much else to do; what was lost or damaged is judged"
         )
+    warnings += drift_warnings(cells)
     saturated = [item.cell for item in cells if any("18 minutes" in text for text in item.response_ns_p50.warnings)]
     if saturated:
         warnings.append(f"writes of 18 minutes or longer, of which only the number is known: {', '.join(saturated)}")
@@ -417,6 +421,33 @@ def sleep_advice(recording: Recording) -> str:
     """Why nothing kept the processors awake, where that was recorded, and who says what mends it."""
     why = recording.lab.keep_awake_reason
     return SLEPT.format(why=f" ({why})" if why else "")
+
+
+def drift_warnings(cells: Sequence[CellResult]) -> list[str]:
+    """Whether rounds are like the rounds before them, in all cells together: intervals take them for independent.
+
+    The lag-1 autocorrelation of the rounds' medians (logarithms, each less its cell's mean, averaged over cells), against what
+    chance gives: 2 / sqrt(n). Of few rounds it says nothing.
+    """
+    rows = [
+        {index: math.log(value) for index, value in enumerate(cell.response_ns_p50.by_round) if value}
+        for cell in cells if not cell.withheld
+    ]  # fmt: skip
+    rows = [row for row in rows if len(row) >= DRIFT_ROUNDS_MIN]
+    indices = sorted(set.intersection(*(set(row) for row in rows))) if rows else []
+    if len(indices) < DRIFT_ROUNDS_MIN:
+        return []
+    levels = [sum(row[index] - sum(row.values()) / len(row) for row in rows) / len(rows) for index in indices]
+    mean = sum(levels) / len(levels)
+    apart = [level - mean for level in levels]
+    scatter = sum(one * one for one in apart)
+    alike = sum(one * other for one, other in pairwise(apart)) / scatter if scatter else 0.0
+    if alike <= 2 / math.sqrt(len(indices)):
+        return []
+    return [
+        f"the machine drifted: a round is like the one before (autocorrelation {alike:.2f} over {len(indices)} rounds), so "
+        "intervals are too narrow, and speak of this hour only"
+    ]
 
 
 def steal_warnings(recording: Recording) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from ..protocol import NAMES, PROMISES
 from ..recording import LabFacts, Recording
 from ..units import NS_PER_MS, NS_PER_S, format_time
-from .result import Analysis, CellResult, Claim, DrillResult, Estimate, GreatestMiles, Struct, Verdict
+from .result import UNSOUND, Analysis, CellResult, Claim, DrillResult, Estimate, GreatestMiles, Struct, Verdict
 from .void import rounds_text
 
 ANSWER_LINES_MAX = 9  # With the title above them: ten.
@@ -131,24 +131,24 @@ class Reach(NamedTuple):
     why: str = ""  # why it is unknown
 
 
-def reach_of(found: GreatestMiles | None, cells: Iterable[CellResult]) -> Reach:
-    """What one GreatestMiles says; `cells` are the ones it was found from."""
+def reach_of(found: GreatestMiles | None) -> Reach:
+    """What one GreatestMiles says."""
     if found is None:
         return Reach("unknown", "unknown", "")
-    miles, measured = found.miles, [item.miles for item in cells if item.response_ns_p50.value is not None]
-    reason = "; ".join(miles.warnings)
-    if miles.value is None:
-        if "holds at any" in reason:
-            return Reach("any", "any distance")
-        if "holds at none" in reason:
-            return Reach("none", "no distance")
-        return Reach("unknown", "unknown", reason)
-    farthest = max(measured, default=0.0)
-    if found.extrapolated and miles.value * found.route_factor > farthest:
-        return Reach("beyond", f"beyond {farthest:.4g} miles, not measured")
-    if miles.value <= 0:
+    reason = "; ".join(found.miles.warnings)
+    if UNSOUND in found.miles.warnings:
+        return Reach("unknown", "unknown", UNSOUND)
+    if found.outcome == "measured" and found.miles.value is not None:
+        return Reach("miles", miles_text(found.miles, open_above=found.beyond_miles is not None))
+    if found.outcome == "beyond":
+        return Reach("beyond", f"beyond {found.beyond_miles or 0:.4g} miles, not measured")
+    if found.outcome == "below":
+        return Reach("none", f"less than {found.below_miles:.4g} miles" if found.below_miles else "no distance")
+    if found.outcome == "any":
+        return Reach("any", "any distance")
+    if found.outcome == "none":
         return Reach("none", "no distance")
-    return Reach("miles", miles_text(miles))
+    return Reach("unknown", "unknown", reason)
 
 
 def reaches(cells: Sequence[CellResult], analysis: Analysis, budget_ns: float = BUDGET_NS) -> dict[str, Reach]:
@@ -158,7 +158,7 @@ def reaches(cells: Sequence[CellResult], analysis: Analysis, budget_ns: float = 
         item.quantile: item for item in analysis.miles
         if (item.name, item.protocol, item.route_factor) == (name, protocol, 1.0) and item.budget_ns == budget_ns
     }  # fmt: skip
-    return {label: reach_of(straight.get(quantile), cells) for quantile, label in QUANTILES}
+    return {label: reach_of(straight.get(quantile)) for quantile, label in QUANTILES}
 
 
 def reach_line(prefix: str, cells: Sequence[CellResult], analysis: Analysis) -> Line:
@@ -190,7 +190,7 @@ def held(reach: Reach) -> str:
 def measured_reach(cells: Sequence[CellResult], why: str) -> str:
     """Where 2 ms hold among the distances measured, where no line was fitted through them."""
     for name, label in (("response_ns_p99", "p99"), ("response_ns_p50", "p50")):
-        known = [(item, getattr(item, name)) for item in cells if not item.withheld]
+        known = [(item, getattr(item, name)) for item in cells if not item.latency_doubts]
         known = [(item, found) for item, found in known if found.low is not None and found.high is not None]
         held_at = [item.miles for item, found in known if found.high < BUDGET_NS]
         broken_at = [item.miles for item, found in known if found.low > BUDGET_NS]
@@ -200,7 +200,8 @@ def measured_reach(cells: Sequence[CellResult], why: str) -> str:
             return f"2 ms hold at {label} at {max(held_at):.4g} miles, the farthest measured"
         if broken_at:
             return f"2 ms do not hold at {min(broken_at):.4g} miles at {label}, the nearest measured"
-    withheld = next((item.withheld[0] for item in cells if item.withheld and item.response_ns_p50.value is not None), "")
+    doubted = (item for item in cells if item.latency_doubts and item.response_ns_p50.value is not None)
+    withheld = next((item.latency_doubts[0] for item in doubted), "")
     return f"how far 2 ms hold is unknown: {why or withheld or 'fewer than three distances, and none decides'}"
 
 
@@ -216,8 +217,8 @@ def cost_line(cells: Sequence[CellResult]) -> Line | None:
     text = f"{cell.miles:.4g} miles cost {time_text(cell.response_ns_p50)} at p50"
     tail = cell.response_ns_p99
     text += f", {time_text(tail)} at p99" if tail.value is not None else f"; {no_p99(tail)}"
-    if cell.withheld:
-        text += f"; no verdict rests on it: {cell.withheld[0]}"
+    if cell.latency_doubts:
+        text += f"; no verdict rests on it: {cell.latency_doubts[0]}"
     return Line(kind="cost", text=text)
 
 
@@ -395,13 +396,13 @@ def time_text(estimate: Estimate) -> str:
     return f"{text} [{estimate.low / scale:.{decimals}f}, {estimate.high / scale:.{decimals}f}]"
 
 
-def miles_text(estimate: Estimate) -> str:
-    """ "112 miles [108, 115]": whole miles, because no site is placed more finely."""
+def miles_text(estimate: Estimate, open_above: bool = False) -> str:
+    """ "112 miles [108, 115]": whole miles, because no site is placed more finely; "[108, > 115]" ends where measuring did."""
     assert estimate.value is not None
     text = f"{estimate.value:.0f} miles"
     if estimate.low is None or estimate.high is None:
         return text
-    return f"{text} [{estimate.low:.0f}, {estimate.high:.0f}]"
+    return f"{text} [{estimate.low:.0f}, {'> ' if open_above else ''}{estimate.high:.0f}]"
 
 
 def times(count: int, what: str) -> str:

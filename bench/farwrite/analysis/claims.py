@@ -5,8 +5,10 @@ C1  pass when the whole interval of the 4 KiB, depth 1, protocol C p99 at 20 mil
     cell (among the reasons: its link was off by more than LINK_ERROR_SHARE_MAX of the 2 ms; host noise).
 C2  three parts: writes at 150 miles complete; no acknowledged write is lost in kills or found missing in rounds; writes
     go on completing while the far site cannot be reached. The claim promises no latency, so latency judges nothing.
-C3  two parts: the latency of protocol A does not depend on distance; the recovery point is small. The claim gives no
-    number, so the worst over all kills is held against SMALL_RECOVERY_POINT_NS.
+C3  two parts: the latency of protocol A does not depend on distance; the recovery point is small. The first is an
+    equivalence test: it passes when the whole interval of k lies within NEGLIGIBLE_TRIPS of 0, fails when the whole of
+    it lies above, and is unknown otherwise. Of the second the claim gives no number, so the worst over all kills is held
+    against SMALL_RECOVERY_POINT_NS.
 
 A claim of several parts fails when one part is refuted, passes when all hold, and is unknown otherwise. That no write
 was lost in n kills is never written as a recovery point of nought: only the bound it gives is.
@@ -24,7 +26,7 @@ from ..physics import PRODUCT_LIMITS, ROUTE_FACTORS, rtt_ns_of
 from ..recording import Recording
 from ..units import NS_PER_MS, NS_PER_S, digits, format_size, format_time
 from .answer import miles_text, time_text
-from .distance import independent
+from .distance import NEGLIGIBLE_TRIPS, independent
 from .estimate import label
 from .result import (
     UNSOUND,
@@ -224,11 +226,12 @@ def any_distance(fits: Sequence[Fit]) -> Part:
     if tails and tails[0] is not None:
         found += f", {trips_text(tails[0])} at p99"
     up_to = f"up to {fit.rtt_ns_high / NS_PER_MS:.3g} ms of round trip"
-    if independent(fit):
-        return Part("pass", f"its latency does not depend on distance {up_to}: {found}")
-    if low > 0:
-        return Part("fail", f"its latency grows with distance {up_to}: {found}")
-    return Part("unknown", f"whether its latency depends on distance cannot be told: {found}")
+    bound = f"{NEGLIGIBLE_TRIPS:g} round trips"
+    if independent(k):
+        return Part("pass", f"its latency does not depend on distance {up_to}: {found}, within {bound} of none")
+    if low > NEGLIGIBLE_TRIPS:
+        return Part("fail", f"its latency grows with distance {up_to}: {found}, more than {bound}")
+    return Part("unknown", f"whether its latency depends on distance cannot be told: {found}, which reaches beyond {bound}")
 
 
 def small_recovery_point(drills: Sequence[DrillResult]) -> Part:
@@ -320,8 +323,9 @@ def spent(miles: Sequence[GreatestMiles], cell: CellResult | None, budget_ns: fl
 def reach_text(items: Sequence[GreatestMiles]) -> str:
     """How far a budget reaches for each route factor, in one line."""
     names = {factor: name for name, factor in ROUTE_FACTORS.items()}
-    reasons = dict.fromkeys(warning for item in items if item.miles.value is None for warning in item.miles.warnings)
-    if reasons:
+    told = {item.outcome for item in items} & {"measured", "beyond", "below"}
+    if not told:
+        reasons = dict.fromkeys(warning for item in items for warning in item.miles.warnings)
         return f"cannot be put in miles: {'; '.join(reasons)}"
     said = (f"{item.route_factor:.1f} ({names.get(item.route_factor, 'as asked')}) {far_text(item)}" for item in items)
     return ", ".join(said)
@@ -329,17 +333,24 @@ def reach_text(items: Sequence[GreatestMiles]) -> str:
 
 def spent_text(item: GreatestMiles) -> str:
     """Where a budget is spent, in words."""
-    if item.miles.value is None:
-        return f"cannot be put in miles: {'; '.join(item.miles.warnings)}"
-    if item.miles.value == 0:
-        return "is spent before the first mile"
-    return f"is spent at {far_text(item)}"
+    if item.outcome == "measured":
+        return f"is spent at {far_text(item)}"
+    if item.outcome == "beyond":
+        return f"holds at {item.beyond_miles:.0f} miles, the farthest measured"
+    if item.outcome == "below":
+        return f"is spent {far_text(item)}"
+    return f"cannot be put in miles: {'; '.join(item.miles.warnings)}"
 
 
 def far_text(item: GreatestMiles) -> str:
-    """Miles with their interval, and whether anything was measured there."""
-    doubt = f" ({UNSOUND})" if UNSOUND in item.miles.warnings else ""
-    return f"{miles_text(item.miles)}{' (beyond what was measured)' if item.extrapolated else ''}{doubt}"
+    """Miles with their interval, or on which side of what was measured they lie."""
+    if item.outcome == "beyond":
+        return f"beyond {item.beyond_miles:.0f} miles, not measured"
+    if item.outcome == "below":
+        return f"below {item.below_miles:.0f} miles, the nearest measured" if item.below_miles else "before the first mile"
+    if item.miles.value is None:
+        return "; ".join(item.miles.warnings)
+    return miles_text(item.miles, open_above=item.beyond_miles is not None)
 
 
 def physics_text() -> str:

@@ -1,30 +1,41 @@
-"""What a mile costs: latency = a + k * RTT for one workload over its distances, and the fit turned round.
+"""What a mile costs: latency = a + k * RTT for one workload over its distances; and how far a budget reaches.
 
 k is the number of serial round trips a write waits for, a is everything that is not distance. Theil-Sen (Sen 1968): the
 median of the slopes of all pairs of distances, so that one bad distance does not move it. Intervals come from the
-bootstrap over rounds, joint for latency and the surveyed RTT. Cells that no verdict may rest on are left out as long as
-three distances remain. "Greatest miles" is the inverse of the fit.
+bootstrap over rounds, joint for latency and round trip. Cells that no verdict may rest on are left out as long as three
+distances remain.
+
+Latency is a maximum of things, not a sum, until the distance dominates: then the points lie on no line. A slope below the round
+trips that the protocol waits for would beat light, and one that reaches below 0 is none; such a fit has neither k nor a.
+
+Greatest miles do not come from the line. They are interpolated between the two measured distances between which the budget is
+exceeded, never more than light allows, and outside of what was measured they only say on which side.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ..physics import ROUTE_FACTORS, miles_of
-from ..recording import Cell
-from ..units import NS_PER_MS
+from ..protocol import PROMISES
+from ..recording import Cell, waited_rtt_ns
+from ..units import NS_PER_MS, format_time
 from .estimate import from_replicates, listed, order_statistic_ranks, unknown
 from .latency import Pool
-from .result import UNSOUND, Estimate, Fit, GreatestMiles
+from .result import UNSOUND, Estimate, Fit, GreatestMiles, Outcome
 
 DISTANCES_MIN = 3
 QUANTILES = (0.5, 0.99)
 BUDGETS_NS = tuple(budget * NS_PER_MS for budget in (1, 2, 5, 10))
+NOT_A_LINE = "not a line over these distances"
 NEGLIGIBLE_TRIPS = 0.05  # A k within this of 0 is no distance anyone would plan with: 0.1 ms at 150 miles.
+SLOPE_ERROR = 2 * 2.0**-10  # Of k: latencies and round trips are counted in slots 2^-10 of their value wide.
 
 
 @dataclass(frozen=True)
@@ -32,24 +43,35 @@ class Place:
     """One cell as a point of a fit."""
 
     cell: Cell
-    rtt: Pool
+    rtt: Pool  # as surveyed, to the peer that a write waits for last
     response: Pool
     sound: bool  # whether a verdict on its latency may rest on it
+    distance: Literal["light", "echo"] = "echo"  # LabFacts.distance
     late_at: Sequence[float] = ()  # quantiles of which too much is the generator's lateness
+
+
+class Seen(NamedTuple):
+    """One quantity at every place of a fit, the last axis: by value, by bootstrap replicate, and by round index."""
+
+    value: np.ndarray
+    replicates: np.ndarray
+    without: np.ndarray  # with one round left out
+    alone: np.ndarray  # in one round
 
 
 @dataclass(frozen=True)
 class Line:
-    """A fit with its replicates."""
+    """A fit, and the points that it was made from, from the nearest to the farthest."""
 
     fit: Fit
-    k: np.ndarray
-    a_ns: np.ndarray
+    k: Estimate  # the slope and the height, also where the points lie on no line
+    a_ns: Estimate
+    trips: int  # round trips that the protocol waits for
+    rtt_ns: Seen
+    latency_ns: Seen
+    asked_rtt_ns: tuple[float, float]  # of the nearest and the farthest place
+    indices: list[int]  # of the rounds
     rounds: int
-    k_without: np.ndarray  # by round index: the fit with that round left out of every distance
-    a_ns_without: np.ndarray
-    k_alone: np.ndarray  # by round index: the fit through that round's distances alone
-    a_ns_alone: np.ndarray
 
 
 def theil_sen(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -86,54 +108,110 @@ def distances(places: Sequence[Place]) -> int:
     return len({item.cell.miles for item in places})
 
 
+def exact_rtt_ns(cell: Cell, distance: Literal["light", "echo"]) -> float | None:
+    """The round trip that a cell stands for in fits and in miles: as asked for where the lab's distance is light, 0 at 0 miles.
+
+    None where it is an echo's: then it is what was surveyed.
+    """
+    return float(waited_rtt_ns(cell)) if distance == "light" else None
+
+
+def round_trips(places: Sequence[Place]) -> Seen:
+    """The x axis of a fit."""
+    columns = []
+    for item in places:
+        exact_ns = exact_rtt_ns(item.cell, item.distance)
+        if exact_ns is None:
+            columns.append(seen(item.rtt, 0.5))
+        else:
+            made = seen(item.response, 0.5)
+            columns.append(Seen(*(np.full_like(part, exact_ns) for part in made)))
+    return side_by_side(columns)
+
+
+def seen(pool: Pool, q: float) -> Seen:
+    """A quantile of one place."""
+    return Seen(np.array(pool.quantile(q)), pool.replicates(q), pool.without(q), pool.alone(q))
+
+
+def side_by_side(columns: Sequence[Seen]) -> Seen:
+    """The places of a fit, along the last axis."""
+    return Seen(*(np.stack(parts, axis=-1) for parts in zip(*columns, strict=True)))
+
+
 def line_of(places: Sequence[Place], q: float, left_out: Sequence[str] = (), warning: str = "") -> Line:
     """The line through these places."""
+    places = sorted(places, key=lambda item: waited_rtt_ns(item.cell))
     doubts = [warning] if warning else []
-    x = np.array([item.rtt.quantile(0.5) for item in places])
-    y = np.array([item.response.quantile(q) for item in places])
-    k, a_ns = (float(part) for part in theil_sen(x, y))
-    many_k, many_a = theil_sen(
-        np.stack([item.rtt.replicates(0.5) for item in places], axis=-1),
-        np.stack([item.response.replicates(q) for item in places], axis=-1),
-    )
-    k_without, a_ns_without = theil_sen(
-        np.stack([item.rtt.without(0.5) for item in places], axis=-1),
-        np.stack([item.response.without(q) for item in places], axis=-1),
-    )
-    k_alone, a_ns_alone = theil_sen(
-        np.stack([item.rtt.alone(0.5) for item in places], axis=-1),
-        np.stack([item.response.alone(q) for item in places], axis=-1),
-    )
-    indices = {index for item in places for index in item.response.indices}
+    x, y = round_trips(places), side_by_side([seen(item.response, q) for item in places])
+    fitted = [theil_sen(rtt_ns, latency_ns) for rtt_ns, latency_ns in zip(x, y, strict=True)]
+    indices = sorted({index for item in places for index in item.response.indices})
     rounds = min(item.response.rounds for item in places)
     count = sum(item.response.count for item in places)
+
+    def estimate(part: int) -> Estimate:
+        value, many, without, alone = (item[part] for item in fitted)
+        return from_replicates(float(value), many, rounds, count, *doubts, without=listed(without, indices),
+                               by_round=listed(alone, indices))  # fmt: skip
+
+    k, a_ns = estimate(0), estimate(1)
     cell = places[0].cell
+    trips = PROMISES[cell.protocol].trips
+    refusal = no_line(k, trips)
+    value_k, value_a = float(fitted[0][0]), float(fitted[0][1])
     fit = Fit(
         name=cell.name,
         protocol=cell.protocol,
         queue_depth=cell.queue_depth,
         quantile=q,
-        k=from_replicates(k, many_k, rounds, count, *doubts, without=listed(k_without, indices),
-                          by_round=listed(k_alone, indices)),
-        a_ns=from_replicates(a_ns, many_a, rounds, count, *doubts, without=listed(a_ns_without, indices),
-                             by_round=listed(a_ns_alone, indices)),
-        rtt_ns_low=float(x.min()),
-        rtt_ns_high=float(x.max()),
-        residual_ns_max=float(np.abs(y - a_ns - k * x).max()),
+        k=unknown(refusal, *doubts, count=count) if refusal else k,
+        a_ns=unknown(refusal, *doubts, count=count) if refusal else a_ns,
+        rtt_ns_low=float(x.value.min()),
+        rtt_ns_high=float(x.value.max()),
+        residual_ns_max=float(np.abs(y.value - value_a - value_k * x.value).max()),
         left_out=list(left_out),
+        is_line=not refusal,
     )
-    return Line(fit, many_k, many_a, rounds, k_without, a_ns_without, k_alone, a_ns_alone)
+    asked = float(waited_rtt_ns(places[0].cell)), float(waited_rtt_ns(places[-1].cell))
+    return Line(fit, k, a_ns, trips, x, y, asked, indices, rounds)
 
 
-def independent(fit: Fit) -> bool:
-    """Whether the latency does not depend on distance, as far as this run can tell and anyone would care."""
-    k = fit.k
+def no_line(k: Estimate, trips: int) -> str:
+    """Why the latencies of a protocol that waits for its peer lie on no line; empty where they may."""
+    low, high = ends_of(k)
+    if not trips:
+        return ""
+    if low < 0:
+        return f"{NOT_A_LINE}: their slope, {slope_text(k)} round trips a write, reaches below 0"
+    if high < trips * (1 - SLOPE_ERROR):
+        return f"{NOT_A_LINE}: their slope, {slope_text(k)} round trips a write, is less than the {trips} that light alone takes"
+    return ""
+
+
+def ends_of(estimate: Estimate) -> tuple[float, float]:
+    """An estimate's interval; its value twice where it has none."""
+    assert estimate.value is not None
+    if estimate.low is None or estimate.high is None:
+        return estimate.value, estimate.value
+    return estimate.low, estimate.high
+
+
+def slope_text(k: Estimate) -> str:
+    """ "0.76 [0.70, 0.79]", and no sign before 0.00."""
+    def number(value: float) -> str:
+        return f"{round(value, 2) + 0.0:.2f}"
+
     assert k.value is not None
-    if k.low is None or k.high is None:
-        return abs(k.value) < NEGLIGIBLE_TRIPS
-    if k.low > -NEGLIGIBLE_TRIPS and k.high < NEGLIGIBLE_TRIPS:
-        return True
-    return fit.protocol in ("local", "A") and k.low <= 0 <= k.high
+    interval = "" if k.low is None or k.high is None else f" [{number(k.low)}, {number(k.high)}]"
+    return f"{number(k.value)}{interval}"
+
+
+def independent(k: Estimate) -> bool:
+    """Whether the latency is shown not to depend on distance: the whole interval of k lies within NEGLIGIBLE_TRIPS of 0.
+
+    An equivalence test (Schuirmann 1987): an interval that merely has 0 in it shows nothing.
+    """
+    return k.low is not None and k.high is not None and max(-k.low, k.high) < NEGLIGIBLE_TRIPS
 
 
 def greatest_miles(
@@ -141,64 +219,127 @@ def greatest_miles(
 ) -> list[GreatestMiles]:
     """How far each budget reaches over each kind of route; `equipment_ns` is one way, as in the profile."""
     return [
-        invert(line, budget_ns, route_factor, equipment_ns)
+        reach(line, budget_ns, route_factor, equipment_ns)
         for budget_ns in budgets_ns
         for route_factor in ROUTE_FACTORS.values()
     ]
 
 
-def invert(line: Line, budget_ns: float, route_factor: float, equipment_ns: float) -> GreatestMiles:
+class Bounds(NamedTuple):
+    """Miles of the nearest and the farthest place that was measured."""
+
+    near: float
+    far: float
+
+
+def reach(line: Line, budget_ns: float, route_factor: float, equipment_ns: float) -> GreatestMiles:
     """The greatest distance at which `budget_ns` holds."""
-    fit = line.fit
-    extrapolated = False
-    if independent(fit):
-        miles = unknown(f"does not depend on distance: {holds(fit.a_ns, budget_ns)}")
-    elif fit.k.value <= 0 or (fit.k.low is not None and fit.k.low <= 0):  # type: ignore[operator]
-        miles = unknown("the rounds differ too much to tell what distance costs: measure more rounds")
-    else:
-        miles, extrapolated = reach(line, budget_ns, route_factor, equipment_ns)
+    def miles(rtt_ns: np.ndarray | float) -> np.ndarray:
+        return np.maximum(miles_of(np.asarray(rtt_ns), route_factor, equipment_ns), 0.0)  # type: ignore[arg-type]
+
+    bounds = Bounds(*(float(miles(rtt_ns)) for rtt_ns in line.asked_rtt_ns))
+    light_ns = budget_ns / line.trips if line.trips else math.inf
+    light = float(miles(light_ns))
+    outcome, reason = outcome_of(line, budget_ns, bounds)
+    doubts = [UNSOUND] if UNSOUND in line.fit.k.warnings else []
+    estimate, beyond, below = unknown(*([reason] if reason else []), *doubts), None, None
+    if outcome in ("measured", "beyond", "below"):
+
+        def clipped(rtt_ns: np.ndarray, latency_ns: np.ndarray) -> np.ndarray:
+            return np.clip(miles(crossing(rtt_ns, latency_ns, budget_ns, light_ns)), bounds.near, min(bounds.far, light))
+
+        value, many, without, alone = (clipped(*both) for both in zip(line.rtt_ns, line.latency_ns, strict=True))
+        found = from_replicates(
+            float(value), many, line.rounds, line.fit.k.count, *doubts, without=listed(without, line.indices),
+            by_round=listed(alone, line.indices),
+        )  # fmt: skip
+        estimate, beyond, below = within(found, outcome, reason, bounds, light)
     return GreatestMiles(
-        name=fit.name, protocol=fit.protocol, quantile=fit.quantile, budget_ns=budget_ns, route_factor=route_factor,
-        miles=miles, extrapolated=extrapolated,
+        name=line.fit.name, protocol=line.fit.protocol, quantile=line.fit.quantile, budget_ns=budget_ns,
+        route_factor=route_factor, miles=estimate, outcome=outcome, beyond_miles=beyond, below_miles=below,
     )  # fmt: skip
 
 
-def holds(a_ns: Estimate, budget_ns: float) -> str:
-    """Where a budget holds that distance has no part in."""
-    assert a_ns.value is not None
-    low, high = (a_ns.value, a_ns.value) if a_ns.low is None or a_ns.high is None else (a_ns.low, a_ns.high)
-    if high <= budget_ns:
-        return "holds at any"
-    return "holds at none" if low > budget_ns else "too close to the budget to tell whether it holds"
+def outcome_of(line: Line, budget_ns: float, bounds: Bounds) -> tuple[Outcome, str]:
+    """(where the greatest distance lies, why there are no miles; empty where there are)."""
+    if not line.trips and independent(line.k):
+        return holds(line.a_ns, budget_ns)
+    kept = line.latency_ns.value <= budget_ns
+    if line.trips:
+        light_ns = line.trips * line.rtt_ns.value
+        beats = np.flatnonzero(kept & (light_ns > budget_ns))
+        if beats.size:
+            at = beats[-1]
+            return "unknown", (
+                f"a latency of {format_time(float(line.latency_ns.value[at]))} is less than the "
+                f"{format_time(float(light_ns[at]))} that light alone takes there: neither can be trusted"
+            )
+    if kept.all():
+        return "beyond", f"beyond {bounds.far:.0f} miles, not measured"
+    if not kept.any():
+        where = f"{bounds.near:.0f} miles, the nearest measured" if bounds.near else "the first mile"
+        return "below", f"below {where}: the budget is exceeded there already"
+    low, _ = ends_of(line.k)
+    if low < 0 or (not line.trips and low == 0):
+        reason = no_line(line.k, line.trips) or (
+            f"whether the latency depends on distance cannot be told: k {slope_text(line.k)} round trips a write"
+        )
+        return "unknown", f"{reason}; the budget holds at some of the distances and not at others"
+    if not kept[0]:
+        return "below", f"below {bounds.near:.0f} miles, the nearest measured" if bounds.near else "below the first mile"
+    return "measured", ""
 
 
-def reach(line: Line, budget_ns: float, route_factor: float, equipment_ns: float) -> tuple[Estimate, bool]:
-    """(miles, whether they lie beyond what was measured) of a budget that distance spends."""
-    fit = line.fit
-    k, a_ns = fit.k.value, fit.a_ns.value
-    assert k is not None and a_ns is not None
-    rtt_ns = (budget_ns - a_ns) / k
+def crossing(rtt_ns: np.ndarray, latency_ns: np.ndarray, budget_ns: float, light_ns: float) -> np.ndarray:
+    """The round trip at which the latency exceeds a budget first, along the last axis; any number of runs at once.
+
+    Between two distances the latency is taken to rise straight. It is a maximum of things that each rise straight (a flush here,
+    a trip and a flush there), so the line between two of its points lies above it, and the miles are no more than it allows. It
+    is taken never to fall with distance: what is less than nearer by is as much as there. -inf: exceeded at the nearest place;
+    inf: nowhere. Never more than `light_ns`, where light alone spends the budget.
+    """
+    risen = np.maximum.accumulate(latency_ns, axis=-1)
+    over = risen > budget_ns
+    after = np.maximum(over.argmax(axis=-1), 1)[..., None]
+    x0, x1 = (np.take_along_axis(rtt_ns, place, axis=-1)[..., 0] for place in (after - 1, after))
+    y0, y1 = (np.take_along_axis(risen, place, axis=-1)[..., 0] for place in (after - 1, after))
     with np.errstate(divide="ignore", invalid="ignore"):
-        many_rtt_ns = np.where(line.k > 0, (budget_ns - line.a_ns) / line.k, np.nan)
-    many = np.maximum(miles_of(many_rtt_ns, route_factor, equipment_ns), 0.0)  # type: ignore[arg-type]
-    value = miles_of(rtt_ns, route_factor, equipment_ns)
-    doubts = [UNSOUND] if UNSOUND in fit.k.warnings else []
-    if value <= 0:
-        doubts.append("the budget is spent before the first mile")
-    extrapolated = rtt_ns > fit.rtt_ns_high or (value > 0 and rtt_ns < fit.rtt_ns_low)
-    if rtt_ns > fit.rtt_ns_high:
-        doubts.append(f"beyond the {fit.rtt_ns_high / NS_PER_MS:.3g} ms of round trip that were measured")
-    elif extrapolated:
-        doubts.append(f"below the {fit.rtt_ns_low / NS_PER_MS:.3g} ms of round trip that were measured")
+        at = np.minimum(x0 + (budget_ns - y0) / (y1 - y0) * (x1 - x0), light_ns)
+    at = np.where(over[..., 0], -np.inf, np.where(over.any(axis=-1), at, np.inf))
+    return np.where(np.isnan(risen[..., -1]), np.nan, at)
 
-    def miles_by_round(k: np.ndarray, a_ns: np.ndarray) -> list[float | None]:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rtt_ns = np.where(k > 0, (budget_ns - a_ns) / k, np.nan)
-        reached = np.maximum(miles_of(rtt_ns, route_factor, equipment_ns), 0.0)  # type: ignore[arg-type]
-        return listed(reached, [index for index, without in enumerate(fit.k.without) if without is not None])
 
-    estimate = from_replicates(
-        max(value, 0.0), many, line.rounds, fit.k.count, *doubts,
-        without=miles_by_round(line.k_without, line.a_ns_without), by_round=miles_by_round(line.k_alone, line.a_ns_alone),
-    )  # fmt: skip
-    return estimate, extrapolated
+def within(
+    found: Estimate, outcome: Outcome, reason: str, bounds: Bounds, light: float
+) -> tuple[Estimate, float | None, float | None]:
+    """(the estimate cut to what was measured and to light, the bound beyond which it or its interval lies, that below which)."""
+    from msgspec.structs import replace
+
+    value, low, high, doubts = found.value, found.low, found.high, list(found.warnings)
+    beyond, below = bounds.far if outcome == "beyond" else None, bounds.near if outcome == "below" else None
+    near_text = f"{bounds.near:.0f} miles" if bounds.near else "the first mile"
+    if low is not None and high is not None:
+        if high >= bounds.far and outcome != "beyond":
+            beyond, doubts = bounds.far, [*doubts, f"its interval reaches beyond {bounds.far:.0f} miles, not measured"]
+        if low <= bounds.near and outcome != "below":
+            below, doubts = bounds.near, [*doubts, f"its interval reaches below {near_text}"]
+        elif outcome == "beyond" and low < bounds.far:
+            doubts = [*doubts, f"its interval begins at {low:.0f} miles"]
+        low, high = max(low, bounds.near), min(high, bounds.far, light)
+    if outcome != "measured":
+        # On one side nothing was measured: there is no value, and of the interval only the end that was.
+        value = None
+        low, high = (low, None) if outcome == "beyond" else (None, high)
+        doubts = [reason, *doubts]
+        found = replace(found, confidence=None, without=[], by_round=[])
+    return replace(found, value=value, low=low, high=high, warnings=doubts), beyond, below
+
+
+def holds(a_ns: Estimate, budget_ns: float) -> tuple[Outcome, str]:
+    """Where a budget holds that distance has no part in."""
+    low, high = ends_of(a_ns)
+    if high <= budget_ns:
+        return "any", "does not depend on distance: holds at any"
+    if low > budget_ns:
+        return "none", "does not depend on distance: holds at none"
+    return "unknown", "does not depend on distance: too close to the budget to tell whether it holds"

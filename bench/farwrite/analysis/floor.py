@@ -123,7 +123,7 @@ def put_together(value_ns: float, replicates: np.ndarray, without: np.ndarray, t
     rounds = min(pool.rounds for pool in pools)
     count = min(pool.count for pool in pools)
     indices = {index for pool in pools for index in pool.indices}
-    estimate = from_replicates(value_ns, replicates, rounds, count, without=listed(without, indices))
+    estimate = from_replicates(value_ns, replicates, rounds, count, without=listed(without, indices), positive=True)
     return Floor(estimate, text, replicates, without)
 
 
@@ -141,4 +141,4 @@ def efficiency_of(floor: Floor, response: Pool) -> Estimate:
     ratio = floor.estimate.value / response.quantile(0.5)
     without = listed(floor.without / response.without(0.5), response.indices)
     replicates = floor.replicates / response.replicates(0.5)
-    return from_replicates(ratio, replicates, response.rounds, response.count, without=without)
+    return from_replicates(ratio, replicates, response.rounds, response.count, without=without, positive=True)

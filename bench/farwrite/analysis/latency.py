@@ -125,10 +125,7 @@ class Pool:
         low, high, confidence = self.at(ranks[0]), self.at(ranks[1]), ranks[2]
         warnings = []
         if self.rounds >= ROUNDS_MIN:
-            over_rounds = interval_of_replicates(self.replicates(q), self.rounds)
-            assert over_rounds is not None
-            low, high = min(low, over_rounds[0]), max(high, over_rounds[1])
-            confidence = min(confidence, over_rounds[2])
+            low, high, confidence = self.widened(q, low, high, confidence)
         else:
             warnings.append(few_rounds(self.rounds))
             worth = self.effective_count(q)
@@ -138,6 +135,8 @@ class Pool:
                     return unknown(f"{label(q)} needs n >= {count_needed(q)} (n_eff = {worth} of n = {count})", count=count)
                 low, high, confidence = found
                 warnings.append(f"its {count} writes are worth {worth} independent ones (n_eff), which the interval is from")
+            if self.rounds > 1:
+                low, high, confidence = self.widened(q, low, high, confidence)
         if self.saturated:
             warnings.append(f"{self.saturated} values were 18 minutes or longer: only their number is known")
         return Estimate(
@@ -160,6 +159,12 @@ class Pool:
         able = places >= 1
         least = self.values_ns[np.searchsorted(self.cumulative, places[able])] - late.values_ns[able]
         return max(self.quantile(q) - max(float(least.max(initial=0.0)), 0.0), 0.0)
+
+    def widened(self, q: float, low: float, high: float, confidence: float) -> tuple[float, float, float]:
+        """An interval from writes, widened to hold the one over rounds."""
+        found = interval_of_replicates(self.replicates(q), self.rounds, self.quantile(q), positive=True, rounds_min=2)
+        assert found is not None
+        return min(low, found[0]), max(high, found[1]), min(confidence, found[2])
 
     def effective_count(self, q: float) -> int | None:
         """How many independent values these are worth at a quantile; None where an interval over rounds makes it needless."""

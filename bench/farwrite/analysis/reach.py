@@ -1,7 +1,7 @@
 """The answer of a search: the greatest distance at which its budget holds, or why that is unknown.
 
-The miles are those of distance.py, at the quantile and the budget that were asked for; here they are held against light, which
-nothing beats, and against what the cells around them say of themselves.
+The miles are those of distance.py, at the quantile and the budget that were asked for; here they are held against what the cells
+around them say of themselves.
 """
 
 from __future__ import annotations
@@ -10,13 +10,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ..physics import miles_of
-from ..protocol import PROMISES
 from ..recording import Recording
 from .estimate import label
 from .result import CellResult, Estimate, GreatestMiles, ReachResult
-
-ANY_DISTANCE = "does not depend on distance: holds at any"
 
 
 def reach_of(recording: Recording, cells: Sequence[CellResult], miles: Sequence[GreatestMiles]) -> ReachResult | None:
@@ -28,10 +24,9 @@ def reach_of(recording: Recording, cells: Sequence[CellResult], miles: Sequence[
     mine = [item for item in miles if (item.quantile, item.budget_ns) == (asked.quantile, asked.budget_ns)]
     spent = spent_at_nothing(cells, asked.quantile, asked.budget_ns)
     if spent is not None:
-        mine = [msgspec.structs.replace(item, miles=nothing(spent), extrapolated=False) for item in mine]
+        mine = [msgspec.structs.replace(item, miles=nothing(spent)) for item in mine]
         reasons = []
     else:
-        mine = [msgspec.structs.replace(item, miles=no_farther_than(item.miles, light_of(recording, item))) for item in mine]
         reasons = reasons_of(cells, mine, asked.quantile)
     return ReachResult(
         name=table.name, protocol=table.protocols[0], quantile=asked.quantile, budget_ns=asked.budget_ns, miles=mine,
@@ -61,21 +56,6 @@ def nothing(spent: Estimate) -> Estimate:
     )  # fmt: skip
 
 
-def light_of(recording: Recording, item: GreatestMiles) -> float | None:
-    """The miles at which light alone exhausts the budget; None where writes wait for no round trip."""
-    trips = PROMISES[item.protocol].trips
-    equipment_ns = recording.profile.distance.equipment_ns
-    return max(miles_of(item.budget_ns / trips, item.route_factor, equipment_ns), 0.0) if trips else None
-
-
-def no_farther_than(miles: Estimate, light: float | None) -> Estimate:
-    """The estimate, cut where light ends."""
-    if light is None or miles.value is None:
-        return miles
-    low, high = (None if end is None else min(end, light) for end in (miles.low, miles.high))
-    return msgspec.structs.replace(miles, value=min(miles.value, light), low=low, high=high)
-
-
 def reasons_of(cells: Sequence[CellResult], miles: Sequence[GreatestMiles], quantile: float) -> list[str]:
     """Why the answer is unknown; empty when it is known."""
     straight = next((item for item in miles if item.route_factor == 1.0), None)
@@ -83,14 +63,12 @@ def reasons_of(cells: Sequence[CellResult], miles: Sequence[GreatestMiles], quan
         known = [cell for cell in cells if response_of(cell, quantile).value is not None]
         why = [reason for cell in cells if cell not in known for reason in response_of(cell, quantile).warnings[:1]]
         return [f"{label(quantile)} is known at {len(known)} of {len(cells)} distances, and three are needed", *why]
-    reached = straight.miles.value
-    if reached is None:
-        return [] if any(text.startswith(ANY_DISTANCE) for text in straight.miles.warnings) else list(straight.miles.warnings)
-    reasons = [f"at {cell.miles:g} miles: {reason}" for cell in around(cells, reached) for reason in cell.withheld]
-    if straight.extrapolated:
-        farthest = max(cell.miles for cell in cells)
-        reasons.append(f"{reached:.0f} miles were not measured between distances, of which the last was {farthest:g} miles")
-    return reasons
+    if straight.outcome in ("any", "none"):
+        return []
+    if straight.outcome != "measured" or straight.miles.value is None:
+        return list(straight.miles.warnings)
+    near = around(cells, straight.miles.value)
+    return [f"at {cell.miles:g} miles: {reason}" for cell in near for reason in cell.latency_doubts]
 
 
 def around(cells: Sequence[CellResult], miles: float) -> list[CellResult]:

@@ -16,21 +16,22 @@ import numpy as np
 
 from ..figure import QUANTILES, Figure
 from ..physics import miles_of
-from ..recording import Recording, Round
+from ..protocol import PROMISES
+from ..recording import Recording, Round, waited_rtt_ns
 from ..units import NS_PER_MS
 from ..units import parse as parse_units
 from .analyse import Measured, good_rounds, measure
-from .distance import DISTANCES_MIN, theil_sen
+from .distance import DISTANCES_MIN, crossing, exact_rtt_ns, theil_sen
 from .estimate import Draws
 from .latency import Pool
 from .result import Estimate
 from .sample import rank
-from .throughput import per_second, with_slices
+from .throughput import Field, per_second, with_slices
 
 BANDWIDTH_POWER = -0.2  # Silverman's rule: a kernel as wide as the spread times n^(-1/5).
 
 POOLS = ("response", "service", "wait", "late", "lag")
-RATES = {"throughput": "completed", "goodput": "completed_bytes"}
+RATES: dict[str, Field] = {"throughput": "within", "goodput": "within_bytes"}
 
 
 class Dice(NamedTuple):
@@ -111,10 +112,11 @@ class World:
         return self.known[key]
 
     def fit(self, figure: Figure, cells: Sequence[Measured], q: float) -> Slowed | None:
-        """The line through several distances: its slope, its height, or where it meets a budget."""
+        """The line through several distances: its slope, its height; or where the latencies exceed a budget."""
         if len({item.cell.miles for item in cells}) < DISTANCES_MIN or len({len(item.rounds) for item in cells}) > 1:
             return None
-        rtt_ns = np.stack([self.quantile(item.rtt, 0.5, moved=False) for item in cells], axis=-1)
+        cells = sorted(cells, key=lambda item: waited_rtt_ns(item.cell))
+        rtt_ns = np.stack([self.round_trip(item) for item in cells], axis=-1)
         times_ns = np.stack([self.quantile(item.response, q) for item in cells], axis=-1)
         if figure.metric.startswith("k_"):
             return lambda slowed: theil_sen(rtt_ns, slowed * times_ns)[0]
@@ -122,13 +124,23 @@ class World:
             return lambda slowed: theil_sen(rtt_ns, slowed * times_ns)[1]
         budget_ns = parse_units(str(figure.labels["budget"]), {"ms": NS_PER_MS}, "budget")
         route, equipment_ns = float(figure.labels["route"]), self.recording.profile.distance.equipment_ns
+        trips = PROMISES[cells[0].cell.protocol].trips
+        light_ns = budget_ns / trips if trips else math.inf
+        measured_ns = [float(waited_rtt_ns(item.cell)) for item in cells]
 
         def miles(slowed: float) -> np.ndarray:
-            k, a_ns = theil_sen(rtt_ns, slowed * times_ns)
-            reach_ns = np.where(k > 0, (budget_ns - a_ns) / np.where(k > 0, k, 1.0), np.nan)
-            return np.maximum(miles_of(reach_ns, route, equipment_ns), 0.0)  # type: ignore[arg-type]
+            reach_ns = np.clip(
+                crossing(rtt_ns, slowed * times_ns, budget_ns, light_ns), measured_ns[0], min(measured_ns[-1], light_ns)
+            )
+            return np.maximum(miles_of(reach_ns, route, equipment_ns), 0.0)
 
         return miles
+
+    def round_trip(self, item: Measured) -> np.ndarray:
+        """The x of a cell in a fit, replayed."""
+        surveyed = self.quantile(item.waited_rtt, 0.5, moved=False)
+        exact_ns = exact_rtt_ns(item.cell, self.recording.lab.distance)
+        return surveyed if exact_ns is None else np.full_like(surveyed, exact_ns)
 
 
 def figure_of_replay(figure: Figure, values: np.ndarray) -> Figure:
@@ -206,10 +218,10 @@ def quantile_of_parts(values: Sequence[np.ndarray], counts: Sequence[np.ndarray]
     return found
 
 
-def rates(cell: Measured, field: str) -> np.ndarray:
+def rates(cell: Measured, field: Field) -> np.ndarray:
     """What completed per second, round by round."""
     dropped = cell.steadiness.dropped
-    return np.array([per_second(item.slices[dropped:], field) for item in with_slices(cell.rounds, dropped)])
+    return np.array([per_second(item, dropped, field) for item in with_slices(cell.rounds, dropped)])
 
 
 def cpu(rounds: Sequence[Round]) -> np.ndarray:

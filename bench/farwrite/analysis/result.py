@@ -181,7 +181,10 @@ def late_share_doubt(estimate: Estimate) -> str:
 
 
 class Fit(Struct, frozen=True):
-    """latency_q = a + k * RTT over the distances of one workload and protocol."""
+    """latency_q = a + k * RTT over the distances of one workload and protocol.
+
+    Where the points do not lie on a line, `is_line` is false, k and a have no value, and their first warning says why.
+    """
 
     name: str
     protocol: str
@@ -193,18 +196,31 @@ class Fit(Struct, frozen=True):
     rtt_ns_high: float
     residual_ns_max: float
     left_out: list[str] = []  # cells that no verdict may rest on; k and a carry a warning where all were kept
+    is_line: bool = True
+
+
+# Where the greatest distance lies at which a budget holds.
+#   measured  between two measured distances: `miles` has a value
+#   beyond    the budget still holds at the farthest measured distance, `beyond_miles`
+#   below     it is exceeded at the nearest measured distance already, `below_miles`
+#   any       the latency does not depend on distance, and keeps the budget
+#   none      the latency does not depend on distance, and exceeds it
+#   unknown   cannot be told: `miles` has the reason
+Outcome = Literal["measured", "beyond", "below", "any", "none", "unknown"]
 
 
 class GreatestMiles(Struct, frozen=True):
-    """The greatest distance at which a budget holds, by inverting a fit."""
+    """The greatest distance at which a budget holds, interpolated between the distances that were measured."""
 
     name: str
     protocol: str
     quantile: float
     budget_ns: float
     route_factor: float
-    miles: Estimate
-    extrapolated: bool  # beyond the distances that were measured
+    miles: Estimate  # a value only where `outcome` is "measured"; never more than light allows
+    outcome: Outcome
+    beyond_miles: float | None = None  # the farthest measured distance, where the value or the interval's end lies beyond it
+    below_miles: float | None = None  # the nearest one, where the value or the interval's end lies below it
 
 
 class ReachResult(Struct, frozen=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..analysis.estimate import label
-from ..analysis.reach import ANY_DISTANCE
 from ..analysis.result import Analysis, Estimate, ReachResult
 from ..physics import ROUTE_FACTORS
 from ..units import KM_PER_MILE, NS_PER_MS, format_time
@@ -32,7 +31,7 @@ def sentences(reach: ReachResult) -> list[str]:
         return [f"{asked}: spent before the first mile. At 0 miles a write takes {time_text(reach.nothing_ns)}."]
     straight = next(item for item in reach.miles if item.route_factor == 1.0)
     if straight.miles.value is None:
-        holds = any(text.startswith(ANY_DISTANCE) for text in straight.miles.warnings)
+        holds = straight.outcome == "any"
         return [f"{asked}: {'holds at any distance, on which it does not depend' if holds else straight.miles.warnings[0]}."]
     lines = [f"{asked}: {length_text(straight.miles)}."]
     for item in sorted(reach.miles, key=lambda item: item.route_factor):

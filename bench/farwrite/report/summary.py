@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..analysis.answer import PREFERRED, Reach, main_cells, reaches
-from ..analysis.result import Analysis, CellResult
+from ..analysis.result import HOST_NOISE, Analysis, CellResult
 from ..units import NS_PER_MS
 from . import tables
 from .digits import UNKNOWN, Digits
@@ -101,13 +101,13 @@ def latency_table(groups: Sequence[Sequence[CellResult]], form: Form) -> Table:
         efficiency = Digits.of((item.efficiency for item in group), 0.01, places_max=0)
         protocols = tables.changes(item.protocol for item in group)
         for index, (protocol, item) in enumerate(zip(protocols, group, strict=True)):
-            style = "dim" if item.withheld else ""
+            style = "dim" if item.latency_doubts else ""
             name = Text(protocol)
             add_row(
                 table,
                 *([group[0].name if not index else ""] if named else []),
                 name,
-                Text(f"{tables.miles_text(item.miles)}{DOUBTED if item.withheld else ' '}", style=style),
+                Text(f"{tables.miles_text(item.miles)}{DOUBTED if item.latency_doubts else ' '}", style=style),
                 cell(item.response_ns_p50, p50, form, notes, style),
                 cell(item.response_ns_p99, p99, form, notes, style),
                 cell(item.floor_ns, floor, values_only, notes, style),
@@ -120,11 +120,11 @@ def doubted_texts(cells: Sequence[CellResult], many: bool) -> list[str]:
     """Why no verdict rests on the rows that are marked, one sentence a reason."""
     reasons: dict[str, list[tuple[str, CellResult]]] = {}
     for item in cells:
-        for reason in item.withheld[:1]:
-            first = re.split(r"[,;]|: ", reason, maxsplit=1)[0]
+        for reason in item.latency_doubts[:1]:
+            first = re.split(r"[,;]|: ", reason.removeprefix(f"{HOST_NOISE}: "), maxsplit=1)[0]
             reasons.setdefault(without_numbers(first), []).append((first, item))
     return [
-        f"no verdict rests on {tables.places([item for _, item in found], many)}: {tables.summed_up(r for r, _ in found)[0]}"
+        f"no verdict on latency rests on {tables.places([item for _, item in found], many)}: {tables.summed_up(r for r, _ in found)[0]}"
         for found in reasons.values()
     ]
 

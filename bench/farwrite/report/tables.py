@@ -410,7 +410,7 @@ def show_miles(page: Page, analysis: Analysis) -> None:
         answers = [answer for answer in analysis.miles if answer.name == name]
         page.heading(f"Greatest miles at which a budget holds: {name}")
         notes = Footnotes()
-        answered = {(a.protocol, a.quantile) for a in answers if a.miles.value is not None}
+        answered = {(a.protocol, a.quantile) for a in answers if a.outcome in ("measured", "beyond", "below")}
         in_miles = [a for a in answers if (a.protocol, a.quantile) in answered]
         if in_miles:
             page.table(partial(miles_table, in_miles, notes))
@@ -422,10 +422,11 @@ def show_miles(page: Page, analysis: Analysis) -> None:
                 budgets.append(f"{answer.budget_ns / NS_PER_MS:g}")
         for (protocol, quantile, reason), budgets in unanswered.items():
             page.item("·", f"{protocol} {p_of(quantile)}, {', '.join(dict.fromkeys(budgets))} ms: {reason}")
-        if any(answer.extrapolated for answer in answers):
-            measured = [c.miles for c in analysis.cells if c.name == name]
-            farthest = f"{miles_text(max(measured))} mi" if measured else "what was"
-            page.item("*", f"beyond {farthest} measured: extrapolated along the fit.", style="dim")
+        if any(answer.outcome in ("beyond", "below") for answer in in_miles):
+            page.prose(
+                "> the budget still holds at the farthest distance that was measured; < it is exceeded at the nearest.",
+                style="dim",
+            )
         page.prose(
             "Route factor: glass over straight line; 1.0 ideal, 1.3 best conduit, 2.1 rule of thumb.", style="dim"
         )
@@ -454,11 +455,23 @@ def miles_table(answers: Sequence[GreatestMiles], notes: Footnotes, form: Form) 
             quantile.partition(" ")[2],
             f"{key[2] / NS_PER_MS:g}",
             *(
-                cell(a.miles if a else None, digits[f], form, notes, remark="*" if a and a.extrapolated else "")
+                miles_cell(a, digits[f], form, notes)
                 for f, a in zip(factors, found, strict=True)
             ),
         )
     return table
+
+
+def miles_cell(answer: GreatestMiles | None, digits: Digits, form: Form, notes: Footnotes) -> Text:
+    """Miles with their interval, or the bound of what was measured on whose far side they lie."""
+    if answer is None:
+        return Text("")
+    mark = notes.mark(answer.miles.warnings[1:])
+    if answer.outcome == "beyond":
+        return Text(f"> {grouped(answer.beyond_miles or 0.0)}{mark}")
+    if answer.outcome == "below":
+        return Text((f"< {grouped(answer.below_miles or 0.0)}" if answer.below_miles else "none") + mark)
+    return cell(answer.miles, digits, form, notes)
 
 
 def show_limits(page: Page, analysis: Analysis) -> None:
@@ -527,12 +540,13 @@ def holds_text(limit: ProductLimit, there: There, analysis: Analysis, name: str,
     """Up to where a limit in milliseconds holds for whole writes; which budget holds at a limit in miles."""
     answers = [a for a in analysis.miles if (a.name, a.protocol, a.quantile) == (name, "C", 0.99)]
     if limit.rtt_ns is not None:
-        straight = [a.miles for a in answers if (a.route_factor, a.budget_ns) == (1.0, limit.rtt_ns)]
-        if straight and straight[0].value is not None:
-            digits = Digits.of(straight, places_max=0)
-            interval = "" if form.interval == "none" else digits.interval(straight[0])
-            doubt = notes.mark([f"{UNSOUND.capitalize()}."] if UNSOUND in straight[0].warnings else [])
-            return Text(f"up to {digits.number(straight[0].value)} mi {interval}".rstrip() + doubt)
+        straight = [a for a in answers if (a.route_factor, a.budget_ns) == (1.0, limit.rtt_ns)]
+        if straight and straight[0].miles.value is not None:
+            digits = Digits.of([straight[0].miles], places_max=0)
+            interval = "" if form.interval == "none" else digits.interval(straight[0].miles)
+            return Text(f"up to {digits.number(straight[0].miles.value)} mi {interval}".rstrip())
+        if straight and straight[0].outcome == "beyond":
+            return Text(f"> {grouped(straight[0].beyond_miles or 0.0)} mi")
         return Text(WORD["unknown"], style=STYLE["unknown"])
     budgets = sorted({a.budget_ns for a in answers})
     if there.p99_ns is None or not budgets:

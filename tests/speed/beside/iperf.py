@@ -55,7 +55,7 @@ class Iperf:
         reasons += link_reasons(before, after, cell.asked_rtt_ns)
         nothing = Histogram().encode()
         whole = Slice(begin_ns=0, duration_ns=round(duration_s * NS_PER_S), completed=0, completed_bytes=size,
-                      response_ns_max=0, response=nothing)  # fmt: skip
+                      response_ns_max=0, response=nothing, within=0, within_bytes=size)  # fmt: skip
         return Round(
             cell=cell.id, index=index, attempt=attempt, status="failed" if failed else "void" if reasons else "ok",
             reasons=reasons, begin_s=round(begin_s, 3), duration_ns=whole.duration_ns, survey_before=text_of(before),

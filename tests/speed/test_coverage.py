@@ -1,0 +1,32 @@
+"""The coverage study: intervals hold the truth of rounds that are independent, and two rounds give no fit."""
+
+import coverage_study
+import pytest
+
+
+@pytest.mark.parametrize("world", ["iid", "bimodal"])
+def test_intervals_of_five_independent_rounds_hold_the_truth_about_as_often_as_they_say(world):
+    found = coverage_study.coverage_of((world, 5, 40, 3))
+    for metric in coverage_study.METRICS:
+        share = found[metric]
+        assert share is not None and share["of"] == 40
+        assert share["held"] >= 34, metric  # 95 % of 40 are 38; fewer than 34 come by chance once in 300.
+
+
+def test_intervals_of_three_rounds_hold_the_truth_of_normal_rounds():
+    found = coverage_study.coverage_of(("iid", 3, 40, 3))
+    assert min(found[metric]["held"] for metric in coverage_study.METRICS) >= 34
+
+
+def test_two_rounds_have_no_fit_and_no_miles():
+    found = coverage_study.coverage_of(("iid", 2, 10, 3))
+    assert [found[metric] for metric in ("k", "a", "greatest miles")] == [None] * 3
+    assert found["p50"]["held"] == 10
+
+
+def test_the_page_has_every_world_and_says_where_intervals_do_not_hold():
+    made = coverage_study.study(3, rounds=(3,))
+    text = coverage_study.page(made)
+    assert all(f"## {name}: " in text for name in coverage_study.WORLDS)
+    assert text.count("| greatest miles |") == len(coverage_study.WORLDS)
+    assert "of the hour in which the run was made" in text
