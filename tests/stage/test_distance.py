@@ -1,6 +1,7 @@
 """The fit finds the k and a that a recording was made with; the miles are those that were measured, and never beat light."""
 
 import json
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -11,7 +12,7 @@ from farwrite.analysis.distance import UNSOUND, crossing, exact_rtt_ns, independ
 from farwrite.analysis.result import Estimate
 from farwrite.physics import miles_of
 from farwrite.protocol import PROMISES
-from farwrite.recording import Cell, Other
+from farwrite.recording import Cell, Other, read
 from make_recording import LARGE, analysed, changed, make_recording
 
 QUICK = ("run.round=400 ms", "run.survey_echoes=20", "drill.kills=0")
@@ -129,6 +130,15 @@ def test_no_miles_beat_light(k, a_ns):
     assert {item.protocol for item in analysis.miles} >= {"B", "C"}
     for found in analysis.miles:
         assert max(every_number(found), default=0) <= light_miles(found) * (1 + 1e-9), found
+
+
+def test_no_miles_of_the_committed_baseline_beat_light():
+    analysis = analyse(read(Path(__file__).parents[2] / "results/baselines/limits.json").recording)
+    assert any(found.miles.value for found in analysis.miles)
+    for found in analysis.miles:
+        assert max(every_number(found), default=0) <= light_miles(found) * (1 + 1e-9), found
+    for fit in analysis.fits:
+        assert fit.k.value is None or fit.protocol == "A" or fit.k.high >= 0.998
 
 
 def test_a_slope_less_than_light_takes_is_no_line_and_says_so():
