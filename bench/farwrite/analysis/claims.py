@@ -350,7 +350,8 @@ def far_text(item: GreatestMiles) -> str:
         return f"below {item.below_miles:.0f} miles, the nearest measured" if item.below_miles else "before the first mile"
     if item.miles.value is None:
         return "; ".join(item.miles.warnings)
-    return miles_text(item.miles, open_above=item.beyond_miles is not None)
+    doubt = f" ({UNSOUND})" if UNSOUND in item.miles.warnings else ""
+    return f"{miles_text(item.miles, open_above=item.beyond_miles is not None)}{doubt}"
 
 
 def physics_text() -> str:
