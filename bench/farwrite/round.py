@@ -135,7 +135,7 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     if observed:
         audit, survived = audit_of(lab, order, int(observed["recorder"].at[load_kernel.ACKED]))
     for place, (leg, loaded, after) in enumerate(zip(legs, loads, afters, strict=True)):
-        if not leg.span.proves_distance:
+        if not leg.span.proves_distance or cell.protocol == "local":  # Which sends nothing over it.
             continue
         whose = f" to the site {cell.others[place - 1].miles:g} miles away" if place else ""
         reasons += link_reasons(leg.before, after, leg.asked_rtt_ns, whose) + load_reasons(leg, loaded, whose)

@@ -69,7 +69,7 @@ PACED = '{ protocol = "C", miles = [20], name = "paced" }'
     ("truth", "said"),
     [
         (BUSY, "other programs used 52% of the processors, more than 25%"),
-        ({"foreign_share": 0.2, "own_share": 0.2, "run_delay_ratio": 0.6}, "waited 30% of the time for processors that other"),
+        ({"foreign_share": 0.2, "own_share": 0.2, "run_delay_ratio": 0.6}, "waited 30% of their time for processors that other"),
         ({"steal": 0.08}, "the host took 8.0% of the processors, more than 5%"),
     ],
 )

@@ -18,11 +18,11 @@ PARENTS = {ME: 1, NEAR: ME, TUNNEL: NEAR, FAR: ME, LINK: ME}
 TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 
 
-def reading(at_ns, busy, total, **waited_ns):
+def reading(at_ns, foreign, total, **waited_ns):
     """Every process has one thread of its own number, which ran for twice as long as it waited."""
     pids = {"me": ME, "near": NEAR, "tunnel": TUNNEL, "far": FAR, "link": LINK}
     threads = {pids[name]: Thread(pids[name], 2 * ns, ns) for name, ns in waited_ns.items()}
-    return Reading(at_ns, busy, total, threads, PARENTS)
+    return Reading(at_ns, foreign, total, threads, PARENTS)
 
 
 def between(before, after):
@@ -40,11 +40,26 @@ def test_a_process_waits_with_its_tunnels_and_nobody_elses():
 def test_what_ran_and_was_not_ours_is_foreign():
     before = reading(0, 1000, 5000, me=0, near=0, far=0, link=0)
     waited = 5 * TICK_NS  # Each of four ran 10 ticks.
-    after = reading(10**9, 1000 + 140, 5000 + 200, me=waited, near=waited, far=waited, link=waited)
+    after = reading(10**9, 1000 + 100, 5000 + 200, me=waited, near=waited, far=waited, link=waited)
     found = between(before, after)
     assert found.own_share == pytest.approx(0.2) and found.foreign_share == pytest.approx(0.5)
-    # Ticks are samples: where they say less than our threads ran, nobody else did.
-    assert between(before, reading(1, 1030, 5200, me=waited, near=waited, far=waited, link=waited)).foreign_share == 0
+    # A program that ended takes its ticks with it, unless somebody waited for it.
+    assert between(before, reading(1, 970, 5200, me=waited, near=waited, far=waited, link=waited)).foreign_share == 0
+
+
+def test_the_kernels_own_threads_are_no_program_and_what_a_program_waited_for_is(monkeypatch):
+    def stat(parent, flags, *used):
+        return " ".join(["(x)", "S", str(parent), *"0000", str(flags), *"0000", *map(str, used), "20"])
+
+    kthread = noise.PF_KTHREAD
+    texts = {"/proc/2": stat(0, kthread, 9, 9, 9, 9), "/proc/7": stat(1, 0, 1, 2, 30, 40), f"/proc/{ME}": stat(1, 0, 5, 5, 5, 5)}
+    texts |= {"/proc/8": stat(ME, 0, 6, 6, 6, 6)}
+    pids = [path.rpartition("/")[2] for path in texts]
+    monkeypatch.setattr(noise, "listed", lambda directory: pids if directory == "/proc" else [])
+    monkeypatch.setattr(noise, "contents", lambda path: texts.get(path.removesuffix("/stat"), "cpu 1 2 3 4 5 6 7 8 100 100"))
+    found = read_noise()
+    assert (found.foreign_ticks, found.total_ticks) == (73, 36)
+    assert found.parents == {ME: os.getppid(), 8: ME}
 
 
 def test_what_a_kernel_does_not_tell_is_unknown_and_not_nothing(monkeypatch):
@@ -54,7 +69,8 @@ def test_what_a_kernel_does_not_tell_is_unknown_and_not_nothing(monkeypatch):
     monkeypatch.setattr(noise, "contents", lambda path: "0 0 0\n")  # Without CONFIG_SCHED_INFO.
     assert noise.threads_of(ME) == []
     monkeypatch.setattr(noise, "contents", lambda path: "")
-    assert noise.threads_of(ME) == [] and noise.ticks() == (0, 0) and noise.family(ME) == {ME: os.getppid()}
+    assert noise.threads_of(ME) == [] and noise.total_ticks() == 0 and noise.running() == {}
+    assert noise.family(ME, {}) == {ME: os.getppid()}
 
 
 def test_a_process_of_another_machine_or_one_that_is_gone_is_unknown():
@@ -65,10 +81,11 @@ def test_a_process_of_another_machine_or_one_that_is_gone_is_unknown():
 
 
 def test_the_name_of_a_command_breaks_no_line(monkeypatch):
-    texts = {"/proc/7/stat": f"7 (a) b (S 1) S {ME} 7 7"}
+    texts = {"/proc/7/stat": f"7 (a) b (S 1) S {ME} 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20"}
     monkeypatch.setattr(noise, "listed", lambda directory: ["7", "8"])
     monkeypatch.setattr(noise, "contents", lambda path: texts.get(path, ""))
-    assert noise.family(ME) == {ME: os.getppid(), 7: ME}
+    assert noise.running() == {7: noise.Program(ME, False, 26)}
+    assert noise.family(ME, noise.running()) == {ME: os.getppid(), 7: ME}
 
 
 BURN = "import os, time\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nprint(flush=True)\nwhile True: pass"

@@ -14,7 +14,7 @@ from .result import HOST_NOISE
 from .sample import MIDDLES_NS, decode
 
 # All on a virtual machine with two processors, Linux 6.18, 4 KiB, depth 1, rounds of one second. With nothing else to do, other
-# programs used 0 to 5 % of the processors, 16 % at the most in a single round; beside a loop that computes 41 to 60 %. That
+# programs used 0 to 5 % of the processors; beside a loop that computes 41 to 60 %. That
 # made protocol C at 0 miles faster (72 to 141 us a write instead of 175 to 232: nobody sleeps) and at 20 miles slower (439
 # instead of 250 to 370).
 FOREIGN_SHARE_MAX = 0.25
@@ -37,7 +37,7 @@ def host_noise(cell: Cell, rounds: Sequence[Round], steal_max: float) -> list[st
     delayed = mean_share([delayed_share(cell, item) for item in rounds])
     if delayed is not None and delayed > RUN_DELAY_SHARE_MAX:
         reasons.append(
-            f"{HOST_NOISE}: near, far and link waited {delayed:.0%} of the time for processors that other programs had, "
+            f"{HOST_NOISE}: writes waited {delayed:.0%} of their time for processors that other programs had, "
             f"more than {RUN_DELAY_SHARE_MAX:.0%}: {QUIET}"
         )
     steal = mean_share([(item.steal, item.duration_ns) for item in rounds])

@@ -1,6 +1,7 @@
 """Host noise: what this machine did besides the measurement while a load ran.
 
-How long our own processes waited for a processor (run-queue delay), and how much of the processors other programs used. Two
+How long our own processes waited for a processor (run-queue delay), and how much of the processors other programs used. The
+kernel's threads and interrupts are no program's: most of what they do beside a load is the load's own flushes and packets. Two
 readings of /proc, one before the load and one after it; what the kernel does not tell is None. What the host of a virtual
 machine took (steal) is facts.py's. Whether it was too much is the analysis's to say.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +33,8 @@ class Reading:
     """The machine at one instant."""
 
     at_ns: int
-    busy_ticks: int  # of all processors since boot, for whatever ran in this system; neither idle nor taken by the host
-    total_ticks: int
+    foreign_ticks: int  # that programs which are not ours have used, those that they waited for included
+    total_ticks: int  # of all processors since boot
     threads: dict[int, Thread]  # of this process and all its descendants, by thread number; without those that tell nothing
     parents: dict[int, int]  # of our processes
 
@@ -52,9 +53,11 @@ class Noise:
 
 def read_noise() -> Reading:
     """The machine now. Some 5 ms with a hundred processes."""
-    parents = family(os.getpid())
-    busy, total = ticks()
-    return Reading(time.monotonic_ns(), busy, total, {tid: item for pid in parents for tid, item in threads_of(pid)}, parents)
+    programs = running()
+    parents = family(os.getpid(), programs)
+    foreign = sum(item.used_ticks for pid, item in programs.items() if pid not in parents and not item.is_kernels)
+    threads = {tid: item for pid in parents for tid, item in threads_of(pid)}
+    return Reading(time.monotonic_ns(), foreign, total_ticks(), threads, parents)
 
 
 def noise_between(before: Reading, after: Reading, near: Pids, far: Pids, link: Pids) -> Noise:
@@ -92,7 +95,7 @@ def waited_before_ns(before: Reading, tid: int) -> int:
 def shares_between(before: Reading, after: Reading) -> tuple[float | None, float | None]:
     """(ours, all other programs') share of all processors' time; None where the kernel does not count what threads ran.
 
-    /proc/stat is counted by ticks, threads to the nanosecond, so a second on two processors is a few percent uncertain.
+    Other programs are counted by ticks, our threads to the nanosecond, so a second on two processors is a percent uncertain.
     """
     total = after.total_ticks - before.total_ticks
     if total <= 0 or os.getpid() not in before.threads or os.getpid() not in after.threads:
@@ -101,7 +104,7 @@ def shares_between(before: Reading, after: Reading) -> tuple[float | None, float
         item.ran_ns - (before.threads[tid].ran_ns if tid in before.threads else 0) for tid, item in after.threads.items()
     )
     own = ran_ns * os.sysconf("SC_CLK_TCK") / NS_PER_S
-    foreign = after.busy_ticks - before.busy_ticks - own
+    foreign = after.foreign_ticks - before.foreign_ticks
     return min(max(own / total, 0.0), 1.0), min(max(foreign / total, 0.0), 1.0)
 
 
@@ -112,14 +115,35 @@ def descends(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
     return pid == ancestor
 
 
-def family(root: int) -> dict[int, int]:
-    """Our processes, each with its parent: `root` and all its descendants. /proc/PID/stat, proc(5)."""
-    children: dict[int, list[int]] = {}
+@dataclass(frozen=True)
+class Program:
+    """One process: /proc/PID/stat, proc(5)."""
+
+    parent: int
+    is_kernels: bool  # a thread of the kernel's own
+    used_ticks: int  # user and system, and of its children that it has waited for
+
+
+PF_KTHREAD = 0x00200000  # linux/sched.h
+
+
+def running() -> dict[int, Program]:
+    """Every process there is, by its number."""
+    found = {}
     for name in listed("/proc"):
         text = contents(f"/proc/{name}/stat")
-        if text:
-            parent = int(text[text.rindex(")") + 1 :].split()[1])  # A command's name may hold anything.
-            children.setdefault(parent, []).append(int(name))
+        words = text[text.rfind(")") + 1 :].split()  # A command's name may hold anything.
+        if len(words) > 14:
+            parent, flags, used = int(words[1]), int(words[6]), sum(int(word) for word in words[11:15])
+            found[int(name)] = Program(parent, bool(flags & PF_KTHREAD), used)
+    return found
+
+
+def family(root: int, programs: Mapping[int, Program]) -> dict[int, int]:
+    """Our processes, each with its parent: `root` and all its descendants."""
+    children: dict[int, list[int]] = {}
+    for pid, program in programs.items():
+        children.setdefault(program.parent, []).append(pid)
     found = {root: os.getppid()}
     left = [root]
     while left:
@@ -141,12 +165,9 @@ def threads_of(pid: int) -> list[tuple[int, Thread]]:
     return found
 
 
-def ticks() -> tuple[int, int]:
-    """(busy, all) processor time since boot, over all processors, in ticks; /proc/stat, proc(5)."""
-    words = contents("/proc/stat").split("\n", 1)[0].split()[1:9]
-    user, nice, system, idle, iowait, irq, softirq, steal = [int(word) for word in words] + [0] * (8 - len(words))
-    busy = user + nice + system + irq + softirq
-    return busy, busy + idle + iowait + steal
+def total_ticks() -> int:
+    """All processors' time since boot, in ticks; /proc/stat, proc(5)."""
+    return sum(int(word) for word in contents("/proc/stat").split("\n", 1)[0].split()[1:9])
 
 
 def listed(directory: str) -> list[str]:

@@ -130,7 +130,10 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
         near, fars, history, issued = stack.enter_context(sites(spec, places))
         pairs = [(near, far) for far in fars] + (list(combinations(fars, 2)) if spec.mesh else [])
         specs = [spec.link_spec_of(*pair) for pair in pairs]
-        links = [stack.enter_context(emulate(choice, *pair, asked)) for pair, asked in zip(pairs, specs, strict=True)]
+        links = [
+            stack.enter_context(emulate(choice, *pair, asked, only=len(pairs) == 1))
+            for pair, asked in zip(pairs, specs, strict=True)
+        ]
         spans, proofs = [], []
         for pair, link, asked in zip(pairs, links, specs, strict=True):
             with bare(link, asked):

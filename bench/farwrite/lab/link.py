@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -149,9 +150,11 @@ def choice_of(kind: str, near: Process) -> Choice:
 
 
 @contextmanager
-def emulate(choice: Choice, near: Site, far: Site, spec: LinkSpec = PLAIN) -> Iterator[Link]:
-    """The link, with what is asked of it, open exactly as long as this block."""
-    makers: dict[str, Callable[..., AbstractContextManager[Link]]] = {"netem": netem, "ferry": ferry, "relay": relay}
+def emulate(choice: Choice, near: Site, far: Site, spec: LinkSpec = PLAIN, only: bool = True) -> Iterator[Link]:
+    """The link, with what is asked of it, open exactly as long as this block; `only`: its lab has no other."""
+    makers: dict[str, Callable[..., AbstractContextManager[Link]]] = {
+        "netem": netem, "ferry": partial(ferry, only=only), "relay": relay
+    }  # fmt: skip
     with makers[choice.kind](near, far, spec) as link:
         link.set_ways(*spec.ways)
         yield link

@@ -124,7 +124,8 @@ def doubted_texts(cells: Sequence[CellResult], many: bool) -> list[str]:
             first = re.split(r"[,;]|: ", reason.removeprefix(f"{HOST_NOISE}: "), maxsplit=1)[0]
             reasons.setdefault(without_numbers(first), []).append((first, item))
     return [
-        f"no verdict on latency rests on {tables.places([item for _, item in found], many)}: {tables.summed_up(r for r, _ in found)[0]}"
+        f"no verdict on latency rests on {tables.places([item for _, item in found], many)}: "
+        f"{tables.summed_up(reason for reason, _ in found)[0]}"
         for found in reasons.values()
     ]
 
