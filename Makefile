@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help bench test test-netem crosscheck simulate lint perf rivals aa-study coverage-study lock picture wheel clean
+.PHONY: help bench test test-netem crosscheck simulate lint perf rivals aa-study coverage-study first-run lock picture wheel clean
 
 help:
 	@echo "make bench       measure the limits of synchronous replication and print the report (about 4 minutes)"
@@ -15,6 +15,7 @@ help:
 	@echo "make simulate    search the engine for lost writes in a pretend world, from seeds (SEEDS=1000, FROM=0)"
 	@echo "make lint        ruff and mypy"
 	@echo "make aa-study    how often the gate errs, on rounds measured for it (about 20 minutes)"
+	@echo "make first-run   the main job again and again, idle and beside a busy neighbour (FIRST='--idle 10 --busy 3'; an hour)"
 	@echo "make coverage-study  how often intervals hold the truth, in worlds whose truth is known (a few minutes)"
 	@echo "make perf        speed, as ratios against floors, then what make rivals measures"
 	@echo "make rivals      beside QEMU, DRBD and iperf3 in one lab (about a quarter of an hour; RIVALS='--rounds 3' is shorter)"
@@ -78,6 +79,11 @@ rivals: $(READY)
 
 aa-study: $(READY)
 	@$(BIN)/python tests/speed/aa_study.py
+
+FIRST ?= --idle 10 --busy 3
+
+first-run: $(READY)
+	@$(BIN)/python tests/speed/first_run.py $(FIRST)
 
 coverage-study: $(READY)
 	@$(BIN)/python tests/speed/coverage_study.py
