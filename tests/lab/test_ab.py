@@ -104,18 +104,18 @@ def played(tmp_path_factory, short):
     """(directory, reports, what happened in order) of an experiment whose candidate has another congestion control."""
     directory = tmp_path_factory.mktemp("ab") / "out"
     happened = []
-    set_delay, measure_round = Lab.set_delay, experiments.measure_round
+    hold, measure_round = Lab.hold, experiments.measure_round
 
-    def set_delay_told(lab, total_ns):
-        happened.append(("delay", total_ns))
-        set_delay(lab, total_ns)
+    def hold_told(lab, outward_ns, homeward_ns):
+        happened.append(("delay", outward_ns + homeward_ns))
+        hold(lab, outward_ns, homeward_ns)
 
     def measure_round_told(experiment, lab, arm, cell, index, attempt):
         happened.append((arm.arm.name, cell, index, attempt))
         return measure_round(experiment, lab, arm, cell, index, attempt)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Lab, "set_delay", set_delay_told)
+        patch.setattr(Lab, "hold", hold_told)
         patch.setattr(experiments, "measure_round", measure_round_told)
         made = measured(asked(directory, short, short, cand_alone=["lab.congestion=reno"]))
     return directory, made, happened

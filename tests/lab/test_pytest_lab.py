@@ -11,10 +11,12 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_lab import LINK, any_link, compiled, skip_if_forbidden
 
 from farwrite.errors import UnfitError, UsageError
+from farwrite.lab.survey import Survey
 from farwrite.testing.lab import Keeper, distance, inhabitants
 
 pytestmark = pytest.mark.lab
@@ -295,7 +297,7 @@ def test_a_link_that_is_not_what_it_claimed_is_told(keeper):
     (*_, miss) = keeper.take_back(lab)
     assert re.search(r"after the test a round trip took 1\d\.\d ms, 4\.73 ms \(300 miles\) was asked", miss)
     lab = keeper.lend(distance(rtt="1 us"))  # Less than any lab's own.
-    lab.claim(1_000_000, "after")
+    lab.claim(Survey(np.array([1_000_000])), "after")
     assert "This lab's own round trip is" in keeper.take_back(lab)[-1]
 
 

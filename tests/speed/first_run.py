@@ -110,9 +110,9 @@ def page_of(found: dict[str, Any]) -> str:
     host = found["host"]
     lines = [
         "# What a newcomer meets", "",
-        "`make first-run`: the main job (`farwrite run limits`, as `make bench` starts it) and `make test`, again and again, each",
-        f"a fresh start, on one machine ({host.get('cpu', 'unknown processor')}, {host.get('cpu_count', '?')} processors, Linux "
-        f"{host.get('kernel', '?')}).",
+        "`make first-run`: the main job (`farwrite run limits`, as `make bench` starts it) and `make test`, again and again,",
+        f"each a fresh start, on one machine ({host.get('cpu', 'unknown processor')}, {host.get('cpu_count', '?')} processors, "
+        f"Linux {host.get('kernel', '?')}).",
         "Busy: beside a loop that computes on each processor. C2 fails as it should: a cut link refutes 100 % available.", "",
         *summaries(benches), "", *table(BENCH_HEADS, map(bench_row, range(1, 1 + len(benches)), benches)),
     ]  # fmt: skip

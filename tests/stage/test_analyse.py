@@ -308,8 +308,10 @@ def test_rounds_that_are_like_their_neighbours_are_said_to_drift(series, said):
     assert not said or "speak of this hour only" in drift_warnings(cells)[0]
 
 
-def test_a_calm_run_on_two_disks_has_no_warning():
-    assert found(shared_disk=False).warnings == []
+def test_a_calm_run_on_two_disks_says_only_what_of_a_write_under_a_is_the_labs_own():
+    (own,) = found(shared_disk=False).warnings
+    assert own.startswith("under A a write took") and "the sites share processors with the link" in own
+    assert any("share processors and a disk" in text for text in found(shared_disk=True).warnings)
 
 
 def test_drills_alike_are_one_result():

@@ -43,6 +43,7 @@ from .throughput import completed_per_s, cpu_ns_per_write, goodput_bytes_per_s, 
 
 MANY_VOID = 0.1  # Of all rounds, void for their link.
 SLEPT = "; nothing kept the processors awake{why}, and one that sleeps wakes late: farwrite doctor says what mends it"
+OWN_OF_LAB = 1.2  # From here on an asynchronous write is so much over a local flush that its reader must know why.
 DRIFT_ROUNDS_MIN = 8  # Of fewer an autocorrelation cannot be told from chance.
 LINK_SHARE_MAX, LINK_OFF_NS_MAX = 0.03, 40_000.0  # As lab/survey.py judges a round: the larger of both.
 
@@ -393,7 +394,7 @@ def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
     without_rounds = [item.cell for item in cells if not item.rounds_ok]
     if without_rounds:
         warnings.append(f"not one good round for {', '.join(without_rounds)}")
-    warnings += steal_warnings(recording)
+    warnings += steal_warnings(recording) + shared_host_warnings(recording, cells)
     noisy = [item.cell for item in cells if item.host_noise]
     if noisy:
         warnings.append(
@@ -447,6 +448,22 @@ def drift_warnings(cells: Sequence[CellResult]) -> list[str]:
     return [
         f"the machine drifted: a round is like the one before (autocorrelation {alike:.2f} over {len(indices)} rounds), so "
         "intervals are too narrow, and speak of this hour only"
+    ]
+
+
+def shared_host_warnings(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
+    """How much of an asynchronous write was this lab's own: its writer waits for no peer, but all sites are one machine."""
+    shares = [
+        item.response_ns_p50.value / item.floor_ns.value
+        for item in cells
+        if item.protocol == "A" and item.response_ns_p50.value and item.floor_ns.value
+    ]
+    if recording.lab.far_host is not None or not shares or max(shares) < OWN_OF_LAB:
+        return []
+    shared = "processors and a disk" if recording.lab.shared_disk else "processors"
+    return [
+        f"under A a write took {min(shares):.1f} to {max(shares):.1f} times a bare local flush: the sites share {shared} with "
+        "the link, so the far copy's flushes and the packets are this lab's own part of it; two machines share neither"
     ]
 
 

@@ -57,8 +57,12 @@ class Counted(Pool):
             found = replace(found, without=[], warnings=[ONE_RUN] if found.value is not None else found.warnings)
         if found.low is None or found.high is None:
             return found
-        low, high = np.searchsorted(self.values_ns, [found.low, found.high])
-        return replace(found, low=float(self.lows[low]), high=float(self.highs[high]))
+        low = self.values_ns.searchsorted(found.low)
+        high = self.values_ns.searchsorted(found.high, "right") - 1
+        # An interval over rounds may end outside of every slot.
+        low_end = float(self.lows[low]) if low < self.lows.size else found.low
+        high_end = float(self.highs[high]) if high >= 0 else found.high
+        return replace(found, low=min(found.low, low_end), high=max(found.high, high_end))
 
 
 def from_percentiles(known: Mapping[float, float], q: float, count: int) -> Estimate | None:

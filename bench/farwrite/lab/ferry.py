@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,6 +109,22 @@ class Device:
         os.close(self.counted)
 
 
+POLLING: list[socket.socket] = []  # In the ferry's process: held until it ends.
+
+
+def may_poll() -> bool:
+    """Whether this is the one ferry of the machine that polls: two on one processor, both real-time, would hold each other up. An
+    abstract address of unix(7) is taken by one process and free again when that is gone."""
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind("\0farwrite/polling-ferry")
+    except OSError:
+        claim.close()
+        return False
+    POLLING.append(claim)
+    return True
+
+
 def quiet_processor(allowed: set[int]) -> int:
     """The processor of these that devices have interrupted least; proc(5), /proc/interrupts. The first where nothing is known."""
     counts = dict.fromkeys(sorted(allowed), 0)
@@ -180,7 +197,7 @@ def carry(near_fd: int, far_fd: int, shared: Board, only: bool) -> int:
     with contextlib.suppress(OSError):  # As urgent as a user may be; without the right to, at normal priority.
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
         shared.words[carrying.URGENT] = 1
-        if only and len(processors) > 1:
+        if only and len(processors) > 1 and may_poll():
             # Away from the disk's interrupts and their kernel threads, which a real-time process keeps waiting: A at 150 miles
             # 1206 us beside them, 242 us on the other processor (2-core VM).
             os.sched_setaffinity(0, {quiet_processor(processors)})

@@ -399,6 +399,7 @@ class Keeper:
         try:
             lab.clear()
             lab.check_link()
+            lab.opened.echo(1)  # Stamped probes do not notice a site whose process has died.
         except UnfitError as refusal:
             lab.misses.append(f"The link was not what it claimed: after the test it no longer answered. {refusal}")
             self.close()
