@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,26 @@ def spin():
     """In a process: take a processor for as long as it lives."""
     while True:
         pass
+
+
+def test_the_sites_stay_off_the_processor_of_a_link_that_polls_and_so_when_they_come_back(lab):
+    if not lab.near.processors:
+        pytest.skip("no link polls here: one processor, another lab that polls, or no right to real-time priority")
+    (carrier,) = lab.link.carriers
+    taken = os.sched_getaffinity(carrier)
+    for _ in range(2):
+        for site in (lab.near, lab.far):
+            assert not site.call(os.sched_getaffinity, 0) & taken
+        lab.revive()
+
+
+def test_one_link_of_a_machine_polls_and_none_of_a_mesh_or_where_programs_run(lab):
+    if not lab.near.processors:
+        pytest.skip("no link polls here")
+    usual = small(lab.choice.kind)
+    for spec in (usual, replace(usual, others=1), replace(usual, polls=False)):
+        with lab_or_skip(spec) as other:
+            assert other.near.processors is None
 
 
 def test_every_packet_is_in_the_account_of_a_link_that_keeps_one(lab):

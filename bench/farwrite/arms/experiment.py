@@ -123,7 +123,7 @@ def measure(experiment: Experiment) -> None:
         for arm in arms:
             progress.doing(f"starting {arm.word} as {arm.name} (a revision is compiled first)")
             network = network_of(lab)
-            made = stack.enter_context(worker(arm, launches[arm.word], descriptors_of(network)))
+            made = stack.enter_context(worker(arm, launches[arm.word], descriptors_of(network), lab.near.processors))
             task = Task(
                 version=VERSION, profile=task_profile(arm.profile), profile_name=arm.profile_name, seed=experiment.seed,
                 directory=str(experiment.directory.absolute()), network=network,

@@ -145,15 +145,16 @@ class Worker:
 
 
 @contextmanager
-def worker(arm: Arm, launch: Launch, descriptors: list[int]) -> Iterator[Worker]:
-    """The worker of an arm, alive at most as long as this block; it inherits these descriptors."""
+def worker(arm: Arm, launch: Launch, descriptors: list[int], processors: set[int] | None = None) -> Iterator[Worker]:
+    """The worker of an arm, alive at most as long as this block; it inherits these descriptors, and runs on these processors only
+    (None: on any)."""
     with tempfile.TemporaryFile() as said:
         parent = os.getpid()
         with uninterrupted():
             try:
                 process = subprocess.Popen(
                     [*launch.command, "arm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said,
-                    env=launch.environment, pass_fds=descriptors, preexec_fn=lambda: become_worker(parent),
+                    env=launch.environment, pass_fds=descriptors, preexec_fn=lambda: become_worker(parent, processors),
                 )  # fmt: skip
             except OSError as refusal:
                 raise UsageError(f"start {launch.command[0]} for arm {arm.name}: {refusal.strerror}.") from refusal
@@ -170,8 +171,10 @@ def worker(arm: Arm, launch: Launch, descriptors: list[int]) -> Iterator[Worker]
                         pipe.close()
 
 
-def become_worker(parent: int) -> None:
+def become_worker(parent: int, processors: set[int] | None = None) -> None:
     """In the new process: it dies with us, and Ctrl-C is for us to see."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    if processors:
+        os.sched_setaffinity(0, processors)
     die_with(parent)

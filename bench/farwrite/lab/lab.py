@@ -51,6 +51,7 @@ class LabSpec:
     names: tuple[str, ...] = ()  # of the sites; empty: near, far, far 1 ...
     link_spec: LinkSpec = PLAIN  # what is asked of every link besides the distance,
     link_specs: tuple[tuple[int, int, LinkSpec], ...] = ()  # but for those between the sites of these two indices
+    polls: bool = True  # a link in user space may have a processor to itself while packets come; not where programs want it
     keep: bool = False  # the sites' files have names, in a directory of each site's own, and stay
     keep_awake: KeepAwake = "auto"  # lab/awake.py
     flushed: Path | None = None  # directory in which others than this lab's sites flush; None: nobody does
@@ -131,7 +132,7 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
         pairs = [(near, far) for far in fars] + (list(combinations(fars, 2)) if spec.mesh else [])
         specs = [spec.link_spec_of(*pair) for pair in pairs]
         links = [
-            stack.enter_context(emulate(choice, *pair, asked, only=len(pairs) == 1))
+            stack.enter_context(emulate(choice, *pair, asked, polls=spec.polls and len(pairs) == 1))
             for pair, asked in zip(pairs, specs, strict=True)
         ]
         spans, proofs = [], []

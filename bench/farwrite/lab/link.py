@@ -150,10 +150,10 @@ def choice_of(kind: str, near: Process) -> Choice:
 
 
 @contextmanager
-def emulate(choice: Choice, near: Site, far: Site, spec: LinkSpec = PLAIN, only: bool = True) -> Iterator[Link]:
-    """The link, with what is asked of it, open exactly as long as this block; `only`: its lab has no other."""
+def emulate(choice: Choice, near: Site, far: Site, spec: LinkSpec = PLAIN, polls: bool = False) -> Iterator[Link]:
+    """The link, with what is asked of it, open exactly as long as this block; `polls`: it may have a processor to itself."""
     makers: dict[str, Callable[..., AbstractContextManager[Link]]] = {
-        "netem": netem, "ferry": partial(ferry, only=only), "relay": relay
+        "netem": netem, "ferry": partial(ferry, polls=polls), "relay": relay
     }  # fmt: skip
     with makers[choice.kind](near, far, spec) as link:
         link.set_ways(*spec.ways)

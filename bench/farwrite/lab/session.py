@@ -159,7 +159,7 @@ def open_session(
     rehearse_links()
     spec = LabSpec(
         link=link, near=None, far=None, journal_bytes=FILE_BYTES, volume_bytes=FILE_BYTES, congestion="cubic",
-        others=len(layout.names) - 2, mesh=True, names=layout.names, link_spec=layout.legs[0].spec,
+        others=len(layout.names) - 2, polls=False, mesh=True, names=layout.names, link_spec=layout.legs[0].spec,
         link_specs=tuple((layout.index(leg.near), layout.index(leg.far), leg.spec) for leg in layout.legs),
     )  # fmt: skip
     with open_lab(spec) as lab:

@@ -55,6 +55,7 @@ class Site:
         self.disk = disk
         self.board = board
         self.process: processes.Process | None = None
+        self.processors: set[int] | None = None  # that its processes may run on; None: all
         self.stack = contextlib.ExitStack()
 
     def __enter__(self) -> Site:
@@ -68,6 +69,13 @@ class Site:
         """Start the site's process; after kill() this is the machine coming back."""
         self.board.words[:] = 0
         self.process = self.stack.enter_context(processes.process(self.name, self.namespace))
+        if self.processors:
+            self.stay_on(self.processors)
+
+    def stay_on(self, processors: set[int]) -> None:
+        """Have the site's process run on these processors only, now and after it has come back."""
+        self.processors = processors
+        self.call(os.sched_setaffinity, 0, processors)
 
     def kill(self) -> None:
         """SIGKILL the site's process, as a crash would end it."""

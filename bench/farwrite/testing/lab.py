@@ -414,7 +414,8 @@ class Keeper:
         rehearse_echo()  # Compiled before the fork, and not within the time limit of a site's first call.
         rehearse_links()
         spec = LabSpec(
-            link=self.link, near=None, far=None, journal_bytes=FILE_BYTES, volume_bytes=FILE_BYTES, congestion="cubic"
+            link=self.link, near=None, far=None, journal_bytes=FILE_BYTES, volume_bytes=FILE_BYTES, congestion="cubic",
+            polls=False,
         )
         with quiet_fork():
             opened = self.opening.enter_context(open_lab(spec))
