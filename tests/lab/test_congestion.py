@@ -43,7 +43,7 @@ def play_with_a_cut(lab, pulls_ahead):
 
 def test_a_writer_that_waits_completes_no_more_than_memory_holds(lab):
     observed, during, audit = play_with_a_cut(lab, pulls_ahead=False)
-    assert 0 < during * BLOCK_BYTES <= MEMORY_BYTES
+    assert during * BLOCK_BYTES <= MEMORY_BYTES  # None, where the memory was full before the cut.
     assert observed["exposed"] == 0
     assert (audit.lost, audit.damaged) == (0, 0)
 
