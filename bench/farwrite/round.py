@@ -55,7 +55,7 @@ class Leg:
     """One span of a round: the round trip it was asked for, and what it delivered."""
 
     span: Span
-    asked_rtt_ns: int
+    asked_rtt_ns: float  # of a real link what it delivered before: it must only be the same during the round
     echo: Survey | None
     flushed: Survey | None
     before: Survey
@@ -181,8 +181,9 @@ def leg_of(span: Span, asked_rtt_ns: int, cell: Cell, count: int) -> Leg:
     echo, flushed = floors_of(span, cell, count // 2)
     before = span.survey(count)
     span.link.late_ns_max()  # From here on it is the load's.
+    asked_ns = asked_rtt_ns if span.is_emulated else before.rtt_ns_p50
     return Leg(
-        span, asked_rtt_ns, echo, flushed, before, span.link.counters(), span.link.late_counts()
+        span, asked_ns, echo, flushed, before, span.link.counters(), span.link.late_counts()
     )
 
 

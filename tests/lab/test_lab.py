@@ -32,7 +32,8 @@ from farwrite.lab.survey import (
     measure_requests,
 )
 from farwrite.physics import Distance, distance
-from farwrite.round import Leg, LinkLoad, link_reasons, load_reasons
+from farwrite.recording import Cell
+from farwrite.round import Leg, LinkLoad, leg_of, link_reasons, load_reasons
 
 pytestmark = pytest.mark.lab
 
@@ -210,6 +211,19 @@ def test_a_link_that_misses_what_was_asked_is_called_so_and_no_other(lab):
     assert "after the round was +200 us off" in link_reasons(made, slow, truth)[0]
     assert len(link_reasons(slow, slow, truth)) == 2
     assert link_reasons(slow, slow, 0) == []  # Nothing is held back at 0 miles, and nothing claimed.
+
+
+def test_a_real_link_claims_no_distance_but_must_be_the_same_before_and_after(lab, monkeypatch):
+    cell = Cell(
+        id="write-local-0", name="write", protocol="local", miles=0.0, asked_rtt_ns=0, queue_depth=1, arrival="closed",
+        size_bytes=4096, offered_per_s=None,
+    )  # fmt: skip
+    lab.set_rtt(0)
+    assert leg_of(lab, 0, cell, 10).asked_rtt_ns == 0
+    monkeypatch.setattr(type(lab), "is_emulated", property(lambda self: False))
+    leg = leg_of(lab, 0, cell, 10)
+    assert leg.asked_rtt_ns == leg.before.rtt_ns_p50 > 0
+    assert "after the round was +200 us off" in link_reasons(leg.before, Survey(leg.before.rtt_ns + 200_000), leg.asked_rtt_ns)[0]
 
 
 def leg_with(span, delays_ns, late_ns):

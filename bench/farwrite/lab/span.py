@@ -44,6 +44,11 @@ class Span:
     delay_ns: dict[int, int] = field(default_factory=dict, kw_only=True)  # held per round trip, by asked round trip
 
     @property
+    def is_emulated(self) -> bool:
+        """Whether it can be as far as is asked; otherwise it is as far as it is."""
+        return True
+
+    @property
     def proves_distance(self) -> bool:
         """Whether its surveys are of the distance alone."""
         return True

@@ -215,6 +215,11 @@ class RealLab(Lab):
 
     way: Way
 
+    @property
+    def is_emulated(self) -> bool:
+        """It is as far as it is."""
+        return False
+
     def set_rtt(self, asked_rtt_ns: int) -> None:
         """It is as far as it is."""
 
