@@ -40,7 +40,7 @@ METRICS: dict[str, Metric] = {
     "service_p50": Metric("ns", "less", False, "service time from issue, median"),
     "wait_p99": Metric("ns", "less", False, "wait for issue in our own backlog, 99th percentile"),
     "late_p99": Metric("ns", "less", False, "lateness of the generator, 99th percentile"),
-    "floor": Metric("ns", "", False, "what no engine could beat in this lab, at the median"),
+    "floor": Metric("ns", "", False, "what a bare echo and flush take in this lab, at the median"),
     "efficiency": Metric("ratio", "more", False, "floor over response time at the median"),
     "rtt_p50": Metric("ns", "", False, "delivered round trip, median"),
     "rtt_p99": Metric("ns", "", False, "delivered round trip, 99th percentile"),

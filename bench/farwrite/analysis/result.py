@@ -102,7 +102,7 @@ class CellResult(Struct, frozen=True):
     service_ns_p50: Estimate
     wait_ns_p99: Estimate
     late_ns_p99: Estimate
-    floor_ns: Estimate  # what no engine could beat in this lab, at the median
+    floor_ns: Estimate  # what a bare echo and flush take in this lab, at the median
     floor_text: str  # how it was put together: "RTT echo + far flush, sites alone"
     efficiency: Estimate  # floor over response p50
     # throughput

@@ -222,7 +222,7 @@ def show_latency(page: Page, analysis: Analysis) -> None:
         if index == 0:
             page.prose(
                 f"Response times, from the intended instant; [ ] is the interval{confidence_of(cells)}. The floor is "
-                "what no engine could beat in this lab; efficiency is the floor over p50. MB/s is goodput.",
+                "what a bare echo and flush take in this lab; efficiency is the floor over p50. MB/s is goodput.",
                 style="dim",
             )
 

@@ -65,7 +65,7 @@ def distance_plot(analysis: Analysis, distance: DistanceTable) -> Plot:
         said=said(cells),
         note="Response times from the intended instant; bars are intervals. A hollow mark is a cell no verdict may rest on, "
         "a ? one whose quantile is unknown: point at it for the reason. The line is the fit a + k x round trip, drawn over "
-        "the distances it was fitted over; dots are the floor, which no engine could beat in this lab at the median. "
+        "the distances it was fitted over; dots are the floor, what a bare echo and flush take in this lab at the median. "
         "Products state their limits for the round trip or the distance alone; here a whole write is held against them. The box "
         "C1 is 2 ms within 20 miles, the line C2 is 150 miles: what the claims are about.",
         data=data,
@@ -161,7 +161,7 @@ def fitted(
 
 
 def floors(group: Sequence[CellResult], meta: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """What no engine could beat, per protocol."""
+    """What a bare echo and flush take, per protocol."""
     for protocol, cells in by_protocol(group):
         known = [c for c in cells if c.floor_ns.value is not None]
         if known:
