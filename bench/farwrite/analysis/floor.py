@@ -1,4 +1,4 @@
-"""The floor of a cell: what a protocol waits for when nothing else does anything, from bare echoes and bare flushes of the same minute.
+"""The floor of a cell: what its protocol waits for and nothing else, from bare echoes and bare flushes of the same minute.
 
 A write is sent before it is flushed here, so a synchronous one waits for the longer of both, not for their sum. Medians
 are put together (the median of a sum is taken to be the sum of the medians), which is what `efficiency` compares with

@@ -76,7 +76,8 @@ def show_table(page: Page, groups: Sequence[Sequence[CellResult]]) -> None:
         if len(known) > 1:
             page.prose("; ".join(tables.title_of(group[0]) for group in known) + ".", style="dim")
         page.prose(
-            f"Response times; [ ] is the interval{tables.confidence_of(cells)}. eff: floor, a bare echo and flush here, over p50.",
+            f"Response times; [ ] is the interval{tables.confidence_of(cells)}. "
+            "eff: floor, a bare echo and flush here, over p50.",
             style="dim",
         )
     for text in doubted_texts(cells, many=len(groups) > 1):
