@@ -297,7 +297,7 @@ def report_of(experiment: Experiment, arm: Arm, failure: BaseException | None) -
     from ..analysis import document_of
 
     run, joined = experiment.runs[arm.name], experiment.joined[arm.name]
-    # Disks and transport are the arm's own; the link and its calibration are one for all.
+    # Disks and transport are the arm's own; the link and what it holds packets for are one for all.
     run.lab_facts = msgspec.structs.replace(
         joined.lab, base_rtt=experiment.base_rtt, delay_ns=experiment.delay_ns,
         keep_awake=experiment.awake.chosen, keep_awake_reason=experiment.awake.reason,

@@ -1,6 +1,6 @@
 """The lab: two sites or more, the link between them, and what was found out about both before anything is measured.
 
-`open_lab` builds it and takes it down; a span (lab/span.py) moves two sites apart and calibrates until the survey agrees. Another
+`open_lab` builds it and takes it down; a span (lab/span.py) moves two sites apart as light has it. Another
 process may stand its own sites in the same places (`joined_lab`). The lab knows nothing of engines: targets are given its sites.
 """
 

@@ -34,7 +34,7 @@ class Link(Protocol):
     carriers: tuple[int, ...] | None  # processes that carry its packets: none where the kernel does; None: not ours to know
 
     def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None:
-        """The distance: how long packets are held in each direction, calibrated by the lab."""
+        """The distance: how long packets are held in each direction, as the span sets it."""
 
     def set_ways(self, outward: Way, homeward: Way) -> None:
         """Everything that is asked of each direction besides, in place of what was asked before."""
@@ -162,7 +162,7 @@ def emulate(choice: Choice, near: Site, far: Site, spec: LinkSpec = PLAIN, polls
 
 @contextmanager
 def bare(link: Link, spec: LinkSpec) -> Iterator[None]:
-    """The link with nothing but its delay inside this block: how a distance is calibrated and proven. Jitter would blur it, and a
+    """The link with nothing but its delay inside this block: how a distance is proven. Jitter would blur it, and a
     lost echo is no distance."""
     if all(way.is_plain for way in spec.ways):
         yield

@@ -1,4 +1,4 @@
-"""A session: a lab laid out as asked, its links calibrated and proven, and somebody's commands in it to their end.
+"""A session: a lab laid out as asked, its links proven, and somebody's commands in it to their end.
 
 The near site's command has our terminal and our streams, untouched; what the others print goes to standard error, with their
 names.

@@ -55,11 +55,6 @@ class Stamps:
     delay_ns: np.ndarray
 
     @property
-    def p50_ns(self) -> float:
-        """The median; NaN of nothing."""
-        return float(np.median(self.delay_ns)) if self.delay_ns.size else float("nan")
-
-    @property
     def min_ns(self) -> int:
         """The fastest."""
         return int(self.delay_ns.min())
