@@ -5,7 +5,7 @@
     ferry      on this kernel: the engine, QEMU's storage daemon (quorum of a local file and NBD), iperf3
     gigabit    the same link with a rate of 1 Gbit/s: the engine and iperf3
     unaided    the engine alone, on processors that nothing keeps awake: what it takes of them, and protocol A beside no peer
-    netem      in user-mode Linux over real netem, one write at a time: the engine and DRBD 8.4
+    netem      in user-mode Linux over real netem, one write at a time: the engine and DRBD 8.4, as it comes and tuned
     sustained  the same with 16 at a time, in rounds so long that volumes are flushed within them
     recovery   a journal of 1 GiB replayed, beside a bare read of it
 
@@ -28,7 +28,7 @@ from pathlib import Path
 
 import msgspec
 from beside import block, nbd, page, recovery
-from beside.drbd import drbd
+from beside.drbd import SETTINGS, drbd, loopback_span
 from beside.engine import Engine
 from beside.experiment import BLOCK_BYTES, Contender, Rival, measure, rival_cell
 from beside.goals import goals_of
@@ -58,7 +58,7 @@ JOURNAL_MIB, VOLUME_MIB = 256, 128
 DISK_MIB = 3 * JOURNAL_MIB + VOLUME_MIB + 64  # Two journals (a span has its own), as much again free, a volume.
 DRBD_DISK_MIB = VOLUME_MIB + 32
 DISKS = {"/dev/ubda": Path("/run/near"), "/dev/ubdb": Path("/run/far")}  # Ours lie on a file system each ...
-DRBD_DISKS = ("/dev/ubdc", "/dev/ubdd")  # ... and DRBD's are bare, which spares it one.
+DRBD_DISKS = (("/dev/ubdc", "/dev/ubdd"), ("/dev/ubde", "/dev/ubdf"))  # ... and DRBD's are bare, which spares it one.
 MODULES = ("lib/lru_cache.ko", "drivers/block/drbd/drbd.ko")
 NOT_INSTALLED = 77  # What tests/lab/uml/run says of user-mode Linux.
 LONGER = {"gigabit": 3, "unaided": 3, "sustained": 6}  # A 1 MiB write more must count little, a third of a journal fill.
@@ -242,8 +242,8 @@ def measured_inside(name: str, asked: argparse.Namespace) -> Part:
     """A part that is measured by ourselves in user-mode Linux."""
     with tempfile.TemporaryDirectory(prefix="farwrite-rivals-") as directory:
         answer = Path(directory) / "netem.json"
-        seconds = 180 + asked.rounds * 30 * (asked.seconds + 3)
-        disks = [DISK_MIB] * len(DISKS) + [DRBD_DISK_MIB] * len(DRBD_DISKS)
+        seconds = 240 + asked.rounds * 40 * (asked.seconds + 3)
+        disks = [DISK_MIB] * len(DISKS) + [DRBD_DISK_MIB] * sum(map(len, DRBD_DISKS))
         say(f"{name}: booting user-mode Linux")
         words = [
             str(UML), "--timeout", f"{seconds:.0f}", *(word for size in disks for word in ("--disk", str(size))),
@@ -275,8 +275,10 @@ def part_inside(name: str, asked: argparse.Namespace) -> Part:
     chosen = profile_of(name, asked, near, far, tables, awake="none")
     run = Run(chosen, "beside DRBD", SEED, Path("/run/tmp"))
     spec: LabSpec = lab_spec(run.profile, run.directory)
-    with open_lab(spec) as lab:
-        return part_of(asked, run, lab, {"drbd": lambda: drbd(run, lab, spec, DRBD_DISKS)})
+    with open_lab(spec) as lab, loopback_span(spec, lab.transport["congestion_control"]) as span:
+        settings = zip(SETTINGS, DRBD_DISKS, strict=True)
+        rivals = {setting.name: partial(drbd, run, span, setting, disks) for setting, disks in settings}
+        return part_of(asked, run, lab, rivals)
 
 
 def recovery_part(asked: argparse.Namespace) -> Recovery:

@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from beside import block, goals, iperf, nbd, nbd_kernel, page
+from beside import block, block_kernel, goals, iperf, nbd, nbd_kernel, page
+from beside.drbd import SETTINGS
 from beside.experiment import Task
 from beside.result import SCHEMA_VERSION, Goal, Part, Recovery, Rivals, Taking, encode, merged
 
@@ -21,7 +22,8 @@ from farwrite.analysis.analyse import analyse
 from farwrite.analysis.result import Estimate
 from farwrite.errors import UnfitError
 from farwrite.histogram import Histogram
-from farwrite.load_kernel import BYTES, COMPLETED, ISSUED
+from farwrite.load_kernel import BYTES, COMPLETED, ISSUED, Flight
+from farwrite.target.replicated import recorder_of
 from farwrite.units import NS_PER_MS
 from make_recording import make_recording
 
@@ -157,6 +159,22 @@ def test_writers_of_a_block_device_are_counted_together(tmp_path):
     assert recorder.at[BYTES] == 4096 * recorder.at[COMPLETED]
 
 
+def test_a_block_device_is_flushed_only_where_its_setting_says_so(tmp_path, monkeypatch):
+    flushes = []
+    monkeypatch.setattr(block_kernel.libc, "fdatasync", lambda fd: flushes.append(fd) or 0)
+    monkeypatch.setattr(block_kernel, "note_completion", block_kernel.note_completion.py_func)
+    file = os.open(tmp_path / "device", os.O_RDWR | os.O_CREAT)
+    recorder = recorder_of(3)
+    flight = Flight(*(np.zeros(1, np.int64) for _ in Flight._fields))
+    for asked in (False, True):
+        status = block_kernel.drive.py_func(
+            file, np.zeros(512, np.uint8), np.zeros(1, np.int64), 512, 5 * NS_PER_MS, NS_PER_MS, asked, flight, recorder
+        )
+        assert status == 0 and bool(flushes) == asked
+    os.close(file)
+    assert {setting.flushes for setting in SETTINGS} == {False, True}
+
+
 # Reading others
 
 
@@ -199,6 +217,21 @@ def test_a_floor_that_grows_faster_than_the_distance_is_not_held_against_the_eng
     found = goals.k_above_floor(msgspec.structs.replace(part, cells=far))
     assert abs(found.value) < 1e-9 and found.low <= found.value <= found.high
     assert goals.k_above_floor(msgspec.structs.replace(part, cells=far[:2])) is None
+
+
+def test_of_a_rivals_settings_the_better_one_counts(part):
+    def drbd(name, p50_ns, per_s):
+        return msgspec.structs.replace(
+            part.cells[0], cell=name, name=name, protocol="C", miles=20.0, queue_depth=16, response_ns_p50=figure(p50_ns, [p50_ns] * 4),
+            completed_per_s=figure(per_s, [per_s] * 4),
+        )  # fmt: skip
+
+    cells = [drbd("farwrite", 1e6, 900.0), drbd("drbd", 2e6, 1000.0), drbd("drbd-tuned", 9e5, 800.0)]
+    takes = [Taking(name=cell.name, what="", version="", cells=[cell.cell]) for cell in cells]
+    found = list(goals.sustained_goals(msgspec.structs.replace(part, cells=cells, contenders=takes)))
+    told = {goal: verdict for goal, verdict, _ in found}
+    assert told["C, 16 at a time, 20 miles: p50 <= 1.1 x drbd-tuned's"] == "not met"
+    assert told["C, 16 at a time, 20 miles: writes a second > drbd's"] == "not met"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A block device under load: as many writers as the queue is deep, each writing (past the page cache) and then flushing."""
+"""A block device under load: as many writers as the queue is deep, each writing (past the page cache) and, where asked, flushing."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from . import block_kernel
 from .experiment import Task
 
 
-def drive(path: str, task: Task) -> Recorder:
-    """Drive the device through one round; UnfitError with what the system answered."""
+def drive(path: str, task: Task, flushes: bool = True) -> Recorder:
+    """Drive the device through one round; UnfitError with what the system answered.
+
+    `flushes`: fdatasync(2) after each write; without it a write must be durable when the device answers.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_DIRECT)
     try:
         addresses = np.array_split(task.addresses(), task.queue_depth)
         with ThreadPoolExecutor(task.queue_depth) as writers:
-            made = list(writers.map(lambda mine: drive_one(descriptor, task, mine), addresses))
+            made = list(writers.map(lambda mine: drive_one(descriptor, task, mine, flushes), addresses))
     finally:
         os.close(descriptor)
     for status, _ in made:
@@ -31,14 +34,14 @@ def drive(path: str, task: Task) -> Recorder:
     return together([recorder for _, recorder in made])
 
 
-def drive_one(descriptor: int, task: Task, addresses: np.ndarray) -> tuple[int, Recorder]:
+def drive_one(descriptor: int, task: Task, addresses: np.ndarray, flushes: bool) -> tuple[int, Recorder]:
     """One writer; no Python runs while it does."""
     recorder = recorder_of(task.slice_count)
     flight = Flight(*(np.zeros(1, np.int64) for _ in Flight._fields))
     data = aligned_bytes(task.size_bytes)
     data[:] = np.frombuffer(np.random.default_rng(task.seed).bytes(task.size_bytes), np.uint8)
     status = block_kernel.drive(
-        descriptor, data, addresses, task.size_bytes, task.duration_ns, task.slice_ns, flight, recorder
+        descriptor, data, addresses, task.size_bytes, task.duration_ns, task.slice_ns, flushes, flight, recorder
     )
     return int(status), recorder
 
@@ -54,6 +57,6 @@ def rehearse() -> None:
     """Compile the loop before the lab forks: one write to a file in memory."""
     descriptor = os.memfd_create("farwrite-rehearsal")
     try:
-        drive_one(descriptor, Task(512, 1, 1 << 20, 1, 1, 1), np.zeros(1, np.int64))
+        drive_one(descriptor, Task(512, 1, 1 << 20, 1, 1, 1), np.zeros(1, np.int64), True)
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""A closed loop over a block device or file: one write at a time, each followed by fdatasync. One writer; more are threads."""
+"""A closed loop over a block device or file: one write at a time, followed by fdatasync where asked. One writer; more are threads."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from farwrite.plan_kernel import WRITE
 
 
 @kernel()
-def drive(fd, data, addresses, size, duration_ns, slice_ns, flight, recorder):
-    """Write and flush for so long; 0 or -errno. `flight` has one place."""
+def drive(fd, data, addresses, size, duration_ns, slice_ns, flushes, flight, recorder):
+    """Write and, if it `flushes`, flush for so long; 0 or -errno. `flight` has one place."""
     at = recorder.at
     begin_ns = libc.monotonic_ns()
     end_ns = begin_ns + duration_ns
@@ -25,7 +25,7 @@ def drive(fd, data, addresses, size, duration_ns, slice_ns, flight, recorder):
         at[ISSUED] += 1
         if written != size:
             return written if written < 0 else np.int64(-libc.ENOSPC)
-        status = libc.fdatasync(fd)
+        status = libc.fdatasync(fd) if flushes else np.int64(0)
         if status < 0:
             return status
         now_ns = libc.monotonic_ns()

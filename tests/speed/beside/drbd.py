@@ -1,5 +1,9 @@
 """DRBD 8.4 of Debian, both ends in one kernel: two resources that each connect to the other's port on loopback, with netem there.
 
+Measured twice, each on devices of its own: as it comes, with a flush after every write, which ends an epoch and drains what is under
+way; and as its manual would have it on disks that answer only what is durable (drbd.conf(5): disk-flushes, md-flushes, max-buffers).
+Both are durable at both ends when a write completes. Goals are held against whichever is better there.
+
 Only for a kernel of our own, user-mode Linux (tests/lab/uml/run): DRBD knows no network namespaces, so it is set up in the one
 that the kernel began with. The span it is measured over is two sites in that place, surveyed and calibrated like every other.
 Debian: drbd-utils; the module comes with user-mode-linux.
@@ -12,14 +16,15 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from farwrite.errors import UnfitError
 from farwrite.host.disk import disk
 from farwrite.lab.board import board
-from farwrite.lab.lab import Lab, LabSpec
+from farwrite.lab.lab import LabSpec
 from farwrite.lab.namespace import Namespace
 from farwrite.lab.netem import netem_counters
 from farwrite.lab.process import Process, process
@@ -27,20 +32,46 @@ from farwrite.lab.site import Site
 from farwrite.lab.span import Span, acquaint
 from farwrite.run import Run
 
-from . import block
+from . import block, daemon
 from .experiment import Rival
 
 LIMIT_PACKETS = 100_000  # netem drops silently beyond its limit.
-NAME = "drbd"
-WHAT = "with both disks, whose flush it does not wait for; here they are synchronous, so it is durable at both"
 LOOPBACK = "127.0.0.1"
-ENDS = (("near", 10, 7789, 7790), ("far", 11, 7790, 7789))  # resource, minor, own port, peer's port
 PATIENCE_S = 20.0
 STATE = Path("/proc/drbd")
 
 
+class Setting(NamedTuple):
+    """One way to set DRBD up."""
+
+    name: str  # the contender's
+    what: str  # what a completed write is
+    flushes: bool  # whether the load flushes after each write
+    disk_options: tuple[str, ...]
+    net_options: tuple[str, ...]
+    first_minor: int
+    first_port: int
+
+    @property
+    def ends(self) -> tuple[tuple[str, int, int, int], ...]:
+        """(resource, minor, own port, peer's port) of the near end and of the far one."""
+        minor, port = self.first_minor, self.first_port
+        return (f"{self.name}-near", minor, port, port + 1), (f"{self.name}-far", minor + 1, port + 1, port)
+
+
+SYNCHRONOUS = "with both disks, whose flush it does not wait for; here they are synchronous, so it is durable at both"
+AS_IT_COMES = Setting("drbd", f"{SYNCHRONOUS}; as it comes, the load flushes after each write", True, (), (), 10, 7789)
+TUNED = Setting(
+    "drbd-tuned", f"{SYNCHRONOUS}; disk-flushes and md-flushes off, max-buffers and max-epoch-size 8000, al-extents 6007, no flush "
+    "after a write",
+    flushes=False, disk_options=("--disk-flushes=no", "--md-flushes=no", "--disk-barrier=no", "--al-extents=6007"),
+    net_options=("--max-buffers=8000", "--max-epoch-size=8000"), first_minor=20, first_port=7799,
+)  # fmt: skip
+SETTINGS = (AS_IT_COMES, TUNED)
+
+
 @contextmanager
-def drbd(run: Run, lab: Lab, spec: LabSpec, devices: tuple[str, str]) -> Iterator[Rival]:
+def drbd(run: Run, span: Span, setting: Setting, devices: Sequence[str]) -> Iterator[Rival]:
     """A device replicated under protocol C, up exactly as long as this block. UnfitError says what is missing or was refused."""
     for program in ("drbdsetup", "drbdmeta"):
         if shutil.which(program) is None:
@@ -48,32 +79,35 @@ def drbd(run: Run, lab: Lab, spec: LabSpec, devices: tuple[str, str]) -> Iterato
     if not STATE.exists():
         raise UnfitError("this kernel has no DRBD (run me in tests/lab/uml/run with --module lib/lru_cache.ko and drbd.ko)")
     with contextlib.ExitStack() as stack:
-        span = stack.enter_context(loopback_span(spec, lab.transport["congestion_control"]))
-        stack.enter_context(connected(devices))
-        device = f"/dev/drbd{ENDS[0][1]}"
+        congestion = span.transport["congestion_control"]
+        span.near.call(daemon.use_congestion_control, congestion)  # The kernel opens DRBD's connections, with what sockets have by default.
+        stack.enter_context(connected(setting, devices))
+        device = f"/dev/drbd{setting.first_minor}"
         version = STATE.read_text().split("(")[0].removeprefix("version:").strip()
         yield Rival(
-            NAME, WHAT, f"DRBD {version}", run, span, lambda task: span.near.call(block.drive, device, task)
+            setting.name, setting.what, f"DRBD {version}; TCP {congestion}", run, span,
+            lambda task: span.near.call(block.drive, device, task, setting.flushes),
         )  # fmt: skip
 
 
 @contextmanager
-def connected(devices: tuple[str, str]) -> Iterator[None]:
+def connected(setting: Setting, devices: Sequence[str]) -> Iterator[None]:
     """Both resources, on fresh metadata, in step from the beginning (nothing to resync), the near one primary."""
+    near, far = (str(minor) for _, minor, _, _ in setting.ends)
     with contextlib.ExitStack() as stack:
-        for (name, minor, port, peer), device in zip(ENDS, devices, strict=True):
+        for (name, minor, port, peer), device in zip(setting.ends, devices, strict=True):
             drbdmeta = ("drbdmeta", "--force", str(minor), "v08", device, "internal", "create-md")
             tell(*drbdmeta, answer="yes\n" * 3)
             tell("drbdsetup", "new-resource", name)
             stack.callback(tell, "drbdsetup", "down", name)
             tell("drbdsetup", "new-minor", name, str(minor), "0")
-            tell("drbdsetup", "attach", str(minor), device, device, "internal")
-            tell("drbdsetup", "connect", name, f"ipv4:{LOOPBACK}:{port}", f"ipv4:{LOOPBACK}:{peer}", "--protocol=C")
-        wait_for("cs:Connected ro:Secondary/Secondary")
-        near = str(ENDS[0][1])
+            tell("drbdsetup", "attach", str(minor), device, device, "internal", *setting.disk_options)
+            addresses = f"ipv4:{LOOPBACK}:{port}", f"ipv4:{LOOPBACK}:{peer}"
+            tell("drbdsetup", "connect", name, *addresses, "--protocol=C", *setting.net_options)
+        wait_for("cs:Connected ro:Secondary/Secondary", near, far)
         tell("drbdsetup", "new-current-uuid", "--clear-bitmap", near)
         tell("drbdsetup", "primary", near)
-        wait_for("ds:UpToDate/UpToDate")
+        wait_for("ds:UpToDate/UpToDate", near, far)
         yield
 
 
@@ -85,13 +119,18 @@ def tell(*words: str, answer: str = "") -> None:
         raise UnfitError(f"{' '.join(words)}: {said or f'exit status {done.returncode}'}.")
 
 
-def wait_for(state: str) -> None:
-    """Until both ends say that they are in this state."""
+def wait_for(state: str, *minors: str) -> None:
+    """Until these devices say that they are in this state."""
     deadline_s = time.monotonic() + PATIENCE_S
-    while STATE.read_text().count(state) < len(ENDS):
+    while not all(state in said_of(minor) for minor in minors):
         if time.monotonic() > deadline_s:
             raise UnfitError(f'DRBD did not come to "{state}": {STATE.read_text()}')
         time.sleep(0.05)
+
+
+def said_of(minor: str) -> str:
+    """The line of one device in /proc/drbd, " 10: cs:Connected ro:Primary/Secondary ds:UpToDate/UpToDate C r-----"."""
+    return next((line for line in STATE.read_text().splitlines() if line.strip().startswith(f"{minor}:")), "")
 
 
 class Loopback:

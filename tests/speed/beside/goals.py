@@ -20,7 +20,8 @@ from farwrite.units import digits
 
 from .result import Goal, Part, Recovery, Rivals
 
-OURS, OURS_B, OURS_A, LOCAL, DRBD, IPERF = "farwrite C", "farwrite B", "farwrite A", "farwrite local", "drbd", "iperf3"
+OURS, OURS_B, OURS_A, LOCAL, IPERF = "farwrite C", "farwrite B", "farwrite A", "farwrite local", "iperf3"
+DRBD, QEMU = "drbd", "qemu"  # What the names of their settings begin with.
 BULK_BYTES, BULK_DEPTH = 1 << 20, 8
 MTU_BYTES, TCP_IP_BYTES = 1500, 52  # Headers with TCP's timestamps.
 MBIT_BYTES, GIGABIT_BYTES_PER_S = 125_000, 125_000_000
@@ -54,14 +55,14 @@ def ferry_goals(part: Part) -> Iterator[Judged]:
     yield within("C, one write at a time: k = 1.00 +- 0.02 round trips", fit.k if fit else None, 0.98, 1.02)
     yield within("C, one write at a time: k of the time above the floor = 0.00 +- 0.02", k_above_floor(part), -0.02, 0.02)
     for miles in (NEAR_MILES, FAR_MILES):
-        ours, rival = part.cell(OURS, miles, 1), best(part, miles, 1, lambda cell: cell.response_ns_p50.value or math.inf)
-        name = part.named(rival) if rival else "QEMU"
+        ours, rival = part.cell(OURS, miles, 1), best(part, QEMU, miles, 1, p50_of)
+        name = called(part, rival, QEMU)
         both = "response_ns_p50", "floor_ns"
         ratio = ratio_of(parts(ours, *both), parts(rival, *both), over=difference)
         yield at_most(f"C, one write at a time, {miles:g} miles: time above the floor <= a third of {name}'s", ratio, 1 / 3)
     for miles in (NEAR_MILES, FAR_MILES):
-        ours, rival = part.cell(OURS, miles, 16), best(part, miles, 16, lambda cell: -(cell.completed_per_s.value or 0))
-        name = part.named(rival) if rival else "QEMU"
+        ours, rival = part.cell(OURS, miles, 16), best(part, QEMU, miles, 16, fewest)
+        name = called(part, rival, QEMU)
         ratio = ratio_of(parts(ours, "completed_per_s"), parts(rival, "completed_per_s"))
         goal, verdict, told = at_least(f"C, 16 at a time, {miles:g} miles: writes a second >= 2 x {name}'s", ratio, 2.0)
         yield goal, verdict, told + at_the_floor(ours, rival)
@@ -96,7 +97,7 @@ def gigabit_goals(part: Part) -> Iterator[Judged]:
 
 
 def at_the_floor(ours: CellResult | None, rival: CellResult | None) -> str:
-    """What the ratio of writes a second would be if each of ours took no longer than the floor: no engine does better."""
+    """What the ratio of writes a second would be if each of ours took no longer than the floor."""
     floor, others = parts(ours, "floor_ns"), parts(rival, "completed_per_s")
     if ours is None or floor is None or others is None or not floor[0].value or not others[0].value:
         return ""
@@ -110,21 +111,21 @@ def netem_goals(part: Part) -> Iterator[Judged]:
 
 
 def latency_goals(part: Part, miles: float, queue_depth: int, at_a_time: str) -> Iterator[Judged]:
-    """C's and B's p50 against that of DRBD's C."""
-    rival = part.cell(DRBD, miles, queue_depth)
+    """C's and B's p50 against that of DRBD's C, in its better setting."""
+    rival = best(part, DRBD, miles, queue_depth, p50_of)
     for name, bound in ((OURS, 1.1), (OURS_B, 1.0)):
         ratio = ratio_of(parts(part.cell(name, miles, queue_depth), "response_ns_p50"), parts(rival, "response_ns_p50"))
         protocol = name.removeprefix("farwrite ")
-        yield at_most(f"{protocol}, {at_a_time} at a time, {miles:g} miles: p50 <= {bound:g} x DRBD C's", ratio, bound)
+        yield at_most(f"{protocol}, {at_a_time} at a time, {miles:g} miles: p50 <= {bound:g} x {called(part, rival, DRBD)}'s", ratio, bound)
 
 
 def sustained_goals(part: Part) -> Iterator[Judged]:
     """Against DRBD, 16 at a time."""
     for miles in (NEAR_MILES, FAR_MILES):
         yield from latency_goals(part, miles, 16, "16")
-        ours, rival = (part.cell(name, miles, 16) for name in (OURS, DRBD))
+        ours, rival = part.cell(OURS, miles, 16), best(part, DRBD, miles, 16, fewest)
         ratio = ratio_of(parts(ours, "completed_per_s"), parts(rival, "completed_per_s"))
-        yield at_least(f"C, 16 at a time, {miles:g} miles: writes a second > DRBD C's", ratio, 1.0)
+        yield at_least(f"C, 16 at a time, {miles:g} miles: writes a second > {called(part, rival, DRBD)}'s", ratio, 1.0)
 
 
 def recovery_goal(made: Recovery) -> Goal:
@@ -137,11 +138,26 @@ def recovery_goal(made: Recovery) -> Goal:
     return Goal(part="recovery", goal=goal, verdict=verdict, measured=told)
 
 
-def best(part: Part, miles: float, queue_depth: int, order: Callable[[CellResult], float]) -> CellResult | None:
-    """The better of the QEMU variants at this."""
-    names = [name for name in part.names() if name.startswith("qemu")]
+def best(part: Part, rival: str, miles: float, queue_depth: int, order: Callable[[CellResult], float]) -> CellResult | None:
+    """The better of a rival's settings at this."""
+    names = [name for name in part.names() if name.startswith(rival)]
     cells = [cell for name in names if (cell := part.cell(name, miles, queue_depth))]
     return min(cells, key=order, default=None)
+
+
+def p50_of(cell: CellResult) -> float:
+    """The least is the best."""
+    return cell.response_ns_p50.value or math.inf
+
+
+def fewest(cell: CellResult) -> float:
+    """The most writes a second are the best."""
+    return -(cell.completed_per_s.value or 0)
+
+
+def called(part: Part, cell: CellResult | None, rival: str) -> str:
+    """The name of a rival's better setting, or its own where none was measured."""
+    return part.named(cell) if cell else rival
 
 
 def over_floor(cell: CellResult | None) -> Estimate | None:

@@ -2,7 +2,8 @@
 
 Both files are synchronous by their inode (and QEMU opens its own for direct I/O), so a write is one trip and no flush follows it:
 the best that this quorum can do. With FUA, or a flush after the write, it would take two trips. The far end is QEMU itself, or
-nbdkit, because QEMU's NBD server of Debian 12 waits for delayed acknowledgements when several writes are under way.
+nbdkit, because QEMU's NBD server of Debian 12 waits for delayed acknowledgements when several writes are under way. Both ends' TCP
+uses the congestion control that ours does.
 Debian: qemu-system-common, nbdkit.
 """
 
@@ -24,6 +25,10 @@ from .experiment import Rival, Task
 
 DAEMON, NBDKIT = "qemu-storage-daemon", "nbdkit"
 WHAT = "durable at both"
+NAGLE = (
+    "; its NBD server answers a small reply behind one that is not yet acknowledged only when that is (Nagle's algorithm against "
+    "delayed acknowledgements of 40 ms), which is its p99 with several writes under way"
+)
 CONNECTIONS: dict[str, socket.socket] = {}  # In the near site's process: to the near daemon, by the contender's name.
 
 
@@ -36,6 +41,9 @@ def qemu(run: Run, lab: Lab, name: str, far_program: str, port: int) -> Iterator
     size = run.profile.lab.volume_bytes
     near_path, far_path = (str(Path(site.disk.directory) / f"{name}-{site.name}") for site in (lab.near, lab.far))
     try:
+        congestion = lab.transport["congestion_control"]
+        for site in (lab.near, lab.far):
+            site.call(daemon.use_congestion_control, congestion)
         lab.far.call(daemon.make_image, far_path, size)
         lab.near.call(daemon.make_image, near_path, size)
         lab.far.call(daemon.start, name, far_words(far_program, lab.far.address, port, far_path))
@@ -47,7 +55,7 @@ def qemu(run: Run, lab: Lab, name: str, far_program: str, port: int) -> Iterator
         version = daemon.first_line([DAEMON, "--version"])
         if far_program == NBDKIT:
             version += f"; {daemon.first_line([NBDKIT, '--version'])}"
-        yield Rival(name, WHAT, version, run, lab, lambda task: lab.near.call(drive, name, task))
+        yield Rival(name, WHAT + ("" if far_program == NBDKIT else NAGLE), f"{version}; TCP {congestion}", run, lab, lambda task: lab.near.call(drive, name, task))
     finally:
         with suppress(UnfitError):
             lab.near.call(close_client, name)
