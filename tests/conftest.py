@@ -13,7 +13,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-BESIDE_LABS = ("tests/lab/test_failover.py",)  # Processes without a lab, which wait for elections most of the time.
+# In processes without a lab, which wait for elections and disks most of the time; over a relay, where no packet's time is judged.
+BESIDE_LABS = ("tests/lab/test_failover.py", "tests/lab/test_crash.py", "tests/lab/test_relay_lab.py")
 
 for told in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
     del os.environ[told]  # A pytest that a test starts is nobody's worker.

@@ -30,6 +30,15 @@ OFFLOADED_RATE_BITS_PER_S_MIN = 1_000_000_000
 FRAME_OVERHEAD_BYTES = 38
 
 
+# What a round trip's median may be off by, and a round still count: the larger of both.
+OFF_SHARE_MAX, OFF_NS_MAX = 0.03, 40_000.0
+
+
+def tolerance_ns(asked_rtt_ns: float) -> float:
+    """How far the median of a round trip may lie from what was asked."""
+    return max(OFF_SHARE_MAX * asked_rtt_ns, OFF_NS_MAX)
+
+
 class LinkError(UsageError):
     """A link that cannot be; `path` is where in a [link] table it is asked for."""
 

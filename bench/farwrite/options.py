@@ -16,6 +16,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
+from cyclopts import Parameter
+
 from . import units
 from .errors import UsageError, nearest
 from .profile import AddressName
@@ -31,11 +33,36 @@ PATTERNS = {name: name for name in typing.get_args(AddressName)} | {"random": "u
 SHORT_SIZES = {"k": "KiB", "m": "MiB"}  # As fio and everybody who types has it: 4k is 4096 bytes.
 
 
-@dataclass(frozen=True)
-class Options:
-    """What was typed, unread; None where it was not."""
+@dataclass(frozen=True, kw_only=True)
+class Distances:
+    """What was typed of them."""
 
     miles: str | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """What was typed of the load and the link, unread; None where it was not.
+
+    Attributes
+    ----------
+    protocol
+        Protocols of every cell, such as A,C (cell.protocols).
+    depth
+        Writes under way at once, such as 1,8,32 (cell.queue_depth).
+    size
+        Bytes of a write, such as 4k,64k (cell.block).
+    read_share
+        Shares of reads, such as 0,30% (cell.reads).
+    pattern
+        Orders of addresses, such as uniform,sequential (cell.address).
+    rate
+        Rate of the link, such as 1gbit (link.rate).
+    loss
+        Share of packets that the link loses, such as 0.01% (link.loss).
+    """
+
     protocol: str | None = None
     depth: str | None = None
     size: str | None = None
@@ -43,20 +70,25 @@ class Options:
     pattern: str | None = None
     rate: str | None = None
     loss: str | None = None
-    points: int = RANGE_POINTS
 
     def given(self) -> list[str]:
         """The names of the options that were typed."""
-        return [name for name in KEYS if getattr(self, name) is not None]
+        return [name for name in KEYS if getattr(self, name, None) is not None]
 
-    def change(self, set_: typing.Iterable[str] = ()) -> Applied:
-        """The change of a profile's tables that they ask for. UsageError for words that cannot be, and for a key that --set
-        sets as well."""
+    def places(self, points: int) -> dict[str, list[float]] | None:
+        """The distances that were typed, as the profile has them."""
+        return None
+
+    def change(self, set_: typing.Iterable[str] = (), points: int = RANGE_POINTS) -> Applied:
+        """The change of a profile's tables that they ask for; a range of distances without a step has so many points.
+
+        UsageError for words that cannot be, and for a key that --set sets as well.
+        """
         for name in self.given():
             refuse_twice(name, set_)
         protocols = [one_of(word, NAMES, "protocol") for word in listed(self.protocol, "protocol")]
         return Applied(
-            places=places_of(self.miles, self.points) if self.miles is not None else None,
+            places=self.places(points),
             protocols=distinct(protocols, "protocol"),
             variants={
                 "queue_depth": distinct([whole(word, "depth") for word in listed(self.depth, "depth")], "depth"),
@@ -67,6 +99,24 @@ class Options:
             },
             link={name: value for name, value in (("rate", link_rate(self.rate)), ("loss", link_loss(self.loss))) if value},
         )  # fmt: skip
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Options(LoadOptions, Distances):
+    """Both; inherited in this order, so that --miles comes first.
+
+    Attributes
+    ----------
+    miles
+        Distances, such as 0,20,150 or 0..500 or 0..500:50 or 100km (distance.miles); every cell is measured at each.
+    """
+
+    def places(self, points: int) -> dict[str, list[float]] | None:
+        return None if self.miles is None else places_of(self.miles, points)
+
+
+AS_USUAL, ANYWHERE = LoadOptions(), Options()  # Nothing typed.
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ from .lab.schedule import Happened, changing
 from .lab.site import Site
 from .lab.span import Span, round_trips
 from .lab.stamps import Prober, Stamps, beside
-from .lab.survey import Survey, hang_up, off_ns, tolerance_ns
+from .lab.survey import Survey, hang_up, off_ns
+from .link_spec import tolerance_ns
 from .plan import Load, count_max
 from .protocol import PROMISES
 from .recording import Audit, Cell, HostNoise, LinkChange, LinkDirection, OtherRound, Part, Round, Slice

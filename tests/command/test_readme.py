@@ -14,8 +14,9 @@ from console import ROOT, farwrite
 from farwrite.cells import cells_of
 from farwrite.cli import app
 from farwrite.commands import reach, sweep
+from farwrite.commands.measuring import NEW
 from farwrite.fio_job import translate
-from farwrite.options import KEYS, Options
+from farwrite.options import ANYWHERE
 from farwrite.profile import load, parse
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*/README.md"))]
@@ -77,12 +78,12 @@ def check_farwrite(words):
         return
     _, bound, *_ = app.parse_args(words, exit_on_error=False, print_error=False)
     asked = bound.arguments
-    if "resume" in asked:
-        assert set(asked) <= {"resume", "json"}
+    session = asked.get("session", NEW)
+    if session.resume is not None:
+        assert set(asked) <= {"session", "showing"}
         return
-    changes = list(asked.get("set_") or [])
-    options = Options(**{name: asked[name] for name in (*KEYS, "points") if name in asked})
-    changes.append(options.change(changes))
+    options = asked.get("options", ANYWHERE)
+    changes = [*session.set_, options.change(session.set_)]
     if words[0] == "reach":
         assert parse(reach.table_of(asked.get("p99"), asked.get("p50"), asked.get("minutes", 3.0), options), "reach", changes)
         return

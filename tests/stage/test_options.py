@@ -32,7 +32,7 @@ def test_distances_as_lists_ranges_and_in_km(words, miles, km):
 
 
 def test_a_range_has_as_many_points_as_asked():
-    assert asked(miles="0..500", points=3).distance.miles == [0, 250, 500]
+    assert parse(ONE, "t", [Options(miles="0..500").change(points=3)]).distance.miles == [0, 250, 500]
 
 
 def test_every_distance_is_every_cells():

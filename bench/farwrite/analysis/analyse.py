@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import msgspec
 
+from ..link_spec import tolerance_ns
 from ..recording import Cell, OtherRound, Recording, Round, waited_for
 from ..units import format_time
 from .claims import claims_of
@@ -45,7 +46,6 @@ MANY_VOID = 0.1  # Of all rounds, void for their link.
 SLEPT = "; nothing kept the processors awake{why}, and one that sleeps wakes late: farwrite doctor says what mends it"
 OWN_OF_LAB = 1.2  # From here on an asynchronous write is so much over a local flush that its reader must know why.
 DRIFT_ROUNDS_MIN = 8  # Of fewer an autocorrelation cannot be told from chance.
-LINK_SHARE_MAX, LINK_OFF_NS_MAX = 0.03, 40_000.0  # As lab/survey.py judges a round: the larger of both.
 
 
 @dataclass(frozen=True)
@@ -321,7 +321,7 @@ def withheld(measured: Measured, asked_rtt_ns: float, rtt_ns: float) -> list[str
     if 0 < len(measured.rounds) < ROUNDS_MIN:
         reasons.append(few_rounds(len(measured.rounds)))
     off_ns = rtt_ns - asked_rtt_ns
-    if measured.cell.protocol != "local" and abs(off_ns) > max(LINK_SHARE_MAX * asked_rtt_ns, LINK_OFF_NS_MAX):
+    if measured.cell.protocol != "local" and abs(off_ns) > tolerance_ns(asked_rtt_ns):
         reasons.append(
             f"the link was not what it claimed: {format_time(rtt_ns)} of round trip at the median, "
             f"{format_time(asked_rtt_ns)} were asked"

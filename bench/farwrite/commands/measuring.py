@@ -1,4 +1,4 @@
-"""What `run`, `reach` and `sweep` share once their words are understood: measure, present, and the exit code."""
+"""What `run`, `reach` and `sweep` share: options, and once these are understood to measure, present, and the exit code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UnfitError, UsageError
 from ..profile import Profile
@@ -19,10 +21,48 @@ if TYPE_CHECKING:
 SEEDS_MAX = 1 << 63
 
 
-def check_seed(seed: int) -> None:
-    """UsageError for a seed that cannot be."""
-    if not 0 <= seed < SEEDS_MAX:
-        raise UsageError("--seed must not be negative, and below 2^63.")
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What every run may be told beside its workload.
+
+    Attributes
+    ----------
+    set_
+        Change any value of the profile, such as run.rounds=3 or cell.write.queue_depth=4. May be repeated.
+    seed
+        What addresses, payloads, times and the order of cells are drawn from.
+    link
+        How the distance is emulated; short for --set lab.link=...
+    out
+        Directory of the results; by default a new one below results/runs.
+    resume
+        Continue the interrupted run in this directory.
+    """
+
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = ()
+    seed: int = 1
+    link: Literal["auto", "netem", "ferry", "relay"] | None = None
+    out: Path | None = None
+    resume: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_texts(self.out, self.resume)
+        if not 0 <= self.seed < SEEDS_MAX:
+            raise UsageError("--seed must not be negative, and below 2^63.")
+
+    @property
+    def changes(self) -> list[str]:
+        """What it changes of a profile."""
+        return [*self.set_, *([f'lab.link="{self.link}"'] if self.link else [])]
+
+    def continues(self, *others: object) -> bool:
+        """Whether a run is continued; UsageError when anything else was asked of it: `others`, or an option of a new run's."""
+        if self.resume is None:
+            return False
+        if any(others) or self.changes or self.out:
+            raise UsageError("--resume continues a run as it was begun; it goes with --json, --full, -v and -q only.")
+        return True
 
 
 def check_texts(*words: object) -> None:
@@ -34,25 +74,41 @@ def check_texts(*words: object) -> None:
             raise UsageError(f"{str(word)!r} is not text, and a recording holds text only. Rename it.")
 
 
-@dataclass(frozen=True)
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
 class Showing:
-    """What a measuring command prints: where the document goes, and how much is said meanwhile."""
+    """What a measuring command prints: where the document goes, and how much is said meanwhile.
 
-    json: bool = False
-    full: bool = False
-    verbose: bool = False
-    quiet: bool = False
+    Attributes
+    ----------
+    full
+        Print the whole report, not only its first screen; "farwrite show --full" prints it later.
+    json
+        Print the report document instead of the report.
+    verbose
+        Say on stderr of every round that was void or failed why it was.
+    quiet
+        Say nothing on stderr but refusals.
+    """
+
+    full: Annotated[bool, Parameter(negative="")] = False
+    json: Annotated[bool, Parameter(negative="")] = False
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False
 
     def __post_init__(self) -> None:
         if self.verbose and self.quiet:
             raise UsageError("--verbose and --quiet contradict each other: choose one.")
 
 
+NEW, PLAIN = Session(), Showing()  # What nobody said anything of.
+
+
 def measured(
-    profile: Profile | None, name: str, seed: int, out: Path | None, resume: Path | None, showing: Showing,
-    notes: Sequence[str] = (), execute: Callable[[Run], Report] | None = None,
+    profile: Profile | None, name: str, session: Session, showing: Showing, notes: Sequence[str] = (),
+    execute: Callable[[Run], Report] | None = None,
 ) -> int:  # fmt: skip
-    """A new run of a profile, or the one in `resume` continued; the report is presented, and the exit code answered."""
+    """A new run of a profile, or the one in `session.resume` continued; the report is presented, and the exit code answered."""
     # Wrong words have been refused by now; what follows takes a second to load.
     from ..progress import region
 
@@ -65,11 +121,11 @@ def measured(
         from .. import pipeline  # Not before: a kernel is compiled where its module is imported.
         from .. import run as runs
 
-        if resume is not None:
-            made = runs.resume(resume, progress)
+        if session.resume is not None:
+            made = runs.resume(session.resume, progress)
         else:
             assert profile is not None
-            made = runs.begin(profile, name, seed, runs.directory_for(out, name, seed), progress)
+            made = runs.begin(profile, name, session.seed, runs.directory_for(session.out, name, session.seed), progress)
             made.notes += notes
         if made.workers and execute is None:
             raise UsageError(f"{made.directory} was spread over machines: continue it with farwrite sweep --resume and --dask.")

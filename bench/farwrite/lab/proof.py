@@ -12,13 +12,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..link_spec import FRAME_OVERHEAD_BYTES, STREAM_LEVEL_LINKS, Way, describe
+from ..link_spec import FRAME_OVERHEAD_BYTES, STREAM_LEVEL_LINKS, Way, describe, tolerance_ns
 from ..physics import Distance
 from ..units import NS_PER_MS, NS_PER_S
 from .lab import Lab
 from .probe import FULL_BYTES, IP_UDP_BYTES, Z_999, Delivered, bulk_bits_per_s, probe, share_interval
 from .span import Span
-from .survey import tolerance_ns
 
 CLAIM_NS = 2 * NS_PER_MS  # What an error is held against: the tightest limit that is usually stated.
 ERROR_SHARE_MAX = 0.05  # As the analysis withholds verdicts.

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import UnfitError
+from ..link_spec import tolerance_ns
 from ..physics import miles_of
 from ..units import NS_PER_S, format_time
 from .guest import allow_ping, ask_to_end, entering, inhabitants, kill_all, listening_ports, warden
@@ -28,7 +29,7 @@ from .layout import NEAR, Layout, Leg
 from .namespace import Place
 from .site import Site
 from .span import Span
-from .survey import off_ns, tolerance_ns
+from .survey import off_ns
 
 FILE_BYTES = 4096  # A lab has a disk at each site; here nobody uses it.
 PROBES = 60  # Stamped, of the proof of a link.

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..histogram import middle_of
-from ..link_spec import PLAIN, LinkSpec
+from ..link_spec import PLAIN, LinkSpec, tolerance_ns
 from ..physics import Distance
 from ..wire.terms import IN_THE_CLEAR, Terms
 from .link import Link, bare
 from .site import Site, tune_transport
 from .stamps import Prober, Stamps
-from .survey import PROBE, Survey, hang_up, join, off_ns, survey, tolerance_ns
+from .survey import PROBE, Survey, hang_up, join, off_ns, survey
 
 BASE_ECHOES = 60
 PROOFS = 3

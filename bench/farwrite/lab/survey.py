@@ -59,11 +59,6 @@ def off_ns(rtt_ns_p50: float, asked_rtt_ns: float) -> float:
     return rtt_ns_p50 - asked_rtt_ns
 
 
-def tolerance_ns(asked_rtt_ns: float) -> float:
-    """How far a median may lie from what was asked: the larger of 3 % and 40 us."""
-    return max(0.03 * asked_rtt_ns, 40_000.0)
-
-
 def join(near: Site, far: Site, name: str, congestion: str, terms: Terms = IN_THE_CLEAR) -> str:
     """A TCP connection between two sites' processes, without Nagle's delay; each holds it under its own name for it.
 

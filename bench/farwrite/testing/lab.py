@@ -343,7 +343,8 @@ class Lab:
 
     def claim(self, made: Survey, when: str) -> None:
         """Keep a sentence if a median is not what was asked."""
-        from ..lab.survey import off_ns, tolerance_ns
+        from ..lab.survey import off_ns
+        from ..link_spec import tolerance_ns
 
         asked_ns, rtt_ns_p50 = self.asked.rtt_ns, made.rtt_ns_p50
         own_ns = self.opened.base.rtt_ns_min if self.asked.is_ping else sum(self.opened.passage_ns)

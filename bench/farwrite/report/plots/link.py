@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from ...analysis.analyse import LINK_OFF_NS_MAX, LINK_SHARE_MAX
 from ...analysis.result import Analysis, CellResult, Estimate
+from ...link_spec import OFF_NS_MAX, OFF_SHARE_MAX, tolerance_ns
 from ...recording import Recording
 from ...units import NS_PER_US, format_time
 from ..tables import merged, miles_text
@@ -94,8 +94,8 @@ def deviation_plot(recording: Recording, cells: Sequence[CellResult]) -> Plot:
         id="deviation",
         title="Round trip: off from asked, round by round",
         said=f"{len(recording.rounds)} rounds were surveyed before and after; {len(bad)} of them were void or failed.",
-        note=f"Delivered less asked, at the median of each survey. Grey is what a round may be off: {LINK_SHARE_MAX:.0%} or "
-        f"{LINK_OFF_NS_MAX / NS_PER_US:g} us, whichever is more. Void rounds (crosses) were measured again and count in no "
+        note=f"Delivered less asked, at the median of each survey. Grey is what a round may be off: {OFF_SHARE_MAX:.0%} or "
+        f"{OFF_NS_MAX / NS_PER_US:g} us, whichever is more. Void rounds (crosses) were measured again and count in no "
         "number; a round may also be void for what the machine did. Rounds of a distance stand side by side, in order.",
         data=data,
         layout=layout_of(
@@ -145,7 +145,7 @@ def points_of(recording: Recording, results: dict[str, CellResult], order: Seque
 
 def band(place: int, asked_ns: Sequence[float]) -> dict[str, Any]:
     """What a round at a distance may be off."""
-    allowed_us = max(LINK_SHARE_MAX * max(asked_ns), LINK_OFF_NS_MAX) / NS_PER_US
+    allowed_us = tolerance_ns(max(asked_ns)) / NS_PER_US
     return {"meta": {}, "shape": {
         "type": "rect", "x0": place - 0.45, "x1": place + 0.45, "y0": -allowed_us, "y1": allowed_us,
         "fillcolor": "--dim/0.12", "line": {"width": 0}, "layer": "below",
