@@ -31,6 +31,7 @@ PREFERRED = ("C", "quorum", "C2", "B", "A", "local")  # Whose miles are asked fo
 
 IN_MEMORY = "journals in memory"
 STREAM_LEVEL = "stream-level"
+REAL_LINK = "measured, not emulated"
 NAMED = {"C1": "2 ms to 20 miles", "C2": "150 miles, 100 % available", "C3": "async, any distance"}
 
 Kind = Literal["caution", "reach", "cost", "loss", "behind", "claim", "rounds"]
@@ -354,7 +355,9 @@ def cautions(lab: LabFacts, long: bool) -> list[str]:
     """What the lab's figures are not, in the words of every heading or with what they mean."""
     memory = f"{IN_MEMORY}: not a statement about disks" if long else IN_MEMORY
     stream = f"{STREAM_LEVEL}: bytes were delayed, not packets" if long else STREAM_LEVEL
-    return ([memory] if lab.durability == "memory" else []) + ([stream] if lab.is_stream_level else [])
+    real = f"{REAL_LINK}: its distance is that of the machines" if long else REAL_LINK
+    told = {memory: lab.durability == "memory", stream: lab.is_stream_level, real: lab.far_host is not None}
+    return [words for words, holds in told.items() if holds]
 
 
 # --- Words and numbers -----------------------------------------------------------------------------------------

@@ -17,17 +17,20 @@ from farwrite.lab.process import die_with
 
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_SYNC_FL = 0x80086601, 0x40086602, 0x8  # ioctl_iflags(2)
 
-DEFAULT_CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")  # Of the namespace of who opens it.
-
 RUNNING: dict[str, subprocess.Popen] = {}  # In a site's process, by name.
 
 
 def use_congestion_control(name: str) -> None:
-    """In a site: what TCP sockets of its namespace use by default, which is all that a program without a word for it can have."""
-    try:
-        DEFAULT_CONGESTION.write_text(name)
-    except OSError as refusal:
-        raise UnfitError(f"make {name} the congestion control of other programs' TCP: {refusal.strerror}.") from refusal
+    """In a site: what TCP has on its routes, which is all that a program without a word for it can be given.
+
+    Not the namespace's default: in any but the first the kernel allows only what every user may choose there, reno as a rule.
+    """
+    shown = subprocess.run(["ip", "route", "show"], capture_output=True, text=True, check=True).stdout
+    for route in shown.splitlines():
+        words = route.partition(" congctl ")[0].split()
+        done = subprocess.run(["ip", "route", "replace", *words, "congctl", name], capture_output=True, text=True)
+        if done.returncode:
+            raise UnfitError(f"make {name} the congestion control of TCP on the route {route.strip()}: {done.stderr.strip()}.")
 
 
 def make_image(path: str, size: int) -> None:

@@ -32,13 +32,14 @@ from farwrite.lab.site import Site
 from farwrite.lab.span import Span, acquaint
 from farwrite.run import Run
 
-from . import block, daemon
+from . import block
 from .experiment import Rival
 
 LIMIT_PACKETS = 100_000  # netem drops silently beyond its limit.
 LOOPBACK = "127.0.0.1"
 PATIENCE_S = 20.0
 STATE = Path("/proc/drbd")
+DEFAULT_CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 
 
 class Setting(NamedTuple):
@@ -80,7 +81,7 @@ def drbd(run: Run, span: Span, setting: Setting, devices: Sequence[str]) -> Iter
         raise UnfitError("this kernel has no DRBD (run me in tests/lab/uml/run with --module lib/lru_cache.ko and drbd.ko)")
     with contextlib.ExitStack() as stack:
         congestion = span.transport["congestion_control"]
-        span.near.call(daemon.use_congestion_control, congestion)  # The kernel opens DRBD's connections, with what sockets have by default.
+        DEFAULT_CONGESTION.write_text(congestion)  # The kernel opens DRBD's connections, with what sockets have by default.
         stack.enter_context(connected(setting, devices))
         device = f"/dev/drbd{setting.first_minor}"
         version = STATE.read_text().split("(")[0].removeprefix("version:").strip()
