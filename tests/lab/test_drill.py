@@ -57,6 +57,14 @@ def lab(run):
         yield lab
 
 
+@pytest.fixture
+def plant(lab, monkeypatch):
+    """A monkeypatch that is gone before the sites' processes are forked anew."""
+    yield monkeypatch
+    monkeypatch.undo()
+    lab.revive()
+
+
 def after_the_load(monkeypatch, fault):
     """Plant a fault between the load and what is done to it."""
     real = drills.load_for
@@ -135,8 +143,8 @@ def test_a_trial_whose_load_was_alive_counts(run, lab, kind):
 
 @pytest.mark.parametrize("kind", PERFORM)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_trial_whose_load_was_not_alive_at_the_fault_does_not_count_and_says_why(run, lab, monkeypatch, kind, fault):
-    FAULTS[fault](monkeypatch)
+def test_a_trial_whose_load_was_not_alive_at_the_fault_does_not_count_and_says_why(run, lab, plant, kind, fault):
+    FAULTS[fault](plant)
     made = PERFORM[kind](run, lab, "C", 1)
     assert made.uncounted == fault
     assert (made.audit.lost, made.audit.damaged) == (0, 0)
@@ -147,8 +155,8 @@ def test_a_trial_whose_load_was_not_alive_at_the_fault_does_not_count_and_says_w
         assert made.note == os.strerror(28)
 
 
-def test_a_near_side_that_never_began_is_a_trial_with_its_reason(run, lab, monkeypatch):
-    monkeypatch.setattr(sides, "write", write_that_never_begins)
+def test_a_near_side_that_never_began_is_a_trial_with_its_reason(run, lab, plant):
+    plant.setattr(sides, "write", write_that_never_begins)
     made = drills.kill_drill(run, lab, "C", 2)
     assert (made.uncounted, made.audit.completed, made.note) == ("engine-stopped", 0, "meet the far site: Connection refused.")
 
@@ -167,8 +175,8 @@ def test_a_planned_load_outlasts_everything_that_is_waited_for(load_ms, cut_ms):
     assert drills.cut_load_ns(table, rtt_ns) > waited_ns + table.load_ns
 
 
-def test_a_run_says_at_once_which_drills_do_not_count_and_keeps_them(run, lab, monkeypatch):
-    near_died(monkeypatch)
+def test_a_run_says_at_once_which_drills_do_not_count_and_keeps_them(run, lab, plant):
+    near_died(plant)
     again = runs.begin(run.profile, "drills", 1, run.directory.parent / "uncounted", Silence())
     said = []
     again.progress.say = said.append
