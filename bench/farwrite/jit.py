@@ -24,7 +24,8 @@ PACKAGE = Path(__file__).parent
 # What makes a file one that is compiled: it takes a decorator from here, or gives Numba something to inline.
 MARKS = (b"jit import", b"numba.extending")
 IMPORT = re.compile(rb"^[ \t]*from[ \t]+(\.+)([\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)", re.MULTILINE)
-NAME = re.compile(rb"(?:^|[(,])\s*(?:#[^\n]*\n\s*)*(\w+)")
+NAME = re.compile(rb"(?:^|[(,])\s*(\w+)")
+REMARK = re.compile(rb"#[^\n]*")
 
 
 def compiled_sources(package: Path = PACKAGE) -> list[Path]:
@@ -46,7 +47,7 @@ def compiled_sources(package: Path = PACKAGE) -> list[Path]:
 def imported(path: Path) -> set[Path]:
     """The files of ours that a file imports: modules, and the modules that are named as a package's parts."""
     found = set()
-    for dots, module, names in IMPORT.findall(path.read_bytes()):
+    for dots, module, names in IMPORT.findall(REMARK.sub(b"", path.read_bytes())):
         place = path.parents[len(dots) - 1].joinpath(*module.decode().split(".")) if module else path.parents[len(dots) - 1]
         parts = [place / f"{name.decode()}.py" for name in NAME.findall(names)]
         found |= {one for one in (place.with_suffix(".py"), place / "__init__.py", *parts) if one.is_file()}

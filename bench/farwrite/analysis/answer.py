@@ -379,9 +379,11 @@ def not_durable_text(lab: LabFacts) -> str:
     if lab.durability == "memory":
         return f"{IN_MEMORY} and not durable"
     reasons = lab.not_durable
-    if len(reasons) == 2 and len(set(reasons.values())) == 1:
+    if len(reasons) == 1:
+        return "".join(f"{site} journal not durable ({reason})" for site, reason in reasons.items())
+    if len(set(reasons.values())) == 1:
         return f"journals not durable ({reasons['near']})"
-    return ", ".join(f"{site} journal not durable ({reason})" for site, reason in reasons.items())
+    return f"journals not durable (near: {reasons['near']}, far: {reasons['far']})"
 
 
 # --- Words and numbers -----------------------------------------------------------------------------------------
