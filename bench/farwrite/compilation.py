@@ -90,7 +90,7 @@ class Compiler(NamedTuple):
 def compiler(work: Callable[[], object], counts: np.ndarray, place: int) -> Compiler:
     """A process that does this work and counts what it compiles for it. What it says on standard error is kept."""
     parent = os.getpid()
-    said = tempfile.TemporaryFile()  # noqa: SIM115  (closed by who waits for it)
+    said = tempfile.TemporaryFile()  # Closed by who waits for it.
     pid = os.fork()
     if pid:
         return Compiler(getattr(work, "__name__", "work"), pid, said)

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from farwrite.engine import journal_kernel as log
-from farwrite.engine import node
+from farwrite.engine import node, turn_kernel
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine import replica_kernel as replica
 from farwrite.engine import secondary_kernel as secondary
-from farwrite.engine import turn_kernel
 from farwrite.engine.journal import examine
 from farwrite.engine.node import Node, recall
 from farwrite.engine.peering import frame_of, hello_of

@@ -64,7 +64,8 @@ def test_a_new_kernel_file_and_what_it_imports_are_of_the_digest(copied):
     new, constants = copied / "brand_new.py", copied / "lab" / "brand_new_constants.py"
     constants.write_text("LIMIT = 3\n")
     before = jit.source_digest(copied)
-    new.write_text("from .jit import kernel\nfrom .lab import (  # A remark.\n    # (another)\n    brand_new_constants as constants,\n)\n")
+    names = "(  # A remark.\n    # (another)\n    brand_new_constants as constants,\n)"
+    new.write_text(f"from .jit import kernel\nfrom .lab import {names}\n")
     try:
         with_it = jit.source_digest(copied)
         assert with_it != before == jit.DIGEST and edited(copied, "lab/brand_new_constants.py") != with_it

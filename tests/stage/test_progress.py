@@ -349,7 +349,9 @@ def leaves():
     (dies, ["was ended by signal 9 (Killed)", "when memory is short", "It said nothing."]),
     (leaves, ["ended with exit status 7", "the linker: no space left"]),
 ])  # fmt: skip
-def test_a_compiling_process_that_fails_fails_the_warm_up_with_its_status_and_its_words(monkeypatch, tmp_path, failing, work, words):
+def test_a_compiling_process_that_fails_ends_the_warm_up_with_its_status_and_its_words(
+    monkeypatch, tmp_path, failing, work, words
+):
     monkeypatch.setattr(compilation, "cache", lambda: tmp_path)
     for name in ("near_half", "far_half", "the_rest"):
         monkeypatch.setattr(compilation, name, work if name == failing else compiles(0))

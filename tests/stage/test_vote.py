@@ -222,7 +222,7 @@ def test_a_ballot_that_cannot_be_written_is_an_error_of_the_disk_and_no_vote(vot
 
 def test_a_ballot_written_in_part_is_not_durable(ballot_fd, monkeypatch):
     monkeypatch.setattr(vote.os, "pwrite", lambda *arguments: 512)
-    with pytest.raises(BallotError, match="memfd:ballot.*No space left"):
+    with pytest.raises(BallotError, match=r"memfd:ballot.*No space left"):
         save_ballot(ballot_fd, Ballot(epoch=1))
 
 

@@ -31,6 +31,7 @@ from .result import (
     HOST_NOISE,
     Analysis,
     CellResult,
+    DrillResult,
     Estimate,
     FiveRounds,
     OtherResult,

@@ -236,7 +236,7 @@ class ReachResult(Struct, frozen=True):
 
 
 class DrillResult(Struct, frozen=True):
-    """All drills of one kind and protocol together: those that count. The others are in the fields that begin with `uncounted`."""
+    """All drills of one kind and protocol that count, together. The others are in the fields that begin with `uncounted`."""
 
     kind: str  # "kill" or "cut"
     protocol: str

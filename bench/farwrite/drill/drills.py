@@ -37,7 +37,7 @@ RECOVERY_NS_MIN, RECOVERY_CUTS = 10 * NS_PER_S, 3  # A sender that lost its link
 
 # A load is alive when its last acknowledgement is not older than the greatest of these. A closed loop acknowledges every round
 # trip (C2: every second); a paced one by lot, and ten mean gaps pass without an arrival once in 22 000.
-ALIVE_NS_MIN = 50 * NS_PER_MS  # More than a busy machine takes a processor away for.
+ALIVE_NS_MIN = 100 * NS_PER_MS  # More than a busy machine takes a processor away for.
 ALIVE_ROUND_TRIPS = 4
 ALIVE_ARRIVALS = 10
 

@@ -4,8 +4,8 @@ A voter promises an epoch to one candidate and remembers the newest configuratio
 two decisions always share a voter (Lamport, The Part-Time Parliament, 1998; asking first without effect: Ongaro, thesis 9.6).
 A witness is a voter without a volume.
 
-Whoever reaches the port may ask. Whatever a message is, the voter goes on: one that is no question, or asks for what cannot be, is
-answered with its refusal and logged. So is a ballot that cannot be written, with the disk's own error.
+Whoever reaches the port may ask. Whatever a message is, the voter goes on: one that is no question, or asks for what cannot
+be, is answered with its refusal and logged. So is a ballot that cannot be written, with the disk's own error.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -108,7 +109,7 @@ def save_ballot(fd: int, ballot: Ballot) -> Ballot:
 def path_of(fd: int) -> str:
     """The file of a descriptor, as the system names it."""
     try:
-        return os.readlink(f"/proc/self/fd/{fd}")
+        return str(Path(f"/proc/self/fd/{fd}").readlink())
     except OSError:
         return f"of descriptor {fd}"
 
