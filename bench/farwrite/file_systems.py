@@ -6,5 +6,5 @@ MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs", "rootfs", "devtmpfs", "hugetlbfs")
 
 
 def memory_text(file_system: str) -> str:
-    """"tmpfs is memory"; empty for a file system that is none of these."""
+    """ "tmpfs is memory"; empty for a file system that is none of these."""
     return f"{file_system} is memory" if file_system in MEMORY_FILE_SYSTEMS else ""

@@ -212,7 +212,7 @@ def on_device(mount: Mount, depth: int) -> str:
     number = mount.device
     if number.startswith("0:"):  # btrfs and others give their own number, and the device by name.
         try:
-            state = os.stat(mount.source)
+            state = Path(mount.source).stat()
         except OSError:
             return ""
         if not stat.S_ISBLK(state.st_mode):
@@ -234,7 +234,7 @@ def device_in_memory(device: Path, depth: int) -> str:
             below = why_not_durable(file.parent, depth + 1)
             return f"{device.name} over a file on {below}" if below else ""
     with contextlib.suppress(OSError):
-        for below in sorted((device / "slaves").iterdir()):
-            if reason := device_in_memory(below.resolve(), depth + 1):
+        for part in sorted((device / "slaves").iterdir()):
+            if reason := device_in_memory(part.resolve(), depth + 1):
                 return f"{device.name} over {reason}"
     return ""
