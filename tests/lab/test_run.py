@@ -4,28 +4,36 @@ Whether a round's link was precise enough is the machine's affair, so rounds may
 writes did is looked at all the same. Only a round that failed has nothing to be looked at, and none of these may.
 """
 
+import dataclasses
+import io
 import random
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-from small_lab import LINK, compiled, link_here, skip_if_forbidden
+from rich.console import Console
+from small_lab import LINK, compiled, lab_or_skip, link_here, skip_if_forbidden, small
 
 from farwrite import pipeline, recording
 from farwrite import round as rounds
 from farwrite import run as runs
+from farwrite.analysis import document_of
 from farwrite.cells import cells_of
 from farwrite.commands.run import run as run_command
 from farwrite.errors import UnfitError, UsageError
 from farwrite.histogram import Histogram
+from farwrite.host.disk import file_system_of
 from farwrite.lab.survey import tolerance_ns
 from farwrite.profile import parse
 from farwrite.progress import Silence
 from farwrite.protocol import PROMISES
+from farwrite.report.terminal import show
 
 pytestmark = pytest.mark.lab
 
 SEED = 3
+SHM = Path("/dev/shm")
 BIN_SHARE = 0.01  # A value and its histogram's differ by less; histogram.py.
 PROFILE = """
 title = "As short as it gets"
@@ -140,6 +148,19 @@ def test_a_host_that_takes_half_the_processors_makes_no_round_void_and_no_verdic
 
 def test_the_link_is_the_one_this_kernel_has(report):
     assert report.recording.lab.link == link_here()
+
+
+@pytest.mark.skipif(file_system_of(SHM) != "tmpfs", reason="no tmpfs at /dev/shm")
+def test_a_journal_in_shared_memory_is_called_what_it_is(report, tmp_path):
+    with lab_or_skip(dataclasses.replace(small(directory=tmp_path), near=SHM)) as lab:
+        facts = pipeline.facts_of(lab)
+    expected = {"near": "tmpfs is memory"} | ({"far": facts.far_not_durable} if facts.far_not_durable else {})
+    assert (facts.near_file_system, facts.durability, facts.not_durable) == ("tmpfs", "disk", expected)
+    made = document_of(msgspec.structs.replace(report.recording, lab=facts))
+    file = io.StringIO()
+    show(made, made.analysis, Console(file=file, width=80), full=True)
+    text = " ".join(file.getvalue().split())
+    assert "not durable" in text and "tmpfs is memory" in text and "journals on disk" not in text
 
 
 def test_no_acknowledged_write_is_lost_or_damaged_in_any_round(report):

@@ -611,7 +611,7 @@ def kill_table(drills: Sequence[DrillResult], form: Form) -> Table:
 
 def loss_verdict(drill: DrillResult) -> Text:
     """Nothing lost, lost as protocols A and local may, or lost against the promise of B and C."""
-    if drill.lost_in_all == 0:
+    if not drill.drills_with_loss and not drill.lost_in_all:
         return Text("✔ none lost", style=STYLE["pass"]) if drill.count else Text(WORD["unknown"], style=STYLE["unknown"])
     if drill.protocol in ("A", "local"):
         return Text("○ lost, as A may" if drill.protocol == "A" else "○ lost, no replica", style=STYLE["unknown"])
