@@ -1,7 +1,8 @@
 """Compile everything before anything is measured: in processes beside this one, which shows how far they have come.
 
 Nothing that holds a kernel is imported here before the cache is filled: a kernel with a signature is compiled where its module
-is imported. Numba keeps the result on disk, so only the first run after an install, or after an edit, waits for it.
+is imported. Numba keeps the result on disk, so only the first run after an install, or after an edit, waits for it. A process
+that fails ends it all, with its exit status and what it said.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ import contextlib
 import mmap
 import os
 import signal
+import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 from numba.core import event
 
 from . import jit
+from .errors import FarwriteError
 from .host.lifetime import die_with
 from .progress import Progress, Silence
 
@@ -25,6 +31,7 @@ from .progress import Progress, Silence
 FUNCTIONS = 507
 SECONDS = "50 to 95 s on two idle processors"
 POLL_S = 0.1
+SAID_LINES_MAX = 30  # Of what a failed process said: Numba's reasons stand at the end.
 MARKER = "complete"  # In the cache directory: how many functions were compiled there, and in how many seconds.
 
 
@@ -72,35 +79,71 @@ def compile_beside(told: Progress) -> int:
     return int(counts.sum())
 
 
-def compiler(work: Callable[[], object], counts: np.ndarray, place: int) -> int:
-    """A process that does this work and counts what it compiles for it."""
+class Compiler(NamedTuple):
+    """A process that compiles."""
+
+    what: str
+    pid: int
+    said: IO[bytes]  # its standard error
+
+
+def compiler(work: Callable[[], object], counts: np.ndarray, place: int) -> Compiler:
+    """A process that does this work and counts what it compiles for it. What it says on standard error is kept."""
     parent = os.getpid()
+    said = tempfile.TemporaryFile()  # Closed by who waits for it.
     pid = os.fork()
     if pid:
-        return pid
+        return Compiler(getattr(work, "__name__", "work"), pid, said)
     code = 1
     try:
         die_with(parent)
+        os.dup2(said.fileno(), 2)
         event.register("numba:compile", Ticker(counts, place))
         work()
         code = 0
+    except BaseException:
+        os.write(2, traceback.format_exc().encode(errors="replace"))
     finally:
-        os._exit(code)  # What failed is compiled again by the process that needs it, which can say why.
+        os._exit(code)
 
 
-def wait_for(children: Sequence[int], told: Progress, counts: np.ndarray, functions: int) -> None:
-    """Show the count until all have ended; none of them outlives us."""
+def wait_for(children: Sequence[Compiler], told: Progress, counts: np.ndarray, functions: int) -> None:
+    """Show the count until all have ended; none of them outlives us. FarwriteError for one that failed."""
     running = list(children)
     try:
         while running:
-            running = [pid for pid in running if os.waitpid(pid, os.WNOHANG) == (0, 0)]
+            for child in list(running):
+                pid, status = os.waitpid(child.pid, os.WNOHANG)
+                if pid:
+                    running.remove(child)
+                    ended(child, os.waitstatus_to_exitcode(status))
             count = int(counts.sum())
             told.counted("functions", count, max(functions, count))
             time.sleep(POLL_S if running else 0)
     finally:
-        for pid in running:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        for child in running:
+            os.kill(child.pid, signal.SIGKILL)
+            os.waitpid(child.pid, 0)
+        for child in children:
+            child.said.close()
+
+
+def ended(child: Compiler, code: int) -> None:
+    """Pass on what a process said that has ended. FarwriteError with its exit status and its words when it failed."""
+    child.said.seek(0)
+    lines = child.said.read().decode(errors="replace").splitlines()
+    if code == 0:
+        for line in lines:
+            print(line, file=sys.stderr)
+        return
+    how = f"was ended by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit status {code}"
+    words = "\n".join(["It said:", *lines[-SAID_LINES_MAX:]]) if lines else "It said nothing."
+    advice = (
+        "The system ends processes when memory is short: free some and start again."
+        if code == -signal.SIGKILL
+        else f"Remove {cache()} and start again; if it stays, report it with these lines."
+    )
+    raise FarwriteError(f"compile {child.what.replace('_', ' ')}: its process {how}. {advice}\n{words}")
 
 
 class Ticker(event.Listener):

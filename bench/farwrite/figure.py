@@ -120,6 +120,7 @@ class Sheet(Struct, frozen=True):
     interrupted: bool = False
     warnings: list[str] = []
     version: int = SHEET_VERSION
+    not_durable: str = ""  # which journals would not survive a power loss, and why; empty: none, or not told
 
 
 def label_text(key: str, value: Label) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 from .analysis.compare import check_alike, floor_of_splits, floors_of_again, key_of
 from .analysis.result import Estimate, Verdict
-from .budget import Budget, Budgets
+from .budget import SAFETY, Budget, Budgets
 from .errors import EXIT_DONE, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_LOST_WRITE, UnfitError, UsageError, nearest
 from .figure import METRICS, Figure, Label, Metric, Sheet, label_text
 from .link_spec import STREAM_LEVEL_LINKS
@@ -63,6 +63,8 @@ def gate(
     gating = [item for item in rulings if item.gating]
     if not gating:
         warnings.append("every budget is only reported: this gate cannot fail")
+    if sheet.not_durable and any(item.metric in SAFETY for item in rulings):
+        warnings.append(f"{sheet.not_durable}: lost writes are those of killed processes, not of a loss of power")
     held = baseline if any(case.budget.kind == "not_worse_by" for case in cases) else None
     if baseline and not held:
         warnings.append("no budget is held against the baseline: not_worse_by is what does that")

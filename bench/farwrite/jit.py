@@ -1,15 +1,16 @@
 """How farwrite compiles: one decorator, one cache, chosen here once.
 
 Numba's own cache knows a function by its file: edit a kernel in another file and its cached caller runs stale machine code;
-check the same sources out elsewhere and all is compiled again. Ours knows it by a digest of every kernel source, wherever
-they lie: an edit anywhere starts a new cache, and a worktree, a wheel and a clone of one version share theirs. `kernel` must
-be imported before any kernel is defined, which every kernel file does in its first lines.
+check the same sources out elsewhere and all is compiled again. Ours knows it by a digest of every source that can be in it
+(`compiled_sources`), wherever they lie: an edit of one starts a new cache, and a worktree, a wheel and a clone of one version
+share theirs. `kernel` must be imported before any kernel is defined, which every kernel file does in its first lines.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -20,13 +21,46 @@ from typing import Any
 PACKAGE = Path(__file__).parent
 
 
-def source_digest() -> str:
+# What makes a file one that is compiled: it takes a decorator from here, or gives Numba something to inline.
+MARKS = (b"jit import", b"numba.extending")
+IMPORT = re.compile(rb"^[ \t]*from[ \t]+(\.+)([\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)", re.MULTILINE)
+NAME = re.compile(rb"(?:^|[(,])\s*(\w+)")
+REMARK = re.compile(rb"#[^\n]*")
+
+
+def compiled_sources(package: Path = PACKAGE) -> list[Path]:
+    """Every file whose text can be in machine code: those with kernels, and whatever they import of ours, however far away.
+
+    Numba compiles a called kernel into its caller and takes a global that is a number for a constant. Both come from the kernel's
+    own file or from one that it imports, so all that is imported belongs to it; more is harmless, less runs stale machine code.
+    """
+    found = {path for path in package.rglob("*.py") if any(mark in path.read_bytes() for mark in MARKS)}
+    left = list(found)
+    while left:
+        for path in imported(left.pop()):
+            if path not in found:
+                found.add(path)
+                left.append(path)
+    return sorted({*found, package / "jit.py"})
+
+
+def imported(path: Path) -> set[Path]:
+    """The files of ours that a file imports: modules, and the modules that are named as a package's parts."""
+    found = set()
+    for dots, module, names in IMPORT.findall(REMARK.sub(b"", path.read_bytes())):
+        place = path.parents[len(dots) - 1].joinpath(*module.decode().split(".")) if module else path.parents[len(dots) - 1]
+        parts = [place / f"{name.decode()}.py" for name in NAME.findall(names)]
+        found |= {one for one in (place.with_suffix(".py"), place / "__init__.py", *parts) if one.is_file()}
+    return found
+
+
+def source_digest(package: Path = PACKAGE) -> str:
     """Twelve hex digits over the text of everything that Numba compiles, and what it is compiled for."""
     digest = hashlib.blake2b(repr((sys.version_info[:2], version("numba"))).encode(), digest_size=6)
-    patterns = ("**/*_kernel.py", "engine/*.py", "host/*.py", "jit.py")
-    for path in sorted({path for pattern in patterns for path in PACKAGE.glob(pattern)}):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
+    for path in compiled_sources(package):
+        text = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()} {len(text)}\n".encode())
+        digest.update(text)
     return digest.hexdigest()
 
 

@@ -212,6 +212,9 @@ def drill(run: Run, lab: Lab) -> None:
                 made = perform(run, lab, protocol, index)
                 keep(run, Entry(drill=made))
                 run.drills.append(made)
+                if made.uncounted:
+                    words = f"{made.uncounted}: {made.note}" if made.note else made.uncounted
+                    run.progress.say(f"{kind} {index + 1} under {protocol} does not count ({words})")
                 run.progress.did(drill_s(run))
 
 
@@ -242,6 +245,8 @@ def facts_of(lab: Lab) -> LabFacts:
         distance="echo" if far_host else "light",
         keep_awake=lab.awake.chosen,
         keep_awake_reason=lab.awake.reason,
+        near_not_durable=near.not_durable,
+        far_not_durable=far.not_durable,
     )
 
 
@@ -299,6 +304,10 @@ def outcome(report: Report) -> FarwriteError | None:
     without = [cell.id for cell in recording.cells if cell.id not in good]
     if without:
         return InconclusiveError(f"Not one good round for {', '.join(without)}: their rows are unknown.")
+    uncounted = [item for item in getattr(report.analysis, "drills", []) if not item.count]
+    if uncounted:
+        what = ", ".join(f"{item.kind} under {item.protocol}" for item in uncounted)
+        return InconclusiveError(f"Not one trial counts of {what}: {uncounted[0].uncounted_text}.")
     reach = getattr(report.analysis, "reach", None)
     if reach is not None and reach.unknown:
         return InconclusiveError(f"How far the budget reaches is unknown: {reach.unknown[0]}.")

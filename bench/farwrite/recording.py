@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from .errors import UsageError
+from .file_systems import memory_text
 from .files import write_atomically
 from .keep_awake import KeptAwake, kept_word
 from .link_spec import STREAM_LEVEL_LINKS
@@ -218,6 +219,15 @@ class FlushFloors(Struct, frozen=True):
     worker: int = 0  # Recording.workers, where there are any
 
 
+# Why writes were not being acknowledged at the fault of a drill:
+#   near-died             the near site's process had ended before it
+#   engine-stopped        its engine had stopped with an error
+#   load-ended            its load had come to its end
+#   nothing-acknowledged  it had not acknowledged a single write
+#   stalled               its last acknowledgement was older than Drill.alive_ns
+Uncounted = Literal["near-died", "engine-stopped", "load-ended", "nothing-acknowledged", "stalled"]
+
+
 class Drill(Struct, frozen=True):
     """The near site lost in the middle of a load: its link cut and its process killed at the same instant."""
 
@@ -231,6 +241,9 @@ class Drill(Struct, frozen=True):
     completed_during_cut: int | None
     recovery_time_ns: int | None  # from heal to the next completed write
     note: str = ""
+    uncounted: Uncounted | None = None  # why this trial does not count; null: it does
+    last_ack_age_ns: int | None = None  # at the fault; null: nothing had been acknowledged, or an older farwrite did not look
+    alive_ns: int | None = None  # a load whose last acknowledgement is older is not alive; null: an older farwrite did not look
 
 
 class LabFacts(Struct, frozen=True):
@@ -259,9 +272,25 @@ class LabFacts(Struct, frozen=True):
     # "light": asked_rtt_ns is what packets took, kernel to kernel, on top of nothing of this host's; "echo": what the echo of an
     # application took, of which this host's wake-ups are a part that the delay was shortened by.
     distance: Literal["light", "echo"] = "echo"
+    # Why what is flushed at a site would not survive a power loss ("tmpfs is memory"); empty: it would, as far as its system
+    # tells; null: an older farwrite did not look, and the name of the file system is all there is.
+    near_not_durable: str | None = None
+    far_not_durable: str | None = None
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "keep_awake", kept_word(self.keep_awake))
+
+    @property
+    def not_durable(self) -> dict[str, str]:
+        """By site, "near" or "far", why its journal would not survive a power loss; empty where both would."""
+        told = {
+            "near": (self.near_not_durable, self.near_file_system),
+            "far": (self.far_not_durable, self.far_file_system),
+        }
+        if self.durability == "memory":
+            return dict.fromkeys(told, "memory")
+        reasons = {site: memory_text(system) if reason is None else reason for site, (reason, system) in told.items()}
+        return {site: reason for site, reason in reasons.items() if reason}
 
     @property
     def is_stream_level(self) -> bool:

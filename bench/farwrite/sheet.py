@@ -13,6 +13,7 @@ import msgspec
 
 from . import recording as recordings
 from .analysis import analysis_of
+from .analysis.answer import not_durable_text
 from .analysis.result import Analysis, CellResult, Estimate, PartResult, late_share_doubt
 from .errors import UsageError
 from .figure import METRICS, SHEET_VERSION, Figure, Label, Sheet
@@ -119,6 +120,7 @@ def sheet_of(report: Report, analysis: Analysis, source: str) -> Sheet:
         pairing=recording.pairing,
         interrupted=recording.interrupted,
         warnings=analysis.warnings,
+        not_durable=not_durable_text(recording.lab) if recording.lab.not_durable else "",
     )
 
 
@@ -185,13 +187,17 @@ def figures_of(analysis: Analysis) -> Iterator[Figure]:
     for drill in analysis.drills:
         labels = {"drill": drill.kind, "protocol": drill.protocol, "miles": drill.miles}
         for metric, value in {
-            "drill_lost_writes": drill.lost,
-            "drill_damaged_writes": drill.damaged,
+            "drill_lost_writes": drill.lost_in_all,
+            "drill_damaged_writes": drill.damaged_in_all,
             "recovery_point": drill.recovery_point_ns_max,
             "recovery_time": drill.recovery_time_ns_max,
             "loss_probability": drill.loss_probability_high,
         }.items():
-            if value is not None:
+            if value and not drill.count:
+                yield figure(metric, labels, exactly(value, drill.uncounted_count))  # A loss is one whatever counts.
+            elif not drill.count:  # That nothing was lost is not known.
+                yield figure(metric, labels, Estimate(value=None, warnings=[drill.uncounted_text]))
+            elif value is not None:
                 yield figure(metric, labels, exactly(value, drill.count))
 
 

@@ -9,12 +9,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from cyclopts import CycloptsError
 
 from console import ROOT, farwrite
 from farwrite.cells import cells_of
 from farwrite.cli import app
 from farwrite.commands import reach, sweep
 from farwrite.commands.measuring import NEW
+from farwrite.errors import UsageError
 from farwrite.fio_job import translate
 from farwrite.options import ANYWHERE
 from farwrite.profile import load, parse
@@ -141,7 +143,14 @@ def test_make_help_names_the_words_a_contributor_types():
         assert f"make {target} " in done.stdout
 
 
-@pytest.mark.parametrize("command", ["farwrite rn quick", "farwrite run limitz", "make tea", "curl x", "farwrite show no.json"])
-def test_a_command_that_does_not_work_would_be_found(command):
-    with pytest.raises((AssertionError, Exception)):
+@pytest.mark.parametrize(("command", "error", "said"), [
+    ("farwrite rn quick", AssertionError, r'Unknown command "rn"'),
+    ("farwrite run limitz", UsageError, r'limitz.*did you mean "limits"'),
+    ("farwrite run quick --rund 5s", CycloptsError, r"--rund"),
+    ("make tea", AssertionError, r"tea"),
+    ("curl x", AssertionError, r"no test knows how to check: curl x"),
+    ("farwrite show no.json", AssertionError, r"read the report no.json: No such file"),
+])  # fmt: skip
+def test_a_command_that_does_not_work_would_be_found_for_what_is_wrong_with_it(command, error, said):
+    with pytest.raises(error, match=said):
         test_a_command_that_is_shown_works(command)

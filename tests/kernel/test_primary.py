@@ -86,11 +86,22 @@ def test_an_impossible_ack_is_refused_and_changes_nothing(note_ack, durable, rec
     hand_over(made, ack(4, 6))
     assert note_ack(made, 0, 0)
     hand_over(made, ack(durable, received))
-    if (durable, received) == (4, 6):
-        return
     assert not note_ack(made, 0, 0)
     assert made.peer[0, primary.DURABLE] == 4
     assert made.peer[0, primary.RECEIVED] == 6
+
+
+@pytest.mark.parametrize("note_ack", both_ways(primary.note_ack))
+@pytest.mark.parametrize(("durable", "received"), [(4, 6), (4, 7), (5, 6), (6, 6), (10, 10)])
+def test_an_ack_at_the_edge_of_what_can_be_is_believed(note_ack, durable, received):
+    """The same again, a step in one of its two numbers, everything that was sent."""
+    made = state()
+    made.peer[0, primary.RUN_SEQUENCE] = 10
+    hand_over(made, ack(4, 6))
+    assert note_ack(made, 0, 0)
+    hand_over(made, ack(durable, received))
+    assert note_ack(made, 0, 0)
+    assert (made.peer[0, primary.DURABLE], made.peer[0, primary.RECEIVED]) == (durable, received)
 
 
 @pytest.mark.parametrize("note_answer", both_ways(primary.note_answer))

@@ -28,6 +28,16 @@ def small(link=LINK, directory=None):
 
 
 @functools.cache
+def link_here():
+    """The emulation that a lab here must have: the one asked for, or of what the doctor finds possible by itself the first."""
+    from farwrite.doctor.emulation import links_of, places
+
+    possible = links_of(places())
+    assert possible[0] == "netem" or not IN_UML
+    return LINK if LINK != "auto" else possible[0]
+
+
+@functools.cache
 def compiled():
     """Every kernel is machine code, as before a real run: what is forked from here has it already."""
     return compile_all()

@@ -18,7 +18,7 @@ import pytest
 from holder import children
 from leftovers import Surroundings, gone, marked
 from nobody import NOBODY, as_nobody, open_to_all
-from small_lab import IN_UML, LINK, any_link, compiled, skip_if_forbidden
+from small_lab import IN_UML, LINK, any_link, compiled, link_here, skip_if_forbidden
 from test_nothing_left import HERE, PATIENCE_S, STOPS
 
 import console
@@ -231,7 +231,7 @@ def test_all_arms_had_one_link_with_one_calibration(played):
     facts = [made.recording.lab for made in reports.values()]
     assert len({(lab.link, lab.base_rtt, tuple(lab.delay_ns.items())) for lab in facts}) == 1
     assert len({(lab.keep_awake, lab.keep_awake_reason) for lab in facts}) == 1 and facts[0].keep_awake_reason
-    assert facts[0].link == (LINK if LINK != "auto" else facts[0].link)
+    assert facts[0].link == link_here()
 
 
 def test_each_report_is_one_that_other_commands_read(played):

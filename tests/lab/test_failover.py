@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from farwrite.engine import journal_kernel as log
+from farwrite.engine import node, turn_kernel
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine import replica_kernel as replica
 from farwrite.engine import secondary_kernel as secondary
-from farwrite.engine import turn_kernel
 from farwrite.engine.journal import examine
 from farwrite.engine.node import Node, recall
 from farwrite.engine.peering import frame_of, hello_of
-from farwrite.engine.vote import Address, Question, Voter, ask, votes_served
+from farwrite.engine.vote import Address, BallotError, Question, Voter, ask, votes_served
+from farwrite.errors import UnfitError
 from farwrite.host import reactor
 from farwrite.host.disk import disk
 from farwrite.host.libc import aligned_bytes
@@ -31,7 +32,9 @@ WRITES = 8192
 VOLUME_BYTES, JOURNAL_BYTES, STAGING = WRITES * SIZE, 8 << 20, 1 << 20
 # STOP and LEADS are on a node's board; STOP and the others on the load's. LIVE counts the primary's peers that keep up with it.
 STOP, TAKEN, LEADS, COMPLETED, UNDER_WAY, LIVE, DONE = 0, 1, 2, 3, 4, 5, 8
+EPOCHS = 256  # More than a test sees: a node has a word for each that it has led in.
 ASKED = 1  # On the witness's board, one word for each replica: how often it has asked for a vote.
+MEET, CANDIDATES, MEET_S = 0, slice(1, 3), 5  # On a board of all: whether candidates meet, and the epoch that each asked for.
 IN_FLIGHT = 16
 PATIENCE_S = 120
 DISKS = {}
@@ -73,11 +76,39 @@ class Witness(Voter):
         return super().decide(question)
 
 
-def run_node(name, addresses, witness, ours, load, options):
+def meeting(ask_all, own, words):
+    """Voters asked as by `ask_all`; while words[MEET] is set a candidate waits with its "grant" until both are that far."""
+
+    def asked(voter, others, question):
+        if question.ask == "grant" and words[MEET]:
+            words[own] = words[own] or question.epoch
+            limit_s = time.monotonic() + MEET_S
+            while not all(words[CANDIDATES]) and time.monotonic() < limit_s:
+                time.sleep(0.001)
+        return ask_all(voter, others, question)
+
+    return asked
+
+
+class Noted(Node):
+    """Leaves word of every epoch that it leads in where it stays, whatever becomes of the process and its board."""
+
+    def __init__(self, *arguments, terms, **options):
+        super().__init__(*arguments, **options)
+        self.terms = terms
+
+    def lead_in(self, epoch):
+        self.terms[epoch] = 1
+        super().lead_in(epoch)
+
+
+def run_node(name, addresses, witness, ours, load, terms, contest, options):
     chosen, ballot_fd = DISKS[name]
-    Node(
+    own = CANDIDATES.start + sorted(addresses).index(name)
+    node.majority_says_yes = meeting(node.majority_says_yes, own, contest.words)  # In this process only.
+    Noted(
         name, chosen, ballot_fd, addresses, witness, VOLUME, ours.words, Writer(load.words), seed=SEED,
-        staging_bytes=STAGING, **options,
+        staging_bytes=STAGING, terms=terms.words, **options,
     ).run()  # fmt: skip
 
 
@@ -101,6 +132,8 @@ class Cluster:
         self.witness = Address("127.0.0.1", 0, free_port()) if witness else None
         self.load = stack.enter_context(board(DONE + WRITES))
         self.boards = {name: stack.enter_context(board(8)) for name in (*names, "witness")}
+        self.contest = stack.enter_context(board(1 + len(names)))
+        self.terms = {name: stack.enter_context(board(EPOCHS)) for name in names}
         for name in (*names, "witness"):
             ballot_fd = os.memfd_create(f"ballot-{name}")
             stack.callback(os.close, ballot_fd)
@@ -115,7 +148,8 @@ class Cluster:
         if name == "witness":
             made.start(run_witness, self.witness, list(self.addresses), self.boards[name])
         else:
-            made.start(run_node, name, self.addresses, self.witness, self.boards[name], self.load, self.options)
+            made.start(run_node, name, self.addresses, self.witness, self.boards[name], self.load, self.terms[name],
+                       self.contest, self.options)  # fmt: skip
 
     def kill(self, name):
         self.processes[name].kill()
@@ -129,10 +163,11 @@ class Cluster:
         os.kill(self.processes[name].pid, signal.SIGCONT)
 
     def leaders(self):
-        """Who leads now. No epoch is ever led by two, whenever they are looked at."""
+        """Who leads now. No epoch was ever led by two: each node has left word of every one it led in."""
         epochs = {name: int(self.boards[name].words[LEADS]) for name in self.addresses}
-        for name, epoch in epochs.items():
-            assert not epoch or self.led.setdefault(epoch, name) == name, f"{name} and {self.led[epoch]} led in epoch {epoch}"
+        for name, terms in self.terms.items():
+            for epoch in np.flatnonzero(terms.words).tolist():
+                assert self.led.setdefault(epoch, name) == name, f"{name} and {self.led[epoch]} led in epoch {epoch}"
         return [name for name, epoch in epochs.items() if epoch]
 
     def leader(self):
@@ -321,8 +356,9 @@ def test_a_primary_hands_over_once_the_other_holds_everything(stack):
 
 def test_of_two_that_ask_at_once_one_leads(stack):
     cluster = Cluster(stack, **PAIR)
+    contest = cluster.contest.words
     contested = 0
-    for _ in range(8):  # Both ask nearly every time; on a busy machine the first may have won before the other begins.
+    for _ in range(8):  # Both are that far nearly every time; on a busy machine one may have won before the other begins.
         cluster.leader()
         cluster.goes_on(20)
         cluster.all_have_joined(cluster.leader())
@@ -330,16 +366,37 @@ def test_of_two_that_ask_at_once_one_leads(stack):
             break
         for name in cluster.addresses:
             cluster.kill(name)
-        asked = {name: cluster.asked(name) for name in cluster.addresses}
+        contest[CANDIDATES] = 0
+        contest[MEET] = 1
         for name in cluster.addresses:
             cluster.start(name)
         cluster.until(lambda: all(map(cluster.status, cluster.addresses)), "both to answer")
         for name, address in cluster.addresses.items():  # Each is told to stand at once.
             assert ask(address, Question("hand_over", "test", members=(name,))).yes
         cluster.until(lambda: cluster.load.words[LIVE] == 1, "one to lead the other")
-        contested += all(cluster.asked(name) > asked[name] for name in asked)
+        contest[MEET] = 0
+        contested += contest[1] == contest[2] != 0  # Both would have been given the same epoch.
     assert contested == 2
     leader = cluster.leader()
     cluster.goes_on()
     assert cluster.leaders() == [leader]
     cluster.end()
+
+
+@pytest.mark.parametrize(("failure", "raised", "said"), [
+    (KeyError("planted"), RuntimeError, "a thread of the replica . failed: KeyError.'planted'"),
+    (BallotError("make the ballot x durable (errno 28): No space left on device."), UnfitError, "ballot x .* No space left"),
+])  # fmt: skip
+def test_a_node_whose_control_thread_fails_ends_says_why_and_votes_no_more(stack, monkeypatch, failure, raised, said):
+    def fails(*arguments):
+        raise failure
+
+    monkeypatch.setattr(Node, "connect", fails)
+    cluster = Cluster(stack, **PAIR)
+    limit_s = time.monotonic() + PATIENCE_S / 2
+    while not (ended := [name for name in cluster.addresses if cluster.processes[name].poll(0.05)]):
+        assert time.monotonic() < limit_s, f"{cluster.leaders()} lead, and nobody has ended"
+    with pytest.raises(raised, match=said):
+        cluster.processes[ended[0]].answer()
+    assert cluster.status(ended[0]) is None
+    assert not cluster.boards[ended[0]].words[LEADS]

@@ -171,7 +171,10 @@ def test_failures_are_adjusted_for_being_many_and_passes_are_not():
     assert worst.p_adjusted == pytest.approx(4 * worst.p_fail) and worst.p_fail == only(alone).p_fail
     kept = [measured("response_p50", [0.99e6, 1.0e6, 1.01e6, 1.0e6], at(index)) for index in range(40)]
     limit_ns = 1e6 * math.exp(3.0 * np.log([0.99, 1.0, 1.01, 1.0]).std(ddof=1) / 2)
-    assert 0.0125 < 0.05 and judged(kept, promise("response_p50", f'at_most = "{limit_ns} ns"')).verdict == "pass"
+    found = judged(kept, promise("response_p50", f'at_most = "{limit_ns} ns"'))
+    assert found.verdict == "pass" and found.tests == 40
+    for ruling in found.rulings:  # Each passes at the level, and none would at its fortieth.
+        assert ruling.verdict == "pass" and found.level / 40 < ruling.p_pass <= found.level
 
 
 def test_what_is_only_reported_costs_the_others_nothing():

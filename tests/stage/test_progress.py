@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from farwrite import compilation, pipeline
 from farwrite import progress as telling
+from farwrite.errors import EXIT_CRASH, FarwriteError
 from farwrite.progress import LINE_EVERY_S, Bar, Lines, Pace, Silence, left_text
 from farwrite.report.live import Region
 from farwrite.run import Run
@@ -320,11 +322,56 @@ def test_no_compiling_process_outlives_an_interruption():
             raise KeyboardInterrupt
 
     counts = np.zeros(1, np.int64)
-    pid = compilation.compiler(lambda: signal.pause(), counts, 0)
+    made = compilation.compiler(lambda: signal.pause(), counts, 0)
     with pytest.raises(KeyboardInterrupt):
-        compilation.wait_for([pid], Interrupted(), counts, 1)
+        compilation.wait_for([made], Interrupted(), counts, 1)
     with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+        os.kill(made.pid, 0)
+
+
+def raises():
+    os.write(2, b"a remark of Numba\n")
+    raise TypeError("cannot determine the type of x")
+
+
+def dies():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leaves():
+    os.write(2, b"the linker: no space left\n")
+    os._exit(7)
+
+
+@pytest.mark.parametrize("failing", ["near_half", "far_half", "the_rest"])
+@pytest.mark.parametrize(("work", "words"), [
+    (raises, ["ended with exit status 1", "a remark of Numba", "TypeError: cannot determine the type of x", "in raises"]),
+    (dies, ["was ended by signal 9 (Killed)", "when memory is short", "It said nothing."]),
+    (leaves, ["ended with exit status 7", "the linker: no space left"]),
+])  # fmt: skip
+def test_a_compiling_process_that_fails_ends_the_warm_up_with_its_status_and_its_words(
+    monkeypatch, tmp_path, failing, work, words
+):
+    monkeypatch.setattr(compilation, "cache", lambda: tmp_path)
+    for name in ("near_half", "far_half", "the_rest"):
+        monkeypatch.setattr(compilation, name, work if name == failing else compiles(0))
+    before = children()
+    with pytest.raises(FarwriteError) as failure:
+        compilation.compile_all()
+    assert failure.value.exit_code == EXIT_CRASH
+    assert all(word in str(failure.value) for word in words), failure.value
+    assert not (tmp_path / compilation.MARKER).exists()
+    assert children() == before
+
+
+def children():
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+
+
+def test_what_a_compiling_process_that_succeeds_says_is_passed_on(capsys):
+    counts = np.zeros(1, np.int64)
+    compilation.wait_for([compilation.compiler(lambda: os.write(2, b"a warning\n"), counts, 0)], Silence(), counts, 1)
+    assert capsys.readouterr().err == "a warning\n"
 
 
 def test_nothing_is_compiled_before_it_is_shown():

@@ -145,8 +145,9 @@ def test_nothing_changed_is_seldom_failed_and_a_large_slow_down_nearly_always():
 
 def test_more_noise_makes_the_gate_see_less():
     quiet, noisy = judged(RELATIVE, drift_ratio=0.005), judged(RELATIVE, drift_ratio=0.2)
-    for one, two in zip(quiet.sights, noisy.sights, strict=True):
-        assert one.smallest_seen <= (two.smallest_seen or np.inf)
+    pairs = [(one.smallest_seen, two.smallest_seen or np.inf) for one, two in zip(quiet.sights, noisy.sights, strict=True)]
+    assert all(one <= two for one, two in pairs) and any(one < two for one, two in pairs)
+    assert quiet.sights and all(item.smallest_seen for item in quiet.sights)
 
 
 def test_a_limit_far_away_leaves_room():

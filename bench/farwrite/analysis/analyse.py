@@ -17,6 +17,7 @@ import msgspec
 from ..link_spec import tolerance_ns
 from ..recording import Cell, OtherRound, Recording, Round, waited_for
 from ..units import format_time
+from .answer import not_durable_text
 from .claims import claims_of
 from .distance import BUDGETS_NS, Place, greatest_miles, lines
 from .drill import drill_results
@@ -31,6 +32,7 @@ from .result import (
     HOST_NOISE,
     Analysis,
     CellResult,
+    DrillResult,
     Estimate,
     FiveRounds,
     OtherResult,
@@ -104,7 +106,7 @@ def analyse(recording: Recording) -> Analysis:
         far_flush_ns=flush_estimate(bare, "far_alone"),
         near_flush_both_ns=flush_estimate(bare, "near_both"),
         far_flush_both_ns=flush_estimate(bare, "far_both"),
-        warnings=warnings_of(recording, cells),
+        warnings=[*warnings_of(recording, cells), *drill_warnings(drills)],
         reach=reach_of(recording, cells, miles),
     )
 
@@ -283,7 +285,9 @@ def five_of(measured: Measured) -> list[FiveRounds]:
 
 def floor_text(floor: Floor, recording: Recording) -> str:
     """How the floor was put together, and on what."""
-    return f"{floor.text}, in memory" if recording.lab.durability == "memory" else floor.text
+    if recording.lab.durability == "memory":
+        return f"{floor.text}, in memory"
+    return f"{floor.text}, not durable" if recording.lab.not_durable else floor.text
 
 
 def share(rounds: Sequence[Round], part: str, whole: str) -> Estimate:
@@ -378,6 +382,11 @@ def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
         )
     if recording.lab.durability == "memory":
         warnings.append("every figure is of journals in memory: nothing here would survive a power loss")
+    elif recording.lab.not_durable:
+        warnings.append(
+            f"{not_durable_text(recording.lab)}: a flush there costs no disk anything, and what was acknowledged would not "
+            "survive a power loss"
+        )
     elif recording.lab.shared_disk:
         warnings.append(
             "both sites flush to one disk and wait for each other there: give them a disk each (lab.near, lab.far)"
@@ -409,6 +418,11 @@ def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
     if damaged:
         warnings.append(f"{damaged} writes at the far site are not what was written")
     return warnings
+
+
+def drill_warnings(drills: Sequence[DrillResult]) -> list[str]:
+    """Which drills are in no bound, and why."""
+    return [f"{item.kind} drills under {item.protocol}: {item.uncounted_text}" for item in drills if item.uncounted]
 
 
 def may_have_slept(recording: Recording, void: Sequence[Round]) -> bool:

@@ -236,15 +236,25 @@ def loss_line(analysis: Analysis) -> Line | None:
     protocols = ", ".join(sorted({item.protocol for item in kills}, key=NAMES.index))
     in_rounds = sum((item.lost or 0) + (item.damaged or 0) for item in cells)
     in_rounds += sum(item.damaged or 0 for item in analysis.cells if not waits(item.protocol))
-    in_cuts = sum(item.lost + item.damaged for item in cuts)
-    in_kills = sum(item.lost + item.damaged for item in kills)
+    in_cuts = sum(item.lost_in_all + item.damaged_in_all for item in cuts)
+    in_kills = sum(item.lost_in_all + item.damaged_in_all for item in kills)
     if in_rounds or in_cuts or in_kills:
-        places = ((in_kills, times(count_of(kills), "kill")), (in_cuts, times(count_of(cuts), "cut")), (in_rounds, "the rounds"))
+        places = (
+            (in_kills, times(count_of(kills) + uncounted_of(kills), "kill")),
+            (in_cuts, times(count_of(cuts) + uncounted_of(cuts), "cut")),
+            (in_rounds, "the rounds"),
+        )
         said = ", ".join(f"{grouped(lost)} in {where}" for lost, where in places if lost)
         return Line(kind="loss", verdict="fail", text=f"acknowledged writes LOST or damaged: {said}")
+    if kills and not count_of(kills):
+        reasons = list(dict.fromkeys(reason for item in kills for reason in item.uncounted_reasons))
+        what = f"{times(uncounted_of(kills), 'kill')} count{'s' if uncounted_of(kills) == 1 else ''} for nothing"
+        return Line(kind="loss", text=f"what a loss of the near site costs is unknown: {what}: {reasons[0]}")
     if kills:
         completed = grouped(sum(item.completed for item in kills))
-        text = f"0 of {completed} acknowledged writes lost in {times(count_of(kills), 'kill')}"
+        others = f"{grouped(uncounted_of(kills))} more not counted" if uncounted_of(kills) else ""
+        what = "writes lost" if others else "acknowledged writes lost"
+        text = f"0 of {completed} {what} in {times(count_of(kills), 'kill')}" + (f", {others}" if others else "")
         bounds = [item.loss_probability_high for item in kills if item.loss_probability_high is not None]
         text += f" ({protocols})" + (f": P(loss) at most {100 * max(bounds):.2g} %" if bounds else "")
         return Line(kind="loss", text=text)
@@ -265,7 +275,7 @@ def behind_line(recording: Recording, analysis: Analysis) -> Line | None:
     text = f"A at {cell.miles:.4g} miles: p50 {format_time(cell.response_ns_p50.value or 0)}"
     if cell.lag_ns_p99 is not None and cell.lag_ns_p99.value is not None:
         text += f", lag p99 {format_time(cell.lag_ns_p99.value)}"
-    kills = [item for item in analysis.drills if item.kind == "kill" and item.protocol == "A"]
+    kills = [item for item in analysis.drills if item.kind == "kill" and item.protocol == "A" and item.count]
     if kills and not recording.lab.is_stream_level:
         lost, completed = sum(item.lost for item in kills), sum(item.completed for item in kills)
         text += f", {grouped(lost)} of {grouped(completed)} lost in {times(count_of(kills), 'kill')}"
@@ -278,8 +288,13 @@ def waits(protocol: str) -> bool:
 
 
 def count_of(drills: Iterable[DrillResult]) -> int:
-    """How many single drills these are."""
+    """How many single drills these are, of those that count."""
     return sum(item.count for item in drills)
+
+
+def uncounted_of(drills: Iterable[DrillResult]) -> int:
+    """How many single drills do not count."""
+    return sum(item.uncounted_count for item in drills)
 
 
 # --- The claims, and what to know before any number -------------------------------------------------------------
@@ -306,7 +321,7 @@ def brief_c2(claim: Claim, analysis: Analysis) -> str:
     kills = [item for item in analysis.drills if item.kind == "kill" and item.protocol == "C"]
     cuts = [item for item in analysis.drills if item.kind == "cut" and item.protocol == "C"]
     during = [item.completed_during_cut_max for item in cuts if item.completed_during_cut_max is not None]
-    lost = sum(item.lost + item.damaged for item in [*kills, *cuts])
+    lost = sum(item.lost_in_all + item.damaged_in_all for item in [*kills, *cuts])
     lost += sum((item.lost or 0) + (item.damaged or 0) for item in analysis.cells if item.protocol == "C")
     if claim.verdict == "pass":
         return "none lost, and writes went on while the link was cut"
@@ -323,7 +338,7 @@ def brief_c3(claim: Claim, analysis: Analysis) -> str:
     if fit is not None and fit.k.value is not None and fit.k.low is not None and fit.k.high is not None:
         k, low, high = (f"{round(each, 2) + 0.0:.2f}" for each in (fit.k.value, fit.k.low, fit.k.high))
         said.append(f"k {k} [{low}, {high}]")
-    kills = [item for item in analysis.drills if (item.kind, item.protocol) == ("kill", "A")]
+    kills = [item for item in analysis.drills if (item.kind, item.protocol) == ("kill", "A") and item.count]
     if kills:
         points = [item.recovery_point_ns_max for item in kills if item.recovery_point_ns_max]
         where = f"lost in {times(count_of(kills), 'kill')}"
@@ -355,9 +370,23 @@ def cautions(lab: LabFacts, long: bool) -> list[str]:
     """What the lab's figures are not, in the words of every heading or with what they mean."""
     memory = f"{IN_MEMORY}: not a statement about disks" if long else IN_MEMORY
     stream = f"{STREAM_LEVEL}: bytes were delayed, not packets" if long else STREAM_LEVEL
+    if lab.durability != "memory" and lab.not_durable:
+        memory = not_durable_text(lab) + (": nothing there survives a power loss" if long else "")
     real = f"{REAL_LINK}: its distance is that of the machines" if long else REAL_LINK
-    told = {memory: lab.durability == "memory", stream: lab.is_stream_level, real: lab.far_host is not None}
+    told = {memory: bool(lab.not_durable), stream: lab.is_stream_level, real: lab.far_host is not None}
     return [words for words, holds in told.items() if holds]
+
+
+def not_durable_text(lab: LabFacts) -> str:
+    """Which journals would not survive a power loss, and on what they are: "far journal not durable (tmpfs is memory)"."""
+    if lab.durability == "memory":
+        return f"{IN_MEMORY} and not durable"
+    reasons = lab.not_durable
+    if len(reasons) == 1:
+        return "".join(f"{site} journal not durable ({reason})" for site, reason in reasons.items())
+    if len(set(reasons.values())) == 1:
+        return f"journals not durable ({reasons['near']})"
+    return f"journals not durable (near: {reasons['near']}, far: {reasons['far']})"
 
 
 # --- Words and numbers -----------------------------------------------------------------------------------------

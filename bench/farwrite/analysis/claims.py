@@ -25,7 +25,7 @@ import msgspec
 from ..physics import PRODUCT_LIMITS, ROUTE_FACTORS, rtt_ns_of
 from ..recording import Recording
 from ..units import NS_PER_MS, NS_PER_S, digits, format_size, format_time
-from .answer import miles_text, time_text
+from .answer import miles_text, not_durable_text, time_text
 from .distance import NEGLIGIBLE_TRIPS, independent
 from .estimate import label
 from .result import (
@@ -112,7 +112,7 @@ def claim_c1(recording: Recording, cells: Sequence[CellResult], miles: Sequence[
 def claim_c2(recording: Recording, cells: Sequence[CellResult], drills: Sequence[DrillResult]) -> Claim:
     """150 miles, no acknowledged write lost, always available: three parts."""
     cell = the_cell(cells, "C", C2_MILES)
-    parts = [works(cell), nothing_lost(cells, drills), available(drills)]
+    parts = [works(cell), on_what(recording, nothing_lost(cells, drills)), available(drills)]
     details: list[str] = []
     if cell is not None and cell.response_ns_p99.value is not None:
         details.append(limits_text(cell))
@@ -166,13 +166,21 @@ def works(cell: CellResult | None) -> Part:
     return Part("pass", sentence)
 
 
+def on_what(recording: Recording, part: Part) -> Part:
+    """That no write was lost, with what it was not tried on: processes were killed, and memory outlives a process."""
+    if part.verdict != "pass" or not recording.lab.not_durable:
+        return part
+    text = not_durable_text(recording.lab)
+    return Part(part.verdict, f"{part.sentence}; {text}, so this is of killed processes and not of a loss of power")
+
+
 def nothing_lost(cells: Sequence[CellResult], drills: Sequence[DrillResult]) -> Part:
     """What of the acknowledged writes was missing at the far site."""
     kills = [item for item in drills if item.kind == "kill" and item.protocol == "C"]
     cuts = [item for item in drills if item.kind == "cut" and item.protocol == "C"]
     in_rounds = sum((item.lost or 0) + (item.damaged or 0) for item in cells if item.protocol == "C")
-    in_cuts = sum(item.lost + item.damaged for item in cuts)
-    lost = sum(item.lost + item.damaged for item in kills)
+    in_cuts = sum(item.lost_in_all + item.damaged_in_all for item in cuts)
+    lost = sum(item.lost_in_all + item.damaged_in_all for item in kills)
     said = "; ".join(kill_text(item) for item in kills)
     if lost or in_rounds or in_cuts:
         also = [f"{in_rounds} acknowledged writes lost or damaged in measured rounds"] if in_rounds else []
@@ -180,6 +188,8 @@ def nothing_lost(cells: Sequence[CellResult], drills: Sequence[DrillResult]) -> 
         return Part("fail", "; ".join(([said] if said else []) + also))
     if not kills:
         return Part("unknown", "no kill was drilled under protocol C, so its recovery point was not measured")
+    if not any(item.count for item in kills):
+        return Part("unknown", said)
     return Part("pass", said)
 
 
@@ -187,8 +197,12 @@ def available(drills: Sequence[DrillResult]) -> Part:
     """Whether writes went on completing while the far site could not be reached."""
     cuts = [item for item in drills if item.kind == "cut" and item.protocol == "C"]
     known = [item.completed_during_cut_max for item in cuts if item.completed_during_cut_max is not None]
+    uncounted = "".join(f"; {item.uncounted_text}" for item in cuts if item.uncounted)
     if not known:
-        return Part("unknown", "no cut of the link was drilled under protocol C, so its availability was not measured")
+        what = "counts" if uncounted else "was drilled"
+        return Part(
+            "unknown", f"no cut of the link {what} under protocol C, so its availability was not measured{uncounted}"
+        )
     count = sum(item.count for item in cuts)
     if not max(known):
         again = [item.recovery_time_ns_max for item in cuts if item.recovery_time_ns_max is not None]
@@ -196,12 +210,12 @@ def available(drills: Sequence[DrillResult]) -> Part:
         return Part(
             "fail",
             f"while the far site could not be reached nothing was acknowledged, in {times(count, 'cut')} of the link: "
-            f"100 % available is refuted{later}",
+            f"100 % available is refuted{later}{uncounted}",
         )
     return Part(
         "pass",
         f"while the far site could not be reached writes were acknowledged, up to {max(known)} in one of "
-        f"{times(count, 'cut')}; those stood on the near site alone",
+        f"{times(count, 'cut')}; those stood on the near site alone{uncounted}",
     )
 
 
@@ -240,9 +254,10 @@ def small_recovery_point(drills: Sequence[DrillResult]) -> Part:
     if not kills:
         return Part("unknown", "no kill was drilled under protocol A, so its recovery point was not measured")
     said = "; ".join(kill_text(item) for item in kills)
-    damaged = sum(item.damaged for item in kills)
-    if damaged:
+    if sum(item.damaged_in_all for item in kills):
         return Part("fail", said)
+    if not any(item.count for item in kills):
+        return Part("unknown", said)
     known = [item.recovery_point_ns_max for item in kills if item.recovery_point_ns_max is not None]
     if not known:
         return Part("unknown", f"{said}; how old the oldest lost write was is not known")
@@ -384,19 +399,22 @@ WITHIN = {"pass": "within", "fail": "beyond", "unknown": "undecided"}
 
 def kill_text(item: DrillResult) -> str:
     """What kills cost, in writes, bytes and seconds, or the bound when they cost nothing."""
+    if not item.count:
+        return f"no kill at {item.miles:g} miles counts, so its recovery point was not measured; {item.uncounted_text}"
     kills = times(item.count, "kill")
     where = f"{kills} at {item.miles:g} miles"
+    uncounted = f"; {item.uncounted_text}" if item.uncounted else ""
     bound = f"{item.loss_probability_high:.2g}" if item.loss_probability_high is not None else "unknown"
     damage = f", {item.damaged} damaged" if item.damaged else ""
     if not item.lost:
         return (
             f"0 of {item.completed:,} acknowledged writes lost{damage} in {where}: the probability that a kill loses "
-            f"one is below {bound} at 95 %"
+            f"one is below {bound} at 95 %{uncounted}"
         )
     oldest = f", the oldest {format_time(item.recovery_point_ns_max)} old" if item.recovery_point_ns_max else ""
     return (
         f"{item.lost:,} of {item.completed:,} acknowledged writes lost{damage} in {item.drills_with_loss} of {where}; "
-        f"at worst {times(item.lost_writes_max, 'write')} ({format_size(item.lost_bytes_max)}){oldest}"
+        f"at worst {times(item.lost_writes_max, 'write')} ({format_size(item.lost_bytes_max)}){oldest}{uncounted}"
     )
 
 
@@ -405,6 +423,8 @@ def confessions(recording: Recording, cell: CellResult | None) -> list[str]:
     said = []
     if recording.lab.durability == "memory":
         said.append("journals were in memory: no disk is part of these figures")
+    elif recording.lab.not_durable:
+        said.append(f"{not_durable_text(recording.lab)}: no loss of power is part of these figures")
     if recording.profile.distance.route_factor != 1.0:
         said.append(f"a mile here is {recording.profile.distance.route_factor:g} miles of glass")
     if cell is not None and cell.rounds_ok:

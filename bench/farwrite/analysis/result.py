@@ -11,7 +11,7 @@ import msgspec
 
 from ..units import format_time
 
-ANALYSIS_VERSION = 3
+ANALYSIS_VERSION = 4
 
 LINK_ERROR_SHARE_MAX = 0.05  # of a limit: what the link may be off by, and a verdict still rest on it
 LATE_SHARE_MAX = 0.05  # of a latency that no limit is given for: what of it may be the generator's lateness
@@ -236,12 +236,12 @@ class ReachResult(Struct, frozen=True):
 
 
 class DrillResult(Struct, frozen=True):
-    """All drills of one kind and protocol together."""
+    """All drills of one kind and protocol that count, together. The others are in the fields that begin with `uncounted`."""
 
     kind: str  # "kill" or "cut"
     protocol: str
     miles: float
-    count: int
+    count: int  # trials in which writes were being acknowledged at the fault
     drills_with_loss: int
     loss_probability_high: float | None  # of a kill losing a write: 95 % bound, about 3/n when none did; None for cuts
     lost_writes_max: int
@@ -253,6 +253,36 @@ class DrillResult(Struct, frozen=True):
     lost: int = 0  # of them, not at the far site
     damaged: int = 0
     notes: list[str] = []
+    uncounted: dict[str, int] = {}  # trials that do not count, by recording.Uncounted
+    uncounted_reasons: list[str] = []  # the same in words
+    uncounted_lost: int = 0  # acknowledged writes that they lost: no less a loss
+    uncounted_damaged: int = 0
+
+    @property
+    def uncounted_count(self) -> int:
+        """How many trials do not count."""
+        return sum(self.uncounted.values())
+
+    @property
+    def lost_in_all(self) -> int:
+        """Acknowledged writes that are not at the far site, whether their trial counts or not."""
+        return self.lost + self.uncounted_lost
+
+    @property
+    def damaged_in_all(self) -> int:
+        """Damaged writes, whether their trial counts or not."""
+        return self.damaged + self.uncounted_damaged
+
+    @property
+    def uncounted_text(self) -> str:
+        """ "2 more kills do not count: the load had ended before the fault"; empty when all count."""
+        if not self.uncounted:
+            return ""
+        count, more = self.uncounted_count, " more" if self.count else ""
+        what = f"{count}{more} {self.kind}{'s' if count > 1 else ''} do{'es' if count == 1 else ''} not count"
+        lost, damaged = self.uncounted_lost, self.uncounted_damaged
+        harm = f", which lost {lost} and damaged {damaged} acknowledged writes" if lost or damaged else ""
+        return f"{what}{harm}: {'; '.join(self.uncounted_reasons)}"
 
 
 class Claim(Struct, frozen=True):

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import FarwriteError, UnfitError
+from ..host.disk import file_system_of, why_not_durable
 from ..host.facts import text_of
 from ..host.tun import tun_works
 from ..lab import awake
@@ -103,6 +104,7 @@ def links_of(findings: list[Finding]) -> list[str]:
 def disk(directory: Path) -> list[Finding]:
     """Files without names past the page cache in the directory where results go, and what a flush of 4 KiB takes there."""
     place = nearest_existing(directory)
+    system = file_system(place)
     direct, unnamed = opens(place, os.O_DIRECT), opens(place, os.O_TMPFILE)
     lacking = [name for name, there in (("O_DIRECT", direct), ("O_TMPFILE", unnamed)) if not there]
     files = Finding(
@@ -113,7 +115,7 @@ def disk(directory: Path) -> list[Finding]:
     try:
         alone, both = flush_ns(place, direct), flush_ns(place, direct, beside=True)
     except OSError as refusal:
-        return [files, Finding(
+        return [system, files, Finding(
             name="flush", state="missing", sentence=f"write in {place}: {refusal.strerror}.", mend="name another directory",
         )]  # fmt: skip
     p50, p99 = quantiles(alone)
@@ -126,7 +128,17 @@ def disk(directory: Path) -> list[Finding]:
         "two sites do so at once, who share this disk unless lab.near and lab.far name two.",
         mend="a local disk, or --set lab.durability=memory to see the link alone" if poor else "",
     )  # fmt: skip
-    return [files, flush]
+    return [system, files, flush]
+
+
+def file_system(place: Path) -> Finding:
+    """What a flushed write is on there: a disk, or memory that a power loss empties."""
+    kind, reason = file_system_of(place), why_not_durable(place)
+    return Finding(
+        name="file system", state="poor" if reason else "ok", numbers={"file_system": kind, "not_durable": reason},
+        sentence=f"{place} is on {kind}" + (f": not durable ({reason}), a power loss takes what was flushed." if reason else "."),
+        mend="name a directory on a disk with --set lab.near=DIR --set lab.far=DIR" if reason else "",
+    )  # fmt: skip
 
 
 def nearest_existing(directory: Path) -> Path:

@@ -1,13 +1,15 @@
 """A replica that fails over by itself: secondary, candidate and primary in one process, one after the other.
 
 The calling thread runs the loops; one thread answers votes, and while we lead another one connects to absent peers and asks
-the voters for consent. A node begins as a secondary, whatever it was before; who leads is only ever decided by votes. Reads
-are not leased: a primary that was cut off may answer old reads, but completes no write.
+the voters for consent. When a thread fails the node ends with its reason: it leads no more and gives no vote. A node begins as
+a secondary, whatever it was before; who leads is only ever decided by votes. Reads are not leased: a primary that was cut off
+may answer old reads, but completes no write.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import random
 import socket
 import threading
@@ -27,11 +29,13 @@ from . import turn_kernel
 from .journal import capacity_of, examine, format_journal, image, is_blank, resume, save
 from .peering import hello_of, how_to_join, lead, meet
 from .standing import Standing, standing_of
-from .vote import Address, Question, Voter, ask, listener, majority_says_yes, votes_served
+from .vote import NUMBER_MAX, Address, Answer, Question, Voter, ask, listener, majority_says_yes, votes_served
 
 STAGING_BYTES = 1 << 20
 PEER_TIMEOUT_NS = 1_000_000_000
 CONTROL_S = 0.05  # Between two looks of the control thread: little beside the peer timeout.
+
+LOG = logging.getLogger(__name__)
 
 Load = Callable[[p.Primary], None]
 
@@ -64,7 +68,8 @@ class Node(Voter):
         board: np.ndarray, load: Load, protocol: int = p.C, policy: int = p.CONSENT, quorum: int = 0, seed: int = 0,
         peer_timeout_ns: int = PEER_TIMEOUT_NS, staging_bytes: int = STAGING_BYTES, latency_budget_ns: int = 0,
     ) -> None:  # fmt: skip
-        super().__init__(name, ballot_fd)
+        super().__init__(name, ballot_fd, peers)
+        self.failure: BaseException | None = None  # of a thread of ours
         self.latency_budget_ns = latency_budget_ns
         self.disk, self.address, self.volume, self.board, self.load = chosen, peers[name], volume, board, load
         self.protocol, self.policy, self.quorum, self.seed = protocol, policy, quorum, seed
@@ -96,20 +101,45 @@ class Node(Voter):
         return self.primary is not None
 
     def stopped(self) -> bool:
-        return bool(self.board[0])
+        return bool(self.board[0]) or self.failure is not None
 
     def election_wait_s(self) -> float:
         """Twice the peer timeout, by when a live primary has pinged several times, and up to as much again by lot."""
         return 2 * self.peer_timeout_ns / 1e9 * (1 + self.random.random())
 
+    def decide(self, question: Question) -> Answer:
+        """A voter's answer, and none that promises anything once a thread of this node has failed."""
+        if self.failure is not None:
+            return Answer(False, self.ballot, refusal=f"this replica has failed: {self.failure!r}")
+        return super().decide(question)
+
     # The life of a replica.
 
     def run(self) -> None:
-        """Serve, stand and lead until asked to stop."""
+        """Serve, stand and lead until asked to stop. What made one of its threads fail is raised here."""
         with votes_served(self, self.address, self.stopped), listener(self.address.host, self.address.port) as listening:
             while not self.stopped():
                 if self.follow(listening) and (epoch := self.stand()):
                     self.lead_in(epoch)
+        if isinstance(self.failure, FarwriteError):
+            raise self.failure
+        if self.failure is not None:
+            raise RuntimeError(f"a thread of the replica {self.name} failed: {self.failure!r}") from self.failure
+
+    def thread(self, work: Callable[..., None], *arguments: object) -> threading.Thread:
+        """A thread of this node that does this work, started; its failure is the node's."""
+
+        def guarded() -> None:
+            try:
+                work(*arguments)
+            except BaseException as failure:
+                LOG.error("%s: %s failed, so this replica leads no more and gives no vote: %s", self.name, work.__name__, failure)
+                self.failure = failure
+                self.ends_session[0] = 1
+
+        made = threading.Thread(target=guarded, daemon=True)
+        made.start()
+        return made
 
     def follow(self, listening: socket.socket) -> bool:
         """Be a secondary of whoever connects; True once it is time to stand for election."""
@@ -140,7 +170,7 @@ class Node(Voter):
             return False
         with reactor.reactor() as ring:
             with self.lock:  # No vote between looking at the promise and beginning the session.
-                if theirs.epoch < self.ballot.epoch:
+                if not self.ballot.epoch <= theirs.epoch <= NUMBER_MAX:
                     return False
                 self.promise(theirs.epoch, "")
                 self.journal.at[log.EPOCH] = theirs.epoch
@@ -151,8 +181,7 @@ class Node(Voter):
                 )
                 state.at[secondary.HEARD_NS] = time.monotonic_ns()
                 self.session = state
-            watch = threading.Thread(target=self.watch_session, args=(state,), daemon=True)
-            watch.start()
+            watch = self.thread(self.watch_session, state)
             try:
                 status = int(secondary.serve(state))
             finally:
@@ -226,8 +255,7 @@ class Node(Voter):
             self.board[2] = epoch
             ending = threading.Event()
             connections: dict[int, socket.socket] = {}
-            control = threading.Thread(target=self.control, args=(state, epoch, connections, ending), daemon=True)
-            control.start()
+            control = self.thread(self.control, state, epoch, connections, ending)
             status = 0
             try:
                 while status == 0 and not (self.steps_down or self.stopped()):
@@ -327,7 +355,7 @@ class Node(Voter):
         while time.monotonic() < limit_s:
             peer = state.peer[index]
             if peer[p.STATE] == p.LIVE and peer[p.DURABLE] == self.journal.at[log.STAGED_SEQUENCE]:
-                threading.Thread(target=self.leave_to, args=(to,), daemon=True).start()
+                self.thread(self.leave_to, to)
                 return True
             time.sleep(CONTROL_S / 10)
         self.handing_over = False

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UnfitError, system_error
+from ..file_systems import memory_text
 from .libc import aligned_bytes
 
 BLOCK_BYTES = 4096  # Direct I/O wants the disk's logical block; 4096 suits 512-byte disks as well.
 FILL_BYTES = 4 << 20
 
 JOURNAL, VOLUME = "journal", "volume"  # The names of files that are kept.
+
+MOUNTS = Path("/proc/self/mountinfo")
+BLOCKS = Path("/sys/dev/block")
+ESCAPED = re.compile(r"\\([0-7]{3})")  # A space in a path is \040 there.
+IN_MEMORY_DEVICE = re.compile(r"(ram|zram|nullb)\d+")  # brd, zram and null_blk.
+LAYERS_MAX = 8  # Of loop devices, overlays and mapped devices on each other.
 
 OTHER_DIRECTORY = "Free some room, or name another directory with --set lab.near=DIR and --set lab.far=DIR."
 
@@ -37,8 +46,9 @@ class Disk:
     volume_fd: int
     journal_bytes: int
     volume_bytes: int
-    durability: str  # "disk" or "memory"
+    durability: str  # "disk" or "memory", as asked
     direct: bool
+    not_durable: str = ""  # why a flushed write would not survive a power loss; empty: it would, as far as the system tells
 
 
 @contextmanager
@@ -71,6 +81,7 @@ def disk(directory: Path | None, journal_bytes: int, volume_bytes: int, keep: bo
             volume_bytes=volume_bytes,
             durability="memory" if directory is None else "disk",
             direct=direct,
+            not_durable="memory" if directory is None else why_not_durable(directory),
         )
 
 
@@ -148,14 +159,82 @@ def preallocate(descriptor: int, size: int, directory: Path | None) -> None:
         raise system_error(attempt, refusal.errno or 0, OTHER_DIRECTORY) from refusal
 
 
-def file_system_of(directory: Path) -> str:
-    """The type of the file system `directory` lies on, from /proc/self/mountinfo."""
-    best, kind = "", "unknown"
+@dataclass(frozen=True)
+class Mount:
+    """What a directory lies on, as /proc/self/mountinfo tells it. proc(5)."""
+
+    point: str
+    file_system: str
+    device: str  # "8:1"; of a file system without one "0:27"
+    source: str  # "/dev/sda1"
+    options: tuple[str, ...]  # of the file system
+
+
+NO_MOUNT = Mount("", "unknown", "", "", ())
+
+
+def mount_of(directory: Path) -> Mount:
+    """The mount that a directory lies on: of those above it the nearest, of several on one point the last."""
+    found = NO_MOUNT
     resolved = str(directory.resolve())
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split()
-        point = fields[4]
+    for line in MOUNTS.read_text().splitlines():
+        fields = [ESCAPED.sub(lambda match: chr(int(match.group(1), 8)), field) for field in line.split()]
+        point, rest = fields[4], fields[fields.index("-") + 1 :]
         inside = point == "/" or resolved == point or resolved.startswith(point + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, fields[fields.index("-") + 1]
-    return kind
+        if inside and len(point) >= len(found.point):
+            options = tuple(rest[2].split(",")) if len(rest) > 2 else ()
+            found = Mount(point, rest[0], fields[2], rest[1], options)
+    return found
+
+
+def file_system_of(directory: Path) -> str:
+    """The type of the file system `directory` lies on."""
+    return mount_of(directory).file_system
+
+
+def why_not_durable(directory: Path, depth: int = 0) -> str:
+    """Why a flush in this directory does not survive a power loss: "tmpfs is memory", "ext4 on ram0, which is memory".
+
+    Empty where it does as far as the system tells: what a disk's own cache loses, or a host keeps in memory, is not seen here.
+    """
+    mount = mount_of(directory)
+    if depth > LAYERS_MAX:
+        return ""
+    if mount.file_system == "overlay":
+        upper = next((option.partition("=")[2] for option in mount.options if option.startswith("upperdir=")), "")
+        below = why_not_durable(Path(upper), depth + 1) if upper and Path(upper).is_dir() else ""
+        return f"overlay on {below}" if below else ""
+    return memory_text(mount.file_system) or on_device(mount, depth)
+
+
+def on_device(mount: Mount, depth: int) -> str:
+    """The same of a file system on a block device."""
+    number = mount.device
+    if number.startswith("0:"):  # btrfs and others give their own number, and the device by name.
+        try:
+            state = Path(mount.source).stat()
+        except OSError:
+            return ""
+        if not stat.S_ISBLK(state.st_mode):
+            return ""
+        number = f"{os.major(state.st_rdev)}:{os.minor(state.st_rdev)}"
+    reason = device_in_memory((BLOCKS / number).resolve(), depth)
+    return f"{mount.file_system} on {reason}" if reason else ""
+
+
+def device_in_memory(device: Path, depth: int) -> str:
+    """Why a block device is memory: its directory below /sys; empty where it is not, or not known to be."""
+    if depth > LAYERS_MAX or not device.is_dir():
+        return ""
+    if IN_MEMORY_DEVICE.fullmatch(device.name):
+        return f"{device.name}, which is memory"
+    for place in (device, device.parent):  # A partition has its disk's directory above it.
+        with contextlib.suppress(OSError):
+            file = Path((place / "loop" / "backing_file").read_text().strip())
+            below = why_not_durable(file.parent, depth + 1)
+            return f"{device.name} over a file on {below}" if below else ""
+    with contextlib.suppress(OSError):
+        for part in sorted((device / "slaves").iterdir()):
+            if reason := device_in_memory(part.resolve(), depth + 1):
+                return f"{device.name} over {reason}"
+    return ""

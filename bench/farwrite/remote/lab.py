@@ -122,6 +122,7 @@ class FarSite:
         self.disk = Disk(
             directory=f"{self.host.login}:{answer.directory}", file_system=answer.file_system, journal_fd=-1, volume_fd=-1,
             journal_bytes=spec.journal_bytes, volume_bytes=spec.volume_bytes, durability=answer.durability, direct=answer.direct,
+            not_durable=answer.not_durable,
         )  # fmt: skip
 
     def start(self, function: Callable, *arguments: Any) -> None:

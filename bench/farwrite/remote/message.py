@@ -41,6 +41,7 @@ class Standing(Struct, frozen=True):
     file_system: str
     durability: str
     direct: bool
+    not_durable: str
     host: dict[str, Any]
 
 

@@ -76,7 +76,7 @@ def stand(asked: told.Stand, asks: IO[bytes], out: IO[bytes]) -> None:
             out,
             told.Standing(
                 farwrite=__version__, port=server.getsockname()[1], directory=files.directory, file_system=files.file_system,
-                durability=files.durability, direct=files.direct, host=host_facts(),
+                durability=files.durability, direct=files.direct, not_durable=files.not_durable, host=host_facts(),
             ),
         )  # fmt: skip
         site.obey(asks, out)

@@ -23,7 +23,7 @@ import msgspec
 
 from .. import __version__
 from ..analysis.analyse import is_search
-from ..analysis.answer import IN_MEMORY, answer_of
+from ..analysis.answer import IN_MEMORY, answer_of, not_durable_text
 from ..analysis.compare import Comparison
 from ..analysis.result import Analysis, Claim
 from ..errors import UnfitError
@@ -43,7 +43,16 @@ from .plots.plot import Choice, Plot
 from .plots.seen import seen
 from .plots.spectrum import spectrum_plot
 from .reach import show_reach
-from .terminal import awake_text, duration, show_answer, show_machines, show_method, show_warnings, wire_text
+from .terminal import (
+    awake_text,
+    duration,
+    show_answer,
+    show_machines,
+    show_method,
+    show_warnings,
+    systems_text,
+    wire_text,
+)
 
 MARKER = b'<meta name="generator" content="farwrite html report">'
 MARKER_WITHIN = 400  # Bytes from the start of a page of ours.
@@ -181,8 +190,9 @@ def facts_of(recording: Recording) -> list[tuple[str, str]]:
     host, lab = recording.host, recording.lab
     processor = " ".join(str(host.get("cpu") or "unknown processor").split())
     count = f"{host['cpu_count']} x " if host.get("cpu_count") else ""
-    systems = " and ".join(dict.fromkeys([lab.near_file_system, lab.far_file_system]))
-    disk = IN_MEMORY if lab.durability == "memory" else f"{systems}, {'direct' if lab.direct else 'buffered'}"
+    disk = IN_MEMORY if lab.durability == "memory" else f"{systems_text(lab)}, {'direct' if lab.direct else 'buffered'}"
+    if lab.durability != "memory" and lab.not_durable:
+        disk += f", {not_durable_text(lab)}"
     run = recording.profile.run
     facts = [
         ("measured", f"{recording.started_utc}, {duration(recording.duration_s)}"),

@@ -578,9 +578,18 @@ def show_drills(page: Page, analysis: Analysis) -> None:
             "a kill loses anything; about 3/n when none of n did.",
             style="dim",
         )
+        show_uncounted(page, kills)
     if cuts:
         page.heading("Drills: link cut and healed, both sites alive")
         page.table(partial(cut_table, cuts))
+        show_uncounted(page, cuts)
+
+
+def show_uncounted(page: Page, drills: Sequence[DrillResult]) -> None:
+    """The trials that are in no number of the table above, and why."""
+    for d in drills:
+        if d.uncounted:
+            page.prose(f"{d.protocol} at {d.miles:g} miles: {d.uncounted_text}.", style=STYLE["unknown"])
 
 
 def kill_table(drills: Sequence[DrillResult], form: Form) -> Table:
@@ -602,10 +611,8 @@ def kill_table(drills: Sequence[DrillResult], form: Form) -> Table:
 
 def loss_verdict(drill: DrillResult) -> Text:
     """Nothing lost, lost as protocols A and local may, or lost against the promise of B and C."""
-    if drill.count == 0:
-        return Text(WORD["unknown"], style=STYLE["unknown"])
-    if drill.drills_with_loss == 0:
-        return Text("✔ none lost", style=STYLE["pass"])
+    if not drill.drills_with_loss and not drill.lost_in_all:
+        return Text("✔ none lost", style=STYLE["pass"]) if drill.count else Text(WORD["unknown"], style=STYLE["unknown"])
     if drill.protocol in ("A", "local"):
         return Text("○ lost, as A may" if drill.protocol == "A" else "○ lost, no replica", style=STYLE["unknown"])
     return Text("✘ LOST", style=STYLE["fail"])

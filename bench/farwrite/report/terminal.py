@@ -13,7 +13,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.answer import IN_MEMORY, MARK_COLUMNS, Answer, answer_of
+from ..analysis.answer import IN_MEMORY, MARK_COLUMNS, Answer, answer_of, not_durable_text
 from ..analysis.result import Analysis, Claim
 from ..recording import LabFacts, Recording, Report
 from ..units import NS_PER_S, format_time
@@ -97,15 +97,13 @@ def host_line(recording: Recording) -> str:
     host, lab = recording.host, recording.lab
     processor = " ".join(str(host.get("cpu") or "unknown processor").split())
     count = host.get("cpu_count")
-    systems = list(dict.fromkeys([lab.near_file_system, lab.far_file_system]))
-    disk = IN_MEMORY if lab.durability == "memory" else "journals on disk, " + ("direct" if lab.direct else "buffered")
     facts = [
         f"{count} x {processor}" if count else processor,
         "virtual machine" if host.get("virtual") else "",
         f"kernel {host['kernel']}" if host.get("kernel") else "",
-        f"{' and '.join(systems)}{', both sites on one disk' if lab.shared_disk else ''}",
+        f"{systems_text(lab)}{', both sites on one disk' if lab.shared_disk else ''}",
         awake_text(lab),
-        disk,
+        journals_text(lab),
         f"link {lab.link}: {lab.link_reason}",
         f"asked of it besides the distance: {lab.link_asked}" if lab.link_asked else "",
         f"reactor {lab.reactor}",
@@ -113,6 +111,20 @@ def host_line(recording: Recording) -> str:
         wire_text(lab),
     ]
     return " · ".join(fact for fact in facts if fact)
+
+
+def systems_text(lab: LabFacts) -> str:
+    """The file system of each journal: "ext4", or "near ext4, far tmpfs"."""
+    near, far = lab.near_file_system, lab.far_file_system
+    return near if near == far else f"near {near}, far {far}"
+
+
+def journals_text(lab: LabFacts) -> str:
+    """What a flushed write is on: a disk, or memory that no power loss spares."""
+    if lab.durability == "memory":
+        return IN_MEMORY
+    place = not_durable_text(lab) if lab.not_durable else "journals on disk"
+    return f"{place}, {'direct' if lab.direct else 'buffered'}"
 
 
 def awake_text(lab: LabFacts) -> str:
