@@ -9,14 +9,14 @@ else. Loads nothing heavy: the recording holds reasons too.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Generic, Literal, ParamSpec
+from typing import Any, Generic, Literal, ParamSpec
 
 import msgspec
 
 from .units import digits, format_time
 
 P = ParamSpec("P")
-Value = str | float | None
+Value = str | float | bool | None
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,11 +44,19 @@ class Code(Generic[P]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Reason:
         numbers = dict(zip(self.words, args, strict=False)) | kwargs
-        return Reason(code=self.name, sentence=self.sentence_of(*args, **kwargs), numbers=numbers)  # type: ignore[arg-type]
+        plain = {word: plain_value(value) for word, value in numbers.items()}
+        return Reason(code=self.name, sentence=self.sentence_of(*args, **kwargs), numbers=plain)
 
     def among(self, reasons: Iterable[Reason]) -> Reason | None:
         """The first of these reasons that has this code."""
         return next((reason for reason in reasons if reason.code == self.name), None)
+
+
+def plain_value(value: Any) -> Value:
+    """A value as JSON has it: numpy's numbers are none there."""
+    if value is None or isinstance(value, str | bool):
+        return value
+    return int(value) if hasattr(value, "__index__") else float(value)
 
 
 CODES: dict[str, Code] = {}

@@ -227,6 +227,8 @@ def examine_value(
 ) -> Trial | Settled:
     """A measured figure against a limit."""
     estimate = figure.estimate
+    if scaled(estimate.value, relative=False) is None:  # Neither is it a number.
+        return Settled("unknown", unknown_because(estimate))
     natural = is_relative(figure) if relative is None else relative
     # Nothing done in any round has no logarithm, and is still no throughput worth a promise.
     relative = natural and bool(estimate.value) and limit > 0

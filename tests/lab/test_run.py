@@ -122,7 +122,7 @@ def test_a_host_that_takes_half_the_processors_makes_no_round_void_and_no_verdic
     assert not any("host took" in reason for item in found.recording.rounds for reason in item.reasons)
     assert any(cell.rounds_ok for cell in found.analysis.cells)
     for cell in found.analysis.cells:
-        assert not cell.rounds_ok or any("host-noise: the host took 50.0%" in text for text in cell.host_noise)
+        assert not cell.rounds_ok or any("host-noise: the host took 50.0%" in str(text) for text in cell.host_noise)
 
 
 def test_the_link_is_the_one_this_kernel_has(report):

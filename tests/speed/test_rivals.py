@@ -179,7 +179,7 @@ def test_a_ratio_carries_an_interval_over_the_rounds_of_both():
 
 def test_a_ratio_of_few_rounds_has_no_interval_and_says_so():
     found = goals.ratio_of([figure(2.0, [2.0, None, 2.0])], [figure(1.0, [1.0, 1.0, 1.0])])
-    assert found.value == 2.0 and found.low is None and "2 rounds" in found.warnings[0]
+    assert found.value == 2.0 and found.low is None and "2 rounds" in str(found.warnings[0])
 
 
 def test_a_ratio_of_what_was_not_measured_is_none():
