@@ -16,7 +16,7 @@ import msgspec
 from .units import digits, format_time
 
 P = ParamSpec("P")
-Value = str | float | bool | None
+Value = str | int | float | bool | None
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):

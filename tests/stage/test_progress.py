@@ -238,7 +238,7 @@ class Recorder(Silence):
         self.events.append(("measured", cell.id, made.index))
 
     def voided(self, what, status, reasons):
-        self.events.append((status, what, tuple(reasons)))
+        self.events.append((status, what, tuple(map(str, reasons))))
 
 
 def test_the_pipeline_tells_of_every_round_once(tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ from ..physics import PRODUCT_LIMITS, ProductLimit, rtt_ns_of
 from ..protocol import NAMES
 from ..reasons import Reason, interrupted, joined, least_needed
 from ..units import NS_PER_MS, NS_PER_US, format_size, format_time
-from ..verdict import decide, response_of_cell
+from ..verdict import decide, response_of_cell, without_lateness
 from .digits import TO, UNKNOWN, Digits, grouped
 from .page import STYLE, WORD, Footnotes, Form, Page, add_row, cell, table_of
 
@@ -543,15 +543,17 @@ def holds_text(limit: ProductLimit, there: There, analysis: Analysis, name: str,
             return Text(f"> {grouped(straight[0].beyond_miles or 0.0)} mi")
         return Text(WORD["unknown"], style=STYLE["unknown"])
     budgets = sorted({a.budget_ns for a in answers})
-    if there.cell is None or not budgets:
-        return Text(WORD["unknown"], style=STYLE["unknown"])
+    if there.cell is None or not budgets:  # A fit has no interval at one distance.
+        mark = notes.mark([there.remark] if there.remark else [])
+        return Text(f"{WORD['unknown']}{mark}", style=STYLE["unknown"])
     p99 = response_of_cell(there.cell, 0.99)
+    least_ns = without_lateness(p99.estimate).value or 0.0
     found = decide(p99, at_most=budgets[0])
-    for budget in budgets:  # The answer is the least one that holds, so nothing may be withheld on the way to it.
+    for budget in budgets:
         found = decide(p99, at_most=budget, interrupted=is_interrupted(analysis))
         if found.verdict == "pass":
             return Text(f"✔ within {budget / NS_PER_MS:g} ms", style=STYLE["pass"])
-        if found.withheld:
+        if found.withheld and least_ns <= budget:  # The answer is the least budget that holds, and this one may.
             break
     if found.verdict == "fail":
         return Text(f"✘ not even {budgets[-1] / NS_PER_MS:g} ms", style=STYLE["fail"])
