@@ -573,3 +573,23 @@ def of_sentence(text: str) -> Reason:
         return Reason(code=packets_late.name, sentence=text)
     found = next((made.name for beginning, made in ROUND_SENTENCES if text.startswith(beginning)), remark.name)
     return Reason(code=found, sentence=text)
+
+
+# The fields of results and figures that hold reasons.
+STORED_IN = ("withheld", "host_noise", "warnings", "void_reasons", "unknown")
+
+
+def with_codes(plain: Any) -> Any:
+    """Plain values of results or figures in which every sentence that an older version stored has its code."""
+    if isinstance(plain, list):
+        return [with_codes(item) for item in plain]
+    if not isinstance(plain, dict):
+        return plain
+    return {key: coded(value) if key in STORED_IN else with_codes(value) for key, value in plain.items()}
+
+
+def coded(items: Any) -> Any:
+    """A list of reasons as it is stored."""
+    if not isinstance(items, list):
+        return items
+    return [msgspec.to_builtins(of_sentence(item)) if isinstance(item, str) else item for item in items]

@@ -17,11 +17,10 @@ from .analysis.result import Analysis, CellResult, Estimate, PartResult, latenes
 from .errors import UsageError
 from .figure import METRICS, SHEET_VERSION, Figure, Label, Sheet, cell_figure, figure_of
 from .link_spec import describe
-from .reasons import of_sentence, sentences
+from .reasons import sentences, with_codes
 from .recording import Recording, Report
 from .units import NS_PER_MS
 
-REASONS_OF_A_FIGURE = ("withheld", "host_noise", "warnings")
 REPORT_NAMES = ("report.json", "sheet.json")  # What a directory is asked for.
 
 
@@ -104,29 +103,10 @@ def decode_sheet(data: bytes, source: str) -> Sheet:
         version = document.get("version", 1)
         if isinstance(version, int) and version > SHEET_VERSION:
             raise UsageError(f"{source} is a sheet of version {version}; this farwrite reads up to {SHEET_VERSION}.")
-        sheet = msgspec.convert(with_codes(document), Sheet)
+        sheet = msgspec.convert(document | {"figures": with_codes(document.get("figures"))}, Sheet)
     except recordings.NOT_OURS as refusal:
         raise UsageError(f"{source} is not a sheet of figures: {refusal}.") from refusal
     return msgspec.structs.replace(sheet, source=source, version=SHEET_VERSION)
-
-
-def with_codes(document: dict[str, Any]) -> dict[str, Any]:
-    """A sheet's plain values, each sentence that an older version stored given its code."""
-
-    def coded(item: Any) -> Any:
-        if not isinstance(item, dict):
-            return item
-        kept = {key: [coded_reason(one) for one in value] if key in REASONS_OF_A_FIGURE and isinstance(value, list) else value
-                for key, value in item.items()}  # fmt: skip
-        return kept | ({"estimate": coded(kept["estimate"])} if "estimate" in kept else {})
-
-    figures = document.get("figures")
-    return document | {"figures": [coded(item) for item in figures]} if isinstance(figures, list) else document
-
-
-def coded_reason(item: Any) -> Any:
-    """One reason as it is stored."""
-    return msgspec.to_builtins(of_sentence(item)) if isinstance(item, str) else item
 
 
 def sheet_of(report: Report, analysis: Analysis, source: str) -> Sheet:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from beside import block, goals, iperf, nbd, nbd_kernel, page
 from beside.experiment import Task
-from beside.result import SCHEMA_VERSION, Goal, Part, Recovery, Rivals, Taking, encode, merged
+from beside.result import SCHEMA_VERSION, Goal, Part, Recovery, Rivals, Taking, decode, encode, merged
 
 from both_ways import both_ways
 from farwrite.analysis.analyse import analyse
@@ -22,6 +22,7 @@ from farwrite.analysis.result import Estimate
 from farwrite.errors import UnfitError
 from farwrite.histogram import Histogram
 from farwrite.load_kernel import BYTES, COMPLETED, ISSUED
+from farwrite.reasons import sentences, unsound
 from farwrite.units import NS_PER_MS
 from make_recording import make_recording
 
@@ -256,7 +257,16 @@ def test_a_part_that_can_not_be_measured_any_more_keeps_its_figures_and_says_so(
 
 def test_a_document_reads_as_it_was_written(part):
     made = document(parts={"ferry": part})
-    assert msgspec.json.decode(encode(made), type=Rivals) == made
+    assert decode(encode(made)) == made
+
+
+def test_a_document_from_before_reasons_had_codes_is_read(part):
+    stored = msgspec.to_builtins(document(parts={"ferry": part}))
+    cell = stored["parts"]["ferry"]["cells"][0]
+    cell["withheld"] = ["2 rounds only: no verdict rests on so few"]
+    cell["response_ns_p50"]["warnings"] = ["fitted through cells that no verdict may rest on"]
+    read = decode(msgspec.json.encode(stored)).parts["ferry"].cells[0]
+    assert sentences(read.withheld) == cell["withheld"] and unsound.among(read.response_ns_p50.warnings)
 
 
 def test_ours_are_named_by_their_protocol(part):

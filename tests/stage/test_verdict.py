@@ -139,7 +139,7 @@ def test_too_few_rounds_decide_nothing_however_narrow_the_interval(rounds, inter
 
 
 def test_a_committed_report_gets_one_answer():
-    """Its rounds say that 3.18 ms are within 5 ms, its interval [2.46, 6.07] does not: the gate once passed what a test did not."""
+    """Its rounds say 3.18 ms are within 5 ms, its interval [2.46, 6.07] does not: the gate once passed what a test did not."""
     made = read_sheet(Path(__file__).parents[2] / "results" / "baselines" / "flush" / "base" / "report.json")
     text = '[[budget]]\nmetric = "response_p99"\nat_most = "5 ms"\nwhere = { miles = 150, protocol = "C" }\n'
     in_a_test = check("response_p99", made, at_most="5 ms", where={"miles": 150, "protocol": "C"})
