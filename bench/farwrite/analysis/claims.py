@@ -22,14 +22,13 @@ from typing import NamedTuple
 import msgspec
 
 from .. import reasons
-from ..figure import figure_of
 from ..physics import PRODUCT_LIMITS, ROUTE_FACTORS, rtt_ns_of
 from ..reasons import Reason, joined, unsound
 from ..recording import Recording
 from ..units import NS_PER_MS, NS_PER_S, digits, format_size, format_time
-from ..verdict import Decision, counted, decide, response_of_cell, within
+from ..verdict import counted, decide, response_of_cell, within
 from .answer import miles_text, time_text
-from .distance import NEGLIGIBLE_TRIPS
+from .distance import NEGLIGIBLE_TRIPS, negligible
 from .estimate import label
 from .result import CellResult, Claim, DrillResult, Fit, GreatestMiles, Verdict
 
@@ -228,7 +227,7 @@ def any_distance(fits: Sequence[Fit], interrupted: bool = False) -> Part:
     fit = mine[0]
     k = fit.k
     assert k.value is not None
-    at_most, at_least = negligible(fit, interrupted)
+    at_most, at_least = negligible(k, interrupted)
     doubts = [*k.warnings, *(one for one in at_most.reasons if at_most.withheld and one not in k.warnings)]
     if k.low is None or k.high is None or at_most.withheld:
         found = f"k {trips_text(k.value)} round trips a write at p50"
@@ -247,13 +246,6 @@ def any_distance(fits: Sequence[Fit], interrupted: bool = False) -> Part:
     if at_most.verdict == "fail":
         return Part("fail", f"its latency grows with distance {up_to}: {found}, more than {bound}")
     return Part("unknown", f"whether its latency depends on distance cannot be told: {found}, which reaches beyond {bound}")
-
-
-def negligible(fit: Fit, interrupted: bool) -> tuple[Decision, Decision]:
-    """The verdicts on k being no more than NEGLIGIBLE_TRIPS, and no less than as much below 0."""
-    k = figure_of("k_p50", {}, fit.k)
-    most = decide(k, at_most=NEGLIGIBLE_TRIPS, interrupted=interrupted)
-    return most, decide(k, at_least=-NEGLIGIBLE_TRIPS, interrupted=interrupted)
 
 
 def small_recovery_point(drills: Sequence[DrillResult]) -> Part:

@@ -23,11 +23,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from .. import reasons
+from ..figure import figure_of
 from ..physics import ROUTE_FACTORS, miles_of
 from ..protocol import PROMISES
-from ..reasons import Reason, unsound
+from ..reasons import Holds, Reason, unsound
 from ..recording import Cell, waited_rtt_ns
 from ..units import NS_PER_MS
+from ..verdict import Decision, decide
 from .estimate import from_replicates, listed, order_statistic_ranks, unknown
 from .latency import Pool
 from .result import Estimate, Fit, GreatestMiles, Outcome
@@ -208,11 +210,18 @@ def slope_text(k: Estimate) -> str:
 
 
 def independent(k: Estimate) -> bool:
-    """Whether the latency is shown not to depend on distance: the whole interval of k lies within NEGLIGIBLE_TRIPS of 0.
+    """Whether the latency is shown not to depend on distance."""
+    return all(found.verdict == "pass" for found in negligible(k))
+
+
+def negligible(k: Estimate, interrupted: bool = False) -> tuple[Decision, Decision]:
+    """The verdicts on k being no more than NEGLIGIBLE_TRIPS, and no less than as much below 0.
 
     An equivalence test (Schuirmann 1987): an interval that merely has 0 in it shows nothing.
     """
-    return k.low is not None and k.high is not None and max(-k.low, k.high) < NEGLIGIBLE_TRIPS
+    figure = figure_of("k_p50", {}, k)
+    most = decide(figure, at_most=NEGLIGIBLE_TRIPS, interrupted=interrupted)
+    return most, decide(figure, at_least=-NEGLIGIBLE_TRIPS, interrupted=interrupted)
 
 
 def greatest_miles(
@@ -329,10 +338,10 @@ def within(
 
 
 def holds(a_ns: Estimate, budget_ns: float) -> tuple[Outcome, Reason]:
-    """Where a budget holds that distance has no part in."""
-    low, high = ends_of(a_ns)
-    if high <= budget_ns:
-        return "any", reasons.no_distance("any")
-    if low > budget_ns:
-        return "none", reasons.no_distance("none")
-    return "unknown", reasons.no_distance("unclear")
+    """Where a budget holds that distance has no part in: the verdict on `a` being at most that."""
+    found = decide(figure_of("a_p50", {}, a_ns), at_most=budget_ns)
+    if found.withheld:
+        return "unknown", reasons.about("does not depend on distance", found.reasons[0])
+    where: dict[str, tuple[Outcome, Holds]] = {"pass": ("any", "any"), "fail": ("none", "none")}
+    outcome, holds_at = where.get(found.verdict, ("unknown", "unclear"))
+    return outcome, reasons.no_distance(holds_at)
