@@ -97,7 +97,7 @@ class Decision(NamedTuple):
     """What became of a promise, and why that is unknown."""
 
     verdict: Verdict
-    reasons: list[Reason] = []  # noqa: RUF012
+    reasons: Sequence[Reason] = ()
 
     @property
     def withheld(self) -> bool:
@@ -129,7 +129,7 @@ def decide(
 def decided(draft: Trial | Settled) -> Decision:
     """The verdict of one test by itself, at the usual alpha."""
     if isinstance(draft, Settled):
-        return Decision(draft.verdict, list(draft.reasons))
+        return Decision(draft.verdict, draft.reasons)
     verdict = verdict_of(draft, draft.p_fail, ALPHA)
     if verdict == "unknown":
         return Decision(verdict, [reasons.limit_inside()])
@@ -227,6 +227,8 @@ def examine_value(
 ) -> Trial | Settled:
     """A measured figure against a limit."""
     estimate = figure.estimate
+    if sampled and not left_out(estimate, relative=False):
+        return by_interval_alone(estimate, limit, sign)
     if scaled(estimate.value, relative=False) is None:  # Neither is it a number.
         return Settled("unknown", unknown_because(estimate))
     natural = is_relative(figure) if relative is None else relative
@@ -237,21 +239,30 @@ def examine_value(
     ends, early_ends = ends_of(estimate, sign, relative), ends_of(without_lateness(estimate), sign, relative)
     shift = sign * lateness_shift(figure, relative)
     rounds = len(left_out(estimate, relative))
-    if sampled and not rounds:
-        value = scaled(estimate.value, relative)
-        if value is None or ends is None:
-            return Settled("unknown", estimate.warnings or [reasons.no_interval()])
-        found, rounds = Spread(value, 0.0, math.inf), 1
-    else:
-        if rounds < ROUNDS_MIN:
-            return Settled("unknown", [reasons.one_round() if rounds < 2 else reasons.few_rounds(rounds)])
-        alone = spread(figure) if relative == is_relative(figure) else plain_spread(estimate, relative)
-        if isinstance(alone, str):
-            return Settled("unknown", [reasons.remark(alone)])
-        found = alone
+    if rounds < ROUNDS_MIN:
+        return Settled("unknown", [reasons.one_round() if rounds < 2 else reasons.few_rounds(rounds)])
+    found = spread(figure) if relative == is_relative(figure) else plain_spread(estimate, relative)
+    if isinstance(found, str):
+        return Settled("unknown", [reasons.remark(found)])
     return Trial(
         Change(sign * found.value, found.error, found.df), sign * bound, sign, relative, rounds, ends=ends, tail=TAIL,
         late_ns=estimate.late_ns, shifts=(shift,) if shift else (), early_ends=early_ends,
+    )  # fmt: skip
+
+
+def by_interval_alone(estimate: Estimate, limit: float, sign: int) -> Trial | Settled:
+    """What a test measured by itself against a limit; a sample that never ended may be infinite."""
+    value, low, high = estimate.value, estimate.low, estimate.high
+    if value is None or math.isnan(value):
+        return Settled("unknown", unknown_because(estimate))
+    if low is None or high is None or math.isnan(low + high):
+        return Settled("unknown", estimate.warnings or [reasons.no_interval()])
+    ends = (low, high) if sign > 0 else (-high, -low)
+    late_ns = estimate.late_ns
+    shift = -sign * late_ns
+    return Trial(
+        Change(sign * value, 0.0, math.inf), sign * limit, sign, False, rounds=1, ends=ends, late_ns=late_ns,
+        shifts=(shift,) if shift else (), early_ends=(ends[0] + shift, ends[1] + shift),
     )  # fmt: skip
 
 

@@ -236,6 +236,7 @@ def test_only_an_interval_on_one_side_of_the_limit_decides(low, high, at_most, a
 
 def test_what_has_no_value_or_no_interval_is_unknown_and_says_why():
     assert judge(Quantity(Estimate(value=None, warnings=[remark("nobody looked")])), 1) == ("unknown", "nobody looked")
+    assert judge(Quantity(estimate(math.inf, math.inf, math.inf)), 2)[0] == "fail"  # It never ended.
     assert judge(Quantity(Estimate(value=1.0)), 2) == ("unknown", "the value has no interval")
 
 

@@ -335,6 +335,14 @@ def test_long_numbers_and_many_workloads_still_fit(width):
     assert "No steady state" in text
 
 
+def test_a_fitted_value_without_an_interval_carries_no_verdict_on_a_products_limit():
+    text = printed(100, analysis([cell("C", miles) for miles in (20.0, 60.0, 100.0)]))
+    rows = {name: next(line for line in text.splitlines() if line.startswith(name)) for name in ("60 miles: ", "125 miles: ")}
+    assert "✔ within 5 ms" in rows["60 miles: "]
+    assert "? UNKNOWN" in rows["125 miles: "] and "By the fit and beyond what was measured" not in rows["125 miles: "]
+    assert "By the fit, not measured at this distance." in text
+
+
 @pytest.mark.parametrize(("off_ns", "holds"), [(249_000, "✔ within 5 ms"), (251_000, "? UNKNOWN")])
 def test_a_products_limit_is_not_judged_over_a_link_that_is_off_by_more_than_5_percent_of_it(off_ns, holds):
     there = cell("C", 60.0)

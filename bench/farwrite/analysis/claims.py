@@ -105,7 +105,7 @@ def claim_c1(recording: Recording, cells: Sequence[CellResult], miles: Sequence[
         why += ", whose interval has 2 ms inside: measure more rounds"
     return Claim(
         id="C1", claim=TEXT["C1"], verdict=verdict, sentence=sentence + tail, details=details, why=why + tail,
-        reasons=found.reasons,
+        reasons=[*found.reasons],
     )  # fmt: skip
 
 
