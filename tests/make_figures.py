@@ -7,12 +7,13 @@ standard error, s / sqrt(n).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from farwrite.analysis.compare import MARGINS
 from farwrite.analysis.result import Estimate
 from farwrite.figure import METRICS, Figure, Label, Sheet
+from farwrite.reasons import Reason, remark
 from farwrite.recording import Pairing
 
 CELL: dict[str, Label] = {"name": "write", "protocol": "C", "miles": 20.0, "queue_depth": 1}
@@ -32,10 +33,16 @@ def measured(metric: str, rounds: Sequence[float], labels: dict[str, Label] | No
 def figure(metric: str, value: float | None, labels: dict[str, Label] | None = None, withheld=(), **estimate) -> Figure:
     """A figure of this value."""
     known = METRICS[metric]
+    estimate["warnings"] = as_reasons(estimate.get("warnings", ()))
     return Figure(
         metric=metric, labels=CELL if labels is None else labels, unit=known.unit, better=known.better, exact=known.exact,
-        estimate=Estimate(value=value, **estimate), withheld=list(withheld),
+        estimate=Estimate(value=value, **estimate), withheld=as_reasons(withheld),
     )  # fmt: skip
+
+
+def as_reasons(items: Iterable[Reason | str]) -> list[Reason]:
+    """Reasons; a text is one that decides nothing by its code."""
+    return [remark(item) if isinstance(item, str) else item for item in items]
 
 
 def at(miles: float, **other: Label) -> dict[str, Label]:

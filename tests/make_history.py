@@ -12,7 +12,9 @@ import numpy as np
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.result import Estimate
 from farwrite.figure import METRICS, Figure, Sheet
+from farwrite.reasons import needs
 from farwrite.recording import SCHEMA_VERSION, Report, save
+from make_figures import as_reasons
 from make_recording import make_recording
 
 FIRST = datetime(2026, 9, 20, 3, tzinfo=UTC)
@@ -24,12 +26,12 @@ def figure(value, metric="response_p99", withheld=(), **labels):
     """One figure; at 20 miles under C unless labels say otherwise."""
     known = METRICS[metric]
     wide = None if value is None else value * 0.03
-    estimate = Estimate(value=None, warnings=["p99 needs n >= 368"]) if value is None else Estimate(
+    estimate = Estimate(value=None, warnings=[needs("p99", 368, 7)]) if value is None else Estimate(
         value=value, low=value - wide, high=value + wide, confidence=0.95, count=4000
     )  # fmt: skip
     return Figure(
         metric=metric, labels=labels or {"name": "write", "protocol": "C", "miles": 20.0, "queue_depth": 1.0},
-        unit=known.unit, better=known.better, exact=known.exact, estimate=estimate, withheld=list(withheld),
+        unit=known.unit, better=known.better, exact=known.exact, estimate=estimate, withheld=as_reasons(withheld),
     )  # fmt: skip
 
 

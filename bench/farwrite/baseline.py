@@ -15,9 +15,10 @@ from typing import NamedTuple
 import msgspec
 
 from . import recording as recordings
-from .analysis.result import Analysis, late_share_doubt
+from .analysis.result import Analysis, lateness_share_of
 from .errors import FarwriteError, UsageError, nearest
 from .protocol import DURABLE
+from .reasons import joined
 from .recording import Recording
 from .sheet import identity_of
 
@@ -109,8 +110,8 @@ def reasons_against(recording: Recording, analysis: Analysis) -> Iterator[str]:
     for result in analysis.cells:
         if not result.rounds_ok:
             yield f"{result.cell}: not one good round."
-        elif doubts := [*result.latency_doubts, *(text for text in [late_share_doubt(result.response_ns_p99)] if text)]:
-            yield f"{result.cell}: no verdict may rest on it: {'; '.join(doubts)}."
+        elif doubts := [*result.latency_doubts, *(one for one in [lateness_share_of(result.response_ns_p99)] if one)]:
+            yield f"{result.cell}: no verdict may rest on it: {joined(doubts)}."
 
 
 def differences(old: Recording, new: Recording) -> list[str]:

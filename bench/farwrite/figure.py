@@ -7,14 +7,16 @@ by its labels: `response_p99` of {name: write, protocol: C, miles: 20, queue_dep
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
 
-from .analysis.result import Estimate
+from .analysis.result import CellResult, Estimate
+from .reasons import Reason
 from .recording import Pairing
 
-SHEET_VERSION = 1
+SHEET_VERSION = 2  # 1 had sentences without codes.
 
 Unit = Literal["ns", "bytes", "per_s", "bytes_per_s", "ratio", "count", "miles", ""]
 Better = Literal["less", "more", ""]
@@ -89,14 +91,14 @@ class Figure(Struct, frozen=True):
     better: Better
     exact: bool  # counted, so without noise: compared as it is
     estimate: Estimate
-    withheld: list[str] = []  # why no verdict may rest on it; empty when one may
+    withheld: list[Reason] = []  # why no verdict may rest on it; empty when one may
     link_error_ns: float | None = None  # how far off the link was that this latency has waited for; None: it has not
-    host_noise: list[str] = []  # why none may that holds it against a limit, or a quieter run
+    host_noise: list[Reason] = []  # why none may that holds it against a limit, or a quieter run
     beyond: float | None = None  # of miles: the value, or its interval's end, lies beyond these, the farthest measured
     below: float | None = None  # the same, below the nearest measured
 
     @property
-    def doubts(self) -> list[str]:
+    def doubts(self) -> list[Reason]:
         """Why no verdict on it by itself may rest on this run; empty when one may."""
         return [*self.withheld, *self.host_noise]
 
@@ -130,3 +132,37 @@ def label_text(key: str, value: Label) -> str:
     if key == "miles":
         return f"{value:g} miles"
     return f"{'depth' if key == 'queue_depth' else key} {value:g}"
+
+
+# Figures of ours
+
+
+def figure_of(
+    metric: str, labels: dict[str, Label], estimate: Estimate, withheld: Sequence[Reason] = (),
+    link_error_ns: float | None = None, host_noise: Sequence[Reason] = (),
+) -> Figure:  # fmt: skip
+    """One figure of ours. What was counted is not made doubtful by a busy machine: only measurements are withheld."""
+    known = METRICS[metric]
+    return Figure(
+        metric=metric, labels=labels, unit=known.unit, better=known.better, exact=known.exact, estimate=estimate,
+        withheld=[] if known.exact else [*withheld], link_error_ns=link_error_ns,
+        host_noise=[] if known.exact else [*host_noise],
+    )  # fmt: skip
+
+
+def cell_figure(
+    cell: CellResult, metric: str, estimate: Estimate, more: dict[str, Label] | None = None, withheld: Sequence[Reason] = ()
+) -> Figure:
+    """One figure of a cell, with all that withholds verdicts on it; `more` are further labels, `withheld` further reasons."""
+    labels: dict[str, Label] = {
+        "name": cell.name, "protocol": cell.protocol, "miles": cell.miles, "queue_depth": cell.queue_depth,
+    }  # fmt: skip
+    return figure_of(
+        metric, labels | (more or {}), estimate, [*cell.withheld, *withheld], off_by(cell, metric), cell.host_noise
+    )
+
+
+def off_by(cell: CellResult, metric: str) -> float | None:
+    """How far off the link was that a latency has waited for; None where it waited for none."""
+    waited = metric.removeprefix("part_").startswith(("response", "service")) and cell.protocol not in ("local", "A")
+    return cell.link_error_ns if waited else None

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from . import reasons
 from .analysis.compare import check_alike, floor_of_splits, floors_of_again, key_of
 from .analysis.result import Estimate, Verdict
 from .budget import SAFETY, Budget, Budgets
@@ -21,7 +22,6 @@ from .ruling import Case, Ruling, verdicts_of
 
 LISTED_MAX = 6  # Of what there is instead of what was asked for.
 AUDITED = ("lost_writes", "damaged_writes")  # What every cell should have; a cell without was not audited.
-INTERRUPTED = "the run was interrupted: cells have fewer rounds than asked, or none"
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +146,7 @@ def cases_of(
             )
     elif sheet.interrupted:
         warnings.append(f"{sheet.source} is of an interrupted run")
-    doubt = INTERRUPTED if sheet.interrupted else ""
+    doubt = reasons.interrupted() if sheet.interrupted else None
 
     cases = []
     for budget in budgets.budgets:
@@ -162,7 +162,7 @@ def cases_of(
             continue
         assert baseline is not None
         check_complete(figures, baseline, sheet, budget, allowed)
-        half = doubt or (f"baseline: {INTERRUPTED}" if baseline.interrupted else "")
+        half = doubt or (reasons.about("baseline", reasons.interrupted()) if baseline.interrupted else None)
         for item in figures:
             base = base_figures.get(key_of(item))
             floor = floors.get(item.metric) if again else floor_of_splits(base) if base else None
@@ -279,7 +279,7 @@ def not_audited(sheet: Sheet, budget: Budget, found: Sequence[Figure]) -> list[F
         return []
     audited = {key_of(item)[1] for item in found}
     cells = [item for item in sheet.figures if item.metric == "response_p50" and fits(item, budget)]
-    unknown = Estimate(value=None, warnings=["what stands at the far site was not audited"])
+    unknown = Estimate(value=None, warnings=[reasons.not_audited()])
     known = METRICS[budget.metric]
     return [
         Figure(metric=budget.metric, labels=item.labels, unit=known.unit, better=known.better, exact=True, estimate=unknown)

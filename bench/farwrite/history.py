@@ -24,10 +24,11 @@ import msgspec
 
 from . import __version__
 from .analysis.change import Change, change_points
-from .analysis.result import ANALYSIS_VERSION, Estimate, late_share_doubt
+from .analysis.result import ANALYSIS_VERSION, Estimate, lateness_share_of
 from .errors import FarwriteError, UsageError, nearest
 from .figure import METRICS, SHEET_VERSION, Figure, Label, Sheet, label_text
 from .progress import Progress, bar
+from .reasons import Reason
 from .sheet import REPORT_NAMES, read_sheet
 
 INDEX_NAME = "index.sqlite"
@@ -62,7 +63,7 @@ class Point(Struct, frozen=True):
     started_utc: str
     source: str  # the file, below the results directory
     estimate: Estimate
-    withheld: list[str] = []  # why it takes no part in finding changes
+    withheld: list[Reason] = []  # why it takes no part in finding changes
     interrupted: bool = False
     baselines: list[str] = []  # names of the baselines that are this run
 
@@ -225,9 +226,9 @@ def series_of(key: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Series:
         same = (run, started_utc)
         if same not in points:
             points[same] = Point(
-                run=run, started_utc=started_utc, source=readable(path), withheld=json.loads(withheld),
+                run=run, started_utc=started_utc, source=readable(path), withheld=reasons_of(withheld),
                 interrupted=bool(interrupted), estimate=Estimate(value=value, low=low, high=high,
-                confidence=confidence, count=count, warnings=json.loads(warnings)),
+                confidence=confidence, count=count, warnings=reasons_of(warnings)),
             )  # fmt: skip
             moments[same] = moment(started_utc, mtime_ns)
         if is_baseline(path):
@@ -467,16 +468,26 @@ def store_one(index: sqlite3.Connection, path: bytes, seen: Seen, sheet: Sheet) 
         "INSERT INTO figure VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (source, f.metric, canonical(f.labels), f.unit, f.better, f.estimate.value, f.estimate.low, f.estimate.high,
-             f.estimate.confidence, f.estimate.count, json.dumps(doubts_of(f)), json.dumps(f.estimate.warnings))
+             f.estimate.confidence, f.estimate.count, stored(doubts_of(f)), stored(f.estimate.warnings))
             for f in (sheet.figures if arm != AGAIN else [])
         ],
     )  # fmt: skip
 
 
-def doubts_of(figure: Figure) -> list[str]:
+def doubts_of(figure: Figure) -> list[Reason]:
     """Why a figure takes no part in finding changes."""
-    late = late_share_doubt(figure.estimate)
+    late = lateness_share_of(figure.estimate)
     return [*figure.doubts, late] if late else figure.doubts
+
+
+def stored(reasons: list[Reason]) -> str:
+    """Reasons as the index has them."""
+    return msgspec.json.encode(reasons).decode()
+
+
+def reasons_of(text: str) -> list[Reason]:
+    """The same, read back."""
+    return msgspec.json.decode(text, type=list[Reason])
 
 
 def canonical(values: dict[str, Any]) -> str:

@@ -47,7 +47,7 @@ class LinkError(UsageError):
         self.path = ("link", *path)
 
 
-class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Struct(msgspec.Struct, frozen=True):
     """What link specs are made of."""
 
 

@@ -25,7 +25,7 @@ import msgspec
 from .dask_client import as_they_come, require_version
 from .errors import EXIT_UNFIT, FarwriteError, UnfitError
 from .profile import Profile
-from .recording import Cell, LabFacts, Worker
+from .recording import Cell, LabFacts, Worker, causes_of
 from .run import Entry, Run, give, keep
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def gather(run: Run, client: Any, futures: dict[Any, str], numbers: dict[str, in
                 keep(run, Entry(round=made))
                 run.rounds.append(made)
                 if made.status != "ok":
-                    run.progress.voided(f"{made.cell}, round {made.index + 1}", made.status, made.reasons)
+                    run.progress.voided(f"{made.cell}, round {made.index + 1}", made.status, causes_of(made))
             for _ in observed.rounds:
                 run.progress.did(round_s(run))
     except BaseException:

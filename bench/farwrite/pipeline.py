@@ -29,7 +29,7 @@ from .lab.survey import whole_blocks
 from .link_spec import describe
 from .profile import Profile, digest
 from .protocol import DURABLE
-from .recording import Cell, FlushFloors, LabFacts, Recording, Report, save
+from .recording import Cell, FlushFloors, LabFacts, Recording, Report, causes_of, save
 from .round import measure_cell
 from .run import Awake, Entry, Run, keep
 from .target import sides
@@ -173,7 +173,7 @@ def measure_round(run: Run, lab: Lab, cells: list[Cell], index: int, title: str)
             if made.status == "ok":
                 run.progress.measured(cell, made)
                 break
-            run.progress.voided(f"{cell.id}, round {index + 1}", made.status, made.reasons)
+            run.progress.voided(f"{cell.id}, round {index + 1}", made.status, causes_of(made))
         run.progress.did(round_s(run))
 
 

@@ -16,16 +16,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from . import load_table, units
+from . import units
 from .errors import UsageError, nearest
 from .keep_awake import KeepAwake, asked_word
 from .link_spec import PLAIN, LinkError, LinkSpec, Way
 from .link_spec import check as check_spec
 from .physics import rtt_ns_of
 from .protocol import NAMES, ProtocolName, majority
-from .remote.word import far_host
 from .shipped import workloads_directory
-from .wire.terms import CompressionName, EncryptionName
+from .wire_names import CompressionName, EncryptionName
 
 Arrival = Literal["closed", "fixed", "poisson"]
 AddressName = Literal["sequential", "uniform", "zipf", "pareto", "normal", "hot-spot", "bands", "shuffle"]
@@ -49,8 +48,12 @@ ROUND_NS_MAX = 600 * units.NS_PER_S  # A slice a second, 250 kB each.
 OTHERS_MAX = 3  # Five replicas are the engine's; the primary and `miles` are two of them.
 
 
-class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What profiles are made of."""
+class Struct(msgspec.Struct, frozen=True):
+    """What profiles are made of.
+
+    A key that a person has written and nobody knows is refused by `Reader`, with its line. A profile stored in a recording may
+    have fields of a newer version, which are passed over.
+    """
 
 
 class LabTable(Struct, frozen=True):
@@ -281,6 +284,8 @@ def of_tree(tree: dict[str, Any], reader: Reader, changes: Iterable[Change] = ()
 
 def as_far_as_it_is(profile: Profile, reader: Reader) -> Profile:
     """The profile for a far site on a real machine: one distance, which is not set but found. A real link is not cut."""
+    from .remote.word import far_host
+
     far_host(profile.lab.far_host)
     if not profile.link.is_plain:
         raise UsageError(f"{reader.where(('link',))}: the link to another machine is as it is; nothing can be asked of it.")
@@ -302,6 +307,8 @@ def as_far_as_it_is(profile: Profile, reader: Reader) -> Profile:
 
 def inherit(tree: dict[str, Any]) -> None:
     """Give every job what its cell says and the job does not. What is no table is refused later, with its line."""
+    from . import load_table
+
     alone = {key_of(field) for field in (*load_table.CELL_ONLY, *load_table.NOT_INHERITED)}
     for cell in tree["cell"] if isinstance(tree.get("cell"), list) else []:
         jobs = cell.get("jobs") if isinstance(cell, dict) else None
@@ -637,6 +644,8 @@ def distinct(items: Iterable[str]) -> bool:
 
 def check_cell(cell: CellTable, index: int, profile: Profile, refuse: Callable[..., None]) -> None:
     """The promises of one cell."""
+    from . import load_table
+
     name = f'cell "{cell.name}"'
 
     def require(unless: bool, key: str, sentence: str) -> None:

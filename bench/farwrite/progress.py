@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .reasons import Reason
     from .recording import Cell, Round
 
 LINE_EVERY_S = 15.0  # Where there is no terminal.
@@ -45,7 +46,7 @@ class Progress(Protocol):
     def measured(self, cell: Cell, made: Round) -> None:
         """A round is good."""
 
-    def voided(self, what: str, status: str, reasons: Sequence[str]) -> None:
+    def voided(self, what: str, status: str, reasons: Sequence[Reason]) -> None:
         """A round is void or has failed, and why; it is kept, and measured again or left out."""
 
 
@@ -73,7 +74,7 @@ class Silence:
     def measured(self, cell: Cell, made: Round) -> None:
         pass
 
-    def voided(self, what: str, status: str, reasons: Sequence[str]) -> None:
+    def voided(self, what: str, status: str, reasons: Sequence[Reason]) -> None:
         pass
 
 
@@ -111,7 +112,7 @@ class Voids:
         self.count = 0
         self.causes: Counter[str] = Counter()
 
-    def add(self, reasons: Sequence[str]) -> None:
+    def add(self, reasons: Sequence[Reason]) -> None:
         """One more."""
         from .analysis.void import cause_of
 
@@ -155,10 +156,10 @@ class Teller(Silence):
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)
 
-    def voided(self, what: str, status: str, reasons: Sequence[str]) -> None:
+    def voided(self, what: str, status: str, reasons: Sequence[Reason]) -> None:
         self.voids.add(reasons)
         if self.verbose:
-            self.say(f"{what}: {status}: {'; '.join(reasons)}")
+            self.say(f"{what}: {status}: {'; '.join(map(str, reasons))}")
 
 
 class Lines(Teller):
@@ -216,7 +217,7 @@ class Bar(Teller):
         self.progress.update(self.task, total=total, completed=done, description=f"{self.text}: {done} of {total} {what}")
         self.progress.refresh()
 
-    def voided(self, what: str, status: str, reasons: Sequence[str]) -> None:
+    def voided(self, what: str, status: str, reasons: Sequence[Reason]) -> None:
         super().voided(what, status, reasons)
         self.show()
 

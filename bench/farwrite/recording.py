@@ -19,7 +19,8 @@ from .keep_awake import KeptAwake, kept_word
 from .link_spec import STREAM_LEVEL_LINKS
 from .profile import Profile
 from .protocol import ProtocolName, asked_peer
-from .wire.terms import CompressionName, EncryptionName
+from .reasons import Reason, of_sentence
+from .wire_names import CompressionName, EncryptionName
 
 SCHEMA_VERSION = 1
 
@@ -188,6 +189,14 @@ class Round(Struct, frozen=True):
     spin_ns: int | None = None  # before an intended instant, looking at the clock instead of sleeping
     directions: list[LinkDirection] = []  # outward and homeward; empty: not stamped, and no account
     noise: HostNoise | None = None
+    causes: list[Reason] = []  # the codes of `reasons`, one for each; empty in older recordings
+
+
+def causes_of(round_: Round) -> list[Reason]:
+    """Why a round is void or has failed; of recordings without codes they are read from the sentences."""
+    if len(round_.causes) == len(round_.reasons):
+        return round_.causes
+    return [of_sentence(text) for text in round_.reasons]
 
 
 def waited_for(cell: Cell, round_: Round) -> Round | OtherRound:

@@ -34,6 +34,7 @@ from .lab.survey import Survey, hang_up, off_ns
 from .link_spec import tolerance_ns
 from .plan import Load, count_max
 from .protocol import PROMISES
+from .reasons import Reason, engine_stopped, link_missed, packets_late, round_refused, sentences
 from .recording import Audit, Cell, HostNoise, LinkChange, LinkDirection, OtherRound, Part, Round, Slice
 from .run import Run
 from .samples import file_of
@@ -114,7 +115,7 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     if kept:
         order = replace(order, samples_path=str((run.directory / kept).absolute()))
     quiet = read_noise()
-    reasons: list[str] = []
+    reasons: list[Reason] = []
     observed: dict = {}
     audit: Audit | None = None
     survived: list[int | None] = [None] * len(legs)
@@ -125,9 +126,9 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
         with changing([leg.span for leg in legs], lab.spec, begun) as changes, beside(probers_of(legs)):
             observed = play(lab, order)
         if observed["status"] != 0:
-            reasons.append("; ".join([f"the engine stopped: {status_text(observed['status'])}", *observed["tunnel_ends"]]))
+            reasons.append(engine_stopped("; ".join([status_text(observed["status"]), *observed["tunnel_ends"]])))
     except UnfitError as failure:
-        reasons.append(str(failure))
+        reasons.append(round_refused(str(failure)))
         lab.revive()
     failed = bool(reasons)
     steal, noise = steal_between(ticks, processor_time()), noise_of(lab, order, quiet, read_noise())
@@ -226,23 +227,23 @@ def load_of_link(leg: Leg) -> LinkLoad:
     return LinkLoad(span.prober.finish(sum(span.held_ns)) if span.prober else None, late)
 
 
-def load_reasons(leg: Leg, loaded: LinkLoad, whose: str = "") -> list[str]:
+def load_reasons(leg: Leg, loaded: LinkLoad, whose: str = "") -> list[Reason]:
     """Why the link was not what it claimed while the load ran; empty when it was.
 
     What more is asked of a link than a distance (a rate, jitter) acts on the probes beside the load as well, so that they do not
     show the distance; how late packets left is known all the same.
     """
-    reasons = []
+    reasons: list[Reason] = []
     allowed_ns = tolerance_ns(leg.asked_rtt_ns)
     proves = leg.asked_rtt_ns and leg.span.spec.is_plain
     if loaded.stamps and proves and min(made.delay_ns.size for made in loaded.stamps) >= PROBES_MIN:
         missed_ns = off_ns(round_trips(*loaded.stamps).rtt_ns_p50, leg.asked_rtt_ns)
         if abs(missed_ns) > allowed_ns:
-            reasons.append(f"the link{whose} during the round was {missed_ns / 1000:+.0f} us off")
+            reasons.append(link_missed("during", whose, float(missed_ns)))
     for name, late in zip(("outward", "homeward"), loaded.late or (), strict=False):
         share = late_share(late, allowed_ns)
         if share > LATE_SHARE_MAX:
-            reasons.append(f"{share:.0%} of the packets {name}{whose} left more than {allowed_ns / 1000:.0f} us late")
+            reasons.append(packets_late(share, name, whose, float(allowed_ns)))
     return reasons
 
 
@@ -271,15 +272,15 @@ def directions_of(leg: Leg, loaded: LinkLoad, after: Survey) -> list[LinkDirecti
     ]
 
 
-def link_reasons(before: Survey, after: Survey, asked_rtt_ns: float, whose: str = "") -> list[str]:
+def link_reasons(before: Survey, after: Survey, asked_rtt_ns: float, whose: str = "") -> list[Reason]:
     """Why the link was not what it claimed; empty when it was, and at 0 miles, where it holds nothing back and claims nothing."""
-    reasons: list[str] = []
+    reasons: list[Reason] = []
     if not asked_rtt_ns:
         return reasons
     for when, made in (("before", before), ("after", after)):
         missed_ns = off_ns(made.rtt_ns_p50, asked_rtt_ns)
         if abs(missed_ns) > tolerance_ns(asked_rtt_ns):
-            reasons.append(f"the link{whose} {when} the round was {missed_ns / 1000:+.0f} us off")
+            reasons.append(link_missed(when, whose, float(missed_ns)))
     return reasons
 
 
@@ -351,7 +352,7 @@ def text_of(made: Survey | None) -> str:
 
 
 def round_of(
-    cell: Cell, index: int, attempt: int, status: str, reasons: list[str], begin_s: float, duration_ns: int,
+    cell: Cell, index: int, attempt: int, status: str, reasons: list[Reason], begin_s: float, duration_ns: int,
     leg: Leg, loaded: LinkLoad, after: Survey, observed: dict, order: Order, steal: float | None, audit: Audit | None,
 ) -> Round:  # fmt: skip
     """The observations of one round as they are stored."""
@@ -363,7 +364,8 @@ def round_of(
         index=index,
         attempt=attempt,
         status=status,  # type: ignore[arg-type]
-        reasons=reasons,
+        reasons=sentences(reasons),
+        causes=reasons,
         begin_s=round(begin_s, 3),
         duration_ns=duration_ns,
         survey_before=text_of(leg.before),

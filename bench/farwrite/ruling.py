@@ -13,34 +13,29 @@ from typing import NamedTuple
 
 import msgspec
 
-from .analysis.compare import (
-    CONFIDENCE,
-    Change,
-    Spread,
-    change_of,
-    holm,
-    is_count,
-    is_relative,
-    jackknife,
-    left_out,
-    reason_of,
-    scaled,
-    spread,
-    told,
-)
-from .analysis.result import Estimate, Verdict, late_doubt, link_doubt
+from . import reasons
+from .analysis.compare import CONFIDENCE, Change, change_of, holm, is_count, is_relative, left_out, told
+from .analysis.result import Estimate, Verdict
 from .analysis.student import critical
 from .budget import SAFETY, Budget, Kind
 from .figure import Figure, Label, Unit
-from .units import time_ns
+from .reasons import Reason
+from .verdict import (
+    Settled,
+    Trial,
+    caveats,
+    counted,
+    examine,
+    lateness_shift,
+    same,
+    unknown_because,
+    verdict_of,
+    within,
+)
 
 POWER = 0.9  # "it sees a change": in nine of ten runs.
 ROUNDS_MAX = 1000  # A profile asks for no more.
-UNSOUND = "no verdict may rest on"  # analysis.distance.UNSOUND, which would load numpy; a test holds them together.
-NO_DISTANCE = "does not depend on distance"  # analysis.distance.invert, when k is nothing anyone would plan with.
 POINT_MAX = 700.0  # Of a logarithm; exp of more is no number.
-LEAST = 1e-9  # Of a time that may be nothing but lateness: so much stays, because nothing has no logarithm.
-CLOSE_RATIO = 1e-12  # Two ways to compute one ratio of counts differ by less.
 
 
 class Case(NamedTuple):
@@ -54,7 +49,7 @@ class Case(NamedTuple):
     # Of greatest_miles without a value, what decides in its place: the fit's a where distance has no part; the response time
     # at the farthest or the nearest measured distance where the miles lie beyond or below it.
     instead: Figure | None = None
-    doubt: str = ""  # why this run may break a promise and not keep one: it was interrupted
+    doubt: Reason | None = None  # why this run may break a promise and not keep one: it was interrupted
 
 
 class Ruling(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,44 +79,12 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
     sees: float | None = None  # what would be failed in nine of ten runs: a value, or a change
     rounds_needed: int | None = None  # of an unknown: so many would tell if things are as they look
     lost: bool = False  # acknowledged writes are gone or damaged, more than promised
+    reasons: list[Reason] = []  # why it is unknown
 
     @property
     def measured(self) -> bool:
         """Whether chance had a part in it."""
         return self.p_fail is not None
-
-
-class Settled(NamedTuple):
-    """A verdict that chance has no part in, and what is to be said beside the numbers."""
-
-    verdict: Verdict
-    remark: str = ""
-    change: float | None = None  # as told
-
-
-class Trial(NamedTuple):
-    """A value against a limit, both turned so that greater is worse."""
-
-    change: Change  # also where it is a value by itself
-    limit: float
-    sign: int  # -1: turned, because less is worse
-    relative: bool  # on a logarithmic scale
-    rounds: int
-    samples: int  # 2: independent sides
-    floor: float | None = None
-    remark: str = ""
-    late_ns: float = 0.0  # of it, at most the generator's own lateness,
-    shifts: tuple[float, ...] = ()  # and how far the change moves when that is taken off, on either side
-
-    @property
-    def p_fail(self) -> float:
-        return self.change.tail_above(self.limit)
-
-    @property
-    def p_pass(self) -> float:
-        if self.change.error == 0:  # Nothing is left to chance, and a limit that is met is kept.
-            return 0.0 if self.change.value <= self.limit else 1.0
-        return self.change.tail_below(self.limit)
 
 
 class Outcome(NamedTuple):
@@ -131,7 +94,7 @@ class Outcome(NamedTuple):
     verdict: Verdict
     p_adjusted: float  # after Holm's procedure; nothing where chance has no part
     tests: int  # how many were in its family
-    doubt: str = ""  # why its verdict is withheld
+    doubt: Reason | None = None  # why its verdict is withheld
 
 
 def verdicts_of(cases: Sequence[Case], alpha: float, looks: int = 1) -> list[Ruling]:
@@ -146,7 +109,7 @@ def verdicts_of(cases: Sequence[Case], alpha: float, looks: int = 1) -> list[Rul
 def outcomes_of(cases: Sequence[Case], alpha: float, looks: int = 1) -> list[Outcome]:
     """The verdicts without their sentences, which take ten times as long: for who judges thousands of cases."""
     level = alpha / looks
-    drafts = [examine(case) for case in cases]
+    drafts = [draft_of(case) for case in cases]
     outcomes = [Outcome(draft, draft.verdict if isinstance(draft, Settled) else "unknown", math.nan, 0) for draft in drafts]
     # What is only reported alarms nobody: it must not cost the others their sight, so it is a family of its own.
     for gating in (True, False):
@@ -155,7 +118,8 @@ def outcomes_of(cases: Sequence[Case], alpha: float, looks: int = 1) -> list[Out
         trials = [draft for _, draft in family]
         for place, ((index, draft), p) in enumerate(zip(family, holm([draft.p_fail for draft in trials]), strict=True)):
             verdict = verdict_of(draft, p, level)
-            doubt = late_doubt(draft.late_ns, verdict, verdict_without_lateness(trials, place, verdict, level))
+            turned = verdict != "unknown" and verdict_without_lateness(trials, place, verdict, level) != verdict
+            doubt = reasons.lateness(draft.late_ns) if turned else None
             outcomes[index] = Outcome(draft, "unknown" if doubt else verdict, p, len(family), doubt)
     return outcomes
 
@@ -164,105 +128,47 @@ def verdict_without_lateness(trials: Sequence[Trial], place: int, found: Verdict
     """The verdict on one trial of a family with the generator's lateness taken off: `found`, unless that turns it."""
     trial = trials[place]
     for shift in trial.shifts:
-        moved = trial._replace(change=trial.change._replace(value=trial.change.value + shift))
+        moved = trial.moved(shift)
         p = holm([(moved if other is trial else other).p_fail for other in trials])[place]
         if (verdict := verdict_of(moved, p, level)) != found:
             return verdict
     return found
 
 
-def verdict_of(trial: Trial, p_adjusted: float, level: float) -> Verdict:
-    """The rule."""
-    if p_adjusted <= level and (trial.floor is None or trial.change.value > trial.floor):
-        return "fail"
-    # Every budget must pass for the gate to pass, so each is tested at the full level: an intersection-union test errs no
-    # more often than one of its parts (Berger 1982, Technometrics 24, 295).
-    return "pass" if trial.p_pass <= level else "unknown"
-
-
 # What is tested, and how
 
 
-def examine(case: Case) -> Trial | Settled:
+def draft_of(case: Case) -> Trial | Settled:
     """The test that a case comes down to, or its verdict where there is nothing to test."""
-    budget, figure = case.budget, case.figure
-    if budget.kind == "not_worse_by":
+    kind = case.budget.kind
+    if kind == "not_worse_by":
         return examine_change(case)
-    value = figure.estimate.value
-    if figure.exact:
-        if value is None:
-            return Settled("unknown", reason_of(figure.estimate))
-        return doubted(case, within(value, budget.limit, budget.kind))
-    refusal = refused(case, figure)
-    if refusal:
-        return Settled("unknown", refusal)
-    if value is None:
-        if figure.beyond is not None or figure.below is not None:
-            return at_the_end(case)
-        return without_distance(case) if is_without_distance(figure) else Settled("unknown", reason_of(figure.estimate))
-    if doubt := link_doubt(figure.link_error_ns, budget.limit):
-        return Settled("unknown", doubt)
-    assert budget.kind != "equals", "no measurement equals anything; budget.py refuses it"
-    return examine_value(figure, budget.limit, 1 if budget.kind == "at_most" else -1)
-
-
-def examine_value(figure: Figure, limit: float, sign: int, remark: str = "") -> Trial | Settled:
-    """A measured figure against a limit."""
-    relative = is_relative(figure) and bool(figure.estimate.value) and limit > 0
-    # Nothing done in any round has no logarithm, and is still no throughput worth a promise.
-    found = spread(figure) if relative == is_relative(figure) else plain_spread(figure)
-    if isinstance(found, str):
-        return Settled("unknown", found)
-    bound = scaled(limit, relative)
-    assert bound is not None
-    change = Change(sign * found.value, found.error, found.df)
-    late = [sign * lateness_shift(figure, relative)]
-    return Trial(
-        change, sign * bound, sign, relative, rounds_of(figure, relative), samples=1, remark=remark,
-        late_ns=figure.estimate.late_ns, shifts=tuple(shift for shift in late if shift),
-    )  # fmt: skip
-
-
-def lateness_shift(figure: Figure, relative: bool) -> float:
-    """How far a figure moves on its scale, downwards, when all of the generator's lateness is taken off that may be in it."""
-    value, late_ns = figure.estimate.value, figure.estimate.late_ns
-    if not value or not late_ns:
-        return 0.0
-    return math.log(max(1 - late_ns / value, LEAST)) if relative else -late_ns
-
-
-def plain_spread(figure: Figure) -> Spread | str:
-    """A figure by itself on the plain scale."""
-    known = list(left_out(figure.estimate, relative=False).values())
-    if figure.estimate.value is None or len(known) < 2:
-        return "one round only: how much it varies is not known"
-    return Spread(figure.estimate.value, *jackknife(known))
+    return examine(case.figure, kind, case.budget.limit, doubt=case.doubt, instead=case.instead)
 
 
 def examine_change(case: Case) -> Trial | Settled:
     """A figure against the baseline's."""
     budget, figure, base = case.budget, case.figure, case.base
     if base is None:
-        return Settled("unknown", "the baseline lacks it")
+        return Settled("unknown", [reasons.not_in_baseline()])
     ours, theirs = figure.estimate.value, base.estimate.value
     sign = 1 if figure.better == "less" else -1
     # Counts are compared as they are; so is a ratio of counts that is zero, which has no logarithm.
     plain = is_count(figure) or is_count(base) or not ours or not theirs or not budget.share
     if figure.exact and (plain or (is_constant(figure) and is_constant(base))):
         if ours is None or theirs is None:
-            return Settled("unknown", reason_of(figure.estimate if ours is None else base.estimate))
+            return Settled("unknown", unknown_because(figure.estimate if ours is None else base.estimate))
         allowed = theirs * budget.limit if budget.share else budget.limit
         kept = within(sign * ours, sign * theirs + allowed, "at_most")
-        return doubted(case, kept)._replace(change=ours - theirs)
+        return counted(kept, case.doubt)._replace(change=ours - theirs)
     for side, item in (("baseline", base), ("candidate", figure)):
-        refusal = refused(case, item)
-        if refusal:
-            return Settled("unknown", f"{side}: {refusal}")
+        if found := caveats(item, case.doubt, case.paired):
+            return Settled("unknown", [reasons.about(side, found[0])])
     if ours is None and theirs is None and holds_at_any(figure) and holds_at_any(base):
-        return Settled("pass", "it holds at any distance, as the baseline's does")
+        return Settled("pass", [reasons.both_hold_anywhere()])
     change = change_of(base, figure, case.paired)
     if isinstance(change, str):
-        return Settled("unknown", change)
+        return Settled("unknown", [reasons.remark(change)])
     relative = is_relative(figure)
     assert relative == budget.share, "a share of what may be zero, or a difference of ratios; budget.py refuses both"
     bound = math.log1p(sign * budget.limit) if relative else sign * budget.limit
@@ -281,95 +187,15 @@ def is_constant(figure: Figure) -> bool:
     return value is not None and all(one is None or same(one, value) for one in figure.estimate.without)
 
 
-def refused(case: Case, figure: Figure) -> str:
-    """Why no verdict may rest on a measured figure; empty when one may."""
-    if case.doubt:
-        return case.doubt
-    if figure.withheld:
-        return figure.withheld[0]
-    if figure.host_noise and not case.paired:  # Side by side it was the same for both, and is in the error.
-        return figure.host_noise[0]
-    return next((warning for warning in figure.estimate.warnings if UNSOUND in warning), "")
-
-
-def doubted(case: Case, kept: bool) -> Settled:
-    """The verdict on a count: a loss in half a run is a loss, no loss in half a run is no proof."""
-    if not kept:
-        return Settled("fail")
-    return Settled("unknown", case.doubt) if case.doubt else Settled("pass")
-
-
-def within(value: float, limit: float, kind: Kind) -> bool:
-    """Whether a count keeps to its limit."""
-    if same(value, limit):
-        return True
-    return value < limit if kind == "at_most" else value > limit if kind == "at_least" else False
-
-
-def same(value: float, other: float) -> bool:
-    """Whether two counts, or ratios of counts, are the same."""
-    return math.isclose(value, other, rel_tol=CLOSE_RATIO)
-
-
 def rounds_of(figure: Figure, relative: bool) -> int:
     """How many rounds the error of a figure rests on."""
     return len(left_out(figure.estimate, relative))
 
 
-# Where distance has no part
-
-
-def is_without_distance(figure: Figure) -> bool:
-    """Whether there are no greatest miles because the latency does not depend on them."""
-    return figure.metric.startswith("greatest_miles") and any(NO_DISTANCE in text for text in figure.estimate.warnings)
-
-
 def holds_at_any(figure: Figure) -> bool:
-    """Whether a budget holds at any distance, in the analysis's own words."""
-    return is_without_distance(figure) and "holds at any" in figure.estimate.warnings[0]
-
-
-def without_distance(case: Case) -> Trial | Settled:
-    """The latency is `a` at every distance, so a's own test against the budget in ns decides; it has an error and can be
-    one of Holm's family, which the analysis's words cannot."""
-    if case.budget.kind != "at_least":
-        return Settled("unknown", reason_of(case.figure.estimate))
-    ns = case.figure.labels.get("budget")
-    if case.instead is not None and isinstance(ns, str):
-        refusal = refused(case, case.instead)
-        if refusal or case.instead.estimate.value is None:
-            return Settled("unknown", refusal or reason_of(case.instead.estimate))
-        a = quantity_of(case.instead)
-        return examine_value(case.instead, time_ns(ns), 1, f"{NO_DISTANCE}, {case.instead.metric} is {a} of at most {ns}")
-    if holds_at_any(case.figure):
-        return Settled("pass", reason_of(case.figure.estimate))
-    if "holds at none" in case.figure.estimate.warnings[0]:
-        return Settled("fail", reason_of(case.figure.estimate))
-    return Settled("unknown", reason_of(case.figure.estimate))
-
-
-# Where the miles lie outside of what was measured
-
-
-def at_the_end(case: Case) -> Trial | Settled:
-    """The miles lie beyond the farthest measured distance, or below the nearest: the response time there decides.
-
-    A budget kept at the farthest holds at every distance up to it and says nothing of one further away; one exceeded at the
-    nearest holds at none from there on.
-    """
-    budget, figure, there = case.budget, case.figure, case.instead
-    ns = figure.labels.get("budget")
-    end = figure.below if figure.beyond is None else figure.beyond
-    reason = reason_of(figure.estimate)
-    assert end is not None
-    reaches = budget.limit <= end if figure.beyond is not None else budget.limit >= end
-    if budget.kind != "at_least" or not reaches or there is None or not isinstance(ns, str):
-        return Settled("unknown", reason)
-    limit_ns = time_ns(ns)
-    refusal = refused(case, there) or link_doubt(there.link_error_ns, limit_ns)
-    if refusal or there.estimate.value is None:
-        return Settled("unknown", refusal or reason_of(there.estimate))
-    return examine_value(there, limit_ns, 1, f"{reason}; {there.name} is {quantity_of(there)} of at most {ns}")
+    """Whether a budget holds at any distance."""
+    found = reasons.no_distance.among(figure.estimate.warnings)
+    return found is not None and found.numbers.get("holds") == "any"
 
 
 # Rulings
@@ -380,7 +206,19 @@ def settled(case: Case, draft: Settled) -> Ruling:
     change = None
     if draft.change is not None:
         change = Estimate(value=draft.change, low=draft.change, high=draft.change, confidence=1.0)
-    return ruling_of(case, draft.verdict, said(sentence_of(case, change), draft.remark), change=change)
+    because = [*draft.reasons] if draft.verdict == "unknown" else []
+    return ruling_of(case, draft.verdict, said(sentence_of(case, change), draft.remark), change=change, reasons=because)
+
+
+def remark_of(case: Case, trial: Trial) -> str:
+    """What was tested instead of a figure without a value; empty where that has one."""
+    if trial.tested is None:
+        return ""
+    ns = case.figure.labels.get("budget")
+    value = f"is {quantity_of(trial.tested)} of at most {ns}"
+    if trial.why is not None and trial.why.code == reasons.no_distance.name:
+        return f"does not depend on distance, {trial.tested.metric} {value}"
+    return f"{trial.why}; {trial.tested.name} {value}"
 
 
 def said(sentence: str, remark: str) -> str:
@@ -391,11 +229,14 @@ def said(sentence: str, remark: str) -> str:
 def tested(case: Case, trial: Trial, outcome: Outcome, level: float) -> Ruling:
     """The ruling on a measurement."""
     rounds_needed = None
-    remark = trial.remark
+    remark = remark_of(case, trial)
+    because: list[Reason] = []
     if outcome.doubt:
-        remark = f"{remark}; {outcome.doubt}" if remark else outcome.doubt
+        because = [outcome.doubt]
+        remark = f"{remark}; {outcome.doubt}" if remark else str(outcome.doubt)
     elif outcome.verdict == "unknown":
-        if outcome.p_adjusted <= level:
+        because = [reasons.limit_inside()]
+        if outcome.p_adjusted <= level and trial.p_fail <= trial.tail and trial.is_beyond:
             floor = in_words(trial.floor or 0.0, trial, case)
             advice = (
                 f"beyond chance, but the same thing measured twice differs by up to {floor} as well: "
@@ -411,6 +252,7 @@ def tested(case: Case, trial: Trial, outcome: Outcome, level: float) -> Ruling:
         p_fail=trial.p_fail, p_adjusted=outcome.p_adjusted, p_pass=trial.p_pass,
         floor=None if trial.floor is None else told(trial.floor, trial.relative),
         sees=told_of(sees(trial, level, outcome.tests), trial, case), rounds_needed=rounds_needed,
+        reasons=because,
     )  # fmt: skip
 
 
@@ -437,23 +279,45 @@ def t_of(probability: float, df: float) -> float:
     return critical(min(probability, 0.5), math.inf if math.isinf(df) else max(math.floor(df), 1))
 
 
-def sees(trial: Trial, level: float, tests: int) -> float:
-    """What would be failed in nine of ten runs, turned; Holm's procedure at its strictest."""
+def failing_level(trial: Trial, level: float, tests: int) -> float:
+    """What a failure may err by; Holm's procedure at its strictest."""
+    return min(level / tests, trial.tail)
+
+
+def passing_level(trial: Trial, level: float) -> float:
+    """What a pass may err by."""
+    return min(level, trial.tail)
+
+
+def seen_error(trial: Trial) -> float:
+    """The standard error; that of the stated interval where that is the wider one on the side of the limit."""
     error, df = trial.change.error, trial.change.df
+    if trial.ends is None or not error:
+        return error
+    end = trial.ends[1] if trial.change.value <= trial.limit else trial.ends[0]
+    stated = abs(end - trial.change.value) / t_of(trial.tail, df)
+    return max(error, stated) if math.isfinite(stated) else error
+
+
+def sees(trial: Trial, level: float, tests: int) -> float:
+    """What would be failed in nine of ten runs, turned."""
+    error, df = seen_error(trial), trial.change.df
     if error == 0:
         return max(trial.limit, trial.floor or trial.limit)
-    failed_from = trial.limit + t_of(level / tests, df) * error
+    failed_from = trial.limit + t_of(failing_level(trial, level, tests), df) * error
     return max(failed_from, trial.floor or failed_from) + t_of(1 - POWER, df) * error
 
 
 def rounds_for(trial: Trial, level: float, tests: int) -> int | None:
     """How many rounds would tell, in nine of ten runs and if things are as they look; None for more than a run may have."""
     distance = abs(trial.change.value - trial.limit)
-    needed = level if trial.change.value <= trial.limit else level / tests
+    kept = trial.change.value <= trial.limit
+    needed = passing_level(trial, level) if kept else failing_level(trial, level, tests)
+    seen = seen_error(trial)
 
     def tells(rounds: int) -> bool:
         df = trial.samples * (rounds - 1)
-        error = trial.change.error * math.sqrt(trial.rounds / rounds)
+        error = seen * math.sqrt(trial.rounds / rounds)
         return (t_of(needed, df) + t_of(1 - POWER, df)) * error <= distance
 
     low, high = max(trial.rounds, 2), ROUNDS_MAX
@@ -629,6 +493,7 @@ def in_words(turned: float, trial: Trial, case: Case) -> str:
 def not_excluded(case: Case, trial: Trial, level: float, tests: int) -> str:
     """What the rounds leave open, in words."""
     kept = trial.change.value <= trial.limit
-    margin = t_of(level if kept else level / tests, trial.change.df) * trial.change.error
+    needed = passing_level(trial, level) if kept else failing_level(trial, level, tests)
+    margin = t_of(needed, trial.change.df) * seen_error(trial)
     bound = trial.change.value + (margin if kept else -margin)
     return f"its {trial.rounds} rounds do not exclude {in_words(bound, trial, case)}"

@@ -18,6 +18,7 @@ from .analysis.replay import Slowed, World, figure_of_replay
 from .progress import Progress
 from .recording import Recording
 from .ruling import Case, outcomes_of
+from .verdict import caveats, unknown_because
 
 REPLAYS = 200  # A false-alarm rate of 5 % is then known to within 3 %.
 POWER = 0.9
@@ -128,7 +129,7 @@ def self_test(
 
 def replayed_case(case: Case, cand_world: World, base_world: World) -> Replayed | None:
     """The case with its noise; None when it has none."""
-    if case.figure.exact or case.figure.estimate.value is None or doubts_of(case):
+    if case.figure.exact or case.figure.estimate.value is None or caveats(case.figure, paired=case.paired):
         return None
     cand = cand_world.replay(case.figure)
     if cand is None:
@@ -139,17 +140,14 @@ def replayed_case(case: Case, cand_world: World, base_world: World) -> Replayed 
     return None if base is None else Replayed(case, cand, base(1.0))
 
 
-def doubts_of(case: Case) -> list[str]:
-    """Why the gate decides nothing on a case; side by side a busy machine was the same for both."""
-    return case.figure.withheld if case.paired else case.figure.doubts
-
-
 def unseen(case: Case) -> Sight:
     """What is said of a case that was not replayed."""
     if case.figure.exact:
         remark = "counted, so without noise: it sees a change of one"
-    elif doubts_of(case) or case.figure.estimate.value is None:
-        remark = "unknown in this report: " + (doubts_of(case) or case.figure.estimate.warnings or ["it has no value"])[0]
+    elif doubts := caveats(case.figure, paired=case.paired):
+        remark = f"unknown in this report: {doubts[0]}"
+    elif case.figure.estimate.value is None:
+        remark = f"unknown in this report: {unknown_because(case.figure.estimate)[0]}"
     else:
         remark = "a slow-down of writes does not change it"
     return Sight(budget=case.budget.name, figure=case.figure.name, gating=case.budget.gating, replayed=False, remark=remark)

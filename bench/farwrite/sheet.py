@@ -14,10 +14,11 @@ import msgspec
 from . import recording as recordings
 from .analysis import analysis_of
 from .analysis.answer import not_durable_text
-from .analysis.result import Analysis, CellResult, Estimate, PartResult, late_share_doubt
+from .analysis.result import Analysis, CellResult, Estimate, PartResult, lateness_share_of
 from .errors import UsageError
-from .figure import METRICS, SHEET_VERSION, Figure, Label, Sheet
+from .figure import METRICS, SHEET_VERSION, Figure, Label, Sheet, cell_figure, figure_of
 from .link_spec import describe
+from .reasons import drills_uncounted, sentences, with_codes
 from .recording import Recording, Report
 from .units import NS_PER_MS
 
@@ -99,12 +100,14 @@ def is_sheet(data: bytes) -> bool:
 def decode_sheet(data: bytes, source: str) -> Sheet:
     """A sheet from its bytes."""
     try:
-        sheet = msgspec.json.decode(data, type=Sheet)
+        document = msgspec.json.decode(data)
+        version = document.get("version", 1)
+        if isinstance(version, int) and version > SHEET_VERSION:
+            raise UsageError(f"{source} is a sheet of version {version}; this farwrite reads up to {SHEET_VERSION}.")
+        sheet = msgspec.convert(document | {"figures": with_codes(document.get("figures"))}, Sheet)
     except recordings.NOT_OURS as refusal:
         raise UsageError(f"{source} is not a sheet of figures: {refusal}.") from refusal
-    if sheet.version > SHEET_VERSION:
-        raise UsageError(f"{source} is a sheet of version {sheet.version}; this farwrite reads up to {SHEET_VERSION}.")
-    return msgspec.structs.replace(sheet, source=source)
+    return msgspec.structs.replace(sheet, source=source, version=SHEET_VERSION)
 
 
 def sheet_of(report: Report, analysis: Analysis, source: str) -> Sheet:
@@ -119,7 +122,7 @@ def sheet_of(report: Report, analysis: Analysis, source: str) -> Sheet:
         figures=list(figures_of(analysis)),
         pairing=recording.pairing,
         interrupted=recording.interrupted,
-        warnings=analysis.warnings,
+        warnings=sentences(analysis.warnings),
         not_durable=not_durable_text(recording.lab) if recording.lab.not_durable else "",
     )
 
@@ -148,41 +151,31 @@ def identity_of(recording: Recording) -> dict[str, str]:
     }
 
 
-def off_by(cell: CellResult, metric: str) -> float | None:
-    """How far off the link was that a latency has waited for; None where it waited for none."""
-    waited = metric.removeprefix("part_").startswith(("response", "service")) and cell.protocol not in ("local", "A")
-    return cell.link_error_ns if waited else None
-
-
 def figures_of(analysis: Analysis) -> Iterator[Figure]:
     """Every figure of an analysis, cell by cell, then the structure, then the drills."""
     for cell in analysis.cells:
-        labels: dict[str, Label] = {
-            "name": cell.name, "protocol": cell.protocol, "miles": cell.miles, "queue_depth": cell.queue_depth,
-        }  # fmt: skip
-        late = late_share_doubt(cell.response_ns_p50)  # Efficiency is a share of it.
+        late = lateness_share_of(cell.response_ns_p50)  # Efficiency is a share of it.
         for metric, value in cell_values(cell).items():
             if value is not None:
-                withheld = cell.withheld + ([late] if late and metric == "efficiency" else [])
-                yield figure(metric, labels, value, withheld, off_by(cell, metric), cell.host_noise)
+                yield cell_figure(cell, metric, value, withheld=[late] if late and metric == "efficiency" else [])
         for part in cell.parts:
             told = {"op": part.operation, "job": part.job, "phase": part.phase}
-            of_part = labels | {key: word for key, word in told.items() if word}
+            of_part: dict[str, Label] = {key: word for key, word in told.items() if word}
             for metric, value in part_values(part).items():
-                yield figure(metric, of_part, value, cell.withheld, off_by(cell, metric), cell.host_noise)
+                yield cell_figure(cell, metric, value, of_part)
     for fit in analysis.fits:
-        labels = {"name": fit.name, "protocol": fit.protocol, "queue_depth": fit.queue_depth}
+        labels: dict[str, Label] = {"name": fit.name, "protocol": fit.protocol, "queue_depth": fit.queue_depth}
         suffix = f"p{100 * fit.quantile:g}".replace(".", "")
         if f"k_{suffix}" in METRICS:
-            yield figure(f"k_{suffix}", labels, fit.k)
-            yield figure(f"a_{suffix}", labels, fit.a_ns)
+            yield figure_of(f"k_{suffix}", labels, fit.k)
+            yield figure_of(f"a_{suffix}", labels, fit.a_ns)
     for found in analysis.miles:
         suffix = f"p{100 * found.quantile:g}".replace(".", "")
         labels = {
             "name": found.name, "protocol": found.protocol, "budget": f"{found.budget_ns / NS_PER_MS:g} ms",
             "route": found.route_factor,
         }  # fmt: skip
-        made = figure(f"greatest_miles_{suffix}", labels, found.miles)
+        made = figure_of(f"greatest_miles_{suffix}", labels, found.miles)
         yield msgspec.structs.replace(made, beyond=found.beyond_miles, below=found.below_miles)
     for drill in analysis.drills:
         labels = {"drill": drill.kind, "protocol": drill.protocol, "miles": drill.miles}
@@ -194,11 +187,12 @@ def figures_of(analysis: Analysis) -> Iterator[Figure]:
             "loss_probability": drill.loss_probability_high,
         }.items():
             if value and not drill.count:
-                yield figure(metric, labels, exactly(value, drill.uncounted_count))  # A loss is one whatever counts.
+                yield figure_of(metric, labels, exactly(value, drill.uncounted_count))  # A loss is one whatever counts.
             elif not drill.count:  # That nothing was lost is not known.
-                yield figure(metric, labels, Estimate(value=None, warnings=[drill.uncounted_text]))
+                why = drills_uncounted(drill.kind, drill.protocol, drill.uncounted_text)
+                yield figure_of(metric, labels, Estimate(value=None, warnings=[why]))
             elif value is not None:
-                yield figure(metric, labels, exactly(value, drill.count))
+                yield figure_of(metric, labels, exactly(value, drill.count))
 
 
 def cell_values(cell: CellResult) -> dict[str, Any]:
@@ -250,16 +244,3 @@ def counted(value: float | None, count: int) -> Estimate | None:
 def exactly(value: float, count: int) -> Estimate:
     """A value that was counted: its interval is itself."""
     return Estimate(value=value, low=value, high=value, confidence=1.0, count=count)
-
-
-def figure(
-    metric: str, labels: dict[str, Label], estimate: Estimate, withheld: list[str] | None = None,
-    link_error_ns: float | None = None, host_noise: list[str] | None = None,
-) -> Figure:  # fmt: skip
-    """One figure of ours. What was counted is not made doubtful by a busy machine: only measurements are withheld."""
-    known = METRICS[metric]
-    return Figure(
-        metric=metric, labels=labels, unit=known.unit, better=known.better, exact=known.exact, estimate=estimate,
-        withheld=[] if known.exact else withheld or [], link_error_ns=link_error_ns,
-        host_noise=[] if known.exact else host_noise or [],
-    )  # fmt: skip

@@ -13,11 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from .analysis.compare import ALPHA, Spread, change_of, is_relative, key_of, scaled, spread
-from .analysis.result import late_share_doubt
+from .analysis.result import lateness_share_of
 from .analysis.student import critical
 from .budget import RATIOS_OF_COUNTS, SAFETY
 from .figure import Figure, Label, Sheet
-from .ruling import POWER, UNSOUND, same
+from .reasons import few_rounds, interval_below, interval_beyond
+from .ruling import POWER
+from .verdict import TAIL, caveats, same
 
 STEPS_PERCENT = (1, 2, 5, 10, 20, 50)  # Not-worse-by comes in these; what needs more is no promise.
 RELATIVE = ("response_p50", "response_p99")
@@ -150,7 +152,7 @@ def reach(figures: Iterable[Sequence[Figure]]) -> Iterator[Proposal]:
         first = many[0]
         if first.metric not in MILES or first.labels.get("route") != 1.0 or not all(usable(one) for one in many):
             continue
-        if any(one.estimate.warnings for one in many):  # Beyond or below what was measured.
+        if any(code.among(one.estimate.warnings) for one in many for code in (interval_beyond, interval_below, few_rounds)):
             continue
         lows = [*(bound_of(one, -1) for one in many), *(one.estimate.low for one in many if one.estimate.low is not None)]
         limit = math.floor(min(lows) / MILES_STEP - 1e-9) * MILES_STEP
@@ -161,9 +163,8 @@ def reach(figures: Iterable[Sequence[Figure]]) -> Iterator[Proposal]:
 
 def usable(figure: Figure) -> bool:
     """Whether a budget can be made from it."""
-    sound = not any(UNSOUND in text for text in figure.estimate.warnings)
     value = scaled(figure.estimate.value, is_relative(figure))
-    sound = sound and not figure.doubts and not late_share_doubt(figure.estimate)
+    sound = not caveats(figure) and not lateness_share_of(figure.estimate)
     return sound and value is not None and isinstance(spread(figure), Spread)
 
 
@@ -171,7 +172,7 @@ def bound_of(figure: Figure, side: int) -> float:
     """What a gate of one look would not exclude, upwards (1) or downwards (-1); of figures on the plain scale."""
     found = spread(figure)
     assert isinstance(found, Spread) and not is_relative(figure)
-    return found.value + side * critical(ALPHA, found.df) * found.error
+    return found.value + side * critical(min(ALPHA, TAIL), found.df) * found.error
 
 
 def workloads(

@@ -143,7 +143,7 @@ def test_a_host_that_takes_half_the_processors_makes_no_round_void_and_no_verdic
     good = [cell for cell in found.analysis.cells if cell.rounds_ok]
     assert good
     for cell in good:
-        assert any("host-noise: the host took 50.0%" in text for text in cell.host_noise)
+        assert any("host-noise: the host took 50.0%" in str(text) for text in cell.host_noise)
 
 
 def test_the_link_is_the_one_this_kernel_has(report):

@@ -29,7 +29,7 @@ from farwrite.analysis.answer import answer_of
 from farwrite.analysis.result import Analysis, Estimate
 from farwrite.analysis.void import cause_of
 from farwrite.host.facts import host_facts
-from farwrite.recording import Recording, read
+from farwrite.recording import Recording, causes_of, read
 from farwrite.units import NS_PER_MS
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def bench(busy: bool) -> dict[str, Any]:
 
 def told(recording: Recording, analysis: Analysis) -> dict[str, Any]:
     """What a run's report says, as far as the page needs it."""
-    bad = [item.reasons for item in recording.rounds if item.status != "ok"]
+    bad = [causes_of(item) for item in recording.rounds if item.status != "ok"]
     causes = Counter(cause for reasons in bad for cause in set(map(cause_of, reasons)))
     near = next(item for item in analysis.cells if (item.name, item.protocol, item.miles) == ("write", "C", 20.0))
     far = next(item for item in analysis.cells if (item.name, item.protocol, item.miles) == ("write", "C", 150.0))

@@ -34,7 +34,7 @@ from beside.experiment import BLOCK_BYTES, Contender, Rival, measure, rival_cell
 from beside.goals import goals_of
 from beside.iperf import Iperf
 from beside.qemu import DAEMON, NBDKIT, qemu
-from beside.result import SCHEMA_VERSION, Part, Recovery, Rivals, Taking, encode, merged
+from beside.result import SCHEMA_VERSION, Part, Recovery, Rivals, Taking, decode, encode, merged
 
 from farwrite import __version__, profile
 from farwrite.analysis.analyse import analyse
@@ -137,7 +137,7 @@ def main() -> None:
         return
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # Whatever was started here ends here, and files go.
     file = asked.out / "rivals.json"
-    old = msgspec.json.decode(file.read_bytes(), type=Rivals) if file.exists() else None
+    old = decode(file.read_bytes()) if file.exists() else None
     made = Rivals(
         schema_version=SCHEMA_VERSION, farwrite=__version__, made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_of(asked), host=host_facts(), parts={}, recovery=None, skipped={},

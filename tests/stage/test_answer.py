@@ -13,6 +13,7 @@ from rich.console import Console
 from farwrite.analysis import answered, document_of
 from farwrite.analysis.answer import ANSWER_LINES_MAX, LINE_MAX, Line, answer_of, cut, shortened
 from farwrite.analysis.void import cause_of, commonest, in_words
+from farwrite.reasons import link_missed, no_good_round, of_sentence
 from farwrite.recording import SCHEMA_VERSION, Report, decode
 from farwrite.report.html import page_of
 from farwrite.report.markdown import answer_markdown
@@ -169,10 +170,11 @@ def test_a_text_that_is_too_long_ends_where_a_clause_or_a_word_does_and_not_insi
 
 
 def test_reasons_that_differ_in_their_numbers_are_one_cause():
-    reasons = [["the link before the round was -73 us off", "the link after the round was +41 us off"], ["the host took 12%"]]
-    assert commonest([*reasons, ["the link to the site 60 miles away after the round was +50 us off"]]) == "the link was off"
-    assert cause_of("the host took 9% of the processors") == "the host took the processors"
-    assert in_words("not one good round: the link was 3 us off; the link was 4 us off") == "not one good round: the link was off"
+    reasons = [[link_missed("before", "", -73e3), link_missed("after", "", 41e3)], [of_sentence("the host took 12%")]]
+    assert commonest([*reasons, [link_missed("after", " to the site 60 miles away", 50e3)]]) == "the link was off"
+    assert cause_of(of_sentence("the host took 9% of the processors")) == "the host took the processors"
+    none = no_good_round("the link was 3 us off; the link was 4 us off", "the link was off")
+    assert in_words(none) == "not one good round: the link was off"
     assert commonest([]) == ""
 
 

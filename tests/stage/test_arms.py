@@ -73,6 +73,8 @@ def test_a_key_that_the_other_farwrite_does_not_know_is_refused():
     sent = told(load("quick"))
     with pytest.raises(UsageError, match=r"does not know everything the profile asks for.*later"):
         message.understood(sent | {"later": 1})
+    with pytest.raises(UsageError, match=r"cell\[0\]\.later"):
+        message.understood(sent | {"cell": [sent["cell"][0] | {"later": 1}]})
 
 
 def test_what_keeps_the_machine_awake_is_no_arms_affair():

@@ -30,8 +30,10 @@ from farwrite.analysis.compare import (
 from farwrite.analysis.result import Estimate
 from farwrite.errors import UnfitError, UsageError
 from farwrite.figure import Figure, Sheet
+from farwrite.reasons import needs
 from farwrite.recording import SCHEMA_VERSION, Pairing, Report, decode
 from farwrite.sheet import sheet_of
+from make_figures import as_reasons
 from make_recording import made_report, make_recording
 
 IDENTITY = {"host": "2 x made up", "link": "netem", "kernel": "6.1"}
@@ -47,7 +49,7 @@ def estimate_of(rounds, count=1000):
 def figure(rounds=(), metric="k_p50", withheld=(), miles=20.0, estimate=None, unit="ratio", better="less", exact=False):
     return Figure(
         metric=metric, labels={"name": "write", "protocol": "C", "miles": miles}, unit=unit, better=better, exact=exact,
-        estimate=estimate or estimate_of(list(rounds)), withheld=list(withheld),
+        estimate=estimate or estimate_of(list(rounds)), withheld=as_reasons(withheld),
     )  # fmt: skip
 
 
@@ -305,7 +307,7 @@ def test_what_is_always_zero_is_the_same_and_from_zero_there_is_no_ratio():
 
 @pytest.mark.parametrize("missing", ["base", "cand"])
 def test_a_figure_without_a_value_says_which_side_and_why(missing):
-    unknown = response((), estimate=Estimate(value=None, warnings=["p99 needs n >= 368 (n = 7)"]))
+    unknown = response((), estimate=Estimate(value=None, warnings=[needs("p99", 368, 7)]))
     sides = (unknown, response(STEADY)) if missing == "base" else (response(STEADY), unknown)
     row = only_row(*sides)
     assert (row.verdict, row.change.value, row.p) == ("unresolved", None, None)

@@ -14,6 +14,7 @@ from farwrite.analysis.compare import Comparison, Row, worst_first
 from farwrite.analysis.result import Estimate
 from farwrite.report import forest
 from farwrite.report.comparison import MARK, range_text, reasons_of, show_comparison
+from make_figures import as_reasons
 
 WIDTHS = (80, 100, 132)
 LEFT, RIGHT = "┊", "┊"
@@ -27,7 +28,7 @@ def row(
         labels = {"name": "write", "protocol": "C", "miles": miles, "queue_depth": 1}
     words = ", ".join(f"{value:g} miles" if key == "miles" else f"{value}" for key, value in labels.items())
     if change is None:
-        changed = Estimate(value=None, warnings=[sentence])
+        changed = Estimate(value=None, warnings=as_reasons([sentence]))
     else:
         changed = Estimate(value=change, low=change - half, high=change + half, confidence=1.0 if counted else 0.95)
     other = cand if cand is not None else base if change is None else base * (1 + change) if relative else base + change

@@ -12,6 +12,7 @@ from farwrite.analysis.estimate import (
     mean_over_rounds,
     order_statistic_ranks,
 )
+from farwrite.reasons import sentences
 
 
 @pytest.mark.parametrize(("q", "count"), [(0.5, 6), (0.99, 368), (0.999, 3688), (0.9999, 36887), (0.01, 368)])
@@ -64,7 +65,7 @@ def test_the_mean_over_rounds_is_students():
     assert estimate.value == 12.0
     assert estimate.high - estimate.value == pytest.approx(4.302653 * 2 / np.sqrt(3), rel=1e-6)
     assert mean_over_rounds([5.0]).low is None
-    assert mean_over_rounds([5.0]).warnings == ["one round only: no interval over rounds"]
+    assert sentences(mean_over_rounds([5.0]).warnings) == ["one round only: no interval over rounds"]
     assert mean_over_rounds([]).value is None
 
 

@@ -24,6 +24,7 @@ from farwrite.foreign import hdr, sheet_of_foreign
 from farwrite.foreign.counted import from_percentiles
 from farwrite.foreign.metrics import METRICS
 from farwrite.foreign.runs import joined, mean_over_runs
+from farwrite.reasons import sentences
 from farwrite.sheet import decode_sheet, read_sheet
 
 FILES = Path(__file__).parents[1] / "foreign"
@@ -126,7 +127,7 @@ def test_a_single_run_says_that_it_does_not_know_how_well_it_repeats(name):
     for item in sample(name).figures:
         assert item.estimate.without == []
         if not item.exact and item.estimate.value is not None:
-            assert "one run: its repeatability is not known" in item.estimate.warnings
+            assert "one run: its repeatability is not known" in sentences(item.estimate.warnings)
 
 
 def test_what_nobody_wrote_is_refused_with_the_list_of_what_was_looked_for():
@@ -216,7 +217,7 @@ def test_quantiles_from_the_slots_of_json_plus_are_those_that_fio_lists():
                     continue
                 estimate = figure(sample("fio_json_plus.json"), f"{word}_{suffix}", job="mixed", op=op).estimate
                 if estimate.value is None:
-                    assert "needs n >=" in estimate.warnings[0]
+                    assert "needs n >=" in str(estimate.warnings[0])
                 else:
                     assert estimate.value == written[op][key]["percentile"][listed]
                     assert estimate.high <= written[op][key]["max"]
@@ -276,7 +277,7 @@ def test_a_fio_job_that_failed_counts_errors_and_its_times_are_withheld():
     sheet = sheet_of(document)
     assert figure(sheet, "errors", job="first").estimate.value == 1
     assert figure(sheet, "errors", job="first").withheld == []
-    assert "No space left on device" in figure(sheet, "throughput", job="first", op="write").withheld[0]
+    assert "No space left on device" in figure(sheet, "throughput", job="first", op="write").withheld[0].sentence
     assert figure(sheet, "throughput", job="second", op="read").withheld == []
     document["jobs"][0]["total_err"] = 7
     assert figure(sheet_of(document), "errors", job="first").estimate.value == 7
@@ -411,7 +412,7 @@ def test_times_of_k6_are_nanoseconds_and_keep_their_names():
         if metric != "p999":
             assert item.estimate.value == ms * 1e6
         else:
-            assert "needs n >= 3688 (n = 3000)" in item.estimate.warnings[0]
+            assert "needs n >= 3688 (n = 3000)" in str(item.estimate.warnings[0])
         assert (item.unit, item.better, item.exact) == ("ns", "less", False)
     p95 = figure(sheet, "http_req_duration_p95").estimate
     assert (p95.low, p95.high, p95.count) == (20e6, 80e6, 3000)
@@ -471,7 +472,7 @@ def test_without_the_single_rounds_the_quartiles_enclose_the_median():
         estimate = figure(sheet_of(document), "run_time_p50", benchmark=written["fullname"]).estimate
         assert estimate.value == 1e9 * written["stats"]["median"]
         assert (estimate.low, estimate.high) == (1e9 * written["stats"]["q1"], 1e9 * written["stats"]["q3"])
-        assert any("as wide as the percentiles" in warning for warning in estimate.warnings)
+        assert any("as wide as the percentiles" in str(warning) for warning in estimate.warnings)
 
 
 # Estimates
@@ -525,7 +526,8 @@ def test_the_worst_run_decides_what_is_counted_exactly():
     document["jobs"][0]["error"] = 5
     item = figure(joined([*runs, sheet_of(document)]), "errors", job="first")
     assert (item.estimate.value, item.estimate.without) == (1, [])
-    assert figure(joined([*runs, sheet_of(document)]), "throughput", job="first", op="write").withheld[0].startswith("a/file: ")
+    both = joined([*runs, sheet_of(document)])
+    assert figure(both, "throughput", job="first", op="write").withheld[0].sentence.startswith("a/file: ")
 
 
 def test_one_run_is_its_own_sheet_and_the_same_run_twice_is_none():

@@ -17,6 +17,7 @@ from farwrite.analysis.result import ANALYSIS_VERSION
 from farwrite.baseline import baselines, promote
 from farwrite.errors import UsageError
 from farwrite.history import INDEX_NAME
+from farwrite.reasons import needs
 from farwrite.recording import Pairing, read, save
 from make_history import IDENTITY, figure, night, nights, put, put_report, report, sheet
 
@@ -120,7 +121,7 @@ def test_what_no_verdict_may_rest_on_is_shown_and_changes_nothing(results):
     (one,) = look(results).series
     assert len(one.points) == 37
     assert one.changes == []
-    assert one.points[36].estimate.warnings == ["p99 needs n >= 368"]
+    assert one.points[36].estimate.warnings == [needs("p99", 368, 7)]
 
 
 def test_the_index_of_a_change_counts_unsound_runs_too(results):

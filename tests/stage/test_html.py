@@ -18,6 +18,7 @@ from farwrite.analysis.compare import compare
 from farwrite.analysis.estimate import count_needed
 from farwrite.analysis.result import Estimate
 from farwrite.histogram import Histogram
+from farwrite.reasons import few_rounds
 from farwrite.recording import SCHEMA_VERSION, Report
 from farwrite.report.html import MARKER_WITHIN, is_ours, page_of
 from farwrite.report.plots.change import change_plot
@@ -360,7 +361,7 @@ def test_a_cell_without_a_good_round_says_why_in_the_table():
 
 def test_an_estimate_without_an_interval_has_no_bar():
     recording, analysis = analysed()
-    bare = [msgspec.structs.replace(c, response_ns_p50=Estimate(value=1e6, warnings=["one round only"])) for c in analysis.cells]
+    bare = [msgspec.structs.replace(c, response_ns_p50=Estimate(value=1e6, warnings=[few_rounds(1)])) for c in analysis.cells]
     plot = distance_plot(msgspec.structs.replace(analysis, cells=bare), recording.profile.distance)
     trace = next(t for t in plot.data if t["mode"] == "markers" and t["meta"]["quantile"] == "p50")
     assert trace["error_y"]["array"] == trace["error_y"]["arrayminus"] == [0.0] * len(trace["x"])

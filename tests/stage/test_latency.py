@@ -8,6 +8,7 @@ from farwrite.analysis.latency import Pool
 from farwrite.analysis.sample import Sample, decode, pooled
 from farwrite.errors import UsageError
 from farwrite.histogram import Histogram
+from farwrite.reasons import sentences
 
 
 def sample_of(values) -> Sample:
@@ -49,8 +50,8 @@ def test_a_quantile_the_sample_cannot_support_says_how_many_writes_it_needs():
     estimate = pool_of([np.arange(1, 101), np.arange(1, 101), np.arange(1, 101)]).estimate(0.99)
     assert estimate.value is None
     assert estimate.count == 300
-    assert estimate.warnings == ["p99 needs n >= 368 (n = 300)"]
-    assert pool_of([[], []]).estimate(0.5).warnings == ["nothing was counted"]
+    assert sentences(estimate.warnings) == ["p99 needs n >= 368 (n = 300)"]
+    assert sentences(pool_of([[], []]).estimate(0.5).warnings) == ["nothing was counted"]
 
 
 def test_two_rounds_that_differ_have_a_wide_interval_and_no_verdict():
@@ -62,15 +63,15 @@ def test_two_rounds_that_differ_have_a_wide_interval_and_no_verdict():
 def test_few_rounds_are_confessed():
     writes = np.random.default_rng(1).integers(1000, 2000, 500)
     one, two, three = (pool_of([writes] * count).estimate(0.5) for count in (1, 2, 3))
-    assert one.warnings == ["one round only: no interval over rounds"]
-    assert two.warnings == ["2 rounds only: no verdict rests on so few"]
+    assert sentences(one.warnings) == ["one round only: no interval over rounds"]
+    assert sentences(two.warnings) == ["2 rounds only: no verdict rests on so few"]
     assert three.warnings == []
     assert one.confidence >= 0.95 and three.confidence == pytest.approx(0.95)
 
 
 def test_a_histogram_that_was_too_short_is_confessed():
     estimate = pool_of([[1000] * 50 + [1 << 41]] * 3).estimate(0.5)
-    assert "3 values were 18 minutes or longer" in estimate.warnings[0]
+    assert "3 values were 18 minutes or longer" in str(estimate.warnings[0])
 
 
 @pytest.mark.parametrize("q", [0.5, 0.99])

@@ -19,6 +19,8 @@ from farwrite import compilation, pipeline
 from farwrite import progress as telling
 from farwrite.errors import EXIT_CRASH, FarwriteError
 from farwrite.progress import LINE_EVERY_S, Bar, Lines, Pace, Silence, left_text
+from farwrite.reasons import link_missed, of_sentence
+from farwrite.recording import causes_of
 from farwrite.report.live import Region
 from farwrite.run import Run
 from make_recording import SMALL, make_recording
@@ -53,7 +55,7 @@ def played(told, count=None):
             told.measured(cells[made.cell], made)
             told.did(1.0)
         else:
-            told.voided(f"{made.cell}, round {made.index + 1}", made.status, made.reasons)
+            told.voided(f"{made.cell}, round {made.index + 1}", made.status, causes_of(made))
     return recording
 
 
@@ -118,8 +120,8 @@ def test_a_bar_counts_void_rounds_with_their_commonest_cause(monkeypatch):
     with Progress(TextColumn("{task.description}"), console=console, auto_refresh=False) as shown_by:
         told = Bar(shown_by, console)
         told.doing("pair 1/3")
-        told.voided("a", "void", ["the link after the round was -73 us off"])
-        told.voided("b", "void", ["the link before the round was 80 us off", "the host took 9% of the processors"])
+        told.voided("a", "void", [link_missed("after", "", -73e3)])
+        told.voided("b", "void", [link_missed("before", "", 80e3), of_sentence("the host took 9% of the processors")])
         assert told.voids.text == "2 void: most often the link was off"
         assert told.progress.tasks[0].description == "pair 1/3, 2 void: most often the link was off"
 
@@ -137,7 +139,7 @@ def test_lines_are_sparse_and_say_how_far_it_is():
     for step in range(100):
         clock.now_s = float(step + 1)
         told.doing(f"round {step}")
-        told.voided("x", "void", ["the link was 3 us off"])
+        told.voided("x", "void", [of_sentence("the link was 3 us off")])
         told.did(1.0)
     lines = console.file.getvalue().splitlines()
     assert lines[:2] == ["compiling: 0 of 100 functions", "about 1 min 40 s left"]
@@ -238,7 +240,7 @@ class Recorder(Silence):
         self.events.append(("measured", cell.id, made.index))
 
     def voided(self, what, status, reasons):
-        self.events.append((status, what, tuple(reasons)))
+        self.events.append((status, what, tuple(map(str, reasons))))
 
 
 def test_the_pipeline_tells_of_every_round_once(tmp_path, monkeypatch):

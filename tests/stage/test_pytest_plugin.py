@@ -15,8 +15,10 @@ from farwrite.errors import UsageError
 from farwrite.figure import Figure, Sheet
 from farwrite.physics import rtt_ns_of
 from farwrite.pytest_plugin import budgets_of
-from farwrite.testing.budget import Skipped, asked_quantile, check, judge, quantile_of, quantity
+from farwrite.reasons import remark, sentences
+from farwrite.testing.budget import Quantity, Skipped, asked_quantile, check, judge, quantile_of, quantity
 from farwrite.testing.lab import distance
+from make_figures import as_reasons
 
 pytest_plugins = ["pytester"]
 
@@ -30,8 +32,8 @@ def pytester(pytester, monkeypatch):
     return pytester
 
 
-def estimate(value, low, high, count=100):
-    return Estimate(value=value, low=low, high=high, confidence=0.95, count=count)
+def estimate(value, low, high, count=100, without=()):
+    return Estimate(value=value, low=low, high=high, confidence=0.95, count=count, without=list(without))
 
 
 # What it costs everybody who has farwrite installed.
@@ -229,12 +231,13 @@ def test_a_distance_that_makes_no_sense_is_refused(words, sentence):
     ],
 )
 def test_only_an_interval_on_one_side_of_the_limit_decides(low, high, at_most, at_least, verdict):
-    assert judge(estimate((low + high) / 2, low, high), at_most, at_least)[0] == verdict
+    assert judge(Quantity(estimate((low + high) / 2, low, high)), at_most, at_least)[0] == verdict
 
 
 def test_what_has_no_value_or_no_interval_is_unknown_and_says_why():
-    assert judge(Estimate(value=None, warnings=["nobody looked"]), 1) == ("unknown", "nobody looked")
-    assert judge(Estimate(value=1.0), 2) == ("unknown", "the value has no interval")
+    assert judge(Quantity(Estimate(value=None, warnings=[remark("nobody looked")])), 1) == ("unknown", "nobody looked")
+    assert judge(Quantity(estimate(math.inf, math.inf, math.inf)), 2)[0] == "fail"  # It never ended.
+    assert judge(Quantity(Estimate(value=1.0)), 2) == ("unknown", "the value has no interval")
 
 
 def test_a_quantile_has_the_interval_of_its_order_statistics():
@@ -243,9 +246,9 @@ def test_a_quantile_has_the_interval_of_its_order_statistics():
     assert found.confidence == pytest.approx(1 - 2 / 2**6)
     assert quantile_of(range(5), 0.5).value is None
     assert quantile_of(range(368), 0.99).high == 367
-    assert quantile_of(range(367), 0.99).warnings == ["a 95 % interval of p99 needs n >= 368, and there are 367"]
+    assert sentences(quantile_of(range(367), 0.99).warnings) == ["a 95 % interval of p99 needs n >= 368, and there are 367"]
     assert quantile_of([], 0.99).value is None
-    assert quantile_of([1.0, math.nan] * 10, 0.5).warnings == ["some samples are not numbers (NaN)"]
+    assert sentences(quantile_of([1.0, math.nan] * 10, 0.5).warnings) == ["some samples are not numbers (NaN)"]
 
 
 @pytest.mark.parametrize(
@@ -335,7 +338,8 @@ def sheet(**changes):
     """A sheet of three figures."""
     figures = [
         Figure(metric="response_p99", labels={"protocol": "C", "miles": miles}, unit="ns", better="less", exact=False,
-               estimate=estimate(value, value - 1e5, value + 1e5), withheld=withheld)
+               estimate=estimate(value, value - 1e5, value + 1e5, without=[value - 1e4, value, value + 1e4]),
+               withheld=as_reasons(withheld))
         for miles, value, withheld in ((20.0, 1e6, []), (150.0, 3e6, []), (300.0, 3e6, ["the generator was late"]))
     ]  # fmt: skip
     return Sheet(kind="farwrite", source="a.json", id="a", started_utc="", identity={}, figures=figures, **changes)

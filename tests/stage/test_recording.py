@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from farwrite import profile as profiles
 from farwrite import recording as recordings
 from farwrite.analysis import analysis_of
 from farwrite.analysis.analyse import analyse
@@ -123,6 +126,40 @@ def test_unknown_fields_of_a_later_farwrite_are_passed_over():
 # What is not a report
 
 
+@pytest.mark.parametrize("place", [
+    "profile", "profile__run", "profile__lab", "profile__distance", "profile__drill", "profile__reach", "profile__sweep",
+    "profile__cell__0", "profile__cell__0__burst", "profile__link", "profile__link__outward", "lab", "host", "cells__0",
+    "rounds__0", "rounds__0__slices__0", "drills__0", "floors__0",
+])  # fmt: skip
+def test_a_field_of_a_newer_minor_version_is_passed_over_wherever_it_is(place):
+    data = changed(**{f"recording__{place}__of_tomorrow": {"any": ["thing"]}})
+    read = decode(data, "x")
+    host = {**tiny().recording.host, "of_tomorrow": {"any": ["thing"]}} if place == "host" else tiny().recording.host
+    assert read.recording == msgspec.structs.replace(tiny().recording, host=host)
+    assert analyse(read.recording) == tiny().analysis
+
+
+def test_a_key_that_a_person_wrote_and_nobody_knows_is_refused_with_its_line():
+    for written, said in (("rounds", "rouns"), ("miles", "mils")):
+        with pytest.raises(UsageError, match=rf'tiny.toml:\d+: .*unknown key "{said}" \(did you mean "{written}"\?\)'):
+            profiles.parse(TINY.replace(f"{written} =", f"{said} ="), "tiny.toml")
+
+
+HEAVY = ("numba", "numpy", "scipy", "rich", "farwrite.plan", "farwrite.remote", "farwrite.wire", "farwrite.lab",
+         "farwrite.engine", "farwrite.analysis", "farwrite.load_table", "farwrite.report")  # fmt: skip
+
+
+def test_the_recording_loads_nothing_of_what_made_it_or_of_what_reads_it():
+    """In a fresh interpreter: whoever reads recordings needs neither the engine nor Numba."""
+    code = f"""
+import sys
+import farwrite.recording
+heavy = [name for name in sys.modules if any(name == one or name.startswith(one + ".") for one in {HEAVY})]
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_newer_schema_asks_for_a_newer_farwrite():
     said = refusal_of(changed(schema_version=SCHEMA_VERSION + 1))
     assert f"schema {SCHEMA_VERSION + 1}" in said and f"up to {SCHEMA_VERSION}" in said and "Upgrade" in said
@@ -160,7 +197,6 @@ def test_what_is_no_report_is_refused(data):
         {"recording__rounds__0__service": None},
         {"recording__rounds__0__slices__0__completed": "1"},
         {"recording__rounds__0__link": {"dropped": None}},
-        {"recording__profile__cell__0__queue_dept": 1},
         {"recording__drills__0__kind": "drown"},
         {"recording__lab__durability": "tape"},
         {"recording__notes": [1]},

@@ -14,9 +14,11 @@ from rich.console import Console
 
 from farwrite import physics, profile
 from farwrite.analysis.result import Analysis, CellResult, Claim, DrillResult, Estimate, Fit, GreatestMiles
+from farwrite.reasons import needs
 from farwrite.recording import LabFacts, Recording, Report
 from farwrite.report.digits import UNKNOWN, Digits, grouped
 from farwrite.report.terminal import show
+from make_figures import as_reasons
 
 MILES = (0.0, 20.0, 60.0, 100.0, 150.0, 186.0)
 TRIPS = {"local": 0.0, "A": 0.02, "B": 1.01, "C": 1.03}
@@ -26,11 +28,11 @@ WIDTHS = (80, 100, 140)
 
 def near(value, spread=0.03, count=4000, warnings=()):
     return Estimate(value=value, low=value * (1 - spread), high=value * (1 + spread), confidence=0.952, count=count,
-                    warnings=list(warnings))  # fmt: skip
+                    warnings=as_reasons(warnings), without=[value * (1 + spread * by) for by in (-0.1, 0.0, 0.1)])  # fmt: skip
 
 
 def unknown(reason):
-    return Estimate(value=None, warnings=[reason])
+    return Estimate(value=None, warnings=as_reasons([reason]))
 
 
 def cell(protocol, miles, name="write", **changes):
@@ -45,7 +47,7 @@ def cell(protocol, miles, name="write", **changes):
         "rtt_ns_p99": near(rtt * 1.2),
         "warmup_ns": 100_000_000, "steady": True, "response_ns_p50": near(p50),
         "response_ns_p99": near(1.7 * p50, 0.08),
-        "response_ns_p999": unknown("p99.9 needs n >= 3 688 writes; there are 1 204"), "service_ns_p50": near(p50),
+        "response_ns_p999": Estimate(value=None, warnings=[needs("p99.9", 3688, 1204)]), "service_ns_p50": near(p50),
         "wait_ns_p99": near(2_000), "late_ns_p99": near(1_000), "floor_ns": near(floor),
         "floor_text": "RTT echo + far flush, sites alone" if protocol in "BC" else "near flush alone",
         "efficiency": near(floor / p50), "completed_per_s": near(1e9 / p50), "goodput_bytes_per_s": near(4096e9 / p50),
@@ -81,7 +83,7 @@ def greatest(name="write"):
                     outside = miles * factor > 186
                     answers.append(GreatestMiles(
                         name=name, protocol=protocol, quantile=q, budget_ns=budget, route_factor=factor,
-                        miles=Estimate(value=None, warnings=["beyond it"]) if outside else near(miles, 0.02),
+                        miles=Estimate(value=None, warnings=as_reasons(["beyond it"])) if outside else near(miles, 0.02),
                         outcome="beyond" if outside else "measured", beyond_miles=186 / factor if outside else None))  # fmt: skip
     return answers
 
@@ -113,7 +115,7 @@ def analysis(cells=None, **changes):
         ],
         "base_rtt_ns": near(112_000), "near_flush_ns": near(118_000), "far_flush_ns": near(121_000),
         "near_flush_both_ns": near(160_000), "far_flush_both_ns": near(171_000),
-        "warnings": ["Both sites share one disk: give each its own with --near and --far to halve the flush."],
+        "warnings": as_reasons(["Both sites share one disk: give each its own with --near and --far to halve the flush."]),
     }  # fmt: skip
     return Analysis(**{**fields, **changes})
 
@@ -185,7 +187,7 @@ def test_an_unknown_estimate_says_why(width):
 
 
 def test_a_withheld_cell_keeps_its_numbers_and_says_why():
-    text = printed(80, analysis([cell("C", 20.0, withheld=["the generator was late"]), cell("B", 20.0)]))
+    text = printed(80, analysis([cell("C", 20.0, withheld=as_reasons(["the generator was late"])), cell("B", 20.0)]))
     assert "No verdict rests on it: the generator was late" in text
     assert f"{cell('C', 20.0).response_ns_p50.value / 1e6:.3f}" in text
 
@@ -265,7 +267,7 @@ def test_the_picture_marks_every_protocol_with_its_letter(width):
 
 
 def test_a_link_that_was_never_right_is_a_failure_with_its_reason():
-    cells = [cell("C", 20.0, rounds_ok=0, rounds_void=5, void_reasons=["delivered 3.1 ms instead of 0.4 ms"])]
+    cells = [cell("C", 20.0, rounds_ok=0, rounds_void=5, void_reasons=as_reasons(["delivered 3.1 ms instead of 0.4 ms"]))]
     text = printed(80, analysis(cells))
     assert "0/5/0   ✘ FAIL" in text
     assert "delivered 3.1 ms instead of 0.4 ms" in text
@@ -331,6 +333,14 @@ def test_long_numbers_and_many_workloads_still_fit(width):
     assert text.count("Write latency") == 2
     assert "12 345 writes/s offered" in text
     assert "No steady state" in text
+
+
+def test_a_fitted_value_without_an_interval_carries_no_verdict_on_a_products_limit():
+    text = printed(100, analysis([cell("C", miles) for miles in (20.0, 60.0, 100.0)]))
+    rows = {name: next(line for line in text.splitlines() if line.startswith(name)) for name in ("60 miles: ", "125 miles: ")}
+    assert "✔ within 5 ms" in rows["60 miles: "]
+    assert "? UNKNOWN" in rows["125 miles: "] and "By the fit and beyond what was measured" not in rows["125 miles: "]
+    assert "By the fit, not measured at this distance." in text
 
 
 @pytest.mark.parametrize(("off_ns", "holds"), [(249_000, "✔ within 5 ms"), (251_000, "? UNKNOWN")])

@@ -14,14 +14,15 @@ from itertools import pairwise
 
 import msgspec
 
+from .. import reasons
 from ..link_spec import tolerance_ns
-from ..recording import Cell, OtherRound, Recording, Round, waited_for
-from ..units import format_time
+from ..reasons import Code, Reason, about, few_rounds, joined, no_bare_flush, no_write, saturated
+from ..recording import Cell, OtherRound, Recording, Round, causes_of, waited_for
 from .answer import not_durable_text
 from .claims import claims_of
 from .distance import BUDGETS_NS, Place, greatest_miles, lines
 from .drill import drill_results
-from .estimate import ROUNDS_MIN, Draws, few_rounds, unknown
+from .estimate import Draws, unknown
 from .floor import Floor, Flushes, efficiency_of, floor_of, flushes_of, nearest_size
 from .latency import Pool
 from .noise import host_noise
@@ -29,7 +30,7 @@ from .part import latency, part_results
 from .reach import reach_of
 from .result import (
     ANALYSIS_VERSION,
-    HOST_NOISE,
+    ROUNDS_MIN,
     Analysis,
     CellResult,
     DrillResult,
@@ -37,15 +38,15 @@ from .result import (
     FiveRounds,
     OtherResult,
     PartResult,
-    late_share_doubt,
+    lateness_share_of,
 )
 from .sample import Sample, decode, pooled
 from .snia import five_rounds
 from .steady import MARGIN, Steadiness, judge
 from .throughput import completed_per_s, cpu_ns_per_write, goodput_bytes_per_s, per_second, with_slices
+from .void import cause_of
 
 MANY_VOID = 0.1  # Of all rounds, void for their link.
-SLEPT = "; nothing kept the processors awake{why}, and one that sleeps wakes late: farwrite doctor says what mends it"
 OWN_OF_LAB = 1.2  # From here on an asynchronous write is so much over a local flush that its reader must know why.
 DRIFT_ROUNDS_MIN = 8  # Of fewer an autocorrelation cannot be told from chance.
 
@@ -101,7 +102,7 @@ def analyse(recording: Recording) -> Analysis:
         miles=miles,
         drills=drills,
         claims=[] if is_search(recording) else claims_of(recording, cells, fits, miles, drills),
-        base_rtt_ns=without(base.estimate(0.5), few_rounds(1)),
+        base_rtt_ns=without(base.estimate(0.5), few_rounds),
         near_flush_ns=flush_estimate(bare, "near_alone"),
         far_flush_ns=flush_estimate(bare, "far_alone"),
         near_flush_both_ns=flush_estimate(bare, "near_both"),
@@ -138,13 +139,13 @@ def analyse_workers(recording: Recording) -> Analysis:
         cells=[by_cell[cell.id] for cell in recording.cells if cell.id in by_cell],
         fits=[fit for _, part in parts for fit in part.fits],
         miles=[item for _, part in parts for item in part.miles],
-        warnings=[f"machine {number + 1}: {text}" for number, part in parts for text in part.warnings],
+        warnings=[about(f"machine {number + 1}", reason) for number, part in parts for reason in part.warnings],
     )
 
 
 def late_at(result: CellResult) -> list[float]:
     """The quantiles of which too much is the generator's lateness for a fit."""
-    return [q for q, found in ((0.5, result.response_ns_p50), (0.99, result.response_ns_p99)) if late_share_doubt(found)]
+    return [q for q, found in ((0.5, result.response_ns_p50), (0.99, result.response_ns_p99)) if lateness_share_of(found)]
 
 
 def good_rounds(recording: Recording, cell: Cell) -> list[Round]:
@@ -224,7 +225,7 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
         rounds_ok=len(rounds),
         rounds_void=sum(item.status == "void" for item in mine),
         rounds_failed=sum(item.status == "failed" for item in mine),
-        void_reasons=sorted({reason for item in mine if item.status != "ok" for reason in item.reasons}),
+        void_reasons=sorted({reason for item in mine if item.status != "ok" for reason in causes_of(item)}, key=str),
         asked_rtt_ns=asked_rtt_ns if asked_rtt_ns == asked_rtt_ns else 0.0,
         rtt_ns_min=measured.rtt.minimum(),
         rtt_ns_p50=measured.rtt.estimate(0.5),
@@ -265,9 +266,9 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
         host_noise=host_noise(cell, rounds, recording.profile.run.steal_max),
         catch_up_ns_max=max((item.catch_up_ns for item in rounds if item.catch_up_ns is not None), default=None),
     )
-    if doubt := late_share_doubt(result.response_ns_p99):
-        result = msgspec.structs.replace(result, warnings=[*result.warnings, f"response p99: {doubt}"])
-    return result if rounds else with_reason(result, f"not one good round: {why_none(mine)}")
+    if doubt := lateness_share_of(result.response_ns_p99):
+        result = msgspec.structs.replace(result, warnings=[*result.warnings, about("response p99", doubt)])
+    return result if rounds else with_reason(result, why_none(mine))
 
 
 def five_of(measured: Measured) -> list[FiveRounds]:
@@ -296,7 +297,7 @@ def share(rounds: Sequence[Round], part: str, whole: str) -> Estimate:
     wholes = {item.index: getattr(item, whole) for item in rounds}
     total, of = sum(parts.values()), sum(wholes.values())
     if not of:
-        return unknown("no write completed")
+        return unknown(no_write())
     without = [
         (total - parts[index]) / (of - wholes[index]) if index in parts and of > wholes[index] else None
         for index in range(1 + max(parts))
@@ -305,13 +306,15 @@ def share(rounds: Sequence[Round], part: str, whole: str) -> Estimate:
     return Estimate(value=ratio, low=ratio, high=ratio, confidence=1.0, count=of, without=without)
 
 
-def why_none(mine: Sequence[Round]) -> str:
+def why_none(mine: Sequence[Round]) -> Reason:
     """Why a cell has no good round, the most frequent reason first."""
-    reasons = Counter(reason for item in mine for reason in item.reasons)
-    return "; ".join(reason for reason, _ in reasons.most_common(3)) if reasons else "it was not measured"
+    often = [reason for reason, _ in Counter(reason for item in mine for reason in causes_of(item)).most_common(3)]
+    if not often:
+        return reasons.no_good_round("it was not measured", "it was not measured")
+    return reasons.no_good_round(joined(often), ", ".join(dict.fromkeys(map(cause_of, often))))
 
 
-def with_reason(result: CellResult, reason: str) -> CellResult:
+def with_reason(result: CellResult, reason: Reason) -> CellResult:
     """A result without a measurement, whose every estimate says why."""
     fields = {
         name: unknown(reason) for name in result.__struct_fields__ if isinstance(getattr(result, name), Estimate)
@@ -319,115 +322,97 @@ def with_reason(result: CellResult, reason: str) -> CellResult:
     return msgspec.structs.replace(result, floor_text="not measured", withheld=[reason], **fields)
 
 
-def withheld(measured: Measured, asked_rtt_ns: float, rtt_ns: float) -> list[str]:
+def withheld(measured: Measured, asked_rtt_ns: float, rtt_ns: float) -> list[Reason]:
     """Why no verdict may rest on this cell; empty when one may."""
-    reasons = []
+    found = []
     if 0 < len(measured.rounds) < ROUNDS_MIN:
-        reasons.append(few_rounds(len(measured.rounds)))
+        found.append(few_rounds(len(measured.rounds)))
     off_ns = rtt_ns - asked_rtt_ns
     if measured.cell.protocol != "local" and abs(off_ns) > tolerance_ns(asked_rtt_ns):
-        reasons.append(
-            f"the link was not what it claimed: {format_time(rtt_ns)} of round trip at the median, "
-            f"{format_time(asked_rtt_ns)} were asked"
-        )
-    return reasons
+        found.append(reasons.link_not_as_asked(rtt_ns, asked_rtt_ns))
+    return found
 
 
-def cell_warnings(measured: Measured) -> list[str]:
+def cell_warnings(measured: Measured) -> list[Reason]:
     """What a reader must know of the whole cell."""
     warnings = []
     exposed = sum(item.exposed for item in measured.rounds)
     if exposed:
         caught_up = [item.catch_up_ns for item in measured.rounds]
         known = [item for item in caught_up if item is not None]
-        after = f"caught up {format_time(max(known))} after the load" if known == caught_up else "did not catch up in time"
-        warnings.append(f"{exposed} writes completed while the peer was left behind; it {after}")
+        warnings.append(reasons.exposed(exposed, max(known) if known == caught_up else None))
     steadiness = measured.steadiness
     if measured.rounds and steadiness.steady is None:
-        warnings.append("too few writes a slice to tell whether it was steady: measure longer rounds")
+        warnings.append(reasons.steadiness_unknown())
     if steadiness.steady is False:
-        direction = "grows" if steadiness.growth_ratio > 0 else "falls"
-        warnings.append(
-            f"no steady state: the median {direction} by {abs(steadiness.growth_ratio):.0%} within a round "
-            f"(more than {MARGIN:.0%}); measure longer rounds"
-        )
+        warnings.append(reasons.unsteady(steadiness.growth_ratio, MARGIN))
     blocked = sum(item.blocked for item in measured.rounds)
     if blocked:
-        warnings.append(f"{blocked} times a write waited for room: a larger journal would show less latency")
+        warnings.append(reasons.waited_for_room(blocked))
     unacknowledged = sum(item.unacknowledged for item in measured.rounds)
     if unacknowledged:
-        warnings.append(f"{unacknowledged} writes were never acknowledged and are in no latency")
+        warnings.append(reasons.unacknowledged(unacknowledged))
     unissued = sum(item.unissued for item in measured.rounds)
     if unissued:
-        warnings.append(f"{unissued} writes could not even be issued: more was offered than the target completes")
+        warnings.append(reasons.unissued(unissued))
     return warnings
 
 
 def flush_estimate(flushes: Flushes | None, name: str) -> Estimate:
     """The median bare flush of 4 KiB writes' records."""
-    return unknown("no bare flush was measured") if flushes is None else getattr(flushes, name).estimate(0.5)
+    return unknown(no_bare_flush()) if flushes is None else getattr(flushes, name).estimate(0.5)
 
 
-def without(estimate: Estimate, warning: str) -> Estimate:
+def without(estimate: Estimate, warning: Code) -> Estimate:
     """The estimate without a warning that does not apply to it: the base round trip is measured once, not in rounds."""
-    return msgspec.structs.replace(estimate, warnings=[item for item in estimate.warnings if item != warning])
+    return msgspec.structs.replace(estimate, warnings=[item for item in estimate.warnings if item.code != warning.name])
 
 
-def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
+def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[Reason]:
     """What a reader must know of the whole run before believing a number of it."""
     warnings = []
     if recording.lab.is_stream_level:
-        warnings.append(
-            "the link was stream-level: delay and rate are the distance's, loss, retransmission and TCP's windows over it are not"
-        )
+        warnings.append(reasons.stream_level())
     if recording.lab.durability == "memory":
-        warnings.append("every figure is of journals in memory: nothing here would survive a power loss")
+        warnings.append(reasons.in_memory())
     elif recording.lab.not_durable:
-        warnings.append(
-            f"{not_durable_text(recording.lab)}: a flush there costs no disk anything, and what was acknowledged would not "
-            "survive a power loss"
-        )
+        warnings.append(reasons.not_durable(not_durable_text(recording.lab)))
     elif recording.lab.shared_disk:
-        warnings.append(
-            "both sites flush to one disk and wait for each other there: give them a disk each (lab.near, lab.far)"
-        )
+        warnings.append(reasons.shared_disk())
     if recording.interrupted:
-        warnings.append("the run was interrupted: cells have fewer rounds than asked, or none")
-    for status, meaning in (("void", "void, measured again and left out"), ("failed", "failed and left out")):
+        warnings.append(reasons.interrupted())
+    for status in ("void", "failed"):
         bad = [item for item in recording.rounds if item.status == status]
         if bad:
-            reasons = Counter(reason for item in bad for reason in item.reasons)
-            often = f"; most often: {reasons.most_common(1)[0][0]}" if reasons else ""
+            often = Counter(reason for item in bad for reason in causes_of(item)).most_common(1)
             advice = sleep_advice(recording) if status == "void" and may_have_slept(recording, bad) else ""
-            warnings.append(f"{len(bad)} of {len(recording.rounds)} rounds were {meaning}{often}{advice}")
+            most = str(often[0][0]) if often else ""
+            warnings.append(reasons.rounds_left_out(status, len(bad), len(recording.rounds), most, advice))
     without_rounds = [item.cell for item in cells if not item.rounds_ok]
     if without_rounds:
-        warnings.append(f"not one good round for {', '.join(without_rounds)}")
+        warnings.append(reasons.cells_without_rounds(", ".join(without_rounds)))
     warnings += steal_warnings(recording) + shared_host_warnings(recording, cells)
     noisy = [item.cell for item in cells if item.host_noise]
     if noisy:
-        warnings.append(
-            f"{HOST_NOISE}: no verdict on latency may rest on {len(noisy)} of {len(cells)} cells, because this machine "
-            "had too much else to do; what was lost or damaged is judged"
-        )
+        warnings.append(reasons.busy_cells(len(noisy), len(cells)))
     warnings += drift_warnings(cells)
-    saturated = [item.cell for item in cells if any("18 minutes" in text for text in item.response_ns_p50.warnings)]
-    if saturated:
-        warnings.append(f"writes of 18 minutes or longer, of which only the number is known: {', '.join(saturated)}")
+    endless = [item.cell for item in cells if saturated.among(item.response_ns_p50.warnings)]
+    if endless:
+        warnings.append(reasons.saturated_cells(", ".join(endless)))
     damaged = sum(item.damaged or 0 for item in cells)
     if damaged:
-        warnings.append(f"{damaged} writes at the far site are not what was written")
+        warnings.append(reasons.damaged_writes(damaged))
     return warnings
 
 
-def drill_warnings(drills: Sequence[DrillResult]) -> list[str]:
+def drill_warnings(drills: Sequence[DrillResult]) -> list[Reason]:
     """Which drills are in no bound, and why."""
-    return [f"{item.kind} drills under {item.protocol}: {item.uncounted_text}" for item in drills if item.uncounted]
+    return [reasons.drills_uncounted(item.kind, item.protocol, item.uncounted_text) for item in drills if item.uncounted]
 
 
 def may_have_slept(recording: Recording, void: Sequence[Round]) -> bool:
     """Whether many rounds are void for their link, on a machine whose processors wake late from a sleep that can be forbidden."""
-    for_link = [item for item in void if any(reason.startswith("the link") for reason in item.reasons)]
+    for_link = [item for item in void if reasons.link_missed.among(causes_of(item))]
     can_be_kept = bool(recording.host.get("virtual")) and recording.lab.keep_awake == "none"
     return can_be_kept and len(for_link) > MANY_VOID * len(recording.rounds)
 
@@ -435,10 +420,11 @@ def may_have_slept(recording: Recording, void: Sequence[Round]) -> bool:
 def sleep_advice(recording: Recording) -> str:
     """Why nothing kept the processors awake, where that was recorded, and who says what mends it."""
     why = recording.lab.keep_awake_reason
-    return SLEPT.format(why=f" ({why})" if why else "")
+    because = f" ({why})" if why else ""
+    return f"; nothing kept the processors awake{because}, and one that sleeps wakes late: farwrite doctor says what mends it"
 
 
-def drift_warnings(cells: Sequence[CellResult]) -> list[str]:
+def drift_warnings(cells: Sequence[CellResult]) -> list[Reason]:
     """Whether rounds are like the rounds before them, in all cells together: intervals take them for independent.
 
     The lag-1 autocorrelation of the rounds' medians (logarithms, each less its cell's mean, averaged over cells), against what
@@ -459,13 +445,10 @@ def drift_warnings(cells: Sequence[CellResult]) -> list[str]:
     alike = sum(one * other for one, other in pairwise(apart)) / scatter if scatter else 0.0
     if alike <= 2 / math.sqrt(len(indices)):
         return []
-    return [
-        f"the machine drifted: a round is like the one before (autocorrelation {alike:.2f} over {len(indices)} rounds), so "
-        "intervals are too narrow, and speak of this hour only"
-    ]
+    return [reasons.drifted(alike, len(indices))]
 
 
-def shared_host_warnings(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
+def shared_host_warnings(recording: Recording, cells: Sequence[CellResult]) -> list[Reason]:
     """How much of an asynchronous write was this lab's own: its writer waits for no peer, but all sites are one machine."""
     shares = [
         item.response_ns_p50.value / item.floor_ns.value
@@ -474,19 +457,15 @@ def shared_host_warnings(recording: Recording, cells: Sequence[CellResult]) -> l
     ]
     if recording.lab.far_host is not None or not shares or max(shares) < OWN_OF_LAB:
         return []
-    shared = "processors and a disk" if recording.lab.shared_disk else "processors"
-    return [
-        f"under A a write took {min(shares):.1f} to {max(shares):.1f} times a bare local flush: the sites share {shared} with "
-        "the link, so the far copy's flushes and the packets are this lab's own part of it; two machines share neither"
-    ]
+    return [reasons.shared_host(min(shares), max(shares), recording.lab.shared_disk)]
 
 
-def steal_warnings(recording: Recording) -> list[str]:
+def steal_warnings(recording: Recording) -> list[Reason]:
     """What the host took of the processors in good rounds."""
     steal_max = recording.profile.run.steal_max
     taken = [item.steal for item in recording.rounds if item.status == "ok" and item.steal is not None]
     if taken and max(taken) > steal_max / 2:
-        return [f"the host took up to {max(taken):.1%} of the processors in good rounds ({steal_max:.0%} is the bound)"]
+        return [reasons.stolen_at_most(max(taken), steal_max)]
     if recording.rounds and all(item.steal is None for item in recording.rounds):
-        return ["what the host took of the processors is not known here"]
+        return [reasons.steal_unknown()]
     return []

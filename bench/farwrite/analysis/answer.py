@@ -12,9 +12,11 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from ..protocol import NAMES, PROMISES
+from ..reasons import joined, least_needed, unsound
 from ..recording import LabFacts, Recording
 from ..units import NS_PER_MS, NS_PER_S, format_time
-from .result import UNSOUND, Analysis, CellResult, Claim, DrillResult, Estimate, GreatestMiles, Struct, Verdict
+from ..verdict import decide, response_of_cell
+from .result import Analysis, CellResult, Claim, DrillResult, Estimate, GreatestMiles, Struct, Verdict
 from .void import rounds_text
 
 ANSWER_LINES_MAX = 9  # With the title above them: ten.
@@ -26,7 +28,6 @@ NEAR_MILES = 20.0
 CLAIM_SIZE_BYTES = 4096
 MILES_TOLERANCE_RATIO = 0.025  # As claims.py: a cell this near stands for the claim's distance.
 QUANTILES = ((0.99, "p99"), (0.5, "p50"))
-NEEDS = re.compile(r"n\s*(?:>=|≥)\s*(\d+(?:[ ,_]\d{3}\b)*)")  # "p99.9 needs n >= 3 688", as estimates word it
 PREFERRED = ("C", "quorum", "C2", "B", "A", "local")  # Whose miles are asked for first.
 
 IN_MEMORY = "journals in memory"
@@ -62,7 +63,7 @@ def answer_of(recording: Recording, analysis: Analysis) -> Answer:
     found = [caution_line(recording)]
     if cells:
         prefix = prefix_of(cells[0])
-        found += [reach_line(prefix, cells, analysis), cost_line(cells)]
+        found += [reach_line(prefix, cells, analysis, recording.interrupted), cost_line(cells)]
     else:
         found.append(Line(kind="reach", text="No cell was measured: nothing can be said of any distance."))
     found.append(loss_line(analysis))
@@ -136,9 +137,8 @@ def reach_of(found: GreatestMiles | None) -> Reach:
     """What one GreatestMiles says."""
     if found is None:
         return Reach("unknown", "unknown", "")
-    reason = "; ".join(found.miles.warnings)
-    if UNSOUND in found.miles.warnings:
-        return Reach("unknown", "unknown", UNSOUND)
+    if doubt := unsound.among(found.miles.warnings):
+        return Reach("unknown", "unknown", str(doubt))
     if found.outcome == "measured" and found.miles.value is not None:
         return Reach("miles", miles_text(found.miles, open_above=found.beyond_miles is not None))
     if found.outcome == "beyond":
@@ -149,7 +149,7 @@ def reach_of(found: GreatestMiles | None) -> Reach:
         return Reach("any", "any distance")
     if found.outcome == "none":
         return Reach("none", "no distance")
-    return Reach("unknown", "unknown", reason)
+    return Reach("unknown", "unknown", joined(found.miles.warnings))
 
 
 def reaches(cells: Sequence[CellResult], analysis: Analysis, budget_ns: float = BUDGET_NS) -> dict[str, Reach]:
@@ -162,14 +162,14 @@ def reaches(cells: Sequence[CellResult], analysis: Analysis, budget_ns: float = 
     return {label: reach_of(straight.get(quantile)) for quantile, label in QUANTILES}
 
 
-def reach_line(prefix: str, cells: Sequence[CellResult], analysis: Analysis) -> Line:
+def reach_line(prefix: str, cells: Sequence[CellResult], analysis: Analysis, interrupted: bool = False) -> Line:
     """How far 2 ms hold: by the fit over distance, otherwise from the distances that were measured."""
     if all(item.response_ns_p50.value is None for item in cells):
         return Line(kind="reach", text=f"{prefix}how far 2 ms hold is unknown: {cells[0].response_ns_p50.warnings[0]}")
     found = reaches(cells, analysis)
     known = {label: reach for label, reach in found.items() if reach.kind != "unknown"}
     if not known:
-        return Line(kind="reach", text=f"{prefix}{measured_reach(cells, found['p99'].why)}")
+        return Line(kind="reach", text=f"{prefix}{measured_reach(cells, found['p99'].why, interrupted)}")
     label, reach = next(iter(known.items()))
     said = f"2 ms hold {held(reach)} at {label}"
     other = known.get("p50") if label == "p99" else None
@@ -188,13 +188,15 @@ def held(reach: Reach) -> str:
     return reach.text if reach.kind == "beyond" else f"at {reach.text}"
 
 
-def measured_reach(cells: Sequence[CellResult], why: str) -> str:
+def measured_reach(cells: Sequence[CellResult], why: str, interrupted: bool = False) -> str:
     """Where 2 ms hold among the distances measured, where no line was fitted through them."""
-    for name, label in (("response_ns_p99", "p99"), ("response_ns_p50", "p50")):
-        known = [(item, getattr(item, name)) for item in cells if not item.latency_doubts]
-        known = [(item, found) for item, found in known if found.low is not None and found.high is not None]
-        held_at = [item.miles for item, found in known if found.high < BUDGET_NS]
-        broken_at = [item.miles for item, found in known if found.low > BUDGET_NS]
+    for quantile, label in QUANTILES:
+        found = [
+            (item.miles, decide(response_of_cell(item, quantile), at_most=BUDGET_NS, interrupted=interrupted).verdict)
+            for item in cells
+        ]  # fmt: skip
+        held_at = [miles for miles, verdict in found if verdict == "pass"]
+        broken_at = [miles for miles, verdict in found if verdict == "fail"]
         if held_at and broken_at:
             return f"2 ms hold at {max(held_at):.4g} miles and not at {min(broken_at):.4g} at {label}"
         if held_at:
@@ -202,7 +204,7 @@ def measured_reach(cells: Sequence[CellResult], why: str) -> str:
         if broken_at:
             return f"2 ms do not hold at {min(broken_at):.4g} miles at {label}, the nearest measured"
     doubted = (item for item in cells if item.latency_doubts and item.response_ns_p50.value is not None)
-    withheld = next((item.latency_doubts[0] for item in doubted), "")
+    withheld = next((str(item.latency_doubts[0]) for item in doubted), "")
     return f"how far 2 ms hold is unknown: {why or withheld or 'fewer than three distances, and none decides'}"
 
 
@@ -303,7 +305,7 @@ def uncounted_of(drills: Iterable[DrillResult]) -> int:
 def claim_line(claim: Claim, analysis: Analysis) -> Line:
     """A claim's name, its verdict, and in a few words what decided it."""
     brief = {"C1": brief_c1, "C2": brief_c2, "C3": brief_c3}.get(claim.id)
-    said = (brief(claim, analysis) if brief and claim.verdict != "unknown" else "") or reason_of(claim)
+    said = (brief(claim, analysis) if brief and claim.verdict != "unknown" else "") or claim.why or claim.sentence
     name = f"{claim.id} ({NAMED[claim.id]})" if claim.id in NAMED else claim.id
     return Line(kind="claim", verdict=claim.verdict, text=f"{name}: {said}")
 
@@ -344,15 +346,6 @@ def brief_c3(claim: Claim, analysis: Analysis) -> str:
         where = f"lost in {times(count_of(kills), 'kill')}"
         said.append(f"up to {format_time(max(points))} lost" if points else f"{sum(item.lost for item in kills)} {where}")
     return ", ".join(said)
-
-
-def reason_of(claim: Claim) -> str:
-    """Why a claim is undecided, or what decided it, without the words that the line has already."""
-    said = claim.sentence
-    if "rest on it: " in said:
-        return said.split("rest on it: ", 1)[1]
-    head, colon, rest = said.partition(": ")
-    return rest if colon and head.startswith(claim.id) else said
 
 
 def caution_line(recording: Recording) -> Line | None:
@@ -411,9 +404,10 @@ def cut(text: str, room: int) -> str:
 
 def no_p99(tail: Estimate) -> str:
     """Why there is no p99: "p99 needs n >= 368 writes"."""
-    reason = "; ".join(tail.warnings)
-    needs = NEEDS.search(reason)
-    return f"p99 needs {needs.group()} writes" if needs else f"p99 unknown: {reason}" if reason else "p99 unknown"
+    least = least_needed(tail.warnings)
+    if least is not None:
+        return f"p99 needs n >= {least} writes"
+    return f"p99 unknown: {joined(tail.warnings)}" if tail.warnings else "p99 unknown"
 
 
 def time_text(estimate: Estimate) -> str:

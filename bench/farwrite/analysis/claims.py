@@ -1,13 +1,12 @@
 """The three claims of 2008 judged by one recording: pass, fail or unknown, each with a sentence.
 
-C1  pass when the whole interval of the 4 KiB, depth 1, protocol C p99 at 20 miles lies below 2 ms; fail when the whole
-    of it lies above; unknown otherwise, when nothing was measured there, or when no verdict on latency may rest on that
-    cell (among the reasons: its link was off by more than LINK_ERROR_SHARE_MAX of the 2 ms; host noise).
+C1  the verdict of `verdict.py` on the 4 KiB, depth 1, protocol C p99 at 20 miles being at most 2 ms; unknown when nothing was
+    measured there.
 C2  three parts: writes at 150 miles complete; no acknowledged write is lost in kills or found missing in rounds; writes
     go on completing while the far site cannot be reached. The claim promises no latency, so latency judges nothing.
 C3  two parts: the latency of protocol A does not depend on distance; the recovery point is small. The first is an
-    equivalence test: it passes when the whole interval of k lies within NEGLIGIBLE_TRIPS of 0, fails when the whole of
-    it lies above, and is unknown otherwise. Of the second the claim gives no number, so the worst over all kills is held
+    equivalence test (Schuirmann 1987): it passes when k is at most NEGLIGIBLE_TRIPS and at least as much below 0, fails when
+    it is not at most that, and is unknown otherwise. Of the second the claim gives no number, so the worst over all kills is held
     against SMALL_RECOVERY_POINT_NS.
 
 A claim of several parts fails when one part is refuted, passes when all hold, and is unknown otherwise. That no write
@@ -22,25 +21,16 @@ from typing import NamedTuple
 
 import msgspec
 
+from .. import reasons
 from ..physics import PRODUCT_LIMITS, ROUTE_FACTORS, rtt_ns_of
+from ..reasons import Reason, joined, unsound
 from ..recording import Recording
 from ..units import NS_PER_MS, NS_PER_S, digits, format_size, format_time
+from ..verdict import counted, decide, response_of_cell, within
 from .answer import miles_text, not_durable_text, time_text
-from .distance import NEGLIGIBLE_TRIPS, independent
+from .distance import NEGLIGIBLE_TRIPS, negligible
 from .estimate import label
-from .result import (
-    UNSOUND,
-    CellResult,
-    Claim,
-    DrillResult,
-    Estimate,
-    Fit,
-    GreatestMiles,
-    Verdict,
-    late_doubt,
-    link_doubt,
-    without_lateness,
-)
+from .result import CellResult, Claim, DrillResult, Fit, GreatestMiles, Verdict
 
 C1_MILES, C1_BUDGET_NS = 20.0, 2 * NS_PER_MS
 C2_MILES = 150.0
@@ -61,6 +51,7 @@ class Part(NamedTuple):
 
     verdict: Verdict
     sentence: str
+    reasons: tuple[Reason, ...] = ()  # why it is unknown, where that has a code
 
 
 def claims_of(
@@ -78,7 +69,10 @@ def claims_of(
     ]
     if not recording.lab.is_stream_level:
         return found
-    return [msgspec.structs.replace(claim, sentence=f"{claim.sentence} (stream-level)") for claim in found]
+    return [
+        msgspec.structs.replace(claim, sentence=f"{claim.sentence} (stream-level)", why=f"{claim.why} (stream-level)")
+        for claim in found
+    ]
 
 
 def claim_c1(recording: Recording, cells: Sequence[CellResult], miles: Sequence[GreatestMiles]) -> Claim:
@@ -92,30 +86,37 @@ def claim_c1(recording: Recording, cells: Sequence[CellResult], miles: Sequence[
     details += confessions(recording, cell)
     if cell is None or cell.response_ns_p99.value is None:
         return Claim(
-            id="C1", claim=TEXT["C1"], verdict="unknown", details=details,
+            id="C1", claim=TEXT["C1"], verdict="unknown", details=details, why=missing(cell, "C", C1_MILES),
+            reasons=[] if cell is None else cell.response_ns_p99.warnings,
             sentence=f"C1 is undecided: {missing(cell, 'C', C1_MILES)}",
         )  # fmt: skip
     p99 = cell.response_ns_p99
-    found, refusal = judged(cell, p99, C1_BUDGET_NS)
-    verdict: Verdict = "unknown" if refusal else found
+    found = decide(response_of_cell(cell, 0.99), at_most=C1_BUDGET_NS, interrupted=recording.interrupted)
+    verdict = found.verdict
     sentence = f"C1 {WORD[verdict]} at {cell.miles:g} miles: p99 {time_text(p99)} of 2 ms"
     reach = [item for item in spent(miles, cell, C1_BUDGET_NS) if item.quantile == 0.99 and item.route_factor == 1.0]
-    if refusal:
-        sentence += f", but no verdict may rest on it: {refusal}"
-    elif verdict == "unknown" and p99.low is not None:
+    tail = f"; 2 ms {spent_text(reach[0])}" if reach else ""
+    why = f"p99 {time_text(p99)} of 2 ms"
+    if found.withheld:
+        sentence += f", but no verdict may rest on it: {joined(found.reasons)}"
+        why = joined(found.reasons)
+    elif verdict == "unknown":
         sentence += ", whose interval has 2 ms inside: measure more rounds"
-    if reach:
-        sentence += f"; 2 ms {spent_text(reach[0])}"
-    return Claim(id="C1", claim=TEXT["C1"], verdict=verdict, sentence=sentence, details=details)
+        why += ", whose interval has 2 ms inside: measure more rounds"
+    return Claim(
+        id="C1", claim=TEXT["C1"], verdict=verdict, sentence=sentence + tail, details=details, why=why + tail,
+        reasons=[*found.reasons],
+    )  # fmt: skip
 
 
 def claim_c2(recording: Recording, cells: Sequence[CellResult], drills: Sequence[DrillResult]) -> Claim:
     """150 miles, no acknowledged write lost, always available: three parts."""
     cell = the_cell(cells, "C", C2_MILES)
     parts = [works(cell), on_what(recording, nothing_lost(cells, drills)), available(drills)]
+    parts = [unless_interrupted(recording, part) for part in parts]
     details: list[str] = []
     if cell is not None and cell.response_ns_p99.value is not None:
-        details.append(limits_text(cell))
+        details.append(limits_text(cell, recording.interrupted))
     details += confessions(recording, cell)
     return combined("C2", parts, details)
 
@@ -126,7 +127,7 @@ def claim_c3(
     """Any distance, a small recovery point: two parts, and the bandwidth it took."""
     mine = sorted((item for item in cells if item.protocol == "A"), key=lambda item: (item.name, item.miles))
     recovery = Part("unknown", RELAY_IS_KIND) if recording.lab.is_stream_level else small_recovery_point(drills)
-    parts = [any_distance(fits), recovery]
+    parts = [any_distance(fits, recording.interrupted), unless_interrupted(recording, recovery)]
     lagging = [item for item in mine if item.lag_ns_p99 is not None and item.rounds_ok]
     details = [lag_text(list(items)) for _, items in groupby(lagging, key=lambda item: item.name)]
     details += [bandwidth_text(item) for item in mine[-1:] if item.goodput_bytes_per_s.value]
@@ -142,8 +143,17 @@ def combined(name: str, parts: Sequence[Part], details: list[str]) -> Claim:
     others = [f"{ALSO[part.verdict]}: {part.sentence}" for part in parts if part.verdict != verdict]
     word = {"fail": "fails as it is stated", "pass": "holds"}.get(verdict, WORD[verdict])
     return Claim(
-        id=name, claim=TEXT[name], verdict=verdict, sentence=f"{name} {word}: {deciding}", details=[*others, *details]
-    )
+        id=name, claim=TEXT[name], verdict=verdict, sentence=f"{name} {word}: {deciding}", details=[*others, *details],
+        why=deciding, reasons=list(dict.fromkeys(one for part in parts if part.verdict == verdict for one in part.reasons)),
+    )  # fmt: skip
+
+
+def unless_interrupted(recording: Recording, part: Part) -> Part:
+    """A part that counts decide: half a run may refute it and cannot prove it."""
+    decided = counted(part.verdict != "fail", reasons.interrupted() if recording.interrupted else None)
+    if part.verdict != "pass" or decided.verdict == "pass":
+        return part
+    return Part("unknown", f"{part.sentence}, but {decided.remark}", tuple(decided.reasons))
 
 
 RELAY_IS_KIND = (
@@ -162,7 +172,7 @@ def works(cell: CellResult | None) -> Part:
         return Part("unknown", missing(cell, "C", C2_MILES))
     sentence = f"at {cell.miles:g} miles a write takes {latency_text(cell)}"
     if cell.withheld:
-        return Part("unknown", f"{sentence}, but no verdict may rest on it: {'; '.join(cell.withheld)}")
+        return Part("unknown", f"{sentence}, but no verdict may rest on it: {joined(cell.withheld)}", tuple(cell.withheld))
     return Part("pass", sentence)
 
 
@@ -222,7 +232,7 @@ def available(drills: Sequence[DrillResult]) -> Part:
 # The parts of C3
 
 
-def any_distance(fits: Sequence[Fit]) -> Part:
+def any_distance(fits: Sequence[Fit], interrupted: bool = False) -> Part:
     """Whether the latency of protocol A knows the distance."""
     mine = [item for item in fits if item.protocol == "A" and item.quantile == 0.5]
     mine = [item for item in mine if item.queue_depth == 1] or mine
@@ -231,9 +241,13 @@ def any_distance(fits: Sequence[Fit]) -> Part:
     fit = mine[0]
     k = fit.k
     assert k.value is not None
-    if k.low is None or k.high is None or UNSOUND in k.warnings:
+    at_most, at_least = negligible(k, interrupted)
+    doubts = [*k.warnings, *(one for one in at_most.reasons if at_most.withheld and one not in k.warnings)]
+    if k.low is None or k.high is None or at_most.withheld:
         found = f"k {trips_text(k.value)} round trips a write at p50"
-        return Part("unknown", f"whether its latency depends on distance cannot be told: {found}, {'; '.join(k.warnings)}")
+        return Part(
+            "unknown", f"whether its latency depends on distance cannot be told: {found}, {joined(doubts)}", tuple(doubts)
+        )
     low, high = k.low, k.high
     found = f"k {trips_text(k.value)} round trips a write [{trips_text(low)}, {trips_text(high)}] at p50"
     tails = [item.k.value for item in fits if (item.protocol, item.name, item.quantile) == ("A", fit.name, 0.99)]
@@ -241,9 +255,9 @@ def any_distance(fits: Sequence[Fit]) -> Part:
         found += f", {trips_text(tails[0])} at p99"
     up_to = f"up to {fit.rtt_ns_high / NS_PER_MS:.3g} ms of round trip"
     bound = f"{NEGLIGIBLE_TRIPS:g} round trips"
-    if independent(k):
+    if at_most.verdict == at_least.verdict == "pass":
         return Part("pass", f"its latency does not depend on distance {up_to}: {found}, within {bound} of none")
-    if low > NEGLIGIBLE_TRIPS:
+    if at_most.verdict == "fail":
         return Part("fail", f"its latency grows with distance {up_to}: {found}, more than {bound}")
     return Part("unknown", f"whether its latency depends on distance cannot be told: {found}, which reaches beyond {bound}")
 
@@ -262,7 +276,7 @@ def small_recovery_point(drills: Sequence[DrillResult]) -> Part:
     if not known:
         return Part("unknown", f"{said}; how old the oldest lost write was is not known")
     bound = f"the claim gives no number, {format_time(SMALL_RECOVERY_POINT_NS)} is ours"
-    if max(known) < SMALL_RECOVERY_POINT_NS:
+    if within(max(known), SMALL_RECOVERY_POINT_NS, "at_most"):
         return Part("pass", f"{said} ({bound})")
     return Part("fail", f"{said}: more than what we call small ({bound})")
 
@@ -303,22 +317,6 @@ def the_cell(cells: Sequence[CellResult], protocol: str, miles: float) -> CellRe
     return min(near, key=lambda item: (item.name != "write", abs(item.miles - miles)), default=None)
 
 
-def judged(cell: CellResult, estimate: Estimate, limit_ns: float) -> tuple[Verdict, str]:
-    """(verdict on a latency of a cell against a limit, why it is withheld); the reason is empty when the verdict stands."""
-    found = against(estimate, limit_ns)
-    if cell.latency_doubts:
-        return found, "; ".join(cell.latency_doubts)
-    late = late_doubt(estimate.late_ns, found, against(without_lateness(estimate), limit_ns))
-    return found, link_doubt(cell.link_error_ns, limit_ns) or late
-
-
-def against(estimate: Estimate, budget: float) -> Verdict:
-    """Pass when the whole interval lies below the budget, fail when the whole of it lies above."""
-    if estimate.low is None or estimate.high is None:
-        return "unknown"
-    return "pass" if estimate.high < budget else "fail" if estimate.low > budget else "unknown"
-
-
 def missing(cell: CellResult | None, protocol: str, miles: float) -> str:
     """Why there is no figure."""
     if cell is None:
@@ -326,7 +324,7 @@ def missing(cell: CellResult | None, protocol: str, miles: float) -> str:
     warnings = cell.response_ns_p50.warnings or cell.response_ns_p99.warnings
     if cell.response_ns_p50.value is not None:
         warnings = cell.response_ns_p99.warnings
-    return f"{cell.cell}: {'; '.join(warnings)}"
+    return f"{cell.cell}: {joined(warnings)}"
 
 
 def spent(miles: Sequence[GreatestMiles], cell: CellResult | None, budget_ns: float) -> list[GreatestMiles]:
@@ -340,8 +338,7 @@ def reach_text(items: Sequence[GreatestMiles]) -> str:
     names = {factor: name for name, factor in ROUTE_FACTORS.items()}
     told = {item.outcome for item in items} & {"measured", "beyond", "below"}
     if not told:
-        reasons = dict.fromkeys(warning for item in items for warning in item.miles.warnings)
-        return f"cannot be put in miles: {'; '.join(reasons)}"
+        return f"cannot be put in miles: {joined(dict.fromkeys(one for item in items for one in item.miles.warnings))}"
     said = (f"{item.route_factor:.1f} ({names.get(item.route_factor, 'as asked')}) {far_text(item)}" for item in items)
     return ", ".join(said)
 
@@ -354,7 +351,7 @@ def spent_text(item: GreatestMiles) -> str:
         return f"holds at {item.beyond_miles:.0f} miles, the farthest measured"
     if item.outcome == "below":
         return f"is spent {far_text(item)}"
-    return f"cannot be put in miles: {'; '.join(item.miles.warnings)}"
+    return f"cannot be put in miles: {joined(item.miles.warnings)}"
 
 
 def far_text(item: GreatestMiles) -> str:
@@ -364,8 +361,9 @@ def far_text(item: GreatestMiles) -> str:
     if item.outcome == "below":
         return f"below {item.below_miles:.0f} miles, the nearest measured" if item.below_miles else "before the first mile"
     if item.miles.value is None:
-        return "; ".join(item.miles.warnings)
-    doubt = f" ({UNSOUND})" if UNSOUND in item.miles.warnings else ""
+        return joined(item.miles.warnings)
+    found = unsound.among(item.miles.warnings)
+    doubt = f" ({found})" if found else ""
     return f"{miles_text(item.miles, open_above=item.beyond_miles is not None)}{doubt}"
 
 
@@ -378,18 +376,18 @@ def physics_text() -> str:
     )
 
 
-def limits_text(cell: CellResult) -> str:
+def limits_text(cell: CellResult, interrupted: bool = False) -> str:
     """A latency beside the limits that products state."""
     if cell.latency_doubts:
-        return f"no verdict on the limits that products state, at {cell.miles:g} miles: {'; '.join(cell.latency_doubts)}"
+        return f"no verdict on the limits that products state, at {cell.miles:g} miles: {joined(cell.latency_doubts)}"
     said = []
     for limit in PRODUCT_LIMITS:
         if limit.rtt_ns is None or limit.rtt_ns < 2 * NS_PER_MS:
             continue
         verdicts = []
-        for q, item in ((0.5, cell.response_ns_p50), (0.99, cell.response_ns_p99)):
-            found, doubt = judged(cell, item, limit.rtt_ns)
-            verdicts.append(doubt or f"{label(q)} {WITHIN[found]}")
+        for q in (0.5, 0.99):
+            found = decide(response_of_cell(cell, q), at_most=limit.rtt_ns, interrupted=interrupted)
+            verdicts.append(joined(found.reasons) if found.withheld else f"{label(q)} {WITHIN[found.verdict]}")
         said.append(f"{limit.name}: {', '.join(dict.fromkeys(verdicts))}")
     return f"beside the limits that products state, at {cell.miles:g} miles: {'; '.join(said)}"
 
@@ -428,14 +426,14 @@ def confessions(recording: Recording, cell: CellResult | None) -> list[str]:
     if recording.profile.distance.route_factor != 1.0:
         said.append(f"a mile here is {recording.profile.distance.route_factor:g} miles of glass")
     if cell is not None and cell.rounds_ok:
-        said += cell.warnings
+        said += map(str, cell.warnings)
     return said
 
 
 def latency_text(cell: CellResult) -> str:
     """p50 and p99 with their intervals."""
     tail = cell.response_ns_p99
-    p99 = f"p99 {time_text(tail)}" if tail.value is not None else f"p99 unknown: {'; '.join(tail.warnings)}"
+    p99 = f"p99 {time_text(tail)}" if tail.value is not None else f"p99 unknown: {joined(tail.warnings)}"
     return f"p50 {time_text(cell.response_ns_p50)}, {p99}"
 
 

@@ -20,7 +20,8 @@ import msgspec
 
 from ..errors import UnfitError, UsageError
 from ..figure import Figure, Label, Sheet, Unit
-from .result import Estimate, late_share_doubt
+from ..reasons import remark
+from .result import Estimate, lateness_share_of
 from .student import critical, tail
 
 ALPHA = 0.05  # The whole table's false-alarm rate.
@@ -223,7 +224,7 @@ def always_zero(figure: Figure) -> bool:
 
 def reason_of(estimate: Estimate) -> str:
     """Why an estimate is of no use."""
-    return estimate.warnings[0] if estimate.warnings else "it has no value"
+    return str(estimate.warnings[0]) if estimate.warnings else "it has no value"
 
 
 def change_of(base: Figure, cand: Figure, paired: bool) -> Change | str:
@@ -266,7 +267,7 @@ def welch(first: Spread, second: Spread) -> tuple[float, float]:
 def late_refusal(bases: Sequence[Figure], cands: Sequence[Figure]) -> str:
     """Why two sides are not compared: too much of a time is the generator's lateness. Empty when it is not."""
     sides = [("baseline", figure) for figure in bases] + [("candidate", figure) for figure in cands]
-    return next((f"{side}: {doubt}" for side, figure in sides if (doubt := late_share_doubt(figure.estimate))), "")
+    return next((f"{side}: {doubt}" for side, figure in sides if (doubt := lateness_share_of(figure.estimate))), "")
 
 
 def change_of_runs(bases: Sequence[Figure], cands: Sequence[Figure]) -> Change | str:
@@ -567,7 +568,7 @@ def row_of(draft: Draft, p: float | None, p_adjusted: float | None, margin_ratio
         )  # fmt: skip
 
     if isinstance(draft.change, str):
-        return row(Estimate(value=None, warnings=[draft.change]), "unresolved", draft.change)
+        return row(Estimate(value=None, warnings=[remark(draft.change)]), "unresolved", draft.change)
     change = draft.change
     if is_count(figure):
         estimate = Estimate(value=change.value, low=change.value, high=change.value, confidence=1.0)

@@ -22,18 +22,21 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from .. import reasons
+from ..figure import figure_of
 from ..physics import ROUTE_FACTORS, miles_of
 from ..protocol import PROMISES
+from ..reasons import Holds, Reason, unsound
 from ..recording import Cell, waited_rtt_ns
-from ..units import NS_PER_MS, format_time
+from ..units import NS_PER_MS
+from ..verdict import Decision, decide
 from .estimate import from_replicates, listed, order_statistic_ranks, unknown
 from .latency import Pool
-from .result import UNSOUND, Estimate, Fit, GreatestMiles, Outcome
+from .result import Estimate, Fit, GreatestMiles, Outcome
 
 DISTANCES_MIN = 3
 QUANTILES = (0.5, 0.99)
 BUDGETS_NS = tuple(budget * NS_PER_MS for budget in (1, 2, 5, 10))
-NOT_A_LINE = "not a line over these distances"
 NEGLIGIBLE_TRIPS = 0.05  # A k within this of 0 is no distance anyone would plan with: 0.1 ms at 150 miles.
 SLOPE_ERROR = 2 * 2.0**-10  # Of k: latencies and round trips are counted in slots 2^-10 of their value wide.
 
@@ -99,7 +102,7 @@ def lines(places: Sequence[Place]) -> list[Line]:
             if distances(sound) >= DISTANCES_MIN:
                 found.append(line_of(sound, q, left_out=[item.cell.id for item in able if item not in sound]))
             elif distances(able) >= DISTANCES_MIN:
-                found.append(line_of(able, q, warning=UNSOUND))
+                found.append(line_of(able, q, warning=unsound()))
     return found
 
 
@@ -139,7 +142,7 @@ def side_by_side(columns: Sequence[Seen]) -> Seen:
     return Seen(*(np.stack(parts, axis=-1) for parts in zip(*columns, strict=True)))
 
 
-def line_of(places: Sequence[Place], q: float, left_out: Sequence[str] = (), warning: str = "") -> Line:
+def line_of(places: Sequence[Place], q: float, left_out: Sequence[str] = (), warning: Reason | None = None) -> Line:
     """The line through these places."""
     places = sorted(places, key=lambda item: waited_rtt_ns(item.cell))
     doubts = [warning] if warning else []
@@ -176,16 +179,16 @@ def line_of(places: Sequence[Place], q: float, left_out: Sequence[str] = (), war
     return Line(fit, k, a_ns, trips, x, y, asked, indices, rounds)
 
 
-def no_line(k: Estimate, trips: int) -> str:
-    """Why the latencies of a protocol that waits for its peer lie on no line; empty where they may."""
+def no_line(k: Estimate, trips: int) -> Reason | None:
+    """Why the latencies of a protocol that waits for its peer lie on no line; None where they may."""
     low, high = ends_of(k)
     if not trips:
-        return ""
+        return None
     if low < 0:
-        return f"{NOT_A_LINE}: their slope, {slope_text(k)} round trips a write, reaches below 0"
+        return reasons.slope_reaches_below_0(slope_text(k))
     if high < trips * (1 - SLOPE_ERROR):
-        return f"{NOT_A_LINE}: their slope, {slope_text(k)} round trips a write, is less than the {trips} that light alone takes"
-    return ""
+        return reasons.slope_below_light(slope_text(k), trips)
+    return None
 
 
 def ends_of(estimate: Estimate) -> tuple[float, float]:
@@ -207,11 +210,18 @@ def slope_text(k: Estimate) -> str:
 
 
 def independent(k: Estimate) -> bool:
-    """Whether the latency is shown not to depend on distance: the whole interval of k lies within NEGLIGIBLE_TRIPS of 0.
+    """Whether the latency is shown not to depend on distance."""
+    return all(found.verdict == "pass" for found in negligible(k))
+
+
+def negligible(k: Estimate, interrupted: bool = False) -> tuple[Decision, Decision]:
+    """The verdicts on k being no more than NEGLIGIBLE_TRIPS, and no less than as much below 0.
 
     An equivalence test (Schuirmann 1987): an interval that merely has 0 in it shows nothing.
     """
-    return k.low is not None and k.high is not None and max(-k.low, k.high) < NEGLIGIBLE_TRIPS
+    figure = figure_of("k_p50", {}, k)
+    most = decide(figure, at_most=NEGLIGIBLE_TRIPS, interrupted=interrupted)
+    return most, decide(figure, at_least=-NEGLIGIBLE_TRIPS, interrupted=interrupted)
 
 
 def greatest_miles(
@@ -241,7 +251,7 @@ def reach(line: Line, budget_ns: float, route_factor: float, equipment_ns: float
     light_ns = budget_ns / line.trips if line.trips else math.inf
     light = float(miles(light_ns))
     outcome, reason = outcome_of(line, budget_ns, bounds)
-    doubts = [UNSOUND] if UNSOUND in line.fit.k.warnings else []
+    doubts = [made] if (made := unsound.among(line.fit.k.warnings)) else []
     estimate, beyond, below = unknown(*([reason] if reason else []), *doubts), None, None
     if outcome in ("measured", "beyond", "below"):
 
@@ -260,8 +270,8 @@ def reach(line: Line, budget_ns: float, route_factor: float, equipment_ns: float
     )  # fmt: skip
 
 
-def outcome_of(line: Line, budget_ns: float, bounds: Bounds) -> tuple[Outcome, str]:
-    """(where the greatest distance lies, why there are no miles; empty where there are)."""
+def outcome_of(line: Line, budget_ns: float, bounds: Bounds) -> tuple[Outcome, Reason | None]:
+    """(where the greatest distance lies, why there are no miles; None where there are)."""
     if not line.trips and independent(line.k):
         return holds(line.a_ns, budget_ns)
     kept = line.latency_ns.value <= budget_ns
@@ -270,24 +280,17 @@ def outcome_of(line: Line, budget_ns: float, bounds: Bounds) -> tuple[Outcome, s
         beats = np.flatnonzero(kept & (light_ns > budget_ns))
         if beats.size:
             at = beats[-1]
-            return "unknown", (
-                f"a latency of {format_time(float(line.latency_ns.value[at]))} is less than the "
-                f"{format_time(float(light_ns[at]))} that light alone takes there: neither can be trusted"
-            )
+            return "unknown", reasons.latency_below_light(float(line.latency_ns.value[at]), float(light_ns[at]))
     if kept.all():
-        return "beyond", f"beyond {bounds.far:.0f} miles, not measured"
+        return "beyond", reasons.beyond_measured(bounds.far)
     if not kept.any():
-        where = f"{bounds.near:.0f} miles, the nearest measured" if bounds.near else "the first mile"
-        return "below", f"below {where}: the budget is exceeded there already"
+        return "below", reasons.exceeded_at_nearest(bounds.near)
     low, _ = ends_of(line.k)
     if low < 0 or (not line.trips and low == 0):
-        reason = no_line(line.k, line.trips) or (
-            f"whether the latency depends on distance cannot be told: k {slope_text(line.k)} round trips a write"
-        )
-        return "unknown", f"{reason}; the budget holds at some of the distances and not at others"
+        return "unknown", reasons.not_on_one_side(slope_text(line.k), str(no_line(line.k, line.trips) or ""))
     if not kept[0]:
-        return "below", f"below {bounds.near:.0f} miles, the nearest measured" if bounds.near else "below the first mile"
-    return "measured", ""
+        return "below", reasons.below_measured(bounds.near)
+    return "measured", None
 
 
 def crossing(rtt_ns: np.ndarray, latency_ns: np.ndarray, budget_ns: float, light_ns: float) -> np.ndarray:
@@ -310,36 +313,35 @@ def crossing(rtt_ns: np.ndarray, latency_ns: np.ndarray, budget_ns: float, light
 
 
 def within(
-    found: Estimate, outcome: Outcome, reason: str, bounds: Bounds, light: float
+    found: Estimate, outcome: Outcome, reason: Reason | None, bounds: Bounds, light: float
 ) -> tuple[Estimate, float | None, float | None]:
     """(the estimate cut to what was measured and to light, the bound beyond which it or its interval lies, that below which)."""
     from msgspec.structs import replace
 
     value, low, high, doubts = found.value, found.low, found.high, list(found.warnings)
     beyond, below = bounds.far if outcome == "beyond" else None, bounds.near if outcome == "below" else None
-    near_text = f"{bounds.near:.0f} miles" if bounds.near else "the first mile"
     if low is not None and high is not None:
         if high >= bounds.far and outcome != "beyond":
-            beyond, doubts = bounds.far, [*doubts, f"its interval reaches beyond {bounds.far:.0f} miles, not measured"]
+            beyond, doubts = bounds.far, [*doubts, reasons.interval_beyond(bounds.far)]
         if low <= bounds.near and outcome != "below":
-            below, doubts = bounds.near, [*doubts, f"its interval reaches below {near_text}"]
+            below, doubts = bounds.near, [*doubts, reasons.interval_below(bounds.near)]
         elif outcome == "beyond" and low < bounds.far:
-            doubts = [*doubts, f"its interval begins at {low:.0f} miles"]
+            doubts = [*doubts, reasons.interval_begins(low)]
         low, high = max(low, bounds.near), min(high, bounds.far, light)
     if outcome != "measured":
         # On one side nothing was measured: there is no value, and of the interval only the end that was.
         value = None
         low, high = (low, None) if outcome == "beyond" else (None, high)
-        doubts = [reason, *doubts]
+        doubts = [*([reason] if reason else []), *doubts]
         found = replace(found, confidence=None, without=[], by_round=[])
     return replace(found, value=value, low=low, high=high, warnings=doubts), beyond, below
 
 
-def holds(a_ns: Estimate, budget_ns: float) -> tuple[Outcome, str]:
-    """Where a budget holds that distance has no part in."""
-    low, high = ends_of(a_ns)
-    if high <= budget_ns:
-        return "any", "does not depend on distance: holds at any"
-    if low > budget_ns:
-        return "none", "does not depend on distance: holds at none"
-    return "unknown", "does not depend on distance: too close to the budget to tell whether it holds"
+def holds(a_ns: Estimate, budget_ns: float) -> tuple[Outcome, Reason]:
+    """Where a budget holds that distance has no part in: the verdict on `a` being at most that."""
+    found = decide(figure_of("a_p50", {}, a_ns), at_most=budget_ns)
+    if found.withheld:
+        return "unknown", reasons.about("does not depend on distance", found.reasons[0])
+    where: dict[str, tuple[Outcome, Holds]] = {"pass": ("any", "any"), "fail": ("none", "none")}
+    outcome, holds_at = where.get(found.verdict, ("unknown", "unclear"))
+    return outcome, reasons.no_distance(holds_at)

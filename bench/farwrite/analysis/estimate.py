@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .result import Estimate
+from ..reasons import Reason, few_rounds, few_values, no_round
+from .result import ROUNDS_MIN, Estimate
 
 CONFIDENCE = 0.95
 REPLICATES = 1000  # The ends of an interval then lie on some 25 replicates each; more changes the third digit.
 NORMAL_975 = 1.959964  # Of the standard normal distribution: the percentile that CONFIDENCE leaves above.
-ROUNDS_MIN = 3  # Below this no verdict rests on rounds: Student's t of two is 12.7, and two alike look as if nothing varied.
 
 
 def label(q: float) -> str:
@@ -27,7 +27,7 @@ def label(q: float) -> str:
     return f"p{100 * q:.10g}"
 
 
-def unknown(*warnings: str, count: int = 0) -> Estimate:
+def unknown(*warnings: Reason, count: int = 0) -> Estimate:
     """An estimate without a value, and why."""
     return Estimate(value=None, count=count, warnings=list(warnings))
 
@@ -140,7 +140,7 @@ def interval_of_replicates(
 
 
 def from_replicates(
-    value: float, replicates: np.ndarray, rounds: int, count: int, *warnings: str, without: Sequence[float | None] = (),
+    value: float, replicates: np.ndarray, rounds: int, count: int, *warnings: Reason, without: Sequence[float | None] = (),
     by_round: Sequence[float | None] = (), positive: bool = False,
 ) -> Estimate:  # fmt: skip
     """A value with the interval of its replicates, which never leaves the value outside."""
@@ -163,23 +163,18 @@ def listed(without: np.ndarray, indices: Iterable[int]) -> list[float | None]:
     ]
 
 
-def few_rounds(rounds: int) -> str:
-    """Why no verdict rests on so few."""
-    return "one round only: no interval over rounds" if rounds == 1 else f"{rounds} rounds only: no verdict rests on so few"
-
-
 def mean_over_rounds(values: Sequence[float], indices: Sequence[int] = ()) -> Estimate:
     """The mean of one value a round, with Student's t interval; never below 0. `indices` are the rounds' own."""
     from scipy.special import stdtrit
 
     count = len(values)
     if not count:
-        return unknown("no good round")
+        return unknown(no_round())
     mean = float(np.mean(values))
     if count == 1:
         return Estimate(value=mean, count=1, warnings=[few_rounds(1)])
     half = float(stdtrit(count - 1, 1 - (1 - CONFIDENCE) / 2)) * float(np.std(values, ddof=1)) / math.sqrt(count)
-    warnings = [f"{count} rounds only"] if count < ROUNDS_MIN else []
+    warnings = [few_values(count)] if count < ROUNDS_MIN else []
     without: list[float | None] = [None] * (1 + max(indices, default=-1))
     for index, value in zip(indices, values, strict=False):
         without[index] = (count * mean - value) / (count - 1)

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .. import reasons
+from ..reasons import Reason
 from ..recording import Cell, FlushFloors
 from .estimate import Draws, from_replicates, listed, unknown
 from .latency import Pool
@@ -87,12 +89,12 @@ def floor_of(
 ) -> Floor:
     """The floor of one cell at the median; the echoes are those of the peer that is waited for."""
     if flushes is None or not flushes.near_alone.count:
-        return no_floor("no bare flush was measured")
+        return no_floor(reasons.no_bare_flush())
     if cell.protocol in ("local", "A"):
         near = flushes.near_alone
         return put_together(near.quantile(0.5), near.replicates(0.5), near.without(0.5), "near flush, alone", [near])
     if not echo.count:
-        return no_floor("no echo of the write's sizes was measured")
+        return no_floor(reasons.no_bare_echo())
     if cell.protocol == "B":
         return longer(flushes.near_alone, [echo], "near flush alone", "RTT echo")
     leave, two = ([rtt], "a trip for leave + ") if cell.protocol == "C2" else ([], "")
@@ -119,7 +121,7 @@ def longer(near: Pool, away: list[Pool], near_text: str, away_text: str) -> Floo
 def put_together(value_ns: float, replicates: np.ndarray, without: np.ndarray, text: str, pools: list[Pool]) -> Floor:
     """A floor from its value and replicates."""
     if not np.isfinite(value_ns):
-        return no_floor("a part of the floor was not measured")
+        return no_floor(reasons.no_part_of_floor())
     rounds = min(pool.rounds for pool in pools)
     count = min(pool.count for pool in pools)
     indices = {index for pool in pools for index in pool.indices}
@@ -127,7 +129,7 @@ def put_together(value_ns: float, replicates: np.ndarray, without: np.ndarray, t
     return Floor(estimate, text, replicates, without)
 
 
-def no_floor(why: str) -> Floor:
+def no_floor(why: Reason) -> Floor:
     """No floor, and the reason."""
     return Floor(unknown(why), "not measured", np.full(1, np.nan), np.full(1, np.nan))
 
@@ -137,7 +139,7 @@ def efficiency_of(floor: Floor, response: Pool) -> Estimate:
     if floor.estimate.value is None:
         return unknown(*floor.estimate.warnings)
     if not response.count:
-        return unknown("no write completed")
+        return unknown(reasons.no_write())
     ratio = floor.estimate.value / response.quantile(0.5)
     without = listed(floor.without / response.without(0.5), response.indices)
     replicates = floor.replicates / response.replicates(0.5)

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .. import reasons
 from ..histogram import SATURATED
 from .estimate import (
     REPLICATES,
     ROUNDS_MIN,
     Draws,
     count_needed,
-    few_rounds,
     interval_of_replicates,
     label,
     listed,
@@ -118,27 +118,27 @@ class Pool:
         """The quantile with its interval; without a value when the sample cannot support one."""
         count = self.count
         if not count:
-            return unknown("nothing was counted")
+            return unknown(reasons.nothing_counted())
         ranks = order_statistic_ranks(count, q)
         if ranks is None:
-            return unknown(f"{label(q)} needs n >= {count_needed(q)} (n = {count})", count=count)
+            return unknown(reasons.needs(label(q), count_needed(q), count), count=count)
         low, high, confidence = self.at(ranks[0]), self.at(ranks[1]), ranks[2]
         warnings = []
         if self.rounds >= ROUNDS_MIN:
             low, high, confidence = self.widened(q, low, high, confidence)
         else:
-            warnings.append(few_rounds(self.rounds))
+            warnings.append(reasons.few_rounds(self.rounds))
             worth = self.effective_count(q)
             if worth is not None and worth < count:
                 found = self.interval_of(worth, q)
                 if found is None:
-                    return unknown(f"{label(q)} needs n >= {count_needed(q)} (n_eff = {worth} of n = {count})", count=count)
+                    return unknown(reasons.needs_effective(label(q), count_needed(q), worth, count), count=count)
                 low, high, confidence = found
-                warnings.append(f"its {count} writes are worth {worth} independent ones (n_eff), which the interval is from")
+                warnings.append(reasons.effective(count, worth))
             if self.rounds > 1:
                 low, high, confidence = self.widened(q, low, high, confidence)
         if self.saturated:
-            warnings.append(f"{self.saturated} values were 18 minutes or longer: only their number is known")
+            warnings.append(reasons.saturated(self.saturated))
         return Estimate(
             value=self.quantile(q), low=low, high=high, confidence=confidence, count=count, warnings=warnings,
             without=listed(self.without(q), self.indices), by_round=listed(self.alone(q), self.indices),
@@ -181,5 +181,5 @@ class Pool:
     def minimum(self) -> Estimate:
         """The least value. It has no interval: it can only have been reached or missed."""
         if not self.count:
-            return unknown("nothing was counted")
+            return unknown(reasons.nothing_counted())
         return Estimate(value=float(self.values_ns[0]), count=self.count)

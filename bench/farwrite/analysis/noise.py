@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..reasons import Reason, other_programs, stolen, waited_for_processors
 from ..recording import Cell, Round
-from .result import HOST_NOISE
 from .sample import MIDDLES_NS, decode
 
 # All on a virtual machine with two processors, Linux 6.18, 4 KiB, depth 1, rounds of one second. With nothing else to do, other
@@ -23,26 +23,20 @@ FOREIGN_SHARE_MAX = 0.25
 # 5 % are left. At a load average of 10 (others used 56 to 94 %) it was 8 to 22 % under C at 150 miles, 24 to 49 % at 20, where
 # p99 was 4.59 ms, and 81 to 116 % under A. The busiest cells have the most, and are known to some percent only.
 RUN_DELAY_SHARE_MAX = 0.10
-QUIET = "measure again on a quiet machine"
 
 
-def host_noise(cell: Cell, rounds: Sequence[Round], steal_max: float) -> list[str]:
+def host_noise(cell: Cell, rounds: Sequence[Round], steal_max: float) -> list[Reason]:
     """Why no verdict on a latency of this cell may rest on these rounds; empty when one may, or when nothing is known."""
     reasons = []
     foreign = mean_share([(item.noise.foreign_share, item.noise.duration_ns) for item in rounds if item.noise])
     if foreign is not None and foreign > FOREIGN_SHARE_MAX:
-        reasons.append(
-            f"{HOST_NOISE}: other programs used {foreign:.0%} of the processors, more than {FOREIGN_SHARE_MAX:.0%}: {QUIET}"
-        )
+        reasons.append(other_programs(foreign, FOREIGN_SHARE_MAX))
     delayed = mean_share([delayed_share(cell, item) for item in rounds])
     if delayed is not None and delayed > RUN_DELAY_SHARE_MAX:
-        reasons.append(
-            f"{HOST_NOISE}: writes waited {delayed:.0%} of their time for processors that other programs had, "
-            f"more than {RUN_DELAY_SHARE_MAX:.0%}: {QUIET}"
-        )
+        reasons.append(waited_for_processors(delayed, RUN_DELAY_SHARE_MAX))
     steal = mean_share([(item.steal, item.duration_ns) for item in rounds])
     if steal is not None and steal > steal_max:
-        reasons.append(f"{HOST_NOISE}: the host took {steal:.1%} of the processors, more than {steal_max:.0%} (run.steal_max)")
+        reasons.append(stolen(steal, steal_max))
     return reasons
 
 

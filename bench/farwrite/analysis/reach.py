@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ..reasons import Reason, about, few_distances, spent_at_nothing
 from ..recording import Recording
+from ..verdict import decide, response_of_cell
 from .estimate import label
 from .result import CellResult, Estimate, GreatestMiles, ReachResult
 
@@ -22,10 +24,10 @@ def reach_of(recording: Recording, cells: Sequence[CellResult], miles: Sequence[
         return None
     table = recording.profile.cell[0]
     mine = [item for item in miles if (item.quantile, item.budget_ns) == (asked.quantile, asked.budget_ns)]
-    spent = spent_at_nothing(cells, asked.quantile, asked.budget_ns)
+    spent = spent_before_the_first_mile(cells, asked.quantile, asked.budget_ns, recording.interrupted)
     if spent is not None:
         mine = [msgspec.structs.replace(item, miles=nothing(spent)) for item in mine]
-        reasons = []
+        reasons: list[Reason] = []
     else:
         reasons = reasons_of(cells, mine, asked.quantile)
     return ReachResult(
@@ -39,12 +41,14 @@ def response_of(cell: CellResult, quantile: float) -> Estimate:
     return cell.response_ns_p99 if quantile == 0.99 else cell.response_ns_p50
 
 
-def spent_at_nothing(cells: Sequence[CellResult], quantile: float, budget_ns: float) -> Estimate | None:
-    """The latency at 0 miles where the whole of its interval lies above the budget."""
+def spent_before_the_first_mile(
+    cells: Sequence[CellResult], quantile: float, budget_ns: float, interrupted: bool
+) -> Estimate | None:
+    """The latency at 0 miles where it is over the budget already."""
     for cell in cells:
-        found = response_of(cell, quantile)
-        if cell.miles == 0 and not cell.withheld and found.low is not None and found.low > budget_ns:
-            return found
+        found = response_of_cell(cell, quantile)
+        if cell.miles == 0 and decide(found, at_most=budget_ns, interrupted=interrupted).verdict == "fail":
+            return found.estimate
     return None
 
 
@@ -52,23 +56,23 @@ def nothing(spent: Estimate) -> Estimate:
     """0 miles, known as well as the latency there."""
     return Estimate(
         value=0.0, low=0.0, high=0.0, confidence=spent.confidence, count=spent.count,
-        warnings=["the budget is exhausted before the first mile"],
+        warnings=[spent_at_nothing()],
     )  # fmt: skip
 
 
-def reasons_of(cells: Sequence[CellResult], miles: Sequence[GreatestMiles], quantile: float) -> list[str]:
+def reasons_of(cells: Sequence[CellResult], miles: Sequence[GreatestMiles], quantile: float) -> list[Reason]:
     """Why the answer is unknown; empty when it is known."""
     straight = next((item for item in miles if item.route_factor == 1.0), None)
     if straight is None:
         known = [cell for cell in cells if response_of(cell, quantile).value is not None]
         why = [reason for cell in cells if cell not in known for reason in response_of(cell, quantile).warnings[:1]]
-        return [f"{label(quantile)} is known at {len(known)} of {len(cells)} distances, and three are needed", *why]
+        return [few_distances(label(quantile), len(known), len(cells)), *why]
     if straight.outcome in ("any", "none"):
         return []
     if straight.outcome != "measured" or straight.miles.value is None:
         return list(straight.miles.warnings)
     near = around(cells, straight.miles.value)
-    return [f"at {cell.miles:g} miles: {reason}" for cell in near for reason in cell.latency_doubts]
+    return [about(f"at {cell.miles:g} miles", reason) for cell in near for reason in cell.latency_doubts]
 
 
 def around(cells: Sequence[CellResult], miles: float) -> list[CellResult]:

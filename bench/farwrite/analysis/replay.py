@@ -21,6 +21,7 @@ from ..recording import Recording, Round, waited_rtt_ns
 from ..units import NS_PER_MS
 from ..units import parse as parse_units
 from .analyse import Measured, good_rounds, measure
+from .compare import is_relative
 from .distance import DISTANCES_MIN, crossing, exact_rtt_ns, theil_sen
 from .estimate import Draws
 from .latency import Pool
@@ -144,15 +145,30 @@ class World:
 
 
 def figure_of_replay(figure: Figure, values: np.ndarray) -> Figure:
-    """The figure as one replay shows it: `values` are the value, with each round left out, in each round alone."""
+    """The figure as one replay shows it: `values` are the value, with each round left out, in each round alone.
+
+    Its interval is taken to be as wide as the figure's own, on the scale that is compared on.
+    """
     from msgspec.structs import replace
 
     known = [float(value) if math.isfinite(value) else None for value in values]
     rounds = len(known) // 2
+    low, high = ends_moved(figure, known[0])
     estimate = Estimate(
-        value=known[0], count=figure.estimate.count, without=known[1 : 1 + rounds], by_round=known[1 + rounds :]
-    )
+        value=known[0], low=low, high=high, count=figure.estimate.count, without=known[1 : 1 + rounds],
+        by_round=known[1 + rounds :],
+    )  # fmt: skip
     return replace(figure, estimate=estimate)
+
+
+def ends_moved(figure: Figure, value: float | None) -> tuple[float | None, float | None]:
+    """The interval of a figure, moved to another value."""
+    own = figure.estimate
+    if value is None or own.value is None or own.low is None or own.high is None:
+        return None, None
+    if is_relative(figure) and own.value > 0:
+        return value * own.low / own.value, value * own.high / own.value
+    return value + own.low - own.value, value + own.high - own.value
 
 
 def places(dice: Dice, rounds: int) -> np.ndarray:

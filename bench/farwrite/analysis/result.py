@@ -9,15 +9,14 @@ from typing import Literal
 
 import msgspec
 
-from ..units import format_time
+from .. import reasons
+from ..reasons import Reason
 
 ANALYSIS_VERSION = 4
 
 LINK_ERROR_SHARE_MAX = 0.05  # of a limit: what the link may be off by, and a verdict still rest on it
+ROUNDS_MIN = 3  # Below this no verdict rests on rounds: Student's t of two is 12.7, and two alike look as if nothing varied.
 LATE_SHARE_MAX = 0.05  # of a latency that no limit is given for: what of it may be the generator's lateness
-HOST_NOISE = "host-noise"  # What a reason begins with that withholds verdicts on latency alone.
-UNSOUND = "fitted through cells that no verdict may rest on"  # What an estimate of such a fit is warned with.
-LATE_ADVICE = "give the generator a processor of its own or ask for less"
 
 Verdict = Literal["pass", "fail", "unknown"]
 
@@ -34,7 +33,7 @@ class Estimate(Struct, frozen=True):
     high: float | None = None
     confidence: float | None = None  # what the interval really achieves, such as 0.954
     count: int = 0  # writes, echoes, rounds or kills behind it
-    warnings: list[str] = []
+    warnings: list[Reason] = []
     without: list[float | None] = []  # the value with one round left out, by round index
     by_round: list[float | None] = []  # the value of each round alone; empty where that follows from `without`
     late_ns: float = 0.0  # of a time: at most so much of it is the generator's own lateness; nothing in a closed loop
@@ -87,7 +86,7 @@ class CellResult(Struct, frozen=True):
     rounds_ok: int
     rounds_void: int
     rounds_failed: int
-    void_reasons: list[str]
+    void_reasons: list[Reason]
     # proof of link
     asked_rtt_ns: float  # at 0 miles: the lab's own base round trip
     rtt_ns_min: Estimate
@@ -122,8 +121,8 @@ class CellResult(Struct, frozen=True):
     lag_ns_p99: Estimate | None
     lag_writes_max: int | None
     lag_bytes_max: int | None
-    withheld: list[str]  # why no verdict on what was measured may rest on this cell; empty when one may
-    warnings: list[str] = []  # what a reader must know of the whole cell, each a sentence
+    withheld: list[Reason]  # why no verdict on what was measured may rest on this cell; empty when one may
+    warnings: list[Reason] = []  # what a reader must know of the whole cell
     others: list[OtherResult] = []
     quorum: int = 0  # replicas that had to be durable under protocol quorum, the primary among them; 0: the workload has none
     exposed: int = 0  # writes that completed while a peer was left behind
@@ -131,10 +130,10 @@ class CellResult(Struct, frozen=True):
     effective_count: int | None = None  # independent writes that all are worth at the median; null: rounds tell instead
     catch_up_ns_max: float | None = None  # from the end of a load until every peer had been sent everything
     parts: list[PartResult] = []  # where there is more than plain writes of one kind
-    host_noise: list[str] = []  # why no verdict on a latency may rest on it, though others may
+    host_noise: list[Reason] = []  # why no verdict on a latency may rest on it, though others may
 
     @property
-    def latency_doubts(self) -> list[str]:
+    def latency_doubts(self) -> list[Reason]:
         """Why no verdict on a latency may rest on this cell, whatever the limit; empty when one may."""
         return [*self.withheld, *self.host_noise]
 
@@ -145,39 +144,12 @@ class CellResult(Struct, frozen=True):
         return None if delivered_ns is None else abs(delivered_ns - self.asked_rtt_ns)
 
 
-def link_doubt(error_ns: float | None, limit_ns: float) -> str:
-    """Why nothing is judged against a limit: the link's own error is too large a part of it. Empty when it is not."""
-    if error_ns is None or error_ns <= LINK_ERROR_SHARE_MAX * limit_ns:
-        return ""
-    return (
-        f"the link's error of {format_time(error_ns)} is more than {LINK_ERROR_SHARE_MAX:.0%} of the "
-        f"{format_time(limit_ns)} it is judged against"
-    )
-
-
-def without_lateness(estimate: Estimate) -> Estimate:
-    """The estimate with all the lateness taken off that may be in it: as fast as it can have been."""
-    late_ns = estimate.late_ns
-    value, low, high = (None if end is None else max(end - late_ns, 0.0) for end in (estimate.value, estimate.low, estimate.high))
-    return msgspec.structs.replace(estimate, value=value, low=low, high=high)
-
-
-def late_doubt(late_ns: float, found: Verdict, without: Verdict) -> str:
-    """Why a verdict is withheld that the generator's lateness may have turned: `without` is the one on without_lateness(), by the
-    same rule. Empty when both are the same, or there is no verdict to withhold."""
-    if found == "unknown" or found == without:
-        return ""
-    return f"up to {format_time(late_ns)} of it is the generator's own lateness; without it the verdict may turn: {LATE_ADVICE}"
-
-
-def late_share_doubt(estimate: Estimate) -> str:
-    """The same where no limit is given that a verdict could turn at: in a fit, a comparison, a series of runs."""
+def lateness_share_of(estimate: Estimate) -> Reason | None:
+    """Why nothing is concluded from a time where no limit is given that a verdict could turn at, as in a fit, a comparison, a
+    series of runs: too much of it is the generator's lateness. None when it is not."""
     if not estimate.late_ns or not estimate.value or estimate.late_ns <= LATE_SHARE_MAX * estimate.value:
-        return ""
-    return (
-        f"up to {format_time(estimate.late_ns)} of it is the generator's own lateness, more than {LATE_SHARE_MAX:.0%} of "
-        f"{format_time(estimate.value)}: {LATE_ADVICE}"
-    )
+        return None
+    return reasons.lateness_share(estimate.late_ns, estimate.value, LATE_SHARE_MAX)
 
 
 class Fit(Struct, frozen=True):
@@ -232,7 +204,7 @@ class ReachResult(Struct, frozen=True):
     budget_ns: float
     miles: list[GreatestMiles]  # for each route factor; none where too little was measured
     nothing_ns: Estimate | None  # the latency at 0 miles, where that alone exhausts the budget
-    unknown: list[str]  # why the answer is unknown; empty when it is known
+    unknown: list[Reason]  # why the answer is unknown; empty when it is known
 
 
 class DrillResult(Struct, frozen=True):
@@ -293,6 +265,8 @@ class Claim(Struct, frozen=True):
     verdict: Verdict
     sentence: str  # the verdict in words, with numbers
     details: list[str]  # further sentences
+    why: str = ""  # what decided it, or why it is unknown: the sentence without name and verdict
+    reasons: list[Reason] = []  # why it is unknown, where that has codes
 
 
 class Analysis(Struct, frozen=True):
@@ -309,5 +283,5 @@ class Analysis(Struct, frozen=True):
     far_flush_ns: Estimate
     near_flush_both_ns: Estimate  # both sites at once
     far_flush_both_ns: Estimate
-    warnings: list[str]
+    warnings: list[Reason]
     reach: ReachResult | None = None  # where the run was a search

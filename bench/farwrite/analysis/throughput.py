@@ -13,8 +13,9 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from .. import reasons
 from ..recording import Round
-from ..units import NS_PER_S, digits
+from ..units import NS_PER_S
 from .estimate import mean_over_rounds, unknown
 from .result import Estimate
 from .sample import MIDDLES_NS, decode
@@ -26,8 +27,7 @@ def completed_per_s(rounds: Sequence[Round], dropped: int, offered_per_s: float 
     """Writes completed per second within the round; with a warning when they stay behind what was offered."""
     estimate = mean_per_second(rounds, dropped, "within")
     if offered_per_s and estimate.high is not None and estimate.high < KEEPS_UP * offered_per_s:
-        warning = f"stays behind the offered {digits(offered_per_s)} writes a second: response times grow without limit"
-        return msgspec.structs.replace(estimate, warnings=[*estimate.warnings, warning])
+        return msgspec.structs.replace(estimate, warnings=[*estimate.warnings, reasons.behind_the_load(offered_per_s)])
     return estimate
 
 
@@ -50,7 +50,7 @@ def cpu_ns_per_write(rounds: Sequence[Round]) -> Estimate:
     """Processor time of all replicas per completed write; the whole round counts, its warm-up too."""
     known = [item for item in rounds if item.near_cpu_ns is not None and item.completed]
     if not known:
-        return unknown("processor time was not recorded")
+        return unknown(reasons.no_processor_time())
     values = [sum(cpu_ns_of(item)) / item.completed for item in known]
     return mean_over_rounds(values, [item.index for item in known])
 

@@ -1,6 +1,6 @@
 """Why rounds were void or failed, in a few words: single reasons differ in their numbers and mean the same.
 
-The one place that reads the texts of Round.reasons; the live progress and every report count by what it gives back.
+The live progress and every report count by the cause that a reason's code stands for.
 """
 
 from __future__ import annotations
@@ -10,31 +10,34 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from .. import reasons
+from ..reasons import Reason
+from ..recording import causes_of
+
 if TYPE_CHECKING:
     from ..recording import Recording
     from .result import CellResult
 
-CAUSES = (  # A reason that begins so, and the cause it is counted under.
-    ("the link", "the link was off"),
-    ("the host took", "the host took the processors"),
-    ("the engine stopped", "the engine stopped"),
-)
-NO_GOOD_ROUND = "not one good round: "  # How analyse.py begins the reason of a cell without one.
+CAUSES = {
+    reasons.link_missed.name: "the link was off",
+    reasons.packets_late.name: "packets left late",
+    reasons.stolen.name: "the host took the processors",
+    reasons.engine_stopped.name: "the engine stopped",
+}
 CAUSE_MAX = 48  # Characters of a cause that is not among these.
 
 
-def cause_of(reason: str) -> str:
+def cause_of(reason: Reason) -> str:
     """The cause that a reason is counted under."""
-    for beginning, cause in CAUSES:
-        if reason.startswith(beginning):
-            return cause
-    first = re.split(r"[:;(]", reason, maxsplit=1)[0].strip()
+    if reason.code in CAUSES:
+        return CAUSES[reason.code]
+    first = re.split(r"[:;(]", reason.sentence, maxsplit=1)[0].strip()
     return first if len(first) <= CAUSE_MAX else first[: first.rfind(" ", 0, CAUSE_MAX)] + " ..."
 
 
-def commonest(reasons: Iterable[Sequence[str]]) -> str:
+def commonest(rounds: Iterable[Sequence[Reason]]) -> str:
     """The cause that most rounds have, each counted once for a cause however often it names it; empty for no round."""
-    counts = Counter(cause for each in reasons for cause in dict.fromkeys(map(cause_of, each)))
+    counts = Counter(cause for each in rounds for cause in dict.fromkeys(map(cause_of, each)))
     return counts.most_common(1)[0][0] if counts else ""
 
 
@@ -48,7 +51,7 @@ def rounds_text(recording: Recording, cells: Sequence[CellResult]) -> str:
     total = sum(counts.values())
     if not counts["void"] and not counts["failed"]:
         return f"{total} rounds, all good" if total else "no round was measured"
-    bad = [item.reasons for item in recording.rounds if item.status != "ok"] or [item.void_reasons for item in cells]
+    bad = [causes_of(item) for item in recording.rounds if item.status != "ok"] or [item.void_reasons for item in cells]
     what = ", ".join(f"{counts[name]} of {total} rounds {name}" for name in ("void", "failed") if counts[name])
     missing = sum(not item.rounds_ok for item in cells)
     rest = f"; no good round for {missing} of {len(cells)} cells" if missing else " and left out"
@@ -57,9 +60,8 @@ def rounds_text(recording: Recording, cells: Sequence[CellResult]) -> str:
     return what + (f" ({most}{cause})" if cause else "") + rest
 
 
-def in_words(reason: str) -> str:
+def in_words(reason: Reason) -> str:
     """Why an estimate is unknown: a cell without a good round gives causes instead of each round's numbers."""
-    head, found, rest = reason.partition(NO_GOOD_ROUND)
-    if not found or head:
-        return reason
-    return NO_GOOD_ROUND + ", ".join(dict.fromkeys(cause_of(each) for each in rest.split("; ") if each))
+    if reason.code != reasons.no_good_round.name or not reason.numbers:
+        return reason.sentence
+    return f"not one good round: {reason.numbers['causes']}"

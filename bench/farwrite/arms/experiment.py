@@ -31,7 +31,8 @@ from ..lab.survey import Survey
 from ..pipeline import lab_spec as spec_of
 from ..pipeline import outcome, recording_of, round_s
 from ..progress import Progress, Silence
-from ..recording import Cell, HostNoise, Pairing, Report, Round, save
+from ..reasons import neighbour_void, sentences
+from ..recording import Cell, HostNoise, Pairing, Report, Round, causes_of, save
 from ..round import asked_of, link_reasons, spans_of, text_of
 from ..run import Run
 from ..units import NS_PER_S
@@ -244,7 +245,7 @@ def play_palindrome(
     if broken:
         name, worst = max(broken, key=lambda one: one[1].status == "failed")
         told = f"{cell}, pair {lap + 1}: {len(broken)} of {len(made)} rounds void or failed; {name}"
-        experiment.progress.voided(told, worst.status, worst.reasons)
+        experiment.progress.voided(told, worst.status, causes_of(worst))
     return not broken
 
 
@@ -279,17 +280,17 @@ def noise_seen(noise: HostNoise | None, lab: Lab, quiet: Reading) -> HostNoise |
 def proven(item: Round, run: Run, lab: Lab, before: Survey, after: Survey) -> Round:
     """A round over a link that an arm cannot prove, because more is asked of it than a distance or it has no packets: we do."""
     asked_rtt_ns = next(cell.asked_rtt_ns for cell in run.cells if cell.id == item.cell)
-    reasons = [*item.reasons, *link_reasons(before, after, asked_rtt_ns)]
+    reasons = [*causes_of(item), *link_reasons(before, after, asked_rtt_ns)]
     status = "void" if reasons and item.status == "ok" else item.status
     surveys = {"survey_before": text_of(before), "survey_after": text_of(after)}
-    return msgspec.structs.replace(item, **surveys, status=status, reasons=reasons)
+    return msgspec.structs.replace(item, **surveys, status=status, reasons=sentences(reasons), causes=reasons)
 
 
 def set_aside(item: Round) -> Round:
     """A round of a palindrome that does not count: it is void as well, unless it lost writes, which no void may hide."""
     if item.status != "ok" or (item.audit and item.audit.lost):
         return item
-    return msgspec.structs.replace(item, status="void", reasons=["another arm's round beside it was void"])
+    return msgspec.structs.replace(item, status="void", reasons=[str(neighbour_void())], causes=[neighbour_void()])
 
 
 def report_of(experiment: Experiment, arm: Arm, failure: BaseException | None) -> Report:

@@ -114,9 +114,25 @@ def line(message: Struct) -> bytes:
 def understood(profile: dict[str, Any]) -> Profile:
     """The profile that was told; UsageError when it has what this farwrite does not know."""
     try:
-        return msgspec.convert(profile, Profile)
+        made = msgspec.convert(profile, Profile)
     except msgspec.ValidationError as refusal:
         raise UsageError(f"that farwrite does not know everything the profile asks for: {refusal}.") from refusal
+    if passed_over := unread(profile, msgspec.to_builtins(made)):
+        raise UsageError(f"that farwrite does not know everything the profile asks for: it has no {passed_over}.")
+    return made
+
+
+def unread(sent: Any, made: Any, path: str = "") -> str:
+    """The first key that was sent and is not in what was made of it: a stored profile passes over those, an arm must not."""
+    if isinstance(sent, dict) and isinstance(made, dict):
+        pairs = [(f"{path}.{key}".lstrip("."), value, made.get(key)) for key, value in sent.items()]
+        missing = next((f"{path}.{key}".lstrip(".") for key in sent if key not in made), "")
+    elif isinstance(sent, list) and isinstance(made, list):
+        pairs = [(f"{path}[{place}]", one, other) for place, (one, other) in enumerate(zip(sent, made, strict=False))]
+        missing = ""
+    else:
+        return ""
+    return missing or next((found for where, one, other in pairs if (found := unread(one, other, where))), "")
 
 
 def misread(ours: Any, theirs: Any, place: str = "") -> str | None:

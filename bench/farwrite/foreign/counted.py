@@ -15,9 +15,10 @@ from msgspec.structs import replace
 from ..analysis.estimate import CONFIDENCE, Draws, count_needed, label, order_statistic_ranks, unknown
 from ..analysis.latency import Pool
 from ..analysis.result import Estimate
+from ..reasons import needs, one_run, remark
 
-ONE_RUN = "one run: its repeatability is not known"
-ENCLOSED = "the interval is as wide as the percentiles that the file lists"
+ONE_RUN = one_run()
+ENCLOSED = remark("the interval is as wide as the percentiles that the file lists")
 
 # SciPy's binomial distribution answers NaN from 2^31 on. Of more values the interval is that of so many: wider, and
 # still narrower than any slot.
@@ -76,15 +77,15 @@ def from_percentiles(known: Mapping[float, float], q: float, count: int) -> Esti
     if value is None:
         return None
     if not count:
-        return Estimate(value=value, warnings=[ONE_RUN, "no interval: the file does not say how many values it is of"])
+        return Estimate(value=value, warnings=[ONE_RUN, remark("no interval: the file does not say how many values it is of")])
     n = min(count, COUNT_MAX)
     ranks = order_statistic_ranks(n, q)
     if ranks is None:
-        return unknown(f"{label(q)} needs n >= {count_needed(q)} (n = {count})", count=count)
+        return unknown(needs(label(q), count_needed(q), count), count=count)
     lows = [found for other, found in known.items() if other == 0 or math.ceil(other * n) + 1 <= ranks[0]]
     highs = [found for other, found in known.items() if other == 1 or math.ceil(other * n) - 1 >= ranks[1]]
     if not lows or not highs:
-        return Estimate(value=value, count=count, warnings=[ONE_RUN, "no interval: the file lists nothing beyond it"])
+        return Estimate(value=value, count=count, warnings=[ONE_RUN, remark("no interval: the file lists nothing beyond it")])
     return Estimate(
         value=value, low=min(max(lows), value), high=max(min(highs), value), confidence=ranks[2], count=count,
         warnings=[ONE_RUN, ENCLOSED],

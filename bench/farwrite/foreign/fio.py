@@ -15,6 +15,7 @@ import numpy as np
 
 from ..analysis.result import Estimate
 from ..figure import Figure, Label, Sheet
+from ..reasons import Reason, job_failed, sentences
 from ..units import NS_PER_MS
 from .counted import QUANTILES, Counted, from_percentiles, mean_of, plain
 from .document import Part, numbered, short
@@ -60,7 +61,7 @@ def sheet_of(document: Part, text: str) -> Sheet:
         if clone is not None:
             labels["clone"] = float(clone)
         withheld = failure(name, job)
-        warnings += withheld
+        warnings += sentences(withheld)
         identity[f"job {name}"] = options_of(shared, job)
         figures += figures_of(job, labels, withheld)
     if any(clone is not None for clone in clones):
@@ -71,13 +72,13 @@ def sheet_of(document: Part, text: str) -> Sheet:
     )  # fmt: skip
 
 
-def failure(name: str, job: Part) -> list[str]:
+def failure(name: str, job: Part) -> list[Reason]:
     """What is wrong with a job that ended with an error."""
     error = job.count("error")
     if not error:
         return []
     reason = os.strerror(error) if error < 1 << 31 else "unknown"
-    return [f"fio ended job {short(name)} with error {error} ({reason})"]
+    return [job_failed(f"fio ended job {short(name)} with error {error} ({reason})")]
 
 
 def options_of(shared: Part, job: Part) -> str:
@@ -87,7 +88,7 @@ def options_of(shared: Part, job: Part) -> str:
     return ", ".join(f"{key} {value}".strip() for key, value in sorted(options.items()) if key not in NO_LOAD)
 
 
-def figures_of(job: Part, labels: dict[str, Label], withheld: list[str]) -> Iterator[Figure]:
+def figures_of(job: Part, labels: dict[str, Label], withheld: list[Reason]) -> Iterator[Figure]:
     """The figures of one job."""
     completed = 0
     for operation in OPERATIONS:

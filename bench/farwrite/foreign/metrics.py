@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from ..analysis.result import Estimate
 from ..figure import METRICS as OURS
 from ..figure import Figure, Label, Metric
+from ..reasons import Reason
 
 METRICS: dict[str, Metric] = {
     "service_p50": OURS["service_p50"],  # fio's lat = slat + clat, HOWTO "Interpreting the output".
@@ -37,7 +38,7 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def figure(metric: str, labels: dict[str, Label], estimate: Estimate, withheld: list[str] | None = None) -> Figure:
+def figure(metric: str, labels: dict[str, Label], estimate: Estimate, withheld: list[Reason] | None = None) -> Figure:
     """One figure in a known metric."""
     known = METRICS[metric]
     return Figure(

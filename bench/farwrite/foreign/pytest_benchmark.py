@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from ..analysis.result import Estimate
 from ..figure import Figure, Label, Sheet
+from ..reasons import remark
 from ..units import NS_PER_S
 from .counted import ONE_RUN, Counted, from_percentiles, mean_of
 from .document import Part, numbered
@@ -74,7 +75,7 @@ def estimates_of(stats: Part) -> Iterator[tuple[str, Estimate]]:
     if median is not None:
         yield "run_time_p50", with_value(median, known.get(0.5))
     if 0.0 in known:
-        yield "run_time_min", Estimate(value=known[0.0], count=count, warnings=[ONE_RUN, "a least value has no interval"])
+        yield "run_time_min", Estimate(value=known[0.0], count=count, warnings=[ONE_RUN, remark("a least value has no interval")])
     mean, deviation = stats.number("mean"), stats.number("stddev")
     if mean is not None:
         yield "run_time_mean", mean_of(NS_PER_S * mean, None if deviation is None else NS_PER_S * deviation, count)

@@ -16,7 +16,7 @@ from ..analysis.estimate import CONFIDENCE, ROUNDS_MIN, unknown
 from ..analysis.result import Estimate
 from ..errors import UsageError
 from ..figure import Figure, Sheet
-from .counted import ONE_RUN
+from ..reasons import Reason, about, few_runs, one_run, runs_missing
 from .metrics import identifier
 
 AS_RATIO = ("ns", "bytes", "per_s", "bytes_per_s")
@@ -71,17 +71,17 @@ def over_runs(items: Sequence[Figure | None], sheets: Sequence[Sheet]) -> Figure
     """One figure of all runs; None where a run lacks it."""
     known = [item for item in items if item is not None]
     values = [item.estimate.value if item else None for item in items]
-    warnings = list(dict.fromkeys(word for item in known for word in item.estimate.warnings if word != ONE_RUN))
+    warnings = list(dict.fromkeys(one for item in known for one in item.estimate.warnings if one.code != one_run.name))
     missing = values.count(None)
     if missing:
-        warnings.append(f"{len(values) - missing} of {len(values)} runs have a value")
-    withheld = [f"{sheet.source}: {why}" for item, sheet in zip(items, sheets, strict=True) if item for why in item.withheld]
+        warnings.append(runs_missing(len(values) - missing, len(values)))
+    withheld = [about(sheet.source, why) for item, sheet in zip(items, sheets, strict=True) if item for why in item.withheld]
     item = known[0]
     estimate = worst(values, warnings) if item.exact else mean_over_runs(values, item.unit in AS_RATIO, warnings)
     return replace(item, estimate=estimate, withheld=withheld)
 
 
-def worst(values: Sequence[float | None], warnings: list[str]) -> Estimate:
+def worst(values: Sequence[float | None], warnings: list[Reason]) -> Estimate:
     """The greatest of exact counts."""
     greatest = max(value for value in values if value is not None)
     return Estimate(
@@ -89,7 +89,7 @@ def worst(values: Sequence[float | None], warnings: list[str]) -> Estimate:
     )
 
 
-def mean_over_runs(values: Sequence[float | None], as_ratio: bool, warnings: list[str]) -> Estimate:
+def mean_over_runs(values: Sequence[float | None], as_ratio: bool, warnings: list[Reason]) -> Estimate:
     """The mean of one value a run with Student's t interval, and with each run left out."""
     known = [value for value in values if value is not None]
     if not known:
@@ -101,7 +101,7 @@ def mean_over_runs(values: Sequence[float | None], as_ratio: bool, warnings: lis
     count = len(numbers)
     mean = math.fsum(numbers) / count
     if count < 2:
-        return Estimate(value=back(mean), count=count, warnings=[*warnings, ONE_RUN])
+        return Estimate(value=back(mean), count=count, warnings=[*warnings, one_run()])
     from scipy.special import stdtrit
 
     variance = math.fsum((value - mean) ** 2 for value in numbers) / (count - 1)
@@ -109,7 +109,7 @@ def mean_over_runs(values: Sequence[float | None], as_ratio: bool, warnings: lis
     least = 0.0 if min(known) >= 0 else -math.inf
     return Estimate(
         value=back(mean), low=max(back(mean - half), least), high=back(mean + half), confidence=CONFIDENCE, count=count,
-        warnings=[*warnings, *([f"{count} runs only"] if count < ROUNDS_MIN else [])],
+        warnings=[*warnings, *([few_runs(count)] if count < ROUNDS_MIN else [])],
         without=[None if value is None else back((count * mean - value) / (count - 1)) for value in scaled],
     )  # fmt: skip
 

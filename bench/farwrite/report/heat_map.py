@@ -135,7 +135,7 @@ def hover(cell: CellResult | None, quantile: str) -> str:
     if cell is None or found is None:
         return "not measured"
     lines = [place_words(cell), f"{quantile} {told(found)}", f"{cell.rounds_ok} rounds"]
-    return "<br>".join([*lines, *(plain(reason) for reason in cell.withheld)])
+    return "<br>".join([*lines, *(plain(str(reason)) for reason in cell.withheld)])
 
 
 def said(cells: Sequence[CellResult]) -> str:

@@ -21,7 +21,8 @@ from rich.text import Text
 from ..histogram import Histogram
 from ..progress import Teller, left_text
 from ..protocol import NAMES
-from ..recording import Cell, Round
+from ..reasons import Reason
+from ..recording import Cell, Round, causes_of
 from ..units import NS_PER_MS
 from .chart import FLOOR, Picture, coloured, drawn, letter_of, limits_below
 from .page import WIDTH_MAX
@@ -78,13 +79,13 @@ class Region(Teller, AbstractContextManager):
             if made.status == "ok" and made.cell in known:
                 self.add(made)
             elif made.status != "ok":
-                self.voids.add(made.reasons)
+                self.voids.add(causes_of(made))
 
     def measured(self, cell: Cell, made: Round) -> None:
         self.add(made)
         self.live.refresh()
 
-    def voided(self, what: str, status: str, reasons: Sequence[str]) -> None:
+    def voided(self, what: str, status: str, reasons: Sequence[Reason]) -> None:
         super().voided(what, status, reasons)
         self.live.refresh()
 

@@ -6,7 +6,6 @@ the width is printed. Colour only repeats what a symbol or a word already says, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -18,8 +17,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.answer import NEEDS, cautions
+from ..analysis.answer import cautions
 from ..analysis.result import Estimate
+from ..reasons import Reason, least_needed
 from .digits import UNKNOWN, Digits, grouped
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class Footnotes:
     def __init__(self) -> None:
         self.reasons: dict[str, int] = {}
 
-    def mark(self, reasons: Iterable[str]) -> str:
+    def mark(self, reasons: Iterable[Reason | str]) -> str:
         """The superscripts that point at these reasons."""
-        numbers = [self.reasons.setdefault(reason, len(self.reasons) + 1) for reason in reasons]
+        numbers = [self.reasons.setdefault(str(reason), len(self.reasons) + 1) for reason in reasons]
         return "⁾".join(str(number).translate(SUPERSCRIPT) for number in numbers) + ("⁾" if numbers else "")
 
     def lines(self) -> list[tuple[str, str]]:
@@ -162,10 +162,9 @@ def cell(
     return text
 
 
-def unknown(reasons: Sequence[str], form: Form, notes: Footnotes) -> Text:
+def unknown(reasons: Sequence[Reason], form: Form, notes: Footnotes) -> Text:
     """How many writes would have been needed, where that is the reason; a footnote otherwise."""
-    needs = NEEDS.search(reasons[0]) if len(reasons) == 1 else None
-    if needs:
-        count = grouped(float(re.sub(r"\D", "", needs.group(1))))
-        return Text(f"needs{' ' if form.interval == 'beside' else chr(10)}n≥{count}", style="dim")
+    least = least_needed(reasons) if len(reasons) == 1 else None
+    if least is not None:
+        return Text(f"needs{' ' if form.interval == 'beside' else chr(10)}n≥{grouped(least)}", style="dim")
     return Text(UNKNOWN + notes.mark(reasons), style="dim")

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..analysis.answer import PREFERRED, Reach, main_cells, reaches
-from ..analysis.result import HOST_NOISE, Analysis, CellResult
+from ..analysis.result import Analysis, CellResult
+from ..reasons import HOST_NOISE, Reason
 from ..units import NS_PER_MS
 from . import tables
 from .digits import UNKNOWN, Digits
@@ -28,7 +29,7 @@ TOO_FEW = "fewer than three distances have one"
 class Unmarked(Footnotes):
     """No superscripts: the first screen has no footnotes."""
 
-    def mark(self, reasons: Iterable[str]) -> str:
+    def mark(self, reasons: Iterable[Reason | str]) -> str:
         return ""
 
 
@@ -122,18 +123,13 @@ def doubted_texts(cells: Sequence[CellResult], many: bool) -> list[str]:
     reasons: dict[str, list[tuple[str, CellResult]]] = {}
     for item in cells:
         for reason in item.latency_doubts[:1]:
-            first = re.split(r"[,;]|: ", reason.removeprefix(f"{HOST_NOISE}: "), maxsplit=1)[0]
-            reasons.setdefault(without_numbers(first), []).append((first, item))
+            first = re.split(r"[,;]|: ", reason.sentence.removeprefix(f"{HOST_NOISE}: "), maxsplit=1)[0]
+            reasons.setdefault(reason.code, []).append((first, item))
     return [
         f"no verdict on latency rests on {tables.places([item for _, item in found], many)}: "
         f"{tables.summed_up(reason for reason, _ in found)[0]}"
         for found in reasons.values()
     ]
-
-
-def without_numbers(text: str) -> str:
-    """The text with its numbers taken out: what sentences of one kind have in common."""
-    return re.sub(r"[+-]?\d+(?:\.\d+)?", "", text)
 
 
 # --- How far ---------------------------------------------------------------------------------------------------

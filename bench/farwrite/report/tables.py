@@ -15,9 +15,7 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.answer import NEEDS
 from ..analysis.result import (
-    UNSOUND,
     Analysis,
     CellResult,
     DrillResult,
@@ -26,13 +24,13 @@ from ..analysis.result import (
     GreatestMiles,
     OtherResult,
     Verdict,
-    late_doubt,
-    link_doubt,
 )
 from ..analysis.void import in_words
 from ..physics import PRODUCT_LIMITS, ProductLimit, rtt_ns_of
 from ..protocol import NAMES
+from ..reasons import Reason, interrupted, joined, least_needed
 from ..units import NS_PER_MS, NS_PER_US, format_size, format_time
+from ..verdict import decide, response_of_cell, without_lateness
 from .digits import TO, UNKNOWN, Digits, grouped
 from .page import STYLE, WORD, Footnotes, Form, Page, add_row, cell, table_of
 
@@ -132,10 +130,10 @@ def further_link(miles: float, others: Sequence[OtherResult]) -> str:
     return f"Further replicas at {miles_text(miles)} miles, in {len(others)} cells: {asked}, {found}."
 
 
-def summed_up(reasons: Iterable[str]) -> list[str]:
+def summed_up(reasons: Iterable[Reason | str]) -> list[str]:
     """Sentences that differ only in one number as one, with the number's range."""
     numbers: dict[str, list[str]] = {}
-    for reason in reasons:
+    for reason in map(str, reasons):
         found = re.search(r"[+-]?\d+(?:\.\d+)?", reason)
         key = reason.replace(found.group(), "{}", 1) if found else reason
         numbers.setdefault(key, []).extend([found.group()] if found else [])
@@ -273,8 +271,8 @@ def missing_texts(cells: Sequence[CellResult], many: bool) -> list[str]:
     for item in cells:
         for what, found in (("", item.response_ns_p50), ("p99 of ", item.response_ns_p99)):
             if found.value is None and (found.warnings or not what):
-                reason = in_words("; ".join(found.warnings) or "not measured")
-                if not (what and NEEDS.search(reason)):
+                reason = "; ".join(map(in_words, found.warnings)) or "not measured"
+                if not (what and least_needed(found.warnings) is not None):
                     reasons.setdefault((what, reason), []).append(item)
                 break
     return [f"no {what}{places(found, many)}: {reason}" for (what, reason), found in reasons.items()]
@@ -417,7 +415,7 @@ def show_miles(page: Page, analysis: Analysis) -> None:
         unanswered: dict[tuple[str, float, str], list[str]] = {}
         for answer in answers:
             if (answer.protocol, answer.quantile) not in answered:
-                reason = "; ".join(answer.miles.warnings)
+                reason = joined(answer.miles.warnings)
                 budgets = unanswered.setdefault((answer.protocol, answer.quantile, reason), [])
                 budgets.append(f"{answer.budget_ns / NS_PER_MS:g}")
         for (protocol, quantile, reason), budgets in unanswered.items():
@@ -517,9 +515,7 @@ class There(NamedTuple):
 
     p99_ns: float | None
     remark: str = ""
-    link_error_ns: float | None = None  # a fit runs over the round trips that were delivered: then it is nothing
-    late_ns: float = 0.0  # of it, at most the generator's lateness
-    doubt: str = ""  # why nothing is judged by it
+    cell: CellResult | None = None  # where it was measured: a verdict rests on nothing else
 
 
 def p99_there(limit: ProductLimit, rtt_ns: float, fit: Fit | None, measured: Sequence[CellResult]) -> There:
@@ -527,13 +523,11 @@ def p99_there(limit: ProductLimit, rtt_ns: float, fit: Fit | None, measured: Seq
     if limit.miles is not None:
         for result in measured:
             if abs(result.miles - limit.miles) < 1 and result.response_ns_p99.value is not None and not result.latency_doubts:
-                p99 = result.response_ns_p99
-                return There(p99.value, link_error_ns=result.link_error_ns, late_ns=p99.late_ns)
+                return There(result.response_ns_p99.value, cell=result)
     if fit is None or fit.k.value is None or fit.a_ns.value is None:
         return There(None, "Neither measured at this distance nor fitted.")
     beyond = " and beyond what was measured" if rtt_ns > fit.rtt_ns_high else ""
-    doubt = UNSOUND if UNSOUND in fit.k.warnings else ""
-    return There(fit.a_ns.value + fit.k.value * rtt_ns, f"By the fit{beyond}, not measured at this distance.", doubt=doubt)
+    return There(fit.a_ns.value + fit.k.value * rtt_ns, f"By the fit{beyond}, not measured at this distance.")
 
 
 def holds_text(limit: ProductLimit, there: There, analysis: Analysis, name: str, form: Form, notes: Footnotes) -> Text:
@@ -549,18 +543,27 @@ def holds_text(limit: ProductLimit, there: There, analysis: Analysis, name: str,
             return Text(f"> {grouped(straight[0].beyond_miles or 0.0)} mi")
         return Text(WORD["unknown"], style=STYLE["unknown"])
     budgets = sorted({a.budget_ns for a in answers})
-    if there.p99_ns is None or not budgets:
-        return Text(WORD["unknown"], style=STYLE["unknown"])
-    kept = [budget for budget in budgets if there.p99_ns <= budget]
-    limit_ns = kept[0] if kept else budgets[-1]
-    # The answer is the least budget that holds: without the lateness it might be the one below.
-    below = [budget for budget in budgets if budget < there.p99_ns]
-    turned: Verdict = "pass" if below and there.p99_ns - there.late_ns <= below[-1] else "fail"
-    if doubt := there.doubt or link_doubt(there.link_error_ns, limit_ns) or late_doubt(there.late_ns, "fail", turned):
-        return Text(f"{WORD['unknown']}{notes.mark([f'No verdict rests on it: {doubt}.'])}", style=STYLE["unknown"])
-    if kept:
-        return Text(f"✔ within {kept[0] / NS_PER_MS:g} ms", style=STYLE["pass"])
-    return Text(f"✘ not even {budgets[-1] / NS_PER_MS:g} ms", style=STYLE["fail"])
+    if there.cell is None or not budgets:  # A fit has no interval at one distance.
+        mark = notes.mark([there.remark] if there.remark else [])
+        return Text(f"{WORD['unknown']}{mark}", style=STYLE["unknown"])
+    p99 = response_of_cell(there.cell, 0.99)
+    least_ns = without_lateness(p99.estimate).value or 0.0
+    found = decide(p99, at_most=budgets[0])
+    for budget in budgets:
+        found = decide(p99, at_most=budget, interrupted=is_interrupted(analysis))
+        if found.verdict == "pass":
+            return Text(f"✔ within {budget / NS_PER_MS:g} ms", style=STYLE["pass"])
+        if found.withheld and least_ns <= budget:  # The answer is the least budget that holds, and this one may.
+            break
+    if found.verdict == "fail":
+        return Text(f"✘ not even {budgets[-1] / NS_PER_MS:g} ms", style=STYLE["fail"])
+    because = f"No verdict rests on it: {joined(found.reasons)}."
+    return Text(f"{WORD['unknown']}{notes.mark([because])}", style=STYLE["unknown"])
+
+
+def is_interrupted(analysis: Analysis) -> bool:
+    """Whether the run ended before its end."""
+    return interrupted.among(analysis.warnings) is not None
 
 
 # --- Drills, lag and counts ------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ def show_claims(page: Page, claims: list[Claim]) -> None:
 
 def show_warnings(page: Page, recording: Recording, analysis: Analysis) -> None:
     """What would make the next run say more, or makes this one say less."""
-    advice = list(dict.fromkeys([*analysis.warnings, *recording.notes]))
+    advice = list(dict.fromkeys([*map(str, analysis.warnings), *recording.notes]))
     if not advice:
         return
     page.heading("Warnings")

@@ -1,7 +1,7 @@
 """A budget in a test: what was measured against what was promised, as a verdict with a sentence.
 
 `check` takes samples, an estimate, a pytest-benchmark fixture or a farwrite report, and answers pass, fail, unknown or
-skipped. Only an interval that lies wholly on one side of the limit decides; one that encloses it is unknown.
+skipped. `verdict.py` decides, as it does for the gate and for claims: a report gets no other answer here than there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ from ..units import FREQUENCY, KM_PER_MILE, LENGTH_KM, NS_PER_S, SIZE, TIME, dig
 
 if TYPE_CHECKING:
     from ..analysis.result import Estimate
-    from ..figure import Figure, Sheet
+    from ..figure import Figure, Sheet, Unit
 
 Judged = Literal["pass", "fail", "unknown"]
 Verdict = Literal["pass", "fail", "unknown", "skipped"]
@@ -56,6 +56,7 @@ KIND_OF_FIGURE = {
     "ns": "time", "bytes": "size", "per_s": "frequency", "bytes_per_s": "bytes a second", "miles": "distance",
     "ratio": "number", "count": "number", "": "number",
 }  # fmt: skip
+ON_A_PLAIN_SCALE = ("distance", "number")  # What may be 0 or less; the rest is decided on as a ratio to its limit.
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ class Quantity:
 
     estimate: Estimate
     kind: str | None = None
-    withheld: list[str] = field(default_factory=list)  # why no verdict may rest on it
+    figure: Figure | None = None  # of a report
+    instead: Figure | None = None  # beside miles without a value: what decides in their place
+    interrupted: bool = False  # the run ended before its end
 
 
 class Skipped(NamedTuple):
@@ -73,21 +76,25 @@ class Skipped(NamedTuple):
     reason: str
 
 
-def judge(estimate: Estimate, at_most: float | None = None, at_least: float | None = None) -> tuple[Judged, str]:
-    """(verdict, why it is unknown or "") of an estimate between limits, all in the same unit. pass and fail need the whole
-    interval on one side; a limit itself is still within."""
-    assert at_most is not None or at_least is not None
-    if estimate.value is None:
-        return "unknown", "; ".join(estimate.warnings) or "there is no value"
-    if estimate.low is None or estimate.high is None:
-        return "unknown", "; ".join(estimate.warnings) or "the value has no interval"
-    least = -math.inf if at_least is None else at_least
-    most = math.inf if at_most is None else at_most
-    if estimate.low > most or estimate.high < least:
-        return "fail", ""
-    if least <= estimate.low and estimate.high <= most:
-        return "pass", ""
-    return "unknown", "the limit lies inside the interval, which more samples narrow"
+def judge(
+    found: Quantity, at_most: float | None = None, at_least: float | None = None, kind: str = ""
+) -> tuple[Judged, str]:
+    """(verdict, why it is unknown or "") of a quantity between limits, all in the same unit."""
+    from ..figure import Figure
+    from ..reasons import joined
+    from ..verdict import decide
+
+    estimate, figure = found.estimate, found.figure
+    if figure is None:  # Not of a report: a number that was counted, or what the test itself has measured.
+        known = found.kind or kind
+        ends = {estimate.low, estimate.value, estimate.high}
+        exact = estimate.value is not None and estimate.confidence in (None, 1.0) and len(ends) == 1
+        unit: Unit = "ns" if known == "time" else ""
+        figure = Figure(metric="", labels={}, unit=unit, better="", exact=exact, estimate=estimate)
+        decision = decide(figure, at_most=at_most, at_least=at_least, sampled=True, relative=known not in ON_A_PLAIN_SCALE)
+    else:
+        decision = decide(figure, at_most=at_most, at_least=at_least, instead=found.instead, interrupted=found.interrupted)
+    return decision.verdict, joined(decision.reasons)
 
 
 def check(
@@ -101,15 +108,9 @@ def check(
     if isinstance(found, Skipped):
         return Judgement(name, "skipped", f"{name}: {found.reason}.")
     kind = found.kind or kind_of_limit(name, at_most if at_most is not None else at_least)
-    limits = [limit(name, text, kind) for text in (at_most, at_least)]
-    verdict, why = judge(found.estimate, *limits)
-    from ..analysis.result import late_doubt, without_lateness
-
-    late = late_doubt(found.estimate.late_ns, verdict, judge(without_lateness(found.estimate), *limits)[0])
-    doubts = [*found.withheld, *([late] if late else [])]
-    if verdict != "unknown" and doubts:
-        verdict, why = "unknown", "; ".join(doubts)
-    return Judgement(name, verdict, sentence(name, found.estimate, verdict, why, kind, *limits))
+    most, least = limit(name, at_most, kind), limit(name, at_least, kind)
+    verdict, why = judge(found, most, least, kind)
+    return Judgement(name, verdict, sentence(name, found.estimate, verdict, why, kind, most, least))
 
 
 def sentence(
@@ -221,15 +222,18 @@ def scaled(estimate: Estimate, scale: float) -> Estimate:
     return Estimate(
         value=ends[0], low=ends[1], high=ends[2], confidence=estimate.confidence, count=estimate.count,
         warnings=list(estimate.warnings),
+        without=[None if value is None else value * scale for value in estimate.without],
+        by_round=[None if value is None else value * scale for value in estimate.by_round], late_ns=estimate.late_ns * scale,
     )  # fmt: skip
 
 
 def exactly(value: float) -> Estimate:
     """A number that was counted, or that the caller takes as it is: its interval is itself."""
     from ..analysis.result import Estimate
+    from ..reasons import remark
 
     if math.isnan(value):
-        return Estimate(value=None, warnings=["it is not a number"])
+        return Estimate(value=None, warnings=[remark("it is not a number")])
     return Estimate(value=value, low=value, high=value, confidence=1.0, count=1)
 
 
@@ -259,14 +263,14 @@ def quantile_of(samples: Sequence[float], q: float) -> Estimate:
     from ..analysis.estimate import CONFIDENCE, count_needed, label, order_statistic_ranks, unknown
     from ..analysis.result import Estimate
     from ..analysis.sample import rank
+    from ..reasons import needs_samples, remark
 
     count = len(samples)
     if any(math.isnan(sample) for sample in samples):
-        return unknown("some samples are not numbers (NaN)", count=count)
+        return unknown(remark("some samples are not numbers (NaN)"), count=count)
     ranks = order_statistic_ranks(count, q) if count else None
     if ranks is None:
-        needed = f"a {CONFIDENCE:.0%} interval of {label(q)} needs n >= {count_needed(q):,}".replace("%", " %")
-        return unknown(f"{needed}, and there are {count:,}", count=count)
+        return unknown(needs_samples(label(q), CONFIDENCE, count_needed(q), count), count=count)
     ascending = sorted(samples)
     low, high, confidence = ranks
     return Estimate(
@@ -287,9 +291,10 @@ def of_benchmark(name: str, benchmark: Any, quantile: float | str | None) -> Qua
     calls = benchmark.stats.iterations
     if calls > 1 and q != 0.5:
         from ..analysis.estimate import unknown
+        from ..reasons import remark
 
         samples = len(benchmark.stats.stats.data)
-        reason = (
+        reason = remark(
             f"each sample is a mean over {calls:,} calls, which hides their tail; use benchmark.pedantic(iterations=1)"
         )
         return Quantity(unknown(reason, count=samples), "time")
@@ -298,13 +303,13 @@ def of_benchmark(name: str, benchmark: Any, quantile: float | str | None) -> Qua
 
 def of_report(name: str, thing: Any, where: Mapping[str, str | float]) -> Quantity:
     """The one figure of a report that `where` and the budget's name speak of."""
+    from ..gate import instead_of
+
     if type(thing).__name__ == "Figure":
-        figure, interrupted = thing, False
-    else:
-        sheet = sheet_from(thing)
-        figure, interrupted = one_figure(name, sheet, where), sheet.interrupted
-    withheld = [*figure.doubts, *(["the run was interrupted"] if interrupted else [])]
-    return Quantity(figure.estimate, KIND_OF_FIGURE[figure.unit], withheld)
+        return Quantity(thing.estimate, KIND_OF_FIGURE[thing.unit], thing)
+    sheet = sheet_from(thing)
+    figure = one_figure(name, sheet, where)
+    return Quantity(figure.estimate, KIND_OF_FIGURE[figure.unit], figure, instead_of(figure, sheet), sheet.interrupted)
 
 
 def sheet_from(thing: Any) -> Sheet:

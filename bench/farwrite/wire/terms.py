@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from ..errors import UsageError
+from ..wire_names import CompressionName, EncryptionName
 
-EncryptionName = Literal["none", "tls"]
-CompressionName = Literal["none", "zstd", "lz4"]
+__all__ = ["IN_THE_CLEAR", "Certificates", "CompressionName", "EncryptionName", "SharedKey", "Terms"]
 
 # Whoever dials an end is shown its certificate, and may then try keys against it for as long as it likes: only a key that
 # cannot be guessed will do. A password is none.

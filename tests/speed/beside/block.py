@@ -1,4 +1,4 @@
-"""A block device under load: as many writers as the queue is deep, each writing (past the page cache) and, where asked, flushing."""
+"""A block device under load: as many writers as the queue is deep, each writing past the page cache; where asked it flushes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A closed loop over a block device or file: one write at a time, followed by fdatasync where asked. One writer; more are threads."""
+"""A closed loop over a block device or file: one write at a time, and fdatasync where asked. One writer; more are threads."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """DRBD 8.4 of Debian, both ends in one kernel: two resources that each connect to the other's port on loopback, with netem there.
 
-Measured twice, each on devices of its own: as it comes, with a flush after every write, which ends an epoch and drains what is under
-way; and as its manual would have it on disks that answer only what is durable (drbd.conf(5): disk-flushes, md-flushes, max-buffers).
-Both are durable at both ends when a write completes. Goals are held against whichever is better there.
+Measured twice, each on devices of its own: as it comes, with a flush after every write, which ends an epoch and drains what is
+under way; and as its manual would have it on disks that answer only what is durable (drbd.conf(5): disk-flushes, md-flushes,
+max-buffers). Both are durable at both ends when a write completes. Goals are held against whichever is better there.
 
 Only for a kernel of our own, user-mode Linux (tests/lab/uml/run): DRBD knows no network namespaces, so it is set up in the one
 that the kernel began with. The span it is measured over is two sites in that place, surveyed and calibrated like every other.
@@ -63,8 +63,8 @@ class Setting(NamedTuple):
 SYNCHRONOUS = "with both disks, whose flush it does not wait for; here they are synchronous, so it is durable at both"
 AS_IT_COMES = Setting("drbd", f"{SYNCHRONOUS}; as it comes, the load flushes after each write", True, (), (), 10, 7789)
 TUNED = Setting(
-    "drbd-tuned", f"{SYNCHRONOUS}; disk-flushes and md-flushes off, max-buffers and max-epoch-size 8000, al-extents 6007, no flush "
-    "after a write",
+    "drbd-tuned",
+    f"{SYNCHRONOUS}; disk-flushes and md-flushes off, max-buffers and max-epoch-size 8000, al-extents 6007, no flush after a write",
     flushes=False, disk_options=("--disk-flushes=no", "--md-flushes=no", "--disk-barrier=no", "--al-extents=6007"),
     net_options=("--max-buffers=8000", "--max-epoch-size=8000"), first_minor=20, first_port=7799,
 )  # fmt: skip

@@ -22,6 +22,7 @@ from farwrite.load_kernel import Recorder
 from farwrite.pipeline import measure_floors
 from farwrite.plan import Load, draw
 from farwrite.profile import Profile
+from farwrite.reasons import Reason, round_refused
 from farwrite.recording import Cell, Round
 from farwrite.round import SLICES_MIN, leg_of, link_reasons, load_of_link, load_reasons, probers_of, round_of
 from farwrite.run import Run
@@ -83,13 +84,13 @@ class Rival:
         leg = leg_of(self.span, cell.asked_rtt_ns, cell, table.survey_echoes)
         task = task_of(self.run, cell, f"{index}/{attempt}")
         ticks = processor_time()
-        reasons: list[str] = []
+        reasons: list[Reason] = []
         observed: dict[str, Any] = {}
         try:
             with beside(probers_of([leg])):
                 observed = {"recorder": self.load(task)}
         except UnfitError as failure:
-            reasons.append(str(failure))
+            reasons.append(round_refused(str(failure)))
         failed = bool(reasons)
         steal = steal_between(ticks, processor_time())
         loaded = load_of_link(leg)

@@ -16,6 +16,7 @@ from farwrite.analysis.estimate import CONFIDENCE, mean_over_rounds
 from farwrite.analysis.result import CellResult, Estimate
 from farwrite.analysis.student import critical
 from farwrite.link_spec import FRAME_OVERHEAD_BYTES
+from farwrite.reasons import joined, remark
 from farwrite.units import digits
 
 from .result import Goal, Part, Recovery, Rivals
@@ -115,8 +116,8 @@ def latency_goals(part: Part, miles: float, queue_depth: int, at_a_time: str) ->
     rival = best(part, DRBD, miles, queue_depth, p50_of)
     for name, bound in ((OURS, 1.1), (OURS_B, 1.0)):
         ratio = ratio_of(parts(part.cell(name, miles, queue_depth), "response_ns_p50"), parts(rival, "response_ns_p50"))
-        protocol = name.removeprefix("farwrite ")
-        yield at_most(f"{protocol}, {at_a_time} at a time, {miles:g} miles: p50 <= {bound:g} x {called(part, rival, DRBD)}'s", ratio, bound)
+        what = f"{name.removeprefix('farwrite ')}, {at_a_time} at a time, {miles:g} miles"
+        yield at_most(f"{what}: p50 <= {bound:g} x {called(part, rival, DRBD)}'s", ratio, bound)
 
 
 def sustained_goals(part: Part) -> Iterator[Judged]:
@@ -215,7 +216,7 @@ def jackknifed(found: list[Estimate], statistic: Callable[[Sequence[float]], flo
     left_out = [statistic([column[row] for column in columns]) for row in rows]  # type: ignore[misc]
     count = min(item.count for item in found)
     if len(rows) < 3:
-        return Estimate(value=value, count=count, warnings=[f"{len(rows)} rounds: no interval"])
+        return Estimate(value=value, count=count, warnings=[remark(f"{len(rows)} rounds: no interval")])
     error, freedom = jackknife(left_out)
     half = critical((1 - CONFIDENCE) / 2, freedom) * error if freedom else math.inf
     return Estimate(value=value, low=value - half, high=value + half, confidence=CONFIDENCE, count=count)
@@ -234,11 +235,11 @@ def at_least(goal: str, found: Estimate | None, bound: float, scale: float = 1.0
 def within(goal: str, found: Estimate | None, low: float, high: float, scale: float = 1.0, unit: str = "") -> Judged:
     """Whether a figure lies within bounds, judged by its interval."""
     if found is None or found.value is None or math.isnan(found.value):
-        return goal, NOT_MEASURED, "; ".join(found.warnings) if found else ""
+        return goal, NOT_MEASURED, joined(found.warnings) if found else ""
     told = f"{digits(found.value / scale)}{unit}"
     inside = low <= found.value <= high
     if found.low is None or found.high is None:
-        return goal, "open", f"{told}, no interval ({'; '.join(found.warnings)})"
+        return goal, "open", f"{told}, no interval ({joined(found.warnings)})"
     told += f" [{digits(found.low / scale)}, {digits(found.high / scale)}], n = {found.count}"
     if low <= found.low and found.high <= high:
         return goal, "met", told

@@ -9,6 +9,7 @@ import subprocess
 from farwrite.errors import UnfitError
 from farwrite.histogram import Histogram
 from farwrite.lab.lab import Lab
+from farwrite.reasons import Reason, round_refused, sentences
 from farwrite.recording import Cell, Round, Slice
 from farwrite.round import link_reasons, text_of
 from farwrite.run import Run
@@ -45,9 +46,9 @@ class Iperf:
         span.far.call(daemon.start, NAME, [NAME, "-s", "-1", "-B", span.far.address, "-p", str(PORT)])
         try:
             size, duration_s = span.near.call(stream, span.far.address, seconds, span.transport["congestion_control"])
-            reasons = []
+            reasons: list[Reason] = []
         except UnfitError as failure:
-            size, duration_s, reasons = 0, seconds, [str(failure)]
+            size, duration_s, reasons = 0, seconds, [round_refused(str(failure))]
         finally:
             span.far.call(daemon.stop, NAME)
         failed = bool(reasons)
@@ -58,8 +59,9 @@ class Iperf:
                       response_ns_max=0, response=nothing, within=0, within_bytes=size)  # fmt: skip
         return Round(
             cell=cell.id, index=index, attempt=attempt, status="failed" if failed else "void" if reasons else "ok",
-            reasons=reasons, begin_s=round(begin_s, 3), duration_ns=whole.duration_ns, survey_before=text_of(before),
-            survey_after=text_of(after), echo_floor=nothing, slices=[whole], service=nothing, wait=nothing, late=nothing,
+            reasons=sentences(reasons), causes=reasons, begin_s=round(begin_s, 3), duration_ns=whole.duration_ns,
+            survey_before=text_of(before), survey_after=text_of(after), echo_floor=nothing, slices=[whole], service=nothing,
+            wait=nothing, late=nothing,
             lag=None, lag_writes_max=0, lag_bytes_max=0, issued=0, completed=0, unacknowledged=0, completed_bytes=size,
             flushes=0, flush_bytes=0, far_flushes=0, wire_bytes=size, blocked=0, steal=None, link={}, audit=None,
         )  # fmt: skip

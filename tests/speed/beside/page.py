@@ -7,6 +7,7 @@ from statistics import median
 
 from farwrite.analysis.result import CellResult, Estimate
 from farwrite.histogram import Histogram
+from farwrite.reasons import joined
 from farwrite.units import NS_PER_MS, digits
 
 from .result import Part, Rivals
@@ -112,7 +113,7 @@ def row(part: Part, cell: CellResult) -> str:
 def estimate(found: Estimate, scale: float = 1.0) -> str:
     """A number with its interval, or why there is none."""
     if found.value is None:
-        return "; ".join(found.warnings) or UNKNOWN
+        return joined(found.warnings) or UNKNOWN
     if found.low is None or found.high is None:
         return digits(found.value / scale)
     return f"{digits(found.value / scale)} [{digits(found.low / scale)}, {digits(found.high / scale)}]"

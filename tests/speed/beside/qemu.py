@@ -2,8 +2,8 @@
 
 Both files are synchronous by their inode (and QEMU opens its own for direct I/O), so a write is one trip and no flush follows it:
 the best that this quorum can do. With FUA, or a flush after the write, it would take two trips. The far end is QEMU itself, or
-nbdkit, because QEMU's NBD server of Debian 12 waits for delayed acknowledgements when several writes are under way. Both ends' TCP
-uses the congestion control that ours does.
+nbdkit, because QEMU's NBD server of Debian 12 waits for delayed acknowledgements when several writes are under way. TCP uses the
+congestion control that ours does.
 Debian: qemu-system-common, nbdkit.
 """
 
@@ -55,7 +55,8 @@ def qemu(run: Run, lab: Lab, name: str, far_program: str, port: int) -> Iterator
         version = daemon.first_line([DAEMON, "--version"])
         if far_program == NBDKIT:
             version += f"; {daemon.first_line([NBDKIT, '--version'])}"
-        yield Rival(name, WHAT + ("" if far_program == NBDKIT else NAGLE), f"{version}; TCP {congestion}", run, lab, lambda task: lab.near.call(drive, name, task))
+        what = WHAT if far_program == NBDKIT else WHAT + NAGLE
+        yield Rival(name, what, f"{version}; TCP {congestion}", run, lab, lambda task: lab.near.call(drive, name, task))
     finally:
         with suppress(UnfitError):
             lab.near.call(close_client, name)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from farwrite.analysis.result import CellResult, Fit
+from farwrite.reasons import with_codes
 from farwrite.recording import Recording, Struct
 
 SCHEMA_VERSION = 1
@@ -94,6 +95,14 @@ class Rivals(Struct, frozen=True):
 def encode(made: Rivals | Part) -> bytes:
     """As it is stored."""
     return msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n"
+
+
+def decode(data: bytes) -> Rivals:
+    """As it is read back; documents from before reasons had codes too."""
+    document = msgspec.json.decode(data)
+    for part in document.get("parts", {}).values():
+        part |= {"cells": with_codes(part["cells"]), "fits": with_codes(part["fits"])}
+    return msgspec.convert(document, Rivals)
 
 
 def merged(old: Rivals | None, new: Rivals) -> Rivals:

@@ -118,8 +118,8 @@ def point_words(c: CellResult, quantile: str) -> str:
     """What a point says when it is pointed at."""
     lines = [place_words(c), f"{quantile} {told(latency_of(c, quantile))}", f"floor {told(c.floor_ns)}"]
     lines.append(f"round trip p50 {told(c.rtt_ns_p50)}")
-    lines += [f"No verdict rests on it: {plain(reason)}" for reason in c.latency_doubts]
-    lines += [plain(warning) for warning in c.warnings]
+    lines += [f"No verdict rests on it: {plain(str(reason))}" for reason in c.latency_doubts]
+    lines += [plain(str(warning)) for warning in c.warnings]
     return "<br>".join(lines)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ...analysis.floor import record_bytes
+from ...reasons import joined
 from ...recording import FlushFloors, Recording, waited_for
 from ...units import format_time
 from ..tables import miles_text, rank, workload_of
@@ -44,7 +45,7 @@ def parts_of(item: Seen, recording: Recording) -> Parts | str:
     """The parts of a cell, or why they cannot be told."""
     response_ns = item.result.response_ns_p50.value
     if response_ns is None:
-        return "; ".join(item.result.response_ns_p50.warnings) or "no median"
+        return joined(item.result.response_ns_p50.warnings) or "no median"
     near_ns, link_ns, far_ns = bare_ns(item, recording)
     wait_ns = pooled_of(round_.wait for round_ in item.rounds).quantile(0.5)
     if math.isnan(near_ns + link_ns + far_ns):

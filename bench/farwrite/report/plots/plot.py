@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ...analysis.result import CellResult, Estimate
+from ...reasons import joined
 from ...units import NS_PER_MS
 from ..digits import Digits, grouped
 from ..tables import miles_text, rank, title_of, workload_of
@@ -134,14 +135,14 @@ def short(values: Iterable[float]) -> list[float]:
 def told(estimate: Estimate, scale: float = NS_PER_MS, unit: str = "ms") -> str:
     """An estimate in words: "0.487 ms [0.470, 0.512], 93.8 % sure, n = 22 738"."""
     if estimate.value is None:
-        return "unknown: " + plain("; ".join(estimate.warnings) or "not measured")
+        return "unknown: " + plain(joined(estimate.warnings) or "not measured")
     digits = Digits.of([estimate], scale)
     words = f"{digits.number(estimate.value)} {unit} {digits.interval(estimate)}".rstrip()
     if estimate.low is not None and estimate.confidence is not None:
         words += f", {100 * estimate.confidence:.3g} % sure"
     if estimate.count:
         words += f", n = {grouped(estimate.count)}"
-    return "<br>".join([words, *map(plain, estimate.warnings)])
+    return "<br>".join([words, *map(plain, map(str, estimate.warnings))])
 
 
 def bars(estimates: Sequence[Estimate], scale: float = NS_PER_MS) -> dict[str, Any]:
