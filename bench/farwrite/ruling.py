@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from .analysis.between_runs import HOURS_APART, Between
 from .analysis.compare import (
     CONFIDENCE,
     Change,
@@ -55,6 +56,7 @@ class Case(NamedTuple):
     # at the farthest or the nearest measured distance where the miles lie beyond or below it.
     instead: Figure | None = None
     doubt: str = ""  # why this run may break a promise and not keep one: it was interrupted
+    between: Between | None = None  # of not_worse_by, not paired: what the figure differs by from run to run; None: nobody knows
 
 
 class Ruling(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,7 +262,9 @@ def examine_change(case: Case) -> Trial | Settled:
             return Settled("unknown", f"{side}: {refusal}")
     if ours is None and theirs is None and holds_at_any(figure) and holds_at_any(base):
         return Settled("pass", "it holds at any distance, as the baseline's does")
-    change = change_of(base, figure, case.paired)
+    change = change_of(base, figure, case.paired, case.between)
+    if not isinstance(change, str) and not case.paired and case.between is None:
+        change = HOURS_APART
     if isinstance(change, str):
         return Settled("unknown", change)
     relative = is_relative(figure)
@@ -486,7 +490,10 @@ class Form(NamedTuple):
 
     def number(self, value: float) -> str:
         """A number without its unit."""
-        return f"{value / self.scale:,.{self.places}f}" if math.isfinite(value) else f"{value:g}"
+        if not math.isfinite(value):
+            return f"{value:g}"
+        text = f"{value / self.scale:,.{self.places}f}"
+        return text.removeprefix("-") if not text.strip("-0.") else text  # No sign before 0.000, as in every table.
 
     def text(self, value: float) -> str:
         """A number with its unit."""

@@ -13,7 +13,7 @@ import msgspec
 
 from . import recording as recordings
 from .analysis import analysis_of
-from .analysis.result import Analysis, CellResult, Estimate, PartResult, late_share_doubt
+from .analysis.result import Analysis, CellResult, Estimate, PartResult, beaten_doubt, late_share_doubt
 from .errors import UsageError
 from .figure import METRICS, SHEET_VERSION, Figure, Label, Sheet
 from .link_spec import describe
@@ -158,10 +158,11 @@ def figures_of(analysis: Analysis) -> Iterator[Figure]:
         labels: dict[str, Label] = {
             "name": cell.name, "protocol": cell.protocol, "miles": cell.miles, "queue_depth": cell.queue_depth,
         }  # fmt: skip
-        late = late_share_doubt(cell.response_ns_p50)  # Efficiency is a share of it.
+        # Efficiency is a share of the response time; and of a floor, where it is one.
+        of_share = [doubt for doubt in (late_share_doubt(cell.response_ns_p50), beaten_doubt(cell.efficiency)) if doubt]
         for metric, value in cell_values(cell).items():
             if value is not None:
-                withheld = cell.withheld + ([late] if late and metric == "efficiency" else [])
+                withheld = cell.withheld + (of_share if metric == "efficiency" else [])
                 yield figure(metric, labels, value, withheld, off_by(cell, metric), cell.host_noise)
         for part in cell.parts:
             told = {"op": part.operation, "job": part.job, "phase": part.phase}

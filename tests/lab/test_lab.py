@@ -33,7 +33,7 @@ from farwrite.lab.survey import (
 )
 from farwrite.physics import Distance, distance
 from farwrite.recording import Cell
-from farwrite.round import Leg, LinkLoad, leg_of, link_reasons, load_reasons
+from farwrite.round import Floors, Leg, LinkLoad, leg_of, link_reasons, load_reasons
 
 pytestmark = pytest.mark.lab
 
@@ -229,7 +229,7 @@ def test_a_real_link_claims_no_distance_but_must_be_the_same_before_and_after(la
 def leg_with(span, delays_ns, late_ns):
     """A leg of a round, and what its link did while the load ran."""
     span.set_rtt(2_000_000)
-    leg = Leg(span, 2_000_000, None, None, Survey(np.array([2_000_000])), {}, None)
+    leg = Leg(span, 2_000_000, Floors(), Survey(np.array([2_000_000])), {}, None)
     stamps = tuple(Stamps(len(delays_ns), np.array(delays_ns)) for _ in range(2))
     return leg, LinkLoad(stamps, [Histogram.of(late_ns)] * 2)
 

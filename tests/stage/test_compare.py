@@ -13,6 +13,7 @@ from scipy import stats
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.compare import (
     ALPHA,
+    UNCHANGED,
     Change,
     change_of,
     compare,
@@ -32,6 +33,7 @@ from farwrite.errors import UnfitError, UsageError
 from farwrite.figure import Figure, Sheet
 from farwrite.recording import SCHEMA_VERSION, Pairing, Report, decode
 from farwrite.sheet import sheet_of
+from make_figures import hours_alike
 from make_recording import made_report, make_recording
 
 IDENTITY = {"host": "2 x made up", "link": "netem", "kernel": "6.1"}
@@ -69,7 +71,7 @@ def sheet(*figures, arm=None, kind="farwrite", **identity):
 
 
 def only_row(base, cand, **changes):
-    [row] = compare([sheet(base)], [sheet(cand)], **changes).rows
+    [row] = compare([sheet(base)], [sheet(cand)], **{"history": hours_alike(base), **changes}).rows
     return row
 
 
@@ -214,7 +216,7 @@ def test_a_change_that_is_sure_alone_is_not_among_many():
     cand = response([1.1e6, 1.12e6, 1.08e6, 1.11e6])
     assert only_row(base, cand).verdict == "slower"
     others = [response(dice.normal(1e6, 3e4, 4), miles=float(miles)) for miles in range(100, 400)]
-    rows = compare([sheet(base, *others)], [sheet(cand, *others)]).rows
+    rows = compare([sheet(base, *others)], [sheet(cand, *others)], history=hours_alike(base, *others)).rows
     [row] = [row for row in rows if row.labels["miles"] == 20.0]
     assert row.verdict == "unresolved"
     assert "among so many figures" in row.sentence
@@ -341,7 +343,7 @@ def test_rows_come_worst_first():
     changes = {1.0: 1.5, 2.0: 1.1, 3.0: 0.5, 4.0: 1.0, 5.0: 1.3}
     bases = [response(STEADY, miles=miles) for miles in changes]
     cands = [response(times(factor), miles=miles) for miles, factor in changes.items()]
-    rows = compare([sheet(*bases, losses(0))], [sheet(*cands, losses(3))]).rows
+    rows = compare([sheet(*bases, losses(0))], [sheet(*cands, losses(3))], history=hours_alike(*bases)).rows
     assert [row.verdict for row in rows] == ["worse", "slower", "slower", "slower", "faster", "same"]
     assert [row.labels["miles"] for row in rows[1:4]] == [1.0, 5.0, 2.0]
     assert rows == sorted(rows, key=worst_first)
@@ -496,7 +498,7 @@ def made(seed, **truth):
 
 
 def differs(base, cand):
-    return any(row.verdict not in ("same", "unresolved") for row in compare([base], [cand]).rows)
+    return any(row.verdict not in UNCHANGED for row in compare([base], [cand], history=hours_alike(*base.figures)).rows)
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -507,7 +509,7 @@ def test_a_whole_table_errs_with_alpha_at_most(paired, rounds):
     for _ in range(tables):
         sides = [sheet(*(response(np.exp(dice.normal(14, 0.02, rounds)), miles=float(miles)) for miles in range(10)), arm=arm)
                  for arm in (("base", "cand") if paired else (None, None))]  # fmt: skip
-        rows = compare([sides[0]], [sides[1]], margin_ratio=1e-6).rows
+        rows = compare([sides[0]], [sides[1]], margin_ratio=1e-6, history=hours_alike(*sides[0].figures)).rows
         wrong += any(row.p is not None and row.p <= ALPHA / 10 for row in rows)
         assert all(row.verdict == "unresolved" or row.p <= ALPHA for row in rows)
     assert wrong <= stats.binom.isf(0.001, tables, ALPHA)
@@ -521,7 +523,7 @@ def test_worlds_that_are_alike_are_rarely_told_apart():
 
 def test_ten_percent_more_trips_are_found():
     for seed in (1, 2):
-        rows = compare([made(seed)], [made(200 + seed, k=1.1)]).rows
+        rows = compare([made(seed)], [made(200 + seed, k=1.1)], history=hours_alike(*made(seed).figures)).rows
         found = {row.name for row in rows if row.verdict in ("slower", "worse")}
         assert "k_p50 of write, C, depth 1" in found
         assert "response_p50 of write, C, 150 miles, depth 1" in found
@@ -529,7 +531,7 @@ def test_ten_percent_more_trips_are_found():
 
 
 def test_a_run_against_itself_has_not_changed():
-    rows = compare([made(1)], [made(1)]).rows
+    rows = compare([made(1)], [made(1)], history=hours_alike(*made(1).figures)).rows
     assert {row.verdict for row in rows} == {"same", "unresolved"}
     assert {row.change.value for row in rows} <= {0.0, None}
 

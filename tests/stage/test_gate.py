@@ -23,7 +23,7 @@ from farwrite.recording import SCHEMA_VERSION, Report
 from farwrite.report.gate import show_gate
 from farwrite.ruling import NO_DISTANCE, UNSOUND, Case, outcomes_of, verdicts_of
 from farwrite.sheet import Sheet, figures_of, sheet_of
-from make_figures import at, figure, measured, sheet
+from make_figures import at, figure, hours_alike, measured, sheet
 from make_recording import make_recording
 
 AT_20 = measured("response_p50", [0.9e6, 1.0e6, 1.1e6, 1.0e6, 1.0e6])
@@ -39,6 +39,7 @@ def promise(metric: str, limit: str, where: str = "", more: str = "") -> str:
 
 
 def judged(figures, text: str, baseline=None, **options) -> Gate:
+    options = {"history": hours_alike(*(baseline or [])), **options}
     return gate(sheet(*figures), promised(text), sheet(*baseline) if baseline else None, **options)
 
 
@@ -237,7 +238,7 @@ def test_arms_of_one_experiment_are_compared_round_by_round():
     again = sheet(measured("response_p50", [1.001e6 * one for one in mood]), arm="again")
     apart = gate(sheet(cand), budgets, sheet(base))
     beside = gate(sheet(cand, arm="cand"), budgets, sheet(base, arm="base"), again)
-    assert apart.verdict == "unknown" and any("two runs" in text for text in apart.warnings)
+    assert apart.verdict == "unknown" and any("of these two runs only" in text for text in apart.warnings)
     assert beside.verdict == "fail" and not beside.warnings and beside.floor_from == "the base measured twice side by side"
 
 
@@ -258,7 +259,8 @@ def test_runs_that_are_unlike_are_not_compared_unless_that_is_allowed():
     budgets = promised(promise("response_p50", 'not_worse_by = "5 %"'))
     with pytest.raises(UnfitError, match="--allow-mismatch host"):
         gate(sheet(side(1.0)), budgets, sheet(side(1.0), host="another"))
-    assert gate(sheet(side(1.0)), budgets, sheet(side(1.0), host="another"), allowed=["host"]).verdict == "pass"
+    known = hours_alike(side(1.0))
+    assert gate(sheet(side(1.0)), budgets, sheet(side(1.0), host="another"), allowed=["host"], history=known).verdict == "pass"
     with pytest.raises(UsageError, match="no such field"):
         gate(sheet(side(1.0)), budgets, sheet(side(1.0)), allowed=["hots"])
 
@@ -554,19 +556,19 @@ def world(seed: int, **truth) -> Sheet:
 
 def test_worlds_in_which_nothing_changed_are_not_failed_more_often_than_alpha():
     # Each world against the next, in a circle: few worlds take little time.
-    gates = [gate(world(seed), promised(GATE), world(seed % 6 + 1)) for seed in range(1, 7)]
+    gates = [gate(world(seed), promised(GATE), world(seed % 6 + 1), history=hours_alike(*world(seed).figures)) for seed in range(1, 7)]
     assert sum(found.verdict == "fail" for found in gates) <= binomial_bound(len(gates), 0.05, error=0.02)
 
 
 @pytest.mark.parametrize(("truth", "metric"), [({"a_ns": 450_000.0}, "response_p50"), ({"k": 1.3}, "k_p50"),
                                                ({"lost_in_rounds": 1}, "lost_writes")])  # fmt: skip
 def test_a_world_that_became_worse_is_failed(truth, metric):
-    found = gate(world(1, **truth), promised(GATE), world(2))
+    found = gate(world(1, **truth), promised(GATE), world(2), history=hours_alike(*world(2).figures))
     assert found.verdict == "fail" and metric in {item.metric for item in found.rulings if item.verdict == "fail"}
 
 
 def test_a_world_that_became_faster_is_not_failed():
-    assert gate(world(1, a_ns=200_000.0), promised(GATE), world(2)).verdict != "fail"
+    assert gate(world(1, a_ns=200_000.0), promised(GATE), world(2), history=hours_alike(*world(2).figures)).verdict != "fail"
 
 
 def test_rulings_come_in_the_order_of_their_cases():

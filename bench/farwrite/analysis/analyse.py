@@ -14,13 +14,14 @@ from itertools import pairwise
 
 import msgspec
 
-from ..recording import Cell, OtherRound, Recording, Round, waited_for
+from ..protocol import PROMISES
+from ..recording import Cell, OtherRound, Recording, Round, waited_for, waited_rtt_ns
 from ..units import format_time
 from .claims import claims_of
 from .distance import BUDGETS_NS, Place, greatest_miles, lines
 from .drill import drill_results
 from .estimate import ROUNDS_MIN, Draws, few_rounds, unknown
-from .floor import Floor, Flushes, efficiency_of, floor_of, flushes_of, nearest_size
+from .floor import Floor, Flushes, efficiency_of, floor_of, flushes_of, nearest_size, tighter
 from .latency import Pool
 from .noise import host_noise
 from .part import latency, part_results
@@ -34,6 +35,7 @@ from .result import (
     FiveRounds,
     OtherResult,
     PartResult,
+    beaten_doubt,
     late_share_doubt,
 )
 from .sample import Sample, decode, pooled
@@ -59,6 +61,8 @@ class Measured:
     waited_rtt: Pool  # to the peer whose acknowledgement a write waits for last; the echoes are its as well
     echo: Pool
     flushed_echo: Pool
+    polled_echo: Pool
+    polled_flushed_echo: Pool
     response: Pool
     service: Pool
     wait: Pool
@@ -168,6 +172,10 @@ def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
     def surveyed(name: str, links: Sequence[Round | OtherRound]) -> Pool:
         return pool(name, (pooled([decode(item.survey_before), decode(item.survey_after)]) for item in links))
 
+    def echoed(name: str, field: str) -> Pool:
+        texts = [getattr(item, field) for item in links]
+        return pool(name, (decode(text) if text else pooled([]) for text in texts))
+
     late = pool("late", (decode(item.late) for item in rounds))
     return Measured(
         cell=cell,
@@ -175,11 +183,10 @@ def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
         steadiness=steadiness,
         rtt=surveyed("rtt", rounds),
         waited_rtt=surveyed("rtt" if own else "waited_rtt", links),
-        echo=pool("echo", (decode(item.echo_floor) for item in links)),
-        flushed_echo=pool(
-            "flushed_echo",
-            (decode(item.flushed_echo_floor) if item.flushed_echo_floor else pooled([]) for item in links),
-        ),
+        echo=echoed("echo", "echo_floor"),
+        flushed_echo=echoed("flushed_echo", "flushed_echo_floor"),
+        polled_echo=echoed("polled_echo", "polled_echo_floor"),
+        polled_flushed_echo=echoed("polled_flushed_echo", "polled_flushed_echo_floor"),
         response=pool("response", (pooled(items) for items in kept), [item for items in kept for item in items]),
         service=pool("service", (decode(item.service) for item in rounds)),
         wait=pool("wait", (decode(item.wait) for item in rounds)),
@@ -206,7 +213,8 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
     asked_rtt_ns = float(cell.asked_rtt_ns) or at_none_ns
     bare = nearest_size(flushes, cell.size_bytes)
     floor = floor_of(
-        cell, bare, measured.waited_rtt, measured.echo, measured.flushed_echo, recording.lab.shared_disk
+        cell, bare, measured.waited_rtt, tighter(measured.echo, measured.polled_echo),
+        tighter(measured.flushed_echo, measured.polled_flushed_echo), recording.lab.shared_disk,
     )  # fmt: skip
     completed = sum(item.completed for item in rounds)
     audits = [item.audit for item in mine if item.audit]
@@ -326,7 +334,21 @@ def withheld(measured: Measured, asked_rtt_ns: float, rtt_ns: float) -> list[str
             f"the link was not what it claimed: {format_time(rtt_ns)} of round trip at the median, "
             f"{format_time(asked_rtt_ns)} were asked"
         )
+    if faster := faster_than_light(measured):
+        reasons.append(faster)
     return reasons
+
+
+def faster_than_light(measured: Measured) -> str:
+    """Why the latency of a protocol that waits for its peer can be none: light alone takes longer, by more than a link may be off."""
+    light_ns = float(PROMISES[measured.cell.protocol].trips * waited_rtt_ns(measured.cell))
+    median_ns = measured.response.quantile(0.5)
+    if not median_ns < light_ns - max(LINK_SHARE_MAX * light_ns, LINK_OFF_NS_MAX):
+        return ""
+    return (
+        f"a write took {format_time(median_ns)} at the median, less than the {format_time(light_ns)} that light alone takes: it was "
+        "not that far away, or was complete before its peer had answered"
+    )
 
 
 def cell_warnings(measured: Measured) -> list[str]:
@@ -401,6 +423,7 @@ def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
             f"{HOST_NOISE}: no verdict on latency may rest on {len(noisy)} of {len(cells)} cells, because this machine "
             "had too much else to do; what was lost or damaged is judged"
         )
+    warnings += beaten_warnings(cells)
     warnings += drift_warnings(cells)
     saturated = [item.cell for item in cells if any("18 minutes" in text for text in item.response_ns_p50.warnings)]
     if saturated:
@@ -409,6 +432,20 @@ def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[str]:
     if damaged:
         warnings.append(f"{damaged} writes at the far site are not what was written")
     return warnings
+
+
+def beaten_warnings(cells: Sequence[CellResult]) -> list[str]:
+    """Which engines were faster than what was measured as their floor: a floor that can be beaten is none."""
+    found = [item for item in cells if beaten_doubt(item.efficiency)]
+    if not found:
+        return []
+    floors = "; ".join(dict.fromkeys(item.floor_text for item in found))
+    least, most = (100 * pick(item.efficiency.value or 0.0 for item in found) for pick in (min, max))
+    shares = f"{least:.1f} %" if len(found) == 1 else f"{least:.1f} to {most:.1f} %"
+    return [
+        f"efficiency above 100 % ({shares}) in {', '.join(item.cell for item in found)}: the floor was measured as {floors}, and the "
+        "engine beat it, so it is not a floor there and no verdict rests on the efficiency"
+    ]
 
 
 def may_have_slept(recording: Recording, void: Sequence[Round]) -> bool:

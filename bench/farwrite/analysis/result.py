@@ -11,7 +11,7 @@ import msgspec
 
 from ..units import format_time
 
-ANALYSIS_VERSION = 3
+ANALYSIS_VERSION = 4
 
 LINK_ERROR_SHARE_MAX = 0.05  # of a limit: what the link may be off by, and a verdict still rest on it
 LATE_SHARE_MAX = 0.05  # of a latency that no limit is given for: what of it may be the generator's lateness
@@ -178,6 +178,14 @@ def late_share_doubt(estimate: Estimate) -> str:
         f"up to {format_time(estimate.late_ns)} of it is the generator's own lateness, more than {LATE_SHARE_MAX:.0%} of "
         f"{format_time(estimate.value)}: {LATE_ADVICE}"
     )
+
+
+def beaten_doubt(efficiency: Estimate) -> str:
+    """Why an efficiency is none: the whole interval lies above 1, which nothing that waits for its floor can reach. Empty when it
+    does not."""
+    if efficiency.value is None or efficiency.low is None or efficiency.low <= 1:
+        return ""
+    return "the engine beat what was measured as its floor, so that floor is not a floor and this is no efficiency"
 
 
 class Fit(Struct, frozen=True):

@@ -532,7 +532,7 @@ def p99_there(limit: ProductLimit, rtt_ns: float, fit: Fit | None, measured: Seq
     if fit is None or fit.k.value is None or fit.a_ns.value is None:
         return There(None, "Neither measured at this distance nor fitted.")
     beyond = " and beyond what was measured" if rtt_ns > fit.rtt_ns_high else ""
-    doubt = UNSOUND if UNSOUND in fit.k.warnings else ""
+    doubt = UNSOUND if UNSOUND in fit.k.warnings else "it lies beyond what was measured" if beyond else ""
     return There(fit.a_ns.value + fit.k.value * rtt_ns, f"By the fit{beyond}, not measured at this distance.", doubt=doubt)
 
 
