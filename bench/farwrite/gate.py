@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from .analysis.between_runs import NO_HISTORY, RUNS_MIN, EarlierRuns, RunHistory
-from .analysis.compare import apart, check_alike, floor_of_splits, floors_of_again, hours_apart, key_of, percentile_95
+from .analysis.compare import apart, are_paired, check_alike, floor_of_splits, floors_of_again, hours_apart, key_of, percentile_95
 from .analysis.result import Estimate, Verdict
 from .budget import Budget, Budgets
 from .errors import EXIT_DONE, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_LOST_WRITE, UnfitError, UsageError, nearest
@@ -71,7 +71,7 @@ def gate(
     held = baseline if any(case.budget.kind == "not_worse_by" for case in cases) else None
     if baseline and not held:
         warnings.append("no budget is held against the baseline: not_worse_by is what does that")
-    two_runs = held is not None and not are_paired(sheet, held)
+    two_runs = held is not None and not are_paired(held, sheet)
     if again:
         floor_from = "the base measured twice side by side"
     elif two_runs and history.about.runs >= RUNS_MIN:
@@ -96,11 +96,6 @@ def gate(
         stream_level=sheet.identity.get("link") in STREAM_LEVEL_LINKS,
         earlier_runs=history.about if two_runs else None,
     )
-
-
-def are_paired(sheet: Sheet, baseline: Sheet) -> bool:
-    """Whether two reports are arms of one experiment, measured round by round beside each other."""
-    return baseline.pairing is not None and sheet.pairing is not None and baseline.pairing.id == sheet.pairing.id
 
 
 def verdict_of_all(rulings: Sequence[Ruling]) -> Verdict:
@@ -152,7 +147,7 @@ def cases_of(
     if relative and baseline is not None:
         warnings += check_alike([baseline], [sheet], allowed)
         base_figures = {key_of(item): item for item in baseline.figures}
-        paired = are_paired(sheet, baseline)
+        paired = are_paired(baseline, sheet)
         if again is not None:
             floors = floors_of_again(baseline.figures, {key_of(item): item for item in again.figures})
         if not paired:

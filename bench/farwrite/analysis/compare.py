@@ -500,8 +500,12 @@ def replication(bases: Sequence[Sheet], cands: Sequence[Sheet]) -> Literal["pair
         return "runs"
     if len(bases) > 1 or len(cands) > 1:
         raise UsageError("One run on one side and several on the other: give one each, or several each.")
-    one, two = bases[0].pairing, cands[0].pairing
-    return "pairs" if one and two and one.id == two.id else "rounds"
+    return "pairs" if are_paired(bases[0], cands[0]) else "rounds"
+
+
+def are_paired(base: Sheet, cand: Sheet) -> bool:
+    """Whether two reports are arms of one experiment, measured round by round beside each other."""
+    return base.pairing is not None and cand.pairing is not None and base.pairing.id == cand.pairing.id
 
 
 def check_alike(bases: Sequence[Sheet], cands: Sequence[Sheet], allowed: set[str]) -> list[str]:

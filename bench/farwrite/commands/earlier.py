@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 def history_beside(results: Path, base: Sheet | None, cand: Sheet) -> RunHistory:
     """Earlier runs below `results` that are like the base. None are looked for without a base, or beside arms of one experiment."""
     from ..analysis.between_runs import NO_HISTORY
-    from ..gate import are_paired
+    from ..analysis.compare import are_paired
 
-    if base is None or are_paired(cand, base):
+    if base is None or are_paired(base, cand) or not results.is_dir():
         return NO_HISTORY
     from ..history import earlier_runs
 
