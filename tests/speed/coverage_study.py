@@ -12,15 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from farwrite import __version__
+from farwrite.analysis import estimate, latency
 from farwrite.analysis.between_runs import EarlierRuns, RunHistory
 from farwrite.analysis.compare import ALPHA, UNCHANGED, Comparison, compare, key_of, level_of
 from farwrite.analysis.distance import Place, line_of, reach
@@ -150,7 +151,7 @@ RUN_ROUNDS = 5
 LEVEL = 0.05  # What hours differ by, all in all.
 ALIKE = 0.7  # Of an hour's level, in the next one.
 SLOWED = 1.10
-HISTORIES = (0, 3, 8, 20)
+HISTORIES = (0, 3, 8)
 LABELS: dict[str, Label] = {"name": "write", "protocol": "C", "miles": MILES[THERE], "queue_depth": 1}
 
 Levels = Callable[[np.random.Generator, int], np.ndarray]  # (dice, earlier runs) -> logarithm of each run's factor, base and cand last
@@ -212,17 +213,29 @@ def compared_of(task: tuple[str, int, int, int]) -> dict:
     name, earlier, trials, seed = task
     dice = np.random.default_rng([seed, 3, list(MACHINES).index(name), earlier])
     same, slower = [], []
-    for _ in range(trials):
-        levels = MACHINES[name][1](dice, earlier)
-        *before, base, cand = [run_at(level, dice, f"run {place}") for place, level in enumerate(levels)]
-        late = run_at(levels[-1] + np.log(SLOWED), dice, "slower")
-        same.append(compare([base], [cand], history=history_of(before)))
-        slower.append(compare([base], [late], history=history_of(before)))
+    with few_replicates():
+        for _ in range(trials):
+            levels = MACHINES[name][1](dice, earlier)
+            *before, base, cand = [run_at(level, dice, f"run {place}") for place, level in enumerate(levels)]
+            late = run_at(levels[-1] + np.log(SLOWED), dice, "slower")
+            same.append(compare([base], [cand], history=history_of(before)))
+            slower.append(compare([base], [late], history=history_of(before)))
     return {
         "called": share_of([calls(item) for item in same]), "differs": share_of([says_differs(item) for item in same]),
         "p50_beyond_chance": share_of([chance_of_p50(item) <= ALPHA for item in same]),
         "finds": share_of([p50_of(item).verdict == "slower" for item in slower]),
     }  # fmt: skip
+
+
+@contextmanager
+def few_replicates() -> Iterator[None]:
+    """Comparing takes nothing from the bootstrap, which is most of an estimate."""
+    kept = estimate.REPLICATES, latency.REPLICATES
+    estimate.REPLICATES = latency.REPLICATES = 8
+    try:
+        yield
+    finally:
+        estimate.REPLICATES, latency.REPLICATES = kept
 
 
 def calls(made: Comparison) -> bool:

@@ -11,10 +11,12 @@ import pytest
 from scipy import stats
 
 from farwrite.analysis.analyse import analyse
+from farwrite.analysis.between_runs import NO_HISTORY, ONE_HOUR, EarlierRuns, RunHistory, between_runs, error_of_runs
 from farwrite.analysis.compare import (
     ALPHA,
     UNCHANGED,
     Change,
+    Spread,
     change_of,
     compare,
     floor_of_runs,
@@ -22,6 +24,8 @@ from farwrite.analysis.compare import (
     holm,
     is_relative,
     jackknife,
+    key_of,
+    level_of,
     percentile_95,
     size_in_margins,
     spread,
@@ -560,3 +564,93 @@ def test_a_quantile_in_a_gap_between_two_modes_raises_no_more_alarms_than_others
     for alpha in (0.05, 0.001):
         alarms = sum(chance < alpha for chance in chances)
         assert stats.binom.sf(alarms - 1, len(chances), alpha) > 0.001
+
+
+# One run a side, each of its own hour
+
+
+def run_at(level, dice, within=0.02, rounds=5):
+    return response(np.exp(math.log(1e6) + level + within * dice.standard_normal(rounds)))
+
+
+def known(figures):
+    """A history of these figures' runs."""
+    about = EarlierRuns(results="results", runs=len(figures))
+    return RunHistory(about, {key_of(figures[0]): [level_of(item) for item in figures]} if figures else {})
+
+
+def test_what_runs_differ_by_is_their_variance_less_what_their_rounds_explain():
+    levels = [Spread(value, 0.1, 4) for value in (1.0, 1.5, 2.0, 2.5)]
+    found = between_runs(levels)
+    assert found.variance == pytest.approx(np.var([1.0, 1.5, 2.0, 2.5], ddof=1) - 0.01)
+    assert found.own_df == pytest.approx(16)
+    error, df = error_of_runs(Spread(0, 0.1, 4), Spread(0, 0.2, 6), found)
+    assert error**2 == pytest.approx(0.01 + 0.04 + 2 * found.variance)
+    scatter = 0.01**2 / 4 + 0.04**2 / 6 + 4 * found.whole**2 / 3 + 4 * 0.01**2 / 16
+    assert df == pytest.approx(error**4 / scatter) and df < 4
+    assert between_runs(levels[:2]) is None
+
+
+def test_runs_that_differ_by_no_more_than_their_rounds_explain_add_nothing_and_one_hour_is_welch():
+    alike = between_runs([Spread(1.0, 0.5, 4)] * 5)
+    assert alike.variance == 0
+    one, two = Spread(1.0, 0.3, 4), Spread(2.0, 0.2, 5)
+    assert error_of_runs(one, two, alike)[0] == pytest.approx(welch(one, two)[0])
+    assert error_of_runs(one, two, ONE_HOUR) == pytest.approx(welch(one, two))
+
+
+@pytest.mark.parametrize("earlier", [3, 8])
+@pytest.mark.parametrize("between", [0.0, 0.05])
+def test_with_a_history_two_runs_of_a_machine_that_drifts_are_called_different_as_rarely_as_is_stated(between, earlier):
+    dice, pairs, called, blind = np.random.default_rng(earlier), 200, 0, 0
+    for _ in range(pairs):
+        runs = [run_at(between * dice.standard_normal(), dice) for _ in range(earlier + 2)]
+        row = only_row(*runs[-2:], history=known(runs[:-2]))
+        assert row.runs == earlier
+        called += row.verdict not in UNCHANGED
+        blind += only_row(*runs[-2:], history=NO_HISTORY).p <= ALPHA
+    assert called <= stats.binom.isf(0.001, pairs, ALPHA)
+    assert not between or blind > 0.5 * pairs  # What was called a change before: the rounds do not know the hour.
+
+
+def test_without_a_history_nothing_is_called_a_change_and_nothing_is_the_same():
+    base, slow = response(STEADY), response(times(1.2))
+    row = only_row(base, slow, history=NO_HISTORY)
+    assert (row.verdict, row.runs) == ("differs", 0) and "the hour may be why" in row.sentence
+    row = only_row(base, base, history=NO_HISTORY)
+    assert row.verdict == "alike" and "their hours may hide a change" in row.sentence
+    few = only_row(base, slow, history=known([base] * 2))
+    assert few.verdict == "differs"
+    found = compare([sheet(base, losses(0))], [sheet(slow, losses(1))])
+    assert {row.metric: row.verdict for row in found.rows} == {"response_p99": "differs", "lost_writes": "worse"}
+    assert "a change may be of the hour" in found.warnings[0] and "of these two runs only" in found.warnings[0]
+
+
+def test_what_is_built_in_is_no_hours_business():
+    base, more = (figure([value] * 5, metric="flushes_per_write", exact=True) for value in (1.0, 2.0))
+    assert only_row(base, more, history=NO_HISTORY).verdict == "worse"
+    assert only_row(base, base, history=NO_HISTORY).verdict == "same"
+
+
+def test_arms_measured_side_by_side_and_several_runs_a_side_need_no_history():
+    base, slow = response(STEADY), response(times(1.2))
+    assert compare([sheet(base, arm="base")], [sheet(slow, arm="cand")]).rows[0].verdict == "slower"
+    assert compare([sheet(base)] * 3, [sheet(slow)] * 3).earlier_runs is None
+
+
+def test_the_noise_floor_is_what_earlier_runs_differ_by():
+    runs = [response(times(factor)) for factor in (1.0, 1.01, 1.04)]
+    found = compare([sheet(response(STEADY))], [sheet(response(STEADY))], history=known(runs))
+    assert found.rows[0].floor == pytest.approx(0.04, abs=1e-6) and found.floor_from == "earlier runs against each other"
+
+
+def test_runs_farther_apart_than_the_earlier_ones_together_are_warned_about():
+    about = EarlierRuns(results="results", runs=5, first_utc="2026-01-01T00:00:00+00:00", last_utc="2026-01-01T02:00:00+00:00")
+    history = RunHistory(about, {key_of(response(STEADY)): [Spread(0.0, 0.0, 4.0)] * 5})
+    base = sheet(response(STEADY))
+    for hours, warned in ((1, False), (49, True)):
+        day = f"2026-01-0{2 + (3 + hours) // 24}T{(3 + hours) % 24:02}:04:05+00:00"
+        cand = msgspec.structs.replace(base, id="cand", started_utc=day)
+        found = compare([base], [cand], history=history).warnings
+        assert bool(found) == warned
+        assert not warned or "49 h apart and the 5 earlier ones lie within 2 h" in found[0]

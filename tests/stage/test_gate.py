@@ -15,6 +15,8 @@ from rich.console import Console
 
 from farwrite.analysis import distance
 from farwrite.analysis.analyse import analyse
+from farwrite.analysis.between_runs import HOURS_APART, EarlierRuns, RunHistory
+from farwrite.analysis.compare import Spread, key_of
 from farwrite.analysis.student import critical, tail
 from farwrite.budget import Budget, Budgets, parse
 from farwrite.errors import UnfitError, UsageError
@@ -240,6 +242,30 @@ def test_arms_of_one_experiment_are_compared_round_by_round():
     beside = gate(sheet(cand, arm="cand"), budgets, sheet(base, arm="base"), again)
     assert apart.verdict == "unknown" and any("of these two runs only" in text for text in apart.warnings)
     assert beside.verdict == "fail" and not beside.warnings and beside.floor_from == "the base measured twice side by side"
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.2, 2.0])
+def test_two_runs_of_different_hours_decide_nothing_until_earlier_runs_show_what_hours_differ_by(scale):
+    budgets = promised(promise("response_p50", 'not_worse_by = "5 %"') + promise("lost_writes", "equals = 0"))
+    lost, kept = figure("lost_writes", 1), figure("lost_writes", 0)
+    found = gate(sheet(side(scale), kept), budgets, sheet(side(1.0), kept))
+    assert found.verdict == "unknown" and found.earlier_runs.runs == 0
+    assert HOURS_APART in found.rulings[0].sentence and "a change may be of the hour" in found.warnings[0]
+    assert gate(sheet(side(scale), lost), budgets, sheet(side(1.0), kept)).verdict == "fail"  # What is counted needs no hour.
+    few = hours_alike(side(1.0), runs=2)
+    assert gate(sheet(side(scale), kept), budgets, sheet(side(1.0), kept), history=few).verdict == "unknown"
+    told = gate(sheet(side(scale), kept), budgets, sheet(side(1.0), kept), history=hours_alike(side(1.0)))
+    assert told.verdict == ("fail" if scale > 1.05 else "pass") and told.earlier_runs.runs == 9
+
+
+def test_earlier_runs_that_differ_make_a_gate_as_unsure_as_they_are():
+    budgets = promised(promise("response_p50", 'not_worse_by = "5 %"'))
+    restless = RunHistory(EarlierRuns(results="results", runs=8), {
+        key_of(side(1.0)): [Spread(math.log(1e6) + apart, 0.005, 4) for apart in (-0.1, 0.1, -0.05, 0.05, 0.0, 0.08, -0.08, 0.02)],
+    })  # fmt: skip
+    for scale in (1.0, 1.12):
+        assert gate(sheet(side(scale)), budgets, sheet(side(1.0)), history=restless).verdict == "unknown"
+    assert gate(sheet(side(2.0)), budgets, sheet(side(1.0)), history=restless).verdict == "fail"
 
 
 def test_a_failure_must_exceed_what_the_same_thing_measured_twice_differs_by():
