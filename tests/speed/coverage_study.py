@@ -185,10 +185,11 @@ MACHINES: dict[str, tuple[str, Levels]] = {
 }  # fmt: skip
 
 
-def run_at(level: float, dice: np.random.Generator, name: str) -> Sheet:
-    """What a report would say of one run of the cell at MILES[THERE]."""
+def run_at(level: float, dice: np.random.Generator, name: str, slowed: float = 1.0) -> Sheet:
+    """What a report would say of one run of the cell at MILES[THERE], its writes taking `slowed` times as long."""
     factors = np.exp(level + iid(dice, 1, RUN_ROUNDS)[0])
     times_ns = A_NS * factors[:, None] * np.exp(NOISE * dice.standard_normal((RUN_ROUNDS, WRITES))) + rtt_ns_of(MILES[THERE])
+    times_ns *= slowed
     pool = Pool(name, range(RUN_ROUNDS), [sample_of(part) for part in times_ns], Draws(1, RUN_ROUNDS))
     values = {"response_p50": pool.estimate(0.5), "response_p99": pool.estimate(0.99),
               "throughput": mean_over_rounds((1e9 / times_ns.mean(axis=1)).tolist(), list(range(RUN_ROUNDS)))}  # fmt: skip
@@ -217,7 +218,7 @@ def compared_of(task: tuple[str, int, int, int]) -> dict:
         for _ in range(trials):
             levels = MACHINES[name][1](dice, earlier)
             *before, base, cand = [run_at(level, dice, f"run {place}") for place, level in enumerate(levels)]
-            late = run_at(levels[-1] + np.log(SLOWED), dice, "slower")
+            late = run_at(levels[-1], dice, "slower", SLOWED)
             same.append(compare([base], [cand], history=history_of(before)))
             slower.append(compare([base], [late], history=history_of(before)))
     return {

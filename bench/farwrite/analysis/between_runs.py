@@ -36,7 +36,6 @@ class Between(NamedTuple):
     runs: int
     whole: float  # of the runs' levels; the part that each run's own rounds explain is in it
     own: float  # that part: the mean squared error of the levels
-    own_df: float
 
     @property
     def variance(self) -> float:
@@ -44,7 +43,7 @@ class Between(NamedTuple):
         return max(self.whole - self.own, 0.0)
 
 
-ONE_HOUR = Between(0, 0.0, 0.0, math.inf)  # Both sides measured beside each other, or drawn from the same rounds.
+ONE_HOUR = Between(0, 0.0, 0.0)  # Both sides measured beside each other, or drawn from the same rounds.
 
 
 def between_runs(levels: Sequence[Level]) -> Between | None:
@@ -53,29 +52,25 @@ def between_runs(levels: Sequence[Level]) -> Between | None:
     if count < RUNS_MIN:
         return None
     mean = math.fsum(level.value for level in levels) / count
-    squares = [level.error**2 for level in levels]
-    total, scatter = math.fsum(squares), math.fsum(level.error**4 / level.df for level in levels)
     return Between(
         runs=count,
         whole=math.fsum((level.value - mean) ** 2 for level in levels) / (count - 1),
-        own=total / count,
-        own_df=total**2 / scatter if scatter else math.inf,
+        own=math.fsum(level.error**2 for level in levels) / count,
     )
 
 
 def error_of_runs(first: Level, second: Level, between: Between) -> tuple[float, float]:
     """(standard error, degrees of freedom) of the difference of two runs: their own errors, and twice what runs differ by.
 
-    Satterthwaite 1946, Biometrics 2, 110: the variances estimated from few runs count with few degrees of freedom. At least 1.
+    The degrees of freedom are the smaller of the rounds' (Welch 1947) and the earlier runs'. Satterthwaite's for the whole sum, in
+    which `variance` is itself a difference, are too few where runs hardly differ: of 2 500 drawn pairs in which nothing had changed
+    0.3 % lay beyond 5 %, with eight earlier runs; with the smaller 3.3 %, and 4 to 6 % where runs differ.
     """
     one, two = first.error**2, second.error**2
-    variance = one + two + 2 * between.variance
-    if not variance:
-        return 0.0, first.df + second.df
-    scatter = one**2 / first.df + two**2 / second.df + 4 * between.own**2 / between.own_df
-    if between.runs:
-        scatter += 4 * between.whole**2 / (between.runs - 1)
-    return math.sqrt(variance), max(variance**2 / scatter, 1.0) if scatter else math.inf
+    error, df = math.sqrt(one + two + 2 * between.variance), first.df + second.df
+    if one + two:
+        df = (one + two) ** 2 / (one**2 / first.df + two**2 / second.df)
+    return error, min(df, between.runs - 1) if between.runs else df
 
 
 class EarlierRuns(msgspec.Struct, frozen=True, kw_only=True):
