@@ -103,7 +103,10 @@ def test_nothing_comes_back_sooner_than_the_delay_asked(lab, delay_ns, survey):
 
 def test_an_echo_with_a_writes_sizes_is_held_as_long(lab):
     lab.set_delay(2_000_000)
-    assert lab.echo_floor(10, 4096 + 64, 64).rtt_ns_min >= at_least_ns(lab, 2_000_000)
+    for polled in (False, True):
+        assert lab.echo_floor(10, 4096 + 64, 64, polled).rtt_ns_min >= at_least_ns(lab, 2_000_000)
+        made = lab.flushed_echo_floor(10, 4096 + 64, 64, polled)
+        assert made.rtt_ns.size == 10 and made.rtt_ns_min >= at_least_ns(lab, 2_000_000)
 
 
 @pytest.mark.parametrize("asked_rtt_ns", [0, 1_001, 315_263, 2_364_475])

@@ -71,7 +71,7 @@ def tighter(sleeping: Pool, polled: Pool) -> Echo:
     A near end that polls needs nobody to wake it, and keeps a processor from whoever carries the packets (docs/decisions/0034).
     """
     if polled.count and (not sleeping.count or polled.quantile(0.5) < sleeping.quantile(0.5)):
-        return Echo(polled, ", busy-polled,")
+        return Echo(polled, "busy-polled ")
     return Echo(sleeping)
 
 
@@ -116,16 +116,16 @@ def floor_of(
     if not echo.count:
         return no_floor("no echo of the write's sizes was measured")
     if cell.protocol == "B":
-        return longer(flushes.near_alone, [echo], "near flush alone", f"RTT echo{echoes.how}")
+        return longer(flushes.near_alone, [echo], "near flush alone", f"{echoes.how}RTT echo")
     leave, two = ([rtt], "a trip for leave + ") if cell.protocol == "C2" else ([], "")
     if shared_disk and rtt.quantile(0.5) / 2 < flushes.near_alone.quantile(0.5):
         how = "both sites at once"
         away = [*leave, echo, flushes.far_both]
-        return longer(flushes.near_both, away, f"near flush, {how}", f"{two}RTT echo{echoes.how} + far flush, {how}")
+        return longer(flushes.near_both, away, f"near flush, {how}", f"{two}{echoes.how}RTT echo + far flush, {how}")
     if not flushed_echo.count:
         away = [*leave, echo, flushes.far_alone]
-        return longer(flushes.near_alone, away, "near flush alone", f"{two}RTT echo{echoes.how} + far flush, sites alone")
-    text = f"{two}RTT echo{flushed_echoes.how} with the far flush in it"
+        return longer(flushes.near_alone, away, "near flush alone", f"{two}{echoes.how}RTT echo + far flush, sites alone")
+    text = f"{two}{flushed_echoes.how}RTT echo with the far flush in it"
     return longer(flushes.near_alone, [*leave, flushed_echo], "near flush alone", text)
 
 
