@@ -79,8 +79,9 @@ def backlog() -> Recording:
             numbers = begun + np.arange(intended)
             times_ns = ((numbers + 1) / SERVED_PER_S - numbers / OFFERED_PER_S) * 1e9 + 400_000
             within = SERVED_PER_S * part.duration_ns // 10**9
+            counted = Histogram.of(times_ns.astype(np.int64)).encode()
             slices.append(changed(
-                part, completed=intended, completed_bytes=intended << 14, response=Histogram.of(times_ns.astype(np.int64)).encode(),
+                part, completed=intended, completed_bytes=intended << 14, response=counted,
                 response_ns_max=int(times_ns.max()), within=within, within_bytes=within << 14,
             ))  # fmt: skip
             begun += intended
@@ -93,9 +94,9 @@ def backlog() -> Recording:
 
 def one_good_round() -> Recording:
     """All rounds but the first are void."""
+    off = ["the link before the round was +412 us off"]
     return with_rounds(
-        make_recording(TEXT),
-        lambda item: item if not item.index else changed(item, status="void", reasons=["the link before the round was +412 us off"]),
+        make_recording(TEXT), lambda item: item if not item.index else changed(item, status="void", reasons=off)
     )  # fmt: skip
 
 
@@ -132,13 +133,14 @@ def lost_after_cut() -> Recording:
 
 def damaged() -> Recording:
     """Nothing is missing at the far site, and some of it is not what was written."""
+    def spoilt(item, damaged):
+        return changed(item, audit=changed(item.audit, damaged=damaged))
+
     recording = with_rounds(
-        make_recording(TEXT),
-        lambda item: changed(item, audit=changed(item.audit, damaged=3)) if item.cell == "write-C-60" and item.index == 2 else item,
-    )
+        make_recording(TEXT), lambda item: spoilt(item, 3) if (item.cell, item.index) == ("write-C-60", 2) else item
+    )  # fmt: skip
     drills = [
-        changed(item, audit=changed(item.audit, damaged=1)) if (item.kind, item.protocol, item.index) == ("kill", "A", 0) else item
-        for item in recording.drills
+        spoilt(item, 1) if (item.kind, item.protocol, item.index) == ("kill", "A", 0) else item for item in recording.drills
     ]
     return changed(recording, drills=drills)
 
@@ -157,8 +159,8 @@ def void_everywhere() -> Recording:
 def interrupted() -> Recording:
     """Stopped in the third round: some cells have three, others two, one has none and nothing was drilled."""
     recording = make_recording(TEXT, interrupted=True)
-    rounds = [item for item in recording.rounds
-              if (item.index < 2 or (item.index == 2 and item.cell.startswith("write-C"))) and item.cell != "write-A-150"]  # fmt: skip
+    begun = [item for item in recording.rounds if item.index < 2 or (item.index == 2 and item.cell.startswith("write-C"))]
+    rounds = [item for item in begun if item.cell != "write-A-150"]
     return changed(recording, rounds=rounds, drills=[])
 
 

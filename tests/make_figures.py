@@ -55,4 +55,5 @@ def sheet(*figures: Figure, arm: str = "", host: str = "a host", interrupted: bo
 
 def hours_alike(*figures: Figure, runs: int = 9) -> RunHistory:
     """Earlier runs that did not differ at all from one to the next: what two runs then differ by, their rounds explain."""
-    return RunHistory(EarlierRuns(results="results", runs=runs), {key_of(item): [Spread(0.0, 0.0, 4.0)] * runs for item in figures})
+    levels = {key_of(item): [Spread(0.0, 0.0, 4.0)] * runs for item in figures}
+    return RunHistory(EarlierRuns(results="results", runs=runs), levels)

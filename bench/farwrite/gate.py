@@ -12,7 +12,16 @@ from typing import Literal
 import msgspec
 
 from .analysis.between_runs import NO_HISTORY, RUNS_MIN, EarlierRuns, RunHistory
-from .analysis.compare import apart, are_paired, check_alike, floor_of_splits, floors_of_again, hours_apart, key_of, percentile_95
+from .analysis.compare import (
+    apart,
+    are_paired,
+    check_alike,
+    floor_of_splits,
+    floors_of_again,
+    hours_apart,
+    key_of,
+    percentile_95,
+)
 from .analysis.result import Estimate, Verdict
 from .budget import Budget, Budgets
 from .errors import EXIT_DONE, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_LOST_WRITE, UnfitError, UsageError, nearest
@@ -56,7 +65,7 @@ def gate(
 ) -> Gate:  # fmt: skip
     """Every budget ruled on. UsageError when a budget selects nothing, UnfitError when the runs are unlike.
 
-    `history` has earlier runs like the baseline: what differs from run to run, where the sides were not measured beside each other.
+    `history` has earlier runs like the baseline: what differs from run to run, where the two were not measured side by side.
     """
     if not 1 <= look <= budgets.looks:
         raise UsageError(

@@ -150,8 +150,8 @@ def nothing_of(metric: str, known: set[str], results: Path, notices: list[str]) 
 def earlier_runs(results: Path, like: Sheet, compared: Sequence[Sheet], notices: list[str]) -> RunHistory:
     """Every figure in each run below `results` that is like this one, without those that are compared, and interrupted ones.
 
-    Runs are alike when their whole identity is the same: host, kernel, link, profile, protocols, disk. An empty history where there
-    is no such directory.
+    Runs are alike when their whole identity is the same: host, kernel, link, profile, protocols, disk. An empty history where
+    there is no such directory.
     """
     if not results.is_dir():
         return RunHistory(EarlierRuns(results=str(results), runs=0), {})

@@ -189,7 +189,7 @@ class Round(Struct, frozen=True):
     spin_ns: int | None = None  # before an intended instant, looking at the clock instead of sleeping
     directions: list[LinkDirection] = []  # outward and homeward; empty: not stamped, and no account
     noise: HostNoise | None = None
-    polled_echo_floor: str | None = None  # echo_floor by a near end that polls for the answer and never sleeps; null: not measured
+    polled_echo_floor: str | None = None  # echo_floor by a near end that polls and never sleeps; null: not measured
     polled_flushed_echo_floor: str | None = None  # the same of flushed_echo_floor
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -51,7 +51,7 @@ OPERATIONS: tuple[Literal["write", "read", "flush", "trim"], ...] = ("write", "r
 
 
 class Floors(NamedTuple):
-    """Bare echoes of the write's sizes, without and with a flush before the answer; by a near end that sleeps, and by one that polls.
+    """Bare echoes of the write's sizes, without and with a flush before the answer; by a near end that sleeps and one that polls.
 
     None where the cell's protocol waits for no such thing.
     """
@@ -349,13 +349,14 @@ def audit_of(lab: Lab, order: Order, completed: int) -> tuple[Audit, list[int | 
 def other_round(leg: Leg, loaded: LinkLoad, after: Survey, far: dict, survived: int | None) -> OtherRound:
     """What a round has of a further secondary."""
     return OtherRound(
-        survey_before=text_of(leg.before), survey_after=text_of(after), **floor_texts(leg.floors), far_flushes=far.get("far_flushes", 0),
+        survey_before=text_of(leg.before), survey_after=text_of(after), **floor_texts(leg.floors),
+        far_flushes=far.get("far_flushes", 0),
         far_cpu_ns=far.get("far_cpu_ns"), link=counted(leg), survived=survived,
         directions=directions_of(leg, loaded, after),
     )  # fmt: skip
 
 
-def floor_texts(floors: Floors) -> dict[str, str | None]:
+def floor_texts(floors: Floors) -> dict[str, Any]:
     """A leg's floors as they are stored, by field of a round."""
     polled, flushed, polled_flushed = (text_of(made) if made else None for made in floors[1:])
     return {"echo_floor": text_of(floors.echo), "polled_echo_floor": polled, "flushed_echo_floor": flushed,
@@ -385,7 +386,7 @@ def round_of(
         duration_ns=duration_ns,
         survey_before=text_of(leg.before),
         survey_after=text_of(after),
-        **floor_texts(leg.floors),  # type: ignore[arg-type]
+        **floor_texts(leg.floors),
         slices=slices_of(recorder, order.slice_ns) if recorder else [],
         service=Histogram(recorder.service).encode() if recorder else NOTHING,
         wait=Histogram(recorder.wait).encode() if recorder else NOTHING,

@@ -139,8 +139,8 @@ def noise_of(many: Sequence[Figure], paired: bool) -> float:
     change = change_of(many[0], many[1], paired=True) if paired else ""
     if not isinstance(change, str):
         error, df = change.error, change.df
-    elif between := between_runs([level for level in map(level_of, many) if level]):
-        error, df = error_of_runs(worst, worst, between)
+    elif apart := between_runs([level for level in map(level_of, many) if level]):
+        error, df = error_of_runs(worst, worst, apart)
     elif len(many) > 1:  # What differs from run to run is no part of what differs from round to round.
         mean = math.fsum(item.value for item in spreads) / len(spreads)
         between = math.sqrt(2 * math.fsum((item.value - mean) ** 2 for item in spreads) / (len(spreads) - 1))

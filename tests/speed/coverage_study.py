@@ -154,7 +154,7 @@ SLOWED = 1.10
 HISTORIES = (0, 3, 8)
 LABELS: dict[str, Label] = {"name": "write", "protocol": "C", "miles": MILES[THERE], "queue_depth": 1}
 
-Levels = Callable[[np.random.Generator, int], np.ndarray]  # (dice, earlier runs) -> logarithm of each run's factor, base and cand last
+Levels = Callable[[np.random.Generator, int], np.ndarray]  # (dice, earlier runs) -> as above, by run; base and cand last
 
 
 def nights(dice: np.random.Generator, earlier: int) -> np.ndarray:
@@ -274,11 +274,11 @@ def page_of_runs(made: dict) -> str:
     """That study as a part of the page."""
     lines = [
         "## Two runs of different hours", "",
-        f"{made['trials']} pairs of runs a row, {made['rounds']} rounds each, the same thing measured twice: its p50, p99 and throughput "
-        f"through the real comparison, which states that a change is called in at most {made['alpha']:.0%}. Earlier runs of the same "
-        "thing show what differs from run to run. Without them nothing is called a change: the verdict is \"differs\", of these two "
-        "runs only, and no probability is stated; how often that is, is what was called a change before. A figure is known to about "
-        "± 3 points.", "",
+        f"{made['trials']} pairs of runs a row, {made['rounds']} rounds each, the same thing measured twice: its p50, p99 and "
+        f"throughput through the real comparison, which states that a change is called in at most {made['alpha']:.0%}. Earlier "
+        "runs of the same thing show what differs from run to run. Without them nothing is called a change: the verdict is "
+        "\"differs\", of these two runs only, and no probability is stated; so often it was called a change before. A figure is "
+        "known to about ± 3 points.", "",
         "| machine | earlier runs | a change is called | said to differ | p50 beyond chance at 5 % | +10 % at p50 found |",
         "|---|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
@@ -289,8 +289,8 @@ def page_of_runs(made: dict) -> str:
             lines.append(f"| {f'{name}: {said}' if not place else ''} | {earlier or 'none'} | {told} |")
     return "\n".join([
         *lines, "",
-        "Three earlier runs are enough to be right and too few to see much. Runs of successive hours do not show what a day differs by:",
-        "the comparison warns where its two runs lie farther apart than the earlier ones together.", "",
+        "Three earlier runs are enough to be right and too few to see much. Runs of successive hours do not show what a day",
+        "differs by: the comparison warns where its two runs lie farther apart than the earlier ones together.", "",
     ])  # fmt: skip
 
 

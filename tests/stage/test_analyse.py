@@ -128,7 +128,7 @@ def test_the_floor_is_what_the_protocol_has_to_wait_for():
 
 
 def with_polled(recording, ratio):
-    """The recording, its echoes measured a second time by a near end that polls: so much of the time that the sleeping one's took."""
+    """The recording, its echoes measured again by a near end that polls: so much of the time that the sleeping one's took."""
     def polled(text):
         if not text:
             return None
@@ -159,7 +159,7 @@ def test_a_floor_that_the_engine_beat_is_none_and_everybody_is_told():
     cell = cell_of(analysis, "write-C-150")
     assert cell.efficiency.low > 1
     warning, = (text for text in cell.efficiency.warnings if "not a floor" in text)
-    assert warning.startswith("the floor was measured as RTT echo with the far flush in it, 3.08 ms at the median: the engine beat")
+    assert warning.startswith("the floor was measured as RTT echo with the far flush in it, 3.08 ms at the median: the engine")
     told, = (text for text in analysis.warnings if "not a floor" in text)
     assert "write-C-150" in told and "write-A-150" not in told
     assert not any("not a floor" in text for text in found().warnings)

@@ -1,16 +1,15 @@
 """Every figure of awkward recordings: terminal, page, JSON, sheet and gate say the same, and nothing that physics refutes.
 
 The texts are read back: each number of a table with its unit against the JSON's, each verdict word and each reason against what
-the other places say. Physics knows light, the link's rate and how many trials a bound rests on, and nothing of how figures are made.
+the other places say. Physics knows light, the link's rate and how many trials a bound rests on, and not how figures are made.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from html.parser import HTMLParser
@@ -22,7 +21,6 @@ from rich.console import Console
 
 from awkward import RATE_BITS_PER_S, RECORDINGS
 from farwrite.analysis import document_of
-from farwrite.analysis.analyse import analyse
 from farwrite.budget import SAFETY, Budget, Budgets
 from farwrite.figure import METRICS, Figure, Sheet
 from farwrite.gate import Gate, gate
@@ -215,7 +213,9 @@ def reads(text: str) -> tuple[list[float], float]:
     return [float(item) for item in found], 0.5001 * 10.0**-places
 
 
-def check_estimate(text: str, estimate: dict[str, Any] | None, scale: float, interval: bool, notes: dict[str, str], where: str) -> None:
+def check_estimate(
+    text: str, estimate: dict[str, Any] | None, scale: float, interval: bool, notes: dict[str, str], where: str
+) -> None:
     """A cell of a table says what the JSON says: value, interval, or why there is none."""
     if estimate is None:
         assert text in ("", "–"), where  # noqa: RUF001
@@ -223,7 +223,7 @@ def check_estimate(text: str, estimate: dict[str, Any] | None, scale: float, int
     marked = [notes[mark] for mark in re.findall("[⁰¹²³⁴⁵⁶⁷⁸⁹]+⁾", text)]
     assert set(marked) >= set(estimate["warnings"]) or text.startswith("needs"), f"{where}: {text} lacks {estimate['warnings']}"
     if estimate["value"] is None:
-        assert text.startswith("–") or text.startswith("needs n≥"), where  # noqa: RUF001
+        assert text.startswith(("–", "needs n≥")), where  # noqa: RUF001
         if text.startswith("needs"):
             assert text.removeprefix("needs n≥").replace(" ", "") in re.sub(r"[\s,]", "", estimate["warnings"][0]), where
         return
@@ -284,7 +284,7 @@ def test_what_the_terminal_prints_the_page_has_and_the_other_way_round(name):
 
 
 def said_lines(of: Told) -> Iterator[str]:
-    """What the terminal says of the run: not its title, headings of columns, the picture in letters, nor when and on what it ran."""
+    """What the terminal says of the run: not its title, headings of columns, the picture in letters, nor when and where."""
     lines = of.full.splitlines()
     # Headings of columns stand in one or two lines above their rule, the unit below the word; the page has them in cells.
     heads = {place - back for place, line in enumerate(lines) if is_rule(line) for back in (0, 1, 2)}
@@ -308,8 +308,10 @@ def test_the_first_screen_has_no_number_that_the_whole_report_has_not(name):
     of = told(name)
     whole = {number for line in of.full.splitlines() for number in re.findall(NUMBER, line)}
     for row in brief_rows(of):
-        cell = of.cells[f"write-{row['prot']}-{row['miles']}" if "write-C-0" in of.cells else f"paced-{row['prot']}-{row['miles']}"]
-        for column, field, scale in (("p50", "response_ns_p50", 1e6), ("p99", "response_ns_p99", 1e6), ("eff", "efficiency", 0.01)):
+        workload = of.recording.cells[0].name
+        cell = of.cells[f"{workload}-{row['prot']}-{row['miles']}"]
+        fields = {"p50": ("response_ns_p50", 1e6), "p99": ("response_ns_p99", 1e6), "eff": ("efficiency", 0.01)}
+        for column, (field, scale) in fields.items():
             numbers, within = reads("" if row[column].startswith("needs") else row[column])
             value = cell[field]["value"]
             assert (not numbers and value is None) or abs(numbers[0] - value / scale) <= within, f"{row}: {column} for {value}"
@@ -421,7 +423,7 @@ def test_losses_are_the_same_wherever_they_are_told(name):
             for row in grid.rows:
                 drill = next(item for item in of.analysis["drills"] if (item["kind"], item["protocol"]) == (kind, row[0]))
                 assert reads(row[2])[0] == [drill["count"]]
-                assert reads(row[5] if kind == "kill" else row[5])[0] == [drill["lost_writes_max"]]
+                assert reads(row[5])[0] == [drill["lost_writes_max"]]
                 if kind == "kill":
                     numbers, within = reads(row[4])
                     assert abs(numbers[0] - 100 * drill["loss_probability_high"]) <= within
@@ -545,8 +547,8 @@ def plainly(text: str) -> str:
     return flat(re.sub(r"[\\]", "", text).replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&"))
 
 
-UNITS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0, "GiB": 2.0**30, "MiB": 2.0**20, "KiB": 1024.0, "B": 1.0, "MB/s": 1e6, "/s": 1.0,
-         "miles": 1.0, "": 1.0}  # fmt: skip
+UNITS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0, "GiB": 2.0**30, "MiB": 2.0**20, "KiB": 1024.0, "B": 1.0, "MB/s": 1e6,
+         "/s": 1.0, "miles": 1.0, "": 1.0}  # fmt: skip
 
 
 def check_sentence(ruling: Any, figure: Figure) -> None:

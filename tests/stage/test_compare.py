@@ -586,8 +586,8 @@ def test_what_runs_differ_by_is_their_variance_less_what_their_rounds_explain():
     error, df = error_of_runs(Spread(0, 0.1, 4), Spread(0, 0.2, 6), found)
     assert error**2 == pytest.approx(0.01 + 0.04 + 2 * found.variance)
     assert df == 3  # Of four runs; the rounds have more.
-    many = between_runs(levels * 20)
-    assert error_of_runs(Spread(0, 0.1, 4), Spread(0, 0.2, 6), many)[1] == pytest.approx(welch(Spread(0, 0.1, 4), Spread(0, 0.2, 6))[1])
+    one, two = Spread(0, 0.1, 4), Spread(0, 0.2, 6)
+    assert error_of_runs(one, two, between_runs(levels * 20))[1] == pytest.approx(welch(one, two)[1])
     assert between_runs(levels[:2]) is None
 
 

@@ -260,9 +260,8 @@ def test_two_runs_of_different_hours_decide_nothing_until_earlier_runs_show_what
 
 def test_earlier_runs_that_differ_make_a_gate_as_unsure_as_they_are():
     budgets = promised(promise("response_p50", 'not_worse_by = "5 %"'))
-    restless = RunHistory(EarlierRuns(results="results", runs=8), {
-        key_of(side(1.0)): [Spread(math.log(1e6) + apart, 0.005, 4) for apart in (-0.1, 0.1, -0.05, 0.05, 0.0, 0.08, -0.08, 0.02)],
-    })  # fmt: skip
+    levels = [Spread(math.log(1e6) + apart, 0.005, 4) for apart in (-0.1, 0.1, -0.05, 0.05, 0.0, 0.08, -0.08, 0.02)]
+    restless = RunHistory(EarlierRuns(results="results", runs=8), {key_of(side(1.0)): levels})
     for scale in (1.0, 1.12):
         assert gate(sheet(side(scale)), budgets, sheet(side(1.0)), history=restless).verdict == "unknown"
     assert gate(sheet(side(2.0)), budgets, sheet(side(1.0)), history=restless).verdict == "fail"
@@ -582,7 +581,8 @@ def world(seed: int, **truth) -> Sheet:
 
 def test_worlds_in_which_nothing_changed_are_not_failed_more_often_than_alpha():
     # Each world against the next, in a circle: few worlds take little time.
-    gates = [gate(world(seed), promised(GATE), world(seed % 6 + 1), history=hours_alike(*world(seed).figures)) for seed in range(1, 7)]
+    alike = hours_alike(*world(1).figures)
+    gates = [gate(world(seed), promised(GATE), world(seed % 6 + 1), history=alike) for seed in range(1, 7)]
     assert sum(found.verdict == "fail" for found in gates) <= binomial_bound(len(gates), 0.05, error=0.02)
 
 

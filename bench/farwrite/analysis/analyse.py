@@ -340,14 +340,14 @@ def withheld(measured: Measured, asked_rtt_ns: float, rtt_ns: float) -> list[str
 
 
 def faster_than_light(measured: Measured) -> str:
-    """Why the latency of a protocol that waits for its peer can be none: light alone takes longer, by more than a link may be off."""
+    """Why the latency of a protocol that waits for its peer can be none: light takes longer, by more than a link may be off."""
     light_ns = float(PROMISES[measured.cell.protocol].trips * waited_rtt_ns(measured.cell))
     median_ns = measured.response.quantile(0.5)
     if not median_ns < light_ns - max(LINK_SHARE_MAX * light_ns, LINK_OFF_NS_MAX):
         return ""
     return (
-        f"a write took {format_time(median_ns)} at the median, less than the {format_time(light_ns)} that light alone takes: it was "
-        "not that far away, or was complete before its peer had answered"
+        f"a write took {format_time(median_ns)} at the median, less than the {format_time(light_ns)} that light alone takes: it "
+        "was not that far away, or was complete before its peer had answered"
     )
 
 
@@ -443,8 +443,8 @@ def beaten_warnings(cells: Sequence[CellResult]) -> list[str]:
     least, most = (100 * pick(item.efficiency.value or 0.0 for item in found) for pick in (min, max))
     shares = f"{least:.1f} %" if len(found) == 1 else f"{least:.1f} to {most:.1f} %"
     return [
-        f"efficiency above 100 % ({shares}) in {', '.join(item.cell for item in found)}: the floor was measured as {floors}, and the "
-        "engine beat it, so it is not a floor there and no verdict rests on the efficiency"
+        f"efficiency above 100 % ({shares}) in {', '.join(item.cell for item in found)}: the floor was measured as {floors}, and "
+        "the engine beat it, so it is not a floor there and no verdict rests on the efficiency"
     ]
 
 

@@ -14,8 +14,8 @@ import msgspec
 
 RUNS_MIN = 3  # As ROUNDS_MIN for rounds: two runs that happen to agree would look as if nothing differed between runs.
 HOURS_APART = (
-    f"baseline and candidate are two runs of different hours, and fewer than {RUNS_MIN} earlier runs like them show what differs from "
-    "run to run: a change may be of the hour"
+    f"baseline and candidate are two runs of different hours, and fewer than {RUNS_MIN} earlier runs like them show what differs "
+    "from run to run: a change may be of the hour"
 )
 
 
@@ -62,9 +62,9 @@ def between_runs(levels: Sequence[Level]) -> Between | None:
 def error_of_runs(first: Level, second: Level, between: Between) -> tuple[float, float]:
     """(standard error, degrees of freedom) of the difference of two runs: their own errors, and twice what runs differ by.
 
-    The degrees of freedom are the smaller of the rounds' (Welch 1947) and the earlier runs'. Satterthwaite's for the whole sum, in
-    which `variance` is itself a difference, are too few where runs hardly differ: of 2 500 drawn pairs in which nothing had changed
-    0.3 % lay beyond 5 %, with eight earlier runs; with the smaller 3.3 %, and 4 to 6 % where runs differ.
+    The degrees of freedom are the smaller of the rounds' (Welch 1947) and the earlier runs'. Satterthwaite's for the whole sum,
+    in which `variance` is itself a difference, are too few where runs hardly differ: of 2 500 drawn pairs in which nothing had
+    changed 0.3 % lay beyond 5 %, with eight earlier runs; with the smaller 3.3 %, and 4 to 6 % where runs differ.
     """
     one, two = first.error**2, second.error**2
     error, df = math.sqrt(one + two + 2 * between.variance), first.df + second.df

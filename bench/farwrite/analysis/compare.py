@@ -270,7 +270,7 @@ def change_of(base: Figure, cand: Figure, paired: bool, between: Between | None 
 
 
 def level_of(figure: Figure) -> Spread | None:
-    """A figure as one run of several: its mean over rounds, on its scale; None of counts, and where it has fewer than two rounds."""
+    """A figure as one run of several: its mean over rounds, on its scale; None of counts and of fewer than two rounds."""
     rounds = list(rounds_of(figure).values())
     if is_count(figure) or len(rounds) < 2:
         return None
@@ -470,15 +470,15 @@ def hours_apart(base: Sheet, cand: Sheet, history: RunHistory) -> list[str]:
     about = history.about
     if about.runs < RUNS_MIN:
         return [
-            f"one run a side, and what differs from run to run is not known ({about.text}; {RUNS_MIN} are needed): a change may be of "
-            "the hour, and verdicts are of these two runs only; use farwrite ab, or give several runs a side"
+            f"one run a side, and what differs from run to run is not known ({about.text}; {RUNS_MIN} are needed): a change may "
+            "be of the hour, and verdicts are of these two runs only; use farwrite ab, or give several runs a side"
         ]
     between_s, spanned_s = seconds(base.started_utc, cand.started_utc), seconds(about.first_utc, about.last_utc)
     if between_s is None or spanned_s is None or between_s <= spanned_s:
         return []
     return [
-        f"the two runs lie {between_s / 3600:.3g} h apart and the {about.runs} earlier ones lie within {spanned_s / 3600:.3g} h: what "
-        "differs over a longer time than that is not known, and may be taken for a change"
+        f"the two runs lie {between_s / 3600:.3g} h apart and the {about.runs} earlier ones lie within {spanned_s / 3600:.3g} h: "
+        "what differs over a longer time than that is not known, and may be taken for a change"
     ]
 
 
@@ -660,7 +660,8 @@ def row_of(draft: Draft, p: float | None, p_adjusted: float | None, margin_ratio
     these_two = draft.hours_apart and not draft.runs and not (never_varies(draft.base) and never_varies(draft.cand))
     if -bound < low and high < bound:
         if these_two:
-            return row(estimate, "alike", "the whole interval lies within the margin, of these two runs: their hours may hide a change")
+            inside = "the whole interval lies within the margin, of these two runs: their hours may hide a change"
+            return row(estimate, "alike", inside)
         return row(estimate, "same", "the whole interval lies within the margin")
     if p_adjusted <= alpha and abs(change.value) > max(floor, bound):
         if these_two:
@@ -686,7 +687,8 @@ def direction(figure: Figure, change: float) -> Verdict:
 
 
 RANK: dict[Verdict, int] = {
-    "slower": 0, "worse": 0, "higher": 1, "lower": 1, "differs": 1, "unresolved": 2, "faster": 3, "better": 3, "same": 4, "alike": 4,
+    "slower": 0, "worse": 0, "higher": 1, "lower": 1, "differs": 1, "unresolved": 2, "faster": 3, "better": 3, "same": 4,
+    "alike": 4,
 }  # fmt: skip
 
 

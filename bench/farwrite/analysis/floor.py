@@ -11,7 +11,9 @@ C2         the same, and a small echo before it
 quorum     as C, of the peer whose acknowledgement is the last that is waited for
 
 Each echo is measured twice, by a near end that sleeps until the answer comes and by one that polls for it; the one that took less
-at the median counts. Under C the far flush has to happen while the write is waited for. Echo and flush are measured as one, because a disk
+at the median counts.
+
+Under C the far flush has to happen while the write is waited for. Echo and flush are measured as one, because a disk
 that was idle for a round trip is slower than one that is kept busy. When both sites share a disk and the one-way delay
 is shorter than the near flush, the two flushes overlap there: then the echo alone is taken, and the flushes measured on
 both sites at once. A and B may flush the far site whenever they like, so their floor takes the near one alone.

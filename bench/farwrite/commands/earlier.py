@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def history_beside(results: Path, base: Sheet | None, cand: Sheet) -> RunHistory:
-    """Earlier runs below `results` that are like the base. None are looked for without a base, or beside arms of one experiment."""
+    """Earlier runs below `results` that are like the base; none where there is no base, and for arms of one experiment."""
     from ..analysis.between_runs import NO_HISTORY
     from ..analysis.compare import are_paired
 

@@ -133,7 +133,7 @@ class Span:
             return survey(self.near, self.far, count)
 
     def echo_floor(self, count: int, request_bytes: int, answer_bytes: int, polled: bool = False) -> Survey:
-        """The delivered round trip of an echo with a write's own sizes; `polled`: the near end never sleeps, so nobody wakes it."""
+        """The delivered round trip of an echo with a write's own sizes; `polled`: by a near end that never sleeps."""
         return survey(self.near, self.far, count, request_bytes, answer_bytes, polled=polled)
 
     def flushed_echo_floor(self, count: int, request_bytes: int, answer_bytes: int, polled: bool = False) -> Survey:

@@ -470,8 +470,8 @@ def of_two_runs(comparison: Comparison) -> list[str]:
     if not any(row.verdict in ("differs", "alike") for row in comparison.rows):
         return []
     return [
-        '"differs" and "alike" are of these two runs only: what differs from hour to hour is in no error, so chance among rounds is '
-        "rejected at the level below, and nothing is stated about the thing that was measured."
+        '"differs" and "alike" are of these two runs only: what differs from hour to hour is in no error, so chance among rounds '
+        "is rejected at the level below, and nothing is stated about the thing that was measured."
     ]
 
 

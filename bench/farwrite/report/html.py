@@ -228,7 +228,8 @@ def show_changes(page: HtmlPage, comparison: Comparison) -> None:
     page.heading(f"{what}, and what is unresolved")
     page.table(partial(changes_table, told, notes))
     page.footnotes(notes)
-    for words, rows in (("figures that are the same, or alike in these two runs", same), ("figures that cannot be compared", open_ones)):
+    unchanged, unknown = "figures that are the same, or alike in these two runs", "figures that cannot be compared"
+    for words, rows in ((unchanged, same), (unknown, open_ones)):
         if rows:
             page.title, notes = words, Footnotes()
             page.parts.append(f"<details><summary>{len(rows)} {words}</summary>")

@@ -117,7 +117,7 @@ def latency_table(groups: Sequence[Sequence[CellResult]], form: Form) -> Table:
                 cell(item.response_ns_p50, p50, form, notes, style),
                 cell(item.response_ns_p99, p99, form, notes, style),
                 cell(item.floor_ns, floor, values_only, notes, style),
-                cell(item.efficiency, efficiency, values_only, notes, style, remark=BEATEN if beaten_doubt(item.efficiency) else beside),
+                cell(item.efficiency, efficiency, values_only, notes, style, BEATEN if beaten_doubt(item.efficiency) else beside),
             )
     return table
 

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...analysis.compare import Comparison, Row
-from ..comparison import errors_from, of_two_runs
 from ...analysis.result import Estimate
 from ...figure import METRICS, Unit, label_text
 from ...units import NS_PER_MS
+from ..comparison import errors_from, of_two_runs
 from .plot import Choice, Option, Plot, layout_of, plain, told
 
 VERDICTS = {
     "slower": ("--bad", "triangle-right"), "worse": ("--bad", "triangle-right"),
     "faster": ("--good", "triangle-left"), "better": ("--good", "triangle-left"),
     "higher": ("--claim", "diamond"), "lower": ("--claim", "diamond"),
-    "differs": ("--claim", "square"), "same": ("--ink", "circle"), "alike": ("--ink", "circle-dot"), "unresolved": ("--dim", "circle-open"),
+    "differs": ("--claim", "square"), "same": ("--ink", "circle"), "alike": ("--ink", "circle-dot"),
+    "unresolved": ("--dim", "circle-open"),
 }  # fmt: skip
 SCALES: dict[Unit, tuple[float, str]] = {
     "ns": (NS_PER_MS, "ms"), "bytes": (1024.0, "KiB"), "per_s": (1.0, "/s"), "bytes_per_s": (1e6, "MB/s"),
