@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from farwrite.analysis.compare import MARGINS
+from farwrite.analysis.between_runs import EarlierRuns, RunHistory
+from farwrite.analysis.compare import MARGINS, Spread, key_of
 from farwrite.analysis.result import Estimate
 from farwrite.figure import METRICS, Figure, Label, Sheet
 from farwrite.reasons import Reason, remark
@@ -57,3 +58,9 @@ def sheet(*figures: Figure, arm: str = "", host: str = "a host", interrupted: bo
         identity={"host": host, "link": "netem"}, figures=list(figures), interrupted=interrupted,
         pairing=Pairing(id="one experiment", arm=arm, what=arm) if arm else None,
     )  # fmt: skip
+
+
+def hours_alike(*figures: Figure, runs: int = 9) -> RunHistory:
+    """Earlier runs that did not differ at all from one to the next: what two runs then differ by, their rounds explain."""
+    levels = {key_of(item): [Spread(0.0, 0.0, 4.0)] * runs for item in figures}
+    return RunHistory(EarlierRuns(results="results", runs=runs), levels)

@@ -12,7 +12,17 @@ from typing import Literal
 import msgspec
 
 from . import reasons
-from .analysis.compare import check_alike, floor_of_splits, floors_of_again, key_of
+from .analysis.between_runs import NO_HISTORY, RUNS_MIN, EarlierRuns, RunHistory
+from .analysis.compare import (
+    apart,
+    are_paired,
+    check_alike,
+    floor_of_splits,
+    floors_of_again,
+    hours_apart,
+    key_of,
+    percentile_95,
+)
 from .analysis.result import Estimate, Verdict
 from .budget import SAFETY, Budget, Budgets
 from .errors import EXIT_DONE, EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_LOST_WRITE, UnfitError, UsageError, nearest
@@ -42,6 +52,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     rulings: list[Ruling]
     warnings: list[str]
     stream_level: bool = False  # the report is of a link that delayed streams of bytes, not packets
+    earlier_runs: EarlierRuns | None = None  # of two runs, where what differs from run to run comes from; null: not two runs
 
     def count(self, verdict: Verdict) -> int:
         """How many gating rulings say so."""
@@ -50,15 +61,18 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
 def gate(
     sheet: Sheet, budgets: Budgets, baseline: Sheet | None = None, again: Sheet | None = None, look: int = 1,
-    allowed: Iterable[str] = (),
+    allowed: Iterable[str] = (), history: RunHistory = NO_HISTORY,
 ) -> Gate:  # fmt: skip
-    """Every budget ruled on. UsageError when a budget selects nothing, UnfitError when the runs are unlike."""
+    """Every budget ruled on. UsageError when a budget selects nothing, UnfitError when the runs are unlike.
+
+    `history` has earlier runs like the baseline: what differs from run to run, where the two were not measured side by side.
+    """
     if not 1 <= look <= budgets.looks:
         raise UsageError(
             f"--look {look}: {budgets.source} allows {budgets.looks} a candidate, and alpha is shared among them. "
             "Say looks = 2 or 3 there before the first one."
         )
-    cases, warnings = cases_of(sheet, budgets, baseline, again, allowed)
+    cases, warnings = cases_of(sheet, budgets, baseline, again, allowed, history)
     rulings = verdicts_of(cases, budgets.alpha, budgets.looks)
     gating = [item for item in rulings if item.gating]
     if not gating:
@@ -68,7 +82,13 @@ def gate(
     held = baseline if any(case.budget.kind == "not_worse_by" for case in cases) else None
     if baseline and not held:
         warnings.append("no budget is held against the baseline: not_worse_by is what does that")
-    floor_from = "the base measured twice side by side" if again else "the baseline's own rounds, split in half in every way"
+    two_runs = held is not None and not are_paired(held, sheet)
+    if again:
+        floor_from = "the base measured twice side by side"
+    elif two_runs and history.about.runs >= RUNS_MIN:
+        floor_from = "earlier runs against each other"
+    else:
+        floor_from = "the baseline's own rounds, split in half in every way"
     return Gate(
         verdict=verdict_of_all(gating),
         report=sheet.source,
@@ -85,6 +105,7 @@ def gate(
         rulings=sorted(rulings, key=worst_first),
         warnings=warnings,
         stream_level=sheet.identity.get("link") in STREAM_LEVEL_LINKS,
+        earlier_runs=history.about if two_runs else None,
     )
 
 
@@ -125,6 +146,7 @@ def metrics_of(*sheets: Sheet | None) -> dict[str, Metric]:
 
 def cases_of(
     sheet: Sheet, budgets: Budgets, baseline: Sheet | None = None, again: Sheet | None = None, allowed: Iterable[str] = (),
+    history: RunHistory = NO_HISTORY,
 ) -> tuple[list[Case], list[str]]:  # fmt: skip
     """(one case for every figure of every budget, warnings)."""
     allowed = set(allowed)
@@ -136,14 +158,11 @@ def cases_of(
     if relative and baseline is not None:
         warnings += check_alike([baseline], [sheet], allowed)
         base_figures = {key_of(item): item for item in baseline.figures}
-        paired = baseline.pairing is not None and sheet.pairing is not None and baseline.pairing.id == sheet.pairing.id
+        paired = are_paired(baseline, sheet)
         if again is not None:
             floors = floors_of_again(baseline.figures, {key_of(item): item for item in again.figures})
         if not paired:
-            warnings.append(
-                "baseline and candidate are two runs: what differs from run to run is in no error here and fails gates; "
-                "measure both side by side with farwrite ab"
-            )
+            warnings += hours_apart(baseline, sheet, history)
     elif sheet.interrupted:
         warnings.append(f"{sheet.source} is of an interrupted run")
     doubt = reasons.interrupted() if sheet.interrupted else None
@@ -165,8 +184,14 @@ def cases_of(
         half = doubt or (reasons.about("baseline", reasons.interrupted()) if baseline.interrupted else None)
         for item in figures:
             base = base_figures.get(key_of(item))
-            floor = floors.get(item.metric) if again else floor_of_splits(base) if base else None
-            cases.append(Case(budget, item, base, paired, floor, doubt=half))
+            between = None if paired else history.between(key_of(item))
+            if again:
+                floor = floors.get(item.metric)
+            elif between is not None:
+                floor = percentile_95(apart([level.value for level in history.levels[key_of(item)]]))
+            else:
+                floor = floor_of_splits(base) if base else None
+            cases.append(Case(budget, item, base, paired, floor, doubt=half, between=between))
     return cases, warnings
 
 

@@ -23,7 +23,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from . import __version__
+from .analysis.between_runs import EarlierRuns, RunHistory
 from .analysis.change import Change, change_points
+from .analysis.compare import Spread, key_of, level_of
 from .analysis.result import ANALYSIS_VERSION, Estimate, lateness_share_of
 from .errors import FarwriteError, UsageError, nearest
 from .figure import METRICS, SHEET_VERSION, Figure, Label, Sheet, label_text
@@ -32,7 +34,7 @@ from .reasons import Reason
 from .sheet import REPORT_NAMES, read_sheet
 
 INDEX_NAME = "index.sqlite"
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 STAMP = (  # What an index holds depends on all of these; one with another stamp is made anew.
     f"farwrite {__version__} index {INDEX_VERSION} analysis {ANALYSIS_VERSION} sheet {SHEET_VERSION} "
     f"metrics {zlib.crc32(repr(METRICS).encode()):08x}"
@@ -42,7 +44,7 @@ TABLES = {
     "source": "id INTEGER PRIMARY KEY, path BLOB UNIQUE, size INTEGER, mtime_ns INTEGER, inode TEXT, kind TEXT, "
     "run TEXT, started_utc TEXT, identity TEXT, interrupted INTEGER",
     "figure": "source INTEGER, metric TEXT, labels TEXT, unit TEXT, better TEXT, value REAL, low REAL, high REAL, "
-    "confidence REAL, count INTEGER, withheld TEXT, warnings TEXT",
+    "confidence REAL, count INTEGER, withheld TEXT, warnings TEXT, level REAL, level_error REAL, level_df REAL",
 }
 BUSY_S = 10.0  # Another process writes for some 10 ms at a time.
 BATCH_S = 1.0  # Reading that an interruption may cost.
@@ -141,6 +143,43 @@ def nothing_of(metric: str, known: set[str], results: Path, notices: list[str]) 
     if metric in METRICS:
         return f"no report below {results} has {metric}: {METRICS[metric].meaning}.{passed}"
     return f'there is no metric "{metric}"{nearest(metric, known | set(METRICS))}.'
+
+
+# What runs differ by
+
+
+def earlier_runs(results: Path, like: Sheet, compared: Sequence[Sheet], notices: list[str]) -> RunHistory:
+    """Every figure in each run below `results` that is like this one, without those that are compared, and interrupted ones.
+
+    Runs are alike when their whole identity is the same: host, kernel, link, profile, protocols, disk. An empty history where
+    there is no such directory.
+    """
+    if not results.is_dir():
+        return RunHistory(EarlierRuns(results=str(results), runs=0), {})
+    left_out = {(sheet.id, sheet.started_utc) for sheet in compared}
+    runs: dict[tuple[str, str], int] = {}
+    levels: dict[tuple, list[Spread]] = {}
+    with closing(index_of(results, notices)) as index:
+        sources = index.execute(
+            "SELECT id, run, started_utc FROM source WHERE kind = ? AND identity = ? AND NOT interrupted ORDER BY path",
+            [like.kind, canonical(series_identity(like))],
+        ).fetchall()
+        for source, run, started_utc in sources:
+            if (run, started_utc) not in left_out:
+                runs.setdefault((run, started_utc), source)  # A baseline is a copy of a run.
+        for source in runs.values():
+            rows = index.execute(
+                "SELECT metric, labels, level, level_error, level_df FROM figure "
+                "WHERE source = ? AND level IS NOT NULL AND withheld = '[]'", [source],
+            )  # fmt: skip
+            for metric, labels, *level in rows:
+                levels.setdefault((metric, labels), []).append(Spread(*level))
+    started = sorted(started_utc for _, started_utc in runs)
+    about = EarlierRuns(
+        results=str(results), runs=len(runs), first_utc=started[0] if started else "", last_utc=started[-1] if started else "",
+    )  # fmt: skip
+    known = {(figure.metric, canonical(figure.labels)): key_of(figure) for figure in like.figures}
+    return RunHistory(about, {known[key]: many for key, many in levels.items() if key in known})
 
 
 # Choosing
@@ -457,21 +496,33 @@ def store(index: sqlite3.Connection, batch: Sequence[tuple[bytes, Seen, Sheet]],
 
 def store_one(index: sqlite3.Connection, path: bytes, seen: Seen, sheet: Sheet) -> None:
     """One file and its figures."""
-    arm = sheet.pairing.arm if sheet.pairing else "base"
-    identity = sheet.identity if arm == "base" else {**sheet.identity, "arm": arm}
+    arm = arm_of(sheet)
+    identity = series_identity(sheet)
     source = index.execute(
         "INSERT INTO source (path, size, mtime_ns, inode, kind, run, started_utc, identity, interrupted) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [path, *seen, sheet.kind, sheet.id, sheet.started_utc, canonical(identity), sheet.interrupted],
     ).lastrowid
     index.executemany(
-        "INSERT INTO figure VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO figure VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (source, f.metric, canonical(f.labels), f.unit, f.better, f.estimate.value, f.estimate.low, f.estimate.high,
-             f.estimate.confidence, f.estimate.count, stored(doubts_of(f)), stored(f.estimate.warnings))
+             f.estimate.confidence, f.estimate.count, stored(doubts_of(f)), stored(f.estimate.warnings),
+             *(level_of(f) or (None, None, None)))
             for f in (sheet.figures if arm != AGAIN else [])
         ],
     )  # fmt: skip
+
+
+def arm_of(sheet: Sheet) -> str:
+    """Which arm of an A/B experiment a run is; one by itself is as good as a base."""
+    return sheet.pairing.arm if sheet.pairing else "base"
+
+
+def series_identity(sheet: Sheet) -> dict[str, str]:
+    """What the runs of one series share. A candidate is unlike its base in what was tried with it."""
+    arm = arm_of(sheet)
+    return sheet.identity if arm == "base" else {**sheet.identity, "arm": arm}
 
 
 def doubts_of(figure: Figure) -> list[Reason]:

@@ -474,6 +474,40 @@ def drills_uncounted(kind: str, protocol: str, why: str) -> str:
 
 
 @code
+def floor_beaten() -> str:
+    """Of an efficiency whose whole interval lies above 1."""
+    return "the engine beat what was measured as its floor, so that floor is not a floor and this is no efficiency"
+
+
+@code
+def beaten_cells(cells: str, least: float, most: float, floors: str) -> str:
+    """The same of the whole run; shares of 1."""
+    shares = f"{100 * least:.1f} %" if least == most else f"{100 * least:.1f} to {100 * most:.1f} %"
+    return (
+        f"efficiency above 100 % ({shares}) in {cells}: the floor was measured as {floors}, and the engine beat it, so it is not "
+        "a floor there and no verdict rests on the efficiency"
+    )
+
+
+@code
+def faster_than_light(median_ns: float, light_ns: float) -> str:
+    """Of a protocol that waits for its peer."""
+    return (
+        f"a write took {format_time(median_ns)} at the median, less than the {format_time(light_ns)} that light alone takes: it "
+        "was not that far away, or was complete before its peer had answered"
+    )
+
+
+@code
+def hours_apart(runs_min: int) -> str:
+    """Of a change between two runs that were not measured side by side."""
+    return (
+        f"baseline and candidate are two runs of different hours, and fewer than {runs_min} earlier runs like them show what "
+        "differs from run to run: a change may be of the hour"
+    )
+
+
+@code
 def shared_disk() -> str:
     return "both sites flush to one disk and wait for each other there: give them a disk each (lab.near, lab.far)"
 

@@ -130,6 +130,8 @@ class OtherRound(Struct, frozen=True):
     link: dict[str, int]
     survived: int | None  # of the writes, as the audit found them there; null: not audited
     directions: list[LinkDirection] = []  # as Round's
+    polled_echo_floor: str | None = None
+    polled_flushed_echo_floor: str | None = None
 
 
 class HostNoise(Struct, frozen=True):
@@ -189,6 +191,8 @@ class Round(Struct, frozen=True):
     spin_ns: int | None = None  # before an intended instant, looking at the clock instead of sleeping
     directions: list[LinkDirection] = []  # outward and homeward; empty: not stamped, and no account
     noise: HostNoise | None = None
+    polled_echo_floor: str | None = None  # echo_floor by a near end that polls and never sleeps; null: not measured
+    polled_flushed_echo_floor: str | None = None  # the same of flushed_echo_floor
     causes: list[Reason] = []  # the codes of `reasons`, one for each; empty in older recordings
 
 

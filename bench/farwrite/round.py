@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -52,14 +52,25 @@ NOTHING = Histogram().encode()
 OPERATIONS: tuple[Literal["write", "read", "flush", "trim"], ...] = ("write", "read", "flush", "trim")  # By number.
 
 
+class Floors(NamedTuple):
+    """Bare echoes of the write's sizes, without and with a flush before the answer; by a near end that sleeps and one that polls.
+
+    None where the cell's protocol waits for no such thing.
+    """
+
+    echo: Survey | None = None
+    polled: Survey | None = None
+    flushed: Survey | None = None
+    polled_flushed: Survey | None = None
+
+
 @dataclass(frozen=True)
 class Leg:
     """One span of a round: the round trip it was asked for, and what it delivered."""
 
     span: Span
     asked_rtt_ns: float  # of a real link what it delivered before: it must only be the same during the round
-    echo: Survey | None
-    flushed: Survey | None
+    floors: Floors
     before: Survey
     counters: dict[str, int]
     late_counts: np.ndarray | None  # of its link until now
@@ -180,12 +191,12 @@ def int_of(words: np.ndarray, place: int) -> int:
 def leg_of(span: Span, asked_rtt_ns: int, cell: Cell, count: int) -> Leg:
     """Set a span to its distance, and find out what it delivers."""
     span.set_rtt(asked_rtt_ns)
-    echo, flushed = floors_of(span, cell, count // 2)
+    floors = floors_of(span, cell, count // 2)
     before = span.survey(count)
     span.link.late_ns_max()  # From here on it is the load's.
     asked_ns = asked_rtt_ns if span.is_emulated else before.rtt_ns_p50
     return Leg(
-        span, asked_ns, echo, flushed, before, span.link.counters(), span.link.late_counts()
+        span, asked_ns, floors, before, span.link.counters(), span.link.late_counts()
     )
 
 
@@ -196,13 +207,14 @@ def counted(leg: Leg) -> dict[str, int]:
     return done if late_ns_max is None else done | {"late_ns_max": late_ns_max}
 
 
-def floors_of(span: Span, cell: Cell, count: int) -> tuple[Survey | None, Survey | None]:
-    """(echo, flushed echo) of the write's sizes, as far as the cell's protocol waits for such a thing."""
+def floors_of(span: Span, cell: Cell, count: int) -> Floors:
+    """What is measured of a cell's floor over a span."""
     sizes = HEADER_BYTES + cell.size_bytes, HEADER_BYTES
     promise = PROMISES[cell.protocol]
-    echo = span.echo_floor(count, *sizes) if promise.trips else None
-    flushed = span.flushed_echo_floor(count, *sizes) if promise.durable_there else None
-    return echo, flushed
+    echoes = [span.echo_floor(count, *sizes, polled=polled) for polled in (False, True)] if promise.trips else [None] * 2
+    durable = promise.durable_there
+    flushed = [span.flushed_echo_floor(count, *sizes, polled=polled) for polled in (False, True)] if durable else [None] * 2
+    return Floors(*echoes, *flushed)
 
 
 @dataclass(frozen=True)
@@ -339,11 +351,18 @@ def audit_of(lab: Lab, order: Order, completed: int) -> tuple[Audit, list[int | 
 def other_round(leg: Leg, loaded: LinkLoad, after: Survey, far: dict, survived: int | None) -> OtherRound:
     """What a round has of a further secondary."""
     return OtherRound(
-        survey_before=text_of(leg.before), survey_after=text_of(after), echo_floor=text_of(leg.echo),
-        flushed_echo_floor=text_of(leg.flushed) if leg.flushed else None, far_flushes=far.get("far_flushes", 0),
+        survey_before=text_of(leg.before), survey_after=text_of(after), **floor_texts(leg.floors),
+        far_flushes=far.get("far_flushes", 0),
         far_cpu_ns=far.get("far_cpu_ns"), link=counted(leg), survived=survived,
         directions=directions_of(leg, loaded, after),
     )  # fmt: skip
+
+
+def floor_texts(floors: Floors) -> dict[str, Any]:
+    """A leg's floors as they are stored, by field of a round."""
+    polled, flushed, polled_flushed = (text_of(made) if made else None for made in floors[1:])
+    return {"echo_floor": text_of(floors.echo), "polled_echo_floor": polled, "flushed_echo_floor": flushed,
+            "polled_flushed_echo_floor": polled_flushed}  # fmt: skip
 
 
 def text_of(made: Survey | None) -> str:
@@ -370,7 +389,7 @@ def round_of(
         duration_ns=duration_ns,
         survey_before=text_of(leg.before),
         survey_after=text_of(after),
-        echo_floor=text_of(leg.echo),
+        **floor_texts(leg.floors),
         slices=slices_of(recorder, order.slice_ns) if recorder else [],
         service=Histogram(recorder.service).encode() if recorder else NOTHING,
         wait=Histogram(recorder.wait).encode() if recorder else NOTHING,
@@ -391,7 +410,6 @@ def round_of(
         link=counted(leg),
         audit=audit,
         unissued=int(words[load_kernel.UNISSUED]),
-        flushed_echo_floor=text_of(leg.flushed) if leg.flushed else None,
         near_cpu_ns=observed.get("near_cpu_ns"),
         far_cpu_ns=observed.get("far_cpu_ns"),
         exposed=observed.get("exposed", 0),

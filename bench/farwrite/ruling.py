@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from . import reasons
+from .analysis.between_runs import RUNS_MIN, Between
 from .analysis.compare import CONFIDENCE, Change, change_of, holm, is_count, is_relative, left_out, told
 from .analysis.result import Estimate, Verdict
 from .analysis.student import critical
@@ -50,6 +51,7 @@ class Case(NamedTuple):
     # at the farthest or the nearest measured distance where the miles lie beyond or below it.
     instead: Figure | None = None
     doubt: Reason | None = None  # why this run may break a promise and not keep one: it was interrupted
+    between: Between | None = None  # of not_worse_by, not paired: what the figure differs by from run to run; None: nobody knows
 
 
 class Ruling(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +168,9 @@ def examine_change(case: Case) -> Trial | Settled:
             return Settled("unknown", [reasons.about(side, found[0])])
     if ours is None and theirs is None and holds_at_any(figure) and holds_at_any(base):
         return Settled("pass", [reasons.both_hold_anywhere()])
-    change = change_of(base, figure, case.paired)
+    change = change_of(base, figure, case.paired, case.between)
+    if not isinstance(change, str) and not case.paired and case.between is None:
+        return Settled("unknown", [reasons.hours_apart(RUNS_MIN)])
     if isinstance(change, str):
         return Settled("unknown", [reasons.remark(change)])
     relative = is_relative(figure)
@@ -350,7 +354,10 @@ class Form(NamedTuple):
 
     def number(self, value: float) -> str:
         """A number without its unit."""
-        return f"{value / self.scale:,.{self.places}f}" if math.isfinite(value) else f"{value:g}"
+        if not math.isfinite(value):
+            return f"{value:g}"
+        text = f"{value / self.scale:,.{self.places}f}"
+        return text.removeprefix("-") if not text.strip("-0.") else text  # No sign before 0.000, as in every table.
 
     def text(self, value: float) -> str:
         """A number with its unit."""

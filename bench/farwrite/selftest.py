@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from .analysis.between_runs import ONE_HOUR
 from .analysis.replay import Slowed, World, figure_of_replay
 from .progress import Progress
 from .recording import Recording
@@ -91,8 +92,9 @@ class Replayed(NamedTuple):
             base = None
             if self.case.base is not None and self.base is not None:
                 base = figure_of_replay(self.case.base, self.base[index])
-            # The draws of both sides are independent, whatever the real rounds were.
-            cases.append(self.case._replace(figure=figure_of_replay(self.case.figure, row), base=base, paired=False))
+            # The draws of both sides are independent, whatever the real rounds were, and of one hour.
+            figure = figure_of_replay(self.case.figure, row)
+            cases.append(self.case._replace(figure=figure, base=base, paired=False, between=ONE_HOUR))
         return cases
 
 

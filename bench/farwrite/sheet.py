@@ -14,7 +14,7 @@ import msgspec
 from . import recording as recordings
 from .analysis import analysis_of
 from .analysis.answer import not_durable_text
-from .analysis.result import Analysis, CellResult, Estimate, PartResult, lateness_share_of
+from .analysis.result import Analysis, CellResult, Estimate, PartResult, beaten_doubt, lateness_share_of
 from .errors import UsageError
 from .figure import METRICS, SHEET_VERSION, Figure, Label, Sheet, cell_figure, figure_of
 from .link_spec import describe
@@ -154,10 +154,11 @@ def identity_of(recording: Recording) -> dict[str, str]:
 def figures_of(analysis: Analysis) -> Iterator[Figure]:
     """Every figure of an analysis, cell by cell, then the structure, then the drills."""
     for cell in analysis.cells:
-        late = lateness_share_of(cell.response_ns_p50)  # Efficiency is a share of it.
+        # Efficiency is a share of the response time; and of a floor, where it is one.
+        of_share = [doubt for doubt in (lateness_share_of(cell.response_ns_p50), beaten_doubt(cell.efficiency)) if doubt]
         for metric, value in cell_values(cell).items():
             if value is not None:
-                yield cell_figure(cell, metric, value, withheld=[late] if late and metric == "efficiency" else [])
+                yield cell_figure(cell, metric, value, withheld=of_share if metric == "efficiency" else [])
         for part in cell.parts:
             told = {"op": part.operation, "job": part.job, "phase": part.phase}
             of_part: dict[str, Label] = {key: word for key, word in told.items() if word}

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from .analysis.compare import ALPHA, Spread, change_of, is_relative, key_of, scaled, spread
+from .analysis.between_runs import RUNS_MIN, between_runs, error_of_runs
+from .analysis.compare import ALPHA, Spread, change_of, is_relative, key_of, level_of, scaled, spread
 from .analysis.result import lateness_share_of
 from .analysis.student import critical
 from .budget import RATIOS_OF_COUNTS, SAFETY
@@ -125,6 +126,8 @@ def not_worse(figures: Iterable[Sequence[Figure]], sheets: Sequence[Sheet]) -> I
         _, _, places = groups.setdefault((many[0].metric, percent, *labels.items()), (labels, percent, []))
         places += [] if miles is None else [miles]
     reason = "as little as these rounds let a gate tell from nothing: unchanged, it passes in nine of ten runs"
+    if len(sheets) < RUNS_MIN:
+        reason += " that farwrite ab measures side by side"
     for (metric, *_), (labels, percent, places) in groups.items():
         where = {**labels, **({"miles": places} if places else {})}
         yield Proposal(metric, where, f'not_worse_by = "{percent} %"', reason)
@@ -138,6 +141,8 @@ def noise_of(many: Sequence[Figure], paired: bool) -> float:
     change = change_of(many[0], many[1], paired=True) if paired else ""
     if not isinstance(change, str):
         error, df = change.error, change.df
+    elif apart := between_runs([level for level in map(level_of, many) if level]):
+        error, df = error_of_runs(worst, worst, apart)
     elif len(many) > 1:  # What differs from run to run is no part of what differs from round to round.
         mean = math.fsum(item.value for item in spreads) / len(spreads)
         between = math.sqrt(2 * math.fsum((item.value - mean) ** 2 for item in spreads) / (len(spreads) - 1))

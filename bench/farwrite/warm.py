@@ -93,6 +93,7 @@ def rehearse_echo() -> None:
         answering = threading.Thread(target=survey_kernel.answer_echoes, args=(far_end.fileno(), data, 64, 64, 1))
         answering.start()
         survey_kernel.measure_echoes(near_end.fileno(), np.zeros(64, np.uint8), 64, 64, rtt_ns)
+        survey_kernel.measure_polled(near_end.fileno(), np.zeros(64, np.uint8), 64, 64, rtt_ns[:0])
         answering.join()
     near_end, far_end = socket.socketpair()
     with near_end, far_end:

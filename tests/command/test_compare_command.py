@@ -61,6 +61,14 @@ def two(tmp_path):
 
 
 @pytest.fixture
+def earlier(two):
+    """A results directory with four earlier runs of the base."""
+    for seed in (11, 12, 13, 14):
+        put(two / "results" / "runs" / f"run-{seed}", seed=seed)
+    return two / "results"
+
+
+@pytest.fixture
 def experiment(tmp_path):
     """The directory of an A/B experiment."""
     for arm, seed, k in (("base", 1, 1.0), ("cand", 2, 1.2), ("again", 3, 1.0)):
@@ -88,19 +96,37 @@ def document(*words, **where):
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_two_reports_are_compared_and_getting_slower_is_no_failure(two, columns):
-    done = farwrite("compare", two / "base", two / "cand" / "report.json", COLUMNS=str(columns))
+def test_two_reports_are_compared_and_getting_slower_is_no_failure(two, earlier, columns):
+    done = farwrite("compare", two / "base", two / "cand" / "report.json", "--results", earlier, COLUMNS=str(columns))
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"\d+ slower, .* figures; the worst: ", done.stdout)
     assert "✘ slower" in done.stdout
+    assert "from what 4 earlier runs like these in" in " ".join(done.stdout.split())
     assert max(map(len, done.stdout.splitlines())) <= columns
 
 
-def test_the_brief_form_is_shorter(two):
-    brief = farwrite("compare", two / "base", two / "cand", "--brief").stdout
+def test_without_earlier_runs_two_reports_differ_and_nothing_is_called_slower(two):
+    done = farwrite("compare", two / "base", two / "cand", "--results", two / "results", cwd=two)
+    words = " ".join(done.stdout.split())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "≠ differs" in words and "slower" not in words and "of these two runs only" in words
+    assert "no earlier run like these in" in words and "a change may be of the hour" in words
+    found = document(two / "base", two / "cand", "--results", two / "results")
+    assert found.earlier_runs.runs == 0 and not any(row.runs for row in found.rows)
+    assert {row.verdict for row in found.rows if not row.counted} <= {"differs", "alike", "unresolved", "same"}
+
+
+def test_a_run_that_is_compared_is_none_of_the_earlier_ones(two, earlier):
+    put(earlier / "runs" / "base again", seed=1)
+    put(earlier / "runs" / "unlike", seed=15, link="ferry")
+    assert document(two / "base", two / "cand", "--results", earlier).earlier_runs.runs == 4
+
+
+def test_the_brief_form_is_shorter(two, earlier):
+    brief = farwrite("compare", two / "base", two / "cand", "--brief", "--results", earlier).stdout
     assert "✘ slower" in brief
     assert "= same" not in brief
-    assert len(brief) < len(farwrite("compare", two / "base", two / "cand").stdout)
+    assert len(brief) < len(farwrite("compare", two / "base", two / "cand", "--results", earlier).stdout)
 
 
 def test_a_report_may_be_compared_with_itself(two):
@@ -115,20 +141,20 @@ def test_the_shipped_baseline_can_be_compared():
     assert "No change found" in done.stdout
 
 
-def test_in_a_pipe_there_are_no_escape_codes_and_no_color_is_obeyed(two):
-    words = ("compare", two / "base", two / "cand", "--brief")
+def test_in_a_pipe_there_are_no_escape_codes_and_no_color_is_obeyed(two, earlier):
+    words = ("compare", two / "base", two / "cand", "--brief", "--results", earlier)
     coloured = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|9[0-7]|38)\b")
     assert "\x1b" not in farwrite(*words).stdout
     assert coloured.search(farwrite(*words, FORCE_COLOR="1").stdout)
     assert not coloured.search(farwrite(*words, FORCE_COLOR="1", NO_COLOR="1").stdout)
 
 
-def test_the_document_is_the_comparison(two):
-    found = document(two / "base", two / "cand")
+def test_the_document_is_the_comparison(two, earlier):
+    found = document(two / "base", two / "cand", "--results", earlier)
     assert (found.base, found.cand) == ([str(two / "base" / "report.json")], [str(two / "cand" / "report.json")])
     assert found.unit_of_replication == "rounds"
     [row] = [row for row in found.rows if row.name == "response_p50 of write, C, 150 miles, depth 1"]
-    assert row.verdict == "slower"
+    assert row.verdict == "slower" and row.runs == found.earlier_runs.runs == 4
     assert 0.1 < row.change.low < row.change.value < row.change.high < 0.25
     assert msgspec.json.decode(msgspec.json.encode(found), type=Comparison) == found
 
@@ -268,7 +294,10 @@ def test_a_number_that_was_edited_is_no_crash(two, value):
 
 
 @pytest.mark.parametrize("options", ["", "--brief", "--json"])
-def test_comparing_loads_nothing_heavy(two, options):
+@pytest.mark.parametrize("runs", [0, 4])
+def test_comparing_loads_nothing_heavy(two, options, runs, request):
+    if runs:
+        farwrite("compare", two / "base", two / "cand", "--results", request.getfixturevalue("earlier"))  # Makes the index.
     heavy = "numpy numba scipy llvmlite pyroute2 plotext plotly tomllib hashlib"
     code = (
         "import atexit, os, sys\n"

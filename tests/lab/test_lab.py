@@ -34,7 +34,7 @@ from farwrite.lab.survey import (
 from farwrite.physics import Distance, distance
 from farwrite.reasons import sentences
 from farwrite.recording import Cell
-from farwrite.round import Leg, LinkLoad, leg_of, link_reasons, load_reasons
+from farwrite.round import Floors, Leg, LinkLoad, leg_of, link_reasons, load_reasons
 
 pytestmark = pytest.mark.lab
 
@@ -104,7 +104,10 @@ def test_nothing_comes_back_sooner_than_the_delay_asked(lab, delay_ns, survey):
 
 def test_an_echo_with_a_writes_sizes_is_held_as_long(lab):
     lab.set_delay(2_000_000)
-    assert lab.echo_floor(10, 4096 + 64, 64).rtt_ns_min >= at_least_ns(lab, 2_000_000)
+    for polled in (False, True):
+        assert lab.echo_floor(10, 4096 + 64, 64, polled).rtt_ns_min >= at_least_ns(lab, 2_000_000)
+        made = lab.flushed_echo_floor(10, 4096 + 64, 64, polled)
+        assert made.rtt_ns.size == 10 and made.rtt_ns_min >= at_least_ns(lab, 2_000_000)
 
 
 @pytest.mark.parametrize("asked_rtt_ns", [0, 1_001, 315_263, 2_364_475])
@@ -231,7 +234,7 @@ def test_a_real_link_claims_no_distance_but_must_be_the_same_before_and_after(la
 def leg_with(span, delays_ns, late_ns):
     """A leg of a round, and what its link did while the load ran."""
     span.set_rtt(2_000_000)
-    leg = Leg(span, 2_000_000, None, None, Survey(np.array([2_000_000])), {}, None)
+    leg = Leg(span, 2_000_000, Floors(), Survey(np.array([2_000_000])), {}, None)
     stamps = tuple(Stamps(len(delays_ns), np.array(delays_ns)) for _ in range(2))
     return leg, LinkLoad(stamps, [Histogram.of(late_ns)] * 2)
 

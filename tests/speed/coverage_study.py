@@ -2,8 +2,9 @@
 
 `make coverage-study` draws runs of 2 to 20 rounds from worlds in which rounds differ in five ways, sends each through the real
 estimators (pooled quantiles, the mean over rounds, the fit, the greatest miles), and counts how often the stated 95 % interval
-holds the value that infinitely many rounds would give. It measures nothing, takes a few minutes, and writes
-results/coverage.json and .md.
+holds the value that infinitely many rounds would give. It then compares two runs of machines that drift from hour to hour,
+with and without a history of earlier runs, and counts how often a change is called where there is none. It measures nothing,
+takes a few minutes, and writes results/coverage.json and .md; `--only runs` makes the second part anew and keeps the first.
 """
 
 from __future__ import annotations
@@ -11,20 +12,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from farwrite import __version__
+from farwrite.analysis import estimate, latency
+from farwrite.analysis.between_runs import EarlierRuns, RunHistory
+from farwrite.analysis.compare import ALPHA, UNCHANGED, Comparison, compare, key_of, level_of
 from farwrite.analysis.distance import Place, line_of, reach
 from farwrite.analysis.estimate import Draws, mean_over_rounds
 from farwrite.analysis.latency import Pool
 from farwrite.analysis.result import Estimate
 from farwrite.analysis.sample import Sample
+from farwrite.figure import METRICS as KNOWN
+from farwrite.figure import Figure, Label, Sheet
 from farwrite.histogram import index_of
 from farwrite.physics import miles_of, rtt_ns_of
 from farwrite.recording import Cell
@@ -139,6 +145,155 @@ def estimates_of(factors: np.ndarray, dice: np.random.Generator, seed: int) -> d
     }  # fmt: skip
 
 
+# Two runs, each of its own hour
+
+RUN_ROUNDS = 5
+LEVEL = 0.05  # What hours differ by, all in all.
+ALIKE = 0.7  # Of an hour's level, in the next one.
+SLOWED = 1.10
+HISTORIES = (0, 3, 8)
+LABELS: dict[str, Label] = {"name": "write", "protocol": "C", "miles": MILES[THERE], "queue_depth": 1}
+
+Levels = Callable[[np.random.Generator, int], np.ndarray]  # (dice, earlier runs) -> as above, by run; base and cand last
+
+
+def nights(dice: np.random.Generator, earlier: int) -> np.ndarray:
+    return LEVEL * dice.standard_normal(earlier + 2)
+
+
+def hours(dice: np.random.Generator, earlier: int) -> np.ndarray:
+    found = np.empty(earlier + 2)
+    found[0] = dice.standard_normal()
+    for place in range(1, found.size):
+        found[place] = ALIKE * found[place - 1] + np.sqrt(1 - ALIKE**2) * dice.standard_normal()
+    return LEVEL * found
+
+
+def hours_then_a_day(dice: np.random.Generator, earlier: int) -> np.ndarray:
+    return np.append(hours(dice, earlier)[:-1], LEVEL * dice.standard_normal())
+
+
+def no_drift(dice: np.random.Generator, earlier: int) -> np.ndarray:
+    return np.zeros(earlier + 2)
+
+
+MACHINES: dict[str, tuple[str, Levels]] = {
+    "no drift": ("all runs at one level", no_drift),
+    "nights": ("a run a night, each at its own level, 5 %", nights),
+    "hours": ("a run an hour, its level 0.7 of the hour before, 5 % in all; the candidate an hour after the baseline", hours),
+    "hours, then a day": ("the same, and the candidate so much later that its level knows nothing of theirs", hours_then_a_day),
+}  # fmt: skip
+
+
+def run_at(level: float, dice: np.random.Generator, name: str, slowed: float = 1.0) -> Sheet:
+    """What a report would say of one run of the cell at MILES[THERE], its writes taking `slowed` times as long."""
+    factors = np.exp(level + iid(dice, 1, RUN_ROUNDS)[0])
+    times_ns = A_NS * factors[:, None] * np.exp(NOISE * dice.standard_normal((RUN_ROUNDS, WRITES))) + rtt_ns_of(MILES[THERE])
+    times_ns *= slowed
+    pool = Pool(name, range(RUN_ROUNDS), [sample_of(part) for part in times_ns], Draws(1, RUN_ROUNDS))
+    values = {"response_p50": pool.estimate(0.5), "response_p99": pool.estimate(0.99),
+              "throughput": mean_over_rounds((1e9 / times_ns.mean(axis=1)).tolist(), list(range(RUN_ROUNDS)))}  # fmt: skip
+    figures = [
+        Figure(metric=metric, labels=LABELS, unit=KNOWN[metric].unit, better=KNOWN[metric].better, exact=False, estimate=value)
+        for metric, value in values.items()
+    ]
+    return Sheet(kind="farwrite", source=name, id=name, started_utc="", identity={}, figures=figures)
+
+
+def history_of(sheets: list[Sheet]) -> RunHistory:
+    """Earlier runs as `history.py` would find them."""
+    levels: dict = {}
+    for sheet in sheets:
+        for figure in sheet.figures:
+            levels.setdefault(key_of(figure), []).append(level_of(figure))
+    return RunHistory(EarlierRuns(results="results", runs=len(sheets)), levels)
+
+
+def compared_of(task: tuple[str, int, int, int]) -> dict:
+    """One machine and number of earlier runs: how often two runs are told apart, with nothing changed and with a slow-down."""
+    name, earlier, trials, seed = task
+    dice = np.random.default_rng([seed, 3, list(MACHINES).index(name), earlier])
+    same, slower = [], []
+    with few_replicates():
+        for _ in range(trials):
+            levels = MACHINES[name][1](dice, earlier)
+            *before, base, cand = [run_at(level, dice, f"run {place}") for place, level in enumerate(levels)]
+            late = run_at(levels[-1], dice, "slower", SLOWED)
+            same.append(compare([base], [cand], history=history_of(before)))
+            slower.append(compare([base], [late], history=history_of(before)))
+    return {
+        "called": share_of([calls(item) for item in same]), "differs": share_of([says_differs(item) for item in same]),
+        "p50_beyond_chance": share_of([chance_of_p50(item) <= ALPHA for item in same]),
+        "finds": share_of([p50_of(item).verdict == "slower" for item in slower]),
+    }  # fmt: skip
+
+
+@contextmanager
+def few_replicates() -> Iterator[None]:
+    """Comparing takes nothing from the bootstrap, which is most of an estimate."""
+    kept = estimate.REPLICATES, latency.REPLICATES
+    estimate.REPLICATES = latency.REPLICATES = 8
+    try:
+        yield
+    finally:
+        estimate.REPLICATES, latency.REPLICATES = kept
+
+
+def calls(made: Comparison) -> bool:
+    """Whether a change of what was measured is called, for any figure."""
+    return any(row.verdict not in (*UNCHANGED, "differs") for row in made.rows)
+
+
+def says_differs(made: Comparison) -> bool:
+    """Whether two runs are said to differ, and no more than that."""
+    return any(row.verdict == "differs" for row in made.rows)
+
+
+def p50_of(made: Comparison):
+    return next(row for row in made.rows if row.metric == "response_p50")
+
+
+def chance_of_p50(made: Comparison) -> float:
+    """How probable the change of p50 is by chance."""
+    found = p50_of(made).p
+    return 1.0 if found is None else found
+
+
+def study_of_runs(trials: int, seed: int = 1, histories: tuple[int, ...] = HISTORIES, workers: int = 1) -> dict:
+    """Both parts of a comparison of two runs, by machine and number of earlier runs."""
+    tasks = [(name, earlier, trials, seed) for name in MACHINES for earlier in histories]
+    found: dict = {name: {} for name in MACHINES}
+    with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
+        for (name, earlier, *_), shares in zip(tasks, (pool.map if pool else map)(compared_of, tasks), strict=True):
+            found[name][str(earlier)] = shares
+    return {"trials": trials, "seed": seed, "rounds": RUN_ROUNDS, "alpha": ALPHA, "histories": list(histories), "slowed": SLOWED,
+            "machines": {name: said for name, (said, _) in MACHINES.items()}, "shares": found}  # fmt: skip
+
+
+def page_of_runs(made: dict) -> str:
+    """That study as a part of the page."""
+    lines = [
+        "## Two runs of different hours", "",
+        f"{made['trials']} pairs of runs a row, {made['rounds']} rounds each, the same thing measured twice: its p50, p99 and "
+        f"throughput through the real comparison, which states that a change is called in at most {made['alpha']:.0%}. Earlier "
+        "runs of the same thing show what differs from run to run. Without them nothing is called a change: the verdict is "
+        "\"differs\", of these two runs only, and no probability is stated; so often it was called a change before. A figure is "
+        "known to about ± 3 points.", "",
+        "| machine | earlier runs | a change is called | said to differ | p50 beyond chance at 5 % | +10 % at p50 found |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]  # fmt: skip
+    for name, said in made["machines"].items():
+        for place, earlier in enumerate(made["histories"]):
+            shares = made["shares"][name][str(earlier)]
+            told = " | ".join(f"{shares[key]['share']:.1%}" for key in ("called", "differs", "p50_beyond_chance", "finds"))
+            lines.append(f"| {f'{name}: {said}' if not place else ''} | {earlier or 'none'} | {told} |")
+    return "\n".join([
+        *lines, "",
+        "Three earlier runs are enough to be right and too few to see much. Runs of successive hours do not show what a day",
+        "differs by: the comparison warns where its two runs lie farther apart than the earlier ones together.", "",
+    ])  # fmt: skip
+
+
 def holds(estimate: Estimate, truth: float) -> bool | None:
     """Whether the interval has the truth in it; None where there is no interval."""
     return None if estimate.low is None or estimate.high is None else bool(estimate.low <= truth <= estimate.high)
@@ -204,15 +359,20 @@ def page(made: dict) -> str:
         "round of 20 is not seen by 5 rounds. Compare arms that were measured beside each other, in pairs: drift is then in",
         "both.", "",
     ]  # fmt: skip
-    return "\n".join(lines)
+    return "\n".join(lines) + ("\n" + page_of_runs(made["two_runs"]) if "two_runs" in made else "")
 
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("--trials", type=int, default=300)
+    words.add_argument("--only", choices=("intervals", "runs"), help="make one part and keep the other's results")
     words.add_argument("--out", type=Path, default=ROOT / "results")
     asked = words.parse_args()
-    made = study(asked.trials, workers=os.cpu_count() or 1)
+    workers = os.cpu_count() or 1
+    kept = json.loads((asked.out / "coverage.json").read_bytes()) if asked.only else {}
+    made = kept if asked.only == "runs" else study(asked.trials, workers=workers)
+    two_runs = kept.get("two_runs") if asked.only == "intervals" else study_of_runs(asked.trials, workers=workers)
+    made |= {"two_runs": two_runs} if two_runs else {}
     (asked.out / "coverage.json").write_text(json.dumps(made, indent=1) + "\n")
     (asked.out / "coverage.md").write_text(page(made))
     print(page(made))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from farwrite.analysis.analyse import analyse, drift_warnings
-from farwrite.analysis.result import Analysis
+from farwrite.analysis.result import Analysis, Estimate, beaten_doubt
+from farwrite.analysis.sample import MIDDLES_NS, decode
 from farwrite.analysis.throughput import goodput_bytes_per_s
 from farwrite.histogram import Histogram
 from farwrite.reasons import no_good_round, sentences
@@ -126,6 +127,53 @@ def test_the_floor_is_what_the_protocol_has_to_wait_for():
         assert cell.floor_text == text
         assert cell.efficiency.value == pytest.approx(cell.floor_ns.value / cell.response_ns_p50.value)
         assert cell.efficiency.low <= cell.efficiency.value <= cell.efficiency.high
+
+
+def with_polled(recording, ratio):
+    """The recording, its echoes measured again by a near end that polls: so much of the time that the sleeping one's took."""
+    def polled(text):
+        if not text:
+            return None
+        sample = decode(text)
+        return Histogram.of((ratio * np.repeat(MIDDLES_NS[sample.slot], sample.counts)).astype(np.int64)).encode()
+
+    return changed(recording, rounds=[
+        changed(item, polled_echo_floor=polled(item.echo_floor), polled_flushed_echo_floor=polled(item.flushed_echo_floor))
+        for item in recording.rounds
+    ])  # fmt: skip
+
+
+def test_of_two_echoes_the_tighter_is_the_floor():
+    changes = (*QUICK, 'cell.write.protocols=["A", "B", "C"]')
+    recording = made(changes=changes, near_flush_ns=120_000, far_flush_ns=140_000)
+    before, tighter, wider = (analyse(item) for item in (recording, with_polled(recording, 0.9), with_polled(recording, 1.1)))
+    for name, text in (("write-B-150", "busy-polled RTT echo"), ("write-C-150", "busy-polled RTT echo with the far flush in it")):
+        cell = cell_of(tighter, name)
+        assert cell.floor_ns.value == pytest.approx(0.9 * cell_of(before, name).floor_ns.value, rel=0.01)
+        assert cell.floor_text == text
+        assert cell.efficiency.value == pytest.approx(cell.floor_ns.value / cell.response_ns_p50.value)
+        assert cell_of(wider, name) == cell_of(before, name)
+    assert cell_of(tighter, "write-A-150") == cell_of(before, "write-A-150")
+
+
+def test_a_floor_that_the_engine_beat_is_none_and_everybody_is_told():
+    analysis = found(far_flush_ns=700_000)
+    cell = cell_of(analysis, "write-C-150")
+    assert cell.efficiency.low > 1
+    warning, = (text for text in cell.efficiency.warnings if "not a floor" in text)
+    assert warning.startswith("the floor was measured as RTT echo with the far flush in it, 3.08 ms at the median: the engine")
+    told, = (text for text in analysis.warnings if "not a floor" in text)
+    assert "write-C-150" in told and "write-A-150" not in told
+    assert not any("not a floor" in text for text in found().warnings)
+    # An interval that has 1 inside says nothing against its floor.
+    assert not beaten_doubt(Estimate(value=1.01, low=0.99, high=1.03)) and beaten_doubt(Estimate(value=1.03, low=1.01, high=1.05))
+
+
+def test_a_write_that_beats_light_carries_no_verdict():
+    cell = cell_of(found(k=0.2, a_ns=100_000), "write-C-150")
+    assert any("less than the 2.36 ms that light alone takes" in reason for reason in cell.withheld)
+    assert not any("light" in reason for cell in found().cells for reason in cell.withheld)
+    assert not any("light" in reason for reason in cell_of(found(near_ns=50_000), "write-A-150").withheld)
 
 
 SEVERAL = (*QUICK, 'cell.write.protocols=["C", "C2", "quorum"]', "cell.write.other_miles=[20]")

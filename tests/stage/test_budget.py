@@ -16,7 +16,7 @@ from farwrite.gate import gate
 from farwrite.recording import SCHEMA_VERSION, Report
 from farwrite.sheet import read_sheet, sheet_of
 from farwrite.suggest import suggest
-from make_figures import at, figure, measured, sheet
+from make_figures import at, figure, hours_alike, measured, sheet
 from make_recording import SMALL, make_recording
 
 FILE = """
@@ -236,7 +236,7 @@ def report_sheet(seed: int, source: str):
 def test_a_report_keeps_the_budgets_that_were_proposed_from_it(seeds):
     sheets = [report_sheet(seed, f"run {seed}") for seed in seeds]
     proposed = parse(suggest(sheets), "proposed.toml")
-    found = gate(sheets[0], proposed, baseline=sheets[0])
+    found = gate(sheets[0], proposed, baseline=sheets[0], history=hours_alike(*sheets[0].figures))
     assert found.verdict == "pass", [item.sentence for item in found.rulings if item.verdict != "pass"]
     kinds = {(item.metric, item.kind) for item in proposed.budgets}
     assert {("lost_writes", "equals"), ("k_p50", "at_most"), ("wire_bytes_per_user_byte", "at_most"),

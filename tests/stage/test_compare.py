@@ -11,9 +11,12 @@ import pytest
 from scipy import stats
 
 from farwrite.analysis.analyse import analyse
+from farwrite.analysis.between_runs import NO_HISTORY, ONE_HOUR, EarlierRuns, RunHistory, between_runs, error_of_runs
 from farwrite.analysis.compare import (
     ALPHA,
+    UNCHANGED,
     Change,
+    Spread,
     change_of,
     compare,
     floor_of_runs,
@@ -21,6 +24,8 @@ from farwrite.analysis.compare import (
     holm,
     is_relative,
     jackknife,
+    key_of,
+    level_of,
     percentile_95,
     size_in_margins,
     spread,
@@ -33,7 +38,7 @@ from farwrite.figure import Figure, Sheet
 from farwrite.reasons import needs
 from farwrite.recording import SCHEMA_VERSION, Pairing, Report, decode
 from farwrite.sheet import sheet_of
-from make_figures import as_reasons
+from make_figures import as_reasons, hours_alike
 from make_recording import made_report, make_recording
 
 IDENTITY = {"host": "2 x made up", "link": "netem", "kernel": "6.1"}
@@ -71,7 +76,7 @@ def sheet(*figures, arm=None, kind="farwrite", **identity):
 
 
 def only_row(base, cand, **changes):
-    [row] = compare([sheet(base)], [sheet(cand)], **changes).rows
+    [row] = compare([sheet(base)], [sheet(cand)], **{"history": hours_alike(base), **changes}).rows
     return row
 
 
@@ -216,7 +221,7 @@ def test_a_change_that_is_sure_alone_is_not_among_many():
     cand = response([1.1e6, 1.12e6, 1.08e6, 1.11e6])
     assert only_row(base, cand).verdict == "slower"
     others = [response(dice.normal(1e6, 3e4, 4), miles=float(miles)) for miles in range(100, 400)]
-    rows = compare([sheet(base, *others)], [sheet(cand, *others)]).rows
+    rows = compare([sheet(base, *others)], [sheet(cand, *others)], history=hours_alike(base, *others)).rows
     [row] = [row for row in rows if row.labels["miles"] == 20.0]
     assert row.verdict == "unresolved"
     assert "among so many figures" in row.sentence
@@ -343,7 +348,7 @@ def test_rows_come_worst_first():
     changes = {1.0: 1.5, 2.0: 1.1, 3.0: 0.5, 4.0: 1.0, 5.0: 1.3}
     bases = [response(STEADY, miles=miles) for miles in changes]
     cands = [response(times(factor), miles=miles) for miles, factor in changes.items()]
-    rows = compare([sheet(*bases, losses(0))], [sheet(*cands, losses(3))]).rows
+    rows = compare([sheet(*bases, losses(0))], [sheet(*cands, losses(3))], history=hours_alike(*bases)).rows
     assert [row.verdict for row in rows] == ["worse", "slower", "slower", "slower", "faster", "same"]
     assert [row.labels["miles"] for row in rows[1:4]] == [1.0, 5.0, 2.0]
     assert rows == sorted(rows, key=worst_first)
@@ -498,7 +503,7 @@ def made(seed, **truth):
 
 
 def differs(base, cand):
-    return any(row.verdict not in ("same", "unresolved") for row in compare([base], [cand]).rows)
+    return any(row.verdict not in UNCHANGED for row in compare([base], [cand], history=hours_alike(*base.figures)).rows)
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -509,7 +514,7 @@ def test_a_whole_table_errs_with_alpha_at_most(paired, rounds):
     for _ in range(tables):
         sides = [sheet(*(response(np.exp(dice.normal(14, 0.02, rounds)), miles=float(miles)) for miles in range(10)), arm=arm)
                  for arm in (("base", "cand") if paired else (None, None))]  # fmt: skip
-        rows = compare([sides[0]], [sides[1]], margin_ratio=1e-6).rows
+        rows = compare([sides[0]], [sides[1]], margin_ratio=1e-6, history=hours_alike(*sides[0].figures)).rows
         wrong += any(row.p is not None and row.p <= ALPHA / 10 for row in rows)
         assert all(row.verdict == "unresolved" or row.p <= ALPHA for row in rows)
     assert wrong <= stats.binom.isf(0.001, tables, ALPHA)
@@ -523,7 +528,7 @@ def test_worlds_that_are_alike_are_rarely_told_apart():
 
 def test_ten_percent_more_trips_are_found():
     for seed in (1, 2):
-        rows = compare([made(seed)], [made(200 + seed, k=1.1)]).rows
+        rows = compare([made(seed)], [made(200 + seed, k=1.1)], history=hours_alike(*made(seed).figures)).rows
         found = {row.name for row in rows if row.verdict in ("slower", "worse")}
         assert "k_p50 of write, C, depth 1" in found
         assert "response_p50 of write, C, 150 miles, depth 1" in found
@@ -531,7 +536,7 @@ def test_ten_percent_more_trips_are_found():
 
 
 def test_a_run_against_itself_has_not_changed():
-    rows = compare([made(1)], [made(1)]).rows
+    rows = compare([made(1)], [made(1)], history=hours_alike(*made(1).figures)).rows
     assert {row.verdict for row in rows} == {"same", "unresolved"}
     assert {row.change.value for row in rows} <= {0.0, None}
 
@@ -560,3 +565,93 @@ def test_a_quantile_in_a_gap_between_two_modes_raises_no_more_alarms_than_others
     for alpha in (0.05, 0.001):
         alarms = sum(chance < alpha for chance in chances)
         assert stats.binom.sf(alarms - 1, len(chances), alpha) > 0.001
+
+
+# One run a side, each of its own hour
+
+
+def run_at(level, dice, within=0.02, rounds=5):
+    return response(np.exp(math.log(1e6) + level + within * dice.standard_normal(rounds)))
+
+
+def known(figures):
+    """A history of these figures' runs."""
+    about = EarlierRuns(results="results", runs=len(figures))
+    return RunHistory(about, {key_of(figures[0]): [level_of(item) for item in figures]} if figures else {})
+
+
+def test_what_runs_differ_by_is_their_variance_less_what_their_rounds_explain():
+    levels = [Spread(value, 0.1, 4) for value in (1.0, 1.5, 2.0, 2.5)]
+    found = between_runs(levels)
+    assert found.variance == pytest.approx(np.var([1.0, 1.5, 2.0, 2.5], ddof=1) - 0.01)
+    error, df = error_of_runs(Spread(0, 0.1, 4), Spread(0, 0.2, 6), found)
+    assert error**2 == pytest.approx(0.01 + 0.04 + 2 * found.variance)
+    assert df == 3  # Of four runs; the rounds have more.
+    one, two = Spread(0, 0.1, 4), Spread(0, 0.2, 6)
+    assert error_of_runs(one, two, between_runs(levels * 20))[1] == pytest.approx(welch(one, two)[1])
+    assert between_runs(levels[:2]) is None
+
+
+def test_runs_that_differ_by_no_more_than_their_rounds_explain_add_nothing_and_one_hour_is_welch():
+    alike = between_runs([Spread(1.0, 0.5, 4)] * 5)
+    assert alike.variance == 0
+    one, two = Spread(1.0, 0.3, 4), Spread(2.0, 0.2, 5)
+    assert error_of_runs(one, two, alike)[0] == pytest.approx(welch(one, two)[0])
+    assert error_of_runs(one, two, ONE_HOUR) == pytest.approx(welch(one, two))
+
+
+@pytest.mark.parametrize("earlier", [3, 8])
+@pytest.mark.parametrize("between", [0.0, 0.05])
+def test_with_a_history_two_runs_of_a_machine_that_drifts_are_called_different_as_rarely_as_is_stated(between, earlier):
+    dice, pairs, called, blind = np.random.default_rng(earlier), 200, 0, 0
+    for _ in range(pairs):
+        runs = [run_at(between * dice.standard_normal(), dice) for _ in range(earlier + 2)]
+        row = only_row(*runs[-2:], history=known(runs[:-2]))
+        assert row.runs == earlier
+        called += row.verdict not in UNCHANGED
+        blind += only_row(*runs[-2:], history=NO_HISTORY).p <= ALPHA
+    assert called <= stats.binom.isf(0.001, pairs, ALPHA)
+    assert not between or blind > 0.5 * pairs  # What was called a change before: the rounds do not know the hour.
+
+
+def test_without_a_history_nothing_is_called_a_change_and_nothing_is_the_same():
+    base, slow = response(STEADY), response(times(1.2))
+    row = only_row(base, slow, history=NO_HISTORY)
+    assert (row.verdict, row.runs) == ("differs", 0) and "the hour may be why" in row.sentence
+    row = only_row(base, base, history=NO_HISTORY)
+    assert row.verdict == "alike" and "their hours may hide a change" in row.sentence
+    few = only_row(base, slow, history=known([base] * 2))
+    assert few.verdict == "differs"
+    found = compare([sheet(base, losses(0))], [sheet(slow, losses(1))])
+    assert {row.metric: row.verdict for row in found.rows} == {"response_p99": "differs", "lost_writes": "worse"}
+    assert "a change may be of the hour" in found.warnings[0] and "of these two runs only" in found.warnings[0]
+
+
+def test_what_is_built_in_is_no_hours_business():
+    base, more = (figure([value] * 5, metric="flushes_per_write", exact=True) for value in (1.0, 2.0))
+    assert only_row(base, more, history=NO_HISTORY).verdict == "worse"
+    assert only_row(base, base, history=NO_HISTORY).verdict == "same"
+
+
+def test_arms_measured_side_by_side_and_several_runs_a_side_need_no_history():
+    base, slow = response(STEADY), response(times(1.2))
+    assert compare([sheet(base, arm="base")], [sheet(slow, arm="cand")]).rows[0].verdict == "slower"
+    assert compare([sheet(base)] * 3, [sheet(slow)] * 3).earlier_runs is None
+
+
+def test_the_noise_floor_is_what_earlier_runs_differ_by():
+    runs = [response(times(factor)) for factor in (1.0, 1.01, 1.04)]
+    found = compare([sheet(response(STEADY))], [sheet(response(STEADY))], history=known(runs))
+    assert found.rows[0].floor == pytest.approx(0.04, abs=1e-6) and found.floor_from == "earlier runs against each other"
+
+
+def test_runs_farther_apart_than_the_earlier_ones_together_are_warned_about():
+    about = EarlierRuns(results="results", runs=5, first_utc="2026-01-01T00:00:00+00:00", last_utc="2026-01-01T02:00:00+00:00")
+    history = RunHistory(about, {key_of(response(STEADY)): [Spread(0.0, 0.0, 4.0)] * 5})
+    base = sheet(response(STEADY))
+    for hours, warned in ((1, False), (49, True)):
+        day = f"2026-01-0{2 + (3 + hours) // 24}T{(3 + hours) % 24:02}:04:05+00:00"
+        cand = msgspec.structs.replace(base, id="cand", started_utc=day)
+        found = compare([base], [cand], history=history).warnings
+        assert bool(found) == warned
+        assert not warned or "49 h apart and the 5 earlier ones lie within 2 h" in found[0]

@@ -14,17 +14,19 @@ import pytest
 from rich.console import Console
 
 from farwrite.analysis.analyse import analyse
+from farwrite.analysis.between_runs import RUNS_MIN, EarlierRuns, RunHistory
+from farwrite.analysis.compare import Spread, key_of
 from farwrite.analysis.student import critical, tail
 from farwrite.budget import Budget, Budgets, parse
 from farwrite.errors import UnfitError, UsageError
 from farwrite.gate import Gate, exit_code_of, gate, metrics_of
-from farwrite.reasons import below_measured, beyond_measured, no_distance, unsound
+from farwrite.reasons import below_measured, beyond_measured, hours_apart, no_distance, unsound
 from farwrite.recording import SCHEMA_VERSION, Report
 from farwrite.report.gate import show_gate
 from farwrite.ruling import Case, outcomes_of, verdicts_of
 from farwrite.sheet import Sheet, figures_of, sheet_of
 from farwrite.verdict import TAIL
-from make_figures import at, figure, measured, sheet
+from make_figures import at, figure, hours_alike, measured, sheet
 from make_recording import make_recording
 
 AT_20 = measured("response_p50", [0.9e6, 1.0e6, 1.1e6, 1.0e6, 1.0e6])
@@ -40,6 +42,7 @@ def promise(metric: str, limit: str, where: str = "", more: str = "") -> str:
 
 
 def judged(figures, text: str, baseline=None, **options) -> Gate:
+    options = {"history": hours_alike(*(baseline or [])), **options}
     return gate(sheet(*figures), promised(text), sheet(*baseline) if baseline else None, **options)
 
 
@@ -241,8 +244,31 @@ def test_arms_of_one_experiment_are_compared_round_by_round():
     again = sheet(measured("response_p50", [1.001e6 * one for one in mood]), arm="again")
     apart = gate(sheet(cand), budgets, sheet(base))
     beside = gate(sheet(cand, arm="cand"), budgets, sheet(base, arm="base"), again)
-    assert apart.verdict == "unknown" and any("two runs" in text for text in apart.warnings)
+    assert apart.verdict == "unknown" and any("of these two runs only" in text for text in apart.warnings)
     assert beside.verdict == "fail" and not beside.warnings and beside.floor_from == "the base measured twice side by side"
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.2, 2.0])
+def test_two_runs_of_different_hours_decide_nothing_until_earlier_runs_show_what_hours_differ_by(scale):
+    budgets = promised(promise("response_p50", 'not_worse_by = "5 %"') + promise("lost_writes", "equals = 0"))
+    lost, kept = figure("lost_writes", 1), figure("lost_writes", 0)
+    found = gate(sheet(side(scale), kept), budgets, sheet(side(1.0), kept))
+    assert found.verdict == "unknown" and found.earlier_runs.runs == 0
+    assert str(hours_apart(RUNS_MIN)) in found.rulings[0].sentence and "a change may be of the hour" in found.warnings[0]
+    assert gate(sheet(side(scale), lost), budgets, sheet(side(1.0), kept)).verdict == "fail"  # What is counted needs no hour.
+    few = hours_alike(side(1.0), runs=2)
+    assert gate(sheet(side(scale), kept), budgets, sheet(side(1.0), kept), history=few).verdict == "unknown"
+    told = gate(sheet(side(scale), kept), budgets, sheet(side(1.0), kept), history=hours_alike(side(1.0)))
+    assert told.verdict == ("fail" if scale > 1.05 else "pass") and told.earlier_runs.runs == 9
+
+
+def test_earlier_runs_that_differ_make_a_gate_as_unsure_as_they_are():
+    budgets = promised(promise("response_p50", 'not_worse_by = "5 %"'))
+    levels = [Spread(math.log(1e6) + apart, 0.005, 4) for apart in (-0.1, 0.1, -0.05, 0.05, 0.0, 0.08, -0.08, 0.02)]
+    restless = RunHistory(EarlierRuns(results="results", runs=8), {key_of(side(1.0)): levels})
+    for scale in (1.0, 1.12):
+        assert gate(sheet(side(scale)), budgets, sheet(side(1.0)), history=restless).verdict == "unknown"
+    assert gate(sheet(side(2.0)), budgets, sheet(side(1.0)), history=restless).verdict == "fail"
 
 
 def test_a_failure_must_exceed_what_the_same_thing_measured_twice_differs_by():
@@ -262,7 +288,8 @@ def test_runs_that_are_unlike_are_not_compared_unless_that_is_allowed():
     budgets = promised(promise("response_p50", 'not_worse_by = "5 %"'))
     with pytest.raises(UnfitError, match="--allow-mismatch host"):
         gate(sheet(side(1.0)), budgets, sheet(side(1.0), host="another"))
-    assert gate(sheet(side(1.0)), budgets, sheet(side(1.0), host="another"), allowed=["host"]).verdict == "pass"
+    known = hours_alike(side(1.0))
+    assert gate(sheet(side(1.0)), budgets, sheet(side(1.0), host="another"), allowed=["host"], history=known).verdict == "pass"
     with pytest.raises(UsageError, match="no such field"):
         gate(sheet(side(1.0)), budgets, sheet(side(1.0)), allowed=["hots"])
 
@@ -557,19 +584,20 @@ def world(seed: int, **truth) -> Sheet:
 
 def test_worlds_in_which_nothing_changed_are_not_failed_more_often_than_alpha():
     # Each world against the next, in a circle: few worlds take little time.
-    gates = [gate(world(seed), promised(GATE), world(seed % 6 + 1)) for seed in range(1, 7)]
+    alike = hours_alike(*world(1).figures)
+    gates = [gate(world(seed), promised(GATE), world(seed % 6 + 1), history=alike) for seed in range(1, 7)]
     assert sum(found.verdict == "fail" for found in gates) <= binomial_bound(len(gates), 0.05, error=0.02)
 
 
 @pytest.mark.parametrize(("truth", "metric"), [({"a_ns": 450_000.0}, "response_p50"), ({"k": 1.3}, "k_p50"),
                                                ({"lost_in_rounds": 1}, "lost_writes")])  # fmt: skip
 def test_a_world_that_became_worse_is_failed(truth, metric):
-    found = gate(world(1, **truth), promised(GATE), world(2))
+    found = gate(world(1, **truth), promised(GATE), world(2), history=hours_alike(*world(2).figures))
     assert found.verdict == "fail" and metric in {item.metric for item in found.rulings if item.verdict == "fail"}
 
 
 def test_a_world_that_became_faster_is_not_failed():
-    assert gate(world(1, a_ns=200_000.0), promised(GATE), world(2)).verdict != "fail"
+    assert gate(world(1, a_ns=200_000.0), promised(GATE), world(2), history=hours_alike(*world(2).figures)).verdict != "fail"
 
 
 def test_rulings_come_in_the_order_of_their_cases():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import shutil
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 
 from farwrite import baseline, history
+from farwrite.analysis.compare import key_of
 from farwrite.analysis.result import ANALYSIS_VERSION
 from farwrite.baseline import baselines, promote
 from farwrite.errors import UsageError
@@ -572,3 +574,47 @@ def test_baselines_are_listed_by_name_and_those_that_cannot_be_read_are_named(re
     assert len(unreadable) == 1
     assert "c.json" in unreadable[0]
     assert baseline.baselines(results / "nothing") == ([], [])
+
+
+# What runs differ by
+
+
+def with_rounds(value, **labels):
+    one = figure(value, **labels)
+    rounds = [value * factor for factor in (0.99, 1.0, 1.01)]
+    return msgspec.structs.replace(one, estimate=msgspec.structs.replace(one.estimate, by_round=rounds, without=rounds))
+
+
+def test_earlier_runs_are_those_that_are_alike_in_everything_and_neither_compared_nor_interrupted(tmp_path):
+    for index, value in enumerate((1e6, 1.1e6, 1.2e6, 1.3e6, 5e6, 6e6)):
+        put(tmp_path, sheet(index, with_rounds(value), interrupted=index == 4))
+    put(tmp_path, sheet(3, with_rounds(1.3e6)), "baselines/night.json")  # A copy of a run.
+    put(tmp_path, sheet(7, with_rounds(9e6), identity={**IDENTITY, "host": "another"}))
+    put(tmp_path, sheet(8, with_rounds(9e6), pairing=Pairing(id="x", arm="cand", what="")))
+    put(tmp_path, sheet(9, with_rounds(9e6), pairing=Pairing(id="x", arm="again", what="")))
+    compared = [sheet(5, with_rounds(6e6)), sheet(6, with_rounds(7e6))]
+    found = history.earlier_runs(tmp_path, compared[0], compared, [])
+    assert (found.about.runs, found.about.first_utc, found.about.last_utc) == (4, night(0), night(3))
+    levels, = found.levels.values()
+    assert sorted(level.value for level in levels) == pytest.approx([
+        math.log(value) + sum(map(math.log, (0.99, 1.01))) / 3 for value in (1e6, 1.1e6, 1.2e6, 1.3e6)
+    ])  # fmt: skip
+    assert found.between(key_of(compared[0].figures[0])).runs == 4
+    assert "4 earlier runs like these in" in found.about.text and "2026-09-20 to 2026-09-23" in found.about.text
+
+
+def test_a_figure_that_no_verdict_may_rest_on_is_in_no_spread(tmp_path):
+    for index in range(4):
+        late = ["the generator was late"] if index == 1 else ()
+        kept = with_rounds(1e6)
+        put(tmp_path, sheet(index, msgspec.structs.replace(kept, withheld=list(late)), with_rounds(2e6, miles=60.0)))
+    like = sheet(9, with_rounds(1e6), with_rounds(2e6, miles=60.0))
+    found = history.earlier_runs(tmp_path, like, [like], [])
+    assert [len(found.levels[key_of(item)]) for item in like.figures] == [3, 4]
+
+
+def test_where_there_are_no_results_there_are_no_earlier_runs(tmp_path):
+    like = sheet(0, with_rounds(1e6))
+    found = history.earlier_runs(tmp_path / "none", like, [like], [])
+    assert found.about.runs == 0 and found.between(key_of(like.figures[0])) is None
+    assert "no earlier run like these in" in found.about.text

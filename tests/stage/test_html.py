@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from farwrite.analysis.analyse import analyse
+from farwrite.analysis.between_runs import NO_HISTORY
 from farwrite.analysis.compare import compare
 from farwrite.analysis.estimate import count_needed
 from farwrite.analysis.result import Estimate
@@ -30,6 +31,7 @@ from farwrite.report.plots.parts import Parts, parts_of, parts_plot
 from farwrite.report.plots.seen import decoded, seen
 from farwrite.report.plots.spectrum import spectrum, spectrum_plot
 from farwrite.sheet import sheet_of
+from make_figures import hours_alike
 from make_recording import LARGE, analysed, changed
 
 ONE = """
@@ -217,11 +219,11 @@ def test_every_choice_is_of_something_that_traces_or_the_layout_have():
 # Two reports
 
 
-def both():
+def both(known=True):
     one, two = analysed(), analysed(seed=2, a_ns=500_000.0)
     sheets = [sheet_of(report_of(recording), analysis, name)
               for (recording, analysis), name in ((one, "one.json"), (two, "two.json"))]  # fmt: skip
-    return compare(sheets[:1], sheets[1:])
+    return compare(sheets[:1], sheets[1:], history=hours_alike(*sheets[0].figures) if known else NO_HISTORY)
 
 
 def test_a_comparison_draws_every_row_with_its_interval():
@@ -241,6 +243,16 @@ def test_a_page_of_two_reports_shows_what_changed_and_one_of_one_does_not():
     assert 'data-chart="change"' in text and "✘ slower" in text
     assert 'data-chart="change"' not in page()
     Reader(text)
+
+
+def test_a_page_of_two_runs_without_earlier_ones_calls_nothing_a_change_and_says_that_it_may_be_the_hour():
+    recording, analysis = analysed()
+    text = page_of(report_of(recording), analysis, "one.json", both(known=False)).decode()
+    words = {row.verdict for row in both(known=False).rows if not row.counted}
+    assert "differs" in words and words <= {"differs", "alike", "unresolved", "same"}
+    assert "✘ slower" not in text and "≠ differs" in text
+    assert "What differs between these two runs (a change may be of the hour)" in text
+    assert "verdicts are of these two runs only" in text and "nothing is stated about the thing that was measured" in text
 
 
 # The page

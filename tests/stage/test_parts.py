@@ -16,6 +16,7 @@ from farwrite.histogram import Histogram
 from farwrite.recording import SCHEMA_VERSION, Part, Report, decode
 from farwrite.report.terminal import show
 from farwrite.sheet import sheet_of
+from make_figures import hours_alike
 
 
 def with_parts():
@@ -79,7 +80,7 @@ def test_reads_are_compared_and_gated_apart_from_writes(analysed):
         "part_response_p50", "part_response_p99", "part_response_p999", "part_throughput", "part_goodput",
     }  # fmt: skip
     assert all(figure.labels["job"] == "pages" for figure in reads)
-    compared = compare([made], [msgspec.structs.replace(made, id="cand")])
+    compared = compare([made], [msgspec.structs.replace(made, id="cand")], history=hours_alike(*made.figures))
     row = next(row for row in compared.rows if row.metric == "part_response_p50" and row.labels.get("op") == "read")
     assert row.verdict == "same"
     budgets = '[[budget]]\nmetric = "part_response_p50"\nwhere = { op = "read" }\nat_most = "%s"\n'

@@ -16,14 +16,15 @@ import msgspec
 
 from .. import reasons
 from ..link_spec import tolerance_ns
+from ..protocol import PROMISES
 from ..reasons import Code, Reason, about, few_rounds, joined, no_bare_flush, no_write, saturated
-from ..recording import Cell, OtherRound, Recording, Round, causes_of, waited_for
+from ..recording import Cell, OtherRound, Recording, Round, causes_of, waited_for, waited_rtt_ns
 from .answer import not_durable_text
 from .claims import claims_of
 from .distance import BUDGETS_NS, Place, greatest_miles, lines
 from .drill import drill_results
 from .estimate import Draws, unknown
-from .floor import Floor, Flushes, efficiency_of, floor_of, flushes_of, nearest_size
+from .floor import Floor, Flushes, efficiency_of, floor_of, flushes_of, nearest_size, tighter
 from .latency import Pool
 from .noise import host_noise
 from .part import latency, part_results
@@ -38,6 +39,7 @@ from .result import (
     FiveRounds,
     OtherResult,
     PartResult,
+    beaten_doubt,
     lateness_share_of,
 )
 from .sample import Sample, decode, pooled
@@ -62,6 +64,8 @@ class Measured:
     waited_rtt: Pool  # to the peer whose acknowledgement a write waits for last; the echoes are its as well
     echo: Pool
     flushed_echo: Pool
+    polled_echo: Pool
+    polled_flushed_echo: Pool
     response: Pool
     service: Pool
     wait: Pool
@@ -171,6 +175,10 @@ def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
     def surveyed(name: str, links: Sequence[Round | OtherRound]) -> Pool:
         return pool(name, (pooled([decode(item.survey_before), decode(item.survey_after)]) for item in links))
 
+    def echoed(name: str, field: str) -> Pool:
+        texts = [getattr(item, field) for item in links]
+        return pool(name, (decode(text) if text else pooled([]) for text in texts))
+
     late = pool("late", (decode(item.late) for item in rounds))
     return Measured(
         cell=cell,
@@ -178,11 +186,10 @@ def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
         steadiness=steadiness,
         rtt=surveyed("rtt", rounds),
         waited_rtt=surveyed("rtt" if own else "waited_rtt", links),
-        echo=pool("echo", (decode(item.echo_floor) for item in links)),
-        flushed_echo=pool(
-            "flushed_echo",
-            (decode(item.flushed_echo_floor) if item.flushed_echo_floor else pooled([]) for item in links),
-        ),
+        echo=echoed("echo", "echo_floor"),
+        flushed_echo=echoed("flushed_echo", "flushed_echo_floor"),
+        polled_echo=echoed("polled_echo", "polled_echo_floor"),
+        polled_flushed_echo=echoed("polled_flushed_echo", "polled_flushed_echo_floor"),
         response=pool("response", (pooled(items) for items in kept), [item for items in kept for item in items]),
         service=pool("service", (decode(item.service) for item in rounds)),
         wait=pool("wait", (decode(item.wait) for item in rounds)),
@@ -209,7 +216,8 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
     asked_rtt_ns = float(cell.asked_rtt_ns) or at_none_ns
     bare = nearest_size(flushes, cell.size_bytes)
     floor = floor_of(
-        cell, bare, measured.waited_rtt, measured.echo, measured.flushed_echo, recording.lab.shared_disk
+        cell, bare, measured.waited_rtt, tighter(measured.echo, measured.polled_echo),
+        tighter(measured.flushed_echo, measured.polled_flushed_echo), recording.lab.shared_disk,
     )  # fmt: skip
     completed = sum(item.completed for item in rounds)
     audits = [item.audit for item in mine if item.audit]
@@ -330,7 +338,16 @@ def withheld(measured: Measured, asked_rtt_ns: float, rtt_ns: float) -> list[Rea
     off_ns = rtt_ns - asked_rtt_ns
     if measured.cell.protocol != "local" and abs(off_ns) > tolerance_ns(asked_rtt_ns):
         found.append(reasons.link_not_as_asked(rtt_ns, asked_rtt_ns))
+    if faster := faster_than_light(measured):
+        found.append(faster)
     return found
+
+
+def faster_than_light(measured: Measured) -> Reason | None:
+    """Why the latency of a protocol that waits for its peer can be none: light takes longer, by more than a link may be off."""
+    light_ns = float(PROMISES[measured.cell.protocol].trips * waited_rtt_ns(measured.cell))
+    median_ns = measured.response.quantile(0.5)
+    return reasons.faster_than_light(median_ns, light_ns) if median_ns < light_ns - tolerance_ns(light_ns) else None
 
 
 def cell_warnings(measured: Measured) -> list[Reason]:
@@ -395,6 +412,7 @@ def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[Reaso
     noisy = [item.cell for item in cells if item.host_noise]
     if noisy:
         warnings.append(reasons.busy_cells(len(noisy), len(cells)))
+    warnings += beaten_warnings(cells)
     warnings += drift_warnings(cells)
     endless = [item.cell for item in cells if saturated.among(item.response_ns_p50.warnings)]
     if endless:
@@ -408,6 +426,16 @@ def warnings_of(recording: Recording, cells: Sequence[CellResult]) -> list[Reaso
 def drill_warnings(drills: Sequence[DrillResult]) -> list[Reason]:
     """Which drills are in no bound, and why."""
     return [reasons.drills_uncounted(item.kind, item.protocol, item.uncounted_text) for item in drills if item.uncounted]
+
+
+def beaten_warnings(cells: Sequence[CellResult]) -> list[Reason]:
+    """Which engines were faster than what was measured as their floor: a floor that can be beaten is none."""
+    found = [item for item in cells if beaten_doubt(item.efficiency)]
+    if not found:
+        return []
+    floors = "; ".join(dict.fromkeys(item.floor_text for item in found))
+    shares = [item.efficiency.value or 0.0 for item in found]
+    return [reasons.beaten_cells(", ".join(item.cell for item in found), min(shares), max(shares), floors)]
 
 
 def may_have_slept(recording: Recording, void: Sequence[Round]) -> bool:

@@ -30,11 +30,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from .result import Estimate, Struct
 from .student import critical, tail
+
+if TYPE_CHECKING:
+    import numpy as np
 
 WINDOW = 40  # Half of it on either side finds, in noise of 2 %, what MAGNITUDE_MIN calls a change.
 STEP = WINDOW // 2
@@ -62,6 +64,8 @@ class Change(Struct, frozen=True):
 
 def change_points(values: Sequence[float]) -> list[Change]:
     """The changes of a series in order of time. Positive values are compared by their ratios, others by differences."""
+    import numpy as np
+
     relative = bool(values) and min(values) > 0
     series = np.log(values) if relative else np.asarray(values, np.float64)
     count, found, start = len(values), list[Change](), 0
@@ -117,6 +121,8 @@ def without_weak(part: np.ndarray, cuts: list[int], relative: bool) -> list[int]
 
 def best_cut(part: np.ndarray) -> int:
     """Where the two sides are farthest apart by the energy statistic; of equals the first."""
+    import numpy as np
+
     statistic = energy(part)
     return SEGMENT_MIN + int(np.argmax(statistic >= statistic.max() - SAME * abs(statistic.max())))
 
@@ -126,6 +132,8 @@ def energy(part: np.ndarray) -> np.ndarray:
 
     twice the mean distance between the sides, less the mean distances within each.
     """
+    import numpy as np
+
     count = len(part)
     distance = np.abs(part[:, None] - part[None, :])
     cut = np.arange(SEGMENT_MIN, count - SEGMENT_MIN + 1)
@@ -149,6 +157,8 @@ def p_value(left: np.ndarray, right: np.ndarray) -> float:
 
 def least_t(left: np.ndarray, right: np.ndarray) -> float:
     """The least t of right over left when one value of the left is missing."""
+    import numpy as np
+
     m, n = len(left), len(right)
     means = (left.sum() - left) / (m - 1)
     squares = squared(left) - (left - left.mean()) ** 2 * m / (m - 1) + squared(right)

@@ -7,6 +7,9 @@ stalled moves a pooled p99 by itself, and leaving rounds out of the pool does no
 
 A change counts when Holm's procedure over all rows rejects "no change" and it exceeds the noise floor, which is the margin
 or what the same thing measured twice differs by. "same" is earned by an interval within the margin; the rest is unresolved.
+
+One run a side was measured in two hours. What hours differ by is in the error where earlier runs show it (`between_runs.py`);
+otherwise the verdicts are "differs" and "alike", of these two runs, and nothing is stated about the thing that was measured.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import msgspec
 from ..errors import UnfitError, UsageError
 from ..figure import Figure, Label, Sheet, Unit
 from ..reasons import remark
+from .between_runs import NO_HISTORY, RUNS_MIN, Between, EarlierRuns, RunHistory, error_of_runs
 from .result import Estimate, lateness_share_of
 from .student import critical, tail
 
@@ -31,7 +35,8 @@ RESOLUTION = 2.0**-10  # A histogram's slots are as wide, relative to their valu
 MILES_OF = "2 ms"  # The budget whose greatest miles are compared: C1's.
 SPLITS = 252  # Ways to halve ten rounds; of more rounds as many halvings are drawn.
 
-Verdict = Literal["faster", "slower", "better", "worse", "higher", "lower", "same", "unresolved"]
+Verdict = Literal["faster", "slower", "better", "worse", "higher", "lower", "same", "differs", "alike", "unresolved"]
+UNCHANGED: tuple[Verdict, ...] = ("same", "alike", "unresolved")  # All others say that something is not what it was.
 
 # What is compared of a farwrite report, in the order of the table; other figures are there to explain these.
 COMPARED = (
@@ -73,6 +78,7 @@ class Row(Struct, frozen=True):
     margin: float
     verdict: Verdict
     sentence: str
+    runs: int = 0  # earlier runs that show what differs from run to run; of one run a side, none: of these two runs only
 
 
 class Comparison(Struct, frozen=True):
@@ -86,6 +92,7 @@ class Comparison(Struct, frozen=True):
     margin_ratio: float
     rows: list[Row]
     warnings: list[str]
+    earlier_runs: EarlierRuns | None = None  # where what differs from run to run comes from; null: not one run a side
 
 
 class Spread(NamedTuple):
@@ -138,6 +145,13 @@ def is_relative(figure: Figure) -> bool:
 def is_count(figure: Figure) -> bool:
     """Whether two runs may be held against each other without noise: losses may, flushes per write differ by round."""
     return figure.exact and not figure.estimate.without
+
+
+def never_varies(figure: Figure) -> bool:
+    """Whether it was counted, and the same in every round: the structure of what was measured, which no hour changes."""
+    value = figure.estimate.value
+    rounds = [one for one in figure.estimate.without if one is not None]
+    return figure.exact and value is not None and all(math.isclose(one, value, rel_tol=1e-12) for one in rounds)
 
 
 def scaled(value: float | None, relative: bool) -> float | None:
@@ -227,8 +241,8 @@ def reason_of(estimate: Estimate) -> str:
     return str(estimate.warnings[0]) if estimate.warnings else "it has no value"
 
 
-def change_of(base: Figure, cand: Figure, paired: bool) -> Change | str:
-    """The candidate less the baseline, or why that cannot be said."""
+def change_of(base: Figure, cand: Figure, paired: bool, between: Between | None = None) -> Change | str:
+    """The candidate less the baseline, or why that cannot be said; `between` is what the figure differs by from run to run."""
     for side, figure in (("baseline", base), ("candidate", cand)):
         # What else the machine did hit both sides alike where they were measured side by side.
         doubts = figure.withheld if paired else figure.doubts
@@ -252,8 +266,17 @@ def change_of(base: Figure, cand: Figure, paired: bool) -> Change | str:
     if min(len(ours), len(theirs)) < 2:
         return f"{'baseline' if len(ours) < 2 else 'candidate'}: not two whole rounds to compare by"
     one, two = mean_of(list(ours.values())), mean_of(list(theirs.values()))
-    error, df = welch(one, two)
+    error, df = welch(one, two) if between is None or paired else error_of_runs(one, two, between)
     return Change(two.value - one.value, math.hypot(error, resolution), df)
+
+
+def level_of(figure: Figure) -> Spread | None:
+    """A figure as one run of several: its mean over rounds, on its scale; None of counts and of fewer than two rounds."""
+    rounds = list(rounds_of(figure).values())
+    if is_count(figure) or len(rounds) < 2:
+        return None
+    mean = mean_of(rounds)
+    return mean._replace(error=math.hypot(mean.error, resolution_error(figure)))
 
 
 def welch(first: Spread, second: Spread) -> tuple[float, float]:
@@ -342,9 +365,13 @@ def floor_of_runs(bases: Sequence[Figure], cands: Sequence[Figure]) -> float | N
     differences = []
     for figures in (bases, cands):
         values = [scaled(figure.estimate.value, is_relative(figure)) for figure in figures]
-        known = [value for value in values if value is not None]
-        differences += [abs(one - two) for one, two in itertools.combinations(known, 2)]
+        differences += apart([value for value in values if value is not None])
     return percentile_95(differences)
+
+
+def apart(levels: Sequence[float]) -> list[float]:
+    """What each two of them differ by."""
+    return [abs(one - two) for one, two in itertools.combinations(levels, 2)]
 
 
 # Many at once
@@ -371,8 +398,12 @@ def compare(
     allowed: Iterable[str] = (),
     margin_ratio: float = MARGIN_RATIO,
     alpha: float = ALPHA,
+    history: RunHistory = NO_HISTORY,
 ) -> Comparison:
-    """Every figure that both sides have. UnfitError names the fields in which the runs are unlike."""
+    """Every figure that both sides have. UnfitError names the fields in which the runs are unlike.
+
+    `history` has earlier runs like the baseline, neither side among them: what differs from run to run, of one run a side.
+    """
     allowed = set(allowed)
     warnings = check_alike([*bases, *([again] if again else [])], cands, allowed)
     kind = replication(bases, cands)
@@ -388,22 +419,28 @@ def compare(
         floor_from = "the base measured twice side by side"
     elif kind == "runs":
         floor_from = "runs of one side against each other"
+    elif kind == "rounds" and history.about.runs >= RUNS_MIN:
+        floor_from = "earlier runs against each other"
     else:
         floor_from = "the base's own rounds, split in half in every way"
     if kind == "rounds":
-        warnings.append(
-            "one run a side: what differs from run to run is not known; use farwrite ab, or give several runs a side"
-        )
+        warnings += hours_apart(bases[0], cands[0], history)
 
     drafts = []
     for key in keys:
         ours, theirs = [item[key] for item in base_figures], [item[key] for item in cand_figures]
+        between = history.between(key) if kind == "rounds" else None
         if kind == "runs":
             change, floor = late_refusal(ours, theirs) or change_of_runs(ours, theirs), floor_of_runs(ours, theirs)
         else:
-            change = late_refusal(ours, theirs) or change_of(ours[0], theirs[0], paired=kind == "pairs")
-            floor = again_floors.get(key[0]) if again else floor_of_splits(ours[0])
-        drafts.append(Draft(middle(ours), middle(theirs), change, floor))
+            change = late_refusal(ours, theirs) or change_of(ours[0], theirs[0], kind == "pairs", between)
+            if again:
+                floor = again_floors.get(key[0])
+            elif between is not None:
+                floor = percentile_95(apart([level.value for level in history.levels[key]]))
+            else:
+                floor = floor_of_splits(ours[0])
+        drafts.append(Draft(middle(ours), middle(theirs), change, floor, kind == "rounds", between.runs if between else 0))
     rows = judge(drafts, margin_ratio, alpha)
     return Comparison(
         base=[sheet.source for sheet in bases],
@@ -414,6 +451,7 @@ def compare(
         margin_ratio=margin_ratio,
         rows=sorted(rows, key=worst_first),
         warnings=warnings,
+        earlier_runs=history.about if kind == "rounds" else None,
     )
 
 
@@ -424,6 +462,37 @@ class Draft(NamedTuple):
     cand: Figure
     change: Change | str
     floor: float | None
+    hours_apart: bool  # one run a side, each of its own hour
+    runs: int  # earlier runs that show what hours differ by
+
+
+def hours_apart(base: Sheet, cand: Sheet, history: RunHistory) -> list[str]:
+    """What one run a side cannot know, in sentences."""
+    about = history.about
+    if about.runs < RUNS_MIN:
+        return [
+            f"one run a side, and what differs from run to run is not known ({about.text}; {RUNS_MIN} are needed): a change may "
+            "be of the hour, and verdicts are of these two runs only; use farwrite ab, or give several runs a side"
+        ]
+    between_s, spanned_s = seconds(base.started_utc, cand.started_utc), seconds(about.first_utc, about.last_utc)
+    if between_s is None or spanned_s is None or between_s <= spanned_s:
+        return []
+    return [
+        f"the two runs lie {between_s / 3600:.3g} h apart and the {about.runs} earlier ones lie within {spanned_s / 3600:.3g} h: "
+        "what differs over a longer time than that is not known, and may be taken for a change"
+    ]
+
+
+def seconds(one: str, other: str) -> float | None:
+    """How far two instants lie apart; None where one cannot be read."""
+    from datetime import UTC, datetime
+
+    try:
+        first, second = (datetime.fromisoformat(text) for text in (one, other))
+    except ValueError:
+        return None
+    first, second = (moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in (first, second))
+    return abs((second - first).total_seconds())
 
 
 def replication(bases: Sequence[Sheet], cands: Sequence[Sheet]) -> Literal["pairs", "rounds", "runs"]:
@@ -432,8 +501,12 @@ def replication(bases: Sequence[Sheet], cands: Sequence[Sheet]) -> Literal["pair
         return "runs"
     if len(bases) > 1 or len(cands) > 1:
         raise UsageError("One run on one side and several on the other: give one each, or several each.")
-    one, two = bases[0].pairing, cands[0].pairing
-    return "pairs" if one and two and one.id == two.id else "rounds"
+    return "pairs" if are_paired(bases[0], cands[0]) else "rounds"
+
+
+def are_paired(base: Sheet, cand: Sheet) -> bool:
+    """Whether two reports are arms of one experiment, measured round by round beside each other."""
+    return base.pairing is not None and cand.pairing is not None and base.pairing.id == cand.pairing.id
 
 
 def check_alike(bases: Sequence[Sheet], cands: Sequence[Sheet], allowed: set[str]) -> list[str]:
@@ -564,7 +637,7 @@ def row_of(draft: Draft, p: float | None, p_adjusted: float | None, margin_ratio
             metric=figure.metric, labels=figure.labels, name=figure.name, unit=figure.unit, exact=figure.exact,
             relative=relative, counted=is_count(figure), base=typical(draft.base), cand=typical(draft.cand), change=change, p=p,
             floor=None if draft.floor is None else told(draft.floor, relative), margin=margin, verdict=verdict,
-            sentence=sentence,
+            sentence=sentence, runs=draft.runs,
         )  # fmt: skip
 
     if isinstance(draft.change, str):
@@ -585,9 +658,15 @@ def row_of(draft: Draft, p: float | None, p_adjusted: float | None, margin_ratio
     assert p_adjusted is not None
     floor = draft.floor or 0.0
     bound = math.log1p(margin) if relative else margin
+    these_two = draft.hours_apart and not draft.runs and not (never_varies(draft.base) and never_varies(draft.cand))
     if -bound < low and high < bound:
+        if these_two:
+            inside = "the whole interval lies within the margin, of these two runs: their hours may hide a change"
+            return row(estimate, "alike", inside)
         return row(estimate, "same", "the whole interval lies within the margin")
     if p_adjusted <= alpha and abs(change.value) > max(floor, bound):
+        if these_two:
+            return row(estimate, "differs", "these two runs differ beyond what their rounds explain; the hour may be why")
         return row(estimate, direction(figure, change.value), "a change beyond chance and beyond the noise floor")
     if p_adjusted <= alpha and abs(change.value) > bound:
         return row(estimate, "unresolved", "beyond chance, but within what the same thing measured twice differs by")
@@ -609,7 +688,8 @@ def direction(figure: Figure, change: float) -> Verdict:
 
 
 RANK: dict[Verdict, int] = {
-    "slower": 0, "worse": 0, "higher": 1, "lower": 1, "unresolved": 2, "faster": 3, "better": 3, "same": 4,
+    "slower": 0, "worse": 0, "higher": 1, "lower": 1, "differs": 1, "unresolved": 2, "faster": 3, "better": 3, "same": 4,
+    "alike": 4,
 }  # fmt: skip
 
 

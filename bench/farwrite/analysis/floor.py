@@ -10,6 +10,9 @@ C          max(near flush, echo of the write's sizes with a far flush before the
 C2         the same, and a small echo before it
 quorum     as C, of the peer whose acknowledgement is the last that is waited for
 
+Each echo is measured twice, by a near end that sleeps until the answer comes and by one that polls for it; the one that took less
+at the median counts.
+
 Under C the far flush has to happen while the write is waited for. Echo and flush are measured as one, because a disk
 that was idle for a round trip is slower than one that is kept busy. When both sites share a disk and the one-way delay
 is shorter than the near flush, the two flushes overlap there: then the echo alone is taken, and the flushes measured on
@@ -20,15 +23,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from .. import reasons
 from ..reasons import Reason
 from ..recording import Cell, FlushFloors
+from ..units import format_time
 from .estimate import Draws, from_replicates, listed, unknown
 from .latency import Pool
-from .result import Estimate
+from .result import Estimate, beaten_doubt
 from .sample import Sample
 
 HEADER_BYTES = 64  # Of a record: engine/record_kernel.py.
@@ -54,6 +60,23 @@ class Floor:
     text: str
     replicates: np.ndarray
     without: np.ndarray  # by round index: the floor with that round left out
+
+
+class Echo(NamedTuple):
+    """The echo that a floor is made of."""
+
+    pool: Pool
+    how: str = ""
+
+
+def tighter(sleeping: Pool, polled: Pool) -> Echo:
+    """Of two echoes the one that took less at the median; that of a sleeping near end where the other was not measured.
+
+    A near end that polls needs nobody to wake it, and keeps a processor from whoever carries the packets (docs/decisions/0034).
+    """
+    if polled.count and (not sleeping.count or polled.quantile(0.5) < sleeping.quantile(0.5)):
+        return Echo(polled, "busy-polled ")
+    return Echo(sleeping)
 
 
 def record_bytes(size_bytes: int) -> int:
@@ -85,9 +108,10 @@ def nearest_size(known: list[Flushes], size_bytes: int) -> Flushes | None:
 
 
 def floor_of(
-    cell: Cell, flushes: Flushes | None, rtt: Pool, echo: Pool, flushed_echo: Pool, shared_disk: bool
+    cell: Cell, flushes: Flushes | None, rtt: Pool, echoes: Echo, flushed_echoes: Echo, shared_disk: bool
 ) -> Floor:
     """The floor of one cell at the median; the echoes are those of the peer that is waited for."""
+    echo, flushed_echo = echoes.pool, flushed_echoes.pool
     if flushes is None or not flushes.near_alone.count:
         return no_floor(reasons.no_bare_flush())
     if cell.protocol in ("local", "A"):
@@ -96,16 +120,17 @@ def floor_of(
     if not echo.count:
         return no_floor(reasons.no_bare_echo())
     if cell.protocol == "B":
-        return longer(flushes.near_alone, [echo], "near flush alone", "RTT echo")
+        return longer(flushes.near_alone, [echo], "near flush alone", f"{echoes.how}RTT echo")
     leave, two = ([rtt], "a trip for leave + ") if cell.protocol == "C2" else ([], "")
     if shared_disk and rtt.quantile(0.5) / 2 < flushes.near_alone.quantile(0.5):
         how = "both sites at once"
         away = [*leave, echo, flushes.far_both]
-        return longer(flushes.near_both, away, f"near flush, {how}", f"{two}RTT echo + far flush, {how}")
+        return longer(flushes.near_both, away, f"near flush, {how}", f"{two}{echoes.how}RTT echo + far flush, {how}")
     if not flushed_echo.count:
         away = [*leave, echo, flushes.far_alone]
-        return longer(flushes.near_alone, away, "near flush alone", f"{two}RTT echo + far flush, sites alone")
-    return longer(flushes.near_alone, [*leave, flushed_echo], "near flush alone", f"{two}RTT echo with the far flush in it")
+        return longer(flushes.near_alone, away, "near flush alone", f"{two}{echoes.how}RTT echo + far flush, sites alone")
+    text = f"{two}{flushed_echoes.how}RTT echo with the far flush in it"
+    return longer(flushes.near_alone, [*leave, flushed_echo], "near flush alone", text)
 
 
 def longer(near: Pool, away: list[Pool], near_text: str, away_text: str) -> Floor:
@@ -143,4 +168,8 @@ def efficiency_of(floor: Floor, response: Pool) -> Estimate:
     ratio = floor.estimate.value / response.quantile(0.5)
     without = listed(floor.without / response.without(0.5), response.indices)
     replicates = floor.replicates / response.replicates(0.5)
-    return from_replicates(ratio, replicates, response.rounds, response.count, without=without, positive=True)
+    found = from_replicates(ratio, replicates, response.rounds, response.count, without=without, positive=True)
+    if not (doubt := beaten_doubt(found)):
+        return found
+    measured = reasons.about(f"the floor was measured as {floor.text}, {format_time(floor.estimate.value)} at the median", doubt)
+    return msgspec.structs.replace(found, warnings=[*found.warnings, measured])

@@ -22,6 +22,7 @@ def compare(
     cand: list[Path] | None = None,
     again: Path | None = None,
     brief: Annotated[bool, Parameter(negative="")] = False,
+    results: Path = Path("results"),
     allow_mismatch: list[str] | None = None,
     margin: str = "5 %",
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -40,6 +41,8 @@ def compare(
     again
         The base measured a second time beside the others: what no change looks like. Found by itself in an A/B
         experiment.
+    results
+        Directory whose earlier runs show what differs from run to run, where each side is one run.
     brief
         Print only what changed.
     allow_mismatch
@@ -53,6 +56,7 @@ def compare(
 
     from ..analysis.compare import compare as compare_sheets
     from ..sheet import again_beside, read_sheet
+    from .earlier import history_beside
 
     read = cache(read_sheet)  # The same file may stand on both sides.
     margin_ratio = ratio_of(margin)
@@ -60,7 +64,9 @@ def compare(
     base_sheets, cand_sheets = [read(path) for path in bases], [read(path) for path in cands]
     beside = again_beside(bases[0], base_sheets[0], cand_sheets[0]) if len(bases) == 1 else None
     twin = read(again) if again else beside
-    comparison = compare_sheets(base_sheets, cand_sheets, twin, allow_mismatch or [], margin_ratio)
+    one_each = len(base_sheets) == len(cand_sheets) == 1
+    history = history_beside(results, base_sheets[0] if one_each else None, cand_sheets[0])
+    comparison = compare_sheets(base_sheets, cand_sheets, twin, allow_mismatch or [], margin_ratio, history=history)
     with printing():
         if json:
             print_document(comparison)

@@ -26,6 +26,7 @@ def gate(
     *,
     budgets: Path | None = None,
     baseline: Path | None = None,
+    results: Path = Path("results"),
     look: int = 1,
     inconclusive: Literal["fail", "pass"] | None = None,
     allow_mismatch: Annotated[list[str] | None, Parameter(negative="")] = None,
@@ -48,6 +49,8 @@ def gate(
         The budgets, a TOML file; results/budgets.toml when there is one.
     baseline
         The report that budgets with not_worse_by are held against.
+    results
+        Directory whose earlier runs show what differs from run to run, where report and baseline are two runs.
     look
         The how-manieth time this candidate is judged; the budgets file says how many there may be.
     inconclusive
@@ -70,6 +73,7 @@ def gate(
     from ..gate import cases_of, exit_code_of, metrics_of
     from ..gate import gate as judge
     from ..sheet import again_beside, read_sheet
+    from .earlier import history_beside
 
     if json and (annotations or markdown == "-"):
         raise UsageError(f"--json and {'--annotations' if annotations else '--markdown -'} both want stdout: choose one.")
@@ -82,7 +86,8 @@ def gate(
     if self_test:
         cases, _ = cases_of(sheet, promised, base or sheet, twin, allow_mismatch or [])
         return test_itself(report, baseline, cases, promised, json)
-    found = judge(sheet, promised, base, twin, look, allow_mismatch or [])
+    held = base if any(budget.kind == "not_worse_by" for budget in promised.budgets) else None
+    found = judge(sheet, promised, base, twin, look, allow_mismatch or [], history_beside(results, held, sheet))
 
     if junit is not None:
         from ..report.junit import junit_of

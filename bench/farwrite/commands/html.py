@@ -19,6 +19,7 @@ def html(
     other: Path | None = None,
     *,
     out: Path | None = None,
+    results: Path = Path("results"),
     allow_mismatch: Annotated[list[str] | None, Parameter(negative="")] = None,
 ) -> int:
     """Write a report as one HTML page, with charts, that needs no network.
@@ -31,6 +32,8 @@ def html(
         A second report: the page then shows what changed from the first to it.
     out
         The file to write; report.html beside the report by default. Only an earlier page of ours is replaced.
+    results
+        Directory whose earlier runs show what differs from run to run, where two runs are compared.
     allow_mismatch
         Compare although the runs differ in this, such as host. May be repeated.
     """
@@ -50,8 +53,10 @@ def html(
     if other is not None:
         from ..analysis.compare import compare
         from ..sheet import read_sheet, sheet_of
+        from .earlier import history_beside
 
-        comparison = compare([sheet_of(document, analysis, str(report))], [read_sheet(other)], allowed=allow_mismatch or [])
+        base, cand = sheet_of(document, analysis, str(report)), read_sheet(other)
+        comparison = compare([base], [cand], allowed=allow_mismatch or [], history=history_beside(results, base, cand))
     save(page_of(document, analysis, str(report), comparison), place)
     with printing():
         print(f"saved: {place}")

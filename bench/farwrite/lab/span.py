@@ -132,16 +132,16 @@ class Span:
         with bare(self.link, self.spec):
             return survey(self.near, self.far, count)
 
-    def echo_floor(self, count: int, request_bytes: int, answer_bytes: int) -> Survey:
-        """The delivered round trip of an echo with a write's own sizes."""
-        return survey(self.near, self.far, count, request_bytes, answer_bytes)
+    def echo_floor(self, count: int, request_bytes: int, answer_bytes: int, polled: bool = False) -> Survey:
+        """The delivered round trip of an echo with a write's own sizes; `polled`: by a near end that never sleeps."""
+        return survey(self.near, self.far, count, request_bytes, answer_bytes, polled=polled)
 
-    def flushed_echo_floor(self, count: int, request_bytes: int, answer_bytes: int) -> Survey:
+    def flushed_echo_floor(self, count: int, request_bytes: int, answer_bytes: int, polled: bool = False) -> Survey:
         """The same, with a bare append-and-flush at the far end before each answer: the floor of a synchronous write.
 
         Measured as one, because a disk that has been idle for a round trip is slower than one that is kept busy.
         """
-        return survey(self.near, self.far, count, request_bytes, answer_bytes, flushed=True)
+        return survey(self.near, self.far, count, request_bytes, answer_bytes, flushed=True, polled=polled)
 
 
 def values_of(counts: np.ndarray) -> np.ndarray:

@@ -144,12 +144,14 @@ def hang_up(name: str) -> None:
 
 def survey(
     near: Site, far: Site, count: int, request_bytes: int = ECHO_BYTES, answer_bytes: int = ECHO_BYTES,
-    flushed: bool = False,
+    flushed: bool = False, polled: bool = False,
 ) -> Survey:  # fmt: skip
-    """Measure `count` round trips of a bare echo between the sites; the far one flushes each before it answers if asked."""
+    """Measure `count` round trips of a bare echo between the sites; the far one flushes each before it answers if asked, and the
+    near one polls for the answer instead of sleeping.
+    """
     disk = far.disk if flushed else None
     far.start(answer_requests, request_bytes, answer_bytes, count + WARMING_ECHOES, disk, near.taken(PROBE))
-    rtt_ns = near.call(measure_requests, request_bytes, answer_bytes, count + WARMING_ECHOES, far.held(PROBE))
+    rtt_ns = near.call(measure_requests, request_bytes, answer_bytes, count + WARMING_ECHOES, far.held(PROBE), polled)
     far.answer()
     return Survey(rtt_ns[WARMING_ECHOES:])
 
@@ -171,11 +173,14 @@ def answer_requests(request_bytes: int, answer_bytes: int, count: int, disk: Dis
         raise UnfitError(f"The probe connection ended after {max(answer, 0)} of {count} echoes.")
 
 
-def measure_requests(request_bytes: int, answer_bytes: int, count: int, held: str = PROBE) -> np.ndarray:
+def measure_requests(
+    request_bytes: int, answer_bytes: int, count: int, held: str = PROBE, polled: bool = False
+) -> np.ndarray:
     """In the near site: time so many echoes, in ns."""
+    measure = bare.measure_polled if polled else bare.measure_echoes
     data = np.zeros(max(request_bytes, answer_bytes), np.uint8)
     rtt_ns = np.zeros(count, np.int64)
-    answer = int(bare.measure_echoes(CONNECTIONS[held].fileno(), data, request_bytes, answer_bytes, rtt_ns))
+    answer = int(measure(CONNECTIONS[held].fileno(), data, request_bytes, answer_bytes, rtt_ns))
     if answer != count:
         raise UnfitError(f"The probe connection ended after {max(answer, 0)} of {count} echoes.")
     return rtt_ns

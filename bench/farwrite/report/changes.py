@@ -14,7 +14,8 @@ from .page import STYLE, Footnotes, Form, add_row, table_of
 from .plots.change import SCALES, scale_of
 
 SYMBOLS = {
-    "slower": "✘", "worse": "✘", "faster": "✔", "better": "✔", "higher": "↑", "lower": "↓", "same": "=", "unresolved": "~",
+    "slower": "✘", "worse": "✘", "faster": "✔", "better": "✔", "higher": "↑", "lower": "↓", "differs": "≠", "same": "=",
+    "alike": "≈", "unresolved": "~",
 }  # fmt: skip
 STYLES = {"slower": STYLE["fail"], "worse": STYLE["fail"], "faster": STYLE["pass"], "better": STYLE["pass"]}
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
 
-from ..analysis.compare import CONFIDENCE, Comparison, Row, Verdict, worst_first
+from ..analysis.between_runs import RUNS_MIN
+from ..analysis.compare import CONFIDENCE, UNCHANGED, Comparison, Row, Verdict, worst_first
 from ..analysis.result import Estimate
 from ..figure import Label, label_text
 from ..units import NS_PER_MS, NS_PER_S, NS_PER_US
@@ -33,11 +34,11 @@ INDENT = 2
 
 MARK: dict[Verdict, str] = {
     "slower": "✘ slower", "worse": "✘ worse", "higher": "↑ higher", "lower": "↓ lower", "faster": "✔ faster",
-    "better": "✔ better", "same": "= same", "unresolved": "? unresolved",
+    "better": "✔ better", "differs": "≠ differs", "same": "= same", "alike": "≈ alike", "unresolved": "? unresolved",
 }  # fmt: skip
 LOOK: dict[Verdict, str] = {
     "slower": STYLE["fail"], "worse": STYLE["fail"], "higher": "bold", "lower": "bold", "faster": STYLE["pass"],
-    "better": STYLE["pass"], "same": "", "unresolved": STYLE["unknown"],
+    "better": STYLE["pass"], "differs": "bold", "same": "", "alike": "", "unresolved": STYLE["unknown"],
 }  # fmt: skip
 BAD: tuple[Verdict, ...] = ("slower", "worse")
 
@@ -104,6 +105,8 @@ def summary(rows: Sequence[Row]) -> str:
     counts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in MARK if tally[verdict])
     changes = [row for row in rows if is_change(row)]
     sentence = f"{'' if changes else 'No change found: '}{counts or 'none'} of {len(rows)} figures"
+    if tally["differs"] or tally["alike"]:
+        sentence += ", of these two runs only"
     worst = min(changes, key=worst_first, default=None)
     return f"{sentence}; the worst: {digest([worst])}." if worst and worst.verdict in BAD else f"{sentence}."
 
@@ -113,7 +116,7 @@ def summary(rows: Sequence[Row]) -> str:
 
 def is_change(row: Row) -> bool:
     """Whether a figure is not what it was."""
-    return row.verdict not in ("same", "unresolved")
+    return row.verdict not in UNCHANGED
 
 
 def show_changes(page: Page, rows: Sequence[Row]) -> None:
@@ -121,7 +124,8 @@ def show_changes(page: Page, rows: Sequence[Row]) -> None:
     changes = [row for row in rows if is_change(row)]
     if not changes:
         return
-    page.heading("What changed, the worst first")
+    hour = any(row.verdict == "differs" for row in changes)
+    page.heading("What differs between these two runs; a change may be of the hour" if hour else "What changed, the worst first")
     width = max(len(MARK[row.verdict]) for row in changes)
     for section in sections_of(changes, by_verdict=True):
         verdict = section[0].verdict
@@ -290,7 +294,7 @@ def show_counts(page: Page, rows: Sequence[Row]) -> None:
     notes, reasons = Footnotes(), reasons_of(counts)
     agreed: Counter[tuple[str, float]] = Counter()
     for row in counts:
-        if row.verdict == "same" and row.base.value is not None:
+        if row.verdict in ("same", "alike") and row.base.value is not None:
             agreed[row.metric, row.base.value] += 1
             continue
         mark = notes.mark([reasons[row.sentence]]) if row.verdict == "unresolved" else ""
@@ -441,14 +445,34 @@ def show_method(page: Page, comparison: Comparison) -> None:
     page.heading("How it was judged")
     tested = sum(row.p is not None for row in comparison.rows)
     for text in (
-        f"Errors come from {VARIES[comparison.unit_of_replication]}; each interval is of {CONFIDENCE:.0%} by itself.",
+        f"Errors come from {errors_from(comparison)}; each interval is of {CONFIDENCE:.0%} by itself.",
+        *of_two_runs(comparison),
         f"A change counts when Holm's procedure over {tested} figures rejects chance at {comparison.alpha:.0%} for all of them "
         "together, and when it exceeds the margin and A/A, what the same thing measured twice differs by 19 times in 20: here "
         f"from {comparison.floor_from}.",
-        f'"same" is earned by an interval within the margin, {margins_text(comparison)}. All else is unresolved.',
+        f'"{"alike" if of_two_runs(comparison) else "same"}" is earned by an interval within the margin, '
+        f"{margins_text(comparison)}. All else is unresolved.",
         "The picture: ● the change, ━ its interval, │ none, ┊ the margin, ◂ ▸ it goes on beyond the axis.",
     ):
         hang(page, Text("·"), text)
+
+
+def errors_from(comparison: Comparison) -> str:
+    """What an error is made of, with the earlier runs that it rests on."""
+    varies, earlier = VARIES[comparison.unit_of_replication], comparison.earlier_runs
+    if earlier is None or earlier.runs < RUNS_MIN:
+        return varies
+    return f"{varies}, and from what {earlier.text} differ by"
+
+
+def of_two_runs(comparison: Comparison) -> list[str]:
+    """What the verdicts of one run a side do not say, where no earlier runs show what runs differ by."""
+    if not any(row.verdict in ("differs", "alike") for row in comparison.rows):
+        return []
+    return [
+        '"differs" and "alike" are of these two runs only: what differs from hour to hour is in no error, so chance among rounds '
+        "is rejected at the level below, and nothing is stated about the thing that was measured."
+    ]
 
 
 def margins_text(comparison: Comparison) -> str:

@@ -114,4 +114,6 @@ def method(found: Gate) -> str:
         shared = f", shared among {found.looks} looks" if found.looks > 1 else ""
         errs = f"fails what keeps its promises in at most {100 * found.alpha:g} % of all runs{shared} ({tests}, Holm's procedure)"
     floor = f" · noise floor: {found.floor_from}" if found.floor_from else ""
-    return f"{errs} · look {found.look} of {found.looks}{floor}"
+    earlier = found.earlier_runs
+    runs = f" · what differs from run to run: {earlier.text}" if earlier and earlier.runs else ""
+    return f"{errs} · look {found.look} of {found.looks}{floor}{runs}"

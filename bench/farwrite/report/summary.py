@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..analysis.answer import PREFERRED, Reach, main_cells, reaches
-from ..analysis.result import Analysis, CellResult
+from ..analysis.result import Analysis, CellResult, beaten_doubt
 from ..reasons import HOST_NOISE, Reason
 from ..units import NS_PER_MS
 from . import tables
@@ -23,6 +23,7 @@ from .page import Footnotes, Form, Page, add_row, cell, table_of
 
 ROWS_MAX = 30  # Of all workloads together; the first is shown whatever it has.
 DOUBTED = "?"
+BEATEN = "!"  # Behind an efficiency above 100 %.
 TOO_FEW = "fewer than three distances have one"
 
 
@@ -83,6 +84,9 @@ def show_table(page: Page, groups: Sequence[Sequence[CellResult]]) -> None:
         )
     for text in doubted_texts(cells, many=len(groups) > 1):
         page.item(DOUBTED, text, style="dim")
+    beaten = [item for item in cells if beaten_doubt(item.efficiency)]
+    if beaten:
+        page.item(BEATEN, f"{tables.places(beaten, len(groups) > 1)}: {beaten_doubt(beaten[0].efficiency)}", style="dim")
     for text in tables.missing_texts([item for group in groups for item in group], many=len(groups) > 1):
         page.item("·", text, style="dim")
 
@@ -101,6 +105,7 @@ def latency_table(groups: Sequence[Sequence[CellResult]], form: Form) -> Table:
         p99 = Digits.of((item.response_ns_p99 for item in group), NS_PER_MS)
         floor = Digits.of((item.floor_ns for item in group), NS_PER_MS)
         efficiency = Digits.of((item.efficiency for item in group), 0.01, places_max=0)
+        beside = " " if any(beaten_doubt(item.efficiency) for item in group) else ""
         protocols = tables.changes(item.protocol for item in group)
         for index, (protocol, item) in enumerate(zip(protocols, group, strict=True)):
             style = "dim" if item.latency_doubts else ""
@@ -113,7 +118,7 @@ def latency_table(groups: Sequence[Sequence[CellResult]], form: Form) -> Table:
                 cell(item.response_ns_p50, p50, form, notes, style),
                 cell(item.response_ns_p99, p99, form, notes, style),
                 cell(item.floor_ns, floor, values_only, notes, style),
-                cell(item.efficiency, efficiency, values_only, notes, style),
+                cell(item.efficiency, efficiency, values_only, notes, style, BEATEN if beaten_doubt(item.efficiency) else beside),
             )
     return table
 

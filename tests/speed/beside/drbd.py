@@ -64,7 +64,8 @@ SYNCHRONOUS = "with both disks, whose flush it does not wait for; here they are 
 AS_IT_COMES = Setting("drbd", f"{SYNCHRONOUS}; as it comes, the load flushes after each write", True, (), (), 10, 7789)
 TUNED = Setting(
     "drbd-tuned",
-    f"{SYNCHRONOUS}; disk-flushes and md-flushes off, max-buffers and max-epoch-size 8000, al-extents 6007, no flush after a write",
+    f"{SYNCHRONOUS}; disk-flushes and md-flushes off, max-buffers and max-epoch-size 8000, al-extents 6007, and no flush "
+    "behind a write",
     flushes=False, disk_options=("--disk-flushes=no", "--md-flushes=no", "--disk-barrier=no", "--al-extents=6007"),
     net_options=("--max-buffers=8000", "--max-epoch-size=8000"), first_minor=20, first_port=7799,
 )  # fmt: skip

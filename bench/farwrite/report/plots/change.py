@@ -9,13 +9,15 @@ from ...analysis.compare import Comparison, Row
 from ...analysis.result import Estimate
 from ...figure import METRICS, Unit, label_text
 from ...units import NS_PER_MS
+from ..comparison import errors_from, of_two_runs
 from .plot import Choice, Option, Plot, layout_of, plain, told
 
 VERDICTS = {
     "slower": ("--bad", "triangle-right"), "worse": ("--bad", "triangle-right"),
     "faster": ("--good", "triangle-left"), "better": ("--good", "triangle-left"),
     "higher": ("--claim", "diamond"), "lower": ("--claim", "diamond"),
-    "same": ("--ink", "circle"), "unresolved": ("--dim", "circle-open"),
+    "differs": ("--claim", "square"), "same": ("--ink", "circle"), "alike": ("--ink", "circle-dot"),
+    "unresolved": ("--dim", "circle-open"),
 }  # fmt: skip
 SCALES: dict[Unit, tuple[float, str]] = {
     "ns": (NS_PER_MS, "ms"), "bytes": (1024.0, "KiB"), "per_s": (1.0, "/s"), "bytes_per_s": (1e6, "MB/s"),
@@ -44,9 +46,9 @@ def change_plot(comparison: Comparison) -> Plot:
         title="What changed, from the first report to the second",
         said=said(comparison),
         note=f"The mark is the change and the bar its interval; the band is the margin within which a change matters to nobody. "
-        f"Errors are made of {comparison.unit_of_replication}, the noise floor comes from {comparison.floor_from}. A change "
+        f"Errors come from {errors_from(comparison)}; the noise floor comes from {comparison.floor_from}. A change "
         f"counts when chance is ruled out over all rows together (Holm, alpha {comparison.alpha:g}) and it exceeds the noise "
-        "floor; a hollow mark is unresolved.",
+        f"floor; a hollow mark is unresolved. {' '.join(of_two_runs(comparison))}".rstrip(),
         data=data,
         layout=layout_of({"title": {"text": "change"}, "zeroline": True}, {"type": "category"},
                          height=HEIGHT),

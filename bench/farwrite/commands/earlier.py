@@ -1,0 +1,27 @@
+"""The earlier runs that two runs are held against, for every command that compares two."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..analysis.between_runs import RunHistory
+    from ..figure import Sheet
+
+
+def history_beside(results: Path, base: Sheet | None, cand: Sheet) -> RunHistory:
+    """Earlier runs below `results` that are like the base; none where there is no base, and for arms of one experiment."""
+    from ..analysis.between_runs import NO_HISTORY
+    from ..analysis.compare import are_paired
+
+    if base is None or are_paired(base, cand) or not results.is_dir():
+        return NO_HISTORY
+    from ..history import earlier_runs
+
+    notices: list[str] = []
+    found = earlier_runs(results, base, [base, cand], notices)
+    for notice in notices:
+        print(f"farwrite: {notice}", file=sys.stderr)
+    return found
