@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 from small_lab import LINK, any_link, lab_or_skip
@@ -163,6 +164,12 @@ def test_a_near_side_that_never_began_is_a_trial_with_its_reason(run, lab, plant
 
 def test_the_lab_is_whole_again_after_trials_that_did_not_count(run, lab):
     assert drills.cut_drill(run, lab, "C", 3).uncounted is None
+
+
+def test_a_recovery_that_never_comes_is_not_waited_for_without_end():
+    near = SimpleNamespace(board=SimpleNamespace(words=[0] * 64), process=SimpleNamespace(poll=lambda seconds: False))
+    found = drills.recovery_after(SimpleNamespace(near=near), 0, time.monotonic_ns(), "C", limit_ns=20 * NS_PER_MS)
+    assert found is None
 
 
 @pytest.mark.parametrize("load_ms", [1, 300, 60_000])

@@ -296,7 +296,7 @@ def floor_text(floor: Floor, recording: Recording) -> str:
     """How the floor was put together, and on what."""
     if recording.lab.durability == "memory":
         return f"{floor.text}, in memory"
-    return f"{floor.text}, not durable" if recording.lab.not_durable else floor.text
+    return f"{floor.text}, {not_durable_text(recording.lab)}" if recording.lab.not_durable else floor.text
 
 
 def share(rounds: Sequence[Round], part: str, whole: str) -> Estimate:

@@ -364,7 +364,7 @@ def cautions(lab: LabFacts, long: bool) -> list[str]:
     memory = f"{IN_MEMORY}: not a statement about disks" if long else IN_MEMORY
     stream = f"{STREAM_LEVEL}: bytes were delayed, not packets" if long else STREAM_LEVEL
     if lab.durability != "memory" and lab.not_durable:
-        memory = not_durable_text(lab) + (": nothing there survives a power loss" if long else "")
+        memory = f"{not_durable_text(lab)}: a power loss empties it" if long else which_not_durable(lab)
     real = f"{REAL_LINK}: its distance is that of the machines" if long else REAL_LINK
     told = {memory: bool(lab.not_durable), stream: lab.is_stream_level, real: lab.far_host is not None}
     return [words for words, holds in told.items() if holds]
@@ -375,11 +375,15 @@ def not_durable_text(lab: LabFacts) -> str:
     if lab.durability == "memory":
         return f"{IN_MEMORY} and not durable"
     reasons = lab.not_durable
-    if len(reasons) == 1:
-        return "".join(f"{site} journal not durable ({reason})" for site, reason in reasons.items())
-    if len(set(reasons.values())) == 1:
-        return f"journals not durable ({reasons['near']})"
-    return f"journals not durable (near: {reasons['near']}, far: {reasons['far']})"
+    alike = len(set(reasons.values())) == 1
+    why = next(iter(reasons.values())) if alike else ", ".join(f"{site}: {reason}" for site, reason in reasons.items())
+    return f"{which_not_durable(lab)} ({why})"
+
+
+def which_not_durable(lab: LabFacts) -> str:
+    """The same without the reason, for headings: "far journal not durable"."""
+    sites = list(lab.not_durable)
+    return f"{sites[0]} journal not durable" if len(sites) == 1 else "journals not durable"
 
 
 # --- Words and numbers -----------------------------------------------------------------------------------------
