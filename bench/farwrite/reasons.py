@@ -1,7 +1,7 @@
 """Why a number has no value, is in doubt or carries no verdict: a code with its numbers, and the sentence made of them.
 
 This file lists all codes: a function each, which answers the sentence. Calling it makes the `Reason`. What decides looks at codes
-and numbers only (`UNSOUND.among(reasons)`); the sentence is for readers, stands beside the code wherever a reason is stored, and
+and numbers only (`unsound.among(reasons)`); the sentence is for readers, stands beside the code wherever a reason is stored, and
 may be worded anew at any time. Sentences that older versions stored without a code are given theirs in `of_sentence`, and nowhere
 else. Loads nothing heavy: the recording holds reasons too.
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import UsageError
 from ..wire_names import CompressionName, EncryptionName
 
-__all__ = ["IN_THE_CLEAR", "Certificates", "CompressionName", "EncryptionName", "SharedKey", "Terms"]
+__all__ = ["IN_THE_CLEAR", "KEY_BYTES_MIN", "Certificates", "CompressionName", "EncryptionName", "SharedKey", "Terms"]
 
 # Whoever dials an end is shown its certificate, and may then try keys against it for as long as it likes: only a key that
 # cannot be guessed will do. A password is none.
