@@ -121,8 +121,8 @@ def faster_than_light() -> Recording:
 
 
 def lost_after_cut() -> Recording:
-    """No kill lost anything; after one cut two acknowledged writes were missing."""
-    recording = make_recording(TEXT)
+    """No kill lost anything and writes went on while the link was cut; after one cut two acknowledged writes were missing."""
+    recording = make_recording(TEXT, completed_during_cut_c=1500)
     drills = [
         changed(item, audit=Audit(completed=2000, survived=1998, lost=2, damaged=0), lost_bytes=8192)
         if (item.kind, item.protocol, item.index) == ("cut", "C", 1) else item
@@ -137,8 +137,9 @@ def damaged() -> Recording:
         return changed(item, audit=changed(item.audit, damaged=damaged))
 
     recording = with_rounds(
-        make_recording(TEXT), lambda item: spoilt(item, 3) if (item.cell, item.index) == ("write-C-60", 2) else item
-    )  # fmt: skip
+        make_recording(TEXT, completed_during_cut_c=1500),
+        lambda item: spoilt(item, 3) if (item.cell, item.index) == ("write-C-60", 2) else item,
+    )
     drills = [
         spoilt(item, 1) if (item.kind, item.protocol, item.index) == ("kill", "A", 0) else item for item in recording.drills
     ]
@@ -151,9 +152,11 @@ def in_memory() -> Recording:
 
 
 def void_everywhere() -> Recording:
-    """Not one good round, and no drill."""
+    """Not one good round, no audit of any, and no drill."""
     cells = tuple(f"write-{protocol}-{miles}" for protocol in "CA" for miles in (0, 20, 60, 150))
-    return make_recording(TEXT, changes=("drill.kills=0",), always_void=cells)
+    return with_rounds(
+        make_recording(TEXT, changes=("drill.kills=0",), always_void=cells), lambda item: changed(item, audit=None)
+    )  # fmt: skip
 
 
 def interrupted() -> Recording:

@@ -42,6 +42,20 @@ def report(tmp_path):
 
 
 @pytest.fixture
+def earlier(tmp_path):
+    """Writes a results directory with earlier runs like a report."""
+
+    def write(runs: int = 4, **truth) -> Path:
+        for seed in range(11, 11 + runs):
+            path = tmp_path / "results" / "runs" / f"run-{seed}" / "report.json"
+            path.parent.mkdir(parents=True)
+            save(made(seed=seed, **truth), path)
+        return tmp_path / "results"
+
+    return write
+
+
+@pytest.fixture
 def budgets(tmp_path):
     """A budgets file of these [[budget]] bodies."""
 
@@ -85,13 +99,27 @@ def test_the_exit_code_is_the_verdict(report, budgets, bodies, truth, words, cod
     assert done.returncode == code and said in done.stdout and not done.stderr, done.stderr
 
 
-def test_a_baseline_that_is_like_it_is_compared(report, budgets):
-    done = farwrite("gate", report(), "--budgets", budgets(RELATIVE), "--baseline", report("base.json", seed=2))
-    assert done.returncode == PASSED and "changed by" in done.stdout and "farwrite ab" in " ".join(done.stdout.split())
+def test_a_baseline_that_is_like_it_is_compared(report, budgets, earlier):
+    words = ["gate", report(), "--budgets", budgets(RELATIVE), "--baseline", report("base.json", seed=2)]
+    words += ["--results", earlier()]
+    done = farwrite(*words)
+    said = " ".join(done.stdout.split())
+    assert done.returncode == PASSED and "changed by" in said
+    assert "what differs from run to run: 4 earlier runs like these" in said
+    assert json.loads(farwrite(*words, "--json").stdout)["earlier_runs"]["runs"] == 4
 
 
-def test_a_baseline_that_is_unlike_is_not_compared_unless_that_is_allowed(report, budgets):
-    words = ["gate", report(), "--budgets", budgets(RELATIVE), "--baseline", report("base.json", seed=2, link="ferry")]
+@pytest.mark.parametrize("k", [1.0, 2.0])
+def test_two_runs_without_earlier_ones_are_inconclusive_for_it_may_be_the_hour(report, budgets, tmp_path, k):
+    words = ["gate", report(k=k), "--budgets", budgets(RELATIVE), "--baseline", report("base.json", seed=2)]
+    done = farwrite(*words, "--results", tmp_path / "results")
+    said = " ".join(done.stdout.split())
+    assert done.returncode == INCONCLUSIVE and "a change may be of the hour" in said and "farwrite ab" in said
+
+
+def test_a_baseline_that_is_unlike_is_not_compared_unless_that_is_allowed(report, budgets, earlier):
+    words = ["gate", report(), "--budgets", budgets(RELATIVE), "--baseline", report("base.json", seed=2, link="ferry"),
+             "--results", earlier(link="ferry")]  # fmt: skip
     assert_refused(farwrite(*words), "--allow-mismatch link", code=UNFIT)
     assert farwrite(*words, "--allow-mismatch", "link").returncode == PASSED
 
@@ -224,9 +252,10 @@ def test_the_projects_own_budgets_are_the_default_and_its_baseline_keeps_them():
 
 
 def test_a_report_keeps_the_budgets_that_were_proposed_from_it(report, tmp_path):
-    path, proposed = report(), tmp_path / "proposed.toml"
+    path, proposed = report("base/report.json", arm="base"), tmp_path / "proposed.toml"
     assert fresh_farwrite("budget", "suggest", path, "--out", proposed).returncode == PASSED
-    assert farwrite("gate", path, "--budgets", proposed, "--baseline", path).returncode == PASSED
+    beside = report("cand/report.json", arm="cand")
+    assert farwrite("gate", beside, "--budgets", proposed, "--baseline", path).returncode == PASSED
     assert farwrite("budget", "suggest", path).stdout == proposed.read_text()
     assert len(parse(proposed.read_text()).budgets) > 8
 

@@ -30,3 +30,19 @@ def test_the_page_has_every_world_and_says_where_intervals_do_not_hold():
     assert all(f"## {name}: " in text for name in coverage_study.WORLDS)
     assert text.count("| greatest miles |") == len(coverage_study.WORLDS)
     assert "of the hour in which the run was made" in text
+
+
+def test_with_eight_earlier_runs_drifting_runs_are_called_different_about_as_rarely_as_is_stated():
+    found = coverage_study.compared_of(("nights", 8, 60, 3))
+    assert found["called"]["held"] <= 8  # 5 % of 60 are 3; 9 come by chance once in 300.
+    assert found["differs"]["held"] == 0
+
+
+def test_without_earlier_runs_nothing_is_called_and_the_page_says_so():
+    found = coverage_study.compared_of(("nights", 0, 60, 3))
+    assert found["called"]["held"] == found["finds"]["held"] == 0
+    assert found["differs"]["held"] > 3 and found["p50_beyond_chance"]["held"] > 20
+    made = coverage_study.study_of_runs(2, histories=(0, 3))
+    text = coverage_study.page_of_runs(made)
+    assert all(f"| {name}: " in text for name in coverage_study.MACHINES)
+    assert "Without them nothing is called a change" in text and "| none |" in text

@@ -635,6 +635,20 @@ def test_no_miles_are_farther_than_light_goes_within_the_budget(name):
 
 
 @ALL
+def test_no_slope_is_told_that_is_less_than_light_takes_or_below_nothing(name):
+    of = told(name)
+    for fit in of.analysis["fits"]:
+        k, trips = fit["k"], TRIPS[fit["protocol"]]
+        if trips and k["value"] is not None:
+            high = k["value"] if k["high"] is None else k["high"]
+            low = k["value"] if k["low"] is None else k["low"]
+            assert high * SLOT >= trips and low >= 0, fit
+    for figure in of.sheet.figures:
+        if figure.metric.startswith("k_") and TRIPS[figure.labels["protocol"]] and figure.estimate.value is not None:
+            assert figure.estimate.value * SLOT >= TRIPS[figure.labels["protocol"]] or figure.estimate.high * SLOT >= 1
+
+
+@ALL
 def test_a_write_that_waits_for_its_peer_is_not_faster_than_light_or_no_verdict_rests_on_it(name):
     of = told(name)
     seen = 0
