@@ -72,7 +72,7 @@ class Echo(NamedTuple):
 def tighter(sleeping: Pool, polled: Pool) -> Echo:
     """Of two echoes the one that took less at the median; that of a sleeping near end where the other was not measured.
 
-    A near end that polls needs nobody to wake it, and keeps a processor from whoever carries the packets (docs/decisions/0034).
+    A near end that polls needs nobody to wake it, and keeps a processor from whoever carries the packets (docs/decisions/0035).
     """
     if polled.count and (not sleeping.count or polled.quantile(0.5) < sleeping.quantile(0.5)):
         return Echo(polled, "busy-polled ")
