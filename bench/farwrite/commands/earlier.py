@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 def history_beside(results: Path, base: Sheet | None, cand: Sheet) -> RunHistory:
     """Earlier runs below `results` that are like the base; none where there is no base, and for arms of one experiment."""
-    from ..analysis.between_runs import NO_HISTORY
+    from ..analysis.between_runs import EarlierRuns, RunHistory
     from ..analysis.compare import are_paired
 
     if base is None or are_paired(base, cand) or not results.is_dir():
-        return NO_HISTORY
+        return RunHistory(EarlierRuns(results=str(results), runs=0), {})
     from ..history import earlier_runs
 
     notices: list[str] = []

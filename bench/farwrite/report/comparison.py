@@ -444,10 +444,11 @@ def show_method(page: Page, comparison: Comparison) -> None:
     """What the verdicts rest on."""
     page.heading("How it was judged")
     tested = sum(row.p is not None for row in comparison.rows)
+    counts = "Two runs differ" if of_two_runs(comparison) else "A change counts"
     for text in (
         f"Errors come from {errors_from(comparison)}; each interval is of {CONFIDENCE:.0%} by itself.",
         *of_two_runs(comparison),
-        f"A change counts when Holm's procedure over {tested} figures rejects chance at {comparison.alpha:.0%} for all of them "
+        f"{counts} when Holm's procedure over {tested} figures rejects chance at {comparison.alpha:.0%} for all of them "
         "together, and when it exceeds the margin and A/A, what the same thing measured twice differs by 19 times in 20: here "
         f"from {comparison.floor_from}.",
         f'"{"alike" if of_two_runs(comparison) else "same"}" is earned by an interval within the margin, '

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from farwrite.analysis.result import CellResult, Estimate
+from farwrite.analysis.result import CellResult, Estimate, beaten_doubt
 from farwrite.histogram import Histogram
 from farwrite.reasons import joined
 from farwrite.units import NS_PER_MS, digits
@@ -100,11 +100,13 @@ def row(part: Part, cell: CellResult) -> str:
     """A contender at a distance and depth."""
     if not cell.rounds_ok:
         return f"| {part.named(cell)} | {cell.miles:g} | {cell.queue_depth} | not one good round{' |' * 7}"
-    over = 1 / cell.efficiency.value if cell.efficiency.value else None
+    over = digits(1 / cell.efficiency.value) if cell.efficiency.value else UNKNOWN
+    if beaten_doubt(cell.efficiency):
+        over += " (it beat the floor, which is then none)"
     cpu = estimate(cell.cpu_ns_per_write, 1000) if cell.cpu_ns_per_write.value else UNKNOWN
     figures = [
         part.named(cell), f"{cell.miles:g}", str(cell.queue_depth), estimate(cell.response_ns_p50, NS_PER_MS),
-        estimate(cell.floor_ns, NS_PER_MS), digits(over) if over else UNKNOWN, estimate(cell.response_ns_p99, NS_PER_MS),
+        estimate(cell.floor_ns, NS_PER_MS), over, estimate(cell.response_ns_p99, NS_PER_MS),
         estimate(cell.completed_per_s), cpu, str(cell.completed),
     ]  # fmt: skip
     return f"| {' | '.join(figures)} |"
