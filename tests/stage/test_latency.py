@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from farwrite.analysis.estimate import Draws
+from farwrite.analysis.estimate import Draws, order_statistic_ranks
 from farwrite.analysis.latency import Pool
 from farwrite.analysis.sample import Sample, decode, pooled
 from farwrite.errors import UsageError
@@ -120,3 +120,24 @@ def test_one_slow_round_hardly_moves_the_median():
     rounds = [1e6 * np.exp(0.05 * dice.standard_normal(500)) for _ in range(5)]
     calm = pool_of(rounds).estimate(0.5).value
     assert pool_of([*rounds[:4], rounds[4] * 5]).estimate(0.5).value == pytest.approx(calm, rel=0.03)
+
+
+@pytest.mark.parametrize("q", [0.5, 0.9])
+def test_writes_of_rounds_that_are_all_alike_still_scatter(q):
+    """Rounds that do not differ leave the noise of their writes: what a quantile of so many values varies by."""
+    writes = np.exp(0.2 * np.random.default_rng(9).standard_normal(400)) * 1e6
+    pool = pool_of([writes] * 5)
+    plain = np.quantile(np.random.default_rng(1).choice(writes, (2000, 2000)), q, axis=1)
+    assert np.std(pool.replicates(q)) == pytest.approx(np.std(plain), rel=0.1)
+    found = pool.estimate(q)
+    assert found.high - found.low > 3.9 * np.std(plain)
+
+
+def test_an_interval_is_never_narrower_than_that_of_its_writes():
+    for seed in range(40):
+        dice = np.random.default_rng(seed)
+        pool = pool_of([np.exp(0.2 * dice.standard_normal(40)) * 1e6 for _ in range(20)], seed)
+        low, high, achieved = order_statistic_ranks(800, 0.5)
+        found = pool.estimate(0.5)
+        assert found.low <= pool.at(low) and found.high >= pool.at(high)
+        assert found.confidence <= achieved
