@@ -12,7 +12,7 @@ cosmic-ray do not serve: the one leaves every decorated function alone, which al
 each mutant, which takes as long as two hundred of these forks.)
 
 tests/speed/mutants.toml has the modules with their tests, the named faults, and why each survivor changes no verdict, by module,
-function and mutation. What was run is kept in .venv/mutants.jsonl and counts as long as the module and the tests are as they were;
+function and mutation. What was run is kept in .venv/mutants and counts as long as the module and the tests are as they were;
 results/mutants.json and .md are written from it.
 """
 
@@ -25,6 +25,7 @@ import fnmatch
 import gc
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import pickle
@@ -49,7 +50,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE, TESTS = ROOT / "bench" / "farwrite", ROOT / "tests"
 TABLE = Path(__file__).with_suffix(".toml")
-JOURNAL = ROOT / ".venv" / "mutants.jsonl"
+KEPT = ROOT / ".venv" / "mutants"  # what was run, and what tests do without a mutant
+JOURNAL = KEPT / "journal.jsonl"
 JSON, PAGE = ROOT / "results" / "mutants.json", ROOT / "results" / "mutants.md"
 MODULE_LEVEL = "<module>"
 GRACE_S, SLOWER = 10.0, 8.0  # A test of a mutant may take so long, and so many times what it takes without one.
@@ -63,6 +65,8 @@ KINDS = {
     "accuracy": "moves a number by much less than its interval",
     "guard": "of what callers never hand over",
 }  # Of survivors: why they change no verdict.
+LEAST_ABLE = 0.3  # Of the tests, without a mutant: of a kernel's some cannot do with an interpreted one.
+WARM_FROM = 20  # Mutants, from which on it pays to call helpers before the fork.
 DEATH_SIGNAL = 1  # prctl(2), PR_SET_PDEATHSIG
 
 
@@ -466,8 +470,8 @@ class Known:
 class Plugin:
     """Runs in a process of its own, inside pytest: collects the tests of a module, then forks for every task."""
 
-    def __init__(self, subject: Subject, tasks: list[Task], jobs: int, said_by: Callable[[dict[str, Any]], None]) -> None:
-        self.subject, self.tasks, self.jobs, self.said_by = subject, tasks, jobs, said_by
+    def __init__(self, subject: Subject, tasks: list[Task], jobs: int, limit_s: float, said_by: Callable[[dict[str, Any]], None]):
+        self.subject, self.tasks, self.jobs, self.limit_s, self.said_by = subject, tasks, jobs, limit_s, said_by
         self.tell = -1  # of a fork, where it says what it does
         self.current = -1
 
@@ -481,7 +485,7 @@ class Plugin:
         self.module = importlib.import_module(self.subject.module)
         known, warm = self.baseline()
         self.known = known
-        for name, words in warm:
+        for name, words in warm if len(self.tasks) >= WARM_FROM else ():
             helper, function = name.split(".")
             getattr(importlib.import_module(helper), function)(*words[0], **words[1])
         gc.freeze()  # A collection in a fork would copy what both share.
@@ -513,7 +517,11 @@ class Plugin:
             able = [index for index, one in self.known.items() if one.functions] or list(self.known)
         else:
             able = [index for index, one in self.known.items() if task.function in one.functions]
-        return sorted(able, key=lambda index: self.known[index].seconds)
+        able.sort(key=lambda index: self.known[index].seconds)
+        if "fault" in task.row or not self.limit_s:
+            return able
+        spent_s = itertools.accumulate(self.known[index].seconds for index in able)
+        return [index for index, sum_s in zip(able, spent_s, strict=True) if sum_s <= self.limit_s] or able[:1]
 
     # In the fork
 
@@ -580,6 +588,19 @@ class Plugin:
 
     def baseline(self) -> tuple[dict[int, Known], list]:
         """({index of a test: what it takes and which functions of the module it calls}, calls of helpers to be warmed)."""
+        names = [item.nodeid for item in self.items]
+        kept = KEPT / f"{self.subject.name.replace('/', '.')}.pickle"
+        key = [self.subject.source_digest(), self.subject.tests_digest(), names]
+        if kept.exists():
+            known_key, rows, warm = pickle.loads(kept.read_bytes())
+            if known_key == key:
+                return {index: Known(*one) for index, one in rows.items()}, warm
+        rows, warm = self.observe_in_fork()
+        kept.write_bytes(pickle.dumps((key, rows, warm)))
+        return {index: Known(*one) for index, one in rows.items()}, warm
+
+    def observe_in_fork(self) -> tuple[dict[int, tuple[float, set[str]]], list]:
+        """The same, from a run of every test."""
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -604,9 +625,10 @@ class Plugin:
             raise SystemExit(f"the tests of {self.subject.name} do not run without a mutant: {answer}")
         rows, warm, failed = answer
         for name in failed:
-            if not self.subject.is_kernel:
-                raise SystemExit(f"{name} fails without a mutant")
-        return {index: Known(seconds, names) for index, (seconds, names) in rows.items()}, warm
+            self.said_by({"left out": name})
+        if len(rows) < LEAST_ABLE * len(self.items):
+            raise SystemExit(f"{len(self.items) - len(rows)} of {len(self.items)} tests of {self.subject.name} fail without a mutant")
+        return rows, warm
 
     def observed(self) -> tuple[dict[int, tuple[float, set[str]]], list, list[str]]:
         become_child()
@@ -727,7 +749,9 @@ class Fork:
             os.close(self.read)
 
 
-def run_module(subject: Subject, tasks: list[Task], jobs: int, said_by: Callable[[dict[str, Any]], None]) -> bool:
+def run_module(
+    subject: Subject, tasks: list[Task], jobs: int, limit_s: float, said_by: Callable[[dict[str, Any]], None]
+) -> bool:  # fmt: skip
     """Run the tasks of a module in a process of its own, which loads what the tests load; whether that went well."""
     sys.stdout.flush()
     pid = os.fork()
@@ -746,7 +770,7 @@ def run_module(subject: Subject, tasks: list[Task], jobs: int, said_by: Callable
                 null = os.open(os.devnull, os.O_RDWR)
                 os.dup2(null, 1)
                 with open(keep, "w") as screen:
-                    plugin = Plugin(subject, tasks, jobs, lambda row: said_by({**row, "_screen": screen}))
+                    plugin = Plugin(subject, tasks, jobs, limit_s, lambda row: said_by({**row, "_screen": screen}))
                     os.chdir(ROOT)
                     code = int(pytest.main([*options, *words], plugins=[plugin]))
         except SystemExit as refusal:
@@ -954,6 +978,8 @@ def main() -> int:
     words.add_argument("--sample", type=int, help="so many mutants, drawn from those asked for")
     words.add_argument("--seed", type=int, default=1, help="of the sample")
     words.add_argument("--jobs", type=int, default=1, help="mutants at once")
+    words.add_argument("--limit", type=float, default=20.0, metavar="SECONDS",
+                       help="of tests for a mutant, the quickest first; what survives them has survived. 0: all tests")  # fmt: skip
     words.add_argument("--faults", action="store_true", help="only the named faults")
     words.add_argument("--no-faults", action="store_true", help="without the named faults")
     words.add_argument("--again", action="store_true", help="also those whose result is known")
@@ -984,6 +1010,7 @@ def main() -> int:
         drawn = random.Random(asked.seed).sample(drawn, min(asked.sample, len(drawn)))
     if asked.faults:
         drawn = []
+    KEPT.mkdir(parents=True, exist_ok=True)
     begin, code = time.monotonic(), 0
     try:
         for one in chosen:
@@ -993,7 +1020,7 @@ def main() -> int:
             if asked.list:
                 print(f"{one.name}: {len(mine)} mutants, {len(tasks)} to run")
                 continue
-            if tasks and not run_module(one, tasks, asked.jobs, keep):
+            if tasks and not run_module(one, tasks, asked.jobs, asked.limit, keep):
                 code = 1
     except KeyboardInterrupt:
         print("interrupted: what was run is kept, and left out when you run this again", file=sys.stderr)
@@ -1014,7 +1041,9 @@ def main() -> int:
 def keep(row: dict[str, Any]) -> None:
     """Append a result to the journal, and show it."""
     screen = row.pop("_screen")
-    JOURNAL.parent.mkdir(exist_ok=True)
+    if "left out" in row:
+        print(f"left out  {row['left out']}: it fails without a mutant", file=screen, flush=True)
+        return
     with JOURNAL.open("a") as file:
         file.write(json.dumps(row) + "\n")
     if row["status"] != "killed" or "fault" in row:

@@ -58,7 +58,7 @@ def test_every_kind_of_change_is_made_and_none_of_texts_asserts_and_sentences():
     _, found = made()
     assert {
         "below: value < limit -> value <= limit", "below: value < limit -> value >= limit", "below: value != 7 -> value == 7",
-        "below: value < limit and value != 7 -> value < limit or (value != 7)",
+        "below: value < limit and value != 7 -> value < limit or value != 7",
         "below: value < limit and value != 7 -> value < limit", "below: 7 -> 8", "below: 7 -> 6", "below: one % 2 -> (dropped)",
         "below: one % 2 -> one // 2", "below: return [one for one in range(value) if one % 2] -> None",
         "below: raise ValueError(f'{value + 1}') -> (dropped)", "Box.add: self.count += more -> (dropped)",

@@ -61,11 +61,11 @@ def test_one_write_lost_or_damaged_in_a_round_refutes_c2_whatever_became_of_the_
     assert "1 acknowledged writes lost or damaged in measured rounds" in found.sentence
 
 
-@pytest.mark.parametrize("made", [
-    with_drill("kill", "A", lost=50), with_drill("cut", "A", damaged=1), with_round("A", lost=1), with_round("local", lost=0),
+@pytest.mark.parametrize(("where", "words", "audit"), [
+    (with_drill, ("kill", "A"), {"lost": 50}), (with_drill, ("cut", "A"), {"damaged": 1}), (with_round, ("A",), {"lost": 1}),
 ])  # fmt: skip
-def test_what_protocol_a_lost_does_not_refute_c2(made):
-    assert c2_of(made).verdict == "pass"
+def test_what_protocol_a_lost_does_not_refute_c2(where, words, audit):
+    assert c2_of(where(*words, **audit)).verdict == "pass"
 
 
 def test_losses_outweigh_that_nothing_was_drilled():

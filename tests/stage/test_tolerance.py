@@ -25,5 +25,5 @@ def test_a_round_may_be_off_by_the_greater_of_both_bounds(asked_rtt_ns, expected
     (150, -60_000, False), (150, -100_000, True),
 ])  # fmt: skip
 def test_a_cell_may_be_off_by_the_greater_of_both_bounds(miles, off_ns, withheld):
-    cells = {cell.cell: cell for cell in analysed(changes=QUICK, writes=50, link_off_ns=off_ns)[1].cells}
+    cells = {cell.cell: cell for cell in analysed(changes=QUICK, writes=50, link_off_ns=off_ns, base_rtt_ns=200_000)[1].cells}
     assert bool(cells[f"write-C-{miles}"].withheld) is withheld
