@@ -52,9 +52,11 @@ PACKAGE, TESTS = ROOT / "bench" / "farwrite", ROOT / "tests"
 TABLE = Path(__file__).with_suffix(".toml")
 KEPT = ROOT / ".venv" / "mutants"  # what was run, and what tests do without a mutant
 JOURNAL = KEPT / "journal.jsonl"
+KEPT_FORMAT = 4
 JSON, PAGE = ROOT / "results" / "mutants.json", ROOT / "results" / "mutants.md"
 MODULE_LEVEL = "<module>"
-GRACE_S, SLOWER = 10.0, 8.0  # A test of a mutant may take so long, and so many times what it takes without one.
+GRACE_S, SLOWER = 3.0, 5.0  # Of processor time: a test of a mutant may take so much, and so many times what it takes without one.
+ASLEEP = 20  # So many times that by the clock: a process that waits for what never comes.
 MEMORY_BYTES = 6 << 30  # Of address space beyond what the tests have without a mutant: a mutant may collect without end.
 DROPPED = "(dropped)"
 KINDS = {
@@ -463,8 +465,12 @@ class Task:
 class Known:
     """What a test does without a mutant."""
 
-    seconds: float
+    seconds: float  # of processor time
     functions: set[str]
+
+
+class Refused(Exception):
+    """The tests of a module tell nothing of mutants, and why."""
 
 
 class Plugin:
@@ -479,11 +485,13 @@ class Plugin:
     def pytest_runtestloop(self, session: Any) -> bool:
         self.items = session.items
         if not session.items:
-            raise SystemExit(f"no tests were collected for {self.subject.name}")
+            raise Refused(f"no tests were collected for {self.subject.name}")
         if session.testsfailed:
-            raise SystemExit(f"the tests of {self.subject.name} cannot be collected")
+            raise Refused(f"the tests of {self.subject.name} cannot be collected")
         self.module = importlib.import_module(self.subject.module)
-        known, warm = self.baseline()
+        known, warm, imports = self.baseline()
+        for name in imports:
+            importlib.import_module(name)
         self.known = known
         for name, words in warm if len(self.tasks) >= WARM_FROM else ():
             helper, function = name.split(".")
@@ -497,15 +505,19 @@ class Plugin:
                     task = waiting.pop()
                     chosen = self.chosen(task)
                     if not chosen:
-                        self.report(task, "survived", None, 0.0, 0)
+                        self.report(task, "unreached", None, 0.0, 0)
                         continue
                     fork = self.fork(task, chosen)
                     running[fork.read] = fork
                 for end in self.ended(running):
-                    self.report(end.task, end.status, end.killer, time.monotonic() - end.begin, len(end.chosen))
+                    self.report(end.task, end.status, end.killer, end.used_s, len(end.chosen))
         finally:
             for fork in running.values():
                 fork.kill()
+        return True
+
+    def pytest_internalerror(self, excrepr: Any, excinfo: Any) -> bool:
+        print(excinfo.value if isinstance(excinfo.value, Refused) else excrepr, file=sys.stderr, flush=True)
         return True
 
     def report(self, task: Task, status: str, killer: str | None, seconds: float, tests: int) -> None:
@@ -574,7 +586,7 @@ class Plugin:
             running[read].listen()
         found = []
         for read, fork in list(running.items()):
-            if not fork.status and time.monotonic() > fork.deadline:
+            if not fork.status and fork.is_late:
                 fork.status = "timeout"
             if fork.status:
                 fork.kill()
@@ -586,20 +598,22 @@ class Plugin:
 
     # Without a mutant
 
-    def baseline(self) -> tuple[dict[int, Known], list]:
-        """({index of a test: what it takes and which functions of the module it calls}, calls of helpers to be warmed)."""
+    def baseline(self) -> tuple[dict[int, Known], list, list[str]]:
+        """({index of a test: what it takes and which functions of the module it calls}, calls of helpers to be warmed, modules of
+        others that tests import)."""
         names = [item.nodeid for item in self.items]
         kept = KEPT / f"{self.subject.name.replace('/', '.')}.pickle"
-        key = [self.subject.source_digest(), self.subject.tests_digest(), names]
+        key = [KEPT_FORMAT, self.subject.source_digest(), self.subject.tests_digest(), names]
         if kept.exists():
-            known_key, rows, warm = pickle.loads(kept.read_bytes())
+            known_key, *answer = pickle.loads(kept.read_bytes())
             if known_key == key:
-                return {index: Known(*one) for index, one in rows.items()}, warm
-        rows, warm = self.observe_in_fork()
-        kept.write_bytes(pickle.dumps((key, rows, warm)))
-        return {index: Known(*one) for index, one in rows.items()}, warm
+                rows, *rest = answer
+                return {index: Known(*one) for index, one in rows.items()}, *rest
+        rows, *rest = self.observe_in_fork()
+        kept.write_bytes(pickle.dumps((key, rows, *rest)))
+        return {index: Known(*one) for index, one in rows.items()}, *rest
 
-    def observe_in_fork(self) -> tuple[dict[int, tuple[float, set[str]]], list]:
+    def observe_in_fork(self) -> tuple[dict[int, tuple[float, set[str]]], list, list[str]]:
         """The same, from a run of every test."""
         read, write = os.pipe()
         pid = os.fork()
@@ -622,16 +636,17 @@ class Plugin:
             Fork(None, [], pid, -1, 0.0, []).kill()
         answer = pickle.loads(text) if text else "it fell"
         if isinstance(answer, str):
-            raise SystemExit(f"the tests of {self.subject.name} do not run without a mutant: {answer}")
-        rows, warm, failed = answer
+            raise Refused(f"the tests of {self.subject.name} do not run without a mutant: {answer}")
+        rows, warm, imports, failed = answer
         for name in failed:
             self.said_by({"left out": name})
         if len(rows) < LEAST_ABLE * len(self.items):
-            raise SystemExit(f"{len(self.items) - len(rows)} of {len(self.items)} tests of {self.subject.name} fail without a mutant")
-        return rows, warm
+            raise Refused(f"{len(self.items) - len(rows)} of {len(self.items)} tests of {self.subject.name} fail without a mutant")
+        return rows, warm, imports
 
-    def observed(self) -> tuple[dict[int, tuple[float, set[str]]], list, list[str]]:
+    def observed(self) -> tuple[dict[int, tuple[float, set[str]]], list, list[str], list[str]]:
         become_child()
+        loaded_before = set(sys.modules)
         if self.subject.is_kernel:
             interpret(self.module)
         forget(self.module)
@@ -640,12 +655,12 @@ class Plugin:
         for function, _ in functions_of(tree):
             loaded = None if function == MODULE_LEVEL else function_at(self.module, function)
             for code in codes_in(loaded.__code__) if loaded else ():
-                names[code] = function
+                names[id(code)] = function  # Not by itself: in 3.11 its hash changes when it has become warm.
         called: set[str] = set()
 
         def watch(frame: Any, event: str, _: Any) -> None:
-            if event == "call" and frame.f_code in names:
-                called.add(names[frame.f_code])
+            if event == "call" and id(frame.f_code) in names:
+                called.add(names[id(frame.f_code)])
 
         warm: list = []
         for name in self.subject.warm:
@@ -657,15 +672,18 @@ class Plugin:
         rows = {}
         for index, item in enumerate(self.items):
             called.clear()
-            before, begin = len(failed), time.monotonic()
+            before, begin = len(failed), time.process_time()
             following = self.items[index + 1] if index + 1 < len(self.items) else None
             sys.setprofile(watch)
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             sys.setprofile(None)
             if len(failed) == before:
-                rows[index] = time.monotonic() - begin, set(called)
+                rows[index] = time.process_time() - begin, set(called)
         unique = {pickle.dumps(one): one for one in warm}
-        return rows, list(unique.values()), failed
+        imports = [name for name, one in sys.modules.items()
+                   if name not in loaded_before and name.split(".")[0] in ("scipy", "numpy", "hypothesis")
+                   and getattr(one, "__spec__", None) is not None]  # fmt: skip
+        return rows, list(unique.values()), imports, failed
 
 
 class Failures:
@@ -712,14 +730,14 @@ class Fork:
     read: int
     begin: float
     lasts: list[float]
+    begin_test: float = 0.0
     status: str = ""
     killer: str | None = None
     current: int = -1
-    deadline: float = 0.0
+    allowed_s: float = GRACE_S
+    spent_s: float = 0.0  # of processor time, when the current test began
     heard: bytes = b""
-
-    def __post_init__(self) -> None:
-        self.deadline = self.begin + GRACE_S
+    used_s: float = 0.0  # of processor time, when it has ended
 
     def listen(self) -> None:
         """What the fork says: which test it begins, and how it ended."""
@@ -732,9 +750,21 @@ class Fork:
             word, index = json.loads(line)
             if word == "begin":
                 self.current = index
-                self.deadline = time.monotonic() + GRACE_S + SLOWER * self.lasts[self.chosen.index(index)]
+                self.begin_test, self.spent_s = time.monotonic(), self.processor_s()
+                self.allowed_s = GRACE_S + SLOWER * self.lasts[self.chosen.index(index)]
             else:
                 self.status = {"failed": "killed"}.get(word, word)
+
+    def processor_s(self) -> float:
+        """Processor time of the process."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the current test computes too long, or sleeps: a busy machine is no timeout."""
+        since = self.begin_test or self.begin
+        return self.processor_s() - self.spent_s > self.allowed_s or time.monotonic() - since > ASLEEP * self.allowed_s
 
     def kill(self) -> None:
         """End the process and what it started, and wait for it."""
@@ -744,7 +774,8 @@ class Fork:
                     end()
                 except ProcessLookupError:
                     pass
-        os.waitpid(self.pid, 0)
+        used = os.wait4(self.pid, 0)[2]
+        self.used_s = used.ru_utime + used.ru_stime
         if self.read >= 0:
             os.close(self.read)
 
@@ -900,6 +931,8 @@ def summary_of(table: dict[str, Any], subject: Subject, tasks: list[Task], journ
     return {
         "mutants": len(tasks), "run": len(rows) - counts["unchangeable"], "killed": counts["killed"],
         "survived": counts["survived"], "timeout": counts["timeout"], "unchangeable": counts["unchangeable"],
+        "unreached": counts["unreached"], "unreached_functions": sorted({row["function"] for row in rows if row["status"] == "unreached"}),
+        "unreached_why": table["module"][subject.name].get("unreached", ""),
         "seconds": round(sum(row["seconds"] for row in rows)), "survivors": survivors,
     }  # fmt: skip
 
@@ -924,18 +957,23 @@ def page(made: dict[str, Any]) -> str:
     for fault in made["faults"]:
         killer = fault["by"].removeprefix("tests/").replace("|", "\\|") if fault["by"] else f"**{fault['status']}**"
         lines.append(f"| {fault['fault']} | {fault['module']} | {killer} |")
-    lines += ["", "## Modules", "", "| module | mutants | killed | timeout | survived | not argued | not run |",
-              "|---|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+    columns = ("mutants", "killed", "timeout", "survived", "not argued", "unreached", "not run")
+    lines += ["", "## Modules", "", "Seconds are of one processor. Unreached: in functions that none of the tests calls as Python; below "
+              "stands what tests them.", "", f"| module | {' | '.join(columns)} | seconds |", f"|---|{'---:|' * (len(columns) + 1)}"]  # fmt: skip
     total: Counter[str] = Counter()
     for name, item in made["modules"].items():
         row = {
             "mutants": item["mutants"] - item["unchangeable"], "killed": item["killed"], "timeout": item["timeout"],
-            "survived": item["survived"], "open": sum(one["why"] is None for one in item["survivors"]),
-            "not run": item["mutants"] - item["unchangeable"] - item["run"],
+            "survived": item["survived"], "not argued": sum(one["why"] is None for one in item["survivors"]),
+            "unreached": item["unreached"], "not run": item["mutants"] - item["unchangeable"] - item["run"], "seconds": item["seconds"],
         }  # fmt: skip
         total.update(row)
         lines.append(f"| {name} | {' | '.join(str(value) for value in row.values())} |")
-    lines.append(f"| all | {' | '.join(str(total[word]) for word in ('mutants', 'killed', 'timeout', 'survived', 'open', 'not run'))} |")
+    lines.append(f"| all | {' | '.join(str(total[word]) for word in (*columns, 'seconds'))} |")
+    unreached = {name: item for name, item in made["modules"].items() if item["unreached"]}
+    lines += ["", "## Unreached", ""] if unreached else []
+    for name, item in unreached.items():
+        lines.append(f"- {name}: {', '.join(item['unreached_functions'])}. {item['unreached_why']}".rstrip())
     kinds = ", ".join(f"*{kind}* ({meaning})" for kind, meaning in KINDS.items())
     lines += ["", "## Survivors", "", f"Why each changes no verdict: {kinds}.", ""]
     for name, item in made["modules"].items():

@@ -123,3 +123,28 @@ def test_two_rounds_give_a_floor_no_interval():
     two = replace(flushes(), near_alone=pool("near", 100_000, MOODS[:2], indices=range(2)))
     found = floor_of(replace_protocol("A"), two, *[empty("none")] * 3, False).estimate
     assert found.value is not None and found.low is None
+
+
+def test_an_interval_of_what_cannot_be_negative_ends_above_zero():
+    """Of rounds that differ fivefold the plain bootstrap, stretched for three rounds, would reach below 0."""
+    wild = pool("response", 200_000, (0.2, 1.0, 5.0), indices=range(3))
+    calm = replace(flushes(), near_alone=pool("near", 100_000, (1.0, 1.0, 1.0), indices=range(3)))
+    found = efficiency_of(floor_of(replace_protocol("local"), calm, *[empty("none")] * 3, False), wild)
+    assert 0 < found.low < 0.1 and found.high > 2
+    rough = replace(flushes(), near_alone=pool("near", 100_000, (0.2, 1.0, 5.0), indices=range(3)))
+    assert floor_of(replace_protocol("local"), rough, *[empty("none")] * 3, False).estimate.low > 0
+
+
+def test_a_floor_rests_on_the_fewest_rounds_and_values_of_its_parts():
+    echo = pool("echo", 1_000_000, MOODS[:3], count=100, indices=range(3))
+    found = floor_of(replace_protocol("B"), flushes(), pool("rtt", 1e6), echo, empty("flushed"), False).estimate
+    assert (found.count, len([one for one in found.without if one is not None])) == (300, 5)
+    two = pool("echo", 1_000_000, MOODS[:2], indices=range(2))
+    found = floor_of(replace_protocol("B"), flushes(), pool("rtt", 1e6), two, empty("flushed"), False).estimate
+    assert found.low is None
+
+
+def test_a_floor_says_what_it_was_put_together_from():
+    assert floor("B").text == "RTT echo" and floor("B", near=3_000_000).text == "near flush alone"
+    assert floor("A").text == "near flush, alone"
+    assert floor("C2").text == "a trip for leave + RTT echo with the far flush in it"

@@ -82,3 +82,28 @@ def test_processor_time_needs_writes_and_a_recording_of_it():
     for unknown in (changed(known, near_cpu_ns=None), changed(known, completed=0)):
         assert cpu_ns_per_write([unknown]).value is None
         assert cpu_ns_per_write([unknown, known]).value == 30
+
+
+def test_processor_time_is_summed_over_all_replicas():
+    from make_recording import analysed
+
+    recording, _ = analysed(changes=("run.round=400 ms", "drill.kills=0", "cell.write.other_miles=[20]", "run.rounds=3"))
+    item = next(one for one in recording.rounds if one.others)
+    known = changed(
+        item, completed=10, near_cpu_ns=100, far_cpu_ns=20, others=[changed(other, far_cpu_ns=3) for other in item.others]
+    )
+    assert cpu_ns_per_write([known]).value == pytest.approx((100 + 20 + 3 * len(item.others)) / 10)
+    unknown = changed(known, far_cpu_ns=None, others=[changed(other, far_cpu_ns=None) for other in item.others])
+    assert cpu_ns_per_write([unknown]).value == 10
+
+
+def test_a_slice_without_single_writes_or_without_a_length_counts_as_a_whole_where_it_began():
+    """As of another tool's stream."""
+    item = made_round([200, 100, 100], response_ms=50)
+    empty = Histogram.of(np.zeros(0, np.int64)).encode()
+    streams = [changed(part, response=empty) for part in item.slices]
+    assert estimated(changed(item, slices=streams), 0, "within") == 400
+    assert estimated(changed(item, slices=streams), 1, "within") == 200
+    assert estimated(changed(item, slices=streams), 1, "within_bytes") == 512 * 200
+    at_once = changed(item, slices=[*item.slices, changed(item.slices[2], begin_ns=3 * SLICE_NS, duration_ns=0, completed=7)])
+    assert estimated(at_once, 2, "within") == pytest.approx(50 + 50 + 7, rel=0.01)
