@@ -59,6 +59,7 @@ GRACE_S, SLOWER = 3.0, 5.0  # Of processor time: a test of a mutant may take so 
 ASLEEP = 20  # So many times that by the clock: a process that waits for what never comes.
 MEMORY_BYTES = 6 << 30  # Of address space beyond what the tests have without a mutant: a mutant may collect without end.
 DROPPED = "(dropped)"
+SAID_TWICE = ("strict", "errstate", "divide", "invalid", "over")  # Keywords that only watch what is true anyway.
 KINDS = {
     "equivalent": "no input tells it apart",
     "boundary": "only where two measured numbers are equal to the last bit",
@@ -264,8 +265,9 @@ def changes_in(parent: ast.AST, name: str, index: int | None, node: ast.AST) -> 
         if called == "abs" and len(node.args) == 1:
             yield instead(node.args[0])
         if called and not called.lstrip("_")[0].isupper():
-            for place in range(len(node.keywords)):
-                yield instead(ast.Call(node.func, node.args, [*node.keywords[:place], *node.keywords[place + 1 :]]))
+            for place, keyword in enumerate(node.keywords):
+                if keyword.arg not in SAID_TWICE:
+                    yield instead(ast.Call(node.func, node.args, [*node.keywords[:place], *node.keywords[place + 1 :]]))
     for inner, value in ast.iter_fields(node):
         if isinstance(value, ast.expr) and not (inner == "func" and isinstance(value, ast.Name)):
             yield from changes_in(node, inner, None, value)
@@ -278,7 +280,7 @@ def changes_in(parent: ast.AST, name: str, index: int | None, node: ast.AST) -> 
                             yield from negated(one, "ifs", which, condition)
                         yield from changes_in(one, "ifs", which, condition)
                     yield from changes_in(one, "iter", None, one.iter)
-                elif isinstance(one, ast.keyword):
+                elif isinstance(one, ast.keyword) and one.arg not in SAID_TWICE:
                     yield from changes_in(one, "value", None, one.value)
                 elif isinstance(one, ast.expr):
                     yield from changes_in(node, inner, place, one)
@@ -911,7 +913,7 @@ def argued(table: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | None:
     for item in table.get("survivor", []):
         if item["module"] == row["module"] and fnmatch.fnmatchcase(row["function"], item.get("function", "*")):
             mutations = item["mutation"] if isinstance(item["mutation"], list) else [item["mutation"]]
-            if any(one in ("*", row["mutation"], plain) for one in mutations):
+            if any(one in ("*", row["mutation"], plain) or (one.endswith("...") and plain.startswith(one[:-3])) for one in mutations):
                 return item
     return None
 

@@ -135,6 +135,14 @@ def test_the_ends_are_the_percentiles_stretched_about_the_value(rounds):
     assert high == pytest.approx(400 * (975 / 400) ** stretched(rounds), rel=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1e-6, 1e6])
+def test_ratios_and_times_are_stretched_alike(scale):
+    """An efficiency lies below 1: that too is above 0, and has a logarithm."""
+    plain = interval_of_replicates(np.arange(100.0, 1100.0), 5, 400.0, positive=True)
+    scaled = interval_of_replicates(scale * np.arange(100.0, 1100.0), 5, scale * 400.0, positive=True)
+    assert scaled[:2] == (pytest.approx(scale * plain[0]), pytest.approx(scale * plain[1]))
+
+
 def test_ends_enclose_the_value_and_what_cannot_be_negative_is_not():
     above, below = np.arange(500.0, 600.0), np.arange(0.0, 100.0)
     low, high, _ = interval_of_replicates(above, 5, 400.0)
@@ -226,7 +234,8 @@ def test_dice_have_a_name_and_a_seed():
     assert draws.generator("a").random(5).tolist() == first
     assert draws.generator("b").random(5).tolist() != first
     assert Draws(4, 4).generator("a").random(5).tolist() != first
-    assert Draws(-3, 4).generator("a").random(5).tolist() != first  # A negative seed is one as well.
+    seeds = [*range(-5, 20), 2**32, 2**40, 2**62, 2**62 + 1]
+    assert len({Draws(seed, 2).generator("a").random() for seed in seeds}) == len(seeds)
     assert Draws(3, 0).times_taken.shape == (1000, 1)
 
 

@@ -184,3 +184,31 @@ def test_lateness_of_one_in_ten_is_not_in_the_median():
     times, late = pool_of([np.arange(SLOT, SLOT + 100)]), pool_of([[0] * 90 + [SLOT] * 10])
     at_most = times.lateness_in(late, 0.5)
     assert at_most == pytest.approx(MIDDLES_NS[SLOT + 49] - MIDDLES_NS[SLOT + 39], abs=1)  # The ten may be among the least.
+
+
+def most_lateness(times, late, q):
+    """The same, write by write: for every lateness y, K writes were later, so fewer than r are below X(r - K) - y."""
+    times, place = sorted(times), rank(len(times), q)
+    least = 0.0
+    for y in late:
+        later = sum(other > y for other in late)
+        if place - later >= 1:
+            least = max(least, times[place - later - 1] - y)
+    return max(times[place - 1] - least, 0.0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_lateness_is_bounded_as_counted_write_by_write(seed):
+    dice = np.random.default_rng(seed)
+    times, late = dice.integers(SLOT, SLOT + 300, 9), dice.integers(0, 5200, int(dice.integers(1, 9)))
+    for q in (0.1, 0.3, 0.5, 0.9):
+        expected = most_lateness(MIDDLES_NS[times].tolist(), MIDDLES_NS[late].tolist(), q)
+        assert pool_of([times]).lateness_in(pool_of([late]), q) == pytest.approx(expected)
+
+
+def test_an_interval_of_times_never_reaches_below_zero():
+    """Of rounds that differ sixteenfold the plain bootstrap, stretched for three rounds, would."""
+    wild = pool_of([np.full(30, SLOT), np.full(30, SLOT + 2048), np.full(30, SLOT + 4096)])
+    found = wild.estimate(0.5)
+    assert 0 < found.low < wild.values_ns[0]
+
