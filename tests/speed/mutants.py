@@ -6,10 +6,10 @@
     tests/speed/mutants.py --list                                  how many mutants there are, without running them
 
 `make mutants` does the first. No file is changed: pytest collects the tests of a module once, and for each mutant a fork of that
-process exchanges the code of the mutated function and runs the tests that call it, the quickest first, until one fails. Kernels are
-mutated as plain Python: every kernel of the module is interpreted there, what it calls in other modules stays compiled. (mutmut and
-cosmic-ray do not serve: the one leaves every decorated function alone, which all kernels are, the other starts an interpreter for
-each mutant, which takes as long as two hundred of these forks.)
+process exchanges the code of the mutated function and runs the tests that call it, the quickest first, until one fails. Kernels
+are mutated as plain Python: every kernel of the module is interpreted, what it calls in other modules stays compiled. (mutmut and
+cosmic-ray do not serve: the one leaves every decorated function alone, which all kernels are, the other starts an interpreter
+for each mutant, which takes as long as two hundred of these forks.) What a test starts as a command of its own is not mutated.
 
 tests/speed/mutants.toml has the modules with their tests, the named faults, and why each survivor changes no verdict, by module,
 function and mutation. What was run is kept in .venv/mutants and counts as long as the module and the tests are as they were;
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import ctypes
 import fnmatch
 import gc
@@ -160,15 +161,16 @@ def functions_of(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
                 yield f"{before}{node.name}", node
             elif isinstance(node, ast.ClassDef):
                 yield from inside(node.body, f"{before}{node.name}.")
-            elif not before and isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-                yield MODULE_LEVEL, node
-            elif not before and isinstance(node, ast.AnnAssign) and node.value is not None and isinstance(node.target, ast.Name):
-                yield MODULE_LEVEL, node
+            elif not before and isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if len(targets) == 1 and isinstance(targets[0], ast.Name):
+                    yield MODULE_LEVEL, node
 
     yield from inside(tree.body, "")
 
 
-Change = tuple[ast.AST, str, int | None, ast.AST, ast.AST | None]  # (parent, field, index, what stands there, what takes its place)
+# (parent, field, index, what stands there, what takes its place)
+Change = tuple[ast.AST, str, int | None, ast.AST, ast.AST | None]
 
 
 def changes_of_body(parent: ast.AST, name: str, body: list[ast.stmt]) -> Iterator[Change]:
@@ -344,7 +346,7 @@ def codes_in(code: CodeType) -> Iterator[CodeType]:
             yield from codes_in(one)
 
 
-class Unchangeable(Exception):
+class UnchangeableError(Exception):
     """A place whose change cannot be put into the running module."""
 
 
@@ -358,7 +360,7 @@ def exchange(module: ModuleType, tree: ast.Module, function: str, target: str = 
     loaded = function_at(module, function)
     codes = [one for one in codes_in(compile(tree, path, "exec")) if one.co_qualname == function]
     if loaded is None or len(codes) != 1 or len(codes[0].co_freevars) != len(loaded.__code__.co_freevars):
-        raise Unchangeable(function)
+        raise UnchangeableError(function)
     loaded.__code__ = codes[0]
     node = next(node for name, node in functions_of(tree) if name == function)
     assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
@@ -392,8 +394,10 @@ def exchange_constant(module: ModuleType, tree: ast.Module, target: str) -> None
             for other in list(sys.modules.values()):
                 if other is not None and vars(other).get(assigned.id, module) is old:
                     setattr(other, assigned.id, new)
-        elif isinstance(node, ast.FunctionDef) and (loaded := function_at(module, name)) is not None and loaded.__defaults__:
-            if any(isinstance(one, ast.Name) and one.id in changed for default in node.args.defaults for one in ast.walk(default)):
+        elif isinstance(node, ast.FunctionDef):
+            loaded = function_at(module, name)
+            used = {one.id for default in node.args.defaults for one in ast.walk(default) if isinstance(one, ast.Name)}
+            if loaded is not None and loaded.__defaults__ and used & changed:
                 loaded.__defaults__ = tuple(value_of(one, module) for one in node.args.defaults)
 
 
@@ -471,7 +475,7 @@ class Known:
     functions: set[str]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The tests of a module tell nothing of mutants, and why."""
 
 
@@ -487,9 +491,9 @@ class Plugin:
     def pytest_runtestloop(self, session: Any) -> bool:
         self.items = session.items
         if not session.items:
-            raise Refused(f"no tests were collected for {self.subject.name}")
+            raise RefusedError(f"no tests were collected for {self.subject.name}")
         if session.testsfailed:
-            raise Refused(f"the tests of {self.subject.name} cannot be collected")
+            raise RefusedError(f"the tests of {self.subject.name} cannot be collected")
         self.module = importlib.import_module(self.subject.module)
         known, warm, imports = self.baseline()
         for name in imports:
@@ -519,7 +523,7 @@ class Plugin:
         return True
 
     def pytest_internalerror(self, excrepr: Any, excinfo: Any) -> bool:
-        print(excinfo.value if isinstance(excinfo.value, Refused) else excrepr, file=sys.stderr, flush=True)
+        print(excinfo.value if isinstance(excinfo.value, RefusedError) else excrepr, file=sys.stderr, flush=True)
         return True
 
     def report(self, task: Task, status: str, killer: str | None, seconds: float, tests: int) -> None:
@@ -571,7 +575,7 @@ class Plugin:
             try:
                 tree = task.changed()
                 exchange(self.module, tree, task.function, task.target)
-            except Unchangeable:
+            except UnchangeableError:
                 self.word("unchangeable", -1)
                 os._exit(1)
             except Exception:  # A constant that cannot be computed is noticed by every import.
@@ -626,24 +630,25 @@ class Plugin:
                     found: Any = self.observed()
                 except BaseException as failure:
                     found = repr(failure)
-                with open(write, "wb") as out:
+                with os.fdopen(write, "wb") as out:
                     pickle.dump(found, out)
             finally:
                 os._exit(0)
         os.close(write)
         try:
-            with open(read, "rb") as told:
+            with os.fdopen(read, "rb") as told:
                 text = told.read()
         finally:
             Fork(None, [], pid, -1, 0.0, []).kill()
         answer = pickle.loads(text) if text else "it fell"
         if isinstance(answer, str):
-            raise Refused(f"the tests of {self.subject.name} do not run without a mutant: {answer}")
+            raise RefusedError(f"the tests of {self.subject.name} do not run without a mutant: {answer}")
         rows, warm, imports, failed = answer
         for name in failed:
             self.said_by({"left out": name})
         if len(rows) < LEAST_ABLE * len(self.items):
-            raise Refused(f"{len(self.items) - len(rows)} of {len(self.items)} tests of {self.subject.name} fail without a mutant")
+            missing = len(self.items) - len(rows)
+            raise RefusedError(f"{missing} of {len(self.items)} tests of {self.subject.name} fail without a mutant")
         return rows, warm, imports
 
     def observed(self) -> tuple[dict[int, tuple[float, set[str]]], list, list[str], list[str]]:
@@ -772,10 +777,8 @@ class Fork:
         """End the process and what it started, and wait for it."""
         if self.task is not None or self.read < 0:
             for end in (lambda: os.killpg(self.pid, signal.SIGKILL), lambda: os.kill(self.pid, signal.SIGKILL)):
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     end()
-                except ProcessLookupError:
-                    pass
         used = os.wait4(self.pid, 0)[2]
         self.used_s = used.ru_utime + used.ru_stime
         if self.read >= 0:
@@ -802,7 +805,7 @@ def run_module(
                 keep = os.dup(1)
                 null = os.open(os.devnull, os.O_RDWR)
                 os.dup2(null, 1)
-                with open(keep, "w") as screen:
+                with os.fdopen(keep, "w") as screen:
                     plugin = Plugin(subject, tasks, jobs, limit_s, lambda row: said_by({**row, "_screen": screen}))
                     os.chdir(ROOT)
                     code = int(pytest.main([*options, *words], plugins=[plugin]))
@@ -913,7 +916,8 @@ def argued(table: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | None:
     for item in table.get("survivor", []):
         if item["module"] == row["module"] and fnmatch.fnmatchcase(row["function"], item.get("function", "*")):
             mutations = item["mutation"] if isinstance(item["mutation"], list) else [item["mutation"]]
-            if any(one in ("*", row["mutation"], plain) or (one.endswith("...") and plain.startswith(one[:-3])) for one in mutations):
+            begins = tuple(one[:-3] for one in mutations if one.endswith("..."))
+            if plain.startswith(begins) or any(one in ("*", row["mutation"], plain) for one in mutations):
                 return item
     return None
 
@@ -933,7 +937,8 @@ def summary_of(table: dict[str, Any], subject: Subject, tasks: list[Task], journ
     return {
         "mutants": len(tasks), "run": len(rows) - counts["unchangeable"], "killed": counts["killed"],
         "survived": counts["survived"], "timeout": counts["timeout"], "unchangeable": counts["unchangeable"],
-        "unreached": counts["unreached"], "unreached_functions": sorted({row["function"] for row in rows if row["status"] == "unreached"}),
+        "unreached": counts["unreached"],
+        "unreached_functions": sorted({row["function"] for row in rows if row["status"] == "unreached"}),
         "unreached_why": table["module"][subject.name].get("unreached", ""),
         "seconds": round(sum(row["seconds"] for row in rows)), "survivors": survivors,
     }  # fmt: skip
@@ -948,10 +953,11 @@ def page(made: dict[str, Any]) -> str:
     lines = [
         "# Mutants", "",
         f"Made by `make mutants`, farwrite {made['farwrite']}. Each mutant is one small change of the code: a comparison at its "
-        "boundary or turned round, an arithmetic operation exchanged, a constant one more and one less, min for max, `and` for `or`, "
-        "one condition of several left out, a statement or a keyword left out, a filter dropped, None returned. It is killed when a "
-        "test that calls the function fails (or never ends: timeout). Functions that only make sentences, texts and asserts are "
-        "not mutated, nor is what cannot be exchanged in a running module (fields of classes, decorators). Kernels are interpreted.",
+        "boundary or turned round, an arithmetic operation exchanged, a constant one more and one less, min for max, `and` for "
+        "`or`, one condition of several left out, a statement or a keyword left out, a filter dropped, None returned. It is "
+        "killed when a test that calls the function fails (or never ends: timeout). Functions that only make sentences, texts "
+        "and asserts are not mutated, nor is what cannot be exchanged in a running module (fields of classes, decorators). "
+        "Kernels are interpreted.",
         "", "## Named faults", "",
         "With these eleven in force at once all tests passed in an earlier version; some are planted in several places.", "",
         "| fault | module | killed by |", "|---|---|---|",
@@ -960,14 +966,18 @@ def page(made: dict[str, Any]) -> str:
         killer = fault["by"].removeprefix("tests/").replace("|", "\\|") if fault["by"] else f"**{fault['status']}**"
         lines.append(f"| {fault['fault']} | {fault['module']} | {killer} |")
     columns = ("mutants", "killed", "timeout", "survived", "not argued", "unreached", "not run")
-    lines += ["", "## Modules", "", "Seconds are of one processor. Unreached: in functions that none of the tests calls as Python; below "
-              "stands what tests them.", "", f"| module | {' | '.join(columns)} | seconds |", f"|---|{'---:|' * (len(columns) + 1)}"]  # fmt: skip
+    lines += [
+        "", "## Modules", "", "Seconds are of one processor. Unreached: in functions that none of the tests calls as Python; "
+        "below stands what tests them.", "",
+        f"| module | {' | '.join(columns)} | seconds |", f"|---|{'---:|' * (len(columns) + 1)}",
+    ]  # fmt: skip
     total: Counter[str] = Counter()
     for name, item in made["modules"].items():
         row = {
             "mutants": item["mutants"] - item["unchangeable"], "killed": item["killed"], "timeout": item["timeout"],
             "survived": item["survived"], "not argued": sum(one["why"] is None for one in item["survivors"]),
-            "unreached": item["unreached"], "not run": item["mutants"] - item["unchangeable"] - item["run"], "seconds": item["seconds"],
+            "unreached": item["unreached"], "not run": item["mutants"] - item["unchangeable"] - item["run"],
+            "seconds": item["seconds"],
         }  # fmt: skip
         total.update(row)
         lines.append(f"| {name} | {' | '.join(str(value) for value in row.values())} |")
@@ -1005,7 +1015,8 @@ def write_results(table: dict[str, Any], subjects: list[Subject], everything: di
             made["faults"] += [one for one in old["faults"] if one["fault"] == task.row["fault"]][:1]
     for subject in subjects:
         found = summary_of(table, subject, everything[subject.name], journal)
-        made["modules"][subject.name] = found if found["run"] or subject.name not in old["modules"] else old["modules"][subject.name]
+        known_before = old["modules"].get(subject.name)
+        made["modules"][subject.name] = known_before if known_before and not found["run"] else found
     JSON.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text(page(made))
     return made
@@ -1019,7 +1030,7 @@ def main() -> int:
     words.add_argument("--seed", type=int, default=1, help="of the sample")
     words.add_argument("--jobs", type=int, default=1, help="mutants at once")
     words.add_argument("--limit", type=float, default=20.0, metavar="SECONDS",
-                       help="of tests for a mutant, the quickest first; what survives them has survived. 0: all tests")  # fmt: skip
+                       help="of tests for a mutant, the quickest first; what passes them has survived. 0: all")  # fmt: skip
     words.add_argument("--faults", action="store_true", help="only the named faults")
     words.add_argument("--no-faults", action="store_true", help="without the named faults")
     words.add_argument("--again", action="store_true", help="also those whose result is known")
@@ -1042,7 +1053,8 @@ def main() -> int:
             for task in everything[one.name]:
                 row = journal.get(journal_key(task))
                 if row is not None and still_true(row, task) and row["status"] == "survived" and argued(table, row) is None:
-                    print(f"{one.path.relative_to(ROOT)}:{row['line']} {row['function']}: {row['mutation']}  ({row['tests']} tests)")
+                    where = f"{one.path.relative_to(ROOT)}:{row['line']}"
+                    print(f"{where} {row['function']}: {row['mutation']}  ({row['tests']} tests)")
         return 0
 
     drawn = [task for one in chosen for task in everything[one.name] if fnmatch.fnmatch(task.function, asked.function)]
@@ -1088,7 +1100,8 @@ def keep(row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
     if row["status"] != "killed" or "fault" in row:
         by = f" by {row['by']}" if row["by"] else ""
-        print(f"{row['status']:9} {row['module']}:{row['line']} {row['function']}: {row['mutation']}{by}", file=screen, flush=True)
+        where = f"{row['module']}:{row['line']} {row['function']}"
+        print(f"{row['status']:9} {where}: {row['mutation']}{by}", file=screen, flush=True)
 
 
 if __name__ == "__main__":

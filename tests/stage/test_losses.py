@@ -78,7 +78,8 @@ def test_losses_outweigh_that_nothing_was_drilled():
 def test_drills_together_are_the_worst_and_the_sum_of_each():
     made = recording()
     kills = [item for item in made.drills if (item.kind, item.protocol) == ("kill", "A")]
-    audits = [dict(completed=900, lost=0, damaged=0), dict(completed=901, lost=7, damaged=2), dict(completed=902, lost=3, damaged=1)]
+    found = [(900, 0, 0), (901, 7, 2), (902, 3, 1)]
+    audits = [{"completed": completed, "lost": lost, "damaged": damaged} for completed, lost, damaged in found]
     points = [None, 700, 300]
     drills = [
         msgspec.structs.replace(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from farwrite.analysis.estimate import Draws, order_statistic_ranks
+from farwrite.analysis.estimate import Draws, interval_of_replicates, order_statistic_ranks
 from farwrite.analysis.latency import Pool
 from farwrite.analysis.sample import MIDDLES_NS, Sample, rank
 from farwrite.histogram import SATURATED
@@ -211,4 +211,14 @@ def test_an_interval_of_times_never_reaches_below_zero():
     wild = pool_of([np.full(30, SLOT), np.full(30, SLOT + 2048), np.full(30, SLOT + 4096)])
     found = wild.estimate(0.5)
     assert 0 < found.low < wild.values_ns[0]
+
+
+@pytest.mark.parametrize("rounds", [2, 3, 5])
+def test_an_interval_is_the_hull_of_that_of_writes_and_that_over_rounds(rounds):
+    pool = pool_of(random_rounds(1, rounds=rounds))
+    low, high, confidence = interval_of_replicates(pool.replicates(0.5), rounds, pool.quantile(0.5), positive=True, rounds_min=2)
+    first, last, achieved = order_statistic_ranks(pool.count, 0.5)
+    found = pool.estimate(0.5)
+    assert (found.low, found.high) == (min(low, pool.at(first)), max(high, pool.at(last)))
+    assert found.confidence == min(confidence, achieved)
 

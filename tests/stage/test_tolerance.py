@@ -4,7 +4,6 @@ import pytest
 
 from farwrite.analysis.analyse import LINK_OFF_NS_MAX, LINK_SHARE_MAX
 from farwrite.lab.survey import tolerance_ns
-from farwrite.physics import rtt_ns_of
 from make_recording import analysed
 
 QUICK = ("run.round=400 ms", "run.survey_echoes=20", "distance.miles=[0, 20, 150]", "drill.kills=0")

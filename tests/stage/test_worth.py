@@ -1,7 +1,6 @@
 """What correlated writes are worth, counted by hand."""
 
 import numpy as np
-import pytest
 
 from farwrite.analysis.sample import Sample
 from farwrite.analysis.worth import BATCHES_MIN, effective_count
