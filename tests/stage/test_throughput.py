@@ -107,3 +107,9 @@ def test_a_slice_without_single_writes_or_without_a_length_counts_as_a_whole_whe
     assert estimated(changed(item, slices=streams), 1, "within_bytes") == 512 * 200
     at_once = changed(item, slices=[*item.slices, changed(item.slices[2], begin_ns=3 * SLICE_NS, duration_ns=0, completed=7)])
     assert estimated(at_once, 2, "within") == pytest.approx(50 + 50 + 7, rel=0.01)
+
+
+def test_one_round_has_no_interval_that_stays_behind():
+    found = completed_per_s([made_round([100])], 0, 1e6)
+    assert found.high is None and found.warnings == ["one round only: no interval over rounds"]
+

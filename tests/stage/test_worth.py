@@ -38,7 +38,9 @@ def test_so_many_batches_are_needed_and_empty_ones_are_none():
     empty = batch(0, 0)
     assert BATCHES_MIN == 10
     assert effective_count([batch(2, 8), batch(8, 2)] * 5, 0.5) is not None
-    assert effective_count([batch(2, 8), batch(8, 2)] * 4 + [batch(2, 8)] + [empty] * 5, 0.5) is None
+    nine = [batch(2, 8), batch(8, 2)] * 4 + [batch(8, 2)]
+    assert effective_count([*nine, batch(8, 2)], 0.5) is not None
+    assert effective_count(nine + [empty] * 5, 0.5) is None
 
 
 def test_where_no_write_lies_beyond_the_quantile_nothing_can_scatter():
