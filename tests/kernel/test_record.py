@@ -187,7 +187,7 @@ def test_a_record_is_looked_for_where_it_begins(inspect, start):
 
 @pytest.mark.parametrize("length_of", both_ways(record.length_of))
 def test_every_length_is_read_again(length_of):
-    array, words = memory(bytes(64))
+    _, words = memory(bytes(64))
     for length in (0, 1, 99, 4095, (1 << 20) - 1, 1 << 20):
         words[1] = record.WRITE | (length << 32)
         assert length_of(words, 0) == length

@@ -172,8 +172,8 @@ LAST = SLOTS - 1
 
 
 @pytest.mark.parametrize("numbers", [
-    [], [1, 1], [1, 5, 1, 7], [0, 1], [5, 1, 0, 1], [5, 0], [5], [5, 1, 2], [1, 1, 0, 3], [SLOTS, 9], [SLOTS + 1, 9], [LAST, 1, 1, 1],
-    [LAST, 1, 2, 1], [5, 1, 3, 0], [2**40, 1], [300, 70_000, 1, 2**35], [1, 2**62],
+    [], [1, 1], [1, 5, 1, 7], [0, 1], [5, 1, 0, 1], [5, 0], [5], [5, 1, 2], [1, 1, 0, 3], [SLOTS, 9], [SLOTS + 1, 9],
+    [LAST, 1, 1, 1], [LAST, 1, 2, 1], [5, 1, 3, 0], [2**40, 1], [300, 70_000, 1, 2**35], [1, 2**62],
 ])  # fmt: skip
 def test_a_sample_reads_and_refuses_what_a_histogram_does(numbers):
     """Against Histogram.decode, number by number: slots by their distance, counts above 0."""
