@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help bench test test-netem crosscheck simulate lint perf rivals aa-study coverage-study first-run lock picture wheel clean
+.PHONY: help bench test test-netem crosscheck simulate lint perf rivals aa-study coverage-study mutants first-run lock picture wheel clean
 
 help:
 	@echo "make bench       measure the limits of synchronous replication and print the report (about 4 minutes)"
@@ -17,6 +17,7 @@ help:
 	@echo "make aa-study    how often the gate errs, on rounds measured for it (about 20 minutes)"
 	@echo "make first-run   the main job again and again, idle and beside a busy neighbour (FIRST='--idle 10 --busy 3'; an hour)"
 	@echo "make coverage-study  how often intervals hold the truth, in worlds whose truth is known (a few minutes)"
+	@echo "make mutants     whether the tests notice small changes of the statistics and the step kernels (MUTANTS='--faults'; hours in full)"
 	@echo "make perf        speed, as ratios against floors, then what make rivals measures"
 	@echo "make rivals      beside QEMU, DRBD and iperf3 in one lab (about a quarter of an hour; RIVALS='--rounds 3' is shorter)"
 
@@ -87,6 +88,12 @@ first-run: $(READY)
 
 coverage-study: $(READY)
 	@$(BIN)/python tests/speed/coverage_study.py
+
+# Resumable: what was run counts as long as module and tests are as they were. MUTANTS='--module analysis/estimate --sample 50 --seed 1'
+MUTANTS ?=
+
+mutants: $(READY)
+	@nice -n 15 $(BIN)/python tests/speed/mutants.py $(MUTANTS)
 
 lock: $(READY)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml -o requirements.lock

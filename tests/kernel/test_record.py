@@ -163,3 +163,32 @@ def test_random_bytes_are_never_a_record(inspect):
     for size in (0, 1, 63, 64, 65, 4096):
         for _ in range(30):
             assert found_by(inspect, random.bytes(size)) == (record.INCOMPLETE if size < 64 else record.BAD_MAGIC)
+
+
+@pytest.mark.parametrize("written_of", both_ways(record.written_of))
+@pytest.mark.parametrize("trimmed_of", both_ways(record.trimmed_of))
+def test_a_record_says_how_much_of_the_volume_it_changes(written_of, trimmed_of):
+    array, words = memory(bytes(512))
+    record.seal(array, words, 64, record.WRITE, 100, 1, 0, 1, VOLUME, 5)
+    record.seal(array, words, 256, record.TRIM, 0, 2, 0, 1, VOLUME, 6, 1 << 40)
+    assert (written_of(words, 64), trimmed_of(words, 64)) == (100, 0)
+    assert (written_of(words, 256), trimmed_of(words, 256)) == (1 << 40, 1 << 40)
+
+
+@pytest.mark.parametrize("inspect", both_ways(record.inspect))
+@pytest.mark.parametrize("start", [0, 64, 448])
+def test_a_record_is_looked_for_where_it_begins(inspect, start):
+    array, words = memory(bytes(1024))
+    array[start + 64 : start + 64 + 99] = 7
+    record.seal(array, words, start, record.WRITE, 99, 5, 8192, 1, VOLUME, 0)
+    for other in (0, 64, 448):
+        assert inspect(array, words, other, 64 + 99, VOLUME) == (record.COMPLETE if other == start else record.BAD_MAGIC)
+
+
+@pytest.mark.parametrize("length_of", both_ways(record.length_of))
+def test_every_length_is_read_again(length_of):
+    _, words = memory(bytes(64))
+    for length in (0, 1, 99, 4095, (1 << 20) - 1, 1 << 20):
+        words[1] = record.WRITE | (length << 32)
+        assert length_of(words, 0) == length
+

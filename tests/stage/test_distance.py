@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
 
 from farwrite.analysis.analyse import analyse
-from farwrite.analysis.distance import crossing, exact_rtt_ns, independent, theil_sen
+from farwrite.analysis.distance import Bounds, crossing, exact_rtt_ns, holds, independent, no_line, outcome_of, theil_sen
 from farwrite.analysis.result import Estimate
 from farwrite.physics import miles_of
 from farwrite.protocol import PROMISES
@@ -273,3 +274,49 @@ def test_a_fit_through_cells_that_no_verdict_may_rest_on_says_so():
     assert fit.left_out == []
     assert fit.k.warnings == [unsound(), few_rounds(1)]
     assert unsound() in miles_at(analysis, "C", 0.5, 2).miles.warnings
+
+
+# A slope that reaches 0
+
+
+@pytest.mark.parametrize(("low", "high", "trips", "refused"), [
+    (-0.1, 1.2, 1, True), (-0.1, 1.2, 0, False), (0.0, 1.2, 1, False), (-2.0, -1.0, 1, True), (0.9, 1.1, 1, False),
+    (0.5, 0.99, 1, True), (0.5, 1.0, 1, False), (1.5, 1.9, 2, True), (1.5, 2.1, 2, False), (0.5, 0.9985, 1, False),
+])  # fmt: skip
+def test_a_slope_that_reaches_below_0_or_stays_below_light_is_no_line(low, high, trips, refused):
+    k = Estimate(value=(low + high) / 2, low=low, high=high)
+    assert bool(no_line(k, trips)) is refused
+    assert bool(no_line(Estimate(value=low), trips)) is (trips > 0 and low < trips * 0.998)
+
+
+@pytest.mark.parametrize(("trips", "k", "latency_ms", "expected"), [
+    (0, (-3.0, 3.0), [1.0, 1.9, 2.1], "unknown"),  # It may be that distance has no part: no miles.
+    (0, (0.0, 3.0), [1.0, 1.9, 2.1], "unknown"),
+    (0, (0.1, 3.0), [1.0, 1.9, 2.1], "measured"),
+    (1, (-0.5, 3.0), [1.0, 1.9, 3.1], "unknown"),
+    (1, (0.0, 3.0), [1.0, 1.9, 3.1], "measured"),
+    (1, (0.1, 3.0), [1.0, 1.9, 3.1], "measured"),
+    (1, (0.1, 3.0), [1.0, 1.5, 2.0], "unknown"),  # Less than light takes at the farthest.
+    (1, (-0.5, 3.0), [1.0, 1.5, 1.9], "unknown"),
+    (0, (-0.5, 3.0), [1.0, 1.5, 1.9], "beyond"),
+    (0, (-0.5, 3.0), [2.1, 2.2, 2.3], "below"),
+    (0, (0.5, 3.0), [2.1, 1.9, 2.3], "below"),
+    (0, (-0.5, 3.0), [2.1, 1.9, 2.3], "unknown"),
+    (0, (-0.04, 0.04), [1.0, 1.9, 2.1], "any"),
+])  # fmt: skip
+def test_there_are_miles_only_where_the_latency_is_known_to_grow(trips, k, latency_ms, expected):
+    """A budget of 2 ms over round trips of 0.1, 1 and 2.5 ms."""
+    line = SimpleNamespace(
+        trips=trips, k=Estimate(value=(k[0] + k[1]) / 2, low=k[0], high=k[1]), a_ns=Estimate(value=1e6, low=0.9e6, high=1.1e6),
+        rtt_ns=SimpleNamespace(value=np.array([0.1e6, 1e6, 2.5e6])), latency_ns=SimpleNamespace(value=1e6 * np.array(latency_ms)),
+    )  # fmt: skip
+    outcome, reason = outcome_of(line, 2e6, Bounds(6.0, 158.0))
+    assert outcome == expected
+    assert bool(reason) is (expected != "measured")
+
+
+@pytest.mark.parametrize(("low", "high", "outcome"), [
+    (1.8, 1.9, "any"), (1.8, 2.0, "any"), (1.9, 2.1, "unknown"), (2.0, 2.1, "unknown"), (2.1, 2.2, "none"),
+])  # fmt: skip
+def test_a_budget_that_distance_has_no_part_in_is_judged_by_both_ends(low, high, outcome):
+    assert holds(Estimate(value=(low + high) / 2, low=low, high=high), 2.0)[0] == outcome

@@ -1,13 +1,16 @@
 """A cell's quantiles: the text of a histogram read to the same counts, intervals that cover, refusals that say why."""
 
+import base64
+import zlib
+
 import numpy as np
 import pytest
 
-from farwrite.analysis.estimate import Draws
+from farwrite.analysis.estimate import Draws, order_statistic_ranks
 from farwrite.analysis.latency import Pool
-from farwrite.analysis.sample import Sample, decode, pooled
+from farwrite.analysis.sample import Sample, decode, pooled, rank
 from farwrite.errors import UsageError
-from farwrite.histogram import Histogram
+from farwrite.histogram import SLOTS, Histogram
 from farwrite.reasons import sentences
 
 
@@ -121,3 +124,87 @@ def test_one_slow_round_hardly_moves_the_median():
     rounds = [1e6 * np.exp(0.05 * dice.standard_normal(500)) for _ in range(5)]
     calm = pool_of(rounds).estimate(0.5).value
     assert pool_of([*rounds[:4], rounds[4] * 5]).estimate(0.5).value == pytest.approx(calm, rel=0.03)
+
+
+@pytest.mark.parametrize("q", [0.5, 0.9])
+def test_writes_of_rounds_that_are_all_alike_still_scatter(q):
+    """Rounds that do not differ leave the noise of their writes: what a quantile of so many values varies by."""
+    writes = np.exp(0.2 * np.random.default_rng(9).standard_normal(400)) * 1e6
+    pool = pool_of([writes] * 5)
+    plain = np.quantile(np.random.default_rng(1).choice(writes, (2000, 2000)), q, axis=1)
+    assert np.std(pool.replicates(q)) == pytest.approx(np.std(plain), rel=0.1)
+    found = pool.estimate(q)
+    assert found.high - found.low > 3.9 * np.std(plain)
+
+
+def test_an_interval_is_never_narrower_than_that_of_its_writes():
+    for seed in range(40):
+        dice = np.random.default_rng(seed)
+        pool = pool_of([np.exp(0.2 * dice.standard_normal(40)) * 1e6 for _ in range(20)], seed)
+        low, high, achieved = order_statistic_ranks(800, 0.5)
+        found = pool.estimate(0.5)
+        assert found.low <= pool.at(low) and found.high >= pool.at(high)
+        assert found.confidence <= achieved
+
+
+@pytest.mark.parametrize(("count", "q", "place"), [
+    (10, 0.0, 1), (10, 0.01, 1), (10, 0.1, 1), (10, 0.11, 2), (100, 0.07, 7), (100, 0.29, 29), (1, 0.5, 1), (2, 0.5, 1),
+    (3, 0.5, 2), (1000, 0.999, 999), (1000, 0.9991, 1000), (10, 1.0, 10), (3_000_000, 0.999, 2_997_000),
+])  # fmt: skip
+def test_a_quantile_is_the_value_of_its_rank(count, q, place):
+    assert rank(count, q) == place
+
+
+def text_of(plain):
+    """Any bytes, packed as the text of a histogram is."""
+    return base64.b64encode(zlib.compress(plain)).decode()
+
+
+def varint(number):
+    """LEB128."""
+    found = bytearray()
+    while number >= 0x80:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*found, number])
+
+
+LAST = SLOTS - 1
+
+
+@pytest.mark.parametrize("numbers", [
+    [], [1, 1], [1, 5, 1, 7], [0, 1], [5, 1, 0, 1], [5, 0], [5], [5, 1, 2], [1, 1, 0, 3], [SLOTS, 9], [SLOTS + 1, 9],
+    [LAST, 1, 1, 1], [LAST, 1, 2, 1], [5, 1, 3, 0], [2**40, 1], [300, 70_000, 1, 2**35], [1, 2**62],
+])  # fmt: skip
+def test_a_sample_reads_and_refuses_what_a_histogram_does(numbers):
+    """Against Histogram.decode, number by number: slots by their distance, counts above 0."""
+    text = text_of(b"\x01" + b"".join(map(varint, numbers)))
+    try:
+        expected = Histogram.decode(text)
+    except UsageError:
+        with pytest.raises(UsageError, match="histogram"):
+            decode(text)
+        return
+    sample = decode(text)
+    assert sample.slot.tolist() == np.flatnonzero(expected.counts).tolist()
+    assert sample.counts.tolist() == expected.counts[expected.counts > 0].tolist()
+    assert sample.count == expected.count and sample.saturated == expected.saturated
+
+
+@pytest.mark.parametrize("plain", [
+    b"", b"\x02", b"\x01\x05", b"\x01\x80", b"\x01\x05\x81", b"\x01" + b"\xff" * 10 + b"\x01\x01", b"\x01\xff\xff\x7f\x01",
+    b"\x00", b"\x03\x01\x01",
+])  # fmt: skip
+def test_a_sample_refuses_bytes_that_are_no_numbers(plain):
+    with pytest.raises(UsageError, match="histogram"):
+        decode(text_of(plain))
+
+
+def test_samples_answer_several_quantiles_at_once_and_none_of_nothing():
+    some, none = sample_of([1, 2, 2, 3, 9]), sample_of([])
+    assert some.quantiles([0.2, 0.5, 0.7, 1.0]) == [some.quantile(q) for q in (0.2, 0.5, 0.7, 1.0)] == [1, 2, 3, 9]
+    assert np.isnan(none.quantile(0.5)) and np.isnan(none.quantiles([0.1, 0.5])).all() and len(none.quantiles([0.1, 0.5])) == 2
+    assert (none.count, none.saturated, pooled([]).count, pooled([none, none]).count) == (0, 0, 0, 0)
+    assert pooled([none, some]) is some
+    assert sample_of([5, 1 << 41, 1 << 42]).saturated == 2
+

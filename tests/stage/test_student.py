@@ -47,3 +47,13 @@ def test_a_tail_falls_and_both_tails_make_one(df):
     steps = [tail(t / 10, df) for t in range(-60, 61)]
     assert steps == sorted(steps, reverse=True)
     assert all(tail(t, df) + tail(-t, df) == pytest.approx(1) for t in (0.1, 1, 7))
+
+
+def test_the_normal_density_is_scipys():
+    for t in (0, 0.3, -1.5, 6):
+        assert density(t, math.inf) == pytest.approx(stats.norm.pdf(t), rel=1e-12)
+
+
+def test_so_far_out_that_its_square_is_infinite_a_tail_is_nothing():
+    for t in (1e155, 1e200, 1e300):
+        assert tail(t, 4) == 0 and tail(-t, 4) == 1

@@ -140,7 +140,8 @@ def longer(near: Pool, away: list[Pool], near_text: str, away_text: str) -> Floo
     replicates = np.maximum(near.replicates(0.5), there)
     without = np.maximum(near.without(0.5), np.sum([pool.without(0.5) for pool in away], axis=0))
     text = near_text if here_ns >= there_ns else away_text
-    return put_together(max(here_ns, there_ns), replicates, without, text, [near, *away])
+    # NumPy's maximum: of a part that was not measured none is known, where Python's max would answer with the other.
+    return put_together(float(np.maximum(here_ns, there_ns)), replicates, without, text, [near, *away])
 
 
 def put_together(value_ns: float, replicates: np.ndarray, without: np.ndarray, text: str, pools: list[Pool]) -> Floor:
