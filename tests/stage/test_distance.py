@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from farwrite.analysis.analyse import analyse
-from farwrite.analysis.distance import Bounds, crossing, exact_rtt_ns, holds, independent, no_line, outcome_of, theil_sen
+from farwrite.analysis.distance import (
+    Bounds,
+    crossing,
+    exact_rtt_ns,
+    holds,
+    independent,
+    no_line,
+    outcome_of,
+    theil_sen,
+)
 from farwrite.analysis.result import Estimate
 from farwrite.physics import miles_of
 from farwrite.protocol import PROMISES
