@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from farwrite.analysis.estimate import Draws
-from farwrite.analysis.floor import Flushes, efficiency_of, floor_of, nearest_size, record_bytes
+from farwrite.analysis.floor import Echo, Flushes, efficiency_of, floor_of, nearest_size, record_bytes
 from farwrite.analysis.latency import Pool
 from farwrite.analysis.sample import decode
 from farwrite.histogram import Histogram
@@ -34,9 +34,13 @@ def flushes(near=100_000, far=150_000, both=2.0):
                    pool("far_both", far * both))  # fmt: skip
 
 
+def floor_with(cell, flushes, rtt, echo, flushed, shared):
+    return floor_of(cell, flushes, rtt, Echo(echo), Echo(flushed), shared)
+
+
 def floor(protocol, rtt=1_000_000, shared=False, flushed=True, echo=True, **ns):
     cell = replace_protocol(protocol)
-    return floor_of(
+    return floor_with(
         cell, flushes(**ns), pool("rtt", rtt), pool("echo", rtt + 5000) if echo else empty("echo"),
         pool("flushed", rtt + 200_000) if flushed else empty("flushed"), shared,
     )  # fmt: skip
@@ -80,12 +84,12 @@ def test_a_floor_of_which_a_part_is_missing_is_none():
     assert floor("B", echo=False).estimate.value is None
     assert floor("A", echo=False).estimate.value is not None
     cell = replace_protocol("C")
-    assert floor_of(cell, None, pool("rtt", 1e6), pool("echo", 1e6), pool("flushed", 1e6), False).estimate.value is None
+    assert floor_with(cell, None, pool("rtt", 1e6), pool("echo", 1e6), pool("flushed", 1e6), False).estimate.value is None
     bare = replace(flushes(), near_alone=empty("near_alone"))
-    found = floor_of(cell, bare, pool("rtt", 1e6), pool("echo", 1e6), pool("flushed", 1e6), False).estimate
+    found = floor_with(cell, bare, pool("rtt", 1e6), pool("echo", 1e6), pool("flushed", 1e6), False).estimate
     assert found.warnings == ["no bare flush was measured"]
     bare = replace(flushes(), far_alone=empty("far_alone"))
-    found = floor_of(cell, bare, pool("rtt", 1e6), pool("echo", 1e6), empty("flushed"), False).estimate
+    found = floor_with(cell, bare, pool("rtt", 1e6), pool("echo", 1e6), empty("flushed"), False).estimate
     assert found.warnings == ["a part of the floor was not measured"]
 
 
@@ -106,7 +110,7 @@ def test_an_efficiency_is_paired_round_by_round():
 
 
 def test_rounds_that_slow_the_write_alone_are_in_its_efficiency():
-    calm = floor_of(replace_protocol("local"), replace(flushes(), near_alone=pool("near", 100_000, [1.0] * ROUNDS)),
+    calm = floor_with(replace_protocol("local"), replace(flushes(), near_alone=pool("near", 100_000, [1.0] * ROUNDS)),
                     *[empty("none")] * 3, False)  # fmt: skip
     found = efficiency_of(calm, pool("response", 200_000))
     assert found.low < 0.4 and found.high > 0.6
@@ -121,7 +125,7 @@ def test_an_efficiency_without_a_floor_or_a_write_is_none():
 
 def test_two_rounds_give_a_floor_no_interval():
     two = replace(flushes(), near_alone=pool("near", 100_000, MOODS[:2], indices=range(2)))
-    found = floor_of(replace_protocol("A"), two, *[empty("none")] * 3, False).estimate
+    found = floor_with(replace_protocol("A"), two, *[empty("none")] * 3, False).estimate
     assert found.value is not None and found.low is None
 
 
@@ -129,18 +133,18 @@ def test_an_interval_of_what_cannot_be_negative_ends_above_zero():
     """Of rounds that differ fivefold the plain bootstrap, stretched for three rounds, would reach below 0."""
     wild = pool("response", 200_000, (0.2, 1.0, 5.0), indices=range(3))
     calm = replace(flushes(), near_alone=pool("near", 100_000, (1.0, 1.0, 1.0), indices=range(3)))
-    found = efficiency_of(floor_of(replace_protocol("local"), calm, *[empty("none")] * 3, False), wild)
+    found = efficiency_of(floor_with(replace_protocol("local"), calm, *[empty("none")] * 3, False), wild)
     assert 0 < found.low < 0.1 and found.high > 2
     rough = replace(flushes(), near_alone=pool("near", 100_000, (0.2, 1.0, 5.0), indices=range(3)))
-    assert floor_of(replace_protocol("local"), rough, *[empty("none")] * 3, False).estimate.low > 0
+    assert floor_with(replace_protocol("local"), rough, *[empty("none")] * 3, False).estimate.low > 0
 
 
 def test_a_floor_rests_on_the_fewest_rounds_and_values_of_its_parts():
     echo = pool("echo", 1_000_000, MOODS[:3], count=100, indices=range(3))
-    found = floor_of(replace_protocol("B"), flushes(), pool("rtt", 1e6), echo, empty("flushed"), False).estimate
+    found = floor_with(replace_protocol("B"), flushes(), pool("rtt", 1e6), echo, empty("flushed"), False).estimate
     assert (found.count, len([one for one in found.without if one is not None])) == (300, 5)
     two = pool("echo", 1_000_000, MOODS[:2], indices=range(2))
-    found = floor_of(replace_protocol("B"), flushes(), pool("rtt", 1e6), two, empty("flushed"), False).estimate
+    found = floor_with(replace_protocol("B"), flushes(), pool("rtt", 1e6), two, empty("flushed"), False).estimate
     assert found.low is None
 
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from farwrite.analysis.analyse import LINK_OFF_NS_MAX, LINK_SHARE_MAX
-from farwrite.lab.survey import tolerance_ns
+from farwrite.link_spec import OFF_NS_MAX, OFF_SHARE_MAX, tolerance_ns
 from make_recording import analysed
 
 QUICK = ("run.round=400 ms", "run.survey_echoes=20", "distance.miles=[0, 20, 150]", "drill.kills=0")
@@ -14,7 +13,7 @@ QUICK = ("run.round=400 ms", "run.survey_echoes=20", "distance.miles=[0, 20, 150
 ])  # fmt: skip
 def test_a_round_may_be_off_by_the_greater_of_both_bounds(asked_rtt_ns, expected):
     assert tolerance_ns(asked_rtt_ns) == pytest.approx(expected, abs=1)
-    assert tolerance_ns(asked_rtt_ns) == max(LINK_SHARE_MAX * asked_rtt_ns, LINK_OFF_NS_MAX)
+    assert tolerance_ns(asked_rtt_ns) == max(OFF_SHARE_MAX * asked_rtt_ns, OFF_NS_MAX)
 
 
 @pytest.mark.parametrize(("miles", "off_ns", "withheld"), [
