@@ -86,7 +86,7 @@ def median_size(table: CellTable) -> int:
         return trace.write_size_median
     shares = sorted(
         (size, weight / sum(each for _, each in load.sizes) * (load.rate_per_s or load.queue_depth))
-        for load in loads(table)
+        for load in writing(loads(table))
         for size, weight in load.sizes
     )
     passed = np.cumsum([weight for _, weight in shares])
@@ -96,6 +96,11 @@ def median_size(table: CellTable) -> int:
 def loads(table: CellTable) -> tuple[Load, ...]:
     """The loads of a cell that is no trace, one for each job, wherever its volume ends."""
     return joint_load_of(table, ANY_VOLUME_BYTES).parts
+
+
+def writing(parts: tuple[Load, ...]) -> list[Load]:
+    """The loads that write; all of them where none does."""
+    return [load for load in parts if load.read_share + load.trim_share < 1] or list(parts)
 
 
 def arrival_of(table: CellTable) -> str:
