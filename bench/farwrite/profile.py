@@ -25,6 +25,7 @@ from .physics import rtt_ns_of
 from .protocol import NAMES, ProtocolName, majority
 from .remote.word import far_host
 from .shipped import workloads_directory
+from .user_file import TEXT_BYTES_MAX, read_text
 from .wire.terms import CompressionName, EncryptionName
 
 Arrival = Literal["closed", "fixed", "poisson"]
@@ -247,11 +248,7 @@ def load(name: str, changes: Iterable[Change] = ()) -> Profile:
         from .fio_job import translate
 
         return translate(path, changes).profile
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as refusal:
-        raise UsageError(f"read the profile {path}: {refusal}") from refusal
-    return parse(text, str(path), changes)
+    return parse(read_text(path, "read the profile", TEXT_BYTES_MAX), str(path), changes)
 
 
 def parse(text: str, source: str = "profile", changes: Iterable[Change] = ()) -> Profile:
@@ -316,7 +313,7 @@ def find(name: str) -> Path:
     """The file of a shipped profile, or a path as it is."""
     if name.endswith((".toml", ".fio")) or "/" in name:
         path = Path(name)
-        if not is_file(path):
+        if not is_there(path):
             raise UsageError(f"There is no profile {name}.")
         return path
     path = workloads_directory() / f"{name}.toml"
@@ -330,6 +327,14 @@ def is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:  # A name too long, a folder we may not enter.
+        return False
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything of that name: a pipe is read, too, and what else it is, is said when it is opened."""
+    try:
+        return path.exists()
+    except OSError:
         return False
 
 

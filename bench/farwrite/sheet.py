@@ -19,6 +19,7 @@ from .figure import METRICS, SHEET_VERSION, Figure, Label, Sheet
 from .link_spec import describe
 from .recording import Recording, Report
 from .units import NS_PER_MS
+from .user_file import read_file
 
 REPORT_NAMES = ("report.json", "sheet.json")  # What a directory is asked for.
 
@@ -59,10 +60,7 @@ def contents(path: Path) -> tuple[Path, bytes]:
         if not found:
             raise UsageError(f"{path} is a directory without a {' or '.join(REPORT_NAMES)}.")
         path = found[0]
-    try:
-        return path, path.read_bytes()
-    except OSError as refusal:
-        raise UsageError(f"read the report {path}: {refusal.strerror}.") from refusal
+    return path, read_file(path, "read the report")
 
 
 class Kind(msgspec.Struct):

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from .errors import UsageError
 
 BYTES_MAX = 1 << 30  # A report with every round of a long run is some tens of MiB.
+TEXT_BYTES_MAX = 16 << 20  # Of what people write: profiles, budgets, sites.
 READ_SECONDS = 10.0  # For a pipe, from the first look to its end.
 BLOCK_BYTES = 1 << 20
 POLL_SECONDS = 0.05
@@ -32,7 +33,7 @@ def kind_of(mode: int) -> str:
     return next((words for holds, words in KINDS if holds(mode)), "")
 
 
-def descriptor_of(path: Path, doing: str, pipes: bool = True) -> int:
+def descriptor_of(path: Path | str, doing: str, pipes: bool = True) -> int:
     """A descriptor to read a user's file by; the caller closes it. UsageError for what is no file, or cannot be opened.
 
     `doing` is the attempt in words, such as "read the report". The open itself never waits: O_NONBLOCK, open(2).
@@ -44,7 +45,7 @@ def descriptor_of(path: Path, doing: str, pipes: bool = True) -> int:
         # A device may refuse to be opened, and a socket always does; what it is says more than the errno.
         raise UsageError(f"{attempt}: {refused_kind(path) or refusal.strerror}. Name a file that can be read.") from refusal
     except ValueError as refusal:  # A null character within the name.
-        raise UsageError(f"{attempt!r}: {refusal}. Name a file that can be read.") from refusal
+        raise UsageError(f"{attempt}: {refusal}. Name a file that can be read.") from refusal
     kind = kind_of(os.fstat(descriptor).st_mode)
     if kind and not (pipes and kind == "a pipe"):
         os.close(descriptor)
@@ -52,21 +53,21 @@ def descriptor_of(path: Path, doing: str, pipes: bool = True) -> int:
     return descriptor
 
 
-def refused_kind(path: Path) -> str:
+def refused_kind(path: Path | str) -> str:
     """Of a file that could not be opened: what it is, where that is the reason."""
     try:
-        kind = kind_of(path.stat().st_mode)
+        kind = kind_of(Path(path).stat().st_mode)
     except OSError:
         return ""
     return f"this is {kind}, not a file" if kind and kind != "a pipe" else ""
 
 
-def open_file(path: Path, doing: str) -> BinaryIO:
+def open_file(path: Path | str, doing: str) -> BinaryIO:
     """A regular file of the user's, open for reading and seeking. UsageError for anything else."""
     return os.fdopen(descriptor_of(path, doing, pipes=False), "rb")
 
 
-def read_file(path: Path, doing: str, bytes_max: int = BYTES_MAX, seconds: float = READ_SECONDS) -> bytes:
+def read_file(path: Path | str, doing: str, bytes_max: int = BYTES_MAX, seconds: float = READ_SECONDS) -> bytes:
     """All bytes of a user's file. UsageError when it is no file, too large, not readable, or a pipe that does not end in time."""
     attempt = f"{doing} {path}".strip()
     descriptor = descriptor_of(path, doing)
@@ -118,9 +119,10 @@ def next_block(descriptor: int, is_pipe: bool, begun: bool, deadline: float, att
             time.sleep(POLL_SECONDS)  # Without a writer poll(2) answers at once.
 
 
-def read_text(path: Path, doing: str, bytes_max: int = BYTES_MAX) -> str:
+def read_text(path: Path | str, doing: str, bytes_max: int = BYTES_MAX) -> str:
     """The text of a user's file, in UTF-8."""
+    attempt = f"{doing} {path}".strip()
     try:
         return read_file(path, doing, bytes_max).decode("utf-8")
     except UnicodeDecodeError as refusal:
-        raise UsageError(f"{doing} {path}: byte {refusal.start} is no UTF-8, so this is no text.") from refusal
+        raise UsageError(f"{attempt}: byte {refusal.start} is no UTF-8, so this is no text.") from refusal

@@ -346,8 +346,9 @@ def test_what_leaves_no_region_or_another_one_is_refused_with_its_line(tmp_path,
      ("64k", 1000, 64000), ("64kb", 1000, 64000), ("64kib", 1000, 65536)],
 )  # fmt: skip
 def test_kilo_is_what_fio_takes_it_for(tmp_path, value, base, size):
-    for text in (f"[a]\nkb_base={base}\nrw=write\nsize=16m\nbs={value}\n", f"[a]\nrw=write\nsize=16m\nbs={value}\nkb_base={base}\n"):
-        assert loads_of(tmp_path, text)[0].sizes[0][0] == size
+    before, after = f"kb_base={base}\nbs={value}", f"bs={value}\nkb_base={base}"
+    for lines in (before, after):
+        assert loads_of(tmp_path, f"[a]\nrw=write\nsize=16m\n{lines}\n")[0].sizes[0][0] == size
 
 
 def test_a_kb_base_holds_for_the_lines_of_its_own_section(tmp_path):
@@ -369,7 +370,8 @@ def test_sizes_that_are_no_sectors_are_rounded_up_with_a_note_and_of_kb_base_ref
 def test_what_is_not_given_for_an_operation_stays_at_its_default(tmp_path):
     def sizes(kind, bs):
         (load,) = loads_of(tmp_path, f"[a]\nrw={kind}\nsize=16m\n{bs}\n")
-        return [size for size, _ in {"w": load.sizes, "r": load.read_sizes or load.sizes, "t": load.trim_sizes or load.sizes}[kind[4]]]
+        own = {"randread": load.read_sizes, "randwrite": load.sizes, "randtrim": load.trim_sizes}[kind]
+        return [size for size, _ in own or load.sizes]
 
     assert sizes("randtrim", "bs=8k,32k,") == [4096] and sizes("randtrim", "bs=8k,32k") == [32768]
     assert sizes("randwrite", "bs=8k,") == [4096] and sizes("randwrite", "bs=8k") == [8192]
@@ -383,7 +385,10 @@ def test_the_end_of_a_range_has_the_share_that_lies_beyond_the_last_multiple(tmp
     assert load.sizes == ((4096, 1.0), (8192, 1.0), (12288, 1.0), (16384, 1.0), (18432, 0.5))
 
 
-@pytest.mark.parametrize("option", ["size", "bs", "offset", "filesize", "rate", "rate_iops", "runtime", "thinktime", "iodepth", "fsync"])
+NUMBERS = ("size", "bs", "offset", "filesize", "rate", "rate_iops", "runtime", "thinktime", "iodepth", "fsync")
+
+
+@pytest.mark.parametrize("option", NUMBERS)
 @pytest.mark.parametrize("value", ["9" * 400, "1e999", "nan", "-1", "0x" + "f" * 300, "1" * 5000])
 def test_a_number_of_any_length_is_refused_with_its_line(tmp_path, option, value):
     with pytest.raises(UsageError, match=r"job.fio:4: ") as refused:
@@ -402,8 +407,9 @@ def test_a_fraction_is_refused_because_fio_reads_only_what_stands_before_the_poi
 def test_reads_and_writes_have_a_rate_each_whatever_the_mix_is(tmp_path):
     text = "[a]\nrw=randrw\nrwmixread=90\nsize=16m\nbs=4k,8k\niodepth=4\nioengine=libaio\nfsync=2\n"
     reads, writes = loads_of(tmp_path, text + "rate_iops=30,70\n")
-    assert (reads.name, reads.rate_per_s, reads.read_share, reads.sizes[0][0], reads.flush_every) == ("a-reads", 30.0, 1.0, 4096, 0)
-    assert (writes.name, writes.rate_per_s, writes.read_share, writes.sizes[0][0], writes.flush_every) == ("a-writes", 70.0, 0.0, 8192, 2)
+    assert (reads.name, reads.rate_per_s, reads.read_share, reads.sizes, reads.flush_every) == ("a-reads", 30, 1, ((4096, 1),), 0)
+    assert (writes.name, writes.rate_per_s, writes.read_share) == ("a-writes", 70, 0)
+    assert (writes.sizes, writes.flush_every) == (((8192, 1),), 2)
     assert regions([reads, writes]) == [(0, 16), (0, 16)]
     reads, writes = loads_of(tmp_path, text + "rate=400k\n")
     assert (reads.rate_per_s, writes.rate_per_s) == (100.0, 50.0)
