@@ -160,6 +160,7 @@ class CellTable(Struct, frozen=True):
     block_bytes: int = 4096
     mix: list[SizeShare] = []  # instead of block: several sizes by share
     trace: str = ""  # recorded I/O instead of arrival, address and block
+    trace_format: str = ""  # what it is, where its content does not say it: alibaba, tencent
     time_scale: float = 1.0  # 0.5 replays a trace twice as fast
     streams: int = 1  # sequential: so many, in turn, each in a part of its own
     stride_bytes: int = 0  # sequential: from one write to the next; 0: where the one before ended

@@ -39,6 +39,7 @@ class Taking:
     repair: bool = False  # leave out or sort what is wrong, and count it, instead of refusing the file
     disk: str | None = None  # of a trace of several: this one only
     volume_bytes: int | None = None  # refuse what lies beyond
+    format: str = ""  # what it is; empty: found from its content
 
 
 AS_IT_IS = Taking()
