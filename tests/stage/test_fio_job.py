@@ -288,6 +288,7 @@ def test_new_group_only_concerns_the_report_and_a_stonewall_waits(tmp_path):
         ("directory=/x:/y\nsize=8m\nnumjobs=2", [(0, 8), (8, 8)]),
         ("directory=/x:/y\nfilename=f\nsize=8m\nnumjobs=2", [(0, 8), (0, 8)]),
         ("filename_format=s.$filenum\nsize=8m\nnumjobs=3", [(0, 8)] * 3),
+        ("filename_format=s.$jobnum\nsize=8m\nnrfiles=2", [(0, 4)]),  # The same file twice, each time half of it.
         ("filename_format=s.$jobnum\nsize=8m\nnumjobs=3", [(0, 8), (8, 8), (16, 8)]),
         ("filename=f\nsize=8m\noffset_increment=0\nnumjobs=2", [(0, 8), (0, 8)]),
         ("filename=f\nsize=8m\noffset_increment=8m\nnumjobs=2", [(0, 8), (8, 8)]),
@@ -303,7 +304,9 @@ def test_regions_are_those_of_the_files_that_fio_would_use(tmp_path, lines, expe
 
 def test_two_jobs_share_a_file_when_directory_and_name_are_the_same(tmp_path):
     jobs = "[a]\ndirectory=/x\n[b]\ndirectory=/y\n[c]\ndirectory=/x/\n"
-    assert regions(loads_of(tmp_path, f"[global]\nrw=write\nfilename=f\nsize=8m\n{jobs}")) == [(0, 8), (8, 8), (0, 8)]
+    text = f"[global]\nrw=write\nfilename=f\nsize=8m\n{jobs}"
+    assert regions(loads_of(tmp_path, text)) == [(0, 8), (8, 8), (0, 8)]
+    assert any("directory=/y" in line and "earlier section" in line for line in said_of(tmp_path, text))
     assert regions(loads_of(tmp_path, f"[global]\nrw=write\nsize=8m\n{jobs}")) == [(0, 8), (8, 8), (16, 8)]
     assert regions(loads_of(tmp_path, "[global]\nrw=write\nsize=8m\n[a]\n[b]\nfilename=a.0.0\n")) == [(0, 8), (0, 8)]
 
@@ -380,6 +383,27 @@ def test_what_is_not_given_for_an_operation_stays_at_its_default(tmp_path):
     assert sizes("randread", "bsrange=8k-8k,\nbs=64k") == [8192]
 
 
+def test_a_direction_that_a_later_line_leaves_out_keeps_what_an_earlier_one_gave(tmp_path):
+    def sizes(theirs, own):
+        (load,) = loads_of(tmp_path, f"[global]\nrw=randrw\nsize=16m\n{theirs}\n[a]\n{own}\n")
+        return [mix[0][0] for mix in (load.read_sizes or load.sizes, load.sizes)]
+
+    assert sizes("bs=,8k", "bs=16k,") == [16384, 8192]
+    assert sizes("bs=32k", "bs=,8k") == [32768, 8192]
+    assert sizes("bs=32k,64k", "bs=8k") == [8192, 8192]
+    assert sizes("bsrange=8k-8k", "bsrange=,16k-16k") == [8192, 16384]
+    reads, writes = loads_of(tmp_path, "[global]\nrate_iops=10,20\n[a]\nrw=randrw\nsize=16m\nrate_iops=,50\n")
+    assert (reads.rate_per_s, writes.rate_per_s) == (10.0, 50.0)
+
+
+def test_a_later_range_of_one_size_takes_a_splits_place(tmp_path):
+    text = "[global]\nbssplit=4k/50:16k/50\n[a]\nrw=write\nsize=16m\n{}\n"
+    assert loads_of(tmp_path, text.format("bsrange=8k-8k"))[0].sizes == ((8192, 1.0),)
+    assert len(loads_of(tmp_path, text.format("bs=8k"))[0].sizes) == 2
+    with pytest.raises(UsageError, match="after bssplit"):
+        loads_of(tmp_path, text.format("bsrange=4k-8k"))
+
+
 def test_the_end_of_a_range_has_the_share_that_lies_beyond_the_last_multiple(tmp_path):
     (load,) = loads_of(tmp_path, "[a]\nrw=write\nsize=16m\nbsrange=4k-18k\n")
     assert load.sizes == ((4096, 1.0), (8192, 1.0), (12288, 1.0), (16384, 1.0), (18432, 0.5))
@@ -431,6 +455,13 @@ def test_rate_and_rate_iops_of_one_direction_exclude_each_other(tmp_path):
     assert (reads.rate_per_s, writes.rate_per_s) == (10.0, 5.0)
     (load,) = loads_of(tmp_path, "[a]\nrw=write\nsize=16m\nrate=0\nrate_iops=5\n")
     assert load.rate_per_s == 5.0
+
+
+def test_of_several_sizes_a_rate_in_ios_counts_bytes_of_the_smallest_as_in_fio(tmp_path):
+    (load,) = loads_of(tmp_path, "[a]\nrw=write\nsize=16m\nrate_iops=300\nbssplit=4k/50:8k/50\n")
+    assert load.rate_per_s == pytest.approx(300 * 4096 / 6144)
+    (load,) = loads_of(tmp_path, "[a]\nrw=write\nsize=16m\nrate=300k\nbssplit=4k/50:8k/50\n")
+    assert load.rate_per_s == pytest.approx(50)
 
 
 def test_a_rate_that_limits_nothing_says_so(tmp_path):

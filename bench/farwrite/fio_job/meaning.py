@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError, nearest
@@ -181,8 +182,17 @@ def by_operation(option: Option) -> list[str]:
 
 
 def sizes(job: Job) -> None:
-    """Block sizes: fixed, a range, or a split; a split goes before a range and that before a fixed size, whichever came last."""
+    """Block sizes: fixed, a range, or a split; a split goes before a range and that before a fixed size, whichever came last.
+
+    Only a later range of a single size takes a split's place; get_next_buflen() in fio's io_u.c.
+    """
     mixes: list[list[dict[str, Any]]] = [[], [], []]
+    later = job.last_of("bssplit", "bsrange")
+    for place, text in enumerate(by_operation(later) if later and later.name == "bsrange" and job.option("bssplit") else []):
+        if later and text:
+            mixes[place] = spread(job, later, text)
+            if len(mixes[place]) > 1:
+                raise refuse(later, "a range after bssplit, which fio then cuts to it; give one of the two.")
     for name, read in (("bssplit", split), ("bsrange", spread), ("bs", fixed)):
         option = job.option(name)
         for place, text in enumerate(by_operation(option) if option else []):
@@ -266,25 +276,27 @@ def where(job: Job) -> None:
     count = whole_of(number, 1, COPIES_MAX) if number else 1
     names = [names_of(job, copy) for copy in range(count)]
     job.copies = [extents_of(job, copy, files) for copy, files in enumerate(names)]
-    several(job, len(names[0]))
+    several(job, len(job.copies[0]))
 
 
 def names_of(job: Job, copy: int) -> list[str]:
-    """The paths of the files of one copy, as fio would name them. Two that are the same are one file."""
+    """The paths of the files of one copy, as fio would name them. Two that are the same are one file, as often as it is named."""
     directory, named, layout = job.option("directory"), job.option("filename"), job.option("filename_format")
     places = parted(directory.value) if directory else [""]
+    if directory and named and "directory" in job.section.own and "filename" not in job.section.own:
+        job.bend(directory, "its files are in it; fio 3.33 leaves it out where filename stands in an earlier section")
     if named:
         # Named files lie in the first directory; those that fio names itself in one a copy, in turn.
         nrfiles = job.option("nrfiles")
         names = parted(named.value)
         if nrfiles and nrfiles.value != str(len(names)):
             job.bend(nrfiles, "filename says which files there are, as in fio")
-        return [f"{places[0]}/{name}" for name in names]
+        return [str(Path(places[0], name)) for name in names]
     option = job.option("nrfiles")
     count = whole_of(option, 1, FILES_MAX) if option else 1
     form = (layout.value if layout else "") or "$jobname.$jobnum.$filenum"
     form = form.replace("$jobname", job.section.name).replace("$jobnum", str(copy)).replace("$clientuid", "localhost")
-    return list(dict.fromkeys(f"{places[copy % len(places)]}/{form.replace('$filenum', str(number))}" for number in range(count)))
+    return [str(Path(places[copy % len(places)], form.replace("$filenum", str(n)))) for n in range(count)]
 
 
 def parted(text: str) -> list[str]:
@@ -319,8 +331,8 @@ def extents_of(job: Job, copy: int, files: list[str]) -> list[Extent]:
     if length < max(bytes_of(item) for mix in job.mixes() for item in mix):
         option = increment or job.option("offset") or size or filesize
         assert option is not None
-        raise refuse(option, f"{format_size(length)} of {files[0].lstrip('/')} are left, less than the largest block.")
-    return [Extent(path, offset // unit * unit, length) for path in files]
+        raise refuse(option, f"{format_size(length)} of {files[0]} are left, less than the largest block.")
+    return [Extent(path, offset // unit * unit, length) for path in dict.fromkeys(files)]
 
 
 def no_size(job: Job, size: Option | None) -> UsageError:
@@ -455,7 +467,9 @@ def limits_of(job: Job) -> list[tuple[Option, float] | None]:
                 raise refuse(option, f"rate and rate_iops={iops.value} ({iops.place}) exclude each other; drop one of the two.")
             mix = job.mixes()[place]
             mean = sum(bytes_of(item) * item["share"] for item in mix) / sum(item["share"] for item in mix)
-            limits[place] = (option, float(value) if option is iops else value / mean)
+            # Of several sizes fio counts I/Os in bytes of the smallest: setup_rate() in its backend.c.
+            bytes_per_s = value * min(bytes_of(item) for item in mix) if option is iops else value
+            limits[place] = (option, bytes_per_s / mean)
     for place, (limit, share) in enumerate(zip(limits, job.shares(), strict=True)):
         if limit and not share:
             limits[place] = None

@@ -28,6 +28,9 @@ ALIASES = {
     "ss": "steadystate", "ss_dur": "steadystate_duration", "ss_ramp": "steadystate_ramp_time",
 }  # fmt: skip
 
+# A later line that leaves a direction out, such as "bs=8k,", does not take from it what an earlier one has given.
+BY_OPERATION = ("bs", "bsrange", "rate", "rate_iops")
+
 
 @dataclass(frozen=True)
 class Option:
@@ -47,6 +50,7 @@ class Section:
     place: str
     options: dict[str, Option] = field(default_factory=dict)
     left_out: list[tuple[Option, str]] = field(default_factory=list)
+    own: set[str] = field(default_factory=set)  # names that are not the globals'
 
 
 def read(path: Path) -> str:
@@ -117,9 +121,13 @@ class Parser:
     def set(self, option: Option) -> None:
         """An option, as the last that was set."""
         assert self.open is not None
-        self.open.pop(option.name, None)
+        before = self.open.pop(option.name, None)
+        if before is not None and option.name in BY_OPERATION:
+            option = replace(option, value=filled(option.value, before.value))
         self.open[option.name] = option
         self.fresh.add(option.name)
+        if self.open is not self.common:
+            self.found[-1].own.add(option.name)
 
     def close(self) -> None:
         """The end of a section: fio reads its kb_base before the rest of it."""
@@ -155,6 +163,15 @@ class Parser:
             place, words = found.args
             how = f"left out, as fio does: an included file has options only, and {words} ({place}) is a section"
             (self.left_out if self.open is self.common else self.found[-1].left_out).append((option, how))
+
+
+def filled(value: str, before: str) -> str:
+    """A value a direction, "reads,writes,trims", with what it leaves out as it was set before."""
+    parts, earlier = ([part.strip() for part in text.split(",")] for text in (value, before))
+    if len(parts) > 3 or "" not in parts:
+        return value
+    earlier = (earlier + [earlier[-1]] * 2)[:3]
+    return ",".join(part or other for part, other in zip([*parts, *[parts[-1]] * (3 - len(parts))], earlier, strict=True))
 
 
 def expanded(value: str, place: str) -> str:
