@@ -21,6 +21,7 @@ from .errors import UsageError, nearest
 from .figure import METRICS, Label, Metric, label_text
 from .profile import Reader
 from .units import KM_PER_MILE, NS_PER_MS
+from .user_file import TEXT_BYTES_MAX, read_text
 
 LOOKS_MAX = 3  # Who asks more often is waiting for the answer he wants.
 ALPHA_MAX = 0.25  # A gate that is wrong more often than once in four is asked by nobody.
@@ -113,11 +114,7 @@ class File(profile.Struct, frozen=True):
 
 def load(path: Path, metrics: Mapping[str, Metric] = METRICS) -> Budgets:
     """The budgets of a file; UsageError with line and nearest word when it is wrong."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as refusal:
-        raise UsageError(f"read the budgets {path}: {refusal}") from refusal
-    return parse(text, str(path), metrics)
+    return parse(read_text(path, "read the budgets", TEXT_BYTES_MAX), str(path), metrics)
 
 
 def parse(text: str, source: str = "budgets", metrics: Mapping[str, Metric] = METRICS) -> Budgets:

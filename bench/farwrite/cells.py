@@ -12,7 +12,7 @@ from .profile import CellTable, Profile
 from .protocol import ProtocolName, majority
 from .recording import Cell, Other
 from .trace import find
-from .trace.reading import outline_once
+from .trace.reading import outline_once, reads_told
 from .units import format_size
 
 ANY_VOLUME_BYTES = 1 << 50  # For what does not depend on it.
@@ -77,7 +77,7 @@ def table_of(profile: Profile, cell: Cell) -> CellTable:
 def median_size(table: CellTable) -> int:
     """The size of a write that half of the writes do not exceed."""
     if table.trace:
-        trace = outline_once(str(find(table.trace)))
+        trace = outline_once(str(find(table.trace)), table.trace_format)
         if not trace.writes:
             raise UsageError(f'cell "{table.name}": the trace {trace.name} holds no write. Nothing can be replayed.')
         if max(trace.write_sizes) > SIZE_BYTES_MAX:
@@ -86,7 +86,7 @@ def median_size(table: CellTable) -> int:
         return trace.write_size_median
     shares = sorted(
         (size, weight / sum(each for _, each in load.sizes) * (load.rate_per_s or load.queue_depth))
-        for load in loads(table)
+        for load in writing(loads(table))
         for size, weight in load.sizes
     )
     passed = np.cumsum([weight for _, weight in shares])
@@ -98,6 +98,11 @@ def loads(table: CellTable) -> tuple[Load, ...]:
     return joint_load_of(table, ANY_VOLUME_BYTES).parts
 
 
+def writing(parts: tuple[Load, ...]) -> list[Load]:
+    """The loads that write; all of them where none does."""
+    return [load for load in parts if load.read_share + load.trim_share < 1] or list(parts)
+
+
 def arrival_of(table: CellTable) -> str:
     """closed, fixed, poisson or trace; jobs, where they differ."""
     kinds = {job.arrival for job in table.jobs} or {table.arrival}
@@ -107,7 +112,7 @@ def arrival_of(table: CellTable) -> str:
 def offered(table: CellTable) -> float | None:
     """Writes per second the workload asks for; None where a closed loop asks for what completes, or nothing is written."""
     if table.trace:
-        trace = outline_once(str(find(table.trace)))
+        trace = outline_once(str(find(table.trace)), table.trace_format)
         return trace.writes / (max(trace.duration_ns, 1) / 1e9) / table.time_scale
     parts = loads(table)
     writes = [round((load.rate_per_s or 0.0) * (1 - load.read_share - load.trim_share), 9) for load in parts]
@@ -118,11 +123,11 @@ def note_of(table: CellTable) -> str:
     """What a reader must know of a workload besides its numbers."""
     if not table.trace:
         return ""
-    trace = outline_once(str(find(table.trace)))
+    trace = outline_once(str(find(table.trace)), table.trace_format)
     disks = f", of {len(trace.extents)} disks laid side by side" if len(trace.extents) > 1 else ""
     return (
         f"trace {trace.name}: {trace.writes} writes over {trace.duration_ns / 1e9:.0f} s{disks}, a window of it per round; "
-        f"{trace.others} reads and flushes left out (a write here is durable when it completes)"
+        f"{trace.others} reads and flushes left out (a write here is durable when it completes); {reads_told(trace.read_share)}"
     )
 
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 RATE_PER_S_MIN, RATE_PER_S_MAX = 0.001, float(CLOSED_PER_S_MAX)
 
 CELL_ONLY = (
-    "name", "protocols", "miles", "other_miles", "quorum", "on_congestion", "trace", "time_scale", "phases", "jobs",
+    "name", "protocols", "miles", "other_miles", "quorum", "on_congestion", "trace", "trace_format",
+    "time_scale", "phases", "jobs",
 )  # fmt: skip
 NOT_INHERITED = ("rate_per_s",)  # Jobs share the cell's; they do not have it each.
 ROWS_MAX = 64  # Names of jobs times phases: each has four histograms of 254 kB.
@@ -60,6 +61,7 @@ def check(
     """The promises of a cell's load and of its jobs."""
     for field in JOB_ONLY:
         require(getattr(cell, field) == default_of(cell, field), field, f"{field} is for a job of a cell: [[cell.jobs]].")
+    require(not cell.trace_format or bool(cell.trace), "trace_format", "trace_format is for a cell with a trace.")
     require(not cell.trace or not cell.jobs, "jobs", "a trace has no jobs: it is replayed as it was recorded.")
     if not cell.jobs:
         check_load(cell, cell.phases, volume_bytes, require, bool(cell.trace))

@@ -24,6 +24,7 @@ from .link_spec import check as check_spec
 from .physics import rtt_ns_of
 from .protocol import NAMES, ProtocolName, majority
 from .shipped import workloads_directory
+from .user_file import TEXT_BYTES_MAX, read_text
 from .wire_names import CompressionName, EncryptionName
 
 Arrival = Literal["closed", "fixed", "poisson"]
@@ -162,6 +163,7 @@ class CellTable(Struct, frozen=True):
     block_bytes: int = 4096
     mix: list[SizeShare] = []  # instead of block: several sizes by share
     trace: str = ""  # recorded I/O instead of arrival, address and block
+    trace_format: str = ""  # what it is, where its content does not say it: alibaba, tencent
     time_scale: float = 1.0  # 0.5 replays a trace twice as fast
     streams: int = 1  # sequential: so many, in turn, each in a part of its own
     stride_bytes: int = 0  # sequential: from one write to the next; 0: where the one before ended
@@ -250,11 +252,7 @@ def load(name: str, changes: Iterable[Change] = ()) -> Profile:
         from .fio_job import translate
 
         return translate(path, changes).profile
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as refusal:
-        raise UsageError(f"read the profile {path}: {refusal}") from refusal
-    return parse(text, str(path), changes)
+    return parse(read_text(path, "read the profile", TEXT_BYTES_MAX), str(path), changes)
 
 
 def parse(text: str, source: str = "profile", changes: Iterable[Change] = ()) -> Profile:
@@ -323,7 +321,7 @@ def find(name: str) -> Path:
     """The file of a shipped profile, or a path as it is."""
     if name.endswith((".toml", ".fio")) or "/" in name:
         path = Path(name)
-        if not is_file(path):
+        if not is_there(path):
             raise UsageError(f"There is no profile {name}.")
         return path
     path = workloads_directory() / f"{name}.toml"
@@ -337,6 +335,14 @@ def is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:  # A name too long, a folder we may not enter.
+        return False
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything of that name: a pipe is read, too, and what else it is, is said when it is opened."""
+    try:
+        return path.exists()
+    except OSError:
         return False
 
 

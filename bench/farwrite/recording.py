@@ -20,6 +20,7 @@ from .link_spec import STREAM_LEVEL_LINKS
 from .profile import Profile
 from .protocol import ProtocolName, asked_peer
 from .reasons import Reason, of_sentence
+from .user_file import read_file
 from .wire_names import CompressionName, EncryptionName
 
 SCHEMA_VERSION = 1
@@ -369,11 +370,7 @@ def read(path: Path) -> Report:
     """A report from its file, or from the run's directory; UsageError when it is not one we can read."""
     if path.is_dir():
         path = path / "report.json"
-    try:
-        data = path.read_bytes()
-    except OSError as refusal:
-        raise UsageError(f"read the report {path}: {refusal.strerror}.") from refusal
-    return decode(data, str(path))
+    return decode(read_file(path, "read the report"), str(path))
 
 
 def decode(data: bytes, source: str) -> Report:

@@ -99,6 +99,7 @@ def order_of(run: Run, lab: Lab, cell: Cell, duration_ns: int, salt: str) -> Ord
         seed=dice.getrandbits(62),
         load=load,
         trace_path=str(find(table.trace)) if table.trace else "",
+        trace_format=table.trace_format,
         trace_begin_ns=dice.getrandbits(40),
         time_scale=table.time_scale,
         write_count_max=count_max(load, duration_ns) if load else 0,

@@ -19,6 +19,7 @@ from .keep_awake import KeptAwake
 from .profile import Profile
 from .progress import Progress, Silence
 from .recording import SCHEMA_VERSION, Cell, Drill, FlushFloors, LabFacts, Round, Worker
+from .user_file import read_file
 
 
 @dataclass
@@ -99,10 +100,7 @@ def begin(profile: Profile, name: str, seed: int, directory: Path, progress: Pro
 def resume(directory: Path, progress: Progress) -> Run:
     """An interrupted run as its journal tells it; a last line that was cut off is left out."""
     path = directory / "cells.jsonl"
-    try:
-        data = path.read_bytes()
-    except OSError as refusal:
-        raise UsageError(f"continue the run in {directory}: {refusal.strerror}.") from refusal
+    data = read_file(path, f"continue the run in {directory}:")
     lines = data.splitlines()
     try:
         heading = msgspec.json.decode(lines[0], type=Heading) if lines else None

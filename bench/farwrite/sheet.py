@@ -21,6 +21,7 @@ from .link_spec import describe
 from .reasons import drills_uncounted, sentences, with_codes
 from .recording import Recording, Report
 from .units import NS_PER_MS
+from .user_file import read_file
 
 REPORT_NAMES = ("report.json", "sheet.json")  # What a directory is asked for.
 
@@ -61,10 +62,7 @@ def contents(path: Path) -> tuple[Path, bytes]:
         if not found:
             raise UsageError(f"{path} is a directory without a {' or '.join(REPORT_NAMES)}.")
         path = found[0]
-    try:
-        return path, path.read_bytes()
-    except OSError as refusal:
-        raise UsageError(f"read the report {path}: {refusal.strerror}.") from refusal
+    return path, read_file(path, "read the report")
 
 
 class Kind(msgspec.Struct):

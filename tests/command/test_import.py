@@ -70,7 +70,7 @@ def test_import_overwrites_a_sheet_and_nothing_else(tmp_path):
 def test_import_refuses_what_it_cannot_read_or_write(tmp_path):
     assert_refused(farwrite("import"), "at least one file")
     assert_refused(farwrite("import", tmp_path / "none.json"), "none.json", "No such file")
-    assert_refused(farwrite("import", tmp_path), "Is a directory")
+    assert_refused(farwrite("import", tmp_path), "this is a directory")
     assert_refused(farwrite("import", FILES / "README.md"), "neither a farwrite report nor")
     assert_refused(farwrite("import", FILES / "fio_json.json", "--out", tmp_path / "no" / "sheet.json"), "No such file")
     assert_refused(farwrite("import", FILES / "fio_json.json", "--out", tmp_path), "Is a directory")

@@ -64,7 +64,9 @@ def test_convert_cuts_stretches_and_folds(path, tmp_path):
     out = tmp_path / "part.csv.zst"
     done = farwrite("trace", "convert", path, out, "--from", "1", "--to", "2.6 s", "--scale", "2", "--fold", "64 KiB")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == f"saved: {out}\n  2 records over 3.00 s\n  1 folded into 64 KiB: more overwrites than were recorded\n"
+    said = ["2 records over 3.00 s", "50.0% of reads and writes are reads"]
+    said.append("1 folded into 64 KiB: more overwrites than were recorded")
+    assert done.stderr.splitlines() == [f"saved: {out}", *(f"  {line}" for line in said)]
     made = trace.read(out)
     assert (made.time_ns.tolist(), made.address.tolist()) == ([0, 2 * 10**9], [0, 4096])
 
@@ -101,3 +103,28 @@ def test_words_that_cannot_be_are_refused_and_nothing_is_written(path, tmp_path,
 def test_convert_does_not_overwrite_what_it_reads(path):
     assert_refused(farwrite("trace", "convert", path, path), "is the trace itself")
     assert path.read_text() == TRACE
+
+
+TENCENT = "1538323200,16,8,0,7\n1538323200,32,8,1,7\n1538323201,48,8,1,7\n1538323201,48,8,1,7\n"
+
+
+def test_a_trace_without_a_header_is_read_when_it_is_named_and_every_command_says_the_share_of_reads(tmp_path):
+    trace_path, out = tmp_path / "t.csv", tmp_path / "o.csv"
+    trace_path.write_text(TENCENT)
+    assert_refused(farwrite("trace", "info", trace_path), "--format tencent")
+    done = farwrite("trace", "info", trace_path, "--format", "tencent")
+    assert done.returncode == 0 and "25.0% of reads and writes are reads" in done.stdout
+    assert json.loads(farwrite("trace", "info", trace_path, "--format", "tencent", "--json").stdout)["read_share"] == 0.25
+    done = farwrite("trace", "convert", trace_path, out, "--format", "tencent")
+    assert "25.0% of reads and writes are reads" in done.stderr
+    lines = ["0,r,8192,4096", "0,w,16384,4096", "1000000000,w,24576,4096", "1000000000,w,24576,4096"]
+    assert out.read_text().splitlines()[2:] == lines
+    assert "neither reads nor writes" not in done.stderr
+
+
+def test_run_refuses_words_about_traces_that_contradict_each_other(path, tmp_path):
+    assert_refused(farwrite("run", "limits", "--trace", path), "another workload")
+    assert_refused(farwrite("run", "--format", "tencent"), "goes with --trace")
+    assert_refused(farwrite("run", "--trace", tmp_path / "none.csv"), "No such file")
+    assert_refused(farwrite("run", "--trace", path, "--format", "tencen"), 'did you mean "tencent"')
+    assert_refused(farwrite("run", "--trace", "pgbenhc"), 'did you mean "pgbench"')

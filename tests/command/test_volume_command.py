@@ -77,3 +77,35 @@ def test_what_is_no_replica_is_refused_with_a_sentence(tmp_path):
     done = farwrite("volume", "info", tmp_path)
     code, err = done.returncode, done.stderr
     assert code == EXIT_UNFIT and "no whole superblock" in err
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 512, 4095, 4096, 8191])
+def test_a_journal_shorter_than_its_superblocks_is_refused_with_its_size(tmp_path, size):
+    for name in ("journal", "volume"):
+        (tmp_path / name).write_bytes(os.urandom(size))
+    done = farwrite("volume", "info", tmp_path)
+    assert done.returncode == EXIT_UNFIT and f"holds {size} bytes" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["journal", "volume"])
+@pytest.mark.parametrize(("kind", "word"), [("directory", "a directory"), ("pipe", "a pipe"), ("zero", "a character device")])
+def test_what_lies_in_a_files_place_is_named_and_never_waited_for(kept, name, kind, word):
+    place = kept / name
+    place.unlink()
+    if kind == "directory":
+        place.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("/dev/zero")
+    done = farwrite("volume", "info", kept)
+    assert done.returncode == EXIT_USAGE and word in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_file_a_pipe_and_a_loop_instead_of_the_directory_are_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("file", "pipe", "loop"):
+        done = farwrite("volume", "info", tmp_path / name)
+        assert done.returncode == EXIT_USAGE and "lab.keep" in done.stderr

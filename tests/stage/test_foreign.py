@@ -557,3 +557,100 @@ def test_the_mean_over_any_runs_is_finite_and_within_its_interval(values, as_rat
     if estimate.low is not None:
         assert math.isfinite(estimate.low) and math.isfinite(estimate.high)
         assert len(estimate.without) == len(values)
+
+
+# What another tool's file may hold beside what was looked for
+
+
+def fio_job(**parts) -> dict:
+    """fio's JSON of one job; `parts` are its kinds of I/O."""
+    return {"fio version": "fio-3.33", "jobs": [{"jobname": "j", "error": 0, **parts}]}
+
+
+def fio_part(count: int, p50: int, per_s: float) -> dict:
+    times = {"min": 10, "max": 900, "mean": 120.0, "stddev": 3.0, "N": count, "percentile": {"50.000000": p50, "99.000000": 800}}
+    return {"total_ios": count, "iops": per_s, "bw_bytes": 4096 * per_s, "clat_ns": times}
+
+
+def test_a_fio_run_whose_directions_are_reported_as_one_is_read():
+    sheet = sheet_of(fio_job(mixed=fio_part(5000, 77, 1234.5)))
+    assert figure(sheet, "throughput", job="j", op="mixed").estimate.value == 1234.5
+    assert figure(sheet, "goodput", job="j", op="mixed").estimate.value == 4096 * 1234.5
+    assert figure(sheet, "completion_p50", job="j", op="mixed").estimate.value == 77
+    assert figure(sheet, "errors", job="j").estimate.count == 5000
+
+
+def test_a_fio_run_that_reports_both_counts_no_io_twice():
+    sheet = sheet_of(fio_job(read=fio_part(3000, 50, 300.0), write=fio_part(2000, 90, 200.0), mixed=fio_part(5000, 70, 500.0)))
+    assert figure(sheet, "errors", job="j").estimate.count == 5000
+    assert figure(sheet, "throughput", job="j", op="mixed").estimate.value == 500.0
+    assert figure(sheet, "throughput", job="j", op="read").estimate.value == 300.0
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        fio_job(read={"total_ios": 0, "iops": 0.0}),
+        fio_job(combined=fio_part(5000, 77, 1234.5)),
+        {"root_group": {"name": ""}, "metrics": {}},
+        {"metadata": {"k6Version": "1.5.0"}, "results": {"metrics": []}},
+        {"machine_info": {"node": "x"}, "benchmarks": [{"fullname": "f", "stats": {}}]},
+        b'#[Histogram log format version 1.2]\n"StartTimestamp","EndTimestamp","Interval_Max","Interval_Compressed_Histogram"\n',
+    ],
+)  # fmt: skip
+def test_a_file_that_no_figure_comes_out_of_is_refused_instead_of_being_the_same_as_another(document):
+    sentence = refusal(document)
+    assert "no figure" in sentence or "without an interval" in sentence
+
+
+def test_a_fio_job_that_only_failed_still_has_its_error():
+    document = fio_job(read={"total_ios": 0})
+    document["jobs"][0]["error"] = 5
+    assert figure(sheet_of(document), "errors", job="j").estimate.value == 1
+
+
+def machine_readable() -> dict:
+    """The run of K6 as k6 1.5 writes it with --new-machine-readable-summary: metrics in a list, percentiles without brackets."""
+    metrics = []
+    for name, metric in K6["metrics"].items():
+        values = {key.replace("(", "").replace(")", ""): value for key, value in metric["values"].items()}
+        if metric["type"] == "rate":
+            values = {"rate": values["rate"], "matches": values["passes"], "total": values["passes"] + values["fails"]}
+        metrics.append({"name": name, "type": metric["type"], "contains": metric["contains"], "values": values})
+    return {
+        "version": "1.0.0", "metadata": {"generatedAt": "2025-05-06T07:08:09+02:00", "k6Version": "1.5.0"},
+        "config": {"script": "s.js"}, "results": {"metrics": metrics, "checks": []},
+    }  # fmt: skip
+
+
+def test_k6s_machine_readable_summary_gives_the_same_figures_as_the_other():
+    one, other = sheet_of(machine_readable()), sheet_of(K6)
+    assert one.kind == "k6" and one.started_utc == "2025-05-06T05:08:09+00:00"
+    assert one.figures == other.figures
+    damaged = machine_readable()
+    damaged["results"]["metrics"].append(damaged["results"]["metrics"][0])
+    assert "has no name of its own" in refusal(damaged)
+
+
+def some_histogram() -> str:
+    """The encoded histogram of the shipped log's first interval."""
+    text = (FILES / "hdrhistogram.hlog").read_text()
+    return next(line.rpartition(",")[2] for line in text.splitlines() if line and line[0] not in '#"')
+
+
+@pytest.mark.parametrize("legend", ["Interval_Length", "EndTimestamp", None])
+@pytest.mark.parametrize("epoch", [0.0, 1_600_000_000.0])
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_second_number_of_a_log_is_known_for_a_length_or_an_end_by_the_numbers_alone(legend, epoch, ends, count):
+    if ends and epoch == 0 and count == 2 and legend != "EndTimestamp":
+        pytest.skip("0 to 2, then 2 to 4, is as well two seconds and then four; C's writer knows only instants since 1970")
+    header = f'"StartTimestamp","{legend}","Interval_Max","Interval_Compressed_Histogram"\n' if legend else ""
+    histogram, seconds = some_histogram(), 2.0
+    lines = [
+        f"{epoch + seconds * index:.3f},{epoch + seconds * (index + 1) if ends else seconds:.3f},9.0,{histogram}"
+        for index in range(count)
+    ]
+    sheet = sheet_of(("#[Histogram log format version 1.2]\n" + header + "\n".join(lines) + "\n").encode())
+    recorded = sum(int(item) for item in encoding.slots_in_use(histogram)[2])
+    assert figure(sheet, "recorded_per_s").estimate.value == pytest.approx(recorded / seconds)

@@ -280,7 +280,7 @@ def test_a_file_that_is_not_there_is_refused_by_its_name(tmp_path, name):
 
 def test_a_folder_in_place_of_the_report_is_refused(tmp_path):
     (tmp_path / "report.json").mkdir()
-    with pytest.raises(UsageError, match="Is a directory"):
+    with pytest.raises(UsageError, match="this is a directory"):
         read(tmp_path)
 
 

@@ -470,3 +470,137 @@ def test_fio_replays_what_was_converted_for_it(file, tmp_path):
         pytest.skip("this fio does not know version 3 of its logs")
     assert said.returncode == 0, said.stderr
     assert "issued rwts: total=1,2,0,1" in said.stdout
+
+
+# Traces without a header, read when they are named
+
+
+ALIBABA = b"""\
+3,R,126703644672,4096,1577808000000046
+87,W,8192,16384,1577808000000112
+3,W,0,512,1577808001000000
+"""
+TENCENT = b"""\
+1538323200,12910952,128,0,1063
+1538323200,6338688,8,1,1081
+1538323202,0,1,1,1063
+"""
+
+
+def test_alibabas_times_are_microseconds_and_its_devices_disks(file):
+    rows, reading = batches_of(file(ALIBABA), Taking(format="alibaba"))
+    assert rows == [
+        ("3", 0, READ, 126703644672, 4096), ("87", 66_000, WRITE, 8192, 16384), ("3", 999_954_000, WRITE, 0, 512),
+    ]  # fmt: skip
+    assert reading.format == "alibaba"
+
+
+def test_tencents_0_is_a_read_its_sectors_512_bytes_and_its_times_seconds(file):
+    rows, reading = batches_of(file(TENCENT), Taking(format="tencent"))
+    assert rows == [
+        ("1063", 0, READ, 12910952 * 512, 65536), ("1081", 0, WRITE, 6338688 * 512, 4096), ("1063", 2 * 10**9, WRITE, 0, 512),
+    ]  # fmt: skip
+    assert reading.format == "tencent"
+
+
+@pytest.mark.parametrize(("content", "name"), [(ALIBABA, "alibaba"), (TENCENT, "tencent")])
+def test_lines_of_bare_numbers_are_read_only_when_named_and_the_word_is_told(file, content, name):
+    assert f"--format {name}" in refusal(file(content))
+    assert "line 1 (record 1)" in refusal(file(content), Taking(format="tencent" if name == "alibaba" else "alibaba"))
+    assert "line 4 (record 4)" in refusal(file(content + b"nonsense\n"), Taking(format=name))
+    assert "at byte" in refusal(file(content + content), Taking(format=name))  # Its times fall.
+    _, mended = batches_of(file(content + b"nonsense\n"), Taking(format=name, repair=True))
+    assert mended.repaired == {"dropped, not a record": 1}
+    assert whole_sizes(file(gzip.compress(content)), name) == whole_sizes(file(content), name)
+
+
+def whole_sizes(path, name):
+    return [row[-1] for row in batches_of(path, Taking(format=name))[0]]
+
+
+def test_numbers_beyond_any_disk_are_refused_as_bytes_and_do_not_wrap(file):
+    for line in (b"1,9223372036854775807,8,1,1\n", b"1,0,36028797018963968,1,1\n", b"1,36028797018963968,8,1,1\n"):
+        sentence = refusal(file(line), Taking(format="tencent"))
+        assert "Correct" in sentence or "Split" in sentence
+
+
+def test_a_format_that_does_not_exist_is_answered_with_those_that_do(file):
+    with pytest.raises(UsageError, match=r'there is no "alibab" .did you mean "alibaba"'):
+        batches_of(file(ALIBABA), Taking(format="alibab"))
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize("version", [7, 8])
+def test_what_blktrace_records_is_answered_with_the_command_that_makes_text_of_it(file, order, version):
+    record = (0x65617400 | version).to_bytes(4, order) + bytes(44)
+    sentence = refusal(file(record, "sda.blktrace.0"))
+    assert "blkparse -i " in sentence and "sda -o sda.txt" in sentence
+    sentence = refusal(file(record, "x y.bin"))
+    assert "blkparse -i - < '" in sentence and "> 'x y.bin.txt'" in sentence
+
+
+@FUZZ
+@given(st.binary(max_size=200), st.sampled_from(["alibaba", "tencent"]), st.booleans())
+@example(b"1,2,3,1,1\n" * 3, "tencent", False)
+def test_no_bytes_bring_a_named_reader_down(file, content, name, repair):
+    with Contained():
+        batches_of(file(content), Taking(format=name, repair=repair))
+
+
+class Contained:
+    """Lets a UsageError pass, and nothing else."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        return kind is not None and issubclass(kind, UsageError)
+
+
+def test_the_share_of_reads_is_of_reads_and_writes(file):
+    assert outline(file(TENCENT), Taking(format="tencent")).read_share == pytest.approx(1 / 3)
+    assert summary.summarise(file(ALIBABA), Taking(format="alibaba")).read_share == pytest.approx(1 / 3)
+    assert outline(file(b"time_ns,operation,address,size\n0,f,0,0\n")).read_share is None
+
+
+# A trace as a run
+
+
+def test_a_trace_replays_itself_with_a_title_of_its_own_and_a_volume_that_holds_it(file):
+    from farwrite.cells import cells_of
+    from farwrite.trace.replaying import profile_of
+
+    lines = [b"%d,%s,%d,4096,%d" % (5, b"RW"[i % 4 > 0 : (i % 4 > 0) + 1], (i * 8192) % (1 << 25), i * 1000) for i in range(8000)]
+    path = file(b"\n".join(lines) + b"\n", "my volume.csv.gz")
+    profile, notes = profile_of(str(path), "alibaba")
+    assert profile.title == "Trace my volume.csv.gz, replayed" and profile.cell[0].name == "my-volume"
+    assert (1 << 25) <= profile.lab.volume_bytes <= (1 << 25) + (2 << 20)
+    assert profile.run.round_ns == 2 * 10**9 and any("25.0% of reads and writes are reads" in note for note in notes)
+    cells = cells_of(profile)
+    assert {cell.arrival for cell in cells} == {"trace"} and all("25.0% of reads" in cell.note for cell in cells)
+    changed, _ = profile_of(str(path), "alibaba", ["distance.miles=[7]", 'run.round="300 ms"'])
+    assert (changed.distance.miles, changed.run.round_ns) == ([7.0], 300_000_000)
+
+
+def test_each_round_of_a_named_trace_is_a_window_of_it(file):
+    from dataclasses import replace
+
+    from farwrite.target.replicated import Order, plan_of
+
+    path = file(b"".join(b"1,W,%d,4096,%d\n" % (i * 4096, i * 1_000_000) for i in range(100)), "t.csv")
+    order = Order(
+        protocol="C", volume=1, epoch=1, seed=1, load=None, trace_path=str(path), trace_begin_ns=10 * 10**9, time_scale=1.0,
+        write_count_max=0, queue_depth=1024, duration_ns=5 * 10**9, slice_ns=10**9, slice_count=5, peer_timeout_ns=10**9,
+        trace_format="alibaba",
+    )  # fmt: skip
+    assert plan_of(order, 1 << 30).address.tolist() == [i * 4096 for i in range(10, 15)]
+    assert plan_of(replace(order, trace_begin_ns=50 * 10**9), 1 << 30).address.tolist() == [i * 4096 for i in range(50, 55)]
+
+
+def test_a_slow_trace_gets_longer_rounds_and_one_without_a_write_is_refused(file):
+    from farwrite.trace.replaying import profile_of
+
+    slow = file(b"".join(b"%d,%d,8,1,1\n" % (i, i * 8) for i in range(600)), "slow.csv")
+    assert profile_of(str(slow), "tencent")[0].run.round_ns == 60 * 10**9
+    with pytest.raises(UsageError, match="no write"):
+        profile_of(str(file(b"1,0,8,0,1\n", "reads.csv")), "tencent")

@@ -12,6 +12,7 @@ from ..errors import EXIT_DONE, UsageError
 from ..figure import Sheet
 from ..files import write_atomically
 from ..foreign import TimeUnit, sheet_of_foreign
+from ..user_file import read_file
 from .output import printing
 
 STDOUT = Path("-")
@@ -52,10 +53,7 @@ def read_foreign(path: Path, unit: TimeUnit | None) -> Sheet:
     """The sheet of one file; UsageError when it is one of our own, which needs no import."""
     from ..sheet import is_report, is_sheet
 
-    try:
-        data = path.read_bytes()
-    except OSError as refusal:
-        raise UsageError(f"import {path}: {refusal.strerror}.") from refusal
+    data = read_file(path, "import")
     if is_report(data) or is_sheet(data):
         raise UsageError(f"{path} is farwrite's own: compare and gate read it as it is.")
     return sheet_of_foreign(path, data, unit)
@@ -73,7 +71,7 @@ def write_sheet(data: bytes, path: Path) -> None:
     from ..sheet import is_sheet
 
     try:
-        if path.exists() and not is_sheet(path.read_bytes()):
+        if path.exists() and not is_sheet(read_file(path, "write the sheet over")):
             raise UsageError(f"{path} is no sheet, so it is not overwritten. Name another --out.")
         write_atomically(path, data)
     except OSError as refusal:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 
+from ..errors import UsageError
 from ..options import ANYWHERE, Options
 from .measuring import NEW, PLAIN, Session, Showing, check_texts, measured
 
+DEFAULT = "limits"
+
 
 def run(
-    profile: str = "limits",
+    profile: str | None = None,
     *,
+    trace: str | None = None,
+    format: str | None = None,
     options: Options = ANYWHERE,
     duration: str | None = None,
     far: str | None = None,
@@ -22,7 +27,12 @@ def run(
     Parameters
     ----------
     profile
-        Name of a shipped profile (see "farwrite profiles"), or path of a TOML file or of a fio job file (.fio).
+        Name of a shipped profile (see "farwrite profiles"), or path of a TOML file or of a fio job file (.fio); limits unless
+        named.
+    trace
+        Replay recorded I/O instead of a profile: a trace as "farwrite trace info" reads it, or the name of a shipped one.
+    format
+        What the trace is, where its content does not say it: alibaba or tencent.
     duration
         Length of each round, such as "2 s"; short for --set run.round=...
     far
@@ -31,17 +41,29 @@ def run(
     """
     from ..cells import cells_of
     from ..profile import Change, find, load
+    from ..trace import find as find_trace
 
-    check_texts(profile)
-    if session.continues(duration, far, options.given()):
-        return measured(None, profile, session, showing)
+    check_texts(profile, trace)
+    if session.continues(duration, far, trace, format, options.given()):
+        return measured(None, profile or DEFAULT, session, showing)
+    if trace and profile:
+        raise UsageError(f"--trace {trace} is replayed by itself, and {profile} is another workload: give one of the two.")
+    if format and not trace:
+        raise UsageError(f"--format {format} says what a trace is: it goes with --trace.")
     asked = options.change(session.set_)
     changes: list[Change] = [*session.changes]
     changes += [f'run.round="{duration}"'] if duration else []
     changes += [f'lab.far_host="{far}"'] if far else []
     changes.append(asked)
     bent: list[str] = []
-    if profile.endswith(".fio"):
+    if trace:
+        from ..trace.replaying import name_of, profile_of
+
+        chosen, bent = profile_of(trace, format or "", changes)
+        profile = name_of(find_trace(trace))
+        if not showing.quiet:
+            print("\n".join(bent), file=sys.stderr)
+    elif (profile := profile or DEFAULT).endswith(".fio"):
         from ..fio_job import translate
 
         translated = translate(find(profile), changes)

@@ -20,6 +20,7 @@ def info(
     *,
     disk: str | None = None,
     volume: str | None = None,
+    format: str | None = None,
     repair: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -33,6 +34,8 @@ def info(
         Of a trace of several disks, look at this one only: its name, or its number.
     volume
         Refuse records that lie beyond a volume of this size, such as "1 TiB".
+    format
+        What the trace is, where its content does not say it: alibaba or tencent; or csv, vscsi, iolog, msr, spc, blkparse.
     repair
         Drop or sort records that are wrong, and count them, instead of refusing the trace.
     json
@@ -42,7 +45,7 @@ def info(
     from ..trace import find
     from ..trace.summary import summarise
 
-    summary = summarise(find(file), taking_of(repair, disk, volume))
+    summary = summarise(find(file), taking_of(repair, disk, volume, format))
     with printing():
         if json:
             print_document(summary)
@@ -62,6 +65,7 @@ def convert(
     fold: str | None = None,
     disk: str | None = None,
     volume: str | None = None,
+    format: str | None = None,
     repair: Annotated[bool, Parameter(negative="")] = False,
     fio_file: str = "farwrite.img",
 ) -> int:
@@ -85,6 +89,8 @@ def convert(
         Of a trace of several disks, take this one only; otherwise all are laid side by side.
     volume
         Refuse records that lie beyond a volume of this size.
+    format
+        What the trace is, where its content does not say it: alibaba or tencent; or csv, vscsi, iolog, msr, spc, blkparse.
     repair
         Drop or sort records that are wrong, and count them, instead of refusing the trace.
     fio_file
@@ -93,6 +99,7 @@ def convert(
     from ..trace import find
     from ..trace.convert import Change
     from ..trace.convert import convert as converted
+    from ..trace.reading import reads_told
     from ..units import format_time
 
     change = Change(
@@ -104,8 +111,8 @@ def convert(
     path = find(file)
     if out.exists() and path.resolve() == out.resolve():
         raise UsageError(f"{out} is the trace itself. Name another file to write.")
-    made = converted(path, out, change, taking_of(repair, disk, volume))
-    said = [f"{made.records} records over {format_time(made.duration_ns)}"]
+    made = converted(path, out, change, taking_of(repair, disk, volume, format))
+    said = [f"{made.records} records over {format_time(made.duration_ns)}", reads_told(made.read_share)]
     if len(made.disks) > 1 and disk is None:
         said.append(f"{len(made.disks)} disks side by side: {', '.join(made.disks)}")
     if made.folded:
@@ -116,11 +123,11 @@ def convert(
     return EXIT_DONE
 
 
-def taking_of(repair: bool, disk: str | None, volume: str | None):
+def taking_of(repair: bool, disk: str | None, volume: str | None, form: str | None):
     """How the words say that the trace is to be taken."""
     from ..trace.source import Taking
 
-    return Taking(repair=repair, disk=disk, volume_bytes=size_of("--volume", volume))
+    return Taking(repair=repair, disk=disk, volume_bytes=size_of("--volume", volume), format=form or "")
 
 
 def instant(option: str, text: str | None) -> int | None:

@@ -6,13 +6,13 @@ For people, after a run that kept its files or a crash that left them. Replaying
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UsageError, system_error
+from ..errors import UnfitError, UsageError
 from ..host.disk import JOURNAL, VOLUME, Disk, file_system_of
+from ..user_file import descriptor_of
 from . import journal_kernel as log
 from .journal import END_REASONS, examine
 
@@ -46,6 +46,11 @@ def look(directory: Path) -> VolumeInfo:
     with contextlib.ExitStack() as stack:
         journal_fd, volume_fd = (open_for_reading(stack, directory / name) for name in (JOURNAL, VOLUME))
         journal, volume = os.fstat(journal_fd), os.fstat(volume_fd)
+        if journal.st_size < log.SUPERBLOCK_BYTES:
+            raise UnfitError(
+                f"{directory / JOURNAL} holds {journal.st_size} bytes, and a journal begins with two superblocks of "
+                f"{log.SUPERBLOCK_BYTES} together: this is no journal, or its copy broke off."
+            )
         superblock, found = examine(
             Disk(
                 directory=str(directory), file_system=file_system_of(directory), journal_fd=journal_fd, volume_fd=volume_fd,
@@ -74,15 +79,12 @@ def look(directory: Path) -> VolumeInfo:
 
 def open_for_reading(stack: contextlib.ExitStack, path: Path) -> int:
     """A descriptor as long as the stack."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError as refusal:
-        if refusal.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise UsageError(
-                f"{path}: there is no such file. A replica's directory holds {JOURNAL} and {VOLUME}; a run leaves them "
-                "with --set lab.keep=true, in near/ and far/ below its results."
-            ) from refusal
-        raise system_error(f"open {path}", refusal.errno or 0) from refusal
+    if not os.path.lexists(path):
+        raise UsageError(
+            f"{path}: there is no such file. A replica's directory holds {JOURNAL} and {VOLUME}; a run leaves them "
+            "with --set lab.keep=true, in near/ and far/ below its results."
+        )
+    descriptor = descriptor_of(path, "open", pipes=False)
     stack.callback(os.close, descriptor)
     return descriptor
 

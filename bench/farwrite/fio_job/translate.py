@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from .. import profile as profiles
 from ..units import NS_PER_MS, NS_PER_S, format_time
 from .meaning import Job, job_of
 from .parse import Option, read, sections_of
+from .words import refuse
 
 ROUNDS = 5  # The least from which an interval over rounds says anything.
 ROUND_NS = 2 * NS_PER_S  # Where the file has no runtime.
@@ -19,6 +21,7 @@ ROUND_NS_MIN, ROUND_NS_MAX = 50 * NS_PER_MS, 600 * NS_PER_S
 MILES = [0, 20, 150]
 PROTOCOLS = ["C"]
 VOLUME_BYTES_MIN = 16 << 20
+ALIGNMENT_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -47,44 +50,57 @@ class Translation:
 def translate(path: Path, changes: Iterable[profiles.Change] = ()) -> Translation:
     """The profile that a job file asks for, with `key=value` changes; UsageError with line for what cannot be."""
     jobs = [job_of(section) for section in sections_of(read(path), path)]
-    volume_bytes = lay_out(jobs)
+    begins, volume_bytes = lay_out(jobs)
     approximated = [bent for job in jobs for bent in job.bent]
     round_ns, notes = round_of(jobs)
     groups = grouped(jobs)
     if len(groups) > 1:
         first = groups[1][0]
-        wall = first.option("stonewall") or first.option("new_group") or Option("stonewall", "1", first.section.place)
+        wall = first.option("stonewall") or Option("stonewall", "1", first.section.place)
         notes.append((wall, "groups are measured in interleaved rounds instead of one after the other"))
     taken: list[str] = []
+    cells = [cell_of(group, taken, begins) for group in groups]
     tree: dict[str, Any] = {
         "title": f"fio job file {path.name}",
         "lab": {"volume": f"{volume_bytes} B"},
         "distance": {"miles": list(MILES)},
         "run": {"rounds": ROUNDS, "round": f"{round_ns} ns"},
-        "cell": [cell_of(group, taken) for group in groups],
+        "cell": cells,
     }
     profile = profiles.of_tree(tree, profiles.Reader("", str(path)), changes)
     return Translation(profile, [option for job in jobs for option in job.passed], approximated + notes)
 
 
-def lay_out(jobs: list[Job]) -> int:
-    """Give every file a region of the volume, one behind the other; answers the bytes of the volume."""
+def lay_out(jobs: list[Job]) -> tuple[dict[str, int], int]:
+    """(where each file's first byte lies in the volume, the bytes of the volume): files lie one behind the other.
+
+    Of the files of a job that has several only what is used takes room, so that what it works on lies together.
+    """
+    spans: dict[str, tuple[int, int]] = {}
+    for job in jobs:
+        for files in job.copies:
+            for extent in files:
+                begin, end = spans.get(extent.path, (extent.begin if len(files) > 1 else 0, 0))
+                spans[extent.path] = (min(begin, extent.begin if len(files) > 1 else 0), max(end, extent.end))
     begins: dict[str, int] = {}
-    spans: dict[str, int] = {}
-    for job in jobs:
-        file = job.filename or f"{job.section.name} of its own"
-        copies = job.count if job.keys["apart"] else 1
-        spans[file] = max(spans.get(file, 0), job.offset_bytes + job.size_bytes * copies)
     end = 0
-    for file, span in spans.items():
-        begins[file] = end
-        end += -(-span // 4096) * 4096
-    for job in jobs:
-        file = job.filename or f"{job.section.name} of its own"
-        copies = job.count if job.keys["apart"] else 1
-        job.keys["region_begin"] = f"{begins[file] + job.offset_bytes} B"
-        job.keys["region"] = f"{job.size_bytes * copies} B"
-    return max(end, VOLUME_BYTES_MIN)
+    for path, (begin, until) in spans.items():
+        begins[path] = end - begin
+        end += -(-(until - begin) // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+    return begins, max(end, VOLUME_BYTES_MIN)
+
+
+def regions_of(job: Job, begins: dict[str, int]) -> list[tuple[int, int]]:
+    """(begin, bytes) in the volume of what each copy works on."""
+    regions = []
+    for files in job.copies:
+        places = [(begins[extent.path] + extent.begin, extent.length) for extent in files]
+        if any(left + length != right for (left, length), (right, _) in itertools.pairwise(places)):
+            option = job.last_of("filename", "nrfiles")
+            assert option is not None
+            raise refuse(option, "another job shares its files in another order, so they cannot lie one behind the other here.")
+        regions.append((places[0][0], sum(length for _, length in places)))
+    return regions
 
 
 def round_of(jobs: list[Job]) -> tuple[int, list[tuple[Option, str]]]:
@@ -109,15 +125,31 @@ def grouped(jobs: list[Job]) -> list[list[Job]]:
     return groups
 
 
-def cell_of(group: list[Job], taken: list[str]) -> dict[str, Any]:
+def cell_of(group: list[Job], taken: list[str], begins: dict[str, int]) -> dict[str, Any]:
     """The cell of a group; a job alone is the cell itself."""
-    if len(group) == 1 and group[0].count == 1:
-        keys = dict(group[0].keys)
-        del keys["apart"]
-        return {"name": unique(group[0].section.name, taken), "protocols": list(PROTOCOLS), **keys}
     named: list[str] = []
-    jobs = [{"name": unique(job.section.name, named), "count": job.count, **job.keys} for job in group]
-    return {"name": unique("-".join(named), taken), "protocols": list(PROTOCOLS), "jobs": jobs}
+    jobs: list[dict[str, Any]] = []
+    for job in group:
+        for suffix, keys in job.loads():
+            for region in merged(regions_of(job, begins)):
+                jobs.append({"name": unique(job.section.name + suffix, named), **region, **keys})
+    if len(jobs) == 1 and jobs[0]["count"] == 1:
+        (keys,) = jobs
+        keys = {key: value for key, value in keys.items() if key not in ("apart", "count", "name")}
+        return {"name": unique(group[0].section.name, taken), "protocols": list(PROTOCOLS), **keys}
+    name = "-".join(dict.fromkeys(job.section.name for job in group))
+    return {"name": unique(name, taken), "protocols": list(PROTOCOLS), "jobs": jobs}
+
+
+def merged(regions: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """The regions of a job's copies as keys: together where all are the same, or lie one behind the other; else one by one."""
+    first, length = regions[0]
+    count = len(regions)
+    if all(region == regions[0] for region in regions):
+        return [{"count": count, "apart": False, "region_begin": f"{first} B", "region": f"{length} B"}]
+    if regions == [(first + copy * length, length) for copy in range(count)]:
+        return [{"count": count, "apart": True, "region_begin": f"{first} B", "region": f"{count * length} B"}]
+    return [{"count": 1, "region_begin": f"{begin} B", "region": f"{size} B"} for begin, size in regions]
 
 
 def unique(name: str, taken: list[str]) -> str:

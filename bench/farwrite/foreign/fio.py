@@ -1,8 +1,8 @@
 """fio's JSON, `--output-format=json` or `json+`: figures for every job and kind of I/O.
 
-Labels: job and op (read, write, trim, sync), host in a client's file, and clone where jobs share a name. Percentiles
-of fio are of completion latency unless the job sets lat_percentiles=1; only those of `lat_ns` are our service time.
-Field by field: fio HOWTO, "JSON output" and "JSON+ output"; slots: plat_idx_to_val in fio's stat.c.
+Labels: job and op (read, write, trim, sync, or their sum, mixed), host in a client's file, and clone where jobs share a
+name. Percentiles of fio are of completion latency unless the job sets lat_percentiles=1; only those of `lat_ns` are our
+service time. Field by field: fio HOWTO, "JSON output" and "JSON+ output"; slots: plat_idx_to_val in fio's stat.c.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .document import Part, numbered, short
 from .metrics import figure, identifier, utc
 
 OPERATIONS = ("read", "write", "trim", "sync")
+MIXED = "mixed"  # Their sum: in their place with unified_rw_reporting=1, beside them with =both. fio HOWTO.
 
 SLOT_BITS = 6  # FIO_IO_U_PLAT_BITS: 64 slots a doubling, and every value below 128 a slot of its own.
 SLOT_DIGITS_MAX = 19  # Of 64 bits.
@@ -90,12 +91,11 @@ def options_of(shared: Part, job: Part) -> str:
 
 def figures_of(job: Part, labels: dict[str, Label], withheld: list[Reason]) -> Iterator[Figure]:
     """The figures of one job."""
-    completed = 0
-    for operation in OPERATIONS:
+    counts = {operation: job.part(operation).count("total_ios") for operation in (*OPERATIONS, MIXED)}
+    completed = max(sum(counts[operation] for operation in OPERATIONS), counts[MIXED])
+    for operation, total in counts.items():
         part = job.part(operation)
         here = {**labels, "op": operation}
-        total = part.count("total_ios")
-        completed += total
         for metric, estimate in times_of(part, total):
             yield figure(metric, here, estimate, withheld)
         for metric, key in (("throughput", "iops"), ("goodput", "bw_bytes")):

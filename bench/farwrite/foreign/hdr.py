@@ -3,10 +3,14 @@
 Label: tag, where a line has one. An interval is a round; the log does not say what was recorded nor in which unit, so
 it is called latency and is taken as nanoseconds unless told otherwise. Format: javadoc of HistogramLogWriter; the encoding of a
 histogram is in `farwrite.hdr`.
+
+The second number of a line is the interval's length (Java, Python) or the instant it ended at (C), and the column is called
+"EndTimestamp" by C and by old Java alike: what it is, is found from the numbers.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -27,6 +31,9 @@ from .metrics import figure, identifier, utc
 # neighbouring intervals each: batch means, of which more than 30 are of no use (Schmeiser 1982).
 ROUNDS_MAX = 30
 
+YEAR_S = 366 * 86_400.0  # No interval is that long.
+ENDS_LEGEND = '"EndTimestamp"'
+
 DIGIT_BITS = 11  # Of a value we keep as many as our own histograms: 1024 slots a doubling.
 
 OURS = re.compile(
@@ -40,7 +47,8 @@ class Interval(NamedTuple):
     """One line of the log; the arrays are indexed by slot, in the log's unit."""
 
     tag: str
-    duration_s: float
+    start_s: float
+    duration_s: float  # as read: the end, where `ends_instead_of_lengths` says so of the log
     shown_max: float  # the greatest value as the writer showed it: divided by a ratio of its choice
     lows: np.ndarray  # int64, ascending
     widths: np.ndarray  # int64
@@ -68,6 +76,11 @@ def sheet_of(text: str, source: str, unit: str | None) -> Sheet:
             what = f"{source}, line {number}: {refusal}"
             raise UsageError(f"{what}. Is the log cut off? Take out the line to read the rest.") from refusal
         by_tag.setdefault(interval.tag, []).append(interval)
+    if ends_instead_of_lengths(list(by_tag.values()), ENDS_LEGEND in text):
+        by_tag = {
+            tag: [item._replace(duration_s=item.duration_s - item.start_s) for item in intervals]
+            for tag, intervals in by_tag.items()
+        }
     if not by_tag:
         raise UsageError(f"{source} is an HdrHistogram log without an interval.")
     figures = [item for tag, intervals in by_tag.items() for item in figures_of(tag, intervals, float(TIME[unit or "ns"]))]
@@ -75,6 +88,23 @@ def sheet_of(text: str, source: str, unit: str | None) -> Sheet:
         kind="hdrhistogram", source=source, id=identifier(text), started_utc=started, identity={}, figures=figures,
         warnings=[] if unit else unit_doubts([item for intervals in by_tag.values() for item in intervals]),
     )  # fmt: skip
+
+
+def ends_instead_of_lengths(series: Sequence[Sequence[Interval]], legend: bool) -> bool:
+    """Whether the second column holds instants. Each tag is a series of its own; `legend`: the column is called so.
+
+    Lengths lead from one start to the next, ends are the next start; where both fit, or there is one interval only, the legend
+    decides, unless the length would be a year and more.
+    """
+    items = [item for intervals in series for item in intervals]
+    if any(item.duration_s <= item.start_s > 0 for item in items):
+        return False  # It would have ended when it began, or before.
+    if any(item.duration_s - item.start_s < YEAR_S <= item.duration_s for item in items):
+        return True  # A time since 1970.
+    pairs = [pair for intervals in series for pair in itertools.pairwise(intervals)]
+    as_ends = math.fsum(abs(one.duration_s - other.start_s) for one, other in pairs)
+    as_lengths = math.fsum(abs(one.start_s + one.duration_s - other.start_s) for one, other in pairs)
+    return as_ends < as_lengths or (legend and as_ends == as_lengths and any(item.start_s > 0 for item in items))
 
 
 def unit_doubts(intervals: Sequence[Interval]) -> list[str]:
@@ -127,8 +157,9 @@ def interval_of(line: str) -> Interval:
     match = LINE.fullmatch(line)
     if match is None:
         raise UsageError(f'"{short(line)}" is no interval: not start, length, greatest value and histogram')
-    tag, _, duration, greatest, histogram = match.groups()
-    return Interval(clean(tag or ""), float(duration), float(greatest), *decode(histogram))
+    tag, start, duration, greatest, histogram = match.groups()
+    return Interval(clean(tag or ""), float(start), float(duration), float(greatest), *decode(histogram))
+
 
 def decode(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(lows, widths, counts) of the slots in use."""

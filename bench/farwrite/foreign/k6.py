@@ -1,4 +1,4 @@
-"""k6's end-of-test summary, as --summary-export writes it or as handleSummary() receives it.
+"""k6's end-of-test summary, as --summary-export writes it, as handleSummary() receives it, or machine-readable as of k6 1.5.
 
 Metrics keep k6's names: `http_req_duration_p95`, `_p50` for its med, `_mean` for its avg, `_min`, `_max`; a counter such as
 `iterations` and its rate `iterations_per_s`; a rate such as `checks` by its name alone, as a share of 1. Tags of a submetric,
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from ..analysis.estimate import CONFIDENCE
 from ..analysis.result import Estimate
@@ -22,7 +23,7 @@ from .metrics import identifier
 
 Type = Literal["counter", "gauge", "rate", "trend", ""]
 
-PERCENTILE = re.compile(r"p\((\d{1,3}(?:\.\d{1,9})?)\)")
+PERCENTILE = re.compile(r"p\(?(\d{1,3}(?:\.\d{1,9})?)\)?")  # "p(95)"; "p95" in the machine-readable one.
 SUBMETRIC = re.compile(r"([^{]*)\{(.*)\}", re.DOTALL)
 
 # What --summary-export does not say: which of k6's own metrics are times, which are bytes.
@@ -46,8 +47,32 @@ NUMERIC_LABELS = ("miles", "queue_depth")  # Of ours; a tag that is called so is
 
 def is_ours(document: Part) -> bool:
     """Whether this is k6's summary."""
+    if is_machine_readable(document):
+        return True
     metrics = document.value.get("metrics")
     return isinstance(metrics, dict) and ("root_group" in document or "iterations" in metrics or "http_reqs" in metrics)
+
+
+def is_machine_readable(document: Part) -> bool:
+    """Whether this is the summary that lists its metrics below "results"."""
+    results, metadata = document.value.get("results"), document.value.get("metadata")
+    return isinstance(results, dict) and isinstance(results.get("metrics"), list) and isinstance(metadata, dict) and (
+        "k6Version" in metadata
+    )
+
+
+def metrics_of(document: Part) -> Part:
+    """The metrics by their names, whichever summary it is."""
+    if not is_machine_readable(document):
+        return document.part("metrics")
+    results = document.part("results")
+    found: dict[str, Any] = {}
+    for index, part in enumerate(results.parts("metrics")):
+        name = part.text("name")
+        if not name or name in found:
+            raise results.refusal(f"metrics[{index}]", "has no name of its own")
+        found[name] = part.value
+    return Part(document.source, found, results.at("metrics"))
 
 
 def is_stream(text: str) -> bool:
@@ -57,7 +82,7 @@ def is_stream(text: str) -> bool:
 
 def sheet_of(document: Part, text: str) -> Sheet:
     """All figures of a summary."""
-    metrics = document.part("metrics")
+    metrics = metrics_of(document)
     figures: dict[tuple, Figure] = {}
     for name, part in metrics.members():
         for item in figures_of(name, part, metrics):
@@ -66,9 +91,18 @@ def sheet_of(document: Part, text: str) -> Sheet:
     if any(item.unit == "" for item in figures.values()) and not any("values" in part for _, part in metrics.members()):
         warnings.append("--summary-export leaves open what custom metrics are in; the data of handleSummary() says it")
     return Sheet(
-        kind="k6", source=document.source, id=identifier(text), started_utc="", identity={}, figures=list(figures.values()),
-        warnings=warnings,
+        kind="k6", source=document.source, id=identifier(text), started_utc=started(document), identity={},
+        figures=list(figures.values()), warnings=warnings,
     )  # fmt: skip
+
+
+def started(document: Part) -> str:
+    """When the machine-readable summary was made, in UTC; the others do not say."""
+    text = document.part("metadata").text("generatedAt") if is_machine_readable(document) else ""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError):
+        return ""
 
 
 def figures_of(name: str, part: Part, metrics: Part) -> Iterator[Figure]:
@@ -86,6 +120,8 @@ def figures_of(name: str, part: Part, metrics: Part) -> Iterator[Figure]:
             raise values.refusal(key, f"is {share:.6g}, and a share is 1 at most")
         if share is not None:
             passes, fails = values.count("passes"), values.count("fails")
+            if "total" in values:  # The machine-readable one counts so.
+                passes, fails = values.count("matches"), max(values.count("total") - values.count("matches"), 0)
             yield made(base, labels, "ratio", share_of(share, passes, passes + fails), BETTER.get(base, ""))
     elif kind == "counter":
         count, rate = values.number("count", -GREATEST), values.number("rate", -GREATEST)

@@ -11,7 +11,9 @@ from statistics import NormalDist
 
 import numpy as np
 
+from ..errors import UsageError
 from ..link_spec import DELAY_NS_MAX, LinkError, Way
+from ..user_file import read_text
 
 TABLE_ENTRIES = 4096  # netem takes up to 16 384.
 TABLE_UNIT = 8192  # netem's NETEM_DIST_SCALE: an entry of 8192 is one deviation, an int16 reaches four.
@@ -41,9 +43,9 @@ def deviations(way: Way) -> np.ndarray:
 def recorded_ns(name: str) -> np.ndarray:
     """One-way delays in ns from a text file, one a line, empty lines and # comments left out. UsageError when they are not."""
     try:
-        lines = [line.split("#")[0].strip() for line in Path(name).expanduser().read_text().splitlines()]
+        lines = [line.split("#")[0].strip() for line in read_text(Path(name).expanduser(), "").splitlines()]
         delays_ns = np.array([float(line) for line in lines if line])
-    except (OSError, ValueError) as refusal:
+    except (UsageError, RuntimeError, ValueError) as refusal:  # RuntimeError: nobody's home.
         wanted = "It is a text file of one-way delays in ns, one a line."
         raise LinkError(f"jitter_file {name}: {refusal}. {wanted}", "jitter_file") from refusal
     if delays_ns.size < 2 or not ((delays_ns >= 0) & (delays_ns <= DELAY_NS_MAX)).all():

@@ -19,6 +19,7 @@ from ..link_spec import PLAIN, LinkSpec, Way, check
 from ..physics import Distance, distance
 from ..profile import Reader, Struct
 from ..units import RATE, format_time, parse, time_ns
+from ..user_file import TEXT_BYTES_MAX, read_text
 
 NEAR = "near"
 SITES_MAX = 5  # Ten links, a process each where the ferry carries them.
@@ -93,10 +94,10 @@ def read(path: Path) -> Layout:
     """The layout in a TOML file; UsageError with its line when it is wrong."""
     import tomllib
 
+    text = read_text(path, "read the sites in", TEXT_BYTES_MAX)
     try:
-        text = path.read_text(encoding="utf-8")
         tree = tomllib.loads(text)
-    except (OSError, ValueError, RecursionError) as refusal:
+    except (ValueError, RecursionError) as refusal:
         raise UsageError(f"read the sites in {path}: {refusal}") from refusal
     reader = Reader(text, str(path))
     try:

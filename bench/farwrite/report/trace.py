@@ -23,6 +23,8 @@ QUANTILES = ("p01", "p50", "p90", "p99", "p999")
 
 def show(summary: Summary, console: Console) -> None:
     """Print the whole summary."""
+    from ..trace.reading import reads_told
+
     page = Page(console)
     over = format_time(summary.duration_ns)
     page.prose(f"{summary.name}: {grouped(summary.records)} records over {over}, {summary.format}", style="bold")
@@ -33,6 +35,7 @@ def show(summary: Summary, console: Console) -> None:
     show_disks(page, summary)
     page.heading("What is asked")
     page.table(lambda form: operations(summary, form))
+    page.prose(reads_told(summary.read_share))
     page.heading("Sizes and gaps")
     page.table(lambda form: spreads(summary, form))
     page.heading("What it writes")

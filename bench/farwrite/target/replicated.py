@@ -35,6 +35,7 @@ from ..plan import Load, Stretch, counts_max, draw, draw_jobs, replay
 from ..plan_kernel import READ, TRIM, WRITE, Plan
 from ..samples import samples_of
 from ..trace.reading import outline_once, window
+from ..trace.source import Taking
 from . import audit_kernel as auditing
 from .replicated_kernel import ReplicatedTarget
 
@@ -76,6 +77,7 @@ class Order:
     connections: tuple[str, ...] = ("data",)  # as the near site holds them, a secondary behind each
     quorum: int = 0
     pulls_ahead: bool = False
+    trace_format: str = ""  # Taking.format
     samples_path: str = ""  # where every write is kept by itself; empty: nowhere
 
 
@@ -94,9 +96,10 @@ def plan_and_bounds(order: Order, volume_bytes: int) -> tuple[Plan, np.ndarray]:
 
 def replayed(order: Order, volume_bytes: int) -> Plan:
     """The window of the trace that is this round's."""
-    outline = outline_once(order.trace_path)
+    outline = outline_once(order.trace_path, order.trace_format)
     begin_ns = order.trace_begin_ns % max(outline.duration_ns, 1)
-    trace = window(order.trace_path, begin_ns, begin_ns + order.duration_ns / order.time_scale, outline.begins)
+    trace = window(order.trace_path, begin_ns, begin_ns + order.duration_ns / order.time_scale, outline.begins,
+                   Taking(format=order.trace_format))  # fmt: skip
     if not (trace.operation == WRITE).any():
         return Plan.of_count(0)
     plan, _ = replay(trace.time_ns, trace.operation, trace.address, trace.size, volume_bytes, order.time_scale)

@@ -167,6 +167,11 @@ class Columns:
         """The index of a disk, known before or new."""
         return self.disks.setdefault(name, len(self.disks))
 
+    def disks_of(self, numbers: np.ndarray) -> np.ndarray:
+        """The indices of disks that are called by their numbers."""
+        names, places = np.unique(numbers, return_inverse=True)
+        return np.array([self.disk_of(str(name)) for name in names.tolist()], np.int32)[places.reshape(-1)]
+
     def check(self, holds: np.ndarray, found: np.ndarray, otherwise: str) -> None:
         """Refuse at the first record for which `holds` is false, with what was found there."""
         if not holds.all():

@@ -46,11 +46,18 @@ class Made:
     """What was written, and what was changed on the way."""
 
     records: int = 0
+    reads: int = 0
+    writes: int = 0
     folded: int = 0
     duration_ns: int = 0
     disks: list[str] = field(default_factory=list)
     repaired: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def read_share(self) -> float | None:
+        """The share of reads among reads and writes; None where there are neither."""
+        return self.reads / (self.reads + self.writes) if self.reads + self.writes else None
 
 
 def convert(path: Path, out: Path, change: Change, taking: Taking = AS_IT_IS) -> Made:
@@ -65,6 +72,8 @@ def convert(path: Path, out: Path, change: Change, taking: Taking = AS_IT_IS) ->
             batch = changed(batch, change, made, path)
             write(lines_of(batch, form, change).encode())
             made.records += batch.time_ns.size
+            made.reads += int((batch.operation == READ).sum())
+            made.writes += int((batch.operation == WRITE).sum())
             made.duration_ns = int(batch.time_ns[-1])
         if not made.records:
             raise UsageError(f'Trace "{path}": no record lies in that stretch of time. Choose another --from and --to.')

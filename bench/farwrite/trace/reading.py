@@ -7,6 +7,8 @@ where each begins. Nothing here keeps more than a block, except `whole` and `win
 from __future__ import annotations
 
 import functools
+import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -16,12 +18,15 @@ from types import ModuleType
 
 import numpy as np
 
-from ..errors import UsageError
-from . import WRITE, Trace, blkparse, csv, iolog, msr, spc, vscsi
+from ..errors import UsageError, nearest
+from . import READ, WRITE, Trace, alibaba, blkparse, csv, iolog, msr, spc, tencent, vscsi
 from .columns import Batch
 from .source import AS_IT_IS, RECORDS_MAX, Source, Taking
 
 FORMATS: tuple[ModuleType, ...] = (csv, iolog, msr, spc, blkparse, vscsi)  # vscsi last: it has no words to be known by.
+# Only when they are named: lines of bare numbers may be anybody's.
+NAMED_ONLY: tuple[ModuleType, ...] = (alibaba, tencent)
+BY_NAME = {module.__name__.rpartition(".")[2]: module for module in (*FORMATS, *NAMED_ONLY)}
 BY_SUFFIX = {".csv": csv, ".vscsi": vscsi, ".iolog": iolog, ".spc": spc, ".blkparse": blkparse}
 DISK_ALIGNMENT_BYTES = 1 << 20  # Where the next of several disks may begin.
 
@@ -73,18 +78,47 @@ class Reading(AbstractContextManager):
 
 
 def format_of(source: Source) -> tuple[ModuleType, str]:
-    """The reader of a file, and the format's name; by content, or else by suffix."""
+    """The reader of a file, and the format's name; as it was told, or by content, or else by suffix."""
+    given = source.taking.format
+    if given:
+        if given not in BY_NAME:
+            raise UsageError(f'--format: there is no "{given}"{nearest(given, BY_NAME)}.')
+        return BY_NAME[given], BY_NAME[given].recognises(source.head) or given
+    if is_blktrace(source.head):
+        raise UsageError(f'Trace "{source.path}" is what blktrace records. Make text of it: {blkparse_command(source.path)}')
     for reader in FORMATS:
         if found := reader.recognises(source.head):
             return reader, found
     named = [BY_SUFFIX[suffix] for suffix in source.path.suffixes if suffix in BY_SUFFIX]
+    likely = [reader.recognises(source.head) for reader in NAMED_ONLY if reader.recognises(source.head)]
+    if likely and (not named or named[-1] is csv):
+        raise UsageError(
+            f'Trace "{source.path}" has lines as {likely[0]}\'s have them, but no header that says so. If it is that: '
+            f"--format {likely[0]}."
+        )
     if not named:
         raise UsageError(
             f'Trace "{source.path}", record 1 at byte 0: of no known format. Give a trace of VMware vSCSI (version 1 or 2), '
             "MSR Cambridge, SPC, a fio I/O log (version 2 or 3), what blkparse prints, or a CSV file with the header "
-            f'"{csv.HEADER.decode()}"; plain, gzip or zstd.'
+            f'"{csv.HEADER.decode()}"; plain, gzip or zstd. Traces of Alibaba and Tencent have to be named with --format.'
         )
     return named[-1], named[-1].__name__.rpartition(".")[2]
+
+
+BLKTRACE_MAGIC = 0x65617400  # BLK_IO_TRACE_MAGIC; its lowest byte is the version. linux/blktrace_api.h
+
+
+def is_blktrace(head: bytes) -> bool:
+    """Whether this is blktrace's binary record, of a machine of either byte order."""
+    return any(int.from_bytes(head[:4], order) & ~0xFF == BLKTRACE_MAGIC for order in ("little", "big"))
+
+
+def blkparse_command(path: Path) -> str:
+    """What makes text of blktrace's record: blkparse(1) wants the name without ".blktrace.CPU"."""
+    parted = re.fullmatch(r"(.+)\.blktrace\.\d+", str(path))
+    if parted is None:
+        return f"blkparse -i - < {shlex.quote(str(path))} > {shlex.quote(path.name + '.txt')}"
+    return f"blkparse -i {shlex.quote(parted[1])} -o {shlex.quote(Path(parted[1]).name + '.txt')}"
 
 
 @dataclass
@@ -96,6 +130,7 @@ class Outline:
     extents: dict[str, int] = field(default_factory=dict)  # one past the last byte touched, by disk
     writes: int = 0
     others: int = 0  # reads and flushes
+    reads: int = 0
     duration_ns: int = 0
     write_sizes: Counter[int] = field(default_factory=Counter)
 
@@ -111,6 +146,11 @@ class Outline:
         return begins
 
     @property
+    def read_share(self) -> float | None:
+        """The share of reads among reads and writes; None where there are neither."""
+        return self.reads / (self.reads + self.writes) if self.reads + self.writes else None
+
+    @property
     def write_size_median(self) -> int:
         """The size that half of the writes do not exceed; 0 when there is none."""
         passed = 0
@@ -123,8 +163,6 @@ class Outline:
 
 def natural(name: str) -> list[tuple[int, int, str]]:
     """A key that sorts "hm.2" before "hm.10"."""
-    import re
-
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
@@ -139,6 +177,7 @@ def outline(path: str | Path, taking: Taking = AS_IT_IS) -> Outline:
             is_write = batch.operation == WRITE
             found.writes += int(is_write.sum())
             found.others += int((~is_write).sum())
+            found.reads += int((batch.operation == READ).sum())
             sizes, counts = np.unique(batch.size[is_write], return_counts=True)
             found.write_sizes.update(dict(zip(sizes.tolist(), counts.tolist(), strict=True)))
             found.duration_ns = int(batch.time_ns[-1])
@@ -155,9 +194,14 @@ def extents_with(extents: np.ndarray, batch: Batch, disk_count: int) -> np.ndarr
 
 
 @functools.lru_cache(maxsize=8)
-def outline_once(path: str) -> Outline:
-    """outline(), once per process; a lab's processes inherit what was found before they were forked."""
-    return outline(path)
+def outline_once(path: str, form: str = "") -> Outline:
+    """outline(), once per process; a lab's processes inherit what was found before they were forked. `form`: Taking.format."""
+    return outline(path, Taking(format=form))
+
+
+def reads_told(read_share: float | None) -> str:
+    """The share of reads in words: tools disagree whether 0 means read, and a wrong share is the first that a person sees."""
+    return "neither reads nor writes" if read_share is None else f"{read_share:.1%} of reads and writes are reads"
 
 
 def whole(path: str | Path, taking: Taking = AS_IT_IS) -> Trace:

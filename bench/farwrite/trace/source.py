@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import stat
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import UsageError
+from ..user_file import open_file
 
 BLOCK_BYTES = 8 << 20
 READ_BYTES = 128 << 10  # At once: what is lost where a packed stream breaks off and the rest is repaired.
@@ -39,6 +39,7 @@ class Taking:
     repair: bool = False  # leave out or sort what is wrong, and count it, instead of refusing the file
     disk: str | None = None  # of a trace of several: this one only
     volume_bytes: int | None = None  # refuse what lies beyond
+    format: str = ""  # what it is; empty: found from its content
 
 
 AS_IT_IS = Taking()
@@ -63,13 +64,7 @@ class Source(AbstractContextManager):
         return self.path.name.split(".")[0] or self.path.name
 
     def __enter__(self) -> Source:
-        try:
-            if not stat.S_ISREG(self.path.stat().st_mode):  # Before open(), which would wait for ever on a pipe.
-                what = "a directory" if self.path.is_dir() else "not a regular file"
-                self.refuse(f"this is {what}. Name a trace file.")
-            self.file = self.path.open("rb")
-        except (OSError, ValueError) as refusal:  # ValueError: a null character inside the name.
-            self.refuse(f"{getattr(refusal, 'strerror', None) or refusal}. Give the path of a file that can be read.")
+        self.file = open_file(self.path, "read the trace")
         try:
             magic = self.file.read(len(ZSTD_MAGIC))
             self.file.seek(0)

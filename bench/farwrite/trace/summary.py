@@ -92,6 +92,7 @@ class Summary(Struct, frozen=True):
     disks: list[DiskUse]
     disk: str | None  # the only one that was looked at; null: all
     operations: list[Operation]
+    read_share: float | None  # of reads and writes
     gap_ns: Spread  # between one record and the next
     write_gap_ns: Spread
     working_set_bytes: int  # 4 KiB blocks touched, all disks
@@ -321,6 +322,7 @@ def summarise(path: str | Path, taking: Taking = AS_IT_IS) -> Summary:
             )
             for name, item in sizes.items()
         ],
+        read_share=ratio(sizes["read"].count, sizes["read"].count + sizes["write"].count),
         gap_ns=gaps.spreading.spread(),
         write_gap_ns=write_gaps.spreading.spread(),
         working_set_bytes=touched.blocks * BLOCK_BYTES,
