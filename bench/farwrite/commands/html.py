@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError, system_error
-from ..files import write_atomically
+from ..files import descriptor_of, write_atomically
 from .output import printing
 
 NAME = "report.html"
@@ -18,7 +18,7 @@ def html(
     report: Path,
     other: Path | None = None,
     *,
-    out: Path | None = None,
+    out: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     allow_mismatch: Annotated[list[str] | None, Parameter(negative="")] = None,
 ) -> int:
     """Write a report as one HTML page, with charts, that needs no network.
@@ -30,7 +30,7 @@ def html(
     other
         A second report: the page then shows what changed from the first to it.
     out
-        The file to write; report.html beside the report by default. Only an earlier page of ours is replaced.
+        The file to write; report.html beside the report by default, "-" is stdout. Only an earlier page of ours is replaced.
     allow_mismatch
         Compare although the runs differ in this, such as host. May be repeated.
     """
@@ -53,8 +53,9 @@ def html(
 
         comparison = compare([sheet_of(document, analysis, str(report))], [read_sheet(other)], allowed=allow_mismatch or [])
     save(page_of(document, analysis, str(report), comparison), place)
-    with printing():
-        print(f"saved: {place}")
+    if descriptor_of(place) is None:
+        with printing():
+            print(f"saved: {place}")
     return EXIT_DONE
 
 
@@ -62,6 +63,8 @@ def check_place(place: Path) -> None:
     """Refuse to write where something lies that is not an earlier page of ours."""
     from ..report.html import MARKER_WITHIN, is_ours
 
+    if descriptor_of(place) is not None:
+        return
     if not place.parent.is_dir():
         raise UsageError(f"--out {place}: there is no directory {place.parent}. Make it, or name another one.")
     if place.is_dir():
