@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from ..units import counted
+
 if TYPE_CHECKING:
     from ..recording import Recording
     from .result import CellResult
@@ -47,7 +49,7 @@ def rounds_text(recording: Recording, cells: Sequence[CellResult]) -> str:
     }
     total = sum(counts.values())
     if not counts["void"] and not counts["failed"]:
-        return f"{total} rounds, all good" if total else "no round was measured"
+        return f"{counted(total, 'round')}, all good" if total else "no round was measured"
     bad = [item.reasons for item in recording.rounds if item.status != "ok"] or [item.void_reasons for item in cells]
     what = ", ".join(f"{counts[name]} of {total} rounds {name}" for name in ("void", "failed") if counts[name])
     missing = sum(not item.rounds_ok for item in cells)

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from ..errors import EXIT_DONE
+from .examples import below
 from .output import console, printing
 
 if TYPE_CHECKING:
     from ..recording import Recording
 
-baseline = App(name="baseline")
+baseline = App(name="baseline", help_epilogue=below("baseline"))
 
 
-@baseline.command
+@baseline.command(help_epilogue=below("baseline promote"))
 def promote(
     run: str,
     *,
@@ -54,7 +55,7 @@ def promote(
     return EXIT_DONE
 
 
-@baseline.command(name="list")
+@baseline.command(name="list", help_epilogue=below("baseline list"))
 def list_(*, results: Path = Path("results")) -> int:
     """List the baselines that are kept.
 

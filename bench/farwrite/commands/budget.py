@@ -10,12 +10,13 @@ from cyclopts import App, Parameter
 
 from ..errors import EXIT_DONE, UsageError
 from ..files import STDOUT, descriptor_of, write_atomically
+from .examples import below
 from .output import printing
 
-budget = App(name="budget", help="Propose budgets from measured noise.")
+budget = App(name="budget", help="Propose budgets from measured noise.", help_epilogue=below("budget"))
 
 
-@budget.command
+@budget.command(help_epilogue=below("budget suggest"))
 def suggest(*reports: Path, out: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None) -> int:
     """Propose budgets that a report keeps, with no more room than its noise needs.
 

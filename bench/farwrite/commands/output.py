@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import signal
 import sys
@@ -10,6 +11,46 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import EXIT_INTERRUPTED, EXIT_TERMINATED, system_error
+
+
+PLAINER = str.maketrans({
+    "✔": "+", "✘": "x", "⚠": "!", "●": "*", "·": ".", "•": "*", "µ": "u", "±": "~", "≥": ">", "≤": "<", "…": ".", "–": "-", "—": "-",
+    "━": "-", "─": "-", "│": "|", "┃": "|", "╺": "-", "╸": "-", "▸": ">", "◂": "<", "→": ">", "←": "<", "█": "#", "×": "x",
+    "╭": "+", "╮": "+", "╰": "+", "╯": "+", "’": "'", "“": '"', "”": '"',
+})  # fmt: skip
+
+
+def plainer(refusal: UnicodeError) -> tuple[str, int]:
+    """For an encoding that lacks a character: one as wide that it has; the bytes of a name that is no text as escapes."""
+    if not isinstance(refusal, UnicodeEncodeError):
+        raise refusal
+    lacking = refusal.object[refusal.start : refusal.end]
+    near = lacking.translate(PLAINER)
+    made = [one if one.isascii() else "?" if not "\ud800" <= one <= "\udfff" else one.encode(errors="backslashreplace").decode() for one in near]
+    return "".join(made), refusal.end
+
+
+codecs.register_error("farwrite", plainer)
+
+
+def ready_streams() -> None:
+    """Make all three streams such that writing to them cannot fail for a reason of ours.
+
+    What was closed by whoever started us leads nowhere: its number would otherwise be that of the next file we open, and what
+    is printed would stand in a journal. What the encoding of stdout lacks is printed plainer.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            assert nowhere == number  # The lowest number that is free.
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="farwrite")
 
 
 def present(report: Any, json: bool, full: bool = False) -> None:
@@ -25,11 +66,17 @@ def present(report: Any, json: bool, full: bool = False) -> None:
             show_in_terminal(report, analysis_of(report), console(), full)
 
 
-def print_document(value: Any) -> None:
-    """A value as JSON on stdout, for scripts."""
+def print_document(value: Any, indent: int = 1) -> None:
+    """A value as JSON on stdout, for scripts: UTF-8, whatever the terminal's encoding is (RFC 8259, section 8.1)."""
     import msgspec
 
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=1).decode() + "\n")
+    print_bytes(msgspec.json.format(msgspec.json.encode(value), indent=indent) + b"\n")
+
+
+def print_bytes(data: bytes) -> None:
+    """Bytes on stdout, behind what was printed."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
 
 
 @contextmanager

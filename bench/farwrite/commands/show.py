@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError
-from .output import present, printing
+from .output import present, print_document, printing
 
 
 def show(
@@ -60,12 +60,20 @@ def profiles() -> int:
     return EXIT_DONE
 
 
-def schema() -> int:
-    """Print the JSON Schema of the report document."""
-    import msgspec
+def schema(what: Literal["report", "profile"] = "report", /) -> int:
+    """Print the JSON Schema of the report document, or of a profile.
 
-    from ..recording import schema as document_schema
+    An editor completes and checks the keys of a profile that begins with "#:schema FILE", where FILE holds the latter.
 
+    Parameters
+    ----------
+    what
+        The document that a run saves, or the TOML file that says what to measure.
+    """
+    if what == "report":
+        from ..recording import schema as made
+    else:
+        from ..profile_schema import schema as made
     with printing():
-        print(msgspec.json.format(msgspec.json.encode(document_schema()), indent=2).decode())
+        print_document(made(), indent=2)
     return EXIT_DONE
