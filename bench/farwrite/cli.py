@@ -65,7 +65,7 @@ def ended(words: list[str]) -> int:
     except Exception as failure:
         if isinstance(failure, OSError) and failure.errno in WORLD:
             place = f"{failure.filename}: " if failure.filename else ""
-            say(f"{place}{os.strerror(failure.errno)}. The system refused this, and nothing here is wrong: make room and try again.")
+            say(f"{place}{os.strerror(failure.errno)}. The system refused this; nothing here is broken: make room and try again.")
             return EXIT_UNFIT
         import traceback
 

@@ -6,6 +6,7 @@ Made from the structs of `profile.py` as the reader takes them: a field's suffix
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -14,7 +15,9 @@ from . import units
 from .link_spec import LinkSpec, Way
 from .profile import WAY_KEYS, Profile, key_of, unit_of
 
-UNITS = {"_ns": units.TIME, "_bytes": units.SIZE, "_bits_per_s": units.RATE, "_per_s": units.FREQUENCY, "_ratio": units.RATIO}
+UNITS: dict[str, Mapping[str, float]] = {
+    "_ns": units.TIME, "_bytes": units.SIZE, "_bits_per_s": units.RATE, "_per_s": units.FREQUENCY, "_ratio": units.RATIO,
+}  # fmt: skip
 NUMBER = r"^\s*[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?\s*"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -53,7 +56,7 @@ def text_with(unit: str, value: dict[str, Any]) -> dict[str, Any]:
     return made if default is None else made | {"default": text_of(default, known)}
 
 
-def text_of(value: float, known: dict[str, float]) -> str:
+def text_of(value: float, known: Mapping[str, float]) -> str:
     """A value in the largest unit in which it is a short number."""
     for word, scale in sorted(known.items(), key=lambda item: -item[1]):
         number = f"{value / scale:g}"

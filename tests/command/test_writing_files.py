@@ -95,11 +95,13 @@ def test_a_link_to_itself_is_refused_by_the_system(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "stdout"), [*((name, "-") for name in WRITERS), ("export-hlog", "/dev/stdout"), ("budget", "/dev/stdout"), ("import", "/dev/fd/1")]
+    ("name", "stdout"),
+    [*((name, "-") for name in WRITERS), ("export-hlog", "/dev/stdout"), ("budget", "/dev/stdout"), ("import", "/dev/fd/1")],
 )
 def test_stdout_is_written_into_and_holds_nothing_else(name, stdout, tmp_path):
     with (tmp_path / "out").open("wb") as out:
-        done = subprocess.run(words_of(*WRITERS[name](stdout)), env=environment(), stdout=out, stderr=subprocess.PIPE, check=False)
+        words = words_of(*WRITERS[name](stdout))
+        done = subprocess.run(words, env=environment(), stdout=out, stderr=subprocess.PIPE, check=False)
     asked = farwrite(*WRITERS[name](tmp_path / "named"))
     assert (done.returncode, done.stderr) == (0, b""), done.stderr
     assert (tmp_path / "out").read_bytes() == (tmp_path / "named").read_bytes()
@@ -108,11 +110,8 @@ def test_stdout_is_written_into_and_holds_nothing_else(name, stdout, tmp_path):
 
 
 def test_a_pipe_that_the_shell_opened_is_written_into(tmp_path):
-    line = 'exec "$@" --hlog >(cat > piped)'
-    words = words_of("export", REPORT, "--cell", "write-C-20")
-    done = subprocess.run(
-        ["bash", "-c", line + " | cat", "bash", *words], env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    words = ["bash", "-c", 'exec "$@" --hlog >(cat > piped) | cat', "bash", *words_of("export", REPORT, "--cell", "write-C-20")]
+    done = subprocess.run(words, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert farwrite("export", REPORT, "--cell", "write-C-20", "--hlog", tmp_path / "named").returncode == 0
     assert (tmp_path / "piped").read_bytes() == (tmp_path / "named").read_bytes()
@@ -131,7 +130,8 @@ def test_two_documents_do_not_share_stdout(words, said):
 
 
 def test_only_what_is_open_already_is_a_stream():
-    assert [descriptor_of(Path(text)) for text in ("-", "/dev/stdout", "/dev/stderr", "/dev/fd/63", "/proc/self/fd/3")] == [1, 1, 2, 63, 3]
+    streams = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2, "/dev/fd/63": 63, "/proc/self/fd/3": 3}
+    assert {text: descriptor_of(Path(text)) for text in streams} == streams
     assert [descriptor_of(Path(text)) for text in ("./-x", "/dev/null", "/dev/fd/x", "stdout")] == [None] * 4
 
 

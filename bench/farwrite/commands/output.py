@@ -12,22 +12,26 @@ from typing import Any
 
 from ..errors import EXIT_INTERRUPTED, EXIT_TERMINATED, system_error
 
-
-PLAINER = str.maketrans({
-    "✔": "+", "✘": "x", "⚠": "!", "●": "*", "·": ".", "•": "*", "µ": "u", "±": "~", "≥": ">", "≤": "<", "…": ".", "–": "-", "—": "-",
-    "━": "-", "─": "-", "│": "|", "┃": "|", "╺": "-", "╸": "-", "▸": ">", "◂": "<", "→": ">", "←": "<", "█": "#", "×": "x",
-    "╭": "+", "╮": "+", "╰": "+", "╯": "+", "’": "'", "“": '"', "”": '"',
-})  # fmt: skip
+# For encodings that lack them: a character as wide that every encoding has.
+PLAIN = {
+    "✔": "+", "✘": "x", "⚠": "!", "●": "*", "·": ".", "•": "*", "µ": "u", "±": "~", "≥": ">", "≤": "<", "…": ".", "━": "-",
+    "─": "-", "│": "|", "┃": "|", "╺": "-", "╸": "-", "▸": ">", "◂": "<", "→": ">", "←": "<", "█": "#", "╭": "+", "╮": "+",
+    "╰": "+", "╯": "+", "\u2013": "-", "\u2019": "'", "\xd7": "x",
+}  # fmt: skip
+SURROGATES = range(0xD800, 0xE000)  # A byte of a file's name that is no text.
 
 
 def plainer(refusal: UnicodeError) -> tuple[str, int]:
     """For an encoding that lacks a character: one as wide that it has; the bytes of a name that is no text as escapes."""
     if not isinstance(refusal, UnicodeEncodeError):
         raise refusal
-    lacking = refusal.object[refusal.start : refusal.end]
-    near = lacking.translate(PLAINER)
-    made = [one if one.isascii() else "?" if not "\ud800" <= one <= "\udfff" else one.encode(errors="backslashreplace").decode() for one in near]
+    made = [PLAIN.get(one, escaped(one)) for one in refusal.object[refusal.start : refusal.end]]
     return "".join(made), refusal.end
+
+
+def escaped(character: str) -> str:
+    """A question mark; what a name holds that is no text as it is written in a shell."""
+    return repr(character)[1:-1] if ord(character) in SURROGATES else "?"
 
 
 codecs.register_error("farwrite", plainer)
@@ -46,9 +50,9 @@ def ready_streams() -> None:
             nowhere = os.open(os.devnull, os.O_RDWR)
             assert nowhere == number  # The lowest number that is free.
     if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
     if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="farwrite")
 

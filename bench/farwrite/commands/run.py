@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from ..options import ANYWHERE, Options
 from .measuring import NEW, PLAIN, Session, Showing, check_texts, measured
 
 
 def run(
-    profile: str = "limits",
+    profile: str | None = None,
     *,
     options: Options = ANYWHERE,
     duration: str | None = None,
     far: str | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
     session: Session = NEW,
     showing: Showing = PLAIN,
 ) -> int:
@@ -22,26 +26,29 @@ def run(
     Parameters
     ----------
     profile
-        Name of a shipped profile (see "farwrite profiles"), or path of a TOML file or of a fio job file (.fio).
+        Name of a shipped profile (see "farwrite profiles"), or path of a TOML file or of a fio job file; limits unless told.
     duration
         Length of each round, such as "2 s"; short for --set run.round=...
     far
         A machine for the far site, as ssh://host[:port][/directory]: the link to it is measured, not emulated. Short for
         --set lab.far_host=...
+    dry_run
+        Measure nothing: print the cells, and how long the run would take.
     """
     from ..cells import cells_of
-    from ..profile import Change, find, load
+    from ..profile import Change, find, is_fio_job, load
 
     check_texts(profile)
-    if session.continues(duration, far, options.given()):
-        return measured(None, profile, session, showing)
+    if session.continues(duration, far, dry_run, options.given()):
+        return measured(None, profile or "", session, showing)
+    profile = profile or "limits"
     asked = options.change(session.set_)
     changes: list[Change] = [*session.changes]
     changes += [f'run.round="{duration}"'] if duration else []
     changes += [f'lab.far_host="{far}"'] if far else []
     changes.append(asked)
     bent: list[str] = []
-    if profile.endswith(".fio"):
+    if is_fio_job(find(profile)):
         from ..fio_job import translate
 
         translated = translate(find(profile), changes)
@@ -51,4 +58,8 @@ def run(
     else:
         chosen = load(profile, changes)
     cells_of(chosen)  # A trace that cannot be read is refused before anything is compiled or written.
+    if dry_run:
+        from .dry_run import show_plan
+
+        return show_plan(chosen, profile, showing.json)
     return measured(chosen, profile, session, showing, [*bent, *asked.merged])

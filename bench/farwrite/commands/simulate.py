@@ -108,10 +108,11 @@ def simulate(
             print("\n".join([broken.lines[0], "  ...", *broken.lines[max(1, len(broken.lines) - TAIL_LINES) :]]))
             print(f"Retell it: farwrite simulate --seed {broken.seed} --verbose")
         else:
+            found = "no promise broken" if totals["seeds"] else "nothing was tried"
             print(
-                f"{counted(totals['seeds'], 'seed')} from {first}{', interrupted' if interrupted else ''}: "
-                f"{'no promise broken' if totals['seeds'] else 'nothing was tried'}. {counted(totals['writes'], 'write')} submitted, "
-                f"{totals['completed']:,} completed, {counted(totals['epochs'], 'epoch')}."
+                f"{counted(totals['seeds'], 'seed')} from {first}{', interrupted' if interrupted else ''}: {found}. "
+                f"{counted(totals['writes'], 'write')} submitted, {totals['completed']:,} completed, "
+                f"{counted(totals['epochs'], 'epoch')}."
             )
     if broken:
         return EXIT_LOST_WRITE

@@ -33,7 +33,7 @@ COMMANDS = {
     "lab": ("lab:lab", TOOLS, "Run any command, or a shell, at one end of an emulated distance."),
     "survey": ("survey:survey", TOOLS, "Prove what a link over a distance delivers here, against what was asked."),
     "doctor": ("doctor:doctor", TOOLS, "Say what this machine can emulate, how well, and what mends it."),
-    "simulate": ("simulate:simulate", TOOLS, "Search the engine for lost writes: crashes and cuts in a pretend world, from seeds."),
+    "simulate": ("simulate:simulate", TOOLS, "Search the engine for lost writes: crashes and cuts in a pretend world."),
     "volume": ("volume:volume", TOOLS, "Tell what a replica's journal and volume hold."),
     "schema": ("show:schema", ABOUT, "Print the JSON Schema of the report document, or of a profile."),
 }

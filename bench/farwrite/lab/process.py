@@ -88,6 +88,14 @@ class Process:
             self.connection.close()
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a child of ours has ended; it is left for whoever started it to wait for."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
 @contextmanager
 def process(name: str, namespace: Place | None = None) -> Iterator[Process]:
     """A process in a namespace (or in ours), alive at most as long as this block."""
