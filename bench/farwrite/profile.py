@@ -317,7 +317,7 @@ def find(name: str) -> Path:
     path = Path(name)
     if name.endswith((".toml", *FIO_SUFFIXES)) or "/" in name:
         if not is_file(path):
-            raise UsageError(f"There is no profile {name}{': it is no file' if path.exists() else ''}.")
+            raise UsageError(f"There is no profile {name}.")
         return path
     ours = workloads_directory() / f"{name}.toml"
     if is_file(ours):
@@ -412,7 +412,7 @@ WAY_KEYS = frozenset(key_of(field) for field in Way.__struct_fields__)  # Of [li
 
 # What other tools, and our own options, call a key: spelled too differently for the nearest word to be it.
 ALSO_CALLED = {
-    "size": "block", "bs": "block", "blocksize": "block", "block_size": "block", "bytes": "block", "sizes": "mix", "bssplit": "mix",
+    "size": "block", "bs": "block", "blocksize": "block", "block_size": "block", "bytes": "block", "bssplit": "mix",
     "depth": "queue_depth", "iodepth": "queue_depth", "qd": "queue_depth", "threads": "queue_depth", "protocol": "protocols",
     "pattern": "address", "addresses": "address", "read_share": "reads", "read": "reads", "rwmixread": "reads", "trim": "trims",
     "flush": "flushes", "fsync": "flush_every", "fdatasync": "flush_every", "iops": "rate", "bandwidth": "rate", "bw": "rate",

@@ -44,8 +44,9 @@ def show_plan(profile: Profile, name: str, json: bool) -> int:
         page.prose(f"{name}: {profile.title}")
         page.table(make)
         rounds = f"{counted(len(made.cells), 'cell')}, each in {counted(table.rounds, 'round')} of {format_time(table.round_ns)}"
-        after = f", then {counted(drills, 'drill')} ({counted(drill.kills, 'kill')} and as many cuts under {', '.join(drill.protocols)})"
-        page.prose(f"{rounds}{after if drills else ''}: about {time_text(seconds)} once the engine is compiled. Nothing was measured.")
+        kinds = f"{counted(drill.kills, 'kill')} and as many cuts under {', '.join(drill.protocols)}"
+        after = f", then {counted(drills, 'drill')} ({kinds})" if drills else ""
+        page.prose(f"{rounds}{after}: about {time_text(seconds)} once the engine is compiled. Nothing was measured.")
     return EXIT_DONE
 
 
