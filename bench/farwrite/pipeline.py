@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from .histogram import Histogram
 from .host.facts import command_line, host_facts
 from .keep_awake import asked_word
 from .lab.lab import Lab, LabSpec, open_lab
-from .lab.process import has_ended
+from .lab.process import naming_lost_carriers
 from .lab.survey import whole_blocks
 from .link_spec import describe
 from .profile import Profile, digest
@@ -47,7 +47,7 @@ def execute(run: Run) -> Report:
             run.lab_facts = facts_of(lab)
             run.progress.begin(run.cells, profile.run.rounds, run.rounds)
             run.progress.expect(expected_s(run))
-            with carried(lab):
+            with naming_lost_carriers():
                 measurement_of(profile)(run, lab)
                 drill(run, lab)
             run.lab_facts = facts_of(lab)
@@ -56,27 +56,6 @@ def execute(run: Run) -> Report:
     if run.lab_facts is None:
         raise KeyboardInterrupt
     return finished(run)
-
-
-@contextlib.contextmanager
-def carried(lab: Lab) -> Iterator[None]:
-    """A link whose process is gone looks like anything else: connections time out, echoes end. UnfitError names the cause."""
-    try:
-        yield
-    except UnfitError as effect:
-        try:
-            check_carriers(lab)
-        except UnfitError as cause:
-            raise cause from effect
-        raise
-
-
-def check_carriers(lab: Lab) -> None:
-    """UnfitError when a process that carries a link's packets has ended: nothing can be measured any more."""
-    for span in lab.spans:
-        for pid in span.link.carriers or ():
-            if has_ended(pid):
-                raise UnfitError(f"The process that carries the link ({span.link.kind}, pid {pid}) was killed, or has crashed.")
 
 
 def measurement_of(profile: Profile) -> Callable[[Run, Lab], None]:
@@ -170,7 +149,6 @@ def measure_round(run: Run, lab: Lab, cells: list[Cell], index: int, title: str)
     for cell in cells:
         run.progress.doing(f"{title} · {cell.name} {cell.protocol} at {cell.miles:g} miles")
         for attempt in range(run.profile.run.retries + 1):
-            check_carriers(lab)
             made = measure_cell(run, lab, cell, index, attempt)
             keep(run, Entry(round=made))
             run.rounds.append(made)
