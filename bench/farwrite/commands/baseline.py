@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from ..errors import EXIT_DONE
 from .examples import below
 from .output import console, printing
+from .reports import meant_by
 
 if TYPE_CHECKING:
     from ..recording import Recording
@@ -31,7 +32,7 @@ def promote(
     Parameters
     ----------
     run
-        A report.json, the directory of a run, or the id of a run below the results.
+        A report.json, the directory of a run, the id of a run below the results, or "latest".
     name
         What it is called; by default as its profile.
     results
@@ -41,7 +42,7 @@ def promote(
     """
     from .. import baseline as baselines
 
-    done = baselines.promote(run, name, results, force)
+    done = baselines.promote(str(meant_by(Path(run), results=results) or run), name, results, force)
     with printing():
         print(f"{baselines.readable(done.kept.path)}: {in_words(done.kept.recording)}")
         for reason in done.against:

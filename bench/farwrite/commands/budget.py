@@ -12,6 +12,7 @@ from ..errors import EXIT_DONE, UsageError
 from ..files import STDOUT, descriptor_of, write_atomically
 from .examples import below
 from .output import printing
+from .reports import named_each
 
 budget = App(name="budget", help="Propose budgets from measured noise.", help_epilogue=below("budget"))
 
@@ -33,7 +34,7 @@ def suggest(*reports: Path, out: Annotated[Path | None, Parameter(allow_leading_
 
     if not reports:
         raise UsageError("From which reports? farwrite budget suggest REPORT …")
-    sheets = [read_sheet(path) for path in reports]
+    sheets = [read_sheet(path) for path in named_each(reports)]
     check_alike(sheets[:1], sheets[1:], set())
     text = proposed(sheets)
     if out is None or descriptor_of(out) is not None:

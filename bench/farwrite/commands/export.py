@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError
+from .reports import named
 
 if TYPE_CHECKING:
     from ..recording import Cell
@@ -27,7 +28,7 @@ def export(
     Parameters
     ----------
     report
-        A report.json, or the directory of a run.
+        A report.json, the directory or the id of a run, the name of a baseline, or "latest".
     hlog
         Write a histogram log: every slice of every round, tagged with its cell, warm-up apart. "-" is stdout.
     hgrm
@@ -47,7 +48,7 @@ def export(
         raise UsageError("export: name what to write: --hlog OUT, --hgrm OUT or both.")
     if hlog is not None and hgrm is not None and descriptor_of(hlog) == descriptor_of(hgrm) == 1:
         raise UsageError("--hlog and --hgrm both want stdout: choose one.")
-    document = read(report)
+    document = read(named(report))
     cells = chosen(document.recording.cells, cell)
     analysis = analysis_of(document)
     if hgrm is not None:

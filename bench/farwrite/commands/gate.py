@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from ..errors import EXIT_DONE, UsageError
 from ..files import descriptor_of, ordinary, write_atomically
 from .output import console, print_document, printing
+from .reports import named, pair_of
 
 if TYPE_CHECKING:
     from ..budget import Budgets
@@ -42,7 +43,7 @@ def gate(
     Parameters
     ----------
     report
-        A report.json, or the directory of a run.
+        A report.json, the directory or the id of a run, the name of a baseline, or "latest". A..B is B held against A.
     budgets
         The budgets, a TOML file; results/budgets.toml when there is one.
     baseline
@@ -76,6 +77,7 @@ def gate(
     on_stdout = [word for word, is_wanted in wanted.items() if is_wanted]
     if len(on_stdout) > 1:
         raise UsageError(f"{on_stdout[0]} and {on_stdout[1]} both want stdout: choose one.")
+    report, baseline = sides_of(report, baseline)
     if budgets is None and not BUDGETS.is_file():
         raise UsageError(f'Which budgets? Say --budgets FILE; "farwrite budget suggest {report}" proposes some.')
     sheet = read_sheet(report)
@@ -108,6 +110,15 @@ def gate(
             for line in annotations_of(found):
                 print(line)
     return exit_code_of(found, inconclusive)
+
+
+def sides_of(report: Path, baseline: Path | None) -> tuple[Path, Path | None]:
+    """(the report that is judged, what it is held against)."""
+    pair = pair_of(report)
+    if pair and baseline is not None:
+        raise UsageError(f"{report} names a baseline, and so does --baseline {baseline}: give one of the two.")
+    base, cand = pair or (baseline, report)
+    return named(cand), None if base is None else named(base)
 
 
 def test_itself(report: Path, baseline: Path | None, cases: list[Case], promised: Budgets, json: bool) -> int:

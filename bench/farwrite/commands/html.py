@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from ..errors import EXIT_DONE, UsageError, system_error
 from ..files import descriptor_of, write_atomically
 from .output import printing
+from .reports import named_each
 
 NAME = "report.html"
 
@@ -26,9 +27,9 @@ def html(
     Parameters
     ----------
     report
-        A report.json, or the directory of a run.
+        A report.json, the directory or the id of a run, the name of a baseline, or "latest".
     other
-        A second report: the page then shows what changed from the first to it.
+        A second report: the page then shows what changed from the first to it. A..B says the same in one word.
     out
         The file to write; report.html beside the report by default, "-" is stdout. Only an earlier page of ours is replaced.
     allow_mismatch
@@ -36,6 +37,10 @@ def html(
     """
     from ..recording import read
 
+    reports = named_each([report] if other is None else [report, other])
+    if len(reports) > 2:
+        raise UsageError(f"{len(reports)} reports: a page shows one, or what changed from one to another.")
+    report, other = reports[0], reports[1] if len(reports) == 2 else None
     if allow_mismatch and other is None:
         raise UsageError("--allow-mismatch is about two reports; name the other one.")
     document = read(report)

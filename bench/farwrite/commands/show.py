@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError
 from .output import present, print_document, printing
+from .reports import named
 
 
 def show(
@@ -23,7 +24,7 @@ def show(
     Parameters
     ----------
     report
-        A report.json, or the directory of a run.
+        A report.json, the directory or the id of a run, the name of a baseline, or "latest".
     full
         Print the whole report: verdicts in detail, proof of link, floors, fits, drills, counts, host and method.
     markdown
@@ -35,7 +36,7 @@ def show(
 
     if full + markdown + json > 1:
         raise UsageError("--full, --markdown and --json each want stdout: choose one.")
-    found = read(report)
+    found = read(named(report))
     if not markdown:
         present(found, json, full)
         return EXIT_DONE
