@@ -22,7 +22,7 @@ EXAMPLES: dict[str, list[str]] = {
     "history": ["farwrite history response_p50 --where protocol=C --where miles=150"],
     "survey": ['farwrite survey --miles 150 --rate 1gbit --loss "0.01 %"'],
     "baseline": ["farwrite baseline list"],
-    "baseline promote": ["farwrite baseline promote results/baselines/limits.json --name limits --results kept"],
+    "baseline promote": ["farwrite baseline promote latest --name before"],
     "baseline list": ["farwrite baseline list --results results"],
     "volume": ["farwrite volume info RUN/near"],
     "volume info": ["farwrite volume info RUN/near"],
