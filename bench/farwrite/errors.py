@@ -34,6 +34,12 @@ class UsageError(FarwriteError):
     exit_code = EXIT_USAGE
 
 
+class BrokenError(FarwriteError):
+    """Everything ran, and something that was promised does not hold."""
+
+    exit_code = EXIT_GATE_FAILED
+
+
 class InconclusiveError(FarwriteError):
     """Everything ran, and yet the question cannot be answered."""
 

@@ -128,7 +128,7 @@ def assign(run: Run, facts: Sequence[Facts]) -> None:
 
 def gather(run: Run, client: Any, futures: dict[Any, str], numbers: dict[str, int]) -> None:
     """Note what was observed as it comes; on an interruption what has not begun is not begun."""
-    from .pipeline import round_s
+    from .expected import round_s
 
     run.progress.doing(f"{len(futures)} rounds of workloads on {len(set(futures.values()))} workers")
     try:

@@ -20,11 +20,13 @@ from . import __version__
 from .cells import cells_of, others_of_all
 from .drill.drills import cut_drill, kill_drill
 from .engine.record_kernel import HEADER_BYTES
-from .errors import FarwriteError, InconclusiveError, LostWriteError, UnfitError
+from .errors import BrokenError, FarwriteError, InconclusiveError, LostWriteError, UnfitError
+from .expected import drill_s, expected_s, round_s
 from .histogram import Histogram
 from .host.facts import command_line, host_facts
 from .keep_awake import asked_word
 from .lab.lab import Lab, LabSpec, open_lab
+from .lab.process import naming_lost_carriers
 from .lab.survey import whole_blocks
 from .link_spec import describe
 from .profile import Profile, digest
@@ -33,9 +35,6 @@ from .recording import Cell, FlushFloors, LabFacts, Recording, Report, causes_of
 from .round import measure_cell
 from .run import Awake, Entry, Run, keep
 from .target import sides
-from .units import NS_PER_S
-
-ROUND_OVERHEAD_S = 0.45  # Survey, connection, audit: for the estimate of the time left only.
 
 
 def execute(run: Run) -> Report:
@@ -48,8 +47,9 @@ def execute(run: Run) -> Report:
             run.lab_facts = facts_of(lab)
             run.progress.begin(run.cells, profile.run.rounds, run.rounds)
             run.progress.expect(expected_s(run))
-            measurement_of(profile)(run, lab)
-            drill(run, lab)
+            with naming_lost_carriers():
+                measurement_of(profile)(run, lab)
+                drill(run, lab)
             run.lab_facts = facts_of(lab)
     except KeyboardInterrupt:
         run.interrupted = True
@@ -76,7 +76,11 @@ def finished(run: Run) -> Report:
     from .analysis import document_of
 
     report = document_of(recording_of(run))
-    save(report, run.directory / "report.json")
+    path = run.directory / "report.json"
+    try:
+        save(report, path)
+    except OSError as refusal:
+        raise UnfitError(f"save {path}: {refusal.strerror}.") from refusal
     return report
 
 
@@ -123,28 +127,6 @@ def lab_spec(profile: Profile, directory: Path) -> LabSpec:
         link_spec=profile.link, keep=table.keep, keep_awake=asked_word(table.keep_awake), encryption=table.encryption,
         compression=table.compression,
     )  # fmt: skip
-
-
-def expected_s(run: Run) -> float:
-    """How long what is still missing will take."""
-    search_ns = run.profile.reach.time_ns if run.profile.reach.budget_ns else run.profile.sweep.time_ns
-    if search_ns:
-        return search_ns / NS_PER_S
-    done = {(item.cell, item.index) for item in run.rounds if item.status == "ok"}
-    cells = sum((cell.id, index) not in done for cell in run.cells for index in range(run.profile.run.rounds))
-    table = run.profile.drill
-    drills = max(2 * table.kills * len(table.protocols) - len(run.drills), 0)
-    return cells * round_s(run) + drills * drill_s(run)
-
-
-def round_s(run: Run) -> float:
-    """About how long one cell takes."""
-    return run.profile.run.round_ns / NS_PER_S + ROUND_OVERHEAD_S
-
-
-def drill_s(run: Run) -> float:
-    """About how long one drill takes."""
-    return (run.profile.drill.load_ns + run.profile.drill.cut_ns) / NS_PER_S + 0.5
 
 
 def measure(run: Run, lab: Lab) -> None:
@@ -282,9 +264,30 @@ def recording_of(run: Run) -> Recording:
     )
 
 
-def outcome(report: Report) -> FarwriteError | None:
-    """What a run's end means for the exit code: None when it is done, otherwise the error to leave with."""
+def outcome(report: Report, strict: bool = False) -> FarwriteError | None:
+    """What a run's end means for the exit code: None when it is done, otherwise the error to leave with.
+
+    Measuring that worked is done, whatever it found: what claims, and cells without a good round, come to is in the report.
+    `strict` makes these errors too. A search is asked one thing, so without its answer it is not done.
+    """
     recording = report.recording
+    if lost := lost_writes(recording):
+        return lost
+    if recording.interrupted:
+        return None
+    good = {item.cell for item in recording.rounds if item.status == "ok"}
+    if not good:
+        return UnfitError("No round had the link it was meant to have: this machine is too busy to emulate it.")
+    reach = getattr(report.analysis, "reach", None)
+    if strict and (refusal := broken_or_unknown(report, good)):
+        return refusal
+    if reach is not None and reach.unknown:
+        return InconclusiveError(f"How far the budget reaches is unknown: {reach.unknown[0]}.")
+    return None
+
+
+def lost_writes(recording: Recording) -> LostWriteError | None:
+    """The error for acknowledged writes that are gone, or not what was written."""
     protocols = {cell.id: cell.protocol for cell in recording.cells}
     audits = [item.audit for item in recording.rounds if item.audit]
     promised = [
@@ -294,21 +297,27 @@ def outcome(report: Report) -> FarwriteError | None:
     promised += [item.audit for item in recording.drills if item.protocol in DURABLE]
     lost = sum(item.lost for item in promised)
     damaged = sum(item.damaged for item in [*audits, *(drill.audit for drill in recording.drills)])
-    if lost or damaged:
-        return LostWriteError(f"{lost} acknowledged writes were lost and {damaged} damaged. The report names the cells.")
-    if recording.interrupted:
+    if not (lost or damaged):
         return None
-    good = {item.cell for item in recording.rounds if item.status == "ok"}
-    if not good:
-        return UnfitError("No round had the link it was meant to have: this machine is too busy to emulate it.")
+    return LostWriteError(f"{lost} acknowledged writes were lost and {damaged} damaged. The report names the cells.")
+
+
+def broken_or_unknown(report: Report, good: set[str]) -> FarwriteError | None:
+    """With --strict: the error for a claim that fails, then for one that is undecided and for cells that nothing is known of."""
+    recording = report.recording
+    asked = recording.profile
+    # A search and a sweep are about what they were asked, and about none of the claims.
+    claims = [] if asked.reach.budget_ns or asked.sweep.time_ns else getattr(report.analysis, "claims", [])
+    for verdict, kind in (("fail", BrokenError), ("unknown", InconclusiveError)):
+        found = [claim for claim in claims if claim.verdict == verdict]
+        if found:
+            rest = f" (and {', '.join(claim.id for claim in found[1:])})" if found[1:] else ""
+            return kind(f"--strict: {found[0].id} {'fails' if verdict == 'fail' else 'is undecided'}{rest}: {found[0].sentence}")
     without = [cell.id for cell in recording.cells if cell.id not in good]
     if without:
-        return InconclusiveError(f"Not one good round for {', '.join(without)}: their rows are unknown.")
+        return InconclusiveError(f"--strict: not one good round for {', '.join(without)}: their rows are unknown.")
     uncounted = [item for item in getattr(report.analysis, "drills", []) if not item.count]
     if uncounted:
         what = ", ".join(f"{item.kind} under {item.protocol}" for item in uncounted)
-        return InconclusiveError(f"Not one trial counts of {what}: {uncounted[0].uncounted_text}.")
-    reach = getattr(report.analysis, "reach", None)
-    if reach is not None and reach.unknown:
-        return InconclusiveError(f"How far the budget reaches is unknown: {reach.unknown[0]}.")
+        return InconclusiveError(f"--strict: not one trial counts of {what}: {uncounted[0].uncounted_text}.")
     return None

@@ -24,7 +24,7 @@ from .link_spec import check as check_spec
 from .physics import rtt_ns_of
 from .protocol import NAMES, ProtocolName, majority
 from .shipped import workloads_directory
-from .user_file import TEXT_BYTES_MAX, read_text
+from .user_file import TEXT_BYTES_MAX, read_file, read_text
 from .wire_names import CompressionName, EncryptionName
 
 Arrival = Literal["closed", "fixed", "poisson"]
@@ -248,7 +248,7 @@ class Profile(Struct, frozen=True):
 def load(name: str, changes: Iterable[Change] = ()) -> Profile:
     """The profile of this name or path, with `key=value` changes; UsageError with line and nearest key when it is wrong."""
     path = find(name)
-    if path.suffix == ".fio":
+    if is_fio_job(path):
         from .fio_job import translate
 
         return translate(path, changes).profile
@@ -319,15 +319,40 @@ def inherit(tree: dict[str, Any]) -> None:
 
 def find(name: str) -> Path:
     """The file of a shipped profile, or a path as it is."""
-    if name.endswith((".toml", ".fio")) or "/" in name:
-        path = Path(name)
+    path = Path(name)
+    if name.endswith((".toml", *FIO_SUFFIXES)) or "/" in name:
         if not is_there(path):
             raise UsageError(f"There is no profile {name}.")
         return path
-    path = workloads_directory() / f"{name}.toml"
-    if not is_file(path):
-        raise UsageError(f'There is no profile "{name}"{nearest(name, shipped())}.')
-    return path
+    ours = workloads_directory() / f"{name}.toml"
+    if is_file(ours):
+        return ours
+    if is_file(path):
+        return path
+    raise UsageError(f'There is no profile "{name}"{nearest(name, shipped())}.')
+
+
+FIO_SUFFIXES = (".fio", ".job")
+SECTION = re.compile(r"^\s*\[[^\[\]]+\]\s*$", re.MULTILINE)
+FIO_OPTION = re.compile(r"^\s*(rw|readwrite|bs|blocksize|ioengine|size|filename|iodepth|runtime|direct)\s*=", re.MULTILINE)
+
+
+def is_fio_job(path: Path) -> bool:
+    """Whether a file is a fio job, by its name or by what is in it; UsageError when it is neither that nor a profile."""
+    import tomllib
+
+    if path.suffix in (".toml", *FIO_SUFFIXES):
+        return path.suffix != ".toml"
+    text = read_file(path, "read the profile", TEXT_BYTES_MAX).decode("utf-8", "replace")
+    if SECTION.search(text) and FIO_OPTION.search(text):
+        return True
+    try:
+        tree = tomllib.loads(text)
+    except (ValueError, RecursionError):
+        tree = {}
+    if not tree.keys() & {"cell", "distance", "title"}:
+        raise UsageError(f"{path} is neither a profile (a TOML file with [[cell]]) nor a fio job file.")
+    return False
 
 
 def is_file(path: Path) -> bool:
@@ -393,6 +418,18 @@ def key_of(field: str) -> str:
 WAY_KEYS = frozenset(key_of(field) for field in Way.__struct_fields__)  # Of [link] itself these are of both its directions.
 
 
+# What other tools, and our own options, call a key: spelled too differently for the nearest word to be it.
+ALSO_CALLED = {
+    "size": "block", "bs": "block", "blocksize": "block", "block_size": "block", "bytes": "block", "bssplit": "mix",
+    "depth": "queue_depth", "iodepth": "queue_depth", "qd": "queue_depth", "threads": "queue_depth", "protocol": "protocols",
+    "pattern": "address", "addresses": "address", "read_share": "reads", "read": "reads", "rwmixread": "reads", "trim": "trims",
+    "flush": "flushes", "fsync": "flush_every", "fdatasync": "flush_every", "iops": "rate", "bandwidth": "rate", "bw": "rate",
+    "duration": "round", "runtime": "round", "loops": "rounds", "repeats": "rounds", "distance": "miles", "delay": "extra_delay",
+    "latency": "extra_delay", "thinktime": "think", "numjobs": "count", "offset": "region_begin", "tls": "encryption",
+    "p90": "p99", "budget": "p99", "minutes": "time", "emulation": "link", "host": "far_host",
+}  # fmt: skip
+
+
 class Reader:
     """Turns the file's tables into what the structs take, and says where something is wrong."""
 
@@ -414,7 +451,9 @@ class Reader:
             here = (*path, key)
             if key not in fields:
                 known = [*fields, *WAY_KEYS] if shape is LinkSpec else fields
-                raise UsageError(f'{self.where(here)}: unknown key "{key}"{nearest(key, known)}.')
+                other = ALSO_CALLED.get(key)
+                near = f' (did you mean "{other}"?)' if other in known else nearest(key, known)
+                raise UsageError(f'{self.where(here)}: unknown key "{key}"{near}.')
             field = fields[key]
             converted[field] = self.value(value, field, hints[field], here)
         return converted
@@ -491,9 +530,35 @@ class Reader:
         if not match:
             return f"{self.source}: {said}."
         path: list[str | int] = []
-        for name, index in re.findall(r"(\w+)|\[(\d+|\.\.\.)\]", match.group(1)):
+        parts = re.findall(r"(\w+)|\[(\d+|\.\.\.)\]", match.group(1))
+        if wrong := re.fullmatch(r"Invalid enum value '(.*)'", said):
+            choices = choices_at([name for name, _ in parts if name and not name.isdigit()])
+            said += f"{near_of(wrong.group(1), choices)}: choose one of {', '.join(word or repr('') for word in choices)}"
+        for name, index in parts:
             path.append(key_of(name) if name and not name.isdigit() else int(index) if index.isdigit() else 0)
         return f"{self.where(tuple(path))}: {said}."
+
+
+def choices_at(fields: list[str]) -> list[str]:
+    """The words that the field at the end of this path may hold."""
+    hint: Any = Profile
+    for field in fields:
+        shape = next(part for part in parts_of(hint) if is_table(part))
+        hint = typing.get_type_hints(shape)[field]
+    return [word for part in parts_of(hint) if typing.get_origin(part) is Literal for word in typing.get_args(part)]
+
+
+def near_of(word: str, choices: list[str]) -> str:
+    """` (did you mean "x"?)`, where one is near."""
+    near = nearest(word, choices)
+    return near if "did you mean" in near else ""
+
+
+def parts_of(hint: Any) -> list[Any]:
+    """The types that a hint is made of, whatever lists and alternatives they are in."""
+    if typing.get_origin(hint) in (None, Literal):
+        return [hint]
+    return [part for inner in typing.get_args(hint) for part in parts_of(inner)]
 
 
 def is_table(hint: Any) -> bool:

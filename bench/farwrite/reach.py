@@ -179,7 +179,8 @@ def narrow_enough(analysis: Analysis, points: Sequence[Point], budget_ns: float)
 def search(run: Run, lab: Lab) -> None:
     """Measure at the distances that say most about the crossing, until its interval is narrow or the time is spent."""
     from .analysis.analyse import analyse
-    from .pipeline import measure_round, recording_of, round_s
+    from .expected import round_s
+    from .pipeline import measure_round, recording_of
 
     asked = run.profile.reach
     farthest = farthest_of(run.profile)

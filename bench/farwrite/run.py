@@ -6,7 +6,7 @@ reads back what an interrupted one had. What is measured, and in which order, is
 
 from __future__ import annotations
 
-import random
+import secrets
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from .errors import UsageError
+from .errors import UnfitError, UsageError
+from .files import write_atomically
 from .keep_awake import KeptAwake
 from .profile import Profile
 from .progress import Progress, Silence
@@ -85,10 +86,13 @@ class Entry(msgspec.Struct, tag="entry", omit_defaults=True):
 def begin(profile: Profile, name: str, seed: int, directory: Path, progress: Progress) -> Run:
     """A new run in a new directory; UsageError when the directory holds one already."""
     run = Run(profile, name, seed, directory, progress)
+    heading = Heading(SCHEMA_VERSION, name, profile, seed, run.started.isoformat(timespec="seconds"))
     try:
         directory.mkdir(parents=True, exist_ok=True)
+    except OSError as refusal:
+        raise UsageError(f"make the directory {directory}: {refusal.strerror}. Name another --out.") from refusal
+    try:
         with run.journal.open("x") as file:
-            heading = Heading(SCHEMA_VERSION, name, profile, seed, run.started.isoformat(timespec="seconds"))
             file.write(msgspec.json.encode(heading).decode() + "\n")
     except FileExistsError as clash:
         raise UsageError(f"{directory} holds a run already. Continue it with --resume, or name another --out.") from clash
@@ -97,8 +101,11 @@ def begin(profile: Profile, name: str, seed: int, directory: Path, progress: Pro
     return run
 
 
-def resume(directory: Path, progress: Progress) -> Run:
-    """An interrupted run as its journal tells it; a last line that was cut off is left out."""
+def resume(directory: Path, progress: Progress, name: str = "") -> Run:
+    """An interrupted run as its journal tells it; a last line that was cut off is left out.
+
+    UsageError when it is a run of another profile than `name`, where one is given.
+    """
     path = directory / "cells.jsonl"
     data = read_file(path, f"continue the run in {directory}:")
     lines = data.splitlines()
@@ -110,6 +117,11 @@ def resume(directory: Path, progress: Progress) -> Run:
         raise UsageError(f"{path} was begun by another version of farwrite (schema {heading.schema_version}).")
     if heading is None:
         raise UsageError(f"{path} is empty: nothing was measured. Start a new run.")
+    if name and name != heading.profile_name:
+        raise UsageError(
+            f"{directory} is a run of {heading.profile_name}, not of {name}, and goes on as it was begun: "
+            f"farwrite run --resume {directory}. For a new run of {name} leave --resume away."
+        )
     run = Run(heading.profile, heading.profile_name, heading.seed, directory, progress)
     whole = [lines[0]]
     for number, line in enumerate(lines[1:], 2):
@@ -129,9 +141,10 @@ def resume(directory: Path, progress: Progress) -> Run:
             give(run, entry.worker)
     mended = b"\n".join(whole) + b"\n"
     if mended != data:  # A line was cut off, or its end: the old journal or the mended one, never a half.
-        beside = path.with_suffix(".new")
-        beside.write_bytes(mended)
-        beside.replace(path)
+        try:
+            write_atomically(path, mended)
+        except OSError as refusal:
+            raise UnfitError(f"mend the journal {path}: {refusal.strerror}. Make room, and continue the run then.") from refusal
     run.notes.append(f"continued at {run.started.isoformat(timespec='seconds')}")
     run.started = datetime.fromisoformat(heading.started_utc)
     return run
@@ -148,14 +161,18 @@ def give(run: Run, worker: Worker) -> None:
 
 
 def keep(run: Run, entry: Entry) -> None:
-    """One line more in the journal, written before anything else happens."""
-    with run.journal.open("ab") as file:
-        file.write(msgspec.json.encode(entry) + b"\n")
+    """One line more in the journal, written before anything else happens. UnfitError when the disk takes it not."""
+    try:
+        with run.journal.open("ab") as file:
+            file.write(msgspec.json.encode(entry) + b"\n")
+    except OSError as refusal:
+        raise UnfitError(f"write the journal {run.journal}: {refusal.strerror}.") from refusal
 
 
-def directory_for(out: Path | None, name: str, seed: int) -> Path:
+def directory_for(out: Path | None, name: str) -> Path:
     """Where a run's files go: `results/runs/<UTC>-<profile>-<id>` unless a directory is named."""
     if out is not None:
         return out
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    return Path("results") / "runs" / f"{stamp}-{Path(name).stem}-{random.Random(f'{stamp}/{seed}').getrandbits(24):06x}"
+    # Drawn anew each time: two runs alike may begin in one second.
+    return Path("results") / "runs" / f"{stamp}-{Path(name).stem}-{secrets.token_hex(3)}"

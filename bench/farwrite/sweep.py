@@ -32,7 +32,8 @@ def sweep_here(run: Run, lab: Lab) -> None:
 def sweep(run: Run, map_cells: MapCells) -> None:
     """All rounds that are still missing, then further ones where they are worth most."""
     from .analysis.analyse import analyse
-    from .pipeline import recording_of, round_s
+    from .expected import round_s
+    from .pipeline import recording_of
 
     done = {(item.cell, item.index) for item in run.rounds if item.status == "ok"}
     limit_s = run.profile.sweep.time_ns / NS_PER_S - len(run.rounds) * round_s(run)  # What an interrupted one has spent.

@@ -104,6 +104,11 @@ def format_size(size: float) -> str:
     return f"{int(size)} B"
 
 
+def counted(count: int, what: str) -> str:
+    """ "1 finding", "2 findings", "1,024 writes"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def digits(value: float, significant: int = 3) -> str:
     """A number with `significant` digits and no exponent below a million."""
     if value == 0 or not math.isfinite(value):

@@ -166,6 +166,18 @@ def test_a_report_that_is_none_is_refused(tmp_path, budgets):
     assert_refused(farwrite("gate", tmp_path / "no.json", "--budgets", budgets(KEPT)))
 
 
+@pytest.mark.parametrize(("bodies", "said"), [
+    ([KEPT], "nothing measured decides, so nothing is left to chance"),
+    ([KEPT, OPEN], "no measured figure was tested against chance: 0 decided without, 1 unknown"),
+    ([KEPT, 'metric = "greatest_miles_p50"\nat_least = "1 miles"\nwhere = { budget = "9 ms", protocol = "C" }'], None),
+    ([KEPT, BROKEN], "1 measured test"),
+])  # fmt: skip
+def test_the_last_line_says_what_decided(report, budgets, bodies, said):
+    done = farwrite("gate", report(), "--budgets", budgets(*bodies))
+    last = " ".join(done.stdout.split())[-400:]
+    assert said in last if said else "nothing measured decides" not in last, last
+
+
 def test_a_report_edited_by_hand_is_judged_by_its_recording(report, budgets):
     path = report()
     document = json.loads(path.read_text())

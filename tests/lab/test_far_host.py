@@ -1,9 +1,13 @@
 """A far site over ssh: another machine's part is played by an sshd on loopback, in a network namespace of its own."""
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -16,6 +20,7 @@ from farwrite import __version__
 from farwrite.errors import EXIT_UNFIT, EXIT_USAGE, UnfitError, UsageError
 from farwrite.profile import load
 from farwrite.recording import read
+from farwrite.remote import meeting
 from farwrite.remote import message as told
 from farwrite.remote.word import far_host
 
@@ -124,6 +129,109 @@ def test_where_only_ssh_gets_through_the_link_is_sshs_and_the_report_says_so(far
     recording = read(tmp_path / "out").recording
     assert "through ssh (its port is closed): what is measured is the link as ssh carries it" in recording.lab.link_reason
     assert any(item.completed for item in recording.rounds)
+
+
+STRANGERS = """
+import os, socket, sys, time
+held, seen, ours = [], set(), int(sys.argv[1])
+while True:
+    for line in open("/proc/net/tcp").read().splitlines()[1:]:
+        place, state = line.split()[1], line.split()[3]
+        address, port = place.split(":")
+        if state != "0A" or int(port, 16) == ours:
+            continue
+        if place not in seen:
+            seen.add(place)
+            print(address, port, flush=True)
+        for words in (b"", b"GET / HTTP/1.0"):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", int(port, 16)))
+            held = [*held[-400:], one]
+            try:
+                words and one.send(words)
+            except OSError:
+                pass
+    time.sleep(0.02)
+"""
+
+
+def test_strangers_at_the_far_sites_port_cost_nobody_time_and_it_listens_where_ssh_came_in(far, there, tmp_path):
+    """All through the run strangers connect and say nothing, or the wrong thing, to every port that somebody listens on."""
+    (far / "strangers.py").write_text(STRANGERS)
+    (far / "besieged").write_text(
+        f"#!/bin/sh\n{sys.executable} {far}/strangers.py {PORT} > {far}/listeners & strangers=$!\n"
+        f'{sys.executable} -m farwrite "$@"; code=$?; kill $strangers; exit $code\n'
+    )
+    (far / "besieged").chmod(0o755)
+    done = there(
+        "run", "quick", "--far", f"ssh://farhost{tmp_path}", "--set", f"lab.far_command={far}/besieged",
+        "--out", tmp_path / "out", *SHORT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    recording = read(tmp_path / "out").recording
+    assert "TCP port" in recording.lab.link_reason and not any(item.status == "failed" for item in recording.rounds)
+    listeners = (far / "listeners").read_text().split()[::2]
+    assert listeners and set(listeners) == {"0100007F"}, listeners  # 127.0.0.1, as sshd's own; never 0.0.0.0.
+
+
+# The meeting
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("SSH_CONNECTION", "127.0.0.1 5 127.0.0.3 22")
+    with meeting.listening() as made:
+        yield made
+
+
+def dialled(server, words=b""):
+    made = socket.create_connection(server.getsockname())
+    made.sendall(words)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("connection", "address"),
+    [("10.0.0.9 5 127.0.0.3 22", "127.0.0.3"), ("::1 5 ::1 22", "::1"), ("10.0.0.9 5 192.0.2.1 22", "127.0.0.1"),
+     ("", "127.0.0.1"), ("nonsense", "127.0.0.1"), ("a b c d", "127.0.0.1")],
+)  # fmt: skip
+def test_the_far_site_listens_on_the_address_that_ssh_came_in_on_and_on_no_other(monkeypatch, connection, address):
+    monkeypatch.setenv("SSH_CONNECTION", connection)
+    with meeting.listening() as made:
+        assert made.getsockname()[0] == address
+
+
+def test_who_knows_the_token_is_heard_at_once_however_many_strangers_wait(server):
+    token = bytes(range(32))
+    with contextlib.ExitStack() as stack:
+        wrong = [b"", b"GET /", bytes(32), token[:31]] * 80
+        strangers = [stack.enter_context(dialled(server, words)) for words in wrong]
+        friend = stack.enter_context(dialled(server, token))
+        began_s = time.monotonic()
+        found = stack.enter_context(meeting.known_by(token, server, 60.0))
+        assert found.getpeername() == friend.getsockname()
+        assert time.monotonic() - began_s < meeting.TOKEN_TIMEOUT_S  # One silent stranger alone would have cost as much.
+        found.sendall(b"x")
+        assert friend.recv(1) == b"x"
+        for stranger in strangers:
+            stranger.settimeout(5.0)
+            with contextlib.suppress(ConnectionResetError):
+                assert stranger.recv(1) == b""
+
+
+def test_a_token_may_come_in_pieces_and_the_wrong_one_never_counts(server):
+    token = bytes(range(32))
+    friend, liar = dialled(server, token[:5]), dialled(server, b"\xff" * 64)
+    with friend, liar:
+        threading.Timer(0.2, friend.sendall, [token[5:]]).start()
+        with meeting.known_by(token, server, 60.0) as found:
+            assert found.getpeername() == friend.getsockname()
+
+
+def test_strangers_alone_are_nobody(server):
+    with dialled(server), dialled(server, bytes(32)), pytest.raises(UnfitError, match=r"did not reach the far one within 0\.3 s"):
+        meeting.known_by(bytes(range(32)), server, 0.3)
 
 
 def test_a_machine_without_farwrite_says_so(there, tmp_path):

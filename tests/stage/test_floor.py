@@ -10,6 +10,7 @@ from farwrite.analysis.floor import Echo, Flushes, efficiency_of, floor_of, near
 from farwrite.analysis.latency import Pool
 from farwrite.analysis.sample import decode
 from farwrite.histogram import Histogram
+from farwrite.reasons import no_bare_echo, no_bare_flush, no_part_of_floor, no_write
 from make_recording import make_recording
 
 MOODS = (0.7, 0.85, 1.0, 1.2, 1.4)  # of the machine, round by round
@@ -80,17 +81,17 @@ def test_a_floor_is_the_longer_of_here_and_away(protocol, options, expected):
 
 
 def test_a_floor_of_which_a_part_is_missing_is_none():
-    assert floor("C", echo=False).estimate.warnings == ["no echo of the write's sizes was measured"]
+    assert floor("C", echo=False).estimate.warnings == [no_bare_echo()]
     assert floor("B", echo=False).estimate.value is None
     assert floor("A", echo=False).estimate.value is not None
     cell = replace_protocol("C")
     assert floor_with(cell, None, pool("rtt", 1e6), pool("echo", 1e6), pool("flushed", 1e6), False).estimate.value is None
     bare = replace(flushes(), near_alone=empty("near_alone"))
     found = floor_with(cell, bare, pool("rtt", 1e6), pool("echo", 1e6), pool("flushed", 1e6), False).estimate
-    assert found.warnings == ["no bare flush was measured"]
+    assert found.warnings == [no_bare_flush()]
     bare = replace(flushes(), far_alone=empty("far_alone"))
     found = floor_with(cell, bare, pool("rtt", 1e6), pool("echo", 1e6), empty("flushed"), False).estimate
-    assert found.warnings == ["a part of the floor was not measured"]
+    assert found.warnings == [no_part_of_floor()]
 
 
 @pytest.mark.parametrize(("size", "expected"), [(512, 4096), (4032, 4096), (4033, 8192), (4096, 8192), (65536, 69632)])
@@ -119,8 +120,8 @@ def test_rounds_that_slow_the_write_alone_are_in_its_efficiency():
 
 
 def test_an_efficiency_without_a_floor_or_a_write_is_none():
-    assert efficiency_of(floor("C", echo=False), pool("response", 1e6)).warnings == ["no echo of the write's sizes was measured"]
-    assert efficiency_of(floor("C"), empty("response")).warnings == ["no write completed"]
+    assert efficiency_of(floor("C", echo=False), pool("response", 1e6)).warnings == [no_bare_echo()]
+    assert efficiency_of(floor("C"), empty("response")).warnings == [no_write()]
 
 
 def test_two_rounds_give_a_floor_no_interval():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from .. import reasons
 from ..reasons import Reason
 from ..recording import causes_of
+from ..units import counted
 
 if TYPE_CHECKING:
     from ..recording import Recording
@@ -50,7 +51,7 @@ def rounds_text(recording: Recording, cells: Sequence[CellResult]) -> str:
     }
     total = sum(counts.values())
     if not counts["void"] and not counts["failed"]:
-        return f"{total} rounds, all good" if total else "no round was measured"
+        return f"{counted(total, 'round')}, all good" if total else "no round was measured"
     bad = [causes_of(item) for item in recording.rounds if item.status != "ok"] or [item.void_reasons for item in cells]
     what = ", ".join(f"{counts[name]} of {total} rounds {name}" for name in ("void", "failed") if counts[name])
     missing = sum(not item.rounds_ok for item in cells)

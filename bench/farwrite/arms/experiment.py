@@ -22,6 +22,7 @@ import msgspec
 
 from ..cells import cells_of, others_of_all
 from ..errors import EXIT_LOST_WRITE, FarwriteError, UsageError
+from ..expected import round_s
 from ..histogram import Histogram
 from ..host.noise import Reading, noise_between, read_noise
 from ..lab.awake import Decision
@@ -29,7 +30,7 @@ from ..lab.lab import Lab, LabSpec, open_lab
 from ..lab.namespace import NOTHING, Loopback
 from ..lab.survey import Survey
 from ..pipeline import lab_spec as spec_of
-from ..pipeline import outcome, recording_of, round_s
+from ..pipeline import outcome, recording_of
 from ..progress import Progress, Silence
 from ..reasons import neighbour_void, sentences
 from ..recording import Cell, HostNoise, Pairing, Report, Round, causes_of, save

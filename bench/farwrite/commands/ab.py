@@ -115,7 +115,7 @@ def ab(
         from .. import run as runs
         from ..arms.experiment import Experiment, execute, outcome_of
 
-        directory = runs.directory_for(out, "ab", seed)
+        directory = runs.directory_for(out, "ab")
         reports = execute(Experiment(arms, pairs, seed, directory, progress))
     for name in () if quiet else reports:
         print(f"saved: {directory / name / 'report.json'}", file=sys.stderr)

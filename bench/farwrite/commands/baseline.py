@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from ..errors import EXIT_DONE
+from .examples import below
 from .output import console, printing
+from .reports import meant_by
 
 if TYPE_CHECKING:
     from ..recording import Recording
 
-baseline = App(name="baseline")
+baseline = App(name="baseline", help_epilogue=below("baseline"))
 
 
-@baseline.command
+@baseline.command(help_epilogue=below("baseline promote"))
 def promote(
     run: str,
     *,
@@ -30,7 +32,7 @@ def promote(
     Parameters
     ----------
     run
-        A report.json, the directory of a run, or the id of a run below the results.
+        A report.json, the directory of a run, the id of a run below the results, or "latest".
     name
         What it is called; by default as its profile.
     results
@@ -40,7 +42,7 @@ def promote(
     """
     from .. import baseline as baselines
 
-    done = baselines.promote(run, name, results, force)
+    done = baselines.promote(str(meant_by(Path(run), results=results) or run), name, results, force)
     with printing():
         print(f"{baselines.readable(done.kept.path)}: {in_words(done.kept.recording)}")
         for reason in done.against:
@@ -54,7 +56,7 @@ def promote(
     return EXIT_DONE
 
 
-@baseline.command(name="list")
+@baseline.command(name="list", help_epilogue=below("baseline list"))
 def list_(*, results: Path = Path("results")) -> int:
     """List the baselines that are kept.
 

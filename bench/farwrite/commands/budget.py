@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from ..errors import EXIT_DONE, UsageError
+from ..files import STDOUT, descriptor_of, write_atomically
+from .examples import below
 from .output import printing
+from .reports import named_each
 
-budget = App(name="budget", help="Propose budgets from measured noise.")
+budget = App(name="budget", help="Propose budgets from measured noise.", help_epilogue=below("budget"))
 
 
-@budget.command
-def suggest(*reports: Path, out: Path | None = None) -> int:
+@budget.command(help_epilogue=below("budget suggest"))
+def suggest(*reports: Path, out: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None) -> int:
     """Propose budgets that a report keeps, with no more room than its noise needs.
 
     Parameters
@@ -30,12 +34,12 @@ def suggest(*reports: Path, out: Path | None = None) -> int:
 
     if not reports:
         raise UsageError("From which reports? farwrite budget suggest REPORT …")
-    sheets = [read_sheet(path) for path in reports]
+    sheets = [read_sheet(path) for path in named_each(reports)]
     check_alike(sheets[:1], sheets[1:], set())
     text = proposed(sheets)
-    if out is None:
+    if out is None or descriptor_of(out) is not None:
         with printing():
-            sys.stdout.write(text)
+            write_atomically(out or Path(STDOUT), text.encode())
         return EXIT_DONE
     try:
         with out.open("x", encoding="utf-8") as file:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError
 from .output import console, print_document, printing
+from .reports import named, named_each
 
 if TYPE_CHECKING:
     pass
@@ -32,8 +33,8 @@ def compare(
     Parameters
     ----------
     reports
-        BASE and CAND: reports, directories of runs, or directories that hold several runs. Or one alone: the
-        directory of an A/B experiment, whose arms are compared.
+        BASE and CAND, or BASE..CAND: reports, ids of runs, names of baselines, "latest", or directories that hold several
+        runs. Or one alone: the directory of an A/B experiment, whose arms are compared.
     base
         A run of the baseline; give it several times for several runs.
     cand
@@ -60,10 +61,11 @@ def compare(
 
     read = cache(read_sheet)  # The same file may stand on both sides.
     margin_ratio = ratio_of(margin)
-    bases, cands = sides_of(reports, base or [], cand or [])
+    words = named_each(reports, experiments=len(reports) == 1)
+    bases, cands = sides_of(tuple(words), named_each(base or []), named_each(cand or []))
     base_sheets, cand_sheets = [read(path) for path in bases], [read(path) for path in cands]
     beside = again_beside(bases[0], base_sheets[0], cand_sheets[0]) if len(bases) == 1 else None
-    twin = read(again) if again else beside
+    twin = read(named(again)) if again else beside
     one_each = len(base_sheets) == len(cand_sheets) == 1
     history = history_beside(results, base_sheets[0] if one_each else None, cand_sheets[0])
     comparison = compare_sheets(base_sheets, cand_sheets, twin, allow_mismatch or [], margin_ratio, history=history)

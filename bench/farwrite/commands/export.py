@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError
+from .reports import named
 
 if TYPE_CHECKING:
     from ..recording import Cell
@@ -15,8 +18,8 @@ if TYPE_CHECKING:
 def export(
     report: Path,
     *,
-    hlog: Path | None = None,
-    hgrm: Path | None = None,
+    hlog: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
+    hgrm: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     cell: list[str] | None = None,
     time: Literal["response", "service", "wait"] = "response",
 ) -> int:
@@ -25,9 +28,9 @@ def export(
     Parameters
     ----------
     report
-        A report.json, or the directory of a run.
+        A report.json, the directory or the id of a run, the name of a baseline, or "latest".
     hlog
-        Write a histogram log: every slice of every round, tagged with its cell, warm-up apart.
+        Write a histogram log: every slice of every round, tagged with its cell, warm-up apart. "-" is stdout.
     hgrm
         Write the distribution by percentile, in ms, as HdrHistogram's plotter takes it: a file for one cell, a directory
         with a file for each of several.
@@ -37,12 +40,15 @@ def export(
         Which time: response counts from the intended instant, service from the issue, wait is what lies between.
     """
     from ..analysis import analysis_of
+    from ..files import descriptor_of
     from ..recording import read
     from ..report import hdr
 
     if hlog is None and hgrm is None:
         raise UsageError("export: name what to write: --hlog OUT, --hgrm OUT or both.")
-    document = read(report)
+    if hlog is not None and hgrm is not None and descriptor_of(hlog) == descriptor_of(hgrm) == 1:
+        raise UsageError("--hlog and --hgrm both want stdout: choose one.")
+    document = read(named(report))
     cells = chosen(document.recording.cells, cell)
     analysis = analysis_of(document)
     if hgrm is not None:
@@ -66,11 +72,12 @@ def chosen(cells: list[Cell], ids: list[str] | None) -> list[Cell]:
 
 def placed(out: Path, cells: list[Cell]) -> list[tuple[Path, Cell]]:
     """(file, cell) for each: `out` itself for a single one, files in it for several."""
+    from ..files import descriptor_of
     from ..report.hdr import tag_of
 
     if len(cells) == 1 and not out.is_dir():
         return [(out, cells[0])]
-    if (out.exists() and not out.is_dir()) or out.suffix:
+    if descriptor_of(out) is not None or (out.exists() and not out.is_dir()) or out.suffix:
         raise UsageError(f"--hgrm: {out} would be one file, and there are {len(cells)} cells. Name a directory, or one --cell.")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -81,10 +88,11 @@ def placed(out: Path, cells: list[Cell]) -> list[tuple[Path, Cell]]:
 
 def write(path: Path, text: str) -> None:
     """Write atomically, over whatever was exported there before."""
-    from ..files import write_atomically
+    from ..files import descriptor_of, write_atomically
 
     try:
         write_atomically(path, text.encode())
     except OSError as refusal:
         raise UsageError(f"write {path}: {refusal.strerror}. Name another place.") from refusal
-    print(f"saved: {path}", file=sys.stderr)
+    if descriptor_of(path) is None:
+        print(f"saved: {path}", file=sys.stderr)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError
-from ..files import write_atomically
+from ..files import descriptor_of, ordinary, write_atomically
 from .output import console, print_document, printing
+from .reports import named, pair_of
 
 if TYPE_CHECKING:
     from ..budget import Budgets
@@ -30,7 +30,7 @@ def gate(
     look: int = 1,
     inconclusive: Literal["fail", "pass"] | None = None,
     allow_mismatch: Annotated[list[str] | None, Parameter(negative="")] = None,
-    junit: Path | None = None,
+    junit: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     markdown: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     annotations: Annotated[bool, Parameter(negative="")] = False,
     self_test: Annotated[bool, Parameter(negative="")] = False,
@@ -44,7 +44,7 @@ def gate(
     Parameters
     ----------
     report
-        A report.json, or the directory of a run.
+        A report.json, the directory or the id of a run, the name of a baseline, or "latest". A..B is B held against A.
     budgets
         The budgets, a TOML file; results/budgets.toml when there is one.
     baseline
@@ -58,7 +58,7 @@ def gate(
     allow_mismatch
         A field in which report and baseline may differ, such as host or cells. May be repeated.
     junit
-        Write the verdicts to this file as JUnit XML.
+        Write the verdicts to this file as JUnit XML; "-" is stdout.
     markdown
         Write the verdicts to this file as Markdown; "-" is stdout. $GITHUB_STEP_SUMMARY is appended to.
     annotations
@@ -75,8 +75,13 @@ def gate(
     from ..sheet import again_beside, read_sheet
     from .earlier import history_beside
 
-    if json and (annotations or markdown == "-"):
-        raise UsageError(f"--json and {'--annotations' if annotations else '--markdown -'} both want stdout: choose one.")
+    wanted = {
+        "--json": json, "--annotations": annotations and json, "--markdown -": is_stdout(markdown), "--junit -": is_stdout(junit),
+    }  # fmt: skip
+    on_stdout = [word for word, is_wanted in wanted.items() if is_wanted]
+    if len(on_stdout) > 1:
+        raise UsageError(f"{on_stdout[0]} and {on_stdout[1]} both want stdout: choose one.")
+    report, baseline = sides_of(report, baseline)
     if budgets is None and not BUDGETS.is_file():
         raise UsageError(f'Which budgets? Say --budgets FILE; "farwrite budget suggest {report}" proposes some.')
     sheet = read_sheet(report)
@@ -93,18 +98,14 @@ def gate(
         from ..report.junit import junit_of
 
         write(junit, junit_of(found, inconclusive))
-    if markdown is not None and markdown != "-":
+    if markdown is not None:
         from ..report.markdown import markdown_of
 
         write_or_append(Path(markdown), markdown_of(found))
     with printing():
         if json:
             print_document(found)
-        elif markdown == "-":
-            from ..report.markdown import markdown_of
-
-            sys.stdout.write(markdown_of(found))
-        else:
+        elif not (is_stdout(markdown) or is_stdout(junit)):
             from ..report.gate import show_gate
 
             show_gate(found, console())
@@ -114,6 +115,15 @@ def gate(
             for line in annotations_of(found):
                 print(line)
     return exit_code_of(found, inconclusive)
+
+
+def sides_of(report: Path, baseline: Path | None) -> tuple[Path, Path | None]:
+    """(the report that is judged, what it is held against)."""
+    pair = pair_of(report)
+    if pair and baseline is not None:
+        raise UsageError(f"{report} names a baseline, and so does --baseline {baseline}: give one of the two.")
+    base, cand = pair or (baseline, report)
+    return named(cand), None if base is None else named(base)
 
 
 def test_itself(report: Path, baseline: Path | None, cases: list[Case], promised: Budgets, json: bool) -> int:
@@ -144,6 +154,11 @@ def test_itself(report: Path, baseline: Path | None, cases: list[Case], promised
 # Files
 
 
+def is_stdout(path: Path | str | None) -> bool:
+    """Whether a file that was asked for is stdout, which then holds nothing else."""
+    return path is not None and descriptor_of(Path(path)) == 1
+
+
 def write_or_append(path: Path, text: str) -> None:
     """Markdown to its file; GitHub's summary belongs to all steps, so it is appended to."""
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
@@ -151,7 +166,7 @@ def write_or_append(path: Path, text: str) -> None:
         write(path, text)
         return
     try:
-        with path.open("a", encoding="utf-8") as file:
+        with ordinary(path).open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as refusal:
         raise UsageError(f"append to {path}: {refusal.strerror}.") from refusal
@@ -160,7 +175,8 @@ def write_or_append(path: Path, text: str) -> None:
 def write(path: Path, text: str) -> None:
     """A file, whole or not at all; what is there already is replaced only when it is a file like it."""
     try:
-        if path.is_symlink() or (path.exists() and not stat.S_ISREG(path.stat().st_mode)):
+        is_other = path.is_symlink() or (path.exists() and not stat.S_ISREG(path.stat().st_mode))
+        if is_other and descriptor_of(path) is None:
             raise UsageError(f"{path} is there already and no ordinary file: name another one.")
         write_atomically(path, text.encode())
     except (OSError, ValueError) as refusal:

@@ -8,8 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError, system_error
-from ..files import write_atomically
+from ..files import descriptor_of, write_atomically
 from .output import printing
+from .reports import named_each
 
 NAME = "report.html"
 
@@ -18,7 +19,7 @@ def html(
     report: Path,
     other: Path | None = None,
     *,
-    out: Path | None = None,
+    out: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     results: Path = Path("results"),
     allow_mismatch: Annotated[list[str] | None, Parameter(negative="")] = None,
 ) -> int:
@@ -27,11 +28,11 @@ def html(
     Parameters
     ----------
     report
-        A report.json, or the directory of a run.
+        A report.json, the directory or the id of a run, the name of a baseline, or "latest".
     other
-        A second report: the page then shows what changed from the first to it.
+        A second report: the page then shows what changed from the first to it. A..B says the same in one word.
     out
-        The file to write; report.html beside the report by default. Only an earlier page of ours is replaced.
+        The file to write; report.html beside the report by default, "-" is stdout. Only an earlier page of ours is replaced.
     results
         Directory whose earlier runs show what differs from run to run, where two runs are compared.
     allow_mismatch
@@ -39,6 +40,10 @@ def html(
     """
     from ..recording import read
 
+    reports = named_each([report] if other is None else [report, other])
+    if len(reports) > 2:
+        raise UsageError(f"{len(reports)} reports: a page shows one, or what changed from one to another.")
+    report, other = reports[0], reports[1] if len(reports) == 2 else None
     if allow_mismatch and other is None:
         raise UsageError("--allow-mismatch is about two reports; name the other one.")
     document = read(report)
@@ -58,8 +63,9 @@ def html(
         base, cand = sheet_of(document, analysis, str(report)), read_sheet(other)
         comparison = compare([base], [cand], allowed=allow_mismatch or [], history=history_beside(results, base, cand))
     save(page_of(document, analysis, str(report), comparison), place)
-    with printing():
-        print(f"saved: {place}")
+    if descriptor_of(place) is None:
+        with printing():
+            print(f"saved: {place}")
     return EXIT_DONE
 
 
@@ -67,6 +73,8 @@ def check_place(place: Path) -> None:
     """Refuse to write where something lies that is not an earlier page of ours."""
     from ..report.html import MARKER_WITHIN, is_ours
 
+    if descriptor_of(place) is not None:
+        return
     if not place.parent.is_dir():
         raise UsageError(f"--out {place}: there is no directory {place.parent}. Make it, or name another one.")
     if place.is_dir():

@@ -10,16 +10,14 @@ from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError
 from ..figure import Sheet
-from ..files import write_atomically
+from ..files import STDOUT, descriptor_of, ordinary, write_atomically
 from ..foreign import TimeUnit, sheet_of_foreign
 from ..user_file import read_file
 from .output import printing
 
-STDOUT = Path("-")
-
 
 def import_files(
-    *files: Path, out: Annotated[Path, Parameter(allow_leading_hyphen=True)] = STDOUT, unit: TimeUnit | None = None
+    *files: Path, out: Annotated[Path, Parameter(allow_leading_hyphen=True)] = Path(STDOUT), unit: TimeUnit | None = None
 ) -> int:
     """Read results of fio, HdrHistogram, k6 or pytest-benchmark as a sheet of figures.
 
@@ -40,12 +38,12 @@ def import_files(
         raise UsageError("import: name at least one file, such as fio.json.")
     sheet = joined([read_foreign(path, unit) for path in files])
     data = encoded(sheet)
-    if out == STDOUT:
-        with printing():
-            sys.stdout.write(data.decode())
-    else:
+    if descriptor_of(out) is None:
         write_sheet(data, out)
         print(f"saved: {out}", file=sys.stderr)
+    else:
+        with printing():
+            write_atomically(out, data)
     return EXIT_DONE
 
 
@@ -71,7 +69,7 @@ def write_sheet(data: bytes, path: Path) -> None:
     from ..sheet import is_sheet
 
     try:
-        if path.exists() and not is_sheet(read_file(path, "write the sheet over")):
+        if path.exists() and not is_sheet(read_file(ordinary(path), "write the sheet over")):
             raise UsageError(f"{path} is no sheet, so it is not overwritten. Name another --out.")
         write_atomically(path, data)
     except OSError as refusal:

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UnfitError, UsageError
 from ..profile import Profile
+from ..units import counted
 from .output import interrupted_by, present
 
 if TYPE_CHECKING:
@@ -31,24 +32,27 @@ class Session:
     set_
         Change any value of the profile, such as run.rounds=3 or cell.write.queue_depth=4. May be repeated.
     seed
-        What addresses, payloads, times and the order of cells are drawn from.
+        What addresses, payloads, times and the order of cells are drawn from; 1 unless told.
     link
         How the distance is emulated; short for --set lab.link=...
     out
         Directory of the results; by default a new one below results/runs.
     resume
         Continue the interrupted run in this directory.
+    strict
+        For CI: exit with 3 when a claim of the report fails, with 4 when one is undecided or a cell has no good round.
     """
 
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = ()
-    seed: int = 1
+    seed: int | None = None
     link: Literal["auto", "netem", "ferry", "relay"] | None = None
     out: Path | None = None
     resume: Path | None = None
+    strict: Annotated[bool, Parameter(negative="")] = False
 
     def __post_init__(self) -> None:
         check_texts(self.out, self.resume)
-        if not 0 <= self.seed < SEEDS_MAX:
+        if self.seed is not None and not 0 <= self.seed < SEEDS_MAX:
             raise UsageError("--seed must not be negative, and below 2^63.")
 
     @property
@@ -60,8 +64,8 @@ class Session:
         """Whether a run is continued; UsageError when anything else was asked of it: `others`, or an option of a new run's."""
         if self.resume is None:
             return False
-        if any(others) or self.changes or self.out:
-            raise UsageError("--resume continues a run as it was begun; it goes with --json, --full, -v and -q only.")
+        if any(others) or self.changes or self.out or self.seed is not None:
+            raise UsageError("--resume continues a run as it was begun; it goes with --strict, --json, --full, -v and -q only.")
         return True
 
 
@@ -108,7 +112,10 @@ def measured(
     profile: Profile | None, name: str, session: Session, showing: Showing, notes: Sequence[str] = (),
     execute: Callable[[Run], Report] | None = None,
 ) -> int:  # fmt: skip
-    """A new run of a profile, or the one in `session.resume` continued; the report is presented, and the exit code answered."""
+    """A new run of a profile, or the one in `session.resume` continued; the report is presented, and the exit code answered.
+
+    `name` is the profile's; of a run that is continued it may be empty, otherwise it must be its name.
+    """
     # Wrong words have been refused by now; what follows takes a second to load.
     from ..progress import region
 
@@ -122,24 +129,25 @@ def measured(
         from .. import run as runs
 
         if session.resume is not None:
-            made = runs.resume(session.resume, progress)
+            made = runs.resume(session.resume, progress, name)
         else:
             assert profile is not None
-            made = runs.begin(profile, name, session.seed, runs.directory_for(session.out, name, session.seed), progress)
+            seed = 1 if session.seed is None else session.seed
+            made = runs.begin(profile, name, seed, runs.directory_for(session.out, name), progress)
             made.notes += notes
         if made.workers and execute is None:
             raise UsageError(f"{made.directory} was spread over machines: continue it with farwrite sweep --resume and --dask.")
         try:
             report = (execute or pipeline.execute)(made)
         except UnfitError as unfit:
-            if not made.rounds:
+            if made.awake is None:  # No lab was opened: what hinders it hinders the next one too.
                 raise
-            kept = f"{len(made.rounds)} rounds are kept; go on with: farwrite run --resume {made.directory}"
-            raise UnfitError(f"{unfit} {kept}") from unfit
+            kept = f"{counted(len(made.rounds), 'round')} {'is' if len(made.rounds) == 1 else 'are'} kept"
+            raise UnfitError(f"{unfit} {kept}; go on with: farwrite run --resume {made.directory}") from unfit
     present(report, showing.json, showing.full)
     if not showing.quiet:
         print(f"saved: {made.directory / 'report.json'}", file=sys.stderr)
-    refusal = pipeline.outcome(report)
+    refusal = pipeline.outcome(report, session.strict)
     if refusal is not None:
         raise refusal
     if report.recording.interrupted:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from ..errors import UsageError
 from ..options import ANYWHERE, Options
@@ -19,6 +22,7 @@ def run(
     options: Options = ANYWHERE,
     duration: str | None = None,
     far: str | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
     session: Session = NEW,
     showing: Showing = PLAIN,
 ) -> int:
@@ -27,8 +31,7 @@ def run(
     Parameters
     ----------
     profile
-        Name of a shipped profile (see "farwrite profiles"), or path of a TOML file or of a fio job file (.fio); limits unless
-        named.
+        Name of a shipped profile (see "farwrite profiles"), or path of a TOML file or of a fio job file; limits unless named.
     trace
         Replay recorded I/O instead of a profile: a trace as "farwrite trace info" reads it, or the name of a shipped one.
     format
@@ -38,18 +41,21 @@ def run(
     far
         A machine for the far site, as ssh://host[:port][/directory]: the link to it is measured, not emulated. Short for
         --set lab.far_host=...
+    dry_run
+        Measure nothing: print the cells, and how long the run would take.
     """
     from ..cells import cells_of
-    from ..profile import Change, find, load
+    from ..profile import Change, find, is_fio_job, load
     from ..trace import find as find_trace
 
     check_texts(profile, trace)
-    if session.continues(duration, far, trace, format, options.given()):
-        return measured(None, profile or DEFAULT, session, showing)
+    if session.continues(duration, far, trace, format, dry_run, options.given()):
+        return measured(None, profile or "", session, showing)
     if trace and profile:
         raise UsageError(f"--trace {trace} is replayed by itself, and {profile} is another workload: give one of the two.")
     if format and not trace:
         raise UsageError(f"--format {format} says what a trace is: it goes with --trace.")
+    profile = profile or DEFAULT
     asked = options.change(session.set_)
     changes: list[Change] = [*session.changes]
     changes += [f'run.round="{duration}"'] if duration else []
@@ -63,7 +69,7 @@ def run(
         profile = name_of(find_trace(trace))
         if not showing.quiet:
             print("\n".join(bent), file=sys.stderr)
-    elif (profile := profile or DEFAULT).endswith(".fio"):
+    elif is_fio_job(find(profile)):
         from ..fio_job import translate
 
         translated = translate(find(profile), changes)
@@ -73,4 +79,8 @@ def run(
     else:
         chosen = load(profile, changes)
     cells_of(chosen)  # A trace that cannot be read is refused before anything is compiled or written.
+    if dry_run:
+        from .dry_run import show_plan
+
+        return show_plan(chosen, profile, showing.json)
     return measured(chosen, profile, session, showing, [*bent, *asked.merged])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError
-from .output import present, printing
+from .output import present, print_document, printing
+from .reports import named
 
 
 def show(
@@ -23,7 +24,7 @@ def show(
     Parameters
     ----------
     report
-        A report.json, or the directory of a run.
+        A report.json, the directory or the id of a run, the name of a baseline, or "latest".
     full
         Print the whole report: verdicts in detail, proof of link, floors, fits, drills, counts, host and method.
     markdown
@@ -35,7 +36,7 @@ def show(
 
     if full + markdown + json > 1:
         raise UsageError("--full, --markdown and --json each want stdout: choose one.")
-    found = read(report)
+    found = read(named(report))
     if not markdown:
         present(found, json, full)
         return EXIT_DONE
@@ -60,12 +61,20 @@ def profiles() -> int:
     return EXIT_DONE
 
 
-def schema() -> int:
-    """Print the JSON Schema of the report document."""
-    import msgspec
+def schema(what: Literal["report", "profile"] = "report", /) -> int:
+    """Print the JSON Schema of the report document, or of a profile.
 
-    from ..recording import schema as document_schema
+    An editor completes and checks the keys of a profile that begins with "#:schema FILE", where FILE holds the latter.
 
+    Parameters
+    ----------
+    what
+        The document that a run saves, or the TOML file that says what to measure.
+    """
+    if what == "report":
+        from ..recording import schema as made
+    else:
+        from ..profile_schema import schema as made
     with printing():
-        print(msgspec.json.format(msgspec.json.encode(document_schema()), indent=2).decode())
+        print_document(made(), indent=2)
     return EXIT_DONE

@@ -8,14 +8,27 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_LOST_WRITE
+from ..errors import EXIT_DONE, EXIT_LOST_WRITE, UsageError
 from ..progress import bar
-from .output import printing
+from ..units import counted
+from .output import interrupted_by, print_document, printing
 
 TAIL_LINES = 40
 COUNTS = ("ticks", "writes", "completed", "epochs")
 SEEDS_PER_S = 45  # Of one processor, on the VM this was written on: for the time left, until it is known better.
+SEEDS_MAX, MINUTES_MAX = 1_000_000_000, 525_600  # A year.
 TOLD_FROM_S = 2.0  # What takes longer is announced.
+
+
+def check(seeds: int, first: int, minutes: float | None, seed: int | None) -> None:
+    """UsageError for words under which no story is told, so that nothing could be said of promises."""
+    if not 1 <= seeds <= SEEDS_MAX:
+        raise UsageError(f"--seeds {seeds}: give 1 to {SEEDS_MAX:,}; with --minutes it goes on as long as that takes.")
+    for option, number in (("--from", first), ("--seed", seed)):
+        if number is not None and not 0 <= number < 1 << 62:
+            raise UsageError(f"{option} {number}: a seed must not be negative, and below 2^62.")
+    if minutes is not None and not 0 < minutes <= MINUTES_MAX:
+        raise UsageError(f"--minutes {minutes:g}: give a number above 0, and at most {MINUTES_MAX:,}.")
 
 
 def simulate(
@@ -49,8 +62,7 @@ def simulate(
     json
         Print one JSON document instead of sentences.
     """
-    import msgspec
-
+    check(seeds, first, minutes, seed)
     from ..simulate.search import over_dask, search, tellers
 
     if seed is not None:
@@ -75,7 +87,7 @@ def simulate(
                         with printing():
                             print("\n".join(told.lines))
                 now_s = time.monotonic()
-                progress.doing(f"{totals['seeds']} seeds, {totals['completed']} writes completed")
+                progress.doing(f"{counted(totals['seeds'], 'seed')}, {counted(totals['completed'], 'write')} completed")
                 progress.did(per_seed_s * len(stories) if limit_s is None else now_s - since_s)
                 since_s = now_s
                 if limit_s is not None and now_s - begun_s > limit_s:
@@ -90,16 +102,18 @@ def simulate(
                 "broken_seed": broken.seed if broken else None, "broken": broken.broken if broken else None,
                 "tail": broken.lines[-TAIL_LINES:] if broken else [], "digest": told.digest if told else None,
             }  # fmt: skip
-            print(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
+            print_document(answer, indent=2)
         elif broken:
             print(f"Seed {broken.seed} breaks a promise: {broken.broken}.")
             print("\n".join([broken.lines[0], "  ...", *broken.lines[max(1, len(broken.lines) - TAIL_LINES) :]]))
             print(f"Retell it: farwrite simulate --seed {broken.seed} --verbose")
         else:
+            found = "no promise broken" if totals["seeds"] else "nothing was tried"
             print(
-                f"{totals['seeds']} seeds from {first}{', interrupted' if interrupted else ''}: no promise broken. "
-                f"{totals['writes']} writes submitted, {totals['completed']} completed, {totals['epochs']} epochs."
+                f"{counted(totals['seeds'], 'seed')} from {first}{', interrupted' if interrupted else ''}: {found}. "
+                f"{counted(totals['writes'], 'write')} submitted, {totals['completed']:,} completed, "
+                f"{counted(totals['epochs'], 'epoch')}."
             )
     if broken:
         return EXIT_LOST_WRITE
-    return EXIT_INTERRUPTED if interrupted else EXIT_DONE
+    return interrupted_by() if interrupted else EXIT_DONE

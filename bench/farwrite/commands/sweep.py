@@ -72,8 +72,9 @@ def spread_over(address: str) -> Callable[[Run], Report]:
     def execute(run: Run) -> Report:
         from ..cells import cells_of
         from ..dask_client import connected
+        from ..expected import expected_s
         from ..map_cells import over_dask
-        from ..pipeline import expected_s, finished
+        from ..pipeline import finished
         from ..sweep import sweep as fill
 
         run.cells = cells_of(run.profile)

@@ -9,12 +9,13 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from ..errors import EXIT_DONE, UsageError
+from .examples import below
 from .output import console, print_document, printing
 
-trace = App(name="trace", help="Look at recorded I/O, and make it fit.")
+trace = App(name="trace", help="Look at recorded I/O, and make it fit.", help_epilogue=below("trace"))
 
 
-@trace.command
+@trace.command(help_epilogue=below("trace info"))
 def info(
     file: str,
     *,
@@ -54,7 +55,7 @@ def info(
     return EXIT_DONE
 
 
-@trace.command
+@trace.command(help_epilogue=below("trace convert"))
 def convert(
     file: str,
     out: Path,
@@ -112,7 +113,8 @@ def convert(
     if out.exists() and path.resolve() == out.resolve():
         raise UsageError(f"{out} is the trace itself. Name another file to write.")
     made = converted(path, out, change, taking_of(repair, disk, volume, format))
-    said = [f"{made.records} records over {format_time(made.duration_ns)}", reads_told(made.read_share)]
+    said = [f"{made.records} record{'' if made.records == 1 else 's'} over {format_time(made.duration_ns)}"]
+    said.append(reads_told(made.read_share))
     if len(made.disks) > 1 and disk is None:
         said.append(f"{len(made.disks)} disks side by side: {', '.join(made.disks)}")
     if made.folded:

@@ -8,12 +8,13 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from ..errors import EXIT_DONE, EXIT_LOST_WRITE
+from .examples import below
 from .output import print_document, printing
 
-volume = App(name="volume")
+volume = App(name="volume", help_epilogue=below("volume"))
 
 
-@volume.command
+@volume.command(help_epilogue=below("volume info"))
 def info(directory: Path, *, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Tell what a replica's journal and volume hold, without changing them; exit code 5 when they are damaged.
 

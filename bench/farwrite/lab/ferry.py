@@ -23,7 +23,7 @@ from ..prng_kernel import LINK_OUTWARD, key_of
 from . import ferry_kernel as carrying
 from .board import Board, board
 from .jitter import table_of
-from .process import process
+from .process import carrying_link, process
 from .site import Ends, Site, addresses_of, interface_of
 
 
@@ -187,6 +187,7 @@ def ferry(near: Site, far: Site, spec: LinkSpec = PLAIN, polls: bool = True) -> 
             carrier.answer()
             raise UnfitError("The ferry process ended as soon as it was started.")
         made.carriers = (carrier.pid,)
+        stack.enter_context(carrying_link(carrier))
         if shared.words[carrying.POLL_NS]:
             others = os.sched_getaffinity(0) - os.sched_getaffinity(carrier.pid)
             near.stay_on(others)

@@ -14,7 +14,7 @@ import socket
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ..errors import FarwriteError, UnfitError
@@ -24,6 +24,7 @@ from .namespace import Place, uninterrupted
 CONNECTION: Connection | None = None  # In a process of the lab: the way to its parent.
 
 PR_SET_TIMERSLACK = 29
+ENDING_S = 0.2
 
 
 class ProcessLostError(UnfitError):
@@ -59,8 +60,7 @@ class Process:
     def answer(self, timeout_s: float | None = None) -> Any:
         """What the started function returned; its exception is raised here. ProcessLostError when it died instead."""
         assert self.busy
-        if timeout_s is not None and not self.connection.poll(timeout_s):
-            raise UnfitError(f"The {self.name} process has not answered for {timeout_s:g} s.")
+        self.await_answer(timeout_s)
         try:
             worked, result = self.connection.recv()
         except (EOFError, ConnectionResetError) as gone:
@@ -70,6 +70,16 @@ class Process:
         if not worked:
             raise result
         return result
+
+    def await_answer(self, timeout_s: float | None) -> None:
+        """Until an answer, or the process's end, is there. UnfitError after the timeout, or at once when a carrier has ended."""
+        carriers = {one.connection: one for one in CARRIERS if not one.ended}
+        ready = wait([self.connection, *carriers], timeout_s)
+        if self.connection in ready:
+            return
+        for gone in (carriers[one] for one in ready):  # type: ignore[index]
+            raise carrier_lost(gone.name, gone.pid)
+        raise UnfitError(f"The {self.name} process has not answered for {timeout_s:g} s.")
 
     def call(self, function: Callable, *arguments: Any, timeout_s: float | None = 60.0) -> Any:
         """start and answer in one."""
@@ -86,6 +96,37 @@ class Process:
             self.ended = True
             self.busy = False
             self.connection.close()
+
+
+CARRIERS: list[Process] = []  # Whoever waits for an answer that came over their link would wait in vain.
+
+
+@contextmanager
+def carrying_link(carrier: Process) -> Iterator[None]:
+    """As long as this block, the end of this process ends every wait for another one."""
+    CARRIERS.append(carrier)
+    try:
+        yield
+    finally:
+        CARRIERS.remove(carrier)
+
+
+def carrier_lost(name: str, pid: int) -> ProcessLostError:
+    """The error for a link that nobody carries any more."""
+    return ProcessLostError(f"The process that carries the link (the {name}, pid {pid}) was killed, or has crashed.")
+
+
+@contextmanager
+def naming_lost_carriers() -> Iterator[None]:
+    """A link whose process is gone may look like anything else: echoes end, connections are refused. Names the cause instead."""
+    try:
+        yield
+    except UnfitError as effect:
+        # Connections are closed a moment before their process counts as ended.
+        for gone in wait([one.connection for one in CARRIERS if not one.ended], ENDING_S if CARRIERS else 0):
+            lost = next(one for one in CARRIERS if one.connection is gone)
+            raise carrier_lost(lost.name, lost.pid) from effect
+        raise
 
 
 @contextmanager

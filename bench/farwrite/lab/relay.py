@@ -31,7 +31,7 @@ from ..units import NS_PER_S
 from . import relay_kernel as carrying
 from .board import Board, board
 from .jitter import TABLE_ENTRIES, deviations
-from .process import process
+from .process import carrying_link, process
 from .site import Address, Site, bound
 
 PASSAGE_S = 10.0  # A door that nobody has come through by then is closed.
@@ -180,6 +180,7 @@ def relay(near: Site, far: Site, spec: LinkSpec = PLAIN) -> Iterator[Relay]:
         shared.words[carrying.SEED] = spec.seed
         made = Relay(shared.words, jitter.words.reshape(2, TABLE_ENTRIES), wake_write)
         made.carriers = (carrier.pid,)
+        stack.enter_context(carrying_link(carrier))
         yield made
 
 

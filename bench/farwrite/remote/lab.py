@@ -282,7 +282,7 @@ def real_lab(spec: LabSpec, host: FarHost, command: str) -> Iterator[RealLab]:
         try:
             transport["congestion_control"] = way.join(PROBE, spec.congestion, timeout_s=DIRECT_TIMEOUT_S)
         except UnfitError:
-            way.port = stack.enter_context(forwarding(host, way.port))
+            way.port = stack.enter_context(forwarding(host, far.standing.address, way.port))
             way.host, way.forwarded = "127.0.0.1", True
             transport["congestion_control"] = way.join(PROBE, spec.congestion)
         survey(near, far, BASE_ECHOES)  # type: ignore[arg-type]  # The first one pays for slow start and cold code.
@@ -303,11 +303,11 @@ def far_site(host: FarHost, command: str) -> Iterator[FarSite]:
 
 
 @contextmanager
-def forwarding(host: FarHost, port: int) -> Iterator[int]:
-    """A port of this machine that ssh carries to one of the far site's, as long as this block."""
+def forwarding(host: FarHost, address: str, port: int) -> Iterator[int]:
+    """A port of this machine that ssh carries to where the far site waits, as long as this block."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         here = free.getsockname()[1]
-    options = "-N", "-T", "-o", "ExitOnForwardFailure=yes", "-L", f"127.0.0.1:{here}:127.0.0.1:{port}"
+    options = "-N", "-T", "-o", "ExitOnForwardFailure=yes", "-L", f"127.0.0.1:{here}:[{address}]:{port}"
     with tempfile.TemporaryFile() as said, started(host.ssh(*options), said) as ssh:
         until_s = time.monotonic() + FORWARD_TIMEOUT_S
         while not answers_at(here):

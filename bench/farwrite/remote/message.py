@@ -36,7 +36,8 @@ class Standing(Struct, frozen=True):
     """The answer to it: what stands there."""
 
     farwrite: str
-    port: int  # on which it waits for the near site
+    address: str  # of that machine, on which it waits for the near site
+    port: int
     directory: str
     file_system: str
     durability: str

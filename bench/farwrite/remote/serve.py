@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import os
 import select
-import socket
 import sys
 from pathlib import Path
 from typing import IO
@@ -32,9 +31,7 @@ from ..target import sides
 from ..target.replicated import Order, audit_side
 from ..trace import SUFFIX, find
 from . import message as told
-from .meeting import WAITING, accept_token
-
-BACKLOG = 16
+from .meeting import WAITING, accept_token, listening
 
 
 def serve() -> None:
@@ -69,14 +66,15 @@ def stand(asked: told.Stand, asks: IO[bytes], out: IO[bytes]) -> None:
     with contextlib.ExitStack() as stack:
         files = stack.enter_context(disk(directory, asked.journal_bytes, asked.volume_bytes))
         words = stack.enter_context(board(64))
-        server = stack.enter_context(socket.create_server(("", 0), backlog=BACKLOG))
+        server = stack.enter_context(listening())
         WAITING["server"] = server
         site = FarSite(files, words, stack)
         told.send(
             out,
             told.Standing(
-                farwrite=__version__, port=server.getsockname()[1], directory=files.directory, file_system=files.file_system,
-                durability=files.durability, direct=files.direct, not_durable=files.not_durable, host=host_facts(),
+                farwrite=__version__, address=server.getsockname()[0], port=server.getsockname()[1], directory=files.directory,
+                file_system=files.file_system, durability=files.durability, direct=files.direct, not_durable=files.not_durable,
+                host=host_facts(),
             ),
         )  # fmt: skip
         site.obey(asks, out)

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..doctor.finding import Diagnosis, Finding
+from ..units import counted
 from .page import STYLE, Page
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def show_diagnosis(made: Diagnosis, console: Console) -> None:
         verdict = f"✔ A distance can be emulated here, by {' or '.join(made.links)}"
         verdict += "" if len(made.links) > 1 else ", which delays streams and no packets"
         poor = sum(finding.state == "poor" for finding in made.findings)
-        verdict += f"; {poor} findings below make it less exact than it could be." if poor else "."
+        makes = "makes" if poor == 1 else "make"
+        verdict += f"; {counted(poor, 'finding')} below {makes} it less exact than it could be." if poor else "."
     else:
         verdict = "✘ Nothing can be measured here; what is missing is below."
     page.print(Text(verdict, style=STYLE["pass" if made.fit else "fail"]))

@@ -108,7 +108,11 @@ def summary(found: Gate) -> str:
 def method(found: Gate) -> str:
     """What false alarms cost, and how noise was told from change."""
     tests = f"{found.tests} measured tests" if found.tests != 1 else "1 measured test"
-    if not found.tests:
+    untested = [item.verdict for item in found.rulings if item.gating and not item.exact]
+    if not found.tests and untested:
+        unknown = untested.count("unknown")
+        errs = f"no measured figure was tested against chance: {len(untested) - unknown} decided without, {unknown} unknown"
+    elif not found.tests:
         errs = "nothing measured decides, so nothing is left to chance"
     else:
         shared = f", shared among {found.looks} looks" if found.looks > 1 else ""

@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from ..host.lifetime import die_with
 from .story import Told, tell
 
 CHUNK = 50  # Seeds at a time: a second or two, so that an interrupted search ends soon.
@@ -27,9 +28,11 @@ def tell_some(first: int, count: int) -> list[Told]:
     return stories
 
 
-def leave_interrupts_alone() -> None:
-    """Ctrl-C is heard by whoever asked for the stories."""
+def begin_worker(parent: int) -> None:
+    """Ctrl-C is heard by whoever asked for the stories, and a worker lives no longer than that process, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    die_with(parent)
 
 
 def tellers() -> int:
@@ -54,7 +57,7 @@ class Processes:
 
     def __init__(self) -> None:
         self.at_once = tellers()
-        self.pool = ProcessPoolExecutor(self.at_once, multiprocessing.get_context("fork"), leave_interrupts_alone)
+        self.pool = ProcessPoolExecutor(self.at_once, multiprocessing.get_context("fork"), begin_worker, (os.getpid(),))
 
     def submit(self, first: int, count: int) -> Any:
         return self.pool.submit(tell_some, first, count)

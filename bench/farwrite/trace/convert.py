@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..files import ordinary
 from ..units import NS_PER_US, format_size
 from . import FLUSH, READ, WRITE, csv, iolog
 from .columns import Batch
@@ -145,8 +146,9 @@ def lines_of(batch: Batch, form: str, change: Change) -> str:
 @contextmanager
 def written(out: Path, packing: str) -> Iterator[Callable[[bytes], Any]]:
     """What writes to a file that takes its place only when all was well; UsageError when the system refuses."""
-    beside = out.with_name(f".farwrite-{os.getpid()}-{out.name}")
     try:
+        place = ordinary(out)
+        beside = place.with_name(f".farwrite-{os.getpid()}-{place.name}")
         with ExitStack() as stack:
             file = stack.enter_context(beside.open("xb"))
             stack.callback(beside.unlink, missing_ok=True)  # Once it is in its place, there is none.
@@ -154,7 +156,7 @@ def written(out: Path, packing: str) -> Iterator[Callable[[bytes], Any]]:
                 yield stream.write
             file.flush()
             os.fsync(file.fileno())
-            beside.replace(out)
+            beside.replace(place)
     except OSError as refusal:
         raise UsageError(f"write {out}: {refusal.strerror}. Name another place.") from refusal
 

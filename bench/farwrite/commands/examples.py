@@ -1,0 +1,46 @@
+"""The examples below every command's help. Each is a command that works; a test runs or parses them all."""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, list[str]] = {
+    "": ["farwrite run quick", "farwrite show latest --full", "farwrite help reach"],
+    "run": ["farwrite run", "farwrite run oltp --miles 0,20,150 --protocol A,C --depth 1,8", "farwrite run limits --dry-run"],
+    "reach": ['farwrite reach --p99 "4 ms" --size 8k --rate 1gbit'],
+    "sweep": ["farwrite sweep --miles 0..500 --depth 1,8,32 --size 4k,64k"],
+    "ab": ["farwrite ab quick quick --set-cand lab.encryption=tls --pairs 6"],
+    "show": ["farwrite show results/baselines/limits.json --full"],
+    "html": ["farwrite html results/baselines/limits.json --out report.html"],
+    "compare": ["farwrite compare results/baselines/flush --brief"],
+    "export": ["farwrite export results/baselines/limits.json --cell write-C-150 --hlog latencies.hlog"],
+    "trace": ["farwrite trace info pgbench"],
+    "trace info": ["farwrite trace info pgbench"],
+    "trace convert": ["farwrite trace convert pgbench pgbench.iolog --to 10"],
+    "import": ["farwrite import tests/foreign/fio_json_plus.json --out fio.json"],
+    "gate": ["farwrite gate results/baselines/limits.json --budgets results/budgets.toml"],
+    "budget": ["farwrite budget suggest results/baselines/limits.json"],
+    "budget suggest": ["farwrite budget suggest results/baselines/limits.json --out budgets.toml"],
+    "history": ["farwrite history response_p50 --where protocol=C --where miles=150"],
+    "survey": ['farwrite survey --miles 150 --rate 1gbit --loss "0.01 %"'],
+    "baseline": ["farwrite baseline list"],
+    "baseline promote": ["farwrite baseline promote latest --name before"],
+    "baseline list": ["farwrite baseline list --results results"],
+    "volume": ["farwrite volume info RUN/near"],
+    "volume info": ["farwrite volume info RUN/near"],
+    "lab": ['farwrite lab --miles 150 --far "iperf3 -s" -- sh -c \'iperf3 -c $FAR\''],
+    "doctor": ["farwrite doctor"],
+    "simulate": ["farwrite simulate --seeds 20"],
+    "profiles": ["farwrite profiles"],
+    "schema": ["farwrite schema", "farwrite schema profile"],
+    "help": ["farwrite help run"],
+}
+EXIT_CODES = (
+    "Exit codes: 0 done (gate: every budget is kept); 2 wrong words, profile, budget or file; 3 a budget is broken, or a claim "
+    "with --strict; 4 what was asked is not known; 5 an acknowledged write was lost or damaged; 6 this machine cannot carry the "
+    "experiment, or the runs cannot be compared; 130 and 143 interrupted; 1 our own fault."
+)
+
+
+def below(command: str) -> str:
+    """What stands below the help of a command: its examples; below that of all of them the exit codes too."""
+    lines = [f"Example{'s' * (len(EXAMPLES[command]) > 1)}:", *(f"  $ {example}" for example in EXAMPLES[command])]
+    return "\n".join([*lines, "", EXIT_CODES] if not command else lines)
