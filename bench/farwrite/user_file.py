@@ -67,8 +67,11 @@ def open_file(path: Path | str, doing: str) -> BinaryIO:
     return os.fdopen(descriptor_of(path, doing, pipes=False), "rb")
 
 
-def read_file(path: Path | str, doing: str, bytes_max: int = BYTES_MAX, seconds: float = READ_SECONDS) -> bytes:
-    """All bytes of a user's file. UsageError when it is no file, too large, not readable, or a pipe that does not end in time."""
+def read_file(path: Path | str, doing: str, bytes_max: int = BYTES_MAX, seconds: float | None = None) -> bytes:
+    """All bytes of a user's file. UsageError when it is no file, too large, not readable, or a pipe that does not end in time.
+
+    `seconds` is how long it may take; READ_SECONDS unless told.
+    """
     attempt = f"{doing} {path}".strip()
     descriptor = descriptor_of(path, doing)
     try:
@@ -76,7 +79,7 @@ def read_file(path: Path | str, doing: str, bytes_max: int = BYTES_MAX, seconds:
         if found.st_size > bytes_max:
             raise too_large(attempt, bytes_max)
         is_pipe = stat.S_ISFIFO(found.st_mode)
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + (READ_SECONDS if seconds is None else seconds)
         parts: list[bytes] = []
         size = 0
         while part := next_block(descriptor, is_pipe, bool(parts), deadline, attempt):

@@ -73,7 +73,7 @@ def test_import_refuses_what_it_cannot_read_or_write(tmp_path):
     assert_refused(farwrite("import", tmp_path), "this is a directory")
     assert_refused(farwrite("import", FILES / "README.md"), "neither a farwrite report nor")
     assert_refused(farwrite("import", FILES / "fio_json.json", "--out", tmp_path / "no" / "sheet.json"), "No such file")
-    assert_refused(farwrite("import", FILES / "fio_json.json", "--out", tmp_path), "Is a directory")
+    assert_refused(farwrite("import", FILES / "fio_json.json", "--out", tmp_path), "this is a directory")
     assert farwrite("import", FILES / "fio_json.json", "--out", tmp_path / "sheet.json").returncode == 0
     assert_refused(farwrite("import", tmp_path / "sheet.json"), "farwrite's own")
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.json"]

@@ -20,6 +20,7 @@ from farwrite.errors import UsageError
 from farwrite.fio_job import translate
 from farwrite.options import ANYWHERE
 from farwrite.profile import load, parse
+from farwrite.trace.replaying import profile_of
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*/README.md"))]
 
@@ -97,6 +98,9 @@ def check_farwrite(words):
         assert translate(ROOT / asked["profile"], changes).profile.cell
         return
     changes += [f'lab.far_host="{asked["far"]}"'] if "far" in asked else []
+    if words[0] == "run" and "trace" in asked:
+        assert profile_of(str(ROOT / asked["trace"]), asked.get("format", ""), changes)[0].cell
+        return
     if words[0] == "run":
         assert load(asked.get("profile", "limits"), changes).cell
         return

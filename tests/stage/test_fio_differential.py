@@ -34,6 +34,9 @@ IO_COUNT = 120  # Of each copy of a job: its log then fits the 8 KiB that fio wr
 LINE = re.compile(r"(\d+) (\S+) (read|write|trim|sync|datasync) (\d+) (\d+)")
 ASYNCHRONOUS = ("libaio", "io_uring")
 
+# What fio takes and we refuse, by the reason that is given. Whatever else we refuse, fio must refuse, too.
+REFUSED = re.compile("no multiple of 512 B|after bssplit|less than the largest block|in another order")
+
 pytestmark = pytest.mark.skipif(shutil.which("fio") is None, reason="fio is not installed")
 
 
@@ -42,6 +45,11 @@ class Drawn:
     """A job file as sections of lines."""
 
     sections: list[tuple[str, list[str]]] = field(default_factory=list)
+
+    @property
+    def engine(self) -> str:
+        """The globals' engine; no job has another."""
+        return next(line.partition("=")[2] for line in self.sections[0][1] if line.startswith("ioengine="))
 
     def text(self) -> str:
         return "".join(f"[{name}]\n" + "".join(f"{line}\n" for line in lines) for name, lines in self.sections)
@@ -88,7 +96,8 @@ def lines_of(dice: random.Random, share: float = 1.0) -> list[str]:
     sometimes(0.15 if share == 1 else 0, "directory=x", "directory=x:y")  # In an earlier section than filename fio drops it.
     sometimes(0.15, "filename_format=s.$filenum", "filename_format=$jobname.$jobnum")
     sometimes(0.15, "file_service_type=sequential", "file_service_type=random")
-    sometimes(0.25, "fsync=1", "fsync=8", "fdatasync=4", "fsync=6\nfdatasync=4", "fdatasync=1\nfsync=32")
+    sometimes(0.25, "fsync=1", "fsync=8", "fdatasync=4", "fsync=1\nfdatasync=8", "fdatasync=1\nfsync=32")
+    sometimes(0.03, "fsync=6\nfdatasync=4")
     sometimes(0.2, "rate_iops=400", "rate_iops=300,600", "rate_iops=,500", "rate=2m", "rate=4000k,2m", "rate_iops=500,")
     sometimes(0.04, "rate=1m\nrate_iops=100")
     sometimes(0.3, "norandommap", "norandommap=0", "random_generator=lfsr", "random_distribution=zipf:1.1")
@@ -127,8 +136,8 @@ def engines() -> str:
 
 def run_fio(made: Drawn, here: Path) -> dict[str, Ran] | None:
     """Have fio run the file, each job to IO_COUNT I/Os; None when it refuses."""
-    real = any(line.partition("=")[2] in ASYNCHRONOUS for _, lines in made.sections for line in lines)
-    real = real and not any("trim" in line or line.startswith("rate") for _, lines in made.sections for line in lines)
+    every = [line for _, lines in made.sections for line in lines]
+    real = made.engine in ASYNCHRONOUS and not any("trim" in line or line.startswith("rate") for line in every)
     real = real and "libaio" in engines()
     engine = "libaio" if real else "null"
     changed = Drawn()
@@ -239,8 +248,9 @@ def check_regions(path: Path, name: str, ran: Ran, loads: list[Load]) -> None:
             continue
         touched = [(offset, offset + size) for other, kind, offset, size in ran.ios if other == file and "sync" not in kind]
         low, high = min(begin for begin, _ in mine), max(end for _, end in mine)
-        # Ours are whole blocks, and fio rounds its own to its.
-        assert low - 4096 < min(begin for begin, _ in touched) and max(end for _, end in touched) <= high + 20_480
+        # Ours are whole blocks, and fio rounds its own to its; blocks of several sizes divide `size` unevenly among files.
+        slack = 20_480 + (high - low) // 5 * (len(extents) > 1 and loads[0].address == "sequential")
+        assert low - 4096 < min(begin for begin, _ in touched) and max(end for _, end in touched) <= high + slack
         if loads[0].address == "sequential":
             assert min(begin for begin, _ in touched) - low < 4096
         elif loads[0].address in ("uniform", "shuffle") and len(touched) > 60:
@@ -286,12 +296,15 @@ def check_flushes(ran: Ran, loads: list[Load], notes: Notes) -> None:
     elif notes.names("fsync", "fdatasync", how="multiples of the smaller") or notes.names("fsync", "fdatasync", how="repeats it"):
         assert flushes >= writes // every - len(ran.copies) - 1
     else:
-        assert abs(flushes - writes / every) <= 2 * len(ran.copies) + 0.05 * writes / every
+        # With a full queue fio takes some of them for several writes.
+        slack = 0.3 if any(copy.depth > 1 for copy in ran.copies) else 0.05
+        assert abs(flushes - writes / every) <= 2 * len(ran.copies) + slack * writes / every
 
 
-def check_depth(ran: Ran, loads: list[Load], notes: Notes) -> None:
+def check_depth(ran: Ran, loads: list[Load], notes: Notes, asynchronous: bool) -> None:
     """The same depth, where fio had time to reach it."""
     asked = loads[0].queue_depth
+    assert asynchronous or asked == 1
     for copy in ran.copies:
         if not copy.depth or any(load.rate_per_s for load in loads) or sum(copy.counts.values()) < 4 * asked:
             continue
@@ -311,6 +324,7 @@ def test_what_fio_does_is_what_we_read_or_the_note_says_how_it_differs(seed, tmp
         translated = translate(path)
     except UsageError as refusal:
         assert str(refusal).startswith(f"{path}:"), refusal  # It names the line.
+        assert REFUSED.search(str(refusal)) or run_fio(made, tmp_path) is None, refusal
         return
     ran = run_fio(made, tmp_path)
     assert ran is not None, f"fio refuses what we take:\n{made.text()}"
@@ -324,7 +338,7 @@ def test_what_fio_does_is_what_we_read_or_the_note_says_how_it_differs(seed, tmp
             check_regions(path, name, one, loads)
             check_mix_and_rates(one, loads)
             check_flushes(one, loads, notes)
-            check_depth(one, loads, notes)
+            check_depth(one, loads, notes, made.engine in ASYNCHRONOUS)
         except AssertionError as failed:
             raise AssertionError(f"job {name} of\n{made.text()}\n{failed}\n" + "\n".join(translated.lines())) from failed
     if len(translated.profile.cell) == 2:

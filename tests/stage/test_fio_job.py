@@ -518,10 +518,11 @@ def test_an_offloaded_synchronous_engine_has_its_depth(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["/dev/zero", "/dev/null", "{}/pipe", "{}", "{}/none", "{}/binary", "{}/large"])
-def test_an_include_of_anything_is_answered_at_once(tmp_path, what):
+def test_an_include_of_anything_is_answered_at_once(tmp_path, what, monkeypatch):
     import os
     import time
 
+    monkeypatch.setattr("farwrite.user_file.READ_SECONDS", 0.3)
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with (tmp_path / "large").open("wb") as file:

@@ -578,6 +578,7 @@ def test_a_trace_replays_itself_with_a_title_of_its_own_and_a_volume_that_holds_
     assert profile.run.round_ns == 2 * 10**9 and any("25.0% of reads and writes are reads" in note for note in notes)
     cells = cells_of(profile)
     assert {cell.arrival for cell in cells} == {"trace"} and all("25.0% of reads" in cell.note for cell in cells)
+    assert profile_of("pgbench", "")[0].cell[0].trace == "pgbench"  # By its name, which another machine knows, too.
     changed, _ = profile_of(str(path), "alibaba", ["distance.miles=[7]", 'run.round="300 ms"'])
     assert (changed.distance.miles, changed.run.round_ns) == ([7.0], 300_000_000)
 

@@ -51,7 +51,6 @@ def test_every_reader_refuses_what_is_no_file_and_says_what_it_is(odd, reader):
 @pytest.mark.parametrize("reader", sorted(READERS))
 def test_no_reader_waits_for_a_pipe_that_nobody_writes_to(tmp_path, odd, reader, monkeypatch):
     monkeypatch.setattr("farwrite.user_file.READ_SECONDS", 0.2)
-    monkeypatch.setattr(read_file, "__defaults__", (*read_file.__defaults__[:-1], 0.2))
     with pytest.raises(UsageError, match="pipe"):
         READERS[reader](tmp_path / "pipe.toml")
 

@@ -37,7 +37,7 @@ def profile_of(word: str, form: str, changes: Iterable[profiles.Change] = ()) ->
         "distance": {"miles": list(MILES)},
         "run": {"rounds": ROUNDS, "round": f"{round_of(found)} ns"},
         "cell": [
-            {"name": name_of(path), "protocols": list(PROTOCOLS), "trace": str(path), "queue_depth": QUEUE_DEPTH}
+            {"name": name_of(path), "protocols": list(PROTOCOLS), "trace": word, "queue_depth": QUEUE_DEPTH}
             | ({"trace_format": form} if form else {})
         ],
     }
