@@ -65,7 +65,7 @@ class Session:
         if self.resume is None:
             return False
         if any(others) or self.changes or self.out or self.seed is not None:
-            raise UsageError("--resume continues a run as it was begun; it goes with --strict, --json, --full, -v and -q only.")
+            raise UsageError("--resume continues a run as it was begun; it goes with --json, --full, --strict, -v and -q only.")
         return True
 
 

@@ -43,7 +43,7 @@ def simulate(
 ) -> int:
     """Put the engine's own loops through crashes, cuts and failing disks, each story from one seed; stop at a broken promise.
 
-    Every processor that this process may use tells stories (taskset(1) leaves it fewer).
+    Every processor that this process may use tells stories (taskset(1) leaves it fewer). Exit code 5 when a promise is broken.
 
     Parameters
     ----------
