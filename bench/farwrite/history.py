@@ -148,18 +148,18 @@ def nothing_of(metric: str, known: set[str], results: Path, notices: list[str]) 
 # What runs differ by
 
 
-def earlier_runs(results: Path, like: Sheet, compared: Sequence[Sheet], notices: list[str]) -> RunHistory:
+def earlier_runs(results: Path, like: Sheet, compared: Sequence[Sheet]) -> RunHistory:
     """Every figure in each run below `results` that is like this one, without those that are compared, and interrupted ones.
 
     Runs are alike when their whole identity is the same: host, kernel, link, profile, protocols, disk. An empty history where
-    there is no such directory.
+    there is no such directory. Files that are passed over are named by `history`, which is about them.
     """
     if not results.is_dir():
         return RunHistory(EarlierRuns(results=str(results), runs=0), {})
     left_out = {(sheet.id, sheet.started_utc) for sheet in compared}
     runs: dict[tuple[str, str], int] = {}
     levels: dict[tuple, list[Spread]] = {}
-    with closing(index_of(results, notices)) as index:
+    with closing(index_of(results, [])) as index:
         sources = index.execute(
             "SELECT id, run, started_utc FROM source WHERE kind = ? AND identity = ? AND NOT interrupted ORDER BY path",
             [like.kind, canonical(series_identity(like))],

@@ -148,7 +148,7 @@ def test_make_help_names_the_words_a_contributor_types():
 
 
 @pytest.mark.parametrize(("command", "error", "said"), [
-    ("farwrite rn quick", AssertionError, r'Unknown command "rn"'),
+    ("farwrite rn quick", AssertionError, r'no command "rn"'),
     ("farwrite run limitz", UsageError, r'limitz.*did you mean "limits"'),
     ("farwrite run quick --rund 5s", CycloptsError, r"--rund"),
     ("make tea", AssertionError, r"tea"),

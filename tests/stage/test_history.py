@@ -593,7 +593,7 @@ def test_earlier_runs_are_those_that_are_alike_in_everything_and_neither_compare
     put(tmp_path, sheet(8, with_rounds(9e6), pairing=Pairing(id="x", arm="cand", what="")))
     put(tmp_path, sheet(9, with_rounds(9e6), pairing=Pairing(id="x", arm="again", what="")))
     compared = [sheet(5, with_rounds(6e6)), sheet(6, with_rounds(7e6))]
-    found = history.earlier_runs(tmp_path, compared[0], compared, [])
+    found = history.earlier_runs(tmp_path, compared[0], compared)
     assert (found.about.runs, found.about.first_utc, found.about.last_utc) == (4, night(0), night(3))
     levels, = found.levels.values()
     assert sorted(level.value for level in levels) == pytest.approx([
@@ -609,12 +609,12 @@ def test_a_figure_that_no_verdict_may_rest_on_is_in_no_spread(tmp_path):
         kept = with_rounds(1e6)
         put(tmp_path, sheet(index, msgspec.structs.replace(kept, withheld=list(late)), with_rounds(2e6, miles=60.0)))
     like = sheet(9, with_rounds(1e6), with_rounds(2e6, miles=60.0))
-    found = history.earlier_runs(tmp_path, like, [like], [])
+    found = history.earlier_runs(tmp_path, like, [like])
     assert [len(found.levels[key_of(item)]) for item in like.figures] == [3, 4]
 
 
 def test_where_there_are_no_results_there_are_no_earlier_runs(tmp_path):
     like = sheet(0, with_rounds(1e6))
-    found = history.earlier_runs(tmp_path / "none", like, [like], [])
+    found = history.earlier_runs(tmp_path / "none", like, [like])
     assert found.about.runs == 0 and found.between(key_of(like.figures[0])) is None
     assert "no earlier run like these in" in found.about.text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +19,4 @@ def history_beside(results: Path, base: Sheet | None, cand: Sheet) -> RunHistory
         return RunHistory(EarlierRuns(results=str(results), runs=0), {})
     from ..history import earlier_runs
 
-    notices: list[str] = []
-    found = earlier_runs(results, base, [base, cand], notices)
-    for notice in notices:
-        print(f"farwrite: {notice}", file=sys.stderr)
-    return found
+    return earlier_runs(results, base, [base, cand])
