@@ -15,6 +15,7 @@ from farwrite.drill import drills
 from farwrite.errors import UnfitError
 from farwrite.profile import parse
 from farwrite.progress import Silence
+from farwrite.reasons import joined
 from farwrite.target import sides
 from farwrite.units import NS_PER_MS
 
@@ -193,4 +194,4 @@ def test_a_run_says_at_once_which_drills_do_not_count_and_keeps_them(run, lab, p
     assert said[0].startswith("kill 1 under C does not count (near-died")
     again.cells, again.lab_facts = [], pipeline.facts_of(lab)
     report = pipeline.finished(again)
-    assert "kill drills under C: 1 kill does not count" in " ".join(report.analysis.warnings)
+    assert "kill drills under C: 1 kill does not count" in joined(report.analysis.warnings)

@@ -25,7 +25,7 @@ from farwrite.commands.run import run as run_command
 from farwrite.errors import UnfitError, UsageError
 from farwrite.histogram import Histogram
 from farwrite.host.disk import file_system_of
-from farwrite.lab.survey import tolerance_ns
+from farwrite.link_spec import tolerance_ns
 from farwrite.profile import parse
 from farwrite.progress import Silence
 from farwrite.protocol import PROMISES

@@ -176,7 +176,7 @@ def test_every_report_of_a_journal_in_memory_says_so(near, far, words):
         text = " ".join(printed(report, full).split())
         assert "journals on disk" not in text and f"({words.partition(' (')[0]})" in text  # Beside every heading.
     assert words in text
-    assert any(text.startswith(f"{words}: ") and "power loss" in text for text in report.analysis.warnings)
+    assert any(str(text).startswith(f"{words}: ") and "power loss" in str(text) for text in report.analysis.warnings)
     assert words in page_of(report, report.analysis, "x.json").decode()
     claims = {claim.id: claim for claim in report.analysis.claims}
     assert claims["C2"].verdict == "pass" and f"{words}, so this is of killed processes" in claims["C2"].sentence
@@ -188,7 +188,7 @@ def test_a_journal_on_a_disk_is_told_as_ever():
     report = report_on("ext4", "xfs")
     text = " ".join(printed(report, True).split())
     assert "near ext4, far xfs" in text and "journals on disk, direct" in text and "not durable" not in text
-    assert not any("not durable" in warning for warning in report.analysis.warnings)
+    assert not any("not durable" in str(warning) for warning in report.analysis.warnings)
 
 
 def test_what_was_found_out_counts_more_than_the_name():

@@ -14,7 +14,7 @@ from farwrite.analysis.estimate import (
     mean_over_rounds,
     order_statistic_ranks,
 )
-from farwrite.reasons import sentences
+from farwrite.reasons import few_rounds, few_values, no_round, remark, sentences
 
 
 @pytest.mark.parametrize(("q", "count"), [(0.5, 6), (0.99, 368), (0.999, 3688), (0.9999, 36887), (0.01, 368)])
@@ -177,16 +177,17 @@ def test_there_is_no_interval_below_the_least_number_of_rounds(rounds, least, kn
 
 
 def test_an_estimate_from_replicates_has_all_it_was_given():
+    warned = remark("warned")
     replicates = np.arange(1000.0)
-    found = from_replicates(400.0, replicates, 5, 77, "warned", without=[1.0, None], by_round=[2.0])
+    found = from_replicates(400.0, replicates, 5, 77, warned, without=[1.0, None], by_round=[2.0])
     low, high, confidence = interval_of_replicates(replicates, 5, 400.0)
     assert (found.value, found.low, found.high, found.confidence, found.count) == (400.0, low, high, confidence, 77)
-    assert (found.warnings, found.without, found.by_round) == (["warned"], [1.0, None], [2.0])
+    assert (found.warnings, found.without, found.by_round) == ([warned], [1.0, None], [2.0])
     positive = from_replicates(400.0, replicates, 5, 77, positive=True)
     assert positive.low == interval_of_replicates(replicates, 5, 400.0, positive=True)[0] and positive.warnings == []
-    two = from_replicates(400.0, replicates, 2, 77, "warned", without=[1.0], by_round=[3.0])
+    two = from_replicates(400.0, replicates, 2, 77, warned, without=[1.0], by_round=[3.0])
     assert (two.low, two.high, two.count, two.without, two.by_round) == (None, None, 77, [1.0], [3.0])
-    assert two.warnings == ["warned", "2 rounds only: no verdict rests on so few"]
+    assert two.warnings == [warned, few_rounds(2)]
 
 
 def test_an_infinite_value_is_not_left_outside_of_its_interval():
@@ -206,11 +207,11 @@ def test_the_mean_over_rounds_knows_what_it_is_without_each():
     assert (found.count, found.confidence, found.warnings) == (3, 0.95, [])
     assert found.value - found.low == pytest.approx(found.high - found.value)
     two = mean_over_rounds([10.0, 12.0], [0, 1])
-    assert two.warnings == ["2 rounds only"] and two.high - two.value == pytest.approx(12.7062, rel=1e-5)
+    assert two.warnings == [few_values(2)] and two.high - two.value == pytest.approx(12.7062, rel=1e-5)
     assert two.low == 0.0  # Never below.
     assert mean_over_rounds([1.0, 2.0]).without == []
     assert mean_over_rounds([5.0]).count == 1
-    assert mean_over_rounds([]).warnings == ["no good round"]
+    assert mean_over_rounds([]).warnings == [no_round()]
 
 
 def test_a_cell_that_lacks_rounds_takes_all_it_has_where_a_replicate_took_none_of_them():

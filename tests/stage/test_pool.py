@@ -7,6 +7,7 @@ from farwrite.analysis.estimate import Draws, interval_of_replicates, order_stat
 from farwrite.analysis.latency import Pool
 from farwrite.analysis.sample import MIDDLES_NS, Sample, rank
 from farwrite.histogram import SATURATED
+from farwrite.reasons import effective, few_rounds, needs_effective, saturated
 
 SLOT = 5000  # Around 10 us.
 
@@ -105,7 +106,7 @@ def test_an_interval_of_one_round_is_that_of_its_writes():
     low, high, achieved = order_statistic_ranks(400, 0.5)
     assert (found.low, found.high) == tuple(float(MIDDLES_NS[np.sort(values)[place - 1]]) for place in (low, high))
     assert (found.confidence, found.count) == (achieved, 400)
-    assert found.warnings == ["one round only: no interval over rounds"]
+    assert found.warnings == [few_rounds(1)]
 
 
 def stalled(rounds):
@@ -124,7 +125,7 @@ def test_an_interval_of_one_round_is_from_what_its_writes_are_worth():
     low, high, achieved = order_statistic_ranks(worth, 0.5)
     ends = [float(MIDDLES_NS[np.sort(values)[round(place / worth * values.size) - 1]]) for place in (low, high)]
     assert [found.low, found.high, found.confidence] == [*ends, achieved]
-    assert found.warnings[1] == f"its 800 writes are worth {worth} independent ones (n_eff), which the interval is from"
+    assert found.warnings[1] == effective(800, worth)
     assert pool_of([values[:400], values[400:800]], batches=pool.batches).effective_count(0.5) == worth
     assert pool_of([values] * 3, batches=pool.batches).effective_count(0.5) is None  # Rounds tell.
     assert plain.warnings == found.warnings[:1]
@@ -136,7 +137,7 @@ def test_what_writes_are_worth_may_be_too_few_for_a_quantile():
     found = pool.estimate(0.95)
     assert found.value is None and found.count == 800
     worth = pool.effective_count(0.95)
-    assert found.warnings == [f"p95 needs n >= 72 (n_eff = {worth} of n = 800)"] and worth < 72
+    assert found.warnings == [needs_effective("p95", 72, worth, 800)] and worth < 72
 
 
 def test_two_rounds_widen_the_interval_of_their_writes():
@@ -146,13 +147,13 @@ def test_two_rounds_widen_the_interval_of_their_writes():
     low, high, _ = order_statistic_ranks(200, 0.5)
     assert found.low < MIDDLES_NS[values[low - 1]] - 100 and found.high > MIDDLES_NS[values[high - 1]] + 100
     assert found.confidence <= 0.95
-    assert found.warnings == ["2 rounds only: no verdict rests on so few"]
+    assert found.warnings == [few_rounds(2)]
 
 
 def test_values_that_are_too_long_are_counted():
     pool = pool_of([[SLOT] * 30 + [SATURATED] * 2, [SLOT] * 30 + [SATURATED]])
     assert pool.saturated == 3
-    assert pool.estimate(0.5).warnings[-1].startswith("3 values were 18 minutes or longer")
+    assert pool.estimate(0.5).warnings[-1] == saturated(3)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -12,6 +12,7 @@ from farwrite.analysis.throughput import (
     with_slices,
 )
 from farwrite.histogram import Histogram
+from farwrite.reasons import few_rounds
 from farwrite.units import NS_PER_MS
 from make_recording import changed, make_recording
 
@@ -111,5 +112,5 @@ def test_a_slice_without_single_writes_or_without_a_length_counts_as_a_whole_whe
 
 def test_one_round_has_no_interval_that_stays_behind():
     found = completed_per_s([made_round([100])], 0, 1e6)
-    assert found.high is None and found.warnings == ["one round only: no interval over rounds"]
+    assert found.high is None and found.warnings == [few_rounds(1)]
 
