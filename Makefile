@@ -38,10 +38,11 @@ $(READY): requirements.lock pyproject.toml
 bench: $(READY)
 	@$(BIN)/farwrite run limits
 
-# Labs are opened one at a time, and what needs none is tested beside them. Compiled first: both would otherwise compile the same.
+# Labs are opened one at a time; what needs none is tested beside them, what waits beside both. Compiled first: all would otherwise
+# compile the same.
 test: $(READY)
 	@$(BIN)/python -c "from farwrite.compilation import compile_all; compile_all()"
-	@$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder
 
 # What a link has a part in; the rest is the same on any, and proven outside, where a processor is not ten times slower.
 ON_NETEM := $(addprefix tests/lab/test_,lab.py link.py run.py nothing_left.py congestion.py)

@@ -13,8 +13,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-# In processes without a lab, which wait for elections and disks most of the time; over a relay, where no packet's time is judged.
-BESIDE_LABS = ("tests/lab/test_failover.py", "tests/lab/test_crash.py", "tests/lab/test_relay_lab.py")
+# Processes without a lab or over a relay, where no packet's time is judged; most of the time they wait: for elections, for disks,
+# for a command to end.
+WAITING = (
+    "tests/command/test_exit_codes.py", "tests/lab/test_crash.py", "tests/lab/test_failover.py", "tests/lab/test_relay_lab.py",
+)  # fmt: skip
 
 for told in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
     del os.environ[told]  # A pytest that a test starts is nobody's worker.
@@ -23,19 +26,17 @@ for told in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
 @functools.cache
 def opens_labs(file):
     """Whether a file's tests are never run beside others that open labs: one of them is marked so, or the file is in lab/."""
-    if file in BESIDE_LABS:
-        return False
     return file.startswith("tests/lab/") or "mark.lab" in (Path(__file__).parents[1] / file).read_text()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Everything that opens labs is one piece of work; of the rest, every file is."""
+    """Everything that opens labs is one piece of work, and so is everything that waits; of the rest, every file is."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.partition("::")[0]
-            return "labs" if opens_labs(file) else file
+            return "waiting" if file in WAITING else "labs" if opens_labs(file) else file
 
     return ByFile(config, log)

@@ -25,11 +25,13 @@ from farwrite.errors import UnfitError
 from farwrite.host.disk import disk
 from farwrite.lab.board import board
 from farwrite.lab.lab import LabSpec
+from farwrite.lab.link import SetElsewhere
 from farwrite.lab.namespace import Namespace
 from farwrite.lab.netem import netem_counters
 from farwrite.lab.process import Process, process
 from farwrite.lab.site import Site
-from farwrite.lab.span import Span, acquaint
+from farwrite.lab.span import Span, acquaint, passage_of
+from farwrite.lab.stamps import prober
 from farwrite.run import Run
 
 from . import block
@@ -135,31 +137,23 @@ def said_of(minor: str) -> str:
     return next((line for line in STATE.read_text().splitlines() if line.strip().startswith(f"{minor}:")), "")
 
 
-class Loopback:
-    """A link between two ports of this machine: one netem on loopback, which every packet of either direction passes once."""
+class Loopback(SetElsewhere):
+    """A link between two ports of this machine: one netem on loopback, which every packet of either direction passes once.
 
-    kind = "netem on loopback"
+    Nothing but its delay is ever set.
+    """
 
     def __init__(self, setter: Process) -> None:
+        super().__init__("netem on loopback")
         self.setter = setter
 
     def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None:
         """Delay each direction by half of both: there is only one queue."""
         self.setter.call(set_loopback, "change", max(outward_ns + homeward_ns, 0) // 2)
 
-    def cut(self) -> None:
-        raise NotImplementedError("nothing here cuts loopback")
-
-    def heal(self) -> None:
-        raise NotImplementedError("nothing here cuts loopback")
-
     def counters(self) -> dict[str, int]:
         """What the queue did since it was made."""
         return self.setter.call(netem_counters, "lo")
-
-    def late_ns_max(self) -> int | None:
-        """netem does not tell how late a packet left."""
-        return None
 
 
 def set_loopback(command: str, delay_ns: int) -> None:
@@ -190,5 +184,6 @@ def loopback_span(spec: LabSpec, congestion: str) -> Iterator[Span]:
         setter = stack.enter_context(process("loopback", place))
         setter.call(set_loopback, "add", 0)
         stack.callback(setter.call, set_loopback, "del", 0)
-        link = Loopback(setter)
-        yield Span(near, far, link, *acquaint(near, far, congestion))
+        met = acquaint(near, far, congestion)
+        probes = stack.enter_context(prober(near, far))
+        yield Span(near, far, Loopback(setter), *met, prober=probes, passage_ns=passage_of(probes))
