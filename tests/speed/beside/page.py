@@ -53,6 +53,8 @@ def told(part: Part) -> Iterator[str]:
     run = part.recording.profile.run
     made = " ".join(part.recording.command)
     yield f"`{made}`: {run.rounds} rounds of {run.round_ns / 1e9:g} s; {part.recording.lab.link_reason}."
+    if part.recording.lab.distance == "echo":
+        yield "Recorded when a distance was the round trip of an echo, to which the delay was calibrated (decision 0032)."
     yield ""
     for item in part.contenders:
         yield f"- {item.name} ({item.version}): a completed write is {item.what}"
