@@ -13,10 +13,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-# Processes without a lab or over a relay, where no packet's time is judged; most of the time they wait: for elections, for disks,
-# for a command to end.
+# Processes without a lab, or with one whose link decides nothing (a relay, a real one, rounds that are tried again); most of the
+# time they wait: for elections, for disks, for a command to end.
 WAITING = (
-    "tests/command/test_exit_codes.py", "tests/lab/test_crash.py", "tests/lab/test_failover.py", "tests/lab/test_relay_lab.py",
+    "tests/command/test_exit_codes.py", "tests/command/test_reach_command.py", "tests/lab/test_crash.py",
+    "tests/lab/test_failover.py", "tests/lab/test_far_host.py", "tests/lab/test_relay_lab.py",
 )  # fmt: skip
 
 for told in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
