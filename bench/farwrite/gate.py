@@ -14,14 +14,12 @@ import msgspec
 from . import reasons
 from .analysis.between_runs import NO_HISTORY, RUNS_MIN, EarlierRuns, RunHistory
 from .analysis.compare import (
-    apart,
     are_paired,
     check_alike,
-    floor_of_splits,
     floors_of_again,
     hours_apart,
     key_of,
-    percentile_95,
+    noise_floor,
 )
 from .analysis.result import Estimate, Verdict
 from .budget import SAFETY, Budget, Budgets
@@ -185,12 +183,7 @@ def cases_of(
         for item in figures:
             base = base_figures.get(key_of(item))
             between = None if paired else history.between(key_of(item))
-            if again:
-                floor = floors.get(item.metric)
-            elif between is not None:
-                floor = percentile_95(apart([level.value for level in history.levels[key_of(item)]]))
-            else:
-                floor = floor_of_splits(base) if base else None
+            floor = noise_floor(base, history, between, floors if again else None) if base else None
             cases.append(Case(budget, item, base, paired, floor, doubt=half, between=between))
     return cases, warnings
 

@@ -15,8 +15,8 @@ import msgspec
 
 from . import reasons
 from .analysis.between_runs import RUNS_MIN, Between
-from .analysis.compare import CONFIDENCE, Change, change_of, holm, is_count, is_relative, left_out, told
-from .analysis.result import Estimate, Verdict
+from .analysis.compare import CONFIDENCE, Change, change_of, holm, is_constant, is_count, is_relative, left_out, told
+from .analysis.result import Estimate, Verdict, unknown_because
 from .analysis.student import critical
 from .budget import SAFETY, Budget, Kind
 from .figure import Figure, Label, Unit
@@ -28,8 +28,6 @@ from .verdict import (
     counted,
     examine,
     lateness_shift,
-    same,
-    unknown_because,
     verdict_of,
     within,
 )
@@ -183,12 +181,6 @@ def examine_change(case: Case) -> Trial | Settled:
         turned, sign * bound, sign, relative, rounds, samples=1 if case.paired else 2, floor=case.floor,
         late_ns=max(figure.estimate.late_ns, base.estimate.late_ns), shifts=tuple(shift for shift in late if shift),
     )  # fmt: skip
-
-
-def is_constant(figure: Figure) -> bool:
-    """Whether every round had the same: such a ratio has no noise, and takes no part in Holm's procedure."""
-    value = figure.estimate.value
-    return value is not None and all(one is None or same(one, value) for one in figure.estimate.without)
 
 
 def rounds_of(figure: Figure, relative: bool) -> int:

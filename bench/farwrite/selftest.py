@@ -16,10 +16,11 @@ import numpy as np
 
 from .analysis.between_runs import ONE_HOUR
 from .analysis.replay import Slowed, World, figure_of_replay
+from .analysis.result import unknown_because
 from .progress import Progress
 from .recording import Recording
 from .ruling import Case, outcomes_of
-from .verdict import caveats, unknown_because
+from .verdict import caveats
 
 REPLAYS = 200  # A false-alarm rate of 5 % is then known to within 3 %.
 POWER = 0.9

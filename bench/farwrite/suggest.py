@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from .analysis.between_runs import RUNS_MIN, between_runs, error_of_runs
-from .analysis.compare import ALPHA, Spread, change_of, is_relative, key_of, level_of, scaled, spread
+from .analysis.compare import ALPHA, Spread, change_of, is_relative, key_of, level_of, same, scaled, spread
 from .analysis.result import lateness_share_of
 from .analysis.student import critical
 from .budget import RATIOS_OF_COUNTS, SAFETY
 from .figure import Figure, Label, Sheet
 from .reasons import few_rounds, interval_below, interval_beyond
 from .ruling import POWER
-from .verdict import TAIL, caveats, same
+from .verdict import TAIL, caveats
 
 STEPS_PERCENT = (1, 2, 5, 10, 20, 50)  # Not-worse-by comes in these; what needs more is no promise.
 RELATIVE = ("response_p50", "response_p99")

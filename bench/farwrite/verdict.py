@@ -22,15 +22,14 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from . import reasons
-from .analysis.compare import ALPHA, CONFIDENCE, Change, Spread, is_relative, jackknife, left_out, scaled, spread
-from .analysis.result import LINK_ERROR_SHARE_MAX, ROUNDS_MIN, CellResult, Estimate, Verdict
+from .analysis.compare import ALPHA, CONFIDENCE, Change, Spread, is_relative, jackknife, left_out, same, scaled, spread
+from .analysis.result import LINK_ERROR_SHARE_MAX, ROUNDS_MIN, CellResult, Estimate, Verdict, unknown_because
 from .figure import Figure, cell_figure
 from .reasons import Reason
 from .units import time_ns
 
 TAIL = (1 - CONFIDENCE) / 2  # What an interval leaves beyond either end; no test on a value by itself errs more often.
 LEAST = 1e-9  # Of a time that may be nothing but lateness: so much stays, because nothing has no logarithm.
-CLOSE_RATIO = 1e-12  # Two ways to compute one ratio of counts differ by less.
 
 Kind = Literal["at_most", "at_least", "equals"]
 
@@ -198,11 +197,6 @@ def link_error_of(figure: Figure, limit: float) -> Reason | None:
     return reasons.link_error(error_ns, limit, LINK_ERROR_SHARE_MAX)
 
 
-def unknown_because(estimate: Estimate) -> list[Reason]:
-    """Why there is no value."""
-    return estimate.warnings or [reasons.no_value()]
-
-
 def counted(kept: bool, doubt: Reason | None) -> Settled:
     """The verdict on a count: a loss in half a run is a loss, no loss in half a run is no proof."""
     if not kept:
@@ -215,11 +209,6 @@ def within(value: float, limit: float, kind: Kind) -> bool:
     if same(value, limit):
         return True
     return value < limit if kind == "at_most" else value > limit if kind == "at_least" else False
-
-
-def same(value: float, other: float) -> bool:
-    """Whether two counts, or ratios of counts, are the same."""
-    return math.isclose(value, other, rel_tol=CLOSE_RATIO)
 
 
 def examine_value(

@@ -75,16 +75,22 @@ def test_acks_are_believed_exactly_when_they_can_be(note_ack, seed):
         assert made.peer[0, primary.RECEIVED] == len(peer.received)
 
 
+def after_an_ack(note_ack):
+    """Ten records sent, of which 4 are durable and 6 received."""
+    made = state()
+    made.peer[0, primary.RUN_SEQUENCE] = 10
+    hand_over(made, ack(4, 6))
+    assert note_ack(made, 0, 0)
+    return made
+
+
 @pytest.mark.parametrize("note_ack", both_ways(primary.note_ack))
 @pytest.mark.parametrize(
     ("durable", "received"),
     [(11, 11), (5, 11), (2, 6), (4, 5), (4, 3), (-1, 6), (2**62, 2**62), (-(2**63), 6), (6, -(2**63))],
 )
 def test_an_impossible_ack_is_refused_and_changes_nothing(note_ack, durable, received):
-    made = state()
-    made.peer[0, primary.RUN_SEQUENCE] = 10
-    hand_over(made, ack(4, 6))
-    assert note_ack(made, 0, 0)
+    made = after_an_ack(note_ack)
     hand_over(made, ack(durable, received))
     assert not note_ack(made, 0, 0)
     assert made.peer[0, primary.DURABLE] == 4
@@ -95,10 +101,7 @@ def test_an_impossible_ack_is_refused_and_changes_nothing(note_ack, durable, rec
 @pytest.mark.parametrize(("durable", "received"), [(4, 6), (4, 7), (5, 6), (6, 6), (10, 10)])
 def test_an_ack_at_the_edge_of_what_can_be_is_believed(note_ack, durable, received):
     """The same again, a step in one of its two numbers, everything that was sent."""
-    made = state()
-    made.peer[0, primary.RUN_SEQUENCE] = 10
-    hand_over(made, ack(4, 6))
-    assert note_ack(made, 0, 0)
+    made = after_an_ack(note_ack)
     hand_over(made, ack(durable, received))
     assert note_ack(made, 0, 0)
     assert (made.peer[0, primary.DURABLE], made.peer[0, primary.RECEIVED]) == (durable, received)

@@ -43,7 +43,6 @@ TEXT = {
     "C2": "synchronous replication works up to 150 miles, recovery point zero, 100 % available",
     "C3": "asynchronous replication: any distance, average bandwidth, small recovery point",
 }
-INTERRUPTED = "the run was interrupted: cells have fewer rounds than asked, or none"
 WORD = {"pass": "holds", "fail": "fails", "unknown": "is undecided"}
 
 
@@ -68,22 +67,12 @@ def claims_of(
         claim_c2(recording, cells, drills),
         claim_c3(recording, cells, fits, drills),
     ]
-    if recording.interrupted:
-        found = [undecided(claim) for claim in found]
     if not recording.lab.is_stream_level:
         return found
     return [
         msgspec.structs.replace(claim, sentence=f"{claim.sentence} (stream-level)", why=f"{claim.why} (stream-level)")
         for claim in found
     ]
-
-
-def undecided(claim: Claim) -> Claim:
-    """The claim of a run that was interrupted: what it has refuted stays refuted, what held so far is no proof."""
-    if claim.verdict != "pass":
-        return claim
-    sentence = f"{claim.id} is undecided: {INTERRUPTED}; so far, {claim.sentence}"
-    return msgspec.structs.replace(claim, verdict="unknown", sentence=sentence)
 
 
 def claim_c1(recording: Recording, cells: Sequence[CellResult], miles: Sequence[GreatestMiles]) -> Claim:

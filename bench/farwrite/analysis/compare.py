@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -25,11 +25,12 @@ from ..errors import UnfitError, UsageError
 from ..figure import Figure, Label, Sheet, Unit
 from ..reasons import remark
 from .between_runs import NO_HISTORY, RUNS_MIN, Between, EarlierRuns, RunHistory, error_of_runs
-from .result import Estimate, lateness_share_of
+from .result import Estimate, lateness_share_of, unknown_because
 from .student import critical, tail
 
 ALPHA = 0.05  # The whole table's false-alarm rate.
 CONFIDENCE = 0.95  # Of each interval by itself.
+CLOSE_RATIO = 1e-12  # Two ways to compute one ratio of counts differ by less.
 MARGIN_RATIO = 0.05  # A smaller change is none that anyone would act on.
 RESOLUTION = 2.0**-10  # A histogram's slots are as wide, relative to their value.
 MILES_OF = "2 ms"  # The budget whose greatest miles are compared: C1's.
@@ -147,11 +148,16 @@ def is_count(figure: Figure) -> bool:
     return figure.exact and not figure.estimate.without
 
 
-def never_varies(figure: Figure) -> bool:
-    """Whether it was counted, and the same in every round: the structure of what was measured, which no hour changes."""
+def same(value: float, other: float) -> bool:
+    """Whether two counts, or ratios of counts, are the same."""
+    return math.isclose(value, other, rel_tol=CLOSE_RATIO)
+
+
+def is_constant(figure: Figure) -> bool:
+    """Whether every round had the same: the structure of what was measured, where it was counted. No hour changes it, it has no
+    noise, and takes no part in Holm's procedure."""
     value = figure.estimate.value
-    rounds = [one for one in figure.estimate.without if one is not None]
-    return figure.exact and value is not None and all(math.isclose(one, value, rel_tol=1e-12) for one in rounds)
+    return value is not None and all(one is None or same(one, value) for one in figure.estimate.without)
 
 
 def scaled(value: float | None, relative: bool) -> float | None:
@@ -194,7 +200,9 @@ def spread(figure: Figure) -> Spread | str:
     relative = is_relative(figure)
     value = scaled(figure.estimate.value, relative)
     if value is None:
-        return "it is 0, and no ratio tells a change from that" if figure.estimate.value == 0 else reason_of(figure.estimate)
+        if figure.estimate.value == 0:
+            return "it is 0, and no ratio tells a change from that"
+        return str(unknown_because(figure.estimate)[0])
     if is_count(figure):
         return Spread(value, 0.0, math.inf)
     known = list(left_out(figure.estimate, relative).values())
@@ -234,11 +242,6 @@ def mean_of(values: Sequence[float]) -> Spread:
 def always_zero(figure: Figure) -> bool:
     """Whether it is 0 in every round, as the far flushes of protocol local are."""
     return figure.estimate.value == 0 and not any(figure.estimate.without)
-
-
-def reason_of(estimate: Estimate) -> str:
-    """Why an estimate is of no use."""
-    return str(estimate.warnings[0]) if estimate.warnings else "it has no value"
 
 
 def change_of(base: Figure, cand: Figure, paired: bool, between: Between | None = None) -> Change | str:
@@ -314,6 +317,16 @@ def change_of_runs(bases: Sequence[Figure], cands: Sequence[Figure]) -> Change |
 
 
 # The noise floor
+
+
+def noise_floor(base: Figure, history: RunHistory, between: Between | None, again: Mapping[str, float] | None) -> float | None:
+    """What no change of a figure looks like: what the base differed by from itself, measured `again` beside it (by metric); else
+    what earlier runs differ by, where they show it; else what its own rounds do, split in half."""
+    if again is not None:
+        return again.get(base.metric)
+    if between is not None:
+        return percentile_95(apart([level.value for level in history.levels[key_of(base)]]))
+    return floor_of_splits(base)
 
 
 def floor_of_splits(figure: Figure) -> float | None:
@@ -434,12 +447,7 @@ def compare(
             change, floor = late_refusal(ours, theirs) or change_of_runs(ours, theirs), floor_of_runs(ours, theirs)
         else:
             change = late_refusal(ours, theirs) or change_of(ours[0], theirs[0], kind == "pairs", between)
-            if again:
-                floor = again_floors.get(key[0])
-            elif between is not None:
-                floor = percentile_95(apart([level.value for level in history.levels[key]]))
-            else:
-                floor = floor_of_splits(ours[0])
+            floor = noise_floor(ours[0], history, between, again_floors if again else None)
         drafts.append(Draft(middle(ours), middle(theirs), change, floor, kind == "rounds", between.runs if between else 0))
     rows = judge(drafts, margin_ratio, alpha)
     return Comparison(
@@ -658,7 +666,8 @@ def row_of(draft: Draft, p: float | None, p_adjusted: float | None, margin_ratio
     assert p_adjusted is not None
     floor = draft.floor or 0.0
     bound = math.log1p(margin) if relative else margin
-    these_two = draft.hours_apart and not draft.runs and not (never_varies(draft.base) and never_varies(draft.cand))
+    structure = all(item.exact and is_constant(item) for item in (draft.base, draft.cand))
+    these_two = draft.hours_apart and not draft.runs and not structure
     if -bound < low and high < bound:
         if these_two:
             inside = "the whole interval lies within the margin, of these two runs: their hours may hide a change"

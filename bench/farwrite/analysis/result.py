@@ -152,6 +152,11 @@ def lateness_share_of(estimate: Estimate) -> Reason | None:
     return reasons.lateness_share(estimate.late_ns, estimate.value, LATE_SHARE_MAX)
 
 
+def unknown_because(estimate: Estimate) -> list[Reason]:
+    """Why there is no value."""
+    return estimate.warnings or [reasons.no_value()]
+
+
 def beaten_doubt(efficiency: Estimate) -> Reason | None:
     """Why an efficiency is none: the whole interval lies above 1, which nothing that waits for its floor can reach."""
     if efficiency.value is None or efficiency.low is None or efficiency.low <= 1:

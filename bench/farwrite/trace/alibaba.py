@@ -14,7 +14,7 @@ from ..units import NS_PER_US
 from . import READ, WRITE
 from .columns import Batch, Columns
 from .source import Source
-from .text import WHOLE, Grammar, Lines, table
+from .text import WHOLE, Fields, Grammar, records, table
 
 GRAMMAR = Grammar(
     {
@@ -35,20 +35,12 @@ def recognises(head: bytes) -> str:
 
 def read(source: Source) -> Iterator[Batch]:
     """The records, checked."""
-    lines = Lines(source)
-    in_block = 0
+    return records(source, GRAMMAR, fields, NS_PER_US)
 
-    def where(index: int) -> str:
-        return lines.where(index - in_block, index)
 
-    columns = Columns(source, where, NS_PER_US)
-    for text in lines:
-        in_block = columns.count
-        text = GRAMMAR.checked(text, 0, lines, columns.count)
-        if not text:
-            continue
-        rows = table(text, ROW)
-        operation = np.where(rows["operation"] == b"W", WRITE, READ).astype(np.int8)
-        disk = columns.disks_of(rows["device"])
-        yield from columns.take(rows["time"], operation, rows["offset"], rows["length"], disk)
-    yield from columns.end()
+def fields(text: bytes, columns: Columns) -> Fields:
+    """The columns of lines that passed."""
+    rows = table(text, ROW)
+    operation = np.where(rows["operation"] == b"W", WRITE, READ).astype(np.int8)
+    disk = columns.disks_of(rows["device"])
+    return rows["time"], operation, rows["offset"], rows["length"], disk

@@ -13,7 +13,7 @@ import numpy as np
 from . import READ, WRITE
 from .columns import Batch, Columns
 from .source import Source
-from .text import WHOLE, Grammar, Lines, table
+from .text import WHOLE, Fields, Grammar, records, table
 
 TICK_NS = 100
 
@@ -40,23 +40,15 @@ def recognises(head: bytes) -> str:
 
 def read(source: Source) -> Iterator[Batch]:
     """The records, checked."""
-    lines = Lines(source)
-    in_block = 0
+    return records(source, GRAMMAR, fields, TICK_NS)
 
-    def where(index: int) -> str:
-        return lines.where(index - in_block, index)
 
-    columns = Columns(source, where, TICK_NS)
-    for text in lines:
-        in_block = columns.count
-        text = GRAMMAR.checked(text, 0, lines, columns.count)
-        if not text:
-            continue
-        rows = table(text, ROW, (0, 1, 2, 3, 4, 5))
-        is_write = (rows["type"] == b"W") | (rows["type"] == b"w")
-        names, places = np.unique(rows[["host", "disk"]], return_inverse=True)
-        known = [columns.disk_of(f"{host.decode()}.{disk.decode()}") for host, disk in names.tolist()]
-        disk = np.array(known, np.int32)[places.reshape(-1)]
-        operation = np.where(is_write, WRITE, READ).astype(np.int8)
-        yield from columns.take(rows["time"], operation, rows["offset"], rows["size"], disk)
-    yield from columns.end()
+def fields(text: bytes, columns: Columns) -> Fields:
+    """The columns of lines that passed."""
+    rows = table(text, ROW, (0, 1, 2, 3, 4, 5))
+    is_write = (rows["type"] == b"W") | (rows["type"] == b"w")
+    names, places = np.unique(rows[["host", "disk"]], return_inverse=True)
+    known = [columns.disk_of(f"{host.decode()}.{disk.decode()}") for host, disk in names.tolist()]
+    disk = np.array(known, np.int32)[places.reshape(-1)]
+    operation = np.where(is_write, WRITE, READ).astype(np.int8)
+    return rows["time"], operation, rows["offset"], rows["size"], disk

@@ -15,7 +15,7 @@ from ..units import NS_PER_S
 from . import READ, WRITE
 from .columns import Batch, Columns
 from .source import ADDRESS_BYTES_MAX, Source
-from .text import Grammar, Lines, table
+from .text import Fields, Grammar, records, table
 
 BLOCK_BYTES = 512  # What the specification leaves to the trace's description; all of UMass's say 512.
 SPACE = rb"[ \t]*"
@@ -46,25 +46,15 @@ def recognises(head: bytes) -> str:
 
 def read(source: Source) -> Iterator[Batch]:
     """The records, checked."""
-    lines = Lines(source)
-    in_block = 0
+    return records(source, GRAMMAR, fields)
 
-    def where(index: int) -> str:
-        return lines.where(index - in_block, index)
 
-    columns = Columns(source, where)
-    for text in lines:
-        in_block = columns.count
-        text = GRAMMAR.checked(text, 0, lines, columns.count)
-        if not text:
-            continue
-        rows = table(BLANKS.sub(b"", text), ROW, (0, 1, 2, 3, 4))
-        # A double holds the nanoseconds of 104 days exactly, and a longer trace's to a few.
-        time_ns = np.rint(rows["time_s"] * NS_PER_S).astype(np.uint64)
-        is_write = (rows["opcode"] == b"W") | (rows["opcode"] == b"w")
-        units, places = np.unique(rows["disk"], return_inverse=True)
-        disk = np.array([columns.disk_of(str(unit)) for unit in units.tolist()], np.int32)[places]
-        block = np.minimum(rows["block"], ADDRESS_BYTES_MAX // BLOCK_BYTES + 1)  # So that bytes fit 64 bits.
-        operation = np.where(is_write, WRITE, READ).astype(np.int8)
-        yield from columns.take(time_ns, operation, block * BLOCK_BYTES, rows["size"], disk)
-    yield from columns.end()
+def fields(text: bytes, columns: Columns) -> Fields:
+    """The columns of lines that passed."""
+    rows = table(BLANKS.sub(b"", text), ROW, (0, 1, 2, 3, 4))
+    # A double holds the nanoseconds of 104 days exactly, and a longer trace's to a few.
+    time_ns = np.rint(rows["time_s"] * NS_PER_S).astype(np.uint64)
+    is_write = (rows["opcode"] == b"W") | (rows["opcode"] == b"w")
+    block = np.minimum(rows["block"], ADDRESS_BYTES_MAX // BLOCK_BYTES + 1)  # So that bytes fit 64 bits.
+    operation = np.where(is_write, WRITE, READ).astype(np.int8)
+    return time_ns, operation, block * BLOCK_BYTES, rows["size"], columns.disks_of(rows["disk"])

@@ -14,7 +14,7 @@ from ..units import NS_PER_S
 from . import READ, WRITE
 from .columns import Batch, Columns
 from .source import ADDRESS_BYTES_MAX, IO_BYTES_MAX, Source
-from .text import WHOLE, Grammar, Lines, table
+from .text import WHOLE, Fields, Grammar, records, table
 
 SECTOR_BYTES = 512
 
@@ -37,22 +37,14 @@ def recognises(head: bytes) -> str:
 
 def read(source: Source) -> Iterator[Batch]:
     """The records, checked."""
-    lines = Lines(source)
-    in_block = 0
+    return records(source, GRAMMAR, fields, NS_PER_S)
 
-    def where(index: int) -> str:
-        return lines.where(index - in_block, index)
 
-    columns = Columns(source, where, NS_PER_S)
-    for text in lines:
-        in_block = columns.count
-        text = GRAMMAR.checked(text, 0, lines, columns.count)
-        if not text:
-            continue
-        rows = table(text, ROW)
-        # Bounded first, so that bytes fit 64 bits; what is beyond the bounds is refused as bytes.
-        offset = np.minimum(rows["offset"], ADDRESS_BYTES_MAX // SECTOR_BYTES + 1) * SECTOR_BYTES
-        size = np.minimum(rows["size"], IO_BYTES_MAX // SECTOR_BYTES + 1) * SECTOR_BYTES
-        operation = np.where(rows["operation"] == 1, WRITE, READ).astype(np.int8)
-        yield from columns.take(rows["time"], operation, offset, size, columns.disks_of(rows["volume"]))
-    yield from columns.end()
+def fields(text: bytes, columns: Columns) -> Fields:
+    """The columns of lines that passed."""
+    rows = table(text, ROW)
+    # Bounded first, so that bytes fit 64 bits; what is beyond the bounds is refused as bytes.
+    offset = np.minimum(rows["offset"], ADDRESS_BYTES_MAX // SECTOR_BYTES + 1) * SECTOR_BYTES
+    size = np.minimum(rows["size"], IO_BYTES_MAX // SECTOR_BYTES + 1) * SECTOR_BYTES
+    operation = np.where(rows["operation"] == 1, WRITE, READ).astype(np.int8)
+    return rows["time"], operation, offset, size, columns.disks_of(rows["volume"])

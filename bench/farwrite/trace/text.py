@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import numpy as np
 
+from .columns import Batch, Columns
 from .source import Source
 
 LINE_BYTES_MAX = 4096
@@ -108,6 +109,27 @@ def table(text: bytes, row: np.dtype, columns: tuple[int, ...] | None = None) ->
     return np.loadtxt(
         io.BytesIO(text), row, comments=None, delimiter=",", ndmin=1, encoding="latin-1", usecols=columns
     )
+
+
+Fields = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # As Columns.take() wants them.
+
+
+def records(
+    source: Source, grammar: Grammar, fields: Callable[[bytes, Columns], Fields], tick_ns: int = 1
+) -> Iterator[Batch]:
+    """The records of a trace whose lines are all of one kind, checked; `fields` makes columns of lines that passed."""
+    lines = Lines(source)
+    in_block = 0
+
+    def where(index: int) -> str:
+        return lines.where(index - in_block, index)
+
+    columns = Columns(source, where, tick_ns)
+    for text in lines:
+        in_block = columns.count
+        if passed := grammar.checked(text, 0, lines, columns.count):
+            yield from columns.take(*fields(passed, columns))
+    yield from columns.end()
 
 
 def shown(text: bytes, characters_max: int = 60) -> str:
