@@ -92,8 +92,7 @@ def rehearse_echo() -> None:
         survey_kernel.answer_flushed(far_end.fileno(), data, 64, 64, 0, -1, 64, 4096)
         answering = threading.Thread(target=survey_kernel.answer_echoes, args=(far_end.fileno(), data, 64, 64, 1))
         answering.start()
-        survey_kernel.measure_echoes(near_end.fileno(), np.zeros(64, np.uint8), 64, 64, rtt_ns)
-        survey_kernel.measure_polled(near_end.fileno(), np.zeros(64, np.uint8), 64, 64, rtt_ns[:0])
+        survey_kernel.measure_echoes(near_end.fileno(), np.zeros(64, np.uint8), 64, 64, rtt_ns, False)
         answering.join()
     near_end, far_end = socket.socketpair()
     with near_end, far_end:

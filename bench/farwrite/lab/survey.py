@@ -177,10 +177,9 @@ def measure_requests(
     request_bytes: int, answer_bytes: int, count: int, held: str = PROBE, polled: bool = False
 ) -> np.ndarray:
     """In the near site: time so many echoes, in ns."""
-    measure = bare.measure_polled if polled else bare.measure_echoes
     data = np.zeros(max(request_bytes, answer_bytes), np.uint8)
     rtt_ns = np.zeros(count, np.int64)
-    answer = int(measure(CONNECTIONS[held].fileno(), data, request_bytes, answer_bytes, rtt_ns))
+    answer = int(bare.measure_echoes(CONNECTIONS[held].fileno(), data, request_bytes, answer_bytes, rtt_ns, polled))
     if answer != count:
         raise UnfitError(f"The probe connection ended after {max(answer, 0)} of {count} echoes.")
     return rtt_ns

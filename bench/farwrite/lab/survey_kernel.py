@@ -87,29 +87,14 @@ def answer_flushed(fd, data, request_bytes, answer_bytes, count, file_fd, flush_
 
 
 @kernel()
-def measure_echoes(fd, data, request_bytes, answer_bytes, rtt_ns):
-    """Fill `rtt_ns` with round trips, one after the other; answers how many, or -errno."""
+def measure_echoes(fd, data, request_bytes, answer_bytes, rtt_ns, polls):
+    """Fill `rtt_ns` with round trips, one after the other; answers how many, or -errno. Who `polls` for answers never sleeps."""
     for index in range(rtt_ns.size):
         begin = libc.monotonic_ns()
         sent = send_whole(fd, data, request_bytes)
         if sent < 0:
             return sent
-        got = receive_whole(fd, data, answer_bytes)
-        if got <= 0:
-            return got if got < 0 else np.int64(index)
-        rtt_ns[index] = libc.monotonic_ns() - begin
-    return np.int64(rtt_ns.size)
-
-
-@kernel()
-def measure_polled(fd, data, request_bytes, answer_bytes, rtt_ns):
-    """measure_echoes() by a near end that polls for each answer instead of sleeping; answers how many, or -errno."""
-    for index in range(rtt_ns.size):
-        begin = libc.monotonic_ns()
-        sent = send_whole(fd, data, request_bytes)
-        if sent < 0:
-            return sent
-        got = receive_polling(fd, data, answer_bytes)
+        got = receive_polling(fd, data, answer_bytes) if polls else receive_whole(fd, data, answer_bytes)
         if got <= 0:
             return got if got < 0 else np.int64(index)
         rtt_ns[index] = libc.monotonic_ns() - begin
