@@ -10,6 +10,7 @@ be, is answered with its refusal and logged. So is a ballot that cannot be writt
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -28,6 +29,7 @@ from ..errors import UnfitError, system_error
 
 SLOT_BYTES = 4096
 ASK_TIMEOUT_S = 1.0
+REST_S = 0.1  # For the rest of a question that is too long, before it is answered.
 MESSAGE_BYTES_MAX = SLOT_BYTES  # Of a question or an answer; the largest ballot fits into a slot.
 NAME_BYTES_MAX = 63  # Of a voter.
 MEMBERS_MAX = 16  # With names as long as they may be, escaped byte by byte, a ballot has 2.4 KB.
@@ -296,6 +298,8 @@ def serve_votes(voter: Voter, listening: socket.socket, stopped: Callable[[], bo
                 answer = answer_to(voter, receive_message(connection, time.monotonic() + ASK_TIMEOUT_S), asker)
             except ValueError as refusal:
                 answer = refuse(voter, asker, f"the question is {refusal}")
+                with contextlib.suppress(OSError):
+                    read_away(connection)
             except OSError:  # Whoever asked is gone, or says nothing.
                 continue
             try:
@@ -303,6 +307,16 @@ def serve_votes(voter: Voter, listening: socket.socket, stopped: Callable[[], bo
                 connection.sendall(msgspec.json.encode(answer))
             except OSError:
                 continue
+
+
+def read_away(connection: socket.socket) -> None:
+    """The rest of what was too long, as far as it is there: closing over unread bytes resets the connection, and takes with it
+    the answer that says so (RFC 1122 4.2.2.13)."""
+    limit_s = time.monotonic() + REST_S
+    while (left_s := limit_s - time.monotonic()) > 0:
+        connection.settimeout(left_s)
+        if not connection.recv(MESSAGE_BYTES_MAX):
+            break
 
 
 def answer_to(voter: Voter, message: bytes, asker: object) -> Answer:
