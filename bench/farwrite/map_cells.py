@@ -26,7 +26,7 @@ from .dask_client import as_they_come, require_version
 from .errors import EXIT_UNFIT, FarwriteError, UnfitError
 from .profile import Profile
 from .recording import Cell, LabFacts, Worker, causes_of
-from .run import Entry, Run, give, keep
+from .run import Entry, Run, keep
 
 if TYPE_CHECKING:
     from .lab.lab import Lab
@@ -121,9 +121,7 @@ def assign(run: Run, facts: Sequence[Facts]) -> None:
             continue  # By a worker of the run that was interrupted, which may be gone.
         min(shares, key=len).extend(cell.id for cell in row)
     for told, cells in zip(facts, shares, strict=True):
-        worker = Worker(host=told.host, lab=told.lab, cells=cells)
-        keep(run, Entry(worker=worker))
-        give(run, worker)
+        keep(run, Entry(worker=Worker(host=told.host, lab=told.lab, cells=cells)))
 
 
 def gather(run: Run, client: Any, futures: dict[Any, str], numbers: dict[str, int]) -> None:
@@ -145,10 +143,8 @@ def gather(run: Run, client: Any, futures: dict[Any, str], numbers: dict[str, in
             for floors in observed.floors:
                 told = msgspec.structs.replace(floors, worker=numbers[address])
                 keep(run, Entry(floors=told))
-                run.floors.append(told)
             for made in observed.rounds:
                 keep(run, Entry(round=made))
-                run.rounds.append(made)
                 if made.status != "ok":
                     run.progress.voided(f"{made.cell}, round {made.index + 1}", made.status, causes_of(made))
             for _ in observed.rounds:

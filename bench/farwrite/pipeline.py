@@ -95,8 +95,7 @@ def as_begun(run: Run) -> Profile:
 def begin_awake(run: Run, lab: Lab) -> None:
     """Keep in the journal what was decided, once a run; one that goes on has the reasons of its beginning."""
     if run.awake is None:
-        run.awake = Awake(lab.awake.chosen, lab.awake.reason)
-        keep(run, Entry(awake=run.awake))
+        keep(run, Entry(awake=Awake(lab.awake.chosen, lab.awake.reason)))
     else:
         lab.awake = replace(lab.awake, reason=run.awake.reason)
 
@@ -151,7 +150,6 @@ def measure_round(run: Run, lab: Lab, cells: list[Cell], index: int, title: str)
         for attempt in range(run.profile.run.retries + 1):
             made = measure_cell(run, lab, cell, index, attempt)
             keep(run, Entry(round=made))
-            run.rounds.append(made)
             if made.status == "ok":
                 run.progress.measured(cell, made)
                 break
@@ -166,7 +164,6 @@ def measure_floors(run: Run, lab: Lab, index: int) -> None:
         if (index, size) not in known:
             floors = flush_floors(run, lab, index, size)
             keep(run, Entry(floors=floors))
-            run.floors.append(floors)
 
 
 def record_sizes(run: Run) -> list[int]:
@@ -193,7 +190,6 @@ def drill(run: Run, lab: Lab) -> None:
                 run.progress.doing(f"drill {index + 1}/{table.kills} · {kind} under {protocol}")
                 made = perform(run, lab, protocol, index)
                 keep(run, Entry(drill=made))
-                run.drills.append(made)
                 if made.uncounted:
                     words = f"{made.uncounted}: {made.note}" if made.note else made.uncounted
                     run.progress.say(f"{kind} {index + 1} under {protocol} does not count ({words})")

@@ -224,6 +224,5 @@ def cell_at(run: Run, miles: float) -> Cell:
     cell = cell_of(run.profile, table, table.protocols[0], miles)
     if all(other.id != cell.id for other in run.cells):
         keep(run, Entry(chosen=cell))
-        run.chosen.append(cell)
         run.cells.append(cell)
     return cell

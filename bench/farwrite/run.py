@@ -17,6 +17,7 @@ import msgspec
 from .errors import UnfitError, UsageError
 from .files import write_atomically
 from .keep_awake import KeptAwake
+from .lab.namespace import uninterrupted
 from .profile import Profile
 from .progress import Progress, Silence
 from .recording import SCHEMA_VERSION, Cell, Drill, FlushFloors, LabFacts, Round, Worker
@@ -132,13 +133,7 @@ def resume(directory: Path, progress: Progress, name: str = "") -> Run:
                 raise UsageError(f"{path}, line {number}: {refusal}. The journal is damaged.") from refusal
             break
         whole.append(line)
-        run.rounds += [entry.round] if entry.round else []
-        run.floors += [entry.floors] if entry.floors else []
-        run.drills += [entry.drill] if entry.drill else []
-        run.awake = run.awake or entry.awake
-        run.chosen += [entry.chosen] if entry.chosen else []
-        if entry.worker:
-            give(run, entry.worker)
+        note(run, entry)
     mended = b"\n".join(whole) + b"\n"
     if mended != data:  # A line was cut off, or its end: the old journal or the mended one, never a half.
         try:
@@ -161,12 +156,26 @@ def give(run: Run, worker: Worker) -> None:
 
 
 def keep(run: Run, entry: Entry) -> None:
-    """One line more in the journal, written before anything else happens. UnfitError when the disk takes it not."""
-    try:
-        with run.journal.open("ab") as file:
-            file.write(msgspec.json.encode(entry) + b"\n")
-    except OSError as refusal:
-        raise UnfitError(f"write the journal {run.journal}: {refusal.strerror}.") from refusal
+    """One line more in the journal, and what it says in the run: no interruption comes between the two. UnfitError when the disk
+    takes it not."""
+    with uninterrupted():
+        try:
+            with run.journal.open("ab") as file:
+                file.write(msgspec.json.encode(entry) + b"\n")
+        except OSError as refusal:
+            raise UnfitError(f"write the journal {run.journal}: {refusal.strerror}.") from refusal
+        note(run, entry)
+
+
+def note(run: Run, entry: Entry) -> None:
+    """What a line of the journal says, in the run."""
+    run.rounds += [entry.round] if entry.round else []
+    run.floors += [entry.floors] if entry.floors else []
+    run.drills += [entry.drill] if entry.drill else []
+    run.awake = run.awake or entry.awake
+    run.chosen += [entry.chosen] if entry.chosen else []
+    if entry.worker:
+        give(run, entry.worker)
 
 
 def directory_for(out: Path | None, name: str) -> Path:
