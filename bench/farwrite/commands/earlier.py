@@ -15,7 +15,7 @@ def history_beside(results: Path, base: Sheet | None, cand: Sheet) -> RunHistory
     from ..analysis.between_runs import EarlierRuns, RunHistory
     from ..analysis.compare import are_paired
 
-    if base is None or are_paired(base, cand) or not results.is_dir():
+    if base is None or are_paired(base, cand):
         return RunHistory(EarlierRuns(results=str(results), runs=0), {})
     from ..history import earlier_runs
 
