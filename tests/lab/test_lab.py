@@ -141,9 +141,18 @@ def test_stamped_probes_tell_each_direction_and_count_what_is_lost(lab, apart):
     assert (outward.sent, outward.delay_ns.size) == (5, 0)
     with pytest.raises(UnfitError, match="Not one of 5 stamped probes"):
         outward.paired_ns(homeward)
+    with pytest.raises(UnfitError, match="Not one of 5 stamped probes"):
+        _ = outward.min_ns
     lab.link.heal()
     outward, _ = lab.prober.burst(3, 8_000_000)
     assert (outward.sent, outward.delay_ns.size) == (3, 3)
+
+
+def test_a_burst_waits_for_packets_that_come_later_than_they_should(lab, apart):
+    """Whoever carries them may get no processor for longer than a burst lasts. The link is up: it is not refused."""
+    lab.link.set_delay_ns(300_000_000, 300_000_000)
+    outward, homeward = lab.prober.burst(1, 0)
+    assert min(outward.min_ns, homeward.min_ns) >= at_least_ns(lab, 300_000_000, 1)
 
 
 def test_probes_beside_a_load_do_not_wait_for_sites_that_are_busy(lab, apart):

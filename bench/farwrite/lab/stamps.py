@@ -45,6 +45,7 @@ DROPPED = (errno.ENOBUFS, errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNRE
 BURST_GAP_S = 0.0008  # Between probes before and after a round: a processor has no time to fall deeply asleep.
 BESIDE_GAP_S = 0.02  # Beside a load: fifty a second and direction, under 1 % of a processor.
 LAST_S = 0.05  # For the last to arrive, on top of the distance.
+FIRST_S = 3.0  # For one of a burst to arrive at all: whoever carries the packets may have to wait that long for a processor.
 
 
 @dataclass
@@ -56,15 +57,20 @@ class Stamps:
 
     @property
     def min_ns(self) -> int:
-        """The fastest."""
+        """The fastest. UnfitError when none arrived."""
+        self.check(self.delay_ns.size)
         return int(self.delay_ns.min())
 
     def paired_ns(self, homeward: Stamps) -> np.ndarray:
         """Round trips in ns: one for each probe outward and the one homeward that was sent with it. UnfitError for none."""
         pairs = min(self.delay_ns.size, homeward.delay_ns.size)
-        if not pairs:
-            raise UnfitError(f"Not one of {self.sent} stamped probes came over the link each way: is it up?")
+        self.check(pairs)
         return self.delay_ns[:pairs] + homeward.delay_ns[:pairs]
+
+    def check(self, arrived: int) -> None:
+        """Refuse to speak of the delay of none."""
+        if not arrived:
+            raise UnfitError(f"Not one of {self.sent} stamped probes came over the link each way: is it up?")
 
 
 @dataclass
@@ -112,9 +118,13 @@ class Direction:
             if stamp_ns:
                 yield (number if flags else data), stamp_ns
 
+    def arrived(self) -> list[int]:
+        """The numbers of the probes sent since the last take() that have both stamps."""
+        return [number for number in range(self.begin, self.sent) if number in self.came_ns and number in self.left_ns]
+
     def take(self) -> Stamps:
         """What the probes sent since the last take() did."""
-        numbers = [number for number in range(self.begin, self.sent) if number in self.came_ns and number in self.left_ns]
+        numbers = self.arrived()
         delay_ns = np.array([self.came_ns[number] - self.left_ns[number] for number in numbers], np.int64)
         delay_ns = delay_ns[delay_ns >= 0]  # The stamps' clock may be set; a probe that meets that has no delay.
         taken = Stamps(self.sent - self.begin, delay_ns)
@@ -147,11 +157,11 @@ class Prober:
         self.directions = (self.outward, self.homeward)
 
     def burst(self, count: int, rtt_ns: float) -> tuple[Stamps, Stamps]:
-        """`count` probes each way, close to each other, and what they took."""
+        """`count` probes each way, close to each other, and what they took: of at least one each way, unless the link is down."""
         for _ in range(count):
             self.send()
             time.sleep(BURST_GAP_S)
-        return self.finish(rtt_ns)
+        return self.finish(rtt_ns, FIRST_S)
 
     def send(self) -> None:
         """One probe each way, and whatever stamps have come."""
@@ -159,16 +169,17 @@ class Prober:
             direction.send()
             direction.read()
 
-    def finish(self, rtt_ns: float) -> tuple[Stamps, Stamps]:
-        """Wait for the last, no longer than it can take, and tell."""
-        until_s = time.monotonic() + rtt_ns / NS_PER_S + LAST_S
-        while time.monotonic() < until_s:
+    def finish(self, rtt_ns: float, first_s: float = 0.0) -> tuple[Stamps, Stamps]:
+        """Wait for the last, no longer than it can take, and tell; in a direction that none came over, `first_s` longer."""
+        last_s = time.monotonic() + rtt_ns / NS_PER_S + LAST_S
+        while True:
             for direction in self.directions:
                 direction.read()
-            if all(len(direction.came_ns) == direction.sent - direction.begin for direction in self.directions):
-                break
+            missing = [direction.sent - direction.begin - len(direction.arrived()) for direction in self.directions]
+            some = all(direction.arrived() for direction in self.directions)
+            if not any(missing) or time.monotonic() >= last_s + (0.0 if some else first_s):
+                return self.outward.take(), self.homeward.take()
             time.sleep(BURST_GAP_S)
-        return self.outward.take(), self.homeward.take()
 
 
 @contextmanager
