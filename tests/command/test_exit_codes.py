@@ -1,4 +1,4 @@
-"""Exit codes of all commands, as the README has them; and what a terminal, a pipe or a hand on Ctrl-C may do to any of them."""
+"""Exit codes of all commands, as docs/commands.md has them; and what a terminal, a pipe or a hand on Ctrl-C may do to any of them."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ def test_every_command_is_in_that_list():
     assert set(COMMANDS) <= typed
 
 
-def test_the_readme_and_the_help_have_the_same_codes():
-    readme = next(part for part in (ROOT / "README.md").read_text().split("\n\n") if part.startswith("Exit codes:"))
-    numbers = re.findall(r"\b\d+\b", readme)
+def test_the_manual_and_the_help_have_the_same_codes():
+    manual = (ROOT / "docs" / "commands.md").read_text().split("## Exit codes")[1]
+    numbers = re.findall(r"\d+", " ".join(re.findall(r"^\| ([\d, ]+) \|", manual, re.MULTILINE)))
     assert set(numbers) == set(re.findall(r"\b\d+\b", EXIT_CODES)) == {"0", "1", "2", "3", "4", "5", "6", "130", "143"}
-    assert "--strict" in readme and "Exit codes:" in farwrite("--help").stdout
+    assert "--strict" in manual and "Exit codes:" in farwrite("--help").stdout
     assert not re.search(r"farwrite run limits *\|\|", (ROOT / "Makefile").read_text())
 
 

@@ -123,16 +123,36 @@ def test_the_readme_shows_commands():
     assert "make bench" in shown and any(command.startswith("farwrite show") for command in shown)
 
 
-def test_the_output_that_the_readme_shows_is_what_its_commands_print():
-    before, *parts = (ROOT / "README.md").read_text().split("```text\n")
-    assert len(parts) == 2
+SHOWING = [document for document in DOCUMENTS if "```text\n" in document.read_text()]
+
+
+def test_the_manual_shows_output():
+    assert {"compare.md", "gate.md"} <= {document.name for document in SHOWING}
+
+
+@pytest.mark.parametrize("document", SHOWING, ids=lambda document: str(document.relative_to(ROOT)))
+def test_the_output_that_a_document_shows_is_what_its_command_prints(document):
+    before, *parts = document.read_text().split("```text\n")
     for part in parts:
-        command = re.findall(r"^\$ (.*)$", before, re.MULTILINE)[-1]
-        text, before = part.split("```", 1)
-        printed = farwrite(*shlex.split(command)[1:], cwd=ROOT).stdout
+        text, after = part.split("```", 1)
+        shown = [line.split("$ farwrite ")[1] for line in before.splitlines() if line.startswith("$ farwrite ")]
+        printed = farwrite(*shlex.split(shown[-1]), cwd=ROOT).stdout
         lines = [line.rstrip() for line in printed.splitlines()]
         for line in text.splitlines():
             assert line == "…" or line in lines, line
+        before = after
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
+def test_a_link_of_a_document_leads_somewhere(document):
+    text = re.sub(r"```.*?```|`[^`]*`", "", document.read_text(), flags=re.S)
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    gone = [link for link in links if link and not (document.parent / link).exists()]
+    assert not gone, gone
 
 
 @pytest.mark.parametrize("target", ["help", "bench", "test", "lint", "perf"])

@@ -269,11 +269,11 @@ def test_every_synchronous_commit_of_postgresql_takes_the_round_trip(open_tmp):
 
 
 @any_link
-def test_the_three_lines_that_the_readme_shows_for_postgresql_work_as_they_stand(open_tmp):
+def test_the_three_lines_that_the_manual_shows_for_postgresql_work_as_they_stand(open_tmp):
     """Typed by root, its programs become another user's: PostgreSQL refuses to start as root."""
     if POSTGRES is None:
         pytest.skip("PostgreSQL is not installed below /usr/lib/postgresql")
-    shown = re.search(r"```sh\n(initdb .*?)```", (ROOT / "README.md").read_text(), re.S)
+    shown = re.search(r"```sh\n(initdb .*?)```", (ROOT / "docs" / "lab.md").read_text(), re.S)
     lines = shown.group(1).splitlines()
     assert len(lines) == 3
     room, shims = open_to_all(open_tmp / "data"), open_to_all(open_tmp / "shims")
