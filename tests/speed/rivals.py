@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -44,6 +44,7 @@ from farwrite.files import write_atomically
 from farwrite.host.facts import host_facts
 from farwrite.keep_awake import KeepAwake
 from farwrite.lab.lab import Lab, LabSpec, open_lab
+from farwrite.lab.span import Span
 from farwrite.pipeline import facts_of, lab_spec, recording_of
 from farwrite.recording import Recording
 from farwrite.run import Run
@@ -278,7 +279,7 @@ def part_inside(name: str, asked: argparse.Namespace) -> Part:
     with open_lab(spec) as lab, loopback_span(spec, lab.transport["congestion_control"]) as span:
         settings = zip(SETTINGS, DRBD_DISKS, strict=True)
         rivals = {setting.name: partial(drbd, run, span, setting, disks) for setting, disks in settings}
-        return part_of(asked, run, lab, rivals)
+        return part_of(asked, run, lab, rivals, [lab, span])
 
 
 def recovery_part(asked: argparse.Namespace) -> Recovery:
@@ -288,8 +289,9 @@ def recovery_part(asked: argparse.Namespace) -> Recovery:
 
 
 def part_of(
-    asked: argparse.Namespace, run: Run, lab: Lab, rivals: dict[str, Callable[[], AbstractContextManager[Contender]]]
-) -> Part:
+    asked: argparse.Namespace, run: Run, lab: Lab, rivals: dict[str, Callable[[], AbstractContextManager[Contender]]],
+    late_spans: Sequence[Span] = (),
+) -> Part:  # fmt: skip
     """Set up who can take part beside the engine, measure them all, and analyse."""
     skipped: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
@@ -305,7 +307,7 @@ def part_of(
         for contender in contenders:
             if isinstance(contender, Rival):
                 contender.cells = [rival_cell(contender.name, *place, run.profile) for place in sorted(small)]
-        measure(run, lab, contenders, say)
+        measure(run, lab, contenders, late_spans, say)
         run.lab_facts = facts_of(lab)
         recording = nameless(recording_of(run), command_of(asked))
         found = analyse(recording)

@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from farwrite.cells import asked_rtt_ns_of
 from farwrite.errors import UnfitError
 from farwrite.host.facts import processor_time, steal_between
 from farwrite.lab.lab import Lab
-from farwrite.lab.span import Span
+from farwrite.lab.span import PASSAGES, Span
 from farwrite.lab.stamps import beside
 from farwrite.load_kernel import Recorder
 from farwrite.pipeline import measure_floors
@@ -29,6 +31,7 @@ from farwrite.run import Run
 from farwrite.units import NS_PER_S
 
 BLOCK_BYTES = 4096
+HELD_NS = 1_000_000  # While the emulation's median passage is looked for.
 ADDRESSES = 1 << 16  # Of which a load takes one after the other, from the beginning again when they are used up.
 
 
@@ -130,12 +133,26 @@ def rival_cell(name: str, miles: float, queue_depth: int, profile: Profile, size
     )  # fmt: skip
 
 
-def measure(run: Run, lab: Lab, contenders: Sequence[Contender], say: Callable[[str], None]) -> None:
-    """All rounds of all cells of all contenders, interleaved."""
+def hold_for_the_median(span: Span) -> None:
+    """From now on packets are held for the light's time less the *median* passage of this emulation while it holds them.
+
+    For contenders that are held against each other and not against a distance, on a kernel whose timers are late by more than a
+    distance may be off. A packet that the timer lets go early arrives before light would.
+    """
+    assert span.prober is not None
+    span.hold(HELD_NS, HELD_NS)
+    outward, homeward = span.prober.burst(PASSAGES, 2 * HELD_NS)
+    span.passage_ns = int(np.median(outward.delay_ns)) - HELD_NS, int(np.median(homeward.delay_ns)) - HELD_NS
+
+
+def measure(run: Run, lab: Lab, contenders: Sequence[Contender], late_spans: Sequence[Span], say: Callable[[str], None]) -> None:
+    """All rounds of all cells of all contenders, interleaved; `late_spans` are set anew for each round."""
     run.cells = [cell for contender in contenders for cell in contender.cells]
     table = run.profile.run
     for index in range(table.rounds):
         say(f"round {index + 1} of {table.rounds}")
+        for span in late_spans:
+            hold_for_the_median(span)
         measure_floors(run, lab, index)
         places = [(contender, cell) for contender in contenders for cell in contender.cells]
         random.Random(f"{run.seed}/{index}").shuffle(places)
