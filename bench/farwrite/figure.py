@@ -31,6 +31,12 @@ class Metric(NamedTuple):
     exact: bool
     meaning: str
 
+    @property
+    def note(self) -> str:
+        """Its unit, and which direction is better: " (ns, less is better)"."""
+        words = [self.unit, f"{self.better} is better" if self.better else ""]
+        return f" ({', '.join(word for word in words if word)})" if any(words) else ""
+
 
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
 
@@ -76,6 +82,21 @@ METRICS: dict[str, Metric] = {
     "recovery_time": Metric("ns", "less", True, "from the heal of a link to the next completed write, at worst"),
     "loss_probability": Metric("ratio", "less", True, "95 % bound on the probability that a kill loses a write"),
 }
+
+
+def metrics_page() -> str:
+    """docs/metrics.md."""
+    rows = [
+        (f"`{name}`", one.unit or "none", one.better or "neither", "counted" if one.exact else "measured", one.meaning)
+        for name, one in METRICS.items()
+    ]
+    return "\n".join([
+        "# Every metric of a report", "",
+        "Made by `farwrite budget metrics --markdown`. `compare`, `gate`, `history` and the pytest fixtures name figures by",
+        "these, and tell figures of one metric apart by labels (`protocol`, `miles`, `name`, `queue_depth`, `budget`). What is",
+        "counted is compared as it is; what is measured has an interval.", "",
+        "| metric | unit | better | how | meaning |", "|---|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows),
+    ])  # fmt: skip
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True):

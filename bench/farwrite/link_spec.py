@@ -7,9 +7,10 @@ tc-netem(8)'s and RFC 3393's. A spec that cannot be is refused before anything i
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from .errors import UsageError
 from .units import NS_PER_S, format_rate, format_time
@@ -54,10 +55,10 @@ class Struct(msgspec.Struct, frozen=True):
 class Bursts(Struct, frozen=True):
     """Gilbert and Elliott's two states: packets are lost in the bad one. Mean burst 1 / leave packets, mean gap 1 / enter."""
 
-    enter_ratio: float  # per packet, good to bad: netem's p
-    leave_ratio: float  # per packet, bad to good: netem's r
-    bad_loss_ratio: float = 1.0  # netem's 1-h
-    good_loss_ratio: float = 0.0  # netem's 1-k
+    enter_ratio: Annotated[float, Meta(description="chance per packet to go from good to bad: netem's p")]
+    leave_ratio: Annotated[float, Meta(description="chance per packet to go from bad to good: netem's r")]
+    bad_loss_ratio: Annotated[float, Meta(description="loss in the bad state: netem's 1-h")] = 1.0
+    good_loss_ratio: Annotated[float, Meta(description="loss in the good state: netem's 1-k")] = 0.0
 
     @property
     def loss_ratio(self) -> float:
@@ -69,17 +70,21 @@ class Bursts(Struct, frozen=True):
 class Way(Struct, frozen=True):
     """One direction of a link. The distance's own delay is not in here: that is set, and calibrated, by the lab."""
 
-    extra_delay_ns: int = 0  # on top of the distance: what makes a link asymmetric
-    jitter_ns: int = 0  # standard deviation of the one-way delay; half the width of a uniform one
-    jitter_shape: Shape = "normal"
-    jitter_file: str = ""  # shape "recorded": a text file of one-way delays in ns, one a line
-    rate_bits_per_s: int | None = None  # None: as fast as the machine carries
-    queue_packets: int | None = None  # packets waiting for the rate, more are dropped; None: push back instead of dropping
-    loss_ratio: float = 0.0
-    bursts: Bursts | None = None  # instead of loss
-    reorder_ratio: float = 0.0  # packets sent at once, ahead of those that are held
-    duplicate_ratio: float = 0.0
-    corrupt_ratio: float = 0.0  # packets with one bit turned
+    extra_delay_ns: Annotated[int, Meta(description="one-way delay on top of the distance: what makes a link asymmetric")] = 0
+    jitter_ns: Annotated[int, Meta(description="standard deviation of the one-way delay; half the width of a uniform one")] = 0
+    jitter_shape: Annotated[Shape, Meta(description="how it is distributed")] = "normal"
+    jitter_file: Annotated[str, Meta(description="shape recorded: a text file of one-way delays in ns, one a line")] = ""
+    rate_bits_per_s: Annotated[
+        int | None, Meta(description="bits per second, with Ethernet overhead; without, as fast as the machine carries")
+    ] = None
+    queue_packets: Annotated[
+        int | None, Meta(description="packets that wait for the rate, more are dropped; without, the sender is held up instead")
+    ] = None
+    loss_ratio: Annotated[float, Meta(description="packets lost, independently of each other")] = 0.0
+    bursts: Annotated[Bursts | None, Meta(description="losses in bursts, instead of loss (Gilbert-Elliott)")] = None
+    reorder_ratio: Annotated[float, Meta(description="packets sent at once, ahead of those that are held")] = 0.0
+    duplicate_ratio: Annotated[float, Meta(description="packets sent twice")] = 0.0
+    corrupt_ratio: Annotated[float, Meta(description="packets with one bit turned")] = 0.0
 
     @property
     def is_plain(self) -> bool:
@@ -102,21 +107,23 @@ class Way(Struct, frozen=True):
 class Change(Struct, frozen=True):
     """What happens to a link at one instant of a run; a field left out stays as it was."""
 
-    at_ns: int  # since the load began
-    event: Literal["set", "cut", "heal"] = "set"
-    extra_rtt_ns: int | None = None  # on top of the distance's round trip, half in each direction
-    loss_ratio: float | None = None
-    rate_bits_per_s: int | None = None
+    at_ns: Annotated[int, Meta(description="when, since the load began")]
+    event: Annotated[
+        Literal["set", "cut", "heal"], Meta(description="set changes the other keys; cut loses every packet until heal")
+    ] = "set"
+    extra_rtt_ns: Annotated[int | None, Meta(description="on top of the distance's round trip, half in each direction")] = None
+    loss_ratio: Annotated[float | None, Meta(description="from now on")] = None
+    rate_bits_per_s: Annotated[int | None, Meta(description="from now on")] = None
 
 
 class LinkSpec(Struct, frozen=True):
     """The two directions between two sites, and what changes while a run goes on."""
 
-    outward: Way = Way()  # near to far
-    homeward: Way = Way()
-    mtu_bytes: int | None = None  # None: the device's own
-    schedule: tuple[Change, ...] = ()
-    seed: int = 1  # the same seed loses the same packets
+    outward: Annotated[Way, Meta(description="near to far, where the two directions differ")] = Way()
+    homeward: Annotated[Way, Meta(description="far to near")] = Way()
+    mtu_bytes: Annotated[int | None, Meta(description="MTU; without, the device's own")] = None
+    schedule: Annotated[tuple[Change, ...], Meta(description="changes while a load runs")] = ()
+    seed: Annotated[int, Meta(description="the same seed loses the same packets")] = 1
 
     @property
     def is_plain(self) -> bool:

@@ -12,9 +12,10 @@ import typing
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from . import units
 from .errors import UsageError, nearest
@@ -60,19 +61,31 @@ class Struct(msgspec.Struct, frozen=True):
 class LabTable(Struct, frozen=True):
     """[lab]: the sites and what joins them."""
 
-    link: Literal["auto", "netem", "ferry", "relay"] = "auto"
-    durability: Literal["disk", "memory"] = "disk"
-    near: str = ""  # directory of the near site's files; empty: where the results go
-    far: str = ""
-    keep: bool = False  # the files stay, for "farwrite volume info": near/ and far/ in those directories
-    far_host: str = ""  # ssh://host: the far site is that machine, and the link is measured, not emulated
-    far_command: str = "farwrite"  # over there
-    journal_bytes: int = 64 << 20
-    volume_bytes: int = 1 << 30
-    congestion: str = "cubic"
-    encryption: EncryptionName = "none"  # of what is replicated; "tls" is TLS 1.3 by a key made for the run
-    compression: CompressionName = "none"
-    keep_awake: KeepAwake | bool = "auto"  # how processors are kept from sleeping: lab/awake.py; true was "spinner" once
+    link: Annotated[
+        Literal["auto", "netem", "ferry", "relay"], Meta(description="how a distance is emulated; auto: the first that works")
+    ] = "auto"
+    durability: Annotated[
+        Literal["disk", "memory"], Meta(description="where journals are; memory is what a battery-backed cache is")
+    ] = "disk"
+    near: Annotated[str, Meta(description="directory of the near site's files; empty: where the results go")] = ""
+    far: Annotated[str, Meta(description="directory of the far sites' files; empty: where the results go")] = ""
+    keep: Annotated[
+        bool, Meta(description='whether the files stay, for "farwrite volume info": near/ and far/ in those directories')
+    ] = False
+    far_host: Annotated[
+        str, Meta(description="ssh://host: the far site is that machine, and the link is measured, not emulated")
+    ] = ""
+    far_command: Annotated[str, Meta(description="how farwrite is started on that machine")] = "farwrite"
+    journal_bytes: Annotated[int, Meta(description="size of each replica's journal")] = 64 << 20
+    volume_bytes: Annotated[int, Meta(description="size of each replica's volume")] = 1 << 30
+    congestion: Annotated[str, Meta(description="TCP congestion control of the replication connection")] = "cubic"
+    encryption: Annotated[
+        EncryptionName, Meta(description="of what is replicated; tls is TLS 1.3 by a key made for the run")
+    ] = "none"
+    compression: Annotated[CompressionName, Meta(description="of what is replicated")] = "none"
+    keep_awake: Annotated[
+        KeepAwake | bool, Meta(description="what keeps processors from sleeping while the lab is open")
+    ] = "auto"
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "keep_awake", asked_word(self.keep_awake))
@@ -81,10 +94,10 @@ class LabTable(Struct, frozen=True):
 class DistanceTable(Struct, frozen=True):
     """[distance]: where the far site is."""
 
-    miles: list[float] = []
-    km: list[float] = []
-    route_factor: float = 1.0  # glass over straight line
-    equipment_ns: int = 0  # one way, on top of the glass
+    miles: Annotated[list[float], Meta(description="distances in miles")] = []
+    km: Annotated[list[float], Meta(description="distances in kilometres")] = []
+    route_factor: Annotated[float, Meta(description="length of the fibre over that of the straight line")] = 1.0
+    equipment_ns: Annotated[int, Meta(description="delay of equipment on the way, one way, on top of the fibre")] = 0
 
     def in_miles(self) -> list[float]:
         """All distances in miles, in the order of the file."""
@@ -94,53 +107,59 @@ class DistanceTable(Struct, frozen=True):
 class RunTable(Struct, frozen=True):
     """[run]: how often and how long."""
 
-    rounds: int = 5
-    round_ns: int = units.NS_PER_S
-    survey_echoes: int = 30
-    floor_flushes: int = 60
-    retries: int = 2  # of a round whose link was not what it claimed
-    steal_max: float = 0.05  # share of processor time taken by the host above which no latency is judged
-    samples: bool = False  # keep every write by itself, in a file beside the report
-    steady: Literal["", "snia"] = ""  # also hold rounds against SNIA's rule of five
+    rounds: Annotated[
+        int, Meta(description="rounds of each cell, interleaved with those of the others; fewer than three carry no verdict")
+    ] = 5
+    round_ns: Annotated[int, Meta(description="length of a round")] = units.NS_PER_S
+    survey_echoes: Annotated[
+        int, Meta(description="probes of the link before and after each round, and bare echoes that find its floor")
+    ] = 30
+    floor_flushes: Annotated[int, Meta(description="bare flushes that find the floor of a disk")] = 60
+    retries: Annotated[int, Meta(description="how often a round is repeated whose link was not what was asked")] = 2
+    steal_max: Annotated[
+        float, Meta(description="share of processor time taken by the host above which no latency is judged")
+    ] = 0.05
+    samples: Annotated[bool, Meta(description="whether every write is kept by itself, in a file beside the report")] = False
+    steady: Annotated[Literal["", "snia"], Meta(description="snia: rounds are also held against SNIA's rule of five")] = ""
 
 
 class SizeShare(Struct, frozen=True):
     """One size of a mix."""
 
-    block_bytes: int
-    share: float = 1.0
+    block_bytes: Annotated[int, Meta(description="size of an I/O")]
+    share: Annotated[float, Meta(description="its weight among the sizes")] = 1.0
 
 
 class Band(Struct, frozen=True):
     """A stretch of the region with a share of the I/O; bands lie one behind the other."""
 
-    share: float  # of the I/O
-    space: float  # of the region
+    share: Annotated[float, Meta(description="share of the I/O")]
+    space: Annotated[float, Meta(description="share of the region")]
 
 
 class Burst(Struct, frozen=True):
     """The rate comes and goes: on for a while, then off, over and over."""
 
-    on_ns: int = 0  # 0: no bursts
-    off_ns: int = 0
-    rate_off_per_s: float = 0.0  # while it is off; while it is on, the cell's rate
-    at_random: bool = False  # exponential lengths, with these means: a Markov-modulated process
+    on_ns: Annotated[int, Meta(description="how long the rate is the cell's; 0: no bursts")] = 0
+    off_ns: Annotated[int, Meta(description="how long it is rate_off")] = 0
+    rate_off_per_s: Annotated[float, Meta(description="rate between bursts")] = 0.0
+    at_random: Annotated[bool, Meta(description="exponential lengths, with these means: a Markov-modulated process")] = False
 
 
 class Diurnal(Struct, frozen=True):
     """The rate goes up and down like that of a working day: least at the beginning, the cell's rate in the middle."""
 
-    period_ns: int = 0  # 0: no such curve
-    least: float = 0.1  # of the cell's rate
+    period_ns: Annotated[int, Meta(description="length of a day; 0: no such curve")] = 0
+    least: Annotated[float, Meta(description="lowest rate, as a share of the cell's")] = 0.1
 
 
 class Phase(Struct, frozen=True):
     """A named stretch of the round with a rate of its own; phases come one after the other, and then from the first again."""
 
-    name: str
-    lasts_ns: int
-    rate_per_s: float = 0.0
-    rate_end_per_s: float | None = None  # a ramp to it; null: the rate stays
+    name: Annotated[str, Meta(description="name of the phase in the report")]
+    lasts_ns: Annotated[int, Meta(description="its length")]
+    rate_per_s: Annotated[float, Meta(description="its rate")] = 0.0
+    rate_end_per_s: Annotated[float | None, Meta(description="a ramp to this rate; without, the rate stays")] = None
 
 
 class CellTable(Struct, frozen=True):
@@ -149,69 +168,83 @@ class CellTable(Struct, frozen=True):
     What a job does not say is as its cell says it.
     """
 
-    name: str
-    protocols: list[ProtocolName] = []
-    miles: list[float] = []  # empty: every distance of the profile
-    other_miles: list[float] = []  # further secondaries, each at a distance of its own whatever `miles` is
-    quorum: int = 0  # protocol quorum: replicas that must be durable, the primary among them; 0: a majority
-    on_congestion: Congestion = "block"  # protocol A, send buffer full: hold writes up, or go on without the peer
-    arrival: Arrival = "closed"
-    queue_depth: int = 1
-    rate_per_s: float | None = None
-    address: AddressName = "uniform"
-    zipf_skew: float = 0.99
-    block_bytes: int = 4096
-    mix: list[SizeShare] = []  # instead of block: several sizes by share
-    trace: str = ""  # recorded I/O instead of arrival, address and block
-    trace_format: str = ""  # what it is, where its content does not say it: alibaba, tencent
-    time_scale: float = 1.0  # 0.5 replays a trace twice as fast
-    streams: int = 1  # sequential: so many, in turn, each in a part of its own
-    stride_bytes: int = 0  # sequential: from one write to the next; 0: where the one before ended
-    pareto_share: float = 0.2  # of the places, which takes the rest of the I/O
-    hot_share: float = 0.8  # hot-spot: of the I/O
-    hot_space: float = 0.2  # hot-spot: of the region, at its beginning
-    normal_mean: float = 0.5  # of the region
-    normal_deviation: float = 0.1  # of the region
-    bands: list[Band] = []
-    region_begin_bytes: int = 0  # where addresses begin
-    region_bytes: int = 0  # 0: to the end of the volume
-    reads: float = 0.0  # share of the I/O that is no flush
-    trims: float = 0.0
-    flushes: float = 0.0  # share of all I/O
-    flush_every: int = 0  # writes between two flushes
-    read_mix: list[SizeShare] = []  # sizes of reads and trims where they differ from those of writes
-    trim_mix: list[SizeShare] = []
-    think_ns: int = 0  # closed loop: before each write, once its place is free
-    think_at_random: bool = False  # exponential, with that mean
-    think_every: int = 1  # only before every n-th
-    burst: Burst = Burst()
-    diurnal: Diurnal = Diurnal()
-    phases: list[Phase] = []
-    compress_ratio: float = 1.0  # size before to size after, as zlib sees it
-    dedupe_ratio: float = 1.0  # writes to different contents
-    jobs: list[CellTable] = []
-    count: int = 1  # of a job: so many alike
-    apart: bool = True  # of a job with a count: each in a part of its own of the region
-    share: float = 1.0  # of a job without a rate of its own: of the cell's
+    name: Annotated[str, Meta(description="name of the cell or job in the report")]
+    protocols: Annotated[list[ProtocolName], Meta(description="protocols it is measured under")] = []
+    miles: Annotated[list[float], Meta(description="distances it is measured at; empty: every distance of the profile")] = []
+    other_miles: Annotated[list[float], Meta(description="distances of further secondaries, whatever miles is")] = []
+    quorum: Annotated[
+        int, Meta(description="protocol quorum: replicas that must be durable, the primary among them; 0: a majority")
+    ] = 0
+    on_congestion: Annotated[
+        Congestion, Meta(description="protocol A, send buffer full: hold writes up, or go on without the peer")
+    ] = "block"
+    arrival: Annotated[
+        Arrival, Meta(description="closed: a write waits for a free place; fixed, poisson: they come at a rate (open loop)")
+    ] = "closed"
+    queue_depth: Annotated[int, Meta(description="I/Os in flight, at most")] = 1
+    rate_per_s: Annotated[float | None, Meta(description="I/Os a second, of an open loop")] = None
+    address: Annotated[AddressName, Meta(description="where writes go")] = "uniform"
+    zipf_skew: Annotated[float, Meta(description="zipf: the exponent")] = 0.99
+    block_bytes: Annotated[int, Meta(description="size of an I/O")] = 4096
+    mix: Annotated[list[SizeShare], Meta(description="several sizes by share, instead of block")] = []
+    trace: Annotated[
+        str, Meta(description="recorded I/O instead of arrival, address and block: a file, or a trace that is shipped")
+    ] = ""
+    trace_format: Annotated[str, Meta(description="what the trace is, where its content does not say it: alibaba, tencent")] = ""
+    time_scale: Annotated[float, Meta(description="0.5 replays a trace twice as fast")] = 1.0
+    streams: Annotated[int, Meta(description="sequential: streams, in turn, each in a part of its own")] = 1
+    stride_bytes: Annotated[int, Meta(description="sequential: from one write to the next; 0: where the one before ended")] = 0
+    pareto_share: Annotated[float, Meta(description="pareto: share of the places that takes the rest of the I/O")] = 0.2
+    hot_share: Annotated[float, Meta(description="hot-spot: share of the I/O")] = 0.8
+    hot_space: Annotated[float, Meta(description="hot-spot: share of the region, at its beginning")] = 0.2
+    normal_mean: Annotated[float, Meta(description="normal: mean, as a share of the region")] = 0.5
+    normal_deviation: Annotated[float, Meta(description="normal: standard deviation, as a share of the region")] = 0.1
+    bands: Annotated[list[Band], Meta(description="bands: stretches of the region, one behind the other")] = []
+    region_begin_bytes: Annotated[int, Meta(description="where addresses begin")] = 0
+    region_bytes: Annotated[int, Meta(description="how far they reach; 0: to the end of the volume")] = 0
+    reads: Annotated[float, Meta(description="share of reads among the I/O that is no flush")] = 0.0
+    trims: Annotated[float, Meta(description="share of trims among the I/O that is no flush")] = 0.0
+    flushes: Annotated[float, Meta(description="share of flushes among all I/O")] = 0.0
+    flush_every: Annotated[int, Meta(description="writes between two flushes; 0: none")] = 0
+    read_mix: Annotated[list[SizeShare], Meta(description="sizes of reads where they differ from those of writes")] = []
+    trim_mix: Annotated[list[SizeShare], Meta(description="sizes of trims where they differ from those of writes")] = []
+    think_ns: Annotated[int, Meta(description="closed loop: pause before each write, once its place is free")] = 0
+    think_at_random: Annotated[bool, Meta(description="exponential pauses, with that mean")] = False
+    think_every: Annotated[int, Meta(description="a pause only before every n-th write")] = 1
+    burst: Annotated[Burst, Meta(description="the rate comes and goes")] = Burst()
+    diurnal: Annotated[Diurnal, Meta(description="the rate goes up and down like that of a working day")] = Diurnal()
+    phases: Annotated[
+        list[Phase], Meta(description="stretches of the round with rates of their own, one after the other and over again")
+    ] = []
+    compress_ratio: Annotated[
+        float, Meta(description="size of the payload before compression to its size after, as zlib sees it")
+    ] = 1.0
+    dedupe_ratio: Annotated[float, Meta(description="writes to different contents")] = 1.0
+    jobs: Annotated[
+        list[CellTable], Meta(description="several loads at once; what a job does not say is as its cell says it")
+    ] = []
+    count: Annotated[int, Meta(description="of a job: how many alike")] = 1
+    apart: Annotated[bool, Meta(description="of a job with a count: each in a part of its own of the region")] = True
+    share: Annotated[float, Meta(description="of a job without a rate of its own: its share of the cell's")] = 1.0
 
 
 class DrillTable(Struct, frozen=True):
     """[drill]: what happens when the near site is lost."""
 
-    kills: int = 0
-    miles: float = 150.0
-    protocols: list[ProtocolName] = []
-    queue_depth: int = 8
-    load_ns: int = 300 * units.NS_PER_MS
-    cut_ns: int = 400 * units.NS_PER_MS
+    kills: Annotated[int, Meta(description="kills under each protocol, and as many cuts of the link")] = 0
+    miles: Annotated[float, Meta(description="at this distance")] = 150.0
+    protocols: Annotated[list[ProtocolName], Meta(description="protocols under which the near site is lost")] = []
+    queue_depth: Annotated[int, Meta(description="I/Os in flight, at most")] = 8
+    load_ns: Annotated[int, Meta(description="load before the near site is killed")] = 300 * units.NS_PER_MS
+    cut_ns: Annotated[int, Meta(description="how long the link is cut")] = 400 * units.NS_PER_MS
 
 
 class ReachTable(Struct, frozen=True):
     """[reach]: the budget whose greatest distance is searched for, between the first and the last distance of the profile."""
 
-    p50_ns: int = 0  # one of the two; 0: no such search
-    p99_ns: int = 0
-    time_ns: int = 180 * units.NS_PER_S  # for the measurements
+    p50_ns: Annotated[int, Meta(description="budget of the median whose greatest distance is searched for; one of the two")] = 0
+    p99_ns: Annotated[int, Meta(description="the same, of the 99th percentile")] = 0
+    time_ns: Annotated[int, Meta(description="time for the measurements")] = 180 * units.NS_PER_S
 
     @property
     def quantile(self) -> float:
@@ -227,22 +260,24 @@ class ReachTable(Struct, frozen=True):
 class SweepTable(Struct, frozen=True):
     """[sweep]: rounds are added where intervals are widest, and the cells are drawn as a grid."""
 
-    time_ns: int = 0  # for the measurements; 0: no sweep
+    time_ns: Annotated[int, Meta(description="time for the measurements of a grid; 0: no sweep")] = 0
 
 
 class Profile(Struct, frozen=True):
     """A whole workload file."""
 
-    title: str
-    distance: DistanceTable
-    cell: list[CellTable]
-    reason: str = ""
-    lab: LabTable = LabTable()
-    run: RunTable = RunTable()
-    drill: DrillTable = DrillTable()
-    link: LinkSpec = PLAIN  # [link]: what is asked of every link besides its distance
-    reach: ReachTable = ReachTable()
-    sweep: SweepTable = SweepTable()
+    title: Annotated[str, Meta(description="title of the report")]
+    distance: Annotated[DistanceTable, Meta(description="where the far site is")]
+    cell: Annotated[list[CellTable], Meta(description="workloads")]
+    reason: Annotated[str, Meta(description="why these numbers, for readers")] = ""
+    lab: Annotated[LabTable, Meta(description="the sites and what joins them")] = LabTable()
+    run: Annotated[RunTable, Meta(description="how often and how long")] = RunTable()
+    drill: Annotated[DrillTable, Meta(description="what happens when the near site is lost")] = DrillTable()
+    link: Annotated[LinkSpec, Meta(description="what is asked of every link besides its distance")] = PLAIN
+    reach: Annotated[ReachTable, Meta(description="search for the greatest distance of a budget")] = ReachTable()
+    sweep: Annotated[
+        SweepTable, Meta(description="rounds are added where intervals are widest, and the cells are drawn as a grid")
+    ] = SweepTable()
 
 
 def load(name: str, changes: Iterable[Change] = ()) -> Profile:

@@ -50,8 +50,9 @@ def as_written(part: dict[str, Any]) -> dict[str, Any]:
 def text_with(unit: str, value: dict[str, Any]) -> dict[str, Any]:
     """The schema of a number with one of the units."""
     known = UNITS[unit]
+    meaning = f"{value['description']}. " if "description" in value else ""
     made = {"type": "string", "pattern": f"{NUMBER}({'|'.join(re.escape(word) for word in known)})\\s*$",
-            "description": f"A number with a unit: {', '.join(known)}."}  # fmt: skip
+            "description": f"{meaning}A number with a unit: {', '.join(known)}."}  # fmt: skip
     default = value.get("default")
     return made if default is None else made | {"default": text_of(default, known)}
 

@@ -1,4 +1,4 @@
-"""`farwrite budget suggest`: propose budgets from measured noise."""
+"""`farwrite budget`: propose budgets from measured noise, and list what a budget may be about."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .examples import below
 from .output import printing
 from .reports import named_each
 
-budget = App(name="budget", help="Propose budgets from measured noise.", help_epilogue=below("budget"))
+budget = App(name="budget", help="Propose budgets, and list what they may be about.", help_epilogue=below("budget"))
 
 
 @budget.command(help_epilogue=below("budget suggest"))
@@ -47,4 +47,22 @@ def suggest(*reports: Path, out: Annotated[Path | None, Parameter(allow_leading_
     except OSError as refusal:
         raise UsageError(f"write {out}: {refusal.strerror}.") from refusal
     print(f"saved: {out}", file=sys.stderr)
+    return EXIT_DONE
+
+
+@budget.command(help_epilogue=below("budget metrics"))
+def metrics(*, markdown: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """List every metric of a report: its unit, which direction is better, and what it is.
+
+    Parameters
+    ----------
+    markdown
+        Print them as Markdown: docs/metrics.md.
+    """
+    from ..figure import METRICS, metrics_page
+
+    width = max(map(len, METRICS))
+    lines = [f"{name:<{width}}  {metric.meaning}{metric.note}" for name, metric in METRICS.items()]
+    with printing():
+        print(metrics_page() if markdown else "\n".join(lines))
     return EXIT_DONE

@@ -19,6 +19,7 @@ EXAMPLES: dict[str, list[str]] = {
     "gate": ["farwrite gate results/baselines/limits.json --budgets results/budgets.toml"],
     "budget": ["farwrite budget suggest results/baselines/limits.json"],
     "budget suggest": ["farwrite budget suggest results/baselines/limits.json --out budgets.toml"],
+    "budget metrics": ["farwrite budget metrics"],
     "history": ["farwrite history response_p50 --where protocol=C --where miles=150"],
     "survey": ['farwrite survey --miles 150 --rate 1gbit --loss "0.01 %"'],
     "baseline": ["farwrite baseline list"],
@@ -29,7 +30,7 @@ EXAMPLES: dict[str, list[str]] = {
     "lab": ['farwrite lab --miles 150 --far "iperf3 -s" -- sh -c \'iperf3 -c $FAR\''],
     "doctor": ["farwrite doctor"],
     "simulate": ["farwrite simulate --seeds 20"],
-    "profiles": ["farwrite profiles"],
+    "profiles": ["farwrite profiles", "farwrite profiles run.rounds"],
     "schema": ["farwrite schema", "farwrite schema profile"],
     "help": ["farwrite help run"],
 }

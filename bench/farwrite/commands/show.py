@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, UsageError
+from ..errors import EXIT_DONE, UsageError, nearest
 from .output import present, print_document, printing
 from .reports import named
 
@@ -49,8 +49,31 @@ def show(
     return EXIT_DONE
 
 
-def profiles() -> int:
-    """List the profiles that come with farwrite."""
+def profiles(
+    key: str = "",
+    /,
+    *,
+    markdown: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """List the profiles that come with farwrite, or say what a key of a profile means.
+
+    Parameters
+    ----------
+    key
+        A key ("rounds"), a table ("run"), or both ("run.rounds").
+    markdown
+        Print all keys as Markdown: docs/profile.md.
+    """
+    if key or markdown:
+        from .. import profile_reference as reference
+
+        lines = reference.page().splitlines() if markdown else reference.lines_of(key)
+        if not lines:
+            known = [name for item in reference.all_keys() for name in (item.name, item.path, item.table.strip("[]"))]
+            raise UsageError(f'A profile has no key "{key}"{nearest(key, known)}; docs/profile.md lists all of them.')
+        with printing():
+            print("\n".join(lines))
+        return EXIT_DONE
     from ..profile import load, shipped
 
     names = shipped()
