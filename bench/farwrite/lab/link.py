@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -23,8 +23,6 @@ from .netem import NO_NETEM, netem, netem_works
 from .process import Process, process
 from .relay import relay
 from .site import Site
-
-LinkKind = Literal["auto", "netem", "ferry", "relay"]
 
 
 class Link(Protocol):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 
-SCHEME = "ssh://"
 WORD = re.compile(r"ssh://(?P<login>[A-Za-z0-9_.@-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?(?P<directory>/.*)?")
 COMMAND_VARIABLE = "FARWRITE_SSH"
 

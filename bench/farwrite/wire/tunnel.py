@@ -24,7 +24,7 @@ from ..host.lifetime import die_with
 from .frames import FRAME_BYTES_MAX, codec_of
 from .handshake import HANDSHAKE_LIMIT_S, agree
 from .identity import context_of
-from .pump import COUNTS, PARTING_LIMIT_S, RECEIVED, RECEIVED_PLAIN, SENT, SENT_PLAIN, Pump, part
+from .pump import COUNTS, PARTING_LIMIT_S, RECEIVED, SENT, Pump, part
 from .terms import Terms
 
 AGREED = b"\0"
@@ -56,16 +56,6 @@ class Tunnel(AbstractContextManager):
     def received_bytes(self) -> int:
         """Bytes taken from the network since then."""
         return self.counts[RECEIVED]
-
-    @property
-    def sent_plain_bytes(self) -> int:
-        """What the bytes sent were before compression and encryption."""
-        return self.counts[SENT_PLAIN]
-
-    @property
-    def received_plain_bytes(self) -> int:
-        """What the bytes received have become."""
-        return self.counts[RECEIVED_PLAIN]
 
     @property
     def cpu_ns(self) -> int:
