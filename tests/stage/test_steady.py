@@ -1,10 +1,12 @@
 """Warm-up is found where there is one and not where there is none; a trend that matters is called one."""
 
+import math
+
 import numpy as np
 import pytest
 
 from farwrite.analysis.sample import decode
-from farwrite.analysis.steady import judge, mser
+from farwrite.analysis.steady import SLICE_WRITES_MIN, judge, mser, relative, trends, warmup_slices
 from farwrite.histogram import Histogram
 
 
@@ -77,9 +79,77 @@ def test_a_trend_too_small_to_matter_is_steady():
 @pytest.mark.parametrize("rounds", [[], [[]], rounds_of(1, writes=3), rounds_of(1, slices=3)])
 def test_too_few_writes_or_slices_give_no_opinion(rounds):
     found = judge(rounds)
-    assert (found.dropped, found.steady) == (0, None)
+    assert (found.dropped, found.steady, found.growth_ratio) == (0, None, 0.0)
 
 
 def test_mser_finds_the_step():
     assert mser(np.array([5.0, 5.0, 1.0, 1.1, 0.9, 1.0, 1.1, 0.9, 1.0, 1.0])) == 2
     assert mser(np.array([5.0, np.nan, 1.0, 1.1, 0.9, 1.0])) in (1, 2)
+
+
+def alike(median_us, writes=SLICE_WRITES_MIN):
+    """A slice whose writes all took as long."""
+    return decode(Histogram.of(np.full(math.ceil(writes), 1000 * median_us)).encode())
+
+
+def few():
+    """A slice that has one write less than a median needs."""
+    return alike(4, math.ceil(SLICE_WRITES_MIN) - 1)
+
+
+def test_each_slice_is_seen_relative_to_the_second_half_of_its_own_round_as_far_as_it_has_writes():
+    found = relative([
+        [alike(8), alike(4), alike(4), alike(2), alike(2), alike(2)],
+        [alike(4), alike(4), alike(4), few(), few(), alike(2)],
+        [alike(4), alike(2), alike(4), few(), few(), few()],
+        [few()] * 6,
+    ], 0.5)  # fmt: skip
+    expected = np.log([[4, 2, 2, 1, 1, 1], [2, 2, 2, np.nan, np.nan, 1], [1, 0.5, 1] + [np.nan] * 3, [np.nan] * 6])
+    assert found == pytest.approx(expected, abs=0.002, nan_ok=True)
+
+
+def test_rounds_of_unequal_length_are_judged_as_far_as_all_of_them_reach():
+    rounds = rounds_of(7)
+    rounds[2] = rounds[2][:6]
+    assert judge(rounds) == judge([slices[:6] for slices in rounds])
+
+
+def test_four_slices_with_enough_writes_in_each_round_are_enough_for_an_opinion_and_fewer_are_not():
+    rounds = rounds_of(8, slices=6)
+    assert judge([slices[:4] for slices in rounds]).steady is True
+    rounds[1][1] = rounds[1][4] = few()
+    assert judge(rounds).steady is True
+    rounds[1][5] = few()
+    assert judge(rounds).steady is None
+
+
+@pytest.mark.parametrize(("growth", "steady"), [(0.04, True), (0.06, False)])
+def test_what_grows_by_more_than_five_percent_matters_where_chance_does_not_explain_it(growth, steady):
+    shape = 1 + growth * np.arange(10) / 9
+    assert judge(rounds_of(9, noise=0.001, mood=0.0, shape=shape)).steady is steady
+    once = judge(rounds_of(9, rounds=1, slices=4, noise=0.001, mood=0.0, shape=1 + 3 * growth * np.arange(4) / 3))
+    assert once.steady is True and once.growth_ratio > 0.05  # Four values in a row rise by chance.
+
+
+@pytest.mark.parametrize(("slower", "dropped"), [(0.04, 0), (0.06, 2)])
+def test_a_warm_up_is_dropped_where_it_is_more_than_five_percent_slower(slower, dropped):
+    shape = np.where(np.arange(10) < 2, 1 + slower, 1.0)
+    assert judge(rounds_of(10, noise=0.001, mood=0.0, shape=shape)).dropped == dropped
+
+
+@pytest.mark.parametrize(("swaps", "trending"), [(6, True), (7, False)])  # p = 0.0042 and 0.0073, of Kendall's score 33 and 31.
+def test_a_trend_is_one_that_chance_gives_once_in_two_hundred(swaps, trending):
+    values = list(range(10))
+    for place in range(swaps // 2):
+        values[3 * place : 3 * place + 3] = values[3 * place : 3 * place + 3][1:] + values[3 * place : 3 * place + 1]
+    if swaps % 2:
+        values[8:] = values[:7:-1]
+    score = sum(np.sign(after - before) for index, before in enumerate(values) for after in values[index + 1 :])
+    assert score == 45 - 2 * swaps
+    assert trends(np.array([values], float)) is trending
+
+
+def test_a_slice_that_no_round_has_writes_in_hides_no_warm_up():
+    table = relative(rounds_of(11, shape=np.where(np.arange(10) < 2, 1.5, 1.0)), 0.5)
+    table[:, 7] = np.nan
+    assert warmup_slices(table) == 2
