@@ -4,8 +4,10 @@ And says which tests one process runs one after the other, where there are sever
 processors but one to himself.
 """
 
+import contextlib
 import functools
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -20,8 +22,32 @@ WAITING = (
     "tests/lab/test_failover.py", "tests/lab/test_far_host.py", "tests/lab/test_relay_lab.py",
 )  # fmt: skip
 
+TEST_LIMIT_S = 3000 if os.environ.get("FARWRITE_UML") else 300  # With fixtures that it is the first to need; the longest: 40 s.
+
+# A shell's background job ignores Ctrl-C and hands that on: what tests start and interrupt would never end.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        with contextlib.suppress(ValueError):  # Not in the main thread.
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
 for told in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
     del os.environ[told]  # A pytest that a test starts is nobody's worker.
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """A test that waits for what never comes fails where it waits, instead of the whole suite never ending."""
+
+    def too_long(number, frame):
+        raise TimeoutError(f"{item.nodeid} has not ended within {TEST_LIMIT_S} s")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(TEST_LIMIT_S)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @functools.cache

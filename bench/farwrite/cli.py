@@ -11,8 +11,9 @@ import signal
 import sys
 from typing import Any
 
-from .commands.output import abandon_stdout, interrupted_by, ready_streams, stop_on
+from .commands.output import abandon_stdout, ready_streams
 from .errors import EXIT_CRASH, EXIT_DONE, EXIT_UNFIT, EXIT_USAGE, FarwriteError
+from .interruption import exit_code, heed_signals
 
 WORLD = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 
@@ -29,12 +30,12 @@ def __getattr__(name: str) -> Any:
 def main() -> None:
     """Entry point of the console script."""
     try:
-        signal.signal(signal.SIGTERM, stop_on)
+        heed_signals()
         ready_streams()
         code = ended(sys.argv[1:])
     except KeyboardInterrupt:
         say("interrupted before anything was measured.")
-        code = interrupted_by()
+        code = exit_code()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # What is left is the interpreter's end, which would print a traceback.
     sys.exit(code)
 

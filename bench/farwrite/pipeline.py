@@ -24,6 +24,7 @@ from .errors import BrokenError, FarwriteError, InconclusiveError, LostWriteErro
 from .expected import drill_s, expected_s, round_s
 from .histogram import Histogram
 from .host.facts import command_line, host_facts
+from .interruption import go_on
 from .keep_awake import asked_word
 from .lab.lab import Lab, LabSpec, open_lab
 from .lab.process import naming_lost_carriers
@@ -148,6 +149,7 @@ def measure_round(run: Run, lab: Lab, cells: list[Cell], index: int, title: str)
     for cell in cells:
         run.progress.doing(f"{title} · {cell.name} {cell.protocol} at {cell.miles:g} miles")
         for attempt in range(run.profile.run.retries + 1):
+            go_on()
             made = measure_cell(run, lab, cell, index, attempt)
             keep(run, Entry(round=made))
             if made.status == "ok":
@@ -187,6 +189,7 @@ def drill(run: Run, lab: Lab) -> None:
             for kind, perform in (("kill", kill_drill), ("cut", cut_drill)):
                 if (kind, protocol, index) in done:
                     continue
+                go_on()
                 run.progress.doing(f"drill {index + 1}/{table.kills} · {kind} under {protocol}")
                 made = perform(run, lab, protocol, index)
                 keep(run, Entry(drill=made))

@@ -1,4 +1,4 @@
-"""Exit codes of all commands, as docs/commands.md has them; and what a terminal, a pipe or a hand on Ctrl-C may do to any of them."""
+"""Exit codes of all commands, as docs/commands.md has them; what a terminal, a pipe or a hand on Ctrl-C may do to any of them."""
 
 from __future__ import annotations
 

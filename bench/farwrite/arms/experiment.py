@@ -25,6 +25,7 @@ from ..errors import EXIT_LOST_WRITE, FarwriteError, UsageError
 from ..expected import round_s
 from ..histogram import Histogram
 from ..host.noise import Reading, noise_between, read_noise
+from ..interruption import go_on
 from ..lab.awake import Decision
 from ..lab.lab import Lab, LabSpec, open_lab
 from ..lab.namespace import NOTHING, Loopback
@@ -252,6 +253,7 @@ def play_palindrome(
 
 def measure_round(experiment: Experiment, lab: Lab, arm: Worker, cell: str, index: int, attempt: int) -> Round:
     """One round of one arm, with what only we know: when it was, and what the link counted."""
+    go_on()
     run = experiment.runs[arm.arm.name]
     begin_s, counters = run.elapsed_s(), lab.link.counters()
     echoes = run.profile.run.survey_echoes

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, EXIT_UNFIT, UsageError
-from .output import interrupted_by
+from ..interruption import exit_code
 
 PAIRS_MIN, PAIRS_MAX = 3, 500
 
@@ -127,5 +127,5 @@ def ab(
     if refusal is not None:
         raise refusal
     if any(report.recording.interrupted for report in reports.values()):
-        return interrupted_by()
+        return exit_code()
     return EXIT_DONE

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UnfitError, UsageError
+from ..interruption import exit_code
 from ..profile import Profile
 from ..units import counted
-from .output import interrupted_by, present
+from .output import present
 
 if TYPE_CHECKING:
     from ..recording import Report
@@ -152,5 +153,5 @@ def measured(
         raise refusal
     if report.recording.interrupted:
         print(f"continue with: farwrite run --resume {made.directory}", file=sys.stderr)
-        return interrupted_by()
+        return exit_code()
     return EXIT_DONE

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import codecs
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import EXIT_INTERRUPTED, EXIT_TERMINATED, system_error
+from ..errors import system_error
 
 # For encodings that lack them: a character as wide that every encoding has.
 PLAIN = {
@@ -110,17 +109,3 @@ def console() -> Any:
 def abandon_stdout() -> None:
     """Nobody reads any more, or there is no room: what is still to be printed goes nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-STOPPED_BY: list[int] = []
-
-
-def stop_on(number: int, frame: Any) -> None:
-    """SIGTERM is an interruption like Ctrl-C; remembered for the exit code."""
-    STOPPED_BY.append(number)
-    raise KeyboardInterrupt
-
-
-def interrupted_by() -> int:
-    """The exit code of an interrupted command: 143 after SIGTERM, 130 after Ctrl-C."""
-    return EXIT_TERMINATED if signal.SIGTERM in STOPPED_BY else EXIT_INTERRUPTED

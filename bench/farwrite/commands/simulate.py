@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, EXIT_LOST_WRITE, UsageError
+from ..interruption import exit_code
 from ..progress import bar
 from ..units import counted
-from .output import interrupted_by, print_document, printing
+from .output import print_document, printing
 
 TAIL_LINES = 40
 COUNTS = ("ticks", "writes", "completed", "epochs")
@@ -116,4 +117,4 @@ def simulate(
             )
     if broken:
         return EXIT_LOST_WRITE
-    return interrupted_by() if interrupted else EXIT_DONE
+    return exit_code() if interrupted else EXIT_DONE
