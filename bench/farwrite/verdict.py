@@ -211,9 +211,7 @@ def within(value: float, limit: float, kind: Kind) -> bool:
     return value < limit if kind == "at_most" else value > limit if kind == "at_least" else False
 
 
-def examine_value(
-    figure: Figure, limit: float, sign: int, sampled: bool = False, relative: bool | None = None
-) -> Trial | Settled:
+def examine_value(figure: Figure, limit: float, sign: int, sampled: bool, relative: bool | None) -> Trial | Settled:
     """A measured figure against a limit."""
     estimate = figure.estimate
     if sampled and not left_out(estimate, relative=False):

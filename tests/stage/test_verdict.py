@@ -180,6 +180,65 @@ def test_a_limit_is_within_itself_and_at_least_is_at_most_turned_round():
     assert decide(made, at_most=3, at_least=1).verdict == "pass" and decide(made, at_most=3, at_least=2.5).verdict == "fail"
 
 
+ROUNDS = [0.995, 1.0, 1.005, 1.0]
+
+
+def narrow(ms, late_ms=0.0, low_ms=None, high_ms=None):
+    """A p99 whose rounds agree within half a percent; its stated interval, where there is one, may be wider."""
+    ends = {"low": low_ms * MS, "high": high_ms * MS, "confidence": 0.95} if low_ms else {}
+    return figure("response_p99", ms * MS, without=[ms * MS * by for by in ROUNDS], late_ns=late_ms * MS, **ends)
+
+
+@pytest.mark.parametrize(("made", "verdict"), [
+    (narrow(2.5), "fail"), (narrow(2.5, late_ms=0.1), "fail"), (narrow(2.5, late_ms=1.0), "unknown"),
+    (narrow(1.5), "pass"), (narrow(1.5, late_ms=1.0), "pass"),
+    (narrow(2.5, 1.0, 2.45, 2.55), "unknown"), (narrow(2.5, 0.1, 2.45, 2.55), "fail"),
+    (narrow(3.0, 0.1, 2.05, 4.0), "unknown"), (narrow(3.0, 0.01, 2.05, 4.0), "fail"),  # Only the interval's end is turned.
+], ids=str)  # fmt: skip
+def test_a_verdict_that_would_be_another_without_the_generators_lateness_is_withheld(made, verdict):
+    found = decide(made, at_most=LIMIT_NS)
+    assert found.verdict == verdict
+    assert [one.code for one in found.reasons] == (["lateness"] if verdict == "unknown" else [])
+    at_least = decide(made, at_least=LIMIT_NS).verdict  # What cannot be told one way cannot be told the other.
+    assert at_least == {"fail": "pass", "pass": "fail", "unknown": "unknown"}[verdict]
+
+
+def test_what_a_test_measured_by_itself_is_decided_by_its_interval_and_by_rounds_where_it_has_them():
+    ends = {"low": 1.4e6, "high": 1.6e6}
+    assert decide(figure("response_p99", 1.5e6, **ends), at_most=LIMIT_NS, sampled=True).verdict == "pass"
+    assert decide(figure("response_p99", 1.5e6, **ends), at_most=1.5e6, sampled=True).verdict == "unknown"
+    assert decide(figure("response_p99", 1.5e6, **ends), at_most=1e6, sampled=True).verdict == "fail"
+    assert decide(figure("response_p99", 1.5e6, **ends), at_most=LIMIT_NS).verdict == "unknown"  # A report's has rounds.
+    scattered = measured("response_p99", [0.5e6, 3e6, 1.5e6, 1.5e6], **ends)
+    assert decide(scattered, at_most=LIMIT_NS, sampled=True).verdict == "unknown"
+    about_0 = figure("response_p99", 0.0, low=-0.01, high=0.01, without=[-1.0, 0.0, 0.0, -0.5])
+    assert decide(about_0, at_most=0.02, sampled=True).verdict == "unknown"
+
+
+def test_a_scale_that_the_metric_does_not_tell_may_be_given():
+    values = [1.0, 1.0, 1.0, 4.0]
+    skewed = figure("k_p50", 1.75, without=[(sum(values) - one) / 3 for one in values])
+    assert decide(skewed, at_most=5.5).verdict == "pass"
+    assert decide(skewed, at_most=5.5, relative=True).verdict == "unknown"
+    assert decide(skewed, at_most=5.5, relative=False).verdict == "pass"
+
+
+def test_a_limit_of_0_is_a_limit():
+    assert decide(narrow(1.5), at_most=0).verdict == "fail"
+    assert decide(figure("response_p99", 0.0, without=[0.0] * 4), at_most=0).verdict == "pass"
+
+
+def test_a_link_may_be_off_by_a_twentieth_of_the_limit_and_no_more():
+    for error_ns, verdict in ((0.05 * LIMIT_NS, "pass"), (0.05 * LIMIT_NS + 1, "unknown")):
+        made = msgspec.structs.replace(narrow(1.5), link_error_ns=error_ns)
+        assert decide(made, at_most=LIMIT_NS).verdict == verdict
+
+
+def test_a_count_that_is_no_number_is_unknown():
+    assert decide(figure("lost_writes", float("nan")), at_most=0).verdict == "unknown"
+    assert decide(figure("lost_writes", 0.0), at_most=0).verdict == "pass"
+
+
 @settings(max_examples=100, deadline=None)
 @given(some.lists(estimates(), min_size=1, max_size=12), some.sampled_from([0.01, 0.05, 0.25]), some.integers(1, 3))
 def test_more_budgets_more_looks_and_another_alpha_can_only_withhold(many, alpha, looks):
