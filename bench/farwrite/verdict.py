@@ -240,7 +240,8 @@ def examine_value(figure: Figure, limit: float, sign: int, sampled: bool, relati
 def by_interval_alone(estimate: Estimate, limit: float, sign: int) -> Trial | Settled:
     """What a test measured by itself against a limit; a sample that never ended may be infinite."""
     value, low, high = estimate.value, estimate.low, estimate.high
-    if value is None or math.isnan(value):
+    assert value is not None
+    if math.isnan(value):
         return Settled("unknown", unknown_because(estimate))
     if low is None or high is None or math.isnan(low + high):
         return Settled("unknown", estimate.warnings or [reasons.no_interval()])

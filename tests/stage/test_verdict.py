@@ -136,6 +136,7 @@ def test_too_few_rounds_decide_nothing_however_narrow_the_interval(rounds, inter
     ends = {"low": 1e6, "high": 1e6, "confidence": 0.95} if interval else {}
     found = decide(figure("response_p99", 1e6, without=[1e6] * rounds, **ends), at_most=LIMIT_NS)
     assert found.verdict == "unknown" and found.withheld
+    assert [one.code for one in found.reasons] == ["one_round" if rounds < 2 else "few_rounds"]
 
 
 def test_a_committed_report_gets_one_answer():
@@ -213,6 +214,63 @@ def test_what_a_test_measured_by_itself_is_decided_by_its_interval_and_by_rounds
     assert decide(scattered, at_most=LIMIT_NS, sampled=True).verdict == "unknown"
     about_0 = figure("response_p99", 0.0, low=-0.01, high=0.01, without=[-1.0, 0.0, 0.0, -0.5])
     assert decide(about_0, at_most=0.02, sampled=True).verdict == "unknown"
+
+
+def by_interval(value, low, high, limit, is_most):
+    """What an interval alone says, in plain words."""
+    if is_most:
+        return "fail" if min(low, value) > limit else "pass" if max(high, value) <= limit else "unknown"
+    return "fail" if max(high, value) < limit else "pass" if min(low, value) >= limit else "unknown"
+
+
+@settings(max_examples=300, deadline=None)
+@given(some.floats(0.5, 4), some.floats(0, 1), some.floats(0, 1), some.sampled_from([0.0, 0.1, 0.7]), some.booleans())
+def test_an_interval_alone_decides_where_it_lies_wholly_on_one_side_late_or_not(value, below, above, late, is_most):
+    low, high = value - below, value + above
+    made = figure("k_p50", value, low=low, high=high, late_ns=late)
+    found = decide(made, sampled=True, **({"at_most": 2.0} if is_most else {"at_least": 2.0}))
+    as_it_is, early = (by_interval(value - off, low - off, high - off, 2.0, is_most) for off in (0.0, late))
+    assert found.verdict == (as_it_is if early == as_it_is else "unknown")
+    code = "limit_inside" if as_it_is == "unknown" else "lateness"
+    assert [one.code for one in found.reasons] == ([code] if found.verdict == "unknown" else [])
+
+
+@pytest.mark.parametrize(("estimate", "verdict", "code"), [
+    ({"value": 1.0, "high": 1.1}, "unknown", "no_interval"), ({"value": 1.0, "low": 0.9}, "unknown", "no_interval"),
+    ({"value": 1.0, "low": float("nan"), "high": 1.1}, "unknown", "no_interval"),
+    ({"value": 1.0, "low": 0.9, "high": float("nan")}, "unknown", "no_interval"),
+    ({"value": 1.0, "warnings": [reasons.few_rounds(2)]}, "unknown", "few_rounds"),
+    ({"value": float("nan"), "low": 0.9, "high": 1.1}, "unknown", None),
+    ({"value": float("inf"), "low": float("inf"), "high": float("inf")}, "fail", None),
+], ids=str)  # fmt: skip
+def test_a_sample_without_an_interval_decides_nothing_and_one_that_never_ended_is_over_every_limit(estimate, verdict, code):
+    found = decide(figure("k_p50", **estimate), at_most=2.0, sampled=True)
+    assert found.verdict == verdict
+    assert code is None or [one.code for one in found.reasons] == [code]
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(("low", "high", "at_most", "at_least"), [
+    (None, None, "fail", "pass"), (2.4, None, "fail", "pass"), (None, 2.6, "fail", "pass"),  # Half an interval has no say.
+    (2.4, 2.6, "fail", "pass"), (1.9, 2.6, "unknown", "unknown"), (2.1, 9.0, "fail", "pass"),
+    (-1.0, 2.6, "unknown", "unknown"), (0.0, 2.6, "unknown", "unknown"), (NAN, 2.6, "unknown", "unknown"),
+    (2.1, NAN, "fail", "pass"),
+], ids=str)  # fmt: skip
+def test_an_interval_has_a_say_in_both_directions(low, high, at_most, at_least):
+    ends = {"low": low and low * MS, "high": high and high * MS}
+    made = figure("response_p99", 2.5 * MS, without=[2.5 * MS * by for by in ROUNDS], **ends)
+    assert (decide(made, at_most=LIMIT_NS).verdict, decide(made, at_least=LIMIT_NS).verdict) == (at_most, at_least)
+
+
+def test_a_ratio_below_1_has_a_logarithm_as_well():
+    made = figure("efficiency", 0.9, low=0.8, high=0.95, without=[0.9 * by for by in ROUNDS])
+    assert (decide(made, at_least=0.7).verdict, decide(made, at_most=0.99).verdict) == ("pass", "pass")
+    values = [0.2, 0.2, 0.2, 0.8]
+    skewed = figure("efficiency", 0.35, without=[(sum(values) - one) / 3 for one in values])
+    by_ratio, by_difference = (decide(skewed, at_most=0.9, relative=relative).verdict for relative in (None, False))
+    assert (by_ratio, by_difference) == ("unknown", "pass")
 
 
 def test_a_scale_that_the_metric_does_not_tell_may_be_given():
