@@ -16,8 +16,8 @@ from farwrite.commands.lab import distance_of
 from farwrite.errors import EXIT_USAGE, UsageError
 from farwrite.lab.repeat import ROUNDS_MAX, RUNS_MAX, RUNS_MIN, planned, sizes_of
 from farwrite.physics import rtt_ns_of
-from farwrite.report.command import named, show_command
 from farwrite.repeated import Pair, Repeated, Turn
+from farwrite.report.command import named, show_command
 from farwrite.units import NS_PER_MS
 
 OWN_NS = 70_000  # A packet's way through the emulation, with nothing held back.
@@ -99,7 +99,8 @@ def test_round_trips_that_would_last_longer_than_the_run_are_unknown():
 
 
 @pytest.mark.parametrize(("runs", "rounds", "reason"), [
-    (5, 5, "p50 needs n >= 6 (n = 5)"), (1, 1, "p50 needs n >= 6 (n = 1)"), (8, 2, "2 rounds only"), (0, 0, "nothing was counted"),
+    (5, 5, "p50 needs n >= 6 (n = 5)"), (1, 1, "p50 needs n >= 6 (n = 1)"), (8, 2, "2 rounds only"),
+    (0, 0, "nothing was counted"),
 ])  # fmt: skip
 def test_few_runs_leave_it_unknown_and_say_why(runs, rounds, reason):
     made = repeated(runs=runs, rounds=rounds)
