@@ -26,6 +26,8 @@ def compare(
     results: Path = Path("results"),
     allow_mismatch: list[str] | None = None,
     margin: str = "5 %",
+    markdown: Annotated[bool, Parameter(negative="")] = False,
+    csv: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Compare two reports, or several of each: what changed, and how sure that is.
@@ -50,6 +52,10 @@ def compare(
         A field in which the sides may differ, such as host or cells; give it several times for several.
     margin
         The greatest change that nobody would act on, such as "5 %".
+    markdown
+        Print the comparison as a table of Markdown, for a pull request.
+    csv
+        Print every row as CSV, for a spreadsheet: both sides and the change, each with its interval.
     json
         Print the comparison as a document.
     """
@@ -59,6 +65,8 @@ def compare(
     from ..sheet import again_beside, read_sheet
     from .earlier import history_beside
 
+    if markdown + csv + json > 1:
+        raise UsageError("--markdown, --csv and --json each want stdout: choose one.")
     read = cache(read_sheet)  # The same file may stand on both sides.
     margin_ratio = ratio_of(margin)
     words = named_each(reports, experiments=len(reports) == 1)
@@ -72,6 +80,14 @@ def compare(
     with printing():
         if json:
             print_document(comparison)
+        elif csv:
+            from ..report.csv import rows_csv
+
+            print(rows_csv(comparison.rows), end="")
+        elif markdown:
+            from ..report.markdown import comparison_markdown
+
+            print(comparison_markdown(comparison, brief), end="")
         else:
             from ..report.comparison import show_comparison
 
