@@ -303,6 +303,7 @@ def report_of(experiment: Experiment, arm: Arm, failure: BaseException | None) -
     run.lab_facts = msgspec.structs.replace(
         joined.lab, base_rtt=experiment.base_rtt, delay_ns=experiment.delay_ns,
         keep_awake=experiment.awake.chosen, keep_awake_reason=experiment.awake.reason,
+        keep_awake_mend=experiment.awake.mend,
     )  # fmt: skip
     run.interrupted = failure is not None
     run.notes += [f"ended early: {failure}"] if isinstance(failure, FarwriteError) else []

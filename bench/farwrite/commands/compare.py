@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from ..errors import EXIT_DONE, UsageError
 from .output import console, print_document, printing
 from .reports import named, named_each
+from .values import a_report
 
 if TYPE_CHECKING:
     pass
@@ -18,10 +19,10 @@ ARMS = ("base", "cand", "again")
 
 
 def compare(
-    *reports: Path,
-    base: list[Path] | None = None,
-    cand: list[Path] | None = None,
-    again: Path | None = None,
+    *reports: Annotated[Path, a_report],
+    base: Annotated[list[Path] | None, a_report] = None,
+    cand: Annotated[list[Path] | None, a_report] = None,
+    again: Annotated[Path | None, a_report] = None,
     brief: Annotated[bool, Parameter(negative="")] = False,
     results: Path = Path("results"),
     allow_mismatch: list[str] | None = None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError
-from .output import console, print_document, printing
+from .output import console, print_document, printing, refuse_both
 
 if TYPE_CHECKING:
     from ..lab.layout import Layout
@@ -102,8 +102,7 @@ def lab(
     """
     from ..lab.layout import NEAR, read, two_sites
 
-    if verbose and quiet:
-        raise UsageError("--verbose and --quiet contradict each other: choose one.")
+    refuse_both(verbose, quiet)
     if sites is None:
         if miles is None and km is None and rtt is None:
             raise UsageError("How far away is the far site? Say --miles 150, --km 240 or --rtt '2 ms'.")

@@ -10,10 +10,11 @@ from cyclopts import Parameter
 from ..errors import EXIT_DONE, UsageError
 from .output import present, print_document, printing
 from .reports import named
+from .values import a_report
 
 
 def show(
-    report: Path,
+    report: Annotated[Path, a_report],
     *,
     full: Annotated[bool, Parameter(negative="")] = False,
     markdown: Annotated[bool, Parameter(negative="")] = False,
