@@ -5,7 +5,9 @@ A failure leaves a picture of what was seen in the directory that FARWRITE_ARTIF
 
 from __future__ import annotations
 
+import base64
 import os
+import random
 import re
 import zlib
 from collections.abc import Iterator
@@ -17,13 +19,14 @@ import pytest
 from browser import MISSING, PROGRAM, Tab, browser
 from farwrite.analysis.compare import compare
 from farwrite.recording import SCHEMA_VERSION, Report
-from farwrite.report.html import page_of
+from farwrite.report.html import here, page_of
 from farwrite.sheet import sheet_of
 from make_figures import hours_alike
 from make_recording import LARGE, analysed
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=MISSING)
 
+PAGE_JS = (here() / "page.js").read_text()
 WIDE, NARROW = 1100, 420
 PAINTED_BYTES = 5_000  # Of a picture of a chart: an empty one of that size is a tenth of it.
 FEW = ("distance.miles=[0, 20, 60, 150, 186]", "run.rounds=3", "run.round=400 ms", "drill.kills=0")
@@ -188,6 +191,28 @@ def test_a_page_that_is_printed_at_once_has_all_its_charts(started, file, tmp_pa
         later = made.pdf()
         assert painted(at_once) == pytest.approx(painted(later), rel=0.02) and painted(later) > 1000
         assert made.complaints() == []
+
+
+@pytest.mark.parametrize("data", [
+    pytest.param(b"", id="nothing"), pytest.param(bytes(70_000), id="zeros"), pytest.param(bytes(range(256)) * 300, id="bytes"),
+    pytest.param(random.Random(1).randbytes(70_000), id="noise"), pytest.param(PAGE_JS.encode() * 5, id="script"),
+])  # fmt: skip
+def test_the_pages_own_unpacking_reads_every_kind_of_block(tab, data):
+    """Stored, with fixed codes, with codes of its own; what packs and unpacks here is zlib."""
+    source = PAGE_JS[PAGE_JS.index("  // RFC 1950") : PAGE_JS.index("  // plotly.js, unpacked")]
+    for level, strategy in ((0, zlib.Z_DEFAULT_STRATEGY), (6, zlib.Z_DEFAULT_STRATEGY), (9, zlib.Z_FIXED), (6, zlib.Z_HUFFMAN_ONLY)):
+        packing = zlib.compressobj(level, strategy=strategy)
+        packed = base64.b64encode(packing.compress(data) + packing.flush()).decode()
+        crc = tab.ask(f"""(() => {{ {source}
+          const packed = Uint8Array.from(atob("{packed}"), (character) => character.charCodeAt(0));
+          let crc = -1;
+          for (const byte of inflated(packed, {len(data)})) {{
+            crc ^= byte;
+            for (let bit = 0; bit < 8; bit += 1) crc = (crc >>> 1) ^ (0xedb88320 & -(crc & 1));
+          }}
+          return (crc ^ -1) >>> 0;
+        }})()""")
+        assert crc == zlib.crc32(data), (level, strategy)
 
 
 def painted(pdf: bytes) -> int:
