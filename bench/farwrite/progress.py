@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .recording import Cell, Round
 
 LINE_EVERY_S = 15.0  # Where there is no terminal.
+SILENCE_MAX_S = 30.0  # So long nothing was over: then what is being done is a line too, where somebody goes on saying it.
 
 
 class Progress(Protocol):
@@ -167,7 +168,13 @@ class Lines(Teller):
 
     def __init__(self, console: Console, verbose: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(console, verbose, clock)
+        self.begun_s = clock()
         self.told_s: float | None = None  # when the last line was
+
+    def doing(self, text: str) -> None:
+        super().doing(text)
+        if self.pace.clock() - (self.begun_s if self.told_s is None else self.told_s) >= SILENCE_MAX_S:
+            self.line(text)
 
     def expect(self, seconds: float) -> None:
         super().expect(seconds)

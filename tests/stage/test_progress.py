@@ -149,6 +149,16 @@ def test_lines_are_sparse_and_say_how_far_it_is():
     assert lines[2] == "round 14, 15 void: the link was off, about 1 min 20 s left"
 
 
+def test_what_lasts_and_is_said_again_becomes_a_line_where_nothing_else_is_told():
+    clock, console = Clock(), Console(file=io.StringIO(), width=80)
+    told = Lines(console, clock=clock)
+    for second in range(100):
+        clock.now_s = float(second)
+        told.doing(f"starting an arm, {second} s so far")
+    lines = console.file.getvalue().splitlines()
+    assert lines == [f"starting an arm, {second} s so far" for second in (30, 60, 90)]
+
+
 def test_quiet_says_nothing_and_a_pipe_gets_lines(monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     with telling.region(quiet=True) as told:

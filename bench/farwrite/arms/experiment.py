@@ -123,14 +123,17 @@ def measure(experiment: Experiment) -> None:
         experiment.base_rtt = Histogram.of(lab.base.rtt_ns).encode()
         workers: dict[ArmName, Worker] = {}
         for arm in arms:
-            progress.doing(f"starting {arm.word} as {arm.name} (a revision is compiled first)")
+            doing = f"starting {arm.word} as {arm.name} (a revision is compiled first)"
+            progress.doing(doing)
             network = network_of(lab)
             made = stack.enter_context(worker(arm, launches[arm.word], descriptors_of(network), lab.near.processors))
             task = Task(
                 version=VERSION, profile=task_profile(arm.profile), profile_name=arm.profile_name, seed=experiment.seed,
                 directory=str(experiment.directory.absolute()), network=network,
             )  # fmt: skip
-            experiment.joined[arm.name] = made.join(task, launches[arm.word])
+            experiment.joined[arm.name] = made.join(
+                task, launches[arm.word], lambda seconds, doing=doing: progress.doing(f"{doing}, {seconds:.0f} s so far")
+            )
             workers[arm.name] = made
         begin(experiment)
         progress.expect(expected_s(experiment))
