@@ -99,19 +99,8 @@ def browser(directory: Path) -> Iterator[Browser]:
     """A browser whose profile lies in this directory, running exactly as long as this block."""
     assert PROGRAM is not None
     log = directory / "browser.log"
-    with contextlib.ExitStack() as stack:
-
-        def pipe() -> tuple[int, int]:
-            """Both ends, beyond the numbers that the browser wants."""
-            ends = []
-            for end in os.pipe():
-                ends.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10))
-                os.close(end)
-                stack.callback(close, ends[-1])
-            return ends[0], ends[1]
-
-        hears, commands = pipe()
-        answers, says = pipe()
+    (hears, commands), (answers, says) = pipe(), pipe()
+    try:
         pid = os.posix_spawn(
             PROGRAM, [PROGRAM, *FLAGS, f"--user-data-dir={directory / 'profile'}", "about:blank"],
             {**os.environ, "HOME": str(directory), "TMPDIR": str(directory), "DBUS_SESSION_BUS_ADDRESS": "disabled:"},
@@ -122,21 +111,27 @@ def browser(directory: Path) -> Iterator[Browser]:
             ],
             setpgroup=0,
         )  # fmt: skip
-        for end in (hears, says):
-            close(end)
-        made = Browser(pid, commands, answers, log)
-        try:
-            yield made
-            with contextlib.suppress(BrowserError):
-                made.do("Browser.close")
-        finally:
-            end_of(pid)
+    finally:
+        os.close(hears)
+        os.close(says)
+    made = Browser(pid, commands, answers, log)
+    try:
+        yield made
+        with contextlib.suppress(BrowserError):
+            made.do("Browser.close")
+    finally:
+        end_of(pid)
+        os.close(commands)
+        os.close(answers)
 
 
-def close(descriptor: int) -> None:
-    """Close it, unless that has been done."""
-    with contextlib.suppress(OSError):
-        os.close(descriptor)
+def pipe() -> tuple[int, int]:
+    """Both ends of a pipe, beyond the numbers that the browser wants."""
+    ends = []
+    for end in os.pipe():
+        ends.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10))
+        os.close(end)
+    return ends[0], ends[1]
 
 
 def end_of(pid: int) -> None:
