@@ -27,7 +27,7 @@ PATIENCE_S = 60.0  # For one answer, on a machine whose processors are busy.
 FAREWELL_S = 5.0
 READ_BYTES = 1 << 20
 FLAGS = (
-    "--headless", "--remote-debugging-pipe", "--no-sandbox",  # The page is ours; root and containers have no sandbox.
+    "--headless", "--remote-debugging-pipe", "--hide-scrollbars", "--no-sandbox",  # The page is ours; root has no sandbox.
     "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions", "--disable-background-networking", "--disable-sync",
     "--disable-component-update", "--disable-default-apps", "--no-first-run", "--no-default-browser-check", "--mute-audio",
     "--disable-breakpad", "--disable-features=Translate,OptimizationHints,MediaRouter", "--password-store=basic",
@@ -187,11 +187,6 @@ class Tab:
     def picture(self) -> bytes:
         """The whole page as PNG."""
         return base64.b64decode(self.do("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"])
-
-    def part(self, x: float, y: float, width: float, height: float) -> bytes:
-        """A part of the page as PNG."""
-        clip = {"x": x, "y": y, "width": width, "height": height, "scale": 1}
-        return base64.b64decode(self.do("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)["data"])
 
     def pdf(self) -> bytes:
         """The page, printed."""

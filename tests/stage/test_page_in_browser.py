@@ -22,33 +22,39 @@ from farwrite.recording import SCHEMA_VERSION, Report
 from farwrite.report.html import here, page_of
 from farwrite.sheet import sheet_of
 from make_figures import hours_alike
-from make_recording import LARGE, analysed
+from make_recording import analysed
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=MISSING)
 
 PAGE_JS = (here() / "page.js").read_text()
 WIDE, NARROW = 1100, 420
-PAINTED_BYTES = 5_000  # Of a picture of a chart: an empty one of that size is a tenth of it.
-FEW = ("distance.miles=[0, 20, 60, 150, 186]", "run.rounds=3", "run.round=400 ms", "drill.kills=0")
+SHORT = """
+title = "Every chart, and not much in it"
+[distance]
+miles = [0, 20, 60, 125, 150, 186]
+[run]
+rounds = 3
+round = "200 ms"
+[[cell]]
+name = "write"
+protocols = ["A", "C"]
+block = "4 KiB"
+"""
 PAINTS = re.compile(rb"^(?:S|s|f\*?|F|B\*?|b\*?)$", re.MULTILINE)  # PDF 32000-1, table 60: what paints a path.
 
 # For every chart: how many marks it shows, how wide it is and may be, and the colours that tell the theme.
-CHARTS = """((placeOf) => [...document.querySelectorAll("figure[data-chart]")].map((figure) => {
+CHARTS = """[...document.querySelectorAll("figure[data-chart]")].map((figure) => {
   const svg = figure.querySelector(".main-svg");
   const seen = (mark) => { const box = mark.getBoundingClientRect(); return box.width + box.height > 0; };
   return {
     name: figure.dataset.chart,
-    marks: [...figure.querySelectorAll(".cartesianlayer .plot :is(path, image)")].filter(seen).length,
+    marks: [...figure.querySelectorAll(":is(.scatterlayer, .barlayer, .heatmaplayer) :is(path, image)")].filter(seen).length,
     width: svg ? svg.getBoundingClientRect().width : 0,
     room: figure.clientWidth,
     paper: svg ? getComputedStyle(svg).backgroundColor : "",
     page: getComputedStyle(document.body).backgroundColor,
-    box: placeOf(figure.querySelector(".plot")),
     words: figure.querySelector(".plot > p")?.textContent ?? "",
   };
-}))((element) => {
-  const { x, y, width, height } = element.getBoundingClientRect();
-  return { x: x + scrollX, y: y + scrollY, width, height };
 })"""
 # The words of lines in the distance chart; those that touch the plot, each other or the legend, or are cut off.
 TOUCHING = """(() => {
@@ -79,7 +85,7 @@ NOTE_PRINTED = f"addEventListener('afterprint', () => (window.printed ??= {CHART
 @pytest.fixture(scope="module")
 def file(tmp_path_factory) -> Path:
     """A page that has every chart of a run, and what changed to another one."""
-    pairs = [analysed(LARGE, changes=FEW), analysed(LARGE, seed=2, a_ns=500_000.0, changes=FEW)]
+    pairs = [analysed(SHORT), analysed(SHORT, seed=2, a_ns=500_000.0)]
     reports = [Report(schema_version=SCHEMA_VERSION, recording=recording) for recording, _ in pairs]
     sheets = [sheet_of(report, analysis, "made-up.json") for report, (_, analysis) in zip(reports, pairs, strict=True)]
     comparison = compare(sheets[:1], sheets[1:], history=hours_alike(*sheets[0].figures))
@@ -89,31 +95,34 @@ def file(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory):
+def at_once(file, tmp_path_factory):
+    """(tab, PDF): the page was opened and printed before it had time for anything."""
     with browser(tmp_path_factory.mktemp("browser")) as made:
-        yield made
+        tab = Tab(made)
+        tab.size(WIDE)
+        tab.do("Page.addScriptToEvaluateOnNewDocument", source=NOTE_PRINTED)
+        tab.open(f"{file.as_uri()}?theme=dark")
+        yield tab, tab.pdf()
 
 
 @pytest.fixture(scope="module")
-def tab(started, file) -> Tab:
-    """The page, its charts drawn."""
-    made = Tab(started)
-    made.size(WIDE)
-    made.open(f"{file.as_uri()}?theme=light")
+def tab(at_once) -> Tab:
+    """The page, its charts drawn for the screen."""
+    made, _ = at_once
     made.until('document.documentElement.classList.contains("drawn")')
     return made
 
 
 @contextmanager
-def pictured(tab: Tab, name: str, tmp_path: Path) -> Iterator[None]:
-    """What the tab shows is kept if this block fails."""
+def pictured(tab: Tab, name: str, tmp_path: Path, pdf: bytes | None = None) -> Iterator[None]:
+    """What the tab shows, or what was printed, is kept if this block fails."""
     try:
         yield
     except BaseException as failure:
         directory = Path(os.environ.get("FARWRITE_ARTIFACTS") or tmp_path)
         directory.mkdir(parents=True, exist_ok=True)
-        place = directory / f"page-{name}.png"
-        place.write_bytes(tab.picture())
+        place = directory / f"page-{name}.{'png' if pdf is None else 'pdf'}"
+        place.write_bytes(tab.picture() if pdf is None else pdf)
         failure.add_note(f"picture: {place}")
         raise
 
@@ -139,7 +148,19 @@ def brightness(colour: str) -> float:
     return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3
 
 
-@pytest.mark.parametrize(("width", "theme"), [(WIDE, "light"), (WIDE, "dark"), (NARROW, "light"), (NARROW, "dark")])
+def test_a_page_that_is_printed_at_once_has_all_its_charts(at_once, file, tmp_path):
+    """As --print-to-pdf does, and as a reader may: the page is opened, and nobody waits for anything."""
+    tab, pdf = at_once
+    with pictured(tab, "printed", tmp_path, pdf):
+        charts = tab.ask("window.printed")
+        assert {chart["name"] for chart in charts} == expected(file)
+        for chart in charts:
+            assert chart["marks"] > 0 and not chart["words"], chart
+            assert brightness(chart["page"]) > 128 and brightness(chart["paper"]) > 128, chart  # Whatever the theme.
+        assert painted(pdf) > sum(chart["marks"] for chart in charts)
+
+
+@pytest.mark.parametrize(("width", "theme"), [(WIDE, "dark"), (NARROW, "dark"), (NARROW, "light"), (WIDE, "light")])
 def test_every_chart_is_drawn_and_as_wide_as_the_page_in_its_colours(tab, file, tmp_path, width, theme):
     with pictured(tab, f"{theme}-{width}", tmp_path):
         look(tab, width, theme)
@@ -149,7 +170,6 @@ def test_every_chart_is_drawn_and_as_wide_as_the_page_in_its_colours(tab, file, 
             assert chart["marks"] > 0 and not chart["words"], chart
             assert 0 < chart["width"] <= chart["room"] <= width, chart
             assert chart["paper"] == chart["page"] and (brightness(chart["page"]) > 128) == (theme == "light"), chart
-            assert len(tab.part(**chart["box"])) > PAINTED_BYTES, chart
         assert tab.ask("document.documentElement.scrollWidth") <= width  # Nothing reaches beyond the page.
         assert tab.complaints() == []
 
@@ -173,24 +193,6 @@ def test_a_table_that_is_cut_says_so_and_shows_where_there_is_more(tab, tmp_path
             assert ("scroll sideways" in table["cue"]) == table["more"] and table["shadow"] == 4, table
         look(tab, WIDE, "light")
         assert not any(table["more"] or "scroll" in table["cue"] for table in tab.ask(TABLES))
-
-
-def test_a_page_that_is_printed_at_once_has_all_its_charts(started, file, tmp_path):
-    """As --print-to-pdf does, and as a reader may: the page is opened, and nobody waits for anything."""
-    made = Tab(started)
-    with pictured(made, "printed", tmp_path):
-        made.do("Page.addScriptToEvaluateOnNewDocument", source=NOTE_PRINTED)
-        made.open(f"{file.as_uri()}?theme=dark")
-        at_once = made.pdf()
-        charts = made.ask("window.printed")
-        assert {chart["name"] for chart in charts} == expected(file)
-        for chart in charts:
-            assert chart["marks"] > 0 and not chart["words"], chart
-            assert brightness(chart["page"]) > 128 and brightness(chart["paper"]) > 128, chart  # Whatever the theme.
-        made.until('document.documentElement.classList.contains("drawn")')
-        later = made.pdf()
-        assert painted(at_once) == pytest.approx(painted(later), rel=0.02) and painted(later) > 1000
-        assert made.complaints() == []
 
 
 @pytest.mark.parametrize("data", [

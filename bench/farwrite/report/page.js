@@ -168,7 +168,8 @@
     shown.shapes = kept.filter((mark) => mark.shape).map((mark) => structuredClone(mark.shape));
     shown.annotations = kept.filter((mark) => mark.annotation).map((mark) => {
       const annotation = structuredClone(mark.annotation);
-      return narrow && mark.short !== undefined ? { ...annotation, text: mark.short } : annotation;
+      if (!narrow || mark.short === undefined) return annotation;
+      return { ...annotation, text: mark.short, yshift: (annotation.yshift ?? 0) / 2 };
     });
     for (const [key, values] of Object.entries(chosen)) {
       if (!key.startsWith("layout.")) continue;
