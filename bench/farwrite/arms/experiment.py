@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -131,14 +132,17 @@ def measure(experiment: Experiment) -> None:
                 version=VERSION, profile=task_profile(arm.profile), profile_name=arm.profile_name, seed=experiment.seed,
                 directory=str(experiment.directory.absolute()), network=network,
             )  # fmt: skip
-            experiment.joined[arm.name] = made.join(
-                task, launches[arm.word], lambda seconds, doing=doing: progress.doing(f"{doing}, {seconds:.0f} s so far")
-            )
+            experiment.joined[arm.name] = made.join(task, launches[arm.word], partial(tell_wait, progress, doing))
             workers[arm.name] = made
         begin(experiment)
         progress.expect(expected_s(experiment))
         for lap in range(experiment.pairs):
             play_lap(experiment, lab, workers, lap)
+
+
+def tell_wait(progress: Progress, doing: str, seconds: float) -> None:
+    """What is waited for, and for how long by now."""
+    progress.doing(f"{doing}, {seconds:.0f} s so far")
 
 
 def lab_spec(arms: list[Arm], directory: Path) -> LabSpec:
