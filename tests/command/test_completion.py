@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import pytest
 
 from console import ROOT, environment, farwrite
-from farwrite.commands.completion import BEGINNINGS, OUR_BASH_END, script_for
+from farwrite.commands.completion import BEGINNINGS, OUR_BASH_END, place_for, save, script_for, what_is_left
 from farwrite.commands.table import COMMANDS
 from farwrite.figure import METRICS
 
@@ -26,6 +27,12 @@ def at_home(home, *words, **env):
     """The command of somebody whose home this is, with nothing said of other places."""
     places = dict.fromkeys(("XDG_DATA_HOME", "XDG_CONFIG_HOME", "ZDOTDIR"), "")
     return farwrite(*words, cwd=home, HOME=str(home), **places, **env)
+
+
+@functools.cache
+def script_of(shell):
+    """The script, which takes a second to make."""
+    return script_for(shell)
 
 
 def completed(place, *words):
@@ -49,21 +56,29 @@ def place(tmp_path):
 # The script
 
 
+def test_the_script_goes_where_the_shell_looks_and_no_start_up_file_is_touched(tmp_path):
+    done = at_home(tmp_path, "--install-completion", FISH_VERSION="3")  # It was typed in that.
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"saved: {tmp_path / PLACES['fish']}\n")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / PLACES["fish"]]
+    assert (tmp_path / PLACES["fish"]).read_text() == script_of("fish")
+
+
+def test_the_script_may_go_to_stdout(tmp_path):
+    done = at_home(tmp_path, "--install-completion", "--shell", "bash", "--output", "-")
+    assert (done.returncode, done.stdout) == (0, script_of("bash")) and list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("shell", PLACES)
-def test_the_script_goes_where_the_shell_looks_and_no_start_up_file_is_touched(tmp_path, shell):
-    for _ in range(2):  # The second time over the first.
-        done = at_home(tmp_path, "--install-completion", "--shell", shell)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.startswith(f"saved: {tmp_path / PLACES[shell]}\n")
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert written == [tmp_path / PLACES[shell]] and written[0].read_bytes().startswith(BEGINNINGS)
-    stdout = at_home(tmp_path, "--install-completion", "--shell", shell, "--output", "-")
-    assert stdout.stdout == written[0].read_text()
-
-
-def test_the_shell_is_the_one_this_was_typed_in(tmp_path):
-    done = at_home(tmp_path, "--install-completion", FISH_VERSION="3")
-    assert done.returncode == 0 and (tmp_path / PLACES["fish"]).is_file()
+def test_every_shell_has_its_place_and_an_earlier_script_is_replaced(tmp_path, monkeypatch, shell):
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "ZDOTDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert place_for(shell) == tmp_path / PLACES[shell]
+    for script in (script_of(shell), script_of(shell) + "# newer\n"):
+        save(script.encode(), place_for(shell))
+        assert place_for(shell).read_text() == script
+    assert str(place_for(shell).parent) in what_is_left(shell, place_for(shell)) or shell == "fish"
 
 
 def test_what_is_not_ours_is_not_replaced(tmp_path):
@@ -77,11 +92,12 @@ def test_what_is_not_ours_is_not_replaced(tmp_path):
 
 @pytest.mark.parametrize("shell", PLACES)
 def test_the_script_knows_every_command_and_option_and_its_shell_can_read_it(tmp_path, shell):
-    script = script_for(shell)
+    script = script_of(shell)
     for name in COMMANDS:
         assert name in script
     assert "--read-share" in script and "far-site" not in script
     assert "__complete" in script  # Values of ours are asked for.
+    assert script.encode().startswith(BEGINNINGS)
     assert shell != "bash" or OUR_BASH_END in script
     if shutil.which(shell):
         (tmp_path / "script").write_text(script)
@@ -94,7 +110,7 @@ def test_bash_completes_commands_options_names_and_otherwise_paths(place):
     """The last word of each line; in a bash that knows nothing but our script."""
     (place / "farwrite").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m farwrite "$@"\n')
     (place / "farwrite").chmod(0o755)
-    (place / "script").write_text(script_for("bash"))
+    (place / "script").write_text(script_of("bash"))
     ask = 'source ./script; COMP_WORDS=({}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 )); _farwrite; echo "${{COMPREPLY[@]}}"'
     found = []
     for line in ("farwrite hist", "farwrite run --quie", "farwrite show limi", "farwrite doctor --nothing"):

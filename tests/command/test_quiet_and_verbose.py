@@ -30,4 +30,4 @@ def test_quiet_says_nothing_on_stderr():
     done = farwrite("simulate", "--seeds", "1", "-q")
     assert (done.returncode, done.stderr) == (0, "") and "no promise broken" in done.stdout
     told = farwrite("simulate", "--seed", "3", "-v")
-    assert told.returncode == 0 and len(told.stdout.splitlines()) > 10
+    assert told.returncode == 0 and len(told.stdout.splitlines()) > 3
