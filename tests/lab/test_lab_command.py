@@ -550,7 +550,10 @@ def test_a_command_is_timed_at_both_distances_and_its_round_trips_are_counted():
     for pair in rounds:
         assert min(pair["far"]["run_ns"]) > 0.99 * 2 * rtt_ns_of(FAR_MILES)  # A dial is a packet there and one back.
     result = made["result"]
-    assert result["effect"] == "more" and result["k"]["value"] > 1
+    near, far = ([run_ns for pair in rounds for run_ns in pair[side]["run_ns"]] for side in ("at_0", "far"))
+    assert result["added_ns"]["value"] == sorted(far)[3] - sorted(near)[3]
+    apart_ns = result["far"]["rtt_ns_p50"]["value"] - result["at_0"]["rtt_ns_p50"]["value"]
+    assert result["k"]["value"] == pytest.approx(result["added_ns"]["value"] / apart_ns)
     assert result["far"]["run_ns_p99"]["value"] is None  # Eight runs are too few, and say so.
 
 
@@ -559,7 +562,7 @@ def test_what_a_command_costs_is_printed_for_a_person_with_nothing_of_its_own_ou
     done = measured("--runs", "6", "--warmup", "1", dials=1)
     assert done.returncode == 0, done.stderr
     first = " ".join(done.stdout.split("\n\n")[0].split())
-    assert " at 0 miles and " in first and "round trips" in first
+    assert " at 0 miles and " in first and f" at {FAR_MILES} miles." in first
     assert max(map(len, done.stdout.splitlines())) <= 80
     quiet = measured("--runs", "1", "--warmup", "1", "-q", dials=1)
     assert quiet.returncode == 0 and "p50 needs n >= 6 (n = 1)" in " ".join(quiet.stdout.split())
