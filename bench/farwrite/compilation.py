@@ -31,8 +31,8 @@ from .host.lifetime import die_with
 from .progress import Progress, Silence, bar
 
 # Of a first compilation, where none on this machine has left its own figures in MARKER.
-FUNCTIONS, LINK_FUNCTIONS = 507, 150
-SECONDS, LINK_SECONDS = "50 to 95 s on two idle processors", "20 to 40 s on an idle processor"
+FUNCTIONS, LINK_FUNCTIONS = 507, 96
+SECONDS, LINK_SECONDS = "50 to 95 s on two idle processors", "15 to 30 s on an idle processor"
 POLL_S = 0.1
 SAID_LINES_MAX = 30  # Of what a failed process said: Numba's reasons stand at the end.
 # In the cache directory: how many functions were compiled there, and in how many seconds; all of them, or those of the link.

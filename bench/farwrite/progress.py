@@ -170,6 +170,7 @@ class Lines(Teller):
         super().__init__(console, verbose, clock)
         self.begun_s = clock()
         self.told_s: float | None = None  # when the last line was
+        self.counting = False  # whether the beginning of what is counted was told
 
     def doing(self, text: str) -> None:
         super().doing(text)
@@ -178,6 +179,7 @@ class Lines(Teller):
 
     def expect(self, seconds: float) -> None:
         super().expect(seconds)
+        self.counting = False
         self.line(left_text(seconds))
 
     def did(self, seconds: float) -> None:
@@ -186,7 +188,9 @@ class Lines(Teller):
             self.line(", ".join(words for words in (self.text, self.voids.text, left_text(self.pace.left_s)) if words))
 
     def counted(self, what: str, done: int, total: int) -> None:
-        if not done or self.is_time():
+        begins = not done and not self.counting
+        self.counting = not done or self.counting
+        if begins or self.is_time():
             self.line(f"{self.text}: {done} of {total} {what}")
 
     def is_time(self) -> bool:

@@ -135,7 +135,7 @@ def test_lines_are_sparse_and_say_how_far_it_is():
     clock, console = Clock(), Console(file=io.StringIO(), width=80)
     told = Lines(console, clock=clock)
     told.doing("compiling")
-    for done in range(100):
+    for done in [0] * 50 + list(range(100)):  # Nothing is done for some seconds, and that is one line.
         told.counted("functions", done, 100)
     told.expect(100.0)
     for step in range(100):
