@@ -24,6 +24,7 @@ help:
 # uv when it is there, otherwise venv and pip; both from the same lock file, with its hashes.
 $(READY): requirements.lock pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
+		echo "installing into $(VENV) (once)" && \
 		uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV) && \
 		uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
 		uv pip install --quiet --python $(BIN)/python --no-deps -e . ; \
@@ -41,7 +42,7 @@ bench: $(READY)
 # Labs are opened one at a time; what needs none is tested beside them, what waits beside both. Compiled first: all would otherwise
 # compile the same.
 test: $(READY)
-	@$(BIN)/python -c "from farwrite.compilation import compile_all; compile_all()"
+	@$(BIN)/python -m farwrite.compilation
 	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder
 
 # What a link has a part in; the rest is the same on any, and proven outside, where a processor is not ten times slower.

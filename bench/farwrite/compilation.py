@@ -2,7 +2,10 @@
 
 Nothing that holds a kernel is imported here before the cache is filled: a kernel with a signature is compiled where its module
 is imported. Numba keeps the result on disk, so only the first run after an install, or after an edit, waits for it. A process
-that fails ends it all, with its exit status and what it said.
+that fails ends it all, with its exit status and what it said. A large function takes many seconds, on a busy machine a minute:
+the seconds so far are told beside the count, so that it is seen to go on.
+
+    python -m farwrite.compilation      fills the cache
 """
 
 from __future__ import annotations
@@ -25,28 +28,54 @@ from numba.core import event
 from . import jit
 from .errors import FarwriteError
 from .host.lifetime import die_with
-from .progress import Progress, Silence
+from .progress import Progress, Silence, bar
 
 # Of a first compilation, where none on this machine has left its own figures in MARKER.
-FUNCTIONS = 507
-SECONDS = "50 to 95 s on two idle processors"
+FUNCTIONS, LINK_FUNCTIONS = 507, 96
+SECONDS, LINK_SECONDS = "50 to 95 s on two idle processors", "15 to 30 s on an idle processor"
 POLL_S = 0.1
 SAID_LINES_MAX = 30  # Of what a failed process said: Numba's reasons stand at the end.
-MARKER = "complete"  # In the cache directory: how many functions were compiled there, and in how many seconds.
+# In the cache directory: how many functions were compiled there, and in how many seconds; all of them, or those of the link.
+MARKER, LINK_MARKER = "complete", "link"
 
 
 def compile_all(progress: Progress | None = None) -> float:
     """Have every loop kernel in the cache and in this process; answers the seconds it took."""
     begin_s = time.monotonic()
-    marker = cache() / MARKER
-    if not marker.exists():
-        functions = compile_beside(progress or Silence())
-        with contextlib.suppress(OSError):
-            marker.write_text(f"{functions} {time.monotonic() - begin_s:.0f}\n")
+    progress = progress or Silence()
+    fill_cache(progress)
+    progress.doing("loading the engine")
     from .warm import rehearse_all
 
     rehearse_all()
     return time.monotonic() - begin_s
+
+
+def compile_link(progress: Progress | None = None) -> float:
+    """The same of what a link and its survey need, which is all that a lab without an engine runs."""
+    begin_s = time.monotonic()
+    progress = progress or Silence()
+    if not (cache() / MARKER).exists():
+        fill(LINK_MARKER, compile_link_beside, progress)
+    progress.doing("loading the link")
+    from .warm_link import rehearse_link
+
+    rehearse_link()
+    return time.monotonic() - begin_s
+
+
+def fill_cache(progress: Progress) -> None:
+    """Have every loop kernel in the cache."""
+    fill(MARKER, compile_beside, progress)
+
+
+def fill(name: str, compile_: Callable[[Progress], int], progress: Progress) -> None:
+    """Compile, unless the marker of this name says that it was done."""
+    marker, begin_s = cache() / name, time.monotonic()
+    if not marker.exists():
+        functions = compile_(progress)
+        with contextlib.suppress(OSError):
+            marker.write_text(f"{functions} {time.monotonic() - begin_s:.0f}\n")
 
 
 def cache() -> Path:
@@ -54,15 +83,16 @@ def cache() -> Path:
     return Path(jit.numba.config.CACHE_DIR)  # type: ignore[attr-defined]
 
 
-def expected() -> tuple[int, str]:
+def expected(name: str = MARKER) -> tuple[int, str]:
     """(functions to compile, how long that takes), as the last compilation on this machine had it, whatever the sources."""
     found = []
     with contextlib.suppress(OSError):
-        for marker in cache().parent.glob(f"*/{MARKER}"):
+        for marker in cache().parent.glob(f"*/{name}"):
             words = marker.read_text().split()
             if len(words) == 2 and all(word.isdecimal() for word in words) and int(words[0]):
                 found.append((marker.stat().st_mtime, int(words[0]), f"{words[1]} s the last time"))
-    return max(found)[1:] if found else (FUNCTIONS, SECONDS)
+    untold = (FUNCTIONS, SECONDS) if name == MARKER else (LINK_FUNCTIONS, LINK_SECONDS)
+    return max(found)[1:] if found else untold
 
 
 def compile_beside(told: Progress) -> int:
@@ -70,13 +100,39 @@ def compile_beside(told: Progress) -> int:
 
     Numba compiles one function at a time in each process. The two begin at opposite ends of what both need.
     """
-    functions, lasts = expected()
-    told.doing(f"compiling, once after an install or an edit: {lasts}")
+    return stages(MARKER, [[near_half, far_half], [the_rest]], told)
+
+
+def compile_link_beside(told: Progress) -> int:
+    """The same for what a link needs: little enough for one process."""
+    return stages(LINK_MARKER, [[link_part]], told)
+
+
+def stages(name: str, work: Sequence[Sequence[Callable[[], object]]], told: Progress) -> int:
+    """One stage after the other, the parts of each in processes side by side; how many functions were compiled."""
+    functions, lasts = expected(name)
+    clock = Clock(f"compiling, once after an install or an edit ({lasts})", told)
+    clock.tell()
     told.counted("functions", 0, functions)
-    counts = np.frombuffer(mmap.mmap(-1, 3 * 8), np.int64)  # Shared with the processes that compile.
-    wait_for([compiler(near_half, counts, 0), compiler(far_half, counts, 1)], told, counts, functions)
-    wait_for([compiler(the_rest, counts, 2)], told, counts, functions)
+    counts = np.frombuffer(mmap.mmap(-1, 8 * sum(map(len, work))), np.int64)  # Shared with the processes that compile.
+    place = iter(range(counts.size))
+    for parts in work:
+        wait_for([compiler(part, counts, next(place)) for part in parts], told, counts, functions, clock)
     return int(counts.sum())
+
+
+class Clock:
+    """Says what is being done and for how many seconds by now, once a second."""
+
+    def __init__(self, what: str, told: Progress) -> None:
+        self.what, self.told, self.begin_s, self.said_s = what, told, time.monotonic(), -1
+
+    def tell(self) -> None:
+        """Say it, where it is another second."""
+        seconds = int(time.monotonic() - self.begin_s)
+        if seconds != self.said_s:
+            self.said_s = seconds
+            self.told.doing(f"{self.what}, {seconds} s so far")
 
 
 class Compiler(NamedTuple):
@@ -107,7 +163,9 @@ def compiler(work: Callable[[], object], counts: np.ndarray, place: int) -> Comp
         os._exit(code)
 
 
-def wait_for(children: Sequence[Compiler], told: Progress, counts: np.ndarray, functions: int) -> None:
+def wait_for(
+    children: Sequence[Compiler], told: Progress, counts: np.ndarray, functions: int, clock: Clock | None = None
+) -> None:
     """Show the count until all have ended; none of them outlives us. FarwriteError for one that failed."""
     running = list(children)
     try:
@@ -117,6 +175,8 @@ def wait_for(children: Sequence[Compiler], told: Progress, counts: np.ndarray, f
                 if pid:
                     running.remove(child)
                     ended(child, os.waitstatus_to_exitcode(status))
+            if clock is not None:
+                clock.tell()
             count = int(counts.sum())
             told.counted("functions", count, max(functions, count))
             time.sleep(POLL_S if running else 0)
@@ -175,9 +235,20 @@ def far_half() -> None:
     compile_far()
 
 
+def link_part() -> None:
+    """What a lab without an engine runs."""
+    from .warm_link import rehearse_link
+
+    rehearse_link()
+
+
 def the_rest() -> None:
     """What is left when both halves are there."""
     from .warm import rehearse_all
 
     rehearse_all()
 
+
+if __name__ == "__main__":
+    with bar() as shown:
+        compile_all(shown)

@@ -96,9 +96,9 @@ def as_begun(run: Run) -> Profile:
 def begin_awake(run: Run, lab: Lab) -> None:
     """Keep in the journal what was decided, once a run; one that goes on has the reasons of its beginning."""
     if run.awake is None:
-        keep(run, Entry(awake=Awake(lab.awake.chosen, lab.awake.reason)))
+        keep(run, Entry(awake=Awake(lab.awake.chosen, lab.awake.reason, lab.awake.mend)))
     else:
-        lab.awake = replace(lab.awake, reason=run.awake.reason)
+        lab.awake = replace(lab.awake, reason=run.awake.reason, mend=run.awake.mend)
 
 
 def lab_of(profile: Profile, directory: Path) -> AbstractContextManager[Lab]:
@@ -226,6 +226,7 @@ def facts_of(lab: Lab) -> LabFacts:
         distance="echo" if far_host else "light",
         keep_awake=lab.awake.chosen,
         keep_awake_reason=lab.awake.reason,
+        keep_awake_mend=lab.awake.mend,
         near_not_durable=near.not_durable,
         far_not_durable=far.not_durable,
     )

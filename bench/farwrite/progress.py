@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .recording import Cell, Round
 
 LINE_EVERY_S = 15.0  # Where there is no terminal.
+SILENCE_MAX_S = 30.0  # So long nothing was over: then what is being done is a line too, where somebody goes on saying it.
 
 
 class Progress(Protocol):
@@ -167,10 +168,18 @@ class Lines(Teller):
 
     def __init__(self, console: Console, verbose: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(console, verbose, clock)
+        self.begun_s = clock()
         self.told_s: float | None = None  # when the last line was
+        self.counting = False  # whether the beginning of what is counted was told
+
+    def doing(self, text: str) -> None:
+        super().doing(text)
+        if self.pace.clock() - (self.begun_s if self.told_s is None else self.told_s) >= SILENCE_MAX_S:
+            self.line(text)
 
     def expect(self, seconds: float) -> None:
         super().expect(seconds)
+        self.counting = False
         self.line(left_text(seconds))
 
     def did(self, seconds: float) -> None:
@@ -179,7 +188,9 @@ class Lines(Teller):
             self.line(", ".join(words for words in (self.text, self.voids.text, left_text(self.pace.left_s)) if words))
 
     def counted(self, what: str, done: int, total: int) -> None:
-        if not done or self.is_time():
+        begins = not done and not self.counting
+        self.counting = not done or self.counting
+        if begins or self.is_time():
             self.line(f"{self.text}: {done} of {total} {what}")
 
     def is_time(self) -> bool:

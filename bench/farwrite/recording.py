@@ -282,6 +282,7 @@ class LabFacts(Struct, frozen=True):
     compression: CompressionName = "none"
     keep_awake: KeptAwake | bool = "none"  # what kept processors from sleeping; a boolean in older recordings, true: a spinner
     keep_awake_reason: str = ""  # why this and nothing else
+    keep_awake_mend: str | None = None  # what would do it better, as doctor says it; empty: nothing here; null: not recorded
     far_host: dict[str, Any] | None = None  # facts of the far machine, where it is another one
     # "light": asked_rtt_ns is what packets took, kernel to kernel, on top of nothing of this host's; "echo": what the echo of an
     # application took, of which this host's wake-ups are a part that the delay was shortened by.

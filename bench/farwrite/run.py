@@ -71,6 +71,7 @@ class Awake(msgspec.Struct):
 
     chosen: KeptAwake
     reason: str
+    mend: str | None = None  # null: an older farwrite did not keep it
 
 
 class Entry(msgspec.Struct, tag="entry", omit_defaults=True):

@@ -196,8 +196,16 @@ def test_the_answer_is_printed_as_markdown(run_directory):
     done = farwrite("show", "--markdown", run_directory)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("### farwrite: A made-up run\n\n- C: 2 ms hold to ")
-    refused = farwrite("show", "--markdown", "--json", run_directory)
-    assert_refused(refused, "choose one")
+    for words in (["--markdown", "--json"], ["--csv", "--json"], ["--csv", "--full"]):
+        assert_refused(farwrite("show", *words, run_directory), "choose one")
+
+
+def test_a_whole_report_is_printed_as_markdown_and_its_figures_as_csv(run_directory):
+    whole = farwrite("show", "--full", "--markdown", run_directory)
+    assert (whole.returncode, whole.stderr) == (0, "") and "\n| miles |" in whole.stdout
+    rows = farwrite("show", "--csv", run_directory)
+    assert (rows.returncode, rows.stderr) == (0, "")
+    assert rows.stdout.startswith("metric,name,protocol,miles,queue_depth,") and "\nresponse_p50,write,C,150" in rows.stdout
 
 
 def test_the_json_of_a_report_is_its_file(run_directory):

@@ -135,6 +135,15 @@ def test_a_report_may_be_compared_with_itself(two):
     assert "No change found" in done.stdout
 
 
+def test_a_comparison_is_csv_or_markdown_where_that_is_asked_for(two):
+    words = ["compare", two / "base", two / "cand"]
+    rows = farwrite(*words, "--csv")
+    assert (rows.returncode, rows.stderr) == (0, "") and rows.stdout.startswith("metric,name,")
+    table = farwrite(*words, "--markdown")
+    assert (table.returncode, table.stderr) == (0, "") and "\n| figure | first | second |" in table.stdout
+    assert farwrite(*words, "--markdown", "--csv").returncode == REFUSED
+
+
 def test_the_shipped_baseline_can_be_compared():
     done = farwrite("compare", BASELINE, BASELINE, "--brief")
     assert (done.returncode, done.stderr) == (0, "")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from farwrite.compilation import compile_link
 from farwrite.errors import UnfitError
 from farwrite.keep_awake import KeepAwake
 from farwrite.lab.jitter import deviations
@@ -34,7 +35,6 @@ from farwrite.lab.survey import CONNECTIONS
 from farwrite.link_spec import PLAIN, STREAM_LEVEL_LINKS, Bursts, LinkSpec, Way
 from farwrite.physics import rtt_ns_of
 from farwrite.units import NS_PER_S, format_rate
-from farwrite.warm import compile_link
 
 IN_UML = bool(os.environ.get("FARWRITE_UML"))
 PACKETS = 100_000

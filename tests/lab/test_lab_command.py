@@ -33,7 +33,7 @@ from farwrite.lab.layout import Leg
 from farwrite.lab.session import proof
 from farwrite.lab.survey import Survey
 from farwrite.link_spec import PLAIN
-from farwrite.physics import distance
+from farwrite.physics import distance, rtt_ns_of
 
 pytestmark = pytest.mark.lab
 
@@ -523,3 +523,77 @@ def test_without_root_the_command_is_who_its_user_is_unless_asked(open_tmp, word
         assert said.split() == [str(user), "1"]
         assert (data / "mine").stat().st_uid == NOBODY
     assert gone(lambda: marked(word))
+
+
+# Timed at two distances.
+
+# A command that makes so many round trips: it opens connections one after the other, each a packet there and one back.
+FAR_MILES = 1000
+DIALS = "import os, socket\nfor _ in range({}): socket.create_connection((os.environ['FAR'], 7000)).close()"
+ANSWERS = "import socket; s = socket.create_server((\"\", 7000), backlog=64)\nwhile True: s.accept()[0].close()"
+
+
+def measured(*words, dials=2, far=ANSWERS, **options):
+    answers = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(far)}"
+    command = [sys.executable, "-S", "-c", DIALS.format(dials)]
+    far_away = "--miles", str(FAR_MILES)
+    return lab("--measure", "--far", answers, "--wait-port", "7000", *words, "--", *command, distance=far_away, **options)
+
+
+@any_link
+def test_a_command_is_timed_at_both_distances_and_its_round_trips_are_counted():
+    done = measured("--runs", "8", "--warmup", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    rounds = made["repeated"]["rounds"]
+    assert len(rounds) == 8 and [pair["near_first"] for pair in rounds] == [True, False] * 4
+    for pair in rounds:
+        assert min(pair["far"]["run_ns"]) > 0.99 * 2 * rtt_ns_of(FAR_MILES)  # A dial is a packet there and one back.
+    result = made["result"]
+    near, far = ([run_ns for pair in rounds for run_ns in pair[side]["run_ns"]] for side in ("at_0", "far"))
+    assert result["added_ns"]["value"] == sorted(far)[3] - sorted(near)[3]
+    apart_ns = result["far"]["rtt_ns_p50"]["value"] - result["at_0"]["rtt_ns_p50"]["value"]
+    assert result["k"]["value"] == pytest.approx(result["added_ns"]["value"] / apart_ns)
+    assert result["far"]["run_ns_p99"]["value"] is None  # Eight runs are too few, and say so.
+
+
+@any_link
+def test_what_a_command_costs_is_printed_for_a_person_with_nothing_of_its_own_output_between():
+    done = measured("--runs", "6", "--warmup", "1", dials=1)
+    assert done.returncode == 0, done.stderr
+    first = " ".join(done.stdout.split("\n\n")[0].split())
+    assert " at 0 miles and " in first and f" at {FAR_MILES} miles." in first
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    quiet = measured("--runs", "1", "--warmup", "1", "-q", dials=1)
+    assert quiet.returncode == 0 and "p50 needs n >= 6 (n = 1)" in " ".join(quiet.stdout.split())
+    assert "farwrite lab: near" not in quiet.stderr
+
+
+@any_link
+def test_a_run_that_fails_ends_it_with_its_output_and_code_and_says_at_which_distance(tmp_path):
+    # The second run at the distance fails: each notes that it was there, and how far away the other site is does not show itself.
+    line = f"echo x >> {tmp_path / 'runs'}; [ $(wc -l < {tmp_path / 'runs'}) -lt 4 ] || {{ echo said; echo why >&2; exit 7; }}"
+    done = lab("--measure", "--runs", "6", "--warmup", "1", "--", "sh", "-c", line)
+    assert (done.returncode, done.stdout) == (7, "said\n")
+    assert "\nwhy\n" in done.stderr
+    assert re.search(r"run 1 of round 1 at 2538 miles ended with exit code 7; what it printed stands above\.", done.stderr)
+    assert lab("--measure", "--", "no-such-program").returncode == 127
+
+
+@any_link
+def test_an_interruption_leaves_what_was_measured_by_then(tmp_path):
+    runs = tmp_path / "runs"
+    runs.touch()
+    line = f"echo x >> {runs}; sleep 0.1"
+    options = ["--miles", "200", "--link", LINK, ANYWAY, "--measure", "--runs", "40", "--json"]
+    words = words_of("lab", *options, "--", "sh", "-c", line)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) as run:
+        until_s = time.monotonic() + 6 * PATIENCE_S
+        while runs.read_text().count("x") < 10:  # Four to warm up, four a round.
+            assert run.poll() is None and time.monotonic() < until_s
+            time.sleep(0.05)
+        run.send_signal(signal.SIGTERM)
+        said, told = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 143, told
+    made = json.loads(said)["repeated"]
+    assert made["interrupted"] and len(made["rounds"]) >= 1

@@ -344,6 +344,9 @@ def test_many_rounds_void_for_their_link_name_what_may_mend_it(virtual, awake, s
     assert not any("lab.keep_awake" in str(text) for text in warnings)  # Doctor gives the one answer.
     told = msgspec.structs.replace(asleep, lab=msgspec.structs.replace(asleep.lab, keep_awake_reason="because"))
     assert any("nothing kept the processors awake (because)" in str(text) for text in analyse(told).warnings) == said
+    for mend, words in (("", "nothing mends it here"), ("modprobe x", "what mends it: modprobe x")):
+        mended = msgspec.structs.replace(told, lab=msgspec.structs.replace(told.lab, keep_awake_mend=mend))
+        assert any(words in str(text) for text in analyse(mended).warnings) == said
 
 
 @pytest.mark.parametrize(("series", "said"), [

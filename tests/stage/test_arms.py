@@ -1,5 +1,6 @@
 """Arms without a lab: the order they are played in, what their workers are told, what counts, and what words mean."""
 
+import os
 import subprocess
 from types import SimpleNamespace
 
@@ -8,9 +9,10 @@ import pytest
 
 from farwrite.arms import experiment as experiments
 from farwrite.arms import message, worktree
+from farwrite.arms import worker as workers
 from farwrite.arms.experiment import Experiment, noise_seen, order_of, outcome_of, set_aside
 from farwrite.arms.word import arm_of
-from farwrite.errors import LostWriteError, UsageError
+from farwrite.errors import LostWriteError, UnfitError, UsageError
 from farwrite.host.noise import Noise
 from farwrite.profile import load, shipped, told
 from farwrite.recording import SCHEMA_VERSION, HostNoise, Pairing, Report
@@ -22,6 +24,24 @@ ARMS = ("base", "cand", "again")
 def experiment(tmp_path, pairs=6, seed=1):
     arms = [arm_of(name, "quick", "quick", [], []) for name in ARMS]
     return Experiment(arms, pairs, seed, tmp_path)
+
+
+def test_whoever_waits_for_an_arm_is_told_for_how_long(monkeypatch):
+    monkeypatch.setattr(workers, "TOLD_EVERY_S", 0.01)
+    reads, writes = os.pipe()
+    told = []
+
+    def waiting(seconds):
+        told.append(seconds)
+        if len(told) == 3:
+            os.write(writes, b"joined\nand more")
+
+    with open(reads, "rb") as answers, open(writes, "wb"):  # noqa: PTH123
+        made = workers.Worker(arm_of("base", "quick", "quick", [], []), None, None, answers, None)
+        assert made.read_line(60.0, "joined the lab", waiting) == b"joined"
+        assert len(told) == 3 and told == sorted(told)
+        with pytest.raises(UnfitError, match="has not joined the lab within 0 s"):
+            made.read_line(0.05, "joined the lab", waiting)
 
 
 # The order of arms.

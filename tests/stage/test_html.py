@@ -19,12 +19,13 @@ from farwrite.analysis.compare import compare
 from farwrite.analysis.estimate import count_needed
 from farwrite.analysis.result import Estimate
 from farwrite.histogram import Histogram
+from farwrite.physics import PRODUCT_LIMITS
 from farwrite.reasons import few_rounds
 from farwrite.recording import SCHEMA_VERSION, Report
 from farwrite.report.html import MARKER_WITHIN, is_ours, page_of
 from farwrite.report.plots.change import change_plot
 from farwrite.report.plots.density import density
-from farwrite.report.plots.distance import QUANTILES, distance_plot, latency_of
+from farwrite.report.plots.distance import QUANTILES, SCALE, distance_plot, latency_of
 from farwrite.report.plots.link import link_plots
 from farwrite.report.plots.over_time import over_time_plot
 from farwrite.report.plots.parts import Parts, parts_of, parts_plot
@@ -111,6 +112,28 @@ def test_an_unknown_quantile_is_a_question_mark_that_says_why():
     open_ones = [(c, q) for c in analysis.cells for q in QUANTILES if latency_of(c, q).value is None]
     assert len(unknown) == len(open_ones) > 0
     assert all("needs n &gt;= " in mark["annotation"]["hovertext"] for mark in unknown)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_the_words_of_lines_stand_outside_of_the_plot_and_apart_from_each_other(scale):
+    recording, analysis = analysed(LARGE, a_ns=40e6)  # So high that the levels of 1, 2 and 5 ms lie close together.
+    marks = [
+        mark for mark in distance_plot(analysis, recording.profile.distance).marks
+        if mark["meta"]["workload"] == "w0" and mark["meta"]["quantile"] == "p50" and mark["meta"].get(SCALE, scale) == scale
+    ]  # fmt: skip
+    lines = [mark["shape"] for mark in marks if mark.get("shape", {}).get("type") == "line"]
+    words = [mark["annotation"] for mark in marks if mark.get("annotation", {}).get("text", "?") != "?"]
+    beside = [item for item in words if item.get("xref") == "paper"]
+    above = [item for item in words if item.get("yref") == "paper"]
+    assert beside and above and len(beside) + len(above) == len(words) and all("label" not in line for line in lines)
+    assert all(item["x"] == 1 and item["xanchor"] == "left" for item in beside)
+    assert all(item["y"] == 1 and item["yanchor"] == "bottom" for item in above)
+    named = "<br>".join(item["text"] for item in words).replace("<br>", " ")
+    for limit in PRODUCT_LIMITS:
+        if limit.miles is not None or (limit.rtt_ns or 0) < 40e6:
+            assert limit.name in named
+    if scale == "linear":
+        assert sorted(item["text"].count(" ms: ") for item in beside) != [1] * len(beside)  # Some share theirs.
 
 
 def test_the_fitted_line_is_a_plus_k_round_trips():

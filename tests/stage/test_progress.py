@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 import numpy as np
@@ -133,7 +135,7 @@ def test_lines_are_sparse_and_say_how_far_it_is():
     clock, console = Clock(), Console(file=io.StringIO(), width=80)
     told = Lines(console, clock=clock)
     told.doing("compiling")
-    for done in range(100):
+    for done in [0] * 50 + list(range(100)):  # Nothing is done for some seconds, and that is one line.
         told.counted("functions", done, 100)
     told.expect(100.0)
     for step in range(100):
@@ -145,6 +147,16 @@ def test_lines_are_sparse_and_say_how_far_it_is():
     assert lines[:2] == ["compiling: 0 of 100 functions", "about 1 min 40 s left"]
     assert len(lines) == 2 + int(100 // LINE_EVERY_S)
     assert lines[2] == "round 14, 15 void: the link was off, about 1 min 20 s left"
+
+
+def test_what_lasts_and_is_said_again_becomes_a_line_where_nothing_else_is_told():
+    clock, console = Clock(), Console(file=io.StringIO(), width=80)
+    told = Lines(console, clock=clock)
+    for second in range(100):
+        clock.now_s = float(second)
+        told.doing(f"starting an arm, {second} s so far")
+    lines = console.file.getvalue().splitlines()
+    assert lines == [f"starting an arm, {second} s so far" for second in (30, 60, 90)]
 
 
 def test_quiet_says_nothing_and_a_pipe_gets_lines(monkeypatch):
@@ -318,6 +330,47 @@ def test_how_long_it_takes_is_what_it_took_the_last_time(monkeypatch, tmp_path):
     assert compilation.expected() == (412, "77 s the last time")
 
 
+def test_a_count_that_stands_still_is_seen_to_go_on(monkeypatch, tmp_path):
+    """A large function takes a minute on a busy machine: the seconds move, on a terminal and in the lines of a pipe."""
+    monkeypatch.setattr(compilation, "cache", lambda: tmp_path / "new")
+    monkeypatch.setattr(compilation, "link_part", lambda: time.sleep(2.5))
+
+    class Heard(Counted):
+        heard: ClassVar[list[str]] = []
+
+        def doing(self, text):
+            self.heard.append(text)
+
+    compilation.compile_link_beside(Heard())
+    assert [re.search(r"(\d+) s so far", text)[1] for text in Heard.heard][:3] == ["0", "1", "2"]
+    clock, console = Clock(), Console(file=io.StringIO(), width=100)
+    told = Lines(console, clock=clock)
+    for second in range(100):
+        clock.now_s = float(second)
+        told.doing(f"compiling, {second} s so far")
+        told.counted("functions", 3, 100)
+    said = console.file.getvalue().splitlines()
+    assert said[1] == f"compiling, {LINE_EVERY_S:.0f} s so far: 3 of 100 functions" and len(said) == 1 + int(99 // LINE_EVERY_S)
+
+
+def test_a_link_is_compiled_without_the_engine_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(compilation, "cache", lambda: tmp_path)
+    monkeypatch.setattr(compilation, "link_part", compiles(2))
+    for name in ("near_half", "far_half", "the_rest"):
+        monkeypatch.setattr(compilation, name, raises)
+    monkeypatch.setattr("farwrite.warm_link.rehearse_link", lambda: None)
+    told = Counted()
+    compilation.compile_link(told)
+    assert told.counts[0] == (0, compilation.LINK_FUNCTIONS) and told.counts[-1][0] >= 2
+    told.counts.clear()
+    compilation.compile_link(told)
+    assert told.counts == [] and not (tmp_path / compilation.MARKER).exists()
+    (tmp_path / compilation.LINK_MARKER).unlink()
+    (tmp_path / compilation.MARKER).touch()  # Whoever has everything has the link.
+    compilation.compile_link(told)
+    assert told.counts == []
+
+
 def test_no_compiling_process_outlives_an_interruption():
     class Interrupted(Silence):
         def counted(self, what, done, total):
@@ -374,6 +427,26 @@ def test_what_a_compiling_process_that_succeeds_says_is_passed_on(capsys):
     counts = np.zeros(1, np.int64)
     compilation.wait_for([compilation.compiler(lambda: os.write(2, b"a warning\n"), counts, 0)], Silence(), counts, 1)
     assert capsys.readouterr().err == "a warning\n"
+
+
+def test_no_command_compiles_before_that_is_shown_and_a_lab_loads_no_engine():
+    code = """
+import sys
+from farwrite import compilation
+from farwrite.cli import ended
+
+def look(told):
+    print([name for name in sys.modules if name.endswith("_kernel")], file=sys.stderr)
+    raise SystemExit
+
+compilation.compile_link = compilation.compile_all = compilation.fill_cache = look
+for words in ("lab --miles 1 -- true", "lab --miles 1 --measure -- true", "survey", "simulate --seeds 1", "run quick"):
+    ended(words.split())
+import farwrite.lab.repeat, farwrite.warm_link
+print([name for name in sys.modules if name.startswith(("farwrite.engine", "farwrite.target"))], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [line for line in done.stderr.splitlines() if line.startswith("[")] == ["[]"] * 6, done.stderr
 
 
 def test_nothing_is_compiled_before_it_is_shown():

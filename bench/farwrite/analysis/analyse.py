@@ -446,10 +446,13 @@ def may_have_slept(recording: Recording, void: Sequence[Round]) -> bool:
 
 
 def sleep_advice(recording: Recording) -> str:
-    """Why nothing kept the processors awake, where that was recorded, and who says what mends it."""
-    why = recording.lab.keep_awake_reason
+    """Why nothing kept the processors awake, where that was recorded, and what mends it, by the same decision as doctor's."""
+    why, mend = recording.lab.keep_awake_reason, recording.lab.keep_awake_mend
     because = f" ({why})" if why else ""
-    return f"; nothing kept the processors awake{because}, and one that sleeps wakes late: farwrite doctor says what mends it"
+    advice = f"what mends it: {mend}" if mend else "nothing mends it here"
+    if mend is None:
+        advice = "farwrite doctor says what mends it"
+    return f"; nothing kept the processors awake{because}, and one that sleeps wakes late: {advice}"
 
 
 def drift_warnings(cells: Sequence[CellResult]) -> list[Reason]:

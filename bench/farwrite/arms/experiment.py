@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -124,19 +125,25 @@ def measure(experiment: Experiment) -> None:
         experiment.base_rtt = Histogram.of(lab.base.rtt_ns).encode()
         workers: dict[ArmName, Worker] = {}
         for arm in arms:
-            progress.doing(f"starting {arm.word} as {arm.name} (a revision is compiled first)")
+            doing = f"starting {arm.word} as {arm.name} (a revision is compiled first)"
+            progress.doing(doing)
             network = network_of(lab)
             made = stack.enter_context(worker(arm, launches[arm.word], descriptors_of(network), lab.near.processors))
             task = Task(
                 version=VERSION, profile=task_profile(arm.profile), profile_name=arm.profile_name, seed=experiment.seed,
                 directory=str(experiment.directory.absolute()), network=network,
             )  # fmt: skip
-            experiment.joined[arm.name] = made.join(task, launches[arm.word])
+            experiment.joined[arm.name] = made.join(task, launches[arm.word], partial(tell_wait, progress, doing))
             workers[arm.name] = made
         begin(experiment)
         progress.expect(expected_s(experiment))
         for lap in range(experiment.pairs):
             play_lap(experiment, lab, workers, lap)
+
+
+def tell_wait(progress: Progress, doing: str, seconds: float) -> None:
+    """What is waited for, and for how long by now."""
+    progress.doing(f"{doing}, {seconds:.0f} s so far")
 
 
 def lab_spec(arms: list[Arm], directory: Path) -> LabSpec:
@@ -305,6 +312,7 @@ def report_of(experiment: Experiment, arm: Arm, failure: BaseException | None) -
     run.lab_facts = msgspec.structs.replace(
         joined.lab, base_rtt=experiment.base_rtt, delay_ns=experiment.delay_ns,
         keep_awake=experiment.awake.chosen, keep_awake_reason=experiment.awake.reason,
+        keep_awake_mend=experiment.awake.mend,
     )  # fmt: skip
     run.interrupted = failure is not None
     run.notes += [f"ended early: {failure}"] if isinstance(failure, FarwriteError) else []

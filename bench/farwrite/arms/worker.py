@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -30,6 +30,7 @@ from .word import REVISION, Arm, Launch
 
 JOIN_TIMEOUT_S = 600.0  # A revision's kernels are compiled meanwhile.
 ENDING_TIMEOUT_S = 2.0
+TOLD_EVERY_S = 1.0  # Whoever waits is told for how long.
 READ_BYTES = 1 << 20
 
 OLD_REVISION = "That revision is older than farwrite ab."
@@ -49,9 +50,12 @@ class Worker:
         self.said = said  # what it prints besides
         self.room = b""  # What has been read and is not a whole line yet.
 
-    def join(self, task: Task, launch: Launch) -> Joined:
-        """Hand over the task and wait until the worker stands in the lab. UsageError when it is none of ours."""
-        answer = self.ask(task, "joined the lab", JOIN_TIMEOUT_S)
+    def join(self, task: Task, launch: Launch, waiting: Callable[[float], None] = lambda seconds: None) -> Joined:
+        """Hand over the task and wait until the worker stands in the lab; `waiting` is told every second for how many by now.
+
+        UsageError when it is none of ours.
+        """
+        answer = self.ask(task, "joined the lab", JOIN_TIMEOUT_S, waiting)
         joined = answer.joined
         if joined is None or joined.version != VERSION:
             raise UsageError(f"{self.name} speaks another version of farwrite ab. Use revisions nearer to each other.")
@@ -78,14 +82,16 @@ class Worker:
             raise self.confused()
         return answer.round
 
-    def ask(self, message: Task | Request, doing: str, timeout_s: float) -> Answer:
+    def ask(
+        self, message: Task | Request, doing: str, timeout_s: float, waiting: Callable[[float], None] = lambda seconds: None
+    ) -> Answer:
         """The answer to a message; a refusal is raised as the error it is."""
         try:
             self.asks.write(line(message))
             self.asks.flush()
         except BrokenPipeError as gone:
             raise self.lost(message, doing) from gone
-        text = self.read_line(timeout_s, doing)
+        text = self.read_line(timeout_s, doing, waiting)
         if not text:
             raise self.lost(message, doing)
         try:
@@ -97,13 +103,17 @@ class Worker:
             raise kind(f"{self.name}: {answer.refusal.sentence}")
         return answer
 
-    def read_line(self, timeout_s: float, doing: str) -> bytes:
+    def read_line(self, timeout_s: float, doing: str, waiting: Callable[[float], None]) -> bytes:
         """The next line; empty when the worker has ended without one. UnfitError when it takes too long."""
-        until_s = time.monotonic() + timeout_s
+        begin_s = time.monotonic()
         while b"\n" not in self.room:
-            ready, _, _ = select.select([self.answers], [], [], max(until_s - time.monotonic(), 0))
+            left_s = begin_s + timeout_s - time.monotonic()
+            ready, _, _ = select.select([self.answers], [], [], min(max(left_s, 0), TOLD_EVERY_S))
             if not ready:
-                raise UnfitError(f"{self.name} has not {doing} within {timeout_s:.0f} s.")
+                if left_s <= 0:
+                    raise UnfitError(f"{self.name} has not {doing} within {timeout_s:.0f} s.")
+                waiting(time.monotonic() - begin_s)
+                continue
             part = os.read(self.answers.fileno(), READ_BYTES)
             if not part:
                 return b""

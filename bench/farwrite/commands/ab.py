@@ -10,16 +10,18 @@ from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, EXIT_UNFIT, UsageError
 from ..interruption import exit_code
+from .output import refuse_both
+from .values import a_profile
 
 PAIRS_MIN, PAIRS_MAX = 3, 500
 
 
 def ab(
-    base: str,
-    cand: str,
+    base: Annotated[str, a_profile],
+    cand: Annotated[str, a_profile],
     /,
     *,
-    profile: str = "quick",
+    profile: Annotated[str, a_profile] = "quick",
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     set_base: Annotated[list[str] | None, Parameter(name="--set-base", negative="")] = None,
     set_cand: Annotated[list[str] | None, Parameter(name="--set-cand", negative="")] = None,
@@ -68,8 +70,7 @@ def ab(
     quiet
         Say nothing on stderr but refusals.
     """
-    if verbose and quiet:
-        raise UsageError("--verbose and --quiet contradict each other: choose one.")
+    refuse_both(verbose, quiet)
     from ..arms.word import arm_of
     from ..profile import is_text
 

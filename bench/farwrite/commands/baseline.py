@@ -12,6 +12,7 @@ from ..errors import EXIT_DONE
 from .examples import below
 from .output import console, printing
 from .reports import meant_by
+from .values import a_report
 
 if TYPE_CHECKING:
     from ..recording import Recording
@@ -21,7 +22,7 @@ baseline = App(name="baseline", help_epilogue=below("baseline"))
 
 @baseline.command(help_epilogue=below("baseline promote"))
 def promote(
-    run: str,
+    run: Annotated[str, a_report],
     *,
     name: str | None = None,
     results: Path = Path("results"),

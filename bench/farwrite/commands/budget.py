@@ -13,12 +13,15 @@ from ..files import STDOUT, descriptor_of, write_atomically
 from .examples import below
 from .output import printing
 from .reports import named_each
+from .values import a_report
 
 budget = App(name="budget", help="Propose budgets, and list what they may be about.", help_epilogue=below("budget"))
 
 
 @budget.command(help_epilogue=below("budget suggest"))
-def suggest(*reports: Path, out: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None) -> int:
+def suggest(
+    *reports: Annotated[Path, a_report], out: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None
+) -> int:
     """Propose budgets that a report keeps, with no more room than its noise needs.
 
     Parameters

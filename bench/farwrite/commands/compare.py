@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from ..errors import EXIT_DONE, UsageError
 from .output import console, print_document, printing
 from .reports import named, named_each
+from .values import a_report
 
 if TYPE_CHECKING:
     pass
@@ -18,14 +19,16 @@ ARMS = ("base", "cand", "again")
 
 
 def compare(
-    *reports: Path,
-    base: list[Path] | None = None,
-    cand: list[Path] | None = None,
-    again: Path | None = None,
+    *reports: Annotated[Path, a_report],
+    base: Annotated[list[Path] | None, a_report] = None,
+    cand: Annotated[list[Path] | None, a_report] = None,
+    again: Annotated[Path | None, a_report] = None,
     brief: Annotated[bool, Parameter(negative="")] = False,
     results: Path = Path("results"),
     allow_mismatch: list[str] | None = None,
     margin: str = "5 %",
+    markdown: Annotated[bool, Parameter(negative="")] = False,
+    csv: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Compare two reports, or several of each: what changed, and how sure that is.
@@ -50,6 +53,10 @@ def compare(
         A field in which the sides may differ, such as host or cells; give it several times for several.
     margin
         The greatest change that nobody would act on, such as "5 %".
+    markdown
+        Print the comparison as a table of Markdown, for a pull request.
+    csv
+        Print every row as CSV, for a spreadsheet: both sides and the change, each with its interval.
     json
         Print the comparison as a document.
     """
@@ -59,6 +66,8 @@ def compare(
     from ..sheet import again_beside, read_sheet
     from .earlier import history_beside
 
+    if markdown + csv + json > 1:
+        raise UsageError("--markdown, --csv and --json each want stdout: choose one.")
     read = cache(read_sheet)  # The same file may stand on both sides.
     margin_ratio = ratio_of(margin)
     words = named_each(reports, experiments=len(reports) == 1)
@@ -72,6 +81,14 @@ def compare(
     with printing():
         if json:
             print_document(comparison)
+        elif csv:
+            from ..report.csv import rows_csv
+
+            print(rows_csv(comparison.rows), end="")
+        elif markdown:
+            from ..report.markdown import comparison_markdown
+
+            print(comparison_markdown(comparison, brief), end="")
         else:
             from ..report.comparison import show_comparison
 

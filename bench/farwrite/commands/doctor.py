@@ -11,7 +11,12 @@ from ..errors import EXIT_DONE, EXIT_UNFIT
 from .output import console, print_document, printing
 
 
-def doctor(*, out: Path = Path("results"), json: Annotated[bool, Parameter(negative="")] = False) -> int:
+def doctor(
+    *,
+    out: Path = Path("results"),
+    json: Annotated[bool, Parameter(negative="")] = False,
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False,
+) -> int:
     """Say what this machine can emulate and how well, each with the command that mends it. Exit code 6 if nothing can run.
 
     Parameters
@@ -20,11 +25,13 @@ def doctor(*, out: Path = Path("results"), json: Annotated[bool, Parameter(negat
         The directory in which results would lie: its disk is looked at.
     json
         Print the diagnosis as a document.
+    quiet
+        Say nothing on stderr but refusals.
     """
     from ..doctor.diagnose import diagnose
     from ..progress import bar
 
-    with bar() as progress:
+    with bar(quiet=quiet) as progress:
         made = diagnose(out, progress)
     if json:
         with printing():

@@ -10,13 +10,14 @@ from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError
 from .reports import named
+from .values import a_report
 
 if TYPE_CHECKING:
     from ..recording import Cell
 
 
 def export(
-    report: Path,
+    report: Annotated[Path, a_report],
     *,
     hlog: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     hgrm: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,

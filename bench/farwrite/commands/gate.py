@@ -13,6 +13,7 @@ from ..errors import EXIT_DONE, UsageError
 from ..files import descriptor_of, ordinary, write_atomically
 from .output import console, print_document, printing
 from .reports import named, pair_of
+from .values import a_report
 
 if TYPE_CHECKING:
     from ..budget import Budgets
@@ -22,10 +23,10 @@ BUDGETS = Path("results/budgets.toml")  # Taken when it is there and no other is
 
 
 def gate(
-    report: Path,
+    report: Annotated[Path, a_report],
     *,
     budgets: Path | None = None,
-    baseline: Path | None = None,
+    baseline: Annotated[Path | None, a_report] = None,
     results: Path = Path("results"),
     look: int = 1,
     inconclusive: Literal["fail", "pass"] | None = None,

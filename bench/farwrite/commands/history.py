@@ -10,10 +10,11 @@ from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, UsageError
 from .output import console, print_document, printing
+from .values import a_metric
 
 
 def history(
-    metric: str,
+    metric: Annotated[str, a_metric],
     *,
     where: Annotated[list[str] | None, Parameter(negative="")] = None,
     results: Path = Path("results"),

@@ -11,13 +11,14 @@ from ..errors import EXIT_DONE, UsageError, system_error
 from ..files import descriptor_of, write_atomically
 from .output import printing
 from .reports import named_each
+from .values import a_report
 
 NAME = "report.html"
 
 
 def html(
-    report: Path,
-    other: Path | None = None,
+    report: Annotated[Path, a_report],
+    other: Annotated[Path | None, a_report] = None,
     *,
     out: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     results: Path = Path("results"),

@@ -1,19 +1,30 @@
-"""`farwrite lab`: run any command at the near end of an emulated distance, and another one at the far end."""
+"""`farwrite lab`: run any command at the near end of an emulated distance, and another one at the far end; or time it there."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..errors import UsageError
+from ..errors import EXIT_DONE, UsageError
+from .output import console, print_document, printing, refuse_both
+
+if TYPE_CHECKING:
+    from ..lab.layout import Layout
+    from ..physics import Distance
+
+WARMUPS = 2
+MINUTES, MINUTES_MAX = 1.0, 1440
+RUNS_MAX = 100_000
 
 
 def lab(
     *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    miles: float | None = None,
+    miles: str | None = None,
     km: float | None = None,
     rtt: str | None = None,
     route: float = 1.0,
@@ -26,6 +37,13 @@ def lab(
     sites: Path | None = None,
     root: Annotated[bool, Parameter(negative="")] = False,
     accept_link_error: Annotated[bool, Parameter(negative="")] = False,
+    measure: Annotated[bool, Parameter(negative="")] = False,
+    runs: int | None = None,
+    minutes: float | None = None,
+    warmup: int | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False,
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False,
 ) -> int:
     """Run a command with the network of a near site; a far site is an emulated distance away.
 
@@ -33,12 +51,15 @@ def lab(
     where they are in FARWRITE_SITE. Without a command a shell is opened. Its exit code is ours; with it the lab ends, and
     everything that still runs in it.
 
+    With --measure the command is repeated at 0 miles and at the distance, taking turns, and what a run costs at both is printed:
+    percentiles with intervals, and the difference in round trips.
+
     Parameters
     ----------
     command
         What to run at the near site, after "--".
     miles
-        How far apart the sites are: from kernel to kernel, a packet takes as long as light does.
+        How far apart the sites are, such as 150 or 80km: from kernel to kernel, a packet takes as long as light does.
     km
         The same in kilometres.
     rtt
@@ -64,22 +85,132 @@ def lab(
         Without root: be root in the sites, not yourself, to change their network.
     accept_link_error
         Go on although a link does not deliver what was asked; otherwise that ends with exit code 6.
+    measure
+        Repeat the command and time it. Its output is not shown; a run that fails ends it all with its own output and exit code.
+    runs
+        With --measure: how many runs at each distance, instead of as many as fit into the time. A median needs 6, a p99 368.
+    minutes
+        With --measure: how long all runs may take together, 1 unless told; at least 10 runs at each distance are made.
+    warmup
+        With --measure: runs at each distance before those that count; 2 unless told.
+    json
+        With --measure: print the times and what they come to as a document.
+    verbose
+        With --measure: say on stderr of every round that was left out why it was.
+    quiet
+        Say nothing of our own on stderr but refusals.
     """
     from ..lab.layout import NEAR, read, two_sites
-    from ..physics import distance
 
+    refuse_both(verbose, quiet)
     if sites is None:
         if miles is None and km is None and rtt is None:
             raise UsageError("How far away is the far site? Say --miles 150, --km 240 or --rtt '2 ms'.")
-        layout = two_sites(distance(miles, km=km, rtt=rtt, route_factor=route), rate, loss, jitter, far)
+        layout = two_sites(distance_of(miles, km, rtt, route), rate, loss, jitter, far)
     elif any(given is not None for given in (miles, km, rtt, rate, loss, jitter, far)) or route != 1.0:
         raise UsageError("--sites says how far everything is and what runs there; it goes with no other word about a link.")
     else:
         layout = read(sites)
     if wait_port is not None and not 0 < wait_port < 65536:
         raise UsageError("--wait-port is a TCP port: 1 to 65535.")
-    words = list(command) or layout.commands.get(NEAR) or [os.environ.get("SHELL", "/bin/sh")]
+    words = list(command) or layout.commands.get(NEAR) or []
+    repetition = Repetition(runs, minutes, warmup, json, verbose)
+    if measure:
+        repetition.check(layout, words, sites)
+    else:
+        repetition.refuse()
 
+    from ..compilation import compile_link
+    from ..progress import bar
+
+    with bar(verbose, quiet) as progress:
+        compile_link(progress)  # Before the lab forks, and not within the time limit of a site's first call.
+    if measure:
+        return measured(repetition, layout, link, words, route, wait_port, root, accept_link_error, quiet)
     from ..lab.session import open_session
 
-    return open_session(layout, link, words, wait_port, root, accept_link_error)
+    return open_session(layout, link, words or [os.environ.get("SHELL", "/bin/sh")], wait_port, root, accept_link_error, quiet)
+
+
+def distance_of(miles: str | None, km: float | None, rtt: str | None, route: float) -> Distance:
+    """The distance asked for; --miles takes another unit too, as everywhere: 80km."""
+    from ..physics import distance
+    from ..units import KM_PER_MILE, distance_km
+
+    length = None
+    if miles is not None:
+        try:
+            length = float(miles)
+        except ValueError:
+            length = distance_km(miles, "--miles") / KM_PER_MILE
+    return distance(length, km=km, rtt=rtt, route_factor=route)
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """What was typed of it, unread."""
+
+    runs: int | None
+    minutes: float | None
+    warmup: int | None
+    json: bool
+    verbose: bool
+
+    def refuse(self) -> None:
+        """UsageError for whatever is about a measurement, where none is asked for."""
+        for name in ("runs", "minutes", "warmup", "json", "verbose"):
+            if getattr(self, name) not in (None, False):
+                raise UsageError(f"--{name} goes with --measure, which repeats the command and times it.")
+
+    def check(self, layout: Layout, words: list[str], sites: Path | None) -> None:
+        """UsageError for what cannot be measured."""
+        if sites is not None:
+            raise UsageError("--measure is about one distance: it goes with --miles, --km or --rtt, not with --sites.")
+        if not words:
+            raise UsageError("--measure repeats a command: give it after --, such as -- psql -h $FAR -c 'select 1'.")
+        if not layout.legs[0].asked.rtt_ns:
+            raise UsageError("--measure compares 0 miles with a distance: give one above 0.")
+        if self.runs is not None and self.minutes is not None:
+            raise UsageError("--runs and --minutes both say how many runs there are: give one of the two.")
+        if self.runs is not None and not 1 <= self.runs <= RUNS_MAX:
+            raise UsageError(f"--runs {self.runs}: 1 to {RUNS_MAX:,} at each distance.")
+        if self.minutes is not None and not 0 < self.minutes <= MINUTES_MAX:
+            raise UsageError(f"--minutes {self.minutes:g}: give a number above 0, and at most {MINUTES_MAX:,}.")
+        if self.warmup is not None and not 1 <= self.warmup <= RUNS_MAX:
+            raise UsageError(f"--warmup {self.warmup}: at least 1, which tells how long a run takes, and at most {RUNS_MAX:,}.")
+
+
+def measured(
+    repetition: Repetition, layout: Layout, link: str, words: list[str], route: float, wait_port: int | None, root: bool,
+    accept_link_error: bool, quiet: bool,
+) -> int:  # fmt: skip
+    """Repeat the command, print what it costs; answers our exit code: the command's own where a run failed."""
+    from ..lab.repeat import Asked, CommandFailedError, StoppedError, repeat
+    from ..lab.session import open_to, say
+    from ..progress import bar
+
+    asked = Asked(
+        command=words, leg=layout.legs[0], route_factor=route, runs=repetition.runs,
+        time_s=60 * (MINUTES if repetition.minutes is None else repetition.minutes),
+        warmups=WARMUPS if repetition.warmup is None else repetition.warmup, accept_error=accept_link_error,
+    )  # fmt: skip
+    with open_to(layout, link, root, accept_link_error, quiet) as session:
+        try:
+            made = repeat(session, asked, wait_port, partial(bar, repetition.verbose, quiet))
+        except CommandFailedError as failed:
+            say(f"{failed.what} ended with exit code {failed.code}; what it printed stands above.")
+            return failed.code
+        except StoppedError:
+            say("interrupted before the first round was done.")
+            return 128 + (session.stopped_by or 0)
+    from ..analysis.command import analyse_command
+
+    result = analyse_command(made)
+    with printing():
+        if repetition.json:
+            print_document({"repeated": made, "result": result})
+        else:
+            from ..report.command import show_command
+
+            show_command(made, result, console())
+    return 128 + (session.stopped_by or 0) if made.interrupted else EXIT_DONE

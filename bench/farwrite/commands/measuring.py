@@ -14,7 +14,7 @@ from ..errors import EXIT_DONE, UnfitError, UsageError
 from ..interruption import exit_code
 from ..profile import Profile
 from ..units import counted
-from .output import present
+from .output import present, refuse_both
 
 if TYPE_CHECKING:
     from ..recording import Report
@@ -102,8 +102,7 @@ class Showing:
     quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False
 
     def __post_init__(self) -> None:
-        if self.verbose and self.quiet:
-            raise UsageError("--verbose and --quiet contradict each other: choose one.")
+        refuse_both(self.verbose, self.quiet)
 
 
 NEW, PLAIN = Session(), Showing()  # What nobody said anything of.

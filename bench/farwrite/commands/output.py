@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import system_error
+from ..errors import UsageError, system_error
 
 # For encodings that lack them: a character as wide that every encoding has.
 PLAIN = {
@@ -109,3 +109,9 @@ def console() -> Any:
 def abandon_stdout() -> None:
     """Nobody reads any more, or there is no room: what is still to be printed goes nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def refuse_both(verbose: bool, quiet: bool) -> None:
+    """UsageError for -v and -q at once."""
+    if verbose and quiet:
+        raise UsageError("--verbose and --quiet contradict each other: choose one.")

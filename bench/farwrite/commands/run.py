@@ -10,14 +10,15 @@ from cyclopts import Parameter
 from ..errors import UsageError
 from ..options import ANYWHERE, Options
 from .measuring import NEW, PLAIN, Session, Showing, check_texts, measured
+from .values import a_profile, a_trace
 
 DEFAULT = "limits"
 
 
 def run(
-    profile: str | None = None,
+    profile: Annotated[str | None, a_profile] = None,
     *,
-    trace: str | None = None,
+    trace: Annotated[str | None, a_trace] = None,
     format: str | None = None,
     options: Options = ANYWHERE,
     duration: str | None = None,

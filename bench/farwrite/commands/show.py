@@ -10,13 +10,15 @@ from cyclopts import Parameter
 from ..errors import EXIT_DONE, UsageError, nearest
 from .output import present, print_document, printing
 from .reports import named
+from .values import a_report
 
 
 def show(
-    report: Path,
+    report: Annotated[Path, a_report],
     *,
     full: Annotated[bool, Parameter(negative="")] = False,
     markdown: Annotated[bool, Parameter(negative="")] = False,
+    csv: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Print a report again, from its file alone.
@@ -28,24 +30,38 @@ def show(
     full
         Print the whole report: verdicts in detail, proof of link, floors, fits, drills, counts, host and method.
     markdown
-        Print the answer as Markdown, for a pull request or a step summary.
+        Print the answer as Markdown, for a pull request or a step summary; with --full the whole report and its tables.
+    csv
+        Print every figure as a row of CSV, for a spreadsheet: metric, labels, unit, value, interval, and why it is unknown.
     json
         Print the report document instead of the report.
     """
     from ..recording import read
 
-    if full + markdown + json > 1:
-        raise UsageError("--full, --markdown and --json each want stdout: choose one.")
+    if markdown + csv + json > 1 or (full and (csv or json)):
+        raise UsageError("--full, --markdown, --csv and --json each want stdout: choose one; --full goes with --markdown.")
+    if csv:
+        from ..report.csv import figures_csv
+        from ..sheet import read_sheet
+
+        text = figures_csv(read_sheet(named(report)).figures)
+        with printing():
+            print(text, end="")
+        return EXIT_DONE
     found = read(named(report))
     if not markdown:
         present(found, json, full)
         return EXIT_DONE
     from ..analysis import analysis_of
     from ..analysis.answer import answer_of
-    from ..report.markdown import answer_markdown
+    from ..report.markdown import answer_markdown, report_markdown
 
+    analysis = analysis_of(found)
     with printing():
-        print(answer_markdown(found.recording.profile.title, answer_of(found.recording, analysis_of(found))))
+        if full:
+            print(report_markdown(found, analysis), end="")
+        else:
+            print(answer_markdown(found.recording.profile.title, answer_of(found.recording, analysis)))
     return EXIT_DONE
 
 

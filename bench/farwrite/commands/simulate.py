@@ -12,7 +12,7 @@ from ..errors import EXIT_DONE, EXIT_LOST_WRITE, UsageError
 from ..interruption import exit_code
 from ..progress import bar
 from ..units import counted
-from .output import print_document, printing
+from .output import print_document, printing, refuse_both
 
 TAIL_LINES = 40
 COUNTS = ("ticks", "writes", "completed", "epochs")
@@ -39,7 +39,8 @@ def simulate(
     minutes: float | None = None,
     seed: int | None = None,
     dask: str | None = None,
-    verbose: Annotated[bool, Parameter(negative="")] = False,
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False,
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Put the engine's own loops through crashes, cuts and failing disks, each story from one seed; stop at a broken promise.
@@ -60,18 +61,28 @@ def simulate(
         Spread the seeds over the workers of the Dask scheduler at this address, such as tcp://127.0.0.1:8786.
     verbose
         Print every line of the stories.
+    quiet
+        Say nothing on stderr but refusals.
     json
         Print one JSON document instead of sentences.
     """
     check(seeds, first, minutes, seed)
+    refuse_both(verbose, quiet)
+    if dask is None:  # Its workers compile for themselves.
+        from ..compilation import fill_cache
+
+        with bar(quiet=quiet) as progress:
+            fill_cache(progress)
+    # Not before: a kernel is compiled where its module is imported.
     from ..simulate.search import over_dask, search, tellers
+
 
     if seed is not None:
         first, seeds, minutes = seed, 1, None
     limit_s = None if minutes is None else 60 * minutes
     totals: dict[str, Any] = dict.fromkeys(("seeds", *COUNTS), 0)
     told, interrupted = None, False
-    with bar() as progress, contextlib.ExitStack() as stack:
+    with bar(quiet=quiet) as progress, contextlib.ExitStack() as stack:
         pool = stack.enter_context(over_dask(dask)) if dask is not None else None
         per_seed_s = 1 / (SEEDS_PER_S * (pool.at_once if pool else tellers()))
         expected_s = per_seed_s * seeds if limit_s is None else limit_s

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from ..errors import EXIT_DONE, EXIT_UNFIT
-from .output import console, print_document, printing
+from .output import console, print_document, printing, refuse_both
 
 TABLE = 'title = "survey"\n[[cell]]\nname = "survey"\nprotocols = ["C"]\n'
 
@@ -23,6 +23,8 @@ def survey(
     set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
     packets: int = 20_000,
     json: bool = False,
+    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False,
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False,
 ) -> int:
     """Build two sites at a distance, and prove what joins them: round trip, each direction, loss, order, rate.
 
@@ -48,26 +50,39 @@ def survey(
         Datagrams sent in each direction.
     json
         Print the proof as a document.
+    verbose
+        Say on stderr how the distance is emulated, what keeps the processors awake, and why.
+    quiet
+        Say nothing on stderr but refusals.
     """
     from ..profile import parse
 
+    refuse_both(verbose, quiet)
     changes = [f"distance.miles=[{miles}]", f"distance.route_factor={route}", f'lab.link="{link}"', *(set_ or [])]
     changes += [f'link.{key}="{value}"' for key, value in (("rate", rate), ("loss", loss), ("jitter", jitter)) if value]
     profile = parse(TABLE, "survey", changes)
 
     # Wrong words have been refused by now; what follows takes a second to load.
-    from ..lab.lab import LabSpec, open_lab
-    from ..lab.proof import prove
-    from ..physics import rtt_ns_of
-    from ..warm import compile_link
+    from ..compilation import compile_link
+    from ..progress import bar
 
-    compile_link()
-    spec = LabSpec(
-        link=profile.lab.link, near=None, far=None, journal_bytes=16 << 20, volume_bytes=16 << 20, congestion="cubic",
-        link_spec=profile.link,
-    )  # fmt: skip
-    with open_lab(spec) as lab:
-        proof = prove(lab, rtt_ns_of(miles, route), miles, route, packets)
+    with bar(verbose, quiet) as progress:
+        compile_link(progress)
+        from ..lab.lab import LabSpec, open_lab  # Not before: a kernel is compiled where its module is imported.
+        from ..lab.proof import prove
+        from ..physics import rtt_ns_of
+
+        spec = LabSpec(
+            link=profile.lab.link, near=None, far=None, journal_bytes=16 << 20, volume_bytes=16 << 20, congestion="cubic",
+            link_spec=profile.link,
+        )  # fmt: skip
+        progress.doing("opening the lab")
+        with open_lab(spec) as lab:
+            if verbose:
+                progress.say(f"link {lab.choice.kind}: {lab.choice.reason}")
+                progress.say(f"keep_awake {lab.awake.chosen}: {lab.awake.reason}")
+            progress.doing(f"surveying {miles:g} miles, {packets} packets each way")
+            proof = prove(lab, rtt_ns_of(miles, route), miles, route, packets)
     with printing():
         if json:
             print_document(proof)

@@ -58,6 +58,10 @@ for name, (place, group, sentence) in COMMANDS.items():
     app.command(f"farwrite.commands.{place}", name=name, group=group, help=sentence, **own)
 for name, place in HIDDEN.items():
     app.command(f"farwrite.commands.{place}", name=name, show=False)
+app.command(
+    "farwrite.commands.completion:install_completion", name="--install-completion", group=ABOUT,
+    help="Have your shell complete commands, options and names.",
+)
 app["--help"].group = app["--version"].group = ABOUT
 
 

@@ -11,13 +11,14 @@ from cyclopts import App, Parameter
 from ..errors import EXIT_DONE, UsageError
 from .examples import below
 from .output import console, print_document, printing
+from .values import a_trace
 
 trace = App(name="trace", help="Look at recorded I/O, and make it fit.", help_epilogue=below("trace"))
 
 
 @trace.command(help_epilogue=below("trace info"))
 def info(
-    file: str,
+    file: Annotated[str, a_trace],
     *,
     disk: str | None = None,
     volume: str | None = None,
@@ -57,7 +58,7 @@ def info(
 
 @trace.command(help_epilogue=below("trace convert"))
 def convert(
-    file: str,
+    file: Annotated[str, a_trace],
     out: Path,
     *,
     begin: Annotated[str | None, Parameter(name="--from")] = None,

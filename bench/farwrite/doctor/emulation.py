@@ -212,7 +212,7 @@ def keep_awake(directory: Path) -> Finding:
         pass
     brings = f" With it an echo after a pause takes {trial.echo.words}." if trial and decision.chosen == "qos" else ""
     return Finding(
-        name="sleepiness", state="poor" if decision.mend else "ok", mend=decision.mend,
+        name="sleepiness", state="poor" if decision.mend else "ok", mend=decision.mend or "",
         sentence=f"Runs have lab.keep_awake = {decision.chosen}: {decision.reason}.{brings}",
         numbers={"keep_awake": decision.chosen} | (trial.numbers if trial else {}),
     )  # fmt: skip

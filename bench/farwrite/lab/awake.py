@@ -30,6 +30,7 @@ from .spinner import spinning
 
 NO_LATENCY = struct.pack("=i", 0)  # us, as the device takes it: an int32 in the machine's byte order.
 HALT_POLL_NS = 200_000  # The kernel's own default of guest_halt_poll_ns; Documentation/virt/guest-halt-polling.rst.
+AS_USUAL = "leave lab.keep_awake to auto"
 HELD: set[int] = set()  # Descriptors of the device; a forked process closes them, and cannot hold on to what we let go.
 
 
@@ -53,7 +54,8 @@ class Decision:
 
     chosen: KeptAwake = "none"
     reason: str = ""
-    mend: str = ""  # a command that makes PM QoS, or polling in the guest, possible; empty where nothing need be done
+    # What makes PM QoS, or polling in the guest, possible; empty where nothing need be done; None: an older run kept none.
+    mend: str | None = ""
     trial: Trial | None = None  # of the spinner, where it was needed to decide
 
 
@@ -79,7 +81,7 @@ def decide(wanted: KeepAwake = "auto", directory: Path | None = None, machine: M
     """
     machine = machine or HERE
     if wanted in ("none", "spinner"):
-        return Decision(wanted, "as asked")
+        return Decision(wanted, "as asked", AS_USUAL)
     obstacle, mend = obstacle_of(machine)
     if not obstacle:
         return Decision("qos", "as asked" if wanted == "qos" else f"{machine.device} is held at 0")

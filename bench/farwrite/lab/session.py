@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ..errors import UnfitError
@@ -55,40 +55,54 @@ class Session:
     """Commands at the sites of an open lab."""
 
     def __init__(self, lab: Lab, layout: Layout, as_root: bool) -> None:
+        self.lab = lab
         self.sites: dict[str, Site] = {site.name: site for site in (lab.near, *(span.far for span in lab.spans))}
         self.layout = layout
         self.as_root = as_root
         self.places: list[Place] = [site.namespace for site in self.sites.values()]
         self.others: list[Started] = []
         self.voices: list[threading.Thread] = []
+        self.signals: set[int] = set()  # that commands find blocked, as we did
+        self.warden_pid = 0
+        self.stopped_by: int | None = None  # the last signal that asked us, and with us the near command, to end
 
     def run(self, command: list[str], wait_port: int | None) -> int:
         """Everything to its end; answers the exit code of the near site's command."""
+        with self.inhabited(wait_port):
+            return self.watch(self.start(NEAR, command))
+
+    @contextlib.contextmanager
+    def inhabited(self, wait_port: int | None) -> Iterator[None]:
+        """The other sites' commands run exactly as long as this block, and so does everything that was started in it."""
         residents = set(inhabitants(*self.places))
-        with terminal_kept(), warden(self.places) as warden_pid, awaited() as before:
+        with terminal_kept(), warden(self.places) as self.warden_pid, awaited() as self.signals:
             try:
                 for name, words in self.layout.commands.items():
                     if name != NEAR:
-                        self.start_other(name, words, before)
+                        self.start_other(name, words)
                 if wait_port is not None:
                     self.wait_for(wait_port)
-                near = self.start(NEAR, command, before)
-                return self.watch(near, warden_pid)
+                yield
             finally:
                 ask_to_end(self.places, residents, FAREWELL_S)
                 kill_all(self.places, residents)
                 for voice in self.voices:
                     voice.join(1.0)
 
-    def start(self, name: str, command: list[str], signals: set[int], **options) -> Started:
-        """Begin a command at a site. UnfitError when it cannot be."""
+    def start(self, name: str, command: list[str], last: Callable[[], None] | None = None, **options) -> Started:
+        """Begin a command at a site; `last` is done in its process just before it. UnfitError when it cannot be."""
         site = self.sites[name]
         environment = os.environ | {"FARWRITE_SITE": name}
         environment |= {word_of(other): place.address for other, place in self.sites.items()}
+        enter = entering(site.namespace, self.as_root, self.signals)
+
+        def become() -> None:
+            enter()
+            if last is not None:
+                last()
+
         try:
-            process = subprocess.Popen(
-                command, env=environment, preexec_fn=entering(site.namespace, self.as_root, signals), **options
-            )
+            process = subprocess.Popen(command, env=environment, preexec_fn=become, **options)
         except OSError as refusal:
             say(f"start {command[0]} at the {name} site: {refusal.strerror}.")
             raise SystemExit(NOT_FOUND if isinstance(refusal, FileNotFoundError) else NOT_EXECUTABLE) from refusal
@@ -96,11 +110,10 @@ class Session:
             raise UnfitError(f"start {command[0]} at the {name} site: entering its namespace was refused.") from refusal
         return Started(name, process)
 
-    def start_other(self, name: str, command: list[str], signals: set[int]) -> None:
+    def start_other(self, name: str, command: list[str]) -> None:
         """Begin a command that has no terminal; Ctrl-C does not reach it."""
         made = self.start(
-            name, command, signals, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,
+            name, command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )  # fmt: skip
         self.others.append(made)
         voice = threading.Thread(target=repeat, args=(name, made.process.stdout), daemon=True)
@@ -123,13 +136,15 @@ class Session:
             if number is not None and number.si_signo != signal.SIGCHLD:
                 raise SystemExit(128 + number.si_signo)
 
-    def watch(self, near: Started, warden_pid: int) -> int:
+    def watch(self, near: Started) -> int:
         """Wait for the near command, passing on what is meant for it; answers its exit code as a shell gives it."""
         while near.process.poll() is None:
             self.note_ends(near)
             came = signal.sigwaitinfo(SIGNALS)
+            if came.si_signo != signal.SIGCHLD:
+                self.stopped_by = came.si_signo
             if came.si_signo == signal.SIGCHLD:
-                if ended(warden_pid):
+                if ended(self.warden_pid):
                     near.process.kill()
                     raise UnfitError("The lab's warden was killed, and nobody else would end what is left behind: it ends now.")
             elif came.si_signo != signal.SIGINT or came.si_pid:  # Ctrl-C has reached the command as it has reached us.
@@ -151,13 +166,19 @@ class Session:
 
 
 def open_session(
-    layout: Layout, link: str, command: list[str], wait_port: int | None, as_root: bool, accept_error: bool = False
+    layout: Layout, link: str, command: list[str], wait_port: int | None, as_root: bool, accept_error: bool = False,
+    quiet: bool = False,
 ) -> int:  # fmt: skip
     """Open the lab, say what its links deliver, run the commands; answers the exit code."""
-    from ..warm import rehearse_echo, rehearse_links
+    with open_to(layout, link, as_root, accept_error, quiet) as session:
+        return session.run(command, wait_port)
 
-    rehearse_echo()  # Compiled before the fork, and not within the time limit of a site's first call.
-    rehearse_links()
+
+@contextlib.contextmanager
+def open_to(
+    layout: Layout, link: str, as_root: bool, accept_error: bool = False, quiet: bool = False
+) -> Iterator[Session]:
+    """The lab, open exactly as long as this block. What its links deliver is said first, unless `quiet`."""
     spec = LabSpec(
         link=link, near=None, far=None, journal_bytes=FILE_BYTES, volume_bytes=FILE_BYTES, congestion="cubic",
         others=len(layout.names) - 2, polls=False, mesh=True, names=layout.names, link_spec=layout.legs[0].spec,
@@ -170,10 +191,12 @@ def open_session(
                 "Run as root, or where user namespaces are allowed."
             )
         for span, leg in zip([*lab.spans, *lab.between], layout.legs, strict=True):
-            say(proof(span, leg, accept_error))
+            sentence = proof(span, leg, accept_error)
+            if not quiet:
+                say(sentence)
         for site in (lab.near, *(span.far for span in lab.spans)):
             site.call(allow_ping)
-        return Session(lab, layout, as_root).run(command, wait_port)
+        yield Session(lab, layout, as_root)
 
 
 def proof(span: Span, leg: Leg, accept_error: bool = False) -> str:

@@ -1,4 +1,5 @@
 // The charts of the report: unpack plotly.js, draw what the page holds as data, and follow the reader's choices.
+// Whoever prints has every chart drawn by then, also in the moment in which the page is opened: unpacking and drawing wait for nothing.
 "use strict";
 (() => {
   const root = document.documentElement;
@@ -53,17 +54,123 @@
     return into;
   }
 
+  // plotly.js, unpacked when the first chart is drawn.
+
+  function load() {
+    if (window.Plotly) return;
+    const holder = document.getElementById("plotly");
+    const text = atob(holder.textContent.trim());
+    const packed = new Uint8Array(text.length);
+    for (let index = 0; index < text.length; index += 1) packed[index] = text.charCodeAt(index);
+    const script = document.createElement("script");
+    script.nonce = nonce;
+    script.textContent = new TextDecoder().decode(inflated(packed, Number(holder.dataset.size)));
+    document.head.append(script);
+  }
+
+  // RFC 1950 and 1951, at once and not as a stream: a page that is printed the moment it is opened needs its charts by then.
+
+  const repeated = (counts) => counts.flatMap(([length, times]) => Array(times).fill(length));
+  const lengthExtra = repeated([[0, 8], [1, 4], [2, 4], [3, 4], [4, 4], [5, 4], [0, 1]]);
+  const distanceExtra = repeated([[0, 4], ...[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13].map((bits) => [bits, 2])]);
+  const basesOf = (extra, first) => extra.map(((base) => (bits) => (base += 1 << bits) - (1 << bits))(first));
+  const lengthBase = basesOf(lengthExtra, 3).fill(258, 28);
+  const distanceBase = basesOf(distanceExtra, 1);
+  const codeOrder = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+  const codeBits = 15; // The longest code there is.
+
+  // A table from the next 15 bits to (symbol << 4 | length of its code).
+  function codesOf(lengths) {
+    const table = new Uint16Array(1 << codeBits);
+    let code = 0;
+    for (let length = 1; length <= codeBits; length += 1, code <<= 1) {
+      for (let symbol = 0; symbol < lengths.length; symbol += 1) {
+        if (lengths[symbol] !== length) continue;
+        let reversed = 0;
+        for (let bit = 0; bit < length; bit += 1) reversed |= ((code >> bit) & 1) << (length - 1 - bit);
+        for (let place = reversed; place < table.length; place += 1 << length) table[place] = (symbol << 4) | length;
+        code += 1;
+      }
+    }
+    return table;
+  }
+
+  function inflated(packed, size) {
+    const plain = new Uint8Array(size);
+    let at = 2, held = 0, count = 0, end = 0; // The first two bytes are zlib's header.
+    function need(bits) {
+      for (; count < bits; count += 8) held |= packed[at++] << count;
+    }
+    function bits(number) {
+      need(number);
+      const value = held & ((1 << number) - 1);
+      held >>>= number;
+      count -= number;
+      return value;
+    }
+    function symbol(table) {
+      need(codeBits); // At the end it reads beyond, and zeros come.
+      const found = table[held & ((1 << codeBits) - 1)];
+      held >>>= found & 15;
+      count -= found & 15;
+      return found >> 4;
+    }
+    function tables() {
+      const literals = bits(5) + 257, distances = bits(5) + 1, lengths = Array(19).fill(0);
+      for (let index = 0, codes = bits(4) + 4; index < codes; index += 1) lengths[codeOrder[index]] = bits(3);
+      const table = codesOf(lengths), found = [];
+      while (found.length < literals + distances) {
+        const code = symbol(table);
+        const times = code < 16 ? 1 : code === 16 ? bits(2) + 3 : code === 17 ? bits(3) + 3 : bits(7) + 11;
+        const length = code < 16 ? code : code === 16 ? found.at(-1) : 0;
+        for (let time = 0; time < times; time += 1) found.push(length);
+      }
+      return [codesOf(found.slice(0, literals)), codesOf(found.slice(literals))];
+    }
+    for (let last = 0; !last; ) {
+      last = bits(1);
+      const kind = bits(2);
+      if (kind === 0) {
+        at -= count >> 3; // Whole bytes that were read ahead.
+        held = count = 0;
+        const length = packed[at] | (packed[at + 1] << 8);
+        plain.set(packed.subarray(at + 4, at + 4 + length), end);
+        at += 4 + length;
+        end += length;
+        continue;
+      }
+      const fixed = () => [repeated([[8, 144], [9, 112], [7, 24], [8, 8]]), Array(30).fill(5)].map(codesOf);
+      const [literals, distances] = kind === 1 ? fixed() : tables();
+      for (let code; (code = symbol(literals)) !== 256; ) {
+        if (code < 256) {
+          plain[end++] = code;
+          continue;
+        }
+        const length = lengthBase[code - 257] + bits(lengthExtra[code - 257]);
+        const place = symbol(distances);
+        const distance = distanceBase[place] + bits(distanceExtra[place]);
+        for (const until = end + length; end < until; end += 1) plain[end] = plain[end - distance];
+      }
+    }
+    return plain;
+  }
+
   // Drawing.
 
   function drawing(figure) {
     const { data, layout, marks } = charts[figure.dataset.chart];
     const chosen = chosenIn(figure);
     const width = printing ? printedWidth : figure.clientWidth;
+    const narrow = width < narrowWidth;
     const kept = marks.filter((mark) => fits(mark.meta, chosen));
     const shown = merge({}, structuredClone(layout));
     kept.filter((mark) => mark.layout).forEach((mark) => merge(shown, structuredClone(mark.layout)));
     shown.shapes = kept.filter((mark) => mark.shape).map((mark) => structuredClone(mark.shape));
-    shown.annotations = kept.filter((mark) => mark.annotation).map((mark) => structuredClone(mark.annotation));
+    shown.annotations = kept.filter((mark) => mark.annotation).map((mark) => {
+      const annotation = structuredClone(mark.annotation);
+      if (!narrow || mark.short === undefined) return annotation;
+      return { ...annotation, text: mark.short, yshift: (annotation.yshift ?? 0) / 2 };
+    });
     for (const [key, values] of Object.entries(chosen)) {
       if (!key.startsWith("layout.")) continue;
       const path = key.split(".").slice(1);
@@ -71,9 +178,9 @@
       path.reduce((place, name) => (place[name] ??= {}), shown)[last] = [...values][0];
       shown.yaxis.tickmode = [...values][0] === "log" ? "array" : "auto";
     }
-    if (width < narrowWidth) {
+    if (narrow) {
       shown.font.size = 11;
-      merge(shown, { margin: { l: 44, r: 12 }, legend: { font: { size: 11 } } });
+      merge(shown, { margin: { l: 44, r: shown.margin.r > 44 ? 44 : 12 }, legend: { font: { size: 11 } } });
       shown.shapes.forEach((shape) => shape.label && (shape.label.font.size = 9));
       shown.annotations.forEach((annotation) => (annotation.font.size = Math.min(annotation.font.size, 10)));
     }
@@ -90,7 +197,7 @@
       if (group !== null) named.add(group);
       const drawn = coloured(trace);
       delete drawn.meta;
-      if (width < narrowWidth && drawn.mode === "lines+text") drawn.mode = "lines"; // The legend names it too.
+      if (narrow && drawn.mode === "lines+text") drawn.mode = "lines"; // The legend names it too.
       if (again) drawn.showlegend = false;
       return drawn;
     });
@@ -98,6 +205,7 @@
   }
 
   function draw(figure) {
+    load();
     const { traces, layout } = drawing(figure);
     const plot = figure.querySelector(".plot");
     plot.querySelector(":scope > p")?.remove();
@@ -142,10 +250,11 @@
     for (const place of document.querySelectorAll(".plot > p")) place.textContent = words;
   }
 
-  async function unpacked() {
-    const packed = document.getElementById("plotly").textContent.trim();
-    const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
-    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
+  // A table that is wider than its box says so; its shadows show where there is more.
+  function markCut() {
+    const boxes = [...document.querySelectorAll(".scroll")];
+    const cut = boxes.map((box) => box.scrollWidth > box.clientWidth + 1);
+    boxes.forEach((box, index) => box.classList.toggle("cut", cut[index]));
   }
 
   async function begin() {
@@ -155,38 +264,33 @@
       if (window.Plotly) drawAll();
     });
     document.getElementById("print").addEventListener("click", () => window.print());
-    if (typeof DecompressionStream === "undefined") {
-      say("This browser cannot unpack the charts: it has no DecompressionStream. Chrome 80, Firefox 113, Safari 16.4 and later have it. All numbers are in the tables.");
-      return;
-    }
-    try {
-      const script = document.createElement("script");
-      script.nonce = nonce;
-      script.textContent = await unpacked();
-      document.head.append(script);
-      for (const figure of figures) {
-        draw(figure);
-        await new Promise((resume) => setTimeout(resume)); // The page stays responsive between charts.
-      }
-    } catch (failure) {
-      say(`The charts could not be drawn (${failure.message}). All numbers are in the tables.`);
-      throw failure;
-    }
     figures.forEach((figure) => {
       figure.addEventListener("change", () => draw(figure));
       const acts = { in: () => zoom(figure, 1.5), out: () => zoom(figure, 1 / 1.5), reset: () => reset(figure), png: () => save(figure, "png"), svg: () => save(figure, "svg") };
       for (const button of figure.querySelectorAll("[data-act]")) button.addEventListener("click", acts[button.dataset.act]);
     });
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
     let width = root.clientWidth;
     window.addEventListener("resize", () => {
       if (root.clientWidth === width || printing) return;
       width = root.clientWidth;
-      drawAll();
+      markCut();
+      if (window.Plotly) drawAll();
     });
+    document.addEventListener("toggle", markCut, true);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => window.Plotly && drawAll());
     window.addEventListener("beforeprint", () => print(true));
     window.addEventListener("afterprint", () => print(false));
     matchMedia("print").addEventListener("change", (query) => print(query.matches));
+    markCut();
+    try {
+      for (const figure of figures) {
+        await new Promise((resume) => setTimeout(resume)); // The page is shown before its charts, and stays responsive between them.
+        if (!figure.querySelector(".main-svg")) draw(figure);
+      }
+    } catch (failure) {
+      say(`The charts could not be drawn (${failure.message}). All numbers are in the tables.`);
+      throw failure;
+    }
     root.classList.add("drawn");
   }
 

@@ -410,10 +410,9 @@ class Keeper:
     def open(self) -> Lab:
         """A new lab."""
         from ..lab.lab import LabSpec, open_lab
-        from ..warm import rehearse_echo, rehearse_links
+        from ..warm_link import rehearse_link
 
-        rehearse_echo()  # Compiled before the fork, and not within the time limit of a site's first call.
-        rehearse_links()
+        rehearse_link()  # Compiled before the fork, and not within the time limit of a site's first call.
         spec = LabSpec(
             link=self.link, near=None, far=None, journal_bytes=FILE_BYTES, volume_bytes=FILE_BYTES, congestion="cubic",
             polls=False,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import Any
 
 from ...analysis.claims import C1_BUDGET_NS, C1_MILES, C2_MILES
 from ...analysis.result import Analysis, CellResult, Estimate, Fit
-from ...physics import PRODUCT_LIMITS, miles_of
+from ...physics import PRODUCT_LIMITS, ProductLimit, miles_of
 from ...profile import DistanceTable
 from ...units import NS_PER_US, format_time
 from ..tables import miles_text, rank, workload_of
 from .plot import (
+    LEGEND,
     Choice,
     Option,
     Plot,
@@ -34,7 +37,11 @@ FIELDS = {"p50": "response_ns_p50", "p99": "response_ns_p99", "p99.9": "response
 FIT_POINTS = 25  # A straight line needs two; a hover needs one nearby.
 SCALE = "layout.yaxis.type"
 HEADROOM = 1.1  # A limit a little beyond the last point is still drawn.
-LABEL_ROOM = 1.2  # Above the highest point, for the words of upright lines.
+# The words of lines stand outside of the plot, where no line and no point is: beside it and above it.
+BESIDE_PIXELS, BESIDE_CHARACTERS = 190, 28
+ABOVE = 0.13  # of the plot's height, between it and the legend: two lines of words, and a third above them
+ABOVE_PIXELS = 30  # Where the third begins.
+APART = 0.075  # of the axis: levels closer than two lines of words share theirs
 LIMIT_LINE = {"color": "--dim", "width": 1, "dash": "4px,4px"}
 CLAIM_LINE = {"color": "--claim", "width": 1.5, "dash": "9px,4px"}
 
@@ -72,7 +79,9 @@ def distance_plot(analysis: Analysis, distance: DistanceTable) -> Plot:
         layout=layout_of(
             {"title": {"text": "miles"}, "rangemode": "tozero"},
             {**log_axis("response time, ms"), "type": "linear", "tickmode": "auto", "rangemode": "tozero"},
-            height=560,
+            height=600,
+            margin={"l": 64, "r": BESIDE_PIXELS, "t": 16, "b": 56},
+            legend={**LEGEND, "y": 1 + ABOVE},
         ),
         choices=[
             choose_workload(cells),
@@ -183,17 +192,12 @@ def limits(group: Sequence[CellResult], quantile: str, meta: dict[str, str]) -> 
     ends = [e.high or e.value for c in group if (e := latency_of(c, quantile)).value is not None]
     top_ns = max((end for end in ends if end is not None), default=0.0)
     far = HEADROOM * max(c.miles for c in group)
-    yield {"meta": meta, "layout": {"yaxis": {"autorangeoptions": {"include": [ms(LABEL_ROOM * top_ns)]}}}}
+    yield {"meta": meta, "layout": {"yaxis": {"autorangeoptions": {"include": [ms(HEADROOM * top_ns)]}}}}
+    level = [limit for limit in PRODUCT_LIMITS if limit.rtt_ns is not None and limit.rtt_ns <= HEADROOM * top_ns]
+    yield from levels({**meta, "layer": "limit"}, level, HEADROOM * top_ns)
     for limit in PRODUCT_LIMITS:
-        if limit.rtt_ns is not None and limit.rtt_ns <= HEADROOM * top_ns:
-            font = {"size": 11, "color": "--dim"}
-            yield {"meta": {**meta, "layer": "limit"}, "shape": {
-                "type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": ms(limit.rtt_ns), "y1": ms(limit.rtt_ns),
-                "line": LIMIT_LINE, "layer": "below",
-                "label": {"text": limit.name, "font": font, "textposition": "end", "yanchor": "bottom"},
-            }}  # fmt: skip
-        elif limit.miles is not None and limit.miles <= far:
-            yield from upright({**meta, "layer": "limit"}, limit.miles, limit.name, LIMIT_LINE)
+        if limit.miles is not None and limit.miles <= far:
+            yield from upright({**meta, "layer": "limit"}, limit.miles, limit.name.replace(": ", ":<br>"), LIMIT_LINE)
     if far >= C1_MILES and top_ns:
         box = {"text": "C1", "font": {"size": 13, "color": "--claim"}, "textposition": "top left", "padding": 5}
         least_ns = min((e.value for c in group for e in (c.response_ns_p50, c.floor_ns) if e.value), default=top_ns)
@@ -203,19 +207,54 @@ def limits(group: Sequence[CellResult], quantile: str, meta: dict[str, str]) -> 
                 "layer": "below", "fillcolor": "--claim/0.07", "label": box,
             }}  # fmt: skip
     if far >= C2_MILES:
-        yield from upright({**meta, "layer": "claim"}, C2_MILES, f"C2: {C2_MILES:g} miles", CLAIM_LINE)
+        words = f"C2: {C2_MILES:g} miles"
+        yield from upright({**meta, "layer": "claim"}, C2_MILES, words, CLAIM_LINE, "C2", ABOVE_PIXELS)
 
 
-def upright(meta: dict[str, str], miles: float, words: str, line: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A line at a distance, its words along it at the top."""
+def levels(meta: dict[str, str], limits: Sequence[ProductLimit], top_ns: float) -> Iterator[dict[str, Any]]:
+    """A line at each round trip, its words beside the plot. On a linear axis those that are close together share theirs."""
+    groups: list[list[ProductLimit]] = []
+    for limit in sorted(limits, key=rtt_of):
+        y = ms(rtt_of(limit))
+        yield {"meta": meta, "shape": {
+            "type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": LIMIT_LINE, "layer": "below",
+        }}  # fmt: skip
+        yield beside({**meta, SCALE: "log"}, [limit], math.log10(y))
+        if groups and rtt_of(limit) - rtt_of(groups[-1][0]) < APART * top_ns * len(groups[-1]):
+            groups[-1].append(limit)
+        else:
+            groups.append([limit])
+    for group in groups:
+        yield beside({**meta, SCALE: "linear"}, group, sum(ms(rtt_of(limit)) for limit in group) / len(group))
+
+
+def rtt_of(limit: ProductLimit) -> int:
+    """The round trip of a limit that is one."""
+    assert limit.rtt_ns is not None
+    return limit.rtt_ns
+
+
+def beside(meta: dict[str, str], limits: Sequence[ProductLimit], y: float) -> dict[str, Any]:
+    """The words of levels, the highest first; where the page is narrow only the numbers. On a log axis `y` is a logarithm."""
+    names = [limit.name for limit in reversed(limits)]
+    return {"meta": meta, "short": "<br>".join(name.partition(":")[0] for name in names), "annotation": {
+        "xref": "paper", "x": 1, "xanchor": "left", "xshift": 4, "y": y, "yanchor": "middle", "align": "left", "showarrow": False,
+        "text": "<br>".join(line for name in names for line in wrap(name, BESIDE_CHARACTERS)),
+        "font": {"size": 11, "color": LIMIT_LINE["color"]},
+    }}  # fmt: skip
+
+
+def upright(
+    meta: dict[str, str], miles: float, words: str, line: dict[str, Any], short: str | None = None, pixels: int = 0
+) -> Iterator[dict[str, Any]]:
+    """A line at a distance, its words so many pixels above the plot."""
     yield {"meta": meta, "shape": {
         "type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": miles, "x1": miles, "line": line, "layer": "below",
     }}  # fmt: skip
-    annotation: dict[str, Any] = {
-        "x": miles, "yref": "paper", "y": 1, "text": words, "textangle": -90, "showarrow": False, "xanchor": "left",
-        "yanchor": "top", "font": {"size": 11, "color": line["color"]},
-    }  # fmt: skip
-    yield {"meta": meta, "annotation": annotation}
+    yield {"meta": meta, "short": short or f"{miles:g}", "annotation": {
+        "x": miles, "xanchor": "center", "yref": "paper", "y": 1, "yanchor": "bottom", "yshift": pixels, "text": words,
+        "showarrow": False, "font": {"size": 11, "color": line["color"]},
+    }}  # fmt: skip
 
 
 def said(cells: Sequence[CellResult]) -> str:

@@ -18,6 +18,7 @@ from ..digits import Digits, grouped
 from ..tables import miles_text, rank, title_of, workload_of
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "--paper/0"}
 LOG_TICKS = [mantissa * 10.0**power for power in range(-3, 5) for mantissa in (1, 1.5, 2, 3, 5, 7)]
 
 
@@ -99,7 +100,7 @@ def layout_of(x: dict[str, Any], y: dict[str, Any], height: int = 440, **more: A
         "plot_bgcolor": "--paper",
         "hoverlabel": {"bgcolor": "--raised", "bordercolor": "--line", "font": {"color": "--ink"}, "align": "left"},
         "hovermode": "closest",
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "--paper/0"},
+        "legend": LEGEND,
         "xaxis": {**axis, **x},
         "yaxis": {**axis, **y},
         **more,
