@@ -15,10 +15,11 @@ from farwrite.engine import node, turn_kernel
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine import replica_kernel as replica
 from farwrite.engine import secondary_kernel as secondary
+from farwrite.engine.ballot import Question
 from farwrite.engine.journal import examine
 from farwrite.engine.node import Node, recall
 from farwrite.engine.peering import frame_of, hello_of
-from farwrite.engine.vote import Address, BallotError, Question, Voter, ask, votes_served
+from farwrite.engine.vote import Address, BallotError, Voter, ask, votes_served
 from farwrite.errors import UnfitError
 from farwrite.host import reactor
 from farwrite.host.disk import disk
@@ -79,13 +80,13 @@ class Witness(Voter):
 def meeting(ask_all, own, words):
     """Voters asked as by `ask_all`; while words[MEET] is set a candidate waits with its "grant" until both are that far."""
 
-    def asked(voter, others, question):
+    def asked(others, question):
         if question.ask == "grant" and words[MEET]:
             words[own] = words[own] or question.epoch
             limit_s = time.monotonic() + MEET_S
             while not all(words[CANDIDATES]) and time.monotonic() < limit_s:
                 time.sleep(0.001)
-        return ask_all(voter, others, question)
+        return ask_all(others, question)
 
     return asked
 
@@ -105,7 +106,7 @@ class Noted(Node):
 def run_node(name, addresses, witness, ours, load, terms, contest, options):
     chosen, ballot_fd = DISKS[name]
     own = CANDIDATES.start + sorted(addresses).index(name)
-    node.majority_says_yes = meeting(node.majority_says_yes, own, contest.words)  # In this process only.
+    node.ask_all = meeting(node.ask_all, own, contest.words)  # In this process only.
     Noted(
         name, chosen, ballot_fd, addresses, witness, VOLUME, ours.words, Writer(load.words), seed=SEED,
         staging_bytes=STAGING, terms=terms.words, **options,

@@ -15,22 +15,24 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 
-from farwrite.engine import vote
-from farwrite.engine.vote import (
+from farwrite.engine import ballot, vote
+from farwrite.engine.ballot import (
     MEMBERS_MAX,
-    MESSAGE_BYTES_MAX,
     NAME_BYTES_MAX,
     NUMBER_MAX,
     SLOT_BYTES,
-    Address,
     Answer,
     Ballot,
-    BallotError,
     Question,
+    refusal_of,
+)
+from farwrite.engine.vote import (
+    MESSAGE_BYTES_MAX,
+    Address,
+    BallotError,
     Voter,
     ask,
     load_ballot,
-    refusal_of,
     save_ballot,
     votes_served,
 )
@@ -242,7 +244,7 @@ def test_a_full_file_system_is_named(tmp_path):
 
 def test_a_fault_of_our_own_gives_no_vote_and_does_not_end_the_voter(voter, monkeypatch, caplog):
     with served(voter) as address:
-        monkeypatch.setattr(vote, "may_grant", lambda *arguments: 1 // 0)
+        monkeypatch.setattr(ballot, "may_grant", lambda *arguments: 1 // 0)
         answer = ask(address, Question("grant", "b", epoch=1))
         assert not answer.yes and "ZeroDivisionError" in answer.refusal and "ZeroDivisionError" in caplog.text
         monkeypatch.undo()

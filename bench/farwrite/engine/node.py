@@ -21,15 +21,16 @@ import numpy as np
 from ..errors import FarwriteError, system_error
 from ..host import reactor
 from ..host.disk import Disk
+from . import election, turn_kernel
 from . import journal_kernel as log
 from . import primary_kernel as p
 from . import replica_kernel as replica
 from . import secondary_kernel as secondary
-from . import turn_kernel
+from .ballot import NUMBER_MAX, Answer, Question
 from .journal import capacity_of, examine, format_journal, image, is_blank, resume, save
 from .peering import hello_of, how_to_join, lead, meet
 from .standing import Standing, standing_of
-from .vote import NUMBER_MAX, Address, Answer, Question, Voter, ask, listener, majority_says_yes, votes_served
+from .vote import Address, Voter, ask, ask_all, listener, votes_served
 
 STAGING_BYTES = 1 << 20
 PEER_TIMEOUT_NS = 1_000_000_000
@@ -202,35 +203,22 @@ class Node(Voter):
                 self.ends_session[0] = 1
             time.sleep(CONTROL_S)
 
-    def stand(self) -> int:
-        """Ask the voters, first without effect; answers the epoch we may lead in, 0 when we may not."""
+    def epoch_known(self) -> int:
+        """The newest epoch that it has promised, serves, or has writes of."""
         with self.lock:
-            own = self.log_of()
-            epoch = max(self.ballot.epoch, own[0], int(self.journal.at[log.EPOCH])) + 1
-        for word in ("would", "grant"):
-            question = Question(word, self.name, epoch, own[0], own[1])
-            says_yes, known = majority_says_yes(self, self.voters, question)
-            newest = max(known, key=lambda one: one.age)
-            with self.lock:  # Whatever we hear of newer, we know.
-                if newest.age > self.ballot.age:
-                    self.adopt(newest)
-            highest = max(one.epoch for one in known)
-            if word == "would" and highest >= epoch:
-                epoch = highest + 1
-                says_yes, known = majority_says_yes(self, self.voters, Question(word, self.name, epoch, own[0], own[1]))
-            if not says_yes:
-                return 0
-        members = self.ballot.members or tuple(self.names)
-        if self.name not in members or not self.configure(epoch, members):
-            return 0
-        return epoch
+            return max(self.ballot.epoch, self.log_of()[0], int(self.journal.at[log.EPOCH]))
+
+    def stand(self) -> int:
+        """Ask the voters; answers the epoch we may lead in, 0 when we may not."""
+        return election.run_steps(election.stand(self, len(self.voters), tuple(self.names)), self.ask_voters)
 
     def configure(self, epoch: int, members: tuple[str, ...]) -> bool:
-        """Whether a majority keeps this configuration from now on. Every attempt has a number of its own: the last one counts."""
-        self.version += 1
-        question = Question("configure", self.name, epoch, version=self.version, members=members)
-        self.is_settled = majority_says_yes(self, self.voters, question)[0]
-        return self.is_settled
+        """Whether a majority keeps this configuration from now on."""
+        return election.run_steps(election.configure(self, len(self.voters), epoch, members), self.ask_voters)
+
+    def ask_voters(self, question: Question) -> list[Answer]:
+        """What the others answer."""
+        return ask_all(self.voters, question)
 
     # While we lead.
 

@@ -2,7 +2,7 @@
 
 A voter promises an epoch to one candidate and remembers the newest configuration. A majority of voters decides both, so that
 two decisions always share a voter (Lamport, The Part-Time Parliament, 1998; asking first without effect: Ongaro, thesis 9.6).
-A witness is a voter without a volume.
+A witness is a voter without a volume. What a voter may answer is decided in ballot.py, what a candidate asks in election.py.
 
 Whoever reaches the port may ask. Whatever a message is, the voter goes on: one that is no question, or asks for what cannot
 be, is answered with its refusal and logged. So is a ballot that cannot be written, with the disk's own error.
@@ -17,7 +17,6 @@ import os
 import socket
 import threading
 import time
-import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,15 +25,27 @@ from typing import NamedTuple
 import msgspec
 
 from ..errors import UnfitError, system_error
+from .ballot import (
+    NUMBER_MAX,
+    SLOT_BYTES,
+    SLOTS_BYTES,
+    Answer,
+    Ballot,
+    Question,
+    adopted,
+    decide,
+    decode_slots,
+    encode_slot,
+    is_ballot,
+    next_generation,
+    promised,
+    refusal_of,
+    slot_of,
+)
 
-SLOT_BYTES = 4096
 ASK_TIMEOUT_S = 1.0
 REST_S = 0.1  # For the rest of a question that is too long, before it is answered.
 MESSAGE_BYTES_MAX = SLOT_BYTES  # Of a question or an answer; the largest ballot fits into a slot.
-NAME_BYTES_MAX = 63  # Of a voter.
-MEMBERS_MAX = 16  # With names as long as they may be, escaped byte by byte, a ballot has 2.4 KB.
-NUMBER_MAX = (1 << 62) - 1  # Of an epoch, a sequence, a version: int64 in records, and there is always a next one.
-WORDS = ("status", "would", "grant", "configure", "hand_over")
 
 LOG = logging.getLogger(__name__)
 
@@ -50,55 +61,16 @@ class Address(NamedTuple):
     vote_port: int
 
 
-class Ballot(msgspec.Struct, frozen=True):
-    """What a voter has promised and knows. The configuration with the greater (of_epoch, version) is the newer."""
-
-    epoch: int = 0
-    candidate: str = ""
-    of_epoch: int = 0
-    version: int = 0
-    members: tuple[str, ...] = ()
-    generation: int = 0
-
-    @property
-    def age(self) -> tuple[int, int]:
-        return self.of_epoch, self.version
-
-
-class Question(msgspec.Struct):
-    """What is asked of a voter: "status", "would" and "grant" (a vote), "configure", or "hand_over"."""
-
-    ask: str
-    name: str
-    epoch: int = 0
-    log_epoch: int = 0
-    sequence: int = 0
-    version: int = 0
-    members: tuple[str, ...] = ()
-
-
-class Answer(msgspec.Struct):
-    """What a voter says."""
-
-    yes: bool
-    ballot: Ballot
-    leads: bool = False
-    sequence: int = 0
-    refusal: str = ""  # why the question was not considered; empty: it was
-
-
 class BallotError(UnfitError):
     """A ballot could not be made durable: what was to be promised is not."""
 
 
 def save_ballot(fd: int, ballot: Ballot) -> Ballot:
     """Make it durable in the older of two slots; one is always whole. BallotError names the file and the disk's error."""
-    numbered = msgspec.structs.replace(ballot, generation=ballot.generation + 1)
-    told = msgspec.json.encode(numbered)
-    block = (zlib.crc32(told).to_bytes(4, "little") + len(told).to_bytes(4, "little") + told).ljust(SLOT_BYTES, b"\0")
-    assert len(block) == SLOT_BYTES, "a ballot reaches into the other slot"
+    numbered = next_generation(ballot)
+    block = encode_slot(numbered)
     try:
-        if os.pwrite(fd, block, numbered.generation % 2 * SLOT_BYTES) != SLOT_BYTES:
+        if os.pwrite(fd, block, slot_of(numbered)) != len(block):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fdatasync(fd)
     except OSError as refusal:
@@ -118,67 +90,7 @@ def path_of(fd: int) -> str:
 
 def load_ballot(fd: int) -> Ballot:
     """The newest whole one; an empty one in an empty file."""
-    best = Ballot()
-    for index in range(2):
-        block = os.pread(fd, SLOT_BYTES, index * SLOT_BYTES)
-        told = block[8 : 8 + int.from_bytes(block[4:8], "little")]
-        if told and zlib.crc32(told) == int.from_bytes(block[:4], "little"):
-            found = msgspec.json.decode(told, type=Ballot)
-            best = max(best, found, key=lambda one: one.generation)
-    return best
-
-
-def may_grant(ballot: Ballot, question: Question, log: tuple[int, int] | None, hears_primary: bool) -> bool:
-    """Whether a voter gives its vote; `log` is (epoch, sequence) of its own last write, None for a witness.
-
-    Where every member must hold a write, membership is what counts. Where a quorum suffices, the log is: a voter that is
-    a member gives its vote only to a log that is not behind its own.
-    """
-    if hears_primary or (ballot.members and question.name not in ballot.members):
-        return False
-    if log is not None and (question.log_epoch, question.sequence) < log:
-        return False
-    return question.epoch > ballot.epoch or (question.epoch == ballot.epoch and question.name == ballot.candidate)
-
-
-def refusal_of(question: Question, known: Collection[str] = ()) -> str:
-    """Why a question cannot be considered; empty when it can. `known` are the replicas, where the voter knows them."""
-    if question.ask not in WORDS:
-        return f'"{question.ask[:NAME_BYTES_MAX]}" is nothing a voter is asked ({", ".join(WORDS)})'
-    names = (question.name, *question.members)
-    if not all(is_name(name) for name in names):
-        return f"a name has 1 to {NAME_BYTES_MAX} bytes that can be printed"
-    if len(question.members) > MEMBERS_MAX or len(set(question.members)) != len(question.members):
-        return f"a configuration has up to {MEMBERS_MAX} members, each once; here are {len(question.members)}"
-    numbers = {name: getattr(question, name) for name in ("epoch", "log_epoch", "sequence", "version")}
-    for name, value in numbers.items():
-        if not 0 <= value <= NUMBER_MAX:
-            return f"{name} must lie between 0 and {NUMBER_MAX}, not at {value}"
-    if question.ask == "hand_over" and len(question.members) != 1:
-        return f"hand_over names one successor among its members; here are {len(question.members)}"
-    if question.ask == "configure" and question.name not in question.members:
-        return "configure names the members, and a primary is one of them"
-    asking = question.ask in ("would", "grant", "configure")
-    if asking and not question.epoch:
-        return f"{question.ask} is of an epoch, and the first is 1"
-    strangers = sorted({*question.members, *((question.name,) if asking else ())} - set(known)) if known else []
-    if strangers:
-        return f"{', '.join(strangers)}: no replica of this volume ({', '.join(sorted(known))})"
-    return ""
-
-
-def is_name(name: str) -> bool:
-    """Whether this can be a voter's name."""
-    return 0 < len(name.encode(errors="replace")) <= NAME_BYTES_MAX and name.isprintable()
-
-
-def is_ballot(ballot: Ballot) -> bool:
-    """Whether a voter can have such a ballot: what others say of theirs is kept in a slot of our own."""
-    numbers = (ballot.epoch, ballot.of_epoch, ballot.version, ballot.generation)
-    names = [*ballot.members, *([ballot.candidate] if ballot.candidate else [])]
-    return (
-        all(0 <= number <= NUMBER_MAX for number in numbers) and all(map(is_name, names)) and len(ballot.members) <= MEMBERS_MAX
-    )
+    return decode_slots(os.pread(fd, SLOTS_BYTES, 0))
 
 
 class Voter:
@@ -202,45 +114,29 @@ class Voter:
     def hand_over(self, to: str) -> bool:
         return False
 
+    def keep(self, ballot: Ballot) -> None:
+        """Have this ballot from now on, durable. BallotError when it cannot be: then nothing has changed."""
+        if ballot != self.ballot:
+            self.ballot = save_ballot(self.fd, ballot)
+
     def promise(self, epoch: int, candidate: str) -> None:
         """Never again serve or elect anyone of an older epoch."""
         with self.lock:
-            if epoch > self.ballot.epoch:
-                self.ballot = save_ballot(self.fd, msgspec.structs.replace(self.ballot, epoch=epoch, candidate=candidate))
+            self.keep(promised(self.ballot, epoch, candidate))
 
     def adopt(self, known: Ballot) -> None:
-        """Remember a newer configuration that another voter knows."""
+        """Remember the configuration of another voter's ballot, if it is newer."""
         with self.lock:
-            changed = msgspec.structs.replace(
-                self.ballot, of_epoch=known.of_epoch, version=known.version, members=known.members
-            )
-            self.ballot = save_ballot(self.fd, changed)
+            self.keep(adopted(self.ballot, known))
 
     def decide(self, question: Question) -> Answer:
         """Answer one question; whatever is promised is durable before it is said. BallotError when it cannot be."""
-        if refusal := refusal_of(question, self.replicas):
-            return Answer(False, self.ballot, self.leads(), refusal=refusal)
-        if question.ask == "hand_over":
+        if question.ask == "hand_over" and not refusal_of(question, self.replicas):
             return Answer(self.hand_over(question.members[0]), self.ballot, self.leads())
         with self.lock:
-            yes = False
-            if question.ask in ("would", "grant"):
-                yes = may_grant(self.ballot, question, self.log_of(), self.hears_primary())
-                if yes and question.ask == "grant":
-                    self.promise(question.epoch, question.name)
-            elif question.ask == "configure":
-                fences = question.epoch > self.ballot.epoch and self.hears_primary()
-                yes = question.epoch >= self.ballot.epoch and not fences and (question.epoch, question.version) >= self.ballot.age
-                if yes:
-                    self.promise(question.epoch, question.name)
-                    self.ballot = save_ballot(
-                        self.fd,
-                        msgspec.structs.replace(
-                            self.ballot, of_epoch=question.epoch, version=question.version, members=question.members
-                        ),
-                    )
-            own = self.log_of()
-            return Answer(yes, self.ballot, self.leads(), own[1] if own else 0)
+            kept, answer = decide(self.ballot, question, self.log_of(), self.hears_primary(), self.leads(), self.replicas)
+            self.keep(kept)
+            return msgspec.structs.replace(answer, ballot=self.ballot)
 
 
 def ask(address: Address, question: Question, timeout_s: float = ASK_TIMEOUT_S) -> Answer | None:
@@ -358,10 +254,6 @@ def votes_served(voter: Voter, address: Address, stopped: Callable[[], bool]) ->
             thread.join()
 
 
-def majority_says_yes(voter: Voter, others: dict[str, Address], question: Question) -> tuple[bool, list[Ballot]]:
-    """Whether a majority of all voters says yes, the asking one last and only if that makes it one; and what they know."""
-    answers = [answer for address in others.values() if (answer := ask(address, question))]
-    known = [answer.ballot for answer in answers] + [voter.ballot]
-    if 2 * (1 + sum(answer.yes for answer in answers)) <= 1 + len(others):
-        return False, known
-    return voter.decide(question).yes, known
+def ask_all(others: dict[str, Address], question: Question) -> list[Answer]:
+    """The answers of those who give one."""
+    return [answer for address in others.values() if (answer := ask(address, question))]
