@@ -167,9 +167,9 @@ def next_generation(ballot: Ballot) -> Ballot:
     return msgspec.structs.replace(ballot, generation=ballot.generation + 1)
 
 
-def slot_of(ballot: Ballot) -> int:
-    """Where in the file this generation belongs: over the older of the two."""
-    return ballot.generation % 2 * SLOT_BYTES
+def writes_of(ballot: Ballot) -> list[tuple[int, bytes]]:
+    """(file offset, bytes) of what makes this ballot durable, each write itself durable before the next one begins."""
+    return [(ballot.generation % 2 * SLOT_BYTES, encode_slot(ballot))]
 
 
 def encode_slot(ballot: Ballot) -> bytes:
