@@ -302,7 +302,8 @@ class Story:
         told = f"{node.index} {node.role} at {positions} {sequences} epoch {int(at[log.EPOCH])} flags {int(at[log.FLAGS])}"
         if self.elections is not None:
             ballot = node.voter.ballot
-            told += f" promised {ballot.epoch} to {ballot.candidate or 'nobody'}, members of {ballot.age} {' '.join(ballot.members)}"
+            told += f" promised {ballot.epoch} to {ballot.candidate or 'nobody'}"
+            told += f" members of {ballot.age} {' '.join(ballot.members)}"
         if node.role == PRIMARY:
             states, completed = node.state.peer[:, primary.STATE].tolist(), int(node.state.at[primary.COMPLETED])
             told += f" peers {states} completed {completed}"
@@ -335,7 +336,7 @@ def tell(seed: int, bug: str = "") -> Told:
     except Anomaly as found:
         broken = str(found)
         story.tell(f"BROKEN: {broken}")
-    except (AssertionError, ArithmeticError, LookupError, ValueError) as failure:  # A loop of the engine has itself found what must not be.
+    except (AssertionError, ArithmeticError, LookupError, ValueError) as failure:  # A loop has itself found what must not be.
         broken = f"a loop failed: {failure!r}"
         story.tell(f"BROKEN: {broken}")
     cluster = story.cluster
