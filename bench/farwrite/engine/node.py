@@ -28,7 +28,7 @@ from . import replica_kernel as replica
 from . import secondary_kernel as secondary
 from .ballot import NUMBER_MAX, Answer, Question
 from .journal import capacity_of, examine, format_journal, image, is_blank, resume, save
-from .peering import hello_of, how_to_join, lead, meet
+from .peering import hello_of, how_to_join, is_to_be_readmitted, is_to_be_struck, lead, may_succeed, meet
 from .standing import Standing, standing_of
 from .vote import Address, Voter, ask, ask_all, listener, votes_served
 
@@ -283,7 +283,7 @@ class Node(Voter):
                     if self.policy == p.CONSENT:
                         self.do_without(state, index, name, epoch)
                     self.connect(state, index, name, epoch, connections)
-                elif self.policy == p.CONSENT and name not in self.ballot.members and not state.peer[index, p.EXCUSED]:
+                elif self.policy == p.CONSENT and is_to_be_readmitted(state.peer[index], name, self.ballot.members):
                     self.configure(epoch, tuple(sorted({*self.ballot.members, name})))
 
     def do_without(self, state: p.Primary, index: int, name: str, epoch: int) -> None:
@@ -291,10 +291,8 @@ class Node(Voter):
 
         A peer that was excused and struck already stays so; one that is a member must hold every write until then.
         """
-        if state.peer[index, p.EXCUSED] and name not in self.ballot.members:
+        if not is_to_be_struck(state.peer[index], name, self.ballot.members, time.monotonic_ns() < self.patience_ends_ns):
             return
-        if state.peer[index, p.LOST_COUNT] == 0 and time.monotonic_ns() < self.patience_ends_ns:
-            return  # It has not been here yet: it may be on its way.
         members = tuple(one for one in self.ballot.members if one != name)
         if self.configure(epoch, members):
             state.mail[index, p.REQUEST] = p.EXCUSE
@@ -341,8 +339,7 @@ class Node(Voter):
         self.handing_over = True
         limit_s = time.monotonic() + 2 * self.peer_timeout_ns / 1e9
         while time.monotonic() < limit_s:
-            peer = state.peer[index]
-            if peer[p.STATE] == p.LIVE and peer[p.DURABLE] == self.journal.at[log.STAGED_SEQUENCE]:
+            if may_succeed(state.peer[index], to, self.ballot.members, self.journal):
                 self.thread(self.leave_to, to)
                 return True
             time.sleep(CONTROL_S / 10)

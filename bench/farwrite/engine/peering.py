@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import msgspec
@@ -147,6 +148,27 @@ def how_to_join(journal: log.Journal, theirs: Hello) -> int:
     if not theirs.consistent or not known or not (same_epoch or before or empty):
         return primary.BY_DIGESTS
     return primary.BY_LOG if log.begin_of(journal, theirs.sequence + 1) >= 0 else primary.BY_EXTENTS
+
+
+def is_to_be_struck(peer: np.ndarray, name: str, members: Collection[str], is_patient: bool) -> bool:
+    """Whether a primary asks the voters to go on without an absent peer; `peer` is its row in Primary.peer.
+
+    One that was excused and struck already stays so; one that has not been here yet may be on its way, as long as we are patient.
+    """
+    is_struck = peer[primary.EXCUSED] != 0 and name not in members
+    return not is_struck and bool(peer[primary.LOST_COUNT] > 0 or not is_patient)
+
+
+def is_to_be_readmitted(peer: np.ndarray, name: str, members: Collection[str]) -> bool:
+    """Whether a peer that is connected has caught up, and no configuration has it as a member yet."""
+    return name not in members and bool(peer[primary.EXCUSED] == 0)
+
+
+def may_succeed(peer: np.ndarray, name: str, members: Collection[str], journal: log.Journal) -> bool:
+    """Whether a primary that takes no more writes may hand over to this peer: a member that holds everything."""
+    is_member = not members or name in members
+    holds_all = peer[primary.DURABLE] == journal.at[log.STAGED_SEQUENCE]
+    return is_member and bool(peer[primary.STATE] == primary.LIVE and holds_all)
 
 
 def lead(journal: log.Journal, epoch: int) -> None:

@@ -35,12 +35,11 @@ from .ballot import (
     adopted,
     decide,
     decode_slots,
-    encode_slot,
     is_ballot,
     next_generation,
     promised,
     refusal_of,
-    slot_of,
+    writes_of,
 )
 
 ASK_TIMEOUT_S = 1.0
@@ -68,11 +67,11 @@ class BallotError(UnfitError):
 def save_ballot(fd: int, ballot: Ballot) -> Ballot:
     """Make it durable in the older of two slots; one is always whole. BallotError names the file and the disk's error."""
     numbered = next_generation(ballot)
-    block = encode_slot(numbered)
     try:
-        if os.pwrite(fd, block, slot_of(numbered)) != len(block):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fdatasync(fd)
+        for offset, block in writes_of(numbered):
+            if os.pwrite(fd, block, offset) != len(block):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fdatasync(fd)
     except OSError as refusal:
         attempt = f"make the ballot {path_of(fd)} durable (errno {refusal.errno})"
         advice = "No vote is given and no configuration kept until it can be: free some room, or replace the disk."
