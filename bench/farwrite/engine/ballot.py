@@ -153,9 +153,14 @@ def adopted(ballot: Ballot, known: Ballot) -> Ballot:
     return configured(ballot, known.of_epoch, known.version, known.members) if known.age > ballot.age else ballot
 
 
+def is_epoch_in_reach(ballot: Ballot, epoch: int) -> bool:
+    """Whether one message may raise what this voter has promised to that epoch."""
+    return epoch <= ballot.epoch + EPOCH_STEP_MAX
+
+
 def is_in_reach(ballot: Ballot, known: Ballot) -> bool:
-    """Whether what another voter has promised and knows can be followed: no further than one message may raise our own."""
-    return max(known.epoch, known.of_epoch) <= ballot.epoch + EPOCH_STEP_MAX
+    """Whether what another voter has promised and knows can be followed."""
+    return is_epoch_in_reach(ballot, max(known.epoch, known.of_epoch))
 
 
 # What can be asked and told
@@ -196,7 +201,7 @@ def step_refusal_of(ballot: Ballot, question: Question) -> str:
     """
     if question.ask not in ("would", "grant", "configure"):
         return ""
-    if question.epoch > ballot.epoch + EPOCH_STEP_MAX:
+    if not is_epoch_in_reach(ballot, question.epoch):
         return f"epoch {question.epoch} lies more than {EPOCH_STEP_MAX} beyond {ballot.epoch}, which this voter has promised"
     version = ballot.version if question.epoch == ballot.of_epoch else 0
     if question.ask == "configure" and question.version > version + VERSION_STEP_MAX:

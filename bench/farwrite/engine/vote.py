@@ -34,9 +34,9 @@ from .ballot import (
 )
 
 DAMAGED = (
-    "No vote is given without it: a voter that forgets what it promised may help to make two primaries of one epoch. Give back the "
-    "file from before the damage if nothing was promised since; or stop every node of this volume and begin the ballot anew "
-    "(an empty file, format_ballot) at the greatest epoch that any of the others has promised."
+    "No vote is given without it: a voter that forgets what it promised may help to make two primaries of one epoch. Stop every "
+    "node of this volume, put the file aside, and begin the ballot anew (format_ballot) at the greatest epoch that any other voter "
+    "has promised."
 )
 
 
@@ -82,7 +82,7 @@ def path_of(fd: int) -> str:
 def format_ballot(fd: int, epoch: int = 0) -> Ballot:
     """The ballot of a voter that has promised nothing yet, but will serve and elect nobody up to this epoch, in its empty file.
 
-    Done once, when the voter is made: an empty file that is found later has lost what was promised. BallotError if it is not empty.
+    Done once, when the voter is made: an empty file that is found later has lost what was promised. BallotError if it has bytes.
     """
     if size := os.fstat(fd).st_size:
         raise BallotError(f"begin the ballot {path_of(fd)}: it has {size} bytes already, and may hold what a voter has promised.")
@@ -97,7 +97,8 @@ def load_ballot(fd: int) -> Ballot:
         raise BallotError(str(system_error(f"read the ballot {path_of(fd)}", refusal.errno or 0, DAMAGED))) from refusal
     found = decode_slots(data)
     if found is None:
-        what = f"damaged in both slots ({len(data)} of {SLOTS_BYTES} bytes)" if data else "empty, so that it was never begun or is lost"
+        damaged = f"damaged in both slots ({len(data)} of {SLOTS_BYTES} bytes)"
+        what = damaged if data else "empty, so it was never begun or has lost everything"
         raise BallotError(f"read the ballot {path_of(fd)}: it is {what}. {DAMAGED}")
     if found.damaged is not None:
         write_slot(fd, *writes_of(found.ballot, found.damaged)[0])
