@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol, TypeVar
 
-from .ballot import Answer, Ballot, Question
+from .ballot import Answer, Ballot, Question, is_in_reach, is_outvoted
 
 Result = TypeVar("Result")
 Steps = Generator[Question, Sequence[Answer], Result]
@@ -22,6 +22,7 @@ class Candidate(Protocol):
     ballot: Ballot
     version: int  # of its last attempt at a configuration
     is_settled: bool  # whether a majority keeps that attempt
+    is_outvoted: bool  # whether it does not, and some voter has promised this epoch to another, or a later one
 
     def log_of(self) -> tuple[int, int]:
         """(epoch, sequence) of its last durable write."""
@@ -47,7 +48,7 @@ def stand(candidate: Candidate, other_voters: int, names: tuple[str, ...]) -> St
         question = Question(word, candidate.name, epoch, log_epoch, sequence)
         says_yes, known = yield from majority_says_yes(candidate, other_voters, question)
         candidate.adopt(max(known, key=lambda one: one.age))  # Whatever we hear of newer, we know.
-        highest = max(one.epoch for one in known)
+        highest = max(max(one.epoch, one.of_epoch) for one in known)
         if word == "would" and highest >= epoch:
             epoch = highest + 1
             question = Question(word, candidate.name, epoch, log_epoch, sequence)
@@ -61,18 +62,34 @@ def stand(candidate: Candidate, other_voters: int, names: tuple[str, ...]) -> St
 
 
 def configure(candidate: Candidate, other_voters: int, epoch: int, members: tuple[str, ...]) -> Steps[bool]:
-    """Whether a majority keeps this configuration from now on. Every attempt has a number of its own: the last one counts."""
+    """Whether a majority keeps this configuration from now on. Every attempt has a number of its own: the last one counts.
+
+    A primary that is outvoted steps down and stands again: in this epoch it may never be given leave to go on without a peer.
+    """
     candidate.version += 1
     question = Question("configure", candidate.name, epoch, version=candidate.version, members=members)
-    candidate.is_settled, _ = yield from majority_says_yes(candidate, other_voters, question)
+    answers = yield question
+    candidate.is_settled, _ = counted(candidate, other_voters, question, answers)
+    candidate.is_outvoted = not candidate.is_settled and any(is_outvoted(one, candidate.name, epoch) for one in answers)
     return candidate.is_settled
 
 
 def majority_says_yes(candidate: Candidate, other_voters: int, question: Question) -> Steps[tuple[bool, list[Ballot]]]:
-    """Whether a majority of all voters says yes, the asking one last and only if that makes it one; and what they know."""
+    """What `counted` makes of the answers to a question."""
     answers = yield question
-    known = [answer.ballot for answer in answers] + [candidate.ballot]
-    if 2 * (1 + sum(answer.yes for answer in answers)) <= 1 + other_voters:
+    return counted(candidate, other_voters, question, answers)
+
+
+def counted(
+    candidate: Candidate, other_voters: int, question: Question, answers: Sequence[Answer]
+) -> tuple[bool, list[Ballot]]:
+    """Whether a majority of all voters says yes, the asking one last and only if that makes it one; and what they know.
+
+    What a voter says that is further ahead than it can be is not listened to: nobody could lead after an epoch near the last.
+    """
+    heard = [answer for answer in answers if is_in_reach(candidate.ballot, answer.ballot)]
+    known = [answer.ballot for answer in heard] + [candidate.ballot]
+    if 2 * (1 + sum(answer.yes for answer in heard)) <= 1 + other_voters:
         return False, known
     return candidate.decide(question).yes, known
 

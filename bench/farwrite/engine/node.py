@@ -1,9 +1,9 @@
 """A replica that fails over by itself: secondary, candidate and primary in one process, one after the other.
 
-The calling thread runs the loops; one thread answers votes, and while we lead another one connects to absent peers and asks
-the voters for consent. When a thread fails the node ends with its reason: it leads no more and gives no vote. A node begins as
-a secondary, whatever it was before; who leads is only ever decided by votes. Reads are not leased: a primary that was cut off
-may answer old reads, but completes no write.
+The calling thread runs the loops; others answer votes and hear who comes to the replica's port (control.py), and while we lead
+one connects to absent peers and asks the voters for consent. When a thread or the disk fails the node ends with its reason: it
+leads no more and gives no vote. A node begins as a secondary, whatever it was before; who leads is only ever decided by votes.
+Reads are not leased: a primary that was cut off may answer old reads, but completes no write.
 """
 
 from __future__ import annotations
@@ -21,16 +21,20 @@ import numpy as np
 from ..errors import FarwriteError, system_error
 from ..host import reactor
 from ..host.disk import Disk
+from ..wire.conversation import require_proof
+from ..wire.door import SparseLog
+from ..wire.terms import Terms
 from . import election, turn_kernel
 from . import journal_kernel as log
 from . import primary_kernel as p
 from . import replica_kernel as replica
 from . import secondary_kernel as secondary
-from .ballot import NUMBER_MAX, Answer, Question
+from .ballot import Answer, Question, is_epoch_in_reach
+from .control import Address, Arrivals, ask, ask_all, introduce, introductions, votes_served
 from .journal import capacity_of, examine, format_journal, image, is_blank, resume, save
 from .peering import hello_of, how_to_join, is_to_be_readmitted, is_to_be_struck, lead, may_succeed, meet
 from .standing import Standing, standing_of
-from .vote import Address, Voter, ask, ask_all, listener, votes_served
+from .vote import Voter
 
 STAGING_BYTES = 1 << 20
 PEER_TIMEOUT_NS = 1_000_000_000
@@ -66,10 +70,12 @@ class Node(Voter):
 
     def __init__(
         self, name: str, chosen: Disk, ballot_fd: int, peers: dict[str, Address], witness: Address | None, volume: int,
-        board: np.ndarray, load: Load, protocol: int = p.C, policy: int = p.CONSENT, quorum: int = 0, seed: int = 0,
+        board: np.ndarray, load: Load, terms: Terms, protocol: int = p.C, policy: int = p.CONSENT, quorum: int = 0, seed: int = 0,
         peer_timeout_ns: int = PEER_TIMEOUT_NS, staging_bytes: int = STAGING_BYTES, latency_budget_ns: int = 0,
     ) -> None:  # fmt: skip
+        require_proof(terms)
         super().__init__(name, ballot_fd, peers)
+        self.terms, self.sparse = terms, SparseLog(LOG, name)
         self.failure: BaseException | None = None  # of a thread of ours
         self.latency_budget_ns = latency_budget_ns
         self.disk, self.address, self.volume, self.board, self.load = chosen, peers[name], volume, board, load
@@ -84,7 +90,7 @@ class Node(Voter):
         self.primary: p.Primary | None = None
         self.ends_session = np.zeros(4, np.int64)
         self.steps_down = self.handing_over = False
-        self.version, self.is_settled, self.patience_ends_ns = 0, True, 0
+        self.version, self.is_settled, self.is_outvoted, self.patience_ends_ns = 0, True, False, 0
         self.stands_at_once = False
         self.promise(int(self.journal.at[log.EPOCH]), "")
 
@@ -104,6 +110,11 @@ class Node(Voter):
     def stopped(self) -> bool:
         return bool(self.board[0]) or self.failure is not None
 
+    @property
+    def meeting_s(self) -> float:
+        """For another replica to say its HELLO: as long as a primary may be silent."""
+        return 2 * self.peer_timeout_ns / 1e9
+
     def election_wait_s(self) -> float:
         """Twice the peer timeout, by when a live primary has pinged several times, and up to as much again by lot."""
         return 2 * self.peer_timeout_ns / 1e9 * (1 + self.random.random())
@@ -117,15 +128,26 @@ class Node(Voter):
     # The life of a replica.
 
     def run(self) -> None:
-        """Serve, stand and lead until asked to stop. What made one of its threads fail is raised here."""
-        with votes_served(self, self.address, self.stopped), listener(self.address.host, self.address.port) as listening:
-            while not self.stopped():
-                if self.follow(listening) and (epoch := self.stand()):
-                    self.lead_in(epoch)
-        if isinstance(self.failure, FarwriteError):
-            raise self.failure
-        if self.failure is not None:
-            raise RuntimeError(f"a thread of the replica {self.name} failed: {self.failure!r}") from self.failure
+        """Serve, stand and lead until asked to stop. What made the disk or one of the threads fail is logged and raised here."""
+        try:
+            with (
+                votes_served(self, self.address, self.terms),
+                introductions(self.name, self.address, self.peers, self.terms) as arrivals,
+            ):
+                try:
+                    while not self.stopped():
+                        if self.follow(arrivals) and (epoch := self.stand()):
+                            self.lead_in(epoch)
+                except BaseException as failure:
+                    self.failure = self.failure or failure  # Before the doors are closed: no vote is given meanwhile.
+                    raise
+            if isinstance(self.failure, FarwriteError):
+                raise self.failure
+            if self.failure is not None:
+                raise RuntimeError(f"a thread of the replica {self.name} failed: {self.failure!r}") from self.failure
+        except Exception as failure:
+            LOG.error("%s ends, leads no more and gives no vote: %s", self.name, failure)
+            raise
 
     def thread(self, work: Callable[..., None], *arguments: object) -> threading.Thread:
         """A thread of this node that does this work, started; its failure is the node's."""
@@ -142,38 +164,36 @@ class Node(Voter):
         made.start()
         return made
 
-    def follow(self, listening: socket.socket) -> bool:
-        """Be a secondary of whoever connects; True once it is time to stand for election."""
+    def follow(self, arrivals: Arrivals) -> bool:
+        """Be a secondary of whoever leads and comes; True once it is time to stand for election."""
         limit_s = time.monotonic() + self.election_wait_s()
-        listening.settimeout(CONTROL_S)
         while not self.stopped():
             if self.stands_at_once or time.monotonic() > limit_s:
                 self.stands_at_once = False
                 return not int(self.journal.at[log.FLAGS]) & log.INCONSISTENT
-            try:
-                connection, _ = listening.accept()
-            except TimeoutError:
-                continue
-            with connection:
-                if self.serve(connection):
-                    limit_s = time.monotonic() + self.election_wait_s() / 2
+            if arrived := arrivals.take(CONTROL_S):
+                name, connection = arrived
+                with connection:
+                    if self.serve(name, connection):
+                        limit_s = time.monotonic() + self.election_wait_s() / 2
         return False
 
-    def serve(self, connection: socket.socket) -> bool:
-        """One session with a primary, to its end; False when it was none of ours."""
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def serve(self, name: str, connection: socket.socket) -> bool:
+        """One session with the primary of this name, to its end; False when it was none of ours."""
         with self.lock:
             mine = hello_of(self.journal, self.protocol)
             mine = dataclasses.replace(mine, epoch=max(mine.epoch, self.ballot.epoch))
         try:
-            theirs = meet(connection, mine, leads=False)
-        except (FarwriteError, OSError):
+            theirs = meet(connection, mine, leads=False, timeout_s=self.meeting_s)
+        except (FarwriteError, OSError) as refusal:
+            self.sparse.warning("%s came as a primary, and is not served: %s", name, refusal)
             return False
         with reactor.reactor() as ring:
             with self.lock:  # No vote between looking at the promise and beginning the session.
-                if not self.ballot.epoch <= theirs.epoch <= NUMBER_MAX:
+                if theirs.epoch < self.ballot.epoch or not is_epoch_in_reach(self.ballot, theirs.epoch):
+                    self.sparse.warning("%s came as the primary of epoch %d, and is not served.", name, theirs.epoch)
                     return False
-                self.promise(theirs.epoch, "")
+                self.follow_primary(theirs.epoch, name)
                 self.journal.at[log.EPOCH] = theirs.epoch
                 save(self.journal)
                 self.ends_session[:] = 0
@@ -213,12 +233,15 @@ class Node(Voter):
         return election.run_steps(election.stand(self, len(self.voters), tuple(self.names)), self.ask_voters)
 
     def configure(self, epoch: int, members: tuple[str, ...]) -> bool:
-        """Whether a majority keeps this configuration from now on."""
-        return election.run_steps(election.configure(self, len(self.voters), epoch, members), self.ask_voters)
+        """Whether a majority keeps this configuration from now on; a primary that is outvoted stands again at once."""
+        kept = election.run_steps(election.configure(self, len(self.voters), epoch, members), self.ask_voters)
+        if self.is_outvoted and self.primary is not None:
+            self.steps_down = self.stands_at_once = True
+        return kept
 
     def ask_voters(self, question: Question) -> list[Answer]:
         """What the others answer."""
-        return ask_all(self.voters, question)
+        return ask_all(self.voters, question, self.terms)
 
     # While we lead.
 
@@ -274,6 +297,7 @@ class Node(Voter):
             for index, name in enumerate(self.peers):
                 if self.ballot.epoch > epoch:
                     self.steps_down = True
+                if self.steps_down:
                     return
                 if state.mail[index, p.REQUEST] != p.NOTHING:
                     continue
@@ -303,19 +327,19 @@ class Node(Voter):
         """Meet an absent peer and have the loop adopt it."""
         if state.mail[index, p.REQUEST] != p.NOTHING:
             return
-        answer = ask(self.peers[name], Question("status", self.name))
-        if answer is None:
+        answer = ask(name, self.peers[name], Question("status", self.name), self.terms)
+        if answer is None or not is_epoch_in_reach(self.ballot, answer.ballot.epoch):
             return
         if answer.ballot.epoch > epoch:
             self.steps_down = True
             return
-        address = self.peers[name]
         connection = None
         try:
-            connection = socket.create_connection((address.host, address.port), self.peer_timeout_ns / 1e9)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            theirs = meet(connection, hello_of(self.journal, self.protocol), leads=True)
-        except (FarwriteError, OSError):
+            connection = introduce(self.name, name, self.peers[name], self.terms, self.meeting_s)
+            theirs = meet(connection, hello_of(self.journal, self.protocol), leads=True, timeout_s=self.meeting_s)
+        except (FarwriteError, OSError) as refusal:
+            if isinstance(refusal, FarwriteError):
+                self.sparse.warning("lead %s: %s", name, refusal)
             if connection:
                 connection.close()
             return
@@ -335,10 +359,13 @@ class Node(Voter):
         state = self.primary
         if state is None or to not in self.peers or (self.ballot.members and to not in self.ballot.members):
             return False
+        with self.lock:  # One at a time.
+            if self.handing_over:
+                return False
+            self.handing_over = True
         index = list(self.peers).index(to)
-        self.handing_over = True
         limit_s = time.monotonic() + 2 * self.peer_timeout_ns / 1e9
-        while time.monotonic() < limit_s:
+        while time.monotonic() < limit_s and self.primary is state and not self.stopped():
             if may_succeed(state.peer[index], to, self.ballot.members, self.journal):
                 self.thread(self.leave_to, to)
                 return True
@@ -351,4 +378,4 @@ class Node(Voter):
         self.steps_down = True
         while self.primary is not None:
             time.sleep(CONTROL_S / 10)
-        ask(self.peers[to], Question("hand_over", self.name, members=(to,)))
+        ask(to, self.peers[to], Question("hand_over", self.name, members=(to,)), self.terms)

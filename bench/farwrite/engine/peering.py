@@ -20,6 +20,7 @@ from ..wire.greeting import stranger
 from . import journal_kernel as log
 from . import primary_kernel as primary
 from . import record_kernel as record
+from .ballot import NUMBER_MAX
 
 MEET_TIMEOUT_S = 30.0  # The peer may be drawing its plan.
 HELLO_BYTES_MAX = 4096
@@ -81,9 +82,9 @@ def receive_exactly(connection: socket.socket, size: int, limit_s: float) -> byt
     return data
 
 
-def receive_hello(connection: socket.socket, volume: int) -> Hello:
+def receive_hello(connection: socket.socket, volume: int, timeout_s: float | None = None) -> Hello:
     """The peer's HELLO; UnfitError when the peer closes, or says anything else, TimeoutError when it is not whole in time."""
-    limit_s = time.monotonic() + MEET_TIMEOUT_S
+    limit_s = time.monotonic() + (MEET_TIMEOUT_S if timeout_s is None else timeout_s)
     head = receive_exactly(connection, record.HEADER_BYTES, limit_s)
     words = np.frombuffer(head, np.int64)
     kind, length = int(record.kind_of(words, 0)), int(record.length_of(words, 0))
@@ -103,24 +104,29 @@ def receive_hello(connection: socket.socket, volume: int) -> Hello:
         told = msgspec.json.decode(body[:length], type=Told)
     except msgspec.MsgspecError as refusal:
         raise UnfitError(f"The peer's HELLO says what none of ours does: {refusal}.") from refusal
-    return Hello(volume, int(words[4]), int(words[2]), told.protocol, told.log_epoch, told.consistent)
+    numbers = {"epoch": int(words[4]), "sequence": int(words[2]), "log_epoch": told.log_epoch}
+    for name, value in numbers.items():
+        if not 0 <= value <= NUMBER_MAX:
+            raise UnfitError(f"The peer's HELLO says what none of ours does: {name} {value}, of 0 to {NUMBER_MAX}.")
+    return Hello(volume, numbers["epoch"], numbers["sequence"], told.protocol, told.log_epoch, told.consistent)
 
 
-def meet(connection: socket.socket, mine: Hello, leads: bool) -> Hello:
+def meet(connection: socket.socket, mine: Hello, leads: bool, timeout_s: float | None = None) -> Hello:
     """Exchange HELLOs and answer the peer's; UnfitError when the two cannot go on together. Leaves it non-blocking.
 
     `leads` is the primary's side. The secondary takes the primary's epoch as its own if that is newer: the caller makes it
     durable before anything else.
     """
-    connection.settimeout(MEET_TIMEOUT_S)
+    limit_s = MEET_TIMEOUT_S if timeout_s is None else timeout_s
+    connection.settimeout(limit_s)
     try:
         if leads:
             connection.sendall(frame_of(mine))
-        theirs = receive_hello(connection, mine.volume)
+        theirs = receive_hello(connection, mine.volume, limit_s)
         if not leads:
             connection.sendall(frame_of(mine))
     except TimeoutError as late:
-        raise UnfitError(f"The peer has not introduced itself within {MEET_TIMEOUT_S:g} s.") from late
+        raise UnfitError(f"The peer has not introduced itself within {limit_s:g} s.") from late
     if theirs.protocol != mine.protocol:
         raise UnfitError(f"The peer replicates by protocol number {theirs.protocol}, we by {mine.protocol}.")
     leader, follower = (mine, theirs) if leads else (theirs, mine)
