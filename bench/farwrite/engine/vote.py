@@ -132,11 +132,15 @@ class Voter:
         if ballot == self.ballot:
             return
         try:
-            self.ballot = save_ballot(self.fd, ballot, self.torn)
+            self.ballot = self.save(ballot)
         except BallotError as failure:
             self.torn = failure.slot
             self.ballot = next_generation(self.ballot)  # That number may stand in the other slot.
             raise
+
+    def save(self, ballot: Ballot) -> Ballot:
+        """Make it durable, and answer it as it stands there."""
+        return save_ballot(self.fd, ballot, self.torn)
 
     def promise(self, epoch: int, candidate: str) -> None:
         """Never again serve or elect anyone of an older epoch."""

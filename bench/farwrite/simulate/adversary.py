@@ -38,7 +38,7 @@ BOUNDED: dict[int, dict[int, tuple[int, ...]]] = {
     record.DIGEST: {ADDRESS: (MOST, MOST - 7)},
     record.DIFFERS: {ADDRESS: (MOST, MOST - 7)},
 }
-IS_BOUNDED = False
+IS_BOUNDED = hasattr(record, "lies_in")
 
 
 def streams_of(node: Node, cluster: Cluster) -> list[int]:

@@ -18,7 +18,11 @@ class Arbiter:
         self.cluster, self.random = cluster, cluster.random
         self.out: set[int] = set()  # who is excused in the newest term
 
-    def promise(self, node: Node, epoch: int) -> bool:
+    def promise(self, node: Node, leader: Node) -> bool:
+        return self.promise_epoch(node, int(leader.journal.at[log.EPOCH]))
+
+    def promise_epoch(self, node: Node, epoch: int) -> bool:
+        """Have a replica refuse every older epoch from now on; False when it cannot be done now."""
         if node.journal.at[log.EPOCH] >= epoch:
             return bool(node.journal.at[log.EPOCH] == epoch)
         if not self.cluster.is_quiet(node):
@@ -93,7 +97,7 @@ class Arbiter:
             }
             if not returns and reach[node.index] != max(reach.values()):
                 return False
-            if cluster.bug != UNFENCED and not all(self.promise(other, epoch) for other in members):
+            if cluster.bug != UNFENCED and not all(self.promise_epoch(other, epoch) for other in members):
                 return False
         return cluster.begin_term(node, epoch)
 

@@ -20,6 +20,7 @@ from ..engine import record_kernel as record
 from ..engine import replica_kernel as replica
 from ..engine import secondary_kernel as secondary
 from ..engine import turn_kernel
+from ..engine.ballot import Question
 from ..engine.peering import hello_of, how_to_join, lead
 from ..errors import UnfitError
 from ..host import pretend_kernel as pretend
@@ -63,8 +64,8 @@ LARGE = Shape(16 << 10, 64 << 10, 4096, 64 << 10)
 class Membership(Protocol):
     """Who may lead, and whom a primary may go on without."""
 
-    def promise(self, node: Node, epoch: int) -> bool:
-        """Have a replica refuse every older epoch from now on; False when it cannot be done now."""
+    def promise(self, node: Node, leader: Node) -> bool:
+        """Have a replica refuse every older epoch than its leader's from now on; False when it cannot be done now."""
 
     def came_to_rest(self, node: Node) -> None:
         """A replica's last loop has ended, and everything of it is settled."""
@@ -226,7 +227,7 @@ class Cluster:
         self.ends: dict[int, tuple[int, int]] = {}  # by connection: (primary's index, secondary's index)
         self.forged: dict[int, tuple[int, str]] = {}  # by stream: where a frame that lies begins, and what it says
         self.terms: dict[int, Term] = {0: Term(0, -1, None, 0, begun=True)}
-        self.votes: dict[tuple[str, int], str] = {}  # by voter and epoch: for whom
+        self.votes: dict[tuple[str, str, int], str] = {}  # by voter, "grant" or "configure", and epoch: to whom it said yes
         self.cut: set[frozenset[int]] = set()
         self.asleep: set[str] = set()  # whose processes have no processor now
         self.number = 0
@@ -400,9 +401,9 @@ class Cluster:
             node.role = SETTLING
             node.inquiry, node.successor, node.leaves_to = None, "", ""
 
-    def note_vote(self, voter: str, question) -> None:
-        """A voter says yes to this grant, or keeps this configuration: in one epoch it does so for one replica only."""
-        before = self.votes.setdefault((voter, question.epoch), question.name)
+    def note_vote(self, voter: str, question: Question) -> None:
+        """A voter gives its vote, or keeps a configuration: in one epoch to one candidate, and of one primary."""
+        before = self.votes.setdefault((voter, question.ask, question.epoch), question.name)
         if before != question.name:
             raise Anomaly(
                 f"voter {voter} says yes to {question.name} ({question.ask}) in epoch {question.epoch}, in which it has "
@@ -415,7 +416,7 @@ class Cluster:
         if to == node.name:
             node.stands_at_once = True
             return True
-        if node.role != PRIMARY or to not in self.names:
+        if node.role != PRIMARY or to not in self.names or node.successor:
             return False
         node.successor = to
         return True
@@ -459,7 +460,7 @@ class Cluster:
             return False
         theirs = hello_of(other.journal, self.protocol)
         socket = self.socket_pair(node, other)
-        if socket is None or not self.membership.promise(other, int(node.journal.at[log.EPOCH])):
+        if socket is None or not self.membership.promise(other, node):
             if socket is not None:
                 self.stream[socket : socket + 2, pretend.CLOSED] = 1
             return False

@@ -42,13 +42,13 @@ class Elections:
 
     # What a cluster asks of its membership
 
-    def promise(self, node: Node, epoch: int) -> bool:
+    def promise(self, node: Node, leader: Node) -> bool:
         """As Node.serve does before a session: the ballot, then the journal."""
-        voter = node.voter
-        if voter.ballot.epoch > epoch or not self.cluster.is_quiet(node):
+        voter, epoch = node.voter, int(leader.journal.at[log.EPOCH])
+        if epoch < voter.ballot.epoch or not self.cluster.is_quiet(node):
             return False
         try:
-            voter.promise(epoch, "")
+            voter.follow_primary(epoch, leader.name)
         except (BallotError, PowerLostError):
             self.end_process(node)
             return False
@@ -73,9 +73,9 @@ class Elections:
 
     def recall(self, node: Node) -> bool:
         """Read the ballot; one that was damaged is refused, and restored by whoever runs this replica."""
-        if not node.voter.recall():
-            return self.refuse(node.voter)
         try:
+            if not node.voter.recall():
+                return self.refuse(node.voter)
             node.voter.promise(int(node.journal.at[log.EPOCH]), "")
         except (BallotError, PowerLostError):
             return False
@@ -133,7 +133,10 @@ class Elections:
             self.cluster.tell("the witness loses power")
         elif not voter.is_up and (not troubled or self.random.random() < 0.04):
             power[pretend.POWER_IN] = power[pretend.FAIL_IN] = -1
-            voter.is_up = voter.recall() or self.refuse(voter)
+            try:
+                voter.is_up = voter.recall() or self.refuse(voter)
+            except (BallotError, PowerLostError):
+                pass
             self.cluster.tell("the witness is back" if voter.is_up else "the witness stays away")
 
     def end_process(self, node: Node) -> None:
@@ -303,6 +306,11 @@ class Elections:
 
     def finish_configuring(self, node: Node, term: Any, struck: Node | None, what: str, is_kept: bool) -> None:
         if node.role != PRIMARY or node.term is not term:
+            return
+        if node.voter.is_outvoted:
+            self.cluster.tell(f"replica {node.index} is outvoted in epoch {term.epoch}: it steps down, and stands again")
+            self.cluster.stop(node)
+            node.stands_at_once = True
             return
         if is_kept:
             self.cluster.counts[f"configurations, {what}"] += 1

@@ -30,8 +30,7 @@ SIZES = (512, 512, 1024, 4096)
 HEALING_TICKS = 3000
 SKEW_NS_MAX = 3_600_000_000_000
 ENOSPC, EIO = 28, 5
-EMPTY_ARE_REFUSED = False  # Whether a write of no bytes is refused before it is staged.
-BALLOTS_ARE_KEPT_WHOLE = False  # Whether one damaged slot loses no ballot, and two are refused.
+EMPTY_ARE_REFUSED = hasattr(replica, "INVALID_WRITE")  # Whether a write of no bytes is refused before it is staged.
 
 
 @dataclass(frozen=True)
@@ -249,7 +248,7 @@ class Story:
         draw, cluster = self.random, self.cluster
         if happens["witness"] and elections.witness is not None and elections.witness.answers:
             elections.witness.world.at[pretend.POWER_IN] = draw.randrange(4)
-        if happens["ballot"] and BALLOTS_ARE_KEPT_WHOLE:
+        if happens["ballot"]:
             elections.damage()
         leader = cluster.leader()
         if happens["hand over"] and leader is not None:

@@ -17,11 +17,11 @@ import numpy as np
 
 from ..engine import journal_kernel as log
 from ..engine import vote
-from ..engine.ballot import SLOT_BYTES, SLOTS_BYTES, Answer, Ballot, Question, decode_slots, next_generation, writes_of
+from ..engine.ballot import SLOT_BYTES, Answer, Ballot, Question, decode_slots, next_generation, writes_of
 from ..engine.election import Steps
 from ..engine.vote import BallotError
-from ..errors import UnfitError
 from ..host import pretend_kernel as pretend
+from ..host.pretend_kernel import SECTOR_BYTES
 from .check import Anomaly
 
 WITNESS = "witness"
@@ -34,8 +34,10 @@ class PowerLostError(Exception):
 class BallotFile:
     """A voter's file on the disk of a world: what was under way when the power went may be there in part."""
 
-    def __init__(self, world: pretend.World) -> None:
-        self.world, self.data = world, bytearray(SLOTS_BYTES)
+    def __init__(self, world: pretend.World, ballot: Ballot) -> None:
+        self.world, self.data = world, bytearray()
+        for _, block in sorted(writes_of(ballot)):
+            self.data += block
         self.under_way: tuple[int, bytes] | None = None
         self.flipped: list[int] = []  # bits that are not as they were written
 
@@ -54,12 +56,14 @@ class BallotFile:
         self.flipped = []
 
     def write(self, offset: int, block: bytes) -> None:
-        """One durable write. BallotError when the disk refuses it."""
+        """One durable write. BallotError when the disk refuses it: a part of it may be there all the same."""
         if self.world.at[pretend.POWER_IN] == 0:
             raise PowerLostError
         refused = int(pretend.refusal(self.world))
         if refused < 0:
-            raise BallotError(f"errno {-refused}")
+            part = SECTOR_BYTES * (int(self.world.at[pretend.OPERATIONS]) % 3)
+            self.data[offset : offset + part] = block[:part]
+            raise BallotError(f"errno {-refused}", offset // SLOT_BYTES)
         if self.world.at[pretend.POWER_IN] == 0:
             self.under_way = (offset, block)
             raise PowerLostError
@@ -82,10 +86,14 @@ class Voter(vote.Voter):
         self.cluster, self.name, self.world, self.node = cluster, name, world, node
         self.replicas = frozenset(cluster.names if node else ())
         self.lock = contextlib.nullcontext()  # type: ignore[assignment]
-        self.file = BallotFile(world)
-        self.ballot = self.durable = Ballot()
-        self.version, self.is_settled = 0, True
+        self.ballot = self.durable = Ballot()  # durable: what was last kept, and may have been told
+        self.file = BallotFile(world, self.ballot)
+        self.begin_process()
         self.is_up = True  # Of a witness; a replica has its role.
+
+    def begin_process(self) -> None:
+        """What a process that begins knows besides its ballot."""
+        self.version, self.is_settled, self.is_outvoted, self.torn = 0, True, False, 0
 
     @property
     def answers(self) -> bool:
@@ -113,14 +121,16 @@ class Voter(vote.Voter):
     def hand_over(self, to: str) -> bool:
         return self.node is not None and self.cluster.hand_over(self.node, to)
 
-    def keep(self, ballot: Ballot) -> None:
-        if ballot == self.ballot:
-            return
+    def save(self, ballot: Ballot) -> Ballot:
         numbered = next_generation(ballot)
         if not self.cluster.forgets_votes:
-            for offset, block in writes_of(numbered):
+            for offset, block in writes_of(numbered, self.torn):
                 self.file.write(offset, block)
-        self.ballot = self.durable = numbered
+        return numbered
+
+    def keep(self, ballot: Ballot) -> None:
+        super().keep(ballot)
+        self.durable = self.ballot
 
     def decide(self, question: Question) -> Answer:
         answer = super().decide(question)
@@ -133,20 +143,24 @@ class Voter(vote.Voter):
         try:
             return self.decide(question)
         except BallotError as failure:
+            if self.node is not None:  # A replica ends with its disk, and the witness does not.
+                self.world.at[pretend.POWER_IN] = 0
             return Answer(False, self.ballot, self.leads(), refusal=str(failure))
         except PowerLostError:
             return None
 
     def recall(self) -> bool:
-        """Have the ballot that the file holds, as a process that begins; False when the file is refused as damaged.
+        """Have the ballot that the file holds, as vote.load_ballot does; False when the file is refused as damaged.
 
         Anomaly when something durable is forgotten.
         """
-        before = self.durable
-        try:
-            found = decode_slots(bytes(self.file.data))
-        except UnfitError:
+        before, slots = self.durable, decode_slots(bytes(self.file.data))
+        if slots is None:
             return False
+        found = slots.ballot
+        self.file.flipped = []
+        if slots.damaged is not None:
+            self.file.write(*writes_of(found, slots.damaged)[0])
         voted_otherwise = found.epoch == before.epoch and found.candidate != before.candidate
         if found.epoch < before.epoch or voted_otherwise:
             promised = f"its promise of epoch {before.epoch} to {before.candidate or 'nobody'}"
@@ -154,8 +168,7 @@ class Voter(vote.Voter):
         if found.age < before.age:
             raise Anomaly(f"voter {self.name} has forgotten configuration {before.age}: it knows {found.age}")
         self.ballot = self.durable = found
-        self.file.restore()  # The other slot has made it good.
-        self.version, self.is_settled = 0, True
+        self.begin_process()
         return True
 
 
