@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -29,6 +30,13 @@ def check(seeds: int, first: int, minutes: float | None, seed: int | None) -> No
             raise UsageError(f"{option} {number}: a seed must not be negative, and below 2^62.")
     if minutes is not None and not 0 < minutes <= MINUTES_MAX:
         raise UsageError(f"--minutes {minutes:g}: give a number above 0, and at most {MINUTES_MAX:,}.")
+
+
+def coverage_text(coverage: Counter[str]) -> str:
+    """How often the stories went through what is seldom, so that a search that never meets it is seen to be one."""
+    width = max((len(name) for name in coverage), default=0)
+    lines = [f"  {name:{width}} {count:>12,}" for name, count in sorted(coverage.items())]
+    return "\n".join(["On the way:", *lines]) if lines else ""
 
 
 def simulate(
@@ -69,6 +77,7 @@ def simulate(
         first, seeds, minutes = seed, 1, None
     limit_s = None if minutes is None else 60 * minutes
     totals: dict[str, Any] = dict.fromkeys(("seeds", *COUNTS), 0)
+    coverage: Counter[str] = Counter()
     told, interrupted = None, False
     with bar() as progress, contextlib.ExitStack() as stack:
         pool = stack.enter_context(over_dask(dask)) if dask is not None else None
@@ -83,6 +92,7 @@ def simulate(
                     totals["seeds"] += 1
                     for name in COUNTS:
                         totals[name] += getattr(told, name)
+                    coverage.update(told.counts)
                     if verbose and not json:
                         with printing():
                             print("\n".join(told.lines))
@@ -98,7 +108,7 @@ def simulate(
     with printing():
         if json:
             answer = {
-                **totals, "first_seed": first, "interrupted": interrupted,
+                **totals, "coverage": dict(sorted(coverage.items())), "first_seed": first, "interrupted": interrupted,
                 "broken_seed": broken.seed if broken else None, "broken": broken.broken if broken else None,
                 "tail": broken.lines[-TAIL_LINES:] if broken else [], "digest": told.digest if told else None,
             }  # fmt: skip
@@ -114,6 +124,7 @@ def simulate(
                 f"{counted(totals['writes'], 'write')} submitted, {totals['completed']:,} completed, "
                 f"{counted(totals['epochs'], 'epoch')}."
             )
+            print(coverage_text(coverage))
     if broken:
         return EXIT_LOST_WRITE
     return interrupted_by() if interrupted else EXIT_DONE

@@ -6,6 +6,7 @@ so is drawn and not timed: whatever holds only because a timeout is long enough 
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import Any
 
@@ -133,10 +134,8 @@ class Elections:
             self.cluster.tell("the witness loses power")
         elif not voter.is_up and (not troubled or self.random.random() < 0.04):
             power[pretend.POWER_IN] = power[pretend.FAIL_IN] = -1
-            try:
+            with contextlib.suppress(BallotError, PowerLostError):
                 voter.is_up = voter.recall() or self.refuse(voter)
-            except (BallotError, PowerLostError):
-                pass
             self.cluster.tell("the witness is back" if voter.is_up else "the witness stays away")
 
     def end_process(self, node: Node) -> None:
