@@ -36,7 +36,7 @@ def coverage_text(coverage: Counter[str]) -> str:
     """How often the stories went through what is seldom, so that a search that never meets it is seen to be one."""
     width = max((len(name) for name in coverage), default=0)
     lines = [f"  {name:{width}} {count:>12,}" for name, count in sorted(coverage.items())]
-    return "\n".join(["On the way:", *lines]) if lines else ""
+    return "\n".join(["On the way:", *lines])
 
 
 def simulate(
@@ -124,7 +124,8 @@ def simulate(
                 f"{counted(totals['writes'], 'write')} submitted, {totals['completed']:,} completed, "
                 f"{counted(totals['epochs'], 'epoch')}."
             )
-            print(coverage_text(coverage))
+            if coverage:
+                print(coverage_text(coverage))
     if broken:
         return EXIT_LOST_WRITE
     return interrupted_by() if interrupted else EXIT_DONE
