@@ -33,10 +33,16 @@ LIES: dict[int, dict[int, tuple[int, ...]]] = {
 }
 # Those that need every number from the wire to be bounded.
 BOUNDED: dict[int, dict[int, tuple[int, ...]]] = {
+    record.WRITE: {TRIMMED: (1, -1)},
     record.TRIM: {TRIMMED: (0,)},
-    record.SYNCED: {SEQUENCE: (MOST,), ADDRESS: (MOST,)},
-    record.DIGEST: {ADDRESS: (MOST, MOST - 7)},
-    record.DIFFERS: {ADDRESS: (MOST, MOST - 7)},
+    record.PING: {SEQUENCE: (-1, LEAST)},
+    record.COMMAND: {SEQUENCE: (MOST,)},
+    record.EXTENT: {SEQUENCE: (-1, LEAST), ADDRESS: (1,), TRIMMED: (1,)},
+    record.SYNCED: {SEQUENCE: (MOST,), ADDRESS: (MOST,), TRIMMED: (-1, MOST)},
+    record.DIGEST: {SEQUENCE: (-1, LEAST), ADDRESS: (MOST, MOST - 7), TRIMMED: (-1, 2)},
+    record.ACK: {SEQUENCE: (-1, MOST), ADDRESS: (-1, MOST), TRIMMED: (-1, LEAST)},
+    record.READY: {ADDRESS: (1,)},
+    record.DIFFERS: {SEQUENCE: (-1, MOST), ADDRESS: (MOST, MOST - 7)},
 }
 IS_BOUNDED = hasattr(record, "lies_in")
 

@@ -40,6 +40,7 @@ DOWN, IDLE, SETTLING, SECONDARY, PRIMARY = "down", "idle", "settling", "secondar
 HASTY, UNFENCED, UNCHECKED, OFF_BY_ONE, FORGETFUL = "hasty", "unfenced", "unchecked", "off by one", "forgetful"
 UNKEPT, UNASKED, UNLAID = "ballots not kept", "struck unasked", "reads without the journal"
 
+LEAVE = [primary.STATE, primary.LOST_COUNT, primary.RUN_SEQUENCE, primary.GRANTED]
 BY = {primary.BY_LOG: "log", primary.BY_EXTENTS: "extents", primary.BY_DIGESTS: "digests"}
 
 
@@ -106,6 +107,7 @@ class Node:
         self.received: dict[int, int] = {}
         self.mixed_until = 0
         self.is_damaged = self.has_crashed = False
+        self.is_superblock_damaged = False
         self.role = IDLE
         self.state: Any = None  # Primary or Secondary, by role
         self.term: Any = None
@@ -130,6 +132,15 @@ class Node:
     def is_up(self) -> bool:
         """Whether its process runs."""
         return self.role != DOWN
+
+    def are_superblocks_whole(self) -> bool:
+        """Whether each of the two would be believed alone."""
+        for begin in (0, log.BLOCK_BYTES):
+            alone = np.zeros(log.SUPERBLOCK_BYTES, np.uint8)
+            alone[begin : begin + log.BLOCK_BYTES] = self.world.journal[begin : begin + log.BLOCK_BYTES]
+            if replaying.read_superblock(alone) is None:
+                return False
+        return True
 
     @property
     def hears_primary(self) -> bool:
@@ -305,6 +316,8 @@ class Cluster:
         superblock = replaying.read_superblock(data)
         if superblock is None:
             raise Anomaly(f"replica {node.index} has no whole superblock any more")
+        if not (node.is_superblock_damaged or node.are_superblocks_whole()):
+            raise Anomaly(f"replica {node.index} has only one whole superblock, and nobody has damaged the other")
         if self.bug == UNCHECKED:
             self.skip_checksums(data, superblock)
         found = replaying.find_end(data, superblock)
@@ -319,6 +332,7 @@ class Cluster:
             self.tell(f"replica {node.index} loses power while it comes back")
             return
         node.world.at[pretend.POWER_IN] = -1
+        node.is_superblock_damaged = False  # Both have been written again.
         at = node.journal.at
         self.counts["restarts"] += 1
         self.counts["torn tails"] += int(found[3]) == record.BAD_CRC
@@ -570,6 +584,13 @@ class Cluster:
         self.tell(f"replica {node.index}: its disk answers {status}")
         node.world.at[pretend.POWER_IN] = 0
 
+    def check_leave(self, node: Node, before: list[list[int]]) -> None:
+        """Two-trip C: a live peer is sent only what it has given leave for. `before`: its row before this turn."""
+        for slot, (was, lost, run, granted) in enumerate(before):
+            state, lost_now, run_now, _ = node.state.peer[slot, LEAVE].tolist()
+            if was == state == primary.LIVE and lost == lost_now and run_now > max(run, granted):
+                raise Anomaly(f"replica {node.index} sends peer {slot} up to write {run_now}, which gave leave up to {granted}")
+
     def turn_primary(self, node: Node) -> int:
         """One turn of a primary, and what it released held against the truth."""
         state = node.state
@@ -580,7 +601,10 @@ class Cluster:
                 excused[slot] = 1
             if self.bug == FORGETFUL and state.peer[slot, primary.STATE] == primary.RESYNCING:
                 state.peer[slot, primary.REDO_SEQUENCE] = node.journal.at[log.APPLIED_SEQUENCE]
+        leave = state.peer[:, LEAVE].tolist()
         status = int(turn_kernel.progress(state, 0))
+        if self.protocol == primary.TWO_TRIP:
+            self.check_leave(node, leave)
         if node.world.at[pretend.POWER_IN] == 0:
             return status
         node.note()

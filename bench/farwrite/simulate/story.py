@@ -214,9 +214,11 @@ class Story:
         # A log that loses its durable end, and cannot know it, is more than votes can make good.
         if happens["flip"] and node.role == DOWN and not spared and self.elections is None:
             bit = draw.randrange(8 * (log.SUPERBLOCK_BYTES + cluster.shape.capacity_bytes))
-            if bit >= 8 * log.SUPERBLOCK_BYTES or self.are_superblocks_whole(node):
+            in_superblock = bit < 8 * log.SUPERBLOCK_BYTES
+            if not in_superblock or node.are_superblocks_whole():
                 pretend.flip_bit(node.world.journal, bit)
                 node.is_damaged = True
+                node.is_superblock_damaged |= in_superblock
                 self.tell(f"bit {bit} of the journal of replica {node.index} flips")
         if happens["superblock"] and node.role == DOWN and not node.is_damaged:
             self.damage_superblock(node)
@@ -231,17 +233,13 @@ class Story:
 
     def damage_superblock(self, node: Node) -> None:
         """A bit flips in what one superblock says: the other one is whole, and loses nothing."""
-        if self.are_superblocks_whole(node):
+        if node.are_superblocks_whole():
+            node.is_superblock_damaged = True
             which = self.random.randrange(2)
-            bit = 8 * log.BLOCK_BYTES * which + self.random.randrange(64 * replica.SUPERBLOCK_WORDS)
+            bit = 8 * log.BLOCK_BYTES * which + self.random.randrange(64 * (replica.SUPERBLOCK_CRC + 1))
             pretend.flip_bit(node.world.journal, bit)
             self.tell(f"a bit of superblock {which} of replica {node.index} flips")
             self.cluster.counts["superblocks damaged"] += 1
-
-    def are_superblocks_whole(self, node: Node) -> bool:
-        """Whether both would be believed."""
-        blocks = [node.world.journal[begin : begin + log.BLOCK_BYTES] for begin in (0, log.BLOCK_BYTES)]
-        return all(block.view(np.int64)[replica.SUPERBLOCK_CRC] == replica.superblock_checksum(block) for block in blocks)
 
     def trouble_voters(self, elections: Elections, happens: dict[str, bool]) -> None:
         """What goes wrong with ballots and voters, and who is told to hand over."""
