@@ -9,8 +9,6 @@ import hashlib
 import random
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from ..engine import journal_kernel as log
 from ..engine import primary_kernel as primary
 from ..engine import replica_kernel as replica
