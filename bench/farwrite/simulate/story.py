@@ -260,10 +260,14 @@ class Story:
         cluster.delay_ns = 200_000
         self.quantum_ns = max(self.quantum_ns, 400_000)
         self.paused.clear()
-        for node in cluster.nodes:
-            node.world.at[pretend.FLUSH_NS] = 100_000
-            if node.world.at[pretend.POWER_IN] != 0:
-                node.world.at[pretend.POWER_IN] = node.world.at[pretend.FAIL_IN] = -1
+        worlds = [node.world for node in cluster.nodes]
+        if self.elections is not None:
+            self.elections.network.loss_ratio = 0.0
+            worlds += [self.elections.witness.world] if self.elections.witness else []
+        for world in worlds:
+            world.at[pretend.FLUSH_NS] = 100_000
+            if world.at[pretend.POWER_IN] != 0:
+                world.at[pretend.POWER_IN] = world.at[pretend.FAIL_IN] = -1
         for _ in range(HEALING_TICKS):
             self.tick(False)
             if self.is_whole():
