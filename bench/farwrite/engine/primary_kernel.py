@@ -251,8 +251,8 @@ def read(primary, data, start, size, address):
         if status < 0:
             return status
     got = reactor.read_volume(primary.ring, journal.at[log.VOLUME_FD], data, start, size, address)
-    if got == size:
-        overlay(journal, data, start, size, address)
+    if got > 0:
+        overlay(journal, data, start, got, address)
     return got
 
 
