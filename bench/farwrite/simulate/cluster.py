@@ -321,7 +321,7 @@ class Cluster:
         if self.bug == UNCHECKED:
             self.skip_checksums(data, superblock)
         found = replaying.find_end(data, superblock)
-        before = node.known
+        before, is_torn = node.known, self.is_torn(data, found)
         node.begin_journal(0)
         sequence = int(superblock[5])
         node.world.at[pretend.POWER_IN] = power_in
@@ -335,7 +335,7 @@ class Cluster:
         node.is_superblock_damaged = False  # Both have been written again.
         at = node.journal.at
         self.counts["restarts"] += 1
-        self.counts["torn tails"] += int(found[3]) == record.BAD_CRC
+        self.counts["torn tails"] += is_torn
         self.tell(
             f"replica {node.index} is back: writes {sequence + 1}..{int(found[1])} replayed, epoch {int(at[log.LOG_EPOCH])}, "
             f"because {replaying.END_REASONS.get(int(found[3]))}"
@@ -366,6 +366,15 @@ class Cluster:
         except UnfitError:
             return False
         return node.save()
+
+    def is_torn(self, data: np.ndarray, found: np.ndarray) -> bool:
+        """Whether a later record stands behind the end of a log, less than a batch further on, or one is there in part."""
+        capacity = self.shape.capacity_bytes
+        places = (int(found[0]) + np.arange(0, self.shape.staging_bytes, record.HEADER_BYTES)) % capacity
+        words = data.view(np.int64)
+        at = (log.SUPERBLOCK_BYTES + places) // record.WORD_BYTES
+        later = (words[at] & 0xFFFFFFFF == record.MAGIC) & (words[at + 2] > found[1])
+        return bool(later.any() or found[3] == record.BAD_CRC)
 
     def skip_checksums(self, data, superblock) -> None:
         """The planted bug: whatever looks like a record is believed."""

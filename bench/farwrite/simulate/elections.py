@@ -21,7 +21,6 @@ from .check import Anomaly
 from .cluster import DOWN, IDLE, PRIMARY, SECONDARY, UNASKED, Cluster, Node
 from .voting import WITNESS, ControlNetwork, Inquiry, PowerLostError, Voter
 
-ASK_DELAYS = 4  # So many of the longest delays: a voter that has not answered by then is not waited for.
 NEVER_HERE_PATIENCE = 0.95  # Chance, in each look, that a peer which has never been here is waited for a little more.
 
 
@@ -40,6 +39,8 @@ class Elections:
             )
             self.witness = self.voters[WITNESS] = Voter(cluster, WITNESS, world)
         self.question_count = 0
+        self.ask_ns_max = 5_000_000  # a voter that has not answered by then, or by a third of it, is not waited for
+        self.stand_chance = 0.1  # that a replica without a session stands, by tick, while nobody leads
 
     # What a cluster asks of its membership
 
@@ -196,7 +197,7 @@ class Elections:
             return
         self.question_count += 1
         inquiry.number, inquiry.answers = self.question_count, {}
-        inquiry.ends_ns = int(self.cluster.clock[0]) + self.random.randrange(1, ASK_DELAYS * self.network.delay_ns_max)
+        inquiry.ends_ns = int(self.cluster.clock[0]) + self.random.randrange(self.ask_ns_max // 3, self.ask_ns_max)
         for name in self.voters:
             if name != node.name:
                 self.send(node, name, inquiry.number, question)
@@ -205,7 +206,7 @@ class Elections:
 
     def follow(self, node: Node, leader: Node | None, troubled: bool) -> None:
         """Wait for a primary; stand for election sooner or later, and at once when one hands over."""
-        chance = 0.1 if leader is None else 0.004 if troubled else 0.0
+        chance = self.stand_chance if leader is None else self.stand_chance / 20 if troubled else 0.0
         if not node.stands_at_once and self.random.random() >= chance:
             return
         if not self.cluster.is_quiet(node):

@@ -24,7 +24,7 @@ PROTOCOLS = {"C": primary.C, "quorum": primary.QUORUM, "C2": primary.TWO_TRIP, "
 POLICIES = {
     "block": primary.BLOCK, "consent": primary.CONSENT, "suspend-replication": primary.SUSPEND_REPLICATION, "end": primary.END,
 }  # fmt: skip
-SIZES = (512, 512, 1024, 4096)
+SIZES = (512, 512, 1024, 2048, 4096)
 HEALING_TICKS = 3000
 SKEW_NS_MAX = 3_600_000_000_000
 ENOSPC, EIO = 28, 5
@@ -67,13 +67,16 @@ class Story:
             draw.choice((TINY, TINY, SMALL, LARGE)), draw,
         )  # fmt: skip
         cluster.latency_budget_ns = draw.choice((0, 300_000, 3_000_000))
-        self.quantum_ns = draw.choice((50_000, 200_000, 800_000))
+        self.quantum_ns = draw.choice((100_000, 300_000, 800_000))
         self.elections: Elections | None = None
         if draw.random() < 0.6:
             self.elections = Elections(cluster, witness=draw.random() < (0.8 if count % 2 == 0 else 0.3))
             network = self.elections.network
             network.loss_ratio, network.doubled_ratio = draw.choice((0.0, 0.05, 0.3)), draw.choice((0.0, 0.1))
-            network.delay_ns_max = self.quantum_ns * draw.choice((1, 3, 8))
+            network.delay_ns_max = self.quantum_ns * draw.choice((1, 2, 6)) // 2
+            self.elections.ask_ns_max = 3 * network.delay_ns_max + 4 * self.quantum_ns
+            # An election is three round trips, and a tick half a quantum.
+            self.elections.stand_chance = draw.choice((0.3, 0.3, 1.0)) / max(8.0, 12 * network.delay_ns_max / self.quantum_ns)
         self.arbiter = Arbiter(cluster)
         cluster.membership = self.elections or self.arbiter
         # Which troubles this story knows, and how often they come, by tick.
@@ -81,15 +84,15 @@ class Story:
             name: rate if draw.random() < share else 0.0
             for name, rate, share in (
                 ("crash", 0.006, 0.6), ("power", 0.006, 0.6), ("cut", 0.01, 0.6), ("heal", 0.03, 1.0), ("reset", 0.006, 0.5),
-                ("refuse", 0.002, 0.2), ("slow", 0.02, 0.6), ("flip", 0.003, 0.15), ("adversary", 0.01, 0.2),
+                ("refuse", 0.002, 0.2), ("slow", 0.02, 0.6), ("flip", 0.02, 0.2), ("adversary", 0.02, 0.25),
                 ("depose", 0.008, 0.5), ("pause", 0.01, 0.5), ("verify", 0.01, 0.2), ("jump", 0.01, 0.3),
-                ("superblock", 0.02, 0.3), ("forge", 0.01, 0.15), ("ballot", 0.02, 0.3), ("hand over", 0.01, 0.3),
+                ("superblock", 0.06, 0.5), ("forge", 0.02, 0.25), ("ballot", 0.05, 0.4), ("hand over", 0.02, 0.4),
                 ("witness", 0.01, 0.5),
             )
         }  # fmt: skip
         self.hurry = draw.choice((0.1, 0.5, 0.9))
         self.read_share = draw.choice((0.0, 0.2, 0.6))
-        self.length = draw.choice((80, 150, 300))
+        self.length = draw.choice((80, 150, 300, 500))
         self.paused: dict[int, int] = {}
         by = "an arbiter" if self.elections is None else f"votes{' and a witness' if self.elections.witness else ''}"
         self.tell(f"seed {seed}: {count} replicas, led by {by}, protocol {self.protocol}, policy {self.policy}, quorum {quorum}, "
@@ -141,7 +144,7 @@ class Story:
     def write(self, node: Node) -> None:
         """Submit a write or two; at times one of no bytes."""
         draw, shape = self.random, self.cluster.shape
-        for _ in range(draw.choice((1, 1, 2, 4))):
+        for _ in range(draw.choice((1, 1, 2, 4, 6))):
             size = min(draw.choice(SIZES), shape.write_bytes_max)
             address = 512 * draw.randrange((shape.volume_bytes - size) // 512 + 1)
             trim = draw.random() < 0.05
@@ -262,7 +265,8 @@ class Story:
         self.paused.clear()
         worlds = [node.world for node in cluster.nodes]
         if self.elections is not None:
-            self.elections.network.loss_ratio = 0.0
+            self.elections.network.loss_ratio, self.elections.stand_chance = 0.0, 0.03
+            self.elections.network.delay_ns_max, self.elections.ask_ns_max = 100_000, 4 * self.quantum_ns
             worlds += [self.elections.witness.world] if self.elections.witness else []
         for world in worlds:
             world.at[pretend.FLUSH_NS] = 100_000
