@@ -23,7 +23,7 @@ from .terms import Terms
 STRANGERS_MAX = 64  # Not proven yet.
 PROVEN_MAX = 64  # Proven, and not answered yet.
 BACKLOG = 1024  # Who comes while nobody accepts waits there, the honest behind strangers.
-ACCEPT_S = 0.1  # Between two looks at whether the door is to be closed.
+PAUSE_S = 0.1  # Where a caller cannot be taken.
 LOG_PER_WINDOW, LOG_WINDOW_S = 50, 10.0
 
 Admit = Callable[[Conversation, Any], bool]  # Whether the connection is kept by whom it was given to.
@@ -64,22 +64,19 @@ class Door:
 
     def run(self) -> None:
         """Accept until the door is closed."""
-        self.listening.settimeout(ACCEPT_S)
         while not self.closing.is_set():
             try:
                 connection, caller = self.listening.accept()
-            except TimeoutError:
-                continue
-            except OSError as refusal:  # Such as no descriptor left; accept(2).
-                self.log.warning("accept a connection: %s.", refusal.strerror)
-                time.sleep(ACCEPT_S)
+            except OSError as refusal:  # The door is closed; or no descriptor is left, accept(2).
+                if not self.closing.wait(PAUSE_S):
+                    self.log.warning("accept a connection: %s.", refusal.strerror)
                 continue
             try:
                 self.begin(connection, caller)
             except (RuntimeError, MemoryError) as refusal:  # No thread can be started.
                 self.log.warning("listen to %s: %s.", caller, refusal)
                 self.end(connection)
-                time.sleep(ACCEPT_S)
+                self.closing.wait(PAUSE_S)
 
     def begin(self, connection: socket.socket, caller: object) -> None:
         """Listen to one more; hang up on the stranger that has been there longest when there are too many."""
@@ -179,5 +176,6 @@ def door(host: str, port: int, terms: Terms, admit: Admit, limit_s: float, log: 
             yield made
         finally:
             made.closing.set()
+            hang_up(listening)  # Wakes who accepts.
             thread.join()
             made.close()
