@@ -10,6 +10,7 @@ import os
 import random
 import socket
 import threading
+import time
 from contextlib import contextmanager
 
 import msgspec
@@ -37,15 +38,16 @@ from farwrite.engine.ballot import (
     refusal_of,
     writes_of,
 )
-from farwrite.engine.control import Address, Asked, ask, ask_all, votes_served
+from farwrite.engine.control import Address, Asked, ask, ask_all, introduce, introductions, votes_served
 from farwrite.engine.vote import BallotError, Voter, format_ballot, load_ballot, save_ballot
-from farwrite.errors import UsageError
+from farwrite.errors import UnfitError, UsageError
 from farwrite.wire.conversation import MESSAGE_BYTES_MAX, converse
 from farwrite.wire.terms import IN_THE_CLEAR, SharedKey, Terms
 
 NAMES = ("a", "b", "c")
 KEYED = Terms("none", "none", SharedKey(bytes(range(32))))
 OTHER = Terms("none", "none", SharedKey(bytes(range(1, 33))))
+SEALED = Terms("tls", "none", KEYED.identity)
 PATIENCE_S = 30
 
 
@@ -89,9 +91,9 @@ def sent(address, message, size=None):
     """What the voter answers to a message of these bytes from one that holds the key; None when it closes without a word."""
     with socket.create_connection((address.host, address.vote_port), PATIENCE_S) as connection:
         talk = converse(connection, KEYED, True, PATIENCE_S)
-        with contextlib.suppress(control.UnfitError):  # It may have hung up already.
+        with contextlib.suppress(UnfitError):  # It may have hung up already.
             talk.patience.send(talk.channel.seal((len(message) if size is None else size).to_bytes(4, "little") + message))
-        with contextlib.suppress(control.UnfitError):
+        with contextlib.suppress(UnfitError):
             return msgspec.json.decode(talk.hear(), type=Answer)
     return None
 
@@ -287,6 +289,75 @@ def test_voters_are_asked_at_once_and_a_silent_one_is_not_waited_for_once_a_majo
     with served(voter) as address, socket.create_server(("127.0.0.1", 0)) as silent:
         others = {"b": Address("127.0.0.1", 0, silent.getsockname()[1]), "witness": address}
         assert [one.yes for one in ask_all(others, Question("grant", "a", epoch=1), KEYED)] == [True]
+
+
+# A primary that comes to a replica's port
+
+
+@contextmanager
+def awaited(terms=KEYED):
+    """The address of the replica a, and who has come to it as a primary."""
+    address = Address("127.0.0.1", free_port(), 0)
+    with introductions("a", address, ("b", "c"), terms) as arrivals:
+        yield address, arrivals
+
+
+@pytest.mark.parametrize("terms", [KEYED, SEALED, Terms("none", "zstd", KEYED.identity)], ids=["key", "tls", "key and zstd"])
+def test_a_primary_that_proves_who_it_is_is_heard_under_its_name_and_answered(terms):
+    with awaited(terms) as (address, arrivals), introduce("b", "a", address, terms, PATIENCE_S) as primary:
+        primary.sendall(b"hello, a")
+        name, connection = arrivals.take(PATIENCE_S)
+        with connection:
+            connection.settimeout(PATIENCE_S)
+            assert (name, connection.recv(64)) == ("b", b"hello, a")
+            connection.sendall(b"hello, b")
+            primary.settimeout(PATIENCE_S)
+            assert primary.recv(64) == b"hello, b"
+
+
+@pytest.mark.parametrize(("name", "to", "terms", "said"), [
+    ("b", "a", OTHER, "does not hold our key"), ("b", "a", SEALED, "demands"), ("mallory", "a", KEYED, "is no other replica"),
+    ("a", "a", KEYED, "is no other replica"), ("b", "c", KEYED, "is for 'c'"), ("x" * 2000, "a", KEYED, "is no other replica"),
+])  # fmt: skip
+def test_who_is_no_primary_of_ours_is_refused_before_a_hello_is_read(name, to, terms, said):
+    with awaited() as (address, arrivals):
+        with pytest.raises(UnfitError, match=said):
+            introduce(name, to, address, terms, PATIENCE_S)
+        with socket.create_connection((address.host, address.port), PATIENCE_S) as plain, contextlib.suppress(ConnectionError):
+            plain.sendall(b"\x01FRW" + bytes(124))  # Such as a HELLO.
+            while plain.recv(4096):
+                pass
+        assert arrivals.take(0) is None
+
+
+def test_silent_ones_at_a_replicas_port_delay_no_primary():
+    """One that said nothing once held up a failover by 30 s; one that has proven who it is may say nothing as well."""
+    with contextlib.ExitStack() as stack:
+        address, arrivals = stack.enter_context(awaited())
+        for _ in range(20):
+            stack.enter_context(socket.create_connection((address.host, address.port)))
+        stack.enter_context(introduce("c", "a", address, KEYED, PATIENCE_S))
+        stack.enter_context(introduce("b", "a", address, KEYED, PATIENCE_S)).sendall(b"hello")
+        name, connection = arrivals.take(PATIENCE_S)
+        connection.close()
+        assert name == "b"
+
+
+def test_a_primary_that_has_gone_again_is_not_served_and_the_others_are_in_their_order():
+    with contextlib.ExitStack() as stack:
+        address, arrivals = stack.enter_context(awaited())
+        with introduce("c", "a", address, KEYED, PATIENCE_S) as gone:
+            gone.sendall(b"hello")
+            while not arrivals.waiting:
+                time.sleep(0.01)
+        primaries = []
+        for index in range(control.ARRIVALS_MAX - 1):
+            primaries.append(stack.enter_context(introduce("b", "a", address, KEYED, PATIENCE_S)))
+            primaries[-1].sendall(bytes([index]))
+        for index in range(control.ARRIVALS_MAX - 1):
+            name, connection = arrivals.take(PATIENCE_S)
+            assert (name, connection.recv(1)) == ("b", bytes([index]))
+            connection.close()
 
 
 # Who leads an epoch
