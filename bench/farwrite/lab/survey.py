@@ -132,7 +132,11 @@ def keep(name: str, connection: socket.socket, congestion: str, terms: Terms, di
         TUNNELS[name] = open_tunnel(connection, terms, dials)
         connection = TUNNELS[name].connection
     elif terms.are_proven:
-        agree(connection, terms, dials)
+        try:
+            agree(connection, terms, dials)
+        except BaseException:
+            connection.close()
+            raise
         connection.settimeout(None)
     CONNECTIONS[name] = connection
     return in_force
