@@ -438,3 +438,23 @@ def test_a_node_whose_volume_is_on_a_full_device_ends_says_why_and_votes_no_more
     assert "b ends, leads no more and gives no vote" in capfd.readouterr().err
     cluster.goes_on()  # Alone, by the witness's vote.
     assert cluster.leaders() == ["a"]
+
+
+def test_a_node_whose_ballot_cannot_be_written_ends_says_why_and_gives_no_vote(stack, monkeypatch):
+    ballot_fd = os.memfd_create("ballot")
+    stack.callback(os.close, ballot_fd)
+    format_ballot(ballot_fd)
+    addresses = {name: Address("127.0.0.1", free_port(), free_port()) for name in ("a", "b")}
+    chosen = stack.enter_context(disk(None, JOURNAL_BYTES, VOLUME_BYTES))
+    made = Node("a", chosen, ballot_fd, addresses, None, VOLUME, np.zeros(8, np.int64), lambda state: None, KEYED)
+
+    def fails(*arguments):
+        raise OSError(5, os.strerror(5))
+
+    with monkeypatch.context() as patched, pytest.raises(BallotError, match="Input/output error"):
+        patched.setattr(os, "pwrite", fails)
+        made.decide(Question("grant", "b", epoch=1))
+    answer = made.decide(Question("grant", "b", epoch=2))
+    assert not answer.yes and "Input/output error" in answer.refusal
+    with pytest.raises(BallotError, match="Input/output error"):
+        made.run()

@@ -218,14 +218,14 @@ def test_what_is_changed_on_the_way_is_not_heard():
 
 
 @contextmanager
-def opened(terms=KEYED, admit=None, limit_s=PATIENCE_S):
+def opened(terms=KEYED, admit=None, limit_s=PATIENCE_S, port=0):
     """A door on loopback whose callers hear their own words in capitals; its address."""
 
     def echo(talk, caller):
         talk.say(talk.hear().upper())
         return False
 
-    with door("127.0.0.1", 0, terms, admit or echo, limit_s, SparseLog(logging.getLogger("door"), "test")) as made:
+    with door("127.0.0.1", port, terms, admit or echo, limit_s, SparseLog(logging.getLogger("door"), "test")) as made:
         yield made.listening.getsockname()
 
 
@@ -264,6 +264,23 @@ def test_of_too_many_strangers_the_one_that_has_been_there_longest_is_hung_up_on
             assert stranger.recv(64) == greeting_of(KEYED)
             assert len(stranger.recv(64)) == 0
         assert spoken(address) == b"QUESTION"
+
+
+def test_strangers_of_one_host_push_out_nobody_of_another(monkeypatch):
+    monkeypatch.setattr(doors, "STRANGERS_MAX", 4)
+    with contextlib.ExitStack() as stack:
+        address = stack.enter_context(opened())
+        slow = stack.enter_context(socket.create_connection(address, PATIENCE_S, ("127.0.0.2", 0)))
+        for _ in range(9):
+            stack.enter_context(socket.create_connection(address, PATIENCE_S)).recv(64)
+        assert asked(slow, KEYED) == b"QUESTION"
+
+
+def test_an_address_that_is_taken_is_named():
+    with opened() as (host, port):
+        said = f"listen on {host} port {port}: Address already in use"
+        with pytest.raises(UnfitError, match=said), opened(port=port):
+            pass
 
 
 def test_who_has_proven_who_it_is_is_not_hung_up_on_for_strangers(monkeypatch):

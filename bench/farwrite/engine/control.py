@@ -15,6 +15,7 @@ import select
 import socket
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -172,7 +173,7 @@ def answer_to(voter: Voter, message: bytes, caller: Any, log: SparseLog) -> Answ
         log.warning("%s", failure)
         return Answer(False, voter.ballot, voter.leads(), refusal=str(failure))
     except Exception as failure:  # Our own fault. Another voter's majority must not hang on it, and no vote is given.
-        LOG.exception("%s: answer %r", voter.name, asked.question)
+        log.warning("our own fault, answering %r:\n%s", asked.question, traceback.format_exc())
         return Answer(False, voter.ballot, voter.leads(), refusal=f"our own fault: {failure!r}")
     return refuse(voter, caller, answer.refusal, log) if answer.refusal else answer
 
