@@ -30,7 +30,7 @@ from ..wire.terms import Terms
 from .ballot import NAME_BYTES_MAX, NUMBER_MAX, Answer, Question, is_ballot, is_name
 from .vote import BallotError, Voter
 
-ASK_TIMEOUT_S = 2.0  # Five round trips with TLS; the longest of a profile is 0.25 s.
+ASK_TIMEOUT_S = 2.0  # Four round trips with TLS; the longest of a profile is 0.25 s.
 LISTEN_S = 5.0  # For a caller to prove who it is and say its message, all together. It holds up nobody meanwhile.
 REST_S = 0.5  # For the rest of a question that is too long, before its connection is closed.
 REFUSAL_CHARACTERS_MAX = 300  # Beside the largest ballot in one message.

@@ -333,7 +333,7 @@ class Node(Voter):
         self, state: p.Primary, index: int, name: str, epoch: int, connections: dict[int, socket.socket]
     ) -> None:
         """Meet an absent peer and have the loop adopt it."""
-        if state.mail[index, p.REQUEST] != p.NOTHING:
+        if state.mail[index, p.REQUEST] != p.NOTHING or self.steps_down:
             return
         answer = ask(name, self.peers[name], Question("status", self.name), self.terms)
         if answer is None or not is_epoch_in_reach(self.ballot, answer.ballot.epoch):
