@@ -15,6 +15,7 @@ import select
 import socket
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,10 +27,10 @@ from ..errors import UnfitError
 from ..wire.conversation import Conversation, TooLongError, converse
 from ..wire.door import SparseLog, door
 from ..wire.terms import Terms
-from .ballot import NUMBER_MAX, Answer, Question, is_ballot, is_name
+from .ballot import NAME_BYTES_MAX, NUMBER_MAX, Answer, Question, is_ballot, is_name
 from .vote import BallotError, Voter
 
-ASK_TIMEOUT_S = 2.0  # Five round trips with TLS; the longest of a profile is 0.25 s.
+ASK_TIMEOUT_S = 2.0  # Four round trips with TLS; the longest of a profile is 0.25 s.
 LISTEN_S = 5.0  # For a caller to prove who it is and say its message, all together. It holds up nobody meanwhile.
 REST_S = 0.5  # For the rest of a question that is too long, before its connection is closed.
 REFUSAL_CHARACTERS_MAX = 300  # Beside the largest ballot in one message.
@@ -165,14 +166,14 @@ def answer_to(voter: Voter, message: bytes, caller: Any, log: SparseLog) -> Answ
     except NOT_OURS as refusal:
         return refuse(voter, caller, f"this is no question to a voter: {refusal}", log)
     if asked.to != voter.name:
-        return refuse(voter, caller, f"this is {voter.name}, and the question is for {asked.to[:REFUSAL_CHARACTERS_MAX]!r}", log)
+        return refuse(voter, caller, f"this is {voter.name}, and the question is for {asked.to[:NAME_BYTES_MAX]!r}", log)
     try:
         answer = voter.decide(asked.question)
     except BallotError as failure:
         log.warning("%s", failure)
         return Answer(False, voter.ballot, voter.leads(), refusal=str(failure))
     except Exception as failure:  # Our own fault. Another voter's majority must not hang on it, and no vote is given.
-        LOG.exception("%s: answer %r", voter.name, asked.question)
+        log.warning("our own fault, answering %r:\n%s", asked.question, traceback.format_exc())
         return Answer(False, voter.ballot, voter.leads(), refusal=f"our own fault: {failure!r}")
     return refuse(voter, caller, answer.refusal, log) if answer.refusal else answer
 
@@ -245,8 +246,8 @@ class Arrivals:
     def refusal_of(self, said: Introduced) -> str:
         """Why an introduction is not taken; empty when it is."""
         if not is_name(said.name) or said.name not in self.peers:
-            return f"{said.name[:REFUSAL_CHARACTERS_MAX]!r} is no other replica of this volume ({', '.join(sorted(self.peers))})"
-        return "" if said.to == self.name else f"this is {self.name}, and the introduction is for {said.to!r}"
+            return f"{said.name[:NAME_BYTES_MAX]!r} is no other replica of this volume ({', '.join(sorted(self.peers))})"
+        return "" if said.to == self.name else f"this is {self.name}, and the introduction is for {said.to[:NAME_BYTES_MAX]!r}"
 
     def put(self, name: str, connection: socket.socket) -> None:
         """One more; of too many the first is hung up on."""

@@ -34,7 +34,7 @@ from .control import Address, Arrivals, ask, ask_all, introduce, introductions, 
 from .journal import capacity_of, examine, format_journal, image, is_blank, resume, save
 from .peering import hello_of, how_to_join, is_to_be_readmitted, is_to_be_struck, lead, may_succeed, meet
 from .standing import Standing, standing_of
-from .vote import Voter
+from .vote import BallotError, Voter
 
 STAGING_BYTES = 1 << 20
 PEER_TIMEOUT_NS = 1_000_000_000
@@ -123,7 +123,16 @@ class Node(Voter):
         """A voter's answer, and none that promises anything once a thread of this node has failed."""
         if self.failure is not None:
             return Answer(False, self.ballot, refusal=f"this replica has failed: {self.failure!r}")
-        return super().decide(question)
+        try:
+            return super().decide(question)
+        except BallotError as failure:
+            self.fail(failure)
+            raise
+
+    def fail(self, failure: BaseException) -> None:
+        """End with this reason, whichever thread met it."""
+        self.failure = self.failure or failure
+        self.ends_session[0] = 1
 
     # The life of a replica.
 
@@ -157,8 +166,7 @@ class Node(Voter):
                 work(*arguments)
             except BaseException as failure:
                 LOG.error("%s: %s failed, so this replica leads no more and gives no vote: %s", self.name, work.__name__, failure)
-                self.failure = failure
-                self.ends_session[0] = 1
+                self.fail(failure)
 
         made = threading.Thread(target=guarded, daemon=True)
         made.start()
@@ -325,7 +333,7 @@ class Node(Voter):
         self, state: p.Primary, index: int, name: str, epoch: int, connections: dict[int, socket.socket]
     ) -> None:
         """Meet an absent peer and have the loop adopt it."""
-        if state.mail[index, p.REQUEST] != p.NOTHING:
+        if state.mail[index, p.REQUEST] != p.NOTHING or self.steps_down:
             return
         answer = ask(name, self.peers[name], Question("status", self.name), self.terms)
         if answer is None or not is_epoch_in_reach(self.ballot, answer.ballot.epoch):

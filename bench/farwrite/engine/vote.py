@@ -35,8 +35,8 @@ from .ballot import (
 
 DAMAGED = (
     "No vote is given without it: a voter that forgets what it promised may help to make two primaries of one epoch. Stop every "
-    "node of this volume, put the file aside, and begin the ballot anew (format_ballot) at the greatest epoch that any other voter "
-    "has promised."
+    "node of this volume, put the file aside, and begin the ballot anew (format_ballot) at the greatest epoch that any other "
+    "voter has promised."
 )
 
 

@@ -1,8 +1,8 @@
 """A port whose every caller is listened to at once, until it has proven who it is or its time is over.
 
 A thread for each caller, so nobody waits for a stranger who says nothing, or little at a time. Strangers are few at any time: of
-too many, the one that has been there longest is hung up on. Nothing that a caller does ends the door, and what is refused is
-logged, though not without bound.
+too many, the one that has been there longest is hung up on, among those of the host that has most of them. Nothing that a caller
+does ends the door, and what is refused is logged, though not without bound.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ import logging
 import socket
 import threading
 import time
+import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import FarwriteError
+from ..errors import FarwriteError, system_error
 from .conversation import Conversation, converse, require_proof
 from .terms import Terms
 
 STRANGERS_MAX = 64  # Not proven yet.
 PROVEN_MAX = 64  # Proven, and not answered yet.
 BACKLOG = 1024  # Who comes while nobody accepts waits there, the honest behind strangers.
-ACCEPT_S = 0.1  # Between two looks at whether the door is to be closed.
+PAUSE_S = 0.1  # Where a caller cannot be taken.
 LOG_PER_WINDOW, LOG_WINDOW_S = 50, 10.0
 
 Admit = Callable[[Conversation, Any], bool]  # Whether the connection is kept by whom it was given to.
@@ -58,36 +60,34 @@ class Door:
         self.listening, self.terms, self.admit, self.limit_s, self.log = listening, terms, admit, limit_s, log
         self.lock = threading.Lock()
         self.closing = threading.Event()
-        self.strangers: dict[socket.socket, object] = {}  # in the order in which they came
+        self.strangers: dict[socket.socket, str] = {}  # and their hosts, in the order in which they came
         self.proven: set[socket.socket] = set()
         self.threads: set[threading.Thread] = set()
 
     def run(self) -> None:
         """Accept until the door is closed."""
-        self.listening.settimeout(ACCEPT_S)
         while not self.closing.is_set():
             try:
                 connection, caller = self.listening.accept()
-            except TimeoutError:
-                continue
-            except OSError as refusal:  # Such as no descriptor left; accept(2).
-                self.log.warning("accept a connection: %s.", refusal.strerror)
-                time.sleep(ACCEPT_S)
+            except OSError as refusal:  # The door is closed; or no descriptor is left, accept(2).
+                if not self.closing.wait(PAUSE_S):
+                    self.log.warning("accept a connection: %s.", refusal.strerror)
                 continue
             try:
                 self.begin(connection, caller)
             except (RuntimeError, MemoryError) as refusal:  # No thread can be started.
                 self.log.warning("listen to %s: %s.", caller, refusal)
                 self.end(connection)
-                time.sleep(ACCEPT_S)
+                self.closing.wait(PAUSE_S)
 
-    def begin(self, connection: socket.socket, caller: object) -> None:
-        """Listen to one more; hang up on the stranger that has been there longest when there are too many."""
+    def begin(self, connection: socket.socket, caller: Any) -> None:
+        """Listen to one more; hang up on another when there are too many."""
         thread = threading.Thread(target=self.listen, args=(connection, caller), daemon=True)
         with self.lock:
-            self.strangers[connection] = caller
-            oldest = next(iter(self.strangers)) if len(self.strangers) > STRANGERS_MAX else None
-            if oldest is not None:
+            self.strangers[connection] = str(caller[0])
+            if len(self.strangers) > STRANGERS_MAX:
+                crowd = Counter(self.strangers.values()).most_common(1)[0][0]
+                oldest = next(one for one, host in self.strangers.items() if host == crowd)
                 del self.strangers[oldest]
                 hang_up(oldest)
             self.threads.add(thread)
@@ -108,9 +108,8 @@ class Door:
         except (FarwriteError, OSError) as refusal:
             if not self.closing.is_set():
                 self.log.warning("%s was not listened to any longer: %s", caller, refusal)
-        except Exception as failure:  # Our own fault, and only this caller's loss.
-            self.log.log.exception("%s: listen to %s", self.log.name, caller)
-            self.log.warning("our own fault, listening to %s: %r", caller, failure)
+        except Exception:  # Our own fault, and only this caller's loss.
+            self.log.warning("our own fault, listening to %s:\n%s", caller, traceback.format_exc())
         finally:
             self.end(connection, kept)
 
@@ -152,15 +151,16 @@ def hang_up(connection: socket.socket) -> None:
 
 
 def listener(host: str, port: int) -> socket.socket:
-    """A socket that listens on this address only."""
+    """A socket that listens on this address only. UnfitError where it cannot be had."""
     made = socket.socket()
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
         made.listen(BACKLOG)
-    except BaseException:
+    except OSError as refusal:
         made.close()
-        raise
+        advice = "Another process may listen there, or the address is none of this machine's."
+        raise system_error(f"listen on {host} port {port}", refusal.errno or 0, advice) from refusal
     return made
 
 
@@ -179,5 +179,6 @@ def door(host: str, port: int, terms: Terms, admit: Admit, limit_s: float, log: 
             yield made
         finally:
             made.closing.set()
+            hang_up(listening)  # Wakes who accepts.
             thread.join()
             made.close()

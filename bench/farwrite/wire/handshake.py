@@ -73,8 +73,10 @@ class Patience:
 
 
 def agree(connection: socket.socket, terms: Terms, dials: bool, limit_s: float = HANDSHAKE_LIMIT_S) -> Channel:
-    """The channel to a peer with the same terms, proven on both sides as they say; UnfitError says what does not fit."""
-    return agree_within(Patience(connection, limit_s), terms, dials)
+    """The channel of a replica's bytes to a peer with the same terms, proven on both sides as they say; UnfitError says what does
+    not fit. A key alone proves the two ends, once; what follows is as the replica says it."""
+    channel = agree_within(Patience(connection, limit_s), terms, dials)
+    return channel if terms.encryption == "tls" else Clear()
 
 
 def agree_within(patience: Patience, terms: Terms, dials: bool, purpose: bytes = b"wire") -> Channel:

@@ -68,6 +68,10 @@ class Terms:
         """Whether both ends prove who they are."""
         return self.identity is not None
 
+    def in_private(self) -> Terms:
+        """The same where nobody else can connect: only TLS asks for proof there."""
+        return self if self.encryption == "tls" else Terms(self.encryption, self.compression)
+
     @property
     def text(self) -> str:
         """The terms in words, without secrets."""

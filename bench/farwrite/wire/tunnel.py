@@ -170,7 +170,7 @@ def readable(descriptor: int, limit_s: float) -> bool:
 
 def prepare(terms: Terms) -> None:
     """Load and try what the terms need, so that every tunnel forked from here on has it; a bad certificate is refused here."""
-    if terms.identity is not None:
+    if terms.encryption == "tls" and terms.identity is not None:
         context_of(terms.identity, dials=True)
     packer, _ = codec_of(terms.compression)
     packer.pack(memoryview(bytes(FRAME_BYTES_MAX)))
