@@ -102,6 +102,7 @@ def put_back(cluster: Cluster, stream: int, flying: np.ndarray, added: int) -> N
     """Have these bytes be under way, `added` more than there were."""
     row = cluster.stream[stream]
     read = int(row[pretend.READ])
+    cluster.meddled.add(stream // 2)
     cluster.glass[stream, (read + np.arange(flying.size)) % cluster.shape.buffer_bytes] = flying
     row[pretend.WRITTEN] += added
     if added:

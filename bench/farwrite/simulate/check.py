@@ -90,16 +90,20 @@ class Shadow:
 
 
 def check_prefix(node, terms: dict[int, Term]) -> None:
-    """A consistent replica's volume is exactly what the writes up to its applied sequence leave."""
+    """A replica that calls itself consistent has in its volume exactly what the writes up to its applied sequence leave.
+
+    So it is whatever its journal has lost: a volume that may be ahead of its log is known to be a mixture (decision 0029).
+    """
     at = node.journal.at
     sequence = int(at[log.APPLIED_SEQUENCE])
-    if at[log.FLAGS] & log.INCONSISTENT or sequence < node.mixed_until:
+    if at[log.FLAGS] & log.INCONSISTENT:
         return
     epoch = int(at[log.APPLIED_EPOCH])
     term = terms.get(epoch)
     if term is None or (sequence and (sequence > term.last or (term.epoch_of(sequence) != epoch and sequence != term.boundary))):
         raise Anomaly(f"replica {node.index} says it has applied write {sequence} of epoch {epoch}, which nobody ever submitted")
-    node.mixed_until = 0
+    if sequence >= node.lost_until:
+        node.lost_until = 0
     node.shadow.move(term, sequence)
     if not np.array_equal(node.shadow.image, node.world.cached):
         where = int(np.flatnonzero(node.shadow.image != node.world.cached)[0])

@@ -105,7 +105,7 @@ class Node:
         self.seen = Shadow(np.zeros(shape.volume_bytes, np.uint8))  # of what its reads must show
         self.durable: dict[int, int] = {}
         self.received: dict[int, int] = {}
-        self.mixed_until = 0
+        self.lost_until = 0  # it has been durable here up to this write, and is not any more
         self.is_damaged = self.has_crashed = False
         self.is_superblock_damaged = False
         self.role = IDLE
@@ -202,7 +202,7 @@ class Node:
     @property
     def is_sound(self) -> bool:
         """Whether this log is a beginning of some history: no mixture, and nothing lost of it."""
-        return not (self.journal.at[log.FLAGS] & log.INCONSISTENT or self.is_damaged or self.mixed_until)
+        return not (self.journal.at[log.FLAGS] & log.INCONSISTENT or self.is_damaged or self.lost_until)
 
     @property
     def sockets(self) -> list[int]:
@@ -236,6 +236,7 @@ class Cluster:
         self.segment_end = np.zeros((streams, pretend.SEGMENTS), np.int64)
         self.segment_due_ns = np.zeros((streams, pretend.SEGMENTS), np.int64)
         self.ends: dict[int, tuple[int, int]] = {}  # by connection: (primary's index, secondary's index)
+        self.meddled: set[int] = set()  # connections on which somebody has changed something
         self.forged: dict[int, tuple[int, str]] = {}  # by stream: where a frame that lies begins, and what it says
         self.terms: dict[int, Term] = {0: Term(0, -1, None, 0, begun=True)}
         self.votes: dict[tuple[str, str, int], str] = {}  # by voter, "grant" or "configure", and epoch: to whom it said yes
@@ -279,6 +280,7 @@ class Cluster:
                 if any(first <= socket <= first + 1 for node in self.nodes if node.role != DOWN for socket in node.sockets):
                     continue
                 pretend.connect(one.world, first, self.delay_ns, self.delay_ns)
+                self.meddled.discard(connection)
                 self.forged.pop(first, None)
                 self.forged.pop(first + 1, None)
                 self.ends[connection] = (one.index, other.index)
@@ -344,7 +346,7 @@ class Cluster:
             if not node.is_damaged:
                 known = int(before[log.DURABLE_SEQUENCE])
                 raise Anomaly(f"replica {node.index} knew write {known} to be durable; its replay ends at {int(found[1])}")
-            node.mixed_until = max(node.mixed_until, int(before[log.STAGED_SEQUENCE]))
+            node.lost_until = max(node.lost_until, int(before[log.STAGED_SEQUENCE]))
         elif before[log.LOG_EPOCH] == at[log.LOG_EPOCH]:
             node.is_damaged = False
         if at[log.EPOCH] < before[log.EPOCH]:
@@ -570,6 +572,19 @@ class Cluster:
         if node.world.at[pretend.POWER_IN] != 0:
             node.remember()
 
+    def check_refusal(self, node: Node, socket: int, refused: int) -> None:
+        """What two replicas of ours say to each other is refused by neither."""
+        if socket // 2 not in self.meddled:
+            raise Anomaly(f"replica {node.index} refuses ({refused}) a frame that nobody has changed")
+
+    def check_lost(self, node: Node, before: list[tuple[int, int]]) -> None:
+        """A primary gives up no peer for what it said, but one that has promised a newer epoch. `before`: losses, socket."""
+        for slot, (lost, socket) in enumerate(before):
+            peer = node.state.peer[slot]
+            is_new = peer[primary.LOST_COUNT] > lost and peer[primary.LOST_STATUS] == replica.BAD_FRAME
+            if is_new and self.peer_of(node, slot).journal.at[log.EPOCH] == node.journal.at[log.EPOCH]:
+                self.check_refusal(node, socket, replica.BAD_FRAME)
+
     def check_forged(self, node: Node, status: int) -> None:
         """A frame that lies, with a right checksum, ends the session of whoever receives it."""
         if node.role not in (PRIMARY, SECONDARY):
@@ -586,7 +601,10 @@ class Cluster:
     def ended(self, node: Node, status: int) -> None:
         """A loop has ended."""
         if status <= replica.PEER_CLOSED and status != replica.SHORT_WRITE and node.role in (SECONDARY, PRIMARY):
-            why = f", refused {int(node.state.at[secondary.REFUSED])}" if node.role == SECONDARY else ""
+            refused = int(node.state.at[secondary.REFUSED]) if node.role == SECONDARY else 0
+            if status == replica.BAD_FRAME and refused not in (0, secondary.OLD_EPOCH):
+                self.check_refusal(node, int(node.state.sockets[0]), refused)
+            why = f", refused {refused}" if node.role == SECONDARY else ""
             self.tell(f"replica {node.index} ends as {node.role}: status {status}{why}")
             self.stop(node)
             return
@@ -611,7 +629,9 @@ class Cluster:
             if self.bug == FORGETFUL and state.peer[slot, primary.STATE] == primary.RESYNCING:
                 state.peer[slot, primary.REDO_SEQUENCE] = node.journal.at[log.APPLIED_SEQUENCE]
         leave = state.peer[:, LEAVE].tolist()
+        lost = list(zip(state.peer[:, primary.LOST_COUNT].tolist(), state.sockets.tolist(), strict=True))
         status = int(turn_kernel.progress(state, 0))
+        self.check_lost(node, lost)
         if self.protocol == primary.TWO_TRIP:
             self.check_leave(node, leave)
         if node.world.at[pretend.POWER_IN] == 0:

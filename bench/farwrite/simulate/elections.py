@@ -173,6 +173,18 @@ class Elections:
                 if inquiry is not None and inquiry.number == message.number:
                     inquiry.answers.setdefault(message.voter, message.body)
 
+    def ask_astray(self, node: Node) -> None:
+        """A replica asks each voter to keep a configuration of the epoch that this one has promised to another: none does."""
+        for voter in self.voters.values():
+            ballot = voter.ballot
+            if not voter.answers or not ballot.candidate or ballot.candidate == node.name:
+                continue
+            question = Question("configure", node.name, ballot.epoch, version=ballot.version + 7, members=(node.name,))
+            answer = voter.answer_to(question)
+            if answer is not None and answer.yes:
+                raise Anomaly(f"voter {voter.name} keeps a configuration of {node.name}, who does not lead epoch {ballot.epoch}")
+            self.cluster.counts["strays refused"] += 1
+
     def inquire(self, node: Node, steps: election.Steps[Any], finish: Any) -> None:
         """Begin to ask the other voters."""
         node.inquiry = Inquiry(steps, finish)

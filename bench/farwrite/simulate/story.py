@@ -87,7 +87,7 @@ class Story:
                 ("refuse", 0.002, 0.2), ("slow", 0.02, 0.6), ("flip", 0.02, 0.2), ("adversary", 0.02, 0.25),
                 ("depose", 0.008, 0.5), ("pause", 0.01, 0.5), ("verify", 0.01, 0.2), ("jump", 0.01, 0.3),
                 ("superblock", 0.06, 0.5), ("forge", 0.02, 0.25), ("ballot", 0.05, 0.4), ("hand over", 0.02, 0.4),
-                ("witness", 0.01, 0.5),
+                ("witness", 0.01, 0.5), ("stray", 0.02, 0.3),
             )
         }  # fmt: skip
         self.hurry = draw.choice((0.1, 0.5, 0.9))
@@ -249,6 +249,8 @@ class Story:
             elections.witness.world.at[pretend.POWER_IN] = draw.randrange(4)
         if happens["ballot"]:
             elections.damage()
+        if happens["stray"]:
+            elections.ask_astray(draw.choice(cluster.nodes))
         leader = cluster.leader()
         if happens["hand over"] and leader is not None:
             to = draw.choice([other.name for other in cluster.nodes if other is not leader])
