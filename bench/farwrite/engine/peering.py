@@ -102,7 +102,21 @@ def receive_hello(connection: socket.socket, volume: int) -> Hello:
         told = msgspec.json.decode(body[:length], type=Told)
     except msgspec.MsgspecError as refusal:
         raise UnfitError(f"The peer's HELLO says what none of ours does: {refusal}.") from refusal
-    return Hello(volume, int(words[4]), int(words[2]), told.protocol, told.log_epoch, told.consistent)
+    said = Hello(volume, int(words[4]), int(words[2]), told.protocol, told.log_epoch, told.consistent)
+    if why := impossible(said):
+        raise UnfitError(f"The peer's HELLO says what none of ours does: {why}.")
+    return said
+
+
+def impossible(said: Hello) -> str:
+    """Which number of a HELLO lies outside of its bounds, in words; empty when none does."""
+    for name, number, highest in (
+        ("sequence", said.sequence, record.NUMBER_MAX), ("epoch", said.epoch, record.NUMBER_MAX),
+        ("log epoch", said.log_epoch, said.epoch),
+    ):  # fmt: skip
+        if not 0 <= number <= highest:
+            return f"{name} {number}, which must lie between 0 and {highest}"
+    return ""
 
 
 def meet(connection: socket.socket, mine: Hello, leads: bool) -> Hello:

@@ -52,6 +52,7 @@ STATUS_TEXTS = {
     replica.PEER_SILENT: "the peer has not been heard for the peer timeout",
     replica.BAD_FRAME: "the peer sent what a replica may not send",
     replica.SHORT_WRITE: "the disk took only a part of a write: it is full",
+    replica.INVALID_WRITE: "the load asked for a write or trim without bytes, or outside of the volume",
 }
 
 
