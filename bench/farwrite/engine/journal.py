@@ -102,26 +102,26 @@ def drawn_pair(journal: log.Journal) -> int:
     return secrets.randbits(62) | 1 if journal.at[log.VOLUME_BYTES] != record.NUMBER_MAX else 0
 
 
-def save(journal: log.Journal) -> None:
+def save(journal: log.Journal, ring: reactor.Reactor | None = None) -> None:
     """Make checkpoint, epoch and flags in journal.at durable in both superblocks, here and now."""
-    status = int(replica.save(journal, reactor.empty()))
+    status = int(replica.save(journal, ring or reactor.empty()))
     if status < 0:
         raise system_error("write the superblocks of a journal", status)
 
 
-def tie(journal: log.Journal) -> None:
+def tie(journal: log.Journal, ring: reactor.Reactor | None = None) -> None:
     """Make volume and journal durable as they are now, in one generation: the label, the volume, then the superblocks.
 
     For an opening, where nothing is under way. Files without a pair get one.
     """
-    at = journal.at
+    at, ring = journal.at, ring or reactor.empty()
     at[log.PAIR] = at[log.PAIR] or drawn_pair(journal)
-    status = int(replica.write_label(journal, reactor.empty(), int(at[log.APPLIED_SEQUENCE])))
+    status = int(replica.write_label(journal, ring, int(at[log.APPLIED_SEQUENCE])))
     if status == replica.OK:
-        status = int(reactor.sync_now(reactor.empty(), int(at[log.VOLUME_FD])))
+        status = int(reactor.sync_now(ring, int(at[log.VOLUME_FD])))
     if status < 0:
         raise system_error("label and flush the volume", status)
-    save(journal)
+    save(journal, ring)
 
 
 @contextmanager
@@ -334,8 +334,8 @@ def end_text(superblock: np.ndarray, found: np.ndarray) -> str:
     what = "trim" if found[6] == record.TRIM else "write"
     return (
         f"{END_REASONS[NOT_APPLICABLE]}: write {int(found[1]) + 1}, a {what} of {int(found[8])} bytes at {int(found[7])}, "
-        f"at byte {offset} of the journal. The volume holds everything before it. This replica may not lead, and is compared extent by "
-        "extent with the primary that it joins; when no replica is whole, put both files back from one backup"
+        f"at byte {offset} of the journal. The volume holds everything before it. This replica may not lead, and is compared "
+        "extent by extent with the primary that it joins; when no replica is whole, put both files back from one backup"
     )
 
 
