@@ -378,7 +378,9 @@ def test_a_primary_takes_what_a_frame_may_say_and_ends_the_session_over_anything
     assert taken > 5 and refused > 500
 
 
-@pytest.mark.parametrize("kind", [*"write pad hello ping goodbye trim command extent synced digest".split(), 0, 14])
+@pytest.mark.parametrize(
+    "kind", ["write", "pad", "hello", "ping", "goodbye", "trim", "command", "extent", "synced", "digest", 0, 14]
+)
 def test_a_primary_takes_no_frame_of_another_kind(kernels, kind):
     near = Near(kernels)
     before = Copy(near.state)

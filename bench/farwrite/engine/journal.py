@@ -167,8 +167,8 @@ def whole_superblocks(data: np.ndarray) -> list[np.ndarray]:
     """The words of each whole superblock, the newest first."""
     found = []
     for index in range(2):
-        block = data[index * log.BLOCK_BYTES : (index + 1) * log.BLOCK_BYTES]
-        words = block[: 8 * replica.SUPERBLOCK_WORDS].copy().view(np.int64)
+        block = data[index * log.BLOCK_BYTES : (index + 1) * log.BLOCK_BYTES].copy()
+        words = block.view(np.int64)[: replica.SUPERBLOCK_WORDS]
         pair_crc = replica.checksum_of_words(block, replica.SUPERBLOCK_PAIR_CRC)
         without_pair = not words[replica.SUPERBLOCK_PAIR :].any()  # From before there were pairs.
         if (
