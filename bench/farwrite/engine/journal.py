@@ -295,8 +295,12 @@ def apply_one(data, words, offset, ring, volume_fd):
     return written if written < 0 else np.int64(replica.SHORT_WRITE)
 
 
-def examine(chosen: Disk, apply: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """(superblock words, scan's findings) of a journal as it lies there; UnfitError when there is none."""
+def examine(chosen: Disk, apply: bool = False, refuse: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """(superblock words, scan's findings) of a journal as it lies there; UnfitError when there is none.
+
+    With `apply` the volume is brought to what was found, and refused when it is not of the journal's time, but for an audit
+    (`refuse` False), which counts what is missing.
+    """
     with image(chosen.journal_fd) as data:
         whole = whole_superblocks(data)
         if not whole:
@@ -309,7 +313,7 @@ def examine(chosen: Disk, apply: bool = False) -> tuple[np.ndarray, np.ndarray]:
             found = find_end(data, superblock)
         status = 0
         if apply:
-            if why := mismatch_of(chosen, data, found):
+            if refuse and (why := mismatch_of(chosen, data, found)):
                 raise UnfitError(f"{chosen.directory}: {why}. {GO_ON}")
             if found[3] == NOT_APPLICABLE:
                 LOG.error("%s: %s", chosen.directory, end_text(superblock, found))
