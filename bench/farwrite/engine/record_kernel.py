@@ -22,8 +22,8 @@ primary_kernel). Applied, staged, durable and granted are what its receiver know
     COMMAND    sequence: staged to NUMBER_MAX
     EXTENT     sequence: that of the resync's last frame to NUMBER_MAX; address, length: exactly one extent
     DIGEST     sequence: as EXTENT, when verifying up to staged; address: first extent; length: 8 for each; word 7: 0 or 1
-    SYNCED     sequence: behind what is durable, but after digests, to that of the last frame; address: from the sequence of the
-               last frame to NUMBER_MAX; word 7: an epoch up to the session's
+    SYNCED     sequence: durable, after digests 0, to that of the resync's last frame or staged; address: that of the resync's
+               last frame and of this one to NUMBER_MAX; word 7: an epoch up to the session's
     ACK        sequence: durable before to address; address: received before to sent; word 7: 0 to SYNCED that were sent
     READY      sequence: granted before to asked
     DIFFERS    sequence: 0 to applied; address, length: the extents of the oldest digest that has no answer
