@@ -293,7 +293,7 @@ def settle_turn(journal, ring):
 
 @kernel()
 def drained(ring):
-    """Wait until nothing is under way; 0, or what the disk has answered to a superblock or a flush: nobody asks about it later."""
+    """Wait until nothing is under way; 0, or what the disk has answered to a superblock or a flush: nobody asks later."""
     status = reactor.drain(ring)
     for slot in (reactor.SUPERBLOCK, reactor.VOLUME):
         if status == OK and ring.state[slot] == reactor.FINISHED:
