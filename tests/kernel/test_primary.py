@@ -312,6 +312,15 @@ def test_a_turn_that_frees_room_does_not_sleep():
         assert made.journal.at[log.APPLIED_SEQUENCE] == 200
 
 
+@pytest.mark.parametrize("slot", [reactor.SUPERBLOCK, reactor.VOLUME])
+def test_what_the_disk_answers_as_a_run_ends_is_the_runs_status(slot):
+    """A checkpoint under way is not asked about any more; what it failed with would be lost, and the next one build on it."""
+    made = state(primary.LOCAL)
+    for status in (0, -libc.ENOSPC):
+        made.ring.state[slot], made.ring.result[slot] = reactor.FINISHED, status
+        assert replica.settle(made.journal, made.ring) == status
+
+
 @pytest.mark.parametrize("protocol", [primary.A, primary.B, primary.C])
 def test_the_turn_completes_what_the_rule_says_and_no_more(protocol):
     near, far = socket.socketpair()

@@ -31,7 +31,7 @@ from . import replica_kernel as replica
 from . import secondary_kernel as secondary
 from .ballot import Answer, Question, is_epoch_in_reach
 from .control import Address, Arrivals, ask, ask_all, introduce, introductions, votes_served
-from .journal import capacity_of, examine, format_journal, image, is_blank, resume, save
+from .journal import begin_anew, capacity_of, examine, image, is_blank, resume, save, tie
 from .peering import hello_of, how_to_join, is_to_be_readmitted, is_to_be_struck, lead, may_succeed, meet
 from .standing import Standing, standing_of
 from .vote import BallotError, Voter
@@ -48,20 +48,19 @@ Load = Callable[[p.Primary], None]
 def recall(chosen: Disk, volume: int, staging_bytes: int) -> log.Journal:
     """The journal as it lies on the disk, replayed into the volume; a new one where none is. The promised epoch stays.
 
-    UnfitError for a journal that cannot be read: it is not written over.
+    UnfitError for a journal that cannot be read, or is of another time than the volume: it is not written over.
     """
     with image(chosen.journal_fd) as data:
         blank = is_blank(data)
         del data
     if blank:
-        return format_journal(chosen, volume, 0, staging_bytes)
+        return begin_anew(chosen, volume, staging_bytes)
     superblock, found = examine(chosen, apply=True)
     journal = log.journal_state(
         capacity_of(chosen, staging_bytes), staging_bytes, volume, 0, chosen.journal_fd, chosen.volume_fd, chosen.volume_bytes
     )
     resume(journal, reactor.empty(), superblock, found)
-    reactor.sync_now(reactor.empty(), np.int64(chosen.volume_fd))
-    save(journal)
+    tie(journal)
     return journal
 
 
@@ -220,6 +219,9 @@ class Node(Voter):
                     self.session = None
         if replica.is_from_disk(status):
             raise system_error("keep the replica's files", status)
+        if status == replica.BAD_FRAME:
+            why = secondary.REFUSALS.get(int(state.at[secondary.REFUSED]), "it may not be sent")
+            LOG.warning("%s: the session with the primary has ended, because of what it sent: %s", self.name, why)
         return True
 
     def watch_session(self, state: secondary.Secondary) -> None:
@@ -312,6 +314,9 @@ class Node(Voter):
                 if not self.is_settled:  # Some may know what the majority does not.
                     self.configure(epoch, self.ballot.members)
                 if state.peer[index, p.STATE] == p.ABSENT:
+                    if state.peer[index, p.LOST_STATUS] == replica.BAD_FRAME:
+                        LOG.warning("%s: the session with %s has ended: it sent what no secondary may send", self.name, name)
+                        state.peer[index, p.LOST_STATUS] = 0
                     if self.policy == p.CONSENT:
                         self.do_without(state, index, name, epoch)
                     self.connect(state, index, name, epoch, connections)

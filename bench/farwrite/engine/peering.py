@@ -20,7 +20,6 @@ from ..wire.greeting import stranger
 from . import journal_kernel as log
 from . import primary_kernel as primary
 from . import record_kernel as record
-from .ballot import NUMBER_MAX
 
 MEET_TIMEOUT_S = 30.0  # The peer may be drawing its plan.
 HELLO_BYTES_MAX = 4096
@@ -104,11 +103,21 @@ def receive_hello(connection: socket.socket, volume: int, timeout_s: float | Non
         told = msgspec.json.decode(body[:length], type=Told)
     except msgspec.MsgspecError as refusal:
         raise UnfitError(f"The peer's HELLO says what none of ours does: {refusal}.") from refusal
-    numbers = {"epoch": int(words[4]), "sequence": int(words[2]), "log_epoch": told.log_epoch}
-    for name, value in numbers.items():
-        if not 0 <= value <= NUMBER_MAX:
-            raise UnfitError(f"The peer's HELLO says what none of ours does: {name} {value}, of 0 to {NUMBER_MAX}.")
-    return Hello(volume, numbers["epoch"], numbers["sequence"], told.protocol, told.log_epoch, told.consistent)
+    said = Hello(volume, int(words[4]), int(words[2]), told.protocol, told.log_epoch, told.consistent)
+    if why := impossible(said):
+        raise UnfitError(f"The peer's HELLO says what none of ours does: {why}.")
+    return said
+
+
+def impossible(said: Hello) -> str:
+    """Which number of a HELLO lies outside of its bounds, in words; empty when none does."""
+    for name, number, highest in (
+        ("sequence", said.sequence, record.NUMBER_MAX), ("epoch", said.epoch, record.NUMBER_MAX),
+        ("log epoch", said.log_epoch, said.epoch),
+    ):  # fmt: skip
+        if not 0 <= number <= highest:
+            return f"{name} {number}, which must lie between 0 and {highest}"
+    return ""
 
 
 def meet(connection: socket.socket, mine: Hello, leads: bool, timeout_s: float | None = None) -> Hello:
