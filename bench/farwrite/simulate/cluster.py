@@ -239,6 +239,7 @@ class Cluster:
         self.meddled: set[int] = set()  # connections on which somebody has changed something
         self.forged: dict[int, tuple[int, str]] = {}  # by stream: where a frame that lies begins, and what it says
         self.terms: dict[int, Term] = {0: Term(0, -1, None, 0, begun=True)}
+        self.newest = self.terms[0]  # the newest term that has begun
         self.votes: dict[tuple[str, str, int], str] = {}  # by voter, "grant" or "configure", and epoch: to whom it said yes
         self.cut: set[frozenset[int]] = set()
         self.asleep: set[str] = set()  # whose processes have no processor now
@@ -394,11 +395,6 @@ class Cluster:
 
     # Control
 
-    @property
-    def newest(self) -> Term:
-        """The newest term that has begun."""
-        return self.terms[max(epoch for epoch, term in self.terms.items() if term.begun)]
-
     def leader(self) -> Node | None:
         """The primary of the newest term, if it runs."""
         term = self.newest
@@ -458,7 +454,7 @@ class Cluster:
         self.terms[epoch] = term
         if not node.save():
             return False  # Granted, and lost before it took a write.
-        term.begun = True
+        term.begun, self.newest = True, max(term, before, key=lambda one: one.epoch)
         check.check_promotion(self, node, term)
         node.state = primary.primary_state(
             node.journal, node.ring, [], self.protocol, self.seed, self.peer_timeout_ns, self.quorum, self.policy,
@@ -548,8 +544,8 @@ class Cluster:
 
     def turn(self, node: Node) -> None:
         """One turn of whatever this replica does."""
-        if node.role == DOWN or (node.role == IDLE and node.inquiry is not None):
-            return  # A candidate does nothing else.
+        if node.role in (DOWN, IDLE):
+            return  # Everything is settled, and nobody has come.
         status = 0
         if node.role == PRIMARY:
             status = self.turn_primary(node)
