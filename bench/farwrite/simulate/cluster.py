@@ -48,7 +48,7 @@ class Shape(NamedTuple):
     """Sizes of a cluster's memories and files. Small ones: a story goes around each of them again and again."""
 
     staging_bytes: int
-    capacity_bytes: int  # at least three staging rings, and four of 16 KiB: less may have no room for a write and nothing to free
+    capacity_bytes: int  # of the journal
     write_bytes_max: int
     volume_bytes: int  # the last extent may be a part of one
     inbox_bytes: int = 32 << 10
@@ -57,9 +57,10 @@ class Shape(NamedTuple):
     lag_ring: int = 1024
 
 
-TINY = Shape(8 << 10, 24 << 10, 2048, (36 << 10) + 1536, 12 << 10, 8 << 10, 256, 64)
-SMALL = Shape(8 << 10, 32 << 10, 2048, 64 << 10, 16 << 10, 16 << 10, 256)
-LARGE = Shape(16 << 10, 64 << 10, 4096, 64 << 10)
+# Four blocks are the smallest staging ring: with two, each batch waits until a superblock has vouched for the one before it.
+TINY = Shape(16 << 10, 32 << 10, 2048, (36 << 10) + 1536, 12 << 10, 8 << 10, 256, 64)
+SMALL = Shape(16 << 10, 48 << 10, 2048, 64 << 10, 16 << 10, 16 << 10, 256)
+LARGE = Shape(32 << 10, 96 << 10, 8192, 64 << 10)
 
 
 class Membership(Protocol):
@@ -115,6 +116,7 @@ class Node:
         self.voter: Voter = Voter(cluster, self.name, self.world, self)
         self.inquiry: Inquiry | None = None
         self.stands_at_once = False
+        self.sync_due_ns = 0  # of the flush of its volume
         self.successor = ""  # to whom it is to hand over, once that one holds everything
         self.leaves_to = ""  # to whom it is handing over: it says so when its own loop is settled
         self.begin_journal(0)
@@ -247,6 +249,7 @@ class Cluster:
         self.delay_ns = 200_000
         self.peer_timeout_ns = 20_000_000
         self.latency_budget_ns = 0
+        self.sync_ns = 0  # that a volume's flush takes longer than a journal's write
         self.forgets_votes = bug == UNKEPT
         self.read_bytes = np.zeros(READ_BYTES_MAX, np.uint8)
         self.nodes = [Node(self, index) for index in range(count)]
@@ -559,6 +562,7 @@ class Cluster:
                 node.role, node.state = IDLE, node.state if node.term is self.newest else None
                 self.membership.came_to_rest(node)
         node.note()
+        self.slow_sync(node)
         if node.world.at[pretend.POWER_IN] == 0:
             return
         if self.forged:
@@ -606,6 +610,13 @@ class Cluster:
             return
         self.tell(f"replica {node.index}: its disk answers {status}")
         node.world.at[pretend.POWER_IN] = 0
+
+    def slow_sync(self, node: Node) -> None:
+        """A volume's flush takes longer than a journal's write: so much is written meanwhile that the journal may be full."""
+        flight = node.world.flight[reactor.VOLUME]
+        if flight[pretend.KIND] == pretend.SYNCING and flight[pretend.DUE_NS] != node.sync_due_ns:
+            flight[pretend.DUE_NS] += self.sync_ns
+            node.sync_due_ns = int(flight[pretend.DUE_NS])
 
     def check_leave(self, node: Node, before: list[list[int]]) -> None:
         """Two-trip C: a live peer is sent only what it has given leave for. `before`: its row before this turn."""

@@ -24,7 +24,7 @@ PROTOCOLS = {"C": primary.C, "quorum": primary.QUORUM, "C2": primary.TWO_TRIP, "
 POLICIES = {
     "block": primary.BLOCK, "consent": primary.CONSENT, "suspend-replication": primary.SUSPEND_REPLICATION, "end": primary.END,
 }  # fmt: skip
-SIZES = (512, 512, 1024, 2048, 4096)
+SIZES = (512, 512, 1024, 2048, 4096, 8192)
 HEALING_TICKS = 3000
 SKEW_NS_MAX = 3_600_000_000_000
 ENOSPC, EIO = 28, 5
@@ -68,6 +68,7 @@ class Story:
         )  # fmt: skip
         cluster.latency_budget_ns = draw.choice((0, 300_000, 3_000_000))
         self.quantum_ns = draw.choice((100_000, 300_000, 800_000))
+        cluster.sync_ns = self.quantum_ns * draw.choice((0, 2, 10))
         self.elections: Elections | None = None
         if draw.random() < 0.6:
             self.elections = Elections(cluster, witness=draw.random() < (0.8 if count % 2 == 0 else 0.3))
@@ -90,7 +91,7 @@ class Story:
                 ("witness", 0.01, 0.5), ("stray", 0.02, 0.3),
             )
         }  # fmt: skip
-        self.hurry = draw.choice((0.1, 0.5, 0.9))
+        self.hurry = draw.choice((0.2, 0.6, 0.95))
         self.read_share = draw.choice((0.0, 0.2, 0.6))
         self.length = draw.choice((80, 150, 300, 500))
         self.paused: dict[int, int] = {}
@@ -262,7 +263,7 @@ class Story:
         cluster = self.cluster
         self.tell("everything heals")
         cluster.partition([])
-        cluster.delay_ns = 200_000
+        cluster.delay_ns, cluster.sync_ns = 200_000, 0
         self.quantum_ns = max(self.quantum_ns, 400_000)
         self.paused.clear()
         worlds = [node.world for node in cluster.nodes]
