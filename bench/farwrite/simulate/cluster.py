@@ -109,6 +109,7 @@ class Node:
         self.lost_until = 0  # it has been durable here up to this write, and is not any more
         self.is_damaged = self.has_crashed = False
         self.is_superblock_damaged = False
+        self.flags_left = 0  # what its superblocks may say of it: as it was kept last, or as it was to be kept
         self.role = IDLE
         self.state: Any = None  # Primary or Secondary, by role
         self.term: Any = None
@@ -311,6 +312,7 @@ class Cluster:
         pretend.crash(node.world, key, share, 1 if power else 0)
         if node.role in (SECONDARY, SETTLING):
             node.has_crashed = True
+        node.flags_left = int(node.known[log.FLAGS] | node.journal.at[log.FLAGS])
         node.known = node.knew()
         node.role = DOWN
         node.inquiry, node.stands_at_once, node.successor, node.leaves_to = None, False, "", ""
@@ -357,6 +359,8 @@ class Cluster:
             raise Anomaly(f"replica {node.index} has forgotten its promise of epoch {int(before[log.EPOCH])}")
         if before[log.FLAGS] & log.INCONSISTENT and not at[log.FLAGS] & log.INCONSISTENT:
             raise Anomaly(f"replica {node.index} has forgotten that it is inconsistent")
+        if at[log.FLAGS] & log.INCONSISTENT and not (node.flags_left & log.INCONSISTENT or node.is_damaged):
+            raise Anomaly(f"replica {node.index} calls itself inconsistent, and nothing was damaged")
         node.role, node.state = IDLE, None
         node.note()
         check.check_prefix(node, self.terms)

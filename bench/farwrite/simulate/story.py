@@ -85,7 +85,7 @@ class Story:
             name: rate if draw.random() < share else 0.0
             for name, rate, share in (
                 ("crash", 0.006, 0.6), ("power", 0.006, 0.6), ("cut", 0.01, 0.6), ("heal", 0.03, 1.0), ("reset", 0.006, 0.5),
-                ("refuse", 0.002, 0.2), ("slow", 0.02, 0.6), ("flip", 0.02, 0.2), ("adversary", 0.02, 0.25),
+                ("refuse", 0.002, 0.2), ("slow", 0.02, 0.6), ("flip", 0.04, 0.5), ("adversary", 0.02, 0.25),
                 ("depose", 0.008, 0.5), ("pause", 0.01, 0.5), ("verify", 0.01, 0.2), ("jump", 0.01, 0.3),
                 ("superblock", 0.06, 0.5), ("forge", 0.02, 0.25), ("ballot", 0.05, 0.4), ("hand over", 0.02, 0.4),
                 ("witness", 0.01, 0.5), ("stray", 0.02, 0.3),
@@ -215,12 +215,13 @@ class Story:
         spared = any(not one.is_sound for one in cluster.nodes) or bool(self.arbiter.out - {node.index})
         # A log that loses its durable end, and cannot know it, is more than votes can make good.
         if happens["flip"] and node.role == DOWN and not spared and self.elections is None:
-            bit = draw.randrange(8 * (log.SUPERBLOCK_BYTES + cluster.shape.capacity_bytes))
+            bit = self.bit_to_flip(node)
             in_superblock = bit < 8 * log.SUPERBLOCK_BYTES
             if not in_superblock or node.are_superblocks_whole():
                 pretend.flip_bit(node.world.journal, bit)
                 node.is_damaged = True
                 node.is_superblock_damaged |= in_superblock
+                self.cluster.counts["bits flipped in journals"] += 1
                 self.tell(f"bit {bit} of the journal of replica {node.index} flips")
         if happens["superblock"] and node.role == DOWN and not node.is_damaged:
             self.damage_superblock(node)
@@ -232,6 +233,14 @@ class Story:
             adversary.meddle(cluster, node)
         if happens["forge"] and node.role == PRIMARY:
             adversary.forge(cluster, node)
+
+    def bit_to_flip(self, node: Node) -> int:
+        """A bit of a journal: most often in its last two blocks, where damage and a torn batch look alike."""
+        capacity = self.cluster.shape.capacity_bytes
+        if self.random.random() < 0.4:
+            return self.random.randrange(8 * (log.SUPERBLOCK_BYTES + capacity))
+        position = int(node.known[log.DURABLE]) - self.random.randrange(1, 2 * log.BLOCK_BYTES)
+        return 8 * (log.SUPERBLOCK_BYTES + position % capacity) + self.random.randrange(8)
 
     def damage_superblock(self, node: Node) -> None:
         """A bit flips in what one superblock says: the other one is whole, and loses nothing."""
