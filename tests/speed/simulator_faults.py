@@ -1,6 +1,6 @@
 """Faults planted in the engine, each of which the simulator should find: in how many seeds it does.
 
-    tests/speed/simulator_faults.py                        all faults that are not recorded yet, two at once
+    tests/speed/simulator_faults.py                        all faults that are not recorded yet or were not found, two at once
     tests/speed/simulator_faults.py --fault 'ballot*'      those whose name or module is like this, recorded or not
     tests/speed/simulator_faults.py --list                 the faults, without planting any
     tests/speed/simulator_faults.py --show                 the recorded table
@@ -383,6 +383,11 @@ def status_of(fault: Fault, row: dict[str, Any] | None) -> str:
     return "equivalent" if fault.why else "open"
 
 
+def is_to_be_told(fault: Fault, row: dict[str, Any] | None, seeds: int) -> bool:
+    """Whether what is recorded of a fault is of other code, or of fewer seeds than are asked for."""
+    return row is None or row["digest"] != fault.digest or (row["seed"] is None and row["seeds"] < seeds)
+
+
 def write_results(faults: list[Fault], results: dict[str, dict[str, Any]]) -> None:
     """Write both files; faults that are no longer in the table are dropped."""
     from farwrite import __version__
@@ -451,7 +456,7 @@ def main() -> int:
     planted = [
         fault for fault in faults
         if any(fnmatch.fnmatch(text, pattern) for pattern in asked.fault for text in (fault.name, fault.module))
-        or (not asked.fault and (asked.again or results.get(fault.name, {}).get("digest") != fault.digest))
+        or (not asked.fault and (asked.again or is_to_be_told(fault, results.get(fault.name), asked.seeds)))
     ]  # fmt: skip
     if not planted:
         print(summary(faults, results))

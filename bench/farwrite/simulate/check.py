@@ -103,7 +103,7 @@ def check_prefix(node, terms: dict[int, Term]) -> None:
     if term is None or (sequence and (sequence > term.last or (term.epoch_of(sequence) != epoch and sequence != term.boundary))):
         raise Anomaly(f"replica {node.index} says it has applied write {sequence} of epoch {epoch}, which nobody ever submitted")
     if sequence >= node.lost_until:
-        node.lost_until = 0
+        node.lost_until, node.is_damaged = 0, False  # It holds again whatever it has lost.
     node.shadow.move(term, sequence)
     if not np.array_equal(node.shadow.image, node.world.cached):
         where = int(np.flatnonzero(node.shadow.image != node.world.cached)[0])

@@ -85,9 +85,9 @@ class Story:
             name: rate if draw.random() < share else 0.0
             for name, rate, share in (
                 ("crash", 0.006, 0.6), ("power", 0.006, 0.6), ("cut", 0.01, 0.6), ("heal", 0.03, 1.0), ("reset", 0.006, 0.5),
-                ("refuse", 0.002, 0.2), ("slow", 0.02, 0.6), ("flip", 0.04, 0.5), ("adversary", 0.02, 0.25),
-                ("depose", 0.008, 0.5), ("pause", 0.01, 0.5), ("verify", 0.01, 0.2), ("jump", 0.01, 0.3),
-                ("superblock", 0.06, 0.5), ("forge", 0.02, 0.25), ("ballot", 0.05, 0.4), ("hand over", 0.02, 0.4),
+                ("refuse", 0.002, 0.2), ("slow", 0.02, 0.6), ("flip", 0.04, 0.5), ("adversary", 0.08, 0.3),
+                ("depose", 0.012, 0.5), ("pause", 0.01, 0.5), ("verify", 0.01, 0.2), ("jump", 0.01, 0.3),
+                ("superblock", 0.06, 0.5), ("forge", 0.06, 0.3), ("ballot", 0.05, 0.4), ("hand over", 0.02, 0.4),
                 ("witness", 0.01, 0.5), ("stray", 0.02, 0.3),
             )
         }  # fmt: skip
@@ -211,20 +211,11 @@ class Story:
                 self.tell(f"replica {other.index} is to lead")
         if self.elections is not None:
             self.trouble_voters(self.elections, happens)
-        # Whoever is gone on without, or is in the middle of a copy, holds too little: the only whole one is not damaged as well.
-        spared = any(not one.is_sound for one in cluster.nodes) or bool(self.arbiter.out - {node.index})
-        # A log that loses its durable end, and cannot know it, is more than votes can make good.
-        if happens["flip"] and node.role == DOWN and not spared and self.elections is None:
-            bit = self.bit_to_flip(node)
-            in_superblock = bit < 8 * log.SUPERBLOCK_BYTES
-            if not in_superblock or node.are_superblocks_whole():
-                pretend.flip_bit(node.world.journal, bit)
-                node.is_damaged = True
-                node.is_superblock_damaged |= in_superblock
-                self.cluster.counts["bits flipped in journals"] += 1
-                self.tell(f"bit {bit} of the journal of replica {node.index} flips")
-        if happens["superblock"] and node.role == DOWN and not node.is_damaged:
-            self.damage_superblock(node)
+        down = [one for one in cluster.nodes if one.role == DOWN]
+        if happens["flip"] and down:
+            self.damage_journal(draw.choice(down))
+        if happens["superblock"] and down:
+            self.damage_superblock(draw.choice(down))
         if happens["verify"] and node.role == PRIMARY:
             mail = draw.choice(node.state.mail)
             if mail[primary.REQUEST] == primary.NOTHING:
@@ -233,6 +224,24 @@ class Story:
             adversary.meddle(cluster, node)
         if happens["forge"] and node.role == PRIMARY:
             adversary.forge(cluster, node)
+
+    def damage_journal(self, node: Node) -> None:
+        """A bit flips in a journal.
+
+        A log that loses its durable end, and cannot know it, is more than votes can make good. Nor is the only whole replica
+        damaged, while others are gone on without or are in the middle of a copy.
+        """
+        is_only = any(not one.is_sound for one in self.cluster.nodes) or bool(self.arbiter.out - {node.index})
+        if self.elections is not None or is_only or node.is_superblock_damaged:  # One thing at a time is made good.
+            return
+        bit = self.bit_to_flip(node)
+        in_superblock = bit < 8 * log.SUPERBLOCK_BYTES
+        if not in_superblock or node.are_superblocks_whole():
+            pretend.flip_bit(node.world.journal, bit)
+            node.is_damaged = True
+            node.is_superblock_damaged |= in_superblock
+            self.cluster.counts["bits flipped in journals"] += 1
+            self.tell(f"bit {bit} of the journal of replica {node.index} flips")
 
     def bit_to_flip(self, node: Node) -> int:
         """A bit of a journal: most often in its last two blocks, where damage and a torn batch look alike."""
@@ -244,7 +253,7 @@ class Story:
 
     def damage_superblock(self, node: Node) -> None:
         """A bit flips in what one superblock says: the other one is whole, and loses nothing."""
-        if node.are_superblocks_whole():
+        if not node.is_damaged and node.are_superblocks_whole():
             node.is_superblock_damaged = True
             which = self.random.randrange(2)
             bit = 8 * log.BLOCK_BYTES * which + self.random.randrange(64 * (replica.SUPERBLOCK_CRC + 1))
