@@ -70,7 +70,7 @@ class Story:
         self.quantum_ns = draw.choice((100_000, 300_000, 800_000))
         cluster.sync_ns = self.quantum_ns * draw.choice((0, 2, 10))
         self.elections: Elections | None = None
-        if draw.random() < 0.6:
+        if draw.random() < 0.5:
             self.elections = Elections(cluster, witness=draw.random() < (0.8 if count % 2 == 0 else 0.3))
             network = self.elections.network
             network.loss_ratio, network.doubled_ratio = draw.choice((0.0, 0.05, 0.3)), draw.choice((0.0, 0.1))
@@ -85,7 +85,7 @@ class Story:
             name: rate if draw.random() < share else 0.0
             for name, rate, share in (
                 ("crash", 0.006, 0.6), ("power", 0.006, 0.6), ("cut", 0.01, 0.6), ("heal", 0.03, 1.0), ("reset", 0.006, 0.5),
-                ("refuse", 0.002, 0.2), ("slow", 0.02, 0.6), ("flip", 0.04, 0.5), ("adversary", 0.08, 0.3),
+                ("refuse", 0.002, 0.2), ("slow", 0.02, 0.6), ("flip", 0.3, 0.7), ("adversary", 0.08, 0.3),
                 ("depose", 0.012, 0.5), ("pause", 0.01, 0.5), ("verify", 0.01, 0.2), ("jump", 0.01, 0.3),
                 ("superblock", 0.06, 0.5), ("forge", 0.06, 0.3), ("ballot", 0.05, 0.4), ("hand over", 0.02, 0.4),
                 ("witness", 0.01, 0.5), ("stray", 0.02, 0.3),
