@@ -411,13 +411,14 @@ def page(faults: list[Fault], results: dict[str, dict[str, Any]], version: str) 
         "# Faults planted for the simulator", "",
         f"Made by `make simulate FAULTS=1`, farwrite {version}. Each fault is one change of the engine; the simulator tells "
         f"stories from seed 0 on until one breaks a promise, {SEEDS:,} at most. *Equivalent*: no story can tell it apart, and "
-        "why.",
+        "why. *Open*: not found in so many seeds.",
         "", summary(faults, results), "", "| fault | module | found | by |", "|---|---|---|---|",
     ]  # fmt: skip
     for fault in faults:
         row = results.get(fault.name)
         status = status_of(fault, row)
-        found = f"seed {row['seed']}" if row and status == "found" else f"**{status}**" if status == "open" else status
+        found = f"seed {row['seed']}" if row and status == "found" else status
+        found = f"**open** ({row['seeds']:,} seeds)" if row and status == "open" else found
         by = fault.why if status == "equivalent" else row["by"] if row else ""
         by = by if len(by) <= LENGTH_MAX or status == "equivalent" else by[: LENGTH_MAX - 3] + "..."
         lines.append(f"| {fault.name} | {fault.module} | {found} | {by.replace('|', chr(92) + '|')} |")

@@ -16,7 +16,7 @@ from .output import interrupted_by, print_document, printing
 
 TAIL_LINES = 40
 COUNTS = ("ticks", "writes", "completed", "epochs")
-SEEDS_PER_S = 45  # Of one processor, on the VM this was written on: for the time left, until it is known better.
+SEEDS_PER_S = 20  # Of one processor, on the VM this was written on: for the time left, until it is known better.
 SEEDS_MAX, MINUTES_MAX = 1_000_000_000, 525_600  # A year.
 TOLD_FROM_S = 2.0  # What takes longer is announced.
 

@@ -68,6 +68,7 @@ class Story:
         )  # fmt: skip
         cluster.latency_budget_ns = draw.choice((0, 300_000, 3_000_000))
         self.quantum_ns = draw.choice((100_000, 300_000, 800_000))
+        cluster.peer_timeout_ns = self.quantum_ns * draw.choice((10, 30, 100))
         cluster.sync_ns = self.quantum_ns * draw.choice((0, 2, 10))
         self.elections: Elections | None = None
         if draw.random() < 0.5:
@@ -84,7 +85,7 @@ class Story:
         self.trouble = {
             name: rate if draw.random() < share else 0.0
             for name, rate, share in (
-                ("crash", 0.006, 0.6), ("power", 0.006, 0.6), ("cut", 0.01, 0.6), ("heal", 0.03, 1.0), ("reset", 0.006, 0.5),
+                ("crash", 0.006, 0.6), ("power", 0.006, 0.6), ("cut", 0.01, 0.6), ("heal", draw.choice((0.01, 0.03)), 1.0), ("reset", 0.006, 0.5),
                 ("refuse", 0.002, 0.2), ("slow", 0.02, 0.6), ("flip", 0.3, 0.7), ("adversary", 0.08, 0.3),
                 ("depose", 0.012, 0.5), ("pause", 0.01, 0.5), ("verify", 0.01, 0.2), ("jump", 0.01, 0.3),
                 ("superblock", 0.06, 0.5), ("forge", 0.06, 0.3), ("ballot", 0.05, 0.4), ("hand over", 0.02, 0.4),
