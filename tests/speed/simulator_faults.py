@@ -217,10 +217,10 @@ def chosen(number: int) -> ast.expr:
 
 def with_faults(text: str, changed: list[tuple[int, str]]) -> str:
     """A module's code with all of these (number, text with the fault), each in force when the switch has its number."""
-    tree = ast.parse(text)
+    tree, before = ast.parse(text), ast.parse(text)
     places = []
     for number, other in changed:
-        place = difference(ast.parse(text), ast.parse(other))
+        place = difference(before, ast.parse(other))
         place.number = number
         places.append(place)
     # The innermost first, and of a body's statements the last: what is put in elsewhere then moves nothing.

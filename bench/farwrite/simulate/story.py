@@ -81,11 +81,12 @@ class Story:
             self.elections.stand_chance = draw.choice((0.3, 0.3, 1.0)) / max(8.0, 12 * network.delay_ns_max / self.quantum_ns)
         self.arbiter = Arbiter(cluster)
         cluster.membership = self.elections or self.arbiter
+        healing = draw.choice((0.01, 0.03))
         # Which troubles this story knows, and how often they come, by tick.
         self.trouble = {
             name: rate if draw.random() < share else 0.0
             for name, rate, share in (
-                ("crash", 0.006, 0.6), ("power", 0.006, 0.6), ("cut", 0.01, 0.6), ("heal", draw.choice((0.01, 0.03)), 1.0), ("reset", 0.006, 0.5),
+                ("crash", 0.006, 0.6), ("power", 0.006, 0.6), ("cut", 0.01, 0.6), ("heal", healing, 1.0), ("reset", 0.006, 0.5),
                 ("refuse", 0.002, 0.2), ("slow", 0.02, 0.6), ("flip", 0.3, 0.7), ("adversary", 0.08, 0.3),
                 ("depose", 0.012, 0.5), ("pause", 0.01, 0.5), ("verify", 0.01, 0.2), ("jump", 0.01, 0.3),
                 ("superblock", 0.06, 0.5), ("forge", 0.06, 0.3), ("ballot", 0.05, 0.4), ("hand over", 0.02, 0.4),
