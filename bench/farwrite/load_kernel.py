@@ -257,7 +257,7 @@ def drive(plan, jobs, duration_ns, slice_ns, spin_ns, target, flight, recorder, 
             now_ns = monotonic_ns()
             number = jobs.next[job]
             operation, size = plan.operation[number], plan.size[number]
-            taken = True
+            taken = np.int64(1)
             if operation == WRITE:
                 if order.size > 0:
                     order[submitted] = number
@@ -266,7 +266,10 @@ def drive(plan, jobs, duration_ns, slice_ns, spin_ns, target, flight, recorder, 
                 if order.size > 0:
                     order[submitted] = number
                 taken = trim(target, plan.address[number], size, now_ns)
-            if not taken:
+            if taken < 0:
+                status = np.int64(taken)
+                break
+            if taken == 0:
                 at[REFUSED] += 1
                 deadline_ns = drained_ns
                 break

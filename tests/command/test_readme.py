@@ -118,6 +118,12 @@ def test_a_test_that_a_document_names_exists(document):
     assert named <= known, named - known
 
 
+def test_every_line_of_the_security_page_names_its_test():
+    lines = (ROOT / "docs" / "security.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("|") and "---" not in line]
+    assert len(rows) > 10 and [row for row in rows if "`test_" not in row] == [row for row in rows if row.endswith("| test |")]
+
+
 def test_the_readme_shows_commands():
     shown = [command for _, command in commands(ROOT / "README.md")]
     assert {"make bench", "make test", "farwrite run limits"} <= set(shown)

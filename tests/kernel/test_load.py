@@ -235,6 +235,18 @@ def test_every_planned_write_is_issued_once_in_order_and_noted_as_it_happened(mo
     assert story[1].at[load.REFUSED] == sum(attempt < pretend.attempts for attempt in pretend.refuse)
 
 
+@pytest.mark.parametrize("operation", ["submit", "trim"])
+def test_an_operation_that_the_target_can_never_take_ends_the_round_with_its_status(monkeypatch, operation):
+    kind = WRITE if operation == "submit" else TRIM
+    plan = from_arrays(np.arange(10) * 1000, np.zeros(10), np.full(10, 512), np.array([*[WRITE] * 5, *[kind] * 5]))
+    pretend = Pretend([100] * 10)
+    took = getattr(pretend, operation)
+    setattr(pretend, operation, lambda target, *of: -1006 if len(pretend.submitted) == 5 else took(target, *of))
+    status, recorder, *_ = rehearse(monkeypatch, plan, pretend, False, 4, NS_PER_S)
+    assert status == recorder.at[load.STATUS] == -1006
+    assert len(pretend.submitted) == 5 and recorder.at[load.REFUSED] == 0
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_response_times_are_those_of_a_queue_even_if_the_depth_is_one(monkeypatch, seed):
     dice = np.random.default_rng(seed)

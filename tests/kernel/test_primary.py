@@ -16,6 +16,7 @@ from farwrite.engine import record_kernel as record
 from farwrite.engine import replica_kernel as replica
 from farwrite.engine import turn_kernel
 from farwrite.host import libc, reactor
+from farwrite.host import pretend_kernel as pretend
 from farwrite.host.disk import disk
 from oracle import journal_oracle, primary_oracle, record_oracle, secondary_oracle
 
@@ -169,6 +170,19 @@ def test_a_read_sees_what_is_durable_and_not_yet_in_the_volume(overlay, seed):
         assert (data[:10] == 7).all() and (data[10 + size :] == 7).all()
 
 
+def test_a_read_that_ends_with_the_volume_sees_it_too():
+    nothing = np.zeros((0, pretend.STREAM_WORDS), np.int64), np.zeros((0, 1), np.uint8)
+    segments = np.zeros((0, pretend.SEGMENTS), np.int64), np.zeros((0, pretend.SEGMENTS), np.int64)
+    made = state(ring=reactor.pretended(pretend.world(np.ones(1, np.int64), 0, 8192, 8192, *nothing, *segments)))
+    assert primary.submit(made, 0, 7680, 512, 0)
+    written = made.journal.data[64:576].copy()
+    log.seal_batch(made.journal)
+    log.note_durable(made.journal)  # Nothing vouches for it yet: it is not in the volume.
+    data = np.full(4096, 7, np.uint8)
+    assert primary.read(made, data, 0, 4096, 6144) == 2048
+    assert (data[:1536] == 0).all() and (data[1536:2048] == written).all() and (data[2048:] == 7).all()
+
+
 @pytest.mark.parametrize("submit", both_ways(primary.submit))
 def test_a_write_without_room_is_not_taken_and_changes_nothing(submit):
     made = state(staging=16384, capacity=16384)
@@ -296,6 +310,15 @@ def test_a_turn_that_frees_room_does_not_sleep():
         assert slept_ns < 9e8
         assert replica.settle(made.journal, ring) == replica.OK
         assert made.journal.at[log.APPLIED_SEQUENCE] == 200
+
+
+@pytest.mark.parametrize("slot", [reactor.SUPERBLOCK, reactor.VOLUME])
+def test_what_the_disk_answers_as_a_run_ends_is_the_runs_status(slot):
+    """A checkpoint under way is not asked about any more; what it failed with would be lost, and the next one build on it."""
+    made = state(primary.LOCAL)
+    for status in (0, -libc.ENOSPC):
+        made.ring.state[slot], made.ring.result[slot] = reactor.FINISHED, status
+        assert replica.settle(made.journal, made.ring) == status
 
 
 @pytest.mark.parametrize("protocol", [primary.A, primary.B, primary.C])

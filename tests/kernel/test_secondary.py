@@ -48,7 +48,7 @@ def staged(made):
 @pytest.mark.parametrize("accept_record", both_ways(secondary.accept_record))
 def test_the_next_record_is_taken_byte_for_byte(accept_record):
     made = state()
-    for sequence, size in enumerate((0, 1, 63, 64, 65, 4096), 1):
+    for sequence, size in enumerate((1, 2, 63, 64, 65, 4096), 1):
         sent = frame(sequence, 4096 * sequence, b"q" * size)
         made.inbox[64 : 64 + len(sent)] = np.frombuffer(sent, np.uint8)
         assert accept_record(made, 64) == secondary.TAKEN
@@ -69,6 +69,7 @@ def test_the_next_record_is_taken_byte_for_byte(accept_record):
         (frame(1, -(2**63)), secondary.OUTSIDE),
         (frame(1, 2**63 - 1), secondary.OUTSIDE),
         (frame(1, VOLUME_BYTES - 99), secondary.OUTSIDE),
+        (frame(1, 0, b""), secondary.OUTSIDE),
     ],
 )
 def test_a_record_that_is_not_the_next_of_this_volume_is_refused_and_changes_nothing(accept_record, sent, answer):
@@ -106,7 +107,7 @@ def stream_of(random):
             data += record_oracle.header("ping", sequence=last, epoch=EPOCH, volume=VOLUME, ordinal=asides)
         else:
             last += 1
-            data += frame(last, int(random.integers(0, 100)) * 512, random.bytes(int(random.integers(0, 150))))
+            data += frame(last, int(random.integers(0, 100)) * 512, random.bytes(int(random.integers(1, 150))))
     bad = random.choice(
         ["none", "replay", "skip", "epoch", "volume", "outside", "pad", "ack", "hello", "noise", "flip", "early", "again"]
     )

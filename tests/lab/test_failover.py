@@ -1,6 +1,7 @@
 """Replicas in processes that are killed, stopped and started again: who leads, and that no completed write is missing."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
@@ -15,10 +16,12 @@ from farwrite.engine import node, turn_kernel
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine import replica_kernel as replica
 from farwrite.engine import secondary_kernel as secondary
+from farwrite.engine.ballot import Question
+from farwrite.engine.control import Address, ask, votes_served
 from farwrite.engine.journal import examine
 from farwrite.engine.node import Node, recall
 from farwrite.engine.peering import frame_of, hello_of
-from farwrite.engine.vote import Address, BallotError, Question, Voter, ask, votes_served
+from farwrite.engine.vote import BallotError, Voter, format_ballot
 from farwrite.errors import UnfitError
 from farwrite.host import reactor
 from farwrite.host.disk import disk
@@ -26,6 +29,7 @@ from farwrite.host.libc import aligned_bytes
 from farwrite.lab.board import board
 from farwrite.lab.process import process
 from farwrite.payload_kernel import matches
+from farwrite.wire.terms import SharedKey, Terms
 
 VOLUME, SEED, SIZE = 9, 5, 4096
 WRITES = 8192
@@ -37,6 +41,11 @@ ASKED = 1  # On the witness's board, one word for each replica: how often it has
 MEET, CANDIDATES, MEET_S = 0, slice(1, 3), 5  # On a board of all: whether candidates meet, and the epoch that each asked for.
 IN_FLIGHT = 16
 PATIENCE_S = 120
+ANSWER_S = 30  # For a voter to answer a test; the nodes themselves wait no longer than they do.
+STRANGERS = 8  # At each port, silent: one alone once held up a failover by 30 s.
+KEY = SharedKey(os.urandom(32))
+KEYED, SEALED = Terms("none", "none", KEY), Terms("tls", "none", KEY)
+STRANGER = Terms("none", "none", SharedKey(os.urandom(32)))
 DISKS = {}
 
 
@@ -79,13 +88,13 @@ class Witness(Voter):
 def meeting(ask_all, own, words):
     """Voters asked as by `ask_all`; while words[MEET] is set a candidate waits with its "grant" until both are that far."""
 
-    def asked(voter, others, question):
+    def asked(others, question, terms):
         if question.ask == "grant" and words[MEET]:
             words[own] = words[own] or question.epoch
             limit_s = time.monotonic() + MEET_S
             while not all(words[CANDIDATES]) and time.monotonic() < limit_s:
                 time.sleep(0.001)
-        return ask_all(voter, others, question)
+        return ask_all(others, question, terms)
 
     return asked
 
@@ -93,27 +102,27 @@ def meeting(ask_all, own, words):
 class Noted(Node):
     """Leaves word of every epoch that it leads in where it stays, whatever becomes of the process and its board."""
 
-    def __init__(self, *arguments, terms, **options):
+    def __init__(self, *arguments, led_in, **options):
         super().__init__(*arguments, **options)
-        self.terms = terms
+        self.led_in = led_in
 
     def lead_in(self, epoch):
-        self.terms[epoch] = 1
+        self.led_in[epoch] = 1
         super().lead_in(epoch)
 
 
-def run_node(name, addresses, witness, ours, load, terms, contest, options):
+def run_node(name, addresses, witness, ours, load, led_in, contest, options):
     chosen, ballot_fd = DISKS[name]
     own = CANDIDATES.start + sorted(addresses).index(name)
-    node.majority_says_yes = meeting(node.majority_says_yes, own, contest.words)  # In this process only.
+    node.ask_all = meeting(node.ask_all, own, contest.words)  # In this process only.
     Noted(
         name, chosen, ballot_fd, addresses, witness, VOLUME, ours.words, Writer(load.words), seed=SEED,
-        staging_bytes=STAGING, terms=terms.words, **options,
+        staging_bytes=STAGING, led_in=led_in.words, **options,
     ).run()  # fmt: skip
 
 
-def run_witness(address, names, ours):
-    with votes_served(Witness(names, ours.words), address, lambda: bool(ours.words[STOP])):
+def run_witness(address, names, ours, terms):
+    with votes_served(Witness(names, ours.words), address, terms):
         while not ours.words[STOP]:
             time.sleep(0.05)
 
@@ -126,18 +135,23 @@ def free_port():
 class Cluster:
     """Replicas and perhaps a witness, each in a process that may be killed and started again on what its disk holds."""
 
-    def __init__(self, stack, names, witness, **options):
+    def __init__(self, stack, names, witness, full=(), **options):
+        self.terms = options.setdefault("terms", KEYED)
         self.stack, self.options, self.processes, self.led = stack, options, {}, {}
         self.addresses = {name: Address("127.0.0.1", free_port(), free_port()) for name in names}
         self.witness = Address("127.0.0.1", 0, free_port()) if witness else None
         self.load = stack.enter_context(board(DONE + WRITES))
         self.boards = {name: stack.enter_context(board(8)) for name in (*names, "witness")}
         self.contest = stack.enter_context(board(1 + len(names)))
-        self.terms = {name: stack.enter_context(board(EPOCHS)) for name in names}
+        self.led_in = {name: stack.enter_context(board(EPOCHS)) for name in names}
         for name in (*names, "witness"):
             ballot_fd = os.memfd_create(f"ballot-{name}")
             stack.callback(os.close, ballot_fd)
+            format_ballot(ballot_fd)
             chosen = stack.enter_context(disk(None, JOURNAL_BYTES, VOLUME_BYTES)) if name != "witness" else None
+            if name in full:
+                stack.callback(os.close, device := os.open("/dev/full", os.O_RDWR))
+                chosen = dataclasses.replace(chosen, volume_fd=device)
             DISKS[name] = (chosen, ballot_fd)
         for name in (*names, *(["witness"] if witness else [])):
             self.start(name)
@@ -146,9 +160,9 @@ class Cluster:
         self.boards[name].words[:] = 0
         made = self.processes[name] = self.stack.enter_context(process(name))
         if name == "witness":
-            made.start(run_witness, self.witness, list(self.addresses), self.boards[name])
+            made.start(run_witness, self.witness, list(self.addresses), self.boards[name], self.terms)
         else:
-            made.start(run_node, name, self.addresses, self.witness, self.boards[name], self.load, self.terms[name],
+            made.start(run_node, name, self.addresses, self.witness, self.boards[name], self.load, self.led_in[name],
                        self.contest, self.options)  # fmt: skip
 
     def kill(self, name):
@@ -165,8 +179,8 @@ class Cluster:
     def leaders(self):
         """Who leads now. No epoch was ever led by two: each node has left word of every one it led in."""
         epochs = {name: int(self.boards[name].words[LEADS]) for name in self.addresses}
-        for name, terms in self.terms.items():
-            for epoch in np.flatnonzero(terms.words).tolist():
+        for name, led_in in self.led_in.items():
+            for epoch in np.flatnonzero(led_in.words).tolist():
                 assert self.led.setdefault(epoch, name) == name, f"{name} and {self.led[epoch]} led in epoch {epoch}"
         return [name for name, epoch in epochs.items() if epoch]
 
@@ -193,7 +207,17 @@ class Cluster:
 
     def status(self, name):
         """What the replica answers; None while it does not."""
-        return ask(self.addresses[name], Question("status", "test"))
+        return self.ask(name, Question("status", "test"))
+
+    def ask(self, name, question):
+        return ask(name, self.addresses[name], question, self.terms, ANSWER_S)
+
+    def strangers(self):
+        """Connect to every port, say nothing and stay."""
+        for address in (*self.addresses.values(), *([self.witness] if self.witness else [])):
+            for port in (address.port, address.vote_port):
+                for _ in range(STRANGERS if port else 0):
+                    self.stack.enter_context(socket.create_connection((address.host, port), ANSWER_S))
 
     def members(self, name):
         """Its configuration; nothing while it does not answer."""
@@ -274,15 +298,17 @@ def stack():
 
 PAIR = {"names": ("a", "b"), "witness": True, "protocol": primary.C, "policy": primary.CONSENT}
 THREE = {"names": ("a", "b", "c"), "witness": False, "protocol": primary.QUORUM, "quorum": 2, "policy": primary.BLOCK}
+THREE_SEALED = THREE | {"terms": SEALED}
 
 
-@pytest.mark.parametrize("kind", [PAIR, THREE], ids=["pair and witness", "quorum of two in three"])
+@pytest.mark.parametrize("kind", [PAIR, THREE_SEALED], ids=["pair and witness by key", "quorum of two in three by TLS"])
 def test_another_takes_over_from_a_killed_primary_and_the_old_one_comes_back_as_its_secondary(stack, kind):
     cluster = Cluster(stack, **kind)
     old = cluster.leader()
     cluster.goes_on()
     cluster.all_have_joined(old)
     cluster.goes_on()
+    cluster.strangers()
     cluster.kill(old)
     cluster.goes_on()
     new = cluster.leader()
@@ -304,6 +330,11 @@ def test_a_primary_goes_on_without_its_secondary_only_by_the_witness_vote(stack)
     cluster.kill(far)
     cluster.goes_on()
     assert cluster.members(near) == (near,)
+    # One message like this, of anybody, once made the witness forget that; then near died, far led, and writes were lost.
+    attack = Question("configure", far, cluster.status(near).ballot.epoch, version=10**6, members=("a", "b"))
+    assert ask("witness", cluster.witness, attack, STRANGER, ANSWER_S) is None
+    refused = ask("witness", cluster.witness, attack, cluster.terms, ANSWER_S)
+    assert not refused.yes and refused.ballot.members == (near,)
     cluster.start(far)
     cluster.all_have_joined(near)
     cluster.kill("witness")
@@ -347,8 +378,7 @@ def test_a_primary_hands_over_once_the_other_holds_everything(stack):
     far = ({"a", "b"} - {near}).pop()
     cluster.all_have_joined(near)
     cluster.goes_on()
-    answer = ask(cluster.addresses[near], Question("hand_over", "test", members=(far,)), 30)
-    assert answer.yes
+    assert cluster.ask(near, Question("hand_over", "test", members=(far,))).yes
     cluster.until(lambda: cluster.leaders() == [far], "the successor to lead")
     cluster.goes_on()
     cluster.end()
@@ -371,8 +401,8 @@ def test_of_two_that_ask_at_once_one_leads(stack):
         for name in cluster.addresses:
             cluster.start(name)
         cluster.until(lambda: all(map(cluster.status, cluster.addresses)), "both to answer")
-        for name, address in cluster.addresses.items():  # Each is told to stand at once.
-            assert ask(address, Question("hand_over", "test", members=(name,))).yes
+        for name in cluster.addresses:  # Each is told to stand at once.
+            assert cluster.ask(name, Question("hand_over", "test", members=(name,))).yes
         cluster.until(lambda: cluster.load.words[LIVE] == 1, "one to lead the other")
         contest[MEET] = 0
         contested += contest[1] == contest[2] != 0  # Both would have been given the same epoch.
@@ -400,3 +430,37 @@ def test_a_node_whose_control_thread_fails_ends_says_why_and_votes_no_more(stack
         cluster.processes[ended[0]].answer()
     assert cluster.status(ended[0]) is None
     assert not cluster.boards[ended[0]].words[LEADS]
+
+
+def test_a_node_whose_volume_is_on_a_full_device_ends_says_why_and_votes_no_more(stack, capfd):
+    """It once lived on, printed nothing and went on voting."""
+    cluster = Cluster(stack, **PAIR, full=("b",))
+    limit_s = time.monotonic() + PATIENCE_S
+    while not cluster.processes["b"].poll(0.05):
+        assert time.monotonic() < limit_s, f"{cluster.leaders()} lead, and b has not ended"
+    with pytest.raises(UnfitError, match="No space left"):
+        cluster.processes["b"].answer()
+    assert cluster.status("b") is None and not cluster.boards["b"].words[LEADS]
+    assert "b ends, leads no more and gives no vote" in capfd.readouterr().err
+    cluster.goes_on()  # Alone, by the witness's vote.
+    assert cluster.leaders() == ["a"]
+
+
+def test_a_node_whose_ballot_cannot_be_written_ends_says_why_and_gives_no_vote(stack, monkeypatch):
+    ballot_fd = os.memfd_create("ballot")
+    stack.callback(os.close, ballot_fd)
+    format_ballot(ballot_fd)
+    addresses = {name: Address("127.0.0.1", free_port(), free_port()) for name in ("a", "b")}
+    chosen = stack.enter_context(disk(None, JOURNAL_BYTES, VOLUME_BYTES))
+    made = Node("a", chosen, ballot_fd, addresses, None, VOLUME, np.zeros(8, np.int64), lambda state: None, KEYED)
+
+    def fails(*arguments):
+        raise OSError(5, os.strerror(5))
+
+    with monkeypatch.context() as patched, pytest.raises(BallotError, match="Input/output error"):
+        patched.setattr(os, "pwrite", fails)
+        made.decide(Question("grant", "b", epoch=1))
+    answer = made.decide(Question("grant", "b", epoch=2))
+    assert not answer.yes and "Input/output error" in answer.refusal
+    with pytest.raises(BallotError, match="Input/output error"):
+        made.run()

@@ -18,13 +18,17 @@ from small_lab import compiled
 from console import SHORT, fresh_farwrite
 from farwrite import __version__
 from farwrite.errors import EXIT_UNFIT, EXIT_USAGE, UnfitError, UsageError
+from farwrite.lab.survey import CONNECTIONS
 from farwrite.profile import load
 from farwrite.recording import read
 from farwrite.remote import meeting
 from farwrite.remote import message as told
 from farwrite.remote.word import far_host
+from farwrite.wire.handshake import agree
+from farwrite.wire.terms import SharedKey, Terms
 
 PORT = 2222
+PATIENCE_S = 20
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
 CONFIG = """
 Port {port}
@@ -232,6 +236,26 @@ def test_a_token_may_come_in_pieces_and_the_wrong_one_never_counts(server):
 def test_strangers_alone_are_nobody(server):
     with dialled(server), dialled(server, bytes(32)), pytest.raises(UnfitError, match=r"did not reach the far one within 0\.3 s"):
         meeting.known_by(bytes(range(32)), server, 0.3)
+
+
+def test_who_stands_in_for_the_far_site_without_the_runs_key_is_not_written_to(server):
+    """The token says who dials; who answers proves itself by the key that only ssh has carried."""
+    server.settimeout(PATIENCE_S)
+    ours, theirs = (Terms("none", "none", SharedKey(bytes([number]) * 32)) for number in (1, 2))
+
+    def stand_in():
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(UnfitError):
+            connection.recv(meeting.TOKEN_BYTES)
+            connection.sendall(meeting.WELCOME)
+            agree(connection, theirs, dials=False)
+
+    standing = threading.Thread(target=stand_in)
+    standing.start()
+    with pytest.raises(UnfitError, match="does not hold our key"):
+        meeting.dial_token(*server.getsockname()[:2], bytes(32), "data", "cubic", ours, PATIENCE_S)
+    standing.join()
+    assert "data" not in CONNECTIONS
 
 
 def test_a_machine_without_farwrite_says_so(there, tmp_path):

@@ -11,7 +11,7 @@ def refusal(data, epoch, expected, volume_bytes):
         return "old epoch"
     if sequence != expected:
         return "not next"
-    if not 0 <= address <= volume_bytes - length:
+    if length == 0 or not 0 <= address <= volume_bytes - length:
         return "outside"
     return None
 

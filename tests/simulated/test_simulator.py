@@ -48,8 +48,21 @@ def test_stories_differ_and_something_happens_in_them():
     assert sum(told.completed for told in stories) > 1000
     assert sum(told.epochs for told in stories) > len(stories)
     lines = "\n".join(line for told in stories for line in told.lines)
-    for event in ("by log", "by digests", "loses power", "is killed", "leads epoch 2", "cut:", "replayed", "jumps by"):
+    for event in ("by log", "by digests", "loses power", "is killed", "leads epoch 2", "cut:", "replayed", "jumps by",
+                  "led by votes", "led by an arbiter"):
         assert event in lines
+
+
+def test_most_stories_go_around_their_rings_and_every_seldom_thing_happens_in_some():
+    stories = [story(seed) for seed in range(100)]
+    for name in ("staging rings wrapped", "laps of a journal", "superblocks written"):
+        assert sum(told.counts.get(name, 0) > 1 for told in stories) > 50, name
+    seldom = (
+        "ballots refused", "configurations, readmits", "configurations, strikes", "elections", "failovers", "frames changed",
+        "frames forged", "handed over", "joined by digests", "joined by extents", "joined by log", "reads", "restarts",
+        "superblocks damaged", "torn tails", "votes",
+    )  # fmt: skip
+    assert [name for name in seldom if not any(told.counts.get(name) for told in stories)] == []
 
 
 def test_a_search_over_several_processes_tells_every_seed_once_and_in_order(monkeypatch):

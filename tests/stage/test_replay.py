@@ -69,6 +69,11 @@ def restore(descriptor, data):
     assert os.pwrite(descriptor, memoryview(data), 0) == data.size
 
 
+def data_of(files):
+    """What a volume holds, without the label behind it."""
+    return np.frombuffer(bytearray(os.pread(files.volume_fd, files.volume_bytes, 0)), np.uint8)
+
+
 def records_in(image):
     """(file offset, guarded bytes, kind, sequence) of each record of an undamaged journal, from its tail to its end."""
     superblock = journals.read_superblock(image)
@@ -114,7 +119,7 @@ def test_a_finished_round_replays_to_all_of_it_on_both_sides(tmp_path, kind, pro
             journal, found = replay(side, replicated.STAGING_BYTES)
             assert found.sequence == 300
             assert journal.at[log.EPOCH] == chosen.epoch + 1
-        assert whole(near.volume_fd).tobytes() == whole(far.volume_fd).tobytes()
+        assert data_of(near).tobytes() == data_of(far).tobytes()
 
 
 @pytest.mark.parametrize("kind", reactors())
@@ -290,6 +295,7 @@ def test_a_replica_with_a_damaged_log_is_marked_inconsistent_and_compared(long_l
     damaged[offset + 70] ^= 1
     with disk(None, SMALL_JOURNAL, SMALL_VOLUME) as chosen:
         os.pwrite(chosen.journal_fd, damaged.tobytes(), 0)
+        os.pwrite(chosen.volume_fd, whole(long_log[1].at[log.VOLUME_FD]), 0)
         journal, found = replay(chosen, SMALL_STAGING)
         assert found.damaged
         assert journal.at[log.FLAGS] & log.INCONSISTENT
@@ -348,13 +354,13 @@ def test_replaying_again_gives_the_same(disks):
     chosen = order(volume=next(IDENTITIES))
     play(chosen, near, far)
     _, first = replay(far, replicated.STAGING_BYTES)
-    volume = whole(far.volume_fd)
+    volume = data_of(far)
     for epoch in (3, 4):
         journal, again = replay(far, replicated.STAGING_BYTES)
         assert again.sequence == first.sequence == 300
         assert again.record_count == 0
         assert journal.at[log.EPOCH] == epoch
-        assert (whole(far.volume_fd) == volume).all()
+        assert (data_of(far) == volume).all()
 
 
 def test_what_an_earlier_run_left_is_not_of_this_volume(disks):
@@ -381,8 +387,13 @@ class Crash:
         self.first = self.submitted = int(self.journal.at[log.STAGED_SEQUENCE])
         self.writes = []  # (address, size) by number, from self.first on
         self.before = self.after = whole(self.files.journal_fd)
-        self.sure_volume = whole(self.files.volume_fd)
+        self.sure_volume = self.volume()
         self.acknowledged = self.first
+
+    def volume(self):
+        """Data and label, whether there is one already or not."""
+        size = SMALL_VOLUME + replica.LABEL_BYTES
+        return np.frombuffer(bytearray(os.pread(self.files.volume_fd, size, 0).ljust(size, b"\0")), np.uint8)
 
     def submit(self, address, size):
         if not primary.submit(self.primary, self.submitted, address, size, 0):
@@ -398,7 +409,7 @@ class Crash:
         assert turn_kernel.progress(self.primary, libc.monotonic_ns()) == replica.OK
         self.after = whole(self.files.journal_fd)
         if self.ring.state[reactor.VOLUME] == reactor.FINISHED:
-            self.sure_volume = whole(self.files.volume_fd)
+            self.sure_volume = self.volume()
 
     def torn_journal(self, random):
         """Any sectors of what this turn wrote may be missing; or all behind one of them."""
@@ -414,7 +425,7 @@ class Crash:
 
     def torn_volume(self, random):
         """Each sector as the last sync left it, or as it is now."""
-        image, now = self.sure_volume.copy(), whole(self.files.volume_fd)
+        image, now = self.sure_volume.copy(), self.volume()
         for sector in np.unique(np.flatnonzero(image != now) // 512).tolist():
             if random.random() < 0.5:
                 image[sector * 512 : sector * 512 + 512] = now[sector * 512 : sector * 512 + 512]
@@ -453,7 +464,7 @@ def test_power_lost_at_any_turn_leaves_a_prefix_with_all_that_was_acknowledged(s
     random = np.random.default_rng(seed)
     running, crashed = small
     story = Crash(running, volume=next(IDENTITIES), laps=int(random.choice([1, 2, 4])))
-    base = whole(story.files.volume_fd)
+    base = data_of(story.files)
     looked = dataclasses.replace(crashed, journal_bytes=story.files.journal_bytes, volume_bytes=SMALL_VOLUME)
     survived = []
     for turn in range(90):
@@ -467,7 +478,7 @@ def test_power_lost_at_any_turn_leaves_a_prefix_with_all_that_was_acknowledged(s
             _, found = replay(looked, SMALL_STAGING)
             assert story.acknowledged <= found.sequence <= story.submitted
             expected = story.image_after(base, found.sequence)
-            assert (whole(looked.volume_fd) == expected).all(), f"turn {turn}: not the prefix of {found.sequence}"
+            assert (data_of(looked) == expected).all(), f"turn {turn}: not the prefix of {found.sequence}"
             survived.append(found.sequence - story.acknowledged)
     assert story.journal.at[log.STAGED] > 2 * SMALL_STAGING
     assert max(survived) > 0
@@ -597,7 +608,7 @@ def test_crash_after_crash_the_log_goes_on_and_stays_a_prefix(small, seed):
     random = np.random.default_rng(seed)
     running, _ = small
     story = Crash(running, volume=next(IDENTITIES), laps=int(random.choice([1, 2, 4])))
-    content = whole(running.volume_fd)
+    content = data_of(running)
     epoch = 1
     for _ in range(12):
         for _ in range(int(random.integers(1, 25))):
@@ -612,7 +623,7 @@ def test_crash_after_crash_the_log_goes_on_and_stays_a_prefix(small, seed):
         assert journal.at[log.EPOCH] == epoch
         assert story.acknowledged <= found.sequence <= story.submitted
         content = story.image_after(content, found.sequence - story.first)
-        assert (whole(running.volume_fd) == content).all()
+        assert (data_of(running) == content).all()
         story = Crash(running, journal=journal, laps=story.journal.at[log.CAPACITY] // SMALL_STAGING)
 
 

@@ -5,9 +5,7 @@ import threading
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 
-from farwrite.wire.frames import codec_of
 from farwrite.wire.handshake import agree
-from farwrite.wire.pump import COUNTS, Pump
 from farwrite.wire.terms import Certificates, SharedKey, Terms
 
 KEY = SharedKey(bytes(range(32)))
@@ -76,12 +74,17 @@ class Pumped:
     """One end with its pump in a thread: `replica` is what a replica would hold."""
 
     def __init__(self, network, terms, dials):
+        from farwrite.wire.pump import COUNTS  # Here, for who needs neither frames nor their kernels.
+
         self.replica, inner = socket.socketpair()
         self.replica.settimeout(PATIENCE_S)
         self.counts = memoryview(bytearray(8 * COUNTS)).cast("q")
         self.task = Task(self.carry, inner, network, terms, dials)
 
     def carry(self, inner, network, terms, dials):
+        from farwrite.wire.frames import codec_of
+        from farwrite.wire.pump import Pump
+
         with closing(inner), closing(network):
             channel = agree(network, terms, dials)
             made = Pump(inner, network, channel, *codec_of(terms.compression), self.counts)

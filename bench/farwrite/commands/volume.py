@@ -16,7 +16,7 @@ volume = App(name="volume", help_epilogue=below("volume"))
 
 @volume.command(help_epilogue=below("volume info"))
 def info(directory: Path, *, json: Annotated[bool, Parameter(negative="")] = False) -> int:
-    """Tell what a replica's journal and volume hold, without changing them; exit code 5 when they are damaged.
+    """Tell what a replica's journal and volume hold, without changing them; exit code 5 when damaged or not of one time.
 
     Parameters
     ----------
@@ -27,6 +27,7 @@ def info(directory: Path, *, json: Annotated[bool, Parameter(negative="")] = Fal
     """
     from dataclasses import asdict
 
+    from ..engine.label import GO_ON
     from ..engine.volume import look
     from ..units import format_size
 
@@ -45,10 +46,12 @@ def info(directory: Path, *, json: Annotated[bool, Parameter(negative="")] = Fal
             print(f"  journal  {format_size(found.journal_bytes)}, {replay} ({format_size(found.replay_bytes)})")
             print(f"  ends     at write {found.log_sequence:,} of epoch {found.log_epoch}: {found.end_reason}")
             print(f"  epoch    {found.promised_epoch} promised")
-            if found.damaged:
+            if found.mismatch:
+                print(f"  ✘ not of one time: {found.mismatch}. {GO_ON}")
+            elif found.damaged:
                 print("  ✘ damaged: something durable stands behind that end; this replica must be compared with another")
             elif not found.consistent:
                 print("  ✘ inconsistent: in the middle of a resync; this replica may not lead")
             else:
                 print("  ✔ consistent")
-    return EXIT_LOST_WRITE if found.damaged else EXIT_DONE
+    return EXIT_LOST_WRITE if found.damaged or found.mismatch else EXIT_DONE

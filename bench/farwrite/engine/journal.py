@@ -1,14 +1,17 @@
 """The journal's file: formatted for each run, replayed after a crash.
 
 `format_journal` begins an empty log in a site's files; `replay` finds what a crash left and goes on behind it. Both answer a
-Journal that kernels work on. The layout on disk: two superblocks of one block each, then the ring of records.
+Journal that kernels work on. The layout on disk: two superblocks of one block each, then the ring of records. Whether the
+volume beside it is of the same time is label.py's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import mmap
 import os
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,12 +27,15 @@ from ..jit import kernel
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
+from .label import GO_ON, area_of, is_labelled, mismatch
 from .peering import lead
+
+LOG = logging.getLogger(__name__)
 
 AHEAD_BYTES = 8 << 20
 
 # Why a replay stopped reading, by record_kernel's findings.
-NOT_NEXT = -20
+NOT_NEXT, NOT_APPLICABLE = -20, -21
 END_REASONS = {
     record.INCOMPLETE: "the ring ends",
     record.BAD_MAGIC: "no record stands here",
@@ -39,7 +45,9 @@ END_REASONS = {
     record.WRONG_VOLUME: "a record of another volume",
     record.BAD_KIND: "an unknown kind of record",
     NOT_NEXT: "a record of an earlier lap or epoch",
+    NOT_APPLICABLE: "a record that no replay can apply",
 }
+FOUND_WORDS = 9  # scan() says what each is.
 
 
 @dataclass(frozen=True)
@@ -64,19 +72,56 @@ def format_journal(chosen: Disk, volume: int, epoch: int, staging_bytes: int) ->
     The volume's old content stays until it is written over. To cut it off would wait for its pages that are on their way to
     the disk: seconds, after a busy run (ftruncate of 25 000 random pages: 1 to 5 s on the VM this was written on).
     """
+    return format_with(chosen, volume, epoch, staging_bytes, 0)
+
+
+def format_with(chosen: Disk, volume: int, epoch: int, staging_bytes: int, flags: int) -> log.Journal:
+    """format_journal() with these flags from the first instant on."""
     journal = log.journal_state(
         capacity_of(chosen, staging_bytes), staging_bytes, volume, epoch, chosen.journal_fd, chosen.volume_fd,
         chosen.volume_bytes,
     )
+    journal.at[log.FLAGS], journal.at[log.PAIR] = flags, drawn_pair(journal)
     save(journal)
     return journal
 
 
-def save(journal: log.Journal) -> None:
+def begin_anew(chosen: Disk, volume: int, staging_bytes: int) -> log.Journal:
+    """The journal of a replica that has none yet, tied to its volume.
+
+    A volume that was tied to another journal holds nobody knows what: the replica is inconsistent, and compared with a primary.
+    """
+    flags = log.INCONSISTENT if is_labelled(chosen.volume_fd, chosen.volume_bytes) else 0
+    journal = format_with(chosen, volume, 0, staging_bytes, flags)
+    tie(journal)
+    return journal
+
+
+def drawn_pair(journal: log.Journal) -> int:
+    """A new identity of a journal and its volume together; none where there is no volume to write a label into."""
+    return secrets.randbits(62) | 1 if journal.at[log.VOLUME_BYTES] != record.NUMBER_MAX else 0
+
+
+def save(journal: log.Journal, ring: reactor.Reactor | None = None) -> None:
     """Make checkpoint, epoch and flags in journal.at durable in both superblocks, here and now."""
-    status = int(replica.save(journal, reactor.empty()))
+    status = int(replica.save(journal, ring or reactor.empty()))
     if status < 0:
         raise system_error("write the superblocks of a journal", status)
+
+
+def tie(journal: log.Journal, ring: reactor.Reactor | None = None) -> None:
+    """Make volume and journal durable as they are now, in one generation: the label, the volume, then the superblocks.
+
+    For an opening, where nothing is under way. Files without a pair get one.
+    """
+    at, ring = journal.at, ring or reactor.empty()
+    at[log.PAIR] = at[log.PAIR] or drawn_pair(journal)
+    status = int(replica.write_label(journal, ring, int(at[log.APPLIED_SEQUENCE])))
+    if status == replica.OK:
+        status = int(reactor.sync_now(ring, int(at[log.VOLUME_FD])))
+    if status < 0:
+        raise system_error("label and flush the volume", status)
+    save(journal, ring)
 
 
 @contextmanager
@@ -118,20 +163,28 @@ def read_ahead(journal_fd: int, begin: int) -> Iterator[None]:
         reader.join()
 
 
-def read_superblock(data: np.ndarray) -> np.ndarray | None:
-    """The words of the newest whole superblock, or None: no journal stands here."""
-    best = None
+def whole_superblocks(data: np.ndarray) -> list[np.ndarray]:
+    """The words of each whole superblock, the newest first."""
+    found = []
     for index in range(2):
-        block = data[index * log.BLOCK_BYTES : (index + 1) * log.BLOCK_BYTES]
-        words = block[: 8 * replica.SUPERBLOCK_WORDS].copy().view(np.int64)
-        whole = (
+        block = data[index * log.BLOCK_BYTES : (index + 1) * log.BLOCK_BYTES].copy()
+        words = block.view(np.int64)[: replica.SUPERBLOCK_WORDS]
+        pair_crc = replica.checksum_of_words(block, replica.SUPERBLOCK_PAIR_CRC)
+        without_pair = not words[replica.SUPERBLOCK_PAIR :].any()  # From before there were pairs.
+        if (
             words[0] == replica.SUPERBLOCK_MAGIC
             and words[1] == record.VERSION
             and words[replica.SUPERBLOCK_CRC] == replica.superblock_checksum(block)
-        )
-        if whole and (best is None or words[2] > best[2]):
-            best = words
-    return best
+            and (without_pair or words[replica.SUPERBLOCK_PAIR_CRC] == pair_crc)
+        ):
+            found.append(words)
+    return sorted(found, key=lambda words: -int(words[2]))
+
+
+def read_superblock(data: np.ndarray) -> np.ndarray | None:
+    """The words of the newest whole superblock, or None: no journal stands here."""
+    found = whole_superblocks(data)
+    return found[0] if found else None
 
 
 def why_unread(data: np.ndarray) -> str:
@@ -149,11 +202,12 @@ def is_blank(data: np.ndarray) -> bool:
 
 
 @kernel()
-def scan(data, words, capacity, volume, position, sequence, epoch, ring, volume_fd, apply, found):
+def scan(data, words, capacity, volume, volume_bytes, position, sequence, epoch, ring, volume_fd, apply, found):
     """Walk the records from `position` and, with `apply`, copy each into the volume.
 
-    Stops at the first thing that is not the next record of this volume. `found` receives: position, sequence, count of
-    writes, why it stopped, epoch of the last one, and 0 for `judge` to fill. Answers 0 or -errno from the volume.
+    Stops at the first thing that is not the next record of this volume, or that cannot be applied to it. `found` receives:
+    position, sequence, count of writes, why it stopped, epoch of the last one, 0 for `judge` to fill; and of a record that
+    cannot be applied kind, address and size. Answers 0 or -errno from the volume.
     """
     count = np.int64(0)
     reason = np.int64(record.INCOMPLETE)
@@ -176,6 +230,11 @@ def scan(data, words, capacity, volume, position, sequence, epoch, ring, volume_
             reason = np.int64(record.BAD_LENGTH)
             break
         if is_write:
+            address, size = record.address_of(words, offset), record.written_of(words, offset)
+            if not record.is_applicable(kind, address, size, volume_bytes):
+                reason = np.int64(NOT_APPLICABLE)
+                found[6], found[7], found[8] = kind, address, size
+                break
             epoch = record.epoch_of(words, offset)
             sequence = expected
             count += 1
@@ -220,7 +279,7 @@ def judge(data: np.ndarray, superblock: np.ndarray, found: np.ndarray) -> None:
     position, sequence, epoch = int(found[0]), int(found[1]), int(found[4])
     begin = max(position, begun + capacity)
     behind = stands_behind(data, data.view(np.int64), capacity, volume, begin, position + staging, position, sequence, epoch)
-    found[5] = sequence < int(superblock[10]) or behind
+    found[5] = sequence < int(superblock[10]) or behind or int(found[3]) == NOT_APPLICABLE
 
 
 @kernel()
@@ -236,18 +295,28 @@ def apply_one(data, words, offset, ring, volume_fd):
     return written if written < 0 else np.int64(replica.SHORT_WRITE)
 
 
-def examine(chosen: Disk, apply: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """(superblock words, scan's findings) of a journal as it lies there; UnfitError when there is none."""
+def examine(chosen: Disk, apply: bool = False, refuse: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """(superblock words, scan's findings) of a journal as it lies there; UnfitError when there is none.
+
+    With `apply` the volume is brought to what was found, and refused when it is not of the journal's time, but for an audit
+    (`refuse` False), which counts what is missing.
+    """
     with image(chosen.journal_fd) as data:
-        superblock = read_superblock(data)
-        if superblock is None:
+        whole = whole_superblocks(data)
+        if not whole:
             raise UnfitError(f"{chosen.directory}: {why_unread(data)}")
-        if not 0 < int(superblock[7]) <= chosen.journal_bytes - log.SUPERBLOCK_BYTES:
+        superblock = whole[0]
+        capacity, staging = int(superblock[7]), int(superblock[11])
+        if not 0 < capacity <= chosen.journal_bytes - log.SUPERBLOCK_BYTES or not 0 < staging <= capacity or capacity % staging:
             raise UnfitError(f"{chosen.directory}: the superblock tells of another size of journal.")
         with read_ahead(chosen.journal_fd, log.SUPERBLOCK_BYTES + int(superblock[4] % superblock[7])):
             found = find_end(data, superblock)
         status = 0
         if apply:
+            if refuse and (why := mismatch_of(chosen, data, found)):
+                raise UnfitError(f"{chosen.directory}: {why}. {GO_ON}")
+            if found[3] == NOT_APPLICABLE:
+                LOG.error("%s: %s", chosen.directory, end_text(superblock, found))
             status = apply_found(data, superblock, reactor.empty(), chosen.journal_fd, chosen.volume_fd, found)
         del data
     if status < 0:
@@ -255,9 +324,28 @@ def examine(chosen: Disk, apply: bool = False) -> tuple[np.ndarray, np.ndarray]:
     return superblock, found
 
 
+def mismatch_of(chosen: Disk, data: np.ndarray, found: np.ndarray) -> str:
+    """Why this volume and the journal in `data` are not of one time, in a sentence; empty when they are."""
+    whole = whole_superblocks(data)
+    return mismatch(whole[0], len(whole), found, chosen.volume_bytes, area_of(chosen.volume_fd, chosen.volume_bytes))
+
+
+def end_text(superblock: np.ndarray, found: np.ndarray) -> str:
+    """Why a log ends where a scan has found its end; of a record that cannot be applied which one, and how to go on."""
+    if found[3] != NOT_APPLICABLE:
+        return END_REASONS.get(int(found[3]), "the log ends")
+    offset = log.SUPERBLOCK_BYTES + int(found[0] % superblock[7])
+    what = "trim" if found[6] == record.TRIM else "write"
+    return (
+        f"{END_REASONS[NOT_APPLICABLE]}: write {int(found[1]) + 1}, a {what} of {int(found[8])} bytes at {int(found[7])}, "
+        f"at byte {offset} of the journal. The volume holds everything before it. This replica may not lead, and is compared "
+        "extent by extent with the primary that it joins; when no replica is whole, put both files back from one backup"
+    )
+
+
 def find_end(data: np.ndarray, superblock: np.ndarray) -> np.ndarray:
     """What scan() finds from where a superblock says that the log begins, and what judge() makes of its end."""
-    found = np.zeros(6, np.int64)
+    found = np.zeros(FOUND_WORDS, np.int64)
     scan_from(data, superblock, reactor.empty(), -1, False, found)
     judge(data, superblock, found)
     return found
@@ -287,7 +375,10 @@ def scan_from(
 ) -> int:
     """scan() from where a superblock says that the log begins."""
     volume, tail, sequence, capacity, epoch = (int(superblock[word]) for word in (3, 4, 5, 7, 8))
-    return scan(data, data.view(np.int64), capacity, volume, tail, sequence, epoch, ring, volume_fd, apply, found)
+    volume_bytes = int(superblock[replica.SUPERBLOCK_VOLUME_BYTES]) or record.NUMBER_MAX
+    return scan(
+        data, data.view(np.int64), capacity, volume, volume_bytes, tail, sequence, epoch, ring, volume_fd, apply, found
+    )
 
 
 def whole_blocks(position: int) -> int:
@@ -326,8 +417,10 @@ def resume(journal: log.Journal, ring: reactor.Reactor, superblock: np.ndarray, 
     marked inconsistent: such a replica may not lead, and is compared with one that does. UnfitError when the disk refuses.
     """
     at = journal.at
-    position, sequence, _, _, epoch, damaged = (int(value) for value in found)
+    position, sequence, _, _, epoch, damaged = (int(value) for value in found[:6])
     log.begin_at(journal, whole_blocks(position), sequence)
+    at[log.PAIR] = superblock[replica.SUPERBLOCK_PAIR]
+    at[log.PAIR_GENERATION] = at[log.LABELLED] = superblock[replica.SUPERBLOCK_PAIR_GENERATION]
     at[log.GENERATION], at[log.EPOCH], at[log.FLAGS] = superblock[2], superblock[6], superblock[9]
     at[log.BEGUN] = superblock[12]
     at[log.FLAGS] |= log.INCONSISTENT if damaged else 0
@@ -342,13 +435,12 @@ def replay(chosen: Disk, staging_bytes: int) -> tuple[log.Journal, Replay]:
     Ends with a checkpoint: the old tail of the log, torn records included, can never be read again.
     """
     superblock, found = examine(chosen, apply=True)
-    position, sequence, count, reason, epoch, damaged = (int(value) for value in found)
-    os.fdatasync(chosen.volume_fd)
+    position, sequence, count, _, epoch, damaged = (int(value) for value in found[:6])
     journal = log.journal_state(
         int(superblock[7]), staging_bytes, int(superblock[3]), int(superblock[6]), chosen.journal_fd, chosen.volume_fd,
         chosen.volume_bytes,
     )  # fmt: skip
     resume(journal, reactor.empty(), superblock, found)
     lead(journal, max(epoch, int(superblock[6])) + 1)
-    save(journal)
-    return journal, Replay(sequence, count, position, END_REASONS.get(reason, "the log ends"), bool(damaged))
+    tie(journal)
+    return journal, Replay(sequence, count, position, end_text(superblock, found), bool(damaged))

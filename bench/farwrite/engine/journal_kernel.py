@@ -42,7 +42,10 @@ BEGUN = 35  # Where a resync began this log anew: what stands a lap before it wa
 VOUCHED = 36  # A PAD or superblock on the disk says that everything before this was durable.
 VOUCHING, VOUCHES_ONLY = 37, 38  # What the superblock under way will say; whether it is no checkpoint.
 WANTS_VOUCH, VOUCH_AFTER_NS, FLUSHED_NS, PADDED = 39, 40, 41, 42  # Somebody waits for it; otherwise it comes when nothing does.
-AT_WORDS = 43
+VOLUME_BYTES = 43  # NUMBER_MAX where a journal is made without a volume.
+PAIR = 44  # Identity of this journal and its volume together (label.py); 0: none.
+PAIR_GENERATION, LABELLED = 45, 46  # Times the two were tied, as the newest superblock says; as the volume's newest label says.
+AT_WORDS = 47
 
 EVERYTHING_SENT = np.int64(1) << np.int64(62)
 INCONSISTENT = 1  # FLAGS: the volume is a mixture of two times until its resync is over; it may not be promoted.
@@ -76,6 +79,7 @@ def journal_state(
     at[EPOCH], at[VOLUME] = epoch, volume
     at[JOURNAL_FD], at[VOLUME_FD] = journal_fd, volume_fd
     at[HELD], at[EXTENT_BYTES] = EVERYTHING_SENT, extent_bytes
+    at[VOLUME_BYTES] = volume_bytes or record.NUMBER_MAX
     at[BEGUN], at[VOUCH_AFTER_NS] = -capacity_bytes, vouch_after_ns
     at[LOG_EPOCH] = at[APPLIED_EPOCH] = at[CHECKPOINT_EPOCH] = epoch
     extents = -(-volume_bytes // extent_bytes)
@@ -114,6 +118,12 @@ def pad_to_end(journal):
     """Bytes between the next record's place and the end of the ring."""
     at = journal.at
     return at[STAGING] - at[STAGED] % at[STAGING]
+
+
+@kernel()
+def is_placeable(journal, length):
+    """Whether there is room for a record with this payload when nothing else is in the ring: otherwise there never is."""
+    return record.record_bytes(length) + BLOCK_BYTES <= journal.at[STAGING]
 
 
 @kernel()

@@ -1,9 +1,9 @@
 """A replica that fails over by itself: secondary, candidate and primary in one process, one after the other.
 
-The calling thread runs the loops; one thread answers votes, and while we lead another one connects to absent peers and asks
-the voters for consent. When a thread fails the node ends with its reason: it leads no more and gives no vote. A node begins as
-a secondary, whatever it was before; who leads is only ever decided by votes. Reads are not leased: a primary that was cut off
-may answer old reads, but completes no write.
+The calling thread runs the loops; others answer votes and hear who comes to the replica's port (control.py), and while we lead
+one connects to absent peers and asks the voters for consent. When a thread or the disk fails the node ends with its reason: it
+leads no more and gives no vote. A node begins as a secondary, whatever it was before; who leads is only ever decided by votes.
+Reads are not leased: a primary that was cut off may answer old reads, but completes no write.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ import numpy as np
 from ..errors import FarwriteError, system_error
 from ..host import reactor
 from ..host.disk import Disk
+from ..wire.conversation import require_proof
+from ..wire.door import SparseLog
+from ..wire.terms import Terms
+from . import election, turn_kernel
 from . import journal_kernel as log
 from . import primary_kernel as p
 from . import replica_kernel as replica
 from . import secondary_kernel as secondary
-from . import turn_kernel
-from .journal import capacity_of, examine, format_journal, image, is_blank, resume, save
-from .peering import hello_of, how_to_join, lead, meet
+from .ballot import Answer, Question, is_epoch_in_reach
+from .control import Address, Arrivals, ask, ask_all, introduce, introductions, votes_served
+from .journal import begin_anew, capacity_of, examine, image, is_blank, resume, save, tie
+from .peering import hello_of, how_to_join, is_to_be_readmitted, is_to_be_struck, lead, may_succeed, meet
 from .standing import Standing, standing_of
-from .vote import NUMBER_MAX, Address, Answer, Question, Voter, ask, listener, majority_says_yes, votes_served
+from .vote import BallotError, Voter
 
 STAGING_BYTES = 1 << 20
 PEER_TIMEOUT_NS = 1_000_000_000
@@ -43,20 +48,19 @@ Load = Callable[[p.Primary], None]
 def recall(chosen: Disk, volume: int, staging_bytes: int) -> log.Journal:
     """The journal as it lies on the disk, replayed into the volume; a new one where none is. The promised epoch stays.
 
-    UnfitError for a journal that cannot be read: it is not written over.
+    UnfitError for a journal that cannot be read, or is of another time than the volume: it is not written over.
     """
     with image(chosen.journal_fd) as data:
         blank = is_blank(data)
         del data
     if blank:
-        return format_journal(chosen, volume, 0, staging_bytes)
+        return begin_anew(chosen, volume, staging_bytes)
     superblock, found = examine(chosen, apply=True)
     journal = log.journal_state(
         capacity_of(chosen, staging_bytes), staging_bytes, volume, 0, chosen.journal_fd, chosen.volume_fd, chosen.volume_bytes
     )
     resume(journal, reactor.empty(), superblock, found)
-    reactor.sync_now(reactor.empty(), np.int64(chosen.volume_fd))
-    save(journal)
+    tie(journal)
     return journal
 
 
@@ -65,10 +69,12 @@ class Node(Voter):
 
     def __init__(
         self, name: str, chosen: Disk, ballot_fd: int, peers: dict[str, Address], witness: Address | None, volume: int,
-        board: np.ndarray, load: Load, protocol: int = p.C, policy: int = p.CONSENT, quorum: int = 0, seed: int = 0,
+        board: np.ndarray, load: Load, terms: Terms, protocol: int = p.C, policy: int = p.CONSENT, quorum: int = 0, seed: int = 0,
         peer_timeout_ns: int = PEER_TIMEOUT_NS, staging_bytes: int = STAGING_BYTES, latency_budget_ns: int = 0,
     ) -> None:  # fmt: skip
+        require_proof(terms)
         super().__init__(name, ballot_fd, peers)
+        self.terms, self.sparse = terms, SparseLog(LOG, name)
         self.failure: BaseException | None = None  # of a thread of ours
         self.latency_budget_ns = latency_budget_ns
         self.disk, self.address, self.volume, self.board, self.load = chosen, peers[name], volume, board, load
@@ -83,7 +89,7 @@ class Node(Voter):
         self.primary: p.Primary | None = None
         self.ends_session = np.zeros(4, np.int64)
         self.steps_down = self.handing_over = False
-        self.version, self.is_settled, self.patience_ends_ns = 0, True, 0
+        self.version, self.is_settled, self.is_outvoted, self.patience_ends_ns = 0, True, False, 0
         self.stands_at_once = False
         self.promise(int(self.journal.at[log.EPOCH]), "")
 
@@ -103,6 +109,11 @@ class Node(Voter):
     def stopped(self) -> bool:
         return bool(self.board[0]) or self.failure is not None
 
+    @property
+    def meeting_s(self) -> float:
+        """For another replica to say its HELLO: as long as a primary may be silent."""
+        return 2 * self.peer_timeout_ns / 1e9
+
     def election_wait_s(self) -> float:
         """Twice the peer timeout, by when a live primary has pinged several times, and up to as much again by lot."""
         return 2 * self.peer_timeout_ns / 1e9 * (1 + self.random.random())
@@ -111,20 +122,40 @@ class Node(Voter):
         """A voter's answer, and none that promises anything once a thread of this node has failed."""
         if self.failure is not None:
             return Answer(False, self.ballot, refusal=f"this replica has failed: {self.failure!r}")
-        return super().decide(question)
+        try:
+            return super().decide(question)
+        except BallotError as failure:
+            self.fail(failure)
+            raise
+
+    def fail(self, failure: BaseException) -> None:
+        """End with this reason, whichever thread met it."""
+        self.failure = self.failure or failure
+        self.ends_session[0] = 1
 
     # The life of a replica.
 
     def run(self) -> None:
-        """Serve, stand and lead until asked to stop. What made one of its threads fail is raised here."""
-        with votes_served(self, self.address, self.stopped), listener(self.address.host, self.address.port) as listening:
-            while not self.stopped():
-                if self.follow(listening) and (epoch := self.stand()):
-                    self.lead_in(epoch)
-        if isinstance(self.failure, FarwriteError):
-            raise self.failure
-        if self.failure is not None:
-            raise RuntimeError(f"a thread of the replica {self.name} failed: {self.failure!r}") from self.failure
+        """Serve, stand and lead until asked to stop. What made the disk or one of the threads fail is logged and raised here."""
+        try:
+            with (
+                votes_served(self, self.address, self.terms),
+                introductions(self.name, self.address, self.peers, self.terms) as arrivals,
+            ):
+                try:
+                    while not self.stopped():
+                        if self.follow(arrivals) and (epoch := self.stand()):
+                            self.lead_in(epoch)
+                except BaseException as failure:
+                    self.failure = self.failure or failure  # Before the doors are closed: no vote is given meanwhile.
+                    raise
+            if isinstance(self.failure, FarwriteError):
+                raise self.failure
+            if self.failure is not None:
+                raise RuntimeError(f"a thread of the replica {self.name} failed: {self.failure!r}") from self.failure
+        except Exception as failure:
+            LOG.error("%s ends, leads no more and gives no vote: %s", self.name, failure)
+            raise
 
     def thread(self, work: Callable[..., None], *arguments: object) -> threading.Thread:
         """A thread of this node that does this work, started; its failure is the node's."""
@@ -134,45 +165,42 @@ class Node(Voter):
                 work(*arguments)
             except BaseException as failure:
                 LOG.error("%s: %s failed, so this replica leads no more and gives no vote: %s", self.name, work.__name__, failure)
-                self.failure = failure
-                self.ends_session[0] = 1
+                self.fail(failure)
 
         made = threading.Thread(target=guarded, daemon=True)
         made.start()
         return made
 
-    def follow(self, listening: socket.socket) -> bool:
-        """Be a secondary of whoever connects; True once it is time to stand for election."""
+    def follow(self, arrivals: Arrivals) -> bool:
+        """Be a secondary of whoever leads and comes; True once it is time to stand for election."""
         limit_s = time.monotonic() + self.election_wait_s()
-        listening.settimeout(CONTROL_S)
         while not self.stopped():
             if self.stands_at_once or time.monotonic() > limit_s:
                 self.stands_at_once = False
                 return not int(self.journal.at[log.FLAGS]) & log.INCONSISTENT
-            try:
-                connection, _ = listening.accept()
-            except TimeoutError:
-                continue
-            with connection:
-                if self.serve(connection):
-                    limit_s = time.monotonic() + self.election_wait_s() / 2
+            if arrived := arrivals.take(CONTROL_S):
+                name, connection = arrived
+                with connection:
+                    if self.serve(name, connection):
+                        limit_s = time.monotonic() + self.election_wait_s() / 2
         return False
 
-    def serve(self, connection: socket.socket) -> bool:
-        """One session with a primary, to its end; False when it was none of ours."""
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def serve(self, name: str, connection: socket.socket) -> bool:
+        """One session with the primary of this name, to its end; False when it was none of ours."""
         with self.lock:
             mine = hello_of(self.journal, self.protocol)
             mine = dataclasses.replace(mine, epoch=max(mine.epoch, self.ballot.epoch))
         try:
-            theirs = meet(connection, mine, leads=False)
-        except (FarwriteError, OSError):
+            theirs = meet(connection, mine, leads=False, timeout_s=self.meeting_s)
+        except (FarwriteError, OSError) as refusal:
+            self.sparse.warning("%s came as a primary, and is not served: %s", name, refusal)
             return False
         with reactor.reactor() as ring:
             with self.lock:  # No vote between looking at the promise and beginning the session.
-                if not self.ballot.epoch <= theirs.epoch <= NUMBER_MAX:
+                if theirs.epoch < self.ballot.epoch or not is_epoch_in_reach(self.ballot, theirs.epoch):
+                    self.sparse.warning("%s came as the primary of epoch %d, and is not served.", name, theirs.epoch)
                     return False
-                self.promise(theirs.epoch, "")
+                self.follow_primary(theirs.epoch, name)
                 self.journal.at[log.EPOCH] = theirs.epoch
                 save(self.journal)
                 self.ends_session[:] = 0
@@ -191,6 +219,9 @@ class Node(Voter):
                     self.session = None
         if replica.is_from_disk(status):
             raise system_error("keep the replica's files", status)
+        if status == replica.BAD_FRAME:
+            why = secondary.REFUSALS.get(int(state.at[secondary.REFUSED]), "it may not be sent")
+            LOG.warning("%s: the session with the primary has ended, because of what it sent: %s", self.name, why)
         return True
 
     def watch_session(self, state: secondary.Secondary) -> None:
@@ -202,35 +233,25 @@ class Node(Voter):
                 self.ends_session[0] = 1
             time.sleep(CONTROL_S)
 
-    def stand(self) -> int:
-        """Ask the voters, first without effect; answers the epoch we may lead in, 0 when we may not."""
+    def epoch_known(self) -> int:
+        """The newest epoch that it has promised, serves, or has writes of."""
         with self.lock:
-            own = self.log_of()
-            epoch = max(self.ballot.epoch, own[0], int(self.journal.at[log.EPOCH])) + 1
-        for word in ("would", "grant"):
-            question = Question(word, self.name, epoch, own[0], own[1])
-            says_yes, known = majority_says_yes(self, self.voters, question)
-            newest = max(known, key=lambda one: one.age)
-            with self.lock:  # Whatever we hear of newer, we know.
-                if newest.age > self.ballot.age:
-                    self.adopt(newest)
-            highest = max(one.epoch for one in known)
-            if word == "would" and highest >= epoch:
-                epoch = highest + 1
-                says_yes, known = majority_says_yes(self, self.voters, Question(word, self.name, epoch, own[0], own[1]))
-            if not says_yes:
-                return 0
-        members = self.ballot.members or tuple(self.names)
-        if self.name not in members or not self.configure(epoch, members):
-            return 0
-        return epoch
+            return max(self.ballot.epoch, self.log_of()[0], int(self.journal.at[log.EPOCH]))
+
+    def stand(self) -> int:
+        """Ask the voters; answers the epoch we may lead in, 0 when we may not."""
+        return election.run_steps(election.stand(self, len(self.voters), tuple(self.names)), self.ask_voters)
 
     def configure(self, epoch: int, members: tuple[str, ...]) -> bool:
-        """Whether a majority keeps this configuration from now on. Every attempt has a number of its own: the last one counts."""
-        self.version += 1
-        question = Question("configure", self.name, epoch, version=self.version, members=members)
-        self.is_settled = majority_says_yes(self, self.voters, question)[0]
-        return self.is_settled
+        """Whether a majority keeps this configuration from now on; a primary that is outvoted stands again at once."""
+        kept = election.run_steps(election.configure(self, len(self.voters), epoch, members), self.ask_voters)
+        if self.is_outvoted and self.primary is not None:
+            self.steps_down = self.stands_at_once = True
+        return kept
+
+    def ask_voters(self, question: Question) -> list[Answer]:
+        """What the others answer."""
+        return ask_all(self.voters, question, self.terms)
 
     # While we lead.
 
@@ -286,16 +307,20 @@ class Node(Voter):
             for index, name in enumerate(self.peers):
                 if self.ballot.epoch > epoch:
                     self.steps_down = True
+                if self.steps_down:
                     return
                 if state.mail[index, p.REQUEST] != p.NOTHING:
                     continue
                 if not self.is_settled:  # Some may know what the majority does not.
                     self.configure(epoch, self.ballot.members)
                 if state.peer[index, p.STATE] == p.ABSENT:
+                    if state.peer[index, p.LOST_STATUS] == replica.BAD_FRAME:
+                        LOG.warning("%s: the session with %s has ended: it sent what no secondary may send", self.name, name)
+                        state.peer[index, p.LOST_STATUS] = 0
                     if self.policy == p.CONSENT:
                         self.do_without(state, index, name, epoch)
                     self.connect(state, index, name, epoch, connections)
-                elif self.policy == p.CONSENT and name not in self.ballot.members and not state.peer[index, p.EXCUSED]:
+                elif self.policy == p.CONSENT and is_to_be_readmitted(state.peer[index], name, self.ballot.members):
                     self.configure(epoch, tuple(sorted({*self.ballot.members, name})))
 
     def do_without(self, state: p.Primary, index: int, name: str, epoch: int) -> None:
@@ -303,10 +328,8 @@ class Node(Voter):
 
         A peer that was excused and struck already stays so; one that is a member must hold every write until then.
         """
-        if state.peer[index, p.EXCUSED] and name not in self.ballot.members:
+        if not is_to_be_struck(state.peer[index], name, self.ballot.members, time.monotonic_ns() < self.patience_ends_ns):
             return
-        if state.peer[index, p.LOST_COUNT] == 0 and time.monotonic_ns() < self.patience_ends_ns:
-            return  # It has not been here yet: it may be on its way.
         members = tuple(one for one in self.ballot.members if one != name)
         if self.configure(epoch, members):
             state.mail[index, p.REQUEST] = p.EXCUSE
@@ -315,21 +338,21 @@ class Node(Voter):
         self, state: p.Primary, index: int, name: str, epoch: int, connections: dict[int, socket.socket]
     ) -> None:
         """Meet an absent peer and have the loop adopt it."""
-        if state.mail[index, p.REQUEST] != p.NOTHING:
+        if state.mail[index, p.REQUEST] != p.NOTHING or self.steps_down:
             return
-        answer = ask(self.peers[name], Question("status", self.name))
-        if answer is None:
+        answer = ask(name, self.peers[name], Question("status", self.name), self.terms)
+        if answer is None or not is_epoch_in_reach(self.ballot, answer.ballot.epoch):
             return
         if answer.ballot.epoch > epoch:
             self.steps_down = True
             return
-        address = self.peers[name]
         connection = None
         try:
-            connection = socket.create_connection((address.host, address.port), self.peer_timeout_ns / 1e9)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            theirs = meet(connection, hello_of(self.journal, self.protocol), leads=True)
-        except (FarwriteError, OSError):
+            connection = introduce(self.name, name, self.peers[name], self.terms, self.meeting_s)
+            theirs = meet(connection, hello_of(self.journal, self.protocol), leads=True, timeout_s=self.meeting_s)
+        except (FarwriteError, OSError) as refusal:
+            if isinstance(refusal, FarwriteError):
+                self.sparse.warning("lead %s: %s", name, refusal)
             if connection:
                 connection.close()
             return
@@ -349,12 +372,14 @@ class Node(Voter):
         state = self.primary
         if state is None or to not in self.peers or (self.ballot.members and to not in self.ballot.members):
             return False
+        with self.lock:  # One at a time.
+            if self.handing_over:
+                return False
+            self.handing_over = True
         index = list(self.peers).index(to)
-        self.handing_over = True
         limit_s = time.monotonic() + 2 * self.peer_timeout_ns / 1e9
-        while time.monotonic() < limit_s:
-            peer = state.peer[index]
-            if peer[p.STATE] == p.LIVE and peer[p.DURABLE] == self.journal.at[log.STAGED_SEQUENCE]:
+        while time.monotonic() < limit_s and self.primary is state and not self.stopped():
+            if may_succeed(state.peer[index], to, self.ballot.members, self.journal):
                 self.thread(self.leave_to, to)
                 return True
             time.sleep(CONTROL_S / 10)
@@ -366,4 +391,4 @@ class Node(Voter):
         self.steps_down = True
         while self.primary is not None:
             time.sleep(CONTROL_S / 10)
-        ask(self.peers[to], Question("hand_over", self.name, members=(to,)))
+        ask(to, self.peers[to], Question("hand_over", self.name, members=(to,)), self.terms)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import msgspec
@@ -80,9 +81,9 @@ def receive_exactly(connection: socket.socket, size: int, limit_s: float) -> byt
     return data
 
 
-def receive_hello(connection: socket.socket, volume: int) -> Hello:
+def receive_hello(connection: socket.socket, volume: int, timeout_s: float | None = None) -> Hello:
     """The peer's HELLO; UnfitError when the peer closes, or says anything else, TimeoutError when it is not whole in time."""
-    limit_s = time.monotonic() + MEET_TIMEOUT_S
+    limit_s = time.monotonic() + (MEET_TIMEOUT_S if timeout_s is None else timeout_s)
     head = receive_exactly(connection, record.HEADER_BYTES, limit_s)
     words = np.frombuffer(head, np.int64)
     kind, length = int(record.kind_of(words, 0)), int(record.length_of(words, 0))
@@ -102,24 +103,39 @@ def receive_hello(connection: socket.socket, volume: int) -> Hello:
         told = msgspec.json.decode(body[:length], type=Told)
     except msgspec.MsgspecError as refusal:
         raise UnfitError(f"The peer's HELLO says what none of ours does: {refusal}.") from refusal
-    return Hello(volume, int(words[4]), int(words[2]), told.protocol, told.log_epoch, told.consistent)
+    said = Hello(volume, int(words[4]), int(words[2]), told.protocol, told.log_epoch, told.consistent)
+    if why := impossible(said):
+        raise UnfitError(f"The peer's HELLO says what none of ours does: {why}.")
+    return said
 
 
-def meet(connection: socket.socket, mine: Hello, leads: bool) -> Hello:
+def impossible(said: Hello) -> str:
+    """Which number of a HELLO lies outside of its bounds, in words; empty when none does."""
+    for name, number, highest in (
+        ("sequence", said.sequence, record.NUMBER_MAX), ("epoch", said.epoch, record.NUMBER_MAX),
+        ("log epoch", said.log_epoch, said.epoch),
+    ):  # fmt: skip
+        if not 0 <= number <= highest:
+            return f"{name} {number}, which must lie between 0 and {highest}"
+    return ""
+
+
+def meet(connection: socket.socket, mine: Hello, leads: bool, timeout_s: float | None = None) -> Hello:
     """Exchange HELLOs and answer the peer's; UnfitError when the two cannot go on together. Leaves it non-blocking.
 
     `leads` is the primary's side. The secondary takes the primary's epoch as its own if that is newer: the caller makes it
     durable before anything else.
     """
-    connection.settimeout(MEET_TIMEOUT_S)
+    limit_s = MEET_TIMEOUT_S if timeout_s is None else timeout_s
+    connection.settimeout(limit_s)
     try:
         if leads:
             connection.sendall(frame_of(mine))
-        theirs = receive_hello(connection, mine.volume)
+        theirs = receive_hello(connection, mine.volume, limit_s)
         if not leads:
             connection.sendall(frame_of(mine))
     except TimeoutError as late:
-        raise UnfitError(f"The peer has not introduced itself within {MEET_TIMEOUT_S:g} s.") from late
+        raise UnfitError(f"The peer has not introduced itself within {limit_s:g} s.") from late
     if theirs.protocol != mine.protocol:
         raise UnfitError(f"The peer replicates by protocol number {theirs.protocol}, we by {mine.protocol}.")
     leader, follower = (mine, theirs) if leads else (theirs, mine)
@@ -147,6 +163,27 @@ def how_to_join(journal: log.Journal, theirs: Hello) -> int:
     if not theirs.consistent or not known or not (same_epoch or before or empty):
         return primary.BY_DIGESTS
     return primary.BY_LOG if log.begin_of(journal, theirs.sequence + 1) >= 0 else primary.BY_EXTENTS
+
+
+def is_to_be_struck(peer: np.ndarray, name: str, members: Collection[str], is_patient: bool) -> bool:
+    """Whether a primary asks the voters to go on without an absent peer; `peer` is its row in Primary.peer.
+
+    One that was excused and struck already stays so; one that has not been here yet may be on its way, as long as we are patient.
+    """
+    is_struck = peer[primary.EXCUSED] != 0 and name not in members
+    return not is_struck and bool(peer[primary.LOST_COUNT] > 0 or not is_patient)
+
+
+def is_to_be_readmitted(peer: np.ndarray, name: str, members: Collection[str]) -> bool:
+    """Whether a peer that is connected has caught up, and no configuration has it as a member yet."""
+    return name not in members and bool(peer[primary.EXCUSED] == 0)
+
+
+def may_succeed(peer: np.ndarray, name: str, members: Collection[str], journal: log.Journal) -> bool:
+    """Whether a primary that takes no more writes may hand over to this peer: a member that holds everything."""
+    is_member = not members or name in members
+    holds_all = peer[primary.DURABLE] == journal.at[log.STAGED_SEQUENCE]
+    return is_member and bool(peer[primary.STATE] == primary.LIVE and holds_all)
 
 
 def lead(journal: log.Journal, epoch: int) -> None:

@@ -49,7 +49,8 @@ CURSOR, REDO_SEQUENCE, RESYNC_SINCE_NS, RESYNC_BYTES, DIGESTS_SENT, DIGESTS_ANSW
 SYNCED_COUNT = 30  # Times this peer's log was begun anew on this connection: its acks tell for which of them they are.
 RESYNC_DUE_NS = 31  # The next piece of a resync or verify goes no sooner.
 ASIDE_SENT, ASIDE_HEARD = 32, 33  # Frames on this connection that are not in the log; their ordinals.
-PEER_WORDS = 34
+DIGESTS_DROPPED = 34  # Digests whose answers are still to come and no longer asked for: a resync has begun meanwhile.
+PEER_WORDS = 35
 
 # A peer's state. ABSENT: no connection. LIVE: sent from the staging ring. CATCHING: sent from the journal's file until it has
 # caught up. RESYNCING: sent extents of the volume, then the log from where they began.
@@ -60,6 +61,7 @@ INBOX_BYTES = 64 << 10
 PARCEL_BYTES = (1 << 20) + (128 << 10)  # The largest record, and blocks around it.
 UNBOUNDED_BYTES_PER_S = 1 << 40
 BESIDE_BYTES_PER_S = 640 << 20  # A resync beside writes with a latency budget begins at half of a 10 Gbit/s link.
+DIGEST_EXTENTS = 8  # In one frame; its answer has a byte for each.
 LAG_RING = 1 << 17  # Writes that may be complete and not yet known durable at any peer; more are not taken.
 
 # Columns of Primary.mail, by peer: what the control thread asks of the loop. The request is written last and cleared by the loop.
@@ -204,11 +206,22 @@ def is_taking(primary, size):
 
 
 @kernel()
+def may_enter(journal, kind, address, size, length):
+    """Whether a write or trim may get into the log: replay can apply it, and there is room for it when all else is gone."""
+    return record.is_applicable(kind, address, size, journal.at[log.VOLUME_BYTES]) and log.is_placeable(journal, length)
+
+
+@kernel()
 def submit(primary, number, address, size, now_ns, grain=SOLID):
-    """Stage write `number` (counted from 0 in the plan); False when journal or memory is full: ask again after progress."""
+    """Stage write `number` (counted from 0 in the plan): 1; or 0 when journal or memory is full: ask again after progress.
+
+    INVALID_WRITE, and nothing is staged, when it has no bytes, too many, or some outside of the volume: never ask again.
+    """
     journal = primary.journal
+    if not may_enter(journal, record.WRITE, np.int64(address), np.int64(size), np.int64(size)):
+        return np.int64(replica.INVALID_WRITE)
     if not is_taking(primary, size):
-        return False
+        return np.int64(0)
     start = log.place(journal, size)
     sequence = journal.at[log.STAGED_SEQUENCE]
     note_submitted(primary, sequence, now_ns)
@@ -220,15 +233,17 @@ def submit(primary, number, address, size, now_ns, grain=SOLID):
         journal.data, journal.words, start, record.WRITE, size, sequence, address,
         journal.at[log.EPOCH], journal.at[log.VOLUME], now_ns,
     )  # fmt: skip
-    return True
+    return np.int64(1)
 
 
 @kernel()
 def submit_trim(primary, address, size, now_ns):
-    """Stage giving back `size` bytes at `address`; a write like any other but without payload. False when there is no room."""
+    """Stage giving back `size` bytes at `address`; a write like any other but without payload. Answers what submit() does."""
     journal = primary.journal
+    if not may_enter(journal, record.TRIM, np.int64(address), np.int64(size), np.int64(0)):
+        return np.int64(replica.INVALID_WRITE)
     if not is_taking(primary, np.int64(0)):
-        return False
+        return np.int64(0)
     start = log.place(journal, np.int64(0))
     sequence = journal.at[log.STAGED_SEQUENCE]
     note_submitted(primary, sequence, now_ns)
@@ -236,7 +251,7 @@ def submit_trim(primary, address, size, now_ns):
         journal.data, journal.words, start, record.TRIM, 0, sequence, address, journal.at[log.EPOCH],
         journal.at[log.VOLUME], now_ns, size,
     )  # fmt: skip
-    return True
+    return np.int64(1)
 
 
 @kernel()
@@ -251,8 +266,8 @@ def read(primary, data, start, size, address):
         if status < 0:
             return status
     got = reactor.read_volume(primary.ring, journal.at[log.VOLUME_FD], data, start, size, address)
-    if got == size:
-        overlay(journal, data, start, size, address)
+    if got > 0:
+        overlay(journal, data, start, got, address)
     return got
 
 
@@ -364,12 +379,22 @@ def hear(primary, index, now_ns):
         peer[INBOX_FILL] += got
         consumed = np.int64(0)
         while True:
-            found = record.inspect(inbox, words, consumed, peer[INBOX_FILL] - consumed, primary.journal.at[log.VOLUME])
+            fill = peer[INBOX_FILL] - consumed
+            # Nothing longer is an answer, and nothing of it is waited for.
+            if fill >= record.HEADER_BYTES and record.length_of(words, consumed) > DIGEST_EXTENTS:
+                return np.int64(replica.BAD_FRAME)
+            found = record.inspect(inbox, words, consumed, fill, primary.journal.at[log.VOLUME])
             if found == record.INCOMPLETE:
                 break
-            if found != record.COMPLETE or not note_answer(primary, index, consumed):
+            if found != record.COMPLETE:
                 return np.int64(replica.BAD_FRAME)
-            consumed += record.record_bytes(record.length_of(words, consumed))
+            # The payload's rounding up to 64 bytes travels too, outside the checksum.
+            size = record.record_bytes(record.length_of(words, consumed))
+            if fill < size:
+                break
+            if not note_answer(primary, index, consumed):
+                return np.int64(replica.BAD_FRAME)
+            consumed += size
         left = peer[INBOX_FILL] - consumed
         for byte in range(left):
             inbox[byte] = inbox[consumed + byte]
@@ -389,9 +414,11 @@ def note_answer(primary, index, start):
     peer[ASIDE_HEARD] += 1
     if kind == record.ACK:
         return note_ack(primary, index, start)
+    if record.word_of(words, start) != 0:
+        return False
     if kind == record.READY:
         granted = record.sequence_of(words, start)
-        if granted < peer[GRANTED] or granted > peer[COMMANDED]:
+        if record.address_of(words, start) != 0 or not record.lies_in(granted, np.int64(0), peer[GRANTED], peer[COMMANDED]):
             return False
         peer[GRANTED] = granted
         return True
@@ -407,15 +434,19 @@ def note_ack(primary, index, start):
     words = primary.inbox_words[index]
     durable = record.sequence_of(words, start)
     received = record.address_of(words, start)
-    # Before its log began anew a peer speaks of another history, and its numbers mean nothing in ours.
-    begun = record.trimmed_of(words, start)
-    if begun > peer[SYNCED_COUNT]:
+    begun = record.word_of(words, start)
+    nothing = np.int64(0)
+    if not record.lies_in(begun, nothing, nothing, peer[SYNCED_COUNT]):
         return False
+    if not record.lies_in(received, nothing, nothing, np.int64(record.NUMBER_MAX)):
+        return False
+    if not record.lies_in(durable, nothing, nothing, received):
+        return False
+    # Before its log began anew a peer speaks of another history, and its numbers mean nothing in ours.
     if peer[STATE] == RESYNCING or begun < peer[SYNCED_COUNT]:
         return True
-    if durable < peer[DURABLE] or received < peer[RECEIVED] or durable > received:
-        return False
-    if received > max(peer[RUN_SEQUENCE], peer[SENT_SEQUENCE]):
+    sent = max(peer[RUN_SEQUENCE], peer[SENT_SEQUENCE])
+    if durable < peer[DURABLE] or not record.lies_in(received, nothing, peer[RECEIVED], sent):
         return False
     peer[DURABLE] = durable
     peer[RECEIVED] = received
@@ -425,16 +456,28 @@ def note_ack(primary, index, start):
 
 @kernel()
 def note_differs(primary, index, start):
-    """Take note of which extents of one digest the peer holds differently; False when it answers what was not asked."""
+    """Take note of which extents of one digest the peer holds differently; False when it answers what was not asked.
+
+    Digests are made of DIGEST_EXTENTS extents from the first one on, and answered in their order.
+    """
     peer = primary.peer[index]
     inbox = primary.inbox[index]
     first = record.address_of(primary.inbox_words[index], start)
     count = record.length_of(primary.inbox_words[index], start)
-    extents = primary.wanted.shape[1]
-    if peer[DIGESTS_ANSWERED] >= peer[DIGESTS_SENT] or first < 0 or first + count > extents:
+    as_of = record.sequence_of(primary.inbox_words[index], start)
+    extents = np.int64(primary.wanted.shape[1])
+    nothing = np.int64(0)
+    if count == 0 or not record.lies_in(first, count, nothing, extents):
+        return False
+    if not record.lies_in(as_of, nothing, nothing, primary.journal.at[log.APPLIED_SEQUENCE]):
+        return False
+    if peer[DIGESTS_DROPPED] > 0:
+        peer[DIGESTS_DROPPED] -= 1
+        return True
+    asked = peer[DIGESTS_ANSWERED] * DIGEST_EXTENTS
+    if peer[DIGESTS_ANSWERED] >= peer[DIGESTS_SENT] or first != asked or count != min(DIGEST_EXTENTS, extents - asked):
         return False
     peer[DIGESTS_ANSWERED] += 1
-    as_of = record.sequence_of(primary.inbox_words[index], start)
     for place in range(count):
         if inbox[start + record.HEADER_BYTES + place] == 0:
             continue

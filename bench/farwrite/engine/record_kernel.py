@@ -13,6 +13,21 @@ submitting core to both disks. Everything is little-endian and 64-byte aligned.
           7   TRIM: bytes given back; ACK: times the log was begun anew on this connection (SYNCED); DIGEST: 1 when verifying;
               SYNCED: epoch of the last write before the log's new beginning; zero in every other kind
 
+What each frame of a session may carry, beside its own epoch and its ordinal (`refusal_of` in secondary_kernel, `note_answer` in
+primary_kernel). Applied, staged, durable and granted are what its receiver knows; extents are those of the volume.
+
+    WRITE      sequence: staged + 1; address and length: is_applicable
+    TRIM       sequence: staged + 1; address and word 7: is_applicable
+    PING, GOODBYE  sequence: 0 to staged
+    COMMAND    sequence: staged to NUMBER_MAX
+    EXTENT     sequence: that of the resync's last frame to NUMBER_MAX; address, length: exactly one extent
+    DIGEST     sequence: as EXTENT, when verifying up to staged; address: first extent; length: 8 for each; word 7: 0 or 1
+    SYNCED     sequence: durable, after digests 0, to that of the resync's last frame or staged; address: that of the resync's
+               last frame and of this one to NUMBER_MAX; word 7: an epoch up to the session's
+    ACK        sequence: durable before to address; address: received before to sent; word 7: 0 to SYNCED that were sent
+    READY      sequence: granted before to asked
+    DIFFERS    sequence: 0 to applied; address, length: the extents of the oldest digest that has no answer
+
 WRITE and TRIM have a sequence of their own. PAD fills a batch to the block. HELLO introduces. ACK tells how far received and
 durable are; COMMAND asks for leave to send up to a sequence and READY gives it (two-trip C). EXTENT, SYNCED, DIGEST and
 DIFFERS bring a stale volume up to date (resync_kernel).
@@ -37,6 +52,7 @@ WRITE, PAD, HELLO, ACK, PING, GOODBYE, TRIM, COMMAND, READY, EXTENT, SYNCED, DIG
 
 LENGTH_MAX = 1 << 20  # A frame from the network may claim no more than this.
 ORDINAL_MASK = 0xFFFF
+NUMBER_MAX = (1 << 62) - 1  # Of a sequence, a position or an address: a sum of two of them does not wrap.
 
 # What inspect() finds.
 COMPLETE, INCOMPLETE, BAD_MAGIC, BAD_VERSION, BAD_LENGTH, BAD_CRC, WRONG_VOLUME, BAD_KIND = 0, 1, -1, -2, -3, -4, -5, -6
@@ -46,6 +62,28 @@ COMPLETE, INCOMPLETE, BAD_MAGIC, BAD_VERSION, BAD_LENGTH, BAD_CRC, WRONG_VOLUME,
 def record_bytes(length):
     """Bytes a record with this payload takes: header and payload, rounded up to 64."""
     return np.int64(HEADER_BYTES) + ((np.int64(length) + 63) & ~np.int64(63))
+
+
+@kernel()
+def lies_in(begin, size, lowest, end):
+    """Whether `size` things from `begin` on lie between `lowest` and `end`; with size 0, whether `begin` is one of them or `end`.
+
+    Every number of a frame is held against its bounds here. `begin` and `size` are what a peer has sent; `lowest` and `end` are
+    ours, from 0 to NUMBER_MAX, and nothing lies in them when `end` is the lower one. What was sent is only compared, and
+    subtracted once it is known to be small enough: nothing wraps, whatever was sent.
+    """
+    return 0 <= size <= end - lowest and lowest <= begin <= end - size
+
+
+@kernel()
+def is_applicable(kind, address, size, volume_bytes):
+    """Whether replay can apply a WRITE or TRIM of so many bytes: one that can is some bytes of the volume, and fits a record.
+
+    What is submitted, what a primary sends and what a replay finds is held against this one rule: nothing else gets into a log.
+    """
+    largest = np.int64(LENGTH_MAX) if kind == WRITE else np.int64(NUMBER_MAX)
+    known = kind in (WRITE, TRIM)
+    return known and 1 <= size <= largest and lies_in(address, size, np.int64(0), volume_bytes)
 
 
 @kernel()
@@ -110,9 +148,15 @@ def checksum(data, start, kind, length):
 
 
 @kernel()
+def word_of(words, start):
+    """The last word of the header at `start`, whose meaning is its kind's."""
+    return words[(start >> 3) + 7]
+
+
+@kernel()
 def trimmed_of(words, start):
     """Bytes that the TRIM record at `start` gives back."""
-    return words[(start >> 3) + 7]
+    return word_of(words, start)
 
 
 @kernel()

@@ -20,15 +20,24 @@ PEER_SILENT = -1002  # Nothing heard for the peer timeout.
 BAD_FRAME = -1003  # What arrived is not what our peer may send; the connection is not to be believed any more.
 SHORT_WRITE = -1004  # The disk took less than it was given.
 STOPPED = -1005  # Asked to stop, and everything received is durable and applied.
+INVALID_WRITE = -1006  # A write or trim that no replay could apply (record_kernel.is_applicable): it is not taken.
 EIO = 5
 
 APPLY_BYTES = 512 << 10  # Applied at most before looking at the socket again: about 0.1 ms of memory copy.
 
 SUPERBLOCK_MAGIC = 0x4C4F47575246  # "FRWGOL"
 # magic, version, generation, volume, tail, tail sequence, epoch, capacity, epoch of the record before the tail, flags, durable
-# sequence, staging, where the log was begun anew, crc32c over those.
-SUPERBLOCK_WORDS = 14
-SUPERBLOCK_CRC = SUPERBLOCK_WORDS - 1
+# sequence, staging, where the log was begun anew, crc32c over those; then pair, generation of the pair, bytes of the volume,
+# crc32c over all before it. The last four are zero in journals that were written before there were pairs.
+SUPERBLOCK_WORDS = 18
+SUPERBLOCK_CRC, SUPERBLOCK_PAIR, SUPERBLOCK_PAIR_GENERATION, SUPERBLOCK_VOLUME_BYTES, SUPERBLOCK_PAIR_CRC = range(13, 18)
+
+# A volume's label lies behind its data, in two blocks that are written in turn: one is always whole. It tells which state of
+# which journal the volume belongs to (label.py). magic, version, generation of the pair, pair, volume, bytes of the volume,
+# sequence up to which the journal has every write, crc32c over those.
+LABEL_MAGIC, LABEL_VERSION = 0x4C4556575246, 1  # "FRWVEL"
+LABEL_GENERATION, LABEL_PAIR, LABEL_VOLUME, LABEL_VOLUME_BYTES, LABEL_SEQUENCE, LABEL_CRC, LABEL_WORDS = range(2, 9)
+LABEL_BYTES = 2 * log.BLOCK_BYTES
 
 
 @kernel()
@@ -118,16 +127,23 @@ def appliable(journal):
 
 
 @kernel()
+def checksum_of_words(block, count):
+    """CRC32C over the first words of a superblock or label."""
+    return np.int64(crc32c(np.int64(0), block, np.int64(0), np.int64(8) * count))
+
+
+@kernel()
 def superblock_checksum(block):
     """CRC32C over the words of a superblock in front of its checksum."""
-    return np.int64(crc32c(np.int64(0), block, np.int64(0), np.int64(8 * SUPERBLOCK_CRC)))
+    return checksum_of_words(block, np.int64(SUPERBLOCK_CRC))
 
 
 @kernel()
 def seal_superblock(block):
-    """Give a superblock its checksum; answers the file offset where it belongs, because the two are written in turn."""
+    """Give a superblock its checksums; answers the file offset where it belongs, because the two are written in turn."""
     words = block.view(np.int64)
     words[SUPERBLOCK_CRC] = superblock_checksum(block)
+    words[SUPERBLOCK_PAIR_CRC] = checksum_of_words(block, np.int64(SUPERBLOCK_PAIR_CRC))
     return (words[2] % 2) * log.BLOCK_BYTES
 
 
@@ -152,7 +168,49 @@ def fill_superblock(journal):
     words[10] = at[log.DURABLE_SEQUENCE]  # A replay that ends before it has met damage, not the end.
     words[11] = at[log.STAGING]  # No batch is larger.
     words[12] = at[log.BEGUN]
+    at[log.PAIR_GENERATION] = at[log.LABELLED]
+    words[SUPERBLOCK_PAIR] = at[log.PAIR]
+    words[SUPERBLOCK_PAIR_GENERATION] = at[log.PAIR_GENERATION]
+    words[SUPERBLOCK_VOLUME_BYTES] = at[log.VOLUME_BYTES]
     return seal_superblock(journal.superblock)
+
+
+@kernel()
+def label_offset(volume_bytes, generation):
+    """Where the label of this generation lies in the volume's file."""
+    return (volume_bytes + log.BLOCK_BYTES - 1) // log.BLOCK_BYTES * log.BLOCK_BYTES + generation % 2 * log.BLOCK_BYTES
+
+
+@kernel()
+def write_label(journal, ring, sequence):
+    """Begin the pair's next generation, in the volume first, not yet durable. 0 or a status; nothing is done without a pair.
+
+    The flush of the volume that must follow makes the label durable, and the superblock behind that tells of the same
+    generation. So the label is of the journal's generation, or of the next one when the power went out in between. `sequence`
+    is that of a write up to which the journal has every one, before and after that superblock. No superblock may be under
+    way: its memory is used, and it would tell of a label that is not durable.
+    """
+    at = journal.at
+    if at[log.PAIR] == 0:
+        return np.int64(OK)
+    first = at[log.PAIR_GENERATION] + 1
+    at[log.LABELLED] = first
+    words = journal.superblock.view(np.int64)
+    words[:] = 0
+    words[0], words[1] = LABEL_MAGIC, LABEL_VERSION
+    words[LABEL_GENERATION], words[LABEL_PAIR] = first, at[log.PAIR]
+    words[LABEL_VOLUME], words[LABEL_VOLUME_BYTES] = at[log.VOLUME], at[log.VOLUME_BYTES]
+    words[LABEL_SEQUENCE] = sequence
+    words[LABEL_CRC] = checksum_of_words(journal.superblock, np.int64(LABEL_CRC))
+    # The first label goes into both blocks: one of the pair before this one must not outlive it.
+    for generation in range(first, first + (2 if first == 1 else 1)):
+        written = reactor.write_volume(
+            ring, at[log.VOLUME_FD], journal.superblock, np.int64(0), np.int64(log.BLOCK_BYTES),
+            label_offset(at[log.VOLUME_BYTES], generation),
+        )  # fmt: skip
+        if written != log.BLOCK_BYTES:
+            return written if written < 0 else np.int64(SHORT_WRITE)
+    return np.int64(OK)
 
 
 @kernel()
@@ -184,7 +242,7 @@ def begin_superblock(journal, ring, vouches_only):
 
 @kernel()
 def checkpoint(journal, ring):
-    """Move one step along: volume flushed, then superblock durable, then the journal's tail is free. Or vouch, in between."""
+    """Move one step along: volume labelled and flushed, superblock durable, the journal's tail free. Or vouch, in between."""
     at = journal.at
     if reactor.finished(ring, reactor.VOLUME):
         if ring.result[reactor.VOLUME] < 0:
@@ -202,6 +260,9 @@ def checkpoint(journal, ring):
         at[log.CHECKPOINT_POSITION] = at[log.APPLIED]
         at[log.CHECKPOINT_SEQUENCE] = at[log.APPLIED_SEQUENCE]
         at[log.CHECKPOINT_EPOCH] = at[log.APPLIED_EPOCH]
+        status = write_label(journal, ring, at[log.APPLIED_SEQUENCE])
+        if status < 0:
+            return status
         reactor.begin_sync(ring, reactor.VOLUME, at[log.VOLUME_FD])
     elif idle and log.wants_vouch(journal, ring.state[reactor.JOURNAL] != reactor.IDLE, reactor.now_ns(ring)):
         begin_superblock(journal, ring, 1)
@@ -230,6 +291,16 @@ def settle_turn(journal, ring):
     return status if status < 0 else np.int64(1)
 
 
+@kernel()
+def drained(ring):
+    """Wait until nothing is under way; 0, or what the disk has answered to a superblock or a flush: nobody asks later."""
+    status = reactor.drain(ring)
+    for slot in (reactor.SUPERBLOCK, reactor.VOLUME):
+        if status == OK and ring.state[slot] == reactor.FINISHED:
+            status = min(ring.result[slot], np.int64(OK))
+    return status
+
+
 @kernel(allocates=True)
 def settle(journal, ring):
     """Flush everything that is staged and apply it, waiting as long as the disk takes. For the end of a run."""
@@ -239,7 +310,7 @@ def settle(journal, ring):
         if status < 0:
             return status
         if status == OK:
-            return reactor.drain(ring)
+            return drained(ring)
         more = appliable(journal)
         answer = reactor.wait(ring, nobody, np.int64(0), np.int64(0 if more else 10_000_000))
         if answer < 0:

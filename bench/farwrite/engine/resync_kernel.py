@@ -25,11 +25,15 @@ from .primary_kernel import (
     BY_DIGESTS,
     BY_EXTENTS,
     CATCHING,
+    COMMANDED,
     CURSOR,
+    DIGEST_EXTENTS,
     DIGESTS_ANSWERED,
+    DIGESTS_DROPPED,
     DIGESTS_SENT,
     DURABLE,
     EXCUSED,
+    GRANTED,
     LATENCY_BUDGET_NS,
     LIVE,
     PARCEL_BEGIN,
@@ -55,7 +59,6 @@ from .primary_kernel import (
 )  # fmt: skip
 
 READ_BYTES = 128 << 10  # Of the journal's file at once: 60 us on the VM this was written on.
-DIGEST_EXTENTS = 8
 DIGEST_BYTES = 8
 DIGESTS_UNDER_WAY = 16  # Digests sent and not answered: 8 MiB of volume compared per round trip.
 SCRATCH = 4096  # Where in a parcel an extent is read to while its digest is made.
@@ -158,12 +161,14 @@ def begin_resync(primary, index, sequence, how, now_ns):
         how = BY_DIGESTS
     peer[STATE] = RESYNCING
     peer[REDO_SEQUENCE] = journal.at[log.APPLIED_SEQUENCE]
+    peer[DIGESTS_DROPPED] += peer[DIGESTS_SENT] - peer[DIGESTS_ANSWERED]
     peer[DIGESTS_SENT] = peer[DIGESTS_ANSWERED] = peer[VERIFYING] = 0
     peer[RESYNC_SINCE_NS], peer[RESYNC_BYTES] = now_ns, 0
     peer[CURSOR] = 0 if how == BY_DIGESTS else extents
     if how == BY_DIGESTS:
         # It holds another history: nothing of ours yet.
         peer[RECEIVED] = peer[DURABLE] = peer[SENT_SEQUENCE] = peer[RUN_SEQUENCE] = 0
+        peer[GRANTED] = peer[COMMANDED] = 0
     for extent in range(extents):
         primary.wanted[index, extent] = 1 if how == BY_EXTENTS and journal.last_write[extent] > sequence else 0
 

@@ -1,8 +1,8 @@
 """The secondary: receives records, makes them durable, and says so; nothing else.
 
-`accept` is the decision about one frame (pure, but for a resync's); `turn` is one turn of the loop, `serve` the loop. What
-arrives is treated as hostile: a frame out of order, out of the volume, of another volume or with a wrong checksum ends the
-connection and is never written.
+`refusal_of` holds every number of a frame against its bounds, before `accept` does what the frame says (pure, but for a
+resync's); `turn` is one turn of the loop, `serve` the loop. What arrives is treated as hostile: a frame out of order, out of
+the volume, of another volume or with a wrong checksum ends the connection and is never written.
 """
 
 from __future__ import annotations
@@ -19,20 +19,35 @@ from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
 from .primary_kernel import B
-from .resync_kernel import DIGEST_BYTES, digest, extent_size
+from .resync_kernel import DIGEST_BYTES, DIGEST_EXTENTS, digest, extent_size
 
 # Indices into Secondary.at.
 PROTOCOL, INBOX_FILL, VOLUME_BYTES, ACKED_RECEIVED, ACKED_DURABLE, ACK_DUE, OUT_BEGIN, OUT_END = range(8)
 CLOSING, REFUSED, ACK_COUNT, SESSION_EPOCH, CONSISTENT_FROM, EXTENT_COUNT, HEARD_NS, GRANT_DUE = range(8, 16)
 SYNCED_COUNT = 16  # Times the log was begun anew on this connection.
 ASIDE_SENT, ASIDE_HEARD = 17, 18  # Frames on this connection that are not in the log; their ordinals.
-AT_WORDS = 19
+AS_OF = 19  # Sequence of the newest extent or digest on this connection: what the primary has applied by then.
+DIGESTED = 20  # Whether digests have come since the log was begun anew: only they find out that it goes back.
+AT_WORDS = 21
 
 INBOX_BYTES = 4 << 20  # Several of the largest records.
 OUTBOX_BYTES = 8192  # Answers on their way; an answer to a digest is one header and at most a block.
 
 # What accept() decides.
 TAKEN, NO_ROOM, NOT_NEXT, OUTSIDE, OLD_EPOCH = 0, 1, -1011, -1012, -1013
+
+# Why a frame was refused (REFUSED), for people.
+REFUSALS = {
+    NOT_NEXT: "a sequence or an ordinal that cannot come next",
+    OUTSIDE: "a number outside of its bounds",
+    OLD_EPOCH: "an epoch that is not this session's",
+    record.BAD_MAGIC: "bytes that are no frame",
+    record.BAD_VERSION: "a frame of another version",
+    record.BAD_LENGTH: "an impossible length",
+    record.BAD_CRC: "a checksum that does not match",
+    record.WRONG_VOLUME: "a frame of another volume",
+    record.BAD_KIND: "a kind of frame that no primary sends",
+}
 
 
 class Secondary(NamedTuple):
@@ -71,12 +86,6 @@ def secondary_state(
 
 
 @kernel()
-def is_inside(secondary, address, size):
-    """Whether these bytes lie in the volume."""
-    return size >= 0 and address >= 0 and address <= secondary.at[VOLUME_BYTES] - size
-
-
-@kernel()
 def is_said_by_primary(kind):
     """Whether a primary may send frames of this kind once the two have met."""
     return (
@@ -86,20 +95,109 @@ def is_said_by_primary(kind):
 
 
 @kernel()
-def accept_record(secondary, start):
-    """Stage the complete WRITE or TRIM at inbox byte `start`; answers TAKEN, NO_ROOM, or why it is refused."""
+def refusal_of_record(secondary, start):
+    """Why the complete WRITE or TRIM at inbox byte `start` may not be staged, or TAKEN."""
     journal = secondary.journal
     words = secondary.inbox_words
-    length = record.length_of(words, start)
-    epoch = record.epoch_of(words, start)
+    kind, epoch = record.kind_of(words, start), record.epoch_of(words, start)
     if secondary.at[SESSION_EPOCH] != journal.at[log.EPOCH]:
         return OLD_EPOCH  # We have promised a newer one since this connection began.
     if epoch > journal.at[log.EPOCH] or epoch < journal.at[log.LOG_EPOCH]:
         return OLD_EPOCH
     if record.sequence_of(words, start) != journal.at[log.STAGED_SEQUENCE] + 1:
         return NOT_NEXT
-    if not is_inside(secondary, record.address_of(words, start), record.written_of(words, start)):
+    if kind == record.WRITE and record.word_of(words, start) != 0:
         return OUTSIDE
+    address, size = record.address_of(words, start), record.written_of(words, start)
+    if not record.is_applicable(kind, address, size, secondary.at[VOLUME_BYTES]):
+        return OUTSIDE
+    return TAKEN if log.is_placeable(journal, record.length_of(words, start)) else OUTSIDE
+
+
+@kernel()
+def refusal_of_copy(secondary, start):
+    """Why the complete EXTENT or DIGEST at inbox byte `start` may not be believed, or TAKEN."""
+    at = secondary.at
+    words = secondary.inbox_words
+    nothing, most = np.int64(0), np.int64(record.NUMBER_MAX)
+    as_of, address = record.sequence_of(words, start), record.address_of(words, start)
+    length, word = record.length_of(words, start), record.word_of(words, start)
+    extent_bytes, extents = secondary.journal.at[log.EXTENT_BYTES], np.int64(secondary.journal.last_write.size)
+    if record.kind_of(words, start) == record.EXTENT:
+        if not record.lies_in(as_of, nothing, at[AS_OF], most):
+            return NOT_NEXT
+        if word != 0 or length == 0 or not record.lies_in(address, length, nothing, at[VOLUME_BYTES]):
+            return OUTSIDE
+        whole = extent_size(at[VOLUME_BYTES], extent_bytes, address // extent_bytes)
+        return TAKEN if address % extent_bytes == 0 and length == whole else OUTSIDE
+    staged = secondary.journal.at[log.STAGED_SEQUENCE]
+    # A verify compares what the log has brought: all that it is about was sent before it.
+    if not record.lies_in(as_of, nothing, at[AS_OF], staged if word else most):
+        return NOT_NEXT
+    count = length // DIGEST_BYTES
+    if not record.lies_in(word, nothing, nothing, np.int64(1)) or count * DIGEST_BYTES != length:
+        return OUTSIDE
+    if not record.lies_in(count, nothing, np.int64(1), np.int64(DIGEST_EXTENTS)):
+        return OUTSIDE
+    return TAKEN if record.lies_in(address, count, nothing, extents) else OUTSIDE
+
+
+@kernel()
+def refusal_of_synced(secondary, start):
+    """Why the log may not be begun anew as the complete SYNCED at inbox byte `start` says, or TAKEN.
+
+    It goes back behind what is durable here only when digests have found that ours is another history, and never further
+    than what the primary has told of while it copied.
+    """
+    at = secondary.at
+    journal = secondary.journal
+    words = secondary.inbox_words
+    nothing = np.int64(0)
+    sequence, consistent_from = record.sequence_of(words, start), record.address_of(words, start)
+    lowest = nothing if at[DIGESTED] else journal.at[log.DURABLE_SEQUENCE]
+    if not record.lies_in(sequence, nothing, lowest, max(at[AS_OF], journal.at[log.STAGED_SEQUENCE])):
+        return NOT_NEXT
+    if not record.lies_in(consistent_from, nothing, max(at[AS_OF], sequence), np.int64(record.NUMBER_MAX)):
+        return NOT_NEXT
+    if not record.lies_in(record.word_of(words, start), nothing, nothing, journal.at[log.EPOCH]):
+        return OLD_EPOCH
+    return TAKEN
+
+
+@kernel()
+def refusal_of(secondary, start):
+    """Why the complete frame at inbox byte `start` is refused, or TAKEN: every number in it, before any of it is acted on."""
+    at = secondary.at
+    words = secondary.inbox_words
+    kind = record.kind_of(words, start)
+    if kind == record.WRITE or kind == record.TRIM:
+        return refusal_of_record(secondary, start)
+    epoch = secondary.journal.at[log.EPOCH]
+    if record.epoch_of(words, start) != epoch or at[SESSION_EPOCH] != epoch:
+        return OLD_EPOCH
+    if not record.is_next(words, start, at[ASIDE_HEARD]):
+        return NOT_NEXT
+    if kind == record.EXTENT or kind == record.DIGEST:
+        return refusal_of_copy(secondary, start)
+    if kind == record.SYNCED:
+        return refusal_of_synced(secondary, start)
+    staged, nothing = secondary.journal.at[log.STAGED_SEQUENCE], np.int64(0)
+    is_command = kind == record.COMMAND
+    lowest, highest = staged if is_command else nothing, np.int64(record.NUMBER_MAX) if is_command else staged
+    if not record.lies_in(record.sequence_of(words, start), nothing, lowest, highest):
+        return NOT_NEXT
+    return TAKEN if record.address_of(words, start) == 0 and record.word_of(words, start) == 0 else OUTSIDE
+
+
+@kernel()
+def accept_record(secondary, start):
+    """Stage the complete WRITE or TRIM at inbox byte `start`; answers TAKEN, NO_ROOM, or why it is refused."""
+    journal = secondary.journal
+    words = secondary.inbox_words
+    length = record.length_of(words, start)
+    found = refusal_of_record(secondary, start)
+    if found != TAKEN:
+        return found
     if not log.has_room(journal, length):
         journal.at[log.WANTS_VOUCH] = 1
         return NO_ROOM
@@ -108,7 +206,7 @@ def accept_record(secondary, start):
     source, goal = start >> 3, target >> 3
     for word in range(size >> 3):  # A slice assignment would look for overlap first, and count references.
         journal.words[goal + word] = words[source + word]
-    journal.at[log.LOG_EPOCH] = epoch
+    journal.at[log.LOG_EPOCH] = record.epoch_of(words, start)
     return TAKEN
 
 
@@ -140,8 +238,6 @@ def accept_extent(secondary, start):
     journal = secondary.journal
     words = secondary.inbox_words
     address, size = record.address_of(words, start), record.length_of(words, start)
-    if not is_inside(secondary, address, size):
-        return np.int64(OUTSIDE)
     if not is_settled(journal, secondary.ring):
         return np.int64(NO_ROOM)
     secondary.at[CONSISTENT_FROM] = 0  # Of a resync before this one on the same connection, if any.
@@ -155,6 +251,7 @@ def accept_extent(secondary, start):
     if written != size:
         return written if written < 0 else np.int64(replica.SHORT_WRITE)
     secondary.at[EXTENT_COUNT] += 1
+    secondary.at[AS_OF] = record.sequence_of(words, start)
     return np.int64(TAKEN)
 
 
@@ -165,16 +262,17 @@ def accept_synced(secondary, start):
     journal = secondary.journal
     words = secondary.inbox_words
     sequence, consistent_from = record.sequence_of(words, start), record.address_of(words, start)
-    if sequence < 0 or consistent_from < sequence:
-        return np.int64(NOT_NEXT)
     busy = secondary.ring.state[reactor.SUPERBLOCK] != reactor.IDLE or secondary.ring.state[reactor.VOLUME] != reactor.IDLE
     if busy or not is_settled(journal, secondary.ring):
         return np.int64(NO_ROOM)
-    status = reactor.sync_now(secondary.ring, journal.at[log.VOLUME_FD])
+    # Whether this log is kept or the next one is: it holds everything up to the lower of the two.
+    status = replica.write_label(journal, secondary.ring, min(sequence, journal.at[log.DURABLE_SEQUENCE]))
+    if status == replica.OK:
+        status = reactor.sync_now(secondary.ring, journal.at[log.VOLUME_FD])
     if status < 0:
         return status
     position = (journal.at[log.STAGED] + BLOCK_BYTES - 1) // BLOCK_BYTES * BLOCK_BYTES
-    log.restart(journal, position, sequence, record.trimmed_of(words, start))
+    log.restart(journal, position, sequence, record.word_of(words, start))
     status = mark(secondary, log.INCONSISTENT if consistent_from > sequence else np.int64(0))
     if status != TAKEN:
         return status  # The disk still tells of the old log, and nobody has been told of the new one.
@@ -182,6 +280,7 @@ def accept_synced(secondary, start):
     at[ACKED_RECEIVED] = at[ACKED_DURABLE] = sequence
     at[ACK_DUE] = 1
     at[SYNCED_COUNT] += 1
+    at[DIGESTED] = 0
     return np.int64(TAKEN)
 
 
@@ -193,9 +292,7 @@ def accept_digest(secondary, start):
     words = secondary.inbox_words
     first, count = record.address_of(words, start), record.length_of(words, start) // DIGEST_BYTES
     extent_bytes = journal.at[log.EXTENT_BYTES]
-    if first < 0 or count < 1 or first + count > journal.last_write.size or count > OUTBOX_BYTES // 4:
-        return np.int64(OUTSIDE)
-    verifying = record.trimmed_of(words, start) != 0
+    verifying = record.word_of(words, start) != 0
     behind = journal.at[log.APPLIED_SEQUENCE] < record.sequence_of(words, start)
     if verifying and behind:
         journal.at[log.WANTS_VOUCH] = 1
@@ -220,24 +317,22 @@ def accept_digest(secondary, start):
     )  # fmt: skip
     at[ASIDE_SENT] += 1
     at[OUT_END] += record.record_bytes(count)
+    at[AS_OF] = max(at[AS_OF], record.sequence_of(words, start))
+    if not verifying:
+        at[DIGESTED] = 1
     return np.int64(TAKEN)
 
 
 @kernel()
 def accept_command(secondary, start):
     """Two-trip C: give leave for everything up to the command's sequence."""
-    sequence = record.sequence_of(secondary.inbox_words, start)
-    if sequence < secondary.journal.at[log.STAGED_SEQUENCE]:
-        return np.int64(NOT_NEXT)
-    secondary.at[GRANT_DUE] = sequence
+    secondary.at[GRANT_DUE] = record.sequence_of(secondary.inbox_words, start)
     return np.int64(TAKEN)
 
 
 @kernel()
 def accept_ping(secondary, start):
-    """Owe a sign of life, if nothing that was sent before it is missing."""
-    if record.sequence_of(secondary.inbox_words, start) > secondary.journal.at[log.STAGED_SEQUENCE]:
-        return np.int64(NOT_NEXT)
+    """Owe a sign of life: nothing that was sent before it is missing."""
     secondary.at[ACK_DUE] = 1
     return np.int64(TAKEN)
 
@@ -247,11 +342,9 @@ def accept_aside(secondary, start):
     """accept() of a frame that is not in the log."""
     at = secondary.at
     kind = record.kind_of(secondary.inbox_words, start)
-    epoch = secondary.journal.at[log.EPOCH]
-    if record.epoch_of(secondary.inbox_words, start) != epoch or at[SESSION_EPOCH] != epoch:
-        return np.int64(OLD_EPOCH)
-    if not record.is_next(secondary.inbox_words, start, at[ASIDE_HEARD]):
-        return np.int64(NOT_NEXT)
+    found = np.int64(refusal_of(secondary, start))
+    if found != TAKEN:
+        return found
     if kind == record.PING:
         return accept_ping(secondary, start)
     if kind == record.COMMAND:
@@ -292,7 +385,11 @@ def parse(secondary):
             )
         )  # fmt: skip
         if found == record.INCOMPLETE:
-            break
+            fill = at[INBOX_FILL] - consumed
+            length = record.length_of(secondary.inbox_words, consumed) if fill >= record.HEADER_BYTES else np.int64(0)
+            if record.record_bytes(length) <= secondary.inbox.size:
+                break
+            found = np.int64(record.BAD_LENGTH)  # It is never whole: nothing of it is waited for.
         if found == record.COMPLETE and not is_said_by_primary(record.kind_of(secondary.inbox_words, consumed)):
             found = np.int64(record.BAD_KIND)  # Before anything of it is waited for.
         if found == record.COMPLETE:

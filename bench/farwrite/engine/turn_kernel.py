@@ -56,7 +56,7 @@ def take_mail(primary, index, now_ns):
         peer[p.EXCUSED] = 1
     elif request == p.DROP and peer[p.STATE] != p.ABSENT:
         lose_peer(primary, index, np.int64(replica.PEER_CLOSED))
-    elif request == p.VERIFY and peer[p.STATE] == p.LIVE:
+    elif request == p.VERIFY and peer[p.STATE] == p.LIVE and peer[p.VERIFYING] != 1:  # One under way answers as well.
         peer[p.VERIFYING], peer[p.CURSOR], peer[p.DIFFERENT] = 1, 0, 0
         peer[p.DIGESTS_SENT] = peer[p.DIGESTS_ANSWERED] = 0
         peer[p.RESYNC_SINCE_NS], peer[p.RESYNC_BYTES] = now_ns, 0

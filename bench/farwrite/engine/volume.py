@@ -14,7 +14,8 @@ from ..errors import UnfitError, UsageError
 from ..host.disk import JOURNAL, VOLUME, Disk, file_system_of
 from ..user_file import descriptor_of
 from . import journal_kernel as log
-from .journal import END_REASONS, examine
+from .journal import end_text, examine, image, mismatch_of
+from .label import data_bytes
 
 BLOCK_BYTES = 512  # The unit of st_blocks; stat(2).
 
@@ -39,6 +40,7 @@ class VolumeInfo:
     promised_epoch: int
     log_epoch: int
     consistent: bool  # false in the middle of a resync
+    mismatch: str = ""  # why journal and volume are not of one time, in a sentence
 
 
 def look(directory: Path) -> VolumeInfo:
@@ -51,29 +53,33 @@ def look(directory: Path) -> VolumeInfo:
                 f"{directory / JOURNAL} holds {journal.st_size} bytes, and a journal begins with two superblocks of "
                 f"{log.SUPERBLOCK_BYTES} together: this is no journal, or its copy broke off."
             )
-        superblock, found = examine(
-            Disk(
-                directory=str(directory), file_system=file_system_of(directory), journal_fd=journal_fd, volume_fd=volume_fd,
-                journal_bytes=journal.st_size, volume_bytes=volume.st_size, durability="disk", direct=False,
-            )
+        volume_bytes = data_bytes(volume_fd)
+        chosen = Disk(
+            directory=str(directory), file_system=file_system_of(directory), journal_fd=journal_fd, volume_fd=volume_fd,
+            journal_bytes=journal.st_size, volume_bytes=volume_bytes, durability="disk", direct=False,
         )  # fmt: skip
+        superblock, found = examine(chosen)
+        with image(journal_fd) as data:
+            why = mismatch_of(chosen, data, found)
+            del data
         return VolumeInfo(
             directory=str(directory),
             file_system=file_system_of(directory),
             volume=f"{int(superblock[3]):x}",
-            volume_bytes=volume.st_size,
+            volume_bytes=volume_bytes,
             allocated_bytes=volume.st_blocks * BLOCK_BYTES,
-            extents=count_extents(volume_fd, volume.st_size),
+            extents=count_extents(volume_fd, volume_bytes),
             journal_bytes=journal.st_size,
             capacity_bytes=int(superblock[7]),
             checkpoint_sequence=int(superblock[5]),
             log_sequence=int(found[1]),
             replay_bytes=int(found[0]) - int(superblock[4]),
-            end_reason=END_REASONS.get(int(found[3]), "the log ends"),
+            end_reason=end_text(superblock, found),
             damaged=bool(found[5]),
             promised_epoch=int(superblock[6]),
             log_epoch=int(found[4]),
-            consistent=not int(superblock[9]) & log.INCONSISTENT and not found[5],
+            consistent=not int(superblock[9]) & log.INCONSISTENT and not found[5] and not why,
+            mismatch=why,
         )
 
 

@@ -65,8 +65,7 @@ class LabSpec:
 
     def terms(self) -> Terms:
         """What the ends of this lab's connections demand: with a key of its own, which lives in memory as long as the lab."""
-        key = SharedKey(secrets.token_bytes(KEY_BYTES_MIN)) if self.encryption == "tls" else None
-        return Terms(self.encryption, self.compression, key)
+        return Terms(self.encryption, self.compression, SharedKey(secrets.token_bytes(KEY_BYTES_MIN)))
 
 
 @dataclass

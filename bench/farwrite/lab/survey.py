@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import UnfitError, system_error
 from ..host.disk import BLOCK_BYTES, Disk
 from ..host.libc import aligned_bytes
+from ..wire.handshake import agree
 from ..wire.terms import IN_THE_CLEAR, Terms
 from ..wire.tunnel import Tunnel, open_tunnel
 from . import survey_kernel as bare
@@ -66,9 +67,11 @@ def join(near: Site, far: Site, name: str, congestion: str, terms: Terms = IN_TH
     than TCP, what each holds is its end of a tunnel.
     """
     dialled = far.address, far.call(listen, far.address)
-    expected = None  # In namespaces there is nobody else who could connect.
+    expected = None
     if far.doors is not None:
         dialled, expected = far.doors.passage(near.call(reserve, near.address), dialled)
+    else:
+        terms = terms.in_private()  # In namespaces there is nobody else who could connect.
     far.start(accept, near.taken(name), congestion, expected, terms)
     in_force = near.call(dial, *dialled, far.held(name), congestion, terms)
     far.answer()
@@ -128,6 +131,13 @@ def keep(name: str, connection: socket.socket, congestion: str, terms: Terms, di
     if terms.need_a_tunnel:
         TUNNELS[name] = open_tunnel(connection, terms, dials)
         connection = TUNNELS[name].connection
+    elif terms.are_proven:
+        try:
+            agree(connection, terms, dials)
+        except BaseException:
+            connection.close()
+            raise
+        connection.settimeout(None)
     CONNECTIONS[name] = connection
     return in_force
 

@@ -54,7 +54,7 @@ class Accept(Struct, frozen=True):
     congestion: str
     encryption: EncryptionName
     compression: CompressionName
-    key: bytes  # of the run, empty without encryption
+    key: bytes  # of the run, by which both ends prove who they are; empty for the probe
 
     @property
     def terms(self) -> Terms:

@@ -40,6 +40,7 @@ class Term:
     begun: bool = False  # whether its primary lived to take a write; a term that was granted and never began binds nobody
     completed: int = 0  # highest sequence whose caller was released in this term, 0 when none was
     held_by: dict[int, int] = field(default_factory=dict)  # by replica: highest completed while it was asked too
+    read: int = 0  # a read in this term has seen everything up to here
 
     @property
     def last(self) -> int:
@@ -89,16 +90,20 @@ class Shadow:
 
 
 def check_prefix(node, terms: dict[int, Term]) -> None:
-    """A consistent replica's volume is exactly what the writes up to its applied sequence leave."""
+    """A replica that calls itself consistent has in its volume exactly what the writes up to its applied sequence leave.
+
+    So it is whatever its journal has lost: a volume that may be ahead of its log is known to be a mixture (decision 0029).
+    """
     at = node.journal.at
     sequence = int(at[log.APPLIED_SEQUENCE])
-    if at[log.FLAGS] & log.INCONSISTENT or sequence < node.mixed_until:
+    if at[log.FLAGS] & log.INCONSISTENT:
         return
     epoch = int(at[log.APPLIED_EPOCH])
     term = terms.get(epoch)
     if term is None or (sequence and (sequence > term.last or (term.epoch_of(sequence) != epoch and sequence != term.boundary))):
         raise Anomaly(f"replica {node.index} says it has applied write {sequence} of epoch {epoch}, which nobody ever submitted")
-    node.mixed_until = 0
+    if sequence >= node.lost_until:
+        node.lost_until, node.is_damaged = 0, False  # It holds again whatever it has lost.
     node.shadow.move(term, sequence)
     if not np.array_equal(node.shadow.image, node.world.cached):
         where = int(np.flatnonzero(node.shadow.image != node.world.cached)[0])
@@ -137,6 +142,33 @@ def check_completed(cluster, node, term: Term, before: int, completed: int, excu
     for other in asked:
         term.held_by[other.index] = completed
     term.held_by[node.index] = completed
+
+
+def check_read(node, address: int, data: np.ndarray) -> None:
+    """A read shows the volume as one write has left it: no older one than the newest that has completed or was read before.
+
+    By its own primary: one that was deposed and does not know it yet may answer old reads (engine/node.py).
+    """
+    term, end = node.term, address + data.size
+    lowest = max(int(node.state.at[primary.COMPLETED]), term.read)
+    node.seen.move(term, lowest)
+    expected = node.seen.image[address:end].copy()
+    for sequence in range(lowest, term.last + 1):
+        if sequence > lowest:
+            write = term.write(sequence)
+            begin, stop = max(write.address, address), min(write.address + write.size, end)
+            if begin >= stop:
+                continue
+            expected[begin - address : stop - address] = (
+                0 if write.data is None else write.data[begin - write.address : stop - write.address]
+            )
+        if np.array_equal(expected, data):
+            term.read = sequence
+            return
+    raise Anomaly(
+        f"a read of {data.size} bytes at {address} by replica {node.index} in epoch {term.epoch} does not show write {lowest}, "
+        f"which had completed or was read before, nor any of those behind it"
+    )
 
 
 def check_verified(node) -> None:

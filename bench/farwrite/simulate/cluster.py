@@ -1,12 +1,15 @@
 """Replicas, their disks and the network between them, in one world in memory; the verbs of a story are its methods.
 
 Each replica runs the engine's own loop, a turn at a time. What a control thread does in a real node (meet, promise, lead,
-replay) is done here between two turns; a perfect arbiter stands for membership.
+replay) is done here between two turns. Who leads, and which replicas must hold every write, is decided by `membership`: by
+votes (elections.py), or by a perfect arbiter (arbiter.py).
 """
 
 from __future__ import annotations
 
-from typing import Any
+import random
+from collections import Counter
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,50 +20,139 @@ from ..engine import record_kernel as record
 from ..engine import replica_kernel as replica
 from ..engine import secondary_kernel as secondary
 from ..engine import turn_kernel
+from ..engine.ballot import Question
 from ..engine.peering import hello_of, how_to_join, lead
 from ..errors import UnfitError
 from ..host import pretend_kernel as pretend
 from ..host import reactor
 from . import check
 from .check import Anomaly, Shadow, Term, Write
+from .voting import Inquiry, Voter
 
-VOLUME, VOLUME_BYTES, EXTENT_BYTES = 7, 64 << 10, 4096
-CAPACITY, STAGING, PARCEL, INBOX, RING, BEGINS = 64 << 10, 16 << 10, 16 << 10, 32 << 10, 16 << 10, 1024
-CONNECTIONS, VOUCH_AFTER_NS = 24, 5_000_000
+VOLUME, EXTENT_BYTES = 7, 4096
+CONNECTIONS, PARCEL, VOUCH_AFTER_NS = 24, 16 << 10, 5_000_000
+READ_BYTES_MAX = 8192
 NOBODY = np.full(1, -1, np.int64)
 
 DOWN, IDLE, SETTLING, SECONDARY, PRIMARY = "down", "idle", "settling", "secondary", "primary"
 
 # Bugs that can be planted, to prove that the simulator finds them.
 HASTY, UNFENCED, UNCHECKED, OFF_BY_ONE, FORGETFUL = "hasty", "unfenced", "unchecked", "off by one", "forgetful"
+UNKEPT, UNASKED, UNLAID = "ballots not kept", "struck unasked", "reads without the journal"
+
+LEAVE = [primary.STATE, primary.LOST_COUNT, primary.RUN_SEQUENCE, primary.GRANTED]
+BY = {primary.BY_LOG: "log", primary.BY_EXTENTS: "extents", primary.BY_DIGESTS: "digests"}
+
+
+class Shape(NamedTuple):
+    """Sizes of a cluster's memories and files. Small ones: a story goes around each of them again and again."""
+
+    staging_bytes: int
+    capacity_bytes: int  # of the journal
+    write_bytes_max: int
+    volume_bytes: int  # the last extent may be a part of one
+    inbox_bytes: int = 32 << 10
+    buffer_bytes: int = 16 << 10  # of each direction of a connection
+    begins: int = 1024  # no fewer than records fit into the staging ring
+    lag_ring: int = 1024
+
+
+# Four blocks are the smallest staging ring: with two, each batch waits until a superblock has vouched for the one before it.
+TINY = Shape(16 << 10, 32 << 10, 2048, (36 << 10) + 1536, 12 << 10, 8 << 10, 256, 64)
+SMALL = Shape(16 << 10, 48 << 10, 2048, 64 << 10, 16 << 10, 16 << 10, 256)
+LARGE = Shape(32 << 10, 96 << 10, 8192, 64 << 10)
+
+
+class Membership(Protocol):
+    """Who may lead, and whom a primary may go on without."""
+
+    def promise(self, node: Node, leader: Node) -> bool:
+        """Have a replica refuse every older epoch than its leader's from now on; False when it cannot be done now."""
+
+    def came_to_rest(self, node: Node) -> None:
+        """A replica's last loop has ended, and everything of it is settled."""
+
+    def excused(self, node: Node) -> list[int]:
+        """The places, among its peers, of those that a new primary goes on without."""
+
+    def steps_down_for(self, node: Node, other: Node) -> bool:
+        """Whether a primary that reaches this replica hears of a newer epoch."""
+
+    def crashed(self, node: Node, key: int, share: int) -> None:
+        """A replica has ended."""
+
+    def recall(self, node: Node) -> bool:
+        """What a replica that comes back reads besides its journal; False when its disk ends it again."""
+
+    def control(self, troubled: bool) -> None:
+        """What control threads and voters do in one tick."""
+
+    def is_whole(self, leader: Node) -> bool:
+        """Whether nobody is left out any more."""
 
 
 class Node:
     """One replica: its disk, its journal and whatever loop it runs."""
 
     def __init__(self, cluster, index: int) -> None:
-        self.cluster, self.index = cluster, index
+        self.cluster, self.index, self.name = cluster, index, cluster.names[index]
+        shape = cluster.shape
         self.world = pretend.world(
-            cluster.clock, log.SUPERBLOCK_BYTES + CAPACITY, VOLUME_BYTES, VOLUME_BYTES, cluster.stream, cluster.glass,
-            cluster.segment_end, cluster.segment_due_ns,
+            cluster.clock, log.SUPERBLOCK_BYTES + shape.capacity_bytes, shape.volume_bytes,
+            max(shape.volume_bytes, shape.staging_bytes), cluster.stream, cluster.glass, cluster.segment_end,
+            cluster.segment_due_ns,
         )  # fmt: skip
-        self.shadow = Shadow(np.zeros(VOLUME_BYTES, np.uint8))
+        self.shadow = Shadow(np.zeros(shape.volume_bytes, np.uint8))
+        self.seen = Shadow(np.zeros(shape.volume_bytes, np.uint8))  # of what its reads must show
         self.durable: dict[int, int] = {}
         self.received: dict[int, int] = {}
-        self.mixed_until = 0
+        self.lost_until = 0  # it has been durable here up to this write, and is not any more
         self.is_damaged = self.has_crashed = False
+        self.is_superblock_damaged = False
+        self.flags_left = 0  # what its superblocks may say of it: as it was kept last, or as it was to be kept
         self.role = IDLE
         self.state: Any = None  # Primary or Secondary, by role
         self.term: Any = None
         self.wanted_epoch = 0
+        self.voter: Voter = Voter(cluster, self.name, self.world, self)
+        self.inquiry: Inquiry | None = None
+        self.stands_at_once = False
+        self.sync_due_ns = 0  # of the flush of its volume
+        self.successor = ""  # to whom it is to hand over, once that one holds everything
+        self.leaves_to = ""  # to whom it is handing over: it says so when its own loop is settled
         self.begin_journal(0)
         self.save()
 
     def begin_journal(self, epoch: int) -> None:
+        shape = self.cluster.shape
         self.ring = reactor.pretended(self.world)
         self.journal = log.journal_state(
-            CAPACITY, STAGING, VOLUME, epoch, 0, 0, VOLUME_BYTES, EXTENT_BYTES, BEGINS, VOUCH_AFTER_NS
-        )
+            shape.capacity_bytes, shape.staging_bytes, VOLUME, epoch, 0, 0, shape.volume_bytes, EXTENT_BYTES, shape.begins,
+            VOUCH_AFTER_NS,
+        )  # fmt: skip
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its process runs."""
+        return self.role != DOWN
+
+    def are_superblocks_whole(self) -> bool:
+        """Whether each of the two would be believed alone."""
+        for begin in (0, log.BLOCK_BYTES):
+            alone = np.zeros(log.SUPERBLOCK_BYTES, np.uint8)
+            alone[begin : begin + log.BLOCK_BYTES] = self.world.journal[begin : begin + log.BLOCK_BYTES]
+            if replaying.read_superblock(alone) is None:
+                return False
+        return True
+
+    @property
+    def hears_primary(self) -> bool:
+        """Whether it leads or is in a session, until everything of that is settled."""
+        return self.role in (PRIMARY, SECONDARY, SETTLING)
+
+    @property
+    def leads(self) -> bool:
+        return self.role == PRIMARY
 
     def save(self) -> bool:
         """The promise, the flags and the checkpoint of now, durable. A process whose disk refuses that ends."""
@@ -113,7 +205,7 @@ class Node:
     @property
     def is_sound(self) -> bool:
         """Whether this log is a beginning of some history: no mixture, and nothing lost of it."""
-        return not (self.journal.at[log.FLAGS] & log.INCONSISTENT or self.is_damaged or self.mixed_until)
+        return not (self.journal.at[log.FLAGS] & log.INCONSISTENT or self.is_damaged or self.lost_until)
 
     @property
     def sockets(self) -> list[int]:
@@ -129,26 +221,38 @@ class Node:
 class Cluster:
     """Some replicas and what is between them."""
 
+    membership: Membership
+
     def __init__(
-        self, count: int, protocol: int, policy: int, congestion: int, quorum: int, seed: int, tell, bug: str = ""
+        self, count: int, protocol: int, policy: int, congestion: int, quorum: int, seed: int, tell, bug: str = "",
+        shape: Shape = LARGE, draw: random.Random | None = None,
     ) -> None:  # fmt: skip
         self.protocol, self.policy, self.congestion, self.quorum, self.seed = protocol, policy, congestion, quorum, seed
-        self.bug, self.tell = bug, tell
+        self.bug, self.tell, self.shape, self.random = bug, tell, shape, draw or random.Random(seed)
+        self.counts: Counter[str] = Counter()
+        self.names = tuple(f"r{index}" for index in range(count))
         self.clock = np.ones(1, np.int64)
         streams = 2 * CONNECTIONS
         self.stream = np.zeros((streams, pretend.STREAM_WORDS), np.int64)
         self.stream[:, pretend.CLOSED] = 1
-        self.glass = np.zeros((streams, RING), np.uint8)
+        self.glass = np.zeros((streams, shape.buffer_bytes), np.uint8)
         self.segment_end = np.zeros((streams, pretend.SEGMENTS), np.int64)
         self.segment_due_ns = np.zeros((streams, pretend.SEGMENTS), np.int64)
         self.ends: dict[int, tuple[int, int]] = {}  # by connection: (primary's index, secondary's index)
+        self.meddled: set[int] = set()  # connections on which somebody has changed something
+        self.forged: dict[int, tuple[int, str]] = {}  # by stream: where a frame that lies begins, and what it says
         self.terms: dict[int, Term] = {0: Term(0, -1, None, 0, begun=True)}
+        self.newest = self.terms[0]  # the newest term that has begun
+        self.votes: dict[tuple[str, str, int], str] = {}  # by voter, "grant" or "configure", and epoch: to whom it said yes
         self.cut: set[frozenset[int]] = set()
-        self.out: set[int] = set()  # who the arbiter has excused in the newest term
+        self.asleep: set[str] = set()  # whose processes have no processor now
         self.number = 0
         self.delay_ns = 200_000
         self.peer_timeout_ns = 20_000_000
         self.latency_budget_ns = 0
+        self.sync_ns = 0  # that a volume's flush takes longer than a journal's write
+        self.forgets_votes = bug == UNKEPT
+        self.read_bytes = np.zeros(READ_BYTES_MAX, np.uint8)
         self.nodes = [Node(self, index) for index in range(count)]
         if bug == HASTY:
             for node in self.nodes:
@@ -181,6 +285,9 @@ class Cluster:
                 if any(first <= socket <= first + 1 for node in self.nodes if node.role != DOWN for socket in node.sockets):
                     continue
                 pretend.connect(one.world, first, self.delay_ns, self.delay_ns)
+                self.meddled.discard(connection)
+                self.forged.pop(first, None)
+                self.forged.pop(first + 1, None)
                 self.ends[connection] = (one.index, other.index)
                 return first
         return None
@@ -198,8 +305,6 @@ class Cluster:
             return
         how = ("loses power" if power else "is killed") + (", silently" if silent else "")
         self.tell(f"replica {node.index} {how}, as {node.role} at durable {int(node.journal.at[log.DURABLE_SEQUENCE])}")
-        if node.role == PRIMARY:
-            self.excused_at_last = self.excused(node)
         for socket in node.sockets:
             if silent:
                 self.stream[socket, pretend.SILENT] = 1
@@ -207,8 +312,11 @@ class Cluster:
         pretend.crash(node.world, key, share, 1 if power else 0)
         if node.role in (SECONDARY, SETTLING):
             node.has_crashed = True
+        node.flags_left = int(node.known[log.FLAGS] | node.journal.at[log.FLAGS])
         node.known = node.knew()
         node.role = DOWN
+        node.inquiry, node.stands_at_once, node.successor, node.leaves_to = None, False, "", ""
+        self.membership.crashed(node, key, share)
 
     def restart(self, node: Node, power_in: int = -1, key: int = 0, share: int = 0) -> None:
         """Replay what stands on the disk and wait to be asked. `power_in`: disk operations until the power goes out again."""
@@ -216,20 +324,26 @@ class Cluster:
         superblock = replaying.read_superblock(data)
         if superblock is None:
             raise Anomaly(f"replica {node.index} has no whole superblock any more")
+        if not (node.is_superblock_damaged or node.are_superblocks_whole()):
+            raise Anomaly(f"replica {node.index} has only one whole superblock, and nobody has damaged the other")
         if self.bug == UNCHECKED:
             self.skip_checksums(data, superblock)
         found = replaying.find_end(data, superblock)
-        before = node.known
+        before, is_torn = node.known, self.is_torn(data, found)
         node.begin_journal(0)
         sequence = int(superblock[5])
         node.world.at[pretend.POWER_IN] = power_in
-        if not self.replay(node, superblock, found):
+        if not (self.replay(node, superblock, found) and self.membership.recall(node)):
             pretend.crash(node.world, key, share, 1)
+            self.membership.crashed(node, key, share)
             node.known = before
             self.tell(f"replica {node.index} loses power while it comes back")
             return
         node.world.at[pretend.POWER_IN] = -1
+        node.is_superblock_damaged = False  # Both have been written again.
         at = node.journal.at
+        self.counts["restarts"] += 1
+        self.counts["torn tails"] += is_torn
         self.tell(
             f"replica {node.index} is back: writes {sequence + 1}..{int(found[1])} replayed, epoch {int(at[log.LOG_EPOCH])}, "
             f"because {replaying.END_REASONS.get(int(found[3]))}"
@@ -238,13 +352,15 @@ class Cluster:
             if not node.is_damaged:
                 known = int(before[log.DURABLE_SEQUENCE])
                 raise Anomaly(f"replica {node.index} knew write {known} to be durable; its replay ends at {int(found[1])}")
-            node.mixed_until = max(node.mixed_until, int(before[log.STAGED_SEQUENCE]))
+            node.lost_until = max(node.lost_until, int(before[log.STAGED_SEQUENCE]))
         elif before[log.LOG_EPOCH] == at[log.LOG_EPOCH]:
             node.is_damaged = False
         if at[log.EPOCH] < before[log.EPOCH]:
             raise Anomaly(f"replica {node.index} has forgotten its promise of epoch {int(before[log.EPOCH])}")
         if before[log.FLAGS] & log.INCONSISTENT and not at[log.FLAGS] & log.INCONSISTENT:
             raise Anomaly(f"replica {node.index} has forgotten that it is inconsistent")
+        if at[log.FLAGS] & log.INCONSISTENT and not (node.flags_left & log.INCONSISTENT or node.is_damaged):
+            raise Anomaly(f"replica {node.index} calls itself inconsistent, and nothing was damaged")
         node.role, node.state = IDLE, None
         node.note()
         check.check_prefix(node, self.terms)
@@ -261,13 +377,23 @@ class Cluster:
             return False
         return node.save()
 
+    def is_torn(self, data: np.ndarray, found: np.ndarray) -> bool:
+        """Whether a later record stands behind the end of a log, less than a batch further on, or one is there in part."""
+        capacity = self.shape.capacity_bytes
+        places = (int(found[0]) + np.arange(0, self.shape.staging_bytes, record.HEADER_BYTES)) % capacity
+        words = data.view(np.int64)
+        at = (log.SUPERBLOCK_BYTES + places) // record.WORD_BYTES
+        later = (words[at] & 0xFFFFFFFF == record.MAGIC) & (words[at + 2] > found[1])
+        return bool(later.any() or found[3] == record.BAD_CRC)
+
     def skip_checksums(self, data, superblock) -> None:
         """The planted bug: whatever looks like a record is believed."""
         words = data.view(np.int64)
         position = int(superblock[4])
-        for _ in range(CAPACITY // 64):
-            start = log.SUPERBLOCK_BYTES + position % CAPACITY
-            room = CAPACITY - position % CAPACITY - record.HEADER_BYTES
+        capacity = self.shape.capacity_bytes
+        for _ in range(capacity // 64):
+            start = log.SUPERBLOCK_BYTES + position % capacity
+            room = capacity - position % capacity - record.HEADER_BYTES
             if words[start >> 3] & 0xFFFFFFFF != record.MAGIC or record.length_of(words, start) > room:
                 return
             size = record.checksum(data, start, record.kind_of(words, start), record.length_of(words, start))
@@ -275,11 +401,6 @@ class Cluster:
             position += int(record.record_bytes(record.length_of(words, start)))
 
     # Control
-
-    @property
-    def newest(self) -> Term:
-        """The newest term that has begun."""
-        return self.terms[max(epoch for epoch, term in self.terms.items() if term.begun)]
 
     def leader(self) -> Node | None:
         """The primary of the newest term, if it runs."""
@@ -301,88 +422,55 @@ class Cluster:
         """Whether nothing is under way on this replica's disk, so that its superblock may be written."""
         return not node.ring.state[: reactor.READ_READY].any()
 
-    def promise(self, node: Node, epoch: int) -> bool:
-        """Have a replica refuse every older epoch from now on; False when it cannot be done now."""
-        if node.journal.at[log.EPOCH] >= epoch:
-            return node.journal.at[log.EPOCH] == epoch
-        if not self.is_quiet(node):
-            return False
-        node.journal.at[log.EPOCH] = epoch
-        return node.save()
-
     def stop(self, node: Node) -> None:
         """End whatever loop this replica runs, and let its disk come to rest."""
         if node.role in (PRIMARY, SECONDARY):
             self.reset(node)
             node.role = SETTLING
+            node.inquiry, node.successor, node.leaves_to = None, "", ""
 
-    def may_lead(self, node: Node) -> bool:
-        """Whether the arbiter would grant this idle, settled replica a new term."""
-        newest = self.newest
-        if not node.is_sound:
-            return False
-        if newest.epoch == 0 or self.protocol == primary.QUORUM:
-            return True
-        if node.index == newest.leader:
-            return True
-        old = self.nodes[newest.leader]
-        # A state that the old primary's process had last is what its crash leaves to the arbiter.
-        excused = old.state is not None and old.term is newest and self.excused(old)[self.slot(old, node)]
-        if old.term is not newest or old.state is None:
-            excused = node.index in self.out
-        if self.policy == primary.SUSPEND_REPLICATION:
-            return True
-        if self.protocol == primary.A:
-            return True
-        if self.bug == UNFENCED:
-            return True
-        return not excused and node.index not in self.out
+    def note_vote(self, voter: str, question: Question) -> None:
+        """A voter gives its vote, or keeps a configuration: in one epoch to one candidate, and of one primary."""
+        before = self.votes.setdefault((voter, question.ask, question.epoch), question.name)
+        if before != question.name:
+            raise Anomaly(
+                f"voter {voter} says yes to {question.name} ({question.ask}) in epoch {question.epoch}, in which it has "
+                f"already said so to {before}"
+            )
+        self.counts["votes"] += question.ask == "grant"
 
-    def elect(self, node: Node) -> bool:
-        """Have an idle replica lead in a new epoch, if it may."""
-        epoch = max(self.terms) + 1
-        if node.role != IDLE or not self.is_quiet(node) or not self.may_lead(node):
+    def hand_over(self, node: Node, to: str) -> bool:
+        """What a replica makes of being told to hand over: the primary waits until `to` holds everything, `to` itself stands."""
+        if to == node.name:
+            node.stands_at_once = True
+            return True
+        if node.role != PRIMARY or to not in self.names or node.successor:
             return False
-        members = [node]
-        if self.protocol == primary.QUORUM:
-            # The newest primary, come back, has all that completed: it needs the others' promise, not their logs.
-            returns = self.newest.leader == node.index
-            members = [
-                other for other in self.nodes
-                if other.role in (IDLE, SECONDARY, SETTLING) and not self.is_cut(node, other)
-                and (returns or other.is_sound)
-            ]  # fmt: skip
-            if len(members) < len(self.nodes) - self.quorum + 1 or not all(self.is_quiet(other) for other in members):
-                return False
-            reach = {
-                other.index: (int(other.journal.at[log.LOG_EPOCH]), int(other.journal.at[log.DURABLE_SEQUENCE]))
-                for other in members
-            }
-            if not returns and reach[node.index] != max(reach.values()):
-                return False
-            if self.bug != UNFENCED and not all(self.promise(other, epoch) for other in members):
-                return False
+        node.successor = to
+        return True
+
+    def begin_term(self, node: Node, epoch: int) -> bool:
+        """Have a replica lead in an epoch that it was granted; False when its disk ends it before it does."""
+        if epoch in self.terms:
+            raise Anomaly(f"replica {node.index} leads in epoch {epoch}, and so did replica {self.terms[epoch].leader}")
         parent = self.terms[int(node.journal.at[log.LOG_EPOCH])]
         check.check_prefix(node, self.terms)
+        before = self.newest
         lead(node.journal, epoch)
         term = Term(epoch, node.index, parent, int(node.journal.at[log.STAGED_SEQUENCE]))
         self.terms[epoch] = term
         if not node.save():
             return False  # Granted, and lost before it took a write.
-        term.begun = True
+        term.begun, self.newest = True, max(term, before, key=lambda one: one.epoch)
         check.check_promotion(self, node, term)
         node.state = primary.primary_state(
             node.journal, node.ring, [], self.protocol, self.seed, self.peer_timeout_ns, self.quorum, self.policy,
-            self.congestion, len(self.nodes) - 1, VOLUME_BYTES, PARCEL, 1024, self.latency_budget_ns,
+            self.congestion, len(self.nodes) - 1, self.shape.volume_bytes, PARCEL, self.shape.lag_ring, self.latency_budget_ns,
         )  # fmt: skip
-        node.term, node.role = term, PRIMARY
-        # Who was excused lacks completed writes, and a new term asks for none of them back: it stays out until it has caught up.
-        self.out.discard(node.index)
-        if self.policy == primary.CONSENT:
-            for index in self.out:
-                node.state.peer[self.slot(node, self.nodes[index]), primary.EXCUSED] = 1
-        if self.policy == primary.SUSPEND_REPLICATION:
-            node.state.peer[:, primary.EXCUSED] = 1
+        node.term, node.role, node.successor = term, PRIMARY, ""
+        for slot in self.membership.excused(node):
+            node.state.peer[slot, primary.EXCUSED] = 1
+        self.counts["failovers"] += before.leader not in (-1, node.index)
         self.tell(f"replica {node.index} leads epoch {epoch} from write {term.boundary}")
         return True
 
@@ -390,15 +478,17 @@ class Cluster:
         """Connect a primary with an idle replica, as two control threads would."""
         slot = self.slot(node, other)
         mail = node.state.mail[slot]
-        if self.is_cut(node, other) or other.role != IDLE or mail[primary.REQUEST] != primary.NOTHING:
+        if self.is_cut(node, other) or other.role == DOWN or mail[primary.REQUEST] != primary.NOTHING:
             return False
-        if other.journal.at[log.EPOCH] > node.journal.at[log.EPOCH]:
-            self.tell(f"replica {node.index} hears of epoch {int(other.journal.at[log.EPOCH])} and steps down")
+        if self.membership.steps_down_for(node, other):
+            self.tell(f"replica {node.index} hears of a newer epoch from replica {other.index} and steps down")
             self.stop(node)
+            return False
+        if other.role != IDLE or other.inquiry is not None:
             return False
         theirs = hello_of(other.journal, self.protocol)
         socket = self.socket_pair(node, other)
-        if socket is None or not self.promise(other, int(node.journal.at[log.EPOCH])):
+        if socket is None or not self.membership.promise(other, node):
             if socket is not None:
                 self.stream[socket : socket + 2, pretend.CLOSED] = 1
             return False
@@ -409,35 +499,60 @@ class Cluster:
         mail[primary.MAIL_SOCKET], mail[primary.MAIL_SEQUENCE], mail[primary.MAIL_HOW] = socket, sequence, how
         mail[primary.REQUEST] = primary.ADOPT
         other.state = secondary.secondary_state(
-            other.journal, other.ring, socket + 1, self.protocol, VOLUME_BYTES, np.zeros(8, np.int64), INBOX
-        )
+            other.journal, other.ring, socket + 1, self.protocol, self.shape.volume_bytes, np.zeros(8, np.int64),
+            self.shape.inbox_bytes,
+        )  # fmt: skip
         other.role = SECONDARY
-        by = ("log", "extents", "digests")[how]
-        self.tell(f"replica {other.index} joins {node.index} at write {theirs.sequence} of epoch {theirs.log_epoch}, by {by}")
+        self.counts[f"joined by {BY[how]}"] += 1
+        self.tell(
+            f"replica {other.index} joins {node.index} at write {theirs.sequence} of epoch {theirs.log_epoch}, by {BY[how]}"
+        )
         return True
 
     # Turns
 
     def submit(self, node: Node, address: int, size: int, trim: bool) -> bool:
-        """Stage one write at a primary; False when there is no room."""
+        """Stage one write at a primary; False when there is no room. One of no bytes is refused, whatever room there is."""
         now_ns = int(pretend.now_ns(node.world))
+        staged = int(node.journal.at[log.STAGED_SEQUENCE])
         if trim:
-            done = primary.submit_trim(node.state, address, size, now_ns)
+            done = int(primary.submit_trim(node.state, address, size, now_ns))
         else:
-            done = primary.submit(node.state, self.number, address, size, now_ns)
-        if done:
+            done = int(primary.submit(node.state, self.number, address, size, now_ns))
+        if size == 0:
+            if done >= 0 or node.journal.at[log.STAGED_SEQUENCE] != staged:
+                raise Anomaly(f"replica {node.index} takes a {'TRIM' if trim else 'write'} of no bytes: {done}")
+            self.counts["empty writes refused"] += 1
+            return True
+        if done > 0:
             at = node.journal.at
-            end = int(at[log.STAGED]) % STAGING
-            begin = (end - int(record.record_bytes(size))) % STAGING + record.HEADER_BYTES
+            staging = self.shape.staging_bytes
+            begin = (int(at[log.STAGED]) - int(record.record_bytes(size))) % staging + record.HEADER_BYTES
             data = None if trim else node.journal.data[begin : begin + size].copy()
             node.term.writes.append(Write(self.number, address, size, data))
             self.number += 1
-        return bool(done)
+        return done > 0
+
+    def read(self, node: Node, address: int, size: int) -> None:
+        """Read at a primary, and hold what comes back against what must be seen."""
+        if self.bug == UNLAID:
+            got = int(reactor.read_volume(node.ring, 0, self.read_bytes, 0, size, address))
+        else:
+            got = int(primary.read(node.state, self.read_bytes, 0, size, address))
+        if node.world.at[pretend.POWER_IN] == 0:
+            return
+        if got < 0:
+            self.ended(node, got)
+            return
+        if got != min(size, self.shape.volume_bytes - address):
+            raise Anomaly(f"a read of {size} bytes at {address} by replica {node.index} answers {got}")
+        self.counts["reads"] += 1
+        check.check_read(node, address, self.read_bytes[:got])
 
     def turn(self, node: Node) -> None:
         """One turn of whatever this replica does."""
-        if node.role == DOWN:
-            return
+        if node.role in (DOWN, IDLE):
+            return  # Everything is settled, and nobody has come.
         status = 0
         if node.role == PRIMARY:
             status = self.turn_primary(node)
@@ -449,23 +564,70 @@ class Cluster:
             status = min(left, 0) or int(replica.checkpoint(node.journal, node.ring))
             if status == 0 and left == 0 and node.role == SETTLING and self.is_quiet(node):
                 node.role, node.state = IDLE, node.state if node.term is self.newest else None
+                self.membership.came_to_rest(node)
         node.note()
+        self.slow_sync(node)
         if node.world.at[pretend.POWER_IN] == 0:
             return
+        if self.forged:
+            self.check_forged(node, status)
         if status < 0:
             self.ended(node, status)
         if node.world.at[pretend.POWER_IN] != 0:
             node.remember()
 
+    def check_refusal(self, node: Node, socket: int, refused: int) -> None:
+        """What two replicas of ours say to each other is refused by neither."""
+        if socket // 2 not in self.meddled:
+            raise Anomaly(f"replica {node.index} refuses ({refused}) a frame that nobody has changed")
+
+    def check_lost(self, node: Node, before: list[tuple[int, int]]) -> None:
+        """A primary gives up no peer for what it said, but one that has promised a newer epoch. `before`: losses, socket."""
+        for slot, (lost, socket) in enumerate(before):
+            peer = node.state.peer[slot]
+            is_new = peer[primary.LOST_COUNT] > lost and peer[primary.LOST_STATUS] == replica.BAD_FRAME
+            if is_new and self.peer_of(node, slot).journal.at[log.EPOCH] == node.journal.at[log.EPOCH]:
+                self.check_refusal(node, socket, replica.BAD_FRAME)
+
+    def check_forged(self, node: Node, status: int) -> None:
+        """A frame that lies, with a right checksum, ends the session of whoever receives it."""
+        if node.role not in (PRIMARY, SECONDARY):
+            return
+        for slot, socket in enumerate(node.state.sockets.tolist()):
+            stream = socket ^ 1
+            if socket < 0 or stream not in self.forged:
+                continue
+            begin, lie = self.forged[stream]
+            waiting = node.state.peer[slot, primary.INBOX_FILL] if node.role == PRIMARY else node.state.at[secondary.INBOX_FILL]
+            if status == 0 and self.stream[stream, pretend.READ] - waiting > begin:
+                raise Anomaly(f"replica {node.index} has taken a frame that lies: {lie}")
+
     def ended(self, node: Node, status: int) -> None:
         """A loop has ended."""
         if status <= replica.PEER_CLOSED and status != replica.SHORT_WRITE and node.role in (SECONDARY, PRIMARY):
-            why = f", refused {int(node.state.at[secondary.REFUSED])}" if node.role == SECONDARY else ""
+            refused = int(node.state.at[secondary.REFUSED]) if node.role == SECONDARY else 0
+            if status == replica.BAD_FRAME and refused not in (0, secondary.OLD_EPOCH):
+                self.check_refusal(node, int(node.state.sockets[0]), refused)
+            why = f", refused {refused}" if node.role == SECONDARY else ""
             self.tell(f"replica {node.index} ends as {node.role}: status {status}{why}")
             self.stop(node)
             return
         self.tell(f"replica {node.index}: its disk answers {status}")
         node.world.at[pretend.POWER_IN] = 0
+
+    def slow_sync(self, node: Node) -> None:
+        """A volume's flush takes longer than a journal's write: so much is written meanwhile that the journal may be full."""
+        flight = node.world.flight[reactor.VOLUME]
+        if flight[pretend.KIND] == pretend.SYNCING and flight[pretend.DUE_NS] != node.sync_due_ns:
+            flight[pretend.DUE_NS] += self.sync_ns
+            node.sync_due_ns = int(flight[pretend.DUE_NS])
+
+    def check_leave(self, node: Node, before: list[list[int]]) -> None:
+        """Two-trip C: a live peer is sent only what it has given leave for. `before`: its row before this turn."""
+        for slot, (was, lost, run, granted) in enumerate(before):
+            state, lost_now, run_now, _ = node.state.peer[slot, LEAVE].tolist()
+            if was == state == primary.LIVE and lost == lost_now and run_now > max(run, granted):
+                raise Anomaly(f"replica {node.index} sends peer {slot} up to write {run_now}, which gave leave up to {granted}")
 
     def turn_primary(self, node: Node) -> int:
         """One turn of a primary, and what it released held against the truth."""
@@ -477,7 +639,12 @@ class Cluster:
                 excused[slot] = 1
             if self.bug == FORGETFUL and state.peer[slot, primary.STATE] == primary.RESYNCING:
                 state.peer[slot, primary.REDO_SEQUENCE] = node.journal.at[log.APPLIED_SEQUENCE]
+        leave = state.peer[:, LEAVE].tolist()
+        lost = list(zip(state.peer[:, primary.LOST_COUNT].tolist(), state.sockets.tolist(), strict=True))
         status = int(turn_kernel.progress(state, 0))
+        self.check_lost(node, lost)
+        if self.protocol == primary.TWO_TRIP:
+            self.check_leave(node, leave)
         if node.world.at[pretend.POWER_IN] == 0:
             return status
         node.note()

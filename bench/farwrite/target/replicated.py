@@ -52,6 +52,7 @@ STATUS_TEXTS = {
     replica.PEER_SILENT: "the peer has not been heard for the peer timeout",
     replica.BAD_FRAME: "the peer sent what a replica may not send",
     replica.SHORT_WRITE: "the disk took only a part of a write: it is full",
+    replica.INVALID_WRITE: "the load asked for a write or trim without bytes, or outside of the volume",
 }
 
 
@@ -321,7 +322,7 @@ def copy_side(order: Order, disk: Disk, connection, words: np.ndarray) -> dict[s
 
 def audit_side(order: Order, disk: Disk, completed: int, issued: np.ndarray | None = None) -> dict[str, int]:
     """Far: read journal and volume as they lie on the disk and hold them against the plan, in the order it was issued."""
-    superblock, found = examine(disk, apply=True)
+    superblock, found = examine(disk, apply=True, refuse=False)
     survived = int(found[1])
     if int(superblock[3]) != order.volume:
         raise UnfitError("The far site holds another volume than this round's.")

@@ -17,12 +17,15 @@ TARGETS = ((null.NullTarget, null), (replicated.ReplicatedTarget, replicated))
 
 
 def submit(target, number, address, size, now_ns, grain):
-    """Begin write `number` of the plan; False when the target can take no more just now. `grain` is the payload's."""
+    """Begin write `number` of the plan; 0 when the target can take no more just now, a negative status when it never can.
+
+    `grain` is the payload's.
+    """
     raise TypeError("a verb for compiled callers")
 
 
 def trim(target, address, size, now_ns):
-    """Begin giving back a range; False when the target can take no more just now."""
+    """Begin giving back a range; answers what submit() does."""
     raise TypeError("a verb for compiled callers")
 
 

@@ -1,4 +1,5 @@
-"""What a byte becomes on the network: itself, or TLS 1.3. Neither touches a socket; the pump carries what they answer.
+"""What a byte becomes on the network: itself, or TLS 1.3 (or itself with a proof: proof.py). None touches a socket; the pump
+carries what they answer.
 
 `seal` turns bytes of ours into bytes for the peer, `open` the reverse; `pending` is what TLS wants sent of its own accord, and
 `end` says that no more will come. Under TLS an end that was not said is told from one that was.
@@ -11,13 +12,16 @@ import ssl
 from typing import Protocol
 
 from ..errors import UnfitError
-from .frames import DamagedError
 from .identity import context_of, only_certificate
 from .terms import Terms
 
 RECORD_BYTES = 16 << 10  # The most that one TLS record holds; RFC 8446 §5.1.
 # As many may be sealed by one key of AES-GCM (RFC 8446 §5.5: 2^24.5); Python has no word for a new key on the same connection.
 RECORDS_MAX = 23_000_000
+
+
+class DamagedError(UnfitError):
+    """The bytes of the connection are not what the peer's tunnel sends: damaged, forged, or a bomb."""
 
 
 class Channel(Protocol):

@@ -1,4 +1,5 @@
-"""How two tunnels meet: greetings in the clear, TLS if it was demanded, and the greetings once more inside it.
+"""How two ends meet: greetings in the clear, then what the terms demand: TLS and the greetings once more inside it, or the
+proof of a shared key.
 
 The second greeting does two things: it binds the terms to what TLS has proven, and it tells the end that dials whether it was
 taken, which TLS 1.3 leaves open. All of it has one time limit; a peer that is silent, or says a byte a minute, meets it.
@@ -13,7 +14,8 @@ import time
 from ..errors import UnfitError, system_error
 from .channel import Channel, Clear, Tls
 from .greeting import GREETING_BYTES, TUNNEL, greeting_of, refuse_unlike
-from .terms import Terms
+from .proof import NONCE_BYTES, TAG_BYTES, KeyProof
+from .terms import SharedKey, Terms
 
 HANDSHAKE_LIMIT_S = 10.0  # Two round trips and a signature each; the longest round trip of a profile is 0.25 s.
 CHUNK_BYTES = 16 << 10
@@ -52,6 +54,13 @@ class Patience:
             raise UnfitError(f"The peer closed the connection instead of agreeing. {SEE_THERE}")
         return data
 
+    def receive_exactly(self, size: int) -> bytes:
+        """So many bytes, however small their pieces."""
+        data = b""
+        while len(data) < size:
+            data += self.receive(size - len(data))
+        return data
+
     def left(self) -> None:
         """Give the socket the time that is left."""
         left_s = self.until_s - time.monotonic()
@@ -64,8 +73,14 @@ class Patience:
 
 
 def agree(connection: socket.socket, terms: Terms, dials: bool, limit_s: float = HANDSHAKE_LIMIT_S) -> Channel:
-    """The channel to a peer with the same terms, proven on both sides if it encrypts; UnfitError says what does not fit."""
-    patience = Patience(connection, limit_s)
+    """The channel of a replica's bytes to a peer with the same terms, proven on both sides as they say; UnfitError says what does
+    not fit. A key alone proves the two ends, once; what follows is as the replica says it."""
+    channel = agree_within(Patience(connection, limit_s), terms, dials)
+    return channel if terms.encryption == "tls" else Clear()
+
+
+def agree_within(patience: Patience, terms: Terms, dials: bool, purpose: bytes = b"wire") -> Channel:
+    """The same, in what time is left. A proof by key is one for this purpose only."""
     greeting = greeting_of(terms)
     patience.send(greeting)
     heard = b""
@@ -74,6 +89,8 @@ def agree(connection: socket.socket, terms: Terms, dials: bool, limit_s: float =
         heard += patience.receive(GREETING_BYTES - len(heard))
     refuse_unlike(heard, terms)
     if terms.encryption == "none":
+        if isinstance(terms.identity, SharedKey):
+            return prove_key(patience, terms.identity, dials, purpose + b" " + greeting)
         return Clear()
     tls = Tls(terms, dials)
     prove(patience, tls)
@@ -96,3 +113,13 @@ def prove(patience: Patience, tls: Tls) -> None:
         if done:
             return
         data = patience.receive(CHUNK_BYTES)
+
+
+def prove_key(patience: Patience, key: SharedKey, dials: bool, purpose: bytes) -> Channel:
+    """Show that we hold the key and be shown the same; no byte more is read than that takes."""
+    proof = KeyProof(key.key, dials, purpose)
+    patience.send(proof.nonce)
+    patience.send(proof.meet(patience.receive_exactly(NONCE_BYTES)))
+    if not proof.is_proven_by(patience.receive_exactly(TAG_BYTES)):
+        raise UnfitError("The peer does not hold our key: it is nobody's replica, or has another key. Give both ends the same.")
+    return proof.channel()

@@ -55,16 +55,28 @@ class Terms:
     def __post_init__(self) -> None:
         if self.encryption == "tls" and self.identity is None:
             raise UsageError("TLS needs a shared key or certificates: both ends prove who they are.")
+        if self.encryption == "none" and isinstance(self.identity, Certificates):
+            raise UsageError('Certificates prove who an end is by TLS: encryption must be "tls", or the identity a shared key.')
 
     @property
     def need_a_tunnel(self) -> bool:
         """Whether the bytes of the replica are not those of the network."""
-        return self != IN_THE_CLEAR
+        return (self.encryption, self.compression) != ("none", "none")
+
+    @property
+    def are_proven(self) -> bool:
+        """Whether both ends prove who they are."""
+        return self.identity is not None
+
+    def in_private(self) -> Terms:
+        """The same where nobody else can connect: only TLS asks for proof there."""
+        return self if self.encryption == "tls" else Terms(self.encryption, self.compression)
 
     @property
     def text(self) -> str:
         """The terms in words, without secrets."""
-        return f"encryption={self.encryption} compression={self.compression}"
+        proof = " proof=key" if self.encryption == "none" and self.are_proven else ""
+        return f"encryption={self.encryption} compression={self.compression}{proof}"
 
 
 IN_THE_CLEAR = Terms()

@@ -1,4 +1,5 @@
 """A tunnel: a process beside a replica's that carries its connection over the network, encrypted and compressed as agreed.
+Or a thread, for who makes connections from threads, which must not fork (`tunnel_in_thread`).
 
 The replica goes on speaking plain records, over a socket pair, with a processor and a Python of its own. The tunnel dies with the
 process that opened it; when it dies itself, both replicas see a peer that has hung up.
@@ -13,6 +14,7 @@ import os
 import select
 import signal
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Iterable
@@ -21,6 +23,7 @@ from typing import Any
 
 from ..errors import FarwriteError, UnfitError
 from ..host.lifetime import die_with
+from .channel import Channel
 from .frames import FRAME_BYTES_MAX, codec_of
 from .handshake import HANDSHAKE_LIMIT_S, agree
 from .identity import context_of
@@ -125,6 +128,24 @@ def open_tunnel(network: socket.socket, terms: Terms, dials: bool, limit_s: floa
     return made
 
 
+def tunnel_in_thread(network: socket.socket, channel: Channel, terms: Terms) -> socket.socket:
+    """Our end of a tunnel in a thread of this process; takes the connection over, whose ends have agreed on this channel.
+
+    It ends when either side hangs up. It shares this process's Python with whoever else wants it.
+    """
+    ours, theirs = socket.socketpair()
+    counts = memoryview(bytearray(WORD_BYTES * COUNTS)).cast("q")
+    pump = Pump(theirs, network, channel, *codec_of(terms.compression), counts)
+
+    def run() -> None:
+        with contextlib.closing(theirs), contextlib.closing(network):
+            pump.run()
+            pump.finish()
+
+    threading.Thread(target=run, daemon=True).start()
+    return ours
+
+
 def heard(words: int, limit_s: float) -> bytes:
     """The first byte of what a tunnel says: nothing when it is gone or late."""
     return os.read(words, 1) if readable(words, limit_s) else b""
@@ -139,7 +160,7 @@ def readable(descriptor: int, limit_s: float) -> bool:
 
 def prepare(terms: Terms) -> None:
     """Load and try what the terms need, so that every tunnel forked from here on has it; a bad certificate is refused here."""
-    if terms.identity is not None:
+    if terms.encryption == "tls" and terms.identity is not None:
         context_of(terms.identity, dials=True)
     packer, _ = codec_of(terms.compression)
     packer.pack(memoryview(bytes(FRAME_BYTES_MAX)))
