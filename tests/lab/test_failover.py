@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 import signal
 import socket
@@ -112,6 +113,7 @@ class Noted(Node):
 
 
 def run_node(name, addresses, witness, ours, load, led_in, contest, options):
+    logging.getLogger().handlers.clear()  # As in a process of its own, whose warnings go to stderr; pytest keeps them.
     chosen, ballot_fd = DISKS[name]
     own = CANDIDATES.start + sorted(addresses).index(name)
     node.ask_all = meeting(node.ask_all, own, contest.words)  # In this process only.
