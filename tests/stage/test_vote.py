@@ -69,6 +69,13 @@ def asked(voter, address, question, terms=KEYED, to=None):
     return ask(to or voter.name, address, question, terms, PATIENCE_S)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """No limit of time decides a test where every thread may wait for a processor."""
+    monkeypatch.setattr(control, "LISTEN_S", PATIENCE_S)
+    monkeypatch.setattr(control, "ASK_TIMEOUT_S", PATIENCE_S)
+
+
 @pytest.fixture
 def ballot_fd():
     fd = os.memfd_create("ballot")
