@@ -142,9 +142,9 @@ def synced(kind, sequence, address, word, length, ordinal):
     return data
 
 
-@pytest.mark.parametrize("back", [False, True])
-def test_whenever_the_power_goes_out_in_a_resync_journal_and_volume_still_open(back):
-    """`back`: digests have found another history, and the log begins anew behind an earlier write than ours."""
+@pytest.mark.parametrize("found", ["newer extents", "another history", "no difference"])
+def test_whenever_the_power_goes_out_in_a_resync_journal_and_volume_still_open(found):
+    """Another history: the log begins anew behind an earlier write than ours. No difference: without a mark that it is mixed."""
     ended = 0
     for dark in range(1, 40):
         around = world()
@@ -155,10 +155,10 @@ def test_whenever_the_power_goes_out_in_a_resync_journal_and_volume_still_open(b
             work_on(around, journal, ring)
         state = secondary.secondary_state(journal, ring, 0, primary.C, VOLUME_BYTES, np.zeros(8, np.int64), 16 << 10)
         durable = int(journal.at[log.DURABLE_SEQUENCE])
-        redo = durable - 5 if back else durable + 5
-        frames = [synced(record.DIGEST, redo + 1, 0, 0, 64, 1)] * back + [
-            synced(record.EXTENT, redo + 1, 0, 0, EXTENT, 1 + back), synced(record.SYNCED, redo, redo + 2, 1, 0, 2 + back),
-        ]  # fmt: skip
+        redo = durable - 5 if found == "another history" else durable + 5
+        kinds = [(record.DIGEST, 64)] * (found != "newer extents") + [(record.EXTENT, EXTENT)] * (found != "no difference")
+        frames = [synced(kind, redo + 1, 0, 0, length, number) for number, (kind, length) in enumerate(kinds, 1)]
+        frames.append(synced(record.SYNCED, redo, redo + 2, 1, 0, len(frames) + 1))
         around.at[pretend.POWER_IN] = dark
         for frame in frames:
             state.inbox[: frame.size] = frame
