@@ -226,7 +226,7 @@ def test_what_is_asked_for_by_name_is_neither_tried_nor_opened(machine, device, 
         raise AssertionError
 
     made = decide(wanted, None, replace(machine, try_spinner=never))
-    assert (made.chosen, made.reason, made.mend) == (wanted, "as asked", "")
+    assert (made.chosen, made.reason, made.mend) == (wanted, "as asked", awake_module.AS_USUAL)
 
 
 def test_pm_qos_that_was_asked_for_by_name_and_cannot_be_is_refused_with_what_mends_it(machine):
