@@ -23,6 +23,7 @@ from make_recording import LARGE, SMALL, analysed
 ALL_CELLS = tuple(f"write-{protocol}-{miles}" for protocol in "CA" for miles in (0, 20, 60, 100, 150, 186))
 JOB = """
 title = "What a job does to it"
+claims = false
 [distance]
 miles = [0, 150]
 [run]
@@ -133,7 +134,9 @@ def test_a_busy_host_is_said_beside_the_verdict_and_no_reach_is_claimed():
 def test_a_run_that_is_not_about_the_claims_does_not_rule_on_them():
     kinds = {line.kind for line in answer_of(*analysed(JOB)).lines}
     assert "claim" not in kinds and {"reach", "cost", "loss", "rounds"} <= kinds
-    assert texts("a job")[0].startswith("oltp, C: 2 ms hold at 0 miles and not at 150 at p99")
+    said = texts("a job")
+    assert said[0].startswith("oltp, C: 0 miles cost 0.3") and said[1].startswith("150 miles cost 2.7")
+    assert not any("2 ms" in text for text in said), "nobody has asked about 2 ms"
 
 
 def test_one_far_distance_says_what_it_is():
