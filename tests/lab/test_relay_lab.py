@@ -42,7 +42,8 @@ PRISON = "import sys\nsys.path.insert(0, {here!r})\nimport jail\njail.forbid()\n
 HOLDING = PRISON + "import holder\nsys.argv = ['holder', link, data]\nsys.exit(holder.main())\n"
 RUNNING = PRISON + (
     "from farwrite.cli import main\n"
-    "sys.argv = ['farwrite', 'run', 'quick', '--link', link, '--out', data + '/out', '--set', 'run.rounds=2', '--budget', 'p99 9 s']\n"
+    "asked = ['--set', 'run.rounds=2', '--budget', 'p99 9 s']\n"
+    "sys.argv = ['farwrite', 'run', 'quick', '--link', link, '--out', data + '/out', *asked]\n"
     "main()\n"
 )
 

@@ -225,7 +225,8 @@ def test_a_budget_is_typed_as_it_is_said(word, table):
 @pytest.mark.parametrize(
     ("words", "said"),
     [(["p99"], 'such as "p99 2 ms"'), (["throughput 2000 /s"], "farwrite gate"), (["p99 2"], "lacks a unit"),
-     (["p98 2 ms"], "p50, p99"), (["p99 2 parsec"], '"parsec"'), (["p99 0 ms"], "one quantile"), (["p99 11 s"], "at most at 10 s"),
+     (["p98 2 ms"], "p50, p99"), (["p99 2 parsec"], '"parsec"'), (["p99 0 ms"], "one quantile"),
+     (["p99 11 s"], "at most at 10 s"),
      (["p99 2 ms at 61 miles"], "0, 20, 60, 100, 150, 186 miles"), (["p99 2 ms at noon"], "noon"),
      (["p99 2 ms", "p99 2ms"], "named twice")],
 )  # fmt: skip
