@@ -164,7 +164,7 @@ def reach_of(found: GreatestMiles | None) -> Reach:
     if found.outcome == "measured" and found.miles.value is not None:
         return Reach("miles", miles_text(found.miles, open_above=found.beyond_miles is not None))
     if found.outcome == "beyond":
-        return Reach("beyond", f"beyond {found.beyond_miles or 0:.4g} miles, not measured")
+        return Reach("beyond", beyond_text(found))
     if found.outcome == "below":
         return Reach("none", f"less than {found.below_miles:.4g} miles" if found.below_miles else "no distance")
     if found.outcome == "any":
@@ -172,6 +172,14 @@ def reach_of(found: GreatestMiles | None) -> Reach:
     if found.outcome == "none":
         return Reach("none", "no distance")
     return Reach("unknown", "unknown", joined(found.miles.warnings))
+
+
+def beyond_text(found: GreatestMiles) -> str:
+    """ "beyond 186 miles, not measured"; "beyond 186 miles [157, > 186]" where the interval begins nearer than that."""
+    far = found.beyond_miles or 0.0
+    if found.miles.low is None or found.miles.low >= far:
+        return f"beyond {far:.4g} miles, not measured"
+    return f"beyond {far:.4g} miles [{found.miles.low:.0f}, > {far:.4g}]"
 
 
 def reaches(cells: Sequence[CellResult], analysis: Analysis, budget_ns: float) -> dict[str, Reach]:
