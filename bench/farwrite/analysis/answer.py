@@ -177,9 +177,10 @@ def reach_of(found: GreatestMiles | None) -> Reach:
 def beyond_text(found: GreatestMiles) -> str:
     """ "beyond 186 miles, not measured"; "beyond 186 miles [157, > 186]" where the interval begins nearer than that."""
     far = found.beyond_miles or 0.0
+    miles = f"{far:.0f}" if far >= 10 else f"{far:.2g}"
     if found.miles.low is None or found.miles.low >= far:
-        return f"beyond {far:.4g} miles, not measured"
-    return f"beyond {far:.4g} miles [{found.miles.low:.0f}, > {far:.4g}]"
+        return f"beyond {miles} miles, not measured"
+    return f"beyond {miles} miles [{found.miles.low:.0f}, > {miles}]"
 
 
 def reaches(cells: Sequence[CellResult], analysis: Analysis, budget_ns: float) -> dict[str, Reach]:

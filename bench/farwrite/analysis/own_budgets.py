@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..profile import BudgetTable, is_about
-from ..reasons import Reason, joined
+from ..reasons import HOST_NOISE, Reason, joined
 from ..recording import Recording
 from ..verdict import Decision, decide, response_of_cell
 from .answer import PREFERRED, Reach, held, prefix_of, reach_of, time_text
 from .claims import ALSO, confessions, reach_text
 from .estimate import label
 from .result import BudgetResult, CellResult, Estimate, GreatestMiles, Verdict
+from .void import in_words
 
 WORD = {"pass": "holds", "fail": "is exceeded", "unknown": "is undecided"}
 
@@ -124,15 +125,14 @@ def title_of(group: Group) -> str:
 
 def sentence_of(group: Group, q: float) -> str:
     """Where a budget is kept, exceeded and undecided, and how far it holds."""
-    said = [f"within it at {places(kept)}"] if (kept := group.at("pass")) else []
-    if over := group.at("fail"):
-        said.append(f"over it at {places(over)} ({value_text(over[0], q)} at {over[0].miles:.4g})")
-    if open_ := group.at("unknown"):
-        said.append(f"undecided at {places(open_)}: {joined(group.reasons())}")
-    far = group.reach
-    if far.kind in ("miles", "beyond") and len(group.cells) > 1:
-        said.append(f"it holds {held(far)}")
-    return f"{title_of(group)} is {', '.join(said)}" if len(group.cells) > 1 else f"{title_of(group)}: {alone(group, q)}"
+    if len(group.cells) == 1:
+        return f"{title_of(group)}: {alone(group, q)}"
+    kept, over, open_ = group.at("pass"), group.at("fail"), group.at("unknown")
+    said = [f"within it at {places(kept)}"] if kept else []
+    said += [f"over it at {places(over)} ({value_text(over[0], q)} at {over[0].miles:.4g})"] if over else []
+    said += [f"undecided at {places(open_)}: {joined(group.reasons())}"] if open_ else []
+    far = f"; it {holds_text(group)}" if kept and group.reach.kind in ("miles", "beyond") else ""
+    return f"{title_of(group)} is {', '.join(said)}{far}"
 
 
 def alone(group: Group, q: float) -> str:
@@ -143,22 +143,32 @@ def alone(group: Group, q: float) -> str:
 
 
 def brief(group: Group, q: float) -> str:
-    """The same in a line: how far it holds, or where it does and where it does not."""
+    """The same in a line: how far it holds, or where it does and where it does not, or why that is not known."""
     prefix = prefix_of(group.cells[0])
-    if len(group.cells) == 1:
-        return f"{prefix}{alone(group, q)}"
     kept, over, open_ = group.at("pass"), group.at("fail"), group.at("unknown")
-    far = group.reach
-    if far.kind == "unknown":
-        said = f"holds at {kept[-1].miles:.4g} miles" if kept else "holds at no distance measured" if not open_ else ""
-    else:
-        said = f"holds {held(far)}"
-    if over and kept:
-        said += f", not at {over[0].miles:.4g}"
-    elif open_:
-        why = group.reasons()
-        said += f"{'; ' if said else ''}undecided at {open_[0].miles:.4g} miles{f': {why[0]}' if why else ''}"
-    return f"{prefix}{said}"
+    undecided = ""
+    if open_:
+        why = next((in_words(reason).removeprefix(f"{HOST_NOISE}: ") for reason in group.reasons()), "nothing is known")
+        undecided = f"undecided at {open_[0].miles:.4g} miles: {why}"
+    if len(group.cells) == 1:
+        return f"{prefix}{undecided or alone(group, q)}"
+    if kept:
+        said = holds_text(group) if group.reach.kind != "unknown" else f"holds at {kept[-1].miles:.4g} miles"
+        after = f", not at {over[0].miles:.4g}" if over else f"; {undecided}" if open_ else ""
+        return f"{prefix}{said}{after}"
+    if over:
+        return f"{prefix}is exceeded at {over[0].miles:.4g} miles, {value_text(over[0], q)}"
+    return f"{prefix}{undecided}"
+
+
+def holds_text(group: Group) -> str:
+    """ "holds to 83 miles of glass [76, 95]", "holds at 186 miles, the farthest measured"."""
+    found = next(item for item in group.miles if item.route_factor == 1.0)
+    if found.outcome != "beyond":
+        return f"holds {held(group.reach)}"
+    far, low = group.cells[-1].miles, found.miles.low
+    interval = f", the interval begins at {low:.0f}" if low is not None and low < far else ""
+    return f"holds at {far:.4g} miles, the farthest measured{interval}"
 
 
 def value_text(cell: CellResult, q: float) -> str:
