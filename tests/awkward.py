@@ -159,11 +159,6 @@ def lab_slower_before() -> Recording:
     return changed(recording, lab=changed(recording.lab, base_rtt=slow))
 
 
-def link_off() -> Recording:
-    """Every round trip took 200 us more than asked, and no round was void for it: no verdict on any cell that waits for one."""
-    return make_recording(TEXT, link_off_ns=200_000)
-
-
 def own_budgets() -> Recording:
     """Not about the claims, and three budgets of its own: broken, kept, and kept at the one distance it is about."""
     budgets = """
@@ -192,6 +187,6 @@ RECORDINGS: dict[str, Callable[[], Recording]] = {
     made.__name__: made
     for made in (
         backlog, one_good_round, two_rounds, no_line, falling, faster_than_light, lost_after_cut, damaged, in_memory,
-        void_everywhere, interrupted, noisy_host, lab_slower_before, link_off, own_budgets, beaten_floor,
+        void_everywhere, interrupted, noisy_host, lab_slower_before, own_budgets, beaten_floor,
     )
 }  # fmt: skip

@@ -636,7 +636,6 @@ def test_a_link_is_called_proven_only_where_no_verdict_is_withheld_for_it(name):
             proven[miles] = word == WORDS["pass"]
     if name == "lab_slower_before":
         assert proven == {"0": False, "20": True, "60": True, "150": True}
-    assert name != "link_off" or not any(proven.values())
 
 
 @ALL

@@ -256,7 +256,7 @@ def trips_line(prefix: str, cells: Sequence[CellResult], analysis: Analysis) -> 
     trips = f"{round(fit.k.value, 2) + 0.0:.2f} round trips"
     if fit.k.low is not None and fit.k.high is not None:
         trips += f" [{round(fit.k.low, 2) + 0.0:.2f}, {round(fit.k.high, 2) + 0.0:.2f}]"
-    return Line(kind="reach", text=f"{prefix}a write takes {trips} and {time_text(fit.a_ns)} at p50")
+    return Line(kind="reach", text=f"{prefix}p50 is {trips} + {time_text(fit.a_ns)}")
 
 
 def budget_line(found: BudgetResult) -> Line:
