@@ -149,7 +149,8 @@ def brief(group: Group, q: float) -> str:
     undecided = ""
     if open_:
         why = next((in_words(reason).removeprefix(f"{HOST_NOISE}: ") for reason in group.reasons()), "nothing is known")
-        undecided = f"undecided at {open_[0].miles:.4g} miles: {why}"
+        place = f" at {open_[0].miles:.4g} miles" if len(group.cells) > 1 else ""
+        undecided = f"undecided{place}: {why}"
     if len(group.cells) == 1:
         return f"{prefix}{undecided or alone(group, q)}"
     if kept:

@@ -547,8 +547,15 @@ def holds_text(limit: ProductLimit, there: There, analysis: Analysis, name: str,
             digits = Digits.of([miles], places_max=0)
             interval = "" if form.interval == "none" else digits.interval(miles)
             return Text(f"up to {digits.number(miles.value)} mi {interval}".rstrip() + notes.mark(miles.warnings))
-        if straight and straight[0].outcome == "beyond":
-            return Text(f"> {grouped(straight[0].beyond_miles or 0.0)} mi{notes.mark(straight[0].miles.warnings[1:])}")
+        outcome = straight[0].outcome if straight else "unknown"
+        if miles and outcome == "beyond":
+            doubts = [*miles.warnings[1:], *undecided_at_the_farthest(analysis, name, limit.rtt_ns)]
+            return Text(f"> {grouped(straight[0].beyond_miles or 0.0)} mi{notes.mark(doubts)}")
+        if miles and outcome in ("below", "none"):
+            near = straight[0].below_miles
+            return Text((f"< {grouped(near)} mi" if near else "none") + notes.mark(miles.warnings))
+        if miles and outcome == "any":
+            return Text(f"any{notes.mark(miles.warnings)}")
         return Text(f"{WORD['unknown']}{notes.mark(miles.warnings if miles else [])}", style=STYLE["unknown"])
     budgets = sorted({a.budget_ns for a in answers})
     if there.cell is None or not budgets:  # A fit has no interval at one distance.
@@ -567,6 +574,13 @@ def holds_text(limit: ProductLimit, there: There, analysis: Analysis, name: str,
         return Text(f"✘ not even {budgets[-1] / NS_PER_MS:g} ms", style=STYLE["fail"])
     because = f"No verdict rests on it: {joined(found.reasons)}."
     return Text(f"{WORD['unknown']}{notes.mark([because])}", style=STYLE["unknown"])
+
+
+def undecided_at_the_farthest(analysis: Analysis, name: str, limit_ns: float) -> list[str]:
+    """Why a p99 of C that is within a limit at the farthest distance carries no verdict there; empty when it does."""
+    far = max((c for c in analysis.cells if (c.name, c.protocol) == (name, "C")), key=lambda c: c.miles)
+    found = decide(response_of_cell(far, 0.99), at_most=limit_ns, interrupted=is_interrupted(analysis))
+    return [f"No verdict at {miles_text(far.miles)} miles itself: {joined(found.reasons)}."] if found.verdict == "unknown" else []
 
 
 def is_interrupted(analysis: Analysis) -> bool:
