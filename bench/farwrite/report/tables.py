@@ -549,7 +549,7 @@ def holds_text(limit: ProductLimit, there: There, analysis: Analysis, name: str,
             return Text(f"up to {digits.number(miles.value)} mi {interval}".rstrip() + notes.mark(miles.warnings))
         outcome = straight[0].outcome if straight else "unknown"
         if miles and outcome == "beyond":
-            doubts = [*miles.warnings[1:], *undecided_at_the_farthest(analysis, name, limit.rtt_ns)]
+            doubts: list[Reason | str] = [*miles.warnings[1:], *undecided_at_the_farthest(analysis, name, limit.rtt_ns)]
             return Text(f"> {grouped(straight[0].beyond_miles or 0.0)} mi{notes.mark(doubts)}")
         if miles and outcome in ("below", "none"):
             near = straight[0].below_miles
