@@ -152,6 +152,32 @@ def noisy_host() -> Recording:
     return make_recording(TEXT, foreign_share=0.6, run_delay_ratio=0.4)
 
 
+def lab_slower_before() -> Recording:
+    """The lab's own round trip was measured while it was slow: at 0 miles that of the rounds is a third less."""
+    recording = make_recording(TEXT, base_rtt_ns=99_000)
+    slow = Histogram.of(np.linspace(149_000, 152_000, 200).astype(np.int64)).encode()
+    return changed(recording, lab=changed(recording.lab, base_rtt=slow))
+
+
+def own_budgets() -> Recording:
+    """Not about the claims, and three budgets of its own: broken, kept, and kept at the one distance it is about."""
+    budgets = """
+claims = false
+
+[[budget]]
+p99 = "2 ms"
+
+[[budget]]
+p50 = "9 ms"
+
+[[budget]]
+p99 = "1.5 ms"
+miles = 60
+
+[distance]"""
+    return make_recording(TEXT.replace("[distance]", budgets))
+
+
 def beaten_floor() -> Recording:
     """The engine is faster than what was measured as its floor."""
     return make_recording(TEXT, far_flush_ns=700_000)
@@ -161,6 +187,6 @@ RECORDINGS: dict[str, Callable[[], Recording]] = {
     made.__name__: made
     for made in (
         backlog, one_good_round, two_rounds, no_line, falling, faster_than_light, lost_after_cut, damaged, in_memory,
-        void_everywhere, interrupted, noisy_host, beaten_floor,
+        void_everywhere, interrupted, noisy_host, lab_slower_before, own_budgets, beaten_floor,
     )
 }  # fmt: skip

@@ -155,8 +155,9 @@ def make_recording(
 
 @cache
 def made(text: str, changes: tuple[str, ...], world: World, *others) -> Recording:
-    """The recording of a profile in a world."""
-    return record(profile.parse(text, "made-up.toml", changes), world, *others)
+    """The recording of a profile in a world; it is about the claims, as limits is, unless its text says otherwise."""
+    about = () if "\nclaims = " in text else ("claims=true",)
+    return record(profile.parse(text, "made-up.toml", (*about, *changes)), world, *others)
 
 
 ANALYSES: dict[int, Analysis] = {}  # By the identity of recordings that `made` keeps.

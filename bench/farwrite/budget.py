@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,6 +87,24 @@ class Budgets(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         assert 0 < self.alpha <= ALPHA_MAX and 1 <= self.looks <= LOOKS_MAX
+
+
+OWN = "the run's own budgets"
+
+
+def own_budgets(tables: Sequence[profile.BudgetTable]) -> Budgets:
+    """The budgets that a run was given itself, as a gate holds it against them."""
+    return Budgets(
+        title="The run's own budgets",
+        budgets=[
+            Budget(
+                metric=f"response_p{100 * table.quantile:g}".replace(".", ""), kind="at_most", limit=float(table.limit_ns),
+                where={} if table.miles is None else {"miles": [table.miles]}, name=table.text, place=OWN,
+            )
+            for table in tables
+        ],
+        source=OWN,
+    )  # fmt: skip
 
 
 class Table(profile.Struct, frozen=True):

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from .analysis.result import CellResult, Estimate
+from .profile import BudgetTable
 from .reasons import Reason
 from .recording import Pairing
 
@@ -144,6 +145,7 @@ class Sheet(Struct, frozen=True):
     warnings: list[str] = []
     version: int = SHEET_VERSION
     not_durable: str = ""  # which journals would not survive a power loss, and why; empty: none, or not told
+    budgets: list[BudgetTable] = []  # the run's own
 
 
 def label_text(key: str, value: Label) -> str:

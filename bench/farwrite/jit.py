@@ -3,20 +3,24 @@
 Numba's own cache knows a function by its file: edit a kernel in another file and its cached caller runs stale machine code;
 check the same sources out elsewhere and all is compiled again. Ours knows it by a digest of every source that can be in it
 (`compiled_sources`), wherever they lie: an edit of one starts a new cache, and a worktree, a wheel and a clone of one version
-share theirs. `kernel` must be imported before any kernel is defined, which every kernel file does in its first lines.
+share theirs. What lies there is run, so it lies where only its user can write (`private_directory`). `kernel` must be imported
+before any kernel is defined, which every kernel file does in its first lines.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from .private_directory import private_directory
 
 PACKAGE = Path(__file__).parent
 
@@ -67,22 +71,22 @@ def source_digest(package: Path = PACKAGE) -> str:
 DIGEST = source_digest()
 
 
-def cache_directory() -> Path:
-    """Where compiled kernels of exactly these sources live; a private temporary place when home is read-only."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    chosen = base / "farwrite" / DIGEST
-    try:
-        chosen.mkdir(parents=True, exist_ok=True)
-        if os.access(chosen, os.W_OK):
-            return chosen
-    except OSError:
-        pass
-    chosen = Path(tempfile.gettempdir()) / f"farwrite-{os.getuid()}" / DIGEST
-    chosen.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return chosen
+def cache_places() -> Iterator[Path]:
+    """Where compiled kernels of exactly these sources may live, the best first: where the user says, in his home, or beside it.
+
+    A process that farwrite has started is told its parent's own place by NUMBA_CACHE_DIR.
+    """
+    named, cache = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
+    if named:
+        place = Path(named).absolute()
+        yield place if place.name == DIGEST else place / "farwrite" / DIGEST
+    with contextlib.suppress(RuntimeError):  # Nobody's home is known.
+        # A relative path there is to be ignored: XDG Base Directory Specification 0.8.
+        yield (Path(cache) if cache and Path(cache).is_absolute() else Path.home() / ".cache") / "farwrite" / DIGEST
+    yield Path(tempfile.gettempdir()) / f"farwrite-{os.geteuid()}" / DIGEST
 
 
-os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_directory()))
+os.environ["NUMBA_CACHE_DIR"] = str(private_directory(cache_places(), DIGEST, "compiled kernels"))
 
 import numba  # noqa: E402  (the cache directory is read when numba is imported)
 from numba.core import caching  # noqa: E402

@@ -225,7 +225,7 @@ def open_there(heading: bytes) -> bytes:
 
     close_there()
     SERVER = subprocess.Popen(
-        [sys.executable, "-m", "farwrite", "serve-cells"], cwd=get_worker().local_directory, stdin=subprocess.PIPE,
+        [sys.executable, "-P", "-m", "farwrite", "serve-cells"], cwd=get_worker().local_directory, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     return measure_there(heading)

@@ -245,6 +245,38 @@ def short_size(size_bytes: int) -> str:
     return str(size_bytes)
 
 
+ASKED_BUDGET = re.compile(r"\s*(p50|p99\.9|p999|p99)(?:\s*(?:<=|[:=])\s*|\s+)(\S.*?)(?:\s+at\s+(\S.*?))?\s*")
+
+
+def own_budgets(words: typing.Iterable[str]) -> typing.Callable[[dict[str, Any]], set[tuple[str, str]]]:
+    """The change of a profile's tables that adds budgets typed as "p99 2 ms" or "p99 2 ms at 40 miles"; UsageError for others."""
+    tables = [own_budget(word) for word in words]
+
+    def add(tree: dict[str, Any]) -> set[tuple[str, str]]:
+        there = tree.get("budget", [])
+        tree["budget"] = [*there, *tables] if isinstance(there, list) else there
+        return {("budget", "budget")} if tables else set()
+
+    return add
+
+
+def own_budget(word: str) -> dict[str, Any]:
+    """One of them, as [[budget]] has it."""
+    asked = f'--budget "{word}"'
+    match = ASKED_BUDGET.fullmatch(word)
+    if match is None:
+        raise UsageError(
+            f'{asked}: write a quantile of a write\'s response time and its limit, such as "p99 2 ms" or "p99 2 ms at 40 miles" '
+            "(p50, p99 or p99.9). Budgets on anything else are for farwrite gate."
+        )
+    quantile, limit, place = match.groups()
+    table: dict[str, Any] = {quantile.replace(".", ""): f"{units.time_ns(limit, asked)} ns"}
+    if place is not None:
+        bare = re.fullmatch(r"\d+(?:\.\d*)?|\.\d+", place)
+        table["miles"] = float(place) if bare else units.distance_km(place, asked) / units.KM_PER_MILE
+    return table
+
+
 def refuse_twice(name: str, set_: typing.Iterable[str]) -> None:
     """UsageError when --set sets the key that an option sets."""
     first, _, last = KEYS[name].partition(".")

@@ -303,11 +303,12 @@ def lost_writes(recording: Recording) -> LostWriteError | None:
 
 
 def broken_or_unknown(report: Report, good: set[str]) -> FarwriteError | None:
-    """With --strict: the error for a claim that fails, then for one that is undecided and for cells that nothing is known of."""
+    """With --strict: the error for a budget or a claim that fails, then for one that is undecided and cells without a round."""
     recording = report.recording
     asked = recording.profile
     # A search and a sweep are about what they were asked, and about none of the claims.
-    claims = [] if asked.reach.budget_ns or asked.sweep.time_ns else getattr(report.analysis, "claims", [])
+    is_search = asked.reach.budget_ns or asked.sweep.time_ns
+    claims = getattr(report.analysis, "budgets" if is_search else "verdicts", [])
     for verdict, kind in (("fail", BrokenError), ("unknown", InconclusiveError)):
         found = [claim for claim in claims if claim.verdict == verdict]
         if found:

@@ -263,6 +263,31 @@ class SweepTable(Struct, frozen=True):
     time_ns: Annotated[int, Meta(description="time for the measurements of a grid; 0: no sweep")] = 0
 
 
+class BudgetTable(Struct, frozen=True):
+    """[[budget]]: what a write may take at one quantile of its response times; the report of the run rules on it."""
+
+    p50_ns: Annotated[int, Meta(description="what the median may be; one of the three")] = 0
+    p99_ns: Annotated[int, Meta(description="what the 99th percentile may be")] = 0
+    p999_ns: Annotated[int, Meta(description="what the 99.9th percentile may be")] = 0
+    miles: Annotated[float | None, Meta(description="at this distance; without, at every distance that is measured")] = None
+
+    @property
+    def quantile(self) -> float:
+        """The quantile that the budget is for."""
+        return 0.5 if self.p50_ns else 0.99 if self.p99_ns else 0.999
+
+    @property
+    def limit_ns(self) -> int:
+        """What a write may take."""
+        return self.p50_ns or self.p99_ns or self.p999_ns
+
+    @property
+    def text(self) -> str:
+        """As it is typed: "p99 2 ms", "p99 2 ms at 40 miles"."""
+        place = "" if self.miles is None else f" at {self.miles:.6g} miles"
+        return f"p{100 * self.quantile:g} {self.limit_ns / units.NS_PER_MS:g} ms{place}"
+
+
 class Profile(Struct, frozen=True):
     """A whole workload file."""
 
@@ -278,6 +303,10 @@ class Profile(Struct, frozen=True):
     sweep: Annotated[
         SweepTable, Meta(description="rounds are added where intervals are widest, and the cells are drawn as a grid")
     ] = SweepTable()
+    budget: Annotated[list[BudgetTable], Meta(description="what a write may take; the report rules on it")] = []
+    claims: Annotated[
+        bool | None, Meta(description="whether the claims of 2008 are ruled on; a new profile has to ask for it")
+    ] = None
 
 
 def load(name: str, changes: Iterable[Change] = ()) -> Profile:
@@ -311,6 +340,8 @@ def of_tree(tree: dict[str, Any], reader: Reader, changes: Iterable[Change] = ()
         profile = msgspec.convert(converted, Profile)
     except msgspec.ValidationError as refusal:
         raise UsageError(reader.place(refusal)) from refusal
+    if profile.claims is None:
+        profile = msgspec.structs.replace(profile, claims=False)
     check(profile, reader)
     return as_far_as_it_is(profile, reader) if profile.lab.far_host else profile
 
@@ -324,6 +355,8 @@ def as_far_as_it_is(profile: Profile, reader: Reader) -> Profile:
         raise UsageError(f"{reader.where(('link',))}: the link to another machine is as it is; nothing can be asked of it.")
     if profile.reach.budget_ns:
         raise UsageError(f"{reader.where(('reach',))}: a real far site is as far as it is; no distance is searched for.")
+    if any(budget.miles is not None for budget in profile.budget):
+        raise UsageError(f"{reader.where(('budget',))}: a real far site is as far as it is; a budget there names no miles.")
     if profile.lab.keep:
         raise UsageError(f"{reader.where(('lab', 'keep'))}: files on another machine are not kept.")
     for index, cell in enumerate(profile.cell):
@@ -415,8 +448,10 @@ def digest(profile: Profile) -> str:
     """Sixteen hex digits that name exactly this workload, wherever its files lie, and whatever keys are added later.
 
     What keeps the machine awake is no part of it: what was done is known only to the recording, and is of the run's environment.
+    Neither is what the report rules on, which changes nothing of what is measured.
     """
-    measured = msgspec.structs.replace(profile, lab=msgspec.structs.replace(profile.lab, near="", far="", keep_awake="auto"))
+    lab = msgspec.structs.replace(profile.lab, near="", far="", keep_awake="auto")
+    measured = msgspec.structs.replace(profile, lab=lab, budget=[], claims=None)
     import hashlib
 
     return hashlib.blake2b(msgspec.json.encode(told(measured)), digest_size=8).hexdigest()
@@ -707,6 +742,26 @@ def check(profile: Profile, reader: Reader) -> None:
     for key, lasts_ns in (("load", drill.load_ns), ("cut", drill.cut_ns)):
         refuse(0 <= lasts_ns <= units.NS_PER_S * 60, f"drill.{key} must last 0 s to 1 min.", "drill", key)
     check_search(profile, refuse)
+    check_budgets(profile, refuse)
+
+
+def check_budgets(profile: Profile, refuse: Callable[..., None]) -> None:
+    """The promises of [[budget]]."""
+    distances = list(dict.fromkeys([*profile.distance.in_miles(), *(miles for cell in profile.cell for miles in cell.miles)]))
+    for index, budget in enumerate(profile.budget):
+        given = [name for name in ("p50", "p99", "p999") if getattr(budget, f"{name}_ns")]
+        refuse(len(given) == 1, 'budget: it is for one quantile, p50, p99 or p999, such as p99 = "2 ms".', "budget", index)
+        refuse(0 < budget.limit_ns <= 10 * units.NS_PER_S, f"budget.{given[0]} must lie above 0 s, and at most at 10 s.",
+               "budget", index, given[0])  # fmt: skip
+        refuse(budget.miles is None or any(is_about(budget, miles) for miles in distances),
+               f"budget {budget.text}: nothing is measured there, but at {', '.join(f'{miles:g}' for miles in distances)} miles.",
+               "budget", index, "miles")  # fmt: skip
+        refuse(budget not in profile.budget[:index], f"budget {budget.text}: it is named twice.", "budget", index)
+
+
+def is_about(budget: BudgetTable, miles: float) -> bool:
+    """Whether a budget is about what is measured at a distance."""
+    return budget.miles is None or abs(budget.miles - miles) <= 1e-6 * max(miles, 1.0)
 
 
 def check_search(profile: Profile, refuse: Callable[..., None]) -> None:

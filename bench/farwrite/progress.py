@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from .units import foreseen_text
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -130,11 +132,8 @@ class Voids:
 
 
 def left_text(seconds: float) -> str:
-    """ "about 1 min 50 s left"; ten seconds are as exact as it gets above a minute."""
-    if seconds < 60:
-        return f"about {max(round(seconds), 1)} s left"
-    minutes, rest = divmod(round(seconds / 10) * 10, 60)
-    return f"about {minutes} min {rest} s left" if rest else f"about {minutes} min left"
+    """ "about 1 min 50 s left"."""
+    return f"about {foreseen_text(seconds)} left"
 
 
 class Teller(Silence):

@@ -563,7 +563,10 @@ def shared_host(least: float, most: float, disk: bool) -> str:
 
 @code
 def stolen_at_most(share: float, share_max: float) -> str:
-    return f"the host took up to {share:.1%} of the processors in good rounds ({share_max:.0%} is the bound)"
+    return (
+        f"the host took up to {share:.1%} of the processors in one of the good rounds; no latency of a cell is judged where it "
+        f"took more than {share_max:.0%} over all of its rounds"
+    )
 
 
 @code

@@ -122,6 +122,7 @@ def sheet_of(report: Report, analysis: Analysis, source: str) -> Sheet:
         interrupted=recording.interrupted,
         warnings=sentences(analysis.warnings),
         not_durable=not_durable_text(recording.lab) if recording.lab.not_durable else "",
+        budgets=recording.profile.budget,
     )
 
 

@@ -86,6 +86,16 @@ def format_time(ns: float) -> str:
     return f"{digits(ns)} ns"
 
 
+def foreseen_text(seconds: float) -> str:
+    """How long something will take: "45 s", "3 min 50 s", "1 h 5 min"; ten seconds are as exact as it gets above a minute."""
+    if seconds < 59.5:
+        return f"{max(round(seconds), 1)} s"
+    minutes, rest = divmod(max(round(seconds / 10), 6) * 10, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+
+
 def format_rate(bits_per_s: float) -> str:
     """ "10 Gbit/s"."""
     for unit in ("Tbit/s", "Gbit/s", "Mbit/s", "kbit/s"):

@@ -149,7 +149,10 @@ def verdict_of(trial: Trial, p_adjusted: float, level: float) -> Verdict:
 
 def response_of_cell(cell: CellResult, quantile: float) -> Figure:
     """The response time of a cell as a figure that can be decided on."""
-    metric, estimate = ("response_p99", cell.response_ns_p99) if quantile == 0.99 else ("response_p50", cell.response_ns_p50)
+    metric, estimate = {
+        0.5: ("response_p50", cell.response_ns_p50), 0.99: ("response_p99", cell.response_ns_p99),
+        0.999: ("response_p999", cell.response_ns_p999),
+    }[quantile]  # fmt: skip
     return cell_figure(cell, metric, estimate)
 
 

@@ -47,6 +47,7 @@ def place(tmp_path_factory):
         ("--help", DONE), ("--version", DONE), ("help", DONE), ("help trace convert", DONE), ("help nothing", REFUSED),
         ("profiles", DONE), ("profiles x", REFUSED), ("schema", DONE), ("schema profile", DONE), ("schema x", REFUSED),
         ("run limitz", REFUSED), ("run quick --dry-run", DONE), ("run README.md", REFUSED), ("run --resume .", REFUSED),
+        ("run quick --budget 'p98 2 ms'", REFUSED), ("run --resume . --budget 'p99 2 ms'", REFUSED),
         ("reach", REFUSED), ("sweep --minutes 0", REFUSED), ("ab quick quick --pairs 1", REFUSED),
         ("show good.json", DONE), ("show lost.json", DONE), ("show none.json", REFUSED), ("html good.json", DONE),
         ("html fio.json", REFUSED), ("compare good.json good.json", DONE), ("compare good.json", REFUSED),
@@ -166,7 +167,8 @@ def test_a_dry_run_says_which_cells_and_how_long_and_writes_nothing(tmp_path):
     assert {cell["miles"] for cell in found["cells"]} == {0.0, 20.0} and found["expected_s"] > 0 and found["rounds"] > 0
     longer = farwrite("run", "quick", "--miles", "0,20", "--dry-run", "--json", "--set", "run.rounds=50", cwd=tmp_path)
     assert msgspec.json.decode(longer.stdout)["expected_s"] > found["expected_s"]
-    text = farwrite("run", "quick", "--dry-run", cwd=tmp_path).stdout
+    text = farwrite("run", "quick", "--dry-run", "--budget", "p99 2 ms", "--budget", "p50=1ms at 20", cwd=tmp_path).stdout
+    assert "Budgets: p99 2 ms, p50 1 ms at 20 miles." in text
     assert "Nothing was measured." in text and max(map(len, text.splitlines())) <= 80
     assert list(tmp_path.iterdir()) == []
 

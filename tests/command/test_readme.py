@@ -18,7 +18,7 @@ from farwrite.commands import reach, sweep
 from farwrite.commands.measuring import NEW
 from farwrite.errors import UsageError
 from farwrite.fio_job import translate
-from farwrite.options import ANYWHERE
+from farwrite.options import ANYWHERE, own_budgets
 from farwrite.profile import load, parse
 from farwrite.trace.replaying import profile_of
 
@@ -94,6 +94,7 @@ def check_farwrite(words):
         assert len(cells_of(parse(sweep.TABLE.format(minutes=5.0), "sweep", changes))) > 1
         return
     changes += [f'run.round="{asked["duration"]}"'] if "duration" in asked else []
+    changes += [own_budgets(asked.get("budget", ()))] if words[0] == "run" else []
     if words[0] == "run" and str(asked.get("profile")).endswith(".fio"):
         assert translate(ROOT / asked["profile"], changes).profile.cell
         return

@@ -49,13 +49,14 @@ def as_nobody(scratch, data, command, tun_mode, word):
     compiled()
     if os.getuid() != 0 or not all(shutil.which(name) for name in ("unshare", "setpriv", "mount", "mknod")):
         pytest.skip("becoming another user in a private view of the machine needs root, unshare(1) and setpriv(1)")
-    shutil.copytree(os.environ["NUMBA_CACHE_DIR"], scratch / "cache")
+    kernels = Path(os.environ["NUMBA_CACHE_DIR"])
+    shutil.copytree(kernels, scratch / kernels.name)
     for path in (scratch, data, *scratch.rglob("*")):
         os.chown(path, NOBODY, NOBODY)
     needed = [str(path) for path in (Path(sys.base_prefix), Path(sys.prefix), HERE.parents[1]) if closed(path)]
     environment = {
         "PATH": os.environ["PATH"], "FARWRITE_TEST": word, "HOME": str(scratch), "XDG_CACHE_HOME": str(scratch),
-        "NUMBA_CACHE_DIR": str(scratch / "cache"), "SCRATCH": str(scratch), "COMMAND": shlex.join(map(str, command)),
+        "NUMBA_CACHE_DIR": str(scratch / kernels.name), "SCRATCH": str(scratch), "COMMAND": shlex.join(map(str, command)),
         "TUN_MODE": tun_mode,
         "CLOSED": str(closed(Path(needed[0]))) if needed else "", "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip

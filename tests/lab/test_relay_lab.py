@@ -42,7 +42,8 @@ PRISON = "import sys\nsys.path.insert(0, {here!r})\nimport jail\njail.forbid()\n
 HOLDING = PRISON + "import holder\nsys.argv = ['holder', link, data]\nsys.exit(holder.main())\n"
 RUNNING = PRISON + (
     "from farwrite.cli import main\n"
-    "sys.argv = ['farwrite', 'run', 'quick', '--link', link, '--out', data + '/out', '--set', 'run.rounds=2']\n"
+    "asked = ['--set', 'run.rounds=2', '--budget', 'p99 9 s']\n"
+    "sys.argv = ['farwrite', 'run', 'quick', '--link', link, '--out', data + '/out', *asked]\n"
     "main()\n"
 )
 
@@ -93,9 +94,9 @@ def test_a_run_without_any_privilege_finishes_and_says_on_what(open_tmp):
     assert audits
     assert not any(audit.damaged for audit in audits)
     assert not any(item.audit.lost for item in rounds if item.audit)
-    claims = analysis_of(report).claims
-    assert claims
-    assert all(claim.sentence.endswith("(stream-level)") for claim in claims)
+    analysis = analysis_of(report)
+    assert [item.id for item in analysis.verdicts] == ["p99 9000 ms"], "quick is not about the claims"
+    assert all(item.sentence.endswith("(stream-level)") for item in analysis.verdicts)
     assert "stream-level" in out
 
 

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from farwrite.analysis import answered, document_of
-from farwrite.analysis.answer import ANSWER_LINES_MAX, LINE_MAX, Line, answer_of, cut, shortened
+from farwrite.analysis.answer import ANSWER_LINES_MAX, LINE_MAX, Line, answer_of, cut, reach_of, shortened
+from farwrite.analysis.result import Estimate, GreatestMiles
 from farwrite.analysis.void import cause_of, commonest, in_words
 from farwrite.reasons import link_missed, no_good_round, of_sentence
 from farwrite.recording import SCHEMA_VERSION, Report, decode
@@ -23,6 +24,7 @@ from make_recording import LARGE, SMALL, analysed
 ALL_CELLS = tuple(f"write-{protocol}-{miles}" for protocol in "CA" for miles in (0, 20, 60, 100, 150, 186))
 JOB = """
 title = "What a job does to it"
+claims = false
 [distance]
 miles = [0, 150]
 [run]
@@ -133,12 +135,26 @@ def test_a_busy_host_is_said_beside_the_verdict_and_no_reach_is_claimed():
 def test_a_run_that_is_not_about_the_claims_does_not_rule_on_them():
     kinds = {line.kind for line in answer_of(*analysed(JOB)).lines}
     assert "claim" not in kinds and {"reach", "cost", "loss", "rounds"} <= kinds
-    assert texts("a job")[0].startswith("oltp, C: 2 ms hold at 0 miles and not at 150 at p99")
+    said = texts("a job")
+    assert said[0].startswith("oltp, C: 0 miles cost 0.3") and said[1].startswith("150 miles cost 2.")
+    assert not any("2 ms" in text for text in said), "nobody has asked about 2 ms"
 
 
 def test_one_far_distance_says_what_it_is():
     assert texts("one distance")[0] == "C: 2 ms do not hold at 400 miles at p99, the nearest measured"
     assert texts("slow")[0].startswith("C: 2 ms hold at no distance at p99")
+
+
+@pytest.mark.parametrize(("low", "text"), [
+    (None, "beyond 186 miles, not measured"), (186.0, "beyond 186 miles, not measured"),
+    (157.2, "beyond 186 miles [157, > 186]"), (0.0, "beyond 186 miles [0, > 186]"),
+])  # fmt: skip
+def test_a_budget_that_holds_at_the_farthest_distance_has_the_near_end_of_its_interval(low, text):
+    found = GreatestMiles(
+        name="write", protocol="C", quantile=0.99, budget_ns=5e6, route_factor=1.0, miles=Estimate(value=None, low=low),
+        outcome="beyond", beyond_miles=186.0,
+    )  # fmt: skip
+    assert reach_of(found).text == text
 
 
 def test_what_too_few_writes_leave_unknown_is_said():

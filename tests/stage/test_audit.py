@@ -1,17 +1,23 @@
 """The audit: it finds every fault that is planted, and none where there is none."""
 
+import contextlib
+import errno
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from farwrite.engine import journal_kernel as log
-from farwrite.engine.journal import examine, replay
+from farwrite.engine.journal import examine, image, replay
 from farwrite.errors import UnfitError
+from farwrite.host import reactor
 from farwrite.host.disk import disk
-from farwrite.payload_kernel import fill
-from farwrite.target import replicated
+from farwrite.host.libc import aligned_bytes
+from farwrite.payload_kernel import SOLID, fill
+from farwrite.plan_kernel import TRIM, WRITE, Plan
+from farwrite.target import audit_kernel, replicated
 from oracle.record_oracle import rounded
 from rounds import (
     JOURNAL_BYTES,
@@ -39,10 +45,13 @@ class Played:
     def __init__(self, disks, **chosen):
         self.order = order(**chosen)
         self.near, self.far = disks
+        volume_bytes = self.far.volume_bytes
         observed, _ = play(self.order, self.near, self.far)
         self.completed = completed_in(observed)
-        self.plan = replicated.plan_of(self.order, VOLUME_BYTES)
+        self.plan = replicated.plan_of(self.order, volume_bytes)
         self.random = np.random.default_rng(self.order.seed)
+        if volume_bytes > VOLUME_BYTES:
+            return
         # The last write of every sector, backwards as the audit sees it; -1 where none was.
         self.owner = np.full(VOLUME_BYTES // 512, -1)
         for number in range(self.completed):
@@ -218,3 +227,89 @@ def test_mixed_sizes_do_overlap():
     ends = plan.address + plan.size
     overlaps = [(plan.address[:n] < ends[n]) & (ends[:n] > plan.address[n]) for n in range(1, 300)]
     assert sum(found.any() for found in overlaps) > 100
+
+
+# Volumes larger than memory
+
+TIB = 1 << 40  # The largest volume that a profile may have; both files are sparse.
+
+
+@contextlib.contextmanager
+def little_room(room_bytes=256 << 20):
+    """So many bytes of address space more than this process has, and no more: setrlimit(2), RLIMIT_AS."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    has_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (has_bytes + room_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_a_volume_larger_than_memory_is_audited_in_little_of_it():
+    with disk(None, JOURNAL_BYTES, TIB) as near, disk(None, JOURNAL_BYTES, TIB) as far:
+        played = Played((near, far), load=load(volume_bytes=TIB))
+        assert int(played.plan.address.max()) > TIB // 2
+        with little_room():
+            found = played.audit()
+        assert found["survived"] == played.completed and found.items() >= CLEAN.items()
+        played.settle()
+        last = int(played.plan.address[played.completed - 1]) // 512
+        played.overwrite(last, bytes(512))
+        with little_room():
+            assert played.audit()["damaged"] == 1
+
+
+def test_a_journal_larger_than_memory_is_read_without_reserving_any():
+    descriptor = os.memfd_create("journal")
+    try:
+        os.ftruncate(descriptor, TIB)
+        os.pwrite(descriptor, b"end", TIB - 3)
+        with image(descriptor) as data:
+            assert data.size == TIB and bytes(data[-3:]) == b"end"
+            del data
+    finally:
+        os.close(descriptor)
+
+
+def test_a_volume_that_cannot_be_read_is_no_verdict_on_its_writes(disks):
+    played = Played(disks, seed=7)
+    played.settle()
+    os.ftruncate(played.far.volume_fd, 0)
+    try:
+        with pytest.raises(UnfitError, match=f"for its audit: {os.strerror(errno.EIO)}"):
+            played.audit()
+    finally:
+        os.ftruncate(played.far.volume_fd, VOLUME_BYTES)
+
+
+@pytest.mark.parametrize("window_bytes", [512, 1000, audit_kernel.WINDOW_BYTES])
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_damaged_is_what_differs_byte_by_byte(seed, window_bytes):
+    """Held against a volume in memory where every byte knows its last writer."""
+    random = np.random.default_rng(seed)
+    count, volume_bytes = 60, 256 << 10
+    plan = Plan.of_count(count)
+    plan.size[:] = 512 * random.choice([1, 3, 8, 64, 200], count)
+    plan.address[:] = [512 * int(random.integers((volume_bytes - size) // 512 + 1)) for size in plan.size]
+    plan.operation[:] = np.where(random.random(count) < 0.3, TRIM, WRITE)
+    volume, owner = np.zeros(volume_bytes, np.uint8), np.full(volume_bytes, -1)
+    for number in range(count):
+        begin, size = int(plan.address[number]), int(plan.size[number])
+        data = np.zeros(rounded(size), np.uint8)
+        if plan.operation[number] == WRITE:
+            fill(data, 0, size, seed, number, begin)
+        volume[begin : begin + size], owner[begin : begin + size] = data[:size], number
+    spoilt = random.choice(np.flatnonzero(owner >= 0), seed, replace=False)
+    volume[spoilt] ^= 1
+    descriptor = os.memfd_create("volume")
+    try:
+        assert os.pwrite(descriptor, volume, 0) == volume_bytes
+        cuts, first = audit_kernel.cuts_of(plan.address, plan.size)
+        found = audit_kernel.count_damaged(
+            reactor.empty(), descriptor, plan, np.arange(count), count, seed, np.full(count, SOLID), cuts, first,
+            np.zeros(cuts.size, np.bool_), aligned_bytes(1 << 20), aligned_bytes(1 << 20)[:window_bytes],
+        )  # fmt: skip
+    finally:
+        os.close(descriptor)
+    assert found == len(set(owner[spoilt].tolist()))

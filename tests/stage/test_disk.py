@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from farwrite.analysis.analyse import analyse
 from farwrite.analysis.answer import answer_of
 from farwrite.budget import parse
 from farwrite.doctor import emulation
+from farwrite.errors import UnfitError
 from farwrite.gate import gate
 from farwrite.host import disk
 from farwrite.recording import SCHEMA_VERSION, LabFacts, Report
@@ -210,3 +212,14 @@ def test_facts_of_an_older_recording_decode_and_go_by_the_name():
     old = msgspec.to_builtins(report_on("tmpfs", "ext4").recording.lab)
     del old["near_not_durable"], old["far_not_durable"]
     assert msgspec.convert(old, LabFacts).not_durable == {"near": "tmpfs is memory"}
+
+
+def test_a_volume_that_the_system_does_not_allow_is_refused_in_a_sentence():
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        wanted = r"make a sparse volume of 1024 MiB in memory: File too large\. Choose a smaller"
+        with pytest.raises(UnfitError, match=wanted), disk.disk(None, 1 << 16, 1 << 30):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -90,6 +90,7 @@ def test_repeats_lengthen_what_is_left():
 
 @pytest.mark.parametrize(("seconds", "said"), [
     (0.2, "about 1 s left"), (59, "about 59 s left"), (109.7, "about 1 min 50 s left"), (119, "about 2 min left"),
+    (59.7, "about 1 min left"), (3596, "about 1 h left"), (3900, "about 1 h 5 min left"),
 ])  # fmt: skip
 def test_what_is_left_is_said_no_finer_than_it_is_known(seconds, said):
     assert left_text(seconds) == said

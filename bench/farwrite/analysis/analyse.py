@@ -27,6 +27,7 @@ from .estimate import Draws, unknown
 from .floor import Floor, Flushes, efficiency_of, floor_of, flushes_of, nearest_size, tighter
 from .latency import Pool
 from .noise import host_noise
+from .own_budgets import budget_results
 from .part import latency, part_results
 from .reach import reach_of
 from .result import (
@@ -94,7 +95,7 @@ def analyse(recording: Recording) -> Analysis:
         ]
     )
     fits = [line.fit for line in fitted]
-    budgets_ns = (recording.profile.reach.budget_ns,) if recording.profile.reach.budget_ns else BUDGETS_NS
+    budgets_ns = budgets_of(recording)
     equipment_ns = recording.profile.distance.equipment_ns
     miles = [found for line in fitted for found in greatest_miles(line, equipment_ns, budgets_ns)]
     drills = drill_results(recording.drills)
@@ -105,7 +106,7 @@ def analyse(recording: Recording) -> Analysis:
         fits=fits,
         miles=miles,
         drills=drills,
-        claims=[] if is_search(recording) else claims_of(recording, cells, fits, miles, drills),
+        claims=claims_of(recording, cells, fits, miles, drills) if is_about_claims(recording) else [],
         base_rtt_ns=without(base.estimate(0.5), few_rounds),
         near_flush_ns=flush_estimate(bare, "near_alone"),
         far_flush_ns=flush_estimate(bare, "far_alone"),
@@ -113,12 +114,22 @@ def analyse(recording: Recording) -> Analysis:
         far_flush_both_ns=flush_estimate(bare, "far_both"),
         warnings=[*warnings_of(recording, cells), *drill_warnings(drills)],
         reach=reach_of(recording, cells, miles),
+        budgets=budget_results(recording, cells, miles),
     )
 
 
-def is_search(recording: Recording) -> bool:
-    """Whether the run asked a question of its own, so that none of 2008 is answered."""
-    return bool(recording.profile.reach.budget_ns or recording.profile.sweep.time_ns)
+def is_about_claims(recording: Recording) -> bool:
+    """Whether the claims of 2008 are ruled on: where the profile is about them, and asks no other question than theirs."""
+    asked = recording.profile
+    return asked.claims is not False and not (asked.reach.budget_ns or asked.sweep.time_ns)
+
+
+def budgets_of(recording: Recording) -> tuple[int, ...]:
+    """The budgets whose greatest miles are looked for: that of a search, otherwise the usual ones and the run's own."""
+    asked = recording.profile
+    if asked.reach.budget_ns:
+        return (asked.reach.budget_ns,)
+    return tuple(sorted({*BUDGETS_NS, *(item.limit_ns for item in asked.budget)}))
 
 
 def analyse_workers(recording: Recording) -> Analysis:
@@ -137,12 +148,15 @@ def analyse_workers(recording: Recording) -> Analysis:
     if not parts:
         return analyse(msgspec.structs.replace(recording, workers=[]))
     by_cell = {cell.cell: cell for _, part in parts for cell in part.cells}
+    cells = [by_cell[cell.id] for cell in recording.cells if cell.id in by_cell]
     first = parts[0][1]
+    miles = [item for _, part in parts for item in part.miles]
     return msgspec.structs.replace(
         first,
-        cells=[by_cell[cell.id] for cell in recording.cells if cell.id in by_cell],
+        cells=cells,
         fits=[fit for _, part in parts for fit in part.fits],
-        miles=[item for _, part in parts for item in part.miles],
+        miles=miles,
+        budgets=budget_results(recording, cells, miles),
         warnings=[about(f"machine {number + 1}", reason) for number, part in parts for reason in part.warnings],
     )
 

@@ -1,4 +1,7 @@
-"""The answer of a run, for a decision: how far 2 ms hold, what the claims' distance costs, what was lost, and the verdicts.
+"""The answer of a run, for a decision: how far a budget holds, what the distance costs, what was lost, and the verdicts.
+
+A run whose profile is about the claims of 2008 is asked their questions: how far 2 ms hold, what 150 miles cost. Any other is
+answered about itself: its own budgets, what a round trip costs it, and its own farthest distance.
 
 At most ANSWER_LINES_MAX lines of 80 columns. The terminal, the HTML page, Markdown and the JSON document all print these
 lines, so that they never differ. Only what the analysis has found is said here; a text that is too long is cut where a clause
@@ -16,7 +19,7 @@ from ..reasons import joined, least_needed, unsound
 from ..recording import LabFacts, Recording
 from ..units import NS_PER_MS, NS_PER_S, format_time
 from ..verdict import decide, response_of_cell
-from .result import Analysis, CellResult, Claim, DrillResult, Estimate, GreatestMiles, Struct, Verdict
+from .result import Analysis, BudgetResult, CellResult, Claim, DrillResult, Estimate, GreatestMiles, Struct, Verdict
 from .void import rounds_text
 
 ANSWER_LINES_MAX = 9  # With the title above them: ten.
@@ -35,7 +38,7 @@ STREAM_LEVEL = "stream-level"
 REAL_LINK = "measured, not emulated"
 NAMED = {"C1": "2 ms to 20 miles", "C2": "150 miles, 100 % available", "C3": "async, any distance"}
 
-Kind = Literal["caution", "reach", "cost", "loss", "behind", "claim", "rounds"]
+Kind = Literal["caution", "reach", "budget", "cost", "loss", "behind", "claim", "rounds"]
 
 
 class Line(Struct, frozen=True):
@@ -43,7 +46,7 @@ class Line(Struct, frozen=True):
 
     kind: Kind
     text: str
-    verdict: Verdict | None = None  # of a claim; "fail" where acknowledged writes were lost
+    verdict: Verdict | None = None  # of a budget or a claim; "fail" where acknowledged writes were lost
 
     @property
     def room(self) -> int:
@@ -60,19 +63,38 @@ class Answer(Struct, frozen=True):
 def answer_of(recording: Recording, analysis: Analysis) -> Answer:
     """The answer of one run."""
     cells = main_cells(analysis)
+    of_2008 = recording.profile.claims is not False  # Of older recordings nobody has said that they are about anything else.
+    asked_ns = recording.profile.reach.budget_ns or (BUDGET_NS if of_2008 else None)
     found = [caution_line(recording)]
-    if cells:
-        prefix = prefix_of(cells[0])
-        found += [reach_line(prefix, cells, analysis, recording.interrupted), cost_line(cells)]
-    else:
+    if not cells:
         found.append(Line(kind="reach", text="No cell was measured: nothing can be said of any distance."))
-    found.append(loss_line(analysis))
-    found.append(behind_line(recording, analysis))
-    found += [claim_line(claim, analysis) for claim in analysis.claims if concerns(claim, analysis)]
-    found.append(Line(kind="rounds", text=rounds_text(recording, analysis.cells)))
-    lines = [item for item in found if item is not None]
+    elif asked_ns:
+        found.append(reach_line(prefix_of(cells[0]), cells, analysis, asked_ns, recording.interrupted))
+    elif not analysis.budgets:
+        found.append(trips_line(prefix_of(cells[0]), cells, analysis))
+    verdicts = [budget_line(item) for item in analysis.budgets]
+    after = [cost_line(cells, of_2008), loss_line(analysis), behind_line(recording, analysis, of_2008)]
+    claims = [claim_line(claim, analysis) for claim in analysis.claims if concerns(claim, analysis)]
+    last = Line(kind="rounds", text=rounds_text(recording, analysis.cells))
+    room = ANSWER_LINES_MAX - sum(item is not None for item in [*found, *after, last])
+    verdicts, claims = those_that_fit(verdicts, claims, room)
+    lines = [item for item in [*found, *verdicts, *after, *claims, last] if item is not None]
     assert len(lines) <= ANSWER_LINES_MAX
     return Answer(lines=[shortened(item) for item in lines])
+
+
+def those_that_fit(budgets: list[Line], claims: list[Line], room: int) -> tuple[list[Line], list[Line]]:
+    """The verdicts there is room for, and in place of the others a line that counts them: a run's own budgets go first."""
+    if len(budgets) + len(claims) <= room:
+        return budgets, claims
+    kept, kept_claims = budgets[: room - 1], claims[: max(room - 1 - len(budgets), 0)]
+    others = [*budgets[len(kept) :], *claims[len(kept_claims) :]]
+    count: dict[str, int] = {}
+    for item in others:
+        word = {"pass": "passed", "fail": "failed"}.get(item.verdict or "", "unknown")
+        count[word] = count.get(word, 0) + 1
+    said = ", ".join(f"{number} {word}" for word, number in count.items())
+    return kept, [*kept_claims, Line(kind="claim", text=f"{times(len(others), 'more verdict')} in the whole report: {said}")]
 
 
 # --- What the answer is about ----------------------------------------------------------------------------------
@@ -142,7 +164,7 @@ def reach_of(found: GreatestMiles | None) -> Reach:
     if found.outcome == "measured" and found.miles.value is not None:
         return Reach("miles", miles_text(found.miles, open_above=found.beyond_miles is not None))
     if found.outcome == "beyond":
-        return Reach("beyond", f"beyond {found.beyond_miles or 0:.4g} miles, not measured")
+        return Reach("beyond", beyond_text(found))
     if found.outcome == "below":
         return Reach("none", f"less than {found.below_miles:.4g} miles" if found.below_miles else "no distance")
     if found.outcome == "any":
@@ -152,7 +174,16 @@ def reach_of(found: GreatestMiles | None) -> Reach:
     return Reach("unknown", "unknown", joined(found.miles.warnings))
 
 
-def reaches(cells: Sequence[CellResult], analysis: Analysis, budget_ns: float = BUDGET_NS) -> dict[str, Reach]:
+def beyond_text(found: GreatestMiles) -> str:
+    """ "beyond 186 miles, not measured"; "beyond 186 miles [157, > 186]" where the interval begins nearer than that."""
+    far = found.beyond_miles or 0.0
+    miles = f"{far:.0f}" if far >= 10 else f"{far:.2g}"
+    if found.miles.low is None or found.miles.low >= far:
+        return f"beyond {miles} miles, not measured"
+    return f"beyond {miles} miles [{found.miles.low:.0f}, > {miles}]"
+
+
+def reaches(cells: Sequence[CellResult], analysis: Analysis, budget_ns: float) -> dict[str, Reach]:
     """By quantile: how far a budget holds over straight glass for these cells' workload and protocol."""
     name, protocol = cells[0].name, cells[0].protocol
     straight = {
@@ -162,16 +193,19 @@ def reaches(cells: Sequence[CellResult], analysis: Analysis, budget_ns: float = 
     return {label: reach_of(straight.get(quantile)) for quantile, label in QUANTILES}
 
 
-def reach_line(prefix: str, cells: Sequence[CellResult], analysis: Analysis, interrupted: bool = False) -> Line:
-    """How far 2 ms hold: by the fit over distance, otherwise from the distances that were measured."""
+def reach_line(
+    prefix: str, cells: Sequence[CellResult], analysis: Analysis, budget_ns: float, interrupted: bool = False
+) -> Line:
+    """How far a budget holds: interpolated over distance, otherwise from the distances that were measured."""
+    budget = f"{budget_ns / NS_PER_MS:g} ms"
     if all(item.response_ns_p50.value is None for item in cells):
-        return Line(kind="reach", text=f"{prefix}how far 2 ms hold is unknown: {cells[0].response_ns_p50.warnings[0]}")
-    found = reaches(cells, analysis)
+        return Line(kind="reach", text=f"{prefix}how far {budget} hold is unknown: {cells[0].response_ns_p50.warnings[0]}")
+    found = reaches(cells, analysis, budget_ns)
     known = {label: reach for label, reach in found.items() if reach.kind != "unknown"}
     if not known:
-        return Line(kind="reach", text=f"{prefix}{measured_reach(cells, found['p99'].why, interrupted)}")
+        return Line(kind="reach", text=f"{prefix}{measured_reach(cells, budget_ns, found['p99'].why, interrupted)}")
     label, reach = next(iter(known.items()))
-    said = f"2 ms hold {held(reach)} at {label}"
+    said = f"{budget} hold {held(reach)} at {label}"
     other = known.get("p50") if label == "p99" else None
     if other is not None and other.text != reach.text:
         words = held(other)
@@ -188,46 +222,73 @@ def held(reach: Reach) -> str:
     return reach.text if reach.kind == "beyond" else f"at {reach.text}"
 
 
-def measured_reach(cells: Sequence[CellResult], why: str, interrupted: bool = False) -> str:
-    """Where 2 ms hold among the distances measured, where no line was fitted through them."""
+def measured_reach(cells: Sequence[CellResult], budget_ns: float, why: str, interrupted: bool = False) -> str:
+    """Where a budget holds among the distances measured, where no line was fitted through them."""
+    budget = f"{budget_ns / NS_PER_MS:g} ms"
     for quantile, label in QUANTILES:
         found = [
-            (item.miles, decide(response_of_cell(item, quantile), at_most=BUDGET_NS, interrupted=interrupted).verdict)
+            (item.miles, decide(response_of_cell(item, quantile), at_most=budget_ns, interrupted=interrupted).verdict)
             for item in cells
         ]  # fmt: skip
         held_at = [miles for miles, verdict in found if verdict == "pass"]
         broken_at = [miles for miles, verdict in found if verdict == "fail"]
         if held_at and broken_at:
-            return f"2 ms hold at {max(held_at):.4g} miles and not at {min(broken_at):.4g} at {label}"
+            return f"{budget} hold at {max(held_at):.4g} miles and not at {min(broken_at):.4g} at {label}"
         if held_at:
-            return f"2 ms hold at {label} at {max(held_at):.4g} miles, the farthest measured"
+            return f"{budget} hold at {label} at {max(held_at):.4g} miles, the farthest measured"
         if broken_at:
-            return f"2 ms do not hold at {min(broken_at):.4g} miles at {label}, the nearest measured"
+            return f"{budget} do not hold at {min(broken_at):.4g} miles at {label}, the nearest measured"
     doubted = (item for item in cells if item.latency_doubts and item.response_ns_p50.value is not None)
     withheld = next((str(item.latency_doubts[0]) for item in doubted), "")
-    return f"how far 2 ms hold is unknown: {why or withheld or 'fewer than three distances, and none decides'}"
+    return f"how far {budget} hold is unknown: {why or withheld or 'fewer than three distances, and none decides'}"
+
+
+def trips_line(prefix: str, cells: Sequence[CellResult], analysis: Analysis) -> Line | None:
+    """What distance costs a write of a run without a budget: round trips and what is no distance, or the nearest distance's."""
+    first = cells[0]
+    mine = [item for item in analysis.fits if (item.name, item.protocol, item.quantile) == (first.name, first.protocol, 0.5)]
+    fit = mine[0] if mine else None
+    if all(item.response_ns_p50.value is None for item in cells):
+        return Line(kind="reach", text=f"{prefix}what a write takes is unknown: {first.response_ns_p50.warnings[0]}")
+    if fit is None or fit.k.value is None or fit.a_ns.value is None or unsound.among(fit.k.warnings):
+        known = [item for item in cells if item.response_ns_p50.value is not None]
+        return Line(kind="reach", text=f"{prefix}{cost_text(known[0])}") if len(known) > 1 else None
+    trips = f"{round(fit.k.value, 2) + 0.0:.2f} round trips"
+    if fit.k.low is not None and fit.k.high is not None:
+        trips += f" [{round(fit.k.low, 2) + 0.0:.2f}, {round(fit.k.high, 2) + 0.0:.2f}]"
+    return Line(kind="reach", text=f"{prefix}p50 is {trips} + {time_text(fit.a_ns)}")
+
+
+def budget_line(found: BudgetResult) -> Line:
+    """A budget of the run's own, its verdict, and how far it holds."""
+    return Line(kind="budget", verdict=found.verdict, text=f"{found.id}: {found.why}")
 
 
 # --- What it costs, and what was lost --------------------------------------------------------------------------
 
 
-def cost_line(cells: Sequence[CellResult]) -> Line | None:
-    """What a write takes at 150 miles, or at the farthest distance there is."""
+def cost_line(cells: Sequence[CellResult], of_2008: bool) -> Line | None:
+    """What a write takes at the claims' 150 miles, or at the farthest distance there is."""
     known = [item for item in cells if item.response_ns_p50.value is not None]
     if not known:
         return None
-    cell = far_cell(known)
+    return Line(kind="cost", text=cost_text(far_cell(known, of_2008)))
+
+
+def cost_text(cell: CellResult) -> str:
+    """What a write takes at one distance."""
     text = f"{cell.miles:.4g} miles cost {time_text(cell.response_ns_p50)} at p50"
     tail = cell.response_ns_p99
     text += f", {time_text(tail)} at p99" if tail.value is not None else f"; {no_p99(tail)}"
     if cell.latency_doubts:
         text += f"; no verdict rests on it: {cell.latency_doubts[0]}"
-    return Line(kind="cost", text=text)
+    return text
 
 
-def far_cell(cells: Sequence[CellResult]) -> CellResult:
-    """The one at 150 miles, otherwise the farthest."""
-    return next((item for item in cells if is_near(item.miles, FAR_MILES)), max(cells, key=lambda item: item.miles))
+def far_cell(cells: Sequence[CellResult], of_2008: bool) -> CellResult:
+    """The one at the claims' 150 miles where the run is about them, otherwise the farthest."""
+    farthest = max(cells, key=lambda item: item.miles)
+    return next((item for item in cells if of_2008 and is_near(item.miles, FAR_MILES)), farthest)
 
 
 def loss_line(analysis: Analysis) -> Line | None:
@@ -267,13 +328,13 @@ def loss_line(analysis: Analysis) -> Line | None:
     return Line(kind="loss", text=f"0 of {completed} acknowledged writes missing at the far site; no kill was drilled")
 
 
-def behind_line(recording: Recording, analysis: Analysis) -> Line | None:
-    """What asynchronous replication takes at 150 miles or the farthest distance there is, and what a disaster would take."""
+def behind_line(recording: Recording, analysis: Analysis, of_2008: bool) -> Line | None:
+    """What asynchronous replication takes at the same distance, and what a disaster would take."""
     cells = [item for item in analysis.cells if item.protocol == "A" and item.response_ns_p50.value is not None]
     if not cells:
         return None
     first = next((item.name for item in cells if is_claims_load(item)), cells[0].name)
-    cell = far_cell([item for item in cells if item.name == first])
+    cell = far_cell([item for item in cells if item.name == first], of_2008)
     text = f"A at {cell.miles:.4g} miles: p50 {format_time(cell.response_ns_p50.value or 0)}"
     if cell.lag_ns_p99 is not None and cell.lag_ns_p99.value is not None:
         text += f", lag p99 {format_time(cell.lag_ns_p99.value)}"

@@ -27,7 +27,7 @@ from ..reasons import Reason, joined, unsound
 from ..recording import Recording
 from ..units import NS_PER_MS, NS_PER_S, digits, format_size, format_time
 from ..verdict import counted, decide, response_of_cell, within
-from .answer import miles_text, not_durable_text, time_text
+from .answer import beyond_text, miles_text, not_durable_text, time_text
 from .distance import NEGLIGIBLE_TRIPS, negligible
 from .estimate import label
 from .result import CellResult, Claim, DrillResult, Fit, GreatestMiles, Verdict
@@ -357,7 +357,7 @@ def spent_text(item: GreatestMiles) -> str:
 def far_text(item: GreatestMiles) -> str:
     """Miles with their interval, or on which side of what was measured they lie."""
     if item.outcome == "beyond":
-        return f"beyond {item.beyond_miles:.0f} miles, not measured"
+        return beyond_text(item)
     if item.outcome == "below":
         return f"below {item.below_miles:.0f} miles, the nearest measured" if item.below_miles else "before the first mile"
     if item.miles.value is None:

@@ -281,6 +281,21 @@ class Claim(Struct, frozen=True):
     reasons: list[Reason] = []  # why it is unknown, where that has codes
 
 
+class BudgetResult(Struct, frozen=True):
+    """One budget of the run's own profile, and what this run says to it."""
+
+    id: str  # as it is typed: "p99 2 ms", "p99 2 ms at 40 miles"
+    quantile: float
+    limit_ns: float
+    at_miles: float | None  # null: at every distance that was measured
+    verdict: Verdict
+    sentence: str  # the verdict in words, with numbers
+    details: list[str]  # further sentences
+    why: str  # what decided it, in a few words
+    reasons: list[Reason] = []  # why it is unknown, where that has codes
+    cells: dict[str, Verdict] = {}  # by CellResult.cell
+
+
 class Analysis(Struct, frozen=True):
     """Everything that is computed from one recording."""
 
@@ -297,3 +312,19 @@ class Analysis(Struct, frozen=True):
     far_flush_both_ns: Estimate
     warnings: list[Reason]
     reach: ReachResult | None = None  # where the run was a search
+    budgets: list[BudgetResult] = []  # of the profile's own [[budget]]
+
+    @property
+    def verdicts(self) -> list[Claim]:
+        """Everything that this run is ruled on by itself: its own budgets, then the claims."""
+        own = [
+            Claim(
+                id=item.id, claim=OWN_BUDGET, verdict=item.verdict, sentence=item.sentence, details=item.details, why=item.why,
+                reasons=item.reasons,
+            )
+            for item in self.budgets
+        ]  # fmt: skip
+        return [*own, *self.claims]
+
+
+OWN_BUDGET = "a budget of this run: what a write may take, from its intended instant"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import EXIT_DONE
 from ..profile import Profile
-from ..units import NS_PER_S, counted, format_size, format_time
+from ..units import NS_PER_S, counted, foreseen_text, format_size, format_time
 from .output import console, print_document, printing
 
 
@@ -27,7 +27,8 @@ def show_plan(profile: Profile, name: str, json: bool) -> int:
     if json:
         with printing():
             print_document({"profile": name, "title": profile.title, "cells": made.cells, "rounds": table.rounds,
-                            "round_s": table.round_ns / NS_PER_S, "drills": drills, "expected_s": round(seconds, 1)})  # fmt: skip
+                            "round_s": table.round_ns / NS_PER_S, "drills": drills, "expected_s": round(seconds, 1),
+                            "budgets": [budget.text for budget in profile.budget]})  # fmt: skip
         return EXIT_DONE
 
     def make(form: Form) -> Table:
@@ -46,15 +47,7 @@ def show_plan(profile: Profile, name: str, json: bool) -> int:
         rounds = f"{counted(len(made.cells), 'cell')}, each in {counted(table.rounds, 'round')} of {format_time(table.round_ns)}"
         kinds = f"{counted(drill.kills, 'kill')} and as many cuts under {', '.join(drill.protocols)}"
         after = f", then {counted(drills, 'drill')} ({kinds})" if drills else ""
-        page.prose(f"{rounds}{after}: about {time_text(seconds)} once the engine is compiled. Nothing was measured.")
+        if profile.budget:
+            page.prose(f"Budgets: {', '.join(budget.text for budget in profile.budget)}.")
+        page.prose(f"{rounds}{after}: about {foreseen_text(seconds)} once the engine is compiled. Nothing was measured.")
     return EXIT_DONE
-
-
-def time_text(seconds: float) -> str:
-    """ "45 s", "3 min 50 s", "1 h 5 min"; ten seconds are as exact as it gets above a minute."""
-    if seconds < 60:
-        return f"{max(round(seconds), 1)} s"
-    minutes, rest = divmod(round(seconds / 10) * 10, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 EXAMPLES: dict[str, list[str]] = {
     "": ["farwrite run quick", "farwrite show latest --full", "farwrite help reach"],
-    "run": ["farwrite run", "farwrite run oltp --miles 0,20,150 --protocol A,C --depth 1,8", "farwrite run limits --dry-run"],
+    "run": ["farwrite run", "farwrite run oltp --miles 0,20,150 --protocol A,C --depth 1,8",
+            'farwrite run tests/fio/oltp.fio --budget "p99 2 ms" --budget "p50 1 ms at 20 miles"',
+            "farwrite run limits --dry-run"],
     "reach": ['farwrite reach --p99 "4 ms" --size 8k --rate 1gbit'],
     "sweep": ["farwrite sweep --miles 0..500 --depth 1,8,32 --size 4k,64k"],
     "ab": ["farwrite ab quick quick --set-cand lab.encryption=tls --pairs 6"],
@@ -38,9 +40,10 @@ EXAMPLES: dict[str, list[str]] = {
     "help": ["farwrite help run"],
 }
 EXIT_CODES = (
-    "Exit codes: 0 done (gate: every budget is kept); 2 wrong words, profile, budget or file; 3 a budget is broken, or a claim "
-    "with --strict; 4 what was asked is not known; 5 an acknowledged write was lost or damaged; 6 this machine cannot carry the "
-    "experiment, or the runs cannot be compared; 130 and 143 interrupted; 1 our own fault."
+    "Exit codes: 0 done (gate: every budget is kept); 2 wrong words, profile, budget or file; 3 a budget is broken (with "
+    "--strict also one of a run itself, or a claim); 4 what was asked is not known; 5 an acknowledged write was lost or "
+    "damaged; 6 this machine cannot carry the experiment, or the runs cannot be compared; 130 and 143 interrupted; 1 our "
+    "own fault."
 )
 
 

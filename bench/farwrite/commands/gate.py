@@ -47,7 +47,7 @@ def gate(
     report
         A report.json, the directory or the id of a run, the name of a baseline, or "latest". A..B is B held against A.
     budgets
-        The budgets, a TOML file; results/budgets.toml when there is one.
+        The budgets, a TOML file; otherwise those that the run was given itself, otherwise results/budgets.toml.
     baseline
         The report that budgets with not_worse_by are held against.
     results
@@ -70,7 +70,7 @@ def gate(
     json
         Print the verdicts as a document.
     """
-    from ..budget import load
+    from ..budget import load, own_budgets
     from ..gate import cases_of, exit_code_of, metrics_of
     from ..gate import gate as judge
     from ..sheet import again_beside, read_sheet
@@ -83,11 +83,12 @@ def gate(
     if len(on_stdout) > 1:
         raise UsageError(f"{on_stdout[0]} and {on_stdout[1]} both want stdout: choose one.")
     report, baseline = sides_of(report, baseline)
-    if budgets is None and not BUDGETS.is_file():
-        raise UsageError(f'Which budgets? Say --budgets FILE; "farwrite budget suggest {report}" proposes some.')
     sheet = read_sheet(report)
+    has_own = budgets is None and bool(sheet.budgets)
+    if budgets is None and not has_own and not BUDGETS.is_file():
+        raise UsageError(f'Which budgets? Say --budgets FILE; "farwrite budget suggest {report}" proposes some.')
     base = read_sheet(baseline) if baseline is not None else None
-    promised = load(budgets or BUDGETS, metrics_of(sheet, base))
+    promised = own_budgets(sheet.budgets) if has_own else load(budgets or BUDGETS, metrics_of(sheet, base))
     twin = again_beside(baseline, base, sheet) if baseline is not None and base is not None else None
     if self_test:
         cases, _ = cases_of(sheet, promised, base or sheet, twin, allow_mismatch or [])

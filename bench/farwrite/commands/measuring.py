@@ -41,7 +41,8 @@ class Session:
     resume
         Continue the interrupted run in this directory.
     strict
-        For CI: exit with 3 when a claim of the report fails, with 4 when one is undecided or a cell has no good round.
+        For CI: exit with 3 when a budget of the run's own or a claim fails, with 4 when one is undecided or a cell has no good
+        round.
     """
 
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = ()

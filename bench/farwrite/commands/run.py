@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import UsageError
-from ..options import ANYWHERE, Options
+from ..options import ANYWHERE, Options, own_budgets
 from .measuring import NEW, PLAIN, Session, Showing, check_texts, measured
 from .values import a_profile, a_trace
 
@@ -23,6 +23,7 @@ def run(
     options: Options = ANYWHERE,
     duration: str | None = None,
     far: str | None = None,
+    budget: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     session: Session = NEW,
     showing: Showing = PLAIN,
@@ -44,6 +45,9 @@ def run(
     far
         A machine for the far site, as ssh://host[:port][/directory]: the link to it is measured, not emulated. Short for
         --set lab.far_host=...
+    budget
+        What a write may take, such as "p99 2 ms", or "p99 2 ms at 40 miles" for one of the distances: the report says where that
+        holds, and how far. A profile has them as [[budget]]. May be repeated.
     dry_run
         Measure nothing: print the cells, and how long the run would take.
     """
@@ -52,7 +56,7 @@ def run(
     from ..trace import find as find_trace
 
     check_texts(profile, trace)
-    if session.continues(duration, far, trace, format, dry_run, options.given()):
+    if session.continues(duration, far, trace, format, dry_run, budget, options.given()):
         return measured(None, profile or "", session, showing)
     if trace and profile:
         raise UsageError(f"--trace {trace} is replayed by itself, and {profile} is another workload: give one of the two.")
@@ -63,7 +67,7 @@ def run(
     changes: list[Change] = [*session.changes]
     changes += [f'run.round="{duration}"'] if duration else []
     changes += [f'lab.far_host="{far}"'] if far else []
-    changes.append(asked)
+    changes += [asked, own_budgets(budget)]
     bent: list[str] = []
     if trace:
         from ..trace.replaying import name_of, profile_of

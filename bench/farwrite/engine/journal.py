@@ -126,13 +126,28 @@ def tie(journal: log.Journal, ring: reactor.Reactor | None = None) -> None:
 
 @contextmanager
 def image(journal_fd: int) -> Iterator[np.ndarray]:
-    """The whole journal file as bytes; a private map, so that nothing done to it reaches the file."""
-    mapped = mmap.mmap(journal_fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    """The whole journal file as bytes, to be read only: a write to them ends the process with SIGSEGV.
+
+    A map that may be read only takes no memory of its own and is counted against none, however large the file: its pages are
+    the page cache's, which lets go of them. One that may be written, private or not, is refused where the file is larger than
+    memory and swap together. mmap(2); Documentation/mm/overcommit-accounting.
+    """
+    mapped = mmap.mmap(journal_fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     try:
-        yield np.frombuffer(mapped, np.uint8)
+        yield np.asarray(Readable(mapped))
     finally:
         with contextlib.suppress(BufferError):  # The caller's arrays go first, and the map with the last of them.
             mapped.close()
+
+
+class Readable:
+    """A map as numpy takes it for an array like any other: kernels are compiled for those, and not for read-only ones."""
+
+    def __init__(self, mapped: mmap.mmap) -> None:
+        self.held = np.frombuffer(mapped, np.uint8)  # As long as an array is there, the map is.
+        self.__array_interface__ = {
+            "version": 3, "shape": self.held.shape, "typestr": "|u1", "data": (self.held.ctypes.data, False),
+        }  # fmt: skip
 
 
 def around(begin: int, size: int) -> list[int]:

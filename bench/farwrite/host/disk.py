@@ -71,7 +71,7 @@ def disk(directory: Path | None, journal_bytes: int, volume_bytes: int, keep: bo
             volume_fd = new_file(directory, VOLUME if keep else None, 0)
         stack.callback(os.close, volume_fd)
         preallocate(journal_fd, journal_bytes, directory)
-        os.ftruncate(volume_fd, volume_bytes)
+        make_sparse(volume_fd, volume_bytes, directory)
         yield Disk(
             directory="memory" if directory is None else str(directory),
             file_system="memory" if directory is None else file_system_of(directory),
@@ -157,6 +157,16 @@ def preallocate(descriptor: int, size: int, directory: Path | None) -> None:
     except OSError as refusal:
         attempt = f"write {size >> 20} MiB of journal in {directory}"
         raise system_error(attempt, refusal.errno or 0, OTHER_DIRECTORY) from refusal
+
+
+def make_sparse(descriptor: int, size: int, directory: Path | None) -> None:
+    """Give a volume its size; UnfitError where the file system has no files so large, or the user may have none. ftruncate(2)."""
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError as refusal:
+        attempt = f"make a sparse volume of {size >> 20} MiB in {directory or 'memory'}"
+        advice = "Choose a smaller one (--set lab.volume=..., or a fio job's size), or another directory (--set lab.near=DIR)."
+        raise system_error(attempt, refusal.errno or 0, advice) from refusal
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from pathlib import Path
 import msgspec
 
 from .. import __version__
-from ..analysis.analyse import is_search
 from ..analysis.answer import IN_MEMORY, answer_of, not_durable_text
 from ..analysis.compare import Comparison
 from ..analysis.result import Analysis, Claim
@@ -80,8 +79,7 @@ def page_of(report: Report, analysis: Analysis, source: str, comparison: Compari
     page.section("answer", "Answer")
     show_answer(page, answer_of(recording, analysis))
     page.section("verdicts", "Verdicts")
-    if analysis.claims or not is_search(recording):
-        page.parts.append(cards(analysis.claims))
+    page.parts.append(cards(analysis.verdicts))
     show_reach(page, analysis)
     heat = heat_map_plot(recording, analysis)
     if heat is not None:
@@ -219,7 +217,7 @@ def facts_of(recording: Recording) -> list[tuple[str, str]]:
 
 
 def cards(claims: Iterable[Claim]) -> str:
-    """One card a claim: the verdict as symbol and word, then the sentence, then what it rests on."""
+    """One card a budget or a claim: the verdict as symbol and word, then the sentence, then what it rests on."""
     made = []
     for claim in claims:
         details = "".join(f"<li>{escape(detail)}</li>" for detail in claim.details)
@@ -228,7 +226,7 @@ def cards(claims: Iterable[Claim]) -> str:
             f"{WORD[claim.verdict]}</span> <b>{escape(claim.id)}</b></p><h3>{escape(claim.claim)}</h3>"
             f'<p class="sentence">{escape(claim.sentence)}</p>{f"<ul>{details}</ul>" if details else ""}</article>'
         )
-    return f'<div class="cards">{"".join(made)}</div>' if made else "<p>No claim was judged.</p>"
+    return f'<div class="cards">{"".join(made)}</div>' if made else ""
 
 
 def show_changes(page: HtmlPage, comparison: Comparison) -> None:

@@ -28,7 +28,7 @@ from ..analysis.result import (
 from ..analysis.void import in_words
 from ..physics import PRODUCT_LIMITS, ProductLimit, rtt_ns_of
 from ..protocol import NAMES
-from ..reasons import Reason, interrupted, joined, least_needed
+from ..reasons import Reason, interrupted, joined, least_needed, link_not_as_asked, unsound
 from ..units import NS_PER_MS, NS_PER_US, format_size, format_time
 from ..verdict import decide, response_of_cell, without_lateness
 from .digits import TO, UNKNOWN, Digits, grouped
@@ -56,8 +56,8 @@ def workloads(cells: Sequence[CellResult]) -> list[list[CellResult]]:
 def title_of(result: CellResult) -> str:
     """A workload in words: "write, 4 KiB, closed loop, queue depth 1"."""
     load = {"closed": "closed loop", "jobs": "several jobs"}.get(result.arrival, f"open loop ({result.arrival})")
-    if result.offered_per_s is not None:
-        load += f", {grouped(result.offered_per_s)} writes/s offered"
+    if result.offered_per_s is not None:  # Of a trace its mean: each round replays another window.
+        load += f", {grouped(result.offered_per_s)} writes/s offered{' on average' if result.arrival == 'trace' else ''}"
     return f"{result.name}, {format_size(result.size_bytes)}, {load}, queue depth {result.queue_depth}{further(result)}"
 
 
@@ -168,7 +168,7 @@ def link_table(places: Sequence[Sequence[CellResult]], form: Form) -> Table:
         rounds = [
             sum(counts) for counts in zip(*((c.rounds_ok, c.rounds_void, c.rounds_failed) for c in cells), strict=True)
         ]
-        verdict = link_verdict(rounds[0], rounds[1], middle is not None)
+        verdict = link_verdict(cells, rounds[0], rounds[1])
         add_row(
             table,
             miles_text(cells[0].miles),
@@ -181,9 +181,12 @@ def link_table(places: Sequence[Sequence[CellResult]], form: Form) -> Table:
     return table
 
 
-def link_verdict(rounds_ok: int, rounds_void: int, surveyed: bool) -> Verdict:
-    """Void rounds are set aside and cost nothing but time; a distance with none left was not emulated."""
-    if rounds_ok and surveyed:
+def link_verdict(cells: Sequence[CellResult], rounds_ok: int, rounds_void: int) -> Verdict:
+    """Void rounds are set aside and cost nothing but time. A distance with none left was not emulated, and neither was one where
+    the verdicts of a cell are withheld because its link was off."""
+    if any(link_not_as_asked.among(c.withheld) for c in cells):
+        return "fail"
+    if rounds_ok and any(c.rtt_ns_p50.value is not None for c in cells):
         return "pass"
     return "fail" if rounds_void and not rounds_ok else "unknown"
 
@@ -526,6 +529,8 @@ def p99_there(limit: ProductLimit, rtt_ns: float, fit: Fit | None, measured: Seq
                 return There(result.response_ns_p99.value, cell=result)
     if fit is None or fit.k.value is None or fit.a_ns.value is None:
         return There(None, "Neither measured at this distance nor fitted.")
+    if doubt := unsound.among(fit.k.warnings):
+        return There(None, f"Neither measured at this distance nor known from the fit: {doubt}.")
     beyond = " and beyond what was measured" if rtt_ns > fit.rtt_ns_high else ""
     return There(fit.a_ns.value + fit.k.value * rtt_ns, f"By the fit{beyond}, not measured at this distance.")
 
@@ -535,13 +540,23 @@ def holds_text(limit: ProductLimit, there: There, analysis: Analysis, name: str,
     answers = [a for a in analysis.miles if (a.name, a.protocol, a.quantile) == (name, "C", 0.99)]
     if limit.rtt_ns is not None:
         straight = [a for a in answers if (a.route_factor, a.budget_ns) == (1.0, limit.rtt_ns)]
-        if straight and straight[0].miles.value is not None:
-            digits = Digits.of([straight[0].miles], places_max=0)
-            interval = "" if form.interval == "none" else digits.interval(straight[0].miles)
-            return Text(f"up to {digits.number(straight[0].miles.value)} mi {interval}".rstrip())
-        if straight and straight[0].outcome == "beyond":
-            return Text(f"> {grouped(straight[0].beyond_miles or 0.0)} mi")
-        return Text(WORD["unknown"], style=STYLE["unknown"])
+        miles = straight[0].miles if straight else None
+        if miles and (doubt := unsound.among(miles.warnings)):  # As the answer has it: miles from such cells are none.
+            return Text(f"{WORD['unknown']}{notes.mark([doubt])}", style=STYLE["unknown"])
+        if miles and miles.value is not None:
+            digits = Digits.of([miles], places_max=0)
+            interval = "" if form.interval == "none" else digits.interval(miles)
+            return Text(f"up to {digits.number(miles.value)} mi {interval}".rstrip() + notes.mark(miles.warnings))
+        outcome = straight[0].outcome if straight else "unknown"
+        if miles and outcome == "beyond":
+            doubts: list[Reason | str] = [*miles.warnings[1:], *undecided_at_the_farthest(analysis, name, limit.rtt_ns)]
+            return Text(f"> {grouped(straight[0].beyond_miles or 0.0)} mi{notes.mark(doubts)}")
+        if miles and outcome in ("below", "none"):
+            near = straight[0].below_miles
+            return Text((f"< {grouped(near)} mi" if near else "none") + notes.mark(miles.warnings))
+        if miles and outcome == "any":
+            return Text(f"any{notes.mark(miles.warnings)}")
+        return Text(f"{WORD['unknown']}{notes.mark(miles.warnings if miles else [])}", style=STYLE["unknown"])
     budgets = sorted({a.budget_ns for a in answers})
     if there.cell is None or not budgets:  # A fit has no interval at one distance.
         mark = notes.mark([there.remark] if there.remark else [])
@@ -559,6 +574,13 @@ def holds_text(limit: ProductLimit, there: There, analysis: Analysis, name: str,
         return Text(f"✘ not even {budgets[-1] / NS_PER_MS:g} ms", style=STYLE["fail"])
     because = f"No verdict rests on it: {joined(found.reasons)}."
     return Text(f"{WORD['unknown']}{notes.mark([because])}", style=STYLE["unknown"])
+
+
+def undecided_at_the_farthest(analysis: Analysis, name: str, limit_ns: float) -> list[str]:
+    """Why a p99 of C that is within a limit at the farthest distance carries no verdict there; empty when it does."""
+    far = max((c for c in analysis.cells if (c.name, c.protocol) == (name, "C")), key=lambda c: c.miles)
+    found = decide(response_of_cell(far, 0.99), at_most=limit_ns, interrupted=is_interrupted(analysis))
+    return [f"No verdict at {miles_text(far.miles)} miles itself: {joined(found.reasons)}."] if found.verdict == "unknown" else []
 
 
 def is_interrupted(analysis: Analysis) -> bool:

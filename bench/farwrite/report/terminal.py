@@ -43,7 +43,7 @@ def show(report: Report, analysis: Analysis, console: Console, full: bool = Fals
 def show_rest(page: Page, recording: Recording, analysis: Analysis) -> None:
     """Everything behind the answer."""
     show_head(page, recording)
-    show_claims(page, analysis.claims)
+    show_verdicts(page, analysis.verdicts)
     show_reach(page, analysis)
     show_heat_map(page, recording, analysis)
     tables.show_link(page, analysis)
@@ -146,8 +146,8 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.3g} s"
 
 
-def show_claims(page: Page, claims: list[Claim]) -> None:
-    """The verdicts, each with its sentence and what it rests on."""
+def show_verdicts(page: Page, claims: list[Claim]) -> None:
+    """The run's own budgets and the claims, each with its sentence and what it rests on."""
     if not claims:
         return
     page.heading("Verdicts")

@@ -7,7 +7,6 @@ the far side can check every byte without being told what was written.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import time
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from ..engine import secondary_kernel as secondary
 from ..engine import turn_kernel
 from ..engine.journal import examine, format_journal
 from ..engine.peering import hello_of, meet
-from ..errors import UnfitError
+from ..errors import UnfitError, system_error
 from ..histogram_kernel import SLOTS
 from ..host import reactor
 from ..host.disk import Disk
@@ -328,17 +327,28 @@ def audit_side(order: Order, disk: Disk, completed: int, issued: np.ndarray | No
         raise UnfitError("The far site holds another volume than this round's.")
     plan, bounds = plan_and_bounds(order, disk.volume_bytes)
     numbers = issued if issued is not None and is_shuffled(order) else np.flatnonzero(is_kept(plan.operation))
-    grain = np.array(grains_of(order.load), np.int64)[np.searchsorted(bounds, numbers[:survived], "right") - 1]
-    sectors = disk.volume_bytes // auditing.SECTOR_BYTES
-    room = aligned_bytes(max(int(plan.size.max(initial=0)), record.HEADER_BYTES))
-    mapped = mmap.mmap(disk.volume_fd, disk.volume_bytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    volume = np.frombuffer(mapped, np.uint8)
-    damaged = int(auditing.count_damaged(volume, plan, numbers, survived, order.seed, grain, np.zeros(sectors, np.bool_), room))
-    del volume
-    mapped.close()
+    damaged = count_damaged(order, disk, plan, bounds, numbers, survived)
     lost = numbers[survived:completed]
     lost_bytes = int(plan.size[lost[plan.operation[lost] == WRITE]].sum())
     return {
         "completed": completed, "survived": survived, "lost": max(completed - survived, 0), "damaged": damaged,
         "lost_bytes": lost_bytes,
     }  # fmt: skip
+
+
+def count_damaged(order: Order, disk: Disk, plan: Plan, bounds: np.ndarray, numbers: np.ndarray, survived: int) -> int:
+    """How many of the writes and trims that survived are not in the volume as asked. UnfitError when it cannot be read."""
+    kept = numbers[:survived]
+    grain = np.array(grains_of(order.load), np.int64)[np.searchsorted(bounds, kept, "right") - 1]
+    cuts, first = auditing.cuts_of(plan.address[kept], plan.size[kept])
+    largest = int(plan.size[plan.operation == WRITE].max(initial=0))
+    found = int(
+        auditing.count_damaged(
+            reactor.empty(), disk.volume_fd, plan, numbers, survived, order.seed, grain, cuts, first,
+            np.zeros(cuts.size, np.bool_), aligned_bytes(max(largest, record.HEADER_BYTES)),
+            aligned_bytes(auditing.WINDOW_BYTES),
+        )
+    )  # fmt: skip
+    if found < 0:
+        raise system_error(f"read the volume in {disk.directory} for its audit", found)
+    return found

@@ -1,4 +1,4 @@
-"""Latency against miles: what was measured, its floor, the fitted line, what products allow, what the claims say."""
+"""Latency against miles: what was measured, its floor, the fitted line, what products allow, what budgets and claims say."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ ABOVE_PIXELS = 30  # Where the third begins.
 APART = 0.075  # of the axis: levels closer than two lines of words share theirs
 LIMIT_LINE = {"color": "--dim", "width": 1, "dash": "4px,4px"}
 CLAIM_LINE = {"color": "--claim", "width": 1.5, "dash": "9px,4px"}
+OF_CLAIMS = " The box C1 is 2 ms within 20 miles, the line C2 is 150 miles: what the claims are about."
 
 
 def latency_of(c: CellResult, quantile: str) -> Estimate:
@@ -64,7 +65,7 @@ def distance_plot(analysis: Analysis, distance: DistanceTable) -> Plot:
             meta = {"workload": key, "quantile": quantile}
             data += measured(group, quantile, meta)
             data += fitted(analysis.fits, group, quantile, meta, distance)
-            marks += [*limits(group, quantile, meta), *unknowns(group, quantile, meta)]
+            marks += [*limits(group, quantile, meta, analysis), *unknowns(group, quantile, meta)]
         data += floors(group, {"workload": key})
     return Plot(
         id="distance",
@@ -73,8 +74,8 @@ def distance_plot(analysis: Analysis, distance: DistanceTable) -> Plot:
         note="Response times from the intended instant; bars are intervals. A hollow mark is a cell no verdict may rest on, "
         "a ? one whose quantile is unknown: point at it for the reason. The line is the fit a + k x round trip, drawn over "
         "the distances it was fitted over; dots are the floor, what a bare echo and flush take in this lab at the median. "
-        "Products state their limits for the round trip or the distance alone; here a whole write is held against them. The box "
-        "C1 is 2 ms within 20 miles, the line C2 is 150 miles: what the claims are about.",
+        "Products state their limits for the round trip or the distance alone; here a whole write is held against them."
+        f"{OF_CLAIMS if analysis.claims else ''}",
         data=data,
         layout=layout_of(
             {"title": {"text": "miles"}, "rangemode": "tozero"},
@@ -187,8 +188,10 @@ def floors(group: Sequence[CellResult], meta: dict[str, str]) -> Iterator[dict[s
             }  # fmt: skip
 
 
-def limits(group: Sequence[CellResult], quantile: str, meta: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Where products and claims draw the line, as far as it lies within the picture."""
+def limits(
+    group: Sequence[CellResult], quantile: str, meta: dict[str, str], analysis: Analysis
+) -> Iterator[dict[str, Any]]:
+    """Where products, the run's own budgets and the claims draw the line, as far as it lies within the picture."""
     ends = [e.high or e.value for c in group if (e := latency_of(c, quantile)).value is not None]
     top_ns = max((end for end in ends if end is not None), default=0.0)
     far = HEADROOM * max(c.miles for c in group)
@@ -198,6 +201,16 @@ def limits(group: Sequence[CellResult], quantile: str, meta: dict[str, str]) -> 
     for limit in PRODUCT_LIMITS:
         if limit.miles is not None and limit.miles <= far:
             yield from upright({**meta, "layer": "limit"}, limit.miles, limit.name.replace(": ", ":<br>"), LIMIT_LINE)
+    for budget in analysis.budgets:
+        if budget.quantile == QUANTILES[quantile] and budget.limit_ns <= HEADROOM * top_ns:
+            yield {"meta": {**meta, "layer": "claim"}, "shape": {
+                "type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": ms(budget.limit_ns), "y1": ms(budget.limit_ns),
+                "line": CLAIM_LINE, "layer": "below",
+                "label": {"text": budget.id, "font": {"size": 11, "color": "--claim"}, "textposition": "start",
+                          "yanchor": "bottom"},
+            }}  # fmt: skip
+    if not analysis.claims:
+        return
     if far >= C1_MILES and top_ns:
         box = {"text": "C1", "font": {"size": 13, "color": "--claim"}, "textposition": "top left", "padding": 5}
         least_ns = min((e.value for c in group for e in (c.response_ns_p50, c.floor_ns) if e.value), default=top_ns)
