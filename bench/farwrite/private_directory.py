@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import grp
 import os
 import pwd
 import shlex
@@ -23,7 +24,6 @@ from pathlib import Path
 from .errors import UnfitError
 
 LINKS_MAX = 40  # In one path, as the kernel follows them; path_resolution(7).
-WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")  # Where a directory whose name nobody can know is made.
 
 
@@ -153,7 +153,7 @@ def why_foreign(path: Path, found: os.stat_result) -> str:
 
 def why_shared(path: Path, found: os.stat_result) -> str:
     """The same of a directory on the way, in which others could put another directory in the place of ours."""
-    if found.st_mode & WRITABLE_BY_OTHERS and not found.st_mode & stat.S_ISVTX:
+    if is_written_by_others(found) and not found.st_mode & stat.S_ISVTX:
         return f"others can write in {path}, mode {stat.S_IMODE(found.st_mode):o} (chmod go-w {shlex.quote(str(path))})"
     return why_foreign(path, found)
 
@@ -162,9 +162,26 @@ def why_not_ours(path: Path, found: os.stat_result) -> str:
     """The same of the directory itself. Where others could write, something of theirs may lie there already."""
     if found.st_uid != os.geteuid():
         return f"{path} belongs to {user(found.st_uid)} (name a directory of your own with XDG_CACHE_HOME)"
-    if found.st_mode & WRITABLE_BY_OTHERS:
+    if is_written_by_others(found):
         return f"others can write in {path}, mode {stat.S_IMODE(found.st_mode):o} (rm -r {shlex.quote(str(path))})"
     return ""
+
+
+def is_written_by_others(found: os.stat_result) -> bool:
+    """Whether anybody but its owner may write in a directory. The group that has its user's name and no other member is nobody
+    else: with it many systems go together with a umask of 002."""
+    group = bool(found.st_mode & stat.S_IWGRP) and not is_own_group(found.st_gid)
+    return group or bool(found.st_mode & stat.S_IWOTH)
+
+
+def is_own_group(number: int) -> bool:
+    """Whether a group is the one that our user was given alone. Root needs none."""
+    try:
+        us, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(number)
+    except KeyError:
+        return False
+    others = {*group.gr_mem, *(one.pw_name for one in pwd.getpwall() if one.pw_gid == number)} - {us.pw_name}
+    return bool(us.pw_uid) and us.pw_gid == number and group.gr_name == us.pw_name and not others
 
 
 def user(number: int) -> str:

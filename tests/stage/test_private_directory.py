@@ -1,6 +1,8 @@
 """Compiled kernels are kept, and loaded, only where nobody but their user and root can put anything."""
 
+import grp
 import os
+import pwd
 import stat
 import subprocess
 import sys
@@ -23,6 +25,7 @@ def made(tmp_path, monkeypatch):
     temporary = tmp_path / "temporary"
     temporary.mkdir(mode=0o700)
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(private, "is_own_group", lambda group: False)  # Whoever runs the tests may have one.
     return lambda *places: private.private_directory(places, "digest", "compiled kernels")
 
 
@@ -162,6 +165,24 @@ def test_what_others_could_only_read_is_closed_to_them_and_used(made, tmp_path, 
     (tmp_path / "link").symlink_to("digest")
     assert made(tmp_path / "link") == tmp_path / "link"
     assert mode_of(tmp_path / "digest") == 0o700 and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("name", "members", "primary_of", "own"), [
+    ("me", [], ["me"], True), ("me", ["me"], ["me"], True), ("me", ["other"], ["me"], False),
+    ("me", [], ["me", "other"], False), ("staff", [], ["me"], False), ("me", [], [], False),
+])  # fmt: skip
+def test_the_group_that_a_user_is_alone_in_is_nobody_else(name, members, primary_of, own, monkeypatch, tmp_path):
+    """umask 002 makes directories that such a group can write; anybody else's group keeps them from being used."""
+    users = [pwd.struct_passwd((one, "x", 1000 + place, 100 if one in primary_of else 7, "", "/", "/")) for place, one in
+             enumerate(["me", "other"])]  # fmt: skip
+    monkeypatch.setattr(private.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(private.pwd, "getpwuid", lambda number: users[number - 1000])
+    monkeypatch.setattr(private.pwd, "getpwall", lambda: users)
+    monkeypatch.setattr(private.grp, "getgrgid", lambda number: grp.struct_group((name, "x", number, members)))
+    assert private.is_own_group(100) is own
+    found = os.stat_result((stat.S_IFDIR | 0o775, 0, 0, 0, 1000, 100, 0, 0, 0, 0))
+    assert private.is_written_by_others(found) is not own
+    assert private.is_written_by_others(os.stat_result((stat.S_IFDIR | 0o777, *found[1:])))
 
 
 def test_a_place_that_cannot_be_written_is_passed_over_in_silence(made, tmp_path, capsys):
