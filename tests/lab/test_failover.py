@@ -1,7 +1,7 @@
 """Replicas in processes that are killed, stopped and started again: who leads, and that no completed write is missing."""
 
 import contextlib
-import dataclasses
+import logging
 import os
 import signal
 import socket
@@ -11,8 +11,8 @@ from collections import deque
 import numpy as np
 import pytest
 
+from farwrite.engine import control, node, turn_kernel
 from farwrite.engine import journal_kernel as log
-from farwrite.engine import node, turn_kernel
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine import replica_kernel as replica
 from farwrite.engine import secondary_kernel as secondary
@@ -111,14 +111,18 @@ class Noted(Node):
         super().lead_in(epoch)
 
 
-def run_node(name, addresses, witness, ours, load, led_in, contest, options):
+def run_node(name, addresses, witness, ours, load, led_in, contest, is_full, options):
+    logging.getLogger().handlers.clear()  # As in a process of its own, whose warnings go to stderr; pytest keeps them.
     chosen, ballot_fd = DISKS[name]
     own = CANDIDATES.start + sorted(addresses).index(name)
     node.ask_all = meeting(node.ask_all, own, contest.words)  # In this process only.
-    Noted(
+    made = Noted(
         name, chosen, ballot_fd, addresses, witness, VOLUME, ours.words, Writer(load.words), seed=SEED,
         staging_bytes=STAGING, led_in=led_in.words, **options,
-    ).run()  # fmt: skip
+    )  # fmt: skip
+    if is_full:  # From here on; full(4).
+        os.dup2(os.open("/dev/full", os.O_RDWR), chosen.volume_fd)
+    made.run()
 
 
 def run_witness(address, names, ours, terms):
@@ -137,7 +141,7 @@ class Cluster:
 
     def __init__(self, stack, names, witness, full=(), **options):
         self.terms = options.setdefault("terms", KEYED)
-        self.stack, self.options, self.processes, self.led = stack, options, {}, {}
+        self.stack, self.full, self.options, self.processes, self.led = stack, full, options, {}, {}
         self.addresses = {name: Address("127.0.0.1", free_port(), free_port()) for name in names}
         self.witness = Address("127.0.0.1", 0, free_port()) if witness else None
         self.load = stack.enter_context(board(DONE + WRITES))
@@ -149,9 +153,6 @@ class Cluster:
             stack.callback(os.close, ballot_fd)
             format_ballot(ballot_fd)
             chosen = stack.enter_context(disk(None, JOURNAL_BYTES, VOLUME_BYTES)) if name != "witness" else None
-            if name in full:
-                stack.callback(os.close, device := os.open("/dev/full", os.O_RDWR))
-                chosen = dataclasses.replace(chosen, volume_fd=device)
             DISKS[name] = (chosen, ballot_fd)
         for name in (*names, *(["witness"] if witness else [])):
             self.start(name)
@@ -163,7 +164,7 @@ class Cluster:
             made.start(run_witness, self.witness, list(self.addresses), self.boards[name], self.terms)
         else:
             made.start(run_node, name, self.addresses, self.witness, self.boards[name], self.load, self.led_in[name],
-                       self.contest, self.options)  # fmt: skip
+                       self.contest, name in self.full, self.options)  # fmt: skip
 
     def kill(self, name):
         self.processes[name].kill()
@@ -288,6 +289,12 @@ def compiled():
         stopped = np.ones(4, np.int64)
         secondary.serve(secondary.secondary_state(journal, ring, -1, primary.C, VOLUME_BYTES, stopped))
         recall(chosen, VOLUME, STAGING)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A test that asks once is heard, however long everybody waits for a processor; the strangers stay as long."""
+    monkeypatch.setattr(control, "LISTEN_S", ANSWER_S)
 
 
 @pytest.fixture

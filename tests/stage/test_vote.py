@@ -69,6 +69,13 @@ def asked(voter, address, question, terms=KEYED, to=None):
     return ask(to or voter.name, address, question, terms, PATIENCE_S)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """No limit of time decides a test where every thread may wait for a processor."""
+    monkeypatch.setattr(control, "LISTEN_S", PATIENCE_S)
+    monkeypatch.setattr(control, "ASK_TIMEOUT_S", PATIENCE_S)
+
+
 @pytest.fixture
 def ballot_fd():
     fd = os.memfd_create("ballot")
@@ -288,7 +295,13 @@ def test_voters_are_asked_at_once_and_a_silent_one_is_not_waited_for_once_a_majo
     voter = Voter("witness", ballot_fd)
     with served(voter) as address, socket.create_server(("127.0.0.1", 0)) as silent:
         others = {"b": Address("127.0.0.1", 0, silent.getsockname()[1]), "witness": address}
-        assert [one.yes for one in ask_all(others, Question("grant", "a", epoch=1), KEYED)] == [True]
+        given = []
+        asking = threading.Thread(
+            target=lambda: given.extend(ask_all(others, Question("grant", "a", epoch=1), KEYED)), daemon=True
+        )
+        asking.start()
+        asking.join(PATIENCE_S)
+        assert [one.yes for one in given] == [True]
 
 
 # A primary that comes to a replica's port
@@ -522,6 +535,13 @@ def test_whatever_bit_of_a_slot_flips_a_promise_that_was_told_is_remembered_and_
         if bit % 499 == 0:
             assert reloaded(damaged) == (PROMISED, whole), bit
         damaged[bit // 8] ^= 1 << bit % 8
+
+
+def test_a_slot_that_a_save_has_never_reached_is_written_again_and_not_believed():
+    whole = whole_file()
+    older = encode_slot(Ballot(6, "a", generation=1))
+    for stale in (older + whole[SLOT_BYTES:], whole[:SLOT_BYTES] + older):
+        assert reloaded(stale) == (PROMISED, whole)
 
 
 def test_wherever_a_ballot_is_cut_off_a_promise_that_was_told_is_remembered_or_the_voter_refuses_to_begin():

@@ -99,7 +99,7 @@ def ask_all(others: Mapping[str, Address], question: Question, terms: Terms) -> 
     def ask_one(name: str, address: Address) -> None:
         answer = None
         try:
-            answer = ask(name, address, question, terms)
+            answer = ask(name, address, question, terms, ASK_TIMEOUT_S)
         finally:
             answers.put(answer)
 
