@@ -43,10 +43,10 @@ MODULES = {"log": log, "record": record, "primary": primary, "secondary": second
 
 @cache
 def way(name):
-    """The kernels by name of module, and what makes a state for them."""
+    """The kernels by name of module, what makes a state for them, and of how many lies they are told one."""
     if name == "compiled":
-        return SimpleNamespace(**MODULES, state=lambda made: made)
-    return SimpleNamespace(**{short: INTERPRETER.module(real) for short, real in MODULES.items()}, state=strict)
+        return SimpleNamespace(**MODULES, state=lambda made: made, every=1)
+    return SimpleNamespace(**{short: INTERPRETER.module(real) for short, real in MODULES.items()}, state=strict, every=3)
 
 
 @pytest.fixture(params=["compiled", "interpreted"])
@@ -99,11 +99,11 @@ class Copy:
 def sealed(frame):
     """The bytes of a frame: its checksum is right whatever its numbers say."""
     length = frame["length"]
-    size = record_oracle.rounded(min(length, INBOX))
+    fits = length <= INBOX - 64
+    size = record_oracle.rounded(length if fits else 0)
     data = np.zeros(size, np.uint8)
     data[64:] = frame.get("fill", 1)
     kind = record_oracle.KINDS.get(frame["kind"], frame["kind"])
-    fits = 64 + length <= size
     record.seal(
         data, data.view(np.int64), 0, kind, length if fits else 0, frame["sequence"], frame["address"], frame["epoch"], VOLUME,
         5, frame["word"], frame["ordinal"],
@@ -130,6 +130,12 @@ def lies_about(honest, bounds):
         yield {**honest, "address": address, "sequence": other}
     for address, length in itertools.product(few, (0, 1, 8, 64, EXTENT)):
         yield {**honest, "address": address, "length": length}
+
+
+def lies_in_state(kernels, number, honest, bounds):
+    """Those tried in the state of this number; interpreted, other ones in the next."""
+    frames = itertools.chain.from_iterable(lies_about(one, bounds) for one in honest)
+    return itertools.islice(frames, number % kernels.every, None, kernels.every)
 
 
 def usual(kind, **fields):
@@ -259,7 +265,7 @@ def test_a_secondary_takes_what_a_frame_may_say_and_ends_the_session_over_anythi
     bounds = (staged, known["durable"], as_of, VOLUME_BYTES - 100, EXTENTS - 8, EPOCH)
     may_change = (state.at, state.inbox)
     taken = refused = 0
-    for frame in itertools.chain.from_iterable(lies_about(one, bounds) for one in honest):
+    for frame in lies_in_state(kernels, FAR_STATES.index(lead_to), honest, bounds):
         status = far.hear(frame)
         if lies_oracle.secondary_takes(frame, known):
             taken += 1
@@ -271,8 +277,8 @@ def test_a_secondary_takes_what_a_frame_may_say_and_ends_the_session_over_anythi
             assert state.at[secondary.REFUSED] in secondary.REFUSALS, frame
             assert not before.differs_in(but=may_change), frame
             before.restore(may_change)
-    assert refused > 1000
-    assert (taken > 9) == (lead_to is not promised)
+    assert refused > 900 // kernels.every
+    assert (taken > 9 // kernels.every) == (lead_to is not promised)
 
 
 @pytest.mark.parametrize("kind", ["pad", "hello", "ack", "ready", "differs", 0, 14, 255])
@@ -362,7 +368,7 @@ def test_a_primary_takes_what_a_frame_may_say_and_ends_the_session_over_anything
     around = state.ring.world
     may_change = (state.peer, state.inbox, around.at, around.stream, around.glass, around.segment_end, around.segment_due_ns)
     taken = refused = 0
-    for frame in itertools.chain.from_iterable(lies_about(one, bounds) for one in honest):
+    for frame in lies_in_state(kernels, [*NEAR_STATES].index(where), honest, bounds):
         status = near.hear(frame)
         if lies_oracle.primary_takes(frame, known):
             taken += 1
@@ -375,7 +381,7 @@ def test_a_primary_takes_what_a_frame_may_say_and_ends_the_session_over_anything
             assert state.peer[0, primary.DURABLE] == known["durable"] and state.peer[0, primary.GRANTED] == known["granted"]
             assert state.peer[0, primary.DIFFERENT] == 0, frame
             before.restore(may_change)
-    assert taken > 5 and refused > 500
+    assert taken > 5 // kernels.every and refused > 400 // kernels.every
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,9 @@ def primary_takes(frame, known):
     if kind == "ready":
         return known["granted"] <= sequence <= known["commanded"] and address == word == 0
     if kind == "differs":
-        if word != 0 or not 0 <= sequence <= known["applied"] or length < 1 or not 0 <= address <= known["extents"] - length:
+        if word != 0 or not 0 <= sequence <= known["applied"] or not 1 <= length <= 8:
+            return False
+        if not 0 <= address <= known["extents"] - length:
             return False
         first = 8 * known["answered"]
         asked = known["answered"] < known["asked"] and address == first and length == min(8, known["extents"] - first)

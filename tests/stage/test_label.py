@@ -5,7 +5,6 @@ what was under way may be missing; the mixtures are made of real files.
 """
 
 import dataclasses
-import json
 import os
 
 import numpy as np
@@ -23,7 +22,8 @@ from farwrite.engine import turn_kernel
 from farwrite.engine.journal import begin_anew, examine, format_journal, replay, tie
 from farwrite.engine.node import recall
 from farwrite.engine.peering import hello_of, lead
-from farwrite.errors import EXIT_DONE, EXIT_LOST_WRITE, UnfitError
+from farwrite.engine.volume import look
+from farwrite.errors import EXIT_LOST_WRITE, UnfitError
 from farwrite.host import pretend_kernel as pretend
 from farwrite.host import reactor
 from farwrite.host.disk import disk
@@ -77,10 +77,10 @@ def opened(around, power_in=-1):
     return journal
 
 
-def written_until_dark(around, journal, power_in, turns):
+def written_until_dark(around, journal, power_in, turns, ring=None):
     """A load until the power goes out after so many operations of the disk, or for so many turns; operations that were done."""
     random = np.random.default_rng(1)
-    ring = reactor.pretended(around)
+    ring = ring or reactor.pretended(around)
     state = primary.primary_state(journal, ring, [], primary.LOCAL, SEED, 10**12, volume_bytes=VOLUME_BYTES, lag_ring=1024)
     around.at[pretend.POWER_IN] = power_in
     before = int(around.at[pretend.OPERATIONS])
@@ -127,6 +127,14 @@ def test_whenever_the_power_goes_out_journal_and_volume_still_open():
     assert reopenings > operations // 2
 
 
+def work_on(around, journal, ring):
+    """A turn without a peer, long after the one before."""
+    around.clock[0] += 10**9
+    reactor.wait(ring, np.full(1, -1, np.int64), 0, 0)
+    replica.settle_turn(journal, ring)
+    replica.checkpoint(journal, ring)
+
+
 def synced(kind, sequence, address, word, length, ordinal):
     """A frame of a resync, whole."""
     data = np.ones(int(record.record_bytes(length)), np.uint8)
@@ -134,26 +142,23 @@ def synced(kind, sequence, address, word, length, ordinal):
     return data
 
 
-@pytest.mark.parametrize("back", [False, True])
-def test_whenever_the_power_goes_out_in_a_resync_journal_and_volume_still_open(back):
-    """`back`: digests have found another history, and the log begins anew behind an earlier write than ours."""
+@pytest.mark.parametrize("found", ["newer extents", "another history", "no difference"])
+def test_whenever_the_power_goes_out_in_a_resync_journal_and_volume_still_open(found):
+    """Another history: the log begins anew behind an earlier write than ours. No difference: without a mark that it is mixed."""
     ended = 0
     for dark in range(1, 40):
         around = world()
         journal = born(around)
-        written_until_dark(around, journal, -1, 40)
         ring = reactor.pretended(around)
+        written_until_dark(around, journal, -1, 40, ring)
         for _ in range(40):
-            around.clock[0] += 10**9
-            reactor.wait(ring, np.full(1, -1, np.int64), 0, 0)
-            replica.settle_turn(journal, ring)
-            replica.checkpoint(journal, ring)
+            work_on(around, journal, ring)
         state = secondary.secondary_state(journal, ring, 0, primary.C, VOLUME_BYTES, np.zeros(8, np.int64), 16 << 10)
         durable = int(journal.at[log.DURABLE_SEQUENCE])
-        redo = durable - 5 if back else durable + 5
-        frames = [synced(record.DIGEST, redo + 1, 0, 0, 64, 1)] * back + [
-            synced(record.EXTENT, redo + 1, 0, 0, EXTENT, 1 + back), synced(record.SYNCED, redo, redo + 2, 1, 0, 2 + back),
-        ]  # fmt: skip
+        redo = durable - 5 if found == "another history" else durable + 5
+        kinds = [(record.DIGEST, 64)] * (found != "newer extents") + [(record.EXTENT, EXTENT)] * (found != "no difference")
+        frames = [synced(kind, redo + 1, 0, 0, length, number) for number, (kind, length) in enumerate(kinds, 1)]
+        frames.append(synced(record.SYNCED, redo, redo + 2, 1, 0, len(frames) + 1))
         around.at[pretend.POWER_IN] = dark
         for frame in frames:
             state.inbox[: frame.size] = frame
@@ -321,9 +326,8 @@ def test_volume_info_says_that_they_are_not_of_one_time(tmp_path, states):
     done = farwrite("volume", "info", tmp_path)
     assert done.returncode == EXIT_LOST_WRITE and "not of one time" in done.stdout and "one backup" in done.stdout
     (tmp_path / "volume").write_bytes(states[1][1])
-    done = farwrite("volume", "info", tmp_path, "--json")
-    told = json.loads(done.stdout)
-    assert done.returncode == EXIT_DONE and told["volume_bytes"] == VOLUME_BYTES and told["mismatch"] == ""
+    found = look(tmp_path)
+    assert (found.mismatch, found.volume_bytes, found.consistent) == ("", VOLUME_BYTES, True)
 
 
 # A record that no replay can apply.
