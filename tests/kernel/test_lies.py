@@ -458,9 +458,20 @@ def test_a_write_that_replay_could_not_apply_is_not_taken_and_changes_nothing(ke
 def test_a_write_for_which_there_never_is_room_is_not_taken(kernels):
     near = Near(kernels)
     near.state.journal.at[log.VOLUME_BYTES] = MOST
-    largest = STAGING - log.BLOCK_BYTES - record.HEADER_BYTES
+    largest = (STAGING - log.BLOCK_BYTES) // 2 // record.HEADER_BYTES * record.HEADER_BYTES - record.HEADER_BYTES
     assert kernels.primary.submit(near.state, 5, 0, largest + 1, 0) == replica.INVALID_WRITE
-    assert kernels.primary.submit(near.state, 5, 0, largest, 0) == 0  # Once all else is gone.
+    assert log.is_placeable(near.state.journal, largest)
+
+
+@pytest.mark.parametrize("staging", [4 * log.BLOCK_BYTES, 5 * log.BLOCK_BYTES, 8 * log.BLOCK_BYTES])
+def test_a_record_that_is_taken_has_room_in_an_empty_ring_wherever_it_stands(staging):
+    journal = log.journal_state(staging, staging, VOLUME, EPOCH, -1, -1)
+    at = journal.at
+    largest = next(length for length in range(staging, 0, -1) if log.is_placeable(journal, length))
+    assert largest > staging // 4
+    for place in range(3 * staging, 4 * staging, record.HEADER_BYTES):
+        at[[log.STAGED, log.APPLIED, log.HELD, log.TAIL]] = place
+        assert log.has_room(journal, largest), place
 
 
 # Before the session

@@ -122,8 +122,12 @@ def pad_to_end(journal):
 
 @kernel()
 def is_placeable(journal, length):
-    """Whether there is room for a record with this payload when nothing else is in the ring: otherwise there never is."""
-    return record.record_bytes(length) + BLOCK_BYTES <= journal.at[STAGING]
+    """Whether there is room for a record with this payload when nothing else is in the ring, wherever the ring then stands.
+
+    Otherwise it might be waited for without end: a record that does not fit before the ring's end needs that rest as well, which
+    is less than the record.
+    """
+    return 2 * record.record_bytes(length) + BLOCK_BYTES <= journal.at[STAGING]
 
 
 @kernel()
