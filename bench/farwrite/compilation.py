@@ -87,7 +87,7 @@ def expected(name: str = MARKER) -> tuple[int, str]:
     """(functions to compile, how long that takes), as the last compilation on this machine had it, whatever the sources."""
     found = []
     with contextlib.suppress(OSError):
-        for marker in cache().parent.glob(f"*/{name}"):
+        for marker in filter(Path.is_file, cache().parent.glob(f"*/{name}")):
             words = marker.read_text().split()
             if len(words) == 2 and all(word.isdecimal() for word in words) and int(words[0]):
                 found.append((marker.stat().st_mtime, int(words[0]), f"{words[1]} s the last time"))

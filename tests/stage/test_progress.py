@@ -355,7 +355,9 @@ def test_a_count_that_stands_still_is_seen_to_go_on(monkeypatch, tmp_path):
 
 
 def test_a_link_is_compiled_without_the_engine_once(monkeypatch, tmp_path):
-    monkeypatch.setattr(compilation, "cache", lambda: tmp_path)
+    cache = tmp_path / "kernels" / "of this text"  # Beside it are those of other texts.
+    cache.mkdir(parents=True)
+    monkeypatch.setattr(compilation, "cache", lambda: cache)
     monkeypatch.setattr(compilation, "link_part", compiles(2))
     for name in ("near_half", "far_half", "the_rest"):
         monkeypatch.setattr(compilation, name, raises)
@@ -365,9 +367,9 @@ def test_a_link_is_compiled_without_the_engine_once(monkeypatch, tmp_path):
     assert told.counts[0] == (0, compilation.LINK_FUNCTIONS) and told.counts[-1][0] >= 2
     told.counts.clear()
     compilation.compile_link(told)
-    assert told.counts == [] and not (tmp_path / compilation.MARKER).exists()
-    (tmp_path / compilation.LINK_MARKER).unlink()
-    (tmp_path / compilation.MARKER).touch()  # Whoever has everything has the link.
+    assert told.counts == [] and not (cache / compilation.MARKER).exists()
+    (cache / compilation.LINK_MARKER).unlink()
+    (cache / compilation.MARKER).touch()  # Whoever has everything has the link.
     compilation.compile_link(told)
     assert told.counts == []
 
