@@ -302,7 +302,8 @@ def test_what_is_no_run_is_not_continued(tmp_path, journal, said):
 def test_a_run_prints_its_report_on_stdout_and_the_rest_on_stderr(measured):
     done, directory = measured
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("farwrite: A quick look") and "C: how far 2 ms hold is unknown" in done.stdout  # Two rounds.
+    assert done.stdout.startswith("farwrite: A quick look") and "\n400 miles cost " in done.stdout
+    assert "2 ms hold" not in done.stdout and "C1" not in done.stdout, "nobody has asked about 2 ms"
     assert "saved:" not in done.stdout and f"saved: {directory}/report.json" in done.stderr.replace("\n", "")
     assert "Traceback" not in done.stderr
     assert sorted(path.name for path in directory.iterdir()) == ["cells.jsonl", "report.json"]
