@@ -186,10 +186,10 @@ def test_a_read_that_ends_with_the_volume_sees_it_too():
 @pytest.mark.parametrize("submit", both_ways(primary.submit))
 def test_a_write_without_room_is_not_taken_and_changes_nothing(submit):
     made = state(staging=16384, capacity=16384)
-    assert submit(made, 0, 0, 8192, 0)
+    assert submit(made, 0, 0, 4096, 0) == submit(made, 1, 0, 4096, 0) == 1
     before = made.journal.at.copy()
     before[log.WANTS_VOUCH] = 1  # It waits for room, and says so.
-    assert not submit(made, 1, 0, 8192, 0)
+    assert submit(made, 2, 0, 4096, 0) == 0
     assert (made.journal.at == before).all()
     assert made.at[primary.BLOCKED] == 1
 

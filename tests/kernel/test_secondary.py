@@ -91,11 +91,11 @@ def test_the_last_byte_of_the_volume_may_be_written(accept_record):
 @pytest.mark.parametrize("accept_record", both_ways(secondary.accept_record))
 def test_a_record_without_room_is_left_for_later(accept_record):
     made = state(16384)
-    hand_over(made, frame(1, 0, bytes(10000)))
-    assert accept_record(made, 0) == secondary.TAKEN
-    hand_over(made, frame(2, 0, bytes(4096)))
-    assert accept_record(made, record_oracle.rounded(10000)) == secondary.NO_ROOM
-    assert made.journal.at[log.STAGED_SEQUENCE] == 1
+    for sequence in (1, 2, 3):
+        hand_over(made, frame(sequence, 0, bytes(6000)))
+    size = record_oracle.rounded(6000)
+    assert [accept_record(made, place * size) for place in range(3)] == [secondary.TAKEN, secondary.TAKEN, secondary.NO_ROOM]
+    assert made.journal.at[log.STAGED_SEQUENCE] == 2
 
 
 def stream_of(random):
