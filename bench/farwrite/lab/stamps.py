@@ -175,9 +175,9 @@ class Prober:
         while True:
             for direction in self.directions:
                 direction.read()
-            missing = [direction.sent - direction.begin - len(direction.arrived()) for direction in self.directions]
-            some = all(direction.arrived() for direction in self.directions)
-            if not any(missing) or time.monotonic() >= last_s + (0.0 if some else first_s):
+            sent = [direction.sent - direction.begin for direction in self.directions]
+            arrived = [len(direction.arrived()) for direction in self.directions]
+            if arrived == sent or time.monotonic() >= last_s + (0.0 if all(arrived) else first_s):
                 return self.outward.take(), self.homeward.take()
             time.sleep(BURST_GAP_S)
 
