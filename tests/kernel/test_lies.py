@@ -8,7 +8,7 @@ every index and every sum checked (interpreted.py).
 
 import itertools
 import socket
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -138,6 +138,24 @@ def lies_in_state(kernels, number, honest, bounds):
     return itertools.islice(frames, number % kernels.every, None, kernels.every)
 
 
+def heard(frames, hear, takes, before, may_change, refused_well):
+    """(taken, refused): one end hears each frame as the oracle says, and whatever a refused one may not change is as `before`."""
+    taken = refused = 0
+    for frame in frames:
+        status = hear(frame)
+        if takes(frame):
+            taken += 1
+            assert status == replica.OK, frame
+            before.restore()
+        else:
+            refused += 1
+            assert status == replica.BAD_FRAME, frame
+            refused_well(frame)
+            assert not before.differs_in(but=may_change), frame
+            before.restore(may_change)
+    return taken, refused
+
+
 def usual(kind, **fields):
     return {"kind": kind, "length": 0, "sequence": 0, "address": 0, "epoch": EPOCH, "word": 0, "ordinal": 1, **fields}
 
@@ -264,19 +282,13 @@ def test_a_secondary_takes_what_a_frame_may_say_and_ends_the_session_over_anythi
     ]  # fmt: skip
     bounds = (staged, known["durable"], as_of, VOLUME_BYTES - 100, EXTENTS - 8, EPOCH)
     may_change = (state.at, state.inbox)
-    taken = refused = 0
-    for frame in lies_in_state(kernels, FAR_STATES.index(lead_to), honest, bounds):
-        status = far.hear(frame)
-        if lies_oracle.secondary_takes(frame, known):
-            taken += 1
-            assert status == replica.OK, frame
-            before.restore()
-        else:
-            refused += 1
-            assert status == replica.BAD_FRAME, frame
-            assert state.at[secondary.REFUSED] in secondary.REFUSALS, frame
-            assert not before.differs_in(but=may_change), frame
-            before.restore(may_change)
+
+    def refused_well(frame):
+        assert state.at[secondary.REFUSED] in secondary.REFUSALS, frame
+
+    frames = lies_in_state(kernels, FAR_STATES.index(lead_to), honest, bounds)
+    takes = partial(lies_oracle.secondary_takes, known=known)
+    taken, refused = heard(frames, far.hear, takes, before, may_change, refused_well)
     assert refused > 900 // kernels.every
     assert (taken > 9 // kernels.every) == (lead_to is not promised)
 
@@ -367,20 +379,14 @@ def test_a_primary_takes_what_a_frame_may_say_and_ends_the_session_over_anything
     bounds = (known["sent"], 3, known["applied"], known["synced"], EXTENTS - 8, EPOCH)
     around = state.ring.world
     may_change = (state.peer, state.inbox, around.at, around.stream, around.glass, around.segment_end, around.segment_due_ns)
-    taken = refused = 0
-    for frame in lies_in_state(kernels, [*NEAR_STATES].index(where), honest, bounds):
-        status = near.hear(frame)
-        if lies_oracle.primary_takes(frame, known):
-            taken += 1
-            assert status == replica.OK, frame
-            before.restore()
-        else:
-            refused += 1
-            assert status == replica.BAD_FRAME, frame
-            assert not before.differs_in(but=may_change), frame
-            assert state.peer[0, primary.DURABLE] == known["durable"] and state.peer[0, primary.GRANTED] == known["granted"]
-            assert state.peer[0, primary.DIFFERENT] == 0, frame
-            before.restore(may_change)
+
+    def refused_well(frame):
+        assert state.peer[0, primary.DURABLE] == known["durable"] and state.peer[0, primary.GRANTED] == known["granted"]
+        assert state.peer[0, primary.DIFFERENT] == 0, frame
+
+    frames = lies_in_state(kernels, [*NEAR_STATES].index(where), honest, bounds)
+    takes = partial(lies_oracle.primary_takes, known=known)
+    taken, refused = heard(frames, near.hear, takes, before, may_change, refused_well)
     assert taken > 5 // kernels.every and refused > 400 // kernels.every
 
 
