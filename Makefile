@@ -43,7 +43,7 @@ bench: $(READY)
 # Labs are opened one at a time; what needs none is tested beside them, what waits beside both. Compiled first: all would otherwise
 # compile the same.
 test: $(READY)
-	@$(BIN)/python -m farwrite.compilation
+	@$(BIN)/python -m farwrite.experiment.compilation
 	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder
 
 # What a link has a part in; the rest is the same on any, and proven outside, where a processor is not ten times slower.

@@ -1,6 +1,6 @@
 """Recordings that a report has trouble with, made up so that every number and every verdict has a temptation to be wrong.
 
-Each is whole and decodes; what is awkward about it is said beside it. tests/stage/test_awkward.py holds what is told of them
+Each is whole and decodes; what is awkward about it is said beside it. tests/report/test_awkward.py holds what is told of them
 on the terminal, on the page, in the JSON and by the gate against each other and against physics.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from farwrite.histogram import Histogram
+from farwrite.base.histogram import Histogram
 from farwrite.recording import Audit, Recording, Round
 from make_recording import SMALL, changed, make_recording
 

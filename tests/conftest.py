@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 # Processes without a lab, or with one whose link decides nothing (a relay, a real one, rounds that are tried again); most of the
 # time they wait: for elections, for disks, for a command to end.
 WAITING = (
-    "tests/command/test_exit_codes.py", "tests/command/test_reach_command.py", "tests/lab/test_crash.py",
+    "tests/commands/test_exit_codes.py", "tests/commands/test_reach_command.py", "tests/lab/test_crash.py",
     "tests/lab/test_failover.py", "tests/lab/test_far_host.py", "tests/lab/test_relay_lab.py",
 )  # fmt: skip
 
@@ -52,8 +52,8 @@ def pytest_runtest_protocol(item):
 
 @functools.cache
 def opens_labs(file):
-    """Whether a file's tests are never run beside others that open labs: one of them is marked so, or the file is in lab/."""
-    return file.startswith("tests/lab/") or "mark.lab" in (Path(__file__).parents[1] / file).read_text()
+    """Whether a file's tests are never run beside others that open labs: one of them is marked so."""
+    return "mark.lab" in (Path(__file__).parents[1] / file).read_text()
 
 
 @pytest.hookimpl(optionalhook=True)

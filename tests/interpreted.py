@@ -12,9 +12,9 @@ from types import CodeType, FunctionType, ModuleType, SimpleNamespace
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-from farwrite.crc_kernel import crc32c
+from farwrite.base.crc_kernel import crc32c
+from farwrite.base.prng_kernel import random_of
 from farwrite.engine.resync_kernel import digest
-from farwrite.prng_kernel import random_of
 
 
 class Strict(np.ndarray):

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from farwrite.analysis.between_runs import EarlierRuns, RunHistory
-from farwrite.analysis.compare import MARGINS, Spread, key_of
+from farwrite.analysis.change import MARGINS, Spread, key_of
+from farwrite.analysis.figure import METRICS, Figure, Label, Sheet
 from farwrite.analysis.result import Estimate
-from farwrite.figure import METRICS, Figure, Label, Sheet
-from farwrite.reasons import Reason, remark
+from farwrite.base.reasons import Reason, remark
 from farwrite.recording import Pairing
 
 CELL: dict[str, Label] = {"name": "write", "protocol": "C", "miles": 20.0, "queue_depth": 1}

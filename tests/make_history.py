@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 
 from farwrite.analysis.analyse import analyse
+from farwrite.analysis.figure import METRICS, Figure, Sheet
 from farwrite.analysis.result import Estimate
-from farwrite.figure import METRICS, Figure, Sheet
-from farwrite.reasons import needs
+from farwrite.base.reasons import needs
 from farwrite.recording import SCHEMA_VERSION, Report, save
 from make_figures import as_reasons
 from make_recording import make_recording

@@ -12,14 +12,12 @@ from functools import cache
 import msgspec
 import numpy as np
 
-from farwrite import profile
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.answer import answer_of
 from farwrite.analysis.result import Analysis
-from farwrite.cells import cells_of
-from farwrite.histogram import Histogram
-from farwrite.profile import Profile
-from farwrite.protocol import PROMISES
+from farwrite.base.histogram import Histogram
+from farwrite.base.protocol import PROMISES
+from farwrite.experiment.cells import cells_of
 from farwrite.recording import (
     SCHEMA_VERSION,
     Audit,
@@ -35,6 +33,8 @@ from farwrite.recording import (
     Round,
     Slice,
 )
+from farwrite.workload import profile
+from farwrite.workload.tables import Profile, digest
 
 HEADER_BYTES = 64
 BLOCK_BYTES = 4096
@@ -218,7 +218,7 @@ def record(
         command=["farwrite", "run", "made-up.toml"],
         profile_name="made-up",
         profile=parsed,
-        profile_digest=profile.digest(parsed),
+        profile_digest=digest(parsed),
         seed=seed,
         host={"cpu": "made up", "cpu_count": 2, "memory_bytes": 8 << 30, "kernel": "6.1.0"},
         lab=lab,

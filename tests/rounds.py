@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from farwrite.compilation import compile_all
-from farwrite.host import reactor
+from farwrite.base.host import reactor
+from farwrite.base.units import NS_PER_S
+from farwrite.experiment.compilation import compile_all
 from farwrite.lab.process import process
-from farwrite.plan import Load
-from farwrite.target import replicated
-from farwrite.units import NS_PER_S
+from farwrite.targets import replicated
+from farwrite.workload.plan import Load
 
 JOURNAL_BYTES = 24 << 20  # A ring of 16 MiB: two staging rings.
 VOLUME_BYTES = 4 << 20

@@ -17,7 +17,7 @@ import sys
 import traceback
 
 REQUEST_BYTES = 1 << 20
-NOT_LOADED = ("farwrite.__main__", "farwrite.pytest_plugin")
+NOT_LOADED = ("farwrite.__main__", "farwrite.testing.plugin")
 LATER = ("plotext", "pyroute2", "rich.console", "rich.progress", "rich.table", "scipy.special", "tempfile", "tomllib")
 
 
@@ -59,7 +59,7 @@ def command(asked: dict, descriptors: list[int]) -> int:
             os.close(descriptor)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.chdir(asked["cwd"])
-        compiled = os.environ["NUMBA_CACHE_DIR"]  # Chosen when farwrite.jit was loaded.
+        compiled = os.environ["NUMBA_CACHE_DIR"]  # Chosen when farwrite.base.jit was loaded.
         os.environ.clear()
         os.environ.update({"NUMBA_CACHE_DIR": compiled, **asked["environment"]})
         sys.argv = ["farwrite", *asked["words"]]

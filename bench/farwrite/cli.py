@@ -11,9 +11,9 @@ import signal
 import sys
 from typing import Any
 
+from .base.errors import EXIT_CRASH, EXIT_DONE, EXIT_UNFIT, EXIT_USAGE, FarwriteError
+from .base.interruption import exit_code, heed_signals
 from .commands.output import abandon_stdout, ready_streams
-from .errors import EXIT_CRASH, EXIT_DONE, EXIT_UNFIT, EXIT_USAGE, FarwriteError
-from .interruption import exit_code, heed_signals
 
 WORLD = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from .units import foreseen_text
+from .base.reasons import cause_of
+from .base.units import foreseen_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .reasons import Reason
+    from .base.reasons import Reason
     from .recording import Cell, Round
 
 LINE_EVERY_S = 15.0  # Where there is no terminal.
@@ -117,8 +118,6 @@ class Voids:
 
     def add(self, reasons: Sequence[Reason]) -> None:
         """One more."""
-        from .analysis.void import cause_of
-
         self.count += 1
         self.causes.update(dict.fromkeys(map(cause_of, reasons), 1))
 
@@ -256,19 +255,3 @@ def bar(verbose: bool = False, quiet: bool = False) -> Iterator[Progress]:
     columns = (BarColumn(bar_width=16), TextColumn("{task.description}", markup=False))
     with RichProgress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         yield Bar(progress, console, verbose)
-
-
-@contextmanager
-def region(verbose: bool = False, quiet: bool = False) -> Iterator[Progress]:
-    """The live region of a run, on a terminal; otherwise as `bar`."""
-    from rich.console import Console
-
-    console = Console(file=sys.stderr)
-    if quiet or not console.is_terminal:
-        with bar(verbose, quiet) as told:
-            yield told
-        return
-    from .report.live import Region
-
-    with Region(console, verbose) as told:
-        yield told

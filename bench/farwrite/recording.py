@@ -12,16 +12,16 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from .errors import UsageError
-from .file_systems import memory_text
-from .files import write_atomically
-from .keep_awake import KeptAwake, kept_word
-from .link_spec import STREAM_LEVEL_LINKS
-from .profile import Profile
-from .protocol import ProtocolName, asked_peer
-from .reasons import Reason, of_sentence
-from .user_file import read_file
-from .wire_names import CompressionName, EncryptionName
+from .base.errors import UsageError
+from .base.file_systems import memory_text
+from .base.files import write_atomically
+from .base.keep_awake import KeptAwake, kept_word
+from .base.protocol import ProtocolName, asked_peer
+from .base.reasons import Reason, of_sentence
+from .base.user_file import read_file
+from .base.wire_names import CompressionName, EncryptionName
+from .workload.link_spec import STREAM_LEVEL_LINKS
+from .workload.tables import Profile
 
 SCHEMA_VERSION = 1
 
@@ -400,3 +400,43 @@ class Head(Struct, frozen=True):
 def schema() -> dict[str, Any]:
     """The JSON Schema of the document."""
     return msgspec.json.schema(Report)
+
+
+# What `farwrite lab --measure` observes of a command; `analysis/command.py` judges it from this alone.
+
+
+class Turn(Struct, frozen=True):
+    """The runs of one round at one of the two distances, in the order they were made."""
+
+    rtt_ns: list[float]  # round trips that the link delivered before them
+    run_ns: list[int]  # from the start of the program to its end
+
+
+class Pair(Struct, frozen=True):
+    """One round: as many runs at 0 miles as at the distance, taking turns with which comes first."""
+
+    near_first: bool
+    at_0: Turn
+    far: Turn
+
+
+class Repeated(Struct, frozen=True):
+    """Everything."""
+
+    farwrite: str
+    started_utc: str
+    command: list[str]
+    miles: float
+    asked_rtt_ns: int
+    is_ping: bool  # the round trip asked for is an echo's, this host's own part in it included
+    route_factor: float
+    asked_besides: str  # of the link, in words
+    link: str
+    link_reason: str
+    keep_awake: KeptAwake
+    keep_awake_reason: str
+    warmups: int  # runs at each distance before the first round, which are in no figure
+    planned_runs: int  # at each distance
+    rounds: list[Pair]
+    void: list[Reason]  # why a round was left out, one for each
+    interrupted: bool = False

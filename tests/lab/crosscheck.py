@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from farwrite.compilation import compile_link
-from farwrite.errors import UnfitError
-from farwrite.keep_awake import KeepAwake
-from farwrite.lab.jitter import deviations
+from farwrite.base.errors import UnfitError
+from farwrite.base.keep_awake import KeepAwake
+from farwrite.base.physics import rtt_ns_of
+from farwrite.base.units import NS_PER_S, format_rate
+from farwrite.experiment.compilation import compile_link
 from farwrite.lab.lab import LabSpec, open_lab
 from farwrite.lab.probe import (
     FULL_BYTES,
@@ -32,9 +33,8 @@ from farwrite.lab.probe import (
 )
 from farwrite.lab.proof import FULL_BITS, TCP_SHARE
 from farwrite.lab.survey import CONNECTIONS
-from farwrite.link_spec import PLAIN, STREAM_LEVEL_LINKS, Bursts, LinkSpec, Way
-from farwrite.physics import rtt_ns_of
-from farwrite.units import NS_PER_S, format_rate
+from farwrite.workload.jitter import deviations
+from farwrite.workload.link_spec import PLAIN, STREAM_LEVEL_LINKS, Bursts, LinkSpec, Way
 
 IN_UML = bool(os.environ.get("FARWRITE_UML"))
 PACKETS = 100_000

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from small_lab import compiled, small
 
-from farwrite.errors import EXIT_INTERRUPTED, FarwriteError
+from farwrite.base.errors import EXIT_INTERRUPTED, FarwriteError
 from farwrite.lab.lab import open_lab
 from farwrite.lab.survey import PROBE, answer_requests, measure_requests
 

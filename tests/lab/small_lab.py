@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from farwrite.compilation import compile_all
-from farwrite.errors import UnfitError
+from farwrite.base.errors import UnfitError
+from farwrite.experiment.compilation import compile_all
 from farwrite.lab.lab import LabSpec, open_lab
-from farwrite.load_kernel import BOARD_COMPLETED
+from farwrite.targets.load_loop_kernel import BOARD_COMPLETED
 
 PATIENCE_S = 20
 LINK = os.environ.get("FARWRITE_LINK", "auto")
@@ -30,7 +30,7 @@ def small(link=LINK, directory=None):
 @functools.cache
 def link_here():
     """The emulation that a lab here must have: the one asked for, or of what the doctor finds possible by itself the first."""
-    from farwrite.doctor.emulation import links_of, places
+    from farwrite.lab.doctor.emulation import links_of, places
 
     possible = links_of(places())
     assert possible[0] == "netem" or not IN_UML

@@ -22,15 +22,15 @@ from small_lab import IN_UML, LINK, any_link, compiled, link_here, skip_if_forbi
 from test_nothing_left import HERE, PATIENCE_S, STOPS
 
 import console
-from farwrite.arms import experiment as experiments
-from farwrite.arms import word as words
-from farwrite.arms.experiment import Experiment, execute, outcome_of
-from farwrite.arms.word import arm_of
-from farwrite.arms.worker import Worker
-from farwrite.errors import EXIT_UNFIT, UnfitError, UsageError
+from farwrite.base.errors import EXIT_UNFIT, UnfitError, UsageError
+from farwrite.compare.figures import read_sheet
+from farwrite.experiment.ab import arm as words
+from farwrite.experiment.ab import experiment as experiments
+from farwrite.experiment.ab.arm import arm_of
+from farwrite.experiment.ab.experiment import Experiment, execute, outcome_of
+from farwrite.experiment.ab.worker import Worker
 from farwrite.lab.lab import Lab
 from farwrite.recording import read
-from farwrite.sheet import read_sheet
 
 pytestmark = [pytest.mark.lab, any_link]
 

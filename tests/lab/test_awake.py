@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from small_lab import lab_or_skip, small
 
-from farwrite.errors import UnfitError
-from farwrite.lab import awake as awake_module
-from farwrite.lab.awake import HELD, HERE, Machine, awake, decide, held
-from farwrite.lab.awake_trial import Times, Trial, tried
+from farwrite.base.errors import UnfitError
+from farwrite.lab import keep_awake as awake_module
+from farwrite.lab.keep_awake import HELD, HERE, Machine, awake, decide, held
+from farwrite.lab.keep_awake_trial import Times, Trial, tried
 from farwrite.lab.process import process
 from farwrite.lab.spinner import spinning
 

@@ -5,9 +5,9 @@ import time
 import pytest
 from small_lab import lab_or_skip, load_begun, small
 
-from farwrite.load_kernel import BOARD_COMPLETED
-from farwrite.round import audit_of, finish_sides, start_sides
-from farwrite.units import NS_PER_MS
+from farwrite.base.units import NS_PER_MS
+from farwrite.experiment.round import audit_of, finish_sides, start_sides
+from farwrite.targets.load_loop_kernel import BOARD_COMPLETED
 from rounds import completed_in, issued_in, load, order
 
 pytestmark = pytest.mark.lab

@@ -20,18 +20,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from small_lab import load_begun
 
+from farwrite.base.errors import UnfitError
+from farwrite.base.host.disk import disk
+from farwrite.engine import handshake
 from farwrite.engine import journal_kernel as log
-from farwrite.engine import peering
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine import replica_kernel as replica
+from farwrite.engine.handshake import Hello, meet
 from farwrite.engine.journal import examine, replay
-from farwrite.engine.peering import Hello, meet
-from farwrite.errors import UnfitError
-from farwrite.host.disk import disk
-from farwrite.lab.board import board
 from farwrite.lab.process import ProcessLostError
-from farwrite.load_kernel import BOARD_COMPLETED
-from farwrite.target import replicated
+from farwrite.lab.shared_memory import board
+from farwrite.targets import replicated
+from farwrite.targets.load_loop_kernel import BOARD_COMPLETED
 from oracle import record_oracle
 from rounds import (
     ENDS,
@@ -442,7 +442,7 @@ def test_a_fitting_hello_is_answered(as_primary):
 
 
 def test_a_peer_that_says_nothing_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(peering, "MEET_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(handshake, "MEET_TIMEOUT_S", 0.05)
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(UnfitError, match="has not introduced itself within"):
         meet(ours, Hello(VOLUME, 1, 0, primary.C), leads=False)

@@ -8,16 +8,16 @@ from types import SimpleNamespace
 import pytest
 from small_lab import LINK, any_link, lab_or_skip
 
-from farwrite import pipeline
-from farwrite import run as runs
 from farwrite.analysis.drill import drill_results
-from farwrite.drill import drills
-from farwrite.errors import UnfitError
-from farwrite.profile import parse
+from farwrite.base.errors import UnfitError
+from farwrite.base.reasons import joined
+from farwrite.base.units import NS_PER_MS
+from farwrite.experiment import measure, sides
+from farwrite.experiment import run as running
+from farwrite.experiment import run_journal as runs
+from farwrite.experiment.drill import drills
 from farwrite.progress import Silence
-from farwrite.reasons import joined
-from farwrite.target import sides
-from farwrite.units import NS_PER_MS
+from farwrite.workload.profile import parse
 
 pytestmark = [pytest.mark.lab, any_link]
 
@@ -55,7 +55,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lab(run):
-    with lab_or_skip(pipeline.lab_spec(run.profile, run.directory)) as lab:
+    with lab_or_skip(measure.lab_spec(run.profile, run.directory)) as lab:
         yield lab
 
 
@@ -188,10 +188,10 @@ def test_a_run_says_at_once_which_drills_do_not_count_and_keeps_them(run, lab, p
     again = runs.begin(run.profile, "drills", 1, run.directory.parent / "uncounted", Silence())
     said = []
     again.progress.say = said.append
-    pipeline.drill(again, lab)
+    measure.drill(again, lab)
     assert [item.uncounted for item in again.drills] == ["near-died", "near-died"]
     assert runs.resume(again.directory, Silence()).drills == again.drills
     assert said[0].startswith("kill 1 under C does not count (near-died")
-    again.cells, again.lab_facts = [], pipeline.facts_of(lab)
-    report = pipeline.finished(again)
+    again.cells, again.lab_facts = [], measure.facts_of(lab)
+    report = running.finished(again)
     assert "kill drills under C: 1 kill does not count" in joined(report.analysis.warnings)

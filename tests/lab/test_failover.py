@@ -11,6 +11,11 @@ from collections import deque
 import numpy as np
 import pytest
 
+from farwrite.base.errors import UnfitError
+from farwrite.base.host import reactor
+from farwrite.base.host.disk import disk
+from farwrite.base.host.libc import aligned_bytes
+from farwrite.base.wire.terms import SharedKey, Terms
 from farwrite.engine import control, node, turn_kernel
 from farwrite.engine import journal_kernel as log
 from farwrite.engine import primary_kernel as primary
@@ -18,18 +23,13 @@ from farwrite.engine import replica_kernel as replica
 from farwrite.engine import secondary_kernel as secondary
 from farwrite.engine.ballot import Question
 from farwrite.engine.control import Address, ask, votes_served
+from farwrite.engine.handshake import frame_of, hello_of
 from farwrite.engine.journal import examine
 from farwrite.engine.node import Node, recall
-from farwrite.engine.peering import frame_of, hello_of
 from farwrite.engine.vote import BallotError, Voter, format_ballot
-from farwrite.errors import UnfitError
-from farwrite.host import reactor
-from farwrite.host.disk import disk
-from farwrite.host.libc import aligned_bytes
-from farwrite.lab.board import board
 from farwrite.lab.process import process
-from farwrite.payload_kernel import matches
-from farwrite.wire.terms import SharedKey, Terms
+from farwrite.lab.shared_memory import board
+from farwrite.workload.payload_kernel import matches
 
 VOLUME, SEED, SIZE = 9, 5, 4096
 WRITES = 8192

@@ -17,15 +17,15 @@ from small_lab import compiled
 
 from console import SHORT, fresh_farwrite
 from farwrite import __version__
-from farwrite.errors import EXIT_UNFIT, EXIT_USAGE, UnfitError, UsageError
+from farwrite.base.errors import EXIT_UNFIT, EXIT_USAGE, UnfitError, UsageError
+from farwrite.base.wire.handshake import agree
+from farwrite.base.wire.terms import SharedKey, Terms
+from farwrite.experiment.remote import message as told
+from farwrite.experiment.remote import rendezvous
 from farwrite.lab.survey import CONNECTIONS
-from farwrite.profile import load
 from farwrite.recording import read
-from farwrite.remote import meeting
-from farwrite.remote import message as told
-from farwrite.remote.word import far_host
-from farwrite.wire.handshake import agree
-from farwrite.wire.terms import SharedKey, Terms
+from farwrite.workload.catalog import load
+from farwrite.workload.ssh_host import far_host
 
 PORT = 2222
 PATIENCE_S = 20
@@ -185,7 +185,7 @@ def test_strangers_at_the_far_sites_port_cost_nobody_time_and_it_listens_where_s
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("SSH_CONNECTION", "127.0.0.1 5 127.0.0.3 22")
-    with meeting.listening() as made:
+    with rendezvous.listening() as made:
         yield made
 
 
@@ -202,7 +202,7 @@ def dialled(server, words=b""):
 )  # fmt: skip
 def test_the_far_site_listens_on_the_address_that_ssh_came_in_on_and_on_no_other(monkeypatch, connection, address):
     monkeypatch.setenv("SSH_CONNECTION", connection)
-    with meeting.listening() as made:
+    with rendezvous.listening() as made:
         assert made.getsockname()[0] == address
 
 
@@ -213,9 +213,9 @@ def test_who_knows_the_token_is_heard_at_once_however_many_strangers_wait(server
         strangers = [stack.enter_context(dialled(server, words)) for words in wrong]
         friend = stack.enter_context(dialled(server, token))
         began_s = time.monotonic()
-        found = stack.enter_context(meeting.known_by(token, server, 60.0))
+        found = stack.enter_context(rendezvous.known_by(token, server, 60.0))
         assert found.getpeername() == friend.getsockname()
-        assert time.monotonic() - began_s < meeting.TOKEN_TIMEOUT_S  # One silent stranger alone would have cost as much.
+        assert time.monotonic() - began_s < rendezvous.TOKEN_TIMEOUT_S  # One silent stranger alone would have cost as much.
         found.sendall(b"x")
         assert friend.recv(1) == b"x"
         for stranger in strangers:
@@ -229,13 +229,13 @@ def test_a_token_may_come_in_pieces_and_the_wrong_one_never_counts(server):
     friend, liar = dialled(server, token[:5]), dialled(server, b"\xff" * 64)
     with friend, liar:
         threading.Timer(0.2, friend.sendall, [token[5:]]).start()
-        with meeting.known_by(token, server, 60.0) as found:
+        with rendezvous.known_by(token, server, 60.0) as found:
             assert found.getpeername() == friend.getsockname()
 
 
 def test_strangers_alone_are_nobody(server):
     with dialled(server), dialled(server, bytes(32)), pytest.raises(UnfitError, match=r"did not reach the far one within 0\.3 s"):
-        meeting.known_by(bytes(range(32)), server, 0.3)
+        rendezvous.known_by(bytes(range(32)), server, 0.3)
 
 
 def test_who_stands_in_for_the_far_site_without_the_runs_key_is_not_written_to(server):
@@ -246,14 +246,14 @@ def test_who_stands_in_for_the_far_site_without_the_runs_key_is_not_written_to(s
     def stand_in():
         connection, _ = server.accept()
         with connection, contextlib.suppress(UnfitError):
-            connection.recv(meeting.TOKEN_BYTES)
-            connection.sendall(meeting.WELCOME)
+            connection.recv(rendezvous.TOKEN_BYTES)
+            connection.sendall(rendezvous.WELCOME)
             agree(connection, theirs, dials=False)
 
     standing = threading.Thread(target=stand_in)
     standing.start()
     with pytest.raises(UnfitError, match="does not hold our key"):
-        meeting.dial_token(*server.getsockname()[:2], bytes(32), "data", "cubic", ours, PATIENCE_S)
+        rendezvous.dial_token(*server.getsockname()[:2], bytes(32), "data", "cubic", ours, PATIENCE_S)
     standing.join()
     assert "data" not in CONNECTIONS
 
@@ -267,7 +267,7 @@ def test_a_machine_without_farwrite_says_so(there, tmp_path):
 def test_another_version_there_is_refused_by_name(far, there, tmp_path):
     other = far / "other"
     other.write_text(f"#!/bin/sh\nexec {sys.executable} -c \"import farwrite; farwrite.__version__ = '0.0.9'; "
-                     "from farwrite.remote.serve import serve; serve()\"\n")  # fmt: skip
+                     "from farwrite.experiment.remote.serve import serve; serve()\"\n")  # fmt: skip
     other.chmod(0o755)
     done = there("run", "quick", "--far", "ssh://farhost", "--set", f"lab.far_command={other}", "--out", tmp_path / "out")
     assert done.returncode == EXIT_USAGE, done.stderr

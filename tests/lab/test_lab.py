@@ -18,8 +18,11 @@ import numpy as np
 import pytest
 from small_lab import lab_or_skip, small
 
-from farwrite.errors import UnfitError
-from farwrite.histogram import Histogram
+from farwrite.base.errors import UnfitError
+from farwrite.base.histogram import Histogram
+from farwrite.base.physics import Distance, distance
+from farwrite.base.reasons import sentences
+from farwrite.experiment.round import Floors, Leg, LinkLoad, leg_of, link_reasons, load_reasons
 from farwrite.lab.process import ProcessLostError, process
 from farwrite.lab.stamps import Stamps, beside
 from farwrite.lab.survey import (
@@ -31,10 +34,7 @@ from farwrite.lab.survey import (
     listen,
     measure_requests,
 )
-from farwrite.physics import Distance, distance
-from farwrite.reasons import sentences
 from farwrite.recording import Cell
-from farwrite.round import Floors, Leg, LinkLoad, leg_of, link_reasons, load_reasons
 
 pytestmark = pytest.mark.lab
 

@@ -28,12 +28,12 @@ from nobody import NOBODY, as_nobody, open_to_all
 from small_lab import IN_UML, LINK, any_link, compiled, skip_if_forbidden
 
 from console import ROOT, environment, farwrite, words_of
-from farwrite.errors import EXIT_UNFIT, EXIT_USAGE, UnfitError
-from farwrite.lab.layout import Leg
+from farwrite.base.errors import EXIT_UNFIT, EXIT_USAGE, UnfitError
+from farwrite.base.physics import distance, rtt_ns_of
 from farwrite.lab.session import proof
 from farwrite.lab.survey import Survey
-from farwrite.link_spec import PLAIN
-from farwrite.physics import distance, rtt_ns_of
+from farwrite.lab.topology import Leg
+from farwrite.workload.link_spec import PLAIN
 
 pytestmark = pytest.mark.lab
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from small_lab import IN_UML, PATIENCE_S, skip_if_forbidden, small
 
-from farwrite.compilation import compile_link
-from farwrite.errors import UnfitError
+from farwrite.base.errors import UnfitError
+from farwrite.experiment.compilation import compile_link
 from farwrite.lab.lab import open_lab
 from farwrite.lab.link import SetElsewhere
 from farwrite.lab.probe import FULL_BYTES, bulk_bits_per_s, probe
 from farwrite.lab.schedule import changing
-from farwrite.link_spec import Bursts, Change, LinkSpec, Way
+from farwrite.workload.link_spec import Bursts, Change, LinkSpec, Way
 
 pytestmark = pytest.mark.lab
 

@@ -21,7 +21,7 @@ from leftovers import Surroundings, gone, marked
 from nobody import NOBODY, as_nobody, open_to_all
 from small_lab import IN_UML, LINK, compiled, lab_or_skip, small
 
-from farwrite.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_UNFIT
+from farwrite.base.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_UNFIT
 
 pytestmark = pytest.mark.lab
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from small_lab import LINK, any_link, compiled, skip_if_forbidden
 
-from farwrite.errors import UnfitError, UsageError
+from farwrite.base.errors import UnfitError, UsageError
 from farwrite.lab.survey import Survey
 from farwrite.testing.lab import Keeper, distance, inhabitants
 

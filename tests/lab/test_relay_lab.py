@@ -25,16 +25,16 @@ from small_lab import any_link, compiled, lab_or_skip, small
 from test_nothing_left import HERE, PATIENCE_S
 
 from farwrite.analysis import analysis_of
-from farwrite.errors import EXIT_DONE, EXIT_INCONCLUSIVE, EXIT_UNFIT, UnfitError
+from farwrite.base.errors import EXIT_DONE, EXIT_INCONCLUSIVE, EXIT_UNFIT, UnfitError
+from farwrite.base.wire.terms import IN_THE_CLEAR
 from farwrite.lab import relay as relaying
 from farwrite.lab import relay_kernel as carrying
-from farwrite.lab.jitter import deviations
 from farwrite.lab.namespace import loopbacks
 from farwrite.lab.relay import check_stream
-from farwrite.lab.site import bound
-from farwrite.link_spec import Bursts, Change, LinkSpec, Way
+from farwrite.lab.relay_door import bound
 from farwrite.recording import Report
-from farwrite.wire.terms import IN_THE_CLEAR
+from farwrite.workload.jitter import deviations
+from farwrite.workload.link_spec import Bursts, Change, LinkSpec, Way
 
 pytestmark = [pytest.mark.lab, any_link]
 

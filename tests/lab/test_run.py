@@ -15,21 +15,24 @@ import pytest
 from rich.console import Console
 from small_lab import LINK, compiled, lab_or_skip, link_here, skip_if_forbidden, small
 
-from farwrite import pipeline, recording
-from farwrite import round as rounds
-from farwrite import run as runs
+from farwrite import recording
 from farwrite.analysis import document_of
-from farwrite.cells import cells_of
+from farwrite.base.errors import UnfitError, UsageError
+from farwrite.base.histogram import Histogram
+from farwrite.base.host.disk import file_system_of
+from farwrite.base.protocol import PROMISES
 from farwrite.commands.measuring import Session
 from farwrite.commands.run import run as run_command
-from farwrite.errors import UnfitError, UsageError
-from farwrite.histogram import Histogram
-from farwrite.host.disk import file_system_of
-from farwrite.link_spec import tolerance_ns
-from farwrite.profile import parse
+from farwrite.experiment import measure
+from farwrite.experiment import round as rounds
+from farwrite.experiment import run as running
+from farwrite.experiment import run_journal as runs
+from farwrite.experiment.cells import cells_of
+from farwrite.experiment.outcome import outcome
 from farwrite.progress import Silence
-from farwrite.protocol import PROMISES
 from farwrite.report.terminal import show
+from farwrite.workload.link_spec import tolerance_ns
+from farwrite.workload.profile import parse
 
 pytestmark = pytest.mark.lab
 
@@ -84,7 +87,7 @@ def run_and_report(tmp_path_factory):
     compiled()
     run = runs.begin(profile(), "short", SEED, tmp_path_factory.mktemp("run") / "out", Silence())
     try:
-        return run, pipeline.execute(run)
+        return run, running.execute(run)
     except UnfitError as refusal:
         skip_if_forbidden(refusal)
         raise
@@ -135,7 +138,7 @@ def test_a_host_that_takes_half_the_processors_makes_no_round_void_and_no_verdic
     short = ["cell.write.protocols=['local']", "run.rounds=1", "run.retries=0", "drill.kills=0"]
     made = runs.begin(parse(PROFILE, changes=[f"lab.link={LINK}", *short]), "taken", SEED, tmp_path / "out", Silence())
     try:
-        found = pipeline.execute(made)
+        found = running.execute(made)
     except UnfitError as refusal:
         skip_if_forbidden(refusal)
         raise
@@ -154,7 +157,7 @@ def test_the_link_is_the_one_this_kernel_has(report):
 @pytest.mark.skipif(file_system_of(SHM) != "tmpfs", reason="no tmpfs at /dev/shm")
 def test_a_journal_in_shared_memory_is_called_what_it_is(report, tmp_path):
     with lab_or_skip(dataclasses.replace(small(directory=tmp_path), near=SHM)) as lab:
-        facts = pipeline.facts_of(lab)
+        facts = measure.facts_of(lab)
     expected = {"near": "tmpfs is memory"} | ({"far": facts.far_not_durable} if facts.far_not_durable else {})
     assert (facts.near_file_system, facts.durability, facts.not_durable) == ("tmpfs", "disk", expected)
     made = document_of(msgspec.structs.replace(report.recording, lab=facts))
@@ -282,9 +285,9 @@ def test_the_report_decodes_again_as_it_was_written(run, report):
 
 def test_the_outcome_is_good_when_anything_was_measured_and_strict_asks_for_every_cell(report):
     good = {item.cell for item in report.recording.rounds if item.status == "ok"}
-    assert (pipeline.outcome(report) is None) == bool(good)
+    assert (outcome(report) is None) == bool(good)
     if len(good) < len(report.recording.cells):
-        assert pipeline.outcome(report, strict=True) is not None
+        assert outcome(report, strict=True) is not None
 
 
 def test_the_journal_holds_what_the_report_holds(run, report):
@@ -330,9 +333,9 @@ def on_paper(monkeypatch, report):
             if item.kind == kind
         )
 
-    monkeypatch.setattr(pipeline, "measure_cell", copied_round)
-    monkeypatch.setattr(pipeline, "kill_drill", copied_drill("kill"))
-    monkeypatch.setattr(pipeline, "cut_drill", copied_drill("cut"))
+    monkeypatch.setattr(measure, "measure_cell", copied_round)
+    monkeypatch.setattr(measure, "kill_drill", copied_drill("kill"))
+    monkeypatch.setattr(measure, "cut_drill", copied_drill("cut"))
 
 
 def go_on(directory):
@@ -340,8 +343,8 @@ def go_on(directory):
     again = runs.resume(directory, Silence())
     again.cells = cells_of(again.profile)
     before = len(again.journal.read_bytes().splitlines())
-    pipeline.measure(again, PaperLab())
-    pipeline.drill(again, PaperLab())
+    measure.measure(again, PaperLab())
+    measure.drill(again, PaperLab())
     return again, before
 
 
@@ -384,7 +387,7 @@ def test_a_run_that_goes_on_is_kept_awake_as_it_began_whatever_would_be_chosen_n
     journal.write_bytes(b"\n".join(lines) + b"\n")
     again = runs.resume(directory, Silence())
     assert (again.awake.chosen, again.awake.reason) == ("spinner", "it was so")
-    assert pipeline.as_begun(again).lab.keep_awake == "spinner" and again.profile.lab.keep_awake == "auto"
+    assert running.as_begun(again).lab.keep_awake == "spinner" and again.profile.lab.keep_awake == "auto"
 
 
 def test_a_damaged_line_in_the_middle_is_refused_by_its_number(run, tmp_path):
@@ -401,7 +404,7 @@ def test_a_run_that_fails_half_way_says_how_to_go_on(run, tmp_path, monkeypatch)
     def fails(made):
         raise UnfitError("connect to the far site at 10.0.0.2: Connection timed out.")
 
-    monkeypatch.setattr(pipeline, "execute", fails)
+    monkeypatch.setattr(running, "execute", fails)
     with pytest.raises(UnfitError, match=f"timed out. [0-9]+ rounds are kept; go on with: farwrite run --resume {directory}$"):
         run_command(session=Session(resume=directory))
 
@@ -415,8 +418,8 @@ def test_a_run_that_is_continued_on_a_real_lab_ends_as_one_run(run, report, tmp_
     lines = run.journal.read_bytes().splitlines()
     again = runs.resume(cut_off(run, tmp_path / "again", len(lines) - 3), Silence())
     old = list(again.rounds)
-    assert pipeline.as_begun(again).lab.keep_awake == report.recording.lab.keep_awake
-    made = pipeline.execute(again).recording
+    assert running.as_begun(again).lab.keep_awake == report.recording.lab.keep_awake
+    made = running.execute(again).recording
     assert made.rounds[: len(old)] == old
     assert made.profile == report.recording.profile
     assert (made.lab.keep_awake, made.lab.keep_awake_reason) == (again.awake.chosen, again.awake.reason)
@@ -441,7 +444,7 @@ class CtrlC(Silence):
 
 def test_an_interrupted_run_is_saved_as_far_as_it_came_and_can_be_continued(run, tmp_path):
     interrupted = runs.begin(profile(), "short", SEED, tmp_path / "out", CtrlC(steps=2))
-    made = pipeline.execute(interrupted)
+    made = running.execute(interrupted)
     assert made.recording.interrupted
     assert len({item.cell for item in made.recording.rounds}) == 2
     assert recording.read(interrupted.directory).recording == made.recording

@@ -10,16 +10,17 @@ import pytest
 from holder import children
 from small_lab import LINK, compiled, lab_or_skip, load_begun, skip_if_forbidden, small
 
-from farwrite import pipeline, recording
-from farwrite import run as runs
-from farwrite.errors import UnfitError
+from farwrite import recording
+from farwrite.base.errors import UnfitError
+from farwrite.base.units import NS_PER_MS, NS_PER_S
+from farwrite.compare.figures import identity_of
+from farwrite.experiment import run as running
+from farwrite.experiment import run_journal as runs
+from farwrite.experiment.round import audit_of, finish_sides, play, start_sides
 from farwrite.lab import lab as labs
 from farwrite.lab.survey import CONNECTIONS, hang_up
-from farwrite.profile import parse
 from farwrite.progress import Silence
-from farwrite.round import audit_of, finish_sides, play, start_sides
-from farwrite.sheet import identity_of
-from farwrite.units import NS_PER_MS, NS_PER_S
+from farwrite.workload.profile import parse
 from rounds import completed_in, order
 
 pytestmark = pytest.mark.lab
@@ -169,7 +170,7 @@ def run_and_keys(tmp_path_factory):
             parse(PROFILE, changes=[f"lab.link={LINK}"]), "wire", 3, tmp_path_factory.mktemp("wire") / "out", Silence()
         )
         try:
-            return pipeline.execute(run), run.directory, made
+            return running.execute(run), run.directory, made
         except UnfitError as refusal:
             skip_if_forbidden(refusal)
             raise

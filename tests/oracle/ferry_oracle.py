@@ -4,7 +4,7 @@ from collections import deque
 from fractions import Fraction
 from math import floor
 
-from farwrite.host.tun import PACKET_BYTES_MAX
+from farwrite.base.host.tun import PACKET_BYTES_MAX
 from oracle.prng_oracle import GAMMA, WORD, key_of, mix, unit
 
 

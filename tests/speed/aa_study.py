@@ -17,18 +17,19 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from farwrite import __version__, profile
+from farwrite import __version__
 from farwrite.analysis import estimate, latency
 from farwrite.analysis.analyse import analyse
-from farwrite.analysis.compare import Comparison, compare
-from farwrite.budget import parse as parse_budgets
-from farwrite.gate import gate
-from farwrite.histogram import SLOTS, Histogram, index_of
-from farwrite.host.facts import host_facts, processor_time, steal_between
+from farwrite.analysis.change import Comparison, compare
+from farwrite.base.histogram import SLOTS, Histogram, index_of
+from farwrite.base.host.facts import host_facts, processor_time, steal_between
+from farwrite.base.units import NS_PER_MS
+from farwrite.compare.figures import sheet_of
+from farwrite.gate.budget import parse as parse_budgets
+from farwrite.gate.gate import gate
 from farwrite.progress import bar
 from farwrite.recording import SCHEMA_VERSION, LabFacts, Pairing, Recording, Report, Round
-from farwrite.sheet import sheet_of
-from farwrite.units import NS_PER_MS
+from farwrite.workload import profile
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,11 +79,11 @@ not_worse_by = "5 %"
 
 def null_rounds(count: int, round_ns: int) -> Iterator[Round]:
     """Rounds of the null target: a closed loop whose writes complete at once."""
-    from farwrite.load_kernel import COMPLETED, ISSUED, drive
-    from farwrite.plan import Load, draw
-    from farwrite.round import NOTHING, slices_of
-    from farwrite.target.null_kernel import null_target
-    from farwrite.target.replicated import flight_of, jobs_of, recorder_of
+    from farwrite.experiment.round import NOTHING, slices_of
+    from farwrite.targets.load_loop_kernel import COMPLETED, ISSUED, drive
+    from farwrite.targets.null_kernel import null_target
+    from farwrite.targets.replicated import flight_of, jobs_of, recorder_of
+    from farwrite.workload.plan import Load, draw
 
     slices = 5
     load, count_max = Load(volume_bytes=1 << 30), 1 << 21
@@ -108,11 +109,11 @@ def link_rounds(count: int) -> Iterator[Round]:
     """Rounds of durable writes under protocol C over 20 emulated miles; void ones are measured again."""
     import tempfile
 
-    from farwrite.cells import cells_of
+    from farwrite.experiment.cells import cells_of
+    from farwrite.experiment.measure import lab_spec
+    from farwrite.experiment.round import measure_cell
+    from farwrite.experiment.run_journal import Run
     from farwrite.lab.lab import open_lab
-    from farwrite.pipeline import lab_spec
-    from farwrite.round import measure_cell
-    from farwrite.run import Run
 
     parsed = profile.parse(PROFILE)
     with tempfile.TemporaryDirectory(dir=ROOT / "results") as directory:
@@ -130,7 +131,7 @@ def link_rounds(count: int) -> Iterator[Round]:
 
 def template(index: int, round_ns: int, **observed) -> Round:
     """A round without a link."""
-    from farwrite.round import NOTHING
+    from farwrite.experiment.round import NOTHING
 
     return Round(
         cell="write-C-20", index=index, attempt=0, status="ok", reasons=[], begin_s=0.0, duration_ns=round_ns,
@@ -145,7 +146,7 @@ def template(index: int, round_ns: int, **observed) -> Round:
 
 def sheet(rounds: Sequence[Round], arm: str, comparison: int):
     """Rounds as one arm of an experiment, through the real analysis."""
-    from farwrite.cells import cells_of
+    from farwrite.experiment.cells import cells_of
 
     parsed = profile.parse(PROFILE)
     again = [msgspec.structs.replace(item, index=index) for index, item in enumerate(rounds)]
@@ -275,7 +276,7 @@ def main() -> None:
     kept = json.loads(file.read_bytes())["studies"] if asked.only else []
     studies = []
     with bar() as progress:
-        from farwrite.compilation import compile_all
+        from farwrite.experiment.compilation import compile_all
 
         compile_all(progress)
         # A neighbour on the host halves the null target's speed for tens of milliseconds: short rounds meet it alike.

@@ -23,18 +23,18 @@ import numpy as np
 from farwrite import __version__
 from farwrite.analysis import estimate, latency
 from farwrite.analysis.between_runs import EarlierRuns, RunHistory
-from farwrite.analysis.compare import ALPHA, UNCHANGED, Comparison, compare, key_of, level_of
+from farwrite.analysis.change import ALPHA, UNCHANGED, Comparison, compare, key_of, level_of
 from farwrite.analysis.distance import Place, line_of, reach
 from farwrite.analysis.estimate import Draws, mean_over_rounds
+from farwrite.analysis.figure import METRICS as KNOWN
+from farwrite.analysis.figure import Figure, Label, Sheet
 from farwrite.analysis.latency import Pool
 from farwrite.analysis.result import Estimate
 from farwrite.analysis.sample import Sample
-from farwrite.figure import METRICS as KNOWN
-from farwrite.figure import Figure, Label, Sheet
-from farwrite.histogram import index_of
-from farwrite.physics import miles_of, rtt_ns_of
+from farwrite.base.histogram import index_of
+from farwrite.base.physics import miles_of, rtt_ns_of
+from farwrite.base.units import NS_PER_MS
 from farwrite.recording import Cell
-from farwrite.units import NS_PER_MS
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = (2, 3, 5, 10, 20)

@@ -28,9 +28,9 @@ from farwrite.analysis import analysis_of
 from farwrite.analysis.answer import answer_of
 from farwrite.analysis.result import Analysis, Estimate
 from farwrite.analysis.void import cause_of
-from farwrite.host.facts import host_facts
+from farwrite.base.host.facts import host_facts
+from farwrite.base.units import NS_PER_MS
 from farwrite.recording import Recording, causes_of, read
-from farwrite.units import NS_PER_MS
 
 ROOT = Path(__file__).parents[2]
 JSON, PAGE = ROOT / "results" / "first-run.json", ROOT / "results" / "first-run.md"

@@ -36,18 +36,20 @@ from beside.iperf import Iperf
 from beside.qemu import DAEMON, NBDKIT, qemu
 from beside.result import SCHEMA_VERSION, Part, Recovery, Rivals, Taking, decode, encode, merged
 
-from farwrite import __version__, profile
+from farwrite import __version__
 from farwrite.analysis.analyse import analyse
-from farwrite.compilation import compile_all
-from farwrite.errors import UnfitError
-from farwrite.files import write_atomically
-from farwrite.host.facts import host_facts
-from farwrite.keep_awake import KeepAwake
+from farwrite.base.errors import UnfitError
+from farwrite.base.files import write_atomically
+from farwrite.base.host.facts import host_facts
+from farwrite.base.keep_awake import KeepAwake
+from farwrite.experiment.compilation import compile_all
+from farwrite.experiment.measure import facts_of, lab_spec
+from farwrite.experiment.run_journal import Run, recording_of
 from farwrite.lab.lab import Lab, LabSpec, open_lab
 from farwrite.lab.span import Span
-from farwrite.pipeline import facts_of, lab_spec, recording_of
 from farwrite.recording import Recording
-from farwrite.run import Run
+from farwrite.workload import profile
+from farwrite.workload.tables import Profile
 
 ROOT = Path(__file__).parents[2]
 UML = ROOT / "tests" / "lab" / "uml" / "run"
@@ -182,7 +184,7 @@ def say(text: str) -> None:
 
 def profile_of(
     part: str, asked: argparse.Namespace, near: object, far: object, tables: str, awake: KeepAwake
-) -> profile.Profile:
+) -> Profile:
     """The profile of a part, as a workload file would say it; its rounds are LONGER than asked.
 
     `awake`: a virtual processor that sleeps wakes late; with a rival's processes beside ours the link was void every other time.

@@ -55,7 +55,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .jit import kernel
+from .base.jit import kernel
 
 ADDRESS = 0x200000000000  # A page of our own: machine code in the cache looks there, whichever process runs it.
 FIXED_NOREPLACE = 0x100000
@@ -275,8 +275,8 @@ def serve(asked: list[tuple[int, str]], first: int, count: int, at_once: int) ->
     """Warm the copy up, then tell stories with each of these faults; one line of JSON for each on stdout."""
     from farwrite.planted import NUMBER
 
-    from farwrite.host.lifetime import die_with
-    from farwrite.simulate.story import tell
+    from farwrite.base.host.parent_death import die_with
+    from farwrite.engine.simulate.story import tell
 
     die_with(os.getppid())
     NUMBER.value = 0
@@ -322,8 +322,8 @@ def fork_one(number: int, board: mmap.mmap, first: int, count: int) -> int:
     """A process that tells stories with this fault until one breaks a promise; its number."""
     from farwrite.planted import NUMBER
 
-    from farwrite.host.lifetime import die_with
-    from farwrite.simulate.story import tell
+    from farwrite.base.host.parent_death import die_with
+    from farwrite.engine.simulate.story import tell
 
     parent = os.getpid()
     process = os.fork()

@@ -15,15 +15,16 @@ import time
 import numpy as np
 import pytest
 
-from farwrite import load_kernel as load
-from farwrite import pace_kernel, plan, plan_kernel, prng_kernel
-from farwrite.histogram import Histogram
-from farwrite.host import libc
-from farwrite.jit import kernel
+from farwrite.base import prng_kernel
+from farwrite.base.histogram import Histogram
+from farwrite.base.host import libc
+from farwrite.base.jit import kernel
+from farwrite.base.units import NS_PER_MS, NS_PER_S
 from farwrite.lab.process import PR_SET_TIMERSLACK
-from farwrite.plan import Load
-from farwrite.target import null_kernel, replicated
-from farwrite.units import NS_PER_MS, NS_PER_S
+from farwrite.targets import load_loop_kernel as load
+from farwrite.targets import null_kernel, pace_kernel, replicated
+from farwrite.workload import plan, plan_kernel
+from farwrite.workload.plan import Load
 
 GIB = 1 << 30
 BLOCK = 65_536

@@ -105,12 +105,12 @@ def test_a_constant_is_changed_with_what_is_made_of_it(toy):
 
 
 def test_a_kernel_is_interpreted_wherever_python_calls_it():
-    from farwrite import load_kernel
+    from farwrite.targets import load_loop_kernel
 
-    kernels = {name for name, value in vars(load_kernel).items() if hasattr(value, "py_func")}
+    kernels = {name for name, value in vars(load_loop_kernel).items() if hasattr(value, "py_func")}
     assert {"slice_of", "lateness"} <= kernels
-    assert mutants.function_at(load_kernel, "slice_of") is load_kernel.slice_of.py_func
-    assert mutants.function_at(load_kernel, "none_such") is None
+    assert mutants.function_at(load_loop_kernel, "slice_of") is load_loop_kernel.slice_of.py_func
+    assert mutants.function_at(load_loop_kernel, "none_such") is None
 
 
 def test_the_table_names_modules_tests_and_faults_that_there_are():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from test_speed import best_s, measure
 
-from farwrite import hdr
 from farwrite.analysis import sample
-from farwrite.histogram import Histogram
+from farwrite.base import hdr_codec
+from farwrite.base.histogram import Histogram
 
 pytestmark = pytest.mark.benchmark(min_rounds=5, max_time=0.5, warmup=True, warmup_iterations=1)
 
@@ -30,7 +30,7 @@ def test_seven_quantiles_cost_little_more_than_a_look_at_all_slots(benchmark, sa
 
 def test_an_encoded_histogram_costs_a_few_looks_at_all_slots(benchmark, said, request, slice_of_a_round):
     counts = slice_of_a_round.counts
-    took_s, floor_s = measure(benchmark, lambda: hdr.payload(slice_of_a_round), lambda: np.flatnonzero(counts))
-    packed_s = best_s(lambda: hdr.encode(slice_of_a_round), 200)
+    took_s, floor_s = measure(benchmark, lambda: hdr_codec.payload(slice_of_a_round), lambda: np.flatnonzero(counts))
+    packed_s = best_s(lambda: hdr_codec.encode(slice_of_a_round), 200)
     said[request.node.name] = {"payload_us": took_s * 1e6, "packed_us": packed_s * 1e6, "floor_us": floor_s * 1e6}
     assert took_s < 20 * floor_s

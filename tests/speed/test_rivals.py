@@ -20,12 +20,12 @@ from beside.result import SCHEMA_VERSION, Goal, Part, Recovery, Rivals, Taking, 
 from both_ways import both_ways
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.result import Estimate
-from farwrite.errors import UnfitError
-from farwrite.histogram import Histogram
-from farwrite.load_kernel import BYTES, COMPLETED, ISSUED, Flight
-from farwrite.reasons import sentences, unsound
-from farwrite.target.replicated import recorder_of
-from farwrite.units import NS_PER_MS
+from farwrite.base.errors import UnfitError
+from farwrite.base.histogram import Histogram
+from farwrite.base.reasons import sentences, unsound
+from farwrite.base.units import NS_PER_MS
+from farwrite.targets.load_loop_kernel import BYTES, COMPLETED, ISSUED, Flight
+from farwrite.targets.replicated import recorder_of
 from make_recording import make_recording
 
 EXPORT_BYTES = 1 << 20
@@ -46,7 +46,7 @@ sys.path.insert(0, sys.argv[1])
 import vdso
 vdso.CALIBRATION_S = 0.1
 vdso.install(lambda: time.monotonic_ns() + vdso.NS_PER_S * 1000)
-from farwrite.host import libc
+from farwrite.base.host import libc
 before_ns, seen_ns, after_ns = time.monotonic_ns(), libc.monotonic_ns(), time.monotonic_ns()
 print(round((seen_ns - before_ns) / vdso.NS_PER_S), round((seen_ns - after_ns) / vdso.NS_PER_S))
 """

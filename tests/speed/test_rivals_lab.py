@@ -5,7 +5,7 @@ import socket
 import pytest
 from beside import daemon
 
-from farwrite.errors import UnfitError
+from farwrite.base.errors import UnfitError
 from lab.small_lab import lab_or_skip, small
 
 pytestmark = pytest.mark.lab

@@ -33,7 +33,7 @@ CHANGES = {
     "an operand": ("total, seen = 0, [0, 0]", "total, seen = 5, [0, 0]"),
 }
 ENGINE = ["journal", "journal_kernel", "primary_kernel", "record_kernel", "replica_kernel", "resync_kernel", "secondary_kernel",
-          "turn_kernel", "peering", "ballot", "election"]  # fmt: skip
+          "turn_kernel", "handshake", "ballot", "election"]  # fmt: skip
 
 
 def results_of(source, number=0):

@@ -10,17 +10,18 @@ import time
 import numpy as np
 import pytest
 
-from farwrite import crc_kernel, payload_kernel, plan
-from farwrite import load_kernel as load
+from farwrite.base import crc_kernel
+from farwrite.base.histogram import Histogram
+from farwrite.base.histogram_kernel import SLOTS, record
+from farwrite.base.host import libc
+from farwrite.base.host.disk import disk
+from farwrite.base.jit import kernel
+from farwrite.base.units import NS_PER_S
 from farwrite.engine import record_kernel
-from farwrite.histogram import Histogram
-from farwrite.histogram_kernel import SLOTS, record
-from farwrite.host import libc
-from farwrite.host.disk import disk
-from farwrite.jit import kernel
-from farwrite.plan import Load
-from farwrite.target import null_kernel, replicated
-from farwrite.units import NS_PER_S
+from farwrite.targets import load_loop_kernel as load
+from farwrite.targets import null_kernel, replicated
+from farwrite.workload import payload_kernel, plan
+from farwrite.workload.plan import Load
 
 MIB = 1 << 20
 BLOCK = 4096

@@ -14,12 +14,13 @@ from itertools import pairwise
 
 import msgspec
 
-from .. import reasons
-from ..link_spec import tolerance_ns
-from ..protocol import PROMISES
-from ..reasons import Code, Reason, about, few_rounds, joined, no_bare_flush, no_write, saturated
+from ..base import reasons
+from ..base.protocol import PROMISES
+from ..base.reasons import Code, Reason, about, few_rounds, joined, no_bare_flush, no_write, saturated
 from ..recording import Cell, OtherRound, Recording, Round, causes_of, waited_for, waited_rtt_ns
+from ..workload.link_spec import tolerance_ns
 from .answer import not_durable_text
+from .breakdown import latency, part_results
 from .claims import claims_of
 from .distance import BUDGETS_NS, Place, greatest_miles, lines
 from .drill import drill_results
@@ -28,7 +29,6 @@ from .floor import Floor, Flushes, efficiency_of, floor_of, flushes_of, nearest_
 from .latency import Pool
 from .noise import host_noise
 from .own_budgets import budget_results
-from .part import latency, part_results
 from .reach import reach_of
 from .result import (
     ANALYSIS_VERSION,

@@ -14,12 +14,12 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from ..protocol import NAMES, PROMISES
-from ..reasons import joined, least_needed, unsound
+from ..base.protocol import NAMES, PROMISES
+from ..base.reasons import joined, least_needed, unsound
+from ..base.units import NS_PER_MS, NS_PER_S, format_time
 from ..recording import LabFacts, Recording
-from ..units import NS_PER_MS, NS_PER_S, format_time
-from ..verdict import decide, response_of_cell
 from .result import Analysis, BudgetResult, CellResult, Claim, DrillResult, Estimate, GreatestMiles, Struct, Verdict
+from .verdict import decide, response_of_cell
 from .void import rounds_text
 
 ANSWER_LINES_MAX = 9  # With the title above them: ten.

@@ -21,16 +21,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from .. import reasons
-from ..physics import PRODUCT_LIMITS, ROUTE_FACTORS, rtt_ns_of
-from ..reasons import Reason, joined, unsound
+from ..base import reasons
+from ..base.physics import PRODUCT_LIMITS, ROUTE_FACTORS, rtt_ns_of
+from ..base.reasons import Reason, joined, unsound
+from ..base.units import NS_PER_MS, NS_PER_S, digits, format_size, format_time
 from ..recording import Recording
-from ..units import NS_PER_MS, NS_PER_S, digits, format_size, format_time
-from ..verdict import counted, decide, response_of_cell, within
 from .answer import beyond_text, miles_text, not_durable_text, time_text
 from .distance import NEGLIGIBLE_TRIPS, negligible
 from .estimate import label
 from .result import CellResult, Claim, DrillResult, Fit, GreatestMiles, Verdict
+from .verdict import counted, decide, response_of_cell, within
 
 C1_MILES, C1_BUDGET_NS = 20.0, 2 * NS_PER_MS
 C2_MILES = 150.0

@@ -12,13 +12,12 @@ from typing import Literal
 
 import numpy as np
 
-from .. import reasons
-from ..link_spec import tolerance_ns
-from ..physics import Distance, rtt_ns_of
-from ..reasons import Reason
-from ..recording import Cell
-from ..repeated import Repeated, Turn
-from ..units import format_time
+from ..base import reasons
+from ..base.physics import Distance, rtt_ns_of
+from ..base.reasons import Reason
+from ..base.units import format_time
+from ..recording import Cell, Repeated, Turn
+from ..workload.link_spec import tolerance_ns
 from .distance import Line, Place, independent, line_of
 from .estimate import Draws, from_replicates, listed, unknown
 from .latency import Pool

@@ -22,17 +22,17 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .. import reasons
-from ..figure import figure_of
-from ..physics import ROUTE_FACTORS, miles_of
-from ..protocol import PROMISES
-from ..reasons import Holds, Reason, unsound
+from ..base import reasons
+from ..base.physics import ROUTE_FACTORS, miles_of
+from ..base.protocol import PROMISES
+from ..base.reasons import Holds, Reason, unsound
+from ..base.units import NS_PER_MS
 from ..recording import Cell, waited_rtt_ns
-from ..units import NS_PER_MS
-from ..verdict import Decision, decide
 from .estimate import from_replicates, listed, order_statistic_ranks, unknown
+from .figure import figure_of
 from .latency import Pool
 from .result import Estimate, Fit, GreatestMiles, Outcome
+from .verdict import Decision, decide
 
 DISTANCES_MIN = 3
 QUANTILES = (0.5, 0.99)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from ..base.units import format_time
 from ..recording import Drill, Uncounted
-from ..units import format_time
 from .estimate import loss_probability_high
 from .result import DrillResult
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..reasons import Reason, few_rounds, few_values, no_round
+from ..base.reasons import Reason, few_rounds, few_values, no_round
 from .result import ROUNDS_MIN, Estimate
 
 CONFIDENCE = 0.95

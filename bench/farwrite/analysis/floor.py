@@ -28,10 +28,10 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from .. import reasons
-from ..reasons import Reason
+from ..base import reasons
+from ..base.reasons import Reason
+from ..base.units import format_time
 from ..recording import Cell, FlushFloors
-from ..units import format_time
 from .estimate import Draws, from_replicates, listed, unknown
 from .latency import Pool
 from .result import Estimate, beaten_doubt

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .. import reasons
-from ..histogram import SATURATED
+from ..base import reasons
+from ..base.histogram import SATURATED
+from .effective_sample_size import effective_count
 from .estimate import (
     REPLICATES,
     ROUNDS_MIN,
@@ -25,7 +26,6 @@ from .estimate import (
 )
 from .result import Estimate
 from .sample import MIDDLES_NS, Sample, rank
-from .worth import effective_count
 
 
 class Pool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..reasons import Reason, other_programs, stolen, waited_for_processors
+from ..base.reasons import Reason, other_programs, stolen, waited_for_processors
 from ..recording import Cell, Round
 from .sample import MIDDLES_NS, decode
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..profile import BudgetTable, is_about
-from ..reasons import HOST_NOISE, Reason, joined
+from ..base.reasons import HOST_NOISE, Reason, joined
 from ..recording import Recording
-from ..verdict import Decision, decide, response_of_cell
+from ..workload.tables import BudgetTable, is_about
 from .answer import PREFERRED, Reach, held, prefix_of, reach_of, time_text
 from .claims import ALSO, confessions, reach_text
 from .estimate import label
 from .result import BudgetResult, CellResult, Estimate, GreatestMiles, Verdict
+from .verdict import Decision, decide, response_of_cell
 from .void import in_words
 
 WORD = {"pass": "holds", "fail": "is exceeded", "unknown": "is undecided"}

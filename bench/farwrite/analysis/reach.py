@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ..reasons import Reason, about, few_distances, spent_at_nothing
+from ..base.reasons import Reason, about, few_distances, spent_at_nothing
 from ..recording import Recording
-from ..verdict import decide, response_of_cell
 from .estimate import label
 from .result import CellResult, Estimate, GreatestMiles, ReachResult
+from .verdict import decide, response_of_cell
 
 
 def reach_of(recording: Recording, cells: Sequence[CellResult], miles: Sequence[GreatestMiles]) -> ReachResult | None:

@@ -9,8 +9,8 @@ from typing import Literal
 
 import msgspec
 
-from .. import reasons
-from ..reasons import Reason
+from ..base import reasons
+from ..base.reasons import Reason
 
 ANALYSIS_VERSION = 4
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import histogram as text_form
-from ..histogram import SATURATED, SLOTS, middle_of
+from ..base import histogram as text_form
+from ..base.histogram import SATURATED, SLOTS, middle_of
 
 MIDDLES_NS = middle_of(np.arange(SLOTS))  # A table: the analysis asks for thousands of single ones.
 

@@ -13,9 +13,9 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from .. import reasons
+from ..base import reasons
+from ..base.units import NS_PER_S
 from ..recording import Round
-from ..units import NS_PER_S
 from .estimate import mean_over_rounds, unknown
 from .result import Estimate
 from .sample import MIDDLES_NS, decode

@@ -5,35 +5,18 @@ The live progress and every report count by the cause that a reason's code stand
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from .. import reasons
-from ..reasons import Reason
+from ..base import reasons
+from ..base.reasons import Reason, cause_of
+from ..base.units import counted
 from ..recording import causes_of
-from ..units import counted
 
 if TYPE_CHECKING:
     from ..recording import Recording
     from .result import CellResult
-
-CAUSES = {
-    reasons.link_missed.name: "the link was off",
-    reasons.packets_late.name: "packets left late",
-    reasons.stolen.name: "the host took the processors",
-    reasons.engine_stopped.name: "the engine stopped",
-}
-CAUSE_MAX = 48  # Characters of a cause that is not among these.
-
-
-def cause_of(reason: Reason) -> str:
-    """The cause that a reason is counted under."""
-    if reason.code in CAUSES:
-        return CAUSES[reason.code]
-    first = re.split(r"[:;(]", reason.sentence, maxsplit=1)[0].strip()
-    return first if len(first) <= CAUSE_MAX else first[: first.rfind(" ", 0, CAUSE_MAX)] + " ..."
 
 
 def commonest(rounds: Iterable[Sequence[Reason]]) -> str:

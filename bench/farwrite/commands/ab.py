@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, EXIT_UNFIT, UsageError
-from ..interruption import exit_code
+from ..base.errors import EXIT_DONE, EXIT_UNFIT, UsageError
+from ..base.interruption import exit_code
 from .output import refuse_both
 from .values import a_profile
 
@@ -71,8 +71,8 @@ def ab(
         Say nothing on stderr but refusals.
     """
     refuse_both(verbose, quiet)
-    from ..arms.word import arm_of
-    from ..profile import is_text
+    from ..experiment.ab.arm import arm_of
+    from ..workload.toml_reader import is_text
 
     for word in (base, cand, profile, str(out)):
         if not is_text(word):
@@ -100,7 +100,7 @@ def ab(
         raise UsageError("The arms ask different things of the link ([link]), and there is one for all.")
     if arms[0].profile.link.schedule:
         raise UsageError("farwrite ab cannot follow link.schedule: each arm's load begins in its own process. Use farwrite run.")
-    from ..cells import cells_of
+    from ..experiment.cells import cells_of
 
     for arm in arms[:2]:
         cells_of(arm.profile)  # A trace that cannot be read is refused before anything is compiled.
@@ -110,11 +110,11 @@ def ab(
 
     with bar(verbose, quiet) as progress:
         progress.doing("loading the engine")
-        from ..compilation import compile_all
+        from ..experiment.compilation import compile_all
 
         compile_all(progress)
-        from .. import run as runs
-        from ..arms.experiment import Experiment, execute, outcome_of
+        from ..experiment import run_journal as runs
+        from ..experiment.ab.experiment import Experiment, execute, outcome_of
 
         directory = runs.directory_for(out, "ab")
         reports = execute(Experiment(arms, pairs, seed, directory, progress))

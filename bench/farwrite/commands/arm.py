@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..errors import EXIT_DONE
+from ..base.errors import EXIT_DONE
 
 
 def arm() -> int:
     """Measure one arm of an experiment (started by farwrite ab)."""
-    from ..arms.serve import serve
+    from ..experiment.ab.serve import serve
 
     serve()
     return EXIT_DONE

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from ..errors import EXIT_DONE
+from ..base.errors import EXIT_DONE
 from .examples import below
 from .output import console, printing
 from .reports import meant_by
@@ -41,7 +41,7 @@ def promote(
     force
         Keep it even though it was interrupted, lost writes, or has cells on which no verdict may rest.
     """
-    from .. import baseline as baselines
+    from ..compare import baseline as baselines
 
     done = baselines.promote(str(meant_by(Path(run), results=results) or run), name, results, force)
     with printing():
@@ -68,9 +68,9 @@ def list_(*, results: Path = Path("results")) -> int:
     """
     from rich.table import Table
 
-    from ..baseline import baselines, readable
+    from ..compare.baseline import baselines, readable
+    from ..compare.figures import identity_of
     from ..report.page import Form, Page, add_row, table_of
-    from ..sheet import identity_of
 
     kept, unreadable = baselines(results)
     for refusal in unreadable:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from ..errors import EXIT_DONE, UsageError
-from ..files import STDOUT, descriptor_of, write_atomically
+from ..base.errors import EXIT_DONE, UsageError
+from ..base.files import STDOUT, descriptor_of, write_atomically
 from .examples import below
 from .output import printing
 from .reports import named_each
@@ -31,9 +31,9 @@ def suggest(
     out
         Write the budgets to this file, which must not be there yet; stdout otherwise.
     """
-    from ..analysis.compare import check_alike
-    from ..sheet import read_sheet
-    from ..suggest import suggest as proposed
+    from ..analysis.change import check_alike
+    from ..compare.figures import read_sheet
+    from ..gate.suggest import suggest as proposed
 
     if not reports:
         raise UsageError("From which reports? farwrite budget suggest REPORT …")
@@ -62,7 +62,7 @@ def metrics(*, markdown: Annotated[bool, Parameter(negative="")] = False) -> int
     markdown
         Print them as Markdown: docs/metrics.md.
     """
-    from ..figure import METRICS, metrics_page
+    from ..analysis.figure import METRICS, metrics_page
 
     width = max(map(len, METRICS))
     lines = [f"{name:<{width}}  {metric.meaning}{metric.note}" for name, metric in METRICS.items()]

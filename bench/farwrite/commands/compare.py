@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, UsageError
+from ..base.errors import EXIT_DONE, UsageError
 from .output import console, print_document, printing
 from .reports import named, named_each
 from .values import a_report
@@ -62,8 +62,8 @@ def compare(
     """
     from functools import cache
 
-    from ..analysis.compare import compare as compare_sheets
-    from ..sheet import again_beside, read_sheet
+    from ..analysis.change import compare as compare_sheets
+    from ..compare.figures import again_beside, read_sheet
     from .earlier import history_beside
 
     if markdown + csv + json > 1:
@@ -137,7 +137,7 @@ def sides_of(reports: tuple[Path, ...], base: list[Path], cand: list[Path]) -> t
 
 def runs_of(path: Path) -> list[Path]:
     """The runs a path means: itself, or those in the directory it is."""
-    from ..sheet import REPORT_NAMES, holds_report
+    from ..compare.figures import REPORT_NAMES, holds_report
 
     if not path.is_dir() or holds_report(path):
         return [path]
@@ -151,6 +151,6 @@ def runs_of(path: Path) -> list[Path]:
 
 def is_experiment(path: Path) -> bool:
     """Whether a directory is that of an A/B experiment: an arm in each of base and cand."""
-    from ..sheet import holds_report
+    from ..compare.figures import holds_report
 
     return path.is_dir() and not holds_report(path) and all(holds_report(path / arm) for arm in ARMS[:2])

@@ -11,8 +11,8 @@ from typing import Annotated, Literal, get_args
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, UsageError, system_error
-from ..files import descriptor_of, write_atomically
+from ..base.errors import EXIT_DONE, UsageError, system_error
+from ..base.files import descriptor_of, write_atomically
 from .output import print_bytes, printing
 
 Shell = Literal["bash", "zsh", "fish"]

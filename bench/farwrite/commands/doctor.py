@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, EXIT_UNFIT
+from ..base.errors import EXIT_DONE, EXIT_UNFIT
 from .output import console, print_document, printing
 
 
@@ -28,7 +28,7 @@ def doctor(
     quiet
         Say nothing on stderr but refusals.
     """
-    from ..doctor.diagnose import diagnose
+    from ..lab.doctor.diagnosis import diagnose
     from ..progress import bar
 
     with bar(quiet=quiet) as progress:

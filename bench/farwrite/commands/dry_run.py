@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import EXIT_DONE
-from ..profile import Profile
-from ..units import NS_PER_S, counted, foreseen_text, format_size, format_time
+from ..base.errors import EXIT_DONE
+from ..base.units import NS_PER_S, counted, foreseen_text, format_size, format_time
+from ..workload.tables import Profile
 from .output import console, print_document, printing
 
 
@@ -14,10 +14,10 @@ def show_plan(profile: Profile, name: str, json: bool) -> int:
     """Print what `farwrite run` would measure."""
     from rich.table import Table
 
-    from ..cells import cells_of
-    from ..expected import expected_s
+    from ..experiment.cells import cells_of
+    from ..experiment.expected import expected_s
+    from ..experiment.run_journal import Run
     from ..report.page import Form, Page, add_row, table_of
-    from ..run import Run
 
     made = Run(profile, name, 1, Path())
     made.cells = cells_of(profile)

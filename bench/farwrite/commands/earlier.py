@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..analysis.between_runs import RunHistory
-    from ..figure import Sheet
+    from ..analysis.figure import Sheet
 
 
 def history_beside(results: Path, base: Sheet | None, cand: Sheet) -> RunHistory:
     """Earlier runs below `results` that are like the base; none where there is no base, and for arms of one experiment."""
     from ..analysis.between_runs import EarlierRuns, RunHistory
-    from ..analysis.compare import are_paired
+    from ..analysis.change import are_paired
 
     if base is None or are_paired(base, cand):
         return RunHistory(EarlierRuns(results=str(results), runs=0), {})
-    from ..history import earlier_runs
+    from ..compare.history import earlier_runs
 
     return earlier_runs(results, base, [base, cand])

@@ -5,7 +5,7 @@ from __future__ import annotations
 EXAMPLES: dict[str, list[str]] = {
     "": ["farwrite run quick", "farwrite show latest --full", "farwrite help reach"],
     "run": ["farwrite run", "farwrite run oltp --miles 0,20,150 --protocol A,C --depth 1,8",
-            'farwrite run tests/fio/oltp.fio --budget "p99 2 ms" --budget "p50 1 ms at 20 miles"',
+            'farwrite run tests/workload/fio/oltp.fio --budget "p99 2 ms" --budget "p50 1 ms at 20 miles"',
             "farwrite run limits --dry-run"],
     "reach": ['farwrite reach --p99 "4 ms" --size 8k --rate 1gbit'],
     "sweep": ["farwrite sweep --miles 0..500 --depth 1,8,32 --size 4k,64k"],
@@ -17,7 +17,7 @@ EXAMPLES: dict[str, list[str]] = {
     "trace": ["farwrite trace info pgbench"],
     "trace info": ["farwrite trace info pgbench"],
     "trace convert": ["farwrite trace convert pgbench pgbench.iolog --to 10"],
-    "import": ["farwrite import tests/foreign/fio_json_plus.json --out fio.json"],
+    "import": ["farwrite import tests/compare/foreign/fio_json_plus.json --out fio.json"],
     "gate": ["farwrite gate results/baselines/limits.json --budgets results/budgets.toml"],
     "budget": ["farwrite budget suggest results/baselines/limits.json"],
     "budget suggest": ["farwrite budget suggest results/baselines/limits.json --out budgets.toml"],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, UsageError
+from ..base.errors import EXIT_DONE, UsageError
 from .reports import named
 from .values import a_report
 
@@ -41,7 +41,7 @@ def export(
         Which time: response counts from the intended instant, service from the issue, wait is what lies between.
     """
     from ..analysis import analysis_of
-    from ..files import descriptor_of
+    from ..base.files import descriptor_of
     from ..recording import read
     from ..report import hdr
 
@@ -62,7 +62,7 @@ def export(
 
 def chosen(cells: list[Cell], ids: list[str] | None) -> list[Cell]:
     """The cells that were asked for, all without a word; UsageError for one that the report has not."""
-    from ..errors import nearest
+    from ..base.errors import nearest
 
     known = {item.id: item for item in cells}
     for word in ids or []:
@@ -73,7 +73,7 @@ def chosen(cells: list[Cell], ids: list[str] | None) -> list[Cell]:
 
 def placed(out: Path, cells: list[Cell]) -> list[tuple[Path, Cell]]:
     """(file, cell) for each: `out` itself for a single one, files in it for several."""
-    from ..files import descriptor_of
+    from ..base.files import descriptor_of
     from ..report.hdr import tag_of
 
     if len(cells) == 1 and not out.is_dir():
@@ -89,7 +89,7 @@ def placed(out: Path, cells: list[Cell]) -> list[tuple[Path, Cell]]:
 
 def write(path: Path, text: str) -> None:
     """Write atomically, over whatever was exported there before."""
-    from ..files import descriptor_of, write_atomically
+    from ..base.files import descriptor_of, write_atomically
 
     try:
         write_atomically(path, text.encode())

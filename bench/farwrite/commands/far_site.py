@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..errors import EXIT_DONE
+from ..base.errors import EXIT_DONE
 
 
 def far_site() -> int:
     """Be the far site of a run on another machine (started by farwrite run --far)."""
-    from ..remote.serve import serve
+    from ..experiment.remote.serve import serve
 
     serve()
     return EXIT_DONE

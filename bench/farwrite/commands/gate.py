@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, UsageError
-from ..files import descriptor_of, ordinary, write_atomically
+from ..base.errors import EXIT_DONE, UsageError
+from ..base.files import descriptor_of, ordinary, write_atomically
 from .output import console, print_document, printing
 from .reports import named, pair_of
 from .values import a_report
 
 if TYPE_CHECKING:
-    from ..budget import Budgets
-    from ..ruling import Case
+    from ..gate.budget import Budgets
+    from ..gate.ruling import Case
 
 BUDGETS = Path("results/budgets.toml")  # Taken when it is there and no other is named.
 
@@ -70,10 +70,10 @@ def gate(
     json
         Print the verdicts as a document.
     """
-    from ..budget import load, own_budgets
-    from ..gate import cases_of, exit_code_of, metrics_of
-    from ..gate import gate as judge
-    from ..sheet import again_beside, read_sheet
+    from ..compare.figures import again_beside, read_sheet
+    from ..gate.budget import load, own_budgets
+    from ..gate.gate import cases_of, exit_code_of, metrics_of
+    from ..gate.gate import gate as judge
     from .earlier import history_beside
 
     wanted = {
@@ -131,9 +131,9 @@ def sides_of(report: Path, baseline: Path | None) -> tuple[Path, Path | None]:
 def test_itself(report: Path, baseline: Path | None, cases: list[Case], promised: Budgets, json: bool) -> int:
     """Print what the gate sees, and how often it errs, on rounds like this report's."""
     from .. import recording
+    from ..compare.figures import contents, is_report
+    from ..gate.self_test import self_test
     from ..progress import bar
-    from ..selftest import self_test
-    from ..sheet import contents, is_report
 
     recordings = []
     for path in (report, baseline or report):

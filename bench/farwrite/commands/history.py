@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, UsageError
+from ..base.errors import EXIT_DONE, UsageError
 from .output import console, print_document, printing
 from .values import a_metric
 
@@ -36,7 +36,7 @@ def history(
     json
         Print a document instead, with all runs.
     """
-    from .. import history as histories
+    from ..compare import history as histories
 
     if last is not None and last < 1:
         raise UsageError(f"--last {last}: show at least 1 run.")

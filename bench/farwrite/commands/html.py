@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, UsageError, system_error
-from ..files import descriptor_of, write_atomically
+from ..base.errors import EXIT_DONE, UsageError, system_error
+from ..base.files import descriptor_of, write_atomically
 from .output import printing
 from .reports import named_each
 from .values import a_report
@@ -57,8 +57,8 @@ def html(
     analysis = analysis_of(document)
     comparison = None
     if other is not None:
-        from ..analysis.compare import compare
-        from ..sheet import read_sheet, sheet_of
+        from ..analysis.change import compare
+        from ..compare.figures import read_sheet, sheet_of
         from .earlier import history_beside
 
         base, cand = sheet_of(document, analysis, str(report)), read_sheet(other)

@@ -8,11 +8,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, UsageError
-from ..figure import Sheet
-from ..files import STDOUT, descriptor_of, ordinary, write_atomically
-from ..foreign import TimeUnit, sheet_of_foreign
-from ..user_file import read_file
+from ..analysis.figure import Sheet
+from ..base.errors import EXIT_DONE, UsageError
+from ..base.files import STDOUT, descriptor_of, ordinary, write_atomically
+from ..base.user_file import read_file
+from ..compare.foreign import TimeUnit, sheet_of_foreign
 from .output import printing
 
 
@@ -32,7 +32,7 @@ def import_files(
     unit
         What an HdrHistogram log counted in; ns unless told.
     """
-    from ..foreign.runs import joined
+    from ..compare.foreign.runs import joined
 
     if not files:
         raise UsageError("import: name at least one file, such as fio.json.")
@@ -49,7 +49,7 @@ def import_files(
 
 def read_foreign(path: Path, unit: TimeUnit | None) -> Sheet:
     """The sheet of one file; UsageError when it is one of our own, which needs no import."""
-    from ..sheet import is_report, is_sheet
+    from ..compare.figures import is_report, is_sheet
 
     data = read_file(path, "import")
     if is_report(data) or is_sheet(data):
@@ -66,7 +66,7 @@ def encoded(sheet: Sheet) -> bytes:
 
 def write_sheet(data: bytes, path: Path) -> None:
     """Write a sheet atomically, over nothing but another sheet: a mistyped --out must not cost a result."""
-    from ..sheet import is_sheet
+    from ..compare.figures import is_sheet
 
     try:
         if path.exists() and not is_sheet(read_file(ordinary(path), "write the sheet over")):

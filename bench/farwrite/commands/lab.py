@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, UsageError
+from ..base.errors import EXIT_DONE, UsageError
 from .output import console, print_document, printing, refuse_both
 
 if TYPE_CHECKING:
-    from ..lab.layout import Layout
-    from ..physics import Distance
+    from ..base.physics import Distance
+    from ..lab.topology import Layout
 
 WARMUPS = 2
 MINUTES, MINUTES_MAX = 1.0, 1440
@@ -100,7 +100,7 @@ def lab(
     quiet
         Say nothing of our own on stderr but refusals.
     """
-    from ..lab.layout import NEAR, read, two_sites
+    from ..lab.topology import NEAR, read, two_sites
 
     refuse_both(verbose, quiet)
     if sites is None:
@@ -120,7 +120,7 @@ def lab(
     else:
         repetition.refuse()
 
-    from ..compilation import compile_link
+    from ..experiment.compilation import compile_link
     from ..progress import bar
 
     with bar(verbose, quiet) as progress:
@@ -134,8 +134,8 @@ def lab(
 
 def distance_of(miles: str | None, km: float | None, rtt: str | None, route: float) -> Distance:
     """The distance asked for; --miles takes another unit too, as everywhere: 80km."""
-    from ..physics import distance
-    from ..units import KM_PER_MILE, distance_km
+    from ..base.physics import distance
+    from ..base.units import KM_PER_MILE, distance_km
 
     length = None
     if miles is not None:
@@ -185,7 +185,7 @@ def measured(
     accept_link_error: bool, quiet: bool,
 ) -> int:  # fmt: skip
     """Repeat the command, print what it costs; answers our exit code: the command's own where a run failed."""
-    from ..lab.repeat import Asked, CommandFailedError, StoppedError, repeat
+    from ..experiment.repeat import Asked, CommandFailedError, StoppedError, repeat
     from ..lab.session import open_to, say
     from ..progress import bar
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, UnfitError, UsageError
-from ..interruption import exit_code
-from ..profile import Profile
-from ..units import counted
+from ..base.errors import EXIT_DONE, UnfitError, UsageError
+from ..base.interruption import exit_code
+from ..base.units import counted
+from ..workload.tables import Profile
 from .output import present, refuse_both
 
 if TYPE_CHECKING:
+    from ..experiment.run_journal import Run
     from ..recording import Report
-    from ..run import Run
 
 SEEDS_MAX = 1 << 63
 
@@ -73,7 +73,7 @@ class Session:
 
 def check_texts(*words: object) -> None:
     """UsageError for a word that a recording could not hold."""
-    from ..profile import is_text
+    from ..workload.toml_reader import is_text
 
     for word in words:
         if not is_text(str(word)):
@@ -118,16 +118,16 @@ def measured(
     `name` is the profile's; of a run that is continued it may be empty, otherwise it must be its name.
     """
     # Wrong words have been refused by now; what follows takes a second to load.
-    from ..progress import region
+    from ..report.live import region
 
     with region(showing.verbose, showing.quiet) as progress:
         progress.doing("loading the engine")
         if execute is None:
-            from ..compilation import compile_all
+            from ..experiment.compilation import compile_all
 
             compile_all(progress)
-        from .. import pipeline  # Not before: a kernel is compiled where its module is imported.
-        from .. import run as runs
+        from ..experiment import outcome, run  # Not before: a kernel is compiled where its module is imported.
+        from ..experiment import run_journal as runs
 
         if session.resume is not None:
             made = runs.resume(session.resume, progress, name)
@@ -139,7 +139,7 @@ def measured(
         if made.workers and execute is None:
             raise UsageError(f"{made.directory} was spread over machines: continue it with farwrite sweep --resume and --dask.")
         try:
-            report = (execute or pipeline.execute)(made)
+            report = (execute or run.execute)(made)
         except UnfitError as unfit:
             if made.awake is None:  # No lab was opened: what hinders it hinders the next one too.
                 raise
@@ -148,7 +148,7 @@ def measured(
     present(report, showing.json, showing.full)
     if not showing.quiet:
         print(f"saved: {made.directory / 'report.json'}", file=sys.stderr)
-    refusal = pipeline.outcome(report, session.strict)
+    refusal = outcome.outcome(report, session.strict)
     if refusal is not None:
         raise refusal
     if report.recording.interrupted:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import UsageError, system_error
+from ..base.errors import UsageError, system_error
 
 # For encodings that lack them: a character as wide that every encoding has.
 PLAIN = {

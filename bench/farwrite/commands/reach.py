@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json as json_
 
-from ..errors import UsageError
-from ..options import AS_USUAL, LoadOptions
+from ..base.errors import UsageError
 from .measuring import NEW, PLAIN, Session, Showing, measured
+from .options import AS_USUAL, LoadOptions
 
 TABLE = """
 title = "How far {budget} reach at {quantile}"
@@ -48,7 +48,7 @@ def reach(
     minutes
         How long to measure at most (reach.time).
     """
-    from ..profile import parse
+    from ..workload.profile import parse
 
     profile = None
     if not session.continues(p99, p50, options.given()):
@@ -59,10 +59,10 @@ def reach(
 
 def table_of(p99: str | None, p50: str | None, minutes: float, options: LoadOptions) -> str:
     """The profile of a question, as text."""
-    from ..physics import miles_of
-    from ..protocol import PROMISES
-    from ..reach import FARTHEST_WITHOUT_TRIPS, round_ns_of
-    from ..units import NS_PER_MS, NS_PER_S, time_ns
+    from ..base.physics import miles_of
+    from ..base.protocol import PROMISES
+    from ..base.units import NS_PER_MS, NS_PER_S, time_ns
+    from ..experiment.reach import FARTHEST_WITHOUT_TRIPS, round_ns_of
 
     if (p99 is None) == (p50 is None):
         raise UsageError('Give one budget: --p99 "4 ms" (reach.p99), or --p50 "4 ms" (reach.p50).')

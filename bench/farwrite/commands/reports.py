@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from ..errors import UsageError, nearest
+from ..base.errors import UsageError, nearest
 
 RESULTS = Path("results")
 LATEST = "latest"

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..errors import UsageError
-from ..options import ANYWHERE, Options, own_budgets
+from ..base.errors import UsageError
 from .measuring import NEW, PLAIN, Session, Showing, check_texts, measured
+from .options import ANYWHERE, Options, own_budgets
 from .values import a_profile, a_trace
 
 DEFAULT = "limits"
@@ -51,9 +51,10 @@ def run(
     dry_run
         Measure nothing: print the cells, and how long the run would take.
     """
-    from ..cells import cells_of
-    from ..profile import Change, find, is_fio_job, load
-    from ..trace import find as find_trace
+    from ..experiment.cells import cells_of
+    from ..workload.catalog import find, is_fio_job, load
+    from ..workload.toml_reader import Change
+    from ..workload.trace.trace import find as find_trace
 
     check_texts(profile, trace)
     if session.continues(duration, far, trace, format, dry_run, budget, options.given()):
@@ -70,14 +71,14 @@ def run(
     changes += [asked, own_budgets(budget)]
     bent: list[str] = []
     if trace:
-        from ..trace.replaying import name_of, profile_of
+        from ..workload.trace.replay import name_of, profile_of
 
         chosen, bent = profile_of(trace, format or "", changes)
         profile = name_of(find_trace(trace))
         if not showing.quiet:
             print("\n".join(bent), file=sys.stderr)
     elif is_fio_job(find(profile)):
-        from ..fio_job import translate
+        from ..workload.fio import translate
 
         translated = translate(find(profile), changes)
         chosen, bent = translated.profile, translated.sentences()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, UsageError, nearest
+from ..base.errors import EXIT_DONE, UsageError, nearest
 from .output import present, print_document, printing
 from .reports import named
 from .values import a_report
@@ -41,8 +41,8 @@ def show(
     if markdown + csv + json > 1 or (full and (csv or json)):
         raise UsageError("--full, --markdown, --csv and --json each want stdout: choose one; --full goes with --markdown.")
     if csv:
+        from ..compare.figures import read_sheet
         from ..report.csv import figures_csv
-        from ..sheet import read_sheet
 
         text = figures_csv(read_sheet(named(report)).figures)
         with printing():
@@ -81,7 +81,7 @@ def profiles(
         Print all keys as Markdown: docs/profile.md.
     """
     if key or markdown:
-        from .. import profile_reference as reference
+        from ..workload import profile_reference as reference
 
         lines = reference.page().splitlines() if markdown else reference.lines_of(key)
         if not lines:
@@ -90,7 +90,7 @@ def profiles(
         with printing():
             print("\n".join(lines))
         return EXIT_DONE
-    from ..profile import load, shipped
+    from ..workload.catalog import load, shipped
 
     names = shipped()
     width = max((len(name) for name in names), default=0)
@@ -113,7 +113,7 @@ def schema(what: Literal["report", "profile"] = "report", /) -> int:
     if what == "report":
         from ..recording import schema as made
     else:
-        from ..profile_schema import schema as made
+        from ..workload.profile_schema import schema as made
     with printing():
         print_document(made(), indent=2)
     return EXIT_DONE

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, EXIT_LOST_WRITE, UsageError
-from ..interruption import exit_code
+from ..base.errors import EXIT_DONE, EXIT_LOST_WRITE, UsageError
+from ..base.interruption import exit_code
+from ..base.units import counted
 from ..progress import bar
-from ..units import counted
 from .output import print_document, printing, refuse_both
 
 TAIL_LINES = 40
@@ -77,12 +77,12 @@ def simulate(
     check(seeds, first, minutes, seed)
     refuse_both(verbose, quiet)
     if dask is None:  # Its workers compile for themselves.
-        from ..compilation import fill_cache
+        from ..experiment.compilation import fill_cache
 
         with bar(quiet=quiet) as progress:
             fill_cache(progress)
     # Not before: a kernel is compiled where its module is imported.
-    from ..simulate.search import over_dask, search, tellers
+    from ..engine.simulate.search import over_dask, search, tellers
 
 
     if seed is not None:

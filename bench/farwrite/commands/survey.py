@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..errors import EXIT_DONE, EXIT_UNFIT
+from ..base.errors import EXIT_DONE, EXIT_UNFIT
 from .output import console, print_document, printing, refuse_both
 
 TABLE = 'title = "survey"\n[[cell]]\nname = "survey"\nprotocols = ["C"]\n'
@@ -55,7 +55,7 @@ def survey(
     quiet
         Say nothing on stderr but refusals.
     """
-    from ..profile import parse
+    from ..workload.profile import parse
 
     refuse_both(verbose, quiet)
     changes = [f"distance.miles=[{miles}]", f"distance.route_factor={route}", f'lab.link="{link}"', *(set_ or [])]
@@ -63,14 +63,14 @@ def survey(
     profile = parse(TABLE, "survey", changes)
 
     # Wrong words have been refused by now; what follows takes a second to load.
-    from ..compilation import compile_link
+    from ..experiment.compilation import compile_link
     from ..progress import bar
 
     with bar(verbose, quiet) as progress:
         compile_link(progress)
+        from ..base.physics import rtt_ns_of
         from ..lab.lab import LabSpec, open_lab  # Not before: a kernel is compiled where its module is imported.
         from ..lab.proof import prove
-        from ..physics import rtt_ns_of
 
         spec = LabSpec(
             link=profile.lab.link, near=None, far=None, journal_bytes=16 << 20, volume_bytes=16 << 20, congestion="cubic",

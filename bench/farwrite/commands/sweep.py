@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
-from ..options import ANYWHERE, POINTS_MAX, RANGE_POINTS, Options
+from ..base.errors import UsageError
 from .measuring import NEW, PLAIN, Session, Showing, measured
+from .options import ANYWHERE, POINTS_MAX, RANGE_POINTS, Options
 
 if TYPE_CHECKING:
+    from ..experiment.run_journal import Run
     from ..recording import Report
-    from ..run import Run
 
 TABLE = """
 title = "A sweep over distances"
@@ -51,8 +51,8 @@ def sweep(
     dask
         Spread the workloads over the workers of the Dask scheduler at this address, each with a lab of its own.
     """
-    from ..dask_client import check_address
-    from ..profile import parse
+    from ..base.dask_client import check_address
+    from ..workload.profile import parse
 
     if not 2 <= points <= POINTS_MAX:
         raise UsageError(f"--points: 2 to {POINTS_MAX} distances.")
@@ -72,12 +72,12 @@ def spread_over(address: str) -> Callable[[Run], Report]:
     """What executes a sweep on a Dask cluster."""
 
     def execute(run: Run) -> Report:
-        from ..cells import cells_of
-        from ..dask_client import connected
-        from ..expected import expected_s
-        from ..map_cells import over_dask
-        from ..pipeline import finished
-        from ..sweep import sweep as fill
+        from ..base.dask_client import connected
+        from ..experiment.cells import cells_of
+        from ..experiment.expected import expected_s
+        from ..experiment.map_cells import over_dask
+        from ..experiment.run import finished
+        from ..experiment.sweep import sweep as fill
 
         run.cells = cells_of(run.profile)
         try:

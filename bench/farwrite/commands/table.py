@@ -5,7 +5,7 @@ from __future__ import annotations
 from cyclopts import App, Group
 
 from .. import __version__
-from ..errors import UsageError
+from ..base.errors import UsageError
 from .examples import below
 
 MEASURE, READ, JUDGE, TOOLS = (

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from ..errors import EXIT_DONE, UsageError
+from ..base.errors import EXIT_DONE, UsageError
 from .examples import below
 from .output import console, print_document, printing
 from .values import a_trace
@@ -44,8 +44,8 @@ def info(
         Print the summary as a document.
     """
     from ..report.trace import show
-    from ..trace import find
-    from ..trace.summary import summarise
+    from ..workload.trace.summary import summarise
+    from ..workload.trace.trace import find
 
     summary = summarise(find(file), taking_of(repair, disk, volume, format))
     with printing():
@@ -98,11 +98,11 @@ def convert(
     fio_file
         The file that fio shall write to, for .iolog.
     """
-    from ..trace import find
-    from ..trace.convert import Change
-    from ..trace.convert import convert as converted
-    from ..trace.reading import reads_told
-    from ..units import format_time
+    from ..base.units import format_time
+    from ..workload.trace.convert import Change
+    from ..workload.trace.convert import convert as converted
+    from ..workload.trace.reader import reads_told
+    from ..workload.trace.trace import find
 
     change = Change(
         begin_ns=instant("--from", begin) or 0, end_ns=instant("--to", end), time_scale=scale_of(scale),
@@ -128,14 +128,14 @@ def convert(
 
 def taking_of(repair: bool, disk: str | None, volume: str | None, form: str | None):
     """How the words say that the trace is to be taken."""
-    from ..trace.source import Taking
+    from ..workload.trace.source import Taking
 
     return Taking(repair=repair, disk=disk, volume_bytes=size_of("--volume", volume), format=form or "")
 
 
 def instant(option: str, text: str | None) -> int | None:
     """Nanoseconds; a bare number is seconds."""
-    from ..units import time_ns
+    from ..base.units import time_ns
 
     if text is None:
         return None
@@ -148,7 +148,7 @@ def instant(option: str, text: str | None) -> int | None:
 
 def size_of(option: str, text: str | None) -> int | None:
     """Bytes, a sector at least."""
-    from ..units import size_bytes
+    from ..base.units import size_bytes
 
     if text is None:
         return None

@@ -54,21 +54,21 @@ def reports(context: CompletionContext) -> list[str]:
 
 def profiles(context: CompletionContext) -> list[str]:
     """Shipped profiles."""
-    from ..profile import shipped
+    from ..workload.catalog import shipped
 
     return with_paths(shipped(), context.incomplete)
 
 
 def metrics(context: CompletionContext) -> dict[str, str]:
     """Metrics of a report, with what they mean."""
-    from ..figure import METRICS
+    from ..analysis.figure import METRICS
 
     return {name: metric.meaning for name, metric in METRICS.items()}
 
 
 def traces(context: CompletionContext) -> list[str]:
     """Shipped traces. The names of their files say them; `trace/` would load NumPy."""
-    from ..shipped import workloads_directory
+    from ..base.files import workloads_directory
 
     names = sorted(path.name.partition(".")[0] for path in (workloads_directory() / "traces").iterdir())
     return with_paths(names, context.incomplete)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from ..errors import EXIT_DONE, EXIT_LOST_WRITE
+from ..base.errors import EXIT_DONE, EXIT_LOST_WRITE
 from .examples import below
 from .output import print_document, printing
 
@@ -27,9 +27,9 @@ def info(directory: Path, *, json: Annotated[bool, Parameter(negative="")] = Fal
     """
     from dataclasses import asdict
 
+    from ..base.units import format_size
+    from ..engine.inspect import look
     from ..engine.label import GO_ON
-    from ..engine.volume import look
-    from ..units import format_size
 
     found = look(directory)
     with printing():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cyclopts import CycloptsError
 from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
 
-from ..errors import nearest
+from ..base.errors import nearest
 
 
 def in_our_words(refusal: CycloptsError) -> str:

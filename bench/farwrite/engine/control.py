@@ -1,9 +1,10 @@
 """Control messages: what voters are asked, and how a primary introduces itself. The one place that reads and writes them.
 
-Both ends of every connection prove who they are before a word is read (wire/conversation.py): by a shared key of the lab or of
-the volume on one machine, by TLS between machines. There is no mode without. A message names whom it is for, so that what was
-meant for one voter is never another one's vote. Its length, its ranges and the time that it may take are bounded; what is
-malformed is answered with its refusal and logged, and nothing that arrives ends a door (wire/door.py) or delays who is honest.
+Both ends of every connection prove who they are before a word is read (base/wire/conversation.py): by a shared key of the
+lab or of the volume on one machine, by TLS between machines. There is no mode without. A message names whom it is for, so that
+what was meant for one voter is never another one's vote. Its length, its ranges and the time that it may take are bounded; what
+is malformed is answered with its refusal and logged, and nothing that arrives ends a door (base/wire/door.py) or delays who is
+honest.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..errors import UnfitError
-from ..wire.conversation import Conversation, TooLongError, converse
-from ..wire.door import SparseLog, door
-from ..wire.terms import Terms
+from ..base.errors import UnfitError
+from ..base.wire.conversation import Conversation, TooLongError, converse
+from ..base.wire.door import SparseLog, door
+from ..base.wire.terms import Terms
 from .ballot import NAME_BYTES_MAX, NUMBER_MAX, Answer, Question, is_ballot, is_name
 from .vote import BallotError, Voter
 
@@ -208,7 +209,7 @@ def introduce(name: str, to: str, address: Address, terms: Terms, limit_s: float
 def plain_end(talk: Conversation, terms: Terms) -> socket.socket:
     """What a replica's loop speaks plain records on: the connection itself, or one end of a tunnel that carries them over it."""
     if terms.need_a_tunnel:
-        from ..wire.tunnel import tunnel_in_thread
+        from ..base.wire.tunnel import tunnel_in_thread
 
         return tunnel_in_thread(talk.connection, talk.channel, terms)
     if talk.has_more():

@@ -19,16 +19,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import UnfitError, system_error
-from ..host import reactor
-from ..host.disk import Disk
-from ..host.libc import aligned_bytes
-from ..jit import kernel
+from ..base.errors import UnfitError, system_error
+from ..base.host import reactor
+from ..base.host.disk import Disk
+from ..base.host.libc import aligned_bytes
+from ..base.jit import kernel
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
+from .handshake import lead
 from .label import GO_ON, area_of, is_labelled, mismatch
-from .peering import lead
 
 LOG = logging.getLogger(__name__)
 

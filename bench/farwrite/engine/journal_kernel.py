@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..host.disk import BLOCK_BYTES
-from ..host.libc import aligned_bytes
-from ..jit import kernel
+from ..base.host.disk import BLOCK_BYTES
+from ..base.host.libc import aligned_bytes
+from ..base.jit import kernel
 from . import record_kernel as record
 
 SUPERBLOCK_BYTES = 2 * BLOCK_BYTES  # Two, written in turn: one is always whole.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..units import format_size
+from ..base.units import format_size
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica

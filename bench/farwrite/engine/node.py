@@ -18,12 +18,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..errors import FarwriteError, system_error
-from ..host import reactor
-from ..host.disk import Disk
-from ..wire.conversation import require_proof
-from ..wire.door import SparseLog
-from ..wire.terms import Terms
+from ..base.errors import FarwriteError, system_error
+from ..base.host import reactor
+from ..base.host.disk import Disk
+from ..base.wire.conversation import require_proof
+from ..base.wire.door import SparseLog
+from ..base.wire.terms import Terms
 from . import election, turn_kernel
 from . import journal_kernel as log
 from . import primary_kernel as p
@@ -31,9 +31,9 @@ from . import replica_kernel as replica
 from . import secondary_kernel as secondary
 from .ballot import Answer, Question, is_epoch_in_reach
 from .control import Address, Arrivals, ask, ask_all, introduce, introductions, votes_served
+from .handshake import hello_of, how_to_join, is_to_be_readmitted, is_to_be_struck, lead, may_succeed, meet
 from .journal import begin_anew, capacity_of, examine, image, is_blank, resume, save, tie
-from .peering import hello_of, how_to_join, is_to_be_readmitted, is_to_be_struck, lead, may_succeed, meet
-from .standing import Standing, standing_of
+from .peer_status import Standing, standing_of
 from .vote import BallotError, Voter
 
 STAGING_BYTES = 1 << 20

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..histogram_kernel import SLOTS
-from ..histogram_kernel import record as tally
-from ..host import reactor
-from ..host.libc import aligned_bytes
-from ..jit import kernel
-from ..payload_kernel import SOLID, fill_grained
+from ..base.histogram_kernel import SLOTS
+from ..base.histogram_kernel import record as tally
+from ..base.host import reactor
+from ..base.host.libc import aligned_bytes
+from ..base.jit import kernel
+from ..workload.payload_kernel import SOLID, fill_grained
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica

@@ -40,8 +40,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..crc_kernel import crc32c
-from ..jit import kernel
+from ..base.crc_kernel import crc32c
+from ..base.jit import kernel
 
 HEADER_BYTES = 64
 WORD_BYTES = 8

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..crc_kernel import crc32c
-from ..host import reactor
-from ..jit import kernel
+from ..base.crc_kernel import crc32c
+from ..base.host import reactor
+from ..base.jit import kernel
 from . import journal_kernel as log
 from . import record_kernel as record
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..crc_kernel import crc32c
-from ..host import reactor
-from ..host.disk import BLOCK_BYTES
-from ..jit import kernel
+from ..base.crc_kernel import crc32c
+from ..base.host import reactor
+from ..base.host.disk import BLOCK_BYTES
+from ..base.jit import kernel
 from . import journal_kernel as log
 from . import primary_kernel as primary_side
 from . import record_kernel as record

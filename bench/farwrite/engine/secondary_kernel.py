@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..host import reactor
-from ..host.disk import BLOCK_BYTES
-from ..host.libc import aligned_bytes
-from ..jit import kernel
+from ..base.host import reactor
+from ..base.host.disk import BLOCK_BYTES
+from ..base.host.libc import aligned_bytes
+from ..base.jit import kernel
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..host import reactor
-from ..jit import kernel
+from ..base.host import reactor
+from ..base.jit import kernel
 from . import journal_kernel as log
 from . import primary_kernel as p
 from . import replica_kernel as replica

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import UnfitError, system_error
+from ..base.errors import UnfitError, system_error
 from .ballot import (
     SLOT_BYTES,
     SLOTS_BYTES,

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UnfitError
-from ..histogram import SLOTS
-from ..host.tun import offload
-from ..link_spec import PLAIN, LinkSpec, Way
-from ..prng_kernel import LINK_OUTWARD, key_of
+from ..base.errors import UnfitError
+from ..base.histogram import SLOTS
+from ..base.host.tun import offload
+from ..base.prng_kernel import LINK_OUTWARD, key_of
+from ..workload.jitter import table_of
+from ..workload.link_spec import PLAIN, LinkSpec, Way
 from . import ferry_kernel as carrying
-from .board import Board, board
-from .jitter import table_of
 from .process import carrying_link, process
+from .shared_memory import Board, board
 from .site import Ends, Site, addresses_of, interface_of
 
 

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..histogram_kernel import SLOTS, slot_of
-from ..host import libc
-from ..host.tun import PACKET_BYTES_MAX, VNET_HEADER_BYTES
-from ..jit import kernel
-from ..link_spec import FRAME_OVERHEAD_BYTES
-from ..prng_kernel import UNIT_SHIFT, random_of
-from ..units import NS_PER_S
+from ..base.histogram_kernel import SLOTS, slot_of
+from ..base.host import libc
+from ..base.host.tun import PACKET_BYTES_MAX, VNET_HEADER_BYTES
+from ..base.jit import kernel
+from ..base.prng_kernel import UNIT_SHIFT, random_of
+from ..base.units import NS_PER_S
+from ..workload.link_spec import FRAME_OVERHEAD_BYTES
 
 # Board words shared with the lab, by direction d (0 near to far, 1 far to near) where marked.
 STOP, DELAY_NS, CUT, PACKETS, BYTES, CUT_DROPS, REFUSED, LATE_NS_MAX, FULL, WAKEUPS = 0, 2, 4, 6, 8, 10, 12, 14, 16, 18

@@ -17,16 +17,16 @@ from typing import TypedDict
 
 import numpy as np
 
-from ..host.disk import disk
-from ..keep_awake import KeepAwake
-from ..link_spec import PLAIN, STREAM_LEVEL_LINKS, LinkSpec
-from ..wire.terms import KEY_BYTES_MIN, CompressionName, EncryptionName, SharedKey, Terms
-from ..wire.tunnel import prepare
-from .awake import Decision, awake
-from .board import Board, board
+from ..base.host.disk import disk
+from ..base.keep_awake import KeepAwake
+from ..base.wire.terms import KEY_BYTES_MIN, CompressionName, EncryptionName, SharedKey, Terms
+from ..base.wire.tunnel import prepare
+from ..workload.link_spec import PLAIN, STREAM_LEVEL_LINKS, LinkSpec
+from .keep_awake import Decision, awake
 from .link import Choice, SetElsewhere, bare, emulate, ground
 from .namespace import Place
-from .relay import Doors
+from .relay_door import Doors
+from .shared_memory import Board, board
 from .site import Site
 from .span import Span, acquaint, passage_of
 from .stamps import Prober, prober
@@ -53,7 +53,7 @@ class LabSpec:
     link_specs: tuple[tuple[int, int, LinkSpec], ...] = ()  # but for those between the sites of these two indices
     polls: bool = True  # a link in user space may have a processor to itself while packets come; not where programs want it
     keep: bool = False  # the sites' files have names, in a directory of each site's own, and stay
-    keep_awake: KeepAwake = "auto"  # lab/awake.py
+    keep_awake: KeepAwake = "auto"  # lab/keep_awake.py
     flushed: Path | None = None  # directory in which others than this lab's sites flush; None: nobody does
     encryption: EncryptionName = "none"  # of what is replicated
     compression: CompressionName = "none"

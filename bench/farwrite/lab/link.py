@@ -14,9 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import UnfitError
-from ..host.tun import tun_works
-from ..link_spec import PLAIN, LinkSpec, Way
+from ..base.errors import UnfitError
+from ..base.host.tun import tun_works
+from ..workload.link_spec import PLAIN, LinkSpec, Way
 from .ferry import ferry
 from .namespace import Place, loopbacks, namespaces
 from .netem import NO_NETEM, netem, netem_works

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UnfitError, system_error
+from ..base.errors import UnfitError, system_error
 
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000

@@ -14,9 +14,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import UnfitError
-from ..link_spec import PLAIN, LinkSpec, Way
-from .netem_message import Asked, teach_pyroute2
+from ..base.errors import UnfitError
+from ..workload.link_spec import PLAIN, LinkSpec, Way
+from .netem_options import Asked, teach_pyroute2
 from .process import Process, process
 from .site import Site, addresses_of, configure, interface_of
 

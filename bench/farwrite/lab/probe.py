@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import UnfitError, system_error
-from ..link_spec import FRAME_OVERHEAD_BYTES
-from ..units import NS_PER_MS, NS_PER_S
+from ..base.errors import UnfitError, system_error
+from ..base.units import NS_PER_MS, NS_PER_S
+from ..workload.link_spec import FRAME_OVERHEAD_BYTES
 from . import probe_kernel as bare
 from .site import Site
 

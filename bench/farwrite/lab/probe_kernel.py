@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..host import libc
-from ..jit import kernel
+from ..base.host import libc
+from ..base.jit import kernel
 
 HEADER_BYTES = 16  # Number, then CLOCK_MONOTONIC of its sending in ns: two int64 at the front of each datagram.
 

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from ..errors import FarwriteError, UnfitError
-from ..host.lifetime import die_with
+from ..base.errors import FarwriteError, UnfitError
+from ..base.host.parent_death import die_with
 from .namespace import Place, uninterrupted
 
 CONNECTION: Connection | None = None  # In a process of the lab: the way to its parent.

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..link_spec import FRAME_OVERHEAD_BYTES, STREAM_LEVEL_LINKS, Way, describe, tolerance_ns
-from ..physics import Distance
-from ..units import NS_PER_MS, NS_PER_S
+from ..base.physics import Distance
+from ..base.units import NS_PER_MS, NS_PER_S
+from ..workload.link_spec import FRAME_OVERHEAD_BYTES, STREAM_LEVEL_LINKS, Way, describe, tolerance_ns
 from .lab import Lab
 from .probe import FULL_BYTES, IP_UDP_BYTES, Z_999, Delivered, bulk_bits_per_s, probe, share_interval
 from .span import Span

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..histogram_kernel import SLOTS, slot_of
-from ..host import libc
-from ..jit import kernel
-from ..prng_kernel import key_of, unit_of
+from ..base.histogram_kernel import SLOTS, slot_of
+from ..base.host import libc
+from ..base.jit import kernel
+from ..base.prng_kernel import key_of, unit_of
 
 # Board words shared with the lab, by direction d (0 near to far, 1 far to near) where marked.
 STOP, DELAY_NS, CUT, SEGMENTS, BYTES, DROPS, LATE_NS_MAX, FULL, WAKEUPS = 0, 2, 4, 6, 8, 10, 12, 14, 16

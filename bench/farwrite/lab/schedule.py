@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..link_spec import Change, LinkSpec, changed, describe_change
-from ..units import NS_PER_S
+from ..base.units import NS_PER_S
+from ..workload.link_spec import Change, LinkSpec, changed, describe_change
 from .span import Span
 
 LOOK_S = 0.0005  # How often is looked whether the load has begun.

@@ -19,17 +19,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ..errors import UnfitError
-from ..link_spec import tolerance_ns
-from ..physics import miles_of
-from ..units import NS_PER_S, format_time
-from .guest import allow_ping, ask_to_end, entering, inhabitants, kill_all, listening_ports, warden
+from ..base.errors import UnfitError
+from ..base.physics import miles_of
+from ..base.units import NS_PER_S, format_time
+from ..workload.link_spec import tolerance_ns
+from .foreign_processes import allow_ping, ask_to_end, entering, inhabitants, kill_all, listening_ports, warden
 from .lab import Lab, LabSpec, open_lab
-from .layout import NEAR, Layout, Leg
 from .namespace import Place
 from .site import Site
 from .span import Span
 from .survey import off_ns
+from .topology import NEAR, Layout, Leg
 
 FILE_BYTES = 4096  # A lab has a disk at each site; here nobody uses it.
 PROBES = 60  # Stamped, of the proof of a link.

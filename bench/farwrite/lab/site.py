@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Callable
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..host import tun
-from ..host.disk import Disk
+from ..base.host import tun
+from ..base.host.disk import Disk
 from . import process as processes
-from .board import Board
 from .namespace import Loopback, Place
-
-if TYPE_CHECKING:
-    from .relay import Doors
+from .relay_door import Doors
+from .shared_memory import Board
 
 Ends = tuple[str, str]  # The address at one end of a link, and the one at its other end.
-
-Address = tuple[str, int]
 
 
 def address_of(index: int) -> str:
@@ -178,14 +173,3 @@ def send_buffer(fully: bool) -> str:
     if fully and len(sizes) == 3:
         sizes = setting(name, f"{sizes[0]} {sizes[2]} {sizes[2]}").split()
     return sizes[1] if len(sizes) == 3 else "unknown"
-
-
-def bound(address: str) -> socket.socket:
-    """A TCP socket that has its address and port already, so that both can be announced before it dials."""
-    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        made.bind((address, 0))
-    except BaseException:
-        made.close()
-        raise
-    return made

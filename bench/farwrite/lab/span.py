@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..histogram import middle_of
-from ..link_spec import PLAIN, LinkSpec, tolerance_ns
-from ..physics import Distance
-from ..wire.terms import IN_THE_CLEAR, Terms
+from ..base.histogram import middle_of
+from ..base.physics import Distance
+from ..base.wire.terms import IN_THE_CLEAR, Terms
+from ..workload.link_spec import PLAIN, LinkSpec, tolerance_ns
 from .link import Link, bare
 from .site import Site, tune_transport
 from .stamps import Prober, Stamps

@@ -24,8 +24,8 @@ from multiprocessing.reduction import recv_handle, send_handle
 
 import numpy as np
 
-from ..errors import UnfitError, system_error
-from ..units import NS_PER_S
+from ..base.errors import UnfitError, system_error
+from ..base.units import NS_PER_S
 from . import process as processes
 from .site import Site
 
@@ -45,6 +45,7 @@ DROPPED = (errno.ENOBUFS, errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNRE
 BURST_GAP_S = 0.0008  # Between probes before and after a round: a processor has no time to fall deeply asleep.
 BESIDE_GAP_S = 0.02  # Beside a load: fifty a second and direction, under 1 % of a processor.
 LAST_S = 0.05  # For the last to arrive, on top of the distance.
+STAMPING_S = 10.0  # For the kernel to begin to stamp.
 FIRST_S = 3.0  # For one of a burst to arrive at all: whoever carries the packets may have to wait that long for a processor.
 
 
@@ -219,10 +220,41 @@ def prober(near: Site, far: Site) -> Iterator[Prober]:
 def datagrams(site: Site) -> socket.socket:
     """A stamped socket for datagrams in a site's namespace, held by us."""
     assert site.process is not None
+    site.call(have_stamped, site.address)
     site.process.start(give_datagrams, site.address)
     descriptor = recv_handle(site.process.connection)
     site.process.answer()
     return socket.socket(fileno=descriptor)
+
+
+STAMPED: list[socket.socket] = []  # In a site: as long as one is open, the kernel stamps what arrives.
+
+
+def have_stamped(address: str) -> None:
+    """In a site: have the kernel stamp what arrives from now on, until the process ends.
+
+    The kernel begins in a work queue (net_enable_timestamp, net/core/dev.c), which waits while realtime threads, such as other
+    labs' ferries, have its processor; a burst of probes has come and gone by then, not one of them stamped.
+    """
+    if not STAMPED:
+        opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        STAMPED.append(opened)
+        opened.bind((address, 0))
+        opened.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, RX_SOFTWARE | SOFTWARE)
+        await_stamp(opened, STAMPING_S)
+
+
+def await_stamp(opened: socket.socket, limit_s: float) -> None:
+    """Send datagrams to the socket itself until one comes with a stamp; UnfitError when none has within the limit."""
+    begin_s = time.monotonic()
+    while True:
+        opened.sendto(bytes(PAYLOAD_BYTES), opened.getsockname())
+        _, ancillary, _, _ = opened.recvmsg(PAYLOAD_BYTES, ANCILLARY_BYTES)
+        if stamp_of(ancillary)[0]:
+            return
+        if time.monotonic() - begin_s > limit_s:
+            raise UnfitError(f"The kernel has not begun to stamp datagrams within {limit_s:g} s: no distance can be proven here.")
+        time.sleep(BURST_GAP_S)
 
 
 def give_datagrams(address: str) -> None:

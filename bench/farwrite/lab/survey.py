@@ -13,14 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import UnfitError, system_error
-from ..host.disk import BLOCK_BYTES, Disk
-from ..host.libc import aligned_bytes
-from ..wire.handshake import agree
-from ..wire.terms import IN_THE_CLEAR, Terms
-from ..wire.tunnel import Tunnel, open_tunnel
+from ..base.errors import UnfitError, system_error
+from ..base.host.disk import BLOCK_BYTES, Disk
+from ..base.host.libc import aligned_bytes
+from ..base.wire.handshake import agree
+from ..base.wire.terms import IN_THE_CLEAR, Terms
+from ..base.wire.tunnel import Tunnel, open_tunnel
 from . import survey_kernel as bare
-from .site import Address, Site, bound
+from .relay_door import Address, bound
+from .site import Site
 from .stamps import Stamps
 
 ECHO_BYTES = 64

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..host import libc
-from ..jit import kernel
+from ..base.host import libc
+from ..base.jit import kernel
 
 
 @kernel()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.compare import Row
+from ..analysis.change import Row
 from ..analysis.result import Estimate
 from .digits import UNKNOWN, Digits
 from .page import STYLE, Footnotes, Form, add_row, table_of

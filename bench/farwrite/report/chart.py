@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from ..analysis.result import Analysis, CellResult
-from ..physics import PRODUCT_LIMITS
-from ..protocol import NAMES
-from ..units import NS_PER_MS
+from ..base.physics import PRODUCT_LIMITS
+from ..base.protocol import NAMES
+from ..base.units import NS_PER_MS
 from .page import Page
 from .tables import miles_text, rank, workloads
 

@@ -13,9 +13,9 @@ from rich.text import Text
 from ..analysis.command import QUANTILES, CommandResult, Side
 from ..analysis.estimate import label
 from ..analysis.result import Estimate
-from ..reasons import joined
-from ..repeated import Repeated
-from ..units import NS_PER_MS, NS_PER_S, NS_PER_US, counted
+from ..base.reasons import joined
+from ..base.units import NS_PER_MS, NS_PER_S, NS_PER_US, counted
+from ..recording import Repeated
 from .digits import Digits
 from .page import STYLE, Footnotes, Form, Page, add_row, cell, table_of
 from .tables import miles_text

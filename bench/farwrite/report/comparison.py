@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.text import Text
 
 from ..analysis.between_runs import RUNS_MIN
-from ..analysis.compare import CONFIDENCE, UNCHANGED, Comparison, Row, Verdict, worst_first
+from ..analysis.change import CONFIDENCE, UNCHANGED, Comparison, Row, Verdict, worst_first
+from ..analysis.figure import Label, label_text
 from ..analysis.result import Estimate
-from ..figure import Label, label_text
-from ..units import NS_PER_MS, NS_PER_S, NS_PER_US
+from ..base.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from . import forest
 from .digits import UNKNOWN, Digits, grouped
 from .page import STYLE, Footnotes, Page

@@ -10,10 +10,10 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..analysis.compare import Row
+from ..analysis.change import Row
+from ..analysis.figure import Figure, Label
 from ..analysis.result import Estimate
-from ..figure import Figure, Label
-from ..reasons import joined
+from ..base.reasons import joined
 
 ENDS = ("", "_low", "_high")
 

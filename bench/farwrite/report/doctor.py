@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from ..doctor.finding import Diagnosis, Finding
-from ..units import counted
+from ..base.units import counted
+from ..lab.doctor.finding import Diagnosis, Finding
 from .page import STYLE, Page
 
 if TYPE_CHECKING:

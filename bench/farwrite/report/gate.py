@@ -10,8 +10,8 @@ from rich.text import Text
 
 from ..analysis.answer import STREAM_LEVEL
 from ..analysis.result import Verdict
-from ..gate import Gate
-from ..ruling import Ruling, sight_of
+from ..gate.gate import Gate
+from ..gate.ruling import Ruling, sight_of
 from .page import STYLE, WORD, Page
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..analysis.result import Analysis, CellResult, Estimate
+from ..base.units import NS_PER_MS
 from ..recording import Recording
-from ..units import NS_PER_MS
 from .digits import UNKNOWN
 from .page import Page
 from .plots.plot import Choice, Option, Plot, layout_of, ms, place_words, plain, told

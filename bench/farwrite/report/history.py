@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.change import LOOKBACK, SEGMENT_MIN, SERIES_MIN, WINDOW, Change
-from ..figure import Label, label_text
-from ..history import History, Point, Series, is_sound, moment, unlike
-from ..units import NS_PER_MS, NS_PER_S, NS_PER_US
+from ..analysis.figure import Label, label_text
+from ..base.units import NS_PER_MS, NS_PER_S, NS_PER_US
+from ..compare.change_points import LOOKBACK, SEGMENT_MIN, SERIES_MIN, WINDOW, Change
+from ..compare.history import History, Point, Series, is_sound, moment, unlike
 from .chart import spaced
 from .digits import Digits, grouped, places_for
 from .page import STYLE, Footnotes, Form, Page, add_row, cell, table_of

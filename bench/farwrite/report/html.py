@@ -24,9 +24,9 @@ import msgspec
 
 from .. import __version__
 from ..analysis.answer import IN_MEMORY, answer_of, not_durable_text
-from ..analysis.compare import Comparison
+from ..analysis.change import Comparison
 from ..analysis.result import Analysis, Claim
-from ..errors import UnfitError
+from ..base.errors import UnfitError
 from ..recording import Recording, Report
 from . import tables
 from .changes import changes_table

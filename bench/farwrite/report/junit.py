@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as Xml
 
-from ..gate import Gate
-from ..ruling import Ruling
+from ..gate.gate import Gate
+from ..gate.ruling import Ruling
 
 # What XML 1.0 §2.2 cannot hold, escaped or not.
 NO_CHARACTER = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

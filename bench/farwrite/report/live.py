@@ -6,9 +6,10 @@ shown, and nothing must be drawn while a round is measured. The x axis and the l
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import reduce
 from statistics import median
 
@@ -18,12 +19,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..histogram import Histogram
-from ..progress import Teller, left_text
-from ..protocol import NAMES
-from ..reasons import Reason
+from ..base.histogram import Histogram
+from ..base.protocol import NAMES
+from ..base.reasons import Reason
+from ..base.units import NS_PER_MS
+from ..progress import Progress, Teller, bar, left_text
 from ..recording import Cell, Round, causes_of
-from ..units import NS_PER_MS
 from .chart import FLOOR, Picture, coloured, drawn, letter_of, limits_below
 from .page import WIDTH_MAX
 from .tables import rank
@@ -141,6 +142,18 @@ class Region(Teller, AbstractContextManager):
             yield f"{self.good} of {len(self.cells) * self.rounds} rounds"
         if self.count is None and self.pace.expected_s:
             yield left_text(self.pace.left_s)
+
+
+@contextmanager
+def region(verbose: bool = False, quiet: bool = False) -> Iterator[Progress]:
+    """The live region of a run, on a terminal; otherwise as `bar`."""
+    console = Console(file=sys.stderr)
+    if quiet or not console.is_terminal:
+        with bar(verbose, quiet) as told:
+            yield told
+        return
+    with Region(console, verbose) as told:
+        yield told
 
 
 def charted(cells: Sequence[Cell]) -> list[Cell]:

@@ -18,13 +18,13 @@ from rich.text import Text
 
 from ..analysis.answer import Answer
 from ..analysis.result import Verdict
-from ..gate import Gate
-from ..ruling import Ruling, sight_of
+from ..gate.gate import Gate
+from ..gate.ruling import Ruling, sight_of
 from .gate import method, summary
 from .page import WIDTH_MAX, Footnotes, Form, Page, confession_of
 
 if TYPE_CHECKING:
-    from ..analysis.compare import Comparison
+    from ..analysis.change import Comparison
     from ..analysis.result import Analysis
     from ..recording import Report
 

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from ..analysis.answer import cautions
 from ..analysis.result import Estimate
-from ..reasons import Reason, least_needed
+from ..base.reasons import Reason, least_needed
 from .digits import UNKNOWN, Digits, grouped
 
 if TYPE_CHECKING:

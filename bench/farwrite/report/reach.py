@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..analysis.estimate import label
 from ..analysis.result import Analysis, Estimate, ReachResult
-from ..physics import ROUTE_FACTORS
-from ..units import KM_PER_MILE, NS_PER_MS, format_time
+from ..base.physics import ROUTE_FACTORS
+from ..base.units import KM_PER_MILE, NS_PER_MS, format_time
 from .page import Page
 
 ROUTE_WORDS = {factor: name for name, factor in ROUTE_FACTORS.items()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from ..selftest import POWER, SelfTest, Share, Sight
+from ..gate.self_test import POWER, SelfTest, Share, Sight
 from .page import STYLE, Form, Page, add_row, table_of
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from ..analysis.answer import PREFERRED, Reach, main_cells, reaches
 from ..analysis.result import Analysis, CellResult, beaten_doubt
-from ..reasons import HOST_NOISE, Reason
-from ..units import NS_PER_MS
+from ..base.reasons import HOST_NOISE, Reason
+from ..base.units import NS_PER_MS
 from . import tables
 from .digits import UNKNOWN, Digits
 from .page import Footnotes, Form, Page, add_row, cell, table_of

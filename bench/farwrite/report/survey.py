@@ -8,8 +8,8 @@ from functools import partial
 from rich.console import Console
 from rich.table import Table
 
+from ..base.units import format_rate, format_time
 from ..lab.proof import OneWay, Proof
-from ..units import format_rate, format_time
 from .page import STYLE, WORD, Form, Page, add_row, table_of
 
 

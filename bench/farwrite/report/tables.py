@@ -25,12 +25,12 @@ from ..analysis.result import (
     OtherResult,
     Verdict,
 )
+from ..analysis.verdict import decide, response_of_cell, without_lateness
 from ..analysis.void import in_words
-from ..physics import PRODUCT_LIMITS, ProductLimit, rtt_ns_of
-from ..protocol import NAMES
-from ..reasons import Reason, interrupted, joined, least_needed, link_not_as_asked, unsound
-from ..units import NS_PER_MS, NS_PER_US, format_size, format_time
-from ..verdict import decide, response_of_cell, without_lateness
+from ..base.physics import PRODUCT_LIMITS, ProductLimit, rtt_ns_of
+from ..base.protocol import NAMES
+from ..base.reasons import Reason, interrupted, joined, least_needed, link_not_as_asked, unsound
+from ..base.units import NS_PER_MS, NS_PER_US, format_size, format_time
 from .digits import TO, UNKNOWN, Digits, grouped
 from .page import STYLE, WORD, Footnotes, Form, Page, add_row, cell, table_of
 

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from ..analysis.answer import IN_MEMORY, MARK_COLUMNS, Answer, answer_of, not_durable_text
 from ..analysis.result import Analysis, Claim
+from ..base.units import NS_PER_S, format_time
 from ..recording import LabFacts, Recording, Report
-from ..units import NS_PER_S, format_time
 from . import chart, summary, tables
 from .heat_map import show_heat_map
 from .page import STYLE, WORD, Page, caution_of, confession_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..units import NS_PER_S, format_size, format_time
+from ..base.units import NS_PER_S, format_size, format_time
 from .chart import spaced
 from .digits import grouped
 from .page import Form, Page, add_row, table_of
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ..trace.summary import Spread, Summary
+    from ..workload.trace.summary import Spread, Summary
 
 HEIGHT = 14
 FRAME_COLUMNS = 14
@@ -23,7 +23,7 @@ QUANTILES = ("p01", "p50", "p90", "p99", "p999")
 
 def show(summary: Summary, console: Console) -> None:
     """Print the whole summary."""
-    from ..trace.reading import reads_told
+    from ..workload.trace.reader import reads_told
 
     page = Page(console)
     over = format_time(summary.duration_ns)

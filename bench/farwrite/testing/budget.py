@@ -14,12 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ..errors import UsageError, nearest
-from ..units import FREQUENCY, KM_PER_MILE, LENGTH_KM, NS_PER_S, SIZE, TIME, digits, format_size, format_time, parse
+from ..base.errors import UsageError, nearest
+from ..base.units import (
+    FREQUENCY,
+    KM_PER_MILE,
+    LENGTH_KM,
+    NS_PER_S,
+    SIZE,
+    TIME,
+    digits,
+    format_size,
+    format_time,
+    parse,
+)
 
 if TYPE_CHECKING:
+    from ..analysis.figure import Figure, Sheet, Unit
     from ..analysis.result import Estimate
-    from ..figure import Figure, Sheet, Unit
 
 Judged = Literal["pass", "fail", "unknown"]
 Verdict = Literal["pass", "fail", "unknown", "skipped"]
@@ -80,9 +91,9 @@ def judge(
     found: Quantity, at_most: float | None = None, at_least: float | None = None, kind: str = ""
 ) -> tuple[Judged, str]:
     """(verdict, why it is unknown or "") of a quantity between limits, all in the same unit."""
-    from ..figure import Figure
-    from ..reasons import joined
-    from ..verdict import decide
+    from ..analysis.figure import Figure
+    from ..analysis.verdict import decide
+    from ..base.reasons import joined
 
     estimate, figure = found.estimate, found.figure
     if figure is None:  # Not of a report: a number that was counted, or what the test itself has measured.
@@ -230,7 +241,7 @@ def scaled(estimate: Estimate, scale: float) -> Estimate:
 def exactly(value: float) -> Estimate:
     """A number that was counted, or that the caller takes as it is: its interval is itself."""
     from ..analysis.result import Estimate
-    from ..reasons import remark
+    from ..base.reasons import remark
 
     if math.isnan(value):
         return Estimate(value=None, warnings=[remark("it is not a number")])
@@ -263,7 +274,7 @@ def quantile_of(samples: Sequence[float], q: float) -> Estimate:
     from ..analysis.estimate import CONFIDENCE, count_needed, label, order_statistic_ranks, unknown
     from ..analysis.result import Estimate
     from ..analysis.sample import rank
-    from ..reasons import needs_samples, remark
+    from ..base.reasons import needs_samples, remark
 
     count = len(samples)
     if any(math.isnan(sample) for sample in samples):
@@ -291,7 +302,7 @@ def of_benchmark(name: str, benchmark: Any, quantile: float | str | None) -> Qua
     calls = benchmark.stats.iterations
     if calls > 1 and q != 0.5:
         from ..analysis.estimate import unknown
-        from ..reasons import remark
+        from ..base.reasons import remark
 
         samples = len(benchmark.stats.stats.data)
         reason = remark(
@@ -303,7 +314,7 @@ def of_benchmark(name: str, benchmark: Any, quantile: float | str | None) -> Qua
 
 def of_report(name: str, thing: Any, where: Mapping[str, str | float]) -> Quantity:
     """The one figure of a report that `where` and the budget's name speak of."""
-    from ..gate import instead_of
+    from ..gate.gate import instead_of
 
     if type(thing).__name__ == "Figure":
         return Quantity(thing.estimate, KIND_OF_FIGURE[thing.unit], thing)
@@ -314,7 +325,7 @@ def of_report(name: str, thing: Any, where: Mapping[str, str | float]) -> Quanti
 
 def sheet_from(thing: Any) -> Sheet:
     """The sheet of figures of a path, a report or a recording."""
-    from ..sheet import read_sheet, sheet_of
+    from ..compare.figures import read_sheet, sheet_of
 
     if isinstance(thing, (str, os.PathLike)):
         return read_sheet(Path(thing))

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UnfitError, UsageError
-from ..lab.guest import be_oneself, entering, inhabitants, kill_all, listening_ports
-from ..physics import Distance, distance, miles_of
-from ..units import NS_PER_S, format_time
+from ..base.errors import UnfitError, UsageError
+from ..base.physics import Distance, distance, miles_of
+from ..base.units import NS_PER_S, format_time
+from ..lab.foreign_processes import be_oneself, entering, inhabitants, kill_all, listening_ports
 
 if TYPE_CHECKING:
     import numpy as np
@@ -344,7 +344,7 @@ class Lab:
     def claim(self, made: Survey, when: str) -> None:
         """Keep a sentence if a median is not what was asked."""
         from ..lab.survey import off_ns
-        from ..link_spec import tolerance_ns
+        from ..workload.link_spec import tolerance_ns
 
         asked_ns, rtt_ns_p50 = self.asked.rtt_ns, made.rtt_ns_p50
         own_ns = self.opened.base.rtt_ns_min if self.asked.is_ping else sum(self.opened.passage_ns)
@@ -410,7 +410,7 @@ class Keeper:
     def open(self) -> Lab:
         """A new lab."""
         from ..lab.lab import LabSpec, open_lab
-        from ..warm_link import rehearse_link
+        from ..lab.precompile import rehearse_link
 
         rehearse_link()  # Compiled before the fork, and not within the time limit of a site's first call.
         spec = LabSpec(

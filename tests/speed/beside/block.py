@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from farwrite.errors import system_error
-from farwrite.host.libc import aligned_bytes
-from farwrite.load_kernel import Flight, Recorder
-from farwrite.target.replicated import recorder_of
+from farwrite.base.errors import system_error
+from farwrite.base.host.libc import aligned_bytes
+from farwrite.targets.load_loop_kernel import Flight, Recorder
+from farwrite.targets.replicated import recorder_of
 
 from . import block_kernel
 from .experiment import Task

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from farwrite.host import libc
-from farwrite.jit import kernel
-from farwrite.load_kernel import BEGIN_NS, END_NS, ISSUED, note_completion
-from farwrite.plan_kernel import WRITE
+from farwrite.base.host import libc
+from farwrite.base.jit import kernel
+from farwrite.targets.load_loop_kernel import BEGIN_NS, END_NS, ISSUED, note_completion
+from farwrite.workload.plan_kernel import WRITE
 
 
 @kernel()

@@ -11,8 +11,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from farwrite.errors import UnfitError
-from farwrite.host.disk import preallocate
+from farwrite.base.errors import UnfitError
+from farwrite.base.host.disk import preallocate
 from farwrite.lab.process import die_with
 
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_SYNC_FL = 0x80086601, 0x40086602, 0x8  # ioctl_iflags(2)

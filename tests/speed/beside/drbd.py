@@ -21,18 +21,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from farwrite.errors import UnfitError
-from farwrite.host.disk import disk
-from farwrite.lab.board import board
+from farwrite.base.errors import UnfitError
+from farwrite.base.host.disk import disk
+from farwrite.experiment.run_journal import Run
 from farwrite.lab.lab import LabSpec
 from farwrite.lab.link import SetElsewhere
 from farwrite.lab.namespace import Namespace
 from farwrite.lab.netem import netem_counters
 from farwrite.lab.process import Process, process
+from farwrite.lab.shared_memory import board
 from farwrite.lab.site import Site
 from farwrite.lab.span import Span, acquaint, passage_of
 from farwrite.lab.stamps import prober
-from farwrite.run import Run
 
 from . import block
 from .experiment import Rival

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from farwrite import __version__
-from farwrite.cells import cells_of
+from farwrite.experiment.cells import cells_of
+from farwrite.experiment.round import measure_cell
+from farwrite.experiment.run_journal import Run
 from farwrite.lab.lab import Lab
 from farwrite.recording import Cell, Round
-from farwrite.round import measure_cell
-from farwrite.run import Run
 
 WHAT = {
     "C": "durable at both", "B": "durable near, received far", "A": "durable near, in the send buffer", "local": "durable near",

@@ -14,21 +14,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from farwrite.cells import asked_rtt_ns_of
-from farwrite.errors import UnfitError
-from farwrite.host.facts import processor_time, steal_between
+from farwrite.base.errors import UnfitError
+from farwrite.base.host.facts import processor_time, steal_between
+from farwrite.base.reasons import Reason, round_refused
+from farwrite.base.units import NS_PER_S
+from farwrite.experiment.cells import asked_rtt_ns_of
+from farwrite.experiment.measure import measure_floors
+from farwrite.experiment.round import SLICES_MIN, leg_of, link_reasons, load_of_link, load_reasons, probers_of, round_of
+from farwrite.experiment.run_journal import Run
 from farwrite.lab.lab import Lab
 from farwrite.lab.span import PASSAGES, Span
 from farwrite.lab.stamps import beside
-from farwrite.load_kernel import Recorder
-from farwrite.pipeline import measure_floors
-from farwrite.plan import Load, draw
-from farwrite.profile import Profile
-from farwrite.reasons import Reason, round_refused
 from farwrite.recording import Cell, Round
-from farwrite.round import SLICES_MIN, leg_of, link_reasons, load_of_link, load_reasons, probers_of, round_of
-from farwrite.run import Run
-from farwrite.units import NS_PER_S
+from farwrite.targets.load_loop_kernel import Recorder
+from farwrite.workload.plan import Load, draw
+from farwrite.workload.tables import Profile
 
 BLOCK_BYTES = 4096
 HELD_NS = 1_000_000  # While the emulation's median passage is looked for.

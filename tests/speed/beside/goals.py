@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from farwrite.analysis.compare import jackknife
+from farwrite.analysis.change import jackknife
 from farwrite.analysis.distance import DISTANCES_MIN, theil_sen
 from farwrite.analysis.estimate import CONFIDENCE, mean_over_rounds
 from farwrite.analysis.result import CellResult, Estimate
-from farwrite.analysis.student import critical
-from farwrite.link_spec import FRAME_OVERHEAD_BYTES
-from farwrite.reasons import joined, remark
-from farwrite.units import digits
+from farwrite.analysis.student_t import critical
+from farwrite.base.reasons import joined, remark
+from farwrite.base.units import digits
+from farwrite.workload.link_spec import FRAME_OVERHEAD_BYTES
 
 from .result import Goal, Part, Recovery, Rivals
 

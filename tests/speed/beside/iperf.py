@@ -6,14 +6,14 @@ import json
 import shutil
 import subprocess
 
-from farwrite.errors import UnfitError
-from farwrite.histogram import Histogram
+from farwrite.base.errors import UnfitError
+from farwrite.base.histogram import Histogram
+from farwrite.base.reasons import Reason, round_refused, sentences
+from farwrite.base.units import NS_PER_S
+from farwrite.experiment.round import link_reasons, text_of
+from farwrite.experiment.run_journal import Run
 from farwrite.lab.lab import Lab
-from farwrite.reasons import Reason, round_refused, sentences
 from farwrite.recording import Cell, Round, Slice
-from farwrite.round import link_reasons, text_of
-from farwrite.run import Run
-from farwrite.units import NS_PER_S
 
 from . import daemon
 from .experiment import rival_cell

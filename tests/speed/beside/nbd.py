@@ -12,9 +12,9 @@ import time
 
 import numpy as np
 
-from farwrite.errors import UnfitError, system_error
-from farwrite.load_kernel import Flight, Recorder
-from farwrite.target.replicated import recorder_of
+from farwrite.base.errors import UnfitError, system_error
+from farwrite.targets.load_loop_kernel import Flight, Recorder
+from farwrite.targets.replicated import recorder_of
 
 from . import nbd_kernel
 from .experiment import Task

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from statistics import median
 
 from farwrite.analysis.result import CellResult, Estimate, beaten_doubt
-from farwrite.histogram import Histogram
-from farwrite.reasons import joined
-from farwrite.units import NS_PER_MS, digits
+from farwrite.base.histogram import Histogram
+from farwrite.base.reasons import joined
+from farwrite.base.units import NS_PER_MS, digits
 
 from .result import Part, Rivals
 

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from farwrite.errors import UnfitError
+from farwrite.base.errors import UnfitError
+from farwrite.experiment.run_journal import Run
 from farwrite.lab.lab import Lab
-from farwrite.load_kernel import Recorder
-from farwrite.run import Run
+from farwrite.targets.load_loop_kernel import Recorder
 
 from . import daemon, nbd
 from .experiment import Rival, Task

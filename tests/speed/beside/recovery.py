@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from farwrite.base.errors import UnfitError
+from farwrite.base.host.disk import disk
+from farwrite.base.host.libc import aligned_bytes
+from farwrite.base.units import NS_PER_S
 from farwrite.engine import journal_kernel as log
 from farwrite.engine.journal import capacity_of, examine, format_journal
 from farwrite.engine.record_kernel import HEADER_BYTES
-from farwrite.errors import UnfitError
-from farwrite.host.disk import disk
-from farwrite.host.libc import aligned_bytes
-from farwrite.load_kernel import COMPLETED
-from farwrite.plan import Load
-from farwrite.target import replicated
-from farwrite.units import NS_PER_S
+from farwrite.targets import replicated
+from farwrite.targets.load_loop_kernel import COMPLETED
+from farwrite.workload.plan import Load
 
 MIB = 1 << 20
 WRITE_BYTES = 4096

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from farwrite.analysis.result import CellResult, Fit
-from farwrite.reasons import with_codes
+from farwrite.base.reasons import with_codes
 from farwrite.recording import Recording, Struct
 
 SCHEMA_VERSION = 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...analysis.compare import Comparison, Row
+from ...analysis.change import Comparison, Row
+from ...analysis.figure import METRICS, Unit, label_text
 from ...analysis.result import Estimate
-from ...figure import METRICS, Unit, label_text
-from ...units import NS_PER_MS
+from ...base.units import NS_PER_MS
 from ..comparison import errors_from, of_two_runs
 from .plot import Choice, Option, Plot, layout_of, plain, told
 

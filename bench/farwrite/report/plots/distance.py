@@ -9,9 +9,9 @@ from typing import Any
 
 from ...analysis.claims import C1_BUDGET_NS, C1_MILES, C2_MILES
 from ...analysis.result import Analysis, CellResult, Estimate, Fit
-from ...physics import PRODUCT_LIMITS, ProductLimit, miles_of
-from ...profile import DistanceTable
-from ...units import NS_PER_US, format_time
+from ...base.physics import PRODUCT_LIMITS, ProductLimit, miles_of
+from ...base.units import NS_PER_US, format_time
+from ...workload.tables import DistanceTable
 from ..tables import miles_text, rank, workload_of
 from .plot import (
     LEGEND,

@@ -7,9 +7,9 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from ...analysis.result import Analysis, CellResult, Estimate
-from ...link_spec import OFF_NS_MAX, OFF_SHARE_MAX, tolerance_ns
+from ...base.units import NS_PER_US, format_time
 from ...recording import Recording
-from ...units import NS_PER_US, format_time
+from ...workload.link_spec import OFF_NS_MAX, OFF_SHARE_MAX, tolerance_ns
 from ..tables import merged, miles_text
 from .plot import Choice, Option, Plot, bars, layout_of, ms, place_words, plain, told
 from .seen import decoded

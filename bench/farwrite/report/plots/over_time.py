@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...analysis.sample import MIDDLES_NS, Sample
-from ...units import NS_PER_MS
+from ...base.units import NS_PER_MS
 from ..tables import miles_text
 from .plot import Choice, Option, Plot, layout_of, log_axis, plain, short
 from .seen import Seen

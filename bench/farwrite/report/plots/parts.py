@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ...analysis.floor import record_bytes
-from ...reasons import joined
+from ...base.reasons import joined
+from ...base.units import format_time
 from ...recording import FlushFloors, Recording, waited_for
-from ...units import format_time
 from ..tables import miles_text, rank, workload_of
 from .plot import Plot, choose_protocols, choose_workload, layout_of, ms, place_words, plain, told, workload_keys
 from .seen import Seen, pooled_of

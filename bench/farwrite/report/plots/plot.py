@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ...analysis.result import CellResult, Estimate
-from ...reasons import joined
-from ...units import NS_PER_MS
+from ...base.reasons import joined
+from ...base.units import NS_PER_MS
 from ..digits import Digits, grouped
 from ..tables import miles_text, rank, title_of, workload_of
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...analysis.result import Analysis, CellResult
 from ...analysis.sample import MIDDLES_NS, Sample, decode, pooled, varints
-from ...histogram import TEXT_VERSION, unpacked
+from ...base.histogram import TEXT_VERSION, unpacked
 from ...recording import Recording, Round
 
 

@@ -1,0 +1,350 @@
+"""A world in memory for one replica: clock, disk and connections, as the simulator wants them.
+
+The same loops that run over io_uring run here. Time stands still until the simulator moves it; a flush returns when its
+time has come; what is not flushed may be lost, in part, by a crash; a connection is a stream of bytes that arrive later,
+or never. Nobody sleeps: `sleep` notes until when one would have. Power may go out between any two operations on the disk:
+from then on nothing has an effect, and `crash` leaves what a disk would still hold. What goes wrong, and when, is told from
+outside (engine/simulate/story.py); nothing here is drawn but which sectors a crash tears.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..jit import kernel
+from ..prng_kernel import random_of
+
+SECTOR_BYTES = 512
+FLIGHTS = 3  # journal, superblock, volume: the reactor's slots
+
+# Indices into World.at.
+# POWER_IN: operations of the disk until the power goes out; FAIL_IN: until one is refused with FAIL_ERRNO. -1: never.
+# HASTY is a planted bug: a flush returns before it has landed, as on a disk whose cache lies.
+# SKEW_NS: how far this replica's clock is ahead of the world's.
+NODE, WAKE_NS, FLUSH_NS, SENT_BYTES, RECEIVED_BYTES, POWER_IN, FAIL_IN, FAIL_ERRNO, HASTY, OPERATIONS, SKEW_NS = range(11)
+AT_WORDS = 11
+
+# Columns of World.flight, by slot.
+KIND, OFFSET, SIZE, DUE_NS, RESULT, FLIGHT_WORDS = range(6)
+WRITING, SYNCING, UNLANDED = 1, 2, 3
+
+# Columns of World.stream, by stream. A connection is two streams: what `socket` s sends is stream s, what it receives s ^ 1.
+WRITTEN, READ, SEGMENT_HEAD, SEGMENT_TAIL, DELAY_NS, LAST_DUE_NS, CLOSED, STALLED, SILENT, STREAM_WORDS = range(10)
+SEGMENTS = 64
+
+EIO, EAGAIN, ECONNRESET = 5, 11, 104
+
+
+class World(NamedTuple):
+    """What one replica can see; clock, stream and its bytes are shared by all replicas of a simulation."""
+
+    clock: np.ndarray  # int64, one word: virtual CLOCK_MONOTONIC
+    at: np.ndarray  # int64, see the indices above
+    journal: np.ndarray  # uint8, what stands on the disk
+    volume: np.ndarray  # uint8, what stands on the disk
+    cached: np.ndarray  # uint8, the volume as reads see it
+    flight: np.ndarray  # int64, slot x FLIGHT_WORDS: operations under way
+    flying: np.ndarray  # uint8, slot x bytes: what they write
+    stream: np.ndarray  # int64, stream x STREAM_WORDS
+    glass: np.ndarray  # uint8, stream x bytes: rings of bytes under way
+    segment_end: np.ndarray  # int64, stream x SEGMENTS: byte count up to which a segment goes
+    segment_due_ns: np.ndarray  # int64, stream x SEGMENTS
+
+
+def world(
+    clock: np.ndarray, journal_bytes: int, volume_bytes: int, flying_bytes: int, stream: np.ndarray, glass: np.ndarray,
+    segment_end: np.ndarray, segment_due_ns: np.ndarray,
+) -> World:  # fmt: skip
+    """An empty disk in a shared world."""
+    at = np.zeros(AT_WORDS, np.int64)
+    at[POWER_IN] = at[FAIL_IN] = -1
+    return World(
+        clock, at, np.zeros(journal_bytes, np.uint8), np.zeros(volume_bytes, np.uint8),
+        np.zeros(volume_bytes, np.uint8), np.zeros((FLIGHTS, FLIGHT_WORDS), np.int64),
+        np.zeros((FLIGHTS, flying_bytes), np.uint8), stream, glass, segment_end, segment_due_ns,
+    )  # fmt: skip
+
+
+def nothing() -> World:
+    """No world: what reactors of the other forms carry."""
+    return world(
+        np.zeros(1, np.int64), 0, 0, 0, np.zeros((0, STREAM_WORDS), np.int64), np.zeros((0, 1), np.uint8),
+        np.zeros((0, SEGMENTS), np.int64), np.zeros((0, SEGMENTS), np.int64),
+    )  # fmt: skip
+
+
+@kernel()
+def now_ns(world):
+    """This replica's clock: the virtual one, and how far it is off."""
+    return world.clock[0] + world.at[SKEW_NS]
+
+
+@kernel()
+def sleep(world, timeout_ns):
+    """Note until when this replica would sleep if nothing happened."""
+    world.at[WAKE_NS] = world.clock[0] + timeout_ns
+
+
+@kernel()
+def refusal(world):
+    """One operation of the disk begins: 0, or the -errno it is refused with. Without power nothing has an effect any more."""
+    at = world.at
+    if at[POWER_IN] == 0:
+        return np.int64(-EIO)
+    if at[POWER_IN] > 0:
+        at[POWER_IN] -= 1
+    at[OPERATIONS] += 1
+    if at[FAIL_IN] > 0:
+        at[FAIL_IN] -= 1
+    elif at[FAIL_IN] == 0:
+        return -at[FAIL_ERRNO]
+    return np.int64(0)
+
+
+@kernel(allocates=True)
+def begin_write(world, slot, data, start, size, offset):
+    """Begin a durable write to the journal; over after FLUSH_NS."""
+    refused = refusal(world)
+    land(world, slot)
+    flight = world.flight[slot]
+    flight[KIND], flight[OFFSET], flight[SIZE] = WRITING, offset, size
+    flight[DUE_NS], flight[RESULT] = world.clock[0] + world.at[FLUSH_NS], refused if refused < 0 else np.int64(size)
+    world.flying[slot, :size] = data[start : start + size]
+
+
+@kernel(allocates=True)
+def begin_sync(world, slot):
+    """Begin to make the volume durable as it is now; over after FLUSH_NS."""
+    refused = refusal(world)
+    world.flying[slot, : world.cached.size] = world.cached
+    flight = world.flight[slot]
+    flight[KIND], flight[OFFSET], flight[SIZE] = SYNCING, 0, world.cached.size
+    flight[DUE_NS], flight[RESULT] = world.clock[0] + world.at[FLUSH_NS], refused
+
+
+@kernel()
+def is_over(world, slot):
+    """Whether the operation's time has come."""
+    if world.at[POWER_IN] == 0:
+        return False
+    return world.flight[slot, DUE_NS] <= world.clock[0] or world.at[HASTY] != 0
+
+
+@kernel(allocates=True)
+def finish(world, slot):
+    """Let the operation take effect; answers its result."""
+    flight = world.flight[slot]
+    if flight[KIND] == WRITING and flight[DUE_NS] > world.clock[0]:
+        flight[KIND] = UNLANDED
+        return flight[RESULT]
+    offset, size = flight[OFFSET], flight[SIZE]
+    target = world.volume if flight[KIND] == SYNCING else world.journal
+    flight[KIND] = 0
+    if flight[RESULT] >= 0:
+        target[offset : offset + size] = world.flying[slot, :size]
+    return flight[RESULT]
+
+
+@kernel(allocates=True)
+def land(world, slot):
+    """Let what a lying disk has only promised reach it at last."""
+    flight = world.flight[slot]
+    if flight[KIND] == UNLANDED:
+        offset, size = flight[OFFSET], flight[SIZE]
+        world.journal[offset : offset + size] = world.flying[slot, :size]
+        flight[KIND] = 0
+
+
+@kernel(allocates=True)
+def tear(target, others, offset, size, key, share):
+    """Let about `share` of 256 sectors of others[:size] land at target[offset:]; which ones follows from `key`."""
+    for sector in range(0, size, SECTOR_BYTES):
+        end = min(sector + SECTOR_BYTES, size)
+        drawn = np.int64(np.uint64(random_of(np.uint64(key), (offset + sector) // SECTOR_BYTES)) & np.uint64(255))
+        if drawn < share:
+            target[offset + sector : offset + end] = others[sector:end]
+
+
+@kernel(allocates=True)
+def crash(world, key, share, power):
+    """Leave what the disk holds after a loss of power (`power` 1), or of the process alone (0: its cache stays)."""
+    for slot in range(FLIGHTS):
+        flight = world.flight[slot]
+        if flight[KIND] == UNLANDED and (flight[DUE_NS] <= world.clock[0] or not power):
+            land(world, slot)
+        elif (flight[KIND] == WRITING or flight[KIND] == UNLANDED) and flight[RESULT] >= 0:
+            tear(world.journal, world.flying[slot], flight[OFFSET], flight[SIZE], key, share)
+        elif flight[KIND] == SYNCING and flight[RESULT] >= 0 and power:
+            tear(world.volume, world.flying[slot], np.int64(0), flight[SIZE], key + 1, share)
+        flight[KIND] = 0
+    if power:
+        tear(world.volume, world.cached, np.int64(0), world.cached.size, key + 2, share)
+        world.cached[:] = world.volume
+    world.at[POWER_IN] = world.at[FAIL_IN] = -1
+
+
+@kernel()
+def flip_bit(data, bit):
+    """Turn one bit of what stands there."""
+    data[bit >> 3] ^= np.uint8(1 << (bit & 7))
+
+
+@kernel(allocates=True)
+def write_now(world, data, start, size, offset):
+    """A durable write to the journal that takes no time."""
+    refused = refusal(world)
+    if refused < 0:
+        return refused
+    world.journal[offset : offset + size] = data[start : start + size]
+    return np.int64(size)
+
+
+@kernel(allocates=True)
+def sync_now(world):
+    """Make the volume durable; takes no time."""
+    refused = refusal(world)
+    if refused < 0:
+        return refused
+    world.volume[:] = world.cached
+    return np.int64(0)
+
+
+@kernel(allocates=True)
+def write_volume(world, data, start, size, offset):
+    """Write into the volume's cache; bytes written."""
+    refused = refusal(world)
+    if refused < 0:
+        return refused
+    world.cached[offset : offset + size] = data[start : start + size]
+    return np.int64(size)
+
+
+@kernel()
+def trim_volume(world, offset, size):
+    """Give bytes of the volume back: they read as zeros."""
+    refused = refusal(world)
+    if refused < 0:
+        return refused
+    world.cached[offset : offset + size] = 0
+    return np.int64(0)
+
+
+@kernel(allocates=True)
+def read_volume(world, data, start, size, offset):
+    """Read of the volume's cache; bytes read, fewer at its end."""
+    count = max(min(size, world.cached.size - offset), 0)
+    data[start : start + count] = world.cached[offset : offset + count]
+    return np.int64(count)
+
+
+@kernel(allocates=True)
+def read_journal(world, data, start, size, offset):
+    """Read of the journal as it stands on the disk; bytes read, fewer at its end."""
+    count = max(min(size, world.journal.size - offset), 0)
+    data[start : start + count] = world.journal[offset : offset + count]
+    return np.int64(count)
+
+
+@kernel()
+def has_ended(world, stream_index):
+    """Whether the end of this stream has arrived: its sender has closed it, and the word of that came through."""
+    stream = world.stream[stream_index]
+    return stream[CLOSED] != 0 and not stream[SILENT] and not stream[STALLED] and stream[LAST_DUE_NS] <= world.clock[0]
+
+
+@kernel(allocates=True)
+def send(world, socket, data, start, size):
+    """Bytes taken by the stream, or -errno. What is sent to an end that has closed is taken until the word of that arrives."""
+    stream = world.stream[socket]
+    if stream[CLOSED] or has_ended(world, socket ^ 1) or world.at[POWER_IN] == 0:
+        return np.int64(-ECONNRESET)
+    ring = world.glass.shape[1]
+    count = min(size, ring - (stream[WRITTEN] - stream[READ]))
+    if count <= 0 or stream[SEGMENT_TAIL] - stream[SEGMENT_HEAD] == SEGMENTS:
+        return np.int64(-EAGAIN)
+    begin = stream[WRITTEN] % ring
+    first = min(count, ring - begin)
+    world.glass[socket, begin : begin + first] = data[start : start + first]
+    world.glass[socket, : count - first] = data[start + first : start + count]
+    stream[WRITTEN] += count
+    stream[LAST_DUE_NS] = max(stream[LAST_DUE_NS], world.clock[0] + stream[DELAY_NS])
+    place = stream[SEGMENT_TAIL] % SEGMENTS
+    world.segment_end[socket, place] = stream[WRITTEN]
+    world.segment_due_ns[socket, place] = stream[LAST_DUE_NS]
+    stream[SEGMENT_TAIL] += 1
+    world.at[SENT_BYTES] += count
+    return np.int64(count)
+
+
+@kernel()
+def arrived(world, stream_index):
+    """How many bytes of a stream have arrived and not been received."""
+    stream = world.stream[stream_index]
+    if stream[STALLED]:
+        return np.int64(0)
+    end = stream[READ]
+    for segment in range(stream[SEGMENT_HEAD], stream[SEGMENT_TAIL]):
+        if world.segment_due_ns[stream_index, segment % SEGMENTS] > world.clock[0]:
+            break
+        end = world.segment_end[stream_index, segment % SEGMENTS]
+    return end - stream[READ]
+
+
+@kernel(allocates=True)
+def receive(world, socket, data, start, size):
+    """Bytes that have arrived, 0 when the other end has closed and nothing is left, or -errno."""
+    from_stream = socket ^ 1
+    stream = world.stream[from_stream]
+    if world.stream[socket, CLOSED]:
+        return np.int64(-ECONNRESET)
+    count = min(size, arrived(world, from_stream))
+    if count == 0:
+        return np.int64(0) if has_ended(world, from_stream) else np.int64(-EAGAIN)
+    ring = world.glass.shape[1]
+    begin = stream[READ] % ring
+    first = min(count, ring - begin)
+    data[start : start + first] = world.glass[from_stream, begin : begin + first]
+    data[start + first : start + count] = world.glass[from_stream, : count - first]
+    stream[READ] += count
+    while stream[SEGMENT_HEAD] < stream[SEGMENT_TAIL] and world.segment_end[
+        from_stream, stream[SEGMENT_HEAD] % SEGMENTS
+    ] <= stream[READ]:
+        stream[SEGMENT_HEAD] += 1
+    world.at[RECEIVED_BYTES] += count
+    return np.int64(count)
+
+
+@kernel()
+def is_readable(world, socket):
+    """Whether receive() would answer anything but -EAGAIN."""
+    return world.stream[socket, CLOSED] != 0 or has_ended(world, socket ^ 1) or arrived(world, socket ^ 1) > 0
+
+
+@kernel()
+def is_writable(world, socket):
+    """Whether send() would answer anything but -EAGAIN."""
+    stream = world.stream[socket]
+    if stream[CLOSED] or has_ended(world, socket ^ 1):
+        return True
+    full = stream[WRITTEN] - stream[READ] >= world.glass.shape[1]
+    return not full and stream[SEGMENT_TAIL] - stream[SEGMENT_HEAD] < SEGMENTS
+
+
+@kernel()
+def hang_up(world, socket):
+    """Close our end; what is under way still arrives, and the word of the end behind it."""
+    stream = world.stream[socket]
+    if not stream[CLOSED]:
+        stream[CLOSED] = 1
+        stream[LAST_DUE_NS] = max(stream[LAST_DUE_NS], world.clock[0] + stream[DELAY_NS])
+
+
+@kernel()
+def connect(world, socket, delay_ns, back_ns):
+    """A fresh connection whose two ends are `socket` and `socket ^ 1`, with its one-way delays."""
+    for stream, delay in ((socket, delay_ns), (socket ^ 1, back_ns)):
+        world.stream[stream, :] = 0
+        world.stream[stream, DELAY_NS] = delay
+        world.stream[stream, LAST_DUE_NS] = world.clock[0]

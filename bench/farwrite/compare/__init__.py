@@ -1,0 +1,1 @@
+"""What changed between recordings: figures, baselines, history, and other tools' results."""

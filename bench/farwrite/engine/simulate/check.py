@@ -1,0 +1,212 @@
+"""What must be true of a cluster, whatever happens to it: the model of its histories and the invariants held against it.
+
+A `Term` is the history of one primary: what it took over, and the writes it added. A replica's state is then a position in
+one term, and everything it holds follows from that. `Anomaly` carries the sentence of an invariant that did not hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .. import journal_kernel as log
+from .. import primary_kernel as primary
+
+
+class Anomaly(Exception):  # noqa: N818 (the vocabulary's word)
+    """An invariant does not hold."""
+
+
+@dataclass
+class Write:
+    """One write of the model; `data` None gives bytes back."""
+
+    number: int
+    address: int
+    size: int
+    data: np.ndarray | None
+
+
+@dataclass
+class Term:
+    """What one primary holds: everything of `parent` up to `boundary`, then `writes`."""
+
+    epoch: int
+    leader: int
+    parent: Term | None
+    boundary: int
+    writes: list[Write] = field(default_factory=list)
+    begun: bool = False  # whether its primary lived to take a write; a term that was granted and never began binds nobody
+    completed: int = 0  # highest sequence whose caller was released in this term, 0 when none was
+    held_by: dict[int, int] = field(default_factory=dict)  # by replica: highest completed while it was asked too
+    read: int = 0  # a read in this term has seen everything up to here
+
+    @property
+    def last(self) -> int:
+        """The highest sequence submitted."""
+        return self.boundary + len(self.writes)
+
+    def term_of(self, sequence: int) -> Term:
+        """The term in which this sequence was submitted, as this history tells it."""
+        term = self
+        while sequence <= term.boundary and term.parent is not None:
+            term = term.parent
+        return term
+
+    def epoch_of(self, sequence: int) -> int:
+        """The epoch of this sequence's record."""
+        return self.term_of(sequence).epoch
+
+    def write(self, sequence: int) -> Write:
+        """The write of this sequence."""
+        term = self.term_of(sequence)
+        return term.writes[sequence - term.boundary - 1]
+
+    def holds(self, other: Term, sequence: int, last: int | None = None) -> bool:
+        """Whether this history, up to `last`, has the same write at `sequence` as the other."""
+        last = self.last if last is None else last
+        return sequence == 0 or (sequence <= last and self.epoch_of(sequence) == other.epoch_of(sequence))
+
+
+@dataclass
+class Shadow:
+    """What a replica's volume must look like, moved along with it."""
+
+    image: np.ndarray
+    sequence: int = 0
+    epoch: int = 0
+
+    def move(self, term: Term, sequence: int) -> None:
+        """Bring the image to this position of a term."""
+        if self.sequence > sequence or (self.sequence and term.epoch_of(self.sequence) != self.epoch):
+            self.image[:] = 0
+            self.sequence = 0
+        for number in range(self.sequence + 1, sequence + 1):
+            write = term.write(number)
+            self.image[write.address : write.address + write.size] = 0 if write.data is None else write.data
+        self.sequence = sequence
+        self.epoch = term.epoch_of(sequence) if sequence else 0
+
+
+def check_prefix(node, terms: dict[int, Term]) -> None:
+    """A replica that calls itself consistent has in its volume exactly what the writes up to its applied sequence leave.
+
+    So it is whatever its journal has lost: a volume that may be ahead of its log is known to be a mixture (decision 0029).
+    """
+    at = node.journal.at
+    sequence = int(at[log.APPLIED_SEQUENCE])
+    if at[log.FLAGS] & log.INCONSISTENT:
+        return
+    epoch = int(at[log.APPLIED_EPOCH])
+    term = terms.get(epoch)
+    if term is None or (sequence and (sequence > term.last or (term.epoch_of(sequence) != epoch and sequence != term.boundary))):
+        raise Anomaly(f"replica {node.index} says it has applied write {sequence} of epoch {epoch}, which nobody ever submitted")
+    if sequence >= node.lost_until:
+        node.lost_until, node.is_damaged = 0, False  # It holds again whatever it has lost.
+    node.shadow.move(term, sequence)
+    if not np.array_equal(node.shadow.image, node.world.cached):
+        where = int(np.flatnonzero(node.shadow.image != node.world.cached)[0])
+        raise Anomaly(f"replica {node.index} at write {sequence} of epoch {epoch} does not hold that prefix: byte {where}")
+
+
+def check_completed(cluster, node, term: Term, before: int, completed: int, excused: list[int]) -> None:
+    """What has just completed had reached what the protocol asks, as the replicas themselves know."""
+    protocol = cluster.protocol
+    it = f"write {completed} of epoch {term.epoch} completed"
+    if not node.ever_durable(cluster.terms, term, completed):
+        raise Anomaly(f"{it} before it was durable at its primary")
+    peers = [other for other in cluster.nodes if other is not node]
+    asked = [other for other in peers if not excused[cluster.slot(node, other)]]
+    if protocol in (primary.C, primary.TWO_TRIP):
+        for other in asked:
+            if not other.ever_durable(cluster.terms, term, completed):
+                raise Anomaly(f"{it} under C, never durable at replica {other.index}")
+    if protocol == primary.B:
+        for other in asked:
+            if not other.ever_received(cluster.terms, term, completed):
+                raise Anomaly(f"{it} under B, never received by replica {other.index}")
+    if protocol == primary.QUORUM:
+        count = 1 + sum(other.ever_durable(cluster.terms, term, completed) for other in peers)
+        if count < cluster.quorum:
+            raise Anomaly(f"{it} at {count} replicas, {cluster.quorum} were asked")
+    newest = cluster.newest
+    may_diverge = protocol == primary.A or (cluster.policy == primary.SUSPEND_REPLICATION and protocol != primary.QUORUM)
+    # What it had received, and told, is gone with its power: that is B's promise, not a breach of it.
+    may_diverge = may_diverge or (protocol == primary.B and cluster.nodes[newest.leader].has_crashed)
+    if newest is not term and not newest.holds(term, completed):
+        if may_diverge:
+            return  # Exposed: a newer term has already begun without it.
+        raise Anomaly(f"epoch {term.epoch} released write {completed} after epoch {newest.epoch} had begun without it")
+    term.completed = max(term.completed, completed)
+    for other in asked:
+        term.held_by[other.index] = completed
+    term.held_by[node.index] = completed
+
+
+def check_read(node, address: int, data: np.ndarray) -> None:
+    """A read shows the volume as one write has left it: no older one than the newest that has completed or was read before.
+
+    By its own primary: one that was deposed and does not know it yet may answer old reads (engine/node.py).
+    """
+    term, end = node.term, address + data.size
+    lowest = max(int(node.state.at[primary.COMPLETED]), term.read)
+    node.seen.move(term, lowest)
+    expected = node.seen.image[address:end].copy()
+    for sequence in range(lowest, term.last + 1):
+        if sequence > lowest:
+            write = term.write(sequence)
+            begin, stop = max(write.address, address), min(write.address + write.size, end)
+            if begin >= stop:
+                continue
+            expected[begin - address : stop - address] = (
+                0 if write.data is None else write.data[begin - write.address : stop - write.address]
+            )
+        if np.array_equal(expected, data):
+            term.read = sequence
+            return
+    raise Anomaly(
+        f"a read of {data.size} bytes at {address} by replica {node.index} in epoch {term.epoch} does not show write {lowest}, "
+        f"which had completed or was read before, nor any of those behind it"
+    )
+
+
+def check_verified(node) -> None:
+    """A verify has found no difference: that every replica holds a prefix is checked after every turn of it."""
+    for slot, row in enumerate(node.state.peer):
+        if row[primary.DIFFERENT]:
+            raise Anomaly(f"a verify by replica {node.index} takes {row[primary.DIFFERENT]} extents of peer {slot} for different")
+
+
+def check_promotion(cluster, node, term: Term) -> None:
+    """No completed write is missing in a new term, but those whose loss the protocol or policy allows."""
+    for old in cluster.terms.values():
+        if old is term or old.completed == 0:
+            continue
+        required = old.completed
+        if cluster.protocol == primary.A and node.index != old.leader:
+            required = 0
+        elif cluster.protocol == primary.B and node.index != old.leader:
+            required = 0 if node.has_crashed else old.held_by.get(node.index, 0)
+        elif cluster.policy == primary.SUSPEND_REPLICATION and cluster.protocol != primary.QUORUM:
+            required = old.held_by.get(node.index, 0)
+        if not term.holds(old, required):
+            raise Anomaly(
+                f"write {required} of epoch {old.epoch} was completed and is missing in epoch {term.epoch}, which begins "
+                f"behind write {term.boundary}"
+            )
+        while old.completed and not term.holds(old, old.completed):
+            old.completed -= 1  # Lost with leave: nobody is asked for it again.
+        for index in old.held_by:
+            old.held_by[index] = min(old.held_by[index], old.completed)
+
+
+def check_equal(cluster) -> None:
+    """After healing and resync every replica's volume is the same."""
+    first = cluster.nodes[0]
+    for node in cluster.nodes:
+        if node.journal.at[log.FLAGS] & log.INCONSISTENT:
+            raise Anomaly(f"replica {node.index} still calls itself inconsistent after everything has healed")
+        if not np.array_equal(first.world.cached, node.world.cached):
+            where = int(np.flatnonzero(first.world.cached != node.world.cached)[0])
+            raise Anomaly(f"replicas 0 and {node.index} differ at byte {where} after everything has healed")

@@ -1,0 +1,657 @@
+"""Replicas, their disks and the network between them, in one world in memory; the verbs of a story are its methods.
+
+Each replica runs the engine's own loop, a turn at a time. What a control thread does in a real node (meet, promise, lead,
+replay) is done here between two turns. Who leads, and which replicas must hold every write, is decided by `membership`: by
+votes (elections.py), or by a perfect arbiter (arbiter.py).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ...base.errors import UnfitError
+from ...base.host import pretend_kernel as pretend
+from ...base.host import reactor
+from .. import journal as replaying
+from .. import journal_kernel as log
+from .. import primary_kernel as primary
+from .. import record_kernel as record
+from .. import replica_kernel as replica
+from .. import secondary_kernel as secondary
+from .. import turn_kernel
+from ..ballot import Question
+from ..handshake import hello_of, how_to_join, lead
+from . import check
+from .check import Anomaly, Shadow, Term, Write
+from .voting import Inquiry, Voter
+
+VOLUME, EXTENT_BYTES = 7, 4096
+CONNECTIONS, PARCEL, VOUCH_AFTER_NS = 24, 16 << 10, 5_000_000
+READ_BYTES_MAX = 8192
+NOBODY = np.full(1, -1, np.int64)
+
+DOWN, IDLE, SETTLING, SECONDARY, PRIMARY = "down", "idle", "settling", "secondary", "primary"
+
+# Bugs that can be planted, to prove that the simulator finds them.
+HASTY, UNFENCED, UNCHECKED, OFF_BY_ONE, FORGETFUL = "hasty", "unfenced", "unchecked", "off by one", "forgetful"
+UNKEPT, UNASKED, UNLAID = "ballots not kept", "struck unasked", "reads without the journal"
+
+LEAVE = [primary.STATE, primary.LOST_COUNT, primary.RUN_SEQUENCE, primary.GRANTED]
+BY = {primary.BY_LOG: "log", primary.BY_EXTENTS: "extents", primary.BY_DIGESTS: "digests"}
+
+
+class Shape(NamedTuple):
+    """Sizes of a cluster's memories and files. Small ones: a story goes around each of them again and again."""
+
+    staging_bytes: int
+    capacity_bytes: int  # of the journal
+    write_bytes_max: int
+    volume_bytes: int  # the last extent may be a part of one
+    inbox_bytes: int = 32 << 10
+    buffer_bytes: int = 16 << 10  # of each direction of a connection
+    begins: int = 1024  # no fewer than records fit into the staging ring
+    lag_ring: int = 1024
+
+
+# Four blocks are the smallest staging ring: with two, each batch waits until a superblock has vouched for the one before it.
+TINY = Shape(16 << 10, 32 << 10, 2048, (36 << 10) + 1536, 12 << 10, 8 << 10, 256, 64)
+SMALL = Shape(16 << 10, 48 << 10, 2048, 64 << 10, 16 << 10, 16 << 10, 256)
+LARGE = Shape(32 << 10, 96 << 10, 8192, 64 << 10)
+
+
+class Membership(Protocol):
+    """Who may lead, and whom a primary may go on without."""
+
+    def promise(self, node: Node, leader: Node) -> bool:
+        """Have a replica refuse every older epoch than its leader's from now on; False when it cannot be done now."""
+
+    def came_to_rest(self, node: Node) -> None:
+        """A replica's last loop has ended, and everything of it is settled."""
+
+    def excused(self, node: Node) -> list[int]:
+        """The places, among its peers, of those that a new primary goes on without."""
+
+    def steps_down_for(self, node: Node, other: Node) -> bool:
+        """Whether a primary that reaches this replica hears of a newer epoch."""
+
+    def crashed(self, node: Node, key: int, share: int) -> None:
+        """A replica has ended."""
+
+    def recall(self, node: Node) -> bool:
+        """What a replica that comes back reads besides its journal; False when its disk ends it again."""
+
+    def control(self, troubled: bool) -> None:
+        """What control threads and voters do in one tick."""
+
+    def is_whole(self, leader: Node) -> bool:
+        """Whether nobody is left out any more."""
+
+
+class Node:
+    """One replica: its disk, its journal and whatever loop it runs."""
+
+    def __init__(self, cluster, index: int) -> None:
+        self.cluster, self.index, self.name = cluster, index, cluster.names[index]
+        shape = cluster.shape
+        self.world = pretend.world(
+            cluster.clock, log.SUPERBLOCK_BYTES + shape.capacity_bytes, shape.volume_bytes,
+            max(shape.volume_bytes, shape.staging_bytes), cluster.stream, cluster.glass, cluster.segment_end,
+            cluster.segment_due_ns,
+        )  # fmt: skip
+        self.shadow = Shadow(np.zeros(shape.volume_bytes, np.uint8))
+        self.seen = Shadow(np.zeros(shape.volume_bytes, np.uint8))  # of what its reads must show
+        self.durable: dict[int, int] = {}
+        self.received: dict[int, int] = {}
+        self.lost_until = 0  # it has been durable here up to this write, and is not any more
+        self.is_damaged = self.has_crashed = False
+        self.is_superblock_damaged = False
+        self.flags_left = 0  # what its superblocks may say of it: as it was kept last, or as it was to be kept
+        self.role = IDLE
+        self.state: Any = None  # Primary or Secondary, by role
+        self.term: Any = None
+        self.wanted_epoch = 0
+        self.voter: Voter = Voter(cluster, self.name, self.world, self)
+        self.inquiry: Inquiry | None = None
+        self.stands_at_once = False
+        self.sync_due_ns = 0  # of the flush of its volume
+        self.successor = ""  # to whom it is to hand over, once that one holds everything
+        self.leaves_to = ""  # to whom it is handing over: it says so when its own loop is settled
+        self.begin_journal(0)
+        self.save()
+
+    def begin_journal(self, epoch: int) -> None:
+        shape = self.cluster.shape
+        self.ring = reactor.pretended(self.world)
+        self.journal = log.journal_state(
+            shape.capacity_bytes, shape.staging_bytes, VOLUME, epoch, 0, 0, shape.volume_bytes, EXTENT_BYTES, shape.begins,
+            VOUCH_AFTER_NS,
+        )  # fmt: skip
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its process runs."""
+        return self.role != DOWN
+
+    def are_superblocks_whole(self) -> bool:
+        """Whether each of the two would be believed alone."""
+        for begin in (0, log.BLOCK_BYTES):
+            alone = np.zeros(log.SUPERBLOCK_BYTES, np.uint8)
+            alone[begin : begin + log.BLOCK_BYTES] = self.world.journal[begin : begin + log.BLOCK_BYTES]
+            if replaying.read_superblock(alone) is None:
+                return False
+        return True
+
+    @property
+    def hears_primary(self) -> bool:
+        """Whether it leads or is in a session, until everything of that is settled."""
+        return self.role in (PRIMARY, SECONDARY, SETTLING)
+
+    @property
+    def leads(self) -> bool:
+        return self.role == PRIMARY
+
+    def save(self) -> bool:
+        """The promise, the flags and the checkpoint of now, durable. A process whose disk refuses that ends."""
+        if replica.save(self.journal, self.ring) < 0:
+            self.world.at[pretend.POWER_IN] = 0
+            return False
+        self.remember()
+        return True
+
+    @property
+    def synced_count(self) -> int:
+        """Times its log was begun anew on this connection."""
+        return int(self.state.at[secondary.SYNCED_COUNT]) if self.role == SECONDARY else 0
+
+    def remember(self) -> None:
+        """What it knows now must outlive a crash. In a turn that its disk has ended, memory may be ahead of what was kept."""
+        self.known, self.known_synced = self.journal.at.copy(), self.synced_count
+
+    def knew(self) -> np.ndarray:
+        """What a replica that is gone knew, and what it has told in its last turn. A log begun anew in it may not be kept."""
+        at, known = self.journal.at, self.known.copy()
+        if self.synced_count != self.known_synced:
+            return at.copy()
+        told = self.state.at[secondary.ACKED_DURABLE] if self.role == SECONDARY else 0
+        known[log.DURABLE_SEQUENCE] = min(max(known[log.DURABLE_SEQUENCE], told), at[log.DURABLE_SEQUENCE])
+        known[log.FLAGS] &= at[log.FLAGS]
+        return known
+
+    def ever_durable(self, terms, term: Term, sequence: int) -> bool:
+        """Whether this write was ever known durable here."""
+        return any(last >= sequence and terms[epoch].holds(term, sequence) for epoch, last in self.durable.items())
+
+    def ever_received(self, terms, term: Term, sequence: int) -> bool:
+        """Whether this write was ever received here."""
+        return any(last >= sequence and terms[epoch].holds(term, sequence) for epoch, last in self.received.items())
+
+    def note(self) -> None:
+        """Remember how far this replica has ever been."""
+        at = self.journal.at
+        epoch = int(at[log.LOG_EPOCH])
+        if epoch not in self.cluster.terms:
+            if at[log.STAGED_SEQUENCE]:
+                raise Anomaly(f"replica {self.index} has a log of epoch {epoch}, which nobody was granted")
+            return
+        self.received[epoch] = max(self.received.get(epoch, 0), int(at[log.STAGED_SEQUENCE]))
+        durable = int(at[log.DURABLE_SEQUENCE])
+        if durable == at[log.STAGED_SEQUENCE] or self.cluster.terms[epoch].epoch_of(durable) == epoch:
+            self.durable[epoch] = max(self.durable.get(epoch, 0), int(at[log.DURABLE_SEQUENCE]))
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether this log is a beginning of some history: no mixture, and nothing lost of it."""
+        return not (self.journal.at[log.FLAGS] & log.INCONSISTENT or self.is_damaged or self.lost_until)
+
+    @property
+    def sockets(self) -> list[int]:
+        """The connections of whatever runs here, those still in the mail included."""
+        if self.state is None:
+            return []
+        held = [int(socket) for socket in self.state.sockets if socket >= 0]
+        if self.role == PRIMARY:
+            held += [int(row[primary.MAIL_SOCKET]) for row in self.state.mail if row[primary.REQUEST] == primary.ADOPT]
+        return held
+
+
+class Cluster:
+    """Some replicas and what is between them."""
+
+    membership: Membership
+
+    def __init__(
+        self, count: int, protocol: int, policy: int, congestion: int, quorum: int, seed: int, tell, bug: str = "",
+        shape: Shape = LARGE, draw: random.Random | None = None,
+    ) -> None:  # fmt: skip
+        self.protocol, self.policy, self.congestion, self.quorum, self.seed = protocol, policy, congestion, quorum, seed
+        self.bug, self.tell, self.shape, self.random = bug, tell, shape, draw or random.Random(seed)
+        self.counts: Counter[str] = Counter()
+        self.names = tuple(f"r{index}" for index in range(count))
+        self.clock = np.ones(1, np.int64)
+        streams = 2 * CONNECTIONS
+        self.stream = np.zeros((streams, pretend.STREAM_WORDS), np.int64)
+        self.stream[:, pretend.CLOSED] = 1
+        self.glass = np.zeros((streams, shape.buffer_bytes), np.uint8)
+        self.segment_end = np.zeros((streams, pretend.SEGMENTS), np.int64)
+        self.segment_due_ns = np.zeros((streams, pretend.SEGMENTS), np.int64)
+        self.ends: dict[int, tuple[int, int]] = {}  # by connection: (primary's index, secondary's index)
+        self.meddled: set[int] = set()  # connections on which somebody has changed something
+        self.forged: dict[int, tuple[int, str]] = {}  # by stream: where a frame that lies begins, and what it says
+        self.terms: dict[int, Term] = {0: Term(0, -1, None, 0, begun=True)}
+        self.newest = self.terms[0]  # the newest term that has begun
+        self.votes: dict[tuple[str, str, int], str] = {}  # by voter, "grant" or "configure", and epoch: to whom it said yes
+        self.cut: set[frozenset[int]] = set()
+        self.asleep: set[str] = set()  # whose processes have no processor now
+        self.number = 0
+        self.delay_ns = 200_000
+        self.peer_timeout_ns = 20_000_000
+        self.latency_budget_ns = 0
+        self.sync_ns = 0  # that a volume's flush takes longer than a journal's write
+        self.forgets_votes = bug == UNKEPT
+        self.read_bytes = np.zeros(READ_BYTES_MAX, np.uint8)
+        self.nodes = [Node(self, index) for index in range(count)]
+        if bug == HASTY:
+            for node in self.nodes:
+                node.world.at[pretend.HASTY] = 1
+
+    # The network
+
+    def slot(self, node: Node, other: Node) -> int:
+        """The place of `other` among the peers of `node`."""
+        return other.index if other.index < node.index else other.index - 1
+
+    def peer_of(self, node: Node, slot: int) -> Node:
+        return self.nodes[slot if slot < node.index else slot + 1]
+
+    def is_cut(self, one: Node, other: Node) -> bool:
+        return frozenset((one.index, other.index)) in self.cut
+
+    def partition(self, pairs) -> None:
+        """Cut exactly these pairs of replicas from each other."""
+        self.cut = {frozenset(pair) for pair in pairs}
+        for connection, (one, other) in self.ends.items():
+            stalled = 1 if frozenset((one, other)) in self.cut else 0
+            self.stream[2 * connection : 2 * connection + 2, pretend.STALLED] = stalled
+
+    def socket_pair(self, one: Node, other: Node) -> int | None:
+        """A fresh connection's first socket, None when all are in use."""
+        for connection in range(CONNECTIONS):
+            first = 2 * connection
+            if self.stream[first, pretend.CLOSED] and self.stream[first + 1, pretend.CLOSED]:
+                if any(first <= socket <= first + 1 for node in self.nodes if node.role != DOWN for socket in node.sockets):
+                    continue
+                pretend.connect(one.world, first, self.delay_ns, self.delay_ns)
+                self.meddled.discard(connection)
+                self.forged.pop(first, None)
+                self.forged.pop(first + 1, None)
+                self.ends[connection] = (one.index, other.index)
+                return first
+        return None
+
+    def reset(self, node: Node) -> None:
+        """All connections of a replica end, as its peers will hear."""
+        for socket in node.sockets:
+            pretend.hang_up(node.world, socket)
+
+    # Disks and processes
+
+    def crash(self, node: Node, key: int, share: int, power: bool, silent: bool) -> None:
+        """A replica is gone: with its power, or only its process. `silent`: nobody is told."""
+        if node.role == DOWN:
+            return
+        how = ("loses power" if power else "is killed") + (", silently" if silent else "")
+        self.tell(f"replica {node.index} {how}, as {node.role} at durable {int(node.journal.at[log.DURABLE_SEQUENCE])}")
+        for socket in node.sockets:
+            if silent:
+                self.stream[socket, pretend.SILENT] = 1
+            pretend.hang_up(node.world, socket)
+        pretend.crash(node.world, key, share, 1 if power else 0)
+        if node.role in (SECONDARY, SETTLING):
+            node.has_crashed = True
+        node.flags_left = int(node.known[log.FLAGS] | node.journal.at[log.FLAGS])
+        node.known = node.knew()
+        node.role = DOWN
+        node.inquiry, node.stands_at_once, node.successor, node.leaves_to = None, False, "", ""
+        self.membership.crashed(node, key, share)
+
+    def restart(self, node: Node, power_in: int = -1, key: int = 0, share: int = 0) -> None:
+        """Replay what stands on the disk and wait to be asked. `power_in`: disk operations until the power goes out again."""
+        data = node.world.journal
+        superblock = replaying.read_superblock(data)
+        if superblock is None:
+            raise Anomaly(f"replica {node.index} has no whole superblock any more")
+        if not (node.is_superblock_damaged or node.are_superblocks_whole()):
+            raise Anomaly(f"replica {node.index} has only one whole superblock, and nobody has damaged the other")
+        if self.bug == UNCHECKED:
+            self.skip_checksums(data, superblock)
+        found = replaying.find_end(data, superblock)
+        before, is_torn = node.known, self.is_torn(data, found)
+        node.begin_journal(0)
+        sequence = int(superblock[5])
+        node.world.at[pretend.POWER_IN] = power_in
+        if not (self.replay(node, superblock, found) and self.membership.recall(node)):
+            pretend.crash(node.world, key, share, 1)
+            self.membership.crashed(node, key, share)
+            node.known = before
+            self.tell(f"replica {node.index} loses power while it comes back")
+            return
+        node.world.at[pretend.POWER_IN] = -1
+        node.is_superblock_damaged = False  # Both have been written again.
+        at = node.journal.at
+        self.counts["restarts"] += 1
+        self.counts["torn tails"] += is_torn
+        self.tell(
+            f"replica {node.index} is back: writes {sequence + 1}..{int(found[1])} replayed, epoch {int(at[log.LOG_EPOCH])}, "
+            f"because {replaying.END_REASONS.get(int(found[3]))}"
+        )
+        if at[log.DURABLE_SEQUENCE] < before[log.DURABLE_SEQUENCE]:
+            if not node.is_damaged:
+                known = int(before[log.DURABLE_SEQUENCE])
+                raise Anomaly(f"replica {node.index} knew write {known} to be durable; its replay ends at {int(found[1])}")
+            node.lost_until = max(node.lost_until, int(before[log.STAGED_SEQUENCE]))
+        elif before[log.LOG_EPOCH] == at[log.LOG_EPOCH]:
+            node.is_damaged = False
+        if at[log.EPOCH] < before[log.EPOCH]:
+            raise Anomaly(f"replica {node.index} has forgotten its promise of epoch {int(before[log.EPOCH])}")
+        if before[log.FLAGS] & log.INCONSISTENT and not at[log.FLAGS] & log.INCONSISTENT:
+            raise Anomaly(f"replica {node.index} has forgotten that it is inconsistent")
+        if at[log.FLAGS] & log.INCONSISTENT and not (node.flags_left & log.INCONSISTENT or node.is_damaged):
+            raise Anomaly(f"replica {node.index} calls itself inconsistent, and nothing was damaged")
+        node.role, node.state = IDLE, None
+        node.note()
+        check.check_prefix(node, self.terms)
+
+    def replay(self, node: Node, superblock, found) -> bool:
+        """What a process does with its journal before it speaks to anybody; False when its disk has ended it."""
+        if replaying.apply_found(node.world.journal, superblock, node.ring, 0, 0, found) < 0:
+            return False
+        if reactor.sync_now(node.ring, 0) < 0:
+            return False
+        try:
+            replaying.resume(node.journal, node.ring, superblock, found)
+        except UnfitError:
+            return False
+        return node.save()
+
+    def is_torn(self, data: np.ndarray, found: np.ndarray) -> bool:
+        """Whether a later record stands behind the end of a log, less than a batch further on, or one is there in part."""
+        capacity = self.shape.capacity_bytes
+        places = (int(found[0]) + np.arange(0, self.shape.staging_bytes, record.HEADER_BYTES)) % capacity
+        words = data.view(np.int64)
+        at = (log.SUPERBLOCK_BYTES + places) // record.WORD_BYTES
+        later = (words[at] & 0xFFFFFFFF == record.MAGIC) & (words[at + 2] > found[1])
+        return bool(later.any() or found[3] == record.BAD_CRC)
+
+    def skip_checksums(self, data, superblock) -> None:
+        """The planted bug: whatever looks like a record is believed."""
+        words = data.view(np.int64)
+        position = int(superblock[4])
+        capacity = self.shape.capacity_bytes
+        for _ in range(capacity // 64):
+            start = log.SUPERBLOCK_BYTES + position % capacity
+            room = capacity - position % capacity - record.HEADER_BYTES
+            if words[start >> 3] & 0xFFFFFFFF != record.MAGIC or record.length_of(words, start) > room:
+                return
+            size = record.checksum(data, start, record.kind_of(words, start), record.length_of(words, start))
+            words[start >> 3] = np.int64(record.MAGIC) | (np.int64(size) << 32)
+            position += int(record.record_bytes(record.length_of(words, start)))
+
+    # Control
+
+    def leader(self) -> Node | None:
+        """The primary of the newest term, if it runs."""
+        term = self.newest
+        for node in self.nodes:
+            if node.role == PRIMARY and node.term is term:
+                return node
+        return None
+
+    def excused(self, node: Node) -> list[int]:
+        """By peer: whether the primary goes on without it, or has been told to."""
+        state = node.state
+        return [
+            int(state.peer[slot, primary.EXCUSED] or state.mail[slot, primary.REQUEST] == primary.EXCUSE)
+            for slot in range(len(self.nodes) - 1)
+        ]
+
+    def is_quiet(self, node: Node) -> bool:
+        """Whether nothing is under way on this replica's disk, so that its superblock may be written."""
+        return not node.ring.state[: reactor.READ_READY].any()
+
+    def stop(self, node: Node) -> None:
+        """End whatever loop this replica runs, and let its disk come to rest."""
+        if node.role in (PRIMARY, SECONDARY):
+            self.reset(node)
+            node.role = SETTLING
+            node.inquiry, node.successor, node.leaves_to = None, "", ""
+
+    def note_vote(self, voter: str, question: Question) -> None:
+        """A voter gives its vote, or keeps a configuration: in one epoch to one candidate, and of one primary."""
+        before = self.votes.setdefault((voter, question.ask, question.epoch), question.name)
+        if before != question.name:
+            raise Anomaly(
+                f"voter {voter} says yes to {question.name} ({question.ask}) in epoch {question.epoch}, in which it has "
+                f"already said so to {before}"
+            )
+        self.counts["votes"] += question.ask == "grant"
+
+    def hand_over(self, node: Node, to: str) -> bool:
+        """What a replica makes of being told to hand over: the primary waits until `to` holds everything, `to` itself stands."""
+        if to == node.name:
+            node.stands_at_once = True
+            return True
+        if node.role != PRIMARY or to not in self.names or node.successor:
+            return False
+        node.successor = to
+        return True
+
+    def begin_term(self, node: Node, epoch: int) -> bool:
+        """Have a replica lead in an epoch that it was granted; False when its disk ends it before it does."""
+        if epoch in self.terms:
+            raise Anomaly(f"replica {node.index} leads in epoch {epoch}, and so did replica {self.terms[epoch].leader}")
+        parent = self.terms[int(node.journal.at[log.LOG_EPOCH])]
+        check.check_prefix(node, self.terms)
+        before = self.newest
+        lead(node.journal, epoch)
+        term = Term(epoch, node.index, parent, int(node.journal.at[log.STAGED_SEQUENCE]))
+        self.terms[epoch] = term
+        if not node.save():
+            return False  # Granted, and lost before it took a write.
+        term.begun, self.newest = True, max(term, before, key=lambda one: one.epoch)
+        check.check_promotion(self, node, term)
+        node.state = primary.primary_state(
+            node.journal, node.ring, [], self.protocol, self.seed, self.peer_timeout_ns, self.quorum, self.policy,
+            self.congestion, len(self.nodes) - 1, self.shape.volume_bytes, PARCEL, self.shape.lag_ring, self.latency_budget_ns,
+        )  # fmt: skip
+        node.term, node.role, node.successor = term, PRIMARY, ""
+        for slot in self.membership.excused(node):
+            node.state.peer[slot, primary.EXCUSED] = 1
+        self.counts["failovers"] += before.leader not in (-1, node.index)
+        self.tell(f"replica {node.index} leads epoch {epoch} from write {term.boundary}")
+        return True
+
+    def join(self, node: Node, other: Node) -> bool:
+        """Connect a primary with an idle replica, as two control threads would."""
+        slot = self.slot(node, other)
+        mail = node.state.mail[slot]
+        if self.is_cut(node, other) or other.role == DOWN or mail[primary.REQUEST] != primary.NOTHING:
+            return False
+        if self.membership.steps_down_for(node, other):
+            self.tell(f"replica {node.index} hears of a newer epoch from replica {other.index} and steps down")
+            self.stop(node)
+            return False
+        if other.role != IDLE or other.inquiry is not None:
+            return False
+        theirs = hello_of(other.journal, self.protocol)
+        socket = self.socket_pair(node, other)
+        if socket is None or not self.membership.promise(other, node):
+            if socket is not None:
+                self.stream[socket : socket + 2, pretend.CLOSED] = 1
+            return False
+        how = how_to_join(node.journal, theirs)
+        sequence = theirs.sequence
+        if self.bug == OFF_BY_ONE and how == primary.BY_EXTENTS:
+            sequence += 1
+        mail[primary.MAIL_SOCKET], mail[primary.MAIL_SEQUENCE], mail[primary.MAIL_HOW] = socket, sequence, how
+        mail[primary.REQUEST] = primary.ADOPT
+        other.state = secondary.secondary_state(
+            other.journal, other.ring, socket + 1, self.protocol, self.shape.volume_bytes, np.zeros(8, np.int64),
+            self.shape.inbox_bytes,
+        )  # fmt: skip
+        other.role = SECONDARY
+        self.counts[f"joined by {BY[how]}"] += 1
+        self.tell(
+            f"replica {other.index} joins {node.index} at write {theirs.sequence} of epoch {theirs.log_epoch}, by {BY[how]}"
+        )
+        return True
+
+    # Turns
+
+    def submit(self, node: Node, address: int, size: int, trim: bool) -> bool:
+        """Stage one write at a primary; False when there is no room. One of no bytes is refused, whatever room there is."""
+        now_ns = int(pretend.now_ns(node.world))
+        staged = int(node.journal.at[log.STAGED_SEQUENCE])
+        if trim:
+            done = int(primary.submit_trim(node.state, address, size, now_ns))
+        else:
+            done = int(primary.submit(node.state, self.number, address, size, now_ns))
+        if size == 0:
+            if done >= 0 or node.journal.at[log.STAGED_SEQUENCE] != staged:
+                raise Anomaly(f"replica {node.index} takes a {'TRIM' if trim else 'write'} of no bytes: {done}")
+            self.counts["empty writes refused"] += 1
+            return True
+        if done > 0:
+            at = node.journal.at
+            staging = self.shape.staging_bytes
+            begin = (int(at[log.STAGED]) - int(record.record_bytes(size))) % staging + record.HEADER_BYTES
+            data = None if trim else node.journal.data[begin : begin + size].copy()
+            node.term.writes.append(Write(self.number, address, size, data))
+            self.number += 1
+        return done > 0
+
+    def read(self, node: Node, address: int, size: int) -> None:
+        """Read at a primary, and hold what comes back against what must be seen."""
+        if self.bug == UNLAID:
+            got = int(reactor.read_volume(node.ring, 0, self.read_bytes, 0, size, address))
+        else:
+            got = int(primary.read(node.state, self.read_bytes, 0, size, address))
+        if node.world.at[pretend.POWER_IN] == 0:
+            return
+        if got < 0:
+            self.ended(node, got)
+            return
+        if got != min(size, self.shape.volume_bytes - address):
+            raise Anomaly(f"a read of {size} bytes at {address} by replica {node.index} answers {got}")
+        self.counts["reads"] += 1
+        check.check_read(node, address, self.read_bytes[:got])
+
+    def turn(self, node: Node) -> None:
+        """One turn of whatever this replica does."""
+        if node.role in (DOWN, IDLE):
+            return  # Everything is settled, and nobody has come.
+        status = 0
+        if node.role == PRIMARY:
+            status = self.turn_primary(node)
+        elif node.role == SECONDARY:
+            status = int(secondary.turn(node.state, 0))
+        else:
+            reactor.wait(node.ring, NOBODY, 0, 0)
+            left = int(replica.settle_turn(node.journal, node.ring))
+            status = min(left, 0) or int(replica.checkpoint(node.journal, node.ring))
+            if status == 0 and left == 0 and node.role == SETTLING and self.is_quiet(node):
+                node.role, node.state = IDLE, node.state if node.term is self.newest else None
+                self.membership.came_to_rest(node)
+        node.note()
+        self.slow_sync(node)
+        if node.world.at[pretend.POWER_IN] == 0:
+            return
+        if self.forged:
+            self.check_forged(node, status)
+        if status < 0:
+            self.ended(node, status)
+        if node.world.at[pretend.POWER_IN] != 0:
+            node.remember()
+
+    def check_refusal(self, node: Node, socket: int, refused: int) -> None:
+        """What two replicas of ours say to each other is refused by neither."""
+        if socket // 2 not in self.meddled:
+            raise Anomaly(f"replica {node.index} refuses ({refused}) a frame that nobody has changed")
+
+    def check_lost(self, node: Node, before: list[tuple[int, int]]) -> None:
+        """A primary gives up no peer for what it said, but one that has promised a newer epoch. `before`: losses, socket."""
+        for slot, (lost, socket) in enumerate(before):
+            peer = node.state.peer[slot]
+            is_new = peer[primary.LOST_COUNT] > lost and peer[primary.LOST_STATUS] == replica.BAD_FRAME
+            if is_new and self.peer_of(node, slot).journal.at[log.EPOCH] == node.journal.at[log.EPOCH]:
+                self.check_refusal(node, socket, replica.BAD_FRAME)
+
+    def check_forged(self, node: Node, status: int) -> None:
+        """A frame that lies, with a right checksum, ends the session of whoever receives it."""
+        if node.role not in (PRIMARY, SECONDARY):
+            return
+        for slot, socket in enumerate(node.state.sockets.tolist()):
+            stream = socket ^ 1
+            if socket < 0 or stream not in self.forged:
+                continue
+            begin, lie = self.forged[stream]
+            waiting = node.state.peer[slot, primary.INBOX_FILL] if node.role == PRIMARY else node.state.at[secondary.INBOX_FILL]
+            if status == 0 and self.stream[stream, pretend.READ] - waiting > begin:
+                raise Anomaly(f"replica {node.index} has taken a frame that lies: {lie}")
+
+    def ended(self, node: Node, status: int) -> None:
+        """A loop has ended."""
+        if status <= replica.PEER_CLOSED and status != replica.SHORT_WRITE and node.role in (SECONDARY, PRIMARY):
+            refused = int(node.state.at[secondary.REFUSED]) if node.role == SECONDARY else 0
+            if status == replica.BAD_FRAME and refused not in (0, secondary.OLD_EPOCH):
+                self.check_refusal(node, int(node.state.sockets[0]), refused)
+            why = f", refused {refused}" if node.role == SECONDARY else ""
+            self.tell(f"replica {node.index} ends as {node.role}: status {status}{why}")
+            self.stop(node)
+            return
+        self.tell(f"replica {node.index}: its disk answers {status}")
+        node.world.at[pretend.POWER_IN] = 0
+
+    def slow_sync(self, node: Node) -> None:
+        """A volume's flush takes longer than a journal's write: so much is written meanwhile that the journal may be full."""
+        flight = node.world.flight[reactor.VOLUME]
+        if flight[pretend.KIND] == pretend.SYNCING and flight[pretend.DUE_NS] != node.sync_due_ns:
+            flight[pretend.DUE_NS] += self.sync_ns
+            node.sync_due_ns = int(flight[pretend.DUE_NS])
+
+    def check_leave(self, node: Node, before: list[list[int]]) -> None:
+        """Two-trip C: a live peer is sent only what it has given leave for. `before`: its row before this turn."""
+        for slot, (was, lost, run, granted) in enumerate(before):
+            state, lost_now, run_now, _ = node.state.peer[slot, LEAVE].tolist()
+            if was == state == primary.LIVE and lost == lost_now and run_now > max(run, granted):
+                raise Anomaly(f"replica {node.index} sends peer {slot} up to write {run_now}, which gave leave up to {granted}")
+
+    def turn_primary(self, node: Node) -> int:
+        """One turn of a primary, and what it released held against the truth."""
+        state = node.state
+        before = int(state.at[primary.COMPLETED])
+        excused = state.peer[:, primary.EXCUSED].tolist()
+        for slot in range(len(excused)):
+            if state.mail[slot, primary.REQUEST] == primary.EXCUSE:
+                excused[slot] = 1
+            if self.bug == FORGETFUL and state.peer[slot, primary.STATE] == primary.RESYNCING:
+                state.peer[slot, primary.REDO_SEQUENCE] = node.journal.at[log.APPLIED_SEQUENCE]
+        leave = state.peer[:, LEAVE].tolist()
+        lost = list(zip(state.peer[:, primary.LOST_COUNT].tolist(), state.sockets.tolist(), strict=True))
+        status = int(turn_kernel.progress(state, 0))
+        self.check_lost(node, lost)
+        if self.protocol == primary.TWO_TRIP:
+            self.check_leave(node, leave)
+        if node.world.at[pretend.POWER_IN] == 0:
+            return status
+        node.note()
+        completed = int(state.at[primary.COMPLETED])
+        if completed > before:
+            if self.policy == primary.SUSPEND_REPLICATION:
+                excused = [max(pair) for pair in zip(excused, state.peer[:, primary.EXCUSED].tolist(), strict=True)]
+            check.check_completed(self, node, node.term, before, completed, excused)
+        check.check_verified(node)
+        return status

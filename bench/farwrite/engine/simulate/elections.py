@@ -1,0 +1,337 @@
+"""Membership by votes: replicas and perhaps a witness ask each other, as engine/node.py has it, over a network that loses.
+
+Each replica follows, stands, leads, strikes and readmits as the threads of a real node do, one step a tick at most. When it does
+so is drawn and not timed: whatever holds only because a timeout is long enough does not hold here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import Any
+
+from ...base.host import pretend_kernel as pretend
+from .. import election
+from .. import journal_kernel as log
+from .. import primary_kernel as primary
+from ..ballot import Answer, Question
+from ..handshake import is_to_be_readmitted, is_to_be_struck, may_succeed
+from ..vote import BallotError
+from .check import Anomaly
+from .cluster import DOWN, IDLE, PRIMARY, SECONDARY, UNASKED, Cluster, Node
+from .voting import WITNESS, ControlNetwork, Inquiry, PowerLostError, Voter
+
+NEVER_HERE_PATIENCE = 0.95  # Chance, in each look, that a peer which has never been here is waited for a little more.
+
+
+class Elections:
+    """The voters of a cluster, and what each of its replicas asks them."""
+
+    def __init__(self, cluster: Cluster, witness: bool) -> None:
+        self.cluster, self.random = cluster, cluster.random
+        self.network = ControlNetwork(cluster.random)
+        self.voters: dict[str, Voter] = {node.name: node.voter for node in cluster.nodes}
+        self.nodes = {node.name: node for node in cluster.nodes}
+        self.witness: Voter | None = None
+        if witness:
+            world = pretend.world(
+                cluster.clock, 0, 0, 0, cluster.stream, cluster.glass, cluster.segment_end, cluster.segment_due_ns
+            )
+            self.witness = self.voters[WITNESS] = Voter(cluster, WITNESS, world)
+        self.question_count = 0
+        self.ask_ns_max = 5_000_000  # a voter that has not answered by then, or by a third of it, is not waited for
+        self.stand_chance = 0.1  # that a replica without a session stands, by tick, while nobody leads
+
+    # What a cluster asks of its membership
+
+    def promise(self, node: Node, leader: Node) -> bool:
+        """As Node.serve does before a session: the ballot, then the journal."""
+        voter, epoch = node.voter, int(leader.journal.at[log.EPOCH])
+        if epoch < voter.ballot.epoch or not self.cluster.is_quiet(node):
+            return False
+        try:
+            voter.follow_primary(epoch, leader.name)
+        except (BallotError, PowerLostError):
+            self.end_process(node)
+            return False
+        node.journal.at[log.EPOCH] = epoch
+        return node.save()
+
+    def came_to_rest(self, node: Node) -> None:
+        if node.leaves_to:
+            self.send(node, node.leaves_to, 0, Question("hand_over", node.name, members=(node.leaves_to,)))
+            node.leaves_to = ""
+
+    def excused(self, node: Node) -> list[int]:
+        members = node.voter.ballot.members
+        others = [other for other in self.cluster.nodes if other is not node]
+        return [slot for slot, other in enumerate(others) if other.name not in members]
+
+    def steps_down_for(self, node: Node, other: Node) -> bool:
+        return other.voter.answers and other.voter.ballot.epoch > node.journal.at[log.EPOCH]
+
+    def crashed(self, node: Node, key: int, share: int) -> None:
+        node.voter.file.crash(key + 3, share)
+
+    def recall(self, node: Node) -> bool:
+        """Read the ballot; one that was damaged is refused, and restored by whoever runs this replica."""
+        try:
+            if not node.voter.recall():
+                return self.refuse(node.voter)
+            node.voter.promise(int(node.journal.at[log.EPOCH]), "")
+        except (BallotError, PowerLostError):
+            return False
+        return True
+
+    def is_whole(self, leader: Node) -> bool:
+        return self.cluster.policy != primary.CONSENT or set(leader.voter.ballot.members) == set(self.cluster.names)
+
+    # Damage
+
+    def refuse(self, voter: Voter) -> bool:
+        """A voter does not begin with a damaged ballot. Its file is put right, for the next time."""
+        if not voter.file.flipped:
+            raise Anomaly(f"voter {voter.name} refuses a ballot that nobody has damaged")
+        voter.file.restore()
+        self.cluster.counts["ballots refused"] += 1
+        self.cluster.tell(f"voter {voter.name} refuses a damaged ballot")
+        return False
+
+    def damage(self) -> None:
+        """Turn bits of the ballot of a voter that does not run."""
+        idle = [voter for voter in self.voters.values() if not voter.answers and not voter.file.flipped]
+        if idle:
+            voter = self.random.choice(idle)
+            voter.file.flip(self.random)
+            self.cluster.tell(f"bits flip in the ballot of {voter.name}")
+
+    # Control
+
+    def control(self, troubled: bool) -> None:
+        self.mind_witness(troubled)
+        self.deliver()
+        leader = self.cluster.leader()
+        for node in self.cluster.nodes:
+            if node.role == DOWN or node.name in self.cluster.asleep or node.world.at[pretend.POWER_IN] == 0:
+                continue
+            if node.inquiry is not None and self.is_over(node.inquiry):
+                self.go_on(node, list(node.inquiry.answers.values()))
+            elif node.role == SECONDARY:
+                self.watch_session(node, leader, troubled)
+            elif node.role == PRIMARY:
+                self.mind_peers(node, troubled)
+            elif node.role == IDLE and node.inquiry is None:
+                self.follow(node, leader, troubled)
+
+    def mind_witness(self, troubled: bool) -> None:
+        """The witness, too, loses its power and comes back."""
+        voter = self.witness
+        if voter is None:
+            return
+        power = voter.world.at
+        if voter.is_up and power[pretend.POWER_IN] == 0:
+            voter.is_up = False
+            voter.file.crash(self.random.getrandbits(62), self.random.choice((0, 64, 128, 192, 256)))
+            self.cluster.tell("the witness loses power")
+        elif not voter.is_up and (not troubled or self.random.random() < 0.04):
+            power[pretend.POWER_IN] = power[pretend.FAIL_IN] = -1
+            with contextlib.suppress(BallotError, PowerLostError):
+                voter.is_up = voter.recall() or self.refuse(voter)
+            self.cluster.tell("the witness is back" if voter.is_up else "the witness stays away")
+
+    def end_process(self, node: Node) -> None:
+        """A replica whose disk has failed under it ends."""
+        node.inquiry = None
+        if node.world.at[pretend.POWER_IN] != 0:
+            self.cluster.tell(f"replica {node.index}: its disk refuses a ballot")
+        node.world.at[pretend.POWER_IN] = 0
+
+    # Questions and answers
+
+    def send(self, node: Node, voter: str, number: int, body: Question | Answer) -> None:
+        self.network.send(int(self.cluster.clock[0]), node.name, voter, number, body)
+
+    def are_cut(self, one: str, other: str) -> bool:
+        places = [len(self.cluster.nodes) if name == WITNESS else self.nodes[name].index for name in (one, other)]
+        return frozenset(places) in self.cluster.cut
+
+    def deliver(self) -> None:
+        """Hand over what has arrived to whoever runs, and is not cut off."""
+        now_ns = int(self.cluster.clock[0])
+        for message in self.network.arrived(now_ns):
+            target = self.voters[message.target]
+            if not target.answers or self.are_cut(message.asker, message.voter):
+                continue
+            if target.name in self.cluster.asleep:
+                self.network.send(now_ns, message.asker, message.voter, message.number, message.body)
+            elif isinstance(message.body, Question):
+                answer = target.answer_to(message.body)
+                if answer is not None and message.number:
+                    self.network.send(now_ns, message.asker, message.voter, message.number, answer)
+            else:
+                inquiry = self.nodes[message.asker].inquiry
+                if inquiry is not None and inquiry.number == message.number:
+                    inquiry.answers.setdefault(message.voter, message.body)
+
+    def ask_astray(self, node: Node) -> None:
+        """A replica asks each voter to keep a configuration of the epoch that this one has promised to another: none does."""
+        for voter in self.voters.values():
+            ballot = voter.ballot
+            if not voter.answers or not ballot.candidate or ballot.candidate == node.name:
+                continue
+            question = Question("configure", node.name, ballot.epoch, version=ballot.version + 7, members=(node.name,))
+            answer = voter.answer_to(question)
+            if answer is not None and answer.yes:
+                raise Anomaly(f"voter {voter.name} keeps a configuration of {node.name}, who does not lead epoch {ballot.epoch}")
+            self.cluster.counts["strays refused"] += 1
+
+    def inquire(self, node: Node, steps: election.Steps[Any], finish: Any) -> None:
+        """Begin to ask the other voters."""
+        node.inquiry = Inquiry(steps, finish)
+        self.go_on(node, None)
+
+    def is_over(self, inquiry: Inquiry) -> bool:
+        """Whether all have answered, or are not waited for any more."""
+        return len(inquiry.answers) == len(self.voters) - 1 or self.cluster.clock[0] > inquiry.ends_ns
+
+    def go_on(self, node: Node, answers: list[Answer] | None) -> None:
+        """The next step, with these answers to the last question."""
+        inquiry = node.inquiry
+        assert inquiry is not None
+        try:
+            question = next(inquiry.steps) if answers is None else inquiry.steps.send(answers)
+        except StopIteration as ended:
+            node.inquiry = None
+            inquiry.finish(ended.value)
+            return
+        except (BallotError, PowerLostError):
+            self.end_process(node)
+            return
+        self.question_count += 1
+        inquiry.number, inquiry.answers = self.question_count, {}
+        inquiry.ends_ns = int(self.cluster.clock[0]) + self.random.randrange(self.ask_ns_max // 3, self.ask_ns_max)
+        for name in self.voters:
+            if name != node.name:
+                self.send(node, name, inquiry.number, question)
+
+    # A replica without a session
+
+    def follow(self, node: Node, leader: Node | None, troubled: bool) -> None:
+        """Wait for a primary; stand for election sooner or later, and at once when one hands over."""
+        chance = self.stand_chance if leader is None else self.stand_chance / 20 if troubled else 0.0
+        if not node.stands_at_once and self.random.random() >= chance:
+            return
+        if not self.cluster.is_quiet(node):
+            return
+        node.stands_at_once = False
+        if node.journal.at[log.FLAGS] & log.INCONSISTENT:
+            return
+        self.cluster.counts["elections"] += 1
+        self.inquire(
+            node, election.stand(node.voter, len(self.voters) - 1, self.cluster.names), partial(self.finish_standing, node)
+        )
+
+    def finish_standing(self, node: Node, epoch: int) -> None:
+        if epoch and node.role == IDLE and node.voter.ballot.epoch == epoch:
+            self.cluster.begin_term(node, epoch)
+
+    # A secondary
+
+    def watch_session(self, node: Node, leader: Node | None, troubled: bool) -> None:
+        """End a session in which nothing is heard any more; at times one that is only slow."""
+        its_primary = self.primary_of(node)
+        lives = its_primary is not None and not self.cluster.is_cut(node, its_primary)
+        chance = 0.002 if lives and troubled else 0.0 if lives else 0.05
+        if self.random.random() < chance:
+            self.cluster.tell(f"replica {node.index} has not heard its primary for long enough")
+            self.cluster.stop(node)
+
+    def primary_of(self, node: Node) -> Node | None:
+        """The replica at the other end of a session, while it holds that end."""
+        socket = int(node.state.sockets[0])
+        for other in self.cluster.nodes:
+            if other.role == PRIMARY and socket ^ 1 in other.sockets:
+                return other
+        return None
+
+    def depose(self, node: Node) -> bool:
+        """Have a replica stand for election whoever leads."""
+        if node.role == SECONDARY:
+            self.cluster.stop(node)
+        if node.role in (DOWN, PRIMARY):
+            return False
+        node.stands_at_once = True
+        return True
+
+    # A primary
+
+    def mind_peers(self, node: Node, troubled: bool) -> None:
+        """One look of the control thread: step down, hand over, or ask for one change of the configuration."""
+        cluster, voter = self.cluster, node.voter
+        members, epoch = voter.ballot.members, node.term.epoch
+        if node.successor:
+            slot = cluster.slot(node, self.nodes[node.successor])
+            if may_succeed(node.state.peer[slot], node.successor, members, node.journal):
+                successor = node.successor
+                cluster.counts["handed over"] += 1
+                cluster.tell(f"replica {node.index} hands over to {successor}")
+                cluster.stop(node)
+                node.leaves_to = successor
+                return
+            if self.random.random() < 0.05:
+                node.successor = ""  # It has waited long enough.
+        if node.inquiry is not None or (troubled and self.random.random() < 0.7):
+            return
+        if voter.ballot.epoch > epoch:
+            cluster.tell(f"replica {node.index} has promised epoch {voter.ballot.epoch} and steps down")
+            cluster.stop(node)
+            return
+        others = [other for other in cluster.nodes if other is not node]
+        self.random.shuffle(others)
+        for other in others:
+            slot = cluster.slot(node, other)
+            peer = node.state.peer[slot]
+            if node.state.mail[slot, primary.REQUEST] != primary.NOTHING:
+                continue
+            if not voter.is_settled:  # Some may know what the majority does not.
+                self.configure(node, members, None, "settles")
+                return
+            if peer[primary.STATE] == primary.ABSENT:
+                is_patient = self.random.random() < NEVER_HERE_PATIENCE
+                if cluster.policy == primary.CONSENT and is_to_be_struck(peer, other.name, members, is_patient):
+                    rest = tuple(one for one in members if one != other.name)
+                    if cluster.bug == UNASKED:
+                        node.state.mail[slot, primary.REQUEST] = primary.EXCUSE
+                    self.configure(node, rest, other, "strikes")
+                    return
+                cluster.join(node, other)
+                if node.role != PRIMARY:
+                    return
+            elif cluster.policy == primary.CONSENT and is_to_be_readmitted(peer, other.name, members):
+                self.configure(node, tuple(sorted({*members, other.name})), None, "readmits")
+                return
+
+    def configure(self, node: Node, members: tuple[str, ...], struck: Node | None, what: str) -> None:
+        """Ask the voters to keep this configuration."""
+        steps = election.configure(node.voter, len(self.voters) - 1, node.term.epoch, members)
+        self.inquire(node, steps, partial(self.finish_configuring, node, node.term, struck, what))
+
+    def finish_configuring(self, node: Node, term: Any, struck: Node | None, what: str, is_kept: bool) -> None:
+        if node.role != PRIMARY or node.term is not term:
+            return
+        if node.voter.is_outvoted:
+            self.cluster.tell(f"replica {node.index} is outvoted in epoch {term.epoch}: it steps down, and stands again")
+            self.cluster.stop(node)
+            node.stands_at_once = True
+            return
+        if is_kept:
+            self.cluster.counts[f"configurations, {what}"] += 1
+            self.cluster.tell(f"replica {node.index} {what}: the members are {', '.join(node.voter.ballot.members)}")
+        if struck is None:
+            return
+        mail = node.state.mail[self.cluster.slot(node, struck)]
+        if is_kept and mail[primary.REQUEST] == primary.NOTHING:
+            mail[primary.REQUEST] = primary.EXCUSE
+        else:
+            self.cluster.join(node, struck)
+

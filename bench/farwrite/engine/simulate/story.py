@@ -1,0 +1,377 @@
+"""What happens to a cluster, drawn from one seed: writes, reads, crashes, cuts, failing disks, elections; then everything heals.
+
+`tell` retells one seed; the same seed gives the same story, line by line, on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass, field
+
+from ...base.host import pretend_kernel as pretend
+from .. import journal_kernel as log
+from .. import primary_kernel as primary
+from .. import replica_kernel as replica
+from ..ballot import Question
+from . import adversary, check
+from .arbiter import Arbiter
+from .check import Anomaly
+from .cluster import DOWN, LARGE, PRIMARY, READ_BYTES_MAX, SMALL, TINY, Cluster, Node
+from .elections import Elections
+
+PROTOCOLS = {"C": primary.C, "quorum": primary.QUORUM, "C2": primary.TWO_TRIP, "A": primary.A, "B": primary.B}
+POLICIES = {
+    "block": primary.BLOCK, "consent": primary.CONSENT, "suspend-replication": primary.SUSPEND_REPLICATION, "end": primary.END,
+}  # fmt: skip
+SIZES = (512, 512, 1024, 2048, 4096, 8192)
+HEALING_TICKS = 3000
+SKEW_NS_MAX = 3_600_000_000_000
+ENOSPC, EIO = 28, 5
+EMPTY_ARE_REFUSED = hasattr(replica, "INVALID_WRITE")  # Whether a write of no bytes is refused before it is staged.
+
+
+@dataclass(frozen=True)
+class Told:
+    """How one story went."""
+
+    seed: int
+    digest: str
+    broken: str | None
+    lines: list[str]
+    writes: int
+    completed: int
+    epochs: int
+    ticks: int
+    counts: dict[str, int] = field(default_factory=dict)  # what it went through, by name
+
+
+class Story:
+    """One seed's cluster and what happens to it."""
+
+    def __init__(self, seed: int, bug: str = "") -> None:
+        self.random = draw = random.Random(seed)
+        self.lines: list[str] = []
+        self.hash = hashlib.blake2b(digest_size=8)
+        self.ticks = 0
+        count = draw.choice((2, 2, 3, 3, 4, 5))
+        self.protocol = draw.choice(tuple(PROTOCOLS))
+        self.policy = draw.choice((*POLICIES, "consent"))  # The one in which most is decided.
+        if self.protocol == "quorum":
+            count = max(count, 3)
+            self.policy = "block"
+        quorum = count // 2 + 1 if draw.random() < 0.8 else count
+        congestion = primary.PULL_AHEAD if self.protocol == "A" and draw.random() < 0.7 else primary.WAIT
+        self.cluster = cluster = Cluster(
+            count, PROTOCOLS[self.protocol], POLICIES[self.policy], congestion, quorum, seed, self.tell, bug,
+            draw.choice((TINY, TINY, SMALL, LARGE)), draw,
+        )  # fmt: skip
+        cluster.latency_budget_ns = draw.choice((0, 300_000, 3_000_000))
+        self.quantum_ns = draw.choice((100_000, 300_000, 800_000))
+        cluster.peer_timeout_ns = self.quantum_ns * draw.choice((10, 30, 100))
+        cluster.sync_ns = self.quantum_ns * draw.choice((0, 2, 10))
+        self.elections: Elections | None = None
+        if draw.random() < 0.5:
+            self.elections = Elections(cluster, witness=draw.random() < (0.8 if count % 2 == 0 else 0.3))
+            network = self.elections.network
+            network.loss_ratio, network.doubled_ratio = draw.choice((0.0, 0.05, 0.3)), draw.choice((0.0, 0.1))
+            network.delay_ns_max = self.quantum_ns * draw.choice((1, 2, 6)) // 2
+            self.elections.ask_ns_max = 3 * network.delay_ns_max + 4 * self.quantum_ns
+            # An election is three round trips, and a tick half a quantum.
+            self.elections.stand_chance = draw.choice((0.3, 0.3, 1.0)) / max(8.0, 12 * network.delay_ns_max / self.quantum_ns)
+        self.arbiter = Arbiter(cluster)
+        cluster.membership = self.elections or self.arbiter
+        healing = draw.choice((0.01, 0.03))
+        # Which troubles this story knows, and how often they come, by tick.
+        self.trouble = {
+            name: rate if draw.random() < share else 0.0
+            for name, rate, share in (
+                ("crash", 0.006, 0.6), ("power", 0.006, 0.6), ("cut", 0.01, 0.6), ("heal", healing, 1.0), ("reset", 0.006, 0.5),
+                ("refuse", 0.002, 0.2), ("slow", 0.02, 0.6), ("flip", 0.3, 0.7), ("adversary", 0.08, 0.3),
+                ("depose", 0.012, 0.5), ("pause", 0.01, 0.5), ("verify", 0.01, 0.2), ("jump", 0.01, 0.3),
+                ("superblock", 0.06, 0.5), ("forge", 0.06, 0.3), ("ballot", 0.05, 0.4), ("hand over", 0.02, 0.4),
+                ("witness", 0.01, 0.5), ("stray", 0.02, 0.3),
+            )
+        }  # fmt: skip
+        self.hurry = draw.choice((0.2, 0.6, 0.95))
+        self.read_share = draw.choice((0.0, 0.2, 0.6))
+        self.length = draw.choice((80, 150, 300, 500))
+        self.paused: dict[int, int] = {}
+        by = "an arbiter" if self.elections is None else f"votes{' and a witness' if self.elections.witness else ''}"
+        self.tell(f"seed {seed}: {count} replicas, led by {by}, protocol {self.protocol}, policy {self.policy}, quorum {quorum}, "
+                  f"{', '.join(name for name, rate in self.trouble.items() if rate)}")
+
+    def tell(self, line: str) -> None:
+        line = f"{self.ticks:5d} {line}"
+        self.lines.append(line)
+        self.hash.update(line.encode())
+
+    def run(self) -> None:
+        """The troubled part, then the healing; Anomaly when an invariant does not hold."""
+        for node in self.cluster.nodes:
+            node.world.at[pretend.FLUSH_NS] = 100_000
+            node.world.at[pretend.SKEW_NS] = self.random.randrange(SKEW_NS_MAX)  # Machines boot when they like.
+        if self.elections is None:
+            self.arbiter.elect(self.cluster.nodes[0])
+        for _ in range(self.length):
+            self.tick(True)
+        self.heal()
+
+    def tick(self, troubled: bool) -> None:
+        """A little time passes; everybody has a turn, in some order."""
+        draw, cluster = self.random, self.cluster
+        self.ticks += 1
+        cluster.clock[0] += draw.randrange(1, self.quantum_ns)
+        if troubled:
+            self.make_trouble()
+        self.begin_processes(troubled)
+        cluster.asleep = {cluster.names[index] for index, until in self.paused.items() if until > self.ticks and troubled}
+        cluster.membership.control(troubled)
+        order = cluster.nodes[:]
+        draw.shuffle(order)
+        for node in order:
+            if node.name in cluster.asleep:
+                continue
+            if node.role == PRIMARY and troubled and not node.successor and draw.random() < self.hurry:
+                self.write(node)
+            if node.role == PRIMARY and troubled and draw.random() < self.read_share:
+                self.read(node)
+            cluster.turn(node)
+            if node.role == PRIMARY and troubled and draw.random() < self.read_share:
+                self.read(node)
+            if node.world.at[pretend.POWER_IN] == 0:
+                cluster.crash(node, draw.getrandbits(62), draw.choice((0, 64, 128, 192, 256)), True, draw.random() < 0.5)
+            elif node.role != DOWN and self.ticks % 8 == node.index:
+                check.check_prefix(node, cluster.terms)
+
+    def write(self, node: Node) -> None:
+        """Submit a write or two; at times one of no bytes."""
+        draw, shape = self.random, self.cluster.shape
+        for _ in range(draw.choice((1, 1, 2, 4, 6))):
+            size = min(draw.choice(SIZES), shape.write_bytes_max)
+            address = 512 * draw.randrange((shape.volume_bytes - size) // 512 + 1)
+            trim = draw.random() < 0.05
+            if EMPTY_ARE_REFUSED and draw.random() < 0.02:
+                size = 0
+            if not self.cluster.submit(node, address, size, trim):
+                return
+
+    def read(self, node: Node) -> None:
+        """Read anything, at times across the volume's end."""
+        draw, shape = self.random, self.cluster.shape
+        size = draw.choice((512, 1024, 4096, READ_BYTES_MAX))
+        self.cluster.read(node, draw.randrange(shape.volume_bytes), size)
+
+    def begin_processes(self, troubled: bool) -> None:
+        """Whoever is down comes back, sooner or later."""
+        draw, cluster = self.random, self.cluster
+        for node in cluster.nodes:
+            if node.role == DOWN and (not troubled or draw.random() < 0.04):
+                again = troubled and self.trouble["power"] and draw.random() < 0.2
+                cluster.restart(
+                    node, draw.randrange(1, 12) if again else -1, draw.getrandbits(62), draw.choice((0, 64, 128, 192, 256))
+                )
+
+    def make_trouble(self) -> None:
+        """What goes wrong in this tick."""
+        draw, cluster = self.random, self.cluster
+        happens = {name: draw.random() < rate for name, rate in self.trouble.items()}
+        node = draw.choice(cluster.nodes)
+        key, share = draw.getrandbits(62), draw.choice((0, 64, 128, 192, 256))
+        if happens["crash"]:
+            cluster.crash(node, key, share, draw.random() < 0.7, draw.random() < 0.3)
+        if happens["power"] and node.role != DOWN and node.world.at[pretend.POWER_IN] != 0:
+            node.world.at[pretend.POWER_IN] = draw.randrange(1, 12)
+        if happens["refuse"] and node.role != DOWN:
+            node.world.at[pretend.FAIL_ERRNO] = draw.choice((EIO, ENOSPC))
+            node.world.at[pretend.FAIL_IN] = draw.randrange(1, 12)
+        if happens["cut"]:
+            side = {other.index for other in cluster.nodes if draw.random() < 0.5}
+            if self.elections is not None and self.elections.witness and draw.random() < 0.5:
+                side.add(len(cluster.nodes))
+            pairs = [(a, b) for a in side for b in range(len(cluster.nodes) + 1) if b not in side]
+            cluster.partition(pairs)
+            self.tell(f"cut: {sorted(side)} from the rest")
+        if happens["heal"] and cluster.cut:
+            cluster.partition([])
+            self.tell("the network heals")
+        if happens["reset"] and node.sockets:
+            self.tell(f"connections of replica {node.index} are reset")
+            cluster.reset(node)
+        if happens["slow"]:
+            node.world.at[pretend.FLUSH_NS] = draw.choice((10_000, 100_000, 3_000_000))
+            cluster.delay_ns = draw.choice((10_000, 200_000, 2_000_000))
+        if happens["pause"]:
+            self.paused[node.index] = self.ticks + draw.randrange(5, 60)
+        if happens["jump"]:  # As after a machine was suspended: its clock has gone on without it.
+            jump_ns = draw.choice((5_000_000, 50_000_000, 10_000_000_000))
+            node.world.at[pretend.SKEW_NS] += jump_ns
+            self.tell(f"the clock of replica {node.index} jumps by {jump_ns // 1_000_000} ms")
+        if happens["depose"]:
+            other = draw.choice(cluster.nodes)
+            if (self.elections or self.arbiter).depose(other):
+                self.tell(f"replica {other.index} is to lead")
+        if self.elections is not None:
+            self.trouble_voters(self.elections, happens)
+        down = [one for one in cluster.nodes if one.role == DOWN]
+        if happens["flip"] and down:
+            self.damage_journal(draw.choice(down))
+        if happens["superblock"] and down:
+            self.damage_superblock(draw.choice(down))
+        if happens["verify"] and node.role == PRIMARY:
+            mail = draw.choice(node.state.mail)
+            if mail[primary.REQUEST] == primary.NOTHING:
+                mail[primary.REQUEST] = primary.VERIFY
+        if happens["adversary"] and node.role == PRIMARY:
+            adversary.meddle(cluster, node)
+        if happens["forge"] and node.role == PRIMARY:
+            adversary.forge(cluster, node)
+
+    def damage_journal(self, node: Node) -> None:
+        """A bit flips in a journal.
+
+        A log that loses its durable end, and cannot know it, is more than votes can make good. Nor is the only whole replica
+        damaged, while others are gone on without or are in the middle of a copy.
+        """
+        is_only = any(not one.is_sound for one in self.cluster.nodes) or bool(self.arbiter.out - {node.index})
+        if self.elections is not None or is_only or node.is_superblock_damaged:  # One thing at a time is made good.
+            return
+        bit = self.bit_to_flip(node)
+        in_superblock = bit < 8 * log.SUPERBLOCK_BYTES
+        if not in_superblock or node.are_superblocks_whole():
+            pretend.flip_bit(node.world.journal, bit)
+            node.is_damaged = True
+            node.is_superblock_damaged |= in_superblock
+            self.cluster.counts["bits flipped in journals"] += 1
+            self.tell(f"bit {bit} of the journal of replica {node.index} flips")
+
+    def bit_to_flip(self, node: Node) -> int:
+        """A bit of a journal: most often in its last two blocks, where damage and a torn batch look alike."""
+        capacity = self.cluster.shape.capacity_bytes
+        if self.random.random() < 0.4:
+            return self.random.randrange(8 * (log.SUPERBLOCK_BYTES + capacity))
+        position = int(node.known[log.DURABLE]) - self.random.randrange(1, 2 * log.BLOCK_BYTES)
+        return 8 * (log.SUPERBLOCK_BYTES + position % capacity) + self.random.randrange(8)
+
+    def damage_superblock(self, node: Node) -> None:
+        """A bit flips in what one superblock says: the other one is whole, and loses nothing."""
+        if not node.is_damaged and node.are_superblocks_whole():
+            node.is_superblock_damaged = True
+            which = self.random.randrange(2)
+            bit = 8 * log.BLOCK_BYTES * which + self.random.randrange(64 * (replica.SUPERBLOCK_CRC + 1))
+            pretend.flip_bit(node.world.journal, bit)
+            self.tell(f"a bit of superblock {which} of replica {node.index} flips")
+            self.cluster.counts["superblocks damaged"] += 1
+
+    def trouble_voters(self, elections: Elections, happens: dict[str, bool]) -> None:
+        """What goes wrong with ballots and voters, and who is told to hand over."""
+        draw, cluster = self.random, self.cluster
+        if happens["witness"] and elections.witness is not None and elections.witness.answers:
+            elections.witness.world.at[pretend.POWER_IN] = draw.randrange(4)
+        if happens["ballot"]:
+            elections.damage()
+        if happens["stray"]:
+            elections.ask_astray(draw.choice(cluster.nodes))
+        leader = cluster.leader()
+        if happens["hand over"] and leader is not None:
+            to = draw.choice([other.name for other in cluster.nodes if other is not leader])
+            leader.voter.answer_to(Question("hand_over", "operator", members=(to,)))
+            self.tell(f"replica {leader.index} is told to hand over to {to}")
+
+    def heal(self) -> None:
+        """No more trouble: everybody comes back, somebody leads, and all become equal."""
+        cluster = self.cluster
+        self.tell("everything heals")
+        cluster.partition([])
+        cluster.delay_ns, cluster.sync_ns = 200_000, 0
+        self.quantum_ns = max(self.quantum_ns, 400_000)
+        self.paused.clear()
+        worlds = [node.world for node in cluster.nodes]
+        if self.elections is not None:
+            self.elections.network.loss_ratio, self.elections.stand_chance = 0.0, 0.03
+            self.elections.network.delay_ns_max, self.elections.ask_ns_max = 100_000, 4 * self.quantum_ns
+            worlds += [self.elections.witness.world] if self.elections.witness else []
+        for world in worlds:
+            world.at[pretend.FLUSH_NS] = 100_000
+            if world.at[pretend.POWER_IN] != 0:
+                world.at[pretend.POWER_IN] = world.at[pretend.FAIL_IN] = -1
+        for _ in range(HEALING_TICKS):
+            self.tick(False)
+            if self.is_whole():
+                break
+        else:
+            raise Anomaly(f"not whole {HEALING_TICKS} ticks after healing: {self.describe()}")
+        check.check_equal(cluster)
+        for node in cluster.nodes:
+            check.check_prefix(node, cluster.terms)
+        leader = cluster.leader()
+        assert leader is not None
+        self.tell(f"whole at write {int(leader.journal.at[log.STAGED_SEQUENCE])} of epoch {leader.term.epoch}")
+
+    def count_laps(self) -> None:
+        """How often positions have gone around memories and files: they never go back, whoever restarts."""
+        counts, shape = self.cluster.counts, self.cluster.shape
+        for node in self.cluster.nodes:
+            at = node.journal.at
+            counts["staging rings wrapped"] += int(at[log.STAGED]) // shape.staging_bytes
+            counts["laps of a journal"] += int(at[log.STAGED]) // shape.capacity_bytes
+            counts["superblocks written"] += int(at[log.GENERATION])
+
+    def describe(self) -> str:
+        """Where everybody stands."""
+        return "; ".join(self.describe_one(node) for node in self.cluster.nodes)
+
+    def describe_one(self, node: Node) -> str:
+        """Where one replica stands."""
+        at = node.journal.at
+        positions, sequences = at[log.TAIL : log.STAGED + 1].tolist(), at[log.TAIL_SEQUENCE : log.STAGED_SEQUENCE + 1].tolist()
+        told = f"{node.index} {node.role} at {positions} {sequences} epoch {int(at[log.EPOCH])} flags {int(at[log.FLAGS])}"
+        if self.elections is not None:
+            ballot = node.voter.ballot
+            told += f" promised {ballot.epoch} to {ballot.candidate or 'nobody'}"
+            told += f" members of {ballot.age} {' '.join(ballot.members)}"
+        if node.role == PRIMARY:
+            states, completed = node.state.peer[:, primary.STATE].tolist(), int(node.state.at[primary.COMPLETED])
+            told += f" peers {states} completed {completed}"
+        return told
+
+    def is_whole(self) -> bool:
+        """Whether one primary leads and every other replica has everything, durable and applied."""
+        leader = self.cluster.leader()
+        if leader is None or any(node.role in (PRIMARY, DOWN) for node in self.cluster.nodes if node is not leader):
+            return False
+        end = leader.journal.at[log.STAGED_SEQUENCE]
+        if leader.state.at[primary.COMPLETED] != end or (leader.state.peer[:, primary.STATE] != primary.LIVE).any():
+            return False
+        if (leader.state.peer[:, primary.DURABLE] != end).any():
+            return False
+        if not self.cluster.membership.is_whole(leader):
+            return False
+        return all(
+            node.journal.at[log.APPLIED_SEQUENCE] == end and not node.journal.at[log.FLAGS] & log.INCONSISTENT
+            for node in self.cluster.nodes
+        )
+
+
+def tell(seed: int, bug: str = "") -> Told:
+    """One seed's story."""
+    story = Story(seed, bug)
+    broken = None
+    try:
+        story.run()
+    except Anomaly as found:
+        broken = str(found)
+        story.tell(f"BROKEN: {broken}")
+    except (AssertionError, ArithmeticError, LookupError, ValueError) as failure:  # A loop has itself found what must not be.
+        broken = f"a loop failed: {failure!r}"
+        story.tell(f"BROKEN: {broken}")
+    cluster = story.cluster
+    story.count_laps()
+    for node in cluster.nodes:
+        story.hash.update(node.world.cached.tobytes())
+        story.hash.update(node.journal.at.tobytes())
+    return Told(
+        seed, story.hash.hexdigest(), broken, story.lines, cluster.number,
+        sum(max(term.completed - term.boundary, 0) for term in cluster.terms.values()), max(cluster.terms), story.ticks,
+        dict(sorted(cluster.counts.items())),
+    )  # fmt: skip

@@ -1,0 +1,190 @@
+"""The worker of an arm: a process that runs the arm's own farwrite and joins our lab; this is our end of it.
+
+It is started with the places of the lab as descriptors, dies with us, and is ended by SIGKILL: its files have no names and
+its processes die with it, so there is nothing it must put down. What it prints besides its answers is kept for the sentence
+that tells how it failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from ...base.errors import EXIT_USAGE, FarwriteError, UnfitError, UsageError
+from ...base.host.parent_death import die_with
+from ...lab.namespace import uninterrupted
+from ...recording import NOT_OURS, FlushFloors, Round
+from .arm import REVISION, Arm, Launch
+from .message import VERSION, Answer, Joined, Measure, Request, Task, line, misread, without_ours
+
+JOIN_TIMEOUT_S = 600.0  # A revision's kernels are compiled meanwhile.
+ENDING_TIMEOUT_S = 2.0
+TOLD_EVERY_S = 1.0  # Whoever waits is told for how long.
+READ_BYTES = 1 << 20
+
+OLD_REVISION = "That revision is older than farwrite ab."
+OLD_FILE = "It is older than farwrite ab, or no farwrite."
+
+
+class Worker:
+    """A process that measures one arm: it joins, then does one thing at a time."""
+
+    def __init__(
+        self, arm: Arm, process: subprocess.Popen, asks: IO[bytes], answers: IO[bytes], said: IO[bytes]
+    ) -> None:
+        self.arm = arm
+        self.process = process
+        self.asks = asks
+        self.answers = answers
+        self.said = said  # what it prints besides
+        self.room = b""  # What has been read and is not a whole line yet.
+
+    def join(self, task: Task, launch: Launch, waiting: Callable[[float], None] = lambda seconds: None) -> Joined:
+        """Hand over the task and wait until the worker stands in the lab; `waiting` is told every second for how many by now.
+
+        UsageError when it is none of ours.
+        """
+        answer = self.ask(task, "joined the lab", JOIN_TIMEOUT_S, waiting)
+        joined = answer.joined
+        if joined is None or joined.version != VERSION:
+            raise UsageError(f"{self.name} speaks another version of farwrite ab. Use revisions nearer to each other.")
+        if launch.package and Path(joined.package).resolve() != launch.package.resolve():
+            raise UsageError(f"{self.name} ran the code in {joined.package} instead of {launch.package}.")
+        ours = msgspec.json.decode(msgspec.json.encode(self.arm.profile))
+        place = misread(without_ours(ours), without_ours(joined.profile))
+        if place:
+            raise UsageError(f"{self.name} reads the profile otherwise: {place} differs. Settle it with --set.")
+        return joined
+
+    def floors(self, index: int) -> list[FlushFloors]:
+        """Bare flushes on this arm's disks, as the floors of one round."""
+        answer = self.ask(Request(floors=index), "measured bare flushes", 300.0)
+        if answer.floors is None:
+            raise self.confused()
+        return answer.floors
+
+    def measure(self, cell: str, index: int, attempt: int, timeout_s: float) -> Round:
+        """One round of one cell at the distance that is set."""
+        request = Request(measure=Measure(cell=cell, index=index, attempt=attempt))
+        answer = self.ask(request, f"measured {cell}", timeout_s)
+        if answer.round is None:
+            raise self.confused()
+        return answer.round
+
+    def ask(
+        self, message: Task | Request, doing: str, timeout_s: float, waiting: Callable[[float], None] = lambda seconds: None
+    ) -> Answer:
+        """The answer to a message; a refusal is raised as the error it is."""
+        try:
+            self.asks.write(line(message))
+            self.asks.flush()
+        except BrokenPipeError as gone:
+            raise self.lost(message, doing) from gone
+        text = self.read_line(timeout_s, doing, waiting)
+        if not text:
+            raise self.lost(message, doing)
+        try:
+            answer = msgspec.json.decode(text, type=Answer)
+        except NOT_OURS as refusal:
+            raise self.confused() from refusal
+        if answer.refusal:
+            kind = UsageError if answer.refusal.exit_code == EXIT_USAGE else UnfitError
+            raise kind(f"{self.name}: {answer.refusal.sentence}")
+        return answer
+
+    def read_line(self, timeout_s: float, doing: str, waiting: Callable[[float], None]) -> bytes:
+        """The next line; empty when the worker has ended without one. UnfitError when it takes too long."""
+        begin_s = time.monotonic()
+        while b"\n" not in self.room:
+            left_s = begin_s + timeout_s - time.monotonic()
+            ready, _, _ = select.select([self.answers], [], [], min(max(left_s, 0), TOLD_EVERY_S))
+            if not ready:
+                if left_s <= 0:
+                    raise UnfitError(f"{self.name} has not {doing} within {timeout_s:.0f} s.")
+                waiting(time.monotonic() - begin_s)
+                continue
+            part = os.read(self.answers.fileno(), READ_BYTES)
+            if not part:
+                return b""
+            self.room += part
+        text, _, self.room = self.room.partition(b"\n")
+        return text
+
+    @property
+    def name(self) -> str:
+        """The worker in a sentence."""
+        return f"Arm {self.arm.name} ({self.arm.word})"
+
+    def lost(self, message: Task | Request, doing: str) -> FarwriteError:
+        """The error for a worker that has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(ENDING_TIMEOUT_S)
+        code = self.process.returncode
+        if code is None:
+            how = "closed its output"
+        elif code < 0:
+            how = f"was killed by {signal.Signals(-code).name}"
+        else:
+            how = f"ended with exit code {code}"
+        sentence = f"{self.name} {how} before it had {doing}.{self.last_words()}"
+        if isinstance(message, Task) and code is not None and code >= 0:
+            of_git = self.arm.word.startswith(REVISION)
+            return UsageError(f"{sentence} {OLD_REVISION if of_git else OLD_FILE}")
+        return UnfitError(sentence)
+
+    def confused(self) -> UsageError:
+        """The error for an answer that is not one."""
+        return UsageError(f"{self.name} answered what no farwrite arm says. Name the command of a farwrite.")
+
+    def last_words(self) -> str:
+        """The last line it printed, as a further sentence."""
+        self.said.seek(0)
+        lines = [text for text in self.said.read().decode(errors="replace").splitlines() if text.strip()]
+        return f" It said: {lines[-1].strip().rstrip('.')}." if lines else ""
+
+
+@contextmanager
+def worker(arm: Arm, launch: Launch, descriptors: list[int], processors: set[int] | None = None) -> Iterator[Worker]:
+    """The worker of an arm, alive at most as long as this block; it inherits these descriptors, and runs on these processors only
+    (None: on any)."""
+    with tempfile.TemporaryFile() as said:
+        parent = os.getpid()
+        with uninterrupted():
+            try:
+                process = subprocess.Popen(
+                    [*launch.command, "arm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said,
+                    env=launch.environment, pass_fds=descriptors, preexec_fn=lambda: become_worker(parent, processors),
+                )  # fmt: skip
+            except OSError as refusal:
+                raise UsageError(f"start {launch.command[0]} for arm {arm.name}: {refusal.strerror}.") from refusal
+        asks, answers = process.stdin, process.stdout
+        assert asks is not None and answers is not None
+        try:
+            yield Worker(arm, process, asks, answers, said)
+        finally:
+            with uninterrupted():
+                process.kill()
+                process.wait()
+                for pipe in (asks, answers):
+                    with contextlib.suppress(BrokenPipeError):  # What it has not read any more.
+                        pipe.close()
+
+
+def become_worker(parent: int, processors: set[int] | None = None) -> None:
+    """In the new process: it dies with us, and Ctrl-C is for us to see."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    if processors:
+        os.sched_setaffinity(0, processors)
+    die_with(parent)

@@ -1,0 +1,136 @@
+"""From a profile to cells: every workload under every protocol at every distance, with its physics and its plan's recipe."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..base.errors import UsageError
+from ..base.physics import rtt_ns_of
+from ..base.protocol import ProtocolName, majority
+from ..base.units import format_size
+from ..recording import Cell, Other
+from ..workload.load_checks import joint_load_of
+from ..workload.plan import Load
+from ..workload.tables import CellTable, Profile
+from ..workload.trace.reader import outline_once, reads_told
+from ..workload.trace.trace import find
+
+ANY_VOLUME_BYTES = 1 << 50  # For what does not depend on it.
+SIZE_BYTES_MAX = 1 << 20  # What the engine's records may hold.
+
+
+def cells_of(profile: Profile) -> list[Cell]:
+    """All cells, in the order of the profile."""
+    distances = profile.distance.in_miles()
+    cells = []
+    for table in profile.cell:
+        for protocol in table.protocols:
+            for miles in table.miles or distances:
+                cells.append(cell_of(profile, table, protocol, miles))
+    return cells
+
+
+def cell_of(profile: Profile, table: CellTable, protocol: ProtocolName, miles: float) -> Cell:
+    """One workload of a profile under one protocol at one distance."""
+    return Cell(
+        id=f"{table.name}-{protocol}-{miles:g}",
+        name=table.name,
+        protocol=protocol,
+        miles=miles,
+        asked_rtt_ns=asked_rtt_ns_of(miles, profile),
+        queue_depth=sum(job.queue_depth * job.count for job in table.jobs) or table.queue_depth,
+        arrival=arrival_of(table),
+        size_bytes=median_size(table),
+        offered_per_s=offered(table),
+        note=note_of(table),
+        others=[] if protocol == "local" else others_of(table, profile),
+        quorum=quorum_of(table) if "quorum" in table.protocols else 0,
+        on_congestion=table.on_congestion if protocol == "A" else "block",
+    )
+
+
+def others_of(table: CellTable, profile: Profile) -> list[Other]:
+    """The cell's further secondaries."""
+    return [Other(miles=miles, asked_rtt_ns=asked_rtt_ns_of(miles, profile)) for miles in table.other_miles]
+
+
+def others_of_all(profile: Profile) -> int:
+    """How many further secondaries the cell with most of them has."""
+    return max(len(table.other_miles) for table in profile.cell)
+
+
+def quorum_of(table: CellTable) -> int:
+    """How many replicas must be durable before a write completes under protocol quorum."""
+    return table.quorum or majority(2 + len(table.other_miles))
+
+
+def asked_rtt_ns_of(miles: float, profile: Profile) -> int:
+    """The round trip that a distance of this profile asks for."""
+    return rtt_ns_of(miles, profile.distance.route_factor, profile.distance.equipment_ns)
+
+
+def table_of(profile: Profile, cell: Cell) -> CellTable:
+    """The workload a cell was made from."""
+    return next(table for table in profile.cell if table.name == cell.name)
+
+
+def median_size(table: CellTable) -> int:
+    """The size of a write that half of the writes do not exceed."""
+    if table.trace:
+        trace = outline_once(str(find(table.trace)), table.trace_format)
+        if not trace.writes:
+            raise UsageError(f'cell "{table.name}": the trace {trace.name} holds no write. Nothing can be replayed.')
+        if max(trace.write_sizes) > SIZE_BYTES_MAX:
+            largest = format_size(max(trace.write_sizes))
+            raise UsageError(f'cell "{table.name}": trace {trace.name} writes {largest} at once; a record holds 1 MiB.')
+        return trace.write_size_median
+    shares = sorted(
+        (size, weight / sum(each for _, each in load.sizes) * (load.rate_per_s or load.queue_depth))
+        for load in writing(loads(table))
+        for size, weight in load.sizes
+    )
+    passed = np.cumsum([weight for _, weight in shares])
+    return shares[int(np.searchsorted(passed, passed[-1] / 2 * (1 - 1e-12)))][0]
+
+
+def loads(table: CellTable) -> tuple[Load, ...]:
+    """The loads of a cell that is no trace, one for each job, wherever its volume ends."""
+    return joint_load_of(table, ANY_VOLUME_BYTES).parts
+
+
+def writing(parts: tuple[Load, ...]) -> list[Load]:
+    """The loads that write; all of them where none does."""
+    return [load for load in parts if load.read_share + load.trim_share < 1] or list(parts)
+
+
+def arrival_of(table: CellTable) -> str:
+    """closed, fixed, poisson or trace; jobs, where they differ."""
+    kinds = {job.arrival for job in table.jobs} or {table.arrival}
+    return "trace" if table.trace else kinds.pop() if len(kinds) == 1 else "jobs"
+
+
+def offered(table: CellTable) -> float | None:
+    """Writes per second the workload asks for; None where a closed loop asks for what completes, or nothing is written."""
+    if table.trace:
+        trace = outline_once(str(find(table.trace)), table.trace_format)
+        return trace.writes / (max(trace.duration_ns, 1) / 1e9) / table.time_scale
+    parts = loads(table)
+    writes = [round((load.rate_per_s or 0.0) * (1 - load.read_share - load.trim_share), 9) for load in parts]
+    return None if any(load.rate_per_s is None for load in parts) else sum(writes) or None
+
+
+def note_of(table: CellTable) -> str:
+    """What a reader must know of a workload besides its numbers."""
+    if not table.trace:
+        return ""
+    trace = outline_once(str(find(table.trace)), table.trace_format)
+    disks = f", of {len(trace.extents)} disks laid side by side" if len(trace.extents) > 1 else ""
+    return (
+        f"trace {trace.name}: {trace.writes} writes over {trace.duration_ns / 1e9:.0f} s{disks}, a window of it per round; "
+        f"{trace.others} reads and flushes left out (a write here is durable when it completes); {reads_told(trace.read_share)}"
+    )
+
+
+def load_of(table: CellTable, volume_bytes: int) -> Load | None:
+    """How the plan is drawn; None for a trace."""
+    return None if table.trace else joint_load_of(table, volume_bytes)

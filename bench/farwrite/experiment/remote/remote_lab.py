@@ -1,0 +1,366 @@
+"""A lab whose far site is another machine: our end of it, with the verbs that every lab has.
+
+The near site is a process here without a network of its own. Nothing is emulated: a distance is not set, only surveyed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import select
+import shlex
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import msgspec
+import numpy as np
+
+from ... import __version__
+from ...base.errors import EXIT_USAGE, UnfitError, UsageError
+from ...base.host.disk import Disk, disk
+from ...base.wire.terms import IN_THE_CLEAR, SharedKey, Terms
+from ...lab.keep_awake import awake
+from ...lab.lab import HISTORY_WORDS, ISSUED_WORDS, Lab, LabSpec, prepared
+from ...lab.link import Choice, SetElsewhere
+from ...lab.namespace import uninterrupted
+from ...lab.process import ProcessLostError, process
+from ...lab.shared_memory import board
+from ...lab.site import setting
+from ...lab.span import BASE_ECHOES
+from ...lab.survey import CONNECT_TIMEOUT_S, PROBE, answer_requests, flush_floor, hang_up, survey
+from ...targets.replicated import is_shuffled
+from ...workload.ssh_host import FarHost
+from .. import sides
+from ..ab.worker import become_worker
+from . import message as told
+from .rendezvous import TOKEN_BYTES, dial_token
+
+REAL = "real"  # The kind of a link that is none of ours.
+STAND_TIMEOUT_S = 600.0  # Kernels are compiled there meanwhile.
+DIRECT_TIMEOUT_S = 3.0
+FORWARD_TIMEOUT_S = 10.0
+NOT_FOUND = 127
+
+
+@dataclass
+class HereSite:
+    """The near site: a process of this machine, in its own network."""
+
+    name: str
+    disk: Disk
+    board: Any
+    stack: contextlib.ExitStack
+    index: int = 0
+    process: Any = None
+
+    def begin(self) -> None:
+        """Start the process; after kill() this is the machine coming back."""
+        self.board.words[:] = 0
+        self.process = self.stack.enter_context(process(self.name))
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would end it."""
+        self.process.kill()
+
+    def call(self, function: Callable, *arguments: Any, timeout_s: float | None = 60.0) -> Any:
+        """function(*arguments) in the process."""
+        return self.process.call(function, *arguments, timeout_s=timeout_s)
+
+    def start(self, function: Callable, *arguments: Any) -> None:
+        """Begin it; answer() waits for it."""
+        self.process.start(function, *arguments)
+
+    def answer(self, timeout_s: float | None = 60.0) -> Any:
+        """The result of what start() began."""
+        return self.process.answer(timeout_s)
+
+    def taken(self, name: str) -> str:
+        """As lab.site.Site.taken."""
+        return name
+
+
+@dataclass
+class Words:
+    """The null form of a board: the far site has its own, over there."""
+
+    words: np.ndarray = field(default_factory=lambda: np.zeros(64, np.int64))
+
+
+class FarSite:
+    """The far site: calls go through ssh."""
+
+    name, index = "far", 1
+
+    def __init__(self, host: FarHost, ssh: subprocess.Popen, said: IO[bytes]) -> None:
+        assert ssh.stdin is not None and ssh.stdout is not None
+        self.host, self.ssh, self.said = host, ssh, said
+        self.asks, self.answers = ssh.stdin, ssh.stdout
+        self.board = Words()
+        self.replies_due = 0
+        self.standing: told.Standing
+        self.disk: Disk
+
+    def stand(self, spec: LabSpec) -> None:
+        """Have the site opened there. UsageError when farwrite there is missing or another."""
+        asked = told.Stand(
+            farwrite=__version__, directory=self.host.directory, journal_bytes=spec.journal_bytes,
+            volume_bytes=spec.volume_bytes, durability="memory" if spec.far is None else "disk",
+        )  # fmt: skip
+        with contextlib.suppress(BrokenPipeError):  # Its end says more.
+            told.send(self.asks, asked)
+        answer = self.receive(STAND_TIMEOUT_S, told.Standing | told.Refusal)
+        if isinstance(answer, told.Refusal):
+            raise refused(answer, self.host)
+        self.standing = answer
+        self.disk = Disk(
+            directory=f"{self.host.login}:{answer.directory}", file_system=answer.file_system, journal_fd=-1, volume_fd=-1,
+            journal_bytes=spec.journal_bytes, volume_bytes=spec.volume_bytes, durability=answer.durability, direct=answer.direct,
+            not_durable=answer.not_durable,
+        )  # fmt: skip
+
+    def start(self, function: Callable, *arguments: Any) -> None:
+        """Begin over there what this function stands for."""
+        self.ask(CALLS[function](*arguments))
+
+    def ask(self, call: told.Call) -> None:
+        """Send a call."""
+        try:
+            told.send(self.asks, call)
+        except BrokenPipeError as gone:
+            raise self.lost() from gone
+        self.replies_due += 1
+
+    def answer(self, timeout_s: float | None = 60.0) -> Any:
+        """What came of the call before; its refusal is raised here."""
+        reply = self.receive(timeout_s, told.Reply)
+        self.replies_due -= 1
+        if isinstance(reply, told.Refusal):
+            if reply.lost:
+                raise ProcessLostError(reply.sentence)
+            raise refused(reply, self.host)
+        return np.frombuffer(reply.value, np.int64) if isinstance(reply.value, bytes) else reply.value
+
+    def call(self, function: Callable, *arguments: Any, timeout_s: float | None = 60.0) -> Any:
+        """start and answer in one."""
+        self.start(function, *arguments)
+        return self.answer(timeout_s)
+
+    def kill(self) -> None:
+        """Kill the site's process there, and take what it still had to say."""
+        with contextlib.suppress(BrokenPipeError):
+            told.send(self.asks, told.Kill())
+
+    def begin(self) -> None:
+        """Start it again. A call that was cut off by the kill gets no answer, or got one before."""
+        self.ask(told.Restart())
+        while self.replies_due:
+            with contextlib.suppress(UnfitError):
+                self.receive(30.0, told.Reply)
+            self.replies_due -= 1
+
+    def receive(self, timeout_s: float | None, kind: Any) -> Any:
+        """The next frame."""
+        ready, _, _ = select.select([self.answers], [], [], timeout_s)
+        if not ready:
+            raise UnfitError(f"The far site at {self.host.login} has not answered for {timeout_s:g} s.")
+        data = told.frame(self.answers)
+        if data is None:
+            raise self.lost()
+        try:
+            return msgspec.msgpack.decode(data, type=kind)
+        except msgspec.MsgspecError as refusal:
+            raise UnfitError(f"{self.host.login} answered what no farwrite says: {refusal}.") from refusal
+
+    def lost(self) -> UsageError | UnfitError:
+        """The error for an ssh that has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.ssh.wait(2.0)
+        self.said.seek(0)
+        lines = [line for line in self.said.read().decode(errors="replace").splitlines() if line.strip()]
+        words = f" It said: {lines[-1].strip().rstrip('.')}." if lines else ""
+        if self.ssh.returncode == NOT_FOUND:
+            return UsageError(
+                f"There is no farwrite at {self.host.login}, or not where ssh looks for commands.{words} Install {__version__} "
+                "there, or name it with --set lab.far_command=/path/of/farwrite."
+            )
+        return ProcessLostError(f"ssh to {self.host.login} ended with exit code {self.ssh.returncode}.{words}")
+
+    def held(self, name: str) -> str:
+        """As lab.site.Site.held."""
+        return name
+
+
+# What a site is asked to do, as a call for another machine: its own files, not ours.
+CALLS: dict[Callable, Callable[..., told.Call]] = {
+    answer_requests: lambda request, answer, count, files, held: told.Echo(
+        request_bytes=request, answer_bytes=answer, count=count, flushed=files is not None, held=held
+    ),
+    flush_floor: lambda files, size, count: told.Flush(size_bytes=size, count=count),
+    hang_up: lambda name: told.HangUp(name=name),
+    sides.copy: lambda order, files, words: told.Copy(order=order),
+    sides.audit: lambda order, files, completed, issued: told.Audit(
+        order=order, completed=completed, issued=np.trim_zeros(issued.words, "b").tobytes() if is_shuffled(order) else b""
+    ),
+}  # fmt: skip
+
+
+class RealLab(Lab):
+    """A lab whose distance is where the machines stand."""
+
+    way: Way
+
+    @property
+    def is_emulated(self) -> bool:
+        """It is as far as it is."""
+        return False
+
+    def set_rtt(self, asked_rtt_ns: int) -> None:
+        """It is as far as it is."""
+
+    def join(self, name: str) -> None:
+        """A new TCP connection between the sites; all but the probe as the lab's terms say."""
+        self.way.join(name, self.transport["congestion_control"], IN_THE_CLEAR if name == PROBE else self.terms)
+
+
+@dataclass
+class Way:
+    """How the near site reaches the far one: directly, or through ssh where the port is closed."""
+
+    near: HereSite
+    far: FarSite
+    host: str
+    port: int
+    forwarded: bool = False
+
+    @property
+    def text(self) -> str:
+        """In words, for the report."""
+        if self.forwarded:
+            return f"to {self.far.host.login} through ssh (its port is closed): what is measured is the link as ssh carries it"
+        return f"to {self.far.host.login}, TCP port {self.port} directly"
+
+    def join(self, name: str, congestion: str, terms: Terms = IN_THE_CLEAR, timeout_s: float = CONNECT_TIMEOUT_S) -> str:
+        """A new connection; answers the congestion control in force at our end. A key of the run goes there through ssh."""
+        token = secrets.token_bytes(TOKEN_BYTES)
+        key = terms.identity.key if isinstance(terms.identity, SharedKey) else b""
+        asked = told.Accept(
+            token=token, name=name, congestion=congestion, encryption=terms.encryption, compression=terms.compression, key=key
+        )
+        self.far.ask(asked)
+        try:
+            in_force = self.near.call(dial_token, self.host, self.port, token, name, congestion, terms, timeout_s)
+        except UnfitError:
+            with contextlib.suppress(UnfitError):
+                self.far.answer(CONNECT_TIMEOUT_S + 5)
+            raise
+        self.far.answer()
+        return in_force
+
+
+@contextmanager
+def real_lab(spec: LabSpec, host: FarHost, command: str) -> Iterator[RealLab]:
+    """A near site here and a far one there, open exactly as long as this block."""
+    terms = prepared(spec)
+    with contextlib.ExitStack() as stack:
+        kept = stack.enter_context(awake(spec.keep_awake, spec.near))
+        history, issued = stack.enter_context(board(HISTORY_WORDS)), stack.enter_context(board(ISSUED_WORDS))
+        files = stack.enter_context(disk(spec.near, spec.journal_bytes, spec.volume_bytes))
+        near = HereSite("near", files, stack.enter_context(board(64)), stack)
+        near.begin()
+        far = stack.enter_context(far_site(host, command))
+        far.stand(spec)
+        way = Way(near, far, host_name(host), far.standing.port)
+        # A lab of ours may set it; a machine of somebody's we leave as it is.
+        transport = {"slow_start_after_idle": setting("net/ipv4/tcp_slow_start_after_idle", None)}
+        try:
+            transport["congestion_control"] = way.join(PROBE, spec.congestion, timeout_s=DIRECT_TIMEOUT_S)
+        except UnfitError:
+            way.port = stack.enter_context(forwarding(host, far.standing.address, way.port))
+            way.host, way.forwarded = "127.0.0.1", True
+            transport["congestion_control"] = way.join(PROBE, spec.congestion)
+        survey(near, far, BASE_ECHOES)  # type: ignore[arg-type]  # The first one pays for slow start and cold code.
+        base = survey(near, far, BASE_ECHOES)  # type: ignore[arg-type]
+        choice = Choice(REAL, f"measured, not emulated: {way.text}")
+        made = RealLab(
+            near, far, SetElsewhere(REAL), transport, base, choice, history, issued, [], terms=terms, awake=kept  # type: ignore[arg-type]
+        )
+        made.way = way
+        yield made
+
+
+@contextmanager
+def far_site(host: FarHost, command: str) -> Iterator[FarSite]:
+    """ssh that runs farwrite far-site there, alive at most as long as this block."""
+    with tempfile.TemporaryFile() as said, started([*host.ssh("-T"), f"{shlex.quote(command)} far-site"], said) as ssh:
+        yield FarSite(host, ssh, said)
+
+
+@contextmanager
+def forwarding(host: FarHost, address: str, port: int) -> Iterator[int]:
+    """A port of this machine that ssh carries to where the far site waits, as long as this block."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        here = free.getsockname()[1]
+    options = "-N", "-T", "-o", "ExitOnForwardFailure=yes", "-L", f"127.0.0.1:{here}:[{address}]:{port}"
+    with tempfile.TemporaryFile() as said, started(host.ssh(*options), said) as ssh:
+        until_s = time.monotonic() + FORWARD_TIMEOUT_S
+        while not answers_at(here):
+            if ssh.poll() is not None or time.monotonic() > until_s:
+                raise UnfitError(
+                    f"The far site's port {port} is closed, and ssh does not forward it (AllowTcpForwarding in its sshd_config)."
+                )
+            time.sleep(0.05)
+        yield here
+
+
+def answers_at(port: int) -> bool:
+    """Whether something listens on a port of this machine."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
+        return True
+    return False
+
+
+@contextmanager
+def started(command: list[str], said: IO[bytes]) -> Iterator[subprocess.Popen]:
+    """A process that dies with us and at the end of this block; what it prints besides goes to a file."""
+    parent = os.getpid()
+    with uninterrupted():
+        try:
+            made = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, bufsize=0,
+                preexec_fn=lambda: become_worker(parent),
+            )  # fmt: skip
+        except OSError as refusal:
+            raise UnfitError(f"start {command[0]}: {refusal.strerror}. --far needs ssh on this machine.") from refusal
+    try:
+        yield made
+    finally:
+        with uninterrupted():
+            for pipe in (made.stdin, made.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+            made.kill()
+            made.wait()
+
+
+def host_name(host: FarHost) -> str:
+    """The machine that ssh would go to: its aliases are its user's."""
+    try:
+        told_ = subprocess.run(host.ssh("-G"), capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return host.login.rpartition("@")[2]
+    names = [line.split()[1] for line in told_.splitlines() if line.startswith("hostname ")]
+    return names[0] if names else host.login.rpartition("@")[2]
+
+
+def refused(refusal: told.Refusal, host: FarHost) -> UsageError | UnfitError:
+    """A refusal as the error it is."""
+    kind = UsageError if refusal.exit_code == EXIT_USAGE else UnfitError
+    return kind(f"{host.login}: {refusal.sentence}")

@@ -1,0 +1,156 @@
+"""`farwrite far-site`: the far site of a run that another machine makes. Started by its ssh; obeys frames from standard input.
+
+Its files, its flush floor, its side of every survey, the copy and the audit are here; its clock is
+never compared with the other one's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import select
+import sys
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import numpy as np
+
+from ... import __version__
+from ...base.errors import FarwriteError, UnfitError, UsageError
+from ...base.host.disk import disk
+from ...base.host.facts import host_facts
+from ...base.host.parent_death import die_with
+from ...lab.process import Process, ProcessLostError, process
+from ...lab.shared_memory import board
+from ...lab.survey import answer_requests, flush_floor, hang_up
+from ...targets.replicated import Order, audit_side
+from ...workload.trace.trace import SUFFIX, find
+from .. import sides
+from ..ab.serve import answers
+from ..compilation import compile_all
+from . import message as told
+from .rendezvous import WAITING, accept_token, listening
+
+
+def serve() -> None:
+    """Be the far site until nobody asks any more."""
+    die_with(os.getppid())
+    with answers() as out:
+        try:
+            asks = os.fdopen(os.dup(0), "rb", buffering=0)
+            first = told.frame(asks)
+            if first is None:
+                raise UsageError("farwrite far-site is not for people: farwrite run --far ssh://HOST starts it.")
+            stand(wanted(first), asks, out)
+        except FarwriteError as refusal:
+            told.send(out, told.Refusal(sentence=str(refusal), exit_code=refusal.exit_code))
+
+
+def wanted(first: bytes) -> told.Stand:
+    """The site that is asked for; UsageError when we are of another version."""
+    try:
+        asked = msgspec.msgpack.decode(first, type=told.Stand)
+    except msgspec.MsgspecError as refusal:
+        raise UsageError(f"farwrite {__version__} there was told what it does not understand: {refusal}.") from refusal
+    if asked.farwrite != __version__:
+        raise UsageError(f"farwrite there is {__version__}, here {asked.farwrite}: install the same version at both ends.")
+    return asked
+
+
+def stand(asked: told.Stand, asks: IO[bytes], out: IO[bytes]) -> None:
+    """Open the site, say that it stands, obey."""
+    directory = None if asked.durability == "memory" else Path(asked.directory or ".").expanduser()
+    compile_all()
+    with contextlib.ExitStack() as stack:
+        files = stack.enter_context(disk(directory, asked.journal_bytes, asked.volume_bytes))
+        words = stack.enter_context(board(64))
+        server = stack.enter_context(listening())
+        WAITING["server"] = server
+        site = FarSite(files, words, stack)
+        told.send(
+            out,
+            told.Standing(
+                farwrite=__version__, address=server.getsockname()[0], port=server.getsockname()[1], directory=files.directory,
+                file_system=files.file_system, durability=files.durability, direct=files.direct, not_durable=files.not_durable,
+                host=host_facts(),
+            ),
+        )  # fmt: skip
+        site.obey(asks, out)
+
+
+def with_our_trace(order: Order) -> Order:
+    """The order with the shipped trace of that name as it lies here."""
+    if not order.trace_path:
+        return order
+    return dataclasses.replace(order, trace_path=str(find(Path(order.trace_path).name.removesuffix(SUFFIX))))
+
+
+class FarSite:
+    """The site's process and what it is asked to do."""
+
+    def __init__(self, files, words, stack: contextlib.ExitStack) -> None:
+        self.files, self.words, self.stack = files, words, stack
+        self.process: Process = stack.enter_context(process("far"))
+
+    def obey(self, asks: IO[bytes], out: IO[bytes]) -> None:
+        """One call at a time; a Kill may come in the middle of one."""
+        while True:
+            watched = [asks] + ([self.process.connection] if self.process.busy else [])
+            ready, _, _ = select.select(watched, [], [])
+            if asks in ready:
+                data = told.frame(asks)
+                if data is None:
+                    return
+                self.begin(msgspec.msgpack.decode(data, type=told.Call), out)
+            elif self.process.busy:
+                told.send(out, self.reply())
+
+    def begin(self, call: told.Call, out: IO[bytes]) -> None:
+        """Start what a call asks for."""
+        if isinstance(call, told.Kill):
+            self.process.kill()
+        elif isinstance(call, told.Restart):
+            self.process.kill()
+            self.words.words[:] = 0
+            self.process = self.stack.enter_context(process("far"))
+            told.send(out, told.Answer())
+        else:
+            try:
+                self.process.start(*self.work(call))
+            except ProcessLostError as gone:
+                told.send(out, told.Refusal(sentence=str(gone), exit_code=gone.exit_code, lost=True))
+
+    def work(self, call: told.Call) -> tuple:
+        """The function and its arguments."""
+        match call:
+            case told.Accept(token=token, name=name, congestion=congestion):
+                return accept_token, token, name, congestion, call.terms
+            case told.Echo():
+                files = self.files if call.flushed else None
+                return answer_requests, call.request_bytes, call.answer_bytes, call.count, files, call.held
+            case told.Flush():
+                return flush_floor, self.files, call.size_bytes, call.count
+            case told.Copy(order=order):
+                self.words.words[:] = 0
+                return sides.copy, with_our_trace(order), self.files, self.words
+            case told.Audit():
+                issued = np.frombuffer(call.issued, np.int64)
+                return audit_side, with_our_trace(call.order), self.files, call.completed, issued
+            case told.HangUp(name=name):
+                return hang_up, name
+        raise UsageError(f"no such call: {call}")
+
+    def reply(self) -> told.Reply:
+        """What the process gave."""
+        try:
+            value = self.process.answer()
+        except ProcessLostError as gone:
+            return told.Refusal(sentence=str(gone), exit_code=gone.exit_code, lost=True)
+        except FarwriteError as refusal:
+            return told.Refusal(sentence=str(refusal), exit_code=refusal.exit_code)
+        except Exception as failure:
+            print(failure, file=sys.stderr)
+            return told.Refusal(sentence=f"The far site failed: {failure!r}", exit_code=UnfitError.exit_code)
+        return told.Answer(value=value.tobytes() if hasattr(value, "tobytes") else value)

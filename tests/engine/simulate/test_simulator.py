@@ -1,0 +1,103 @@
+"""Stories from seeds: the engine's own compiled loops, in a world where clock, disks and network are pretended."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from farwrite.base.errors import EXIT_INTERRUPTED
+from farwrite.engine.simulate import search
+from farwrite.engine.simulate.story import tell
+
+
+@functools.cache
+def story(seed):
+    """A story that several tests look at."""
+    return tell(seed)
+
+
+@pytest.mark.parametrize("first", range(0, 200, 20))
+def test_no_promise_is_broken_in_any_story(first):
+    for seed in range(first, first + 20):
+        told = story(seed)
+        assert told.broken is None, f"farwrite simulate --seed {seed} --verbose\n" + "\n".join(told.lines[-30:])
+
+
+def test_clocks_that_differ_and_jump_break_no_promise():
+    stories = [story(seed) for seed in range(60)]
+    jumped = [told for told in stories if any("jumps by" in line for line in told.lines)]
+    assert len(jumped) >= 5
+    assert not any(told.broken for told in jumped)
+
+
+def test_a_seed_tells_the_same_story_twice():
+    for seed in range(5):
+        assert tell(seed) == story(seed)
+
+
+def test_stories_differ_and_something_happens_in_them():
+    stories = [story(seed) for seed in range(30)]
+    assert len({told.digest for told in stories}) == len(stories)
+    assert sum(told.completed for told in stories) > 1000
+    assert sum(told.epochs for told in stories) > len(stories)
+    lines = "\n".join(line for told in stories for line in told.lines)
+    for event in ("by log", "by digests", "loses power", "is killed", "leads epoch 2", "cut:", "replayed", "jumps by",
+                  "led by votes", "led by an arbiter"):
+        assert event in lines
+
+
+def test_most_stories_go_around_their_rings_and_every_seldom_thing_happens_in_some():
+    stories = [story(seed) for seed in range(100)]
+    for name in ("staging rings wrapped", "laps of a journal", "superblocks written"):
+        assert sum(told.counts.get(name, 0) > 1 for told in stories) > 50, name
+    seldom = (
+        "ballots refused", "configurations, readmits", "configurations, strikes", "elections", "failovers", "frames changed",
+        "frames forged", "handed over", "joined by digests", "joined by extents", "joined by log", "reads", "restarts",
+        "superblocks damaged", "torn tails", "votes",
+    )  # fmt: skip
+    assert [name for name in seldom if not any(told.counts.get(name) for told in stories)] == []
+
+
+def test_a_search_over_several_processes_tells_every_seed_once_and_in_order(monkeypatch):
+    monkeypatch.setattr(search, "CHUNK", 7)
+    stories = [told for some in search.search(3, 31) for told in some]
+    assert [told.seed for told in stories] == list(range(3, 34))
+    assert stories == [story(seed) for seed in range(3, 34)]
+
+
+def test_a_search_ends_at_the_lowest_broken_seed(monkeypatch):
+    monkeypatch.setattr(search, "CHUNK", 4)
+    monkeypatch.setattr(search, "tell", lambda seed: replace(tell(seed), broken="planted" if seed in (9, 14, 30) else None))
+    stories = [told for some in search.search(0, None) for told in some]
+    assert [told.seed for told in stories if told.broken] == [9]
+    assert len(stories) == 10
+
+
+def test_an_interrupted_search_says_how_far_it_has_come_and_leaves_no_process():
+    command = [sys.executable, "-m", "farwrite", "simulate", "--seeds", "1000000", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as running:
+        try:
+            while not children_of(running.pid):
+                time.sleep(0.05)
+            time.sleep(0.5)
+            running.send_signal(signal.SIGINT)
+            told, _ = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    assert running.returncode == EXIT_INTERRUPTED
+    answer = json.loads(told)
+    assert answer["interrupted"] and answer["broken_seed"] is None
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)
+
+
+def children_of(process):
+    """Processes that it has started."""
+    return Path(f"/proc/{process}/task/{process}/children").read_text().split()

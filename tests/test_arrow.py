@@ -1,0 +1,88 @@
+"""The arrow: a room imports only from rooms to its left and from the shelf, and no two files import each other in a circle."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import farwrite
+
+PACKAGE = Path(farwrite.__file__).parent
+
+# Which rooms each may import from. The recording is a wall: what stands behind it needs neither lab nor engine, but for what
+# they have to say of themselves (a survey, a doctor's findings), which a report prints.
+BEHIND = {"base", "workload", "recording", "progress", "analysis"}
+MAY = {
+    "base": set(),
+    "workload": {"base"},
+    "recording": {"base", "workload"},
+    "progress": {"base", "recording"},
+    "lab": {"base", "workload", "recording", "progress"},
+    "engine": {"base", "workload"},
+    "targets": {"base", "workload", "engine"},
+    "analysis": {"base", "workload", "recording"},
+    "experiment": {"base", "workload", "recording", "progress", "lab", "engine", "targets", "analysis"},
+    "compare": BEHIND,
+    "gate": BEHIND | {"compare"},
+    "report": BEHIND | {"compare", "gate", "lab"},
+    "testing": BEHIND | {"compare", "gate", "lab"},
+}
+FACES = {"commands", "cli", "__main__"}  # These may import everything.
+
+
+def name_of(path: Path) -> str:
+    """A file's dotted name, without "farwrite."."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(path): path for path in PACKAGE.rglob("*.py")}
+
+
+@cache
+def imported(name: str) -> set[str]:
+    """The files of ours that a file imports, wherever in it, and for types alone as well."""
+    path, found = FILES[name], set()
+    inside = path.relative_to(PACKAGE).parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            room = inside[: len(inside) - node.level + 1]
+            module = ".".join([*room, *(node.module or "").split(".")]).strip(".")
+            parts = [".".join(filter(None, [module, part.name])) for part in node.names]
+            found |= {part if part in FILES else module for part in parts}
+    return found - {"", name}  # "": the version.
+
+
+def room_of(name: str) -> str:
+    """The room that a file stands in."""
+    return name.partition(".")[0]
+
+
+def test_a_room_imports_only_from_rooms_to_its_left():
+    wrong = [
+        f"{name} imports {other}" for name in FILES if name and room_of(name) not in FACES for other in imported(name)
+        if room_of(other) not in MAY[room_of(name)] | {room_of(name)}
+    ]  # fmt: skip
+    assert not wrong
+    assert {room_of(name) for name in FILES} == {*MAY, *FACES, ""}  # A new room says whom it may import.
+
+
+def test_no_files_import_each_other_in_a_circle():
+    done: set[str] = set()
+
+    def follow(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, f"a circle: {' -> '.join((*way[way.index(name) :], name))}"
+        if name not in done:
+            for other in sorted(imported(name)):
+                follow(other, (*way, name))
+            done.add(name)
+
+    for name in sorted(FILES):
+        follow(name, ())
+
+
+def test_every_import_of_ours_is_found():
+    assert {"lab.lab", "workload.tables", "recording", "experiment.cells"} <= imported("experiment.measure")
+    assert imported("recording") >= {"workload.tables", "base.files"} and not imported("base.protocol")
+    assert all(other in FILES for name in FILES for other in imported(name))
