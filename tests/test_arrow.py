@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -86,3 +87,12 @@ def test_every_import_of_ours_is_found():
     assert {"lab.lab", "workload.tables", "recording", "experiment.cells"} <= imported("experiment.measure")
     assert imported("recording") >= {"workload.tables", "base.files"} and not imported("base.protocol")
     assert all(other in FILES for name in FILES for other in imported(name))
+
+
+def test_the_reading_order_names_files_that_there_are():
+    page = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`([a-z_/]+/)?([a-z_]+\.py)`", page)
+    assert len(named) > 60
+    assert not [f"{room}{file}" for room, file in named
+                if room != "tests/" and not any(path.match(f"{room}{file}") for path in FILES.values())]  # fmt: skip
+    assert {room.rstrip("/").partition("/")[0] for room, _ in named if room} <= {*MAY, *FACES, "tests"}
