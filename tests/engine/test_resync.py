@@ -369,6 +369,24 @@ def test_pulling_ahead_never_waits_for_a_peer_that_does_not_read(stack):
     near.check()
 
 
+@pytest.mark.parametrize("half_sent", [1, 2])
+def test_of_a_record_half_sent_the_rest_goes_first_though_its_header_is_written_over(stack, half_sent):
+    """Memory is held from the first byte that is still to be sent: the header once told garbage, and the loop failed."""
+    near = Near(stack, primary.A, congestion=primary.PULL_AHEAD, policy=primary.SUSPEND_REPLICATION)
+    journal, peer = near.journal, near.state.peer[0]
+    for number in (1, 2):
+        assert primary.submit(near.state, number, 8192 * number, 8192, 1)
+    begins = [int(journal.begins[1]), int(journal.begins[2]), int(journal.at[log.STAGED])]
+    peer[[primary.RUN_END, primary.RUN_SEQUENCE]] = begins[2], 2
+    peer[primary.SENT] = sent = begins[half_sent - 1] + 6000
+    rest = bytes(journal.data[sent : begins[half_sent]])
+    journal.data[:sent] = 0xEE  # As newer records may, a turn of the ring later.
+    resyncing.fall_behind(near.state, 0, 5)
+    assert bytes(near.state.parcel[0, : len(rest)]) == rest and peer[primary.PARCEL_END] == len(rest)
+    assert peer[primary.STATE] == primary.CATCHING and peer[primary.SENT] == begins[half_sent]
+    assert peer[primary.SENT_SEQUENCE] == half_sent
+
+
 def alike(stack, damage):
     """A primary whose peer's volume holds the same, but for `damage` in its second half."""
     near = Near(stack, primary.C, policy=primary.BLOCK)

@@ -463,15 +463,13 @@ def main() -> int:
         print(summary(faults, results))
         return 0
     begin_s = time.monotonic()
-    try:
-        for row in tell_all(faults, planted, asked.first, asked.seeds, asked.at_once):
-            fault = next(one for one in planted if one.name == row["name"])
-            results[fault.name] = {**row, "digest": fault.digest}
-            status = status_of(fault, row)
-            found = f", in seed {row['seed']}: {row['by']}" if status == "found" else ""
-            print(f"{status:10} {fault.module}: {fault.name}{found}", file=sys.stderr, flush=True)
-    finally:
+    for row in tell_all(faults, planted, asked.first, asked.seeds, asked.at_once):
+        fault = next(one for one in planted if one.name == row["name"])
+        results[fault.name] = {**row, "digest": fault.digest}
         write_results(faults, results)
+        status = status_of(fault, row)
+        found = f", in seed {row['seed']}: {row['by']}" if status == "found" else ""
+        print(f"{status:10} {fault.module}: {fault.name}{found}", file=sys.stderr, flush=True)
     print(table_text(faults, results))
     print(f"{time.monotonic() - begin_s:.0f} s", file=sys.stderr)
     return int(any(status_of(fault, results.get(fault.name)) == "open" for fault in faults))

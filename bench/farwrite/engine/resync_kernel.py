@@ -364,7 +364,10 @@ def verify(primary, index, now_ns):
 
 @kernel(allocates=True)
 def fall_behind(primary, index, now_ns):
-    """Go on without a live peer whose link is full: it will catch up. What is left of a record half sent goes first."""
+    """Go on without a live peer whose link is full: it will catch up. What is left of a record half sent goes first.
+
+    Its beginning is held no longer: a header there may have been written over. Where it ends follows from where the next begins.
+    """
     peer = primary.peer[index]
     journal = primary.journal
     sequence, end = peer[SENT_SEQUENCE], peer[SENT]
@@ -372,9 +375,7 @@ def fall_behind(primary, index, now_ns):
         sequence = peer[RUN_SEQUENCE]
         while journal.begins[sequence % journal.begins.size] > peer[SENT]:
             sequence -= 1
-        begin = journal.begins[sequence % journal.begins.size]
-        start = begin % journal.at[log.STAGING]
-        end = begin + record.record_bytes(record.length_of(journal.words, start))
+        end = peer[RUN_END] if sequence == peer[RUN_SEQUENCE] else journal.begins[(sequence + 1) % journal.begins.size]
     left = end - peer[SENT]
     start = peer[SENT] % journal.at[log.STAGING]
     primary.parcel[index, :left] = journal.data[start : start + left]
