@@ -551,7 +551,8 @@ def test_the_gate_judges_the_numbers_of_the_sheet_and_says_their_reasons(name, g
             assert ruling.verdict != ("fail" if generous else "pass"), ruling.sentence
         if of.recording.interrupted:
             assert ruling.verdict != "pass"
-    assert all(plainly(item.sentence) in plainly(markdown_of(found)) for item in found.rulings)
+    page = plainly(markdown_of(found))
+    assert all(plainly(item.sentence) in page for item in found.rulings)
 
 
 INTERRUPTED = "the run was interrupted"
