@@ -17,7 +17,7 @@ from ..ballot import Question
 from . import adversary, check
 from .arbiter import Arbiter
 from .check import Anomaly
-from .cluster import DOWN, LARGE, PRIMARY, READ_BYTES_MAX, SMALL, TINY, Cluster, Node
+from .cluster import DOWN, LARGE, PRIMARY, READ_BYTES_MAX, SECONDARY, SMALL, TINY, Cluster, Node
 from .elections import Elections
 
 PROTOCOLS = {"C": primary.C, "quorum": primary.QUORUM, "C2": primary.TWO_TRIP, "A": primary.A, "B": primary.B}
@@ -231,9 +231,12 @@ class Story:
         """A bit flips in a journal.
 
         A log that loses its durable end, and cannot know it, is more than votes can make good. Nor is the only whole replica
-        damaged, while others are gone on without or are in the middle of a copy.
+        damaged, while others are gone on without or are in the middle of a copy, or come into the middle of one by what the last
+        primary has sent them before it was lost.
         """
-        is_only = any(not one.is_sound for one in self.cluster.nodes) or bool(self.arbiter.out - {node.index})
+        cluster = self.cluster
+        is_only = any(not one.is_sound for one in cluster.nodes) or bool(self.arbiter.out - {node.index})
+        is_only |= node.index == cluster.newest.leader and any(one.role == SECONDARY for one in cluster.nodes)
         if self.elections is not None or is_only or node.is_superblock_damaged:  # One thing at a time is made good.
             return
         bit = self.bit_to_flip(node)
@@ -242,7 +245,7 @@ class Story:
             pretend.flip_bit(node.world.journal, bit)
             node.is_damaged = True
             node.is_superblock_damaged |= in_superblock
-            self.cluster.counts["bits flipped in journals"] += 1
+            cluster.counts["bits flipped in journals"] += 1
             self.tell(f"bit {bit} of the journal of replica {node.index} flips")
 
     def bit_to_flip(self, node: Node) -> int:
