@@ -161,7 +161,10 @@ class Voter(vote.Voter):
         self.file.flipped = []
         if slots.damaged is not None:
             self.file.write(*writes_of(found, slots.damaged)[0])
-        voted_otherwise = found.epoch == before.epoch and found.candidate != before.candidate
+        # A save that was under way may stand there: that of who begins to serve the primary of this epoch (`following`).
+        term = self.cluster.terms.get(found.epoch)
+        follows = term is not None and found.generation > before.generation and found.candidate == self.cluster.names[term.leader]
+        voted_otherwise = found.epoch == before.epoch and found.candidate != before.candidate and not follows
         if found.epoch < before.epoch or voted_otherwise:
             promised = f"its promise of epoch {before.epoch} to {before.candidate or 'nobody'}"
             raise Anomaly(f"voter {self.name} has forgotten {promised}")
