@@ -57,12 +57,16 @@ class Processes:
 
     def __init__(self) -> None:
         self.at_once = tellers()
+        self.others = set(multiprocessing.active_children())
         self.pool = ProcessPoolExecutor(self.at_once, multiprocessing.get_context("fork"), begin_worker, (os.getpid(),))
 
     def submit(self, first: int, count: int) -> Any:
         return self.pool.submit(tell_some, first, count)
 
     def close(self) -> None:
+        """At once: nobody waits any more for the stories under way, and some hundred of them may be."""
+        for process in set(multiprocessing.active_children()) - self.others:
+            process.kill()
         self.pool.shutdown(cancel_futures=True)
 
 
