@@ -27,8 +27,8 @@ from test_nothing_left import HERE, PATIENCE_S
 from farwrite.analysis import analysis_of
 from farwrite.base.errors import EXIT_DONE, EXIT_INCONCLUSIVE, EXIT_UNFIT, UnfitError
 from farwrite.base.wire.terms import IN_THE_CLEAR
-from farwrite.lab import relay as relaying
 from farwrite.lab import relay_kernel as carrying
+from farwrite.lab import relay_process
 from farwrite.lab.namespace import loopbacks
 from farwrite.lab.relay import check_stream
 from farwrite.lab.relay_door import bound
@@ -38,11 +38,12 @@ from farwrite.workload.link_spec import Bursts, Change, LinkSpec, Way
 
 pytestmark = [pytest.mark.lab, any_link]
 
-PRISON = "import sys\nsys.path.insert(0, {here!r})\nimport jail\njail.forbid()\nlink, data = sys.argv[1:]\n"
+PRISON = "import sys\nsys.path[:0] = [{here!r}, {here!r} + '/..']\nimport jail\njail.forbid()\nlink, data = sys.argv[1:]\n"
 HOLDING = PRISON + "import holder\nsys.argv = ['holder', link, data]\nsys.exit(holder.main())\n"
 RUNNING = PRISON + (
     "from farwrite.cli import main\n"
-    "asked = ['--set', 'run.rounds=2', '--budget', 'p99 9 s']\n"
+    "from console import ONE_FAR\n"
+    "asked = [*ONE_FAR, '--set', 'run.rounds=2', '--set', 'run.round=100ms', '--budget', 'p99 9 s']\n"
     "sys.argv = ['farwrite', 'run', 'quick', '--link', link, '--out', data + '/out', *asked]\n"
     "main()\n"
 )
@@ -209,7 +210,7 @@ def test_a_far_site_takes_no_connection_but_the_relays(lab):
 
 
 def test_a_door_that_nobody_comes_through_is_closed(monkeypatch):
-    monkeypatch.setattr(relaying, "PASSAGE_S", 0.3)
+    monkeypatch.setattr(relay_process, "PASSAGE_S", 0.3)
     with lab_or_skip(small("relay")) as brief:
         made = Listening(brief)
         until_s = time.monotonic() + PATIENCE_S

@@ -19,7 +19,6 @@ from ..base.errors import UsageError
 from ..base.physics import rtt_ns_of
 from ..base.protocol import NAMES, majority
 from . import load_checks
-from .jitter import recorded_ns
 from .link_spec import PLAIN, LinkError
 from .link_spec import check as check_spec
 from .ssh_host import far_host
@@ -183,6 +182,8 @@ def check_link(profile: Profile, reader: Reader) -> None:
             check_spec(link, rtt_ns_of(miles, distance.route_factor, distance.equipment_ns) // 2, f"at {miles:g} miles ")
         for way in link.ways:
             if way.jitter_file:
+                from .jitter import recorded_ns  # It loads numpy, which the list of profiles does without.
+
                 recorded_ns(way.jitter_file)
     except LinkError as refusal:
         raise UsageError(f"{reader.file_and_line(refusal.path)}: {refusal}") from None
