@@ -252,7 +252,7 @@ def test_who_does_not_hold_the_key_is_told_nothing_and_changes_nothing(voter, ca
     assert "127.0.0.1" in caplog.text and "does not hold our key" in caplog.text
 
 
-def test_a_voter_and_who_asks_it_need_a_key_or_certificates(voter):
+def test_a_voter_and_who_asks_it_need_a_key(voter):
     with pytest.raises(UsageError, match="give them a shared key"), votes_served(voter, Address("127.0.0.1", 0, 0), IN_THE_CLEAR):
         pass
     with served(voter) as address, pytest.raises(UsageError, match="give them a shared key"):

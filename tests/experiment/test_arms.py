@@ -13,7 +13,7 @@ from farwrite.experiment.ab import experiment as experiments
 from farwrite.experiment.ab import message, worktree
 from farwrite.experiment.ab import worker as workers
 from farwrite.experiment.ab.arm import arm_of
-from farwrite.experiment.ab.experiment import Experiment, noise_seen, order_of, outcome_of, set_aside
+from farwrite.experiment.ab.experiment import Experiment, noise_seen, order_of, outcome_of, set_aside, start_order
 from farwrite.recording import SCHEMA_VERSION, HostNoise, Pairing, Report
 from farwrite.workload.catalog import load, shipped
 from farwrite.workload.tables import told
@@ -43,6 +43,19 @@ def test_whoever_waits_for_an_arm_is_told_for_how_long(monkeypatch):
         assert len(told) == 3 and told == sorted(told)
         with pytest.raises(UnfitError, match="has not joined the lab within 0 s"):
             made.read_line(0.05, "joined the lab", waiting)
+
+
+# The order of starts.
+
+
+def test_arms_start_side_by_side_but_for_those_whose_kernels_another_compiles():
+    def names(*words):
+        arms = [arm_of(name, word, "quick", [], []) for name, word in zip(ARMS, words, strict=True)]
+        return [[arm.name for arm in side_by_side] for side_by_side in start_order(arms)]
+
+    assert names("quick", "quick", "quick") == names("quick", "git:HEAD", "quick") == [["base", "cand", "again"], []]
+    assert names("git:HEAD", "git:HEAD", "git:HEAD") == [["base"], ["cand", "again"]]
+    assert names("git:HEAD", "quick", "git:HEAD") == [["base", "cand"], ["again"]]
 
 
 # The order of arms.

@@ -38,11 +38,12 @@ from farwrite.workload.link_spec import Bursts, Change, LinkSpec, Way
 
 pytestmark = [pytest.mark.lab, any_link]
 
-PRISON = "import sys\nsys.path.insert(0, {here!r})\nimport jail\njail.forbid()\nlink, data = sys.argv[1:]\n"
+PRISON = "import sys\nsys.path[:0] = [{here!r}, {here!r} + '/..']\nimport jail\njail.forbid()\nlink, data = sys.argv[1:]\n"
 HOLDING = PRISON + "import holder\nsys.argv = ['holder', link, data]\nsys.exit(holder.main())\n"
 RUNNING = PRISON + (
     "from farwrite.cli import main\n"
-    "asked = ['--set', 'run.rounds=2', '--budget', 'p99 9 s']\n"
+    "from console import ONE_FAR\n"
+    "asked = [*ONE_FAR, '--set', 'run.rounds=2', '--set', 'run.round=100ms', '--budget', 'p99 9 s']\n"
     "sys.argv = ['farwrite', 'run', 'quick', '--link', link, '--out', data + '/out', *asked]\n"
     "main()\n"
 )

@@ -48,7 +48,7 @@ protocols = ["C"]
 block = "4 KiB"
 """
 FEW = ("distance.miles=[0, 20, 60]", "run.rounds=3", "run.round=400 ms", "drill.kills=0")  # Where less is enough.
-HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)> {{charts}} & %{y}'
+HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)> $charts ${body} & %{y}'
 
 
 def report_of(recording):

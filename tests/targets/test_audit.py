@@ -48,7 +48,7 @@ class Played:
         volume_bytes = self.far.volume_bytes
         observed, _ = play(self.order, self.near, self.far)
         self.completed = completed_in(observed)
-        self.plan = replicated.plan_of(self.order, volume_bytes)
+        self.plan = replicated.plan_and_bounds(self.order, volume_bytes)[0]
         self.random = np.random.default_rng(self.order.seed)
         if volume_bytes > VOLUME_BYTES:
             return
@@ -223,7 +223,7 @@ def test_another_seed_does_not_pass(disks):
 
 def test_mixed_sizes_do_overlap():
     assert len(MIXED) > 3
-    plan = replicated.plan_of(order(), VOLUME_BYTES)
+    plan = replicated.plan_and_bounds(order(), VOLUME_BYTES)[0]
     ends = plan.address + plan.size
     overlaps = [(plan.address[:n] < ends[n]) & (ends[:n] > plan.address[n]) for n in range(1, 300)]
     assert sum(found.any() for found in overlaps) > 100

@@ -14,6 +14,7 @@ from ..base.errors import EXIT_DONE, UnfitError, UsageError
 from ..base.interruption import exit_code
 from ..base.units import counted
 from ..workload.tables import Profile
+from .flags import Flag, Quiet, Verbose
 from .output import present, refuse_both
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Session:
     link: Literal["auto", "netem", "ferry", "relay"] | None = None
     out: Path | None = None
     resume: Path | None = None
-    strict: Annotated[bool, Parameter(negative="")] = False
+    strict: Flag = False
 
     def __post_init__(self) -> None:
         check_texts(self.out, self.resume)
@@ -97,10 +98,10 @@ class Showing:
         Say nothing on stderr but refusals.
     """
 
-    full: Annotated[bool, Parameter(negative="")] = False
-    json: Annotated[bool, Parameter(negative="")] = False
-    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False
-    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False
+    full: Flag = False
+    json: Flag = False
+    verbose: Verbose = False
+    quiet: Quiet = False
 
     def __post_init__(self) -> None:
         refuse_both(self.verbose, self.quiet)

@@ -81,13 +81,9 @@ class Order:
     samples_path: str = ""  # where every write is kept by itself; empty: nowhere
 
 
-def plan_of(order: Order, volume_bytes: int) -> Plan:
-    """The plan that the order describes: the same in every process."""
-    return plan_and_bounds(order, volume_bytes)[0]
-
-
 def plan_and_bounds(order: Order, volume_bytes: int) -> tuple[Plan, np.ndarray]:
-    """The plan, its jobs one behind the other, and where each begins and the last one ends."""
+    """The plan that the order describes, the same in every process, its jobs one behind the other; and where each begins and the
+    last one ends."""
     if order.load is not None and order.load.jobs:
         return draw_jobs(order.load, order.seed, counts_max(order.load, order.duration_ns))
     plan = draw(order.load, order.seed, order.write_count_max) if order.load is not None else replayed(order, volume_bytes)

@@ -39,7 +39,7 @@ from ..measure import lab_spec as spec_of
 from ..outcome import outcome
 from ..round import asked_of, link_reasons, spans_of, text_of
 from ..run_journal import Run, recording_of
-from .arm import Arm, ArmName, launched
+from .arm import Arm, ArmName, Launch, is_ours, launched
 from .message import VERSION, Joined, Network, Task, task_profile
 from .worker import Worker, worker
 
@@ -124,21 +124,39 @@ def measure(experiment: Experiment) -> None:
         experiment.awake = lab.awake
         experiment.base_rtt = Histogram.of(lab.base.rtt_ns).encode()
         workers: dict[ArmName, Worker] = {}
-        for arm in arms:
-            doing = f"starting {arm.word} as {arm.name} (a revision is compiled first)"
-            progress.doing(doing)
-            network = network_of(lab)
-            made = stack.enter_context(worker(arm, launches[arm.word], descriptors_of(network), lab.near.processors))
-            task = Task(
-                version=VERSION, profile=task_profile(arm.profile), profile_name=arm.profile_name, seed=experiment.seed,
-                directory=str(experiment.directory.absolute()), network=network,
-            )  # fmt: skip
-            experiment.joined[arm.name] = made.join(task, launches[arm.word], partial(tell_wait, progress, doing))
-            workers[arm.name] = made
+        for side_by_side in start_order(arms):
+            workers |= {arm.name: stack.enter_context(started(experiment, arm, launches[arm.word], lab)) for arm in side_by_side}
+            for arm in side_by_side:
+                doing = f"starting {arm.word} as {arm.name} (a revision is compiled first)"
+                progress.doing(doing)
+                waiting = partial(tell_wait, progress, doing)
+                experiment.joined[arm.name] = workers[arm.name].join(launches[arm.word], waiting)
         begin(experiment)
         progress.expect(expected_s(experiment))
         for lap in range(experiment.pairs):
             play_lap(experiment, lab, workers, lap)
+
+
+def start_order(arms: list[Arm]) -> list[list[Arm]]:
+    """The arms that start side by side, one list after the other. A second arm of a farwrite that is not ours starts only when
+    the first has compiled what both need."""
+    words = [arm.word for arm in arms]
+    firsts = [arm for index, arm in enumerate(arms) if is_ours(arm.word) or arm.word not in words[:index]]
+    return [firsts, [arm for arm in arms if arm not in firsts]]
+
+
+@contextmanager
+def started(experiment: Experiment, arm: Arm, launch: Launch, lab: Lab) -> Iterator[Worker]:
+    """The worker of an arm, which has its task and is about to join the lab."""
+    network = network_of(lab)
+    with worker(arm, launch, descriptors_of(network), lab.near.processors) as made:
+        made.hand_over(
+            Task(
+                version=VERSION, profile=task_profile(arm.profile), profile_name=arm.profile_name, seed=experiment.seed,
+                directory=str(experiment.directory.absolute()), network=network,
+            )
+        )  # fmt: skip
+        yield made
 
 
 def tell_wait(progress: Progress, doing: str, seconds: float) -> None:

@@ -49,13 +49,19 @@ class Worker:
         self.answers = answers
         self.said = said  # what it prints besides
         self.room = b""  # What has been read and is not a whole line yet.
+        self.has_joined = False
 
-    def join(self, task: Task, launch: Launch, waiting: Callable[[float], None] = lambda seconds: None) -> Joined:
-        """Hand over the task and wait until the worker stands in the lab; `waiting` is told every second for how many by now.
+    def hand_over(self, task: Task) -> None:
+        """Tell the worker its task, which it answers once it has joined the lab."""
+        with contextlib.suppress(BrokenPipeError):  # It has ended, which `join` says.
+            self.send(task)
+
+    def join(self, launch: Launch, waiting: Callable[[float], None] = lambda seconds: None) -> Joined:
+        """Wait until the worker stands in the lab; `waiting` is told every second for how many by now.
 
         UsageError when it is none of ours.
         """
-        answer = self.ask(task, "joined the lab", JOIN_TIMEOUT_S, waiting)
+        answer = self.answer("joined the lab", JOIN_TIMEOUT_S, waiting)
         joined = answer.joined
         if joined is None or joined.version != VERSION:
             raise UsageError(f"{self.name} speaks another version of farwrite ab. Use revisions nearer to each other.")
@@ -65,6 +71,7 @@ class Worker:
         place = misread(without_ours(ours), without_ours(joined.profile))
         if place:
             raise UsageError(f"{self.name} reads the profile otherwise: {place} differs. Settle it with --set.")
+        self.has_joined = True
         return joined
 
     def floors(self, index: int) -> list[FlushFloors]:
@@ -82,18 +89,24 @@ class Worker:
             raise self.confused()
         return answer.round
 
-    def ask(
-        self, message: Task | Request, doing: str, timeout_s: float, waiting: Callable[[float], None] = lambda seconds: None
-    ) -> Answer:
-        """The answer to a message; a refusal is raised as the error it is."""
+    def ask(self, request: Request, doing: str, timeout_s: float) -> Answer:
+        """The answer to a request."""
         try:
-            self.asks.write(line(message))
-            self.asks.flush()
+            self.send(request)
         except BrokenPipeError as gone:
-            raise self.lost(message, doing) from gone
+            raise self.lost(doing) from gone
+        return self.answer(doing, timeout_s)
+
+    def send(self, message: Task | Request) -> None:
+        """One line to the worker."""
+        self.asks.write(line(message))
+        self.asks.flush()
+
+    def answer(self, doing: str, timeout_s: float, waiting: Callable[[float], None] = lambda seconds: None) -> Answer:
+        """The next answer; a refusal is raised as the error it is."""
         text = self.read_line(timeout_s, doing, waiting)
         if not text:
-            raise self.lost(message, doing)
+            raise self.lost(doing)
         try:
             answer = msgspec.json.decode(text, type=Answer)
         except NOT_OURS as refusal:
@@ -126,7 +139,7 @@ class Worker:
         """The worker in a sentence."""
         return f"Arm {self.arm.name} ({self.arm.word})"
 
-    def lost(self, message: Task | Request, doing: str) -> FarwriteError:
+    def lost(self, doing: str) -> FarwriteError:
         """The error for a worker that has ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(ENDING_TIMEOUT_S)
@@ -138,7 +151,7 @@ class Worker:
         else:
             how = f"ended with exit code {code}"
         sentence = f"{self.name} {how} before it had {doing}.{self.last_words()}"
-        if isinstance(message, Task) and code is not None and code >= 0:
+        if not self.has_joined and code is not None and code >= 0:
             of_git = self.arm.word.startswith(REVISION)
             return UsageError(f"{sentence} {OLD_REVISION if of_git else OLD_FILE}")
         return UnfitError(sentence)

@@ -25,7 +25,7 @@ import numpy as np
 from ... import __version__
 from ...base.errors import EXIT_USAGE, UnfitError, UsageError
 from ...base.host.disk import Disk, disk
-from ...base.wire.terms import IN_THE_CLEAR, SharedKey, Terms
+from ...base.wire.terms import IN_THE_CLEAR, Terms
 from ...lab.keep_awake import awake
 from ...lab.lab import HISTORY_WORDS, ISSUED_WORDS, Lab, LabSpec, prepared
 from ...lab.link import Choice, SetElsewhere
@@ -249,7 +249,7 @@ class Way:
     def join(self, name: str, congestion: str, terms: Terms = IN_THE_CLEAR, timeout_s: float = CONNECT_TIMEOUT_S) -> str:
         """A new connection; answers the congestion control in force at our end. A key of the run goes there through ssh."""
         token = secrets.token_bytes(TOKEN_BYTES)
-        key = terms.identity.key if isinstance(terms.identity, SharedKey) else b""
+        key = terms.identity.key if terms.identity else b""
         asked = told.Accept(
             token=token, name=name, congestion=congestion, encryption=terms.encryption, compression=terms.compression, key=key
         )

@@ -59,11 +59,16 @@ class Task:
 class Contender(Protocol):
     """What takes part."""
 
-    name: str
-    what: str  # what stands when a write completes
-    version: str
-    cells: list[Cell]
-    span: Span
+    @property
+    def name(self) -> str: ...
+    @property
+    def what(self) -> str: ...  # what stands when a write completes
+    @property
+    def version(self) -> str: ...
+    @property
+    def cells(self) -> list[Cell]: ...
+    @property
+    def span(self) -> Span: ...
 
     def round(self, cell: Cell, index: int, attempt: int) -> Round: ...
 
@@ -102,7 +107,7 @@ class Rival:
         status = "failed" if failed else "void" if reasons else "ok"
         return round_of(
             cell, index, attempt, status, reasons, begin_s, task.duration_ns, leg, loaded, after, observed,
-            Unordered(task.slice_ns), steal, None,
+            Unordered(task.slice_ns), steal, None,  # type: ignore[arg-type]  # All of an order that a stored round takes.
         )  # fmt: skip
 
 

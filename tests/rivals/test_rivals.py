@@ -12,10 +12,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from beside import block, block_kernel, goals, iperf, nbd, nbd_kernel, page
-from beside.drbd import SETTINGS
-from beside.experiment import Task
-from beside.result import SCHEMA_VERSION, Goal, Part, Recovery, Rivals, Taking, decode, encode, merged
 
 from both_ways import both_ways
 from farwrite.analysis.analyse import analyse
@@ -27,6 +23,10 @@ from farwrite.base.units import NS_PER_MS
 from farwrite.targets.load_loop_kernel import BYTES, COMPLETED, ISSUED, Flight
 from farwrite.targets.replicated import recorder_of
 from make_recording import make_recording
+from rivals import block, block_kernel, goals, iperf, nbd, nbd_kernel, page
+from rivals.drbd import SETTINGS
+from rivals.experiment import Task
+from rivals.result import SCHEMA_VERSION, Goal, Part, Recovery, Rivals, Taking, decode, encode, merged
 
 EXPORT_BYTES = 1 << 20
 VDSO = Path(__file__).parents[1] / "lab" / "uml" / "vdso.py"
