@@ -12,20 +12,22 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from .base.documents import found_at, read_document, save_document
 from .base.errors import UsageError
 from .base.file_systems import memory_text
-from .base.files import write_atomically
 from .base.keep_awake import KeptAwake, kept_word
 from .base.protocol import ProtocolName, asked_peer
 from .base.reasons import Reason, of_sentence
-from .base.user_file import read_file
 from .base.wire_names import CompressionName, EncryptionName
 from .workload.link_spec import STREAM_LEVEL_LINKS
 from .workload.tables import Profile
 
 SCHEMA_VERSION = 1
+REPORT_NAME = "report.json"  # In the directory of a run; base/documents.py says when it is compressed.
 
 RoundIndex = Annotated[int, msgspec.Meta(ge=0, lt=1000)]  # A profile asks for 1000 rounds at most.
+
+RoundStatus = Literal["ok", "void", "failed"]
 
 NOT_OURS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # What decoding other people's bytes can raise.
 
@@ -152,7 +154,7 @@ class Round(Struct, frozen=True):
     cell: str  # Cell.id
     index: RoundIndex
     attempt: int
-    status: Literal["ok", "void", "failed"]
+    status: RoundStatus
     reasons: list[str]  # why it is void or failed
     begin_s: float  # since the run's start
     duration_ns: int
@@ -362,16 +364,17 @@ class Report(Struct, frozen=True):
     answer: Any = None  # analysis.answer.Answer: the lines that every report begins with
 
 
-def save(report: Report, path: Path) -> None:
-    """Write the document atomically: the old file or the new one, never a half."""
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+def save(report: Report, path: Path) -> Path:
+    """Write the document atomically, compressed if it is large; answers the file that holds it."""
+    return save_document(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
 
 
 def read(path: Path) -> Report:
     """A report from its file, or from the run's directory; UsageError when it is not one we can read."""
     if path.is_dir():
-        path = path / "report.json"
-    return decode(read_file(path, "read the report"), str(path))
+        path = path / REPORT_NAME
+    path = found_at(path)
+    return decode(read_document(path, "read the report"), str(path))
 
 
 def decode(data: bytes, source: str) -> Report:

@@ -12,7 +12,7 @@ from functools import cache
 import msgspec
 import pytest
 
-from console import ROOT, environment, farwrite
+from console import ROOT, document_of, environment, farwrite
 from farwrite.analysis.change import Comparison
 from farwrite.recording import Pairing, save
 from make_recording import changed, made_report
@@ -244,7 +244,7 @@ def test_unlike_runs_are_unfit_until_it_is_allowed(two):
 
 
 def damaged(path, change):
-    tree = json.loads(path.read_text())
+    tree = document_of(path)
     change(tree)
     path.write_text(json.dumps(tree))
 

@@ -36,7 +36,7 @@ def place(tmp_path_factory):
     ):  # fmt: skip
         (place / f"{name}.toml").write_text(f"[[budget]]\n{body}\n")
     (place / "ours").symlink_to(ROOT / "results")
-    (place / "fio.json").write_text((ROOT / "tests" / "foreign" / "fio_json.json").read_text())
+    (place / "fio.json").write_text((ROOT / "tests" / "compare" / "foreign" / "fio_json.json").read_text())
     (place / "README.md").write_text("# A workload\n\n[limits] are in `limits.toml`\n")
     return place
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from ..base.documents import found_at
 from ..base.errors import EXIT_DONE, EXIT_UNFIT, UsageError
 from ..base.interruption import exit_code
 from .output import refuse_both
@@ -115,11 +116,12 @@ def ab(
         compile_all(progress)
         from ..experiment import run_journal as runs
         from ..experiment.ab.experiment import Experiment, execute, outcome_of
+        from ..recording import REPORT_NAME
 
         directory = runs.directory_for(out, "ab")
         reports = execute(Experiment(arms, pairs, seed, directory, progress))
     for name in () if quiet else reports:
-        print(f"saved: {directory / name / 'report.json'}", file=sys.stderr)
+        print(f"saved: {found_at(directory / name / REPORT_NAME)}", file=sys.stderr)
     refusal = outcome_of(reports)
     if refusal is None or refusal.exit_code != EXIT_UNFIT:  # Without one good round there is nothing to compare.
         from .compare import compare

@@ -10,6 +10,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ from ..lab.namespace import uninterrupted
 from ..progress import Progress, Silence
 from ..recording import SCHEMA_VERSION, Cell, Drill, FlushFloors, LabFacts, Recording, Round, Worker
 from ..workload.tables import Profile, digest
+from .cells import Workload, workloads_of
 
 
 @dataclass
@@ -47,6 +49,11 @@ class Run:
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     begin_s: float = field(default_factory=time.monotonic)
     interrupted: bool = False
+
+    @cached_property
+    def workloads(self) -> dict[str, Workload]:
+        """The workloads that the cells are made of, by name: their traces are found and read through once a run."""
+        return workloads_of(self.profile)
 
     @property
     def journal(self) -> Path:

@@ -76,7 +76,7 @@ def measure_arm(task: Task, requests: IO[bytes], out: IO[bytes]) -> None:
     """Join the lab and do what each line asks."""
     profile = understood(task.profile)
     run = Run(profile, task.profile_name, task.seed, Path(task.directory))
-    run.cells = cells_of(profile)
+    run.cells = cells_of(profile, run.workloads)
     compile_all()
     choice = Choice(task.network.link, task.network.link_reason)
     doors = [Doors(socket.socket(fileno=descriptor)) for descriptor in task.network.door_fds]

@@ -6,12 +6,13 @@ the same version of farwrite, because they draw the same plan.
 
 from __future__ import annotations
 
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import msgspec
 
 from ...base.errors import UnfitError
 from ...base.wire.terms import CompressionName, EncryptionName, SharedKey, Terms
+from ...targets.observed import Audited, SecondaryObserved
 from ...targets.replicated import Order
 
 LENGTH_BYTES = 4
@@ -29,7 +30,7 @@ class Stand(Struct, frozen=True):
     directory: str
     journal_bytes: int
     volume_bytes: int
-    durability: str
+    durability: Literal["disk", "memory"]
 
 
 class Standing(Struct, frozen=True):
@@ -40,7 +41,7 @@ class Standing(Struct, frozen=True):
     port: int
     directory: str
     file_system: str
-    durability: str
+    durability: Literal["disk", "memory"]
     direct: bool
     not_durable: str
     host: dict[str, Any]
@@ -122,10 +123,10 @@ class Refusal(Struct, frozen=True):
 
 
 Call = Accept | Echo | Flush | Copy | Audit | HangUp | Kill | Restart
-Reply = Answer | Refusal
+Reply = Answer | SecondaryObserved | Audited | Refusal
 
 
-def send(stream: IO[bytes], message: Struct) -> None:
+def send(stream: IO[bytes], message: msgspec.Struct) -> None:
     """One frame."""
     data = msgspec.msgpack.encode(message)
     stream.write(len(data).to_bytes(LENGTH_BYTES, "big") + data)

@@ -25,6 +25,7 @@ from ...base.host.parent_death import die_with
 from ...lab.process import Process, ProcessLostError, process
 from ...lab.shared_memory import board
 from ...lab.survey import answer_requests, flush_floor, hang_up
+from ...targets.observed import Audited, SecondaryObserved
 from ...targets.replicated import Order, audit_side
 from ...workload.trace.trace import SUFFIX, find
 from .. import sides
@@ -82,9 +83,10 @@ def stand(asked: told.Stand, asks: IO[bytes], out: IO[bytes]) -> None:
 
 def with_our_trace(order: Order) -> Order:
     """The order with the shipped trace of that name as it lies here."""
-    if not order.trace_path:
+    if order.trace is None:
         return order
-    return dataclasses.replace(order, trace_path=str(find(Path(order.trace_path).name.removesuffix(SUFFIX))))
+    ours = find(Path(order.trace.path).name.removesuffix(SUFFIX))
+    return dataclasses.replace(order, trace=dataclasses.replace(order.trace, path=str(ours)))
 
 
 class FarSite:
@@ -153,4 +155,6 @@ class FarSite:
         except Exception as failure:
             print(failure, file=sys.stderr)
             return told.Refusal(sentence=f"The far site failed: {failure!r}", exit_code=UnfitError.exit_code)
-        return told.Answer(value=value.tobytes() if hasattr(value, "tobytes") else value)
+        if isinstance(value, (SecondaryObserved, Audited)):
+            return value
+        return told.Answer(value=value.tobytes() if isinstance(value, np.ndarray) else value)
