@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
+from farwrite.base import framing
 from farwrite.base.errors import LostWriteError, UnfitError, UsageError
 from farwrite.base.host.noise import Noise
 from farwrite.experiment.ab import experiment as experiments
@@ -28,7 +29,7 @@ def experiment(tmp_path, pairs=6, seed=1):
 
 
 def test_whoever_waits_for_an_arm_is_told_for_how_long(monkeypatch):
-    monkeypatch.setattr(workers, "TOLD_EVERY_S", 0.01)
+    monkeypatch.setattr(framing, "LOOK_S", 0.01)
     reads, writes = os.pipe()
     told = []
 

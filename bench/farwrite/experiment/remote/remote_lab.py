@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import select
 import shlex
 import socket
 import subprocess
@@ -65,7 +64,7 @@ class FarSite(AnySite):
     def __init__(self, host: FarHost, ssh: subprocess.Popen, said: IO[bytes]) -> None:
         assert ssh.stdin is not None and ssh.stdout is not None
         self.host, self.ssh, self.said = host, ssh, said
-        self.asks, self.answers = ssh.stdin, ssh.stdout
+        self.asks, self.answers = ssh.stdin, told.Inbox(ssh.stdout)
         self.board = Words()
         self.replies_due = 0
         self.standing: told.Standing
@@ -112,7 +111,7 @@ class FarSite(AnySite):
         return np.frombuffer(value, np.int64) if isinstance(value, bytes) else value
 
     def poll(self, timeout_s: float) -> bool:
-        return bool(select.select([self.answers], [], [], timeout_s)[0])
+        return self.answers.poll(timeout_s)
 
     def kill(self) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -130,7 +129,7 @@ class FarSite(AnySite):
         """The next frame."""
         if timeout_s is not None and not self.poll(timeout_s):
             raise UnfitError(f"The far site at {self.host.login} has not answered for {timeout_s:g} s.")
-        data = told.frame(self.answers)
+        data = self.answers.frame()
         if data is None:
             raise self.lost()
         try:

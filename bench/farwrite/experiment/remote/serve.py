@@ -40,8 +40,8 @@ def serve() -> None:
     die_with(os.getppid())
     with answers() as out:
         try:
-            asks = os.fdopen(os.dup(0), "rb", buffering=0)
-            first = told.frame(asks)
+            asks = told.Inbox(sys.stdin.buffer)
+            first = asks.frame()
             if first is None:
                 raise UsageError("farwrite far-site is not for people: farwrite run --far ssh://HOST starts it.")
             stand(wanted(first), asks, out)
@@ -60,7 +60,7 @@ def wanted(first: bytes) -> told.Stand:
     return asked
 
 
-def stand(asked: told.Stand, asks: IO[bytes], out: IO[bytes]) -> None:
+def stand(asked: told.Stand, asks: told.Inbox, out: IO[bytes]) -> None:
     """Open the site, say that it stands, obey."""
     directory = None if asked.durability == "memory" else Path(asked.directory or ".").expanduser()
     compile_all()
@@ -96,18 +96,19 @@ class FarSite:
         self.files, self.words, self.stack = files, words, stack
         self.process: Process = stack.enter_context(process("far"))
 
-    def obey(self, asks: IO[bytes], out: IO[bytes]) -> None:
+    def obey(self, asks: told.Inbox, out: IO[bytes]) -> None:
         """One call at a time; a Kill may come in the middle of one."""
         while True:
-            watched = [asks] + ([self.process.connection] if self.process.busy else [])
-            ready, _, _ = select.select(watched, [], [])
-            if asks in ready:
-                data = told.frame(asks)
+            if asks.poll(0):
+                data = asks.frame()
                 if data is None:
                     return
                 self.begin(msgspec.msgpack.decode(data, type=told.Call), out)
-            elif self.process.busy:
+            elif self.process.busy and self.process.poll(0):
                 told.send(out, self.reply())
+            else:
+                busy = [self.process.connection.fileno()] if self.process.busy else []
+                select.select([asks.reader.descriptor, *busy], [], [])
 
     def begin(self, call: told.Call, out: IO[bytes]) -> None:
         """Start what a call asks for."""
