@@ -12,15 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from .. import recording as recordings
 from ..analysis.result import Analysis, lateness_share_of
 from ..base.documents import SUFFIX, found_at, found_in, named_below
 from ..base.errors import FarwriteError, UsageError, nearest
 from ..base.protocol import DURABLE
 from ..base.reasons import joined
-from ..recording import REPORT_NAME, Recording
+from ..recording import REPORT_NAME, SCHEMA_VERSION, Recording, Report, upgraded
 from .figures import identity_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -60,7 +58,8 @@ def promote(run: str, name: str | None, results: Path, force: bool) -> Promoted:
     replaced, unreadable = what_is_at(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path = recordings.save(msgspec.structs.replace(report, analysis=analysis), path)
+        kept = Report(schema_version=SCHEMA_VERSION, recording=upgraded(recording), analysis=analysis, answer=report.answer)
+        path = recordings.save(kept, path)
     except OSError as refusal:
         raise UsageError(f"write the baseline {path}: {refusal.strerror}. Name another directory with --results.") from refusal
     unlike = differences(replaced.recording, recording) if replaced else []

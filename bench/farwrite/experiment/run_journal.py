@@ -23,7 +23,7 @@ from ..base.keep_awake import KeptAwake
 from ..base.user_file import read_file
 from ..lab.namespace import uninterrupted
 from ..progress import Progress, Silence
-from ..recording import SCHEMA_VERSION, Cell, Drill, FlushFloors, LabFacts, Recording, Round, Worker
+from ..recording import SCHEMA_VERSION, Cell, Drill, FlushFloors, LabFacts, Recording, Round, Worker, upgraded
 from ..workload.tables import Profile, digest
 from .cells import Workload, workloads_of
 
@@ -124,8 +124,8 @@ def resume(directory: Path, progress: Progress, name: str = "") -> Run:
         heading = msgspec.json.decode(lines[0], type=Heading) if lines else None
     except msgspec.MsgspecError as refusal:
         raise UsageError(f"{path}, line 1: {refusal}. This is not a run of farwrite.") from refusal
-    if heading is not None and heading.schema_version != SCHEMA_VERSION:
-        raise UsageError(f"{path} was begun by another version of farwrite (schema {heading.schema_version}).")
+    if heading is not None and heading.schema_version > SCHEMA_VERSION:
+        raise UsageError(f"{path} was begun by a newer farwrite (schema {heading.schema_version}). Continue it with that one.")
     if heading is None:
         raise UsageError(f"{path} is empty: nothing was measured. Start a new run.")
     if name and name != heading.profile_name:
@@ -143,7 +143,7 @@ def resume(directory: Path, progress: Progress, name: str = "") -> Run:
                 raise UsageError(f"{path}, line {number}: {refusal}. The journal is damaged.") from refusal
             break
         whole.append(line)
-        note(run, entry)
+        note(run, upgraded(entry))
     mended = b"\n".join(whole) + b"\n"
     if mended != data:  # A line was cut off, or its end: the old journal or the mended one, never a half.
         try:

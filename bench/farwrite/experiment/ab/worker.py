@@ -23,7 +23,7 @@ from ...base.errors import EXIT_USAGE, FarwriteError, UnfitError, UsageError
 from ...base.framing import TooLongError
 from ...base.host.parent_death import die_with
 from ...lab.namespace import uninterrupted
-from ...recording import NOT_OURS, FlushFloors, Round
+from ...recording import NOT_OURS, FlushFloors, Round, upgraded
 from .arm import REVISION, Arm, Launch
 from .message import VERSION, Answer, Joined, Measure, Request, Task, lines_of, misread, say, without_ours
 
@@ -90,8 +90,8 @@ class Worker:
         if not text:
             raise self.lost(message, doing)
         try:
-            answer = msgspec.json.decode(text, type=Answer)
-        except NOT_OURS as refusal:
+            answer = upgraded(msgspec.json.decode(text, type=Answer))
+        except (*NOT_OURS, UsageError) as refusal:
             raise self.confused() from refusal
         if answer.refusal:
             kind = UsageError if answer.refusal.exit_code == EXIT_USAGE else UnfitError
