@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -15,12 +16,15 @@ from farwrite.experiment.ab import message, worktree
 from farwrite.experiment.ab import worker as workers
 from farwrite.experiment.ab.arm import arm_of
 from farwrite.experiment.ab.experiment import Experiment, noise_seen, order_of, outcome_of, set_aside
-from farwrite.recording import SCHEMA_VERSION, HostNoise, Pairing, Report
+from farwrite.recording import SCHEMA_VERSION, HostNoise, Pairing, Report, read, upgraded
 from farwrite.workload.catalog import load, shipped
 from farwrite.workload.tables import told
 from make_recording import SMALL, make_recording
 
 ARMS = ("base", "cand", "again")
+
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def experiment(tmp_path, pairs=6, seed=1):
@@ -44,6 +48,21 @@ def test_whoever_waits_for_an_arm_is_told_for_how_long(monkeypatch):
         assert len(told) == 3 and told == sorted(told)
         with pytest.raises(UnfitError, match="has not joined the lab within 0 s"):
             made.read_line(0.05, "joined the lab", waiting)
+
+
+def test_the_histograms_of_an_older_arm_are_of_today_once_it_has_answered():
+    """Its lines are read as they are: a revision from before schema 2 has histograms in an encoding of its own."""
+    older = read(RESULTS / "baselines" / "flush" / "cand").recording
+    asks, answers = os.pipe(), os.pipe()
+    with open(asks[1], "wb") as questions, open(asks[0], "rb"), open(answers[0], "rb") as heard, open(answers[1], "wb") as said:  # noqa: PTH123
+        made = workers.Worker(arm_of("base", "quick", "quick", [], []), None, questions, heard, None)
+        message.say(said, message.Answer(round=older.rounds[0]))
+        assert made.measure("write-C-20", 0, 0, 10.0) == upgraded(older.rounds[0]) != older.rounds[0]
+        message.say(said, message.Answer(floors=older.floors[:2]))
+        assert made.floors(0) == upgraded(older.floors[:2])
+        message.say(said, message.Answer(floors=[msgspec.structs.replace(older.floors[0], near_alone="eJ none")]))
+        with pytest.raises(UsageError, match="what no farwrite arm says"):
+            made.floors(0)
 
 
 # The order of arms.
