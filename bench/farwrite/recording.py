@@ -406,7 +406,7 @@ def upgraded(made: Any) -> Any:
     changes: dict[str, Any] = {}
     for name in made.__struct_fields__:
         old = getattr(made, name)
-        new = of_today(old) if isinstance(old, str) and "HistogramText" in str(kinds[name]) else upgraded(old)
+        new = of_today(old) if isinstance(old, str) and "HistogramText" in str(kinds.get(name)) else upgraded(old)
         changes |= {name: new} if new is not old else {}
     return msgspec.structs.replace(made, **changes) if changes else made
 
