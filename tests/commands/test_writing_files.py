@@ -15,7 +15,7 @@ from farwrite.base.errors import UsageError
 from farwrite.base.files import descriptor_of, write_atomically
 
 REPORT = ROOT / "results" / "baselines" / "limits.json"
-FIO = ROOT / "tests" / "foreign" / "fio_json.json"
+FIO = ROOT / "tests" / "compare" / "foreign" / "fio_json.json"
 TRACE = ROOT / "workloads" / "traces" / "pgbench.csv.gz"
 BUDGETS = ROOT / "results" / "budgets.toml"
 WRITERS = {
