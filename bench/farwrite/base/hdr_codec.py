@@ -128,7 +128,7 @@ def inflated(packed: bytes, bytes_max: int) -> bytes:
     except zlib.error as refusal:
         raise UsageError("the histogram does not unpack") from refusal
     if len(plain) > bytes_max:
-        raise UsageError(f"the histogram unpacks to more than {bytes_max} bytes")
+        raise UsageError(f"the histogram is larger than any: it unpacks to more than {bytes_max} bytes")
     if not unpacking.eof or unpacking.unused_data:
         raise UsageError("the histogram ends early or goes on after its end")
     return plain
