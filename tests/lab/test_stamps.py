@@ -36,7 +36,7 @@ def test_what_arrives_before_the_kernel_stamps_is_not_waited_for_in_vain(begins)
 
 
 def test_a_kernel_that_never_stamps_is_said(monkeypatch):
-    with pytest.raises(UnfitError, match="has not begun to stamp datagrams within 0.01 s"):
+    with pytest.raises(UnfitError, match=r"has not begun to stamp datagrams within 0.01 s"):
         stamps.await_stamp(Slow(1 << 30), 0.01)
 
 

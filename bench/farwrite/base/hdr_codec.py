@@ -148,7 +148,7 @@ def slots_of(plains: Sequence[bytes]) -> list[Slots]:
     """The slots in use of each: a positive number is the next slot's count, a negative one skips as many."""
     bodies = [plain[HEADER.size :] for plain in plains]
     if any(body and body[-1] > 0x7F for body in bodies):
-        raise UsageError("the histogram's last count breaks off")
+        raise UsageError("the histogram's last count breaks off, or is larger than any")
     numbers, bounds = varints(bodies)
     numbers = (numbers >> 1) ^ -(numbers & 1)
     steps = np.where(numbers < 0, -numbers, 1)
@@ -181,6 +181,6 @@ def varints(bodies: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     begins = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - begins + 1
     if lengths.max() > VARINT_BYTES_MAX:
-        raise UsageError("a number of the histogram is too long")
+        raise UsageError("a number of the histogram is too long, and larger than any")
     within = np.arange(plain.size) - np.repeat(begins, lengths)
     return np.add.reduceat((plain & 0x7F).astype(np.int64) << 7 * within, begins), bounds
