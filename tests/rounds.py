@@ -40,8 +40,8 @@ def load(sizes=MIXED, volume_bytes=VOLUME_BYTES, **other):
 def order(**chosen) -> replicated.Order:
     """A round of 300 mixed writes in a closed loop, unless chosen otherwise."""
     usual: dict[str, Any] = {
-        "protocol": "C", "volume": next(IDENTITIES), "epoch": 1, "seed": 5, "load": load(), "trace_path": "",
-        "trace_begin_ns": 0, "time_scale": 1.0, "write_count_max": 300, "queue_depth": 8, "duration_ns": 60 * NS_PER_S,
+        "protocol": "C", "volume": next(IDENTITIES), "epoch": 1, "seed": 5, "load": load(),
+        "write_count_max": 300, "queue_depth": 8, "duration_ns": 60 * NS_PER_S,
         "slice_ns": NS_PER_S, "slice_count": 60, "peer_timeout_ns": 10 * NS_PER_S, "reactor": "plain",
     }  # fmt: skip
     return replicated.Order(**{**usual, **chosen})
@@ -96,11 +96,11 @@ def play(chosen, near_disk, far_disk):
 
 
 def completed_in(observed):
-    return int(observed["recorder"].at[1])
+    return int(observed.recorder.at[1])
 
 
 def issued_in(observed):
-    return int(observed["recorder"].at[0])
+    return int(observed.recorder.at[0])
 
 
 def tcp_pair():

@@ -85,7 +85,7 @@ def test_no_files_import_each_other_in_a_circle():
 
 def test_every_import_of_ours_is_found():
     assert {"lab.lab", "workload.tables", "recording", "experiment.cells"} <= imported("experiment.measure")
-    assert imported("recording") >= {"workload.tables", "base.files"} and not imported("base.protocol")
+    assert imported("recording") >= {"workload.tables", "base.documents"} and not imported("base.protocol")
     assert all(other in FILES for name in FILES for other in imported(name))
 
 

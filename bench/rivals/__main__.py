@@ -1,6 +1,6 @@
 """farwrite beside other replicating systems, in one lab, rounds interleaved, floors in the same minute.
 
-`make rivals` measures six parts and writes results/rivals.json and .md:
+`make rivals` measures six parts and writes results/rivals.json.gz and rivals.md:
 
     ferry      on this kernel: the engine, QEMU's storage daemon (quorum of a local file and NBD), iperf3
     gigabit    the same link with a rate of 1 Gbit/s: the engine and iperf3
@@ -30,6 +30,7 @@ import msgspec
 
 from farwrite import __version__
 from farwrite.analysis.analyse import analyse
+from farwrite.base.documents import found_at, read_document, save_document
 from farwrite.base.errors import UnfitError
 from farwrite.base.files import write_atomically
 from farwrite.base.host.facts import host_facts
@@ -140,7 +141,7 @@ def main() -> None:
         return
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # Whatever was started here ends here, and files go.
     file = asked.out / "rivals.json"
-    old = decode(file.read_bytes()) if file.exists() else None
+    old = decode(read_document(file, "read")) if found_at(file).exists() else None
     made = Rivals(
         schema_version=SCHEMA_VERSION, farwrite=__version__, made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_of(asked), host=host_facts(), parts={}, recovery=None, skipped={},
@@ -166,7 +167,7 @@ def main() -> None:
             made = msgspec.structs.replace(made, recovery=found)
     made = merged(old if asked.only else None, made)
     made = msgspec.structs.replace(made, goals=goals_of(made))
-    write_atomically(file, encode(made))
+    save_document(file, encode(made))
     write_atomically(asked.out / "rivals.md", page.page(made).encode())
     print(page.page(made))
 

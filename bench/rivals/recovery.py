@@ -37,12 +37,12 @@ def measure(directory: Path, journal_bytes: int, rounds: int, say: Callable[[str
         say(f"recovery: filling a journal of {journal_bytes // MIB} MiB with {count} writes")
         order = replicated.Order(
             protocol="local", volume=VOLUME, epoch=EPOCH, seed=SEED,
-            load=Load(volume_bytes=journal_bytes, queue_depth=QUEUE_DEPTH), trace_path="", trace_begin_ns=0, time_scale=1.0,
+            load=Load(volume_bytes=journal_bytes, queue_depth=QUEUE_DEPTH),
             write_count_max=count, queue_depth=QUEUE_DEPTH,
             duration_ns=600 * NS_PER_S, slice_ns=60 * NS_PER_S, slice_count=10, peer_timeout_ns=NS_PER_S,
         )  # fmt: skip
         words, history = np.zeros(64, np.int64), np.zeros(1 << 16, np.int64)
-        completed = int(replicated.write_side(order, files, [], words, history)["recorder"].at[COMPLETED])
+        completed = int(replicated.write_side(order, files, [], words, history).recorder.at[COMPLETED])
         replays, reads, found_bytes = [], [], 0
         for index in range(rounds):
             say(f"recovery: replay {index + 1} of {rounds}")

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from test_readme import check_farwrite
 
 from console import ROOT, SHORT, environment, farwrite, words_of
+from farwrite.base.documents import read_document
 from farwrite.cli import app
 from farwrite.commands.examples import EXAMPLES, EXIT_CODES
 from farwrite.commands.table import COMMANDS
@@ -243,7 +244,7 @@ def test_an_encoding_without_our_signs_gets_plainer_ones(place, line, encoding):
 def test_a_document_is_utf_8_whatever_the_terminal_is(place):
     words = words_of("show", "--json", "good.json")
     done = subprocess.run(words, cwd=place, env=environment(PYTHONIOENCODING="ascii"), capture_output=True, check=False)
-    assert done.stdout == (place / "good.json").read_bytes()
+    assert done.stdout == read_document(place / "good.json", "read")
 
 
 # Ctrl-C and kill

@@ -111,10 +111,10 @@ def test_a_finished_round_replays_to_all_of_it_on_both_sides(tmp_path, kind, pro
     chosen = order(protocol=protocol, reactor=kind, volume=next(IDENTITIES))
     with two_disks(tmp_path if where == "disk" else None) as (near, far):
         observed, answered = play(chosen, near, far)
-        assert observed["status"] == 0
-        assert answered["status"] == 0
+        assert observed.status == 0
+        assert answered.status == 0
         assert completed_in(observed) == 300
-        assert replicated.audit_side(chosen, far, 300)["damaged"] == 0
+        assert replicated.audit_side(chosen, far, 300).damaged == 0
         for side in (near, far):
             journal, found = replay(side, replicated.STAGING_BYTES)
             assert found.sequence == 300
@@ -132,10 +132,10 @@ def test_a_ring_that_wraps_many_times_keeps_everything(disks, kind):
     )  # fmt: skip
     observed, _ = play(chosen, near, far)
     assert completed_in(observed) == 5000
-    assert observed["flush_bytes"] > 4 * (16 << 20)
+    assert observed.flush_bytes > 4 * (16 << 20)
     found = replicated.audit_side(chosen, far, 5000)
-    assert (found["survived"], found["lost"], found["damaged"]) == (5000, 0, 0)
-    assert replicated.audit_side(chosen, near, 5000)["damaged"] == 0
+    assert (found.survived, found.lost, found.damaged) == (5000, 0, 0)
+    assert replicated.audit_side(chosen, near, 5000).damaged == 0
     _, recalled = replay(far, replicated.STAGING_BYTES)
     assert recalled.record_count < 5000  # The rest was behind a checkpoint.
 

@@ -23,6 +23,7 @@ from small_lab import IN_UML, LINK, any_link, compiled, link_here, skip_if_forbi
 from test_nothing_left import HERE, PATIENCE_S, STOPS
 
 import console
+from farwrite.base.documents import found_at
 from farwrite.base.errors import EXIT_UNFIT, UnfitError, UsageError
 from farwrite.compare.figures import read_sheet
 from farwrite.experiment.ab import arm as words
@@ -378,10 +379,11 @@ def test_a_command_stopped_in_the_middle_leaves_no_process_and_no_file(tmp_path,
         assert run.returncode == code, said
     assert gone(lambda: marked(word)), marked(word)
     names = [f"out/{name}" for name in ARMS]
-    there.assert_nothing_left(expected_files=["out", *names, *(f"{name}/report.json" for name in names)])
+    reports = [f"{name}/{found_at(there.directory / name / 'report.json').name}" for name in names]
+    there.assert_nothing_left(expected_files=["out", *names, *reports])
     if number == signal.SIGKILL:
         assert list(where.iterdir()) == []
-    for report in where.glob("*/report.json"):
+    for report in where.glob("*/report.json*"):
         assert read(report).recording.interrupted
 
 
@@ -496,4 +498,4 @@ def test_arms_need_no_root_where_user_namespaces_are_allowed(open_tmp, short):
         made = read(there.directory / "out" / name).recording
         assert {item.index for item in made.rounds} == set(range(2 * PAIRS_OF_THE_COMMAND))
         assert all(item.status in ("ok", "void") and item.completed for item in made.rounds)
-        assert (there.directory / "out" / name / "report.json").stat().st_uid == NOBODY
+        assert found_at(there.directory / "out" / name / "report.json").stat().st_uid == NOBODY

@@ -36,7 +36,7 @@ def play_with_a_cut(lab, pulls_ahead):
     time.sleep(0.3)
     during = int(words[BOARD_COMPLETED]) - before
     lab.link.heal()
-    observed, _ = finish_sides(lab, chosen)
+    observed = finish_sides(lab, chosen).near
     audit, _ = audit_of(lab, chosen, completed_in(observed))
     return observed, during, audit
 
@@ -44,14 +44,14 @@ def play_with_a_cut(lab, pulls_ahead):
 def test_a_writer_that_waits_completes_no_more_than_memory_holds(lab):
     observed, during, audit = play_with_a_cut(lab, pulls_ahead=False)
     assert during * BLOCK_BYTES <= MEMORY_BYTES  # None, where the memory was full before the cut.
-    assert observed["exposed"] == 0
+    assert observed.exposed == 0
     assert (audit.lost, audit.damaged) == (0, 0)
 
 
 def test_a_writer_that_pulls_ahead_goes_on_and_its_peer_catches_up(lab):
     observed, during, audit = play_with_a_cut(lab, pulls_ahead=True)
     assert during > 0
-    assert observed["exposed"] > 0
-    assert observed["catch_up_ns"] is not None
+    assert observed.exposed > 0
+    assert observed.catch_up_ns is not None
     assert (audit.lost, audit.damaged) == (0, 0)
     assert audit.survived == issued_in(observed)

@@ -21,6 +21,7 @@ from farwrite import __version__
 from farwrite.analysis import estimate, latency
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.change import Comparison, compare
+from farwrite.base.documents import read_document, save_document
 from farwrite.base.histogram import SLOTS, Histogram, index_of
 from farwrite.base.host.facts import host_facts, processor_time, steal_between
 from farwrite.base.units import NS_PER_MS
@@ -273,7 +274,7 @@ def main() -> None:
     words.add_argument("--out", type=Path, default=ROOT / "results")
     asked = words.parse_args()
     file = asked.out / "aa-study.json"
-    kept = json.loads(file.read_bytes())["studies"] if asked.only else []
+    kept = json.loads(read_document(file, "read"))["studies"] if asked.only else []
     studies = []
     with bar() as progress:
         from farwrite.experiment.compilation import compile_all
@@ -298,7 +299,7 @@ def main() -> None:
             studies.append(study(name, rounds, pairs, progress))
     made = {"farwrite": __version__, "started_utc": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv[1:],
             "host": host_facts(), "alpha": ALPHA, "slowed": SLOWED, "studies": studies}  # fmt: skip
-    file.write_text(json.dumps(made) + "\n")
+    save_document(file, (json.dumps(made) + "\n").encode())
     (asked.out / "aa-study.md").write_text(page(made))
     print(page(made))
 

@@ -196,8 +196,8 @@ def test_the_engine_costs_little_more_than_the_bare_writes_it_makes(benchmark, s
     # One write at a time is flushed alone, in whole blocks; many share a batch.
     record_bytes = 2 * BLOCK if queue_depth == 1 else BLOCK + record_kernel.HEADER_BYTES
     order = replicated.Order(
-        protocol="local", volume=5, epoch=1, seed=1, load=Load(volume_bytes=16 * MIB, queue_depth=queue_depth), trace_path="",
-        trace_begin_ns=0, time_scale=1.0, write_count_max=count, queue_depth=queue_depth, duration_ns=60 * NS_PER_S,
+        protocol="local", volume=5, epoch=1, seed=1, load=Load(volume_bytes=16 * MIB, queue_depth=queue_depth),
+        write_count_max=count, queue_depth=queue_depth, duration_ns=60 * NS_PER_S,
         slice_ns=6 * NS_PER_S, slice_count=10, peer_timeout_ns=NS_PER_S, reactor="plain",
     )  # fmt: skip
     taken_ns = []
@@ -205,7 +205,7 @@ def test_the_engine_costs_little_more_than_the_bare_writes_it_makes(benchmark, s
 
         def drive():
             words, history = np.zeros(64, np.int64), np.zeros(1 << 16, np.int64)
-            at = replicated.write_side(order, memory, [], words, history)["recorder"].at
+            at = replicated.write_side(order, memory, [], words, history).recorder.at
             assert at[load.COMPLETED] == count
             taken_ns.append(int(at[load.LAST_COMPLETION_NS] - at[load.BEGIN_NS]))
 

@@ -416,7 +416,7 @@ def order(arrival="closed", queue_depth=4, count=400, duration_ns=NS_PER_S, rate
     return replicated.Order(
         protocol="local", volume=77, epoch=1, seed=seed,
         load=Load(volume_bytes=16 * MIB, arrival=arrival, queue_depth=queue_depth, rate_per_s=rate_per_s),
-        trace_path="", trace_begin_ns=0, time_scale=1.0, write_count_max=count, queue_depth=queue_depth,
+        write_count_max=count, queue_depth=queue_depth,
         duration_ns=duration_ns, slice_ns=duration_ns // 10, slice_count=10, peer_timeout_ns=NS_PER_S, reactor="plain",
     )  # fmt: skip
 
@@ -428,10 +428,10 @@ def test_the_engine_keeps_exactly_the_writes_that_the_loop_says_it_issued(arriva
     board, history = np.zeros(64, np.int64), np.zeros(1 << 12, np.int64)
     with disk(None, 16 * MIB, 16 * MIB) as memory:
         observed = replicated.write_side(asked, memory, [], board, history)
-        recorder = observed["recorder"]
+        recorder = observed.recorder
         completed = int(recorder.at[load.COMPLETED])
         found = replicated.audit_side(asked, memory, completed)
-    assert observed["status"] == 0 and completed == recorder.at[load.ISSUED] == 400
+    assert observed.status == 0 and completed == recorder.at[load.ISSUED] == 400
     assert found == {"completed": 400, "survived": 400, "lost": 0, "damaged": 0, "lost_bytes": 0}
     assert_counts_agree(recorder, board)
     response, service = Histogram(recorder.response.sum(axis=0)), Histogram(recorder.service)
@@ -452,7 +452,7 @@ def test_the_board_tells_while_the_round_lasts_and_never_of_more_than_the_depth(
     assert all(issued - completed <= 3 for issued, completed in seen)
     assert len({completed for _, completed in seen}) > 10
     assert seen == sorted(seen)
-    assert_counts_agree(answers[0]["recorder"], board)
+    assert_counts_agree(answers[0].recorder, board)
 
 
 def test_a_recorder_has_as_many_slots_as_a_histogram():
@@ -619,7 +619,7 @@ def test_phases_have_rows_of_their_own(monkeypatch):
 
 def full_order(load, protocol="local", seed=9, **other):
     return replicated.Order(
-        protocol=protocol, volume=78, epoch=1, seed=seed, load=load, trace_path="", trace_begin_ns=0, time_scale=1.0,
+        protocol=protocol, volume=78, epoch=1, seed=seed, load=load,
         write_count_max=3000, queue_depth=load.queue_depth, duration_ns=200 * NS_PER_MS, slice_ns=20 * NS_PER_MS,
         slice_count=10, peer_timeout_ns=NS_PER_S, reactor="plain", **other,
     )  # fmt: skip
@@ -644,14 +644,14 @@ def test_the_audit_finds_the_volume_exactly_as_writes_and_trims_of_all_jobs_have
     board, history, issued = np.zeros(64, np.int64), np.zeros(1 << 12, np.int64), np.zeros(1 << 18, np.int64)
     with disk(None, 64 * MIB, 4 * MIB) as memory:
         observed = replicated.write_side(asked, memory, [], board, history, issued)
-        recorder = observed["recorder"]
+        recorder = observed.recorder
         acked = int(recorder.at[load.ACKED])
         found = replicated.audit_side(asked, memory, acked, issued)
-        assert observed["status"] == 0 and acked == recorder.at[load.SEQUENCED] > 50
+        assert observed.status == 0 and acked == recorder.at[load.SEQUENCED] > 50
         assert found == {"completed": acked, "survived": acked, "lost": 0, "damaged": 0, "lost_bytes": 0}
         if name == "jobs":  # Another order is another volume.
             issued[:acked] = issued[:acked][::-1].copy()
-            assert replicated.audit_side(asked, memory, acked, issued)["damaged"] > 0
+            assert replicated.audit_side(asked, memory, acked, issued).damaged > 0
     counted = recorder.part_count.reshape(-1, load.OPERATIONS).sum(axis=0)
     assert counted[WRITE - 1] == recorder.at[load.COMPLETED] and counted[FLUSH - 1] > 0 and counted[READ - 1] > 0
     assert counted[WRITE - 1] + counted[TRIM - 1] == acked

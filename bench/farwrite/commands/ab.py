@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from ..base.documents import found_at
 from ..base.errors import EXIT_DONE, EXIT_UNFIT, UsageError
 from ..base.interruption import exit_code
 from .flags import Flag, Quiet, Verbose
@@ -135,9 +136,10 @@ def arms_of(base: tuple[str, list[str]], cand: tuple[str, list[str]], profile: s
 def presented(reports: dict[ArmName, Report], directory: Path, json: bool, quiet: bool) -> int:
     """Say where the reports are, print the comparison; answers the exit code."""
     from ..experiment.ab.experiment import outcome_of
+    from ..recording import REPORT_NAME
 
     for name in () if quiet else reports:
-        print(f"saved: {directory / name / 'report.json'}", file=sys.stderr)
+        print(f"saved: {found_at(directory / name / REPORT_NAME)}", file=sys.stderr)
     refusal = outcome_of(reports)
     if refusal is None or refusal.exit_code != EXIT_UNFIT:  # Without one good round there is nothing to compare.
         from .compare import compare

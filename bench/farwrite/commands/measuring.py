@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from ..base.documents import found_at
 from ..base.errors import EXIT_DONE, UnfitError, UsageError
 from ..base.interruption import exit_code
 from ..base.units import counted
@@ -129,6 +130,7 @@ def measured(
             compile_all(progress)
         from ..experiment import outcome, run  # Not before: a kernel is compiled where its module is imported.
         from ..experiment import run_journal as runs
+        from ..recording import REPORT_NAME
 
         if session.resume is not None:
             made = runs.resume(session.resume, progress, name)
@@ -148,7 +150,7 @@ def measured(
             raise UnfitError(f"{unfit} {kept}; go on with: farwrite run --resume {made.directory}") from unfit
     present(report, showing.json, showing.full)
     if not showing.quiet:
-        print(f"saved: {made.directory / 'report.json'}", file=sys.stderr)
+        print(f"saved: {found_at(made.directory / REPORT_NAME)}", file=sys.stderr)
     refusal = outcome.outcome(report, session.strict)
     if refusal is not None:
         raise refusal

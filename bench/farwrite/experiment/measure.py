@@ -137,7 +137,6 @@ def facts_of(lab: Lab) -> LabFacts:
     """What carried the run."""
     near, far = lab.near.disk, lab.far.disk
     memory = near.durability == "memory"
-    far_host = lab.far.standing.host if hasattr(lab.far, "standing") else None
     return LabFacts(
         link=lab.choice.kind,
         link_reason=lab.choice.reason,
@@ -149,15 +148,15 @@ def facts_of(lab: Lab) -> LabFacts:
         far_directory=far.directory,
         near_file_system=near.file_system,
         far_file_system=far.file_system,
-        shared_disk=far_host is None and (memory or same_device(near.directory, far.directory)),
-        durability=near.durability,  # type: ignore[arg-type]
+        shared_disk=lab.far_host is None and (memory or same_device(near.directory, far.directory)),
+        durability=near.durability,
         direct=near.direct and far.direct,
         reactor="pwrite" if memory else lab.near.call(sides.reactor_name),
         transport=lab.transport,
         encryption=lab.terms.encryption,
         compression=lab.terms.compression,
-        far_host=far_host,
-        distance="echo" if far_host else "light",
+        far_host=lab.far_host,
+        distance="echo" if lab.far_host else "light",
         keep_awake=lab.awake.chosen,
         keep_awake_reason=lab.awake.reason,
         keep_awake_mend=lab.awake.mend,

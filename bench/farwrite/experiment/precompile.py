@@ -49,8 +49,8 @@ def compile_far() -> None:
 def order_of(protocol: str = "C") -> replicated.Order:
     """A round of a few milliseconds; the peer timeout is long because the peer may still be compiling."""
     return replicated.Order(
-        protocol=protocol, volume=1, epoch=1, seed=1, load=Load(volume_bytes=VOLUME_BYTES), trace_path="",
-        trace_begin_ns=0, time_scale=1.0, write_count_max=64, queue_depth=4, duration_ns=5 * NS_PER_MS,
+        protocol=protocol, volume=1, epoch=1, seed=1, load=Load(volume_bytes=VOLUME_BYTES),
+        write_count_max=64, queue_depth=4, duration_ns=5 * NS_PER_MS,
         slice_ns=NS_PER_MS, slice_count=5, peer_timeout_ns=600 * NS_PER_S,
     )  # fmt: skip
 
@@ -67,7 +67,7 @@ def rehearse() -> None:
         observed = replicated.write_side(order, near, [near_end], words, words)
         near_end.close()
         copying.join()
-        replicated.audit_side(order, far, int(observed["recorder"].at[1]))
+        replicated.audit_side(order, far, int(observed.recorder.at[1]))
 
 
 def compile_secondary(order: replicated.Order, far: Disk) -> None:

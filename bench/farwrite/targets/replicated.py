@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,10 +29,11 @@ from ..engine.journal import examine, format_journal
 from ..workload.payload_kernel import SOLID, grain_of
 from ..workload.plan import Load, Stretch, counts_max, draw, draw_jobs, replay
 from ..workload.plan_kernel import READ, TRIM, WRITE, Plan
-from ..workload.trace.reader import outline_once, window
+from ..workload.trace.reader import window
 from ..workload.trace.source import Taking
 from . import audit_kernel as auditing
 from .load_loop_kernel import AT_WORDS, OPERATIONS, SAMPLE_WORDS, Flight, Jobs, Recorder, drive
+from .observed import Audited, PrimaryObserved, SecondaryObserved
 from .pace_kernel import spin_ns
 from .replicated_kernel import ReplicatedTarget
 from .samples import samples_of
@@ -56,6 +56,17 @@ STATUS_TEXTS = {
 
 
 @dataclass(frozen=True)
+class TraceWindow:
+    """The part of a trace that a round replays, resolved by who orders it: sites read its records and nothing else."""
+
+    path: str
+    begin_ns: int
+    time_scale: float = 1.0
+    format: str = ""  # Taking.format
+    begins: dict[str, int] = field(default_factory=dict)  # Outline.begins
+
+
+@dataclass(frozen=True)
 class Order:
     """Everything both sides must know of one round."""
 
@@ -64,9 +75,6 @@ class Order:
     epoch: int
     seed: int
     load: Load | None  # None: a trace
-    trace_path: str
-    trace_begin_ns: int
-    time_scale: float
     write_count_max: int
     queue_depth: int
     duration_ns: int
@@ -77,7 +85,7 @@ class Order:
     connections: tuple[str, ...] = ("data",)  # as the near site holds them, a secondary behind each
     quorum: int = 0
     pulls_ahead: bool = False
-    trace_format: str = ""  # Taking.format
+    trace: TraceWindow | None = None
     samples_path: str = ""  # where every write is kept by itself; empty: nowhere
 
 
@@ -92,13 +100,13 @@ def plan_and_bounds(order: Order, volume_bytes: int) -> tuple[Plan, np.ndarray]:
 
 def replayed(order: Order, volume_bytes: int) -> Plan:
     """The window of the trace that is this round's."""
-    outline = outline_once(order.trace_path, order.trace_format)
-    begin_ns = order.trace_begin_ns % max(outline.duration_ns, 1)
-    trace = window(order.trace_path, begin_ns, begin_ns + order.duration_ns / order.time_scale, outline.begins,
-                   Taking(format=order.trace_format))  # fmt: skip
+    asked = order.trace
+    assert asked is not None
+    end_ns = asked.begin_ns + order.duration_ns / asked.time_scale
+    trace = window(asked.path, asked.begin_ns, end_ns, asked.begins, Taking(format=asked.format))
     if not (trace.operation == WRITE).any():
         return Plan.of_count(0)
-    plan, _ = replay(trace.time_ns, trace.operation, trace.address, trace.size, volume_bytes, order.time_scale)
+    plan, _ = replay(trace.time_ns, trace.operation, trace.address, trace.size, volume_bytes, asked.time_scale)
     return plan
 
 
@@ -197,7 +205,7 @@ def write_side(
     words: np.ndarray,
     history: np.ndarray,
     issued: np.ndarray | None = None,
-) -> dict[str, Any]:
+) -> PrimaryObserved:
     """Near: a fresh primary, met with its peers, driven through the plan. Answers what was observed.
 
     With several jobs their completions decide whose write is next; `issued` then takes the numbers in the order of the log.
@@ -238,22 +246,22 @@ def write_side(
         ended = int(replica.settle(journal, ring))
         if ended < 0 and status == 0:
             status = ended
-        return {
-            "status": status,
-            "recorder": recorder._replace(samples=recorder.samples[:0]),  # They are in their file, and large.
-            "spin_ns": spin,
-            "lag": state.lag if protocol in (primary.A, primary.B) else None,
-            "lag_writes_max": int(state.at[primary.LAG_WRITES_MAX]),
-            "lag_bytes_max": int(state.at[primary.LAG_BYTES_MAX]),
-            "flushes": int(journal.at[log.FLUSH_COUNT]),
-            "flush_bytes": int(journal.at[log.FLUSH_BYTES]),
-            "wire_bytes": int(state.peer[:, primary.WIRE_BYTES].sum()),
-            "blocked": int(state.at[primary.BLOCKED]),
-            "reactor": reactor.name_of(ring),
-            "near_cpu_ns": cpu_ns,
-            "exposed": int(state.at[primary.EXPOSED]),
-            "catch_up_ns": catch_up_ns,
-        }
+        return PrimaryObserved(
+            status=status,
+            recorder=recorder._replace(samples=recorder.samples[:0]),  # They are in their file, and large.
+            spin_ns=spin,
+            lag=state.lag if protocol in (primary.A, primary.B) else None,
+            lag_writes_max=int(state.at[primary.LAG_WRITES_MAX]),
+            lag_bytes_max=int(state.at[primary.LAG_BYTES_MAX]),
+            flushes=int(journal.at[log.FLUSH_COUNT]),
+            flush_bytes=int(journal.at[log.FLUSH_BYTES]),
+            wire_bytes=int(state.peer[:, primary.WIRE_BYTES].sum()),
+            blocked=int(state.at[primary.BLOCKED]),
+            reactor=reactor.name_of(ring),
+            cpu_ns=cpu_ns,
+            exposed=int(state.at[primary.EXPOSED]),
+            catch_up_ns=catch_up_ns,
+        )
 
 
 def is_kept(operation: np.ndarray) -> np.ndarray:
@@ -297,7 +305,7 @@ def say_goodbye(connection, order: Order, ordinal: int) -> None:
         pass  # The audit of the far side tells what stands there; how the connection ends does not.
 
 
-def copy_side(order: Order, disk: Disk, connection, words: np.ndarray) -> dict[str, Any]:
+def copy_side(order: Order, disk: Disk, connection, words: np.ndarray) -> SecondaryObserved:
     """Far: a fresh secondary that serves until the primary says goodbye, is lost, or the board asks to stop."""
     with contextlib.closing(connection), reactor.reactor(order.reactor) as ring:
         journal = format_journal(disk, order.volume, order.epoch, STAGING_BYTES)
@@ -306,16 +314,16 @@ def copy_side(order: Order, disk: Disk, connection, words: np.ndarray) -> dict[s
         state = secondary.secondary_state(journal, ring, connection.fileno(), protocol, disk.volume_bytes, words)
         begun_cpu_ns = time.process_time_ns()
         status = int(secondary.serve(state))
-        return {
-            "status": status,
-            "refused": int(state.at[secondary.REFUSED]),
-            "far_flushes": int(journal.at[log.FLUSH_COUNT]),
-            "acks": int(state.at[secondary.ACK_COUNT]),
-            "far_cpu_ns": time.process_time_ns() - begun_cpu_ns,
-        }
+        return SecondaryObserved(
+            status=status,
+            refused=int(state.at[secondary.REFUSED]),
+            flushes=int(journal.at[log.FLUSH_COUNT]),
+            acks=int(state.at[secondary.ACK_COUNT]),
+            cpu_ns=time.process_time_ns() - begun_cpu_ns,
+        )
 
 
-def audit_side(order: Order, disk: Disk, completed: int, issued: np.ndarray | None = None) -> dict[str, int]:
+def audit_side(order: Order, disk: Disk, completed: int, issued: np.ndarray | None = None) -> Audited:
     """Far: read journal and volume as they lie on the disk and hold them against the plan, in the order it was issued."""
     superblock, found = examine(disk, apply=True, refuse=False)
     survived = int(found[1])
@@ -326,10 +334,8 @@ def audit_side(order: Order, disk: Disk, completed: int, issued: np.ndarray | No
     damaged = count_damaged(order, disk, plan, bounds, numbers, survived)
     lost = numbers[survived:completed]
     lost_bytes = int(plan.size[lost[plan.operation[lost] == WRITE]].sum())
-    return {
-        "completed": completed, "survived": survived, "lost": max(completed - survived, 0), "damaged": damaged,
-        "lost_bytes": lost_bytes,
-    }  # fmt: skip
+    lost_count = max(completed - survived, 0)
+    return Audited(completed=completed, survived=survived, lost=lost_count, damaged=damaged, lost_bytes=lost_bytes)
 
 
 def count_damaged(order: Order, disk: Disk, plan: Plan, bounds: np.ndarray, numbers: np.ndarray, survived: int) -> int:

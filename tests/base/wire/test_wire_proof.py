@@ -12,8 +12,9 @@ import pytest
 from wire_ends import KEY, OTHER_KEY, PATIENCE_S, Middle, Task, tcp_pair
 
 from farwrite.base.errors import UnfitError, UsageError
+from farwrite.base.framing import TooLongError
 from farwrite.base.wire import door as doors
-from farwrite.base.wire.conversation import MESSAGE_BYTES_MAX, TooLongError, converse
+from farwrite.base.wire.conversation import MESSAGE_BYTES_MAX, converse
 from farwrite.base.wire.door import SparseLog, door
 from farwrite.base.wire.greeting import greeting_of
 from farwrite.base.wire.handshake import Patience, agree_within
