@@ -44,7 +44,7 @@ def world():
         np.ones(1, np.int64), log.SUPERBLOCK_BYTES + CAPACITY, FILE_BYTES, FILE_BYTES, stream, np.zeros((2, 64), np.uint8),
         segments, segments.copy(),
     )  # fmt: skip
-    made.at[pretend.FLUSH_NS] = 100_000
+    made.at[0].flush_ns = 100_000
     return made
 
 
@@ -64,7 +64,7 @@ def opened(around, power_in=-1):
     """The journal of a replica that comes back, or None when the power went out meanwhile."""
     why, superblock, found = why_apart(around)
     assert not why
-    around.at[pretend.POWER_IN] = power_in
+    around.at[0].power_in = power_in
     ring, journal = reactor.pretended(around), journal_in(around)
     try:
         if journals.apply_found(around.journal, superblock, ring, 0, 0, found) < 0:
@@ -82,17 +82,17 @@ def written_until_dark(around, journal, power_in, turns, ring=None):
     random = np.random.default_rng(1)
     ring = ring or reactor.pretended(around)
     state = primary.primary_state(journal, ring, [], primary.LOCAL, SEED, 10**12, volume_bytes=VOLUME_BYTES, lag_ring=1024)
-    around.at[pretend.POWER_IN] = power_in
-    before = int(around.at[pretend.OPERATIONS])
-    number = int(journal.at[log.STAGED_SEQUENCE])
+    around.at[0].power_in = power_in
+    before = int(around.at[0].operations)
+    number = int(journal.at[0].staged_sequence)
     for _ in range(turns):
         around.clock[0] += 60_000
         size = int(random.choice([512, 1024, 4096]))
         number += primary.submit(state, number, 512 * int(random.integers(0, (VOLUME_BYTES - size) // 512)), size, 0) > 0
         turn_kernel.progress(state, 0)
-        if around.at[pretend.POWER_IN] == 0:
+        if around.at[0].power_in == 0:
             break
-    return int(around.at[pretend.OPERATIONS]) - before
+    return int(around.at[0].operations) - before
 
 
 def crashed(around, key):
@@ -102,7 +102,7 @@ def crashed(around, key):
 def born(around):
     """A new pair of files, as a round makes them: the label comes with the first checkpoint."""
     journal = journal_in(around)
-    journal.at[log.PAIR] = 4711
+    journal.at[0].pair = 4711
     assert replica.save(journal, reactor.pretended(around)) == replica.OK
     return journal
 
@@ -154,23 +154,23 @@ def test_whenever_the_power_goes_out_in_a_resync_journal_and_volume_still_open(f
         for _ in range(40):
             work_on(around, journal, ring)
         state = secondary.secondary_state(journal, ring, 0, primary.C, VOLUME_BYTES, np.zeros(8, np.int64), 16 << 10)
-        durable = int(journal.at[log.DURABLE_SEQUENCE])
+        durable = int(journal.at[0].durable_sequence)
         redo = durable - 5 if found == "another history" else durable + 5
         kinds = [(record.DIGEST, 64)] * (found != "newer extents") + [(record.EXTENT, EXTENT)] * (found != "no difference")
         frames = [synced(kind, redo + 1, 0, 0, length, number) for number, (kind, length) in enumerate(kinds, 1)]
         frames.append(synced(record.SYNCED, redo, redo + 2, 1, 0, len(frames) + 1))
-        around.at[pretend.POWER_IN] = dark
+        around.at[0].power_in = dark
         for frame in frames:
             state.inbox[: frame.size] = frame
             if secondary.accept(state, 0) != secondary.TAKEN:
-                assert around.at[pretend.POWER_IN] == 0
+                assert around.at[0].power_in == 0
                 break
         else:
             ended += 1
-            assert journal.at[log.STAGED_SEQUENCE] == redo
+            assert journal.at[0].staged_sequence == redo
         crashed(around, dark)
         journal = opened(around)
-        assert journal is not None and journal.at[log.DURABLE_SEQUENCE] in (durable, redo)
+        assert journal is not None and journal.at[0].durable_sequence in (durable, redo)
     assert 20 < ended < 39
 
 
@@ -182,7 +182,7 @@ def write_all(files, journal, count, size=4096):
     with reactor.reactor("plain") as ring:
         state = primary.primary_state(journal, ring, [], primary.LOCAL, SEED, 10**12, volume_bytes=VOLUME_BYTES)
         for _ in range(count):
-            number = int(journal.at[log.STAGED_SEQUENCE])
+            number = int(journal.at[0].staged_sequence)
             while not primary.submit(state, number, size * (number % 8), size, 0):
                 assert turn_kernel.progress(state, 0) == replica.OK
             assert turn_kernel.progress(state, 0) == replica.OK
@@ -236,8 +236,8 @@ def test_a_journal_that_ends_before_its_volume_is_refused_even_in_the_same_gener
     journal = begin_anew(files, VOLUME, STAGING)
     early, _ = write_all(files, journal, 1, 512)
     write_all(files, journal, 1, 512)
-    assert journal.at[log.CHECKPOINT_COUNT] == 0
-    assert replica.write_label(journal, reactor.empty(), journal.at[log.APPLIED_SEQUENCE]) == replica.OK
+    assert journal.at[0].checkpoint_count == 0
+    assert replica.write_label(journal, reactor.empty(), journal.at[0].applied_sequence) == replica.OK
     late, volume = copied(files)
     put_back(files, early, volume)
     with pytest.raises(UnfitError, match="it ends at write 1, and the volume holds everything up to write 2"):
@@ -287,7 +287,7 @@ def test_files_from_before_there_were_labels_open_once_and_get_one(files, states
     old = without_pair(journal)
     put_back(files, old, volume[:VOLUME_BYTES])
     opened_journal, found = replay(files, STAGING)
-    assert found.sequence == 33 and opened_journal.at[log.PAIR] and opened_journal.at[log.PAIR_GENERATION] == 1
+    assert found.sequence == 33 and opened_journal.at[0].pair and opened_journal.at[0].pair_generation == 1
     assert os.pread(files.volume_fd, VOLUME_BYTES, 0) == volume[:VOLUME_BYTES]
     tied, labelled = copied(files)
     put_back(files, old, labelled)  # The power went out before the superblocks told of it.
@@ -343,13 +343,13 @@ def test_a_record_that_no_replay_can_apply_is_named_with_what_to_do_and_not_appl
     length = 100 if kind == record.WRITE else 0
     start = log.place(journal, length)
     record.seal(journal.data, journal.words, start, kind, length, 3, address, 1, VOLUME, 0, word)
-    place = log.SUPERBLOCK_BYTES + int(journal.at[log.SEALED])
+    place = log.SUPERBLOCK_BYTES + int(journal.at[0].sealed)
     log.seal_batch(journal)
-    begin, end = place - log.SUPERBLOCK_BYTES, int(journal.at[log.SEALED])
+    begin, end = place - log.SUPERBLOCK_BYTES, int(journal.at[0].sealed)
     assert os.pwrite(files.journal_fd, journal.data[begin:end].tobytes(), place) == end - begin
     before = os.pread(files.volume_fd, VOLUME_BYTES, 0)
     opened_journal = recall(files, VOLUME, STAGING)
     what = f"write 3, a {'trim' if kind == record.TRIM else 'write'} of {length or word} bytes at {address}, at byte {place}"
     assert what in caplog.text and "compared extent by extent" in caplog.text and "one backup" in caplog.text
-    assert opened_journal.at[log.DURABLE_SEQUENCE] == 2 and not hello_of(opened_journal, primary.C).consistent
+    assert opened_journal.at[0].durable_sequence == 2 and not hello_of(opened_journal, primary.C).consistent
     assert os.pread(files.volume_fd, VOLUME_BYTES, 0) == before

@@ -65,6 +65,6 @@ def skip_if_forbidden(refusal):
 def load_begun(near, board):
     """Once the first write has completed; a failure when the near process answers before, or never writes."""
     limit_s = time.monotonic() + PATIENCE_S
-    while not board.words[BOARD_COMPLETED]:
+    while not board.counters[0].completed:
         assert not near.poll(0.0005), f"the load ended before its first write: {near.answer()}"
         assert time.monotonic() < limit_s, "no write has completed"

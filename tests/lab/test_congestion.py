@@ -32,9 +32,9 @@ def play_with_a_cut(lab, pulls_ahead):
     start_sides(lab, chosen)
     load_begun(lab.near.process, lab.near.board)
     lab.link.cut()
-    before = int(words[BOARD_COMPLETED])
+    before = int(counters[0].completed)
     time.sleep(0.3)
-    during = int(words[BOARD_COMPLETED]) - before
+    during = int(counters[0].completed) - before
     lab.link.heal()
     observed, _ = finish_sides(lab, chosen)
     audit, _ = audit_of(lab, chosen, completed_in(observed))

@@ -102,7 +102,7 @@ def test_a_killed_primarys_promises_are_kept_by_the_secondary_that_lives_on(disk
     with load_running(chosen, near_disk, far_disk) as (near, far, told, _):
         nap(seed)
         near.kill()
-        completed = int(told.words[BOARD_COMPLETED])
+        completed = int(told.counters[0].completed)
         answered = far.answer(10)
     assert answered["status"] in GONE
     found = replicated.audit_side(chosen, far_disk, completed)
@@ -126,7 +126,7 @@ def test_when_both_are_killed_c_loses_nothing_and_no_protocol_leaves_anything_bu
         os.kill(near.pid, signal.SIGKILL)
         near.kill()
         far.kill()
-        completed = int(told.words[BOARD_COMPLETED])
+        completed = int(told.counters[0].completed)
         durable = int(far_told.words[1])
     assert completed > 0
     found = replicated.audit_side(chosen, far_disk, completed)
@@ -149,7 +149,7 @@ def test_the_same_drill_does_find_losses_where_the_protocol_allows_them(memory):
             nap(seed)
             os.kill(far.pid, signal.SIGKILL)
             near.kill()
-            completed = int(told.words[BOARD_COMPLETED])
+            completed = int(told.counters[0].completed)
         lost += replicated.audit_side(chosen, far_disk, completed)["lost"]
     assert lost > 0
 
@@ -184,7 +184,7 @@ def test_a_stopped_secondary_is_a_silent_peer_and_nothing_completes_meanwhile(me
         os.kill(far.pid, signal.SIGSTOP)
         stopped_s = time.monotonic()
         time.sleep(0.3)  # What it had acknowledged before has arrived.
-        completed = int(told.words[BOARD_COMPLETED])
+        completed = int(told.counters[0].completed)
         assert not near.poll(0)
         observed = near.answer(10)
         waited_s = time.monotonic() - stopped_s

@@ -58,7 +58,7 @@ class Writer:
     def __call__(self, state):
         if state is not self.state:
             self.state, self.under_way = state, deque()
-        while self.under_way and self.under_way[0][0] <= state.at[primary.COMPLETED]:
+        while self.under_way and self.under_way[0][0] <= state.at[0].completed:
             self.words[DONE + self.under_way.popleft()[1]] = time.monotonic_ns()
             self.words[COMPLETED] += 1
         while len(self.under_way) < IN_FLIGHT and self.words[TAKEN] < min(self.words[STOP] or WRITES, WRITES):
@@ -66,10 +66,10 @@ class Writer:
             if not primary.submit(state, number, number * SIZE, SIZE, 0):
                 break
             self.words[TAKEN] += 1
-            self.under_way.append((int(state.journal.at[log.STAGED_SEQUENCE]), number))
+            self.under_way.append((int(state.journal.at[0].staged_sequence), number))
             break  # One a turn: the load is to last longer than what is done to it.
         self.words[UNDER_WAY] = len(self.under_way)
-        self.words[LIVE] = np.count_nonzero(state.peer[:, primary.STATE] == primary.LIVE)
+        self.words[LIVE] = np.count_nonzero(state.peer["state"] == primary.LIVE)
 
 
 class Witness(Voter):

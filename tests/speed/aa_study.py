@@ -101,7 +101,7 @@ def null_rounds(count: int, round_ns: int) -> Iterator[Round]:
                 break
         yield template(
             index, round_ns, slices=slices_of(recorder, round_ns // slices), service=Histogram(recorder.service).encode(),
-            wait=NOTHING, late=NOTHING, issued=int(recorder.at[ISSUED]), completed=int(recorder.at[COMPLETED]),
+            wait=NOTHING, late=NOTHING, issued=int(recorder.at[0].issued), completed=int(recorder.at[0].completed),
         )  # fmt: skip
 
 

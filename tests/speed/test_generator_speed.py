@@ -99,7 +99,7 @@ def test_the_null_target_is_driven_and_recorded_faster_than_fio_does(benchmark, 
             null_kernel.null_target(), replicated.flight_of(queue_depth), recorder, np.zeros(64, np.int64), history,
             np.zeros(0, np.int64),
         )  # fmt: skip
-        assert recorder.at[load.COMPLETED] == DRIVEN
+        assert recorder.at[0].completed == DRIVEN
 
     benchmark(drive)
     ours, theirs = DRIVEN / benchmark.stats.stats.min, max(fio_per_s(one_core, f"--iodepth={depth}") for depth in (1, 32))

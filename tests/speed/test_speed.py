@@ -183,7 +183,7 @@ def test_the_loop_itself_costs_a_few_looks_at_the_clock(benchmark, say, queue_de
             null_kernel.null_target(), replicated.flight_of(queue_depth), recorder, np.zeros(64, np.int64), history,
             np.zeros(0, np.int64),
         )  # fmt: skip
-        assert recorder.at[load.COMPLETED] == count
+        assert recorder.at[0].completed == count
 
     took_s, clock_s = measure(benchmark, drive, lambda: look_at_the_clock(count))
     say(thousand_writes_per_s=count / took_s / 1e3, ns_per_write=took_s / count * 1e9, clock_ns=clock_s / count * 1e9)
@@ -206,8 +206,8 @@ def test_the_engine_costs_little_more_than_the_bare_writes_it_makes(benchmark, s
         def drive():
             words, history = np.zeros(64, np.int64), np.zeros(1 << 16, np.int64)
             at = replicated.write_side(order, memory, [], words, history)["recorder"].at
-            assert at[load.COMPLETED] == count
-            taken_ns.append(int(at[load.LAST_COMPLETION_NS] - at[load.BEGIN_NS]))
+            assert at.completed == count
+            taken_ns.append(int(at.last_completion_ns - at.begin_ns))
 
         journal_fd, volume_fd = os.memfd_create("journal"), os.memfd_create("volume")
         data = libc.aligned_bytes(2 * BLOCK)

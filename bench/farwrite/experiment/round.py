@@ -23,11 +23,13 @@ from ..base.host.facts import processor_time, steal_between
 from ..base.host.noise import Reading, noise_between, read_noise
 from ..base.protocol import PROMISES
 from ..base.reasons import Reason, engine_stopped, link_missed, packets_late, round_refused, sentences
+from ..base.row import rows_of
 from ..base.units import NS_PER_S
 from ..engine import replica_kernel as replica
 from ..engine.record_kernel import HEADER_BYTES
 from ..lab.lab import JoinedLab, Lab
 from ..lab.schedule import Happened, changing
+from ..lab.shared_memory import Board
 from ..lab.site import Site
 from ..lab.span import Span, round_trips
 from ..lab.stamps import Prober, Stamps, beside
@@ -133,8 +135,8 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     survived: list[int | None] = [None] * len(legs)
     changes: list[Happened] = []
     try:
-        lab.near.board.words[load_loop_kernel.BOARD_BEGIN_NS] = 0
-        begun = partial(int_of, lab.near.board.words, load_loop_kernel.BOARD_BEGIN_NS)
+        lab.near.board.counters[0].begin_ns = 0
+        begun = partial(begun_ns, lab.near.board)
         with changing([leg.span for leg in legs], lab.spec, begun) as changes, beside(probers_of(legs)):
             observed = play(lab, order)
         if observed["status"] != 0:
@@ -147,7 +149,7 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     loads = [load_of_link(leg) for leg in legs]
     afters = [leg.span.survey(table.survey_echoes) for leg in legs]
     if observed:
-        audit, survived = audit_of(lab, order, int(observed["recorder"].at[load_loop_kernel.ACKED]))
+        audit, survived = audit_of(lab, order, int(observed["recorder"].at[0].acked))
     for place, (leg, loaded, after) in enumerate(zip(legs, loads, afters, strict=True)):
         if not leg.span.proves_distance or cell.protocol == "local":  # Which sends nothing over it.
             continue
@@ -184,9 +186,9 @@ def pid_of(site: Site) -> int | None:
     return None if process is None else process.pid
 
 
-def int_of(words: np.ndarray, place: int) -> int:
-    """One word of a board."""
-    return int(words[place])
+def begun_ns(board: Board) -> int:
+    """When the load of the site with this board began; 0: it has not."""
+    return int(board.counters[0].begin_ns)
 
 
 def leg_of(span: Span, asked_rtt_ns: int, cell: Cell, count: int) -> Leg:
@@ -377,7 +379,7 @@ def round_of(
 ) -> Round:  # fmt: skip
     """The observations of one round as they are stored."""
     recorder = observed.get("recorder")
-    words = recorder.at if recorder else np.zeros(load_loop_kernel.AT_WORDS, np.int64)
+    counted = (recorder.at if recorder else rows_of(load_loop_kernel.Counted))[0]
     lag = observed.get("lag")
     return Round(
         cell=cell.id,
@@ -398,10 +400,10 @@ def round_of(
         lag=Histogram(lag).encode() if lag is not None else None,
         lag_writes_max=observed.get("lag_writes_max", 0),
         lag_bytes_max=observed.get("lag_bytes_max", 0),
-        issued=int(words[load_loop_kernel.ISSUED]),
-        completed=int(words[load_loop_kernel.COMPLETED]),
-        unacknowledged=int(words[load_loop_kernel.SEQUENCED] - words[load_loop_kernel.ACKED]),
-        completed_bytes=int(words[load_loop_kernel.BYTES]),
+        issued=int(counted.issued),
+        completed=int(counted.completed),
+        unacknowledged=int(counted.sequenced - counted.acked),
+        completed_bytes=int(counted.bytes),
         flushes=observed.get("flushes", 0),
         flush_bytes=observed.get("flush_bytes", 0),
         far_flushes=observed.get("far_flushes", 0),
@@ -410,7 +412,7 @@ def round_of(
         steal=steal,
         link=counted(leg),
         audit=audit,
-        unissued=int(words[load_loop_kernel.UNISSUED]),
+        unissued=int(counted.unissued),
         near_cpu_ns=observed.get("near_cpu_ns"),
         far_cpu_ns=observed.get("far_cpu_ns"),
         exposed=observed.get("exposed", 0),

@@ -26,7 +26,7 @@ def write(order: Order, disk: Disk, board: Board, history: Board, issued: Board)
     names = () if order.protocol == "local" else order.connections
     with tunnels_counted(names) as used:
         connections = [CONNECTIONS[name] for name in names]
-        observed = replicated.write_side(order, disk, connections, board.words, history.words, issued.words)
+        observed = replicated.write_side(order, disk, connections, board.counters, history.words, issued.words)
     if any(name in TUNNELS for name in names):  # What the engine counts is not what the network carried.
         observed["wire_bytes"] = used.sent_bytes
     observed["near_cpu_ns"] += used.cpu_ns
@@ -37,7 +37,7 @@ def write(order: Order, disk: Disk, board: Board, history: Board, issued: Board)
 def copy(order: Order, disk: Disk, board: Board) -> dict[str, Any]:
     """In the far site: the secondary, until the primary says goodbye or is lost."""
     with tunnels_counted(("data",)) as used:
-        observed = replicated.copy_side(order, disk, CONNECTIONS["data"], board.words)
+        observed = replicated.copy_side(order, disk, CONNECTIONS["data"], board.counters)
     observed["far_cpu_ns"] += used.cpu_ns
     return observed
 

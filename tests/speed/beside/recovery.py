@@ -42,7 +42,7 @@ def measure(directory: Path, journal_bytes: int, rounds: int, say: Callable[[str
             duration_ns=600 * NS_PER_S, slice_ns=60 * NS_PER_S, slice_count=10, peer_timeout_ns=NS_PER_S,
         )  # fmt: skip
         words, history = np.zeros(64, np.int64), np.zeros(1 << 16, np.int64)
-        completed = int(replicated.write_side(order, files, [], words, history)["recorder"].at[COMPLETED])
+        completed = int(replicated.write_side(order, files, [], words, history)["recorder"].at[0].completed)
         replays, reads, found_bytes = [], [], 0
         for index in range(rounds):
             say(f"recovery: replay {index + 1} of {rounds}")
