@@ -7,12 +7,13 @@ import pytest
 
 from both_ways import both_ways
 from farwrite.base.host import pretend_kernel as pretend
+from farwrite.base.row import rows_of
 
 DELAY_NS, FLUSH_NS = 1000, 500
 
 
 def world(ring=1 << 12):
-    stream = np.zeros((2, pretend.STREAM_WORDS), np.int64)
+    stream = rows_of(pretend.Stream, 2)
     segments = np.zeros((2, pretend.SEGMENTS), np.int64)
     made = pretend.world(
         np.ones(1, np.int64), 1 << 14, 1 << 13, 1 << 13, stream, np.zeros((2, ring), np.uint8), segments, segments.copy()

@@ -66,7 +66,7 @@ class Story:
         self.journal.data[start + 64 : start + rounded(length)] = self.random.integers(0, 256)
         sequence = int(self.journal.at[0].staged_sequence)
         record.seal(
-            self.journal.data, self.journal.words, start, record.WRITE, length, sequence, 0, EPOCH, VOLUME, 0
+            self.journal.data, self.journal.headers, start, record.WRITE, length, sequence, 0, EPOCH, VOLUME, 0
         )  # fmt: skip
 
     def seal(self):
@@ -127,9 +127,9 @@ class Story:
     def check(self):
         at, oracle = self.journal.at[0], self.oracle
         mine = [oracle.tail, oracle.applied, oracle.durable, oracle.sealed, oracle.staged]
-        assert at[: log.STAGED + 1].tolist() == mine == sorted(mine)
-        sequences = [log.TAIL_SEQUENCE, log.APPLIED_SEQUENCE, log.DURABLE_SEQUENCE, log.SEALED_SEQUENCE, log.STAGED_SEQUENCE]
-        assert [int(at[index]) for index in sequences] == [oracle.writes_before(position) for position in mine]
+        assert [at.tail, at.applied, at.durable, at.sealed, at.staged] == mine == sorted(mine)
+        sequences = [at.tail_sequence, at.applied_sequence, at.durable_sequence, at.sealed_sequence, at.staged_sequence]
+        assert sequences == [oracle.writes_before(position) for position in mine]
         assert oracle.applied <= at.vouched == oracle.vouched <= oracle.durable
         assert oracle.staged - oracle.applied <= self.staging
         assert oracle.staged - oracle.tail <= oracle.capacity
@@ -170,9 +170,9 @@ def test_what_has_been_staged_and_not_applied_stands_in_memory_unchanged(steps, 
         for begin, end, _ in story.oracle.records[-40:]:
             if begin >= story.oracle.applied:
                 start = begin % story.staging
-                found = record.inspect(story.journal.data, story.journal.words, start, end - begin, VOLUME)
+                found = record.inspect(story.journal.data, story.journal.headers, start, end - begin, VOLUME)
                 assert found == record.COMPLETE
-                assert record.sequence_of(story.journal.words, start) == story.oracle.writes_before(end)
+                assert record.sequence_of(story.journal.headers, start) == story.oracle.writes_before(end)
                 looked_at += 1
     assert looked_at
 

@@ -15,6 +15,8 @@ from farwrite.base.errors import EXIT_LOST_WRITE, UnfitError
 from farwrite.base.host import pretend_kernel as pretend
 from farwrite.base.host import reactor
 from farwrite.base.host.disk import disk
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.engine import journal as journals
 from farwrite.engine import journal_kernel as log
 from farwrite.engine import label as labels
@@ -39,7 +41,7 @@ TURNS = 80
 
 
 def world():
-    stream, segments = np.zeros((2, pretend.STREAM_WORDS), np.int64), np.zeros((2, pretend.SEGMENTS), np.int64)
+    stream, segments = rows_of(pretend.Stream, 2), np.zeros((2, pretend.SEGMENTS), np.int64)
     made = pretend.world(
         np.ones(1, np.int64), log.SUPERBLOCK_BYTES + CAPACITY, FILE_BYTES, FILE_BYTES, stream, np.zeros((2, 64), np.uint8),
         segments, segments.copy(),
@@ -70,7 +72,7 @@ def opened(around, power_in=-1):
         if journals.apply_found(around.journal, superblock, ring, 0, 0, found) < 0:
             return None
         journals.resume(journal, ring, superblock, found)
-        lead(journal, int(superblock[6]) + 1)
+        lead(journal, int(superblock.epoch) + 1)
         tie(journal, ring)
     except UnfitError:
         return None
@@ -138,7 +140,7 @@ def work_on(around, journal, ring):
 def synced(kind, sequence, address, word, length, ordinal):
     """A frame of a resync, whole."""
     data = np.ones(int(record.record_bytes(length)), np.uint8)
-    record.seal(data, data.view(np.int64), 0, kind, length, sequence, address, 1, VOLUME, 5, word, ordinal)
+    record.seal(data, data.view(record.Header.LAYOUT), 0, kind, length, sequence, address, 1, VOLUME, 5, word, ordinal)
     return data
 
 
@@ -153,7 +155,7 @@ def test_whenever_the_power_goes_out_in_a_resync_journal_and_volume_still_open(f
         written_until_dark(around, journal, -1, 40, ring)
         for _ in range(40):
             work_on(around, journal, ring)
-        state = secondary.secondary_state(journal, ring, 0, primary.C, VOLUME_BYTES, np.zeros(8, np.int64), 16 << 10)
+        state = secondary.secondary_state(journal, ring, 0, primary.C, VOLUME_BYTES, rows_of(SharedCounters), 16 << 10)
         durable = int(journal.at[0].durable_sequence)
         redo = durable - 5 if found == "another history" else durable + 5
         kinds = [(record.DIGEST, 64)] * (found != "newer extents") + [(record.EXTENT, EXTENT)] * (found != "no difference")
@@ -277,8 +279,8 @@ def without_pair(data):
     """A journal as it was written before there were pairs."""
     made = bytearray(data)
     for block in (0, log.BLOCK_BYTES):
-        first, last = replica.SUPERBLOCK_PAIR, replica.SUPERBLOCK_WORDS
-        made[block + 8 * first : block + 8 * last] = bytes(8 * (last - first))
+        superblock = log.superblock_in(np.frombuffer(made, np.uint8)[block:])[0]
+        superblock.pair = superblock.pair_generation = superblock.volume_bytes = superblock.pair_crc = 0
     return bytes(made)
 
 
@@ -312,7 +314,7 @@ def test_a_round_takes_whatever_volume_it_is_given(files, states):
     """It begins with a journal of its own and writes over what it finds."""
     put_back(files, *states[1])
     journal = format_journal(files, VOLUME + 1, 1, STAGING)
-    assert examine(files, apply=True)[1][1] == 0
+    assert examine(files, apply=True)[1].sequence == 0
     write_all(files, journal, 30)
     assert replay(files, STAGING)[1].sequence == 30
     put_back(files, states[1][0], copied(files)[1])
@@ -342,7 +344,7 @@ def test_a_record_that_no_replay_can_apply_is_named_with_what_to_do_and_not_appl
     write_all(files, journal, 2, 512)
     length = 100 if kind == record.WRITE else 0
     start = log.place(journal, length)
-    record.seal(journal.data, journal.words, start, kind, length, 3, address, 1, VOLUME, 0, word)
+    record.seal(journal.data, journal.headers, start, kind, length, 3, address, 1, VOLUME, 0, word)
     place = log.SUPERBLOCK_BYTES + int(journal.at[0].sealed)
     log.seal_batch(journal)
     begin, end = place - log.SUPERBLOCK_BYTES, int(journal.at[0].sealed)

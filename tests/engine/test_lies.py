@@ -17,6 +17,8 @@ import pytest
 from farwrite.base.errors import UnfitError
 from farwrite.base.host import pretend_kernel as pretend
 from farwrite.base.host import reactor
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.engine import journal_kernel as log
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine import record_kernel as record
@@ -56,7 +58,7 @@ def kernels(request):
 
 
 def world():
-    stream, segments = np.zeros((2, pretend.STREAM_WORDS), np.int64), np.zeros((2, pretend.SEGMENTS), np.int64)
+    stream, segments = rows_of(pretend.Stream, 2), np.zeros((2, pretend.SEGMENTS), np.int64)
     made = pretend.world(
         np.ones(1, np.int64), log.SUPERBLOCK_BYTES + CAPACITY, VOLUME_BYTES, STAGING, stream, np.zeros((2, 1 << 14), np.uint8),
         segments, segments.copy(),
@@ -105,11 +107,12 @@ def sealed(frame):
     data[64:] = frame.get("fill", 1)
     kind = record_oracle.KINDS.get(frame["kind"], frame["kind"])
     record.seal(
-        data, data.view(np.int64), 0, kind, length if fits else 0, frame["sequence"], frame["address"], frame["epoch"], VOLUME,
-        5, frame["word"], frame["ordinal"],
+        data, data.view(record.Header.LAYOUT), 0, kind, length if fits else 0, frame["sequence"], frame["address"],
+        frame["epoch"], VOLUME, 5, frame["word"], frame["ordinal"],
     )  # fmt: skip
     if not fits:
-        data.view(np.uint32)[3] = length  # More than can be sent here: it must be refused by its header alone.
+        # More than can be sent here: it must be refused by its header alone.
+        data[:64].view(record.Header.LAYOUT)[0].length = length
     return data
 
 
@@ -171,7 +174,7 @@ class Far:
         self.world = world()
         journal = log.journal_state(CAPACITY, STAGING, VOLUME, EPOCH, 0, 0, VOLUME_BYTES, EXTENT, 64)
         made = secondary.secondary_state(
-            journal, reactor.pretended(self.world), 0, primary.TWO_TRIP, VOLUME_BYTES, np.zeros(8, np.int64), INBOX
+            journal, reactor.pretended(self.world), 0, primary.TWO_TRIP, VOLUME_BYTES, rows_of(SharedCounters), INBOX
         )
         self.state = kernels.state(made)
         self.asides = 0
@@ -211,7 +214,7 @@ class Far:
         assert self.kernels.replica.checkpoint(journal, ring) == replica.OK
 
     def known(self):
-        at, own = self.state.journal.at[0], self.state.at
+        at, own = self.state.journal.at[0], self.state.at[0]
         return {
             "staged": int(at.staged_sequence), "durable": int(at.durable_sequence), "epoch": int(at.epoch),
             "log_epoch": int(at.log_epoch), "session_epoch": int(own.session_epoch), "extents": EXTENTS,
@@ -332,7 +335,7 @@ class Near:
         peer.sent_sequence = peer.run_sequence = 5
         peer.received, peer.durable, peer.granted, peer.commanded = 3, 2, 2, 4
         for name, value in columns.items():
-            peer[getattr(primary, name)] = value
+            peer[name] = value
 
     def hear(self, frame):
         """Have a frame arrive; answers the status."""
@@ -357,11 +360,11 @@ class Near:
 
 NEAR_STATES = {
     "live": {},
-    "verifying": {"VERIFYING": 1, "DIGESTS_SENT": 2},
-    "half verified": {"VERIFYING": 1, "DIGESTS_SENT": 2, "DIGESTS_ANSWERED": 1},
-    "resyncing": {"STATE": primary.RESYNCING, "DIGESTS_SENT": 2, "DIGESTS_ANSWERED": 1},
-    "resyncing again": {"STATE": primary.RESYNCING, "DIGESTS_DROPPED": 1, "SYNCED_COUNT": 1},
-    "catching up": {"STATE": primary.CATCHING, "SYNCED_COUNT": 2},
+    "verifying": {"verifying": 1, "digests_sent": 2},
+    "half verified": {"verifying": 1, "digests_sent": 2, "digests_answered": 1},
+    "resyncing": {"state": primary.RESYNCING, "digests_sent": 2, "digests_answered": 1},
+    "resyncing again": {"state": primary.RESYNCING, "digests_dropped": 1, "synced_count": 1},
+    "catching up": {"state": primary.CATCHING, "synced_count": 2},
 }
 
 
@@ -405,7 +408,7 @@ def test_a_primary_takes_no_frame_of_another_kind(kernels, kind):
 @pytest.mark.parametrize("cut", [1, 63, 64, 65, 71, 72, 73, 127])
 def test_an_answer_that_arrives_in_two_pieces_is_put_together(kernels, cut):
     """Its payload's rounding up to 64 bytes may come last: what is not there yet is not passed over."""
-    near = Near(kernels, VERIFYING=1, DIGESTS_SENT=2)
+    near = Near(kernels, verifying=1, digests_sent=2)
     data = sealed(usual("differs", sequence=4, length=8, fill=0))
     assert near.arrive(data[:cut].copy()) == replica.OK
     assert near.state.peer[0].inbox_fill == cut
@@ -415,7 +418,7 @@ def test_an_answer_that_arrives_in_two_pieces_is_put_together(kernels, cut):
 
 
 def test_answers_to_digests_that_a_resync_has_overtaken_are_passed_over(kernels):
-    near = Near(kernels, VERIFYING=1, DIGESTS_SENT=2)
+    near = Near(kernels, verifying=1, digests_sent=2)
     kernels.resyncing.begin_resync(near.state, 0, 3, primary.BY_EXTENTS, 1)
     for ordinal, (first, count) in enumerate(((0, 8), (8, 2)), 1):
         answer = usual("differs", sequence=4, address=first, length=count, ordinal=ordinal)
@@ -433,7 +436,7 @@ def test_a_peer_with_another_history_has_been_granted_nothing(kernels):
 
 
 def test_a_verify_that_is_under_way_is_not_begun_again(kernels):
-    near = Near(kernels, STATE=primary.LIVE, VERIFYING=1, DIGESTS_SENT=2)
+    near = Near(kernels, state=primary.LIVE, verifying=1, digests_sent=2)
     near.state.mail[0].request = primary.VERIFY
     kernels.turn.take_mail(near.state, 0, 1)
     assert near.state.peer[0].digests_sent == 2 and near.state.mail[0].request == primary.NOTHING
@@ -476,7 +479,7 @@ def test_a_record_that_is_taken_has_room_in_an_empty_ring_wherever_it_stands(sta
     largest = next(length for length in range(staging, 0, -1) if log.is_placeable(journal, length))
     assert largest > staging // 4
     for place in range(3 * staging, 4 * staging, record.HEADER_BYTES):
-        at[[log.STAGED, log.APPLIED, log.HELD, log.TAIL]] = place
+        at.staged = at.applied = at.held = at.tail = place
         assert log.has_room(journal, largest), place
 
 

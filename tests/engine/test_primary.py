@@ -13,6 +13,7 @@ from both_ways import both_ways
 from farwrite.base.host import libc, reactor
 from farwrite.base.host import pretend_kernel as pretend
 from farwrite.base.host.disk import disk
+from farwrite.base.row import rows_of
 from farwrite.engine import journal_kernel as log
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine import record_kernel as record
@@ -171,7 +172,7 @@ def test_a_read_sees_what_is_durable_and_not_yet_in_the_volume(overlay, seed):
 
 
 def test_a_read_that_ends_with_the_volume_sees_it_too():
-    nothing = np.zeros((0, pretend.STREAM_WORDS), np.int64), np.zeros((0, 1), np.uint8)
+    nothing = rows_of(pretend.Stream, 0), np.zeros((0, 1), np.uint8)
     segments = np.zeros((0, pretend.SEGMENTS), np.int64), np.zeros((0, pretend.SEGMENTS), np.int64)
     made = state(ring=reactor.pretended(pretend.world(np.ones(1, np.int64), 0, 8192, 8192, *nothing, *segments)))
     assert primary.submit(made, 0, 7680, 512, 0)
@@ -188,7 +189,7 @@ def test_a_write_without_room_is_not_taken_and_changes_nothing(submit):
     made = state(staging=16384, capacity=16384)
     assert submit(made, 0, 0, 4096, 0) == submit(made, 1, 0, 4096, 0) == 1
     before = made.journal.at.copy()
-    before.wants_vouch = 1  # It waits for room, and says so.
+    before[0].wants_vouch = 1  # It waits for room, and says so.
     assert submit(made, 2, 0, 4096, 0) == 0
     assert (made.journal.at == before).all()
     assert made.at[0].blocked == 1
@@ -225,11 +226,11 @@ def test_a_run_knows_its_last_sequence(last_sequence, seed):
 
 def frames_of(data):
     """The frames of a stream, their headers believed after inspection by the kernel."""
-    array = np.frombuffer(bytearray(data) + bytearray(-len(data) % 8), np.uint8)
-    words = array.view(np.int64)
+    array = np.frombuffer(bytearray(data) + bytearray(-len(data) % 64), np.uint8)
+    headers = array.view(record.Header.LAYOUT)
     at, frames = 0, []
-    while record.inspect(array, words, at, len(data) - at, VOLUME) == record.COMPLETE:
-        size = record_oracle.rounded(int(record.length_of(words, at)))
+    while record.inspect(array, headers, at, len(data) - at, VOLUME) == record.COMPLETE:
+        size = record_oracle.rounded(int(record.length_of(headers, at)))
         if len(data) - at < size:
             break
         frames.append(bytes(data[at : at + size]))

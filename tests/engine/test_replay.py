@@ -77,10 +77,10 @@ def data_of(files):
 def records_in(image):
     """(file offset, guarded bytes, kind, sequence) of each record of an undamaged journal, from its tail to its end."""
     superblock = journals.read_superblock(image)
-    capacity, position = int(superblock[7]), int(superblock[4])
+    capacity, position = int(superblock.capacity_bytes), int(superblock.tail)
     found = survey(image)
     listed = []
-    while position < found[0]:
+    while position < found.position:
         offset = FRONT + position % capacity
         kind, length, sequence, _, _ = record_oracle.fields(image[offset : offset + 64].tobytes())
         listed.append((offset, 64 if kind == record.PAD else 64 + length, kind, sequence))
@@ -91,7 +91,7 @@ def records_in(image):
 def survey(image):
     """What scan finds in an image: position, sequence, writes, reason, epoch, whether it was damaged."""
     superblock = journals.read_superblock(image)
-    return journals.find_end(image, superblock).tolist()
+    return journals.find_end(image, superblock)
 
 
 def surviving(intact, damaged, records, first):
@@ -188,8 +188,8 @@ def test_a_flipped_bit_anywhere_ends_the_replay_there(clean, seed):
         bit = np.uint8(1 << int(random.integers(8)))
         damaged[offset + inside] ^= bit
         found = survey(damaged)
-        assert found[1] == surviving(image, damaged, records, 0)
-        assert found[0] <= offset - FRONT
+        assert found.sequence == surviving(image, damaged, records, 0)
+        assert found.position <= offset - FRONT
         damaged[offset + inside] ^= bit
     assert survey(damaged)[1] == 120
 
@@ -215,8 +215,8 @@ def test_a_record_that_was_moved_is_not_believed(clean):
     offset, guarded, _, _ = records[other]
     damaged[records[one][0] : records[one][0] + guarded] = image[offset : offset + guarded]
     found = survey(damaged)
-    assert found[1] == records[one][3] - 1
-    assert found[3] == NOT_NEXT
+    assert found.sequence == records[one][3] - 1
+    assert found.reason == NOT_NEXT
 
 
 @pytest.mark.parametrize("torn", [0, 1])
@@ -264,7 +264,7 @@ def test_a_sound_log_is_not_called_damaged(long_log):
 def test_a_flipped_bit_in_either_superblock_loses_nothing(long_log, slot):
     image, _ = long_log
     damaged = image.copy()
-    for byte in range(8 * replica.SUPERBLOCK_WORDS):
+    for byte in range(log.Superblock.LAYOUT.itemsize):
         damaged[slot * 4096 + byte] ^= 1 << (byte % 8)
         assert survey(damaged)[1] == 700, byte
         damaged[slot * 4096 + byte] ^= 1 << (byte % 8)
@@ -278,12 +278,12 @@ def test_damage_is_known_where_something_durable_stands_behind_it(long_log):
         if kind == record.WRITE:
             damaged[offset + 70] ^= 1
             found = survey(damaged)
-            assert found[1] == sequence - 1
-            more_than_a_batch_behind = records[-1][0] > FRONT + found[0] % journal.at[0].capacity_bytes + SMALL_STAGING
+            assert found.sequence == sequence - 1
+            more_than_a_batch_behind = records[-1][0] > FRONT + found.position % journal.at[0].capacity_bytes + SMALL_STAGING
             if sequence <= known or more_than_a_batch_behind:
-                assert found[5] == 1, sequence
+                assert found.damaged == 1, sequence
             if sequence == 700:
-                assert found[5] == 0  # It could as well be a batch that was torn, and was never acknowledged.
+                assert found.damaged == 0  # It could as well be a batch that was torn, and was never acknowledged.
             damaged[offset + 70] ^= 1
 
 
@@ -314,7 +314,7 @@ def test_without_a_superblock_there_is_no_journal(clean, disks):
         with pytest.raises(UnfitError, match="no whole superblock"):
             attempt()
     os.pwrite(far.journal_fd, kept, 0)
-    assert examine(far)[1][1] == int(survey(image)[1])
+    assert examine(far)[1].sequence == int(survey(image).sequence)
 
 
 def test_a_journal_that_cannot_be_read_is_never_taken_for_a_new_one(disks):
@@ -368,9 +368,9 @@ def test_what_an_earlier_run_left_is_not_of_this_volume(disks):
     first, second = (order(volume=next(IDENTITIES), write_count_max=count) for count in (300, 40))
     play(first, near, far)
     format_journal(far, next(IDENTITIES), 1, replicated.STAGING_BYTES)
-    assert examine(far)[1][1] == 0  # Whole records of the earlier run stand right there.
+    assert examine(far)[1].sequence == 0  # Whole records of the earlier run stand right there.
     play(second, near, far)
-    assert examine(far)[1][1] == 40  # The same writes, sizes and sequences; another identity.
+    assert examine(far)[1].sequence == 40  # The same writes, sizes and sequences; another identity.
 
 
 # The same engine with small rings, so that a crash can be tried at every turn.
@@ -519,10 +519,10 @@ def test_new_records_go_on_in_a_new_epoch_and_old_ones_behind_them_stay_dead(sma
     image = whole(story.files.journal_fd)
     assert record_oracle.fields(image[records[6][0] : records[6][0] + 64].tobytes())[4] == 2
     offset, guarded, _, _ = records[7]
-    words = image.view(np.int64)
-    assert record.inspect(image, words, offset, guarded, int(journal.at[0].volume)) == record.COMPLETE
-    assert record.sequence_of(words, offset) == 8  # Planted: whole, next in number, and of the old epoch.
-    assert record.epoch_of(words, offset) == 1
+    headers = image.view(record.Header.LAYOUT)
+    assert record.inspect(image, headers, offset, guarded, int(journal.at[0].volume)) == record.COMPLETE
+    assert record.sequence_of(headers, offset) == 8  # Planted: whole, next in number, and of the old epoch.
+    assert record.epoch_of(headers, offset) == 1
     assert survey(image)[1] == 7
     assert survey(image)[3] == NOT_NEXT
 
@@ -555,7 +555,7 @@ def test_the_leftovers_of_a_torn_batch_are_no_damage_however_often_they_are_look
             monkeypatch.setattr(journals, "bury", lambda *_: 0)
         flags = [int(recall(files, identity, SMALL_STAGING).at[0].flags) for _ in range(2)]
         assert flags == [0, 0 if buried else log.INCONSISTENT]
-        assert examine(files)[1][1] == 2
+        assert examine(files)[1].sequence == 2
 
 
 def test_what_another_log_left_a_lap_before_this_one_was_begun_is_no_damage(small):
@@ -565,10 +565,10 @@ def test_what_another_log_left_a_lap_before_this_one_was_begun_is_no_damage(smal
     at = story.journal.at[0]
     log.restart(story.journal, -(-int(at.staged) // 4096) * 4096, 5, 1)
     save(story.journal)
-    assert examine(story.files)[1][[1, 5]].tolist() == [5, 0]
+    assert examine(story.files)[1][["sequence", "damaged"]].tolist() == (5, 0)
     at.begun = -at.capacity_bytes
     save(story.journal)
-    assert examine(story.files)[1][[1, 5]].tolist() == [5, 1]
+    assert examine(story.files)[1][["sequence", "damaged"]].tolist() == (5, 1)
 
 
 @pytest.mark.parametrize(("seed", "hasty"), [(0, False), (1, False), (2, False), (3, True)])
@@ -596,8 +596,8 @@ def test_whatever_bit_of_the_log_flips_the_volume_is_not_ahead_of_it_or_the_dama
             damaged = image.copy()
             damaged[offset + int(random.integers(0, guarded))] ^= np.uint8(1 << int(random.integers(8)))
             found = survey(damaged)
-            ahead += not found[5] and found[1] < applied
-            known, ends = known + int(found[5] != 0), ends + int(found[5] == 0)
+            ahead += not found.damaged and found.sequence < applied
+            known, ends = known + int(found.damaged != 0), ends + int(found.damaged == 0)
     assert (ahead > 0) == hasty
     assert known > 20 and ends > 20
     assert story.journal.at[0].staged > 4 * SMALL_STAGING
@@ -663,7 +663,7 @@ def test_an_acknowledged_write_is_in_the_journal_before_anybody_is_told(disks):
     for protocol in ("A", "B", "C"):
         chosen = order(protocol=protocol, volume=next(IDENTITIES), queue_depth=32)
         observed, _ = play(chosen, near, far)
-        assert examine(near)[1][1] >= completed_in(observed) == issued_in(observed)
+        assert examine(near)[1].sequence >= completed_in(observed) == issued_in(observed)
 
 
 @pytest.mark.parametrize("begin", [FRONT, FRONT + 40_960, SMALL_JOURNAL - 512])

@@ -17,6 +17,8 @@ import pytest
 from both_ways import both_ways
 from farwrite.base.host import reactor
 from farwrite.base.host.disk import disk
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.engine import journal_kernel as log
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine import replica_kernel as replica
@@ -39,7 +41,7 @@ class Far:
         self.journal = log.journal_state(
             capacity, STAGING, VOLUME, 1, files.journal_fd, files.volume_fd, VOLUME_BYTES, EXTENT
         )
-        self.board, self.thread, self.socket = np.zeros(64, np.int64), None, None
+        self.board, self.thread, self.socket = rows_of(SharedCounters), None, None
         self.status = None
 
     def connect(self):
@@ -63,10 +65,10 @@ class Far:
     def leave(self):
         """Stop serving, as a crash of its process would; what it has received is durable."""
         if self.thread:
-            self.board[0] = 1
+            self.board[0].stop = 1
             self.thread.join()
             self.socket.close()
-            self.board[0], self.thread = 0, None
+            self.board[0].stop, self.thread = 0, None
 
     def volume(self):
         return os.pread(self.files.volume_fd, VOLUME_BYTES, 0)

@@ -8,6 +8,8 @@ import pytest
 
 from both_ways import both_ways
 from farwrite.base.host import reactor
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.engine import journal_kernel as log
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine import record_kernel as record
@@ -20,7 +22,7 @@ VOLUME, EPOCH, VOLUME_BYTES = 7, 5, 1 << 20
 
 def state(staging=1 << 20):
     journal = log.journal_state(staging, staging, VOLUME, EPOCH, -1, -1, VOLUME_BYTES)
-    return secondary.secondary_state(journal, reactor.empty(), -1, primary.C, VOLUME_BYTES, np.zeros(64, np.int64))
+    return secondary.secondary_state(journal, reactor.empty(), -1, primary.C, VOLUME_BYTES, rows_of(SharedCounters))
 
 
 def hand_over(made, data):
@@ -38,8 +40,8 @@ def staged(made):
     position, found = 0, []
     while position < made.journal.at[0].staged:
         start = position % int(made.journal.at[0].staging_bytes)
-        size = record_oracle.rounded(int(record.length_of(made.journal.words, start)))
-        if record.kind_of(made.journal.words, start) == record.WRITE:
+        size = record_oracle.rounded(int(record.length_of(made.journal.headers, start)))
+        if record.kind_of(made.journal.headers, start) == record.WRITE:
             found.append(made.journal.data[start : start + size].tobytes())
         position += size
     return found
@@ -172,8 +174,8 @@ def test_frames_without_room_wait_in_the_inbox_and_are_taken_in_order_later(pars
         position = int(at.applied)
         while position < at.durable:
             start = position % 16384
-            size = record_oracle.rounded(int(record.length_of(made.journal.words, start)))
-            if record.kind_of(made.journal.words, start) == record.WRITE:
+            size = record_oracle.rounded(int(record.length_of(made.journal.headers, start)))
+            if record.kind_of(made.journal.headers, start) == record.WRITE:
                 seen.append(made.journal.data[start : start + size].tobytes())
             position += size
         log.note_vouched(made.journal, position)

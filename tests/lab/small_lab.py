@@ -10,7 +10,6 @@ import pytest
 from farwrite.base.errors import UnfitError
 from farwrite.experiment.compilation import compile_all
 from farwrite.lab.lab import LabSpec, open_lab
-from farwrite.targets.load_loop_kernel import BOARD_COMPLETED
 
 PATIENCE_S = 20
 LINK = os.environ.get("FARWRITE_LINK", "auto")

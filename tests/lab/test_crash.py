@@ -31,7 +31,6 @@ from farwrite.engine.journal import examine, replay
 from farwrite.lab.process import ProcessLostError
 from farwrite.lab.shared_memory import board
 from farwrite.targets import replicated
-from farwrite.targets.load_loop_kernel import BOARD_COMPLETED
 from oracle import record_oracle
 from rounds import (
     ENDS,
@@ -127,7 +126,7 @@ def test_when_both_are_killed_c_loses_nothing_and_no_protocol_leaves_anything_bu
         near.kill()
         far.kill()
         completed = int(told.counters[0].completed)
-        durable = int(far_told.words[1])
+        durable = int(far_told.counters[0].durable_sequence)
     assert completed > 0
     found = replicated.audit_side(chosen, far_disk, completed)
     assert found["damaged"] == 0
@@ -251,7 +250,7 @@ def told_to_secondary(far_disk, data, kind="plain", close=True):
             if close:
                 ours.shutdown(socket.SHUT_WR)
         answered = side.end(10)
-    return answered, int(examine(far_disk)[1][1])
+    return answered, int(examine(far_disk)[1].sequence)
 
 
 GOOD = [frame(1), frame(2, 4096), frame(3, 512)]
@@ -552,7 +551,7 @@ def test_a_volume_that_refuses_ends_its_side_with_the_systems_words(memory, kind
     assert replicated.status_text(status) == os.strerror(errno)
     assert observed["status"] < 0
     assert completed_in(observed) < 300
-    assert int(examine(far_disk)[1][1]) >= completed_in(observed)
+    assert int(examine(far_disk)[1].sequence) >= completed_in(observed)
 
 
 def test_an_unknown_status_still_has_words():

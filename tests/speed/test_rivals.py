@@ -24,7 +24,7 @@ from farwrite.base.errors import UnfitError
 from farwrite.base.histogram import Histogram
 from farwrite.base.reasons import sentences, unsound
 from farwrite.base.units import NS_PER_MS
-from farwrite.targets.load_loop_kernel import BYTES, COMPLETED, ISSUED, Flight
+from farwrite.targets.load_loop_kernel import Flight
 from farwrite.targets.replicated import recorder_of
 from make_recording import make_recording
 

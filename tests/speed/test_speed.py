@@ -16,6 +16,8 @@ from farwrite.base.histogram_kernel import SLOTS, record
 from farwrite.base.host import libc
 from farwrite.base.host.disk import disk
 from farwrite.base.jit import kernel
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.base.units import NS_PER_S
 from farwrite.engine import record_kernel
 from farwrite.targets import load_loop_kernel as load
@@ -180,7 +182,7 @@ def test_the_loop_itself_costs_a_few_looks_at_the_clock(benchmark, say, queue_de
         recorder = replicated.recorder_of(10)
         load.drive(
             drawn, replicated.jobs_of(asked, np.array([0, count]), queue_depth), 60 * NS_PER_S, NS_PER_S, 20_000,
-            null_kernel.null_target(), replicated.flight_of(queue_depth), recorder, np.zeros(64, np.int64), history,
+            null_kernel.null_target(), replicated.flight_of(queue_depth), recorder, rows_of(SharedCounters), history,
             np.zeros(0, np.int64),
         )  # fmt: skip
         assert recorder.at[0].completed == count
@@ -204,8 +206,8 @@ def test_the_engine_costs_little_more_than_the_bare_writes_it_makes(benchmark, s
     with disk(None, 24 * MIB, 16 * MIB) as memory:
 
         def drive():
-            words, history = np.zeros(64, np.int64), np.zeros(1 << 16, np.int64)
-            at = replicated.write_side(order, memory, [], words, history)["recorder"].at
+            board, history = rows_of(SharedCounters), np.zeros(1 << 16, np.int64)
+            at = replicated.write_side(order, memory, [], board, history)["recorder"].at[0]
             assert at.completed == count
             taken_ns.append(int(at.last_completion_ns - at.begin_ns))
 

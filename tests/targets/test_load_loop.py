@@ -11,6 +11,8 @@ from both_ways import both_ways, interpreted
 from farwrite.base.histogram import Histogram
 from farwrite.base.histogram_kernel import SLOTS
 from farwrite.base.host.disk import disk
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.base.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from farwrite.targets import load_loop_kernel as load
 from farwrite.targets import null_kernel, pace_kernel, replicated
@@ -185,7 +187,7 @@ def rehearse(monkeypatch, plan, pretend, closed, queue_depth, duration_ns, slice
     bounds = np.array([0, plan.size.size]) if bounds is None else bounds
     jobs = replicated.jobs_of(asked, bounds, queue_depth)
     order = np.full(plan.size.size if len(bounds) > 2 else 0, -1, np.int64)
-    board, history = np.zeros(64, np.int64), np.zeros(1 << 12, np.int64)
+    board, history = rows_of(SharedCounters), np.zeros(1 << 12, np.int64)
     board[0].stop = stop
     status = interpreted(load.drive.py_func)(
         plan, jobs, duration_ns, duration_ns // slice_count, SPIN_NS, None, flight, recorder, board, history, order
@@ -361,7 +363,7 @@ def test_a_board_that_asks_to_stop_is_obeyed_before_the_first_write(monkeypatch)
 
 def drive_null(plan, closed, queue_depth, duration_ns, slice_count=4):
     target, recorder = null_kernel.null_target(), replicated.recorder_of(slice_count)
-    board, history = np.zeros(64, np.int64), np.zeros(1 << 16, np.int64)
+    board, history = rows_of(SharedCounters), np.zeros(1 << 16, np.int64)
     asked = Load(MIB, queue_depth=queue_depth, **({} if closed else {"arrival": "fixed", "rate_per_s": 1.0}))
     jobs = replicated.jobs_of(asked, np.array([0, plan.size.size]), queue_depth)
     status = load.drive(
@@ -425,7 +427,7 @@ def order(arrival="closed", queue_depth=4, count=400, duration_ns=NS_PER_S, rate
 @pytest.mark.parametrize("queue_depth", [1, 5, 32])
 def test_the_engine_keeps_exactly_the_writes_that_the_loop_says_it_issued(arrival, queue_depth):
     asked = order(arrival, queue_depth, rate_per_s=None if arrival == "closed" else 4000.0)
-    board, history = np.zeros(64, np.int64), np.zeros(1 << 12, np.int64)
+    board, history = rows_of(SharedCounters), np.zeros(1 << 12, np.int64)
     with disk(None, 16 * MIB, 16 * MIB) as memory:
         observed = replicated.write_side(asked, memory, [], board, history)
         recorder = observed["recorder"]
@@ -440,7 +442,7 @@ def test_the_engine_keeps_exactly_the_writes_that_the_loop_says_it_issued(arriva
 
 def test_the_board_tells_while_the_round_lasts_and_never_of_more_than_the_depth():
     asked = order("closed", 3, 2_000_000, NS_PER_S // 4)
-    board, history = np.zeros(64, np.int64), np.zeros(1 << 16, np.int64)
+    board, history = rows_of(SharedCounters), np.zeros(1 << 16, np.int64)
     answers, seen = [], []
     with disk(None, 16 * MIB, 16 * MIB) as memory:
         writing = threading.Thread(target=lambda: answers.append(replicated.write_side(asked, memory, [], board, history)))
@@ -641,7 +643,7 @@ LOADS = {
 @pytest.mark.parametrize("name", LOADS)
 def test_the_audit_finds_the_volume_exactly_as_writes_and_trims_of_all_jobs_have_left_it(name):
     asked = full_order(LOADS[name])
-    board, history, issued = np.zeros(64, np.int64), np.zeros(1 << 12, np.int64), np.zeros(1 << 18, np.int64)
+    board, history, issued = rows_of(SharedCounters), np.zeros(1 << 12, np.int64), np.zeros(1 << 18, np.int64)
     with disk(None, 64 * MIB, 4 * MIB) as memory:
         observed = replicated.write_side(asked, memory, [], board, history, issued)
         recorder = observed["recorder"]

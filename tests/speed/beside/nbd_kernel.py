@@ -10,7 +10,7 @@ import numpy as np
 
 from farwrite.base.host import libc
 from farwrite.base.jit import kernel
-from farwrite.targets.load_loop_kernel import BEGIN_NS, END_NS, ISSUED, note_completion
+from farwrite.targets.load_loop_kernel import note_completion
 from farwrite.workload.plan_kernel import WRITE
 
 REQUEST_BYTES = 28  # magic u32, flags u16, type u16, handle u64, offset u64, length u32; big-endian
