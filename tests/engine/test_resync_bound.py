@@ -46,8 +46,9 @@ def state():
     log.begin_at(journal, 0, 9)
     journal.at[0].known_since = 0
     made = primary.primary_state(
-        journal, reactor.pretended(world), [0], primary.C, 1, 10**12, volume_bytes=EXTENTS * EXTENT, parcel_bytes=8192, lag_ring=64
-    )
+        journal, reactor.pretended(world), [0], primary.C, 1, 10**12, volume_bytes=EXTENTS * EXTENT, parcel_bytes=8192,
+        lag_ring=64,
+    )  # fmt: skip
     return world, made, made._replace(journal=journal._replace(last_write=journal.last_write.view(Watched)),
                                       wanted=made.wanted.view(Watched))  # fmt: skip
 

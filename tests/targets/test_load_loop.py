@@ -370,7 +370,7 @@ def drive_null(plan, closed, queue_depth, duration_ns, slice_count=4):
         plan, jobs, duration_ns, duration_ns // slice_count, SPIN_NS, target, replicated.flight_of(queue_depth), recorder,
         board, history, np.zeros(0, np.int64),
     )  # fmt: skip
-    return status, int(target.at[null_kernel.TAKEN]), recorder, board, history
+    return status, int(target.at[0].taken), recorder, board, history
 
 
 def assert_counts_agree(recorder, board):

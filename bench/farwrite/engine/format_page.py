@@ -16,21 +16,23 @@ NUMBER_NAMES = {"int64": "i64", "uint32": "u32", "uint16": "u16", "uint8": "u8"}
 
 PAGE = """# Formats
 
-What lies in a replica's two files and goes over its connections. All numbers are little-endian; i is signed, u is not. A *position* is a
-count of bytes of log that never wraps. A *sequence* counts writes and trims of a volume from 1. This page is printed from the types
-(`python -m farwrite.engine.format_page`); decision [0042](decisions/0042-state-is-rows-with-named-fields.md).
+What lies in a replica's two files and goes over its connections. All numbers are little-endian; i is signed, u is not.
+A *position* is a count of bytes of log that never wraps. A *sequence* counts writes and trims of a volume from 1.
+This page is printed from the types (`python -m farwrite.engine.format_page`);
+decision [0042](decisions/0042-state-is-rows-with-named-fields.md).
 
 | file | contents |
 |---|---|
-| journal | two superblocks of {block} bytes, written in turn (generation % 2); then the ring of records, a multiple of the staging ring |
-| volume | the data; then, from the next multiple of {block} bytes on, two labels of {block} bytes, written in turn (generation % 2) |
+| journal | two superblocks of {block} bytes, written in turn (generation % 2); then the ring of records |
+| volume | the data; from the next multiple of {block} bytes on two labels of {block} bytes, written in turn (generation % 2) |
 | ballot | two slots of {slot} bytes with the same contents |
 
 ## Record and frame
 
-A record in the journal and a frame on the wire are the same bytes: a header of {header} bytes, the payload, and zeros or anything up to a multiple of 64.
-The record at a position lies at byte {front} + position % capacity_bytes of the journal. A batch ends on a multiple of {block} bytes, filled by a PAD;
-no record crosses the end of the staging ring. The payload has at most {length_max} bytes. Magic {magic:#010x}, version {version}.
+A record in the journal and a frame on the wire are the same bytes: a header of {header} bytes, the payload, and anything
+up to a multiple of 64. The record at a position lies at byte {front} + position % capacity_bytes of the journal.
+A batch ends on a multiple of {block} bytes, filled by a PAD; no record crosses the end of the staging ring.
+The payload has at most {length_max} bytes. Magic {magic:#010x}, version {version}.
 
 {record}
 
@@ -43,13 +45,15 @@ What each field of a frame may say is at the head of `engine/record_kernel.py`.
 
 ## Superblock
 
-At byte 0 and at byte {block} of the journal. The newest whole one counts. Magic {superblock_magic:#x}. The rest of the block is zeros.
+At byte 0 and at byte {block} of the journal. The newest whole one counts. Magic {superblock_magic:#x}.
+The rest of the block is zeros.
 
 {superblock}
 
 ## Label
 
-Behind the volume's data. The newest whole one counts. Magic {label_magic:#x}, version {label_version}. The rest of the block is zeros.
+Behind the volume's data. The newest whole one counts. Magic {label_magic:#x}, version {label_version}.
+The rest of the block is zeros.
 
 {label}
 
@@ -68,9 +72,8 @@ The newest whole slot counts (`engine/ballot.py`).
 
 def format_page() -> str:
     """The whole page."""
-    kinds = [
-        f"| {name} | {getattr(record, name)} | {'yes' if record.has_payload(getattr(record, name)) else 'none'} |" for name in KINDS
-    ]
+    numbers = {name: getattr(record, name) for name in KINDS}
+    kinds = [f"| {name} | {kind} | {'yes' if record.has_payload(kind) else 'none'} |" for name, kind in numbers.items()]
     return PAGE.format(
         block=log.BLOCK_BYTES, slot=ballot.SLOT_BYTES, header=record.HEADER_BYTES, front=log.SUPERBLOCK_BYTES,
         length_max=record.LENGTH_MAX, magic=record.MAGIC, version=record.VERSION, superblock_magic=replica.SUPERBLOCK_MAGIC,

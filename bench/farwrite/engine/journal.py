@@ -357,8 +357,9 @@ def end_text(superblock: log.Superblock, found: log.Found) -> str:
     what = "trim" if found.kind == record.TRIM else "write"
     return (
         f"{END_REASONS[NOT_APPLICABLE]}: write {int(found.sequence) + 1}, a {what} of {int(found.size)} bytes at "
-        f"{int(found.address)}, at byte {offset} of the journal. The volume holds everything before it. This replica may not lead, and is compared "
-        "extent by extent with the primary that it joins; when no replica is whole, put both files back from one backup"
+        f"{int(found.address)}, at byte {offset} of the journal. The volume holds everything before it. This replica may "
+        "not lead, and is compared extent by extent with the primary that it joins; when no replica is whole, put both files "
+        "back from one backup"
     )
 
 

@@ -1,9 +1,9 @@
 """The journal's arithmetic: where the next record goes, what is flushed together, what may be forgotten.
 
-The journal is a ring of `CAPACITY` bytes in a preallocated file, behind two superblocks. A position is a byte count that
-never wraps; it lives at `position % CAPACITY` in the file and at `position % STAGING` in memory, where STAGING divides
-CAPACITY, so a record that fits memory without wrapping fits the file too. Everything the engine knows is a position in
-this one log, always in this order:
+The journal is a ring of `capacity_bytes` in a preallocated file, behind two superblocks. A position is a byte count that never
+wraps; it lives at `position % capacity_bytes` in the file and at `position % staging_bytes` in memory. The second divides the
+first, so a record that fits memory without wrapping fits the file too. Everything the engine knows is a position in this one
+log, always in this order:
 
     tail <= saved <= applied <= vouched <= durable <= sealed <= staged
 
@@ -29,7 +29,7 @@ from . import record_kernel as record
 SUPERBLOCK_BYTES = 2 * BLOCK_BYTES  # Two, written in turn: one is always whole.
 
 EVERYTHING_SENT = np.int64(1) << np.int64(62)
-INCONSISTENT = 1  # FLAGS: the volume is a mixture of two times until its resync is over; it may not be promoted.
+INCONSISTENT = 1  # Positions.flags: the volume is a mixture of two times until its resync is over; it may not be promoted.
 
 EXTENT_BYTES_DEFAULT = 64 << 10  # 8 bytes of memory each: 128 KiB for a volume of 1 GiB.
 VOUCH_AFTER_NS_DEFAULT = 100_000_000  # Longer than any round trip: writes one at a time vouch for each other.
@@ -56,7 +56,7 @@ class Positions(Row):
     volume = i64("identity that replicas of one volume share")
     journal_fd = i64("descriptor of the journal's file")
     volume_fd = i64("descriptor of the volume's file")
-    generation = i64("superblocks written, modulo nothing; the next one lies in block generation % 2")
+    generation = i64("superblocks written; the last one lies in block generation % 2")
     flush_count = i64("batches flushed")
     flush_bytes = i64("bytes flushed, PADs included")
     user_bytes = i64("payload bytes of all writes placed")
@@ -277,7 +277,7 @@ def place(journal, length):
 def seal_batch(journal):
     """Close what is staged into one batch to be flushed; answers its bytes, 0 when nothing waits.
 
-    The batch begins at the old SEALED position, now at `SEALED - bytes`. It never crosses the ring's end: what lies
+    The batch begins at the old `sealed` position, now at `sealed` less the bytes. It never crosses the ring's end: what lies
     behind the end is the next batch.
     """
     at = journal.at[0]
@@ -388,7 +388,7 @@ def is_to_be_written(journal, extent):
 
 @kernel()
 def begin_of(journal, sequence):
-    """Where the record of `sequence` begins in the journal (STAGED for the next one), or -1 when that is no longer known."""
+    """Where the record of `sequence` begins in the journal (`staged` for the next one), or -1 when that is no longer known."""
     at = journal.at[0]
     if sequence == at.staged_sequence + 1:
         return at.staged

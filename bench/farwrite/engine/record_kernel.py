@@ -58,7 +58,7 @@ class Header(Row):
     version = u8("VERSION")
     ordinal = u16("of a frame that is not in the log: how many such were sent before it on this connection, and 1; modulo 2^16")
     length = u32("payload bytes; the payload is filled up to a multiple of 64")
-    sequence = i64("of the write; of the last write before it in a PAD, ACK: durable up to it")
+    sequence = i64("of the write; PAD: of the last write before it; ACK: durable up to it")
     address = i64("byte offset in the volume; PAD: durable sequence when it was made; ACK: received up to it")
     epoch = i64("in which it was made")
     volume = i64("identity that replicas of one volume share")

@@ -3,7 +3,8 @@
 From the journal's file when it still holds the range; otherwise by the extents written since the peer's last write, which
 `last_write` tells; otherwise, after divergence or when that is not known, by comparing digests of every extent. A copy of
 extents is a mixture of times; the log is then sent again from where the copying began, which makes it whole (redo of a fuzzy
-copy: Mohan et al., ARIES, 1992). Every step does one piece of work, so a write in the foreground waits for at most one.
+copy: Mohan et al., ARIES, 1992). Every step does one piece of work and looks at EXTENTS_PER_TURN extents at most, so a write in
+the foreground waits for one such step, whatever the volume's size.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ def catch_up(primary, index, now_ns):
 
 @kernel()
 def read_parcel(primary, index, bytes_max):
-    """Read whole records from the journal's file at SENT, and have them sent; False when there is no whole sound record."""
+    """Read whole records from the journal's file at `sent`, and have them sent; False when there is no whole sound record."""
     peer = primary.peer[index]
     journal = primary.journal
     at = journal.at[0]

@@ -28,7 +28,7 @@ OUTBOX_BYTES = 8192  # Answers on their way; an answer to a digest is one header
 # What accept() decides.
 TAKEN, NO_ROOM, NOT_NEXT, OUTSIDE, OLD_EPOCH = 0, 1, -1011, -1012, -1013
 
-# Why a frame was refused (REFUSED), for people.
+# Why a frame was refused (`refused`), for people.
 REFUSALS = {
     NOT_NEXT: "a sequence or an ordinal that cannot come next",
     OUTSIDE: "a number outside of its bounds",
@@ -242,7 +242,7 @@ def is_settled(journal, ring):
 
 @kernel()
 def mark(secondary, flags):
-    """Make FLAGS durable before anything that depends on it happens; waits for the disk. Answers TAKEN, NO_ROOM or -errno."""
+    """Make `flags` durable before anything that depends on it happens; waits for the disk. Answers TAKEN, NO_ROOM or -errno."""
     journal = secondary.journal
     ring = secondary.ring
     if ring.state[reactor.SUPERBLOCK] != reactor.IDLE or ring.state[reactor.VOLUME] != reactor.IDLE:
@@ -277,7 +277,7 @@ def accept_extent(secondary, start):
 
 @kernel()
 def accept_synced(secondary, start):
-    """The extents are all here: begin the log anew behind their sequence; whole once CONSISTENT_FROM is applied."""
+    """The extents are all here: begin the log anew behind their sequence; whole once `consistent_from` is applied."""
     at = secondary.at[0]
     journal = secondary.journal
     headers = secondary.inbox_headers
@@ -393,7 +393,7 @@ def accept(secondary, start):
 
 @kernel()
 def parse(secondary):
-    """Take all complete frames out of the inbox; answers 0, what the disk said, or BAD_FRAME with the reason in REFUSED."""
+    """Take all complete frames out of the inbox; answers 0, what the disk said, or BAD_FRAME with the reason in `refused`."""
     at = secondary.at[0]
     consumed = np.int64(0)
     status = np.int64(replica.OK)
