@@ -93,6 +93,11 @@ class Membership(Protocol):
         """Whether nobody is left out any more."""
 
 
+def copy_of(journal: log.Journal) -> log.Positions:
+    """A journal's positions as they are now. NumPy's own copy goes field by field: 23 us against 2 us."""
+    return np.frombuffer(bytearray(journal.at), log.Positions.LAYOUT)[0]
+
+
 class Node:
     """One replica: its disk, its journal and whatever loop it runs."""
 
@@ -171,13 +176,13 @@ class Node:
 
     def remember(self) -> None:
         """What it knows now must outlive a crash. In a turn that its disk has ended, memory may be ahead of what was kept."""
-        self.known, self.known_synced = self.journal.at[0].copy(), self.synced_count
+        self.known, self.known_synced = copy_of(self.journal), self.synced_count
 
     def knew(self) -> log.Positions:
         """What a replica that is gone knew, and what it has told in its last turn. A log begun anew in it may not be kept."""
         at, known = self.journal.at[0], self.known.copy()
         if self.synced_count != self.known_synced:
-            return at.copy()
+            return copy_of(self.journal)
         told = self.state.at[0].acked_durable if self.role == SECONDARY else 0
         known.durable_sequence = min(max(known.durable_sequence, told), at.durable_sequence)
         known.flags &= at.flags
