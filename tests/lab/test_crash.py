@@ -31,7 +31,6 @@ from farwrite.engine.journal import examine, replay
 from farwrite.lab.process import ProcessLostError
 from farwrite.lab.shared_memory import board
 from farwrite.targets import replicated
-from farwrite.targets.load_loop_kernel import BOARD_COMPLETED
 from oracle import record_oracle
 from rounds import (
     ENDS,
@@ -106,7 +105,7 @@ def test_a_killed_primarys_promises_are_kept_by_the_secondary_that_lives_on(disk
     with load_running(chosen, near_disk, far_disk) as (near, far, told, _):
         nap(seed)
         near.kill()
-        completed = int(told.words[BOARD_COMPLETED])
+        completed = int(told.counters[0].completed)
         answered = far.answer(10)
     assert answered.status in GONE
     found = replicated.audit_side(chosen, far_disk, completed)
@@ -130,8 +129,8 @@ def test_when_both_are_killed_c_loses_nothing_and_no_protocol_leaves_anything_bu
         os.kill(near.pid, signal.SIGKILL)
         near.kill()
         far.kill()
-        completed = int(told.words[BOARD_COMPLETED])
-        durable = int(far_told.words[1])
+        completed = int(told.counters[0].completed)
+        durable = int(far_told.counters[0].durable_sequence)
     assert completed > 0
     found = replicated.audit_side(chosen, far_disk, completed)
     assert found.damaged == 0
@@ -153,7 +152,7 @@ def test_the_same_drill_does_find_losses_where_the_protocol_allows_them(memory):
             nap(seed)
             os.kill(far.pid, signal.SIGKILL)
             near.kill()
-            completed = int(told.words[BOARD_COMPLETED])
+            completed = int(told.counters[0].completed)
         lost += replicated.audit_side(chosen, far_disk, completed).lost
     assert lost > 0
 
@@ -188,7 +187,7 @@ def test_a_stopped_secondary_is_a_silent_peer_and_nothing_completes_meanwhile(me
         os.kill(far.pid, signal.SIGSTOP)
         stopped_s = time.monotonic()
         time.sleep(0.3)  # What it had acknowledged before has arrived.
-        completed = int(told.words[BOARD_COMPLETED])
+        completed = int(told.counters[0].completed)
         assert not near.poll(0)
         observed = near.answer(10)
         waited_s = time.monotonic() - stopped_s
@@ -255,7 +254,7 @@ def told_to_secondary(far_disk, data, kind="plain", close=True):
             if close:
                 ours.shutdown(socket.SHUT_WR)
         answered = side.end(10)
-    return answered, int(examine(far_disk)[1][1])
+    return answered, int(examine(far_disk)[1].sequence)
 
 
 GOOD = [frame(1), frame(2, 4096), frame(3, 512)]
@@ -556,7 +555,7 @@ def test_a_volume_that_refuses_ends_its_side_with_the_systems_words(memory, kind
     assert replicated.status_text(status) == os.strerror(errno)
     assert observed.status < 0
     assert completed_in(observed) < 300
-    assert int(examine(far_disk)[1][1]) >= completed_in(observed)
+    assert int(examine(far_disk)[1].sequence) >= completed_in(observed)
 
 
 def test_an_unknown_status_still_has_words():

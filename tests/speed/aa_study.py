@@ -80,8 +80,10 @@ not_worse_by = "5 %"
 
 def null_rounds(count: int, round_ns: int) -> Iterator[Round]:
     """Rounds of the null target: a closed loop whose writes complete at once."""
+    from farwrite.base.row import rows_of
+    from farwrite.base.shared_counters import SharedCounters
     from farwrite.experiment.round import NOTHING, slices_of
-    from farwrite.targets.load_loop_kernel import COMPLETED, ISSUED, drive
+    from farwrite.targets.load_loop_kernel import drive
     from farwrite.targets.null_kernel import null_target
     from farwrite.targets.replicated import flight_of, jobs_of, recorder_of
     from farwrite.workload.plan import Load, draw
@@ -92,17 +94,17 @@ def null_rounds(count: int, round_ns: int) -> Iterator[Round]:
     for index in range(count):
         while True:  # As in a run, a round of which the host took the processors is measured again.
             recorder = recorder_of(slices)
-            words, history = np.zeros(64, np.int64), np.zeros(1 << 10, np.int64)
+            board, history = rows_of(SharedCounters), np.zeros(1 << 10, np.int64)
             ticks = processor_time()
             drive(
                 plan, jobs_of(load, np.array([0, count_max]), 1), round_ns, round_ns // slices, 0, null_target(), flight_of(1),
-                recorder, words, history, np.zeros(0, np.int64),
+                recorder, board, history, np.zeros(0, np.int64),
             )  # fmt: skip
             if (steal_between(ticks, processor_time()) or 0.0) <= STEAL_MAX:
                 break
         yield template(
             index, round_ns, slices=slices_of(recorder, round_ns // slices), service=Histogram(recorder.service).encode(),
-            wait=NOTHING, late=NOTHING, issued=int(recorder.at[ISSUED]), completed=int(recorder.at[COMPLETED]),
+            wait=NOTHING, late=NOTHING, issued=int(recorder.at[0].issued), completed=int(recorder.at[0].completed),
         )  # fmt: skip
 
 

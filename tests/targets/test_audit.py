@@ -141,8 +141,8 @@ def test_damage_that_the_journal_still_covers_is_repaired_as_after_a_crash(disks
 def last_record(disk):
     """File offset of the last WRITE record's header."""
     superblock, found = examine(disk)
-    position, end, last = int(superblock[4]), int(found[0]), None
-    capacity = int(superblock[7])
+    position, end, last = int(superblock.tail), int(found.position), None
+    capacity = int(superblock.capacity_bytes)
     while position < end:
         offset = log.SUPERBLOCK_BYTES + position % capacity
         header = os.pread(disk.journal_fd, 64, offset)

@@ -27,6 +27,7 @@ from ..base.units import NS_PER_S
 from ..engine.record_kernel import HEADER_BYTES
 from ..lab.lab import JoinedLab, Lab
 from ..lab.schedule import Happened, changing
+from ..lab.site import SeenBoard
 from ..lab.span import Span, round_trips
 from ..lab.stamps import Prober, Stamps, beside
 from ..lab.survey import Survey, hang_up, off_ns
@@ -139,8 +140,8 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     survived: list[int | None] = [None] * len(legs)
     changes: list[Happened] = []
     try:
-        lab.near.board.words[load_loop_kernel.BOARD_BEGIN_NS] = 0
-        begun = partial(int_of, lab.near.board.words, load_loop_kernel.BOARD_BEGIN_NS)
+        lab.near.board.counters[0].begin_ns = 0
+        begun = partial(begun_ns, lab.near.board)
         with changing([leg.span for leg in legs], lab.spec, begun) as changes, beside(probers_of(legs)):
             observed = play(lab, order)
         if observed.status != 0:
@@ -153,7 +154,7 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     loads = [load_of_link(leg) for leg in legs]
     afters = [leg.span.survey(table.survey_echoes) for leg in legs]
     if observed is not None:
-        audit, survived = audit_of(lab, order, int(observed.near.recorder.at[load_loop_kernel.ACKED]))
+        audit, survived = audit_of(lab, order, int(observed.near.recorder.at[0].acked))
     for place, (leg, loaded, after) in enumerate(zip(legs, loads, afters, strict=True)):
         if not leg.span.proves_distance or cell.protocol == "local":  # Which sends nothing over it.
             continue
@@ -183,9 +184,9 @@ def noise_of(lab: Lab, order: Order, before: Reading, after: Reading) -> HostNoi
     return msgspec.structs.replace(made, own_share=None, foreign_share=None) if isinstance(lab, JoinedLab) else made
 
 
-def int_of(words: np.ndarray, place: int) -> int:
-    """One word of a board."""
-    return int(words[place])
+def begun_ns(board: SeenBoard) -> int:
+    """When the load of the site with this board began; 0: it has not."""
+    return int(board.counters[0].begin_ns)
 
 
 def leg_of(span: Span, asked_rtt_ns: int, cell: Cell, count: int) -> Leg:
@@ -389,7 +390,7 @@ def round_of(
     near = observed.near if observed else PrimaryObserved(status=0, recorder=recorder_of(0))
     far = observed.fars[0] if observed and observed.fars else None
     recorder = near.recorder
-    words = recorder.at
+    totals = recorder.at[0]
     return Round(
         cell=cell.id,
         index=index,
@@ -409,10 +410,10 @@ def round_of(
         lag=Histogram(near.lag).encode() if near.lag is not None else None,
         lag_writes_max=near.lag_writes_max,
         lag_bytes_max=near.lag_bytes_max,
-        issued=int(words[load_loop_kernel.ISSUED]),
-        completed=int(words[load_loop_kernel.COMPLETED]),
-        unacknowledged=int(words[load_loop_kernel.SEQUENCED] - words[load_loop_kernel.ACKED]),
-        completed_bytes=int(words[load_loop_kernel.BYTES]),
+        issued=int(totals.issued),
+        completed=int(totals.completed),
+        unacknowledged=int(totals.sequenced - totals.acked),
+        completed_bytes=int(totals.bytes),
         flushes=near.flushes,
         flush_bytes=near.flush_bytes,
         far_flushes=far.flushes if far else 0,
@@ -421,7 +422,7 @@ def round_of(
         steal=steal,
         link=counted(leg),
         audit=audit,
-        unissued=int(words[load_loop_kernel.UNISSUED]),
+        unissued=int(totals.unissued),
         near_cpu_ns=near.cpu_ns,
         far_cpu_ns=far.cpu_ns if far else None,
         exposed=near.exposed,

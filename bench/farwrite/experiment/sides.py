@@ -28,7 +28,7 @@ def write(order: Order, disk: Disk, board: Board, history: Board, issued: Board)
     names = () if order.protocol == "local" else order.connections
     with tunnels_counted(names) as used:
         connections = [CONNECTIONS[name] for name in names]
-        observed = replicated.write_side(order, disk, connections, board.words, history.words, issued.words)
+        observed = replicated.write_side(order, disk, connections, board.counters, history.words, issued.words)
     # What the engine counts is not what the network carried.
     wire_bytes = used.sent_bytes if any(name in TUNNELS for name in names) else observed.wire_bytes
     cpu_ns = (observed.cpu_ns or 0) + used.cpu_ns
@@ -38,7 +38,7 @@ def write(order: Order, disk: Disk, board: Board, history: Board, issued: Board)
 def copy(order: Order, disk: Disk, board: Board) -> SecondaryObserved:
     """In the far site: the secondary, until the primary says goodbye or is lost."""
     with tunnels_counted(("data",)) as used:
-        observed = replicated.copy_side(order, disk, CONNECTIONS["data"], board.words)
+        observed = replicated.copy_side(order, disk, CONNECTIONS["data"], board.counters)
     return msgspec.structs.replace(observed, cpu_ns=observed.cpu_ns + used.cpu_ns)
 
 

@@ -27,11 +27,13 @@ from .shared_memory import Board
 Ends = tuple[str, str]  # The address at one end of a link, and the one at its other end.
 
 
-class HasWords(Protocol):
-    """What is read of a board."""
+class SeenBoard(Protocol):
+    """What is read of a site's board."""
 
     @property
     def words(self) -> np.ndarray: ...
+    @property
+    def counters(self) -> np.ndarray: ...
 
 
 def address_of(index: int) -> str:
@@ -56,7 +58,7 @@ class AnySite(ABC):
     index: int  # The near site is 0.
     address: str  # under which other sites reach it; empty: they do not
     disk: Disk
-    board: HasWords
+    board: SeenBoard
     doors: Doors | None = None  # of a far site that is reached through a relay
 
     @property

@@ -18,7 +18,7 @@ from ..base.histogram_kernel import SLOTS
 from ..base.host import reactor
 from ..base.host.disk import Disk
 from ..base.host.libc import aligned_bytes
-from ..engine import journal_kernel as log
+from ..base.row import rows_of
 from ..engine import primary_kernel as primary
 from ..engine import record_kernel as record
 from ..engine import replica_kernel as replica
@@ -32,7 +32,7 @@ from ..workload.plan_kernel import READ, TRIM, WRITE, Plan
 from ..workload.trace.reader import window
 from ..workload.trace.source import Taking
 from . import audit_kernel as auditing
-from .load_loop_kernel import AT_WORDS, OPERATIONS, SAMPLE_WORDS, Flight, Jobs, Recorder, drive
+from .load_loop_kernel import OPERATIONS, SAMPLE_WORDS, Counted, Flight, Jobs, Recorder, drive
 from .observed import Audited, PrimaryObserved, SecondaryObserved
 from .pace_kernel import spin_ns
 from .replicated_kernel import ReplicatedTarget
@@ -172,7 +172,7 @@ def recorder_of(slice_count: int, load: Load | None = None, samples: np.ndarray 
     ends_ns = [stretch.lasts_ns for stretch in phased(load)] if load is not None else []
     rows = len(names_of(load)) * max(len(ends_ns), 1) * OPERATIONS if load is not None and has_parts(load) else 0
     return Recorder(
-        at=np.zeros(AT_WORDS, np.int64),
+        at=rows_of(Counted),
         response=np.zeros((slice_count, SLOTS), np.int64),
         slice_count=np.zeros(slice_count, np.int64),
         slice_bytes=np.zeros(slice_count, np.int64),
@@ -202,7 +202,7 @@ def write_side(
     order: Order,
     disk: Disk,
     connections: list,
-    words: np.ndarray,
+    board: np.ndarray,
     history: np.ndarray,
     issued: np.ndarray | None = None,
 ) -> PrimaryObserved:
@@ -233,7 +233,7 @@ def write_side(
         begun_cpu_ns = time.process_time_ns()
         status = int(
             drive(
-                plan, jobs, order.duration_ns, order.slice_ns, spin, target, flight, recorder, words, history, taken
+                plan, jobs, order.duration_ns, order.slice_ns, spin, target, flight, recorder, board, history, taken
             )
         )  # fmt: skip
         cpu_ns = time.process_time_ns() - begun_cpu_ns
@@ -241,7 +241,7 @@ def write_side(
         if connections and status == replica.OK:
             catch_up_ns = wait_for_peers(state)
             if catch_up_ns is not None:
-                for connection, said in zip(connections, state.peer[:, primary.ASIDE_SENT].tolist(), strict=True):
+                for connection, said in zip(connections, state.peer["aside_sent"].tolist(), strict=True):
                     say_goodbye(connection, order, said + 1)
         ended = int(replica.settle(journal, ring))
         if ended < 0 and status == 0:
@@ -251,15 +251,15 @@ def write_side(
             recorder=recorder._replace(samples=recorder.samples[:0]),  # They are in their file, and large.
             spin_ns=spin,
             lag=state.lag if protocol in (primary.A, primary.B) else None,
-            lag_writes_max=int(state.at[primary.LAG_WRITES_MAX]),
-            lag_bytes_max=int(state.at[primary.LAG_BYTES_MAX]),
-            flushes=int(journal.at[log.FLUSH_COUNT]),
-            flush_bytes=int(journal.at[log.FLUSH_BYTES]),
-            wire_bytes=int(state.peer[:, primary.WIRE_BYTES].sum()),
-            blocked=int(state.at[primary.BLOCKED]),
+            lag_writes_max=int(state.at[0].lag_writes_max),
+            lag_bytes_max=int(state.at[0].lag_bytes_max),
+            flushes=int(journal.at[0].flush_count),
+            flush_bytes=int(journal.at[0].flush_bytes),
+            wire_bytes=int(state.peer["wire_bytes"].sum()),
+            blocked=int(state.at[0].blocked),
             reactor=reactor.name_of(ring),
             cpu_ns=cpu_ns,
-            exposed=int(state.at[primary.EXPOSED]),
+            exposed=int(state.at[0].exposed),
             catch_up_ns=catch_up_ns,
         )
 
@@ -287,14 +287,14 @@ def wait_for_peers(state: primary.Primary) -> int | None:
 def all_sent(state: primary.Primary) -> bool:
     """Whether no peer is owed anything that it has not been sent."""
     peer = state.peer
-    live = (peer[:, primary.STATE] == primary.LIVE) & (peer[:, primary.PARCEL_SENT] == peer[:, primary.PARCEL_END])
-    return bool((live & (peer[:, primary.SENT] == state.journal.at[log.STAGED])).all())
+    live = (peer["state"] == primary.LIVE) & (peer["parcel_sent"] == peer["parcel_end"])
+    return bool((live & (peer["sent"] == state.journal.at[0].staged)).all())
 
 
 def say_goodbye(connection, order: Order, ordinal: int) -> None:
     """Tell the secondary that no more will come, and wait until it has closed: then everything there is durable."""
     frame = np.zeros(record.HEADER_BYTES, np.uint8)
-    record.seal(frame, frame.view(np.int64), 0, record.GOODBYE, 0, 0, 0, order.epoch, order.volume, 0, 0, ordinal)
+    record.seal(frame, frame.view(record.Header.LAYOUT), 0, record.GOODBYE, 0, 0, 0, order.epoch, order.volume, 0, 0, ordinal)
     connection.setblocking(True)
     connection.settimeout(order.peer_timeout_ns / 1e9)
     try:
@@ -305,20 +305,20 @@ def say_goodbye(connection, order: Order, ordinal: int) -> None:
         pass  # The audit of the far side tells what stands there; how the connection ends does not.
 
 
-def copy_side(order: Order, disk: Disk, connection, words: np.ndarray) -> SecondaryObserved:
+def copy_side(order: Order, disk: Disk, connection, board: np.ndarray) -> SecondaryObserved:
     """Far: a fresh secondary that serves until the primary says goodbye, is lost, or the board asks to stop."""
     with contextlib.closing(connection), reactor.reactor(order.reactor) as ring:
         journal = format_journal(disk, order.volume, order.epoch, STAGING_BYTES)
         protocol = PROTOCOLS[order.protocol]
         meet(connection, hello_of(journal, protocol), leads=False)
-        state = secondary.secondary_state(journal, ring, connection.fileno(), protocol, disk.volume_bytes, words)
+        state = secondary.secondary_state(journal, ring, connection.fileno(), protocol, disk.volume_bytes, board)
         begun_cpu_ns = time.process_time_ns()
         status = int(secondary.serve(state))
         return SecondaryObserved(
             status=status,
-            refused=int(state.at[secondary.REFUSED]),
-            flushes=int(journal.at[log.FLUSH_COUNT]),
-            acks=int(state.at[secondary.ACK_COUNT]),
+            refused=int(state.at[0].refused),
+            flushes=int(journal.at[0].flush_count),
+            acks=int(state.at[0].ack_count),
             cpu_ns=time.process_time_ns() - begun_cpu_ns,
         )
 

@@ -24,6 +24,7 @@ import numpy as np
 from ... import __version__
 from ...base.errors import EXIT_USAGE, UnfitError, UsageError
 from ...base.host.disk import Disk, disk
+from ...base.shared_counters import counters_of
 from ...base.wire.terms import IN_THE_CLEAR, Terms
 from ...lab.keep_awake import awake
 from ...lab.lab import HISTORY_WORDS, ISSUED_WORDS, Lab, LabSpec, prepared
@@ -53,6 +54,10 @@ class Words:
     """The null form of a board: the far site has its own, over there."""
 
     words: np.ndarray = field(default_factory=lambda: np.zeros(64, np.int64))
+
+    @property
+    def counters(self) -> np.ndarray:
+        return counters_of(self.words)
 
 
 class FarSite(AnySite):
