@@ -283,7 +283,7 @@ def alive(session: int) -> list[int]:
     return [int(pid) for pid, of, state in rows if int(of) == session and not state.startswith("Z")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])  # Of Ctrl-C tests/simulated says the same.
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])  # Of Ctrl-C tests/engine/simulate says the same.
 def test_a_simulation_that_is_killed_leaves_no_workers(number):
     running = subprocess.Popen(
         words_of("simulate", "--minutes", "5"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
