@@ -12,7 +12,7 @@ from statistics import fmean
 
 from farwrite.analysis.between_runs import EarlierRuns, RunHistory
 from farwrite.analysis.change import MARGINS, Spread, key_of
-from farwrite.analysis.figure import METRICS, Figure, Label, Sheet
+from farwrite.analysis.figure import METRICS, Figure, Label, ResultSet
 from farwrite.analysis.result import Estimate
 from farwrite.base.reasons import Reason, remark
 from farwrite.recording import Pairing
@@ -51,9 +51,11 @@ def at(miles: float, **other: Label) -> dict[str, Label]:
     return {**CELL, "miles": miles, **other}
 
 
-def sheet(*figures: Figure, arm: str = "", host: str = "a host", interrupted: bool = False, source: str = "made-up") -> Sheet:
+def result_set(
+    *figures: Figure, arm: str = "", host: str = "a host", interrupted: bool = False, source: str = "made-up"
+) -> ResultSet:
     """A report of these figures; `arm` makes it one of an A/B experiment."""
-    return Sheet(
+    return ResultSet(
         kind="farwrite", source=source, id="1", started_utc="2026-01-02T03:04:05+00:00",
         identity={"host": host, "link": "netem"}, figures=list(figures), interrupted=interrupted,
         pairing=Pairing(id="one experiment", arm=arm, what=arm) if arm else None,

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from farwrite.analysis.analyse import analyse
-from farwrite.analysis.figure import METRICS, Figure, Sheet
+from farwrite.analysis.figure import METRICS, Figure, ResultSet
 from farwrite.analysis.result import Estimate
 from farwrite.base.reasons import needs
 from farwrite.recording import SCHEMA_VERSION, Report, save
@@ -40,13 +40,13 @@ def night(index):
     return (FIRST + timedelta(days=index)).isoformat()
 
 
-def sheet(index, *figures, **changes):
+def result_set(index, *figures, **changes):
     """The sheet of one night."""
     fields = {"kind": "farwrite", "source": "", "id": f"run-{index:03}", "started_utc": night(index), "identity": IDENTITY}
-    return Sheet(**{**fields, "figures": list(figures), **changes})
+    return ResultSet(**{**fields, "figures": list(figures), **changes})
 
 
-def put(results: Path, one: Sheet, place: str | None = None) -> Path:
+def put(results: Path, one: ResultSet, place: str | None = None) -> Path:
     """Store a sheet as a run; its file."""
     path = results / (place or f"runs/{one.id}/sheet.json")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def nights(results: Path, count: int, step_at: int | None = None, size: float = 
         logs[step_at:] += np.log1p(size)
     values = (487_000 * np.exp(logs)).tolist()
     for index, value in enumerate(values):
-        put(results, sheet(index, figure(value, **labels)))
+        put(results, result_set(index, figure(value, **labels)))
     return values
 
 

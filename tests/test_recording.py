@@ -20,7 +20,7 @@ from farwrite.analysis.sample import decode_all
 from farwrite.base import documents
 from farwrite.base.errors import UsageError
 from farwrite.compare import baseline as baselines
-from farwrite.compare.figures import holds_report, read_sheet, sheet_of
+from farwrite.compare.figures import holds_report, read_result_set, result_set_of
 from farwrite.recording import SCHEMA_VERSION, Report, decode, of_today, read, save, schema, upgraded
 from farwrite.workload import profile as profiles
 from make_recording import made_report, make_recording
@@ -137,7 +137,7 @@ def test_a_report_is_read_by_its_plain_name_in_either_form(tmp_path, monkeypatch
     assert place.name == ("report.json.gz" if packs else "report.json") and holds_report(tmp_path)
     for named in (tmp_path, tmp_path / "report.json", place):
         assert read(named).recording == tiny().recording
-        assert read_sheet(named).figures == sheet_of(tiny(), tiny().analysis, "x").figures
+        assert read_result_set(named).figures == result_set_of(tiny(), tiny().analysis, "x").figures
 
 
 RESULTS = Path(__file__).parents[1] / "results"

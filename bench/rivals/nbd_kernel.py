@@ -71,16 +71,16 @@ def drive(fd, frames, answers, addresses, size, queue_depth, duration_ns, slice_
     begin_ns = libc.monotonic_ns()
     end_ns = begin_ns + duration_ns
     at.begin_ns = begin_ns
-    under_way = np.int64(0)
+    in_flight = np.int64(0)
     now_ns = begin_ns
-    while now_ns < end_ns and under_way < queue_depth:
-        sent = issue(fd, frames, stride, under_way, addresses[at.issued % addresses.size], flight)
+    while now_ns < end_ns and in_flight < queue_depth:
+        sent = issue(fd, frames, stride, in_flight, addresses[at.issued % addresses.size], flight)
         if sent < 0:
             return sent
         at.issued += 1
-        under_way += 1
+        in_flight += 1
     got = np.int64(0)
-    while under_way > 0:
+    while in_flight > 0:
         part = libc.receive(fd, answers, got, np.int64(answers.size) - got, np.int64(0))
         if part == -libc.EINTR:
             continue
@@ -106,7 +106,7 @@ def drive(fd, frames, answers, addresses, size, queue_depth, duration_ns, slice_
                     return sent
                 at.issued += 1
             else:
-                under_way -= 1
+                in_flight -= 1
         for index in range(used, got):
             answers[index - used] = answers[index]
         got -= used

@@ -11,7 +11,7 @@ import make_recording
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.change import compare
 from farwrite.base.histogram import Histogram
-from farwrite.compare.figures import sheet_of
+from farwrite.compare.figures import result_set_of
 from farwrite.gate.budget import parse
 from farwrite.gate.gate import gate
 from farwrite.recording import SCHEMA_VERSION, Part, Report, decode
@@ -74,7 +74,7 @@ def test_reads_are_rows_of_their_own_in_the_report(analysed):
 
 def test_reads_are_compared_and_gated_apart_from_writes(analysed):
     recording, _, analysis = analysed
-    made = sheet_of(Report(schema_version=SCHEMA_VERSION, recording=recording), analysis, "base")
+    made = result_set_of(Report(schema_version=SCHEMA_VERSION, recording=recording), analysis, "base")
     reads = [figure for figure in made.figures if figure.labels.get("op") == "read"]
     assert {figure.metric for figure in reads} == {
         "part_response_p50", "part_response_p99", "part_response_p999", "part_throughput", "part_goodput",

@@ -32,11 +32,11 @@ from farwrite.analysis.change import (
     welch,
     worst_first,
 )
-from farwrite.analysis.figure import Figure, Sheet
+from farwrite.analysis.figure import Figure, ResultSet
 from farwrite.analysis.result import Estimate
 from farwrite.base.errors import UnfitError, UsageError
 from farwrite.base.reasons import needs
-from farwrite.compare.figures import sheet_of
+from farwrite.compare.figures import result_set_of
 from farwrite.recording import SCHEMA_VERSION, Pairing, Report, decode
 from make_figures import as_reasons, hours_alike
 from make_recording import made_report, make_recording
@@ -67,8 +67,8 @@ def losses(count, **changes):
     return figure(**{"metric": "lost_writes", "unit": "count", "exact": True, "estimate": known, **changes})
 
 
-def sheet(*figures, arm=None, kind="farwrite", **identity):
-    return Sheet(
+def result_set(*figures, arm=None, kind="farwrite", **identity):
+    return ResultSet(
         kind=kind, source="made-up.json", id="made-up", started_utc="2026-01-02T03:04:05+00:00",
         identity={**IDENTITY, **identity}, figures=list(figures),
         pairing=Pairing(id="experiment", arm=arm, what="made up") if arm else None,
@@ -76,7 +76,7 @@ def sheet(*figures, arm=None, kind="farwrite", **identity):
 
 
 def only_row(base, cand, **changes):
-    [row] = compare([sheet(base)], [sheet(cand)], **{"history": hours_alike(base), **changes}).rows
+    [row] = compare([result_set(base)], [result_set(cand)], **{"history": hours_alike(base), **changes}).rows
     return row
 
 
@@ -186,7 +186,7 @@ def test_the_95th_percentile_is_rounded_upwards():
 def test_a_change_within_what_the_base_differs_from_itself_is_none():
     base, cand = response([1e6, 1.001e6, 0.999e6, 1e6]), response([1.1e6, 1.101e6, 1.099e6, 1.1e6])
     again = response([1.15e6, 1.151e6, 1.149e6, 1.15e6])
-    arms = sheet(base, arm="base"), sheet(cand, arm="cand"), sheet(again, arm="again")
+    arms = result_set(base, arm="base"), result_set(cand, arm="cand"), result_set(again, arm="again")
     assert compare([arms[0]], [arms[1]]).rows[0].verdict == "slower"
     found = compare([arms[0]], [arms[1]], again=arms[2])
     assert found.rows[0].verdict == "unresolved"
@@ -221,7 +221,7 @@ def test_a_change_that_is_sure_alone_is_not_among_many():
     cand = response([1.1e6, 1.12e6, 1.08e6, 1.11e6])
     assert only_row(base, cand).verdict == "slower"
     others = [response(dice.normal(1e6, 3e4, 4), miles=float(miles)) for miles in range(100, 400)]
-    rows = compare([sheet(base, *others)], [sheet(cand, *others)], history=hours_alike(base, *others)).rows
+    rows = compare([result_set(base, *others)], [result_set(cand, *others)], history=hours_alike(base, *others)).rows
     [row] = [row for row in rows if row.labels["miles"] == 20.0]
     assert row.verdict == "unresolved"
     assert "among so many figures" in row.sentence
@@ -297,7 +297,7 @@ def test_counts_are_held_against_each_other_as_they_are(base, cand, verdict):
 
 
 def test_the_worst_of_several_runs_is_the_count_that_matters():
-    row = compare([sheet(losses(0))] * 3, [sheet(losses(0)), sheet(losses(2)), sheet(losses(0))]).rows[0]
+    row = compare([result_set(losses(0))] * 3, [result_set(losses(0)), result_set(losses(2)), result_set(losses(0))]).rows[0]
     assert (row.verdict, row.cand.value) == ("worse", 2)
 
 
@@ -321,15 +321,15 @@ def test_a_figure_without_a_value_says_which_side_and_why(missing):
 
 def test_what_neither_side_could_have_is_no_row():
     none = response((), estimate=Estimate(value=None))
-    rows = compare([sheet(none, losses(0))], [sheet(none, losses(0))]).rows
+    rows = compare([result_set(none, losses(0))], [result_set(none, losses(0))]).rows
     assert [row.metric for row in rows] == ["lost_writes"]
 
 
 def test_no_verdict_rests_on_what_is_withheld():
     row = only_row(response(STEADY), response(times(2), withheld=["the generator was late"]))
     assert (row.verdict, row.sentence) == ("unresolved", "candidate: the generator was late")
-    several = [sheet(response(STEADY)), sheet(response(times(1.01)))]
-    row = compare(several, [several[0], sheet(response(times(2), withheld=["late"]))]).rows[0]
+    several = [result_set(response(STEADY)), result_set(response(times(1.01)))]
+    row = compare(several, [several[0], result_set(response(times(2), withheld=["late"]))]).rows[0]
     assert (row.verdict, row.sentence) == ("unresolved", "candidate: late")
 
 
@@ -348,7 +348,7 @@ def test_rows_come_worst_first():
     changes = {1.0: 1.5, 2.0: 1.1, 3.0: 0.5, 4.0: 1.0, 5.0: 1.3}
     bases = [response(STEADY, miles=miles) for miles in changes]
     cands = [response(times(factor), miles=miles) for miles, factor in changes.items()]
-    rows = compare([sheet(*bases, losses(0))], [sheet(*cands, losses(3))], history=hours_alike(*bases)).rows
+    rows = compare([result_set(*bases, losses(0))], [result_set(*cands, losses(3))], history=hours_alike(*bases)).rows
     assert [row.verdict for row in rows] == ["worse", "slower", "slower", "slower", "faster", "same"]
     assert [row.labels["miles"] for row in rows[1:4]] == [1.0, 5.0, 2.0]
     assert rows == sorted(rows, key=worst_first)
@@ -366,8 +366,8 @@ def test_a_change_of_many_miles_is_no_greater_than_the_share_it_is():
 def test_several_runs_a_side_are_compared_run_by_run():
     dice = np.random.default_rng(5)
     ours, theirs = dice.normal(1e6, 1e4, 4), dice.normal(1.2e6, 1e4, 5)
-    bases = [sheet(response([value] * 3)) for value in ours]
-    cands = [sheet(response([value] * 3)) for value in theirs]
+    bases = [result_set(response([value] * 3)) for value in ours]
+    cands = [result_set(response([value] * 3)) for value in theirs]
     found = compare(bases, cands)
     row = found.rows[0]
     known = stats.ttest_ind(np.log(theirs), np.log(ours), equal_var=False)
@@ -378,7 +378,7 @@ def test_several_runs_a_side_are_compared_run_by_run():
 
 
 def test_ratios_of_counts_vary_from_run_to_run_too():
-    runs = [[sheet(figure([level + step] * 3, metric="flushes_per_write", exact=True)) for step in (0, 0.001, 0.002)]
+    runs = [[result_set(figure([level + step] * 3, metric="flushes_per_write", exact=True)) for step in (0, 0.001, 0.002)]
             for level in (1.0, 1.5)]  # fmt: skip
     row = compare(*runs).rows[0]
     assert (row.verdict, row.relative, row.counted) == ("worse", True, False)
@@ -387,12 +387,12 @@ def test_ratios_of_counts_vary_from_run_to_run_too():
 
 def test_one_run_against_several_is_refused():
     with pytest.raises(UsageError, match="one each, or several each"):
-        compare([sheet(response(STEADY))], [sheet(response(STEADY))] * 2)
+        compare([result_set(response(STEADY))], [result_set(response(STEADY))] * 2)
 
 
 def test_one_run_a_side_is_warned_about_and_pairs_are_not():
-    one = compare([sheet(response(STEADY))], [sheet(response(STEADY))])
-    pairs = compare([sheet(response(STEADY), arm="base")], [sheet(response(STEADY), arm="cand")])
+    one = compare([result_set(response(STEADY))], [result_set(response(STEADY))])
+    pairs = compare([result_set(response(STEADY), arm="base")], [result_set(response(STEADY), arm="cand")])
     assert (one.unit_of_replication, pairs.unit_of_replication) == ("rounds", "pairs")
     assert "run to run" in one.warnings[0]
     assert pairs.warnings == []
@@ -402,7 +402,7 @@ def test_one_run_a_side_is_warned_about_and_pairs_are_not():
 
 
 def test_unlike_runs_are_refused_and_every_field_is_named():
-    base, cand = sheet(response(STEADY)), sheet(response(STEADY), host="another", link="ferry")
+    base, cand = result_set(response(STEADY)), result_set(response(STEADY), host="another", link="ferry")
     with pytest.raises(UnfitError) as refused:
         compare([base], [cand])
     for words in ("host (2 x made up | another)", "link (netem | ferry)", "--allow-mismatch host --allow-mismatch link"):
@@ -413,54 +413,54 @@ def test_unlike_runs_are_refused_and_every_field_is_named():
 
 def test_runs_over_links_that_were_asked_for_different_things_are_unlike():
     plain, lossy = (made_report(changes=changes) for changes in ((), ("link.loss=1 %", "link.homeward.rate=1gbit")))
-    sheets = [sheet_of(report, report.analysis, "here") for report in (plain, lossy)]
-    assert "link_spec" not in sheets[0].identity
+    result_sets = [result_set_of(report, report.analysis, "here") for report in (plain, lossy)]
+    assert "link_spec" not in result_sets[0].identity
     with pytest.raises(UnfitError) as refused:
-        compare(sheets[:1], sheets[1:])
+        compare(result_sets[:1], result_sets[1:])
     assert "link_spec (none | outward loss 1 %; homeward 1 Gbit/s, loss 1 %)" in str(refused.value)
 
 
 def test_runs_that_kept_their_processors_awake_otherwise_are_unlike_and_old_ones_are_of_the_series_of_none():
     report = made_report()
-    sheets = {}
+    result_sets = {}
     for chosen in (False, "none", True, "spinner", "qos"):  # Booleans as older recordings have them.
         lab = {**msgspec.to_builtins(report.recording.lab), "keep_awake": chosen}
         document = {**msgspec.to_builtins(report), "recording": {**msgspec.to_builtins(report.recording), "lab": lab}}
-        sheets[chosen] = sheet_of(decode(msgspec.json.encode(document), "x"), report.analysis, str(chosen))
-    assert sheets[False].identity == sheets["none"].identity == sheet_of(report, report.analysis, "x").identity
-    assert "keep_awake" not in sheets["none"].identity and sheets[True].identity["keep_awake"] == "spinner"
-    assert sheets[True].identity == sheets["spinner"].identity
+        result_sets[chosen] = result_set_of(decode(msgspec.json.encode(document), "x"), report.analysis, str(chosen))
+    assert result_sets[False].identity == result_sets["none"].identity == result_set_of(report, report.analysis, "x").identity
+    assert "keep_awake" not in result_sets["none"].identity and result_sets[True].identity["keep_awake"] == "spinner"
+    assert result_sets[True].identity == result_sets["spinner"].identity
     with pytest.raises(UnfitError, match=r"keep_awake \(none \| qos\).*--allow-mismatch keep_awake"):
-        compare([sheets[False]], [sheets["qos"]])
-    allowed = compare([sheets["spinner"]], [sheets["qos"]], allowed=["keep_awake"])
+        compare([result_sets[False]], [result_sets["qos"]])
+    allowed = compare([result_sets["spinner"]], [result_sets["qos"]], allowed=["keep_awake"])
     assert "the sides differ in keep_awake (spinner | qos)" in allowed.warnings
 
 
 def test_arms_of_one_experiment_may_differ_in_what_is_compared():
-    base, cand = sheet(response(STEADY), arm="base"), sheet(response(STEADY), arm="cand", link="ferry")
+    base, cand = result_set(response(STEADY), arm="base"), result_set(response(STEADY), arm="cand", link="ferry")
     assert compare([base], [cand]).warnings == ["the sides differ in link (netem | ferry)"]
 
 
 def test_the_run_behind_the_noise_floor_must_be_like_the_others():
-    base = sheet(response(STEADY))
+    base = result_set(response(STEADY))
     with pytest.raises(UnfitError, match="host"):
-        compare([base], [base], again=sheet(response(STEADY), host="another"))
+        compare([base], [base], again=result_set(response(STEADY), host="another"))
 
 
 def test_another_tools_results_are_not_held_against_ours():
     with pytest.raises(UnfitError, match=r"tool \(farwrite \| fio\)"):
-        compare([sheet(response(STEADY))], [sheet(response(STEADY), kind="fio")])
+        compare([result_set(response(STEADY))], [result_set(response(STEADY), kind="fio")])
 
 
 def test_an_unknown_field_names_the_nearest():
     with pytest.raises(UsageError, match=r'hots: there is no such field \(did you mean "host"\?\)'):
-        compare([sheet(response(STEADY))], [sheet(response(STEADY))], allowed=["hots"])
+        compare([result_set(response(STEADY))], [result_set(response(STEADY))], allowed=["hots"])
 
 
 def test_a_cell_that_one_side_lacks_is_named():
     both = response(STEADY), response(STEADY, miles=150.0)
     for sides, side in (((both, both[:1]), "candidate"), ((both[:1], both), "baseline")):
-        base, cand = (sheet(*figures) for figures in sides)
+        base, cand = (result_set(*figures) for figures in sides)
         with pytest.raises(UnfitError, match=rf"The {side} lacks .*150.*--allow-mismatch cells"):
             compare([base], [cand])
         assert len(compare([base], [cand], allowed=["cells"]).rows) == 1
@@ -468,7 +468,7 @@ def test_a_cell_that_one_side_lacks_is_named():
 
 def test_two_with_nothing_in_common_are_refused():
     with pytest.raises(UnfitError, match="nothing to compare"):
-        compare([sheet()], [sheet()])
+        compare([result_set()], [result_set()])
 
 
 # Whole made-up runs
@@ -499,7 +499,7 @@ protocols = ["C"]
 @cache
 def made(seed, **truth):
     recording = make_recording(FEW, seed=seed, slices=4, writes=600, **truth)
-    return sheet_of(Report(schema_version=SCHEMA_VERSION, recording=recording), analyse(recording), f"seed {seed}")
+    return result_set_of(Report(schema_version=SCHEMA_VERSION, recording=recording), analyse(recording), f"seed {seed}")
 
 
 def differs(base, cand):
@@ -512,7 +512,8 @@ def test_a_whole_table_errs_with_alpha_at_most(paired, rounds):
     # A margin of nothing worth mentioning, so that chance alone decides; normal rounds, for which the t-test is exact.
     dice, tables, wrong = np.random.default_rng(rounds), 300, 0
     for _ in range(tables):
-        sides = [sheet(*(response(np.exp(dice.normal(14, 0.02, rounds)), miles=float(miles)) for miles in range(10)), arm=arm)
+        sides = [
+            result_set(*(response(np.exp(dice.normal(14, 0.02, rounds)), miles=float(miles)) for miles in range(10)), arm=arm)
                  for arm in (("base", "cand") if paired else (None, None))]  # fmt: skip
         rows = compare([sides[0]], [sides[1]], margin_ratio=1e-6, history=hours_alike(*sides[0].figures)).rows
         wrong += any(row.p is not None and row.p <= ALPHA / 10 for row in rows)
@@ -622,7 +623,7 @@ def test_without_a_history_nothing_is_called_a_change_and_nothing_is_the_same():
     assert row.verdict == "alike" and "their hours may hide a change" in row.sentence
     few = only_row(base, slow, history=known([base] * 2))
     assert few.verdict == "differs"
-    found = compare([sheet(base, losses(0))], [sheet(slow, losses(1))])
+    found = compare([result_set(base, losses(0))], [result_set(slow, losses(1))])
     assert {row.metric: row.verdict for row in found.rows} == {"response_p99": "differs", "lost_writes": "worse"}
     assert "a change may be of the hour" in found.warnings[0] and "of these two runs only" in found.warnings[0]
 
@@ -635,20 +636,20 @@ def test_what_is_built_in_is_no_hours_business():
 
 def test_arms_measured_side_by_side_and_several_runs_a_side_need_no_history():
     base, slow = response(STEADY), response(times(1.2))
-    assert compare([sheet(base, arm="base")], [sheet(slow, arm="cand")]).rows[0].verdict == "slower"
-    assert compare([sheet(base)] * 3, [sheet(slow)] * 3).earlier_runs is None
+    assert compare([result_set(base, arm="base")], [result_set(slow, arm="cand")]).rows[0].verdict == "slower"
+    assert compare([result_set(base)] * 3, [result_set(slow)] * 3).earlier_runs is None
 
 
 def test_the_noise_floor_is_what_earlier_runs_differ_by():
     runs = [response(times(factor)) for factor in (1.0, 1.01, 1.04)]
-    found = compare([sheet(response(STEADY))], [sheet(response(STEADY))], history=known(runs))
+    found = compare([result_set(response(STEADY))], [result_set(response(STEADY))], history=known(runs))
     assert found.rows[0].floor == pytest.approx(0.04, abs=1e-6) and found.floor_from == "earlier runs against each other"
 
 
 def test_runs_farther_apart_than_the_earlier_ones_together_are_warned_about():
     about = EarlierRuns(results="results", runs=5, first_utc="2026-01-01T00:00:00+00:00", last_utc="2026-01-01T02:00:00+00:00")
     history = RunHistory(about, {key_of(response(STEADY)): [Spread(0.0, 0.0, 4.0)] * 5})
-    base = sheet(response(STEADY))
+    base = result_set(response(STEADY))
     for hours, warned in ((1, False), (49, True)):
         day = f"2026-01-0{2 + (3 + hours) // 24}T{(3 + hours) % 24:02}:04:05+00:00"
         cand = msgspec.structs.replace(base, id="cand", started_utc=day)

@@ -21,12 +21,12 @@ from farwrite.analysis.sample import decode, rank
 from farwrite.base.histogram import Histogram
 from farwrite.base.reasons import joined
 from farwrite.compare.baseline import reasons_against
-from farwrite.compare.figures import sheet_of
+from farwrite.compare.figures import result_set_of
 from farwrite.gate.budget import parse
 from farwrite.gate.gate import gate
 from farwrite.report.terminal import show
 from farwrite.testing.budget import check
-from make_figures import as_reasons, measured, sheet
+from make_figures import as_reasons, measured, result_set
 from make_recording import LARGE, SMALL, analysed, made_report
 
 CLOSED = ("run.rounds=5", "run.round=400 ms", "drill.kills=2")
@@ -48,12 +48,12 @@ def claim_of(analysis, name: str):
 
 def sheet_made(text: str = SMALL, changes: tuple[str, ...] = CLOSED, **truth):
     report = made_report(text=text, changes=changes, **truth)
-    return sheet_of(report, report.analysis, "made-up")
+    return result_set_of(report, report.analysis, "made-up")
 
 
-def ruled(sheet, metric: str, limit: str, where: str = ""):
+def ruled(result_set, metric: str, limit: str, where: str = ""):
     text = f'[[budget]]\nmetric = "{metric}"\n{limit}\n' + (f"where = {where}\n" if where else "")
-    found = gate(sheet, parse(f'title = "made up"\n{text}', "b.toml"))
+    found = gate(result_set, parse(f'title = "made up"\n{text}', "b.toml"))
     assert len(found.rulings) == 1
     return found.rulings[0]
 
@@ -136,7 +136,7 @@ def test_what_two_arms_measured_side_by_side_on_a_busy_machine_is_compared():
 
     def arm(name, value):
         item = measured("response_p50", [value, 1.01 * value, 0.99 * value, value, value])
-        return sheet(msgspec.structs.replace(item, host_noise=noisy), arm=name)
+        return result_set(msgspec.structs.replace(item, host_noise=noisy), arm=name)
 
     text = 'title = "made up"\n[[budget]]\nmetric = "response_p50"\nnot_worse_by = "5 %"\n'
     base, cand = arm("base", 1e6), arm("cand", 1.5e6)

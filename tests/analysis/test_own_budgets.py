@@ -12,11 +12,11 @@ from rich.console import Console
 from console import ROOT
 from farwrite.analysis import analysis_of, document_of
 from farwrite.analysis.answer import ANSWER_LINES_MAX, answer_of
-from farwrite.analysis.figure import Sheet
+from farwrite.analysis.figure import ResultSet
 from farwrite.analysis.verdict import decide, response_of_cell
 from farwrite.base.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, UsageError
 from farwrite.commands.options import own_budgets
-from farwrite.compare.figures import sheet_of
+from farwrite.compare.figures import result_set_of
 from farwrite.experiment.outcome import outcome
 from farwrite.gate.budget import own_budgets as of_gate
 from farwrite.gate.gate import gate
@@ -209,8 +209,9 @@ def test_without_a_budget_the_answer_is_what_distance_costs():
 def test_the_gate_holds_a_report_against_its_own_budgets_and_comes_to_the_same():
     for budget in ("p99 2 ms", "p99 9 ms", "p99 2 ms at 60 miles"):
         report = with_budgets(budget)
-        sheet = msgspec.json.decode(msgspec.json.encode(sheet_of(report, report.analysis, "report.json")), type=Sheet)
-        found = gate(sheet, of_gate(sheet.budgets))
+        encoded = msgspec.json.encode(result_set_of(report, report.analysis, "report.json"))
+        result_set = msgspec.json.decode(encoded, type=ResultSet)
+        found = gate(result_set, of_gate(result_set.budgets))
         assert found.verdict == report.analysis.budgets[0].verdict
         assert {item.budget for item in found.rulings} == {budget} and budget in junit_of(found, None)
 

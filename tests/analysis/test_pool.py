@@ -118,15 +118,15 @@ def test_an_interval_of_one_round_is_from_what_its_writes_are_worth():
     parts = stalled(40)
     values = np.concatenate(parts)
     pool = pool_of([values], batches=[sample_of(part) for part in parts])
-    worth = pool.effective_count(0.5)
-    assert 20 < worth < 100
+    effective_sample_size = pool.effective_count(0.5)
+    assert 20 < effective_sample_size < 100
     found, plain = pool.estimate(0.5), pool_of([values]).estimate(0.5)
     assert found.low < plain.low and found.high > plain.high and found.value == plain.value
-    low, high, achieved = order_statistic_ranks(worth, 0.5)
-    ends = [float(MIDDLES_NS[np.sort(values)[round(place / worth * values.size) - 1]]) for place in (low, high)]
+    low, high, achieved = order_statistic_ranks(effective_sample_size, 0.5)
+    ends = [float(MIDDLES_NS[np.sort(values)[round(place / effective_sample_size * values.size) - 1]]) for place in (low, high)]
     assert [found.low, found.high, found.confidence] == [*ends, achieved]
-    assert found.warnings[1] == effective(800, worth)
-    assert pool_of([values[:400], values[400:800]], batches=pool.batches).effective_count(0.5) == worth
+    assert found.warnings[1] == effective(800, effective_sample_size)
+    assert pool_of([values[:400], values[400:800]], batches=pool.batches).effective_count(0.5) == effective_sample_size
     assert pool_of([values] * 3, batches=pool.batches).effective_count(0.5) is None  # Rounds tell.
     assert plain.warnings == found.warnings[:1]
 
@@ -136,8 +136,8 @@ def test_what_writes_are_worth_may_be_too_few_for_a_quantile():
     pool = pool_of([np.concatenate(parts)], batches=[sample_of(part) for part in parts])
     found = pool.estimate(0.95)
     assert found.value is None and found.count == 800
-    worth = pool.effective_count(0.95)
-    assert found.warnings == [needs_effective("p95", 72, worth, 800)] and worth < 72
+    effective_sample_size = pool.effective_count(0.95)
+    assert found.warnings == [needs_effective("p95", 72, effective_sample_size, 800)] and effective_sample_size < 72
 
 
 def test_two_rounds_widen_the_interval_of_their_writes():

@@ -63,13 +63,13 @@ def batches_of(count, writes, mood, seed=1):
 
 @pytest.mark.parametrize("q", [0.5, 0.9])
 def test_independent_writes_are_worth_about_themselves(q):
-    worth = [effective_count(batches_of(30, 200, 0.0, seed), q) for seed in range(20)]
-    assert 4000 < np.median(worth) <= 6000
+    effective_sample_size = [effective_count(batches_of(30, 200, 0.0, seed), q) for seed in range(20)]
+    assert 4000 < np.median(effective_sample_size) <= 6000
 
 
 def test_writes_that_share_a_mood_are_worth_little_more_than_their_batches():
-    worth = [effective_count(batches_of(30, 200, 0.5, seed), 0.5) for seed in range(20)]
-    assert 20 < np.median(worth) < 120
+    effective_sample_size = [effective_count(batches_of(30, 200, 0.5, seed), 0.5) for seed in range(20)]
+    assert 20 < np.median(effective_sample_size) < 120
 
 
 def test_few_batches_say_nothing():

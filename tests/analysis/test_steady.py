@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from farwrite.analysis.sample import decode
-from farwrite.analysis.steady import SLICE_WRITES_MIN, judge, mser, relative, trends, warmup_slices
+from farwrite.analysis.steady import SLICE_WRITES_MIN, mser, relative, steadiness_of, trends, warmup_slices
 from farwrite.base.histogram import Histogram
 
 
@@ -27,19 +27,19 @@ def rounds_of(seed, rounds=5, slices=10, writes=60, noise=0.1, mood=0.05, shape=
 @pytest.mark.parametrize("seed", range(5))
 def test_slow_leading_slices_are_dropped(warm, seed):
     shape = np.where(np.arange(10) < warm, 1.5, 1.0)
-    found = judge(rounds_of(seed, shape=shape))
+    found = steadiness_of(rounds_of(seed, shape=shape))
     assert found.dropped == warm
     assert found.steady
 
 
 def test_a_warm_up_that_decays_is_dropped_while_it_matters():
-    found = judge(rounds_of(1, shape=1 + np.exp2(-np.arange(10.0))))
+    found = steadiness_of(rounds_of(1, shape=1 + np.exp2(-np.arange(10.0))))
     assert 2 <= found.dropped <= 5
     assert found.steady
 
 
 def test_noise_is_hardly_ever_taken_for_a_warm_up_or_a_trend():
-    found = [judge(rounds_of(seed, noise=0.3)) for seed in range(50)]
+    found = [steadiness_of(rounds_of(seed, noise=0.3)) for seed in range(50)]
     assert sum(item.dropped > 0 for item in found) <= 2
     assert sum(item.steady is not True for item in found) <= 1
 
@@ -47,11 +47,11 @@ def test_noise_is_hardly_ever_taken_for_a_warm_up_or_a_trend():
 def test_one_spike_in_one_round_is_no_warm_up():
     rounds = rounds_of(2)
     rounds[3][0] = rounds_of(9, shape=np.full(10, 20.0))[0][0]
-    assert judge(rounds).dropped == 0
+    assert steadiness_of(rounds).dropped == 0
 
 
 def test_fast_leading_slices_are_kept():
-    found = judge(rounds_of(3, shape=np.where(np.arange(10) < 2, 0.7, 1.0)))
+    found = steadiness_of(rounds_of(3, shape=np.where(np.arange(10) < 2, 0.7, 1.0)))
     assert found.dropped == 0
 
 
@@ -62,23 +62,23 @@ def test_a_warm_up_in_the_slower_writes_alone_is_found():
         values = 3e5 * np.exp(0.1 * dice.standard_normal(100))
         values[:20] *= 4
         slices[0] = decode(Histogram.of(values.astype(int)).encode())
-    assert judge(rounds).dropped >= 1
+    assert steadiness_of(rounds).dropped >= 1
 
 
 @pytest.mark.parametrize("growth", [0.3, -0.3])
 def test_a_cell_that_trends_is_not_steady(growth):
-    found = judge(rounds_of(5, shape=1 + growth * np.arange(10) / 9))
+    found = steadiness_of(rounds_of(5, shape=1 + growth * np.arange(10) / 9))
     assert found.steady is False
     assert np.sign(found.growth_ratio) == np.sign(growth)
 
 
 def test_a_trend_too_small_to_matter_is_steady():
-    assert judge(rounds_of(6, noise=0.01, mood=0.0, writes=200, shape=1 + 0.03 * np.arange(10) / 9)).steady is True
+    assert steadiness_of(rounds_of(6, noise=0.01, mood=0.0, writes=200, shape=1 + 0.03 * np.arange(10) / 9)).steady is True
 
 
 @pytest.mark.parametrize("rounds", [[], [[]], rounds_of(1, writes=3), rounds_of(1, slices=3)])
 def test_too_few_writes_or_slices_give_no_opinion(rounds):
-    found = judge(rounds)
+    found = steadiness_of(rounds)
     assert (found.dropped, found.steady, found.growth_ratio) == (0, None, 0.0)
 
 
@@ -111,30 +111,30 @@ def test_each_slice_is_seen_relative_to_the_second_half_of_its_own_round_as_far_
 def test_rounds_of_unequal_length_are_judged_as_far_as_all_of_them_reach():
     rounds = rounds_of(7)
     rounds[2] = rounds[2][:6]
-    assert judge(rounds) == judge([slices[:6] for slices in rounds])
+    assert steadiness_of(rounds) == steadiness_of([slices[:6] for slices in rounds])
 
 
 def test_four_slices_with_enough_writes_in_each_round_are_enough_for_an_opinion_and_fewer_are_not():
     rounds = rounds_of(8, slices=6)
-    assert judge([slices[:4] for slices in rounds]).steady is True
+    assert steadiness_of([slices[:4] for slices in rounds]).steady is True
     rounds[1][1] = rounds[1][4] = few()
-    assert judge(rounds).steady is True
+    assert steadiness_of(rounds).steady is True
     rounds[1][5] = few()
-    assert judge(rounds).steady is None
+    assert steadiness_of(rounds).steady is None
 
 
 @pytest.mark.parametrize(("growth", "steady"), [(0.04, True), (0.06, False)])
 def test_what_grows_by_more_than_five_percent_matters_where_chance_does_not_explain_it(growth, steady):
     shape = 1 + growth * np.arange(10) / 9
-    assert judge(rounds_of(9, noise=0.001, mood=0.0, shape=shape)).steady is steady
-    once = judge(rounds_of(9, rounds=1, slices=4, noise=0.001, mood=0.0, shape=1 + 3 * growth * np.arange(4) / 3))
+    assert steadiness_of(rounds_of(9, noise=0.001, mood=0.0, shape=shape)).steady is steady
+    once = steadiness_of(rounds_of(9, rounds=1, slices=4, noise=0.001, mood=0.0, shape=1 + 3 * growth * np.arange(4) / 3))
     assert once.steady is True and once.growth_ratio > 0.05  # Four values in a row rise by chance.
 
 
 @pytest.mark.parametrize(("slower", "dropped"), [(0.04, 0), (0.06, 2)])
 def test_a_warm_up_is_dropped_where_it_is_more_than_five_percent_slower(slower, dropped):
     shape = np.where(np.arange(10) < 2, 1 + slower, 1.0)
-    assert judge(rounds_of(10, noise=0.001, mood=0.0, shape=shape)).dropped == dropped
+    assert steadiness_of(rounds_of(10, noise=0.001, mood=0.0, shape=shape)).dropped == dropped
 
 
 @pytest.mark.parametrize(("swaps", "trending"), [(6, True), (7, False)])  # p = 0.0042 and 0.0073, of Kendall's score 33 and 31.

@@ -18,14 +18,14 @@ from farwrite.analysis.result import Estimate
 from farwrite.analysis.verdict import decide
 from farwrite.base import reasons
 from farwrite.base.reasons import Code, Reason
-from farwrite.compare.figures import decode_sheet, read_sheet, sheet_of
+from farwrite.compare.figures import decode_result_set, read_result_set, result_set_of
 from farwrite.gate.budget import parse
 from farwrite.gate.gate import gate, verdict_of_all
 from farwrite.gate.ruling import Case, outcomes_of
 from farwrite.gate.suggest import suggest
 from farwrite.recording import SCHEMA_VERSION, Report, causes_of
 from farwrite.testing.budget import check
-from make_figures import at, figure, measured, sheet
+from make_figures import at, figure, measured, result_set
 from make_recording import LARGE, SMALL, analysed, make_recording
 
 MS = 1e6
@@ -57,7 +57,7 @@ def everywhere(recording, analysis) -> dict[str, str]:
     """The verdict on p99 at 20 miles being at most 2 ms, of everybody who gives one."""
     cell = analysis.cells[0]
     report = Report(schema_version=SCHEMA_VERSION, recording=recording)
-    made = sheet_of(report, analysis, "made up")
+    made = result_set_of(report, analysis, "made up")
     budget = parse('[[budget]]\nmetric = "response_p99"\nat_most = "2 ms"', "b.toml")
     words = measured_reach([cell], claims.C1_BUDGET_NS, "", recording.interrupted)
     return {
@@ -141,7 +141,7 @@ def test_too_few_rounds_decide_nothing_however_narrow_the_interval(rounds, inter
 
 def test_a_committed_report_gets_one_answer():
     """Its rounds say 3.18 ms are within 5 ms, its interval [2.46, 6.07] does not: the gate once passed what a test did not."""
-    made = read_sheet(Path(__file__).parents[2] / "results" / "baselines" / "flush" / "base" / "report.json")
+    made = read_result_set(Path(__file__).parents[2] / "results" / "baselines" / "flush" / "base" / "report.json")
     text = '[[budget]]\nmetric = "response_p99"\nat_most = "5 ms"\nwhere = { miles = 150, protocol = "C" }\n'
     in_a_test = check("response_p99", made, at_most="5 ms", where={"miles": 150, "protocol": "C"})
     assert gate(made, parse(text, "b.toml")).verdict == in_a_test.verdict == "unknown"
@@ -159,7 +159,7 @@ def test_a_committed_report_gets_one_answer():
      measured("response_p99", [1.5e6, 1.52e6, 1.51e6], at(150))],
 ], ids=["no distance", "beyond"])  # fmt: skip
 def test_miles_without_a_value_are_one_verdict_of_gate_and_test(figures):
-    made = sheet(*figures)
+    made = result_set(*figures)
     found = gate(made, parse('[[budget]]\nmetric = "greatest_miles_p99"\nat_least = 100', "b.toml")).verdict
     assert found == check("greatest_miles_p99", made, at_least=100).verdict == "pass"
 
@@ -313,7 +313,7 @@ def test_what_was_lost_is_one_verdict_of_claim_and_gate(truth, lost, interrupted
     recording, analysis = a_run(interrupted=interrupted, completed_during_cut_c=9, **truth)
     claim = next(item for item in analysis.claims if item.id == "C2")
     report = Report(schema_version=SCHEMA_VERSION, recording=recording)
-    made = sheet_of(report, analysis, "made up")
+    made = result_set_of(report, analysis, "made up")
     where = 'equals = 0\nwhere = { protocol = "C" }\n'
     text = "".join(f'[[budget]]\nmetric = "{name}"\n{where}' for name in ("lost_writes", "drill_lost_writes"))
     verdict = verdict_of_all(gate(made, parse(text, "b.toml")).rulings)
@@ -332,7 +332,8 @@ def test_whether_latency_depends_on_distance_is_one_verdict_of_claim_and_gate(va
     k = Estimate(value=value, low=value - wide, high=value + wide, confidence=0.95, without=without)
     part = claims.any_distance([msgspec.structs.replace(fit, k=k)], interrupted)
     made = msgspec.structs.replace(figure("k_p50", value, {"protocol": "A"}), estimate=k)
-    found = gate(sheet(made, interrupted=interrupted), parse('[[budget]]\nmetric = "k_p50"\nat_most = 0.05', "b.toml")).verdict
+    budgets = parse('[[budget]]\nmetric = "k_p50"\nat_most = 0.05', "b.toml")
+    found = gate(result_set(made, interrupted=interrupted), budgets).verdict
     least = decide(made, at_least=-0.05, interrupted=interrupted).verdict  # The claim has a lower bound as well.
     assert part.verdict == (found if found != "pass" or least == "pass" else "unknown")
 
@@ -359,7 +360,7 @@ def decided(recording) -> dict[str, object]:
     """Everything that is decided on a recording, without a word of it."""
     analysis = analyse(recording)
     report = Report(schema_version=SCHEMA_VERSION, recording=recording)
-    made = sheet_of(report, analysis, "made up")
+    made = result_set_of(report, analysis, "made up")
     rulings = gate(made, parse(BUDGETS, "b.toml")).rulings
     proposed = [line for line in suggest([made]).splitlines() if line.startswith(("metric", "where", "at_", "equals", "not_"))]
     warned = [reason.code for reason in analysis.warnings]
@@ -412,18 +413,18 @@ def test_a_code_that_is_not_known_is_kept_with_its_sentence():
 
 
 def test_sentences_that_older_sheets_stored_are_given_their_codes():
-    old = msgspec.to_builtins(sheet(
+    old = msgspec.to_builtins(result_set(
         figure("k_p50", 1.0, without=[1.0, 1.1, 0.9]), figure("response_p50", 1e6, withheld=["the generator was late"]),
     ))  # fmt: skip
     old["version"] = 1
     old["figures"][0]["estimate"]["warnings"] = ["fitted through cells that no verdict may rest on", "something else"]
     old["figures"][1]["withheld"] = ["the generator was late"]
-    read = decode_sheet(json.dumps(old).encode(), "old.json")
+    read = decode_result_set(json.dumps(old).encode(), "old.json")
     k, response = read.figures
     assert [one.code for one in k.estimate.warnings] == ["unsound", "remark"]
     assert str(response.withheld[0]) == "the generator was late"
     assert decide(k, at_most=9.0).verdict == decide(response, at_most=9e9).verdict == "unknown"
-    assert decode_sheet(msgspec.json.encode(read), "new.json").figures == read.figures
+    assert decode_result_set(msgspec.json.encode(read), "new.json").figures == read.figures
 
 
 @pytest.mark.parametrize(("text", "code"), [

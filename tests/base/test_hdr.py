@@ -114,8 +114,9 @@ def test_a_log_has_an_interval_for_each_slice_in_the_order_of_time_and_our_own_r
     assert len(intervals) == sum(len(item.slices) for item in recording.rounds if item.status == "ok")
     times = [float(line.split(",")[1]) for line in intervals]
     assert times == sorted(times)
-    sheet = logs.sheet_of("".join(lines), "x.hlog", "ns")
-    assert {item.labels["tag"].removesuffix(export.WARMUP) for item in sheet.figures} == {cell.id for cell in recording.cells}
+    result_set = logs.result_set_of("".join(lines), "x.hlog", "ns")
+    cells = {item.labels["tag"].removesuffix(export.WARMUP) for item in result_set.figures}
+    assert cells == {cell.id for cell in recording.cells}
 
 
 def test_the_reference_reads_our_log(tmp_path):

@@ -13,7 +13,7 @@ from farwrite import recording
 from farwrite.base.errors import UsageError
 from farwrite.base.user_file import open_file, read_file, read_text
 from farwrite.commands.import_ import read_foreign
-from farwrite.compare.figures import read_sheet
+from farwrite.compare.figures import read_result_set
 from farwrite.gate import budget
 from farwrite.lab import topology
 from farwrite.workload.catalog import load
@@ -21,7 +21,7 @@ from farwrite.workload.trace.reader import read as read_trace
 
 # Everything that reads a file of the user's.
 READERS = {
-    "report": recording.read, "sheet": read_sheet, "foreign": lambda path: read_foreign(path, None), "budgets": budget.load,
+    "report": recording.read, "sheet": read_result_set, "foreign": lambda path: read_foreign(path, None), "budgets": budget.load,
     "sites": topology.read, "profile": lambda path: load(str(path)), "trace": read_trace,
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from console import environment, farwrite, words_of
-from make_history import IDENTITY, figure, nights, put, put_report, report, sheet
+from make_history import IDENTITY, figure, nights, put, put_report, report, result_set
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_the_document_has_every_run_and_every_change(place):
 
 
 def test_unlike_runs_are_drawn_apart_and_the_difference_is_named(place):
-    put(place / "results", sheet(70, figure(5e5), identity={**IDENTITY, "link": "ferry"}))
+    put(place / "results", result_set(70, figure(5e5), identity={**IDENTITY, "link": "ferry"}))
     done = farwrite("history", "response_p99", cwd=place)
     assert "2 kinds of runs, kept apart because they differ in link." in done.stdout
     assert "Runs of link ferry" in done.stdout
@@ -116,7 +116,7 @@ def test_many_series_are_a_line_each_and_the_way_to_one_is_named(tmp_path):
             figure(4e5 * (1 + miles / 100) * (1.2 if index > 9 and miles else 1), name="write", protocol=protocol, miles=miles)
             for protocol in "AC" for miles in (0.0, 20.0, 150.0)
         ]  # fmt: skip
-        put(tmp_path / "results", sheet(index, *figures))
+        put(tmp_path / "results", result_set(index, *figures))
     done = farwrite("history", "response_p99", cwd=tmp_path)
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert len(re.findall(r"^[AC], \d+ miles .* 20 +[\d.]+ \[", done.stdout, re.MULTILINE)) == 6

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from console import farwrite, fresh_farwrite
-from farwrite.compare.figures import read_sheet
+from farwrite.compare.figures import read_result_set
 
 FILES = Path(__file__).parents[1] / "compare" / "foreign"
 REFUSED = 2
@@ -25,7 +25,7 @@ def assert_refused(done, *said):
 def test_import_writes_the_sheet_that_the_file_is_read_as(tmp_path, name):
     done = fresh_farwrite("import", FILES / name, "--out", tmp_path / "sheet.json")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", f"saved: {tmp_path / 'sheet.json'}\n")
-    written, direct = read_sheet(tmp_path / "sheet.json"), read_sheet(FILES / name)
+    written, direct = read_result_set(tmp_path / "sheet.json"), read_result_set(FILES / name)
     assert written.figures == direct.figures and written.identity == direct.identity
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.json"]
 
@@ -62,7 +62,7 @@ def test_import_overwrites_a_sheet_and_nothing_else(tmp_path):
     other.write_text("not to be lost")
     assert farwrite("import", FILES / "fio_json.json", "--out", out).returncode == 0
     assert farwrite("import", FILES / "pytest_benchmark.json", "--out", out).returncode == 0
-    assert read_sheet(out).kind == "pytest-benchmark"
+    assert read_result_set(out).kind == "pytest-benchmark"
     assert_refused(farwrite("import", FILES / "fio_json.json", "--out", other), "notes.txt", "not overwritten")
     assert other.read_text() == "not to be lost"
 

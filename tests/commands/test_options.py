@@ -54,7 +54,7 @@ def test_several_values_make_variants_with_names_and_one_keeps_the_name():
 def test_rate_and_loss_are_both_directions_and_go_before_what_the_profile_says_of_one():
     text = ONE + '[link]\nbursts = { enter = "1 %", leave = "50 %" }\n[link.homeward]\nrate = "10 Mbit/s"\nloss = "5 %"\n'
     link = asked(text, rate="1gbit", loss="0.01%").link
-    for way in link.ways:
+    for way in link.directions:
         assert way.rate_bits_per_s == 10**9
         assert way.loss_ratio == pytest.approx(1e-4)
         assert way.bursts is None

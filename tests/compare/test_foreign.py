@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from farwrite.analysis.figure import Figure, Sheet
+from farwrite.analysis.figure import Figure, ResultSet
 from farwrite.base import hdr_codec as encoding
 from farwrite.base.errors import UsageError
 from farwrite.base.reasons import sentences
-from farwrite.compare.figures import decode_sheet, read_sheet
-from farwrite.compare.foreign import hdr, sheet_of_foreign
+from farwrite.compare.figures import decode_result_set, read_result_set
+from farwrite.compare.foreign import hdr, result_set_of_foreign
 from farwrite.compare.foreign.counted import from_percentiles
 from farwrite.compare.foreign.metrics import METRICS
 from farwrite.compare.foreign.runs import joined, mean_over_runs
@@ -66,14 +66,14 @@ def k6_export() -> dict:
     return {"root_group": K6["root_group"], "metrics": metrics}
 
 
-def sheet_of(document, unit=None) -> Sheet:
+def result_set_of(document, unit=None) -> ResultSet:
     data = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return sheet_of_foreign(Path("a/file"), data, unit)
+    return result_set_of_foreign(Path("a/file"), data, unit)
 
 
 @cache
-def sample(name: str) -> Sheet:
-    return read_sheet(FILES / name)
+def sample(name: str) -> ResultSet:
+    return read_result_set(FILES / name)
 
 
 @cache
@@ -81,15 +81,15 @@ def sample_json(name: str) -> dict:
     return json.loads((FILES / name).read_text())
 
 
-def figure(sheet: Sheet, metric: str, **labels) -> Figure:
-    found = [item for item in sheet.figures if item.metric == metric and item.labels == labels]
-    assert len(found) == 1, [item.name for item in sheet.figures]
+def figure(result_set: ResultSet, metric: str, **labels) -> Figure:
+    found = [item for item in result_set.figures if item.metric == metric and item.labels == labels]
+    assert len(found) == 1, [item.name for item in result_set.figures]
     return found[0]
 
 
 def refusal(document, unit=None) -> str:
     with pytest.raises(UsageError) as caught:
-        sheet_of(document, unit)
+        result_set_of(document, unit)
     sentence = str(caught.value)
     assert "a/file" in sentence and sentence.endswith((".", "?")), sentence
     return sentence
@@ -100,18 +100,18 @@ def refusal(document, unit=None) -> str:
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_real_file_is_known_by_its_content_and_its_sheet_survives_being_saved(name):
-    sheet = sample(name)
-    assert sheet.kind == name.split("_json")[0].split(".")[0].split("_warned")[0].replace("_", "-")
-    assert sheet.figures
-    assert decode_sheet(msgspec.json.encode(sheet), sheet.source) == sheet
+    result_set = sample(name)
+    assert result_set.kind == name.split("_json")[0].split(".")[0].split("_warned")[0].replace("_", "-")
+    assert result_set.figures
+    assert decode_result_set(msgspec.json.encode(result_set), result_set.source) == result_set
 
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_every_figure_is_told_apart_and_lies_in_its_interval(name):
-    sheet = sample(name)
-    keys = [(item.metric, *sorted(item.labels.items())) for item in sheet.figures]
+    result_set = sample(name)
+    keys = [(item.metric, *sorted(item.labels.items())) for item in result_set.figures]
     assert len(set(keys)) == len(keys)
-    for item in sheet.figures:
+    for item in result_set.figures:
         estimate = item.estimate
         assert item.unit == METRICS[item.metric].unit
         assert estimate.value is not None or estimate.warnings
@@ -148,11 +148,11 @@ def test_a_file_that_breaks_off_anywhere_is_refused_or_shorter_but_never_a_crash
     data = (FILES / name).read_bytes().rstrip()
     for end in range(0, len(data), max(len(data) // 150, 1)):
         try:
-            sheet = sheet_of(data[:end])
+            result_set = result_set_of(data[:end])
         except UsageError as sentence:
             assert "a/file" in str(sentence)
         else:
-            assert name.endswith(".hlog") and len(sheet.figures) <= len(sample(name).figures)
+            assert name.endswith(".hlog") and len(result_set.figures) <= len(sample(name).figures)
 
 
 ODD = some.one_of(
@@ -182,12 +182,13 @@ def test_whatever_stands_in_a_file_it_is_read_or_refused_with_its_place(name, da
             parent = parent[key]
         parent[way[-1]] = deepcopy(data.draw(ODD))  # Otherwise one list might come to stand within itself.
     try:
-        sheet = sheet_of(document)
+        result_set = result_set_of(document)
     except UsageError as sentence:
         assert str(sentence).isprintable()
         return
-    assert decode_sheet(msgspec.json.encode(sheet), sheet.source) == sheet  # So no NaN, and no half of a character.
-    for item in sheet.figures:
+    # So no NaN, and no half of a character.
+    assert decode_result_set(msgspec.json.encode(result_set), result_set.source) == result_set
+    for item in result_set.figures:
         assert item.name.isprintable()
         for value in (item.estimate.value, item.estimate.low, item.estimate.high):
             assert value is None or math.isfinite(value)
@@ -199,7 +200,7 @@ def test_whatever_stands_in_a_file_it_is_read_or_refused_with_its_place(name, da
 def test_whatever_stands_in_a_histogram_log_it_is_read_or_refused(lines, cut):
     text = "#[Histogram log format version 1.3]\n" + "\n".join(lines)
     try:
-        sheet_of(text[: len(text) - cut].encode("utf-8", "replace"))
+        result_set_of(text[: len(text) - cut].encode("utf-8", "replace"))
     except UsageError as sentence:
         assert "a/file" in str(sentence)
 
@@ -226,8 +227,8 @@ def test_quantiles_from_the_slots_of_json_plus_are_those_that_fio_lists():
 
 
 def test_completion_latency_of_fio_is_not_called_service_time():
-    sheet = sample("fio_json.json")
-    metrics = {item.metric for item in sheet.figures if item.labels.get("op") == "write"}
+    result_set = sample("fio_json.json")
+    metrics = {item.metric for item in result_set.figures if item.labels.get("op") == "write"}
     assert {"completion_p50", "completion_p99", "service_mean"} <= metrics
     assert not {"service_p50", "service_p99", "service_p999"} & metrics
 
@@ -236,26 +237,26 @@ def test_listed_percentiles_of_fio_enclose_the_interval_that_its_slots_would_giv
     document = deepcopy(sample_json("fio_json_plus.json"))
     for part in (document["jobs"][0][op] for op in ("read", "write")):
         del part["lat_ns"]["bins"]
-    wide, narrow = sheet_of(document), sample("fio_json_plus.json")
+    wide, narrow = result_set_of(document), sample("fio_json_plus.json")
     for metric in ("service_p50", "service_p99", "service_p999"):
         for op in ("read", "write"):
-            outer, inner = (figure(sheet, metric, job="mixed", op=op).estimate for sheet in (wide, narrow))
+            outer, inner = (figure(result_set, metric, job="mixed", op=op).estimate for result_set in (wide, narrow))
             assert outer.value == inner.value and outer.confidence == inner.confidence
             slot = inner.value / 64
             assert outer.low <= inner.low + slot and inner.high - slot <= outer.high
 
 
 def test_a_note_of_fio_before_its_json_is_passed_over():
-    sheet = sample("fio_warned.json")
+    result_set = sample("fio_warned.json")
     assert (FILES / "fio_warned.json").read_text().startswith("note:")
-    assert figure(sheet, "throughput", job="w", op="write").estimate.count == 256
+    assert figure(result_set, "throughput", job="w", op="write").estimate.count == 256
 
 
 def test_of_several_documents_of_a_running_fio_the_last_one_counts():
     early = deepcopy(sample_json("fio_json.json"))
     early["jobs"] = early["jobs"][:1]
     both = json.dumps(early) + "\n" + json.dumps(sample_json("fio_json.json"))
-    assert sheet_of(both.encode()).figures == sample("fio_json.json").figures
+    assert result_set_of(both.encode()).figures == sample("fio_json.json").figures
     assert "breaks off" in refusal((both + "\n{").encode())
 
 
@@ -268,28 +269,28 @@ def test_the_load_of_a_fio_job_is_its_identity_and_its_place_is_not():
     }
     moved = deepcopy(sample_json("fio_json.json"))
     moved["global options"]["filename"] = "/dev/elsewhere"
-    assert sheet_of(moved).identity == identity
+    assert result_set_of(moved).identity == identity
 
 
 def test_a_fio_job_that_failed_counts_errors_and_its_times_are_withheld():
     document = deepcopy(sample_json("fio_json.json"))
     document["jobs"][0]["error"] = 28
-    sheet = sheet_of(document)
-    assert figure(sheet, "errors", job="first").estimate.value == 1
-    assert figure(sheet, "errors", job="first").withheld == []
-    assert "No space left on device" in figure(sheet, "throughput", job="first", op="write").withheld[0].sentence
-    assert figure(sheet, "throughput", job="second", op="read").withheld == []
+    result_set = result_set_of(document)
+    assert figure(result_set, "errors", job="first").estimate.value == 1
+    assert figure(result_set, "errors", job="first").withheld == []
+    assert "No space left on device" in figure(result_set, "throughput", job="first", op="write").withheld[0].sentence
+    assert figure(result_set, "throughput", job="second", op="read").withheld == []
     document["jobs"][0]["total_err"] = 7
-    assert figure(sheet_of(document), "errors", job="first").estimate.value == 7
+    assert figure(result_set_of(document), "errors", job="first").estimate.value == 7
 
 
 def test_fio_jobs_of_one_name_are_told_apart():
     document = deepcopy(sample_json("fio_json.json"))
     document["jobs"][1]["jobname"] = "first"
-    sheet = sheet_of(document)
-    assert figure(sheet, "throughput", job="first", clone=1.0, op="write")
-    assert figure(sheet, "throughput", job="first", clone=2.0, op="read")
-    assert "group_reporting" in sheet.warnings[0]
+    result_set = result_set_of(document)
+    assert figure(result_set, "throughput", job="first", clone=1.0, op="write")
+    assert figure(result_set, "throughput", job="first", clone=2.0, op="read")
+    assert "group_reporting" in result_set.warnings[0]
 
 
 def test_a_value_that_no_measurement_gives_is_refused_with_its_place():
@@ -335,14 +336,14 @@ def test_leaving_an_interval_out_is_reading_the_log_without_it():
     text = (FILES / "hdrhistogram.hlog").read_text()
     lines = [line for line in text.splitlines() if not line.startswith(("#", '"', "Tag"))]
     for index, line in enumerate(lines):
-        shorter = figure(sheet_of(text.replace(line, "").encode()), "latency_p50").estimate
+        shorter = figure(result_set_of(text.replace(line, "").encode()), "latency_p50").estimate
         assert figure(sample("hdrhistogram.hlog"), "latency_p50").estimate.without[index] == shorter.value
 
 
 def test_a_long_log_has_rounds_of_neighbouring_intervals():
     head, *intervals = (FILES / "hdrhistogram.hlog").read_text().split("\n0.000000,", 1)
     line = "0.000000," + intervals[0].splitlines()[0]
-    estimate = figure(sheet_of((head + ("\n" + line) * 100).encode()), "latency_p50").estimate
+    estimate = figure(result_set_of((head + ("\n" + line) * 100).encode()), "latency_p50").estimate
     assert len(estimate.without) == hdr.ROUNDS_MAX and estimate.count == 30_000
 
 
@@ -351,12 +352,12 @@ def test_an_interval_that_counted_nothing_changes_nothing():
     packed = zlib.compress(header)
     empty = base64.b64encode(struct.pack(">II", encoding.V2_COMPRESSED | 0x10, len(packed)) + packed).decode()
     text = (FILES / "hdrhistogram.hlog").read_text() + f"4.0,1.0,0.000,{empty}\n"
-    assert sheet_of(text.encode()).figures == sample("hdrhistogram.hlog").figures
+    assert result_set_of(text.encode()).figures == sample("hdrhistogram.hlog").figures
 
 
 def test_the_unit_of_a_log_scales_it_and_is_doubted_when_the_log_speaks_against_it():
     data = (FILES / "hdrhistogram.hlog").read_bytes()
-    in_us = sheet_of(data, "us")
+    in_us = result_set_of(data, "us")
     assert in_us.warnings == []
     for item in sample("hdrhistogram.hlog").figures:
         value = figure(in_us, item.metric, **item.labels).estimate.value
@@ -365,7 +366,7 @@ def test_the_unit_of_a_log_scales_it_and_is_doubted_when_the_log_speaks_against_
     # Divided by 1000 instead of 1 000 000 the greatest values stand for microseconds shown as milliseconds.
     lines = data.decode().splitlines()
     shown = [line.replace(",3.000000,", ",3000.000000,") for line in lines if line[0] == "0" or line[0] == "#"]
-    assert "--unit us" in sheet_of("\n".join(shown).encode()).warnings[0]
+    assert "--unit us" in result_set_of("\n".join(shown).encode()).warnings[0]
 
 
 def test_the_unit_may_only_be_told_for_a_log():
@@ -409,29 +410,29 @@ def test_a_histogram_cannot_be_made_to_fill_the_memory():
 
 
 def test_times_of_k6_are_nanoseconds_and_keep_their_names():
-    sheet = sheet_of(K6)
+    result_set = result_set_of(K6)
     for metric, ms in (("p50", 10), ("p95", 25), ("p999", 80), ("mean", 12.5), ("max", 90), ("min", 2)):
-        item = figure(sheet, f"http_req_duration_{metric}")
+        item = figure(result_set, f"http_req_duration_{metric}")
         if metric != "p999":
             assert item.estimate.value == ms * 1e6
         else:
             assert "needs n >= 3688 (n = 3000)" in str(item.estimate.warnings[0])
         assert (item.unit, item.better, item.exact) == ("ns", "less", False)
-    p95 = figure(sheet, "http_req_duration_p95").estimate
+    p95 = figure(result_set, "http_req_duration_p95").estimate
     assert (p95.low, p95.high, p95.count) == (20e6, 80e6, 3000)
-    assert figure(sheet, "http_req_duration_p95", expected_response="true").estimate.value == 24e6
+    assert figure(result_set, "http_req_duration_p95", expected_response="true").estimate.value == 24e6
 
 
 def test_counters_rates_and_gauges_of_k6_have_their_units_and_directions():
-    sheet = sheet_of(K6)
-    shapes = {item.metric: (item.estimate.value, item.unit, item.better) for item in sheet.figures}
+    result_set = result_set_of(K6)
+    shapes = {item.metric: (item.estimate.value, item.unit, item.better) for item in result_set.figures}
     assert shapes["iterations_per_s"] == (50.0, "per_s", "more")
     assert shapes["iterations"] == (1500, "count", "more")
     assert shapes["data_sent_per_s"] == (2000.0, "bytes_per_s", "")
     assert shapes["vus"] == (10, "", "")
     assert shapes["my_waiting_time_p50"] == (-4.0, "", "")
     assert shapes["http_req_failed"] == (0.01, "ratio", "less")
-    failed = figure(sheet, "http_req_failed").estimate
+    failed = figure(result_set, "http_req_failed").estimate
     # Clopper and Pearson: at either end, as few as 30 of 3000 or as many have a probability of 2.5 %.
     assert at_most(29, 3000, failed.low) == pytest.approx(0.975)
     assert at_most(30, 3000, failed.high) == pytest.approx(0.025)
@@ -443,28 +444,28 @@ def at_most(hits: int, count: int, share: float) -> float:
 
 
 def test_the_summary_export_of_k6_says_the_same_as_its_handle_summary():
-    exported, handled = sheet_of(k6_export()), sheet_of(K6)
+    exported, handled = result_set_of(k6_export()), result_set_of(K6)
     assert exported.figures == handled.figures
     assert "custom metrics" in exported.warnings[0] and handled.warnings == []
 
 
 def test_a_tag_of_k6_that_is_called_like_a_number_of_ours_is_still_words():
     document = {"root_group": {}, "metrics": {"waits{miles:twenty,queue_depth:8}": {"type": "gauge", "values": {"value": 1}}}}
-    assert sheet_of(document).figures[0].name == "waits of tag miles twenty, tag queue_depth 8"
+    assert result_set_of(document).figures[0].name == "waits of tag miles twenty, tag queue_depth 8"
 
 
 # pytest-benchmark
 
 
 def test_run_times_of_pytest_benchmark_are_its_own_in_nanoseconds():
-    sheet = sample("pytest_benchmark.json")
+    result_set = sample("pytest_benchmark.json")
     for written in sample_json("pytest_benchmark.json")["benchmarks"]:
         for metric, key in (("run_time_p50", "median"), ("run_time_min", "min"), ("run_time_mean", "mean")):
-            item = figure(sheet, metric, benchmark=written["fullname"])
+            item = figure(result_set, metric, benchmark=written["fullname"])
             assert item.estimate.value == pytest.approx(1e9 * written["stats"][key])
             assert item.estimate.count == written["stats"]["rounds"]
-    assert set(sheet.identity) == {"host", "python", "system"}
-    assert "vm" not in sheet.identity.values()
+    assert set(result_set.identity) == {"host", "python", "system"}
+    assert "vm" not in result_set.identity.values()
 
 
 def test_without_the_single_rounds_the_quartiles_enclose_the_median():
@@ -472,7 +473,7 @@ def test_without_the_single_rounds_the_quartiles_enclose_the_median():
     for written in document["benchmarks"]:
         del written["stats"]["data"]
         written["stats"]["rounds"] = 100
-        estimate = figure(sheet_of(document), "run_time_p50", benchmark=written["fullname"]).estimate
+        estimate = figure(result_set_of(document), "run_time_p50", benchmark=written["fullname"]).estimate
         assert estimate.value == 1e9 * written["stats"]["median"]
         assert (estimate.low, estimate.high) == (1e9 * written["stats"]["q1"], 1e9 * written["stats"]["q3"])
         assert any("as wide as the percentiles" in str(warning) for warning in estimate.warnings)
@@ -504,14 +505,14 @@ def test_an_enclosed_interval_holds_the_exact_one_however_percentiles_are_define
 # Several runs
 
 
-def runs_of(*values: float) -> list[Sheet]:
+def runs_of(*values: float) -> list[ResultSet]:
     """Runs of fio whose I/Os a second are these."""
     made = []
     for value in values:
         document = deepcopy(sample_json("fio_json.json"))
         document["timestamp"] += len(made)
         document["jobs"][0]["write"]["iops"] = value
-        made.append(sheet_of_foreign(Path(f"run{len(made)}"), json.dumps(document).encode()))
+        made.append(result_set_of_foreign(Path(f"run{len(made)}"), json.dumps(document).encode()))
     return made
 
 
@@ -527,9 +528,9 @@ def test_the_worst_run_decides_what_is_counted_exactly():
     runs = runs_of(100.0, 101.0)
     document = deepcopy(sample_json("fio_json.json"))
     document["jobs"][0]["error"] = 5
-    item = figure(joined([*runs, sheet_of(document)]), "errors", job="first")
+    item = figure(joined([*runs, result_set_of(document)]), "errors", job="first")
     assert (item.estimate.value, item.estimate.without) == (1, [])
-    both = joined([*runs, sheet_of(document)])
+    both = joined([*runs, result_set_of(document)])
     assert figure(both, "throughput", job="first", op="write").withheld[0].sentence.startswith("a/file: ")
 
 
@@ -544,9 +545,9 @@ def test_runs_of_different_things_are_not_averaged():
     other = deepcopy(sample_json("fio_json.json"))
     other["jobs"][0]["job options"]["rw"] = "read"
     with pytest.raises(UsageError, match=r"job first is .*write.* in the one"):
-        joined([sample("fio_json.json"), sheet_of(other)])
+        joined([sample("fio_json.json"), result_set_of(other)])
     with pytest.raises(UsageError, match="tool is fio in the one and k6 in the other"):
-        joined([sample("fio_json.json"), sheet_of(K6)])
+        joined([sample("fio_json.json"), result_set_of(K6)])
 
 
 @given(values=some.lists(some.one_of(some.none(), some.floats(-1e24, 1e24)), min_size=1), as_ratio=some.booleans())
@@ -576,18 +577,19 @@ def fio_part(count: int, p50: int, per_s: float) -> dict:
 
 
 def test_a_fio_run_whose_directions_are_reported_as_one_is_read():
-    sheet = sheet_of(fio_job(mixed=fio_part(5000, 77, 1234.5)))
-    assert figure(sheet, "throughput", job="j", op="mixed").estimate.value == 1234.5
-    assert figure(sheet, "goodput", job="j", op="mixed").estimate.value == 4096 * 1234.5
-    assert figure(sheet, "completion_p50", job="j", op="mixed").estimate.value == 77
-    assert figure(sheet, "errors", job="j").estimate.count == 5000
+    result_set = result_set_of(fio_job(mixed=fio_part(5000, 77, 1234.5)))
+    assert figure(result_set, "throughput", job="j", op="mixed").estimate.value == 1234.5
+    assert figure(result_set, "goodput", job="j", op="mixed").estimate.value == 4096 * 1234.5
+    assert figure(result_set, "completion_p50", job="j", op="mixed").estimate.value == 77
+    assert figure(result_set, "errors", job="j").estimate.count == 5000
 
 
 def test_a_fio_run_that_reports_both_counts_no_io_twice():
-    sheet = sheet_of(fio_job(read=fio_part(3000, 50, 300.0), write=fio_part(2000, 90, 200.0), mixed=fio_part(5000, 70, 500.0)))
-    assert figure(sheet, "errors", job="j").estimate.count == 5000
-    assert figure(sheet, "throughput", job="j", op="mixed").estimate.value == 500.0
-    assert figure(sheet, "throughput", job="j", op="read").estimate.value == 300.0
+    parts = {"read": fio_part(3000, 50, 300.0), "write": fio_part(2000, 90, 200.0), "mixed": fio_part(5000, 70, 500.0)}
+    result_set = result_set_of(fio_job(**parts))
+    assert figure(result_set, "errors", job="j").estimate.count == 5000
+    assert figure(result_set, "throughput", job="j", op="mixed").estimate.value == 500.0
+    assert figure(result_set, "throughput", job="j", op="read").estimate.value == 300.0
 
 
 @pytest.mark.parametrize(
@@ -609,7 +611,7 @@ def test_a_file_that_no_figure_comes_out_of_is_refused_instead_of_being_the_same
 def test_a_fio_job_that_only_failed_still_has_its_error():
     document = fio_job(read={"total_ios": 0})
     document["jobs"][0]["error"] = 5
-    assert figure(sheet_of(document), "errors", job="j").estimate.value == 1
+    assert figure(result_set_of(document), "errors", job="j").estimate.value == 1
 
 
 def machine_readable() -> dict:
@@ -627,7 +629,7 @@ def machine_readable() -> dict:
 
 
 def test_k6s_machine_readable_summary_gives_the_same_figures_as_the_other():
-    one, other = sheet_of(machine_readable()), sheet_of(K6)
+    one, other = result_set_of(machine_readable()), result_set_of(K6)
     assert one.kind == "k6" and one.started_utc == "2025-05-06T05:08:09+00:00"
     assert one.figures == other.figures
     damaged = machine_readable()
@@ -654,6 +656,6 @@ def test_the_second_number_of_a_log_is_known_for_a_length_or_an_end_by_the_numbe
         f"{epoch + seconds * index:.3f},{epoch + seconds * (index + 1) if ends else seconds:.3f},9.0,{histogram}"
         for index in range(count)
     ]
-    sheet = sheet_of(("#[Histogram log format version 1.2]\n" + header + "\n".join(lines) + "\n").encode())
+    result_set = result_set_of(("#[Histogram log format version 1.2]\n" + header + "\n".join(lines) + "\n").encode())
     recorded = sum(int(item) for item in encoding.slots_in_use(histogram)[2])
-    assert figure(sheet, "recorded_per_s").estimate.value == pytest.approx(recorded / seconds)
+    assert figure(result_set, "recorded_per_s").estimate.value == pytest.approx(recorded / seconds)

@@ -22,7 +22,7 @@ from farwrite.compare import baseline, history
 from farwrite.compare.baseline import baselines, promote
 from farwrite.compare.history import INDEX_NAME
 from farwrite.recording import Pairing, read, save
-from make_history import IDENTITY, figure, night, nights, put, put_report, report, sheet
+from make_history import IDENTITY, figure, night, nights, put, put_report, report, result_set
 
 METRIC = "response_p99"
 
@@ -52,7 +52,7 @@ def reads(monkeypatch):
         read_files.append(path.parent.name)
         return real(path)
 
-    real = history.read_sheet
+    real = history.read_result_set
     monkeypatch.setattr(history, "read_sheet", reading)
     return read_files
 
@@ -61,17 +61,17 @@ def reads(monkeypatch):
 
 
 def test_a_series_is_in_order_of_time_whatever_the_files_are_called(results):
-    put(results, sheet(0, figure(3.0), id="a", started_utc="2026-01-03T00:00:00+00:00"))
-    put(results, sheet(1, figure(1.0), id="b", started_utc="2026-01-01T12:00:00Z"))
-    put(results, sheet(2, figure(2.0), id="c", started_utc="2026-01-02T01:00:00+13:00"))  # Noon of the first, UTC.
-    put(results, sheet(3, figure(2.5), id="d", started_utc="2026-01-02T00:00:00"))
+    put(results, result_set(0, figure(3.0), id="a", started_utc="2026-01-03T00:00:00+00:00"))
+    put(results, result_set(1, figure(1.0), id="b", started_utc="2026-01-01T12:00:00Z"))
+    put(results, result_set(2, figure(2.0), id="c", started_utc="2026-01-02T01:00:00+13:00"))  # Noon of the first, UTC.
+    put(results, result_set(3, figure(2.5), id="d", started_utc="2026-01-02T00:00:00"))
     assert values(look(results)) == [1.0, 2.0, 2.5, 3.0]
 
 
 def test_a_run_that_does_not_say_when_it_was_stands_where_its_file_was_written(results):
     for index in (0, 2):
-        put(results, sheet(index, figure(float(index))))
-    path = put(results, sheet(1, figure(1.0), started_utc=""))
+        put(results, result_set(index, figure(float(index))))
+    path = put(results, result_set(1, figure(1.0), started_utc=""))
     seconds = history.moment(night(1), 0).timestamp()
     os.utime(path, (seconds, seconds))
     assert values(look(results)) == [0.0, 1.0, 2.0]
@@ -79,31 +79,31 @@ def test_a_run_that_does_not_say_when_it_was_stands_where_its_file_was_written(r
 
 @pytest.mark.parametrize("field", ["host", "link", "profile"])
 def test_unlike_runs_are_not_joined(results, field):
-    put(results, sheet(0, figure(1.0)))
-    put(results, sheet(1, figure(2.0), identity={**IDENTITY, field: "another"}))
-    put(results, sheet(2, figure(3.0)))
+    put(results, result_set(0, figure(1.0)))
+    put(results, result_set(1, figure(2.0), identity={**IDENTITY, field: "another"}))
+    put(results, result_set(2, figure(3.0)))
     found = look(results)
     assert found.unlike == [field]
     assert sorted(map(tuple, (values(found, 0), values(found, 1)))) == [(1.0, 3.0), (2.0,)]
 
 
 def test_another_tools_runs_are_not_joined_with_ours(results):
-    put(results, sheet(0, figure(1.0)))
-    put(results, sheet(1, figure(2.0), kind="fio"))
+    put(results, result_set(0, figure(1.0)))
+    put(results, result_set(1, figure(2.0), kind="fio"))
     assert {one.kind for one in look(results).series} == {"farwrite", "fio"}
 
 
 def test_labels_that_are_equal_are_one_series_whole_number_or_not(results):
-    put(results, sheet(0, figure(1.0, miles=20, name="write")))
-    put(results, sheet(1, figure(2.0, name="write", miles=20.0)))
+    put(results, result_set(0, figure(1.0, miles=20, name="write")))
+    put(results, result_set(1, figure(2.0, name="write", miles=20.0)))
     assert values(look(results)) == [1.0, 2.0]
 
 
 def test_a_candidate_is_unlike_its_base_and_the_base_again_is_no_further_run(results):
     for index, arm in enumerate(["base", "cand", "again"]):
         pairing = Pairing(id="x", arm=arm, what="")
-        put(results, sheet(index, figure(float(index)), pairing=pairing), f"runs/ab/{arm}/sheet.json")
-    put(results, sheet(5, figure(5.0)))
+        put(results, result_set(index, figure(float(index)), pairing=pairing), f"runs/ab/{arm}/sheet.json")
+    put(results, result_set(5, figure(5.0)))
     found = look(results)
     assert found.unlike == ["arm"]
     assert sorted(map(tuple, (values(found, 0), values(found, 1)))) == [(0.0, 5.0), (1.0,)]
@@ -119,8 +119,8 @@ def test_a_change_is_at_the_run_that_made_it(results):
 def test_what_no_verdict_may_rest_on_is_shown_and_changes_nothing(results):
     nights(results, 30)
     for index in range(30, 36):
-        put(results, sheet(index, figure(1e6, withheld=["the generator was late"])))
-    put(results, sheet(36, figure(None)))
+        put(results, result_set(index, figure(1e6, withheld=["the generator was late"])))
+    put(results, result_set(36, figure(None)))
     (one,) = look(results).series
     assert len(one.points) == 37
     assert one.changes == []
@@ -129,30 +129,30 @@ def test_what_no_verdict_may_rest_on_is_shown_and_changes_nothing(results):
 
 def test_the_index_of_a_change_counts_unsound_runs_too(results):
     nights(results, 40, step_at=25)
-    put(results, sheet(3, figure(None)))
-    put(results, sheet(7, figure(1e9, withheld=["late"])))
+    put(results, result_set(3, figure(None)))
+    put(results, result_set(7, figure(1e9, withheld=["late"])))
     (one,) = look(results).series
     assert [change.index for change in one.changes] == [25]
 
 
 def test_a_baseline_that_is_a_copy_of_a_run_counts_once_and_lends_its_name(results):
-    put(results, sheet(0, figure(1.0)))
-    put(results, sheet(1, figure(2.0)))
-    put(results, sheet(1, figure(2.0)), "baselines/good.json")
-    put(results, sheet(1, figure(2.0)), "baselines/better.json")
+    put(results, result_set(0, figure(1.0)))
+    put(results, result_set(1, figure(2.0)))
+    put(results, result_set(1, figure(2.0)), "baselines/good.json")
+    put(results, result_set(1, figure(2.0)), "baselines/better.json")
     (one,) = look(results).series
     assert [(point.estimate.value, point.baselines) for point in one.points] == [(1.0, []), (2.0, ["better", "good"])]
     assert one.points[1].source == "runs/run-001/sheet.json"
 
 
 def test_a_baseline_whose_run_is_gone_is_a_run(results):
-    put(results, sheet(1, figure(2.0)), "baselines/good.json")
+    put(results, result_set(1, figure(2.0)), "baselines/good.json")
     assert values(look(results)) == [2.0]
 
 
 def test_reports_and_sheets_at_any_depth_are_found(results):
     put_report(results, report(1))
-    put(results, sheet(50, figure(1.0, name="write", protocol="C", miles=20.0, queue_depth=1.0)), "runs/a/b/c/sheet.json")
+    put(results, result_set(50, figure(1.0, name="write", protocol="C", miles=20.0, queue_depth=1.0)), "runs/a/b/c/sheet.json")
     found = look(results, "protocol=C")
     assert {point.run for one in found.series for point in one.points} == {"run-050", "run-1"}
 
@@ -174,8 +174,8 @@ def four(results):
     figures = [
         figure(1.0, name="write", protocol=protocol, miles=miles) for protocol in "AC" for miles in (20.0, 150.0)
     ]
-    put(results, sheet(0, *figures))
-    put(results, sheet(1, figure(1.0, name="write", protocol="C", miles=7.0), identity={**IDENTITY, "host": "4 x other"}))
+    put(results, result_set(0, *figures))
+    put(results, result_set(1, figure(1.0, name="write", protocol="C", miles=7.0), identity={**IDENTITY, "host": "4 x other"}))
     return results
 
 
@@ -244,8 +244,8 @@ def test_only_what_changed_is_read_again(results, reads):
     nights(results, 3)
     look(results)
     reads.clear()
-    put(results, sheet(1, figure(7.0), notes := figure(8.0, metric="throughput")))
-    put(results, sheet(3, figure(9.0)))
+    put(results, result_set(1, figure(7.0), notes := figure(8.0, metric="throughput")))
+    put(results, result_set(3, figure(9.0)))
     shutil.rmtree(results / "runs" / "run-000")
     assert values(look(results))[0] == 7.0
     assert values(look(results))[2] == 9.0
@@ -254,10 +254,10 @@ def test_only_what_changed_is_read_again(results, reads):
 
 
 def test_a_report_that_was_replaced_within_one_tick_of_the_clock_is_noticed(results):
-    path = put(results, sheet(0, figure(1.0)))
+    path = put(results, result_set(0, figure(1.0)))
     look(results)
     before = path.stat()
-    beside = put(results, sheet(0, figure(2.0)), "runs/run-000/new")
+    beside = put(results, result_set(0, figure(2.0)), "runs/run-000/new")
     os.utime(beside, ns=(before.st_atime_ns, before.st_mtime_ns))
     beside.replace(path)
     after = path.stat()
@@ -268,14 +268,14 @@ def test_a_report_that_was_replaced_within_one_tick_of_the_clock_is_noticed(resu
 @pytest.mark.parametrize("seed", range(6))
 def test_the_index_says_what_a_new_one_would_whatever_happened_to_the_files(results, seed, tmp_path):
     dice = random.Random(seed)
-    put(results, sheet(99, figure(1.0)))
+    put(results, result_set(99, figure(1.0)))
     for _ in range(12):
         for _ in range(dice.randrange(4)):
             index = dice.randrange(8)
             place = dice.choice([f"runs/run-{index}/sheet.json", f"baselines/b{index}.json"])
             act = dice.randrange(5)
             if act < 3:
-                put(results, sheet(index, figure(dice.random(), miles=float(dice.randrange(2)))), place)
+                put(results, result_set(index, figure(dice.random(), miles=float(dice.randrange(2)))), place)
             elif act == 3:
                 (results / place).unlink(missing_ok=True)
             else:
@@ -343,7 +343,7 @@ def test_an_index_that_another_process_holds_is_copied_and_brought_up_to_date_in
     nights(results, 3)
     look(results)
     reads.clear()
-    put(results, sheet(3, figure(9.0)))
+    put(results, result_set(3, figure(9.0)))
     monkeypatch.setattr(history, "BUSY_S", 0.05)
     with closing(sqlite3.connect(results / INDEX_NAME, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -386,8 +386,8 @@ def test_a_file_that_cannot_be_read_is_named_each_time_and_costs_no_other(result
 @pytest.mark.parametrize("fault", [ZeroDivisionError("x"), OverflowError("y"), UnicodeError("z")])
 def test_a_file_that_our_own_code_cannot_cope_with_costs_no_other(results, monkeypatch, fault):
     expected = nights(results, 2)
-    bad = put(results, sheet(9, figure(1.0)))
-    real = history.read_sheet
+    bad = put(results, result_set(9, figure(1.0)))
+    real = history.read_result_set
 
     def reading(path):
         if path == bad:
@@ -403,8 +403,8 @@ def test_a_file_that_our_own_code_cannot_cope_with_costs_no_other(results, monke
 def test_numbers_beyond_what_the_index_can_hold_cost_no_other_report(results):
     expected = nights(results, 2)
     huge = msgspec.structs.replace(figure(1.0), estimate=msgspec.structs.replace(figure(1.0).estimate, count=1 << 80))
-    path = put(results, sheet(9))
-    path.write_bytes(msgspec.json.encode(sheet(9)).replace(b'"figures":[]', b'"figures":[' + encoded(huge) + b"]"))
+    path = put(results, result_set(9))
+    path.write_bytes(msgspec.json.encode(result_set(9)).replace(b'"figures":[]', b'"figures":[' + encoded(huge) + b"]"))
     assert values(look(results)) == expected
 
 
@@ -415,7 +415,7 @@ def encoded(one):
 
 
 def test_a_file_name_that_is_no_text_is_indexed_all_the_same(results):
-    put(results, sheet(0, figure(1.0)), os.fsdecode(b"runs/\xff\xfe/sheet.json"))
+    put(results, result_set(0, figure(1.0)), os.fsdecode(b"runs/\xff\xfe/sheet.json"))
     found = look(results)
     assert values(found) == [1.0]
     assert found.series[0].points[0].source == "runs/\\xff\\xfe/sheet.json"
@@ -603,12 +603,12 @@ def with_rounds(value, **labels):
 
 def test_earlier_runs_are_those_that_are_alike_in_everything_and_neither_compared_nor_interrupted(tmp_path):
     for index, value in enumerate((1e6, 1.1e6, 1.2e6, 1.3e6, 5e6, 6e6)):
-        put(tmp_path, sheet(index, with_rounds(value), interrupted=index == 4))
-    put(tmp_path, sheet(3, with_rounds(1.3e6)), "baselines/night.json")  # A copy of a run.
-    put(tmp_path, sheet(7, with_rounds(9e6), identity={**IDENTITY, "host": "another"}))
-    put(tmp_path, sheet(8, with_rounds(9e6), pairing=Pairing(id="x", arm="cand", what="")))
-    put(tmp_path, sheet(9, with_rounds(9e6), pairing=Pairing(id="x", arm="again", what="")))
-    compared = [sheet(5, with_rounds(6e6)), sheet(6, with_rounds(7e6))]
+        put(tmp_path, result_set(index, with_rounds(value), interrupted=index == 4))
+    put(tmp_path, result_set(3, with_rounds(1.3e6)), "baselines/night.json")  # A copy of a run.
+    put(tmp_path, result_set(7, with_rounds(9e6), identity={**IDENTITY, "host": "another"}))
+    put(tmp_path, result_set(8, with_rounds(9e6), pairing=Pairing(id="x", arm="cand", what="")))
+    put(tmp_path, result_set(9, with_rounds(9e6), pairing=Pairing(id="x", arm="again", what="")))
+    compared = [result_set(5, with_rounds(6e6)), result_set(6, with_rounds(7e6))]
     found = history.earlier_runs(tmp_path, compared[0], compared)
     assert (found.about.runs, found.about.first_utc, found.about.last_utc) == (4, night(0), night(3))
     levels, = found.levels.values()
@@ -623,14 +623,14 @@ def test_a_figure_that_no_verdict_may_rest_on_is_in_no_spread(tmp_path):
     for index in range(4):
         late = ["the generator was late"] if index == 1 else ()
         kept = with_rounds(1e6)
-        put(tmp_path, sheet(index, msgspec.structs.replace(kept, withheld=list(late)), with_rounds(2e6, miles=60.0)))
-    like = sheet(9, with_rounds(1e6), with_rounds(2e6, miles=60.0))
+        put(tmp_path, result_set(index, msgspec.structs.replace(kept, withheld=list(late)), with_rounds(2e6, miles=60.0)))
+    like = result_set(9, with_rounds(1e6), with_rounds(2e6, miles=60.0))
     found = history.earlier_runs(tmp_path, like, [like])
     assert [len(found.levels[key_of(item)]) for item in like.figures] == [3, 4]
 
 
 def test_where_there_are_no_results_there_are_no_earlier_runs(tmp_path):
-    like = sheet(0, with_rounds(1e6))
+    like = result_set(0, with_rounds(1e6))
     found = history.earlier_runs(tmp_path / "none", like, [like])
     assert found.about.runs == 0 and found.between(key_of(like.figures[0])) is None
     assert "no earlier run like these in" in found.about.text

@@ -13,7 +13,7 @@ from oracle.record_oracle import rounded
 
 STEPS = [
     "has_room", "place", "seal_batch", "note_durable", "note_applied", "skip_pads", "run_end", "free_to_checkpoint",
-    "wants_checkpoint", "pad_to_end", "note_vouched", "wants_vouch",
+    "wants_checkpoint", "pad_to_end", "note_watermark", "wants_watermark",
 ]  # fmt: skip
 WAYS = [
     pytest.param(
@@ -80,13 +80,13 @@ class Story:
         if self.flushing:
             self.steps.note_durable(self.journal)
             if self.oracle.padded:
-                self.oracle.vouched = self.oracle.durable
+                self.oracle.durable_watermark = self.oracle.durable
             self.oracle.durable = self.oracle.sealed
             self.flushing = self.is_saving = False
 
     def apply(self):
         known = self.oracle.boundaries()
-        choices = [position for position in known if self.oracle.applied <= position <= self.oracle.vouched]
+        choices = [position for position in known if self.oracle.applied <= position <= self.oracle.durable_watermark]
         chosen = int(self.random.choice(choices))
         self.steps.note_applied(self.journal, chosen, self.oracle.writes_before(chosen))
         self.oracle.applied = chosen
@@ -106,15 +106,15 @@ class Story:
 
     def vouch(self):
         """By a superblock, when somebody waits for it and no batch under way will do, or after a while."""
-        at, behind = self.journal.at[0], self.oracle.vouched < self.oracle.durable
-        assert not self.steps.wants_vouch(self.journal, False, at.flushed_ns + at.vouch_after_ns)
-        assert bool(self.steps.wants_vouch(self.journal, True, at.flushed_ns + at.vouch_after_ns + 1)) == behind
-        at.wants_vouch = 1
-        assert bool(self.steps.wants_vouch(self.journal, False, at.flushed_ns)) == behind
-        assert not self.steps.wants_vouch(self.journal, True, at.flushed_ns)
-        self.steps.note_vouched(self.journal, at.durable)
-        self.oracle.vouched = self.oracle.durable
-        assert at.wants_vouch == 0
+        at, behind = self.journal.at[0], self.oracle.durable_watermark < self.oracle.durable
+        assert not self.steps.wants_watermark(self.journal, False, at.flushed_ns + at.watermark_after_ns)
+        assert bool(self.steps.wants_watermark(self.journal, True, at.flushed_ns + at.watermark_after_ns + 1)) == behind
+        at.wants_watermark = 1
+        assert bool(self.steps.wants_watermark(self.journal, False, at.flushed_ns)) == behind
+        assert not self.steps.wants_watermark(self.journal, True, at.flushed_ns)
+        self.steps.note_watermark(self.journal, at.durable)
+        self.oracle.durable_watermark = self.oracle.durable
+        assert at.wants_watermark == 0
 
     def look(self):
         """From a boundary that is still in memory, as a sender goes."""
@@ -130,7 +130,7 @@ class Story:
         assert [at.tail, at.applied, at.durable, at.sealed, at.staged] == mine == sorted(mine)
         sequences = [at.tail_sequence, at.applied_sequence, at.durable_sequence, at.sealed_sequence, at.staged_sequence]
         assert sequences == [oracle.writes_before(position) for position in mine]
-        assert oracle.applied <= at.vouched == oracle.vouched <= oracle.durable
+        assert oracle.applied <= at.durable_watermark == oracle.durable_watermark <= oracle.durable
         assert oracle.staged - oracle.applied <= self.staging
         assert oracle.staged - oracle.tail <= oracle.capacity
 
@@ -183,7 +183,7 @@ def test_a_batch_stops_at_the_rings_end_and_the_rest_is_the_next_batch(steps):
     steps.place(journal, 24576 - 64)
     assert steps.seal_batch(journal) == 24576
     steps.note_durable(journal)
-    steps.note_vouched(journal, 24576)
+    steps.note_watermark(journal, 24576)
     steps.note_applied(journal, 24576, 1)
     steps.place(journal, 4096 - 64)
     assert steps.has_room(journal, 4096)

@@ -325,7 +325,7 @@ class Near:
         journal = log.journal_state(CAPACITY, STAGING, VOLUME, EPOCH, 0, 0, VOLUME_BYTES, EXTENT, 64)
         made = primary.primary_state(
             journal, reactor.pretended(self.world), [0], primary.TWO_TRIP, 1, 10**12, volume_bytes=VOLUME_BYTES,
-            parcel_bytes=4096, lag_ring=64,
+            resync_buffer_bytes=4096, lag_ring=64,
         )  # fmt: skip
         self.state = kernels.state(made)
         for number in range(5):
@@ -381,7 +381,8 @@ def test_a_primary_takes_what_a_frame_may_say_and_ends_the_session_over_anything
     ]  # fmt: skip
     bounds = (known["sent"], 3, known["applied"], known["synced"], EXTENTS - 8, EPOCH)
     around = state.ring.world
-    may_change = (state.peer, state.inbox, around.at, around.stream, around.glass, around.segment_end, around.segment_due_ns)
+    network = around.stream, around.in_flight_bytes, around.segment_end, around.segment_due_ns
+    may_change = (state.peer, state.inbox, around.at, *network)
 
     def refused_well(frame):
         assert state.peer[0].durable == known["durable"] and state.peer[0].granted == known["granted"]
@@ -437,9 +438,9 @@ def test_a_peer_with_another_history_has_been_granted_nothing(kernels):
 
 def test_a_verify_that_is_under_way_is_not_begun_again(kernels):
     near = Near(kernels, state=primary.LIVE, verifying=1, digests_sent=2)
-    near.state.mail[0].request = primary.VERIFY
-    kernels.turn.take_mail(near.state, 0, 1)
-    assert near.state.peer[0].digests_sent == 2 and near.state.mail[0].request == primary.NOTHING
+    near.state.control_requests[0].request = primary.VERIFY
+    kernels.turn.take_control_request(near.state, 0, 1)
+    assert near.state.peer[0].digests_sent == 2 and near.state.control_requests[0].request == primary.NOTHING
     assert near.hear(usual("differs", sequence=4, length=8, fill=0)) == replica.OK
 
 

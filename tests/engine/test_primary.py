@@ -50,10 +50,10 @@ def test_a_write_completes_when_every_point_of_its_protocol_is_passed(completabl
     for _ in range(200):
         here = int(random.integers(0, 12))
         peers = [int(random.integers(0, 12)) for _ in range(int(random.integers(0, 5)))]
-        excused = [bool(random.random() < 0.2) for _ in peers]
+        detached = [bool(random.random() < 0.2) for _ in peers]
         quorum = int(random.integers(1, len(peers) + 2))
-        answer = completable(PROTOCOLS[protocol], quorum, here, np.array(peers, np.int64), np.array(excused, np.int64))
-        assert answer == primary_oracle.completable(protocol, quorum, here, peers, excused)
+        answer = completable(PROTOCOLS[protocol], quorum, here, np.array(peers, np.int64), np.array(detached, np.int64))
+        assert answer == primary_oracle.completable(protocol, quorum, here, peers, detached)
         assert answer <= here
 
 
@@ -189,7 +189,7 @@ def test_a_write_without_room_is_not_taken_and_changes_nothing(submit):
     made = state(staging=16384, capacity=16384)
     assert submit(made, 0, 0, 4096, 0) == submit(made, 1, 0, 4096, 0) == 1
     before = made.journal.at.copy()
-    before[0].wants_vouch = 1  # It waits for room, and says so.
+    before[0].wants_watermark = 1  # It waits for room, and says so.
     assert submit(made, 2, 0, 4096, 0) == 0
     assert (made.journal.at == before).all()
     assert made.at[0].blocked == 1

@@ -552,7 +552,7 @@ def test_the_leftovers_of_a_torn_batch_are_no_damage_however_often_they_are_look
     for buried in (True, False):
         files, identity = torn_behind_two(small[0])
         if not buried:
-            monkeypatch.setattr(journals, "bury", lambda *_: 0)
+            monkeypatch.setattr(journals, "zero_torn_tail", lambda *_: 0)
         flags = [int(recall(files, identity, SMALL_STAGING).at[0].flags) for _ in range(2)]
         assert flags == [0, 0 if buried else log.INCONSISTENT]
         assert examine(files)[1].sequence == 2
@@ -586,7 +586,7 @@ def test_whatever_bit_of_the_log_flips_the_volume_is_not_ahead_of_it_or_the_dama
             story.submit(int(random.integers(0, (SMALL_VOLUME - size) // 512 + 1)) * 512, size)
         story.turn()
         if hasty:
-            story.journal.at[0].vouched = story.journal.at[0].durable
+            story.journal.at[0].durable_watermark = story.journal.at[0].durable
         if turn % 3:
             continue
         image = whole(story.files.journal_fd)

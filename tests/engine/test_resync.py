@@ -26,7 +26,7 @@ from farwrite.engine import resync_kernel as resyncing
 from farwrite.engine import secondary_kernel as secondary
 from farwrite.engine import turn_kernel
 from farwrite.engine.handshake import Hello, hello_of, how_to_join, lead
-from farwrite.engine.peer_status import standing_of
+from farwrite.engine.peer_status import peer_status_of
 from farwrite.workload.payload_kernel import fill
 
 VOLUME, SEED, VOLUME_BYTES, STAGING, EXTENT = 7, 11, 1 << 20, 64 << 10, 4096
@@ -131,13 +131,13 @@ class Near:
     def come_back(self, index=0, how=None, sequence=None):
         theirs = hello_of(self.far[index].journal, 0)
         self.sockets.append(self.far[index].connect())
-        mail = self.state.mail[index]
-        mail.socket = self.sockets[-1].fileno()
-        mail.sequence = theirs.sequence if sequence is None else sequence
-        mail.how = how_to_join(self.journal, theirs) if how is None else how
-        mail.request = primary.ADOPT
-        self.until(lambda: mail.request == primary.NOTHING, "adoption")
-        return int(mail.how)
+        control_request = self.state.control_requests[index]
+        control_request.socket = self.sockets[-1].fileno()
+        control_request.sequence = theirs.sequence if sequence is None else sequence
+        control_request.how = how_to_join(self.journal, theirs) if how is None else how
+        control_request.request = primary.ADOPT
+        self.until(lambda: control_request.request == primary.NOTHING, "adoption")
+        return int(control_request.how)
 
     def caught_up(self, index=0):
         peer = self.state.peer[index]
@@ -201,7 +201,7 @@ def test_suspended_replication_goes_on_alone_counts_what_is_exposed_and_heals_fr
     assert near.come_back() == primary.BY_LOG
     near.write(40)
     near.until(lambda: near.caught_up(), "catching up")
-    near.until(lambda: near.state.peer[0].excused == 0, "being asked again")
+    near.until(lambda: near.state.peer[0].detached == 0, "being asked again")
     exposed = int(near.state.at[0].exposed)
     near.write(20)
     near.check()
@@ -217,7 +217,7 @@ def test_without_consent_a_lost_peer_blocks_and_with_it_the_rest_goes_on(stack):
     for _ in range(30):
         near.turn()
     assert near.state.at[0].completed == 10
-    near.state.mail[0].request = primary.EXCUSE
+    near.state.control_requests[0].request = primary.DETACH
     near.complete()
     near.check()
 
@@ -332,15 +332,15 @@ def test_progress_and_time_left_of_a_resync_follow_from_what_is_left_and_how_fas
     near.write(50)
     near.complete()
     near.lose()
-    assert standing_of(near.state, 0).state == "absent" and standing_of(near.state, 0).left_s is None
+    assert peer_status_of(near.state, 0).state == "absent" and peer_status_of(near.state, 0).left_s is None
     near.write(200)
     near.complete()
     near.come_back()
     near.turn()
-    seen = [standing_of(near.state, 0)]
+    seen = [peer_status_of(near.state, 0)]
     while seen[-1].state != "live":
         near.turn()
-        seen.append(standing_of(near.state, 0))
+        seen.append(peer_status_of(near.state, 0))
     states = [one.state for one in seen]
     assert states[0] in ("resyncing", "catching") and "live" in states
     copied = [one for one in seen if one.state == "resyncing"]
@@ -362,9 +362,9 @@ def test_pulling_ahead_never_waits_for_a_peer_that_does_not_read(stack):
         )  # fmt: skip
         near.write(400)
         near.complete()
-        assert near.state.peer[0].excused == 1
+        assert near.state.peer[0].detached == 1
         assert near.state.peer[0].state != primary.LIVE
-        near.state.mail[0].request = primary.DROP
+        near.state.control_requests[0].request = primary.DROP
         near.turn()
     near.come_back()
     near.write(50)
@@ -384,7 +384,7 @@ def test_of_a_record_half_sent_the_rest_goes_first_though_its_header_is_written_
     rest = bytes(journal.data[sent : begins[half_sent]])
     journal.data[:sent] = 0xEE  # As newer records may, a turn of the ring later.
     resyncing.fall_behind(near.state, 0, 5)
-    assert bytes(near.state.parcel[0, : len(rest)]) == rest and peer[primary.PARCEL_END] == len(rest)
+    assert bytes(near.state.resync_buffer[0, : len(rest)]) == rest and peer[primary.PARCEL_END] == len(rest)
     assert peer[primary.STATE] == primary.CATCHING and peer[primary.SENT] == begins[half_sent]
     assert peer[primary.SENT_SEQUENCE] == half_sent
 
@@ -403,7 +403,7 @@ def alike(stack, damage):
 @pytest.mark.parametrize("damage", [False, True])
 def test_a_verify_of_live_replicas_finds_what_differs_and_nothing_else(stack, damage):
     near = alike(stack, damage)
-    near.state.mail[0].request = primary.VERIFY
+    near.state.control_requests[0].request = primary.VERIFY
     near.write(100, region=VOLUME_BYTES // 2)
     near.until(lambda: near.state.peer[0].verifying == 2, "the verify")
     assert near.state.peer[0].different == int(damage)
@@ -413,12 +413,12 @@ def test_a_verify_of_live_replicas_finds_what_differs_and_nothing_else(stack, da
 def test_a_verify_does_not_take_for_a_difference_what_the_peer_has_applied_before_us(stack, damage):
     near = alike(stack, damage)
     near.until(lambda: near.journal.at[0].applied_sequence == near.number, "our own volume")
-    near.journal.at[0].vouch_after_ns = 10**18
+    near.journal.at[0].watermark_after_ns = 10**18
     near.write(3, region=VOLUME_BYTES // 2)
     near.complete()
     near.until(lambda: near.far[0].journal.at[0].applied_sequence == near.number, "the far volume")
     assert near.journal.at[0].applied_sequence < near.number
-    near.state.mail[0].request = primary.VERIFY
+    near.state.control_requests[0].request = primary.VERIFY
     near.until(lambda: near.state.peer[0].verifying == 2, "the verify")
     assert near.state.peer[0].different == int(damage)
 

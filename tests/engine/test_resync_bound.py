@@ -46,7 +46,7 @@ def state():
     log.begin_at(journal, 0, 9)
     journal.at[0].known_since = 0
     made = primary.primary_state(
-        journal, reactor.pretended(world), [0], primary.C, 1, 10**12, volume_bytes=EXTENTS * EXTENT, parcel_bytes=8192,
+        journal, reactor.pretended(world), [0], primary.C, 1, 10**12, volume_bytes=EXTENTS * EXTENT, resync_buffer_bytes=8192,
         lag_ring=64,
     )  # fmt: skip
     return world, made, made._replace(journal=journal._replace(last_write=journal.last_write.view(Watched)),

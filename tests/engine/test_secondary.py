@@ -178,7 +178,7 @@ def test_frames_without_room_wait_in_the_inbox_and_are_taken_in_order_later(pars
             if record.kind_of(made.journal.headers, start) == record.WRITE:
                 seen.append(made.journal.data[start : start + size].tobytes())
             position += size
-        log.note_vouched(made.journal, position)
+        log.note_watermark(made.journal, position)
         log.note_applied(made.journal, position, int(at.durable_sequence))
         at.checkpoint_position, at.checkpoint_sequence = at.applied, at.applied_sequence
         log.free_to_checkpoint(made.journal)

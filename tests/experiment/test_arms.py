@@ -18,7 +18,7 @@ from farwrite.experiment.ab.arm import arm_of
 from farwrite.experiment.ab.experiment import Experiment, noise_seen, order_of, outcome_of, set_aside, start_order
 from farwrite.recording import SCHEMA_VERSION, HostNoise, Pairing, Report, read, upgraded
 from farwrite.workload.catalog import load, shipped
-from farwrite.workload.tables import told
+from farwrite.workload.tables import without_defaults
 from make_recording import SMALL, make_recording
 
 ARMS = ("base", "cand", "again")
@@ -35,17 +35,17 @@ def experiment(tmp_path, pairs=6, seed=1):
 def test_whoever_waits_for_an_arm_is_told_for_how_long(monkeypatch):
     monkeypatch.setattr(framing, "LOOK_S", 0.01)
     reads, writes = os.pipe()
-    told = []
+    without_defaults = []
 
     def waiting(seconds):
-        told.append(seconds)
-        if len(told) == 3:
+        without_defaults.append(seconds)
+        if len(without_defaults) == 3:
             os.write(writes, b"joined\nand more")
 
     with open(reads, "rb") as answers, open(writes, "wb"):  # noqa: PTH123
         made = workers.Worker(arm_of("base", "quick", "quick", [], []), None, None, answers, None)
         assert made.read_line(60.0, "joined the lab", waiting) == b"joined"
-        assert len(told) == 3 and told == sorted(told)
+        assert len(without_defaults) == 3 and without_defaults == sorted(without_defaults)
         with pytest.raises(UnfitError, match="has not joined the lab within 0 s"):
             made.read_line(0.05, "joined the lab", waiting)
 
@@ -84,8 +84,8 @@ def test_the_histograms_of_an_older_arm_are_of_today_once_it_has_answered():
 @pytest.mark.parametrize("seed", range(20))
 def test_an_order_is_its_own_mirror_image_and_has_every_arm_twice(tmp_path, seed):
     made = experiment(tmp_path, seed=seed)
-    for lap in range(7):
-        order = order_of(made, lap, "write-C-20")
+    for repetition in range(7):
+        order = order_of(made, repetition, "write-C-20")
         assert order == order[::-1]
         assert sorted(order) == sorted(2 * ARMS)
 
@@ -94,7 +94,7 @@ def test_an_order_is_its_own_mirror_image_and_has_every_arm_twice(tmp_path, seed
 def test_within_three_laps_every_arm_stands_at_every_place_once(tmp_path, seed):
     made = experiment(tmp_path, seed=seed)
     for first in (0, 3):
-        orders = [order_of(made, lap, "write-C-20") for lap in range(first, first + 3)]
+        orders = [order_of(made, repetition, "write-C-20") for repetition in range(first, first + 3)]
         assert all(set(arms) == set(ARMS) for arms in zip(*orders, strict=True))
 
 
@@ -111,20 +111,20 @@ def test_a_seed_draws_the_same_orders_again_and_cells_have_orders_of_their_own(t
 @pytest.mark.parametrize("name", shipped())
 def test_a_profile_arrives_as_it_was_sent(name):
     profile = load(name)
-    sent = msgspec.json.decode(msgspec.json.encode(told(profile)))
+    sent = msgspec.json.decode(msgspec.json.encode(without_defaults(profile)))
     assert message.understood(sent) == profile
     assert message.misread(msgspec.to_builtins(profile), msgspec.to_builtins(message.understood(sent))) is None
 
 
 def test_only_what_is_no_default_travels():
-    sent = told(load("quick"))
+    sent = without_defaults(load("quick"))
     assert "trace" not in sent["cell"][0]
     assert "congestion" not in sent["lab"]
     assert sent["lab"]["durability"] == "memory"
 
 
 def test_a_key_that_the_other_farwrite_does_not_know_is_refused():
-    sent = told(load("quick"))
+    sent = without_defaults(load("quick"))
     with pytest.raises(UsageError, match=r"does not know everything the profile asks for.*later"):
         message.understood(sent | {"later": 1})
     with pytest.raises(UsageError, match=r"cell\[0\]\.later"):
@@ -135,8 +135,8 @@ def test_what_keeps_the_machine_awake_is_no_arms_affair():
     """An arm of another revision knows booleans, or nothing of it; the experiment keeps the machine awake for all."""
     profile = load("quick", ["lab.keep_awake=qos"])
     sent = message.task_profile(profile)
-    assert "keep_awake" in told(profile)["lab"] and "keep_awake" not in sent["lab"]
-    assert message.task_profile(load("quick")) == told(load("quick"))
+    assert "keep_awake" in without_defaults(profile)["lab"] and "keep_awake" not in sent["lab"]
+    assert message.task_profile(load("quick")) == without_defaults(load("quick"))
     theirs = msgspec.to_builtins(message.understood(sent))
     ours, theirs = (
         message.without_ours(one)

@@ -11,12 +11,12 @@ from console import ROOT
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.figure import METRICS, Metric
 from farwrite.base.errors import UsageError
-from farwrite.compare.figures import read_sheet, sheet_of
+from farwrite.compare.figures import read_result_set, result_set_of
 from farwrite.gate.budget import KINDS, Budgets, load, parse
 from farwrite.gate.gate import gate
 from farwrite.gate.suggest import suggest
 from farwrite.recording import SCHEMA_VERSION, Report
-from make_figures import at, figure, hours_alike, measured, sheet
+from make_figures import at, figure, hours_alike, measured, result_set
 from make_recording import SMALL, make_recording
 
 FILE = """
@@ -229,14 +229,14 @@ def test_whatever_text_is_written_is_understood_or_refused(text):
 
 def report_sheet(seed: int, source: str):
     made = make_recording(SMALL, seed=seed)
-    return sheet_of(Report(schema_version=SCHEMA_VERSION, recording=made), analyse(made), source)
+    return result_set_of(Report(schema_version=SCHEMA_VERSION, recording=made), analyse(made), source)
 
 
 @pytest.mark.parametrize("seeds", [[1], [1, 2]])
 def test_a_report_keeps_the_budgets_that_were_proposed_from_it(seeds):
-    sheets = [report_sheet(seed, f"run {seed}") for seed in seeds]
-    proposed = parse(suggest(sheets), "proposed.toml")
-    found = gate(sheets[0], proposed, baseline=sheets[0], history=hours_alike(*sheets[0].figures))
+    result_sets = [report_sheet(seed, f"run {seed}") for seed in seeds]
+    proposed = parse(suggest(result_sets), "proposed.toml")
+    found = gate(result_sets[0], proposed, baseline=result_sets[0], history=hours_alike(*result_sets[0].figures))
     assert found.verdict == "pass", [item.sentence for item in found.rulings if item.verdict != "pass"]
     kinds = {(item.metric, item.kind) for item in proposed.budgets}
     assert {("lost_writes", "equals"), ("k_p50", "at_most"), ("wire_bytes_per_user_byte", "at_most"),
@@ -246,7 +246,7 @@ def test_a_report_keeps_the_budgets_that_were_proposed_from_it(seeds):
 
 def test_losses_are_promised_only_where_there_were_none():
     drill = {"drill": "kill", "miles": 150.0}
-    text = suggest([sheet(figure("drill_lost_writes", 0, {**drill, "protocol": "C"}),
+    text = suggest([result_set(figure("drill_lost_writes", 0, {**drill, "protocol": "C"}),
                           figure("drill_lost_writes", 7, {**drill, "protocol": "A"}))])  # fmt: skip
     budget, = parse(text).budgets
     assert budget.where == {"protocol": ["C"]} and budget.limit == 0
@@ -254,7 +254,7 @@ def test_losses_are_promised_only_where_there_were_none():
 
 def test_more_noise_asks_for_more_room():
     def room(noise):
-        text = suggest([sheet(measured("response_p50", [1e6, 1e6 * (1 + noise), 1e6 * (1 - noise), 1e6]))])
+        text = suggest([result_set(measured("response_p50", [1e6, 1e6 * (1 + noise), 1e6 * (1 - noise), 1e6]))])
         return parse(text).budgets[0].limit
 
     assert room(0.001) == 0.01 and room(0.01) == 0.02 and room(0.05) == 0.20
@@ -263,7 +263,7 @@ def test_more_noise_asks_for_more_room():
 
 
 def test_what_cannot_be_judged_is_not_proposed():
-    text = suggest([sheet(
+    text = suggest([result_set(
         figure("lost_writes", 0), measured("response_p50", [1e6]), measured("k_p50", [1.0, 1.1, 1.0], withheld=["late"]),
         figure("response_p99", None, warnings=["too few"]), figure("flushes_per_write", 0.5, without=[0.5, 0.6]),
     )])  # fmt: skip
@@ -272,13 +272,13 @@ def test_what_cannot_be_judged_is_not_proposed():
 
 def test_names_that_toml_must_quote_are_quoted():
     odd = at(20, **{"name": 'a "b"\\\n\x7f#', "a b.c": "x"})
-    text = suggest([sheet(measured("response_p50", [1e6, 1.001e6, 0.999e6], odd), source="an\nodd\x00 file")])
+    text = suggest([result_set(measured("response_p50", [1e6, 1.001e6, 0.999e6], odd), source="an\nodd\x00 file")])
     assert parse(text).budgets[0].where["name"] == ['a "b"\\\n\x7f#']
 
 
 def test_the_projects_own_budgets_are_kept_by_its_baseline():
     own = load(ROOT / "results" / "budgets.toml")
-    found = gate(read_sheet(ROOT / "results" / "baselines" / "limits.json"), own)
+    found = gate(read_result_set(ROOT / "results" / "baselines" / "limits.json"), own)
     assert found.verdict == "pass" and found.tests == 0
     assert {item.metric for item in own.budgets if item.gating} >= {"lost_writes", "damaged_writes", "flushes_per_write"}
     assert all(METRICS[item.metric].exact for item in own.budgets if item.gating)

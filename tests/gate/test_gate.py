@@ -20,13 +20,13 @@ from farwrite.analysis.student_t import critical, tail
 from farwrite.analysis.verdict import TAIL
 from farwrite.base.errors import UnfitError, UsageError
 from farwrite.base.reasons import below_measured, beyond_measured, hours_apart, no_distance, unsound
-from farwrite.compare.figures import Sheet, figures_of, sheet_of
+from farwrite.compare.figures import ResultSet, figures_of, result_set_of
 from farwrite.gate.budget import Budget, Budgets, parse
 from farwrite.gate.gate import Gate, exit_code_of, gate, metrics_of
 from farwrite.gate.ruling import Case, outcomes_of, verdicts_of
 from farwrite.recording import SCHEMA_VERSION, Report
 from farwrite.report.gate import show_gate
-from make_figures import at, figure, hours_alike, measured, sheet
+from make_figures import at, figure, hours_alike, measured, result_set
 from make_recording import make_recording
 
 AT_20 = measured("response_p50", [0.9e6, 1.0e6, 1.1e6, 1.0e6, 1.0e6])
@@ -43,7 +43,7 @@ def promise(metric: str, limit: str, where: str = "", more: str = "") -> str:
 
 def judged(figures, text: str, baseline=None, **options) -> Gate:
     options = {"history": hours_alike(*(baseline or [])), **options}
-    return gate(sheet(*figures), promised(text), sheet(*baseline) if baseline else None, **options)
+    return gate(result_set(*figures), promised(text), result_set(*baseline) if baseline else None, **options)
 
 
 def only(found: Gate):
@@ -101,7 +101,7 @@ def test_a_measurement_passes_fails_or_is_unknown(limit_ms, verdict):
 
 @pytest.mark.parametrize(("link", "is_stream_level"), [("relay", True), ("ferry", False)])
 def test_a_gate_knows_on_what_level_its_report_was_measured_and_says_so(link, is_stream_level):
-    measured_there = msgspec.structs.replace(sheet(figure("lost_writes", 0)), identity={"host": "a host", "link": link})
+    measured_there = msgspec.structs.replace(result_set(figure("lost_writes", 0)), identity={"host": "a host", "link": link})
     found = gate(measured_there, promised(promise("lost_writes", "equals = 0")))
     assert found.stream_level == is_stream_level
     console = Console(file=StringIO(), width=100)
@@ -193,7 +193,8 @@ def test_what_is_only_reported_costs_the_others_nothing():
 @pytest.mark.parametrize(("looks", "verdict"), [(1, "fail"), (2, "fail"), (3, "unknown")])
 def test_looks_share_alpha(looks, verdict):
     rounds = [1.01e6, 1.02e6, 1.03e6, 1.02e6]
-    found = gate(sheet(measured("response_p50", rounds)), promised(promise("response_p50", 'at_most = "1.006 ms"'), looks=looks))
+    budgets = promised(promise("response_p50", 'at_most = "1.006 ms"'), looks=looks)
+    found = gate(result_set(measured("response_p50", rounds)), budgets)
     assert 0.05 / 3 < only(found).p_fail <= 0.025 and found.verdict == verdict and found.level == 0.05 / looks
 
 
@@ -205,7 +206,7 @@ def test_a_look_too_many_is_refused(look):
 
 def test_the_last_look_allowed_is_not_refused():
     budgets = promised(promise("response_p50", 'at_most = "2 ms"'), looks=3)
-    assert gate(sheet(AT_20), budgets, look=3).look == 3
+    assert gate(result_set(AT_20), budgets, look=3).look == 3
 
 
 # Against a baseline
@@ -241,9 +242,9 @@ def test_arms_of_one_experiment_are_compared_round_by_round():
     cand = measured("response_p50", [1.1e6 * one * extra for one, extra in zip(mood, (1.0, 1.01, 0.99, 1.0, 1.0), strict=True)])
     budgets = promised(promise("response_p50", 'not_worse_by = "5 %"'))
     # The base's own rounds differ by half: only its A/A arm shows that beside each other they do not.
-    again = sheet(measured("response_p50", [1.001e6 * one for one in mood]), arm="again")
-    apart = gate(sheet(cand), budgets, sheet(base))
-    beside = gate(sheet(cand, arm="cand"), budgets, sheet(base, arm="base"), again)
+    again = result_set(measured("response_p50", [1.001e6 * one for one in mood]), arm="again")
+    apart = gate(result_set(cand), budgets, result_set(base))
+    beside = gate(result_set(cand, arm="cand"), budgets, result_set(base, arm="base"), again)
     assert apart.verdict == "unknown" and any("of these two runs only" in text for text in apart.warnings)
     assert beside.verdict == "fail" and not beside.warnings and beside.floor_from == "the base measured twice side by side"
 
@@ -252,13 +253,14 @@ def test_arms_of_one_experiment_are_compared_round_by_round():
 def test_two_runs_of_different_hours_decide_nothing_until_earlier_runs_show_what_hours_differ_by(scale):
     budgets = promised(promise("response_p50", 'not_worse_by = "5 %"') + promise("lost_writes", "equals = 0"))
     lost, kept = figure("lost_writes", 1), figure("lost_writes", 0)
-    found = gate(sheet(side(scale), kept), budgets, sheet(side(1.0), kept))
+    found = gate(result_set(side(scale), kept), budgets, result_set(side(1.0), kept))
     assert found.verdict == "unknown" and found.earlier_runs.runs == 0
     assert str(hours_apart(RUNS_MIN)) in found.rulings[0].sentence and "a change may be of the hour" in found.warnings[0]
-    assert gate(sheet(side(scale), lost), budgets, sheet(side(1.0), kept)).verdict == "fail"  # What is counted needs no hour.
+    # What is counted needs no hour.
+    assert gate(result_set(side(scale), lost), budgets, result_set(side(1.0), kept)).verdict == "fail"
     few = hours_alike(side(1.0), runs=2)
-    assert gate(sheet(side(scale), kept), budgets, sheet(side(1.0), kept), history=few).verdict == "unknown"
-    told = gate(sheet(side(scale), kept), budgets, sheet(side(1.0), kept), history=hours_alike(side(1.0)))
+    assert gate(result_set(side(scale), kept), budgets, result_set(side(1.0), kept), history=few).verdict == "unknown"
+    told = gate(result_set(side(scale), kept), budgets, result_set(side(1.0), kept), history=hours_alike(side(1.0)))
     assert told.verdict == ("fail" if scale > 1.05 else "pass") and told.earlier_runs.runs == 9
 
 
@@ -267,14 +269,14 @@ def test_earlier_runs_that_differ_make_a_gate_as_unsure_as_they_are():
     levels = [Spread(math.log(1e6) + apart, 0.005, 4) for apart in (-0.1, 0.1, -0.05, 0.05, 0.0, 0.08, -0.08, 0.02)]
     restless = RunHistory(EarlierRuns(results="results", runs=8), {key_of(side(1.0)): levels})
     for scale in (1.0, 1.12):
-        assert gate(sheet(side(scale)), budgets, sheet(side(1.0)), history=restless).verdict == "unknown"
-    assert gate(sheet(side(2.0)), budgets, sheet(side(1.0)), history=restless).verdict == "fail"
+        assert gate(result_set(side(scale)), budgets, result_set(side(1.0)), history=restless).verdict == "unknown"
+    assert gate(result_set(side(2.0)), budgets, result_set(side(1.0)), history=restless).verdict == "fail"
 
 
 def test_a_failure_must_exceed_what_the_same_thing_measured_twice_differs_by():
     budgets = promised(promise("response_p50", 'not_worse_by = "5 %"'))
-    again = sheet(side(1.3), arm="again")
-    found = gate(sheet(side(1.2), arm="cand"), budgets, sheet(side(1.0), arm="base"), again)
+    again = result_set(side(1.3), arm="again")
+    found = gate(result_set(side(1.2), arm="cand"), budgets, result_set(side(1.0), arm="base"), again)
     assert only(found).verdict == "unknown" and only(found).p_adjusted <= 0.05 and only(found).floor == pytest.approx(0.3)
     assert "beyond chance, but the same thing measured twice differs by up to +30.0 %" in only(found).sentence
 
@@ -287,11 +289,12 @@ def test_a_relative_budget_needs_a_baseline():
 def test_runs_that_are_unlike_are_not_compared_unless_that_is_allowed():
     budgets = promised(promise("response_p50", 'not_worse_by = "5 %"'))
     with pytest.raises(UnfitError, match="--allow-mismatch host"):
-        gate(sheet(side(1.0)), budgets, sheet(side(1.0), host="another"))
+        gate(result_set(side(1.0)), budgets, result_set(side(1.0), host="another"))
     known = hours_alike(side(1.0))
-    assert gate(sheet(side(1.0)), budgets, sheet(side(1.0), host="another"), allowed=["host"], history=known).verdict == "pass"
+    other = result_set(side(1.0), host="another")
+    assert gate(result_set(side(1.0)), budgets, other, allowed=["host"], history=known).verdict == "pass"
     with pytest.raises(UsageError, match="no such field"):
-        gate(sheet(side(1.0)), budgets, sheet(side(1.0)), allowed=["hots"])
+        gate(result_set(side(1.0)), budgets, result_set(side(1.0)), allowed=["hots"])
 
 
 @pytest.mark.parametrize("lacks", ["report", "baseline"])
@@ -348,14 +351,14 @@ def test_only_latencies_that_wait_for_the_link_know_how_far_it_was_off():
 def test_an_interrupted_run_may_break_a_promise_but_not_keep_one():
     budgets = promised(promise("lost_writes", "equals = 0") + promise("response_p50", 'at_most = "2 ms"'))
     for lost, verdicts in ((0, ["unknown", "unknown"]), (1, ["fail", "unknown"])):
-        found = gate(sheet(figure("lost_writes", lost), AT_20, interrupted=True), budgets)
+        found = gate(result_set(figure("lost_writes", lost), AT_20, interrupted=True), budgets)
         assert [item.verdict for item in found.rulings] == verdicts
         assert "interrupted" in found.rulings[1].sentence
 
 
 def test_an_interrupted_baseline_decides_nothing():
     budgets = promised(promise("response_p50", 'not_worse_by = "5 %"'))
-    assert gate(sheet(side(1.2)), budgets, sheet(side(1.0), interrupted=True)).verdict == "unknown"
+    assert gate(result_set(side(1.2)), budgets, result_set(side(1.0), interrupted=True)).verdict == "unknown"
 
 
 def test_a_cell_that_was_not_audited_is_not_free_of_losses():
@@ -406,8 +409,8 @@ def beyond(miles: float, below: bool = False):
     ((1.7e6, 2.4e6, 1.8e6), 100, "unknown"),
 ])  # fmt: skip
 def test_miles_beyond_what_was_measured_are_decided_by_the_farthest_response_time(rounds, asked, verdict):
-    sheet = [beyond(150), measured("response_p99", [5e5, 5.1e5, 5e5], at(20)), measured("response_p99", rounds, at(150))]
-    found = judged(sheet, promise("greatest_miles_p99", f"at_least = {asked}"))
+    result_set = [beyond(150), measured("response_p99", [5e5, 5.1e5, 5e5], at(20)), measured("response_p99", rounds, at(150))]
+    found = judged(result_set, promise("greatest_miles_p99", f"at_least = {asked}"))
     assert found.verdict == verdict
     assert "beyond 150 miles, not measured" in only(found).sentence
     if verdict == "pass":
@@ -415,10 +418,10 @@ def test_miles_beyond_what_was_measured_are_decided_by_the_farthest_response_tim
 
 
 def test_miles_below_what_was_measured_are_decided_by_the_nearest_response_time():
-    sheet = [beyond(20, below=True), measured("response_p99", [3e6, 3.1e6, 3e6], at(20)),
+    result_set = [beyond(20, below=True), measured("response_p99", [3e6, 3.1e6, 3e6], at(20)),
              measured("response_p99", [9e6, 9e6, 9e6], at(150))]  # fmt: skip
-    assert judged(sheet, promise("greatest_miles_p99", "at_least = 60")).verdict == "fail"
-    assert judged(sheet, promise("greatest_miles_p99", "at_least = 10")).verdict == "unknown"
+    assert judged(result_set, promise("greatest_miles_p99", "at_least = 60")).verdict == "fail"
+    assert judged(result_set, promise("greatest_miles_p99", "at_least = 10")).verdict == "unknown"
 
 
 def test_any_distance_before_and_after_is_no_worse():
@@ -482,7 +485,7 @@ def test_what_is_only_reported_and_not_there_is_a_warning(text):
 
 
 def test_metrics_of_other_tools_are_known_from_their_sheets():
-    assert "response_p50" in metrics_of(None, sheet(AT_20)) and metrics_of(sheet(AT_20))["k_p50"].unit == "ratio"
+    assert "response_p50" in metrics_of(None, result_set(AT_20)) and metrics_of(result_set(AT_20))["k_p50"].unit == "ratio"
 
 
 # The whole gate
@@ -578,9 +581,9 @@ GATE = "\n".join([
 
 
 @cache
-def world(seed: int, **truth) -> Sheet:
+def world(seed: int, **truth) -> ResultSet:
     made = make_recording(PROFILE, seed=seed, writes=400, **truth)
-    return sheet_of(Report(schema_version=SCHEMA_VERSION, recording=made), analyse(made), f"world {seed}")
+    return result_set_of(Report(schema_version=SCHEMA_VERSION, recording=made), analyse(made), f"world {seed}")
 
 
 def test_worlds_in_which_nothing_changed_are_not_failed_more_often_than_alpha():

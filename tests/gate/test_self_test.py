@@ -9,7 +9,7 @@ import pytest
 
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.change import floor_of_splits
-from farwrite.compare.figures import sheet_of
+from farwrite.compare.figures import result_set_of
 from farwrite.gate.bootstrap import Dice, World, centres, places, quantile_of_parts
 from farwrite.gate.budget import parse
 from farwrite.gate.ruling import Case
@@ -22,16 +22,16 @@ REPLAYS = 60
 
 
 @cache
-def sheet(**truth):
+def result_set(**truth):
     recording = make_recording(**truth)
-    return sheet_of(Report(schema_version=SCHEMA_VERSION, recording=recording), analyse(recording), "made-up")
+    return result_set_of(Report(schema_version=SCHEMA_VERSION, recording=recording), analyse(recording), "made-up")
 
 
 def figure(metric, protocol="C", miles=150.0, **truth):
     wanted = {"protocol": protocol, "miles": miles} if miles is not None else {"protocol": protocol}
     found = [
         item
-        for item in sheet(**truth).figures
+        for item in result_set(**truth).figures
         if item.metric == metric and wanted.items() <= item.labels.items() and item.labels.get("route", 1.0) == 1.0
         and item.labels.get("budget", "2 ms") == "2 ms"
     ]  # fmt: skip
@@ -117,7 +117,7 @@ def judged(text, replays=REPLAYS, **truth):
     budgets = parse(text)
     cases = []
     for budget in budgets.budgets:
-        for item in sheet(**truth).figures:
+        for item in result_set(**truth).figures:
             if item.metric == budget.metric and all(item.labels.get(key) in some for key, some in budget.where.items()):
                 relative = budget.kind == "not_worse_by"
                 cases.append(Case(budget, item, item if relative else None, False, floor_of_splits(item) if relative else None))

@@ -16,7 +16,7 @@ from farwrite.gate.gate import Gate, gate
 from farwrite.report.gate import show_gate
 from farwrite.report.junit import junit_of
 from farwrite.report.markdown import ANNOTATIONS_MAX, annotations_of, escaped, markdown_of, plain
-from make_figures import at, figure, measured, sheet
+from make_figures import at, figure, measured, result_set
 
 BUDGETS = """
 title = 'Promises | of <us> & "others"'
@@ -47,7 +47,7 @@ def found(**options) -> Gate:
     figures = [figure("lost_writes", 2, odd, count=10), measured("response_p50", [0.9e6, 1e6, 1.1e6], at(20)),
                figure("damaged_writes", 0, at(20)), figure("damaged_writes", 0, odd), figure("lag_writes_max", 3),
                figure("lost_writes", 0, at(20)), measured("response_p50", [0.1e6, 0.1e6, 0.11e6], odd)]  # fmt: skip
-    return gate(sheet(*figures), parse(BUDGETS, "dir/b,1.toml"), **options)
+    return gate(result_set(*figures), parse(BUDGETS, "dir/b,1.toml"), **options)
 
 
 # JUnit
@@ -101,7 +101,8 @@ def test_junit_skips_what_is_unknown_only_where_that_passes(inconclusive, errors
 @given(st.text(max_size=50))
 @settings(max_examples=100, deadline=None)
 def test_junit_is_xml_whatever_a_cell_is_called(name):
-    text = junit_of(gate(sheet(figure("lost_writes", 1, {"name": name})), parse('[[budget]]\nmetric="lost_writes"\nequals=0')))
+    budgets = parse('[[budget]]\nmetric="lost_writes"\nequals=0')
+    text = junit_of(gate(result_set(figure("lost_writes", 1, {"name": name})), budgets))
     check_shape(Xml.fromstring(text.encode("utf-8", "surrogatepass")))
 
 
@@ -150,7 +151,7 @@ def test_annotations_escape_what_github_would_read(text, also, said):
 
 def test_no_more_annotations_are_printed_than_github_shows():
     many = [figure("lost_writes", 1, at(miles)) for miles in range(25)]
-    lines = list(annotations_of(gate(sheet(*many), parse('[[budget]]\nmetric = "lost_writes"\nequals = 0', "b.toml"))))
+    lines = list(annotations_of(gate(result_set(*many), parse('[[budget]]\nmetric = "lost_writes"\nequals = 0', "b.toml"))))
     assert len(lines) == ANNOTATIONS_MAX + 1 and lines[-1] == "::notice title=farwrite gate::15 more are in the report"
 
 
@@ -190,5 +191,5 @@ def test_the_terminal_says_how_small_a_change_the_gate_sees():
 
 def test_many_that_pass_are_one_line_with_the_closest_to_its_limit():
     figures = [figure("lag_writes_max", count, at(miles)) for miles, count in enumerate((1, 9, 3))]
-    text = " ".join(printed(gate(sheet(*figures), parse('[[budget]]\nmetric = "lag_writes_max"\nat_most = 10'))).split())
+    text = " ".join(printed(gate(result_set(*figures), parse('[[budget]]\nmetric = "lag_writes_max"\nat_most = 10'))).split())
     assert "the closest of 3: lag_writes_max of write, C, 1 miles, depth 1 is 9 of at most 10" in text

@@ -34,7 +34,7 @@ from farwrite.lab.probe import (
 from farwrite.lab.proof import FULL_BITS, TCP_SHARE
 from farwrite.lab.survey import CONNECTIONS
 from farwrite.workload.jitter import deviations
-from farwrite.workload.link_spec import PLAIN, STREAM_LEVEL_LINKS, Bursts, LinkSpec, Way
+from farwrite.workload.link_spec import PLAIN, STREAM_LEVEL_LINKS, Bursts, LinkDirection, LinkSpec
 
 IN_UML = bool(os.environ.get("FARWRITE_UML"))
 PACKETS = 100_000
@@ -46,14 +46,15 @@ SPREAD_SHARE = 0.30 if IN_UML else 0.15  # Lateness adds to jitter; timers are l
 BEGIN, END = "<!-- crosscheck -->", "<!-- /crosscheck -->"
 
 BURSTS = Bursts(enter_ratio=0.002, leave_ratio=0.25)
-COUNTED = LinkSpec(outward=Way(loss_ratio=1e-12))  # So that netem takes TCP's packets one by one from the start.
+COUNTED = LinkSpec(outward=LinkDirection(loss_ratio=1e-12))  # So that netem takes TCP's packets one by one from the start.
 JITTER_NS, JITTER_SHAPES = 1_000_000, ("normal", "uniform", "pareto")
 RATES = (5_000_000, 20_000_000, *(() if IN_UML else (200_000_000,)))
 PACKETS_ONLY = {
-    "loss of 0.1%": ("0.100%", Way(loss_ratio=0.001)), "loss of 2.0%": ("2.000%", Way(loss_ratio=0.02)),
-    "Gilbert-Elliott, packets a burst": ("4.00", Way(bursts=BURSTS)),
-    "Gilbert-Elliott, loss": (f"{BURSTS.loss_ratio:.3%}", Way(bursts=BURSTS)),
-    "duplicates": ("1.000%", Way(duplicate_ratio=0.01)), "packets sent ahead": ("1.000%", Way(reorder_ratio=0.01)),
+    "loss of 0.1%": ("0.100%", LinkDirection(loss_ratio=0.001)), "loss of 2.0%": ("2.000%", LinkDirection(loss_ratio=0.02)),
+    "Gilbert-Elliott, packets a burst": ("4.00", LinkDirection(bursts=BURSTS)),
+    "Gilbert-Elliott, loss": (f"{BURSTS.loss_ratio:.3%}", LinkDirection(bursts=BURSTS)),
+    "duplicates": ("1.000%", LinkDirection(duplicate_ratio=0.01)),
+    "packets sent ahead": ("1.000%", LinkDirection(reorder_ratio=0.01)),
 }  # fmt: skip
 STREAM = "crosscheck"  # The name of a connection of our own.
 STAMP_BYTES = 64
@@ -66,7 +67,7 @@ def measure(link: str, out: Path) -> None:
     try:
         with open_lab(spec_of(link, PLAIN if streams else COUNTED)) as lab:
             found = [*echoes(lab)]
-            found += [*stream_ways(lab), *stream_rates(lab)] if streams else [*distances(lab), *ways(lab), *rates(lab)]
+            found += [*stream_ways(lab), *stream_rates(lab)] if streams else [*distances(lab), *directions(lab), *rates(lab)]
         if not streams and not IN_UML:
             with open_lab(spec_of(link, PLAIN, keep_awake="none")) as lab:
                 found += speeds(lab)
@@ -109,7 +110,7 @@ def distances(lab):
         medians = []
         for _ in range(3):  # A machine that others use moves between calibration and proof: the best of three is the link's.
             lab.set_rtt(rtt_ns_of(miles))
-            lab.link.set_ways(Way(), Way())
+            lab.link.set_directions(LinkDirection(), LinkDirection())
             both = [
                 probe(*ends, 1000, 400_000, delay_ns=round(asked_ns))
                 for ends in ((lab.near, lab.far, lab.far.address), (lab.far, lab.near, lab.near.address))
@@ -121,22 +122,22 @@ def distances(lab):
                       asked_ns=asked_ns, delivered_ns=found)  # fmt: skip
 
 
-def sent(lab, way, count, gap_ns, payload_bytes=PROBE_BYTES, delay_ns=1_000_000):
+def sent(lab, direction, count, gap_ns, payload_bytes=PROBE_BYTES, delay_ns=1_000_000):
     """What arrives outward of so many datagrams over a way."""
     lab.link.set_delay_ns(delay_ns, delay_ns)
-    lab.link.set_ways(way, Way())
+    lab.link.set_directions(direction, LinkDirection())
     return probe(lab.near, lab.far, lab.far.address, count, gap_ns, payload_bytes, 4 * delay_ns)
 
 
-def ways(lab):
+def directions(lab):
     """Loss, bursts, duplicates, reordering, jitter, each alone."""
     for ratio in (0.001, 0.02):
-        made = sent(lab, Way(loss_ratio=ratio), PACKETS, GAP_NS)
+        made = sent(lab, LinkDirection(loss_ratio=ratio), PACKETS, GAP_NS)
         low, high = share_interval(made.lost, made.sent, Z_999)
         yield row(f"loss of {ratio:.1%}", f"{ratio:.3%}", share_text(made.lost, made.sent), low <= ratio <= high,
                   lost=made.lost, sent=made.sent)  # fmt: skip
         yield ordered(f"loss of {ratio:.1%}", made)
-    made = sent(lab, Way(bursts=BURSTS), PACKETS, GAP_NS)
+    made = sent(lab, LinkDirection(bursts=BURSTS), PACKETS, GAP_NS)
     lengths, asked = made.bursts(), 1 / BURSTS.leave_ratio
     error = (asked * (asked - 1)) ** 0.5 / max(lengths.size, 1) ** 0.5  # Of a geometric length's mean.
     yield row("Gilbert-Elliott, packets a burst", f"{asked:.2f}", f"{lengths.mean():.2f} +- {error:.2f} of {lengths.size}",
@@ -145,24 +146,24 @@ def ways(lab):
     yield row("Gilbert-Elliott, loss", f"{BURSTS.loss_ratio:.3%}", share_text(made.lost, made.sent),
               abs(made.loss_ratio / BURSTS.loss_ratio - 1) <= 3.3 * visits * 2**0.5, lost=made.lost, sent=made.sent)  # fmt: skip
     yield ordered("Gilbert-Elliott", made)
-    made = sent(lab, Way(duplicate_ratio=0.01), PACKETS // 4, GAP_NS)
+    made = sent(lab, LinkDirection(duplicate_ratio=0.01), PACKETS // 4, GAP_NS)
     low, high = share_interval(made.duplicates, made.sent, Z_999)
     yield row("duplicates", "1.000%", share_text(made.duplicates, made.sent), low <= 0.01 <= high)
     # Held long enough that there is somebody to overtake even where a machine pauses.
-    made = sent(lab, Way(reorder_ratio=0.01), PACKETS // 4, GAP_NS, delay_ns=5_000_000)
+    made = sent(lab, LinkDirection(reorder_ratio=0.01), PACKETS // 4, GAP_NS, delay_ns=5_000_000)
     low, high = share_interval(made.ahead, made.sent, Z_999)
     yield row("packets sent ahead", "1.000%", share_text(made.ahead, made.sent), low <= 0.01 <= high, reordered=made.reordered)
     for shape in JITTER_SHAPES:
-        way = Way(jitter_ns=JITTER_NS, jitter_shape=shape)
-        made = sent(lab, way, 2_000, 6_000_000, delay_ns=5_000_000)  # Far enough apart that hardly any holds up the next.
-        yield jitter_row(way, made.delay_ns)
+        direction = LinkDirection(jitter_ns=JITTER_NS, jitter_shape=shape)
+        made = sent(lab, direction, 2_000, 6_000_000, delay_ns=5_000_000)  # Far enough apart that hardly any holds up the next.
+        yield jitter_row(direction, made.delay_ns)
         yield ordered(f"jitter, {shape}", made)
 
 
-def jitter_row(way: Way, delay_ns: np.ndarray) -> dict:
+def jitter_row(direction: LinkDirection, delay_ns: np.ndarray) -> dict:
     """How far one-way delays spread."""
-    asked, found = spread_ns(deviations(way)), spread_ns(delay_ns)
-    return row(f"jitter, {way.jitter_shape}, half of the middle 68 %", f"{asked / 1000:.0f} us", f"{found / 1000:.0f} us",
+    asked, found = spread_ns(deviations(direction)), spread_ns(delay_ns)
+    return row(f"jitter, {direction.jitter_shape}, half of the middle 68 %", f"{asked / 1000:.0f} us", f"{found / 1000:.0f} us",
                abs(found / asked - 1) <= SPREAD_SHARE, asked_ns=asked, delivered_ns=found)  # fmt: skip
 
 
@@ -188,7 +189,7 @@ def rates(lab):
     for rate in RATES:
         per_s = 1.5 * rate / FULL_BITS
         count = max(round(per_s), 400)
-        made = sent(lab, Way(rate_bits_per_s=rate), count, round(NS_PER_S / per_s), FULL_BYTES, 250_000_000 // 4)
+        made = sent(lab, LinkDirection(rate_bits_per_s=rate), count, round(NS_PER_S / per_s), FULL_BYTES, 250_000_000 // 4)
         yield rate_row(rate, made.rate_bits_per_s() or 0.0)
 
 
@@ -223,34 +224,34 @@ def processor_ns() -> int:
 
 def stream_ways(lab):
     """What a link of streams can show besides a distance, and refuses to pretend."""
-    for case, (asked, way) in PACKETS_ONLY.items():
+    for case, (asked, direction) in PACKETS_ONLY.items():
         try:
-            lab.link.set_ways(way, Way())
+            lab.link.set_directions(direction, LinkDirection())
             yield row(case, asked, "taken, and not shown", False)
         except UnfitError:
             yield row(case, asked, "refused", True)
     for shape in JITTER_SHAPES:
-        way = Way(jitter_ns=JITTER_NS, jitter_shape=shape)
+        direction = LinkDirection(jitter_ns=JITTER_NS, jitter_shape=shape)
         lab.link.set_delay_ns(5_000_000, 5_000_000)
-        lab.link.set_ways(way, Way())
+        lab.link.set_directions(direction, LinkDirection())
         lab.join(STREAM)
         lab.far.start(hear_stamps, lab.near.taken(STREAM), 2_000)
         lab.near.call(say_stamps, lab.held(STREAM), 2_000, 6_000_000)
         delay_ns = lab.far.answer(60)
-        lab.link.set_ways(Way(), Way())
-        yield jitter_row(way, delay_ns)
+        lab.link.set_directions(LinkDirection(), LinkDirection())
+        yield jitter_row(direction, delay_ns)
 
 
 def stream_rates(lab):
     """What a stream brings a second while its sender never waits, as packets on a wire of that rate would."""
     lab.link.set_delay_ns(1_000_000, 1_000_000)
     for rate in RATES:
-        lab.link.set_ways(Way(rate_bits_per_s=rate), Way())
+        lab.link.set_directions(LinkDirection(rate_bits_per_s=rate), LinkDirection())
         lab.join(STREAM)
         lab.far.start(hear_flood, lab.near.taken(STREAM))
         lab.near.call(say_flood, lab.held(STREAM), 3.0)
         found = lab.far.answer(60) / TCP_SHARE
-        lab.link.set_ways(Way(), Way())
+        lab.link.set_directions(LinkDirection(), LinkDirection())
         yield rate_row(rate, found)
 
 

@@ -25,7 +25,7 @@ from test_nothing_left import HERE, PATIENCE_S, STOPS
 import console
 from farwrite.base.documents import found_at
 from farwrite.base.errors import EXIT_UNFIT, UnfitError, UsageError
-from farwrite.compare.figures import read_sheet
+from farwrite.compare.figures import read_result_set
 from farwrite.experiment.ab import arm as words
 from farwrite.experiment.ab import experiment as experiments
 from farwrite.experiment.ab.arm import arm_of
@@ -239,7 +239,7 @@ def test_all_arms_had_one_link_with_one_calibration(played):
 
 def test_each_report_is_one_that_other_commands_read(played):
     directory, _, _ = played
-    figures = [{(item.metric, str(item.labels)) for item in read_sheet(directory / name).figures} for name in ARMS]
+    figures = [{(item.metric, str(item.labels)) for item in read_result_set(directory / name).figures} for name in ARMS]
     assert figures[0] == figures[1] == figures[2]
     assert any(metric == "response_p50" for metric, _ in figures[0])
 

@@ -55,22 +55,22 @@ class Writer:
     """A load inside a primary's loop: every write has a place of its own and is noted once it is complete."""
 
     def __init__(self, words):
-        self.words, self.state, self.under_way = words, None, deque()
+        self.words, self.state, self.in_flight = words, None, deque()
 
     def __call__(self, state):
         if state is not self.state:
-            self.state, self.under_way = state, deque()
-        while self.under_way and self.under_way[0][0] <= state.at[0].completed:
-            self.words[DONE + self.under_way.popleft()[1]] = time.monotonic_ns()
+            self.state, self.in_flight = state, deque()
+        while self.in_flight and self.in_flight[0][0] <= state.at[0].completed:
+            self.words[DONE + self.in_flight.popleft()[1]] = time.monotonic_ns()
             self.words[COMPLETED] += 1
-        while len(self.under_way) < IN_FLIGHT and self.words[TAKEN] < min(self.words[STOP] or WRITES, WRITES):
+        while len(self.in_flight) < IN_FLIGHT and self.words[TAKEN] < min(self.words[STOP] or WRITES, WRITES):
             number = int(self.words[TAKEN])
             if not primary.submit(state, number, number * SIZE, SIZE, 0):
                 break
             self.words[TAKEN] += 1
-            self.under_way.append((int(state.journal.at[0].staged_sequence), number))
+            self.in_flight.append((int(state.journal.at[0].staged_sequence), number))
             break  # One a turn: the load is to last longer than what is done to it.
-        self.words[UNDER_WAY] = len(self.under_way)
+        self.words[UNDER_WAY] = len(self.in_flight)
         self.words[LIVE] = np.count_nonzero(state.peer["state"] == primary.LIVE)
 
 

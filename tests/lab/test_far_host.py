@@ -250,11 +250,11 @@ def test_who_stands_in_for_the_far_site_without_the_runs_key_is_not_written_to(s
             connection.sendall(rendezvous.WELCOME)
             agree(connection, theirs, dials=False)
 
-    standing = threading.Thread(target=stand_in)
-    standing.start()
+    ready = threading.Thread(target=stand_in)
+    ready.start()
     with pytest.raises(UnfitError, match="does not hold our key"):
         rendezvous.dial_token(*server.getsockname()[:2], bytes(32), "data", "cubic", ours, PATIENCE_S)
-    standing.join()
+    ready.join()
     assert "data" not in CONNECTIONS
 
 

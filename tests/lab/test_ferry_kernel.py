@@ -22,7 +22,7 @@ from farwrite.base.host.tun import PACKET_BYTES_MAX, VNET_HEADER_BYTES
 from farwrite.lab import ferry_kernel as ferry
 from farwrite.lab.ferry import lay_out
 from farwrite.workload.jitter import deviations, table_of
-from farwrite.workload.link_spec import Bursts, Way
+from farwrite.workload.link_spec import Bursts, LinkDirection
 from oracle import ferry_oracle
 
 STEPS = ("has_room", "next_start", "admit", "next_due", "release")
@@ -235,7 +235,7 @@ def test_a_device_that_takes_no_more_for_now_loses_nothing():
 
 
 @contextmanager
-def under_way(near_end, far_end, board):
+def in_flight(near_end, far_end, board):
     """The ferry's loop in a thread: it holds no GIL."""
     words = np.zeros(4, np.int32), np.zeros(2, np.int64)
     holds = ferry.hold(1 << 20, 1 << 10), ferry.hold(1 << 20, 1 << 10)
@@ -252,7 +252,7 @@ def under_way(near_end, far_end, board):
 def test_each_direction_is_held_for_its_own_delay(outward_ns, homeward_ns):
     board = new_board()
     board[ferry.DELAY_NS : ferry.DELAY_NS + 2] = outward_ns, homeward_ns
-    with devices() as ((near, near_fd), (far, far_fd)), under_way(near_fd, far_fd, board):
+    with devices() as ((near, near_fd), (far, far_fd)), in_flight(near_fd, far_fd, board):
         for sender, receiver, asked_ns in ((near, far, outward_ns), (far, near, homeward_ns)):
             for index in range(5):
                 begin_ns = time.monotonic_ns()
@@ -268,7 +268,7 @@ def test_the_ferry_carries_both_ways_at_once_and_counts_what_it_carried():
     board[ferry.DELAY_NS : ferry.DELAY_NS + 2] = 200_000
     letters = [[dice.bytes(int(size)) for size in dice.integers(1, 3000, 500)] for _ in range(2)]
     got = [[], []]
-    with devices() as ((near, near_fd), (far, far_fd)), under_way(near_fd, far_fd, board):
+    with devices() as ((near, near_fd), (far, far_fd)), in_flight(near_fd, far_fd, board):
         readers = [
             threading.Thread(target=lambda end=end, mine=mine: mine.extend(end.recv(1 << 16) for _ in range(500)))
             for end, mine in ((far, got[0]), (near, got[1]))
@@ -287,8 +287,8 @@ def test_the_ferry_carries_both_ways_at_once_and_counts_what_it_carried():
 
 # What a way asks for.
 
-SOME_OF_EACH = Way(loss_ratio=0.1, duplicate_ratio=0.2, reorder_ratio=0.3, corrupt_ratio=0.15)
-IN_BURSTS = Way(bursts=Bursts(0.05, 0.25, 0.9, 0.01), duplicate_ratio=0.1)
+SOME_OF_EACH = LinkDirection(loss_ratio=0.1, duplicate_ratio=0.2, reorder_ratio=0.3, corrupt_ratio=0.15)
+IN_BURSTS = LinkDirection(bursts=Bursts(0.05, 0.25, 0.9, 0.01), duplicate_ratio=0.1)
 
 
 def board_of(way, direction=0, seed=1):
@@ -299,24 +299,24 @@ def board_of(way, direction=0, seed=1):
 
 
 def way_at(direction):
-    return ferry.WAY + direction * ferry.WAY_WORDS
+    return ferry.WAY + direction * ferry.DIRECTION_WORDS
 
 
-@pytest.mark.parametrize("judge", both_ways(ferry.judge))
-@pytest.mark.parametrize("way", [Way(), SOME_OF_EACH, IN_BURSTS], ids=["plain", "each", "bursts"])
+@pytest.mark.parametrize("decide_fate", both_ways(ferry.decide_fate))
+@pytest.mark.parametrize("way", [LinkDirection(), SOME_OF_EACH, IN_BURSTS], ids=["plain", "each", "bursts"])
 @pytest.mark.parametrize("direction", [0, 1])
-def test_what_befalls_a_packet_follows_from_seed_direction_and_number(judge, way, direction):
+def test_what_befalls_a_packet_follows_from_seed_direction_and_number(decide_fate, way, direction):
     words = {"lose": ferry.LOSE, "twice": ferry.TWICE, "ahead": ferry.AHEAD, "damage": ferry.DAMAGE}
     for seed in (1, 7):
         held, board = ferry.hold(1 << 17, 8), board_of(way, direction, seed)
         oracle = ferry_oracle.Judge(way, seed, direction)
         for _ in range(300):
-            assert judge(held, board, way_at(direction)) == sum(words[word] for word in oracle.befalls())
+            assert decide_fate(held, board, way_at(direction)) == sum(words[word] for word in oracle.befalls())
 
 
 def verdicts(way, count, seed=1):
     held, board = ferry.hold(1 << 17, 8), board_of(way, 0, seed)
-    return np.array([ferry.judge(held, board, way_at(0)) for _ in range(count)])
+    return np.array([ferry.decide_fate(held, board, way_at(0)) for _ in range(count)])
 
 
 def test_each_share_is_that_of_many_packets():
@@ -332,7 +332,7 @@ def test_each_share_is_that_of_many_packets():
 
 def test_bursts_are_as_long_and_as_rare_as_gilbert_and_elliott_say():
     bursts = Bursts(enter_ratio=0.01, leave_ratio=0.25)
-    lost = verdicts(Way(bursts=bursts), 100_000) == ferry.LOSE
+    lost = verdicts(LinkDirection(bursts=bursts), 100_000) == ferry.LOSE
     edges = np.flatnonzero(np.diff(np.concatenate([[False], lost, [False]]).astype(int)))
     lengths = edges[1::2] - edges[::2]
     assert abs(lengths.mean() - 4) < 5 * 12**0.5 / lengths.size**0.5  # A geometric length: variance (1 - r) / r^2.
@@ -382,7 +382,7 @@ def test_a_large_segment_counts_as_the_packets_it_stands_for(wire_bytes_of, segm
 
 @pytest.mark.parametrize("turn_bit", both_ways(ferry.turn_bit))
 def test_damage_is_one_bit_of_the_packet_and_never_where_its_checksum_is_missing(turn_bit):
-    held, board = ferry.hold(1 << 17, 8), board_of(Way(corrupt_ratio=1.0))
+    held, board = ferry.hold(1 << 17, 8), board_of(LinkDirection(corrupt_ratio=1.0))
     seen = set()
     for number in range(1, 200):
         held.at[0].number = number
@@ -402,7 +402,7 @@ def test_damage_is_one_bit_of_the_packet_and_never_where_its_checksum_is_missing
 @pytest.mark.parametrize("deviation_ns", both_ways(ferry.deviation_ns))
 @pytest.mark.parametrize("shape", ["uniform", "normal", "pareto"])
 def test_jitter_has_the_deviation_and_the_mean_that_were_asked(deviation_ns, shape):
-    way = Way(jitter_ns=200_000, jitter_shape=shape)
+    way = LinkDirection(jitter_ns=200_000, jitter_shape=shape)
     board = board_of(way, 1)
     made = np.array([deviation_ns(board, way_at(1), ferry.TABLE + ferry.TABLE_WORDS, number) for number in range(4000)])
     wide = 200_000 / 3**0.5 if shape == "uniform" else 200_000
@@ -416,11 +416,11 @@ def test_jitter_has_the_deviation_and_the_mean_that_were_asked(deviation_ns, sha
 def test_a_recorded_jitter_is_that_of_the_record_or_scaled(tmp_path):
     record = tmp_path / "delays"
     record.write_text("# one-way, ns\n1000000\n1200000\n\n1100000\n3000000\n")
-    own = deviations(Way(jitter_shape="recorded", jitter_file=str(record)))
+    own = deviations(LinkDirection(jitter_shape="recorded", jitter_file=str(record)))
     assert abs(own.max() - (3_000_000 - 1_575_000)) < 1_000
-    scaled = deviations(Way(jitter_shape="recorded", jitter_file=str(record), jitter_ns=1000))
+    scaled = deviations(LinkDirection(jitter_shape="recorded", jitter_file=str(record), jitter_ns=1000))
     assert np.allclose(scaled / own, scaled[0] / own[0])
-    unit_ns, table = table_of(Way(jitter_shape="recorded", jitter_file=str(record)))
+    unit_ns, table = table_of(LinkDirection(jitter_shape="recorded", jitter_file=str(record)))
     assert abs(unit_ns * table.max() / 8192 - own.max()) < unit_ns / 4096
 
 
@@ -444,8 +444,8 @@ PACKETS = [header() + bytes([number]) * 50 for number in range(40)]
 
 
 def test_the_same_seed_loses_the_same_packets():
-    got, board = carried(Way(loss_ratio=0.3), PACKETS)
-    again, _ = carried(Way(loss_ratio=0.3), PACKETS)
+    got, board = carried(LinkDirection(loss_ratio=0.3), PACKETS)
+    again, _ = carried(LinkDirection(loss_ratio=0.3), PACKETS)
     assert got == again
     assert 0 < len(got) < 40
     assert board[ferry.LOST] == 40 - len(got)
@@ -453,13 +453,13 @@ def test_the_same_seed_loses_the_same_packets():
 
 
 def test_a_packet_sent_twice_arrives_twice_in_a_row():
-    got, board = carried(Way(duplicate_ratio=1.0), PACKETS[:5])
+    got, board = carried(LinkDirection(duplicate_ratio=1.0), PACKETS[:5])
     assert got == [packet for packet in PACKETS[:5] for _ in range(2)]
     assert board[ferry.DUPLICATED] == 5
 
 
 def test_a_packet_sent_ahead_overtakes_those_that_are_held():
-    got, board = carried(Way(reorder_ratio=0.3), PACKETS)
+    got, board = carried(LinkDirection(reorder_ratio=0.3), PACKETS)
     assert sorted(got) == sorted(PACKETS)
     ahead = int(board[ferry.REORDERED])
     assert 0 < ahead < 40
@@ -469,24 +469,24 @@ def test_a_packet_sent_ahead_overtakes_those_that_are_held():
 
 
 def test_a_damaged_packet_differs_by_one_bit():
-    got, board = carried(Way(corrupt_ratio=1.0), PACKETS)
+    got, board = carried(LinkDirection(corrupt_ratio=1.0), PACKETS)
     assert board[ferry.CORRUPTED] == 40
     for sent, came in zip(PACKETS, got, strict=True):
         assert (int.from_bytes(sent) ^ int.from_bytes(came)).bit_count() == 1
 
 
 def test_a_full_queue_drops_what_comes_and_one_without_a_bound_nothing():
-    got, board = carried(Way(rate_bits_per_s=1_000_000, queue_packets=7), PACKETS)
+    got, board = carried(LinkDirection(rate_bits_per_s=1_000_000, queue_packets=7), PACKETS)
     assert got == PACKETS[:7]
     assert board[ferry.QUEUE_DROPS] == 33
-    got, board = carried(Way(rate_bits_per_s=1_000_000), PACKETS)
+    got, board = carried(LinkDirection(rate_bits_per_s=1_000_000), PACKETS)
     assert 1 <= len(got) < 40  # The rest waits in the device.
     assert got == PACKETS[: len(got)]
     assert board[ferry.QUEUE_DROPS] == 0
 
 
 def test_jitter_reorders_nothing():
-    got, _ = carried(Way(jitter_ns=500_000), PACKETS)
+    got, _ = carried(LinkDirection(jitter_ns=500_000), PACKETS)
     assert got == PACKETS
 
 

@@ -270,11 +270,11 @@ def send_stamps(count):
 
 def receive_stamps(count):
     """In a site: how long each message was under way, in ns."""
-    under_way_ns = []
+    in_flight_ns = []
     for _ in range(count):
         sent_ns = int.from_bytes(receive_exactly(CONNECTIONS["probe"], 8))
-        under_way_ns.append(time.monotonic_ns() - sent_ns)
-    return under_way_ns
+        in_flight_ns.append(time.monotonic_ns() - sent_ns)
+    return in_flight_ns
 
 
 def receive_exactly(connection, size):

@@ -498,8 +498,8 @@ def test_what_detached_itself_ends_with_the_command(running):
 
 def test_a_warden_that_is_killed_ends_the_lab(running):
     sessions = {pid: os.getsid(pid) for pid in running.forks() - {running.pid}}
-    (warden,) = (pid for pid, session in sessions.items() if session == pid)
-    os.kill(warden, signal.SIGKILL)
+    (reaper,) = (pid for pid, session in sessions.items() if session == pid)
+    os.kill(reaper, signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(running.pid, 0)[1]) == EXIT_UNFIT
     assert gone(running.living), running.living()
 

@@ -17,13 +17,14 @@ from farwrite.lab.lab import open_lab
 from farwrite.lab.link import SetElsewhere
 from farwrite.lab.probe import FULL_BYTES, bulk_bits_per_s, probe
 from farwrite.lab.schedule import changing
-from farwrite.workload.link_spec import Bursts, Change, LinkSpec, Way
+from farwrite.workload.link_spec import Bursts, Change, LinkDirection, LinkSpec
 
 pytestmark = pytest.mark.lab
 
 COUNT = 2_000 if IN_UML else 10_000
 GAP_NS = 100_000 if IN_UML else 20_000
-LOSSY = LinkSpec(outward=Way(loss_ratio=1e-9), homeward=Way(loss_ratio=1e-9))  # So that TCP is told of no offload at once.
+# So that TCP is told of no offload at once.
+LOSSY = LinkSpec(outward=LinkDirection(loss_ratio=1e-9), homeward=LinkDirection(loss_ratio=1e-9))
 MS = 1_000_000
 
 
@@ -41,15 +42,15 @@ def opened():
 @pytest.fixture
 def lab(opened):
     yield opened
-    opened.link.set_ways(Way(), Way())
+    opened.link.set_directions(LinkDirection(), LinkDirection())
     opened.link.heal()
     opened.set_delay(0)
 
 
-def sent(lab, way, count=COUNT, gap_ns=GAP_NS, delay_ns=MS, homeward=False, **options):
+def sent(lab, direction, count=COUNT, gap_ns=GAP_NS, delay_ns=MS, homeward=False, **options):
     """What arrives of datagrams over a way with some delay."""
     lab.link.set_delay_ns(delay_ns, delay_ns)
-    lab.link.set_ways(*((Way(), way) if homeward else (way, Way())))
+    lab.link.set_directions(*((LinkDirection(), direction) if homeward else (direction, LinkDirection())))
     ends = (lab.far, lab.near) if homeward else (lab.near, lab.far)
     return probe(*ends, ends[1].address, count, gap_ns, delay_ns=delay_ns, **options)
 
@@ -61,23 +62,23 @@ def about(found, share, of):
 
 @pytest.mark.parametrize("homeward", [False, True], ids=["outward", "homeward"])
 def test_a_plain_link_loses_reorders_and_doubles_nothing(lab, homeward):
-    made = sent(lab, Way(), homeward=homeward)
+    made = sent(lab, LinkDirection(), homeward=homeward)
     assert (made.lost, made.reordered, made.duplicates) == (0, 0, 0)
     assert made.delay_ns.min() >= MS - 64
 
 
 @pytest.mark.parametrize("homeward", [False, True], ids=["outward", "homeward"])
 def test_losses_are_as_many_as_asked_and_in_one_direction(lab, homeward):
-    made = sent(lab, Way(loss_ratio=0.05), homeward=homeward)
+    made = sent(lab, LinkDirection(loss_ratio=0.05), homeward=homeward)
     about(made.lost, 0.05, COUNT)
-    other = sent(lab, Way(), homeward=not homeward, count=300)
+    other = sent(lab, LinkDirection(), homeward=not homeward, count=300)
     assert other.lost == 0
     assert (made.reordered, made.duplicates) == (0, 0)
 
 
 def test_bursts_are_as_long_as_asked(lab):
     bursts = Bursts(enter_ratio=0.02, leave_ratio=0.25)
-    made = sent(lab, Way(bursts=bursts))
+    made = sent(lab, LinkDirection(bursts=bursts))
     lengths = made.bursts()
     assert lengths.size > 10
     assert abs(lengths.mean() - 4) < 5 * 12**0.5 / lengths.size**0.5
@@ -85,35 +86,36 @@ def test_bursts_are_as_long_as_asked(lab):
 
 
 def test_duplicates_and_packets_ahead_are_as_many_as_asked(lab):
-    about(sent(lab, Way(duplicate_ratio=0.1)).duplicates, 0.1, COUNT)
-    made = sent(lab, Way(reorder_ratio=0.1))
+    about(sent(lab, LinkDirection(duplicate_ratio=0.1)).duplicates, 0.1, COUNT)
+    made = sent(lab, LinkDirection(reorder_ratio=0.1))
     assert made.lost == made.duplicates == 0
     assert 0 < int((made.delay_ns < MS - 64).sum()) <= 0.1 * COUNT + 5 * (COUNT * 0.09) ** 0.5  # A busy machine hides some.
     assert made.reordered > 0
 
 
 def test_damaged_packets_are_refused_by_their_checksum(lab):
-    made = sent(lab, Way(corrupt_ratio=0.3))
+    made = sent(lab, LinkDirection(corrupt_ratio=0.3))
     assert 0 < made.lost <= 0.3 * COUNT + 5 * (COUNT * 0.21) ** 0.5
 
 
 @pytest.mark.parametrize("shape", ["uniform", "normal", "pareto"])
 def test_jitter_is_seen_and_reorders_nothing(lab, shape):
     jitter_ns = 400_000
-    made = sent(lab, Way(jitter_ns=jitter_ns, jitter_shape=shape), count=COUNT // 10, gap_ns=10 * GAP_NS, delay_ns=2 * MS)
+    made = sent(lab, LinkDirection(jitter_ns=jitter_ns, jitter_shape=shape), count=COUNT // 10,
+                gap_ns=10 * GAP_NS, delay_ns=2 * MS)
     assert (made.lost, made.reordered, made.duplicates) == (0, 0, 0)
     assert np.quantile(made.delay_ns, 0.9) - np.quantile(made.delay_ns, 0.1) > jitter_ns / 4
 
 
 def test_extra_delay_makes_a_link_asymmetric(lab):
-    assert sent(lab, Way(extra_delay_ns=5 * MS), count=200).delay_ns.min() >= 6 * MS - 64
-    assert sent(lab, Way(), homeward=True, count=200).delay_ns.min() < 6 * MS
+    assert sent(lab, LinkDirection(extra_delay_ns=5 * MS), count=200).delay_ns.min() >= 6 * MS - 64
+    assert sent(lab, LinkDirection(), homeward=True, count=200).delay_ns.min() < 6 * MS
 
 
 @pytest.mark.parametrize("rate", [5_000_000, 20_000_000])
 def test_no_more_arrives_than_the_rate_lets_through(lab, rate):
     count = rate // 8 // 1538 // 2  # Half a second's worth.
-    made = sent(lab, Way(rate_bits_per_s=rate), count=count, gap_ns=0, payload_bytes=FULL_BYTES)
+    made = sent(lab, LinkDirection(rate_bits_per_s=rate), count=count, gap_ns=0, payload_bytes=FULL_BYTES)
     assert (made.lost, made.reordered) == (0, 0)
     lasted_ns = int(made.got_ns.max() - made.sent_ns.min())
     assert count * 1538 * 8e9 / lasted_ns <= 1.001 * rate
@@ -121,32 +123,32 @@ def test_no_more_arrives_than_the_rate_lets_through(lab, rate):
 
 
 def test_a_full_queue_drops_what_comes(lab):
-    made = sent(lab, Way(rate_bits_per_s=5_000_000, queue_packets=20), count=300, gap_ns=0, payload_bytes=FULL_BYTES)
+    made = sent(lab, LinkDirection(rate_bits_per_s=5_000_000, queue_packets=20), count=300, gap_ns=0, payload_bytes=FULL_BYTES)
     assert 150 < made.lost < 300
     assert made.reordered == 0
 
 
 def test_tcp_keeps_within_the_rate_of_a_slow_link(lab):
-    lab.link.set_ways(Way(rate_bits_per_s=20_000_000, queue_packets=100), Way())
+    lab.link.set_directions(LinkDirection(rate_bits_per_s=20_000_000, queue_packets=100), LinkDirection())
     assert 5e6 < bulk_bits_per_s(lab.near, lab.far, lab.far.address, 1.5) <= 20e6
 
 
 def test_what_the_link_did_is_counted(lab):
     before = lab.link.counters()
-    made = sent(lab, Way(loss_ratio=0.2), count=1000)
+    made = sent(lab, LinkDirection(loss_ratio=0.2), count=1000)
     counted = {name: value - before[name] for name, value in lab.link.counters().items()}
     assert counted["drops" if lab.link.kind == "netem" else "lost"] >= made.lost > 0
 
 
 def test_the_distance_is_proven_without_what_else_is_asked(opened):
-    opened.spec = LinkSpec(outward=Way(extra_delay_ns=20 * MS))
+    opened.spec = LinkSpec(outward=LinkDirection(extra_delay_ns=20 * MS))
     try:
-        opened.link.set_ways(*opened.spec.ways)
+        opened.link.set_directions(*opened.spec.directions)
         assert opened.survey(10).rtt_ns_p50 < 20 * MS
         assert opened.echo_floor(5, 64, 64).rtt_ns_min >= 20 * MS - 64
     finally:
         opened.spec = LOSSY
-        opened.link.set_ways(Way(), Way())
+        opened.link.set_directions(LinkDirection(), LinkDirection())
 
 
 # What is scheduled while a load runs.
@@ -213,4 +215,4 @@ def test_a_change_that_the_link_refuses_is_raised_where_it_was_asked_for(opened)
             assert asked.wait(PATIENCE_S)
     finally:
         opened.link = link
-        opened.link.set_ways(Way(), Way())
+        opened.link.set_directions(LinkDirection(), LinkDirection())

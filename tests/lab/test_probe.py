@@ -12,7 +12,7 @@ from farwrite.lab.netem_options import WORD_MAX, Asked, options_of
 from farwrite.lab.probe import Delivered, share_interval
 from farwrite.lab.proof import OneWay, Spread, errors_of, refusals
 from farwrite.workload.jitter import deviations, table_of
-from farwrite.workload.link_spec import Bursts, Way
+from farwrite.workload.link_spec import Bursts, LinkDirection
 
 
 def delivered(numbers, sent, payload_bytes=18, gap_ns=1000):
@@ -61,13 +61,13 @@ def test_the_interval_of_a_share_holds_it_about_as_often_as_it_says():
 # netem's message: linux/pkt_sched.h says what must be where.
 
 
-def told(way, delay_ns=1_000_007, lost=False):
-    options = options_of(Asked(delay_ns, way, lost, 1500))
+def told(direction, delay_ns=1_000_007, lost=False):
+    options = options_of(Asked(delay_ns, direction, lost, 1500))
     return options, dict(options["attrs"])
 
 
 def test_netem_is_told_nanoseconds_and_a_rate_that_keeps_packets_in_line():
-    options, attributes = told(Way())
+    options, attributes = told(LinkDirection())
     assert options["delay"] == 1_000_007 // 64
     assert struct.unpack("=q", attributes["TCA_NETEM_LATENCY64"]) == (1_000_007,)
     assert struct.unpack("=Q", attributes["TCA_NETEM_RATE64"]) == (125_000_000_000,)
@@ -78,40 +78,40 @@ def test_netem_is_told_nanoseconds_and_a_rate_that_keeps_packets_in_line():
 
 
 def test_netem_is_told_shares_of_2_to_the_32_and_a_cut_is_all():
-    options, attributes = told(Way(loss_ratio=0.25, duplicate_ratio=0.5, reorder_ratio=0.125, corrupt_ratio=1.0))
+    options, attributes = told(LinkDirection(loss_ratio=0.25, duplicate_ratio=0.5, reorder_ratio=0.125, corrupt_ratio=1.0))
     assert options["loss"] == round(WORD_MAX / 4)
     assert options["duplicate"] == round(WORD_MAX / 2)
     assert options["gap"] == 1
     assert struct.unpack("=2I", attributes["TCA_NETEM_REORDER"]) == (round(WORD_MAX / 8), 0)
     assert struct.unpack("=2I", attributes["TCA_NETEM_CORRUPT"]) == (WORD_MAX, 0)
-    assert told(Way(loss_ratio=0.25), lost=True)[0]["loss"] == WORD_MAX
+    assert told(LinkDirection(loss_ratio=0.25), lost=True)[0]["loss"] == WORD_MAX
 
 
 def test_netem_is_told_bursts_as_the_kernel_has_them_and_a_cut_goes_before():
-    way = Way(bursts=Bursts(enter_ratio=0.5, leave_ratio=0.25, bad_loss_ratio=1.0, good_loss_ratio=0.0))
-    length, kind, *model = struct.unpack("=HH4I", told(way)[1]["TCA_NETEM_LOSS"])
+    direction = LinkDirection(bursts=Bursts(enter_ratio=0.5, leave_ratio=0.25, bad_loss_ratio=1.0, good_loss_ratio=0.0))
+    length, kind, *model = struct.unpack("=HH4I", told(direction)[1]["TCA_NETEM_LOSS"])
     assert (length, kind) == (20, 2)
     assert model == [round(WORD_MAX / 2), round(WORD_MAX / 4), 0, 0]  # p, r, what gets through when bad, what does not when good
-    options, attributes = told(way, lost=True)
+    options, attributes = told(direction, lost=True)
     assert options["loss"] == WORD_MAX
     assert "TCA_NETEM_LOSS" not in attributes
 
 
 def test_netem_is_told_a_rate_in_bytes_and_counts_a_frame_as_a_wire_does():
-    options, attributes = told(Way(rate_bits_per_s=10**9, queue_packets=50), delay_ns=1_538_000)
+    options, attributes = told(LinkDirection(rate_bits_per_s=10**9, queue_packets=50), delay_ns=1_538_000)
     assert struct.unpack("=IiIi", attributes["TCA_NETEM_RATE"]) == (125_000_000, 24, 0, 0)  # 14 bytes of 38 it counts itself.
     assert options["limit"] == 50 + 125  # In line, and on their way: 12.304 us each.
 
 
 @pytest.mark.parametrize("shape", ["normal", "uniform", "pareto"])
 def test_netem_draws_jitter_from_the_table_that_the_ferry_draws_from(shape):
-    way = Way(jitter_ns=123_456, jitter_shape=shape)
-    _, attributes = told(way)
-    unit_ns, table = table_of(way)
+    direction = LinkDirection(jitter_ns=123_456, jitter_shape=shape)
+    _, attributes = told(direction)
+    unit_ns, table = table_of(direction)
     assert struct.unpack("=q", attributes["TCA_NETEM_JITTER64"]) == (unit_ns,)
     entries = np.frombuffer(attributes["TCA_NETEM_DELAY_DIST"], np.int16)
     assert (entries == table).all()
-    assert np.allclose(unit_ns * table / 8192, deviations(way), atol=unit_ns / 8192)
+    assert np.allclose(unit_ns * table / 8192, deviations(direction), atol=unit_ns / 8192)
 
 
 # The proof of a link.
@@ -119,7 +119,8 @@ def test_netem_draws_jitter_from_the_table_that_the_ferry_draws_from(shape):
 
 def one_way(**fields):
     plain = OneWay(
-        asked=Way(), asked_delay_ns=1e6, delay=None, sent=10_000, lost=0, loss_ratio=0.0, loss_low=0.0, loss_high=0.001, bursts=0,
+        asked=LinkDirection(), asked_delay_ns=1e6, delay=None, sent=10_000, lost=0, loss_ratio=0.0,
+        loss_low=0.0, loss_high=0.001, bursts=0,
         burst_packets_mean=None, burst_packets_max=0, reordered=0, duplicates=0, rate_bits_per_s=None, rate_by="",
     )  # fmt: skip
     return msgspec.structs.replace(plain, **fields)
@@ -133,8 +134,8 @@ def refused(off_ns=0, **fields):
 
 def test_a_link_that_delivers_what_was_asked_is_refused_nothing():
     assert refused() == []
-    assert refused(asked=Way(loss_ratio=0.01), lost=110, loss_ratio=0.011) == []
-    assert refused(asked=Way(reorder_ratio=0.01, duplicate_ratio=0.01), reordered=900, duplicates=99) == []
+    assert refused(asked=LinkDirection(loss_ratio=0.01), lost=110, loss_ratio=0.011) == []
+    assert refused(asked=LinkDirection(reorder_ratio=0.01, duplicate_ratio=0.01), reordered=900, duplicates=99) == []
 
 
 @pytest.mark.parametrize(
@@ -145,8 +146,8 @@ def test_a_link_that_delivers_what_was_asked_is_refused_nothing():
         ({"lost": 20, "loss_ratio": 0.002}, "outward: 0.200% of the packets were lost, 0.000% were asked for"),
         ({"reordered": 1}, "outward: 1 packets were reordered"),
         ({"duplicates": 2}, "outward: 2 packets came twice"),
-        ({"asked": Way(rate_bits_per_s=1000), "rate_bits_per_s": 1040.0}, "the rate is +4.0% off"),
-        ({"asked": Way(rate_bits_per_s=1000), "rate_bits_per_s": 900.0}, "carries no more"),
+        ({"asked": LinkDirection(rate_bits_per_s=1000), "rate_bits_per_s": 1040.0}, "the rate is +4.0% off"),
+        ({"asked": LinkDirection(rate_bits_per_s=1000), "rate_bits_per_s": 900.0}, "carries no more"),
     ],
 )
 def test_what_is_not_delivered_is_said(fields, words):

@@ -35,7 +35,7 @@ from farwrite.lab.relay import check_stream
 from farwrite.lab.relay_door import bound
 from farwrite.recording import read
 from farwrite.workload.jitter import deviations
-from farwrite.workload.link_spec import Bursts, Change, LinkSpec, Way
+from farwrite.workload.link_spec import Bursts, Change, LinkDirection, LinkSpec
 
 pytestmark = [pytest.mark.lab, any_link]
 
@@ -133,7 +133,7 @@ def opened():
 def lab(opened):
     yield opened
     opened.set_delay(0)
-    opened.link.set_ways(Way(), Way())
+    opened.link.set_directions(LinkDirection(), LinkDirection())
     opened.revive()
 
 
@@ -272,12 +272,12 @@ def test_what_is_sent_over_a_cut_link_arrives_when_it_is_healed_and_a_new_connec
 
 def test_jitter_and_asymmetry_stay_within_what_was_asked(lab):
     lab.set_delay(4_000_000)
-    way = Way(jitter_ns=1_000_000, jitter_shape="uniform")
-    lab.link.set_ways(way, msgspec.structs.replace(way, extra_delay_ns=3_000_000))
+    direction = LinkDirection(jitter_ns=1_000_000, jitter_shape="uniform")
+    lab.link.set_directions(direction, msgspec.structs.replace(direction, extra_delay_ns=3_000_000))
     rtt_ns = lab.echo_floor(200, 64, 64).rtt_ns
     assert rtt_ns.min() >= 7_000_000 - 2_000_000
     assert np.quantile(rtt_ns, 0.9) - np.quantile(rtt_ns, 0.1) > 500_000
-    lab.link.set_ways(Way(), Way())
+    lab.link.set_directions(LinkDirection(), LinkDirection())
     assert lab.survey(20).rtt_ns.min() >= 4_000_000
 
 
@@ -286,7 +286,7 @@ def test_a_rate_holds_all_connections_of_a_direction_together(lab):
     for _ in range(2):
         made = Listening(lab)
         pairs.append((made, made.dial(), made.accept()))
-    lab.link.set_ways(Way(rate_bits_per_s=rate), Way())
+    lab.link.set_directions(LinkDirection(rate_bits_per_s=rate), LinkDirection())
     begin_ns = time.monotonic_ns()
     for _, near, _ in pairs:
         near.sendall(bytes(size))
@@ -309,12 +309,12 @@ def test_the_relay_knows_how_late_it_was_and_says_on_what_level_it_works(lab):
 @pytest.mark.parametrize(
     ("key", "spec"),
     [
-        ("outward.loss", LinkSpec(outward=Way(loss_ratio=0.01))),
-        ("homeward.bursts", LinkSpec(homeward=Way(bursts=Bursts(0.1, 0.2)))),
-        ("outward.reorder", LinkSpec(outward=Way(reorder_ratio=0.01))),
-        ("homeward.duplicate", LinkSpec(homeward=Way(duplicate_ratio=0.01))),
-        ("outward.corrupt", LinkSpec(outward=Way(corrupt_ratio=0.01))),
-        ("outward.queue_packets", LinkSpec(outward=Way(queue_packets=10))),
+        ("outward.loss", LinkSpec(outward=LinkDirection(loss_ratio=0.01))),
+        ("homeward.bursts", LinkSpec(homeward=LinkDirection(bursts=Bursts(0.1, 0.2)))),
+        ("outward.reorder", LinkSpec(outward=LinkDirection(reorder_ratio=0.01))),
+        ("homeward.duplicate", LinkSpec(homeward=LinkDirection(duplicate_ratio=0.01))),
+        ("outward.corrupt", LinkSpec(outward=LinkDirection(corrupt_ratio=0.01))),
+        ("outward.queue_packets", LinkSpec(outward=LinkDirection(queue_packets=10))),
         ("mtu", LinkSpec(mtu_bytes=1500)),
         ("schedule, loss", LinkSpec(schedule=(Change(0, loss_ratio=0.5),))),
     ],
@@ -327,7 +327,7 @@ def test_what_a_stream_cannot_show_is_refused_with_a_sentence(key, spec):
 
 @pytest.mark.parametrize("shape", ["uniform", "normal", "pareto"])
 def test_jitter_has_the_deviation_that_was_asked_and_does_not_move_the_mean(shape):
-    made = deviations(Way(jitter_ns=10_000, jitter_shape=shape))
+    made = deviations(LinkDirection(jitter_ns=10_000, jitter_shape=shape))
     assert abs(made.mean()) < 1
     assert made.std() == pytest.approx(10_000 / np.sqrt(3) if shape == "uniform" else 10_000, rel=0.001)
     assert all(one <= other for one, other in itertools.pairwise(made))

@@ -43,8 +43,8 @@ def test_two_sites_have_one_leg_with_all_that_was_asked():
     assert made.names == ("near", "far")
     assert leg.asked.rtt_ns == rtt_ns_of(150, 1.3)
     assert leg.spec.outward == leg.spec.homeward
-    way = leg.spec.outward
-    assert (way.rate_bits_per_s, way.loss_ratio, way.jitter_ns) == (10**9, pytest.approx(0.0001), 50_000)
+    direction = leg.spec.outward
+    assert (direction.rate_bits_per_s, direction.loss_ratio, direction.jitter_ns) == (10**9, pytest.approx(0.0001), 50_000)
     assert leg.text == "150 miles, 1 Gbit/s, 0.01 % lost, jitter 50.0 us"
     assert made.commands == {"far": ["/bin/sh", "-c", "iperf3 -s"]}
 

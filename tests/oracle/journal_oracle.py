@@ -11,7 +11,7 @@ class Journal:
     def __init__(self, capacity, staging):
         self.capacity, self.staging = capacity, staging
         self.records = []
-        self.applied = self.durable = self.sealed = self.tail = self.saved = self.checkpoint = self.vouched = 0
+        self.applied = self.durable = self.sealed = self.tail = self.saved = self.checkpoint = self.durable_watermark = 0
 
     @property
     def staged(self):

@@ -1,7 +1,7 @@
 """When a write may complete, write by write; and which acks a peer may send."""
 
 
-def completable(protocol, quorum, here, peers, excused):
+def completable(protocol, quorum, here, peers, detached):
     """The last write of the unbroken beginning that is durable here and has passed its protocol's point at enough peers.
 
     `peers` tells how far each has passed that point; all that are not excused must, or, by quorum, enough replicas.
@@ -15,7 +15,7 @@ def completable(protocol, quorum, here, peers, excused):
             return True
         if protocol == "quorum":
             return 1 + sum(passed) >= quorum
-        return all(ok or waived for ok, waived in zip(passed, excused, strict=True))
+        return all(ok or waived for ok, waived in zip(passed, detached, strict=True))
 
     completed = 0
     while may_complete(completed + 1):

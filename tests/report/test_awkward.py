@@ -21,9 +21,9 @@ from rich.console import Console
 
 from awkward import RATE_BITS_PER_S, RECORDINGS
 from farwrite.analysis import document_of
-from farwrite.analysis.figure import METRICS, Figure, Sheet
+from farwrite.analysis.figure import METRICS, Figure, ResultSet
 from farwrite.base.reasons import CODES, sentences
-from farwrite.compare.figures import sheet_of
+from farwrite.compare.figures import result_set_of
 from farwrite.gate.budget import SAFETY, Budget, Budgets
 from farwrite.gate.gate import Gate, gate
 from farwrite.recording import Recording
@@ -133,7 +133,7 @@ class Told:
 
     recording: Recording
     document: dict[str, Any]  # the JSON
-    sheet: Sheet
+    result_set: ResultSet
     full: str  # the terminal's whole report
     brief: str  # its first screen
     page: Reader
@@ -149,23 +149,23 @@ class Told:
         return {item["cell"]: item for item in self.analysis["cells"]}
 
     def of(self, metric: str, **labels) -> list[Figure]:
-        return [item for item in self.sheet.figures if item.metric == metric and labels.items() <= item.labels.items()]
+        return [item for item in self.result_set.figures if item.metric == metric and labels.items() <= item.labels.items()]
 
 
 @cache
 def told(name: str) -> Told:
     recording = RECORDINGS[name]()
     report = document_of(recording)
-    sheet = msgspec.json.decode(msgspec.json.encode(sheet_of(report, report.analysis, "report.json")), type=Sheet)
+    result_set = msgspec.json.decode(msgspec.json.encode(result_set_of(report, report.analysis, "report.json")), type=ResultSet)
     return Told(
         recording=recording,
         document=in_sentences(json.loads(msgspec.json.encode(report))),
-        sheet=sheet,
+        result_set=result_set,
         full=printed(lambda console: show(report, report.analysis, console, full=True)),
         brief=printed(lambda console: show(report, report.analysis, console)),
         page=Reader(page_of(report, report.analysis, "report.json").decode()),
-        generous=gate(sheet, budgets_of(sheet, generous=True)),
-        strict=gate(sheet, budgets_of(sheet, generous=False)),
+        generous=gate(result_set, budgets_of(result_set, generous=True)),
+        strict=gate(result_set, budgets_of(result_set, generous=False)),
     )
 
 
@@ -191,10 +191,10 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def budgets_of(sheet: Sheet, generous: bool) -> Budgets:
+def budgets_of(result_set: ResultSet, generous: bool) -> Budgets:
     """A budget for every metric that has a direction, which what is known keeps by far or breaks by far."""
     made = []
-    for metric in dict.fromkeys(item.metric for item in sheet.figures):
+    for metric in dict.fromkeys(item.metric for item in result_set.figures):
         known = METRICS[metric]
         if not known.better:
             continue
@@ -445,14 +445,14 @@ def test_losses_are_the_same_wherever_they_are_told(name):
                 if drill["lost"] or drill["damaged"]:
                     assert any(str(number) in row[-1] or "LOST" in row[-1].upper() or number in reads(" ".join(row))[0]
                                for number in (drill["lost"], drill["damaged"]) if number), row  # fmt: skip
-    for figure in of.sheet.figures:
+    for figure in of.result_set.figures:
         if figure.metric in SAFETY and figure.estimate.value:
             assert generous[key_of(figure)].verdict == "pass" and strict[key_of(figure)].verdict == "fail"
     lost = sum((cell["lost"] or 0) + (cell["damaged"] or 0) for cell in of.cells.values() if cell["protocol"] == "C")
     lost += sum(item["lost"] + item["damaged"] for item in of.analysis["drills"] if item["protocol"] == "C")
     c2 = claim_of(of, "C2") if of.analysis["claims"] else None
     line = [item for item in of.document["answer"]["lines"] if item["kind"] == "loss"]
-    none = gate(of.sheet, none_lost(of.sheet))
+    none = gate(of.result_set, none_lost(of.result_set))
     safe = {item.labels.get("protocol"): item for item in none.rulings if item.verdict == "fail"}
     if lost:
         assert c2 is None or c2["verdict"] == "fail"
@@ -466,8 +466,8 @@ def damaged_elsewhere(of: Told) -> bool:
     return any(cell["damaged"] for cell in of.cells.values() if cell["protocol"] != "C")
 
 
-def none_lost(sheet: Sheet) -> Budgets:
-    there = [metric for metric in SAFETY if any(item.metric == metric for item in sheet.figures)]
+def none_lost(result_set: ResultSet) -> Budgets:
+    there = [metric for metric in SAFETY if any(item.metric == metric for item in result_set.figures)]
     return Budgets(budgets=[Budget(metric=metric, kind="equals", limit=0, name=metric) for metric in there])
 
 
@@ -482,7 +482,7 @@ def claim_of(of: Told, claim: str) -> dict[str, Any]:
 def test_the_sheet_has_what_the_json_has(name):
     of = told(name)
     seen = 0
-    for figure in of.sheet.figures:
+    for figure in of.result_set.figures:
         if figure.metric in FIELDS:
             labels = figure.labels
             cell = of.cells[f"{labels['name']}-{labels['protocol']}-{labels['miles']:g}"]
@@ -519,7 +519,7 @@ def test_the_sheet_has_what_the_json_has(name):
         else:
             assert estimate.value == held, figure.name
         seen += 1
-    assert seen == len(of.sheet.figures) > 0
+    assert seen == len(of.result_set.figures) > 0
 
 
 # The gate
@@ -532,7 +532,7 @@ def test_the_gate_judges_the_numbers_of_the_sheet_and_says_their_reasons(name, g
     found = of.generous if generous else of.strict
     rulings = rulings_of(found)
     terminal = flat(printed(lambda console: show_gate(found, console)))
-    for figure in of.sheet.figures:
+    for figure in of.result_set.figures:
         if not METRICS[figure.metric].better:
             continue
         ruling = rulings[key_of(figure)]
@@ -613,8 +613,8 @@ def test_claim_gate_and_budget_of_a_test_never_contradict_each_other(name):
     for figure in of.of("response_p99", protocol="C", miles=20.0):
         two_ms = Budgets(budgets=[Budget(metric="response_p99", kind="at_most", limit=2e6, name="2 ms",
                                          where={"protocol": ["C"], "miles": [20.0]})])  # fmt: skip
-        ruling = gate(of.sheet, two_ms).rulings[0]
-        pytest_says = check("2 ms", of.sheet, at_most="2 ms", where={**figure.labels, "metric": "response_p99"})
+        ruling = gate(of.result_set, two_ms).rulings[0]
+        pytest_says = check("2 ms", of.result_set, at_most="2 ms", where={**figure.labels, "metric": "response_p99"})
         verdicts = {ruling.verdict, pytest_says.verdict}
         if figure.labels["name"] == "write" and of.analysis["claims"]:
             verdicts.add(claim_of(of, "C1")["verdict"])
@@ -710,7 +710,7 @@ def test_no_slope_is_told_that_is_less_than_light_takes_or_below_nothing(name):
             high = k["value"] if k["high"] is None else k["high"]
             low = k["value"] if k["low"] is None else k["low"]
             assert high * SLOT >= trips and low >= 0, fit
-    for figure in of.sheet.figures:
+    for figure in of.result_set.figures:
         if figure.metric.startswith("k_") and TRIPS[figure.labels["protocol"]] and figure.estimate.value is not None:
             assert figure.estimate.value * SLOT >= TRIPS[figure.labels["protocol"]] or figure.estimate.high * SLOT >= 1
 
@@ -725,13 +725,14 @@ def test_a_write_that_waits_for_its_peer_is_not_faster_than_light_or_no_verdict_
             if value is not None and value < light_ns(cell) - max(0.03 * light_ns(cell), 40_000):  # As far as a link may be off.
                 seen += 1
                 assert any("light" in reason for reason in cell["withheld"]), cell["cell"]
-                for figure in of.sheet.figures:
+                for figure in of.result_set.figures:
                     if figure.labels.get("miles") == cell["miles"] and figure.labels.get("protocol") == cell["protocol"]:
                         assert figure.exact or figure.withheld
     assert (seen > 0) == (name == "faster_than_light")
     if seen:
         assert claim_of(of, "C1")["verdict"] == "unknown"
-        miles = [item for item in of.sheet.figures if item.metric.startswith("greatest_miles") and item.labels["protocol"] == "C"]
+        figures = [item for item in of.result_set.figures if item.metric.startswith("greatest_miles")]
+        miles = [item for item in figures if item.labels["protocol"] == "C"]
         assert miles and all(item.estimate.warnings for item in miles)
         for found in (of.generous, of.strict):
             assert {rulings_of(found)[key_of(item)].verdict for item in miles} == {"unknown"}
@@ -774,7 +775,7 @@ def test_no_bound_on_losses_is_told_without_trials_or_below_what_they_allow(name
 @ALL
 def test_nothing_is_passed_by_absence(name):
     of = told(name)
-    for ruling in (*of.generous.rulings, *of.strict.rulings, *gate(of.sheet, none_lost(of.sheet)).rulings):
+    for ruling in (*of.generous.rulings, *of.strict.rulings, *gate(of.result_set, none_lost(of.result_set)).rulings):
         if ruling.verdict != "pass":
             continue
         assert not of.recording.interrupted, ruling.sentence

@@ -13,7 +13,7 @@ from farwrite.analysis.analyse import analyse
 from farwrite.analysis.answer import answer_of
 from farwrite.base.errors import UnfitError
 from farwrite.base.host import disk
-from farwrite.compare.figures import sheet_of
+from farwrite.compare.figures import result_set_of
 from farwrite.gate.budget import parse
 from farwrite.gate.gate import gate
 from farwrite.lab.doctor import emulation
@@ -204,7 +204,7 @@ def test_a_gate_about_lost_writes_says_on_what_they_were_counted(metric, is_said
     report = report_on("ext4", "tmpfs")
     limit = "at_most = 0" if is_said else 'at_most = "1 s"'
     budgets = parse(f'[[budget]]\nmetric = "{metric}"\n{limit}\nwhere = {{ protocol = "C" }}\n', "b.toml")
-    found = gate(sheet_of(report, report.analysis, "x"), budgets)
+    found = gate(result_set_of(report, report.analysis, "x"), budgets)
     assert any("far journal not durable (tmpfs is memory)" in text for text in found.warnings) == is_said
 
 

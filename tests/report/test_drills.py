@@ -10,7 +10,7 @@ from farwrite.analysis import drill as judging
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.answer import answer_of
 from farwrite.base.errors import InconclusiveError, LostWriteError
-from farwrite.compare.figures import sheet_of
+from farwrite.compare.figures import result_set_of
 from farwrite.experiment.outcome import outcome
 from farwrite.gate.budget import parse
 from farwrite.gate.gate import gate
@@ -111,7 +111,7 @@ def test_a_write_lost_in_a_trial_that_does_not_count_is_lost_all_the_same(uncoun
     assert found.verdict == "fail" and "lost 2 and damaged 0 acknowledged writes" in found.sentence.replace("lost 8", "lost 2")
     assert any(line.kind == "loss" and line.verdict == "fail" and "LOST" in line.text for line in report.answer.lines)
     assert "✘ LOST" in printed(report)
-    ruling = gate(sheet_of(report, report.analysis, "x"), budgets()).rulings[0]
+    ruling = gate(result_set_of(report, report.analysis, "x"), budgets()).rulings[0]
     assert ruling.verdict == "fail" and ruling.lost
     assert isinstance(outcome(report), LostWriteError)
 
@@ -124,7 +124,7 @@ def budgets():
 @pytest.mark.parametrize(("uncounted", "verdict"), [(lambda item: None, "pass"), (one, "pass"), (none, "unknown")])
 def test_a_gate_passes_no_promise_that_no_trial_has_tried(uncounted, verdict):
     report = report_of(uncounted)
-    (ruling,) = gate(sheet_of(report, report.analysis, "x"), budgets()).rulings
+    (ruling,) = gate(result_set_of(report, report.analysis, "x"), budgets()).rulings
     assert ruling.verdict == verdict
     assert (verdict == "unknown") == ("do not count: the load had ended" in ruling.sentence)
 

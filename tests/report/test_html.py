@@ -20,7 +20,7 @@ from farwrite.analysis.estimate import count_needed
 from farwrite.analysis.result import Estimate
 from farwrite.base.physics import PRODUCT_LIMITS
 from farwrite.base.reasons import few_rounds
-from farwrite.compare.figures import sheet_of
+from farwrite.compare.figures import result_set_of
 from farwrite.recording import SCHEMA_VERSION, Report
 from farwrite.report.html import MARKER_WITHIN, is_ours, page_of
 from farwrite.report.plots.change import change_plot
@@ -29,7 +29,7 @@ from farwrite.report.plots.distance import QUANTILES, SCALE, distance_plot, late
 from farwrite.report.plots.link import link_plots
 from farwrite.report.plots.over_time import over_time_plot
 from farwrite.report.plots.parts import Parts, parts_of, parts_plot
-from farwrite.report.plots.seen import seen
+from farwrite.report.plots.rounds_for_plot import rounds_for_plot
 from farwrite.report.plots.spectrum import spectrum, spectrum_plot
 from make_figures import hours_alike
 from make_recording import LARGE, analysed, changed
@@ -148,7 +148,7 @@ def test_the_fitted_line_is_a_plus_k_round_trips():
 
 def test_a_spectrum_goes_through_the_quantiles_of_analysis_and_ends_where_the_sample_does():
     recording, analysis = analysed()
-    for item in seen(recording, analysis):
+    for item in rounds_for_plot(recording, analysis):
         quantiles, times_ns = spectrum(item.response)
         known = dict(zip(quantiles, times_ns, strict=True))
         assert known[0.5] == item.result.response_ns_p50.value
@@ -161,14 +161,14 @@ def test_a_spectrum_goes_through_the_quantiles_of_analysis_and_ends_where_the_sa
 def test_a_warm_up_is_in_no_spectrum():
     recording, analysis = analysed(warmup_slices=3, changes=FEW)
     assert all(c.warmup_ns for c in analysis.cells)
-    for item in seen(recording, analysis):
+    for item in rounds_for_plot(recording, analysis):
         assert item.response.count < item.result.completed
         assert dict(zip(*spectrum(item.response), strict=True))[0.5] == item.result.response_ns_p50.value
 
 
 def test_a_shape_is_widest_where_most_writes_are():
     recording, analysis = analysed()
-    item = seen(recording, analysis)[0]
+    item = rounds_for_plot(recording, analysis)[0]
     times_ns, wide = density(item.response)
     assert wide.max() == 1 and wide[0] < 0.5 > wide[-1]
     assert times_ns[wide.argmax()] == pytest.approx(item.result.response_ns_p50.value, rel=0.1)
@@ -176,7 +176,7 @@ def test_a_shape_is_widest_where_most_writes_are():
 
 def test_the_columns_of_a_heat_map_add_up_to_all_writes_of_their_slice():
     recording, analysis = analysed()
-    for trace, item in zip(over_time_plot(cells := seen(recording, analysis)).data, cells, strict=True):
+    for trace, item in zip(over_time_plot(cells := rounds_for_plot(recording, analysis)).data, cells, strict=True):
         sums = [math.fsum(v for v in column if v == v) for column in zip(*trace["customdata"], strict=True)]
         filled = [total for total in sums if total]
         assert len(filled) == sum(len(r.slices) for r in item.rounds)
@@ -188,7 +188,7 @@ def test_the_columns_of_a_heat_map_add_up_to_all_writes_of_their_slice():
 def test_the_parts_of_a_write_add_up_to_its_median_and_its_floor(shared_disk):
     changes = ("distance.miles=[0, 20, 150]", *FEW[1:])
     recording, analysis = analysed(LARGE, shared_disk=shared_disk, changes=changes)
-    for item in seen(recording, analysis):
+    for item in rounds_for_plot(recording, analysis):
         parts = parts_of(item, recording)
         assert isinstance(parts, Parts)
         floor_ns = parts.near_ns + parts.link_ns + parts.far_ns
@@ -202,11 +202,11 @@ def test_the_parts_of_a_write_add_up_to_its_median_and_its_floor(shared_disk):
 
 def test_an_engine_is_never_negative_and_the_page_says_that_it_was_clipped():
     recording, analysis = analysed(near_flush_ns=900_000.0, changes=FEW)
-    cells = seen(recording, analysis)
+    cells = rounds_for_plot(recording, analysis)
     plot = parts_plot(cells, recording)
     assert all(x >= 0 for trace in plot.data for x in trace["x"])
     assert "the engine is drawn as 0" in plot.note
-    assert "No part came out below 0" in parts_plot(seen(*analysed()), analysed()[0]).note
+    assert "No part came out below 0" in parts_plot(rounds_for_plot(*analysed()), analysed()[0]).note
 
 
 def test_void_rounds_are_drawn_as_other_marks_than_good_ones():
@@ -235,9 +235,9 @@ def test_every_choice_is_of_something_that_traces_or_the_layout_have():
 
 def both(known=True):
     one, two = analysed(), analysed(seed=2, a_ns=500_000.0)
-    sheets = [sheet_of(report_of(recording), analysis, name)
+    result_sets = [result_set_of(report_of(recording), analysis, name)
               for (recording, analysis), name in ((one, "one.json"), (two, "two.json"))]  # fmt: skip
-    return compare(sheets[:1], sheets[1:], history=hours_alike(*sheets[0].figures) if known else NO_HISTORY)
+    return compare(result_sets[:1], result_sets[1:], history=hours_alike(*result_sets[0].figures) if known else NO_HISTORY)
 
 
 def test_a_comparison_draws_every_row_with_its_interval():
@@ -396,4 +396,4 @@ def test_an_estimate_without_an_interval_has_no_bar():
 
 def test_an_empty_spectrum_is_said():
     recording, analysis = analysed(ONE, writes=0)
-    assert spectrum_plot(seen(recording, analysis)).said == "No cell has enough writes for a quantile."
+    assert spectrum_plot(rounds_for_plot(recording, analysis)).said == "No cell has enough writes for a quantile."

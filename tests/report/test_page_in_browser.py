@@ -18,7 +18,7 @@ import pytest
 
 from browser import MISSING, PROGRAM, Tab, browser
 from farwrite.analysis.change import compare
-from farwrite.compare.figures import sheet_of
+from farwrite.compare.figures import result_set_of
 from farwrite.recording import SCHEMA_VERSION, Report
 from farwrite.report.html import here, page_of
 from make_figures import hours_alike
@@ -87,8 +87,8 @@ def file(tmp_path_factory) -> Path:
     """A page that has every chart of a run, and what changed to another one."""
     pairs = [analysed(SHORT), analysed(SHORT, seed=2, a_ns=500_000.0)]
     reports = [Report(schema_version=SCHEMA_VERSION, recording=recording) for recording, _ in pairs]
-    sheets = [sheet_of(report, analysis, "made-up.json") for report, (_, analysis) in zip(reports, pairs, strict=True)]
-    comparison = compare(sheets[:1], sheets[1:], history=hours_alike(*sheets[0].figures))
+    result_sets = [result_set_of(report, analysis, "made-up.json") for report, (_, analysis) in zip(reports, pairs, strict=True)]
+    comparison = compare(result_sets[:1], result_sets[1:], history=hours_alike(*result_sets[0].figures))
     place = tmp_path_factory.mktemp("page") / "report.html"
     place.write_bytes(page_of(reports[0], pairs[0][1], "made-up.json", comparison))
     return place

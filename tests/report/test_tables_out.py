@@ -14,7 +14,7 @@ from awkward import RECORDINGS
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.between_runs import NO_HISTORY
 from farwrite.analysis.change import compare
-from farwrite.compare.figures import sheet_of
+from farwrite.compare.figures import result_set_of
 from farwrite.recording import SCHEMA_VERSION, Report
 from farwrite.report.csv import figures_csv, rows_csv
 from farwrite.report.markdown import comparison_markdown, report_markdown
@@ -27,18 +27,18 @@ def read(text):
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def sheet(recording, analysis):
-    return sheet_of(Report(schema_version=SCHEMA_VERSION, recording=recording), analysis, "made-up.json")
+def result_set(recording, analysis):
+    return result_set_of(Report(schema_version=SCHEMA_VERSION, recording=recording), analysis, "made-up.json")
 
 
 @cache
 def both():
-    sheets = [sheet(*analysed(LARGE)), sheet(*analysed(LARGE, seed=2, a_ns=500_000.0))]
-    return compare(sheets[:1], sheets[1:], history=NO_HISTORY)
+    result_sets = [result_set(*analysed(LARGE)), result_set(*analysed(LARGE, seed=2, a_ns=500_000.0))]
+    return compare(result_sets[:1], result_sets[1:], history=NO_HISTORY)
 
 
 def test_every_figure_is_a_row_with_its_labels_and_its_whole_number():
-    figures = sheet(*analysed(LARGE)).figures
+    figures = result_set(*analysed(LARGE)).figures
     rows = read(figures_csv(figures))
     assert len(rows) == len(figures) > 100
     for row, figure in zip(rows, figures, strict=True):
@@ -60,7 +60,7 @@ def test_every_row_of_a_comparison_is_a_row():
 
 
 def test_words_of_others_stay_in_their_cell():
-    first = sheet(*analysed(LARGE)).figures[:3]
+    first = result_set(*analysed(LARGE)).figures[:3]
     figures = [msgspec.structs.replace(figure, labels={**figure.labels, "name": HOSTILE}) for figure in first]
     assert [row["name"] for row in read(figures_csv(figures))] == [HOSTILE] * 3
     recording, analysis = analysed(LARGE)

@@ -6,7 +6,7 @@ import pytest
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.change import compare
 from farwrite.base.errors import UnfitError
-from farwrite.compare.figures import identity_of, sheet_of
+from farwrite.compare.figures import identity_of, result_set_of
 from farwrite.recording import SCHEMA_VERSION, Report
 from farwrite.report.html import facts_of
 from farwrite.report.terminal import host_line
@@ -19,9 +19,9 @@ def recorded(**wire):
     return msgspec.structs.replace(made, lab=msgspec.structs.replace(made.lab, **wire))
 
 
-def sheet(recording):
+def result_set(recording):
     analysis = analyse(recording)
-    return sheet_of(Report(schema_version=SCHEMA_VERSION, recording=recording, analysis=analysis), analysis, "made up")
+    return result_set_of(Report(schema_version=SCHEMA_VERSION, recording=recording, analysis=analysis), analysis, "made up")
 
 
 SHOWN = [
@@ -48,5 +48,5 @@ def test_a_plain_wire_is_not_mentioned_and_is_what_it_was_before_there_was_any_o
 @pytest.mark.parametrize(("wire", "words"), SHOWN)
 def test_runs_over_another_wire_are_unlike(wire, words):
     with pytest.raises(UnfitError, match="transport"):
-        compare([sheet(recorded())], [sheet(recorded(**wire))])
-    assert compare([sheet(recorded(**wire))], [sheet(recorded(**wire))]).rows
+        compare([result_set(recorded())], [result_set(recorded(**wire))])
+    assert compare([result_set(recorded(**wire))], [result_set(recorded(**wire))]).rows

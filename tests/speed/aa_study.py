@@ -25,7 +25,7 @@ from farwrite.base.documents import read_document, save_document
 from farwrite.base.histogram import SLOTS, Histogram, index_of
 from farwrite.base.host.facts import host_facts, processor_time, steal_between
 from farwrite.base.units import NS_PER_MS
-from farwrite.compare.figures import sheet_of
+from farwrite.compare.figures import result_set_of
 from farwrite.gate.budget import parse as parse_budgets
 from farwrite.gate.gate import gate
 from farwrite.progress import bar
@@ -147,7 +147,7 @@ def template(index: int, round_ns: int, **observed) -> Round:
 # How it is judged
 
 
-def sheet(rounds: Sequence[Round], arm: str, comparison: int):
+def result_set(rounds: Sequence[Round], arm: str, comparison: int):
     """Rounds as one arm of an experiment, through the real analysis."""
     from farwrite.experiment.cells import cells_of
 
@@ -159,7 +159,7 @@ def sheet(rounds: Sequence[Round], arm: str, comparison: int):
         floors=[], drills=[], interrupted=False, notes=[],
         pairing=Pairing(id=str(comparison), arm="base" if arm == "base" else "cand", what=arm),
     )  # fmt: skip
-    made = sheet_of(Report(schema_version=SCHEMA_VERSION, recording=recording), analyse(recording), arm)
+    made = result_set_of(Report(schema_version=SCHEMA_VERSION, recording=recording), analyse(recording), arm)
     # The null target has no link that could have been what it claimed, and its generator is all there is.
     figures = [msgspec.structs.replace(item, withheld=[]) for item in made.figures]
     return msgspec.structs.replace(made, figures=figures)
@@ -188,7 +188,7 @@ def moved(text: str, factor: float) -> str:
 
 def outcome(base: Sequence[Round], cand: Sequence[Round], number: int) -> dict:
     """What compare and gate say of one comparison."""
-    ours, theirs = sheet(base, "base", number), sheet(cand, "cand", number)
+    ours, theirs = result_set(base, "base", number), result_set(cand, "cand", number)
     compared: Comparison = compare([ours], [theirs])
     rows = {row.metric: row for row in compared.rows if row.metric in ("response_p50", "response_p99", "throughput")}
     ruled = gate(theirs, parse_budgets(BUDGETS), baseline=ours)

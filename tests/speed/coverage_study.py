@@ -27,7 +27,7 @@ from farwrite.analysis.change import ALPHA, UNCHANGED, Comparison, compare, key_
 from farwrite.analysis.distance import Place, line_of, reach
 from farwrite.analysis.estimate import Draws, mean_over_rounds
 from farwrite.analysis.figure import METRICS as KNOWN
-from farwrite.analysis.figure import Figure, Label, Sheet
+from farwrite.analysis.figure import Figure, Label, ResultSet
 from farwrite.analysis.latency import Pool
 from farwrite.analysis.result import Estimate
 from farwrite.analysis.sample import Sample
@@ -185,7 +185,7 @@ MACHINES: dict[str, tuple[str, Levels]] = {
 }  # fmt: skip
 
 
-def run_at(level: float, dice: np.random.Generator, name: str, slowed: float = 1.0) -> Sheet:
+def run_at(level: float, dice: np.random.Generator, name: str, slowed: float = 1.0) -> ResultSet:
     """What a report would say of one run of the cell at MILES[THERE], its writes taking `slowed` times as long."""
     factors = np.exp(level + iid(dice, 1, RUN_ROUNDS)[0])
     times_ns = A_NS * factors[:, None] * np.exp(NOISE * dice.standard_normal((RUN_ROUNDS, WRITES))) + rtt_ns_of(MILES[THERE])
@@ -197,16 +197,16 @@ def run_at(level: float, dice: np.random.Generator, name: str, slowed: float = 1
         Figure(metric=metric, labels=LABELS, unit=KNOWN[metric].unit, better=KNOWN[metric].better, exact=False, estimate=value)
         for metric, value in values.items()
     ]
-    return Sheet(kind="farwrite", source=name, id=name, started_utc="", identity={}, figures=figures)
+    return ResultSet(kind="farwrite", source=name, id=name, started_utc="", identity={}, figures=figures)
 
 
-def history_of(sheets: list[Sheet]) -> RunHistory:
+def history_of(result_sets: list[ResultSet]) -> RunHistory:
     """Earlier runs as `history.py` would find them."""
     levels: dict = {}
-    for sheet in sheets:
-        for figure in sheet.figures:
+    for result_set in result_sets:
+        for figure in result_set.figures:
             levels.setdefault(key_of(figure), []).append(level_of(figure))
-    return RunHistory(EarlierRuns(results="results", runs=len(sheets)), levels)
+    return RunHistory(EarlierRuns(results="results", runs=len(result_sets)), levels)
 
 
 def compared_of(task: tuple[str, int, int, int]) -> dict:

@@ -131,14 +131,14 @@ def read_faults() -> list[Fault]:
 
 # All faults in one tree
 
-Way = tuple[tuple[str, int | None], ...]  # (field, index in it) each
+LinkDirection = tuple[tuple[str, int | None], ...]  # (field, index in it) each
 
 
 @dataclass
 class Place:
     """A field of the tree in which a fault differs, and what it has there."""
 
-    path: Way  # from the module
+    path: LinkDirection  # from the module
     begin: int | None  # of the statements that differ, None for one expression
     end: int
     new: Any = field(repr=False)
@@ -149,7 +149,7 @@ class UnplaceableError(Exception):
     """This node cannot hold both forms: its parent must."""
 
 
-def difference(old: ast.AST, new: ast.AST, path: Way = ()) -> Place:
+def difference(old: ast.AST, new: ast.AST, path: LinkDirection = ()) -> Place:
     """The smallest expression, or else the fewest statements, in which two trees differ."""
     names = [name for name in old._fields if not same(getattr(old, name, None), getattr(new, name, None))]
     if len(names) != 1:
@@ -170,7 +170,7 @@ def difference(old: ast.AST, new: ast.AST, path: Way = ()) -> Place:
     return Place((*path, (name, None)), begin, len(ours) - end, theirs[begin : len(theirs) - end])
 
 
-def difference_of_one(old: Any, new: Any, path: Way) -> Place:
+def difference_of_one(old: Any, new: Any, path: LinkDirection) -> Place:
     """difference() of two nodes that stand in the same place."""
     if type(old) is type(new) and isinstance(old, ast.AST):
         try:

@@ -139,7 +139,7 @@ class Pretend:
         self.now_ns += self.lasts_read_ns
         return size
 
-    def submit(self, target, number, address, size, now_ns, grain):
+    def submit(self, target, number, address, size, now_ns, payload_profile):
         self.attempts += 1
         if self.attempts - 1 in self.refuse:
             self.full = True

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import farwrite
-from farwrite.analysis.figure import Figure, Sheet
+from farwrite.analysis.figure import Figure, ResultSet
 from farwrite.analysis.result import Estimate
 from farwrite.base.errors import UsageError
 from farwrite.base.physics import rtt_ns_of
@@ -334,7 +334,7 @@ def test_a_budget_that_makes_no_sense_is_refused(measured, options, sentence):
         check("commit p99", measured, **options)
 
 
-def sheet(**changes):
+def result_set(**changes):
     """A sheet of three figures."""
     figures = [
         Figure(metric="response_p99", labels={"protocol": "C", "miles": miles}, unit="ns", better="less", exact=False,
@@ -342,21 +342,21 @@ def sheet(**changes):
                withheld=as_reasons(withheld))
         for miles, value, withheld in ((20.0, 1e6, []), (150.0, 3e6, []), (300.0, 3e6, ["the generator was late"]))
     ]  # fmt: skip
-    return Sheet(kind="farwrite", source="a.json", id="a", started_utc="", identity={}, figures=figures, **changes)
+    return ResultSet(kind="farwrite", source="a.json", id="a", started_utc="", identity={}, figures=figures, **changes)
 
 
 def test_a_figure_of_a_report_is_found_by_metric_and_labels():
-    assert check("response_p99", sheet(), where={"miles": 20}, at_most="2 ms").verdict == "pass"
-    assert check("response p99", sheet(), where={"miles": 150, "protocol": "C"}, at_most="2 ms").verdict == "fail"
-    assert check("C at 150", sheet(), where={"metric": "response_p99", "miles": 150}, at_most="4 ms").verdict == "pass"
-    assert check("C at 150", sheet().figures[1], at_most="4 ms").verdict == "pass"
+    assert check("response_p99", result_set(), where={"miles": 20}, at_most="2 ms").verdict == "pass"
+    assert check("response p99", result_set(), where={"miles": 150, "protocol": "C"}, at_most="2 ms").verdict == "fail"
+    assert check("C at 150", result_set(), where={"metric": "response_p99", "miles": 150}, at_most="4 ms").verdict == "pass"
+    assert check("C at 150", result_set().figures[1], at_most="4 ms").verdict == "pass"
 
 
 def test_a_figure_on_which_no_verdict_may_rest_gives_none():
-    judged = check("response_p99", sheet(), where={"miles": 300}, at_most="4 ms")
+    judged = check("response_p99", result_set(), where={"miles": 300}, at_most="4 ms")
     assert judged.verdict == "unknown"
     assert judged.sentence.endswith("the generator was late.")
-    assert check("response_p99", sheet(interrupted=True), where={"miles": 20}, at_most="2 ms").verdict == "unknown"
+    assert check("response_p99", result_set(interrupted=True), where={"miles": 20}, at_most="2 ms").verdict == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_a_figure_on_which_no_verdict_may_rest_gives_none():
 )
 def test_a_figure_that_is_not_there_or_not_the_only_one_is_told(name, where, sentence):
     with pytest.raises(UsageError, match=sentence):
-        check(name, sheet(), where=where, at_most="2 ms")
+        check(name, result_set(), where=where, at_most="2 ms")
 
 
 def test_a_report_on_disk_is_judged_by_its_path():

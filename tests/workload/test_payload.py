@@ -109,52 +109,52 @@ def test_payloads_do_not_compress_and_share_no_words():
     assert np.unique(words).size == words.size
 
 
-def grained(size, write_number, grain, seed=1, address=8192):
+def grained(size, write_number, payload_profile, seed=1, address=8192):
     target = np.full(size + 64, 0xEE, np.uint8)
-    payload_kernel.fill_grained(target, 0, size, seed, write_number, address, grain)
+    payload_kernel.fill_by_profile(target, 0, size, seed, write_number, address, payload_profile)
     assert (target[size:] == 0xEE).all()
     return target[:size]
 
 
-@pytest.mark.parametrize("fill_grained", both_ways(payload_kernel.fill_grained))
-def test_a_solid_grain_is_the_plain_payload(fill_grained):
-    assert payload_kernel.grain_of(1.0, 1.0) == payload_kernel.SOLID
+@pytest.mark.parametrize("fill_by_profile", both_ways(payload_kernel.fill_by_profile))
+def test_a_solid_grain_is_the_plain_payload(fill_by_profile):
+    assert payload_kernel.payload_profile_of(1.0, 1.0) == payload_kernel.SOLID
     target = np.zeros(4096, np.uint8)
-    fill_grained(target, 0, 4096, 1, 5, 8192, payload_kernel.SOLID)
+    fill_by_profile(target, 0, 4096, 1, 5, 8192, payload_kernel.SOLID)
     assert target.tobytes() == filled(4096, start=0)[:4096].tobytes()
 
 
-@pytest.mark.parametrize("fill_grained", both_ways(payload_kernel.fill_grained))
+@pytest.mark.parametrize("fill_by_profile", both_ways(payload_kernel.fill_by_profile))
 @pytest.mark.parametrize("size", SIZES)
-def test_a_grained_payload_is_stamped_and_nothing_around_it_is_touched(fill_grained, size):
+def test_a_grained_payload_is_stamped_and_nothing_around_it_is_touched(fill_by_profile, size):
     target = np.full(64 + size + 64, 0xEE, np.uint8)
-    fill_grained(target, 64, size, 3, 1500, 8192, payload_kernel.grain_of(3.0, 1.0))
+    fill_by_profile(target, 64, size, 3, 1500, 8192, payload_kernel.payload_profile_of(3.0, 1.0))
     assert (target[:64] == 0xEE).all() and (target[64 + size :] == 0xEE).all()
     assert payload_kernel.check(target, 64, size, 8192) == 1500
-    fill_grained(target, 64, size, 3, 1500, 8192, payload_kernel.grain_of(1.0, 2.0))
+    fill_by_profile(target, 64, size, 3, 1500, 8192, payload_kernel.payload_profile_of(1.0, 2.0))
     assert payload_kernel.check(target, 64, size, payload_kernel.SHARED) == 512 + 1500 % 1024 % 512
 
 
 @pytest.mark.parametrize("ratio", [1.5, 2.0, 3.0, 8.0])
 @pytest.mark.parametrize("size", [4096, 65536])
 def test_payloads_compress_as_far_as_asked(ratio, size):
-    grain = payload_kernel.grain_of(ratio, 1.0)
-    data = b"".join(grained(size, number, grain).tobytes() for number in range(16))
+    payload_profile = payload_kernel.payload_profile_of(ratio, 1.0)
+    data = b"".join(grained(size, number, payload_profile).tobytes() for number in range(16))
     assert len(data) / len(zlib.compress(data, 6)) == pytest.approx(ratio, rel=0.1)
 
 
 @pytest.mark.parametrize("ratio", [1.0, 1.25, 2.0, 5.0, 1000.0])
 def test_payloads_repeat_as_often_as_asked(ratio):
-    grain = payload_kernel.grain_of(1.0, ratio)
+    payload_profile = payload_kernel.payload_profile_of(1.0, ratio)
     own = max(round(1024 / ratio), 1)
-    found = [int(payload_kernel.content_of(number, grain)) for number in range(4096)]
+    found = [int(payload_kernel.content_of(number, payload_profile)) for number in range(4096)]
     assert found == payload_oracle.contents(4096, own)
-    blocks = {grained(512, number, grain, address=512 * number).tobytes() for number in range(2048)}
+    blocks = {grained(512, number, payload_profile, address=512 * number).tobytes() for number in range(2048)}
     assert len(blocks) == 2 * own
 
 
 def test_a_repeated_payload_may_compress_as_well():
-    grain = payload_kernel.grain_of(4.0, 2.0)
-    one, same = grained(4096, 3, grain), grained(4096, 515, grain, address=0)
-    assert one.tobytes() == same.tobytes() != grained(4096, 4, grain).tobytes()
+    payload_profile = payload_kernel.payload_profile_of(4.0, 2.0)
+    one, same = grained(4096, 3, payload_profile), grained(4096, 515, payload_profile, address=0)
+    assert one.tobytes() == same.tobytes() != grained(4096, 4, payload_profile).tobytes()
     assert len(zlib.compress(one.tobytes())) < 1400

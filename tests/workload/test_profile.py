@@ -14,7 +14,16 @@ from farwrite.base.errors import UsageError
 from farwrite.workload import profile
 from farwrite.workload.catalog import load, shipped
 from farwrite.workload.profile import parse
-from farwrite.workload.tables import CellTable, DistanceTable, DrillTable, LabTable, Profile, RunTable, digest, told
+from farwrite.workload.tables import (
+    CellTable,
+    DistanceTable,
+    DrillTable,
+    LabTable,
+    Profile,
+    RunTable,
+    digest,
+    without_defaults,
+)
 from farwrite.workload.toml_reader import Reader, key_of
 
 TEXT = '''\
@@ -564,6 +573,6 @@ def test_keep_awake_is_a_word_and_the_booleans_it_was_once_go_on_meaning_the_sam
 
 
 def test_keep_awake_is_auto_unless_told_otherwise_and_nothing_else():
-    assert load("quick").lab.keep_awake == "auto" and "keep_awake" not in told(load("quick").lab)
+    assert load("quick").lab.keep_awake == "auto" and "keep_awake" not in without_defaults(load("quick").lab)
     with pytest.raises(UsageError, match=r"lab.keep_awake: .*'maybe'"):
         load("quick", ["lab.keep_awake=maybe"])

@@ -45,7 +45,7 @@ from .result import (
 )
 from .sample import Sample, decode, decode_all, decode_known, pooled
 from .snia import five_rounds
-from .steady import MARGIN, Steadiness, judge
+from .steady import MARGIN, Steadiness, steadiness_of
 from .throughput import completed_per_s, cpu_ns_per_write, goodput_bytes_per_s, per_second, with_slices
 from .void import cause_of
 
@@ -175,7 +175,7 @@ def good_rounds(recording: Recording, cell: Cell) -> list[Round]:
 def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
     """The cell's histograms, unpacked, without the slices of its warm-up."""
     slices = [decode_all(item.response for item in round_.slices) for round_ in rounds]
-    steadiness = judge(slices)
+    steadiness = steadiness_of(slices)
     indices = [round_.index for round_ in rounds]
 
     def pool(name: str, samples: Iterable, batches: Sequence[Sample] = ()) -> Pool:

@@ -24,7 +24,7 @@ import msgspec
 from ..base.errors import UnfitError, UsageError
 from ..base.reasons import remark
 from .between_runs import NO_HISTORY, RUNS_MIN, Between, EarlierRuns, RunHistory, error_of_runs
-from .figure import Figure, Label, Sheet, Unit
+from .figure import Figure, Label, ResultSet, Unit
 from .result import Estimate, lateness_share_of, unknown_because
 from .student_t import critical, tail
 
@@ -169,7 +169,7 @@ def scaled(value: float | None, relative: bool) -> float | None:
     return math.log(value) if value > 0 else None
 
 
-def told(change: float, relative: bool) -> float:
+def printed_change(change: float, relative: bool) -> float:
     """A change as it is told: a ratio less 1, or a difference."""
     return math.expm1(change) if relative else change
 
@@ -361,7 +361,7 @@ def percentile_95(values: Iterable[float]) -> float | None:
     return ordered[math.ceil(0.95 * len(ordered)) - 1] if ordered else None
 
 
-def floors_of_again(bases: Sequence[Figure], again: dict[tuple, Figure]) -> dict[str, float]:
+def floors_of_aa_control(bases: Sequence[Figure], again: dict[tuple, Figure]) -> dict[str, float]:
     """By metric: the 95th percentile over all cells of what base and base-again differ by."""
     found: dict[str, list[float]] = {}
     for figure in bases:
@@ -405,9 +405,9 @@ def holm(probabilities: Sequence[float]) -> list[float]:
 
 
 def compare(
-    bases: Sequence[Sheet],
-    cands: Sequence[Sheet],
-    again: Sheet | None = None,
+    bases: Sequence[ResultSet],
+    cands: Sequence[ResultSet],
+    again: ResultSet | None = None,
     allowed: Iterable[str] = (),
     margin_ratio: float = MARGIN_RATIO,
     alpha: float = ALPHA,
@@ -420,14 +420,14 @@ def compare(
     allowed = set(allowed)
     warnings = check_alike([*bases, *([again] if again else [])], cands, allowed)
     kind = replication(bases, cands)
-    base_figures, cand_figures = [by_key(sheet) for sheet in bases], [by_key(sheet) for sheet in cands]
+    base_figures, cand_figures = [by_key(result_set) for result_set in bases], [by_key(result_set) for result_set in cands]
     check_complete(base_figures, cand_figures, allowed)
     sides = [*base_figures, *cand_figures]
     keys = [key for key in base_figures[0] if all(key in item for item in sides) and applies(item[key] for item in sides)]
     if not keys:
         raise UnfitError("The two sides have no figure in common: there is nothing to compare.")
 
-    again_floors = floors_of_again(list(base_figures[0].values()), by_key(again)) if again else {}
+    aa_floors = floors_of_aa_control(list(base_figures[0].values()), by_key(again)) if again else {}
     if again:
         floor_from = "the base measured twice side by side"
     elif kind == "runs":
@@ -447,12 +447,12 @@ def compare(
             change, floor = late_refusal(ours, theirs) or change_of_runs(ours, theirs), floor_of_runs(ours, theirs)
         else:
             change = late_refusal(ours, theirs) or change_of(ours[0], theirs[0], kind == "pairs", between)
-            floor = noise_floor(ours[0], history, between, again_floors if again else None)
+            floor = noise_floor(ours[0], history, between, aa_floors if again else None)
         drafts.append(Draft(middle(ours), middle(theirs), change, floor, kind == "rounds", between.runs if between else 0))
-    rows = judge(drafts, margin_ratio, alpha)
+    rows = rows_of(drafts, margin_ratio, alpha)
     return Comparison(
-        base=[sheet.source for sheet in bases],
-        cand=[sheet.source for sheet in cands],
+        base=[result_set.source for result_set in bases],
+        cand=[result_set.source for result_set in cands],
         unit_of_replication=kind,
         floor_from=floor_from,
         alpha=alpha,
@@ -474,7 +474,7 @@ class Draft(NamedTuple):
     runs: int  # earlier runs that show what hours differ by
 
 
-def hours_apart(base: Sheet, cand: Sheet, history: RunHistory) -> list[str]:
+def hours_apart(base: ResultSet, cand: ResultSet, history: RunHistory) -> list[str]:
     """What one run a side cannot know, in sentences."""
     about = history.about
     if about.runs < RUNS_MIN:
@@ -503,7 +503,7 @@ def seconds(one: str, other: str) -> float | None:
     return abs((second - first).total_seconds())
 
 
-def replication(bases: Sequence[Sheet], cands: Sequence[Sheet]) -> Literal["pairs", "rounds", "runs"]:
+def replication(bases: Sequence[ResultSet], cands: Sequence[ResultSet]) -> Literal["pairs", "rounds", "runs"]:
     """What an error is made of: pairs of rounds, rounds, or whole runs."""
     if len(bases) > 1 and len(cands) > 1:
         return "runs"
@@ -512,26 +512,26 @@ def replication(bases: Sequence[Sheet], cands: Sequence[Sheet]) -> Literal["pair
     return "pairs" if are_paired(bases[0], cands[0]) else "rounds"
 
 
-def are_paired(base: Sheet, cand: Sheet) -> bool:
+def are_paired(base: ResultSet, cand: ResultSet) -> bool:
     """Whether two reports are arms of one experiment, measured round by round beside each other."""
     return base.pairing is not None and cand.pairing is not None and base.pairing.id == cand.pairing.id
 
 
-def check_alike(bases: Sequence[Sheet], cands: Sequence[Sheet], allowed: set[str]) -> list[str]:
+def check_alike(bases: Sequence[ResultSet], cands: Sequence[ResultSet], allowed: set[str]) -> list[str]:
     """Warnings about what differs and is allowed to; UnfitError for the rest."""
     everyone = [*bases, *cands]
-    warnings = [f"{sheet.source} is of an interrupted run" for sheet in everyone if sheet.interrupted]
-    fields: dict[str, None] = dict.fromkeys(field for sheet in everyone for field in ["tool", *sheet.identity])
+    warnings = [f"{result_set.source} is of an interrupted run" for result_set in everyone if result_set.interrupted]
+    fields: dict[str, None] = dict.fromkeys(field for result_set in everyone for field in ["tool", *result_set.identity])
     unknown = allowed - set(fields) - {"cells"}
     if unknown:
         from ..base.errors import nearest
 
         word = sorted(unknown)[0]
         raise UsageError(f'--allow-mismatch {word}: there is no such field{nearest(word, [*fields, "cells"])}.')
-    paired = all(sheet.pairing for sheet in everyone) and len({sheet.pairing.id for sheet in everyone if sheet.pairing}) == 1
+    paired = all(one.pairing for one in everyone) and len({one.pairing.id for one in everyone if one.pairing}) == 1
     unlike = []
     for field in fields:
-        values = dict.fromkeys(sheet.kind if field == "tool" else sheet.identity.get(field, "") for sheet in everyone)
+        values = dict.fromkeys(one.kind if field == "tool" else one.identity.get(field, "") for one in everyone)
         if len(values) == 1:
             continue
         words = f"{field} ({' | '.join(value or 'none' for value in values)})"
@@ -577,9 +577,9 @@ def applies(figures: Iterable[Figure]) -> bool:
     return any(item.estimate.value is not None or item.estimate.warnings for item in figures)
 
 
-def by_key(sheet: Sheet) -> dict[tuple, Figure]:
+def by_key(result_set: ResultSet) -> dict[tuple, Figure]:
     """The figures of a sheet that are compared."""
-    kept = [item for item in sheet.figures if sheet.kind != "farwrite" or item.metric in COMPARED]
+    kept = [item for item in result_set.figures if result_set.kind != "farwrite" or item.metric in COMPARED]
     # Miles are told for every budget and route, all from one fit: one of them stands for all.
     return {
         key_of(item): item
@@ -618,7 +618,7 @@ def middle(figures: Sequence[Figure]) -> Figure:
     return msgspec.structs.replace(first, estimate=estimate)
 
 
-def judge(drafts: Sequence[Draft], margin_ratio: float, alpha: float) -> list[Row]:
+def rows_of(drafts: Sequence[Draft], margin_ratio: float, alpha: float) -> list[Row]:
     """Each draft with its verdict, all of them together erring with `alpha`."""
     adjusted: dict[int, tuple[float, float]] = {}
     # The round trip is no result but a condition of the others: a family of its own, which costs them no sight.
@@ -644,7 +644,7 @@ def row_of(draft: Draft, p: float | None, p_adjusted: float | None, margin_ratio
         return Row(
             metric=figure.metric, labels=figure.labels, name=figure.name, unit=figure.unit, exact=figure.exact,
             relative=relative, counted=is_count(figure), base=typical(draft.base), cand=typical(draft.cand), change=change, p=p,
-            floor=None if draft.floor is None else told(draft.floor, relative), margin=margin, verdict=verdict,
+            floor=None if draft.floor is None else printed_change(draft.floor, relative), margin=margin, verdict=verdict,
             sentence=sentence, runs=draft.runs,
         )  # fmt: skip
 
@@ -660,7 +660,8 @@ def row_of(draft: Draft, p: float | None, p_adjusted: float | None, margin_ratio
         return row(estimate, direction(figure, change.value), "counted: none on one side, some on the other")
     low, high = change.interval()
     estimate = Estimate(
-        value=told(change.value, relative), low=told(low, relative), high=told(high, relative), confidence=CONFIDENCE,
+        value=printed_change(change.value, relative), low=printed_change(low, relative),
+        high=printed_change(high, relative), confidence=CONFIDENCE,
         count=round(change.df) + 1 if math.isfinite(change.df) else 0,
     )  # fmt: skip
     assert p_adjusted is not None

@@ -83,7 +83,7 @@ def claim_c1(recording: Recording, cells: Sequence[CellResult], miles: Sequence[
         for quantile, items in groupby(spent(miles, cell, C1_BUDGET_NS), key=lambda item: item.quantile)
     ]
     details.append(physics_text())
-    details += confessions(recording, cell)
+    details += caveats(recording, cell)
     if cell is None or cell.response_ns_p99.value is None:
         return Claim(
             id="C1", claim=TEXT["C1"], verdict="unknown", details=details, why=missing(cell, "C", C1_MILES),
@@ -117,7 +117,7 @@ def claim_c2(recording: Recording, cells: Sequence[CellResult], drills: Sequence
     details: list[str] = []
     if cell is not None and cell.response_ns_p99.value is not None:
         details.append(limits_text(cell, recording.interrupted))
-    details += confessions(recording, cell)
+    details += caveats(recording, cell)
     return combined("C2", parts, details)
 
 
@@ -131,7 +131,7 @@ def claim_c3(
     lagging = [item for item in mine if item.lag_ns_p99 is not None and item.rounds_ok]
     details = [lag_text(list(items)) for _, items in groupby(lagging, key=lambda item: item.name)]
     details += [bandwidth_text(item) for item in mine[-1:] if item.goodput_bytes_per_s.value]
-    details += confessions(recording, mine[-1] if mine else None)
+    details += caveats(recording, mine[-1] if mine else None)
     return combined("C3", parts, details)
 
 
@@ -416,7 +416,7 @@ def kill_text(item: DrillResult) -> str:
     )
 
 
-def confessions(recording: Recording, cell: CellResult | None) -> list[str]:
+def caveats(recording: Recording, cell: CellResult | None) -> list[str]:
     """What a reader of the verdict has to know of the lab."""
     said = []
     if recording.lab.durability == "memory":

@@ -53,7 +53,7 @@ class Place:
     late_at: Sequence[float] = ()  # quantiles of which too much is the generator's lateness
 
 
-class Seen(NamedTuple):
+class Resampled(NamedTuple):
     """One quantity at every place of a fit, the last axis: by value, by bootstrap replicate, and by round index."""
 
     value: np.ndarray
@@ -70,8 +70,8 @@ class Line:
     k: Estimate  # the slope and the height, also where the points lie on no line
     a_ns: Estimate
     trips: int  # round trips that the protocol waits for
-    rtt_ns: Seen
-    latency_ns: Seen
+    rtt_ns: Resampled
+    latency_ns: Resampled
     asked_rtt_ns: tuple[float, float]  # of the nearest and the farthest place
     indices: list[int]  # of the rounds
     rounds: int
@@ -119,34 +119,34 @@ def exact_rtt_ns(cell: Cell, distance: Literal["light", "echo"]) -> float | None
     return float(waited_rtt_ns(cell)) if distance == "light" else None
 
 
-def round_trips(places: Sequence[Place]) -> Seen:
+def round_trips(places: Sequence[Place]) -> Resampled:
     """The x axis of a fit."""
     columns = []
     for item in places:
         exact_ns = exact_rtt_ns(item.cell, item.distance)
         if exact_ns is None:
-            columns.append(seen(item.rtt, 0.5))
+            columns.append(resampled(item.rtt, 0.5))
         else:
-            made = seen(item.response, 0.5)
-            columns.append(Seen(*(np.full_like(part, exact_ns) for part in made)))
+            made = resampled(item.response, 0.5)
+            columns.append(Resampled(*(np.full_like(part, exact_ns) for part in made)))
     return side_by_side(columns)
 
 
-def seen(pool: Pool, q: float) -> Seen:
+def resampled(pool: Pool, q: float) -> Resampled:
     """A quantile of one place."""
-    return Seen(np.array(pool.quantile(q)), pool.replicates(q), pool.without(q), pool.alone(q))
+    return Resampled(np.array(pool.quantile(q)), pool.replicates(q), pool.without(q), pool.alone(q))
 
 
-def side_by_side(columns: Sequence[Seen]) -> Seen:
+def side_by_side(columns: Sequence[Resampled]) -> Resampled:
     """The places of a fit, along the last axis."""
-    return Seen(*(np.stack(parts, axis=-1) for parts in zip(*columns, strict=True)))
+    return Resampled(*(np.stack(parts, axis=-1) for parts in zip(*columns, strict=True)))
 
 
 def line_of(places: Sequence[Place], q: float, left_out: Sequence[str] = (), warning: Reason | None = None) -> Line:
     """The line through these places."""
     places = sorted(places, key=lambda item: waited_rtt_ns(item.cell))
     doubts = [warning] if warning else []
-    x, y = round_trips(places), side_by_side([seen(item.response, q) for item in places])
+    x, y = round_trips(places), side_by_side([resampled(item.response, q) for item in places])
     fitted = [theil_sen(rtt_ns, latency_ns) for rtt_ns, latency_ns in zip(x, y, strict=True)]
     indices = sorted({index for item in places for index in item.response.indices})
     rounds = min(item.response.rounds for item in places)

@@ -17,7 +17,7 @@ from ..recording import Pairing
 from ..workload.tables import BudgetTable
 from .result import CellResult, Estimate
 
-SHEET_VERSION = 2  # 1 had sentences without codes.
+RESULT_SET_VERSION = 2  # 1 had sentences without codes.
 
 Unit = Literal["ns", "bytes", "per_s", "bytes_per_s", "ratio", "count", "miles", ""]
 Better = Literal["less", "more", ""]
@@ -131,7 +131,7 @@ class Figure(Struct, frozen=True):
         return f"{self.metric} of {words}" if words else self.metric
 
 
-class Sheet(Struct, frozen=True):
+class ResultSet(Struct, frozen=True):
     """All figures of one report, and what another one must share with it to be compared."""
 
     kind: str  # "farwrite", or the tool that measured
@@ -143,7 +143,7 @@ class Sheet(Struct, frozen=True):
     pairing: Pairing | None = None
     interrupted: bool = False
     warnings: list[str] = []
-    version: int = SHEET_VERSION
+    version: int = RESULT_SET_VERSION
     not_durable: str = ""  # which journals would not survive a power loss, and why; empty: none, or not told
     budgets: list[BudgetTable] = []  # the run's own
 

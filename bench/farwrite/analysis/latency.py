@@ -128,13 +128,13 @@ class Pool:
             low, high, confidence = self.widened(q, low, high, confidence)
         else:
             warnings.append(reasons.few_rounds(self.rounds))
-            worth = self.effective_count(q)
-            if worth is not None and worth < count:
-                found = self.interval_of(worth, q)
+            effective_sample_size = self.effective_count(q)
+            if effective_sample_size is not None and effective_sample_size < count:
+                found = self.interval_of(effective_sample_size, q)
                 if found is None:
-                    return unknown(reasons.needs_effective(label(q), count_needed(q), worth, count), count=count)
+                    return unknown(reasons.needs_effective(label(q), count_needed(q), effective_sample_size, count), count=count)
                 low, high, confidence = found
-                warnings.append(reasons.effective(count, worth))
+                warnings.append(reasons.effective(count, effective_sample_size))
             if self.rounds > 1:
                 low, high, confidence = self.widened(q, low, high, confidence)
         if self.saturated:
@@ -170,12 +170,12 @@ class Pool:
         """How many independent values these are worth at a quantile; None where an interval over rounds makes it needless."""
         return effective_count(self.batches, q) if self.batches and self.rounds < ROUNDS_MIN else None
 
-    def interval_of(self, worth: int, q: float) -> tuple[float, float, float] | None:
+    def interval_of(self, effective_sample_size: int, q: float) -> tuple[float, float, float] | None:
         """(low, high, confidence achieved) as of so many independent values of this distribution; None when too few."""
-        ranks = order_statistic_ranks(worth, q)
+        ranks = order_statistic_ranks(effective_sample_size, q)
         if ranks is None:
             return None
-        low, high = (min(max(round(place / worth * self.count), 1), self.count) for place in ranks[:2])
+        low, high = (min(max(round(place / effective_sample_size * self.count), 1), self.count) for place in ranks[:2])
         return self.at(low), self.at(high), ranks[2]
 
     def minimum(self) -> Estimate:

@@ -58,11 +58,11 @@ def delayed_share(cell: Cell, round_: Round) -> tuple[float | None, float]:
         return None, 0.0
     ran = noise.foreign_share + noise.own_share
     by_others_ns = sum(known) * noise.foreign_share / ran if ran else 0.0
-    under_way_ns = min(float(noise.duration_ns), under_way(cell, round_))
-    return (by_others_ns / under_way_ns if under_way_ns else None), under_way_ns
+    in_flight_ns = min(float(noise.duration_ns), in_flight(cell, round_))
+    return (by_others_ns / in_flight_ns if in_flight_ns else None), in_flight_ns
 
 
-def under_way(cell: Cell, round_: Round) -> float:
+def in_flight(cell: Cell, round_: Round) -> float:
     """For how long of a round writes were under way, at most: all of it in a closed loop, or where more than writes is done."""
     if cell.arrival == "closed" or round_.parts:
         return float(round_.duration_ns)

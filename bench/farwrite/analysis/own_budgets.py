@@ -14,7 +14,7 @@ from ..base.reasons import HOST_NOISE, Reason, joined
 from ..recording import Recording
 from ..workload.tables import BudgetTable, is_about
 from .answer import PREFERRED, Reach, held, prefix_of, reach_of, time_text
-from .claims import ALSO, confessions, reach_text
+from .claims import ALSO, caveats, reach_text
 from .estimate import label
 from .result import BudgetResult, CellResult, Estimate, GreatestMiles, Verdict
 from .verdict import Decision, decide, response_of_cell
@@ -78,7 +78,7 @@ def budget_result(
         at_miles=budget.miles,
         verdict=verdict,
         sentence=f"{budget.text} {WORD[verdict]}: {sentence}{stream}",
-        details=[*others, *details, *confessions(recording, None)],
+        details=[*others, *details, *caveats(recording, None)],
         why=f"{why}{stream}",
         reasons=list(dict.fromkeys(reason for group in deciding for reason in group.reasons())),
         cells={

@@ -42,7 +42,7 @@ class Steadiness:
     growth_ratio: float  # of the median, from first to last slice that is kept
 
 
-def judge(rounds: Sequence[Sequence[Sample]]) -> Steadiness:
+def steadiness_of(rounds: Sequence[Sequence[Sample]]) -> Steadiness:
     """What the slices of a cell's rounds say; slices with too few writes are passed over."""
     width = min((len(slices) for slices in rounds), default=0)
     if width < SLICES_MIN:

@@ -33,14 +33,14 @@ def suggest(
         Write the budgets to this file, which must not be there yet; stdout otherwise.
     """
     from ..analysis.change import check_alike
-    from ..compare.figures import read_sheet
+    from ..compare.figures import read_result_set
     from ..gate.suggest import suggest as proposed
 
     if not reports:
         raise UsageError("From which reports? farwrite budget suggest REPORT …")
-    sheets = [read_sheet(path) for path in named_each(reports)]
-    check_alike(sheets[:1], sheets[1:], set())
-    text = proposed(sheets)
+    result_sets = [read_result_set(path) for path in named_each(reports)]
+    check_alike(result_sets[:1], result_sets[1:], set())
+    text = proposed(result_sets)
     if out is None or descriptor_of(out) is not None:
         with printing():
             write_atomically(out or Path(STDOUT), text.encode())

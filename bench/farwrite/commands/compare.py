@@ -61,22 +61,22 @@ def compare(
     """
     from functools import cache
 
-    from ..analysis.change import compare as compare_sheets
-    from ..compare.figures import again_beside, read_sheet
+    from ..analysis.change import compare as compare_result_sets
+    from ..compare.figures import aa_control_beside, read_result_set
     from .earlier import history_beside
 
     if markdown + csv + json > 1:
         raise UsageError("--markdown, --csv and --json each want stdout: choose one.")
-    read = cache(read_sheet)  # The same file may stand on both sides.
+    read = cache(read_result_set)  # The same file may stand on both sides.
     margin_ratio = ratio_of(margin)
     words = named_each(reports, experiments=len(reports) == 1)
     bases, cands = sides_of(tuple(words), named_each(base or []), named_each(cand or []))
-    base_sheets, cand_sheets = [read(path) for path in bases], [read(path) for path in cands]
-    beside = again_beside(bases[0], base_sheets[0], cand_sheets[0]) if len(bases) == 1 else None
+    base_sets, cand_sets = [read(path) for path in bases], [read(path) for path in cands]
+    beside = aa_control_beside(bases[0], base_sets[0], cand_sets[0]) if len(bases) == 1 else None
     twin = read(named(again)) if again else beside
-    one_each = len(base_sheets) == len(cand_sheets) == 1
-    history = history_beside(results, base_sheets[0] if one_each else None, cand_sheets[0])
-    comparison = compare_sheets(base_sheets, cand_sheets, twin, allow_mismatch or [], margin_ratio, history=history)
+    one_each = len(base_sets) == len(cand_sets) == 1
+    history = history_beside(results, base_sets[0] if one_each else None, cand_sets[0])
+    comparison = compare_result_sets(base_sets, cand_sets, twin, allow_mismatch or [], margin_ratio, history=history)
     with printing():
         if json:
             print_document(comparison)

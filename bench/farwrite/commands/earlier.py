@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..analysis.between_runs import RunHistory
-    from ..analysis.figure import Sheet
+    from ..analysis.figure import ResultSet
 
 
-def history_beside(results: Path, base: Sheet | None, cand: Sheet) -> RunHistory:
+def history_beside(results: Path, base: ResultSet | None, cand: ResultSet) -> RunHistory:
     """Earlier runs below `results` that are like the base; none where there is no base, and for arms of one experiment."""
     from ..analysis.between_runs import EarlierRuns, RunHistory
     from ..analysis.change import are_paired

@@ -72,7 +72,7 @@ def gate(
     json
         Print the verdicts as a document.
     """
-    from ..compare.figures import again_beside, read_sheet
+    from ..compare.figures import aa_control_beside, read_result_set
     from ..gate.budget import load, own_budgets
     from ..gate.gate import cases_of, exit_code_of, metrics_of
     from ..gate.gate import gate as judge
@@ -80,18 +80,18 @@ def gate(
 
     refuse_two_documents(json, annotations, markdown, junit)
     report, baseline = sides_of(report, baseline)
-    sheet = read_sheet(report)
-    has_own = budgets is None and bool(sheet.budgets)
+    result_set = read_result_set(report)
+    has_own = budgets is None and bool(result_set.budgets)
     if budgets is None and not has_own and not BUDGETS.is_file():
         raise UsageError(f'Which budgets? Say --budgets FILE; "farwrite budget suggest {report}" proposes some.')
-    base = read_sheet(baseline) if baseline is not None else None
-    promised = own_budgets(sheet.budgets) if has_own else load(budgets or BUDGETS, metrics_of(sheet, base))
-    twin = again_beside(baseline, base, sheet) if baseline is not None and base is not None else None
+    base = read_result_set(baseline) if baseline is not None else None
+    promised = own_budgets(result_set.budgets) if has_own else load(budgets or BUDGETS, metrics_of(result_set, base))
+    twin = aa_control_beside(baseline, base, result_set) if baseline is not None and base is not None else None
     if self_test:
-        cases, _ = cases_of(sheet, promised, base or sheet, twin, allow_mismatch or [])
+        cases, _ = cases_of(result_set, promised, base or result_set, twin, allow_mismatch or [])
         return test_itself(report, baseline, cases, promised, json)
     held = base if any(budget.kind == "not_worse_by" for budget in promised.budgets) else None
-    found = judge(sheet, promised, base, twin, look, allow_mismatch or [], history_beside(results, held, sheet))
+    found = judge(result_set, promised, base, twin, look, allow_mismatch or [], history_beside(results, held, result_set))
     write_verdicts(found, inconclusive, junit, markdown)
     print_verdicts(found, json, annotations, is_stdout(markdown) or is_stdout(junit))
     return exit_code_of(found, inconclusive)

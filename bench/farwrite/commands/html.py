@@ -58,10 +58,10 @@ def html(
     comparison = None
     if other is not None:
         from ..analysis.change import compare
-        from ..compare.figures import read_sheet, sheet_of
+        from ..compare.figures import read_result_set, result_set_of
         from .earlier import history_beside
 
-        base, cand = sheet_of(document, analysis, str(report)), read_sheet(other)
+        base, cand = result_set_of(document, analysis, str(report)), read_result_set(other)
         comparison = compare([base], [cand], allowed=allow_mismatch or [], history=history_beside(results, base, cand))
     save(page_of(document, analysis, str(report), comparison), place)
     if descriptor_of(place) is None:

@@ -8,11 +8,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..analysis.figure import Sheet
+from ..analysis.figure import ResultSet
 from ..base.documents import read_document
 from ..base.errors import EXIT_DONE, UsageError
 from ..base.files import STDOUT, descriptor_of, ordinary, write_atomically
-from ..compare.foreign import TimeUnit, sheet_of_foreign
+from ..compare.foreign import TimeUnit, result_set_of_foreign
 from .output import printing
 
 
@@ -36,10 +36,10 @@ def import_files(
 
     if not files:
         raise UsageError("import: name at least one file, such as fio.json.")
-    sheet = joined([read_foreign(path, unit) for path in files])
-    data = encoded(sheet)
+    result_set = joined([read_foreign(path, unit) for path in files])
+    data = encoded(result_set)
     if descriptor_of(out) is None:
-        write_sheet(data, out)
+        write_result_set(data, out)
         print(f"saved: {out}", file=sys.stderr)
     else:
         with printing():
@@ -47,29 +47,29 @@ def import_files(
     return EXIT_DONE
 
 
-def read_foreign(path: Path, unit: TimeUnit | None) -> Sheet:
+def read_foreign(path: Path, unit: TimeUnit | None) -> ResultSet:
     """The sheet of one file; UsageError when it is one of our own, which needs no import."""
-    from ..compare.figures import is_report, is_sheet
+    from ..compare.figures import is_report, is_result_set
 
     data = read_document(path, "import")
-    if is_report(data) or is_sheet(data):
+    if is_report(data) or is_result_set(data):
         raise UsageError(f"{path} is farwrite's own: compare and gate read it as it is.")
-    return sheet_of_foreign(path, data, unit)
+    return result_set_of_foreign(path, data, unit)
 
 
-def encoded(sheet: Sheet) -> bytes:
+def encoded(result_set: ResultSet) -> bytes:
     """The sheet as a document."""
     import msgspec
 
-    return msgspec.json.format(msgspec.json.encode(sheet), indent=1) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(result_set), indent=1) + b"\n"
 
 
-def write_sheet(data: bytes, path: Path) -> None:
+def write_result_set(data: bytes, path: Path) -> None:
     """Write a sheet atomically, over nothing but another sheet: a mistyped --out must not cost a result."""
-    from ..compare.figures import is_sheet
+    from ..compare.figures import is_result_set
 
     try:
-        if path.exists() and not is_sheet(read_document(ordinary(path), "write the sheet over")):
+        if path.exists() and not is_result_set(read_document(ordinary(path), "write the sheet over")):
             raise UsageError(f"{path} is no sheet, so it is not overwritten. Name another --out.")
         write_atomically(path, data)
     except OSError as refusal:

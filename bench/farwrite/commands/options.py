@@ -154,10 +154,10 @@ class Applied:
         if self.link:
             link = tree.setdefault("link", {})
             for key, value in self.link.items():
-                for way in [link, *(link[name] for name in ("outward", "homeward") if isinstance(link.get(name), dict))]:
-                    way.pop(key, None)
+                for direction in [link, *(link[name] for name in ("outward", "homeward") if isinstance(link.get(name), dict))]:
+                    direction.pop(key, None)
                     if key == "loss":
-                        way.pop("bursts", None)
+                        direction.pop("bursts", None)
                 link[key] = value
                 done.add(("link", key))
         return done

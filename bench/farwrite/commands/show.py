@@ -40,10 +40,10 @@ def show(
     if markdown + csv + json > 1 or (full and (csv or json)):
         raise UsageError("--full, --markdown, --csv and --json each want stdout: choose one; --full goes with --markdown.")
     if csv:
-        from ..compare.figures import read_sheet
+        from ..compare.figures import read_result_set
         from ..report.csv import figures_csv
 
-        text = figures_csv(read_sheet(named(report)).figures)
+        text = figures_csv(read_result_set(named(report)).figures)
         with printing():
             print(text, end="")
         return EXIT_DONE

@@ -19,7 +19,7 @@ from .flags import Flag, Quiet, Verbose
 from .output import print_document, printing, refuse_both
 
 if TYPE_CHECKING:
-    from ..engine.simulate.story import Told
+    from ..engine.simulate.story import StoryResult
 
 TAIL_LINES = 40
 COUNTS = ("ticks", "writes", "completed", "epochs")
@@ -107,15 +107,15 @@ class Found:
     first: int
     totals: Counter[str] = field(default_factory=Counter)
     coverage: Counter[str] = field(default_factory=Counter)
-    last: Told | None = None
+    last: StoryResult | None = None
     interrupted: bool = False
 
     @property
-    def broken(self) -> Told | None:
+    def broken(self) -> StoryResult | None:
         """The story that breaks a promise: none is told after it."""
         return self.last if self.last is not None and self.last.broken else None
 
-    def add(self, story: Told) -> None:
+    def add(self, story: StoryResult) -> None:
         """One more."""
         self.last = story
         self.totals["seeds"] += 1

@@ -14,7 +14,7 @@ import msgspec
 from .. import recording as recordings
 from ..analysis import analysis_of
 from ..analysis.answer import not_durable_text
-from ..analysis.figure import METRICS, SHEET_VERSION, Figure, Label, Sheet, cell_figure, figure_of
+from ..analysis.figure import METRICS, RESULT_SET_VERSION, Figure, Label, ResultSet, cell_figure, figure_of
 from ..analysis.result import Analysis, CellResult, Estimate, PartResult, beaten_doubt, lateness_share_of
 from ..base.documents import found_at, found_in, read_document
 from ..base.errors import UsageError
@@ -26,27 +26,27 @@ from ..workload.link_spec import describe
 REPORT_NAMES = (recordings.REPORT_NAME, "sheet.json")  # What a directory is asked for.
 
 
-def read_sheet(path: Path) -> Sheet:
+def read_result_set(path: Path) -> ResultSet:
     """The sheet of a file, or of a run's directory; UsageError says what the file is not."""
     path, data = contents(path)
     if is_report(data):
         report = recordings.decode(data, str(path))
-        return sheet_of(report, analysis_of(report), str(path))
-    if is_sheet(data):
-        return decode_sheet(data, str(path))
-    from .foreign import sheet_of_foreign
+        return result_set_of(report, analysis_of(report), str(path))
+    if is_result_set(data):
+        return decode_result_set(data, str(path))
+    from .foreign import result_set_of_foreign
 
-    return sheet_of_foreign(path, data)
+    return result_set_of_foreign(path, data)
 
 
-def again_beside(baseline: Path, base: Sheet, cand: Sheet) -> Sheet | None:
+def aa_control_beside(baseline: Path, base: ResultSet, cand: ResultSet) -> ResultSet | None:
     """The base measured a second time, where both sheets are arms of one A/B experiment and it lies beside them."""
     if base.pairing is None or cand.pairing is None or base.pairing.id != cand.pairing.id or base.pairing.arm != "base":
         return None
     place = (baseline if baseline.is_dir() else baseline.parent).parent / "again"
     if not holds_report(place):
         return None
-    twin = read_sheet(place)
+    twin = read_result_set(place)
     return twin if twin.pairing and twin.pairing.id == base.pairing.id and twin.pairing.arm == "again" else None
 
 
@@ -90,29 +90,29 @@ def is_report(data: bytes) -> bool:
     return kind.schema_version is not None or kind.recording is not msgspec.UNSET
 
 
-def is_sheet(data: bytes) -> bool:
+def is_result_set(data: bytes) -> bool:
     """Whether this is a sheet that `farwrite import` wrote."""
     kind = kind_of(data)
     return kind is not None and kind.figures is not msgspec.UNSET
 
 
-def decode_sheet(data: bytes, source: str) -> Sheet:
+def decode_result_set(data: bytes, source: str) -> ResultSet:
     """A sheet from its bytes."""
     try:
         document = msgspec.json.decode(data)
         version = document.get("version", 1)
-        if isinstance(version, int) and version > SHEET_VERSION:
-            raise UsageError(f"{source} is a sheet of version {version}; this farwrite reads up to {SHEET_VERSION}.")
-        sheet = msgspec.convert(document | {"figures": with_codes(document.get("figures"))}, Sheet)
+        if isinstance(version, int) and version > RESULT_SET_VERSION:
+            raise UsageError(f"{source} is a sheet of version {version}; this farwrite reads up to {RESULT_SET_VERSION}.")
+        result_set = msgspec.convert(document | {"figures": with_codes(document.get("figures"))}, ResultSet)
     except recordings.NOT_OURS as refusal:
         raise UsageError(f"{source} is not a sheet of figures: {refusal}.") from refusal
-    return msgspec.structs.replace(sheet, source=source, version=SHEET_VERSION)
+    return msgspec.structs.replace(result_set, source=source, version=RESULT_SET_VERSION)
 
 
-def sheet_of(report: Report, analysis: Analysis, source: str) -> Sheet:
+def result_set_of(report: Report, analysis: Analysis, source: str) -> ResultSet:
     """All figures of a report."""
     recording = report.recording
-    return Sheet(
+    return ResultSet(
         kind="farwrite",
         source=source,
         id=recording.id,

@@ -25,19 +25,19 @@ import msgspec
 from .. import __version__
 from ..analysis.between_runs import EarlierRuns, RunHistory
 from ..analysis.change import Spread, key_of, level_of
-from ..analysis.figure import METRICS, SHEET_VERSION, Figure, Label, Sheet, label_text
+from ..analysis.figure import METRICS, RESULT_SET_VERSION, Figure, Label, ResultSet, label_text
 from ..analysis.result import ANALYSIS_VERSION, Estimate, lateness_share_of
 from ..base.documents import SUFFIX, named_below
 from ..base.errors import FarwriteError, UsageError, nearest
 from ..base.reasons import Reason
 from ..progress import Progress, bar
 from .change_points import Change, change_points
-from .figures import REPORT_NAMES, read_sheet
+from .figures import REPORT_NAMES, read_result_set
 
 INDEX_NAME = "index.sqlite"
 INDEX_VERSION = 2
 STAMP = (  # What an index holds depends on all of these; one with another stamp is made anew.
-    f"farwrite {__version__} index {INDEX_VERSION} analysis {ANALYSIS_VERSION} sheet {SHEET_VERSION} "
+    f"farwrite {__version__} index {INDEX_VERSION} analysis {ANALYSIS_VERSION} sheet {RESULT_SET_VERSION} "
     f"metrics {zlib.crc32(repr(METRICS).encode()):08x}"
 )
 TABLES = {
@@ -98,7 +98,7 @@ class History(Struct, frozen=True):
     notices: list[str] = []  # files that were passed over, an index that was made anew
 
 
-class Seen(NamedTuple):
+class FileFacts(NamedTuple):
     """By what a file is known to be the one that was read. A report that is replaced gets another inode."""
 
     size: int
@@ -149,7 +149,7 @@ def nothing_of(metric: str, known: set[str], results: Path, notices: list[str]) 
 # What runs differ by
 
 
-def earlier_runs(results: Path, like: Sheet, compared: Sequence[Sheet]) -> RunHistory:
+def earlier_runs(results: Path, like: ResultSet, compared: Sequence[ResultSet]) -> RunHistory:
     """Every figure in each run below `results` that is like this one, without those that are compared, and interrupted ones.
 
     Runs are alike when their whole identity is the same: host, kernel, link, profile, protocols, disk. An empty history where
@@ -157,7 +157,7 @@ def earlier_runs(results: Path, like: Sheet, compared: Sequence[Sheet]) -> RunHi
     """
     if not results.is_dir():
         return RunHistory(EarlierRuns(results=str(results), runs=0), {})
-    left_out = {(sheet.id, sheet.started_utc) for sheet in compared}
+    left_out = {(result_set.id, result_set.started_utc) for result_set in compared}
     runs: dict[tuple[str, str], int] = {}
     levels: dict[tuple, list[Spread]] = {}
     with closing(index_of(results, [])) as index:
@@ -419,49 +419,49 @@ def stamp_of(index: sqlite3.Connection) -> str | None:
 def update(index: sqlite3.Connection, results: Path, notices: list[str]) -> None:
     """Forget what is gone or changed, read what is new or changed."""
     there = dict(files_below(results, notices))
-    known = {path: Seen(*seen) for path, *seen in index.execute("SELECT path, size, mtime_ns, inode FROM source")}
+    known = {path: FileFacts(*seen) for path, *seen in index.execute("SELECT path, size, mtime_ns, inode FROM source")}
     gone = [path for path, seen in known.items() if there.get(path) != seen]
     if gone:
         with writing(index):
             for path in gone:
                 forget(index, path)
     changed = [path for path, seen in there.items() if known.get(path) != seen]
-    batch: list[tuple[bytes, Seen, Sheet]] = []
+    batch: list[tuple[bytes, FileFacts, ResultSet]] = []
     with ExitStack() as stack:
         begin_s = stored_s = time.monotonic()
-        told: Progress | None = None
+        progress: Progress | None = None
         for done, path in enumerate(changed):
             elapsed_s = time.monotonic() - begin_s
-            if told is None and done and elapsed_s > PATIENCE_S:
-                told = stack.enter_context(bar())
-                told.expect(elapsed_s / done * (len(changed) - done))
-            sheet = read_one(results / os.fsdecode(path), notices, told)
-            batch += [(path, there[path], sheet)] if sheet else []
+            if progress is None and done and elapsed_s > PATIENCE_S:
+                progress = stack.enter_context(bar())
+                progress.expect(elapsed_s / done * (len(changed) - done))
+            result_set = read_one(results / os.fsdecode(path), notices, progress)
+            batch += [(path, there[path], result_set)] if result_set else []
             if time.monotonic() - stored_s > BATCH_S:
                 store(index, batch, notices)
                 batch, stored_s = [], time.monotonic()
     store(index, batch, notices)
 
 
-def read_one(file: Path, notices: list[str], told: Progress | None) -> Sheet | None:
+def read_one(file: Path, notices: list[str], progress: Progress | None) -> ResultSet | None:
     """One file's sheet; None, and a notice, when it cannot be read."""
     begin_s = time.monotonic()
-    if told:
-        told.doing(f"reading {readable(os.fsencode(file))}")
+    if progress:
+        progress.doing(f"reading {readable(os.fsencode(file))}")
     try:
-        return read_sheet(file)
+        return read_result_set(file)
     except FarwriteError as refusal:
         if file.exists() or file.is_symlink():  # Otherwise it was removed just now.
             notices.append(f"passed over: {refusal}")
     except Exception as fault:  # One file that we cannot cope with must not cost the history of all others.
         notices.append(f"passed over: {file}: {type(fault).__name__}: {fault}")
     finally:
-        if told:
-            told.did(time.monotonic() - begin_s)
+        if progress:
+            progress.did(time.monotonic() - begin_s)
     return None
 
 
-def files_below(results: Path, notices: list[str]) -> Iterator[tuple[bytes, Seen]]:
+def files_below(results: Path, notices: list[str]) -> Iterator[tuple[bytes, FileFacts]]:
     """Every file that may be a report or a sheet, its path below the results directory as bytes."""
     tree = os.walk(results / "runs")  # Unlike rglob it also finds links that lead nowhere, so they can be named.
     files = [
@@ -474,7 +474,7 @@ def files_below(results: Path, notices: list[str]) -> Iterator[tuple[bytes, Seen
         except OSError as refusal:
             notices.append(f"passed over: {file}: {refusal.strerror}.")
             continue
-        yield os.fsencode(file.relative_to(results)), Seen(facts.st_size, facts.st_mtime_ns, str(facts.st_ino))
+        yield os.fsencode(file.relative_to(results)), FileFacts(facts.st_size, facts.st_mtime_ns, str(facts.st_ino))
 
 
 def forget(index: sqlite3.Connection, path: bytes) -> None:
@@ -482,30 +482,30 @@ def forget(index: sqlite3.Connection, path: bytes) -> None:
     index.execute("DELETE FROM source WHERE path = ?", [path])
 
 
-def store(index: sqlite3.Connection, batch: Sequence[tuple[bytes, Seen, Sheet]], notices: list[str]) -> None:
+def store(index: sqlite3.Connection, batch: Sequence[tuple[bytes, FileFacts, ResultSet]], notices: list[str]) -> None:
     """What was read, in place of what was known of it: one transaction, because each waits for the disk."""
     if not batch:
         return
     with writing(index):
-        for path, seen, sheet in batch:
+        for path, seen, result_set in batch:
             index.execute("SAVEPOINT file")
             try:
                 forget(index, path)
-                store_one(index, path, seen, sheet)
+                store_one(index, path, seen, result_set)
             except (OverflowError, UnicodeError) as refusal:  # Numbers and characters that no database holds.
                 index.execute("ROLLBACK TO file")
                 notices.append(f"passed over: {readable(path)}: {refusal}.")
             index.execute("RELEASE file")
 
 
-def store_one(index: sqlite3.Connection, path: bytes, seen: Seen, sheet: Sheet) -> None:
+def store_one(index: sqlite3.Connection, path: bytes, seen: FileFacts, result_set: ResultSet) -> None:
     """One file and its figures."""
-    arm = arm_of(sheet)
-    identity = series_identity(sheet)
+    arm = arm_of(result_set)
+    identity = series_identity(result_set)
     source = index.execute(
         "INSERT INTO source (path, size, mtime_ns, inode, kind, run, started_utc, identity, interrupted) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [path, *seen, sheet.kind, sheet.id, sheet.started_utc, canonical(identity), sheet.interrupted],
+        [path, *seen, result_set.kind, result_set.id, result_set.started_utc, canonical(identity), result_set.interrupted],
     ).lastrowid
     index.executemany(
         "INSERT INTO figure VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -513,20 +513,20 @@ def store_one(index: sqlite3.Connection, path: bytes, seen: Seen, sheet: Sheet) 
             (source, f.metric, canonical(f.labels), f.unit, f.better, f.estimate.value, f.estimate.low, f.estimate.high,
              f.estimate.confidence, f.estimate.count, stored(doubts_of(f)), stored(f.estimate.warnings),
              *(level_of(f) or (None, None, None)))
-            for f in (sheet.figures if arm != AGAIN else [])
+            for f in (result_set.figures if arm != AGAIN else [])
         ],
     )  # fmt: skip
 
 
-def arm_of(sheet: Sheet) -> str:
+def arm_of(result_set: ResultSet) -> str:
     """Which arm of an A/B experiment a run is; one by itself is as good as a base."""
-    return sheet.pairing.arm if sheet.pairing else "base"
+    return result_set.pairing.arm if result_set.pairing else "base"
 
 
-def series_identity(sheet: Sheet) -> dict[str, str]:
+def series_identity(result_set: ResultSet) -> dict[str, str]:
     """What the runs of one series share. A candidate is unlike its base in what was tried with it."""
-    arm = arm_of(sheet)
-    return sheet.identity if arm == "base" else {**sheet.identity, "arm": arm}
+    arm = arm_of(result_set)
+    return result_set.identity if arm == "base" else {**result_set.identity, "arm": arm}
 
 
 def doubts_of(figure: Figure) -> list[Reason]:

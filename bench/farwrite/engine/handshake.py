@@ -58,7 +58,7 @@ def frame_of(hello: Hello) -> bytes:
     return frame.tobytes()
 
 
-class Told(msgspec.Struct, forbid_unknown_fields=True):
+class HelloBody(msgspec.Struct, forbid_unknown_fields=True):
     """What stands behind a HELLO's header."""
 
     protocol: int
@@ -100,7 +100,7 @@ def receive_hello(connection: socket.socket, volume: int, timeout_s: float | Non
     if found != record.COMPLETE or kind != record.HELLO:
         raise UnfitError(stranger(head) or "What the peer sent is not a HELLO; it is not a replica of ours.")
     try:
-        told = msgspec.json.decode(body[:length], type=Told)
+        told = msgspec.json.decode(body[:length], type=HelloBody)
     except msgspec.MsgspecError as refusal:
         raise UnfitError(f"The peer's HELLO says what none of ours does: {refusal}.") from refusal
     said = Hello(volume, int(header.epoch), int(header.sequence), told.protocol, told.log_epoch, told.consistent)
@@ -170,13 +170,13 @@ def is_to_be_struck(peer: primary.Peer, name: str, members: Collection[str], is_
 
     One that was excused and struck already stays so; one that has not been here yet may be on its way, as long as we are patient.
     """
-    is_struck = peer.excused != 0 and name not in members
+    is_struck = peer.detached != 0 and name not in members
     return not is_struck and bool(peer.lost_count > 0 or not is_patient)
 
 
 def is_to_be_readmitted(peer: primary.Peer, name: str, members: Collection[str]) -> bool:
     """Whether a peer that is connected has caught up, and no configuration has it as a member yet."""
-    return name not in members and bool(peer.excused == 0)
+    return name not in members and bool(peer.detached == 0)
 
 
 def may_succeed(peer: primary.Peer, name: str, members: Collection[str], journal: log.Journal) -> bool:

@@ -281,7 +281,7 @@ def stands_behind(data, headers, capacity, volume, begin, batch_end, position, s
     return False
 
 
-def judge(data: np.ndarray, superblock: log.Superblock, found: log.Found) -> None:
+def judge_end(data: np.ndarray, superblock: log.Superblock, found: log.Found) -> None:
     """Tell damage from the end of a log: `damaged` where something durable stood behind what a scan has found.
 
     A torn batch may leave any of its records, so only what lies more than a batch further is proof, or a PAD that vouches for a
@@ -367,7 +367,7 @@ def find_end(data: np.ndarray, superblock: log.Superblock) -> log.Found:
     """What scan() finds from where a superblock says that the log begins, and what judge() makes of its end."""
     found = rows_of(log.Found)[0]
     scan_from(data, superblock, reactor.empty(), -1, False, found)
-    judge(data, superblock, found)
+    judge_end(data, superblock, found)
     return found
 
 
@@ -407,7 +407,7 @@ def whole_blocks(position: int) -> int:
     return -(-position // log.BLOCK_BYTES) * log.BLOCK_BYTES
 
 
-def bury(journal: log.Journal, ring: reactor.Reactor, superblock: log.Superblock, found: log.Found) -> int:
+def zero_torn_tail(journal: log.Journal, ring: reactor.Reactor, superblock: log.Superblock, found: log.Found) -> int:
     """Write zeros over what a torn batch has left behind the end that a scan has found, before the log goes on there.
 
     Records that were never acknowledged would otherwise be taken for durable ones a lap later, or replayed behind others. The
@@ -446,7 +446,7 @@ def resume(journal: log.Journal, ring: reactor.Reactor, superblock: log.Superblo
     at.flags = superblock.flags | (log.INCONSISTENT if found.damaged else 0)
     at.begun = superblock.begun
     at.log_epoch = at.applied_epoch = at.checkpoint_epoch = found.epoch
-    if not found.damaged and (status := bury(journal, ring, superblock, found)) < 0:
+    if not found.damaged and (status := zero_torn_tail(journal, ring, superblock, found)) < 0:
         raise system_error("write behind the end of a journal", status)
 
 

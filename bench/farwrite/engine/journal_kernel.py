@@ -32,7 +32,7 @@ EVERYTHING_SENT = np.int64(1) << np.int64(62)
 INCONSISTENT = 1  # Positions.flags: the volume is a mixture of two times until its resync is over; it may not be promoted.
 
 EXTENT_BYTES_DEFAULT = 64 << 10  # 8 bytes of memory each: 128 KiB for a volume of 1 GiB.
-VOUCH_AFTER_NS_DEFAULT = 100_000_000  # Longer than any round trip: writes one at a time vouch for each other.
+WATERMARK_AFTER_NS_DEFAULT = 100_000_000  # Longer than any round trip: writes one at a time vouch for each other.
 BEGINS = 1 << 17  # Writes whose place in the journal is remembered, for a peer that comes back.
 
 
@@ -75,11 +75,11 @@ class Positions(Row):
     saved = i64("position: the newest checkpoint whose superblock is durable; tail is the one before it")
     saved_sequence = i64("last sequence before saved")
     begun = i64("position: where a resync began this log anew; what stands a lap before it was another log's")
-    vouched = i64("position: a PAD or superblock on the disk says that everything before it was durable")
-    vouching = i64("position: what vouched becomes once the superblock under way is durable")
-    vouches_only = i64("1: the superblock under way is no checkpoint")
-    wants_vouch = i64("1: somebody waits for vouched to move; otherwise it does when nothing else is to be done")
-    vouch_after_ns = i64("ns since flushed_ns after which a superblock vouches all the same")
+    durable_watermark = i64("position: a PAD or superblock on the disk says that everything before it was durable")
+    watermark_in_flight = i64("position: what vouched becomes once the superblock under way is durable")
+    watermark_only = i64("1: the superblock under way is no checkpoint")
+    wants_watermark = i64("1: somebody waits for vouched to move; otherwise it does when nothing else is to be done")
+    watermark_after_ns = i64("ns since flushed_ns after which a superblock vouches all the same")
     flushed_ns = i64("ns, CLOCK_MONOTONIC: when the last flush returned")
     padded = i64("1: the batch under way ends with a PAD")
     volume_bytes = i64("bytes of the volume; NUMBER_MAX where a journal is made without one")
@@ -157,7 +157,7 @@ class Journal(NamedTuple):
 
 def journal_state(
     capacity_bytes: int, staging_bytes: int, volume: int, epoch: int, journal_fd: int, volume_fd: int, volume_bytes: int = 0,
-    extent_bytes: int = EXTENT_BYTES_DEFAULT, begins: int = BEGINS, vouch_after_ns: int = VOUCH_AFTER_NS_DEFAULT,
+    extent_bytes: int = EXTENT_BYTES_DEFAULT, begins: int = BEGINS, watermark_after_ns: int = WATERMARK_AFTER_NS_DEFAULT,
 ) -> Journal:  # fmt: skip
     """An empty Journal that begins at position 0."""
     assert capacity_bytes % staging_bytes == 0
@@ -173,7 +173,7 @@ def journal_state(
     at.volume, at.volume_bytes = volume, volume_bytes or record.NUMBER_MAX
     at.journal_fd, at.volume_fd = journal_fd, volume_fd
     at.held, at.extent_bytes = EVERYTHING_SENT, extent_bytes
-    at.begun, at.vouch_after_ns = -capacity_bytes, vouch_after_ns
+    at.begun, at.watermark_after_ns = -capacity_bytes, watermark_after_ns
     return made
 
 
@@ -190,7 +190,8 @@ def label_in(block: np.ndarray) -> np.ndarray:
 def begin_at(journal: Journal, position: int, sequence: int) -> None:
     """Go on at a position and after a sequence, everything before being durable and applied."""
     at = journal.at[0]
-    at.tail = at.applied = at.vouched = at.durable = at.sealed = at.staged = at.checkpoint_position = at.saved = position
+    at.tail = at.applied = at.durable_watermark = at.durable = at.sealed = at.staged = position
+    at.checkpoint_position = at.saved = position
     at.tail_sequence = at.applied_sequence = at.durable_sequence = at.sealed_sequence = at.staged_sequence = sequence
     at.boundary_sequence = at.checkpoint_sequence = at.saved_sequence = at.known_since = sequence
     at.epoch_begin_sequence = sequence
@@ -204,7 +205,7 @@ def restart(journal, position, sequence, log_epoch):
     at.tail_sequence = at.applied_sequence = at.durable_sequence = at.sealed_sequence = sequence
     at.staged_sequence = at.boundary_sequence = at.checkpoint_sequence = at.known_since = sequence
     at.saved, at.saved_sequence = position, sequence
-    at.begun = at.vouched = position
+    at.begun = at.durable_watermark = position
     at.log_epoch = at.applied_epoch = at.checkpoint_epoch = log_epoch
     journal.last_write[:] = 0
 
@@ -307,34 +308,34 @@ def note_durable(journal):
     at = journal.at[0]
     at.flush_count += 1
     at.flush_bytes += at.sealed - at.durable
-    if at.padded and not is_first_lap(journal):
-        note_vouched(journal, at.durable)
+    if at.padded and not is_first_pass(journal):
+        note_watermark(journal, at.durable)
     at.durable = at.sealed
     at.durable_sequence = at.sealed_sequence
 
 
 @kernel()
-def is_first_lap(journal):
+def is_first_pass(journal):
     """Whether PADs of another log may still stand where this one will: then they are no evidence, and only superblocks are."""
     return journal.at[0].durable < journal.at[0].begun + journal.at[0].capacity_bytes
 
 
 @kernel()
-def note_vouched(journal, position):
+def note_watermark(journal, position):
     """Something durable says that everything before `position` was."""
     at = journal.at[0]
-    at.vouched = max(at.vouched, position)
-    at.wants_vouch = 0
+    at.durable_watermark = max(at.durable_watermark, position)
+    at.wants_watermark = 0
 
 
 @kernel()
-def wants_vouch(journal, is_flushing, now_ns):
+def wants_watermark(journal, is_flushing, now_ns):
     """Whether a superblock should vouch for what is durable: all is quiet, or somebody waits and no batch under way will do."""
     at = journal.at[0]
-    if at.vouched == at.durable:
+    if at.durable_watermark == at.durable:
         return False
-    asked = at.wants_vouch != 0 and (not is_flushing or is_first_lap(journal))
-    return asked or now_ns - at.flushed_ns > at.vouch_after_ns
+    asked = at.wants_watermark != 0 and (not is_flushing or is_first_pass(journal))
+    return asked or now_ns - at.flushed_ns > at.watermark_after_ns
 
 
 @kernel()
@@ -425,4 +426,4 @@ def free_to_checkpoint(journal):
     at.saved, at.saved_sequence = at.checkpoint_position, at.checkpoint_sequence
     at.checkpoint_count += 1
 
-    assert at.tail <= at.saved <= at.applied <= at.vouched <= at.durable <= at.sealed <= at.staged
+    assert at.tail <= at.saved <= at.applied <= at.durable_watermark <= at.durable <= at.sealed <= at.staged

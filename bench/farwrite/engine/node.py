@@ -35,7 +35,7 @@ from .ballot import Answer, Question, is_epoch_in_reach
 from .control import Address, Arrivals, ask, ask_all, introduce, introductions, votes_served
 from .handshake import hello_of, how_to_join, is_to_be_readmitted, is_to_be_struck, lead, may_succeed, meet
 from .journal import begin_anew, capacity_of, examine, image, is_blank, resume, save, tie
-from .peer_status import Standing, standing_of
+from .peer_status import PeerStatus, peer_status_of
 from .vote import BallotError, Voter
 
 STAGING_BYTES = 1 << 20
@@ -271,7 +271,7 @@ class Node(Voter):
                 latency_budget_ns=self.latency_budget_ns,
             )  # fmt: skip
             for index, peer in enumerate(self.peers):
-                state.peer[index].excused = peer not in self.ballot.members
+                state.peer[index].detached = peer not in self.ballot.members
             self.steps_down = self.handing_over = False
             self.patience_ends_ns = time.monotonic_ns() + self.peer_timeout_ns
             self.primary = state
@@ -298,10 +298,10 @@ class Node(Voter):
         if status < 0 or settled < 0:
             raise system_error("go on as the primary", status or settled)
 
-    def standings(self) -> dict[str, Standing]:
+    def peer_statuses(self) -> dict[str, PeerStatus]:
         """Where our peers stand, by name; nobody while we do not lead."""
         state = self.primary
-        return {name: standing_of(state, index) for index, name in enumerate(self.peers)} if state is not None else {}
+        return {name: peer_status_of(state, index) for index, name in enumerate(self.peers)} if state is not None else {}
 
     def control(self, state: p.Primary, epoch: int, connections: dict[int, socket.socket], ending: threading.Event) -> None:
         """Connect to whoever is absent, and keep the configuration as the loop needs it."""
@@ -311,7 +311,7 @@ class Node(Voter):
                     self.steps_down = True
                 if self.steps_down:
                     return
-                if state.mail[index].request != p.NOTHING:
+                if state.control_requests[index].request != p.NOTHING:
                     continue
                 if not self.is_settled:  # Some may know what the majority does not.
                     self.configure(epoch, self.ballot.members)
@@ -334,13 +334,13 @@ class Node(Voter):
             return
         members = tuple(one for one in self.ballot.members if one != name)
         if self.configure(epoch, members):
-            state.mail[index].request = p.EXCUSE
+            state.control_requests[index].request = p.DETACH
 
     def connect(
         self, state: p.Primary, index: int, name: str, epoch: int, connections: dict[int, socket.socket]
     ) -> None:
         """Meet an absent peer and have the loop adopt it."""
-        if state.mail[index].request != p.NOTHING or self.steps_down:
+        if state.control_requests[index].request != p.NOTHING or self.steps_down:
             return
         answer = ask(name, self.peers[name], Question("status", self.name), self.terms)
         if answer is None or not is_epoch_in_reach(self.ballot, answer.ballot.epoch):
@@ -361,10 +361,10 @@ class Node(Voter):
         if index in connections:
             connections[index].close()
         connections[index] = connection
-        mail = state.mail[index]
-        mail.socket, mail.sequence = connection.fileno(), theirs.sequence
-        mail.how = how_to_join(self.journal, theirs)
-        mail.request = p.ADOPT
+        control_request = state.control_requests[index]
+        control_request.socket, control_request.sequence = connection.fileno(), theirs.sequence
+        control_request.how = how_to_join(self.journal, theirs)
+        control_request.request = p.ADOPT
 
     def hand_over(self, to: str) -> bool:
         """Step down for `to` once it holds everything; called on `to` itself, stand at once. False when it cannot be."""

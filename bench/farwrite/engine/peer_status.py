@@ -15,11 +15,11 @@ STATES = {primary.ABSENT: "absent", primary.LIVE: "live", primary.CATCHING: "cat
 
 
 @dataclass(frozen=True)
-class Standing:
+class PeerStatus:
     """One peer, now. `left_s` is None while there is nothing to tell it from."""
 
     state: str
-    excused: bool  # whether writes complete without it
+    detached: bool  # whether writes complete without it
     sent_bytes: int  # since this resync began
     left_bytes: int | None
     bytes_per_s: float | None
@@ -32,7 +32,7 @@ class Standing:
         return f"{self.state}: {self.sent_bytes >> 20} MiB sent, {self.left_bytes >> 20} MiB to go{time_left}"
 
 
-def standing_of(state: primary.Primary, index: int) -> Standing:
+def peer_status_of(state: primary.Primary, index: int) -> PeerStatus:
     """Where the peer in this place stands."""
     peer = state.peer[index]
     left = int(resyncing.left_bytes(state, index))
@@ -40,9 +40,9 @@ def standing_of(state: primary.Primary, index: int) -> Standing:
     elapsed_s = (time.monotonic_ns() - int(peer.resync_since_ns)) / 1e9
     moving = peer.state in (primary.CATCHING, primary.RESYNCING) and sent > 0 and elapsed_s > 0
     bytes_per_s = sent / elapsed_s if moving else None
-    return Standing(
+    return PeerStatus(
         state=STATES[int(peer.state)],
-        excused=bool(peer.excused),
+        detached=bool(peer.detached),
         sent_bytes=sent,
         left_bytes=left if left >= 0 else None,
         bytes_per_s=bytes_per_s,

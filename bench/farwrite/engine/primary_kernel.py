@@ -18,7 +18,7 @@ from ..base.host import reactor
 from ..base.host.libc import aligned_bytes
 from ..base.jit import kernel
 from ..base.row import Row, i64, rows_of
-from ..workload.payload_kernel import SOLID, fill_grained
+from ..workload.payload_kernel import SOLID, fill_by_profile
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
@@ -42,14 +42,14 @@ ABSENT, LIVE, CATCHING, RESYNCING = 0, 1, 2, 3
 
 PEERS_MAX = 4  # Five replicas.
 INBOX_BYTES = 64 << 10
-PARCEL_BYTES = (1 << 20) + (128 << 10)  # The largest record, and blocks around it.
+RESYNC_BUFFER_BYTES = (1 << 20) + (128 << 10)  # The largest record, and blocks around it.
 UNBOUNDED_BYTES_PER_S = 1 << 40
 BESIDE_BYTES_PER_S = 640 << 20  # A resync beside writes with a latency budget begins at half of a 10 Gbit/s link.
 DIGEST_EXTENTS = 8  # In one frame; its answer has a byte for each.
 LAG_RING = 1 << 17  # Writes that may be complete and not yet known durable at any peer; more are not taken.
 
 # What the control thread asks of the loop (Mail.request).
-NOTHING, ADOPT, EXCUSE, DROP, VERIFY = 0, 1, 2, 3, 4
+NOTHING, ADOPT, DETACH, DROP, VERIFY = 0, 1, 2, 3, 4
 BY_LOG, BY_EXTENTS, BY_DIGESTS = 0, 1, 2  # How a peer that comes back is brought up to date.
 
 
@@ -96,12 +96,12 @@ class Peer(Row):
     inbox_fill = i64("bytes in the inbox that are no whole frame yet")
     wire_bytes = i64("bytes sent, over all connections")
     ack_count = i64("acks heard, over all connections")
-    excused = i64("1: writes complete without it")
+    detached = i64("1: writes complete without it")
     lost_count = i64("times it was lost")
     lost_status = i64("why it was lost last, a status of replica_kernel")
-    parcel_begin = i64("bytes into the parcel: where what is sent from it begins")
-    parcel_end = i64("bytes into the parcel: where that ends")
-    parcel_sent = i64("bytes into the parcel: everything before it was handed to the socket")
+    buffer_begin = i64("bytes into the parcel: where what is sent from it begins")
+    buffer_end = i64("bytes into the parcel: where that ends")
+    buffer_sent = i64("bytes into the parcel: everything before it was handed to the socket")
     cursor = i64("extent: the next to be looked at, for a digest or for what last_write says of it")
     since_sequence = i64("sequence: a resync by extents sends what was written behind it; -1: one by digests")
     wanted_from = i64("extent: a resync has none to send before it")
@@ -120,7 +120,7 @@ class Peer(Row):
     digests_dropped = i64("digests whose answers are no longer asked for and still to come: a resync has begun meanwhile")
 
 
-class Mail(Row):
+class ControlRequest(Row):
     """What the control thread asks of the loop for one peer. The request is written last, and cleared by the loop."""
 
     request = i64("NOTHING, ADOPT, EXCUSE, DROP or VERIFY")
@@ -142,11 +142,11 @@ class Primary(NamedTuple):
     frame_headers: np.ndarray  # Header, the same memory
     inbox: np.ndarray  # uint8, peer x bytes: acks as they arrive
     inbox_headers: np.ndarray  # Header, the same memory
-    parcel: np.ndarray  # uint8, peer x bytes, page-aligned: what is sent to one peer only
-    parcel_words: np.ndarray  # int64, the same memory
-    parcel_headers: np.ndarray  # Header, the same memory
+    resync_buffer: np.ndarray  # uint8, peer x bytes, page-aligned: what is sent to one peer only
+    resync_words: np.ndarray  # int64, the same memory
+    resync_headers: np.ndarray  # Header, the same memory
     wanted: np.ndarray  # uint8, peer x extents: what a resync has still to send, of those before its cursor
-    mail: np.ndarray  # Mail, by peer
+    control_requests: np.ndarray  # Mail, by peer
     submitted_ns: np.ndarray  # int64 by sequence modulo LAG_RING
     completed_ns: np.ndarray  # int64 by sequence modulo LAG_RING
     bytes_before: np.ndarray  # int64 by sequence modulo LAG_RING: user bytes up to and with this write
@@ -156,7 +156,7 @@ class Primary(NamedTuple):
 def primary_state(
     journal: log.Journal, ring: reactor.Reactor, sockets: list[int], protocol: int, seed: int, peer_timeout_ns: int,
     quorum: int = 0, policy: int = END, congestion: int = WAIT, peer_count: int = 0, volume_bytes: int = 0,
-    parcel_bytes: int = PARCEL_BYTES, lag_ring: int = LAG_RING, latency_budget_ns: int = 0,
+    resync_buffer_bytes: int = RESYNC_BUFFER_BYTES, lag_ring: int = LAG_RING, latency_budget_ns: int = 0,
 ) -> Primary:  # fmt: skip
     """A primary that continues where its journal ends, with peers that hold what it holds.
 
@@ -165,13 +165,13 @@ def primary_state(
     """
     count = max(peer_count, len(sockets))
     frame, inbox = np.zeros(record.HEADER_BYTES, np.uint8), np.zeros((count, INBOX_BYTES), np.uint8)
-    parcel = aligned_bytes(count * parcel_bytes)[: count * parcel_bytes].reshape(count, parcel_bytes)
+    resync_buffer = aligned_bytes(count * resync_buffer_bytes)[: count * resync_buffer_bytes].reshape(count, resync_buffer_bytes)
     journal.at[0].held = log.EVERYTHING_SENT
     header = record.Header.LAYOUT
     made = Primary(
         rows_of(Leading), journal, ring, np.full(count, -1, np.int64), rows_of(Peer, count), rows_of(Peer), frame,
-        frame.view(header), inbox, inbox.view(header), parcel, parcel.view(np.int64), parcel.view(header),
-        np.zeros((count, journal.last_write.size), np.uint8), rows_of(Mail, count), np.zeros(lag_ring, np.int64),
+        frame.view(header), inbox, inbox.view(header), resync_buffer, resync_buffer.view(np.int64), resync_buffer.view(header),
+        np.zeros((count, journal.last_write.size), np.uint8), rows_of(ControlRequest, count), np.zeros(lag_ring, np.int64),
         np.zeros(lag_ring, np.int64), np.zeros(lag_ring, np.int64), np.zeros(SLOTS, np.int64),
     )  # fmt: skip
     at = made.at[0]
@@ -191,16 +191,16 @@ def primary_state(
 def begin_peer(primary, index, socket, sequence, now_ns):
     """A connection to a peer that is known to hold everything up to `sequence`; its state is still to be set."""
     peer = primary.peer[index]
-    excused, lost, wire, acks = peer.excused, peer.lost_count, peer.wire_bytes, peer.ack_count
+    detached, lost, wire, acks = peer.detached, peer.lost_count, peer.wire_bytes, peer.ack_count
     primary.peer[index] = primary.no_peer[0]
-    peer.excused, peer.lost_count, peer.wire_bytes, peer.ack_count = excused, lost, wire, acks
+    peer.detached, peer.lost_count, peer.wire_bytes, peer.ack_count = detached, lost, wire, acks
     peer.run_sequence = peer.sent_sequence = peer.received = peer.durable = peer.granted = peer.commanded = sequence
     peer.last_heard_ns = peer.last_ping_ns = now_ns
     primary.sockets[index] = socket
 
 
 @kernel()
-def completable(protocol, quorum, local_durable, reached, excused):
+def completable(protocol, quorum, local_durable, reached, detached):
     """The highest sequence that may complete, given how far each peer has reached the protocol's point.
 
     Every protocol asks for durability here; they differ in what they ask of the peers (drbdsetup(8), "protocol"). Peers that are
@@ -211,7 +211,7 @@ def completable(protocol, quorum, local_durable, reached, excused):
         return lowest
     if protocol != QUORUM:
         for index in range(reached.size):
-            if not excused[index]:
+            if not detached[index]:
                 lowest = min(lowest, reached[index])
         return lowest
     best = np.int64(-1)
@@ -247,7 +247,7 @@ def note_completable(primary):
     elif at.protocol == B:
         reached = peers["received"]
     local_durable = primary.journal.at[0].durable_sequence
-    reachable = completable(at.protocol, at.quorum_size, local_durable, reached, primary.peer["excused"])
+    reachable = completable(at.protocol, at.quorum_size, local_durable, reached, primary.peer["detached"])
     at.completed = max(at.completed, reachable)
 
     assert at.completed <= local_durable
@@ -267,7 +267,7 @@ def is_taking(primary, size):
     if log.has_room(primary.journal, size) and outstanding(primary) < primary.completed_ns.size - 1:
         return True
     primary.at[0].blocked += 1
-    primary.journal.at[0].wants_vouch = 1
+    primary.journal.at[0].wants_watermark = 1
     return False
 
 
@@ -278,7 +278,7 @@ def may_enter(journal, kind, address, size, length):
 
 
 @kernel()
-def submit(primary, number, address, size, now_ns, grain=SOLID):
+def submit(primary, number, address, size, now_ns, payload_profile=SOLID):
     """Stage write `number` (counted from 0 in the plan): 1; or 0 when journal or memory is full: ask again after progress.
 
     INVALID_WRITE, and nothing is staged, when it has no bytes, too many, or some outside of the volume: never ask again.
@@ -291,9 +291,9 @@ def submit(primary, number, address, size, now_ns, grain=SOLID):
     start = log.place(journal, size)
     sequence = journal.at[0].staged_sequence
     note_submitted(primary, sequence, now_ns)
-    fill_grained(
+    fill_by_profile(
         journal.data, start + record.HEADER_BYTES, np.int64(size), primary.at[0].seed, np.int64(number), np.int64(address),
-        np.int64(grain),
+        np.int64(payload_profile),
     )  # fmt: skip
     record.seal(
         journal.data, journal.headers, start, record.WRITE, size, sequence, address,
@@ -592,7 +592,7 @@ def outstanding(primary):
     if primary.at[0].protocol == LOCAL or primary.peer.shape[0] == 0:
         return np.int64(0)
     for index in range(primary.peer.shape[0]):
-        if primary.peer[index].excused == 0:
+        if primary.peer[index].detached == 0:
             return primary.journal.at[0].staged_sequence - best_durable(primary)
     return np.int64(0)
 
@@ -607,7 +607,7 @@ def keep_alive(primary, index, now_ns):
     timeout_ns = primary.at[0].peer_timeout_ns
     if peer.asked_ns != 0 and now_ns - peer.asked_ns > timeout_ns:
         return np.int64(replica.PEER_SILENT)
-    between_records = peer.sent == peer.run_end and peer.parcel_sent == peer.parcel_end
+    between_records = peer.sent == peer.run_end and peer.buffer_sent == peer.buffer_end
     interval_ns = timeout_ns // 4
     if not between_records and peer.asked_ns == 0 and now_ns - peer.last_heard_ns > interval_ns:
         peer.asked_ns = now_ns  # What the send buffer holds, and no longer takes, asks in our place.

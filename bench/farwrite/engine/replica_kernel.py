@@ -74,7 +74,7 @@ def end_flush(journal, ring):
 def apply(journal, ring, bytes_max):
     """Copy records that are vouched for into the volume, in order, about `bytes_max` of them."""
     at = journal.at[0]
-    limit = at.vouched
+    limit = at.durable_watermark
     position = at.applied
     sequence = at.applied_sequence
     stop = min(limit, position + bytes_max)
@@ -114,7 +114,7 @@ def apply(journal, ring, bytes_max):
 @kernel()
 def appliable(journal):
     """Whether apply() would find a whole record: then this is no time to sleep."""
-    position, limit = journal.at[0].applied, journal.at[0].vouched
+    position, limit = journal.at[0].applied, journal.at[0].durable_watermark
     if position >= limit:
         return False
     return position + record.record_bytes(record.length_of(journal.headers, position % journal.at[0].staging_bytes)) <= limit
@@ -139,7 +139,7 @@ def fill_superblock(journal):
     """The next superblock, in journal.block; answers the file offset where it belongs."""
     at = journal.at[0]
     at.generation += 1
-    at.vouching = at.durable
+    at.watermark_in_flight = at.durable
     journal.block[:] = 0
     superblock = journal.superblock[0]
     superblock.magic, superblock.version = SUPERBLOCK_MAGIC, record.VERSION
@@ -209,14 +209,14 @@ def save(journal, ring):
         )
         if written != log.BLOCK_BYTES:
             return written if written < 0 else np.int64(SHORT_WRITE)
-        log.note_vouched(journal, journal.at[0].vouching)
+        log.note_watermark(journal, journal.at[0].watermark_in_flight)
     return np.int64(OK)
 
 
 @kernel()
-def begin_superblock(journal, ring, vouches_only):
+def begin_superblock(journal, ring, watermark_only):
     """Start writing the next superblock: as a checkpoint, or to vouch for what is durable and nothing else."""
-    journal.at[0].vouches_only = vouches_only
+    journal.at[0].watermark_only = watermark_only
     offset = fill_superblock(journal)
     reactor.begin_write(
         ring, reactor.SUPERBLOCK, journal.at[0].journal_fd, journal.block, np.int64(0), np.int64(log.BLOCK_BYTES), offset
@@ -235,8 +235,8 @@ def checkpoint(journal, ring):
         written = ring.result[reactor.SUPERBLOCK]
         if written != log.BLOCK_BYTES:
             return written if written < 0 else np.int64(SHORT_WRITE)
-        log.note_vouched(journal, at.vouching)
-        if not at.vouches_only:
+        log.note_watermark(journal, at.watermark_in_flight)
+        if not at.watermark_only:
             log.free_to_checkpoint(journal)
     idle = ring.state[reactor.VOLUME] == reactor.IDLE and ring.state[reactor.SUPERBLOCK] == reactor.IDLE
     if idle and log.wants_checkpoint(journal):
@@ -247,7 +247,7 @@ def checkpoint(journal, ring):
         if status < 0:
             return status
         reactor.begin_sync(ring, reactor.VOLUME, at.volume_fd)
-    elif idle and log.wants_vouch(journal, ring.state[reactor.JOURNAL] != reactor.IDLE, reactor.now_ns(ring)):
+    elif idle and log.wants_watermark(journal, ring.state[reactor.JOURNAL] != reactor.IDLE, reactor.now_ns(ring)):
         begin_superblock(journal, ring, 1)
     return np.int64(OK)
 
@@ -267,9 +267,9 @@ def settle_turn(journal, ring):
     # A flush that failed before we were called is not tried again.
     if journal.at[0].durable < journal.at[0].sealed:
         return np.int64(-EIO)
-    if journal.at[0].vouched == journal.at[0].durable:
+    if journal.at[0].durable_watermark == journal.at[0].durable:
         return np.int64(OK)
-    journal.at[0].wants_vouch = 1
+    journal.at[0].wants_watermark = 1
     status = checkpoint(journal, ring)
     return status if status < 0 else np.int64(1)
 

@@ -32,7 +32,7 @@ from .primary_kernel import (
 READ_BYTES = 128 << 10  # Of the journal's file at once: 60 us on the VM this was written on.
 DIGEST_BYTES = 8
 EXTENTS_PER_TURN = 1 << 15  # Looked at in one turn, whatever the volume's size: 60 us on a busy 2-core VM; 2 GiB of volume.
-DIGESTS_UNDER_WAY = 16  # Digests sent and not answered: 8 MiB of volume compared per round trip.
+DIGESTS_IN_FLIGHT = 16  # Digests sent and not answered: 8 MiB of volume compared per round trip.
 SCRATCH = 4096  # Where in a parcel an extent is read to while its digest is made.
 PACE_BYTES_PER_S_MIN = 1 << 20  # Beside writes over their budget, so that it ends all the same; DRBD's c-min-rate is a quarter.
 FOREGROUND_NS = 100_000_000  # Without a write for so long there is nobody to make room for.
@@ -81,11 +81,11 @@ def keep_budget(primary, before, now_ns):
 
 
 @kernel()
-def begin_parcel(primary, index, begin, end):
+def begin_resync_buffer(primary, index, begin, end):
     """Have parcel[begin:end] sent next; beside writes in the foreground, the one after it waits until the rate allows it."""
     peer = primary.peer[index]
     at = primary.at[0]
-    peer.parcel_begin, peer.parcel_sent, peer.parcel_end = begin, begin, end
+    peer.buffer_begin, peer.buffer_sent, peer.buffer_end = begin, begin, end
     peer.resync_bytes += end - begin
     now_ns = reactor.now_ns(primary.ring)
     pause_ns = np.int64((end - begin) * 1e9 / at.resync_bytes_per_s)
@@ -94,19 +94,19 @@ def begin_parcel(primary, index, begin, end):
 
 
 @kernel()
-def send_parcel(primary, index):
+def send_resync_buffer(primary, index):
     """Hand what is left of the parcel to the send buffer; answers 0 or a status."""
     peer = primary.peer[index]
-    while peer.parcel_sent < peer.parcel_end:
+    while peer.buffer_sent < peer.buffer_end:
         sent = reactor.send(
-            primary.ring, primary.sockets[index], primary.parcel[index], peer.parcel_sent,
-            peer.parcel_end - peer.parcel_sent,
+            primary.ring, primary.sockets[index], primary.resync_buffer[index], peer.buffer_sent,
+            peer.buffer_end - peer.buffer_sent,
         )  # fmt: skip
         if sent == -reactor.EAGAIN or sent == -reactor.EINTR:
             return np.int64(replica.OK)
         if sent < 0:
             return np.int64(replica.PEER_CLOSED)
-        peer.parcel_sent += sent
+        peer.buffer_sent += sent
         peer.wire_bytes += sent
         if peer.asked_ns == 0:
             peer.asked_ns = reactor.now_ns(primary.ring)
@@ -166,8 +166,8 @@ def catch_up(primary, index, now_ns):
     peer = primary.peer[index]
     journal = primary.journal
     at = journal.at[0]
-    status = send_parcel(primary, index)
-    if status < 0 or peer.parcel_sent < peer.parcel_end:
+    status = send_resync_buffer(primary, index)
+    if status < 0 or peer.buffer_sent < peer.buffer_end:
         return status
     peer.sent_sequence = peer.run_sequence
     if peer.sent >= at.staged - at.staging_bytes // 2:
@@ -179,20 +179,20 @@ def catch_up(primary, index, now_ns):
         return np.int64(replica.OK)
     if not is_within_rate(primary, index, now_ns):
         return np.int64(replica.OK)
-    if not read_parcel(primary, index, np.int64(READ_BYTES)) and not read_parcel(
-        primary, index, np.int64(primary.parcel.shape[1])
+    if not fill_resync_buffer(primary, index, np.int64(READ_BYTES)) and not fill_resync_buffer(
+        primary, index, np.int64(primary.resync_buffer.shape[1])
     ):
         return np.int64(-replica.EIO)
-    return send_parcel(primary, index)
+    return send_resync_buffer(primary, index)
 
 
 @kernel()
-def read_parcel(primary, index, bytes_max):
+def fill_resync_buffer(primary, index, bytes_max):
     """Read whole records from the journal's file at `sent`, and have them sent; False when there is no whole sound record."""
     peer = primary.peer[index]
     journal = primary.journal
     at = journal.at[0]
-    data, headers = primary.parcel[index], primary.parcel_headers[index]
+    data, headers = primary.resync_buffer[index], primary.resync_headers[index]
     begin = peer.sent // BLOCK_BYTES * BLOCK_BYTES
     ring_end = (begin // at.capacity_bytes + 1) * at.capacity_bytes
     size = min(min(at.durable, ring_end) - begin, min(bytes_max, data.size) // BLOCK_BYTES * BLOCK_BYTES)
@@ -222,7 +222,7 @@ def read_parcel(primary, index, bytes_max):
         return False
     peer.sent = peer.run_end = begin + end
     if start < end:
-        begin_parcel(primary, index, start, end)
+        begin_resync_buffer(primary, index, start, end)
     return True
 
 
@@ -231,19 +231,19 @@ def resync(primary, index, now_ns):
     """One piece of a resync: digests, an extent, or its end. Answers 0 or a status."""
     peer = primary.peer[index]
     journal = primary.journal
-    status = send_parcel(primary, index)
-    if status < 0 or peer.parcel_sent < peer.parcel_end or not is_within_rate(primary, index, now_ns):
+    status = send_resync_buffer(primary, index)
+    if status < 0 or peer.buffer_sent < peer.buffer_end or not is_within_rate(primary, index, now_ns):
         return status
     extents = journal.last_write.size
     if peer.cursor < extents and peer.since_sequence >= 0:
         find_written(primary, index)
-    elif peer.cursor < extents and peer.digests_sent - peer.digests_answered < DIGESTS_UNDER_WAY:
+    elif peer.cursor < extents and peer.digests_sent - peer.digests_answered < DIGESTS_IN_FLIGHT:
         status = make_digests(primary, index, np.int64(0))
-        return status if status < 0 else send_parcel(primary, index)
+        return status if status < 0 else send_resync_buffer(primary, index)
     extent = next_wanted(primary, index)
     if extent >= 0:
         status = make_extent(primary, index, extent)
-        return status if status < 0 else send_parcel(primary, index)
+        return status if status < 0 else send_resync_buffer(primary, index)
     if peer.wanted_from < extents:
         return np.int64(replica.OK)
     return end_resync(primary, index, now_ns)
@@ -271,7 +271,7 @@ def make_digests(primary, index, verifying):
     peer = primary.peer[index]
     journal = primary.journal
     at = journal.at[0]
-    data, words, headers = primary.parcel[index], primary.parcel_words[index], primary.parcel_headers[index]
+    data, words, headers = primary.resync_buffer[index], primary.resync_words[index], primary.resync_headers[index]
     first = peer.cursor
     count = min(np.int64(DIGEST_EXTENTS), journal.last_write.size - first)
     for place in range(count):
@@ -292,7 +292,7 @@ def make_digests(primary, index, verifying):
     peer.aside_sent += 1
     peer.cursor += count
     peer.digests_sent += 1
-    begin_parcel(primary, index, np.int64(0), record.record_bytes(length))
+    begin_resync_buffer(primary, index, np.int64(0), record.record_bytes(length))
     return np.int64(replica.OK)
 
 
@@ -302,7 +302,7 @@ def make_extent(primary, index, extent):
     peer = primary.peer[index]
     journal = primary.journal
     at = journal.at[0]
-    data, headers = primary.parcel[index], primary.parcel_headers[index]
+    data, headers = primary.resync_buffer[index], primary.resync_headers[index]
     address = extent * at.extent_bytes
     size = extent_size(primary.at[0].volume_bytes, at.extent_bytes, extent)
     got = reactor.read_volume(primary.ring, at.volume_fd, data, np.int64(record.HEADER_BYTES), size, address)
@@ -315,7 +315,7 @@ def make_extent(primary, index, extent):
     peer.aside_sent += 1
     primary.wanted[index, extent] = 0
     peer.wanted_count -= 1
-    begin_parcel(primary, index, np.int64(0), record.record_bytes(size))
+    begin_resync_buffer(primary, index, np.int64(0), record.record_bytes(size))
     return np.int64(replica.OK)
 
 
@@ -332,34 +332,34 @@ def end_resync(primary, index, now_ns):
         return np.int64(replica.OK)
     log_epoch = at.log_epoch if redo > at.epoch_begin_sequence else at.previous_epoch
     record.seal(
-        primary.parcel[index], primary.parcel_headers[index], np.int64(0), record.SYNCED, 0, redo,
+        primary.resync_buffer[index], primary.resync_headers[index], np.int64(0), record.SYNCED, 0, redo,
         at.applied_sequence, at.epoch, at.volume, now_ns, log_epoch, peer.aside_sent + 1,
     )  # fmt: skip
     peer.aside_sent += 1
     begin_catching(primary, index, begin, redo, now_ns)
     peer.synced_count += 1
-    begin_parcel(primary, index, np.int64(0), np.int64(record.HEADER_BYTES))
-    return send_parcel(primary, index)
+    begin_resync_buffer(primary, index, np.int64(0), np.int64(record.HEADER_BYTES))
+    return send_resync_buffer(primary, index)
 
 
 @kernel()
 def verify(primary, index, now_ns):
     """One piece of an online verify of a live peer: digests, between two runs of the log. Answers 0 or a status."""
     peer = primary.peer[index]
-    status = send_parcel(primary, index)
-    if status < 0 or peer.parcel_sent < peer.parcel_end:
+    status = send_resync_buffer(primary, index)
+    if status < 0 or peer.buffer_sent < peer.buffer_end:
         return status
     if peer.cursor >= primary.journal.last_write.size:
         if peer.digests_answered == peer.digests_sent:
             peer.verifying = 2  # Done; DIFFERENT tells the result.
         return np.int64(replica.OK)
-    full = peer.digests_sent - peer.digests_answered >= DIGESTS_UNDER_WAY
+    full = peer.digests_sent - peer.digests_answered >= DIGESTS_IN_FLIGHT
     # A digest tells of the volume as of the last write applied here: the peer must have that write before it.
     behind = peer.sent != peer.run_end or peer.sent_sequence < primary.journal.at[0].applied_sequence
     if full or behind or not is_within_rate(primary, index, now_ns):
         return np.int64(replica.OK)
     status = make_digests(primary, index, np.int64(1))
-    return status if status < 0 else send_parcel(primary, index)
+    return status if status < 0 else send_resync_buffer(primary, index)
 
 
 @kernel(allocates=True)
@@ -378,10 +378,10 @@ def fall_behind(primary, index, now_ns):
         end = peer.run_end if sequence == peer.run_sequence else journal.begins[(sequence + 1) % journal.begins.size]
     left = end - peer.sent
     start = peer.sent % journal.at[0].staging_bytes
-    primary.parcel[index, :left] = journal.data[start : start + left]
+    primary.resync_buffer[index, :left] = journal.data[start : start + left]
     begin_catching(primary, index, end, sequence, now_ns)
-    begin_parcel(primary, index, np.int64(0), left)
-    peer.excused = 1
+    begin_resync_buffer(primary, index, np.int64(0), left)
+    peer.detached = 1
 
 
 @kernel()
@@ -389,8 +389,8 @@ def rejoin(primary, index, now_ns):
     """Ask the peer again for what its protocol asks of it, once it is as far as the writes that have completed."""
     peer = primary.peer[index]
     reached = primary_side.point_of(peer, primary.at[0].protocol)
-    if peer.excused and peer.state == LIVE and reached >= primary.at[0].completed:
-        peer.excused = 0
+    if peer.detached and peer.state == LIVE and reached >= primary.at[0].completed:
+        peer.detached = 0
 
 
 @kernel()

@@ -219,7 +219,7 @@ def accept_record(secondary, start):
     if found != TAKEN:
         return found
     if not log.has_room(journal, length):
-        journal.at[0].wants_vouch = 1
+        journal.at[0].wants_watermark = 1
         return NO_ROOM
     target = log.place(journal, length)
     size = record.record_bytes(length)
@@ -236,7 +236,7 @@ def is_settled(journal, ring):
     at = journal.at[0]
     if at.applied_sequence == at.staged_sequence and ring.state[reactor.JOURNAL] == reactor.IDLE:
         return True
-    at.wants_vouch = 1  # Who asks waits for it.
+    at.wants_watermark = 1  # Who asks waits for it.
     return False
 
 
@@ -315,7 +315,7 @@ def accept_digest(secondary, start):
     verifying = record.extra_of(headers, start) != 0
     behind = journal.at[0].applied_sequence < record.sequence_of(headers, start)
     if verifying and behind:
-        journal.at[0].wants_vouch = 1
+        journal.at[0].wants_watermark = 1
     if (verifying and behind) or (not verifying and not is_settled(journal, secondary.ring)):
         return np.int64(NO_ROOM)
     if OUTBOX_BYTES - at.out_end < record.record_bytes(count) + record.HEADER_BYTES:
@@ -485,7 +485,7 @@ def note_consistent(secondary):
     journal = secondary.journal
     inconsistent = journal.at[0].flags & log.INCONSISTENT
     if inconsistent and journal.at[0].applied_sequence < secondary.at[0].consistent_from <= journal.at[0].durable_sequence:
-        journal.at[0].wants_vouch = 1
+        journal.at[0].wants_watermark = 1
     if inconsistent and 0 < secondary.at[0].consistent_from <= journal.at[0].applied_sequence:
         status = mark(secondary, journal.at[0].flags & ~np.int64(log.INCONSISTENT))
         return status if status < 0 else np.int64(replica.OK)

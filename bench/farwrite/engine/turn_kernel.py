@@ -27,15 +27,15 @@ def lose_peer(primary, index, status):
     peer.lost_count += 1
     peer.sent = peer.run_end = 0
     if policy == p.SUSPEND_REPLICATION:
-        peer.excused = 1
+        peer.detached = 1
     return status if policy == p.END else np.int64(replica.OK)
 
 
 @kernel()
-def take_mail(primary, index, now_ns):
+def take_control_request(primary, index, now_ns):
     """Do what the control thread has asked for this peer, if it can be done now."""
-    mail = primary.mail[index]
-    request = mail.request
+    control_request = primary.control_requests[index]
+    request = control_request.request
     if request == p.NOTHING:
         return
     peer = primary.peer[index]
@@ -44,23 +44,23 @@ def take_mail(primary, index, now_ns):
             lose_peer(primary, index, np.int64(replica.PEER_CLOSED))  # It has come back before we saw it go.
         if not reactor.is_forgotten(primary.ring, index):
             return
-        sequence = mail.sequence
-        p.begin_peer(primary, index, mail.socket, sequence, now_ns)
+        sequence = control_request.sequence
+        p.begin_peer(primary, index, control_request.socket, sequence, now_ns)
         begin = log.begin_of(primary.journal, sequence + 1)
-        if mail.how == p.BY_LOG and begin >= 0:
+        if control_request.how == p.BY_LOG and begin >= 0:
             resyncing.begin_catching(primary, index, begin, sequence, now_ns)
         else:
-            how = p.BY_DIGESTS if mail.how == p.BY_DIGESTS else p.BY_EXTENTS
+            how = p.BY_DIGESTS if control_request.how == p.BY_DIGESTS else p.BY_EXTENTS
             resyncing.begin_resync(primary, index, sequence, how, now_ns)
-    elif request == p.EXCUSE:
-        peer.excused = 1
+    elif request == p.DETACH:
+        peer.detached = 1
     elif request == p.DROP and peer.state != p.ABSENT:
         lose_peer(primary, index, np.int64(replica.PEER_CLOSED))
     elif request == p.VERIFY and peer.state == p.LIVE and peer.verifying != 1:  # One under way answers as well.
         peer.verifying, peer.cursor, peer.different = 1, 0, 0
         peer.digests_sent = peer.digests_answered = 0
         peer.resync_since_ns, peer.resync_bytes = now_ns, 0
-    mail.request = p.NOTHING
+    control_request.request = p.NOTHING
 
 
 @kernel()
@@ -72,14 +72,14 @@ def send_to_peer(primary, index, now_ns):
         return resyncing.catch_up(primary, index, now_ns)
     if peer.state == p.RESYNCING:
         return resyncing.resync(primary, index, now_ns)
-    if peer.parcel_sent < peer.parcel_end or peer.verifying == 1:
+    if peer.buffer_sent < peer.buffer_end or peer.verifying == 1:
         status = resyncing.verify(primary, index, now_ns)
-        if status < 0 or peer.parcel_sent < peer.parcel_end:
+        if status < 0 or peer.buffer_sent < peer.buffer_end:
             return status
     status = p.send_staged(primary, index)
     if status == replica.OK and primary.at[0].protocol == p.A and primary.at[0].congestion == p.PULL_AHEAD:
         if peer.sent < peer.run_end:
-            peer.excused = 1  # Its send buffer is full: the writer goes on, and the rest is sent when there is room.
+            peer.detached = 1  # Its send buffer is full: the writer goes on, and the rest is sent when there is room.
         if journal.at[0].staged - peer.sent > journal.at[0].staging_bytes // 2:
             resyncing.fall_behind(primary, index, now_ns)
     return status
@@ -98,8 +98,8 @@ def serve_peers(primary, now_ns):
     journal = primary.journal
     held = log.EVERYTHING_SENT
     for index in range(primary.sockets.size):
-        if primary.mail[index].request != p.NOTHING:
-            take_mail(primary, index, now_ns)
+        if primary.control_requests[index].request != p.NOTHING:
+            take_control_request(primary, index, now_ns)
         if primary.peer[index].state == p.ABSENT:
             continue
         status = send_to_peer(primary, index, now_ns)
@@ -137,7 +137,7 @@ def note_exposed(primary, before):
     """Count the writes that completed while a peer was excused: they are in fewer places than was asked."""
     at = primary.at[0]
     for index in range(primary.sockets.size):
-        if primary.peer[index].excused:
+        if primary.peer[index].detached:
             at.exposed += at.completed - before
             return
 
@@ -173,7 +173,7 @@ def progress(primary, deadline_ns):
         peer = primary.peer[index]
         if peer.state == p.ABSENT:
             continue
-        if peer.sent < peer.run_end or peer.parcel_sent < peer.parcel_end:
+        if peer.sent < peer.run_end or peer.buffer_sent < peer.buffer_end:
             want_writable |= np.int64(1) << index
         elif is_busy(primary, index):
             timeout_ns = min(timeout_ns, np.int64(200_000))

@@ -95,44 +95,44 @@ def expected(name: str = MARKER) -> tuple[int, str]:
     return max(found)[1:] if found else untold
 
 
-def compile_beside(told: Progress) -> int:
+def compile_beside(progress: Progress) -> int:
     """Fill the cache from two processes, then from one that needs what both have compiled; how many functions there were.
 
     Numba compiles one function at a time in each process. The two begin at opposite ends of what both need.
     """
-    return stages(MARKER, [[near_half, far_half], [the_rest]], told)
+    return stages(MARKER, [[near_half, far_half], [the_rest]], progress)
 
 
-def compile_link_beside(told: Progress) -> int:
+def compile_link_beside(progress: Progress) -> int:
     """The same for what a link needs: little enough for one process."""
-    return stages(LINK_MARKER, [[link_part]], told)
+    return stages(LINK_MARKER, [[link_part]], progress)
 
 
-def stages(name: str, work: Sequence[Sequence[Callable[[], object]]], told: Progress) -> int:
+def stages(name: str, work: Sequence[Sequence[Callable[[], object]]], progress: Progress) -> int:
     """One stage after the other, the parts of each in processes side by side; how many functions were compiled."""
     functions, lasts = expected(name)
-    clock = Clock(f"compiling, once after an install or an edit ({lasts})", told)
+    clock = Clock(f"compiling, once after an install or an edit ({lasts})", progress)
     clock.tell()
-    told.counted("functions", 0, functions)
+    progress.counted("functions", 0, functions)
     counts = np.frombuffer(mmap.mmap(-1, 8 * sum(map(len, work))), np.int64)  # Shared with the processes that compile.
     place = iter(range(counts.size))
     for parts in work:
-        wait_for([compiler(part, counts, next(place)) for part in parts], told, counts, functions, clock)
+        wait_for([compiler(part, counts, next(place)) for part in parts], progress, counts, functions, clock)
     return int(counts.sum())
 
 
 class Clock:
     """Says what is being done and for how many seconds by now, once a second."""
 
-    def __init__(self, what: str, told: Progress) -> None:
-        self.what, self.told, self.begin_s, self.said_s = what, told, time.monotonic(), -1
+    def __init__(self, what: str, progress: Progress) -> None:
+        self.what, self.progress, self.begin_s, self.said_s = what, progress, time.monotonic(), -1
 
     def tell(self) -> None:
         """Say it, where it is another second."""
         seconds = int(time.monotonic() - self.begin_s)
         if seconds != self.said_s:
             self.said_s = seconds
-            self.told.doing(f"{self.what}, {seconds} s so far")
+            self.progress.doing(f"{self.what}, {seconds} s so far")
 
 
 class Compiler(NamedTuple):
@@ -164,7 +164,7 @@ def compiler(work: Callable[[], object], counts: np.ndarray, place: int) -> Comp
 
 
 def wait_for(
-    children: Sequence[Compiler], told: Progress, counts: np.ndarray, functions: int, clock: Clock | None = None
+    children: Sequence[Compiler], progress: Progress, counts: np.ndarray, functions: int, clock: Clock | None = None
 ) -> None:
     """Show the count until all have ended; none of them outlives us. FarwriteError for one that failed."""
     running = list(children)
@@ -178,7 +178,7 @@ def wait_for(
             if clock is not None:
                 clock.tell()
             count = int(counts.sum())
-            told.counted("functions", count, max(functions, count))
+            progress.counted("functions", count, max(functions, count))
             time.sleep(POLL_S if running else 0)
     finally:
         for child in running:

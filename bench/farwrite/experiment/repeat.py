@@ -132,17 +132,17 @@ class Repetition:
 
     def __init__(self, session: Session, asked: Asked) -> None:
         self.span, self.asked = session.lab, asked
-        self.told: Progress = Silence()
+        self.progress: Progress = Silence()
         self.rounds: list[Pair] = []
         self.void: list[Reason] = []
         self.runs = 0
 
-    def measure(self, run: Runner, told: Progress) -> None:
+    def measure(self, run: Runner, progress: Progress) -> None:
         """Warm-up, then all rounds. CommandFailedError, StoppedError; UnfitError without one good round."""
-        self.told = told
+        self.progress = progress
         costs_s = self.warm_up(run)
         self.runs = self.asked.runs or planned(self.asked.time_s, sum(costs_s))
-        self.told.expect(self.runs * sum(costs_s))
+        self.progress.expect(self.runs * sum(costs_s))
         left = deque((index, size, 0) for index, size in enumerate(sizes_of(self.runs)))
         while left:
             index, size, attempt = left.popleft()
@@ -150,7 +150,7 @@ class Repetition:
                 self.rounds.append(self.round(run, index, size, costs_s))
             except LinkOffError as off:
                 self.void.append(off.reason)
-                self.told.voided(f"round {index + 1}", "void", [off.reason])
+                self.progress.voided(f"round {index + 1}", "void", [off.reason])
                 if attempt < RETRIES:
                     left.append((index, size, attempt + 1))
         if not self.rounds:
@@ -164,7 +164,7 @@ class Repetition:
         costs_s = [0.0, 0.0]
         for number in range(1, self.asked.warmups + 1):
             for place, distance in enumerate(self.asked.distances):
-                self.told.doing(f"warm-up run {number} of {self.asked.warmups} at {distance.text}")
+                self.progress.doing(f"warm-up run {number} of {self.asked.warmups} at {distance.text}")
                 self.go_to(distance)
                 costs_s[place] = run.run_ns(f"warm-up run {number} at {distance.text}") / NS_PER_S
         return costs_s
@@ -178,9 +178,9 @@ class Repetition:
             rtt_ns = self.deliver(distance)
             run_ns = []
             for number in range(1, size + 1):
-                self.told.doing(f"round {index + 1}, {distance.text}: {self.so_far()}")
+                self.progress.doing(f"round {index + 1}, {distance.text}: {self.so_far()}")
                 run_ns.append(run.run_ns(f"run {number} of round {index + 1} at {distance.text}"))
-                self.told.did(costs_s[place])
+                self.progress.did(costs_s[place])
             turns[place] = Turn(rtt_ns=rtt_ns, run_ns=run_ns)
         return Pair(near_first=near_first, at_0=turns[0], far=turns[1])
 
@@ -243,8 +243,8 @@ def repeat(
     interrupted = False
     with session.inhabited(wait_port), runner(session, asked.command) as run:
         try:
-            with shown() as told:
-                made.measure(run, told)
+            with shown() as progress:
+                made.measure(run, progress)
         except CommandFailedError:
             run.repeat_output()
             raise

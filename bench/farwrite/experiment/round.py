@@ -272,16 +272,16 @@ def directions_of(leg: Leg, loaded: LinkLoad, after: Survey) -> list[LinkDirecti
     stages = [made.stamps if made else None for made in (leg.before, loaded, after)]
     return [
         LinkDirection(
-            light_ns=leg.span.light_ns[way],
-            held_ns=leg.span.held_ns[way],
+            light_ns=leg.span.light_ns[direction],
+            held_ns=leg.span.held_ns[direction],
             **{
-                name: Histogram.of(stage[way].delay_ns).encode() if stage else NOTHING
+                name: Histogram.of(stage[direction].delay_ns).encode() if stage else NOTHING
                 for name, stage in zip(("before", "during", "after"), stages, strict=True)
             },
-            lost=sum(stage[way].sent - stage[way].delay_ns.size for stage in stages if stage),
-            late=loaded.late[way].encode() if loaded.late else NOTHING,
+            lost=sum(stage[direction].sent - stage[direction].delay_ns.size for stage in stages if stage),
+            late=loaded.late[direction].encode() if loaded.late else NOTHING,
         )
-        for way in range(2)
+        for direction in range(2)
     ]
 
 

@@ -12,8 +12,8 @@ from typing import Literal
 import msgspec
 
 from ..analysis.between_runs import NO_HISTORY, RUNS_MIN, EarlierRuns, RunHistory
-from ..analysis.change import are_paired, check_alike, floors_of_again, hours_apart, key_of, noise_floor
-from ..analysis.figure import METRICS, Figure, Label, Metric, Sheet, label_text
+from ..analysis.change import are_paired, check_alike, floors_of_aa_control, hours_apart, key_of, noise_floor
+from ..analysis.figure import METRICS, Figure, Label, Metric, ResultSet, label_text
 from ..analysis.result import Estimate, Verdict
 from ..base import reasons
 from ..base.errors import (
@@ -59,7 +59,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def gate(
-    sheet: Sheet, budgets: Budgets, baseline: Sheet | None = None, again: Sheet | None = None, look: int = 1,
+    result_set: ResultSet, budgets: Budgets, baseline: ResultSet | None = None, again: ResultSet | None = None, look: int = 1,
     allowed: Iterable[str] = (), history: RunHistory = NO_HISTORY,
 ) -> Gate:  # fmt: skip
     """Every budget ruled on. UsageError when a budget selects nothing, UnfitError when the runs are unlike.
@@ -71,17 +71,17 @@ def gate(
             f"--look {look}: {budgets.source} allows {budgets.looks} a candidate, and alpha is shared among them. "
             "Say looks = 2 or 3 there before the first one."
         )
-    cases, warnings = cases_of(sheet, budgets, baseline, again, allowed, history)
+    cases, warnings = cases_of(result_set, budgets, baseline, again, allowed, history)
     rulings = verdicts_of(cases, budgets.alpha, budgets.looks)
     gating = [item for item in rulings if item.gating]
     if not gating:
         warnings.append("every budget is only reported: this gate cannot fail")
-    if sheet.not_durable and any(item.metric in SAFETY for item in rulings):
-        warnings.append(f"{sheet.not_durable}: lost writes are those of killed processes, not of a loss of power")
+    if result_set.not_durable and any(item.metric in SAFETY for item in rulings):
+        warnings.append(f"{result_set.not_durable}: lost writes are those of killed processes, not of a loss of power")
     held = baseline if any(case.budget.kind == "not_worse_by" for case in cases) else None
     if baseline and not held:
         warnings.append("no budget is held against the baseline: not_worse_by is what does that")
-    two_runs = held is not None and not are_paired(held, sheet)
+    two_runs = held is not None and not are_paired(held, result_set)
     if again:
         floor_from = "the base measured twice side by side"
     elif two_runs and history.about.runs >= RUNS_MIN:
@@ -90,11 +90,11 @@ def gate(
         floor_from = "the baseline's own rounds, split in half in every way"
     return Gate(
         verdict=verdict_of_all(gating),
-        report=sheet.source,
+        report=result_set.source,
         baseline=held.source if held else None,
         budgets=budgets.source,
         title=budgets.title,
-        started_utc=sheet.started_utc,
+        started_utc=result_set.started_utc,
         alpha=budgets.alpha,
         look=look,
         looks=budgets.looks,
@@ -103,7 +103,7 @@ def gate(
         floor_from=floor_from if held else "",
         rulings=sorted(rulings, key=worst_first),
         warnings=warnings,
-        stream_level=sheet.identity.get("link") in STREAM_LEVEL_LINKS,
+        stream_level=result_set.identity.get("link") in STREAM_LEVEL_LINKS,
         earlier_runs=history.about if two_runs else None,
     )
 
@@ -131,11 +131,11 @@ def exit_code_of(found: Gate, inconclusive: Literal["fail", "pass"] | None = Non
     return {None: EXIT_INCONCLUSIVE, "fail": EXIT_GATE_FAILED, "pass": EXIT_DONE}[inconclusive]
 
 
-def metrics_of(*sheets: Sheet | None) -> dict[str, Metric]:
+def metrics_of(*result_sets: ResultSet | None) -> dict[str, Metric]:
     """What budgets may be about: every metric of ours, and those of other tools' sheets."""
     found = dict(METRICS)
-    for sheet in sheets:
-        for item in sheet.figures if sheet else ():
+    for result_set in result_sets:
+        for item in result_set.figures if result_set else ():
             found.setdefault(item.metric, Metric(item.unit, item.better, item.exact, ""))
     return found
 
@@ -144,7 +144,8 @@ def metrics_of(*sheets: Sheet | None) -> dict[str, Metric]:
 
 
 def cases_of(
-    sheet: Sheet, budgets: Budgets, baseline: Sheet | None = None, again: Sheet | None = None, allowed: Iterable[str] = (),
+    result_set: ResultSet, budgets: Budgets, baseline: ResultSet | None = None, again: ResultSet | None = None,
+    allowed: Iterable[str] = (),
     history: RunHistory = NO_HISTORY,
 ) -> tuple[list[Case], list[str]]:  # fmt: skip
     """(one case for every figure of every budget, warnings)."""
@@ -155,31 +156,31 @@ def cases_of(
     floors: dict[str, float] = {}
     relative = [budget for budget in budgets.budgets if budget.kind == "not_worse_by"]
     if relative and baseline is not None:
-        warnings += check_alike([baseline], [sheet], allowed)
+        warnings += check_alike([baseline], [result_set], allowed)
         base_figures = {key_of(item): item for item in baseline.figures}
-        paired = are_paired(baseline, sheet)
+        paired = are_paired(baseline, result_set)
         if again is not None:
-            floors = floors_of_again(baseline.figures, {key_of(item): item for item in again.figures})
+            floors = floors_of_aa_control(baseline.figures, {key_of(item): item for item in again.figures})
         if not paired:
-            warnings += hours_apart(baseline, sheet, history)
-    elif sheet.interrupted:
-        warnings.append(f"{sheet.source} is of an interrupted run")
-    doubt = reasons.interrupted() if sheet.interrupted else None
+            warnings += hours_apart(baseline, result_set, history)
+    elif result_set.interrupted:
+        warnings.append(f"{result_set.source} is of an interrupted run")
+    doubt = reasons.interrupted() if result_set.interrupted else None
 
     cases = []
     for budget in budgets.budgets:
         try:
-            figures = select(sheet, budget, baseline)
+            figures = select(result_set, budget, baseline)
         except UsageError as refusal:
             if budget.gating:
                 raise
             warnings.append(f"not reported: {refusal}")  # What never decides must not do so by being refused.
             continue
         if budget.kind != "not_worse_by":
-            cases += [Case(budget, item, instead=instead_of(item, sheet), doubt=doubt) for item in figures]
+            cases += [Case(budget, item, instead=instead_of(item, result_set), doubt=doubt) for item in figures]
             continue
         assert baseline is not None
-        check_complete(figures, baseline, sheet, budget, allowed)
+        check_complete(figures, baseline, result_set, budget, allowed)
         half = doubt or (reasons.about("baseline", reasons.interrupted()) if baseline.interrupted else None)
         for item in figures:
             base = base_figures.get(key_of(item))
@@ -189,7 +190,9 @@ def cases_of(
     return cases, warnings
 
 
-def check_complete(figures: Sequence[Figure], baseline: Sheet, sheet: Sheet, budget: Budget, allowed: set[str]) -> None:
+def check_complete(
+    figures: Sequence[Figure], baseline: ResultSet, result_set: ResultSet, budget: Budget, allowed: set[str]
+) -> None:
     """UnfitError when a budget is about a figure that one side lacks: a slow cell must not pass by being left out."""
     if "cells" in allowed:
         return
@@ -197,7 +200,7 @@ def check_complete(figures: Sequence[Figure], baseline: Sheet, sheet: Sheet, bud
     theirs = {key_of(item): item for item in baseline.figures if matches(item, budget)}
     lost = [theirs[key] for key in theirs if key not in ours]
     new = [item for item in figures if key_of(item) not in theirs]
-    for missing, side in ((lost, sheet.source), (new, baseline.source)):
+    for missing, side in ((lost, result_set.source), (new, baseline.source)):
         if missing:
             raise UnfitError(
                 f'{budget.place}: "{budget.name}": {side} lacks {names_of(missing)}, which the other side measured. '
@@ -205,7 +208,7 @@ def check_complete(figures: Sequence[Figure], baseline: Sheet, sheet: Sheet, bud
             )
 
 
-def instead_of(figure: Figure, sheet: Sheet) -> Figure | None:
+def instead_of(figure: Figure, result_set: ResultSet) -> Figure | None:
     """Beside greatest miles without a value: the response time at the end of what was measured beyond or below which they lie;
 
     otherwise the fit's `a`, which is the latency where distance has no part.
@@ -214,7 +217,7 @@ def instead_of(figure: Figure, sheet: Sheet) -> Figure | None:
         return None
     outside = figure.beyond is not None or figure.below is not None
     metric = figure.metric.replace("greatest_miles", "response" if outside else "a")
-    found = [item for item in sheet.figures if item.metric == metric
+    found = [item for item in result_set.figures if item.metric == metric
              and all(item.labels.get(key) == figure.labels.get(key) for key in ("name", "protocol"))]  # fmt: skip
     if outside:
         places = [float(item.labels["miles"]) for item in found]
@@ -226,18 +229,18 @@ def instead_of(figure: Figure, sheet: Sheet) -> Figure | None:
 # Selecting
 
 
-def select(sheet: Sheet, budget: Budget, baseline: Sheet | None) -> list[Figure]:
+def select(result_set: ResultSet, budget: Budget, baseline: ResultSet | None) -> list[Figure]:
     """The figures that a budget is about; UsageError names what there is when that is nothing."""
     if budget.kind == "not_worse_by" and baseline is None:
         raise UsageError(
             f'{budget.place}: "{budget.name}" is held against a baseline: give the report of one with --baseline.'
         )
-    figures = [item for item in sheet.figures if item.metric == budget.metric]
+    figures = [item for item in result_set.figures if item.metric == budget.metric]
     if not figures:
-        known = {item.metric for item in sheet.figures}
-        raise UsageError(f"{budget.place}: {sheet.source} has no {budget.metric}{nearest(budget.metric, known)}.")
+        known = {item.metric for item in result_set.figures}
+        raise UsageError(f"{budget.place}: {result_set.source} has no {budget.metric}{nearest(budget.metric, known)}.")
     for label, choices in budget.where.items():
-        check_label(figures, label, choices, sheet, budget)
+        check_label(figures, label, choices, result_set, budget)
     found = [item for item in figures if matches(item, budget)]
     for label, choices in budget.where.items():
         for choice in choices:
@@ -247,10 +250,10 @@ def select(sheet: Sheet, budget: Budget, baseline: Sheet | None) -> list[Figure]
                     f'{budget.place}: "{budget.name}" selects no {budget.metric} with {label} {shown(choice)}; '
                     f"with that there are {names_of(others)}."
                 )
-    return found + not_audited(sheet, budget, found)
+    return found + not_audited(result_set, budget, found)
 
 
-def check_label(figures: Sequence[Figure], label: str, choices: Sequence[Label], sheet: Sheet, budget: Budget) -> None:
+def check_label(figures: Sequence[Figure], label: str, choices: Sequence[Label], result_set: ResultSet, budget: Budget) -> None:
     """UsageError when no figure has such a label, or none of a value asked for."""
     labels = dict.fromkeys(key for item in figures for key in item.labels)
     if label not in labels:
@@ -259,7 +262,7 @@ def check_label(figures: Sequence[Figure], label: str, choices: Sequence[Label],
     for choice in choices:
         if not any(same(value, choice) for value in known):
             raise UsageError(
-                f"{budget.place}: {sheet.source} has no {budget.metric} with {label} {shown(choice)}; "
+                f"{budget.place}: {result_set.source} has no {budget.metric} with {label} {shown(choice)}; "
                 f"it has {', '.join(shown(value) for value in known)}."
             )
 
@@ -292,12 +295,12 @@ def names_of(figures: Sequence[Figure]) -> str:
     return "; ".join(names[:LISTED_MAX]) + (f" and {len(names) - LISTED_MAX} more" if len(names) > LISTED_MAX else "")
 
 
-def not_audited(sheet: Sheet, budget: Budget, found: Sequence[Figure]) -> list[Figure]:
+def not_audited(result_set: ResultSet, budget: Budget, found: Sequence[Figure]) -> list[Figure]:
     """Cells that a budget on losses is about and that nobody looked at afterwards: nothing lost is not known there."""
     if budget.metric not in AUDITED:
         return []
     audited = {key_of(item)[1] for item in found}
-    cells = [item for item in sheet.figures if item.metric == "response_p50" and fits(item, budget)]
+    cells = [item for item in result_set.figures if item.metric == "response_p50" and fits(item, budget)]
     unknown = Estimate(value=None, warnings=[reasons.not_audited()])
     known = METRICS[budget.metric]
     return [

@@ -14,7 +14,17 @@ from typing import NamedTuple
 import msgspec
 
 from ..analysis.between_runs import RUNS_MIN, Between
-from ..analysis.change import CONFIDENCE, Change, change_of, holm, is_constant, is_count, is_relative, left_out, told
+from ..analysis.change import (
+    CONFIDENCE,
+    Change,
+    change_of,
+    holm,
+    is_constant,
+    is_count,
+    is_relative,
+    left_out,
+    printed_change,
+)
 from ..analysis.figure import Figure, Label, Unit
 from ..analysis.result import Estimate, Verdict, unknown_because
 from ..analysis.student_t import critical
@@ -194,7 +204,7 @@ def settled(case: Case, draft: Settled) -> Ruling:
     if draft.change is not None:
         change = Estimate(value=draft.change, low=draft.change, high=draft.change, confidence=1.0)
     because = [*draft.reasons] if draft.verdict == "unknown" else []
-    return ruling_of(case, draft.verdict, said(sentence_of(case, change), draft.remark), change=change, reasons=because)
+    return ruling_of(case, draft.verdict, with_remark(sentence_of(case, change), draft.remark), change=change, reasons=because)
 
 
 def remark_of(case: Case, trial: Trial) -> str:
@@ -208,7 +218,7 @@ def remark_of(case: Case, trial: Trial) -> str:
     return f"{trial.why}; {trial.tested.name} {value}"
 
 
-def said(sentence: str, remark: str) -> str:
+def with_remark(sentence: str, remark: str) -> str:
     """A sentence and what is to be added."""
     return f"{sentence}: {remark}" if remark else sentence
 
@@ -233,12 +243,12 @@ def tested(case: Case, trial: Trial, outcome: Outcome, level: float) -> Ruling:
             rounds_needed = rounds_for(trial, level, outcome.tests)
             advice = f"{not_excluded(case, trial, level, outcome.tests)}; {more_rounds(trial, rounds_needed)}"
         remark = f"{remark}; {advice}" if remark else advice
-    change = change_told(trial) if case.budget.kind == "not_worse_by" else None
+    change = printed_estimate(trial) if case.budget.kind == "not_worse_by" else None
     return ruling_of(
-        case, outcome.verdict, said(sentence_of(case, change), remark), change=change,
+        case, outcome.verdict, with_remark(sentence_of(case, change), remark), change=change,
         p_fail=trial.p_fail, p_adjusted=outcome.p_adjusted, p_pass=trial.p_pass,
-        floor=None if trial.floor is None else told(trial.floor, trial.relative),
-        sees=told_of(sees(trial, level, outcome.tests), trial, case), rounds_needed=rounds_needed,
+        floor=None if trial.floor is None else printed_change(trial.floor, trial.relative),
+        sees=printed_point(sees(trial, level, outcome.tests), trial, case), rounds_needed=rounds_needed,
         reasons=because,
     )  # fmt: skip
 
@@ -443,18 +453,18 @@ def change_text(change: Estimate, unit: Unit, relative: bool) -> str:
     return f"{text} [{signed(change.low)}, {signed(change.high)}]"
 
 
-def change_told(trial: Trial) -> Estimate:
+def printed_estimate(trial: Trial) -> Estimate:
     """The change as it is told, turned back."""
-    low, high = sorted(told(trial.sign * end, trial.relative) for end in trial.change.interval())
-    value = told(trial.sign * trial.change.value, trial.relative)
+    low, high = sorted(printed_change(trial.sign * end, trial.relative) for end in trial.change.interval())
+    value = printed_change(trial.sign * trial.change.value, trial.relative)
     return Estimate(value=value, low=low, high=high, confidence=CONFIDENCE, count=trial.rounds)
 
 
-def told_of(turned: float, trial: Trial, case: Case) -> float:
+def printed_point(turned: float, trial: Trial, case: Case) -> float:
     """A point on a trial's scale as it is told: a value, or a change."""
     point = min(trial.sign * turned, POINT_MAX) if trial.relative else trial.sign * turned
     if case.budget.kind == "not_worse_by":
-        return told(point, trial.relative)
+        return printed_change(point, trial.relative)
     return math.exp(point) if trial.relative else point
 
 
@@ -472,7 +482,7 @@ def sight_of(ruling: Ruling) -> str:
 
 def in_words(turned: float, trial: Trial, case: Case) -> str:
     """The same in words."""
-    point = told_of(turned, trial, case)
+    point = printed_point(turned, trial, case)
     if case.budget.kind == "not_worse_by":
         return change_text(Estimate(value=point), case.figure.unit, trial.relative)
     # Where distance has no part it is the fit's `a` that was tested.

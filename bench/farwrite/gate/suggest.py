@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ..analysis.between_runs import RUNS_MIN, between_runs, error_of_runs
 from ..analysis.change import ALPHA, Spread, change_of, is_relative, key_of, level_of, same, scaled, spread
-from ..analysis.figure import Figure, Label, Sheet
+from ..analysis.figure import Figure, Label, ResultSet
 from ..analysis.result import lateness_share_of
 from ..analysis.student_t import critical
 from ..analysis.verdict import TAIL, caveats
@@ -39,13 +39,13 @@ class Proposal(NamedTuple):
     reason: str
 
 
-def suggest(sheets: Sequence[Sheet]) -> str:
+def suggest(result_sets: Sequence[ResultSet]) -> str:
     """A budgets file for what these reports have in common, as text."""
-    figures = common(sheets)
+    figures = common(result_sets)
     proposals = [
-        *nothing_lost(figures), *as_counted(figures), *trips(figures), *not_worse(figures, sheets), *reach(figures),
+        *nothing_lost(figures), *as_counted(figures), *trips(figures), *not_worse(figures, result_sets), *reach(figures),
     ]  # fmt: skip
-    sources = ", ".join(sheet.source for sheet in sheets)
+    sources = ", ".join(result_set.source for result_set in result_sets)
     head = [
         f"# Proposed by farwrite budget suggest from {one_line(sources)}.",
         "# A start: change what is not what you promise, and say why.",
@@ -57,9 +57,9 @@ def suggest(sheets: Sequence[Sheet]) -> str:
     return "\n".join([*head, *(line for item in proposals for line in lines_of(item))]) + "\n"
 
 
-def common(sheets: Sequence[Sheet]) -> list[list[Figure]]:
+def common(result_sets: Sequence[ResultSet]) -> list[list[Figure]]:
     """Every figure that all reports have, with its values in each."""
-    tables = [{key_of(item): item for item in sheet.figures} for sheet in sheets]
+    tables = [{key_of(item): item for item in result_set.figures} for result_set in result_sets]
     return [[table[key] for table in tables] for key in tables[0] if all(key in table for table in tables)]
 
 
@@ -108,10 +108,10 @@ def trips(figures: Iterable[Sequence[Figure]]) -> Iterator[Proposal]:
                            f"{values_of(many)} measured; the next 0.05 above what that leaves open")  # fmt: skip
 
 
-def not_worse(figures: Iterable[Sequence[Figure]], sheets: Sequence[Sheet]) -> Iterator[Proposal]:
+def not_worse(figures: Iterable[Sequence[Figure]], result_sets: Sequence[ResultSet]) -> Iterator[Proposal]:
     """Response times, held against a baseline: as little worse as this noise lets a gate see."""
-    paired = len(sheets) == 2 and all(sheet.pairing for sheet in sheets) and (
-        len({sheet.pairing.id for sheet in sheets if sheet.pairing}) == 1
+    paired = len(result_sets) == 2 and all(result_set.pairing for result_set in result_sets) and (
+        len({result_set.pairing.id for result_set in result_sets if result_set.pairing}) == 1
     )
     groups: dict[tuple, tuple[dict[str, Label], int, list[Label]]] = {}
     for many in figures:
@@ -126,7 +126,7 @@ def not_worse(figures: Iterable[Sequence[Figure]], sheets: Sequence[Sheet]) -> I
         _, _, places = groups.setdefault((many[0].metric, percent, *labels.items()), (labels, percent, []))
         places += [] if miles is None else [miles]
     reason = "as little as these rounds let a gate tell from nothing: unchanged, it passes in nine of ten runs"
-    if len(sheets) < RUNS_MIN:
+    if len(result_sets) < RUNS_MIN:
         reason += " that farwrite ab measures side by side"
     for (metric, *_), (labels, percent, places) in groups.items():
         where = {**labels, **({"miles": places} if places else {})}

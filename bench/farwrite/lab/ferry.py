@@ -20,7 +20,7 @@ from ..base.histogram import SLOTS
 from ..base.host.tun import offload
 from ..base.prng_kernel import LINK_OUTWARD, key_of
 from ..workload.jitter import table_of
-from ..workload.link_spec import PLAIN, LinkSpec, Way
+from ..workload.link_spec import PLAIN, LinkDirection, LinkSpec
 from . import ferry_kernel as carrying
 from .process import carrying_link, process
 from .shared_memory import Board, board
@@ -42,7 +42,7 @@ class Ferry:
         """Hold packets this long from now on; those under way keep their time."""
         self.board[carrying.DELAY_NS : carrying.DELAY_NS + 2] = max(outward_ns, 0), max(homeward_ns, 0)
 
-    def set_ways(self, outward: Way, homeward: Way) -> None:
+    def set_directions(self, outward: LinkDirection, homeward: LinkDirection) -> None:
         """Do with packets what is asked besides the delay from now on."""
         for direction, (way, device) in enumerate(zip((outward, homeward), self.devices, strict=True)):
             # A packet whose checksum is not made yet cannot be damaged; one of 64 KiB is not one packet.
@@ -139,12 +139,12 @@ def quiet_processor(allowed: set[int]) -> int:
     return min(counts, key=lambda number: counts[number])
 
 
-def lay_out(words: np.ndarray, direction: int, way: Way, seed: int) -> None:
+def lay_out(words: np.ndarray, direction: int, way: LinkDirection, seed: int) -> None:
     """Write a way into a direction's part of the board."""
     unit_ns, table = table_of(way)
     at = carrying.TABLE + direction * carrying.TABLE_WORDS
     words[at : at + carrying.TABLE_WORDS] = table
-    asked = words[carrying.WAY + direction * carrying.WAY_WORDS :][: carrying.WAY_WORDS]
+    asked = words[carrying.WAY + direction * carrying.DIRECTION_WORDS :][: carrying.DIRECTION_WORDS]
     bursts = way.bursts
     values = {
         carrying.KEY: int(np.uint64(key_of(seed, LINK_OUTWARD + direction)).view(np.int64)),

@@ -27,10 +27,10 @@ STOP, DELAY_NS, CUT, PACKETS, BYTES, CUT_DROPS, REFUSED, LATE_NS_MAX, FULL, WAKE
 LATE_NS, LOST, DUPLICATED, REORDERED, CORRUPTED, QUEUE_DROPS, URGENT, ALONE, POLL_NS = 20, 22, 24, 26, 28, 30, 32, 33, 34
 
 # What is asked of a direction besides its delay: WAY_WORDS words from WAY on, then those of the other direction.
-WAY, WAY_WORDS = 40, 16
+WAY, DIRECTION_WORDS = 40, 16
 (ASKED, KEY, EXTRA_NS, JITTER_NS, RATE, QUEUE, LOSS, ENTER, LEAVE, BAD_LOSS, GOOD_LOSS, REORDER, DUPLICATE, CORRUPT) = range(14)
 # Jitter as a table of equally likely deviations, in TABLE_UNITs of JITTER_NS: one for each direction, as netem has it.
-TABLE, TABLE_WORDS, TABLE_UNIT = WAY + 2 * WAY_WORDS, 4096, 8192
+TABLE, TABLE_WORDS, TABLE_UNIT = WAY + 2 * DIRECTION_WORDS, 4096, 8192
 TABLE_SHIFT = np.uint64(64 - 12)
 LATE = TABLE + 2 * TABLE_WORDS  # How late every packet left, a histogram of SLOTS counts by direction; histogram.py.
 BOARD_WORDS = LATE + 2 * SLOTS
@@ -162,7 +162,7 @@ def draw(key, number, purpose):
 
 
 @kernel()
-def judge(held, board, way):
+def decide_fate(held, board, way):
     """What befalls the next packet: LOSE, or any of TWICE, AHEAD and DAMAGE, or WHOLE.
 
     Gilbert and Elliott's state moves with each packet, which is still lost with the share of the state it met (as in netem).
@@ -256,8 +256,8 @@ def turn_bit(held, board, way, start, size):
 @kernel()
 def receive_packet(held, other_fd, board, direction, size, now_ns):
     """Do with the packet at next_start() what is asked of this direction besides a delay."""
-    way = WAY + direction * WAY_WORDS
-    verdict = judge(held, board, way)
+    way = WAY + direction * DIRECTION_WORDS
+    verdict = decide_fate(held, board, way)
     number = held.at[0].number - 1
     start = next_start(held)
     if verdict == LOSE:
@@ -293,7 +293,7 @@ def receive_packet(held, other_fd, board, direction, size, now_ns):
 @kernel()
 def reads_again_ns(held, board, direction):
     """From when on packets are read: those before have waited for the rate long enough. 0 without a rate, or with a queue."""
-    way = WAY + direction * WAY_WORDS
+    way = WAY + direction * DIRECTION_WORDS
     if board[way + RATE] == 0 or board[way + QUEUE] > 0:
         return np.int64(0)
     return held.at[0].free_ns - WAIT_NS_MAX
@@ -322,7 +322,7 @@ def deliver(held, fd, board, direction, now_ns):
 @kernel()
 def collect(held, fd, other_fd, board, direction):
     """Read what the device holds, up to a burst; answers how many packets. One that shall overtake goes to the other at once."""
-    asked = board[WAY + direction * WAY_WORDS + ASKED] != 0
+    asked = board[WAY + direction * DIRECTION_WORDS + ASKED] != 0
     count = 0
     while count < BURST:
         if not has_room(held):

@@ -111,7 +111,7 @@ def kill_all(namespaces: Sequence[Place], spared: Collection[int] = ()) -> None:
 
 
 @contextmanager
-def warden(namespaces: Sequence[Place]) -> Iterator[int]:
+def reaper(namespaces: Sequence[Place]) -> Iterator[int]:
     """The number of a process that ends the guests of these places if we are killed within this block.
 
     The kernel itself ends what we have started (PR_SET_PDEATHSIG), but not what that has started.

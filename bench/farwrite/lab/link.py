@@ -16,7 +16,7 @@ import numpy as np
 
 from ..base.errors import UnfitError
 from ..base.host.tun import tun_works
-from ..workload.link_spec import PLAIN, LinkSpec, Way
+from ..workload.link_spec import PLAIN, LinkDirection, LinkSpec
 from .ferry import ferry
 from .namespace import Place, loopbacks, namespaces
 from .netem import NO_NETEM, netem, netem_works
@@ -34,7 +34,7 @@ class Link(Protocol):
     def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None:
         """The distance: how long packets are held in each direction, as the span sets it."""
 
-    def set_ways(self, outward: Way, homeward: Way) -> None:
+    def set_directions(self, outward: LinkDirection, homeward: LinkDirection) -> None:
         """Everything that is asked of each direction besides, in place of what was asked before."""
 
     def cut(self) -> None:
@@ -68,7 +68,7 @@ class SetElsewhere:
     def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None:
         pass
 
-    def set_ways(self, outward: Way, homeward: Way) -> None:
+    def set_directions(self, outward: LinkDirection, homeward: LinkDirection) -> None:
         pass
 
     def cut(self) -> None:
@@ -154,7 +154,7 @@ def emulate(choice: Choice, near: Site, far: Site, spec: LinkSpec = PLAIN, polls
         "netem": netem, "ferry": partial(ferry, polls=polls), "relay": relay
     }  # fmt: skip
     with makers[choice.kind](near, far, spec) as link:
-        link.set_ways(*spec.ways)
+        link.set_directions(*spec.directions)
         yield link
 
 
@@ -162,11 +162,11 @@ def emulate(choice: Choice, near: Site, far: Site, spec: LinkSpec = PLAIN, polls
 def bare(link: Link, spec: LinkSpec) -> Iterator[None]:
     """The link with nothing but its delay inside this block: how a distance is proven. Jitter would blur it, and a
     lost echo is no distance."""
-    if all(way.is_plain for way in spec.ways):
+    if all(direction.is_plain for direction in spec.directions):
         yield
         return
-    link.set_ways(Way(), Way())
+    link.set_directions(LinkDirection(), LinkDirection())
     try:
         yield
     finally:
-        link.set_ways(*spec.ways)
+        link.set_directions(*spec.directions)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..base.errors import UnfitError
-from ..workload.link_spec import PLAIN, LinkSpec, Way
+from ..workload.link_spec import PLAIN, LinkDirection, LinkSpec
 from .netem_options import Asked, teach_pyroute2
 from .process import Process, process
 from .site import Site, addresses_of, configure, interface_of
@@ -38,9 +38,9 @@ class Netem:
         self.ends = (near, far)
         self.interface = interface
         self.mtu_bytes = spec.mtu_bytes or 1500
-        self.counts_packets = any(way.counts_packets for way in spec.ways)
+        self.counts_packets = any(direction.counts_packets for direction in spec.directions)
         self.delay_ns = (0, 0)
-        self.ways = (Way(), Way())
+        self.directions = (LinkDirection(), LinkDirection())
         self.lost = False
 
     def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None:
@@ -48,9 +48,9 @@ class Netem:
         self.delay_ns = (max(outward_ns, 0), max(homeward_ns, 0))
         self.apply("change")
 
-    def set_ways(self, outward: Way, homeward: Way) -> None:
+    def set_directions(self, outward: LinkDirection, homeward: LinkDirection) -> None:
         """Do with packets what is asked besides the delay from now on."""
-        self.ways = (outward, homeward)
+        self.directions = (outward, homeward)
         self.apply("change")
 
     def cut(self) -> None:
@@ -65,9 +65,9 @@ class Netem:
 
     def apply(self, command: str) -> None:
         """Bring both ends' qdiscs to what is asked."""
-        for end, delay_ns, way in zip(self.ends, self.delay_ns, self.ways, strict=True):
-            segments = 1 if self.counts_packets or way.counts_packets else SEGMENTS_MAX
-            end.call(set_netem, self.interface, command, Asked(delay_ns, way, self.lost, self.mtu_bytes), segments)
+        for end, delay_ns, direction in zip(self.ends, self.delay_ns, self.directions, strict=True):
+            segments = 1 if self.counts_packets or direction.counts_packets else SEGMENTS_MAX
+            end.call(set_netem, self.interface, command, Asked(delay_ns, direction, self.lost, self.mtu_bytes), segments)
 
     def counters(self) -> dict[str, int]:
         """What both qdiscs did since they were made; `drops` are losses and what found the queue full, `backlog` is now."""
@@ -169,7 +169,7 @@ def try_netem() -> str | None:
     with IPRoute() as routes:
         index = routes.link_lookup(ifname="lo")[0]
         try:
-            send_netem(routes, index, "add", Asked(0, Way(), False, 1500))
+            send_netem(routes, index, "add", Asked(0, LinkDirection(), False, 1500))
             routes.tc("del", "netem", index=index, handle="1:")
         except NetlinkError as refusal:
             return f"tc qdisc add netem answers: {os.strerror(refusal.code)}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..base.units import NS_PER_S
 from ..workload.jitter import table_of
-from ..workload.link_spec import FRAME_OVERHEAD_BYTES, Way
+from ..workload.link_spec import FRAME_OVERHEAD_BYTES, LinkDirection
 
 # netem drops silently beyond its limit, which counts the packets on their way as well as those in line.
 LIMIT_PACKETS = 100_000
@@ -29,32 +29,32 @@ class Asked:
     """What one end is to do with what it sends."""
 
     delay_ns: int  # the distance's
-    way: Way
+    direction: LinkDirection
     lost: bool  # every packet
     mtu_bytes: int
 
 
 def options_of(asked: Asked) -> dict[str, Any]:
     """TCA_OPTIONS of a netem qdisc, as pyroute2 takes it."""
-    way = asked.way
-    delay_ns = asked.delay_ns + way.extra_delay_ns
-    jitter_ns, table = table_of(way)
-    rate = way.rate_bits_per_s or UNREACHED_BITS_PER_S
-    overhead = FRAME_OVERHEAD_BYTES - LINK_HEADER_BYTES if way.rate_bits_per_s else 0
+    direction = asked.direction
+    delay_ns = asked.delay_ns + direction.extra_delay_ns
+    jitter_ns, table = table_of(direction)
+    rate = direction.rate_bits_per_s or UNREACHED_BITS_PER_S
+    overhead = FRAME_OVERHEAD_BYTES - LINK_HEADER_BYTES if direction.rate_bits_per_s else 0
     bytes_per_s = max(rate // 8, 1)
     attributes = [
         ["TCA_NETEM_LATENCY64", struct.pack("=q", delay_ns)],
         ["TCA_NETEM_JITTER64", struct.pack("=q", jitter_ns)],
         ["TCA_NETEM_CORR", struct.pack("=3I", 0, 0, 0)],
-        ["TCA_NETEM_REORDER", struct.pack("=2I", share(way.reorder_ratio), 0)],
-        ["TCA_NETEM_CORRUPT", struct.pack("=2I", share(way.corrupt_ratio), 0)],
+        ["TCA_NETEM_REORDER", struct.pack("=2I", share(direction.reorder_ratio), 0)],
+        ["TCA_NETEM_CORRUPT", struct.pack("=2I", share(direction.corrupt_ratio), 0)],
         ["TCA_NETEM_RATE", struct.pack("=IiIi", min(bytes_per_s, WORD_MAX), overhead, 0, 0)],
         ["TCA_NETEM_RATE64", struct.pack("=Q", bytes_per_s)],
     ]
-    if way.trembles:  # netem's own uniform jitter will not do: a change without a table keeps the one before.
+    if direction.trembles:  # netem's own uniform jitter will not do: a change without a table keeps the one before.
         attributes.append(["TCA_NETEM_DELAY_DIST", table.astype("=i2").tobytes()])
-    if way.bursts and not asked.lost:
-        bursts = way.bursts
+    if direction.bursts and not asked.lost:
+        bursts = direction.bursts
         # The third is what gets through in the bad state: 1-h of tc-netem(8) is turned round before it is sent.
         shares = (bursts.enter_ratio, bursts.leave_ratio, 1 - bursts.bad_loss_ratio, bursts.good_loss_ratio)
         model = struct.pack("=4I", *(share(item) for item in shares))
@@ -62,9 +62,9 @@ def options_of(asked: Asked) -> dict[str, Any]:
     return {
         "delay": min(delay_ns // TICK_NS, WORD_MAX),
         "limit": limit_of(asked, rate),
-        "loss": share(1.0 if asked.lost else way.loss_ratio),
-        "gap": 1 if way.reorder_ratio else 0,
-        "duplicate": share(way.duplicate_ratio),
+        "loss": share(1.0 if asked.lost else direction.loss_ratio),
+        "gap": 1 if direction.reorder_ratio else 0,
+        "duplicate": share(direction.duplicate_ratio),
         "jitter": min(jitter_ns // TICK_NS, WORD_MAX),
         "attrs": attributes,
     }
@@ -72,13 +72,13 @@ def options_of(asked: Asked) -> dict[str, Any]:
 
 def limit_of(asked: Asked, rate_bits_per_s: int) -> int:
     """Packets in line and on their way: the queue that was asked for, of full packets, and those that a delay holds."""
-    way = asked.way
-    held_ns = asked.delay_ns + way.extra_delay_ns + 4 * way.jitter_ns
+    direction = asked.direction
+    held_ns = asked.delay_ns + direction.extra_delay_ns + 4 * direction.jitter_ns
     full_bits = 8 * (asked.mtu_bytes + FRAME_OVERHEAD_BYTES)
-    under_way = -(-rate_bits_per_s * held_ns // (full_bits * NS_PER_S)) if way.rate_bits_per_s else 0
-    if way.queue_packets:
-        return min(way.queue_packets + under_way, WORD_MAX)
-    return min(max(LIMIT_PACKETS, 2 * under_way), WORD_MAX)
+    in_flight = -(-rate_bits_per_s * held_ns // (full_bits * NS_PER_S)) if direction.rate_bits_per_s else 0
+    if direction.queue_packets:
+        return min(direction.queue_packets + in_flight, WORD_MAX)
+    return min(max(LIMIT_PACKETS, 2 * in_flight), WORD_MAX)
 
 
 def share(ratio: float) -> int:

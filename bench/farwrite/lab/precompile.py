@@ -11,7 +11,7 @@ import threading
 import numpy as np
 
 from ..base.row import rows_of
-from ..workload.link_spec import Way
+from ..workload.link_spec import LinkDirection
 from . import ferry_kernel, probe_kernel, relay_kernel, survey_kernel
 from .ferry import lay_out
 
@@ -55,7 +55,7 @@ def rehearse_ferry() -> None:
     """The ferry's loop with a board that asks to stop at once, and what is drawn for a way."""
     board = np.zeros(ferry_kernel.BOARD_WORDS, np.int64)
     board[ferry_kernel.STOP] = 1
-    lay_out(board, 0, Way(), 1)
+    lay_out(board, 0, LinkDirection(), 1)
     ferry_kernel.ferry(
         -1, -1, ferry_kernel.hold(1 << 16, 16), ferry_kernel.hold(1 << 16, 16), board, np.zeros(4, np.int32),
         np.zeros(2, np.int64),

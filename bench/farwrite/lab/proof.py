@@ -14,7 +14,7 @@ import numpy as np
 
 from ..base.physics import Distance
 from ..base.units import NS_PER_MS, NS_PER_S
-from ..workload.link_spec import FRAME_OVERHEAD_BYTES, STREAM_LEVEL_LINKS, Way, describe, tolerance_ns
+from ..workload.link_spec import FRAME_OVERHEAD_BYTES, STREAM_LEVEL_LINKS, LinkDirection, describe, tolerance_ns
 from .lab import Lab
 from .probe import FULL_BYTES, IP_UDP_BYTES, Z_999, Delivered, bulk_bits_per_s, probe, share_interval
 from .span import Span
@@ -53,7 +53,7 @@ class Spread(msgspec.Struct, frozen=True):
 class OneWay(msgspec.Struct, frozen=True):
     """What one direction did with datagrams."""
 
-    asked: Way
+    asked: LinkDirection
     asked_delay_ns: float  # half the round trip, and what is asked for on top
     delay: Spread | None
     sent: int
@@ -132,15 +132,15 @@ def prove(lab: Lab, asked_rtt_ns: int, miles: float, route_factor: float, packet
     )  # fmt: skip
 
 
-def one_way(span: Span, way: Way, asked_rtt_ns: int, outward: bool, packets: int) -> OneWay:
+def one_way(span: Span, direction: LinkDirection, asked_rtt_ns: int, outward: bool, packets: int) -> OneWay:
     """Send datagrams in one direction of a span, and see; the rate is tried with a crowd of its own."""
-    held_ns = asked_rtt_ns / 2 + way.extra_delay_ns
-    made = crowd(span, way, packets, held_ns, outward)
-    rate, by = rate_of(span, way, held_ns, outward)
+    held_ns = asked_rtt_ns / 2 + direction.extra_delay_ns
+    made = crowd(span, direction, packets, held_ns, outward)
+    rate, by = rate_of(span, direction, held_ns, outward)
     low, high = made.loss_interval()
     bursts = made.bursts()
     return OneWay(
-        asked=way, asked_delay_ns=held_ns, delay=Spread.of(made.delay_ns), sent=made.sent, lost=made.lost,
+        asked=direction, asked_delay_ns=held_ns, delay=Spread.of(made.delay_ns), sent=made.sent, lost=made.lost,
         loss_ratio=made.loss_ratio, loss_low=low, loss_high=high, bursts=int(bursts.size),
         burst_packets_mean=float(bursts.mean()) if bursts.size else None, burst_packets_max=int(bursts.max(initial=0)),
         reordered=made.reordered, duplicates=made.duplicates, rate_bits_per_s=rate, rate_by=by,
@@ -154,17 +154,17 @@ def ends(span: Span, outward: bool) -> tuple[Any, Any, str]:
     return span.far, span.near, span.near.address
 
 
-def crowd(span: Span, way: Way, packets: int, held_ns: float, outward: bool, gap_ns: int = GAP_NS) -> Delivered:
+def crowd(span: Span, direction: LinkDirection, packets: int, held_ns: float, outward: bool, gap_ns: int = GAP_NS) -> Delivered:
     """Small datagrams, no faster than half of what the rate carries."""
     small_bits = 8 * (IP_UDP_BYTES + 18 + FRAME_OVERHEAD_BYTES)
-    if way.rate_bits_per_s:
-        gap_ns = max(gap_ns, 2 * small_bits * NS_PER_S // way.rate_bits_per_s)
-    return probe(*ends(span, outward), packets, gap_ns, delay_ns=round(held_ns + 8 * way.jitter_ns))
+    if direction.rate_bits_per_s:
+        gap_ns = max(gap_ns, 2 * small_bits * NS_PER_S // direction.rate_bits_per_s)
+    return probe(*ends(span, outward), packets, gap_ns, delay_ns=round(held_ns + 8 * direction.jitter_ns))
 
 
-def rate_of(span: Span, way: Way, held_ns: float, outward: bool) -> tuple[float | None, str]:
+def rate_of(span: Span, direction: LinkDirection, held_ns: float, outward: bool) -> tuple[float | None, str]:
     """Bits on the wire per second, and how they were made to flow. A rate that datagrams cannot fill is tried with TCP."""
-    rate = way.rate_bits_per_s
+    rate = direction.rate_bits_per_s
     per_s = round(1.2 * rate / FULL_BITS) if rate else FLOOD_PER_S_MAX
     if rate and per_s <= FLOOD_PER_S_MAX:
         count = max(round(per_s * FLOOD_NS / NS_PER_S), 20)
@@ -189,7 +189,7 @@ def errors_of(made: Spread, passage_ns: float, asked_rtt_ns: float, echoes: dict
     )  # fmt: skip
 
 
-def refusals(rtt: Spread, asked_rtt_ns: int, ways: dict[str, OneWay | None], errors: ErrorBudget) -> list[str]:
+def refusals(rtt: Spread, asked_rtt_ns: int, directions: dict[str, OneWay | None], errors: ErrorBudget) -> list[str]:
     """What was asked and is not delivered."""
     said = []
     off_ns = rtt.p50_ns - asked_rtt_ns
@@ -197,22 +197,22 @@ def refusals(rtt: Spread, asked_rtt_ns: int, ways: dict[str, OneWay | None], err
         said.append(f"the round trip is {off_ns / 1000:+.0f} us off at the median")
     if errors.emulation_ns > ERROR_SHARE_MAX * errors.claim_ns:
         said.append("the link's error is more than 5 % of 2 ms: no verdict could rest on it")
-    for name, made in ways.items():
-        said += [f"{name}: {sentence}" for sentence in way_refusals(made)] if made is not None else []
+    for name, made in directions.items():
+        said += [f"{name}: {sentence}" for sentence in direction_refusals(made)] if made is not None else []
     return said
 
 
-def way_refusals(made: OneWay) -> list[str]:
+def direction_refusals(made: OneWay) -> list[str]:
     """What one direction was asked for and does not deliver."""
-    way, said = made.asked, []
+    direction, said = made.asked, []
     low, high = share_interval(made.lost, made.sent, Z_999)
-    if way.bursts is None and not low <= way.loss_ratio <= high:
-        said.append(f"{made.loss_ratio:.3%} of the packets were lost, {way.loss_ratio:.3%} were asked for")
-    if made.reordered and not way.reorder_ratio:
+    if direction.bursts is None and not low <= direction.loss_ratio <= high:
+        said.append(f"{made.loss_ratio:.3%} of the packets were lost, {direction.loss_ratio:.3%} were asked for")
+    if made.reordered and not direction.reorder_ratio:
         said.append(f"{made.reordered} packets were reordered")
-    if made.duplicates and not way.duplicate_ratio:
+    if made.duplicates and not direction.duplicate_ratio:
         said.append(f"{made.duplicates} packets came twice")
-    rate = way.rate_bits_per_s
+    rate = direction.rate_bits_per_s
     if rate and made.rate_bits_per_s is not None:
         off = made.rate_bits_per_s / rate - 1
         if off > RATE_SHARE:

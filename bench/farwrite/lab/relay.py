@@ -18,7 +18,7 @@ import numpy as np
 from ..base.errors import UnfitError
 from ..base.histogram import SLOTS
 from ..workload.jitter import TABLE_ENTRIES, deviations
-from ..workload.link_spec import PLAIN, LinkSpec, Way
+from ..workload.link_spec import PLAIN, LinkDirection, LinkSpec
 from . import relay_kernel as carrying
 from .process import carrying_link, process
 from .relay_door import Doors
@@ -43,20 +43,20 @@ class Relay:
         self.jitter_ns = jitter_ns
         self.wake_fd = wake_fd
         self.delay_ns = (0, 0)
-        self.ways = (Way(), Way())
+        self.directions = (LinkDirection(), LinkDirection())
 
     def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None:
         """Hold segments this long from now on; those under way keep their time."""
         self.delay_ns = outward_ns, homeward_ns
-        for direction, (way, delay_ns) in enumerate(zip(self.ways, self.delay_ns, strict=True)):
+        for direction, (way, delay_ns) in enumerate(zip(self.directions, self.delay_ns, strict=True)):
             self.board[carrying.DELAY_NS + direction] = max(delay_ns, 0) + way.extra_delay_ns
 
-    def set_ways(self, outward: Way, homeward: Way) -> None:
+    def set_directions(self, outward: LinkDirection, homeward: LinkDirection) -> None:
         """Do with segments what is asked besides the delay from now on. UnfitError for what a stream cannot show."""
-        check_way("outward", outward)
-        check_way("homeward", homeward)
-        self.ways = outward, homeward
-        for direction, way in enumerate(self.ways):
+        check_direction("outward", outward)
+        check_direction("homeward", homeward)
+        self.directions = outward, homeward
+        for direction, way in enumerate(self.directions):
             trembles = bool(way.jitter_ns or way.jitter_file)
             if trembles:
                 self.jitter_ns[direction] = table_of(way)
@@ -100,22 +100,22 @@ class Relay:
 
 
 @functools.lru_cache(maxsize=8)
-def table_of(way: Way) -> np.ndarray:
+def table_of(way: LinkDirection) -> np.ndarray:
     """The deviations of a way's jitter in whole ns. Made once: a survey takes the jitter away and brings it back."""
     return np.rint(deviations(way)).astype(np.int64)
 
 
 def check_stream(spec: LinkSpec) -> None:
     """UnfitError for what is asked of a link and a stream of bytes cannot show."""
-    check_way("outward", spec.outward)
-    check_way("homeward", spec.homeward)
+    check_direction("outward", spec.outward)
+    check_direction("homeward", spec.homeward)
     if spec.mtu_bytes is not None:
         raise UnfitError(f"link.mtu: {STREAM_ONLY}.")
     if any(change.loss_ratio for change in spec.schedule):
         raise UnfitError(f"link.schedule, loss: {STREAM_ONLY}.")
 
 
-def check_way(name: str, way: Way) -> None:
+def check_direction(name: str, way: LinkDirection) -> None:
     """The same for one direction."""
     packets_only = {
         "loss": way.loss_ratio, "bursts": way.bursts, "reorder": way.reorder_ratio, "duplicate": way.duplicate_ratio,

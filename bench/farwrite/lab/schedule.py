@@ -47,7 +47,7 @@ def changing(spans: Sequence[Span], spec: LinkSpec, begun_ns: Callable[[], int])
         thread.join()
         for span in spans:
             span.link.heal()
-            span.link.set_ways(*spec.ways)
+            span.link.set_directions(*spec.directions)
             span.set_extra(0)
     if failure:
         raise failure[0]
@@ -62,19 +62,19 @@ def carry_out(
         while not (begin_ns := begun_ns()):
             if leaving.wait(LOOK_S):
                 return
-        ways = spec.ways
+        directions = spec.directions
         for change in spec.schedule:
             if leaving.wait(max(begin_ns + change.at_ns - time.monotonic_ns(), 0) / NS_PER_S):
                 return
-            ways = (changed(ways[0], change), changed(ways[1], change))
+            directions = (changed(directions[0], change), changed(directions[1], change))
             for span in spans:
-                apply(span, change, ways)
+                apply(span, change, directions)
             happened.append(Happened(change.at_ns, time.monotonic_ns() - begin_ns, describe_change(change)))
     except BaseException as refusal:  # Raised where the schedule was asked for.
         failure.append(refusal)
 
 
-def apply(span: Span, change: Change, ways: tuple) -> None:
+def apply(span: Span, change: Change, directions: tuple) -> None:
     """One change on one link."""
     if change.event == "cut":
         span.link.cut()
@@ -84,4 +84,4 @@ def apply(span: Span, change: Change, ways: tuple) -> None:
         if change.extra_rtt_ns is not None:
             span.set_extra(change.extra_rtt_ns)
         if change.loss_ratio is not None or change.rate_bits_per_s is not None:
-            span.link.set_ways(*ways)
+            span.link.set_directions(*directions)

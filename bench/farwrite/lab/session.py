@@ -23,7 +23,7 @@ from ..base.errors import UnfitError
 from ..base.physics import miles_of
 from ..base.units import NS_PER_S, format_time
 from ..workload.link_spec import tolerance_ns
-from .foreign_processes import allow_ping, ask_to_end, entering, inhabitants, kill_all, listening_ports, warden
+from .foreign_processes import allow_ping, ask_to_end, entering, inhabitants, kill_all, listening_ports, reaper
 from .lab import Lab, LabSpec, open_lab
 from .namespace import Place
 from .site import Site
@@ -63,7 +63,7 @@ class Session:
         self.others: list[Started] = []
         self.voices: list[threading.Thread] = []
         self.signals: set[int] = set()  # that commands find blocked, as we did
-        self.warden_pid = 0
+        self.reaper_pid = 0
         self.stopped_by: int | None = None  # the last signal that asked us, and with us the near command, to end
 
     def run(self, command: list[str], wait_port: int | None) -> int:
@@ -75,7 +75,7 @@ class Session:
     def inhabited(self, wait_port: int | None) -> Iterator[None]:
         """The other sites' commands run exactly as long as this block, and so does everything that was started in it."""
         residents = set(inhabitants(*self.places))
-        with terminal_kept(), warden(self.places) as self.warden_pid, awaited() as self.signals:
+        with terminal_kept(), reaper(self.places) as self.reaper_pid, awaited() as self.signals:
             try:
                 for name, words in self.layout.commands.items():
                     if name != NEAR:
@@ -144,7 +144,7 @@ class Session:
             if came.si_signo != signal.SIGCHLD:
                 self.stopped_by = came.si_signo
             if came.si_signo == signal.SIGCHLD:
-                if ended(self.warden_pid):
+                if ended(self.reaper_pid):
                     near.process.kill()
                     raise UnfitError("The lab's warden was killed, and nobody else would end what is left behind: it ends now.")
             elif came.si_signo != signal.SIGINT or came.si_pid:  # Ctrl-C has reached the command as it has reached us.

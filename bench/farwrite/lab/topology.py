@@ -18,7 +18,7 @@ from ..base.errors import UsageError, nearest
 from ..base.physics import Distance, distance
 from ..base.units import RATE, format_time, parse, time_ns
 from ..base.user_file import TEXT_BYTES_MAX, read_text
-from ..workload.link_spec import PLAIN, LinkSpec, Way, check
+from ..workload.link_spec import PLAIN, LinkDirection, LinkSpec, check
 from ..workload.tables import Struct
 from ..workload.toml_reader import Reader
 
@@ -40,11 +40,11 @@ class Leg:
     @property
     def text(self) -> str:
         """In words: "150 miles, 1 Gbit/s, 0.01 % lost"."""
-        way = self.spec.outward
+        direction = self.spec.outward
         words = [self.asked.text]
-        words += [rate_text(way.rate_bits_per_s)] if way.rate_bits_per_s else []
-        words += [f"{100 * way.loss_ratio:.3g} % lost"] if way.loss_ratio else []
-        words += [f"jitter {format_time(way.jitter_ns)}"] if way.jitter_ns else []
+        words += [rate_text(direction.rate_bits_per_s)] if direction.rate_bits_per_s else []
+        words += [f"{100 * direction.loss_ratio:.3g} % lost"] if direction.loss_ratio else []
+        words += [f"jitter {format_time(direction.jitter_ns)}"] if direction.jitter_ns else []
         return ", ".join(words)
 
 
@@ -115,22 +115,22 @@ def layout_of(file: File, source: str) -> Layout:
     for name in names:
         if not re.fullmatch(r"[a-z][a-z0-9_-]{0,30}", name):
             raise UsageError(f'{source}: "{name}" is no name for a site: small letters, digits, - and _.')
-    told: dict[tuple[str, str], Leg] = {}
+    legs_given: dict[tuple[str, str], Leg] = {}
     for table in file.link:
         if len(set(table.sites)) != 2 or len(table.sites) != 2:
             raise UsageError(f"{source}: a link joins two sites, not {table.sites}.")
         one, other = sorted(table.sites, key=names.index)
-        if (one, other) in told:
+        if (one, other) in legs_given:
             raise UsageError(f"{source}: the link between {one} and {other} is there twice.")
-        told[one, other] = leg_of(one, other, table, file.route_factor)
+        legs_given[one, other] = leg_of(one, other, table, file.route_factor)
     for name in names[1:]:
-        if (NEAR, name) not in told:
+        if (NEAR, name) not in legs_given:
             raise UsageError(f'{source}: how far is {name} from near? Add a [[link]] with sites = ["near", "{name}"].')
     for name in file.site:
         if name not in names:
             raise UsageError(f'{source}: no link leads to the site "{name}"{nearest(name, names)}.')
     pairs = combinations(names, 2)  # The near site's come first.
-    legs = tuple(told.get(pair) or by_way_of_near(told, *pair) for pair in pairs)
+    legs = tuple(legs_given.get(pair) or through_near(legs_given, *pair) for pair in pairs)
     return Layout(tuple(names), legs, {name: command_of(table.command) for name, table in file.site.items()})
 
 
@@ -142,9 +142,9 @@ def leg_of(near: str, far: str, table: LinkTable, route_factor: float) -> Leg:
     return Leg(near, far, asked, spec_of(asked, table.rate, table.loss, table.jitter))
 
 
-def by_way_of_near(told: Mapping[tuple[str, str], Leg], one: str, other: str) -> Leg:
+def through_near(legs_given: Mapping[tuple[str, str], Leg], one: str, other: str) -> Leg:
     """The link between two far sites of which nothing was said."""
-    parts = told[NEAR, one].asked, told[NEAR, other].asked
+    parts = legs_given[NEAR, one].asked, legs_given[NEAR, other].asked
     return Leg(one, other, Distance(sum(part.miles for part in parts), sum(part.rtt_ns for part in parts)), PLAIN)
 
 
@@ -161,11 +161,11 @@ def two_sites(
 
 def spec_of(asked: Distance, rate: str | None, loss: str | None, jitter: str | None) -> LinkSpec:
     """What is asked of both directions; UsageError for what cannot be."""
-    way = Way(
+    direction = LinkDirection(
         rate_bits_per_s=bits_per_s(rate) if rate else None, loss_ratio=share(loss, "loss") if loss else 0.0,
         jitter_ns=time_ns(jitter, "jitter") if jitter else 0,
     )  # fmt: skip
-    spec = LinkSpec(way, way)
+    spec = LinkSpec(direction, direction)
     check(spec, asked.rtt_ns // 2)
     return spec
 

@@ -44,31 +44,34 @@ def answer(made: Repeated, result: CommandResult) -> Iterator[str]:
     at_0, far = result.at_0.run_ns_p50, result.far.run_ns_p50
     unit, scale = unit_of(value for value in (at_0.value, far.value) if value is not None)
     name, there = named(made.command), f"{miles_text(made.miles)} miles"
-    yield f"{name} takes {told(at_0, unit, scale)} at 0 miles and {told(far, unit, scale)} at {there}."
+    yield f"{name} takes {estimate_text(at_0, unit, scale)} at 0 miles and {estimate_text(far, unit, scale)} at {there}."
     added, k = result.added_ns, result.k
     if added.value is None:
         yield f"What the distance adds is unknown: {joined(added.warnings)}."
         return
     unit, scale = unit_of([abs(added.value)])
     if result.effect == "none":
-        yield f"It does not depend on the distance: k is {told(k)} round trips."
+        yield f"It does not depend on the distance: k is {estimate_text(k)} round trips."
     elif result.effect == "unclear":
-        yield f"No difference shown: {told(added, unit, scale)} at the median. More runs would narrow that interval."
+        yield f"No difference shown: {estimate_text(added, unit, scale)} at the median. More runs would narrow that interval."
     elif result.effect == "less":
-        yield f"That is less by {told(negative(added), unit, scale)}: no distance does that, something else changed meanwhile."
+        less = estimate_text(negative(added), unit, scale)
+        yield f"That is less by {less}: no distance does that, something else changed meanwhile."
     else:
-        trips = f"k = {told(k)} round trips" if k.value is not None else f"k is unknown: {joined(k.warnings)}"
-        yield f"The distance adds {told(added, unit, scale)}: {trips}."
+        trips = f"k = {estimate_text(k)} round trips" if k.value is not None else f"k is unknown: {joined(k.warnings)}"
+        yield f"The distance adds {estimate_text(added, unit, scale)}: {trips}."
 
 
 def remarks(made: Repeated, result: CommandResult) -> Iterator[str]:
     """What the figures rest on, and what follows from them."""
     if result.effect == "more" and result.a_ns.value is not None:
         unit, scale = unit_of([abs(result.a_ns.value)])
-        yield f"Apart from round trips a run takes a = {told(result.a_ns, unit, scale)}; all of it at the median."
+        yield f"Apart from round trips a run takes a = {estimate_text(result.a_ns, unit, scale)}; all of it at the median."
     if result.effect == "more" and result.between:
         unit, scale = unit_of(item.run_ns_p50.value or 0.0 for item in result.between)
-        places = ", ".join(f"{miles_text(item.miles)} miles {told(item.run_ns_p50, unit, scale)}" for item in result.between)
+        places = ", ".join(
+            f"{miles_text(item.miles)} miles {estimate_text(item.run_ns_p50, unit, scale)}" for item in result.between
+        )
         yield f"In between at most, on a straight line: {places}. Nothing is said of distances beyond."
     each = len({len(pair.far.run_ns) for pair in made.rounds}) == 1 and made.rounds
     runs = f" of {counted(len(made.rounds[0].far.run_ns), 'run')}" if each else ""
@@ -120,7 +123,7 @@ def unit_of(values_ns) -> tuple[str, float]:
     return next(((unit, scale) for unit, scale in UNITS if least >= scale), UNITS[-1])
 
 
-def told(estimate: Estimate, unit: str = "", scale: float = 1.0) -> str:
+def estimate_text(estimate: Estimate, unit: str = "", scale: float = 1.0) -> str:
     """An estimate in a sentence: "41.2 ms [40.9, 41.6]"; why it is none where it is none."""
     if estimate.value is None:
         return f"an unknown time ({joined(estimate.warnings)})"

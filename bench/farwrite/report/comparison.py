@@ -142,7 +142,7 @@ def digest(section: Sequence[Row]) -> str:
     if section[0].counted:
         return f"{words}: {', '.join(f'{count_text(row.base)} → {count_text(row.cand)}' for row in section)}"
     if len(section) == 1:
-        return f"{words}: {form.told(section[0])}"
+        return f"{words}: {form.change_text(section[0])}"
     ordered = sorted(section, key=lambda row: row.change.value or 0.0)
     return f"{words}: {form.signed(ordered[0].change.value)} to {form.signed(ordered[-1].change.value)}{form.unit}"
 
@@ -354,7 +354,7 @@ class Form(NamedTuple):
             return ""
         return f"[{self.signed(row.change.low):>{self.widths[0]}}, {self.signed(row.change.high):>{self.widths[1]}}]"
 
-    def told(self, row: Row) -> str:
+    def change_text(self, row: Row) -> str:
         """A change in a sentence: "+12.3 % [+8.1, +16.9]"."""
         return f"{self.signed(row.change.value)}{self.unit} [{self.signed(row.change.low)}, {self.signed(row.change.high)}]"
 

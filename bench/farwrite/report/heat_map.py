@@ -17,7 +17,7 @@ from ..base.units import NS_PER_MS
 from ..recording import Recording
 from .digits import UNKNOWN
 from .page import Page
-from .plots.plot import Choice, Option, Plot, layout_of, ms, place_words, plain, told
+from .plots.plot import Choice, Option, Plot, estimate_text, layout_of, ms, place_words, plain
 from .tables import miles_text
 
 FIELDS = {"p50": "response_ns_p50", "p99": "response_ns_p99"}
@@ -118,7 +118,7 @@ def heat_map_plot(recording: Recording, analysis: Analysis) -> Plot | None:
             "hoverinfo": "text", "colorscale": "Cividis", "showscale": False, "xgap": 1, "ygap": 1,
         })  # fmt: skip
     return Plot(
-        id="heat", title="Response time of every workload at every distance", said=said(analysis.cells),
+        id="heat", title="Response time of every workload at every distance", caption=caption(analysis.cells),
         note="Milliseconds; colours follow the logarithm. Point at a square for its interval. A ? is unknown.",
         data=data,
         layout=layout_of(
@@ -134,11 +134,11 @@ def hover(cell: CellResult | None, quantile: str) -> str:
     found = latency(cell, quantile)
     if cell is None or found is None:
         return "not measured"
-    lines = [place_words(cell), f"{quantile} {told(found)}", f"{cell.rounds_ok} rounds"]
+    lines = [place_words(cell), f"{quantile} {estimate_text(found)}", f"{cell.rounds_ok} rounds"]
     return "<br>".join([*lines, *(plain(str(reason)) for reason in cell.withheld)])
 
 
-def said(cells: Sequence[CellResult]) -> str:
+def caption(cells: Sequence[CellResult]) -> str:
     """The least and the greatest median of the grid."""
     known = [cell for cell in cells if cell.response_ns_p50.value]
     if not known:

@@ -32,7 +32,7 @@ from . import tables
 from .changes import changes_table
 from .heat_map import heat_map_plot
 from .markup import HtmlPage
-from .page import WORD, Footnotes, caution_of, confession_of
+from .page import WORD, Footnotes, caution_of, caveat_of
 from .plots.change import change_plot
 from .plots.density import density_plot
 from .plots.distance import distance_plot
@@ -40,7 +40,7 @@ from .plots.link import link_plots
 from .plots.over_time import over_time_plot
 from .plots.parts import parts_plot
 from .plots.plot import Choice, Plot
-from .plots.seen import seen
+from .plots.rounds_for_plot import rounds_for_plot
 from .plots.spectrum import spectrum_plot
 from .reach import show_reach
 from .terminal import (
@@ -68,14 +68,14 @@ def page_of(report: Report, analysis: Analysis, source: str, comparison: Compari
     """The whole page."""
     packing = ThreadPoolExecutor(1).submit(plotly_packed)  # zlib lets go of the interpreter: 0.2 s beside the rest.
     recording = report.recording
-    page = HtmlPage(confession_of(recording.lab))
+    page = HtmlPage(caveat_of(recording.lab))
     plots: list[Plot] = []
 
     def show(plot: Plot) -> None:
         page.parts.append(figure_markup(plot))
         plots.append(plot)
 
-    cells = seen(recording, analysis)
+    cells = rounds_for_plot(recording, analysis)
     page.section("answer", "Answer")
     show_answer(page, answer_of(recording, analysis))
     page.section("verdicts", "Verdicts")
@@ -261,9 +261,9 @@ def figure_markup(plot: Plot) -> str:
     )
     return (
         f'<figure data-chart="{name}" aria-labelledby="{name}-title" aria-describedby="{name}-said">'
-        f'<figcaption><h3 id="{name}-title">{title}</h3><p id="{name}-said">{escape(plot.said)}</p></figcaption>'
+        f'<figcaption><h3 id="{name}-title">{title}</h3><p id="{name}-said">{escape(plot.caption)}</p></figcaption>'
         f'<div class="choices scripted">{choices}</div>'
-        f'<div class="plot" role="group" aria-label="Chart: {escape(plot.said)}"><p>This chart is drawn by a script; '
+        f'<div class="plot" role="group" aria-label="Chart: {escape(plot.caption)}"><p>This chart is drawn by a script; '
         f"its numbers are in the tables.</p></div>"
         f'<div class="acts scripted">{buttons}</div><p class="note">{escape(plot.note)}</p></figure>'
     )

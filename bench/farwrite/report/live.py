@@ -149,11 +149,11 @@ def region(verbose: bool = False, quiet: bool = False) -> Iterator[Progress]:
     """The live region of a run, on a terminal; otherwise as `bar`."""
     console = Console(file=sys.stderr)
     if quiet or not console.is_terminal:
-        with bar(verbose, quiet) as told:
-            yield told
+        with bar(verbose, quiet) as progress:
+            yield progress
         return
-    with Region(console, verbose) as told:
-        yield told
+    with Region(console, verbose) as progress:
+        yield progress
 
 
 def charted(cells: Sequence[Cell]) -> list[Cell]:

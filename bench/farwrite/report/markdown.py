@@ -21,7 +21,7 @@ from ..analysis.result import Verdict
 from ..gate.gate import Gate
 from ..gate.ruling import Ruling, sight_of
 from .gate import method, summary
-from .page import WIDTH_MAX, Footnotes, Form, Page, confession_of
+from .page import WIDTH_MAX, Footnotes, Form, Page, caveat_of
 
 if TYPE_CHECKING:
     from ..analysis.change import Comparison
@@ -76,8 +76,8 @@ def plain(text: str) -> str:
 class MarkdownPage(Page):
     """A page that becomes Markdown: the sections of the terminal, their tables as GitHub and pandoc read them."""
 
-    def __init__(self, confession: str = "") -> None:
-        super().__init__(Console(file=StringIO(), width=WIDTH_MAX), confession)
+    def __init__(self, caveat: str = "") -> None:
+        super().__init__(Console(file=StringIO(), width=WIDTH_MAX), caveat)
         self.parts: list[str] = []
 
     @property
@@ -86,7 +86,7 @@ class MarkdownPage(Page):
         return "\n\n".join(part for part in self.parts if part) + "\n"
 
     def heading(self, text: str) -> None:
-        self.parts.append(f"### {plain(text)}" + (f" ({plain(self.confession)})" if self.confession else ""))
+        self.parts.append(f"### {plain(text)}" + (f" ({plain(self.caveat)})" if self.caveat else ""))
 
     def prose(self, text: str | Text, style: str = "", indent: int = 0) -> None:
         self.parts.append(plain(str(text)))
@@ -126,7 +126,7 @@ def report_markdown(report: Report, analysis: Analysis) -> str:
     from ..analysis.answer import answer_of
     from .terminal import show_answer, show_rest, show_title
 
-    page = MarkdownPage(confession_of(report.recording.lab))
+    page = MarkdownPage(caveat_of(report.recording.lab))
     show_title(page, report.recording)
     show_answer(page, answer_of(report.recording, analysis))
     show_rest(page, report.recording, analysis)

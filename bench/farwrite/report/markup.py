@@ -25,8 +25,8 @@ CLASSES = {"dim": "dim", "bold": "strong", "italic": "said"} | {style: verdict f
 class HtmlPage(Page):
     """A page that becomes part of an HTML file. `section` opens a chapter, `heading` a part of it."""
 
-    def __init__(self, confession: str = "") -> None:
-        super().__init__(Console(file=StringIO(), width=WIDTH_MAX), confession)
+    def __init__(self, caveat: str = "") -> None:
+        super().__init__(Console(file=StringIO(), width=WIDTH_MAX), caveat)
         self.parts: list[str] = []
         self.contents: list[tuple[str, str]] = []  # (id, title) of the chapters
         self.title = ""
@@ -45,8 +45,8 @@ class HtmlPage(Page):
 
     def heading(self, text: str) -> None:
         self.title = text
-        confession = f' <span class="fail">({escape(self.confession)})</span>' if self.confession else ""
-        self.parts.append(f"<h3>{escape(text)}{confession}</h3>")
+        caveat = f' <span class="fail">({escape(self.caveat)})</span>' if self.caveat else ""
+        self.parts.append(f"<h3>{escape(text)}{caveat}</h3>")
 
     def prose(self, text: str | Text, style: str = "", indent: int = 0) -> None:
         words = text if isinstance(text, Text) else Text(text.strip(), style=style)

@@ -64,7 +64,7 @@ class Footnotes:
         return [(str(number).translate(SUPERSCRIPT) + "⁾", reason) for reason, number in self.reasons.items()]
 
 
-def confession_of(lab: LabFacts) -> str:
+def caveat_of(lab: LabFacts) -> str:
     """What every heading above a lab's figures has to say of them; empty when nothing."""
     return ", ".join(cautions(lab, long=False))
 
@@ -77,16 +77,16 @@ def caution_of(lab: LabFacts) -> str:
 class Page:
     """A console to print on, and what every heading has to confess."""
 
-    def __init__(self, console: Console, confession: str = "") -> None:
+    def __init__(self, console: Console, caveat: str = "") -> None:
         self.console = console
         self.width = min(console.width, WIDTH_MAX)
-        self.confession = confession
+        self.caveat = caveat
 
     def heading(self, text: str) -> None:
         """The title of a section."""
         line = Text(text, style="bold")
-        if self.confession:
-            line.append(f" ({self.confession})", style=STYLE["fail"])
+        if self.caveat:
+            line.append(f" ({self.caveat})", style=STYLE["fail"])
         self.console.print()
         self.print(line)
 

@@ -24,7 +24,7 @@ def show_self_test(made: SelfTest, console: Console) -> None:
     page.heading("The gate tested on itself")
     page.prose(
         Text(f"{word}  ", style=style).append(
-            f"false alarms of the whole gate: {told(made.false_alarms)} of {made.replays} replays with nothing changed; "
+            f"false alarms of the whole gate: {share_text(made.false_alarms)} of {made.replays} replays with nothing changed; "
             f"at most {level:.1%} is promised",
             style="bold",
         )
@@ -63,6 +63,6 @@ def sight_table(sights: Sequence[Sight], form: Form) -> Table:
     return table
 
 
-def told(share: Share) -> str:
+def share_text(share: Share) -> str:
     """A share with its interval."""
     return f"{share.ratio:.1%} [{share.low:.1%}, {share.high:.1%}]"

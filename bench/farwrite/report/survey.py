@@ -52,31 +52,32 @@ def proof_rows(proof: Proof) -> Iterator[tuple[str, str, str]]:
     yield "the same at 0 miles", "", format_time(proof.base_rtt.p50_ns)
     for name, made in (("outward", proof.outward), ("homeward", proof.homeward)):
         if made is not None:
-            yield from way_rows(name, made)
+            yield from direction_rows(name, made)
     if proof.tcp_bits_per_s is not None:
         yield "TCP, one connection outward", "", format_rate(proof.tcp_bits_per_s)
 
 
-def way_rows(name: str, made: OneWay) -> Iterator[tuple[str, str, str]]:
+def direction_rows(name: str, made: OneWay) -> Iterator[tuple[str, str, str]]:
     """The rows of one direction."""
-    way, delay = made.asked, made.delay
+    direction, delay = made.asked, made.delay
     if delay is not None:
         yield f"{name}, delay at the median", format_time(made.asked_delay_ns), format_time(delay.p50_ns)
         yield f"{name}, fastest and p99", "", f"{format_time(delay.min_ns)} to {format_time(delay.p99_ns)}"
-        yield f"{name}, deviation", format_time(way.jitter_ns) if way.trembles else "none", format_time(delay.deviation_ns)
-    wanted = way.bursts.loss_ratio if way.bursts else way.loss_ratio
+        asked = format_time(direction.jitter_ns) if direction.trembles else "none"
+        yield f"{name}, deviation", asked, format_time(delay.deviation_ns)
+    wanted = direction.bursts.loss_ratio if direction.bursts else direction.loss_ratio
     interval = f"[{made.loss_low:.3%}, {made.loss_high:.3%}]"
     yield f"{name}, lost of {made.sent:,}", f"{wanted:.3%}", f"{made.loss_ratio:.3%} {interval}"
-    if way.bursts:
+    if direction.bursts:
         mean = made.burst_packets_mean
         yield (
-            f"{name}, packets a burst", f"{1 / way.bursts.leave_ratio:.3g}",
+            f"{name}, packets a burst", f"{1 / direction.bursts.leave_ratio:.3g}",
             f"{mean:.3g}, at most {made.burst_packets_max}" if mean else "no burst",
         )  # fmt: skip
-    yield f"{name}, reordered", f"{way.reorder_ratio:.3%} ahead" if way.reorder_ratio else "none", f"{made.reordered}"
-    yield f"{name}, came twice", f"{way.duplicate_ratio:.3%}" if way.duplicate_ratio else "none", f"{made.duplicates}"
-    if way.rate_bits_per_s and made.rate_bits_per_s is not None:
-        yield f"{name}, rate by {made.rate_by}", format_rate(way.rate_bits_per_s), format_rate(made.rate_bits_per_s)
+    yield f"{name}, reordered", f"{direction.reorder_ratio:.3%} ahead" if direction.reorder_ratio else "none", f"{made.reordered}"
+    yield f"{name}, came twice", f"{direction.duplicate_ratio:.3%}" if direction.duplicate_ratio else "none", f"{made.duplicates}"
+    if direction.rate_bits_per_s and made.rate_bits_per_s is not None:
+        yield f"{name}, rate by {made.rate_by}", format_rate(direction.rate_bits_per_s), format_rate(made.rate_bits_per_s)
 
 
 def error_table(proof: Proof, form: Form) -> Table:

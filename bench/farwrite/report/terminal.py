@@ -19,7 +19,7 @@ from ..base.units import NS_PER_S, format_time
 from ..recording import LabFacts, Recording, Report
 from . import chart, summary, tables
 from .heat_map import show_heat_map
-from .page import STYLE, WORD, Page, caution_of, confession_of
+from .page import STYLE, WORD, Page, caution_of, caveat_of
 from .reach import show_reach
 from .steady import show_five_rounds
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def show(report: Report, analysis: Analysis, console: Console, full: bool = False) -> None:
     """Print the first screen, for a decision; or the whole document."""
-    page = Page(console, confession_of(report.recording.lab))
+    page = Page(console, caveat_of(report.recording.lab))
     show_title(page, report.recording)
     show_answer(page, answer_of(report.recording, analysis))
     if full:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..base.host import reactor
 from ..base.jit import kernel
-from ..workload.payload_kernel import fill_grained
+from ..workload.payload_kernel import fill_by_profile
 from ..workload.plan_kernel import TRIM
 
 WINDOW_BYTES = 1 << 20  # Read at once; the largest write has as much.
@@ -29,7 +29,7 @@ def cuts_of(address: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 @kernel()
-def count_damaged(ring, volume_fd, plan, numbers, survived, seed, grain, cuts, first, covered, expected, window):
+def count_damaged(ring, volume_fd, plan, numbers, survived, seed, payload_profile, cuts, first, covered, expected, window):
     """How many of the first `survived` writes and trims differ from what was asked, where no later one covers them; or -errno.
 
     `numbers` are their numbers in the plan, `grain` their payloads' grains and `first` as `cuts_of` has it, all by sequence;
@@ -52,7 +52,7 @@ def count_damaged(ring, volume_fd, plan, numbers, survived, seed, grain, cuts, f
             continue
         trimmed = plan.operation[number] == TRIM
         if not trimmed:
-            fill_grained(expected, np.int64(0), size, seed, np.int64(number), begin, grain[sequence])
+            fill_by_profile(expected, np.int64(0), size, seed, np.int64(number), begin, payload_profile[sequence])
         same = True
         piece = first[sequence]
         while cuts[piece] < end:

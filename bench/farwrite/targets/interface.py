@@ -16,7 +16,7 @@ from . import replicated_kernel as replicated
 TARGETS = ((null.NullTarget, null), (replicated.ReplicatedTarget, replicated))
 
 
-def submit(target, number, address, size, now_ns, grain):
+def submit(target, number, address, size, now_ns, payload_profile):
     """Begin write `number` of the plan; 0 when the target can take no more just now, a negative status when it never can.
 
     `grain` is the payload's.
@@ -59,12 +59,12 @@ def meaning_of(target):
 
 
 @overload(submit, jit_options={"_nrt": False, "forceinline": True})
-def submit_of(target, number, address, size, now_ns, grain):
+def submit_of(target, number, address, size, now_ns, payload_profile):
     module = meaning_of(target)
     if module is None:
         return None
     chosen = module.submit
-    return lambda target, number, address, size, now_ns, grain: chosen(target, number, address, size, now_ns, grain)
+    return lambda target, number, address, size, now_ns, profile: chosen(target, number, address, size, now_ns, profile)
 
 
 @overload(trim, jit_options={"_nrt": False, "forceinline": True})

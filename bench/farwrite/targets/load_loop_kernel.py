@@ -54,7 +54,7 @@ class Jobs(NamedTuple):
     done: np.ndarray  # int64
     over: np.ndarray  # bool, nothing more is intended within the round
     row: np.ndarray  # int64, of its name among the parts; jobs that are alike share one
-    grain: np.ndarray  # int64, of its payloads
+    payload_profile: np.ndarray  # int64, of its payloads
     ring: np.ndarray  # int64, where its part of `freed_ns` begins
     mask: np.ndarray  # int64, one less than the size of that part
     freed_ns: np.ndarray  # int64, when a place was free for its n-th I/O, at `ring` + (n & `mask`)
@@ -275,7 +275,7 @@ def drive(plan, jobs, duration_ns, slice_ns, spin_ns, target, flight, recorder, 
             if operation == WRITE:
                 if order.size > 0:
                     order[submitted] = number
-                taken = submit(target, number, plan.address[number], size, now_ns, jobs.grain[job])
+                taken = submit(target, number, plan.address[number], size, now_ns, jobs.payload_profile[job])
             elif operation == TRIM:
                 if order.size > 0:
                     order[submitted] = number

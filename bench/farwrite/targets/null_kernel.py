@@ -32,7 +32,7 @@ def null_target() -> NullTarget:
 
 
 @inline_kernel
-def submit(target, number, address, size, now_ns, grain):
+def submit(target, number, address, size, now_ns, payload_profile):
     target.at[0].taken += 1
     return True
 

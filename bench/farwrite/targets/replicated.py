@@ -26,7 +26,7 @@ from ..engine import secondary_kernel as secondary
 from ..engine import turn_kernel
 from ..engine.handshake import hello_of, meet
 from ..engine.journal import examine, format_journal
-from ..workload.payload_kernel import SOLID, grain_of
+from ..workload.payload_kernel import SOLID, payload_profile_of
 from ..workload.plan import Load, Stretch, counts_max, draw, draw_jobs, replay
 from ..workload.plan_kernel import READ, TRIM, WRITE, Plan
 from ..workload.trace.reader import window
@@ -153,18 +153,18 @@ def jobs_of(load: Load | None, bounds: np.ndarray, queue_depth: int) -> Jobs:
         done=np.zeros(count, np.int64),
         over=np.zeros(count, np.bool_),
         row=np.array([rows.index(part.name) if part is not None and part.name in rows else 0 for part in parts], np.int64),
-        grain=np.array(grains_of(load), np.int64),
+        payload_profile=np.array(payload_profiles_of(load), np.int64),
         ring=np.cumsum([0, *sizes[:-1]]).astype(np.int64),
         mask=np.array(sizes, np.int64) - 1,
         freed_ns=np.zeros(sum(sizes), np.int64),
     )  # fmt: skip
 
 
-def grains_of(load: Load | None) -> list[int]:
+def payload_profiles_of(load: Load | None) -> list[int]:
     """How far the payloads of each job compress and repeat."""
     if load is None:
         return [SOLID]
-    return [grain_of(part.compress_ratio, part.dedupe_ratio) for part in load.parts]
+    return [payload_profile_of(part.compress_ratio, part.dedupe_ratio) for part in load.parts]
 
 
 def recorder_of(slice_count: int, load: Load | None = None, samples: np.ndarray | None = None) -> Recorder:
@@ -287,7 +287,7 @@ def wait_for_peers(state: primary.Primary) -> int | None:
 def all_sent(state: primary.Primary) -> bool:
     """Whether no peer is owed anything that it has not been sent."""
     peer = state.peer
-    live = (peer["state"] == primary.LIVE) & (peer["parcel_sent"] == peer["parcel_end"])
+    live = (peer["state"] == primary.LIVE) & (peer["buffer_sent"] == peer["buffer_end"])
     return bool((live & (peer["sent"] == state.journal.at[0].staged)).all())
 
 
@@ -341,12 +341,12 @@ def audit_side(order: Order, disk: Disk, completed: int, issued: np.ndarray | No
 def count_damaged(order: Order, disk: Disk, plan: Plan, bounds: np.ndarray, numbers: np.ndarray, survived: int) -> int:
     """How many of the writes and trims that survived are not in the volume as asked. UnfitError when it cannot be read."""
     kept = numbers[:survived]
-    grain = np.array(grains_of(order.load), np.int64)[np.searchsorted(bounds, kept, "right") - 1]
+    payload_profile = np.array(payload_profiles_of(order.load), np.int64)[np.searchsorted(bounds, kept, "right") - 1]
     cuts, first = auditing.cuts_of(plan.address[kept], plan.size[kept])
     largest = int(plan.size[plan.operation == WRITE].max(initial=0))
     found = int(
         auditing.count_damaged(
-            reactor.empty(), disk.volume_fd, plan, numbers, survived, order.seed, grain, cuts, first,
+            reactor.empty(), disk.volume_fd, plan, numbers, survived, order.seed, payload_profile, cuts, first,
             np.zeros(cuts.size, np.bool_), aligned_bytes(max(largest, record.HEADER_BYTES)),
             aligned_bytes(auditing.WINDOW_BYTES),
         )

@@ -20,8 +20,8 @@ class ReplicatedTarget(NamedTuple):
 
 
 @kernel()
-def submit(target, number, address, size, now_ns, grain):
-    return engine.submit(target.primary, number, address, size, now_ns, grain)
+def submit(target, number, address, size, now_ns, payload_profile):
+    return engine.submit(target.primary, number, address, size, now_ns, payload_profile)
 
 
 @kernel()

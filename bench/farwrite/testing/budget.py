@@ -29,7 +29,7 @@ from ..base.units import (
 )
 
 if TYPE_CHECKING:
-    from ..analysis.figure import Figure, Sheet, Unit
+    from ..analysis.figure import Figure, ResultSet, Unit
     from ..analysis.result import Estimate
 
 Judged = Literal["pass", "fail", "unknown"]
@@ -318,34 +318,34 @@ def of_report(name: str, thing: Any, where: Mapping[str, str | float]) -> Quanti
 
     if type(thing).__name__ == "Figure":
         return Quantity(thing.estimate, KIND_OF_FIGURE[thing.unit], thing)
-    sheet = sheet_from(thing)
-    figure = one_figure(name, sheet, where)
-    return Quantity(figure.estimate, KIND_OF_FIGURE[figure.unit], figure, instead_of(figure, sheet), sheet.interrupted)
+    result_set = result_set_from(thing)
+    figure = one_figure(name, result_set, where)
+    return Quantity(figure.estimate, KIND_OF_FIGURE[figure.unit], figure, instead_of(figure, result_set), result_set.interrupted)
 
 
-def sheet_from(thing: Any) -> Sheet:
+def result_set_from(thing: Any) -> ResultSet:
     """The sheet of figures of a path, a report or a recording."""
-    from ..compare.figures import read_sheet, sheet_of
+    from ..compare.figures import read_result_set, result_set_of
 
     if isinstance(thing, (str, os.PathLike)):
-        return read_sheet(Path(thing))
+        return read_result_set(Path(thing))
     if type(thing).__name__ == "Sheet":
         return thing
     from ..analysis import analysis_of
     from ..recording import SCHEMA_VERSION, Report
 
     report = thing if isinstance(thing, Report) else Report(schema_version=SCHEMA_VERSION, recording=thing)
-    return sheet_of(report, analysis_of(report), report.recording.id)
+    return result_set_of(report, analysis_of(report), report.recording.id)
 
 
-def one_figure(name: str, sheet: Sheet, where: Mapping[str, str | float]) -> Figure:
+def one_figure(name: str, result_set: ResultSet, where: Mapping[str, str | float]) -> Figure:
     """The figure with this metric and these labels; UsageError when there is none, or more than one."""
     wanted = dict(where)
     metric = str(wanted.pop("metric", name.replace(" ", "_")))
-    named = [figure for figure in sheet.figures if figure.metric == metric]
+    named = [figure for figure in result_set.figures if figure.metric == metric]
     if not named:
-        known = dict.fromkeys(figure.metric for figure in sheet.figures)
-        raise UsageError(f'{name}: {sheet.source} has no metric "{metric}"{nearest(metric, known)}.')
+        known = dict.fromkeys(figure.metric for figure in result_set.figures)
+        raise UsageError(f'{name}: {result_set.source} has no metric "{metric}"{nearest(metric, known)}.')
     labels = dict.fromkeys(key for figure in named for key in figure.labels)
     for key in wanted:
         if key not in labels:
@@ -355,7 +355,7 @@ def one_figure(name: str, sheet: Sheet, where: Mapping[str, str | float]) -> Fig
         return fitting[0]
     listed = "; ".join(figure.name for figure in (fitting or named)[:4])
     if not fitting:
-        raise UsageError(f"{name}: no figure of {metric} in {sheet.source} is as asked. There are: {listed}.")
+        raise UsageError(f"{name}: no figure of {metric} in {result_set.source} is as asked. There are: {listed}.")
     raise UsageError(f"{name}: {len(fitting)} figures of {metric} fit; tell them apart with where={{…}}: {listed}.")
 
 

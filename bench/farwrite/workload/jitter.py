@@ -13,7 +13,7 @@ import numpy as np
 
 from ..base.errors import UsageError
 from ..base.user_file import read_text
-from .link_spec import DELAY_NS_MAX, LinkError, Way
+from .link_spec import DELAY_NS_MAX, LinkDirection, LinkError
 
 TABLE_ENTRIES = 4096  # netem takes up to 16 384.
 TABLE_UNIT = 8192  # netem's NETEM_DIST_SCALE: an entry of 8192 is one deviation, an int16 reaches four.
@@ -21,23 +21,23 @@ ENTRY_MAX = 32_767
 PARETO_SHAPE = 3.0  # As iproute2's table has it.
 
 
-def deviations(way: Way) -> np.ndarray:
+def deviations(direction: LinkDirection) -> np.ndarray:
     """TABLE_ENTRIES equally likely deviations from the mean delay in ns, sorted; their standard deviation is the way's jitter.
 
     Of a uniform one the jitter is half the width. Of a recorded one without a jitter it is that of the record.
     """
     middles = (np.arange(TABLE_ENTRIES) + 0.5) / TABLE_ENTRIES
-    if way.jitter_shape == "uniform":
-        return way.jitter_ns * (2 * middles - 1)
-    if way.jitter_shape == "recorded":
-        delays_ns = np.sort(recorded_ns(way.jitter_file))
+    if direction.jitter_shape == "uniform":
+        return direction.jitter_ns * (2 * middles - 1)
+    if direction.jitter_shape == "recorded":
+        delays_ns = np.sort(recorded_ns(direction.jitter_file))
         shape = np.quantile(delays_ns, middles) - delays_ns.mean()
-        return shape * (way.jitter_ns / delays_ns.std()) if way.jitter_ns and delays_ns.std() else shape
-    if way.jitter_shape == "pareto":
+        return shape * (direction.jitter_ns / delays_ns.std()) if direction.jitter_ns and delays_ns.std() else shape
+    if direction.jitter_shape == "pareto":
         shape = (1 - middles) ** (-1 / PARETO_SHAPE)
     else:
         shape = np.array([NormalDist().inv_cdf(share) for share in middles])
-    return way.jitter_ns * (shape - shape.mean()) / shape.std()
+    return direction.jitter_ns * (shape - shape.mean()) / shape.std()
 
 
 def recorded_ns(name: str) -> np.ndarray:
@@ -53,13 +53,13 @@ def recorded_ns(name: str) -> np.ndarray:
     return delays_ns
 
 
-def table_of(way: Way) -> tuple[int, np.ndarray]:
+def table_of(direction: LinkDirection) -> tuple[int, np.ndarray]:
     """(unit in ns, entries): a deviation is unit * entry / TABLE_UNIT. (0, zeros) when no jitter is asked for.
 
     The unit is the standard deviation, or more where a tail reaches further than four of them, as Pareto's does.
     """
-    if not way.trembles:
+    if not direction.trembles:
         return 0, np.zeros(TABLE_ENTRIES, np.int64)
-    asked = deviations(way)
+    asked = deviations(direction)
     unit_ns = max(float(asked.std()), float(np.abs(asked).max()) * TABLE_UNIT / ENTRY_MAX, 1.0)
     return round(unit_ns), np.clip(np.rint(asked * TABLE_UNIT / round(unit_ns)), -ENTRY_MAX, ENTRY_MAX).astype(np.int64)

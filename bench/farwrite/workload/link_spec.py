@@ -67,7 +67,7 @@ class Bursts(Struct, frozen=True):
         return bad * self.bad_loss_ratio + (1 - bad) * self.good_loss_ratio
 
 
-class Way(Struct, frozen=True):
+class LinkDirection(Struct, frozen=True):
     """One direction of a link. The distance's own delay is not in here: that is set, and calibrated, by the lab."""
 
     extra_delay_ns: Annotated[int, Meta(description="one-way delay on top of the distance: what makes a link asymmetric")] = 0
@@ -89,7 +89,7 @@ class Way(Struct, frozen=True):
     @property
     def is_plain(self) -> bool:
         """Whether nothing is asked of this direction."""
-        return self == Way()
+        return self == LinkDirection()
 
     @property
     def trembles(self) -> bool:
@@ -119,8 +119,8 @@ class Change(Struct, frozen=True):
 class LinkSpec(Struct, frozen=True):
     """The two directions between two sites, and what changes while a run goes on."""
 
-    outward: Annotated[Way, Meta(description="near to far, where the two directions differ")] = Way()
-    homeward: Annotated[Way, Meta(description="far to near")] = Way()
+    outward: Annotated[LinkDirection, Meta(description="near to far, where the two directions differ")] = LinkDirection()
+    homeward: Annotated[LinkDirection, Meta(description="far to near")] = LinkDirection()
     mtu_bytes: Annotated[int | None, Meta(description="MTU; without, the device's own")] = None
     schedule: Annotated[tuple[Change, ...], Meta(description="changes while a load runs")] = ()
     seed: Annotated[int, Meta(description="the same seed loses the same packets")] = 1
@@ -131,7 +131,7 @@ class LinkSpec(Struct, frozen=True):
         return msgspec.structs.replace(self, seed=1) == LinkSpec()
 
     @property
-    def ways(self) -> tuple[Way, Way]:
+    def directions(self) -> tuple[LinkDirection, LinkDirection]:
         """(outward, homeward)."""
         return self.outward, self.homeward
 
@@ -141,8 +141,8 @@ PLAIN = LinkSpec()
 
 def check(spec: LinkSpec, one_way_delay_ns: int | None = None, where: str = "") -> None:
     """LinkError for a link that cannot be; where a distance's delay is given, and where that is, jitter is held against it."""
-    for name, way in (("outward", spec.outward), ("homeward", spec.homeward)):
-        check_way(name, way, one_way_delay_ns, where)
+    for name, direction in (("outward", spec.outward), ("homeward", spec.homeward)):
+        check_direction(name, direction, one_way_delay_ns, where)
     if spec.mtu_bytes is not None and not MTU_BYTES_MIN <= spec.mtu_bytes <= MTU_BYTES_MAX:
         raise LinkError(f"link.mtu: {spec.mtu_bytes} bytes; an MTU is {MTU_BYTES_MIN} to {MTU_BYTES_MAX}.", "mtu")
     before_ns = -1
@@ -153,7 +153,7 @@ def check(spec: LinkSpec, one_way_delay_ns: int | None = None, where: str = "") 
         before_ns = change.at_ns
 
 
-def check_way(name: str, way: Way, one_way_delay_ns: int | None, where: str = "") -> None:
+def check_direction(name: str, direction: LinkDirection, one_way_delay_ns: int | None, where: str = "") -> None:
     """UsageError for a direction that cannot be."""
 
     def refuse(unless: bool, sentence: str) -> None:
@@ -161,24 +161,24 @@ def check_way(name: str, way: Way, one_way_delay_ns: int | None, where: str = ""
             raise LinkError(f"link.{name}.{sentence}", name, sentence.partition(":")[0])
 
     for key in ("loss", "reorder", "duplicate", "corrupt"):
-        share = getattr(way, f"{key}_ratio")
+        share = getattr(direction, f"{key}_ratio")
         refuse(is_share(share), f"{key}: {share:.3g} is not a share from 0 to 1 (0 % to 100 %).")
-    refuse(0 <= way.extra_delay_ns <= DELAY_NS_MAX, "extra_delay: 0 s to 10 s.")
-    refuse(0 <= way.jitter_ns <= DELAY_NS_MAX, "jitter: 0 s to 10 s.")
-    refuse((way.jitter_shape == "recorded") == bool(way.jitter_file),
+    refuse(0 <= direction.extra_delay_ns <= DELAY_NS_MAX, "extra_delay: 0 s to 10 s.")
+    refuse(0 <= direction.jitter_ns <= DELAY_NS_MAX, "jitter: 0 s to 10 s.")
+    refuse((direction.jitter_shape == "recorded") == bool(direction.jitter_file),
            'jitter_shape: "recorded" goes with a jitter_file, and only that.')  # fmt: skip
-    if one_way_delay_ns is not None and not way.reorder_ratio:
-        held_ns = one_way_delay_ns + way.extra_delay_ns
-        refuse(way.jitter_ns <= held_ns,
-               f"jitter: {where}{format_time(way.jitter_ns)} is more than the delay of {format_time(held_ns)}, which only "
+    if one_way_delay_ns is not None and not direction.reorder_ratio:
+        held_ns = one_way_delay_ns + direction.extra_delay_ns
+        refuse(direction.jitter_ns <= held_ns,
+               f"jitter: {where}{format_time(direction.jitter_ns)} is more than the delay of {format_time(held_ns)}, which only "
                "reordering could bring about. Ask for less, or for reorder.")  # fmt: skip
-    rate = way.rate_bits_per_s
+    rate = direction.rate_bits_per_s
     refuse(rate is None or RATE_BITS_PER_S_MIN <= rate <= RATE_BITS_PER_S_MAX, "rate: 1 kbit/s to 1 Tbit/s.")
-    queue = way.queue_packets
+    queue = direction.queue_packets
     refuse(queue is None or 1 <= queue <= QUEUE_PACKETS_MAX, f"queue_packets: 1 to {QUEUE_PACKETS_MAX}.")
-    bursts = way.bursts
+    bursts = direction.bursts
     if bursts is not None:
-        refuse(way.loss_ratio == 0, "bursts: instead of loss, not beside it.")
+        refuse(direction.loss_ratio == 0, "bursts: instead of loss, not beside it.")
         refuse(all(is_share(share) for share in (bursts.bad_loss_ratio, bursts.good_loss_ratio)),
                "bursts: its losses are shares from 0 to 1.")  # fmt: skip
         refuse(0 < bursts.enter_ratio <= 1 and 0 < bursts.leave_ratio <= 1, "bursts: enter and leave are above 0, at most 1.")
@@ -204,18 +204,18 @@ def refusal_of(change: Change, before_ns: int) -> str | None:
     return None
 
 
-def changed(way: Way, change: Change) -> Way:
+def changed(direction: LinkDirection, change: Change) -> LinkDirection:
     """A direction after a change; its delay is not in it."""
     if change.loss_ratio is not None:
-        way = msgspec.structs.replace(way, loss_ratio=change.loss_ratio, bursts=None)
+        direction = msgspec.structs.replace(direction, loss_ratio=change.loss_ratio, bursts=None)
     if change.rate_bits_per_s is not None:
-        way = msgspec.structs.replace(way, rate_bits_per_s=change.rate_bits_per_s)
-    return way
+        direction = msgspec.structs.replace(direction, rate_bits_per_s=change.rate_bits_per_s)
+    return direction
 
 
 def describe(spec: LinkSpec) -> str:
     """What is asked besides the distance, in one line; empty for a plain link."""
-    outward, homeward = (describe_way(way) for way in spec.ways)
+    outward, homeward = (describe_direction(direction) for direction in spec.directions)
     said = []
     if outward == homeward:
         said += [outward] if outward else []
@@ -227,16 +227,17 @@ def describe(spec: LinkSpec) -> str:
     return "; ".join(said)
 
 
-def describe_way(way: Way) -> str:
+def describe_direction(direction: LinkDirection) -> str:
     """What is asked of one direction."""
     shares = ("loss", "reorder", "duplicate", "corrupt")
-    bursts = way.bursts
+    bursts = direction.bursts
+    jitter = format_time(direction.jitter_ns) if direction.jitter_ns else "as it was"
     said = [
-        f"+{format_time(way.extra_delay_ns)}" if way.extra_delay_ns else "",
-        f"jitter {format_time(way.jitter_ns) if way.jitter_ns else 'as it was'} {way.jitter_shape}" if way.trembles else "",
-        format_rate(way.rate_bits_per_s) if way.rate_bits_per_s else "",
-        f"queue of {way.queue_packets} packets" if way.queue_packets else "",
-        *(f"{name} {100 * getattr(way, f'{name}_ratio'):.3g} %" for name in shares if getattr(way, f"{name}_ratio")),
+        f"+{format_time(direction.extra_delay_ns)}" if direction.extra_delay_ns else "",
+        f"jitter {jitter} {direction.jitter_shape}" if direction.trembles else "",
+        format_rate(direction.rate_bits_per_s) if direction.rate_bits_per_s else "",
+        f"queue of {direction.queue_packets} packets" if direction.queue_packets else "",
+        *(f"{name} {100 * getattr(direction, f'{name}_ratio'):.3g} %" for name in shares if getattr(direction, f"{name}_ratio")),
         f"loss in bursts {100 * bursts.loss_ratio:.3g} %, {1 / bursts.leave_ratio:.3g} packets each" if bursts else "",
     ]
     return ", ".join(words for words in said if words)

@@ -40,9 +40,9 @@ LOW_HALF = 0xFFFFFFFF
 
 # A grain is how far payloads compress and repeat, in one number: of 65536 words so many are random, and of 1024 writes in a row
 # so many have a content of their own.
-GRAIN_WORDS, GRAIN_WRITES = 1 << 16, 1 << 10
-GRAIN_SHIFT = 32
-SOLID = GRAIN_WORDS | GRAIN_WRITES << GRAIN_SHIFT  # Nothing compresses, nothing repeats.
+PROFILE_WORDS, PROFILE_WRITES = 1 << 16, 1 << 10
+PROFILE_SHIFT = 32
+SOLID = PROFILE_WORDS | PROFILE_WRITES << PROFILE_SHIFT  # Nothing compresses, nothing repeats.
 SECTOR_WORDS = 64
 SHARED = -1  # The address in the stamp of a content that several writes share.
 
@@ -89,30 +89,30 @@ def fill(target, start, size, seed, write_number, address):
     stamp[3] |= np.int64(checksum(target, start, size)) << 32
 
 
-def grain_of(compress_ratio: float, dedupe_ratio: float) -> int:
+def payload_profile_of(compress_ratio: float, dedupe_ratio: float) -> int:
     """The grain for ratios of size before to size after, each at least 1."""
-    words = max(round(GRAIN_WORDS / compress_ratio), 1)
-    writes = max(round(GRAIN_WRITES / dedupe_ratio), 1)
-    return words | writes << GRAIN_SHIFT
+    words = max(round(PROFILE_WORDS / compress_ratio), 1)
+    writes = max(round(PROFILE_WRITES / dedupe_ratio), 1)
+    return words | writes << PROFILE_SHIFT
 
 
 @inline_kernel
-def content_of(write_number, grain):
+def content_of(write_number, payload_profile):
     """The content that a write carries, counted from 0: of GRAIN_WRITES writes the first few have one of their own, and the
     others repeat them in turn. So the ratio is exact over each such stretch, and a repetition lies as many writes back as there
     are contents in it."""
-    own = np.int64(grain) >> GRAIN_SHIFT
-    return np.int64(write_number) // GRAIN_WRITES * own + np.int64(write_number) % GRAIN_WRITES % own
+    own = np.int64(payload_profile) >> PROFILE_SHIFT
+    return np.int64(write_number) // PROFILE_WRITES * own + np.int64(write_number) % PROFILE_WRITES % own
 
 
 @kernel(void(BYTES, int64, int64, int64, int64, int64, int64))
-def fill_grained(target, start, size, seed, write_number, address, grain):
+def fill_by_profile(target, start, size, seed, write_number, address, payload_profile):
     """Lay the payload of a write into `target` from byte `start`, as compressible and as often repeated as the grain says.
 
     Every sector begins with random words and ends with zeros, the cut carried from sector to sector so that the share is met on
     average; a part of a word at the end is zero.
     """
-    if grain == SOLID:
+    if payload_profile == SOLID:
         fill(target, start, size, seed, write_number, address)
         return
     assert start & ALIGNMENT_MASK == 0
@@ -120,15 +120,15 @@ def fill_grained(target, start, size, seed, write_number, address, grain):
     assert 0 <= start <= target.size - size
     assert write_number >= 0
 
-    repeats = np.int64(grain) >> GRAIN_SHIFT < GRAIN_WRITES
-    content = content_of(write_number, grain) if repeats else np.int64(write_number)
-    share = np.int64(grain) & (2 * GRAIN_WORDS - 1)
+    repeats = np.int64(payload_profile) >> PROFILE_SHIFT < PROFILE_WRITES
+    content = content_of(write_number, payload_profile) if repeats else np.int64(write_number)
+    share = np.int64(payload_profile) & (2 * PROFILE_WORDS - 1)
     whole = size >> 3
     key = np.uint64(random_of(np.uint64(key_of(seed, PAYLOAD)), content))
     words = target[start : start + whole * WORD_BYTES].view(np.uint64)
     for sector in range((whole + SECTOR_WORDS - 1) // SECTOR_WORDS):
         begin = sector * SECTOR_WORDS
-        lasts = (sector + 1) * SECTOR_WORDS * share // GRAIN_WORDS - begin * share // GRAIN_WORDS
+        lasts = (sector + 1) * SECTOR_WORDS * share // PROFILE_WORDS - begin * share // PROFILE_WORDS
         for i in range(begin, min(begin + SECTOR_WORDS, whole)):
             words[i] = np.uint64(random_of(key, i)) if i - begin < lasts else np.uint64(0)
     for i in range(start + whole * WORD_BYTES, start + size):

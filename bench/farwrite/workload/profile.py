@@ -180,11 +180,11 @@ def check_link(profile: Profile, reader: Reader) -> None:
     try:
         for miles in dict.fromkeys([*distance.in_miles(), *others]):
             check_spec(link, rtt_ns_of(miles, distance.route_factor, distance.equipment_ns) // 2, f"at {miles:g} miles ")
-        for way in link.ways:
-            if way.jitter_file:
+        for direction in link.directions:
+            if direction.jitter_file:
                 from .jitter import recorded_ns  # Loads NumPy.
 
-                recorded_ns(way.jitter_file)
+                recorded_ns(direction.jitter_file)
     except LinkError as refusal:
         raise UsageError(f"{reader.file_and_line(refusal.path)}: {refusal}") from None
 

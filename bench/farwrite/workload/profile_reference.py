@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from .link_spec import LinkSpec, Way
+from .link_spec import LinkDirection, LinkSpec
 from .profile_schema import UNITS, text_of
 from .tables import Profile
 from .toml_reader import is_table, key_of, parts_of, unit_of
@@ -46,13 +46,14 @@ def all_keys() -> list[Key]:
 def keys_of(shape: type[msgspec.Struct], table: str) -> Iterator[Key]:
     """The keys of a table, then those of the tables within it. [[cell.jobs]] takes the keys of [[cell]]."""
     inner: list[tuple[type[msgspec.Struct], str]] = []
-    shapes = (Way, shape) if shape is LinkSpec else (shape,)  # [link] itself takes the keys of a direction, for both of them.
+    # [link] itself takes the keys of a direction, for both of them.
+    shapes = (LinkDirection, shape) if shape is LinkSpec else (shape,)
     hinted = [(field, typing.get_type_hints(one, include_extras=True)) for one in shapes for field in msgspec.structs.fields(one)]
     for field, hints in hinted:
         hint, meaning = meaning_of(hints[field.name])
         found = [part for part in parts_of(hint) if is_table(part)]
         name = key_of(field.name)
-        if found and found[0] not in (shape, Way):
+        if found and found[0] not in (shape, LinkDirection):
             path = ".".join(part for part in (table.strip("[]"), name) if part)
             inner.append((found[0], f"[[{path}]]" if is_many(hint) else f"[{path}]"))
         if not (found and shape is Profile):

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from ..base import units
-from .link_spec import LinkSpec, Way
+from .link_spec import LinkDirection, LinkSpec
 from .tables import Profile
-from .toml_reader import WAY_KEYS, key_of, unit_of
+from .toml_reader import DIRECTION_KEYS, key_of, unit_of
 
 UNITS: dict[str, Mapping[str, float]] = {
     "_ns": units.TIME, "_bytes": units.SIZE, "_bits_per_s": units.RATE, "_per_s": units.FREQUENCY, "_ratio": units.RATIO,
@@ -27,8 +27,9 @@ def schema() -> dict[str, Any]:
     """The schema; what types cannot say (ranges, keys that exclude each other) `farwrite run` says, with the line."""
     made = msgspec.json.schema(Profile)
     parts = {name: as_written(part) for name, part in made["$defs"].items()}
-    both, way = parts[LinkSpec.__name__], parts[Way.__name__]  # [link] itself takes the keys of a direction, for both of them.
-    both["properties"] = {key: way["properties"][key] for key in sorted(WAY_KEYS)} | both["properties"]
+    # [link] itself takes the keys of a direction, for both of them.
+    both, direction = parts[LinkSpec.__name__], parts[LinkDirection.__name__]
+    both["properties"] = {key: direction["properties"][key] for key in sorted(DIRECTION_KEYS)} | both["properties"]
     return {"$schema": DIALECT, "title": "A profile of farwrite", "$ref": made["$ref"], "$defs": parts}
 
 

@@ -290,25 +290,25 @@ def digest(profile: Profile) -> str:
     measured = msgspec.structs.replace(profile, lab=lab, budget=[], claims=None)
     import hashlib
 
-    return hashlib.blake2b(msgspec.json.encode(told(measured)), digest_size=8).hexdigest()
+    return hashlib.blake2b(msgspec.json.encode(without_defaults(measured)), digest_size=8).hexdigest()
 
 
-def told(table: msgspec.Struct) -> dict[str, Any]:
+def without_defaults(table: msgspec.Struct) -> dict[str, Any]:
     """A profile, or a table of it, without the values that are defaults."""
     kept = {}
     for field in msgspec.structs.fields(table):
         value = getattr(table, field.name)
         default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
         if value != default:
-            kept[field.name] = told_value(value)
+            kept[field.name] = value_without_defaults(value)
     return kept
 
 
-def told_value(value: Any) -> Any:
+def value_without_defaults(value: Any) -> Any:
     """One value of a profile, tables in it without their defaults."""
     if isinstance(value, msgspec.Struct):
-        return told(value)
-    return [told_value(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return without_defaults(value)
+    return [value_without_defaults(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def is_about(budget: BudgetTable, miles: float) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 
 from ..base import units
 from ..base.errors import UsageError, nearest
-from .link_spec import LinkSpec, Way
+from .link_spec import LinkDirection, LinkSpec
 from .tables import Profile
 
 # The suffix of a field is its unit; the key in the file goes without.
@@ -37,7 +37,8 @@ def key_of(field: str) -> str:
     return field.removesuffix(unit_of(field))
 
 
-WAY_KEYS = frozenset(key_of(field) for field in Way.__struct_fields__)  # Of [link] itself these are of both its directions.
+# Of [link] itself these are of both its directions.
+DIRECTION_KEYS = frozenset(key_of(field) for field in LinkDirection.__struct_fields__)
 
 
 # What other tools, and our own options, call a key: spelled too differently for the nearest word to be it.
@@ -65,14 +66,14 @@ class Reader:
         if not isinstance(tree, dict):
             raise UsageError(f"{self.where(path)}: a table was expected.")
         if shape is LinkSpec:
-            tree = in_both_ways(tree)
+            tree = in_both_directions(tree)
         fields = {key_of(field): field for field in shape.__struct_fields__}
         hints = typing.get_type_hints(shape)
         converted = {}
         for key, value in tree.items():
             here = (*path, key)
             if key not in fields:
-                known = [*fields, *WAY_KEYS] if shape is LinkSpec else fields
+                known = [*fields, *DIRECTION_KEYS] if shape is LinkSpec else fields
                 other = ALSO_CALLED.get(key)
                 near = f' (did you mean "{other}"?)' if other in known else nearest(key, known)
                 raise UsageError(f'{self.where(here)}: unknown key "{key}"{near}.')
@@ -188,11 +189,11 @@ def is_table(hint: Any) -> bool:
     return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
 
 
-def in_both_ways(tree: dict[str, Any]) -> dict[str, Any]:
+def in_both_directions(tree: dict[str, Any]) -> dict[str, Any]:
     """[link] with the keys of a direction moved to both; what a direction's own table says of them goes before. Losses are
     either in bursts or not, so its own of one kind go before those of the other."""
-    shared = {key: value for key, value in tree.items() if key in WAY_KEYS}
-    moved = {key: value for key, value in tree.items() if key not in WAY_KEYS}
+    shared = {key: value for key, value in tree.items() if key in DIRECTION_KEYS}
+    moved = {key: value for key, value in tree.items() if key not in DIRECTION_KEYS}
     for name in ("outward", "homeward") if shared else ():
         own = tree.get(name, {})
         if isinstance(own, dict):

@@ -79,13 +79,13 @@ class World(NamedTuple):
     flight: np.ndarray  # Operation, by slot
     flying: np.ndarray  # uint8, slot x bytes: what they write
     stream: np.ndarray  # Stream, by stream
-    glass: np.ndarray  # uint8, stream x bytes: rings of bytes under way
+    in_flight_bytes: np.ndarray  # uint8, stream x bytes: rings of bytes under way
     segment_end: np.ndarray  # int64, stream x SEGMENTS: byte count up to which a segment goes
     segment_due_ns: np.ndarray  # int64, stream x SEGMENTS
 
 
 def world(
-    clock: np.ndarray, journal_bytes: int, volume_bytes: int, flying_bytes: int, stream: np.ndarray, glass: np.ndarray,
+    clock: np.ndarray, journal_bytes: int, volume_bytes: int, flying_bytes: int, stream: np.ndarray, in_flight_bytes: np.ndarray,
     segment_end: np.ndarray, segment_due_ns: np.ndarray,
 ) -> World:  # fmt: skip
     """An empty disk in a shared world."""
@@ -94,7 +94,7 @@ def world(
     return World(
         clock, at, np.zeros(journal_bytes, np.uint8), np.zeros(volume_bytes, np.uint8),
         np.zeros(volume_bytes, np.uint8), rows_of(Operation, FLIGHTS),
-        np.zeros((FLIGHTS, flying_bytes), np.uint8), stream, glass, segment_end, segment_due_ns,
+        np.zeros((FLIGHTS, flying_bytes), np.uint8), stream, in_flight_bytes, segment_end, segment_due_ns,
     )  # fmt: skip
 
 
@@ -291,14 +291,14 @@ def send(world, socket, data, start, size):
     stream = world.stream[socket]
     if stream.closed or has_ended(world, socket ^ 1) or world.at[0].power_in == 0:
         return np.int64(-ECONNRESET)
-    ring = world.glass.shape[1]
+    ring = world.in_flight_bytes.shape[1]
     count = min(size, ring - (stream.written - stream.read))
     if count <= 0 or stream.segment_tail - stream.segment_head == SEGMENTS:
         return np.int64(-EAGAIN)
     begin = stream.written % ring
     first = min(count, ring - begin)
-    world.glass[socket, begin : begin + first] = data[start : start + first]
-    world.glass[socket, : count - first] = data[start + first : start + count]
+    world.in_flight_bytes[socket, begin : begin + first] = data[start : start + first]
+    world.in_flight_bytes[socket, : count - first] = data[start + first : start + count]
     stream.written += count
     stream.last_due_ns = max(stream.last_due_ns, world.clock[0] + stream.delay_ns)
     place = stream.segment_tail % SEGMENTS
@@ -333,11 +333,11 @@ def receive(world, socket, data, start, size):
     count = min(size, arrived(world, from_stream))
     if count == 0:
         return np.int64(0) if has_ended(world, from_stream) else np.int64(-EAGAIN)
-    ring = world.glass.shape[1]
+    ring = world.in_flight_bytes.shape[1]
     begin = stream.read % ring
     first = min(count, ring - begin)
-    data[start : start + first] = world.glass[from_stream, begin : begin + first]
-    data[start + first : start + count] = world.glass[from_stream, : count - first]
+    data[start : start + first] = world.in_flight_bytes[from_stream, begin : begin + first]
+    data[start + first : start + count] = world.in_flight_bytes[from_stream, : count - first]
     stream.read += count
     while stream.segment_head < stream.segment_tail and world.segment_end[
         from_stream, stream.segment_head % SEGMENTS
@@ -359,7 +359,7 @@ def is_writable(world, socket):
     stream = world.stream[socket]
     if stream.closed or has_ended(world, socket ^ 1):
         return True
-    full = stream.written - stream.read >= world.glass.shape[1]
+    full = stream.written - stream.read >= world.in_flight_bytes.shape[1]
     return not full and stream.segment_tail - stream.segment_head < SEGMENTS
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ...analysis.figure import Figure, Label, Sheet
+from ...analysis.figure import Figure, Label, ResultSet
 from ...analysis.result import Estimate
 from ...base.reasons import Reason, job_failed, sentences
 from ...base.units import NS_PER_MS
@@ -40,7 +40,7 @@ def is_ours(document: Part) -> bool:
     return "fio version" in document
 
 
-def sheet_of(document: Part, text: str) -> Sheet:
+def result_set_of(document: Part, text: str) -> ResultSet:
     """All figures of all jobs."""
     version = document.text("fio version")
     major = re.search(r"(\d{1,9})\.", version)
@@ -67,7 +67,7 @@ def sheet_of(document: Part, text: str) -> Sheet:
         figures += figures_of(job, labels, withheld)
     if any(clone is not None for clone in clones):
         warnings.append("jobs share a name: with fio's group_reporting=1 their numbers are one")
-    return Sheet(
+    return ResultSet(
         kind="fio", source=document.source, id=identifier(text), started_utc=utc(document.number("timestamp")),
         identity=identity, figures=figures, warnings=list(dict.fromkeys(warnings)),
     )  # fmt: skip

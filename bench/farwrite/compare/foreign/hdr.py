@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...analysis.estimate import mean_over_rounds
-from ...analysis.figure import Figure, Label, Sheet
+from ...analysis.figure import Figure, Label, ResultSet
 from ...base.errors import UsageError
 from ...base.hdr_codec import slots_in_use
 from ...base.units import TIME
@@ -60,7 +60,7 @@ def is_ours(text: str) -> bool:
     return OURS.search(text) is not None
 
 
-def sheet_of(text: str, source: str, unit: str | None) -> Sheet:
+def result_set_of(text: str, source: str, unit: str | None) -> ResultSet:
     """All figures of a log."""
     started = ""
     by_tag: dict[str, list[Interval]] = {}
@@ -84,7 +84,7 @@ def sheet_of(text: str, source: str, unit: str | None) -> Sheet:
     if not by_tag:
         raise UsageError(f"{source} is an HdrHistogram log without an interval.")
     figures = [item for tag, intervals in by_tag.items() for item in figures_of(tag, intervals, float(TIME[unit or "ns"]))]
-    return Sheet(
+    return ResultSet(
         kind="hdrhistogram", source=source, id=identifier(text), started_utc=started, identity={}, figures=figures,
         warnings=[] if unit else unit_doubts([item for intervals in by_tag.values() for item in intervals]),
     )  # fmt: skip

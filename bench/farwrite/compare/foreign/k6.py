@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ...analysis.estimate import CONFIDENCE
-from ...analysis.figure import Better, Figure, Label, Sheet, Unit
+from ...analysis.figure import Better, Figure, Label, ResultSet, Unit
 from ...analysis.result import Estimate
 from ...base.units import NS_PER_MS
 from .counted import ONE_RUN, from_percentiles, plain
@@ -80,7 +80,7 @@ def is_stream(text: str) -> bool:
     return text.startswith('{"') and re.search(r'"type":\s*"(Metric|Point)"', text[:2000]) is not None
 
 
-def sheet_of(document: Part, text: str) -> Sheet:
+def result_set_of(document: Part, text: str) -> ResultSet:
     """All figures of a summary."""
     metrics = metrics_of(document)
     figures: dict[tuple, Figure] = {}
@@ -90,7 +90,7 @@ def sheet_of(document: Part, text: str) -> Sheet:
     warnings = []
     if any(item.unit == "" for item in figures.values()) and not any("values" in part for _, part in metrics.members()):
         warnings.append("--summary-export leaves open what custom metrics are in; the data of handleSummary() says it")
-    return Sheet(
+    return ResultSet(
         kind="k6", source=document.source, id=identifier(text), started_utc=started(document), identity={},
         figures=list(figures.values()), warnings=warnings,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from ...analysis.figure import Figure, Label, Sheet
+from ...analysis.figure import Figure, Label, ResultSet
 from ...analysis.result import Estimate
 from ...base.reasons import remark
 from ...base.units import NS_PER_S
@@ -28,7 +28,7 @@ def is_ours(document: Part) -> bool:
     return "machine_info" in document and "benchmarks" in document
 
 
-def sheet_of(document: Part, text: str) -> Sheet:
+def result_set_of(document: Part, text: str) -> ResultSet:
     """All figures of all benchmarks."""
     benchmarks = document.parts("benchmarks")
     if not benchmarks:
@@ -40,7 +40,7 @@ def sheet_of(document: Part, text: str) -> Sheet:
         if clone is not None:
             labels["clone"] = float(clone)
         figures += [figure(metric, labels, estimate) for metric, estimate in estimates_of(item.part("stats"))]
-    return Sheet(
+    return ResultSet(
         kind="pytest-benchmark", source=document.source, id=identifier(text), started_utc=started(document.text("datetime")),
         identity=identity_of(document.part("machine_info")), figures=figures,
     )  # fmt: skip

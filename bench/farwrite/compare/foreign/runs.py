@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from ...analysis.estimate import CONFIDENCE, ROUNDS_MIN, unknown
-from ...analysis.figure import Figure, Sheet
+from ...analysis.figure import Figure, ResultSet
 from ...analysis.result import Estimate
 from ...analysis.student_t import half_width
 from ...base.errors import UsageError
@@ -23,30 +23,30 @@ from .metrics import identifier
 AS_RATIO = ("ns", "bytes", "per_s", "bytes_per_s")
 
 
-def joined(sheets: Sequence[Sheet]) -> Sheet:
+def joined(result_sets: Sequence[ResultSet]) -> ResultSet:
     """One sheet of all runs; UsageError when they are not runs of the same thing. One run is its own sheet."""
-    first = sheets[0]
-    for other in sheets[1:]:
+    first = result_sets[0]
+    for other in result_sets[1:]:
         check_alike(first, other)
-    check_distinct(sheets)
-    if len(sheets) == 1:
+    check_distinct(result_sets)
+    if len(result_sets) == 1:
         return first
     found: dict[tuple, list[Figure | None]] = {}
-    for index, sheet in enumerate(sheets):
-        for item in sheet.figures:
+    for index, result_set in enumerate(result_sets):
+        for item in result_set.figures:
             key = (item.metric, *sorted(item.labels.items()))
-            found.setdefault(key, [None] * len(sheets))[index] = item
+            found.setdefault(key, [None] * len(result_sets))[index] = item
     return replace(
         first,
-        source=", ".join(sheet.source for sheet in sheets),
-        id=identifier(" ".join(sorted(sheet.id for sheet in sheets))),
-        started_utc=min((sheet.started_utc for sheet in sheets if sheet.started_utc), default=""),
-        figures=[over_runs(items, sheets) for items in found.values()],
-        warnings=list(dict.fromkeys(warning for sheet in sheets for warning in sheet.warnings)),
+        source=", ".join(result_set.source for result_set in result_sets),
+        id=identifier(" ".join(sorted(result_set.id for result_set in result_sets))),
+        started_utc=min((result_set.started_utc for result_set in result_sets if result_set.started_utc), default=""),
+        figures=[over_runs(items, result_sets) for items in found.values()],
+        warnings=list(dict.fromkeys(warning for result_set in result_sets for warning in result_set.warnings)),
     )
 
 
-def check_alike(first: Sheet, other: Sheet) -> None:
+def check_alike(first: ResultSet, other: ResultSet) -> None:
     """That two files are runs of the same thing."""
     sides = [("tool", first.kind, other.kind)]
     for field in {**first.identity, **other.identity}:
@@ -59,16 +59,16 @@ def check_alike(first: Sheet, other: Sheet) -> None:
             )
 
 
-def check_distinct(sheets: Sequence[Sheet]) -> None:
+def check_distinct(result_sets: Sequence[ResultSet]) -> None:
     """That no run is given twice: it would make the others look repeatable."""
     seen: dict[str, str] = {}
-    for sheet in sheets:
-        if sheet.id in seen:
-            raise UsageError(f"{seen[sheet.id]} and {sheet.source} are the same run: give each run once.")
-        seen[sheet.id] = sheet.source
+    for result_set in result_sets:
+        if result_set.id in seen:
+            raise UsageError(f"{seen[result_set.id]} and {result_set.source} are the same run: give each run once.")
+        seen[result_set.id] = result_set.source
 
 
-def over_runs(items: Sequence[Figure | None], sheets: Sequence[Sheet]) -> Figure:
+def over_runs(items: Sequence[Figure | None], result_sets: Sequence[ResultSet]) -> Figure:
     """One figure of all runs; None where a run lacks it."""
     known = [item for item in items if item is not None]
     values = [item.estimate.value if item else None for item in items]
@@ -76,7 +76,7 @@ def over_runs(items: Sequence[Figure | None], sheets: Sequence[Sheet]) -> Figure
     missing = values.count(None)
     if missing:
         warnings.append(runs_missing(len(values) - missing, len(values)))
-    withheld = [about(sheet.source, why) for item, sheet in zip(items, sheets, strict=True) if item for why in item.withheld]
+    withheld = [about(one.source, why) for item, one in zip(items, result_sets, strict=True) if item for why in item.withheld]
     item = known[0]
     estimate = worst(values, warnings) if item.exact else mean_over_runs(values, item.unit in AS_RATIO, warnings)
     return replace(item, estimate=estimate, withheld=withheld)

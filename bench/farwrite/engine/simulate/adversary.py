@@ -51,11 +51,11 @@ def streams_of(node: Node, cluster: Cluster) -> list[int]:
     return [stream for socket in node.state.sockets.tolist() if socket >= 0 for stream in (socket, socket ^ 1)]
 
 
-def under_way(cluster: Cluster, stream: int) -> np.ndarray:
+def in_flight(cluster: Cluster, stream: int) -> np.ndarray:
     """The bytes that were sent and not received yet."""
     row = cluster.stream[stream]
     places = np.arange(int(row.read), int(row.written)) % cluster.shape.buffer_bytes
-    return cluster.glass[stream, places]
+    return cluster.in_flight_bytes[stream, places]
 
 
 def frames_in(cluster: Cluster, stream: int, flying: np.ndarray) -> list[int]:
@@ -75,7 +75,7 @@ def meddle(cluster: Cluster, node: Node) -> None:
         read, written = int(row.read), int(row.written)
         if written - read < record.HEADER_BYTES or stream in cluster.forged:
             continue
-        flying = under_way(cluster, stream)
+        flying = in_flight(cluster, stream)
         begins = frames_in(cluster, stream, flying)
         how = draw.choice(("flip", "drop", "double", "swap", "oversize"))
         if how == "flip" or len(begins) < 3:
@@ -102,7 +102,7 @@ def put_back(cluster: Cluster, stream: int, flying: np.ndarray, added: int) -> N
     row = cluster.stream[stream]
     read = int(row.read)
     cluster.meddled.add(stream // 2)
-    cluster.glass[stream, (read + np.arange(flying.size)) % cluster.shape.buffer_bytes] = flying
+    cluster.in_flight_bytes[stream, (read + np.arange(flying.size)) % cluster.shape.buffer_bytes] = flying
     row.written += added
     if added:
         for segment in range(int(row.segment_head), int(row.segment_tail)):
@@ -118,7 +118,7 @@ def forge(cluster: Cluster, node: Node) -> None:
     streams = [stream for stream in streams_of(node, cluster) if stream not in cluster.forged]
     draw.shuffle(streams)
     for stream in streams:
-        flying = under_way(cluster, stream)
+        flying = in_flight(cluster, stream)
         begins = frames_in(cluster, stream, flying)
         draw.shuffle(begins)
         for begin in begins:

@@ -32,7 +32,7 @@ class Arbiter:
     def came_to_rest(self, node: Node) -> None:
         pass
 
-    def excused(self, node: Node) -> list[int]:
+    def detached(self, node: Node) -> list[int]:
         # Who was excused lacks completed writes, and a new term asks for none of them back: it stays out until it has caught up.
         self.out.discard(node.index)
         if self.cluster.policy == primary.CONSENT:
@@ -63,16 +63,16 @@ class Arbiter:
             return True
         old = cluster.nodes[newest.leader]
         # A state that the old primary's process had last is what its crash leaves to the arbiter.
-        excused = old.state is not None and old.term is newest and cluster.excused(old)[cluster.slot(old, node)]
+        detached = old.state is not None and old.term is newest and cluster.detached(old)[cluster.slot(old, node)]
         if old.term is not newest or old.state is None:
-            excused = node.index in self.out
+            detached = node.index in self.out
         if cluster.policy == primary.SUSPEND_REPLICATION:
             return True
         if cluster.protocol == primary.A:
             return True
         if cluster.bug == UNFENCED:
             return True
-        return not excused and node.index not in self.out
+        return not detached and node.index not in self.out
 
     def elect(self, node: Node) -> bool:
         """Have an idle replica lead in a new epoch, if it may."""
@@ -114,8 +114,8 @@ class Arbiter:
             if other is node:
                 continue
             slot = cluster.slot(node, other)
-            peer, mail = node.state.peer[slot], node.state.mail[slot]
-            if mail.request != primary.NOTHING:
+            peer, control_request = node.state.peer[slot], node.state.control_requests[slot]
+            if control_request.request != primary.NOTHING:
                 continue
             if peer.state != primary.ABSENT and not (other.role == IDLE and draw.random() < 0.05):
                 continue  # It may come back before it was seen to go.
@@ -130,16 +130,16 @@ class Arbiter:
                 if node.role != PRIMARY:
                     break
             elif (
-                cluster.policy == primary.CONSENT and node is leader and not peer.excused
+                cluster.policy == primary.CONSENT and node is leader and not peer.detached
                 and not any(candidate.wanted_epoch for candidate in cluster.nodes) and draw.random() < 0.15
             ):  # fmt: skip
-                mail.request = primary.EXCUSE
+                control_request.request = primary.DETACH
                 self.out.add(other.index)
                 cluster.counts["struck"] += 1
                 cluster.tell(f"replica {other.index} is excused in epoch {node.term.epoch}")
         if node is leader and node.role == PRIMARY:
-            excused = cluster.excused(node)
-            self.out = {other.index for other in cluster.nodes if other is not node and excused[cluster.slot(node, other)]}
+            detached = cluster.detached(node)
+            self.out = {other.index for other in cluster.nodes if other is not node and detached[cluster.slot(node, other)]}
 
     def hold_elections(self, leader: Node | None, troubled: bool) -> None:
         """Somebody leads, sooner or later."""

@@ -110,14 +110,14 @@ def check_prefix(node, terms: dict[int, Term]) -> None:
         raise Anomaly(f"replica {node.index} at write {sequence} of epoch {epoch} does not hold that prefix: byte {where}")
 
 
-def check_completed(cluster, node, term: Term, before: int, completed: int, excused: list[int]) -> None:
+def check_completed(cluster, node, term: Term, before: int, completed: int, detached: list[int]) -> None:
     """What has just completed had reached what the protocol asks, as the replicas themselves know."""
     protocol = cluster.protocol
     it = f"write {completed} of epoch {term.epoch} completed"
     if not node.ever_durable(cluster.terms, term, completed):
         raise Anomaly(f"{it} before it was durable at its primary")
     peers = [other for other in cluster.nodes if other is not node]
-    asked = [other for other in peers if not excused[cluster.slot(node, other)]]
+    asked = [other for other in peers if not detached[cluster.slot(node, other)]]
     if protocol in (primary.C, primary.TWO_TRIP):
         for other in asked:
             if not other.ever_durable(cluster.terms, term, completed):

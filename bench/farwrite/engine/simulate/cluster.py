@@ -32,7 +32,7 @@ from .check import Anomaly, Shadow, Term, Write
 from .voting import Inquiry, Voter
 
 VOLUME, EXTENT_BYTES = 7, 4096
-CONNECTIONS, PARCEL, VOUCH_AFTER_NS = 24, 16 << 10, 5_000_000
+CONNECTIONS, RESYNC_BUFFER, WATERMARK_AFTER_NS = 24, 16 << 10, 5_000_000
 READ_BYTES_MAX = 8192
 NOBODY = np.full(1, -1, np.int64)
 
@@ -74,7 +74,7 @@ class Membership(Protocol):
     def came_to_rest(self, node: Node) -> None:
         """A replica's last loop has ended, and everything of it is settled."""
 
-    def excused(self, node: Node) -> list[int]:
+    def detached(self, node: Node) -> list[int]:
         """The places, among its peers, of those that a new primary goes on without."""
 
     def steps_down_for(self, node: Node, other: Node) -> bool:
@@ -106,7 +106,7 @@ class Node:
         shape = cluster.shape
         self.world = pretend.world(
             cluster.clock, log.SUPERBLOCK_BYTES + shape.capacity_bytes, shape.volume_bytes,
-            max(shape.volume_bytes, shape.staging_bytes), cluster.stream, cluster.glass, cluster.segment_end,
+            max(shape.volume_bytes, shape.staging_bytes), cluster.stream, cluster.in_flight_bytes, cluster.segment_end,
             cluster.segment_due_ns,
         )  # fmt: skip
         self.shadow = Shadow(np.zeros(shape.volume_bytes, np.uint8))
@@ -135,7 +135,7 @@ class Node:
         self.ring = reactor.pretended(self.world)
         self.journal = log.journal_state(
             shape.capacity_bytes, shape.staging_bytes, VOLUME, epoch, 0, 0, shape.volume_bytes, EXTENT_BYTES, shape.begins,
-            VOUCH_AFTER_NS,
+            WATERMARK_AFTER_NS,
         )  # fmt: skip
 
     @property
@@ -221,7 +221,7 @@ class Node:
             return []
         held = [int(socket) for socket in self.state.sockets if socket >= 0]
         if self.role == PRIMARY:
-            held += [int(row.socket) for row in self.state.mail if row.request == primary.ADOPT]
+            held += [int(row.socket) for row in self.state.control_requests if row.request == primary.ADOPT]
         return held
 
 
@@ -242,7 +242,7 @@ class Cluster:
         streams = 2 * CONNECTIONS
         self.stream = rows_of(pretend.Stream, streams)
         self.stream["closed"] = 1
-        self.glass = np.zeros((streams, shape.buffer_bytes), np.uint8)
+        self.in_flight_bytes = np.zeros((streams, shape.buffer_bytes), np.uint8)
         self.segment_end = np.zeros((streams, pretend.SEGMENTS), np.int64)
         self.segment_due_ns = np.zeros((streams, pretend.SEGMENTS), np.int64)
         self.ends: dict[int, tuple[int, int]] = {}  # by connection: (primary's index, secondary's index)
@@ -416,11 +416,11 @@ class Cluster:
                 return node
         return None
 
-    def excused(self, node: Node) -> list[int]:
+    def detached(self, node: Node) -> list[int]:
         """By peer: whether the primary goes on without it, or has been told to."""
         state = node.state
         return [
-            int(state.peer[slot].excused or state.mail[slot].request == primary.EXCUSE)
+            int(state.peer[slot].detached or state.control_requests[slot].request == primary.DETACH)
             for slot in range(len(self.nodes) - 1)
         ]
 
@@ -471,11 +471,12 @@ class Cluster:
         check.check_promotion(self, node, term)
         node.state = primary.primary_state(
             node.journal, node.ring, [], self.protocol, self.seed, self.peer_timeout_ns, self.quorum, self.policy,
-            self.congestion, len(self.nodes) - 1, self.shape.volume_bytes, PARCEL, self.shape.lag_ring, self.latency_budget_ns,
+            self.congestion, len(self.nodes) - 1, self.shape.volume_bytes, RESYNC_BUFFER,
+            self.shape.lag_ring, self.latency_budget_ns,
         )  # fmt: skip
         node.term, node.role, node.successor = term, PRIMARY, ""
-        for slot in self.membership.excused(node):
-            node.state.peer[slot].excused = 1
+        for slot in self.membership.detached(node):
+            node.state.peer[slot].detached = 1
         self.counts["failovers"] += before.leader not in (-1, node.index)
         self.tell(f"replica {node.index} leads epoch {epoch} from write {term.boundary}")
         return True
@@ -483,8 +484,8 @@ class Cluster:
     def join(self, node: Node, other: Node) -> bool:
         """Connect a primary with an idle replica, as two control threads would."""
         slot = self.slot(node, other)
-        mail = node.state.mail[slot]
-        if self.is_cut(node, other) or other.role == DOWN or mail.request != primary.NOTHING:
+        control_request = node.state.control_requests[slot]
+        if self.is_cut(node, other) or other.role == DOWN or control_request.request != primary.NOTHING:
             return False
         if self.membership.steps_down_for(node, other):
             self.tell(f"replica {node.index} hears of a newer epoch from replica {other.index} and steps down")
@@ -502,8 +503,8 @@ class Cluster:
         sequence = theirs.sequence
         if self.bug == OFF_BY_ONE and how == primary.BY_EXTENTS:
             sequence += 1
-        mail.socket, mail.sequence, mail.how = socket, sequence, how
-        mail.request = primary.ADOPT
+        control_request.socket, control_request.sequence, control_request.how = socket, sequence, how
+        control_request.request = primary.ADOPT
         other.state = secondary.secondary_state(
             other.journal, other.ring, socket + 1, self.protocol, self.shape.volume_bytes, rows_of(SharedCounters),
             self.shape.inbox_bytes,
@@ -639,10 +640,10 @@ class Cluster:
         """One turn of a primary, and what it released held against the truth."""
         state = node.state
         before = int(state.at[0].completed)
-        excused = state.peer["excused"].tolist()
-        for slot in range(len(excused)):
-            if state.mail[slot].request == primary.EXCUSE:
-                excused[slot] = 1
+        detached = state.peer["detached"].tolist()
+        for slot in range(len(detached)):
+            if state.control_requests[slot].request == primary.DETACH:
+                detached[slot] = 1
             if self.bug == FORGETFUL and state.peer[slot].state == primary.RESYNCING:
                 state.peer[slot].redo_sequence = node.journal.at[0].applied_sequence
         leave = state.peer[LEAVE].tolist()
@@ -657,7 +658,7 @@ class Cluster:
         completed = int(state.at[0].completed)
         if completed > before:
             if self.policy == primary.SUSPEND_REPLICATION:
-                excused = [max(pair) for pair in zip(excused, state.peer["excused"].tolist(), strict=True)]
-            check.check_completed(self, node, node.term, before, completed, excused)
+                detached = [max(pair) for pair in zip(detached, state.peer["detached"].tolist(), strict=True)]
+            check.check_completed(self, node, node.term, before, completed, detached)
         check.check_verified(node)
         return status

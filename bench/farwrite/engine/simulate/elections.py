@@ -35,7 +35,7 @@ class Elections:
         self.witness: Voter | None = None
         if witness:
             world = pretend.world(
-                cluster.clock, 0, 0, 0, cluster.stream, cluster.glass, cluster.segment_end, cluster.segment_due_ns
+                cluster.clock, 0, 0, 0, cluster.stream, cluster.in_flight_bytes, cluster.segment_end, cluster.segment_due_ns
             )
             self.witness = self.voters[WITNESS] = Voter(cluster, WITNESS, world)
         self.question_count = 0
@@ -62,7 +62,7 @@ class Elections:
             self.send(node, node.leaves_to, 0, Question("hand_over", node.name, members=(node.leaves_to,)))
             node.leaves_to = ""
 
-    def excused(self, node: Node) -> list[int]:
+    def detached(self, node: Node) -> list[int]:
         members = node.voter.ballot.members
         others = [other for other in self.cluster.nodes if other is not node]
         return [slot for slot, other in enumerate(others) if other.name not in members]
@@ -291,7 +291,7 @@ class Elections:
         for other in others:
             slot = cluster.slot(node, other)
             peer = node.state.peer[slot]
-            if node.state.mail[slot].request != primary.NOTHING:
+            if node.state.control_requests[slot].request != primary.NOTHING:
                 continue
             if not voter.is_settled:  # Some may know what the majority does not.
                 self.configure(node, members, None, "settles")
@@ -301,7 +301,7 @@ class Elections:
                 if cluster.policy == primary.CONSENT and is_to_be_struck(peer, other.name, members, is_patient):
                     rest = tuple(one for one in members if one != other.name)
                     if cluster.bug == UNASKED:
-                        node.state.mail[slot].request = primary.EXCUSE
+                        node.state.control_requests[slot].request = primary.DETACH
                     self.configure(node, rest, other, "strikes")
                     return
                 cluster.join(node, other)
@@ -329,9 +329,9 @@ class Elections:
             self.cluster.tell(f"replica {node.index} {what}: the members are {', '.join(node.voter.ballot.members)}")
         if struck is None:
             return
-        mail = node.state.mail[self.cluster.slot(node, struck)]
-        if is_kept and mail.request == primary.NOTHING:
-            mail.request = primary.EXCUSE
+        control_request = node.state.control_requests[self.cluster.slot(node, struck)]
+        if is_kept and control_request.request == primary.NOTHING:
+            control_request.request = primary.DETACH
         else:
             self.cluster.join(node, struck)
 

@@ -15,15 +15,15 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ...base.host.parent_death import die_with
-from .story import Told, tell
+from .story import StoryResult, tell
 
 CHUNK = 50  # Seeds at a time: a second or two.
 ENDED = multiprocessing.get_context("fork").Event()  # Nobody waits for stories any more.
 
 
-def tell_some(first: int, count: int) -> list[Told]:
+def tell_some(first: int, count: int) -> list[StoryResult]:
     """Stories `first` to `first + count - 1`, or up to the first that breaks a promise; fewer once the search has ended."""
-    stories: list[Told] = []
+    stories: list[StoryResult] = []
     while len(stories) < count and not (stories and stories[-1].broken) and not ENDED.is_set():
         stories.append(tell(first + len(stories)))
     return stories
@@ -97,7 +97,7 @@ def over_dask(address: str) -> Iterator[Workers]:
         yield Workers(client)
 
 
-def search(first: int, count: int | None, pool: Pool | None = None) -> Iterator[list[Told]]:
+def search(first: int, count: int | None, pool: Pool | None = None) -> Iterator[list[StoryResult]]:
     """Stories in the order of their seeds, some at a time: `count` in all or without end, and none behind a broken one."""
     end = None if count is None else first + count
     if pool is None and end is not None and end - first <= CHUNK:
@@ -106,16 +106,16 @@ def search(first: int, count: int | None, pool: Pool | None = None) -> Iterator[
     pool = pool or Processes()
     at_once = pool.at_once
     try:
-        under_way: deque[Any] = deque()
+        in_flight: deque[Any] = deque()
         broken = False
         while not broken:
-            while len(under_way) < 2 * at_once and (end is None or first < end):
+            while len(in_flight) < 2 * at_once and (end is None or first < end):
                 size = CHUNK if end is None else min(CHUNK, end - first)
-                under_way.append(pool.submit(first, size))
+                in_flight.append(pool.submit(first, size))
                 first += size
-            if not under_way:
+            if not in_flight:
                 return
-            stories = under_way.popleft().result()
+            stories = in_flight.popleft().result()
             broken = stories[-1].broken is not None
             yield stories
     finally:

@@ -34,7 +34,7 @@ DESCRIBED = ("tail", "applied", "durable", "sealed", "staged")  # Positions that
 
 
 @dataclass(frozen=True)
-class Told:
+class StoryResult:
     """How one story went."""
 
     seed: int
@@ -221,9 +221,9 @@ class Story:
         if happens["superblock"] and down:
             self.damage_superblock(draw.choice(down))
         if happens["verify"] and node.role == PRIMARY:
-            mail = draw.choice(node.state.mail)
-            if mail.request == primary.NOTHING:
-                mail.request = primary.VERIFY
+            control_request = draw.choice(node.state.control_requests)
+            if control_request.request == primary.NOTHING:
+                control_request.request = primary.VERIFY
         if happens["adversary"] and node.role == PRIMARY:
             adversary.meddle(cluster, node)
         if happens["forge"] and node.role == PRIMARY:
@@ -313,7 +313,7 @@ class Story:
         assert leader is not None
         self.tell(f"whole at write {int(leader.journal.at[0].staged_sequence)} of epoch {leader.term.epoch}")
 
-    def count_laps(self) -> None:
+    def count_passes(self) -> None:
         """How often positions have gone around memories and files: they never go back, whoever restarts."""
         counts, shape = self.cluster.counts, self.cluster.shape
         for node in self.cluster.nodes:
@@ -358,7 +358,7 @@ class Story:
         )
 
 
-def tell(seed: int, bug: str = "") -> Told:
+def tell(seed: int, bug: str = "") -> StoryResult:
     """One seed's story."""
     story = Story(seed, bug)
     broken = None
@@ -371,11 +371,11 @@ def tell(seed: int, bug: str = "") -> Told:
         broken = f"a loop failed: {failure!r}"
         story.tell(f"BROKEN: {broken}")
     cluster = story.cluster
-    story.count_laps()
+    story.count_passes()
     for node in cluster.nodes:
         story.hash.update(node.world.cached.tobytes())
         story.hash.update(node.journal.at.tobytes())
-    return Told(
+    return StoryResult(
         seed, story.hash.hexdigest(), broken, story.lines, cluster.number,
         sum(max(term.completed - term.boundary, 0) for term in cluster.terms.values()), max(cluster.terms), story.ticks,
         dict(sorted(cluster.counts.items())),

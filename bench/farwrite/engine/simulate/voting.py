@@ -37,7 +37,7 @@ class BallotFile:
         self.world, self.data = world, bytearray()
         for _, block in sorted(writes_of(ballot)):
             self.data += block
-        self.under_way: tuple[int, bytes] | None = None
+        self.in_flight: tuple[int, bytes] | None = None
         self.flipped: list[int] = []  # bits that are not as they were written
 
     def flip(self, draw: random.Random) -> None:
@@ -64,18 +64,18 @@ class BallotFile:
             self.data[offset : offset + part] = block[:part]
             raise BallotError(f"errno {-refused}", offset // SLOT_BYTES)
         if self.world.at[0].power_in == 0:
-            self.under_way = (offset, block)
+            self.in_flight = (offset, block)
             raise PowerLostError
         self.data[offset : offset + len(block)] = block
 
     def crash(self, key: int, share: int) -> None:
         """Leave about `share` of 256 sectors of a write that was under way; which ones follows from `key`."""
-        if self.under_way is not None:
-            offset, block = self.under_way
+        if self.in_flight is not None:
+            offset, block = self.in_flight
             pretend.tear(
                 np.frombuffer(self.data, np.uint8), np.frombuffer(bytearray(block), np.uint8), offset, len(block), key, share
             )
-        self.under_way = None
+        self.in_flight = None
 
 
 class Voter(vote.Voter):
@@ -195,7 +195,7 @@ class ControlNetwork:
     """The messages under way between voters."""
 
     def __init__(self, draw: random.Random) -> None:
-        self.draw, self.under_way, self.count = draw, [], 0  # type: ignore[var-annotated]
+        self.draw, self.in_flight, self.count = draw, [], 0  # type: ignore[var-annotated]
         self.loss_ratio, self.doubled_ratio, self.delay_ns_max = 0.0, 0.0, 1_000_000
 
     def send(self, now_ns: int, asker: str, voter: str, number: int, body: Question | Answer) -> None:
@@ -205,12 +205,12 @@ class ControlNetwork:
         for _ in range(2 if self.draw.random() < self.doubled_ratio else 1):
             self.count += 1
             due_ns = now_ns + self.draw.randrange(1, self.delay_ns_max)
-            heapq.heappush(self.under_way, Message(due_ns, self.count, asker, voter, number, body))
+            heapq.heappush(self.in_flight, Message(due_ns, self.count, asker, voter, number, body))
 
     def arrived(self, now_ns: int) -> Iterator[Message]:
         """What has arrived by now, in the order of arrival."""
-        while self.under_way and self.under_way[0].due_ns <= now_ns:
-            yield heapq.heappop(self.under_way)
+        while self.in_flight and self.in_flight[0].due_ns <= now_ns:
+            yield heapq.heappop(self.in_flight)
 
 
 @dataclass

@@ -134,8 +134,8 @@ def measure(experiment: Experiment) -> None:
                 experiment.joined[arm.name] = workers[arm.name].join(launches[arm.word], waiting)
         begin(experiment)
         progress.expect(expected_s(experiment))
-        for lap in range(experiment.pairs):
-            play_lap(experiment, lab, workers, lap)
+        for repetition in range(experiment.pairs):
+            play_repetition(experiment, lab, workers, repetition)
 
 
 def start_order(arms: list[Arm]) -> list[list[Arm]]:
@@ -228,31 +228,31 @@ def expected_s(experiment: Experiment) -> float:
     return experiment.pairs * sum(2 * (FLOORS_S + len(run.cells) * round_s(run)) for run in experiment.runs.values())
 
 
-def order_of(experiment: Experiment, lap: int, cell: str) -> list[ArmName]:
+def order_of(experiment: Experiment, repetition: int, cell: str) -> list[ArmName]:
     """The palindrome of a cell in a lap: each arm twice. Three laps share a drawn order, turned by one place each time."""
-    turns, turn = divmod(lap, len(experiment.names))
+    turns, turn = divmod(repetition, len(experiment.names))
     drawn = random.Random(f"{experiment.seed}/{cell}/{turns}").sample(experiment.names, len(experiment.names))
     half = drawn[turn:] + drawn[:turn]
     return half + half[::-1]
 
 
-def play_lap(experiment: Experiment, lab: Lab, workers: dict[ArmName, Worker], lap: int) -> None:
+def play_repetition(experiment: Experiment, lab: Lab, workers: dict[ArmName, Worker], repetition: int) -> None:
     """Floors of every arm, then every cell once, in an order drawn for this lap."""
-    told_lap = f"pair {lap + 1}/{experiment.pairs}"
-    experiment.progress.doing(f"{told_lap} · disks")
+    repetition_text = f"pair {repetition + 1}/{experiment.pairs}"
+    experiment.progress.doing(f"{repetition_text} · disks")
     for place, name in enumerate(experiment.names + experiment.names[::-1]):
-        index = 2 * lap + place // len(experiment.names)
+        index = 2 * repetition + place // len(experiment.names)
         experiment.runs[name].floors += workers[name].floors(index)
         experiment.progress.did(FLOORS_S)
-    for cell in random.Random(f"{experiment.seed}/{lap}").sample(experiment.cells, len(experiment.cells)):
+    for cell in random.Random(f"{experiment.seed}/{repetition}").sample(experiment.cells, len(experiment.cells)):
         for attempt in range(experiment.arms[0].profile.run.retries + 1):
-            experiment.progress.doing(f"{told_lap} · {cell}" + (" · again" if attempt else ""))
-            if play_palindrome(experiment, lab, workers, cell, lap, attempt):
+            experiment.progress.doing(f"{repetition_text} · {cell}" + (" · again" if attempt else ""))
+            if play_palindrome(experiment, lab, workers, cell, repetition, attempt):
                 break
 
 
 def play_palindrome(
-    experiment: Experiment, lab: Lab, workers: dict[ArmName, Worker], cell: str, lap: int, attempt: int
+    experiment: Experiment, lab: Lab, workers: dict[ArmName, Worker], cell: str, repetition: int, attempt: int
 ) -> bool:
     """Every arm twice at one distance; answers whether all six rounds are good. They are kept all together or, when this is
     stopped half-way, not at all."""
@@ -260,8 +260,8 @@ def play_palindrome(
     for span, asked_rtt_ns in spans_of(lab, next(item for item in base.cells if item.id == cell)):
         span.set_rtt(asked_rtt_ns)
     made: list[tuple[ArmName, Round]] = []
-    for place, name in enumerate(order_of(experiment, lap, cell)):
-        index = 2 * lap + place // len(experiment.names)
+    for place, name in enumerate(order_of(experiment, repetition, cell)):
+        index = 2 * repetition + place // len(experiment.names)
         made.append((name, measure_round(experiment, lab, workers[name], cell, index, attempt)))
         if attempt == 0:
             experiment.progress.did(round_s(experiment.runs[name]))
@@ -271,7 +271,7 @@ def play_palindrome(
     experiment.delay_ns = {str(asked): delay_ns for asked, delay_ns in sorted(lab.delay_ns.items())}
     if broken:
         name, worst = max(broken, key=lambda one: one[1].status == "failed")
-        told = f"{cell}, pair {lap + 1}: {len(broken)} of {len(made)} rounds void or failed; {name}"
+        told = f"{cell}, pair {repetition + 1}: {len(broken)} of {len(made)} rounds void or failed; {name}"
         experiment.progress.voided(told, worst.status, causes_of(worst))
     return not broken
 

@@ -14,7 +14,7 @@ import msgspec
 from ...base import framing
 from ...base.errors import UsageError
 from ...recording import Cell, FlushFloors, LabFacts, Round
-from ...workload.tables import Profile, told
+from ...workload.tables import Profile, without_defaults
 
 VERSION = 1
 LINE_BYTES_MAX = 64 << 20  # A round of an hour, with its 3 600 slices, has 2 MB.
@@ -99,7 +99,7 @@ class Head(Struct, frozen=True):
 
 def task_profile(profile: Profile) -> dict[str, Any]:
     """A profile as an arm is told of it."""
-    return without_ours(told(profile))
+    return without_ours(without_defaults(profile))
 
 
 def without_ours(profile: dict[str, Any]) -> dict[str, Any]:

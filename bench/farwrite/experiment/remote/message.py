@@ -33,7 +33,7 @@ class Stand(Struct, frozen=True):
     durability: Literal["disk", "memory"]
 
 
-class Standing(Struct, frozen=True):
+class FarSiteReady(Struct, frozen=True):
     """The answer to it: what stands there."""
 
     farwrite: str

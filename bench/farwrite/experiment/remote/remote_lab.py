@@ -39,7 +39,7 @@ from ...targets.replicated import is_shuffled
 from ...workload.ssh_host import FarHost
 from .. import sides
 from ..ab.worker import become_worker
-from . import message as told
+from . import message as message
 from .rendezvous import TOKEN_BYTES, dial_token
 
 REAL = "real"  # The kind of a link that is none of ours.
@@ -69,23 +69,23 @@ class FarSite(AnySite):
     def __init__(self, host: FarHost, ssh: subprocess.Popen, said: IO[bytes]) -> None:
         assert ssh.stdin is not None and ssh.stdout is not None
         self.host, self.ssh, self.said = host, ssh, said
-        self.asks, self.answers = ssh.stdin, told.Inbox(ssh.stdout)
+        self.asks, self.answers = ssh.stdin, message.Inbox(ssh.stdout)
         self.board = Words()
         self.replies_due = 0
-        self.standing: told.Standing
+        self.ready: message.FarSiteReady
 
     def stand(self, spec: LabSpec) -> None:
         """Have the site opened there. UsageError when farwrite there is missing or another."""
-        asked = told.Stand(
+        asked = message.Stand(
             farwrite=__version__, directory=self.host.directory, journal_bytes=spec.journal_bytes,
             volume_bytes=spec.volume_bytes, durability="memory" if spec.far is None else "disk",
         )  # fmt: skip
         with contextlib.suppress(BrokenPipeError):  # Its end says more.
-            told.send(self.asks, asked)
-        answer = self.receive(STAND_TIMEOUT_S, told.Standing | told.Refusal)
-        if isinstance(answer, told.Refusal):
+            message.send(self.asks, asked)
+        answer = self.receive(STAND_TIMEOUT_S, message.FarSiteReady | message.Refusal)
+        if isinstance(answer, message.Refusal):
             raise refused(answer, self.host)
-        self.standing, self.address = answer, answer.address
+        self.ready, self.address = answer, answer.address
         self.disk = Disk(
             directory=f"{self.host.login}:{answer.directory}", file_system=answer.file_system, journal_fd=-1, volume_fd=-1,
             journal_bytes=spec.journal_bytes, volume_bytes=spec.volume_bytes, durability=answer.durability, direct=answer.direct,
@@ -96,23 +96,23 @@ class FarSite(AnySite):
         """Begin over there what this function stands for."""
         self.ask(CALLS[function](*arguments))
 
-    def ask(self, call: told.Call) -> None:
+    def ask(self, call: message.Call) -> None:
         """Send a call."""
         try:
-            told.send(self.asks, call)
+            message.send(self.asks, call)
         except BrokenPipeError as gone:
             raise self.lost() from gone
         self.replies_due += 1
 
     def answer(self, timeout_s: float | None = 60.0) -> Any:
         """What came of the call before; its refusal is raised here."""
-        reply = self.receive(timeout_s, told.Reply)
+        reply = self.receive(timeout_s, message.Reply)
         self.replies_due -= 1
-        if isinstance(reply, told.Refusal):
+        if isinstance(reply, message.Refusal):
             if reply.lost:
                 raise ProcessLostError(reply.sentence)
             raise refused(reply, self.host)
-        value = reply.value if isinstance(reply, told.Answer) else reply
+        value = reply.value if isinstance(reply, message.Answer) else reply
         return np.frombuffer(value, np.int64) if isinstance(value, bytes) else value
 
     def poll(self, timeout_s: float) -> bool:
@@ -120,14 +120,14 @@ class FarSite(AnySite):
 
     def kill(self) -> None:
         with contextlib.suppress(BrokenPipeError):
-            told.send(self.asks, told.Kill())
+            message.send(self.asks, message.Kill())
 
     def begin(self) -> None:
         """Start it again. A call that was cut off by the kill gets no answer, or got one before."""
-        self.ask(told.Restart())
+        self.ask(message.Restart())
         while self.replies_due:
             with contextlib.suppress(UnfitError):
-                self.receive(30.0, told.Reply)
+                self.receive(30.0, message.Reply)
             self.replies_due -= 1
 
     def receive(self, timeout_s: float | None, kind: Any) -> Any:
@@ -158,14 +158,14 @@ class FarSite(AnySite):
 
 
 # What a site is asked to do, as a call for another machine: its own files, not ours.
-CALLS: dict[Callable, Callable[..., told.Call]] = {
-    answer_requests: lambda request, answer, count, files, held: told.Echo(
+CALLS: dict[Callable, Callable[..., message.Call]] = {
+    answer_requests: lambda request, answer, count, files, held: message.Echo(
         request_bytes=request, answer_bytes=answer, count=count, flushed=files is not None, held=held
     ),
-    flush_floor: lambda files, size, count: told.Flush(size_bytes=size, count=count),
-    hang_up: lambda name: told.HangUp(name=name),
-    sides.copy: lambda order, files, words: told.Copy(order=order),
-    sides.audit: lambda order, files, completed, issued: told.Audit(
+    flush_floor: lambda files, size, count: message.Flush(size_bytes=size, count=count),
+    hang_up: lambda name: message.HangUp(name=name),
+    sides.copy: lambda order, files, words: message.Copy(order=order),
+    sides.audit: lambda order, files, completed, issued: message.Audit(
         order=order, completed=completed, issued=np.trim_zeros(issued.words, "b").tobytes() if is_shuffled(order) else b""
     ),
 }  # fmt: skip
@@ -175,11 +175,11 @@ CALLS: dict[Callable, Callable[..., told.Call]] = {
 class RealLab(Lab):
     """A lab whose distance is where the machines stand."""
 
-    way: Way = field(kw_only=True)
+    way: Route = field(kw_only=True)
 
     @property
     def far_host(self) -> dict[str, Any]:
-        return self.way.far.standing.host
+        return self.way.far.ready.host
 
     @property
     def is_emulated(self) -> bool:
@@ -195,7 +195,7 @@ class RealLab(Lab):
 
 
 @dataclass
-class Way:
+class Route:
     """How the near site reaches the far one: directly, or through ssh where the port is closed."""
 
     near: AnySite
@@ -215,7 +215,7 @@ class Way:
         """A new connection; answers the congestion control in force at our end. A key of the run goes there through ssh."""
         token = secrets.token_bytes(TOKEN_BYTES)
         key = terms.identity.key if terms.identity else b""
-        asked = told.Accept(
+        asked = message.Accept(
             token=token, name=name, congestion=congestion, encryption=terms.encryption, compression=terms.compression, key=key
         )
         self.far.ask(asked)
@@ -240,13 +240,13 @@ def real_lab(spec: LabSpec, host: FarHost, command: str) -> Iterator[RealLab]:
         near = stack.enter_context(LocalSite("near", files, stack.enter_context(board(64))))
         far = stack.enter_context(far_site(host, command))
         far.stand(spec)
-        way = Way(near, far, host_name(host), far.standing.port)
+        way = Route(near, far, host_name(host), far.ready.port)
         # A lab of ours may set it; a machine of somebody's we leave as it is.
         transport = {"slow_start_after_idle": setting("net/ipv4/tcp_slow_start_after_idle", None)}
         try:
             transport["congestion_control"] = way.join(PROBE, spec.congestion, timeout_s=DIRECT_TIMEOUT_S)
         except UnfitError:
-            way.port = stack.enter_context(forwarding(host, far.standing.address, way.port))
+            way.port = stack.enter_context(forwarding(host, far.ready.address, way.port))
             way.host, way.forwarded = "127.0.0.1", True
             transport["congestion_control"] = way.join(PROBE, spec.congestion)
         survey(near, far, BASE_ECHOES)  # The first one pays for slow start and cold code.
@@ -322,7 +322,7 @@ def host_name(host: FarHost) -> str:
     return names[0] if names else host.login.rpartition("@")[2]
 
 
-def refused(refusal: told.Refusal, host: FarHost) -> UsageError | UnfitError:
+def refused(refusal: message.Refusal, host: FarHost) -> UsageError | UnfitError:
     """A refusal as the error it is."""
     kind = UsageError if refusal.exit_code == EXIT_USAGE else UnfitError
     return kind(f"{host.login}: {refusal.sentence}")

@@ -31,7 +31,7 @@ from ...workload.trace.trace import SUFFIX, find
 from .. import sides
 from ..ab.serve import answers
 from ..compilation import compile_all
-from . import message as told
+from . import message as message
 from .rendezvous import WAITING, accept_token, listening
 
 
@@ -40,19 +40,19 @@ def serve() -> None:
     die_with(os.getppid())
     with answers() as out:
         try:
-            asks = told.Inbox(sys.stdin.buffer)
+            asks = message.Inbox(sys.stdin.buffer)
             first = asks.frame()
             if first is None:
                 raise UsageError("farwrite far-site is not for people: farwrite run --far ssh://HOST starts it.")
             stand(wanted(first), asks, out)
         except FarwriteError as refusal:
-            told.send(out, told.Refusal(sentence=str(refusal), exit_code=refusal.exit_code))
+            message.send(out, message.Refusal(sentence=str(refusal), exit_code=refusal.exit_code))
 
 
-def wanted(first: bytes) -> told.Stand:
+def wanted(first: bytes) -> message.Stand:
     """The site that is asked for; UsageError when we are of another version."""
     try:
-        asked = msgspec.msgpack.decode(first, type=told.Stand)
+        asked = msgspec.msgpack.decode(first, type=message.Stand)
     except msgspec.MsgspecError as refusal:
         raise UsageError(f"farwrite {__version__} there was told what it does not understand: {refusal}.") from refusal
     if asked.farwrite != __version__:
@@ -60,7 +60,7 @@ def wanted(first: bytes) -> told.Stand:
     return asked
 
 
-def stand(asked: told.Stand, asks: told.Inbox, out: IO[bytes]) -> None:
+def stand(asked: message.Stand, asks: message.Inbox, out: IO[bytes]) -> None:
     """Open the site, say that it stands, obey."""
     directory = None if asked.durability == "memory" else Path(asked.directory or ".").expanduser()
     compile_all()
@@ -70,9 +70,9 @@ def stand(asked: told.Stand, asks: told.Inbox, out: IO[bytes]) -> None:
         server = stack.enter_context(listening())
         WAITING["server"] = server
         site = FarSite(files, words, stack)
-        told.send(
+        message.send(
             out,
-            told.Standing(
+            message.FarSiteReady(
                 farwrite=__version__, address=server.getsockname()[0], port=server.getsockname()[1], directory=files.directory,
                 file_system=files.file_system, durability=files.durability, direct=files.direct, not_durable=files.not_durable,
                 host=host_facts(),
@@ -96,66 +96,66 @@ class FarSite:
         self.files, self.words, self.stack = files, words, stack
         self.process: Process = stack.enter_context(process("far"))
 
-    def obey(self, asks: told.Inbox, out: IO[bytes]) -> None:
+    def obey(self, asks: message.Inbox, out: IO[bytes]) -> None:
         """One call at a time; a Kill may come in the middle of one."""
         while True:
             if asks.poll(0):
                 data = asks.frame()
                 if data is None:
                     return
-                self.begin(msgspec.msgpack.decode(data, type=told.Call), out)
+                self.begin(msgspec.msgpack.decode(data, type=message.Call), out)
             elif self.process.busy and self.process.poll(0):
-                told.send(out, self.reply())
+                message.send(out, self.reply())
             else:
                 busy = [self.process.connection.fileno()] if self.process.busy else []
                 select.select([asks.reader.descriptor, *busy], [], [])
 
-    def begin(self, call: told.Call, out: IO[bytes]) -> None:
+    def begin(self, call: message.Call, out: IO[bytes]) -> None:
         """Start what a call asks for."""
-        if isinstance(call, told.Kill):
+        if isinstance(call, message.Kill):
             self.process.kill()
-        elif isinstance(call, told.Restart):
+        elif isinstance(call, message.Restart):
             self.process.kill()
             self.words.words[:] = 0
             self.process = self.stack.enter_context(process("far"))
-            told.send(out, told.Answer())
+            message.send(out, message.Answer())
         else:
             try:
                 self.process.start(*self.work(call))
             except ProcessLostError as gone:
-                told.send(out, told.Refusal(sentence=str(gone), exit_code=gone.exit_code, lost=True))
+                message.send(out, message.Refusal(sentence=str(gone), exit_code=gone.exit_code, lost=True))
 
-    def work(self, call: told.Call) -> tuple:
+    def work(self, call: message.Call) -> tuple:
         """The function and its arguments."""
         match call:
-            case told.Accept(token=token, name=name, congestion=congestion):
+            case message.Accept(token=token, name=name, congestion=congestion):
                 return accept_token, token, name, congestion, call.terms
-            case told.Echo():
+            case message.Echo():
                 files = self.files if call.flushed else None
                 return answer_requests, call.request_bytes, call.answer_bytes, call.count, files, call.held
-            case told.Flush():
+            case message.Flush():
                 return flush_floor, self.files, call.size_bytes, call.count
-            case told.Copy(order=order):
+            case message.Copy(order=order):
                 self.words.words[:] = 0
                 return sides.copy, with_our_trace(order), self.files, self.words
-            case told.Audit():
+            case message.Audit():
                 issued = np.frombuffer(call.issued, np.int64)
                 return audit_side, with_our_trace(call.order), self.files, call.completed, issued
-            case told.HangUp(name=name):
+            case message.HangUp(name=name):
                 return hang_up, name
         raise UsageError(f"no such call: {call}")
 
-    def reply(self) -> told.Reply:
+    def reply(self) -> message.Reply:
         """What the process gave."""
         try:
             value = self.process.answer()
         except ProcessLostError as gone:
-            return told.Refusal(sentence=str(gone), exit_code=gone.exit_code, lost=True)
+            return message.Refusal(sentence=str(gone), exit_code=gone.exit_code, lost=True)
         except FarwriteError as refusal:
-            return told.Refusal(sentence=str(refusal), exit_code=refusal.exit_code)
+            return message.Refusal(sentence=str(refusal), exit_code=refusal.exit_code)
         except Exception as failure:
             print(failure, file=sys.stderr)
-            return told.Refusal(sentence=f"The far site failed: {failure!r}", exit_code=UnfitError.exit_code)
+            return message.Refusal(sentence=f"The far site failed: {failure!r}", exit_code=UnfitError.exit_code)
         if isinstance(value, (SecondaryObserved, Audited)):
             return value
-        return told.Answer(value=value.tobytes() if isinstance(value, np.ndarray) else value)
+        return message.Answer(value=value.tobytes() if isinstance(value, np.ndarray) else value)

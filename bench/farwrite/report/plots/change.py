@@ -10,7 +10,7 @@ from ...analysis.figure import METRICS, Unit, label_text
 from ...analysis.result import Estimate
 from ...base.units import NS_PER_MS
 from ..comparison import errors_from, of_two_runs
-from .plot import Choice, Option, Plot, layout_of, plain, told
+from .plot import Choice, Option, Plot, estimate_text, layout_of, plain
 
 VERDICTS = {
     "slower": ("--bad", "triangle-right"), "worse": ("--bad", "triangle-right"),
@@ -44,7 +44,7 @@ def change_plot(comparison: Comparison) -> Plot:
     return Plot(
         id="change",
         title="What changed, from the first report to the second",
-        said=said(comparison),
+        caption=caption(comparison),
         note=f"The mark is the change and the bar its interval; the band is the margin within which a change matters to nobody. "
         f"Errors come from {errors_from(comparison)}; the noise floor comes from {comparison.floor_from}. A change "
         f"counts when chance is ruled out over all rows together (Holm, alpha {comparison.alpha:g}) and it exceeds the noise "
@@ -117,9 +117,9 @@ def words(row: Row) -> str:
     return "<br>".join([
         f"<b>{plain(row.name)}</b>",
         f"{row.verdict}: {plain(row.sentence)}",
-        f"change {told(row.change, scale, unit)}",
-        f"first {told(row.base, value_scale, value_unit)}",
-        f"second {told(row.cand, value_scale, value_unit)}",
+        f"change {estimate_text(row.change, scale, unit)}",
+        f"first {estimate_text(row.base, value_scale, value_unit)}",
+        f"second {estimate_text(row.cand, value_scale, value_unit)}",
         f"noise floor {row.floor / scale:.3g} {unit}" if row.floor is not None else "no noise floor",
     ])  # fmt: skip
 
@@ -145,7 +145,7 @@ def lines(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
     return found
 
 
-def said(comparison: Comparison) -> str:
+def caption(comparison: Comparison) -> str:
     """How many rows were judged how."""
     counts = {verdict: sum(row.verdict == verdict for row in comparison.rows) for verdict in VERDICTS}
     words = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)

@@ -14,6 +14,7 @@ from .plot import (
     Plot,
     choose_protocols,
     choose_workload,
+    estimate_text,
     layout_of,
     log_axis,
     look_of,
@@ -21,10 +22,9 @@ from .plot import (
     place_words,
     protocol_words,
     short,
-    told,
     workload_keys,
 )
-from .seen import Seen, values_ns
+from .rounds_for_plot import RoundsForPlot, values_ns
 
 BINS_MAX = 72
 BIN_LOG_MIN = 0.002  # Two slots of a histogram: finer bins would show its slots.
@@ -42,7 +42,7 @@ def density(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     return np.exp(logs[0] + (np.arange(-1, bins + 1) + 0.5) * step), smooth / smooth.max()
 
 
-def density_plot(cells: Sequence[Seen]) -> Plot:
+def density_plot(cells: Sequence[RoundsForPlot]) -> Plot:
     """Distances side by side, protocols side by side within them."""
     results = [item.result for item in cells]
     keys = workload_keys(results)
@@ -60,7 +60,7 @@ def density_plot(cells: Sequence[Seen]) -> Plot:
     return Plot(
         id="density",
         title="How response times are spread",
-        said=f"The spread of the response times of {sum(bool(item.response.count) for item in cells)} cells, without their "
+        caption=f"The spread of the response times of {sum(bool(item.response.count) for item in cells)} cells, without their "
         "warm-up; the tables hold their p50, p99 and p99.9.",
         note="The wider, the more writes took that long; each shape is as wide as its own commonest time. The dot is p50 and "
         "the dash p99, with their intervals when pointed at. A shape reaches from the fastest write to the slowest.",
@@ -79,7 +79,7 @@ def density_plot(cells: Sequence[Seen]) -> Plot:
     )  # fmt: skip
 
 
-def violin(item: Seen, middle: float, half: float, key: str) -> list[dict[str, Any]]:
+def violin(item: RoundsForPlot, middle: float, half: float, key: str) -> list[dict[str, Any]]:
     """The shape of one cell, and its median and p99."""
     c, look = item.result, look_of(item.result.protocol)
     times_ns, wide = density(item.response)
@@ -100,6 +100,6 @@ def violin(item: Seen, middle: float, half: float, key: str) -> list[dict[str, A
             "name": place_words(c), "x": [round(middle, 4)] * len(known), "y": [ms(e.value or 0) for _, e, _ in known],
             "marker": {"color": "--ink", "size": [6, 12][: len(known)], "symbol": [s for *_, s in known],
                        "line": {"width": 2, "color": "--ink"}},
-            "hovertext": [f"{place_words(c)}<br>{name} {told(e)}" for name, e, _ in known], "hoverinfo": "text",
+            "hovertext": [f"{place_words(c)}<br>{name} {estimate_text(e)}" for name, e, _ in known], "hoverinfo": "text",
         },
     ]  # fmt: skip

@@ -21,6 +21,7 @@ from .plot import (
     bars,
     choose_protocols,
     choose_workload,
+    estimate_text,
     layout_of,
     log_axis,
     look_of,
@@ -28,7 +29,6 @@ from .plot import (
     place_words,
     plain,
     protocol_words,
-    told,
     workload_keys,
 )
 
@@ -70,7 +70,7 @@ def distance_plot(analysis: Analysis, distance: DistanceTable) -> Plot:
     return Plot(
         id="distance",
         title="Write latency against miles",
-        said=said(cells),
+        caption=caption(cells),
         note="Response times from the intended instant; bars are intervals. A hollow mark is a cell no verdict may rest on, "
         "a ? one whose quantile is unknown: point at it for the reason. The line is the fit a + k x round trip, drawn over "
         "the distances it was fitted over; dots are the floor, what a bare echo and flush take in this lab at the median. "
@@ -126,8 +126,8 @@ def measured(group: Sequence[CellResult], quantile: str, meta: dict[str, str]) -
 
 def point_words(c: CellResult, quantile: str) -> str:
     """What a point says when it is pointed at."""
-    lines = [place_words(c), f"{quantile} {told(latency_of(c, quantile))}", f"floor {told(c.floor_ns)}"]
-    lines.append(f"round trip p50 {told(c.rtt_ns_p50)}")
+    lines = [place_words(c), f"{quantile} {estimate_text(latency_of(c, quantile))}", f"floor {estimate_text(c.floor_ns)}"]
+    lines.append(f"round trip p50 {estimate_text(c.rtt_ns_p50)}")
     lines += [f"No verdict rests on it: {plain(str(reason))}" for reason in c.latency_doubts]
     lines += [plain(str(warning)) for warning in c.warnings]
     return "<br>".join(lines)
@@ -140,7 +140,7 @@ def unknowns(group: Sequence[CellResult], quantile: str, meta: dict[str, str]) -
             yield {"meta": {**meta, "protocol": c.protocol}, "annotation": {
                 "x": c.miles, "yref": "paper", "y": 0, "text": "?", "showarrow": False, "yanchor": "bottom",
                 "font": {"size": 16, "color": look_of(c.protocol).colour},
-                "hovertext": f"{place_words(c)}<br>{quantile} {told(latency_of(c, quantile))}",
+                "hovertext": f"{place_words(c)}<br>{quantile} {estimate_text(latency_of(c, quantile))}",
             }}  # fmt: skip
 
 
@@ -157,8 +157,8 @@ def fitted(
         step = (fit.rtt_ns_high - fit.rtt_ns_low) / (FIT_POINTS - 1)
         rtts = [fit.rtt_ns_low + index * step for index in range(FIT_POINTS)]
         words = (
-            f"<b>{protocol_words(fit.protocol)}: {quantile} = a + k x RTT</b><br>k {told(fit.k, 1.0, 'round trips')}<br>"
-            f"a {told(fit.a_ns, NS_PER_US, 'us')}"
+            f"<b>{protocol_words(fit.protocol)}: {quantile} = a + k x RTT</b><br>k {estimate_text(fit.k, 1.0, 'round trips')}<br>"
+            f"a {estimate_text(fit.a_ns, NS_PER_US, 'us')}"
         )
         look = look_of(fit.protocol)
         yield {
@@ -182,7 +182,7 @@ def floors(group: Sequence[CellResult], meta: dict[str, str]) -> Iterator[dict[s
                 "line": {"color": look_of(protocol).colour, "width": 1, "dash": "dot"},
                 "marker": {"color": look_of(protocol).colour, "size": 4, "symbol": "circle"},
                 "hovertext": [
-                    f"{place_words(c)}<br>floor at the median {told(c.floor_ns)}<br>{plain(c.floor_text)}" for c in known
+                    f"{place_words(c)}<br>floor at the median {estimate_text(c.floor_ns)}<br>{plain(c.floor_text)}" for c in known
                 ],
                 "hoverinfo": "text",
             }  # fmt: skip
@@ -270,7 +270,7 @@ def upright(
     }}  # fmt: skip
 
 
-def said(cells: Sequence[CellResult]) -> str:
+def caption(cells: Sequence[CellResult]) -> str:
     """The nearest and the farthest median under the strictest protocol."""
     known = [c for c in cells if c.response_ns_p50.value is not None]
     if not known:

@@ -11,8 +11,8 @@ from ...base.units import NS_PER_US, format_time
 from ...recording import Recording
 from ...workload.link_spec import OFF_NS_MAX, OFF_SHARE_MAX, tolerance_ns
 from ..tables import merged, miles_text
-from .plot import Choice, Option, Plot, bars, layout_of, ms, place_words, plain, told
-from .seen import decode_all
+from .plot import Choice, Option, Plot, bars, estimate_text, layout_of, ms, place_words, plain
+from .rounds_for_plot import decode_all
 
 STATUS = {"ok": ("circle", "--good", "good"), "void": ("x", "--bad", "void"), "failed": ("star", "--bad", "failed")}
 
@@ -51,7 +51,8 @@ def delivered_plot(cells: Sequence[CellResult]) -> Plot:
             "text": [f" {miles_text(place[0].miles)} mi " for place in places],
             "textposition": ["middle right", *["top left"] * len(places)][: len(places)],
             "textfont": {"size": 11, "color": "--dim"},
-            "hovertext": ["<br>".join([f"asked {ms(ns):.3f} ms", *(f"{place_words(c)}: {told(c.rtt_ns_p50)}" for c in place)])
+            "hovertext": [
+                "<br>".join([f"asked {ms(ns):.3f} ms", *(f"{place_words(c)}: {estimate_text(c.rtt_ns_p50)}" for c in place)])
                           for ns, place in zip(asked, places, strict=True)],
             "hoverinfo": "text",
         },
@@ -59,7 +60,8 @@ def delivered_plot(cells: Sequence[CellResult]) -> Plot:
     return Plot(
         id="link",
         title="Round trip: delivered against asked",
-        said=f"Over {len(known)} cells the delivered round trip was at most {format_time(max(off))} from the one asked, at the "
+        caption=f"Over {len(known)} cells the delivered round trip was at most "
+        f"{format_time(max(off))} from the one asked, at the "
         "median." if off else "No round trip was surveyed.",
         note="A 64-byte echo before and after every round, over all cells of a distance: the mark is the median, the bar reaches "
         "from the least to the greatest p99. At 0 miles what is asked is the lab's own round trip.",
@@ -93,7 +95,7 @@ def deviation_plot(recording: Recording, cells: Sequence[CellResult]) -> Plot:
     return Plot(
         id="deviation",
         title="Round trip: off from asked, round by round",
-        said=f"{len(recording.rounds)} rounds were surveyed before and after; {len(bad)} of them were void or failed.",
+        caption=f"{len(recording.rounds)} rounds were surveyed before and after; {len(bad)} of them were void or failed.",
         note=f"Delivered less asked, at the median of each survey. Grey is what a round may be off: {OFF_SHARE_MAX:.0%} or "
         f"{OFF_NS_MAX / NS_PER_US:g} us, whichever is more. Void rounds (crosses) were measured again and count in no "
         "number; a round may also be void for what the machine did. Rounds of a distance stand side by side, in order.",

@@ -11,7 +11,7 @@ from ...analysis.sample import MIDDLES_NS, Sample
 from ...base.units import NS_PER_MS
 from ..tables import miles_text
 from .plot import Choice, Option, Plot, layout_of, log_axis, plain, short
-from .seen import Seen
+from .rounds_for_plot import RoundsForPlot
 
 BINS = 44
 GAP = 0.05  # Of a round's width: rounds were not measured one right after the other.
@@ -20,7 +20,7 @@ COLOURS = [[index / 5, f"--heat-{index}"] for index in range(6)]
 SHARE_LEAST_LOG = -1.0  # 0.1 % of a slice; rarer is as pale.
 
 
-def over_time_plot(cells: Sequence[Seen]) -> Plot:
+def over_time_plot(cells: Sequence[RoundsForPlot]) -> Plot:
     """One heat map a cell; the reader chooses which."""
     kept = [item for item in cells if item.response.count]
     if not kept:
@@ -30,7 +30,7 @@ def over_time_plot(cells: Sequence[Seen]) -> Plot:
     return Plot(
         id="over-time",
         title="Latency over time",
-        said=f"For each of {len(kept)} cells: which share of the writes of each slice of each round took how long.",
+        caption=f"For each of {len(kept)} cells: which share of the writes of each slice of each round took how long.",
         note="Time runs to the right: the good rounds of a cell in order, each cut into slices by intended instant; warm-up is "
         "included here and left out of every number. Colour is the share of a slice's writes, darker (in the dark theme: "
         "brighter) for more, on a log scale. A level band is a steady cell.",
@@ -50,13 +50,13 @@ def over_time_plot(cells: Sequence[Seen]) -> Plot:
     )  # fmt: skip
 
 
-def title(item: Seen) -> str:
+def title(item: RoundsForPlot) -> str:
     """A cell as the list names it."""
     c = item.result
     return f"{c.name}, {c.protocol}, {miles_text(c.miles)} miles, depth {c.queue_depth}"
 
 
-def heat(item: Seen) -> dict[str, Any]:
+def heat(item: RoundsForPlot) -> dict[str, Any]:
     """Shares by latency (rows) and slice (columns); a column of nothing between rounds."""
     edges = latency_edges(item)
     sides, columns, wide = [0.0], [], 0
@@ -72,11 +72,11 @@ def heat(item: Seen) -> dict[str, Any]:
     with np.errstate(divide="ignore", invalid="ignore"):  # A share of nothing becomes NaN, which JSON writes as null.
         logs = np.log10(shares)
         tens = 10.0 ** (2 - np.floor(logs))
-        told = np.round(shares * tens) / tens
+        rounded = np.round(shares * tens) / tens
     return {
         "type": "heatmap", "name": plain(title(item)), "meta": {"cell": item.result.cell},
         "x": short(sides), "y": short(np.exp(edges) / NS_PER_MS),
-        "z": np.where(shares > 0, np.maximum(logs, SHARE_LEAST_LOG).round(2), np.nan).tolist(), "customdata": told.tolist(),
+        "z": np.where(shares > 0, np.maximum(logs, SHARE_LEAST_LOG).round(2), np.nan).tolist(), "customdata": rounded.tolist(),
         "zmin": SHARE_LEAST_LOG, "zmax": 2, "colorscale": COLOURS, "hoverongaps": False,
         "colorbar": {"title": {"text": "% of the<br>slice"}, "tickvals": [-1, 0, 1, 2],
                      "ticktext": ["0.1", "1", "10", "100"], "thickness": 12, "outlinewidth": 0, "len": 0.9},
@@ -94,7 +94,7 @@ def shares_of(columns: Sequence[tuple[int, Sample]], edges: np.ndarray, wide: in
     return 100 * counts / np.maximum(counts.sum(axis=0), 1)
 
 
-def latency_edges(item: Seen) -> np.ndarray:
+def latency_edges(item: RoundsForPlot) -> np.ndarray:
     """float64, the logarithms of the edges of the rows, over all that the cell recorded."""
     some = [sample.slot for slices in item.slices for sample in slices if sample.slot.size]
     low, high = LOG_MIDDLES[min(slot[0] for slot in some)], LOG_MIDDLES[max(slot[-1] for slot in some)]

@@ -15,8 +15,18 @@ from ...base.reasons import joined
 from ...base.units import format_time
 from ...recording import FlushFloors, Recording, waited_for
 from ..tables import miles_text, rank, workload_of
-from .plot import Plot, choose_protocols, choose_workload, layout_of, ms, place_words, plain, told, workload_keys
-from .seen import Seen, pooled_of
+from .plot import (
+    Plot,
+    choose_protocols,
+    choose_workload,
+    estimate_text,
+    layout_of,
+    ms,
+    place_words,
+    plain,
+    workload_keys,
+)
+from .rounds_for_plot import RoundsForPlot, pooled_of
 
 
 class Parts(NamedTuple):
@@ -41,7 +51,7 @@ NAMES = {
 }
 
 
-def parts_of(item: Seen, recording: Recording) -> Parts | str:
+def parts_of(item: RoundsForPlot, recording: Recording) -> Parts | str:
     """The parts of a cell, or why they cannot be told."""
     response_ns = item.result.response_ns_p50.value
     if response_ns is None:
@@ -56,7 +66,7 @@ def parts_of(item: Seen, recording: Recording) -> Parts | str:
     return Parts(wait_ns, near_ns - hidden_ns, link_ns, far_ns, max(left_ns, 0.0), max(-left_ns, 0.0))
 
 
-def bare_ns(item: Seen, recording: Recording) -> tuple[float, float, float]:
+def bare_ns(item: RoundsForPlot, recording: Recording) -> tuple[float, float, float]:
     """(local flush, link, far flush) at the median, chosen as the cell's floor chooses them; NaN when not measured."""
     c = item.result
     flushes = nearest(recording.floors, c.size_bytes)
@@ -89,32 +99,33 @@ def nearest(floors: Sequence[FlushFloors], size_bytes: int) -> list[FlushFloors]
     return [floor for floor in floors if floor.size_bytes == size]
 
 
-def parts_plot(cells: Sequence[Seen], recording: Recording) -> Plot:
+def parts_plot(cells: Sequence[RoundsForPlot], recording: Recording) -> Plot:
     """Stacked bars, one a cell, and the measured median as a mark."""
     results = [item.result for item in cells]
     keys = workload_keys(results)
     ordered = sorted(cells, key=lambda item: (-item.result.miles, -rank(item.result.protocol)))
-    told_parts = [(item, found) for item in ordered if isinstance(found := parts_of(item, recording), Parts)]
+    parts_by_cell = [(item, found) for item in ordered if isinstance(found := parts_of(item, recording), Parts)]
     data: list[dict[str, Any]] = []
     for key in keys.values():
         for protocol in sorted({c.protocol for c in results}, key=rank):
             mine = [
-                (item, found) for item, found in told_parts
+                (item, found) for item, found in parts_by_cell
                 if keys[workload_of(item.result)] == key and item.result.protocol == protocol
             ]  # fmt: skip
             if mine:
                 data += stacked(mine, {"workload": key, "protocol": protocol})
-    clipped = sum(found.clipped_ns > 0 for _, found in told_parts)
+    clipped = sum(found.clipped_ns > 0 for _, found in parts_by_cell)
     return Plot(
         id="parts",
         title="Where the time goes, at the median",
-        said=said(told_parts),
+        caption=caption(parts_by_cell),
         note="Wait: the median of issued less intended. Link: a bare echo of the write's sizes. Far flush (protocol C): how much "
         "longer the same echo takes with a bare flush before its answer, or, where both sites' flushes meet on one disk, a bare "
         "flush of both at once. Local flush: a bare flush here, as far as it outlasts link and far flush, for a write is sent "
         "before it is flushed. Engine: what is left of the median response; with a queue it holds the waiting for other "
         "writes' flushes too. These are medians of separate measurements put together, not parts of one write. "
-        + (f"In {clipped} of {len(told_parts)} cells the parts exceed the write (bar beyond its mark): the engine is drawn as 0."
+        + (f"In {clipped} of {len(parts_by_cell)} cells the parts exceed the write "
+           "(bar beyond its mark): the engine is drawn as 0."
            if clipped else "No part came out below 0."),
         data=data,
         layout=layout_of(
@@ -125,12 +136,12 @@ def parts_plot(cells: Sequence[Seen], recording: Recording) -> Plot:
         marks=[
             {"meta": {"workload": key}, "layout": {
                 "height": HEIGHT + ROW_HEIGHT * len(rows), "yaxis": {"categoryorder": "array", "categoryarray": rows},
-            }} for key, rows in rows_of(told_parts, keys).items()
+            }} for key, rows in rows_of(parts_by_cell, keys).items()
         ],
     )  # fmt: skip
 
 
-def stacked(mine: Sequence[tuple[Seen, Parts]], meta: dict[str, str]) -> list[dict[str, Any]]:
+def stacked(mine: Sequence[tuple[RoundsForPlot, Parts]], meta: dict[str, str]) -> list[dict[str, Any]]:
     """One piece of each bar after the other, then the medians."""
     places = [row_words(item) for item, _ in mine]
     traces: list[dict[str, Any]] = []
@@ -153,7 +164,7 @@ def stacked(mine: Sequence[tuple[Seen, Parts]], meta: dict[str, str]) -> list[di
         "y": places, "x": [ms(item.result.response_ns_p50.value or 0) for item, _ in mine],
         "marker": {"symbol": "line-ns-open", "size": 16, "color": "--ink", "line": {"width": 2, "color": "--ink"}},
         "hovertext": [
-            f"{place_words(item.result)}<br>response p50 {told(item.result.response_ns_p50)}"
+            f"{place_words(item.result)}<br>response p50 {estimate_text(item.result.response_ns_p50)}"
             + (f"<br>the parts exceed it by {ms(found.clipped_ns):.3f} ms" if found.clipped_ns else "")
             for item, found in mine
         ], "hoverinfo": "text",
@@ -161,24 +172,24 @@ def stacked(mine: Sequence[tuple[Seen, Parts]], meta: dict[str, str]) -> list[di
     return traces
 
 
-def rows_of(told_parts: Sequence[tuple[Seen, Parts]], keys: dict[tuple, str]) -> dict[str, list[str]]:
+def rows_of(parts_by_cell: Sequence[tuple[RoundsForPlot, Parts]], keys: dict[tuple, str]) -> dict[str, list[str]]:
     """The bars of each workload, from the lowest up."""
     rows: dict[str, list[str]] = {}
-    for item, _ in told_parts:
+    for item, _ in parts_by_cell:
         rows.setdefault(keys[workload_of(item.result)], []).append(row_words(item))
     return rows
 
 
-def row_words(item: Seen) -> str:
+def row_words(item: RoundsForPlot) -> str:
     """A cell beside its bar."""
     return f"{miles_text(item.result.miles)} mi  {plain(item.result.protocol)}"
 
 
-def said(told_parts: Sequence[tuple[Seen, Parts]]) -> str:
+def caption(parts_by_cell: Sequence[tuple[RoundsForPlot, Parts]]) -> str:
     """The farthest cell of the strictest protocol, in words."""
-    if not told_parts:
+    if not parts_by_cell:
         return "No cell has both a median and a floor: there is nothing to take apart."
-    item, found = max(told_parts, key=lambda pair: (rank(pair[0].result.protocol), pair[0].result.miles))
+    item, found = max(parts_by_cell, key=lambda pair: (rank(pair[0].result.protocol), pair[0].result.miles))
     c = item.result
     parts = ", ".join(f"{NAMES[name][0]} {format_time(getattr(found, name))}" for name in NAMES if getattr(found, name))
     return (

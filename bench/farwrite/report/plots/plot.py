@@ -49,7 +49,7 @@ class Plot:
 
     id: str
     title: str
-    said: str  # the chart in a sentence, for those who do not see it
+    caption: str  # the chart in a sentence, for those who do not see it
     note: str  # how to read it, and what its numbers rest on
     data: list[dict[str, Any]]
     layout: dict[str, Any]
@@ -133,7 +133,7 @@ def short(values: Iterable[float]) -> list[float]:
     return [float(f"{value:.4g}") for value in values]
 
 
-def told(estimate: Estimate, scale: float = NS_PER_MS, unit: str = "ms") -> str:
+def estimate_text(estimate: Estimate, scale: float = NS_PER_MS, unit: str = "ms") -> str:
     """An estimate in words: "0.487 ms [0.470, 0.512], 93.8 % sure, n = 22 738"."""
     if estimate.value is None:
         return "unknown: " + plain(joined(estimate.warnings) or "not measured")

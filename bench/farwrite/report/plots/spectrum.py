@@ -30,7 +30,7 @@ from .plot import (
     short,
     workload_keys,
 )
-from .seen import Seen, values_ns
+from .rounds_for_plot import RoundsForPlot, values_ns
 
 POINTS_PER_DECADE = 16
 LEAST_Q = 0.1  # Below it every line is flat.
@@ -58,7 +58,7 @@ def colour_of(miles: float, all_miles: Sequence[float]) -> str:
     return f"--ramp-{round(place * (RAMP - 1))}"
 
 
-def spectrum_plot(cells: Sequence[Seen]) -> Plot:
+def spectrum_plot(cells: Sequence[RoundsForPlot]) -> Plot:
     """One line a cell: its colour is the distance, its dashes are the protocol."""
     results = [item.result for item in cells]
     keys = workload_keys(results)
@@ -72,7 +72,7 @@ def spectrum_plot(cells: Sequence[Seen]) -> Plot:
     return Plot(
         id="spectrum",
         title="Percentile spectrum",
-        said=f"Each cell's response times from p10 to as far as its writes reach; the farthest is {label(round(best, 5))}."
+        caption=f"Each cell's response times from p10 to as far as its writes reach; the farthest is {label(round(best, 5))}."
         if data else "No cell has enough writes for a quantile.",
         note="Latency against 1 / (1 - q): every step to the right is ten times rarer. Colour is the distance, written at the "
         "line's end; dashes are the protocol. A line ends where its cell has too few writes to put an interval around the next "
@@ -92,7 +92,7 @@ def spectrum_plot(cells: Sequence[Seen]) -> Plot:
 
 
 def line(
-    item: Seen, quantiles: list[float], times_ns: list[float], keys: dict[tuple, str], all_miles: Sequence[float]
+    item: RoundsForPlot, quantiles: list[float], times_ns: list[float], keys: dict[tuple, str], all_miles: Sequence[float]
 ) -> dict[str, Any]:
     """One cell."""
     c = item.result

@@ -14,7 +14,7 @@ from ...recording import Recording, Round
 
 
 @dataclass(frozen=True)
-class Seen:
+class RoundsForPlot:
     """One cell over its good rounds; `slices` are by round, the response of each stretch of it."""
 
     result: CellResult
@@ -23,16 +23,16 @@ class Seen:
     response: Sample  # without the warm-up, as analysis takes it
 
 
-def seen(recording: Recording, analysis: Analysis) -> list[Seen]:
+def rounds_for_plot(recording: Recording, analysis: Analysis) -> list[RoundsForPlot]:
     """Every cell that analysis knows."""
     rounds: dict[str, list[Round]] = {result.cell: [] for result in analysis.cells}
     for item in recording.rounds:
         if item.status == "ok" and item.cell in rounds:
             rounds[item.cell].append(item)
-    return [seen_of(result, rounds[result.cell]) for result in analysis.cells]
+    return [rounds_for_plot_of(result, rounds[result.cell]) for result in analysis.cells]
 
 
-def seen_of(result: CellResult, rounds: Iterable[Round]) -> Seen:
+def rounds_for_plot_of(result: CellResult, rounds: Iterable[Round]) -> RoundsForPlot:
     """One cell."""
     good = sorted(rounds, key=lambda item: (item.index, item.attempt))
     samples = iter(decode_all([part.response for item in good for part in item.slices]))
@@ -43,7 +43,7 @@ def seen_of(result: CellResult, rounds: Iterable[Round]) -> Seen:
         for part, sample in zip(item.slices, theirs, strict=True)
         if part.begin_ns >= result.warmup_ns
     )
-    return Seen(result, good, slices, pooled(kept))
+    return RoundsForPlot(result, good, slices, pooled(kept))
 
 
 def pooled_of(texts: Iterable[str | None]) -> Sample:
