@@ -56,7 +56,7 @@ def test_names_are_those_of_documents_in_either_form_each_once(tmp_path):
     }  # fmt: skip
 
 
-GZIP = gzip.compress(SMALL * 100)
+GZIP = gzip.compress(SMALL * 100, mtime=0)  # All workers must call the tests alike.
 
 
 @pytest.mark.parametrize(
