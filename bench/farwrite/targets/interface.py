@@ -64,7 +64,9 @@ def submit_of(target, number, address, size, now_ns, payload_profile):
     if module is None:
         return None
     chosen = module.submit
-    return lambda target, number, address, size, now_ns, profile: chosen(target, number, address, size, now_ns, profile)
+    return lambda target, number, address, size, now_ns, payload_profile: chosen(
+        target, number, address, size, now_ns, payload_profile
+    )
 
 
 @overload(trim, jit_options={"_nrt": False, "forceinline": True})
