@@ -45,7 +45,7 @@ class PhaseAnswer(msgspec.Struct, frozen=True, kw_only=True):
     time_p50: Estimate  # ns
     time_p95: Estimate
     phases_p50: dict[str, Estimate]  # over the trials in which another took over; empty where in none
-    without: int  # trials in which no later write was acknowledged
+    without: int  # trials that ended before it was over
     taken_over: int
 
 
@@ -121,7 +121,7 @@ def judge(trial: Trial, recording: DrillRecording) -> TrialAnswer:
     return TrialAnswer(
         index=trial.index, counts=not why, why=why, verdict=verdict, differs=differs,
         recovery_point_ns=exposed_ns(trial, verdict) if verdict else None,
-        lost_bytes=verdict.lost * setup.size_bytes if verdict else 0, recoveries=recoveries(trial),
+        lost_bytes=verdict.lost * setup.size_bytes if verdict else 0, recoveries=recoveries(trial, setup.bound_ns),
         availability=availability(trial, setup.bound_ns),
     )  # fmt: skip
 
@@ -152,7 +152,7 @@ def alive_ns_of(setup: Setup) -> int:
 
 
 def exposed_ns(trial: Trial, verdict: Verdict) -> int:
-    """The recovery point in time: how long the oldest lost write had been acknowledged at the last fault before the loss showed."""
+    """The recovery point in time: how long the oldest lost write had been acknowledged at the last fault."""
     if verdict.oldest_lost is None or verdict.newest_lost is None:
         return 0
     newest_ns = trial.history.done_ns[verdict.newest_lost]

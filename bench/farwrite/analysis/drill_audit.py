@@ -60,7 +60,8 @@ def check(history: History, found: Sequence[int]) -> Verdict:
             reached[connection] = max(reached.get(connection, -1), held)
 
     lost: set[int] = set()
-    resurrected, out_of_order = set(), set()
+    resurrected: set[int] = set()
+    out_of_order: set[int] = set()
     for block, numbers in writes.items():
         if block in bad:
             continue
@@ -84,7 +85,7 @@ def check(history: History, found: Sequence[int]) -> Verdict:
 
 
 def overwritten(history: History, tails: set[int]) -> set[int]:
-    """Acknowledged writes behind the first that a connection's tail lost: lost as well, though later ones have taken their place."""
+    """Acknowledged writes behind the first that a connection's tail lost: lost as well, though overwritten since."""
     first: dict[int, int] = {}
     for number in tails:
         connection = history.connection[number]

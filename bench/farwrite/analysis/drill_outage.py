@@ -1,13 +1,15 @@
 """How long the writer stood still: recovery times and their phases, outages, and the availability by two definitions.
 
 All from the client's side: a write is good when it is acknowledged within the bound of its intended instant. An outage is a
-stretch without one that is longer than the bound; outages add up, however many requests waited through them. The recovery time
-of an event ends with the first acknowledged write that was intended after it.
+stretch without one that is longer than the bound; outages add up, however many requests waited through them. An event's
+recovery time lasts until the first outage that it meets or brings about is over; where there is none, until the first write that
+was intended after it is acknowledged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import msgspec
 
@@ -23,7 +25,7 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
 
     event: str
     kind: str
-    time_ns: int | None  # null: no write that was intended after it was acknowledged
+    time_ns: int | None  # null: the outage was not over when the client was told to begin no more writes
     led_by: str = ""  # who acknowledged it; "" where nobody did
     phases: dict[str, int] | None = None  # where another has taken over: ns by phase, which add up to the time
 
@@ -61,7 +63,7 @@ def good_ns(history: History, bound_ns: int) -> list[int]:
 def outages(good: Sequence[int], begin_ns: int, end_ns: int, bound_ns: int) -> list[tuple[int, int]]:
     """(begin, end) of the stretches without a good write that are longer than the bound; all of it where there was none."""
     marks = [begin_ns, *(at for at in good if begin_ns < at < end_ns), end_ns]
-    return [(one, other) for one, other in zip(marks, marks[1:], strict=False) if other - one > bound_ns]
+    return [(one, other) for one, other in pairwise(marks) if other - one > bound_ns]
 
 
 def availability(trial: Trial, bound_ns: int) -> Availability:
@@ -90,20 +92,35 @@ def added(parts: Sequence[Availability]) -> Availability:
     )
 
 
-def recoveries(trial: Trial) -> list[Recovered]:
+def recoveries(trial: Trial, bound_ns: int) -> list[Recovered]:
     """One for each event, failures and recoveries alike."""
-    return [recovery(trial, event) for event in trial.events]
+    begins = [began_ns(event) for event in trial.events]
+    # An outage begins with the last write before it, so the event that brings it about comes a little later, within the bound.
+    ends = [*(event.begin_ns - bound_ns for event in trial.events[1:]), trial.stopped_ns]
+    return [recovery(trial, *one, bound_ns) for one in zip(trial.events, begins, ends, strict=True)]
 
 
-def recovery(trial: Trial, event: Done) -> Recovered:
-    """What followed one event. It begins once what it asks for was in force: a planned one when it was asked for."""
-    begin_ns = event.begin_ns if event.kind == "planned" else event.end_ns
+def began_ns(event: Done) -> int:
+    """An event begins once what it asks for was in force; a planned one when it was asked for."""
+    return event.begin_ns if event.kind == "planned" else event.end_ns
+
+
+def recovery(trial: Trial, event: Done, begin_ns: int, until_ns: int, bound_ns: int) -> Recovered:
+    """What followed one event; an outage that begins after `until_ns` is another event's."""
     history = trial.history
+    met = [
+        end for begin, end in outages(good_ns(history, bound_ns), 0, trial.stopped_ns, bound_ns)
+        if begin_ns < end and begin < until_ns
+    ]  # fmt: skip
+    since_ns = met[0] if met else begin_ns
+    if met and since_ns >= trial.stopped_ns:
+        return Recovered(event=event.text, kind=event.kind, time_ns=None)
     writes = zip(history.done_ns, history.outcome, history.intended_ns, history.connection, strict=True)
     first = min(
-        ((done, connection) for done, outcome, intended, connection in writes if outcome == ACKED and intended >= begin_ns),
+        ((done, connection) for done, outcome, intended, connection in writes
+         if outcome == ACKED and begin_ns <= intended < trial.stopped_ns and done >= since_ns),
         default=None,
-    )
+    )  # fmt: skip
     if first is None:
         return Recovered(event=event.text, kind=event.kind, time_ns=None)
     done_ns, connection = first
@@ -131,4 +148,4 @@ def phases(trial: Trial, begin_ns: int, connection: int, done_ns: int) -> dict[s
     marks = [begin_ns, stands, won, takes, max(led.opened_ns, takes), done_ns]
     if marks != sorted(marks):  # A note and an acknowledgement that crossed: no division is better than a wrong one.
         return None
-    return {name: end - begin for name, begin, end in zip(PHASES, marks, marks[1:], strict=False)}
+    return {name: end - begin for name, (begin, end) in zip(PHASES, pairwise(marks), strict=True)}

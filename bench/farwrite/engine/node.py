@@ -22,7 +22,7 @@ from ..base.errors import FarwriteError, system_error
 from ..base.host import reactor
 from ..base.host.disk import Disk
 from ..base.wire.conversation import require_proof
-from ..base.wire.door import SparseLog
+from ..base.wire.door import SparseLog, hang_up
 from ..base.wire.terms import Terms
 from . import election, turn_kernel
 from . import journal_kernel as log
@@ -287,6 +287,7 @@ class Node(Voter):
                 ending.set()
                 control.join()
                 for connection in connections.values():
+                    hang_up(connection)  # The ring may hold it open for a while: a successor would wait as for a silent primary.
                     connection.close()
                 settled = int(replica.settle(self.journal, ring))
                 self.board[2] = 0

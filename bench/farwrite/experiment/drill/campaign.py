@@ -58,17 +58,15 @@ def rehearse() -> None:
 
 def legs(miles: float) -> list[Leg]:
     """Near and far are so far apart; the third site is half-way between them."""
-    lengths = [miles if SITES[2] not in pair else miles / 2 for pair in combinations(SITES, 2)]
-    return [
-        Leg(*pair, Distance(length, rtt_ns_of(length)), PLAIN) for pair, length in zip(combinations(SITES, 2), lengths, strict=True)
-    ]
+    lengths = {pair: miles / 2 if SITES[2] in pair else miles for pair in combinations(SITES, 2)}
+    return [Leg(*pair, Distance(length, rtt_ns_of(length)), PLAIN) for pair, length in lengths.items()]
 
 
 def lab_spec(link: str) -> LabSpec:
     """Three sites, each joined to both others."""
     return LabSpec(
-        link=link, near=None, far=None, journal_bytes=FILE_BYTES, volume_bytes=FILE_BYTES, congestion="cubic", others=1, mesh=True,
-        names=SITES, polls=False, keep_awake="no",
+        link=link, near=None, far=None, journal_bytes=FILE_BYTES, volume_bytes=FILE_BYTES, congestion="cubic", others=1,
+        mesh=True, names=SITES, polls=False, keep_awake="none",
     )  # fmt: skip
 
 

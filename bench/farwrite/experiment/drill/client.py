@@ -1,8 +1,8 @@
 """The client of a drill: a process at the third site that writes, keeps the ledger, and finds the primary by itself.
 
-It asks every node whether it leads when it has no connection, and when writes have waited too long on the one it has. It goes over
-to a node that leads in a later epoch; what was under way on the connection before is indeterminate then, and never sent again
-under its number. With a rate, a write that finds no primary within the bound has failed, as a server's queue would refuse it.
+It asks every node whether it leads when it has no connection, and when writes have waited too long on the one it has. It goes
+over to a node that leads in a later epoch; what was under way on the connection before is indeterminate then, and never sent
+again under its number. A write that finds no primary within the bound has failed, as a server's queue would refuse it.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Client:
         if what == FOUND:
             self.asked.discard(who)
             if said is not None:
-                self.follow(who, *said, at_ns)
+                self.follow(who, said, at_ns)
         elif who is not self.line:
             return  # Given up before: what was under way on it stays indeterminate.
         elif what == GONE:
@@ -119,8 +119,9 @@ class Client:
         if self.head[book.SENTINEL] and outcome == ACKED and self.ledger.rows[number, book.BLOCK] == self.load.sentinel_block:
             self.head[book.SENTINEL_DONE] = self.head[book.SENTINEL]
 
-    def follow(self, node: int, epoch: int, talk: Conversation, at_ns: int) -> None:
+    def follow(self, node: int, led: tuple[int, Conversation], at_ns: int) -> None:
         """Go over to a node that leads, unless we have one of the same epoch or a later one."""
+        epoch, talk = led
         if (self.line is not None and self.line.epoch >= epoch) or self.head[book.CONNECTIONS] >= book.CONNECTIONS_MAX:
             hang_up(talk.connection)
             return

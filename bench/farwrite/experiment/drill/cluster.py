@@ -72,9 +72,8 @@ class Cluster:
         self.ledger_board = stack.enter_context(board(book.WORDS))
         self.ledger = Ledger(self.ledger_board.words)
         self.boards: dict[str, Board] = {name: stack.enter_context(board(desk.BOARD_WORDS)) for name in self.voters}
-        self.disks: dict[str, Disk] = {
-            name: stack.enter_context(disk(directory, JOURNAL_BYTES, self.block_count * setup.size_bytes)) for name in self.replicas
-        }  # fmt: skip
+        volume_bytes = self.block_count * setup.size_bytes
+        self.disks = {name: stack.enter_context(disk(directory, JOURNAL_BYTES, volume_bytes)) for name in self.replicas}
         self.ballots: dict[str, int] = {}
         for name in self.voters:
             self.ballots[name] = os.memfd_create(f"farwrite-ballot-{name}")
@@ -112,8 +111,13 @@ class Cluster:
         """Every voter; near leads once its peers keep up with it."""
         for name in reversed(self.voters):
             self.start(name, first=name == SITES[0])
-            self.until(lambda name=name: self.word(name, desk.READY), f"{name} to be up")  # type: ignore[misc]
-        self.until(lambda: self.leader() is not None and self.word(str(self.leader()), desk.JOINED), "all replicas to have joined")
+            self.until(lambda name=name: self.word(name, desk.READY), f"the start of {name}")  # type: ignore[misc]
+        self.until(self.have_joined, "the replicas' joining")
+
+    def have_joined(self) -> bool:
+        """Whether one leads and all others keep up with it."""
+        leader = self.leader()
+        return leader is not None and bool(self.word(leader, desk.JOINED))
 
     def start_client(self) -> None:
         """The load, until its first acknowledgement."""
@@ -233,7 +237,7 @@ class Cluster:
             span.link.heal()
 
     def repair(self) -> None:
-        """What an operator does: heal the links, continue what stands still, start again what was killed. A lost site stays so."""
+        """What an operator does: heal the links, continue what stands still, start what was killed. A lost site stays lost."""
         for pair, span in self.spans.items():
             if not pair & self.lost:
                 span.link.heal()

@@ -1,4 +1,4 @@
-"""One trial of a drill: replicas begun anew, a load, the scenario's events, recovery proven to have ended, and the volume read back.
+"""One trial of a drill: replicas begun anew, a load, the events, recovery proven to have ended, and the volume read back.
 
 A limit of time here decides what is known, never what is lost: a trial that waits in vain is unknown, with its reason.
 """
@@ -33,7 +33,9 @@ def play(
     events: list[Done] = []
     with contextlib.ExitStack() as stack:
         cluster = Cluster(stack, lab, setup, seed, directory, is_verbose)
-        unknown, remarks, found, is_repaired, stopped_ns = "", [], [], False, 0
+        unknown, is_repaired, stopped_ns = "", False, 0
+        remarks: list[str] = []
+        found: list[Found] = []
         try:
             cluster.start_all()
             cluster.start_client()
@@ -85,11 +87,11 @@ def pause(cluster: Cluster, until_ns: int) -> None:
 
 
 def observe(cluster: Cluster, scenario: Scenario, events: list[Done]) -> int:
-    """Let the load go on until the end, and until a write that was intended after the last event is acknowledged, if one ever is;
-    then begin no more. Answers when that was."""
+    """Let the load go on until the end, and then until writes are acknowledged within the bound, if they ever are; then begin no
+    more. Answers when that was."""
     begin_ns = int(cluster.ledger.head[book.BEGIN_NS])
     pause(cluster, begin_ns + scenario.end_ns)
-    cluster.comes(lambda: has_recovered(cluster, begin_ns + events[-1].end_ns), recovery_s(cluster.setup))
+    cluster.comes(lambda: is_served(cluster, begin_ns + events[-1].end_ns), recovery_s(cluster.setup))
     stopped_ns = time.monotonic_ns() - begin_ns
     cluster.ledger.head[book.STOP] = 1
     return stopped_ns
@@ -100,15 +102,16 @@ def recovery_s(setup: Setup) -> float:
     return max(RECOVERY_S_MIN, RECOVERY_TIMEOUTS * setup.peer_timeout_ns / NS_PER_S)
 
 
-def has_recovered(cluster: Cluster, since_ns: int) -> bool:
-    """Whether a write intended since then is acknowledged."""
+def is_served(cluster: Cluster, since_ns: int) -> bool:
+    """Whether a write is acknowledged that was intended since then, and not longer ago than the bound."""
+    since_ns = max(since_ns, time.monotonic_ns() - cluster.setup.bound_ns)
     rows = cluster.ledger.rows[: int(cluster.ledger.head[book.ISSUED])]
     return bool(np.any((rows[:, book.INTENDED_NS] >= since_ns) & (rows[:, book.OUTCOME] == ACKED)))
 
 
 def settle(cluster: Cluster) -> tuple[bool, str | None, list[str]]:
-    """(whether it had to be repaired, who leads, remarks) once recovery has provably ended: a write that was sent after every other
-    had its fate is acknowledged, so its log holds all that is ever to be in it.
+    """(whether it had to be repaired, who leads, remarks) once recovery has provably ended: a write that was sent after
+    every other had its fate is acknowledged, so its log holds all that is ever to be in it.
 
     Where nobody takes it everything is healed and started again first. Nobody leads only where a lost site leaves too few votes.
     """
@@ -125,7 +128,7 @@ def settle(cluster: Cluster) -> tuple[bool, str | None, list[str]]:
         if not cluster.comes(is_over, PATIENCE_S if not cluster.lost else recovery_s(cluster.setup)):
             if cluster.lost:
                 return True, None, ["nobody led any more: what is left was read from the survivor's own files"]
-            raise UndecidedError(f"no write was acknowledged within {PATIENCE_S:g} s of everything being healed and started again")
+            raise UndecidedError(f"no write was acknowledged within {PATIENCE_S:g} s after everything had been started again")
     done = head[book.ISSUED] - 1
     rows = cluster.ledger.rows[: int(done) + 1]
     acked = np.flatnonzero((rows[:, book.BLOCK] == cluster.setup.block_count) & (rows[:, book.OUTCOME] == ACKED))
