@@ -391,6 +391,19 @@ def test_a_primary_hands_over_once_the_other_holds_everything(stack):
     cluster.end()
 
 
+def test_a_successor_does_not_wait_for_the_old_primary_to_have_been_silent(stack):
+    """It once did: the ring of the one that stepped down held the connection open, and the writer waited twice the peer timeout."""
+    cluster = Cluster(stack, **PAIR | {"peer_timeout_ns": PATIENCE_S * 10**9})  # Silence is noticed long after we give up.
+    cluster.until(lambda: all(map(cluster.status, cluster.addresses)), "both to answer")
+    assert cluster.ask("a", Question("hand_over", "test", members=("a",))).yes  # It stands at once.
+    cluster.all_have_joined("a")
+    cluster.goes_on()
+    assert cluster.ask("a", Question("hand_over", "test", members=("b",))).yes
+    cluster.until(lambda: cluster.leaders() == ["b"], "the successor to lead")
+    cluster.goes_on()
+    cluster.end()
+
+
 def test_of_two_that_ask_at_once_one_leads(stack):
     cluster = Cluster(stack, **PAIR)
     contest = cluster.contest.words

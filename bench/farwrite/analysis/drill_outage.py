@@ -2,8 +2,8 @@
 
 All from the client's side: a write is good when it is acknowledged within the bound of its intended instant. An outage is a
 stretch without one that is longer than the bound; outages add up, however many requests waited through them. An event's
-recovery time lasts until the first outage that it meets or brings about is over; where there is none, until the first write that
-was intended after it is acknowledged.
+recovery time lasts until its outage is over: one that it meets or begins, or a later one in which another primary took over.
+Where there is none, until the first write that was intended after it is acknowledged.
 """
 
 from __future__ import annotations
@@ -97,20 +97,23 @@ def recoveries(trial: Trial, bound_ns: int) -> list[Recovered]:
     begins = [began_ns(event) for event in trial.events]
     # An outage begins with the last write before it, so the event that brings it about comes a little later, within the bound.
     ends = [*(event.begin_ns - bound_ns for event in trial.events[1:]), trial.stopped_ns]
-    return [recovery(trial, *one, bound_ns) for one in zip(trial.events, begins, ends, strict=True)]
+    return [recovery(trial, *one, bound_ns) for one in zip(trial.events, begins, ends, strict=False)]
 
 
 def began_ns(event: Done) -> int:
-    """An event begins once what it asks for was in force; a planned one when it was asked for."""
+    """An event begins once what it asks for is in force; a planned one when it is asked for, since it takes effect meanwhile."""
     return event.begin_ns if event.kind == "planned" else event.end_ns
 
 
 def recovery(trial: Trial, event: Done, begin_ns: int, until_ns: int, bound_ns: int) -> Recovered:
-    """What followed one event; an outage that begins after `until_ns` is another event's."""
+    """What followed one event. An outage that begins after `until_ns` is another event's; one that begins later after this one
+    than the bound is the machine's, unless another node has taken over in it."""
     history = trial.history
     met = [
         end for begin, end in outages(good_ns(history, bound_ns), 0, trial.stopped_ns, bound_ns)
-        if begin_ns < end and begin < until_ns
+        if begin_ns < end and begin < until_ns and (
+            begin <= begin_ns + bound_ns or any(begin < one.opened_ns <= end for one in trial.connections)
+        )
     ]  # fmt: skip
     since_ns = met[0] if met else begin_ns
     if met and since_ns >= trial.stopped_ns:
@@ -118,7 +121,7 @@ def recovery(trial: Trial, event: Done, begin_ns: int, until_ns: int, bound_ns: 
     writes = zip(history.done_ns, history.outcome, history.intended_ns, history.connection, strict=True)
     first = min(
         ((done, connection) for done, outcome, intended, connection in writes
-         if outcome == ACKED and begin_ns <= intended < trial.stopped_ns and done >= since_ns),
+         if outcome == ACKED and event.end_ns <= intended < trial.stopped_ns and done >= since_ns),
         default=None,
     )  # fmt: skip
     if first is None:
