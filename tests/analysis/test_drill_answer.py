@@ -39,8 +39,8 @@ EVENTS = (Event(action="kill", at_ns=KILL, site="near"),)
 
 
 def trial(index=0, back_ns=BACK, gap_ns=0, lost=0, **changes):
-    """100 writes a second, each answered after 3 ms; killed at 1 s, served by far from `back_ns` on. A write that is intended in
-    between fails; with `gap_ns` none was acknowledged for so long before the kill. Of near's writes the last `lost` are missing."""
+    """100 writes a second, each answered after 3 ms; killed at 1 s, served by far from `back_ns` on. What is intended in between
+    fails; with `gap_ns` nothing was acknowledged for so long before the kill. Of near's writes the last `lost` are missing."""
     rows = []
     for number, intended in enumerate(range(0, END, 10 * MS)):
         if intended < KILL - gap_ns:
@@ -54,8 +54,8 @@ def trial(index=0, back_ns=BACK, gap_ns=0, lost=0, **changes):
     names = ("block", "intended_ns", "sent_ns", "done_ns", "connection", "outcome")
     history = History(**{name: [row[at] for row in rows] for at, name in enumerate(names)})
     near = [row[0] for row in rows if row[4] == 0 and row[5] == ACKED]
-    found = [number if outcome == ACKED and number not in near[len(near) - lost :] else -1 for *_, outcome in rows
-             for number in [_[0]]]  # fmt: skip
+    gone = near[len(near) - lost :]
+    found = [row[0] if row[5] == ACKED and row[0] not in gone else -1 for row in rows]
     notes = [("near", "takes", 1, -50), ("far", "silent", 0, 1_060), ("far", "stands", 0, 2_100), ("far", "won", 2, 2_130),
              ("far", "takes", 2, 2_140)]  # fmt: skip
     made = Trial(
@@ -69,12 +69,12 @@ def trial(index=0, back_ns=BACK, gap_ns=0, lost=0, **changes):
 
 
 def recording(*trials, **words):
-    words = {"miles": "150", "protocol": "C", "policy": "consent", "replicas": None, "no_witness": False, "rate": 100.0, "depth": 64,
-             "size": "4k", "bound": "250 ms", "peer_timeout": "1 s", "trials": 1, "seed": 1} | words  # fmt: skip
+    words = {"miles": "150", "protocol": "C", "policy": "consent", "replicas": None, "no_witness": False, "rate": 100.0,
+             "depth": 64, "size": "4k", "bound": "250 ms", "peer_timeout": "1 s", "trials": 1, "seed": 1} | words  # fmt: skip
     return DrillRecording(
         schema_version=SCHEMA_VERSION, kind=KIND, farwrite="0", name="primary-killed", started_utc="2030-01-01T00:00:00+00:00",
-        command=[], scenario=Scenario(title="The primary's process is killed", end_ns=END, event=EVENTS), setup=setups_of(**words)[0],
-        link="ferry: x", links=[], disk="memory", host={}, trials=list(trials),
+        command=[], scenario=Scenario(title="The primary's process is killed", end_ns=END, event=EVENTS),
+        setup=setups_of(**words)[0], link="ferry: x", links=[], disk="memory", host={}, trials=list(trials),
     )  # fmt: skip
 
 

@@ -29,7 +29,8 @@ def replicas_story(dice, loses_tail=False):
         if loses_tail and connection == 0:
             reached = numbers.stop - in_flight - dice.randrange(1, 6)
         log += range(numbers.start, reached)
-        rows += [(dice.randrange(BLOCKS), len(rows) + i, NEVER, len(rows) + i + 9, NEVER, FAILED) for i in range(dice.randrange(5))]
+        end = len(rows)
+        rows += [(dice.randrange(BLOCKS), end + i, NEVER, end + i + 9, NEVER, FAILED) for i in range(dice.randrange(5))]
     return history_of(rows), log
 
 

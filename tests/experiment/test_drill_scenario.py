@@ -18,8 +18,8 @@ def event(**keys):
 
 
 def setup(**changes):
-    words = {"miles": "150", "protocol": "C", "policy": "consent", "replicas": None, "no_witness": False, "rate": 500.0, "depth": 64,
-             "size": "4k", "bound": "250 ms", "peer_timeout": "1 s", "trials": 1, "seed": 1}  # fmt: skip
+    words = {"miles": "150", "protocol": "C", "policy": "consent", "replicas": None, "no_witness": False, "rate": 500.0,
+             "depth": 64, "size": "4k", "bound": "250 ms", "peer_timeout": "1 s", "trials": 1, "seed": 1}  # fmt: skip
     return setups_of(**words | changes)
 
 

@@ -1,4 +1,4 @@
-"""Trials of drills in a real lab: a primary killed, everything else done to it, and a replica that drops writes, which is caught."""
+"""Trials of drills in a real lab: a primary killed, everything else done to it, and a replica that drops writes and is caught."""
 
 import pytest
 from small_lab import LINK, any_link, compiled, skip_if_forbidden
@@ -84,8 +84,8 @@ def judged(lab, text):
     scenario = parse(text, "d.toml")
     made = play(lab, scenario, SETUP, 0)
     recording = DrillRecording(
-        schema_version=SCHEMA_VERSION, kind=KIND, farwrite="0", name="x", started_utc="", command=[], scenario=scenario, setup=SETUP,
-        link="", links=[], disk="memory", host={}, trials=[made],
+        schema_version=SCHEMA_VERSION, kind=KIND, farwrite="0", name="x", started_utc="", command=[], scenario=scenario,
+        setup=SETUP, link="", links=[], disk="memory", host={}, trials=[made],
     )  # fmt: skip
     return made, judge(made, recording)
 
