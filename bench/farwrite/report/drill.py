@@ -171,8 +171,8 @@ def show_table(page: Page, drills: Sequence[tuple[DrillRecording, Answer]]) -> N
     """Several drills in one table, a row each."""
     page.heading(drills[0][0].scenario.title)
     page.table(lambda form: summary_table(drills, form))
-    page.prose("lost: writes, at most in a trial. P(loss): what the trials leave open (95 %). by time, by writes: availability.",
-               style="dim")  # fmt: skip
+    page.prose("trials: that count, of all. lost: writes, at most in a trial. P(loss): what the trials leave open (95 %). "
+               "p50, p95: recovery after the fault. time, writes: availability.", style="dim")  # fmt: skip
 
 
 def summary_table(drills: Sequence[tuple[DrillRecording, Answer]], form: Form) -> Table:
@@ -180,7 +180,7 @@ def summary_table(drills: Sequence[tuple[DrillRecording, Answer]], form: Form) -
     first = next(iter(drills))[1]
     event = min(next((at for at, one in enumerate(first.events) if one.kind == "fault"), 0), max(len(first.events) - 1, 0))
     table = table_of(
-        form, "protocol", "policy", "miles", "trials", "lost", "P(loss) <", "p50", "p95", "by time", "by writes", text_columns=2
+        form, "protocol", "policy", "miles", "trials", "lost", "P(loss)", "p50", "p95", "time", "writes", text_columns=2
     )
     for recording, answer in drills:
         setup, times = recording.setup, answer.events[event] if answer.events else None

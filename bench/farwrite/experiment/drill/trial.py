@@ -49,7 +49,7 @@ def play(
             unknown = f"the volume could not be read back: {refusal}"
         late_ns = int(cluster.ledger.head[book.LATE_NS_MAX])
         if late_ns > LATE_SHARE * setup.bound_ns:
-            remarks = [*remarks, f"the client itself was late by up to {format_time(late_ns)}: the machine was busy"]
+            remarks = [*remarks, f"the machine was busy: the client itself was late by up to {format_time(late_ns)}"]
         history = cluster.ledger.history()
         return Trial(
             index=index, events=events, connections=cluster.ledger.connections_of(cluster.replicas), notes=cluster.notes(),
