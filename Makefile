@@ -85,7 +85,7 @@ perf: $(READY)
 RIVALS ?=
 
 rivals: $(READY)
-	@$(BIN)/python tests/speed/rivals.py $(RIVALS)
+	@$(BIN)/python -m rivals $(RIVALS)
 
 aa-study: $(READY)
 	@$(BIN)/python tests/speed/aa_study.py

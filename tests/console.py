@@ -14,6 +14,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from farwrite.base.documents import read_document
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,6 +26,16 @@ ONE_FAR = [
 ]  # fmt: skip
 # Half a second of load in all; steal and a missed link must not decide a test of the command line.
 SHORT = [*ONE_FAR, "--set", "run.rounds=2", "--set", "run.round=100ms", "--set", "drill.kills=0"]
+
+
+def document_text(path: Path) -> str:
+    """The text of a document, compressed or not."""
+    return read_document(path, "read").decode()
+
+
+def document_of(path: Path) -> Any:
+    """What is in a document, compressed or not."""
+    return json.loads(document_text(path))
 
 
 def environment(**other: str) -> dict[str, str]:

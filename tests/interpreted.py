@@ -34,7 +34,7 @@ class Strict(np.ndarray):
                 begin, end = part.start or 0, self.shape[axis] if part.stop is None else part.stop
                 if not 0 <= begin <= end <= self.shape[axis]:
                     raise IndexError(f"[{begin}:{end}] of {self.shape[axis]}")
-            elif part < 0:  # What is too large, NumPy refuses itself.
+            elif not isinstance(part, str) and part < 0:  # What is too large, NumPy refuses itself.
                 raise IndexError(f"[{part}] of {self.shape[axis]}")
 
 

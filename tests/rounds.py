@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from farwrite.base.host import reactor
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.base.units import NS_PER_S
 from farwrite.experiment.compilation import compile_all
 from farwrite.lab.process import process
@@ -40,8 +42,8 @@ def load(sizes=MIXED, volume_bytes=VOLUME_BYTES, **other):
 def order(**chosen) -> replicated.Order:
     """A round of 300 mixed writes in a closed loop, unless chosen otherwise."""
     usual: dict[str, Any] = {
-        "protocol": "C", "volume": next(IDENTITIES), "epoch": 1, "seed": 5, "load": load(), "trace_path": "",
-        "trace_begin_ns": 0, "time_scale": 1.0, "write_count_max": 300, "queue_depth": 8, "duration_ns": 60 * NS_PER_S,
+        "protocol": "C", "volume": next(IDENTITIES), "epoch": 1, "seed": 5, "load": load(),
+        "write_count_max": 300, "queue_depth": 8, "duration_ns": 60 * NS_PER_S,
         "slice_ns": NS_PER_S, "slice_count": 60, "peer_timeout_ns": 10 * NS_PER_S, "reactor": "plain",
     }  # fmt: skip
     return replicated.Order(**{**usual, **chosen})
@@ -60,7 +62,7 @@ def reactors():
 class Side:
     """One side in a thread: what it answered or raised, and its board."""
 
-    board: np.ndarray = field(default_factory=lambda: np.zeros(64, np.int64))
+    board: np.ndarray = field(default_factory=lambda: rows_of(SharedCounters))
     answer: dict | None = None
     failure: Exception | None = None
     thread: threading.Thread | None = None
@@ -96,11 +98,11 @@ def play(chosen, near_disk, far_disk):
 
 
 def completed_in(observed):
-    return int(observed["recorder"].at[1])
+    return int(observed.recorder.at[0].completed)
 
 
 def issued_in(observed):
-    return int(observed["recorder"].at[0])
+    return int(observed.recorder.at[0].issued)
 
 
 def tcp_pair():
@@ -135,9 +137,9 @@ def keep(name):
 
 def write(chosen, disk, board, history):
     """In the near process."""
-    return replicated.write_side(chosen, disk, [ENDS["near"]] if "near" in ENDS else [], board.words, history.words)
+    return replicated.write_side(chosen, disk, [ENDS["near"]] if "near" in ENDS else [], board.counters, history.words)
 
 
 def copy(chosen, disk, board):
     """In the far process."""
-    return replicated.copy_side(chosen, disk, ENDS["far"], board.words)
+    return replicated.copy_side(chosen, disk, ENDS["far"], board.counters)

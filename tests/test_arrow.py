@@ -85,7 +85,7 @@ def test_no_files_import_each_other_in_a_circle():
 
 def test_every_import_of_ours_is_found():
     assert {"lab.lab", "workload.tables", "recording", "experiment.cells"} <= imported("experiment.measure")
-    assert imported("recording") >= {"workload.tables", "base.files"} and not imported("base.protocol")
+    assert imported("recording") >= {"workload.tables", "base.documents"} and not imported("base.protocol")
     assert all(other in FILES for name in FILES for other in imported(name))
 
 
@@ -96,3 +96,15 @@ def test_the_reading_order_names_files_that_there_are():
     assert not [f"{room}{file}" for room, file in named
                 if room != "tests/" and not any(path.match(f"{room}{file}") for path in FILES.values())]  # fmt: skip
     assert {room.rstrip("/").partition("/")[0] for room, _ in named if room} <= {*MAY, *FACES, "tests"}
+
+
+def test_the_package_knows_nothing_of_the_tools_beside_it():
+    beside = [path.name for path in PACKAGE.parent.iterdir() if path.is_dir() and path.name not in (PACKAGE.name, "__pycache__")]
+    assert "rivals" in beside
+    imports: set[str] = set()
+    for node in (node for path in FILES.values() for node in ast.walk(ast.parse(path.read_text()))):
+        if isinstance(node, ast.Import):
+            imports |= {part.name for part in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imports.add(node.module or "")
+    assert "numpy" in imports and not {name.partition(".")[0] for name in imports} & set(beside)

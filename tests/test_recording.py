@@ -16,8 +16,12 @@ from hypothesis import strategies as some
 from farwrite import recording as recordings
 from farwrite.analysis import analysis_of
 from farwrite.analysis.analyse import analyse
+from farwrite.analysis.sample import decode_all
+from farwrite.base import documents
 from farwrite.base.errors import UsageError
-from farwrite.recording import SCHEMA_VERSION, Report, decode, read, save, schema
+from farwrite.compare import baseline as baselines
+from farwrite.compare.figures import holds_report, read_sheet, sheet_of
+from farwrite.recording import SCHEMA_VERSION, Report, decode, of_today, read, save, schema, upgraded
 from farwrite.workload import profile as profiles
 from make_recording import made_report, make_recording
 
@@ -121,6 +125,68 @@ def test_the_booleans_of_older_recordings_say_what_they_meant(was, meant):
 
 def test_unknown_fields_of_a_later_farwrite_are_passed_over():
     assert decode(changed(recording__weather="fine", later=3), "x").recording == tiny().recording
+
+
+# Compressed, and of schema 1
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_a_report_is_read_by_its_plain_name_in_either_form(tmp_path, monkeypatch, packs):
+    monkeypatch.setattr(documents, "PLAIN_BYTES_MAX", 0 if packs else 1 << 30)
+    place = save(tiny(), tmp_path / "report.json")
+    assert place.name == ("report.json.gz" if packs else "report.json") and holds_report(tmp_path)
+    for named in (tmp_path, tmp_path / "report.json", place):
+        assert read(named).recording == tiny().recording
+        assert read_sheet(named).figures == sheet_of(tiny(), tiny().analysis, "x").figures
+
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def histograms_of(made):
+    """Every histogram's text in a recording."""
+    if isinstance(made, list):
+        return [text for item in made for text in histograms_of(item)]
+    if not isinstance(made, msgspec.Struct):
+        return []
+    values = [(str(type(made).__annotations__[name]), getattr(made, name)) for name in made.__struct_fields__]
+    texts = [value for kind, value in values if "HistogramText" in kind and value]
+    return texts + [text for _, value in values for text in histograms_of(value)]
+
+
+def committed():
+    """Every recording below results/, those of the rivals among them."""
+    for path in sorted((RESULTS / "baselines").rglob("*.json*")):
+        yield read(path).recording
+    parts = json.loads(documents.read_document(RESULTS / "rivals.json", "read"))["parts"]
+    yield from (msgspec.convert(part["recording"], recordings.Recording) for part in parts.values())
+
+
+def test_what_is_large_is_committed_compressed():
+    assert not [path for path in RESULTS.rglob("*.json") if path.stat().st_size > documents.PLAIN_BYTES_MAX]
+
+
+def test_every_committed_recording_of_schema_1_is_read_and_says_the_same_in_the_encoding_of_today():
+    seen = 0
+    for recording in committed():
+        texts = histograms_of(recording)
+        assert not any(text.startswith("HIST") for text in texts)
+        some = slice(seen % 40, None, 40)
+        for one, other in zip(decode_all(texts)[some], decode_all([of_today(text) for text in texts[some]]), strict=True):
+            assert one.slot.tolist() == other.slot.tolist() and one.counts.tolist() == other.counts.tolist()
+        slices = [item for round_ in recording.rounds for item in round_.slices]
+        for item, sample in zip(slices, decode_all(item.response for item in slices), strict=True):
+            assert sample.count in (item.completed, 0)  # None are known one by one of another tool's stream.
+        seen += len(texts)
+    assert seen > 2000
+
+
+def test_an_older_run_becomes_a_baseline_of_the_schema_of_today_with_the_same_figures(tmp_path):
+    older = RESULTS / "baselines" / "flush" / "cand"
+    kept = read(baselines.promote(str(older), "old", tmp_path, force=True).kept.path)
+    assert kept.schema_version == SCHEMA_VERSION and all(text.startswith("HIST") for text in histograms_of(kept.recording))
+    assert kept.recording == upgraded(read(older).recording) == upgraded(kept.recording)
+    assert analysis_of(kept) == analyse(kept.recording)  # The one was made of the recording as it was.
 
 
 # What is not a report

@@ -2,7 +2,7 @@
 
 This is the wall. The measuring side writes it; analysis, report and gate read nothing else, so every number can be
 computed again from the file. Units are in the names, base units, integers where exact, null for what is not known.
-Histograms are the text of `histogram.Histogram.encode`.
+Histograms are HdrHistogram's V2 (`HistogramText`); recordings of schema 1 have them in an encoding of their own, read as well.
 """
 
 from __future__ import annotations
@@ -12,20 +12,24 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from .base.documents import found_at, read_document, save_document
 from .base.errors import UsageError
 from .base.file_systems import memory_text
-from .base.files import write_atomically
 from .base.keep_awake import KeptAwake, kept_word
 from .base.protocol import ProtocolName, asked_peer
 from .base.reasons import Reason, of_sentence
-from .base.user_file import read_file
 from .base.wire_names import CompressionName, EncryptionName
 from .workload.link_spec import STREAM_LEVEL_LINKS
 from .workload.tables import Profile
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+REPORT_NAME = "report.json"  # In the directory of a run; base/documents.py says when it is compressed.
 
 RoundIndex = Annotated[int, msgspec.Meta(ge=0, lt=1000)]  # A profile asks for 1000 rounds at most.
+
+HistogramText = Annotated[str, msgspec.Meta(description="HdrHistogram's encoding V2, compressed, in base64; values in ns")]
+
+RoundStatus = Literal["ok", "void", "failed"]
 
 NOT_OURS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # What decoding other people's bytes can raise.
 
@@ -67,7 +71,7 @@ class Slice(Struct, frozen=True):
     completed: int  # of the writes intended in it, also those that completed after the round's end
     completed_bytes: int
     response_ns_max: int
-    response: str  # histogram of response times of writes, ns
+    response: HistogramText  # histogram of response times of writes, ns
     within: int | None = None  # writes that completed in it, whenever they were intended; null: not counted by an older farwrite
     within_bytes: int | None = None
 
@@ -78,7 +82,7 @@ class Part(Struct, frozen=True):
     operation: Literal["write", "read", "flush", "trim"]
     completed: int
     completed_bytes: int
-    response: str  # histogram of response times, ns
+    response: HistogramText  # histogram of response times, ns
     job: str = ""  # empty: the workload has no jobs
     phase: str = ""
     within: int | None = None  # of `completed`, before the round's end; null: not counted by an older farwrite
@@ -112,27 +116,27 @@ class LinkDirection(Struct, frozen=True):
 
     light_ns: int  # what a packet was to take
     held_ns: int  # of it, what the emulation held it for: less its own fastest passage
-    before: str
-    during: str
-    after: str
+    before: HistogramText
+    during: HistogramText
+    after: HistogramText
     lost: int  # stamped probes that did not arrive, of all three
-    late: str
+    late: HistogramText
 
 
 class OtherRound(Struct, frozen=True):
     """What a round has of one further secondary, in the order of the cell's."""
 
-    survey_before: str  # as Round's
-    survey_after: str
-    echo_floor: str
-    flushed_echo_floor: str | None
+    survey_before: HistogramText  # as Round's
+    survey_after: HistogramText
+    echo_floor: HistogramText
+    flushed_echo_floor: HistogramText | None
     far_flushes: int
     far_cpu_ns: int | None
     link: dict[str, int]
     survived: int | None  # of the writes, as the audit found them there; null: not audited
     directions: list[LinkDirection] = []  # as Round's
-    polled_echo_floor: str | None = None
-    polled_flushed_echo_floor: str | None = None
+    polled_echo_floor: HistogramText | None = None
+    polled_flushed_echo_floor: HistogramText | None = None
 
 
 class HostNoise(Struct, frozen=True):
@@ -152,18 +156,18 @@ class Round(Struct, frozen=True):
     cell: str  # Cell.id
     index: RoundIndex
     attempt: int
-    status: Literal["ok", "void", "failed"]
+    status: RoundStatus
     reasons: list[str]  # why it is void or failed
     begin_s: float  # since the run's start
     duration_ns: int
-    survey_before: str  # histograms of RTT, ns: of stamped probes, kernel to kernel and back, where LabFacts.distance is "light",
-    survey_after: str  # otherwise of a 64-byte echo
-    echo_floor: str  # histogram of RTT, ns, of an echo with the write's sizes; empty for A and local
+    survey_before: HistogramText  # RTT: of stamped probes, kernel to kernel and back, where LabFacts.distance is "light",
+    survey_after: HistogramText  # otherwise of a 64-byte echo
+    echo_floor: HistogramText  # histogram of RTT, ns, of an echo with the write's sizes; empty for A and local
     slices: list[Slice]
-    service: str  # histogram of completed - issued, ns
-    wait: str  # histogram of issued - intended, ns
-    late: str  # histogram of how late the generator was once it was free to issue, ns
-    lag: str | None  # protocol A: histogram of the age of the oldest write not known durable at the far site, ns
+    service: HistogramText  # histogram of completed - issued, ns
+    wait: HistogramText  # histogram of issued - intended, ns
+    late: HistogramText  # histogram of how late the generator was once it was free to issue, ns
+    lag: HistogramText | None  # protocol A: histogram of the age of the oldest write not known durable at the far site, ns
     lag_writes_max: int
     lag_bytes_max: int
     issued: int
@@ -179,7 +183,7 @@ class Round(Struct, frozen=True):
     link: dict[str, int]  # what the link counted during the round
     audit: Audit | None
     unissued: int = 0  # open loop: intended within the round, and not even issued when it was given up
-    flushed_echo_floor: str | None = None  # protocol C: echo_floor with a bare flush at the far end before each answer
+    flushed_echo_floor: HistogramText | None = None  # protocol C: echo_floor with a bare flush at the far end before each answer
     near_cpu_ns: int | None = None  # processor time of the near site's process, and its tunnels, over the load; user and system
     far_cpu_ns: int | None = None
     others: list[OtherRound] = []
@@ -192,8 +196,8 @@ class Round(Struct, frozen=True):
     spin_ns: int | None = None  # before an intended instant, looking at the clock instead of sleeping
     directions: list[LinkDirection] = []  # outward and homeward; empty: not stamped, and no account
     noise: HostNoise | None = None
-    polled_echo_floor: str | None = None  # echo_floor by a near end that polls and never sleeps; null: not measured
-    polled_flushed_echo_floor: str | None = None  # the same of flushed_echo_floor
+    polled_echo_floor: HistogramText | None = None  # echo_floor by a near end that polls and never sleeps; null: not measured
+    polled_flushed_echo_floor: HistogramText | None = None  # the same of flushed_echo_floor
     causes: list[Reason] = []  # the codes of `reasons`, one for each; empty in older recordings
 
 
@@ -226,10 +230,10 @@ class FlushFloors(Struct, frozen=True):
 
     index: RoundIndex
     size_bytes: int
-    near_alone: str
-    far_alone: str
-    near_both: str
-    far_both: str
+    near_alone: HistogramText
+    far_alone: HistogramText
+    near_both: HistogramText
+    far_both: HistogramText
     worker: int = 0  # Recording.workers, where there are any
 
 
@@ -265,7 +269,7 @@ class LabFacts(Struct, frozen=True):
 
     link: str
     link_reason: str
-    base_rtt: str  # histogram, ns: the lab's own round trip with no delay asked
+    base_rtt: HistogramText  # histogram, ns: the lab's own round trip with no delay asked
     delay_ns: dict[str, int]  # calibrated delay by asked RTT in ns
     near_directory: str
     far_directory: str
@@ -362,16 +366,17 @@ class Report(Struct, frozen=True):
     answer: Any = None  # analysis.answer.Answer: the lines that every report begins with
 
 
-def save(report: Report, path: Path) -> None:
-    """Write the document atomically: the old file or the new one, never a half."""
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+def save(report: Report, path: Path) -> Path:
+    """Write the document atomically, compressed if it is large; answers the file that holds it."""
+    return save_document(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
 
 
 def read(path: Path) -> Report:
     """A report from its file, or from the run's directory; UsageError when it is not one we can read."""
     if path.is_dir():
-        path = path / "report.json"
-    return decode(read_file(path, "read the report"), str(path))
+        path = path / REPORT_NAME
+    path = found_at(path)
+    return decode(read_document(path, "read the report"), str(path))
 
 
 def decode(data: bytes, source: str) -> Report:
@@ -389,6 +394,29 @@ def decode(data: bytes, source: str) -> Report:
         return msgspec.json.decode(data, type=Report)
     except NOT_OURS as refusal:
         raise UsageError(f"{source} is damaged or not a farwrite report: {refusal}.") from refusal
+
+
+def upgraded(made: Any) -> Any:
+    """The same struct, or list of them, with its histograms in the encoding of today: what an older farwrite observed."""
+    if isinstance(made, list):
+        return [upgraded(item) for item in made]
+    if not isinstance(made, msgspec.Struct):
+        return made
+    kinds = type(made).__annotations__  # As they are written: "HistogramText | None".
+    changes: dict[str, Any] = {}
+    for name in made.__struct_fields__:
+        old = getattr(made, name)
+        new = of_today(old) if isinstance(old, str) and "HistogramText" in str(kinds.get(name)) else upgraded(old)
+        changes |= {name: new} if new is not old else {}
+    return msgspec.structs.replace(made, **changes) if changes else made
+
+
+def of_today(text: str) -> str:
+    """A histogram's text in the encoding of today."""
+    from .base.hdr_codec import BEGINNING  # NumPy, which only who converts a recording needs.
+    from .base.histogram import Histogram
+
+    return text if not text or text.startswith(BEGINNING) else Histogram.decode(text).encode()
 
 
 class Head(Struct, frozen=True):

@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from farwrite.analysis.student_t import critical, density, tail
+from farwrite.analysis.student_t import critical, density, half_width, tail
 
 DEGREES = (1, 1.5, 2, 3.3, 4, 8, 20.7, 99, 1234.5, 1e5)
 
@@ -57,3 +57,9 @@ def test_the_normal_density_is_scipys():
 def test_so_far_out_that_its_square_is_infinite_a_tail_is_nothing():
     for t in (1e155, 1e200, 1e300):
         assert tail(t, 4) == 0 and tail(-t, 4) == 1
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 1000])
+def test_half_an_interval_of_a_mean_is_scipys(count):
+    low, high = stats.t.interval(0.95, count - 1, loc=0, scale=3 / math.sqrt(count))
+    assert half_width(3, count, 0.95) == pytest.approx((high - low) / 2, rel=1e-9)

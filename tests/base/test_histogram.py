@@ -1,6 +1,7 @@
 """The histogram: its layout compiled, vectorised and written down; quantiles; a text form that nothing can break."""
 
 import base64
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from both_ways import both_ways
-from farwrite.base import histogram, histogram_kernel
+from farwrite.base import hdr_codec, histogram, histogram_kernel
 from farwrite.base.errors import UsageError
 from farwrite.base.histogram import Histogram
 from oracle import histogram_oracle
@@ -118,7 +119,10 @@ def test_what_was_recorded_can_be_listed():
     assert values_ns.tolist() == [5, 9, 1 << 40] and counts.tolist() == [2, 1, 1]
 
 
-@given(some.dictionaries(some.integers(0, histogram.SLOTS - 1), some.integers(1, 1 << 56), max_size=60))
+COUNTS = some.dictionaries(some.integers(0, histogram.SLOTS - 1), some.integers(1, 1 << 56), max_size=60)
+
+
+@given(COUNTS)
 def test_the_text_form_brings_everything_back(slots):
     recorded = Histogram()
     for index, count in slots.items():
@@ -179,20 +183,78 @@ def test_a_damaged_text_is_refused(data):
     [
         (b"", "version missing"),
         (b"\x02", "version 2"),
-        (b"\x01\x05", "cut off"),
+        (b"\x01\x05", "last count .* missing"),
         (b"\x01\x80", "cut off"),
-        (b"\x01\x00\x01", "no slot -1"),
-        (b"\x01\x05\x01\x00\x01", "no slot 4"),
-        (b"\x01\x05\x00", "count of 0"),
+        (b"\x01\x00\x01", "no sense"),
+        (b"\x01\x05\x01\x00\x01", "no sense"),
+        (b"\x01\x05\x00", "no sense"),
         (b"\x01" + b"\xff" * 10 + b"\x01\x01", "too long"),
-        (b"\x01\xff\xff\x7f\x01", "no slot"),
-        (b"\x01" + (b"\x01" + b"\xff" * 8 + b"\x7f") * 2, "count"),
+        (b"\x01\xff\xff\x7f\x01", "no sense"),
+        (b"\x01\xff\xf0\x01\x01\xff\xf0\x01\x01", "more slots"),
+        (b"\x01" + (b"\x01" + b"\xff" * 8 + b"\x7f") * 2, "counts more"),
         (bytes(histogram.PLAIN_BYTES_MAX + 1), "unpacks to more"),
     ],
 )
-def test_each_corruption_has_its_sentence(plain, sentence):
+def test_each_corruption_of_a_text_of_schema_1_has_its_sentence(plain, sentence):
     with pytest.raises(UsageError, match=sentence):
         Histogram.decode(text_of(plain))
+
+
+def v2_of(body, **header):
+    """A text of schema 2 with this body, of signed numbers or of bytes."""
+    told = {"cookie": hdr_codec.V2 | 0x10, "offset": 0, "digits": 3, "least": 1, "greatest": 1 << 40, "ratio": 1.0} | header
+    data = body if isinstance(body, bytes) else hdr_codec.leb128(np.array(body, np.int64))
+    cookie, *rest = told.values()
+    packed = zlib.compress(hdr_codec.HEADER.pack(cookie, len(data), *rest) + data)
+    return base64.b64encode(struct.pack(">II", hdr_codec.V2_COMPRESSED | 0x10, len(packed)) + packed).decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (v2_of([-(1 << 22), -(1 << 22), -2, 1]), "more slots"),
+        (v2_of([-(1 << 55)] * 512 + [5]), "more slots than any"),
+        (v2_of([-histogram.SLOTS, 1]), "more slots than our layout"),
+        (v2_of([1 << 61] * 4), "counts more"),
+        (v2_of(b"\x02\x80"), "breaks off"),
+        (v2_of(b"\xff" * 9 + b"\x01"), "too long"),
+        (v2_of([1], digits=2), "another layout"),
+        (v2_of([1], least=2), "another layout"),
+        (v2_of([1], offset=3), "layout is none"),
+        (v2_of([1], cookie=hdr_codec.V2 + 1), "inner header"),
+        (v2_of([0] * histogram.PLAIN_BYTES_MAX), "unpacks to more"),
+        ("HIST", "breaks off"),
+    ],
+)
+def test_each_corruption_of_a_text_has_its_sentence(text, sentence):
+    assert Histogram.decode(v2_of([5, -2, 7])).counts[:5].tolist() == [5, 0, 0, 7, 0]
+    with pytest.raises(UsageError, match=f"histogram: .*{sentence}"):
+        Histogram.decode(text)
+
+
+def v1_of(recorded):
+    """A histogram as a recording of schema 1 has it, a byte at a time."""
+    plain, last = bytearray([1]), -1
+    for slot in np.flatnonzero(recorded.counts).tolist():
+        for number in (slot - last, int(recorded.counts[slot])):
+            while number > 0x7F:
+                plain.append(number & 0x7F | 0x80)
+                number >>= 7
+            plain.append(number)
+        last = slot
+    return text_of(plain)
+
+
+@settings(max_examples=60)
+@given(some.lists(COUNTS, max_size=5), some.data())
+def test_histograms_of_both_schemas_are_read_together_and_in_their_order(many, data):
+    made = [Histogram() for _ in many]
+    for recorded, slots in zip(made, many, strict=True):
+        for index, count in slots.items():
+            recorded.counts[index] = count
+    texts = [data.draw(some.sampled_from([v1_of, Histogram.encode]))(recorded) for recorded in made]
+    for recorded, (slots, counts) in zip(made, histogram.slots_in_use(texts), strict=True):
+        assert slots.tolist() == recorded.used().tolist() and counts.tolist() == recorded.counts[recorded.used()].tolist()
 
 
 def test_what_follows_the_end_is_refused():

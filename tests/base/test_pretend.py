@@ -7,17 +7,18 @@ import pytest
 
 from both_ways import both_ways
 from farwrite.base.host import pretend_kernel as pretend
+from farwrite.base.row import rows_of
 
 DELAY_NS, FLUSH_NS = 1000, 500
 
 
 def world(ring=1 << 12):
-    stream = np.zeros((2, pretend.STREAM_WORDS), np.int64)
+    stream = rows_of(pretend.Stream, 2)
     segments = np.zeros((2, pretend.SEGMENTS), np.int64)
     made = pretend.world(
         np.ones(1, np.int64), 1 << 14, 1 << 13, 1 << 13, stream, np.zeros((2, ring), np.uint8), segments, segments.copy()
     )
-    made.at[pretend.FLUSH_NS] = FLUSH_NS
+    made.at[0].flush_ns = FLUSH_NS
     pretend.connect(made, 0, DELAY_NS, DELAY_NS)
     return made
 
@@ -60,7 +61,7 @@ def test_an_end_arrives_behind_the_bytes_and_a_silent_one_never():
     assert pretend.receive(made, 1, buffer, 0, 100) == 10
     assert pretend.receive(made, 1, buffer, 0, 100) == 0
     assert pretend.send(made, 1, buffer, 0, 10) == -pretend.ECONNRESET
-    made.stream[0, pretend.SILENT] = 1
+    made.stream[0].silent = 1
     assert pretend.receive(made, 1, buffer, 0, 100) == -pretend.EAGAIN
     assert pretend.send(made, 1, buffer, 0, 10) == 10
 
@@ -68,10 +69,10 @@ def test_an_end_arrives_behind_the_bytes_and_a_silent_one_never():
 def test_nothing_arrives_while_the_link_is_cut_and_everything_once_it_heals():
     made, buffer = world(), np.zeros(100, np.uint8)
     pretend.send(made, 0, some(10), 0, 10)
-    made.stream[0, pretend.STALLED] = 1
+    made.stream[0].stalled = 1
     made.clock[0] += 10 * DELAY_NS
     assert not pretend.is_readable(made, 1)
-    made.stream[0, pretend.STALLED] = 0
+    made.stream[0].stalled = 0
     assert pretend.is_readable(made, 1)
     assert pretend.receive(made, 1, buffer, 0, 100) == 10
 
@@ -112,7 +113,7 @@ def test_what_was_not_synced_may_go_with_the_power_and_stays_when_only_the_proce
 
 def test_without_power_nothing_has_an_effect():
     made, data = world(), some(512)
-    made.at[pretend.POWER_IN] = 1
+    made.at[0].power_in = 1
     assert pretend.write_now(made, data, 0, 512, 0) == 512
     before = made.journal.copy()
     for attempt in (
@@ -130,7 +131,7 @@ def test_without_power_nothing_has_an_effect():
 
 def test_a_hasty_flush_returns_at_once_and_is_lost_by_a_crash_before_its_time():
     made, data = world(), some(4096)
-    made.at[pretend.HASTY] = 1
+    made.at[0].hasty = 1
     pretend.begin_write(made, 0, data, 0, 4096, 8192)
     assert pretend.is_over(made, 0)
     assert pretend.finish(made, 0) == 4096

@@ -35,14 +35,15 @@ def test_any_index_is_entered_without_walking_there(random_at, seed):
         assert [int(random_at(np.int64(seed), stream, index)) for index in range(40)] == walked
 
 
-@pytest.mark.parametrize("unit_at", both_ways(prng_kernel.unit_at))
-@pytest.mark.parametrize("open_unit_at", both_ways(prng_kernel.open_unit_at))
+@pytest.mark.parametrize("unit_of", both_ways(prng_kernel.unit_of))
+@pytest.mark.parametrize("open_unit_of", both_ways(prng_kernel.open_unit_of))
 @pytest.mark.parametrize("seed", SEEDS)
-def test_units_are_the_top_bits(unit_at, open_unit_at, seed):
+def test_units_are_the_top_bits(unit_of, open_unit_of, seed):
+    key = np.uint64(prng_oracle.key_of(seed, 3))
     for index in range(30):
         value = prng_oracle.random_at(seed, 3, index)
-        assert unit_at(np.int64(seed), 3, index) == prng_oracle.unit(value)
-        assert open_unit_at(np.int64(seed), 3, index) == prng_oracle.open_unit(value)
+        assert unit_of(key, index) == prng_oracle.unit(value)
+        assert open_unit_of(key, index) == prng_oracle.open_unit(value)
 
 
 def test_an_open_unit_touches_neither_end():

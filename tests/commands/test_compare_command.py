@@ -12,9 +12,9 @@ from functools import cache
 import msgspec
 import pytest
 
-from console import ROOT, environment, farwrite
+from console import ROOT, document_of, document_text, environment, farwrite
 from farwrite.analysis.change import Comparison
-from farwrite.recording import Pairing, save
+from farwrite.recording import SCHEMA_VERSION, Pairing, save
 from make_recording import changed, made_report
 
 REFUSED, UNFIT = 2, 6
@@ -244,7 +244,7 @@ def test_unlike_runs_are_unfit_until_it_is_allowed(two):
 
 
 def damaged(path, change):
-    tree = json.loads(path.read_text())
+    tree = document_of(path)
     change(tree)
     path.write_text(json.dumps(tree))
 
@@ -264,10 +264,10 @@ def damaged(path, change):
 )
 def test_a_report_that_is_none_is_refused(two, place, name, said):
     path = two / place / "report.json"
-    text = path.read_text()
+    text = document_text(path)
     bad = {
         "truncated": text[: len(text) // 2], "foreign": '{"a": 1}', "text": "hello\n", "empty": "",
-        "newer": text.replace('"schema_version": 1', '"schema_version": 999', 1),
+        "newer": text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 999', 1),
         "not a number": text.replace('"duration_s": ', '"duration_s": NaN, "was": ', 1),
         "hurt": text.replace('"seed": ', '"seed": "x", "was": ', 1),
     }  # fmt: skip

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as Xml
 import msgspec
 import pytest
 
-from console import ROOT, farwrite, fresh_farwrite
+from console import ROOT, document_of, farwrite, fresh_farwrite
 from farwrite.gate.budget import parse
 from farwrite.recording import Pairing, Report, save
 from make_recording import SMALL, changed, made_report
@@ -35,8 +35,7 @@ def report(tmp_path):
     def write(name: str = "report.json", **truth) -> Path:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        save(made(**truth), path)
-        return path
+        return save(made(**truth), path)
 
     return write
 
@@ -100,7 +99,8 @@ def test_the_exit_code_is_the_verdict(report, budgets, bodies, truth, words, cod
 
 
 def test_a_baseline_that_is_like_it_is_compared(report, budgets, earlier):
-    words = ["gate", report(), "--budgets", budgets(RELATIVE), "--baseline", report("base.json", seed=2)]
+    path = report()
+    words = ["gate", path, "--budgets", budgets(RELATIVE), "--baseline", report("base.json", seed=2)]
     words += ["--results", earlier()]
     done = farwrite(*words)
     said = " ".join(done.stdout.split())
@@ -118,7 +118,8 @@ def test_two_runs_without_earlier_ones_are_inconclusive_for_it_may_be_the_hour(r
 
 
 def test_a_baseline_that_is_unlike_is_not_compared_unless_that_is_allowed(report, budgets, earlier):
-    words = ["gate", report(), "--budgets", budgets(RELATIVE), "--baseline", report("base.json", seed=2, link="ferry"),
+    path = report()
+    words = ["gate", path, "--budgets", budgets(RELATIVE), "--baseline", report("base.json", seed=2, link="ferry"),
              "--results", earlier(link="ferry")]  # fmt: skip
     assert_refused(farwrite(*words), "--allow-mismatch link", code=UNFIT)
     assert farwrite(*words, "--allow-mismatch", "link").returncode == PASSED
@@ -180,7 +181,7 @@ def test_the_last_line_says_what_decided(report, budgets, bodies, said):
 
 def test_a_report_edited_by_hand_is_judged_by_its_recording(report, budgets):
     path = report()
-    document = json.loads(path.read_text())
+    document = document_of(path)
     document["analysis"]["cells"][0]["lost"] = "none"
     for cell in document["analysis"]["cells"][1:]:
         cell["lost"] = 7
@@ -207,12 +208,13 @@ def test_the_document_has_every_ruling(report, budgets):
 
 def test_files_are_written_and_may_be_written_again(report, budgets, tmp_path):
     junit, markdown = tmp_path / "verdicts.xml", tmp_path / "verdicts.md"
-    words = ["gate", report(), "--budgets", budgets(KEPT, BROKEN), "--junit", junit, "--markdown", markdown]
+    path = report()
+    words = ["gate", path, "--budgets", budgets(KEPT, BROKEN), "--junit", junit, "--markdown", markdown]
     for _ in range(2):
         assert farwrite(*words).returncode == FAILED
         assert Xml.parse(junit).getroot().get("failures") == "1"
         assert markdown.read_text().count("### farwrite gate") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["budgets.toml", "report.json", "verdicts.md", "verdicts.xml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["budgets.toml", path.name, "verdicts.md", "verdicts.xml"]
 
 
 def test_a_link_is_not_written_through(report, budgets, tmp_path):
@@ -236,7 +238,8 @@ def test_markdown_on_stdout_is_markdown_alone(report, budgets):
 
 
 def test_annotations_are_printed_only_when_asked_for(report, budgets):
-    words = ["gate", report(), "--budgets", budgets(BROKEN)]
+    path = report()
+    words = ["gate", path, "--budgets", budgets(BROKEN)]
     assert "::error" not in farwrite(*words, GITHUB_ACTIONS="true").stdout
     lines = farwrite(*words, "--annotations").stdout.splitlines()
     assert sum(line.startswith("::error file=") for line in lines) == 1

@@ -30,8 +30,7 @@ def kept(tmp_path_factory):
     for name, seed, second in ((EARLY, 1, 2000), (LATE, 2, 1000)):
         directory = place / "results" / "runs" / name
         directory.mkdir(parents=True)
-        save(named_report(name, seed), directory / "report.json")
-        os.utime(directory / "report.json", (second, second))
+        os.utime(save(named_report(name, seed), directory / "report.json"), (second, second))
     (place / "results" / "runs" / "20260103T000000Z-torn-cccccc").mkdir()
     (place / "results" / "baselines").mkdir()
     save(named_report("kept", 3), place / "results" / "baselines" / "small.json")

@@ -29,7 +29,7 @@ DONE, INCONCLUSIVE = 0, 4
 def searched(tmp_path_factory):
     """A real and very short search: (finished command, its directory)."""
     directory = tmp_path_factory.mktemp("reach") / "run"
-    return fresh_farwrite("reach", "--p50", "8 ms", "--minutes", "0.1", *QUICK, "--out", directory), directory
+    return farwrite("reach", "--p50", "8 ms", "--minutes", "0.1", *QUICK, "--out", directory), directory
 
 
 def test_a_search_answers_or_says_why_not(searched):
@@ -103,7 +103,7 @@ GRID = ["--miles", "300,400", "--depth", "1,4", "--minutes", "0.05", *QUICK]
 def swept(tmp_path_factory):
     """A real and very short sweep: (finished command, its directory)."""
     directory = tmp_path_factory.mktemp("sweep") / "run"
-    return fresh_farwrite("sweep", *GRID, "--out", directory, NO_COLOR="1"), directory
+    return farwrite("sweep", *GRID, "--out", directory, NO_COLOR="1"), directory
 
 
 def test_a_sweep_is_one_recording_and_a_heat_map(swept):

@@ -31,7 +31,7 @@ def kept(tmp_path):
         for number in range(10):
             while not primary.submit_trim(state, number * APART, SIZE, 0):
                 assert turn_kernel.progress(state, 0) == 0
-        while state.at[primary.COMPLETED] < journal.at[log.STAGED_SEQUENCE]:
+        while state.at[0].completed < journal.at[0].staged_sequence:
             assert turn_kernel.progress(state, 0) == 0
         assert replica.settle(journal, ring) == replica.OK
     return tmp_path / "near"

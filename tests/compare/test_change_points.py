@@ -47,6 +47,20 @@ def random_story(seed):
     return (values * np.where(dice.random(count) < 0.04, dice.choice([1, 1.5]), 1)).tolist()
 
 
+def test_two_steps_are_where_ruptures_finds_them():
+    """ruptures (Truong, Oudre, Vayatis, Signal Processing 2020) is told how many there are and minimises squared errors: another
+    method and another's code."""
+    import ruptures
+
+    for seed in range(40):
+        dice = np.random.default_rng(seed)
+        first, second, rest = dice.integers((15, 25, 15), (30, 45, 40))
+        steps = dice.uniform(0.06, 0.2, 2) * dice.choice([-1, 1], 2)
+        values = series(seed, first + second + rest, (first, steps[0]), (first + second, steps[1]))
+        search = ruptures.KernelCPD(kernel="linear", min_size=4).fit(np.log(values)[:, None])
+        assert indices(values) == search.predict(n_bkps=2)[:-1]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_the_changes_are_those_of_the_plainest_python(seed):
     values = random_story(seed)

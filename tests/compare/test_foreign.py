@@ -396,9 +396,12 @@ def test_a_histogram_cannot_be_made_to_fill_the_memory():
         return encoding.HEADER.pack(encoding.V2 | 0x10, length, 0, 3, 1, 3_600_000, 1.0)
 
     assert "larger than any" in refused(bytes(1 << 26))
-    assert "more slots" in refused(header(9) + b"\xff" * 9)  # Skips 2^63 slots.
+    assert "larger than any" in refused(header(9) + b"\xff" * 9)  # Skips 2^63 slots.
+    assert "larger than any" in refused(header(10) + b"\xff" * 9 + b"\x02")
+    assert "more slots" in refused(header(4) + b"\xff\xff\xff\x7f")  # Skips 2^27.
     assert "63 bits" in refused(header(4) + b"\xff\xff\x07\x02")  # Slot 65 536 of a layout of 3 digits.
-    assert "more values" in refused(header(9) + b"\xfe" + b"\xff" * 8)
+    assert "larger than any" in refused(header(9) + b"\xfe" + b"\xff" * 8)
+    assert "counts more" in refused(header(27) + (b"\xfe" + b"\xff" * 7 + b"\x7f") * 3)
     assert "breaks off" in refused(header(1) + b"\x80")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import os
 import random
@@ -351,6 +352,21 @@ def test_an_index_that_another_process_holds_is_copied_and_brought_up_to_date_in
     assert values(found)[3] == 9.0
     assert set(reads) == {"run-003"}
     assert "locked" in found.notices[0]
+
+
+def test_a_compressed_file_is_read_as_the_plain_one_and_counts_once_where_both_are(results):
+    expected = nights(results, 3)
+    plain = sorted((results / "runs").glob("*/sheet.json"))[1]
+    packed = plain.with_name("sheet.json.gz")
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert values(look(results)) == expected  # Both are there.
+    plain.unlink()
+    for _ in range(2):
+        found = look(results)
+        assert values(found) == expected and not found.notices
+    packed.write_bytes(packed.read_bytes()[:-9])
+    found = look(results)
+    assert values(found) == [expected[0], expected[2]] and "ends early" in found.notices[0]
 
 
 def test_a_file_that_cannot_be_read_is_named_each_time_and_costs_no_other(results):

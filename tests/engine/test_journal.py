@@ -64,9 +64,9 @@ class Story:
         begin, _, _ = self.oracle.records[-1]
         assert begin % self.staging == start
         self.journal.data[start + 64 : start + rounded(length)] = self.random.integers(0, 256)
-        sequence = int(self.journal.at[log.STAGED_SEQUENCE])
+        sequence = int(self.journal.at[0].staged_sequence)
         record.seal(
-            self.journal.data, self.journal.words, start, record.WRITE, length, sequence, 0, EPOCH, VOLUME, 0
+            self.journal.data, self.journal.headers, start, record.WRITE, length, sequence, 0, EPOCH, VOLUME, 0
         )  # fmt: skip
 
     def seal(self):
@@ -96,25 +96,25 @@ class Story:
         due = oracle.staged - oracle.saved > oracle.capacity // 3 and oracle.applied > oracle.saved
         narrow = 4 * (oracle.staged - oracle.tail) > 3 * oracle.capacity and oracle.applied > oracle.tail
         assert bool(self.steps.wants_checkpoint(self.journal)) == (due or narrow)
-        at = self.journal.at
+        at = self.journal.at[0]
         if self.is_saving:
             self.steps.free_to_checkpoint(self.journal)
             oracle.tail, oracle.saved, self.is_saving = oracle.saved, oracle.checkpoint, False
         elif due or narrow:
-            at[log.CHECKPOINT_POSITION], at[log.CHECKPOINT_SEQUENCE] = at[log.APPLIED], at[log.APPLIED_SEQUENCE]
+            at.checkpoint_position, at.checkpoint_sequence = at.applied, at.applied_sequence
             oracle.checkpoint, self.is_saving = oracle.applied, True
 
     def vouch(self):
         """By a superblock, when somebody waits for it and no batch under way will do, or after a while."""
-        at, behind = self.journal.at, self.oracle.vouched < self.oracle.durable
-        assert not self.steps.wants_vouch(self.journal, False, at[log.FLUSHED_NS] + at[log.VOUCH_AFTER_NS])
-        assert bool(self.steps.wants_vouch(self.journal, True, at[log.FLUSHED_NS] + at[log.VOUCH_AFTER_NS] + 1)) == behind
-        at[log.WANTS_VOUCH] = 1
-        assert bool(self.steps.wants_vouch(self.journal, False, at[log.FLUSHED_NS])) == behind
-        assert not self.steps.wants_vouch(self.journal, True, at[log.FLUSHED_NS])
-        self.steps.note_vouched(self.journal, at[log.DURABLE])
+        at, behind = self.journal.at[0], self.oracle.vouched < self.oracle.durable
+        assert not self.steps.wants_vouch(self.journal, False, at.flushed_ns + at.vouch_after_ns)
+        assert bool(self.steps.wants_vouch(self.journal, True, at.flushed_ns + at.vouch_after_ns + 1)) == behind
+        at.wants_vouch = 1
+        assert bool(self.steps.wants_vouch(self.journal, False, at.flushed_ns)) == behind
+        assert not self.steps.wants_vouch(self.journal, True, at.flushed_ns)
+        self.steps.note_vouched(self.journal, at.durable)
         self.oracle.vouched = self.oracle.durable
-        assert at[log.WANTS_VOUCH] == 0
+        assert at.wants_vouch == 0
 
     def look(self):
         """From a boundary that is still in memory, as a sender goes."""
@@ -125,12 +125,12 @@ class Story:
         assert self.steps.run_end(self.journal, position, limit, np.int64(1) << 62) == oracle.run_end(position, limit)
 
     def check(self):
-        at, oracle = self.journal.at, self.oracle
+        at, oracle = self.journal.at[0], self.oracle
         mine = [oracle.tail, oracle.applied, oracle.durable, oracle.sealed, oracle.staged]
-        assert at[: log.STAGED + 1].tolist() == mine == sorted(mine)
-        sequences = [log.TAIL_SEQUENCE, log.APPLIED_SEQUENCE, log.DURABLE_SEQUENCE, log.SEALED_SEQUENCE, log.STAGED_SEQUENCE]
-        assert [int(at[index]) for index in sequences] == [oracle.writes_before(position) for position in mine]
-        assert oracle.applied <= at[log.VOUCHED] == oracle.vouched <= oracle.durable
+        assert [at.tail, at.applied, at.durable, at.sealed, at.staged] == mine == sorted(mine)
+        sequences = [at.tail_sequence, at.applied_sequence, at.durable_sequence, at.sealed_sequence, at.staged_sequence]
+        assert sequences == [oracle.writes_before(position) for position in mine]
+        assert oracle.applied <= at.vouched == oracle.vouched <= oracle.durable
         assert oracle.staged - oracle.applied <= self.staging
         assert oracle.staged - oracle.tail <= oracle.capacity
 
@@ -170,9 +170,9 @@ def test_what_has_been_staged_and_not_applied_stands_in_memory_unchanged(steps, 
         for begin, end, _ in story.oracle.records[-40:]:
             if begin >= story.oracle.applied:
                 start = begin % story.staging
-                found = record.inspect(story.journal.data, story.journal.words, start, end - begin, VOLUME)
+                found = record.inspect(story.journal.data, story.journal.headers, start, end - begin, VOLUME)
                 assert found == record.COMPLETE
-                assert record.sequence_of(story.journal.words, start) == story.oracle.writes_before(end)
+                assert record.sequence_of(story.journal.headers, start) == story.oracle.writes_before(end)
                 looked_at += 1
     assert looked_at
 
@@ -188,13 +188,13 @@ def test_a_batch_stops_at_the_rings_end_and_the_rest_is_the_next_batch(steps):
     steps.place(journal, 4096 - 64)
     assert steps.has_room(journal, 4096)
     assert steps.place(journal, 4096) == 0  # 4160 bytes do not fit in the 4096 that are left: padded, and from the top.
-    assert journal.at[log.STAGED_SEQUENCE] == 3
+    assert journal.at[0].staged_sequence == 3
     assert steps.seal_batch(journal) == 8192
-    assert journal.at[log.SEALED] == 32768
-    assert journal.at[log.SEALED_SEQUENCE] == 2
+    assert journal.at[0].sealed == 32768
+    assert journal.at[0].sealed_sequence == 2
     steps.note_durable(journal)
     assert steps.seal_batch(journal) == 8192
-    assert journal.at[log.SEALED_SEQUENCE] == 3
+    assert journal.at[0].sealed_sequence == 3
 
 
 @pytest.mark.parametrize("steps", WAYS)
@@ -204,7 +204,7 @@ def test_a_batch_may_fill_the_ring_to_its_last_byte(steps):
     steps.place(journal, 8192 - 64)
     assert not steps.has_room(journal, 0)
     assert steps.seal_batch(journal) == 16384
-    assert journal.at[log.SEALED_SEQUENCE] == 2
+    assert journal.at[0].sealed_sequence == 2
     assert steps.seal_batch(journal) == 0
 
 

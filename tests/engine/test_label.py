@@ -15,6 +15,8 @@ from farwrite.base.errors import EXIT_LOST_WRITE, UnfitError
 from farwrite.base.host import pretend_kernel as pretend
 from farwrite.base.host import reactor
 from farwrite.base.host.disk import disk
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.engine import journal as journals
 from farwrite.engine import journal_kernel as log
 from farwrite.engine import label as labels
@@ -39,12 +41,12 @@ TURNS = 80
 
 
 def world():
-    stream, segments = np.zeros((2, pretend.STREAM_WORDS), np.int64), np.zeros((2, pretend.SEGMENTS), np.int64)
+    stream, segments = rows_of(pretend.Stream, 2), np.zeros((2, pretend.SEGMENTS), np.int64)
     made = pretend.world(
         np.ones(1, np.int64), log.SUPERBLOCK_BYTES + CAPACITY, FILE_BYTES, FILE_BYTES, stream, np.zeros((2, 64), np.uint8),
         segments, segments.copy(),
     )  # fmt: skip
-    made.at[pretend.FLUSH_NS] = 100_000
+    made.at[0].flush_ns = 100_000
     return made
 
 
@@ -64,13 +66,13 @@ def opened(around, power_in=-1):
     """The journal of a replica that comes back, or None when the power went out meanwhile."""
     why, superblock, found = why_apart(around)
     assert not why
-    around.at[pretend.POWER_IN] = power_in
+    around.at[0].power_in = power_in
     ring, journal = reactor.pretended(around), journal_in(around)
     try:
         if journals.apply_found(around.journal, superblock, ring, 0, 0, found) < 0:
             return None
         journals.resume(journal, ring, superblock, found)
-        lead(journal, int(superblock[6]) + 1)
+        lead(journal, int(superblock.epoch) + 1)
         tie(journal, ring)
     except UnfitError:
         return None
@@ -82,17 +84,17 @@ def written_until_dark(around, journal, power_in, turns, ring=None):
     random = np.random.default_rng(1)
     ring = ring or reactor.pretended(around)
     state = primary.primary_state(journal, ring, [], primary.LOCAL, SEED, 10**12, volume_bytes=VOLUME_BYTES, lag_ring=1024)
-    around.at[pretend.POWER_IN] = power_in
-    before = int(around.at[pretend.OPERATIONS])
-    number = int(journal.at[log.STAGED_SEQUENCE])
+    around.at[0].power_in = power_in
+    before = int(around.at[0].operations)
+    number = int(journal.at[0].staged_sequence)
     for _ in range(turns):
         around.clock[0] += 60_000
         size = int(random.choice([512, 1024, 4096]))
         number += primary.submit(state, number, 512 * int(random.integers(0, (VOLUME_BYTES - size) // 512)), size, 0) > 0
         turn_kernel.progress(state, 0)
-        if around.at[pretend.POWER_IN] == 0:
+        if around.at[0].power_in == 0:
             break
-    return int(around.at[pretend.OPERATIONS]) - before
+    return int(around.at[0].operations) - before
 
 
 def crashed(around, key):
@@ -102,7 +104,7 @@ def crashed(around, key):
 def born(around):
     """A new pair of files, as a round makes them: the label comes with the first checkpoint."""
     journal = journal_in(around)
-    journal.at[log.PAIR] = 4711
+    journal.at[0].pair = 4711
     assert replica.save(journal, reactor.pretended(around)) == replica.OK
     return journal
 
@@ -138,7 +140,7 @@ def work_on(around, journal, ring):
 def synced(kind, sequence, address, word, length, ordinal):
     """A frame of a resync, whole."""
     data = np.ones(int(record.record_bytes(length)), np.uint8)
-    record.seal(data, data.view(np.int64), 0, kind, length, sequence, address, 1, VOLUME, 5, word, ordinal)
+    record.seal(data, data.view(record.Header.LAYOUT), 0, kind, length, sequence, address, 1, VOLUME, 5, word, ordinal)
     return data
 
 
@@ -153,24 +155,24 @@ def test_whenever_the_power_goes_out_in_a_resync_journal_and_volume_still_open(f
         written_until_dark(around, journal, -1, 40, ring)
         for _ in range(40):
             work_on(around, journal, ring)
-        state = secondary.secondary_state(journal, ring, 0, primary.C, VOLUME_BYTES, np.zeros(8, np.int64), 16 << 10)
-        durable = int(journal.at[log.DURABLE_SEQUENCE])
+        state = secondary.secondary_state(journal, ring, 0, primary.C, VOLUME_BYTES, rows_of(SharedCounters), 16 << 10)
+        durable = int(journal.at[0].durable_sequence)
         redo = durable - 5 if found == "another history" else durable + 5
         kinds = [(record.DIGEST, 64)] * (found != "newer extents") + [(record.EXTENT, EXTENT)] * (found != "no difference")
         frames = [synced(kind, redo + 1, 0, 0, length, number) for number, (kind, length) in enumerate(kinds, 1)]
         frames.append(synced(record.SYNCED, redo, redo + 2, 1, 0, len(frames) + 1))
-        around.at[pretend.POWER_IN] = dark
+        around.at[0].power_in = dark
         for frame in frames:
             state.inbox[: frame.size] = frame
             if secondary.accept(state, 0) != secondary.TAKEN:
-                assert around.at[pretend.POWER_IN] == 0
+                assert around.at[0].power_in == 0
                 break
         else:
             ended += 1
-            assert journal.at[log.STAGED_SEQUENCE] == redo
+            assert journal.at[0].staged_sequence == redo
         crashed(around, dark)
         journal = opened(around)
-        assert journal is not None and journal.at[log.DURABLE_SEQUENCE] in (durable, redo)
+        assert journal is not None and journal.at[0].durable_sequence in (durable, redo)
     assert 20 < ended < 39
 
 
@@ -182,7 +184,7 @@ def write_all(files, journal, count, size=4096):
     with reactor.reactor("plain") as ring:
         state = primary.primary_state(journal, ring, [], primary.LOCAL, SEED, 10**12, volume_bytes=VOLUME_BYTES)
         for _ in range(count):
-            number = int(journal.at[log.STAGED_SEQUENCE])
+            number = int(journal.at[0].staged_sequence)
             while not primary.submit(state, number, size * (number % 8), size, 0):
                 assert turn_kernel.progress(state, 0) == replica.OK
             assert turn_kernel.progress(state, 0) == replica.OK
@@ -236,8 +238,8 @@ def test_a_journal_that_ends_before_its_volume_is_refused_even_in_the_same_gener
     journal = begin_anew(files, VOLUME, STAGING)
     early, _ = write_all(files, journal, 1, 512)
     write_all(files, journal, 1, 512)
-    assert journal.at[log.CHECKPOINT_COUNT] == 0
-    assert replica.write_label(journal, reactor.empty(), journal.at[log.APPLIED_SEQUENCE]) == replica.OK
+    assert journal.at[0].checkpoint_count == 0
+    assert replica.write_label(journal, reactor.empty(), journal.at[0].applied_sequence) == replica.OK
     late, volume = copied(files)
     put_back(files, early, volume)
     with pytest.raises(UnfitError, match="it ends at write 1, and the volume holds everything up to write 2"):
@@ -277,8 +279,8 @@ def without_pair(data):
     """A journal as it was written before there were pairs."""
     made = bytearray(data)
     for block in (0, log.BLOCK_BYTES):
-        first, last = replica.SUPERBLOCK_PAIR, replica.SUPERBLOCK_WORDS
-        made[block + 8 * first : block + 8 * last] = bytes(8 * (last - first))
+        superblock = log.superblock_in(np.frombuffer(made, np.uint8)[block:])[0]
+        superblock.pair = superblock.pair_generation = superblock.volume_bytes = superblock.pair_crc = 0
     return bytes(made)
 
 
@@ -287,7 +289,7 @@ def test_files_from_before_there_were_labels_open_once_and_get_one(files, states
     old = without_pair(journal)
     put_back(files, old, volume[:VOLUME_BYTES])
     opened_journal, found = replay(files, STAGING)
-    assert found.sequence == 33 and opened_journal.at[log.PAIR] and opened_journal.at[log.PAIR_GENERATION] == 1
+    assert found.sequence == 33 and opened_journal.at[0].pair and opened_journal.at[0].pair_generation == 1
     assert os.pread(files.volume_fd, VOLUME_BYTES, 0) == volume[:VOLUME_BYTES]
     tied, labelled = copied(files)
     put_back(files, old, labelled)  # The power went out before the superblocks told of it.
@@ -312,7 +314,7 @@ def test_a_round_takes_whatever_volume_it_is_given(files, states):
     """It begins with a journal of its own and writes over what it finds."""
     put_back(files, *states[1])
     journal = format_journal(files, VOLUME + 1, 1, STAGING)
-    assert examine(files, apply=True)[1][1] == 0
+    assert examine(files, apply=True)[1].sequence == 0
     write_all(files, journal, 30)
     assert replay(files, STAGING)[1].sequence == 30
     put_back(files, states[1][0], copied(files)[1])
@@ -342,14 +344,14 @@ def test_a_record_that_no_replay_can_apply_is_named_with_what_to_do_and_not_appl
     write_all(files, journal, 2, 512)
     length = 100 if kind == record.WRITE else 0
     start = log.place(journal, length)
-    record.seal(journal.data, journal.words, start, kind, length, 3, address, 1, VOLUME, 0, word)
-    place = log.SUPERBLOCK_BYTES + int(journal.at[log.SEALED])
+    record.seal(journal.data, journal.headers, start, kind, length, 3, address, 1, VOLUME, 0, word)
+    place = log.SUPERBLOCK_BYTES + int(journal.at[0].sealed)
     log.seal_batch(journal)
-    begin, end = place - log.SUPERBLOCK_BYTES, int(journal.at[log.SEALED])
+    begin, end = place - log.SUPERBLOCK_BYTES, int(journal.at[0].sealed)
     assert os.pwrite(files.journal_fd, journal.data[begin:end].tobytes(), place) == end - begin
     before = os.pread(files.volume_fd, VOLUME_BYTES, 0)
     opened_journal = recall(files, VOLUME, STAGING)
     what = f"write 3, a {'trim' if kind == record.TRIM else 'write'} of {length or word} bytes at {address}, at byte {place}"
     assert what in caplog.text and "compared extent by extent" in caplog.text and "one backup" in caplog.text
-    assert opened_journal.at[log.DURABLE_SEQUENCE] == 2 and not hello_of(opened_journal, primary.C).consistent
+    assert opened_journal.at[0].durable_sequence == 2 and not hello_of(opened_journal, primary.C).consistent
     assert os.pread(files.volume_fd, VOLUME_BYTES, 0) == before

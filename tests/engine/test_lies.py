@@ -17,6 +17,8 @@ import pytest
 from farwrite.base.errors import UnfitError
 from farwrite.base.host import pretend_kernel as pretend
 from farwrite.base.host import reactor
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.engine import journal_kernel as log
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine import record_kernel as record
@@ -56,7 +58,7 @@ def kernels(request):
 
 
 def world():
-    stream, segments = np.zeros((2, pretend.STREAM_WORDS), np.int64), np.zeros((2, pretend.SEGMENTS), np.int64)
+    stream, segments = rows_of(pretend.Stream, 2), np.zeros((2, pretend.SEGMENTS), np.int64)
     made = pretend.world(
         np.ones(1, np.int64), log.SUPERBLOCK_BYTES + CAPACITY, VOLUME_BYTES, STAGING, stream, np.zeros((2, 1 << 14), np.uint8),
         segments, segments.copy(),
@@ -105,11 +107,12 @@ def sealed(frame):
     data[64:] = frame.get("fill", 1)
     kind = record_oracle.KINDS.get(frame["kind"], frame["kind"])
     record.seal(
-        data, data.view(np.int64), 0, kind, length if fits else 0, frame["sequence"], frame["address"], frame["epoch"], VOLUME,
-        5, frame["word"], frame["ordinal"],
+        data, data.view(record.Header.LAYOUT), 0, kind, length if fits else 0, frame["sequence"], frame["address"],
+        frame["epoch"], VOLUME, 5, frame["word"], frame["ordinal"],
     )  # fmt: skip
     if not fits:
-        data.view(np.uint32)[3] = length  # More than can be sent here: it must be refused by its header alone.
+        # More than can be sent here: it must be refused by its header alone.
+        data[:64].view(record.Header.LAYOUT)[0].length = length
     return data
 
 
@@ -171,7 +174,7 @@ class Far:
         self.world = world()
         journal = log.journal_state(CAPACITY, STAGING, VOLUME, EPOCH, 0, 0, VOLUME_BYTES, EXTENT, 64)
         made = secondary.secondary_state(
-            journal, reactor.pretended(self.world), 0, primary.TWO_TRIP, VOLUME_BYTES, np.zeros(8, np.int64), INBOX
+            journal, reactor.pretended(self.world), 0, primary.TWO_TRIP, VOLUME_BYTES, rows_of(SharedCounters), INBOX
         )
         self.state = kernels.state(made)
         self.asides = 0
@@ -179,10 +182,10 @@ class Far:
     def hear(self, frame):
         """Put a frame into the inbox and have it parsed; answers the status."""
         data = sealed(frame)
-        at = self.state.at
-        fill = int(at[secondary.INBOX_FILL])
+        at = self.state.at[0]
+        fill = int(at.inbox_fill)
         np.asarray(self.state.inbox)[fill : fill + data.size] = data
-        at[secondary.INBOX_FILL] = fill + data.size
+        at.inbox_fill = fill + data.size
         return int(self.kernels.secondary.parse(self.state))
 
     def takes(self, kind, **fields):
@@ -191,11 +194,11 @@ class Far:
             self.asides += 1
             fields["ordinal"] = self.asides
         assert self.hear(usual(kind, **fields)) == replica.OK
-        assert self.state.at[secondary.INBOX_FILL] == 0
+        assert self.state.at[0].inbox_fill == 0
 
     def write(self, count, settled=True):
         for _ in range(count):
-            self.takes("write", sequence=int(self.state.journal.at[log.STAGED_SEQUENCE]) + 1, length=100, address=640)
+            self.takes("write", sequence=int(self.state.journal.at[0].staged_sequence) + 1, length=100, address=640)
         if settled:
             self.settle()
 
@@ -211,12 +214,12 @@ class Far:
         assert self.kernels.replica.checkpoint(journal, ring) == replica.OK
 
     def known(self):
-        at, own = self.state.journal.at, self.state.at
+        at, own = self.state.journal.at[0], self.state.at[0]
         return {
-            "staged": int(at[log.STAGED_SEQUENCE]), "durable": int(at[log.DURABLE_SEQUENCE]), "epoch": int(at[log.EPOCH]),
-            "log_epoch": int(at[log.LOG_EPOCH]), "session_epoch": int(own[secondary.SESSION_EPOCH]), "extents": EXTENTS,
-            "heard": int(own[secondary.ASIDE_HEARD]), "as_of": int(own[secondary.AS_OF]), "extent": EXTENT,
-            "digested": bool(own[secondary.DIGESTED]), "volume_bytes": VOLUME_BYTES, "staging": STAGING,
+            "staged": int(at.staged_sequence), "durable": int(at.durable_sequence), "epoch": int(at.epoch),
+            "log_epoch": int(at.log_epoch), "session_epoch": int(own.session_epoch), "extents": EXTENTS,
+            "heard": int(own.aside_heard), "as_of": int(own.as_of), "extent": EXTENT,
+            "digested": bool(own.digested), "volume_bytes": VOLUME_BYTES, "staging": STAGING,
         }  # fmt: skip
 
 
@@ -251,7 +254,7 @@ def begun_anew(far):
 def promised(far):
     """A newer epoch has been promised since the session began."""
     far.write(2)
-    far.state.journal.at[log.EPOCH] += 1
+    far.state.journal.at[0].epoch += 1
 
 
 def without_room(far):
@@ -284,7 +287,7 @@ def test_a_secondary_takes_what_a_frame_may_say_and_ends_the_session_over_anythi
     may_change = (state.at, state.inbox)
 
     def refused_well(frame):
-        assert state.at[secondary.REFUSED] in secondary.REFUSALS, frame
+        assert state.at[0].refused in secondary.REFUSALS, frame
 
     frames = lies_in_state(kernels, FAR_STATES.index(lead_to), honest, bounds)
     takes = partial(lies_oracle.secondary_takes, known=known)
@@ -307,7 +310,7 @@ def test_a_secondary_takes_no_frame_of_another_kind(kernels, kind):
 def test_a_frame_that_never_fits_is_not_waited_for(kernels):
     far = Far(kernels)
     assert far.hear(usual("extent", length=INBOX)) == replica.BAD_FRAME
-    assert far.state.at[secondary.REFUSED] == record.BAD_LENGTH
+    assert far.state.at[0].refused == record.BAD_LENGTH
 
 
 # To a primary
@@ -327,12 +330,12 @@ class Near:
         self.state = kernels.state(made)
         for number in range(5):
             assert primary.submit(made, number, 64, 100, 0) == 1
-        journal.at[log.APPLIED_SEQUENCE] = 4
+        journal.at[0].applied_sequence = 4
         peer = made.peer[0]
-        peer[primary.SENT_SEQUENCE] = peer[primary.RUN_SEQUENCE] = 5
-        peer[primary.RECEIVED], peer[primary.DURABLE], peer[primary.GRANTED], peer[primary.COMMANDED] = 3, 2, 2, 4
+        peer.sent_sequence = peer.run_sequence = 5
+        peer.received, peer.durable, peer.granted, peer.commanded = 3, 2, 2, 4
         for name, value in columns.items():
-            peer[getattr(primary, name)] = value
+            peer[name] = value
 
     def hear(self, frame):
         """Have a frame arrive; answers the status."""
@@ -345,23 +348,23 @@ class Near:
     def known(self):
         peer = self.state.peer[0]
         return {
-            "epoch": EPOCH, "heard": int(peer[primary.ASIDE_HEARD]), "synced": int(peer[primary.SYNCED_COUNT]),
-            "resyncing": peer[primary.STATE] == primary.RESYNCING, "durable": int(peer[primary.DURABLE]),
-            "received": int(peer[primary.RECEIVED]), "granted": int(peer[primary.GRANTED]),
-            "sent": int(max(peer[primary.RUN_SEQUENCE], peer[primary.SENT_SEQUENCE])), "extents": EXTENTS,
-            "commanded": int(peer[primary.COMMANDED]), "applied": int(self.state.journal.at[log.APPLIED_SEQUENCE]),
-            "asked": int(peer[primary.DIGESTS_SENT]), "answered": int(peer[primary.DIGESTS_ANSWERED]),
-            "dropped": int(peer[primary.DIGESTS_DROPPED]),
+            "epoch": EPOCH, "heard": int(peer.aside_heard), "synced": int(peer.synced_count),
+            "resyncing": peer.state == primary.RESYNCING, "durable": int(peer.durable),
+            "received": int(peer.received), "granted": int(peer.granted),
+            "sent": int(max(peer.run_sequence, peer.sent_sequence)), "extents": EXTENTS,
+            "commanded": int(peer.commanded), "applied": int(self.state.journal.at[0].applied_sequence),
+            "asked": int(peer.digests_sent), "answered": int(peer.digests_answered),
+            "dropped": int(peer.digests_dropped),
         }  # fmt: skip
 
 
 NEAR_STATES = {
     "live": {},
-    "verifying": {"VERIFYING": 1, "DIGESTS_SENT": 2},
-    "half verified": {"VERIFYING": 1, "DIGESTS_SENT": 2, "DIGESTS_ANSWERED": 1},
-    "resyncing": {"STATE": primary.RESYNCING, "DIGESTS_SENT": 2, "DIGESTS_ANSWERED": 1},
-    "resyncing again": {"STATE": primary.RESYNCING, "DIGESTS_DROPPED": 1, "SYNCED_COUNT": 1},
-    "catching up": {"STATE": primary.CATCHING, "SYNCED_COUNT": 2},
+    "verifying": {"verifying": 1, "digests_sent": 2},
+    "half verified": {"verifying": 1, "digests_sent": 2, "digests_answered": 1},
+    "resyncing": {"state": primary.RESYNCING, "digests_sent": 2, "digests_answered": 1},
+    "resyncing again": {"state": primary.RESYNCING, "digests_dropped": 1, "synced_count": 1},
+    "catching up": {"state": primary.CATCHING, "synced_count": 2},
 }
 
 
@@ -381,8 +384,8 @@ def test_a_primary_takes_what_a_frame_may_say_and_ends_the_session_over_anything
     may_change = (state.peer, state.inbox, around.at, around.stream, around.glass, around.segment_end, around.segment_due_ns)
 
     def refused_well(frame):
-        assert state.peer[0, primary.DURABLE] == known["durable"] and state.peer[0, primary.GRANTED] == known["granted"]
-        assert state.peer[0, primary.DIFFERENT] == 0, frame
+        assert state.peer[0].durable == known["durable"] and state.peer[0].granted == known["granted"]
+        assert state.peer[0].different == 0, frame
 
     frames = lies_in_state(kernels, [*NEAR_STATES].index(where), honest, bounds)
     takes = partial(lies_oracle.primary_takes, known=known)
@@ -405,22 +408,22 @@ def test_a_primary_takes_no_frame_of_another_kind(kernels, kind):
 @pytest.mark.parametrize("cut", [1, 63, 64, 65, 71, 72, 73, 127])
 def test_an_answer_that_arrives_in_two_pieces_is_put_together(kernels, cut):
     """Its payload's rounding up to 64 bytes may come last: what is not there yet is not passed over."""
-    near = Near(kernels, VERIFYING=1, DIGESTS_SENT=2)
+    near = Near(kernels, verifying=1, digests_sent=2)
     data = sealed(usual("differs", sequence=4, length=8, fill=0))
     assert near.arrive(data[:cut].copy()) == replica.OK
-    assert near.state.peer[0, primary.INBOX_FILL] == cut
+    assert near.state.peer[0].inbox_fill == cut
     assert near.arrive(data[cut:].copy()) == replica.OK
-    assert near.state.peer[0, primary.INBOX_FILL] == 0
-    assert near.state.peer[0, primary.DIGESTS_ANSWERED] == 1
+    assert near.state.peer[0].inbox_fill == 0
+    assert near.state.peer[0].digests_answered == 1
 
 
 def test_answers_to_digests_that_a_resync_has_overtaken_are_passed_over(kernels):
-    near = Near(kernels, VERIFYING=1, DIGESTS_SENT=2)
+    near = Near(kernels, verifying=1, digests_sent=2)
     kernels.resyncing.begin_resync(near.state, 0, 3, primary.BY_EXTENTS, 1)
     for ordinal, (first, count) in enumerate(((0, 8), (8, 2)), 1):
         answer = usual("differs", sequence=4, address=first, length=count, ordinal=ordinal)
         assert near.hear(answer) == replica.OK
-    assert near.state.peer[0, primary.DIGESTS_DROPPED] == 0 and not near.state.wanted.any()
+    assert near.state.peer[0].digests_dropped == 0 and not near.state.wanted.any()
     assert near.hear(usual("differs", sequence=4, length=8, ordinal=3)) == replica.BAD_FRAME
 
 
@@ -429,14 +432,14 @@ def test_a_peer_with_another_history_has_been_granted_nothing(kernels):
     near = Near(kernels)
     near.kernels.primary.begin_peer(near.state, 0, 0, 20, 1)
     kernels.resyncing.begin_resync(near.state, 0, 20, primary.BY_DIGESTS, 1)
-    assert near.state.peer[0, primary.GRANTED] == near.state.peer[0, primary.COMMANDED] == 0
+    assert near.state.peer[0].granted == near.state.peer[0].commanded == 0
 
 
 def test_a_verify_that_is_under_way_is_not_begun_again(kernels):
-    near = Near(kernels, STATE=primary.LIVE, VERIFYING=1, DIGESTS_SENT=2)
-    near.state.mail[0, primary.REQUEST] = primary.VERIFY
+    near = Near(kernels, state=primary.LIVE, verifying=1, digests_sent=2)
+    near.state.mail[0].request = primary.VERIFY
     kernels.turn.take_mail(near.state, 0, 1)
-    assert near.state.peer[0, primary.DIGESTS_SENT] == 2 and near.state.mail[0, primary.REQUEST] == primary.NOTHING
+    assert near.state.peer[0].digests_sent == 2 and near.state.mail[0].request == primary.NOTHING
     assert near.hear(usual("differs", sequence=4, length=8, fill=0)) == replica.OK
 
 
@@ -463,7 +466,7 @@ def test_a_write_that_replay_could_not_apply_is_not_taken_and_changes_nothing(ke
 
 def test_a_write_for_which_there_never_is_room_is_not_taken(kernels):
     near = Near(kernels)
-    near.state.journal.at[log.VOLUME_BYTES] = MOST
+    near.state.journal.at[0].volume_bytes = MOST
     largest = (STAGING - log.BLOCK_BYTES) // 2 // record.HEADER_BYTES * record.HEADER_BYTES - record.HEADER_BYTES
     assert kernels.primary.submit(near.state, 5, 0, largest + 1, 0) == replica.INVALID_WRITE
     assert log.is_placeable(near.state.journal, largest)
@@ -472,11 +475,11 @@ def test_a_write_for_which_there_never_is_room_is_not_taken(kernels):
 @pytest.mark.parametrize("staging", [4 * log.BLOCK_BYTES, 5 * log.BLOCK_BYTES, 8 * log.BLOCK_BYTES])
 def test_a_record_that_is_taken_has_room_in_an_empty_ring_wherever_it_stands(staging):
     journal = log.journal_state(staging, staging, VOLUME, EPOCH, -1, -1)
-    at = journal.at
+    at = journal.at[0]
     largest = next(length for length in range(staging, 0, -1) if log.is_placeable(journal, length))
     assert largest > staging // 4
     for place in range(3 * staging, 4 * staging, record.HEADER_BYTES):
-        at[[log.STAGED, log.APPLIED, log.HELD, log.TAIL]] = place
+        at.staged = at.applied = at.held = at.tail = place
         assert log.has_room(journal, largest), place
 
 

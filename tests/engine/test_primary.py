@@ -13,6 +13,7 @@ from both_ways import both_ways
 from farwrite.base.host import libc, reactor
 from farwrite.base.host import pretend_kernel as pretend
 from farwrite.base.host.disk import disk
+from farwrite.base.row import rows_of
 from farwrite.engine import journal_kernel as log
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine import record_kernel as record
@@ -62,7 +63,7 @@ def test_acks_are_believed_exactly_when_they_can_be(note_ack, seed):
     random = np.random.default_rng(seed)
     made, peer = state(), primary_oracle.Peer()
     staged = int(random.integers(0, 20))
-    made.peer[0, primary.RUN_SEQUENCE] = staged
+    made.peer[0].run_sequence = staged
     for _ in range(40):
         durable, received = sorted(int(random.integers(-1, 22)) for _ in range(2))
         if random.random() < 0.6:
@@ -72,14 +73,14 @@ def test_acks_are_believed_exactly_when_they_can_be(note_ack, seed):
             durable, received = received, durable
         hand_over(made, ack(durable, received))
         assert bool(note_ack(made, 0, 0)) == peer.believes(durable, received, staged)
-        assert made.peer[0, primary.DURABLE] == len(peer.durable)
-        assert made.peer[0, primary.RECEIVED] == len(peer.received)
+        assert made.peer[0].durable == len(peer.durable)
+        assert made.peer[0].received == len(peer.received)
 
 
 def after_an_ack(note_ack):
     """Ten records sent, of which 4 are durable and 6 received."""
     made = state()
-    made.peer[0, primary.RUN_SEQUENCE] = 10
+    made.peer[0].run_sequence = 10
     hand_over(made, ack(4, 6))
     assert note_ack(made, 0, 0)
     return made
@@ -94,8 +95,8 @@ def test_an_impossible_ack_is_refused_and_changes_nothing(note_ack, durable, rec
     made = after_an_ack(note_ack)
     hand_over(made, ack(durable, received))
     assert not note_ack(made, 0, 0)
-    assert made.peer[0, primary.DURABLE] == 4
-    assert made.peer[0, primary.RECEIVED] == 6
+    assert made.peer[0].durable == 4
+    assert made.peer[0].received == 6
 
 
 @pytest.mark.parametrize("note_ack", both_ways(primary.note_ack))
@@ -105,7 +106,7 @@ def test_an_ack_at_the_edge_of_what_can_be_is_believed(note_ack, durable, receiv
     made = after_an_ack(note_ack)
     hand_over(made, ack(durable, received))
     assert note_ack(made, 0, 0)
-    assert (made.peer[0, primary.DURABLE], made.peer[0, primary.RECEIVED]) == (durable, received)
+    assert (made.peer[0].durable, made.peer[0].received) == (durable, received)
 
 
 @pytest.mark.parametrize("note_answer", both_ways(primary.note_answer))
@@ -119,7 +120,7 @@ def test_what_no_secondary_says_is_no_answer(note_answer, kind):
 @pytest.mark.parametrize("note_answer", both_ways(primary.note_answer))
 def test_an_answer_that_is_not_the_next_is_none(note_answer):
     made = state()
-    made.peer[0, primary.RUN_SEQUENCE] = 10
+    made.peer[0].run_sequence = 10
     for ordinal, is_next in ((0, False), (2, False), (1, True), (1, False), (3, False), (2, True)):
         hand_over(made, ack(0, 0, ordinal=ordinal))
         assert bool(note_answer(made, 0, 0)) == is_next
@@ -131,7 +132,7 @@ def test_a_submitted_write_stands_in_memory_as_the_oracle_would_write_it(submit)
 
     made = state()
     for number, size in enumerate((512, 1000, 4096)):
-        begin = int(made.journal.at[log.STAGED])
+        begin = int(made.journal.at[0].staged)
         assert submit(made, number, 8192 * number, size, 5)
         payload = payload_oracle.payload(size, SEED, number, 8192 * number)
         frame = record_oracle.write(payload, number + 1, 8192 * number, EPOCH, VOLUME, stamp_ns=5)
@@ -152,7 +153,7 @@ def test_a_read_sees_what_is_durable_and_not_yet_in_the_volume(overlay, seed):
             content = np.zeros(size, np.uint8)
         else:
             assert primary.submit(made, number, place, size, 0)
-            begin = int(made.journal.at[log.STAGED]) - size
+            begin = int(made.journal.at[0].staged) - size
             content = made.journal.data[begin : begin + size].copy()
         if number % 4 == 3:
             log.seal_batch(made.journal)
@@ -171,7 +172,7 @@ def test_a_read_sees_what_is_durable_and_not_yet_in_the_volume(overlay, seed):
 
 
 def test_a_read_that_ends_with_the_volume_sees_it_too():
-    nothing = np.zeros((0, pretend.STREAM_WORDS), np.int64), np.zeros((0, 1), np.uint8)
+    nothing = rows_of(pretend.Stream, 0), np.zeros((0, 1), np.uint8)
     segments = np.zeros((0, pretend.SEGMENTS), np.int64), np.zeros((0, pretend.SEGMENTS), np.int64)
     made = state(ring=reactor.pretended(pretend.world(np.ones(1, np.int64), 0, 8192, 8192, *nothing, *segments)))
     assert primary.submit(made, 0, 7680, 512, 0)
@@ -188,10 +189,10 @@ def test_a_write_without_room_is_not_taken_and_changes_nothing(submit):
     made = state(staging=16384, capacity=16384)
     assert submit(made, 0, 0, 4096, 0) == submit(made, 1, 0, 4096, 0) == 1
     before = made.journal.at.copy()
-    before[log.WANTS_VOUCH] = 1  # It waits for room, and says so.
+    before[0].wants_vouch = 1  # It waits for room, and says so.
     assert submit(made, 2, 0, 4096, 0) == 0
     assert (made.journal.at == before).all()
-    assert made.at[primary.BLOCKED] == 1
+    assert made.at[0].blocked == 1
 
 
 @pytest.mark.parametrize("last_sequence", both_ways(primary.last_sequence))
@@ -225,11 +226,11 @@ def test_a_run_knows_its_last_sequence(last_sequence, seed):
 
 def frames_of(data):
     """The frames of a stream, their headers believed after inspection by the kernel."""
-    array = np.frombuffer(bytearray(data) + bytearray(-len(data) % 8), np.uint8)
-    words = array.view(np.int64)
+    array = np.frombuffer(bytearray(data) + bytearray(-len(data) % 64), np.uint8)
+    headers = array.view(record.Header.LAYOUT)
     at, frames = 0, []
-    while record.inspect(array, words, at, len(data) - at, VOLUME) == record.COMPLETE:
-        size = record_oracle.rounded(int(record.length_of(words, at)))
+    while record.inspect(array, headers, at, len(data) - at, VOLUME) == record.COMPLETE:
+        size = record_oracle.rounded(int(record.length_of(headers, at)))
         if len(data) - at < size:
             break
         frames.append(bytes(data[at : at + size]))
@@ -257,14 +258,14 @@ def test_a_peer_that_reads_in_drips_is_sent_every_record_whole_and_once(kind, pr
             while number < 300 and primary.submit(made, number, size * (number % 8), size, 0):
                 number += 1
             assert turn_kernel.progress(made, libc.monotonic_ns()) == replica.OK
-            assert made.journal.at[log.STAGED] - made.peer[0, primary.SENT] <= made.journal.at[log.STAGING]
+            assert made.journal.at[0].staged - made.peer[0].sent <= made.journal.at[0].staging_bytes
             if turn > 20:
                 received += drip(far, int(random.choice([100, 1000, 7000, 60000])))
             frames, _ = frames_of(received) if turn % 8 == 0 else ([], 0)
             if frames:  # The peer acknowledges, as B and C and the memory for lag want it.
                 acks += 1
                 far.sendall(ack(len(frames), len(frames), ordinal=acks))
-        while made.peer[0, primary.SENT] < made.journal.at[log.STAGED] or number < 300:
+        while made.peer[0].sent < made.journal.at[0].staged or number < 300:
             received += drip(far, 1 << 20)
             while number < 300 and primary.submit(made, number, 0, 512, 0):
                 number += 1
@@ -309,7 +310,7 @@ def test_a_turn_that_frees_room_does_not_sleep():
                 slept_ns = max(slept_ns, libc.monotonic_ns() - begin_ns)
         assert slept_ns < 9e8
         assert replica.settle(made.journal, ring) == replica.OK
-        assert made.journal.at[log.APPLIED_SEQUENCE] == 200
+        assert made.journal.at[0].applied_sequence == 200
 
 
 @pytest.mark.parametrize("slot", [reactor.SUPERBLOCK, reactor.VOLUME])
@@ -331,10 +332,10 @@ def test_the_turn_completes_what_the_rule_says_and_no_more(protocol):
             assert primary.submit(made, number, 0, 4096, 0)
         for _ in range(4):
             assert turn_kernel.progress(made, 0) == replica.OK
-        assert made.at[primary.COMPLETED] == (10 if protocol == primary.A else 0)
+        assert made.at[0].completed == (10 if protocol == primary.A else 0)
         far.sendall(ack(3, 7))
         assert turn_kernel.progress(made, 0) == replica.OK
-        assert made.at[primary.COMPLETED] == {primary.A: 10, primary.B: 7, primary.C: 3}[protocol]
+        assert made.at[0].completed == {primary.A: 10, primary.B: 7, primary.C: 3}[protocol]
 
 
 def test_acks_that_arrive_in_pieces_are_put_together():
@@ -349,6 +350,6 @@ def test_acks_that_arrive_in_pieces_are_put_together():
         for byte in ack(2, 2) + ack(5, 9, ordinal=2):
             far.sendall(bytes([byte]))
             assert turn_kernel.progress(made, 0) == replica.OK
-        assert made.peer[0, primary.DURABLE] == 5
-        assert made.peer[0, primary.RECEIVED] == 9
-        assert made.peer[0, primary.INBOX_FILL] == 0
+        assert made.peer[0].durable == 5
+        assert made.peer[0].received == 9
+        assert made.peer[0].inbox_fill == 0

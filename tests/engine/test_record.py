@@ -16,15 +16,15 @@ CODES = {
 
 
 def memory(data, room=0):
-    """Bytes in front of which nothing stands, as kernels take them: data and the same as words."""
+    """Bytes in front of which nothing stands, as kernels take them: data and the same as headers."""
     array = np.zeros(-(-(len(data) + room) // 64) * 64, np.uint8)
     array[: len(data)] = np.frombuffer(bytes(data), np.uint8)
-    return array, array.view(np.int64)
+    return array, array.view(record.Header.LAYOUT)
 
 
 def found_by(inspect, data, volume=VOLUME):
-    array, words = memory(data, 64)
-    return inspect(array, words, 0, len(data), volume)
+    array, headers = memory(data, 64)
+    return inspect(array, headers, 0, len(data), volume)
 
 
 @pytest.mark.parametrize("record_bytes", both_ways(record.record_bytes))
@@ -43,34 +43,34 @@ def test_a_sealed_record_is_the_oracles_byte_for_byte(seal, seed):
     array = np.full(64 + size + 64, 0xEE, np.uint8)
     array[64 : 64 + size] = 0
     array[128 : 128 + len(payload)] = np.frombuffer(payload, np.uint8)
-    seal(array, array.view(np.int64), 64, record.WRITE, len(payload), sequence, address, epoch, volume, stamp_ns)
+    seal(array, array.view(record.Header.LAYOUT), 64, record.WRITE, len(payload), sequence, address, epoch, volume, stamp_ns)
     assert array[64:-64].tobytes() == record_oracle.write(payload, sequence, address, epoch, volume, stamp_ns)
     assert (array[:64] == 0xEE).all() and (array[-64:] == 0xEE).all()
 
 
 @pytest.mark.parametrize("seal", both_ways(record.seal))
 def test_a_record_must_begin_on_64_bytes(seal):
-    array, words = memory(bytes(256))
+    array, headers = memory(bytes(256))
     with pytest.raises(AssertionError):
-        seal(array, words, 32, record.WRITE, 0, 1, 0, 1, 1, 0)
+        seal(array, headers, 32, record.WRITE, 0, 1, 0, 1, 1, 0)
 
 
 def test_the_fields_that_were_sealed_are_read_again():
-    array, words = memory(bytes(256))
-    record.seal(array, words, 64, record.WRITE, 100, 2**40, 2**50, 9, 2**61, 5, 0, 2**16 + 77)
-    assert record.kind_of(words, 64) == record.WRITE
-    assert record.length_of(words, 64) == 100
-    assert record.sequence_of(words, 64) == 2**40
-    assert record.address_of(words, 64) == 2**50
-    assert record.epoch_of(words, 64) == 9
-    assert record.ordinal_of(words, 64) == 77  # Modulo 2^16.
+    array, headers = memory(bytes(256))
+    record.seal(array, headers, 64, record.WRITE, 100, 2**40, 2**50, 9, 2**61, 5, 0, 2**16 + 77)
+    assert record.kind_of(headers, 64) == record.WRITE
+    assert record.length_of(headers, 64) == 100
+    assert record.sequence_of(headers, 64) == 2**40
+    assert record.address_of(headers, 64) == 2**50
+    assert record.epoch_of(headers, 64) == 9
+    assert record.ordinal_of(headers, 64) == 77  # Modulo 2^16.
 
 
 @pytest.mark.parametrize("is_next", both_ways(record.is_next))
 def test_ordinals_go_on_behind_the_last_there_is(is_next):
     for heard, ordinal, answer in ((0, 1, True), (0, 0, False), (0, 2, False), (65534, 65535, True), (65535, 0, True)):
-        _, words = memory(record_oracle.header("ping", ordinal=ordinal))
-        assert bool(is_next(words, 0, heard)) == answer
+        _, headers = memory(record_oracle.header("ping", ordinal=ordinal))
+        assert bool(is_next(headers, 0, heard)) == answer
 
 
 @pytest.mark.parametrize("inspect", both_ways(record.inspect))
@@ -103,12 +103,12 @@ def test_every_flipped_bit_of_a_lone_header_is_found(inspect, kind):
 @pytest.mark.parametrize("size", [1, 65, 512, 4096, 65536])
 def test_flipped_bits_of_a_payload_are_found(inspect, size):
     random = np.random.default_rng(size)
-    array, words = memory(bytes(64) + random.bytes(size), 64)
-    record.seal(array, words, 0, record.WRITE, size, 5, 8192, 1, VOLUME, 0)
-    assert inspect(array, words, 0, 64 + size, VOLUME) == record.COMPLETE
+    array, headers = memory(bytes(64) + random.bytes(size), 64)
+    record.seal(array, headers, 0, record.WRITE, size, 5, 8192, 1, VOLUME, 0)
+    assert inspect(array, headers, 0, 64 + size, VOLUME) == record.COMPLETE
     for bit in {0, 8 * size - 1, *random.integers(0, 8 * size, 200).tolist()}:
         array[64 + bit // 8] ^= 1 << bit % 8
-        assert inspect(array, words, 0, 64 + size, VOLUME) == record.BAD_CRC
+        assert inspect(array, headers, 0, 64 + size, VOLUME) == record.BAD_CRC
         array[64 + bit // 8] ^= 1 << bit % 8
 
 
@@ -168,27 +168,27 @@ def test_random_bytes_are_never_a_record(inspect):
 @pytest.mark.parametrize("written_of", both_ways(record.written_of))
 @pytest.mark.parametrize("trimmed_of", both_ways(record.trimmed_of))
 def test_a_record_says_how_much_of_the_volume_it_changes(written_of, trimmed_of):
-    array, words = memory(bytes(512))
-    record.seal(array, words, 64, record.WRITE, 100, 1, 0, 1, VOLUME, 5)
-    record.seal(array, words, 256, record.TRIM, 0, 2, 0, 1, VOLUME, 6, 1 << 40)
-    assert (written_of(words, 64), trimmed_of(words, 64)) == (100, 0)
-    assert (written_of(words, 256), trimmed_of(words, 256)) == (1 << 40, 1 << 40)
+    array, headers = memory(bytes(512))
+    record.seal(array, headers, 64, record.WRITE, 100, 1, 0, 1, VOLUME, 5)
+    record.seal(array, headers, 256, record.TRIM, 0, 2, 0, 1, VOLUME, 6, 1 << 40)
+    assert (written_of(headers, 64), trimmed_of(headers, 64)) == (100, 0)
+    assert (written_of(headers, 256), trimmed_of(headers, 256)) == (1 << 40, 1 << 40)
 
 
 @pytest.mark.parametrize("inspect", both_ways(record.inspect))
 @pytest.mark.parametrize("start", [0, 64, 448])
 def test_a_record_is_looked_for_where_it_begins(inspect, start):
-    array, words = memory(bytes(1024))
+    array, headers = memory(bytes(1024))
     array[start + 64 : start + 64 + 99] = 7
-    record.seal(array, words, start, record.WRITE, 99, 5, 8192, 1, VOLUME, 0)
+    record.seal(array, headers, start, record.WRITE, 99, 5, 8192, 1, VOLUME, 0)
     for other in (0, 64, 448):
-        assert inspect(array, words, other, 64 + 99, VOLUME) == (record.COMPLETE if other == start else record.BAD_MAGIC)
+        assert inspect(array, headers, other, 64 + 99, VOLUME) == (record.COMPLETE if other == start else record.BAD_MAGIC)
 
 
 @pytest.mark.parametrize("length_of", both_ways(record.length_of))
 def test_every_length_is_read_again(length_of):
-    _, words = memory(bytes(64))
+    _, headers = memory(bytes(64))
     for length in (0, 1, 99, 4095, (1 << 20) - 1, 1 << 20):
-        words[1] = record.WRITE | (length << 32)
-        assert length_of(words, 0) == length
+        headers[0].length = length
+        assert length_of(headers, 0) == length
 

@@ -77,10 +77,10 @@ def data_of(files):
 def records_in(image):
     """(file offset, guarded bytes, kind, sequence) of each record of an undamaged journal, from its tail to its end."""
     superblock = journals.read_superblock(image)
-    capacity, position = int(superblock[7]), int(superblock[4])
+    capacity, position = int(superblock.capacity_bytes), int(superblock.tail)
     found = survey(image)
     listed = []
-    while position < found[0]:
+    while position < found.position:
         offset = FRONT + position % capacity
         kind, length, sequence, _, _ = record_oracle.fields(image[offset : offset + 64].tobytes())
         listed.append((offset, 64 if kind == record.PAD else 64 + length, kind, sequence))
@@ -91,7 +91,7 @@ def records_in(image):
 def survey(image):
     """What scan finds in an image: position, sequence, writes, reason, epoch, whether it was damaged."""
     superblock = journals.read_superblock(image)
-    return journals.find_end(image, superblock).tolist()
+    return journals.find_end(image, superblock)
 
 
 def surviving(intact, damaged, records, first):
@@ -111,14 +111,14 @@ def test_a_finished_round_replays_to_all_of_it_on_both_sides(tmp_path, kind, pro
     chosen = order(protocol=protocol, reactor=kind, volume=next(IDENTITIES))
     with two_disks(tmp_path if where == "disk" else None) as (near, far):
         observed, answered = play(chosen, near, far)
-        assert observed["status"] == 0
-        assert answered["status"] == 0
+        assert observed.status == 0
+        assert answered.status == 0
         assert completed_in(observed) == 300
-        assert replicated.audit_side(chosen, far, 300)["damaged"] == 0
+        assert replicated.audit_side(chosen, far, 300).damaged == 0
         for side in (near, far):
             journal, found = replay(side, replicated.STAGING_BYTES)
             assert found.sequence == 300
-            assert journal.at[log.EPOCH] == chosen.epoch + 1
+            assert journal.at[0].epoch == chosen.epoch + 1
         assert data_of(near).tobytes() == data_of(far).tobytes()
 
 
@@ -132,10 +132,10 @@ def test_a_ring_that_wraps_many_times_keeps_everything(disks, kind):
     )  # fmt: skip
     observed, _ = play(chosen, near, far)
     assert completed_in(observed) == 5000
-    assert observed["flush_bytes"] > 4 * (16 << 20)
+    assert observed.flush_bytes > 4 * (16 << 20)
     found = replicated.audit_side(chosen, far, 5000)
-    assert (found["survived"], found["lost"], found["damaged"]) == (5000, 0, 0)
-    assert replicated.audit_side(chosen, near, 5000)["damaged"] == 0
+    assert (found.survived, found.lost, found.damaged) == (5000, 0, 0)
+    assert replicated.audit_side(chosen, near, 5000).damaged == 0
     _, recalled = replay(far, replicated.STAGING_BYTES)
     assert recalled.record_count < 5000  # The rest was behind a checkpoint.
 
@@ -188,8 +188,8 @@ def test_a_flipped_bit_anywhere_ends_the_replay_there(clean, seed):
         bit = np.uint8(1 << int(random.integers(8)))
         damaged[offset + inside] ^= bit
         found = survey(damaged)
-        assert found[1] == surviving(image, damaged, records, 0)
-        assert found[0] <= offset - FRONT
+        assert found.sequence == surviving(image, damaged, records, 0)
+        assert found.position <= offset - FRONT
         damaged[offset + inside] ^= bit
     assert survey(damaged)[1] == 120
 
@@ -215,8 +215,8 @@ def test_a_record_that_was_moved_is_not_believed(clean):
     offset, guarded, _, _ = records[other]
     damaged[records[one][0] : records[one][0] + guarded] = image[offset : offset + guarded]
     found = survey(damaged)
-    assert found[1] == records[one][3] - 1
-    assert found[3] == NOT_NEXT
+    assert found.sequence == records[one][3] - 1
+    assert found.reason == NOT_NEXT
 
 
 @pytest.mark.parametrize("torn", [0, 1])
@@ -242,7 +242,7 @@ def written_log(chosen, count, size=4096):
         for number in range(count):
             while not primary.submit(state, number, number * size % SMALL_VOLUME, size, 0):
                 assert turn_kernel.progress(state, 0) == 0
-            while state.at[primary.COMPLETED] <= number:
+            while state.at[0].completed <= number:
                 assert turn_kernel.progress(state, 0) == 0
     return whole(chosen.journal_fd).copy(), journal
 
@@ -255,7 +255,7 @@ def long_log():
 
 def test_a_sound_log_is_not_called_damaged(long_log):
     image, journal = long_log
-    assert journal.at[log.CHECKPOINT_COUNT] > 4
+    assert journal.at[0].checkpoint_count > 4
     assert survey(image)[1] == 700
     assert survey(image)[5] == 0
 
@@ -264,7 +264,7 @@ def test_a_sound_log_is_not_called_damaged(long_log):
 def test_a_flipped_bit_in_either_superblock_loses_nothing(long_log, slot):
     image, _ = long_log
     damaged = image.copy()
-    for byte in range(8 * replica.SUPERBLOCK_WORDS):
+    for byte in range(log.Superblock.LAYOUT.itemsize):
         damaged[slot * 4096 + byte] ^= 1 << (byte % 8)
         assert survey(damaged)[1] == 700, byte
         damaged[slot * 4096 + byte] ^= 1 << (byte % 8)
@@ -278,12 +278,12 @@ def test_damage_is_known_where_something_durable_stands_behind_it(long_log):
         if kind == record.WRITE:
             damaged[offset + 70] ^= 1
             found = survey(damaged)
-            assert found[1] == sequence - 1
-            more_than_a_batch_behind = records[-1][0] > FRONT + found[0] % journal.at[log.CAPACITY] + SMALL_STAGING
+            assert found.sequence == sequence - 1
+            more_than_a_batch_behind = records[-1][0] > FRONT + found.position % journal.at[0].capacity_bytes + SMALL_STAGING
             if sequence <= known or more_than_a_batch_behind:
-                assert found[5] == 1, sequence
+                assert found.damaged == 1, sequence
             if sequence == 700:
-                assert found[5] == 0  # It could as well be a batch that was torn, and was never acknowledged.
+                assert found.damaged == 0  # It could as well be a batch that was torn, and was never acknowledged.
             damaged[offset + 70] ^= 1
 
 
@@ -295,10 +295,10 @@ def test_a_replica_with_a_damaged_log_is_marked_inconsistent_and_compared(long_l
     damaged[offset + 70] ^= 1
     with disk(None, SMALL_JOURNAL, SMALL_VOLUME) as chosen:
         os.pwrite(chosen.journal_fd, damaged.tobytes(), 0)
-        os.pwrite(chosen.volume_fd, whole(long_log[1].at[log.VOLUME_FD]), 0)
+        os.pwrite(chosen.volume_fd, whole(long_log[1].at[0].volume_fd), 0)
         journal, found = replay(chosen, SMALL_STAGING)
         assert found.damaged
-        assert journal.at[log.FLAGS] & log.INCONSISTENT
+        assert journal.at[0].flags & log.INCONSISTENT
         hello = hello_of(journal, primary.C)
         assert not hello.consistent
         assert how_to_join(long_log[1], dataclasses.replace(hello, epoch=1, log_epoch=1)) == primary.BY_DIGESTS
@@ -314,7 +314,7 @@ def test_without_a_superblock_there_is_no_journal(clean, disks):
         with pytest.raises(UnfitError, match="no whole superblock"):
             attempt()
     os.pwrite(far.journal_fd, kept, 0)
-    assert examine(far)[1][1] == int(survey(image)[1])
+    assert examine(far)[1].sequence == int(survey(image).sequence)
 
 
 def test_a_journal_that_cannot_be_read_is_never_taken_for_a_new_one(disks):
@@ -332,7 +332,7 @@ def test_a_journal_that_cannot_be_read_is_never_taken_for_a_new_one(disks):
     with pytest.raises(UnfitError, match="no whole superblock"):
         recall(far, identity, replicated.STAGING_BYTES)
     os.pwrite(far.journal_fd, bytes(8192), 0)
-    assert recall(far, identity, replicated.STAGING_BYTES).at[log.EPOCH] == 0
+    assert recall(far, identity, replicated.STAGING_BYTES).at[0].epoch == 0
 
 
 def test_a_journal_of_another_size_is_refused(clean, disks):
@@ -346,7 +346,7 @@ def test_an_empty_journal_replays_to_nothing(disks):
     format_journal(far, next(IDENTITIES), 1, replicated.STAGING_BYTES)
     journal, found = replay(far, replicated.STAGING_BYTES)
     assert (found.sequence, found.record_count, found.end_position) == (0, 0, 0)
-    assert journal.at[log.STAGED] == 0
+    assert journal.at[0].staged == 0
 
 
 def test_replaying_again_gives_the_same(disks):
@@ -359,7 +359,7 @@ def test_replaying_again_gives_the_same(disks):
         journal, again = replay(far, replicated.STAGING_BYTES)
         assert again.sequence == first.sequence == 300
         assert again.record_count == 0
-        assert journal.at[log.EPOCH] == epoch
+        assert journal.at[0].epoch == epoch
         assert (data_of(far) == volume).all()
 
 
@@ -368,9 +368,9 @@ def test_what_an_earlier_run_left_is_not_of_this_volume(disks):
     first, second = (order(volume=next(IDENTITIES), write_count_max=count) for count in (300, 40))
     play(first, near, far)
     format_journal(far, next(IDENTITIES), 1, replicated.STAGING_BYTES)
-    assert examine(far)[1][1] == 0  # Whole records of the earlier run stand right there.
+    assert examine(far)[1].sequence == 0  # Whole records of the earlier run stand right there.
     play(second, near, far)
-    assert examine(far)[1][1] == 40  # The same writes, sizes and sequences; another identity.
+    assert examine(far)[1].sequence == 40  # The same writes, sizes and sequences; another identity.
 
 
 # The same engine with small rings, so that a crash can be tried at every turn.
@@ -384,7 +384,7 @@ class Crash:
         self.journal = journal or format_journal(self.files, volume, 1, SMALL_STAGING)
         self.ring = reactor.empty()
         self.primary = primary.primary_state(self.journal, self.ring, [], primary.LOCAL, SEED, 10**12)
-        self.first = self.submitted = int(self.journal.at[log.STAGED_SEQUENCE])
+        self.first = self.submitted = int(self.journal.at[0].staged_sequence)
         self.writes = []  # (address, size) by number, from self.first on
         self.before = self.after = whole(self.files.journal_fd)
         self.sure_volume = self.volume()
@@ -404,7 +404,7 @@ class Crash:
 
     def turn(self):
         """One turn of the loop. Before it returns, its flush was on its way: the crash happens there."""
-        self.acknowledged = int(self.primary.at[primary.COMPLETED])
+        self.acknowledged = int(self.primary.at[0].completed)
         self.before = whole(self.files.journal_fd)
         assert turn_kernel.progress(self.primary, libc.monotonic_ns()) == replica.OK
         self.after = whole(self.files.journal_fd)
@@ -480,7 +480,7 @@ def test_power_lost_at_any_turn_leaves_a_prefix_with_all_that_was_acknowledged(s
             expected = story.image_after(base, found.sequence)
             assert (data_of(looked) == expected).all(), f"turn {turn}: not the prefix of {found.sequence}"
             survived.append(found.sequence - story.acknowledged)
-    assert story.journal.at[log.STAGED] > 2 * SMALL_STAGING
+    assert story.journal.at[0].staged > 2 * SMALL_STAGING
     assert max(survived) > 0
 
 
@@ -490,7 +490,7 @@ def sure(story, count, size=4096):
         assert story.submit(number % 8 * size, size)
         for _ in range(3):
             story.turn()
-    assert story.journal.at[log.DURABLE_SEQUENCE] == story.submitted
+    assert story.journal.at[0].durable_sequence == story.submitted
 
 
 def test_new_records_go_on_in_a_new_epoch_and_old_ones_behind_them_stay_dead(small):
@@ -508,7 +508,7 @@ def test_new_records_go_on_in_a_new_epoch_and_old_ones_behind_them_stay_dead(sma
     journal, found = replay(story.files, SMALL_STAGING)
     assert found.sequence == 6
     assert found.end_reason == END_REASONS[record.BAD_CRC]
-    assert journal.at[log.STAGED] == records[6][0] - FRONT
+    assert journal.at[0].staged == records[6][0] - FRONT
     buried = whole(story.files.journal_fd)
     assert not buried[records[6][0] : records[8][0] + record.HEADER_BYTES].any()
     assert (buried[: records[6][0]] == image[: records[6][0]])[FRONT:].all()
@@ -519,10 +519,10 @@ def test_new_records_go_on_in_a_new_epoch_and_old_ones_behind_them_stay_dead(sma
     image = whole(story.files.journal_fd)
     assert record_oracle.fields(image[records[6][0] : records[6][0] + 64].tobytes())[4] == 2
     offset, guarded, _, _ = records[7]
-    words = image.view(np.int64)
-    assert record.inspect(image, words, offset, guarded, int(journal.at[log.VOLUME])) == record.COMPLETE
-    assert record.sequence_of(words, offset) == 8  # Planted: whole, next in number, and of the old epoch.
-    assert record.epoch_of(words, offset) == 1
+    headers = image.view(record.Header.LAYOUT)
+    assert record.inspect(image, headers, offset, guarded, int(journal.at[0].volume)) == record.COMPLETE
+    assert record.sequence_of(headers, offset) == 8  # Planted: whole, next in number, and of the old epoch.
+    assert record.epoch_of(headers, offset) == 1
     assert survey(image)[1] == 7
     assert survey(image)[3] == NOT_NEXT
 
@@ -553,22 +553,22 @@ def test_the_leftovers_of_a_torn_batch_are_no_damage_however_often_they_are_look
         files, identity = torn_behind_two(small[0])
         if not buried:
             monkeypatch.setattr(journals, "bury", lambda *_: 0)
-        flags = [int(recall(files, identity, SMALL_STAGING).at[log.FLAGS]) for _ in range(2)]
+        flags = [int(recall(files, identity, SMALL_STAGING).at[0].flags) for _ in range(2)]
         assert flags == [0, 0 if buried else log.INCONSISTENT]
-        assert examine(files)[1][1] == 2
+        assert examine(files)[1].sequence == 2
 
 
 def test_what_another_log_left_a_lap_before_this_one_was_begun_is_no_damage(small):
     """After a resync the log may go on behind an earlier write than those that still stand in the ring."""
     story = Crash(small[0], volume=next(IDENTITIES), laps=4)
     sure(story, 40)
-    at = story.journal.at
-    log.restart(story.journal, -(-int(at[log.STAGED]) // 4096) * 4096, 5, 1)
+    at = story.journal.at[0]
+    log.restart(story.journal, -(-int(at.staged) // 4096) * 4096, 5, 1)
     save(story.journal)
-    assert examine(story.files)[1][[1, 5]].tolist() == [5, 0]
-    at[log.BEGUN] = -at[log.CAPACITY]
+    assert examine(story.files)[1][["sequence", "damaged"]].tolist() == (5, 0)
+    at.begun = -at.capacity_bytes
     save(story.journal)
-    assert examine(story.files)[1][[1, 5]].tolist() == [5, 1]
+    assert examine(story.files)[1][["sequence", "damaged"]].tolist() == (5, 1)
 
 
 @pytest.mark.parametrize(("seed", "hasty"), [(0, False), (1, False), (2, False), (3, True)])
@@ -586,21 +586,21 @@ def test_whatever_bit_of_the_log_flips_the_volume_is_not_ahead_of_it_or_the_dama
             story.submit(int(random.integers(0, (SMALL_VOLUME - size) // 512 + 1)) * 512, size)
         story.turn()
         if hasty:
-            story.journal.at[log.VOUCHED] = story.journal.at[log.DURABLE]
+            story.journal.at[0].vouched = story.journal.at[0].durable
         if turn % 3:
             continue
         image = whole(story.files.journal_fd)
-        applied, records = int(story.journal.at[log.APPLIED_SEQUENCE]), records_in(image)
+        applied, records = int(story.journal.at[0].applied_sequence), records_in(image)
         for index in random.integers(0, max(len(records), 1), min(len(records), 6)).tolist() + [-1] * bool(records):
             offset, guarded, _, _ = records[index]
             damaged = image.copy()
             damaged[offset + int(random.integers(0, guarded))] ^= np.uint8(1 << int(random.integers(8)))
             found = survey(damaged)
-            ahead += not found[5] and found[1] < applied
-            known, ends = known + int(found[5] != 0), ends + int(found[5] == 0)
+            ahead += not found.damaged and found.sequence < applied
+            known, ends = known + int(found.damaged != 0), ends + int(found.damaged == 0)
     assert (ahead > 0) == hasty
     assert known > 20 and ends > 20
-    assert story.journal.at[log.STAGED] > 4 * SMALL_STAGING
+    assert story.journal.at[0].staged > 4 * SMALL_STAGING
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -620,11 +620,11 @@ def test_crash_after_crash_the_log_goes_on_and_stays_a_prefix(small, seed):
         restore(running.volume_fd, story.torn_volume(random))
         journal, found = replay(story.files, SMALL_STAGING)
         epoch += 1
-        assert journal.at[log.EPOCH] == epoch
+        assert journal.at[0].epoch == epoch
         assert story.acknowledged <= found.sequence <= story.submitted
         content = story.image_after(content, found.sequence - story.first)
         assert (data_of(running) == content).all()
-        story = Crash(running, journal=journal, laps=story.journal.at[log.CAPACITY] // SMALL_STAGING)
+        story = Crash(running, journal=journal, laps=story.journal.at[0].capacity_bytes // SMALL_STAGING)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -636,7 +636,7 @@ def test_records_of_an_earlier_lap_are_never_resurrected(small, seed):
     for _ in range(200):
         story.submit(int(random.integers(0, 60)) * 4096, 4096 - 64)
         story.turn()
-    assert story.journal.at[log.STAGED] > 4 * 2 * SMALL_STAGING
+    assert story.journal.at[0].staged > 4 * 2 * SMALL_STAGING
     image = whole(story.files.journal_fd)
     records = records_in(image)
     first = int(journals.read_superblock(image)[5])
@@ -663,7 +663,7 @@ def test_an_acknowledged_write_is_in_the_journal_before_anybody_is_told(disks):
     for protocol in ("A", "B", "C"):
         chosen = order(protocol=protocol, volume=next(IDENTITIES), queue_depth=32)
         observed, _ = play(chosen, near, far)
-        assert examine(near)[1][1] >= completed_in(observed) == issued_in(observed)
+        assert examine(near)[1].sequence >= completed_in(observed) == issued_in(observed)
 
 
 @pytest.mark.parametrize("begin", [FRONT, FRONT + 40_960, SMALL_JOURNAL - 512])

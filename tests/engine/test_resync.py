@@ -17,6 +17,8 @@ import pytest
 from both_ways import both_ways
 from farwrite.base.host import reactor
 from farwrite.base.host.disk import disk
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.engine import journal_kernel as log
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine import replica_kernel as replica
@@ -39,7 +41,7 @@ class Far:
         self.journal = log.journal_state(
             capacity, STAGING, VOLUME, 1, files.journal_fd, files.volume_fd, VOLUME_BYTES, EXTENT
         )
-        self.board, self.thread, self.socket = np.zeros(64, np.int64), None, None
+        self.board, self.thread, self.socket = rows_of(SharedCounters), None, None
         self.status = None
 
     def connect(self):
@@ -63,10 +65,10 @@ class Far:
     def leave(self):
         """Stop serving, as a crash of its process would; what it has received is durable."""
         if self.thread:
-            self.board[0] = 1
+            self.board[0].stop = 1
             self.thread.join()
             self.socket.close()
-            self.board[0], self.thread = 0, None
+            self.board[0].stop, self.thread = 0, None
 
     def volume(self):
         return os.pread(self.files.volume_fd, VOLUME_BYTES, 0)
@@ -120,40 +122,40 @@ class Near:
                 self.turn()
 
     def complete(self):
-        self.until(lambda: self.state.at[primary.COMPLETED] == self.journal.at[log.STAGED_SEQUENCE], "completion")
+        self.until(lambda: self.state.at[0].completed == self.journal.at[0].staged_sequence, "completion")
 
     def lose(self, index=0):
         self.far[index].leave()
-        self.until(lambda: self.state.peer[index, primary.STATE] == primary.ABSENT, "the loss to be seen")
+        self.until(lambda: self.state.peer[index].state == primary.ABSENT, "the loss to be seen")
 
     def come_back(self, index=0, how=None, sequence=None):
         theirs = hello_of(self.far[index].journal, 0)
         self.sockets.append(self.far[index].connect())
         mail = self.state.mail[index]
-        mail[primary.MAIL_SOCKET] = self.sockets[-1].fileno()
-        mail[primary.MAIL_SEQUENCE] = theirs.sequence if sequence is None else sequence
-        mail[primary.MAIL_HOW] = how_to_join(self.journal, theirs) if how is None else how
-        mail[primary.REQUEST] = primary.ADOPT
-        self.until(lambda: mail[primary.REQUEST] == primary.NOTHING, "adoption")
-        return int(mail[primary.MAIL_HOW])
+        mail.socket = self.sockets[-1].fileno()
+        mail.sequence = theirs.sequence if sequence is None else sequence
+        mail.how = how_to_join(self.journal, theirs) if how is None else how
+        mail.request = primary.ADOPT
+        self.until(lambda: mail.request == primary.NOTHING, "adoption")
+        return int(mail.how)
 
     def caught_up(self, index=0):
         peer = self.state.peer[index]
-        return peer[primary.STATE] == primary.LIVE and peer[primary.DURABLE] == self.journal.at[log.STAGED_SEQUENCE]
+        return peer.state == primary.LIVE and peer.durable == self.journal.at[0].staged_sequence
 
     def check(self):
         """Every replica that is connected holds exactly what was written."""
         self.complete()
         for index in range(len(self.far)):
-            if self.state.peer[index, primary.STATE] != primary.ABSENT:
+            if self.state.peer[index].state != primary.ABSENT:
                 self.until(lambda i=index: self.caught_up(i), "catching up")
         for far in self.far:
             far.leave()
-            assert not far.journal.at[log.FLAGS] & log.INCONSISTENT
+            assert not far.journal.at[0].flags & log.INCONSISTENT
         assert replica.settle(self.journal, self.state.ring) == replica.OK
         assert os.pread(self.files.volume_fd, VOLUME_BYTES, 0) == bytes(self.expected)
         for index, far in enumerate(self.far):
-            if self.state.peer[index, primary.STATE] != primary.ABSENT:
+            if self.state.peer[index].state != primary.ABSENT:
                 assert far.volume() == bytes(self.expected), f"replica {index + 1}"
 
 
@@ -178,14 +180,14 @@ def test_under_block_nothing_completes_without_the_peer_and_everything_once_it_i
     near.write(20)
     near.complete()
     near.lose()
-    before = int(near.state.at[primary.COMPLETED])
+    before = int(near.state.at[0].completed)
     near.write(5)
     for _ in range(50):
         near.turn()
-    assert near.state.at[primary.COMPLETED] == before
+    assert near.state.at[0].completed == before
     assert near.come_back() == primary.BY_LOG
     near.check()
-    assert near.state.at[primary.EXPOSED] == 0
+    assert near.state.at[0].exposed == 0
 
 
 def test_suspended_replication_goes_on_alone_counts_what_is_exposed_and_heals_from_the_journal(stack):
@@ -195,15 +197,15 @@ def test_suspended_replication_goes_on_alone_counts_what_is_exposed_and_heals_fr
     near.lose()
     near.write(40)
     near.complete()
-    assert near.state.at[primary.EXPOSED] == 40
+    assert near.state.at[0].exposed == 40
     assert near.come_back() == primary.BY_LOG
     near.write(40)
     near.until(lambda: near.caught_up(), "catching up")
-    near.until(lambda: near.state.peer[0, primary.EXCUSED] == 0, "being asked again")
-    exposed = int(near.state.at[primary.EXPOSED])
+    near.until(lambda: near.state.peer[0].excused == 0, "being asked again")
+    exposed = int(near.state.at[0].exposed)
     near.write(20)
     near.check()
-    assert near.state.at[primary.EXPOSED] == exposed
+    assert near.state.at[0].exposed == exposed
 
 
 def test_without_consent_a_lost_peer_blocks_and_with_it_the_rest_goes_on(stack):
@@ -214,8 +216,8 @@ def test_without_consent_a_lost_peer_blocks_and_with_it_the_rest_goes_on(stack):
     near.write(3)
     for _ in range(30):
         near.turn()
-    assert near.state.at[primary.COMPLETED] == 10
-    near.state.mail[0, primary.REQUEST] = primary.EXCUSE
+    assert near.state.at[0].completed == 10
+    near.state.mail[0].request = primary.EXCUSE
     near.complete()
     near.check()
 
@@ -231,7 +233,7 @@ def test_a_quorum_of_two_in_three_goes_on_without_either_peer_and_not_without_bo
     near.write(3)
     for _ in range(30):
         near.turn()
-    assert near.state.at[primary.COMPLETED] == 40
+    assert near.state.at[0].completed == 40
     near.come_back(0)
     near.complete()
     near.come_back(1)
@@ -249,7 +251,7 @@ def test_a_peer_whose_range_the_journal_has_forgotten_gets_the_extents_written_s
     assert near.come_back() == primary.BY_EXTENTS
     near.write(during)
     near.check()
-    assert near.far[0].state.at[secondary.EXTENT_COUNT] >= VOLUME_BYTES // 4 // EXTENT // 2
+    assert near.far[0].state.at[0].extent_count >= VOLUME_BYTES // 4 // EXTENT // 2
 
 
 @pytest.mark.parametrize("during", [0, 200])
@@ -257,14 +259,14 @@ def test_a_peer_with_another_history_is_told_only_what_differs(stack, during):
     near = Near(stack, primary.C, capacity=128 << 10, policy=primary.SUSPEND_REPLICATION)
     near.write(100)
     near.complete()
-    near.until(lambda: near.journal.at[log.APPLIED_SEQUENCE] == near.number, "the volume")
+    near.until(lambda: near.journal.at[0].applied_sequence == near.number, "the volume")
     near.lose()
     os.pwrite(near.far[0].files.volume_fd, b"another history" * 1000, 300_000)
     assert near.come_back(how=primary.BY_DIGESTS, sequence=0) == primary.BY_DIGESTS
     near.write(during)
     near.check()
     if not during:
-        assert near.far[0].state.at[secondary.EXTENT_COUNT] == len({*range(300_000 // EXTENT, 314_999 // EXTENT + 1)})
+        assert near.far[0].state.at[0].extent_count == len({*range(300_000 // EXTENT, 314_999 // EXTENT + 1)})
 
 
 def test_a_disk_that_refuses_a_copied_extent_is_not_mistaken_for_a_peer_that_lies(stack):
@@ -272,9 +274,9 @@ def test_a_disk_that_refuses_a_copied_extent_is_not_mistaken_for_a_peer_that_lie
     near.lose()
     near.write(200)
     near.complete()
-    near.far[0].journal.at[log.VOLUME_FD] = -1
+    near.far[0].journal.at[0].volume_fd = -1
     near.come_back()
-    near.until(lambda: near.state.peer[0, primary.STATE] == primary.ABSENT or near.far[0].status is not None, "the refusal")
+    near.until(lambda: near.state.peer[0].state == primary.ABSENT or near.far[0].status is not None, "the refusal")
     near.far[0].thread.join(PATIENCE_S)
     assert near.far[0].status == -errno.EBADF
 
@@ -283,7 +285,7 @@ def test_writes_that_overtake_a_slow_resync_are_in_the_copy(stack):
     near = Near(stack, primary.C, capacity=128 << 10, policy=primary.SUSPEND_REPLICATION)
     near.lose()
     near.write(200)
-    near.state.at[primary.RESYNC_BYTES_PER_S] = 20 << 20
+    near.state.at[0].resync_bytes_per_s = 20 << 20
     near.come_back()
     near.write(600)
     near.check()
@@ -311,17 +313,17 @@ def test_a_resync_beside_writes_over_their_budget_sends_no_more_than_its_least_r
     near.lose()
     near.write(200)
     near.complete()
-    assert near.state.at[primary.RESYNC_BYTES_PER_S] == resyncing.PACE_BYTES_PER_S_MIN
+    assert near.state.at[0].resync_bytes_per_s == resyncing.PACE_BYTES_PER_S_MIN
     near.come_back()
     peer = near.state.peer[0]
-    near.until(lambda: peer[primary.STATE] == primary.RESYNCING, "the resync")
+    near.until(lambda: peer.state == primary.RESYNCING, "the resync")
     begin_ns = time.monotonic_ns()
     for _ in range(40):
         near.write(1)
         near.turn()
         allowed = resyncing.PACE_BYTES_PER_S_MIN * (time.monotonic_ns() - begin_ns) / 1e9
-        assert peer[primary.RESYNC_BYTES] <= allowed + 4 * (EXTENT + 64) or peer[primary.STATE] != primary.RESYNCING
-    near.state.at[primary.SUBMITTED_NS] -= 10 * resyncing.FOREGROUND_NS  # Nobody writes any more: nobody is in its way.
+        assert peer.resync_bytes <= allowed + 4 * (EXTENT + 64) or peer.state != primary.RESYNCING
+    near.state.at[0].submitted_ns -= 10 * resyncing.FOREGROUND_NS  # Nobody writes any more: nobody is in its way.
     near.check()
 
 
@@ -360,9 +362,9 @@ def test_pulling_ahead_never_waits_for_a_peer_that_does_not_read(stack):
         )  # fmt: skip
         near.write(400)
         near.complete()
-        assert near.state.peer[0, primary.EXCUSED] == 1
-        assert near.state.peer[0, primary.STATE] != primary.LIVE
-        near.state.mail[0, primary.REQUEST] = primary.DROP
+        assert near.state.peer[0].excused == 1
+        assert near.state.peer[0].state != primary.LIVE
+        near.state.mail[0].request = primary.DROP
         near.turn()
     near.come_back()
     near.write(50)
@@ -392,7 +394,7 @@ def alike(stack, damage):
     near = Near(stack, primary.C, policy=primary.BLOCK)
     near.write(100)
     near.complete()
-    near.until(lambda: near.far[0].journal.at[log.APPLIED_SEQUENCE] == near.number, "the far volume")
+    near.until(lambda: near.far[0].journal.at[0].applied_sequence == near.number, "the far volume")
     if damage:
         os.pwrite(near.far[0].files.volume_fd, b"rot", VOLUME_BYTES - 5000)
     return near
@@ -401,24 +403,24 @@ def alike(stack, damage):
 @pytest.mark.parametrize("damage", [False, True])
 def test_a_verify_of_live_replicas_finds_what_differs_and_nothing_else(stack, damage):
     near = alike(stack, damage)
-    near.state.mail[0, primary.REQUEST] = primary.VERIFY
+    near.state.mail[0].request = primary.VERIFY
     near.write(100, region=VOLUME_BYTES // 2)
-    near.until(lambda: near.state.peer[0, primary.VERIFYING] == 2, "the verify")
-    assert near.state.peer[0, primary.DIFFERENT] == int(damage)
+    near.until(lambda: near.state.peer[0].verifying == 2, "the verify")
+    assert near.state.peer[0].different == int(damage)
 
 
 @pytest.mark.parametrize("damage", [False, True])
 def test_a_verify_does_not_take_for_a_difference_what_the_peer_has_applied_before_us(stack, damage):
     near = alike(stack, damage)
-    near.until(lambda: near.journal.at[log.APPLIED_SEQUENCE] == near.number, "our own volume")
-    near.journal.at[log.VOUCH_AFTER_NS] = 10**18
+    near.until(lambda: near.journal.at[0].applied_sequence == near.number, "our own volume")
+    near.journal.at[0].vouch_after_ns = 10**18
     near.write(3, region=VOLUME_BYTES // 2)
     near.complete()
-    near.until(lambda: near.far[0].journal.at[log.APPLIED_SEQUENCE] == near.number, "the far volume")
-    assert near.journal.at[log.APPLIED_SEQUENCE] < near.number
-    near.state.mail[0, primary.REQUEST] = primary.VERIFY
-    near.until(lambda: near.state.peer[0, primary.VERIFYING] == 2, "the verify")
-    assert near.state.peer[0, primary.DIFFERENT] == int(damage)
+    near.until(lambda: near.far[0].journal.at[0].applied_sequence == near.number, "the far volume")
+    assert near.journal.at[0].applied_sequence < near.number
+    near.state.mail[0].request = primary.VERIFY
+    near.until(lambda: near.state.peer[0].verifying == 2, "the verify")
+    assert near.state.peer[0].different == int(damage)
 
 
 def test_a_peer_joins_by_the_log_only_where_its_log_is_a_beginning_of_ours():

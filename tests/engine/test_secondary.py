@@ -8,6 +8,8 @@ import pytest
 
 from both_ways import both_ways
 from farwrite.base.host import reactor
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.engine import journal_kernel as log
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine import record_kernel as record
@@ -20,13 +22,13 @@ VOLUME, EPOCH, VOLUME_BYTES = 7, 5, 1 << 20
 
 def state(staging=1 << 20):
     journal = log.journal_state(staging, staging, VOLUME, EPOCH, -1, -1, VOLUME_BYTES)
-    return secondary.secondary_state(journal, reactor.empty(), -1, primary.C, VOLUME_BYTES, np.zeros(64, np.int64))
+    return secondary.secondary_state(journal, reactor.empty(), -1, primary.C, VOLUME_BYTES, rows_of(SharedCounters))
 
 
 def hand_over(made, data):
-    fill = int(made.at[secondary.INBOX_FILL])
+    fill = int(made.at[0].inbox_fill)
     made.inbox[fill : fill + len(data)] = np.frombuffer(data, np.uint8)
-    made.at[secondary.INBOX_FILL] = fill + len(data)
+    made.at[0].inbox_fill = fill + len(data)
 
 
 def frame(sequence, address=0, payload=b"p" * 100, epoch=EPOCH, volume=VOLUME):
@@ -36,10 +38,10 @@ def frame(sequence, address=0, payload=b"p" * 100, epoch=EPOCH, volume=VOLUME):
 def staged(made):
     """The WRITE records in memory, in order, as bytes."""
     position, found = 0, []
-    while position < made.journal.at[log.STAGED]:
-        start = position % int(made.journal.at[log.STAGING])
-        size = record_oracle.rounded(int(record.length_of(made.journal.words, start)))
-        if record.kind_of(made.journal.words, start) == record.WRITE:
+    while position < made.journal.at[0].staged:
+        start = position % int(made.journal.at[0].staging_bytes)
+        size = record_oracle.rounded(int(record.length_of(made.journal.headers, start)))
+        if record.kind_of(made.journal.headers, start) == record.WRITE:
             found.append(made.journal.data[start : start + size].tobytes())
         position += size
     return found
@@ -53,7 +55,7 @@ def test_the_next_record_is_taken_byte_for_byte(accept_record):
         made.inbox[64 : 64 + len(sent)] = np.frombuffer(sent, np.uint8)
         assert accept_record(made, 64) == secondary.TAKEN
         assert staged(made)[-1] == sent
-    assert made.journal.at[log.STAGED_SEQUENCE] == 6
+    assert made.journal.at[0].staged_sequence == 6
 
 
 @pytest.mark.parametrize("accept_record", both_ways(secondary.accept_record))
@@ -95,7 +97,7 @@ def test_a_record_without_room_is_left_for_later(accept_record):
         hand_over(made, frame(sequence, 0, bytes(6000)))
     size = record_oracle.rounded(6000)
     assert [accept_record(made, place * size) for place in range(3)] == [secondary.TAKEN, secondary.TAKEN, secondary.NO_ROOM]
-    assert made.journal.at[log.STAGED_SEQUENCE] == 2
+    assert made.journal.at[0].staged_sequence == 2
 
 
 def stream_of(random):
@@ -153,9 +155,9 @@ def test_a_stream_is_taken_apart_as_the_oracle_does_however_it_is_cut(parse, see
     assert staged(made) == taken
     assert (status == replica.BAD_FRAME) == (ended is not None)
     if ended is None:
-        assert made.inbox[: made.at[secondary.INBOX_FILL]].tobytes() == left
+        assert made.inbox[: made.at[0].inbox_fill].tobytes() == left
     else:
-        assert made.at[secondary.REFUSED] < 0
+        assert made.at[0].refused < 0
 
 
 @pytest.mark.parametrize("parse", both_ways(secondary.parse))
@@ -166,22 +168,22 @@ def test_frames_without_room_wait_in_the_inbox_and_are_taken_in_order_later(pars
     seen = []
     for _ in range(20):
         assert parse(made) == replica.OK
-        at = made.journal.at
+        at = made.journal.at[0]
         while log.seal_batch(made.journal):
             log.note_durable(made.journal)
-        position = int(at[log.APPLIED])
-        while position < at[log.DURABLE]:
+        position = int(at.applied)
+        while position < at.durable:
             start = position % 16384
-            size = record_oracle.rounded(int(record.length_of(made.journal.words, start)))
-            if record.kind_of(made.journal.words, start) == record.WRITE:
+            size = record_oracle.rounded(int(record.length_of(made.journal.headers, start)))
+            if record.kind_of(made.journal.headers, start) == record.WRITE:
                 seen.append(made.journal.data[start : start + size].tobytes())
             position += size
         log.note_vouched(made.journal, position)
-        log.note_applied(made.journal, position, int(at[log.DURABLE_SEQUENCE]))
-        at[log.CHECKPOINT_POSITION], at[log.CHECKPOINT_SEQUENCE] = at[log.APPLIED], at[log.APPLIED_SEQUENCE]
+        log.note_applied(made.journal, position, int(at.durable_sequence))
+        at.checkpoint_position, at.checkpoint_sequence = at.applied, at.applied_sequence
         log.free_to_checkpoint(made.journal)
     assert seen == sent
-    assert made.at[secondary.INBOX_FILL] == 0
+    assert made.at[0].inbox_fill == 0
 
 
 @pytest.mark.parametrize("accept", both_ways(secondary.accept))
@@ -189,7 +191,7 @@ def test_frames_without_room_wait_in_the_inbox_and_are_taken_in_order_later(pars
 @pytest.mark.parametrize("ordinal", [0, 4, 6, 65535])
 def test_a_frame_before_which_one_is_missing_is_refused_and_changes_nothing(accept, kind, ordinal):
     made = state()
-    made.at[secondary.ASIDE_HEARD] = 4
+    made.at[0].aside_heard = 4
     hand_over(made, record_oracle.header(kind, epoch=EPOCH, volume=VOLUME, ordinal=ordinal))
     before = made.journal.at.copy(), made.at.copy()
     assert accept(made, 0) == secondary.NOT_NEXT
@@ -201,8 +203,8 @@ def test_goodbye_closes_and_ping_asks_for_an_ack(parse):
     made = state()
     hand_over(made, record_oracle.header("ping", epoch=EPOCH, volume=VOLUME, ordinal=1))
     assert parse(made) == replica.OK
-    assert made.at[secondary.ACK_DUE] == 1
-    assert made.at[secondary.CLOSING] == 0
+    assert made.at[0].ack_due == 1
+    assert made.at[0].closing == 0
     hand_over(made, record_oracle.header("goodbye", epoch=EPOCH, volume=VOLUME, ordinal=2))
     assert parse(made) == replica.OK
-    assert made.at[secondary.CLOSING] == 1
+    assert made.at[0].closing == 1

@@ -252,7 +252,7 @@ def test_who_does_not_hold_the_key_is_told_nothing_and_changes_nothing(voter, ca
     assert "127.0.0.1" in caplog.text and "does not hold our key" in caplog.text
 
 
-def test_a_voter_and_who_asks_it_need_a_key_or_certificates(voter):
+def test_a_voter_and_who_asks_it_need_a_key(voter):
     with pytest.raises(UsageError, match="give them a shared key"), votes_served(voter, Address("127.0.0.1", 0, 0), IN_THE_CLEAR):
         pass
     with served(voter) as address, pytest.raises(UsageError, match="give them a shared key"):
@@ -437,7 +437,7 @@ class Replica:
         return self.ballot.epoch
 
     def decide(self, question):
-        self.ballot, answer = decide(self.ballot, question, self.log)
+        self.ballot, answer = decide(self.ballot, question, self.log, voter=self.name)
         return answer
 
     def adopt(self, known):
@@ -463,6 +463,13 @@ def test_a_primary_that_won_by_others_votes_stands_again_where_it_needs_who_vote
     assert not strike([witness]) and b.is_outvoted  # a is lost.
     assert elect(b, witness) == 2
     assert strike([witness]) and not b.is_outvoted
+
+
+def test_the_only_member_is_elected_though_who_was_struck_holds_more_of_what_was_never_acknowledged():
+    """A pair without a witness had nobody to lead it for good: one was struck, the other behind it. A member's log counts."""
+    for members, epoch in ((("b",), 5), (("a", "b"), 0)):
+        ballot = Ballot(epoch=4, candidate="b", of_epoch=4, version=2, members=members)
+        assert elect(Replica("b", ballot, log=(4, 79)), Replica("a", ballot, log=(4, 86))) == epoch
 
 
 def test_an_epoch_near_the_last_leaves_everybody_able_to_lead():

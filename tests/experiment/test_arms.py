@@ -2,24 +2,29 @@
 
 import os
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
 import pytest
 
+from farwrite.base import framing
 from farwrite.base.errors import LostWriteError, UnfitError, UsageError
 from farwrite.base.host.noise import Noise
 from farwrite.experiment.ab import experiment as experiments
 from farwrite.experiment.ab import message, worktree
 from farwrite.experiment.ab import worker as workers
 from farwrite.experiment.ab.arm import arm_of
-from farwrite.experiment.ab.experiment import Experiment, noise_seen, order_of, outcome_of, set_aside
-from farwrite.recording import SCHEMA_VERSION, HostNoise, Pairing, Report
+from farwrite.experiment.ab.experiment import Experiment, noise_seen, order_of, outcome_of, set_aside, start_order
+from farwrite.recording import SCHEMA_VERSION, HostNoise, Pairing, Report, read, upgraded
 from farwrite.workload.catalog import load, shipped
 from farwrite.workload.tables import told
 from make_recording import SMALL, make_recording
 
 ARMS = ("base", "cand", "again")
+
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def experiment(tmp_path, pairs=6, seed=1):
@@ -28,7 +33,7 @@ def experiment(tmp_path, pairs=6, seed=1):
 
 
 def test_whoever_waits_for_an_arm_is_told_for_how_long(monkeypatch):
-    monkeypatch.setattr(workers, "TOLD_EVERY_S", 0.01)
+    monkeypatch.setattr(framing, "LOOK_S", 0.01)
     reads, writes = os.pipe()
     told = []
 
@@ -43,6 +48,34 @@ def test_whoever_waits_for_an_arm_is_told_for_how_long(monkeypatch):
         assert len(told) == 3 and told == sorted(told)
         with pytest.raises(UnfitError, match="has not joined the lab within 0 s"):
             made.read_line(0.05, "joined the lab", waiting)
+
+
+# The order of starts.
+
+
+def test_arms_start_side_by_side_but_for_those_whose_kernels_another_compiles():
+    def names(*words):
+        arms = [arm_of(name, word, "quick", [], []) for name, word in zip(ARMS, words, strict=True)]
+        return [[arm.name for arm in side_by_side] for side_by_side in start_order(arms)]
+
+    assert names("quick", "quick", "quick") == names("quick", "git:HEAD", "quick") == [["base", "cand", "again"], []]
+    assert names("git:HEAD", "git:HEAD", "git:HEAD") == [["base"], ["cand", "again"]]
+    assert names("git:HEAD", "quick", "git:HEAD") == [["base", "cand"], ["again"]]
+
+
+def test_the_histograms_of_an_older_arm_are_of_today_once_it_has_answered():
+    """Its lines are read as they are: a revision from before schema 2 has histograms in an encoding of its own."""
+    older = read(RESULTS / "baselines" / "flush" / "cand").recording
+    asks, answers = os.pipe(), os.pipe()
+    with open(asks[1], "wb") as questions, open(asks[0], "rb"), open(answers[0], "rb") as heard, open(answers[1], "wb") as said:  # noqa: PTH123
+        made = workers.Worker(arm_of("base", "quick", "quick", [], []), None, questions, heard, None)
+        message.say(said, message.Answer(round=older.rounds[0]))
+        assert made.measure("write-C-20", 0, 0, 10.0) == upgraded(older.rounds[0]) != older.rounds[0]
+        message.say(said, message.Answer(floors=older.floors[:2]))
+        assert made.floors(0) == upgraded(older.floors[:2])
+        message.say(said, message.Answer(floors=[msgspec.structs.replace(older.floors[0], near_alone="eJ none")]))
+        with pytest.raises(UsageError, match="what no farwrite arm says"):
+            made.floors(0)
 
 
 # The order of arms.

@@ -7,7 +7,7 @@ import pytest
 from farwrite.base.errors import UsageError
 from farwrite.base.physics import rtt_ns_of
 from farwrite.base.units import NS_PER_S
-from farwrite.experiment.cells import cells_of, load_of, table_of
+from farwrite.experiment.cells import cells_of, load_of, workloads_of
 from farwrite.workload.catalog import load, shipped
 from farwrite.workload.plan import OPEN_MARGIN, count_max
 from farwrite.workload.profile import parse
@@ -62,8 +62,7 @@ def test_every_cell_of_a_shipped_profile_has_an_id_of_its_own(name):
 def test_every_cell_of_a_shipped_profile_has_a_plan_that_can_be_drawn(name):
     loaded = load(name)
     for item in cells_of(loaded):
-        table = table_of(loaded, item)
-        assert table.name == item.name
+        table = workloads_of(loaded)[item.name].table
         assert (load_of(table, loaded.lab.volume_bytes) is None) == bool(table.trace)
 
 

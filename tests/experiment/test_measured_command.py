@@ -15,7 +15,7 @@ from farwrite.analysis.command import analyse_command
 from farwrite.base.errors import EXIT_USAGE, UsageError
 from farwrite.base.physics import rtt_ns_of
 from farwrite.base.units import NS_PER_MS
-from farwrite.commands.lab import distance_of
+from farwrite.commands.lab import LinkOptions
 from farwrite.experiment.repeat import ROUNDS_MAX, RUNS_MAX, RUNS_MIN, planned, sizes_of
 from farwrite.recording import Pair, Repeated, Turn
 from farwrite.report.command import named, show_command
@@ -196,10 +196,10 @@ def test_wrong_words_are_refused_before_a_lab_is_opened(words, said):
 
 
 def test_miles_take_another_unit():
-    assert distance_of("80km", None, None, 1.0) == distance_of(None, 80, None, 1.0)
-    assert distance_of("150", None, None, 1.0) == distance_of("150 miles", None, None, 1.0)
+    assert LinkOptions(miles="80km").distance() == LinkOptions(km=80).distance()
+    assert LinkOptions(miles="150").distance() == LinkOptions(miles="150 miles").distance()
     with pytest.raises(UsageError, match="say one of miles, km and rtt"):
-        distance_of("80km", 80, None, 1.0)
+        LinkOptions(miles="80km", km=80).distance()
 
 
 # Taking turns, in a pretend lab

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from farwrite.base.errors import UsageError
 from farwrite.experiment import run_journal as runs
 from farwrite.experiment.cells import cells_of
 from farwrite.progress import Silence
+from farwrite.recording import SCHEMA_VERSION, read, upgraded
 from farwrite.workload.catalog import load
 
 
@@ -55,3 +57,15 @@ def test_what_is_kept_is_what_a_continued_run_begins_with(begun):
     runs.keep(begun, runs.Entry(chosen=begun.cells[1]))
     again = runs.resume(begun.directory, Silence())
     assert (again.awake, again.chosen) == (begun.awake, begun.chosen) == (runs.Awake("none", "because"), [begun.cells[1]])
+
+
+def test_a_run_that_an_older_farwrite_began_goes_on_with_histograms_of_today(begun):
+    older = read(Path(__file__).parents[2] / "results" / "baselines" / "flush" / "cand").recording.floors[0]
+    runs.keep(begun, runs.Entry(floors=older))
+    first, *rest = begun.journal.read_text().splitlines(keepends=True)
+    begun.journal.write_text(first.replace(f'"schema_version":{SCHEMA_VERSION}', '"schema_version":1') + "".join(rest))
+    again = runs.resume(begun.directory, Silence()).floors
+    assert again == [upgraded(older)] != [older]
+    begun.journal.write_text(first.replace(f'"schema_version":{SCHEMA_VERSION}', f'"schema_version":{SCHEMA_VERSION + 1}'))
+    with pytest.raises(UsageError, match="newer farwrite"):
+        runs.resume(begun.directory, Silence())

@@ -10,7 +10,6 @@ import pytest
 from farwrite.base.errors import UnfitError
 from farwrite.experiment.compilation import compile_all
 from farwrite.lab.lab import LabSpec, open_lab
-from farwrite.targets.load_loop_kernel import BOARD_COMPLETED
 
 PATIENCE_S = 20
 LINK = os.environ.get("FARWRITE_LINK", "auto")
@@ -65,6 +64,6 @@ def skip_if_forbidden(refusal):
 def load_begun(near, board):
     """Once the first write has completed; a failure when the near process answers before, or never writes."""
     limit_s = time.monotonic() + PATIENCE_S
-    while not board.words[BOARD_COMPLETED]:
+    while not board.counters[0].completed:
         assert not near.poll(0.0005), f"the load ended before its first write: {near.answer()}"
         assert time.monotonic() < limit_s, "no write has completed"

@@ -7,7 +7,6 @@ from small_lab import lab_or_skip, load_begun, small
 
 from farwrite.base.units import NS_PER_MS
 from farwrite.experiment.round import audit_of, finish_sides, start_sides
-from farwrite.targets.load_loop_kernel import BOARD_COMPLETED
 from rounds import completed_in, issued_in, load, order
 
 pytestmark = pytest.mark.lab
@@ -28,15 +27,15 @@ def play_with_a_cut(lab, pulls_ahead):
         protocol="A", pulls_ahead=pulls_ahead, load=load(sizes=((BLOCK_BYTES, 1.0),), volume_bytes=16 << 20),
         write_count_max=1 << 20, duration_ns=700 * NS_PER_MS, slice_ns=70 * NS_PER_MS, slice_count=10,
     )  # fmt: skip
-    words = lab.near.board.words
+    counters = lab.near.board.counters
     start_sides(lab, chosen)
     load_begun(lab.near.process, lab.near.board)
     lab.link.cut()
-    before = int(words[BOARD_COMPLETED])
+    before = int(counters[0].completed)
     time.sleep(0.3)
-    during = int(words[BOARD_COMPLETED]) - before
+    during = int(counters[0].completed) - before
     lab.link.heal()
-    observed, _ = finish_sides(lab, chosen)
+    observed = finish_sides(lab, chosen).near
     audit, _ = audit_of(lab, chosen, completed_in(observed))
     return observed, during, audit
 
@@ -44,14 +43,14 @@ def play_with_a_cut(lab, pulls_ahead):
 def test_a_writer_that_waits_completes_no_more_than_memory_holds(lab):
     observed, during, audit = play_with_a_cut(lab, pulls_ahead=False)
     assert during * BLOCK_BYTES <= MEMORY_BYTES  # None, where the memory was full before the cut.
-    assert observed["exposed"] == 0
+    assert observed.exposed == 0
     assert (audit.lost, audit.damaged) == (0, 0)
 
 
 def test_a_writer_that_pulls_ahead_goes_on_and_its_peer_catches_up(lab):
     observed, during, audit = play_with_a_cut(lab, pulls_ahead=True)
     assert during > 0
-    assert observed["exposed"] > 0
-    assert observed["catch_up_ns"] is not None
+    assert observed.exposed > 0
+    assert observed.catch_up_ns is not None
     assert (audit.lost, audit.damaged) == (0, 0)
     assert audit.survived == issued_in(observed)

@@ -31,7 +31,6 @@ from farwrite.engine.journal import examine, replay
 from farwrite.lab.process import ProcessLostError
 from farwrite.lab.shared_memory import board
 from farwrite.targets import replicated
-from farwrite.targets.load_loop_kernel import BOARD_COMPLETED
 from oracle import record_oracle
 from rounds import (
     ENDS,
@@ -89,6 +88,10 @@ def nap(seed, longest_s=0.04):
     time.sleep(random.Random(f"nap {seed}").uniform(0, longest_s))
 
 
+def is_clean(found):
+    return found.lost == found.damaged == 0
+
+
 def survived(far_disk):
     return replay(far_disk, replicated.STAGING_BYTES)[1].sequence
 
@@ -102,16 +105,16 @@ def test_a_killed_primarys_promises_are_kept_by_the_secondary_that_lives_on(disk
     with load_running(chosen, near_disk, far_disk) as (near, far, told, _):
         nap(seed)
         near.kill()
-        completed = int(told.words[BOARD_COMPLETED])
+        completed = int(told.counters[0].completed)
         answered = far.answer(10)
-    assert answered["status"] in GONE
+    assert answered.status in GONE
     found = replicated.audit_side(chosen, far_disk, completed)
     assert completed > 0
-    assert found["damaged"] == 0
+    assert found.damaged == 0
     if protocol in ("B", "C"):
-        assert found["lost"] == 0
+        assert found.lost == 0
         assert survived(far_disk) >= completed
-    assert survived(far_disk) == found["survived"]
+    assert survived(far_disk) == found.survived
 
 
 @pytest.mark.parametrize("kind", reactors())
@@ -126,17 +129,17 @@ def test_when_both_are_killed_c_loses_nothing_and_no_protocol_leaves_anything_bu
         os.kill(near.pid, signal.SIGKILL)
         near.kill()
         far.kill()
-        completed = int(told.words[BOARD_COMPLETED])
-        durable = int(far_told.words[1])
+        completed = int(told.counters[0].completed)
+        durable = int(far_told.counters[0].durable_sequence)
     assert completed > 0
     found = replicated.audit_side(chosen, far_disk, completed)
-    assert found["damaged"] == 0
-    assert found["survived"] >= durable
+    assert found.damaged == 0
+    assert found.survived >= durable
     if protocol == "C":
-        assert found["lost"] == 0
+        assert found.lost == 0
     # The near site's own disk holds every completed write whatever the protocol: each asks for durability here.
-    assert replicated.audit_side(chosen, near_disk, completed).items() >= {"lost": 0, "damaged": 0}.items()
-    assert survived(far_disk) == found["survived"]
+    assert is_clean(replicated.audit_side(chosen, near_disk, completed))
+    assert survived(far_disk) == found.survived
 
 
 def test_the_same_drill_does_find_losses_where_the_protocol_allows_them(memory):
@@ -149,8 +152,8 @@ def test_the_same_drill_does_find_losses_where_the_protocol_allows_them(memory):
             nap(seed)
             os.kill(far.pid, signal.SIGKILL)
             near.kill()
-            completed = int(told.words[BOARD_COMPLETED])
-        lost += replicated.audit_side(chosen, far_disk, completed)["lost"]
+            completed = int(told.counters[0].completed)
+        lost += replicated.audit_side(chosen, far_disk, completed).lost
     assert lost > 0
 
 
@@ -164,15 +167,15 @@ def test_a_primary_whose_secondary_is_killed_says_so_and_counts_what_was_never_a
         nap(seed)
         far.kill()
         observed = near.answer(10)
-    assert observed["status"] in GONE
-    assert replicated.status_text(observed["status"]) == "the peer closed the connection"
+    assert observed.status in GONE
+    assert replicated.status_text(observed.status) == "the peer closed the connection"
     completed, issued = completed_in(observed), issued_in(observed)
     assert 0 < completed <= issued <= completed + 8
     found = replicated.audit_side(chosen, far_disk, completed)
-    assert found["damaged"] == 0
+    assert found.damaged == 0
     if protocol == "C":
-        assert found["lost"] == 0
-    assert replicated.audit_side(chosen, near_disk, completed).items() >= {"lost": 0, "damaged": 0}.items()
+        assert found.lost == 0
+    assert is_clean(replicated.audit_side(chosen, near_disk, completed))
 
 
 @pytest.mark.parametrize("kind", reactors())
@@ -184,17 +187,17 @@ def test_a_stopped_secondary_is_a_silent_peer_and_nothing_completes_meanwhile(me
         os.kill(far.pid, signal.SIGSTOP)
         stopped_s = time.monotonic()
         time.sleep(0.3)  # What it had acknowledged before has arrived.
-        completed = int(told.words[BOARD_COMPLETED])
+        completed = int(told.counters[0].completed)
         assert not near.poll(0)
         observed = near.answer(10)
         waited_s = time.monotonic() - stopped_s
-    assert observed["status"] == replica.PEER_SILENT
+    assert observed.status == replica.PEER_SILENT
     assert completed_in(observed) == completed
     assert issued_in(observed) == completed + 8
     assert waited_s > 0.6
-    assert replicated.audit_side(chosen, far_disk, completed).items() >= {"damaged": 0}.items()
+    assert replicated.audit_side(chosen, far_disk, completed).damaged == 0
     if protocol == "C":
-        assert replicated.audit_side(chosen, far_disk, completed)["lost"] == 0
+        assert replicated.audit_side(chosen, far_disk, completed).lost == 0
 
 
 def test_a_secondary_that_is_only_slow_is_not_given_up(memory):
@@ -204,7 +207,7 @@ def test_a_secondary_that_is_only_slow_is_not_given_up(memory):
     chosen = order(load=idle, peer_timeout_ns=500 * MS, duration_ns=1600 * MS, reactor="auto")
     with load_running(chosen, near_disk, far_disk) as (near, _, _, _):
         observed = near.answer(10)
-        assert observed["status"] == 0
+        assert observed.status == 0
         assert completed_in(observed) == issued_in(observed) > 0
 
 
@@ -251,7 +254,7 @@ def told_to_secondary(far_disk, data, kind="plain", close=True):
             if close:
                 ours.shutdown(socket.SHUT_WR)
         answered = side.end(10)
-    return answered, int(examine(far_disk)[1][1])
+    return answered, int(examine(far_disk)[1].sequence)
 
 
 GOOD = [frame(1), frame(2, 4096), frame(3, 512)]
@@ -285,8 +288,8 @@ def test_a_lie_ends_the_peering_and_is_not_in_the_journal(memory, kind, lie):
     """What came before it is kept, nothing that comes after it is."""
     data = b"".join(GOOD) + LIES[lie] + frame(4) + frame(5)
     answered, last = told_to_secondary(memory[1], data, kind, close=False)
-    assert answered["status"] == replica.BAD_FRAME
-    assert answered["refused"] < 0
+    assert answered.status == replica.BAD_FRAME
+    assert answered.refused < 0
     assert last == 3
 
 
@@ -294,7 +297,7 @@ def test_a_lie_ends_the_peering_and_is_not_in_the_journal(memory, kind, lie):
 @pytest.mark.parametrize("cut", [0, 1, 63, 64, 65, 300, 575])
 def test_a_frame_that_breaks_off_is_not_in_the_journal(memory, kind, cut):
     answered, last = told_to_secondary(memory[1], b"".join(GOOD) + frame(4)[:cut], kind)
-    assert answered["status"] == replica.PEER_CLOSED
+    assert answered.status == replica.PEER_CLOSED
     assert last == 3
 
 
@@ -302,7 +305,7 @@ def test_a_frame_that_breaks_off_is_not_in_the_journal(memory, kind, cut):
 @given(data=some.binary(max_size=2000), good=some.integers(0, 3))
 def test_no_bytes_after_a_hello_crash_a_secondary_or_get_into_its_journal(memory, data, good):
     answered, last = told_to_secondary(memory[1], b"".join(GOOD[:good]) + data)
-    assert answered["status"] in (replica.BAD_FRAME, replica.PEER_CLOSED)
+    assert answered.status in (replica.BAD_FRAME, replica.PEER_CLOSED)
     assert last == good
 
 
@@ -324,7 +327,7 @@ def test_well_formed_nonsense_is_taken_apart_as_the_oracle_does(memory, data):
     taken, _, ended = secondary_oracle.parse(data, VOLUME, 1, VOLUME_BYTES)
     answered, last = told_to_secondary(memory[1], data)
     assert last == len(taken)
-    assert answered["status"] in ((replica.BAD_FRAME,) if ended else (replica.PEER_CLOSED, replica.OK, replica.BAD_FRAME))
+    assert answered.status in ((replica.BAD_FRAME,) if ended else (replica.PEER_CLOSED, replica.OK, replica.BAD_FRAME))
 
 
 def told_to_primary(near_disk, data, protocol="C", kind="plain", close=True):
@@ -374,14 +377,14 @@ FALSE_ACKS = {
 @pytest.mark.parametrize("lie", FALSE_ACKS)
 def test_a_false_ack_completes_nothing(memory, kind, protocol, lie):
     observed = told_to_primary(memory[0], FALSE_ACKS[lie], protocol, kind, close=False)
-    assert observed["status"] == replica.BAD_FRAME
+    assert observed.status == replica.BAD_FRAME
     assert completed_in(observed) == 0
     assert issued_in(observed) == 4
 
 
 def test_an_ack_that_goes_back_ends_the_peering(memory):
     observed = told_to_primary(memory[0], ack(2, 4) + ack(1, 4, ordinal=2), close=False)
-    assert observed["status"] == replica.BAD_FRAME
+    assert observed.status == replica.BAD_FRAME
     assert completed_in(observed) <= 2
 
 
@@ -389,7 +392,7 @@ def test_an_ack_that_goes_back_ends_the_peering(memory):
 @given(data=some.binary(max_size=300))
 def test_no_bytes_after_a_hello_complete_a_write(memory, data):
     observed = told_to_primary(memory[0], data)
-    assert observed["status"] in (replica.BAD_FRAME, replica.PEER_CLOSED)
+    assert observed.status in (replica.BAD_FRAME, replica.PEER_CLOSED)
     assert completed_in(observed) == 0
 
 
@@ -497,14 +500,14 @@ def test_a_primary_without_room_for_its_journal_ends_with_words_and_completes_no
     small = load(((4096, 1.0),), volume_bytes=512 << 10, queue_depth=8)
     chosen = order(seed=3, load=small, write_count_max=5000, reactor=kind)
     observed, answered = limited(chosen, (near_disk, disks[1]), limit_bytes, NO_LIMIT)
-    assert observed["status"] < 0
-    assert replicated.status_text(observed["status"]) in FULL | {os.strerror(22)}
-    assert answered["status"] in (replica.PEER_CLOSED, replica.OK)
+    assert observed.status < 0
+    assert replicated.status_text(observed.status) in FULL | {os.strerror(22)}
+    assert answered.status in (replica.PEER_CLOSED, replica.OK)
     completed = completed_in(observed)
     assert 0 < completed < 300
     for side in (near_disk, disks[1]):
         found = replicated.audit_side(chosen, side, completed)
-        assert (found["lost"], found["damaged"]) == (0, 0)
+        assert (found.lost, found.damaged) == (0, 0)
 
 
 @pytest.mark.parametrize("kind", reactors())
@@ -512,12 +515,12 @@ def test_a_secondary_without_room_for_its_journal_ends_with_words_and_acknowledg
     small = load(((4096, 1.0),), volume_bytes=512 << 10, queue_depth=8)
     chosen = order(seed=3, load=small, write_count_max=5000, reactor=kind)
     observed, answered = limited(chosen, disks, NO_LIMIT, 1 << 20)
-    assert answered["status"] < 0
-    assert replicated.status_text(answered["status"]) in FULL | {os.strerror(22)}
-    assert observed["status"] in GONE
+    assert answered.status < 0
+    assert replicated.status_text(answered.status) in FULL | {os.strerror(22)}
+    assert observed.status in GONE
     completed = completed_in(observed)
     assert 0 < completed < 300
-    assert replicated.audit_side(chosen, disks[1], completed)["lost"] == 0
+    assert replicated.audit_side(chosen, disks[1], completed).lost == 0
 
 
 @contextlib.contextmanager
@@ -547,12 +550,12 @@ def test_a_volume_that_refuses_ends_its_side_with_the_systems_words(memory, kind
         observed = near.end(20)
         ours.close()
         answered = far.end(20)
-    status = (observed if where == "near" else answered)["status"]
+    status = (observed if where == "near" else answered).status
     assert status == -errno
     assert replicated.status_text(status) == os.strerror(errno)
-    assert observed["status"] < 0
+    assert observed.status < 0
     assert completed_in(observed) < 300
-    assert int(examine(far_disk)[1][1]) >= completed_in(observed)
+    assert int(examine(far_disk)[1].sequence) >= completed_in(observed)
 
 
 def test_an_unknown_status_still_has_words():

@@ -5,6 +5,7 @@ import signal
 import time
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from small_lab import LINK, any_link, lab_or_skip
 
@@ -91,7 +92,7 @@ def stop_near(lab):
 def write_that_fails(*arguments):
     """The near side of an engine that stops with an error when half of its load is over."""
     observed = WRITE(*arguments)
-    return observed | {"status": -28}
+    return msgspec.structs.replace(observed, status=-28)
 
 
 def write_that_never_begins(*arguments):
@@ -168,7 +169,7 @@ def test_the_lab_is_whole_again_after_trials_that_did_not_count(run, lab):
 
 
 def test_a_recovery_that_never_comes_is_not_waited_for_without_end():
-    near = SimpleNamespace(board=SimpleNamespace(words=[0] * 64), process=SimpleNamespace(poll=lambda seconds: False))
+    near = SimpleNamespace(board=SimpleNamespace(words=[0] * 64), poll=lambda seconds: False)
     found = drills.recovery_after(SimpleNamespace(near=near), 0, time.monotonic_ns(), "C", limit_ns=20 * NS_PER_MS)
     assert found is None
 

@@ -15,6 +15,8 @@ from farwrite.base.errors import UnfitError
 from farwrite.base.host import reactor
 from farwrite.base.host.disk import disk
 from farwrite.base.host.libc import aligned_bytes
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.base.wire.terms import SharedKey, Terms
 from farwrite.engine import control, node, turn_kernel
 from farwrite.engine import journal_kernel as log
@@ -34,8 +36,8 @@ from farwrite.workload.payload_kernel import matches
 VOLUME, SEED, SIZE = 9, 5, 4096
 WRITES = 8192
 VOLUME_BYTES, JOURNAL_BYTES, STAGING = WRITES * SIZE, 8 << 20, 1 << 20
-# STOP and LEADS are on a node's board; STOP and the others on the load's. LIVE counts the primary's peers that keep up with it.
-STOP, TAKEN, LEADS, COMPLETED, UNDER_WAY, LIVE, DONE = 0, 1, 2, 3, 4, 5, 8
+# On the load's board. LIVE counts the primary's peers that keep up with it.
+STOP, TAKEN, COMPLETED, UNDER_WAY, LIVE, DONE = 0, 1, 3, 4, 5, 8
 EPOCHS = 256  # More than a test sees: a node has a word for each that it has led in.
 ASKED = 1  # On the witness's board, one word for each replica: how often it has asked for a vote.
 MEET, CANDIDATES, MEET_S = 0, slice(1, 3), 5  # On a board of all: whether candidates meet, and the epoch that each asked for.
@@ -58,7 +60,7 @@ class Writer:
     def __call__(self, state):
         if state is not self.state:
             self.state, self.under_way = state, deque()
-        while self.under_way and self.under_way[0][0] <= state.at[primary.COMPLETED]:
+        while self.under_way and self.under_way[0][0] <= state.at[0].completed:
             self.words[DONE + self.under_way.popleft()[1]] = time.monotonic_ns()
             self.words[COMPLETED] += 1
         while len(self.under_way) < IN_FLIGHT and self.words[TAKEN] < min(self.words[STOP] or WRITES, WRITES):
@@ -66,10 +68,10 @@ class Writer:
             if not primary.submit(state, number, number * SIZE, SIZE, 0):
                 break
             self.words[TAKEN] += 1
-            self.under_way.append((int(state.journal.at[log.STAGED_SEQUENCE]), number))
+            self.under_way.append((int(state.journal.at[0].staged_sequence), number))
             break  # One a turn: the load is to last longer than what is done to it.
         self.words[UNDER_WAY] = len(self.under_way)
-        self.words[LIVE] = np.count_nonzero(state.peer[:, primary.STATE] == primary.LIVE)
+        self.words[LIVE] = np.count_nonzero(state.peer["state"] == primary.LIVE)
 
 
 class Witness(Voter):
@@ -117,7 +119,7 @@ def run_node(name, addresses, witness, ours, load, led_in, contest, is_full, opt
     own = CANDIDATES.start + sorted(addresses).index(name)
     node.ask_all = meeting(node.ask_all, own, contest.words)  # In this process only.
     made = Noted(
-        name, chosen, ballot_fd, addresses, witness, VOLUME, ours.words, Writer(load.words), seed=SEED,
+        name, chosen, ballot_fd, addresses, witness, VOLUME, ours.counters, Writer(load.words), seed=SEED,
         staging_bytes=STAGING, led_in=led_in.words, **options,
     )  # fmt: skip
     if is_full:  # From here on; full(4).
@@ -127,7 +129,7 @@ def run_node(name, addresses, witness, ours, load, led_in, contest, is_full, opt
 
 def run_witness(address, names, ours, terms):
     with votes_served(Witness(names, ours.words), address, terms):
-        while not ours.words[STOP]:
+        while not ours.counters[0].stop:
             time.sleep(0.05)
 
 
@@ -168,7 +170,7 @@ class Cluster:
 
     def kill(self, name):
         self.processes[name].kill()
-        self.boards[name].words[LEADS] = 0
+        self.boards[name].counters[0].led_epoch = 0
         self.load.words[LIVE] = 0  # A primary that lives on counts them anew.
 
     def pause(self, name):
@@ -179,7 +181,7 @@ class Cluster:
 
     def leaders(self):
         """Who leads now. No epoch was ever led by two: each node has left word of every one it led in."""
-        epochs = {name: int(self.boards[name].words[LEADS]) for name in self.addresses}
+        epochs = {name: int(self.boards[name].counters[0].led_epoch) for name in self.addresses}
         for name, led_in in self.led_in.items():
             for epoch in np.flatnonzero(led_in.words).tolist():
                 assert self.led.setdefault(epoch, name) == name, f"{name} and {self.led[epoch]} led in epoch {epoch}"
@@ -254,13 +256,13 @@ class Cluster:
         self.until(lambda: self.load.words[UNDER_WAY] == 0, "the load to end")
         self.until(self.is_equal, "equal replicas")
         for name in self.processes:
-            self.boards[name].words[STOP] = 1
+            self.boards[name].counters[0].stop = 1
         for name in self.addresses:
             self.processes[name].answer(PATIENCE_S)  # A node applies all it holds before it ends.
         # Equal numbers are the nodes' word. What their disks hold is read from there.
         found = {name: examine(DISKS[name][0]) for name in self.addresses}
-        assert not any(int(superblock[9]) & log.INCONSISTENT for superblock, _ in found.values())
-        assert len({(int(ended[1]), int(superblock[10])) for superblock, ended in found.values()}) == 1
+        assert not any(int(superblock.flags) & log.INCONSISTENT for superblock, _ in found.values())
+        assert len({(int(ended[1]), int(superblock.durable_sequence)) for superblock, ended in found.values()}) == 1
         volumes = {name: os.pread(DISKS[name][0].volume_fd, VOLUME_BYTES, 0) for name in self.addresses}
         done = np.flatnonzero(self.load.words[DONE:])
         assert len(done) == self.completed() > 0
@@ -286,7 +288,8 @@ def compiled():
         assert primary.submit(state, 0, 0, SIZE, 0)
         assert turn_kernel.progress(state, 0) == replica.OK
         assert replica.settle(journal, ring) == replica.OK
-        stopped = np.ones(4, np.int64)
+        stopped = rows_of(SharedCounters)
+        stopped[0].stop = 1
         secondary.serve(secondary.secondary_state(journal, ring, -1, primary.C, VOLUME_BYTES, stopped))
         recall(chosen, VOLUME, STAGING)
 
@@ -450,7 +453,7 @@ def test_a_node_whose_control_thread_fails_ends_says_why_and_votes_no_more(stack
     with pytest.raises(raised, match=said):
         cluster.processes[ended[0]].answer()
     assert cluster.status(ended[0]) is None
-    assert not cluster.boards[ended[0]].words[LEADS]
+    assert not cluster.boards[ended[0]].counters[0].led_epoch
 
 
 def test_a_node_whose_volume_is_on_a_full_device_ends_says_why_and_votes_no_more(stack, capfd):
@@ -461,7 +464,7 @@ def test_a_node_whose_volume_is_on_a_full_device_ends_says_why_and_votes_no_more
         assert time.monotonic() < limit_s, f"{cluster.leaders()} lead, and b has not ended"
     with pytest.raises(UnfitError, match="No space left"):
         cluster.processes["b"].answer()
-    assert cluster.status("b") is None and not cluster.boards["b"].words[LEADS]
+    assert cluster.status("b") is None and not cluster.boards["b"].counters[0].led_epoch
     assert "b ends, leads no more and gives no vote" in capfd.readouterr().err
     cluster.goes_on()  # Alone, by the witness's vote.
     assert cluster.leaders() == ["a"]
@@ -473,7 +476,7 @@ def test_a_node_whose_ballot_cannot_be_written_ends_says_why_and_gives_no_vote(s
     format_ballot(ballot_fd)
     addresses = {name: Address("127.0.0.1", free_port(), free_port()) for name in ("a", "b")}
     chosen = stack.enter_context(disk(None, JOURNAL_BYTES, VOLUME_BYTES))
-    made = Node("a", chosen, ballot_fd, addresses, None, VOLUME, np.zeros(8, np.int64), lambda state: None, KEYED)
+    made = Node("a", chosen, ballot_fd, addresses, None, VOLUME, rows_of(SharedCounters), lambda state: None, KEYED)
 
     def fails(*arguments):
         raise OSError(5, os.strerror(5))

@@ -321,10 +321,11 @@ def test_a_frame_comes_back_as_it_was_sent_and_a_cut_one_is_none():
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb", buffering=0) as reader, os.fdopen(write_end, "wb", buffering=0) as writer:
         told.send(writer, told.HangUp(name="data"))
-        assert msgspec.msgpack.decode(told.frame(reader), type=told.Call) == told.HangUp(name="data")
+        inbox = told.Inbox(reader)
+        assert msgspec.msgpack.decode(inbox.frame(), type=told.Call) == told.HangUp(name="data")
         writer.write(b"\0\0\0\x09half")
         writer.close()
-        assert told.frame(reader) is None
+        assert inbox.frame() is None
 
 
 def test_text_where_a_frame_should_be_is_explained():
@@ -332,7 +333,7 @@ def test_text_where_a_frame_should_be_is_explained():
     with os.fdopen(read_end, "rb", buffering=0) as reader, os.fdopen(write_end, "wb", buffering=0) as writer:
         writer.write(b"Welcome to this machine!\n")
         with pytest.raises(UnfitError, match="print something when it starts"):
-            told.frame(reader)
+            told.Inbox(reader).frame()
 
 
 def test_nothing_but_the_known_calls_is_understood():

@@ -57,7 +57,7 @@ class Story:
         """What is due leaves; its bytes are still those that were put in, whatever was put in behind them."""
         while (due_ns := self.steps["next_due"](self.held)) <= self.now_ns:
             assert due_ns == self.queue.next_due()
-            index = self.held.at[ferry.HEAD] % self.held.start.size
+            index = self.held.at[0].head % self.held.start.size
             start, size = int(self.held.start[index]), int(self.held.size[index])
             content, _ = self.queue.release()
             assert self.held.data[start : start + size].tobytes() == content
@@ -66,7 +66,7 @@ class Story:
         assert due_ns == (ferry.NEVER if not self.queue.queue else self.queue.next_due())
 
     def kept(self):
-        return int(self.held.at[ferry.TAIL] - self.held.at[ferry.HEAD])
+        return int(self.held.at[0].tail - self.held.at[0].head)
 
 
 def told(steps, seed, step_count):
@@ -125,7 +125,7 @@ def test_a_full_hold_refuses_until_its_oldest_packet_has_left(steps):
         for lap in range(10):
             while steps["has_room"](held):
                 steps["admit"](held, size, lap, 0)
-            assert held.at[ferry.TAIL] - held.at[ferry.HEAD] == 3
+            assert held.at[0].tail - held.at[0].head == 3
             steps["release"](held)
             assert steps["has_room"](held)
 
@@ -385,7 +385,7 @@ def test_damage_is_one_bit_of_the_packet_and_never_where_its_checksum_is_missing
     held, board = ferry.hold(1 << 17, 8), board_of(Way(corrupt_ratio=1.0))
     seen = set()
     for number in range(1, 200):
-        held.at[ferry.NUMBER] = number
+        held.at[0].number = number
         held.data[:] = 0
         assert turn_bit(held, board, way_at(0), 5, VNET_HEADER_BYTES + 40)
         (place,) = np.flatnonzero(held.data)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from both_ways import both_ways
+from farwrite.base.row import rows_of
 from farwrite.lab import relay_kernel as relay
 from oracle import relay_oracle as oracle
 
@@ -98,7 +99,7 @@ def test_every_segment_leaves_in_order_when_due_and_as_it_came(steps, seed):
     story.now_ns = int(relay.NEVER) - 1
     for lane in range(2):
         story.leave(lane)
-        assert not story.held.at[lane, [relay.HEAD, relay.TAIL, relay.FREE, relay.OLDEST]].any()
+        assert not any(story.held.at[lane][["head", "tail", "free", "oldest"]])
     assert story.admitted == story.released > 0
 
 
@@ -120,9 +121,9 @@ def test_a_full_lane_keeps_a_place_for_a_reset(steps):
     held = relay.streams(1, 1 << 20, 5)
     while steps["has_room"](held, 0):
         steps["admit"](held, 0, 1, 0, 0)
-    assert held.at[0, relay.TAIL] == 4
+    assert held.at[0].tail == 4
     steps["admit"](held, 0, relay.RESET, 0, 0)
-    assert held.at[0, relay.TAIL] == 5
+    assert held.at[0].tail == 5
 
 
 @pytest.mark.parametrize("steps", WAYS)
@@ -170,7 +171,7 @@ def test_nothing_is_read_for_a_link_that_is_cut_or_a_wire_that_is_behind(steps):
     steps["pass_wire"](held, 0, 10_000, 0, 10_000_000)
     assert not steps["wants_bytes"](held, 0, board, 0)
     assert steps["wants_bytes"](held, 0, board, held.wire_ns[0] - relay.BACKLOG_NS)
-    held.at[0, relay.READS] = relay.ENDED
+    held.at[0].reads = relay.ENDED
     assert not steps["wants_bytes"](held, 0, board, held.wire_ns[0])
 
 
@@ -194,14 +195,14 @@ class Carried:
     def __init__(self, board, ring_bytes=1 << 20, ring_segments=1 << 10):
         self.board = board
         self.held = relay.streams(1, ring_bytes, ring_segments)
-        self.ends = np.zeros((1, relay.END_WORDS), np.int64)
+        self.ends = rows_of(relay.Ends)
         (self.near, self.near_side), (self.far, self.far_side) = tcp_pair(), tcp_pair()
         self.wake_read, self.wake_write = os.pipe()
         self.notes, self.note_write = os.pipe()
         os.set_blocking(self.wake_read, False)
         for lane in range(2):
             relay.clear(self.held, lane, 0)
-        self.ends[0, relay.NEAR_FD], self.ends[0, relay.FAR_FD] = self.near_side.fileno(), self.far_side.fileno()
+        self.ends[0].near_fd, self.ends[0].far_fd = self.near_side.fileno(), self.far_side.fileno()
         relay.post(self.ends, 0, relay.OPEN)
 
     def run(self):
@@ -228,7 +229,7 @@ class Carried:
     def ended(self):
         """The state the loop left the connection in, once it says that it is through with it."""
         os.read(self.notes, 1)
-        return int(self.ends[0, relay.STATE])
+        return int(self.ends[0].state)
 
     def close(self):
         for end in (self.near, self.near_side, self.far, self.far_side):

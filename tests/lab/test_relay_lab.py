@@ -25,6 +25,7 @@ from small_lab import any_link, compiled, lab_or_skip, small
 from test_nothing_left import HERE, PATIENCE_S
 
 from farwrite.analysis import analysis_of
+from farwrite.base.documents import found_at
 from farwrite.base.errors import EXIT_DONE, EXIT_INCONCLUSIVE, EXIT_UNFIT, UnfitError
 from farwrite.base.wire.terms import IN_THE_CLEAR
 from farwrite.lab import relay_kernel as carrying
@@ -32,17 +33,18 @@ from farwrite.lab import relay_process
 from farwrite.lab.namespace import loopbacks
 from farwrite.lab.relay import check_stream
 from farwrite.lab.relay_door import bound
-from farwrite.recording import Report
+from farwrite.recording import read
 from farwrite.workload.jitter import deviations
 from farwrite.workload.link_spec import Bursts, Change, LinkSpec, Way
 
 pytestmark = [pytest.mark.lab, any_link]
 
-PRISON = "import sys\nsys.path.insert(0, {here!r})\nimport jail\njail.forbid()\nlink, data = sys.argv[1:]\n"
+PRISON = "import sys\nsys.path[:0] = [{here!r}, {here!r} + '/..']\nimport jail\njail.forbid()\nlink, data = sys.argv[1:]\n"
 HOLDING = PRISON + "import holder\nsys.argv = ['holder', link, data]\nsys.exit(holder.main())\n"
 RUNNING = PRISON + (
     "from farwrite.cli import main\n"
-    "asked = ['--set', 'run.rounds=2', '--budget', 'p99 9 s']\n"
+    "from console import ONE_FAR\n"
+    "asked = [*ONE_FAR, '--set', 'run.rounds=2', '--set', 'run.round=100ms', '--budget', 'p99 9 s']\n"
     "sys.argv = ['farwrite', 'run', 'quick', '--link', link, '--out', data + '/out', *asked]\n"
     "main()\n"
 )
@@ -82,8 +84,9 @@ def test_a_run_without_any_privilege_finishes_and_says_on_what(open_tmp):
         out, said = run.communicate(timeout=15 * PATIENCE_S)
         assert run.returncode in (EXIT_DONE, EXIT_INCONCLUSIVE), said
         assert gone(lambda: marked(word)), marked(word)
-    there.assert_nothing_left(expected_files=["out", "out/cells.jsonl", "out/report.json"])
-    report = msgspec.json.decode((there.directory / "out" / "report.json").read_bytes(), type=Report)
+    report = found_at(there.directory / "out" / "report.json").name
+    there.assert_nothing_left(expected_files=["out", "out/cells.jsonl", f"out/{report}"])
+    report = read(there.directory / "out")
     lab, rounds = report.recording.lab, report.recording.rounds
     assert lab.link == "relay"
     assert "unshare(" in lab.link_reason

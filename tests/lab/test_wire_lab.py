@@ -78,8 +78,9 @@ def tunnels(lab):
 @pytest.mark.parametrize("protocol", ["A", "B", "C", "C2"])
 def test_a_round_over_tunnels_loses_nothing(lab, protocol):
     chosen = order(protocol=protocol)
-    observed = play(lab, chosen)
-    assert observed["status"] == 0 and observed["tunnel_ends"] == []
+    played = play(lab, chosen)
+    observed = played.near
+    assert played.status == 0 and observed.tunnel_ends == ()
     audit, _ = audit_of(lab, chosen, completed_in(observed))
     assert (audit.lost, audit.damaged) == (0, 0) and audit.completed == chosen.write_count_max
     assert tunnels(lab) == []
@@ -92,9 +93,9 @@ def test_every_far_site_has_tunnels_of_its_own():
         start_sides(lab, chosen)
         load_begun(lab.near.process, lab.near.board)
         assert len(tunnels(lab)) == 4
-        observed, _ = finish_sides(lab, chosen)
+        observed = finish_sides(lab, chosen).near
         audit, _ = audit_of(lab, chosen, completed_in(observed))
-        assert (observed["status"], audit.lost, audit.damaged, audit.completed) == (0, 0, 0, completed_in(observed))
+        assert (observed.status, audit.lost, audit.damaged, audit.completed) == (0, 0, 0, completed_in(observed))
         assert tunnels(lab) == []
 
 
@@ -106,9 +107,10 @@ def test_a_killed_tunnel_is_a_lost_peer_and_leaves_nothing(lab, whose):
     site = lab.near if whose == "near" else lab.far
     [victim] = children(site.process.pid)
     os.kill(victim, signal.SIGKILL)
-    observed, fars = finish_sides(lab, chosen)
-    assert observed["status"] < 0 and fars[0]["status"] < 0
-    assert observed["tunnel_ends"] == [
+    played = finish_sides(lab, chosen)
+    observed = played.near
+    assert observed.status < 0 and played.fars[0].status < 0
+    assert list(observed.tunnel_ends) == [
         "The tunnel's process was killed." if whose == "near"
         else "The connection was cut off: the peer's tunnel is gone, or the network between."
     ]  # fmt: skip
@@ -116,7 +118,7 @@ def test_a_killed_tunnel_is_a_lost_peer_and_leaves_nothing(lab, whose):
     assert (audit.lost, audit.damaged) == (0, 0)
     assert tunnels(lab) == []
     again = order()
-    assert play(lab, again)["status"] == 0  # The lab is as good as before.
+    assert play(lab, again).status == 0  # The lab is as good as before.
 
 
 def test_a_killed_site_takes_its_tunnel_along(lab):

@@ -18,7 +18,6 @@ from farwrite.analysis.between_runs import NO_HISTORY
 from farwrite.analysis.change import compare
 from farwrite.analysis.estimate import count_needed
 from farwrite.analysis.result import Estimate
-from farwrite.base.histogram import Histogram
 from farwrite.base.physics import PRODUCT_LIMITS
 from farwrite.base.reasons import few_rounds
 from farwrite.compare.figures import sheet_of
@@ -30,7 +29,7 @@ from farwrite.report.plots.distance import QUANTILES, SCALE, distance_plot, late
 from farwrite.report.plots.link import link_plots
 from farwrite.report.plots.over_time import over_time_plot
 from farwrite.report.plots.parts import Parts, parts_of, parts_plot
-from farwrite.report.plots.seen import decoded, seen
+from farwrite.report.plots.seen import seen
 from farwrite.report.plots.spectrum import spectrum, spectrum_plot
 from make_figures import hours_alike
 from make_recording import LARGE, analysed, changed
@@ -48,7 +47,7 @@ protocols = ["C"]
 block = "4 KiB"
 """
 FEW = ("distance.miles=[0, 20, 60]", "run.rounds=3", "run.round=400 ms", "drill.kills=0")  # Where less is enough.
-HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)> {{charts}} & %{y}'
+HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)> $charts ${body} & %{y}'
 
 
 def report_of(recording):
@@ -219,14 +218,6 @@ def test_void_rounds_are_drawn_as_other_marks_than_good_ones():
     assert sum(len(t["x"]) for t in deviation.data) == 2 * len(recording.rounds)
     assert "412 us off" in by_status["void"]["hovertext"][0]
     assert len(delivered.data[1]["x"]) == len(recording.profile.distance.in_miles())
-
-
-def test_histograms_read_at_once_are_those_read_one_by_one():
-    histograms = [Histogram.of(values) for values in ([], [5], [7, 7, 1 << 41], range(1, 5000, 7))]
-    for sample, histogram in zip(decoded([h.encode() for h in histograms]), histograms, strict=True):
-        assert dict(zip(sample.slot.tolist(), sample.counts.tolist(), strict=True)) == {
-            int(slot): int(histogram.counts[slot]) for slot in histogram.counts.nonzero()[0]
-        }
 
 
 def test_every_choice_is_of_something_that_traces_or_the_layout_have():

@@ -21,6 +21,7 @@ from farwrite import __version__
 from farwrite.analysis import estimate, latency
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.change import Comparison, compare
+from farwrite.base.documents import read_document, save_document
 from farwrite.base.histogram import SLOTS, Histogram, index_of
 from farwrite.base.host.facts import host_facts, processor_time, steal_between
 from farwrite.base.units import NS_PER_MS
@@ -79,8 +80,10 @@ not_worse_by = "5 %"
 
 def null_rounds(count: int, round_ns: int) -> Iterator[Round]:
     """Rounds of the null target: a closed loop whose writes complete at once."""
+    from farwrite.base.row import rows_of
+    from farwrite.base.shared_counters import SharedCounters
     from farwrite.experiment.round import NOTHING, slices_of
-    from farwrite.targets.load_loop_kernel import COMPLETED, ISSUED, drive
+    from farwrite.targets.load_loop_kernel import drive
     from farwrite.targets.null_kernel import null_target
     from farwrite.targets.replicated import flight_of, jobs_of, recorder_of
     from farwrite.workload.plan import Load, draw
@@ -91,17 +94,17 @@ def null_rounds(count: int, round_ns: int) -> Iterator[Round]:
     for index in range(count):
         while True:  # As in a run, a round of which the host took the processors is measured again.
             recorder = recorder_of(slices)
-            words, history = np.zeros(64, np.int64), np.zeros(1 << 10, np.int64)
+            board, history = rows_of(SharedCounters), np.zeros(1 << 10, np.int64)
             ticks = processor_time()
             drive(
                 plan, jobs_of(load, np.array([0, count_max]), 1), round_ns, round_ns // slices, 0, null_target(), flight_of(1),
-                recorder, words, history, np.zeros(0, np.int64),
+                recorder, board, history, np.zeros(0, np.int64),
             )  # fmt: skip
             if (steal_between(ticks, processor_time()) or 0.0) <= STEAL_MAX:
                 break
         yield template(
             index, round_ns, slices=slices_of(recorder, round_ns // slices), service=Histogram(recorder.service).encode(),
-            wait=NOTHING, late=NOTHING, issued=int(recorder.at[ISSUED]), completed=int(recorder.at[COMPLETED]),
+            wait=NOTHING, late=NOTHING, issued=int(recorder.at[0].issued), completed=int(recorder.at[0].completed),
         )  # fmt: skip
 
 
@@ -273,7 +276,7 @@ def main() -> None:
     words.add_argument("--out", type=Path, default=ROOT / "results")
     asked = words.parse_args()
     file = asked.out / "aa-study.json"
-    kept = json.loads(file.read_bytes())["studies"] if asked.only else []
+    kept = json.loads(read_document(file, "read"))["studies"] if asked.only else []
     studies = []
     with bar() as progress:
         from farwrite.experiment.compilation import compile_all
@@ -298,7 +301,7 @@ def main() -> None:
             studies.append(study(name, rounds, pairs, progress))
     made = {"farwrite": __version__, "started_utc": datetime.now(UTC).isoformat(timespec="seconds"), "command": sys.argv[1:],
             "host": host_facts(), "alpha": ALPHA, "slowed": SLOWED, "studies": studies}  # fmt: skip
-    file.write_text(json.dumps(made) + "\n")
+    save_document(file, (json.dumps(made) + "\n").encode())
     (asked.out / "aa-study.md").write_text(page(made))
     print(page(made))
 

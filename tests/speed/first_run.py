@@ -28,6 +28,7 @@ from farwrite.analysis import analysis_of
 from farwrite.analysis.answer import answer_of
 from farwrite.analysis.result import Analysis, Estimate
 from farwrite.analysis.void import cause_of
+from farwrite.base.documents import found_at
 from farwrite.base.host.facts import host_facts
 from farwrite.base.units import NS_PER_MS
 from farwrite.recording import Recording, causes_of, read
@@ -61,7 +62,7 @@ def bench(busy: bool) -> dict[str, Any]:
             "what": "bench", "busy": busy, "at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             "load_before": round(load, 2), "seconds": round(lasted_s, 1), "exit": done.returncode,
         }  # fmt: skip
-        if not (out / "report.json").exists():
+        if not found_at(out / "report.json").exists():
             return row | {"error": done.stderr.strip()[-300:]}
         report = read(out)
     return row | told(report.recording, analysis_of(report))

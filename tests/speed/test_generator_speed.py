@@ -19,6 +19,8 @@ from farwrite.base import prng_kernel
 from farwrite.base.histogram import Histogram
 from farwrite.base.host import libc
 from farwrite.base.jit import kernel
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.base.units import NS_PER_MS, NS_PER_S
 from farwrite.lab.process import PR_SET_TIMERSLACK
 from farwrite.targets import load_loop_kernel as load
@@ -93,13 +95,13 @@ def test_the_null_target_is_driven_and_recorded_faster_than_fio_does(benchmark, 
     recorder, history = replicated.recorder_of(10), np.zeros(1 << 16, np.int64)
 
     def drive():
-        recorder.at[:] = 0
+        recorder.at[0] = 0
         load.drive(
             drawn, replicated.jobs_of(asked, np.array([0, DRIVEN]), queue_depth), 60 * NS_PER_S, NS_PER_S, 0,
-            null_kernel.null_target(), replicated.flight_of(queue_depth), recorder, np.zeros(64, np.int64), history,
+            null_kernel.null_target(), replicated.flight_of(queue_depth), recorder, rows_of(SharedCounters), history,
             np.zeros(0, np.int64),
         )  # fmt: skip
-        assert recorder.at[load.COMPLETED] == DRIVEN
+        assert recorder.at[0].completed == DRIVEN
 
     benchmark(drive)
     ours, theirs = DRIVEN / benchmark.stats.stats.min, max(fio_per_s(one_core, f"--iodepth={depth}") for depth in (1, 32))
@@ -138,7 +140,7 @@ def test_instants_are_kept_better_than_by_sleeping(benchmark, said, request, exa
         recorder = replicated.recorder_of(10)
         load.drive(
             drawn, replicated.jobs_of(asked, np.array([0, drawn.size.size]), 64), 2 * NS_PER_S, NS_PER_S, pace_kernel.spin_ns(),
-            null_kernel.null_target(), replicated.flight_of(64), recorder, np.zeros(64, np.int64), np.zeros(1 << 16, np.int64),
+            null_kernel.null_target(), replicated.flight_of(64), recorder, rows_of(SharedCounters), np.zeros(1 << 16, np.int64),
             np.zeros(0, np.int64),
         )  # fmt: skip
         late.append([Histogram(recorder.late).quantile(q) for q in (0.5, 0.99)])

@@ -13,11 +13,16 @@ import pytest
 from farwrite.base import crc_kernel
 from farwrite.base.histogram import Histogram
 from farwrite.base.histogram_kernel import SLOTS, record
-from farwrite.base.host import libc
+from farwrite.base.host import libc, reactor
 from farwrite.base.host.disk import disk
 from farwrite.base.jit import kernel
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.base.units import NS_PER_S
-from farwrite.engine import record_kernel
+from farwrite.engine import journal_kernel as log
+from farwrite.engine import primary_kernel as primary
+from farwrite.engine import record_kernel, resync_kernel
+from farwrite.engine.journal_kernel import EXTENT_BYTES_DEFAULT
 from farwrite.targets import load_loop_kernel as load
 from farwrite.targets import null_kernel, replicated
 from farwrite.workload import payload_kernel, plan
@@ -180,10 +185,10 @@ def test_the_loop_itself_costs_a_few_looks_at_the_clock(benchmark, say, queue_de
         recorder = replicated.recorder_of(10)
         load.drive(
             drawn, replicated.jobs_of(asked, np.array([0, count]), queue_depth), 60 * NS_PER_S, NS_PER_S, 20_000,
-            null_kernel.null_target(), replicated.flight_of(queue_depth), recorder, np.zeros(64, np.int64), history,
+            null_kernel.null_target(), replicated.flight_of(queue_depth), recorder, rows_of(SharedCounters), history,
             np.zeros(0, np.int64),
         )  # fmt: skip
-        assert recorder.at[load.COMPLETED] == count
+        assert recorder.at[0].completed == count
 
     took_s, clock_s = measure(benchmark, drive, lambda: look_at_the_clock(count))
     say(thousand_writes_per_s=count / took_s / 1e3, ns_per_write=took_s / count * 1e9, clock_ns=clock_s / count * 1e9)
@@ -196,18 +201,18 @@ def test_the_engine_costs_little_more_than_the_bare_writes_it_makes(benchmark, s
     # One write at a time is flushed alone, in whole blocks; many share a batch.
     record_bytes = 2 * BLOCK if queue_depth == 1 else BLOCK + record_kernel.HEADER_BYTES
     order = replicated.Order(
-        protocol="local", volume=5, epoch=1, seed=1, load=Load(volume_bytes=16 * MIB, queue_depth=queue_depth), trace_path="",
-        trace_begin_ns=0, time_scale=1.0, write_count_max=count, queue_depth=queue_depth, duration_ns=60 * NS_PER_S,
+        protocol="local", volume=5, epoch=1, seed=1, load=Load(volume_bytes=16 * MIB, queue_depth=queue_depth),
+        write_count_max=count, queue_depth=queue_depth, duration_ns=60 * NS_PER_S,
         slice_ns=6 * NS_PER_S, slice_count=10, peer_timeout_ns=NS_PER_S, reactor="plain",
     )  # fmt: skip
     taken_ns = []
     with disk(None, 24 * MIB, 16 * MIB) as memory:
 
         def drive():
-            words, history = np.zeros(64, np.int64), np.zeros(1 << 16, np.int64)
-            at = replicated.write_side(order, memory, [], words, history)["recorder"].at
-            assert at[load.COMPLETED] == count
-            taken_ns.append(int(at[load.LAST_COMPLETION_NS] - at[load.BEGIN_NS]))
+            board, history = rows_of(SharedCounters), np.zeros(1 << 16, np.int64)
+            at = replicated.write_side(order, memory, [], board, history).recorder.at[0]
+            assert at.completed == count
+            taken_ns.append(int(at.last_completion_ns - at.begin_ns))
 
         journal_fd, volume_fd = os.memfd_create("journal"), os.memfd_create("volume")
         data = libc.aligned_bytes(2 * BLOCK)
@@ -219,3 +224,36 @@ def test_the_engine_costs_little_more_than_the_bare_writes_it_makes(benchmark, s
     took_s = min(taken_ns) / 1e9  # The round alone: the journal is formatted and the plan drawn outside of it.
     say(us_per_write=took_s / count * 1e6, bare_us_per_write=bare_s / count * 1e6, times_bare=took_s / bare_s)
     assert took_s < 10 * bare_s
+
+
+def test_a_turn_of_a_resync_takes_no_longer_on_a_volume_of_a_tebibyte(benchmark, say):
+    """Its first two turns, with nothing to send: 2^24 extents against three times as many as one turn looks at."""
+    turns = {}
+    with disk(None, 24 * MIB, MIB) as memory:
+
+        def turns_of(extents):
+            size = extents * EXTENT_BYTES_DEFAULT
+            journal = log.journal_state(16 * MIB, 8 * MIB, 5, 1, memory.journal_fd, memory.volume_fd, size)
+            log.begin_at(journal, 0, 9)
+            journal.at[0].known_since = 0
+            made = primary.primary_state(journal, reactor.empty(), [], primary.C, 1, NS_PER_S, peer_count=1, volume_bytes=size)
+
+            def begin():
+                resync_kernel.begin_resync(made, 0, 5, primary.BY_EXTENTS, 1)
+                assert resync_kernel.resync(made, 0, 1) == 0
+
+            def all_of_it():
+                begin()
+                count = 1
+                while made.peer[0].cursor < extents:
+                    resync_kernel.resync(made, 0, 1)
+                    count += 1
+                turns[extents] = count
+
+            return begin, all_of_it
+
+        (large, whole), (small, _) = turns_of((1 << 40) // EXTENT_BYTES_DEFAULT), turns_of(3 * resync_kernel.EXTENTS_PER_TURN)
+        taken_s, floor_s = measure(benchmark, large, small)
+        whole_s = best_s(whole, 2)
+    say(us_per_turn=taken_s / 2 * 1e6, floor_us=floor_s / 2 * 1e6, ms_for_all_extents=whole_s * 1e3, turns=max(turns.values()))
+    assert taken_s < 8 * floor_s

@@ -16,6 +16,7 @@ from farwrite.base.host.libc import aligned_bytes
 from farwrite.engine import journal_kernel as log
 from farwrite.engine.journal import examine, image, replay
 from farwrite.targets import audit_kernel, replicated
+from farwrite.targets.replicated import TraceWindow
 from farwrite.workload.payload_kernel import SOLID, fill
 from farwrite.workload.plan_kernel import TRIM, WRITE, Plan
 from oracle.record_oracle import rounded
@@ -48,7 +49,7 @@ class Played:
         volume_bytes = self.far.volume_bytes
         observed, _ = play(self.order, self.near, self.far)
         self.completed = completed_in(observed)
-        self.plan = replicated.plan_of(self.order, volume_bytes)
+        self.plan = replicated.plan_and_bounds(self.order, volume_bytes)[0]
         self.random = np.random.default_rng(self.order.seed)
         if volume_bytes > VOLUME_BYTES:
             return
@@ -85,7 +86,8 @@ class Played:
         return [n for n in range(self.completed) if all(self.owner[sector] == n for sector in self.sectors(n))]
 
 
-CLEAN = {"lost": 0, "damaged": 0, "lost_bytes": 0}
+def is_clean(found):
+    return found.lost == found.damaged == found.lost_bytes == 0
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -100,8 +102,8 @@ def test_a_clean_round_raises_no_alarm(disks, seed):
         ),
     )  # fmt: skip
     found = played.audit()
-    assert found["completed"] == found["survived"] == 300
-    assert found.items() >= CLEAN.items()
+    assert found.completed == found.survived == 300
+    assert is_clean(found)
     assert played.audit() == found
 
 
@@ -110,37 +112,37 @@ def test_a_clean_round_raises_no_alarm(disks, seed):
 def test_a_window_of_a_trace_raises_no_alarm(disks, trace, begin_s):
     begin_ns = int(begin_s * 1e9)
     played = Played(
-        disks, load=None, trace_path=str(TRACES / trace), trace_begin_ns=begin_ns, time_scale=0.5,
+        disks, load=None, trace=TraceWindow(str(TRACES / trace), begin_ns, 0.5),
         duration_ns=250_000_000, queue_depth=64,
     )  # fmt: skip
-    assert played.audit().items() >= CLEAN.items()
-    assert played.audit()["survived"] == played.completed
+    assert is_clean(played.audit())
+    assert played.audit().survived == played.completed
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_one_flipped_bit_of_the_volume_is_one_damaged_write(disks, seed):
     played = Played(disks, seed=seed)
     played.settle()
-    assert played.audit().items() >= CLEAN.items()
+    assert is_clean(played.audit())
     sector = int(played.random.choice(np.flatnonzero(played.owner >= 0)))
     data = bytearray(played.read(sector))
     data[int(played.random.integers(512))] ^= 1 << int(played.random.integers(8))
     played.overwrite(sector, bytes(data))
-    assert played.audit()["damaged"] == 1
-    assert played.audit()["lost"] == 0
+    assert played.audit().damaged == 1
+    assert played.audit().lost == 0
 
 
 def test_damage_that_the_journal_still_covers_is_repaired_as_after_a_crash(disks):
     played = Played(disks, seed=1)
     played.overwrite(int(np.flatnonzero(played.owner >= 0)[0]), bytes(512))
-    assert played.audit().items() >= CLEAN.items()
+    assert is_clean(played.audit())
 
 
 def last_record(disk):
     """File offset of the last WRITE record's header."""
     superblock, found = examine(disk)
-    position, end, last = int(superblock[4]), int(found[0]), None
-    capacity = int(superblock[7])
+    position, end, last = int(superblock.tail), int(found.position), None
+    capacity = int(superblock.capacity_bytes)
     while position < end:
         offset = log.SUPERBLOCK_BYTES + position % capacity
         header = os.pread(disk.journal_fd, 64, offset)
@@ -153,9 +155,9 @@ def test_a_dropped_last_write_is_lost(disks):
     played = Played(disks, seed=2)
     os.pwrite(played.far.journal_fd, bytes(64), last_record(played.far))
     found = played.audit()
-    assert found["survived"] == played.completed - 1
-    assert found["lost"] == 1
-    assert found["lost_bytes"] == played.plan.size[played.completed - 1]
+    assert found.survived == played.completed - 1
+    assert found.lost == 1
+    assert found.lost_bytes == played.plan.size[played.completed - 1]
 
 
 def test_a_flipped_bit_in_the_last_record_loses_it(disks):
@@ -163,7 +165,7 @@ def test_a_flipped_bit_in_the_last_record_loses_it(disks):
     offset = last_record(played.far) + 64 + 17
     byte = os.pread(played.far.journal_fd, 1, offset)[0]
     os.pwrite(played.far.journal_fd, bytes([byte ^ 4]), offset)
-    assert played.audit()["lost"] == 1
+    assert played.audit().lost == 1
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -174,7 +176,7 @@ def test_two_swapped_blocks_are_two_damaged_writes(disks, seed):
     data = played.read(one), played.read(other)
     played.overwrite(one, data[1])
     played.overwrite(other, data[0])
-    assert played.audit()["damaged"] == len({played.owner[one], played.owner[other]})
+    assert played.audit().damaged == len({played.owner[one], played.owner[other]})
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -186,7 +188,7 @@ def test_an_older_writes_content_is_damage(disks, seed):
     last = int(played.random.choice([n for n in played.visible() if (addresses[:n] == addresses[n]).any()]))
     older = np.flatnonzero(addresses[:last] == addresses[last])
     played.overwrite(int(addresses[last]) // 512, played.payload(int(older[-1])))
-    assert played.audit()["damaged"] == 1
+    assert played.audit().damaged == 1
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -197,16 +199,16 @@ def test_a_write_at_a_wrong_address_is_damage_in_both_places(disks, seed):
     misdirected, victim = (int(number) for number in played.random.choice(visible, 2, replace=False))
     there, here = (int(played.plan.address[number]) // 512 for number in (victim, misdirected))
     played.overwrite(there, played.payload(misdirected))
-    assert played.audit()["damaged"] == 1
+    assert played.audit().damaged == 1
     played.overwrite(here, bytes(4096))
-    assert played.audit()["damaged"] == 2
+    assert played.audit().damaged == 2
 
 
 def test_a_volume_that_was_wiped_is_all_damaged(disks):
     played = Played(disks, seed=4)
     played.settle()
     played.overwrite(0, bytes(VOLUME_BYTES))
-    assert played.audit()["damaged"] == len({*played.owner.tolist()} - {-1})
+    assert played.audit().damaged == len({*played.owner.tolist()} - {-1})
 
 
 def test_another_rounds_journal_is_not_judged(disks):
@@ -218,12 +220,12 @@ def test_another_rounds_journal_is_not_judged(disks):
 def test_another_seed_does_not_pass(disks):
     played = Played(disks, seed=6)
     found = replicated.audit_side(order(volume=played.order.volume, seed=7), played.far, played.completed)
-    assert found["damaged"] > 100
+    assert found.damaged > 100
 
 
 def test_mixed_sizes_do_overlap():
     assert len(MIXED) > 3
-    plan = replicated.plan_of(order(), VOLUME_BYTES)
+    plan = replicated.plan_and_bounds(order(), VOLUME_BYTES)[0]
     ends = plan.address + plan.size
     overlaps = [(plan.address[:n] < ends[n]) & (ends[:n] > plan.address[n]) for n in range(1, 300)]
     assert sum(found.any() for found in overlaps) > 100
@@ -252,12 +254,12 @@ def test_a_volume_larger_than_memory_is_audited_in_little_of_it():
         assert int(played.plan.address.max()) > TIB // 2
         with little_room():
             found = played.audit()
-        assert found["survived"] == played.completed and found.items() >= CLEAN.items()
+        assert found.survived == played.completed and is_clean(found)
         played.settle()
         last = int(played.plan.address[played.completed - 1]) // 512
         played.overwrite(last, bytes(512))
         with little_room():
-            assert played.audit()["damaged"] == 1
+            assert played.audit().damaged == 1
 
 
 def test_a_journal_larger_than_memory_is_read_without_reserving_any():

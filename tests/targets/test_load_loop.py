@@ -11,6 +11,8 @@ from both_ways import both_ways, interpreted
 from farwrite.base.histogram import Histogram
 from farwrite.base.histogram_kernel import SLOTS
 from farwrite.base.host.disk import disk
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.base.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from farwrite.targets import load_loop_kernel as load
 from farwrite.targets import null_kernel, pace_kernel, replicated
@@ -75,12 +77,12 @@ def test_what_is_noted_is_what_the_oracle_finds(note_completion, seed):
     writes = random_writes(seed)
     begin_ns, slice_ns, slice_count = 10**12, 10 * NS_PER_MS, 5
     recorder = replicated.recorder_of(slice_count)
-    recorder.at[load.BEGIN_NS] = begin_ns
+    recorder.at[0].begin_ns = begin_ns
     for write in writes:
         instants = begin_ns + write.intended, begin_ns + write.issued, write.late, begin_ns + write.completed
         assert note_completion(recorder, 0, WRITE, write.size, *instants, slice_ns) == write.response
     assert_recorded(recorder, writes, slice_ns)
-    assert recorder.at[load.LAST_COMPLETION_NS] == begin_ns + writes[-1].completed
+    assert recorder.at[0].last_completion_ns == begin_ns + writes[-1].completed
 
 
 def assert_recorded(recorder, writes, slice_ns):
@@ -96,8 +98,8 @@ def assert_recorded(recorder, writes, slice_ns):
         assert Histogram(counts) == Histogram.of([write.response for write in part])
     for name in ("service", "wait", "late"):
         assert Histogram(getattr(recorder, name)) == Histogram.of([getattr(write, name) for write in writes]), name
-    assert recorder.at[load.COMPLETED] == len(writes)
-    assert recorder.at[load.BYTES] == sum(write.size for write in writes)
+    assert recorder.at[0].completed == len(writes)
+    assert recorder.at[0].bytes == sum(write.size for write in writes)
 
 
 # The loop, interpreted, on a pretend clock and a target that does as it is told
@@ -174,7 +176,7 @@ def rehearse(monkeypatch, plan, pretend, closed, queue_depth, duration_ns, slice
     note_completion = load.note_completion
 
     def noting(recorder, row, operation, size, intended_ns, issued_ns, late_ns, now_ns, slice_ns):
-        begin_ns = int(recorder.at[load.BEGIN_NS])
+        begin_ns = int(recorder.at[0].begin_ns)
         instants = (int(instant) - begin_ns for instant in (intended_ns, issued_ns, now_ns))
         writes.append(Write(*instants, int(size), int(late_ns), int(operation), int(row)))
         return note_completion(recorder, row, operation, size, intended_ns, issued_ns, late_ns, now_ns, slice_ns)
@@ -185,8 +187,8 @@ def rehearse(monkeypatch, plan, pretend, closed, queue_depth, duration_ns, slice
     bounds = np.array([0, plan.size.size]) if bounds is None else bounds
     jobs = replicated.jobs_of(asked, bounds, queue_depth)
     order = np.full(plan.size.size if len(bounds) > 2 else 0, -1, np.int64)
-    board, history = np.zeros(64, np.int64), np.zeros(1 << 12, np.int64)
-    board[load.BOARD_STOP] = stop
+    board, history = rows_of(SharedCounters), np.zeros(1 << 12, np.int64)
+    board[0].stop = stop
     status = interpreted(load.drive.py_func)(
         plan, jobs, duration_ns, duration_ns // slice_count, SPIN_NS, None, flight, recorder, board, history, order
     )
@@ -203,7 +205,7 @@ def assert_a_round(plan, pretend, story, queue_depth, duration_ns, slice_count=4
     """What must hold of every round, whatever happened in it."""
     status, recorder, writes, board, history = story
     issued = len(pretend.submitted)
-    begin_ns = int(recorder.at[load.BEGIN_NS])
+    begin_ns = int(recorder.at[0].begin_ns)
     planned = list(zip(range(issued), plan.address.tolist(), plan.size.tolist(), strict=False))
     assert [submitted[:3] for submitted in pretend.submitted] == planned
     assert pretend.in_flight_max <= queue_depth
@@ -211,12 +213,12 @@ def assert_a_round(plan, pretend, story, queue_depth, duration_ns, slice_count=4
     assert all(write.service <= write.response and write.wait >= write.late >= 0 for write in writes)
     assert [write.issued for write in writes] == [now - begin_ns for *_, now in pretend.submitted[: len(writes)]]
     assert_recorded(recorder, writes, duration_ns // slice_count)
-    words = (board[load.BOARD_ISSUED], board[load.BOARD_COMPLETED], board[load.BOARD_BEGIN_NS])
-    assert words == (recorder.at[load.ISSUED], recorder.at[load.COMPLETED], begin_ns)
-    assert (recorder.at[load.ISSUED], recorder.at[load.COMPLETED]) == (issued, len(writes))
+    words = (board[0].issued, board[0].completed, board[0].begin_ns)
+    assert words == (recorder.at[0].issued, recorder.at[0].completed, begin_ns)
+    assert (recorder.at[0].issued, recorder.at[0].completed) == (issued, len(writes))
     for number in range(max(len(writes) - history.size, 0), len(writes)):
         assert history[number % history.size] == begin_ns + writes[number].completed
-    assert recorder.at[load.STATUS] == status
+    assert recorder.at[0].status == status
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -231,7 +233,7 @@ def test_every_planned_write_is_issued_once_in_order_and_noted_as_it_happened(mo
     story = rehearse(monkeypatch, plan, pretend, closed, queue_depth, NS_PER_S)
     assert_a_round(plan, pretend, story, queue_depth, NS_PER_S)
     assert story[0] == 0 and len(story[2]) == count
-    assert story[1].at[load.REFUSED] == sum(attempt < pretend.attempts for attempt in pretend.refuse)
+    assert story[1].at[0].refused == sum(attempt < pretend.attempts for attempt in pretend.refuse)
 
 
 @pytest.mark.parametrize("operation", ["submit", "trim"])
@@ -242,8 +244,8 @@ def test_an_operation_that_the_target_can_never_take_ends_the_round_with_its_sta
     took = getattr(pretend, operation)
     setattr(pretend, operation, lambda target, *of: -1006 if len(pretend.submitted) == 5 else took(target, *of))
     status, recorder, *_ = rehearse(monkeypatch, plan, pretend, False, 4, NS_PER_S)
-    assert status == recorder.at[load.STATUS] == -1006
-    assert len(pretend.submitted) == 5 and recorder.at[load.REFUSED] == 0
+    assert status == recorder.at[0].status == -1006
+    assert len(pretend.submitted) == 5 and recorder.at[0].refused == 0
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -315,20 +317,20 @@ def test_what_is_intended_within_the_round_is_issued_and_nothing_else(monkeypatc
     story = rehearse(monkeypatch, plan, pretend, closed, 3, duration_ns)
     assert_a_round(plan, pretend, story, 3, duration_ns)
     status, recorder, writes, *_ = story
-    assert status == 0 and 0 < len(writes) < 5000 and recorder.at[load.ISSUED] == len(writes)
+    assert status == 0 and 0 < len(writes) < 5000 and recorder.at[0].issued == len(writes)
     if closed:
         assert max(write.issued for write in writes) <= duration_ns + 2 * pretend.read_ns
     else:  # A backlog at the end is part of the round: 200 writes every 100 us, however slow they are.
         assert len(writes) == 200
-        assert recorder.at[load.UNISSUED] == 0
+        assert recorder.at[0].unissued == 0
 
 
 def test_a_backlog_that_is_not_worked_off_in_time_is_counted_as_unissued(monkeypatch):
     plan = from_arrays(np.arange(200) * 100_000, np.zeros(200), np.full(200, 512))
     pretend = Pretend([NS_PER_S] * 200)
     story = rehearse(monkeypatch, plan, pretend, False, 3, 20 * NS_PER_MS)
-    at = story[1].at
-    assert at[load.UNISSUED] > 0 and at[load.ISSUED] + at[load.UNISSUED] == 200
+    at = story[1].at[0]
+    assert at.unissued > 0 and at.issued + at.unissued == 200
 
 
 def test_writes_that_never_complete_are_issued_and_not_completed(monkeypatch):
@@ -336,8 +338,8 @@ def test_writes_that_never_complete_are_issued_and_not_completed(monkeypatch):
     pretend = Pretend([1000] * 10 + [3600 * NS_PER_S] * 10)
     story = rehearse(monkeypatch, plan, pretend, True, 4, NS_PER_S)
     assert_a_round(plan, pretend, story, 4, NS_PER_S)
-    assert (story[1].at[load.ISSUED], story[1].at[load.COMPLETED]) == (14, 10)
-    waited_ns = story[1].at[load.END_NS] - story[1].at[load.BEGIN_NS] - NS_PER_S
+    assert (story[1].at[0].issued, story[1].at[0].completed) == (14, 10)
+    waited_ns = story[1].at[0].end_ns - story[1].at[0].begin_ns - NS_PER_S
     assert load.DRAIN_NS <= waited_ns < load.DRAIN_NS + NS_PER_S
 
 
@@ -361,36 +363,36 @@ def test_a_board_that_asks_to_stop_is_obeyed_before_the_first_write(monkeypatch)
 
 def drive_null(plan, closed, queue_depth, duration_ns, slice_count=4):
     target, recorder = null_kernel.null_target(), replicated.recorder_of(slice_count)
-    board, history = np.zeros(64, np.int64), np.zeros(1 << 16, np.int64)
+    board, history = rows_of(SharedCounters), np.zeros(1 << 16, np.int64)
     asked = Load(MIB, queue_depth=queue_depth, **({} if closed else {"arrival": "fixed", "rate_per_s": 1.0}))
     jobs = replicated.jobs_of(asked, np.array([0, plan.size.size]), queue_depth)
     status = load.drive(
         plan, jobs, duration_ns, duration_ns // slice_count, SPIN_NS, target, replicated.flight_of(queue_depth), recorder,
         board, history, np.zeros(0, np.int64),
     )  # fmt: skip
-    return status, int(target.at[null_kernel.TAKEN]), recorder, board, history
+    return status, int(target.at[0].taken), recorder, board, history
 
 
 def assert_counts_agree(recorder, board):
-    completed = int(recorder.at[load.COMPLETED])
-    assert recorder.slice_count.sum() == completed == board[load.BOARD_COMPLETED]
-    assert recorder.slice_bytes.sum() == recorder.at[load.BYTES]
+    completed = int(recorder.at[0].completed)
+    assert recorder.slice_count.sum() == completed == board[0].completed
+    assert recorder.slice_bytes.sum() == recorder.at[0].bytes
     assert recorder.response.sum() == completed
     assert recorder.service.sum() == recorder.wait.sum() == recorder.late.sum() == completed
-    assert board[load.BOARD_ISSUED] == recorder.at[load.ISSUED]
-    assert board[load.BOARD_LAST_COMPLETION_NS] >= recorder.at[load.LAST_COMPLETION_NS]
-    assert board[load.BOARD_BEGIN_NS] == recorder.at[load.BEGIN_NS]
+    assert board[0].issued == recorder.at[0].issued
+    assert board[0].last_completion_ns >= recorder.at[0].last_completion_ns
+    assert board[0].begin_ns == recorder.at[0].begin_ns
 
 
 @pytest.mark.parametrize("queue_depth", [1, 2, 7, 4096])
 def test_a_plan_that_the_null_target_has_finished_ends_the_round(queue_depth):
     plan = draw(Load(volume_bytes=MIB), 3, 20_000)
     status, taken, recorder, board, history = drive_null(plan, True, queue_depth, 10 * NS_PER_S)
-    assert (status, taken, recorder.at[load.ISSUED], recorder.at[load.COMPLETED]) == (0, 20_000, 20_000, 20_000)
+    assert (status, taken, recorder.at[0].issued, recorder.at[0].completed) == (0, 20_000, 20_000, 20_000)
     assert_counts_agree(recorder, board)
-    assert recorder.at[load.BYTES] == plan.size.sum()
+    assert recorder.at[0].bytes == plan.size.sum()
     assert (np.diff(history[:20_000]) >= 0).all() and history[20_000] == 0
-    assert history[19_999] == recorder.at[load.LAST_COMPLETION_NS]
+    assert history[19_999] == recorder.at[0].last_completion_ns
 
 
 @pytest.mark.parametrize("arrival", ["fixed", "poisson"])
@@ -416,7 +418,7 @@ def order(arrival="closed", queue_depth=4, count=400, duration_ns=NS_PER_S, rate
     return replicated.Order(
         protocol="local", volume=77, epoch=1, seed=seed,
         load=Load(volume_bytes=16 * MIB, arrival=arrival, queue_depth=queue_depth, rate_per_s=rate_per_s),
-        trace_path="", trace_begin_ns=0, time_scale=1.0, write_count_max=count, queue_depth=queue_depth,
+        write_count_max=count, queue_depth=queue_depth,
         duration_ns=duration_ns, slice_ns=duration_ns // 10, slice_count=10, peer_timeout_ns=NS_PER_S, reactor="plain",
     )  # fmt: skip
 
@@ -425,13 +427,13 @@ def order(arrival="closed", queue_depth=4, count=400, duration_ns=NS_PER_S, rate
 @pytest.mark.parametrize("queue_depth", [1, 5, 32])
 def test_the_engine_keeps_exactly_the_writes_that_the_loop_says_it_issued(arrival, queue_depth):
     asked = order(arrival, queue_depth, rate_per_s=None if arrival == "closed" else 4000.0)
-    board, history = np.zeros(64, np.int64), np.zeros(1 << 12, np.int64)
+    board, history = rows_of(SharedCounters), np.zeros(1 << 12, np.int64)
     with disk(None, 16 * MIB, 16 * MIB) as memory:
         observed = replicated.write_side(asked, memory, [], board, history)
-        recorder = observed["recorder"]
-        completed = int(recorder.at[load.COMPLETED])
+        recorder = observed.recorder
+        completed = int(recorder.at[0].completed)
         found = replicated.audit_side(asked, memory, completed)
-    assert observed["status"] == 0 and completed == recorder.at[load.ISSUED] == 400
+    assert observed.status == 0 and completed == recorder.at[0].issued == 400
     assert found == {"completed": 400, "survived": 400, "lost": 0, "damaged": 0, "lost_bytes": 0}
     assert_counts_agree(recorder, board)
     response, service = Histogram(recorder.response.sum(axis=0)), Histogram(recorder.service)
@@ -440,19 +442,19 @@ def test_the_engine_keeps_exactly_the_writes_that_the_loop_says_it_issued(arriva
 
 def test_the_board_tells_while_the_round_lasts_and_never_of_more_than_the_depth():
     asked = order("closed", 3, 2_000_000, NS_PER_S // 4)
-    board, history = np.zeros(64, np.int64), np.zeros(1 << 16, np.int64)
+    board, history = rows_of(SharedCounters), np.zeros(1 << 16, np.int64)
     answers, seen = [], []
     with disk(None, 16 * MIB, 16 * MIB) as memory:
         writing = threading.Thread(target=lambda: answers.append(replicated.write_side(asked, memory, [], board, history)))
         writing.start()
         while writing.is_alive():
-            issued = int(board[load.BOARD_ISSUED])
-            seen.append((issued, int(board[load.BOARD_COMPLETED])))  # Read later, so it can only be too large.
+            issued = int(board[0].issued)
+            seen.append((issued, int(board[0].completed)))  # Read later, so it can only be too large.
             writing.join(0.001)
     assert all(issued - completed <= 3 for issued, completed in seen)
     assert len({completed for _, completed in seen}) > 10
     assert seen == sorted(seen)
-    assert_counts_agree(answers[0]["recorder"], board)
+    assert_counts_agree(answers[0].recorder, board)
 
 
 def test_a_recorder_has_as_many_slots_as_a_histogram():
@@ -469,7 +471,7 @@ def test_a_flight_has_more_places_than_writes_under_way(queue_depth):
 def test_an_io_is_kept_by_itself_only_where_there_is_room_for_it(keep_sample):
     room = np.full((2, load.SAMPLE_WORDS), -1, np.int64)
     recorder = replicated.recorder_of(1, samples=room)
-    recorder.at[load.BEGIN_NS] = 1000
+    recorder.at[0].begin_ns = 1000
     for number, (intended, issued, completed) in enumerate([(1000, 1005, 1100), (1010, 1100, 1250), (1020, 1250, 1300)]):
         keep_sample(recorder, number, intended, issued, completed)
     times = slice(load.INTENDED_NS, load.COMPLETED_NS + 1)
@@ -519,7 +521,7 @@ def test_every_operation_is_issued_once_and_is_in_a_row_of_its_own(monkeypatch, 
     assert_recorded_writes(recorder, writes, NS_PER_S // 4)
     kept = [(None if plan.operation[n] == TRIM else n) for n in range(count) if plan.operation[n] in (WRITE, TRIM)]
     assert [number for number, *_ in pretend.submitted] == kept
-    assert (recorder.at[load.SEQUENCED], recorder.at[load.ACKED], board[load.BOARD_COMPLETED]) == (len(kept),) * 3
+    assert (recorder.at[0].sequenced, recorder.at[0].acked, board[0].completed) == (len(kept),) * 3
     assert all(one.late <= one.wait for one in done)
 
 
@@ -619,7 +621,7 @@ def test_phases_have_rows_of_their_own(monkeypatch):
 
 def full_order(load, protocol="local", seed=9, **other):
     return replicated.Order(
-        protocol=protocol, volume=78, epoch=1, seed=seed, load=load, trace_path="", trace_begin_ns=0, time_scale=1.0,
+        protocol=protocol, volume=78, epoch=1, seed=seed, load=load,
         write_count_max=3000, queue_depth=load.queue_depth, duration_ns=200 * NS_PER_MS, slice_ns=20 * NS_PER_MS,
         slice_count=10, peer_timeout_ns=NS_PER_S, reactor="plain", **other,
     )  # fmt: skip
@@ -641,17 +643,17 @@ LOADS = {
 @pytest.mark.parametrize("name", LOADS)
 def test_the_audit_finds_the_volume_exactly_as_writes_and_trims_of_all_jobs_have_left_it(name):
     asked = full_order(LOADS[name])
-    board, history, issued = np.zeros(64, np.int64), np.zeros(1 << 12, np.int64), np.zeros(1 << 18, np.int64)
+    board, history, issued = rows_of(SharedCounters), np.zeros(1 << 12, np.int64), np.zeros(1 << 18, np.int64)
     with disk(None, 64 * MIB, 4 * MIB) as memory:
         observed = replicated.write_side(asked, memory, [], board, history, issued)
-        recorder = observed["recorder"]
-        acked = int(recorder.at[load.ACKED])
+        recorder = observed.recorder
+        acked = int(recorder.at[0].acked)
         found = replicated.audit_side(asked, memory, acked, issued)
-        assert observed["status"] == 0 and acked == recorder.at[load.SEQUENCED] > 50
+        assert observed.status == 0 and acked == recorder.at[0].sequenced > 50
         assert found == {"completed": acked, "survived": acked, "lost": 0, "damaged": 0, "lost_bytes": 0}
         if name == "jobs":  # Another order is another volume.
             issued[:acked] = issued[:acked][::-1].copy()
-            assert replicated.audit_side(asked, memory, acked, issued)["damaged"] > 0
+            assert replicated.audit_side(asked, memory, acked, issued).damaged > 0
     counted = recorder.part_count.reshape(-1, load.OPERATIONS).sum(axis=0)
-    assert counted[WRITE - 1] == recorder.at[load.COMPLETED] and counted[FLUSH - 1] > 0 and counted[READ - 1] > 0
+    assert counted[WRITE - 1] == recorder.at[0].completed and counted[FLUSH - 1] > 0 and counted[READ - 1] > 0
     assert counted[WRITE - 1] + counted[TRIM - 1] == acked

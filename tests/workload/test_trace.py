@@ -119,7 +119,7 @@ def test_the_columns_have_the_types_that_kernels_ask_for(file):
 def test_times_count_from_the_first_record_even_when_they_were_written_since_1970(file):
     recorded = reader.read(file(HEADER + "1795374501530231975,w,4096,512\n1795374501530232975,f,0,0\n"))
     assert recorded.time_ns.tolist() == [0, 1000]
-    assert (recorded.count, recorded.duration_ns, recorded.address_bytes_max) == (2, 1000, 4608)
+    assert (recorded.count, recorded.duration_ns) == (2, 1000)
 
 
 def test_the_content_and_not_the_suffix_decides_the_format(file):
@@ -281,7 +281,7 @@ def reads_or_is_refused(path):
     except UsageError as refused:
         assert str(path) in str(refused)
         return
-    assert recorded.count > 0 and recorded.duration_ns >= 0 and recorded.address_bytes_max >= 0
+    assert recorded.count > 0 and recorded.duration_ns >= 0 and (recorded.address >= 0).all()
     assert (np.diff(recorded.time_ns) >= 0).all() and (recorded.size >= 0).all() and (recorded.address >= 0).all()
     assert np.isin(recorded.operation, (WRITE, READ, FLUSH)).all()
 
@@ -349,7 +349,7 @@ def test_the_shipped_database_trace_is_small_and_its_log_writes_are_flushed():
     is_write, is_flush = recorded.operation == WRITE, recorded.operation == FLUSH
     assert recorded.count >= 20_000 and is_write.sum() + is_flush.sum() == recorded.count
     assert 59e9 < recorded.duration_ns <= 60e9
-    assert recorded.address_bytes_max < 1 << 30
+    assert (recorded.address + recorded.size).max() < 1 << 30
     assert (is_write[:-1] & is_flush[1:]).sum() > 0.95 * is_flush.sum()  # A commit: its log is written, then flushed.
     assert is_write.sum() > 1.2 * is_flush.sum()  # And the checkpoint writes pages, many to a flush.
 

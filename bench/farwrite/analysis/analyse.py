@@ -43,7 +43,7 @@ from .result import (
     beaten_doubt,
     lateness_share_of,
 )
-from .sample import Sample, decode, pooled
+from .sample import Sample, decode, decode_all, decode_known, pooled
 from .snia import five_rounds
 from .steady import MARGIN, Steadiness, judge
 from .throughput import completed_per_s, cpu_ns_per_write, goodput_bytes_per_s, per_second, with_slices
@@ -174,7 +174,7 @@ def good_rounds(recording: Recording, cell: Cell) -> list[Round]:
 
 def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
     """The cell's histograms, unpacked, without the slices of its warm-up."""
-    slices = [[decode(item.response) for item in round_.slices] for round_ in rounds]
+    slices = [decode_all(item.response for item in round_.slices) for round_ in rounds]
     steadiness = judge(slices)
     indices = [round_.index for round_ in rounds]
 
@@ -187,13 +187,13 @@ def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
     own = all(link is item for link, item in zip(links, rounds, strict=True))
 
     def surveyed(name: str, links: Sequence[Round | OtherRound]) -> Pool:
-        return pool(name, (pooled([decode(item.survey_before), decode(item.survey_after)]) for item in links))
+        found = decode_all(text for item in links for text in (item.survey_before, item.survey_after))
+        return pool(name, map(pooled, zip(found[::2], found[1::2], strict=True)))
 
     def echoed(name: str, field: str) -> Pool:
-        texts = [getattr(item, field) for item in links]
-        return pool(name, (decode(text) if text else pooled([]) for text in texts))
+        return pool(name, decode_known(getattr(item, field) for item in links))
 
-    late = pool("late", (decode(item.late) for item in rounds))
+    late = pool("late", decode_all(item.late for item in rounds))
     return Measured(
         cell=cell,
         rounds=rounds,
@@ -205,10 +205,10 @@ def measure(cell: Cell, rounds: list[Round], draws: Draws) -> Measured:
         polled_echo=echoed("polled_echo", "polled_echo_floor"),
         polled_flushed_echo=echoed("polled_flushed_echo", "polled_flushed_echo_floor"),
         response=pool("response", (pooled(items) for items in kept), [item for items in kept for item in items]),
-        service=pool("service", (decode(item.service) for item in rounds)),
-        wait=pool("wait", (decode(item.wait) for item in rounds)),
+        service=pool("service", decode_all(item.service for item in rounds)),
+        wait=pool("wait", decode_all(item.wait for item in rounds)),
         late=late,
-        lag=pool("lag", (decode(item.lag) if item.lag else pooled([]) for item in rounds)),
+        lag=pool("lag", decode_known(item.lag for item in rounds)),
         others=[
             OtherResult(
                 miles=other.miles, asked_rtt_ns=other.asked_rtt_ns,

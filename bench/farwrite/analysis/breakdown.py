@@ -11,7 +11,7 @@ from ..recording import Cell, Part, Round
 from .estimate import Draws, mean_over_rounds
 from .latency import Pool
 from .result import Estimate, PartResult
-from .sample import EMPTY, decode
+from .sample import decode_known
 
 
 def part_results(cell: Cell, rounds: Sequence[Round], draws: Draws, late: Pool) -> list[PartResult]:
@@ -37,7 +37,7 @@ def part_result(cell: Cell, rounds: Sequence[Round], key: tuple[str, str, str], 
     found = [next((part for part in item.parts if key_of(part) == key), None) for item in rounds]
     indices = [item.index for item in rounds]
     job, phase, operation = key
-    samples = [decode(part.response) if part else EMPTY for part in found]
+    samples = decode_known(part.response if part else None for part in found)
     response = Pool(f"{cell.id}/part/{job}/{phase}/{operation}", indices, samples, draws)
 
     def per_second(field: str):

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..base.reasons import Reason, few_rounds, few_values, no_round
 from .result import ROUNDS_MIN, Estimate
+from .student_t import critical, half_width
 
 CONFIDENCE = 0.95
 REPLICATES = 1000  # The ends of an interval then lie on some 25 replicates each; more changes the third digit.
@@ -122,8 +123,6 @@ def interval_of_replicates(
     on the logarithm, where rounds differ by factors. The confidence holds for rounds that are independent and of one
     distribution; results/coverage.md has what is achieved where they are not.
     """
-    from scipy.special import stdtrit
-
     finite = replicates[~np.isnan(replicates)]
     if rounds < rounds_min or not finite.size:
         return None
@@ -132,7 +131,7 @@ def interval_of_replicates(
     low, high = float(np.quantile(finite, tail, method="lower")), float(np.quantile(finite, 1 - tail, method="higher"))
     if not math.isfinite(value):
         return low, high, CONFIDENCE
-    stretch = math.sqrt(rounds / (rounds - 1)) * float(stdtrit(rounds - 1, 1 - tail)) / NORMAL_975
+    stretch = math.sqrt(rounds / (rounds - 1)) * critical(tail, rounds - 1) / NORMAL_975
     if positive and min(low, value) > 0:
         return value * (min(low, value) / value) ** stretch, value * (max(high, value) / value) ** stretch, CONFIDENCE
     low, high = (value + stretch * (end - value) for end in (min(low, value), max(high, value)))
@@ -165,15 +164,13 @@ def listed(without: np.ndarray, indices: Iterable[int]) -> list[float | None]:
 
 def mean_over_rounds(values: Sequence[float], indices: Sequence[int] = ()) -> Estimate:
     """The mean of one value a round, with Student's t interval; never below 0. `indices` are the rounds' own."""
-    from scipy.special import stdtrit
-
     count = len(values)
     if not count:
         return unknown(no_round())
     mean = float(np.mean(values))
     if count == 1:
         return Estimate(value=mean, count=1, warnings=[few_rounds(1)])
-    half = float(stdtrit(count - 1, 1 - (1 - CONFIDENCE) / 2)) * float(np.std(values, ddof=1)) / math.sqrt(count)
+    half = half_width(float(np.std(values, ddof=1)), count, CONFIDENCE)
     warnings = [few_values(count)] if count < ROUNDS_MIN else []
     without: list[float | None] = [None] * (1 + max(indices, default=-1))
     for index, value in zip(indices, values, strict=False):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ..base.reasons import Reason, other_programs, stolen, waited_for_processors
 from ..recording import Cell, Round
-from .sample import MIDDLES_NS, decode
+from .sample import MIDDLES_NS, decode_all
 
 # All on a virtual machine with two processors, Linux 6.18, 4 KiB, depth 1, rounds of one second. With nothing else to do, other
 # programs used 0 to 5 % of the processors; beside a loop that computes 41 to 60 %. That
@@ -66,5 +66,5 @@ def under_way(cell: Cell, round_: Round) -> float:
     """For how long of a round writes were under way, at most: all of it in a closed loop, or where more than writes is done."""
     if cell.arrival == "closed" or round_.parts:
         return float(round_.duration_ns)
-    samples = [decode(item.response) for item in round_.slices]
+    samples = decode_all(item.response for item in round_.slices)
     return min(float(round_.duration_ns), float(sum((MIDDLES_NS[one.slot] * one.counts).sum() for one in samples)))

@@ -1,7 +1,6 @@
 """Histograms as the analysis reads them: the slots in use and their counts, nothing between.
 
-A recording holds thousands of histograms of a few hundred slots each. This file unpacks the text of
-`histogram.Histogram.encode` as arrays, about ten times as fast as `Histogram.decode`, and to the same counts.
+A recording holds thousands of histograms of a few hundred slots each, and arrays of all 31 745 slots would not fit into a cache.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base import histogram as text_form
-from ..base.histogram import SATURATED, SLOTS, middle_of
+from ..base.histogram import SATURATED, SLOTS, middle_of, slots_in_use
 
 MIDDLES_NS = middle_of(np.arange(SLOTS))  # A table: the analysis asks for thousands of single ones.
 
@@ -62,31 +60,19 @@ def rank(count: int, q: float) -> int:
 
 def decode(text: str) -> Sample:
     """The sample in a histogram's text; UsageError when it is damaged."""
-    plain = np.frombuffer(text_form.unpacked(text), np.uint8)
-    if not plain.size or plain[0] != text_form.TEXT_VERSION:
-        text_form.Histogram.decode(text)  # It has the words for this refusal.
-    numbers = varints(plain[1:])
-    steps, counts = numbers[0::2], numbers[1::2]
-    slot = np.cumsum(steps) - 1
-    if steps.size != counts.size or (steps.size and (steps.min() < 1 or slot[-1] >= SLOTS or counts.min() < 1)):
-        raise text_form.damaged("its slots or counts make no sense")
-    return Sample(slot, counts)
+    return decode_all([text])[0]
 
 
-def varints(plain: np.ndarray) -> np.ndarray:
-    """int64, the numbers in LEB128 bytes."""
-    if not plain.size:
-        return np.zeros(0, np.int64)
-    last = plain < 0x80
-    if not last[-1]:
-        raise text_form.damaged("a number in it is cut off")
-    ends = np.flatnonzero(last)
-    begins = np.concatenate(([0], ends[:-1] + 1))
-    lengths = ends - begins + 1
-    if lengths.max() > text_form.VARINT_BYTES_MAX:
-        raise text_form.damaged("a number in it is too long")
-    within = np.arange(plain.size) - np.repeat(begins, lengths)
-    return np.add.reduceat((plain & 0x7F).astype(np.int64) << 7 * within, begins)
+def decode_all(texts: Iterable[str]) -> list[Sample]:
+    """Those of many at once, in a quarter of the time."""
+    return [Sample(slot, counts) for slot, counts in slots_in_use(list(texts))]
+
+
+def decode_known(texts: Iterable[str | None]) -> list[Sample]:
+    """The same; where nothing was recorded the text is empty or missing, and so is the sample."""
+    texts = list(texts)
+    found = iter(decode_all([text for text in texts if text]))
+    return [next(found) if text else EMPTY for text in texts]
 
 
 def pooled(samples: Iterable[Sample]) -> Sample:

@@ -1,4 +1,4 @@
-"""Student's t distribution in plain Python: what comparing needs of scipy, which takes 0.4 s to load.
+"""Student's t distribution in plain Python, for all intervals: the gate does without scipy, which takes 0.4 s to load.
 
 The incomplete beta function by its continued fraction (Numerical Recipes, 3rd edition, §6.4), with the modified Lentz method.
 Held against scipy in the tests.
@@ -44,6 +44,11 @@ def critical(probability: float, df: float) -> float:
         if abs(step) <= 1e-10 * t:  # A tail near a half is known no better.
             break
     return t
+
+
+def half_width(deviation: float, count: int, confidence: float) -> float:
+    """Half the interval of the mean of so many values with this standard deviation."""
+    return critical((1 - confidence) / 2, count - 1) * deviation / math.sqrt(count)
 
 
 def density(t: float, df: float) -> float:

@@ -18,7 +18,7 @@ from ..base.units import NS_PER_S
 from ..recording import Round
 from .estimate import mean_over_rounds, unknown
 from .result import Estimate
-from .sample import MIDDLES_NS, decode
+from .sample import MIDDLES_NS, decode_all
 
 KEEPS_UP = 0.95  # Of the offered load. A Poisson round of 1 000 writes scatters by 3 %.
 
@@ -82,9 +82,8 @@ def estimated(round_: Round, dropped: int, field: Field) -> float:
     begin_ns, last = round_.slices[dropped].begin_ns, round_.slices[-1]
     end_ns = last.begin_ns + last.duration_ns
     total = 0.0
-    for item in round_.slices:
+    for item, sample in zip(round_.slices, decode_all(item.response for item in round_.slices), strict=True):
         whole = item.completed if field == "within" else item.completed_bytes
-        sample = decode(item.response)
         if not sample.count or not item.duration_ns:
             # No single writes are known, as of another tool's stream: all of a slice counts in it.
             total += whole if item.begin_ns >= begin_ns else 0

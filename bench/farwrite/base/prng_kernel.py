@@ -12,7 +12,7 @@ and a key that comes from compiled into interpreted code is a plain int, so `np.
 from __future__ import annotations
 
 import numpy as np
-from numba import float64, int64, uint64
+from numba import int64, uint64
 
 from .jit import inline_kernel, kernel
 
@@ -66,14 +66,3 @@ def random_at(seed, stream, index):
     """The uint64 at `index` (from 0) of a stream of a seed. Loops take `key_of` once and then `random_of`."""
     return random_of(np.uint64(key_of(seed, stream)), index)
 
-
-@kernel(float64(int64, int64, int64))
-def unit_at(seed, stream, index):
-    """A float64 in [0, 1): the top 53 bits of `random_at`."""
-    return unit_of(np.uint64(key_of(seed, stream)), index)
-
-
-@kernel(float64(int64, int64, int64))
-def open_unit_at(seed, stream, index):
-    """A float64 in (0, 1): the top 52 bits of `random_at` and a half."""
-    return open_unit_of(np.uint64(key_of(seed, stream)), index)

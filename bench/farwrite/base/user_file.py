@@ -94,11 +94,11 @@ def read_file(path: Path | str, doing: str, bytes_max: int = BYTES_MAX, seconds:
     return b"".join(parts)
 
 
-def too_large(attempt: str, bytes_max: int) -> UsageError:
+def too_large(attempt: str, bytes_max: int, form: str = "") -> UsageError:
     """The refusal of a file that holds more than what it is named for ever does."""
     from .units import format_size
 
-    return UsageError(f"{attempt}: it is larger than {format_size(bytes_max)}, more than is read of such a file.")
+    return UsageError(f"{attempt}: {form}it is larger than {format_size(bytes_max)}, more than is read of such a file.")
 
 
 def next_block(descriptor: int, is_pipe: bool, begun: bool, deadline: float, attempt: str) -> bytes:

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from ..base.errors import EXIT_DONE
 from .examples import below
+from .flags import Flag
 from .output import console, printing
 from .reports import meant_by
 from .values import a_report
@@ -26,7 +27,7 @@ def promote(
     *,
     name: str | None = None,
     results: Path = Path("results"),
-    force: Annotated[bool, Parameter(negative="")] = False,
+    force: Flag = False,
 ) -> int:
     """Keep a run's report as a baseline, analysed anew.
 

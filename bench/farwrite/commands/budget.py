@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from ..base.errors import EXIT_DONE, UsageError
 from ..base.files import STDOUT, descriptor_of, write_atomically
 from .examples import below
+from .flags import Flag
 from .output import printing
 from .reports import named_each
 from .values import a_report
@@ -54,7 +55,7 @@ def suggest(
 
 
 @budget.command(help_epilogue=below("budget metrics"))
-def metrics(*, markdown: Annotated[bool, Parameter(negative="")] = False) -> int:
+def metrics(*, markdown: Flag = False) -> int:
     """List every metric of a report: its unit, which direction is better, and what it is.
 
     Parameters

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
-
 from ..base.errors import EXIT_DONE, UsageError
+from .flags import Flag
 from .output import console, print_document, printing
 from .reports import named, named_each
 from .values import a_report
@@ -23,13 +22,13 @@ def compare(
     base: Annotated[list[Path] | None, a_report] = None,
     cand: Annotated[list[Path] | None, a_report] = None,
     again: Annotated[Path | None, a_report] = None,
-    brief: Annotated[bool, Parameter(negative="")] = False,
+    brief: Flag = False,
     results: Path = Path("results"),
     allow_mismatch: list[str] | None = None,
     margin: str = "5 %",
-    markdown: Annotated[bool, Parameter(negative="")] = False,
-    csv: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    markdown: Flag = False,
+    csv: Flag = False,
+    json: Flag = False,
 ) -> int:
     """Compare two reports, or several of each: what changed, and how sure that is.
 

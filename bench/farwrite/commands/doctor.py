@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from ..base.errors import EXIT_DONE, EXIT_UNFIT
+from .flags import Flag, Quiet
 from .output import console, print_document, printing
 
 
 def doctor(
     *,
     out: Path = Path("results"),
-    json: Annotated[bool, Parameter(negative="")] = False,
-    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False,
+    json: Flag = False,
+    quiet: Quiet = False,
 ) -> int:
     """Say what this machine can emulate and how well, each with the command that mends it. Exit code 6 if nothing can run.
 

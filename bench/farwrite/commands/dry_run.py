@@ -20,7 +20,7 @@ def show_plan(profile: Profile, name: str, json: bool) -> int:
     from ..report.page import Form, Page, add_row, table_of
 
     made = Run(profile, name, 1, Path())
-    made.cells = cells_of(profile)
+    made.cells = cells_of(profile, made.workloads)
     seconds = expected_s(made)
     table, drill = profile.run, profile.drill
     drills = 2 * drill.kills * len(drill.protocols)

@@ -11,12 +11,14 @@ from cyclopts import Parameter
 
 from ..base.errors import EXIT_DONE, UsageError
 from ..base.files import descriptor_of, ordinary, write_atomically
+from .flags import Flag
 from .output import console, print_document, printing
 from .reports import named, pair_of
 from .values import a_report
 
 if TYPE_CHECKING:
     from ..gate.budget import Budgets
+    from ..gate.gate import Gate
     from ..gate.ruling import Case
 
 BUDGETS = Path("results/budgets.toml")  # Taken when it is there and no other is named.
@@ -33,9 +35,9 @@ def gate(
     allow_mismatch: Annotated[list[str] | None, Parameter(negative="")] = None,
     junit: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     markdown: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
-    annotations: Annotated[bool, Parameter(negative="")] = False,
-    self_test: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    annotations: Flag = False,
+    self_test: Flag = False,
+    json: Flag = False,
 ) -> int:
     """Hold a report against budgets: pass, fail or unknown.
 
@@ -76,12 +78,7 @@ def gate(
     from ..gate.gate import gate as judge
     from .earlier import history_beside
 
-    wanted = {
-        "--json": json, "--annotations": annotations and json, "--markdown -": is_stdout(markdown), "--junit -": is_stdout(junit),
-    }  # fmt: skip
-    on_stdout = [word for word, is_wanted in wanted.items() if is_wanted]
-    if len(on_stdout) > 1:
-        raise UsageError(f"{on_stdout[0]} and {on_stdout[1]} both want stdout: choose one.")
+    refuse_two_documents(json, annotations, markdown, junit)
     report, baseline = sides_of(report, baseline)
     sheet = read_sheet(report)
     has_own = budgets is None and bool(sheet.budgets)
@@ -95,7 +92,23 @@ def gate(
         return test_itself(report, baseline, cases, promised, json)
     held = base if any(budget.kind == "not_worse_by" for budget in promised.budgets) else None
     found = judge(sheet, promised, base, twin, look, allow_mismatch or [], history_beside(results, held, sheet))
+    write_verdicts(found, inconclusive, junit, markdown)
+    print_verdicts(found, json, annotations, is_stdout(markdown) or is_stdout(junit))
+    return exit_code_of(found, inconclusive)
 
+
+def refuse_two_documents(json: bool, annotations: bool, markdown: str | None, junit: Path | None) -> None:
+    """UsageError where two of what was asked for want stdout for themselves."""
+    wanted = {
+        "--json": json, "--annotations": annotations and json, "--markdown -": is_stdout(markdown), "--junit -": is_stdout(junit),
+    }  # fmt: skip
+    on_stdout = [word for word, is_wanted in wanted.items() if is_wanted]
+    if len(on_stdout) > 1:
+        raise UsageError(f"{on_stdout[0]} and {on_stdout[1]} both want stdout: choose one.")
+
+
+def write_verdicts(found: Gate, inconclusive: Literal["fail", "pass"] | None, junit: Path | None, markdown: str | None) -> None:
+    """The files that were asked for."""
     if junit is not None:
         from ..report.junit import junit_of
 
@@ -104,10 +117,14 @@ def gate(
         from ..report.markdown import markdown_of
 
         write_or_append(Path(markdown), markdown_of(found))
+
+
+def print_verdicts(found: Gate, json: bool, annotations: bool, is_taken: bool) -> None:
+    """The verdicts on stdout, for a person unless a file that was asked for is stdout (`is_taken`); then GitHub's commands."""
     with printing():
         if json:
             print_document(found)
-        elif not (is_stdout(markdown) or is_stdout(junit)):
+        elif not is_taken:
             from ..report.gate import show_gate
 
             show_gate(found, console())
@@ -116,7 +133,6 @@ def gate(
 
             for line in annotations_of(found):
                 print(line)
-    return exit_code_of(found, inconclusive)
 
 
 def sides_of(report: Path, baseline: Path | None) -> tuple[Path, Path | None]:

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..base.errors import EXIT_DONE, UsageError
+from .flags import Flag
 from .output import console, print_document, printing
 from .values import a_metric
 
@@ -19,7 +20,7 @@ def history(
     where: Annotated[list[str] | None, Parameter(negative="")] = None,
     results: Path = Path("results"),
     last: int | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> int:
     """Draw how a metric went from run to run, and name the runs at which it changed.
 

@@ -9,9 +9,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..analysis.figure import Sheet
+from ..base.documents import read_document
 from ..base.errors import EXIT_DONE, UsageError
 from ..base.files import STDOUT, descriptor_of, ordinary, write_atomically
-from ..base.user_file import read_file
 from ..compare.foreign import TimeUnit, sheet_of_foreign
 from .output import printing
 
@@ -51,7 +51,7 @@ def read_foreign(path: Path, unit: TimeUnit | None) -> Sheet:
     """The sheet of one file; UsageError when it is one of our own, which needs no import."""
     from ..compare.figures import is_report, is_sheet
 
-    data = read_file(path, "import")
+    data = read_document(path, "import")
     if is_report(data) or is_sheet(data):
         raise UsageError(f"{path} is farwrite's own: compare and gate read it as it is.")
     return sheet_of_foreign(path, data, unit)
@@ -69,7 +69,7 @@ def write_sheet(data: bytes, path: Path) -> None:
     from ..compare.figures import is_sheet
 
     try:
-        if path.exists() and not is_sheet(read_file(ordinary(path), "write the sheet over")):
+        if path.exists() and not is_sheet(read_document(ordinary(path), "write the sheet over")):
             raise UsageError(f"{path} is no sheet, so it is not overwritten. Name another --out.")
         write_atomically(path, data)
     except OSError as refusal:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from ..base.errors import EXIT_DONE, UsageError
+from .flags import Flag, Quiet, Verbose
 from .output import console, print_document, printing, refuse_both
 
 if TYPE_CHECKING:
@@ -22,42 +23,13 @@ MINUTES, MINUTES_MAX = 1.0, 1440
 RUNS_MAX = 100_000
 
 
-def lab(
-    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    miles: str | None = None,
-    km: float | None = None,
-    rtt: str | None = None,
-    route: float = 1.0,
-    rate: str | None = None,
-    loss: str | None = None,
-    jitter: str | None = None,
-    link: Literal["auto", "netem", "ferry"] = "auto",
-    far: str | None = None,
-    wait_port: int | None = None,
-    sites: Path | None = None,
-    root: Annotated[bool, Parameter(negative="")] = False,
-    accept_link_error: Annotated[bool, Parameter(negative="")] = False,
-    measure: Annotated[bool, Parameter(negative="")] = False,
-    runs: int | None = None,
-    minutes: float | None = None,
-    warmup: int | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
-    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False,
-    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False,
-) -> int:
-    """Run a command with the network of a near site; a far site is an emulated distance away.
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class LinkOptions:
+    """What was typed of one link, unread.
 
-    Everything but the network is as it is: files, users, processes. The commands find the sites' addresses in NEAR and FAR, and
-    where they are in FARWRITE_SITE. Without a command a shell is opened. Its exit code is ours; with it the lab ends, and
-    everything that still runs in it.
-
-    With --measure the command is repeated at 0 miles and at the distance, taking turns, and what a run costs at both is printed:
-    percentiles with intervals, and the difference in round trips.
-
-    Parameters
+    Attributes
     ----------
-    command
-        What to run at the near site, after "--".
     miles
         How far apart the sites are, such as 150 or 80km: from kernel to kernel, a packet takes as long as light does.
     km
@@ -72,21 +44,45 @@ def lab(
         Share of packets lost in each direction, such as 0.01%.
     jitter
         Standard deviation of each direction's delay, such as "50 us".
-    link
-        How the distance is emulated.
-    far
-        What to run at the far site, a line for the shell. It is started first; what it prints goes to standard error. If it
-        fails, the near command is sent SIGTERM.
-    wait_port
-        Start the near command only when the far one listens on this TCP port.
-    sites
-        A TOML file with several sites and the links between them, instead of a distance.
-    root
-        Without root: be root in the sites, not yourself, to change their network.
-    accept_link_error
-        Go on although a link does not deliver what was asked; otherwise that ends with exit code 6.
-    measure
-        Repeat the command and time it. Its output is not shown; a run that fails ends it all with its own output and exit code.
+    """
+
+    miles: str | None = None
+    km: float | None = None
+    rtt: str | None = None
+    route: float = 1.0
+    rate: str | None = None
+    loss: str | None = None
+    jitter: str | None = None
+
+    def layout(self, far: str | None) -> Layout:
+        """Two sites with this link between them; `far` runs at the far one."""
+        from ..lab.topology import two_sites
+
+        return two_sites(self.distance(), self.rate, self.loss, self.jitter, far)
+
+    def distance(self) -> Distance:
+        """The distance asked for; --miles takes another unit too, as everywhere: 80km."""
+        from ..base.physics import distance
+        from ..base.units import KM_PER_MILE, distance_km
+
+        if self.miles is None and self.km is None and self.rtt is None:
+            raise UsageError("How far away is the far site? Say --miles 150, --km 240 or --rtt '2 ms'.")
+        length = None
+        if self.miles is not None:
+            try:
+                length = float(self.miles)
+            except ValueError:
+                length = distance_km(self.miles, "--miles") / KM_PER_MILE
+        return distance(length, km=self.km, rtt=self.rtt, route_factor=self.route)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Repetition:
+    """What was typed of a measurement, unread.
+
+    Attributes
+    ----------
     runs
         With --measure: how many runs at each distance, instead of as many as fit into the time. A median needs 6, a p99 368.
     minutes
@@ -97,64 +93,13 @@ def lab(
         With --measure: print the times and what they come to as a document.
     verbose
         With --measure: say on stderr of every round that was left out why it was.
-    quiet
-        Say nothing of our own on stderr but refusals.
     """
-    from ..lab.topology import NEAR, read, two_sites
 
-    refuse_both(verbose, quiet)
-    if sites is None:
-        if miles is None and km is None and rtt is None:
-            raise UsageError("How far away is the far site? Say --miles 150, --km 240 or --rtt '2 ms'.")
-        layout = two_sites(distance_of(miles, km, rtt, route), rate, loss, jitter, far)
-    elif any(given is not None for given in (miles, km, rtt, rate, loss, jitter, far)) or route != 1.0:
-        raise UsageError("--sites says how far everything is and what runs there; it goes with no other word about a link.")
-    else:
-        layout = read(sites)
-    if wait_port is not None and not 0 < wait_port < 65536:
-        raise UsageError("--wait-port is a TCP port: 1 to 65535.")
-    words = list(command) or layout.commands.get(NEAR) or []
-    repetition = Repetition(runs, minutes, warmup, json, verbose)
-    if measure:
-        repetition.check(layout, words, sites)
-    else:
-        repetition.refuse()
-
-    from ..experiment.compilation import compile_link
-    from ..progress import bar
-
-    with bar(verbose, quiet) as progress:
-        compile_link(progress)  # Before the lab forks, and not within the time limit of a site's first call.
-    if measure:
-        return measured(repetition, layout, link, words, route, wait_port, root, accept_link_error, quiet)
-    from ..lab.session import open_session
-
-    return open_session(layout, link, words or [os.environ.get("SHELL", "/bin/sh")], wait_port, root, accept_link_error, quiet)
-
-
-def distance_of(miles: str | None, km: float | None, rtt: str | None, route: float) -> Distance:
-    """The distance asked for; --miles takes another unit too, as everywhere: 80km."""
-    from ..base.physics import distance
-    from ..base.units import KM_PER_MILE, distance_km
-
-    length = None
-    if miles is not None:
-        try:
-            length = float(miles)
-        except ValueError:
-            length = distance_km(miles, "--miles") / KM_PER_MILE
-    return distance(length, km=km, rtt=rtt, route_factor=route)
-
-
-@dataclass(frozen=True)
-class Repetition:
-    """What was typed of it, unread."""
-
-    runs: int | None
-    minutes: float | None
-    warmup: int | None
-    json: bool
-    verbose: bool
+    runs: int | None = None
+    minutes: float | None = None
+    warmup: int | None = None
+    json: Flag = False
+    verbose: Verbose = False
 
     def refuse(self) -> None:
         """UsageError for whatever is about a measurement, where none is asked for."""
@@ -178,6 +123,86 @@ class Repetition:
             raise UsageError(f"--minutes {self.minutes:g}: give a number above 0, and at most {MINUTES_MAX:,}.")
         if self.warmup is not None and not 1 <= self.warmup <= RUNS_MAX:
             raise UsageError(f"--warmup {self.warmup}: at least 1, which tells how long a run takes, and at most {RUNS_MAX:,}.")
+
+
+NOTHING_ASKED, ONCE = LinkOptions(), Repetition()  # Nothing typed.
+
+
+def lab(
+    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    asked: LinkOptions = NOTHING_ASKED,
+    link: Literal["auto", "netem", "ferry"] = "auto",
+    far: str | None = None,
+    wait_port: int | None = None,
+    sites: Path | None = None,
+    root: Flag = False,
+    accept_link_error: Flag = False,
+    measure: Flag = False,
+    repetition: Repetition = ONCE,
+    quiet: Quiet = False,
+) -> int:
+    """Run a command with the network of a near site; a far site is an emulated distance away.
+
+    Everything but the network is as it is: files, users, processes. The commands find the sites' addresses in NEAR and FAR, and
+    where they are in FARWRITE_SITE. Without a command a shell is opened. Its exit code is ours; with it the lab ends, and
+    everything that still runs in it.
+
+    With --measure the command is repeated at 0 miles and at the distance, taking turns, and what a run costs at both is printed:
+    percentiles with intervals, and the difference in round trips.
+
+    Parameters
+    ----------
+    command
+        What to run at the near site, after "--".
+    link
+        How the distance is emulated.
+    far
+        What to run at the far site, a line for the shell. It is started first; what it prints goes to standard error. If it
+        fails, the near command is sent SIGTERM.
+    wait_port
+        Start the near command only when the far one listens on this TCP port.
+    sites
+        A TOML file with several sites and the links between them, instead of a distance.
+    root
+        Without root: be root in the sites, not yourself, to change their network.
+    accept_link_error
+        Go on although a link does not deliver what was asked; otherwise that ends with exit code 6.
+    measure
+        Repeat the command and time it. Its output is not shown; a run that fails ends it all with its own output and exit code.
+    quiet
+        Say nothing of our own on stderr but refusals.
+    """
+    from ..lab.topology import NEAR, read
+
+    refuse_both(repetition.verbose, quiet)
+    if sites is None:
+        layout = asked.layout(far)
+    elif asked != NOTHING_ASKED or far is not None:
+        raise UsageError("--sites says how far everything is and what runs there; it goes with no other word about a link.")
+    else:
+        layout = read(sites)
+    if wait_port is not None and not 0 < wait_port < 65536:
+        raise UsageError("--wait-port is a TCP port: 1 to 65535.")
+    words = list(command) or layout.commands.get(NEAR) or []
+    if measure:
+        repetition.check(layout, words, sites)
+    else:
+        repetition.refuse()
+    load_link(repetition.verbose, quiet)
+    if measure:
+        return measured(repetition, layout, link, words, asked.route, wait_port, root, accept_link_error, quiet)
+    from ..lab.session import open_session
+
+    return open_session(layout, link, words or [os.environ.get("SHELL", "/bin/sh")], wait_port, root, accept_link_error, quiet)
+
+
+def load_link(verbose: bool, quiet: bool) -> None:
+    """Compile what carries a link: before the lab forks, and not within the time limit of a site's first call."""
+    from ..experiment.compilation import compile_link
+    from ..progress import bar
+
+    with bar(verbose, quiet) as progress:
+        compile_link(progress)
 
 
 def measured(

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from ..base.documents import found_at
 from ..base.errors import EXIT_DONE, UnfitError, UsageError
 from ..base.interruption import exit_code
 from ..base.units import counted
 from ..workload.tables import Profile
+from .flags import Flag, Quiet, Verbose
 from .output import present, refuse_both
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ class Session:
     link: Literal["auto", "netem", "ferry", "relay"] | None = None
     out: Path | None = None
     resume: Path | None = None
-    strict: Annotated[bool, Parameter(negative="")] = False
+    strict: Flag = False
 
     def __post_init__(self) -> None:
         check_texts(self.out, self.resume)
@@ -97,10 +99,10 @@ class Showing:
         Say nothing on stderr but refusals.
     """
 
-    full: Annotated[bool, Parameter(negative="")] = False
-    json: Annotated[bool, Parameter(negative="")] = False
-    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False
-    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False
+    full: Flag = False
+    json: Flag = False
+    verbose: Verbose = False
+    quiet: Quiet = False
 
     def __post_init__(self) -> None:
         refuse_both(self.verbose, self.quiet)
@@ -128,6 +130,7 @@ def measured(
             compile_all(progress)
         from ..experiment import outcome, run  # Not before: a kernel is compiled where its module is imported.
         from ..experiment import run_journal as runs
+        from ..recording import REPORT_NAME
 
         if session.resume is not None:
             made = runs.resume(session.resume, progress, name)
@@ -147,7 +150,7 @@ def measured(
             raise UnfitError(f"{unfit} {kept}; go on with: farwrite run --resume {made.directory}") from unfit
     present(report, showing.json, showing.full)
     if not showing.quiet:
-        print(f"saved: {made.directory / 'report.json'}", file=sys.stderr)
+        print(f"saved: {found_at(made.directory / REPORT_NAME)}", file=sys.stderr)
     refusal = outcome.outcome(report, session.strict)
     if refusal is not None:
         raise refusal

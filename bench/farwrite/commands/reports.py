@@ -10,6 +10,7 @@ import os
 import re
 from pathlib import Path
 
+from ..base.documents import found_at, found_in, named_below
 from ..base.errors import UsageError, nearest
 
 RESULTS = Path("results")
@@ -37,7 +38,7 @@ def named_each(words: tuple[Path, ...] | list[Path], experiments: bool = False) 
 
 def pair_of(word: Path) -> tuple[Path, Path] | None:
     """Both sides of A..B; None where it is none. A path may have ".." in it, as a part of its own or where it exists."""
-    match = None if os.path.lexists(word) else PAIR.fullmatch(str(word))
+    match = None if os.path.lexists(found_at(word)) else PAIR.fullmatch(str(word))
     return (Path(match["base"]), Path(match["cand"])) if match else None
 
 
@@ -46,8 +47,7 @@ def single(word: Path, experiments: bool = False) -> Path:
     found = meant_by(word, experiments)
     if found is not None:
         return found
-    kept = [path.stem for path in (RESULTS / "baselines").glob("*.json")]
-    near = nearest(str(word), [LATEST, *(path.name for path in runs_below(experiments)), *kept])
+    near = nearest(str(word), [LATEST, *(path.name for path in runs_below(experiments)), *named_below(RESULTS / "baselines")])
     near = near if "did you mean" in near else ""
     raise UsageError(f'There is no report "{word}": no such file, and no such run or baseline below {RESULTS}{near}.')
 
@@ -55,14 +55,14 @@ def single(word: Path, experiments: bool = False) -> Path:
 def meant_by(word: Path, experiments: bool = False, results: Path = RESULTS) -> Path | None:
     """What one word means; None when it is a word and nothing has that name. A path that is not there is left to who reads it."""
     text = str(word)
-    if os.path.lexists(text) or len(word.parts) != 1:
+    if os.path.lexists(found_at(word)) or len(word.parts) != 1:
         return word
     runs = runs_below(experiments, results)
     if text == LATEST:
         if not runs:
             raise UsageError(f'There is no latest report: no run below {results / "runs"} has one. "farwrite run" makes one.')
         return runs[-1]
-    kept = results / "baselines" / f"{text}.json"
+    kept = found_at(results / "baselines" / f"{text}.json")
     for place in (results / "runs" / text, kept):
         if place in runs or (place == kept and kept.is_file()):
             return place
@@ -77,8 +77,6 @@ def runs_below(experiments: bool, results: Path = RESULTS) -> list[Path]:
     """The runs that have a report, the one saved last at the end."""
     found = []
     for path in (results / "runs").glob("*"):
-        places = [path / name for name in NAMES] + ([path / "base" / NAMES[0]] if experiments else [])
-        saved = [place.stat().st_mtime_ns for place in places if place.is_file()]
-        if saved:
-            found.append((saved[0], path.name, path))
+        if saved := found_in(path, NAMES) or (found_in(path / "base", NAMES[:1]) if experiments else []):
+            found.append((saved[0].stat().st_mtime_ns, path.name, path))
     return [path for _, _, path in sorted(found)]

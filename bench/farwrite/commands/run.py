@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..base.errors import UsageError
+from .flags import Flag
 from .measuring import NEW, PLAIN, Session, Showing, check_texts, measured
 from .options import ANYWHERE, Options, own_budgets
 from .values import a_profile, a_trace
@@ -24,7 +25,7 @@ def run(
     duration: str | None = None,
     far: str | None = None,
     budget: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Flag = False,
     session: Session = NEW,
     showing: Showing = PLAIN,
 ) -> int:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
-
 from ..base.errors import EXIT_DONE, UsageError, nearest
+from .flags import Flag
 from .output import present, print_document, printing
 from .reports import named
 from .values import a_report
@@ -16,10 +15,10 @@ from .values import a_report
 def show(
     report: Annotated[Path, a_report],
     *,
-    full: Annotated[bool, Parameter(negative="")] = False,
-    markdown: Annotated[bool, Parameter(negative="")] = False,
-    csv: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    full: Flag = False,
+    markdown: Flag = False,
+    csv: Flag = False,
+    json: Flag = False,
 ) -> int:
     """Print a report again, from its file alone.
 
@@ -69,7 +68,7 @@ def profiles(
     key: str = "",
     /,
     *,
-    markdown: Annotated[bool, Parameter(negative="")] = False,
+    markdown: Flag = False,
 ) -> int:
     """List the profiles that come with farwrite, or say what a key of a profile means.
 

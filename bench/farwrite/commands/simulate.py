@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from typing import Annotated, Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -13,7 +15,11 @@ from ..base.errors import EXIT_DONE, EXIT_LOST_WRITE, UsageError
 from ..base.interruption import exit_code
 from ..base.units import counted
 from ..progress import bar
+from .flags import Flag, Quiet, Verbose
 from .output import print_document, printing, refuse_both
+
+if TYPE_CHECKING:
+    from ..engine.simulate.story import Told
 
 TAIL_LINES = 40
 COUNTS = ("ticks", "writes", "completed", "epochs")
@@ -47,9 +53,9 @@ def simulate(
     minutes: float | None = None,
     seed: int | None = None,
     dask: str | None = None,
-    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False,
-    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+    json: Flag = False,
 ) -> int:
     """Put the engine's own loops through crashes, cuts and failing disks, each story from one seed; stop at a broken promise.
 
@@ -81,16 +87,77 @@ def simulate(
 
         with bar(quiet=quiet) as progress:
             fill_cache(progress)
-    # Not before: a kernel is compiled where its module is imported.
-    from ..engine.simulate.search import over_dask, search, tellers
-
-
     if seed is not None:
         first, seeds, minutes = seed, 1, None
-    limit_s = None if minutes is None else 60 * minutes
-    totals: dict[str, Any] = dict.fromkeys(("seeds", *COUNTS), 0)
-    coverage: Counter[str] = Counter()
-    told, interrupted = None, False
+    found = tell_until(first, seeds, minutes, dask, verbose and not json, quiet)
+    with printing():
+        if json:
+            print_document(found.document(), indent=2)
+        else:
+            print("\n".join(found.lines()))
+    if found.broken:
+        return EXIT_LOST_WRITE
+    return exit_code() if found.interrupted else EXIT_DONE
+
+
+@dataclass
+class Found:
+    """What the stories from seed `first` on came to."""
+
+    first: int
+    totals: Counter[str] = field(default_factory=Counter)
+    coverage: Counter[str] = field(default_factory=Counter)
+    last: Told | None = None
+    interrupted: bool = False
+
+    @property
+    def broken(self) -> Told | None:
+        """The story that breaks a promise: none is told after it."""
+        return self.last if self.last is not None and self.last.broken else None
+
+    def add(self, story: Told) -> None:
+        """One more."""
+        self.last = story
+        self.totals["seeds"] += 1
+        self.totals.update({name: getattr(story, name) for name in COUNTS})
+        self.coverage.update(story.counts)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        broken = self.broken
+        return {
+            **{name: self.totals[name] for name in ("seeds", *COUNTS)}, "coverage": dict(sorted(self.coverage.items())),
+            "first_seed": self.first, "interrupted": self.interrupted, "broken_seed": broken.seed if broken else None,
+            "broken": broken.broken if broken else None, "tail": broken.lines[-TAIL_LINES:] if broken else [],
+            "digest": self.last.digest if self.last else None,
+        }  # fmt: skip
+
+    def lines(self) -> Iterator[str]:
+        """As sentences."""
+        if broken := self.broken:
+            yield f"Seed {broken.seed} breaks a promise: {broken.broken}."
+            yield from (broken.lines[0], "  ...", *broken.lines[max(1, len(broken.lines) - TAIL_LINES) :])
+            yield f"Retell it: farwrite simulate --seed {broken.seed} --verbose"
+            return
+        totals, verdict = self.totals, "no promise broken" if self.totals["seeds"] else "nothing was tried"
+        yield (
+            f"{counted(totals['seeds'], 'seed')} from {self.first}{', interrupted' if self.interrupted else ''}: {verdict}. "
+            f"{counted(totals['writes'], 'write')} submitted, {totals['completed']:,} completed, "
+            f"{counted(totals['epochs'], 'epoch')}."
+        )
+        if self.coverage:
+            yield coverage_text(self.coverage)
+
+
+def tell_until(first: int, seeds: int, minutes: float | None, dask: str | None, verbose: bool, quiet: bool) -> Found:
+    """Tell so many stories, or for so many minutes, or until one breaks a promise."""
+    from ..engine.simulate.search import (  # A kernel is compiled where its module is imported.
+        over_dask,
+        search,
+        tellers,
+    )
+
+    found, limit_s = Found(first), None if minutes is None else 60 * minutes
     with bar(quiet=quiet) as progress, contextlib.ExitStack() as stack:
         pool = stack.enter_context(over_dask(dask)) if dask is not None else None
         per_seed_s = 1 / (SEEDS_PER_S * (pool.at_once if pool else tellers()))
@@ -100,44 +167,18 @@ def simulate(
         begun_s = since_s = time.monotonic()
         try:
             for stories in search(first, seeds if limit_s is None else None, pool):
-                for told in stories:
-                    totals["seeds"] += 1
-                    for name in COUNTS:
-                        totals[name] += getattr(told, name)
-                    coverage.update(told.counts)
-                    if verbose and not json:
+                for story in stories:
+                    found.add(story)
+                    if verbose:
                         with printing():
-                            print("\n".join(told.lines))
+                            print("\n".join(story.lines))
                 now_s = time.monotonic()
+                totals = found.totals
                 progress.doing(f"{counted(totals['seeds'], 'seed')}, {counted(totals['completed'], 'write')} completed")
                 progress.did(per_seed_s * len(stories) if limit_s is None else now_s - since_s)
                 since_s = now_s
                 if limit_s is not None and now_s - begun_s > limit_s:
                     break
         except KeyboardInterrupt:
-            interrupted = True
-    broken = told if told is not None and told.broken else None
-    with printing():
-        if json:
-            answer = {
-                **totals, "coverage": dict(sorted(coverage.items())), "first_seed": first, "interrupted": interrupted,
-                "broken_seed": broken.seed if broken else None, "broken": broken.broken if broken else None,
-                "tail": broken.lines[-TAIL_LINES:] if broken else [], "digest": told.digest if told else None,
-            }  # fmt: skip
-            print_document(answer, indent=2)
-        elif broken:
-            print(f"Seed {broken.seed} breaks a promise: {broken.broken}.")
-            print("\n".join([broken.lines[0], "  ...", *broken.lines[max(1, len(broken.lines) - TAIL_LINES) :]]))
-            print(f"Retell it: farwrite simulate --seed {broken.seed} --verbose")
-        else:
-            found = "no promise broken" if totals["seeds"] else "nothing was tried"
-            print(
-                f"{counted(totals['seeds'], 'seed')} from {first}{', interrupted' if interrupted else ''}: {found}. "
-                f"{counted(totals['writes'], 'write')} submitted, {totals['completed']:,} completed, "
-                f"{counted(totals['epochs'], 'epoch')}."
-            )
-            if coverage:
-                print(coverage_text(coverage))
-    if broken:
-        return EXIT_LOST_WRITE
-    return exit_code() if interrupted else EXIT_DONE
+            found.interrupted = True
+    return found

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from ..base.errors import EXIT_DONE, EXIT_UNFIT
+from .flags import Quiet, Verbose
 from .output import console, print_document, printing, refuse_both
 
 TABLE = 'title = "survey"\n[[cell]]\nname = "survey"\nprotocols = ["C"]\n'
@@ -23,8 +24,8 @@ def survey(
     set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
     packets: int = 20_000,
     json: bool = False,
-    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False,
-    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> int:
     """Build two sites at a distance, and prove what joins them: round trip, each direction, loss, order, rate.
 

@@ -79,7 +79,7 @@ def spread_over(address: str) -> Callable[[Run], Report]:
         from ..experiment.run import finished
         from ..experiment.sweep import sweep as fill
 
-        run.cells = cells_of(run.profile)
+        run.cells = cells_of(run.profile, run.workloads)
         try:
             with connected(address) as client:
                 run.progress.doing("opening a lab on every worker")

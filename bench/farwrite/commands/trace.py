@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from ..base.errors import EXIT_DONE, UsageError
 from .examples import below
+from .flags import Flag
 from .output import console, print_document, printing
 from .values import a_trace
 
@@ -23,8 +24,8 @@ def info(
     disk: str | None = None,
     volume: str | None = None,
     format: str | None = None,
-    repair: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    repair: Flag = False,
+    json: Flag = False,
 ) -> int:
     """Say what kind of load a trace is.
 
@@ -68,7 +69,7 @@ def convert(
     disk: str | None = None,
     volume: str | None = None,
     format: str | None = None,
-    repair: Annotated[bool, Parameter(negative="")] = False,
+    repair: Flag = False,
     fio_file: str = "farwrite.img",
 ) -> int:
     """Write a trace anew: a stretch of it, faster or slower, in a smaller volume, for farwrite or for fio.

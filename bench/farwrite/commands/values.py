@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
+from ..base.documents import named_below
 from .reports import LATEST, RESULTS, runs_below
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def reports(context: CompletionContext) -> list[str]:
     """Whatever `commands/reports.py` takes for a report; behind A.. the other one."""
     typed = context.incomplete
     runs = [path.name for path in reversed(runs_below(experiments=True))]
-    kept = sorted(path.stem for path in (RESULTS / "baselines").glob("*.json"))
+    kept = list(named_below(RESULTS / "baselines"))
     names = [*([LATEST] if runs else []), *kept, *runs]
     base, dots, _ = typed.rpartition("..")
     if dots and base and not base.endswith("/"):

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from ..base.errors import EXIT_DONE, EXIT_LOST_WRITE
 from .examples import below
+from .flags import Flag
 from .output import print_document, printing
 
 volume = App(name="volume", help_epilogue=below("volume"))
 
 
 @volume.command(help_epilogue=below("volume info"))
-def info(directory: Path, *, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+def info(directory: Path, *, json: Flag = False) -> int:
     """Tell what a replica's journal and volume hold, without changing them; exit code 5 when damaged or not of one time.
 
     Parameters

@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from .. import recording as recordings
 from ..analysis.result import Analysis, lateness_share_of
+from ..base.documents import SUFFIX, found_at, found_in, named_below
 from ..base.errors import FarwriteError, UsageError, nearest
 from ..base.protocol import DURABLE
 from ..base.reasons import joined
-from ..recording import Recording
+from ..recording import REPORT_NAME, SCHEMA_VERSION, Recording, Report, upgraded
 from .figures import identity_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -59,7 +58,8 @@ def promote(run: str, name: str | None, results: Path, force: bool) -> Promoted:
     replaced, unreadable = what_is_at(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        recordings.save(msgspec.structs.replace(report, analysis=analysis), path)
+        kept = Report(schema_version=SCHEMA_VERSION, recording=upgraded(recording), analysis=analysis, answer=report.answer)
+        path = recordings.save(kept, path)
     except OSError as refusal:
         raise UsageError(f"write the baseline {path}: {refusal.strerror}. Name another directory with --results.") from refusal
     unlike = differences(replaced.recording, recording) if replaced else []
@@ -70,17 +70,17 @@ def find(run: str, results: Path) -> Path:
     """The report that is meant: a file, a directory, or the id of a run below the results."""
     places = [Path(run), results / "runs" / run]
     for place in places:
-        if place.is_file() or (place / "report.json").is_file():
+        if found_at(place).is_file() or found_in(place, (REPORT_NAME,)):
             return place
     runs = results / "runs"
-    ids = [path.name for path in runs.iterdir() if (path / "report.json").is_file()] if runs.is_dir() else []
+    ids = [path.name for path in runs.iterdir() if found_in(path, (REPORT_NAME,))] if runs.is_dir() else []
     near = nearest(run, ids) if len(ids) <= 10 or " (did" in nearest(run, ids) else f" ({len(ids)} runs are there)"
     raise UsageError(f"{run} is neither a report, nor a run's directory, nor a run below {runs}{near}.")
 
 
 def name_for(name: str | None, recording: Recording) -> str:
     """The name that was asked for, or the profile's."""
-    chosen = Path(recording.profile_name).stem if name is None else name.removesuffix(".json")
+    chosen = Path(recording.profile_name).stem if name is None else name.removesuffix(SUFFIX).removesuffix(".json")
     if not NAME.fullmatch(chosen):
         raise UsageError(f'"{chosen}" cannot name a baseline: use letters, digits, ".", "_" and "-". Choose with --name.')
     return chosen
@@ -126,10 +126,11 @@ def differences(old: Recording, new: Recording) -> list[str]:
 
 def what_is_at(path: Path) -> tuple[Baseline | None, str]:
     """(the baseline that is there, or why what is there cannot be read)."""
+    path = found_at(path)
     if not path.exists():
         return None, ""
     try:
-        return Baseline(readable(path.stem), path, recordings.read(path).recording), ""
+        return Baseline(readable(path.name.removesuffix(SUFFIX).removesuffix(".json")), path, recordings.read(path).recording), ""
     except FarwriteError as refusal:
         return None, str(refusal)
 
@@ -142,7 +143,7 @@ def readable(path: str | Path) -> str:
 def baselines(results: Path) -> tuple[list[Baseline], list[str]]:
     """(all that are kept, by name; what could not be read)."""
     kept, unreadable = [], []
-    for path in sorted((results / "baselines").glob("*.json")):
+    for path in named_below(results / "baselines").values():
         found, refusal = what_is_at(path)
         kept += [found] if found else []
         unreadable += [refusal] if refusal else []

@@ -33,7 +33,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..analysis.result import Estimate, Struct
-from ..analysis.student_t import critical, tail
+from ..analysis.student_t import critical, half_width, tail
 
 if TYPE_CHECKING:
     import numpy as np
@@ -200,7 +200,7 @@ def described(left: np.ndarray, right: np.ndarray, index: int, relative: bool, f
 def level(values: np.ndarray, relative: bool) -> Estimate:
     """The mean of the runs on one level with Student's t interval; the geometric mean where ratios are compared."""
     count, mean = len(values), float(values.mean())
-    half = critical((1 - CONFIDENCE) / 2, count - 1) * math.sqrt(squared(values) / (count - 1) / count)
+    half = half_width(math.sqrt(squared(values) / (count - 1)), count, CONFIDENCE)
     ends = (mean, mean - half, mean + half)
     value, low, high = (math.exp(end) for end in ends) if relative else ends
     return Estimate(value=value, low=low, high=high, confidence=CONFIDENCE, count=count)

@@ -16,14 +16,14 @@ from ..analysis import analysis_of
 from ..analysis.answer import not_durable_text
 from ..analysis.figure import METRICS, SHEET_VERSION, Figure, Label, Sheet, cell_figure, figure_of
 from ..analysis.result import Analysis, CellResult, Estimate, PartResult, beaten_doubt, lateness_share_of
+from ..base.documents import found_at, found_in, read_document
 from ..base.errors import UsageError
 from ..base.reasons import drills_uncounted, sentences, with_codes
 from ..base.units import NS_PER_MS
-from ..base.user_file import read_file
 from ..recording import Recording, Report
 from ..workload.link_spec import describe
 
-REPORT_NAMES = ("report.json", "sheet.json")  # What a directory is asked for.
+REPORT_NAMES = (recordings.REPORT_NAME, "sheet.json")  # What a directory is asked for.
 
 
 def read_sheet(path: Path) -> Sheet:
@@ -52,17 +52,18 @@ def again_beside(baseline: Path, base: Sheet, cand: Sheet) -> Sheet | None:
 
 def holds_report(directory: Path) -> bool:
     """Whether a directory is a run's: whether it has a report."""
-    return any((directory / name).is_file() for name in REPORT_NAMES)
+    return bool(found_in(directory, REPORT_NAMES))
 
 
 def contents(path: Path) -> tuple[Path, bytes]:
     """(the file, its bytes) of a path that may be a run's directory."""
     if path.is_dir():
-        found = [path / name for name in REPORT_NAMES if (path / name).is_file()]
+        found = found_in(path, REPORT_NAMES)
         if not found:
             raise UsageError(f"{path} is a directory without a {' or '.join(REPORT_NAMES)}.")
         path = found[0]
-    return path, read_file(path, "read the report")
+    path = found_at(path)
+    return path, read_document(path, "read the report")
 
 
 class Kind(msgspec.Struct):

@@ -27,6 +27,7 @@ from ..analysis.between_runs import EarlierRuns, RunHistory
 from ..analysis.change import Spread, key_of, level_of
 from ..analysis.figure import METRICS, SHEET_VERSION, Figure, Label, Sheet, label_text
 from ..analysis.result import ANALYSIS_VERSION, Estimate, lateness_share_of
+from ..base.documents import SUFFIX, named_below
 from ..base.errors import FarwriteError, UsageError, nearest
 from ..base.reasons import Reason
 from ..progress import Progress, bar
@@ -463,8 +464,11 @@ def read_one(file: Path, notices: list[str], told: Progress | None) -> Sheet | N
 def files_below(results: Path, notices: list[str]) -> Iterator[tuple[bytes, Seen]]:
     """Every file that may be a report or a sheet, its path below the results directory as bytes."""
     tree = os.walk(results / "runs")  # Unlike rglob it also finds links that lead nowhere, so they can be named.
-    files = [Path(place, name) for place, _, names in tree for name in REPORT_NAMES if name in names]
-    for file in sorted(files) + sorted((results / "baselines").glob("*.json")):
+    files = [
+        Path(place, name if name in names else name + SUFFIX)
+        for place, _, names in tree for name in REPORT_NAMES if name in names or name + SUFFIX in names
+    ]  # fmt: skip
+    for file in [*sorted(files), *named_below(results / "baselines").values()]:
         try:
             facts = file.stat()
         except OSError as refusal:

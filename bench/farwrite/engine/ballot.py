@@ -75,18 +75,20 @@ class Answer(msgspec.Struct):
 
 def decide(
     ballot: Ballot, question: Question, log: tuple[int, int] | None = None, hears_primary: bool = False, leads: bool = False,
-    known: Collection[str] = (),
+    known: Collection[str] = (), voter: str = "",
 ) -> tuple[Ballot, Answer]:  # fmt: skip
     """(the voter's ballot from now on, its answer). The answer may be given once that ballot is durable.
 
-    `log` is (epoch, sequence) of the voter's own last write, None for a witness; `known` are the replicas, where it knows them.
+    `log` is (epoch, sequence) of the voter's own last write, None for a witness; `known` are the replicas, where it knows them;
+    `voter` is its name.
     "hand_over" is not decided here: it changes no ballot.
     """
     if refusal := refusal_of(question, known) or step_refusal_of(ballot, question):
         return ballot, Answer(False, ballot, leads, refusal=refusal)
     kept, yes = ballot, False
     if question.ask in ("would", "grant"):
-        yes = may_grant(ballot, question, log, hears_primary)
+        counts = not ballot.members or voter in ballot.members
+        yes = may_grant(ballot, question, log if counts else None, hears_primary)
         if yes and question.ask == "grant":
             kept = promised(ballot, question.epoch, question.name)
     elif question.ask == "configure":
@@ -97,10 +99,11 @@ def decide(
 
 
 def may_grant(ballot: Ballot, question: Question, log: tuple[int, int] | None, hears_primary: bool) -> bool:
-    """Whether a voter gives its vote; `log` is (epoch, sequence) of its own last write, None for a witness.
+    """Whether a voter gives its vote; `log` is (epoch, sequence) of its own last write, None for a witness and who is no member.
 
     Where every member must hold a write, membership is what counts. Where a quorum suffices, the log is: a voter that is
-    a member gives its vote only to a log that is not behind its own.
+    a member gives its vote only to a log that is not behind its own. One that was struck may hold more than the members, of
+    which nothing was acknowledged: were that to count, the only member of a pair could be refused for ever.
     """
     if hears_primary or (ballot.members and question.name not in ballot.members):
         return False

@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..base.errors import UnfitError
-from ..base.wire.conversation import Conversation, TooLongError, converse
+from ..base.framing import TooLongError
+from ..base.wire.conversation import Conversation, converse
 from ..base.wire.door import SparseLog, door
 from ..base.wire.terms import Terms
 from .ballot import NAME_BYTES_MAX, NUMBER_MAX, Answer, Question, is_ballot, is_name

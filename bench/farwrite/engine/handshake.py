@@ -39,10 +39,10 @@ class Hello:
 
 def hello_of(journal: log.Journal, protocol: int) -> Hello:
     """What a replica with this journal has to say."""
-    at = journal.at
+    at = journal.at[0]
     return Hello(
-        int(at[log.VOLUME]), int(at[log.EPOCH]), int(at[log.DURABLE_SEQUENCE]), protocol, int(at[log.LOG_EPOCH]),
-        not int(at[log.FLAGS]) & log.INCONSISTENT,
+        int(at.volume), int(at.epoch), int(at.durable_sequence), protocol, int(at.log_epoch),
+        not int(at.flags) & log.INCONSISTENT,
     )  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def frame_of(hello: Hello) -> bytes:
     frame = np.zeros(size, np.uint8)
     frame[record.HEADER_BYTES : record.HEADER_BYTES + len(told)] = np.frombuffer(told, np.uint8)
     record.seal(
-        frame, frame.view(np.int64), 0, record.HELLO, len(told), hello.sequence, 0, hello.epoch, hello.volume, 0
+        frame, frame.view(record.Header.LAYOUT), 0, record.HELLO, len(told), hello.sequence, 0, hello.epoch, hello.volume, 0
     )
     return frame.tobytes()
 
@@ -85,16 +85,16 @@ def receive_hello(connection: socket.socket, volume: int, timeout_s: float | Non
     """The peer's HELLO; UnfitError when the peer closes, or says anything else, TimeoutError when it is not whole in time."""
     limit_s = time.monotonic() + (MEET_TIMEOUT_S if timeout_s is None else timeout_s)
     head = receive_exactly(connection, record.HEADER_BYTES, limit_s)
-    words = np.frombuffer(head, np.int64)
-    kind, length = int(record.kind_of(words, 0)), int(record.length_of(words, 0))
+    header = np.frombuffer(head, record.Header.LAYOUT)[0]
+    kind, length = int(header.kind), int(header.length)
     body = b""
     if kind == record.HELLO and length <= HELLO_BYTES_MAX:  # Nothing longer is waited for, whoever asks.
         body = receive_exactly(connection, int(record.record_bytes(length)) - record.HEADER_BYTES, limit_s)
     frame = np.frombuffer(bytearray(head + body), np.uint8)
-    words = frame.view(np.int64)
-    found = record.inspect(frame, words, 0, frame.size, volume)
+    headers = frame.view(record.Header.LAYOUT)
+    found = record.inspect(frame, headers, 0, frame.size, volume)
     if found == record.WRONG_VOLUME:
-        raise UnfitError(f"The peer holds another volume ({int(words[5]):x}, ours is {volume:x}).")
+        raise UnfitError(f"The peer holds another volume ({int(header.volume):x}, ours is {volume:x}).")
     if found == record.BAD_VERSION:
         raise UnfitError("The peer speaks another version of the replication protocol.")
     if found != record.COMPLETE or kind != record.HELLO:
@@ -103,7 +103,7 @@ def receive_hello(connection: socket.socket, volume: int, timeout_s: float | Non
         told = msgspec.json.decode(body[:length], type=Told)
     except msgspec.MsgspecError as refusal:
         raise UnfitError(f"The peer's HELLO says what none of ours does: {refusal}.") from refusal
-    said = Hello(volume, int(words[4]), int(words[2]), told.protocol, told.log_epoch, told.consistent)
+    said = Hello(volume, int(header.epoch), int(header.sequence), told.protocol, told.log_epoch, told.consistent)
     if why := impossible(said):
         raise UnfitError(f"The peer's HELLO says what none of ours does: {why}.")
     return said
@@ -154,44 +154,44 @@ def how_to_join(journal: log.Journal, theirs: Hello) -> int:
     end. Otherwise it has writes that we have not: they are found by digests and written over (the fate of an old primary's
     unacknowledged tail; Kafka's KIP-101 tells the same by leader epochs).
     """
-    at = journal.at
-    known = theirs.sequence >= at[log.KNOWN_SINCE]
-    same_epoch = theirs.log_epoch == at[log.EPOCH] and theirs.sequence <= at[log.STAGED_SEQUENCE]
-    before = theirs.log_epoch == at[log.PREVIOUS_EPOCH] and theirs.sequence <= at[log.EPOCH_BEGIN_SEQUENCE]
+    at = journal.at[0]
+    known = theirs.sequence >= at.known_since
+    same_epoch = theirs.log_epoch == at.epoch and theirs.sequence <= at.staged_sequence
+    before = theirs.log_epoch == at.previous_epoch and theirs.sequence <= at.epoch_begin_sequence
     # A replica that led without a write is not as new as one that never did: it takes no record of an older epoch.
-    empty = theirs.sequence == 0 and theirs.log_epoch == 0 and at[log.KNOWN_SINCE] == 0
+    empty = theirs.sequence == 0 and theirs.log_epoch == 0 and at.known_since == 0
     if not theirs.consistent or not known or not (same_epoch or before or empty):
         return primary.BY_DIGESTS
     return primary.BY_LOG if log.begin_of(journal, theirs.sequence + 1) >= 0 else primary.BY_EXTENTS
 
 
-def is_to_be_struck(peer: np.ndarray, name: str, members: Collection[str], is_patient: bool) -> bool:
+def is_to_be_struck(peer: primary.Peer, name: str, members: Collection[str], is_patient: bool) -> bool:
     """Whether a primary asks the voters to go on without an absent peer; `peer` is its row in Primary.peer.
 
     One that was excused and struck already stays so; one that has not been here yet may be on its way, as long as we are patient.
     """
-    is_struck = peer[primary.EXCUSED] != 0 and name not in members
-    return not is_struck and bool(peer[primary.LOST_COUNT] > 0 or not is_patient)
+    is_struck = peer.excused != 0 and name not in members
+    return not is_struck and bool(peer.lost_count > 0 or not is_patient)
 
 
-def is_to_be_readmitted(peer: np.ndarray, name: str, members: Collection[str]) -> bool:
+def is_to_be_readmitted(peer: primary.Peer, name: str, members: Collection[str]) -> bool:
     """Whether a peer that is connected has caught up, and no configuration has it as a member yet."""
-    return name not in members and bool(peer[primary.EXCUSED] == 0)
+    return name not in members and bool(peer.excused == 0)
 
 
-def may_succeed(peer: np.ndarray, name: str, members: Collection[str], journal: log.Journal) -> bool:
+def may_succeed(peer: primary.Peer, name: str, members: Collection[str], journal: log.Journal) -> bool:
     """Whether a primary that takes no more writes may hand over to this peer: a member that holds everything."""
     is_member = not members or name in members
-    holds_all = peer[primary.DURABLE] == journal.at[log.STAGED_SEQUENCE]
-    return is_member and bool(peer[primary.STATE] == primary.LIVE and holds_all)
+    holds_all = peer.durable == journal.at[0].staged_sequence
+    return is_member and bool(peer.state == primary.LIVE and holds_all)
 
 
 def lead(journal: log.Journal, epoch: int) -> None:
     """Begin to take writes in a new epoch, behind everything the journal holds. Granted and made durable by the caller."""
-    at = journal.at
-    assert epoch > at[log.LOG_EPOCH] or at[log.STAGED_SEQUENCE] == 0
-    at[log.PREVIOUS_EPOCH] = at[log.LOG_EPOCH]
-    at[log.EPOCH_BEGIN_SEQUENCE] = at[log.STAGED_SEQUENCE]
-    at[log.EPOCH] = at[log.LOG_EPOCH] = epoch
-    if at[log.TAIL] == at[log.STAGED]:  # Nothing older will be read again, torn leftovers of an older epoch least of all.
-        at[log.APPLIED_EPOCH] = at[log.CHECKPOINT_EPOCH] = epoch
+    at = journal.at[0]
+    assert epoch > at.log_epoch or at.staged_sequence == 0
+    at.previous_epoch = at.log_epoch
+    at.epoch_begin_sequence = at.staged_sequence
+    at.epoch = at.log_epoch = epoch
+    if at.tail == at.staged:  # Nothing older will be read again, torn leftovers of an older epoch least of all.
+        at.applied_epoch = at.checkpoint_epoch = epoch

@@ -24,6 +24,7 @@ from ..base.host import reactor
 from ..base.host.disk import Disk
 from ..base.host.libc import aligned_bytes
 from ..base.jit import kernel
+from ..base.row import rows_of
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
@@ -47,7 +48,6 @@ END_REASONS = {
     NOT_NEXT: "a record of an earlier lap or epoch",
     NOT_APPLICABLE: "a record that no replay can apply",
 }
-FOUND_WORDS = 9  # scan() says what each is.
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def format_with(chosen: Disk, volume: int, epoch: int, staging_bytes: int, flags
         capacity_of(chosen, staging_bytes), staging_bytes, volume, epoch, chosen.journal_fd, chosen.volume_fd,
         chosen.volume_bytes,
     )
-    journal.at[log.FLAGS], journal.at[log.PAIR] = flags, drawn_pair(journal)
+    journal.at[0].flags, journal.at[0].pair = flags, drawn_pair(journal)
     save(journal)
     return journal
 
@@ -99,7 +99,7 @@ def begin_anew(chosen: Disk, volume: int, staging_bytes: int) -> log.Journal:
 
 def drawn_pair(journal: log.Journal) -> int:
     """A new identity of a journal and its volume together; none where there is no volume to write a label into."""
-    return secrets.randbits(62) | 1 if journal.at[log.VOLUME_BYTES] != record.NUMBER_MAX else 0
+    return secrets.randbits(62) | 1 if journal.at[0].volume_bytes != record.NUMBER_MAX else 0
 
 
 def save(journal: log.Journal, ring: reactor.Reactor | None = None) -> None:
@@ -114,11 +114,11 @@ def tie(journal: log.Journal, ring: reactor.Reactor | None = None) -> None:
 
     For an opening, where nothing is under way. Files without a pair get one.
     """
-    at, ring = journal.at, ring or reactor.empty()
-    at[log.PAIR] = at[log.PAIR] or drawn_pair(journal)
-    status = int(replica.write_label(journal, ring, int(at[log.APPLIED_SEQUENCE])))
+    at, ring = journal.at[0], ring or reactor.empty()
+    at.pair = at.pair or drawn_pair(journal)
+    status = int(replica.write_label(journal, ring, int(at.applied_sequence)))
     if status == replica.OK:
-        status = int(reactor.sync_now(ring, int(at[log.VOLUME_FD])))
+        status = int(reactor.sync_now(ring, int(at.volume_fd)))
     if status < 0:
         raise system_error("label and flush the volume", status)
     save(journal, ring)
@@ -178,34 +178,33 @@ def read_ahead(journal_fd: int, begin: int) -> Iterator[None]:
         reader.join()
 
 
-def whole_superblocks(data: np.ndarray) -> list[np.ndarray]:
-    """The words of each whole superblock, the newest first."""
+def whole_superblocks(data: np.ndarray) -> list[log.Superblock]:
+    """Each whole superblock, the newest first."""
     found = []
     for index in range(2):
         block = data[index * log.BLOCK_BYTES : (index + 1) * log.BLOCK_BYTES].copy()
-        words = block.view(np.int64)[: replica.SUPERBLOCK_WORDS]
-        pair_crc = replica.checksum_of_words(block, replica.SUPERBLOCK_PAIR_CRC)
-        without_pair = not words[replica.SUPERBLOCK_PAIR :].any()  # From before there were pairs.
+        superblock = log.superblock_in(block)[0]
+        without_pair = not block[replica.CRC_OFFSET + 8 : log.Superblock.LAYOUT.itemsize].any()  # From before there were pairs.
         if (
-            words[0] == replica.SUPERBLOCK_MAGIC
-            and words[1] == record.VERSION
-            and words[replica.SUPERBLOCK_CRC] == replica.superblock_checksum(block)
-            and (without_pair or words[replica.SUPERBLOCK_PAIR_CRC] == pair_crc)
+            superblock.magic == replica.SUPERBLOCK_MAGIC
+            and superblock.version == record.VERSION
+            and superblock.crc == replica.checksum_before(block, replica.CRC_OFFSET)
+            and (without_pair or superblock.pair_crc == replica.checksum_before(block, replica.PAIR_CRC_OFFSET))
         ):
-            found.append(words)
-    return sorted(found, key=lambda words: -int(words[2]))
+            found.append(superblock)
+    return sorted(found, key=lambda superblock: -int(superblock.generation))
 
 
-def read_superblock(data: np.ndarray) -> np.ndarray | None:
-    """The words of the newest whole superblock, or None: no journal stands here."""
+def read_superblock(data: np.ndarray) -> log.Superblock | None:
+    """The newest whole superblock, or None: no journal stands here."""
     found = whole_superblocks(data)
     return found[0] if found else None
 
 
 def why_unread(data: np.ndarray) -> str:
     """Why no superblock was read, in a sentence."""
-    heads = [data[block : block + 16].view(np.int64).tolist() for block in (0, log.BLOCK_BYTES)]
-    versions = {version for magic, version in heads if magic == replica.SUPERBLOCK_MAGIC}
+    both = [log.superblock_in(data[block:])[0] for block in (0, log.BLOCK_BYTES)]
+    versions = {int(superblock.version) for superblock in both if superblock.magic == replica.SUPERBLOCK_MAGIC}
     if versions and record.VERSION not in versions:
         return f"a journal of version {max(versions)}; this farwrite reads version {record.VERSION}. Begin with new files."
     return "no whole superblock; this is not a journal, or it is damaged."
@@ -217,12 +216,11 @@ def is_blank(data: np.ndarray) -> bool:
 
 
 @kernel()
-def scan(data, words, capacity, volume, volume_bytes, position, sequence, epoch, ring, volume_fd, apply, found):
+def scan(data, headers, capacity, volume, volume_bytes, position, sequence, epoch, ring, volume_fd, apply, found):
     """Walk the records from `position` and, with `apply`, copy each into the volume.
 
-    Stops at the first thing that is not the next record of this volume, or that cannot be applied to it. `found` receives:
-    position, sequence, count of writes, why it stopped, epoch of the last one, 0 for `judge` to fill; and of a record that
-    cannot be applied kind, address and size. Answers 0 or -errno from the volume.
+    Stops at the first thing that is not the next record of this volume, or that cannot be applied to it. `found` receives
+    all but `damaged`, which is for `judge` to fill. Answers 0 or -errno from the volume.
     """
     count = np.int64(0)
     reason = np.int64(record.INCOMPLETE)
@@ -230,14 +228,14 @@ def scan(data, words, capacity, volume, volume_bytes, position, sequence, epoch,
     while position - begin < capacity:
         offset = log.SUPERBLOCK_BYTES + position % capacity
         available = capacity - position % capacity
-        reason = np.int64(record.inspect(data, words, offset, available, volume))
+        reason = np.int64(record.inspect(data, headers, offset, available, volume))
         if reason != record.COMPLETE:
             break
-        kind = record.kind_of(words, offset)
-        length = record.length_of(words, offset)
+        kind = record.kind_of(headers, offset)
+        length = record.length_of(headers, offset)
         is_write = kind == record.WRITE or kind == record.TRIM
         expected = sequence + 1 if is_write else sequence
-        stale = record.sequence_of(words, offset) != expected or record.epoch_of(words, offset) < epoch
+        stale = record.sequence_of(headers, offset) != expected or record.epoch_of(headers, offset) < epoch
         if stale or not (is_write or kind == record.PAD):
             reason = np.int64(NOT_NEXT)
             break
@@ -245,25 +243,25 @@ def scan(data, words, capacity, volume, volume_bytes, position, sequence, epoch,
             reason = np.int64(record.BAD_LENGTH)
             break
         if is_write:
-            address, size = record.address_of(words, offset), record.written_of(words, offset)
+            address, size = record.address_of(headers, offset), record.written_of(headers, offset)
             if not record.is_applicable(kind, address, size, volume_bytes):
                 reason = np.int64(NOT_APPLICABLE)
-                found[6], found[7], found[8] = kind, address, size
+                found.kind, found.address, found.size = kind, address, size
                 break
-            epoch = record.epoch_of(words, offset)
+            epoch = record.epoch_of(headers, offset)
             sequence = expected
             count += 1
             if apply:
-                status = apply_one(data, words, offset, ring, volume_fd)
+                status = apply_one(data, headers, offset, ring, volume_fd)
                 if status < 0:
                     return status
         position += record.record_bytes(length)
-    found[0], found[1], found[2], found[3], found[4] = position, sequence, count, reason, epoch
+    found.position, found.sequence, found.count, found.reason, found.epoch = position, sequence, count, reason, epoch
     return np.int64(0)
 
 
 @kernel()
-def stands_behind(data, words, capacity, volume, begin, batch_end, position, sequence, epoch):
+def stands_behind(data, headers, capacity, volume, begin, batch_end, position, sequence, epoch):
     """Whether something durable stood behind a log that ends at `position` with `sequence`.
 
     Between `begin` and one lap behind `position` a whole PAD vouches for later writes; or a whole record of a later write stands
@@ -272,46 +270,52 @@ def stands_behind(data, words, capacity, volume, begin, batch_end, position, seq
     for place in range(begin, position + capacity, record.HEADER_BYTES):
         offset = log.SUPERBLOCK_BYTES + place % capacity
         available = capacity - place % capacity
-        if words[offset >> 3] & 0xFFFFFFFF != record.MAGIC:
+        if headers[offset >> 6].magic != record.MAGIC:
             continue
-        if record.inspect(data, words, offset, available, volume) == record.COMPLETE:
-            is_pad = record.kind_of(words, offset) == record.PAD
-            found = record.address_of(words, offset) if is_pad else record.sequence_of(words, offset)
-            later = sequence < found <= sequence + capacity // record.HEADER_BYTES and record.epoch_of(words, offset) >= epoch
+        if record.inspect(data, headers, offset, available, volume) == record.COMPLETE:
+            is_pad = record.kind_of(headers, offset) == record.PAD
+            found = record.address_of(headers, offset) if is_pad else record.sequence_of(headers, offset)
+            later = sequence < found <= sequence + capacity // record.HEADER_BYTES and record.epoch_of(headers, offset) >= epoch
             if later and (is_pad or place >= batch_end):
                 return True
     return False
 
 
-def judge(data: np.ndarray, superblock: np.ndarray, found: np.ndarray) -> None:
-    """Tell damage from the end of a log: found[5] is 1 where something durable stood behind what a scan has found.
+def judge(data: np.ndarray, superblock: log.Superblock, found: log.Found) -> None:
+    """Tell damage from the end of a log: `damaged` where something durable stood behind what a scan has found.
 
     A torn batch may leave any of its records, so only what lies more than a batch further is proof, or a PAD that vouches for a
     later write, or a superblock that does; and nothing that another log has left there before this one was begun. The volume may
     then be ahead of the log: a mixture. Otherwise it is not, because only what is vouched for is applied.
     """
-    volume, capacity, staging, begun = (int(superblock[word]) for word in (3, 7, 11, 12))
-    position, sequence, epoch = int(found[0]), int(found[1]), int(found[4])
-    begin = max(position, begun + capacity)
-    behind = stands_behind(data, data.view(np.int64), capacity, volume, begin, position + staging, position, sequence, epoch)
-    found[5] = sequence < int(superblock[10]) or behind or int(found[3]) == NOT_APPLICABLE
+    capacity, position, sequence = int(superblock.capacity_bytes), int(found.position), int(found.sequence)
+    begin, batch_end = max(position, int(superblock.begun) + capacity), position + int(superblock.staging_bytes)
+    behind = stands_behind(
+        data, headers_in(data), capacity, int(superblock.volume), begin, batch_end, position, sequence, int(found.epoch)
+    )
+    found.damaged = sequence < superblock.durable_sequence or behind or found.reason == NOT_APPLICABLE
+
+
+def headers_in(data: np.ndarray) -> np.ndarray:
+    """The same memory as headers, one every 64 bytes."""
+    return data[: data.size // record.HEADER_BYTES * record.HEADER_BYTES].view(record.Header.LAYOUT)
 
 
 @kernel()
-def apply_one(data, words, offset, ring, volume_fd):
+def apply_one(data, headers, offset, ring, volume_fd):
     """One record of a journal's image into the volume; 0 or a status."""
-    address = record.address_of(words, offset)
-    if record.kind_of(words, offset) == record.TRIM:
-        return reactor.trim_volume(ring, volume_fd, address, record.trimmed_of(words, offset))
-    length = record.length_of(words, offset)
+    address = record.address_of(headers, offset)
+    if record.kind_of(headers, offset) == record.TRIM:
+        return reactor.trim_volume(ring, volume_fd, address, record.trimmed_of(headers, offset))
+    length = record.length_of(headers, offset)
     written = reactor.write_volume(ring, volume_fd, data, offset + record.HEADER_BYTES, length, address)
     if written == length:
         return np.int64(0)
     return written if written < 0 else np.int64(replica.SHORT_WRITE)
 
 
-def examine(chosen: Disk, apply: bool = False, refuse: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """(superblock words, scan's findings) of a journal as it lies there; UnfitError when there is none.
+def examine(chosen: Disk, apply: bool = False, refuse: bool = True) -> tuple[log.Superblock, log.Found]:
+    """(superblock, scan's findings) of a journal as it lies there; UnfitError when there is none.
 
     With `apply` the volume is brought to what was found, and refused when it is not of the journal's time, but for an audit
     (`refuse` False), which counts what is missing.
@@ -321,16 +325,16 @@ def examine(chosen: Disk, apply: bool = False, refuse: bool = True) -> tuple[np.
         if not whole:
             raise UnfitError(f"{chosen.directory}: {why_unread(data)}")
         superblock = whole[0]
-        capacity, staging = int(superblock[7]), int(superblock[11])
+        capacity, staging = int(superblock.capacity_bytes), int(superblock.staging_bytes)
         if not 0 < capacity <= chosen.journal_bytes - log.SUPERBLOCK_BYTES or not 0 < staging <= capacity or capacity % staging:
             raise UnfitError(f"{chosen.directory}: the superblock tells of another size of journal.")
-        with read_ahead(chosen.journal_fd, log.SUPERBLOCK_BYTES + int(superblock[4] % superblock[7])):
+        with read_ahead(chosen.journal_fd, log.SUPERBLOCK_BYTES + int(superblock.tail) % capacity):
             found = find_end(data, superblock)
         status = 0
         if apply:
             if refuse and (why := mismatch_of(chosen, data, found)):
                 raise UnfitError(f"{chosen.directory}: {why}. {GO_ON}")
-            if found[3] == NOT_APPLICABLE:
+            if found.reason == NOT_APPLICABLE:
                 LOG.error("%s: %s", chosen.directory, end_text(superblock, found))
             status = apply_found(data, superblock, reactor.empty(), chosen.journal_fd, chosen.volume_fd, found)
         del data
@@ -339,46 +343,48 @@ def examine(chosen: Disk, apply: bool = False, refuse: bool = True) -> tuple[np.
     return superblock, found
 
 
-def mismatch_of(chosen: Disk, data: np.ndarray, found: np.ndarray) -> str:
+def mismatch_of(chosen: Disk, data: np.ndarray, found: log.Found) -> str:
     """Why this volume and the journal in `data` are not of one time, in a sentence; empty when they are."""
     whole = whole_superblocks(data)
     return mismatch(whole[0], len(whole), found, chosen.volume_bytes, area_of(chosen.volume_fd, chosen.volume_bytes))
 
 
-def end_text(superblock: np.ndarray, found: np.ndarray) -> str:
+def end_text(superblock: log.Superblock, found: log.Found) -> str:
     """Why a log ends where a scan has found its end; of a record that cannot be applied which one, and how to go on."""
-    if found[3] != NOT_APPLICABLE:
-        return END_REASONS.get(int(found[3]), "the log ends")
-    offset = log.SUPERBLOCK_BYTES + int(found[0] % superblock[7])
-    what = "trim" if found[6] == record.TRIM else "write"
+    if found.reason != NOT_APPLICABLE:
+        return END_REASONS.get(int(found.reason), "the log ends")
+    offset = log.SUPERBLOCK_BYTES + int(found.position % superblock.capacity_bytes)
+    what = "trim" if found.kind == record.TRIM else "write"
     return (
-        f"{END_REASONS[NOT_APPLICABLE]}: write {int(found[1]) + 1}, a {what} of {int(found[8])} bytes at {int(found[7])}, "
-        f"at byte {offset} of the journal. The volume holds everything before it. This replica may not lead, and is compared "
-        "extent by extent with the primary that it joins; when no replica is whole, put both files back from one backup"
+        f"{END_REASONS[NOT_APPLICABLE]}: write {int(found.sequence) + 1}, a {what} of {int(found.size)} bytes at "
+        f"{int(found.address)}, at byte {offset} of the journal. The volume holds everything before it. This replica may "
+        "not lead, and is compared extent by extent with the primary that it joins; when no replica is whole, put both files "
+        "back from one backup"
     )
 
 
-def find_end(data: np.ndarray, superblock: np.ndarray) -> np.ndarray:
+def find_end(data: np.ndarray, superblock: log.Superblock) -> log.Found:
     """What scan() finds from where a superblock says that the log begins, and what judge() makes of its end."""
-    found = np.zeros(FOUND_WORDS, np.int64)
+    found = rows_of(log.Found)[0]
     scan_from(data, superblock, reactor.empty(), -1, False, found)
     judge(data, superblock, found)
     return found
 
 
 def apply_found(
-    data: np.ndarray, superblock: np.ndarray, ring: reactor.Reactor, journal_fd: int, volume_fd: int, found: np.ndarray
+    data: np.ndarray, superblock: log.Superblock, ring: reactor.Reactor, journal_fd: int, volume_fd: int, found: log.Found
 ) -> int:
     """Copy into the volume what find_end() has found: a superblock vouches for that first, as for everything there.
 
     `superblock` is brought to what then stands on the disk. Answers 0 or a status.
     """
-    if superblock[10] < found[1]:
-        superblock[2] += 1
-        superblock[10] = found[1]
+    if superblock.durable_sequence < found.sequence:
+        superblock.generation += 1
+        superblock.durable_sequence = found.sequence
         block = aligned_bytes(log.BLOCK_BYTES)
-        block.view(np.int64)[: replica.SUPERBLOCK_WORDS] = superblock
-        place = replica.seal_superblock(block)
+        copy = log.superblock_in(block)
+        copy[0] = superblock
+        place = replica.seal_superblock(block, copy[0])
         written = int(reactor.write_now(ring, journal_fd, block, 0, log.BLOCK_BYTES, place))
         if written != log.BLOCK_BYTES:
             return written if written < 0 else replica.SHORT_WRITE
@@ -386,14 +392,14 @@ def apply_found(
 
 
 def scan_from(
-    data: np.ndarray, superblock: np.ndarray, ring: reactor.Reactor, volume_fd: int, apply: bool, found: np.ndarray
+    data: np.ndarray, superblock: log.Superblock, ring: reactor.Reactor, volume_fd: int, apply: bool, found: log.Found
 ) -> int:
     """scan() from where a superblock says that the log begins."""
-    volume, tail, sequence, capacity, epoch = (int(superblock[word]) for word in (3, 4, 5, 7, 8))
-    volume_bytes = int(superblock[replica.SUPERBLOCK_VOLUME_BYTES]) or record.NUMBER_MAX
     return scan(
-        data, data.view(np.int64), capacity, volume, volume_bytes, tail, sequence, epoch, ring, volume_fd, apply, found
-    )
+        data, headers_in(data), int(superblock.capacity_bytes), int(superblock.volume),
+        int(superblock.volume_bytes) or record.NUMBER_MAX, int(superblock.tail), int(superblock.tail_sequence),
+        int(superblock.tail_epoch), ring, volume_fd, apply, found,
+    )  # fmt: skip
 
 
 def whole_blocks(position: int) -> int:
@@ -401,15 +407,16 @@ def whole_blocks(position: int) -> int:
     return -(-position // log.BLOCK_BYTES) * log.BLOCK_BYTES
 
 
-def bury(journal: log.Journal, ring: reactor.Reactor, superblock: np.ndarray, found: np.ndarray) -> int:
+def bury(journal: log.Journal, ring: reactor.Reactor, superblock: log.Superblock, found: log.Found) -> int:
     """Write zeros over what a torn batch has left behind the end that a scan has found, before the log goes on there.
 
     Records that were never acknowledged would otherwise be taken for durable ones a lap later, or replayed behind others. The
     block in which the log ends is written again as it is; nothing that counts is touched. Answers 0 or a status.
     """
-    position, tail, capacity, staging = int(found[0]), int(superblock[4]), int(superblock[7]), int(superblock[11])
-    fd, data = journal.at[log.JOURNAL_FD], journal.data
-    begin, end = position // log.BLOCK_BYTES * log.BLOCK_BYTES, min(whole_blocks(position + staging), tail + capacity)
+    position, capacity = int(found.position), int(superblock.capacity_bytes)
+    fd, data = journal.at[0].journal_fd, journal.data
+    begin = position // log.BLOCK_BYTES * log.BLOCK_BYTES
+    end = min(whole_blocks(position + int(superblock.staging_bytes)), int(superblock.tail) + capacity)
     while begin < end:
         place = log.SUPERBLOCK_BYTES + begin % capacity
         size = min(end - begin, capacity - begin % capacity, data.size)
@@ -425,22 +432,21 @@ def bury(journal: log.Journal, ring: reactor.Reactor, superblock: np.ndarray, fo
     return 0
 
 
-def resume(journal: log.Journal, ring: reactor.Reactor, superblock: np.ndarray, found: np.ndarray) -> None:
+def resume(journal: log.Journal, ring: reactor.Reactor, superblock: log.Superblock, found: log.Found) -> None:
     """Have an empty journal go on behind what a scan has found and applied, on the next whole block.
 
     A primary must take a new epoch before it writes (peering.lead). After damage the volume may be ahead of the log, so it is
     marked inconsistent: such a replica may not lead, and is compared with one that does. UnfitError when the disk refuses.
     """
-    at = journal.at
-    position, sequence, _, _, epoch, damaged = (int(value) for value in found[:6])
-    log.begin_at(journal, whole_blocks(position), sequence)
-    at[log.PAIR] = superblock[replica.SUPERBLOCK_PAIR]
-    at[log.PAIR_GENERATION] = at[log.LABELLED] = superblock[replica.SUPERBLOCK_PAIR_GENERATION]
-    at[log.GENERATION], at[log.EPOCH], at[log.FLAGS] = superblock[2], superblock[6], superblock[9]
-    at[log.BEGUN] = superblock[12]
-    at[log.FLAGS] |= log.INCONSISTENT if damaged else 0
-    at[log.LOG_EPOCH] = at[log.APPLIED_EPOCH] = at[log.CHECKPOINT_EPOCH] = epoch
-    if not damaged and (status := bury(journal, ring, superblock, found)) < 0:
+    at = journal.at[0]
+    log.begin_at(journal, whole_blocks(int(found.position)), int(found.sequence))
+    at.pair = superblock.pair
+    at.pair_generation = at.labelled = superblock.pair_generation
+    at.generation, at.epoch = superblock.generation, superblock.epoch
+    at.flags = superblock.flags | (log.INCONSISTENT if found.damaged else 0)
+    at.begun = superblock.begun
+    at.log_epoch = at.applied_epoch = at.checkpoint_epoch = found.epoch
+    if not found.damaged and (status := bury(journal, ring, superblock, found)) < 0:
         raise system_error("write behind the end of a journal", status)
 
 
@@ -450,12 +456,13 @@ def replay(chosen: Disk, staging_bytes: int) -> tuple[log.Journal, Replay]:
     Ends with a checkpoint: the old tail of the log, torn records included, can never be read again.
     """
     superblock, found = examine(chosen, apply=True)
-    position, sequence, count, _, epoch, damaged = (int(value) for value in found[:6])
     journal = log.journal_state(
-        int(superblock[7]), staging_bytes, int(superblock[3]), int(superblock[6]), chosen.journal_fd, chosen.volume_fd,
-        chosen.volume_bytes,
+        int(superblock.capacity_bytes), staging_bytes, int(superblock.volume), int(superblock.epoch), chosen.journal_fd,
+        chosen.volume_fd, chosen.volume_bytes,
     )  # fmt: skip
     resume(journal, reactor.empty(), superblock, found)
-    lead(journal, max(epoch, int(superblock[6])) + 1)
+    lead(journal, max(int(found.epoch), int(superblock.epoch)) + 1)
     tie(journal)
-    return journal, Replay(sequence, count, position, end_text(superblock, found), bool(damaged))
+    return journal, Replay(
+        int(found.sequence), int(found.count), int(found.position), end_text(superblock, found), bool(found.damaged)
+    )

@@ -1,9 +1,9 @@
 """The journal's arithmetic: where the next record goes, what is flushed together, what may be forgotten.
 
-The journal is a ring of `CAPACITY` bytes in a preallocated file, behind two superblocks. A position is a byte count that
-never wraps; it lives at `position % CAPACITY` in the file and at `position % STAGING` in memory, where STAGING divides
-CAPACITY, so a record that fits memory without wrapping fits the file too. Everything the engine knows is a position in
-this one log, always in this order:
+The journal is a ring of `capacity_bytes` in a preallocated file, behind two superblocks. A position is a byte count that never
+wraps; it lives at `position % capacity_bytes` in the file and at `position % staging_bytes` in memory. The second divides the
+first, so a record that fits memory without wrapping fits the file too. Everything the engine knows is a position in this one
+log, always in this order:
 
     tail <= saved <= applied <= vouched <= durable <= sealed <= staged
 
@@ -23,45 +23,134 @@ import numpy as np
 from ..base.host.disk import BLOCK_BYTES
 from ..base.host.libc import aligned_bytes
 from ..base.jit import kernel
+from ..base.row import Row, i64, rows_of
 from . import record_kernel as record
 
 SUPERBLOCK_BYTES = 2 * BLOCK_BYTES  # Two, written in turn: one is always whole.
 
-# Indices into Journal.at: positions, the last sequence up to each position, then what does not change.
-TAIL, APPLIED, DURABLE, SEALED, STAGED = range(5)
-TAIL_SEQUENCE, APPLIED_SEQUENCE, DURABLE_SEQUENCE, SEALED_SEQUENCE, STAGED_SEQUENCE = range(5, 10)
-BOUNDARY_SEQUENCE = 10  # Last sequence before the staging ring's end, for a batch that must stop there.
-CAPACITY, STAGING, EPOCH, VOLUME, JOURNAL_FD, VOLUME_FD, GENERATION = range(11, 18)
-FLUSH_COUNT, FLUSH_BYTES, USER_BYTES, CHECKPOINT_COUNT, CHECKPOINT_POSITION, CHECKPOINT_SEQUENCE = range(18, 24)
-HELD = 24  # Memory from here on may not be written over: a peer has still to be sent it. EVERYTHING_SENT when no peer has.
-LOG_EPOCH, EPOCH_BEGIN_SEQUENCE, PREVIOUS_EPOCH = 25, 26, 27  # Of the last record; before EPOCH's first; before that one.
-KNOWN_SINCE, EXTENT_BYTES, FLAGS = 28, 29, 30  # `begins` and `last_write` tell everything after this sequence.
-APPLIED_EPOCH, CHECKPOINT_EPOCH = 31, 32  # Of the last record applied, and of the last one before the checkpoint.
-SAVED, SAVED_SEQUENCE = 33, 34  # The newest checkpoint whose superblock is durable. The tail is the one before it.
-BEGUN = 35  # Where a resync began this log anew: what stands a lap before it was another log's.
-VOUCHED = 36  # A PAD or superblock on the disk says that everything before this was durable.
-VOUCHING, VOUCHES_ONLY = 37, 38  # What the superblock under way will say; whether it is no checkpoint.
-WANTS_VOUCH, VOUCH_AFTER_NS, FLUSHED_NS, PADDED = 39, 40, 41, 42  # Somebody waits for it; otherwise it comes when nothing does.
-VOLUME_BYTES = 43  # NUMBER_MAX where a journal is made without a volume.
-PAIR = 44  # Identity of this journal and its volume together (label.py); 0: none.
-PAIR_GENERATION, LABELLED = 45, 46  # Times the two were tied, as the newest superblock says; as the volume's newest label says.
-AT_WORDS = 47
-
 EVERYTHING_SENT = np.int64(1) << np.int64(62)
-INCONSISTENT = 1  # FLAGS: the volume is a mixture of two times until its resync is over; it may not be promoted.
+INCONSISTENT = 1  # Positions.flags: the volume is a mixture of two times until its resync is over; it may not be promoted.
 
 EXTENT_BYTES_DEFAULT = 64 << 10  # 8 bytes of memory each: 128 KiB for a volume of 1 GiB.
 VOUCH_AFTER_NS_DEFAULT = 100_000_000  # Longer than any round trip: writes one at a time vouch for each other.
 BEGINS = 1 << 17  # Writes whose place in the journal is remembered, for a peer that comes back.
 
 
+class Positions(Row):
+    """A journal's positions (bytes of log, never wrapping), the last sequence before each, and what does not change."""
+
+    tail = i64("position: the oldest record that may still be read")
+    applied = i64("position: everything before it is in the volume, not yet flushed there")
+    durable = i64("position: everything before it is durable")
+    sealed = i64("position: the end of the batch that is being flushed, or was last")
+    staged = i64("position: where the next record goes")
+    tail_sequence = i64("last sequence before tail")
+    applied_sequence = i64("last sequence before applied")
+    durable_sequence = i64("last sequence before durable")
+    sealed_sequence = i64("last sequence before sealed")
+    staged_sequence = i64("last sequence before staged: that of the newest write")
+    boundary_sequence = i64("last sequence before the staging ring's end, for a batch that must stop there")
+    capacity_bytes = i64("bytes of the ring in the file")
+    staging_bytes = i64("bytes of the ring in memory; they divide capacity_bytes")
+    epoch = i64("the newest epoch that was promised or is led")
+    volume = i64("identity that replicas of one volume share")
+    journal_fd = i64("descriptor of the journal's file")
+    volume_fd = i64("descriptor of the volume's file")
+    generation = i64("superblocks written; the last one lies in block generation % 2")
+    flush_count = i64("batches flushed")
+    flush_bytes = i64("bytes flushed, PADs included")
+    user_bytes = i64("payload bytes of all writes placed")
+    checkpoint_count = i64("checkpoints that became durable")
+    checkpoint_position = i64("position: the checkpoint that the newest superblock tells of, durable or under way")
+    checkpoint_sequence = i64("last sequence before checkpoint_position")
+    held = i64("position: memory from here on may not be written over, a peer is still to be sent it; or EVERYTHING_SENT")
+    log_epoch = i64("epoch of the last record")
+    epoch_begin_sequence = i64("last sequence before the first of epoch")
+    previous_epoch = i64("epoch of the record with epoch_begin_sequence")
+    known_since = i64("sequence: begins and last_write tell everything after it")
+    extent_bytes = i64("bytes of volume that share one place in last_write")
+    flags = i64("INCONSISTENT or 0")
+    applied_epoch = i64("epoch of the last record applied")
+    checkpoint_epoch = i64("epoch of the last record before checkpoint_position")
+    saved = i64("position: the newest checkpoint whose superblock is durable; tail is the one before it")
+    saved_sequence = i64("last sequence before saved")
+    begun = i64("position: where a resync began this log anew; what stands a lap before it was another log's")
+    vouched = i64("position: a PAD or superblock on the disk says that everything before it was durable")
+    vouching = i64("position: what vouched becomes once the superblock under way is durable")
+    vouches_only = i64("1: the superblock under way is no checkpoint")
+    wants_vouch = i64("1: somebody waits for vouched to move; otherwise it does when nothing else is to be done")
+    vouch_after_ns = i64("ns since flushed_ns after which a superblock vouches all the same")
+    flushed_ns = i64("ns, CLOCK_MONOTONIC: when the last flush returned")
+    padded = i64("1: the batch under way ends with a PAD")
+    volume_bytes = i64("bytes of the volume; NUMBER_MAX where a journal is made without one")
+    pair = i64("identity of this journal and its volume together (label.py); 0: none")
+    pair_generation = i64("times the two were tied, as the newest superblock says")
+    labelled = i64("times the two were tied, as the volume's newest label says")
+
+
+class Superblock(Row):
+    """What a replica promises and where its replay begins. Two lie in front of the ring and are written in turn.
+
+    The last four fields are zero in journals that were written before there were pairs.
+    """
+
+    magic = i64("SUPERBLOCK_MAGIC: FRWGOL")
+    version = i64("of the records behind it: record_kernel.VERSION")
+    generation = i64("counts superblocks; this one lies in block generation % 2")
+    volume = i64("identity that replicas of one volume share")
+    tail = i64("position where a replay begins: everything before it is durable in the volume")
+    tail_sequence = i64("last sequence before tail")
+    epoch = i64("the newest epoch promised")
+    capacity_bytes = i64("bytes of the ring")
+    tail_epoch = i64("epoch of the last record before tail; later ones follow in the log itself")
+    flags = i64("1: the volume is a mixture of two times (INCONSISTENT)")
+    durable_sequence = i64("durable when this was written: a replay that ends before it has met damage")
+    staging_bytes = i64("no batch is larger; divides capacity_bytes")
+    begun = i64("position where a resync began the log anew, otherwise -capacity_bytes")
+    crc = i64("CRC32C over all fields before it")
+    pair = i64("identity of journal and volume together; 0: none")
+    pair_generation = i64("times the two were tied (Label.generation)")
+    volume_bytes = i64("bytes of the volume without its label; NUMBER_MAX without a volume")
+    pair_crc = i64("CRC32C over all fields before it")
+
+
+class Found(Row):
+    """What a scan of a journal has found: where the log ends, and why."""
+
+    position = i64("position: the end of the log")
+    sequence = i64("last sequence before it")
+    count = i64("writes and trims from where the scan began")
+    reason = i64("why it stopped there, a key of journal.END_REASONS")
+    epoch = i64("epoch of the last record")
+    damaged = i64("1: something durable stood behind the end")
+    kind = i64("of the record that cannot be applied, where the scan stopped at one")
+    address = i64("its byte offset in the volume")
+    size = i64("bytes that it would change")
+
+
+class Label(Row):
+    """Which state of which journal a volume belongs to. Two lie behind the volume's data and are written in turn (label.py)."""
+
+    magic = i64("LABEL_MAGIC: FRWVEL")
+    version = i64("LABEL_VERSION: 1")
+    generation = i64("times journal and volume were tied; this one lies in block generation % 2")
+    pair = i64("identity of journal and volume together")
+    volume = i64("identity that replicas of one volume share")
+    volume_bytes = i64("bytes of the volume's data")
+    sequence = i64("the journal has every write up to this one")
+    crc = i64("CRC32C over all fields before it")
+
+
 class Journal(NamedTuple):
     """The ring in memory and the positions in it."""
 
-    at: np.ndarray  # int64, see the indices above
-    data: np.ndarray  # uint8, STAGING bytes, page-aligned
+    at: np.ndarray  # Positions, one
+    data: np.ndarray  # uint8, staging_bytes of them, page-aligned
     words: np.ndarray  # int64, the same memory
-    superblock: np.ndarray  # uint8, one block, page-aligned
+    headers: np.ndarray  # Header, the same memory, one every 64 bytes
+    block: np.ndarray  # uint8, one block, page-aligned: what is written as superblock or label
+    superblock: np.ndarray  # Superblock, one, at the beginning of block
+    label: np.ndarray  # Label, one, at the beginning of block
     begins: np.ndarray  # int64 by sequence modulo its size: where the record begins
     last_write: np.ndarray  # int64 by extent: sequence of the last write applied to it
 
@@ -73,51 +162,58 @@ def journal_state(
     """An empty Journal that begins at position 0."""
     assert capacity_bytes % staging_bytes == 0
     assert staging_bytes % BLOCK_BYTES == 0
-    data = aligned_bytes(staging_bytes)
-    at = np.zeros(AT_WORDS, np.int64)
-    at[CAPACITY], at[STAGING] = capacity_bytes, staging_bytes
-    at[EPOCH], at[VOLUME] = epoch, volume
-    at[JOURNAL_FD], at[VOLUME_FD] = journal_fd, volume_fd
-    at[HELD], at[EXTENT_BYTES] = EVERYTHING_SENT, extent_bytes
-    at[VOLUME_BYTES] = volume_bytes or record.NUMBER_MAX
-    at[BEGUN], at[VOUCH_AFTER_NS] = -capacity_bytes, vouch_after_ns
-    at[LOG_EPOCH] = at[APPLIED_EPOCH] = at[CHECKPOINT_EPOCH] = epoch
-    extents = -(-volume_bytes // extent_bytes)
-    return Journal(
-        at, data, data.view(np.int64), aligned_bytes(BLOCK_BYTES), np.zeros(begins, np.int64), np.zeros(extents, np.int64)
-    )
+    data, block = aligned_bytes(staging_bytes), aligned_bytes(BLOCK_BYTES)
+    made = Journal(
+        rows_of(Positions), data, data.view(np.int64), data.view(record.Header.LAYOUT), block, superblock_in(block),
+        label_in(block), np.zeros(begins, np.int64), np.zeros(-(-volume_bytes // extent_bytes), np.int64),
+    )  # fmt: skip
+    at = made.at[0]
+    at.capacity_bytes, at.staging_bytes = capacity_bytes, staging_bytes
+    at.epoch = at.log_epoch = at.applied_epoch = at.checkpoint_epoch = epoch
+    at.volume, at.volume_bytes = volume, volume_bytes or record.NUMBER_MAX
+    at.journal_fd, at.volume_fd = journal_fd, volume_fd
+    at.held, at.extent_bytes = EVERYTHING_SENT, extent_bytes
+    at.begun, at.vouch_after_ns = -capacity_bytes, vouch_after_ns
+    return made
+
+
+def superblock_in(block: np.ndarray) -> np.ndarray:
+    """The superblock at the beginning of a block of bytes: the same memory."""
+    return block[: Superblock.LAYOUT.itemsize].view(Superblock.LAYOUT)
+
+
+def label_in(block: np.ndarray) -> np.ndarray:
+    """The label at the beginning of a block of bytes: the same memory."""
+    return block[: Label.LAYOUT.itemsize].view(Label.LAYOUT)
 
 
 def begin_at(journal: Journal, position: int, sequence: int) -> None:
     """Go on at a position and after a sequence, everything before being durable and applied."""
-    at = journal.at
-    for index in (TAIL, APPLIED, VOUCHED, DURABLE, SEALED, STAGED, CHECKPOINT_POSITION, SAVED):
-        at[index] = position
-    for index in (
-        TAIL_SEQUENCE, APPLIED_SEQUENCE, DURABLE_SEQUENCE, SEALED_SEQUENCE, STAGED_SEQUENCE, BOUNDARY_SEQUENCE,
-        CHECKPOINT_SEQUENCE, SAVED_SEQUENCE, KNOWN_SINCE, EPOCH_BEGIN_SEQUENCE,
-    ):  # fmt: skip
-        at[index] = sequence
+    at = journal.at[0]
+    at.tail = at.applied = at.vouched = at.durable = at.sealed = at.staged = at.checkpoint_position = at.saved = position
+    at.tail_sequence = at.applied_sequence = at.durable_sequence = at.sealed_sequence = at.staged_sequence = sequence
+    at.boundary_sequence = at.checkpoint_sequence = at.saved_sequence = at.known_since = sequence
+    at.epoch_begin_sequence = sequence
 
 
 @kernel()
 def restart(journal, position, sequence, log_epoch):
     """begin_at() after a resync: the log goes on at `position` behind `sequence`, whose record was of `log_epoch`."""
-    at = journal.at
-    at[TAIL] = at[APPLIED] = at[DURABLE] = at[SEALED] = at[STAGED] = at[CHECKPOINT_POSITION] = position
-    at[TAIL_SEQUENCE] = at[APPLIED_SEQUENCE] = at[DURABLE_SEQUENCE] = at[SEALED_SEQUENCE] = sequence
-    at[STAGED_SEQUENCE] = at[BOUNDARY_SEQUENCE] = at[CHECKPOINT_SEQUENCE] = at[KNOWN_SINCE] = sequence
-    at[SAVED], at[SAVED_SEQUENCE] = position, sequence
-    at[BEGUN] = at[VOUCHED] = position
-    at[LOG_EPOCH] = at[APPLIED_EPOCH] = at[CHECKPOINT_EPOCH] = log_epoch
+    at = journal.at[0]
+    at.tail = at.applied = at.durable = at.sealed = at.staged = at.checkpoint_position = position
+    at.tail_sequence = at.applied_sequence = at.durable_sequence = at.sealed_sequence = sequence
+    at.staged_sequence = at.boundary_sequence = at.checkpoint_sequence = at.known_since = sequence
+    at.saved, at.saved_sequence = position, sequence
+    at.begun = at.vouched = position
+    at.log_epoch = at.applied_epoch = at.checkpoint_epoch = log_epoch
     journal.last_write[:] = 0
 
 
 @kernel()
 def pad_to_end(journal):
     """Bytes between the next record's place and the end of the ring."""
-    at = journal.at
-    return at[STAGING] - at[STAGED] % at[STAGING]
+    at = journal.at[0]
+    return at.staging_bytes - at.staged % at.staging_bytes
 
 
 @kernel()
@@ -127,53 +223,53 @@ def is_placeable(journal, length):
     Otherwise it might be waited for without end: a record that does not fit before the ring's end needs that rest as well, which
     is less than the record.
     """
-    return 2 * record.record_bytes(length) + BLOCK_BYTES <= journal.at[STAGING]
+    return 2 * record.record_bytes(length) + BLOCK_BYTES <= journal.at[0].staging_bytes
 
 
 @kernel()
 def has_room(journal, length):
     """Whether a record with this payload may be placed now, with what its batch's PAD may need."""
-    at = journal.at
+    at = journal.at[0]
     needed = record.record_bytes(length)
     to_end = pad_to_end(journal)
     if needed > to_end:
         needed += to_end
     needed += BLOCK_BYTES
-    kept = min(at[APPLIED], at[HELD])
-    return at[STAGED] + needed - kept <= at[STAGING] and at[STAGED] + needed - at[TAIL] <= at[CAPACITY]
+    kept = min(at.applied, at.held)
+    return at.staged + needed - kept <= at.staging_bytes and at.staged + needed - at.tail <= at.capacity_bytes
 
 
 @kernel()
 def place_pad(journal, size):
     """A PAD record of `size` bytes, header included, at the staged end; its address is the durable sequence of now."""
-    at = journal.at
-    start = at[STAGED] % at[STAGING]
+    at = journal.at[0]
+    start = at.staged % at.staging_bytes
     record.seal(
-        journal.data, journal.words, start, record.PAD, size - record.HEADER_BYTES,
-        at[STAGED_SEQUENCE], at[DURABLE_SEQUENCE], at[EPOCH], at[VOLUME], np.int64(0),
+        journal.data, journal.headers, start, record.PAD, size - record.HEADER_BYTES,
+        at.staged_sequence, at.durable_sequence, at.epoch, at.volume, np.int64(0),
     )  # fmt: skip
-    at[STAGED] += size
+    at.staged += size
 
 
 @kernel()
 def place(journal, length):
     """Reserve the next record and answer its start in the staging ring. The caller has asked has_room() first."""
-    at = journal.at
+    at = journal.at[0]
     needed = record.record_bytes(length)
     to_end = pad_to_end(journal)
     if needed > to_end:
         place_pad(journal, to_end)
-        at[BOUNDARY_SEQUENCE] = at[STAGED_SEQUENCE]
-    start = at[STAGED] % at[STAGING]
-    at[STAGED] += needed
-    at[STAGED_SEQUENCE] += 1
-    journal.begins[at[STAGED_SEQUENCE] % journal.begins.size] = at[STAGED] - needed
-    if at[STAGED] % at[STAGING] == 0:
-        at[BOUNDARY_SEQUENCE] = at[STAGED_SEQUENCE]
-    at[USER_BYTES] += length
+        at.boundary_sequence = at.staged_sequence
+    start = at.staged % at.staging_bytes
+    at.staged += needed
+    at.staged_sequence += 1
+    journal.begins[at.staged_sequence % journal.begins.size] = at.staged - needed
+    if at.staged % at.staging_bytes == 0:
+        at.boundary_sequence = at.staged_sequence
+    at.user_bytes += length
 
-    assert start + needed <= at[STAGING]
-    assert at[STAGED] - at[APPLIED] <= at[STAGING]
+    assert start + needed <= at.staging_bytes
+    assert at.staged - at.applied <= at.staging_bytes
     return start
 
 
@@ -181,95 +277,95 @@ def place(journal, length):
 def seal_batch(journal):
     """Close what is staged into one batch to be flushed; answers its bytes, 0 when nothing waits.
 
-    The batch begins at the old SEALED position, now at `SEALED - bytes`. It never crosses the ring's end: what lies
+    The batch begins at the old `sealed` position, now at `sealed` less the bytes. It never crosses the ring's end: what lies
     behind the end is the next batch.
     """
-    at = journal.at
-    begin = at[SEALED]
-    if at[STAGED] == begin:
+    at = journal.at[0]
+    begin = at.sealed
+    if at.staged == begin:
         return np.int64(0)
-    ring_end = (begin // at[STAGING] + 1) * at[STAGING]
-    at[PADDED] = 0
-    if at[STAGED] > ring_end:
-        at[SEALED] = ring_end
-        at[SEALED_SEQUENCE] = at[BOUNDARY_SEQUENCE]
+    ring_end = (begin // at.staging_bytes + 1) * at.staging_bytes
+    at.padded = 0
+    if at.staged > ring_end:
+        at.sealed = ring_end
+        at.sealed_sequence = at.boundary_sequence
     else:
-        rest = at[STAGED] % BLOCK_BYTES
+        rest = at.staged % BLOCK_BYTES
         if rest != 0:
             place_pad(journal, BLOCK_BYTES - rest)
-            at[PADDED] = 1
-        at[SEALED] = at[STAGED]
-        at[SEALED_SEQUENCE] = at[STAGED_SEQUENCE]
+            at.padded = 1
+        at.sealed = at.staged
+        at.sealed_sequence = at.staged_sequence
 
-    assert at[SEALED] % BLOCK_BYTES == 0
-    return at[SEALED] - begin
+    assert at.sealed % BLOCK_BYTES == 0
+    return at.sealed - begin
 
 
 @kernel()
 def note_durable(journal):
     """The flush of the sealed batch has returned."""
-    at = journal.at
-    at[FLUSH_COUNT] += 1
-    at[FLUSH_BYTES] += at[SEALED] - at[DURABLE]
-    if at[PADDED] and not is_first_lap(journal):
-        note_vouched(journal, at[DURABLE])
-    at[DURABLE] = at[SEALED]
-    at[DURABLE_SEQUENCE] = at[SEALED_SEQUENCE]
+    at = journal.at[0]
+    at.flush_count += 1
+    at.flush_bytes += at.sealed - at.durable
+    if at.padded and not is_first_lap(journal):
+        note_vouched(journal, at.durable)
+    at.durable = at.sealed
+    at.durable_sequence = at.sealed_sequence
 
 
 @kernel()
 def is_first_lap(journal):
     """Whether PADs of another log may still stand where this one will: then they are no evidence, and only superblocks are."""
-    return journal.at[DURABLE] < journal.at[BEGUN] + journal.at[CAPACITY]
+    return journal.at[0].durable < journal.at[0].begun + journal.at[0].capacity_bytes
 
 
 @kernel()
 def note_vouched(journal, position):
     """Something durable says that everything before `position` was."""
-    at = journal.at
-    at[VOUCHED] = max(at[VOUCHED], position)
-    at[WANTS_VOUCH] = 0
+    at = journal.at[0]
+    at.vouched = max(at.vouched, position)
+    at.wants_vouch = 0
 
 
 @kernel()
 def wants_vouch(journal, is_flushing, now_ns):
     """Whether a superblock should vouch for what is durable: all is quiet, or somebody waits and no batch under way will do."""
-    at = journal.at
-    if at[VOUCHED] == at[DURABLE]:
+    at = journal.at[0]
+    if at.vouched == at.durable:
         return False
-    asked = at[WANTS_VOUCH] != 0 and (not is_flushing or is_first_lap(journal))
-    return asked or now_ns - at[FLUSHED_NS] > at[VOUCH_AFTER_NS]
+    asked = at.wants_vouch != 0 and (not is_flushing or is_first_lap(journal))
+    return asked or now_ns - at.flushed_ns > at.vouch_after_ns
 
 
 @kernel()
 def skip_pads(journal, position, limit):
     """The first position from here that is not a PAD, or `limit`."""
-    at = journal.at
+    at = journal.at[0]
     while position < limit:
-        start = position % at[STAGING]
-        if record.kind_of(journal.words, start) != record.PAD:
+        start = position % at.staging_bytes
+        if record.kind_of(journal.headers, start) != record.PAD:
             break
-        position += record.record_bytes(record.length_of(journal.words, start))
+        position += record.record_bytes(record.length_of(journal.headers, start))
     return position
 
 
 @kernel()
 def run_end(journal, position, limit, sequence_max):
     """The end of the unbroken run of writes up to `sequence_max` that begins at `position`: what one send may hand over."""
-    at = journal.at
-    ring_end = (position // at[STAGING] + 1) * at[STAGING]
+    at = journal.at[0]
+    ring_end = (position // at.staging_bytes + 1) * at.staging_bytes
     while position < min(limit, ring_end):
-        start = position % at[STAGING]
-        if record.kind_of(journal.words, start) == record.PAD or record.sequence_of(journal.words, start) > sequence_max:
+        start = position % at.staging_bytes
+        if record.kind_of(journal.headers, start) == record.PAD or record.sequence_of(journal.headers, start) > sequence_max:
             break
-        position += record.record_bytes(record.length_of(journal.words, start))
+        position += record.record_bytes(record.length_of(journal.headers, start))
     return position
 
 
 @kernel()
 def note_written(journal, address, length, sequence):
     """The write of this sequence is in the volume now: its extents were last written by it."""
-    extent_bytes = journal.at[EXTENT_BYTES]
+    extent_bytes = journal.at[0].extent_bytes
     for extent in range(address // extent_bytes, min((address + length - 1) // extent_bytes + 1, journal.last_write.size)):
         journal.last_write[extent] = sequence
 
@@ -277,45 +373,45 @@ def note_written(journal, address, length, sequence):
 @kernel()
 def is_to_be_written(journal, extent):
     """Whether a write that is staged, and not yet in the volume, goes to this extent."""
-    at = journal.at
-    position = at[APPLIED]
-    while position < at[STAGED]:
-        start = position % at[STAGING]
-        if record.kind_of(journal.words, start) != record.PAD:
-            begin = record.address_of(journal.words, start)
-            end = begin + record.written_of(journal.words, start)
-            if begin < (extent + 1) * at[EXTENT_BYTES] and end > extent * at[EXTENT_BYTES]:
+    at = journal.at[0]
+    position = at.applied
+    while position < at.staged:
+        start = position % at.staging_bytes
+        if record.kind_of(journal.headers, start) != record.PAD:
+            begin = record.address_of(journal.headers, start)
+            end = begin + record.written_of(journal.headers, start)
+            if begin < (extent + 1) * at.extent_bytes and end > extent * at.extent_bytes:
                 return True
-        position += record.record_bytes(record.length_of(journal.words, start))
+        position += record.record_bytes(record.length_of(journal.headers, start))
     return False
 
 
 @kernel()
 def begin_of(journal, sequence):
-    """Where the record of `sequence` begins in the journal (STAGED for the next one), or -1 when that is no longer known."""
-    at = journal.at
-    if sequence == at[STAGED_SEQUENCE] + 1:
-        return at[STAGED]
-    forgotten = sequence <= at[KNOWN_SINCE] or at[STAGED_SEQUENCE] - sequence >= journal.begins.size
-    if forgotten or sequence > at[STAGED_SEQUENCE]:
+    """Where the record of `sequence` begins in the journal (`staged` for the next one), or -1 when that is no longer known."""
+    at = journal.at[0]
+    if sequence == at.staged_sequence + 1:
+        return at.staged
+    forgotten = sequence <= at.known_since or at.staged_sequence - sequence >= journal.begins.size
+    if forgotten or sequence > at.staged_sequence:
         return np.int64(-1)
     begin = journal.begins[sequence % journal.begins.size]
-    return begin if begin >= at[TAIL] else np.int64(-1)
+    return begin if begin >= at.tail else np.int64(-1)
 
 
 @kernel()
 def note_applied(journal, position, sequence):
     """Everything before `position` is in the volume (not yet flushed there)."""
-    journal.at[APPLIED] = position
-    journal.at[APPLIED_SEQUENCE] = sequence
+    journal.at[0].applied = position
+    journal.at[0].applied_sequence = sequence
 
 
 @kernel()
 def wants_checkpoint(journal):
     """Whether a third of the ring has been staged since the last one, or little room is left, and one would help."""
-    at = journal.at
-    due = at[STAGED] - at[SAVED] > at[CAPACITY] // 3 and at[APPLIED] > at[SAVED]
-    return due or (at[STAGED] - at[TAIL] > at[CAPACITY] // 4 * 3 and at[APPLIED] > at[TAIL])
+    at = journal.at[0]
+    due = at.staged - at.saved > at.capacity_bytes // 3 and at.applied > at.saved
+    return due or (at.staged - at.tail > at.capacity_bytes // 4 * 3 and at.applied > at.tail)
 
 
 @kernel()
@@ -324,9 +420,9 @@ def free_to_checkpoint(journal):
 
     So a replay may begin with either of the two, and damage to the newer one loses nothing.
     """
-    at = journal.at
-    at[TAIL], at[TAIL_SEQUENCE] = at[SAVED], at[SAVED_SEQUENCE]
-    at[SAVED], at[SAVED_SEQUENCE] = at[CHECKPOINT_POSITION], at[CHECKPOINT_SEQUENCE]
-    at[CHECKPOINT_COUNT] += 1
+    at = journal.at[0]
+    at.tail, at.tail_sequence = at.saved, at.saved_sequence
+    at.saved, at.saved_sequence = at.checkpoint_position, at.checkpoint_sequence
+    at.checkpoint_count += 1
 
-    assert at[TAIL] <= at[SAVED] <= at[APPLIED] <= at[VOUCHED] <= at[DURABLE] <= at[SEALED] <= at[STAGED]
+    assert at.tail <= at.saved <= at.applied <= at.vouched <= at.durable <= at.sealed <= at.staged

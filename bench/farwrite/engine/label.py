@@ -39,13 +39,13 @@ def labels_in(area: np.ndarray) -> list[Label]:
     """The whole labels in the bytes behind a volume's data, the newest first."""
     found = []
     for begin in range(0, replica.LABEL_BYTES, log.BLOCK_BYTES):
-        block = area[begin : begin + 8 * replica.LABEL_WORDS].copy()
-        if block.size < 8 * replica.LABEL_WORDS:
+        block = area[begin : begin + log.Label.LAYOUT.itemsize].copy()
+        if block.size < log.Label.LAYOUT.itemsize:
             break
-        words = block.view(np.int64)
-        is_label = words[0] == replica.LABEL_MAGIC and words[1] == replica.LABEL_VERSION
-        if is_label and words[replica.LABEL_CRC] == replica.checksum_of_words(block, replica.LABEL_CRC):
-            found.append(Label(*words[replica.LABEL_GENERATION : replica.LABEL_CRC].tolist()))
+        label = log.label_in(block)[0]
+        is_label = label.magic == replica.LABEL_MAGIC and label.version == replica.LABEL_VERSION
+        if is_label and label.crc == replica.checksum_before(block, replica.LABEL_CRC_OFFSET):
+            found.append(Label(*label[list(Label.__dataclass_fields__)].tolist()))
     return sorted(found, key=lambda label: -label.generation)
 
 
@@ -74,22 +74,23 @@ def data_bytes(volume_fd: int) -> int:
     return size
 
 
-def mismatch(superblock: np.ndarray, whole: int, found: np.ndarray, volume_bytes: int, area: np.ndarray) -> str:
+def mismatch(superblock: log.Superblock, whole: int, found: log.Found, volume_bytes: int, area: np.ndarray) -> str:
     """Why a journal and a volume do not belong together, in a sentence; empty when they do.
 
     `superblock` is the newest one of `whole`, `found` what a scan has found from there on, `area` the bytes behind the data.
     A journal without a pair takes a volume without a label: files from before there were pairs, and new ones. A journal that
     was just formatted takes any volume that was not tied to it: such a volume is written over.
     """
-    pair, generation = int(superblock[replica.SUPERBLOCK_PAIR]), int(superblock[replica.SUPERBLOCK_PAIR_GENERATION])
-    known_bytes = int(superblock[replica.SUPERBLOCK_VOLUME_BYTES])
+    pair, generation = int(superblock.pair), int(superblock.pair_generation)
+    known_bytes = int(superblock.volume_bytes)
     if known_bytes not in (0, record.NUMBER_MAX, volume_bytes):
         return f"the journal belongs to a volume of {format_size(known_bytes)}, and this one has {format_size(volume_bytes)}"
     labels = labels_in(area)
     ours = [label for label in labels if label.pair == pair]
-    is_mixture = bool(int(superblock[9]) & log.INCONSISTENT or found[5])  # Known already: the volume is compared as a whole.
+    # Known already: the volume is compared as a whole.
+    is_mixture = bool(int(superblock.flags) & log.INCONSISTENT or found.damaged)
     if pair == 0:
-        first = bool(labels) and labels[0].generation == 1 and (is_mixture or labels[0].sequence <= found[1])
+        first = bool(labels) and labels[0].generation == 1 and (is_mixture or labels[0].sequence <= found.sequence)
         if not labels or first:  # The power went out while the two were tied for the first time.
             return ""
         return (
@@ -117,9 +118,9 @@ def mismatch(superblock: np.ndarray, whole: int, found: np.ndarray, volume_bytes
             f"the journal is older than its volume: they were tied {label.generation} times, and this journal knows of "
             f"{generation}, so the volume holds writes that the journal has never had"
         )
-    if label.sequence > found[1] and not is_mixture:
+    if label.sequence > found.sequence and not is_mixture:
         return (
-            f"the journal is older than its volume: it ends at write {int(found[1])}, and the volume holds everything up to "
-            f"write {label.sequence}"
+            f"the journal is older than its volume: it ends at write {int(found.sequence)}, and the volume holds everything "
+            f"up to write {label.sequence}"
         )
     return ""

@@ -21,6 +21,8 @@ import numpy as np
 from ..base.errors import FarwriteError, system_error
 from ..base.host import reactor
 from ..base.host.disk import Disk
+from ..base.row import rows_of
+from ..base.shared_counters import SharedCounters
 from ..base.wire.conversation import require_proof
 from ..base.wire.door import SparseLog, hang_up
 from ..base.wire.terms import Terms
@@ -65,7 +67,7 @@ def recall(chosen: Disk, volume: int, staging_bytes: int) -> log.Journal:
 
 
 class Node(Voter):
-    """One replica. `run` ends when board word 0 is set; board word 2 is the epoch it leads in, 0 while it does not."""
+    """One replica. `run` ends when `stop` is set on its board, which tells the epoch it leads in as well."""
 
     def __init__(
         self, name: str, chosen: Disk, ballot_fd: int, peers: dict[str, Address], witness: Address | None, volume: int,
@@ -87,17 +89,17 @@ class Node(Voter):
         self.random = random.Random(f"{seed} {name}")
         self.session: secondary.Secondary | None = None
         self.primary: p.Primary | None = None
-        self.ends_session = np.zeros(4, np.int64)
+        self.ends_session = rows_of(SharedCounters)
         self.steps_down = self.handing_over = False
         self.version, self.is_settled, self.is_outvoted, self.patience_ends_ns = 0, True, False, 0
         self.stands_at_once = False
-        self.promise(int(self.journal.at[log.EPOCH]), "")
+        self.promise(int(self.journal.at[0].epoch), "")
 
     # What a voter must know of a replica.
 
     def log_of(self) -> tuple[int, int]:
-        at = self.journal.at
-        return int(at[log.LOG_EPOCH]), int(at[log.DURABLE_SEQUENCE])
+        at = self.journal.at[0]
+        return int(at.log_epoch), int(at.durable_sequence)
 
     def hears_primary(self) -> bool:
         """Under a live session nobody else is voted for: what a session has made durable is then all our candidate must hold."""
@@ -107,7 +109,7 @@ class Node(Voter):
         return self.primary is not None
 
     def stopped(self) -> bool:
-        return bool(self.board[0]) or self.failure is not None
+        return bool(self.board[0].stop) or self.failure is not None
 
     @property
     def meeting_s(self) -> float:
@@ -131,7 +133,7 @@ class Node(Voter):
     def fail(self, failure: BaseException) -> None:
         """End with this reason, whichever thread met it."""
         self.failure = self.failure or failure
-        self.ends_session[0] = 1
+        self.ends_session[0].stop = 1
 
     # The life of a replica.
 
@@ -177,7 +179,7 @@ class Node(Voter):
         while not self.stopped():
             if self.stands_at_once or time.monotonic() > limit_s:
                 self.stands_at_once = False
-                return not int(self.journal.at[log.FLAGS]) & log.INCONSISTENT
+                return not int(self.journal.at[0].flags) & log.INCONSISTENT
             if arrived := arrivals.take(CONTROL_S):
                 name, connection = arrived
                 with connection:
@@ -201,26 +203,26 @@ class Node(Voter):
                     self.sparse.warning("%s came as the primary of epoch %d, and is not served.", name, theirs.epoch)
                     return False
                 self.follow_primary(theirs.epoch, name)
-                self.journal.at[log.EPOCH] = theirs.epoch
+                self.journal.at[0].epoch = theirs.epoch
                 save(self.journal)
                 self.ends_session[:] = 0
                 state = secondary.secondary_state(
                     self.journal, ring, connection.fileno(), self.protocol, self.disk.volume_bytes, self.ends_session
                 )
-                state.at[secondary.HEARD_NS] = time.monotonic_ns()
+                state.at[0].heard_ns = time.monotonic_ns()
                 self.session = state
             watch = self.thread(self.watch_session, state)
             try:
                 status = int(secondary.serve(state))
             finally:
-                self.ends_session[0] = 1
+                self.ends_session[0].stop = 1
                 watch.join()
                 with self.lock:
                     self.session = None
         if replica.is_from_disk(status):
             raise system_error("keep the replica's files", status)
         if status == replica.BAD_FRAME:
-            why = secondary.REFUSALS.get(int(state.at[secondary.REFUSED]), "it may not be sent")
+            why = secondary.REFUSALS.get(int(state.at[0].refused), "it may not be sent")
             LOG.warning("%s: the session with the primary has ended, because of what it sent: %s", self.name, why)
         return True
 
@@ -228,15 +230,15 @@ class Node(Voter):
         """End a session whose primary is silent, or when we are to stop."""
         limit_ns = 2 * self.peer_timeout_ns
         while not self.ends_session[0]:
-            silent_ns = time.monotonic_ns() - int(state.at[secondary.HEARD_NS])
+            silent_ns = time.monotonic_ns() - int(state.at[0].heard_ns)
             if self.stopped() or silent_ns > limit_ns:
-                self.ends_session[0] = 1
+                self.ends_session[0].stop = 1
             time.sleep(CONTROL_S)
 
     def epoch_known(self) -> int:
         """The newest epoch that it has promised, serves, or has writes of."""
         with self.lock:
-            return max(self.ballot.epoch, self.log_of()[0], int(self.journal.at[log.EPOCH]))
+            return max(self.ballot.epoch, self.log_of()[0], int(self.journal.at[0].epoch))
 
     def stand(self) -> int:
         """Ask the voters; answers the epoch we may lead in, 0 when we may not."""
@@ -269,11 +271,11 @@ class Node(Voter):
                 latency_budget_ns=self.latency_budget_ns,
             )  # fmt: skip
             for index, peer in enumerate(self.peers):
-                state.peer[index, p.EXCUSED] = peer not in self.ballot.members
+                state.peer[index].excused = peer not in self.ballot.members
             self.steps_down = self.handing_over = False
             self.patience_ends_ns = time.monotonic_ns() + self.peer_timeout_ns
             self.primary = state
-            self.board[2] = epoch
+            self.board[0].led_epoch = epoch
             ending = threading.Event()
             connections: dict[int, socket.socket] = {}
             control = self.thread(self.control, state, epoch, connections, ending)
@@ -290,8 +292,8 @@ class Node(Voter):
                     hang_up(connection)  # The ring may hold it open for a while: a successor would wait as for a silent primary.
                     connection.close()
                 settled = int(replica.settle(self.journal, ring))
-                self.board[2] = 0
-                self.journal.at[log.HELD] = log.EVERYTHING_SENT
+                self.board[0].led_epoch = 0
+                self.journal.at[0].held = log.EVERYTHING_SENT
                 with self.lock:
                     self.primary = None
         if status < 0 or settled < 0:
@@ -310,14 +312,14 @@ class Node(Voter):
                     self.steps_down = True
                 if self.steps_down:
                     return
-                if state.mail[index, p.REQUEST] != p.NOTHING:
+                if state.mail[index].request != p.NOTHING:
                     continue
                 if not self.is_settled:  # Some may know what the majority does not.
                     self.configure(epoch, self.ballot.members)
-                if state.peer[index, p.STATE] == p.ABSENT:
-                    if state.peer[index, p.LOST_STATUS] == replica.BAD_FRAME:
+                if state.peer[index].state == p.ABSENT:
+                    if state.peer[index].lost_status == replica.BAD_FRAME:
                         LOG.warning("%s: the session with %s has ended: it sent what no secondary may send", self.name, name)
-                        state.peer[index, p.LOST_STATUS] = 0
+                        state.peer[index].lost_status = 0
                     if self.policy == p.CONSENT:
                         self.do_without(state, index, name, epoch)
                     self.connect(state, index, name, epoch, connections)
@@ -333,13 +335,13 @@ class Node(Voter):
             return
         members = tuple(one for one in self.ballot.members if one != name)
         if self.configure(epoch, members):
-            state.mail[index, p.REQUEST] = p.EXCUSE
+            state.mail[index].request = p.EXCUSE
 
     def connect(
         self, state: p.Primary, index: int, name: str, epoch: int, connections: dict[int, socket.socket]
     ) -> None:
         """Meet an absent peer and have the loop adopt it."""
-        if state.mail[index, p.REQUEST] != p.NOTHING or self.steps_down:
+        if state.mail[index].request != p.NOTHING or self.steps_down:
             return
         answer = ask(name, self.peers[name], Question("status", self.name), self.terms)
         if answer is None or not is_epoch_in_reach(self.ballot, answer.ballot.epoch):
@@ -361,9 +363,9 @@ class Node(Voter):
             connections[index].close()
         connections[index] = connection
         mail = state.mail[index]
-        mail[p.MAIL_SOCKET], mail[p.MAIL_SEQUENCE] = connection.fileno(), theirs.sequence
-        mail[p.MAIL_HOW] = how_to_join(self.journal, theirs)
-        mail[p.REQUEST] = p.ADOPT
+        mail.socket, mail.sequence = connection.fileno(), theirs.sequence
+        mail.how = how_to_join(self.journal, theirs)
+        mail.request = p.ADOPT
 
     def hand_over(self, to: str) -> bool:
         """Step down for `to` once it holds everything; called on `to` itself, stand at once. False when it cannot be."""

@@ -36,13 +36,13 @@ def standing_of(state: primary.Primary, index: int) -> Standing:
     """Where the peer in this place stands."""
     peer = state.peer[index]
     left = int(resyncing.left_bytes(state, index))
-    sent = int(peer[primary.RESYNC_BYTES])
-    elapsed_s = (time.monotonic_ns() - int(peer[primary.RESYNC_SINCE_NS])) / 1e9
-    moving = peer[primary.STATE] in (primary.CATCHING, primary.RESYNCING) and sent > 0 and elapsed_s > 0
+    sent = int(peer.resync_bytes)
+    elapsed_s = (time.monotonic_ns() - int(peer.resync_since_ns)) / 1e9
+    moving = peer.state in (primary.CATCHING, primary.RESYNCING) and sent > 0 and elapsed_s > 0
     bytes_per_s = sent / elapsed_s if moving else None
     return Standing(
-        state=STATES[int(peer[primary.STATE])],
-        excused=bool(peer[primary.EXCUSED]),
+        state=STATES[int(peer.state)],
+        excused=bool(peer.excused),
         sent_bytes=sent,
         left_bytes=left if left >= 0 else None,
         bytes_per_s=bytes_per_s,

@@ -17,6 +17,7 @@ from ..base.histogram_kernel import record as tally
 from ..base.host import reactor
 from ..base.host.libc import aligned_bytes
 from ..base.jit import kernel
+from ..base.row import Row, i64, rows_of
 from ..workload.payload_kernel import SOLID, fill_grained
 from . import journal_kernel as log
 from . import record_kernel as record
@@ -35,23 +36,6 @@ END, BLOCK, SUSPEND_REPLICATION, CONSENT = 0, 1, 2, 3
 # PULL_AHEAD: go on without the peer, which then catches up from the journal or by extents: the recovery point grows.
 WAIT, PULL_AHEAD = 0, 1
 
-# Indices into Primary.at.
-PROTOCOL, SEED, COMPLETED, QUORUM_SIZE, POLICY, CONGESTION, PEER_TIMEOUT_NS, BLOCKED = range(8)
-NOTED_COMPLETED, NOTED_DURABLE, LAG_WRITES_MAX, LAG_BYTES_MAX, WAIT_BEGIN_NS, WOKEN_NS, EXPOSED = range(8, 15)
-VOLUME_BYTES, RESYNC_BYTES_PER_S, RESYNC_BYTES_PER_S_MAX, LATENCY_BUDGET_NS, SUBMITTED_NS = range(15, 20)
-AT_WORDS = 20
-
-# Columns of Primary.peer, by peer.
-STATE, SENT, RUN_END, RUN_SEQUENCE, SENT_SEQUENCE, RECEIVED, DURABLE, GRANTED, COMMANDED = range(9)
-LAST_HEARD_NS, LAST_PING_NS, ASKED_NS, INBOX_FILL, WIRE_BYTES, ACK_COUNT, EXCUSED, LOST_COUNT, LOST_STATUS = range(9, 18)
-PARCEL_BEGIN, PARCEL_END, PARCEL_SENT, PARCEL_SEQUENCE = range(18, 22)  # What is sent from memory of its own.
-CURSOR, REDO_SEQUENCE, RESYNC_SINCE_NS, RESYNC_BYTES, DIGESTS_SENT, DIGESTS_ANSWERED, VERIFYING, DIFFERENT = range(22, 30)
-SYNCED_COUNT = 30  # Times this peer's log was begun anew on this connection: its acks tell for which of them they are.
-RESYNC_DUE_NS = 31  # The next piece of a resync or verify goes no sooner.
-ASIDE_SENT, ASIDE_HEARD = 32, 33  # Frames on this connection that are not in the log; their ordinals.
-DIGESTS_DROPPED = 34  # Digests whose answers are still to come and no longer asked for: a resync has begun meanwhile.
-PEER_WORDS = 35
-
 # A peer's state. ABSENT: no connection. LIVE: sent from the staging ring. CATCHING: sent from the journal's file until it has
 # caught up. RESYNCING: sent extents of the volume, then the log from where they began.
 ABSENT, LIVE, CATCHING, RESYNCING = 0, 1, 2, 3
@@ -64,26 +48,105 @@ BESIDE_BYTES_PER_S = 640 << 20  # A resync beside writes with a latency budget b
 DIGEST_EXTENTS = 8  # In one frame; its answer has a byte for each.
 LAG_RING = 1 << 17  # Writes that may be complete and not yet known durable at any peer; more are not taken.
 
-# Columns of Primary.mail, by peer: what the control thread asks of the loop. The request is written last and cleared by the loop.
-REQUEST, MAIL_SOCKET, MAIL_SEQUENCE, MAIL_HOW, MAIL_WORDS = range(5)
+# What the control thread asks of the loop (Mail.request).
 NOTHING, ADOPT, EXCUSE, DROP, VERIFY = 0, 1, 2, 3, 4
 BY_LOG, BY_EXTENTS, BY_DIGESTS = 0, 1, 2  # How a peer that comes back is brought up to date.
+
+
+class Leading(Row):
+    """What a primary knows of itself. Sequences count writes from 1."""
+
+    protocol = i64("LOCAL to QUORUM")
+    seed = i64("of the payloads it makes")
+    completed = i64("sequence: highest whose caller was released")
+    quorum_size = i64("replicas that must be durable under QUORUM, this one among them")
+    policy = i64("what a lost peer means: END, BLOCK, SUSPEND_REPLICATION or CONSENT")
+    congestion = i64("what a full send buffer means under A: WAIT or PULL_AHEAD")
+    peer_timeout_ns = i64("ns without an answer after which a peer is lost")
+    blocked = i64("times a write was not taken because there was no room")
+    noted_completed = i64("sequence: highest whose completion is in completed_ns")
+    noted_durable = i64("sequence: highest whose lag is in the histogram")
+    lag_writes_max = i64("most writes that were complete and not known durable at any peer")
+    lag_bytes_max = i64("most user bytes of such writes")
+    wait_begin_ns = i64("ns, CLOCK_MONOTONIC: when the last sleep began")
+    woken_ns = i64("ns, CLOCK_MONOTONIC: when it ended")
+    exposed = i64("writes that completed while a peer was excused")
+    volume_bytes = i64("bytes of the volume")
+    resync_bytes_per_s = i64("bytes/s at which resyncs go now")
+    resync_bytes_per_s_max = i64("bytes/s: the most it is raised to")
+    latency_budget_ns = i64("ns: while writes take longer, resyncs are slowed down; 0: never")
+    submitted_ns = i64("ns, CLOCK_MONOTONIC: when the newest write was staged")
+
+
+class Peer(Row):
+    """What a primary knows of one peer. Frames and positions are those of this connection."""
+
+    state = i64("ABSENT, LIVE, CATCHING or RESYNCING")
+    sent = i64("position: everything before it was handed to the socket or needs not be sent")
+    run_end = i64("position: the end of the run of records that is being sent from sent on")
+    run_sequence = i64("sequence of the last record before run_end")
+    sent_sequence = i64("sequence: every record up to it was handed to the socket whole")
+    received = i64("sequence: highest that the peer has received")
+    durable = i64("sequence: highest that the peer has made durable")
+    granted = i64("sequence: two-trip C, highest it has given leave to send")
+    commanded = i64("sequence: two-trip C, highest it was asked for")
+    last_heard_ns = i64("ns, CLOCK_MONOTONIC: when anything arrived last")
+    last_ping_ns = i64("ns, CLOCK_MONOTONIC: when a PING was sent last")
+    asked_ns = i64("ns, CLOCK_MONOTONIC: since when an answer is due; 0: none is")
+    inbox_fill = i64("bytes in the inbox that are no whole frame yet")
+    wire_bytes = i64("bytes sent, over all connections")
+    ack_count = i64("acks heard, over all connections")
+    excused = i64("1: writes complete without it")
+    lost_count = i64("times it was lost")
+    lost_status = i64("why it was lost last, a status of replica_kernel")
+    parcel_begin = i64("bytes into the parcel: where what is sent from it begins")
+    parcel_end = i64("bytes into the parcel: where that ends")
+    parcel_sent = i64("bytes into the parcel: everything before it was handed to the socket")
+    cursor = i64("extent: the next to be looked at, for a digest or for what last_write says of it")
+    since_sequence = i64("sequence: a resync by extents sends what was written behind it; -1: one by digests")
+    wanted_from = i64("extent: a resync has none to send before it")
+    wanted_count = i64("extents that a resync has found and not sent yet")
+    redo_sequence = i64("sequence behind which the log goes on after a resync")
+    resync_since_ns = i64("ns, CLOCK_MONOTONIC: when this resync, verify or catching up began")
+    resync_bytes = i64("bytes sent since then")
+    digests_sent = i64("DIGEST frames of this resync or verify")
+    digests_answered = i64("how many of them the peer has answered")
+    verifying = i64("1: a verify is under way; 2: it is over, and different tells its result")
+    different = i64("extents that a verify has found to differ")
+    synced_count = i64("times its log was begun anew: its acks tell for which of them they are")
+    resync_due_ns = i64("ns, CLOCK_MONOTONIC: the next piece of a resync or verify goes no sooner")
+    aside_sent = i64("frames sent that are not in the log: the ordinal of the last")
+    aside_heard = i64("frames heard that are not in the log: the ordinal of the last")
+    digests_dropped = i64("digests whose answers are no longer asked for and still to come: a resync has begun meanwhile")
+
+
+class Mail(Row):
+    """What the control thread asks of the loop for one peer. The request is written last, and cleared by the loop."""
+
+    request = i64("NOTHING, ADOPT, EXCUSE, DROP or VERIFY")
+    socket = i64("ADOPT: descriptor of its connection")
+    sequence = i64("ADOPT: it holds everything up to here")
+    how = i64("ADOPT: BY_LOG, BY_EXTENTS or BY_DIGESTS")
 
 
 class Primary(NamedTuple):
     """One replica that takes writes. Sequences count from 1; sequence s is the s-th write submitted."""
 
-    at: np.ndarray  # int64, see the indices above
+    at: np.ndarray  # Leading, one
     journal: log.Journal
     ring: reactor.Reactor
     sockets: np.ndarray  # int64 by peer, -1 without a connection
-    peer: np.ndarray  # int64, peer x PEER_WORDS
+    peer: np.ndarray  # Peer, by peer
+    no_peer: np.ndarray  # Peer, one: zeros, which a fresh connection begins with
+    frame: np.ndarray  # uint8, one header: what is sent between two records
+    frame_headers: np.ndarray  # Header, the same memory
     inbox: np.ndarray  # uint8, peer x bytes: acks as they arrive
-    inbox_words: np.ndarray  # int64, the same memory
+    inbox_headers: np.ndarray  # Header, the same memory
     parcel: np.ndarray  # uint8, peer x bytes, page-aligned: what is sent to one peer only
     parcel_words: np.ndarray  # int64, the same memory
-    wanted: np.ndarray  # uint8, peer x extents: what a resync has still to send
-    mail: np.ndarray  # int64, peer x MAIL_WORDS
+    parcel_headers: np.ndarray  # Header, the same memory
+    wanted: np.ndarray  # uint8, peer x extents: what a resync has still to send, of those before its cursor
+    mail: np.ndarray  # Mail, by peer
     submitted_ns: np.ndarray  # int64 by sequence modulo LAG_RING
     completed_ns: np.ndarray  # int64 by sequence modulo LAG_RING
     bytes_before: np.ndarray  # int64 by sequence modulo LAG_RING: user bytes up to and with this write
@@ -101,27 +164,26 @@ def primary_state(
     `latency_budget_ns` (0: however long they take) a resync beside them is slowed down.
     """
     count = max(peer_count, len(sockets))
-    at = np.zeros(AT_WORDS, np.int64)
-    at[PROTOCOL], at[SEED], at[PEER_TIMEOUT_NS] = protocol, seed, peer_timeout_ns
-    at[QUORUM_SIZE], at[POLICY], at[CONGESTION], at[VOLUME_BYTES] = quorum, policy, congestion, volume_bytes
-    at[LATENCY_BUDGET_NS] = latency_budget_ns
-    at[RESYNC_BYTES_PER_S_MAX] = BESIDE_BYTES_PER_S if latency_budget_ns else UNBOUNDED_BYTES_PER_S
-    at[RESYNC_BYTES_PER_S] = at[RESYNC_BYTES_PER_S_MAX]
-    for sequence in (COMPLETED, NOTED_COMPLETED, NOTED_DURABLE):
-        at[sequence] = journal.at[log.STAGED_SEQUENCE]
-    inbox = np.zeros((count, INBOX_BYTES), np.uint8)
+    frame, inbox = np.zeros(record.HEADER_BYTES, np.uint8), np.zeros((count, INBOX_BYTES), np.uint8)
     parcel = aligned_bytes(count * parcel_bytes)[: count * parcel_bytes].reshape(count, parcel_bytes)
-    journal.at[log.HELD] = log.EVERYTHING_SENT
+    journal.at[0].held = log.EVERYTHING_SENT
+    header = record.Header.LAYOUT
     made = Primary(
-        at, journal, ring, np.full(count, -1, np.int64), np.zeros((count, PEER_WORDS), np.int64), inbox,
-        inbox.view(np.int64), parcel, parcel.view(np.int64), np.zeros((count, journal.last_write.size), np.uint8),
-        np.zeros((count, MAIL_WORDS), np.int64), np.zeros(lag_ring, np.int64), np.zeros(lag_ring, np.int64),
-        np.zeros(lag_ring, np.int64), np.zeros(SLOTS, np.int64),
+        rows_of(Leading), journal, ring, np.full(count, -1, np.int64), rows_of(Peer, count), rows_of(Peer), frame,
+        frame.view(header), inbox, inbox.view(header), parcel, parcel.view(np.int64), parcel.view(header),
+        np.zeros((count, journal.last_write.size), np.uint8), rows_of(Mail, count), np.zeros(lag_ring, np.int64),
+        np.zeros(lag_ring, np.int64), np.zeros(lag_ring, np.int64), np.zeros(SLOTS, np.int64),
     )  # fmt: skip
+    at = made.at[0]
+    at.protocol, at.seed, at.peer_timeout_ns = protocol, seed, peer_timeout_ns
+    at.quorum_size, at.policy, at.congestion, at.volume_bytes = quorum, policy, congestion, volume_bytes
+    at.latency_budget_ns = latency_budget_ns
+    at.resync_bytes_per_s = at.resync_bytes_per_s_max = BESIDE_BYTES_PER_S if latency_budget_ns else UNBOUNDED_BYTES_PER_S
+    at.completed = at.noted_completed = at.noted_durable = journal.at[0].staged_sequence
     for index, socket in enumerate(sockets):
-        begin_peer(made, index, socket, int(journal.at[log.STAGED_SEQUENCE]), int(reactor.now_ns(ring)))
-        made.peer[index, STATE] = LIVE
-        made.peer[index, SENT] = made.peer[index, RUN_END] = journal.at[log.STAGED]
+        begin_peer(made, index, socket, int(journal.at[0].staged_sequence), int(reactor.now_ns(ring)))
+        made.peer[index].state = LIVE
+        made.peer[index].sent = made.peer[index].run_end = journal.at[0].staged
     return made
 
 
@@ -129,12 +191,11 @@ def primary_state(
 def begin_peer(primary, index, socket, sequence, now_ns):
     """A connection to a peer that is known to hold everything up to `sequence`; its state is still to be set."""
     peer = primary.peer[index]
-    excused, lost, wire, acks = peer[EXCUSED], peer[LOST_COUNT], peer[WIRE_BYTES], peer[ACK_COUNT]
-    peer[:] = 0
-    peer[EXCUSED], peer[LOST_COUNT], peer[WIRE_BYTES], peer[ACK_COUNT] = excused, lost, wire, acks
-    for word in (RUN_SEQUENCE, SENT_SEQUENCE, RECEIVED, DURABLE, GRANTED, COMMANDED):
-        peer[word] = sequence
-    peer[LAST_HEARD_NS] = peer[LAST_PING_NS] = now_ns
+    excused, lost, wire, acks = peer.excused, peer.lost_count, peer.wire_bytes, peer.ack_count
+    primary.peer[index] = primary.no_peer[0]
+    peer.excused, peer.lost_count, peer.wire_bytes, peer.ack_count = excused, lost, wire, acks
+    peer.run_sequence = peer.sent_sequence = peer.received = peer.durable = peer.granted = peer.commanded = sequence
+    peer.last_heard_ns = peer.last_ping_ns = now_ns
     primary.sockets[index] = socket
 
 
@@ -166,33 +227,38 @@ def completable(protocol, quorum, local_durable, reached, excused):
 
 
 @kernel()
-def point_of(protocol):
-    """The column of Primary.peer that tells how far a peer has reached the protocol's point."""
+def point_of(peer, protocol):
+    """How far a peer has reached the protocol's point: a sequence."""
     if protocol == A:
-        return SENT_SEQUENCE
+        return peer.sent_sequence
     if protocol == B:
-        return RECEIVED
-    return DURABLE
+        return peer.received
+    return peer.durable
 
 
 @kernel()
 def note_completable(primary):
-    """Bring COMPLETED to what the rule allows; it never goes back, whoever joins or leaves."""
-    at = primary.at
-    reached = primary.peer[:, point_of(at[PROTOCOL])]
-    local_durable = primary.journal.at[log.DURABLE_SEQUENCE]
-    reachable = completable(at[PROTOCOL], at[QUORUM_SIZE], local_durable, reached, primary.peer[:, EXCUSED])
-    at[COMPLETED] = max(at[COMPLETED], reachable)
+    """Bring `completed` to what the rule allows; it never goes back, whoever joins or leaves."""
+    at = primary.at[0]
+    peers = primary.peer
+    reached = peers["durable"]
+    if at.protocol == A:
+        reached = peers["sent_sequence"]
+    elif at.protocol == B:
+        reached = peers["received"]
+    local_durable = primary.journal.at[0].durable_sequence
+    reachable = completable(at.protocol, at.quorum_size, local_durable, reached, primary.peer["excused"])
+    at.completed = max(at.completed, reachable)
 
-    assert at[COMPLETED] <= local_durable
+    assert at.completed <= local_durable
 
 
 @kernel()
 def note_submitted(primary, sequence, now_ns):
     """A write has been staged: its instant, and the user bytes up to and with it."""
     place = sequence % primary.bytes_before.size
-    primary.bytes_before[place] = primary.journal.at[log.USER_BYTES]
-    primary.submitted_ns[place] = primary.at[SUBMITTED_NS] = now_ns
+    primary.bytes_before[place] = primary.journal.at[0].user_bytes
+    primary.submitted_ns[place] = primary.at[0].submitted_ns = now_ns
 
 
 @kernel()
@@ -200,15 +266,15 @@ def is_taking(primary, size):
     """Whether there is room for one write more; what stands in its way is hurried when there is none."""
     if log.has_room(primary.journal, size) and outstanding(primary) < primary.completed_ns.size - 1:
         return True
-    primary.at[BLOCKED] += 1
-    primary.journal.at[log.WANTS_VOUCH] = 1
+    primary.at[0].blocked += 1
+    primary.journal.at[0].wants_vouch = 1
     return False
 
 
 @kernel()
 def may_enter(journal, kind, address, size, length):
     """Whether a write or trim may get into the log: replay can apply it, and there is room for it when all else is gone."""
-    return record.is_applicable(kind, address, size, journal.at[log.VOLUME_BYTES]) and log.is_placeable(journal, length)
+    return record.is_applicable(kind, address, size, journal.at[0].volume_bytes) and log.is_placeable(journal, length)
 
 
 @kernel()
@@ -223,15 +289,15 @@ def submit(primary, number, address, size, now_ns, grain=SOLID):
     if not is_taking(primary, size):
         return np.int64(0)
     start = log.place(journal, size)
-    sequence = journal.at[log.STAGED_SEQUENCE]
+    sequence = journal.at[0].staged_sequence
     note_submitted(primary, sequence, now_ns)
     fill_grained(
-        journal.data, start + record.HEADER_BYTES, np.int64(size), primary.at[SEED], np.int64(number), np.int64(address),
+        journal.data, start + record.HEADER_BYTES, np.int64(size), primary.at[0].seed, np.int64(number), np.int64(address),
         np.int64(grain),
     )  # fmt: skip
     record.seal(
-        journal.data, journal.words, start, record.WRITE, size, sequence, address,
-        journal.at[log.EPOCH], journal.at[log.VOLUME], now_ns,
+        journal.data, journal.headers, start, record.WRITE, size, sequence, address,
+        journal.at[0].epoch, journal.at[0].volume, now_ns,
     )  # fmt: skip
     return np.int64(1)
 
@@ -245,11 +311,11 @@ def submit_trim(primary, address, size, now_ns):
     if not is_taking(primary, np.int64(0)):
         return np.int64(0)
     start = log.place(journal, np.int64(0))
-    sequence = journal.at[log.STAGED_SEQUENCE]
+    sequence = journal.at[0].staged_sequence
     note_submitted(primary, sequence, now_ns)
     record.seal(
-        journal.data, journal.words, start, record.TRIM, 0, sequence, address, journal.at[log.EPOCH],
-        journal.at[log.VOLUME], now_ns, size,
+        journal.data, journal.headers, start, record.TRIM, 0, sequence, address, journal.at[0].epoch,
+        journal.at[0].volume, now_ns, size,
     )  # fmt: skip
     return np.int64(1)
 
@@ -265,7 +331,7 @@ def read(primary, data, start, size, address):
         status = replica.apply(journal, primary.ring, np.int64(replica.APPLY_BYTES))
         if status < 0:
             return status
-    got = reactor.read_volume(primary.ring, journal.at[log.VOLUME_FD], data, start, size, address)
+    got = reactor.read_volume(primary.ring, journal.at[0].volume_fd, data, start, size, address)
     if got > 0:
         overlay(journal, data, start, got, address)
     return got
@@ -274,13 +340,13 @@ def read(primary, data, start, size, address):
 @kernel()
 def overlay(journal, data, start, size, address):
     """Lay the durable writes that the volume has not yet over what was read of it."""
-    position = journal.at[log.APPLIED]
-    while position < journal.at[log.DURABLE]:
-        place = position % journal.at[log.STAGING]
-        kind, length = record.kind_of(journal.words, place), record.length_of(journal.words, place)
+    position = journal.at[0].applied
+    while position < journal.at[0].durable:
+        place = position % journal.at[0].staging_bytes
+        kind, length = record.kind_of(journal.headers, place), record.length_of(journal.headers, place)
         if kind != record.PAD:
-            begin = record.address_of(journal.words, place)
-            written = record.written_of(journal.words, place)
+            begin = record.address_of(journal.headers, place)
+            written = record.written_of(journal.headers, place)
             for byte in range(max(begin, address), min(begin + written, address + size)):
                 source = journal.data[place + record.HEADER_BYTES + byte - begin] if kind == record.WRITE else np.uint8(0)
                 data[start + byte - address] = source
@@ -292,72 +358,72 @@ def send_staged(primary, index):
     """Hand staged records to a live peer's send buffer until it is full; answers 0 or a status."""
     peer = primary.peer[index]
     journal = primary.journal
-    two_trip = primary.at[PROTOCOL] == TWO_TRIP
+    two_trip = primary.at[0].protocol == TWO_TRIP
     while True:
-        if peer[SENT] == peer[RUN_END]:
-            peer[SENT_SEQUENCE] = peer[RUN_SEQUENCE]
+        if peer.sent == peer.run_end:
+            peer.sent_sequence = peer.run_sequence
             if two_trip and not send_command(primary, index):
                 return np.int64(replica.PEER_CLOSED)
-            begin = log.skip_pads(journal, peer[SENT], journal.at[log.STAGED])
-            sequence_max = peer[GRANTED] if two_trip else journal.at[log.STAGED_SEQUENCE]
-            end = log.run_end(journal, begin, journal.at[log.STAGED], sequence_max)
-            peer[SENT], peer[RUN_END] = begin, end
+            begin = log.skip_pads(journal, peer.sent, journal.at[0].staged)
+            sequence_max = peer.granted if two_trip else journal.at[0].staged_sequence
+            end = log.run_end(journal, begin, journal.at[0].staged, sequence_max)
+            peer.sent, peer.run_end = begin, end
             if begin == end:
                 return np.int64(replica.OK)
             # The run's last record tells its sequence: everything staged up to here, less what follows the run.
-            peer[RUN_SEQUENCE] = last_sequence(journal, begin, end)
-        start = peer[SENT] % journal.at[log.STAGING]
-        sent = reactor.send(primary.ring, primary.sockets[index], journal.data, start, peer[RUN_END] - peer[SENT])
+            peer.run_sequence = last_sequence(journal, begin, end)
+        start = peer.sent % journal.at[0].staging_bytes
+        sent = reactor.send(primary.ring, primary.sockets[index], journal.data, start, peer.run_end - peer.sent)
         if sent == -reactor.EAGAIN or sent == -reactor.EINTR:
             return np.int64(replica.OK)
         if sent < 0:
             return np.int64(replica.PEER_CLOSED)
-        peer[SENT] += sent
-        peer[WIRE_BYTES] += sent
-        if peer[ASKED_NS] == 0:
-            peer[ASKED_NS] = reactor.now_ns(primary.ring)
+        peer.sent += sent
+        peer.wire_bytes += sent
+        if peer.asked_ns == 0:
+            peer.asked_ns = reactor.now_ns(primary.ring)
 
 
 @kernel()
 def send_command(primary, index):
     """Two-trip C: ask leave to send what has been staged since the last command. False when the connection is gone."""
     peer = primary.peer[index]
-    staged = primary.journal.at[log.STAGED_SEQUENCE]
-    if staged == peer[COMMANDED]:
+    staged = primary.journal.at[0].staged_sequence
+    if staged == peer.commanded:
         return True
     sent = send_word(primary, index, record.COMMAND, staged)
     if sent == record.HEADER_BYTES:
-        peer[COMMANDED] = staged
-        if peer[ASKED_NS] == 0:
-            peer[ASKED_NS] = reactor.now_ns(primary.ring)
+        peer.commanded = staged
+        if peer.asked_ns == 0:
+            peer.asked_ns = reactor.now_ns(primary.ring)
     return sent == record.HEADER_BYTES or sent == 0
 
 
-@kernel(allocates=True)
+@kernel()
 def send_word(primary, index, kind, sequence):
     """Send one header between two records: its bytes, 0 when the buffer is full, or a status."""
-    journal = primary.journal
-    frame = np.zeros(record.HEADER_BYTES, np.uint8)
+    at = primary.journal.at[0]
+    peer = primary.peer[index]
     record.seal(
-        frame, frame.view(np.int64), np.int64(0), kind, 0, sequence, np.int64(0), journal.at[log.EPOCH],
-        journal.at[log.VOLUME], reactor.now_ns(primary.ring), np.int64(0), primary.peer[index, ASIDE_SENT] + 1,
+        primary.frame, primary.frame_headers, np.int64(0), kind, 0, sequence, np.int64(0), at.epoch, at.volume,
+        reactor.now_ns(primary.ring), np.int64(0), peer.aside_sent + 1,
     )  # fmt: skip
-    sent = reactor.send(primary.ring, primary.sockets[index], frame, np.int64(0), np.int64(record.HEADER_BYTES))
+    sent = reactor.send(primary.ring, primary.sockets[index], primary.frame, np.int64(0), np.int64(record.HEADER_BYTES))
     if sent == -reactor.EAGAIN or sent == -reactor.EINTR:
         return np.int64(0)
-    primary.peer[index, ASIDE_SENT] += 1
+    peer.aside_sent += 1
     return sent if sent == record.HEADER_BYTES else np.int64(replica.PEER_CLOSED)  # Half of one cannot be taken back.
 
 
 @kernel()
 def last_sequence(journal, begin, end):
     """Sequence of the last record in a run of writes."""
-    first = record.sequence_of(journal.words, begin % journal.at[log.STAGING])
+    first = record.sequence_of(journal.headers, begin % journal.at[0].staging_bytes)
     position = begin
     count = 0
     while position < end:
-        start = position % journal.at[log.STAGING]
-        position += record.record_bytes(record.length_of(journal.words, start))
+        start = position % journal.at[0].staging_bytes
+        position += record.record_bytes(record.length_of(journal.headers, start))
         count += 1
     return first + count - 1
 
@@ -366,39 +432,39 @@ def last_sequence(journal, begin, end):
 def hear(primary, index, now_ns):
     """Take in what a peer has sent. Answers 0 or a status; a frame that no secondary may send ends the peering."""
     peer = primary.peer[index]
-    inbox, words = primary.inbox[index], primary.inbox_words[index]
+    inbox, headers = primary.inbox[index], primary.inbox_headers[index]
     while True:
-        room = INBOX_BYTES - peer[INBOX_FILL]
-        got = reactor.receive(primary.ring, primary.sockets[index], inbox, peer[INBOX_FILL], room)
+        room = INBOX_BYTES - peer.inbox_fill
+        got = reactor.receive(primary.ring, primary.sockets[index], inbox, peer.inbox_fill, room)
         if got == -reactor.EAGAIN or got == -reactor.EINTR:
             return np.int64(replica.OK)
         if got <= 0:
             return np.int64(replica.PEER_CLOSED)
-        peer[LAST_HEARD_NS] = now_ns
-        peer[ASKED_NS] = 0
-        peer[INBOX_FILL] += got
+        peer.last_heard_ns = now_ns
+        peer.asked_ns = 0
+        peer.inbox_fill += got
         consumed = np.int64(0)
         while True:
-            fill = peer[INBOX_FILL] - consumed
+            fill = peer.inbox_fill - consumed
             # Nothing longer is an answer, and nothing of it is waited for.
-            if fill >= record.HEADER_BYTES and record.length_of(words, consumed) > DIGEST_EXTENTS:
+            if fill >= record.HEADER_BYTES and record.length_of(headers, consumed) > DIGEST_EXTENTS:
                 return np.int64(replica.BAD_FRAME)
-            found = record.inspect(inbox, words, consumed, fill, primary.journal.at[log.VOLUME])
+            found = record.inspect(inbox, headers, consumed, fill, primary.journal.at[0].volume)
             if found == record.INCOMPLETE:
                 break
             if found != record.COMPLETE:
                 return np.int64(replica.BAD_FRAME)
             # The payload's rounding up to 64 bytes travels too, outside the checksum.
-            size = record.record_bytes(record.length_of(words, consumed))
+            size = record.record_bytes(record.length_of(headers, consumed))
             if fill < size:
                 break
             if not note_answer(primary, index, consumed):
                 return np.int64(replica.BAD_FRAME)
             consumed += size
-        left = peer[INBOX_FILL] - consumed
+        left = peer.inbox_fill - consumed
         for byte in range(left):
             inbox[byte] = inbox[consumed + byte]
-        peer[INBOX_FILL] = left
+        peer.inbox_fill = left
         if got < room:
             return np.int64(replica.OK)
 
@@ -407,20 +473,20 @@ def hear(primary, index, now_ns):
 def note_answer(primary, index, start):
     """Take note of one frame of a secondary; False when it is none, is not the next, or claims what cannot be."""
     peer = primary.peer[index]
-    words = primary.inbox_words[index]
-    kind = record.kind_of(words, start)
-    if record.epoch_of(words, start) != primary.journal.at[log.EPOCH] or not record.is_next(words, start, peer[ASIDE_HEARD]):
+    headers = primary.inbox_headers[index]
+    kind = record.kind_of(headers, start)
+    if record.epoch_of(headers, start) != primary.journal.at[0].epoch or not record.is_next(headers, start, peer.aside_heard):
         return False
-    peer[ASIDE_HEARD] += 1
+    peer.aside_heard += 1
     if kind == record.ACK:
         return note_ack(primary, index, start)
-    if record.word_of(words, start) != 0:
+    if record.extra_of(headers, start) != 0:
         return False
     if kind == record.READY:
-        granted = record.sequence_of(words, start)
-        if record.address_of(words, start) != 0 or not record.lies_in(granted, np.int64(0), peer[GRANTED], peer[COMMANDED]):
+        granted = record.sequence_of(headers, start)
+        if record.address_of(headers, start) != 0 or not record.lies_in(granted, np.int64(0), peer.granted, peer.commanded):
             return False
-        peer[GRANTED] = granted
+        peer.granted = granted
         return True
     if kind == record.DIFFERS:
         return note_differs(primary, index, start)
@@ -431,26 +497,26 @@ def note_answer(primary, index, start):
 def note_ack(primary, index, start):
     """Take note of one ack; False when it claims what cannot be: more than was sent, or less than before."""
     peer = primary.peer[index]
-    words = primary.inbox_words[index]
-    durable = record.sequence_of(words, start)
-    received = record.address_of(words, start)
-    begun = record.word_of(words, start)
+    headers = primary.inbox_headers[index]
+    durable = record.sequence_of(headers, start)
+    received = record.address_of(headers, start)
+    begun = record.extra_of(headers, start)
     nothing = np.int64(0)
-    if not record.lies_in(begun, nothing, nothing, peer[SYNCED_COUNT]):
+    if not record.lies_in(begun, nothing, nothing, peer.synced_count):
         return False
     if not record.lies_in(received, nothing, nothing, np.int64(record.NUMBER_MAX)):
         return False
     if not record.lies_in(durable, nothing, nothing, received):
         return False
     # Before its log began anew a peer speaks of another history, and its numbers mean nothing in ours.
-    if peer[STATE] == RESYNCING or begun < peer[SYNCED_COUNT]:
+    if peer.state == RESYNCING or begun < peer.synced_count:
         return True
-    sent = max(peer[RUN_SEQUENCE], peer[SENT_SEQUENCE])
-    if durable < peer[DURABLE] or not record.lies_in(received, nothing, peer[RECEIVED], sent):
+    sent = max(peer.run_sequence, peer.sent_sequence)
+    if durable < peer.durable or not record.lies_in(received, nothing, peer.received, sent):
         return False
-    peer[DURABLE] = durable
-    peer[RECEIVED] = received
-    peer[ACK_COUNT] += 1
+    peer.durable = durable
+    peer.received = received
+    peer.ack_count += 1
     return True
 
 
@@ -462,29 +528,30 @@ def note_differs(primary, index, start):
     """
     peer = primary.peer[index]
     inbox = primary.inbox[index]
-    first = record.address_of(primary.inbox_words[index], start)
-    count = record.length_of(primary.inbox_words[index], start)
-    as_of = record.sequence_of(primary.inbox_words[index], start)
+    first = record.address_of(primary.inbox_headers[index], start)
+    count = record.length_of(primary.inbox_headers[index], start)
+    as_of = record.sequence_of(primary.inbox_headers[index], start)
     extents = np.int64(primary.wanted.shape[1])
     nothing = np.int64(0)
     if count == 0 or not record.lies_in(first, count, nothing, extents):
         return False
-    if not record.lies_in(as_of, nothing, nothing, primary.journal.at[log.APPLIED_SEQUENCE]):
+    if not record.lies_in(as_of, nothing, nothing, primary.journal.at[0].applied_sequence):
         return False
-    if peer[DIGESTS_DROPPED] > 0:
-        peer[DIGESTS_DROPPED] -= 1
+    if peer.digests_dropped > 0:
+        peer.digests_dropped -= 1
         return True
-    asked = peer[DIGESTS_ANSWERED] * DIGEST_EXTENTS
-    if peer[DIGESTS_ANSWERED] >= peer[DIGESTS_SENT] or first != asked or count != min(DIGEST_EXTENTS, extents - asked):
+    asked = peer.digests_answered * DIGEST_EXTENTS
+    if peer.digests_answered >= peer.digests_sent or first != asked or count != min(DIGEST_EXTENTS, extents - asked):
         return False
-    peer[DIGESTS_ANSWERED] += 1
+    peer.digests_answered += 1
     for place in range(count):
         if inbox[start + record.HEADER_BYTES + place] == 0:
             continue
-        if peer[VERIFYING] == 0:
+        if peer.verifying == 0:
             primary.wanted[index, first + place] = 1
+            peer.wanted_count += 1
         elif primary.journal.last_write[first + place] <= as_of and not log.is_to_be_written(primary.journal, first + place):
-            peer[DIFFERENT] += 1  # Not written since, not even by what the peer may have applied before us: they do differ.
+            peer.different += 1  # Not written since, not even by what the peer may have applied before us: they do differ.
     return True
 
 
@@ -493,7 +560,7 @@ def best_durable(primary):
     """The furthest that any peer is known to be durable: what would survive the loss of this site."""
     best = np.int64(-1)
     for index in range(primary.peer.shape[0]):
-        best = max(best, primary.peer[index, DURABLE])
+        best = max(best, primary.peer[index].durable)
     return best
 
 
@@ -503,30 +570,30 @@ def note_lag(primary, now_ns):
 
     An upper bound: the ack itself was under way for one one-way delay. Under protocol C it is 0 by definition.
     """
-    at = primary.at
+    at = primary.at[0]
     ring = primary.completed_ns.size
     durable = best_durable(primary)
-    while at[NOTED_COMPLETED] < at[COMPLETED]:
-        at[NOTED_COMPLETED] += 1
-        primary.completed_ns[at[NOTED_COMPLETED] % ring] = now_ns
-    while at[NOTED_DURABLE] < min(durable, at[COMPLETED]):
-        at[NOTED_DURABLE] += 1
-        tally(primary.lag, now_ns - primary.completed_ns[at[NOTED_DURABLE] % ring])
-    behind = max(at[COMPLETED] - durable, 0)
-    at[LAG_WRITES_MAX] = max(at[LAG_WRITES_MAX], behind)
+    while at.noted_completed < at.completed:
+        at.noted_completed += 1
+        primary.completed_ns[at.noted_completed % ring] = now_ns
+    while at.noted_durable < min(durable, at.completed):
+        at.noted_durable += 1
+        tally(primary.lag, now_ns - primary.completed_ns[at.noted_durable % ring])
+    behind = max(at.completed - durable, 0)
+    at.lag_writes_max = max(at.lag_writes_max, behind)
     if 0 < behind < ring:
-        exposed = primary.bytes_before[at[COMPLETED] % ring] - primary.bytes_before[durable % ring]
-        at[LAG_BYTES_MAX] = max(at[LAG_BYTES_MAX], exposed)
+        exposed = primary.bytes_before[at.completed % ring] - primary.bytes_before[durable % ring]
+        at.lag_bytes_max = max(at.lag_bytes_max, exposed)
 
 
 @kernel()
 def outstanding(primary):
     """Writes no peer has made durable yet, as far as we have heard; none counts while the peers are excused."""
-    if primary.at[PROTOCOL] == LOCAL or primary.peer.shape[0] == 0:
+    if primary.at[0].protocol == LOCAL or primary.peer.shape[0] == 0:
         return np.int64(0)
     for index in range(primary.peer.shape[0]):
-        if primary.peer[index, EXCUSED] == 0:
-            return primary.journal.at[log.STAGED_SEQUENCE] - best_durable(primary)
+        if primary.peer[index].excused == 0:
+            return primary.journal.at[0].staged_sequence - best_durable(primary)
     return np.int64(0)
 
 
@@ -537,17 +604,17 @@ def keep_alive(primary, index, now_ns):
     Data is a question too. A pause of our own, in which nobody was asked, is nobody's silence.
     """
     peer = primary.peer[index]
-    timeout_ns = primary.at[PEER_TIMEOUT_NS]
-    if peer[ASKED_NS] != 0 and now_ns - peer[ASKED_NS] > timeout_ns:
+    timeout_ns = primary.at[0].peer_timeout_ns
+    if peer.asked_ns != 0 and now_ns - peer.asked_ns > timeout_ns:
         return np.int64(replica.PEER_SILENT)
-    between_records = peer[SENT] == peer[RUN_END] and peer[PARCEL_SENT] == peer[PARCEL_END]
+    between_records = peer.sent == peer.run_end and peer.parcel_sent == peer.parcel_end
     interval_ns = timeout_ns // 4
-    if not between_records and peer[ASKED_NS] == 0 and now_ns - peer[LAST_HEARD_NS] > interval_ns:
-        peer[ASKED_NS] = now_ns  # What the send buffer holds, and no longer takes, asks in our place.
-    if between_records and now_ns - peer[LAST_HEARD_NS] > interval_ns and now_ns - peer[LAST_PING_NS] > interval_ns:
-        peer[LAST_PING_NS] = now_ns
-        if send_word(primary, index, record.PING, peer[RUN_SEQUENCE]) < 0:
+    if not between_records and peer.asked_ns == 0 and now_ns - peer.last_heard_ns > interval_ns:
+        peer.asked_ns = now_ns  # What the send buffer holds, and no longer takes, asks in our place.
+    if between_records and now_ns - peer.last_heard_ns > interval_ns and now_ns - peer.last_ping_ns > interval_ns:
+        peer.last_ping_ns = now_ns
+        if send_word(primary, index, record.PING, peer.run_sequence) < 0:
             return np.int64(replica.PEER_CLOSED)
-        if peer[ASKED_NS] == 0:
-            peer[ASKED_NS] = now_ns
+        if peer.asked_ns == 0:
+            peer.asked_ns = now_ns
     return np.int64(replica.OK)

@@ -1,30 +1,20 @@
 """A record: 64 bytes of header, then the payload. The journal holds records; so does the wire, byte for byte the same.
 
 That is why a secondary writes what it received without touching it, and why one CRC32C guards a write from the
-submitting core to both disks. Everything is little-endian and 64-byte aligned.
-
-    word  0   magic u32, crc32c u32 (over bytes 8.. of the header and the payload)
-          1   kind u8, version u8, ordinal u16 (see below), length u32 (payload bytes)
-          2   sequence i64: of the write; of the last write before it for every other kind
-          3   address i64: byte offset in the volume; ACK: highest received sequence
-          4   epoch i64
-          5   volume i64: identity shared by both replicas
-          6   stamp_ns i64: CLOCK_MONOTONIC at submit
-          7   TRIM: bytes given back; ACK: times the log was begun anew on this connection (SYNCED); DIGEST: 1 when verifying;
-              SYNCED: epoch of the last write before the log's new beginning; zero in every other kind
+submitting core to both disks. Everything is little-endian and 64-byte aligned. `Header` says what stands where.
 
 What each frame of a session may carry, beside its own epoch and its ordinal (`refusal_of` in secondary_kernel, `note_answer` in
 primary_kernel). Applied, staged, durable and granted are what its receiver knows; extents are those of the volume.
 
     WRITE      sequence: staged + 1; address and length: is_applicable
-    TRIM       sequence: staged + 1; address and word 7: is_applicable
+    TRIM       sequence: staged + 1; address and extra: is_applicable
     PING, GOODBYE  sequence: 0 to staged
     COMMAND    sequence: staged to NUMBER_MAX
     EXTENT     sequence: that of the resync's last frame to NUMBER_MAX; address, length: exactly one extent
-    DIGEST     sequence: as EXTENT, when verifying up to staged; address: first extent; length: 8 for each; word 7: 0 or 1
+    DIGEST     sequence: as EXTENT, when verifying up to staged; address: first extent; length: 8 for each; extra: 0 or 1
     SYNCED     sequence: durable, after digests 0, to that of the resync's last frame or staged; address: that of the resync's
-               last frame and of this one to NUMBER_MAX; word 7: an epoch up to the session's
-    ACK        sequence: durable before to address; address: received before to sent; word 7: 0 to SYNCED that were sent
+               last frame and of this one to NUMBER_MAX; extra: an epoch up to the session's
+    ACK        sequence: durable before to address; address: received before to sent; extra: 0 to SYNCED that were sent
     READY      sequence: granted before to asked
     DIFFERS    sequence: 0 to applied; address, length: the extents of the oldest digest that has no answer
 
@@ -42,6 +32,7 @@ import numpy as np
 
 from ..base.crc_kernel import crc32c
 from ..base.jit import kernel
+from ..base.row import Row, i64, u8, u16, u32
 
 HEADER_BYTES = 64
 WORD_BYTES = 8
@@ -56,6 +47,26 @@ NUMBER_MAX = (1 << 62) - 1  # Of a sequence, a position or an address: a sum of 
 
 # What inspect() finds.
 COMPLETE, INCOMPLETE, BAD_MAGIC, BAD_VERSION, BAD_LENGTH, BAD_CRC, WRONG_VOLUME, BAD_KIND = 0, 1, -1, -2, -3, -4, -5, -6
+
+
+class Header(Row):
+    """The first 64 bytes of a record or frame."""
+
+    magic = u32("MAGIC: FRW1")
+    crc = u32("CRC32C over the header behind this field and over the payload; a PAD's payload is left out")
+    kind = u8("WRITE to DIFFERS")
+    version = u8("VERSION")
+    ordinal = u16("of a frame that is not in the log: how many such were sent before it on this connection, and 1; modulo 2^16")
+    length = u32("payload bytes; the payload is filled up to a multiple of 64")
+    sequence = i64("of the write; PAD: of the last write before it; ACK: durable up to it")
+    address = i64("byte offset in the volume; PAD: durable sequence when it was made; ACK: received up to it")
+    epoch = i64("in which it was made")
+    volume = i64("identity that replicas of one volume share")
+    stamp_ns = i64("CLOCK_MONOTONIC of the sender at submit")
+    extra = i64(
+        "TRIM: bytes given back; ACK: times the log was begun anew on this connection; DIGEST: 1 when verifying; "
+        "SYNCED: epoch of the last write before the log's new beginning; zero in every other kind"
+    )
 
 
 @kernel()
@@ -87,45 +98,45 @@ def is_applicable(kind, address, size, volume_bytes):
 
 
 @kernel()
-def kind_of(words, start):
+def kind_of(headers, start):
     """The kind of the record whose header begins at byte `start`."""
-    return words[(start >> 3) + 1] & 0xFF
+    return np.int64(headers[start >> 6].kind)
 
 
 @kernel()
-def length_of(words, start):
+def length_of(headers, start):
     """Payload bytes of the record at `start`."""
-    return (words[(start >> 3) + 1] >> 32) & 0xFFFFFFFF
+    return np.int64(headers[start >> 6].length)
 
 
 @kernel()
-def sequence_of(words, start):
+def sequence_of(headers, start):
     """Sequence of the record at `start`."""
-    return words[(start >> 3) + 2]
+    return headers[start >> 6].sequence
 
 
 @kernel()
-def address_of(words, start):
+def address_of(headers, start):
     """Address of the record at `start`."""
-    return words[(start >> 3) + 3]
+    return headers[start >> 6].address
 
 
 @kernel()
-def epoch_of(words, start):
+def epoch_of(headers, start):
     """Epoch of the record at `start`."""
-    return words[(start >> 3) + 4]
+    return headers[start >> 6].epoch
 
 
 @kernel()
-def ordinal_of(words, start):
+def ordinal_of(headers, start):
     """Ordinal of the frame at `start` among those that are not in the log."""
-    return (words[(start >> 3) + 1] >> 16) & ORDINAL_MASK
+    return np.int64(headers[start >> 6].ordinal)
 
 
 @kernel()
-def is_next(words, start, count):
+def is_next(headers, start, count):
     """Whether the frame at `start`, which is not in the log, is the one behind the `count` that were heard before it."""
-    return ordinal_of(words, start) == (count + 1) & ORDINAL_MASK
+    return ordinal_of(headers, start) == (count + 1) & ORDINAL_MASK
 
 
 @kernel()
@@ -148,55 +159,48 @@ def checksum(data, start, kind, length):
 
 
 @kernel()
-def word_of(words, start):
-    """The last word of the header at `start`, whose meaning is its kind's."""
-    return words[(start >> 3) + 7]
+def extra_of(headers, start):
+    """The field of the header at `start` whose meaning is its kind's."""
+    return headers[start >> 6].extra
 
 
 @kernel()
-def trimmed_of(words, start):
+def trimmed_of(headers, start):
     """Bytes that the TRIM record at `start` gives back."""
-    return word_of(words, start)
+    return extra_of(headers, start)
 
 
 @kernel()
-def written_of(words, start):
+def written_of(headers, start):
     """Bytes of the volume that the WRITE or TRIM record at `start` changes."""
-    return trimmed_of(words, start) if kind_of(words, start) == TRIM else length_of(words, start)
+    return trimmed_of(headers, start) if kind_of(headers, start) == TRIM else length_of(headers, start)
 
 
 @kernel()
-def seal(data, words, start, kind, length, sequence, address, epoch, volume, stamp_ns, trimmed=0, ordinal=0):
-    """Write the header of the record at `start`, whose payload already stands behind it."""
+def seal(data, headers, start, kind, length, sequence, address, epoch, volume, stamp_ns, extra=0, ordinal=0):
+    """Write the header of the record at `start`, whose payload already stands behind it. `headers` is the memory of `data`."""
     assert start & 63 == 0
-    at = start >> 3
-    low = np.int64(kind) | (np.int64(VERSION) << 8) | ((np.int64(ordinal) & ORDINAL_MASK) << 16)
-    words[at + 1] = low | (np.int64(length) << 32)
-    words[at + 2] = sequence
-    words[at + 3] = address
-    words[at + 4] = epoch
-    words[at + 5] = volume
-    words[at + 6] = stamp_ns
-    words[at + 7] = trimmed
-    words[at] = np.int64(MAGIC) | (np.int64(checksum(data, start, kind, length)) << 32)
+    header = headers[start >> 6]
+    header.kind, header.version, header.ordinal, header.length = kind, VERSION, ordinal & ORDINAL_MASK, length
+    header.sequence, header.address = sequence, address
+    header.epoch, header.volume = epoch, volume
+    header.stamp_ns, header.extra = stamp_ns, extra
+    header.magic, header.crc = MAGIC, checksum(data, start, kind, length)
 
 
 @kernel()
-def inspect(data, words, start, available, volume):
+def inspect(data, headers, start, available, volume):
     """What stands at `start` with `available` bytes in hand: COMPLETE, INCOMPLETE, or what is wrong with it.
 
     Nothing behind the header is believed before the header itself is plausible, and no length before it is bounded.
     """
     if available < HEADER_BYTES:
         return INCOMPLETE
-    at = start >> 3
-    head = words[at]
-    if head & 0xFFFFFFFF != MAGIC:
+    header = headers[start >> 6]
+    kind, length = kind_of(headers, start), length_of(headers, start)
+    if header.magic != MAGIC:
         return BAD_MAGIC
-    shape = words[at + 1]
-    kind = shape & 0xFF
-    length = (shape >> 32) & 0xFFFFFFFF
-    if (shape >> 8) & 0xFF != VERSION:
+    if header.version != VERSION:
         return BAD_VERSION
     if kind < WRITE or kind > DIFFERS:
         return BAD_KIND
@@ -204,8 +208,8 @@ def inspect(data, words, start, available, volume):
         return BAD_LENGTH
     if available < HEADER_BYTES + guarded_length(kind, length):
         return INCOMPLETE
-    if (head >> 32) & 0xFFFFFFFF != np.int64(checksum(data, start, kind, length)):
+    if header.crc != checksum(data, start, kind, length):
         return BAD_CRC
-    if words[at + 5] != volume:
+    if header.volume != volume:
         return WRONG_VOLUME
     return COMPLETE

@@ -26,18 +26,12 @@ EIO = 5
 APPLY_BYTES = 512 << 10  # Applied at most before looking at the socket again: about 0.1 ms of memory copy.
 
 SUPERBLOCK_MAGIC = 0x4C4F47575246  # "FRWGOL"
-# magic, version, generation, volume, tail, tail sequence, epoch, capacity, epoch of the record before the tail, flags, durable
-# sequence, staging, where the log was begun anew, crc32c over those; then pair, generation of the pair, bytes of the volume,
-# crc32c over all before it. The last four are zero in journals that were written before there were pairs.
-SUPERBLOCK_WORDS = 18
-SUPERBLOCK_CRC, SUPERBLOCK_PAIR, SUPERBLOCK_PAIR_GENERATION, SUPERBLOCK_VOLUME_BYTES, SUPERBLOCK_PAIR_CRC = range(13, 18)
-
-# A volume's label lies behind its data, in two blocks that are written in turn: one is always whole. It tells which state of
-# which journal the volume belongs to (label.py). magic, version, generation of the pair, pair, volume, bytes of the volume,
-# sequence up to which the journal has every write, crc32c over those.
 LABEL_MAGIC, LABEL_VERSION = 0x4C4556575246, 1  # "FRWVEL"
-LABEL_GENERATION, LABEL_PAIR, LABEL_VOLUME, LABEL_VOLUME_BYTES, LABEL_SEQUENCE, LABEL_CRC, LABEL_WORDS = range(2, 9)
 LABEL_BYTES = 2 * log.BLOCK_BYTES
+
+# Where the checksums lie: what is in front of each is what it guards.
+CRC_OFFSET, PAIR_CRC_OFFSET = (log.Superblock.LAYOUT.fields[name][1] for name in ("crc", "pair_crc"))
+LABEL_CRC_OFFSET = log.Label.LAYOUT.fields["crc"][1]
 
 
 @kernel()
@@ -54,11 +48,11 @@ def begin_flush(journal, ring):
     size = log.seal_batch(journal)
     if size == 0:
         return
-    at = journal.at
-    begin = at[log.SEALED] - size
-    offset = log.SUPERBLOCK_BYTES + begin % at[log.CAPACITY]
+    at = journal.at[0]
+    begin = at.sealed - size
+    offset = log.SUPERBLOCK_BYTES + begin % at.capacity_bytes
     reactor.begin_write(
-        ring, reactor.JOURNAL, at[log.JOURNAL_FD], journal.data, begin % at[log.STAGING], size, offset
+        ring, reactor.JOURNAL, at.journal_fd, journal.data, begin % at.staging_bytes, size, offset
     )
 
 
@@ -69,39 +63,39 @@ def end_flush(journal, ring):
         written = ring.result[reactor.JOURNAL]
         if written < 0:
             return written
-        if written != journal.at[log.SEALED] - journal.at[log.DURABLE]:
+        if written != journal.at[0].sealed - journal.at[0].durable:
             return np.int64(SHORT_WRITE)
         log.note_durable(journal)
-        journal.at[log.FLUSHED_NS] = reactor.now_ns(ring)
+        journal.at[0].flushed_ns = reactor.now_ns(ring)
     return np.int64(OK)
 
 
 @kernel()
 def apply(journal, ring, bytes_max):
     """Copy records that are vouched for into the volume, in order, about `bytes_max` of them."""
-    at = journal.at
-    limit = at[log.VOUCHED]
-    position = at[log.APPLIED]
-    sequence = at[log.APPLIED_SEQUENCE]
+    at = journal.at[0]
+    limit = at.vouched
+    position = at.applied
+    sequence = at.applied_sequence
     stop = min(limit, position + bytes_max)
     status = np.int64(OK)
     while position < stop:
-        start = position % at[log.STAGING]
-        length = record.length_of(journal.words, start)
+        start = position % at.staging_bytes
+        length = record.length_of(journal.headers, start)
         if position + record.record_bytes(length) > limit:
             break
-        kind = record.kind_of(journal.words, start)
+        kind = record.kind_of(journal.headers, start)
         if kind != record.PAD:
-            address = record.address_of(journal.words, start)
+            address = record.address_of(journal.headers, start)
             if kind == record.TRIM:
-                size = record.trimmed_of(journal.words, start)
-                status = np.int64(reactor.trim_volume(ring, at[log.VOLUME_FD], address, size))
+                size = record.trimmed_of(journal.headers, start)
+                status = np.int64(reactor.trim_volume(ring, at.volume_fd, address, size))
                 if status < 0:
                     break
             else:
                 size = length
                 written = reactor.write_volume(
-                    ring, at[log.VOLUME_FD], journal.data, start + record.HEADER_BYTES, length, address
+                    ring, at.volume_fd, journal.data, start + record.HEADER_BYTES, length, address
                 )
                 if written < 0:
                     status = written
@@ -109,8 +103,8 @@ def apply(journal, ring, bytes_max):
                 if written != length:
                     status = np.int64(SHORT_WRITE)
                     break
-            sequence = record.sequence_of(journal.words, start)
-            at[log.APPLIED_EPOCH] = record.epoch_of(journal.words, start)
+            sequence = record.sequence_of(journal.headers, start)
+            at.applied_epoch = record.epoch_of(journal.headers, start)
             log.note_written(journal, address, size, sequence)
         position += record.record_bytes(length)
     log.note_applied(journal, position, sequence)
@@ -120,59 +114,48 @@ def apply(journal, ring, bytes_max):
 @kernel()
 def appliable(journal):
     """Whether apply() would find a whole record: then this is no time to sleep."""
-    position, limit = journal.at[log.APPLIED], journal.at[log.VOUCHED]
+    position, limit = journal.at[0].applied, journal.at[0].vouched
     if position >= limit:
         return False
-    return position + record.record_bytes(record.length_of(journal.words, position % journal.at[log.STAGING])) <= limit
+    return position + record.record_bytes(record.length_of(journal.headers, position % journal.at[0].staging_bytes)) <= limit
 
 
 @kernel()
-def checksum_of_words(block, count):
-    """CRC32C over the first words of a superblock or label."""
-    return np.int64(crc32c(np.int64(0), block, np.int64(0), np.int64(8) * count))
+def checksum_before(block, offset):
+    """CRC32C over the bytes of a superblock or label in front of the field at `offset`."""
+    return np.int64(crc32c(np.int64(0), block, np.int64(0), np.int64(offset)))
 
 
 @kernel()
-def superblock_checksum(block):
-    """CRC32C over the words of a superblock in front of its checksum."""
-    return checksum_of_words(block, np.int64(SUPERBLOCK_CRC))
-
-
-@kernel()
-def seal_superblock(block):
-    """Give a superblock its checksums; answers the file offset where it belongs, because the two are written in turn."""
-    words = block.view(np.int64)
-    words[SUPERBLOCK_CRC] = superblock_checksum(block)
-    words[SUPERBLOCK_PAIR_CRC] = checksum_of_words(block, np.int64(SUPERBLOCK_PAIR_CRC))
-    return (words[2] % 2) * log.BLOCK_BYTES
+def seal_superblock(block, superblock):
+    """Give the superblock at the beginning of `block` its checksums; answers the file offset where it belongs."""
+    superblock.crc = checksum_before(block, CRC_OFFSET)
+    superblock.pair_crc = checksum_before(block, PAIR_CRC_OFFSET)
+    return superblock.generation % 2 * log.BLOCK_BYTES
 
 
 @kernel()
 def fill_superblock(journal):
-    """The next superblock, in journal.superblock; answers the file offset where it belongs."""
-    at = journal.at
-    at[log.GENERATION] += 1
-    at[log.VOUCHING] = at[log.DURABLE]
-    words = journal.superblock.view(np.int64)
-    words[:] = 0
-    words[0] = SUPERBLOCK_MAGIC
-    words[1] = record.VERSION
-    words[2] = at[log.GENERATION]
-    words[3] = at[log.VOLUME]
-    words[4] = at[log.CHECKPOINT_POSITION]
-    words[5] = at[log.CHECKPOINT_SEQUENCE]
-    words[6] = at[log.EPOCH]
-    words[7] = at[log.CAPACITY]
-    words[8] = at[log.CHECKPOINT_EPOCH]  # Where a replay begins: later epochs follow in the log itself.
-    words[9] = at[log.FLAGS]
-    words[10] = at[log.DURABLE_SEQUENCE]  # A replay that ends before it has met damage, not the end.
-    words[11] = at[log.STAGING]  # No batch is larger.
-    words[12] = at[log.BEGUN]
-    at[log.PAIR_GENERATION] = at[log.LABELLED]
-    words[SUPERBLOCK_PAIR] = at[log.PAIR]
-    words[SUPERBLOCK_PAIR_GENERATION] = at[log.PAIR_GENERATION]
-    words[SUPERBLOCK_VOLUME_BYTES] = at[log.VOLUME_BYTES]
-    return seal_superblock(journal.superblock)
+    """The next superblock, in journal.block; answers the file offset where it belongs."""
+    at = journal.at[0]
+    at.generation += 1
+    at.vouching = at.durable
+    journal.block[:] = 0
+    superblock = journal.superblock[0]
+    superblock.magic, superblock.version = SUPERBLOCK_MAGIC, record.VERSION
+    superblock.generation = at.generation
+    superblock.volume = at.volume
+    superblock.tail, superblock.tail_sequence = at.checkpoint_position, at.checkpoint_sequence
+    superblock.epoch = at.epoch
+    superblock.capacity_bytes, superblock.staging_bytes = at.capacity_bytes, at.staging_bytes
+    superblock.tail_epoch = at.checkpoint_epoch
+    superblock.flags = at.flags
+    superblock.durable_sequence = at.durable_sequence
+    superblock.begun = at.begun
+    at.pair_generation = at.labelled
+    superblock.pair, superblock.pair_generation = at.pair, at.pair_generation
+    superblock.volume_bytes = at.volume_bytes
+    return seal_superblock(journal.block, superblock)
 
 
 @kernel()
@@ -190,23 +173,23 @@ def write_label(journal, ring, sequence):
     is that of a write up to which the journal has every one, before and after that superblock. No superblock may be under
     way: its memory is used, and it would tell of a label that is not durable.
     """
-    at = journal.at
-    if at[log.PAIR] == 0:
+    at = journal.at[0]
+    if at.pair == 0:
         return np.int64(OK)
-    first = at[log.PAIR_GENERATION] + 1
-    at[log.LABELLED] = first
-    words = journal.superblock.view(np.int64)
-    words[:] = 0
-    words[0], words[1] = LABEL_MAGIC, LABEL_VERSION
-    words[LABEL_GENERATION], words[LABEL_PAIR] = first, at[log.PAIR]
-    words[LABEL_VOLUME], words[LABEL_VOLUME_BYTES] = at[log.VOLUME], at[log.VOLUME_BYTES]
-    words[LABEL_SEQUENCE] = sequence
-    words[LABEL_CRC] = checksum_of_words(journal.superblock, np.int64(LABEL_CRC))
+    first = at.pair_generation + 1
+    at.labelled = first
+    journal.block[:] = 0
+    label = journal.label[0]
+    label.magic, label.version = LABEL_MAGIC, LABEL_VERSION
+    label.generation, label.pair = first, at.pair
+    label.volume, label.volume_bytes = at.volume, at.volume_bytes
+    label.sequence = sequence
+    label.crc = checksum_before(journal.block, LABEL_CRC_OFFSET)
     # The first label goes into both blocks: one of the pair before this one must not outlive it.
     for generation in range(first, first + (2 if first == 1 else 1)):
         written = reactor.write_volume(
-            ring, at[log.VOLUME_FD], journal.superblock, np.int64(0), np.int64(log.BLOCK_BYTES),
-            label_offset(at[log.VOLUME_BYTES], generation),
+            ring, at.volume_fd, journal.block, np.int64(0), np.int64(log.BLOCK_BYTES),
+            label_offset(at.volume_bytes, generation),
         )  # fmt: skip
         if written != log.BLOCK_BYTES:
             return written if written < 0 else np.int64(SHORT_WRITE)
@@ -222,28 +205,28 @@ def save(journal, ring):
     for _ in range(2):
         offset = fill_superblock(journal)
         written = reactor.write_now(
-            ring, journal.at[log.JOURNAL_FD], journal.superblock, np.int64(0), np.int64(log.BLOCK_BYTES), offset
+            ring, journal.at[0].journal_fd, journal.block, np.int64(0), np.int64(log.BLOCK_BYTES), offset
         )
         if written != log.BLOCK_BYTES:
             return written if written < 0 else np.int64(SHORT_WRITE)
-        log.note_vouched(journal, journal.at[log.VOUCHING])
+        log.note_vouched(journal, journal.at[0].vouching)
     return np.int64(OK)
 
 
 @kernel()
 def begin_superblock(journal, ring, vouches_only):
     """Start writing the next superblock: as a checkpoint, or to vouch for what is durable and nothing else."""
-    journal.at[log.VOUCHES_ONLY] = vouches_only
+    journal.at[0].vouches_only = vouches_only
     offset = fill_superblock(journal)
     reactor.begin_write(
-        ring, reactor.SUPERBLOCK, journal.at[log.JOURNAL_FD], journal.superblock, np.int64(0), np.int64(log.BLOCK_BYTES), offset
+        ring, reactor.SUPERBLOCK, journal.at[0].journal_fd, journal.block, np.int64(0), np.int64(log.BLOCK_BYTES), offset
     )
 
 
 @kernel()
 def checkpoint(journal, ring):
     """Move one step along: volume labelled and flushed, superblock durable, the journal's tail free. Or vouch, in between."""
-    at = journal.at
+    at = journal.at[0]
     if reactor.finished(ring, reactor.VOLUME):
         if ring.result[reactor.VOLUME] < 0:
             return ring.result[reactor.VOLUME]
@@ -252,18 +235,18 @@ def checkpoint(journal, ring):
         written = ring.result[reactor.SUPERBLOCK]
         if written != log.BLOCK_BYTES:
             return written if written < 0 else np.int64(SHORT_WRITE)
-        log.note_vouched(journal, at[log.VOUCHING])
-        if not at[log.VOUCHES_ONLY]:
+        log.note_vouched(journal, at.vouching)
+        if not at.vouches_only:
             log.free_to_checkpoint(journal)
     idle = ring.state[reactor.VOLUME] == reactor.IDLE and ring.state[reactor.SUPERBLOCK] == reactor.IDLE
     if idle and log.wants_checkpoint(journal):
-        at[log.CHECKPOINT_POSITION] = at[log.APPLIED]
-        at[log.CHECKPOINT_SEQUENCE] = at[log.APPLIED_SEQUENCE]
-        at[log.CHECKPOINT_EPOCH] = at[log.APPLIED_EPOCH]
-        status = write_label(journal, ring, at[log.APPLIED_SEQUENCE])
+        at.checkpoint_position = at.applied
+        at.checkpoint_sequence = at.applied_sequence
+        at.checkpoint_epoch = at.applied_epoch
+        status = write_label(journal, ring, at.applied_sequence)
         if status < 0:
             return status
-        reactor.begin_sync(ring, reactor.VOLUME, at[log.VOLUME_FD])
+        reactor.begin_sync(ring, reactor.VOLUME, at.volume_fd)
     elif idle and log.wants_vouch(journal, ring.state[reactor.JOURNAL] != reactor.IDLE, reactor.now_ns(ring)):
         begin_superblock(journal, ring, 1)
     return np.int64(OK)
@@ -282,11 +265,11 @@ def settle_turn(journal, ring):
     if ring.state[reactor.JOURNAL] != reactor.IDLE or appliable(journal):
         return np.int64(1)
     # A flush that failed before we were called is not tried again.
-    if journal.at[log.DURABLE] < journal.at[log.SEALED]:
+    if journal.at[0].durable < journal.at[0].sealed:
         return np.int64(-EIO)
-    if journal.at[log.VOUCHED] == journal.at[log.DURABLE]:
+    if journal.at[0].vouched == journal.at[0].durable:
         return np.int64(OK)
-    journal.at[log.WANTS_VOUCH] = 1
+    journal.at[0].wants_vouch = 1
     status = checkpoint(journal, ring)
     return status if status < 0 else np.int64(1)
 

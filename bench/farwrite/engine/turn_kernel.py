@@ -20,14 +20,14 @@ from . import resync_kernel as resyncing
 def lose_peer(primary, index, status):
     """A peer is gone. Answers the status that ends the loop, or 0 when the policy goes on."""
     peer = primary.peer[index]
-    policy = primary.at[p.POLICY]
+    policy = primary.at[0].policy
     reactor.hang_up(primary.ring, primary.sockets[index])
     primary.sockets[index] = -1
-    peer[p.STATE], peer[p.LOST_STATUS] = p.ABSENT, status
-    peer[p.LOST_COUNT] += 1
-    peer[p.SENT] = peer[p.RUN_END] = 0
+    peer.state, peer.lost_status = p.ABSENT, status
+    peer.lost_count += 1
+    peer.sent = peer.run_end = 0
     if policy == p.SUSPEND_REPLICATION:
-        peer[p.EXCUSED] = 1
+        peer.excused = 1
     return status if policy == p.END else np.int64(replica.OK)
 
 
@@ -35,32 +35,32 @@ def lose_peer(primary, index, status):
 def take_mail(primary, index, now_ns):
     """Do what the control thread has asked for this peer, if it can be done now."""
     mail = primary.mail[index]
-    request = mail[p.REQUEST]
+    request = mail.request
     if request == p.NOTHING:
         return
     peer = primary.peer[index]
     if request == p.ADOPT:
-        if peer[p.STATE] != p.ABSENT:
+        if peer.state != p.ABSENT:
             lose_peer(primary, index, np.int64(replica.PEER_CLOSED))  # It has come back before we saw it go.
         if not reactor.is_forgotten(primary.ring, index):
             return
-        sequence = mail[p.MAIL_SEQUENCE]
-        p.begin_peer(primary, index, mail[p.MAIL_SOCKET], sequence, now_ns)
+        sequence = mail.sequence
+        p.begin_peer(primary, index, mail.socket, sequence, now_ns)
         begin = log.begin_of(primary.journal, sequence + 1)
-        if mail[p.MAIL_HOW] == p.BY_LOG and begin >= 0:
+        if mail.how == p.BY_LOG and begin >= 0:
             resyncing.begin_catching(primary, index, begin, sequence, now_ns)
         else:
-            how = p.BY_DIGESTS if mail[p.MAIL_HOW] == p.BY_DIGESTS else p.BY_EXTENTS
+            how = p.BY_DIGESTS if mail.how == p.BY_DIGESTS else p.BY_EXTENTS
             resyncing.begin_resync(primary, index, sequence, how, now_ns)
     elif request == p.EXCUSE:
-        peer[p.EXCUSED] = 1
-    elif request == p.DROP and peer[p.STATE] != p.ABSENT:
+        peer.excused = 1
+    elif request == p.DROP and peer.state != p.ABSENT:
         lose_peer(primary, index, np.int64(replica.PEER_CLOSED))
-    elif request == p.VERIFY and peer[p.STATE] == p.LIVE and peer[p.VERIFYING] != 1:  # One under way answers as well.
-        peer[p.VERIFYING], peer[p.CURSOR], peer[p.DIFFERENT] = 1, 0, 0
-        peer[p.DIGESTS_SENT] = peer[p.DIGESTS_ANSWERED] = 0
-        peer[p.RESYNC_SINCE_NS], peer[p.RESYNC_BYTES] = now_ns, 0
-    mail[p.REQUEST] = p.NOTHING
+    elif request == p.VERIFY and peer.state == p.LIVE and peer.verifying != 1:  # One under way answers as well.
+        peer.verifying, peer.cursor, peer.different = 1, 0, 0
+        peer.digests_sent = peer.digests_answered = 0
+        peer.resync_since_ns, peer.resync_bytes = now_ns, 0
+    mail.request = p.NOTHING
 
 
 @kernel()
@@ -68,19 +68,19 @@ def send_to_peer(primary, index, now_ns):
     """Send a peer what it is due, according to its state; answers 0 or a status."""
     peer = primary.peer[index]
     journal = primary.journal
-    if peer[p.STATE] == p.CATCHING:
+    if peer.state == p.CATCHING:
         return resyncing.catch_up(primary, index, now_ns)
-    if peer[p.STATE] == p.RESYNCING:
+    if peer.state == p.RESYNCING:
         return resyncing.resync(primary, index, now_ns)
-    if peer[p.PARCEL_SENT] < peer[p.PARCEL_END] or peer[p.VERIFYING] == 1:
+    if peer.parcel_sent < peer.parcel_end or peer.verifying == 1:
         status = resyncing.verify(primary, index, now_ns)
-        if status < 0 or peer[p.PARCEL_SENT] < peer[p.PARCEL_END]:
+        if status < 0 or peer.parcel_sent < peer.parcel_end:
             return status
     status = p.send_staged(primary, index)
-    if status == replica.OK and primary.at[p.PROTOCOL] == p.A and primary.at[p.CONGESTION] == p.PULL_AHEAD:
-        if peer[p.SENT] < peer[p.RUN_END]:
-            peer[p.EXCUSED] = 1  # Its send buffer is full: the writer goes on, and the rest is sent when there is room.
-        if journal.at[log.STAGED] - peer[p.SENT] > journal.at[log.STAGING] // 2:
+    if status == replica.OK and primary.at[0].protocol == p.A and primary.at[0].congestion == p.PULL_AHEAD:
+        if peer.sent < peer.run_end:
+            peer.excused = 1  # Its send buffer is full: the writer goes on, and the rest is sent when there is room.
+        if journal.at[0].staged - peer.sent > journal.at[0].staging_bytes // 2:
             resyncing.fall_behind(primary, index, now_ns)
     return status
 
@@ -89,7 +89,7 @@ def send_to_peer(primary, index, now_ns):
 def is_busy(primary, index):
     """Whether a peer is owed work that no event will announce."""
     peer = primary.peer[index]
-    return peer[p.STATE] == p.CATCHING or peer[p.STATE] == p.RESYNCING or peer[p.VERIFYING] == 1
+    return peer.state == p.CATCHING or peer.state == p.RESYNCING or peer.verifying == 1
 
 
 @kernel()
@@ -98,18 +98,18 @@ def serve_peers(primary, now_ns):
     journal = primary.journal
     held = log.EVERYTHING_SENT
     for index in range(primary.sockets.size):
-        if primary.mail[index, p.REQUEST] != p.NOTHING:
+        if primary.mail[index].request != p.NOTHING:
             take_mail(primary, index, now_ns)
-        if primary.peer[index, p.STATE] == p.ABSENT:
+        if primary.peer[index].state == p.ABSENT:
             continue
         status = send_to_peer(primary, index, now_ns)
         if status < 0:
             status = lose_peer(primary, index, status)
             if status < 0:
                 return status
-        elif primary.peer[index, p.STATE] == p.LIVE:
-            held = min(held, primary.peer[index, p.SENT])
-    journal.at[log.HELD] = held
+        elif primary.peer[index].state == p.LIVE:
+            held = min(held, primary.peer[index].sent)
+    journal.at[0].held = held
     return np.int64(replica.OK)
 
 
@@ -117,7 +117,7 @@ def serve_peers(primary, now_ns):
 def hear_peers(primary, ready, now_ns):
     """Hear whoever has something to say, and give up whoever has been silent too long; answers 0 or a status."""
     for index in range(primary.sockets.size):
-        if primary.peer[index, p.STATE] == p.ABSENT:
+        if primary.peer[index].state == p.ABSENT:
             reactor.forget_socket(primary.ring, index)
             continue
         status = np.int64(replica.OK)
@@ -135,27 +135,27 @@ def hear_peers(primary, ready, now_ns):
 @kernel()
 def note_exposed(primary, before):
     """Count the writes that completed while a peer was excused: they are in fewer places than was asked."""
-    at = primary.at
+    at = primary.at[0]
     for index in range(primary.sockets.size):
-        if primary.peer[index, p.EXCUSED]:
-            at[p.EXPOSED] += at[p.COMPLETED] - before
+        if primary.peer[index].excused:
+            at.exposed += at.completed - before
             return
 
 
 @kernel()
 def progress(primary, deadline_ns):
     """One turn: send, flush, apply, sleep until something happens or the deadline, hear acks. Answers 0 or a status."""
-    at = primary.at
+    at = primary.at[0]
     journal = primary.journal
     ring = primary.ring
-    peered = at[p.PROTOCOL] != p.LOCAL
+    peered = at.protocol != p.LOCAL
     now_ns = reactor.now_ns(ring)
     if peered:
         status = serve_peers(primary, now_ns)
         if status < 0:
             return status
     replica.begin_flush(journal, ring)
-    tail = journal.at[log.TAIL]
+    tail = journal.at[0].tail
     status = replica.apply(journal, ring, np.int64(replica.APPLY_BYTES))
     if status < 0:
         return status
@@ -164,25 +164,25 @@ def progress(primary, deadline_ns):
         return status
 
     now_ns = reactor.now_ns(ring)
-    timeout_ns = min(max(deadline_ns - now_ns, 0), at[p.PEER_TIMEOUT_NS] // 8)
+    timeout_ns = min(max(deadline_ns - now_ns, 0), at.peer_timeout_ns // 8)
     # A write may be waiting for the room we have just made, or can still make: nothing else would wake us for it.
-    if journal.at[log.TAIL] != tail or replica.appliable(journal):
+    if journal.at[0].tail != tail or replica.appliable(journal):
         timeout_ns = np.int64(0)
     want_writable = np.int64(0)
     for index in range(primary.sockets.size):
         peer = primary.peer[index]
-        if peer[p.STATE] == p.ABSENT:
+        if peer.state == p.ABSENT:
             continue
-        if peer[p.SENT] < peer[p.RUN_END] or peer[p.PARCEL_SENT] < peer[p.PARCEL_END]:
+        if peer.sent < peer.run_end or peer.parcel_sent < peer.parcel_end:
             want_writable |= np.int64(1) << index
         elif is_busy(primary, index):
             timeout_ns = min(timeout_ns, np.int64(200_000))
     ready = reactor.wait(ring, primary.sockets, want_writable, timeout_ns)
     if ready < 0:
         return ready
-    at[p.WAIT_BEGIN_NS] = now_ns
+    at.wait_begin_ns = now_ns
     now_ns = reactor.now_ns(ring)
-    at[p.WOKEN_NS] = now_ns
+    at.woken_ns = now_ns
     if peered:
         status = hear_peers(primary, ready, now_ns)
         if status < 0:
@@ -190,7 +190,7 @@ def progress(primary, deadline_ns):
     status = replica.end_flush(journal, ring)
     if status < 0:
         return status
-    before = at[p.COMPLETED]
+    before = at.completed
     p.note_completable(primary)
     if peered:
         p.note_lag(primary, now_ns)

@@ -162,6 +162,8 @@ class Voter:
         if question.ask == "hand_over" and not refusal_of(question, self.replicas):
             return Answer(self.hand_over(question.members[0]), self.ballot, self.leads())
         with self.lock:
-            kept, answer = decide(self.ballot, question, self.log_of(), self.hears_primary(), self.leads(), self.replicas)
+            kept, answer = decide(
+                self.ballot, question, self.log_of(), self.hears_primary(), self.leads(), self.replicas, self.name
+            )
             self.keep(kept)
             return msgspec.structs.replace(answer, ballot=self.ballot)

@@ -1,6 +1,13 @@
-"""From a profile to cells: every workload under every protocol at every distance, with its physics and its plan's recipe."""
+"""From a profile to cells: every workload under every protocol at every distance, with its physics and its plan's recipe.
+
+A `Workload` is a table of the profile with its trace found and read through; whoever measures a cell is given it, once a run.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -12,26 +19,49 @@ from ..recording import Cell, Other
 from ..workload.load_checks import joint_load_of
 from ..workload.plan import Load
 from ..workload.tables import CellTable, Profile
-from ..workload.trace.reader import outline_once, reads_told
+from ..workload.trace.reader import Outline, outline_once, reads_told
 from ..workload.trace.trace import find
 
 ANY_VOLUME_BYTES = 1 << 50  # For what does not depend on it.
 SIZE_BYTES_MAX = 1 << 20  # What the engine's records may hold.
 
 
-def cells_of(profile: Profile) -> list[Cell]:
+@dataclass(frozen=True)
+class Workload:
+    """What cells are made of."""
+
+    table: CellTable
+    trace_path: Path | None = None  # of a workload that replays one,
+    trace: Outline | None = None  # and what must be known of it
+
+
+def workload_of(table: CellTable) -> Workload:
+    """A table's workload. UsageError for a trace that cannot be read."""
+    if not table.trace:
+        return Workload(table)
+    path = find(table.trace)
+    return Workload(table, path, outline_once(str(path), table.trace_format))
+
+
+def workloads_of(profile: Profile) -> dict[str, Workload]:
+    """All workloads of a profile, by name."""
+    return {table.name: workload_of(table) for table in profile.cell}
+
+
+def cells_of(profile: Profile, workloads: Mapping[str, Workload] | None = None) -> list[Cell]:
     """All cells, in the order of the profile."""
     distances = profile.distance.in_miles()
-    cells = []
-    for table in profile.cell:
-        for protocol in table.protocols:
-            for miles in table.miles or distances:
-                cells.append(cell_of(profile, table, protocol, miles))
-    return cells
+    return [
+        cell_of(profile, workload, protocol, miles)
+        for workload in (workloads_of(profile) if workloads is None else workloads).values()
+        for protocol in workload.table.protocols
+        for miles in workload.table.miles or distances
+    ]
 
 
-def cell_of(profile: Profile, table: CellTable, protocol: ProtocolName, miles: float) -> Cell:
+def cell_of(profile: Profile, workload: Workload, protocol: ProtocolName, miles: float) -> Cell:
     """One workload of a profile under one protocol at one distance."""
+    table = workload.table
     return Cell(
         id=f"{table.name}-{protocol}-{miles:g}",
         name=table.name,
@@ -40,9 +70,9 @@ def cell_of(profile: Profile, table: CellTable, protocol: ProtocolName, miles: f
         asked_rtt_ns=asked_rtt_ns_of(miles, profile),
         queue_depth=sum(job.queue_depth * job.count for job in table.jobs) or table.queue_depth,
         arrival=arrival_of(table),
-        size_bytes=median_size(table),
-        offered_per_s=offered(table),
-        note=note_of(table),
+        size_bytes=median_size(workload),
+        offered_per_s=offered(workload),
+        note=note_of(workload),
         others=[] if protocol == "local" else others_of(table, profile),
         quorum=quorum_of(table) if "quorum" in table.protocols else 0,
         on_congestion=table.on_congestion if protocol == "A" else "block",
@@ -69,15 +99,10 @@ def asked_rtt_ns_of(miles: float, profile: Profile) -> int:
     return rtt_ns_of(miles, profile.distance.route_factor, profile.distance.equipment_ns)
 
 
-def table_of(profile: Profile, cell: Cell) -> CellTable:
-    """The workload a cell was made from."""
-    return next(table for table in profile.cell if table.name == cell.name)
-
-
-def median_size(table: CellTable) -> int:
+def median_size(workload: Workload) -> int:
     """The size of a write that half of the writes do not exceed."""
-    if table.trace:
-        trace = outline_once(str(find(table.trace)), table.trace_format)
+    table, trace = workload.table, workload.trace
+    if trace is not None:
         if not trace.writes:
             raise UsageError(f'cell "{table.name}": the trace {trace.name} holds no write. Nothing can be replayed.')
         if max(trace.write_sizes) > SIZE_BYTES_MAX:
@@ -109,21 +134,21 @@ def arrival_of(table: CellTable) -> str:
     return "trace" if table.trace else kinds.pop() if len(kinds) == 1 else "jobs"
 
 
-def offered(table: CellTable) -> float | None:
+def offered(workload: Workload) -> float | None:
     """Writes per second the workload asks for; None where a closed loop asks for what completes, or nothing is written."""
-    if table.trace:
-        trace = outline_once(str(find(table.trace)), table.trace_format)
+    table, trace = workload.table, workload.trace
+    if trace is not None:
         return trace.writes / (max(trace.duration_ns, 1) / 1e9) / table.time_scale
     parts = loads(table)
     writes = [round((load.rate_per_s or 0.0) * (1 - load.read_share - load.trim_share), 9) for load in parts]
     return None if any(load.rate_per_s is None for load in parts) else sum(writes) or None
 
 
-def note_of(table: CellTable) -> str:
+def note_of(workload: Workload) -> str:
     """What a reader must know of a workload besides its numbers."""
-    if not table.trace:
+    trace = workload.trace
+    if trace is None:
         return ""
-    trace = outline_once(str(find(table.trace)), table.trace_format)
     disks = f", of {len(trace.extents)} disks laid side by side" if len(trace.extents) > 1 else ""
     return (
         f"trace {trace.name}: {trace.writes} writes over {trace.duration_ns / 1e9:.0f} s{disks}, a window of it per round; "

@@ -24,6 +24,8 @@ import msgspec
 
 from ..base.dask_client import as_they_come, require_version
 from ..base.errors import EXIT_UNFIT, FarwriteError, UnfitError
+from ..base.framing import Lines, Reader, send
+from ..base.framing import line as framed
 from ..recording import Cell, LabFacts, Worker, causes_of
 from ..workload.tables import Profile
 from .run_journal import Entry, Run, keep
@@ -214,8 +216,18 @@ def answered(line: bytes, kind: type) -> Any:
 # In a Dask worker: a process with a lab, spoken to over its two streams.
 
 FAREWELL_S = 3.0
-SERVER: subprocess.Popen | None = None
+LINE_BYTES_MAX = 64 << 20
+SERVER: Server | None = None
 ONE_AT_A_TIME = threading.Lock()  # A worker with several threads still has one lab.
+
+
+@dataclass(frozen=True)
+class Server:
+    """The process with the lab, and our ends of its streams."""
+
+    process: subprocess.Popen
+    asks: IO[bytes]
+    answers: Reader
 
 
 def open_there(heading: bytes) -> bytes:
@@ -224,10 +236,12 @@ def open_there(heading: bytes) -> bytes:
     from distributed import get_worker
 
     close_there()
-    SERVER = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-P", "-m", "farwrite", "serve-cells"], cwd=get_worker().local_directory, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    SERVER = Server(process, process.stdin, Reader(process.stdout, Lines(LINE_BYTES_MAX)))
     return measure_there(heading)
 
 
@@ -235,14 +249,13 @@ def measure_there(line: bytes) -> bytes:
     """One line to the process with the lab, and its answer. It outlives neither its worker nor a closed stream."""
     with ONE_AT_A_TIME:
         server = SERVER
-        if server is None or server.stdin is None or server.stdout is None:
+        if server is None:
             return msgspec.json.encode(Refusal("the worker was started again and has no lab: its machine may lack memory."))
         try:
-            server.stdin.write(line + b"\n")
-            server.stdin.flush()
-            answer = server.stdout.readline()
+            send(server.asks, framed(line))
+            answer = server.answers.take()
         except OSError as gone:
-            answer = b""
+            answer = None
             reason = gone.strerror
         else:
             reason = "no answer"
@@ -255,15 +268,15 @@ def close_there() -> None:
     """End the process with the lab, if there is one; it takes its lab down. One in the middle of a round is interrupted."""
     global SERVER
     server, SERVER = SERVER, None
-    if server is None or server.stdin is None:
+    if server is None:
         return
     with contextlib.suppress(OSError):
-        server.stdin.close()
+        server.asks.close()
     try:
-        server.wait(FAREWELL_S)
+        server.process.wait(FAREWELL_S)
     except subprocess.TimeoutExpired:
-        server.terminate()
-        server.wait()
+        server.process.terminate()
+        server.process.wait()
 
 
 # In that process.
@@ -276,10 +289,10 @@ def serve(lines: IO[bytes], answers: IO[bytes]) -> None:
     from .measure import facts_of, lab_of, measure_round
 
     def answer(what: Any) -> None:
-        answers.write(msgspec.json.encode(what) + b"\n")
-        answers.flush()
+        send(answers, framed(msgspec.json.encode(what)))
 
-    heading = msgspec.json.decode(lines.readline(), type=Heading)
+    asks = Reader(lines, Lines(LINE_BYTES_MAX))
+    heading = msgspec.json.decode(asks.take() or b"", type=Heading)
     try:
         compile_all()
         # Journals lie in the worker's own directory, unless the profile names one.
@@ -288,7 +301,7 @@ def serve(lines: IO[bytes], answers: IO[bytes]) -> None:
             run.journal.touch()
             with lab_of(run.profile, run.directory) as lab:
                 answer(Facts(host_facts(), facts_of(lab)))
-                for line in lines:
+                while (line := asks.take()) is not None:
                     asked = msgspec.json.decode(line, type=Asked)
                     run.rounds, run.floors, run.cells = [], [], asked.cells
                     measure_round(run, lab, asked.cells, asked.index, "")

@@ -8,9 +8,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from ..base.errors import UnfitError
 from ..base.histogram import Histogram
 from ..base.interruption import go_on
 from ..base.keep_awake import asked_word
+from ..base.reasons import round_refused
 from ..engine.record_kernel import HEADER_BYTES
 from ..lab.lab import Lab, LabSpec, open_lab
 from ..lab.survey import whole_blocks
@@ -74,12 +76,20 @@ def measure_round(run: Run, lab: Lab, cells: list[Cell], index: int, title: str)
         run.progress.doing(f"{title} · {cell.name} {cell.protocol} at {cell.miles:g} miles")
         for attempt in range(run.profile.run.retries + 1):
             go_on()
-            made = measure_cell(run, lab, cell, index, attempt)
+            which = f"{cell.id}, round {index + 1}"
+            try:
+                made = measure_cell(run, lab, cell, index, attempt)
+            except UnfitError as failure:  # Before its load or after it: nothing of it is worth keeping.
+                if attempt == run.profile.run.retries:
+                    raise
+                run.progress.voided(which, "failed", [round_refused(str(failure))])
+                lab.revive()
+                continue
             keep(run, Entry(round=made))
             if made.status == "ok":
                 run.progress.measured(cell, made)
                 break
-            run.progress.voided(f"{cell.id}, round {index + 1}", made.status, causes_of(made))
+            run.progress.voided(which, made.status, causes_of(made))
         run.progress.did(round_s(run))
 
 
@@ -127,7 +137,6 @@ def facts_of(lab: Lab) -> LabFacts:
     """What carried the run."""
     near, far = lab.near.disk, lab.far.disk
     memory = near.durability == "memory"
-    far_host = lab.far.standing.host if hasattr(lab.far, "standing") else None
     return LabFacts(
         link=lab.choice.kind,
         link_reason=lab.choice.reason,
@@ -139,15 +148,15 @@ def facts_of(lab: Lab) -> LabFacts:
         far_directory=far.directory,
         near_file_system=near.file_system,
         far_file_system=far.file_system,
-        shared_disk=far_host is None and (memory or same_device(near.directory, far.directory)),
-        durability=near.durability,  # type: ignore[arg-type]
+        shared_disk=lab.far_host is None and (memory or same_device(near.directory, far.directory)),
+        durability=near.durability,
         direct=near.direct and far.direct,
         reactor="pwrite" if memory else lab.near.call(sides.reactor_name),
         transport=lab.transport,
         encryption=lab.terms.encryption,
         compression=lab.terms.compression,
-        far_host=far_host,
-        distance="echo" if far_host else "light",
+        far_host=lab.far_host,
+        distance="echo" if lab.far_host else "light",
         keep_awake=lab.awake.chosen,
         keep_awake_reason=lab.awake.reason,
         keep_awake_mend=lab.awake.mend,

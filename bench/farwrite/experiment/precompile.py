@@ -13,6 +13,8 @@ import numpy as np
 
 from ..base.host import reactor
 from ..base.host.disk import Disk, disk
+from ..base.row import rows_of
+from ..base.shared_counters import SharedCounters
 from ..base.units import NS_PER_MS, NS_PER_S
 from ..engine import secondary_kernel as secondary
 from ..engine.journal import format_journal
@@ -34,8 +36,7 @@ def rehearse_all() -> None:
 def compile_near() -> None:
     """The primary's half: the load and the engine of the near site."""
     with disk(None, JOURNAL_BYTES, VOLUME_BYTES) as near:
-        words = np.zeros(64, np.int64)
-        replicated.write_side(order_of("local"), near, [], words, words)
+        replicated.write_side(order_of("local"), near, [], rows_of(SharedCounters), np.zeros(64, np.int64))
 
 
 def compile_far() -> None:
@@ -49,8 +50,8 @@ def compile_far() -> None:
 def order_of(protocol: str = "C") -> replicated.Order:
     """A round of a few milliseconds; the peer timeout is long because the peer may still be compiling."""
     return replicated.Order(
-        protocol=protocol, volume=1, epoch=1, seed=1, load=Load(volume_bytes=VOLUME_BYTES), trace_path="",
-        trace_begin_ns=0, time_scale=1.0, write_count_max=64, queue_depth=4, duration_ns=5 * NS_PER_MS,
+        protocol=protocol, volume=1, epoch=1, seed=1, load=Load(volume_bytes=VOLUME_BYTES),
+        write_count_max=64, queue_depth=4, duration_ns=5 * NS_PER_MS,
         slice_ns=NS_PER_MS, slice_count=5, peer_timeout_ns=600 * NS_PER_S,
     )  # fmt: skip
 
@@ -61,18 +62,18 @@ def rehearse() -> None:
     near_end, far_end = socket.socketpair()
     with disk(None, JOURNAL_BYTES, VOLUME_BYTES) as near, disk(None, JOURNAL_BYTES, VOLUME_BYTES) as far:
         compile_secondary(order, far)
-        copying = threading.Thread(target=replicated.copy_side, args=(order, far, far_end, np.zeros(64, np.int64)))
+        copying = threading.Thread(target=replicated.copy_side, args=(order, far, far_end, rows_of(SharedCounters)))
         copying.start()
-        words = np.zeros(64, np.int64)
-        observed = replicated.write_side(order, near, [near_end], words, words)
+        observed = replicated.write_side(order, near, [near_end], rows_of(SharedCounters), np.zeros(64, np.int64))
         near_end.close()
         copying.join()
-        replicated.audit_side(order, far, int(observed["recorder"].at[1]))
+        replicated.audit_side(order, far, int(observed.recorder.at[0].completed))
 
 
 def compile_secondary(order: replicated.Order, far: Disk) -> None:
     """The secondary's loop, with a board that asks to stop at once. First and alone: two threads would only wait."""
     with reactor.reactor("plain") as ring:
         journal = format_journal(far, order.volume, order.epoch, replicated.STAGING_BYTES)
-        stopping = np.ones(64, np.int64)
+        stopping = rows_of(SharedCounters)
+        stopping[0].stop = 1
         secondary.serve(secondary.secondary_state(journal, ring, -1, secondary.B, far.volume_bytes, stopping))

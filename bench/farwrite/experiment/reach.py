@@ -222,8 +222,8 @@ def cell_at(run: Run, miles: float) -> Cell:
     """The run's cell at a distance; a new one is noted in the journal before it is measured."""
     from .run_journal import Entry, keep
 
-    table = run.profile.cell[0]
-    cell = cell_of(run.profile, table, table.protocols[0], miles)
+    workload = run.workloads[run.profile.cell[0].name]
+    cell = cell_of(run.profile, workload, workload.table.protocols[0], miles)
     if all(other.id != cell.id for other in run.cells):
         keep(run, Entry(chosen=cell))
         run.cells.append(cell)

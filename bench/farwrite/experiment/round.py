@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -24,23 +24,22 @@ from ..base.host.noise import Reading, noise_between, read_noise
 from ..base.protocol import PROMISES
 from ..base.reasons import Reason, engine_stopped, link_missed, packets_late, round_refused, sentences
 from ..base.units import NS_PER_S
-from ..engine import replica_kernel as replica
 from ..engine.record_kernel import HEADER_BYTES
 from ..lab.lab import JoinedLab, Lab
 from ..lab.schedule import Happened, changing
-from ..lab.site import Site
+from ..lab.site import SeenBoard
 from ..lab.span import Span, round_trips
 from ..lab.stamps import Prober, Stamps, beside
 from ..lab.survey import Survey, hang_up, off_ns
-from ..recording import Audit, Cell, HostNoise, LinkChange, LinkDirection, OtherRound, Part, Round, Slice
+from ..recording import Audit, Cell, HostNoise, LinkChange, LinkDirection, OtherRound, Part, Round, RoundStatus, Slice
 from ..targets import load_loop_kernel
-from ..targets.replicated import CATCH_UP_NS_MAX, Order, names_of, phases_of, status_text
+from ..targets.observed import Audited, Observed, PrimaryObserved, SecondaryObserved
+from ..targets.replicated import CATCH_UP_NS_MAX, Order, TraceWindow, names_of, phases_of, recorder_of, status_text
 from ..targets.samples import file_of
 from ..workload.link_spec import tolerance_ns
 from ..workload.plan import Load, count_max
-from ..workload.trace.trace import find
 from . import sides
-from .cells import load_of, table_of
+from .cells import Workload, load_of
 from .run_journal import Run
 
 PEER_TIMEOUT_NS_MIN = NS_PER_S
@@ -89,8 +88,8 @@ def spans_of(lab: Lab, cell: Cell) -> list[tuple[Span, int]]:
 def order_of(run: Run, lab: Lab, cell: Cell, duration_ns: int, salt: str) -> Order:
     """What all sides are told of one round."""
     dice = random.Random(f"{run.seed}/{cell.id}/{salt}")
-    table = table_of(run.profile, cell)
-    load = load_of(table, run.profile.lab.volume_bytes)
+    workload = run.workloads[cell.name]
+    load = load_of(workload.table, run.profile.lab.volume_bytes)
     slices = max(SLICES_MIN, round(duration_ns / NS_PER_S))
     return Order(
         protocol=cell.protocol,
@@ -98,10 +97,7 @@ def order_of(run: Run, lab: Lab, cell: Cell, duration_ns: int, salt: str) -> Ord
         epoch=1,
         seed=dice.getrandbits(62),
         load=load,
-        trace_path=str(find(table.trace)) if table.trace else "",
-        trace_format=table.trace_format,
-        trace_begin_ns=dice.getrandbits(40),
-        time_scale=table.time_scale,
+        trace=window_of(workload, dice.getrandbits(40)),
         write_count_max=count_max(load, duration_ns) if load else 0,
         queue_depth=cell.queue_depth,
         duration_ns=duration_ns,
@@ -116,6 +112,17 @@ def order_of(run: Run, lab: Lab, cell: Cell, duration_ns: int, salt: str) -> Ord
     )
 
 
+def window_of(workload: Workload, lot: int) -> TraceWindow | None:
+    """The part of a workload's trace that this lot draws; None for a workload without a trace."""
+    table, trace = workload.table, workload.trace
+    if trace is None:
+        return None
+    return TraceWindow(
+        path=str(workload.trace_path), begin_ns=lot % max(trace.duration_ns, 1), time_scale=table.time_scale,
+        format=table.trace_format, begins=trace.begins,
+    )  # fmt: skip
+
+
 def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Round:
     """One cell, once: survey, load, survey, audit, and what all that says of the round."""
     table = run.profile.run
@@ -128,17 +135,17 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
         order = replace(order, samples_path=str((run.directory / kept).absolute()))
     quiet = read_noise()
     reasons: list[Reason] = []
-    observed: dict = {}
+    observed: Observed | None = None
     audit: Audit | None = None
     survived: list[int | None] = [None] * len(legs)
     changes: list[Happened] = []
     try:
-        lab.near.board.words[load_loop_kernel.BOARD_BEGIN_NS] = 0
-        begun = partial(int_of, lab.near.board.words, load_loop_kernel.BOARD_BEGIN_NS)
+        lab.near.board.counters[0].begin_ns = 0
+        begun = partial(begun_ns, lab.near.board)
         with changing([leg.span for leg in legs], lab.spec, begun) as changes, beside(probers_of(legs)):
             observed = play(lab, order)
-        if observed["status"] != 0:
-            reasons.append(engine_stopped("; ".join([status_text(observed["status"]), *observed["tunnel_ends"]])))
+        if observed.status != 0:
+            reasons.append(engine_stopped("; ".join([status_text(observed.status), *observed.near.tunnel_ends])))
     except UnfitError as failure:
         reasons.append(round_refused(str(failure)))
         lab.revive()
@@ -146,8 +153,8 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     steal, noise = steal_between(ticks, processor_time()), noise_of(lab, order, quiet, read_noise())
     loads = [load_of_link(leg) for leg in legs]
     afters = [leg.span.survey(table.survey_echoes) for leg in legs]
-    if observed:
-        audit, survived = audit_of(lab, order, int(observed["recorder"].at[load_loop_kernel.ACKED]))
+    if observed is not None:
+        audit, survived = audit_of(lab, order, int(observed.near.recorder.at[0].acked))
     for place, (leg, loaded, after) in enumerate(zip(legs, loads, afters, strict=True)):
         if not leg.span.proves_distance or cell.protocol == "local":  # Which sends nothing over it.
             continue
@@ -159,9 +166,8 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
     )  # fmt: skip
     if kept and observed:
         made = msgspec.structs.replace(made, samples=kept)
-    others = zip(
-        legs[1:], loads[1:], afters[1:], observed.get("others", [{}] * len(cell.others)), survived[1:], strict=True
-    )
+    fars = observed.fars[1:] if observed is not None else [None] * len(cell.others)
+    others = zip(legs[1:], loads[1:], afters[1:], fars, survived[1:], strict=True)
     told = [LinkChange(at_ns=item.at_ns, happened_ns=item.happened_ns, what=item.what) for item in changes]
     return msgspec.structs.replace(made, others=[other_round(*other) for other in others], changes=told, noise=noise)
 
@@ -173,20 +179,14 @@ def noise_of(lab: Lab, order: Order, before: Reading, after: Reading) -> HostNoi
     links: list[int | None] = []
     for span in spans:
         links += [None] if span.link.carriers is None else span.link.carriers
-    found = noise_between(before, after, [pid_of(lab.near)], [pid_of(span.far) for span in spans], links)
+    found = noise_between(before, after, [lab.near.pid], [span.far.pid for span in spans], links)
     made = HostNoise(**dataclasses.asdict(found))
     return msgspec.structs.replace(made, own_share=None, foreign_share=None) if isinstance(lab, JoinedLab) else made
 
 
-def pid_of(site: Site) -> int | None:
-    """The number of a site's process; None where it is another machine's."""
-    process = getattr(site, "process", None)
-    return None if process is None else process.pid
-
-
-def int_of(words: np.ndarray, place: int) -> int:
-    """One word of a board."""
-    return int(words[place])
+def begun_ns(board: SeenBoard) -> int:
+    """When the load of the site with this board began; 0: it has not."""
+    return int(board.counters[0].begin_ns)
 
 
 def leg_of(span: Span, asked_rtt_ns: int, cell: Cell, count: int) -> Leg:
@@ -297,15 +297,10 @@ def link_reasons(before: Survey, after: Survey, asked_rtt_ns: float, whose: str 
     return reasons
 
 
-def play(lab: Lab, order: Order) -> dict:
+def play(lab: Lab, order: Order) -> Observed:
     """Run all sides of one order to their end; answers what was observed. UnfitError when a side died or hangs."""
     start_sides(lab, order)
-    observed, fars = finish_sides(lab, order)
-    for far in fars:
-        if observed["status"] == 0 and far["status"] < 0 and far["status"] != replica.STOPPED:
-            observed["status"] = far["status"]
-    first = fars[0] if fars else {"far_flushes": 0, "far_cpu_ns": None}
-    return observed | {"far_flushes": first["far_flushes"], "far_cpu_ns": first["far_cpu_ns"], "others": fars[1:]}
+    return finish_sides(lab, order)
 
 
 def start_sides(lab: Lab, order: Order) -> None:
@@ -318,43 +313,48 @@ def start_sides(lab: Lab, order: Order) -> None:
     lab.near.start(sides.write, order, lab.near.disk, lab.near.board, lab.history, lab.issued)
 
 
-def finish_sides(lab: Lab, order: Order) -> tuple[dict, list[dict]]:
-    """What the near and the far sides observed. The near one hangs up first: a far one it gave up waits for that."""
+def finish_sides(lab: Lab, order: Order) -> Observed:
+    """What all sides observed. The near one hangs up first: a far one it gave up waits for that."""
     limit_s = (order.duration_ns + load_loop_kernel.DRAIN_NS + CATCH_UP_NS_MAX + 2 * order.peer_timeout_ns) / NS_PER_S + 20
-    observed = lab.near.answer(limit_s)
+    near: PrimaryObserved = lab.near.answer(limit_s)
     spans = lab.spans[: len(order.connections)]
     for span in spans:
         span.hang_up("data")
-    fars = []
+    fars: list[SecondaryObserved] = []
     for span in spans:
         fars.append(span.far.answer(limit_s))
         span.far.call(hang_up, "data")
-    return observed, fars
+    return Observed(near=near, fars=fars)
 
 
 def audit_of(lab: Lab, order: Order, completed: int) -> tuple[Audit, list[int | None]]:
     """What stands at the far sites (at the near one for protocol local) of the writes that were acknowledged; and at each of
     them, how many. A write of a quorum is safe where W replicas hold it, and the near one's disk is read as well."""
     if order.protocol == "local":
-        found = lab.near.call(sides.audit, order, lab.near.disk, completed, lab.issued)
-        return Audit(**{name: found[name] for name in ("completed", "survived", "lost", "damaged")}), [None]
+        return stored_audit(lab.near.call(sides.audit, order, lab.near.disk, completed, lab.issued)), [None]
     sites = [span.far for span in lab.spans[: len(order.connections)]]
     if order.protocol == "quorum":
         sites.append(lab.near)
-    found = [site.call(sides.audit, order, site.disk, completed, lab.issued) for site in sites]
-    survived = [item["survived"] for item in found]
+    found: list[Audited] = [site.call(sides.audit, order, site.disk, completed, lab.issued) for site in sites]
+    survived = [item.survived for item in found]
     held = sorted(survived, reverse=True)[order.quorum - 1] if order.protocol == "quorum" else min(survived)
-    damaged = sum(item["damaged"] for item in found)
+    damaged = sum(item.damaged for item in found)
     audit = Audit(completed=completed, survived=held, lost=max(completed - held, 0), damaged=damaged)
-    return audit, survived[: len(order.connections)]
+    return audit, list(survived[: len(order.connections)])
 
 
-def other_round(leg: Leg, loaded: LinkLoad, after: Survey, far: dict, survived: int | None) -> OtherRound:
+def stored_audit(found: Audited) -> Audit:
+    """What one site's files hold, as it is stored."""
+    return Audit(completed=found.completed, survived=found.survived, lost=found.lost, damaged=found.damaged)
+
+
+def other_round(
+    leg: Leg, loaded: LinkLoad, after: Survey, far: SecondaryObserved | None, survived: int | None
+) -> OtherRound:
     """What a round has of a further secondary."""
     return OtherRound(
         survey_before=text_of(leg.before), survey_after=text_of(after), **floor_texts(leg.floors),
-        far_flushes=far.get("far_flushes", 0),
-        far_cpu_ns=far.get("far_cpu_ns"), link=counted(leg), survived=survived,
+        far_flushes=far.flushes if far else 0, far_cpu_ns=far.cpu_ns if far else None, link=counted(leg), survived=survived,
         directions=directions_of(leg, loaded, after),
     )  # fmt: skip
 
@@ -371,19 +371,31 @@ def text_of(made: Survey | None) -> str:
     return Histogram.of(made.rtt_ns).encode() if made else NOTHING
 
 
+class Ordered(Protocol):
+    """What a stored round takes from the order of its load, which need not be one of ours."""
+
+    @property
+    def slice_ns(self) -> int: ...
+    @property
+    def peer_timeout_ns(self) -> int | None: ...
+    @property
+    def load(self) -> Load | None: ...
+
+
 def round_of(
-    cell: Cell, index: int, attempt: int, status: str, reasons: list[Reason], begin_s: float, duration_ns: int,
-    leg: Leg, loaded: LinkLoad, after: Survey, observed: dict, order: Order, steal: float | None, audit: Audit | None,
+    cell: Cell, index: int, attempt: int, status: RoundStatus, reasons: list[Reason], begin_s: float, duration_ns: int, leg: Leg,
+    loaded: LinkLoad, after: Survey, observed: Observed | None, order: Ordered, steal: float | None, audit: Audit | None,
 ) -> Round:  # fmt: skip
-    """The observations of one round as they are stored."""
-    recorder = observed.get("recorder")
-    words = recorder.at if recorder else np.zeros(load_loop_kernel.AT_WORDS, np.int64)
-    lag = observed.get("lag")
+    """The observations of one round as they are stored. Without an observation there was no load, and its counts are 0."""
+    near = observed.near if observed else PrimaryObserved(status=0, recorder=recorder_of(0))
+    far = observed.fars[0] if observed and observed.fars else None
+    recorder = near.recorder
+    totals = recorder.at[0]
     return Round(
         cell=cell.id,
         index=index,
         attempt=attempt,
-        status=status,  # type: ignore[arg-type]
+        status=status,
         reasons=sentences(reasons),
         causes=reasons,
         begin_s=round(begin_s, 3),
@@ -391,33 +403,33 @@ def round_of(
         survey_before=text_of(leg.before),
         survey_after=text_of(after),
         **floor_texts(leg.floors),
-        slices=slices_of(recorder, order.slice_ns) if recorder else [],
-        service=Histogram(recorder.service).encode() if recorder else NOTHING,
-        wait=Histogram(recorder.wait).encode() if recorder else NOTHING,
-        late=Histogram(recorder.late).encode() if recorder else NOTHING,
-        lag=Histogram(lag).encode() if lag is not None else None,
-        lag_writes_max=observed.get("lag_writes_max", 0),
-        lag_bytes_max=observed.get("lag_bytes_max", 0),
-        issued=int(words[load_loop_kernel.ISSUED]),
-        completed=int(words[load_loop_kernel.COMPLETED]),
-        unacknowledged=int(words[load_loop_kernel.SEQUENCED] - words[load_loop_kernel.ACKED]),
-        completed_bytes=int(words[load_loop_kernel.BYTES]),
-        flushes=observed.get("flushes", 0),
-        flush_bytes=observed.get("flush_bytes", 0),
-        far_flushes=observed.get("far_flushes", 0),
-        wire_bytes=observed.get("wire_bytes", 0),
-        blocked=observed.get("blocked", 0),
+        slices=slices_of(recorder, order.slice_ns),
+        service=Histogram(recorder.service).encode(),
+        wait=Histogram(recorder.wait).encode(),
+        late=Histogram(recorder.late).encode(),
+        lag=Histogram(near.lag).encode() if near.lag is not None else None,
+        lag_writes_max=near.lag_writes_max,
+        lag_bytes_max=near.lag_bytes_max,
+        issued=int(totals.issued),
+        completed=int(totals.completed),
+        unacknowledged=int(totals.sequenced - totals.acked),
+        completed_bytes=int(totals.bytes),
+        flushes=near.flushes,
+        flush_bytes=near.flush_bytes,
+        far_flushes=far.flushes if far else 0,
+        wire_bytes=near.wire_bytes,
+        blocked=near.blocked,
         steal=steal,
         link=counted(leg),
         audit=audit,
-        unissued=int(words[load_loop_kernel.UNISSUED]),
-        near_cpu_ns=observed.get("near_cpu_ns"),
-        far_cpu_ns=observed.get("far_cpu_ns"),
-        exposed=observed.get("exposed", 0),
-        catch_up_ns=observed.get("catch_up_ns"),
+        unissued=int(totals.unissued),
+        near_cpu_ns=near.cpu_ns,
+        far_cpu_ns=far.cpu_ns if far else None,
+        exposed=near.exposed,
+        catch_up_ns=near.catch_up_ns,
         peer_timeout_ns=order.peer_timeout_ns,
-        parts=parts_of(recorder, order.load) if recorder and order.load else [],
-        spin_ns=observed.get("spin_ns"),
+        parts=parts_of(recorder, order.load) if order.load else [],
+        spin_ns=near.spin_ns,
         directions=directions_of(leg, loaded, after),
     )
 

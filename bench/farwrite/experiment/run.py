@@ -14,7 +14,7 @@ import msgspec
 from ..base.errors import UnfitError
 from ..lab.lab import Lab
 from ..lab.process import naming_lost_carriers
-from ..recording import Report, save
+from ..recording import REPORT_NAME, Report, save
 from ..workload.tables import Profile
 from .cells import cells_of
 from .expected import expected_s
@@ -27,7 +27,7 @@ from .sweep import sweep_here
 def execute(run: Run) -> Report:
     """Measure what is still missing, analyse, and save; an interrupted run is saved as far as it came."""
     profile = run.profile
-    run.cells = run.chosen or cells_of(profile)
+    run.cells = run.chosen or cells_of(profile, run.workloads)
     try:
         with lab_of(as_begun(run), run.directory) as lab:
             begin_awake(run, lab)
@@ -59,7 +59,7 @@ def finished(run: Run) -> Report:
     from ..analysis import document_of
 
     report = document_of(recording_of(run))
-    path = run.directory / "report.json"
+    path = run.directory / REPORT_NAME
     try:
         save(report, path)
     except OSError as refusal:

@@ -10,6 +10,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -22,8 +23,9 @@ from ..base.keep_awake import KeptAwake
 from ..base.user_file import read_file
 from ..lab.namespace import uninterrupted
 from ..progress import Progress, Silence
-from ..recording import SCHEMA_VERSION, Cell, Drill, FlushFloors, LabFacts, Recording, Round, Worker
+from ..recording import SCHEMA_VERSION, Cell, Drill, FlushFloors, LabFacts, Recording, Round, Worker, upgraded
 from ..workload.tables import Profile, digest
+from .cells import Workload, workloads_of
 
 
 @dataclass
@@ -47,6 +49,11 @@ class Run:
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     begin_s: float = field(default_factory=time.monotonic)
     interrupted: bool = False
+
+    @cached_property
+    def workloads(self) -> dict[str, Workload]:
+        """The workloads that the cells are made of, by name: their traces are found and read through once a run."""
+        return workloads_of(self.profile)
 
     @property
     def journal(self) -> Path:
@@ -117,8 +124,8 @@ def resume(directory: Path, progress: Progress, name: str = "") -> Run:
         heading = msgspec.json.decode(lines[0], type=Heading) if lines else None
     except msgspec.MsgspecError as refusal:
         raise UsageError(f"{path}, line 1: {refusal}. This is not a run of farwrite.") from refusal
-    if heading is not None and heading.schema_version != SCHEMA_VERSION:
-        raise UsageError(f"{path} was begun by another version of farwrite (schema {heading.schema_version}).")
+    if heading is not None and heading.schema_version > SCHEMA_VERSION:
+        raise UsageError(f"{path} was begun by a newer farwrite (schema {heading.schema_version}). Continue it with that one.")
     if heading is None:
         raise UsageError(f"{path} is empty: nothing was measured. Start a new run.")
     if name and name != heading.profile_name:
@@ -136,7 +143,7 @@ def resume(directory: Path, progress: Progress, name: str = "") -> Run:
                 raise UsageError(f"{path}, line {number}: {refusal}. The journal is damaged.") from refusal
             break
         whole.append(line)
-        note(run, entry)
+        note(run, upgraded(entry))
     mended = b"\n".join(whole) + b"\n"
     if mended != data:  # A line was cut off, or its end: the old journal or the mended one, never a half.
         try:

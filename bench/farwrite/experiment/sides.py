@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+
+import msgspec
 
 from ..base.host import reactor
 from ..base.host.disk import Disk
@@ -16,30 +17,29 @@ from ..base.wire.pump import PEER_ENDED, REPLICA_ENDED
 from ..lab.shared_memory import Board
 from ..lab.survey import CONNECTIONS, TUNNELS
 from ..targets import replicated
+from ..targets.observed import Audited, PrimaryObserved, SecondaryObserved
 from ..targets.replicated import Order
 
 KILLED = "The tunnel's process was killed."
 
 
-def write(order: Order, disk: Disk, board: Board, history: Board, issued: Board) -> dict[str, Any]:
+def write(order: Order, disk: Disk, board: Board, history: Board, issued: Board) -> PrimaryObserved:
     """In the near site: the primary and its load, to the end of the plan."""
     names = () if order.protocol == "local" else order.connections
     with tunnels_counted(names) as used:
         connections = [CONNECTIONS[name] for name in names]
-        observed = replicated.write_side(order, disk, connections, board.words, history.words, issued.words)
-    if any(name in TUNNELS for name in names):  # What the engine counts is not what the network carried.
-        observed["wire_bytes"] = used.sent_bytes
-    observed["near_cpu_ns"] += used.cpu_ns
-    observed["tunnel_ends"] = tunnel_ends(names)
-    return observed
+        observed = replicated.write_side(order, disk, connections, board.counters, history.words, issued.words)
+    # What the engine counts is not what the network carried.
+    wire_bytes = used.sent_bytes if any(name in TUNNELS for name in names) else observed.wire_bytes
+    cpu_ns = (observed.cpu_ns or 0) + used.cpu_ns
+    return msgspec.structs.replace(observed, wire_bytes=wire_bytes, cpu_ns=cpu_ns, tunnel_ends=tunnel_ends(names))
 
 
-def copy(order: Order, disk: Disk, board: Board) -> dict[str, Any]:
+def copy(order: Order, disk: Disk, board: Board) -> SecondaryObserved:
     """In the far site: the secondary, until the primary says goodbye or is lost."""
     with tunnels_counted(("data",)) as used:
-        observed = replicated.copy_side(order, disk, CONNECTIONS["data"], board.words)
-    observed["far_cpu_ns"] += used.cpu_ns
-    return observed
+        observed = replicated.copy_side(order, disk, CONNECTIONS["data"], board.counters)
+    return msgspec.structs.replace(observed, cpu_ns=observed.cpu_ns + used.cpu_ns)
 
 
 @dataclass
@@ -61,13 +61,13 @@ def tunnels_counted(names: Iterable[str]) -> Iterator[Used]:
     used.cpu_ns = sum(tunnel.cpu_ns for tunnel in tunnels) - cpu_ns
 
 
-def tunnel_ends(names: Iterable[str]) -> list[str]:
+def tunnel_ends(names: Iterable[str]) -> tuple[str, ...]:
     """Why those tunnels ended that did not end because this side, or the peer's tunnel in good order, hung up."""
     ends = [TUNNELS[name].ended(0) for name in names if name in TUNNELS]
-    return [end or KILLED for end in ends if end not in (None, REPLICA_ENDED, PEER_ENDED)]
+    return tuple(end or KILLED for end in ends if end not in (None, REPLICA_ENDED, PEER_ENDED))
 
 
-def audit(order: Order, disk: Disk, completed: int, issued: Board) -> dict[str, int]:
+def audit(order: Order, disk: Disk, completed: int, issued: Board) -> Audited:
     """In a site: what its files hold of the first `completed` writes."""
     return replicated.audit_side(order, disk, completed, issued.words)
 

@@ -91,9 +91,8 @@ class Device:
     def __init__(self, site: Site, interface: str, address: Ends, mtu_bytes: int | None) -> None:
         self.descriptor = site.open_tun(interface, address, mtu_bytes)
         self.interface = interface
-        assert site.process is not None
         # Open it stays readable when the site's process is gone: it belongs to the namespace.
-        self.counted = os.open(f"/proc/{site.process.pid}/net/dev", os.O_RDONLY | os.O_CLOEXEC)
+        self.counted = os.open(f"/proc/{site.pid}/net/dev", os.O_RDONLY | os.O_CLOEXEC)
 
     def drops(self) -> int:
         """Packets that found its queue full; the 12th column of /proc/net/dev, proc(5)."""

@@ -18,6 +18,7 @@ from ..base.host import libc
 from ..base.host.tun import PACKET_BYTES_MAX, VNET_HEADER_BYTES
 from ..base.jit import kernel
 from ..base.prng_kernel import UNIT_SHIFT, random_of
+from ..base.row import Row, i64, rows_of
 from ..base.units import NS_PER_S
 from ..workload.link_spec import FRAME_OVERHEAD_BYTES
 
@@ -59,27 +60,37 @@ BURST = 64  # Packets taken from one device before the other is looked at.
 WAIT_NS_MAX = 2_000_000  # For the rate, in here; what waits longer does so in the device, where it pushes back.
 
 
+class Progress(Row):
+    """How far one direction is. Packets and bytes are counted and never wrap."""
+
+    head = i64("packet: the oldest that is held")
+    tail = i64("packet: the next to be held")
+    free = i64("byte: where the next packet is put")
+    oldest = i64("byte: where the oldest held packet begins")
+    last_due_ns = i64("ns, CLOCK_MONOTONIC: no later packet leaves before this")
+    waiting = i64("packet: the first that the rate still holds back")
+    number = i64("packets whose fate was drawn")
+    in_burst = i64("1: losses come in a burst now")
+    free_ns = i64("ns, CLOCK_MONOTONIC: when the wire is free again")
+    rest = i64("bits times ns: what is left over of free_ns, less than the rate")
+
+
 class Hold(NamedTuple):
     """Packets under way in one direction."""
 
     data: np.ndarray  # uint8, RING_BYTES and room for one packet more, so that none is split
-    at: np.ndarray  # int64 by the names below
+    at: np.ndarray  # Progress, one
     start: np.ndarray  # int64 by packet, byte in data
     size: np.ndarray  # int64 by packet
     due_ns: np.ndarray  # int64 by packet, CLOCK_MONOTONIC
     sent_ns: np.ndarray  # int64 by packet: when the rate lets its last bit leave
 
 
-# Head packet, tail packet, next free byte, oldest byte still held, last due; first packet that the rate holds back; packets
-# judged; whether losses come in a burst now; when the wire is free again, and what of a nanosecond times the rate is left over.
-HEAD, TAIL, FREE, OLDEST, LAST_DUE, WAITING, NUMBER, BAD, FREE_NS, REST = range(10)
-
-
 def hold(ring_bytes: int = RING_BYTES, ring_packets: int = RING_PACKETS) -> Hold:
     """An empty direction."""
     return Hold(
         np.zeros(ring_bytes + PACKET_BYTES_MAX, np.uint8),
-        np.zeros(10, np.int64),
+        rows_of(Progress),
         np.zeros(ring_packets, np.int64),
         np.zeros(ring_packets, np.int64),
         np.zeros(ring_packets, np.int64),
@@ -90,17 +101,17 @@ def hold(ring_bytes: int = RING_BYTES, ring_packets: int = RING_PACKETS) -> Hold
 @kernel()
 def has_room(held):
     """Whether one more packet of any size may be taken in."""
-    at = held.at
-    if at[TAIL] - at[HEAD] >= held.start.size:
+    at = held.at[0]
+    if at.tail - at.head >= held.start.size:
         return False
     ring_bytes = held.data.size - PACKET_BYTES_MAX
-    return at[FREE] + PACKET_BYTES_MAX - at[OLDEST] <= ring_bytes
+    return at.free + PACKET_BYTES_MAX - at.oldest <= ring_bytes
 
 
 @kernel()
 def next_start(held):
     """Where in data the next packet is to be read to."""
-    return held.at[FREE] % (held.data.size - PACKET_BYTES_MAX)
+    return held.at[0].free % (held.data.size - PACKET_BYTES_MAX)
 
 
 @kernel()
@@ -109,39 +120,39 @@ def admit(held, size, now_ns, delay_ns):
 
     On a link with a rate, now is when its last bit has left.
     """
-    at = held.at
-    index = at[TAIL] % held.start.size
-    due_ns = max(now_ns + delay_ns, at[LAST_DUE])
+    at = held.at[0]
+    index = at.tail % held.start.size
+    due_ns = max(now_ns + delay_ns, at.last_due_ns)
     held.start[index] = next_start(held)
     held.size[index] = size
     held.due_ns[index] = due_ns
     held.sent_ns[index] = now_ns
-    at[LAST_DUE] = due_ns
-    at[FREE] += size
-    at[TAIL] += 1
+    at.last_due_ns = due_ns
+    at.free += size
+    at.tail += 1
 
-    assert at[TAIL] - at[HEAD] <= held.start.size
+    assert at.tail - at.head <= held.start.size
     return due_ns
 
 
 @kernel()
 def next_due(held):
     """When the oldest packet is due, or NEVER."""
-    at = held.at
-    if at[HEAD] == at[TAIL]:
+    at = held.at[0]
+    if at.head == at.tail:
         return NEVER
-    return held.due_ns[at[HEAD] % held.start.size]
+    return held.due_ns[at.head % held.start.size]
 
 
 @kernel()
 def release(held):
     """Forget the oldest packet."""
-    at = held.at
-    assert at[HEAD] < at[TAIL]
-    at[OLDEST] += held.size[at[HEAD] % held.start.size]
-    at[HEAD] += 1
-    if at[HEAD] == at[TAIL]:
-        at[OLDEST] = at[FREE]
+    at = held.at[0]
+    assert at.head < at.tail
+    at.oldest += held.size[at.head % held.start.size]
+    at.head += 1
+    if at.head == at.tail:
+        at.oldest = at.free
 
 
 @kernel()
@@ -156,17 +167,17 @@ def judge(held, board, way):
 
     Gilbert and Elliott's state moves with each packet, which is still lost with the share of the state it met (as in netem).
     """
-    at = held.at
+    at = held.at[0]
     key = board[way + KEY]
-    number = at[NUMBER]
-    at[NUMBER] += 1
+    number = at.number
+    at.number += 1
 
     lose = board[way + LOSS]
     if board[way + ENTER] > 0:
-        lose = board[way + BAD_LOSS] if at[BAD] else board[way + GOOD_LOSS]
-        move = board[way + LEAVE] if at[BAD] else board[way + ENTER]
+        lose = board[way + BAD_LOSS] if at.in_burst else board[way + GOOD_LOSS]
+        move = board[way + LEAVE] if at.in_burst else board[way + ENTER]
         if draw(key, number, FOR_MOVE) < move:
-            at[BAD] = 1 - at[BAD]
+            at.in_burst = 1 - at.in_burst
     if lose > 0 and draw(key, number, FOR_LOSS) < lose:
         return LOSE
     verdict = WHOLE
@@ -189,26 +200,26 @@ def deviation_ns(board, way, table, number):
 @kernel()
 def transmit(held, now_ns, wire_bytes, rate_bits_per_s):
     """When the wire has carried these bytes as well, after what it was given before; it loses no fraction of a nanosecond."""
-    at = held.at
+    at = held.at[0]
     begin_ns, rest = now_ns, np.int64(0)
-    if at[FREE_NS] >= now_ns:
-        begin_ns, rest = at[FREE_NS], at[REST]
+    if at.free_ns >= now_ns:
+        begin_ns, rest = at.free_ns, at.rest
     work = wire_bytes * 8 * NS_PER_S + rest
-    at[FREE_NS] = begin_ns + work // rate_bits_per_s
-    at[REST] = work % rate_bits_per_s
+    at.free_ns = begin_ns + work // rate_bits_per_s
+    at.rest = work % rate_bits_per_s
 
-    assert at[FREE_NS] >= now_ns
-    return at[FREE_NS]
+    assert at.free_ns >= now_ns
+    return at.free_ns
 
 
 @kernel()
 def waiting(held, now_ns):
     """How many packets the rate holds back."""
-    at = held.at
-    at[WAITING] = max(at[WAITING], at[HEAD])
-    while at[WAITING] < at[TAIL] and held.sent_ns[at[WAITING] % held.start.size] <= now_ns:
-        at[WAITING] += 1
-    return at[TAIL] - at[WAITING]
+    at = held.at[0]
+    at.waiting = max(at.waiting, at.head)
+    while at.waiting < at.tail and held.sent_ns[at.waiting % held.start.size] <= now_ns:
+        at.waiting += 1
+    return at.tail - at.waiting
 
 
 @kernel()
@@ -237,7 +248,7 @@ def turn_bit(held, board, way, start, size):
     if held.data[start] & 1:
         return False
     bits = (size - VNET_HEADER_BYTES) * 8
-    bit = np.int64(draw(board[way + KEY], held.at[NUMBER] - 1, FOR_BIT)) % bits
+    bit = np.int64(draw(board[way + KEY], held.at[0].number - 1, FOR_BIT)) % bits
     held.data[start + VNET_HEADER_BYTES + bit // 8] ^= np.uint8(1 << (bit % 8))
     return True
 
@@ -247,7 +258,7 @@ def receive_packet(held, other_fd, board, direction, size, now_ns):
     """Do with the packet at next_start() what is asked of this direction besides a delay."""
     way = WAY + direction * WAY_WORDS
     verdict = judge(held, board, way)
-    number = held.at[NUMBER] - 1
+    number = held.at[0].number - 1
     start = next_start(held)
     if verdict == LOSE:
         board[LOST + direction] += 1
@@ -285,14 +296,14 @@ def reads_again_ns(held, board, direction):
     way = WAY + direction * WAY_WORDS
     if board[way + RATE] == 0 or board[way + QUEUE] > 0:
         return np.int64(0)
-    return held.at[FREE_NS] - WAIT_NS_MAX
+    return held.at[0].free_ns - WAIT_NS_MAX
 
 
 @kernel()
 def deliver(held, fd, board, direction, now_ns):
     """Write every packet that is due; answers False when the device would take no more for now."""
     while next_due(held) <= now_ns:
-        index = held.at[HEAD] % held.start.size
+        index = held.at[0].head % held.start.size
         written = libc.write(fd, held.data, held.start[index], held.size[index])
         if written == -libc.EAGAIN:
             return False

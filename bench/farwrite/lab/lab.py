@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -78,6 +78,12 @@ class Lab(Span):
     others: list[Span]
     between: list[Span] = field(default_factory=list, kw_only=True)  # the links between far sites, in a mesh
     awake: Decision = field(default=Decision(), kw_only=True)  # what keeps the processors from sleeping
+    placed: list[Site] = field(default_factory=list, kw_only=True)  # its sites in places of this machine, the near one first
+
+    @property
+    def far_host(self) -> dict[str, Any] | None:
+        """Facts of the far machine; None where it is this one."""
+        return None
 
     @property
     def spans(self) -> list[Span]:
@@ -145,7 +151,7 @@ def open_lab(spec: LabSpec) -> Iterator[Lab]:
         ]
         yield Lab(
             *spans[0], choice, history, issued, others[: spec.others], spec=specs[0], terms=terms, **proofs[0],
-            between=others[spec.others :], awake=kept,
+            between=others[spec.others :], awake=kept, placed=[near, *fars],
         )  # fmt: skip
 
 
@@ -179,7 +185,9 @@ def joined_lab(spec: LabSpec, places: list[Place], choice: Choice, doors: Sequen
             JoinedSpan(*span, spec=spec.link_spec, terms=terms, **proof)
             for span, proof in zip(spans[1:], proofs[1:], strict=True)
         ]
-        yield JoinedLab(*spans[0], choice, history, issued, others, spec=spec.link_spec, terms=terms, **proofs[0])
+        yield JoinedLab(
+            *spans[0], choice, history, issued, others, spec=spec.link_spec, terms=terms, **proofs[0], placed=[near, *fars]
+        )
 
 
 def prepared(spec: LabSpec) -> Terms:

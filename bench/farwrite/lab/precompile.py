@@ -10,6 +10,7 @@ import threading
 
 import numpy as np
 
+from ..base.row import rows_of
 from ..workload.link_spec import Way
 from . import ferry_kernel, probe_kernel, relay_kernel, survey_kernel
 from .ferry import lay_out
@@ -63,7 +64,7 @@ def rehearse_ferry() -> None:
 
 def rehearse_relay() -> None:
     """The relay's loop with a board that asks to stop at once, and what its doorkeeper calls."""
-    board, ends = np.zeros(relay_kernel.BOARD_WORDS, np.int64), np.zeros((1, relay_kernel.END_WORDS), np.int64)
+    board, ends = np.zeros(relay_kernel.BOARD_WORDS, np.int64), rows_of(relay_kernel.Ends)
     board[relay_kernel.STOP] = 1
     held = relay_kernel.streams(1, 1 << 17, 16)
     relay_kernel.clear(held, 0, 0)

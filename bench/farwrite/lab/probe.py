@@ -17,7 +17,7 @@ from ..base.errors import UnfitError, system_error
 from ..base.units import NS_PER_MS, NS_PER_S
 from ..workload.link_spec import FRAME_OVERHEAD_BYTES
 from . import probe_kernel as bare
-from .site import Site
+from .site import AnySite
 
 IP_UDP_BYTES = 28
 PROBE_BYTES = 64 - 18 - IP_UDP_BYTES  # A datagram that fills the smallest Ethernet frame: header and checksum take 18 of 64.
@@ -106,7 +106,7 @@ def share_interval(count: int, of: int, z: float = Z_95) -> tuple[float, float]:
 
 
 def probe(
-    sender: Site, receiver: Site, to: str, count: int, gap_ns: int, payload_bytes: int = PROBE_BYTES, delay_ns: int = 0
+    sender: AnySite, receiver: AnySite, to: str, count: int, gap_ns: int, payload_bytes: int = PROBE_BYTES, delay_ns: int = 0
 ) -> Delivered:
     """Send `count` datagrams `gap_ns` apart (0: as fast as they go) to a site's address, and see what arrives.
 
@@ -166,7 +166,7 @@ def send_datagrams(address: str, port: int, count: int, gap_ns: int, payload_byt
         raise system_error("send datagrams over the link", done)
 
 
-def bulk_bits_per_s(sender: Site, receiver: Site, to: str, lasts_s: float) -> float:
+def bulk_bits_per_s(sender: AnySite, receiver: AnySite, to: str, lasts_s: float) -> float:
     """Bits per second that one TCP connection carries to a site's address, by what arrives in the second half."""
     port = receiver.call(open_bulk, to)
     receiver.start(drain_bulk)

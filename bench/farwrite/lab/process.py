@@ -184,6 +184,8 @@ def serve(connection: Connection) -> None:
             result = (True, function(*arguments))
         except FarwriteError as refusal:
             result = (False, refusal)
+        except ConnectionError as gone:  # Who was there has died, or was killed: no fault of ours.
+            result = (False, UnfitError(f"The other end of a connection between sites has gone: {gone.strerror}."))
         except Exception as failure:
             result = (False, RuntimeError(f"{failure!r}\n{traceback.format_exc()}"))
         connection.send(result)

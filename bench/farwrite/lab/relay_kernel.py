@@ -16,6 +16,7 @@ from ..base.histogram_kernel import SLOTS, slot_of
 from ..base.host import libc
 from ..base.jit import kernel
 from ..base.prng_kernel import key_of, unit_of
+from ..base.row import Row, i64, rows_of
 
 # Board words shared with the lab, by direction d (0 near to far, 1 far to near) where marked.
 STOP, DELAY_NS, CUT, SEGMENTS, BYTES, DROPS, LATE_NS_MAX, FULL, WAKEUPS = 0, 2, 4, 6, 8, 10, 12, 14, 16
@@ -23,17 +24,12 @@ RATE, JITTERED, SEED = 18, 20, 22  # d: bits per second or 0; d: whether delays 
 LATE = 32  # How late every segment left, a histogram of SLOTS counts by direction; histogram.py.
 BOARD_WORDS = LATE + 2 * SLOTS
 
-# A lane's words. Segments and bytes are counted from the last time that the lane was empty.
-HEAD, TAIL, FREE, OLDEST, SENT, LAST_DUE, FROM_NS, READS, BROKEN, DEAF, BLOCKED, DRAWN, POLLED = range(13)
-LANE_WORDS = 16
-
-# READS: whether more may come from the lane's source.
+# Whether more may come from a lane's source (Lane.reads).
 WAITING, READING, ENDED, DONE = range(4)
 
-# Words of a connection. Sockets are -1 until they are there; the state is written last by whoever hands it on.
-NEAR_FD, FAR_FD, STATE = range(3)
-END_WORDS = 4
+# Of a connection (Ends.state).
 VACANT, OPEN, CLOSING, RESETTING = range(4)
+SIDES = ("near_fd", "far_fd")
 
 # What a segment's size says of those that carry no bytes.
 END, RESET = 0, -1
@@ -54,13 +50,39 @@ SLEEP_NS_MAX = 50_000_000
 BURST = 16  # Segments taken from one lane before the others are looked at.
 
 
+class Lane(Row):
+    """How far one direction of a connection is. Segments and bytes are counted from the last time that it was empty."""
+
+    head = i64("segment: the oldest that is held")
+    tail = i64("segment: the next to be held")
+    free = i64("byte: where the next segment is put")
+    oldest = i64("byte: where the oldest held segment begins")
+    sent = i64("bytes of the oldest segment that its receiver has taken")
+    last_due_ns = i64("ns, CLOCK_MONOTONIC: no later segment leaves before this")
+    from_ns = i64("ns, CLOCK_MONOTONIC: nothing counts as sent before this")
+    reads = i64("WAITING, READING, ENDED or DONE")
+    broken = i64("1: its source is gone, as the other end is to hear by a reset")
+    deaf = i64("1: its receiver takes nothing any more")
+    blocked = i64("1: its receiver's buffer is full")
+    drawn = i64("delays drawn")
+    polled = i64("index among the sockets that are polled")
+
+
+class Ends(Row):
+    """A connection. Sockets are -1 until they are there; the state is written last by whoever hands it on."""
+
+    near_fd = i64("descriptor of the near socket")
+    far_fd = i64("descriptor of the far socket")
+    state = i64("VACANT, OPEN, CLOSING or RESETTING")
+
+
 class Streams(NamedTuple):
     """What is under way, by lane: 2 * connection + direction."""
 
     data: np.ndarray  # uint8, (lanes, RING_BYTES and room for one segment more, so that none is split)
     size: np.ndarray  # int64, (lanes, RING_SEGMENTS): bytes, or END or RESET
     due_ns: np.ndarray  # int64, (lanes, RING_SEGMENTS), CLOCK_MONOTONIC
-    at: np.ndarray  # int64, (lanes, LANE_WORDS)
+    at: np.ndarray  # Lane, by lane
     wire_ns: np.ndarray  # int64 by direction: when the last bit of everything admitted has left
 
 
@@ -73,7 +95,7 @@ def streams(
         np.zeros((lanes, ring_bytes + SEGMENT_BYTES_MAX), np.uint8),
         np.zeros((lanes, ring_segments), np.int64),
         np.zeros((lanes, ring_segments), np.int64),
-        np.zeros((lanes, LANE_WORDS), np.int64),
+        rows_of(Lane, lanes),
         np.zeros(2, np.int64),
     )
 
@@ -81,38 +103,45 @@ def streams(
 @kernel()
 def clear(held, lane, from_ns):
     """A lane for a new connection: empty, and nothing in it counts as sent before `from_ns`."""
-    held.at[lane, :] = 0
-    held.at[lane, FROM_NS] = from_ns
-    held.at[lane, READS] = READING
+    at = held.at[lane]
+    at.head = at.tail = at.free = at.oldest = at.sent = at.last_due_ns = 0
+    at.broken = at.deaf = at.blocked = at.drawn = at.polled = 0
+    at.from_ns, at.reads = from_ns, READING
+
+
+@kernel()
+def socket_of(ends, connection, side):
+    """The descriptor of a connection's near (0) or far (1) socket; -1 until it is there."""
+    return ends[connection].near_fd if side == 0 else ends[connection].far_fd
 
 
 @kernel()
 def post(ends, connection, state):
     """Hand a connection over: what was written of it before is seen by whoever sees the state."""
     libc.fence_release()
-    ends[connection, STATE] = state
+    ends[connection].state = state
 
 
 @kernel()
 def has_room(held, lane):
     """Whether one more segment of any size may be taken in. One place is kept for a reset."""
     at = held.at
-    if at[lane, TAIL] - at[lane, HEAD] >= held.size.shape[1] - 1:
+    if at[lane].tail - at[lane].head >= held.size.shape[1] - 1:
         return False
     ring_bytes = held.data.shape[1] - SEGMENT_BYTES_MAX
-    return at[lane, FREE] + SEGMENT_BYTES_MAX - at[lane, OLDEST] <= ring_bytes
+    return at[lane].free + SEGMENT_BYTES_MAX - at[lane].oldest <= ring_bytes
 
 
 @kernel()
 def next_start(held, lane):
     """Where in the lane's data the next segment is to be read to."""
-    return held.at[lane, FREE] % (held.data.shape[1] - SEGMENT_BYTES_MAX)
+    return held.at[lane].free % (held.data.shape[1] - SEGMENT_BYTES_MAX)
 
 
 @kernel()
 def oldest_start(held, lane):
     """Where in the lane's data the oldest segment stands."""
-    return held.at[lane, OLDEST] % (held.data.shape[1] - SEGMENT_BYTES_MAX)
+    return held.at[lane].oldest % (held.data.shape[1] - SEGMENT_BYTES_MAX)
 
 
 @kernel()
@@ -139,15 +168,15 @@ def pass_wire(held, direction, size, sent_ns, rate_bits_per_s):
 def admit(held, lane, size, left_ns, delay_ns):
     """Note the segment of `size` bytes that stands at next_start(): due a delay after it left, never before the one ahead."""
     at = held.at
-    index = at[lane, TAIL] % held.size.shape[1]
-    due_ns = max(left_ns + delay_ns, at[lane, LAST_DUE])
+    index = at[lane].tail % held.size.shape[1]
+    due_ns = max(left_ns + delay_ns, at[lane].last_due_ns)
     held.size[lane, index] = size
     held.due_ns[lane, index] = due_ns
-    at[lane, LAST_DUE] = due_ns
-    at[lane, FREE] += max(size, 0)
-    at[lane, TAIL] += 1
+    at[lane].last_due_ns = due_ns
+    at[lane].free += max(size, 0)
+    at[lane].tail += 1
 
-    assert at[lane, TAIL] - at[lane, HEAD] <= held.size.shape[1]
+    assert at[lane].tail - at[lane].head <= held.size.shape[1]
     return due_ns
 
 
@@ -155,31 +184,31 @@ def admit(held, lane, size, left_ns, delay_ns):
 def next_due(held, lane):
     """When the oldest segment is due, or NEVER."""
     at = held.at
-    if at[lane, HEAD] == at[lane, TAIL]:
+    if at[lane].head == at[lane].tail:
         return NEVER
-    return held.due_ns[lane, at[lane, HEAD] % held.due_ns.shape[1]]
+    return held.due_ns[lane, at[lane].head % held.due_ns.shape[1]]
 
 
 @kernel()
 def oldest_size(held, lane):
     """The size of the oldest segment, or what it is instead of bytes."""
-    return held.size[lane, held.at[lane, HEAD] % held.size.shape[1]]
+    return held.size[lane, held.at[lane].head % held.size.shape[1]]
 
 
 @kernel()
 def release(held, lane):
     """Forget the oldest segment. An empty lane begins anew, where the processor's cache still has it."""
     at = held.at
-    assert at[lane, HEAD] < at[lane, TAIL]
-    at[lane, OLDEST] += max(oldest_size(held, lane), 0)
-    at[lane, HEAD] += 1
-    at[lane, SENT] = 0
-    if at[lane, HEAD] == at[lane, TAIL]:
-        assert at[lane, OLDEST] == at[lane, FREE]
-        at[lane, HEAD] = 0
-        at[lane, TAIL] = 0
-        at[lane, OLDEST] = 0
-        at[lane, FREE] = 0
+    assert at[lane].head < at[lane].tail
+    at[lane].oldest += max(oldest_size(held, lane), 0)
+    at[lane].head += 1
+    at[lane].sent = 0
+    if at[lane].head == at[lane].tail:
+        assert at[lane].oldest == at[lane].free
+        at[lane].head = 0
+        at[lane].tail = 0
+        at[lane].oldest = 0
+        at[lane].free = 0
 
 
 @kernel()
@@ -189,8 +218,8 @@ def drawn_delay(held, lane, board, jitter_ns):
     delay_ns = board[DELAY_NS + direction]
     if board[JITTERED + direction] == 0:
         return delay_ns
-    draw = held.at[lane, DRAWN]
-    held.at[lane, DRAWN] += 1
+    draw = held.at[lane].drawn
+    held.at[lane].drawn += 1
     place = np.int64(unit_of(np.uint64(key_of(board[SEED], lane)), draw) * jitter_ns.shape[1])
     return max(delay_ns + jitter_ns[direction, place], np.int64(0))
 
@@ -198,7 +227,7 @@ def drawn_delay(held, lane, board, jitter_ns):
 @kernel()
 def wants_bytes(held, lane, board, now_ns):
     """Whether the lane's source is to be read: more may come, the link is whole, and there is room in ring and wire."""
-    if held.at[lane, READS] != READING or board[CUT + (lane & 1)] != 0:
+    if held.at[lane].reads != READING or board[CUT + (lane & 1)] != 0:
         return False
     return has_room(held, lane) and held.wire_ns[lane & 1] - now_ns <= BACKLOG_NS
 
@@ -207,7 +236,7 @@ def wants_bytes(held, lane, board, now_ns):
 def take_in(held, lane, size, now_ns, board, jitter_ns):
     """Admit what was just received: on the wire now, or when the handshake is over."""
     left_ns = pass_wire(held, lane & 1, size, now_ns, board[RATE + (lane & 1)])
-    admit(held, lane, size, max(left_ns, held.at[lane, FROM_NS]), drawn_delay(held, lane, board, jitter_ns))
+    admit(held, lane, size, max(left_ns, held.at[lane].from_ns), drawn_delay(held, lane, board, jitter_ns))
 
 
 @kernel()
@@ -223,25 +252,25 @@ def collect(held, lane, fd, board, jitter_ns):
         if size == -libc.EAGAIN or size == -libc.EINTR:
             break
         if size <= 0:
-            held.at[lane, READS] = ENDED
+            held.at[lane].reads = ENDED
             if size < 0:
                 size = np.int64(RESET)
-                held.at[lane ^ 1, DEAF] = 1
+                held.at[lane ^ 1].deaf = 1
             take_in(held, lane, size, libc.monotonic_ns(), board, jitter_ns)
             break
         take_in(held, lane, size, libc.monotonic_ns(), board, jitter_ns)
         if size < limit:
             break
-    if held.at[lane, READS] == READING and not has_room(held, lane):
+    if held.at[lane].reads == READING and not has_room(held, lane):
         board[FULL + direction] += 1
 
 
 @kernel()
 def send_back_reset(held, lane, board, jitter_ns):
     """The lane's source refused what was sent to it: its reset travels this way, once the link carries anything."""
-    if held.at[lane, BROKEN] != 0 and board[CUT + (lane & 1)] == 0:
-        held.at[lane, BROKEN] = 0
-        held.at[lane, READS] = ENDED
+    if held.at[lane].broken != 0 and board[CUT + (lane & 1)] == 0:
+        held.at[lane].broken = 0
+        held.at[lane].reads = ENDED
         take_in(held, lane, np.int64(RESET), libc.monotonic_ns(), board, jitter_ns)
 
 
@@ -249,31 +278,31 @@ def send_back_reset(held, lane, board, jitter_ns):
 def deliver(held, lane, fd, ends, board, now_ns):
     """Write every segment that is due. A socket that takes no more for now is noted as blocked."""
     at, direction = held.at, lane & 1
-    at[lane, BLOCKED] = 0
+    at[lane].blocked = 0
     while next_due(held, lane) <= now_ns:
         size = oldest_size(held, lane)
         if size == RESET:
-            ends[lane >> 1, STATE] = RESETTING
+            ends[lane >> 1].state = RESETTING
             return
-        if at[lane, DEAF] != 0:
+        if at[lane].deaf != 0:
             board[DROPS + direction] += 1
             if size == END:
-                at[lane, READS] = DONE
+                at[lane].reads = DONE
         elif size == END:
             libc.end_sending(fd)
-            at[lane, READS] = DONE
+            at[lane].reads = DONE
         else:
             start = lane * held.data.shape[1] + oldest_start(held, lane)
-            sent = libc.send(fd, held.data, start + at[lane, SENT], size - at[lane, SENT], np.int64(libc.MSG_DONTWAIT))
+            sent = libc.send(fd, held.data, start + at[lane].sent, size - at[lane].sent, np.int64(libc.MSG_DONTWAIT))
             if sent == -libc.EAGAIN or sent == -libc.EINTR:
-                at[lane, BLOCKED] = 1
+                at[lane].blocked = 1
                 return
             if sent < 0:
-                at[lane, DEAF] = 1
-                at[lane ^ 1, BROKEN] = 1
+                at[lane].deaf = 1
+                at[lane ^ 1].broken = 1
                 continue
-            at[lane, SENT] += sent
-            if at[lane, SENT] < size:
+            at[lane].sent += sent
+            if at[lane].sent < size:
                 continue
             late_ns = now_ns - next_due(held, lane)
             board[LATE + direction * SLOTS + slot_of(late_ns)] += 1
@@ -281,8 +310,8 @@ def deliver(held, lane, fd, ends, board, now_ns):
             board[SEGMENTS + direction] += 1
             board[BYTES + direction] += size
         release(held, lane)
-    if at[lane, READS] == DONE and at[lane ^ 1, READS] == DONE:
-        ends[lane >> 1, STATE] = CLOSING
+    if at[lane].reads == DONE and at[lane ^ 1].reads == DONE:
+        ends[lane >> 1].state = CLOSING
 
 
 @kernel(allocates=True)
@@ -301,17 +330,17 @@ def relay(held, ends, board, jitter_ns, wake_fd, note_fd, requests, timeout):
         requests[1] = libc.POLLIN
         libc.fence_acquire()
         for connection in range(ends.shape[0]):
-            if ends[connection, STATE] != OPEN:
+            if ends[connection].state != OPEN:
                 continue
             for direction in range(2):
                 lane = 2 * connection + direction
                 send_back_reset(held, lane, board, jitter_ns)
-                sink = ends[connection, 1 - direction]
-                if sink >= 0 and ends[connection, STATE] == OPEN:
+                sink = socket_of(ends, connection, 1 - direction)
+                if sink >= 0 and ends[connection].state == OPEN:
                     deliver(held, lane, sink, ends, board, now_ns)
-                    if held.at[lane, BLOCKED] == 0:
+                    if held.at[lane].blocked == 0:
                         until_ns = min(until_ns, next_due(held, lane))
-            if ends[connection, STATE] != OPEN:
+            if ends[connection].state != OPEN:
                 libc.write(note_fd, note, np.int64(0), np.int64(1))
                 continue
             for side in range(2):  # The socket of the near side, then of the far one: source of one lane, sink of the other.
@@ -319,18 +348,18 @@ def relay(held, ends, board, jitter_ns, wake_fd, note_fd, requests, timeout):
                 events = 0
                 if wants_bytes(held, lane, board, now_ns):
                     events = libc.POLLIN
-                elif held.wire_ns[side] - now_ns > BACKLOG_NS and held.at[lane, READS] == READING:
+                elif held.wire_ns[side] - now_ns > BACKLOG_NS and held.at[lane].reads == READING:
                     until_ns = min(until_ns, held.wire_ns[side] - BACKLOG_NS)
-                if held.at[lane ^ 1, BLOCKED] != 0:
+                if held.at[lane ^ 1].blocked != 0:
                     events |= libc.POLLOUT
-                fd = ends[connection, side]
+                fd = socket_of(ends, connection, side)
                 if fd >= 0 and events != 0:
                     requests[2 * count] = np.int32(fd)
                     requests[2 * count + 1] = np.int32(events)
-                    held.at[lane, POLLED] = count
+                    held.at[lane].polled = count
                     count += 1
                 else:
-                    held.at[lane, POLLED] = 0
+                    held.at[lane].polled = 0
         rest_ns = until_ns - libc.monotonic_ns()
         timeout[0] = 0
         timeout[1] = rest_ns if rest_ns >= SPIN_NS else 0
@@ -340,11 +369,11 @@ def relay(held, ends, board, jitter_ns, wake_fd, note_fd, requests, timeout):
         if requests[1] >> 16 != 0:
             libc.read(wake_fd, note, np.int64(0), np.int64(8))
         for connection in range(ends.shape[0]):
-            if ends[connection, STATE] != OPEN:
+            if ends[connection].state != OPEN:
                 continue
             for side in range(2):
                 lane = 2 * connection + side
-                place = held.at[lane, POLLED]
+                place = held.at[lane].polled
                 if place != 0 and requests[2 * place + 1] >> 16 & ~libc.POLLOUT != 0:
-                    collect(held, lane, ends[connection, side], board, jitter_ns)
+                    collect(held, lane, socket_of(ends, connection, side), board, jitter_ns)
     return board[SEGMENTS] + board[SEGMENTS + 1]

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..base.errors import system_error
+from ..base.row import rows_of
 from ..base.units import NS_PER_S
 from ..workload.jitter import TABLE_ENTRIES
 from . import relay_kernel as carrying
@@ -96,7 +97,7 @@ class Doorkeeper:
     wake_fd: int
     board: np.ndarray
     held: carrying.Streams = field(default_factory=carrying.streams)
-    ends: np.ndarray = field(default_factory=lambda: np.zeros((carrying.CONNECTIONS, carrying.END_WORDS), np.int64))
+    ends: np.ndarray = field(default_factory=lambda: rows_of(carrying.Ends, carrying.CONNECTIONS))
     doors: list[Door] = field(default_factory=list)
     dials: list[Dial] = field(default_factory=list)
     sockets: dict[int, list[socket.socket]] = field(default_factory=dict)  # by connection
@@ -173,7 +174,7 @@ class Doorkeeper:
             coming.close()
             return
         self.shut(door)
-        vacant = np.flatnonzero(self.ends[:, carrying.STATE] == carrying.VACANT)
+        vacant = np.flatnonzero(self.ends["state"] == carrying.VACANT)
         if not vacant.size:
             reset(coming)
             door.leaving.close()
@@ -187,8 +188,8 @@ class Doorkeeper:
         lane = 2 * connection + door.direction
         carrying.clear(self.held, lane, established_ns)
         carrying.clear(self.held, lane ^ 1, 0)
-        self.ends[connection, : carrying.STATE] = -1
-        self.ends[connection, door.direction] = coming.fileno()
+        self.ends[connection].near_fd = self.ends[connection].far_fd = -1
+        self.ends[connection][carrying.SIDES[door.direction]] = coming.fileno()
         carrying.post(self.ends, connection, carrying.OPEN)
         wake(self.wake_fd)
         heapq.heappush(self.dials, Dial(established_ns + int(delay_ns[door.direction]), connection, door))
@@ -215,9 +216,9 @@ class Doorkeeper:
         """Give the loop the second socket, or have a refusal travel back as a reset."""
         lane = 2 * dial.connection + dial.door.direction
         if answer:
-            self.held.at[lane, carrying.DEAF] = 1
-            self.held.at[lane ^ 1, carrying.BROKEN] = 1
-        self.ends[dial.connection, 1 - dial.door.direction] = dial.door.leaving.fileno()
+            self.held.at[lane].deaf = 1
+            self.held.at[lane ^ 1].broken = 1
+        self.ends[dial.connection][carrying.SIDES[1 - dial.door.direction]] = dial.door.leaving.fileno()
         wake(self.wake_fd)
 
     def close_ended(self) -> None:
@@ -225,7 +226,7 @@ class Doorkeeper:
         with contextlib.suppress(BlockingIOError):
             os.read(self.notes, 4096)
         for connection in list(self.sockets):
-            state = int(self.ends[connection, carrying.STATE])
+            state = int(self.ends[connection].state)
             if state in (carrying.CLOSING, carrying.RESETTING):
                 for end in self.sockets.pop(connection):
                     if state == carrying.RESETTING:

@@ -56,7 +56,7 @@ class Session:
 
     def __init__(self, lab: Lab, layout: Layout, as_root: bool) -> None:
         self.lab = lab
-        self.sites: dict[str, Site] = {site.name: site for site in (lab.near, *(span.far for span in lab.spans))}
+        self.sites: dict[str, Site] = {site.name: site for site in lab.placed}
         self.layout = layout
         self.as_root = as_root
         self.places: list[Place] = [site.namespace for site in self.sites.values()]
@@ -194,7 +194,7 @@ def open_to(
             sentence = proof(span, leg, accept_error)
             if not quiet:
                 say(sentence)
-        for site in (lab.near, *(span.far for span in lab.spans)):
+        for site in lab.placed:
             site.call(allow_ping)
         yield Session(lab, layout, as_root)
 

@@ -14,6 +14,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..base.shared_counters import counters_of
+
 
 @dataclass(frozen=True)
 class Board:
@@ -27,6 +29,11 @@ class Board:
     def words(self) -> np.ndarray:
         """int64, shared with every process forked after the board was made."""
         return Board.made[self.number]
+
+    @property
+    def counters(self) -> np.ndarray:
+        """SharedCounters, one: the beginning of a site's board."""
+        return counters_of(self.words)
 
 
 @contextmanager

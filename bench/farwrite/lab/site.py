@@ -1,17 +1,21 @@
 """A site: a place of its own with a network namespace, a disk and a process that works there.
 
 The process may be killed and started again; namespace and disk outlive it. What a site's process does is a module-level
-function that is called in it; the functions that touch its network are here.
+function that is called in it; the functions that touch its network are here. What a round needs of a site is `AnySite`, which
+the far site on another machine is as well (experiment/remote).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
+
+import numpy as np
 
 from ..base.host import tun
 from ..base.host.disk import Disk
@@ -21,6 +25,15 @@ from .relay_door import Doors
 from .shared_memory import Board
 
 Ends = tuple[str, str]  # The address at one end of a link, and the one at its other end.
+
+
+class SeenBoard(Protocol):
+    """What is read of a site's board."""
+
+    @property
+    def words(self) -> np.ndarray: ...
+    @property
+    def counters(self) -> np.ndarray: ...
 
 
 def address_of(index: int) -> str:
@@ -38,59 +51,45 @@ def addresses_of(near: Site, far: Site) -> tuple[Ends, Ends]:
     return (near.address, far.address), (far.address, near.address)
 
 
-class Site:
-    """A place with a name: the first, "near", has the writer, the second, "far", the second copy."""
+class AnySite(ABC):
+    """A site, wherever its process runs: the first, "near", has the writer, the others a second copy each."""
 
-    def __init__(self, name: str, namespace: Place, disk: Disk, board: Board, index: int = 0) -> None:
-        self.name = name
-        self.index = index  # The near site is 0.
-        self.address = namespace.address or address_of(index)
-        self.doors: Doors | None = None  # of a far site that is reached through a relay
-        self.namespace = namespace
-        self.disk = disk
-        self.board = board
-        self.process: processes.Process | None = None
-        self.processors: set[int] | None = None  # that its processes may run on; None: all
-        self.stack = contextlib.ExitStack()
+    name: str
+    index: int  # The near site is 0.
+    address: str  # under which other sites reach it; empty: they do not
+    disk: Disk
+    board: SeenBoard
+    doors: Doors | None = None  # of a far site that is reached through a relay
 
-    def __enter__(self) -> Site:
-        self.begin()
-        return self
+    @property
+    @abstractmethod
+    def pid(self) -> int | None:
+        """The number of its process; None where that runs on another machine."""
 
-    def __exit__(self, *failure: Any) -> None:
-        self.stack.close()
-
+    @abstractmethod
     def begin(self) -> None:
         """Start the site's process; after kill() this is the machine coming back."""
-        self.board.words[:] = 0
-        self.process = self.stack.enter_context(processes.process(self.name, self.namespace))
-        if self.processors:
-            self.stay_on(self.processors)
 
-    def stay_on(self, processors: set[int]) -> None:
-        """Have the site's process run on these processors only, now and after it has come back."""
-        self.processors = processors
-        self.call(os.sched_setaffinity, 0, processors)
-
+    @abstractmethod
     def kill(self) -> None:
         """SIGKILL the site's process, as a crash would end it."""
-        assert self.process is not None
-        self.process.kill()
+
+    @abstractmethod
+    def start(self, function: Callable, *arguments: Any) -> None:
+        """Begin function(*arguments) in the site's process; answer() waits for it."""
+
+    @abstractmethod
+    def poll(self, timeout_s: float) -> bool:
+        """Whether what start() began has come to its end, if only that of the process, within the timeout."""
+
+    @abstractmethod
+    def answer(self, timeout_s: float | None = 60.0) -> Any:
+        """The result of what start() began."""
 
     def call(self, function: Callable, *arguments: Any, timeout_s: float | None = 60.0) -> Any:
         """function(*arguments) in the site's process."""
-        assert self.process is not None
-        return self.process.call(function, *arguments, timeout_s=timeout_s)
-
-    def start(self, function: Callable, *arguments: Any) -> None:
-        """Begin function(*arguments) in the site's process; answer() waits for it."""
-        assert self.process is not None
-        self.process.start(function, *arguments)
-
-    def answer(self, timeout_s: float | None = 60.0) -> Any:
-        """The result of what start() began."""
-        assert self.process is not None
-        return self.process.answer(timeout_s)
+        self.start(function, *arguments)
+        return self.answer(timeout_s)
 
     def held(self, name: str) -> str:
         """The name under which another site holds its connection of this name to this one."""
@@ -100,14 +99,74 @@ class Site:
         """The name under which another site holds the connection that this one made to it."""
         return f"{name} from {self.name}" if self.index else name
 
+
+class LocalSite(AnySite):
+    """A site whose process is one of this machine's, in this machine's own network unless it is given a place."""
+
+    def __init__(self, name: str, disk: Disk, board: Board, index: int = 0, place: Place | None = None) -> None:
+        self.name, self.index, self.disk, self.board = name, index, disk, board
+        self.place = place
+        self.address = ""
+        self.process: processes.Process | None = None
+        self.processors: set[int] | None = None  # that its processes may run on; None: all
+        self.stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self.begin()
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self.stack.close()
+
+    @property
+    def running(self) -> processes.Process:
+        """Its process, which may have ended."""
+        assert self.process is not None
+        return self.process
+
+    @property
+    def pid(self) -> int:
+        return self.running.pid
+
+    def begin(self) -> None:
+        self.board.words[:] = 0
+        self.process = self.stack.enter_context(processes.process(self.name, self.place))
+        if self.processors:
+            self.stay_on(self.processors)
+
+    def stay_on(self, processors: set[int]) -> None:
+        """Have the site's process run on these processors only, now and after it has come back."""
+        self.processors = processors
+        self.call(os.sched_setaffinity, 0, processors)
+
+    def kill(self) -> None:
+        self.running.kill()
+
+    def start(self, function: Callable, *arguments: Any) -> None:
+        self.running.start(function, *arguments)
+
+    def poll(self, timeout_s: float) -> bool:
+        return self.running.poll(timeout_s)
+
+    def answer(self, timeout_s: float | None = 60.0) -> Any:
+        return self.running.answer(timeout_s)
+
+
+class Site(LocalSite):
+    """A site in a place of its own."""
+
+    def __init__(self, name: str, namespace: Place, disk: Disk, board: Board, index: int = 0) -> None:
+        super().__init__(name, disk, board, index, namespace)
+        self.namespace = namespace
+        self.address = namespace.address or address_of(index)
+
     def open_tun(self, interface: str, address: Ends, mtu_bytes: int | None = None) -> int:
         """A descriptor of a new TUN device in this site's namespace, addressed and up."""
         self.call(make_tun, interface)
         self.call(configure, interface, address, mtu_bytes)
-        assert self.process is not None
-        self.process.start(give_tun)
-        descriptor = recv_handle(self.process.connection)
-        self.process.answer()
+        self.start(give_tun)
+        descriptor = recv_handle(self.running.connection)
+        self.answer()
         return descriptor
 
 

@@ -17,7 +17,7 @@ from ..base.physics import Distance
 from ..base.wire.terms import IN_THE_CLEAR, Terms
 from ..workload.link_spec import PLAIN, LinkSpec, tolerance_ns
 from .link import Link, bare
-from .site import Site, tune_transport
+from .site import AnySite, Site, tune_transport
 from .stamps import Prober, Stamps
 from .survey import PROBE, Survey, hang_up, join, off_ns, survey
 
@@ -30,8 +30,8 @@ PASSAGES = 100  # Stamped probes each way that find the emulation's fastest pass
 class Span:
     """Two sites and what joins them."""
 
-    near: Site
-    far: Site
+    near: AnySite
+    far: AnySite
     link: Link
     transport: dict[str, str]
     base: Survey  # the round trip of a bare echo with no delay asked: what this host's own stack and wake-ups take

@@ -219,11 +219,10 @@ def prober(near: Site, far: Site) -> Iterator[Prober]:
 
 def datagrams(site: Site) -> socket.socket:
     """A stamped socket for datagrams in a site's namespace, held by us."""
-    assert site.process is not None
     site.call(have_stamped, site.address)
-    site.process.start(give_datagrams, site.address)
-    descriptor = recv_handle(site.process.connection)
-    site.process.answer()
+    site.start(give_datagrams, site.address)
+    descriptor = recv_handle(site.running.connection)
+    site.answer()
     return socket.socket(fileno=descriptor)
 
 

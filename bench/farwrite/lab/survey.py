@@ -21,7 +21,7 @@ from ..base.wire.terms import IN_THE_CLEAR, Terms
 from ..base.wire.tunnel import Tunnel, open_tunnel
 from . import survey_kernel as bare
 from .relay_door import Address, bound
-from .site import Site
+from .site import AnySite
 from .stamps import Stamps
 
 ECHO_BYTES = 64
@@ -61,7 +61,7 @@ def off_ns(rtt_ns_p50: float, asked_rtt_ns: float) -> float:
     return rtt_ns_p50 - asked_rtt_ns
 
 
-def join(near: Site, far: Site, name: str, congestion: str, terms: Terms = IN_THE_CLEAR) -> str:
+def join(near: AnySite, far: AnySite, name: str, congestion: str, terms: Terms = IN_THE_CLEAR) -> str:
     """A TCP connection between two sites' processes, without Nagle's delay; each holds it under its own name for it.
 
     Answers the congestion control in force, which is another than asked where the kernel lacks that. If the terms ask for more
@@ -154,7 +154,7 @@ def hang_up(name: str) -> None:
 
 
 def survey(
-    near: Site, far: Site, count: int, request_bytes: int = ECHO_BYTES, answer_bytes: int = ECHO_BYTES,
+    near: AnySite, far: AnySite, count: int, request_bytes: int = ECHO_BYTES, answer_bytes: int = ECHO_BYTES,
     flushed: bool = False, polled: bool = False,
 ) -> Survey:  # fmt: skip
     """Measure `count` round trips of a bare echo between the sites; the far one flushes each before it answers if asked, and the

@@ -16,7 +16,6 @@ import numpy as np
 
 from ..analysis.analyse import good_rounds
 from ..analysis.result import Analysis
-from ..base import hdr_codec
 from ..base.histogram import HALF_BITS, RANGE_BITS, Histogram, highest_of, middle_of
 from ..base.units import NS_PER_MS, NS_PER_S
 from ..recording import Cell, Recording, Round
@@ -51,7 +50,7 @@ def hlog(recording: Recording, analysis: Analysis, cells: Sequence[Cell], kind: 
     for item in sorted(intervals, key=lambda item: item.begin_s):
         # The greatest value goes into its column in ms, as the reference's default ratio has it.
         greatest = (item.histogram.maximum or 0) / NS_PER_MS
-        yield f"Tag={item.tag},{item.begin_s:.3f},{item.duration_s:.3f},{greatest:.3f},{hdr_codec.encode(item.histogram)}\n"
+        yield f"Tag={item.tag},{item.begin_s:.3f},{item.duration_s:.3f},{greatest:.3f},{item.histogram.encode()}\n"
 
 
 def intervals_of(recording: Recording, analysis: Analysis, cell: Cell, kind: TimeName) -> Iterator[Interval]:

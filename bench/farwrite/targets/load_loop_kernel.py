@@ -17,21 +17,13 @@ import numpy as np
 from ..base.histogram_kernel import slot_of
 from ..base.host.libc import monotonic_ns
 from ..base.jit import inline_kernel, kernel
+from ..base.row import Row, i64
 from ..workload.plan_kernel import FLUSH, READ, TRIM, WRITE
 from .interface import completed, progress, read, submit, trim, waited
-
-# Indices into Recorder.at. ISSUED and COMPLETED count writes; SEQUENCED and ACKED count what a target orders, trims too.
-ISSUED, COMPLETED, BYTES, REFUSED, STATUS, BEGIN_NS, END_NS, LAST_COMPLETION_NS, UNISSUED, SEQUENCED, ACKED = range(11)
-SLICE, SLICE_BEGIN_NS, SLICE_END_NS = range(11, 14)  # The slice that the last write belonged to.
-WITHIN, WITHIN_BEGIN_NS, WITHIN_END_NS = range(14, 17)  # The slice that the last completion fell into.
-AT_WORDS = 17
 
 # Columns of Recorder.samples: one row for each I/O of the plan, by number. Number, size and operation are the plan's.
 NUMBER, INTENDED_NS, ISSUED_NS, COMPLETED_NS, SIZE, OPERATION = range(6)
 SAMPLE_WORDS = 6
-
-# Words of the site's board that a run keeps up to date, for progress and for drills.
-BOARD_STOP, BOARD_DURABLE, BOARD_ISSUED, BOARD_COMPLETED, BOARD_LAST_COMPLETION_NS, BOARD_BEGIN_NS = 0, 1, 2, 3, 4, 5
 
 TURN_NS = 50_000  # What completes at once is issued for so long before the target has its turn: acknowledgements must not wait.
 DRAIN_NS = 5_000_000_000  # Writes still under way this long after the round's end count as unacknowledged.
@@ -68,10 +60,32 @@ class Jobs(NamedTuple):
     freed_ns: np.ndarray  # int64, when a place was free for its n-th I/O, at `ring` + (n & `mask`)
 
 
+class Counted(Row):
+    """What a round has counted, and the slices that the last write was found in."""
+
+    issued = i64("writes handed to the target")
+    completed = i64("writes that are complete")
+    bytes = i64("bytes of completed writes")
+    refused = i64("times the target had no room for a write")
+    status = i64("why the round ended: 0, or a negative status of the target")
+    begin_ns = i64("ns, CLOCK_MONOTONIC: when the round began")
+    end_ns = i64("ns, CLOCK_MONOTONIC: when it ended, what was under way included")
+    last_completion_ns = i64("ns, CLOCK_MONOTONIC: when the last write was complete")
+    unissued = i64("I/Os that were intended within the round and never issued")
+    sequenced = i64("writes and trims handed to the target: what it keeps in order")
+    acked = i64("how many of them are complete")
+    slice = i64("index of the slice that the last write was intended in")
+    slice_begin_ns = i64("ns, CLOCK_MONOTONIC: where it begins")
+    slice_end_ns = i64("ns, CLOCK_MONOTONIC: where it ends")
+    within = i64("index of the slice that the last completion fell into")
+    within_begin_ns = i64("ns, CLOCK_MONOTONIC: where it begins")
+    within_end_ns = i64("ns, CLOCK_MONOTONIC: where it ends")
+
+
 class Recorder(NamedTuple):
     """What a round observes."""
 
-    at: np.ndarray  # int64, see the indices above
+    at: np.ndarray  # Counted, one
     response: np.ndarray  # int64, slices x buckets: writes
     slice_count: np.ndarray  # int64 by slice
     slice_bytes: np.ndarray  # int64 by slice
@@ -135,18 +149,18 @@ def lateness(intended_ns, freed_ns, issued_ns, wait_begin_ns, woken_ns, returned
 @inline_kernel
 def note_completion(recorder, row, operation, size, intended_ns, issued_ns, late_ns, now_ns, slice_ns):
     """Record the times of one I/O that has just completed. `row` is that of its job's name."""
-    at = recorder.at
+    at = recorder.at[0]
     response_ns = now_ns - intended_ns
     assert intended_ns <= issued_ns <= now_ns
     recorder.late[slot_of(late_ns)] += 1
-    if not at[WITHIN_BEGIN_NS] <= now_ns < at[WITHIN_END_NS]:
-        at[WITHIN] = (now_ns - at[BEGIN_NS]) // slice_ns
-        at[WITHIN_BEGIN_NS] = at[BEGIN_NS] + at[WITHIN] * slice_ns
-        at[WITHIN_END_NS] = at[WITHIN_BEGIN_NS] + slice_ns
-    is_within = at[WITHIN] < recorder.within_count.size
+    if not at.within_begin_ns <= now_ns < at.within_end_ns:
+        at.within = (now_ns - at.begin_ns) // slice_ns
+        at.within_begin_ns = at.begin_ns + at.within * slice_ns
+        at.within_end_ns = at.within_begin_ns + slice_ns
+    is_within = at.within < recorder.within_count.size
     if recorder.part_count.size > 0:
         phases = max(recorder.phase_ends_ns.size, 1)
-        phase = phase_of(intended_ns, at[BEGIN_NS], recorder.phase_ends_ns)
+        phase = phase_of(intended_ns, at.begin_ns, recorder.phase_ends_ns)
         part = (row * phases + phase) * OPERATIONS + operation - 1
         recorder.part[part, slot_of(response_ns)] += 1
         recorder.part_count[part] += 1
@@ -157,12 +171,12 @@ def note_completion(recorder, row, operation, size, intended_ns, issued_ns, late
     if operation != WRITE:
         return response_ns
 
-    if not at[SLICE_BEGIN_NS] <= intended_ns < at[SLICE_END_NS]:
-        index = slice_of(intended_ns, at[BEGIN_NS], slice_ns, recorder.slice_count.size)
-        at[SLICE] = index
-        at[SLICE_BEGIN_NS] = at[BEGIN_NS] + index * slice_ns
-        at[SLICE_END_NS] = at[SLICE_BEGIN_NS] + slice_ns
-    index = at[SLICE]
+    if not at.slice_begin_ns <= intended_ns < at.slice_end_ns:
+        index = slice_of(intended_ns, at.begin_ns, slice_ns, recorder.slice_count.size)
+        at.slice = index
+        at.slice_begin_ns = at.begin_ns + index * slice_ns
+        at.slice_end_ns = at.slice_begin_ns + slice_ns
+    index = at.slice
     recorder.response[index, slot_of(response_ns)] += 1
     recorder.service[slot_of(now_ns - issued_ns)] += 1
     recorder.wait[slot_of(issued_ns - intended_ns)] += 1
@@ -170,11 +184,11 @@ def note_completion(recorder, row, operation, size, intended_ns, issued_ns, late
     recorder.slice_bytes[index] += size
     recorder.slice_max_ns[index] = max(recorder.slice_max_ns[index], response_ns)
     if is_within:
-        recorder.within_count[at[WITHIN]] += 1
-        recorder.within_bytes[at[WITHIN]] += size
-    at[COMPLETED] += 1
-    at[BYTES] += size
-    at[LAST_COMPLETION_NS] = now_ns
+        recorder.within_count[at.within] += 1
+        recorder.within_bytes[at.within] += size
+    at.completed += 1
+    at.bytes += size
+    at.last_completion_ns = now_ns
     return response_ns
 
 
@@ -182,7 +196,7 @@ def note_completion(recorder, row, operation, size, intended_ns, issued_ns, late
 def keep_sample(recorder, number, intended_ns, issued_ns, now_ns):
     """Keep one I/O by itself, where there is room for its number."""
     if number < recorder.samples.shape[0]:
-        begin_ns = recorder.at[BEGIN_NS]
+        begin_ns = recorder.at[0].begin_ns
         recorder.samples[number, INTENDED_NS] = intended_ns - begin_ns
         recorder.samples[number, ISSUED_NS] = issued_ns - begin_ns
         recorder.samples[number, COMPLETED_NS] = now_ns - begin_ns
@@ -226,15 +240,15 @@ def drive(plan, jobs, duration_ns, slice_ns, spin_ns, target, flight, recorder, 
 
     What was due before the end is issued even when it had to wait until after it: a backlog at the end counts like any other.
     A round that the plan does not fill ends with the plan. What is not complete DRAIN_NS after the end never is: it is in
-    SEQUENCED - ACKED, or, not even issued, in UNISSUED.
+    sequenced - acked, or, not even issued, in unissued.
     `board`, `history` (completion instants by sequence modulo its size) and `order` (numbers in the plan by sequence; may be
     empty where the plan's own order says it) outlive this process: when it is killed, they tell what its caller was promised.
     """
-    at = recorder.at
+    at = recorder.at[0]
     begin_ns = monotonic_ns()
     end_ns = begin_ns + duration_ns
-    at[BEGIN_NS] = begin_ns
-    board[BOARD_BEGIN_NS] = begin_ns
+    at.begin_ns = begin_ns
+    board[0].begin_ns = begin_ns
     jobs.freed_ns[:] = begin_ns
     flight_mask, history_mask = flight.number.size - 1, history.size - 1
     assert flight.number.size & flight_mask == 0 and history.size & history_mask == 0
@@ -244,7 +258,7 @@ def drive(plan, jobs, duration_ns, slice_ns, spin_ns, target, flight, recorder, 
     drained_ns = end_ns + DRAIN_NS
     now_ns = begin_ns
     wait_begin_ns, woken_ns, returned_ns, turn_ns = begin_ns, begin_ns, begin_ns, begin_ns
-    while status == 0 and board[BOARD_STOP] == 0 and now_ns < drained_ns:
+    while status == 0 and board[0].stop == 0 and now_ns < drained_ns:
         deadline_ns = end_ns if now_ns < end_ns else drained_ns
         at_once = False
         while True:
@@ -270,14 +284,14 @@ def drive(plan, jobs, duration_ns, slice_ns, spin_ns, target, flight, recorder, 
                 status = np.int64(taken)
                 break
             if taken == 0:
-                at[REFUSED] += 1
+                at.refused += 1
                 deadline_ns = drained_ns
                 break
             freed_ns = jobs.freed_ns[jobs.ring[job] + (jobs.issued[job] & jobs.mask[job])]
             late_ns = lateness(due_ns, freed_ns, now_ns, wait_begin_ns, woken_ns, returned_ns)
             jobs.next[job] += 1
             jobs.issued[job] += 1
-            at[ISSUED] += operation == WRITE
+            at.issued += operation == WRITE
             submitted += operation in (WRITE, TRIM)
             if operation == READ or (operation == FLUSH and acked == submitted):
                 issued_ns = now_ns
@@ -305,7 +319,7 @@ def drive(plan, jobs, duration_ns, slice_ns, spin_ns, target, flight, recorder, 
             deadline_ns = end_ns if now_ns < end_ns else drained_ns
         if status < 0:
             break
-        board[BOARD_ISSUED] = submitted
+        board[0].issued = submitted
         if not issuing:
             if head == tail:
                 break
@@ -333,18 +347,18 @@ def drive(plan, jobs, duration_ns, slice_ns, spin_ns, target, flight, recorder, 
                 acked += 1
             note_free(jobs, job, now_ns)
             head += 1
-        board[BOARD_COMPLETED] = acked
-        board[BOARD_LAST_COMPLETION_NS] = now_ns
-    at[SEQUENCED], at[ACKED] = submitted, acked
+        board[0].completed = acked
+        board[0].last_completion_ns = now_ns
+    at.sequenced, at.acked = submitted, acked
     for job in range(jobs.next.size):
         if not jobs.closed[job]:
             number = jobs.next[job]
             while number < jobs.end[job] and begin_ns + plan.intended_ns[number] < end_ns:
                 number += 1
-                at[UNISSUED] += 1
-    at[STATUS] = status
-    at[END_NS] = monotonic_ns()
+                at.unissued += 1
+    at.status = status
+    at.end_ns = monotonic_ns()
 
-    assert at[COMPLETED] <= at[ISSUED] and acked <= submitted
-    assert recorder.within_count.sum() <= at[COMPLETED]
+    assert at.completed <= at.issued and acked <= submitted
+    assert recorder.within_count.sum() <= at.completed
     return status

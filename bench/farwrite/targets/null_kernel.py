@@ -8,31 +8,38 @@ import numpy as np
 
 from ..base.host.libc import monotonic_ns, sleep_until
 from ..base.jit import inline_kernel
+from ..base.row import Row, i64, rows_of
 
-# Indices into NullTarget.at.
-TAKEN, SEEN, WAIT_BEGIN_NS, WOKEN_NS = range(4)
+
+class Taken(Row):
+    """What a null target has taken, and when it slept."""
+
+    taken = i64("writes and trims taken")
+    seen = i64("how many of them before the last turn")
+    wait_begin_ns = i64("ns, CLOCK_MONOTONIC: when the last sleep began")
+    woken_ns = i64("ns, CLOCK_MONOTONIC: when it ended")
 
 
 class NullTarget(NamedTuple):
     """What it has taken and when it slept."""
 
-    at: np.ndarray  # int64, see the indices above
+    at: np.ndarray  # Taken, one
 
 
 def null_target() -> NullTarget:
     """A fresh null target."""
-    return NullTarget(np.zeros(4, np.int64))
+    return NullTarget(rows_of(Taken))
 
 
 @inline_kernel
 def submit(target, number, address, size, now_ns, grain):
-    target.at[TAKEN] += 1
+    target.at[0].taken += 1
     return True
 
 
 @inline_kernel
 def trim(target, address, size, now_ns):
-    target.at[TAKEN] += 1
+    target.at[0].taken += 1
     return True
 
 
@@ -44,21 +51,21 @@ def read(target, address, size):
 @inline_kernel
 def progress(target, deadline_ns):
     """Sleeps when nothing was taken since the last turn: then nothing completes until the deadline."""
-    at = target.at
-    if at[TAKEN] == at[SEEN] and deadline_ns > 0:
-        at[WAIT_BEGIN_NS] = monotonic_ns()
-        if deadline_ns > at[WAIT_BEGIN_NS]:
+    at = target.at[0]
+    if at.taken == at.seen and deadline_ns > 0:
+        at.wait_begin_ns = monotonic_ns()
+        if deadline_ns > at.wait_begin_ns:
             sleep_until(deadline_ns)
-        at[WOKEN_NS] = monotonic_ns()
-    at[SEEN] = at[TAKEN]
+        at.woken_ns = monotonic_ns()
+    at.seen = at.taken
     return np.int64(0)
 
 
 @inline_kernel
 def completed(target):
-    return target.at[TAKEN]
+    return target.at[0].taken
 
 
 @inline_kernel
 def waited(target):
-    return target.at[WAIT_BEGIN_NS], target.at[WOKEN_NS]
+    return target.at[0].wait_begin_ns, target.at[0].woken_ns

@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from ..base.histogram_kernel import SLOTS
 from ..base.host import reactor
 from ..base.host.disk import Disk
 from ..base.host.libc import aligned_bytes
-from ..engine import journal_kernel as log
+from ..base.row import rows_of
 from ..engine import primary_kernel as primary
 from ..engine import record_kernel as record
 from ..engine import replica_kernel as replica
@@ -30,10 +29,11 @@ from ..engine.journal import examine, format_journal
 from ..workload.payload_kernel import SOLID, grain_of
 from ..workload.plan import Load, Stretch, counts_max, draw, draw_jobs, replay
 from ..workload.plan_kernel import READ, TRIM, WRITE, Plan
-from ..workload.trace.reader import outline_once, window
+from ..workload.trace.reader import window
 from ..workload.trace.source import Taking
 from . import audit_kernel as auditing
-from .load_loop_kernel import AT_WORDS, OPERATIONS, SAMPLE_WORDS, Flight, Jobs, Recorder, drive
+from .load_loop_kernel import OPERATIONS, SAMPLE_WORDS, Counted, Flight, Jobs, Recorder, drive
+from .observed import Audited, PrimaryObserved, SecondaryObserved
 from .pace_kernel import spin_ns
 from .replicated_kernel import ReplicatedTarget
 from .samples import samples_of
@@ -56,6 +56,17 @@ STATUS_TEXTS = {
 
 
 @dataclass(frozen=True)
+class TraceWindow:
+    """The part of a trace that a round replays, resolved by who orders it: sites read its records and nothing else."""
+
+    path: str
+    begin_ns: int
+    time_scale: float = 1.0
+    format: str = ""  # Taking.format
+    begins: dict[str, int] = field(default_factory=dict)  # Outline.begins
+
+
+@dataclass(frozen=True)
 class Order:
     """Everything both sides must know of one round."""
 
@@ -64,9 +75,6 @@ class Order:
     epoch: int
     seed: int
     load: Load | None  # None: a trace
-    trace_path: str
-    trace_begin_ns: int
-    time_scale: float
     write_count_max: int
     queue_depth: int
     duration_ns: int
@@ -77,17 +85,13 @@ class Order:
     connections: tuple[str, ...] = ("data",)  # as the near site holds them, a secondary behind each
     quorum: int = 0
     pulls_ahead: bool = False
-    trace_format: str = ""  # Taking.format
+    trace: TraceWindow | None = None
     samples_path: str = ""  # where every write is kept by itself; empty: nowhere
 
 
-def plan_of(order: Order, volume_bytes: int) -> Plan:
-    """The plan that the order describes: the same in every process."""
-    return plan_and_bounds(order, volume_bytes)[0]
-
-
 def plan_and_bounds(order: Order, volume_bytes: int) -> tuple[Plan, np.ndarray]:
-    """The plan, its jobs one behind the other, and where each begins and the last one ends."""
+    """The plan that the order describes, the same in every process, its jobs one behind the other; and where each begins and the
+    last one ends."""
     if order.load is not None and order.load.jobs:
         return draw_jobs(order.load, order.seed, counts_max(order.load, order.duration_ns))
     plan = draw(order.load, order.seed, order.write_count_max) if order.load is not None else replayed(order, volume_bytes)
@@ -96,13 +100,13 @@ def plan_and_bounds(order: Order, volume_bytes: int) -> tuple[Plan, np.ndarray]:
 
 def replayed(order: Order, volume_bytes: int) -> Plan:
     """The window of the trace that is this round's."""
-    outline = outline_once(order.trace_path, order.trace_format)
-    begin_ns = order.trace_begin_ns % max(outline.duration_ns, 1)
-    trace = window(order.trace_path, begin_ns, begin_ns + order.duration_ns / order.time_scale, outline.begins,
-                   Taking(format=order.trace_format))  # fmt: skip
+    asked = order.trace
+    assert asked is not None
+    end_ns = asked.begin_ns + order.duration_ns / asked.time_scale
+    trace = window(asked.path, asked.begin_ns, end_ns, asked.begins, Taking(format=asked.format))
     if not (trace.operation == WRITE).any():
         return Plan.of_count(0)
-    plan, _ = replay(trace.time_ns, trace.operation, trace.address, trace.size, volume_bytes, order.time_scale)
+    plan, _ = replay(trace.time_ns, trace.operation, trace.address, trace.size, volume_bytes, asked.time_scale)
     return plan
 
 
@@ -168,7 +172,7 @@ def recorder_of(slice_count: int, load: Load | None = None, samples: np.ndarray 
     ends_ns = [stretch.lasts_ns for stretch in phased(load)] if load is not None else []
     rows = len(names_of(load)) * max(len(ends_ns), 1) * OPERATIONS if load is not None and has_parts(load) else 0
     return Recorder(
-        at=np.zeros(AT_WORDS, np.int64),
+        at=rows_of(Counted),
         response=np.zeros((slice_count, SLOTS), np.int64),
         slice_count=np.zeros(slice_count, np.int64),
         slice_bytes=np.zeros(slice_count, np.int64),
@@ -198,10 +202,10 @@ def write_side(
     order: Order,
     disk: Disk,
     connections: list,
-    words: np.ndarray,
+    board: np.ndarray,
     history: np.ndarray,
     issued: np.ndarray | None = None,
-) -> dict[str, Any]:
+) -> PrimaryObserved:
     """Near: a fresh primary, met with its peers, driven through the plan. Answers what was observed.
 
     With several jobs their completions decide whose write is next; `issued` then takes the numbers in the order of the log.
@@ -229,7 +233,7 @@ def write_side(
         begun_cpu_ns = time.process_time_ns()
         status = int(
             drive(
-                plan, jobs, order.duration_ns, order.slice_ns, spin, target, flight, recorder, words, history, taken
+                plan, jobs, order.duration_ns, order.slice_ns, spin, target, flight, recorder, board, history, taken
             )
         )  # fmt: skip
         cpu_ns = time.process_time_ns() - begun_cpu_ns
@@ -237,27 +241,27 @@ def write_side(
         if connections and status == replica.OK:
             catch_up_ns = wait_for_peers(state)
             if catch_up_ns is not None:
-                for connection, said in zip(connections, state.peer[:, primary.ASIDE_SENT].tolist(), strict=True):
+                for connection, said in zip(connections, state.peer["aside_sent"].tolist(), strict=True):
                     say_goodbye(connection, order, said + 1)
         ended = int(replica.settle(journal, ring))
         if ended < 0 and status == 0:
             status = ended
-        return {
-            "status": status,
-            "recorder": recorder._replace(samples=recorder.samples[:0]),  # They are in their file, and large.
-            "spin_ns": spin,
-            "lag": state.lag if protocol in (primary.A, primary.B) else None,
-            "lag_writes_max": int(state.at[primary.LAG_WRITES_MAX]),
-            "lag_bytes_max": int(state.at[primary.LAG_BYTES_MAX]),
-            "flushes": int(journal.at[log.FLUSH_COUNT]),
-            "flush_bytes": int(journal.at[log.FLUSH_BYTES]),
-            "wire_bytes": int(state.peer[:, primary.WIRE_BYTES].sum()),
-            "blocked": int(state.at[primary.BLOCKED]),
-            "reactor": reactor.name_of(ring),
-            "near_cpu_ns": cpu_ns,
-            "exposed": int(state.at[primary.EXPOSED]),
-            "catch_up_ns": catch_up_ns,
-        }
+        return PrimaryObserved(
+            status=status,
+            recorder=recorder._replace(samples=recorder.samples[:0]),  # They are in their file, and large.
+            spin_ns=spin,
+            lag=state.lag if protocol in (primary.A, primary.B) else None,
+            lag_writes_max=int(state.at[0].lag_writes_max),
+            lag_bytes_max=int(state.at[0].lag_bytes_max),
+            flushes=int(journal.at[0].flush_count),
+            flush_bytes=int(journal.at[0].flush_bytes),
+            wire_bytes=int(state.peer["wire_bytes"].sum()),
+            blocked=int(state.at[0].blocked),
+            reactor=reactor.name_of(ring),
+            cpu_ns=cpu_ns,
+            exposed=int(state.at[0].exposed),
+            catch_up_ns=catch_up_ns,
+        )
 
 
 def is_kept(operation: np.ndarray) -> np.ndarray:
@@ -283,14 +287,14 @@ def wait_for_peers(state: primary.Primary) -> int | None:
 def all_sent(state: primary.Primary) -> bool:
     """Whether no peer is owed anything that it has not been sent."""
     peer = state.peer
-    live = (peer[:, primary.STATE] == primary.LIVE) & (peer[:, primary.PARCEL_SENT] == peer[:, primary.PARCEL_END])
-    return bool((live & (peer[:, primary.SENT] == state.journal.at[log.STAGED])).all())
+    live = (peer["state"] == primary.LIVE) & (peer["parcel_sent"] == peer["parcel_end"])
+    return bool((live & (peer["sent"] == state.journal.at[0].staged)).all())
 
 
 def say_goodbye(connection, order: Order, ordinal: int) -> None:
     """Tell the secondary that no more will come, and wait until it has closed: then everything there is durable."""
     frame = np.zeros(record.HEADER_BYTES, np.uint8)
-    record.seal(frame, frame.view(np.int64), 0, record.GOODBYE, 0, 0, 0, order.epoch, order.volume, 0, 0, ordinal)
+    record.seal(frame, frame.view(record.Header.LAYOUT), 0, record.GOODBYE, 0, 0, 0, order.epoch, order.volume, 0, 0, ordinal)
     connection.setblocking(True)
     connection.settimeout(order.peer_timeout_ns / 1e9)
     try:
@@ -301,25 +305,25 @@ def say_goodbye(connection, order: Order, ordinal: int) -> None:
         pass  # The audit of the far side tells what stands there; how the connection ends does not.
 
 
-def copy_side(order: Order, disk: Disk, connection, words: np.ndarray) -> dict[str, Any]:
+def copy_side(order: Order, disk: Disk, connection, board: np.ndarray) -> SecondaryObserved:
     """Far: a fresh secondary that serves until the primary says goodbye, is lost, or the board asks to stop."""
     with contextlib.closing(connection), reactor.reactor(order.reactor) as ring:
         journal = format_journal(disk, order.volume, order.epoch, STAGING_BYTES)
         protocol = PROTOCOLS[order.protocol]
         meet(connection, hello_of(journal, protocol), leads=False)
-        state = secondary.secondary_state(journal, ring, connection.fileno(), protocol, disk.volume_bytes, words)
+        state = secondary.secondary_state(journal, ring, connection.fileno(), protocol, disk.volume_bytes, board)
         begun_cpu_ns = time.process_time_ns()
         status = int(secondary.serve(state))
-        return {
-            "status": status,
-            "refused": int(state.at[secondary.REFUSED]),
-            "far_flushes": int(journal.at[log.FLUSH_COUNT]),
-            "acks": int(state.at[secondary.ACK_COUNT]),
-            "far_cpu_ns": time.process_time_ns() - begun_cpu_ns,
-        }
+        return SecondaryObserved(
+            status=status,
+            refused=int(state.at[0].refused),
+            flushes=int(journal.at[0].flush_count),
+            acks=int(state.at[0].ack_count),
+            cpu_ns=time.process_time_ns() - begun_cpu_ns,
+        )
 
 
-def audit_side(order: Order, disk: Disk, completed: int, issued: np.ndarray | None = None) -> dict[str, int]:
+def audit_side(order: Order, disk: Disk, completed: int, issued: np.ndarray | None = None) -> Audited:
     """Far: read journal and volume as they lie on the disk and hold them against the plan, in the order it was issued."""
     superblock, found = examine(disk, apply=True, refuse=False)
     survived = int(found[1])
@@ -330,10 +334,8 @@ def audit_side(order: Order, disk: Disk, completed: int, issued: np.ndarray | No
     damaged = count_damaged(order, disk, plan, bounds, numbers, survived)
     lost = numbers[survived:completed]
     lost_bytes = int(plan.size[lost[plan.operation[lost] == WRITE]].sum())
-    return {
-        "completed": completed, "survived": survived, "lost": max(completed - survived, 0), "damaged": damaged,
-        "lost_bytes": lost_bytes,
-    }  # fmt: skip
+    lost_count = max(completed - survived, 0)
+    return Audited(completed=completed, survived=survived, lost=lost_count, damaged=damaged, lost_bytes=lost_bytes)
 
 
 def count_damaged(order: Order, disk: Disk, plan: Plan, bounds: np.ndarray, numbers: np.ndarray, survived: int) -> int:

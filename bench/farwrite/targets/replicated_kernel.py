@@ -41,9 +41,9 @@ def progress(target, deadline_ns):
 
 @kernel()
 def completed(target):
-    return target.primary.at[engine.COMPLETED] - target.first[0]
+    return target.primary.at[0].completed - target.first[0]
 
 
 @kernel()
 def waited(target):
-    return target.primary.at[engine.WAIT_BEGIN_NS], target.primary.at[engine.WOKEN_NS]
+    return target.primary.at[0].wait_begin_ns, target.primary.at[0].woken_ns

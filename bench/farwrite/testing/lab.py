@@ -261,8 +261,7 @@ class Lab:
 
     def __init__(self, opened: OpenedLab) -> None:
         self.opened = opened
-        self.near = Site(opened.near)
-        self.far = Site(opened.far)
+        self.near, self.far = (Site(site) for site in opened.placed[:2])
         self.asked = Distance(0.0, 0)
         self.rtt_ns = opened.base.rtt_ns_p50  # delivered: the median echo when the distance was set
         self.is_cut = False

@@ -194,10 +194,6 @@ class Load:
         return max(size for sizes in (self.sizes, self.read_sizes, self.trim_sizes) for size, _ in sizes)
 
     @property
-    def size_bytes_mean(self) -> float:
-        return sum(size * weight for size, weight in self.sizes) / sum(weight for _, weight in self.sizes)
-
-    @property
     def flushes(self) -> bool:
         """Whether there are any."""
         return self.flush_share > 0 or self.flush_every > 0

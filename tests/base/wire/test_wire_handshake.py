@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire_ends import KEY, OTHER_KEY, Task, agreed, authority, tcp_pair, terms_of
+from wire_ends import KEY, OTHER_KEY, Task, agreed, tcp_pair, terms_of
 
 from farwrite.base.errors import UnfitError, UsageError
 from farwrite.base.wire import greeting, identity
 from farwrite.base.wire.channel import Clear, Tls
 from farwrite.base.wire.handshake import agree
-from farwrite.base.wire.terms import Certificates, SharedKey, Terms
+from farwrite.base.wire.terms import SharedKey, Terms
 from farwrite.engine import record_kernel
 from farwrite.engine.handshake import Hello, frame_of, receive_hello
 
@@ -118,40 +118,6 @@ def test_what_was_tampered_with_in_the_handshake_is_refused():
         pytest.fail(f"a changed byte {at} of the first message was not noticed")
 
 
-def test_certificates_of_one_authority_agree_and_those_of_another_do_not(tmp_path):
-    near, far = authority(tmp_path, "ours")
-    stranger, _ = authority(tmp_path, "theirs")
-    here, there = agreed(Terms("tls", "none", near), Terms("tls", "none", far))
-    assert isinstance(here, Tls) and isinstance(there, Tls)
-    for pair in ((stranger, far), (near, stranger)):
-        for refusal in agreed(*(Terms("tls", "none", one) for one in pair)):
-            assert isinstance(refusal, UnfitError) and "authority" in str(refusal)
-
-
-def test_certificates_that_cannot_be_read_are_refused_with_their_names(tmp_path):
-    near, _ = authority(tmp_path, "ours")
-    other, _ = authority(tmp_path, "theirs")
-    for bad in (
-        Certificates(near.authority, near.certificate, tmp_path / "none.key"),
-        Certificates(near.authority, near.certificate, other.private_key),
-        Certificates(tmp_path / "none.pem", near.certificate, near.private_key),
-    ):
-        with pytest.raises(UsageError, match="read the certificates"):
-            identity.context_of(bad, dials=True)
-
-
-def test_a_private_key_with_a_password_is_refused_and_nobody_is_asked(tmp_path):
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    near, _ = authority(tmp_path, "ours")
-    secret = load_pem_private_key(near.private_key.read_bytes(), None)
-    locked = serialization.BestAvailableEncryption(b"word")
-    near.private_key.write_bytes(secret.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked))
-    with pytest.raises(UsageError, match="password"):
-        identity.context_of(near, dials=True)
-
-
 def test_the_certificates_follow_from_the_key_and_the_end_alone():
     made = {(key, dials): identity.derived(key.key, dials) for key in (KEY, OTHER_KEY) for dials in (True, False)}
     assert made == {(key, dials): identity.derived(key.key, dials) for key, dials in made}
@@ -162,7 +128,7 @@ def test_the_certificates_follow_from_the_key_and_the_end_alone():
 def test_a_key_that_can_be_guessed_is_refused_and_none_is_printed():
     with pytest.raises(UsageError, match="at least 32 random bytes"):
         SharedKey(b"correct horse")
-    with pytest.raises(UsageError, match="shared key or certificates"):
+    with pytest.raises(UsageError, match="TLS needs a shared key"):
         Terms("tls")
     assert repr(KEY.key) not in repr(Terms("tls", "none", KEY)) and repr(KEY.key) not in repr(KEY)
 

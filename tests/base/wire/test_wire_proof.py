@@ -12,13 +12,14 @@ import pytest
 from wire_ends import KEY, OTHER_KEY, PATIENCE_S, Middle, Task, tcp_pair
 
 from farwrite.base.errors import UnfitError, UsageError
+from farwrite.base.framing import TooLongError
 from farwrite.base.wire import door as doors
-from farwrite.base.wire.conversation import MESSAGE_BYTES_MAX, TooLongError, converse
+from farwrite.base.wire.conversation import MESSAGE_BYTES_MAX, converse
 from farwrite.base.wire.door import SparseLog, door
 from farwrite.base.wire.greeting import greeting_of
 from farwrite.base.wire.handshake import Patience, agree_within
 from farwrite.base.wire.proof import NONCE_BYTES, PIECE_BYTES_MAX, TAG_BYTES, KeyProof
-from farwrite.base.wire.terms import IN_THE_CLEAR, Certificates, Terms
+from farwrite.base.wire.terms import IN_THE_CLEAR, Terms
 
 KEYED = Terms("none", "none", KEY)
 SEALED = Terms("tls", "none", KEY)
@@ -81,11 +82,6 @@ def test_there_is_no_conversation_without_proof(terms):
         converse(here, terms, True, PATIENCE_S)
     with pytest.raises(UsageError, match="prove to each other"), door("127.0.0.1", 0, terms, None, 1, None):
         pass
-
-
-def test_certificates_without_tls_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="by TLS"):
-        Terms("none", "none", Certificates(tmp_path, tmp_path, tmp_path))
 
 
 @BOTH

@@ -3,10 +3,9 @@
 import socket
 import threading
 from contextlib import closing, suppress
-from datetime import UTC, datetime
 
 from farwrite.base.wire.handshake import agree
-from farwrite.base.wire.terms import Certificates, SharedKey, Terms
+from farwrite.base.wire.terms import SharedKey, Terms
 
 KEY = SharedKey(bytes(range(32)))
 OTHER_KEY = SharedKey(bytes(range(1, 33)))
@@ -129,41 +128,3 @@ def received(replica):
     except ConnectionResetError:
         pass
     return data
-
-
-def authority(directory, name):
-    """An authority's certificate, and two replicas' that it signed, as PEM files: (near, far) certificates."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    begins, ends = datetime(2020, 1, 1, tzinfo=UTC), datetime(2120, 1, 1, tzinfo=UTC)
-
-    def named(words):
-        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, words)])
-
-    def made(subject, public, ca):
-        return (
-            x509.CertificateBuilder(named(name), named(subject), public, x509.random_serial_number(), begins, ends)
-            .add_extension(x509.BasicConstraints(ca, None), critical=True)
-            .sign(signer, None)
-        )
-
-    def written(path, data):
-        path.write_bytes(data)
-        return path
-
-    pem = serialization.Encoding.PEM
-    signer = Ed25519PrivateKey.generate()
-    root = written(directory / f"{name}.pem", made(name, signer.public_key(), True).public_bytes(pem))
-    found = []
-    for site in ("near", "far"):
-        secret = Ed25519PrivateKey.generate()
-        certificate = made(site, secret.public_key(), False).public_bytes(pem)
-        private = secret.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        found.append(
-            Certificates(
-                root, written(directory / f"{name}-{site}.pem", certificate), written(directory / f"{name}-{site}.key", private)
-            )
-        )
-    return found

@@ -98,6 +98,15 @@ def test_an_interrupted_search_says_how_far_it_has_come_and_leaves_no_process():
         os.killpg(running.pid, 0)
 
 
+def test_who_tells_stories_ends_with_the_one_it_tells_once_nobody_waits():
+    pool = search.Processes()
+    telling = pool.submit(0, 1_000_000)
+    while not telling.running():
+        time.sleep(0.01)
+    pool.close()
+    assert len(telling.result()) < 1_000_000 and not search.ENDED.is_set()
+
+
 def children_of(process):
     """Processes that it has started."""
     return Path(f"/proc/{process}/task/{process}/children").read_text().split()

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ..errors import UnfitError, system_error
 from ..file_systems import memory_text
@@ -46,7 +47,7 @@ class Disk:
     volume_fd: int
     journal_bytes: int
     volume_bytes: int
-    durability: str  # "disk" or "memory", as asked
+    durability: Literal["disk", "memory"]  # as asked
     direct: bool
     not_durable: str = ""  # why a flushed write would not survive a power loss; empty: it would, as far as the system tells
 

@@ -15,39 +15,70 @@ import numpy as np
 
 from ..jit import kernel
 from ..prng_kernel import random_of
+from ..row import Row, i64, rows_of
 
 SECTOR_BYTES = 512
 FLIGHTS = 3  # journal, superblock, volume: the reactor's slots
 
-# Indices into World.at.
-# POWER_IN: operations of the disk until the power goes out; FAIL_IN: until one is refused with FAIL_ERRNO. -1: never.
-# HASTY is a planted bug: a flush returns before it has landed, as on a disk whose cache lies.
-# SKEW_NS: how far this replica's clock is ahead of the world's.
-NODE, WAKE_NS, FLUSH_NS, SENT_BYTES, RECEIVED_BYTES, POWER_IN, FAIL_IN, FAIL_ERRNO, HASTY, OPERATIONS, SKEW_NS = range(11)
-AT_WORDS = 11
-
-# Columns of World.flight, by slot.
-KIND, OFFSET, SIZE, DUE_NS, RESULT, FLIGHT_WORDS = range(6)
+# What is under way in a slot (Operation.kind).
 WRITING, SYNCING, UNLANDED = 1, 2, 3
 
-# Columns of World.stream, by stream. A connection is two streams: what `socket` s sends is stream s, what it receives s ^ 1.
-WRITTEN, READ, SEGMENT_HEAD, SEGMENT_TAIL, DELAY_NS, LAST_DUE_NS, CLOSED, STALLED, SILENT, STREAM_WORDS = range(10)
 SEGMENTS = 64
 
 EIO, EAGAIN, ECONNRESET = 5, 11, 104
+
+
+class Conditions(Row):
+    """What befalls one replica's machine, and what it has done."""
+
+    node = i64("index of the replica")
+    wake_ns = i64("ns, virtual: until when it would sleep if nothing happened")
+    flush_ns = i64("ns that a flush takes")
+    sent_bytes = i64("bytes its streams have taken")
+    received_bytes = i64("bytes it has received")
+    power_in = i64("operations of the disk until the power goes out; -1: never")
+    fail_in = i64("operations of the disk until one is refused; -1: never")
+    fail_errno = i64("errno that it is refused with")
+    hasty = i64("1, a planted bug: a flush returns before it has landed, as on a disk whose cache lies")
+    operations = i64("operations of the disk so far")
+    skew_ns = i64("ns that its clock is ahead of the world's")
+
+
+class Operation(Row):
+    """A durable write or a flush under way, by slot."""
+
+    kind = i64("WRITING, SYNCING or UNLANDED; 0: nothing is under way")
+    offset = i64("byte of the journal that it begins at")
+    size = i64("bytes")
+    due_ns = i64("ns, virtual: when it is over")
+    result = i64("bytes, 0 or -errno")
+
+
+class Stream(Row):
+    """One direction of a connection: what `socket` s sends is stream s, what it receives s ^ 1. Byte counts never wrap."""
+
+    written = i64("bytes sent into it")
+    read = i64("bytes received from it")
+    segment_head = i64("segments that were received whole")
+    segment_tail = i64("segments sent")
+    delay_ns = i64("ns, one way")
+    last_due_ns = i64("ns, virtual: when what was sent last arrives")
+    closed = i64("1: its sender has closed it")
+    stalled = i64("1: nothing arrives, for the network is cut")
+    silent = i64("1: that it is closed never arrives")
 
 
 class World(NamedTuple):
     """What one replica can see; clock, stream and its bytes are shared by all replicas of a simulation."""
 
     clock: np.ndarray  # int64, one word: virtual CLOCK_MONOTONIC
-    at: np.ndarray  # int64, see the indices above
+    at: np.ndarray  # Conditions, one
     journal: np.ndarray  # uint8, what stands on the disk
     volume: np.ndarray  # uint8, what stands on the disk
     cached: np.ndarray  # uint8, the volume as reads see it
-    flight: np.ndarray  # int64, slot x FLIGHT_WORDS: operations under way
+    flight: np.ndarray  # Operation, by slot
     flying: np.ndarray  # uint8, slot x bytes: what they write
-    stream: np.ndarray  # int64, stream x STREAM_WORDS
+    stream: np.ndarray  # Stream, by stream
     glass: np.ndarray  # uint8, stream x bytes: rings of bytes under way
     segment_end: np.ndarray  # int64, stream x SEGMENTS: byte count up to which a segment goes
     segment_due_ns: np.ndarray  # int64, stream x SEGMENTS
@@ -58,11 +89,11 @@ def world(
     segment_end: np.ndarray, segment_due_ns: np.ndarray,
 ) -> World:  # fmt: skip
     """An empty disk in a shared world."""
-    at = np.zeros(AT_WORDS, np.int64)
-    at[POWER_IN] = at[FAIL_IN] = -1
+    at = rows_of(Conditions)
+    at[0].power_in = at[0].fail_in = -1
     return World(
         clock, at, np.zeros(journal_bytes, np.uint8), np.zeros(volume_bytes, np.uint8),
-        np.zeros(volume_bytes, np.uint8), np.zeros((FLIGHTS, FLIGHT_WORDS), np.int64),
+        np.zeros(volume_bytes, np.uint8), rows_of(Operation, FLIGHTS),
         np.zeros((FLIGHTS, flying_bytes), np.uint8), stream, glass, segment_end, segment_due_ns,
     )  # fmt: skip
 
@@ -70,7 +101,7 @@ def world(
 def nothing() -> World:
     """No world: what reactors of the other forms carry."""
     return world(
-        np.zeros(1, np.int64), 0, 0, 0, np.zeros((0, STREAM_WORDS), np.int64), np.zeros((0, 1), np.uint8),
+        np.zeros(1, np.int64), 0, 0, 0, rows_of(Stream, 0), np.zeros((0, 1), np.uint8),
         np.zeros((0, SEGMENTS), np.int64), np.zeros((0, SEGMENTS), np.int64),
     )  # fmt: skip
 
@@ -78,28 +109,28 @@ def nothing() -> World:
 @kernel()
 def now_ns(world):
     """This replica's clock: the virtual one, and how far it is off."""
-    return world.clock[0] + world.at[SKEW_NS]
+    return world.clock[0] + world.at[0].skew_ns
 
 
 @kernel()
 def sleep(world, timeout_ns):
     """Note until when this replica would sleep if nothing happened."""
-    world.at[WAKE_NS] = world.clock[0] + timeout_ns
+    world.at[0].wake_ns = world.clock[0] + timeout_ns
 
 
 @kernel()
 def refusal(world):
     """One operation of the disk begins: 0, or the -errno it is refused with. Without power nothing has an effect any more."""
-    at = world.at
-    if at[POWER_IN] == 0:
+    at = world.at[0]
+    if at.power_in == 0:
         return np.int64(-EIO)
-    if at[POWER_IN] > 0:
-        at[POWER_IN] -= 1
-    at[OPERATIONS] += 1
-    if at[FAIL_IN] > 0:
-        at[FAIL_IN] -= 1
-    elif at[FAIL_IN] == 0:
-        return -at[FAIL_ERRNO]
+    if at.power_in > 0:
+        at.power_in -= 1
+    at.operations += 1
+    if at.fail_in > 0:
+        at.fail_in -= 1
+    elif at.fail_in == 0:
+        return -at.fail_errno
     return np.int64(0)
 
 
@@ -109,8 +140,8 @@ def begin_write(world, slot, data, start, size, offset):
     refused = refusal(world)
     land(world, slot)
     flight = world.flight[slot]
-    flight[KIND], flight[OFFSET], flight[SIZE] = WRITING, offset, size
-    flight[DUE_NS], flight[RESULT] = world.clock[0] + world.at[FLUSH_NS], refused if refused < 0 else np.int64(size)
+    flight.kind, flight.offset, flight.size = WRITING, offset, size
+    flight.due_ns, flight.result = world.clock[0] + world.at[0].flush_ns, refused if refused < 0 else np.int64(size)
     world.flying[slot, :size] = data[start : start + size]
 
 
@@ -120,41 +151,41 @@ def begin_sync(world, slot):
     refused = refusal(world)
     world.flying[slot, : world.cached.size] = world.cached
     flight = world.flight[slot]
-    flight[KIND], flight[OFFSET], flight[SIZE] = SYNCING, 0, world.cached.size
-    flight[DUE_NS], flight[RESULT] = world.clock[0] + world.at[FLUSH_NS], refused
+    flight.kind, flight.offset, flight.size = SYNCING, 0, world.cached.size
+    flight.due_ns, flight.result = world.clock[0] + world.at[0].flush_ns, refused
 
 
 @kernel()
 def is_over(world, slot):
     """Whether the operation's time has come."""
-    if world.at[POWER_IN] == 0:
+    if world.at[0].power_in == 0:
         return False
-    return world.flight[slot, DUE_NS] <= world.clock[0] or world.at[HASTY] != 0
+    return world.flight[slot].due_ns <= world.clock[0] or world.at[0].hasty != 0
 
 
 @kernel(allocates=True)
 def finish(world, slot):
     """Let the operation take effect; answers its result."""
     flight = world.flight[slot]
-    if flight[KIND] == WRITING and flight[DUE_NS] > world.clock[0]:
-        flight[KIND] = UNLANDED
-        return flight[RESULT]
-    offset, size = flight[OFFSET], flight[SIZE]
-    target = world.volume if flight[KIND] == SYNCING else world.journal
-    flight[KIND] = 0
-    if flight[RESULT] >= 0:
+    if flight.kind == WRITING and flight.due_ns > world.clock[0]:
+        flight.kind = UNLANDED
+        return flight.result
+    offset, size = flight.offset, flight.size
+    target = world.volume if flight.kind == SYNCING else world.journal
+    flight.kind = 0
+    if flight.result >= 0:
         target[offset : offset + size] = world.flying[slot, :size]
-    return flight[RESULT]
+    return flight.result
 
 
 @kernel(allocates=True)
 def land(world, slot):
     """Let what a lying disk has only promised reach it at last."""
     flight = world.flight[slot]
-    if flight[KIND] == UNLANDED:
-        offset, size = flight[OFFSET], flight[SIZE]
+    if flight.kind == UNLANDED:
+        offset, size = flight.offset, flight.size
         world.journal[offset : offset + size] = world.flying[slot, :size]
-        flight[KIND] = 0
+        flight.kind = 0
 
 
 @kernel(allocates=True)
@@ -172,17 +203,17 @@ def crash(world, key, share, power):
     """Leave what the disk holds after a loss of power (`power` 1), or of the process alone (0: its cache stays)."""
     for slot in range(FLIGHTS):
         flight = world.flight[slot]
-        if flight[KIND] == UNLANDED and (flight[DUE_NS] <= world.clock[0] or not power):
+        if flight.kind == UNLANDED and (flight.due_ns <= world.clock[0] or not power):
             land(world, slot)
-        elif (flight[KIND] == WRITING or flight[KIND] == UNLANDED) and flight[RESULT] >= 0:
-            tear(world.journal, world.flying[slot], flight[OFFSET], flight[SIZE], key, share)
-        elif flight[KIND] == SYNCING and flight[RESULT] >= 0 and power:
-            tear(world.volume, world.flying[slot], np.int64(0), flight[SIZE], key + 1, share)
-        flight[KIND] = 0
+        elif (flight.kind == WRITING or flight.kind == UNLANDED) and flight.result >= 0:
+            tear(world.journal, world.flying[slot], flight.offset, flight.size, key, share)
+        elif flight.kind == SYNCING and flight.result >= 0 and power:
+            tear(world.volume, world.flying[slot], np.int64(0), flight.size, key + 1, share)
+        flight.kind = 0
     if power:
         tear(world.volume, world.cached, np.int64(0), world.cached.size, key + 2, share)
         world.cached[:] = world.volume
-    world.at[POWER_IN] = world.at[FAIL_IN] = -1
+    world.at[0].power_in = world.at[0].fail_in = -1
 
 
 @kernel()
@@ -251,30 +282,30 @@ def read_journal(world, data, start, size, offset):
 def has_ended(world, stream_index):
     """Whether the end of this stream has arrived: its sender has closed it, and the word of that came through."""
     stream = world.stream[stream_index]
-    return stream[CLOSED] != 0 and not stream[SILENT] and not stream[STALLED] and stream[LAST_DUE_NS] <= world.clock[0]
+    return stream.closed != 0 and not stream.silent and not stream.stalled and stream.last_due_ns <= world.clock[0]
 
 
 @kernel(allocates=True)
 def send(world, socket, data, start, size):
     """Bytes taken by the stream, or -errno. What is sent to an end that has closed is taken until the word of that arrives."""
     stream = world.stream[socket]
-    if stream[CLOSED] or has_ended(world, socket ^ 1) or world.at[POWER_IN] == 0:
+    if stream.closed or has_ended(world, socket ^ 1) or world.at[0].power_in == 0:
         return np.int64(-ECONNRESET)
     ring = world.glass.shape[1]
-    count = min(size, ring - (stream[WRITTEN] - stream[READ]))
-    if count <= 0 or stream[SEGMENT_TAIL] - stream[SEGMENT_HEAD] == SEGMENTS:
+    count = min(size, ring - (stream.written - stream.read))
+    if count <= 0 or stream.segment_tail - stream.segment_head == SEGMENTS:
         return np.int64(-EAGAIN)
-    begin = stream[WRITTEN] % ring
+    begin = stream.written % ring
     first = min(count, ring - begin)
     world.glass[socket, begin : begin + first] = data[start : start + first]
     world.glass[socket, : count - first] = data[start + first : start + count]
-    stream[WRITTEN] += count
-    stream[LAST_DUE_NS] = max(stream[LAST_DUE_NS], world.clock[0] + stream[DELAY_NS])
-    place = stream[SEGMENT_TAIL] % SEGMENTS
-    world.segment_end[socket, place] = stream[WRITTEN]
-    world.segment_due_ns[socket, place] = stream[LAST_DUE_NS]
-    stream[SEGMENT_TAIL] += 1
-    world.at[SENT_BYTES] += count
+    stream.written += count
+    stream.last_due_ns = max(stream.last_due_ns, world.clock[0] + stream.delay_ns)
+    place = stream.segment_tail % SEGMENTS
+    world.segment_end[socket, place] = stream.written
+    world.segment_due_ns[socket, place] = stream.last_due_ns
+    stream.segment_tail += 1
+    world.at[0].sent_bytes += count
     return np.int64(count)
 
 
@@ -282,14 +313,14 @@ def send(world, socket, data, start, size):
 def arrived(world, stream_index):
     """How many bytes of a stream have arrived and not been received."""
     stream = world.stream[stream_index]
-    if stream[STALLED]:
+    if stream.stalled:
         return np.int64(0)
-    end = stream[READ]
-    for segment in range(stream[SEGMENT_HEAD], stream[SEGMENT_TAIL]):
+    end = stream.read
+    for segment in range(stream.segment_head, stream.segment_tail):
         if world.segment_due_ns[stream_index, segment % SEGMENTS] > world.clock[0]:
             break
         end = world.segment_end[stream_index, segment % SEGMENTS]
-    return end - stream[READ]
+    return end - stream.read
 
 
 @kernel(allocates=True)
@@ -297,54 +328,55 @@ def receive(world, socket, data, start, size):
     """Bytes that have arrived, 0 when the other end has closed and nothing is left, or -errno."""
     from_stream = socket ^ 1
     stream = world.stream[from_stream]
-    if world.stream[socket, CLOSED]:
+    if world.stream[socket].closed:
         return np.int64(-ECONNRESET)
     count = min(size, arrived(world, from_stream))
     if count == 0:
         return np.int64(0) if has_ended(world, from_stream) else np.int64(-EAGAIN)
     ring = world.glass.shape[1]
-    begin = stream[READ] % ring
+    begin = stream.read % ring
     first = min(count, ring - begin)
     data[start : start + first] = world.glass[from_stream, begin : begin + first]
     data[start + first : start + count] = world.glass[from_stream, : count - first]
-    stream[READ] += count
-    while stream[SEGMENT_HEAD] < stream[SEGMENT_TAIL] and world.segment_end[
-        from_stream, stream[SEGMENT_HEAD] % SEGMENTS
-    ] <= stream[READ]:
-        stream[SEGMENT_HEAD] += 1
-    world.at[RECEIVED_BYTES] += count
+    stream.read += count
+    while stream.segment_head < stream.segment_tail and world.segment_end[
+        from_stream, stream.segment_head % SEGMENTS
+    ] <= stream.read:
+        stream.segment_head += 1
+    world.at[0].received_bytes += count
     return np.int64(count)
 
 
 @kernel()
 def is_readable(world, socket):
     """Whether receive() would answer anything but -EAGAIN."""
-    return world.stream[socket, CLOSED] != 0 or has_ended(world, socket ^ 1) or arrived(world, socket ^ 1) > 0
+    return world.stream[socket].closed != 0 or has_ended(world, socket ^ 1) or arrived(world, socket ^ 1) > 0
 
 
 @kernel()
 def is_writable(world, socket):
     """Whether send() would answer anything but -EAGAIN."""
     stream = world.stream[socket]
-    if stream[CLOSED] or has_ended(world, socket ^ 1):
+    if stream.closed or has_ended(world, socket ^ 1):
         return True
-    full = stream[WRITTEN] - stream[READ] >= world.glass.shape[1]
-    return not full and stream[SEGMENT_TAIL] - stream[SEGMENT_HEAD] < SEGMENTS
+    full = stream.written - stream.read >= world.glass.shape[1]
+    return not full and stream.segment_tail - stream.segment_head < SEGMENTS
 
 
 @kernel()
 def hang_up(world, socket):
     """Close our end; what is under way still arrives, and the word of the end behind it."""
     stream = world.stream[socket]
-    if not stream[CLOSED]:
-        stream[CLOSED] = 1
-        stream[LAST_DUE_NS] = max(stream[LAST_DUE_NS], world.clock[0] + stream[DELAY_NS])
+    if not stream.closed:
+        stream.closed = 1
+        stream.last_due_ns = max(stream.last_due_ns, world.clock[0] + stream.delay_ns)
 
 
 @kernel()
 def connect(world, socket, delay_ns, back_ns):
     """A fresh connection whose two ends are `socket` and `socket ^ 1`, with its one-way delays."""
-    for stream, delay in ((socket, delay_ns), (socket ^ 1, back_ns)):
-        world.stream[stream, :] = 0
-        world.stream[stream, DELAY_NS] = delay
-        world.stream[stream, LAST_DUE_NS] = world.clock[0]
+    for index, delay in ((socket, delay_ns), (socket ^ 1, back_ns)):
+        stream = world.stream[index]
+        stream.written = stream.read = stream.segment_head = stream.segment_tail = 0
+        stream.closed = stream.stalled = stream.silent = 0
+        stream.delay_ns, stream.last_due_ns = delay, world.clock[0]

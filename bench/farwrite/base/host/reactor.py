@@ -23,13 +23,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ..jit import kernel
+from ..row import Row, i64, rows_of
 from . import libc
 from . import pretend_kernel as pretend
 
 PLAIN, URING, PRETEND = 0, 1, 2
-
-# Indices into Reactor.at.
-KIND, RING_FD, SQ_TAIL, SQ_MASK, SQ_ARRAY, CQ_HEAD, CQ_TAIL, CQ_MASK, CQES, PENDING, SYSCALLS, AT_WORDS = range(12)
 
 SOCKETS_MAX = 5  # A replica waits for this many peers at most.
 
@@ -57,10 +55,26 @@ ENTRIES = 16  # At most SLOTS entries are ever under way.
 NOTHING = pretend.nothing()
 
 
+class Ring(Row):
+    """Where io_uring's ring lies, and what has been asked of it. Offsets are in 4-byte words of Reactor.ring."""
+
+    kind = i64("PLAIN, URING or PRETEND")
+    ring_fd = i64("descriptor of the ring; -1 without one")
+    sq_tail = i64("offset of the submission queue's tail")
+    sq_mask = i64("submission entries, less 1")
+    sq_array = i64("offset of the submission queue's array of entry numbers")
+    cq_head = i64("offset of the completion queue's head")
+    cq_tail = i64("offset of the completion queue's tail")
+    cq_mask = i64("completion entries, less 1")
+    cqes = i64("offset of the completion entries")
+    pending = i64("entries that were filled and not yet submitted")
+    syscalls = i64("times the system was asked")
+
+
 class Reactor(NamedTuple):
     """The ring's shared memory, and what is under way by slot (JOURNAL .. WRITE_READY)."""
 
-    at: np.ndarray  # int64, see the indices above; ring offsets are in 4-byte words
+    at: np.ndarray  # Ring, one
     ring: np.ndarray  # uint32, the kernel's submission and completion rings
     entries: np.ndarray  # int64, submission entries, eight words each
     state: np.ndarray  # int64 by slot: IDLE, BUSY or FINISHED
@@ -72,10 +86,8 @@ class Reactor(NamedTuple):
 
 def empty() -> Reactor:
     """A reactor of the plain form; also what the ring's form starts from."""
-    at = np.zeros(AT_WORDS, np.int64)
-    at[RING_FD] = -1
-    return Reactor(
-        at=at,
+    made = Reactor(
+        at=rows_of(Ring),
         ring=np.zeros(1, np.uint32),
         entries=np.zeros(8, np.int64),
         state=np.zeros(SLOTS, np.int64),
@@ -84,12 +96,14 @@ def empty() -> Reactor:
         requests=np.zeros(2 * SOCKETS_MAX, np.int32),
         world=NOTHING,
     )
+    made.at[0].ring_fd = -1
+    return made
 
 
 def pretended(world: pretend.World) -> Reactor:
     """A reactor whose clock, disk and sockets are a world in memory."""
     made = empty()._replace(world=world)
-    made.at[KIND] = PRETEND
+    made.at[0].kind = PRETEND
     return made
 
 
@@ -119,7 +133,7 @@ def reactor(kind: str = "auto") -> Iterator[Reactor]:
 
 def name_of(chosen: Reactor) -> str:
     """"io_uring", "pwrite" or "pretend", for recordings."""
-    return ("pwrite", "io_uring", "pretend")[int(chosen.at[KIND])]
+    return ("pwrite", "io_uring", "pretend")[int(chosen.at[0].kind)]
 
 
 def io_uring_setup() -> tuple[int, np.ndarray]:
@@ -156,20 +170,19 @@ def map_ring(descriptor: int, parameters: np.ndarray) -> Reactor:
         mmap.mmap(descriptor, 64 * sq_entries, flags, protection, offset=OFFSET_SQES), np.int64
     )
     made = empty()._replace(ring=ring, entries=entries)
-    for index, value in (
-        (KIND, URING), (RING_FD, descriptor), (SQ_TAIL, sq_tail), (SQ_MASK, int(ring[sq_mask])), (SQ_ARRAY, sq_array),
-        (CQ_HEAD, cq_head), (CQ_TAIL, cq_tail), (CQ_MASK, int(ring[cq_mask])), (CQES, cqes),
-    ):  # fmt: skip
-        made.at[index] = value
+    at = made.at[0]
+    at.kind, at.ring_fd = URING, descriptor
+    at.sq_tail, at.sq_mask, at.sq_array = sq_tail, int(ring[sq_mask]), sq_array
+    at.cq_head, at.cq_tail, at.cq_mask, at.cqes = cq_head, cq_tail, int(ring[cq_mask]), cqes
     return made
 
 
 @kernel()
 def prepare(reactor, slot, opcode, fd, offset, address, size, flags):
     """Fill the next submission entry; the coming wait() hands it to the kernel."""
-    at = reactor.at
-    tail = np.int64(reactor.ring[at[SQ_TAIL]])
-    index = tail & at[SQ_MASK]
+    at = reactor.at[0]
+    tail = np.int64(reactor.ring[at.sq_tail])
+    index = tail & at.sq_mask
     entry = index * 8
     for word in range(8):
         reactor.entries[entry + word] = 0
@@ -178,17 +191,17 @@ def prepare(reactor, slot, opcode, fd, offset, address, size, flags):
     reactor.entries[entry + 2] = address
     reactor.entries[entry + 3] = size | (np.int64(flags) << 32)
     reactor.entries[entry + 4] = slot
-    reactor.ring[at[SQ_ARRAY] + index] = np.uint32(index)
+    reactor.ring[at.sq_array + index] = np.uint32(index)
     libc.fence_release()
-    reactor.ring[at[SQ_TAIL]] = np.uint32(tail + 1)
-    at[PENDING] += 1
+    reactor.ring[at.sq_tail] = np.uint32(tail + 1)
+    at.pending += 1
     reactor.state[slot] = BUSY
 
 
 @kernel()
 def now_ns(reactor):
     """The clock everything in a replica goes by: CLOCK_MONOTONIC."""
-    if reactor.at[KIND] == PRETEND:
+    if reactor.at[0].kind == PRETEND:
         return pretend.now_ns(reactor.world)
     return libc.monotonic_ns()
 
@@ -196,7 +209,7 @@ def now_ns(reactor):
 @kernel()
 def send(reactor, socket, data, start, size):
     """Bytes of data[start:start + size] that the send buffer took, or -errno (-EAGAIN: it is full); never waits."""
-    if reactor.at[KIND] == PRETEND:
+    if reactor.at[0].kind == PRETEND:
         return pretend.send(reactor.world, socket, data, start, size)
     return libc.send(socket, data, start, size, np.int64(libc.MSG_DONTWAIT))
 
@@ -204,7 +217,7 @@ def send(reactor, socket, data, start, size):
 @kernel()
 def receive(reactor, socket, data, start, size):
     """Bytes received into data[start:start + size], 0 when the peer has closed, or -errno; never waits."""
-    if reactor.at[KIND] == PRETEND:
+    if reactor.at[0].kind == PRETEND:
         return pretend.receive(reactor.world, socket, data, start, size)
     return libc.receive(socket, data, start, size, np.int64(libc.MSG_DONTWAIT))
 
@@ -212,7 +225,7 @@ def receive(reactor, socket, data, start, size):
 @kernel()
 def hang_up(reactor, socket):
     """End a connection in both directions; its descriptor stays whoever's it is. shutdown(2)."""
-    if reactor.at[KIND] == PRETEND:
+    if reactor.at[0].kind == PRETEND:
         pretend.hang_up(reactor.world, socket)
     else:
         libc.shutdown(socket)
@@ -221,7 +234,7 @@ def hang_up(reactor, socket):
 @kernel()
 def write_volume(reactor, fd, data, start, size, offset):
     """Bytes written into a volume, not yet durable, or -errno. pwrite(2)."""
-    if reactor.at[KIND] == PRETEND:
+    if reactor.at[0].kind == PRETEND:
         return pretend.write_volume(reactor.world, data, start, size, offset)
     return libc.pwrite(fd, data, start, size, offset)
 
@@ -229,7 +242,7 @@ def write_volume(reactor, fd, data, start, size, offset):
 @kernel()
 def trim_volume(reactor, fd, offset, size):
     """0 once the bytes read as zeros and the whole blocks among them are given back, or -errno. fallocate(2)."""
-    if reactor.at[KIND] == PRETEND:
+    if reactor.at[0].kind == PRETEND:
         return pretend.trim_volume(reactor.world, offset, size)
     return libc.punch(fd, offset, size)
 
@@ -237,7 +250,7 @@ def trim_volume(reactor, fd, offset, size):
 @kernel()
 def read_volume(reactor, fd, data, start, size, offset):
     """Bytes read of a volume, what was just written included, or -errno. pread(2)."""
-    if reactor.at[KIND] == PRETEND:
+    if reactor.at[0].kind == PRETEND:
         return pretend.read_volume(reactor.world, data, start, size, offset)
     return libc.pread(fd, data, start, size, offset)
 
@@ -245,7 +258,7 @@ def read_volume(reactor, fd, data, start, size, offset):
 @kernel()
 def read_journal(reactor, fd, data, start, size, offset):
     """Bytes read of a journal's file, or -errno. The file may be open for direct I/O: whole blocks, aligned memory."""
-    if reactor.at[KIND] == PRETEND:
+    if reactor.at[0].kind == PRETEND:
         return pretend.read_journal(reactor.world, data, start, size, offset)
     return libc.pread(fd, data, start, size, offset)
 
@@ -257,13 +270,13 @@ def begin_write(reactor, slot, fd, data, start, size, offset):
     Durable on return only if the file was opened with O_DSYNC, as journals are.
     """
     assert reactor.state[slot] == IDLE
-    if reactor.at[KIND] == URING:
+    if reactor.at[0].kind == URING:
         prepare(reactor, slot, OP_WRITE, fd, offset, np.int64(data.ctypes.data) + start, size, 0)
-    elif reactor.at[KIND] == PRETEND:
+    elif reactor.at[0].kind == PRETEND:
         pretend.begin_write(reactor.world, slot, data, start, size, offset)
         reactor.state[slot] = BUSY
     else:
-        reactor.at[SYSCALLS] += 1
+        reactor.at[0].syscalls += 1
         reactor.result[slot] = libc.pwrite(fd, data, start, size, offset)
         reactor.state[slot] = FINISHED
 
@@ -272,13 +285,13 @@ def begin_write(reactor, slot, fd, data, start, size, offset):
 def begin_sync(reactor, slot, fd):
     """Start making everything written to a file durable; fdatasync(2)."""
     assert reactor.state[slot] == IDLE
-    if reactor.at[KIND] == URING:
+    if reactor.at[0].kind == URING:
         prepare(reactor, slot, OP_FSYNC, fd, 0, 0, 0, FSYNC_DATASYNC)
-    elif reactor.at[KIND] == PRETEND:
+    elif reactor.at[0].kind == PRETEND:
         pretend.begin_sync(reactor.world, slot)
         reactor.state[slot] = BUSY
     else:
-        reactor.at[SYSCALLS] += 1
+        reactor.at[0].syscalls += 1
         reactor.result[slot] = libc.fdatasync(fd)
         reactor.state[slot] = FINISHED
 
@@ -286,7 +299,7 @@ def begin_sync(reactor, slot, fd):
 @kernel()
 def write_now(reactor, fd, data, start, size, offset):
     """Bytes written at a file offset and durable, as begin_write's are, or -errno; waits for the disk."""
-    if reactor.at[KIND] == PRETEND:
+    if reactor.at[0].kind == PRETEND:
         return pretend.write_now(reactor.world, data, start, size, offset)
     return libc.pwrite(fd, data, start, size, offset)
 
@@ -294,7 +307,7 @@ def write_now(reactor, fd, data, start, size, offset):
 @kernel()
 def sync_now(reactor, fd):
     """0 once everything written to the volume is durable, or -errno; waits for the disk."""
-    if reactor.at[KIND] == PRETEND:
+    if reactor.at[0].kind == PRETEND:
         return pretend.sync_now(reactor.world)
     return libc.fdatasync(fd)
 
@@ -319,10 +332,10 @@ def wait(reactor, sockets, want_writable, timeout_ns):
         if reactor.state[slot] == FINISHED:
             timeout_ns = 0
     timeout_ns = max(timeout_ns, 0)
-    reactor.at[SYSCALLS] += 1
-    if reactor.at[KIND] == URING:
+    reactor.at[0].syscalls += 1
+    if reactor.at[0].kind == URING:
         return wait_uring(reactor, sockets, want_writable, timeout_ns)
-    if reactor.at[KIND] == PRETEND:
+    if reactor.at[0].kind == PRETEND:
         return wait_pretend(reactor, sockets, want_writable, timeout_ns)
     return wait_plain(reactor, sockets, want_writable, timeout_ns)
 
@@ -349,7 +362,7 @@ def wait_pretend(reactor, sockets, want_writable, timeout_ns):
 @kernel()
 def wait_uring(reactor, sockets, want_writable, timeout_ns):
     """wait() over io_uring_enter(2) with an extended argument."""
-    at = reactor.at
+    at = reactor.at[0]
     for index in range(sockets.size):
         fd = sockets[index]
         if fd >= 0 and reactor.state[READ_READY + index] == IDLE:
@@ -364,7 +377,7 @@ def wait_uring(reactor, sockets, want_writable, timeout_ns):
     scratch[3] = 8
     scratch[4] = np.int64(scratch.ctypes.data)
     answer = libc.syscall6(
-        SYS_IO_URING_ENTER, at[RING_FD], at[PENDING], np.int64(1 if timeout_ns > 0 else 0),
+        SYS_IO_URING_ENTER, at.ring_fd, at.pending, np.int64(1 if timeout_ns > 0 else 0),
         ENTER_GETEVENTS | ENTER_EXT_ARG, np.int64(scratch.ctypes.data) + 16, 24,
     )  # fmt: skip
     if answer < 0:
@@ -372,21 +385,21 @@ def wait_uring(reactor, sockets, want_writable, timeout_ns):
         if answer != -libc.ETIME and answer != -libc.EINTR and answer != -libc.EAGAIN:
             return answer
         if answer == -libc.ETIME:
-            at[PENDING] = 0
+            at.pending = 0
     else:
-        at[PENDING] -= min(answer, at[PENDING])
+        at.pending -= min(answer, at.pending)
 
-    head = np.int64(reactor.ring[at[CQ_HEAD]])
-    tail = np.int64(reactor.ring[at[CQ_TAIL]])
+    head = np.int64(reactor.ring[at.cq_head])
+    tail = np.int64(reactor.ring[at.cq_tail])
     libc.fence_acquire()
     while head != tail:
-        completion = at[CQES] + (head & at[CQ_MASK]) * 4
+        completion = at.cqes + (head & at.cq_mask) * 4
         slot = np.int64(reactor.ring[completion])
         reactor.result[slot] = np.int64(np.int32(reactor.ring[completion + 2]))
         reactor.state[slot] = FINISHED
         head = (head + 1) & 0xFFFFFFFF
     libc.fence_release()
-    reactor.ring[at[CQ_HEAD]] = np.uint32(head)
+    reactor.ring[at.cq_head] = np.uint32(head)
 
     ready = np.int64(0)
     for index in range(SOCKETS_MAX):

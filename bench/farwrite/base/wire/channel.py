@@ -74,12 +74,12 @@ class Tls:
             return False
         except ssl.SSLCertVerificationError as refusal:
             raise UnfitError(
-                f"The peer is not who our key or authority vouches for ({refusal.verify_message}): "
+                f"The peer is not who our key vouches for ({refusal.verify_message}): "
                 "it holds another key, or is nobody's replica. Give both ends the same."
             ) from refusal
         except ssl.SSLError as refusal:
             raise UnfitError(f"No TLS 1.3 with the peer: {reason_of(refusal)}.") from refusal
-        if self.only not in (None, self.tls.getpeercert(binary_form=True)):
+        if self.only != self.tls.getpeercert(binary_form=True):
             raise UnfitError("The peer's certificate is vouched for, and yet not the one that our key gives.")
         return True
 

@@ -12,17 +12,13 @@ import socket
 import time
 
 from ..errors import UnfitError, UsageError
+from ..framing import Frames, frame
 from .channel import Channel
 from .handshake import CHUNK_BYTES, Patience, agree_within
 from .terms import Terms
 
 MESSAGE_BYTES_MAX = 4096
-SIZE_BYTES = 4
 PURPOSE = b"control"
-
-
-class TooLongError(UnfitError):
-    """The peer announces more than a message may have; none of it was read."""
 
 
 class Conversation:
@@ -30,7 +26,8 @@ class Conversation:
 
     def __init__(self, patience: Patience, channel: Channel) -> None:
         self.patience, self.channel = patience, channel
-        self.heard = channel.open(b"")  # What came with the last of the handshake.
+        self.frames = Frames(MESSAGE_BYTES_MAX, "little")
+        self.frames.put(channel.open(b""))  # What came with the last of the handshake.
 
     def renew(self, limit_s: float) -> None:
         """Give what is still to be said this long from now."""
@@ -43,28 +40,20 @@ class Conversation:
     def say(self, message: bytes) -> None:
         """One message."""
         assert len(message) <= MESSAGE_BYTES_MAX
-        self.patience.send(bytes(self.channel.seal(len(message).to_bytes(SIZE_BYTES, "little") + message)))
+        self.patience.send(bytes(self.channel.seal(frame(message, "little"))))
 
     def hear(self) -> bytes:
         """The other end's next message; UnfitError when it is silent, gone or too long, or what comes is not its own."""
-        size = int.from_bytes(self.take(SIZE_BYTES), "little")
-        if size > MESSAGE_BYTES_MAX:
-            raise TooLongError(f"A message has up to {MESSAGE_BYTES_MAX} bytes, not {size}.")
-        return self.take(size)
+        while (message := self.frames.take()) is None:
+            if self.channel.ended:
+                raise UnfitError("The peer hung up in the middle of a message.")
+            self.frames.put(self.channel.open(self.patience.receive(CHUNK_BYTES)))
+            self.patience.send(self.channel.pending())
+        return message
 
     def has_more(self) -> bool:
         """Whether more has come than was heard."""
-        return bool(self.heard) or bool(getattr(self.channel, "waiting", b""))
-
-    def take(self, size: int) -> bytes:
-        """So many bytes of what the other end says."""
-        while len(self.heard) < size:
-            self.heard += self.channel.open(self.patience.receive(CHUNK_BYTES))
-            self.patience.send(self.channel.pending())
-            if self.channel.ended and len(self.heard) < size:
-                raise UnfitError("The peer hung up in the middle of a message.")
-        taken, self.heard = self.heard[:size], self.heard[size:]
-        return taken
+        return bool(self.frames.waiting) or bool(getattr(self.channel, "waiting", b""))
 
 
 def require_proof(terms: Terms) -> None:

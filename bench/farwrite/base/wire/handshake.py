@@ -89,7 +89,7 @@ def agree_within(patience: Patience, terms: Terms, dials: bool, purpose: bytes =
         heard += patience.receive(GREETING_BYTES - len(heard))
     refuse_unlike(heard, terms)
     if terms.encryption == "none":
-        if isinstance(terms.identity, SharedKey):
+        if terms.identity is not None:
             return prove_key(patience, terms.identity, dials, purpose + b" " + greeting)
         return Clear()
     tls = Tls(terms, dials)

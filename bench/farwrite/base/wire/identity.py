@@ -14,8 +14,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..errors import UsageError
-from .terms import Certificates, SharedKey
+from .terms import SharedKey
 
 SALT = b"farwrite wire 1"  # Names the protocol: the same key used elsewhere gives other certificates. HKDF, RFC 5869.
 SEED_BYTES = 32  # Of an Ed25519 private key; RFC 8032.
@@ -24,41 +23,24 @@ SERIAL = 1
 BEGINS, ENDS = datetime(2000, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
-def context_of(identity: SharedKey | Certificates, dials: bool) -> ssl.SSLContext:
-    """TLS 1.3 and nothing older; a certificate of ours, and none but the peer's taken. UsageError when files are no good."""
+def context_of(identity: SharedKey, dials: bool) -> ssl.SSLContext:
+    """TLS 1.3 and nothing older; a certificate of ours, and none but the peer's taken."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if dials else ssl.PROTOCOL_TLS_SERVER)
     context.check_hostname = False  # A replica is who holds the key, not who has the address.
     context.verify_mode = ssl.CERT_REQUIRED
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
     if not dials:
         context.num_tickets = 0  # A session taken up again would be one without proof.
-    if isinstance(identity, SharedKey):
-        (own, secret), (peer, _) = derived(identity.key, dials), derived(identity.key, not dials)
-        with in_memory(own) as certificate, in_memory(secret) as private_key:
-            context.load_cert_chain(certificate, private_key)
-        context.load_verify_locations(cadata=peer.decode())
-        return context
-    try:
-        context.load_cert_chain(identity.certificate, identity.private_key, password=no_password)
-        context.load_verify_locations(cafile=identity.authority)
-    except (OSError, ValueError) as refusal:  # ssl.SSLError is an OSError.
-        raise UsageError(
-            f"read the certificates {identity.certificate}, {identity.private_key} and {identity.authority}: {refusal}. "
-            "Three PEM files are needed: our certificate, its private key without a password, the authority's certificate."
-        ) from refusal
+    (own, secret), (peer, _) = derived(identity.key, dials), derived(identity.key, not dials)
+    with in_memory(own) as certificate, in_memory(secret) as private_key:
+        context.load_cert_chain(certificate, private_key)
+    context.load_verify_locations(cadata=peer.decode())
     return context
 
 
-def only_certificate(identity: SharedKey | Certificates, dials: bool) -> bytes | None:
-    """The one certificate, in DER, that the peer may have; None where an authority vouches for several."""
-    if isinstance(identity, SharedKey):
-        return ssl.PEM_cert_to_DER_cert(derived(identity.key, not dials)[0].decode())
-    return None
-
-
-def no_password() -> str:
-    """OpenSSL would otherwise ask on the terminal, which a process of a site has not."""
-    raise ValueError("the private key has a password")
+def only_certificate(identity: SharedKey, dials: bool) -> bytes:
+    """The one certificate, in DER, that the peer may have."""
+    return ssl.PEM_cert_to_DER_cert(derived(identity.key, not dials)[0].decode())
 
 
 def derived(key: bytes, dials: bool) -> tuple[bytes, bytes]:

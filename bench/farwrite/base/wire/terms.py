@@ -6,12 +6,11 @@ Nothing is negotiated: each end demands its own terms, so nobody in the middle c
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ..errors import UsageError
 from ..wire_names import CompressionName, EncryptionName
 
-__all__ = ["IN_THE_CLEAR", "KEY_BYTES_MIN", "Certificates", "CompressionName", "EncryptionName", "SharedKey", "Terms"]
+__all__ = ["IN_THE_CLEAR", "KEY_BYTES_MIN", "CompressionName", "EncryptionName", "SharedKey", "Terms"]
 
 # Whoever dials an end is shown its certificate, and may then try keys against it for as long as it likes: only a key that
 # cannot be guessed will do. A password is none.
@@ -33,30 +32,16 @@ class SharedKey:
 
 
 @dataclass(frozen=True)
-class Certificates:
-    """PEM files: who may sign a replica's certificate, our own certificate, its private key.
-
-    Whoever holds a certificate of that authority is a replica: let it sign nothing else.
-    """
-
-    authority: Path
-    certificate: Path
-    private_key: Path
-
-
-@dataclass(frozen=True)
 class Terms:
     """What one end demands."""
 
     encryption: EncryptionName = "none"
     compression: CompressionName = "none"
-    identity: SharedKey | Certificates | None = field(default=None, repr=False)
+    identity: SharedKey | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.encryption == "tls" and self.identity is None:
-            raise UsageError("TLS needs a shared key or certificates: both ends prove who they are.")
-        if self.encryption == "none" and isinstance(self.identity, Certificates):
-            raise UsageError('Certificates prove who an end is by TLS: encryption must be "tls", or the identity a shared key.')
+            raise UsageError("TLS needs a shared key: both ends prove who they are.")
 
     @property
     def need_a_tunnel(self) -> bool:

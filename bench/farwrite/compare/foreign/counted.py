@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from ...analysis.estimate import CONFIDENCE, Draws, count_needed, label, order_statistic_ranks, unknown
 from ...analysis.latency import Pool
 from ...analysis.result import Estimate
+from ...analysis.student_t import half_width
 from ...base.reasons import needs, one_run, remark
 
 ONE_RUN = one_run()
@@ -96,9 +97,7 @@ def mean_of(mean: float, deviation: float | None, count: int) -> Estimate:
     """The mean of one run with its standard error, as if its values were independent; never below 0."""
     if deviation is None or count < 2:
         return Estimate(value=mean, count=count, warnings=[ONE_RUN])
-    from scipy.special import stdtrit
-
-    half = float(stdtrit(count - 1, 1 - (1 - CONFIDENCE) / 2)) * deviation / math.sqrt(count)
+    half = half_width(deviation, count, CONFIDENCE)
     return Estimate(
         value=mean, low=max(mean - half, 0.0), high=mean + half, confidence=CONFIDENCE, count=count, warnings=[ONE_RUN]
     )

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from ...analysis.estimate import CONFIDENCE, ROUNDS_MIN, unknown
 from ...analysis.figure import Figure, Sheet
 from ...analysis.result import Estimate
+from ...analysis.student_t import half_width
 from ...base.errors import UsageError
 from ...base.reasons import Reason, about, few_runs, one_run, runs_missing
 from .metrics import identifier
@@ -102,10 +103,8 @@ def mean_over_runs(values: Sequence[float | None], as_ratio: bool, warnings: lis
     mean = math.fsum(numbers) / count
     if count < 2:
         return Estimate(value=back(mean), count=count, warnings=[*warnings, one_run()])
-    from scipy.special import stdtrit
-
     variance = math.fsum((value - mean) ** 2 for value in numbers) / (count - 1)
-    half = float(stdtrit(count - 1, 1 - (1 - CONFIDENCE) / 2)) * math.sqrt(variance / count)
+    half = half_width(math.sqrt(variance), count, CONFIDENCE)
     least = 0.0 if min(known) >= 0 else -math.inf
     return Estimate(
         value=back(mean), low=max(back(mean - half), least), high=back(mean + half), confidence=CONFIDENCE, count=count,

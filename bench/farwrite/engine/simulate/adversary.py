@@ -14,33 +14,32 @@ from .. import record_kernel as record
 from .cluster import VOLUME, Cluster, Node
 
 LEAST, MOST = -(1 << 63), (1 << 63) - 1
-SEQUENCE, ADDRESS, EPOCH, IDENTITY, TRIMMED = 2, 3, 4, 5, 7  # Words of a header (engine/record_kernel.py).
-FIELDS = {SEQUENCE: "sequence", ADDRESS: "address", EPOCH: "epoch", IDENTITY: "volume", TRIMMED: "word 7"}
+SEQUENCE, ADDRESS, EPOCH, VOLUME_OF, EXTRA = FIELDS = ("sequence", "address", "epoch", "volume", "extra")  # Of a header.
 NEXT = (0, -1, LEAST, MOST)  # In place of the next number, which is above 0.
 
-# What a frame of this kind may claim that cannot be: by word of the header. Every kind: another epoch, another volume.
-LIES: dict[int, dict[int, tuple[int, ...]]] = {
+# What a frame of this kind may claim that cannot be: by field of the header. Every kind: another epoch, another volume.
+LIES: dict[int, dict[str, tuple[int, ...]]] = {
     record.WRITE: {SEQUENCE: NEXT, ADDRESS: (-1, LEAST, MOST, MOST - 511)},
-    record.TRIM: {SEQUENCE: NEXT, ADDRESS: (-1, LEAST, MOST), TRIMMED: (-1, LEAST, MOST)},
+    record.TRIM: {SEQUENCE: NEXT, ADDRESS: (-1, LEAST, MOST), EXTRA: (-1, LEAST, MOST)},
     record.PING: {SEQUENCE: (MOST,)},
     record.COMMAND: {SEQUENCE: (-1, LEAST)},
     record.EXTENT: {ADDRESS: (-1, LEAST, MOST, MOST - 511)},
     record.SYNCED: {SEQUENCE: (-1, LEAST), ADDRESS: (-1, LEAST)},
     record.DIGEST: {ADDRESS: (-1, LEAST)},
-    record.ACK: {TRIMMED: (MOST,)},
+    record.ACK: {EXTRA: (MOST,)},
     record.READY: {SEQUENCE: (-1, LEAST, MOST)},
     record.DIFFERS: {ADDRESS: (-1, LEAST)},
 }
 # Those that need every number from the wire to be bounded.
-BOUNDED: dict[int, dict[int, tuple[int, ...]]] = {
-    record.WRITE: {TRIMMED: (1, -1)},
-    record.TRIM: {TRIMMED: (0,)},
+BOUNDED: dict[int, dict[str, tuple[int, ...]]] = {
+    record.WRITE: {EXTRA: (1, -1)},
+    record.TRIM: {EXTRA: (0,)},
     record.PING: {SEQUENCE: (-1, LEAST)},
     record.COMMAND: {SEQUENCE: (MOST,)},
-    record.EXTENT: {SEQUENCE: (-1, LEAST), ADDRESS: (1,), TRIMMED: (1,)},
-    record.SYNCED: {SEQUENCE: (MOST,), ADDRESS: (MOST,), TRIMMED: (-1, MOST)},
-    record.DIGEST: {SEQUENCE: (-1, LEAST), ADDRESS: (MOST, MOST - 7), TRIMMED: (-1, 2)},
-    record.ACK: {SEQUENCE: (-1, MOST), ADDRESS: (-1, MOST), TRIMMED: (-1, LEAST)},
+    record.EXTENT: {SEQUENCE: (-1, LEAST), ADDRESS: (1,), EXTRA: (1,)},
+    record.SYNCED: {SEQUENCE: (MOST,), ADDRESS: (MOST,), EXTRA: (-1, MOST)},
+    record.DIGEST: {SEQUENCE: (-1, LEAST), ADDRESS: (MOST, MOST - 7), EXTRA: (-1, 2)},
+    record.ACK: {SEQUENCE: (-1, MOST), ADDRESS: (-1, MOST), EXTRA: (-1, LEAST)},
     record.READY: {ADDRESS: (1,)},
     record.DIFFERS: {SEQUENCE: (-1, MOST), ADDRESS: (MOST, MOST - 7)},
 }
@@ -55,13 +54,13 @@ def streams_of(node: Node, cluster: Cluster) -> list[int]:
 def under_way(cluster: Cluster, stream: int) -> np.ndarray:
     """The bytes that were sent and not received yet."""
     row = cluster.stream[stream]
-    places = np.arange(int(row[pretend.READ]), int(row[pretend.WRITTEN])) % cluster.shape.buffer_bytes
+    places = np.arange(int(row.read), int(row.written)) % cluster.shape.buffer_bytes
     return cluster.glass[stream, places]
 
 
 def frames_in(cluster: Cluster, stream: int, flying: np.ndarray) -> list[int]:
     """Where frames begin in what is under way."""
-    first = -int(cluster.stream[stream, pretend.READ]) % 64
+    first = -int(cluster.stream[stream].read) % 64
     return [at for at in range(first, flying.size - 7, 64) if bytes(flying[at : at + 4]) == b"FRW1"]
 
 
@@ -73,7 +72,7 @@ def meddle(cluster: Cluster, node: Node) -> None:
             continue
         stream = socket if draw.random() < 0.7 else socket ^ 1
         row = cluster.stream[stream]
-        read, written = int(row[pretend.READ]), int(row[pretend.WRITTEN])
+        read, written = int(row.read), int(row.written)
         if written - read < record.HEADER_BYTES or stream in cluster.forged:
             continue
         flying = under_way(cluster, stream)
@@ -101,16 +100,16 @@ def meddle(cluster: Cluster, node: Node) -> None:
 def put_back(cluster: Cluster, stream: int, flying: np.ndarray, added: int) -> None:
     """Have these bytes be under way, `added` more than there were."""
     row = cluster.stream[stream]
-    read = int(row[pretend.READ])
+    read = int(row.read)
     cluster.meddled.add(stream // 2)
     cluster.glass[stream, (read + np.arange(flying.size)) % cluster.shape.buffer_bytes] = flying
-    row[pretend.WRITTEN] += added
+    row.written += added
     if added:
-        for segment in range(int(row[pretend.SEGMENT_HEAD]), int(row[pretend.SEGMENT_TAIL])):
+        for segment in range(int(row.segment_head), int(row.segment_tail)):
             place = segment % pretend.SEGMENTS
-            last = segment == int(row[pretend.SEGMENT_TAIL]) - 1
+            last = segment == int(row.segment_tail) - 1
             end = int(cluster.segment_end[stream, place])
-            cluster.segment_end[stream, place] = row[pretend.WRITTEN] if last else min(end, int(row[pretend.WRITTEN]))
+            cluster.segment_end[stream, place] = row.written if last else min(end, int(row.written))
 
 
 def forge(cluster: Cluster, node: Node) -> None:
@@ -126,7 +125,7 @@ def forge(cluster: Cluster, node: Node) -> None:
             lie = changed(cluster, flying, begin)
             if lie:
                 put_back(cluster, stream, flying, 0)
-                cluster.forged[stream] = (int(cluster.stream[stream, pretend.READ]) + begin, lie)
+                cluster.forged[stream] = (int(cluster.stream[stream].read) + begin, lie)
                 cluster.counts["frames forged"] += 1
                 cluster.tell(f"a frame that lies is under way on stream {stream}: {lie}")
                 return
@@ -137,26 +136,27 @@ def changed(cluster: Cluster, flying: np.ndarray, begin: int) -> str:
     draw = cluster.random
     frame = flying[begin:].copy()
     frame = frame[: frame.size // 8 * 8]
-    words = frame.view(np.int64)
-    if record.inspect(frame, words, 0, frame.size, VOLUME) != record.COMPLETE:
+    if frame.size < record.HEADER_BYTES:
         return ""
-    kind = int(record.kind_of(words, 0))
-    lies = {word: list(values) for word, values in LIES.get(kind, {}).items()}
+    headers = frame[: record.HEADER_BYTES].view(record.Header.LAYOUT)
+    if record.inspect(frame, headers, 0, frame.size, VOLUME) != record.COMPLETE:
+        return ""
+    kind = int(headers[0].kind)
+    lies = {name: list(values) for name, values in LIES.get(kind, {}).items()}
     if IS_BOUNDED:
-        for word, values in BOUNDED.get(kind, {}).items():
-            lies.setdefault(word, []).extend(values)
+        for name, values in BOUNDED.get(kind, {}).items():
+            lies.setdefault(name, []).extend(values)
     if not lies:
         return ""
-    lies[EPOCH], lies[IDENTITY] = [-1, LEAST, MOST], [VOLUME + 1, 0]
-    word = draw.choice(sorted(lies))
-    value = draw.choice(lies[word])
-    words[word] = value
-    seal_again(frame, words)
+    lies[EPOCH], lies[VOLUME_OF] = [-1, LEAST, MOST], [VOLUME + 1, 0]
+    name = draw.choice(sorted(lies, key=FIELDS.index))
+    value = draw.choice(lies[name])
+    headers[0][name] = value
+    seal_again(frame, headers)
     flying[begin : begin + record.HEADER_BYTES] = frame[: record.HEADER_BYTES]
-    return f"kind {kind}, {FIELDS[word]} {value}"
+    return f"kind {kind}, {name} {value}"
 
 
-def seal_again(frame: np.ndarray, words: np.ndarray) -> None:
+def seal_again(frame: np.ndarray, headers: np.ndarray) -> None:
     """Give the frame that begins here the checksum of what it says now."""
-    checksum = int(record.checksum(frame, 0, record.kind_of(words, 0), record.length_of(words, 0)))
-    words[0] = np.int64(record.MAGIC) | (np.int64(checksum) << 32)
+    headers[0].crc = int(record.checksum(frame, 0, record.kind_of(headers, 0), record.length_of(headers, 0)))

@@ -6,7 +6,6 @@ replicas whose journals lose what was durable in them.
 
 from __future__ import annotations
 
-from .. import journal_kernel as log
 from .. import primary_kernel as primary
 from .cluster import DOWN, IDLE, PRIMARY, SECONDARY, SETTLING, UNFENCED, Cluster, Node
 
@@ -19,15 +18,15 @@ class Arbiter:
         self.out: set[int] = set()  # who is excused in the newest term
 
     def promise(self, node: Node, leader: Node) -> bool:
-        return self.promise_epoch(node, int(leader.journal.at[log.EPOCH]))
+        return self.promise_epoch(node, int(leader.journal.at[0].epoch))
 
     def promise_epoch(self, node: Node, epoch: int) -> bool:
         """Have a replica refuse every older epoch from now on; False when it cannot be done now."""
-        if node.journal.at[log.EPOCH] >= epoch:
-            return bool(node.journal.at[log.EPOCH] == epoch)
+        if node.journal.at[0].epoch >= epoch:
+            return bool(node.journal.at[0].epoch == epoch)
         if not self.cluster.is_quiet(node):
             return False
-        node.journal.at[log.EPOCH] = epoch
+        node.journal.at[0].epoch = epoch
         return node.save()
 
     def came_to_rest(self, node: Node) -> None:
@@ -41,7 +40,7 @@ class Arbiter:
         return list(range(len(self.cluster.nodes) - 1)) if self.cluster.policy == primary.SUSPEND_REPLICATION else []
 
     def steps_down_for(self, node: Node, other: Node) -> bool:
-        return bool(other.journal.at[log.EPOCH] > node.journal.at[log.EPOCH])
+        return bool(other.journal.at[0].epoch > node.journal.at[0].epoch)
 
     def crashed(self, node: Node, key: int, share: int) -> None:
         pass
@@ -92,7 +91,7 @@ class Arbiter:
             if len(members) < len(cluster.nodes) - cluster.quorum + 1 or not all(cluster.is_quiet(other) for other in members):
                 return False
             reach = {
-                other.index: (int(other.journal.at[log.LOG_EPOCH]), int(other.journal.at[log.DURABLE_SEQUENCE]))
+                other.index: (int(other.journal.at[0].log_epoch), int(other.journal.at[0].durable_sequence))
                 for other in members
             }
             if not returns and reach[node.index] != max(reach.values()):
@@ -116,9 +115,9 @@ class Arbiter:
                 continue
             slot = cluster.slot(node, other)
             peer, mail = node.state.peer[slot], node.state.mail[slot]
-            if mail[primary.REQUEST] != primary.NOTHING:
+            if mail.request != primary.NOTHING:
                 continue
-            if peer[primary.STATE] != primary.ABSENT and not (other.role == IDLE and draw.random() < 0.05):
+            if peer.state != primary.ABSENT and not (other.role == IDLE and draw.random() < 0.05):
                 continue  # It may come back before it was seen to go.
             if other.role == SECONDARY and not cluster.is_cut(node, other) and (node is leader) and draw.random() < 0.2:
                 cluster.tell(f"replica {other.index} gives up its old connection")
@@ -131,10 +130,10 @@ class Arbiter:
                 if node.role != PRIMARY:
                     break
             elif (
-                cluster.policy == primary.CONSENT and node is leader and not peer[primary.EXCUSED]
+                cluster.policy == primary.CONSENT and node is leader and not peer.excused
                 and not any(candidate.wanted_epoch for candidate in cluster.nodes) and draw.random() < 0.15
             ):  # fmt: skip
-                mail[primary.REQUEST] = primary.EXCUSE
+                mail.request = primary.EXCUSE
                 self.out.add(other.index)
                 cluster.counts["struck"] += 1
                 cluster.tell(f"replica {other.index} is excused in epoch {node.term.epoch}")

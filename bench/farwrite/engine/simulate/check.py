@@ -94,11 +94,11 @@ def check_prefix(node, terms: dict[int, Term]) -> None:
 
     So it is whatever its journal has lost: a volume that may be ahead of its log is known to be a mixture (decision 0029).
     """
-    at = node.journal.at
-    sequence = int(at[log.APPLIED_SEQUENCE])
-    if at[log.FLAGS] & log.INCONSISTENT:
+    at = node.journal.at[0]
+    sequence = int(at.applied_sequence)
+    if at.flags & log.INCONSISTENT:
         return
-    epoch = int(at[log.APPLIED_EPOCH])
+    epoch = int(at.applied_epoch)
     term = terms.get(epoch)
     if term is None or (sequence and (sequence > term.last or (term.epoch_of(sequence) != epoch and sequence != term.boundary))):
         raise Anomaly(f"replica {node.index} says it has applied write {sequence} of epoch {epoch}, which nobody ever submitted")
@@ -150,7 +150,7 @@ def check_read(node, address: int, data: np.ndarray) -> None:
     By its own primary: one that was deposed and does not know it yet may answer old reads (engine/node.py).
     """
     term, end = node.term, address + data.size
-    lowest = max(int(node.state.at[primary.COMPLETED]), term.read)
+    lowest = max(int(node.state.at[0].completed), term.read)
     node.seen.move(term, lowest)
     expected = node.seen.image[address:end].copy()
     for sequence in range(lowest, term.last + 1):
@@ -174,8 +174,8 @@ def check_read(node, address: int, data: np.ndarray) -> None:
 def check_verified(node) -> None:
     """A verify has found no difference: that every replica holds a prefix is checked after every turn of it."""
     for slot, row in enumerate(node.state.peer):
-        if row[primary.DIFFERENT]:
-            raise Anomaly(f"a verify by replica {node.index} takes {row[primary.DIFFERENT]} extents of peer {slot} for different")
+        if row.different:
+            raise Anomaly(f"a verify by replica {node.index} takes {row.different} extents of peer {slot} for different")
 
 
 def check_promotion(cluster, node, term: Term) -> None:
@@ -205,7 +205,7 @@ def check_equal(cluster) -> None:
     """After healing and resync every replica's volume is the same."""
     first = cluster.nodes[0]
     for node in cluster.nodes:
-        if node.journal.at[log.FLAGS] & log.INCONSISTENT:
+        if node.journal.at[0].flags & log.INCONSISTENT:
             raise Anomaly(f"replica {node.index} still calls itself inconsistent after everything has healed")
         if not np.array_equal(first.world.cached, node.world.cached):
             where = int(np.flatnonzero(first.world.cached != node.world.cached)[0])

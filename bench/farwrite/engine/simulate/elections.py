@@ -46,7 +46,7 @@ class Elections:
 
     def promise(self, node: Node, leader: Node) -> bool:
         """As Node.serve does before a session: the ballot, then the journal."""
-        voter, epoch = node.voter, int(leader.journal.at[log.EPOCH])
+        voter, epoch = node.voter, int(leader.journal.at[0].epoch)
         if epoch < voter.ballot.epoch or not self.cluster.is_quiet(node):
             return False
         try:
@@ -54,7 +54,7 @@ class Elections:
         except (BallotError, PowerLostError):
             self.end_process(node)
             return False
-        node.journal.at[log.EPOCH] = epoch
+        node.journal.at[0].epoch = epoch
         return node.save()
 
     def came_to_rest(self, node: Node) -> None:
@@ -68,7 +68,7 @@ class Elections:
         return [slot for slot, other in enumerate(others) if other.name not in members]
 
     def steps_down_for(self, node: Node, other: Node) -> bool:
-        return other.voter.answers and other.voter.ballot.epoch > node.journal.at[log.EPOCH]
+        return other.voter.answers and other.voter.ballot.epoch > node.journal.at[0].epoch
 
     def crashed(self, node: Node, key: int, share: int) -> None:
         node.voter.file.crash(key + 3, share)
@@ -78,7 +78,7 @@ class Elections:
         try:
             if not node.voter.recall():
                 return self.refuse(node.voter)
-            node.voter.promise(int(node.journal.at[log.EPOCH]), "")
+            node.voter.promise(int(node.journal.at[0].epoch), "")
         except (BallotError, PowerLostError):
             return False
         return True
@@ -112,7 +112,7 @@ class Elections:
         self.deliver()
         leader = self.cluster.leader()
         for node in self.cluster.nodes:
-            if node.role == DOWN or node.name in self.cluster.asleep or node.world.at[pretend.POWER_IN] == 0:
+            if node.role == DOWN or node.name in self.cluster.asleep or node.world.at[0].power_in == 0:
                 continue
             if node.inquiry is not None and self.is_over(node.inquiry):
                 self.go_on(node, list(node.inquiry.answers.values()))
@@ -128,13 +128,13 @@ class Elections:
         voter = self.witness
         if voter is None:
             return
-        power = voter.world.at
-        if voter.is_up and power[pretend.POWER_IN] == 0:
+        power = voter.world.at[0]
+        if voter.is_up and power.power_in == 0:
             voter.is_up = False
             voter.file.crash(self.random.getrandbits(62), self.random.choice((0, 64, 128, 192, 256)))
             self.cluster.tell("the witness loses power")
         elif not voter.is_up and (not troubled or self.random.random() < 0.04):
-            power[pretend.POWER_IN] = power[pretend.FAIL_IN] = -1
+            power.power_in = power.fail_in = -1
             with contextlib.suppress(BallotError, PowerLostError):
                 voter.is_up = voter.recall() or self.refuse(voter)
             self.cluster.tell("the witness is back" if voter.is_up else "the witness stays away")
@@ -142,9 +142,9 @@ class Elections:
     def end_process(self, node: Node) -> None:
         """A replica whose disk has failed under it ends."""
         node.inquiry = None
-        if node.world.at[pretend.POWER_IN] != 0:
+        if node.world.at[0].power_in != 0:
             self.cluster.tell(f"replica {node.index}: its disk refuses a ballot")
-        node.world.at[pretend.POWER_IN] = 0
+        node.world.at[0].power_in = 0
 
     # Questions and answers
 
@@ -224,7 +224,7 @@ class Elections:
         if not self.cluster.is_quiet(node):
             return
         node.stands_at_once = False
-        if node.journal.at[log.FLAGS] & log.INCONSISTENT:
+        if node.journal.at[0].flags & log.INCONSISTENT:
             return
         self.cluster.counts["elections"] += 1
         self.inquire(
@@ -291,17 +291,17 @@ class Elections:
         for other in others:
             slot = cluster.slot(node, other)
             peer = node.state.peer[slot]
-            if node.state.mail[slot, primary.REQUEST] != primary.NOTHING:
+            if node.state.mail[slot].request != primary.NOTHING:
                 continue
             if not voter.is_settled:  # Some may know what the majority does not.
                 self.configure(node, members, None, "settles")
                 return
-            if peer[primary.STATE] == primary.ABSENT:
+            if peer.state == primary.ABSENT:
                 is_patient = self.random.random() < NEVER_HERE_PATIENCE
                 if cluster.policy == primary.CONSENT and is_to_be_struck(peer, other.name, members, is_patient):
                     rest = tuple(one for one in members if one != other.name)
                     if cluster.bug == UNASKED:
-                        node.state.mail[slot, primary.REQUEST] = primary.EXCUSE
+                        node.state.mail[slot].request = primary.EXCUSE
                     self.configure(node, rest, other, "strikes")
                     return
                 cluster.join(node, other)
@@ -330,8 +330,8 @@ class Elections:
         if struck is None:
             return
         mail = node.state.mail[self.cluster.slot(node, struck)]
-        if is_kept and mail[primary.REQUEST] == primary.NOTHING:
-            mail[primary.REQUEST] = primary.EXCUSE
+        if is_kept and mail.request == primary.NOTHING:
+            mail.request = primary.EXCUSE
         else:
             self.cluster.join(node, struck)
 

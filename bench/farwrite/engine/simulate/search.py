@@ -17,13 +17,14 @@ from typing import Any, Protocol
 from ...base.host.parent_death import die_with
 from .story import Told, tell
 
-CHUNK = 50  # Seeds at a time: a second or two, so that an interrupted search ends soon.
+CHUNK = 50  # Seeds at a time: a second or two.
+ENDED = multiprocessing.get_context("fork").Event()  # Nobody waits for stories any more.
 
 
 def tell_some(first: int, count: int) -> list[Told]:
-    """Stories `first` to `first + count - 1`, or up to the first that breaks a promise."""
+    """Stories `first` to `first + count - 1`, or up to the first that breaks a promise; fewer once the search has ended."""
     stories: list[Told] = []
-    while len(stories) < count and not (stories and stories[-1].broken):
+    while len(stories) < count and not (stories and stories[-1].broken) and not ENDED.is_set():
         stories.append(tell(first + len(stories)))
     return stories
 
@@ -57,13 +58,16 @@ class Processes:
 
     def __init__(self) -> None:
         self.at_once = tellers()
+        ENDED.clear()
         self.pool = ProcessPoolExecutor(self.at_once, multiprocessing.get_context("fork"), begin_worker, (os.getpid(),))
 
     def submit(self, first: int, count: int) -> Any:
         return self.pool.submit(tell_some, first, count)
 
     def close(self) -> None:
+        ENDED.set()
         self.pool.shutdown(cancel_futures=True)
+        ENDED.clear()
 
 
 class Workers:

@@ -30,6 +30,8 @@ SKEW_NS_MAX = 3_600_000_000_000
 ENOSPC, EIO = 28, 5
 EMPTY_ARE_REFUSED = hasattr(replica, "INVALID_WRITE")  # Whether a write of no bytes is refused before it is staged.
 
+DESCRIBED = ("tail", "applied", "durable", "sealed", "staged")  # Positions that a story's lines tell.
+
 
 @dataclass(frozen=True)
 class Told:
@@ -109,8 +111,8 @@ class Story:
     def run(self) -> None:
         """The troubled part, then the healing; Anomaly when an invariant does not hold."""
         for node in self.cluster.nodes:
-            node.world.at[pretend.FLUSH_NS] = 100_000
-            node.world.at[pretend.SKEW_NS] = self.random.randrange(SKEW_NS_MAX)  # Machines boot when they like.
+            node.world.at[0].flush_ns = 100_000
+            node.world.at[0].skew_ns = self.random.randrange(SKEW_NS_MAX)  # Machines boot when they like.
         if self.elections is None:
             self.arbiter.elect(self.cluster.nodes[0])
         for _ in range(self.length):
@@ -139,7 +141,7 @@ class Story:
             cluster.turn(node)
             if node.role == PRIMARY and troubled and draw.random() < self.read_share:
                 self.read(node)
-            if node.world.at[pretend.POWER_IN] == 0:
+            if node.world.at[0].power_in == 0:
                 cluster.crash(node, draw.getrandbits(62), draw.choice((0, 64, 128, 192, 256)), True, draw.random() < 0.5)
             elif node.role != DOWN and self.ticks % 8 == node.index:
                 check.check_prefix(node, cluster.terms)
@@ -180,11 +182,11 @@ class Story:
         key, share = draw.getrandbits(62), draw.choice((0, 64, 128, 192, 256))
         if happens["crash"]:
             cluster.crash(node, key, share, draw.random() < 0.7, draw.random() < 0.3)
-        if happens["power"] and node.role != DOWN and node.world.at[pretend.POWER_IN] != 0:
-            node.world.at[pretend.POWER_IN] = draw.randrange(1, 12)
+        if happens["power"] and node.role != DOWN and node.world.at[0].power_in != 0:
+            node.world.at[0].power_in = draw.randrange(1, 12)
         if happens["refuse"] and node.role != DOWN:
-            node.world.at[pretend.FAIL_ERRNO] = draw.choice((EIO, ENOSPC))
-            node.world.at[pretend.FAIL_IN] = draw.randrange(1, 12)
+            node.world.at[0].fail_errno = draw.choice((EIO, ENOSPC))
+            node.world.at[0].fail_in = draw.randrange(1, 12)
         if happens["cut"]:
             side = {other.index for other in cluster.nodes if draw.random() < 0.5}
             if self.elections is not None and self.elections.witness and draw.random() < 0.5:
@@ -199,13 +201,13 @@ class Story:
             self.tell(f"connections of replica {node.index} are reset")
             cluster.reset(node)
         if happens["slow"]:
-            node.world.at[pretend.FLUSH_NS] = draw.choice((10_000, 100_000, 3_000_000))
+            node.world.at[0].flush_ns = draw.choice((10_000, 100_000, 3_000_000))
             cluster.delay_ns = draw.choice((10_000, 200_000, 2_000_000))
         if happens["pause"]:
             self.paused[node.index] = self.ticks + draw.randrange(5, 60)
         if happens["jump"]:  # As after a machine was suspended: its clock has gone on without it.
             jump_ns = draw.choice((5_000_000, 50_000_000, 10_000_000_000))
-            node.world.at[pretend.SKEW_NS] += jump_ns
+            node.world.at[0].skew_ns += jump_ns
             self.tell(f"the clock of replica {node.index} jumps by {jump_ns // 1_000_000} ms")
         if happens["depose"]:
             other = draw.choice(cluster.nodes)
@@ -220,8 +222,8 @@ class Story:
             self.damage_superblock(draw.choice(down))
         if happens["verify"] and node.role == PRIMARY:
             mail = draw.choice(node.state.mail)
-            if mail[primary.REQUEST] == primary.NOTHING:
-                mail[primary.REQUEST] = primary.VERIFY
+            if mail.request == primary.NOTHING:
+                mail.request = primary.VERIFY
         if happens["adversary"] and node.role == PRIMARY:
             adversary.meddle(cluster, node)
         if happens["forge"] and node.role == PRIMARY:
@@ -253,7 +255,7 @@ class Story:
         capacity = self.cluster.shape.capacity_bytes
         if self.random.random() < 0.4:
             return self.random.randrange(8 * (log.SUPERBLOCK_BYTES + capacity))
-        position = int(node.known[log.DURABLE]) - self.random.randrange(1, 2 * log.BLOCK_BYTES)
+        position = int(node.known.durable) - self.random.randrange(1, 2 * log.BLOCK_BYTES)
         return 8 * (log.SUPERBLOCK_BYTES + position % capacity) + self.random.randrange(8)
 
     def damage_superblock(self, node: Node) -> None:
@@ -261,7 +263,7 @@ class Story:
         if not node.is_damaged and node.are_superblocks_whole():
             node.is_superblock_damaged = True
             which = self.random.randrange(2)
-            bit = 8 * log.BLOCK_BYTES * which + self.random.randrange(64 * (replica.SUPERBLOCK_CRC + 1))
+            bit = 8 * log.BLOCK_BYTES * which + self.random.randrange(8 * (replica.CRC_OFFSET + 8))
             pretend.flip_bit(node.world.journal, bit)
             self.tell(f"a bit of superblock {which} of replica {node.index} flips")
             self.cluster.counts["superblocks damaged"] += 1
@@ -270,7 +272,7 @@ class Story:
         """What goes wrong with ballots and voters, and who is told to hand over."""
         draw, cluster = self.random, self.cluster
         if happens["witness"] and elections.witness is not None and elections.witness.answers:
-            elections.witness.world.at[pretend.POWER_IN] = draw.randrange(4)
+            elections.witness.world.at[0].power_in = draw.randrange(4)
         if happens["ballot"]:
             elections.damage()
         if happens["stray"]:
@@ -295,9 +297,9 @@ class Story:
             self.elections.network.delay_ns_max, self.elections.ask_ns_max = 100_000, 4 * self.quantum_ns
             worlds += [self.elections.witness.world] if self.elections.witness else []
         for world in worlds:
-            world.at[pretend.FLUSH_NS] = 100_000
-            if world.at[pretend.POWER_IN] != 0:
-                world.at[pretend.POWER_IN] = world.at[pretend.FAIL_IN] = -1
+            world.at[0].flush_ns = 100_000
+            if world.at[0].power_in != 0:
+                world.at[0].power_in = world.at[0].fail_in = -1
         for _ in range(HEALING_TICKS):
             self.tick(False)
             if self.is_whole():
@@ -309,16 +311,16 @@ class Story:
             check.check_prefix(node, cluster.terms)
         leader = cluster.leader()
         assert leader is not None
-        self.tell(f"whole at write {int(leader.journal.at[log.STAGED_SEQUENCE])} of epoch {leader.term.epoch}")
+        self.tell(f"whole at write {int(leader.journal.at[0].staged_sequence)} of epoch {leader.term.epoch}")
 
     def count_laps(self) -> None:
         """How often positions have gone around memories and files: they never go back, whoever restarts."""
         counts, shape = self.cluster.counts, self.cluster.shape
         for node in self.cluster.nodes:
-            at = node.journal.at
-            counts["staging rings wrapped"] += int(at[log.STAGED]) // shape.staging_bytes
-            counts["laps of a journal"] += int(at[log.STAGED]) // shape.capacity_bytes
-            counts["superblocks written"] += int(at[log.GENERATION])
+            at = node.journal.at[0]
+            counts["staging rings wrapped"] += int(at.staged) // shape.staging_bytes
+            counts["laps of a journal"] += int(at.staged) // shape.capacity_bytes
+            counts["superblocks written"] += int(at.generation)
 
     def describe(self) -> str:
         """Where everybody stands."""
@@ -326,15 +328,15 @@ class Story:
 
     def describe_one(self, node: Node) -> str:
         """Where one replica stands."""
-        at = node.journal.at
-        positions, sequences = at[log.TAIL : log.STAGED + 1].tolist(), at[log.TAIL_SEQUENCE : log.STAGED_SEQUENCE + 1].tolist()
-        told = f"{node.index} {node.role} at {positions} {sequences} epoch {int(at[log.EPOCH])} flags {int(at[log.FLAGS])}"
+        at = node.journal.at[0]
+        positions, sequences = ([int(at[name + of]) for name in DESCRIBED] for of in ("", "_sequence"))
+        told = f"{node.index} {node.role} at {positions} {sequences} epoch {int(at.epoch)} flags {int(at.flags)}"
         if self.elections is not None:
             ballot = node.voter.ballot
             told += f" promised {ballot.epoch} to {ballot.candidate or 'nobody'}"
             told += f" members of {ballot.age} {' '.join(ballot.members)}"
         if node.role == PRIMARY:
-            states, completed = node.state.peer[:, primary.STATE].tolist(), int(node.state.at[primary.COMPLETED])
+            states, completed = node.state.peer["state"].tolist(), int(node.state.at[0].completed)
             told += f" peers {states} completed {completed}"
         return told
 
@@ -343,15 +345,15 @@ class Story:
         leader = self.cluster.leader()
         if leader is None or any(node.role in (PRIMARY, DOWN) for node in self.cluster.nodes if node is not leader):
             return False
-        end = leader.journal.at[log.STAGED_SEQUENCE]
-        if leader.state.at[primary.COMPLETED] != end or (leader.state.peer[:, primary.STATE] != primary.LIVE).any():
+        end = leader.journal.at[0].staged_sequence
+        if leader.state.at[0].completed != end or (leader.state.peer["state"] != primary.LIVE).any():
             return False
-        if (leader.state.peer[:, primary.DURABLE] != end).any():
+        if (leader.state.peer["durable"] != end).any():
             return False
         if not self.cluster.membership.is_whole(leader):
             return False
         return all(
-            node.journal.at[log.APPLIED_SEQUENCE] == end and not node.journal.at[log.FLAGS] & log.INCONSISTENT
+            node.journal.at[0].applied_sequence == end and not node.journal.at[0].flags & log.INCONSISTENT
             for node in self.cluster.nodes
         )
 

@@ -17,7 +17,6 @@ import numpy as np
 
 from ...base.host import pretend_kernel as pretend
 from ...base.host.pretend_kernel import SECTOR_BYTES
-from .. import journal_kernel as log
 from .. import vote
 from ..ballot import SLOT_BYTES, Answer, Ballot, Question, decode_slots, next_generation, writes_of
 from ..election import Steps
@@ -57,14 +56,14 @@ class BallotFile:
 
     def write(self, offset: int, block: bytes) -> None:
         """One durable write. BallotError when the disk refuses it: a part of it may be there all the same."""
-        if self.world.at[pretend.POWER_IN] == 0:
+        if self.world.at[0].power_in == 0:
             raise PowerLostError
         refused = int(pretend.refusal(self.world))
         if refused < 0:
-            part = SECTOR_BYTES * (int(self.world.at[pretend.OPERATIONS]) % 3)
+            part = SECTOR_BYTES * (int(self.world.at[0].operations) % 3)
             self.data[offset : offset + part] = block[:part]
             raise BallotError(f"errno {-refused}", offset // SLOT_BYTES)
-        if self.world.at[pretend.POWER_IN] == 0:
+        if self.world.at[0].power_in == 0:
             self.under_way = (offset, block)
             raise PowerLostError
         self.data[offset : offset + len(block)] = block
@@ -98,19 +97,19 @@ class Voter(vote.Voter):
     @property
     def answers(self) -> bool:
         """Whether the process of this voter runs."""
-        return (self.is_up if self.node is None else self.node.is_up) and self.world.at[pretend.POWER_IN] != 0
+        return (self.is_up if self.node is None else self.node.is_up) and self.world.at[0].power_in != 0
 
     # What the engine's voter asks of a replica (engine/node.py).
 
     def log_of(self) -> Any:
         if self.node is None:
             return None
-        at = self.node.journal.at
-        return int(at[log.LOG_EPOCH]), int(at[log.DURABLE_SEQUENCE])
+        at = self.node.journal.at[0]
+        return int(at.log_epoch), int(at.durable_sequence)
 
     def epoch_known(self) -> int:
         """The newest epoch that its replica has promised, serves, or has writes of."""
-        return max(self.ballot.epoch, self.log_of()[0], int(self.node.journal.at[log.EPOCH]))
+        return max(self.ballot.epoch, self.log_of()[0], int(self.node.journal.at[0].epoch))
 
     def hears_primary(self) -> bool:
         return self.node is not None and self.node.hears_primary
@@ -144,7 +143,7 @@ class Voter(vote.Voter):
             return self.decide(question)
         except BallotError as failure:
             if self.node is not None:  # A replica ends with its disk, and the witness does not.
-                self.world.at[pretend.POWER_IN] = 0
+                self.world.at[0].power_in = 0
             return Answer(False, self.ballot, self.leads(), refusal=str(failure))
         except PowerLostError:
             return None
@@ -161,7 +160,10 @@ class Voter(vote.Voter):
         self.file.flipped = []
         if slots.damaged is not None:
             self.file.write(*writes_of(found, slots.damaged)[0])
-        voted_otherwise = found.epoch == before.epoch and found.candidate != before.candidate
+        # A save that was under way may stand there: that of who begins to serve the primary of this epoch (`following`).
+        term = self.cluster.terms.get(found.epoch)
+        follows = term is not None and found.generation > before.generation and found.candidate == self.cluster.names[term.leader]
+        voted_otherwise = found.epoch == before.epoch and found.candidate != before.candidate and not follows
         if found.epoch < before.epoch or voted_otherwise:
             promised = f"its promise of epoch {before.epoch} to {before.candidate or 'nobody'}"
             raise Anomaly(f"voter {self.name} has forgotten {promised}")

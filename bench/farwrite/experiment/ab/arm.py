@@ -74,6 +74,11 @@ def is_executable(word: str) -> bool:
     return "/" in word and not word.endswith(".toml")
 
 
+def is_ours(word: str) -> bool:
+    """Whether a word names a profile, which the farwrite that is running measures."""
+    return not is_revision(word) and not is_executable(word)
+
+
 def check_profile(word: str) -> None:
     """UsageError unless this is a shipped profile or may be a file of one."""
     if not word.endswith(".toml") and word not in shipped():

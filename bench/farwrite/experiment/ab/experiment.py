@@ -21,6 +21,7 @@ from pathlib import Path
 
 import msgspec
 
+from ...base.documents import SUFFIX
 from ...base.errors import EXIT_LOST_WRITE, FarwriteError, UsageError
 from ...base.histogram import Histogram
 from ...base.host.noise import Reading, noise_between, read_noise
@@ -32,18 +33,18 @@ from ...lab.lab import Lab, LabSpec, open_lab
 from ...lab.namespace import NOTHING, Loopback
 from ...lab.survey import Survey
 from ...progress import Progress, Silence
-from ...recording import Cell, HostNoise, Pairing, Report, Round, causes_of, save
+from ...recording import REPORT_NAME, Cell, HostNoise, Pairing, Report, Round, causes_of, save
 from ..cells import cells_of, others_of_all
 from ..expected import round_s
 from ..measure import lab_spec as spec_of
 from ..outcome import outcome
 from ..round import asked_of, link_reasons, spans_of, text_of
 from ..run_journal import Run, recording_of
-from .arm import Arm, ArmName, launched
+from .arm import Arm, ArmName, Launch, is_ours, launched
 from .message import VERSION, Joined, Network, Task, task_profile
 from .worker import Worker, worker
 
-RESULTS = ("base", "cand", "again", "report.json", "cells.jsonl")  # Of an experiment or of a run.
+RESULTS = ("base", "cand", "again", REPORT_NAME, REPORT_NAME + SUFFIX, "cells.jsonl")  # Of an experiment or of a run.
 SITE_BYTES = 16 << 20  # Of the files of our own two sites, which only survey.
 MEASURE_PATIENCE_S = 180.0  # A round whose peers wait for each other in vain takes a minute or two.
 
@@ -89,7 +90,7 @@ def execute(experiment: Experiment) -> dict[ArmName, Report]:
         for name, report in reports.items():
             place = experiment.directory / name
             place.mkdir()
-            save(report, place / "report.json")
+            save(report, place / REPORT_NAME)
     if isinstance(failure, FarwriteError):
         raise failure
     return reports
@@ -124,21 +125,39 @@ def measure(experiment: Experiment) -> None:
         experiment.awake = lab.awake
         experiment.base_rtt = Histogram.of(lab.base.rtt_ns).encode()
         workers: dict[ArmName, Worker] = {}
-        for arm in arms:
-            doing = f"starting {arm.word} as {arm.name} (a revision is compiled first)"
-            progress.doing(doing)
-            network = network_of(lab)
-            made = stack.enter_context(worker(arm, launches[arm.word], descriptors_of(network), lab.near.processors))
-            task = Task(
-                version=VERSION, profile=task_profile(arm.profile), profile_name=arm.profile_name, seed=experiment.seed,
-                directory=str(experiment.directory.absolute()), network=network,
-            )  # fmt: skip
-            experiment.joined[arm.name] = made.join(task, launches[arm.word], partial(tell_wait, progress, doing))
-            workers[arm.name] = made
+        for side_by_side in start_order(arms):
+            workers |= {arm.name: stack.enter_context(started(experiment, arm, launches[arm.word], lab)) for arm in side_by_side}
+            for arm in side_by_side:
+                doing = f"starting {arm.word} as {arm.name} (a revision is compiled first)"
+                progress.doing(doing)
+                waiting = partial(tell_wait, progress, doing)
+                experiment.joined[arm.name] = workers[arm.name].join(launches[arm.word], waiting)
         begin(experiment)
         progress.expect(expected_s(experiment))
         for lap in range(experiment.pairs):
             play_lap(experiment, lab, workers, lap)
+
+
+def start_order(arms: list[Arm]) -> list[list[Arm]]:
+    """The arms that start side by side, one list after the other. A second arm of a farwrite that is not ours starts only when
+    the first has compiled what both need."""
+    words = [arm.word for arm in arms]
+    firsts = [arm for index, arm in enumerate(arms) if is_ours(arm.word) or arm.word not in words[:index]]
+    return [firsts, [arm for arm in arms if arm not in firsts]]
+
+
+@contextmanager
+def started(experiment: Experiment, arm: Arm, launch: Launch, lab: Lab) -> Iterator[Worker]:
+    """The worker of an arm, which has its task and is about to join the lab."""
+    network = network_of(lab)
+    with worker(arm, launch, descriptors_of(network), lab.placed[0].processors) as made:
+        made.hand_over(
+            Task(
+                version=VERSION, profile=task_profile(arm.profile), profile_name=arm.profile_name, seed=experiment.seed,
+                directory=str(experiment.directory.absolute()), network=network,
+            )
+        )  # fmt: skip
+        yield made
 
 
 def tell_wait(progress: Progress, doing: str, seconds: float) -> None:
@@ -158,13 +177,12 @@ def lab_spec(arms: list[Arm], directory: Path) -> LabSpec:
 
 def network_of(lab: Lab) -> Network:
     """The places of the lab as the workers are told of them."""
-    near, far = lab.near.namespace, lab.far.namespace
-    fars = [span.far for span in lab.spans]
+    near, far, *others = [site.namespace for site in lab.placed]
     return Network(
         near_fd=near.net_fd, far_fd=far.net_fd, user_fd=near.user_fd, link=lab.choice.kind, link_reason=lab.choice.reason,
-        other_fds=[span.far.namespace.net_fd for span in lab.others],
-        addresses=[site.address for site in (lab.near, *fars)] if isinstance(near, Loopback) else [],
-        door_fds=[site.doors.asking.fileno() for site in fars if site.doors],
+        other_fds=[place.net_fd for place in others],
+        addresses=[site.address for site in lab.placed] if isinstance(near, Loopback) else [],
+        door_fds=[site.doors.asking.fileno() for site in lab.placed if site.doors],
     )  # fmt: skip
 
 

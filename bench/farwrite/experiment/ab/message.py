@@ -7,15 +7,17 @@ revision hears of a key that it does not know yet only when it matters.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
+from ...base import framing
 from ...base.errors import UsageError
 from ...recording import Cell, FlushFloors, LabFacts, Round
 from ...workload.tables import Profile, told
 
 VERSION = 1
+LINE_BYTES_MAX = 64 << 20  # A round of an hour, with its 3 600 slices, has 2 MB.
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -106,9 +108,14 @@ def without_ours(profile: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in profile.items() if key != "lab"} | ({"lab": lab} if lab else {})
 
 
-def line(message: Struct) -> bytes:
-    """A message as it travels."""
-    return msgspec.json.encode(message) + b"\n"
+def say(stream: IO[bytes], message: Struct) -> None:
+    """One line."""
+    framing.send(stream, framing.line(msgspec.json.encode(message)))
+
+
+def lines_of(stream: IO[bytes]) -> framing.Reader:
+    """The lines that the other end says."""
+    return framing.Reader(stream, framing.Lines(LINE_BYTES_MAX))
 
 
 def understood(profile: dict[str, Any]) -> Profile:

@@ -17,6 +17,7 @@ import msgspec
 
 from ... import __version__
 from ...base.errors import FarwriteError, UsageError
+from ...base.framing import Reader
 from ...base.host.facts import host_facts
 from ...base.host.parent_death import die_with
 from ...lab.lab import Lab, joined_lab
@@ -30,7 +31,7 @@ from ..measure import facts_of, flush_floors, lab_spec, record_sizes
 from ..round import measure_cell
 from ..run_journal import Run
 from .arm import PACKAGE
-from .message import VERSION, Answer, Head, Joined, Network, Refusal, Request, Task, line, understood
+from .message import VERSION, Answer, Head, Joined, Network, Refusal, Request, Task, lines_of, say, understood
 
 
 def serve() -> None:
@@ -38,10 +39,11 @@ def serve() -> None:
     die_with(os.getppid())
     with answers() as out:
         try:
-            first = sys.stdin.buffer.readline()
+            requests = lines_of(sys.stdin.buffer)
+            first = requests.take()
             if not first:
                 raise UsageError("farwrite arm is not for people: farwrite ab starts it.")
-            measure_arm(task_of(first), sys.stdin.buffer, out)
+            measure_arm(task_of(first), requests, out)
         except FarwriteError as refusal:
             say(out, Answer(refusal=Refusal(sentence=str(refusal), exit_code=refusal.exit_code)))
             raise
@@ -72,17 +74,17 @@ def task_of(text: bytes) -> Task:
     raise UsageError(f"farwrite {__version__} knows version {VERSION} of what arms are told, not {head.version}.")
 
 
-def measure_arm(task: Task, requests: IO[bytes], out: IO[bytes]) -> None:
+def measure_arm(task: Task, requests: Reader, out: IO[bytes]) -> None:
     """Join the lab and do what each line asks."""
     profile = understood(task.profile)
     run = Run(profile, task.profile_name, task.seed, Path(task.directory))
-    run.cells = cells_of(profile)
+    run.cells = cells_of(profile, run.workloads)
     compile_all()
     choice = Choice(task.network.link, task.network.link_reason)
     doors = [Doors(socket.socket(fileno=descriptor)) for descriptor in task.network.door_fds]
     with joined_lab(lab_spec(profile, run.directory), places_of(task.network), choice, doors) as lab:
         say(out, Answer(joined=joined(run, lab)))
-        for text in requests:
+        while (text := requests.take()) is not None:
             say(out, answer_to(msgspec.json.decode(text, type=Request), run, lab))
 
 
@@ -108,9 +110,3 @@ def answer_to(request: Request, run: Run, lab: Lab) -> Answer:
     assert request.measure is not None
     cell = next(cell for cell in run.cells if cell.id == request.measure.cell)
     return Answer(round=measure_cell(run, lab, cell, request.measure.index, request.measure.attempt))
-
-
-def say(out: IO[bytes], answer: Answer) -> None:
-    """One line to who asks."""
-    out.write(line(answer))
-    out.flush()

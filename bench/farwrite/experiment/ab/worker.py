@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,16 +20,15 @@ from typing import IO
 import msgspec
 
 from ...base.errors import EXIT_USAGE, FarwriteError, UnfitError, UsageError
+from ...base.framing import TooLongError
 from ...base.host.parent_death import die_with
 from ...lab.namespace import uninterrupted
-from ...recording import NOT_OURS, FlushFloors, Round
+from ...recording import NOT_OURS, FlushFloors, Round, upgraded
 from .arm import REVISION, Arm, Launch
-from .message import VERSION, Answer, Joined, Measure, Request, Task, line, misread, without_ours
+from .message import VERSION, Answer, Joined, Measure, Request, Task, lines_of, misread, say, without_ours
 
 JOIN_TIMEOUT_S = 600.0  # A revision's kernels are compiled meanwhile.
 ENDING_TIMEOUT_S = 2.0
-TOLD_EVERY_S = 1.0  # Whoever waits is told for how long.
-READ_BYTES = 1 << 20
 
 OLD_REVISION = "That revision is older than farwrite ab."
 OLD_FILE = "It is older than farwrite ab, or no farwrite."
@@ -46,16 +43,21 @@ class Worker:
         self.arm = arm
         self.process = process
         self.asks = asks
-        self.answers = answers
+        self.answers = lines_of(answers)
         self.said = said  # what it prints besides
-        self.room = b""  # What has been read and is not a whole line yet.
+        self.has_joined = False
 
-    def join(self, task: Task, launch: Launch, waiting: Callable[[float], None] = lambda seconds: None) -> Joined:
-        """Hand over the task and wait until the worker stands in the lab; `waiting` is told every second for how many by now.
+    def hand_over(self, task: Task) -> None:
+        """Tell the worker its task, which it answers once it has joined the lab."""
+        with contextlib.suppress(BrokenPipeError):  # It has ended, which `join` says.
+            self.send(task)
+
+    def join(self, launch: Launch, waiting: Callable[[float], None] = lambda seconds: None) -> Joined:
+        """Wait until the worker stands in the lab; `waiting` is told every second for how many by now.
 
         UsageError when it is none of ours.
         """
-        answer = self.ask(task, "joined the lab", JOIN_TIMEOUT_S, waiting)
+        answer = self.answer("joined the lab", JOIN_TIMEOUT_S, waiting)
         joined = answer.joined
         if joined is None or joined.version != VERSION:
             raise UsageError(f"{self.name} speaks another version of farwrite ab. Use revisions nearer to each other.")
@@ -65,6 +67,7 @@ class Worker:
         place = misread(without_ours(ours), without_ours(joined.profile))
         if place:
             raise UsageError(f"{self.name} reads the profile otherwise: {place} differs. Settle it with --set.")
+        self.has_joined = True
         return joined
 
     def floors(self, index: int) -> list[FlushFloors]:
@@ -82,21 +85,26 @@ class Worker:
             raise self.confused()
         return answer.round
 
-    def ask(
-        self, message: Task | Request, doing: str, timeout_s: float, waiting: Callable[[float], None] = lambda seconds: None
-    ) -> Answer:
-        """The answer to a message; a refusal is raised as the error it is."""
+    def ask(self, request: Request, doing: str, timeout_s: float) -> Answer:
+        """The answer to a request."""
         try:
-            self.asks.write(line(message))
-            self.asks.flush()
+            self.send(request)
         except BrokenPipeError as gone:
-            raise self.lost(message, doing) from gone
+            raise self.lost(doing) from gone
+        return self.answer(doing, timeout_s)
+
+    def send(self, message: Task | Request) -> None:
+        """One line to the worker."""
+        say(self.asks, message)
+
+    def answer(self, doing: str, timeout_s: float, waiting: Callable[[float], None] = lambda seconds: None) -> Answer:
+        """The next answer; a refusal is raised as the error it is."""
         text = self.read_line(timeout_s, doing, waiting)
         if not text:
-            raise self.lost(message, doing)
+            raise self.lost(doing)
         try:
-            answer = msgspec.json.decode(text, type=Answer)
-        except NOT_OURS as refusal:
+            answer = upgraded(msgspec.json.decode(text, type=Answer))
+        except (*NOT_OURS, UsageError) as refusal:
             raise self.confused() from refusal
         if answer.refusal:
             kind = UsageError if answer.refusal.exit_code == EXIT_USAGE else UnfitError
@@ -105,28 +113,19 @@ class Worker:
 
     def read_line(self, timeout_s: float, doing: str, waiting: Callable[[float], None]) -> bytes:
         """The next line; empty when the worker has ended without one. UnfitError when it takes too long."""
-        begin_s = time.monotonic()
-        while b"\n" not in self.room:
-            left_s = begin_s + timeout_s - time.monotonic()
-            ready, _, _ = select.select([self.answers], [], [], min(max(left_s, 0), TOLD_EVERY_S))
-            if not ready:
-                if left_s <= 0:
-                    raise UnfitError(f"{self.name} has not {doing} within {timeout_s:.0f} s.")
-                waiting(time.monotonic() - begin_s)
-                continue
-            part = os.read(self.answers.fileno(), READ_BYTES)
-            if not part:
-                return b""
-            self.room += part
-        text, _, self.room = self.room.partition(b"\n")
-        return text
+        try:
+            return self.answers.take(timeout_s, waiting) or b""
+        except TimeoutError as late:
+            raise UnfitError(f"{self.name} has not {doing} within {timeout_s:.0f} s.") from late
+        except TooLongError as refusal:
+            raise self.confused() from refusal
 
     @property
     def name(self) -> str:
         """The worker in a sentence."""
         return f"Arm {self.arm.name} ({self.arm.word})"
 
-    def lost(self, message: Task | Request, doing: str) -> FarwriteError:
+    def lost(self, doing: str) -> FarwriteError:
         """The error for a worker that has ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(ENDING_TIMEOUT_S)
@@ -138,7 +137,7 @@ class Worker:
         else:
             how = f"ended with exit code {code}"
         sentence = f"{self.name} {how} before it had {doing}.{self.last_words()}"
-        if isinstance(message, Task) and code is not None and code >= 0:
+        if not self.has_joined and code is not None and code >= 0:
             of_git = self.arm.word.startswith(REVISION)
             return UsageError(f"{sentence} {OLD_REVISION if of_git else OLD_FILE}")
         return UnfitError(sentence)

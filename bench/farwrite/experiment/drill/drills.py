@@ -20,12 +20,12 @@ from ...base.units import NS_PER_MS, NS_PER_S
 from ...lab.lab import Lab
 from ...lab.process import ProcessLostError
 from ...recording import Audit, Cell, Drill, Uncounted
-from ...targets import load_loop_kernel
+from ...targets.observed import Audited, PrimaryObserved
 from ...targets.replicated import Order, status_text
 from ...workload.tables import DrillTable
 from .. import sides
-from ..cells import offered, table_of
-from ..round import finish_sides, order_of, start_sides
+from ..cells import offered
+from ..round import finish_sides, order_of, start_sides, stored_audit
 from ..run_journal import Run
 
 WATCH_S = 0.0005
@@ -76,7 +76,7 @@ def kill_drill(run: Run, lab: Lab, protocol: ProtocolName, index: int) -> Drill:
     lab.link.cut()
     lab.near.kill()
     lost_at_ns = time.monotonic_ns()
-    completed = int(lab.near.board.words[load_loop_kernel.BOARD_COMPLETED])
+    completed = int(lab.near.board.counters[0].completed)
 
     # What was already in the glass still arrives; then the far site loses power too, and only its disk tells.
     time.sleep((cell.asked_rtt_ns + GRACE_NS) / NS_PER_S)
@@ -97,7 +97,7 @@ def cut_drill(run: Run, lab: Lab, protocol: ProtocolName, index: int) -> Drill:
     table = run.profile.drill
     lab.set_rtt(cell.asked_rtt_ns)
     order = order_of(run, lab, cell, cut_load_ns(table, cell.asked_rtt_ns), f"cut/{index}")
-    words = lab.near.board.words
+    counters = lab.near.board.counters
     start_sides(lab, order)
     load_for(lab, table.load_ns / NS_PER_S)
     load = load_at(lab, alive_ns_of(run, cell))
@@ -112,25 +112,25 @@ def cut_drill(run: Run, lab: Lab, protocol: ProtocolName, index: int) -> Drill:
 
     lab.link.cut()
     time.sleep((cell.asked_rtt_ns + GRACE_NS) / NS_PER_S)
-    before = int(words[load_loop_kernel.BOARD_COMPLETED])
+    before = int(counters[0].completed)
     time.sleep(max(table.cut_ns - cell.asked_rtt_ns - GRACE_NS, 0) / NS_PER_S)
-    during = int(words[load_loop_kernel.BOARD_COMPLETED]) - before
+    during = int(counters[0].completed) - before
     lab.link.heal()
     healed_ns = time.monotonic_ns()
     recovery_ns = recovery_after(lab, before + during, healed_ns, protocol, recovery_ns_max(table))
     if recovery_ns is not None or protocol == "A":
         load_for(lab, table.load_ns / NS_PER_S)
-    words[load_loop_kernel.BOARD_STOP] = 1  # The plan is longer than what was waited for.
+    counters[0].stop = 1  # The plan is longer than what was waited for.
 
     note = ""
     try:
-        observed, _ = finish_sides(lab, order)
-        completed = int(observed["recorder"].at[load_loop_kernel.ACKED])
-        if observed["status"] != 0:
+        near = finish_sides(lab, order).near
+        completed = int(near.recorder.at[0].acked)
+        if near.status != 0:
             note = "the engine gave the peer up during the cut"
     except UnfitError as lost:
         note = str(lost)
-        completed = int(words[load_loop_kernel.BOARD_COMPLETED])
+        completed = int(counters[0].completed)
         lab.revive()
     audit, lost_bytes = audited(lab, order, completed, None)
     return Drill(
@@ -157,16 +157,16 @@ def recovery_ns_max(table: DrillTable) -> int:
 
 def alive_ns_of(run: Run, cell: Cell) -> int:
     """How old the last acknowledgement of a load may be that counts as alive."""
-    per_s = offered(table_of(run.profile, cell))
+    per_s = offered(run.workloads[cell.name])
     gaps_ns = round(ALIVE_ARRIVALS * NS_PER_S / per_s) if per_s else 0
     return max(ALIVE_NS_MIN, ALIVE_ROUND_TRIPS * cell.asked_rtt_ns, gaps_ns)
 
 
 def load_at(lab: Lab, alive_ns: int) -> LoadAt:
     """What the load is doing now. A near process that has ended is asked why."""
-    words, history = lab.near.board.words, lab.history.words
+    counters, history = lab.near.board.counters, lab.history.words
     now_ns = time.monotonic_ns()
-    completed = int(words[load_loop_kernel.BOARD_COMPLETED])
+    completed = int(counters[0].completed)
     age_ns = max(now_ns - int(history[(completed - 1) % history.size]), 0) if completed else None
     code, detail = end_of_near(lab)
     if code is None and age_ns is None:
@@ -178,16 +178,15 @@ def load_at(lab: Lab, alive_ns: int) -> LoadAt:
 
 def end_of_near(lab: Lab) -> tuple[Uncounted | None, str]:
     """Why the near site's engine has ended, and its own words; (None, "") while it works. A crash of ours is raised."""
-    assert lab.near.process is not None
-    if not lab.near.process.poll(0):
+    if not lab.near.poll(0):
         return None, ""
     try:
-        status = lab.near.answer(0)["status"]
+        near: PrimaryObserved = lab.near.answer(0)
     except ProcessLostError as lost:
         return "near-died", str(lost)
     except FarwriteError as refusal:
         return "engine-stopped", str(refusal)
-    return ("load-ended", "") if status == 0 else ("engine-stopped", status_text(status))
+    return ("load-ended", "") if near.status == 0 else ("engine-stopped", status_text(near.status))
 
 
 def audited(lab: Lab, order: Order, completed: int, uncounted: Uncounted | None) -> tuple[Audit, int]:
@@ -196,24 +195,23 @@ def audited(lab: Lab, order: Order, completed: int, uncounted: Uncounted | None)
     Where the load never was alive the far site may hold no journal of this trial; that is a note where nothing was acknowledged.
     """
     try:
-        found = lab.far.call(sides.audit, order, lab.far.disk, completed, lab.issued)
+        found: Audited = lab.far.call(sides.audit, order, lab.far.disk, completed, lab.issued)
     except UnfitError as refusal:
         if uncounted is None or completed:
             raise
         return Audit(completed=0, survived=0, lost=0, damaged=0, note=str(refusal)), 0
-    return Audit(**{name: found[name] for name in ("completed", "survived", "lost", "damaged")}), found["lost_bytes"]
+    return stored_audit(found), found.lost_bytes
 
 
 def load_for(lab: Lab, seconds: float) -> None:
     """Return so long after the first write was acknowledged, or at once when the near site's process has ended."""
-    assert lab.near.process is not None
-    words = lab.near.board.words
+    counters = lab.near.board.counters
     limit_s = time.monotonic() + BEGIN_NS_MAX / NS_PER_S
-    while words[load_loop_kernel.BOARD_COMPLETED] == 0 and time.monotonic() < limit_s:
-        if lab.near.process.poll(WATCH_S):
+    while counters[0].completed == 0 and time.monotonic() < limit_s:
+        if lab.near.poll(WATCH_S):
             return
-    if words[load_loop_kernel.BOARD_COMPLETED]:
-        lab.near.process.poll(seconds)
+    if counters[0].completed:
+        lab.near.poll(seconds)
 
 
 def recovery_after(lab: Lab, completed: int, healed_ns: int, protocol: ProtocolName, limit_ns: int) -> int | None:
@@ -223,9 +221,8 @@ def recovery_after(lab: Lab, completed: int, healed_ns: int, protocol: ProtocolN
     """
     if protocol == "A":
         return None
-    assert lab.near.process is not None
-    words = lab.near.board.words
-    while words[load_loop_kernel.BOARD_COMPLETED] <= completed:
-        if lab.near.process.poll(WATCH_S) or time.monotonic_ns() - healed_ns > limit_ns:
+    counters = lab.near.board.counters
+    while counters[0].completed <= completed:
+        if lab.near.poll(WATCH_S) or time.monotonic_ns() - healed_ns > limit_ns:
             return None
     return time.monotonic_ns() - healed_ns

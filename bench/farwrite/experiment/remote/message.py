@@ -6,15 +6,16 @@ the same version of farwrite, because they draw the same plan.
 
 from __future__ import annotations
 
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import msgspec
 
+from ...base import framing
 from ...base.errors import UnfitError
 from ...base.wire.terms import CompressionName, EncryptionName, SharedKey, Terms
+from ...targets.observed import Audited, SecondaryObserved
 from ...targets.replicated import Order
 
-LENGTH_BYTES = 4
 FRAME_BYTES_MAX = 64 << 20
 
 
@@ -29,7 +30,7 @@ class Stand(Struct, frozen=True):
     directory: str
     journal_bytes: int
     volume_bytes: int
-    durability: str
+    durability: Literal["disk", "memory"]
 
 
 class Standing(Struct, frozen=True):
@@ -40,7 +41,7 @@ class Standing(Struct, frozen=True):
     port: int
     directory: str
     file_system: str
-    durability: str
+    durability: Literal["disk", "memory"]
     direct: bool
     not_durable: str
     host: dict[str, Any]
@@ -122,31 +123,30 @@ class Refusal(Struct, frozen=True):
 
 
 Call = Accept | Echo | Flush | Copy | Audit | HangUp | Kill | Restart
-Reply = Answer | Refusal
+Reply = Answer | SecondaryObserved | Audited | Refusal
 
 
-def send(stream: IO[bytes], message: Struct) -> None:
+def send(stream: IO[bytes], message: msgspec.Struct) -> None:
     """One frame."""
-    data = msgspec.msgpack.encode(message)
-    stream.write(len(data).to_bytes(LENGTH_BYTES, "big") + data)
-    stream.flush()
+    framing.send(stream, framing.frame(msgspec.msgpack.encode(message), "big"))
 
 
-def frame(stream: IO[bytes]) -> bytes | None:
-    """The next frame's bytes; None at the end of the stream. UnfitError for what is none."""
-    head = exactly(stream, LENGTH_BYTES)
-    if len(head) < LENGTH_BYTES:
-        return None
-    size = int.from_bytes(head, "big")
-    if size > FRAME_BYTES_MAX:
-        raise UnfitError("The other end of ssh answered what no farwrite says. Does its shell print something when it starts?")
-    data = exactly(stream, size)
-    return data if len(data) == size else None
+class Inbox:
+    """The frames that the other end of ssh sends."""
 
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.reader = framing.Reader(stream, framing.Frames(FRAME_BYTES_MAX, "big"))
 
-def exactly(stream: IO[bytes], size: int) -> bytes:
-    """So many bytes of an unbuffered stream (which select() can watch), fewer only at its end."""
-    data = b""
-    while len(data) < size and (part := stream.read(size - len(data))):
-        data += part
-    return data
+    def poll(self, timeout_s: float | None = None) -> bool:
+        """Whether a frame is there, or the end, within the timeout. UnfitError for what is no frame."""
+        try:
+            return self.reader.poll(timeout_s)
+        except framing.TooLongError as refusal:
+            raise UnfitError(
+                "The other end of ssh answered what no farwrite says. Does its shell print something when it starts?"
+            ) from refusal
+
+    def frame(self) -> bytes | None:
+        """The next frame's bytes; None at the end of the stream."""
+        self.poll()
+        return self.reader.take()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import select
 import shlex
 import socket
 import subprocess
@@ -25,14 +24,15 @@ import numpy as np
 from ... import __version__
 from ...base.errors import EXIT_USAGE, UnfitError, UsageError
 from ...base.host.disk import Disk, disk
-from ...base.wire.terms import IN_THE_CLEAR, SharedKey, Terms
+from ...base.shared_counters import counters_of
+from ...base.wire.terms import IN_THE_CLEAR, Terms
 from ...lab.keep_awake import awake
 from ...lab.lab import HISTORY_WORDS, ISSUED_WORDS, Lab, LabSpec, prepared
 from ...lab.link import Choice, SetElsewhere
 from ...lab.namespace import uninterrupted
-from ...lab.process import ProcessLostError, process
+from ...lab.process import ProcessLostError
 from ...lab.shared_memory import board
-from ...lab.site import setting
+from ...lab.site import AnySite, LocalSite, setting
 from ...lab.span import BASE_ECHOES
 from ...lab.survey import CONNECT_TIMEOUT_S, PROBE, answer_requests, flush_floor, hang_up, survey
 from ...targets.replicated import is_shuffled
@@ -50,62 +50,29 @@ NOT_FOUND = 127
 
 
 @dataclass
-class HereSite:
-    """The near site: a process of this machine, in its own network."""
-
-    name: str
-    disk: Disk
-    board: Any
-    stack: contextlib.ExitStack
-    index: int = 0
-    process: Any = None
-
-    def begin(self) -> None:
-        """Start the process; after kill() this is the machine coming back."""
-        self.board.words[:] = 0
-        self.process = self.stack.enter_context(process(self.name))
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash would end it."""
-        self.process.kill()
-
-    def call(self, function: Callable, *arguments: Any, timeout_s: float | None = 60.0) -> Any:
-        """function(*arguments) in the process."""
-        return self.process.call(function, *arguments, timeout_s=timeout_s)
-
-    def start(self, function: Callable, *arguments: Any) -> None:
-        """Begin it; answer() waits for it."""
-        self.process.start(function, *arguments)
-
-    def answer(self, timeout_s: float | None = 60.0) -> Any:
-        """The result of what start() began."""
-        return self.process.answer(timeout_s)
-
-    def taken(self, name: str) -> str:
-        """As lab.site.Site.taken."""
-        return name
-
-
-@dataclass
 class Words:
     """The null form of a board: the far site has its own, over there."""
 
     words: np.ndarray = field(default_factory=lambda: np.zeros(64, np.int64))
 
+    @property
+    def counters(self) -> np.ndarray:
+        return counters_of(self.words)
 
-class FarSite:
+
+class FarSite(AnySite):
     """The far site: calls go through ssh."""
 
     name, index = "far", 1
+    pid = None
 
     def __init__(self, host: FarHost, ssh: subprocess.Popen, said: IO[bytes]) -> None:
         assert ssh.stdin is not None and ssh.stdout is not None
         self.host, self.ssh, self.said = host, ssh, said
-        self.asks, self.answers = ssh.stdin, ssh.stdout
+        self.asks, self.answers = ssh.stdin, told.Inbox(ssh.stdout)
         self.board = Words()
         self.replies_due = 0
         self.standing: told.Standing
-        self.disk: Disk
 
     def stand(self, spec: LabSpec) -> None:
         """Have the site opened there. UsageError when farwrite there is missing or another."""
@@ -118,7 +85,7 @@ class FarSite:
         answer = self.receive(STAND_TIMEOUT_S, told.Standing | told.Refusal)
         if isinstance(answer, told.Refusal):
             raise refused(answer, self.host)
-        self.standing = answer
+        self.standing, self.address = answer, answer.address
         self.disk = Disk(
             directory=f"{self.host.login}:{answer.directory}", file_system=answer.file_system, journal_fd=-1, volume_fd=-1,
             journal_bytes=spec.journal_bytes, volume_bytes=spec.volume_bytes, durability=answer.durability, direct=answer.direct,
@@ -145,15 +112,13 @@ class FarSite:
             if reply.lost:
                 raise ProcessLostError(reply.sentence)
             raise refused(reply, self.host)
-        return np.frombuffer(reply.value, np.int64) if isinstance(reply.value, bytes) else reply.value
+        value = reply.value if isinstance(reply, told.Answer) else reply
+        return np.frombuffer(value, np.int64) if isinstance(value, bytes) else value
 
-    def call(self, function: Callable, *arguments: Any, timeout_s: float | None = 60.0) -> Any:
-        """start and answer in one."""
-        self.start(function, *arguments)
-        return self.answer(timeout_s)
+    def poll(self, timeout_s: float) -> bool:
+        return self.answers.poll(timeout_s)
 
     def kill(self) -> None:
-        """Kill the site's process there, and take what it still had to say."""
         with contextlib.suppress(BrokenPipeError):
             told.send(self.asks, told.Kill())
 
@@ -167,10 +132,9 @@ class FarSite:
 
     def receive(self, timeout_s: float | None, kind: Any) -> Any:
         """The next frame."""
-        ready, _, _ = select.select([self.answers], [], [], timeout_s)
-        if not ready:
+        if timeout_s is not None and not self.poll(timeout_s):
             raise UnfitError(f"The far site at {self.host.login} has not answered for {timeout_s:g} s.")
-        data = told.frame(self.answers)
+        data = self.answers.frame()
         if data is None:
             raise self.lost()
         try:
@@ -192,10 +156,6 @@ class FarSite:
             )
         return ProcessLostError(f"ssh to {self.host.login} ended with exit code {self.ssh.returncode}.{words}")
 
-    def held(self, name: str) -> str:
-        """As lab.site.Site.held."""
-        return name
-
 
 # What a site is asked to do, as a call for another machine: its own files, not ours.
 CALLS: dict[Callable, Callable[..., told.Call]] = {
@@ -211,10 +171,15 @@ CALLS: dict[Callable, Callable[..., told.Call]] = {
 }  # fmt: skip
 
 
+@dataclass
 class RealLab(Lab):
     """A lab whose distance is where the machines stand."""
 
-    way: Way
+    way: Way = field(kw_only=True)
+
+    @property
+    def far_host(self) -> dict[str, Any]:
+        return self.way.far.standing.host
 
     @property
     def is_emulated(self) -> bool:
@@ -233,7 +198,7 @@ class RealLab(Lab):
 class Way:
     """How the near site reaches the far one: directly, or through ssh where the port is closed."""
 
-    near: HereSite
+    near: AnySite
     far: FarSite
     host: str
     port: int
@@ -249,7 +214,7 @@ class Way:
     def join(self, name: str, congestion: str, terms: Terms = IN_THE_CLEAR, timeout_s: float = CONNECT_TIMEOUT_S) -> str:
         """A new connection; answers the congestion control in force at our end. A key of the run goes there through ssh."""
         token = secrets.token_bytes(TOKEN_BYTES)
-        key = terms.identity.key if isinstance(terms.identity, SharedKey) else b""
+        key = terms.identity.key if terms.identity else b""
         asked = told.Accept(
             token=token, name=name, congestion=congestion, encryption=terms.encryption, compression=terms.compression, key=key
         )
@@ -272,8 +237,7 @@ def real_lab(spec: LabSpec, host: FarHost, command: str) -> Iterator[RealLab]:
         kept = stack.enter_context(awake(spec.keep_awake, spec.near))
         history, issued = stack.enter_context(board(HISTORY_WORDS)), stack.enter_context(board(ISSUED_WORDS))
         files = stack.enter_context(disk(spec.near, spec.journal_bytes, spec.volume_bytes))
-        near = HereSite("near", files, stack.enter_context(board(64)), stack)
-        near.begin()
+        near = stack.enter_context(LocalSite("near", files, stack.enter_context(board(64))))
         far = stack.enter_context(far_site(host, command))
         far.stand(spec)
         way = Way(near, far, host_name(host), far.standing.port)
@@ -285,14 +249,12 @@ def real_lab(spec: LabSpec, host: FarHost, command: str) -> Iterator[RealLab]:
             way.port = stack.enter_context(forwarding(host, far.standing.address, way.port))
             way.host, way.forwarded = "127.0.0.1", True
             transport["congestion_control"] = way.join(PROBE, spec.congestion)
-        survey(near, far, BASE_ECHOES)  # type: ignore[arg-type]  # The first one pays for slow start and cold code.
-        base = survey(near, far, BASE_ECHOES)  # type: ignore[arg-type]
+        survey(near, far, BASE_ECHOES)  # The first one pays for slow start and cold code.
+        base = survey(near, far, BASE_ECHOES)
         choice = Choice(REAL, f"measured, not emulated: {way.text}")
-        made = RealLab(
-            near, far, SetElsewhere(REAL), transport, base, choice, history, issued, [], terms=terms, awake=kept  # type: ignore[arg-type]
+        yield RealLab(
+            near, far, SetElsewhere(REAL), transport, base, choice, history, issued, [], terms=terms, awake=kept, way=way
         )
-        made.way = way
-        yield made
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from ...base.host.parent_death import die_with
 from ...lab.process import Process, ProcessLostError, process
 from ...lab.shared_memory import board
 from ...lab.survey import answer_requests, flush_floor, hang_up
+from ...targets.observed import Audited, SecondaryObserved
 from ...targets.replicated import Order, audit_side
 from ...workload.trace.trace import SUFFIX, find
 from .. import sides
@@ -39,8 +40,8 @@ def serve() -> None:
     die_with(os.getppid())
     with answers() as out:
         try:
-            asks = os.fdopen(os.dup(0), "rb", buffering=0)
-            first = told.frame(asks)
+            asks = told.Inbox(sys.stdin.buffer)
+            first = asks.frame()
             if first is None:
                 raise UsageError("farwrite far-site is not for people: farwrite run --far ssh://HOST starts it.")
             stand(wanted(first), asks, out)
@@ -59,7 +60,7 @@ def wanted(first: bytes) -> told.Stand:
     return asked
 
 
-def stand(asked: told.Stand, asks: IO[bytes], out: IO[bytes]) -> None:
+def stand(asked: told.Stand, asks: told.Inbox, out: IO[bytes]) -> None:
     """Open the site, say that it stands, obey."""
     directory = None if asked.durability == "memory" else Path(asked.directory or ".").expanduser()
     compile_all()
@@ -82,9 +83,10 @@ def stand(asked: told.Stand, asks: IO[bytes], out: IO[bytes]) -> None:
 
 def with_our_trace(order: Order) -> Order:
     """The order with the shipped trace of that name as it lies here."""
-    if not order.trace_path:
+    if order.trace is None:
         return order
-    return dataclasses.replace(order, trace_path=str(find(Path(order.trace_path).name.removesuffix(SUFFIX))))
+    ours = find(Path(order.trace.path).name.removesuffix(SUFFIX))
+    return dataclasses.replace(order, trace=dataclasses.replace(order.trace, path=str(ours)))
 
 
 class FarSite:
@@ -94,18 +96,19 @@ class FarSite:
         self.files, self.words, self.stack = files, words, stack
         self.process: Process = stack.enter_context(process("far"))
 
-    def obey(self, asks: IO[bytes], out: IO[bytes]) -> None:
+    def obey(self, asks: told.Inbox, out: IO[bytes]) -> None:
         """One call at a time; a Kill may come in the middle of one."""
         while True:
-            watched = [asks] + ([self.process.connection] if self.process.busy else [])
-            ready, _, _ = select.select(watched, [], [])
-            if asks in ready:
-                data = told.frame(asks)
+            if asks.poll(0):
+                data = asks.frame()
                 if data is None:
                     return
                 self.begin(msgspec.msgpack.decode(data, type=told.Call), out)
-            elif self.process.busy:
+            elif self.process.busy and self.process.poll(0):
                 told.send(out, self.reply())
+            else:
+                busy = [self.process.connection.fileno()] if self.process.busy else []
+                select.select([asks.reader.descriptor, *busy], [], [])
 
     def begin(self, call: told.Call, out: IO[bytes]) -> None:
         """Start what a call asks for."""
@@ -153,4 +156,6 @@ class FarSite:
         except Exception as failure:
             print(failure, file=sys.stderr)
             return told.Refusal(sentence=f"The far site failed: {failure!r}", exit_code=UnfitError.exit_code)
-        return told.Answer(value=value.tobytes() if hasattr(value, "tobytes") else value)
+        if isinstance(value, (SecondaryObserved, Audited)):
+            return value
+        return told.Answer(value=value.tobytes() if isinstance(value, np.ndarray) else value)

@@ -12,7 +12,7 @@ from ...recording import Recording
 from ...workload.link_spec import OFF_NS_MAX, OFF_SHARE_MAX, tolerance_ns
 from ..tables import merged, miles_text
 from .plot import Choice, Option, Plot, bars, layout_of, ms, place_words, plain, told
-from .seen import decoded
+from .seen import decode_all
 
 STATUS = {"ok": ("circle", "--good", "good"), "void": ("x", "--bad", "void"), "failed": ("star", "--bad", "failed")}
 
@@ -132,7 +132,7 @@ def points_of(recording: Recording, results: dict[str, CellResult], order: Seque
     ]  # fmt: skip
     count = 1 + max((item.index for item in recording.rounds), default=0)
     found = []
-    for (item, when, _), sample in zip(surveys, decoded([text for *_, text in surveys]), strict=True):
+    for (item, when, _), sample in zip(surveys, decode_all([text for *_, text in surveys]), strict=True):
         c = results[item.cell]
         x = order.index(c.miles) + 0.7 * ((item.index + 0.5) / count - 0.5) + (0.02 if when == "after" else -0.02)
         off_us = (sample.quantile(0.5) - c.asked_rtt_ns) / NS_PER_US

@@ -40,11 +40,6 @@ class Trace:
         """From the first record to the last."""
         return int(self.time_ns[-1])
 
-    @property
-    def address_bytes_max(self) -> int:
-        """One past the last byte that any record touches: a volume of this size holds the whole trace."""
-        return int((self.address + self.size).max())
-
 
 def find(name: str | Path) -> Path:
     """The file for a word: "pgbench" is the shipped trace; with a folder or a suffix it is a path and used as it is."""

@@ -79,7 +79,7 @@ class Goal(Struct, frozen=True):
 
 
 class Rivals(Struct, frozen=True):
-    """The document, results/rivals.json."""
+    """The document, results/rivals.json.gz."""
 
     schema_version: int
     farwrite: str

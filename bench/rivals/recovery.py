@@ -12,12 +12,13 @@ import numpy as np
 from farwrite.base.errors import UnfitError
 from farwrite.base.host.disk import disk
 from farwrite.base.host.libc import aligned_bytes
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.base.units import NS_PER_S
 from farwrite.engine import journal_kernel as log
 from farwrite.engine.journal import capacity_of, examine, format_journal
 from farwrite.engine.record_kernel import HEADER_BYTES
 from farwrite.targets import replicated
-from farwrite.targets.load_loop_kernel import COMPLETED
 from farwrite.workload.plan import Load
 
 MIB = 1 << 20
@@ -37,12 +38,12 @@ def measure(directory: Path, journal_bytes: int, rounds: int, say: Callable[[str
         say(f"recovery: filling a journal of {journal_bytes // MIB} MiB with {count} writes")
         order = replicated.Order(
             protocol="local", volume=VOLUME, epoch=EPOCH, seed=SEED,
-            load=Load(volume_bytes=journal_bytes, queue_depth=QUEUE_DEPTH), trace_path="", trace_begin_ns=0, time_scale=1.0,
+            load=Load(volume_bytes=journal_bytes, queue_depth=QUEUE_DEPTH),
             write_count_max=count, queue_depth=QUEUE_DEPTH,
             duration_ns=600 * NS_PER_S, slice_ns=60 * NS_PER_S, slice_count=10, peer_timeout_ns=NS_PER_S,
         )  # fmt: skip
-        words, history = np.zeros(64, np.int64), np.zeros(1 << 16, np.int64)
-        completed = int(replicated.write_side(order, files, [], words, history)["recorder"].at[COMPLETED])
+        board, history = rows_of(SharedCounters), np.zeros(1 << 16, np.int64)
+        completed = int(replicated.write_side(order, files, [], board, history).recorder.at[0].completed)
         replays, reads, found_bytes = [], [], 0
         for index in range(rounds):
             say(f"recovery: replay {index + 1} of {rounds}")
@@ -54,9 +55,9 @@ def measure(directory: Path, journal_bytes: int, rounds: int, say: Callable[[str
             begin_s = time.monotonic()
             _, found = examine(files, apply=True)
             taken_s = time.monotonic() - begin_s
-            if int(found[1]) != completed:
-                raise UnfitError(f"The replay found {int(found[1])} of {completed} writes.")
-            found_bytes = int(found[0])
+            if int(found.sequence) != completed:
+                raise UnfitError(f"The replay found {int(found.sequence)} of {completed} writes.")
+            found_bytes = int(found.position)
             replays.append(found_bytes / taken_s)
     return {"journal_bytes": journal_bytes, "replayed_bytes": found_bytes, "writes": completed,
             "replay_bytes_per_s": replays, "bare_read_bytes_per_s": reads}  # fmt: skip

@@ -1,6 +1,6 @@
 """farwrite beside other replicating systems, in one lab, rounds interleaved, floors in the same minute.
 
-`make rivals` measures six parts and writes results/rivals.json and .md:
+`make rivals` measures six parts and writes results/rivals.json.gz and rivals.md:
 
     ferry      on this kernel: the engine, QEMU's storage daemon (quorum of a local file and NBD), iperf3
     gigabit    the same link with a rate of 1 Gbit/s: the engine and iperf3
@@ -20,24 +20,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import msgspec
-from beside import block, nbd, page, recovery
-from beside.drbd import SETTINGS, drbd, loopback_span
-from beside.engine import Engine
-from beside.experiment import BLOCK_BYTES, Contender, Rival, measure, rival_cell
-from beside.goals import goals_of
-from beside.iperf import Iperf
-from beside.qemu import DAEMON, NBDKIT, qemu
-from beside.result import SCHEMA_VERSION, Part, Recovery, Rivals, Taking, decode, encode, merged
 
 from farwrite import __version__
 from farwrite.analysis.analyse import analyse
+from farwrite.base.documents import found_at, read_document, save_document
 from farwrite.base.errors import UnfitError
 from farwrite.base.files import write_atomically
 from farwrite.base.host.facts import host_facts
@@ -50,6 +43,14 @@ from farwrite.lab.span import Span
 from farwrite.recording import Recording
 from farwrite.workload import profile
 from farwrite.workload.tables import Profile
+from rivals import block, nbd, page, recovery
+from rivals.drbd import SETTINGS, drbd, loopback_span
+from rivals.engine import Engine
+from rivals.experiment import BLOCK_BYTES, Contender, Rival, measure, rival_cell
+from rivals.goals import goals_of
+from rivals.iperf import Iperf
+from rivals.qemu import DAEMON, NBDKIT, qemu
+from rivals.result import SCHEMA_VERSION, Part, Recovery, Rivals, Taking, decode, encode, merged
 
 ROOT = Path(__file__).parents[2]
 UML = ROOT / "tests" / "lab" / "uml" / "run"
@@ -128,7 +129,7 @@ rate = "1 Gbit/s"
 
 
 def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words = argparse.ArgumentParser(prog="python -m rivals", description=__doc__.splitlines()[0])
     words.add_argument("--rounds", type=int, default=10)
     words.add_argument("--seconds", type=float, default=1.0, help="of a round of one cell")
     words.add_argument("--only", choices=PARTS, action="append", help="measure this part and keep the others' figures")
@@ -140,7 +141,7 @@ def main() -> None:
         return
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # Whatever was started here ends here, and files go.
     file = asked.out / "rivals.json"
-    old = decode(file.read_bytes()) if file.exists() else None
+    old = decode(read_document(file, "read")) if found_at(file).exists() else None
     made = Rivals(
         schema_version=SCHEMA_VERSION, farwrite=__version__, made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_of(asked), host=host_facts(), parts={}, recovery=None, skipped={},
@@ -150,7 +151,7 @@ def main() -> None:
     nbd.rehearse()
     block.rehearse()
     inside = (partial(measured_inside, name) for name in ("netem", "sustained"))
-    parts = (ferry_part, gigabit_part, unaided_part, *inside, recovery_part)
+    parts: tuple[Callable[..., Part | Recovery], ...] = (ferry_part, gigabit_part, unaided_part, *inside, recovery_part)
     for name, measured in zip(PARTS, parts, strict=True):
         if asked.only and name not in asked.only:
             continue
@@ -166,7 +167,7 @@ def main() -> None:
             made = msgspec.structs.replace(made, recovery=found)
     made = merged(old if asked.only else None, made)
     made = msgspec.structs.replace(made, goals=goals_of(made))
-    write_atomically(file, encode(made))
+    save_document(file, encode(made))
     write_atomically(asked.out / "rivals.md", page.page(made).encode())
     print(page.page(made))
 
@@ -174,7 +175,7 @@ def main() -> None:
 def command_of(asked: argparse.Namespace) -> list[str]:
     """The command, without the directories of this machine."""
     only = [word for part in asked.only or () for word in ("--only", part)]
-    return ["tests/speed/rivals.py", "--rounds", str(asked.rounds), "--seconds", f"{asked.seconds:g}", *only]
+    return ["python", "-m", "rivals", "--rounds", str(asked.rounds), "--seconds", f"{asked.seconds:g}", *only]
 
 
 def say(text: str) -> None:
@@ -291,7 +292,7 @@ def recovery_part(asked: argparse.Namespace) -> Recovery:
 
 
 def part_of(
-    asked: argparse.Namespace, run: Run, lab: Lab, rivals: dict[str, Callable[[], AbstractContextManager[Contender]]],
+    asked: argparse.Namespace, run: Run, lab: Lab, rivals: Mapping[str, Callable[[], AbstractContextManager[Contender]]],
     late_spans: Sequence[Span] = (),
 ) -> Part:  # fmt: skip
     """Set up who can take part beside the engine, measure them all, and analyse."""

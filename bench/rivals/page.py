@@ -7,7 +7,7 @@ from statistics import median
 
 from farwrite.analysis.result import CellResult, Estimate, beaten_doubt
 from farwrite.base.histogram import Histogram
-from farwrite.base.reasons import joined
+from farwrite.base.reasons import Reason, joined
 from farwrite.base.units import NS_PER_MS, digits
 
 from .result import Part, Rivals
@@ -83,18 +83,18 @@ def told(part: Part) -> Iterator[str]:
         if bare := append_bytes_per_s(part, bulk[0].size_bytes):
             yield ""
             yield f"Both disks at once take {bare / 1e6:.0f} MB/s each of bare appends of 1 MiB, each flushed before the next."
-    doubts: dict[str, list[str]] = {}
+    doubts: dict[Reason, list[str]] = {}
     for cell in part.cells:
-        for reason in cell.withheld:
-            doubts.setdefault(reason, []).append(f"{part.named(cell)} at {cell.miles:g} miles, depth {cell.queue_depth}")
-    for reason, cells in doubts.items():
-        yield f"\nNo verdict may rest on {'; '.join(cells)}: {reason}."
+        for doubt in cell.withheld:
+            doubts.setdefault(doubt, []).append(f"{part.named(cell)} at {cell.miles:g} miles, depth {cell.queue_depth}")
+    for doubt, cells in doubts.items():
+        yield f"\nNo verdict may rest on {'; '.join(cells)}: {doubt}."
 
 
 def append_bytes_per_s(part: Part, size_bytes: int) -> float | None:
     """What the lab's disks take of records of this size, by the median of the bare flushes of both sites at once."""
     floors = [item for item in part.recording.floors if item.size_bytes >= size_bytes]
-    times = [Histogram.decode(item.near_both).quantile(0.5) for item in floors]
+    times = [ns for item in floors if (ns := Histogram.decode(item.near_both).quantile(0.5)) is not None]
     return size_bytes / median(times) * 1e9 if times else None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -25,8 +25,9 @@ from farwrite.experiment.run_journal import Run
 from farwrite.lab.lab import Lab
 from farwrite.lab.span import PASSAGES, Span
 from farwrite.lab.stamps import beside
-from farwrite.recording import Cell, Round
+from farwrite.recording import Cell, Round, RoundStatus
 from farwrite.targets.load_loop_kernel import Recorder
+from farwrite.targets.observed import Observed, PrimaryObserved
 from farwrite.workload.plan import Load, draw
 from farwrite.workload.tables import Profile
 
@@ -59,11 +60,16 @@ class Task:
 class Contender(Protocol):
     """What takes part."""
 
-    name: str
-    what: str  # what stands when a write completes
-    version: str
-    cells: list[Cell]
-    span: Span
+    @property
+    def name(self) -> str: ...
+    @property
+    def what(self) -> str: ...  # what stands when a write completes
+    @property
+    def version(self) -> str: ...
+    @property
+    def cells(self) -> list[Cell]: ...
+    @property
+    def span(self) -> Span: ...
 
     def round(self, cell: Cell, index: int, attempt: int) -> Round: ...
 
@@ -88,10 +94,10 @@ class Rival:
         task = task_of(self.run, cell, f"{index}/{attempt}")
         ticks = processor_time()
         reasons: list[Reason] = []
-        observed: dict[str, Any] = {}
+        observed: Observed | None = None
         try:
             with beside(probers_of([leg])):
-                observed = {"recorder": self.load(task)}
+                observed = Observed(near=PrimaryObserved(status=0, recorder=self.load(task)))
         except UnfitError as failure:
             reasons.append(round_refused(str(failure)))
         failed = bool(reasons)
@@ -99,7 +105,7 @@ class Rival:
         loaded = load_of_link(leg)
         after = self.span.survey(table.survey_echoes)
         reasons += link_reasons(leg.before, after, leg.asked_rtt_ns) + load_reasons(leg, loaded)
-        status = "failed" if failed else "void" if reasons else "ok"
+        status: RoundStatus = "failed" if failed else "void" if reasons else "ok"
         return round_of(
             cell, index, attempt, status, reasons, begin_s, task.duration_ns, leg, loaded, after, observed,
             Unordered(task.slice_ns), steal, None,

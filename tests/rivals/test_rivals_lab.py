@@ -3,10 +3,10 @@
 import socket
 
 import pytest
-from beside import daemon
 
 from farwrite.base.errors import UnfitError
 from lab.small_lab import lab_or_skip, small
+from rivals import daemon
 
 pytestmark = pytest.mark.lab
 LISTENING = []

@@ -12,10 +12,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from beside import block, block_kernel, goals, iperf, nbd, nbd_kernel, page
-from beside.drbd import SETTINGS
-from beside.experiment import Task
-from beside.result import SCHEMA_VERSION, Goal, Part, Recovery, Rivals, Taking, decode, encode, merged
 
 from both_ways import both_ways
 from farwrite.analysis.analyse import analyse
@@ -24,9 +20,13 @@ from farwrite.base.errors import UnfitError
 from farwrite.base.histogram import Histogram
 from farwrite.base.reasons import sentences, unsound
 from farwrite.base.units import NS_PER_MS
-from farwrite.targets.load_loop_kernel import BYTES, COMPLETED, ISSUED, Flight
+from farwrite.targets.load_loop_kernel import Flight
 from farwrite.targets.replicated import recorder_of
 from make_recording import make_recording
+from rivals import block, block_kernel, goals, iperf, nbd, nbd_kernel, page
+from rivals.drbd import SETTINGS
+from rivals.experiment import Task
+from rivals.result import SCHEMA_VERSION, Goal, Part, Recovery, Rivals, Taking, decode, encode, merged
 
 EXPORT_BYTES = 1 << 20
 VDSO = Path(__file__).parents[1] / "lab" / "uml" / "vdso.py"
@@ -108,8 +108,8 @@ def driven(asked, **server):
 
 def test_every_write_sent_over_nbd_is_counted_once():
     recorder, requests = driven(task())
-    assert recorder.at[ISSUED] == recorder.at[COMPLETED] == len(requests) == recorder.slice_count.sum() > 4
-    assert recorder.at[BYTES] == 512 * len(requests) == recorder.slice_bytes.sum()
+    assert recorder.at[0].issued == recorder.at[0].completed == len(requests) == recorder.slice_count.sum() > 4
+    assert recorder.at[0].bytes == 512 * len(requests) == recorder.slice_bytes.sum()
     assert Histogram(recorder.service).count == len(requests)
 
 
@@ -123,7 +123,7 @@ def test_what_is_sent_over_nbd_are_writes_of_the_asked_size_within_the_export():
 
 def test_nbd_replies_may_come_in_any_order():
     recorder, requests = driven(task(), batch=4)
-    assert recorder.at[COMPLETED] == recorder.at[ISSUED] == len(requests) >= 4
+    assert recorder.at[0].completed == recorder.at[0].issued == len(requests) >= 4
 
 
 def test_an_error_of_the_nbd_server_ends_the_round_with_its_words():
@@ -156,8 +156,8 @@ def test_writers_of_a_block_device_are_counted_together(tmp_path):
     except OSError:
         pytest.skip("the file system of the temporary directory knows no O_DIRECT")
     recorder = block.drive(str(path), task(size_bytes=4096, queue_depth=3))
-    assert recorder.at[COMPLETED] == recorder.slice_count.sum() == Histogram(recorder.service).count >= 3
-    assert recorder.at[BYTES] == 4096 * recorder.at[COMPLETED]
+    assert recorder.at[0].completed == recorder.slice_count.sum() == Histogram(recorder.service).count >= 3
+    assert recorder.at[0].bytes == 4096 * recorder.at[0].completed
 
 
 def test_a_block_device_is_flushed_only_where_its_setting_says_so(tmp_path, monkeypatch):

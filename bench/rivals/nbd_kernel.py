@@ -10,7 +10,7 @@ import numpy as np
 
 from farwrite.base.host import libc
 from farwrite.base.jit import kernel
-from farwrite.targets.load_loop_kernel import BEGIN_NS, END_NS, ISSUED, note_completion
+from farwrite.targets.load_loop_kernel import note_completion
 from farwrite.workload.plan_kernel import WRITE
 
 REQUEST_BYTES = 28  # magic u32, flags u16, type u16, handle u64, offset u64, length u32; big-endian
@@ -66,18 +66,18 @@ def drive(fd, frames, answers, addresses, size, queue_depth, duration_ns, slice_
 
     `frames` holds a whole request for each place, all but its offset filled in; `flight` has a place for each.
     """
-    at = recorder.at
+    at = recorder.at[0]
     stride = np.int64(REQUEST_BYTES + size)
     begin_ns = libc.monotonic_ns()
     end_ns = begin_ns + duration_ns
-    at[BEGIN_NS] = begin_ns
+    at.begin_ns = begin_ns
     under_way = np.int64(0)
     now_ns = begin_ns
     while now_ns < end_ns and under_way < queue_depth:
-        sent = issue(fd, frames, stride, under_way, addresses[at[ISSUED] % addresses.size], flight)
+        sent = issue(fd, frames, stride, under_way, addresses[at.issued % addresses.size], flight)
         if sent < 0:
             return sent
-        at[ISSUED] += 1
+        at.issued += 1
         under_way += 1
     got = np.int64(0)
     while under_way > 0:
@@ -101,14 +101,14 @@ def drive(fd, frames, answers, addresses, size, queue_depth, duration_ns, slice_
             )  # fmt: skip
             used += REPLY_BYTES
             if now_ns < end_ns:
-                sent = issue(fd, frames, stride, place, addresses[at[ISSUED] % addresses.size], flight)
+                sent = issue(fd, frames, stride, place, addresses[at.issued % addresses.size], flight)
                 if sent < 0:
                     return sent
-                at[ISSUED] += 1
+                at.issued += 1
             else:
                 under_way -= 1
         for index in range(used, got):
             answers[index - used] = answers[index]
         got -= used
-    at[END_NS] = libc.monotonic_ns()
+    at.end_ns = libc.monotonic_ns()
     return np.int64(0)

@@ -75,7 +75,7 @@ def check(name: str) -> None:
     if made.poll() is not None:
         assert made.stderr is not None
         words = made.stderr.read().decode(errors="replace").strip()
-        raise UnfitError(f"{made.args[0]} ended with {made.returncode}: {words or 'and said nothing'}.")  # type: ignore[index]
+        raise UnfitError(f"{made.args[0]} ended with {made.returncode}: {words or 'and said nothing'}.")  # type: ignore[index,str-bytes-safe]
 
 
 def stop(name: str) -> None:
