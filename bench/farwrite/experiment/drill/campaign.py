@@ -7,7 +7,6 @@ from itertools import combinations
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from ... import __version__
 from ...analysis.drill_answer import answer_of
@@ -19,6 +18,8 @@ from ...base.host.facts import command_line, host_facts
 from ...base.host.libc import aligned_bytes
 from ...base.interruption import go_on
 from ...base.physics import Distance, rtt_ns_of
+from ...base.row import rows_of
+from ...base.shared_counters import SharedCounters
 from ...base.units import NS_PER_S
 from ...engine import primary_kernel as primary
 from ...engine import replica_kernel as replica
@@ -50,7 +51,9 @@ def rehearse() -> None:
         assert primary.submit(state, 0, 0, 4096, 0)
         assert turn_kernel.progress(state, 0) == replica.OK
         assert replica.settle(journal, ring) == replica.OK
-        secondary.serve(secondary.secondary_state(journal, ring, -1, primary.C, 1 << 20, np.ones(4, np.int64)))
+        stopped = rows_of(SharedCounters)
+        stopped[0].stop = 1
+        secondary.serve(secondary.secondary_state(journal, ring, -1, primary.C, 1 << 20, stopped))
         recall(chosen, 1, STAGING_BYTES)
         block = aligned_bytes(4096)[:4096]
         payload.matches(block, 0, 4096, 1, 0, 0)

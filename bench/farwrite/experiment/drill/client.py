@@ -69,7 +69,7 @@ class Client:
 
     def run(self) -> None:
         """Until the ledger says end."""
-        while not self.head[book.END]:
+        while not self.head.end:
             self.take(self.rest_s())
             now_ns = time.monotonic_ns()
             self.arrive(now_ns)
@@ -77,11 +77,10 @@ class Client:
             if self.line is None or self.is_late(now_ns):
                 self.look()
             self.send()
-            self.head[book.IN_FLIGHT] = len(self.waiting) + (len(self.line.under_way) if self.line else 0)
 
     def rest_s(self) -> float:
         """Until the next write is due."""
-        if not self.load.offered_per_s or self.head[book.STOP]:
+        if not self.load.offered_per_s or self.head.stop:
             return TURN_S
         return min(max(self.next_ns - time.monotonic_ns(), 0) / NS_PER_S, TURN_S)
 
@@ -109,20 +108,20 @@ class Client:
             for (number,) in ACK.iter_unpack(said):
                 if self.line.under_way.pop(number, None) is not None:
                     self.settle(number, ACKED, at_ns)
-                    self.head[book.BEGIN_NS] = self.head[book.BEGIN_NS] or at_ns
-                    self.head[book.ACKED_COUNT] += 1
+                    self.head.begin_ns = self.head.begin_ns or at_ns
+                    self.head.acked += 1
 
     def settle(self, number: int, outcome: int, at_ns: int) -> None:
         """A write's fate."""
-        self.ledger.rows[number, book.DONE_NS] = at_ns
-        self.ledger.rows[number, book.OUTCOME] = outcome
-        if self.head[book.SENTINEL] and outcome == ACKED and self.ledger.rows[number, book.BLOCK] == self.load.sentinel_block:
-            self.head[book.SENTINEL_DONE] = self.head[book.SENTINEL]
+        self.ledger.writes[number].done_ns = at_ns
+        self.ledger.writes[number].outcome = outcome
+        if self.head.sentinel and outcome == ACKED and self.ledger.writes[number].block == self.load.sentinel_block:
+            self.head.sentinel_done = self.head.sentinel
 
     def follow(self, node: int, led: tuple[int, Conversation], at_ns: int) -> None:
         """Go over to a node that leads, unless we have one of the same epoch or a later one."""
         epoch, talk = led
-        if (self.line is not None and self.line.epoch >= epoch) or self.head[book.CONNECTIONS] >= book.CONNECTIONS_MAX:
+        if (self.line is not None and self.line.epoch >= epoch) or self.head.connections >= book.CONNECTIONS_MAX:
             hang_up(talk.connection)
             return
         self.drop(at_ns)
@@ -135,7 +134,7 @@ class Client:
             hang_up(self.line.talk.connection)
             for number in self.line.under_way:
                 self.settle(number, INDETERMINATE, at_ns)
-            self.ledger.connections[self.line.index, book.CLOSED_NS] = at_ns
+            self.ledger.connections[self.line.index].closed_ns = at_ns
             self.line = None
 
     def listen(self, line: Line) -> None:
@@ -180,13 +179,13 @@ class Client:
 
     def arrive(self, now_ns: int) -> None:
         """Begin the writes that are due, the sentinel when everything else is over."""
-        if self.head[book.STOP]:
+        if self.head.stop:
             idle = not self.waiting and not (self.line and self.line.under_way)
-            if self.head[book.SENTINEL] != self.head[book.SENTINEL_DONE] and idle:
+            if self.head.sentinel != self.head.sentinel_done and idle:
                 self.wait(self.load.sentinel_block, now_ns, now_ns)
             return
         under_way = len(self.line.under_way) if self.line else 0
-        while self.head[book.ISSUED] < book.WRITES_MAX - book.SENTINELS_MAX:
+        while self.head.issued < book.WRITES_MAX - book.SENTINELS_MAX:
             if self.load.offered_per_s:
                 if self.next_ns > now_ns:
                     return
@@ -196,14 +195,14 @@ class Client:
                 if under_way + len(self.waiting) >= self.load.queue_depth:
                     return
                 intended_ns = now_ns
-            number = int(self.head[book.ISSUED])
+            number = int(self.head.issued)
             self.wait(self.load.blocks[number % len(self.load.blocks)], intended_ns, now_ns)
 
     def wait(self, block: int, intended_ns: int, now_ns: int) -> None:
         """One write more in our queue. How late we see it due is our own fault, and fails no write."""
-        if self.head[book.ISSUED] < book.WRITES_MAX:
+        if self.head.issued < book.WRITES_MAX:
             self.waiting.append((self.ledger.begin(block, intended_ns), now_ns))
-            self.head[book.LATE_NS_MAX] = max(self.head[book.LATE_NS_MAX], now_ns - intended_ns)
+            self.head.late_ns_max = max(self.head.late_ns_max, now_ns - intended_ns)
 
     def give_up(self, now_ns: int) -> None:
         """Writes that have found no primary within the bound have failed."""
@@ -221,11 +220,11 @@ class Client:
             numbers.append(number)
             now_ns = time.monotonic_ns()
             line.under_way[number] = now_ns
-            self.ledger.rows[number, book.SENT_NS] = now_ns
-            self.ledger.rows[number, book.CONNECTION] = line.index
+            self.ledger.writes[number].sent_ns = now_ns
+            self.ledger.writes[number].connection = line.index
         if numbers:
             try:
-                line.talk.say(b"".join(WRITE.pack(number, int(self.ledger.rows[number, book.BLOCK])) for number in numbers))
+                line.talk.say(b"".join(WRITE.pack(number, int(self.ledger.writes[number].block)) for number in numbers))
             except (FarwriteError, OSError):
                 self.drop(time.monotonic_ns())
 

@@ -28,7 +28,7 @@ from ...engine.vote import format_ballot
 from ...lab.lab import Lab
 from ...lab.process import Process, ProcessLostError, process
 from ...lab.shared_memory import Board, board
-from ...lab.site import Site
+from ...lab.site import AnySite, LocalSite
 from ...lab.span import Span
 from ...targets.replicated import PROTOCOLS
 from ...workload import payload_kernel as payload
@@ -60,7 +60,7 @@ class Cluster:
     ) -> None:
         self.stack, self.lab, self.setup, self.seed = stack, lab, setup, seed
         self.key, self.is_verbose = secrets.token_bytes(KEY_BYTES_MIN), is_verbose
-        self.sites: dict[str, Site] = {site.name: site for site in (lab.near, *(span.far for span in lab.spans))}
+        self.sites: dict[str, AnySite] = {site.name: site for site in (lab.near, *(span.far for span in lab.spans))}
         self.spans: dict[frozenset[str], Span] = {
             frozenset((span.near.name, span.far.name)): span for span in (*lab.spans, *lab.between)
         }
@@ -72,6 +72,7 @@ class Cluster:
         self.ledger_board = stack.enter_context(board(book.WORDS))
         self.ledger = Ledger(self.ledger_board.words)
         self.boards: dict[str, Board] = {name: stack.enter_context(board(desk.BOARD_WORDS)) for name in self.voters}
+        self.seats = {name: desk.seat_of(self.boards[name]) for name in self.voters}
         volume_bytes = self.block_count * setup.size_bytes
         self.disks = {name: stack.enter_context(disk(directory, JOURNAL_BYTES, volume_bytes)) for name in self.replicas}
         self.ballots: dict[str, int] = {}
@@ -94,14 +95,14 @@ class Cluster:
 
     def start(self, name: str, first: bool = False) -> None:
         """A voter at its site, on what its disk holds. `first`: it is the one that is to lead."""
-        words = self.boards[name].words
-        words[[desk.STOP, desk.LEADS, desk.READY, desk.JOINED, desk.UNDER_WAY]] = 0
+        self.boards[name].counters[:] = 0
+        self.seats[name].ready = self.seats[name].joined = self.seats[name].under_way = 0
         setup = self.setup
         order = desk.Order(
             name, self.addresses, self.witness, DESK_PORT, self.key, 1, self.seed, setup.size_bytes, PROTOCOLS[setup.protocol],
             POLICIES[setup.policy], setup.quorum, setup.peer_timeout_ns, first, self.is_verbose,
         )  # fmt: skip
-        made = self.processes[name] = self.stack.enter_context(process(name, self.sites[name].namespace))
+        made = self.processes[name] = self.process_at(name, name)
         if name in self.disks:
             made.start(desk.run_replica, order, self.disks[name], self.ballots[name], self.boards[name])
         else:
@@ -111,13 +112,19 @@ class Cluster:
         """Every voter; near leads once its peers keep up with it."""
         for name in reversed(self.voters):
             self.start(name, first=name == SITES[0])
-            self.until(lambda name=name: self.word(name, desk.READY), f"the start of {name}")  # type: ignore[misc]
+            self.until(lambda name=name: self.seats[name].ready, f"the start of {name}")  # type: ignore[misc]
         self.until(self.have_joined, "the replicas' joining")
+
+    def process_at(self, name: str, site: str) -> Process:
+        """A new process at a site, alive at most as long as the trial."""
+        place = self.sites[site]
+        assert isinstance(place, LocalSite)
+        return self.stack.enter_context(process(name, place.place))
 
     def have_joined(self) -> bool:
         """Whether one leads and all others keep up with it."""
         leader = self.leader()
-        return leader is not None and bool(self.word(leader, desk.JOINED))
+        return leader is not None and bool(self.seats[leader].joined)
 
     def start_client(self) -> None:
         """The load, until its first acknowledgement."""
@@ -129,13 +136,9 @@ class Cluster:
             setup.offered_per_s, setup.queue_depth, tuple(blocks.tolist()), setup.block_count, setup.bound_ns,
             LOOK_NS + LOOK_TRIPS * rtt_ns,
         )  # fmt: skip
-        self.client = self.stack.enter_context(process("client", self.sites[SITES[2]].namespace))
+        self.client = self.process_at("client", SITES[2])
         self.client.start(run_client, load, self.ledger_board)
-        self.until(lambda: self.ledger.head[book.BEGIN_NS], "the first acknowledged write")
-
-    def word(self, name: str, word: int) -> int:
-        """A word of a voter's board."""
-        return int(self.boards[name].words[word])
+        self.until(lambda: self.ledger.head.begin_ns, "the first acknowledged write")
 
     def is_up(self, name: str) -> bool:
         """Whether its process runs and is not stopped."""
@@ -143,7 +146,7 @@ class Cluster:
 
     def leader(self) -> str | None:
         """Who leads, of several in the latest epoch."""
-        leading = [(self.word(name, desk.LEADS), name) for name in self.replicas if self.is_up(name)]
+        leading = [(int(self.boards[name].counters[0].led_epoch), name) for name in self.replicas if self.is_up(name)]
         epoch, name = max(leading, default=(0, ""))
         return name if epoch else None
 
@@ -251,10 +254,9 @@ class Cluster:
 
     def notes(self) -> list[Noted]:
         """What the nodes have noted, by instants since the first acknowledged write."""
-        begin_ns, found = int(self.ledger.head[book.BEGIN_NS]), []
+        begin_ns, found = int(self.ledger.head.begin_ns), []
         for name in self.replicas:
-            words = self.boards[name].words
-            rows = words[desk.NOTES_AT :].reshape(-1, desk.NOTE_WORDS)[: int(words[desk.NOTE_COUNT])].tolist()
+            rows = desk.notes_of(self.boards[name])[: int(self.seats[name].note_count)].tolist()
             found += [Noted(node=name, what=NOTES[what], epoch=epoch, at_ns=at - begin_ns) for what, epoch, at in rows]
         return sorted(found, key=lambda note: note.at_ns)
 
@@ -267,13 +269,13 @@ class Cluster:
 
     def end(self) -> None:
         """Stop client and voters in order; a node applies all it holds before it ends. What was stopped is killed."""
-        self.ledger.head[book.END] = 1
+        self.ledger.head.end = 1
         assert self.client is not None
         self.client.answer(PATIENCE_S)
         for name in tuple(self.stopped):
             self.kill(name)
         for name in self.processes:
-            self.boards[name].words[desk.STOP] = 1
+            self.boards[name].counters[0].stop = 1
         for name, made in self.processes.items():
             try:
                 made.answer(PATIENCE_S)
@@ -309,4 +311,4 @@ def read_back(chosen: Disk, seed: int, size: int, count: int) -> tuple[tuple[int
         if number >= 0 and not payload.matches(block, 0, size, seed, number, index * size):
             number = WRONG_BYTES
         numbers.append(number)
-    return (int(ended[4]), int(ended[1])), numbers
+    return (int(ended.epoch), int(ended.sequence)), numbers

@@ -25,10 +25,11 @@ import numpy as np
 from ...analysis.drill_recording import NOTES, SILENT, STANDS, TAKES, WON
 from ...base.errors import FarwriteError
 from ...base.host.disk import Disk
+from ...base.row import Row, i64
+from ...base.shared_counters import SharedCounters
 from ...base.wire.conversation import Conversation
 from ...base.wire.door import SparseLog, door, hang_up
 from ...base.wire.terms import SharedKey, Terms
-from ...engine import journal_kernel as log
 from ...engine import primary_kernel as primary
 from ...engine.control import Address, votes_served
 from ...engine.node import Node
@@ -44,10 +45,40 @@ WRITE = struct.Struct("<qq")  # A write's number and its block.
 ACK = struct.Struct("<q")  # The number of a write that is complete.
 WRITES_A_MESSAGE, ACKS_A_MESSAGE = 200, 400
 
-# Words of a node's board. STOP and LEADS are the engine's. JOINED: its peers keep up with it, and none is excused.
-STOP, LEADS, READY, JOINED, UNDER_WAY, NOTE_COUNT = 0, 2, 3, 4, 5, 6
-NOTES_AT, NOTE_WORDS, NOTES_MAX = 8, 3, 512  # What, epoch, instant.
-BOARD_WORDS = NOTES_AT + NOTE_WORDS * NOTES_MAX
+NOTES_MAX = 512
+
+
+class Seat(Row):
+    """What a voter of a drill tells us of itself, on its board behind the counters that the engine shares."""
+
+    ready = i64("1: it answers")
+    joined = i64("1: it leads, all its peers keep up with it, and none is excused")
+    under_way = i64("writes that it has taken and not acknowledged")
+    note_count = i64("notes so far")
+
+
+class Note(Row):
+    """One thing that a node noted."""
+
+    what = i64("index in NOTES")
+    epoch = i64("of what was won, or is led; otherwise 0")
+    at_ns = i64("ns, CLOCK_MONOTONIC")
+
+
+SEAT_AT = SharedCounters.LAYOUT.itemsize // 8
+NOTES_AT = SEAT_AT + Seat.LAYOUT.itemsize // 8
+BOARD_WORDS = NOTES_AT + NOTES_MAX * Note.LAYOUT.itemsize // 8
+
+
+def seat_of(board: Board) -> Any:
+    """The Seat on a voter's board."""
+    return board.words[SEAT_AT:NOTES_AT].view(Seat.LAYOUT)[0]
+
+
+def notes_of(board: Board) -> np.ndarray:
+    """The Notes on it, NOTES_MAX of them."""
+    return board.words[NOTES_AT:BOARD_WORDS].view(Note.LAYOUT)
+
 
 LOG = logging.getLogger(__name__)
 
@@ -88,8 +119,8 @@ class Client:
 class Desk:
     """Takes writes from clients' connections, hands them to the primary's loop, and acknowledges them. The loop's `load`."""
 
-    def __init__(self, words: np.ndarray, size_bytes: int, log_: SparseLog) -> None:
-        self.words, self.size_bytes, self.log = words, size_bytes, log_
+    def __init__(self, board: Board, size_bytes: int) -> None:
+        self.counters, self.seat, self.size_bytes = board.counters, seat_of(board), size_bytes
         self.node: DrilledNode | None = None
         self.state: primary.Primary | None = None
         self.arrived: deque[tuple[Client, int, int]] = deque()
@@ -99,13 +130,13 @@ class Desk:
 
     def __call__(self, state: primary.Primary) -> None:
         """One look, in the primary's loop."""
-        epoch = int(self.words[LEADS])
+        epoch = int(self.counters[0].led_epoch)
         if state is not self.state:
             self.state = state
             self.under_way.clear()
             assert self.node is not None
             self.node.note(TAKES, epoch)
-        while self.under_way and self.under_way[0][0] <= state.at[primary.COMPLETED]:
+        while self.under_way and self.under_way[0][0] <= state.at[0].completed:
             _, client, number = self.under_way.popleft()
             client.acks.put(number)
         while self.arrived and len(self.under_way) < IN_FLIGHT_MAX:
@@ -115,22 +146,21 @@ class Desk:
                 assert taken >= 0, "a client names a block of the volume"
                 if not taken:
                     break
-                self.under_way.append((int(state.journal.at[log.STAGED_SEQUENCE]), client, number))
+                self.under_way.append((int(state.journal.at[0].staged_sequence), client, number))
             self.arrived.popleft()
-        live = np.count_nonzero(state.peer[:, primary.STATE] == primary.LIVE)
-        self.words[JOINED] = live == state.peer.shape[0] and not state.peer[:, primary.EXCUSED].any()
-        self.words[UNDER_WAY] = len(self.under_way)
+        self.seat.joined = bool((state.peer["state"] == primary.LIVE).all() and not state.peer["excused"].any())
+        self.seat.under_way = len(self.under_way)
 
     def admit(self, talk: Conversation, caller: Any) -> bool:
         """Serve one client, in a thread of its own, until it or our lead ends."""
-        epoch = int(self.words[LEADS])
+        epoch = int(self.counters[0].led_epoch)
         talk.renew(OPEN_S)
         client = Client(talk, epoch, queue.SimpleQueue())
         with self.lock:
             self.clients.add(client)
         try:
             talk.say(LEADING.pack(epoch))
-            if not epoch or epoch != int(self.words[LEADS]):
+            if not epoch or epoch != int(self.counters[0].led_epoch):
                 return False
             threading.Thread(target=self.acknowledge, args=(client,), daemon=True).start()
             while True:
@@ -166,17 +196,18 @@ class DrilledNode(Node):
     """A node that keeps word of its own elections, on a board that outlives it."""
 
     desk: Desk
+    seat: Any
+    notes: np.ndarray
 
     def note(self, what: str, epoch: int = 0) -> None:
         """One line more; the last ones are dropped when there are too many."""
-        count = int(self.board[NOTE_COUNT])
+        count = int(self.seat.note_count)
         if count < NOTES_MAX:
-            at = NOTES_AT + NOTE_WORDS * count
-            self.board[at : at + NOTE_WORDS] = NOTES.index(what), epoch, time.monotonic_ns()
-            self.board[NOTE_COUNT] = count + 1
+            self.notes[count] = NOTES.index(what), epoch, time.monotonic_ns()
+            self.seat.note_count = count + 1
 
     def follow(self, arrivals: Any) -> bool:
-        self.board[READY] = 1
+        self.seat.ready = 1
         return super().follow(arrivals)
 
     def serve(self, name: str, connection: Any) -> bool:
@@ -210,13 +241,14 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
     """In a process at its site: a replica, until its board says stop."""
     quieten(order.is_verbose)
     terms, log_ = terms_of(order.key), SparseLog(LOG, order.name)
-    desk = Desk(board.words, order.size_bytes, log_)
+    desk = Desk(board, order.size_bytes)
     made = DrilledNode(
-        order.name, chosen, ballot_fd, order.addresses, order.witness, order.volume, board.words, desk, terms,
+        order.name, chosen, ballot_fd, order.addresses, order.witness, order.volume, board.counters, desk, terms,
         protocol=order.protocol, policy=order.policy, quorum=order.quorum, seed=order.seed,
         peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES,
     )  # fmt: skip
     desk.node, made.desk, made.stands_at_once = made, desk, order.stands_first
+    made.seat, made.notes = seat_of(board), notes_of(board)
     with door(order.addresses[order.name].host, order.desk_port, terms, desk.admit, PATIENCE_S, log_):
         made.run()
         desk.leave()
@@ -227,6 +259,6 @@ def run_witness(order: Order, ballot_fd: int, board: Board) -> None:
     quieten(order.is_verbose)
     assert order.witness is not None
     with votes_served(Voter("witness", ballot_fd, order.addresses), order.witness, terms_of(order.key)):
-        board.words[READY] = 1
-        while not board.words[STOP]:
+        seat_of(board).ready = 1
+        while not board.counters[0].stop:
             time.sleep(0.05)

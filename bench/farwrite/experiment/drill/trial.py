@@ -17,7 +17,6 @@ from ...base.errors import UnfitError
 from ...base.units import NS_PER_S, format_time
 from ...lab.lab import Lab
 from ...workload.drill_scenario import Scenario, Setup
-from . import ledger as book
 from .cluster import PATIENCE_S, Cluster, UndecidedError
 
 RECOVERY_S_MIN, RECOVERY_TIMEOUTS = 10.0, 10  # How long the load goes on for a recovery, and how long before repair.
@@ -47,7 +46,7 @@ def play(
             unknown = str(reason)
         except UnfitError as refusal:  # A file or a process that a fault has made unreadable: not known is not lost.
             unknown = f"the volume could not be read back: {refusal}"
-        late_ns = int(cluster.ledger.head[book.LATE_NS_MAX])
+        late_ns = int(cluster.ledger.head.late_ns_max)
         if late_ns > LATE_SHARE * setup.bound_ns:
             remarks = [*remarks, f"the machine was busy: the client itself was late by up to {format_time(late_ns)}"]
         history = cluster.ledger.history()
@@ -68,7 +67,7 @@ def instants(scenario: Scenario, setup: Setup, index: int) -> list[int]:
 
 def act(cluster: Cluster, scenario: Scenario, planned: list[int], events: list[Done]) -> None:
     """Every event at its instant, in order, and when it was really done."""
-    begin_ns = int(cluster.ledger.head[book.BEGIN_NS])
+    begin_ns = int(cluster.ledger.head.begin_ns)
     for event, planned_ns in zip(scenario.event, planned, strict=True):
         pause(cluster, begin_ns + planned_ns)
         before_ns = time.monotonic_ns()
@@ -89,11 +88,11 @@ def pause(cluster: Cluster, until_ns: int) -> None:
 def observe(cluster: Cluster, scenario: Scenario, events: list[Done]) -> int:
     """Let the load go on until the end, and then until writes are acknowledged within the bound, if they ever are; then begin no
     more. Answers when that was."""
-    begin_ns = int(cluster.ledger.head[book.BEGIN_NS])
+    begin_ns = int(cluster.ledger.head.begin_ns)
     pause(cluster, begin_ns + scenario.end_ns)
     cluster.comes(lambda: is_served(cluster, begin_ns + events[-1].end_ns), recovery_s(cluster.setup))
     stopped_ns = time.monotonic_ns() - begin_ns
-    cluster.ledger.head[book.STOP] = 1
+    cluster.ledger.head.stop = 1
     return stopped_ns
 
 
@@ -105,8 +104,8 @@ def recovery_s(setup: Setup) -> float:
 def is_served(cluster: Cluster, since_ns: int) -> bool:
     """Whether a write is acknowledged that was intended since then, and not longer ago than the bound."""
     since_ns = max(since_ns, time.monotonic_ns() - cluster.setup.bound_ns)
-    rows = cluster.ledger.rows[: int(cluster.ledger.head[book.ISSUED])]
-    return bool(np.any((rows[:, book.INTENDED_NS] >= since_ns) & (rows[:, book.OUTCOME] == ACKED)))
+    rows = cluster.ledger.begun
+    return bool(np.any((rows["intended_ns"] >= since_ns) & (rows["outcome"] == ACKED)))
 
 
 def settle(cluster: Cluster) -> tuple[bool, str | None, list[str]]:
@@ -116,10 +115,10 @@ def settle(cluster: Cluster) -> tuple[bool, str | None, list[str]]:
     Where nobody takes it everything is healed and started again first. Nobody leads only where a lost site leaves too few votes.
     """
     head = cluster.ledger.head
-    head[book.SENTINEL] = 1
+    head.sentinel = 1
 
     def is_over() -> bool:
-        return bool(head[book.SENTINEL_DONE] == 1)
+        return bool(head.sentinel_done == 1)
 
     is_repaired = False
     if not cluster.comes(is_over, recovery_s(cluster.setup)):
@@ -129,11 +128,10 @@ def settle(cluster: Cluster) -> tuple[bool, str | None, list[str]]:
             if cluster.lost:
                 return True, None, ["nobody led any more: what is left was read from the survivor's own files"]
             raise UndecidedError(f"no write was acknowledged within {PATIENCE_S:g} s after everything had been started again")
-    done = head[book.ISSUED] - 1
-    rows = cluster.ledger.rows[: int(done) + 1]
-    acked = np.flatnonzero((rows[:, book.BLOCK] == cluster.setup.block_count) & (rows[:, book.OUTCOME] == ACKED))
-    connection = int(rows[acked[-1], book.CONNECTION])
-    return is_repaired, cluster.replicas[int(cluster.ledger.connections[connection, book.NODE])], []
+    rows = cluster.ledger.begun
+    acked = np.flatnonzero((rows["block"] == cluster.setup.block_count) & (rows["outcome"] == ACKED))
+    connection = int(rows[acked[-1]].connection)
+    return is_repaired, cluster.replicas[int(cluster.ledger.connections[connection].node)], []
 
 
 def survivors(cluster: Cluster, led_by: str | None, remarks: list[str]) -> list[Found]:
