@@ -382,6 +382,21 @@ def test_a_secondary_that_was_gone_on_without_is_not_promoted(stack):
     cluster.end()
 
 
+def test_another_takes_over_from_a_primary_that_stands_still_and_is_not_gone(stack):
+    """It once did not: a secondary that had made anything durable no longer noticed that its primary was silent."""
+    cluster = Cluster(stack, **PAIR | {"peer_timeout_ns": 300_000_000})
+    old = cluster.leader()
+    cluster.all_have_joined(old)
+    cluster.goes_on()
+    cluster.pause(old)
+    new = ({"a", "b"} - {old}).pop()
+    cluster.until(lambda: new in cluster.leaders(), "the other to lead")
+    cluster.goes_on()
+    cluster.resume(old)
+    cluster.until(lambda: len(cluster.leaders()) == 1, "one of them to step down")
+    cluster.end()
+
+
 def test_a_primary_hands_over_once_the_other_holds_everything(stack):
     cluster = Cluster(stack, **PAIR)
     near = cluster.leader()

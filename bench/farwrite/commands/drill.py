@@ -144,6 +144,8 @@ def drill(
             if drills[-1].interrupted:
                 break
     kept = [one for one in drills if one.trials]
+    if not kept and drills[-1].interrupted:
+        print("farwrite: interrupted before a trial was over.", file=sys.stderr)
     if kept and not quiet:
         print(f"saved: {place}", file=sys.stderr)
     code = present([(one, answer_of(one)) for one in kept], json, trace) if kept else EXIT_DONE

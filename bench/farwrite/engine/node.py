@@ -229,7 +229,7 @@ class Node(Voter):
     def watch_session(self, state: secondary.Secondary) -> None:
         """End a session whose primary is silent, or when we are to stop."""
         limit_ns = 2 * self.peer_timeout_ns
-        while not self.ends_session[0]:
+        while not self.ends_session[0].stop:
             silent_ns = time.monotonic_ns() - int(state.at[0].heard_ns)
             if self.stopped() or silent_ns > limit_ns:
                 self.ends_session[0].stop = 1

@@ -48,7 +48,7 @@ def rehearse() -> None:
         journal = recall(chosen, 1, STAGING_BYTES)
         frame_of(hello_of(journal, primary.C))
         state = primary.primary_state(journal, ring, [], primary.C, 1, NS_PER_S, volume_bytes=1 << 20)
-        assert primary.submit(state, 0, 0, 4096, 0)
+        assert primary.submit(state, 0, 0, 4096, 0, payload.SOLID)
         assert turn_kernel.progress(state, 0) == replica.OK
         assert replica.settle(journal, ring) == replica.OK
         stopped = rows_of(SharedCounters)

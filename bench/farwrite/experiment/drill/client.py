@@ -185,7 +185,7 @@ class Client:
                 self.wait(self.load.sentinel_block, now_ns, now_ns)
             return
         under_way = len(self.line.under_way) if self.line else 0
-        while self.head.issued < book.WRITES_MAX - book.SENTINELS_MAX:
+        while not self.ledger.is_full:
             if self.load.offered_per_s:
                 if self.next_ns > now_ns:
                     return

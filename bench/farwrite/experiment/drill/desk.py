@@ -35,6 +35,7 @@ from ...engine.control import Address, votes_served
 from ...engine.node import Node
 from ...engine.vote import Voter
 from ...lab.shared_memory import Board
+from ...workload.payload_kernel import SOLID
 
 STAGING_BYTES = 1 << 20
 PATIENCE_S = 5.0  # For a client to prove who it is.
@@ -142,7 +143,8 @@ class Desk:
         while self.arrived and len(self.under_way) < IN_FLIGHT_MAX:
             client, number, block = self.arrived[0]
             if client.epoch == epoch:
-                taken = primary.submit(state, number, block * self.size_bytes, self.size_bytes, 0)
+                # With every argument: with one left to its default each call is typed anew in Python, 2 ms instead of 10 us.
+                taken = primary.submit(state, number, block * self.size_bytes, self.size_bytes, 0, SOLID)
                 assert taken >= 0, "a client names a block of the volume"
                 if not taken:
                     break

@@ -83,6 +83,11 @@ class Ledger:
         return index
 
     @property
+    def is_full(self) -> bool:
+        """Whether the load has had to stop for want of room: what looks like an outage then is none."""
+        return bool(self.head.issued >= WRITES_MAX - SENTINELS_MAX)
+
+    @property
     def begun(self) -> np.ndarray:
         """The writes so far."""
         return self.writes[: int(self.head.issued)]

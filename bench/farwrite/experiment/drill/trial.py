@@ -44,8 +44,10 @@ def play(
             found = survivors(cluster, led_by, remarks)
         except UndecidedError as reason:
             unknown = str(reason)
-        except UnfitError as refusal:  # A file or a process that a fault has made unreadable: not known is not lost.
-            unknown = f"the volume could not be read back: {refusal}"
+        except UnfitError as refusal:  # A file that cannot be read back, a process that does not answer: not known is not lost.
+            unknown = str(refusal)
+        if cluster.ledger.is_full:
+            unknown = "the ledger was full before the end: choose a lower --rate, or a shorter scenario"
         late_ns = int(cluster.ledger.head.late_ns_max)
         if late_ns > LATE_SHARE * setup.bound_ns:
             remarks = [*remarks, f"the machine was busy: the client itself was late by up to {format_time(late_ns)}"]
