@@ -92,7 +92,9 @@ def test_the_recovery_point_is_in_writes_bytes_and_seconds():
     assert "which protocol or policy permits; at most 4 writes, 16 KiB, up to 37.0 ms" in " ".join(
         printed(show_drill, made, answer).split()
     )
-    assert answer_of(recording(trial(lost=4))).promised
+    assert "LOST" in printed(show_drill, made, answer)
+    assert answer_of(promised := recording(trial(lost=4))).promised
+    assert "FAIL" in printed(show_drill, promised, answer_of(promised))
 
 
 def test_replicas_that_hold_different_things_are_corrupt():

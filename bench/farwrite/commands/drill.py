@@ -241,7 +241,9 @@ def present(drills: list[tuple[DrillRecording, Answer]], json: bool, trace: Path
     answers = [answer for _, answer in drills]
     with printing():
         if json:
-            rows = [{"name": one.name, "setup": one.setup, "answer": answer} for one, answer in drills]
+            rows = [
+                {"name": one.name, "setup": one.setup, "interrupted": one.interrupted, "answer": answer} for one, answer in drills
+            ]
             print_document(rows[0] if len(rows) == 1 else rows)
         else:
             from ..report.drill import show_drill, show_table

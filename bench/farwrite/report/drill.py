@@ -23,7 +23,8 @@ def show_drill(page: Page, recording: DrillRecording, answer: Answer) -> None:
     page.heading(f"{recording.scenario.title}")
     page.prose(setup_text(recording), indent=2)
     verdict = OUTCOMES[answer.outcome]
-    page.item(WORD[verdict], sentence(answer), style=STYLE[verdict])
+    permitted = answer.outcome == "lost" and not answer.promised
+    page.item("⚠ LOST" if permitted else WORD[verdict], sentence(answer), style=STYLE[verdict])
     for line in after_faults(answer):
         page.item("·", line)
     if answer.counted:
