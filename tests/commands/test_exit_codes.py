@@ -51,6 +51,7 @@ def place(tmp_path_factory):
         ("run limitz", REFUSED), ("run quick --dry-run", DONE), ("run README.md", REFUSED), ("run --resume .", REFUSED),
         ("run quick --budget 'p98 2 ms'", REFUSED), ("run --resume . --budget 'p99 2 ms'", REFUSED),
         ("reach", REFUSED), ("sweep --minutes 0", REFUSED), ("ab quick quick --pairs 1", REFUSED),
+        ("drill", DONE), ("drill link-cutt", REFUSED), ("drill link-cut --policy consent --no-witness", REFUSED),
         ("show good.json", DONE), ("show lost.json", DONE), ("show none.json", REFUSED), ("html good.json", DONE),
         ("html fio.json", REFUSED), ("compare good.json good.json", DONE), ("compare good.json", REFUSED),
         ("compare good.json memory.json", UNFIT), ("export good.json --hlog x.hlog", DONE), ("export good.json", REFUSED),

@@ -8,7 +8,7 @@ import pytest
 
 from console import farwrite
 
-MEASURE = ("run", "reach", "sweep", "ab", "survey", "simulate", "lab")
+MEASURE = ("run", "reach", "sweep", "ab", "survey", "simulate", "lab", "drill")
 
 
 @pytest.mark.parametrize("command", MEASURE)
@@ -18,7 +18,8 @@ def test_every_command_that_measures_has_both_words(command):
 
 
 @pytest.mark.parametrize("words", [
-    "run quick", "reach --p99 4ms", "sweep", "ab quick quick", "survey", "simulate", "lab --miles 1 --measure -- true",
+    "run quick", "reach --p99 4ms", "sweep", "ab quick quick", "survey", "simulate", "drill link-cut",
+    "lab --miles 1 --measure -- true",
 ])  # fmt: skip
 def test_both_at_once_are_refused(words):
     first, *rest = words.split()

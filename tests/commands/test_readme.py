@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -14,11 +15,13 @@ from cyclopts import CycloptsError
 from console import ROOT, farwrite
 from farwrite.base.errors import UsageError
 from farwrite.cli import app
-from farwrite.commands import reach, sweep
+from farwrite.commands import drill, reach, sweep
 from farwrite.commands.measuring import NEW
 from farwrite.commands.options import ANYWHERE, own_budgets
 from farwrite.experiment.cells import cells_of
 from farwrite.workload.catalog import load
+from farwrite.workload.drill_scenario import check_setup
+from farwrite.workload.drill_scenario import load as load_drill
 from farwrite.workload.fio import translate
 from farwrite.workload.profile import parse
 from farwrite.workload.trace.replay import profile_of
@@ -70,6 +73,14 @@ def check_farwrite(words):
     if words[0] in ("volume", "lab", "survey") or "--dask" in words:
         _, bound, *_ = app.parse_args(words, exit_on_error=False, print_error=False)
         assert bound.arguments
+        return
+    if words[0] == "drill" and len(words) > 1 and not words[1].endswith(".json"):
+        _, bound, *_ = app.parse_args(words, exit_on_error=False, print_error=False)
+        asked = bound.arguments
+        usual = {name: one.default for name, one in inspect.signature(drill.drill).parameters.items()}
+        words_of_setup = inspect.signature(drill.setups_of).parameters
+        for setup in drill.setups_of(**{name: asked.get(name, usual[name]) for name in words_of_setup}):
+            check_setup(load_drill(asked["scenario"]), setup)
         return
     if words[0] not in ("run", "ab", "reach", "sweep"):
         with tempfile.TemporaryDirectory() as place:

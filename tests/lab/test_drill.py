@@ -12,6 +12,8 @@ from small_lab import LINK, any_link, lab_or_skip
 from farwrite.analysis.drill import drill_results
 from farwrite.base.errors import UnfitError
 from farwrite.base.reasons import joined
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
 from farwrite.base.units import NS_PER_MS
 from farwrite.experiment import measure, sides
 from farwrite.experiment import run as running
@@ -169,7 +171,7 @@ def test_the_lab_is_whole_again_after_trials_that_did_not_count(run, lab):
 
 
 def test_a_recovery_that_never_comes_is_not_waited_for_without_end():
-    near = SimpleNamespace(board=SimpleNamespace(words=[0] * 64), poll=lambda seconds: False)
+    near = SimpleNamespace(board=SimpleNamespace(counters=rows_of(SharedCounters)), poll=lambda seconds: False)
     found = drills.recovery_after(SimpleNamespace(near=near), 0, time.monotonic_ns(), "C", limit_ns=20 * NS_PER_MS)
     assert found is None
 

@@ -141,7 +141,7 @@ def free_port():
 class Cluster:
     """Replicas and perhaps a witness, each in a process that may be killed and started again on what its disk holds."""
 
-    def __init__(self, stack, names, witness, full=(), **options):
+    def __init__(self, stack, names, witness, full=(), directory=None, **options):
         self.terms = options.setdefault("terms", KEYED)
         self.stack, self.full, self.options, self.processes, self.led = stack, full, options, {}, {}
         self.addresses = {name: Address("127.0.0.1", free_port(), free_port()) for name in names}
@@ -154,7 +154,7 @@ class Cluster:
             ballot_fd = os.memfd_create(f"ballot-{name}")
             stack.callback(os.close, ballot_fd)
             format_ballot(ballot_fd)
-            chosen = stack.enter_context(disk(None, JOURNAL_BYTES, VOLUME_BYTES)) if name != "witness" else None
+            chosen = stack.enter_context(disk(directory, JOURNAL_BYTES, VOLUME_BYTES)) if name != "witness" else None
             DISKS[name] = (chosen, ballot_fd)
         for name in (*names, *(["witness"] if witness else [])):
             self.start(name)
@@ -382,6 +382,21 @@ def test_a_secondary_that_was_gone_on_without_is_not_promoted(stack):
     cluster.end()
 
 
+def test_another_takes_over_from_a_primary_that_stands_still_and_is_not_gone(stack):
+    """It once did not: a secondary that had made anything durable no longer noticed that its primary was silent."""
+    cluster = Cluster(stack, **PAIR | {"peer_timeout_ns": 300_000_000})
+    old = cluster.leader()
+    cluster.all_have_joined(old)
+    cluster.goes_on()
+    cluster.pause(old)
+    new = ({"a", "b"} - {old}).pop()
+    cluster.until(lambda: new in cluster.leaders(), "the other to lead")
+    cluster.goes_on()
+    cluster.resume(old)
+    cluster.until(lambda: len(cluster.leaders()) == 1, "one of them to step down")
+    cluster.end()
+
+
 def test_a_primary_hands_over_once_the_other_holds_everything(stack):
     cluster = Cluster(stack, **PAIR)
     near = cluster.leader()
@@ -390,6 +405,20 @@ def test_a_primary_hands_over_once_the_other_holds_everything(stack):
     cluster.goes_on()
     assert cluster.ask(near, Question("hand_over", "test", members=(far,))).yes
     cluster.until(lambda: cluster.leaders() == [far], "the successor to lead")
+    cluster.goes_on()
+    cluster.end()
+
+
+def test_a_successor_does_not_wait_for_the_old_primary_to_have_been_silent(stack, tmp_path):
+    """It once did, with files on a disk: the old primary's ring held the connection open after it had been closed."""
+    options = PAIR | {"peer_timeout_ns": PATIENCE_S * 10**9}  # Silence is noticed long after we give up.
+    cluster = Cluster(stack, directory=tmp_path, **options)
+    cluster.until(lambda: all(map(cluster.status, cluster.addresses)), "both to answer")
+    assert cluster.ask("a", Question("hand_over", "test", members=("a",))).yes  # It stands at once.
+    cluster.all_have_joined("a")
+    cluster.goes_on()
+    assert cluster.ask("a", Question("hand_over", "test", members=("b",))).yes
+    cluster.until(lambda: cluster.leaders() == ["b"], "the successor to lead")
     cluster.goes_on()
     cluster.end()
 

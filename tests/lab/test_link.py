@@ -13,11 +13,14 @@ from small_lab import IN_UML, PATIENCE_S, skip_if_forbidden, small
 
 from farwrite.base.errors import UnfitError
 from farwrite.experiment.compilation import compile_link
+from farwrite.lab import ferry_kernel
+from farwrite.lab.ferry import Ferry
 from farwrite.lab.lab import open_lab
 from farwrite.lab.link import SetElsewhere
+from farwrite.lab.netem import Netem
 from farwrite.lab.probe import FULL_BYTES, bulk_bits_per_s, probe
 from farwrite.lab.schedule import changing
-from farwrite.workload.link_spec import Bursts, Change, LinkDirection, LinkSpec
+from farwrite.workload.link_spec import PLAIN, Bursts, Change, LinkDirection, LinkSpec
 
 pytestmark = pytest.mark.lab
 
@@ -198,11 +201,38 @@ def test_a_schedule_happens_in_order_never_early_and_is_undone(opened):
     assert probe(opened.near, opened.far, opened.far.address, 100, GAP_NS).lost == 0
 
 
+def test_a_cut_of_one_direction_leaves_the_other():
+    words = np.zeros(ferry_kernel.BOARD_WORDS, np.int64)
+    link, cut = Ferry(words, [], 0), words[ferry_kernel.CUT : ferry_kernel.CUT + 2]
+    link.cut(homeward=False)
+    assert cut.tolist() == [1, 0]
+    link.cut(outward=False)
+    assert cut.tolist() == [1, 1]
+    link.heal()
+    link.cut(outward=False)
+    assert cut.tolist() == [0, 1]
+
+
+def test_netem_loses_everything_at_the_end_that_sends_in_the_direction_that_is_cut():
+    class End:
+        def call(self, function, interface, command, asked, segments):
+            self.lost = asked.lost
+
+    near, far = End(), End()
+    link = Netem(near, far, "x", PLAIN)
+    link.cut(homeward=False)
+    assert (near.lost, far.lost) == (True, False)
+    link.cut(outward=False)
+    assert (near.lost, far.lost) == (True, True)
+    link.heal()
+    assert (near.lost, far.lost) == (False, False)
+
+
 def test_a_change_that_the_link_refuses_is_raised_where_it_was_asked_for(opened):
     asked = threading.Event()
 
     class Refusing(SetElsewhere):
-        def cut(self):
+        def cut(self, outward=True, homeward=True):
             asked.set()
             raise UnfitError("no knife")
 

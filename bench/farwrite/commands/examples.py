@@ -10,6 +10,8 @@ EXAMPLES: dict[str, list[str]] = {
     "reach": ['farwrite reach --p99 "4 ms" --size 8k --rate 1gbit'],
     "sweep": ["farwrite sweep --miles 0..500 --depth 1,8,32 --size 4k,64k"],
     "ab": ["farwrite ab quick quick --set-cand lab.encryption=tls --pairs 6"],
+    "drill": ["farwrite drill", "farwrite drill primary-killed --miles 150 --trials 30",
+              "farwrite drill rolling-a --protocol A,C --policy consent,suspend-replication"],
     "show": ["farwrite show results/baselines/limits.json --full", "farwrite show results/baselines/limits.json --csv"],
     "html": ["farwrite html results/baselines/limits.json --out report.html"],
     "compare": ["farwrite compare results/baselines/flush --brief"],

@@ -24,7 +24,7 @@ from ..base.host.disk import Disk
 from ..base.row import rows_of
 from ..base.shared_counters import SharedCounters
 from ..base.wire.conversation import require_proof
-from ..base.wire.door import SparseLog
+from ..base.wire.door import SparseLog, hang_up
 from ..base.wire.terms import Terms
 from . import election, turn_kernel
 from . import journal_kernel as log
@@ -229,7 +229,7 @@ class Node(Voter):
     def watch_session(self, state: secondary.Secondary) -> None:
         """End a session whose primary is silent, or when we are to stop."""
         limit_ns = 2 * self.peer_timeout_ns
-        while not self.ends_session[0]:
+        while not self.ends_session[0].stop:
             silent_ns = time.monotonic_ns() - int(state.at[0].heard_ns)
             if self.stopped() or silent_ns > limit_ns:
                 self.ends_session[0].stop = 1
@@ -289,6 +289,7 @@ class Node(Voter):
                 ending.set()
                 control.join()
                 for connection in connections.values():
+                    hang_up(connection)  # The ring may hold it open for a while: a successor would wait as for a silent primary.
                     connection.close()
                 settled = int(replica.settle(self.journal, ring))
                 self.board[0].led_epoch = 0

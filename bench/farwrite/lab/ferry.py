@@ -49,9 +49,9 @@ class Ferry:
             offload(device.descriptor, segments=not way.counts_packets, checksums=not way.corrupt_ratio)
             lay_out(self.board, direction, way, self.seed)
 
-    def cut(self) -> None:
-        """Lose every packet in both directions until heal()."""
-        self.board[carrying.CUT : carrying.CUT + 2] = 1
+    def cut(self, outward: bool = True, homeward: bool = True) -> None:
+        """Lose every packet of these directions until heal()."""
+        self.board[carrying.CUT : carrying.CUT + 2] |= np.array([outward, homeward], np.int64)
 
     def heal(self) -> None:
         """Carry packets again."""

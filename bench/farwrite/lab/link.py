@@ -37,8 +37,8 @@ class Link(Protocol):
     def set_directions(self, outward: LinkDirection, homeward: LinkDirection) -> None:
         """Everything that is asked of each direction besides, in place of what was asked before."""
 
-    def cut(self) -> None:
-        """Lose every packet in both directions, until heal()."""
+    def cut(self, outward: bool = True, homeward: bool = True) -> None:
+        """Lose every packet of these directions, until heal(); one alone is a one-way blackhole."""
 
     def heal(self) -> None:
         """Carry packets again."""
@@ -71,7 +71,7 @@ class SetElsewhere:
     def set_directions(self, outward: LinkDirection, homeward: LinkDirection) -> None:
         pass
 
-    def cut(self) -> None:
+    def cut(self, outward: bool = True, homeward: bool = True) -> None:
         pass
 
     def heal(self) -> None:

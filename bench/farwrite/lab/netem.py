@@ -41,7 +41,7 @@ class Netem:
         self.counts_packets = any(direction.counts_packets for direction in spec.directions)
         self.delay_ns = (0, 0)
         self.directions = (LinkDirection(), LinkDirection())
-        self.lost = False
+        self.lost = [False, False]
 
     def set_delay_ns(self, outward_ns: int, homeward_ns: int) -> None:
         """Delay packets this long from now on."""
@@ -53,21 +53,21 @@ class Netem:
         self.directions = (outward, homeward)
         self.apply("change")
 
-    def cut(self) -> None:
-        """Lose every packet in both directions until heal()."""
-        self.lost = True
+    def cut(self, outward: bool = True, homeward: bool = True) -> None:
+        """Lose every packet of these directions until heal()."""
+        self.lost = [self.lost[0] or outward, self.lost[1] or homeward]
         self.apply("change")
 
     def heal(self) -> None:
         """Carry packets again."""
-        self.lost = False
+        self.lost = [False, False]
         self.apply("change")
 
     def apply(self, command: str) -> None:
         """Bring both ends' qdiscs to what is asked."""
-        for end, delay_ns, direction in zip(self.ends, self.delay_ns, self.directions, strict=True):
+        for end, delay_ns, direction, lost in zip(self.ends, self.delay_ns, self.directions, self.lost, strict=True):
             segments = 1 if self.counts_packets or direction.counts_packets else SEGMENTS_MAX
-            end.call(set_netem, self.interface, command, Asked(delay_ns, direction, self.lost, self.mtu_bytes), segments)
+            end.call(set_netem, self.interface, command, Asked(delay_ns, direction, lost, self.mtu_bytes), segments)
 
     def counters(self) -> dict[str, int]:
         """What both qdiscs did since they were made; `drops` are losses and what found the queue full, `backlog` is now."""

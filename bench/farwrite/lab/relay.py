@@ -65,9 +65,9 @@ class Relay:
         self.set_delay_ns(*self.delay_ns)
         self.wake()
 
-    def cut(self) -> None:
-        """Carry nothing more in either direction until heal(); what is under way arrives, what is sent waits with its sender."""
-        self.board[carrying.CUT : carrying.CUT + 2] = 1
+    def cut(self, outward: bool = True, homeward: bool = True) -> None:
+        """Carry nothing more in these directions until heal(); what is under way arrives, what is sent waits with its sender."""
+        self.board[carrying.CUT : carrying.CUT + 2] |= np.array([outward, homeward], np.int64)
 
     def heal(self) -> None:
         """Carry bytes again."""

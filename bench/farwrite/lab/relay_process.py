@@ -124,8 +124,8 @@ class Doorkeeper:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the link is cut."""
-        return bool(self.board[carrying.CUT])
+        """Whether the link is cut, if only in one direction: a handshake needs both."""
+        return bool(self.board[carrying.CUT : carrying.CUT + 2].any())
 
     def open_door(self) -> None:
         """Answer one request for a passage."""

@@ -1,0 +1,139 @@
+"""A drill: a lab of three sites, their links proven, and trial after trial in it. What was observed is kept after each."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import combinations
+from pathlib import Path
+
+import msgspec
+
+from ... import __version__
+from ...analysis.drill_answer import answer_of
+from ...analysis.drill_recording import FILE, KIND, SCHEMA_VERSION, DrillRecording, save
+from ...base.errors import UnfitError, UsageError
+from ...base.host import reactor
+from ...base.host.disk import disk, why_not_durable
+from ...base.host.facts import command_line, host_facts
+from ...base.host.libc import aligned_bytes
+from ...base.interruption import go_on
+from ...base.physics import Distance, rtt_ns_of
+from ...base.row import rows_of
+from ...base.shared_counters import SharedCounters
+from ...base.units import NS_PER_S
+from ...engine import primary_kernel as primary
+from ...engine import replica_kernel as replica
+from ...engine import secondary_kernel as secondary
+from ...engine import turn_kernel
+from ...engine.handshake import frame_of, hello_of
+from ...engine.node import recall
+from ...lab.lab import Lab, LabSpec, open_lab
+from ...lab.session import proof
+from ...lab.topology import Leg
+from ...progress import Progress
+from ...workload import payload_kernel as payload
+from ...workload.drill_scenario import SITES, Scenario, Setup
+from ...workload.link_spec import PLAIN
+from .cluster import JOURNAL_BYTES
+from .desk import STAGING_BYTES
+from .trial import play
+
+FILE_BYTES = 4096  # Of the lab's own files: each trial has new ones.
+BEFORE_S, AFTER_S = 2.0, 2.0  # Of a trial, besides the scenario: for the time left.
+
+
+def rehearse() -> None:
+    """Every kernel of a node once, before the first fork: its processes then start with machine code."""
+    with disk(None, JOURNAL_BYTES, 1 << 20) as chosen, reactor.reactor() as ring:
+        journal = recall(chosen, 1, STAGING_BYTES)
+        frame_of(hello_of(journal, primary.C))
+        state = primary.primary_state(journal, ring, [], primary.C, 1, NS_PER_S, volume_bytes=1 << 20)
+        assert primary.submit(state, 0, 0, 4096, 0, payload.SOLID)
+        assert turn_kernel.progress(state, 0) == replica.OK
+        assert replica.settle(journal, ring) == replica.OK
+        stopped = rows_of(SharedCounters)
+        stopped[0].stop = 1
+        secondary.serve(secondary.secondary_state(journal, ring, -1, primary.C, 1 << 20, stopped))
+        recall(chosen, 1, STAGING_BYTES)
+        block = aligned_bytes(4096)[:4096]
+        payload.matches(block, 0, 4096, 1, 0, 0)
+
+
+def legs(miles: float) -> list[Leg]:
+    """Near and far are so far apart; the third site is half-way between them."""
+    lengths = {pair: miles / 2 if SITES[2] in pair else miles for pair in combinations(SITES, 2)}
+    return [Leg(*pair, Distance(length, rtt_ns_of(length)), PLAIN) for pair, length in lengths.items()]
+
+
+def lab_spec(link: str) -> LabSpec:
+    """Three sites, each joined to both others."""
+    return LabSpec(
+        link=link, near=None, far=None, journal_bytes=FILE_BYTES, volume_bytes=FILE_BYTES, congestion="cubic", others=1,
+        mesh=True, names=SITES, polls=False, keep_awake="none",
+    )  # fmt: skip
+
+
+def run(
+    name: str, scenario: Scenario, setup: Setup, link: str, directory: Path | None, out: Path, progress: Progress,
+    is_verbose: bool = False,
+) -> DrillRecording:  # fmt: skip
+    """All trials; what was observed is in `out` after each, and whole when this is interrupted between or inside of trials."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as refusal:
+        raise UsageError(f"make the directory {out}: {refusal.strerror}. Name another --out.") from refusal
+    if (out / FILE).exists():
+        raise UsageError(f"{out} holds a drill already: name another --out.")
+    progress.doing("loading the engine")
+    rehearse()
+    with open_lab(lab_spec(link)) as lab:
+        if lab.choice.kind == "relay":
+            raise UnfitError(
+                f"A drill needs sites with networks of their own, and there are none here ({lab.choice.reason}). Run as root, or "
+                "where user namespaces are allowed."
+            )
+        progress.doing("proving the links")
+        spans = (lab, lab.others[0], lab.between[0])
+        proofs = [proof(span, leg, accept_error=True) for span, leg in zip(spans, legs(setup.miles), strict=True)]
+        for sentence in proofs:
+            if sentence.startswith("⚠"):
+                progress.say(sentence)
+        recording = DrillRecording(
+            schema_version=SCHEMA_VERSION, kind=KIND, farwrite=__version__, name=name,
+            started_utc=datetime.now(UTC).isoformat(timespec="seconds"), command=command_line(), scenario=scenario, setup=setup,
+            link=f"{lab.choice.kind}: {lab.choice.reason}", links=proofs, disk=disk_text(directory), host=host_facts(), trials=[],
+        )  # fmt: skip
+        return trials(lab, recording, directory, out, progress, is_verbose)
+
+
+def disk_text(directory: Path | None) -> str:
+    """Where the replicas' files are, and what that means."""
+    if directory is None:
+        return "memory"
+    reason = why_not_durable(directory)
+    return f"{directory}{f' ({reason})' if reason else ''}"
+
+
+def trials(
+    lab: Lab, recording: DrillRecording, directory: Path | None, out: Path, progress: Progress, is_verbose: bool
+) -> DrillRecording:
+    """Trial after trial; an interruption ends them, and what was measured stays."""
+    setup, scenario = recording.setup, recording.scenario
+    each_s = scenario.end_ns / NS_PER_S + BEFORE_S + AFTER_S
+    progress.expect(each_s * setup.trials)
+    try:
+        for index in range(setup.trials):
+            progress.doing(f"trial {index + 1} of {setup.trials}")
+            made = play(lab, scenario, setup, index, directory, is_verbose)
+            recording = msgspec.structs.replace(recording, trials=[*recording.trials, made])
+            save(recording, out / FILE)
+            progress.did(each_s)
+            last = answer_of(msgspec.structs.replace(recording, trials=[made])).judged[0]
+            if last.why and is_verbose:
+                progress.say(f"trial {index + 1} does not count: {last.why}")
+            go_on()
+    except KeyboardInterrupt:
+        recording = msgspec.structs.replace(recording, interrupted=True)
+        if recording.trials:
+            save(recording, out / FILE)
+    return recording

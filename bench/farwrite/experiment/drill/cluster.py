@@ -1,0 +1,314 @@
+"""The processes of one trial: replicas, witness and client at their sites, and every fault that a scenario can ask for.
+
+Where the processes stand is read from memory they share with us, never asked over links that the drill cuts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ...analysis.drill_recording import NOTES, Noted
+from ...base.errors import UnfitError
+from ...base.host.disk import Disk, disk
+from ...base.host.libc import aligned_bytes
+from ...base.wire.terms import KEY_BYTES_MIN
+from ...engine import primary_kernel as primary
+from ...engine.ballot import Question
+from ...engine.control import Address, ask
+from ...engine.journal import examine
+from ...engine.vote import format_ballot
+from ...lab.lab import Lab
+from ...lab.process import Process, ProcessLostError, process
+from ...lab.shared_memory import Board, board
+from ...lab.site import AnySite, LocalSite
+from ...lab.span import Span
+from ...targets.replicated import PROTOCOLS
+from ...workload import payload_kernel as payload
+from ...workload.drill_scenario import SITES, Event, Setup
+from . import desk
+from . import ledger as book
+from .client import Load, run_client
+from .ledger import Ledger
+
+POLICIES = {"block": primary.BLOCK, "consent": primary.CONSENT, "suspend-replication": primary.SUSPEND_REPLICATION}
+PORT, VOTE_PORT, DESK_PORT = 7000, 7001, 7002  # The sites have networks of their own.
+JOURNAL_BYTES = 16 << 20
+PATIENCE_S = 60.0  # For what must come on any machine that still works; what does not makes a trial unknown, never a loss.
+HAND_OVER_S = 30.0
+LOOK_S = 0.005
+LOOK_TRIPS, LOOK_NS = 4, 100_000_000  # After how long without an answer the client asks who leads.
+WRONG_BYTES = -6  # A block with the right stamp and wrong bytes behind it.
+
+
+class UndecidedError(UnfitError):
+    """What a trial waited for did not come: nothing can be said of it."""
+
+
+class Cluster:
+    """One trial's processes."""
+
+    def __init__(
+        self, stack: contextlib.ExitStack, lab: Lab, setup: Setup, seed: int, directory: Path | None, is_verbose: bool = False
+    ) -> None:
+        self.stack, self.lab, self.setup, self.seed = stack, lab, setup, seed
+        self.key, self.is_verbose = secrets.token_bytes(KEY_BYTES_MIN), is_verbose
+        self.sites: dict[str, AnySite] = {site.name: site for site in (lab.near, *(span.far for span in lab.spans))}
+        self.spans: dict[frozenset[str], Span] = {
+            frozenset((span.near.name, span.far.name)): span for span in (*lab.spans, *lab.between)
+        }
+        self.replicas = SITES[: setup.replicas]
+        self.voters = (*self.replicas, *(SITES[2:] if setup.has_witness else ()))
+        self.addresses = {name: Address(self.sites[name].address, PORT, VOTE_PORT) for name in self.replicas}
+        third = self.sites[SITES[2]]
+        self.witness = Address(third.address, PORT, VOTE_PORT) if setup.has_witness else None
+        self.ledger_board = stack.enter_context(board(book.WORDS))
+        self.ledger = Ledger(self.ledger_board.words)
+        self.boards: dict[str, Board] = {name: stack.enter_context(board(desk.BOARD_WORDS)) for name in self.voters}
+        self.seats = {name: desk.seat_of(self.boards[name]) for name in self.voters}
+        volume_bytes = self.block_count * setup.size_bytes
+        self.disks = {name: stack.enter_context(disk(directory, JOURNAL_BYTES, volume_bytes)) for name in self.replicas}
+        self.ballots: dict[str, int] = {}
+        for name in self.voters:
+            self.ballots[name] = os.memfd_create(f"farwrite-ballot-{name}")
+            stack.callback(os.close, self.ballots[name])
+            format_ballot(self.ballots[name])
+        self.processes: dict[str, Process] = {}  # of voters that run, stopped ones too
+        self.client: Process | None = None
+        self.stopped: set[str] = set()
+        self.lost: set[str] = set()
+        stack.callback(self.heal_all)
+
+    @property
+    def block_count(self) -> int:
+        """The load's blocks, and one for the writes that show that recovery has ended."""
+        return self.setup.block_count + 1
+
+    # Processes
+
+    def start(self, name: str, first: bool = False) -> None:
+        """A voter at its site, on what its disk holds. `first`: it is the one that is to lead."""
+        self.boards[name].counters[:] = 0
+        self.seats[name].ready = self.seats[name].joined = self.seats[name].under_way = 0
+        setup = self.setup
+        order = desk.Order(
+            name, self.addresses, self.witness, DESK_PORT, self.key, 1, self.seed, setup.size_bytes, PROTOCOLS[setup.protocol],
+            POLICIES[setup.policy], setup.quorum, setup.peer_timeout_ns, first, self.is_verbose,
+        )  # fmt: skip
+        made = self.processes[name] = self.process_at(name, name)
+        if name in self.disks:
+            made.start(desk.run_replica, order, self.disks[name], self.ballots[name], self.boards[name])
+        else:
+            made.start(desk.run_witness, order, self.ballots[name], self.boards[name])
+
+    def start_all(self) -> None:
+        """Every voter; near leads once its peers keep up with it."""
+        for name in reversed(self.voters):
+            self.start(name, first=name == SITES[0])
+            self.until(lambda name=name: self.seats[name].ready, f"the start of {name}")  # type: ignore[misc]
+        self.until(self.have_joined, "the replicas' joining")
+
+    def process_at(self, name: str, site: str) -> Process:
+        """A new process at a site, alive at most as long as the trial."""
+        place = self.sites[site]
+        assert isinstance(place, LocalSite)
+        return self.stack.enter_context(process(name, place.place))
+
+    def have_joined(self) -> bool:
+        """Whether one leads and all others keep up with it."""
+        leader = self.leader()
+        return leader is not None and bool(self.seats[leader].joined)
+
+    def start_client(self) -> None:
+        """The load, until its first acknowledgement."""
+        setup = self.setup
+        blocks = np.random.default_rng([self.seed]).integers(0, setup.block_count, 1 << 14)
+        rtt_ns = sum(self.lab.light_ns)
+        load = Load(
+            tuple(self.replicas), tuple((self.sites[name].address, DESK_PORT) for name in self.replicas), self.key,
+            setup.offered_per_s, setup.queue_depth, tuple(blocks.tolist()), setup.block_count, setup.bound_ns,
+            LOOK_NS + LOOK_TRIPS * rtt_ns,
+        )  # fmt: skip
+        self.client = self.process_at("client", SITES[2])
+        self.client.start(run_client, load, self.ledger_board)
+        self.until(lambda: self.ledger.head.begin_ns, "the first acknowledged write")
+
+    def is_up(self, name: str) -> bool:
+        """Whether its process runs and is not stopped."""
+        return name in self.processes and name not in self.stopped
+
+    def leader(self) -> str | None:
+        """Who leads, of several in the latest epoch."""
+        leading = [(int(self.boards[name].counters[0].led_epoch), name) for name in self.replicas if self.is_up(name)]
+        epoch, name = max(leading, default=(0, ""))
+        return name if epoch else None
+
+    def until(self, condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
+        """Wait. UndecidedError when it does not come, or when a process ends that nobody has killed."""
+        if not self.comes(condition, patience_s):
+            raise UndecidedError(f"{what} did not come within {patience_s:g} s")
+
+    def comes(self, condition: Callable[[], object], patience_s: float) -> bool:
+        """Whether it comes within the time."""
+        limit_s = time.monotonic() + patience_s
+        while not condition():
+            self.check()
+            if time.monotonic() > limit_s:
+                return False
+            time.sleep(LOOK_S)
+        return True
+
+    def check(self) -> None:
+        """UndecidedError when a process has ended by itself."""
+        for name, made in (*self.processes.items(), *([("client", self.client)] if self.client else [])):
+            if made.busy and made.poll(0):
+                try:
+                    made.answer(0)
+                except (UnfitError, RuntimeError) as failure:
+                    raise UndecidedError(f"the process of {name} ended: {failure}") from failure
+                raise UndecidedError(f"the process of {name} ended")
+
+    # Events
+
+    def do(self, event: Event) -> str:
+        """Carry an event out; answers what there is to say of it."""
+        site = event.site
+        if event.action in ("cut", "blackhole"):
+            span = self.spans[frozenset(event.link)]
+            is_outward = span.near.name == event.link[0]
+            one_way = event.action == "blackhole"
+            span.link.cut(outward=is_outward or not one_way, homeward=not is_outward or not one_way)
+        elif event.action == "heal":
+            self.spans[frozenset(event.link)].link.heal()
+        elif event.action == "kill":
+            self.kill(site)
+        elif event.action == "lose":
+            for pair, span in self.spans.items():
+                if site in pair:
+                    span.link.cut()
+            self.kill(site)
+            self.lost.add(site)
+        elif event.action == "stop":
+            self.stop(site)
+        elif event.action == "continue":
+            self.go_on(site)
+        elif event.action == "restart":
+            self.start(site)
+        else:
+            return self.switch_over(site)
+        return ""
+
+    def kill(self, name: str) -> None:
+        """SIGKILL; it is gone when this returns. Its files are as they were at that instant: what it had written is written."""
+        if name in self.processes:
+            self.processes.pop(name).kill()
+        self.stopped.discard(name)
+
+    def stop(self, name: str) -> None:
+        """SIGSTOP: alive, its connections open, and it answers nothing. It stands still when this returns."""
+        pid = self.processes[name].pid
+        os.kill(pid, signal.SIGSTOP)
+        self.stopped.add(name)
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def go_on(self, name: str) -> None:
+        """SIGCONT."""
+        os.kill(self.processes[name].pid, signal.SIGCONT)
+        self.stopped.discard(name)
+
+    def switch_over(self, to: str) -> str:
+        """Ask who leads to hand over to this replica; the question comes from the third site, over the network."""
+        leader = self.leader()
+        if leader is None:
+            return "nobody led"
+        if leader == to:
+            return f"{to} led already"
+        third = self.sites[SITES[2]]
+        answered = third.call(handed_over, leader, self.addresses[leader], to, self.key, timeout_s=2 * HAND_OVER_S)
+        return "" if answered else f"{leader} did not agree to hand over"
+
+    def heal_all(self) -> None:
+        """Every link carries packets again."""
+        for span in self.spans.values():
+            span.link.heal()
+
+    def repair(self) -> None:
+        """What an operator does: heal the links, continue what stands still, start what was killed. A lost site stays lost."""
+        for pair, span in self.spans.items():
+            if not pair & self.lost:
+                span.link.heal()
+        for name in tuple(self.stopped):
+            self.go_on(name)
+        for name in self.voters:
+            if name not in self.processes and name not in self.lost:
+                self.start(name)
+
+    # What is left
+
+    def notes(self) -> list[Noted]:
+        """What the nodes have noted, by instants since the first acknowledged write."""
+        begin_ns, found = int(self.ledger.head.begin_ns), []
+        for name in self.replicas:
+            rows = desk.notes_of(self.boards[name])[: int(self.seats[name].note_count)].tolist()
+            found += [Noted(node=name, what=NOTES[what], epoch=epoch, at_ns=at - begin_ns) for what, epoch, at in rows]
+        return sorted(found, key=lambda note: note.at_ns)
+
+    def are_equal(self) -> bool:
+        """Whether all replicas that run have answered, and hold as much as each other."""
+        up = [name for name in self.replicas if self.is_up(name)]
+        third = self.sites[SITES[2]]
+        held = third.call(sequences, {name: self.addresses[name] for name in up}, self.key)
+        return len(held) == len(up) and len(set(held.values())) == 1
+
+    def end(self) -> None:
+        """Stop client and voters in order; a node applies all it holds before it ends. What was stopped is killed."""
+        self.ledger.head.end = 1
+        assert self.client is not None
+        self.client.answer(PATIENCE_S)
+        for name in tuple(self.stopped):
+            self.kill(name)
+        for name in self.processes:
+            self.boards[name].counters[0].stop = 1
+        for name, made in self.processes.items():
+            try:
+                made.answer(PATIENCE_S)
+            except ProcessLostError as lost:
+                raise UndecidedError(f"the process of {name} did not end in order: {lost}") from lost
+
+    def read_back(self, name: str) -> tuple[tuple[int, int], list[int]]:
+        """((epoch, sequence) of the last write in its log, by block what its volume holds), by a process started for this."""
+        with process("audit") as auditor:
+            return auditor.call(read_back, self.disks[name], self.seed, self.setup.size_bytes, self.block_count, timeout_s=None)
+
+
+def handed_over(leader: str, address: Address, to: str, key: bytes) -> bool:
+    """In a site: ask a primary to hand over."""
+    answer = ask(leader, address, Question("hand_over", "drill", members=(to,)), desk.terms_of(key), HAND_OVER_S)
+    return answer is not None and answer.yes
+
+
+def sequences(addresses: dict[str, Address], key: bytes) -> dict[str, int]:
+    """In a site: how far the log of each replica reaches that answers."""
+    answers = {name: ask(name, address, Question("status", "drill"), desk.terms_of(key)) for name, address in addresses.items()}
+    return {name: answer.sequence for name, answer in answers.items() if answer is not None}
+
+
+def read_back(chosen: Disk, seed: int, size: int, count: int) -> tuple[tuple[int, int], list[int]]:
+    """In a fresh process: replay the journal into the volume, then read the volume whole. Nothing a node said is believed."""
+    _, ended = examine(chosen, apply=True)
+    block, numbers = aligned_bytes(size)[:size], []
+    for index in range(count):
+        data = os.pread(chosen.volume_fd, size, index * size)
+        block[:] = np.frombuffer(data.ljust(size, b"\0"), np.uint8)
+        number = int(payload.check(block, 0, size, index * size))
+        if number >= 0 and not payload.matches(block, 0, size, seed, number, index * size):
+            number = WRONG_BYTES
+        numbers.append(number)
+    return (int(ended.epoch), int(ended.sequence)), numbers

@@ -1,0 +1,266 @@
+"""A replica of a drill: a node that takes a client's writes over the network, and notes when it stands, wins and leads.
+
+The client names a write by number and block; the node lays its bytes, which follow from seed and number, into its log. So the
+client's link carries 16 bytes a write, not the block. A write is acknowledged once the protocol's point is reached, by the
+connection on which it came: when the node leads no more it hangs up, and says nothing of what is still under way.
+
+The price: the node looks for writes once a turn of its loop, which lasts up to 1 ms while nothing else happens. That is part of
+what a client waits; a drill measures outages, not a write's latency.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import struct
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...analysis.drill_recording import NOTES, SILENT, STANDS, TAKES, WON
+from ...base.errors import FarwriteError
+from ...base.host.disk import Disk
+from ...base.row import Row, i64
+from ...base.shared_counters import SharedCounters
+from ...base.wire.conversation import Conversation
+from ...base.wire.door import SparseLog, door, hang_up
+from ...base.wire.terms import SharedKey, Terms
+from ...engine import primary_kernel as primary
+from ...engine.control import Address, votes_served
+from ...engine.node import Node
+from ...engine.vote import Voter
+from ...lab.shared_memory import Board
+from ...workload.payload_kernel import SOLID
+
+STAGING_BYTES = 1 << 20
+PATIENCE_S = 5.0  # For a client to prove who it is.
+OPEN_S = 86_400.0  # A connection of a client's lasts as long as both like.
+IN_FLIGHT_MAX = 1024
+LEADING = struct.Struct("<q")  # A node's first words to a client: the epoch it leads in, 0 when it does not.
+WRITE = struct.Struct("<qq")  # A write's number and its block.
+ACK = struct.Struct("<q")  # The number of a write that is complete.
+WRITES_A_MESSAGE, ACKS_A_MESSAGE = 200, 400
+
+NOTES_MAX = 512
+
+
+class Seat(Row):
+    """What a voter of a drill tells us of itself, on its board behind the counters that the engine shares."""
+
+    ready = i64("1: it answers")
+    joined = i64("1: it leads, all its peers keep up with it, and none is excused")
+    under_way = i64("writes that it has taken and not acknowledged")
+    note_count = i64("notes so far")
+
+
+class Note(Row):
+    """One thing that a node noted."""
+
+    what = i64("index in NOTES")
+    epoch = i64("of what was won, or is led; otherwise 0")
+    at_ns = i64("ns, CLOCK_MONOTONIC")
+
+
+SEAT_AT = SharedCounters.LAYOUT.itemsize // 8
+NOTES_AT = SEAT_AT + Seat.LAYOUT.itemsize // 8
+BOARD_WORDS = NOTES_AT + NOTES_MAX * Note.LAYOUT.itemsize // 8
+
+
+def seat_of(board: Board) -> Any:
+    """The Seat on a voter's board."""
+    return board.words[SEAT_AT:NOTES_AT].view(Seat.LAYOUT)[0]
+
+
+def notes_of(board: Board) -> np.ndarray:
+    """The Notes on it, NOTES_MAX of them."""
+    return board.words[NOTES_AT:BOARD_WORDS].view(Note.LAYOUT)
+
+
+LOG = logging.getLogger(__name__)
+
+
+class Order(NamedTuple):
+    """What a node is started with."""
+
+    name: str
+    addresses: dict[str, Address]  # of the replicas
+    witness: Address | None
+    desk_port: int
+    key: bytes
+    volume: int
+    seed: int
+    size_bytes: int
+    protocol: int
+    policy: int
+    quorum: int
+    peer_timeout_ns: int
+    stands_first: bool  # asks for votes as soon as it is up, instead of waiting for a primary
+    is_verbose: bool
+
+
+def terms_of(key: bytes) -> Terms:
+    """Both ends prove that they belong to this drill; nobody else can vote, lead or write."""
+    return Terms("none", "none", SharedKey(key))
+
+
+@dataclass(eq=False)
+class Client:
+    """One connection of a client's."""
+
+    talk: Conversation
+    epoch: int
+    acks: queue.SimpleQueue[int | None]
+
+
+class Desk:
+    """Takes writes from clients' connections, hands them to the primary's loop, and acknowledges them. The loop's `load`."""
+
+    def __init__(self, board: Board, size_bytes: int) -> None:
+        self.counters, self.seat, self.size_bytes = board.counters, seat_of(board), size_bytes
+        self.node: DrilledNode | None = None
+        self.state: primary.Primary | None = None
+        self.arrived: deque[tuple[Client, int, int]] = deque()
+        self.under_way: deque[tuple[int, Client, int]] = deque()
+        self.clients: set[Client] = set()
+        self.lock = threading.Lock()
+
+    def __call__(self, state: primary.Primary) -> None:
+        """One look, in the primary's loop."""
+        epoch = int(self.counters[0].led_epoch)
+        if state is not self.state:
+            self.state = state
+            self.under_way.clear()
+            assert self.node is not None
+            self.node.note(TAKES, epoch)
+        while self.under_way and self.under_way[0][0] <= state.at[0].completed:
+            _, client, number = self.under_way.popleft()
+            client.acks.put(number)
+        while self.arrived and len(self.under_way) < IN_FLIGHT_MAX:
+            client, number, block = self.arrived[0]
+            if client.epoch == epoch:
+                # With every argument: with one left to its default each call is typed anew in Python, 2 ms instead of 10 us.
+                taken = primary.submit(state, number, block * self.size_bytes, self.size_bytes, 0, SOLID)
+                assert taken >= 0, "a client names a block of the volume"
+                if not taken:
+                    break
+                self.under_way.append((int(state.journal.at[0].staged_sequence), client, number))
+            self.arrived.popleft()
+        self.seat.joined = bool((state.peer["state"] == primary.LIVE).all() and not state.peer["excused"].any())
+        self.seat.under_way = len(self.under_way)
+
+    def admit(self, talk: Conversation, caller: Any) -> bool:
+        """Serve one client, in a thread of its own, until it or our lead ends."""
+        epoch = int(self.counters[0].led_epoch)
+        talk.renew(OPEN_S)
+        client = Client(talk, epoch, queue.SimpleQueue())
+        with self.lock:
+            self.clients.add(client)
+        try:
+            talk.say(LEADING.pack(epoch))
+            if not epoch or epoch != int(self.counters[0].led_epoch):
+                return False
+            threading.Thread(target=self.acknowledge, args=(client,), daemon=True).start()
+            while True:
+                for number, block in WRITE.iter_unpack(talk.hear()):
+                    self.arrived.append((client, number, block))
+        except (FarwriteError, OSError, struct.error):
+            return False  # It has hung up, or we have.
+        finally:
+            client.acks.put(None)
+            with self.lock:
+                self.clients.discard(client)
+
+    def acknowledge(self, client: Client) -> None:
+        """In a thread: say which writes are complete, as many as there are at once. The loop never waits for a client."""
+        with contextlib.suppress(FarwriteError, OSError):
+            while (number := client.acks.get()) is not None:
+                numbers: list[int] = [number]
+                while not client.acks.empty() and len(numbers) < ACKS_A_MESSAGE:
+                    if (number := client.acks.get()) is None:
+                        client.acks.put(None)
+                        break
+                    numbers.append(number)
+                client.talk.say(b"".join(map(ACK.pack, numbers)))
+
+    def leave(self) -> None:
+        """We lead no more: hang up on everybody."""
+        with self.lock:
+            for client in self.clients:
+                hang_up(client.talk.connection)
+
+
+class DrilledNode(Node):
+    """A node that keeps word of its own elections, on a board that outlives it."""
+
+    desk: Desk
+    seat: Any
+    notes: np.ndarray
+
+    def note(self, what: str, epoch: int = 0) -> None:
+        """One line more; the last ones are dropped when there are too many."""
+        count = int(self.seat.note_count)
+        if count < NOTES_MAX:
+            self.notes[count] = NOTES.index(what), epoch, time.monotonic_ns()
+            self.seat.note_count = count + 1
+
+    def follow(self, arrivals: Any) -> bool:
+        self.seat.ready = 1
+        return super().follow(arrivals)
+
+    def serve(self, name: str, connection: Any) -> bool:
+        served = super().serve(name, connection)
+        if served:
+            self.note(SILENT)
+        return served
+
+    def stand(self) -> int:
+        self.note(STANDS)
+        if epoch := super().stand():
+            self.note(WON, epoch)
+        return epoch
+
+    def lead_in(self, epoch: int) -> None:
+        try:
+            super().lead_in(epoch)
+        finally:
+            self.desk.leave()
+
+
+def quieten(is_verbose: bool) -> None:
+    """Warnings of a node are about faults that we make on purpose: only -v shows them. What ends a node is raised as well."""
+    root = logging.getLogger()
+    root.handlers.clear()
+    if not is_verbose:
+        root.addHandler(logging.NullHandler())
+
+
+def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> None:
+    """In a process at its site: a replica, until its board says stop."""
+    quieten(order.is_verbose)
+    terms, log_ = terms_of(order.key), SparseLog(LOG, order.name)
+    desk = Desk(board, order.size_bytes)
+    made = DrilledNode(
+        order.name, chosen, ballot_fd, order.addresses, order.witness, order.volume, board.counters, desk, terms,
+        protocol=order.protocol, policy=order.policy, quorum=order.quorum, seed=order.seed,
+        peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES,
+    )  # fmt: skip
+    desk.node, made.desk, made.stands_at_once = made, desk, order.stands_first
+    made.seat, made.notes = seat_of(board), notes_of(board)
+    with door(order.addresses[order.name].host, order.desk_port, terms, desk.admit, PATIENCE_S, log_):
+        made.run()
+        desk.leave()
+
+
+def run_witness(order: Order, ballot_fd: int, board: Board) -> None:
+    """In a process at the third site: a voter without a volume."""
+    quieten(order.is_verbose)
+    assert order.witness is not None
+    with votes_served(Voter("witness", ballot_fd, order.addresses), order.witness, terms_of(order.key)):
+        seat_of(board).ready = 1
+        while not board.counters[0].stop:
+            time.sleep(0.05)

@@ -1,0 +1,208 @@
+"""A drill's scenario: what is done to which site or link, and when. Shipped ones are in workloads/drills.
+
+Three sites: near and far hold a replica each, near's leads when the load begins; third holds the witness or a third replica, and
+the client that writes. Times count from the first acknowledged write. An event with `until` happens at an instant drawn between
+`at` and `until`, anew for each trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from ..base.errors import UsageError, nearest
+from ..base.files import workloads_directory
+from ..base.units import NS_PER_S, format_time
+from ..base.user_file import TEXT_BYTES_MAX, read_text
+from .tables import Struct
+from .toml_reader import Reader
+
+SITES = ("near", "far", "third")
+PolicyName = Literal["block", "consent", "suspend-replication"]
+END_NS_MAX = 600 * NS_PER_S
+
+# What each action needs: a site, or a link of two sites; and whether it is a fault or ends one.
+ON_SITES = {
+    "kill": "fault", "lose": "fault", "stop": "fault", "restart": "recovery", "continue": "recovery", "switch-over": "planned",
+}  # fmt: skip
+ON_LINKS = {"cut": "fault", "blackhole": "fault", "heal": "recovery"}
+KINDS = ON_SITES | ON_LINKS
+
+
+class Event(Struct, frozen=True):
+    """[[event]]: one thing that is done."""
+
+    action: str
+    at_ns: int
+    until_ns: int | None = None  # drawn between `at` and this; null: exactly at `at`
+    site: str = ""
+    link: tuple[str, ...] = ()  # two sites; of a blackhole the first is the one that is not heard any more
+
+    @property
+    def kind(self) -> str:
+        """ "fault", "recovery" or "planned"."""
+        return KINDS[self.action]
+
+    @property
+    def text(self) -> str:
+        """ "kill near", "blackhole near to far"."""
+        place = self.site or (" to " if self.action == "blackhole" else " - ").join(self.link)
+        return f"{self.action} {place}"
+
+
+class Scenario(Struct, frozen=True):
+    """The whole file."""
+
+    title: str
+    end_ns: int  # the load goes on at least until then
+    event: tuple[Event, ...]
+    about: str = ""
+
+    @property
+    def first_fault(self) -> int:
+        """The index of the event that a trial counts by: the first fault, or what is planned where there is none."""
+        return next((index for index, event in enumerate(self.event) if event.kind == "fault"), 0)
+
+
+def directory() -> Path:
+    """Where the shipped scenarios are."""
+    return workloads_directory() / "drills"
+
+
+def shipped() -> list[str]:
+    """The names of the scenarios that come with farwrite."""
+    return sorted(path.stem for path in directory().glob("*.toml"))
+
+
+def load(name: str) -> Scenario:
+    """The scenario of this name or path. UsageError with the line of what is wrong in it."""
+    path = Path(name)
+    if not name.endswith(".toml"):
+        if name not in shipped():
+            raise UsageError(f'There is no drill "{name}"{nearest(name, shipped())}.')
+        path = directory() / f"{name}.toml"
+    return parse(read_text(path, "read the drill", TEXT_BYTES_MAX), str(path))
+
+
+def parse(text: str, source: str) -> Scenario:
+    """The scenario in a text of TOML."""
+    import tomllib
+
+    try:
+        tree = tomllib.loads(text)
+    except (ValueError, RecursionError) as refusal:
+        raise UsageError(f"read the drill in {source}: {refusal}") from refusal
+    reader = Reader(text, source)
+    try:
+        made = msgspec.convert(reader.table(tree, Scenario, ()), Scenario)
+    except msgspec.ValidationError as refusal:
+        raise UsageError(reader.place(refusal)) from refusal
+    check(made, reader)
+    return made
+
+
+def check(scenario: Scenario, reader: Reader) -> None:
+    """UsageError for what cannot be done, with its line."""
+
+    def refuse(index: int, key: str, sentence: str) -> None:
+        raise UsageError(f"{reader.where(('event', index, key))}: {sentence}")
+
+    if not 0 < scenario.end_ns <= END_NS_MAX:
+        raise UsageError(f"{reader.where(('end',))}: a drill ends after 0 s, and within {format_time(END_NS_MAX)}.")
+    if not scenario.event:
+        raise UsageError(f"{reader.where(('event',))}: a drill has at least one [[event]].")
+    down: set[str] = set()  # sites whose process is killed, lost or stopped, as "killed near"
+    cut: set[frozenset[str]] = set()
+    before_ns = 0
+    for index, event in enumerate(scenario.event):
+        if event.action not in KINDS:
+            refuse(index, "action", f'there is no action "{event.action}"{nearest(event.action, KINDS)}.')
+        last_ns = event.at_ns if event.until_ns is None else event.until_ns
+        if event.at_ns < before_ns:
+            refuse(index, "at", "events are listed in the order in which they happen, and this one may come before the last.")
+        if last_ns < event.at_ns:
+            refuse(index, "until", f"an event at {format_time(event.at_ns)} or later is not over by {format_time(last_ns)}.")
+        if last_ns >= scenario.end_ns:
+            refuse(index, "at", f"this lies behind the end of the drill, {format_time(scenario.end_ns)}.")
+        before_ns = last_ns
+        if event.action in ON_SITES:
+            if event.link or event.site not in SITES:
+                refuse(index, "site", f'"{event.action}" is of one site, and "{event.site}" is none{nearest(event.site, SITES)}.')
+            follow_site(event, down, lambda why, index=index: refuse(index, "action", why))
+        else:
+            if event.site or len(event.link) != 2 or len(set(event.link)) != 2:
+                refuse(index, "link", f'"{event.action}" is of a link between two sites, such as ["near", "far"].')
+            for name in event.link:
+                if name not in SITES:
+                    refuse(index, "link", f'there is no site "{name}"{nearest(name, SITES)}.')
+            pair = frozenset(event.link)
+            if event.action == "heal" and pair not in cut:
+                refuse(index, "action", f"the link {' - '.join(event.link)} was not cut before.")
+            (cut.discard if event.action == "heal" else cut.add)(pair)
+
+
+def follow_site(event: Event, down: set[str], refuse: Any) -> None:
+    """Note what an event does to a site; refused when its process is not in the state for it."""
+    site = event.site
+    killed, stopped, lost = f"killed {site}", f"stopped {site}", f"lost {site}"
+    if lost in down or (killed in down and event.action not in ("restart", "lose")):
+        refuse(f"the process of {site} is gone by then.")
+    if event.action == "restart":
+        if killed not in down:
+            refuse(f"{site} was not killed before.")
+        down.discard(killed)
+    elif event.action == "continue":
+        if stopped not in down:
+            refuse(f"{site} was not stopped before.")
+        down.discard(stopped)
+    elif event.action == "stop":
+        down.add(stopped)
+    elif event.action in ("kill", "lose"):
+        down.discard(stopped)
+        down.add(killed if event.action == "kill" else lost)
+    elif site == "third":
+        refuse("the third site holds no second copy to switch over to.")
+
+
+class Setup(Struct, frozen=True):
+    """What a scenario is played on."""
+
+    miles: float
+    protocol: str
+    policy: PolicyName
+    replicas: int  # 2, or 3 with the third at the third site
+    has_witness: bool
+    quorum: int  # replicas that must be durable under protocol quorum
+    offered_per_s: float  # 0: a closed loop
+    queue_depth: int
+    size_bytes: int
+    block_count: int
+    bound_ns: int  # a write acknowledged later after its intended instant is late
+    peer_timeout_ns: int
+    trials: int
+    seed: int
+
+
+def check_setup(scenario: Scenario, setup: Setup) -> None:
+    """UsageError where the scenario, the policy and the replicas do not go together."""
+    if setup.policy == "consent" and setup.replicas == 2 and not setup.has_witness:
+        raise UsageError(
+            "--policy consent goes on without a lost replica by a majority's leave, and two replicas without a witness have none "
+            "left: add the witness (leave --no-witness away), or choose --policy block or suspend-replication."
+        )
+    if setup.has_witness and setup.replicas == 3:
+        raise UsageError("--replicas 3 has its third vote at the third site: there is no witness beside it.")
+    if setup.protocol == "quorum" and setup.replicas == 2:
+        raise UsageError("--protocol quorum completes a write once two of three replicas have it: add --replicas 3.")
+    if not setup.has_witness and setup.replicas == 2:
+        for event in scenario.event:
+            if event.site == "third":
+                raise UsageError(f'"{event.text}": without a witness nothing votes at the third site. Leave --no-witness away.')
+
+
+def names_of(setup: Setup) -> Collection[str]:
+    """The sites that hold a replica."""
+    return SITES[: setup.replicas]
