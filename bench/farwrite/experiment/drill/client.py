@@ -52,7 +52,7 @@ class Line:
     index: int
     epoch: int
     talk: Conversation
-    under_way: dict[int, int] = field(default_factory=dict)  # number: when it was sent
+    in_flight: dict[int, int] = field(default_factory=dict)  # number: when it was sent
 
 
 class Client:
@@ -106,7 +106,7 @@ class Client:
             self.drop(at_ns)
         else:
             for (number,) in ACK.iter_unpack(said):
-                if self.line.under_way.pop(number, None) is not None:
+                if self.line.in_flight.pop(number, None) is not None:
                     self.settle(number, ACKED, at_ns)
                     self.head.begin_ns = self.head.begin_ns or at_ns
                     self.head.acked += 1
@@ -132,7 +132,7 @@ class Client:
         """Give the connection up; nobody knows what becomes of what is under way."""
         if self.line is not None:
             hang_up(self.line.talk.connection)
-            for number in self.line.under_way:
+            for number in self.line.in_flight:
                 self.settle(number, INDETERMINATE, at_ns)
             self.ledger.connections[self.line.index].closed_ns = at_ns
             self.line = None
@@ -174,17 +174,17 @@ class Client:
 
     def is_late(self, now_ns: int) -> bool:
         """Whether the oldest write under way has waited too long."""
-        under_way = self.line.under_way if self.line else {}
-        return bool(under_way) and now_ns - next(iter(under_way.values())) > self.load.look_ns
+        in_flight = self.line.in_flight if self.line else {}
+        return bool(in_flight) and now_ns - next(iter(in_flight.values())) > self.load.look_ns
 
     def arrive(self, now_ns: int) -> None:
         """Begin the writes that are due, the sentinel when everything else is over."""
         if self.head.stop:
-            idle = not self.waiting and not (self.line and self.line.under_way)
+            idle = not self.waiting and not (self.line and self.line.in_flight)
             if self.head.sentinel != self.head.sentinel_done and idle:
                 self.wait(self.load.sentinel_block, now_ns, now_ns)
             return
-        under_way = len(self.line.under_way) if self.line else 0
+        in_flight = len(self.line.in_flight) if self.line else 0
         while not self.ledger.is_full:
             if self.load.offered_per_s:
                 if self.next_ns > now_ns:
@@ -192,7 +192,7 @@ class Client:
                 intended_ns = self.next_ns
                 self.next_ns += round(NS_PER_S / self.load.offered_per_s)
             else:
-                if under_way + len(self.waiting) >= self.load.queue_depth:
+                if in_flight + len(self.waiting) >= self.load.queue_depth:
                     return
                 intended_ns = now_ns
             number = int(self.head.issued)
@@ -215,11 +215,11 @@ class Client:
         if line is None:
             return
         numbers: list[int] = []
-        while self.waiting and len(line.under_way) < self.load.queue_depth and len(numbers) < WRITES_A_MESSAGE:
+        while self.waiting and len(line.in_flight) < self.load.queue_depth and len(numbers) < WRITES_A_MESSAGE:
             number, _ = self.waiting.popleft()
             numbers.append(number)
             now_ns = time.monotonic_ns()
-            line.under_way[number] = now_ns
+            line.in_flight[number] = now_ns
             self.ledger.writes[number].sent_ns = now_ns
             self.ledger.writes[number].connection = line.index
         if numbers:

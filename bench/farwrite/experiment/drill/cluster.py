@@ -96,7 +96,7 @@ class Cluster:
     def start(self, name: str, first: bool = False) -> None:
         """A voter at its site, on what its disk holds. `first`: it is the one that is to lead."""
         self.boards[name].counters[:] = 0
-        self.seats[name].ready = self.seats[name].joined = self.seats[name].under_way = 0
+        self.seats[name].ready = self.seats[name].joined = self.seats[name].in_flight = 0
         setup = self.setup
         order = desk.Order(
             name, self.addresses, self.witness, DESK_PORT, self.key, 1, self.seed, setup.size_bytes, PROTOCOLS[setup.protocol],

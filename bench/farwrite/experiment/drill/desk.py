@@ -54,7 +54,7 @@ class Seat(Row):
 
     ready = i64("1: it answers")
     joined = i64("1: it leads, all its peers keep up with it, and none is excused")
-    under_way = i64("writes that it has taken and not acknowledged")
+    in_flight = i64("writes that it has taken and not acknowledged")
     note_count = i64("notes so far")
 
 
@@ -125,7 +125,7 @@ class Desk:
         self.node: DrilledNode | None = None
         self.state: primary.Primary | None = None
         self.arrived: deque[tuple[Client, int, int]] = deque()
-        self.under_way: deque[tuple[int, Client, int]] = deque()
+        self.in_flight: deque[tuple[int, Client, int]] = deque()
         self.clients: set[Client] = set()
         self.lock = threading.Lock()
 
@@ -134,13 +134,13 @@ class Desk:
         epoch = int(self.counters[0].led_epoch)
         if state is not self.state:
             self.state = state
-            self.under_way.clear()
+            self.in_flight.clear()
             assert self.node is not None
             self.node.note(TAKES, epoch)
-        while self.under_way and self.under_way[0][0] <= state.at[0].completed:
-            _, client, number = self.under_way.popleft()
+        while self.in_flight and self.in_flight[0][0] <= state.at[0].completed:
+            _, client, number = self.in_flight.popleft()
             client.acks.put(number)
-        while self.arrived and len(self.under_way) < IN_FLIGHT_MAX:
+        while self.arrived and len(self.in_flight) < IN_FLIGHT_MAX:
             client, number, block = self.arrived[0]
             if client.epoch == epoch:
                 # With every argument: with one left to its default each call is typed anew in Python, 2 ms instead of 10 us.
@@ -148,10 +148,10 @@ class Desk:
                 assert taken >= 0, "a client names a block of the volume"
                 if not taken:
                     break
-                self.under_way.append((int(state.journal.at[0].staged_sequence), client, number))
+                self.in_flight.append((int(state.journal.at[0].staged_sequence), client, number))
             self.arrived.popleft()
-        self.seat.joined = bool((state.peer["state"] == primary.LIVE).all() and not state.peer["excused"].any())
-        self.seat.under_way = len(self.under_way)
+        self.seat.joined = bool((state.peer["state"] == primary.LIVE).all() and not state.peer["detached"].any())
+        self.seat.in_flight = len(self.in_flight)
 
     def admit(self, talk: Conversation, caller: Any) -> bool:
         """Serve one client, in a thread of its own, until it or our lead ends."""
