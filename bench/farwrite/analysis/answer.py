@@ -209,7 +209,7 @@ def reach_line(
     other = known.get("p50") if label == "p99" else None
     if other is not None and other.text != reach.text:
         words = held(other)
-        said += f", {words.replace(' miles of in_flight_bytes', '') if reach.kind == 'miles' else words} at p50"
+        said += f", {words.replace(' miles of glass', '') if reach.kind == 'miles' else words} at p50"
     if label == "p50":
         said += "; p99 unknown"
     return Line(kind="reach", text=prefix + said)
@@ -218,7 +218,7 @@ def reach_line(
 def held(reach: Reach) -> str:
     """ "to 97 miles of glass [79, 104]"."""
     if reach.kind == "miles":
-        return f"to {reach.text.replace(' miles', ' miles of in_flight_bytes', 1)}"
+        return f"to {reach.text.replace(' miles', ' miles of glass', 1)}"
     return reach.text if reach.kind == "beyond" else f"at {reach.text}"
 
 

@@ -200,7 +200,7 @@ def quantity(
         return in_unit(thing, unit, name)
     if hasattr(thing, "rtt_ns") and hasattr(thing, "quantile"):
         return Quantity(thing.quantile(asked_quantile(name, quantile)), "time")
-    if isinstance(thing, (str, os.PathLike)) or type(thing).__name__ in ("Recording", "Report", "Sheet", "Figure"):
+    if isinstance(thing, (str, os.PathLike)) or type(thing).__name__ in ("Recording", "Report", "ResultSet", "Figure"):
         return of_report(name, thing, where or {})
     if isinstance(thing, (int, float)) or getattr(thing, "shape", None) == ():
         return in_unit(exactly(float(thing)), unit, name)
@@ -329,7 +329,7 @@ def result_set_from(thing: Any) -> ResultSet:
 
     if isinstance(thing, (str, os.PathLike)):
         return read_result_set(Path(thing))
-    if type(thing).__name__ == "Sheet":
+    if type(thing).__name__ == "ResultSet":
         return thing
     from ..analysis import analysis_of
     from ..recording import SCHEMA_VERSION, Report
