@@ -53,7 +53,7 @@ def reads(monkeypatch):
         return real(path)
 
     real = history.read_result_set
-    monkeypatch.setattr(history, "read_sheet", reading)
+    monkeypatch.setattr(history, "read_result_set", reading)
     return read_files
 
 
@@ -394,7 +394,7 @@ def test_a_file_that_our_own_code_cannot_cope_with_costs_no_other(results, monke
             raise fault
         return real(path)
 
-    monkeypatch.setattr(history, "read_sheet", reading)
+    monkeypatch.setattr(history, "read_result_set", reading)
     found = look(results)
     assert values(found) == expected
     assert type(fault).__name__ in found.notices[0]
