@@ -46,9 +46,14 @@ def drive_one(descriptor: int, task: Task, addresses: np.ndarray, flushes: bool)
     return int(status), recorder
 
 
+def added(parts: list[np.ndarray]) -> np.ndarray:
+    """The sum of arrays, or of rows field by field: all of theirs are int64."""
+    return np.sum([part.view(np.int64) for part in parts], axis=0).view(parts[0].dtype)
+
+
 def together(recorders: list[Recorder]) -> Recorder:
     """What several writers observed, as one: counts are added, and the greatest is the greatest of all."""
-    joined = {name: np.sum([getattr(item, name) for item in recorders], axis=0) for name in Recorder._fields}
+    joined = {name: added([getattr(item, name) for item in recorders]) for name in Recorder._fields}
     joined["slice_max_ns"] = np.max([item.slice_max_ns for item in recorders], axis=0)
     return Recorder(**joined)
 

@@ -378,15 +378,15 @@ def test_of_a_record_half_sent_the_rest_goes_first_though_its_header_is_written_
     journal, peer = near.journal, near.state.peer[0]
     for number in (1, 2):
         assert primary.submit(near.state, number, 8192 * number, 8192, 1)
-    begins = [int(journal.begins[1]), int(journal.begins[2]), int(journal.at[log.STAGED])]
-    peer[[primary.RUN_END, primary.RUN_SEQUENCE]] = begins[2], 2
-    peer[primary.SENT] = sent = begins[half_sent - 1] + 6000
+    begins = [int(journal.begins[1]), int(journal.begins[2]), int(journal.at[0].staged)]
+    peer.run_end, peer.run_sequence = begins[2], 2
+    peer.sent = sent = begins[half_sent - 1] + 6000
     rest = bytes(journal.data[sent : begins[half_sent]])
     journal.data[:sent] = 0xEE  # As newer records may, a turn of the ring later.
     resyncing.fall_behind(near.state, 0, 5)
-    assert bytes(near.state.resync_buffer[0, : len(rest)]) == rest and peer[primary.PARCEL_END] == len(rest)
-    assert peer[primary.STATE] == primary.CATCHING and peer[primary.SENT] == begins[half_sent]
-    assert peer[primary.SENT_SEQUENCE] == half_sent
+    assert bytes(near.state.resync_buffer[0, : len(rest)]) == rest and peer.buffer_end == len(rest)
+    assert peer.state == primary.CATCHING and peer.sent == begins[half_sent]
+    assert peer.sent_sequence == half_sent
 
 
 def alike(stack, damage):

@@ -396,4 +396,4 @@ def test_an_estimate_without_an_interval_has_no_bar():
 
 def test_an_empty_spectrum_is_said():
     recording, analysis = analysed(ONE, writes=0)
-    assert spectrum_plot(rounds_for_plot(recording, analysis)).said == "No cell has enough writes for a quantile."
+    assert spectrum_plot(rounds_for_plot(recording, analysis)).caption == "No cell has enough writes for a quantile."

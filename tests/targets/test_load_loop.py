@@ -16,6 +16,7 @@ from farwrite.base.shared_counters import SharedCounters
 from farwrite.base.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from farwrite.targets import load_loop_kernel as load
 from farwrite.targets import null_kernel, pace_kernel, replicated
+from farwrite.targets.observed import Audited
 from farwrite.workload.plan import Load, Stretch, draw, from_arrays
 from farwrite.workload.plan_kernel import FLUSH, READ, TRIM, WRITE
 from oracle import load_oracle
@@ -434,7 +435,7 @@ def test_the_engine_keeps_exactly_the_writes_that_the_loop_says_it_issued(arriva
         completed = int(recorder.at[0].completed)
         found = replicated.audit_side(asked, memory, completed)
     assert observed.status == 0 and completed == recorder.at[0].issued == 400
-    assert found == {"completed": 400, "survived": 400, "lost": 0, "damaged": 0, "lost_bytes": 0}
+    assert found == Audited(completed=400, survived=400, lost=0, damaged=0, lost_bytes=0)
     assert_counts_agree(recorder, board)
     response, service = Histogram(recorder.response.sum(axis=0)), Histogram(recorder.service)
     assert all(service.quantile(q) <= response.quantile(q) for q in (0, 0.25, 0.5, 0.75, 0.99, 1))
@@ -650,7 +651,7 @@ def test_the_audit_finds_the_volume_exactly_as_writes_and_trims_of_all_jobs_have
         acked = int(recorder.at[0].acked)
         found = replicated.audit_side(asked, memory, acked, issued)
         assert observed.status == 0 and acked == recorder.at[0].sequenced > 50
-        assert found == {"completed": acked, "survived": acked, "lost": 0, "damaged": 0, "lost_bytes": 0}
+        assert found == Audited(completed=acked, survived=acked, lost=0, damaged=0, lost_bytes=0)
         if name == "jobs":  # Another order is another volume.
             issued[:acked] = issued[:acked][::-1].copy()
             assert replicated.audit_side(asked, memory, acked, issued).damaged > 0
