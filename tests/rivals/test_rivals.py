@@ -108,13 +108,15 @@ def driven(asked, **server):
 
 def test_every_write_sent_over_nbd_is_counted_once():
     recorder, requests = driven(task())
-    assert recorder.at[0].issued == recorder.at[0].completed == len(requests) == recorder.slice_count.sum() > 4
+    assert recorder.at[0].issued == recorder.at[0].completed == len(requests) == recorder.slice_count.sum() > 0
     assert recorder.at[0].bytes == 512 * len(requests) == recorder.slice_bytes.sum()
     assert Histogram(recorder.service).count == len(requests)
 
 
 def test_what_is_sent_over_nbd_are_writes_of_the_asked_size_within_the_export():
-    _, requests = driven(task())
+    requests: list = []
+    while len(requests) < 20:  # In ten milliseconds a busy machine may send four.
+        requests += driven(task())[1]
     for magic, flags, kind, place, offset, length in requests:
         assert (magic, flags, kind, length) == (nbd.REQUEST_MAGIC, 0, nbd.COMMAND_WRITE, 512)
         assert 0 <= place < 4 and 0 <= offset <= EXPORT_BYTES - 512
