@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -109,3 +110,15 @@ def journal_rounds(directory: Path) -> list[dict]:
         except json.JSONDecodeError:
             continue  # Being written just now.
     return [entry["round"] for entry in entries if entry.get("round")]
+
+
+def assert_refused(done: Any, *said: str, code: int = 2) -> None:
+    """Exit code, nothing on stdout, one clear sentence on stderr, and no traceback."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("farwrite: ")]
+    assert len(sentences) == 1, done.stderr
+    assert sentences[0].endswith((".", ")", "?")), sentences[0]
+    for words in said:
+        assert re.search(words, sentences[0]), sentences[0]

@@ -16,7 +16,17 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from console import SHORT, document_of, document_text, environment, farwrite, fresh_farwrite, journal_rounds, words_of
+from console import (
+    SHORT,
+    assert_refused,
+    document_of,
+    document_text,
+    environment,
+    farwrite,
+    fresh_farwrite,
+    journal_rounds,
+    words_of,
+)
 from farwrite import __version__
 from farwrite.base.documents import found_at
 from farwrite.recording import SCHEMA_VERSION, save
@@ -38,18 +48,6 @@ def measured(tmp_path_factory):
     """A real and very short run: (finished command, its directory)."""
     directory = tmp_path_factory.mktemp("run") / "measured"
     return fresh_farwrite("run", "quick", *SHORT, "--out", directory), directory
-
-
-def assert_refused(done, *said, code=REFUSED):
-    """Exit code, nothing on stdout, one clear sentence on stderr, and no traceback."""
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    sentences = [line for line in done.stderr.splitlines() if line.startswith("farwrite: ")]
-    assert len(sentences) == 1, done.stderr
-    assert sentences[0].endswith((".", ")", "?")), sentences[0]
-    for words in said:
-        assert re.search(words, sentences[0]), sentences[0]
 
 
 # What loads nothing and measures nothing

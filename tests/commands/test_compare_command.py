@@ -12,7 +12,7 @@ from functools import cache
 import msgspec
 import pytest
 
-from console import ROOT, document_of, document_text, environment, farwrite
+from console import ROOT, assert_refused, document_of, document_text, environment, farwrite
 from farwrite.analysis.change import Comparison
 from farwrite.recording import SCHEMA_VERSION, Pairing, save
 from make_recording import changed, made_report
@@ -74,16 +74,6 @@ def experiment(tmp_path):
     for arm, seed, k in (("base", 1, 1.0), ("cand", 2, 1.2), ("again", 3, 1.0)):
         put(tmp_path / "ab" / arm, arm=arm, seed=seed, k=k)
     return tmp_path / "ab"
-
-
-def assert_refused(done, *said, code=REFUSED):
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    sentences = [line for line in done.stderr.splitlines() if line.startswith("farwrite: ")]
-    assert len(sentences) == 1, done.stderr
-    for words in said:
-        assert re.search(words, sentences[0]), sentences[0]
 
 
 def document(*words, **where):
