@@ -10,6 +10,7 @@ import numpy as np
 
 from farwrite.base.host import libc
 from farwrite.base.jit import kernel
+from farwrite.lab.survey_kernel import send_whole
 from farwrite.targets.load_loop_kernel import note_completion
 from farwrite.workload.plan_kernel import WRITE
 
@@ -37,27 +38,13 @@ def put_big_endian(data, start, size, value):
 
 
 @kernel()
-def send_frame(fd, frames, start, size):
-    """Block until the whole frame is sent; its size or -errno."""
-    sent = np.int64(0)
-    while sent < size:
-        part = libc.send(fd, frames, start + sent, size - sent, np.int64(0))
-        if part == -libc.EINTR:
-            continue
-        if part < 0:
-            return part
-        sent += part
-    return sent
-
-
-@kernel()
 def issue(fd, frames, stride, place, address, flight):
     """Send the write of one place; its size or -errno."""
     put_big_endian(frames, place * stride + OFFSET_AT, 8, address)
     now_ns = libc.monotonic_ns()
     flight.intended_ns[place] = now_ns
     flight.issued_ns[place] = now_ns
-    return send_frame(fd, frames, place * stride, stride)
+    return send_whole(fd, frames, place * stride, stride)
 
 
 @kernel()

@@ -40,11 +40,11 @@ def receive_polling(fd, data, size):
 
 
 @kernel()
-def send_whole(fd, data, size):
-    """Block until the send buffer has taken `size` bytes; answers size or -errno."""
+def send_whole(fd, data, start, size):
+    """Block until the send buffer has taken `size` bytes from `start` on; answers size or -errno."""
     sent = np.int64(0)
     while sent < size:
-        part = libc.send(fd, data, sent, size - sent, np.int64(0))
+        part = libc.send(fd, data, start + sent, size - sent, np.int64(0))
         if part == -libc.EINTR:
             continue
         if part < 0:
@@ -60,7 +60,7 @@ def answer_echoes(fd, data, request_bytes, answer_bytes, count):
         got = receive_whole(fd, data, request_bytes)
         if got <= 0:
             return got if got < 0 else np.int64(index)
-        sent = send_whole(fd, data, answer_bytes)
+        sent = send_whole(fd, data, np.int64(0), answer_bytes)
         if sent < 0:
             return sent
     return np.int64(count)
@@ -80,7 +80,7 @@ def answer_flushed(fd, data, request_bytes, answer_bytes, count, file_fd, flush_
         offset += flush_bytes
         if offset + flush_bytes > file_bytes:
             offset = np.int64(0)
-        sent = send_whole(fd, data, answer_bytes)
+        sent = send_whole(fd, data, np.int64(0), answer_bytes)
         if sent < 0:
             return sent
     return np.int64(count)
@@ -91,7 +91,7 @@ def measure_echoes(fd, data, request_bytes, answer_bytes, rtt_ns, polls):
     """Fill `rtt_ns` with round trips, one after the other; answers how many, or -errno. Who `polls` for answers never sleeps."""
     for index in range(rtt_ns.size):
         begin = libc.monotonic_ns()
-        sent = send_whole(fd, data, request_bytes)
+        sent = send_whole(fd, data, np.int64(0), request_bytes)
         if sent < 0:
             return sent
         got = receive_polling(fd, data, answer_bytes) if polls else receive_whole(fd, data, answer_bytes)
