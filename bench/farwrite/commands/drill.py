@@ -6,20 +6,20 @@ import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Literal
 
 from ..base.errors import EXIT_DONE, EXIT_INCONCLUSIVE, EXIT_LOST_WRITE, UsageError, nearest
 from ..base.interruption import exit_code
 from ..progress import bar
+from .flags import Flag, Quiet, Verbose
 from .measuring import SEEDS_MAX, check_texts
+from .options import bytes_of
 from .output import console, print_document, printing, refuse_both
 
 if TYPE_CHECKING:
     from ..analysis.drill_answer import Answer
     from ..analysis.drill_recording import DrillRecording
-    from ..workload.drill_scenario import Setup
+    from ..workload.drill_scenario import Scenario, Setup
 
 MILES_MAX, TRIALS_MAX = 15_000, 10_000
 RATE_MAX, DEPTH_MAX = 5_000, 512
@@ -35,7 +35,7 @@ def drill(
     policy: str = "consent",
     trials: int = 10,
     replicas: Literal[2, 3] | None = None,
-    no_witness: Annotated[bool, Parameter(negative="")] = False,
+    no_witness: Flag = False,
     rate: float = 500.0,
     depth: int = 64,
     size: str = "4k",
@@ -44,12 +44,12 @@ def drill(
     seed: int = 1,
     link: Literal["auto", "netem", "ferry"] = "auto",
     files: Path | None = None,
-    memory: Annotated[bool, Parameter(negative="")] = False,
+    memory: Flag = False,
     out: Path | None = None,
     trace: Path | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
-    verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative="")] = False,
-    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")] = False,
+    json: Flag = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> int:
     """Play a fault scenario against replicas that fail over by themselves, under a client's load, and read back what survived.
 
@@ -127,7 +127,21 @@ def drill(
         scenarios.check_setup(asked, setup)
     if trace is not None and len(setups) > 1:
         raise UsageError("--trace is of one drill: choose one distance, protocol and policy.")
-    name = Path(scenario).stem
+    place, drills = played(Path(scenario).stem, asked, setups, link, out, files, memory, verbose, quiet)
+    kept = [one for one in drills if one.trials]
+    if not kept and drills[-1].interrupted:
+        print("farwrite: interrupted before a trial was over.", file=sys.stderr)
+    if kept and not quiet:
+        print(f"saved: {place}", file=sys.stderr)
+    code = present([(one, answer_of(one)) for one in kept], json, trace) if kept else EXIT_DONE
+    return exit_code() if drills[-1].interrupted else code
+
+
+def played(
+    name: str, scenario: Scenario, setups: Sequence[Setup], link: str, out: Path | None, files: Path | None, memory: bool,
+    verbose: bool, quiet: bool,
+) -> tuple[Path, list[DrillRecording]]:  # fmt: skip
+    """(directory, what was observed there under each setup); an interruption ends it behind the one that was being played."""
     with bar(verbose, quiet) as progress:
         from ..experiment.compilation import compile_all
 
@@ -136,20 +150,14 @@ def drill(
         from ..experiment.run_journal import directory_for
 
         place = directory_for(out, f"drill-{name}")
-        drills = []
+        drills: list[DrillRecording] = []
         for setup in setups:
             cell = place if len(setups) == 1 else place / f"{setup.protocol}-{setup.policy}-{setup.miles:g}"
             at = None if memory else files or cell
-            drills.append(campaign.run(name, asked, setup, link, at, cell, progress, verbose))
+            drills.append(campaign.run(name, scenario, setup, link, at, cell, progress, verbose))
             if drills[-1].interrupted:
                 break
-    kept = [one for one in drills if one.trials]
-    if not kept and drills[-1].interrupted:
-        print("farwrite: interrupted before a trial was over.", file=sys.stderr)
-    if kept and not quiet:
-        print(f"saved: {place}", file=sys.stderr)
-    code = present([(one, answer_of(one)) for one in kept], json, trace) if kept else EXIT_DONE
-    return exit_code() if drills[-1].interrupted else code
+    return place, drills
 
 
 def setups_of(
@@ -167,7 +175,7 @@ def setups_of(
 
     protocols = words_of(protocol, [name for name in NAMES if name != "local"], "protocol")
     policies = words_of(policy, typing.get_args(PolicyName), "policy")
-    size_bytes = bytes_of(size)
+    size_bytes = bytes_of(size, "--size")
     bound_ns, timeout_ns = time_ns(bound, "--bound"), time_ns(peer_timeout, "--peer-timeout")
     within("trials", trials, 1, TRIALS_MAX)
     within("depth", depth, 1, DEPTH_MAX)
@@ -200,14 +208,6 @@ def words_of(text: str, known: Sequence[str], name: str) -> list[str]:
         if word not in known:
             raise UsageError(f'--{name}: there is no "{word}"{nearest(word, known)}.')
     return list(dict.fromkeys(words))
-
-
-def bytes_of(size: str) -> int:
-    """ "4k" is 4096, as fio and everybody who types has it."""
-    from ..base.units import size_bytes
-
-    short = size.strip().lower()
-    return size_bytes(f"{short[:-1]} KiB" if short.endswith("k") else f"{short} B" if short.isdigit() else size, "--size")
 
 
 def length_of(word: str) -> float:

@@ -336,11 +336,16 @@ def whole(word: str, name: str) -> int:
 
 
 def size_of(word: str) -> str:
-    """A size as the profile has it: "8k" is "8 KiB"."""
+    """A size as the profile has it."""
+    return f"{bytes_of(word, asked_by('size'))} B"
+
+
+def bytes_of(word: str, where: str) -> int:
+    """A size in bytes: "8k" is 8 KiB, and a bare number is bytes."""
     short = re.fullmatch(r"(\d+)\s*([kKmM])", word)
     if short:
         word = f"{short.group(1)} {SHORT_SIZES[short.group(2).lower()]}"
-    return f"{units.size_bytes(f'{word} B' if word.isdigit() else word, asked_by('size'))} B"
+    return units.size_bytes(f"{word} B" if word.isdigit() else word, where)
 
 
 def share_of(word: str, name: str) -> float:
