@@ -250,8 +250,8 @@ def writes_of(ballot: Ballot, first: int = 0) -> list[tuple[int, bytes]]:
 
 def encode_slot(ballot: Ballot) -> bytes:
     """One slot: CRC-32 of all that follows, the length of the ballot, the ballot as JSON, zeros."""
-    told = msgspec.json.encode(ballot)
-    rest = (len(told).to_bytes(4, "little") + told).ljust(SLOT_BYTES - 4, b"\0")
+    encoded = msgspec.json.encode(ballot)
+    rest = (len(encoded).to_bytes(4, "little") + encoded).ljust(SLOT_BYTES - 4, b"\0")
     assert len(rest) == SLOT_BYTES - 4, "a ballot reaches into the other slot"
     return zlib.crc32(rest).to_bytes(4, "little") + rest
 

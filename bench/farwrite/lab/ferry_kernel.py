@@ -2,7 +2,7 @@
 
 Two directions, each a ring of bytes and a ring of packets in order of arrival. A packet is due a delay after it was read and
 never before the one ahead of it, so nothing is reordered unless that is asked for. `admit`, `next_due` and `release` are the
-steps of the plain link; `judge`, `transmit` and `deviation_ns` those of one that loses, is narrow or trembles. What befalls a
+steps of the plain link; `decide_fate`, `transmit` and `deviation_ns` of one that loses, is narrow or jitters. What befalls a
 packet is drawn from the seed, its direction and its number, never from time. `ferry` is the loop around them. When a ring is
 full, or packets have waited long enough for the rate, the ferry stops reading: the device's own queue then fills.
 """

@@ -51,7 +51,7 @@ def options_of(asked: Asked) -> dict[str, Any]:
         ["TCA_NETEM_RATE", struct.pack("=IiIi", min(bytes_per_s, WORD_MAX), overhead, 0, 0)],
         ["TCA_NETEM_RATE64", struct.pack("=Q", bytes_per_s)],
     ]
-    if direction.trembles:  # netem's own uniform jitter will not do: a change without a table keeps the one before.
+    if direction.has_jitter:  # netem's own uniform jitter will not do: a change without a table keeps the one before.
         attributes.append(["TCA_NETEM_DELAY_DIST", table.astype("=i2").tobytes()])
     if direction.bursts and not asked.lost:
         bursts = direction.bursts

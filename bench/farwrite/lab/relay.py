@@ -57,10 +57,9 @@ class Relay:
         check_direction("homeward", homeward)
         self.directions = outward, homeward
         for direction, way in enumerate(self.directions):
-            trembles = bool(way.jitter_ns or way.jitter_file)
-            if trembles:
+            if way.has_jitter:
                 self.jitter_ns[direction] = table_of(way)
-            self.board[carrying.JITTERED + direction] = trembles
+            self.board[carrying.JITTERED + direction] = way.has_jitter
             self.board[carrying.RATE + direction] = way.rate_bits_per_s or 0
         self.set_delay_ns(*self.delay_ns)
         self.wake()

@@ -63,7 +63,7 @@ def direction_rows(name: str, made: OneWay) -> Iterator[tuple[str, str, str]]:
     if delay is not None:
         yield f"{name}, delay at the median", format_time(made.asked_delay_ns), format_time(delay.p50_ns)
         yield f"{name}, fastest and p99", "", f"{format_time(delay.min_ns)} to {format_time(delay.p99_ns)}"
-        asked = format_time(direction.jitter_ns) if direction.trembles else "none"
+        asked = format_time(direction.jitter_ns) if direction.has_jitter else "none"
         yield f"{name}, deviation", asked, format_time(delay.deviation_ns)
     wanted = direction.bursts.loss_ratio if direction.bursts else direction.loss_ratio
     interval = f"[{made.loss_low:.3%}, {made.loss_high:.3%}]"

@@ -243,6 +243,9 @@ def drive(plan, jobs, duration_ns, slice_ns, spin_ns, target, flight, recorder, 
     sequenced - acked, or, not even issued, in unissued.
     `board`, `history` (completion instants by sequence modulo its size) and `order` (numbers in the plan by sequence; may be
     empty where the plan's own order says it) outlive this process: when it is killed, they tell what its caller was promised.
+
+    Longer than a function should be: it is the one path that is measured, and its parts share some twenty numbers that live in
+    registers here and would have to be stored and loaded between functions.
     """
     at = recorder.at[0]
     begin_ns = monotonic_ns()

@@ -58,7 +58,7 @@ def table_of(direction: LinkDirection) -> tuple[int, np.ndarray]:
 
     The unit is the standard deviation, or more where a tail reaches further than four of them, as Pareto's does.
     """
-    if not direction.trembles:
+    if not direction.has_jitter:
         return 0, np.zeros(TABLE_ENTRIES, np.int64)
     asked = deviations(direction)
     unit_ns = max(float(asked.std()), float(np.abs(asked).max()) * TABLE_UNIT / ENTRY_MAX, 1.0)

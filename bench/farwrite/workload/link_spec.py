@@ -92,7 +92,7 @@ class LinkDirection(Struct, frozen=True):
         return self == LinkDirection()
 
     @property
-    def trembles(self) -> bool:
+    def has_jitter(self) -> bool:
         """Whether its delay varies."""
         return bool(self.jitter_ns or self.jitter_file)
 
@@ -234,7 +234,7 @@ def describe_direction(direction: LinkDirection) -> str:
     jitter = format_time(direction.jitter_ns) if direction.jitter_ns else "as it was"
     said = [
         f"+{format_time(direction.extra_delay_ns)}" if direction.extra_delay_ns else "",
-        f"jitter {jitter} {direction.jitter_shape}" if direction.trembles else "",
+        f"jitter {jitter} {direction.jitter_shape}" if direction.has_jitter else "",
         format_rate(direction.rate_bits_per_s) if direction.rate_bits_per_s else "",
         f"queue of {direction.queue_packets} packets" if direction.queue_packets else "",
         *(f"{name} {100 * getattr(direction, f'{name}_ratio'):.3g} %" for name in shares if getattr(direction, f"{name}_ratio")),

@@ -58,7 +58,6 @@ class Processes:
 
     def __init__(self) -> None:
         self.at_once = tellers()
-        ENDED.clear()
         self.pool = ProcessPoolExecutor(self.at_once, multiprocessing.get_context("fork"), begin_worker, (os.getpid(),))
 
     def submit(self, first: int, count: int) -> Any:
@@ -66,8 +65,10 @@ class Processes:
 
     def close(self) -> None:
         ENDED.set()
-        self.pool.shutdown(cancel_futures=True)
-        ENDED.clear()
+        try:
+            self.pool.shutdown(cancel_futures=True)
+        finally:
+            ENDED.clear()
 
 
 class Workers:

@@ -42,9 +42,7 @@ def play(
             stopped_ns = observe(cluster, scenario, events)
             is_repaired, led_by, remarks = settle(cluster)
             found = survivors(cluster, led_by, remarks)
-        except UndecidedError as reason:
-            unknown = str(reason)
-        except UnfitError as refusal:  # A file that cannot be read back, a process that does not answer: not known is not lost.
+        except UnfitError as refusal:  # What did not come, cannot be read back or does not answer: not known is not lost.
             unknown = str(refusal)
         if cluster.ledger.is_full:
             unknown = "the ledger was full before the end: choose a lower --rate, or a shorter scenario"

@@ -12,14 +12,14 @@ from . import emulation, machine
 from .finding import Diagnosis
 
 
-def diagnose(directory: Path, told: Progress) -> Diagnosis:
+def diagnose(directory: Path, progress: Progress) -> Diagnosis:
     """Look at everything that matters to a measurement whose results would lie in this directory."""
     begin_s, before = time.monotonic(), processor_time()
-    told.doing("trying namespaces, netem and TUN")
+    progress.doing("trying namespaces, netem and TUN")
     places = emulation.places()
-    told.doing("trying the disk")
+    progress.doing("trying the disk")
     disks = emulation.disk(directory)
-    told.doing("timing sleeps and echoes")
+    progress.doing("timing sleeps and echoes")
     awake = emulation.keep_awake(directory)
     own = [
         machine.io_uring(), machine.congestion(), machine.timers(), machine.clock(), machine.processors(), machine.governor(),
