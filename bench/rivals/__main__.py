@@ -133,6 +133,7 @@ def main() -> None:
     words.add_argument("--rounds", type=int, default=10)
     words.add_argument("--seconds", type=float, default=1.0, help="of a round of one cell")
     words.add_argument("--only", choices=PARTS, action="append", help="measure this part and keep the others' figures")
+    words.add_argument("--page", action="store_true", help="measure nothing: analyse what is recorded again, and write the page")
     words.add_argument("--out", type=Path, default=ROOT / "results")
     words.add_argument("--inside", type=Path, help=argparse.SUPPRESS)  # We are in user-mode Linux, and this is for the answer.
     asked = words.parse_args()
@@ -147,6 +148,11 @@ def main() -> None:
         command=command_of(asked), host=host_facts(), parts={}, recovery=None, skipped={},
         goals=[],
     )  # fmt: skip
+    if asked.page:
+        if old is None:
+            sys.exit(f"{file} is not there, so there is nothing to write a page of.")
+        write(old, asked.out)
+        return
     compile_all()
     nbd.rehearse()
     block.rehearse()
@@ -165,11 +171,25 @@ def main() -> None:
             made.parts[name] = found
         else:
             made = msgspec.structs.replace(made, recovery=found)
-    made = merged(old if asked.only else None, made)
+    if not made.parts and made.recovery is None:
+        sys.exit("Nothing was measured, so the results are left as they are.")
+    write(merged(old if asked.only else None, made), asked.out)
+
+
+def write(made: Rivals, out: Path) -> None:
+    """The document and its page; whatever the recordings say is said by today's analysis, also of parts measured long ago."""
+    parts = {name: analysed(part) for name, part in made.parts.items()}
+    made = msgspec.structs.replace(made, parts=parts)
     made = msgspec.structs.replace(made, goals=goals_of(made))
-    save_document(file, encode(made))
-    write_atomically(asked.out / "rivals.md", page.page(made).encode())
+    save_document(out / "rivals.json", encode(made))
+    write_atomically(out / "rivals.md", page.page(made).encode())
     print(page.page(made))
+
+
+def analysed(part: Part) -> Part:
+    """A part with what its recording says."""
+    found = analyse(part.recording)
+    return msgspec.structs.replace(part, cells=found.cells, fits=found.fits)
 
 
 def command_of(asked: argparse.Namespace) -> list[str]:
@@ -313,9 +333,8 @@ def part_of(
         measure(run, lab, contenders, late_spans, say)
         run.lab_facts = facts_of(lab)
         recording = nameless(recording_of(run), command_of(asked))
-        found = analyse(recording)
         return Part(
-            link=recording.lab.link, skipped=skipped, recording=recording, cells=found.cells, fits=found.fits,
+            link=recording.lab.link, skipped=skipped, recording=recording, cells=[], fits=[],
             contenders=[Taking(name=item.name, what=item.what, version=item.version, cells=[cell.id for cell in item.cells])
                         for item in contenders],
         )  # fmt: skip

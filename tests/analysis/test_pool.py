@@ -223,3 +223,42 @@ def test_an_interval_is_the_hull_of_that_of_writes_and_that_over_rounds(rounds):
     assert (found.low, found.high) == (min(low, pool.at(first)), max(high, pool.at(last)))
     assert found.confidence == min(confidence, achieved)
 
+
+
+# However much rounds differ, a quantile is hardly below what most writes of every round took
+
+
+def test_two_rounds_of_which_one_stalled_do_not_put_p99_below_every_write():
+    usual = np.repeat(np.arange(SLOT, SLOT + 40), 25)
+    stalled = np.concatenate([usual[:-100], np.full(100, 3 * SLOT)])
+    found = pool_of([usual, stalled]).estimate(0.99)
+    assert found.low >= quantile(usual, 0.5) and found.low <= found.value <= found.high
+    assert found.high >= quantile(stalled, 0.99)  # Upwards nothing is known better.
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 7])
+@pytest.mark.parametrize("q", [0.5, 0.9, 0.99, 0.999])
+def test_the_least_is_the_least_of_all_rounds_values_of_the_place_that_markov_allows(rounds, q):
+    values = random_rounds(rounds, rounds, count=400)
+    share = (1 - q) / 0.005 ** (1 / rounds)
+    expected = 0.0
+    if share < 1:
+        expected = min(float(MIDDLES_NS[one[int(one.size * (1 - share))]]) for one in values)
+    assert pool_of(values).least(q) == expected
+
+
+@pytest.mark.parametrize("rounds", [2, 3, 5])
+@pytest.mark.parametrize("share", [0.011, 0.05, 0.2, 1.0])
+def test_a_quantile_is_below_its_least_no_more_often_than_is_said_in_the_worst_world_there_is(rounds, share):
+    """Now and then a round of which a share is slow: as often as leaves the quantile just among the fast ones."""
+    q, worlds, dice = 0.99, 20_000, np.random.default_rng(rounds)
+    slow_rounds = dice.random((worlds, rounds)) < (1 - q) / share
+    count = 1000
+    fast = np.full(count, SLOT)
+    slow = np.where(np.arange(count) < count * (1 - share), SLOT, 2 * SLOT)
+    truth = float(MIDDLES_NS[SLOT])
+    wrong = sum(
+        number * (pool_of([slow if one else fast for one in kinds]).least(q) > truth)
+        for kinds, number in zip(*np.unique(slow_rounds, axis=0, return_counts=True), strict=True)
+    )
+    assert wrong / worlds <= 0.005 + 3 * (0.005 / worlds) ** 0.5

@@ -2,6 +2,8 @@
 
 import math
 import os
+import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -29,6 +31,7 @@ from rivals.experiment import Task
 from rivals.result import SCHEMA_VERSION, Goal, Part, Recovery, Rivals, Taking, decode, encode, merged
 
 EXPORT_BYTES = 1 << 20
+ROOT = Path(__file__).parents[2]
 VDSO = Path(__file__).parents[1] / "lab" / "uml" / "vdso.py"
 
 
@@ -326,3 +329,40 @@ def test_every_goal_of_a_document_without_figures_is_not_measured(part):
     bare = msgspec.structs.replace(part, cells=[], fits=[])
     found = goals.goals_of(document(parts={"ferry": bare, "netem": bare}))
     assert len(found) > 10 and {goal.verdict for goal in found} == {goals.NOT_MEASURED}
+
+
+# The document and its page
+
+
+def results_of(monkeypatch, tmp_path, *words):
+    from rivals import __main__ as command
+
+    def refused(name, asked):
+        raise UnfitError(f"no {name} here")
+
+    monkeypatch.setattr(command, "measured_inside", refused)
+    monkeypatch.setattr(sys, "argv", ["rivals", "--out", str(tmp_path), *words])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        command.main()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def test_where_nothing_could_be_measured_the_results_stay_as_they_are(monkeypatch, tmp_path):
+    shutil.copy(ROOT / "results" / "rivals.json.gz", tmp_path)
+    with pytest.raises(SystemExit, match="Nothing was measured"):
+        results_of(monkeypatch, tmp_path, "--only", "netem", "--only", "sustained")
+    assert (tmp_path / "rivals.json.gz").read_bytes() == (ROOT / "results" / "rivals.json.gz").read_bytes()
+    assert not (tmp_path / "rivals.md").exists()
+
+
+def test_the_committed_page_is_what_todays_analysis_says_of_the_committed_recordings(monkeypatch, tmp_path):
+    shutil.copy(ROOT / "results" / "rivals.json.gz", tmp_path)
+    results_of(monkeypatch, tmp_path, "--page")
+    assert (tmp_path / "rivals.md").read_text() == (ROOT / "results" / "rivals.md").read_text()
+
+
+def test_a_page_of_nothing_is_refused(monkeypatch, tmp_path):
+    with pytest.raises(SystemExit, match="is not there"):
+        results_of(monkeypatch, tmp_path, "--page")

@@ -27,6 +27,8 @@ from .estimate import (
 from .result import Estimate
 from .sample import MIDDLES_NS, Sample, rank
 
+LEAST_ERROR = 0.005  # That a quantile is less than Pool.least: little beside the 0.025 of an interval's end.
+
 
 class Pool:
     """One quantity over its good rounds; `indices` are the rounds', `name` seeds its dice."""
@@ -161,10 +163,23 @@ class Pool:
         return max(self.quantile(q) - max(float(least.max(initial=0.0)), 0.0), 0.0)
 
     def widened(self, q: float, low: float, high: float, confidence: float) -> tuple[float, float, float]:
-        """An interval from writes, widened to hold the one over rounds."""
+        """An interval from writes, widened to hold the one over rounds, as far as the rounds themselves allow."""
         found = interval_of_replicates(self.replicates(q), self.rounds, self.quantile(q), positive=True, rounds_min=2)
         assert found is not None
-        return min(low, found[0]), max(high, found[1]), min(confidence, found[2])
+        return min(low, max(found[0], self.least(q))), max(high, found[1]), min(confidence, found[2])
+
+    def least(self, q: float) -> float:
+        """The quantile is hardly less than this, in ns, however much rounds differ; 0 where nothing can be said.
+
+        Of all values the share 1 - q lies above it, so a round of which the share s does has a probability of at most
+        (1 - q) / s (Markov's inequality), and all of several rounds the product. Student's factor for two rounds knows none of
+        this, and would let a p99 lie below what every write took.
+        """
+        share = (1 - q) / LEAST_ERROR ** (1 / self.rounds)
+        if share >= 1:
+            return 0.0
+        places = np.floor(self.by_round[:, -1] * (1 - share)).astype(np.int64) + 1
+        return min(float(self.values_ns[row.searchsorted(place)]) for row, place in zip(self.by_round, places, strict=True))
 
     def effective_count(self, q: float) -> int | None:
         """How many independent values these are worth at a quantile; None where an interval over rounds makes it needless."""
