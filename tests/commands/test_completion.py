@@ -105,21 +105,79 @@ def test_the_script_knows_every_command_and_option_and_its_shell_can_read_it(tmp
         assert (read.returncode, read.stderr) == (0, "")
 
 
+def called_farwrite_in(place):
+    """What a shell finds by the name."""
+    (place / "farwrite").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m farwrite "$@"\n')
+    (place / "farwrite").chmod(0o755)
+
+
+def in_shells_of(place):
+    return environment(PATH=f"{place}:/usr/bin:/bin", PYTHONPATH=str(ROOT / "bench"), HOME=str(place))
+
+
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
 def test_bash_completes_commands_options_names_and_otherwise_paths(place):
     """The last word of each line; in a bash that knows nothing but our script."""
-    (place / "farwrite").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m farwrite "$@"\n')
-    (place / "farwrite").chmod(0o755)
+    called_farwrite_in(place)
     (place / "script").write_text(script_of("bash"))
     ask = 'source ./script; COMP_WORDS=({}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 )); _farwrite; echo "${{COMPREPLY[@]}}"'
     found = []
     for line in ("farwrite hist", "farwrite run --quie", "farwrite show limi", "farwrite doctor --nothing"):
         done = subprocess.run(
             ["bash", "--norc", "-c", ask.format(line)], cwd=place, capture_output=True, text=True, check=True,
-            env=environment(PATH=f"{place}:/usr/bin:/bin", PYTHONPATH=str(ROOT / "bench")), timeout=60,
+            env=in_shells_of(place), timeout=60,
         )  # fmt: skip
         found.append(done.stdout.strip())
     assert found == ["history", "--quiet", "limits", ""]
+
+
+LINES = {"farwrite hist": "history", "farwrite run --quie": "--quiet", "farwrite show limi": "limits"}
+
+# A terminal of zsh's own, in which somebody types the line and a tab; what it shows then.
+TYPED_IN_ZSH = """
+zmodload zsh/zpty
+for line whole in "$@"; do
+    zpty z zsh -f -i
+    zpty -w z "PROMPT='> '; fpath=($PWD/zsh \\$fpath); autoload -Uz compinit; compinit -u -D; echo REA''DY"
+    zpty -r -m z shown '*READY*'
+    zpty -w -n z "$line"$'\\t'
+    all=
+    for turn in {1..200}; do
+        while zpty -r -t z shown; do all+=$shown; done
+        [[ $all == *$whole* ]] && break
+        sleep 0.1
+    done
+    print -r -- "$all" | tr -d '\\r\\n'
+    print
+    zpty -d z
+done
+"""
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed")
+def test_zsh_completes_commands_options_and_names_when_a_tab_is_typed(place):
+    called_farwrite_in(place)
+    (place / "zsh").mkdir()
+    (place / "zsh" / "_farwrite").write_text(script_of("zsh"))
+    (place / "typed.zsh").write_text(TYPED_IN_ZSH)
+    done = subprocess.run(
+        ["zsh", "-f", "typed.zsh", *(word for pair in LINES.items() for word in pair)], cwd=place, capture_output=True, text=True,
+        check=True, env=in_shells_of(place), timeout=120,
+    )  # fmt: skip
+    for line, whole in zip(done.stdout.splitlines(), LINES.values(), strict=True):
+        assert whole in line
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
+def test_fish_completes_commands_options_and_names(place):
+    called_farwrite_in(place)
+    (place / "script").write_text(script_of("fish"))
+    asked = "; ".join(f"complete -C {shlex.quote(line)}" for line in LINES)
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", f"source ./script; {asked}"], cwd=place, capture_output=True, text=True, check=True,
+        env=in_shells_of(place), timeout=60,
+    )  # fmt: skip
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == list(LINES.values())
 
 
 # The values

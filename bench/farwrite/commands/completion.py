@@ -22,6 +22,9 @@ BEGINNINGS = (b"# Bash completion for farwrite\n", b"#compdef farwrite\n", b"# F
 BASH_END = "\n}\n\ncomplete -F "
 OUR_BASH_END = '\n  [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == */ ]] && compopt -o nospace\n}\n\ncomplete -o default -F '
 
+# What it lacks for zsh: the file is the body of _farwrite, and only defines another function.
+ZSH_CALL = '_cyclopts_farwrite "$@"\n'
+
 
 def install_completion(
     *, shell: Shell | None = None, output: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None
@@ -68,7 +71,9 @@ def script_for(shell: Shell) -> str:
     from .table import app
 
     script = app.generate_completion(prog_name="farwrite", shell=shell)
-    return script.replace(BASH_END, OUR_BASH_END) if shell == "bash" else script
+    if shell == "bash":
+        return script.replace(BASH_END, OUR_BASH_END)
+    return script.rstrip("\n") + "\n\n" + ZSH_CALL if shell == "zsh" and not script.endswith(ZSH_CALL) else script
 
 
 def place_for(shell: Shell) -> Path:
