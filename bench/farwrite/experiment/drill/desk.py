@@ -26,16 +26,15 @@ from ...analysis.drill_recording import NOTES, SILENT, STANDS, TAKES, WON
 from ...base.errors import FarwriteError
 from ...base.host.disk import Disk
 from ...base.row import Row, i64
-from ...base.shared_counters import SharedCounters
 from ...base.wire.conversation import Conversation
 from ...base.wire.door import SparseLog, door, hang_up
-from ...base.wire.terms import SharedKey, Terms
 from ...engine import primary_kernel as primary
 from ...engine.control import Address, votes_served
 from ...engine.node import Node
 from ...engine.vote import Voter
 from ...lab.shared_memory import Board
 from ...workload.payload_kernel import SOLID
+from ..voters import REST_AT, seat_of, terms_of
 
 STAGING_BYTES = 1 << 20
 PATIENCE_S = 5.0  # For a client to prove who it is.
@@ -49,15 +48,6 @@ WRITES_A_MESSAGE, ACKS_A_MESSAGE = 200, 400
 NOTES_MAX = 512
 
 
-class Seat(Row):
-    """What a voter of a drill tells us of itself, on its board behind the counters that the engine shares."""
-
-    ready = i64("1: it answers")
-    joined = i64("1: it leads, all its peers keep up with it, and none is excused")
-    in_flight = i64("writes that it has taken and not acknowledged")
-    note_count = i64("notes so far")
-
-
 class Note(Row):
     """One thing that a node noted."""
 
@@ -66,14 +56,8 @@ class Note(Row):
     at_ns = i64("ns, CLOCK_MONOTONIC")
 
 
-SEAT_AT = SharedCounters.LAYOUT.itemsize // 8
-NOTES_AT = SEAT_AT + Seat.LAYOUT.itemsize // 8
+NOTES_AT = REST_AT
 BOARD_WORDS = NOTES_AT + NOTES_MAX * Note.LAYOUT.itemsize // 8
-
-
-def seat_of(board: Board) -> Any:
-    """The Seat on a voter's board."""
-    return board.words[SEAT_AT:NOTES_AT].view(Seat.LAYOUT)[0]
 
 
 def notes_of(board: Board) -> np.ndarray:
@@ -101,11 +85,6 @@ class Order(NamedTuple):
     peer_timeout_ns: int
     stands_first: bool  # asks for votes as soon as it is up, instead of waiting for a primary
     is_verbose: bool
-
-
-def terms_of(key: bytes) -> Terms:
-    """Both ends prove that they belong to this drill; nobody else can vote, lead or write."""
-    return Terms("none", "none", SharedKey(key))
 
 
 @dataclass(eq=False)
