@@ -7,6 +7,7 @@ being one (a drill's desk, a door for real clients) is its `begin`'s to say.
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -14,17 +15,26 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..base.errors import UnfitError
-from ..base.host.disk import Disk
-from ..base.row import Row, i64
+from ..base.host import reactor
+from ..base.host.disk import Disk, disk
+from ..base.row import Row, i64, rows_of
 from ..base.shared_counters import SharedCounters
+from ..base.units import NS_PER_S
 from ..base.wire.terms import KEY_BYTES_MIN, SharedKey, Terms
 from ..engine import primary_kernel as primary
-from ..engine.control import Address
+from ..engine import replica_kernel as replica
+from ..engine import secondary_kernel as secondary
+from ..engine import turn_kernel
+from ..engine.control import Address, votes_served
+from ..engine.handshake import frame_of, hello_of
+from ..engine.node import recall
+from ..engine.vote import Voter
 from ..lab.lab import Lab
 from ..lab.process import Process, process
 from ..lab.shared_memory import Board, board
 from ..lab.site import AnySite, LocalSite
 from ..lab.span import Span
+from ..workload import payload_kernel as payload
 from ..workload.drill_scenario import SITES
 
 POLICIES = {"block": primary.BLOCK, "consent": primary.CONSENT, "suspend-replication": primary.SUSPEND_REPLICATION}
@@ -165,3 +175,37 @@ def why_ended(made: Process) -> str:
     except (UnfitError, RuntimeError) as failure:
         return f": {failure}"
     return ""
+
+
+def quieten(is_verbose: bool) -> None:
+    """Warnings of a node are about faults that are made on purpose: only -v shows them. What ends a node is raised as well."""
+    root = logging.getLogger()
+    root.handlers.clear()
+    if not is_verbose:
+        root.addHandler(logging.NullHandler())
+
+
+def run_witness(
+    address: Address, replicas: Mapping[str, Address], key: bytes, is_verbose: bool, ballot_fd: int, board: Board
+) -> None:
+    """In a process at the third site: a voter without a volume, until its board says stop."""
+    quieten(is_verbose)
+    with votes_served(Voter("witness", ballot_fd, replicas), address, terms_of(key)):
+        seat_of(board).ready = 1
+        while not board.counters[0].stop:
+            time.sleep(0.05)
+
+
+def rehearse_node(journal_bytes: int, staging_bytes: int) -> None:
+    """Every kernel of a node once, before the first fork: its processes then start with machine code."""
+    with disk(None, journal_bytes, 1 << 20) as chosen, reactor.reactor() as ring:
+        journal = recall(chosen, 1, staging_bytes)
+        frame_of(hello_of(journal, primary.C))
+        state = primary.primary_state(journal, ring, [], primary.C, 1, NS_PER_S, volume_bytes=1 << 20)
+        assert primary.submit(state, 0, 0, 4096, 0, payload.SOLID)
+        assert turn_kernel.progress(state, 0) == replica.OK
+        assert replica.settle(journal, ring) == replica.OK
+        stopped = rows_of(SharedCounters)
+        stopped[0].stop = 1
+        secondary.serve(secondary.secondary_state(journal, ring, -1, primary.C, 1 << 20, stopped))
+        recall(chosen, 1, staging_bytes)

@@ -32,7 +32,8 @@ def server_context(directory: Path) -> ssl.SSLContext:
             context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError) as refusal:
         reason = getattr(refusal, "reason", None) or refusal.strerror or str(refusal)
-        raise UsageError(f"--tls {directory}: load the certificates: {reason}. They are PEM files without a password.") from refusal
+        sentence = f"--tls {directory}: load the certificates: {reason}. They are PEM files without a password."
+        raise UsageError(sentence) from refusal
     return context
 
 

@@ -29,7 +29,7 @@ PAUSE_S = 0.1  # Where a caller cannot be taken.
 LOG_PER_WINDOW, LOG_WINDOW_S = 50, 10.0
 
 Greet = Callable[[socket.socket], Any]  # Hears a stranger until it has proven who it is; what it answers is admitted.
-Admit = Callable[[Any, Any], bool]  # Of that, and of the caller's address: whether the connection is kept by whom it was given to.
+Admit = Callable[[Any, Any], bool]  # With the caller's address: whether the connection is kept by whom it was given to.
 
 
 class SparseLog:

@@ -23,11 +23,11 @@ from ...base.wire.terms import IN_THE_CLEAR
 from ...base.wire.tunnel import tunnel_in_thread
 from .nbd_negotiation import Chosen, Export, Negotiation, Next, Tls
 
-NEGOTIATION_S = 10.0  # Six options over the longest round trip of a profile, 0.25 s, and TLS; a person with a terminal is too slow.
+NEGOTIATION_S = 10.0  # Six options over the longest round trip of a profile, 0.25 s, and TLS.
 
 LOG = logging.getLogger(__name__)
 
-Adopt = Callable[[socket.socket, Chosen], bool]  # Takes the connection over; False when it does not want it.
+Adopt = Callable[[socket.socket, Chosen], object]  # Takes the connection over, whatever becomes of it.
 
 
 class Client(Patience):
@@ -99,9 +99,7 @@ def nbd_door(
 
     def admit(greeted: tuple[Client, Chosen], caller: Any) -> bool:
         client, chosen = greeted
-        made = client.handed_over()
-        if not adopt(made, chosen):
-            made.close()  # A tunnel's other end notices and closes the connection.
+        adopt(client.handed_over(), chosen)
         return True
 
     with opened(Door(listening, greet, admit, SparseLog(LOG, name))) as made:

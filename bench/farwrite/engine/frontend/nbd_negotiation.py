@@ -14,29 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-GREETING_MAGIC, OPTION_MAGIC, REPLY_MAGIC = 0x4E42444D41474943, 0x49484156454F5054, 0x3E889045565A9
-FIXED_NEWSTYLE, NO_ZEROES = 1, 2  # Bits of the handshake flags, and of the client's.
+from . import nbd
 
 GREETING = struct.Struct(">QQH")
 CLIENT_FLAGS = struct.Struct(">I")
 OPTION = struct.Struct(">QII")
 REPLY = struct.Struct(">QIII")
 EXPORT = struct.Struct(">QH")
+BLOCK_SIZES = struct.Struct(">HIII")
 U16, U32 = struct.Struct(">H"), struct.Struct(">I")
 EXPORT_ZEROES = 124
-
-EXPORT_NAME, ABORT, LIST, STARTTLS, INFO, GO = 1, 2, 3, 5, 6, 7
-STRUCTURED_REPLY, LIST_META_CONTEXT, SET_META_CONTEXT = 8, 9, 10
-
-REP_ACK, REP_SERVER, REP_INFO, REP_META_CONTEXT = 1, 2, 3, 4
-ERROR = 1 << 31
-ERR_UNSUP, ERR_POLICY, ERR_INVALID, ERR_TLS_REQD, ERR_UNKNOWN, ERR_TOO_BIG = (ERROR + code for code in (1, 2, 3, 5, 6, 9))
-
-INFO_EXPORT, INFO_NAME, INFO_DESCRIPTION, INFO_BLOCK_SIZE = range(4)
-
-# Transmission flags of an export.
-HAS_FLAGS, READ_ONLY, SEND_FLUSH, SEND_FUA, ROTATIONAL, SEND_TRIM = 1, 2, 4, 8, 16, 32
-SEND_WRITE_ZEROES, SEND_DF, CAN_MULTI_CONN, SEND_RESIZE, SEND_CACHE, SEND_FAST_ZERO = 64, 128, 256, 512, 1024, 2048
 
 NAME_BYTES_MAX = 4096  # The protocol's longest string.
 OPTION_BYTES_MAX = 64 << 10  # No option of ours needs more: four longest strings of a meta context are a quarter of it.
@@ -44,9 +31,7 @@ SKIPPED_BYTES_MAX = 1 << 20  # A longer option is answered TOO_BIG and skipped; 
 OPTIONS_MAX = 256  # A usual client says three to six.
 QUERIES_MAX = 64  # Of meta contexts; there is one to ask for.
 
-ALLOCATION, ALLOCATION_ID = b"base:allocation", 1
-
-PAYLOAD_BYTES = 32 << 20  # The largest request that is taken. Every client may send so much without asking (doc/proto.md).
+ALLOCATION = nbd.BASE_ALLOCATION.encode()
 
 
 class Tls(enum.Enum):
@@ -71,11 +56,8 @@ class Export(NamedTuple):
 
     name: str
     size_bytes: int
-    flags: int  # transmission flags without SEND_DF, which goes with structured replies
+    is_read_only: bool = False
     description: str = ""
-    block_bytes_min: int = 1
-    block_bytes_preferred: int = 4096
-    payload_bytes_max: int = PAYLOAD_BYTES
 
 
 @dataclass
@@ -84,7 +66,7 @@ class Chosen:
 
     export: Export
     is_structured: bool
-    has_allocation: bool  # base:allocation, under ALLOCATION_ID
+    has_allocation: bool  # base:allocation, under nbd.BASE_ALLOCATION_ID
 
 
 class HangUp(Exception):  # noqa: N818  (Control flow within this file.)
@@ -123,7 +105,7 @@ class Negotiation:
 
     def greeting(self) -> bytes:
         """The server speaks first."""
-        return GREETING.pack(GREETING_MAGIC, OPTION_MAGIC, FIXED_NEWSTYLE | NO_ZEROES)
+        return GREETING.pack(nbd.INIT_MAGIC, nbd.OPTION_MAGIC, nbd.FLAG_FIXED_NEWSTYLE | nbd.FLAG_NO_ZEROES)
 
     def take(self, data: bytes) -> tuple[bytes, Next]:
         """(what is to be sent, what comes next) after exactly `wants` bytes."""
@@ -138,9 +120,9 @@ class Negotiation:
 
     def _client_flags(self, data: bytes) -> tuple[bytes, Next]:
         (flags,) = CLIENT_FLAGS.unpack(data)
-        if flags & ~(FIXED_NEWSTYLE | NO_ZEROES):
+        if flags & ~(nbd.FLAG_C_FIXED_NEWSTYLE | nbd.FLAG_C_NO_ZEROES):
             raise HangUp(f"the client flags {flags:#x} are not among those that were offered")
-        self._is_fixed, self._no_zeroes = bool(flags & FIXED_NEWSTYLE), bool(flags & NO_ZEROES)
+        self._is_fixed, self._no_zeroes = bool(flags & nbd.FLAG_C_FIXED_NEWSTYLE), bool(flags & nbd.FLAG_C_NO_ZEROES)
         return self._await_option(b"")
 
     def _await_option(self, answer: bytes) -> tuple[bytes, Next]:
@@ -149,14 +131,14 @@ class Negotiation:
 
     def _header(self, data: bytes) -> tuple[bytes, Next]:
         magic, option, length = OPTION.unpack(data)
-        if magic != OPTION_MAGIC:
+        if magic != nbd.OPTION_MAGIC:
             raise HangUp("what should be an option does not begin with IHAVEOPT")
         self._options += 1
         if self._options > OPTIONS_MAX:
             raise HangUp(f"more than {OPTIONS_MAX} options")
-        if not self._is_fixed and option != EXPORT_NAME:
+        if not self._is_fixed and option != nbd.OPT_EXPORT_NAME:
             raise HangUp(f"option {option} of a client that does not speak fixed newstyle")
-        if length > SKIPPED_BYTES_MAX or (option == EXPORT_NAME and length > NAME_BYTES_MAX):
+        if length > SKIPPED_BYTES_MAX or (option == nbd.OPT_EXPORT_NAME and length > NAME_BYTES_MAX):
             raise HangUp(f"option {option} with {length} bytes")
         self._option = option
         if length > OPTION_BYTES_MAX:
@@ -169,7 +151,8 @@ class Negotiation:
         if self._skips:
             self._step, self.wants = self._skipped, min(self._skips, OPTION_BYTES_MAX)
             return b"", Next.READ
-        return self._await_option(self._error(Refusal(ERR_TOO_BIG, f"at most {OPTION_BYTES_MAX} bytes are read of an option")))
+        refusal = Refusal(nbd.REP_ERR_TOO_BIG, f"at most {OPTION_BYTES_MAX} bytes are read of an option")
+        return self._await_option(self._error(refusal))
 
     def _skipped(self, data: bytes) -> tuple[bytes, Next]:
         self._skips -= len(data)
@@ -179,19 +162,19 @@ class Negotiation:
         """One whole option."""
         option = self._option
         assert option is not None
-        if option == EXPORT_NAME:
+        if option == nbd.OPT_EXPORT_NAME:
             return self._export_name(data)
-        if option == ABORT:
+        if option == nbd.OPT_ABORT:
             self.why = "the client has ended the negotiation"
-            return self._reply(REP_ACK), Next.HANG_UP
+            return self._reply(nbd.REP_ACK), Next.HANG_UP
         try:
-            if option == STARTTLS:
+            if option == nbd.OPT_STARTTLS:
                 return self._start_tls(data)
             if self.tls is Tls.REQUIRED and not self.is_encrypted:
-                raise Refusal(ERR_TLS_REQD, "this server needs TLS: STARTTLS first")
+                raise Refusal(nbd.REP_ERR_TLS_REQD, "this server needs TLS: STARTTLS first")
             handler = HANDLERS.get(option)
             if handler is None:
-                raise Refusal(ERR_UNSUP, f"option {option} is not supported")
+                raise Refusal(nbd.REP_ERR_UNSUP, f"option {option} is not supported")
             answer = handler(self, data)
         except Refusal as refusal:
             return self._await_option(self._error(refusal))
@@ -201,7 +184,7 @@ class Negotiation:
 
     def _reply(self, kind: int, data: bytes = b"") -> bytes:
         assert self._option is not None
-        return REPLY.pack(REPLY_MAGIC, self._option, kind, len(data)) + data
+        return REPLY.pack(nbd.OPTION_REPLY_MAGIC, self._option, kind, len(data)) + data
 
     def _error(self, refusal: Refusal) -> bytes:
         return self._reply(refusal.code, refusal.sentence.encode())
@@ -210,12 +193,12 @@ class Negotiation:
 
     def _start_tls(self, data: bytes) -> tuple[bytes, Next]:
         if data:
-            raise Refusal(ERR_INVALID, "STARTTLS has no data")
+            raise Refusal(nbd.REP_ERR_INVALID, "STARTTLS has no data")
         if self.is_encrypted:
-            raise Refusal(ERR_INVALID, "this connection has TLS already")
+            raise Refusal(nbd.REP_ERR_INVALID, "this connection has TLS already")
         if self.tls is Tls.NONE:
-            raise Refusal(ERR_POLICY, "this server was started without certificates: --tls DIR gives it some")
-        answer = self._reply(REP_ACK)
+            raise Refusal(nbd.REP_ERR_POLICY, "this server was started without certificates: --tls DIR gives it some")
+        answer = self._reply(nbd.REP_ACK)
         # Whatever was agreed in the clear may have been somebody else's word.
         self.is_encrypted, self.is_structured, self._contexts_of = True, False, None
         self._await_option(b"")
@@ -235,18 +218,18 @@ class Negotiation:
 
     def _list(self, data: bytes) -> bytes:
         if data:
-            raise Refusal(ERR_INVALID, "LIST has no data")
+            raise Refusal(nbd.REP_ERR_INVALID, "LIST has no data")
         found = b""
         for export in self.exports:
             name = export.name.encode()
-            found += self._reply(REP_SERVER, U32.pack(len(name)) + name + export.description.encode())
-        return found + self._reply(REP_ACK)
+            found += self._reply(nbd.REP_SERVER, U32.pack(len(name)) + name + export.description.encode())
+        return found + self._reply(nbd.REP_ACK)
 
     def _structured_reply(self, data: bytes) -> bytes:
         if data:
-            raise Refusal(ERR_INVALID, "STRUCTURED_REPLY has no data")
+            raise Refusal(nbd.REP_ERR_INVALID, "STRUCTURED_REPLY has no data")
         self.is_structured = True
-        return self._reply(REP_ACK)
+        return self._reply(nbd.REP_ACK)
 
     def _info(self, data: bytes) -> bytes:
         return self._described(data)[0]
@@ -260,21 +243,21 @@ class Negotiation:
         """INFO and GO answer the same."""
         name, rest = self._string(data)
         if len(rest) < U16.size:
-            raise Refusal(ERR_INVALID, "the number of information requests is missing")
+            raise Refusal(nbd.REP_ERR_INVALID, "the number of information requests is missing")
         (count,) = U16.unpack_from(rest)
         if len(rest) != U16.size * (1 + count):
-            raise Refusal(ERR_INVALID, f"{count} information requests do not fill the option")
+            raise Refusal(nbd.REP_ERR_INVALID, f"{count} information requests do not fill the option")
         asked = set(struct.unpack_from(f">{count}H", rest, U16.size))
         export = self._find(name)
-        answer = self._reply(REP_INFO, U16.pack(INFO_EXPORT) + EXPORT.pack(export.size_bytes, self._flags_of(export)))
+        answer = self._reply(nbd.REP_INFO, U16.pack(nbd.INFO_EXPORT) + EXPORT.pack(export.size_bytes, self._flags_of(export)))
         # Always: who does not ask may know it all the same, and INFO and GO say the same.
-        sizes = export.block_bytes_min, export.block_bytes_preferred, export.payload_bytes_max
-        answer += self._reply(REP_INFO, struct.pack(">HIII", INFO_BLOCK_SIZE, *sizes))
-        if INFO_NAME in asked:
-            answer += self._reply(REP_INFO, U16.pack(INFO_NAME) + export.name.encode())
-        if INFO_DESCRIPTION in asked and export.description:
-            answer += self._reply(REP_INFO, U16.pack(INFO_DESCRIPTION) + export.description.encode())
-        return answer + self._reply(REP_ACK), export, name
+        sizes = nbd.BLOCK_BYTES_MIN, nbd.BLOCK_BYTES_PREFERRED, nbd.PAYLOAD_BYTES_MAX
+        answer += self._reply(nbd.REP_INFO, BLOCK_SIZES.pack(nbd.INFO_BLOCK_SIZE, *sizes))
+        if nbd.INFO_NAME in asked:
+            answer += self._reply(nbd.REP_INFO, U16.pack(nbd.INFO_NAME) + export.name.encode())
+        if nbd.INFO_DESCRIPTION in asked and export.description:
+            answer += self._reply(nbd.REP_INFO, U16.pack(nbd.INFO_DESCRIPTION) + export.description.encode())
+        return answer + self._reply(nbd.REP_ACK), export, name
 
     def _list_contexts(self, data: bytes) -> bytes:
         _, queries = self._queries(data)
@@ -289,26 +272,26 @@ class Negotiation:
         return self._contexts(is_set)
 
     def _contexts(self, is_there: bool, in_list: bool = False) -> bytes:
-        number = 0 if in_list else ALLOCATION_ID
-        found = self._reply(REP_META_CONTEXT, U32.pack(number) + ALLOCATION) if is_there else b""
-        return found + self._reply(REP_ACK)
+        number = 0 if in_list else nbd.BASE_ALLOCATION_ID
+        found = self._reply(nbd.REP_META_CONTEXT, U32.pack(number) + ALLOCATION) if is_there else b""
+        return found + self._reply(nbd.REP_ACK)
 
     def _queries(self, data: bytes) -> tuple[bytes, list[bytes]]:
         """(name of the export, what is asked of it)."""
         if not self.is_structured:
-            raise Refusal(ERR_INVALID, "meta contexts need STRUCTURED_REPLY first")
+            raise Refusal(nbd.REP_ERR_INVALID, "meta contexts need STRUCTURED_REPLY first")
         name, rest = self._string(data)
         if len(rest) < U32.size:
-            raise Refusal(ERR_INVALID, "the number of queries is missing")
+            raise Refusal(nbd.REP_ERR_INVALID, "the number of queries is missing")
         (count,) = U32.unpack_from(rest)
         if count > QUERIES_MAX:
-            raise Refusal(ERR_TOO_BIG, f"at most {QUERIES_MAX} queries are answered at once")
+            raise Refusal(nbd.REP_ERR_TOO_BIG, f"at most {QUERIES_MAX} queries are answered at once")
         rest, queries = rest[U32.size :], []
         for _ in range(count):
             query, rest = self._string(rest)
             queries.append(query)
         if rest:
-            raise Refusal(ERR_INVALID, f"{len(rest)} bytes behind the last query")
+            raise Refusal(nbd.REP_ERR_INVALID, f"{len(rest)} bytes behind the last query")
         self._find(name)
         return name, queries
 
@@ -317,12 +300,12 @@ class Negotiation:
     def _string(self, data: bytes) -> tuple[bytes, bytes]:
         """A string with its length before it, and what follows."""
         if len(data) < U32.size:
-            raise Refusal(ERR_INVALID, "the length of a string is missing")
+            raise Refusal(nbd.REP_ERR_INVALID, "the length of a string is missing")
         (length,) = U32.unpack_from(data)
         if length > len(data) - U32.size:
-            raise Refusal(ERR_INVALID, f"a string of {length} bytes does not fit into the option")
+            raise Refusal(nbd.REP_ERR_INVALID, f"a string of {length} bytes does not fit into the option")
         if length > NAME_BYTES_MAX:
-            raise Refusal(ERR_TOO_BIG, f"a string has at most {NAME_BYTES_MAX} bytes")
+            raise Refusal(nbd.REP_ERR_TOO_BIG, f"a string has at most {NAME_BYTES_MAX} bytes")
         return data[U32.size : U32.size + length], data[U32.size + length :]
 
     def _find(self, name: bytes) -> Export:
@@ -330,17 +313,18 @@ class Negotiation:
             if export.name.encode() == name or (not name and export is self.exports[0]):
                 return export
         known = ", ".join(export.name for export in self.exports)
-        raise Refusal(ERR_UNKNOWN, f"there is no export of this name; there are: {known}")
+        raise Refusal(nbd.REP_ERR_UNKNOWN, f"there is no export of this name; there are: {known}")
 
     def _flags_of(self, export: Export) -> int:
-        return export.flags | HAS_FLAGS | (SEND_DF if self.is_structured else 0)
+        only_read, df = nbd.IS_READ_ONLY * export.is_read_only, nbd.SEND_DF * self.is_structured
+        return nbd.TRANSMISSION_FLAGS | only_read | df
 
     def _choose(self, export: Export, name: bytes) -> None:
-        has_allocation = self.is_structured and self._contexts_of is not None and self._find(self._contexts_of) is export
-        self.chosen = Chosen(export, self.is_structured, has_allocation and self._contexts_of == name)
+        self.chosen = Chosen(export, self.is_structured, self.is_structured and self._contexts_of == name)
 
 
 HANDLERS: Mapping[int, Callable[[Negotiation, bytes], bytes]] = {
-    LIST: Negotiation._list, INFO: Negotiation._info, GO: Negotiation._go, STRUCTURED_REPLY: Negotiation._structured_reply,
-    LIST_META_CONTEXT: Negotiation._list_contexts, SET_META_CONTEXT: Negotiation._set_contexts,
+    nbd.OPT_LIST: Negotiation._list, nbd.OPT_INFO: Negotiation._info, nbd.OPT_GO: Negotiation._go,
+    nbd.OPT_STRUCTURED_REPLY: Negotiation._structured_reply, nbd.OPT_LIST_META_CONTEXT: Negotiation._list_contexts,
+    nbd.OPT_SET_META_CONTEXT: Negotiation._set_contexts,
 }  # fmt: skip

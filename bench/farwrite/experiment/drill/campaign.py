@@ -34,6 +34,7 @@ from ...progress import Progress
 from ...workload import payload_kernel as payload
 from ...workload.drill_scenario import SITES, Scenario, Setup
 from ...workload.link_spec import PLAIN
+from ..voters import rehearse_node
 from .cluster import JOURNAL_BYTES
 from .desk import STAGING_BYTES
 from .trial import play
@@ -43,20 +44,10 @@ BEFORE_S, AFTER_S = 2.0, 2.0  # Of a trial, besides the scenario: for the time l
 
 
 def rehearse() -> None:
-    """Every kernel of a node once, before the first fork: its processes then start with machine code."""
-    with disk(None, JOURNAL_BYTES, 1 << 20) as chosen, reactor.reactor() as ring:
-        journal = recall(chosen, 1, STAGING_BYTES)
-        frame_of(hello_of(journal, primary.C))
-        state = primary.primary_state(journal, ring, [], primary.C, 1, NS_PER_S, volume_bytes=1 << 20)
-        assert primary.submit(state, 0, 0, 4096, 0, payload.SOLID)
-        assert turn_kernel.progress(state, 0) == replica.OK
-        assert replica.settle(journal, ring) == replica.OK
-        stopped = rows_of(SharedCounters)
-        stopped[0].stop = 1
-        secondary.serve(secondary.secondary_state(journal, ring, -1, primary.C, 1 << 20, stopped))
-        recall(chosen, 1, STAGING_BYTES)
-        block = aligned_bytes(4096)[:4096]
-        payload.matches(block, 0, 4096, 1, 0, 0)
+    """Every kernel of a node once, and the one that reads a volume back, before the first fork."""
+    rehearse_node(JOURNAL_BYTES, STAGING_BYTES)
+    block = aligned_bytes(4096)[:4096]
+    payload.matches(block, 0, 4096, 1, 0, 0)
 
 
 def legs(miles: float) -> list[Leg]:

@@ -8,29 +8,24 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
 
 from ...analysis.drill_recording import NOTES, Noted
-from ...base.errors import UnfitError
 from ...base.host.disk import Disk, disk
 from ...base.host.libc import aligned_bytes
-from ...base.wire.terms import KEY_BYTES_MIN
-from ...engine import primary_kernel as primary
 from ...engine.ballot import Question
 from ...engine.control import Address, ask
 from ...engine.journal import examine
 from ...engine.vote import format_ballot
 from ...lab.lab import Lab
 from ...lab.process import Process, ProcessLostError, process
-from ...lab.shared_memory import Board, board
-from ...lab.site import AnySite, LocalSite
-from ...lab.span import Span
+from ...lab.shared_memory import board
 from ...targets.replicated import PROTOCOLS
 from ...workload import payload_kernel as payload
 from ...workload.drill_scenario import SITES, Event, Setup
+from ..voters import PATIENCE_S, POLICIES, UndecidedError, Voters, names_of, run_witness, terms_of
 from . import desk
 from . import ledger as book
 from .client import Load, run_client
@@ -77,7 +72,10 @@ class Cluster(Voters):
         if name in self.disks:
             made.start(desk.run_replica, order, self.disks[name], self.ballots[name], self.boards[name])
         else:
-            made.start(desk.run_witness, order, self.ballots[name], self.boards[name])
+            assert self.witness is not None
+            made.start(
+                run_witness, self.witness, self.addresses, self.key, self.is_verbose, self.ballots[name], self.boards[name]
+            )
 
     def everybody(self) -> dict[str, Process]:
         return self.processes | ({"client": self.client} if self.client else {})

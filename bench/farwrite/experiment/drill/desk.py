@@ -29,12 +29,11 @@ from ...base.row import Row, i64
 from ...base.wire.conversation import Conversation
 from ...base.wire.door import SparseLog, door, hang_up
 from ...engine import primary_kernel as primary
-from ...engine.control import Address, votes_served
+from ...engine.control import Address
 from ...engine.node import Node
-from ...engine.vote import Voter
 from ...lab.shared_memory import Board
 from ...workload.payload_kernel import SOLID
-from ..voters import REST_AT, seat_of, terms_of
+from ..voters import REST_AT, quieten, seat_of, terms_of
 
 STAGING_BYTES = 1 << 20
 PATIENCE_S = 5.0  # For a client to prove who it is.
@@ -210,14 +209,6 @@ class DrilledNode(Node):
             self.desk.leave()
 
 
-def quieten(is_verbose: bool) -> None:
-    """Warnings of a node are about faults that we make on purpose: only -v shows them. What ends a node is raised as well."""
-    root = logging.getLogger()
-    root.handlers.clear()
-    if not is_verbose:
-        root.addHandler(logging.NullHandler())
-
-
 def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> None:
     """In a process at its site: a replica, until its board says stop."""
     quieten(order.is_verbose)
@@ -233,13 +224,3 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
     with door(order.addresses[order.name].host, order.desk_port, terms, desk.admit, PATIENCE_S, log_):
         made.run()
         desk.leave()
-
-
-def run_witness(order: Order, ballot_fd: int, board: Board) -> None:
-    """In a process at the third site: a voter without a volume."""
-    quieten(order.is_verbose)
-    assert order.witness is not None
-    with votes_served(Voter("witness", ballot_fd, order.addresses), order.witness, terms_of(order.key)):
-        seat_of(board).ready = 1
-        while not board.counters[0].stop:
-            time.sleep(0.05)
