@@ -16,6 +16,16 @@ def serve(doors, primary, index, now_ns):
 
 
 @kernel()
-def pay(doors, index, debt, now_ns):
+def pay(doors, primary, index, debt, now_ns):
     """Lay the answer to a request whose write is complete (a row of Owed) into the session's outbox, ANSWER_BYTES_MAX at most."""
-    return 0
+
+
+@kernel()
+def streamed(doors, primary, index, now_ns):
+    """What begin_stream() was asked for is sent: lay what follows it, and begin the next stream or set the state to HEADER."""
+    doors.session[index].state = 0
+
+
+@kernel()
+def answered(doors, primary, index, number, now_ns):
+    """The Python thread has answered (lane `number`, lane_bytes[number]): lay it, or make of it what is to be done."""

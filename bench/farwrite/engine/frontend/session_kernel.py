@@ -14,7 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ...base.histogram_kernel import SLOTS
+from ...base.histogram_kernel import record as tally
+from ...base.host import libc
+from ...base.host.libc import EPOLL_EVENT_WORDS
+from ...base.jit import kernel
 from ...base.row import Row, i64, rows_of
+from .. import primary_kernel as p
 
 SESSIONS_MAX = 1024
 INBOX_BYTES = 64 << 10  # What is larger goes from the socket straight into the log, once so much of it is there.
@@ -35,7 +40,15 @@ STRUCTURED = 1 << 1  # NBD: structured replies were negotiated
 ALLOCATION = 1 << 2  # NBD: and base:allocation, under nbd.BASE_ALLOCATION_ID
 
 # What a session's parser is doing.
-HEADER, BODY, DISCARD, STREAM, LEAVING = range(5)
+HEADER, BODY, ZEROS, DISCARD, STREAM, STREAMED, LEAVING = range(7)
+
+# What a door's `serve` answers: MORE bytes are wanted of the socket; BLOCKED: there is no room; HANG_UP: the connection is to end.
+MORE, BLOCKED, HANG_UP = 0, 1, -1
+
+MSG_MORE = 0x8000  # send(2): more follows at once, so a segment is not sent half full.
+SEND_MAX = 256 << 10  # Looked up for one send at most: about what a socket takes; the rest of it would be looked up again.
+WAKE_MARK = 0x7FFFFFFF  # What epoll answers for the wake-up, in place of a session's index.
+STALL_NS = 300_000_000_000  # A client that neither takes its answer nor goes on with its request for so long is hung up on.
 
 NO_LANE, ASKED, ANSWERED = 0, 1, 2  # Lane.state
 
@@ -50,8 +63,11 @@ class Session(Row):
     number = i64("of the handover: Frontend.adopt counts them from 1")
     size_bytes = i64("bytes of the export: what lies behind is beyond its end")
     block_bytes = i64("requests begin and end at multiples of this; a power of two, 1: anywhere")
-    state = i64("HEADER: between requests; BODY: the payload of a write comes; DISCARD: payload that is not taken; STREAM: a read "
-                "is being sent; LEAVING: nothing is taken any more, and it ends once nothing is owed")  # fmt: skip
+    state = i64(
+        "HEADER: between requests; BODY: the payload of a write comes; ZEROS: zeros are being written; DISCARD: payload comes that "
+        "is not taken; STREAM: a read is being sent; STREAMED: it was; LEAVING: nothing is taken any more, and it ends once nothing "
+        "is owed"
+    )
     in_begin = i64("bytes into the inbox: everything before it was taken")
     in_end = i64("bytes into the inbox: where what has arrived ends")
     out_begin = i64("bytes into the outbox: everything before it was handed to the socket")
@@ -59,14 +75,15 @@ class Session(Row):
     owed = i64("requests that wait for a write to complete")
     wanted = i64("epoll events that are asked for")
     blocked = i64("1: it is not read from, until there is room again")
-    command = i64("BODY, STREAM: what it belongs to, in the protocol's numbers")
-    tag = i64("BODY, DISCARD, STREAM: the request's name, as the client gave it")
-    address = i64("BODY, STREAM: byte offset in the volume of what comes next")
-    left = i64("BODY, DISCARD, STREAM: bytes of it that are still to come, or to be sent")
+    command = i64("BODY, ZEROS, DISCARD, STREAM: what it belongs to, in the protocol's numbers")
+    tag = i64("BODY, ZEROS, DISCARD, STREAM: the request's name, as the client gave it")
+    address = i64("BODY, ZEROS, STREAM: byte offset in the volume of what comes next")
+    left = i64("BODY, ZEROS, DISCARD, STREAM: bytes of it that are still to come, or to be sent")
     error = i64("DISCARD: what is answered once all has arrived; 0: nothing")
     asked_ns = i64("ns, CLOCK_MONOTONIC: STREAM: when the read's last byte arrived")
     last_heard_ns = i64("ns, CLOCK_MONOTONIC: when anything arrived last, or was taken by the socket")
-    header_begin = i64("STREAM: bytes into the outbox, where what must be sent before it ends; what is laid meanwhile goes behind it")
+    before = i64("STREAM: bytes of the outbox that go in front of it; what is laid meanwhile goes behind it")
+    size = i64("BODY, ZEROS, STREAM: bytes of the whole request")
     lane = i64("lane that its request is in, and 1; 0: none; while it is in one nothing further is taken")
 
 
@@ -79,6 +96,7 @@ class Owed(Row):
     tag = i64("the request's name, as the client gave it")
     command = i64("the request, in the protocol's numbers")
     answer = i64("what is answered then, in the protocol's numbers; 0: success")
+    size = i64("bytes that it writes; 0: it is no write")
     asked_ns = i64("ns, CLOCK_MONOTONIC: when its last byte had arrived")
 
 
@@ -137,6 +155,9 @@ class Facing(Row):
     live = i64("index behind the last session that is used")
     piece_bytes = i64("the largest record that a write is cut into")
     lanes_asked = i64("lanes that are ASKED or ANSWERED")
+    failed = i64("status that ends the primary: what the disk has answered while a client was served; 0: none")
+    stall_ns = i64("ns after which a client that is in the middle of something and does not go on is hung up on")
+    swept_ns = i64("ns, CLOCK_MONOTONIC: when such clients were looked for last")
 
 
 class Doors(NamedTuple):
@@ -151,7 +172,7 @@ class Doors(NamedTuple):
     lane: np.ndarray  # Lane, by lane
     lane_bytes: np.ndarray  # uint8, lane x LANE_BYTES
     scratch: np.ndarray  # uint8: headers, then what is read of the volume, for whoever is served
-    events: np.ndarray  # int32: struct epoll_event, packed as this processor has it
+    events: np.ndarray  # int32: struct epoll_event by session, the wake-up, and one that epoll_ctl is asked with
     words: np.ndarray  # int64: small things that system calls want an address of
     counters: np.ndarray  # Counters, one
     writes_ns: np.ndarray  # int64 histogram: from a write's last byte until its reply was handed over
@@ -180,13 +201,257 @@ def doors_state(
         lane=rows_of(Lane, LANES),
         lane_bytes=lazy_bytes(LANES, LANE_BYTES),
         scratch=lazy_bytes(1, SCRATCH_AT + SCRATCH_BYTES)[0],
-        events=np.zeros(4 * (sessions + 1), np.int32),
+        events=np.zeros(EPOLL_EVENT_WORDS * (sessions + 2), np.int32),
         words=np.zeros(8, np.int64),
         counters=rows_of(Counters) if counters is None else counters,
         writes_ns=np.zeros(SLOTS, np.int64) if writes_ns is None else writes_ns,
         reads_ns=np.zeros(SLOTS, np.int64) if reads_ns is None else reads_ns,
     )
     at = made.at[0]
-    at.epoll, at.wake, at.lane_wake = epoll, wake, lane_wake
+    at.epoll, at.wake, at.lane_wake, at.stall_ns = epoll, wake, lane_wake, STALL_NS
     made.session["socket"] = -1
     return made
+
+
+@kernel()
+def ask_events(doors, index, wanted):
+    """Have epoll tell of these events of a session's socket, and of its end; 0 or -errno."""
+    session = doors.session[index]
+    wanted |= libc.EPOLLRDHUP
+    if session.wanted == wanted:
+        return np.int64(0)
+    operation = libc.EPOLL_CTL_ADD if session.wanted == 0 else libc.EPOLL_CTL_MOD
+    session.wanted = wanted
+    last = doors.events.size - EPOLL_EVENT_WORDS
+    return libc.epoll_control(doors.at[0].epoll, operation, session.socket, wanted, index, doors.events[last:])
+
+
+@kernel()
+def begin(doors, mail, now_ns):
+    """Give a connection a session; its index, or -1 when there is no place or no way to wait for it."""
+    for index in range(doors.session.size):
+        session = doors.session[index]
+        if session.kind != FREE:
+            continue
+        session.generation += 1
+        session.socket, session.kind, session.flags, session.number = mail.socket, mail.kind, mail.flags, mail.number
+        session.size_bytes, session.block_bytes = mail.size_bytes, mail.block_bytes
+        session.state = HEADER
+        session.in_begin = session.in_end = session.out_begin = session.out_end = session.before = 0
+        session.owed = session.blocked = session.wanted = session.left = session.error = session.lane = 0
+        session.last_heard_ns = now_ns
+        doors.at[0].live = max(doors.at[0].live, index + 1)
+        doors.counters[0].sessions += 1
+        doors.counters[0].adopted += 1
+        if ask_events(doors, np.int64(index), np.int64(libc.EPOLLIN)) < 0:
+            end(doors, np.int64(index))
+            return np.int64(-1)
+        return np.int64(index)
+    return np.int64(-1)
+
+
+@kernel()
+def end(doors, index):
+    """A connection ends: what it has sent and was not taken is forgotten, and what it is owed is never answered."""
+    session = doors.session[index]
+    if session.kind == FREE:
+        return
+    last = doors.events.size - EPOLL_EVENT_WORDS
+    libc.epoll_control(
+        doors.at[0].epoll, libc.EPOLL_CTL_DEL, session.socket, np.int64(0), index, doors.events[last:]
+    )  # Closing does not take it out while a process that was forked meanwhile holds the connection too.
+    libc.shutdown(session.socket)
+    libc.close(session.socket)
+    session.kind, session.socket = FREE, -1
+    session.generation += 1
+    session.owed = session.blocked = session.lane = 0
+    session.in_begin = session.in_end = session.out_begin = session.out_end = 0
+    doors.counters[0].sessions -= 1
+    live = doors.at[0].live
+    while live > 0 and doors.session[live - 1].kind == FREE:
+        live -= 1
+    doors.at[0].live = live
+
+
+@kernel()
+def outbox_room(doors, index):
+    """Bytes that may be laid into a session's outbox, beside what is kept for the answers it is owed."""
+    session = doors.session[index]
+    if session.out_begin == session.out_end:
+        session.out_begin = session.out_end = 0
+    kept = session.owed * ANSWER_BYTES_MAX
+    if session.out_begin > 0 and session.out_end + kept + ANSWER_BYTES_MAX > doors.outbox.shape[1] // 2:
+        outbox = doors.outbox[index]
+        size = session.out_end - session.out_begin
+        for byte in range(size):
+            outbox[byte] = outbox[session.out_begin + byte]
+        session.out_begin, session.out_end = 0, size
+    return doors.outbox.shape[1] - session.out_end - kept
+
+
+@kernel()
+def may_owe(doors, index):
+    """Whether one request more of this session may wait for a write: there is a place for it, and room for its answer."""
+    at = doors.at[0]
+    if at.owed_end - at.owed_begin >= doors.owed.size or doors.session[index].owed >= OWED_TO_ONE_MAX:
+        return False
+    return outbox_room(doors, index) >= 2 * ANSWER_BYTES_MAX
+
+
+@kernel()
+def owe(doors, index, sequence, tag, command, answer, size, asked_ns):
+    """Answer a request of this session once everything up to `sequence` is complete. The caller has asked may_owe()."""
+    at, session = doors.at[0], doors.session[index]
+    debt = doors.owed[at.owed_end % doors.owed.size]
+    debt.sequence, debt.session, debt.generation = sequence, index, session.generation
+    debt.tag, debt.command, debt.answer, debt.size, debt.asked_ns = tag, command, answer, size, asked_ns
+    at.owed_end += 1
+    session.owed += 1
+
+
+@kernel()
+def lay(doors, index, data, start, size):
+    """Lay an answer of data[start:start + size] into the outbox; the caller has asked outbox_room()."""
+    session = doors.session[index]
+    assert size <= doors.outbox.shape[1] - session.out_end
+    libc.copy(doors.outbox[index], session.out_end, data, start, size)
+    session.out_end += size
+
+
+@kernel()
+def make_inbox_room(doors, index):
+    """Move what was not taken to the inbox's beginning; answers the bytes that may be received behind it."""
+    session = doors.session[index]
+    if session.in_begin > 0:
+        inbox = doors.inbox[index]
+        size = session.in_end - session.in_begin
+        for byte in range(size):
+            inbox[byte] = inbox[session.in_begin + byte]
+        session.in_begin, session.in_end = 0, size
+    return doors.inbox.shape[1] - session.in_end
+
+
+@kernel()
+def begin_stream(doors, index, tag, command, address, size, asked_ns):
+    """Send so many bytes of the volume behind what is laid in the outbox, which ends with their header. Nothing is taken meanwhile."""
+    session = doors.session[index]
+    session.state, session.before = STREAM, session.out_end - session.out_begin
+    session.tag, session.command, session.address, session.left = tag, command, address, size
+    session.size, session.asked_ns = size, asked_ns
+
+
+@kernel()
+def send_outbox(doors, index, size, flags):
+    """Send so many bytes of the outbox at most: 1 once they are gone, 0 when the socket is full, or HANG_UP."""
+    session = doors.session[index]
+    while size > 0:
+        sent = libc.send(session.socket, doors.outbox[index], session.out_begin, size, np.int64(libc.MSG_DONTWAIT | flags))
+        if sent == -libc.EINTR:
+            continue
+        if sent == -libc.EAGAIN:
+            return np.int64(0)
+        if sent <= 0:
+            return np.int64(HANG_UP)
+        session.out_begin += sent
+        session.before -= min(session.before, sent)
+        size -= sent
+    return np.int64(1)
+
+
+@kernel()
+def look_up(doors, primary, data, start, size, address):
+    """Bytes read of the volume as the completed writes have left it, or -errno. A volume that cannot be written ends the primary."""
+    status = p.apply_all(primary)
+    if status < 0:
+        doors.at[0].failed = status
+        return status
+    return p.read_up_to(primary, data, start, size, address, primary.journal.at[0].durable)
+
+
+@kernel()
+def send_stream(doors, primary, index):
+    """Send of the read that is under way what the socket takes: 1 once all is gone, 0 when the socket is full, or HANG_UP.
+
+    What the socket did not take is looked up again later: a client that stops reading holds no memory for what it has asked.
+    """
+    session = doors.session[index]
+    while session.left > 0:
+        size = min(session.left, np.int64(SEND_MAX))
+        if look_up(doors, primary, doors.scratch, np.int64(SCRATCH_AT), size, session.address) != size:
+            return np.int64(HANG_UP)  # Its header has promised these bytes.
+        sent = libc.send(session.socket, doors.scratch, np.int64(SCRATCH_AT), size, np.int64(libc.MSG_DONTWAIT))
+        if sent == -libc.EAGAIN or sent == -libc.EINTR:
+            return np.int64(0)
+        if sent <= 0:
+            return np.int64(HANG_UP)
+        session.address += sent
+        session.left -= sent
+    return np.int64(1)
+
+
+@kernel()
+def send_out(doors, primary, index, now_ns):
+    """Send a session what it is to be sent: 1 when nothing is left, 0 when its socket is full, or HANG_UP.
+
+    A read that is sent whole leaves the session STREAMED; what was laid behind it is sent by the next call.
+    """
+    session = doors.session[index]
+    if session.state == STREAM:
+        before = session.out_begin
+        answer = send_outbox(doors, index, session.before, MSG_MORE)
+        left = session.left
+        if answer == 1:
+            answer = send_stream(doors, primary, index)
+        if session.out_begin != before or session.left != left:
+            session.last_heard_ns = now_ns
+        if answer == 1:
+            session.state = STREAMED
+        return answer
+    if session.out_begin == session.out_end:
+        return np.int64(1)
+    before = session.out_begin
+    answer = send_outbox(doors, index, session.out_end - session.out_begin, 0)
+    if session.out_begin != before:
+        session.last_heard_ns = now_ns
+    return answer
+
+
+@kernel()
+def note_write(doors, debt, now_ns):
+    """Count a write that is answered with success."""
+    counters = doors.counters[0]
+    counters.writes += 1
+    counters.bytes_written += debt.size
+    tally(doors.writes_ns, max(now_ns - debt.asked_ns, 0))
+
+
+@kernel()
+def note_read(doors, size, asked_ns, now_ns):
+    """Count a read that was handed over."""
+    counters = doors.counters[0]
+    counters.reads += 1
+    counters.bytes_read += size
+    tally(doors.reads_ns, max(now_ns - asked_ns, 0))
+
+
+@kernel()
+def ask(doors, index, start, size):
+    """Put size bytes of the inbox from `start` on into the slow lane, for the Python thread. False when no lane is free, or it is
+    too large for one."""
+    session = doors.session[index]
+    if size > doors.lane_bytes.shape[1]:
+        return False
+    for number in range(doors.lane.size):
+        lane = doors.lane[number]
+        if lane.state != NO_LANE:
+            continue
+        lane.session, lane.generation, lane.number, lane.size = index, session.generation, session.number, size
+        libc.copy(doors.lane_bytes[number], np.int64(0), doors.inbox[index], start, size)
+        session.lane = number + 1
+        doors.at[0].lanes_asked += 1
+        libc.fence_release()
+        lane.state = ASKED
+        doors.words[1] = 1
+        libc.write(doors.at[0].lane_wake, doors.words, np.int64(8), np.int64(8))
+        return True
+    return False

@@ -12,21 +12,12 @@ from ... import __version__
 from ...analysis.drill_answer import answer_of
 from ...analysis.drill_recording import FILE, KIND, SCHEMA_VERSION, DrillRecording, save
 from ...base.errors import UnfitError, UsageError
-from ...base.host import reactor
-from ...base.host.disk import disk, why_not_durable
+from ...base.host.disk import why_not_durable
 from ...base.host.facts import command_line, host_facts
 from ...base.host.libc import aligned_bytes
 from ...base.interruption import go_on
 from ...base.physics import Distance, rtt_ns_of
-from ...base.row import rows_of
-from ...base.shared_counters import SharedCounters
 from ...base.units import NS_PER_S
-from ...engine import primary_kernel as primary
-from ...engine import replica_kernel as replica
-from ...engine import secondary_kernel as secondary
-from ...engine import turn_kernel
-from ...engine.handshake import frame_of, hello_of
-from ...engine.node import recall
 from ...lab.lab import Lab, LabSpec, open_lab
 from ...lab.session import proof
 from ...lab.topology import Leg

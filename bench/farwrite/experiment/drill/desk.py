@@ -30,7 +30,7 @@ from ...base.wire.conversation import Conversation
 from ...base.wire.door import SparseLog, door, hang_up
 from ...engine import primary_kernel as primary
 from ...engine.control import Address
-from ...engine.node import Node
+from ...engine.node import Node, PolledClients
 from ...lab.shared_memory import Board
 from ...workload.payload_kernel import SOLID
 from ..voters import REST_AT, quieten, seat_of, terms_of
@@ -95,8 +95,8 @@ class Client:
     acks: queue.SimpleQueue[int | None]
 
 
-class Desk:
-    """Takes writes from clients' connections, hands them to the primary's loop, and acknowledges them. The loop's `load`."""
+class Desk(PolledClients):
+    """Takes writes from clients' connections, hands them to the primary's loop, and acknowledges them."""
 
     def __init__(self, board: Board, size_bytes: int) -> None:
         self.counters, self.seat, self.size_bytes = board.counters, seat_of(board), size_bytes
@@ -175,7 +175,6 @@ class Desk:
 class DrilledNode(Node):
     """A node that keeps word of its own elections, on a board that outlives it."""
 
-    desk: Desk
     seat: Any
     notes: np.ndarray
 
@@ -202,12 +201,6 @@ class DrilledNode(Node):
             self.note(WON, epoch)
         return epoch
 
-    def lead_in(self, epoch: int) -> None:
-        try:
-            super().lead_in(epoch)
-        finally:
-            self.desk.leave()
-
 
 def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> None:
     """In a process at its site: a replica, until its board says stop."""
@@ -219,7 +212,7 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
         protocol=order.protocol, policy=order.policy, quorum=order.quorum, seed=order.seed,
         peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES,
     )  # fmt: skip
-    desk.node, made.desk, made.stands_at_once = made, desk, order.stands_first
+    desk.node, made.stands_at_once = made, order.stands_first
     made.seat, made.notes = seat_of(board), notes_of(board)
     with door(order.addresses[order.name].host, order.desk_port, terms, desk.admit, PATIENCE_S, log_):
         made.run()

@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...base.errors import UnfitError, system_error
+from ...base.errors import system_error
 from ...base.histogram import SLOTS
 from ...base.host.disk import Disk
 from ...base.row import Row, i64
@@ -227,9 +226,9 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
     )  # fmt: skip
     try:
         made = ServedNode(
-            order.name, chosen, ballot_fd, order.addresses, order.witness, order.volume, board.counters, None,
+            order.name, chosen, ballot_fd, order.addresses, order.witness, order.volume, board.counters, frontend,
             terms_of(order.key), protocol=order.protocol, policy=order.policy, quorum=order.quorum,
-            peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES, clients=frontend,
+            peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES,
         )  # fmt: skip
         made.order, made.board_, made.frontend, made.stands_at_once = order, board, frontend, order.stands_first
         made.run()
