@@ -196,7 +196,9 @@ def run_witness(
             time.sleep(0.05)
 
 
-def rehearse_node(journal_bytes: int, staging_bytes: int) -> None:
+def rehearse_node(
+    journal_bytes: int, staging_bytes: int, rehearse_clients: Callable[[primary.Primary], None] = lambda state: None
+) -> None:
     """Every kernel of a node once, before the first fork: its processes then start with machine code."""
     with disk(None, journal_bytes, 1 << 20) as chosen, reactor.reactor() as ring:
         journal = recall(chosen, 1, staging_bytes)
@@ -204,6 +206,7 @@ def rehearse_node(journal_bytes: int, staging_bytes: int) -> None:
         state = primary.primary_state(journal, ring, [], primary.C, 1, NS_PER_S, volume_bytes=1 << 20)
         assert primary.submit(state, 0, 0, 4096, 0, payload.SOLID)
         assert turn_kernel.progress(state, 0) == replica.OK
+        rehearse_clients(state)
         assert replica.settle(journal, ring) == replica.OK
         stopped = rows_of(SharedCounters)
         stopped[0].stop = 1

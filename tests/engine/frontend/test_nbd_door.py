@@ -205,7 +205,7 @@ def test_nbdinfo_reads_over_tls(tmp_path):
 
 
 def test_a_directory_without_certificates_is_refused_with_what_belongs_there(tmp_path):
-    with pytest.raises(UsageError, match="there is no server-cert.pem"):
+    with pytest.raises(UsageError, match=r"there is no server-cert\.pem"):
         server_context(tmp_path)
     made = certificates(tmp_path / "tls")
     (made / "server-key.pem").write_text("nothing")

@@ -224,7 +224,8 @@ def test_meta_contexts_are_listed_by_name_and_by_namespace(asked, is_there):
 def test_a_meta_context_is_set_by_its_whole_name(asked, is_set):
     made = structured()
     found, _ = ask(made, SET, queries(b"volume", *asked))
-    assert found == [(nbd.REP_META_CONTEXT, struct.pack(">I", nbd.BASE_ALLOCATION_ID) + ALLOCATION)] * is_set + [(nbd.REP_ACK, b"")]
+    answer = struct.pack(">I", nbd.BASE_ALLOCATION_ID) + ALLOCATION
+    assert found == [(nbd.REP_META_CONTEXT, answer)] * is_set + [(nbd.REP_ACK, b"")]
     ask(made, nbd.OPT_GO, go())
     assert made.chosen.has_allocation is is_set
 
@@ -243,7 +244,8 @@ def test_a_meta_context_is_of_one_export_and_the_last_word_counts():
 
 
 @pytest.mark.parametrize(("data", "error"), [
-    (b"", nbd.REP_ERR_INVALID), (string(b"volume"), nbd.REP_ERR_INVALID), (queries(b"volume", b"a:b") + b"x", nbd.REP_ERR_INVALID),
+    (b"", nbd.REP_ERR_INVALID), (string(b"volume"), nbd.REP_ERR_INVALID),
+    (queries(b"volume", b"a:b") + b"x", nbd.REP_ERR_INVALID),
     (string(b"volume") + struct.pack(">I", 2), nbd.REP_ERR_INVALID), (queries(b"another"), nbd.REP_ERR_UNKNOWN),
     (string(b"volume") + struct.pack(">I", 2**32 - 1), nbd.REP_ERR_TOO_BIG),
 ])  # fmt: skip
@@ -289,7 +291,9 @@ def test_where_tls_is_demanded_nothing_else_is_answered_before_it():
 
 # Whatever is sent.
 
-ERRORS = {nbd.REP_ERR_UNSUP, nbd.REP_ERR_POLICY, nbd.REP_ERR_INVALID, nbd.REP_ERR_TLS_REQD, nbd.REP_ERR_UNKNOWN, nbd.REP_ERR_TOO_BIG}
+ERRORS = {
+    nbd.REP_ERR_UNSUP, nbd.REP_ERR_POLICY, nbd.REP_ERR_INVALID, nbd.REP_ERR_TLS_REQD, nbd.REP_ERR_UNKNOWN, nbd.REP_ERR_TOO_BIG,
+}  # fmt: skip
 
 
 def sensible(dice):

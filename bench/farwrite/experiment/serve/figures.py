@@ -88,7 +88,8 @@ def metrics_text(boards: Mapping[str, Board], replicas: Sequence[str]) -> str:
     by = {name: f'replica="{name}"' for name in replicas}
     leader = leader_of(boards, replicas)
     family("leads", "gauge", "1: this replica leads.", [(by[name], float(name == leader)) for name in replicas])
-    family("epoch", "gauge", "Epoch that it leads in.", [(by[name], float(boards[name].counters[0].led_epoch)) for name in replicas])
+    epochs = [(by[name], float(boards[name].counters[0].led_epoch)) for name in replicas]
+    family("epoch", "gauge", "Epoch that it leads in.", epochs)
     family("ready", "gauge", "1: its process answers.", [(by[name], float(seat_of(boards[name]).ready)) for name in replicas])
     for name, kind, about in COUNTED:
         suffix = "_total" if kind == "counter" else ""

@@ -26,6 +26,7 @@ from ...base.row import Row, i64
 from ...base.wire.certificates import server_context
 from ...base.wire.door import BACKLOG
 from ...engine import primary_kernel as primary
+from ...engine import replica_kernel as replica
 from ...engine.control import Address
 from ...engine.frontend import session_kernel as sessions
 from ...engine.frontend.frontend import Frontend
@@ -187,7 +188,7 @@ def tell_peers(state: primary.Primary, rows: np.ndarray) -> None:
 
 @contextmanager
 def unix_listener(directory: Path, name: str) -> Iterator[socket.socket]:
-    """`directory/name.sock`, which nobody but its owner may connect to, in one step where an old one lay; FOLLOWS points at it."""
+    """`directory/name.sock`, for its owner alone, in one step where an old one lay; FOLLOWS points at it."""
     path, made = directory / f"{name}.sock", directory / f".{name}.{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as listening, contextlib.ExitStack() as undo:
         try:
@@ -238,4 +239,13 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
 
 def rehearse_replica() -> None:
     """Every kernel of a replica and of its doors once, before the first fork."""
-    rehearse_node(REHEARSAL_BYTES, STAGING_BYTES)
+    frontend = Frontend(1 << 20)
+
+    def rehearse_clients(state: primary.Primary) -> None:
+        frontend.begin(state)
+        assert frontend.turn(state, True, 0) == replica.OK
+
+    try:
+        rehearse_node(REHEARSAL_BYTES, STAGING_BYTES, rehearse_clients)
+    finally:
+        frontend.close()

@@ -190,7 +190,7 @@ class Server(Voters):
             while not task.drained and time.monotonic() < limit_s and not self.processes[leader].poll(0.01):
                 pass
             if task.drained != 1:
-                self.say("not every write under way could be answered: whether those are in the volume is not known to their clients.")
+                self.say("not every write under way could be answered in time: its clients do not know if those are there.")
         order = [*([leader] if leader else []), *(name for name in self.processes if name != leader)]
         for name in order:
             self.boards[name].counters[0].stop = 1
@@ -225,8 +225,9 @@ class Server(Voters):
     def document(self) -> dict[str, Any]:
         """What a script needs to know once the doors are open."""
         return {
-            "ready": True, "pid": os.getpid(), "leader": self.leader(), "uri": self.uri(), "read_only_uri": self.uri("", READ_ONLY),
-            "uris": {name: self.uri(name) for name in self.replicas}, "tcp_uri": self.tcp_uri() or None,
+            "ready": True, "pid": os.getpid(), "leader": self.leader(), "uri": self.uri(),
+            "read_only_uri": self.uri("", READ_ONLY), "uris": {name: self.uri(name) for name in self.replicas},
+            "tcp_uri": self.tcp_uri() or None,
             "sockets": str(self.directory), "exports": [VOLUME, READ_ONLY], "size_bytes": self.settings.size_bytes,
             "volume": f"{self.settings.volume:x}", "protocol": self.settings.protocol, "policy": self.settings.policy,
             "pids": {name: made.pid for name, made in self.processes.items()},
@@ -251,7 +252,8 @@ def served(
             if metrics is not None:
                 metrics.listen()
                 made = stack.enter_context(process("metrics"))
-                made.start(serve_metrics, metrics.fileno(), {name: server.boards[name] for name in server.replicas}, server.replicas)
+                boards = {name: server.boards[name] for name in server.replicas}
+                made.start(serve_metrics, metrics.fileno(), boards, server.replicas)
             ready(server)
             if command:
                 return run_command(server, lab, asked, list(command))
@@ -327,7 +329,7 @@ def socket_directory(asked: Path | None) -> Iterator[Path]:
         raise system_error(f"make {asked}", refusal.errno or 0, "Name another directory with --sockets.") from refusal
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise UsageError(
-            f"--sockets {asked}: others may enter it, and whoever reaches a socket reads and writes the volume: chmod 700 {asked}."
+            f"--sockets {asked}: others may enter it, and who reaches a socket reads and writes the volume: chmod 700 {asked}."
         )
     yield short(asked)
 
@@ -336,8 +338,8 @@ def short(directory: Path) -> Path:
     """The directory. UsageError where a socket in it would have too long a name."""
     if longest_path(directory) > SOCKET_PATH_BYTES_MAX:
         raise UsageError(
-            f"{directory}: the path of a unix socket has at most {SOCKET_PATH_BYTES_MAX} bytes, and one in there would have more: "
-            "name a shorter directory with --sockets."
+            f"{directory}: the path of a unix socket has at most {SOCKET_PATH_BYTES_MAX} bytes, and one in there would have "
+            "more: name a shorter directory with --sockets."
         )
     return directory.absolute()
 

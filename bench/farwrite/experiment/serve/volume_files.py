@@ -23,7 +23,7 @@ import msgspec
 
 from ...base.errors import UnfitError, UsageError, system_error
 from ...base.files import write_atomically
-from ...base.host.disk import Disk, disk, kept_disk, why_not_durable
+from ...base.host.disk import OTHER_VOLUME, Disk, disk, kept_disk, why_not_durable
 from ...base.user_file import TEXT_BYTES_MAX, read_text
 from ...engine.vote import format_ballot
 from ...targets.replicated import PROTOCOLS
@@ -93,7 +93,7 @@ def new_files(settings: Settings, directory: Path | None, keep: bool) -> Iterato
             make_directory(directory)
             stack.enter_context(locked(directory))
             if (directory / SETTINGS).exists():
-                raise UsageError(f"{directory} holds a volume already: open it with --volume {directory}, or name another --keep.")
+                raise UsageError(f"{directory} holds a volume: open it with --volume {directory}, or name another --keep.")
         disks, ballots = {}, {}
         for name in replicas:
             place = directory / name if directory and keep else directory
@@ -149,7 +149,7 @@ def locked(directory: Path) -> Iterator[None]:
     try:
         descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as refusal:
-        raise system_error(f"open the volume in {directory}", refusal.errno or 0, "Name the directory of a kept volume.") from refusal
+        raise system_error(f"open the volume in {directory}", refusal.errno or 0, OTHER_VOLUME) from refusal
     try:
         until_s = time.monotonic() + LOCK_S
         while True:
