@@ -69,7 +69,10 @@ def attend(doors, primary, index):
             session.blocked = 0
         if answer == sessions.BLOCKED or drained or taken >= BYTES_A_TURN:
             streamed_bytes = session.size if session.state == sessions.STREAM else np.int64(0)
-            if not send(doors, primary, index, now_ns) or taken >= BYTES_A_TURN:
+            if not send(doors, primary, index, now_ns):
+                return
+            if taken >= BYTES_A_TURN:
+                session.blocked = 1  # Requests may stand in the inbox, and no event will tell of them.
                 return
             taken += streamed_bytes
             continue  # A read was sent whole: what stands behind it in the inbox may be taken.
