@@ -243,15 +243,11 @@ def place_of(keep: Path | None, files: Path | None, memory: bool) -> tuple[Path 
 
 def load(verbose: bool, quiet: bool) -> None:
     """Compile what a replica, its doors and the links run, before anything forks."""
-    from ..experiment.compilation import fill_cache
+    from ..experiment.compilation import compile_doors
     from ..progress import bar
 
     with bar(verbose, quiet) as progress:
-        fill_cache(progress)
-        progress.doing("loading the engine")
-        from ..experiment.serve.replica import rehearse_replica
-
-        rehearse_replica()
+        compile_doors(progress)
     load_link(verbose, quiet)
 
 
@@ -268,6 +264,7 @@ def ready_text(server: Server, files: str) -> str:
     ]  # fmt: skip
     tcp = server.tcp_uri()
     lines += [f"  TCP                {tcp}"] if tcp else []
+    lines += [f"  metrics            {server.metrics_uri}"] if server.metrics_uri else []
     lines += [f"  to be read only    {server.uri('', 'volume-ro')}", ""]
     socket = server.directory / "volume.sock"
     lines += [

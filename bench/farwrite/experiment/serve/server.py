@@ -96,6 +96,7 @@ class Server(Voters):
         self.last_leader: str | None = None
         self.on_start: Callable[[int], None] = lambda pid: None
         self.stacks: dict[str, contextlib.ExitStack] = {}
+        self.metrics_uri = ""
 
     def begin(self, made: Process, name: str, first: bool) -> None:
         settings, asked = self.settings, self.asked
@@ -227,7 +228,7 @@ class Server(Voters):
         return {
             "ready": True, "pid": os.getpid(), "leader": self.leader(), "uri": self.uri(),
             "read_only_uri": self.uri("", READ_ONLY), "uris": {name: self.uri(name) for name in self.replicas},
-            "tcp_uri": self.tcp_uri() or None,
+            "tcp_uri": self.tcp_uri() or None, "metrics_uri": self.metrics_uri or None,
             "sockets": str(self.directory), "exports": [VOLUME, READ_ONLY], "size_bytes": self.settings.size_bytes,
             "volume": f"{self.settings.volume:x}", "protocol": self.settings.protocol, "policy": self.settings.policy,
             "pids": {name: made.pid for name, made in self.processes.items()},
@@ -251,6 +252,7 @@ def served(
             server.open()
             if metrics is not None:
                 metrics.listen()
+                server.metrics_uri = f"http://127.0.0.1:{metrics.getsockname()[1]}/metrics"
                 made = stack.enter_context(process("metrics"))
                 boards = {name: server.boards[name] for name in server.replicas}
                 made.start(serve_metrics, metrics.fileno(), boards, server.replicas)
