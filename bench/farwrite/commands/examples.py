@@ -31,6 +31,10 @@ EXAMPLES: dict[str, list[str]] = {
     "baseline list": ["farwrite baseline list --results results"],
     "volume": ["farwrite volume info RUN/near"],
     "volume info": ["farwrite volume info RUN/near"],
+    "serve": [
+        "farwrite serve --miles 150", "farwrite serve --miles 20 --keep disk --size 8g --port 10809",
+        "farwrite serve --miles 150 --memory -- sh -c 'nbdinfo $NBD'",
+    ],
     "lab": [
         'farwrite lab --miles 150 --far "iperf3 -s" -- sh -c \'iperf3 -c $FAR\'',
         'farwrite lab --miles 80km --measure --far "postgres -D far" --wait-port 5432 -- sh -c \'psql -h $FAR -c "select 1"\'',

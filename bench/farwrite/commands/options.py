@@ -30,7 +30,7 @@ KEYS = {
     "read_share": "cell.reads", "pattern": "cell.address", "rate": "link.rate", "loss": "link.loss",
 }  # fmt: skip
 PATTERNS = {name: name for name in typing.get_args(AddressName)} | {"random": "uniform"}
-SHORT_SIZES = {"k": "KiB", "m": "MiB"}  # As fio and everybody who types has it: 4k is 4096 bytes.
+SHORT_SIZES = {"k": "KiB", "m": "MiB", "g": "GiB"}  # As fio and everybody who types has it: 4k is 4096 bytes.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,7 +342,7 @@ def size_of(word: str) -> str:
 
 def bytes_of(word: str, where: str) -> int:
     """A size in bytes: "8k" is 8 KiB, and a bare number is bytes."""
-    short = re.fullmatch(r"(\d+)\s*([kKmM])", word)
+    short = re.fullmatch(r"(\d+)\s*([kKmMgG])", word)
     if short:
         word = f"{short.group(1)} {SHORT_SIZES[short.group(2).lower()]}"
     return units.size_bytes(f"{word} B" if word.isdigit() else word, where)

@@ -31,6 +31,7 @@ COMMANDS = {
     "gate": ("gate:gate", JUDGE, "Hold a report against budgets: pass, fail or unknown."),
     "budget": ("budget:budget", JUDGE, "Propose budgets from measured noise."),
     "baseline": ("baseline:baseline", JUDGE, "Keep a run as the one that others are held against, and list those kept."),
+    "serve": ("serve:serve", TOOLS, "Serve a replicated volume, its second copy a distance away, to real clients over NBD."),
     "lab": ("lab:lab", TOOLS, "Run any command, or a shell, at one end of an emulated distance."),
     "survey": ("survey:survey", TOOLS, "Prove what a link over a distance delivers here, against what was asked."),
     "doctor": ("doctor:doctor", TOOLS, "Say what this machine can emulate, how well, and what mends it."),

@@ -31,12 +31,15 @@ from ..base.host.parent_death import die_with
 from ..progress import Progress, Silence, bar
 
 # Of a first compilation, where none on this machine has left its own figures in MARKER.
-FUNCTIONS, LINK_FUNCTIONS = 507, 96
+FUNCTIONS, LINK_FUNCTIONS, DOOR_FUNCTIONS = 507, 96, 120
 SECONDS, LINK_SECONDS = "50 to 95 s on two idle processors", "15 to 30 s on an idle processor"
+DOOR_SECONDS = "30 to 60 s on an idle processor"
 POLL_S = 0.1
 SAID_LINES_MAX = 30  # Of what a failed process said: Numba's reasons stand at the end.
-# In the cache directory: how many functions were compiled there, and in how many seconds; all of them, or those of the link.
-MARKER, LINK_MARKER = "complete", "link"
+# In the cache directory: how many functions were compiled, and in how many seconds: all that a run needs, those of the link,
+# or those that doors need besides.
+MARKER, LINK_MARKER, DOOR_MARKER = "complete", "link", "doors"
+UNTOLD = {MARKER: (FUNCTIONS, SECONDS), LINK_MARKER: (LINK_FUNCTIONS, LINK_SECONDS), DOOR_MARKER: (DOOR_FUNCTIONS, DOOR_SECONDS)}
 
 
 def compile_all(progress: Progress | None = None) -> float:
@@ -91,8 +94,15 @@ def expected(name: str = MARKER) -> tuple[int, str]:
             words = marker.read_text().split()
             if len(words) == 2 and all(word.isdecimal() for word in words) and int(words[0]):
                 found.append((marker.stat().st_mtime, int(words[0]), f"{words[1]} s the last time"))
-    untold = (FUNCTIONS, SECONDS) if name == MARKER else (LINK_FUNCTIONS, LINK_SECONDS)
-    return max(found)[1:] if found else untold
+    return max(found)[1:] if found else UNTOLD[name]
+
+
+def compile_doors(progress: Progress) -> None:
+    """All that a replica with doors needs, in the cache and in this process."""
+    fill_cache(progress)
+    fill(DOOR_MARKER, compile_doors_beside, progress)
+    progress.doing("loading the engine and its doors")
+    doors_part()
 
 
 def compile_beside(progress: Progress) -> int:
@@ -106,6 +116,11 @@ def compile_beside(progress: Progress) -> int:
 def compile_link_beside(progress: Progress) -> int:
     """The same for what a link needs: little enough for one process."""
     return stages(LINK_MARKER, [[link_part]], progress)
+
+
+def compile_doors_beside(progress: Progress) -> int:
+    """The same for what doors need besides: one large function calls most of it."""
+    return stages(DOOR_MARKER, [[doors_part]], progress)
 
 
 def stages(name: str, work: Sequence[Sequence[Callable[[], object]]], progress: Progress) -> int:
@@ -241,6 +256,13 @@ def link_part() -> None:
     from ..lab.precompile import rehearse_link
 
     rehearse_link()
+
+
+def doors_part() -> None:
+    """What a replica with doors runs."""
+    from .serve.replica import rehearse_replica
+
+    rehearse_replica()
 
 
 def the_rest() -> None:

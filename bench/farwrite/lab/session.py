@@ -37,6 +37,7 @@ ECHOES_MIN, ECHOES_S = 12, 0.5  # Echoes follow each other: no more than last so
 PORT_PATIENCE_S = 60.0
 FAREWELL_S = 3.0  # Between the word to end and the end.
 LOOK_S = 0.02
+LOOK_EVERY_S = 0.1  # While a command runs, where somebody has something to look after.
 READ_BYTES = 1 << 16
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # As shells answer.
 SIGNALS = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -63,18 +64,20 @@ class Session:
         self.others: list[Started] = []
         self.voices: list[threading.Thread] = []
         self.signals: set[int] = set()  # that commands find blocked, as we did
+        self.environment: dict[str, str] = {}  # of the commands, besides ours and the sites' addresses
+        self.residents: set[int] = set()  # the lab's own processes at the sites, which are not ended with the commands
         self.reaper_pid = 0
         self.stopped_by: int | None = None  # the last signal that asked us, and with us the near command, to end
 
-    def run(self, command: list[str], wait_port: int | None) -> int:
-        """Everything to its end; answers the exit code of the near site's command."""
+    def run(self, command: list[str], wait_port: int | None, look: Callable[[], None] | None = None) -> int:
+        """Everything to its end; answers the exit code of the near site's command. `look` is called now and then meanwhile."""
         with self.inhabited(wait_port):
-            return self.watch(self.start(NEAR, command))
+            return self.watch(self.start(NEAR, command), look)
 
     @contextlib.contextmanager
     def inhabited(self, wait_port: int | None) -> Iterator[None]:
         """The other sites' commands run exactly as long as this block, and so does everything that was started in it."""
-        residents = set(inhabitants(*self.places))
+        self.residents |= set(inhabitants(*self.places))
         with terminal_kept(), reaper(self.places) as self.reaper_pid, awaited() as self.signals:
             try:
                 for name, words in self.layout.commands.items():
@@ -84,8 +87,8 @@ class Session:
                     self.wait_for(wait_port)
                 yield
             finally:
-                ask_to_end(self.places, residents, FAREWELL_S)
-                kill_all(self.places, residents)
+                ask_to_end(self.places, self.residents, FAREWELL_S)
+                kill_all(self.places, self.residents)
                 for voice in self.voices:
                     voice.join(1.0)
 
@@ -93,7 +96,7 @@ class Session:
         """Begin a command at a site; `last` is done in its process just before it. UnfitError when it cannot be."""
         site = self.sites[name]
         environment = os.environ | {"FARWRITE_SITE": name}
-        environment |= {word_of(other): place.address for other, place in self.sites.items()}
+        environment |= {word_of(other): place.address for other, place in self.sites.items()} | self.environment
         enter = entering(site.namespace, self.as_root, self.signals)
 
         def become() -> None:
@@ -136,11 +139,15 @@ class Session:
             if number is not None and number.si_signo != signal.SIGCHLD:
                 raise SystemExit(128 + number.si_signo)
 
-    def watch(self, near: Started) -> int:
+    def watch(self, near: Started, look: Callable[[], None] | None = None) -> int:
         """Wait for the near command, passing on what is meant for it; answers its exit code as a shell gives it."""
         while near.process.poll() is None:
             self.note_ends(near)
-            came = signal.sigwaitinfo(SIGNALS)
+            if look is not None:
+                look()
+            came = signal.sigtimedwait(SIGNALS, LOOK_EVERY_S) if look is not None else signal.sigwaitinfo(SIGNALS)
+            if came is None:
+                continue
             if came.si_signo != signal.SIGCHLD:
                 self.stopped_by = came.si_signo
             if came.si_signo == signal.SIGCHLD:

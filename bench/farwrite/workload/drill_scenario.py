@@ -186,17 +186,22 @@ class Setup(Struct, frozen=True):
     seed: int
 
 
-def check_setup(scenario: Scenario, setup: Setup) -> None:
-    """UsageError where the scenario, the policy and the replicas do not go together."""
-    if setup.policy == "consent" and setup.replicas == 2 and not setup.has_witness:
+def check_voters(policy: str, protocol: str, replicas: int, has_witness: bool) -> None:
+    """UsageError where policy, protocol and voters do not go together."""
+    if policy == "consent" and replicas == 2 and not has_witness:
         raise UsageError(
             "--policy consent goes on without a lost replica by a majority's leave, and two replicas without a witness have none "
             "left: add the witness (leave --no-witness away), or choose --policy block or suspend-replication."
         )
-    if setup.has_witness and setup.replicas == 3:
+    if has_witness and replicas == 3:
         raise UsageError("--replicas 3 has its third vote at the third site: there is no witness beside it.")
-    if setup.protocol == "quorum" and setup.replicas == 2:
+    if protocol == "quorum" and replicas == 2:
         raise UsageError("--protocol quorum completes a write once two of three replicas have it: add --replicas 3.")
+
+
+def check_setup(scenario: Scenario, setup: Setup) -> None:
+    """UsageError where the scenario, the policy and the replicas do not go together."""
+    check_voters(setup.policy, setup.protocol, setup.replicas, setup.has_witness)
     if not setup.has_witness and setup.replicas == 2:
         for event in scenario.event:
             if event.site == "third":

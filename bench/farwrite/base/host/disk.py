@@ -35,6 +35,7 @@ IN_MEMORY_DEVICE = re.compile(r"(ram|zram|nullb)\d+")  # brd, zram and null_blk.
 LAYERS_MAX = 8  # Of loop devices, overlays and mapped devices on each other.
 
 OTHER_DIRECTORY = "Free some room, or name another directory with --set lab.near=DIR and --set lab.far=DIR."
+OTHER_VOLUME = "Name the directory of a kept volume."
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,31 @@ def disk(directory: Path | None, journal_bytes: int, volume_bytes: int, keep: bo
             direct=direct,
             not_durable="memory" if directory is None else why_not_durable(directory),
         )
+
+
+@contextmanager
+def kept_disk(directory: Path, volume_bytes: int) -> Iterator[Disk]:
+    """The files that `disk(..., keep=True)` left in a directory, as they are. UnfitError where they cannot be opened."""
+    with contextlib.ExitStack() as stack:
+        descriptor, direct = -1, False
+        for flags in (os.O_DIRECT | os.O_DSYNC, os.O_DSYNC):
+            with contextlib.suppress(OSError):
+                descriptor, direct = os.open(directory / JOURNAL, os.O_RDWR | flags), bool(flags & os.O_DIRECT)
+                break
+        else:
+            raise UnfitError(f"open {directory / JOURNAL}: it is not there, or may not be written. {OTHER_VOLUME}")
+        stack.callback(os.close, descriptor)
+        try:
+            volume_fd = os.open(directory / VOLUME, os.O_RDWR)
+        except OSError as refusal:
+            attempt = f"open {directory / VOLUME}"
+            raise system_error(attempt, refusal.errno or 0, OTHER_VOLUME) from refusal
+        stack.callback(os.close, volume_fd)
+        yield Disk(
+            directory=str(directory), file_system=file_system_of(directory), journal_fd=descriptor, volume_fd=volume_fd,
+            journal_bytes=os.fstat(descriptor).st_size, volume_bytes=volume_bytes, durability="disk", direct=direct,
+            not_durable=why_not_durable(directory),
+        )  # fmt: skip
 
 
 def check_room(directory: Path, needed_bytes: int) -> None:

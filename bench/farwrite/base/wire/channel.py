@@ -53,35 +53,31 @@ class Clear:
         return b""
 
 
-class Tls:
-    """TLS 1.3 over bytes in memory; RFC 8446."""
+class TlsStream:
+    """TLS over bytes in memory, by a context; RFC 8446."""
 
-    def __init__(self, terms: Terms, dials: bool) -> None:
-        assert terms.identity is not None
+    def __init__(self, context: ssl.SSLContext, dials: bool) -> None:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        context = context_of(terms.identity, dials)
-        self.only = only_certificate(terms.identity, dials)
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=not dials)
         self.ended = False
         self.sealed = 0  # records
 
     def shake_hands(self, data: bytes) -> bool:
-        """Take what the peer said so far; whether both have proven who they are. UnfitError when it has not."""
+        """Take what the peer said so far; whether it is done. UnfitError when the two do not agree."""
         self.incoming.write(data)
         try:
             self.tls.do_handshake()
         except ssl.SSLWantReadError:
             return False
         except ssl.SSLCertVerificationError as refusal:
-            raise UnfitError(
-                f"The peer is not who our key vouches for ({refusal.verify_message}): "
-                "it holds another key, or is nobody's replica. Give both ends the same."
-            ) from refusal
+            raise UnfitError(self.unproven(refusal.verify_message)) from refusal
         except ssl.SSLError as refusal:
             raise UnfitError(f"No TLS 1.3 with the peer: {reason_of(refusal)}.") from refusal
-        if self.only != self.tls.getpeercert(binary_form=True):
-            raise UnfitError("The peer's certificate is vouched for, and yet not the one that our key gives.")
         return True
+
+    def unproven(self, reason: str) -> str:
+        """The sentence for a certificate that is not taken."""
+        return f"The peer's certificate is not signed by the authority that we were given ({reason})."
 
     def hear(self, data: bytes, size: int) -> bytes:
         """At most `size` bytes of what the peer says, nothing when more must come first; the rest is left to `open`."""
@@ -129,6 +125,29 @@ class Tls:
         with contextlib.suppress(ssl.SSLError):  # It would wait for the peer's own, which may never come.
             self.tls.unwrap()
         return self.outgoing.read()
+
+
+class Tls(TlsStream):
+    """TLS 1.3 between two that hold the same key."""
+
+    def __init__(self, terms: Terms, dials: bool) -> None:
+        assert terms.identity is not None
+        super().__init__(context_of(terms.identity, dials), dials)
+        self.only = only_certificate(terms.identity, dials)
+
+    def shake_hands(self, data: bytes) -> bool:
+        """As above, and both have proven that they hold the key."""
+        if not super().shake_hands(data):
+            return False
+        if self.only != self.tls.getpeercert(binary_form=True):
+            raise UnfitError("The peer's certificate is vouched for, and yet not the one that our key gives.")
+        return True
+
+    def unproven(self, reason: str) -> str:
+        return (
+            f"The peer is not who our key vouches for ({reason}): "
+            "it holds another key, or is nobody's replica. Give both ends the same."
+        )
 
 
 def reason_of(refusal: ssl.SSLError) -> str:

@@ -28,7 +28,8 @@ BACKLOG = 1024  # Who comes while nobody accepts waits there, the honest behind 
 PAUSE_S = 0.1  # Where a caller cannot be taken.
 LOG_PER_WINDOW, LOG_WINDOW_S = 50, 10.0
 
-Admit = Callable[[Conversation, Any], bool]  # Whether the connection is kept by whom it was given to.
+Greet = Callable[[socket.socket], Any]  # Hears a stranger until it has proven who it is; what it answers is admitted.
+Admit = Callable[[Any, Any], bool]  # With the caller's address: whether the connection is kept by whom it was given to.
 
 
 class SparseLog:
@@ -56,8 +57,8 @@ class SparseLog:
 class Door:
     """The callers of one port."""
 
-    def __init__(self, listening: socket.socket, terms: Terms, admit: Admit, limit_s: float, log: SparseLog) -> None:
-        self.listening, self.terms, self.admit, self.limit_s, self.log = listening, terms, admit, limit_s, log
+    def __init__(self, listening: socket.socket, greet: Greet, admit: Admit, log: SparseLog) -> None:
+        self.listening, self.greet, self.admit, self.log = listening, greet, admit, log
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self.strangers: dict[socket.socket, str] = {}  # and their hosts, in the order in which they came
@@ -84,7 +85,7 @@ class Door:
         """Listen to one more; hang up on another when there are too many."""
         thread = threading.Thread(target=self.listen, args=(connection, caller), daemon=True)
         with self.lock:
-            self.strangers[connection] = str(caller[0])
+            self.strangers[connection] = str(caller[0]) if caller else ""  # Who comes over a unix socket has no address.
             if len(self.strangers) > STRANGERS_MAX:
                 crowd = Counter(self.strangers.values()).most_common(1)[0][0]
                 oldest = next(one for one, host in self.strangers.items() if host == crowd)
@@ -102,9 +103,9 @@ class Door:
         """In a thread of its own: one caller, from its greeting to its end."""
         kept = False
         try:
-            talk = converse(connection, self.terms, dials=False, limit_s=self.limit_s)
+            greeted = self.greet(connection)
             if self.is_let_in(connection):
-                kept = self.admit(talk, caller)
+                kept = self.admit(greeted, caller)
         except (FarwriteError, OSError) as refusal:
             if not self.closing.is_set():
                 self.log.warning("%s was not listened to any longer: %s", caller, refusal)
@@ -165,20 +166,31 @@ def listener(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def door(host: str, port: int, terms: Terms, admit: Admit, limit_s: float, log: SparseLog) -> Iterator[Door]:
+def door(
+    host: str, port: int, terms: Terms, admit: Callable[[Conversation, Any], bool], limit_s: float, log: SparseLog
+) -> Iterator[Door]:
     """A door that is open inside this block. `admit` is called in the caller's own thread, once it has proven who it is.
 
     UnfitError where the address cannot be had, UsageError where the terms ask for no proof.
     """
     require_proof(terms)
-    with listener(host, port) as listening:
-        made = Door(listening, terms, admit, limit_s, log)
-        thread = threading.Thread(target=made.run, daemon=True)
-        thread.start()
-        try:
-            yield made
-        finally:
-            made.closing.set()
-            hang_up(listening)  # Wakes who accepts.
-            thread.join()
-            made.close()
+
+    def greet(connection: socket.socket) -> Conversation:
+        return converse(connection, terms, dials=False, limit_s=limit_s)
+
+    with listener(host, port) as listening, opened(Door(listening, greet, admit, log)) as made:
+        yield made
+
+
+@contextmanager
+def opened(made: Door) -> Iterator[Door]:
+    """A door whose callers are heard inside this block; its listening socket is hung up on at the end."""
+    thread = threading.Thread(target=made.run, daemon=True)
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.closing.set()
+        hang_up(made.listening)  # Wakes who accepts.
+        thread.join()
+        made.close()

@@ -12,7 +12,7 @@ import socket
 import time
 
 from ..errors import UnfitError, system_error
-from .channel import Channel, Clear, Tls
+from .channel import Channel, Clear, Tls, TlsStream
 from .greeting import GREETING_BYTES, TUNNEL, greeting_of, refuse_unlike
 from .proof import NONCE_BYTES, TAG_BYTES, KeyProof
 from .terms import SharedKey, Terms
@@ -102,7 +102,7 @@ def agree_within(patience: Patience, terms: Terms, dials: bool, purpose: bytes =
     return tls
 
 
-def prove(patience: Patience, tls: Tls) -> None:
+def prove(patience: Patience, tls: TlsStream) -> None:
     """Shake hands; whatever TLS has to say is said, a refusal as well."""
     data = b""
     while True:

@@ -12,21 +12,12 @@ from ... import __version__
 from ...analysis.drill_answer import answer_of
 from ...analysis.drill_recording import FILE, KIND, SCHEMA_VERSION, DrillRecording, save
 from ...base.errors import UnfitError, UsageError
-from ...base.host import reactor
-from ...base.host.disk import disk, why_not_durable
+from ...base.host.disk import why_not_durable
 from ...base.host.facts import command_line, host_facts
 from ...base.host.libc import aligned_bytes
 from ...base.interruption import go_on
 from ...base.physics import Distance, rtt_ns_of
-from ...base.row import rows_of
-from ...base.shared_counters import SharedCounters
 from ...base.units import NS_PER_S
-from ...engine import primary_kernel as primary
-from ...engine import replica_kernel as replica
-from ...engine import secondary_kernel as secondary
-from ...engine import turn_kernel
-from ...engine.handshake import frame_of, hello_of
-from ...engine.node import recall
 from ...lab.lab import Lab, LabSpec, open_lab
 from ...lab.session import proof
 from ...lab.topology import Leg
@@ -34,6 +25,7 @@ from ...progress import Progress
 from ...workload import payload_kernel as payload
 from ...workload.drill_scenario import SITES, Scenario, Setup
 from ...workload.link_spec import PLAIN
+from ..voters import rehearse_node
 from .cluster import JOURNAL_BYTES
 from .desk import STAGING_BYTES
 from .trial import play
@@ -43,20 +35,10 @@ BEFORE_S, AFTER_S = 2.0, 2.0  # Of a trial, besides the scenario: for the time l
 
 
 def rehearse() -> None:
-    """Every kernel of a node once, before the first fork: its processes then start with machine code."""
-    with disk(None, JOURNAL_BYTES, 1 << 20) as chosen, reactor.reactor() as ring:
-        journal = recall(chosen, 1, STAGING_BYTES)
-        frame_of(hello_of(journal, primary.C))
-        state = primary.primary_state(journal, ring, [], primary.C, 1, NS_PER_S, volume_bytes=1 << 20)
-        assert primary.submit(state, 0, 0, 4096, 0, payload.SOLID)
-        assert turn_kernel.progress(state, 0) == replica.OK
-        assert replica.settle(journal, ring) == replica.OK
-        stopped = rows_of(SharedCounters)
-        stopped[0].stop = 1
-        secondary.serve(secondary.secondary_state(journal, ring, -1, primary.C, 1 << 20, stopped))
-        recall(chosen, 1, STAGING_BYTES)
-        block = aligned_bytes(4096)[:4096]
-        payload.matches(block, 0, 4096, 1, 0, 0)
+    """Every kernel of a node once, and the one that reads a volume back, before the first fork."""
+    rehearse_node(JOURNAL_BYTES, STAGING_BYTES)
+    block = aligned_bytes(4096)[:4096]
+    payload.matches(block, 0, 4096, 1, 0, 0)
 
 
 def legs(miles: float) -> list[Leg]:

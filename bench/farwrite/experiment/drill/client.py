@@ -21,8 +21,9 @@ from ...base.units import NS_PER_S
 from ...base.wire.conversation import Conversation, converse
 from ...base.wire.door import hang_up
 from ...lab.shared_memory import Board
+from ..voters import quieten, terms_of
 from . import ledger as book
-from .desk import ACK, LEADING, OPEN_S, WRITE, WRITES_A_MESSAGE, quieten, terms_of
+from .desk import ACK, LEADING, OPEN_S, WRITE, WRITES_A_MESSAGE
 from .ledger import Ledger
 
 ASK_S = 2.0  # For a node to answer; the others are asked meanwhile.

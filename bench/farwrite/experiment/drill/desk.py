@@ -26,16 +26,14 @@ from ...analysis.drill_recording import NOTES, SILENT, STANDS, TAKES, WON
 from ...base.errors import FarwriteError
 from ...base.host.disk import Disk
 from ...base.row import Row, i64
-from ...base.shared_counters import SharedCounters
 from ...base.wire.conversation import Conversation
 from ...base.wire.door import SparseLog, door, hang_up
-from ...base.wire.terms import SharedKey, Terms
 from ...engine import primary_kernel as primary
-from ...engine.control import Address, votes_served
-from ...engine.node import Node
-from ...engine.vote import Voter
+from ...engine.control import Address
+from ...engine.node import Node, PolledClients
 from ...lab.shared_memory import Board
 from ...workload.payload_kernel import SOLID
+from ..voters import REST_AT, quieten, seat_of, terms_of
 
 STAGING_BYTES = 1 << 20
 PATIENCE_S = 5.0  # For a client to prove who it is.
@@ -49,15 +47,6 @@ WRITES_A_MESSAGE, ACKS_A_MESSAGE = 200, 400
 NOTES_MAX = 512
 
 
-class Seat(Row):
-    """What a voter of a drill tells us of itself, on its board behind the counters that the engine shares."""
-
-    ready = i64("1: it answers")
-    joined = i64("1: it leads, all its peers keep up with it, and none is excused")
-    in_flight = i64("writes that it has taken and not acknowledged")
-    note_count = i64("notes so far")
-
-
 class Note(Row):
     """One thing that a node noted."""
 
@@ -66,14 +55,8 @@ class Note(Row):
     at_ns = i64("ns, CLOCK_MONOTONIC")
 
 
-SEAT_AT = SharedCounters.LAYOUT.itemsize // 8
-NOTES_AT = SEAT_AT + Seat.LAYOUT.itemsize // 8
+NOTES_AT = REST_AT
 BOARD_WORDS = NOTES_AT + NOTES_MAX * Note.LAYOUT.itemsize // 8
-
-
-def seat_of(board: Board) -> Any:
-    """The Seat on a voter's board."""
-    return board.words[SEAT_AT:NOTES_AT].view(Seat.LAYOUT)[0]
 
 
 def notes_of(board: Board) -> np.ndarray:
@@ -103,11 +86,6 @@ class Order(NamedTuple):
     is_verbose: bool
 
 
-def terms_of(key: bytes) -> Terms:
-    """Both ends prove that they belong to this drill; nobody else can vote, lead or write."""
-    return Terms("none", "none", SharedKey(key))
-
-
 @dataclass(eq=False)
 class Client:
     """One connection of a client's."""
@@ -117,8 +95,8 @@ class Client:
     acks: queue.SimpleQueue[int | None]
 
 
-class Desk:
-    """Takes writes from clients' connections, hands them to the primary's loop, and acknowledges them. The loop's `load`."""
+class Desk(PolledClients):
+    """Takes writes from clients' connections, hands them to the primary's loop, and acknowledges them."""
 
     def __init__(self, board: Board, size_bytes: int) -> None:
         self.counters, self.seat, self.size_bytes = board.counters, seat_of(board), size_bytes
@@ -197,7 +175,6 @@ class Desk:
 class DrilledNode(Node):
     """A node that keeps word of its own elections, on a board that outlives it."""
 
-    desk: Desk
     seat: Any
     notes: np.ndarray
 
@@ -224,20 +201,6 @@ class DrilledNode(Node):
             self.note(WON, epoch)
         return epoch
 
-    def lead_in(self, epoch: int) -> None:
-        try:
-            super().lead_in(epoch)
-        finally:
-            self.desk.leave()
-
-
-def quieten(is_verbose: bool) -> None:
-    """Warnings of a node are about faults that we make on purpose: only -v shows them. What ends a node is raised as well."""
-    root = logging.getLogger()
-    root.handlers.clear()
-    if not is_verbose:
-        root.addHandler(logging.NullHandler())
-
 
 def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> None:
     """In a process at its site: a replica, until its board says stop."""
@@ -249,18 +212,8 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
         protocol=order.protocol, policy=order.policy, quorum=order.quorum, seed=order.seed,
         peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES,
     )  # fmt: skip
-    desk.node, made.desk, made.stands_at_once = made, desk, order.stands_first
+    desk.node, made.stands_at_once = made, order.stands_first
     made.seat, made.notes = seat_of(board), notes_of(board)
     with door(order.addresses[order.name].host, order.desk_port, terms, desk.admit, PATIENCE_S, log_):
         made.run()
         desk.leave()
-
-
-def run_witness(order: Order, ballot_fd: int, board: Board) -> None:
-    """In a process at the third site: a voter without a volume."""
-    quieten(order.is_verbose)
-    assert order.witness is not None
-    with votes_served(Voter("witness", ballot_fd, order.addresses), order.witness, terms_of(order.key)):
-        seat_of(board).ready = 1
-        while not board.counters[0].stop:
-            time.sleep(0.05)

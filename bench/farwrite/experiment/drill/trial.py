@@ -17,7 +17,8 @@ from ...base.errors import UnfitError
 from ...base.units import NS_PER_S, format_time
 from ...lab.lab import Lab
 from ...workload.drill_scenario import Scenario, Setup
-from .cluster import PATIENCE_S, Cluster, UndecidedError
+from ..voters import PATIENCE_S, UndecidedError
+from .cluster import Cluster
 
 RECOVERY_S_MIN, RECOVERY_TIMEOUTS = 10.0, 10  # How long the load goes on for a recovery, and how long before repair.
 EQUAL_S = 10.0

@@ -1,0 +1,279 @@
+"""`farwrite serve`: a replicated volume for real clients, its second copy an emulated distance away."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from ..base.errors import UsageError, nearest
+from .drill import within
+from .flags import Flag, Quiet, Verbose
+from .lab import NOTHING_ASKED, LinkOptions, load_link
+from .options import bytes_of
+from .output import print_document, printing, refuse_both
+
+if TYPE_CHECKING:
+    from ..experiment.serve.server import Server
+    from ..experiment.serve.volume_files import Settings
+
+SIZE, PROTOCOL, POLICY, PEER_TIMEOUT = "1g", "C", "consent", "1 s"
+PORT_MAX = 65535
+
+
+def serve(
+    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    asked: LinkOptions = NOTHING_ASKED,
+    size: str | None = None,
+    protocol: str | None = None,
+    policy: str | None = None,
+    replicas: Literal[2, 3] | None = None,
+    no_witness: Flag = False,
+    peer_timeout: str | None = None,
+    keep: Path | None = None,
+    volume: Path | None = None,
+    files: Path | None = None,
+    memory: Flag = False,
+    sockets: Path | None = None,
+    port: int | None = None,
+    listen: str = "127.0.0.1",
+    tls: Path | None = None,
+    metrics: int | None = None,
+    no_restart: Flag = False,
+    link: Literal["auto", "netem", "ferry"] = "auto",
+    accept_link_error: Flag = False,
+    root: Flag = False,
+    json: Flag = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> int:
+    """Serve a replicated volume over NBD: near and far hold a copy each, so far apart, and whoever leads opens its door.
+
+    What the clients need is printed once they are served. Ctrl-C or SIGTERM ends it: what was taken is answered, and the exit
+    code is 0. With a command, that is run at the near site with the volume's URI in NBD, and its exit code is ours.
+
+    Parameters
+    ----------
+    command
+        What to run at the near site, after "--".
+    size
+        Bytes of the volume, such as 1g; thin: it takes room as it is written.
+    protocol
+        When a write is answered: A, B, C, C2 or quorum.
+    policy
+        What a lost replica means: block, consent (go on without it by a majority's leave) or suspend-replication.
+    replicas
+        2, or 3 with the third at the third site, half-way, instead of the witness; protocol quorum has 3.
+    no_witness
+        Two replicas alone.
+    peer_timeout
+        How long the engine lets a peer be silent.
+    keep
+        Make the volume's files in this new directory, and leave them there.
+    volume
+        Open the volume that --keep left in this directory; it is as it was made.
+    files
+        Directory of files without names, gone with the command; by default the one for temporary files.
+    memory
+        Keep everything in memory instead.
+    sockets
+        Directory of the unix sockets near.sock, far.sock and volume.sock, which is always that of whoever leads.
+    port
+        Listen on this TCP port as well; 0 for any that is free.
+    listen
+        Address of the TCP port. Beyond loopback it needs --tls.
+    tls
+        Directory with server-cert.pem and server-key.pem: the TCP port then demands TLS, and with ca-cert.pem a client's too.
+    metrics
+        Answer Prometheus on this port of 127.0.0.1; 0 for any that is free.
+    no_restart
+        A replica that has ended stays down.
+    link
+        How the distance is emulated.
+    accept_link_error
+        Go on although a link does not deliver what was asked.
+    root
+        Without root: be root in the command's site, not yourself.
+    json
+        Print what is served as a document, once it is.
+    verbose
+        Say what the replicas warn of.
+    quiet
+        Say nothing on stderr but refusals.
+    """
+    refuse_both(verbose, quiet)
+    typed = {
+        name: value for name, value in (
+            ("--size", size), ("--protocol", protocol), ("--policy", policy), ("--replicas", replicas),
+            ("--no-witness", no_witness), ("--peer-timeout", peer_timeout),
+        ) if value not in (None, False)
+    }  # fmt: skip
+    if sum(place is not None and place is not False for place in (keep, volume, files, memory or None)) > 1:
+        raise UsageError("--keep, --volume, --files and --memory each say where the files are: give one of them.")
+    if volume is not None and typed:
+        raise UsageError(f"{next(iter(typed))} is for a new volume; that of --volume stays as it was made. Leave it away.")
+    for name, number in (("port", port), ("metrics", metrics)):
+        if number is not None:
+            within(name, number, 0, PORT_MAX)
+    check_address(listen, port, tls)
+    from ..experiment.serve.server import Asked, served
+    from ..experiment.serve.volume_files import kept_files, new_files, read_settings
+
+    if volume is not None:
+        settings = read_settings(volume)
+        asked = asked if asked != NOTHING_ASKED else asked_again(settings.link)
+    else:
+        settings = new_settings(asked, size, protocol, policy, replicas, no_witness, peer_timeout)
+    layout = asked.layout(None)
+    if tls is not None:
+        from ..base.wire.certificates import server_context
+
+        server_context(tls)  # Refused here, not in a replica.
+    serving = Asked(
+        leg=layout.legs[0], link=link, accepts_error=accept_link_error, sockets=sockets, address=listen, port=port, tls=tls,
+        metrics_port=metrics, restarts=not no_restart, is_verbose=verbose, is_quiet=quiet, as_root=root,
+    )  # fmt: skip
+    load(verbose, quiet)
+    opened = kept_files(settings, volume) if volume is not None else new_files(settings, *place_of(keep, files, memory))
+
+    with opened as found:
+        def ready(server: Server) -> None:
+            if json:
+                with printing():
+                    print_document(server.document())
+                    sys.stdout.flush()
+            elif not command:
+                with printing():
+                    print(ready_text(server, found.text), flush=True)
+
+        return served(settings, found, serving, ready, command)
+
+
+def new_settings(
+    asked: LinkOptions, size: str | None, protocol: str | None, policy: str | None, replicas: int | None, no_witness: bool,
+    peer_timeout: str | None,
+) -> Settings:  # fmt: skip
+    """What a new volume is to be. UsageError for words that cannot be."""
+    import typing
+
+    import msgspec
+
+    from ..base.protocol import NAMES
+    from ..base.units import NS_PER_MS, NS_PER_S, format_size, time_ns
+    from ..experiment.serve.volume_files import SIZE_BYTES_MAX, SIZE_BYTES_MIN, Settings, new_number
+    from ..workload.drill_scenario import PolicyName, check_voters
+
+    chosen = one_of(protocol or PROTOCOL, [name for name in NAMES if name != "local"], "protocol")
+    of_policy = one_of(policy or POLICY, typing.get_args(PolicyName), "policy")
+    size_bytes = bytes_of(size or SIZE, "--size")
+    timeout_ns = time_ns(peer_timeout or PEER_TIMEOUT, "--peer-timeout")
+    if not SIZE_BYTES_MIN <= size_bytes <= SIZE_BYTES_MAX or size_bytes % 4096:
+        limits = f"{format_size(SIZE_BYTES_MIN)} and {format_size(SIZE_BYTES_MAX)}"
+        raise UsageError(f'--size: "{size}" must lie between {limits}, and be a multiple of 4096.')
+    if not 50 * NS_PER_MS <= timeout_ns <= 60 * NS_PER_S:
+        raise UsageError(f'--peer-timeout: "{peer_timeout}" must lie between 50 ms and 60 s.')
+    count = replicas or (3 if chosen == "quorum" else 2)
+    has_witness = count == 2 and not no_witness
+    check_voters(of_policy, chosen, count, has_witness)
+    typed = {name: value for name in LINK_WORDS if (value := getattr(asked, name)) not in (None, getattr(NOTHING_ASKED, name))}
+    return Settings(
+        volume=new_number(), size_bytes=size_bytes, replicas=count, has_witness=has_witness, protocol=chosen,
+        policy=msgspec.convert(of_policy, PolicyName), quorum=2 if chosen == "quorum" else 0, peer_timeout_ns=timeout_ns,
+        link=typed,
+    )  # fmt: skip
+
+
+LINK_WORDS = ("miles", "km", "rtt", "route", "rate", "loss", "jitter")
+
+
+def asked_again(typed: dict[str, str | float]) -> LinkOptions:
+    """The distance that a kept volume was made for."""
+    import msgspec
+
+    try:
+        return msgspec.convert(typed, LinkOptions)
+    except msgspec.ValidationError as refusal:
+        sentence = f"The distance in volume.json cannot be understood ({refusal}): say another, such as --miles 150."
+        raise UsageError(sentence) from refusal
+
+
+def one_of(word: str, known: Sequence[str], name: str) -> str:
+    """A word that is known; a volume has one."""
+    if word not in known:
+        raise UsageError(f'--{name}: there is no "{word}"{nearest(word, known)}.')
+    return word
+
+
+def check_address(listen: str, port: int | None, tls: Path | None) -> None:
+    """UsageError for an address that is none, or one that others reach without TLS."""
+    import ipaddress
+
+    try:
+        address = ipaddress.ip_address(listen)
+    except ValueError:
+        raise UsageError(f'--listen: "{listen}" is no address of the Internet protocol, such as 127.0.0.1.') from None
+    if not address.is_loopback and tls is None:
+        raise UsageError(
+            f"--listen {listen}: others can reach that address, and over NBD nobody says who he is: whoever connects reads and "
+            "writes the volume. Give the port certificates with --tls DIR (server-cert.pem, server-key.pem, and ca-cert.pem that "
+            "clients' certificates are signed by), or leave --listen away."
+        )
+    if not address.is_loopback and tls is not None and not (tls / "ca-cert.pem").is_file():
+        raise UsageError(
+            f"--listen {listen}: others can reach that address, and without ca-cert.pem in {tls} every client is let in: add the "
+            "certificate of the authority that signs your clients'."
+        )
+    if listen != "127.0.0.1" and port is None:
+        raise UsageError("--listen is about the TCP port: give one with --port.")
+    if tls is not None and port is None:
+        raise UsageError("--tls is about the TCP port: give one with --port.")
+
+
+def place_of(keep: Path | None, files: Path | None, memory: bool) -> tuple[Path | None, bool]:
+    """(directory, whether the files stay there)."""
+    import tempfile
+
+    if keep is not None:
+        return keep, True
+    return (None if memory else files or Path(tempfile.gettempdir())), False
+
+
+def load(verbose: bool, quiet: bool) -> None:
+    """Compile what a replica, its doors and the links run, before anything forks."""
+    from ..experiment.compilation import compile_doors
+    from ..progress import bar
+
+    with bar(verbose, quiet) as progress:
+        compile_doors(progress)
+    load_link(verbose, quiet)
+
+
+def ready_text(server: Server, files: str) -> str:
+    """What a person needs to know: where it is, and a line for each of the usual clients."""
+    from ..base.units import format_size
+
+    uri, settings = server.uri(), server.settings
+    lines = [
+        f"{format_size(settings.size_bytes)} under protocol {settings.protocol}, {len(server.replicas)} replicas"
+        f"{' and a witness' if settings.has_witness else ''}, {server.asked.leg.text}; files in {files}", "",
+        f"  follows who leads  {uri}",
+        *(f"  {f'at {name}':17}  {server.uri(name)}" for name in server.replicas),
+    ]  # fmt: skip
+    tcp = server.tcp_uri()
+    lines += [f"  TCP                {tcp}"] if tcp else []
+    lines += [f"  metrics            {server.metrics_uri}"] if server.metrics_uri else []
+    lines += [f"  to be read only    {server.uri('', 'volume-ro')}", ""]
+    socket = server.directory / "volume.sock"
+    lines += [
+        f"  nbdinfo '{uri}'",
+        f"  qemu-img convert -n -O raw disk.img '{uri}'",
+        f"  qemu-system-x86_64 -drive format=raw,file.driver=nbd,file.reconnect-delay=60,file.path={socket}",
+        f"  nbdcopy disk.img '{uri}'",
+        f"  fio --name=write --ioengine=nbd --uri='{uri}' --rw=randwrite --bs=4k --size=64m",
+        f"  nbd-client -unix {socket} /dev/nbd0 -N volume", "",
+        f"ready: {server.leader()} leads; end it with Ctrl-C, or kill {server.document()['pid']}",
+    ]  # fmt: skip
+    return "\n".join(lines)

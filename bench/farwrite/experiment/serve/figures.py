@@ -1,0 +1,166 @@
+"""What a served volume tells of itself: a line for a person each second, and Prometheus's text for a machine that asks."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...base.histogram import SLOTS, Histogram
+from ...base.units import format_time
+from ...engine.peer_status import STATES
+from ...lab.shared_memory import Board
+from ..voters import seat_of
+from .replica import Figures, figures_of
+
+REQUEST_BYTES_MAX, REQUEST_S = 4096, 1.0  # Of who asks for metrics: one at a time, and never longer than that.
+QUANTILES = (0.5, 0.99)
+
+
+def leader_of(boards: Mapping[str, Board], replicas: Sequence[str]) -> str | None:
+    """Who leads, of several in the latest epoch."""
+    epoch, name = max((int(boards[name].counters[0].led_epoch), name) for name in replicas)
+    return name if epoch else None
+
+
+@dataclass
+class LastSecond:
+    """What happened since it was asked last: rates, and quantiles of these writes alone."""
+
+    at_s: float = field(default_factory=time.monotonic)
+    writes: int = 0
+    reads: int = 0
+    written: int = 0
+    writes_ns: np.ndarray = field(default_factory=lambda: np.zeros(SLOTS, np.int64))
+
+    def line(self, boards: Mapping[str, Board], replicas: Sequence[str], downs: Sequence[str]) -> str:
+        """The status of the volume in one line, since the last one."""
+        now_s = time.monotonic()
+        past_s, self.at_s = max(now_s - self.at_s, 0.001), now_s
+        leader = leader_of(boards, replicas)
+        down = f"; {', '.join(downs)} down" if downs else ""
+        if leader is None:
+            return f"nobody leads{down}"
+        figures = figures_of(boards[leader])
+        counted = figures.counters[0]
+        seen_ns = figures.writes_ns.copy()
+        writes, reads, written = int(counted.writes), int(counted.reads), int(counted.bytes_written)
+        is_new = writes < self.writes  # Another leads, or the same again.
+        before = LastSecond() if is_new else self
+        lately = Histogram(np.maximum(seen_ns - before.writes_ns, 0))
+        p50, p99 = lately.quantiles(QUANTILES)
+        words = [
+            f"{leader} leads", f"{int(counted.sessions)} clients", f"{(writes - before.writes) / past_s:,.0f} writes/s",
+            f"{(written - before.written) / past_s / 1e6:,.1f} MB/s", f"{(reads - before.reads) / past_s:,.0f} reads/s",
+        ]  # fmt: skip
+        words += [f"p50 {format_time(p50)}, p99 {format_time(p99)}"] if p50 is not None and p99 is not None else []
+        words += peers_text(figures, [name for name in replicas if name != leader])
+        self.writes, self.reads, self.written, self.writes_ns = writes, reads, written, seen_ns
+        return ", ".join(words) + down
+
+
+def peers_text(figures: Figures, names: Sequence[str]) -> list[str]:
+    """Where each peer of who leads stands."""
+    found = []
+    for name, peer in zip(sorted(names), figures.peer, strict=False):
+        state = STATES[int(peer["state"])] + (" (excused)" if peer["detached"] else "")
+        found.append(f"{name} {state}" + (f" {int(peer['lag_writes'])} writes behind" if peer["lag_writes"] else ""))
+    return found
+
+
+# For Prometheus: its text format, version 0.0.4.
+
+
+def metrics_text(boards: Mapping[str, Board], replicas: Sequence[str]) -> str:
+    """Everything, by replica."""
+    lines: list[str] = []
+
+    def family(name: str, kind: str, about: str, rows: Sequence[tuple[str, float]]) -> None:
+        lines.extend([f"# HELP farwrite_{name} {about}", f"# TYPE farwrite_{name} {kind}"])
+        lines.extend(f"farwrite_{name}{{{labels}}} {value:g}" if value % 1 else f"farwrite_{name}{{{labels}}} {int(value)}"
+                     for labels, value in rows)  # fmt: skip
+
+    read = {name: figures_of(boards[name]) for name in replicas}
+    by = {name: f'replica="{name}"' for name in replicas}
+    leader = leader_of(boards, replicas)
+    family("leads", "gauge", "1: this replica leads.", [(by[name], float(name == leader)) for name in replicas])
+    epochs = [(by[name], float(boards[name].counters[0].led_epoch)) for name in replicas]
+    family("epoch", "gauge", "Epoch that it leads in.", epochs)
+    family("ready", "gauge", "1: its process answers.", [(by[name], float(seat_of(boards[name]).ready)) for name in replicas])
+    for name, kind, about in COUNTED:
+        suffix = "_total" if kind == "counter" else ""
+        family(name + suffix, kind, about, [(by[one], float(read[one].counters[0][name])) for one in replicas])
+    for what in ("writes", "reads"):
+        name = f"{what[:-1]}_seconds"
+        lines.append(f"# HELP farwrite_{name} From a request's last byte until its answer was handed over.")
+        lines.append(f"# TYPE farwrite_{name} summary")
+        for one in replicas:
+            seen = Histogram(getattr(read[one], f"{what}_ns").copy())
+            for q in QUANTILES:
+                if (value_ns := seen.quantile(q)) is not None:
+                    lines.append(f'farwrite_{name}{{{by[one]},quantile="{q}"}} {value_ns / 1e9:.9f}')
+            lines.append(f"farwrite_{name}_count{{{by[one]}}} {seen.count}")
+    if leader is not None:
+        peers = sorted(name for name in replicas if name != leader)
+        rows = list(zip(peers, read[leader].peer, strict=False))
+        family("peer_live", "gauge", "1: it keeps up with who leads.",
+               [(f'peer="{name}"', float(STATES[int(row["state"])] == "live")) for name, row in rows])  # fmt: skip
+        family("peer_detached", "gauge", "1: writes complete without it.",
+               [(f'peer="{name}"', float(row["detached"])) for name, row in rows])  # fmt: skip
+        family("peer_lag_writes", "gauge", "Writes laid into the log and not known durable there.",
+               [(f'peer="{name}"', float(row["lag_writes"])) for name, row in rows])  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+COUNTED = (
+    ("sessions", "gauge", "Connections that are served now."),
+    ("owed", "gauge", "Requests that wait for a write to complete."),
+    ("adopted", "counter", "Connections that were ever served."),
+    ("refused", "counter", "Connections that were closed because there was no place for them."),
+    ("hung_up", "counter", "Connections that were ended because of what they sent."),
+    ("writes", "counter", "Writes, trims and write-zeroes answered with success."),
+    ("reads", "counter", "Reads handed over whole."),
+    ("flushes", "counter", "Flushes answered."),
+    ("bytes_written", "counter", "Bytes of these writes."),
+    ("bytes_read", "counter", "Bytes of these reads."),
+    ("errors", "counter", "Requests answered with an error."),
+    ("blocked", "counter", "Times a connection was not read from because there was no room."),
+)
+
+
+def serve_metrics(descriptor: int, boards: Mapping[str, Board], replicas: Sequence[str]) -> None:
+    """In a process of its own: answer whoever asks on this listening socket, one after the other, until we are ended."""
+    with socket.socket(fileno=descriptor) as listening:
+        listening.setblocking(True)
+        while True:
+            with contextlib.suppress(OSError):
+                connection, _ = listening.accept()
+                with connection:
+                    answer(connection, boards, replicas)
+
+
+def answer(connection: socket.socket, boards: Mapping[str, Board], replicas: Sequence[str]) -> None:
+    """One request and its answer, within REQUEST_S."""
+    limit_s, request = time.monotonic() + REQUEST_S, b""
+    while b"\r\n\r\n" not in request and len(request) < REQUEST_BYTES_MAX:
+        connection.settimeout(max(limit_s - time.monotonic(), 0.001))
+        piece = connection.recv(REQUEST_BYTES_MAX - len(request))
+        if not piece:
+            return
+        request += piece
+    words = request.partition(b"\r\n")[0].split()
+    status, body = "404 Not Found", "ask for /metrics\n"
+    if words[:1] != [b"GET"]:
+        status, body = "405 Method Not Allowed", "GET /metrics\n"
+    elif len(words) > 1 and words[1].partition(b"?")[0] == b"/metrics":
+        status, body = "200 OK", metrics_text(boards, replicas)
+    data = body.encode()
+    connection.settimeout(REQUEST_S)
+    connection.sendall(
+        f"HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {len(data)}\r\n"
+        "Connection: close\r\n\r\n".encode() + data
+    )

@@ -1,0 +1,251 @@
+"""A served replica: a node whose doors are open exactly as long as it leads.
+
+Its unix socket is made anew each time it leads, and removed afterwards: who connects meanwhile is refused at once, so that a
+client that reconnects, or has a second path, goes on at whoever leads now. `volume.sock` always points at that one. The TCP
+socket is the parent's, bound where clients are, and shared by all replicas: it listens while one of them leads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...base.errors import system_error
+from ...base.histogram import SLOTS
+from ...base.host.disk import Disk
+from ...base.row import Row, i64
+from ...base.wire.certificates import server_context
+from ...base.wire.door import BACKLOG
+from ...engine import primary_kernel as primary
+from ...engine import replica_kernel as replica
+from ...engine.control import Address
+from ...engine.frontend import session_kernel as sessions
+from ...engine.frontend.frontend import Frontend
+from ...engine.frontend.nbd_door import nbd_door
+from ...engine.frontend.nbd_negotiation import Chosen, Export, Tls
+from ...engine.node import Node
+from ...lab.shared_memory import Board
+from ..voters import REST_AT, quieten, rehearse_node, seat_of, terms_of
+
+STAGING_BYTES = 8 << 20
+REHEARSAL_BYTES = 32 << 20  # Of a journal that holds a few times as much.
+FOLLOWS = "volume.sock"  # Points at the socket of whoever leads.
+SOCKET_PATH_BYTES_MAX = 107  # unix(7).
+REPORT_S = 0.1
+LEADS_S = 5.0  # From the opening of a door until the loop takes clients: no longer than to open files.
+DRAIN_S = 3.0  # For what was taken to complete, when the volume is closed.
+VOLUME, READ_ONLY = "volume", "volume-ro"
+
+LOG = logging.getLogger(__name__)
+
+
+class Task(Row):
+    """What server and replica tell each other besides the seat."""
+
+    drain = i64("1: take no more clients and requests, answer what was taken, then say so; written by the server")
+    drained = i64("1: done; 2: not all could be answered in time")
+    is_open = i64("1: its doors are open")
+
+
+class PeerFigures(Row):
+    """Where a peer stands, as the replica that leads knows it."""
+
+    state = i64("ABSENT, LIVE, CATCHING or RESYNCING")
+    detached = i64("1: writes complete without it")
+    lag_writes = i64("writes that are laid into the log here and not known durable there")
+
+
+PEERS_MAX = 2
+TASK_AT = REST_AT
+COUNTERS_AT = TASK_AT + Task.LAYOUT.itemsize // 8
+PEERS_AT = COUNTERS_AT + sessions.Counters.LAYOUT.itemsize // 8
+WRITES_AT = PEERS_AT + PEERS_MAX * PeerFigures.LAYOUT.itemsize // 8
+READS_AT = WRITES_AT + SLOTS
+BOARD_WORDS = READS_AT + SLOTS
+
+
+class Figures(NamedTuple):
+    """What lies on a replica's board for others to read."""
+
+    task: Any
+    counters: np.ndarray
+    peer: np.ndarray
+    writes_ns: np.ndarray
+    reads_ns: np.ndarray
+
+
+def figures_of(board: Board) -> Figures:
+    """Those of a replica's board."""
+    words = board.words
+    return Figures(
+        words[TASK_AT:COUNTERS_AT].view(Task.LAYOUT)[0], words[COUNTERS_AT:PEERS_AT].view(sessions.Counters.LAYOUT),
+        words[PEERS_AT:WRITES_AT].view(PeerFigures.LAYOUT), words[WRITES_AT:READS_AT], words[READS_AT:BOARD_WORDS],
+    )  # fmt: skip
+
+
+class Order(NamedTuple):
+    """What a replica is started with."""
+
+    name: str
+    addresses: dict[str, Address]
+    witness: Address | None
+    key: bytes
+    volume: int
+    protocol: int
+    policy: int
+    quorum: int
+    peer_timeout_ns: int
+    stands_first: bool  # asks for votes as soon as it is up, instead of waiting for a primary
+    is_verbose: bool
+    sockets: Path  # the directory
+    tcp_fd: int | None  # bound, and listening while one leads
+    tls: Path | None  # the directory of the certificates: TCP then needs TLS, and the unix socket allows it
+
+
+def exports_of(size_bytes: int) -> tuple[Export, ...]:
+    """The views of the volume; the first is what the empty name means."""
+    return (
+        Export(VOLUME, size_bytes, False, "the replicated volume"),
+        Export(READ_ONLY, size_bytes, True, "the replicated volume, to be read only"),
+    )
+
+
+class ServedNode(Node):
+    """A node with doors, which says on its board how it stands."""
+
+    order: Order
+    board_: Board
+    frontend: Frontend
+
+    def follow(self, arrivals: Any) -> bool:
+        seat_of(self.board_).ready = 1
+        return super().follow(arrivals)
+
+    def lead_in(self, epoch: int) -> None:
+        figures = figures_of(self.board_)
+        ended = threading.Event()
+        with contextlib.ExitStack() as stack:
+            stack.callback(ended.set)
+            reporting = self.thread(self.report, figures, ended)
+            stack.callback(reporting.join)
+            stack.callback(ended.set)
+            super().lead_in(epoch)
+
+    def report(self, figures: Figures, ended: threading.Event) -> None:
+        """In a thread, while we lead: open the doors once the loop takes clients, tell how we stand, and drain when asked to."""
+        seat = seat_of(self.board_)
+        with contextlib.ExitStack() as doors:
+            while not ended.wait(REPORT_S):
+                if self.frontend.leads() and not figures.task.is_open and not figures.task.drain:
+                    self.open_doors(doors)
+                    figures.task.is_open = 1
+                state = self.primary
+                if state is not None:
+                    tell_peers(state, figures.peer)
+                    seat.joined = bool((state.peer["state"] == primary.LIVE).all() and not state.peer["detached"].any())
+                if figures.task.drain and not figures.task.drained:
+                    doors.close()
+                    figures.task.drained = 1 if self.frontend.shut_down(DRAIN_S) else 2
+        figures.task.is_open, seat.joined = 0, 0
+        figures.peer["state"], figures.peer["lag_writes"] = primary.ABSENT, 0
+
+    def open_doors(self, stack: contextlib.ExitStack) -> None:
+        """Every door, until the stack ends."""
+        order, exports = self.order, exports_of(self.disk.volume_bytes)
+        context = server_context(order.tls) if order.tls else None
+        name = f"the NBD door of {order.name}"
+        here = stack.enter_context(unix_listener(order.sockets, order.name))
+        stack.enter_context(nbd_door(here, exports, self.take_in, Tls.ALLOWED if context else Tls.NONE, context, name=name))
+        if order.tcp_fd is not None:
+            there = stack.enter_context(tcp_listener(order.tcp_fd))
+            stack.enter_context(nbd_door(there, exports, self.take_in, Tls.REQUIRED if context else Tls.NONE, context, name=name))
+
+    def take_in(self, connection: socket.socket, chosen: Chosen) -> None:
+        """A client that has chosen its export is the loop's."""
+        flags = (
+            sessions.READ_ONLY * chosen.export.is_read_only | sessions.STRUCTURED * chosen.is_structured
+            | sessions.ALLOCATION * chosen.has_allocation
+        )  # fmt: skip
+        self.frontend.adopt(connection, sessions.NBD, flags, chosen.export.size_bytes)
+
+
+def tell_peers(state: primary.Primary, rows: np.ndarray) -> None:
+    """Where each peer stands."""
+    staged = int(state.journal.at[0].staged_sequence)
+    for row, peer in zip(rows, state.peer, strict=False):
+        row["state"], row["detached"] = peer.state, peer.detached
+        row["lag_writes"] = max(staged - int(peer.durable), 0)
+
+
+@contextmanager
+def unix_listener(directory: Path, name: str) -> Iterator[socket.socket]:
+    """`directory/name.sock`, for its owner alone, in one step where an old one lay; FOLLOWS points at it."""
+    path, made = directory / f"{name}.sock", directory / f".{name}.{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listening, contextlib.ExitStack() as undo:
+        try:
+            made.unlink(missing_ok=True)
+            listening.bind(str(made))
+            made.chmod(0o600)
+            listening.listen(BACKLOG)
+            made.rename(path)
+            undo.callback(path.unlink, missing_ok=True)
+            made.symlink_to(path.name)
+            made.rename(directory / FOLLOWS)
+        except OSError as refusal:
+            raise system_error(f"listen on {path}", refusal.errno or 0, "Name another directory with --sockets.") from refusal
+        yield listening
+
+
+@contextmanager
+def tcp_listener(descriptor: int) -> Iterator[socket.socket]:
+    """The parent's bound socket, listening; who ends the door by shutdown(2) has it listen no more, and it stays bound."""
+    with socket.socket(fileno=os.dup(descriptor)) as listening:
+        listening.listen(BACKLOG)
+        yield listening
+
+
+def longest_path(directory: Path) -> int:
+    """Bytes of the longest path of a socket in this directory."""
+    return len(os.fsencode(directory.absolute())) + len("/.third.4194304")
+
+
+def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> None:
+    """In a process at its site: a replica, until its board says stop."""
+    quieten(order.is_verbose)
+    figures = figures_of(board)
+    frontend = Frontend(
+        chosen.volume_bytes, counters=figures.counters, writes_ns=figures.writes_ns, reads_ns=figures.reads_ns
+    )  # fmt: skip
+    try:
+        made = ServedNode(
+            order.name, chosen, ballot_fd, order.addresses, order.witness, order.volume, board.counters, frontend,
+            terms_of(order.key), protocol=order.protocol, policy=order.policy, quorum=order.quorum,
+            peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES,
+        )  # fmt: skip
+        made.order, made.board_, made.frontend, made.stands_at_once = order, board, frontend, order.stands_first
+        made.run()
+    finally:
+        frontend.close()
+
+
+def rehearse_replica() -> None:
+    """Every kernel of a replica and of its doors once, before the first fork."""
+    frontend = Frontend(1 << 20)
+
+    def rehearse_clients(state: primary.Primary) -> None:
+        frontend.begin(state)
+        assert frontend.turn(state, True, 0) == replica.OK
+
+    try:
+        rehearse_node(REHEARSAL_BYTES, STAGING_BYTES, rehearse_clients)
+    finally:
+        frontend.close()

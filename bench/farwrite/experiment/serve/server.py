@@ -1,0 +1,401 @@
+"""A served volume: a lab of sites, a replica and its doors at each, and whoever dies started again.
+
+The command's process holds the lab, watches, and touches no client's byte. It ends with Ctrl-C, SIGTERM or its command: then
+the primary takes no more, answers what it has taken, and every replica applies what it holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from ...base.errors import EXIT_DONE, UnfitError, UsageError, system_error
+from ...base.physics import Distance
+from ...lab.foreign_processes import allow_ping
+from ...lab.lab import Lab, LabSpec, open_lab
+from ...lab.process import Process, process
+from ...lab.session import Session, proof
+from ...lab.topology import Layout, Leg
+from ...targets.replicated import PROTOCOLS
+from ...workload.drill_scenario import SITES
+from ...workload.link_spec import PLAIN
+from ..voters import POLICIES, Voters, run_witness, why_ended
+from .figures import LastSecond, serve_metrics
+from .replica import (
+    BOARD_WORDS,
+    DRAIN_S,
+    FOLLOWS,
+    READ_ONLY,
+    SOCKET_PATH_BYTES_MAX,
+    VOLUME,
+    Order,
+    figures_of,
+    longest_path,
+    run_replica,
+)
+from .volume_files import Files, Settings
+
+OPENS_S = 60.0  # For the voters to start and elect: the replay of a whole journal and a few elections.
+STOPS_S = 30.0  # For a replica to apply what it holds.
+RESTART_S, RESTART_S_MAX = 1.0, 30.0  # Doubled each time that a voter has not lasted LASTED_S.
+LASTED_S = 60.0
+LOOK_S = 0.1
+FILE_BYTES = 4096  # Of the lab's own files, which nobody uses.
+PEERS_S = 10.0  # A peer that is far behind is no reason not to begin.
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks of serving, besides what the volume is."""
+
+    leg: Leg  # between near and far
+    link: str
+    accepts_error: bool = False
+    sockets: Path | None = None
+    address: str = "127.0.0.1"
+    port: int | None = None
+    tls: Path | None = None
+    metrics_port: int | None = None
+    restarts: bool = True
+    is_verbose: bool = False
+    is_quiet: bool = False
+    as_root: bool = False
+
+
+@dataclass
+class Failure:
+    """A voter that has ended and is to come back."""
+
+    until_s: float
+    pause_s: float
+
+
+class Server(Voters):
+    """The voters of a served volume."""
+
+    def __init__(
+        self, stack: contextlib.ExitStack, lab: Lab, settings: Settings, files: Files, asked: Asked, sockets: Path,
+        tcp: socket.socket | None,
+    ) -> None:  # fmt: skip
+        self.settings, self.asked, self.directory, self.tcp = settings, asked, sockets, tcp
+        super().__init__(stack, lab, settings.replicas, settings.has_witness, BOARD_WORDS, files.disks, files.ballots)
+        self.failures: dict[str, Failure] = {}
+        self.started_s: dict[str, float] = {}
+        self.last_leader: str | None = None
+        self.on_start: Callable[[int], None] = lambda pid: None
+        self.stacks: dict[str, contextlib.ExitStack] = {}
+        self.metrics_uri = ""
+
+    def begin(self, made: Process, name: str, first: bool) -> None:
+        settings, asked = self.settings, self.asked
+        self.started_s[name] = time.monotonic()
+        self.on_start(made.pid)
+        if name not in self.disks:
+            assert self.witness is not None
+            made.start(
+                run_witness, self.witness, self.addresses, self.key, asked.is_verbose, self.ballots[name], self.boards[name]
+            )
+            return
+        order = Order(
+            name, self.addresses, self.witness, self.key, settings.volume, PROTOCOLS[settings.protocol],
+            POLICIES[settings.policy], settings.quorum, settings.peer_timeout_ns, first, asked.is_verbose, self.directory,
+            self.tcp.fileno() if self.tcp else None, asked.tls,
+        )  # fmt: skip
+        made.start(run_replica, order, self.disks[name], self.ballots[name], self.boards[name])
+
+    def process_at(self, name: str, site: str) -> Process:
+        """As any voter's, but what it holds is given back when it ends: it may be started again many times."""
+        place = self.sites[site].place  # type: ignore[attr-defined]
+        own = self.stacks[name] = contextlib.ExitStack()
+        self.stack.callback(own.close)
+        return own.enter_context(process(name, place))
+
+    def open(self) -> None:
+        """Start every voter; return once one leads and its doors are open, and, within a while, all its peers keep up."""
+        for name in reversed(self.voters):
+            self.start(name, first=name == SITES[0])
+            self.until(lambda name=name: self.seats[name].ready, f"the start of {name}", OPENS_S)  # type: ignore[misc]
+        self.until(self.is_open, "the opening of the doors", OPENS_S)
+        self.last_leader = self.leader()
+        if not self.comes(self.have_joined, PEERS_S):
+            self.say("not every replica keeps up with the primary yet: the status line says how far they are.")
+
+    def is_open(self) -> bool:
+        """Whether a client is served now."""
+        leader = self.leader()
+        return leader is not None and bool(figures_of(self.boards[leader]).task.is_open)
+
+    # While it is served
+
+    def look(self) -> None:
+        """Notice who has ended, start again whose time it is, and say who leads."""
+        for name in tuple(self.processes):
+            made = self.processes[name]
+            if made.ended or made.poll(0):
+                self.note_end(name, made)
+        now_s = time.monotonic()
+        for name, failure in tuple(self.failures.items()):
+            if self.asked.restarts and now_s >= failure.until_s and name not in self.processes:
+                self.start(name)
+                self.say(f"{name} is started again.")
+        leader = self.leader()
+        if leader is not None and leader != self.last_leader and self.is_open():
+            self.say(f"{leader} leads and its doors are open: {self.uri(leader)}")
+            self.last_leader = leader
+
+    def note_end(self, name: str, made: Process) -> None:
+        """A voter's process has ended, or its task has."""
+        why = why_ended(made) or ": its task returned"
+        led = self.leader() == name
+        self.kill(name)
+        self.stacks.pop(name).close()
+        self.boards[name].counters[0].led_epoch = 0
+        if name in self.disks:
+            figures_of(self.boards[name]).task.is_open = 0
+        self.seats[name].ready = self.seats[name].joined = 0
+        if led and self.tcp is not None:  # It would go on listening: we hold it too.
+            with contextlib.suppress(OSError):
+                self.tcp.shutdown(socket.SHUT_RDWR)
+        lasted_s = time.monotonic() - self.started_s[name]
+        before_s = self.failures[name].pause_s if name in self.failures and lasted_s < LASTED_S else RESTART_S / 2
+        pause_s = min(2 * before_s, RESTART_S_MAX)
+        self.failures[name] = Failure(time.monotonic() + pause_s, pause_s)
+        then = f"It is started again in {pause_s:g} s" if self.asked.restarts else "It stays down (--no-restart)"
+        self.say(f"{name} has ended{why}. {then}.".replace("..", "."))
+        if led:
+            self.last_leader = None
+
+    def downs(self) -> list[str]:
+        """Voters that do not run."""
+        return [name for name in self.voters if name not in self.processes]
+
+    def end(self) -> None:
+        """Take no more, answer what was taken, have every replica apply what it holds, and end them."""
+        leader = self.leader()
+        if leader is not None:
+            task = figures_of(self.boards[leader]).task
+            task.drain = 1
+            limit_s = time.monotonic() + DRAIN_S + 1
+            while not task.drained and time.monotonic() < limit_s and not self.processes[leader].poll(0.01):
+                pass
+            if task.drained != 1:
+                self.say("not every write under way could be answered in time: its clients do not know if those are there.")
+        order = [*([leader] if leader else []), *(name for name in self.processes if name != leader)]
+        for name in order:
+            self.boards[name].counters[0].stop = 1
+        for name in order:
+            made = self.processes[name]
+            try:
+                made.answer(STOPS_S)
+            except (UnfitError, RuntimeError) as failure:
+                self.say(f"{name} did not end in order: {failure}")
+
+    # For people and scripts
+
+    def say(self, sentence: str) -> None:
+        """An event, as a line of its own; a status line that stands there is written over."""
+        if not self.asked.is_quiet:
+            print(f"{CLEAR if sys.stderr.isatty() else ''}farwrite serve: {sentence}", file=sys.stderr, flush=True)
+
+    def uri(self, name: str = "", export: str = "") -> str:
+        """The URI of a replica's door; without a name, of whoever leads. NetworkBlockDevice/nbd, doc/uri.md."""
+        from urllib.parse import quote
+
+        return f"nbd+unix:///{export}?socket={quote(str(self.directory / (f'{name}.sock' if name else FOLLOWS)))}"
+
+    def tcp_uri(self) -> str:
+        """The URI of the TCP port; empty without one."""
+        if self.tcp is None:
+            return ""
+        host, port = self.tcp.getsockname()[:2]
+        host = f"[{host}]" if ":" in host else host
+        return f"{'nbds' if self.asked.tls else 'nbd'}://{host}:{port}"
+
+    def document(self) -> dict[str, Any]:
+        """What a script needs to know once the doors are open."""
+        return {
+            "ready": True, "pid": os.getpid(), "leader": self.leader(), "uri": self.uri(),
+            "read_only_uri": self.uri("", READ_ONLY), "uris": {name: self.uri(name) for name in self.replicas},
+            "tcp_uri": self.tcp_uri() or None, "metrics_uri": self.metrics_uri or None,
+            "sockets": str(self.directory), "exports": [VOLUME, READ_ONLY], "size_bytes": self.settings.size_bytes,
+            "volume": f"{self.settings.volume:x}", "protocol": self.settings.protocol, "policy": self.settings.policy,
+            "pids": {name: made.pid for name, made in self.processes.items()},
+        }  # fmt: skip
+
+
+CLEAR = "\r\x1b[K"
+
+
+def served(
+    settings: Settings, files: Files, asked: Asked, ready: Callable[[Server], None], command: Sequence[str] = ()
+) -> int:
+    """Serve until interrupted, or until the command at the near site has ended; answers the exit code."""
+    with contextlib.ExitStack() as stack:
+        sockets = stack.enter_context(socket_directory(asked.sockets))
+        tcp = stack.enter_context(bound_tcp(asked.address, asked.port)) if asked.port is not None else None
+        metrics = stack.enter_context(bound_tcp("127.0.0.1", asked.metrics_port)) if asked.metrics_port is not None else None
+        lab = stack.enter_context(opened_lab(settings, asked))
+        server = Server(stack, lab, settings, files, asked, sockets, tcp)
+        try:
+            server.open()
+            if metrics is not None:
+                metrics.listen()
+                server.metrics_uri = f"http://127.0.0.1:{metrics.getsockname()[1]}/metrics"
+                made = stack.enter_context(process("metrics"))
+                boards = {name: server.boards[name] for name in server.replicas}
+                made.start(serve_metrics, metrics.fileno(), boards, server.replicas)
+            ready(server)
+            if command:
+                return run_command(server, lab, asked, list(command))
+            watch(server)
+        except KeyboardInterrupt:
+            server.say("interrupted: what was taken is answered, then every replica ends.")
+        finally:
+            with calm():
+                server.end()
+    return EXIT_DONE
+
+
+def watch(server: Server) -> None:
+    """Look after it, and say how it stands, until interrupted."""
+    status = Status(server)
+    while True:
+        server.look()
+        status.tell()
+        time.sleep(LOOK_S)
+
+
+class Status:
+    """The status line: once a second on a terminal, every half minute elsewhere, never with -q."""
+
+    def __init__(self, server: Server) -> None:
+        self.server, self.last, self.due_s = server, LastSecond(), time.monotonic() + 1
+        self.is_live = sys.stderr.isatty()
+        self.every_s = 1.0 if self.is_live else 30.0
+
+    def tell(self) -> None:
+        server, now_s = self.server, time.monotonic()
+        if server.asked.is_quiet or now_s < self.due_s:
+            return
+        self.due_s = now_s + self.every_s
+        line = self.last.line(server.boards, server.replicas, server.downs())
+        if self.is_live:
+            print(f"{CLEAR}{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+        else:
+            server.say(line)
+
+
+def run_command(server: Server, lab: Lab, asked: Asked, words: list[str]) -> int:
+    """Somebody's command at the near site, with $NBD set, and the volume looked after meanwhile; answers its exit code."""
+    session = Session(lab, Layout(tuple(server.sites), (), {}), asked.as_root)
+    session.environment |= {"NBD": server.uri(), "NBD_READ_ONLY": server.uri("", READ_ONLY)}
+    session.environment |= {f"NBD_{name.upper()}": server.uri(name) for name in server.replicas}
+    server.on_start = session.residents.add
+    for site in lab.placed:
+        site.call(allow_ping)
+    status = Status(server)
+
+    def look() -> None:
+        server.look()
+        status.tell()
+
+    return session.run(words, None, look)
+
+
+# What it needs
+
+
+@contextmanager
+def socket_directory(asked: Path | None) -> Iterator[Path]:
+    """Where the unix sockets are: a directory for nobody else, its own and gone afterwards unless one was asked for."""
+    if asked is None:
+        with tempfile.TemporaryDirectory(prefix="farwrite-", ignore_cleanup_errors=True) as made:
+            yield short(Path(made))
+        return
+    try:
+        asked.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = asked.stat()
+    except OSError as refusal:
+        raise system_error(f"make {asked}", refusal.errno or 0, "Name another directory with --sockets.") from refusal
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise UsageError(
+            f"--sockets {asked}: others may enter it, and who reaches a socket reads and writes the volume: chmod 700 {asked}."
+        )
+    yield short(asked)
+
+
+def short(directory: Path) -> Path:
+    """The directory. UsageError where a socket in it would have too long a name."""
+    if longest_path(directory) > SOCKET_PATH_BYTES_MAX:
+        raise UsageError(
+            f"{directory}: the path of a unix socket has at most {SOCKET_PATH_BYTES_MAX} bytes, and one in there would have "
+            "more: name a shorter directory with --sockets."
+        )
+    return directory.absolute()
+
+
+@contextmanager
+def bound_tcp(address: str, port: int) -> Iterator[socket.socket]:
+    """A TCP socket in our own network that has its address and does not listen yet. UnfitError where it cannot be had."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as made:
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind((address, port))
+        except OSError as refusal:
+            advice = "Another process may have it: name another port, or 0 for any."
+            raise system_error(f"take {address} port {port}", refusal.errno or 0, advice) from refusal
+        yield made
+
+
+@contextmanager
+def opened_lab(settings: Settings, asked: Asked) -> Iterator[Lab]:
+    """The sites, and the proven links between them. UnfitError where there are none."""
+    count = 3 if settings.replicas == 3 or settings.has_witness else 2
+    names = SITES[:count]
+    legs = [leg_between(pair, asked.leg) for pair in combinations(names, 2)]
+    spec = LabSpec(
+        link=asked.link, near=None, far=None, journal_bytes=FILE_BYTES, volume_bytes=FILE_BYTES, congestion="cubic",
+        others=count - 2, mesh=True, names=names, polls=False, keep_awake="none",
+        link_specs=tuple((names.index(leg.near), names.index(leg.far), leg.spec) for leg in legs),
+    )  # fmt: skip
+    with open_lab(spec) as lab:
+        if lab.choice.kind == "relay":
+            raise UnfitError(
+                f"Replicas need sites with networks of their own, and there are none here ({lab.choice.reason}). Run as root, or "
+                "where user namespaces are allowed."
+            )
+        for span, leg in zip([*lab.spans, *lab.between], legs, strict=True):
+            sentence = proof(span, leg, asked.accepts_error)
+            if not asked.is_quiet:
+                print(f"farwrite serve: {sentence}", file=sys.stderr, flush=True)
+        yield lab
+
+
+def leg_between(pair: tuple[str, str], asked: Leg) -> Leg:
+    """Near and far are as asked; the third site is half-way between them, on links that do nothing else."""
+    if SITES[2] not in pair:
+        return Leg(*pair, asked.asked, asked.spec)
+    return Leg(*pair, Distance(asked.asked.miles / 2, asked.asked.rtt_ns // 2), PLAIN)
+
+
+@contextmanager
+def calm() -> Iterator[None]:
+    """A second Ctrl-C does not end what is being ended in order."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

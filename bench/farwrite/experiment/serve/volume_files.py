@@ -1,0 +1,184 @@
+"""What a served volume consists of on a disk: its settings, and a directory for each voter's files.
+
+    DIR/volume.json     what the volume is: its number, size, replicas, protocol and policy, and the distance it was made for
+    DIR/near/           journal, volume, ballot; likewise far/ and third/
+    DIR/lock            held by who serves it
+
+Without a directory that is kept the same files have no names, or are memory, and are gone with the command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from ...base.errors import UnfitError, UsageError, system_error
+from ...base.files import write_atomically
+from ...base.host.disk import OTHER_VOLUME, Disk, disk, kept_disk, why_not_durable
+from ...base.user_file import TEXT_BYTES_MAX, read_text
+from ...engine.vote import format_ballot
+from ...targets.replicated import PROTOCOLS
+from ...workload.drill_scenario import PolicyName
+from ..voters import names_of
+
+SETTINGS, LOCK, BALLOT = "volume.json", "lock", "ballot"
+JOURNAL_BYTES = 64 << 20  # Flushes the volume once for every third of it; replaying it all takes less than a second.
+SIZE_BYTES_MIN, SIZE_BYTES_MAX = 1 << 20, 1 << 44
+FORMAT = 1
+LOCK_S = 3.0  # The processes of a serve that was killed die with it, in a moment.
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the volume is. All but the distance stays as it was made."""
+
+    format: int = FORMAT
+    volume: int  # its number, which every record and every replica names
+    size_bytes: int
+    replicas: int
+    has_witness: bool
+    protocol: str
+    policy: PolicyName
+    quorum: int
+    peer_timeout_ns: int
+    link: dict[str, str | float]  # --miles, --rate and so on, as typed
+
+    def __post_init__(self) -> None:
+        if not (
+            self.format == FORMAT and 0 < self.volume < 1 << 63 and SIZE_BYTES_MIN <= self.size_bytes <= SIZE_BYTES_MAX
+            and self.replicas in (2, 3) and self.protocol in PROTOCOLS and 0 <= self.quorum <= self.replicas
+            and 0 < self.peer_timeout_ns < 1 << 40
+        ):  # fmt: skip
+            raise ValueError("a number in it is none that farwrite serve writes")
+
+
+def new_number() -> int:
+    """A volume's number, drawn: two volumes never mistake each other's records."""
+    return secrets.randbits(62) | 1
+
+
+@dataclass(frozen=True)
+class Files:
+    """By voter, descriptors that every process inherits."""
+
+    disks: dict[str, Disk]
+    ballots: dict[str, int]
+    text: str  # where they are, and whether that is durable
+
+
+def read_settings(directory: Path) -> Settings:
+    """The settings of a kept volume; UsageError where there is none."""
+    path = directory / SETTINGS
+    try:
+        return msgspec.json.decode(read_text(path, "read the volume in", TEXT_BYTES_MAX), type=Settings)
+    except msgspec.MsgspecError as refusal:
+        raise UsageError(f"{path}: this is not what farwrite serve --keep writes: {refusal}.") from refusal
+
+
+@contextmanager
+def new_files(settings: Settings, directory: Path | None, keep: bool) -> Iterator[Files]:
+    """Files for a new volume: in memory, without names in a directory, or kept there."""
+    replicas, voters = names_of(settings.replicas, settings.has_witness)
+    with contextlib.ExitStack() as stack:
+        if keep:
+            assert directory is not None
+            make_directory(directory)
+            stack.enter_context(locked(directory))
+            if (directory / SETTINGS).exists():
+                raise UsageError(f"{directory} holds a volume: open it with --volume {directory}, or name another --keep.")
+        disks, ballots = {}, {}
+        for name in replicas:
+            place = directory / name if directory and keep else directory
+            disks[name] = stack.enter_context(disk(place, JOURNAL_BYTES, settings.size_bytes, keep))
+        for name in voters:
+            ballots[name] = ballot_in(directory / name) if directory and keep else os.memfd_create(f"farwrite-ballot-{name}")
+            stack.callback(os.close, ballots[name])
+            format_ballot(ballots[name])
+        if keep and directory:
+            write_atomically(directory / SETTINGS, msgspec.json.format(msgspec.json.encode(settings), indent=1) + b"\n")
+            make_durable(directory, *(directory / name for name in voters))
+        yield Files(disks, ballots, text_of(directory))
+
+
+@contextmanager
+def kept_files(settings: Settings, directory: Path) -> Iterator[Files]:
+    """The files of a volume that was kept."""
+    replicas, voters = names_of(settings.replicas, settings.has_witness)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(directory))
+        disks = {name: stack.enter_context(kept_disk(directory / name, settings.size_bytes)) for name in replicas}
+        ballots = {}
+        for name in voters:
+            try:
+                ballots[name] = os.open(directory / name / BALLOT, os.O_RDWR)
+            except OSError as refusal:
+                advice = "A voter without its ballot has forgotten what it promised: put the file back from where it went."
+                raise system_error(f"open {directory / name / BALLOT}", refusal.errno or 0, advice) from refusal
+            stack.callback(os.close, ballots[name])
+        yield Files(disks, ballots, text_of(directory))
+
+
+def make_directory(directory: Path) -> None:
+    """For nobody else."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as refusal:
+        raise system_error(f"make {directory}", refusal.errno or 0, "Name another --keep.") from refusal
+
+
+def ballot_in(directory: Path) -> int:
+    """A new, empty file for a voter's ballot."""
+    directory.mkdir(exist_ok=True)
+    try:
+        return os.open(directory / BALLOT, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as refusal:
+        raise system_error(f"make {directory / BALLOT}", refusal.errno or 0) from refusal
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Nobody else serves the volume inside this block. The lock is the open file's: it goes with the last of our processes."""
+    try:
+        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as refusal:
+        raise system_error(f"open the volume in {directory}", refusal.errno or 0, OTHER_VOLUME) from refusal
+    try:
+        until_s = time.monotonic() + LOCK_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as refusal:
+                if time.monotonic() > until_s:
+                    sentence = f"The volume in {directory} is served already, by another farwrite serve: end that first."
+                    raise UnfitError(sentence) from refusal
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def make_durable(*directories: Path) -> None:
+    """Names as well: fsync(2) of a file says nothing of its name."""
+    for directory in directories:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def text_of(directory: Path | None) -> str:
+    """Where the files are, and whether a power loss would spare them."""
+    if directory is None:
+        return "memory, so nothing survives a power loss"
+    reason = why_not_durable(directory)
+    return f"{directory}{f' ({reason}: nothing there survives a power loss)' if reason else ''}"

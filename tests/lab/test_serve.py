@@ -1,0 +1,359 @@
+"""`farwrite serve`: real NBD clients on a volume whose second copy is an emulated distance away, and what outlives a death."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from small_lab import any_link, skip_if_forbidden
+
+from console import assert_refused, environment, farwrite, words_of
+from farwrite.base.errors import EXIT_UNFIT, EXIT_USAGE, UnfitError
+from farwrite.engine.frontend import nbd
+from make_certificates import certificates
+from nbd_client import NbdClient
+
+pytestmark = [pytest.mark.lab, any_link]
+
+READY_S, END_S, TOOL_S = 280, 30, 60
+SIZE = 64 << 20
+IMAGE = 5 << 20  # Of it; clients leave each other's parts alone.
+
+
+def serving(*words):
+    """A new volume with these words."""
+    return opened("--miles", "20", "--size", SIZE, *words)
+
+
+@contextlib.contextmanager
+def opened(*words):
+    """`farwrite serve`: what it says once it is ready. Unless it was killed, it must end in order, with exit code 0."""
+    with subprocess.Popen(
+        words_of("serve", "--json", "--accept-link-error", *words), env=environment(), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            text = ""
+            while not text.endswith("\n}\n"):
+                line = process.stdout.readline()
+                if not line:
+                    said = process.stderr.read()
+                    if process.wait(END_S) == EXIT_UNFIT:
+                        skip_if_forbidden(UnfitError(said))
+                    pytest.fail(said)
+                text += line
+            yield SimpleNamespace(process=process, **json.loads(text))
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=END_S)
+            assert process.returncode in (0, -signal.SIGKILL) and "Traceback" not in said, said
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def served():
+    with serving("--memory", "--port", "0", "--metrics", "0") as made:
+        yield made
+
+
+def tool(name, package):
+    return shutil.which(name) or pytest.skip(f"{name} is not installed (Debian: apt install {package})")
+
+
+def run(*words, code=0, limit_s=TOOL_S, **options):
+    """A client's output; it must end with this code within the limit."""
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=limit_s, check=False, **options)
+    assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """Bytes that do not repeat, with a hole among them."""
+    path = tmp_path_factory.mktemp("image") / "image"
+    data = os.urandom(IMAGE // 2)
+    path.write_bytes(data[: 2 << 20] + bytes(1 << 20) + data[2 << 20 :] + bytes(IMAGE - (1 << 20) - len(data)))
+    return path
+
+
+def socket_of(served, name="volume"):
+    return f"{served.sockets}/{name}.sock"
+
+
+# Clients
+
+
+def test_nbdinfo_finds_the_volume_and_what_it_can(served):
+    nbdinfo = tool("nbdinfo", "libnbd-bin")
+    assert run(nbdinfo, "--size", served.uri).strip() == str(SIZE)
+    assert run(nbdinfo, "--size", served.tcp_uri).strip() == str(SIZE)
+    listed = json.loads(run(nbdinfo, "--list", "--json", served.uri))
+    assert [one["export-name"] for one in listed["exports"]] == ["volume", "volume-ro"]
+    run(nbdinfo, "--can", "multi-conn", served.uri)
+    run(nbdinfo, "--is", "read-only", served.read_only_uri)
+
+
+def test_nbdcopy_brings_an_image_in_and_out_over_several_connections(served, image, tmp_path):
+    nbdcopy = tool("nbdcopy", "libnbd-bin")
+    whole = tmp_path / "whole"
+    with whole.open("wb") as file:
+        file.write(image.read_bytes())
+        file.truncate(SIZE)
+    for uri in (served.uri, served.tcp_uri):
+        run(nbdcopy, "--connections=4", "--flush", whole, uri)
+        for number in range(3):
+            run(nbdcopy, uri, tmp_path / f"out{number}")
+            assert (tmp_path / f"out{number}").read_bytes() == whole.read_bytes()
+
+
+def test_nbdinfo_maps_what_was_written_and_what_is_a_hole(served):
+    nbdinfo = tool("nbdinfo", "libnbd-bin")
+    with NbdClient(socket_of(served)) as client:
+        assert client.ask(nbd.TRIM, 0, SIZE)[0] == 0
+        assert client.write(8 << 20, bytes([7]) * (1 << 20)) == 0
+    extents = json.loads(run(nbdinfo, "--map", "--json", served.uri))
+    written = [one for one in extents if not one["type"] & 1]
+    assert [(one["offset"], one["length"]) for one in written] == [(8 << 20, 1 << 20)]
+
+
+def test_nbdsh_writes_with_fua_zeroes_trims_and_flushes(served):
+    nbdsh = tool("nbdsh", "python3-libnbd")
+    script = """
+h.connect_uri(URI)
+h.pwrite(b'a' * 8192, 16 << 20, nbd.CMD_FLAG_FUA)
+h.zero(4096, 16 << 20, nbd.CMD_FLAG_NO_HOLE)
+assert h.pread(8192, 16 << 20) == bytes(4096) + b'a' * 4096
+h.pwrite(b'odd', (17 << 20) + 5)
+assert h.pread(5, (17 << 20) + 4) == b'\\0odd\\0'
+h.trim(1 << 20, 16 << 20)
+h.flush()
+assert h.pread(8192, 16 << 20) == bytes(8192)
+try:
+    h.pwrite(b'x', h.get_size())
+    raise SystemExit("written beyond the end")
+except nbd.Error:
+    pass
+h.shutdown()
+"""
+    run(nbdsh, "--base-allocation", "-c", f"URI = {served.uri!r}", "-c", script)
+
+
+def test_qemu_img_converts_compares_and_maps_an_image(served, image, tmp_path):
+    qemu_img = tool("qemu-img", "qemu-utils")
+    run(qemu_img, "convert", "-n", "-f", "raw", "-O", "raw", image, served.uri)
+    with pytest.raises(AssertionError, match=r"differs|mismatch"):
+        run(qemu_img, "compare", "-s", "-f", "raw", image, served.uri)  # Strictly: it is larger.
+    run(qemu_img, "convert", "-f", "raw", "-O", "raw", served.uri, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes()[:IMAGE] == image.read_bytes()
+    run(qemu_img, "compare", "-f", "raw", tmp_path / "out", served.uri)
+    run(qemu_img, "bench", "-f", "raw", "-w", "-c", "200", "-d", "16", "-s", "4096", "-o", str(32 << 20), served.uri)
+    assert '"depth"' in run(qemu_img, "map", "--output=json", "-f", "raw", served.uri)
+
+
+def test_qemu_io_reads_the_pattern_that_it_wrote_and_zeros_where_it_discarded(served):
+    qemu_io = tool("qemu-io", "qemu-utils")
+    said = run(qemu_io, "-f", "raw", "-c", "write -f -P 0xa5 20M 1M", "-c", "write -z -u 20M 64k", "-c", "discard 21430272 8k",
+               "-c", "flush", "-c", "read -P 0 20M 64k", "-c", "read -P 0xa5 21037056 64k", served.uri)  # fmt: skip
+    assert "verification failed" not in said
+    run(qemu_io, "-r", "-f", "raw", "-c", "read -P 0xa5 21037056 64k", served.read_only_uri)
+
+
+def test_fio_verifies_what_it_wrote(served):
+    fio = tool("fio", "fio")
+    if "nbd" not in run(fio, "--enghelp"):
+        pytest.skip("this fio is built without libnbd")
+    run(fio, "--name=verified", "--ioengine=nbd", f"--uri={served.uri}", "--rw=randwrite", "--bs=4k", "--iodepth=16",
+        "--size=4m", "--offset=40m", "--verify=crc32c", "--verify_fatal=1", "--fsync=64")  # fmt: skip
+
+
+# Bad manners
+
+
+def test_the_read_only_view_refuses_every_change(served):
+    with NbdClient(socket_of(served), b"volume-ro") as client:
+        assert client.flags & nbd.IS_READ_ONLY
+        assert client.write(0, b"x") == nbd.EPERM
+        assert client.ask(nbd.TRIM, 0, 4096)[0] == nbd.EPERM
+        assert client.ask(nbd.WRITE_ZEROES, 0, 4096)[0] == nbd.EPERM
+        assert client.read(0, 1) is not None
+
+
+def test_beyond_the_end_and_unknown_words_have_the_protocols_errors_and_the_connection_goes_on(served):
+    with NbdClient(socket_of(served)) as client:
+        assert client.write(SIZE - 1, b"xx") == nbd.ENOSPC
+        assert client.ask(nbd.READ, SIZE, 1)[0] == nbd.EINVAL
+        assert client.ask(77)[0] == nbd.EINVAL
+        assert client.ask(nbd.FLUSH)[0] == 0
+
+
+def test_many_clients_that_negotiate_and_vanish_hold_up_nobody(served):
+    left = []
+    for number in range(100):
+        one = socket.socket(socket.AF_UNIX)
+        one.connect(socket_of(served))
+        if number % 2:
+            one.close()
+        else:
+            left.append(one)
+    with NbdClient(socket_of(served)) as client:
+        assert client.write(0, b"still served") == 0
+    for one in left:
+        one.close()
+
+
+# What it says of itself
+
+
+def test_prometheus_reads_counters_and_quantiles(served):
+    with NbdClient(socket_of(served)) as client:
+        assert client.write(0, bytes(4096)) == 0
+    text = urllib.request.urlopen(served.metrics_uri, timeout=10).read().decode()
+    values = dict(re.findall(r"^(\S+) (\S+)$", text, re.MULTILINE))
+    assert values['farwrite_leads{replica="near"}'] == "1" and values['farwrite_leads{replica="far"}'] == "0"
+    assert int(values['farwrite_writes_total{replica="near"}']) > 0
+    assert float(values['farwrite_write_seconds{replica="near",quantile="0.99"}']) > 0
+    assert 'farwrite_peer_live{peer="far"}' in values
+
+
+def test_the_standby_refuses_at_once_and_the_sockets_are_for_their_owner_alone(served):
+    assert Path(served.sockets).stat().st_mode & 0o077 == 0
+    with pytest.raises((FileNotFoundError, ConnectionRefusedError)):
+        NbdClient(socket_of(served, "far"))
+
+
+# Deaths
+
+
+class Writer:
+    """Numbered writes to blocks of its own, each tried until it is answered; remembers the last that was, by block."""
+
+    def __init__(self, path, begin, blocks=64):
+        self.path, self.begin, self.blocks, self.number = path, begin, blocks, 0
+        self.acked, self.tried = {}, {}
+        self.client, self.gaps = None, []
+
+    def write_for(self, seconds):
+        until_s, last_s = time.monotonic() + seconds, time.monotonic()
+        while time.monotonic() < until_s:
+            block = self.number % self.blocks
+            self.tried.setdefault(block, []).append(self.number)
+            try:
+                if self.client is None:
+                    self.client = NbdClient(self.path, limit_s=20)
+                assert self.client.write(self.begin + block * 4096, self.text(self.number)) == 0
+            except (OSError, ConnectionError):
+                if self.client is not None:
+                    self.client.socket.close()
+                self.client = None
+                time.sleep(0.02)
+                continue
+            now_s = time.monotonic()
+            self.gaps.append(now_s - last_s)
+            last_s = now_s
+            self.acked[block] = self.number
+            self.number += 1
+        return self
+
+    def text(self, number):
+        return (b"write %12d " % number).ljust(4096, b".")
+
+    def lost(self, read):
+        """Blocks that hold neither the last answered write nor one that was tried after it."""
+        found = []
+        for block, number in self.acked.items():
+            data = read(self.begin + block * 4096, 4096)
+            if data not in [self.text(one) for one in self.tried[block] if one >= number]:
+                found.append((block, number, data[:20]))
+        return found
+
+
+def test_when_the_near_site_dies_under_a_writer_the_far_one_serves_all_that_was_answered(served):
+    writer = Writer(socket_of(served), 48 << 20).write_for(0.5)
+    before = len(writer.acked)
+    os.kill(served.pids["near"], signal.SIGKILL)
+    writer.write_for(6)
+    assert before and max(writer.gaps) > 0.2, "it was not near that served"
+    with NbdClient(socket_of(served, "far")) as client:  # Its own door is open now.
+        assert not writer.lost(client.read)
+    with NbdClient(("127.0.0.1", int(served.tcp_uri.rpartition(":")[2]))) as client:  # And the port is its.
+        assert not writer.lost(client.read)
+
+
+def test_a_kept_volume_is_there_again_after_everything_was_killed(tmp_path):
+    kept = tmp_path / "kept"
+    with serving("--keep", kept) as made:
+        writer = Writer(socket_of(made), 0).write_for(0.5)
+        for pid in (made.pid, *made.pids.values()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        made.process.wait(END_S)
+    assert (kept / "near" / "journal").stat().st_size and (kept / "volume.json").stat().st_size
+    with opened("--volume", kept) as again:  # It knows size and distance itself.
+        with NbdClient(socket_of(again)) as client:
+            assert writer.acked and not writer.lost(client.read)
+        refused = farwrite("serve", "--volume", kept, "--quiet")
+        assert_refused(refused, "is served already", code=EXIT_UNFIT)
+    assert_refused(farwrite("serve", "--miles", "20", "--keep", kept, "--quiet"), "holds a volume")
+
+
+def test_a_command_finds_the_volume_in_its_environment_and_its_exit_code_is_ours():
+    nbdinfo = tool("nbdinfo", "libnbd-bin")
+    done = farwrite("serve", "--miles", "20", "--size", "64m", "--memory", "--accept-link-error", "--", "sh", "-c",
+                    f"{nbdinfo} --size $NBD && echo at $FARWRITE_SITE && exit 7")  # fmt: skip
+    if done.returncode == EXIT_UNFIT:
+        skip_if_forbidden(UnfitError(done.stderr))
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.split() == [str(SIZE), "at", "near"]
+
+
+# Words that cannot be
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--listen", "0.0.0.0", "--port", "0"], "others can reach that address.*--tls"),
+    (["--tls", "/nowhere", "--port", "0"], r"there is no server-cert\.pem"),
+    (["--tls", "/nowhere"], "give one with --port"),
+    (["--listen", "nowhere"], "no address"),
+    (["--memory", "--keep", "x"], "one of them"),
+    (["--port", "70000"], "0 to 65535"),
+    (["--size", "1000"], "--size"),
+    (["--no-witness"], "--policy consent"),
+    (["--protocol", "D"], "no \"D\""),
+    (["--protocol", "quorum", "--replicas", "2"], "--replicas 3"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_with_what_to_do(words, said):
+    assert_refused(farwrite("serve", "--miles", "20", *words), said, code=EXIT_USAGE)
+
+
+def test_a_directory_that_others_may_enter_holds_no_socket(tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o755)
+    assert_refused(farwrite("serve", "--miles", "20", "--memory", "--quiet", "--sockets", shared), "chmod 700", code=EXIT_USAGE)
+    long = tmp_path / ("long" * 25)
+    assert_refused(farwrite("serve", "--miles", "20", "--memory", "--quiet", "--sockets", long), "shorter", code=EXIT_USAGE)
+
+
+def test_without_an_authority_no_address_beyond_loopback_is_opened(tmp_path):
+    made = certificates(tmp_path / "tls")
+    (made / "ca-cert.pem").unlink()
+    refused = farwrite("serve", "--miles", "20", "--listen", "0.0.0.0", "--port", "0", "--tls", made)
+    assert_refused(refused, "ca-cert", code=EXIT_USAGE)
+
+
+def test_a_directory_without_a_volume_is_refused(tmp_path):
+    assert_refused(farwrite("serve", "--volume", tmp_path), "read the volume in", code=EXIT_USAGE)
+    (tmp_path / "volume.json").write_text('{"format": 1}')
+    assert_refused(farwrite("serve", "--volume", tmp_path), "not what farwrite serve --keep writes", code=EXIT_USAGE)
