@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import secrets
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ...analysis.drill_recording import NOTES, Noted
 from ...base.errors import UnfitError
-from ...base.host.disk import Disk, disk
+from ...base.host.disk import Disk, disk, new_file
 from ...base.host.libc import aligned_bytes
 from ...base.wire.terms import KEY_BYTES_MIN
 from ...engine import primary_kernel as primary
@@ -32,15 +33,20 @@ from ...lab.site import AnySite, LocalSite
 from ...lab.span import Span
 from ...targets.replicated import PROTOCOLS
 from ...workload import payload_kernel as payload
-from ...workload.drill_scenario import SITES, Event, Setup
+from ...workload.drill_scenario import ON_DISKS, SITES, Event, Setup
+from ...workload.link_spec import LinkDirection
 from . import desk
 from . import ledger as book
 from .client import Load, run_client
 from .ledger import Ledger
 
 POLICIES = {"block": primary.BLOCK, "consent": primary.CONSENT, "suspend-replication": primary.SUSPEND_REPLICATION}
+DISKS = {"disk-full": desk.DISK_FULL, "disk-stall": desk.DISK_STALLED}
 PORT, VOTE_PORT, DESK_PORT = 7000, 7001, 7002  # The sites have networks of their own.
 JOURNAL_BYTES = 16 << 20
+POWER_JOURNAL_BYTES = 4 << 20  # Where the power is cut: a small one, so that the volume is flushed again and again before.
+SECTOR_BYTES = 512
+NOT_FLUSHED_KEPT = 0.5  # Chance that a sector which was written and not flushed is on the disk all the same.
 PATIENCE_S = 60.0  # For what must come on any machine that still works; what does not makes a trial unknown, never a loss.
 HAND_OVER_S = 30.0
 LOOK_S = 0.005
@@ -56,8 +62,9 @@ class Cluster:
     """One trial's processes."""
 
     def __init__(
-        self, stack: contextlib.ExitStack, lab: Lab, setup: Setup, seed: int, directory: Path | None, is_verbose: bool = False
-    ) -> None:
+        self, stack: contextlib.ExitStack, lab: Lab, setup: Setup, seed: int, directory: Path | None, is_verbose: bool = False,
+        loses_power: bool = False,
+    ) -> None:  # fmt: skip
         self.stack, self.lab, self.setup, self.seed = stack, lab, setup, seed
         self.key, self.is_verbose = secrets.token_bytes(KEY_BYTES_MIN), is_verbose
         self.sites: dict[str, AnySite] = {site.name: site for site in (lab.near, *(span.far for span in lab.spans))}
@@ -74,7 +81,11 @@ class Cluster:
         self.boards: dict[str, Board] = {name: stack.enter_context(board(desk.BOARD_WORDS)) for name in self.voters}
         self.seats = {name: desk.seat_of(self.boards[name]) for name in self.voters}
         volume_bytes = self.block_count * setup.size_bytes
-        self.disks = {name: stack.enter_context(disk(directory, JOURNAL_BYTES, volume_bytes)) for name in self.replicas}
+        journal_bytes = POWER_JOURNAL_BYTES if loses_power else JOURNAL_BYTES
+        self.disks = {name: stack.enter_context(disk(directory, journal_bytes, volume_bytes)) for name in self.replicas}
+        self.images = {name: stack.enter_context(image_of(chosen)) for name, chosen in self.disks.items() if loses_power}
+        self.ailing: set[str] = set()  # whose disks fail, so that their processes may end
+        self.endings: list[str] = []  # what those processes said
         self.ballots: dict[str, int] = {}
         for name in self.voters:
             self.ballots[name] = os.memfd_create(f"farwrite-ballot-{name}")
@@ -96,11 +107,12 @@ class Cluster:
     def start(self, name: str, first: bool = False) -> None:
         """A voter at its site, on what its disk holds. `first`: it is the one that is to lead."""
         self.boards[name].counters[:] = 0
-        self.seats[name].ready = self.seats[name].joined = self.seats[name].in_flight = 0
+        self.seats[name].ready = self.seats[name].joined = self.seats[name].in_flight = self.seats[name].disk = 0
+        self.ailing.discard(name)
         setup = self.setup
         order = desk.Order(
             name, self.addresses, self.witness, DESK_PORT, self.key, 1, self.seed, setup.size_bytes, PROTOCOLS[setup.protocol],
-            POLICIES[setup.policy], setup.quorum, setup.peer_timeout_ns, first, self.is_verbose,
+            POLICIES[setup.policy], setup.quorum, setup.peer_timeout_ns, first, self.is_verbose, self.images.get(name, -1),
         )  # fmt: skip
         made = self.processes[name] = self.process_at(name, name)
         if name in self.disks:
@@ -169,11 +181,15 @@ class Cluster:
         """UndecidedError when a process has ended by itself."""
         for name, made in (*self.processes.items(), *([("client", self.client)] if self.client else [])):
             if made.busy and made.poll(0):
+                why = ""
                 try:
                     made.answer(0)
                 except (UnfitError, RuntimeError) as failure:
-                    raise UndecidedError(f"the process of {name} ended: {failure}") from failure
-                raise UndecidedError(f"the process of {name} ended")
+                    why = f": {failure}"
+                if name not in self.ailing:
+                    raise UndecidedError(f"the process of {name} ended{why}")
+                self.endings.append(f"{name} ended by itself{why}")
+                self.kill(name)
 
     # Events
 
@@ -185,8 +201,15 @@ class Cluster:
             is_outward = span.near.name == event.link[0]
             one_way = event.action == "blackhole"
             span.link.cut(outward=is_outward or not one_way, homeward=not is_outward or not one_way)
+        elif event.action in ("slow", "lossy"):
+            way = LinkDirection(extra_delay_ns=(event.extra_rtt_ns or 0) // 2, loss_ratio=event.loss_ratio or 0.0)
+            self.spans[frozenset(event.link)].link.set_directions(way, way)
         elif event.action == "heal":
-            self.spans[frozenset(event.link)].link.heal()
+            heal(self.spans[frozenset(event.link)])
+        elif event.action == "power-off":
+            return self.power_off(site)
+        elif event.action in ON_DISKS or event.action == "disk-heal":
+            self.set_disk(site, event.action)
         elif event.action == "kill":
             self.kill(site)
         elif event.action == "lose":
@@ -200,6 +223,7 @@ class Cluster:
         elif event.action == "continue":
             self.go_on(site)
         elif event.action == "restart":
+            self.kill(site)  # Where it has not ended by itself.
             self.start(site)
         else:
             return self.switch_over(site)
@@ -210,6 +234,37 @@ class Cluster:
         if name in self.processes:
             self.processes.pop(name).kill()
         self.stopped.discard(name)
+
+    def power_off(self, name: str) -> str:
+        """Killed, and of what it had written into its volume since the last flush began, about half of the sectors are lost.
+
+        The journal's writes are durable when they return, and a ballot is flushed before it is told of: they are as they were.
+        """
+        self.kill(name)
+        if name not in self.images:
+            return ""
+        volume_fd, size = self.disks[name].volume_fd, size_of(self.disks[name])
+        found, image = (
+            np.frombuffer(data, np.uint8).reshape(-1, SECTOR_BYTES)
+            for data in (os.pread(volume_fd, size, 0), image_text(self.images[name], size))
+        )
+        differs = np.flatnonzero((found != image).any(axis=1))
+        dice = np.random.default_rng([self.seed, 1])
+        gone = differs[dice.random(differs.size) >= NOT_FLUSHED_KEPT]
+        for sector in gone.tolist():
+            os.pwrite(volume_fd, image[sector].tobytes(), sector * SECTOR_BYTES)
+        return f"sectors of {name} that were lost with the power by up to {gone.size} of {differs.size} not flushed"
+
+    def set_disk(self, name: str, action: str) -> None:
+        """Have the disk of a replica that runs fail, or answer again."""
+        if action == "disk-refuse":
+            # None of its files may have a byte at any offset: every write is refused, by EFBIG where a broken disk has EIO.
+            resource.prlimit(self.processes[name].pid, resource.RLIMIT_FSIZE, (0, 0))
+        self.seats[name].disk = DISKS.get(action, desk.DISK_ANSWERS)
+        if action == "disk-heal":
+            self.ailing.discard(name)
+        else:
+            self.ailing.add(name)
 
     def stop(self, name: str) -> None:
         """SIGSTOP: alive, its connections open, and it answers nothing. It stands still when this returns."""
@@ -237,13 +292,15 @@ class Cluster:
     def heal_all(self) -> None:
         """Every link carries packets again."""
         for span in self.spans.values():
-            span.link.heal()
+            heal(span)
 
     def repair(self) -> None:
         """What an operator does: heal the links, continue what stands still, start what was killed. A lost site stays lost."""
         for pair, span in self.spans.items():
             if not pair & self.lost:
-                span.link.heal()
+                heal(span)
+        for name in tuple(self.ailing):
+            self.kill(name)
         for name in tuple(self.stopped):
             self.go_on(name)
         for name in self.voters:
@@ -274,6 +331,12 @@ class Cluster:
         self.client.answer(PATIENCE_S)
         for name in tuple(self.stopped):
             self.kill(name)
+        self.check()
+        for name in tuple(self.ailing & self.processes.keys()):
+            if self.seats[name].disk == desk.DISK_STALLED:
+                self.seats[name].disk = desk.DISK_ANSWERS
+            else:
+                self.kill(name)
         for name in self.processes:
             self.boards[name].counters[0].stop = 1
         for name, made in self.processes.items():
@@ -286,6 +349,34 @@ class Cluster:
         """((epoch, sequence) of the last write in its log, by block what its volume holds), by a process started for this."""
         with process("audit") as auditor:
             return auditor.call(read_back, self.disks[name], self.seed, self.setup.size_bytes, self.block_count, timeout_s=None)
+
+
+def heal(span: Span) -> None:
+    """A link carries packets again, each and without more delay than its distance has."""
+    span.link.heal()
+    span.link.set_directions(LinkDirection(), LinkDirection())
+
+
+def size_of(chosen: Disk) -> int:
+    """Bytes of a volume's file, its label included."""
+    return os.fstat(chosen.volume_fd).st_size
+
+
+@contextlib.contextmanager
+def image_of(chosen: Disk) -> Iterator[int]:
+    """A file for what the flushes of a volume have kept, beside that volume: a copy inside of one file system."""
+    in_memory = chosen.directory == "memory"
+    descriptor = os.memfd_create("farwrite-image") if in_memory else new_file(Path(chosen.directory), None, 0)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def image_text(image_fd: int, size: int) -> bytes:
+    """The volume as its last flush has kept it."""
+    half = int.from_bytes(os.pread(image_fd, 8, 2 * size), "little")
+    return os.pread(image_fd, size, half * size)
 
 
 def handed_over(leader: str, address: Address, to: str, key: bytes) -> bool:
