@@ -112,9 +112,12 @@ def test_only_a_whole_replica_whose_last_session_was_that_primarys_is_an_orphan(
 
 
 def replica(timeout_ns=10_000_000):
+    def one(**words):
+        return SimpleNamespace(at=[SimpleNamespace(**words)])
+
+    journal, ring = one(durable=100, sealed=100), one(abandoned=0)
     made = SimpleNamespace(
-        journal=SimpleNamespace(at=[SimpleNamespace(durable=100, sealed=100)]), ring=SimpleNamespace(at=[SimpleNamespace(abandoned=0)]),
-        waited_at=-1, waited_since_ns=0, disk_timeout_ns=timeout_ns, failure=None, name="near",
+        journal=journal, ring=ring, waited_at=-1, waited_since_ns=0, disk_timeout_ns=timeout_ns, failure=None, name="near",
     )  # fmt: skip
     made.fail = lambda failure: setattr(made, "failure", failure)
     return made

@@ -15,7 +15,8 @@ from .plot import Choice, Option, Plot, layout_of
 SLOT_NS = 50 * NS_PER_MS
 POINTS_MAX = 2000  # Latencies drawn of a trial; of more every n-th, and the slowest of each stretch.
 TRIALS_MAX = 100  # Whose timelines travel in a page.
-PHASE_COLOURS = ("--local", "--A", "--B", "--C", "--quorum")
+PHASE_COLOURS = ("--wait", "--A", "--B", "--C", "--quorum")
+NODE_COLOURS = {"near": "--near", "far": "--far"}
 
 # What ends the state that an event begins, at its site or link: for the lanes of the timeline.
 ENDS = {
@@ -63,7 +64,7 @@ def timeline_plot(recording: DrillRecording) -> Plot:
         layout=layout_of(
             {"title": {"text": "s since the first acknowledged write"}, "anchor": "y3"},
             {"title": {"text": "writes/s"}, "domain": [0.66, 1.0], "rangemode": "tozero"},
-            height=620, showlegend=False,
+            height=660, showlegend=False, margin={"l": 64, "r": 90, "t": 90, "b": 56},
             yaxis2={"title": {"text": "ms"}, "type": "log", "domain": [0.3, 0.6], "gridcolor": "--grid", "automargin": True},
             yaxis3={"domain": [0.0, 0.24], "type": "category", "automargin": True, "gridcolor": "--grid",
                     "categoryorder": "array", "categoryarray": lanes[::-1]},
@@ -123,10 +124,10 @@ def lanes_of(trial: Trial, bound_ns: int, end_ns: int) -> Iterator[tuple[str, in
     """(lane, begin, end, colour, words) of everything that lasts."""
     for one in trial.connections:
         closed_ns = end_ns if one.closed_ns == NEVER else one.closed_ns
-        colour = "--C" if one.epoch % 2 else "--B"
+        colour = NODE_COLOURS.get(one.node, "--quorum")
         yield "served by", max(one.opened_ns, 0), max(closed_ns, 0), colour, f"{one.node}, epoch {one.epoch}"
     for begin, end in outages(good_ns(trial.history, bound_ns), 0, trial.stopped_ns, bound_ns):
-        yield "outage", begin, end, "--fail", "no write within the bound"
+        yield "outage", begin, end, "--bad", "no write within the bound"
     for note, following in pairwise([*trial.notes, None]):
         assert note is not None
         if note.what == STANDS:
@@ -146,7 +147,7 @@ def lanes_of(trial: Trial, bound_ns: int, end_ns: int) -> Iterator[tuple[str, in
             if ending in ENDS[action] and set(there.replace(" to ", " - ").split(" - ")) == names:
                 until_ns = later.begin_ns
                 break
-        yield " - ".join(sorted(names)), event.begin_ns, until_ns, "--unknown", event.text
+        yield " - ".join(sorted(names)), event.begin_ns, until_ns, "--wait", event.text
 
 
 def event_marks(trial: Trial) -> Iterator[dict[str, Any]]:
@@ -181,7 +182,7 @@ def phases_plot(recording: DrillRecording, answer: Answer) -> Plot:
             "hovertemplate": phase + ": %{x:.3f} s<extra></extra>",
         })  # fmt: skip
     data.append({
-        "type": "bar", "orientation": "h", "name": "published elsewhere", "marker": {"color": "--local/0.5"},
+        "type": "bar", "orientation": "h", "name": "published elsewhere", "marker": {"color": "--line"},
         "y": [one.system for one in PUBLISHED], "x": [one.high_s for one in PUBLISHED],
         "error_x": {"type": "data", "symmetric": False, "array": [0 for _ in PUBLISHED],
                     "arrayminus": [one.high_s - one.low_s for one in PUBLISHED], "color": "--ink"},
