@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..analysis.drill_recording import DrillRecording
     from ..workload.drill_scenario import Scenario, Setup
 
-MILES_MAX, TRIALS_MAX = 15_000, 10_000
+MILES, MILES_MAX, TRIALS_MAX = 150, 15_000, 10_000
 RATE_MAX, DEPTH_MAX = 5_000, 512
 BLOCKS = 512  # Few enough that each is written several times in a trial, so that an older write that comes back is seen.
 
@@ -30,7 +30,7 @@ def drill(
     scenario: str = "",
     /,
     *,
-    miles: str = "150",
+    miles: str = "",
     protocol: str = "C",
     policy: str = "consent",
     trials: int = 10,
@@ -64,7 +64,7 @@ def drill(
         A shipped scenario, a TOML file, or the drill.json of a drill that is over, to print it again. Without one, the shipped
         ones are listed.
     miles
-        Distances between near and far, such as 20,150.
+        Distances between near and far, such as 20,150; by default the scenario's, or 150.
     protocol
         When a write is acknowledged: A, B, C, C2 or quorum; several with commas.
     policy
@@ -127,8 +127,9 @@ def drill(
     asked = scenarios.load(scenario)
     if files is not None and memory:
         raise UsageError("--files and --memory contradict each other: choose one.")
+    usual_miles = MILES if asked.miles is None else asked.miles
     setups = setups_of(
-        miles, protocol, policy, replicas, no_witness, rate, depth, size, bound, peer_timeout, trials, seed,
+        miles or f"{usual_miles:g}", protocol, policy, replicas, no_witness, rate, depth, size, bound, peer_timeout, trials, seed,
     )  # fmt: skip
     for setup in setups:
         scenarios.check_setup(asked, setup)
@@ -198,7 +199,7 @@ def setups_of(
         raise UsageError(f'--bound: "{bound}" must lie between 1 ms and 60 s.')
     if timeout_ns is not None and not 50 * NS_PER_MS <= timeout_ns <= 60 * NS_PER_S:
         raise UsageError(f'--peer-timeout: "{peer_timeout}" must lie between 50 ms and 60 s.')
-    lengths = [length_of(word) for word in miles.split(",")]
+    lengths = [length_of(word) for word in (miles or f"{MILES:g}").split(",")]
     found = []
     for length, of_protocol, of_policy in product(lengths, protocols, policies):
         count = replicas or (3 if of_protocol == "quorum" else 2)

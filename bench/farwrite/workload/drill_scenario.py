@@ -31,6 +31,7 @@ ON_SITES = {
 }  # fmt: skip
 ON_DISKS = ("disk-full", "disk-refuse", "disk-stall")
 ON_LINKS = {"cut": "fault", "blackhole": "fault", "slow": "fault", "lossy": "fault", "heal": "recovery"}
+SERVERS_MAX, MILES_MAX, RATE_BITS_PER_S_MIN = 256, 15_000, 1_000_000
 LOSS_MAX, EXTRA_RTT_NS_MAX = 0.5, NS_PER_S
 KINDS = ON_SITES | ON_LINKS
 
@@ -66,6 +67,9 @@ class Scenario(Struct, frozen=True):
     end_ns: int  # the load goes on at least until then
     event: tuple[Event, ...]
     about: str = ""
+    servers: int = 0  # virtual servers that share the load, each with blocks of its own; 0: they are not told apart
+    miles: float | None = None  # between near and far, where none are asked for
+    rate_bits_per_s: int | None = None  # of every link
 
     @property
     def first_fault(self) -> int:
@@ -118,6 +122,12 @@ def check(scenario: Scenario, reader: Reader) -> None:
 
     if not 0 < scenario.end_ns <= END_NS_MAX:
         raise UsageError(f"{reader.where(('end',))}: a drill ends after 0 s, and within {format_time(END_NS_MAX)}.")
+    if not 0 <= scenario.servers <= SERVERS_MAX:
+        raise UsageError(f"{reader.where(('servers',))}: 0 to {SERVERS_MAX} servers can be told apart.")
+    if scenario.miles is not None and not 0 <= scenario.miles <= MILES_MAX:
+        raise UsageError(f"{reader.where(('miles',))}: it must lie between 0 and {MILES_MAX:,}.")
+    if scenario.rate_bits_per_s is not None and scenario.rate_bits_per_s < RATE_BITS_PER_S_MIN:
+        raise UsageError(f"{reader.where(('rate',))}: a drill's links carry 1 Mbit/s at least.")
     if not scenario.event:
         raise UsageError(f"{reader.where(('event',))}: a drill has at least one [[event]].")
     down: set[str] = set()  # sites whose process is killed, lost or stopped, as "killed near"

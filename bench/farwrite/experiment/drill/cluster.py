@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from ...analysis.drill_recording import NOTES, Noted
@@ -33,7 +34,7 @@ from ...lab.site import AnySite, LocalSite
 from ...lab.span import Span
 from ...targets.replicated import PROTOCOLS
 from ...workload import payload_kernel as payload
-from ...workload.drill_scenario import ON_DISKS, SITES, Event, Setup
+from ...workload.drill_scenario import ON_DISKS, SITES, Event, Scenario, Setup
 from ...workload.link_spec import LinkDirection
 from . import desk
 from . import ledger as book
@@ -62,8 +63,8 @@ class Cluster:
     """One trial's processes."""
 
     def __init__(
-        self, stack: contextlib.ExitStack, lab: Lab, setup: Setup, seed: int, directory: Path | None, is_verbose: bool = False,
-        loses_power: bool = False,
+        self, stack: contextlib.ExitStack, lab: Lab, scenario: Scenario, setup: Setup, seed: int, directory: Path | None,
+        is_verbose: bool = False,
     ) -> None:  # fmt: skip
         self.stack, self.lab, self.setup, self.seed = stack, lab, setup, seed
         self.key, self.is_verbose = secrets.token_bytes(KEY_BYTES_MIN), is_verbose
@@ -71,6 +72,9 @@ class Cluster:
         self.spans: dict[frozenset[str], Span] = {
             frozenset((span.near.name, span.far.name)): span for span in (*lab.spans, *lab.between)
         }
+        self.way = LinkDirection(rate_bits_per_s=scenario.rate_bits_per_s)
+        self.heal_all()
+        loses_power = any(event.action == "power-off" for event in scenario.event)
         self.replicas = SITES[: setup.replicas]
         self.voters = (*self.replicas, *(SITES[2:] if setup.has_witness else ()))
         self.addresses = {name: Address(self.sites[name].address, PORT, VOTE_PORT) for name in self.replicas}
@@ -202,10 +206,11 @@ class Cluster:
             one_way = event.action == "blackhole"
             span.link.cut(outward=is_outward or not one_way, homeward=not is_outward or not one_way)
         elif event.action in ("slow", "lossy"):
-            way = LinkDirection(extra_delay_ns=(event.extra_rtt_ns or 0) // 2, loss_ratio=event.loss_ratio or 0.0)
+            extra_ns, loss_ratio = (event.extra_rtt_ns or 0) // 2, event.loss_ratio or 0.0
+            way = msgspec.structs.replace(self.way, extra_delay_ns=extra_ns, loss_ratio=loss_ratio)
             self.spans[frozenset(event.link)].link.set_directions(way, way)
         elif event.action == "heal":
-            heal(self.spans[frozenset(event.link)])
+            self.heal(self.spans[frozenset(event.link)])
         elif event.action == "power-off":
             return self.power_off(site)
         elif event.action in ON_DISKS or event.action == "disk-heal":
@@ -292,13 +297,18 @@ class Cluster:
     def heal_all(self) -> None:
         """Every link carries packets again."""
         for span in self.spans.values():
-            heal(span)
+            self.heal(span)
+
+    def heal(self, span: Span) -> None:
+        """A link carries packets again, each and without more delay than its distance has."""
+        span.link.heal()
+        span.link.set_directions(self.way, self.way)
 
     def repair(self) -> None:
         """What an operator does: heal the links, continue what stands still, start what was killed. A lost site stays lost."""
         for pair, span in self.spans.items():
             if not pair & self.lost:
-                heal(span)
+                self.heal(span)
         for name in tuple(self.ailing):
             self.kill(name)
         for name in tuple(self.stopped):
@@ -349,12 +359,6 @@ class Cluster:
         """((epoch, sequence) of the last write in its log, by block what its volume holds), by a process started for this."""
         with process("audit") as auditor:
             return auditor.call(read_back, self.disks[name], self.seed, self.setup.size_bytes, self.block_count, timeout_s=None)
-
-
-def heal(span: Span) -> None:
-    """A link carries packets again, each and without more delay than its distance has."""
-    span.link.heal()
-    span.link.set_directions(LinkDirection(), LinkDirection())
 
 
 def size_of(chosen: Disk) -> int:

@@ -31,8 +31,7 @@ def play(
     seed = random.Random(f"{setup.seed} drill {index}").getrandbits(62)
     events: list[Done] = []
     with contextlib.ExitStack() as stack:
-        loses_power = any(event.action == "power-off" for event in scenario.event)
-        cluster = Cluster(stack, lab, setup, seed, directory, is_verbose, loses_power)
+        cluster = Cluster(stack, lab, scenario, setup, seed, directory, is_verbose)
         unknown, is_repaired, stopped_ns = "", False, 0
         remarks: list[str] = []
         found: list[Found] = []
