@@ -39,7 +39,7 @@ def test_every_shipped_scenario_is_read_and_goes_with_the_usual_setup():
     (event(action="kill", at="1 s"), 3, "is of one site"),
     (event(action="cut", at="1 s", link=("near", "nowhere")), 6, 'no site "nowhere"'),
     (event(action="cut", at="1 s", link=("near",)), 6, "a link between two sites"),
-    (event(action="heal", at="1 s", link=("near", "far")), 4, "was not cut before"),
+    (event(action="heal", at="1 s", link=("near", "far")), 4, "was not cut, slow or lossy before"),
     (event(action="restart", at="1 s", site="far"), 4, "far was not killed before"),
     (event(action="continue", at="1 s", site="far"), 4, "far was not stopped before"),
     (event(action="switch-over", at="1 s", site="third"), 4, "no second copy"),
@@ -48,6 +48,16 @@ def test_every_shipped_scenario_is_read_and_goes_with_the_usual_setup():
     (event(action="kill", at="2 s", site="far") + event(action="restart", at="1 s", site="far"), 9, "in the order in which"),
     (event(action="kill", at="1 s", site="near", when="now"), 7, 'unknown key "when"'),
     ("event = []\n", 3, "at least one"),
+    ("servers = 1000\n" + event(action="kill", at="1 s", site="near"), 3, "0 to 256"),
+    ("miles = -1\n" + event(action="kill", at="1 s", site="near"), 3, "between 0 and"),
+    ('rate = "1 kbit/s"\n' + event(action="kill", at="1 s", site="near"), 3, "1 Mbit/s at least"),
+    (event(action="slow", at="1 s", link=("near", "far")), 4, '"extra_rtt" goes with "slow"'),
+    (event(action="cut", at="1 s", link=("near", "far"), loss="1 %"), 4, '"loss" goes with "lossy"'),
+    (event(action="lossy", at="1 s", link=("near", "far"), loss="80 %"), 7, "not above 0.5"),
+    (event(action="slow", at="1 s", link=("near", "far"), extra_rtt="2 s"), 7, "not above 1"),
+    (event(action="disk-heal", at="1 s", site="near"), 4, "was not stalled before"),
+    (event(action="disk-full", at="1 s", site="near") + event(action="disk-stall", at="2 s", site="near"), 8, "want of its disk"),
+    (event(action="power-off", at="1 s", site="far") + event(action="stop", at="2 s", site="far"), 8, "the process of far"),
 ])  # fmt: skip
 def test_what_cannot_be_played_is_refused_with_its_line(text, line, said):
     with pytest.raises(UsageError, match=rf"^d.toml:{line}: .*{said}"):
@@ -84,3 +94,21 @@ def test_a_random_phase_is_drawn_anew_for_each_trial_and_the_same_from_the_same_
     drawn = [instants(made, asked, index)[0] for index in range(20)]
     assert len(set(drawn)) == 20 and all(made.event[0].at_ns <= at <= made.event[0].until_ns for at in drawn)
     assert drawn == [instants(made, asked, index)[0] for index in range(20)]
+
+
+def test_the_disk_of_a_site_without_a_volume_cannot_fail():
+    made = scenarios.parse(HEAD + event(action="disk-full", at="1 s", site="third"), "d.toml")
+    with pytest.raises(UsageError, match="no volume"):
+        scenarios.check_setup(made, *setup())
+    scenarios.check_setup(made, *setup(protocol="quorum", replicas=3))
+
+
+def test_a_replica_whose_disk_failed_may_be_started_again_and_killed_again():
+    text = "".join(event(action=action, at=f"{at} s", site="near") for at, action in enumerate(
+        ("disk-full", "restart", "disk-refuse", "kill", "restart"), start=0)).replace('"0 s"', '"100 ms"')
+    assert len(scenarios.parse(HEAD + text, "d.toml").event) == 5
+
+
+def test_the_peer_timeout_follows_the_distance_unless_one_is_asked_for():
+    near, far = setup(miles="150,12000", peer_timeout="auto")
+    assert near.peer_timeout_ns == 500_000_000 and far.peer_timeout_ns > 3_000_000_000

@@ -1,13 +1,17 @@
 """Trials of drills in a real lab: a primary killed, everything else done to it, and a replica that drops writes and is caught."""
 
+import contextlib
+import os
+
 import pytest
 from small_lab import LINK, any_link, compiled, skip_if_forbidden
 
 from farwrite.analysis.drill_answer import judge
 from farwrite.analysis.drill_recording import ACKED, KIND, SCHEMA_VERSION, DrillRecording
 from farwrite.base.errors import UnfitError
+from farwrite.base.host.disk import BLOCK_BYTES
 from farwrite.commands.drill import setups_of
-from farwrite.experiment.drill import campaign, desk
+from farwrite.experiment.drill import campaign, cluster, desk
 from farwrite.experiment.drill.trial import play
 from farwrite.lab.lab import open_lab
 from farwrite.workload.drill_scenario import parse
@@ -26,6 +30,62 @@ site = "near"
 at = "1500 ms"
 action = "restart"
 site = "near"
+"""
+PATIENT, = setups_of("150", "C", "consent", None, False, 200.0, 64, "4k", "250 ms", "20 s", 1, 1)  # fmt: skip
+BUSY, = setups_of("150", "C", "consent", None, False, 1000.0, 64, "4k", "250 ms", "1 s", 1, 1)  # fmt: skip
+POWER = """
+title = "The far machine loses its power, and is back before it lacks more than a log brings it"
+end = "2200 ms"
+[[event]]
+at = "1500 ms"
+action = "power-off"
+site = "far"
+[[event]]
+at = "1550 ms"
+action = "restart"
+site = "far"
+"""
+DISKS = """
+title = "Links that are slow and lossy, a disk that stalls for a while, then one that refuses every write, then one that is full"
+end = "4500 ms"
+[[event]]
+at = "200 ms"
+action = "slow"
+link = ["near", "far"]
+extra_rtt = "4 ms"
+[[event]]
+at = "400 ms"
+action = "lossy"
+link = ["near", "far"]
+loss = "5 %"
+[[event]]
+at = "700 ms"
+action = "heal"
+link = ["near", "far"]
+[[event]]
+at = "900 ms"
+action = "disk-stall"
+site = "far"
+[[event]]
+at = "1200 ms"
+action = "disk-heal"
+site = "far"
+[[event]]
+at = "1500 ms"
+action = "disk-refuse"
+site = "near"
+[[event]]
+at = "2500 ms"
+action = "restart"
+site = "near"
+[[event]]
+at = "3 s"
+action = "disk-full"
+site = "far"
+[[event]]
+at = "4 s"
+action = "restart"
+site = "far"
 """
 EVERYTHING = """
 title = "What else can be done"
@@ -79,13 +139,13 @@ def lab():
         raise
 
 
-def judged(lab, text):
+def judged(lab, text, setup=SETUP):
     """(trial, its judgement) of one play of a scenario."""
     scenario = parse(text, "d.toml")
-    made = play(lab, scenario, SETUP, 0)
+    made = play(lab, scenario, setup, 0)
     recording = DrillRecording(
         schema_version=SCHEMA_VERSION, kind=KIND, farwrite="0", name="x", started_utc="", command=[], scenario=scenario,
-        setup=SETUP, link="", links=[], disk="memory", host={}, trials=[made],
+        setup=setup, link="", links=[], disk="memory", host={}, trials=[made],
     )  # fmt: skip
     return made, judge(made, recording)
 
@@ -123,3 +183,46 @@ def test_a_replica_that_acknowledges_writes_and_drops_them_is_caught(lab, monkey
     made, answer = judged(lab, EVERYTHING)
     assert not made.unknown and answer.verdict.lost >= 1 and answer.verdict.is_corrupt
     assert all(number % 20 == 19 for number in answer.verdict.numbers)
+
+
+def test_the_successor_of_a_killed_process_does_not_wait_as_for_a_silent_one(lab):
+    """A silent one is waited for at least 80 s with this peer timeout: longer than a trial has patience."""
+    made, answer = judged(lab, KILLED.replace("1500 ms", "1900 ms"), PATIENT)
+    assert not made.unknown and answer.verdict.is_clean and not made.repaired
+    assert [one.node for one in made.connections] == ["near", "far"]
+
+
+def test_what_no_flush_had_covered_is_lost_with_the_power_and_what_was_acknowledged_is_not(lab):
+    made, answer = judged(lab, POWER, BUSY)
+    assert "sectors of far that were lost with the power" in made.events[0].note
+    assert not made.unknown and answer.verdict.is_clean and not answer.differs and answer.verdict.acked > 500
+
+
+def test_a_disk_that_answers_flushes_and_keeps_only_the_label_is_caught(lab, monkeypatch):
+    """Checkpoints believed its answers, so a replay does not bring back what is behind them."""
+    honest, power_off = desk.DrilledNode.loop_reactor, cluster.Cluster.power_off
+
+    @contextlib.contextmanager
+    def lies(self):
+        with honest(self) as ring:
+            ring.at[0].image_fd = -1
+            yield ring
+
+    def keeps_label(self, name):
+        size, label_bytes = cluster.size_of(self.disks[name]), 2 * BLOCK_BYTES
+        label = os.pread(self.disks[name].volume_fd, label_bytes, size - label_bytes)
+        for half in (1, 2):
+            os.pwrite(self.images[name], label, half * size - label_bytes)
+        return power_off(self, name)
+
+    monkeypatch.setattr(desk.DrilledNode, "loop_reactor", lies)
+    monkeypatch.setattr(cluster.Cluster, "power_off", keeps_label)
+    made, answer = judged(lab, POWER, BUSY)
+    assert not made.unknown and answer.differs == ["far"]
+
+
+def test_disks_that_stall_refuse_and_are_full_and_links_that_are_bad_lose_nothing(lab):
+    made, answer = judged(lab, DISKS)
+    assert not made.unknown and answer.verdict.is_clean and not answer.differs
+    assert any(remark.startswith("near ended by itself") for remark in made.remarks)
+    assert any("No space left on device" in remark for remark in made.remarks)

@@ -248,7 +248,7 @@ def test_every_synchronous_commit_of_postgresql_takes_the_round_trip(open_tmp):
         os.chown(room, NOBODY, NOBODY)
     as_user = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups" if os.getuid() == 0 else ""
     prepare = "initdb --no-sync -D near -U me -A trust && echo 'host all,replication all 198.18.0.0/15 trust' >> near/pg_hba.conf"
-    far = "until pg_isready -qh $NEAR; do sleep 0.2; done; pg_basebackup --no-sync -h $NEAR -D far -R && exec postgres -D far -k ''"
+    far = "until pg_isready -qh $NEAR; do sleep 0.2; done; pg_basebackup -N -h $NEAR -D far -R && exec postgres -D far -k ''"
     near = (
         r"""pg_ctl -D near -l near.log -o "-h \* -k '' -c synchronous_standby_names=\*" start >&2 && """
         "pgbench -h $NEAR -iq postgres >&2 && pgbench -h $NEAR -N -t 20 --log postgres >&2 && cat pgbench_log.* && "

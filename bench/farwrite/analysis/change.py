@@ -45,12 +45,13 @@ COMPARED = (
     "flushes_per_write", "far_flushes_per_write", "wire_bytes_per_user_byte", "lost_writes", "damaged_writes",
     "k_p50", "k_p99", "a_p50", "a_p99", "greatest_miles_p50", "greatest_miles_p99",
     "drill_lost_writes", "drill_damaged_writes", "part_response_p50", "part_response_p99", "part_throughput",
+    "recovery_time_p50", "recovery_time_p95", "outage_share",
 )  # fmt: skip
 
 # Figures that may be zero or negative are compared by difference, with a margin in their own unit.
 MARGINS: dict[str, float] = {
     "k_p50": 0.05, "k_p99": 0.05, "a_p50": 20_000.0, "a_p99": 20_000.0,
-    "greatest_miles_p50": 2.0, "greatest_miles_p99": 2.0,
+    "greatest_miles_p50": 2.0, "greatest_miles_p99": 2.0, "outage_share": 0.01,
 }  # fmt: skip
 
 

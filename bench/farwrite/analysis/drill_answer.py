@@ -17,6 +17,7 @@ from ..workload.drill_scenario import SITES, Setup
 from .drill_audit import Verdict, check
 from .drill_outage import PHASES, Availability, Recovered, added, availability, recoveries
 from .drill_recording import ACKED, DrillRecording, Trial
+from .drill_servers import Pauses, pauses
 from .estimate import loss_probability_high, order_statistic_ranks
 from .result import Estimate
 
@@ -70,6 +71,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     recovery_point_ns_max: int | None
     events: list[PhaseAnswer]
     availability: Availability
+    pauses: list[Pauses] = []  # by event, where servers are told apart
     judged: list[TrialAnswer]
 
 
@@ -101,6 +103,7 @@ def answer_of(recording: DrillRecording) -> Answer:
         recovery_point_ns_max=max(exposures, default=None),
         events=[event_answer(index, counted) for index in range(len(recording.scenario.event))] if counted else [],
         availability=added([one.availability for one in counted]), judged=judged, **sums,
+        pauses=pauses(recording, [place for place, one in enumerate(judged) if one.counts]) if recording.scenario.servers else [],
     )  # fmt: skip
 
 

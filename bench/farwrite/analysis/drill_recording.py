@@ -122,11 +122,15 @@ def save(recording: DrillRecording, path: Path) -> None:
 
 def read(path: Path) -> DrillRecording:
     """The recording in a file. UsageError when it is none."""
-    data = read_file(path, "read the drill")
+    return decode(read_file(path, "read the drill"), str(path))
+
+
+def decode(data: bytes, source: str) -> DrillRecording:
+    """The recording in these bytes. UsageError when they are none."""
     try:
         made = msgspec.json.decode(data, type=DrillRecording)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as refusal:
-        raise UsageError(f"{path} is not the recording of a drill: {refusal}.") from refusal
+        raise UsageError(f"{source} is not the recording of a drill: {refusal}.") from refusal
     if (made.kind, made.schema_version) != (KIND, SCHEMA_VERSION):
-        raise UsageError(f"{path}: {made.kind} schema {made.schema_version}, and this farwrite reads {KIND} {SCHEMA_VERSION}.")
+        raise UsageError(f"{source}: {made.kind} schema {made.schema_version}, and this farwrite reads {KIND} {SCHEMA_VERSION}.")
     return made

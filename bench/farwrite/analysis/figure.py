@@ -81,6 +81,9 @@ METRICS: dict[str, Metric] = {
     "drill_damaged_writes": Metric("count", "less", True, "damaged writes over all drills of a kind"),
     "recovery_point": Metric("ns", "less", True, "age of the oldest write lost in a drill, at worst"),
     "recovery_time": Metric("ns", "less", True, "from the heal of a link to the next completed write, at worst"),
+    "recovery_time_p50": Metric("ns", "less", False, "of farwrite drill: from an event to the next write that is served, median"),
+    "recovery_time_p95": Metric("ns", "less", False, "of farwrite drill: the same, 95th percentile over trials"),
+    "outage_share": Metric("ratio", "less", False, "of farwrite drill: share of a trial's time without a write within the bound"),
     "loss_probability": Metric("ratio", "less", True, "95 % bound on the probability that a kill loses a write"),
 }
 

@@ -411,6 +411,23 @@ def few_distances(quantile: str, known: int, cells: int) -> str:
     return f"{quantile} is known at {known} of {cells} distances, and three are needed"
 
 
+@code
+def trials_uncounted(counted: int, trials: int) -> str:
+    """Of a drill none of whose trials counts."""
+    return f"{counted} of {trials} trials count: with nothing at stake nothing can be lost, and no recovery is measured"
+
+
+@code
+def not_served_again(trials: int, of: int) -> str:
+    """Of a recovery time."""
+    return f"{trials} of {of} trials ended before writes were served again"
+
+
+@code
+def few_trials(trials: int, least: int) -> str:
+    return f"{trials} trials: this quantile needs {least}"
+
+
 # --- What a reader must know of a cell -------------------------------------------------------------------------
 
 

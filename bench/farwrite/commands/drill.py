@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..analysis.drill_recording import DrillRecording
     from ..workload.drill_scenario import Scenario, Setup
 
-MILES_MAX, TRIALS_MAX = 15_000, 10_000
+MILES, MILES_MAX, TRIALS_MAX = 150, 15_000, 10_000
 RATE_MAX, DEPTH_MAX = 5_000, 512
 BLOCKS = 512  # Few enough that each is written several times in a trial, so that an older write that comes back is seen.
 
@@ -30,7 +30,7 @@ def drill(
     scenario: str = "",
     /,
     *,
-    miles: str = "150",
+    miles: str = "",
     protocol: str = "C",
     policy: str = "consent",
     trials: int = 10,
@@ -40,13 +40,14 @@ def drill(
     depth: int = 64,
     size: str = "4k",
     bound: str = "250 ms",
-    peer_timeout: str = "1 s",
+    peer_timeout: str = "auto",
     seed: int = 1,
     link: Literal["auto", "netem", "ferry"] = "auto",
     files: Path | None = None,
     memory: Flag = False,
     out: Path | None = None,
     trace: Path | None = None,
+    page: Path | None = None,
     json: Flag = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -63,7 +64,7 @@ def drill(
         A shipped scenario, a TOML file, or the drill.json of a drill that is over, to print it again. Without one, the shipped
         ones are listed.
     miles
-        Distances between near and far, such as 20,150.
+        Distances between near and far, such as 20,150; by default the scenario's, or 150.
     protocol
         When a write is acknowledged: A, B, C, C2 or quorum; several with commas.
     policy
@@ -83,7 +84,7 @@ def drill(
     bound
         A write that is acknowledged later than this after its intended instant is late, and a time without one is an outage.
     peer_timeout
-        How long the engine lets a peer be silent.
+        How long the engine lets a peer be silent; auto is 20 round trips, and at least 500 ms.
     seed
         What blocks and instants are drawn from.
     link
@@ -96,6 +97,8 @@ def drill(
         Directory of the results; by default a new one below results/runs.
     trace
         Write the trials' timelines to this file as Chrome trace events, for Perfetto.
+    page
+        Write the drill to this file as one HTML page, with the timeline of each trial.
     json
         Print what the trials say as a document.
     verbose
@@ -108,7 +111,11 @@ def drill(
     from ..workload import drill_scenario as scenarios
 
     refuse_both(verbose, quiet)
-    check_texts(out, files, trace)
+    check_texts(out, files, trace, page)
+    if page is not None:
+        from .html import check_place
+
+        check_place(page, "--page")
     if not scenario:
         with printing():
             for name in scenarios.shipped():
@@ -116,24 +123,25 @@ def drill(
         return EXIT_DONE
     if scenario.endswith(".json"):
         drills = [read(Path(scenario))]
-        return present([(one, answer_of(one)) for one in drills], json, trace)
+        return present([(one, answer_of(one)) for one in drills], json, trace, page, scenario)
     asked = scenarios.load(scenario)
     if files is not None and memory:
         raise UsageError("--files and --memory contradict each other: choose one.")
+    usual_miles = MILES if asked.miles is None else asked.miles
     setups = setups_of(
-        miles, protocol, policy, replicas, no_witness, rate, depth, size, bound, peer_timeout, trials, seed,
+        miles or f"{usual_miles:g}", protocol, policy, replicas, no_witness, rate, depth, size, bound, peer_timeout, trials, seed,
     )  # fmt: skip
     for setup in setups:
         scenarios.check_setup(asked, setup)
-    if trace is not None and len(setups) > 1:
-        raise UsageError("--trace is of one drill: choose one distance, protocol and policy.")
+    if (trace is not None or page is not None) and len(setups) > 1:
+        raise UsageError("--trace and --page are of one drill: choose one distance, protocol and policy.")
     place, drills = played(Path(scenario).stem, asked, setups, link, out, files, memory, verbose, quiet)
     kept = [one for one in drills if one.trials]
     if not kept and drills[-1].interrupted:
         print("farwrite: interrupted before a trial was over.", file=sys.stderr)
     if kept and not quiet:
         print(f"saved: {place}", file=sys.stderr)
-    code = present([(one, answer_of(one)) for one in kept], json, trace) if kept else EXIT_DONE
+    code = present([(one, answer_of(one)) for one in kept], json, trace, page, str(place)) if kept else EXIT_DONE
     return exit_code() if drills[-1].interrupted else code
 
 
@@ -169,14 +177,17 @@ def setups_of(
 
     import msgspec
 
+    from ..base.physics import rtt_ns_of
     from ..base.protocol import NAMES
     from ..base.units import NS_PER_MS, NS_PER_S, time_ns
+    from ..engine.peer_timeout import peer_timeout_of
     from ..workload.drill_scenario import PolicyName, Setup
 
     protocols = words_of(protocol, [name for name in NAMES if name != "local"], "protocol")
     policies = words_of(policy, typing.get_args(PolicyName), "policy")
     size_bytes = bytes_of(size, "--size")
-    bound_ns, timeout_ns = time_ns(bound, "--bound"), time_ns(peer_timeout, "--peer-timeout")
+    bound_ns = time_ns(bound, "--bound")
+    timeout_ns = None if peer_timeout == "auto" else time_ns(peer_timeout, "--peer-timeout")
     within("trials", trials, 1, TRIALS_MAX)
     within("depth", depth, 1, DEPTH_MAX)
     within("seed", seed, 0, SEEDS_MAX - 1)
@@ -186,16 +197,17 @@ def setups_of(
         raise UsageError(f'--size: "{size}" must lie between 512 and 65536 bytes, and be a multiple of 512.')
     if not NS_PER_MS <= bound_ns <= 60 * NS_PER_S:
         raise UsageError(f'--bound: "{bound}" must lie between 1 ms and 60 s.')
-    if not 50 * NS_PER_MS <= timeout_ns <= 60 * NS_PER_S:
+    if timeout_ns is not None and not 50 * NS_PER_MS <= timeout_ns <= 60 * NS_PER_S:
         raise UsageError(f'--peer-timeout: "{peer_timeout}" must lie between 50 ms and 60 s.')
-    lengths = [length_of(word) for word in miles.split(",")]
+    lengths = [length_of(word) for word in (miles or f"{MILES:g}").split(",")]
     found = []
     for length, of_protocol, of_policy in product(lengths, protocols, policies):
         count = replicas or (3 if of_protocol == "quorum" else 2)
         found.append(Setup(
             miles=length, protocol=of_protocol, policy=msgspec.convert(of_policy, PolicyName), replicas=count,
             has_witness=count == 2 and not no_witness, quorum=2 if of_protocol == "quorum" else 0, offered_per_s=float(rate),
-            queue_depth=depth, size_bytes=size_bytes, block_count=BLOCKS, bound_ns=bound_ns, peer_timeout_ns=timeout_ns,
+            queue_depth=depth, size_bytes=size_bytes, block_count=BLOCKS, bound_ns=bound_ns,
+            peer_timeout_ns=timeout_ns or peer_timeout_of(rtt_ns_of(length)),
             trials=trials, seed=seed,
         ))  # fmt: skip
     return found
@@ -229,8 +241,15 @@ def within(name: str, value: float, low: float, high: float) -> None:
         raise UsageError(f"--{name} {value:g}: give {low:g} to {high:g}.")
 
 
-def present(drills: list[tuple[DrillRecording, Answer]], json: bool, trace: Path | None) -> int:
-    """The answers on stdout, the timeline in its file, and the exit code that they come to."""
+def present(
+    drills: list[tuple[DrillRecording, Answer]], json: bool, trace: Path | None, page: Path | None, source: str
+) -> int:
+    """The answers on stdout, timeline and page in their files, and the exit code that they come to."""
+    if page is not None:
+        from ..report.drill_page import page_of_drill
+        from .html import save
+
+        save(page_of_drill(*drills[0], source), page)
     if trace is not None:
         import msgspec
 
@@ -249,11 +268,11 @@ def present(drills: list[tuple[DrillRecording, Answer]], json: bool, trace: Path
             from ..report.drill import show_drill, show_table
             from ..report.page import Page
 
-            page = Page(console())
+            shown = Page(console())
             if len(drills) > 1:
-                show_table(page, drills)
+                show_table(shown, drills)
             else:
-                show_drill(page, *drills[0])
+                show_drill(shown, *drills[0])
     if any(answer.outcome == "corrupt" or (answer.outcome == "lost" and answer.promised) for answer in answers):
         return EXIT_LOST_WRITE
     return EXIT_INCONCLUSIVE if any(answer.outcome == "unknown" for answer in answers) else EXIT_DONE

@@ -70,14 +70,14 @@ def html(
     return EXIT_DONE
 
 
-def check_place(place: Path) -> None:
+def check_place(place: Path, option: str = "--out") -> None:
     """Refuse to write where something lies that is not an earlier page of ours."""
     from ..report.html import MARKER_WITHIN, is_ours
 
     if descriptor_of(place) is not None:
         return
     if not place.parent.is_dir():
-        raise UsageError(f"--out {place}: there is no directory {place.parent}. Make it, or name another one.")
+        raise UsageError(f"{option} {place}: there is no directory {place.parent}. Make it, or name another one.")
     if place.is_dir():
         raise UsageError(f"--out {place} is a directory. Name a file in it, such as {place / NAME}.")
     if not place.exists():

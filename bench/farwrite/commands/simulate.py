@@ -39,6 +39,24 @@ def check(seeds: int, first: int, minutes: float | None, seed: int | None) -> No
         raise UsageError(f"--minutes {minutes:g}: give a number above 0, and at most {MINUTES_MAX:,}.")
 
 
+# What a campaign is to go through: one that never did says so, since it proves nothing of it. Long campaigns go through all.
+REACHES = (
+    "votes during a resync", "votes while a replica was a mixture", "votes while a disk answered nothing",
+    "votes while one direction was lost", "votes while two called themselves primary", "votes lost in one direction",
+    "configurations during a resync", "configurations while a disk answered nothing", "primaries lost during a resync",
+    "primaries lost while they handed over", "primaries lost with writes not complete", "replicas lost in the middle of a copy",
+    "replicas lost while their disk answered nothing", "primaries known to have ended", "torn tails", "joined by digests",
+    "joined by extents", "handed over", "ballots refused", "frames forged",
+)  # fmt: skip
+AT_MOST = ", at most"  # What ends so is the largest of all stories, and no sum.
+
+
+def never_text(coverage: Counter[str]) -> str:
+    """What was not reached; empty when everything was."""
+    never = [name for name in REACHES if not coverage[name]]
+    return f"Never seen, so nothing is shown of it (more --seeds): {'; '.join(never)}." if never else ""
+
+
 def coverage_text(coverage: Counter[str]) -> str:
     """How often the stories went through what is seldom, so that a search that never meets it is seen to be one."""
     width = max((len(name) for name in coverage), default=0)
@@ -120,13 +138,15 @@ class Found:
         self.last = story
         self.totals["seeds"] += 1
         self.totals.update({name: getattr(story, name) for name in COUNTS})
-        self.coverage.update(story.counts)
+        for name, count in story.counts.items():
+            self.coverage[name] = max(self.coverage[name], count) if name.endswith(AT_MOST) else self.coverage[name] + count
 
     def document(self) -> dict[str, Any]:
         """As JSON has it."""
         broken = self.broken
         return {
             **{name: self.totals[name] for name in ("seeds", *COUNTS)}, "coverage": dict(sorted(self.coverage.items())),
+            "never": [name for name in REACHES if not self.coverage[name]],
             "first_seed": self.first, "interrupted": self.interrupted, "broken_seed": broken.seed if broken else None,
             "broken": broken.broken if broken else None, "tail": broken.lines[-TAIL_LINES:] if broken else [],
             "digest": self.last.digest if self.last else None,
@@ -147,6 +167,8 @@ class Found:
         )
         if self.coverage:
             yield coverage_text(self.coverage)
+            if never := never_text(self.coverage):
+                yield never
 
 
 def tell_until(first: int, seeds: int, minutes: float | None, dask: str | None, verbose: bool, quiet: bool) -> Found:

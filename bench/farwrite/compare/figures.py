@@ -14,6 +14,9 @@ import msgspec
 from .. import recording as recordings
 from ..analysis import analysis_of
 from ..analysis.answer import not_durable_text
+from ..analysis.drill_recording import FILE as DRILL_NAME
+from ..analysis.drill_recording import KIND as DRILL_KIND
+from ..analysis.drill_recording import decode as decode_drill
 from ..analysis.figure import METRICS, RESULT_SET_VERSION, Figure, Label, ResultSet, cell_figure, figure_of
 from ..analysis.result import Analysis, CellResult, Estimate, PartResult, beaten_doubt, lateness_share_of
 from ..base.documents import found_at, found_in, read_document
@@ -23,12 +26,16 @@ from ..base.units import NS_PER_MS
 from ..recording import Recording, Report
 from ..workload.link_spec import describe
 
-REPORT_NAMES = (recordings.REPORT_NAME, "sheet.json")  # What a directory is asked for.
+REPORT_NAMES = (recordings.REPORT_NAME, "sheet.json", DRILL_NAME)  # What a directory is asked for.
 
 
 def read_result_set(path: Path) -> ResultSet:
     """The sheet of a file, or of a run's directory; UsageError says what the file is not."""
     path, data = contents(path)
+    if is_drill(data):
+        from .drills import result_set_of_drill
+
+        return result_set_of_drill(decode_drill(data, str(path)), str(path))
     if is_report(data):
         report = recordings.decode(data, str(path))
         return result_set_of(report, analysis_of(report), str(path))
@@ -70,6 +77,7 @@ class Kind(msgspec.Struct):
     """Enough of a JSON file to know whose it is."""
 
     schema_version: int | None = None
+    kind: str | None = None
     recording: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     figures: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
@@ -88,6 +96,12 @@ def is_report(data: bytes) -> bool:
     if kind is None:  # Cut off, or no JSON: a report's first words are its schema and its recording.
         return b'"schema_version"' in data[:200] and b'"recording"' in data[:400]
     return kind.schema_version is not None or kind.recording is not msgspec.UNSET
+
+
+def is_drill(data: bytes) -> bool:
+    """Whether this is what a drill observed."""
+    kind = kind_of(data)
+    return kind is not None and kind.kind == DRILL_KIND
 
 
 def is_result_set(data: bytes) -> bool:

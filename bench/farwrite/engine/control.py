@@ -79,10 +79,20 @@ class Taken(msgspec.Struct, tag="taken"):
 def ask(name: str, address: Address, question: Question, terms: Terms, timeout_s: float = ASK_TIMEOUT_S) -> Answer | None:
     """The answer of the voter of this name, None when there is none."""
     try:
+        return ask_running(name, address, question, terms, timeout_s)
+    except ConnectionRefusedError:
+        return None
+
+
+def ask_running(name: str, address: Address, question: Question, terms: Terms, timeout_s: float) -> Answer | None:
+    """As `ask`. ConnectionRefusedError when its machine answers that nobody listens there: no process of this voter runs."""
+    try:
         with socket.create_connection((address.host, address.vote_port), timeout_s) as connection:
             talk = converse(connection, terms, dials=True, limit_s=timeout_s)
             talk.say(msgspec.json.encode(Asked(name, question)))
             answer = msgspec.json.decode(talk.hear(), type=Answer)
+    except ConnectionRefusedError:
+        raise
     except OSError:
         return None
     except (UnfitError, *NOT_OURS) as refusal:

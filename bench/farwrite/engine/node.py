@@ -14,12 +14,13 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
 
-from ..base.errors import FarwriteError, system_error
+from ..base.errors import FarwriteError, UnfitError, system_error
 from ..base.host import reactor
 from ..base.host.disk import Disk
 from ..base.row import rows_of
@@ -33,7 +34,7 @@ from . import primary_kernel as p
 from . import replica_kernel as replica
 from . import secondary_kernel as secondary
 from .ballot import Answer, Question, is_epoch_in_reach
-from .control import Address, Arrivals, ask, ask_all, introduce, introductions, votes_served
+from .control import ASK_TIMEOUT_S, Address, Arrivals, ask, ask_all, ask_running, introduce, introductions, votes_served
 from .handshake import hello_of, how_to_join, is_to_be_readmitted, is_to_be_struck, lead, may_succeed, meet
 from .journal import begin_anew, capacity_of, examine, image, is_blank, resume, save, tie
 from .peer_status import PeerStatus, peer_status_of
@@ -41,7 +42,14 @@ from .vote import BallotError, Voter
 
 STAGING_BYTES = 1 << 20
 PEER_TIMEOUT_NS = 1_000_000_000
+# A disk that has not answered a write of the journal for so long is given up: everybody waits for it, at least under C.
+# Longer than a disk that spins up or repairs a sector; a system tries again after 30 s (SCSI), which no writer should wait for.
+DISK_TIMEOUT_NS = 5_000_000_000
 CONTROL_S = 0.05  # Between two looks of the control thread: little beside the peer timeout.
+LOOK_S = 0.01  # Between two looks for a primary, and two questions to the last one whether it still runs.
+# Two candidates that ask at once may both fail. An election is about ten round trips, so their lots lie as far apart.
+LOT_S_MIN, LOT_ROUND_TRIPS, LOT_DOUBLED_MAX = 0.05, 10, 10
+ASK_S_MIN = 0.25  # For a question to a peer, however short the peer timeout: a handshake of TLS takes processor time.
 
 LOG = logging.getLogger(__name__)
 
@@ -105,6 +113,7 @@ class Node(Voter):
         self, name: str, chosen: Disk, ballot_fd: int, peers: dict[str, Address], witness: Address | None, volume: int,
         board: np.ndarray, clients: Clients, terms: Terms, protocol: int = p.C, policy: int = p.CONSENT, quorum: int = 0, seed: int = 0,
         peer_timeout_ns: int = PEER_TIMEOUT_NS, staging_bytes: int = STAGING_BYTES, latency_budget_ns: int = 0,
+        disk_timeout_ns: int = DISK_TIMEOUT_NS,
     ) -> None:  # fmt: skip
         require_proof(terms)
         super().__init__(name, ballot_fd, peers)
@@ -113,7 +122,9 @@ class Node(Voter):
         self.latency_budget_ns = latency_budget_ns
         self.disk, self.address, self.volume, self.board, self.clients = chosen, peers[name], volume, board, clients
         self.protocol, self.policy, self.quorum, self.seed = protocol, policy, quorum, seed
-        self.peer_timeout_ns = peer_timeout_ns
+        self.peer_timeout_ns, self.disk_timeout_ns = peer_timeout_ns, disk_timeout_ns
+        self.ring: reactor.Reactor | None = None  # of the loop that runs
+        self.waited_at, self.waited_since_ns = -1, 0  # where the log is durable while a flush is under way, and since when
         self.names = sorted(peers)
         self.peers = {other: peers[other] for other in self.names if other != name}
         self.voters = dict(self.peers) | ({"witness": witness} if witness else {})
@@ -125,6 +136,9 @@ class Node(Voter):
         self.steps_down = self.handing_over = False
         self.version, self.is_settled, self.is_outvoted, self.patience_ends_ns = 0, True, False, 0
         self.stands_at_once = False
+        # Sessions so far; the one whose primary's process is known to have ended; elections lost since; the widest lot.
+        self.session_count, self.orphaned_session, self.lost_elections, self.lot_s = 0, 0, 0, LOT_S_MIN
+        self.refusing: set[str] = set()  # peers at whose port nobody listened, since we lead
         self.promise(int(self.journal.at[0].epoch), "")
 
     # What a voter must know of a replica.
@@ -152,6 +166,23 @@ class Node(Voter):
         """Twice the peer timeout, by when a live primary has pinged several times, and up to as much again by lot."""
         return 2 * self.peer_timeout_ns / 1e9 * (1 + self.random.random())
 
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether the process of the primary that we served last has ended, and we may lead: nobody is waited for then."""
+        is_known = self.session_count > 0 and self.orphaned_session == self.session_count
+        return is_known and not int(self.journal.at[0].flags) & log.INCONSISTENT
+
+    def orphans_wait_s(self) -> float:
+        """By lot, among as many replicas as may stand: none for the only one. The lots double with each election that is lost."""
+        rivals = len(self.peers) - 1
+        lots = (1 << min(self.lost_elections, LOT_DOUBLED_MAX)) - (0 if rivals else 1)
+        return min(lots * self.lot_s * self.random.random(), self.election_wait_s())
+
+    @property
+    def ask_s(self) -> float:
+        """How long a peer may take to answer a question while we lead: writes may wait for it."""
+        return min(ASK_TIMEOUT_S, max(self.peer_timeout_ns / 1e9, ASK_S_MIN))
+
     def decide(self, question: Question) -> Answer:
         """A voter's answer, and none that promises anything once a thread of this node has failed."""
         if self.failure is not None:
@@ -166,6 +197,21 @@ class Node(Voter):
         """End with this reason, whichever thread met it."""
         self.failure = self.failure or failure
         self.ends_session[0].stop = 1
+
+    def mind_disk(self) -> None:
+        """End when the journal's disk has answered nothing for too long: a replica without a disk only holds the others up."""
+        at, now_ns, ring = self.journal.at[0], time.monotonic_ns(), self.ring
+        if at.durable == at.sealed:
+            self.waited_at = -1
+        elif at.durable != self.waited_at:
+            self.waited_at, self.waited_since_ns = int(at.durable), now_ns
+        elif now_ns - self.waited_since_ns > self.disk_timeout_ns and self.failure is None:
+            self.fail(UnfitError(
+                f"write the journal of {self.name}: its disk has not answered for {self.disk_timeout_ns / 1e9:g} s. Look at the "
+                "disk, and start this replica again: it is brought up to date."
+            ))  # fmt: skip
+            if ring is not None:
+                ring.at[0].abandoned = 1
 
     # The life of a replica.
 
@@ -206,18 +252,43 @@ class Node(Voter):
         return made
 
     def follow(self, arrivals: Arrivals) -> bool:
-        """Be a secondary of whoever leads and comes; True once it is time to stand for election."""
-        limit_s = time.monotonic() + self.election_wait_s()
+        """Be a secondary of whoever leads and comes; True once it is time to stand for election.
+
+        That is soon when the process of the last primary is known to have ended, and late when it is only silent.
+        """
+        limit_s, is_hurried = time.monotonic() + self.election_wait_s(), False
         while not self.stopped():
-            if self.stands_at_once or time.monotonic() > limit_s:
+            if self.is_orphaned and not is_hurried:
+                limit_s, is_hurried = min(limit_s, time.monotonic() + self.orphans_wait_s()), True
+            if self.stands_at_once or time.monotonic() >= limit_s:
                 self.stands_at_once = False
+                self.lost_elections += is_hurried
                 return not int(self.journal.at[0].flags) & log.INCONSISTENT
-            if arrived := arrivals.take(CONTROL_S):
+            if arrived := arrivals.take(min(LOOK_S, max(limit_s - time.monotonic(), 0))):
                 name, connection = arrived
                 with connection:
-                    if self.serve(name, connection):
-                        limit_s = time.monotonic() + self.election_wait_s() / 2
+                    served = self.serve(name, connection)
+                if served:
+                    limit_s, is_hurried = time.monotonic() + self.election_wait_s() / 2, False
+                    self.thread(self.watch_last_primary, name, self.session_count)
         return False
+
+    def watch_last_primary(self, name: str, session: int) -> None:
+        """Until the next session begins: find out whether the process of the last one's primary has ended.
+
+        Only its own machine knows that for sure, and says so: nobody listens at that port. A connection that ended is not enough,
+        since a primary that lives may have given it up; and silence says nothing.
+        """
+        limit_s = time.monotonic() + 2 * self.election_wait_s()
+        while not self.stopped() and self.session_count == session and time.monotonic() < limit_s:
+            begin_s = time.monotonic()
+            try:
+                ask_running(name, self.peers[name], Question("status", self.name), self.terms, self.ask_s)
+            except ConnectionRefusedError:
+                self.lot_s = max(LOT_S_MIN, LOT_ROUND_TRIPS * (time.monotonic() - begin_s))
+                self.orphaned_session = session
+                return
+            time.sleep(LOOK_S)
 
     def serve(self, name: str, connection: socket.socket) -> bool:
         """One session with the primary of this name, to its end; False when it was none of ours."""
@@ -229,7 +300,7 @@ class Node(Voter):
         except (FarwriteError, OSError) as refusal:
             self.sparse.warning("%s came as a primary, and is not served: %s", name, refusal)
             return False
-        with reactor.reactor() as ring:
+        with self.loop_reactor() as ring:
             with self.lock:  # No vote between looking at the promise and beginning the session.
                 if theirs.epoch < self.ballot.epoch or not is_epoch_in_reach(self.ballot, theirs.epoch):
                     self.sparse.warning("%s came as the primary of epoch %d, and is not served.", name, theirs.epoch)
@@ -243,14 +314,19 @@ class Node(Voter):
                 )
                 state.at[0].heard_ns = time.monotonic_ns()
                 self.session = state
-            watch = self.thread(self.watch_session, state)
+                self.session_count, self.lost_elections = self.session_count + 1, 0
+            ended = threading.Event()
+            watch = self.thread(self.watch_session, state, ended)
             try:
                 status = int(secondary.serve(state))
             finally:
                 self.ends_session[0].stop = 1
+                ended.set()
                 watch.join()
                 with self.lock:
                     self.session = None
+        if self.failure is not None:
+            return True
         if replica.is_from_disk(status):
             raise system_error("keep the replica's files", status)
         if status == replica.BAD_FRAME:
@@ -258,14 +334,23 @@ class Node(Voter):
             LOG.warning("%s: the session with the primary has ended, because of what it sent: %s", self.name, why)
         return True
 
-    def watch_session(self, state: secondary.Secondary) -> None:
+    def watch_session(self, state: secondary.Secondary, ended: threading.Event) -> None:
         """End a session whose primary is silent, or when we are to stop."""
         limit_ns = 2 * self.peer_timeout_ns
-        while not self.ends_session[0].stop:
+        while not (self.ends_session[0].stop or ended.wait(CONTROL_S)):
             silent_ns = time.monotonic_ns() - int(state.at[0].heard_ns)
+            self.mind_disk()
             if self.stopped() or silent_ns > limit_ns:
                 self.ends_session[0].stop = 1
-            time.sleep(CONTROL_S)
+
+    @contextmanager
+    def loop_reactor(self) -> Iterator[reactor.Reactor]:
+        """What a loop of ours waits in."""
+        with reactor.reactor() as self.ring:
+            try:
+                yield self.ring
+            finally:
+                self.ring = None
 
     def epoch_known(self) -> int:
         """The newest epoch that it has promised, serves, or has writes of."""
@@ -296,7 +381,7 @@ class Node(Voter):
                 return
             lead(self.journal, epoch)
             save(self.journal)
-        with reactor.reactor() as ring:
+        with self.loop_reactor() as ring:
             state = p.primary_state(
                 self.journal, ring, [], self.protocol, self.seed, self.peer_timeout_ns, quorum=self.quorum,
                 policy=self.policy, peer_count=len(self.peers), volume_bytes=self.disk.volume_bytes,
@@ -306,6 +391,8 @@ class Node(Voter):
                 state.peer[index].detached = peer not in self.ballot.members
             self.steps_down = self.handing_over = False
             self.patience_ends_ns = time.monotonic_ns() + self.peer_timeout_ns
+            self.refusing.clear()
+            self.orphaned_session = 0  # We are whom the others serve; nobody is to be succeeded.
             self.primary = state
             self.board[0].led_epoch = epoch
             ending = threading.Event()
@@ -328,6 +415,8 @@ class Node(Voter):
                 self.journal.at[0].held = log.EVERYTHING_SENT
                 with self.lock:
                     self.primary = None
+        if self.failure is not None:
+            return
         if status < 0 or settled < 0:
             raise system_error("go on as the primary", status or settled)
 
@@ -338,7 +427,10 @@ class Node(Voter):
 
     def control(self, state: p.Primary, epoch: int, connections: dict[int, socket.socket], ending: threading.Event) -> None:
         """Connect to whoever is absent, and keep the configuration as the loop needs it."""
-        while not ending.wait(CONTROL_S):
+        rest_s = 0.0
+        while not ending.wait(rest_s):
+            rest_s = CONTROL_S
+            self.mind_disk()
             for index, name in enumerate(self.peers):
                 if self.ballot.epoch > epoch:
                     self.steps_down = True
@@ -354,16 +446,19 @@ class Node(Voter):
                         state.peer[index].lost_status = 0
                     if self.policy == p.CONSENT:
                         self.do_without(state, index, name, epoch)
-                    self.connect(state, index, name, epoch, connections)
+                    if not self.connect(state, index, name, epoch, connections) and self.policy == p.CONSENT:
+                        self.do_without(state, index, name, epoch)
                 elif self.policy == p.CONSENT and is_to_be_readmitted(state.peer[index], name, self.ballot.members):
                     self.configure(epoch, tuple(sorted({*self.ballot.members, name})))
 
     def do_without(self, state: p.Primary, index: int, name: str, epoch: int) -> None:
         """Go on without a lost peer once a majority has struck it from the configuration, and not before.
 
-        A peer that was excused and struck already stays so; one that is a member must hold every write until then.
+        A peer that was excused and struck already stays so; one that is a member must hold every write until then. One that has
+        not been here may be on its way, unless nobody listens at its port.
         """
-        if not is_to_be_struck(state.peer[index], name, self.ballot.members, time.monotonic_ns() < self.patience_ends_ns):
+        is_patient = time.monotonic_ns() < self.patience_ends_ns and name not in self.refusing
+        if not is_to_be_struck(state.peer[index], name, self.ballot.members, is_patient):
             return
         members = tuple(one for one in self.ballot.members if one != name)
         if self.configure(epoch, members):
@@ -371,16 +466,21 @@ class Node(Voter):
 
     def connect(
         self, state: p.Primary, index: int, name: str, epoch: int, connections: dict[int, socket.socket]
-    ) -> None:
-        """Meet an absent peer and have the loop adopt it."""
+    ) -> bool:
+        """Meet an absent peer and have the loop adopt it; False when its process does not run."""
         if state.control_requests[index].request != p.NOTHING or self.steps_down:
-            return
-        answer = ask(name, self.peers[name], Question("status", self.name), self.terms)
+            return True
+        try:
+            answer = ask_running(name, self.peers[name], Question("status", self.name), self.terms, self.ask_s)
+        except ConnectionRefusedError:
+            self.refusing.add(name)
+            return False
+        self.refusing.discard(name)
         if answer is None or not is_epoch_in_reach(self.ballot, answer.ballot.epoch):
-            return
+            return True
         if answer.ballot.epoch > epoch:
             self.steps_down = True
-            return
+            return True
         connection = None
         try:
             connection = introduce(self.name, name, self.peers[name], self.terms, self.meeting_s)
@@ -390,7 +490,7 @@ class Node(Voter):
                 self.sparse.warning("lead %s: %s", name, refusal)
             if connection:
                 connection.close()
-            return
+            return True
         if index in connections:
             connections[index].close()
         connections[index] = connection
@@ -398,6 +498,7 @@ class Node(Voter):
         control_request.socket, control_request.sequence = connection.fileno(), theirs.sequence
         control_request.how = how_to_join(self.journal, theirs)
         control_request.request = p.ADOPT
+        return True
 
     def hand_over(self, to: str) -> bool:
         """Step down for `to` once it holds everything; called on `to` itself, stand at once. False when it cannot be."""

@@ -286,9 +286,14 @@ def drained(ring):
 
 @kernel(allocates=True)
 def settle(journal, ring):
-    """Flush everything that is staged and apply it, waiting as long as the disk takes. For the end of a run."""
+    """Flush everything that is staged and apply it, waiting as long as the disk takes. For the end of a run.
+
+    -EIO once somebody has given the disk up (Ring.abandoned).
+    """
     nobody = np.full(1, -1, np.int64)
     while True:
+        if ring.at[0].abandoned != 0:
+            return np.int64(-EIO)
         status = settle_turn(journal, ring)
         if status < 0:
             return status

@@ -50,6 +50,7 @@ class Seat(Row):
     joined = i64("1: it leads, all its peers keep up with it, and none is excused")
     in_flight = i64("writes that it has taken and not acknowledged")
     note_count = i64("notes so far")
+    disk = i64("how a drill has the voter's disk behave: DISK_ANSWERS, DISK_STALLED or DISK_FULL of its desk")
 
 
 SEAT_AT = SharedCounters.LAYOUT.itemsize // 8
@@ -151,7 +152,7 @@ class Voters(ABC):
 
     def check(self) -> None:
         """UndecidedError when a process has ended by itself."""
-        for name, made in self.everybody().items():
+        for name, made in list(self.everybody().items()):
             if made.busy and made.poll(0):
                 raise UndecidedError(f"the process of {name} ended{why_ended(made)}")
 

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from ..analysis.drill_answer import Answer, PhaseAnswer, TrialAnswer
 from ..analysis.drill_recording import DrillRecording
+from ..analysis.drill_servers import GUEST_LIMITS_NS, Pauses
 from ..analysis.result import Estimate
 from ..base.units import counted, format_size, format_time
 from .digits import UNKNOWN
@@ -35,6 +36,10 @@ def show_drill(page: Page, recording: DrillRecording, answer: Answer) -> None:
         if any(event.phases_p50 for event in answer.events):
             page.prose("Where another replica took over, its medians:")
             page.table(lambda form: phase_table(answer.events, form))
+    if answer.pauses and answer.counted:
+        page.heading(f"The longest pause that each of {recording.scenario.servers} virtual servers saw")
+        page.table(lambda form: pauses_table(answer.pauses, form))
+        page.prose(pauses_text(answer.pauses))
     page.heading("What was read back")
     page.prose(
         f"{counted(answer.acked, 'acknowledged write')}: {answer.lost:,} lost, {answer.damaged:,} damaged, "
@@ -145,6 +150,30 @@ def phase_table(events: Sequence[PhaseAnswer], form: Form) -> Table:
         if event.phases_p50:
             add_row(table, event.event, str(event.taken_over), *(value_text(event.phases_p50[name]) for name in names))
     return table
+
+
+def pauses_table(found: Sequence[Pauses], form: Form) -> Table:
+    """Events with what the servers saw of each, and how many would have given up their disk."""
+    limits = [f"over {format_time(limit_ns)}" for limit_ns in GUEST_LIMITS_NS]
+    table = table_of(form, "event", "least", "median", "longest", *limits)
+    for one in found:
+        ordered = sorted(one.longest_ns)
+        over = [str(sum(pause > limit_ns for pause in ordered) + one.never) for limit_ns in GUEST_LIMITS_NS]
+        times = [format_time(ordered[at]) for at in (0, len(ordered) // 2, -1)]
+        add_row(table, one.event, *(times if not one.never else [*times[:2], "did not end"]), *over)
+    return table
+
+
+def pauses_text(found: Sequence[Pauses]) -> str:
+    """The whole in a sentence."""
+    never, longest_ns = max(one.never for one in found), max(max(one.longest_ns) for one in found)
+    if never:
+        return f"{counted(never, 'server')} saw a pause that did not end before the next event."
+    shares = " and ".join(f"{format_time(limit_ns)}" for limit_ns in GUEST_LIMITS_NS)
+    return (
+        f"No server stood still for longer than {format_time(longest_ns)}. Guests give up a disk after {shares} (SCSI timeout of "
+        "Linux, TimeOutValue of Windows)."
+    )
 
 
 def bad_text(one: TrialAnswer) -> str:

@@ -13,7 +13,7 @@ import hashlib
 import shlex
 import zlib
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from html import escape
 from importlib.util import find_spec
@@ -66,7 +66,7 @@ RADIOS_MAX = 60  # Characters: options with more words than this become a list.
 
 def page_of(report: Report, analysis: Analysis, source: str, comparison: Comparison | None = None) -> bytes:
     """The whole page."""
-    packing = ThreadPoolExecutor(1).submit(plotly_packed)  # zlib lets go of the interpreter: 0.2 s beside the rest.
+    packing = plotly_packing()
     recording = report.recording
     page = HtmlPage(caveat_of(recording.lab))
     plots: list[Plot] = []
@@ -118,15 +118,27 @@ def page_of(report: Report, analysis: Analysis, source: str, comparison: Compari
     page.parts.append(facts_markup(recording))
     show_machines(page, recording)
 
+    return filled(page, plots, recording.profile.title, head(recording), packing, source)
+
+
+def plotly_packing() -> Future[tuple[str, int]]:
+    """plotly_packed(), under way: zlib lets go of the interpreter, 0.2 s beside the rest."""
+    return ThreadPoolExecutor(1).submit(plotly_packed)
+
+
+def filled(
+    page: HtmlPage, plots: Iterable[Plot], title: str, banners: str, packing: Future[tuple[str, int]], source: str
+) -> bytes:
+    """The template with a page's chapters and charts in it."""
     body = page.markup
     packed, size = packing.result()
     charts = embedded({plot.id: plot.drawing for plot in plots})
     # What is filled in is never looked at again: a title may hold a name of the template.
     return Template((here() / "page.html").read_text("utf-8")).substitute(
-        title=escape(recording.profile.title),
+        title=escape(title),
         style=(here() / "page.css").read_text("utf-8"),
         script=(here() / "page.js").read_text("utf-8"),
-        head=head(recording),
+        head=banners,
         contents="".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title in page.contents),
         body=body,
         version=escape(__version__),

@@ -27,8 +27,12 @@ END_NS_MAX = 600 * NS_PER_S
 # What each action needs: a site, or a link of two sites; and whether it is a fault or ends one.
 ON_SITES = {
     "kill": "fault", "lose": "fault", "stop": "fault", "restart": "recovery", "continue": "recovery", "switch-over": "planned",
+    "power-off": "fault", "disk-full": "fault", "disk-refuse": "fault", "disk-stall": "fault", "disk-heal": "recovery",
 }  # fmt: skip
-ON_LINKS = {"cut": "fault", "blackhole": "fault", "heal": "recovery"}
+ON_DISKS = ("disk-full", "disk-refuse", "disk-stall")
+ON_LINKS = {"cut": "fault", "blackhole": "fault", "slow": "fault", "lossy": "fault", "heal": "recovery"}
+SERVERS_MAX, MILES_MAX, RATE_BITS_PER_S_MIN = 256, 15_000, 1_000_000
+LOSS_MAX, EXTRA_RTT_NS_MAX = 0.5, NS_PER_S
 KINDS = ON_SITES | ON_LINKS
 
 
@@ -40,6 +44,8 @@ class Event(Struct, frozen=True):
     until_ns: int | None = None  # drawn between `at` and this; null: exactly at `at`
     site: str = ""
     link: tuple[str, ...] = ()  # two sites; of a blackhole the first is the one that is not heard any more
+    extra_rtt_ns: int | None = None  # of "slow": on top of the distance's round trip, half in each direction
+    loss_ratio: float | None = None  # of "lossy": of packets, in each direction
 
     @property
     def kind(self) -> str:
@@ -50,7 +56,8 @@ class Event(Struct, frozen=True):
     def text(self) -> str:
         """ "kill near", "blackhole near to far"."""
         place = self.site or (" to " if self.action == "blackhole" else " - ").join(self.link)
-        return f"{self.action} {place}"
+        much = format_time(self.extra_rtt_ns) if self.extra_rtt_ns else f"{self.loss_ratio:.2g}" if self.loss_ratio else ""
+        return f"{self.action} {place}{f' by {much}' if much else ''}"
 
 
 class Scenario(Struct, frozen=True):
@@ -60,6 +67,9 @@ class Scenario(Struct, frozen=True):
     end_ns: int  # the load goes on at least until then
     event: tuple[Event, ...]
     about: str = ""
+    servers: int = 0  # virtual servers that share the load, each with blocks of its own; 0: they are not told apart
+    miles: float | None = None  # between near and far, where none are asked for
+    rate_bits_per_s: int | None = None  # of every link
 
     @property
     def first_fault(self) -> int:
@@ -112,6 +122,12 @@ def check(scenario: Scenario, reader: Reader) -> None:
 
     if not 0 < scenario.end_ns <= END_NS_MAX:
         raise UsageError(f"{reader.where(('end',))}: a drill ends after 0 s, and within {format_time(END_NS_MAX)}.")
+    if not 0 <= scenario.servers <= SERVERS_MAX:
+        raise UsageError(f"{reader.where(('servers',))}: 0 to {SERVERS_MAX} servers can be told apart.")
+    if scenario.miles is not None and not 0 <= scenario.miles <= MILES_MAX:
+        raise UsageError(f"{reader.where(('miles',))}: it must lie between 0 and {MILES_MAX:,}.")
+    if scenario.rate_bits_per_s is not None and scenario.rate_bits_per_s < RATE_BITS_PER_S_MIN:
+        raise UsageError(f"{reader.where(('rate',))}: a drill's links carry 1 Mbit/s at least.")
     if not scenario.event:
         raise UsageError(f"{reader.where(('event',))}: a drill has at least one [[event]].")
     down: set[str] = set()  # sites whose process is killed, lost or stopped, as "killed near"
@@ -128,6 +144,14 @@ def check(scenario: Scenario, reader: Reader) -> None:
         if last_ns >= scenario.end_ns:
             refuse(index, "at", f"this lies behind the end of the drill, {format_time(scenario.end_ns)}.")
         before_ns = last_ns
+        for key, name, action, most in (
+            ("extra_rtt", "extra_rtt_ns", "slow", EXTRA_RTT_NS_MAX), ("loss", "loss_ratio", "lossy", LOSS_MAX),
+        ):  # fmt: skip
+            value = getattr(event, name)
+            if (value is None) == (event.action == action):
+                refuse(index, "action", f'"{key}" goes with "{action}", and only with it.')
+            if value is not None and not 0 < value <= most:
+                refuse(index, key, f"it must lie above 0, and not above {format_time(most) if most > 1 else most}.")
         if event.action in ON_SITES:
             if event.link or event.site not in SITES:
                 refuse(index, "site", f'"{event.action}" is of one site, and "{event.site}" is none{nearest(event.site, SITES)}.')
@@ -140,29 +164,37 @@ def check(scenario: Scenario, reader: Reader) -> None:
                     refuse(index, "link", f'there is no site "{name}"{nearest(name, SITES)}.')
             pair = frozenset(event.link)
             if event.action == "heal" and pair not in cut:
-                refuse(index, "action", f"the link {' - '.join(event.link)} was not cut before.")
+                refuse(index, "action", f"the link {' - '.join(event.link)} was not cut, slow or lossy before.")
             (cut.discard if event.action == "heal" else cut.add)(pair)
 
 
 def follow_site(event: Event, down: set[str], refuse: Any) -> None:
     """Note what an event does to a site; refused when its process is not in the state for it."""
     site = event.site
-    killed, stopped, lost = f"killed {site}", f"stopped {site}", f"lost {site}"
+    killed, stopped, lost, ailing, stalled = (f"{word} {site}" for word in ("killed", "stopped", "lost", "ailing", "stalled"))
     if lost in down or (killed in down and event.action not in ("restart", "lose")):
         refuse(f"the process of {site} is gone by then.")
     if event.action == "restart":
-        if killed not in down:
-            refuse(f"{site} was not killed before.")
-        down.discard(killed)
+        if not {killed, ailing, stalled} & down:
+            refuse(f"{site} was not killed before, nor its disk lost.")
+        down -= {killed, ailing, stalled, stopped}
+    elif ailing in down and event.action not in ("kill", "lose", "power-off"):
+        refuse(f"{site} has ended, or is about to, for want of its disk: start it again first.")
+    elif event.action == "disk-heal":
+        if stalled not in down:
+            refuse(f"the disk of {site} was not stalled before.")
+        down.discard(stalled)
+    elif event.action in ON_DISKS:
+        down.add(stalled if event.action == "disk-stall" else ailing)
     elif event.action == "continue":
         if stopped not in down:
             refuse(f"{site} was not stopped before.")
         down.discard(stopped)
     elif event.action == "stop":
         down.add(stopped)
-    elif event.action in ("kill", "lose"):
-        down.discard(stopped)
-        down.add(killed if event.action == "kill" else lost)
+    elif event.action in ("kill", "lose", "power-off"):
+        down -= {stopped, ailing, stalled}
+        down.add(lost if event.action == "lose" else killed)
     elif site == "third":
         refuse("the third site holds no second copy to switch over to.")
 
@@ -202,6 +234,9 @@ def check_voters(policy: str, protocol: str, replicas: int, has_witness: bool) -
 def check_setup(scenario: Scenario, setup: Setup) -> None:
     """UsageError where the scenario, the policy and the replicas do not go together."""
     check_voters(setup.policy, setup.protocol, setup.replicas, setup.has_witness)
+    for event in scenario.event:
+        if event.action in ON_DISKS and event.site not in SITES[: setup.replicas]:
+            raise UsageError(f"{event.text}: the third site's voter has no volume. Name near or far, or add --replicas 3.")
     if not setup.has_witness and setup.replicas == 2:
         for event in scenario.event:
             if event.site == "third":

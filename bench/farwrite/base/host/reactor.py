@@ -16,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -46,6 +47,7 @@ READABLE, WRITABLE = 1, 1 << 8
 
 SYS_IO_URING_SETUP = 425
 SYS_IO_URING_ENTER = 426
+SYS_COPY_FILE_RANGE = 326 if platform.machine() == "x86_64" else 285
 OP_FSYNC, OP_POLL_ADD, OP_WRITE = 3, 6, 23
 FSYNC_DATASYNC = 1
 ENTER_GETEVENTS, ENTER_EXT_ARG = 1, 8
@@ -71,6 +73,11 @@ class Ring(Row):
     pending = i64("entries that were filled and not yet submitted")
     syscalls = i64("times the system was asked")
     door_fd = i64("descriptor that wait() waits for as well: an epoll descriptor that holds every client; -1 without one")
+    stalled = i64("1: the disk answers nothing: what has come to its end is not told of; for drills and the simulator")
+    abandoned = i64("1: the disk's answers are waited for no longer")
+    image_fd = i64("descriptor of what the volume's last flush has kept, for drills that cut the power; -1 without one")
+    image_bytes = i64("bytes of the volume; the image holds it twice, and behind that the number of the half that counts")
+    image_half = i64("the half that counts, 0 or 1")
 
 
 class Reactor(NamedTuple):
@@ -98,7 +105,7 @@ def empty() -> Reactor:
         requests=np.zeros(2 * (SOCKETS_MAX + 1), np.int32),
         world=NOTHING,
     )
-    made.at[0].ring_fd = made.at[0].door_fd = -1
+    made.at[0].ring_fd = made.at[0].door_fd = made.at[0].image_fd = -1
     return made
 
 
@@ -287,6 +294,8 @@ def begin_write(reactor, slot, fd, data, start, size, offset):
 def begin_sync(reactor, slot, fd):
     """Start making everything written to a file durable; fdatasync(2)."""
     assert reactor.state[slot] == IDLE
+    if reactor.at[0].image_fd >= 0 and slot == VOLUME:
+        keep_image(reactor, fd)
     if reactor.at[0].kind == URING:
         prepare(reactor, slot, OP_FSYNC, fd, 0, 0, 0, FSYNC_DATASYNC)
     elif reactor.at[0].kind == PRETEND:
@@ -311,16 +320,48 @@ def sync_now(reactor, fd):
     """0 once everything written to the volume is durable, or -errno; waits for the disk."""
     if reactor.at[0].kind == PRETEND:
         return pretend.sync_now(reactor.world)
-    return libc.fdatasync(fd)
+    if reactor.at[0].image_fd < 0:
+        return libc.fdatasync(fd)
+    keep_image(reactor, fd)
+    answer = libc.fdatasync(fd)
+    if answer == 0:
+        choose_image(reactor)
+    return answer
 
 
 @kernel()
 def finished(reactor, slot):
     """True once for each operation that has come to its end; its answer is then in reactor.result[slot]."""
-    if reactor.state[slot] != FINISHED:
+    if reactor.state[slot] != FINISHED or (reactor.at[0].stalled != 0 and slot < READ_READY):
         return False
     reactor.state[slot] = IDLE
+    if slot == VOLUME and reactor.at[0].image_fd >= 0 and reactor.result[slot] >= 0:
+        choose_image(reactor)
     return True
+
+
+@kernel()
+def keep_image(reactor, fd):
+    """Copy a volume as it is now into the half of its image that does not count: what a flush that begins now will keep."""
+    at = reactor.at[0]
+    scratch = reactor.scratch
+    scratch[0], scratch[1] = 0, (1 - at.image_half) * at.image_bytes
+    left = at.image_bytes
+    while left > 0:
+        here = np.int64(scratch.ctypes.data)
+        copied = libc.syscall6(SYS_COPY_FILE_RANGE, np.int64(fd), here, at.image_fd, here + 8, left, np.int64(0))
+        assert copied > 0
+        left -= copied
+
+
+@kernel()
+def choose_image(reactor):
+    """A flush has come to its end: what was copied at its beginning counts from now on, whatever becomes of this process."""
+    at = reactor.at[0]
+    at.image_half = 1 - at.image_half
+    reactor.scratch[0] = at.image_half
+    written = libc.pwrite(at.image_fd, reactor.scratch.view(np.uint8), np.int64(0), np.int64(8), 2 * at.image_bytes)
+    assert written == 8
 
 
 @kernel()
@@ -332,7 +373,7 @@ def wait(reactor, sockets, want_writable, timeout_ns):
     the door, where there is one (Ring.door_fd): is_door_ready() tells of it.
     """
     for slot in range(READ_READY):
-        if reactor.state[slot] == FINISHED:
+        if reactor.state[slot] == FINISHED and reactor.at[0].stalled == 0:
             timeout_ns = 0
     timeout_ns = max(timeout_ns, 0)
     reactor.at[0].syscalls += 1

@@ -124,6 +124,8 @@ class Node:
         self.voter: Voter = Voter(cluster, self.name, self.world, self)
         self.inquiry: Inquiry | None = None
         self.stands_at_once = False
+        self.served: Node | None = None  # the primary of its last session
+        self.is_powerless = False  # while it is down: its machine does not run either
         self.sync_due_ns = 0  # of the flush of its volume
         self.successor = ""  # to whom it is to hand over, once that one holds everything
         self.leaves_to = ""  # to whom it is handing over: it says so when its own loop is settled
@@ -252,6 +254,7 @@ class Cluster:
         self.newest = self.terms[0]  # the newest term that has begun
         self.votes: dict[tuple[str, str, int], str] = {}  # by voter, "grant" or "configure", and epoch: to whom it said yes
         self.cut: set[frozenset[int]] = set()
+        self.blackholes: set[tuple[int, int]] = set()  # (from, to): what the first says does not reach the second
         self.asleep: set[str] = set()  # whose processes have no processor now
         self.number = 0
         self.delay_ns = 200_000
@@ -275,14 +278,17 @@ class Cluster:
         return self.nodes[slot if slot < node.index else slot + 1]
 
     def is_cut(self, one: Node, other: Node) -> bool:
-        return frozenset((one.index, other.index)) in self.cut
+        """Whether the two cannot speak with each other: that takes both directions."""
+        pair = one.index, other.index
+        return frozenset(pair) in self.cut or pair in self.blackholes or pair[::-1] in self.blackholes
 
-    def partition(self, pairs) -> None:
-        """Cut exactly these pairs of replicas from each other."""
-        self.cut = {frozenset(pair) for pair in pairs}
+    def partition(self, pairs, blackholes=()) -> None:
+        """Cut exactly these pairs of replicas from each other, and exactly these directions (from, to)."""
+        self.cut, self.blackholes = {frozenset(pair) for pair in pairs}, set(blackholes)
         for connection, (one, other) in self.ends.items():
-            stalled = 1 if frozenset((one, other)) in self.cut else 0
-            self.stream[2 * connection : 2 * connection + 2]["stalled"] = stalled
+            is_cut = frozenset((one, other)) in self.cut
+            for stream, way in ((2 * connection, (one, other)), (2 * connection + 1, (other, one))):
+                self.stream[stream].stalled = 1 if is_cut or way in self.blackholes else 0
 
     def socket_pair(self, one: Node, other: Node) -> int | None:
         """A fresh connection's first socket, None when all are in use."""
@@ -321,7 +327,8 @@ class Cluster:
             node.has_crashed = True
         node.flags_left = int(node.known.flags | node.journal.at[0].flags)
         node.known = node.knew()
-        node.role = DOWN
+        self.note_crash(node)
+        node.role, node.is_powerless = DOWN, power or silent
         node.inquiry, node.stands_at_once, node.successor, node.leaves_to = None, False, "", ""
         self.membership.crashed(node, key, share)
 
@@ -445,6 +452,32 @@ class Cluster:
             )
         self.counts["votes"] += question.ask == "grant"
 
+    # What a campaign must have been through: counted, so that one that was not says so (REACHES).
+
+    def note_reached(self, question: Question) -> None:
+        """A vote was given, or a configuration kept: what went on meanwhile."""
+        word = "votes" if question.ask == "grant" else "configurations"
+        states = [row["state"] for node in self.nodes if node.role == PRIMARY for row in node.state.peer]
+        self.counts[f"{word} during a resync"] += primary.RESYNCING in states
+        self.counts[f"{word} while a log was caught up"] += primary.CATCHING in states
+        mixed = any(node.journal.at[0].flags & log.INCONSISTENT for node in self.nodes)
+        self.counts[f"{word} while a replica was a mixture"] += mixed
+        self.counts[f"{word} while a disk answered nothing"] += any(node.ring.at[0].stalled for node in self.nodes)
+        self.counts[f"{word} while one direction was lost"] += bool(self.blackholes)
+        self.counts[f"{word} while two called themselves primary"] += sum(node.role == PRIMARY for node in self.nodes) > 1
+
+    def note_crash(self, node: Node) -> None:
+        """A replica is about to be gone: what it was doing."""
+        if node.role == PRIMARY:
+            states = node.state.peer["state"].tolist()
+            self.counts["primaries lost during a resync"] += primary.RESYNCING in states
+            self.counts["primaries lost while they handed over"] += bool(node.successor)
+            self.counts["primaries lost with writes not complete"] += bool(
+                node.journal.at[0].staged_sequence > node.state.at[0].completed
+            )
+        self.counts["replicas lost in the middle of a copy"] += bool(node.journal.at[0].flags & log.INCONSISTENT)
+        self.counts["replicas lost while their disk answered nothing"] += bool(node.ring.at[0].stalled)
+
     def hand_over(self, node: Node, to: str) -> bool:
         """What a replica makes of being told to hand over: the primary waits until `to` holds everything, `to` itself stands."""
         if to == node.name:
@@ -509,7 +542,7 @@ class Cluster:
             other.journal, other.ring, socket + 1, self.protocol, self.shape.volume_bytes, rows_of(SharedCounters),
             self.shape.inbox_bytes,
         )  # fmt: skip
-        other.role = SECONDARY
+        other.role, other.served = SECONDARY, node
         self.counts[f"joined by {BY[how]}"] += 1
         self.tell(
             f"replica {other.index} joins {node.index} at write {theirs.sequence} of epoch {theirs.log_epoch}, by {BY[how]}"

@@ -22,6 +22,7 @@ from .cluster import DOWN, IDLE, PRIMARY, SECONDARY, UNASKED, Cluster, Node
 from .voting import WITNESS, ControlNetwork, Inquiry, PowerLostError, Voter
 
 NEVER_HERE_PATIENCE = 0.95  # Chance, in each look, that a peer which has never been here is waited for a little more.
+ORPHANS_CHANCE = 0.3  # That a replica stands in this tick, once it knows that the process of its last primary has ended.
 
 
 class Elections:
@@ -152,8 +153,11 @@ class Elections:
         self.network.send(int(self.cluster.clock[0]), node.name, voter, number, body)
 
     def are_cut(self, one: str, other: str) -> bool:
-        places = [len(self.cluster.nodes) if name == WITNESS else self.nodes[name].index for name in (one, other)]
-        return frozenset(places) in self.cluster.cut
+        return frozenset((self.place(one), self.place(other))) in self.cluster.cut
+
+    def place(self, name: str) -> int:
+        """The place of a voter in the network: a replica's index, the witness behind them."""
+        return len(self.cluster.nodes) if name == WITNESS else self.nodes[name].index
 
     def deliver(self) -> None:
         """Hand over what has arrived to whoever runs, and is not cut off."""
@@ -161,6 +165,10 @@ class Elections:
         for message in self.network.arrived(now_ns):
             target = self.voters[message.target]
             if not target.answers or self.are_cut(message.asker, message.voter):
+                continue
+            sender = message.asker if message.target == message.voter else message.voter
+            if (self.place(sender), self.place(message.target)) in self.cluster.blackholes:
+                self.cluster.counts["votes lost in one direction"] += 1
                 continue
             if target.name in self.cluster.asleep:
                 self.network.send(now_ns, message.asker, message.voter, message.number, message.body)
@@ -219,6 +227,10 @@ class Elections:
     def follow(self, node: Node, leader: Node | None, troubled: bool) -> None:
         """Wait for a primary; stand for election sooner or later, and at once when one hands over."""
         chance = self.stand_chance if leader is None else self.stand_chance / 20 if troubled else 0.0
+        last = node.served
+        if last is not None and self.is_known_to_have_ended(node, last) and not node.journal.at[0].flags & log.INCONSISTENT:
+            chance = max(chance, ORPHANS_CHANCE)
+            self.cluster.counts["primaries known to have ended"] += 1
         if not node.stands_at_once and self.random.random() >= chance:
             return
         if not self.cluster.is_quiet(node):
@@ -230,6 +242,10 @@ class Elections:
         self.inquire(
             node, election.stand(node.voter, len(self.voters) - 1, self.cluster.names), partial(self.finish_standing, node)
         )
+
+    def is_known_to_have_ended(self, node: Node, other: Node) -> bool:
+        """Whether the machine of another replica answers that nobody listens there: it runs, and its process does not."""
+        return other.role == DOWN and not self.cluster.is_cut(node, other) and not other.is_powerless
 
     def finish_standing(self, node: Node, epoch: int) -> None:
         if epoch and node.role == IDLE and node.voter.ballot.epoch == epoch:
@@ -297,7 +313,7 @@ class Elections:
                 self.configure(node, members, None, "settles")
                 return
             if peer.state == primary.ABSENT:
-                is_patient = self.random.random() < NEVER_HERE_PATIENCE
+                is_patient = self.random.random() < NEVER_HERE_PATIENCE and not self.is_known_to_have_ended(node, other)
                 if cluster.policy == primary.CONSENT and is_to_be_struck(peer, other.name, members, is_patient):
                     rest = tuple(one for one in members if one != other.name)
                     if cluster.bug == UNASKED:

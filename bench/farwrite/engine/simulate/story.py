@@ -26,6 +26,7 @@ POLICIES = {
 }  # fmt: skip
 SIZES = (512, 512, 1024, 2048, 4096, 8192)
 HEALING_TICKS = 3000
+WRITING_TICKS = 300  # In which a write must complete once everything is whole.
 SKEW_NS_MAX = 3_600_000_000_000
 ENOSPC, EIO = 28, 5
 EMPTY_ARE_REFUSED = hasattr(replica, "INVALID_WRITE")  # Whether a write of no bytes is refused before it is staged.
@@ -92,13 +93,14 @@ class Story:
                 ("refuse", 0.002, 0.2), ("slow", 0.02, 0.6), ("flip", 0.3, 0.7), ("adversary", 0.08, 0.3),
                 ("depose", 0.012, 0.5), ("pause", 0.01, 0.5), ("verify", 0.01, 0.2), ("jump", 0.01, 0.3),
                 ("superblock", 0.06, 0.5), ("forge", 0.06, 0.3), ("ballot", 0.05, 0.4), ("hand over", 0.02, 0.4),
-                ("witness", 0.01, 0.5), ("stray", 0.02, 0.3),
+                ("witness", 0.01, 0.5), ("stray", 0.02, 0.3), ("blackhole", 0.01, 0.4), ("stall", 0.01, 0.4),
             )
         }  # fmt: skip
         self.hurry = draw.choice((0.2, 0.6, 0.95))
         self.read_share = draw.choice((0.0, 0.2, 0.6))
         self.length = draw.choice((80, 150, 300, 500))
         self.paused: dict[int, int] = {}
+        self.stalled: dict[int, int] = {}  # by replica: until when its disk answers nothing
         by = "an arbiter" if self.elections is None else f"votes{' and a witness' if self.elections.witness else ''}"
         self.tell(f"seed {seed}: {count} replicas, led by {by}, protocol {self.protocol}, policy {self.policy}, quorum {quorum}, "
                   f"{', '.join(name for name, rate in self.trouble.items() if rate)}")
@@ -128,6 +130,8 @@ class Story:
             self.make_trouble()
         self.begin_processes(troubled)
         cluster.asleep = {cluster.names[index] for index, until in self.paused.items() if until > self.ticks and troubled}
+        for node in cluster.nodes:
+            node.ring.at[0].stalled = int(self.stalled.get(node.index, 0) > self.ticks and troubled)
         cluster.membership.control(troubled)
         order = cluster.nodes[:]
         draw.shuffle(order)
@@ -194,7 +198,15 @@ class Story:
             pairs = [(a, b) for a in side for b in range(len(cluster.nodes) + 1) if b not in side]
             cluster.partition(pairs)
             self.tell(f"cut: {sorted(side)} from the rest")
-        if happens["heal"] and cluster.cut:
+        if happens["blackhole"]:
+            ways = [tuple(draw.sample(range(len(cluster.nodes) + 1), 2)) for _ in range(draw.choice((1, 1, 2)))]
+            cluster.partition(cluster.cut, ways)
+            self.tell(f"lost in one direction: {', '.join(f'{one} to {other}' for one, other in ways)}")
+        if happens["stall"] and node.role != DOWN:
+            self.stalled[node.index] = self.ticks + draw.choice((3, 20, 100))
+            self.tell(f"the disk of replica {node.index} answers nothing until {self.stalled[node.index]}")
+            cluster.counts["disks that answered nothing"] += 1
+        if happens["heal"] and (cluster.cut or cluster.blackholes):
             cluster.partition([])
             self.tell("the network heals")
         if happens["reset"] and node.sockets:
@@ -291,6 +303,7 @@ class Story:
         cluster.delay_ns, cluster.sync_ns = 200_000, 0
         self.quantum_ns = max(self.quantum_ns, 400_000)
         self.paused.clear()
+        self.stalled.clear()
         worlds = [node.world for node in cluster.nodes]
         if self.elections is not None:
             self.elections.network.loss_ratio, self.elections.stand_chance = 0.0, 0.03
@@ -300,18 +313,43 @@ class Story:
             world.at[0].flush_ns = 100_000
             if world.at[0].power_in != 0:
                 world.at[0].power_in = world.at[0].fail_in = -1
-        for _ in range(HEALING_TICKS):
-            self.tick(False)
-            if self.is_whole():
-                break
-        else:
-            raise Anomaly(f"not whole {HEALING_TICKS} ticks after healing: {self.describe()}")
+        self.become_whole()
+        self.write_once_more()
+        self.become_whole()
         check.check_equal(cluster)
         for node in cluster.nodes:
             check.check_prefix(node, cluster.terms)
         leader = cluster.leader()
         assert leader is not None
         self.tell(f"whole at write {int(leader.journal.at[0].staged_sequence)} of epoch {leader.term.epoch}")
+
+    def become_whole(self) -> None:
+        """Convergence: within so many ticks one leads and all others have everything."""
+        begin = self.ticks
+        for _ in range(HEALING_TICKS):
+            self.tick(False)
+            if self.is_whole():
+                break
+        else:
+            raise Anomaly(f"not whole {HEALING_TICKS} ticks after healing: {self.describe()}")
+        counts = self.cluster.counts
+        counts["ticks to become whole, at most"] = max(counts["ticks to become whole, at most"], self.ticks - begin)
+
+    def write_once_more(self) -> None:
+        """Liveness: a write that is begun now completes within so many ticks, whoever leads then."""
+        cluster, begin = self.cluster, self.ticks
+        sequence, term = 0, None
+        while True:
+            leader = cluster.leader()
+            if leader is not None and leader.term is not term and cluster.submit(leader, 0, 512, False):
+                sequence, term = int(leader.journal.at[0].staged_sequence), leader.term
+            if term is not None and leader is not None and leader.term is term and leader.state.at[0].completed >= sequence:
+                break
+            if self.ticks - begin > WRITING_TICKS:
+                raise Anomaly(f"a write has not completed {WRITING_TICKS} ticks after everything was whole: {self.describe()}")
+            self.tick(False)
+        counts = cluster.counts
+        counts["ticks to write once more, at most"] = max(counts["ticks to write once more, at most"], self.ticks - begin)
 
     def count_passes(self) -> None:
         """How often positions have gone around memories and files: they never go back, whoever restarts."""

@@ -135,6 +135,7 @@ class Voter(vote.Voter):
         answer = super().decide(question)
         if answer.yes and question.ask in ("grant", "configure"):
             self.cluster.note_vote(self.name, question)
+            self.cluster.note_reached(question)
         return answer
 
     def answer_to(self, question: Question) -> Answer | None:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from ...analysis.drill_recording import NOTES, Noted
-from ...base.host.disk import Disk, disk
+from ...base.host.disk import Disk, disk, new_file
 from ...base.host.libc import aligned_bytes
 from ...engine.ballot import Question
 from ...engine.control import Address, ask
@@ -22,17 +25,23 @@ from ...engine.vote import format_ballot
 from ...lab.lab import Lab
 from ...lab.process import Process, ProcessLostError, process
 from ...lab.shared_memory import board
+from ...lab.span import Span
 from ...targets.replicated import PROTOCOLS
 from ...workload import payload_kernel as payload
-from ...workload.drill_scenario import SITES, Event, Setup
-from ..voters import PATIENCE_S, POLICIES, UndecidedError, Voters, names_of, run_witness, terms_of
+from ...workload.drill_scenario import ON_DISKS, SITES, Event, Scenario, Setup
+from ...workload.link_spec import LinkDirection
+from ..voters import PATIENCE_S, POLICIES, UndecidedError, Voters, names_of, run_witness, terms_of, why_ended
 from . import desk
 from . import ledger as book
 from .client import Load, run_client
 from .ledger import Ledger
 
+DISKS = {"disk-full": desk.DISK_FULL, "disk-stall": desk.DISK_STALLED}
 DESK_PORT = 7002  # The sites have networks of their own.
 JOURNAL_BYTES = 16 << 20
+POWER_JOURNAL_BYTES = 4 << 20  # Where the power is cut: a small one, so that the volume is flushed again and again before.
+SECTOR_BYTES = 512
+NOT_FLUSHED_KEPT = 0.5  # Chance that a sector which was written and not flushed is on the disk all the same.
 HAND_OVER_S = 30.0
 LOOK_TRIPS, LOOK_NS = 4, 100_000_000  # After how long without an answer the client asks who leads.
 WRONG_BYTES = -6  # A block with the right stamp and wrong bytes behind it.
@@ -42,16 +51,24 @@ class Cluster(Voters):
     """One trial's processes. What does not come in time makes a trial unknown, never a loss."""
 
     def __init__(
-        self, stack: contextlib.ExitStack, lab: Lab, setup: Setup, seed: int, directory: Path | None, is_verbose: bool = False
-    ) -> None:
+        self, stack: contextlib.ExitStack, lab: Lab, scenario: Scenario, setup: Setup, seed: int, directory: Path | None,
+        is_verbose: bool = False,
+    ) -> None:  # fmt: skip
         self.setup, self.seed, self.is_verbose = setup, seed, is_verbose
+        self.way = LinkDirection(rate_bits_per_s=scenario.rate_bits_per_s)
+        loses_power = any(event.action == "power-off" for event in scenario.event)
         self.ledger_board = stack.enter_context(board(book.WORDS))
         self.ledger = Ledger(self.ledger_board.words)
         volume_bytes = self.block_count * setup.size_bytes
+        journal_bytes = POWER_JOURNAL_BYTES if loses_power else JOURNAL_BYTES
         replicas, voters = names_of(setup.replicas, setup.has_witness)
-        disks = {name: stack.enter_context(disk(directory, JOURNAL_BYTES, volume_bytes)) for name in replicas}
+        disks = {name: stack.enter_context(disk(directory, journal_bytes, volume_bytes)) for name in replicas}
+        self.images = {name: stack.enter_context(image_of(chosen)) for name, chosen in disks.items() if loses_power}
+        self.ailing: set[str] = set()  # whose disks fail, so that their processes may end
+        self.endings: list[str] = []  # what those processes said
         ballots = {name: new_ballot(stack, name) for name in voters}
         super().__init__(stack, lab, setup.replicas, setup.has_witness, desk.BOARD_WORDS, disks, ballots)
+        self.heal_all()
         self.client: Process | None = None
         self.lost: set[str] = set()
         stack.callback(self.heal_all)
@@ -64,10 +81,12 @@ class Cluster(Voters):
     # Processes
 
     def begin(self, made: Process, name: str, first: bool) -> None:
+        self.seats[name].disk = desk.DISK_ANSWERS
+        self.ailing.discard(name)
         setup = self.setup
         order = desk.Order(
             name, self.addresses, self.witness, DESK_PORT, self.key, 1, self.seed, setup.size_bytes, PROTOCOLS[setup.protocol],
-            POLICIES[setup.policy], setup.quorum, setup.peer_timeout_ns, first, self.is_verbose,
+            POLICIES[setup.policy], setup.quorum, setup.peer_timeout_ns, first, self.is_verbose, self.images.get(name, -1),
         )  # fmt: skip
         if name in self.disks:
             made.start(desk.run_replica, order, self.disks[name], self.ballots[name], self.boards[name])
@@ -94,6 +113,15 @@ class Cluster(Voters):
         self.client.start(run_client, load, self.ledger_board)
         self.until(lambda: self.ledger.head.begin_ns, "the first acknowledged write")
 
+    def check(self) -> None:
+        for name, made in list(self.everybody().items()):
+            if made.busy and made.poll(0):
+                why = why_ended(made)
+                if name not in self.ailing:
+                    raise UndecidedError(f"the process of {name} ended{why}")
+                self.endings.append(f"{name} ended by itself{why}")
+                self.kill(name)
+
     # Events
 
     def do(self, event: Event) -> str:
@@ -104,8 +132,16 @@ class Cluster(Voters):
             is_outward = span.near.name == event.link[0]
             one_way = event.action == "blackhole"
             span.link.cut(outward=is_outward or not one_way, homeward=not is_outward or not one_way)
+        elif event.action in ("slow", "lossy"):
+            extra_ns, loss_ratio = (event.extra_rtt_ns or 0) // 2, event.loss_ratio or 0.0
+            way = msgspec.structs.replace(self.way, extra_delay_ns=extra_ns, loss_ratio=loss_ratio)
+            self.spans[frozenset(event.link)].link.set_directions(way, way)
         elif event.action == "heal":
-            self.spans[frozenset(event.link)].link.heal()
+            self.heal(self.spans[frozenset(event.link)])
+        elif event.action == "power-off":
+            return self.power_off(site)
+        elif event.action in ON_DISKS or event.action == "disk-heal":
+            self.set_disk(site, event.action)
         elif event.action == "kill":
             self.kill(site)
         elif event.action == "lose":
@@ -119,10 +155,42 @@ class Cluster(Voters):
         elif event.action == "continue":
             self.go_on(site)
         elif event.action == "restart":
+            self.kill(site)  # Where it has not ended by itself.
             self.start(site)
         else:
             return self.switch_over(site)
         return ""
+
+    def power_off(self, name: str) -> str:
+        """Killed, and of what it had written into its volume since the last flush began, about half of the sectors are lost.
+
+        The journal's writes are durable when they return, and a ballot is flushed before it is told of: they are as they were.
+        """
+        self.kill(name)
+        if name not in self.images:
+            return ""
+        volume_fd, size = self.disks[name].volume_fd, size_of(self.disks[name])
+        found, image = (
+            np.frombuffer(data, np.uint8).reshape(-1, SECTOR_BYTES)
+            for data in (os.pread(volume_fd, size, 0), image_text(self.images[name], size))
+        )
+        differs = np.flatnonzero((found != image).any(axis=1))
+        dice = np.random.default_rng([self.seed, 1])
+        gone = differs[dice.random(differs.size) >= NOT_FLUSHED_KEPT]
+        for sector in gone.tolist():
+            os.pwrite(volume_fd, image[sector].tobytes(), sector * SECTOR_BYTES)
+        return f"sectors of {name} that were lost with the power by up to {gone.size} of {differs.size} not flushed"
+
+    def set_disk(self, name: str, action: str) -> None:
+        """Have the disk of a replica that runs fail, or answer again."""
+        if action == "disk-refuse":
+            # None of its files may have a byte at any offset: every write is refused, by EFBIG where a broken disk has EIO.
+            resource.prlimit(self.processes[name].pid, resource.RLIMIT_FSIZE, (0, 0))
+        self.seats[name].disk = DISKS.get(action, desk.DISK_ANSWERS)
+        if action == "disk-heal":
+            self.ailing.discard(name)
+        else:
+            self.ailing.add(name)
 
     def stop(self, name: str) -> None:
         """SIGSTOP: alive, its connections open, and it answers nothing. It stands still when this returns."""
@@ -150,13 +218,20 @@ class Cluster(Voters):
     def heal_all(self) -> None:
         """Every link carries packets again."""
         for span in self.spans.values():
-            span.link.heal()
+            self.heal(span)
+
+    def heal(self, span: Span) -> None:
+        """A link carries packets again, each and without more delay than its distance has."""
+        span.link.heal()
+        span.link.set_directions(self.way, self.way)
 
     def repair(self) -> None:
         """What an operator does: heal the links, continue what stands still, start what was killed. A lost site stays lost."""
         for pair, span in self.spans.items():
             if not pair & self.lost:
-                span.link.heal()
+                self.heal(span)
+        for name in tuple(self.ailing):
+            self.kill(name)
         for name in tuple(self.stopped):
             self.go_on(name)
         for name in self.voters:
@@ -187,6 +262,12 @@ class Cluster(Voters):
         self.client.answer(PATIENCE_S)
         for name in tuple(self.stopped):
             self.kill(name)
+        self.check()
+        for name in tuple(self.ailing & self.processes.keys()):
+            if self.seats[name].disk == desk.DISK_STALLED:
+                self.seats[name].disk = desk.DISK_ANSWERS
+            else:
+                self.kill(name)
         for name in self.processes:
             self.boards[name].counters[0].stop = 1
         for name, made in self.processes.items():
@@ -207,6 +288,26 @@ def new_ballot(stack: contextlib.ExitStack, name: str) -> int:
     stack.callback(os.close, descriptor)
     format_ballot(descriptor)
     return descriptor
+def size_of(chosen: Disk) -> int:
+    """Bytes of a volume's file, its label included."""
+    return os.fstat(chosen.volume_fd).st_size
+
+
+@contextlib.contextmanager
+def image_of(chosen: Disk) -> Iterator[int]:
+    """A file for what the flushes of a volume have kept, beside that volume: a copy inside of one file system."""
+    in_memory = chosen.directory == "memory"
+    descriptor = os.memfd_create("farwrite-image") if in_memory else new_file(Path(chosen.directory), None, 0)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def image_text(image_fd: int, size: int) -> bytes:
+    """The volume as its last flush has kept it."""
+    half = int.from_bytes(os.pread(image_fd, 8, 2 * size), "little")
+    return os.pread(image_fd, size, half * size)
 
 
 def handed_over(leader: str, address: Address, to: str, key: bytes) -> bool:

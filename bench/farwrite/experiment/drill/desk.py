@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ import numpy as np
 from ...analysis.drill_recording import NOTES, SILENT, STANDS, TAKES, WON
 from ...base.errors import FarwriteError
 from ...base.host.disk import Disk
+from ...base.host.reactor import Reactor
 from ...base.row import Row, i64
 from ...base.wire.conversation import Conversation
 from ...base.wire.door import SparseLog, door, hang_up
@@ -45,6 +48,10 @@ ACK = struct.Struct("<q")  # The number of a write that is complete.
 WRITES_A_MESSAGE, ACKS_A_MESSAGE = 200, 400
 
 NOTES_MAX = 512
+
+# What a drill makes of a replica's disk.
+DISK_ANSWERS, DISK_STALLED, DISK_FULL = 0, 1, 2
+DISK_LOOK_S = 0.005  # Between two looks for it.
 
 
 class Note(Row):
@@ -84,6 +91,7 @@ class Order(NamedTuple):
     peer_timeout_ns: int
     stands_first: bool  # asks for votes as soon as it is up, instead of waiting for a primary
     is_verbose: bool
+    image_fd: int  # for what the volume's flushes have kept; -1 where no power is cut
 
 
 @dataclass(eq=False)
@@ -98,8 +106,8 @@ class Client:
 class Desk(PolledClients):
     """Takes writes from clients' connections, hands them to the primary's loop, and acknowledges them."""
 
-    def __init__(self, board: Board, size_bytes: int) -> None:
-        self.counters, self.seat, self.size_bytes = board.counters, seat_of(board), size_bytes
+    def __init__(self, board: Board, size_bytes: int, block_count: int) -> None:
+        self.counters, self.seat, self.size_bytes, self.block_count = board.counters, seat_of(board), size_bytes, block_count
         self.node: DrilledNode | None = None
         self.state: primary.Primary | None = None
         self.arrived: deque[tuple[Client, int, int]] = deque()
@@ -123,7 +131,7 @@ class Desk(PolledClients):
             if client.epoch == epoch:
                 # With every argument: with one left to its default each call is typed anew in Python, 2 ms instead of 10 us.
                 taken = primary.submit(state, number, block * self.size_bytes, self.size_bytes, 0, SOLID)
-                assert taken >= 0, "a client names a block of the volume"
+                assert taken >= 0, "admit lets only blocks of the volume through"
                 if not taken:
                     break
                 self.in_flight.append((int(state.journal.at[0].staged_sequence), client, number))
@@ -145,6 +153,9 @@ class Desk(PolledClients):
             threading.Thread(target=self.acknowledge, args=(client,), daemon=True).start()
             while True:
                 for number, block in WRITE.iter_unpack(talk.hear()):
+                    if number < 0 or not 0 <= block < self.block_count:
+                        LOG.warning("%s: write %d names block %d of %d: refused", caller, number, block, self.block_count)
+                        return False
                     self.arrived.append((client, number, block))
         except (FarwriteError, OSError, struct.error):
             return False  # It has hung up, or we have.
@@ -173,10 +184,41 @@ class Desk(PolledClients):
 
 
 class DrilledNode(Node):
-    """A node that keeps word of its own elections, on a board that outlives it."""
+    """A node that keeps word of its own elections, on a board that outlives it, and whose disk can be made to fail."""
 
     seat: Any
     notes: np.ndarray
+    image_fd = -1
+
+    @contextlib.contextmanager
+    def loop_reactor(self) -> Iterator[Reactor]:
+        with super().loop_reactor() as ring:
+            ring.at[0].stalled = self.seat.disk == DISK_STALLED
+            if self.image_fd >= 0:
+                size = os.fstat(self.disk.volume_fd).st_size
+                ring.at[0].image_half = int.from_bytes(os.pread(self.image_fd, 8, 2 * size), "little")
+                ring.at[0].image_bytes, ring.at[0].image_fd = size, self.image_fd
+            yield ring
+
+    def begin_image(self) -> None:
+        """What stands in the volume after the replay is durable: its last step was a flush."""
+        size = os.fstat(self.disk.volume_fd).st_size
+        os.pwrite(self.image_fd, os.pread(self.disk.volume_fd, size, 0), 0)
+        os.pwrite(self.image_fd, bytes(8), 2 * size)
+
+    def watch_disk(self) -> None:
+        """In a thread: have the disk behave as the board says."""
+        before = DISK_ANSWERS
+        while not self.stopped():
+            asked = int(self.seat.disk)
+            if (ring := self.ring) is not None and asked != before:
+                ring.at[0].stalled = asked == DISK_STALLED
+            if asked == DISK_FULL != before:  # The journal has all its blocks; a volume is sparse and needs new ones.
+                full = os.open("/dev/full", os.O_RDWR)
+                os.dup2(full, self.disk.volume_fd)
+                os.close(full)
+            before = asked
+            time.sleep(DISK_LOOK_S)
 
     def note(self, what: str, epoch: int = 0) -> None:
         """One line more; the last ones are dropped when there are too many."""
@@ -206,14 +248,17 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
     """In a process at its site: a replica, until its board says stop."""
     quieten(order.is_verbose)
     terms, log_ = terms_of(order.key), SparseLog(LOG, order.name)
-    desk = Desk(board, order.size_bytes)
+    desk = Desk(board, order.size_bytes, chosen.volume_bytes // order.size_bytes)
     made = DrilledNode(
         order.name, chosen, ballot_fd, order.addresses, order.witness, order.volume, board.counters, desk, terms,
         protocol=order.protocol, policy=order.policy, quorum=order.quorum, seed=order.seed,
         peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES,
     )  # fmt: skip
     desk.node, made.stands_at_once = made, order.stands_first
-    made.seat, made.notes = seat_of(board), notes_of(board)
+    made.seat, made.notes, made.image_fd = seat_of(board), notes_of(board), order.image_fd
+    if order.image_fd >= 0:
+        made.begin_image()
+    made.thread(made.watch_disk)
     with door(order.addresses[order.name].host, order.desk_port, terms, desk.admit, PATIENCE_S, log_):
         made.run()
         desk.leave()

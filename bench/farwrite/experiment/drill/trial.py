@@ -32,7 +32,7 @@ def play(
     seed = random.Random(f"{setup.seed} drill {index}").getrandbits(62)
     events: list[Done] = []
     with contextlib.ExitStack() as stack:
-        cluster = Cluster(stack, lab, setup, seed, directory, is_verbose)
+        cluster = Cluster(stack, lab, scenario, setup, seed, directory, is_verbose)
         unknown, is_repaired, stopped_ns = "", False, 0
         remarks: list[str] = []
         found: list[Found] = []
@@ -50,6 +50,7 @@ def play(
         late_ns = int(cluster.ledger.head.late_ns_max)
         if late_ns > LATE_SHARE * setup.bound_ns:
             remarks = [*remarks, f"the machine was busy: the client itself was late by up to {format_time(late_ns)}"]
+        remarks = [*remarks, *cluster.endings]
         history = cluster.ledger.history()
         return Trial(
             index=index, events=events, connections=cluster.ledger.connections_of(cluster.replicas), notes=cluster.notes(),

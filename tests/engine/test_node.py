@@ -1,0 +1,161 @@
+"""When a replica stands: at once after a process that is known to have ended, late after one that is silent or has hung up."""
+
+import os
+import socket
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from farwrite.base.errors import UnfitError
+from farwrite.base.wire.terms import SharedKey, Terms
+from farwrite.engine import journal_kernel as log
+from farwrite.engine.control import Address, ask, ask_running, votes_served
+from farwrite.engine.node import LOT_S_MIN, Node
+from farwrite.engine.peer_timeout import PEER_TIMEOUT_NS_MIN, peer_timeout_of
+from farwrite.engine.vote import Voter, format_ballot
+
+KEYED = Terms("none", "none", SharedKey(os.urandom(32)))
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def waiting(address, looks=3):
+    """What Node.watch_last_primary needs of a node whose first session has ended; it ends by itself after some looks."""
+    left = iter(range(looks))
+    return SimpleNamespace(
+        election_wait_s=lambda: 60.0, stopped=lambda: next(left, None) is None, session_count=1, peers={"near": address},
+        name="far", terms=KEYED, ask_s=2.0, orphaned_session=0, lot_s=LOT_S_MIN,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def voter():
+    descriptor = os.memfd_create("ballot")
+    format_ballot(descriptor)
+    yield Voter("near", descriptor)
+    os.close(descriptor)
+
+
+def test_a_port_at_which_nobody_listens_tells_that_the_last_primarys_process_has_ended():
+    node = waiting(Address("127.0.0.1", 1, free_port()))
+    Node.watch_last_primary(node, "near", 1)
+    assert node.orphaned_session == 1 and node.lot_s >= LOT_S_MIN
+
+
+def test_a_primary_that_lives_and_has_only_hung_up_is_not_taken_for_one_that_has_ended(voter):
+    address = Address("127.0.0.1", 1, free_port())
+    with votes_served(voter, address, KEYED):
+        node = waiting(address)
+        Node.watch_last_primary(node, "near", 1)
+    assert node.orphaned_session == 0
+
+
+def test_a_primary_that_is_silent_is_not_taken_for_one_that_has_ended():
+    """Its machine takes the connection and nobody answers, as of a process that stands still."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        node = waiting(Address("127.0.0.1", 1, silent.getsockname()[1]), looks=1)
+        node.ask_s = 0.05
+        Node.watch_last_primary(node, "near", 1)
+    assert node.orphaned_session == 0
+
+
+def test_a_new_session_ends_the_search_for_the_last_primary():
+    node = waiting(Address("127.0.0.1", 1, free_port()))
+    node.session_count = 2
+    Node.watch_last_primary(node, "near", 1)
+    assert node.orphaned_session == 0
+
+
+def test_a_refused_question_is_told_from_one_that_is_not_answered(voter):
+    address = Address("127.0.0.1", 1, free_port())
+    with pytest.raises(ConnectionRefusedError):
+        ask_running("near", address, None, KEYED, 1.0)
+    assert ask("near", address, None, KEYED, 1.0) is None
+
+
+def lots(peers, lost, count=400):
+    """What `orphans_wait_s` draws."""
+    values = iter([index / count for index in range(count)])
+    node = SimpleNamespace(
+        peers=dict.fromkeys(range(peers)), lost_elections=lost, lot_s=0.05, random=SimpleNamespace(random=lambda: next(values)),
+        election_wait_s=lambda: 1.5,
+    )  # fmt: skip
+    return [Node.orphans_wait_s(node) for _ in range(count)]
+
+
+def test_the_only_one_that_may_stand_does_not_wait_and_of_several_each_waits_by_lot():
+    assert max(lots(peers=1, lost=0)) == 0
+    assert 0.04 < max(lots(peers=2, lost=0)) < 0.05
+
+
+@pytest.mark.parametrize("peers", [1, 2, 4])
+def test_lots_double_with_each_election_that_is_lost_and_are_never_wider_than_the_wait_for_a_silent_primary(peers):
+    widest = [max(lots(peers, lost)) for lost in range(12)]
+    assert widest == sorted(widest) and widest[-1] == 1.5
+
+
+@pytest.mark.parametrize(("sessions", "orphaned", "flags", "said"), [
+    (1, 1, 0, True), (0, 0, 0, False), (2, 1, 0, False), (1, 1, log.INCONSISTENT, False),
+])  # fmt: skip
+def test_only_a_whole_replica_whose_last_session_was_that_primarys_is_an_orphan(sessions, orphaned, flags, said):
+    journal = SimpleNamespace(at=[SimpleNamespace(flags=flags)])
+    node = SimpleNamespace(session_count=sessions, orphaned_session=orphaned, journal=journal)
+    assert Node.is_orphaned.fget(node) is said
+
+
+# A disk that answers nothing
+
+
+def replica(timeout_ns=10_000_000):
+    def one(**words):
+        return SimpleNamespace(at=[SimpleNamespace(**words)])
+
+    journal, ring = one(durable=100, sealed=100), one(abandoned=0)
+    made = SimpleNamespace(
+        journal=journal, ring=ring, waited_at=-1, waited_since_ns=0, disk_timeout_ns=timeout_ns, failure=None, name="near",
+    )  # fmt: skip
+    made.fail = lambda failure: setattr(made, "failure", failure)
+    return made
+
+
+def look(node, count=4, rest_s=0.008):
+    for _ in range(count):
+        Node.mind_disk(node)
+        time.sleep(rest_s)
+
+
+def test_a_disk_that_answers_nothing_is_given_up_with_a_sentence():
+    node = replica()
+    node.journal.at[0].sealed = 200
+    look(node)
+    assert isinstance(node.failure, UnfitError) and "has not answered for" in str(node.failure) and node.ring.at[0].abandoned
+
+
+def test_a_disk_that_has_nothing_to_do_or_answers_in_time_is_not_given_up():
+    node = replica()
+    look(node)
+    for durable in range(101, 110):  # Always one flush under way, and each is answered.
+        node.journal.at[0].durable, node.journal.at[0].sealed = durable, durable + 1
+        look(node, count=1)
+    assert node.failure is None and not node.ring.at[0].abandoned
+
+
+def test_a_long_pause_between_two_looks_is_not_taken_for_a_silent_disk():
+    node = replica()
+    look(node, count=1)
+    time.sleep(0.03)
+    node.journal.at[0].sealed = 200
+    Node.mind_disk(node)
+    assert node.failure is None
+
+
+def test_the_peer_timeout_follows_the_round_trip_and_outlasts_tcps_retransmissions():
+    assert peer_timeout_of(0) == peer_timeout_of(2_400_000) == PEER_TIMEOUT_NS_MIN
+    assert peer_timeout_of(100_000_000) == 2_000_000_000
+
+
