@@ -2,7 +2,7 @@
 
 `make rivals` measures six parts and writes results/rivals.json.gz and rivals.md:
 
-    ferry      on this kernel: the engine, QEMU's storage daemon (quorum of a local file and NBD), iperf3
+    ferry      on this kernel: the engine, the same behind its NBD door, QEMU's storage daemon (quorum of a local file and NBD), iperf3
     gigabit    the same link with a rate of 1 Gbit/s: the engine and iperf3
     unaided    the engine alone, on processors that nothing keeps awake: what it takes of them, and protocol A beside no peer
     netem      in user-mode Linux over real netem, one write at a time: the engine and DRBD 8.4, as it comes and tuned
@@ -38,12 +38,14 @@ from farwrite.base.keep_awake import KeepAwake
 from farwrite.experiment.compilation import compile_all
 from farwrite.experiment.measure import facts_of, lab_spec
 from farwrite.experiment.run_journal import Run, recording_of
+from farwrite.experiment.serve.replica import rehearse_replica
 from farwrite.lab.lab import Lab, LabSpec, open_lab
 from farwrite.lab.span import Span
 from farwrite.recording import Recording
 from farwrite.workload import profile
 from farwrite.workload.tables import Profile
 from rivals import block, nbd, page, recovery
+from rivals.door import door
 from rivals.drbd import SETTINGS, drbd, loopback_span
 from rivals.engine import Engine
 from rivals.experiment import BLOCK_BYTES, Contender, Rival, measure, rival_cell
@@ -154,6 +156,7 @@ def main() -> None:
         write(old, asked.out)
         return
     compile_all()
+    rehearse_replica()
     nbd.rehearse()
     block.rehearse()
     inside = (partial(measured_inside, name) for name in ("netem", "sustained"))
@@ -231,6 +234,7 @@ def ferry_part(asked: argparse.Namespace) -> Part:
             return part_of(
                 asked, run, lab,
                 {
+                    "door": lambda: door(run, lab),
                     "qemu": lambda: qemu(run, lab, "qemu", DAEMON, 10809),
                     "qemu-nbdkit": lambda: qemu(run, lab, "qemu-nbdkit", NBDKIT, 10810),
                     "iperf3": lambda: streaming(run, lab),

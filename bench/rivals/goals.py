@@ -21,6 +21,7 @@ from farwrite.workload.link_spec import FRAME_OVERHEAD_BYTES
 
 from .result import Goal, Part, Recovery, Rivals
 
+DOOR = "door"
 OURS, OURS_B, OURS_A, LOCAL, IPERF = "farwrite C", "farwrite B", "farwrite A", "farwrite local", "iperf3"
 DRBD, QEMU = "drbd", "qemu"  # What the names of their settings begin with.
 BULK_BYTES, BULK_DEPTH = 1 << 20, 8
@@ -67,10 +68,23 @@ def ferry_goals(part: Part) -> Iterator[Judged]:
         ratio = ratio_of(parts(ours, "completed_per_s"), parts(rival, "completed_per_s"))
         goal, verdict, told = at_least(f"C, 16 at a time, {miles:g} miles: writes a second >= 2 x {name}'s", ratio, 2.0)
         yield goal, verdict, told + at_the_floor(ours, rival)
+    yield from door_goals(part)
     bulk = part.cell(OURS, FAR_MILES, BULK_DEPTH, BULK_BYTES)
     stream = part.cell(IPERF, FAR_MILES, 1, BULK_BYTES)
     ratio = ratio_of(parts(bulk, "goodput_bytes_per_s"), parts(stream, "goodput_bytes_per_s"))
     yield at_least(f"C, 1 MiB writes, {FAR_MILES:g} miles: goodput >= 90 % of iperf3's", ratio, 0.9)
+
+
+def door_goals(part: Part) -> Iterator[Judged]:
+    """What the NBD door costs: against the engine's own generator, and against QEMU behind the same client."""
+    for miles in (NEAR_MILES, FAR_MILES):
+        sides = [parts(part.cell(name, miles, 1), "response_ns_p50") for name in (DOOR, OURS)]
+        more = jackknifed([*sides[0], *sides[1]], difference) if sides[0] and sides[1] else None
+        yield at_most(f"NBD door, one write at a time, {miles:g} miles: p50 <= our own generator's + 60 us", more, 60e3, 1e3, " us")
+    for miles in (NEAR_MILES, FAR_MILES):
+        rival = best(part, QEMU, miles, 16, fewest)
+        ratio = ratio_of(parts(part.cell(DOOR, miles, 16), "completed_per_s"), parts(rival, "completed_per_s"))
+        yield at_least(f"NBD door, 16 at a time, {miles:g} miles: writes a second > {called(part, rival, QEMU)}'s", ratio, 1.0)
 
 
 def unaided_goals(part: Part) -> Iterator[Judged]:
