@@ -1,4 +1,4 @@
-"""Our own volume behind its NBD door, as `farwrite serve` keeps one: a replica at each site, and the client that QEMU's daemon has.
+"""Our own volume behind its NBD door, as `farwrite serve` keeps one: a replica at each site, written to by the client of QEMU's.
 
 Beside the engine's own generator the difference is the door: one socket more, and a processor that another process shares.
 """

@@ -80,7 +80,7 @@ def door_goals(part: Part) -> Iterator[Judged]:
     for miles in (NEAR_MILES, FAR_MILES):
         sides = [parts(part.cell(name, miles, 1), "response_ns_p50") for name in (DOOR, OURS)]
         more = jackknifed([*sides[0], *sides[1]], difference) if sides[0] and sides[1] else None
-        yield at_most(f"NBD door, one write at a time, {miles:g} miles: p50 <= our own generator's + 60 us", more, 60e3, 1e3, " us")
+        yield at_most(f"NBD door, one write at a time, {miles:g} miles: p50 <= our generator's + 60 us", more, 60e3, 1e3, " us")
     for miles in (NEAR_MILES, FAR_MILES):
         rival = best(part, QEMU, miles, 16, fewest)
         ratio = ratio_of(parts(part.cell(DOOR, miles, 16), "completed_per_s"), parts(rival, "completed_per_s"))
