@@ -188,7 +188,11 @@ class Story:
         node = draw.choice(cluster.nodes)
         key, share = draw.getrandbits(62), draw.choice((0, 64, 128, 192, 256))
         if happens["crash"]:
-            cluster.crash(node, key, share, draw.random() < 0.7, draw.random() < 0.3)
+            leader = cluster.leader()
+            if leader is not None and draw.random() < 0.3:  # Its process alone: whoever it led is told at once.
+                cluster.crash(leader, key, share, False, False)
+            else:
+                cluster.crash(node, key, share, draw.random() < 0.7, draw.random() < 0.3)
         if happens["power"] and node.role != DOWN and node.world.at[0].power_in != 0:
             node.world.at[0].power_in = draw.randrange(1, 12)
         if happens["refuse"] and node.role != DOWN:
