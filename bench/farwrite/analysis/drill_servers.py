@@ -44,8 +44,8 @@ def pauses_of(trial: Trial, servers: int, block_count: int, begin_ns: int, end_n
     for own in writes:
         soonest: int | None = None  # acknowledgement of this write or a later one
         worst, is_served = 0, True
-        for intended, done in reversed(own):
-            soonest = done if soonest is None else soonest if done is None else min(soonest, done)
+        for intended, answered in reversed(own):
+            soonest = answered if soonest is None else soonest if answered is None else min(soonest, answered)
             if begin_ns <= intended < end_ns:
                 is_served = is_served and soonest is not None
                 worst = max(worst, (soonest or 0) - intended)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ..engine.simulate.story import StoryResult
 
 TAIL_LINES = 40
+LENGTH_MAX = 4  # Of a sequence of operations.
+SEQUENCES_PER_S = 10  # Of those of two operations, on two processors.
 COUNTS = ("ticks", "writes", "completed", "epochs")
 SEEDS_PER_S = 20  # Of one processor, on the VM this was written on: for the time left, until it is known better.
 SEEDS_MAX, MINUTES_MAX = 1_000_000_000, 525_600  # A year.
@@ -70,6 +72,7 @@ def simulate(
     first: Annotated[int, Parameter(name="--from")] = 0,
     minutes: float | None = None,
     seed: int | None = None,
+    exhaustive: int | None = None,
     dask: str | None = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -89,6 +92,9 @@ def simulate(
         Go on for so long instead, however many seeds that takes.
     seed
         Retell this one seed.
+    exhaustive
+        Instead of seeds: every sequence of up to so many operations (1 to 4), with the power lost at every operation of a disk.
+        Two take seconds, three a few minutes.
     dask
         Spread the seeds over the workers of the Dask scheduler at this address, such as tcp://127.0.0.1:8786.
     verbose
@@ -99,12 +105,17 @@ def simulate(
         Print one JSON document instead of sentences.
     """
     check(seeds, first, minutes, seed)
+    others = (dask, seed, minutes)
+    if exhaustive is not None and (not 1 <= exhaustive <= LENGTH_MAX or any(other is not None for other in others)):
+        raise UsageError(f"--exhaustive {exhaustive}: give 1 to {LENGTH_MAX}, and neither --seed, --minutes nor --dask with it.")
     refuse_both(verbose, quiet)
     if dask is None:  # Its workers compile for themselves.
         from ..experiment.compilation import fill_cache
 
         with bar(quiet=quiet) as progress:
             fill_cache(progress)
+    if exhaustive is not None:
+        return examined(exhaustive, quiet, json)
     if seed is not None:
         first, seeds, minutes = seed, 1, None
     found = tell_until(first, seeds, minutes, dask, verbose and not json, quiet)
@@ -116,6 +127,39 @@ def simulate(
     if found.broken:
         return EXIT_LOST_WRITE
     return exit_code() if found.interrupted else EXIT_DONE
+
+
+def examined(length: int, quiet: bool, json: bool) -> int:
+    """Every sequence of up to so many operations."""
+    from ..engine.simulate.exhaustive import examine_all, sequences
+
+    count = sum(1 for _ in sequences(length))
+    done = points = 0
+    broken, interrupted = None, False
+    with bar(quiet=quiet) as progress:
+        progress.expect(count / SEQUENCES_PER_S)
+        try:
+            for outcome in examine_all(length):
+                done, points = done + 1, points + outcome.stories
+                broken = outcome if outcome.broken else None
+                progress.doing(f"{done:,} of {counted(count, 'sequence')}, {counted(points, 'crash point')}")
+                progress.did(1 / SEQUENCES_PER_S)
+        except KeyboardInterrupt:
+            interrupted = True
+    with printing():
+        if json:
+            print_document({
+                "length": length, "sequences": done, "of": count, "crash_points": points, "interrupted": interrupted,
+                "broken": broken.broken if broken else None, "operations": list(broken.operations) if broken else [],
+                "where": broken.where if broken else "",
+            }, indent=2)  # fmt: skip
+        elif broken:
+            print(f"{', '.join(broken.operations)} ({broken.where}) breaks a promise: {broken.broken}.")
+        else:
+            stopped = "interrupted: " if interrupted else ""
+            tried = f"{done:,} of {counted(count, 'sequence')} of up to {length} operations, {counted(points, 'crash point')}"
+            print(f"{stopped}{tried}: no promise broken.")
+    return EXIT_LOST_WRITE if broken else exit_code() if interrupted else EXIT_DONE
 
 
 @dataclass

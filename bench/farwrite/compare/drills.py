@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import msgspec
 
@@ -67,9 +68,9 @@ def figures_of(recording: DrillRecording, answer: Answer) -> Iterator[Figure]:
                 why = not_served_again(len(times) - len(known), len(times)) if times else unknown.warnings[0]
                 yield figure_of(f"recovery_time_{suffix}", of_event, Estimate(value=None, warnings=[why]))
             else:
-                yield figure_of(f"recovery_time_{suffix}", of_event, over_trials(known, lambda some, q=share: quantile(some, q)))
+                yield figure_of(f"recovery_time_{suffix}", of_event, over_trials(known, partial(quantile, q=share)))
     shares = [outage_share(one) for one in counted]
-    yield figure_of("outage_share", labels, over_trials(shares, lambda some: quantile(some, 0.5)) if shares else unknown)
+    yield figure_of("outage_share", labels, over_trials(shares, partial(quantile, q=0.5)) if shares else unknown)
     spoilt = answer.damaged + answer.resurrected + answer.out_of_order
     values = {"lost_writes": answer.lost, "damaged_writes": spoilt, "loss_probability": answer.loss_probability_high}
     for metric, value in values.items():

@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from farwrite.base.errors import EXIT_INTERRUPTED
-from farwrite.engine.simulate import search
-from farwrite.engine.simulate.story import tell
+from farwrite.commands.simulate import REACHES, Found, never_text
+from farwrite.engine.simulate import check, exhaustive, search
+from farwrite.engine.simulate.story import WRITING_TICKS, Story, tell
 
 
 @functools.cache
@@ -63,6 +65,54 @@ def test_most_stories_go_around_their_rings_and_every_seldom_thing_happens_in_so
         "superblocks damaged", "torn tails", "votes",
     )  # fmt: skip
     assert [name for name in seldom if not any(told.counts.get(name) for told in stories)] == []
+
+
+def test_stories_go_through_what_has_been_added_and_a_campaign_says_what_it_never_saw():
+    found = Found(0)
+    for seed in range(200):
+        found.add(story(seed))
+    for name in ("disks that answered nothing", "votes lost in one direction", "primaries known to have ended",
+                 "primaries lost with writes not complete", "votes while a replica was a mixture"):
+        assert found.coverage[name], name
+    assert found.coverage["ticks to write once more, at most"] <= WRITING_TICKS
+    never = found.document()["never"]
+    assert never == [name for name in REACHES if not found.coverage[name]]
+    assert all(name in "\n".join(found.lines()) for name in never)
+    assert never_text(Counter(dict.fromkeys(REACHES, 1))) == ""
+
+
+def test_a_cluster_that_heals_and_takes_no_write_is_found(monkeypatch):
+    real = Story.is_whole
+
+    def is_whole(self):
+        self.is_stuck = real(self)
+        return self.is_stuck
+
+    def tick(self, troubled, real_tick=Story.tick):
+        if getattr(self, "is_stuck", False):
+            self.ticks += 1  # Nobody has a turn any more.
+        else:
+            real_tick(self, troubled)
+
+    monkeypatch.setattr(Story, "is_whole", is_whole)
+    monkeypatch.setattr(Story, "tick", tick)
+    assert "has not completed" in tell(3).broken
+
+
+def test_every_sequence_of_one_operation_is_whole_again_wherever_the_power_goes():
+    for operations in exhaustive.sequences(1):
+        outcome = exhaustive.examine_sequence(operations)
+        assert not outcome.broken and outcome.stories >= 6, outcome
+    assert len(list(exhaustive.sequences(2))) == 80
+
+
+def test_a_sequence_that_breaks_a_promise_says_which_and_where(monkeypatch):
+    def forgets(self, node):
+        raise check.Anomaly("planted")
+
+    monkeypatch.setattr(exhaustive.Sequence, "kill", forgets)
+    outcome = exhaustive.examine_sequence(("write", "kill primary"))
+    assert outcome.broken == "planted" and "power lost at operation 0" in outcome.where
 
 
 def test_a_search_over_several_processes_tells_every_seed_once_and_in_order(monkeypatch):

@@ -226,7 +226,8 @@ class Elections:
 
     def follow(self, node: Node, leader: Node | None, troubled: bool) -> None:
         """Wait for a primary; stand for election sooner or later, and at once when one hands over."""
-        chance = self.stand_chance if leader is None else self.stand_chance / 20 if troubled else 0.0
+        out_of_reach = leader is None or self.cluster.is_cut(node, leader)
+        chance = self.stand_chance if out_of_reach else self.stand_chance / 20 if troubled else 0.0
         last = node.served
         if last is not None and self.is_known_to_have_ended(node, last) and not node.journal.at[0].flags & log.INCONSISTENT:
             chance = max(chance, ORPHANS_CHANCE)

@@ -89,7 +89,7 @@ class Story:
         self.trouble = {
             name: rate if draw.random() < share else 0.0
             for name, rate, share in (
-                ("crash", 0.006, 0.6), ("power", 0.006, 0.6), ("cut", 0.01, 0.6), ("heal", healing, 1.0), ("reset", 0.006, 0.5),
+                ("crash", 0.006, 0.6), ("power", 0.006, 0.6), ("cut", 0.02, 0.7), ("heal", healing, 1.0), ("reset", 0.006, 0.5),
                 ("refuse", 0.002, 0.2), ("slow", 0.02, 0.6), ("flip", 0.3, 0.7), ("adversary", 0.08, 0.3),
                 ("depose", 0.012, 0.5), ("pause", 0.01, 0.5), ("verify", 0.01, 0.2), ("jump", 0.01, 0.3),
                 ("superblock", 0.06, 0.5), ("forge", 0.06, 0.3), ("ballot", 0.05, 0.4), ("hand over", 0.02, 0.4),
@@ -100,6 +100,7 @@ class Story:
         self.read_share = draw.choice((0.0, 0.2, 0.6))
         self.length = draw.choice((80, 150, 300, 500))
         self.paused: dict[int, int] = {}
+        self.cut_until = 0  # Until then the network stays as it is.
         self.stalled: dict[int, int] = {}  # by replica: until when its disk answers nothing
         by = "an arbiter" if self.elections is None else f"votes{' and a witness' if self.elections.witness else ''}"
         self.tell(f"seed {seed}: {count} replicas, led by {by}, protocol {self.protocol}, policy {self.policy}, quorum {quorum}, "
@@ -182,19 +183,30 @@ class Story:
         """What goes wrong in this tick."""
         draw, cluster = self.random, self.cluster
         happens = {name: draw.random() < rate for name, rate in self.trouble.items()}
+        if self.ticks < self.cut_until:
+            happens |= {"cut": False, "heal": False, "blackhole": False}
         node = draw.choice(cluster.nodes)
         key, share = draw.getrandbits(62), draw.choice((0, 64, 128, 192, 256))
         if happens["crash"]:
-            cluster.crash(node, key, share, draw.random() < 0.7, draw.random() < 0.3)
+            leader = cluster.leader()
+            if leader is not None and draw.random() < 0.3:  # Its process alone: whoever it led is told at once.
+                cluster.crash(leader, key, share, False, False)
+            else:
+                cluster.crash(node, key, share, draw.random() < 0.7, draw.random() < 0.3)
         if happens["power"] and node.role != DOWN and node.world.at[0].power_in != 0:
             node.world.at[0].power_in = draw.randrange(1, 12)
         if happens["refuse"] and node.role != DOWN:
             node.world.at[0].fail_errno = draw.choice((EIO, ENOSPC))
             node.world.at[0].fail_in = draw.randrange(1, 12)
         if happens["cut"]:
-            side = {other.index for other in cluster.nodes if draw.random() < 0.5}
-            if self.elections is not None and self.elections.witness and draw.random() < 0.5:
-                side.add(len(cluster.nodes))
+            leader = cluster.leader()
+            if leader is not None and draw.random() < 0.4:
+                side = {leader.index}  # Alone, and does not know it: whoever is left elects another, given the time.
+                self.cut_until = self.ticks + draw.choice((0, 60, 200))
+            else:
+                side = {other.index for other in cluster.nodes if draw.random() < 0.5}
+                if self.elections is not None and self.elections.witness and draw.random() < 0.5:
+                    side.add(len(cluster.nodes))
             pairs = [(a, b) for a in side for b in range(len(cluster.nodes) + 1) if b not in side]
             cluster.partition(pairs)
             self.tell(f"cut: {sorted(side)} from the rest")
