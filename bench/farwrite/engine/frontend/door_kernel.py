@@ -92,7 +92,7 @@ def attend(doors, primary, index):
 
 @kernel()
 def send(doors, primary, index, now_ns):
-    """Send a session what it is to be sent, and ask epoll for what it waits for now. True when a read was sent whole meanwhile."""
+    """Send a session what it is to be sent, and ask epoll for what it waits for now. True when a read was sent whole."""
     session = doors.session[index]
     has_streamed = False
     answer = sessions.send_out(doors, primary, index, now_ns)
@@ -259,10 +259,10 @@ def leave(doors):
 @kernel()
 def anybody_waits(doors):
     """Whether somebody is not read from until there is room: no event will tell of it."""
+    waiting = False
     for index in range(doors.at[0].live):
-        if waits_for_room(doors.session[index]):
-            return True
-    return False
+        waiting = waiting or waits_for_room(doors.session[index])
+    return waiting
 
 
 @kernel()
