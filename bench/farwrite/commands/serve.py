@@ -270,7 +270,7 @@ def ready_text(server: Server, files: str) -> str:
     lines += [
         f"  nbdinfo '{uri}'",
         f"  qemu-img convert -n -O raw disk.img '{uri}'",
-        f"  qemu-system-x86_64 -drive format=raw,file.driver=nbd,file.reconnect-delay=60,file.path={socket}",
+        f"  qemu-system-x86_64 -drive format=raw,file.driver=nbd,file.server.type=unix,file.server.path={socket},file.reconnect-delay=60",
         f"  nbdcopy disk.img '{uri}'",
         f"  fio --name=write --ioengine=nbd --uri='{uri}' --rw=randwrite --bs=4k --size=64m",
         f"  nbd-client -unix {socket} /dev/nbd0 -N volume", "",
