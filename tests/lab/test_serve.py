@@ -216,11 +216,15 @@ def test_many_clients_that_negotiate_and_vanish_hold_up_nobody(served):
 # What it says of itself
 
 
+def metrics_of(served):
+    text = urllib.request.urlopen(served.metrics_uri, timeout=10).read().decode()
+    return dict(re.findall(r"^(\S+) (\S+)$", text, re.MULTILINE))
+
+
 def test_prometheus_reads_counters_and_quantiles(served):
     with NbdClient(socket_of(served)) as client:
         assert client.write(0, bytes(4096)) == 0
-    text = urllib.request.urlopen(served.metrics_uri, timeout=10).read().decode()
-    values = dict(re.findall(r"^(\S+) (\S+)$", text, re.MULTILINE))
+    values = metrics_of(served)
     assert values['farwrite_leads{replica="near"}'] == "1" and values['farwrite_leads{replica="far"}'] == "0"
     assert int(values['farwrite_writes_total{replica="near"}']) > 0
     assert float(values['farwrite_write_seconds{replica="near",quantile="0.99"}']) > 0
@@ -289,6 +293,10 @@ def test_when_the_near_site_dies_under_a_writer_the_far_one_serves_all_that_was_
         assert not writer.lost(client.read)
     with NbdClient(("127.0.0.1", int(served.tcp_uri.rpartition(":")[2]))) as client:  # And the port is its.
         assert not writer.lost(client.read)
+    until_s = time.monotonic() + END_S
+    while metrics_of(served).get('farwrite_peer_live{peer="near"}') != "1":  # It is started again, and catches up.
+        assert time.monotonic() < until_s
+        time.sleep(0.2)
 
 
 def test_a_kept_volume_is_there_again_after_everything_was_killed(tmp_path):

@@ -267,10 +267,11 @@ def ready_text(server: Server, files: str) -> str:
     lines += [f"  metrics            {server.metrics_uri}"] if server.metrics_uri else []
     lines += [f"  to be read only    {server.uri('', 'volume-ro')}", ""]
     socket = server.directory / "volume.sock"
+    drive = f"format=raw,file.driver=nbd,file.server.type=unix,file.server.path={socket},file.reconnect-delay=60"
     lines += [
         f"  nbdinfo '{uri}'",
         f"  qemu-img convert -n -O raw disk.img '{uri}'",
-        f"  qemu-system-x86_64 -drive format=raw,file.driver=nbd,file.server.type=unix,file.server.path={socket},file.reconnect-delay=60",
+        f"  qemu-system-x86_64 -drive {drive}",
         f"  nbdcopy disk.img '{uri}'",
         f"  fio --name=write --ioengine=nbd --uri='{uri}' --rw=randwrite --bs=4k --size=64m",
         f"  nbd-client -unix {socket} /dev/nbd0 -N volume", "",

@@ -197,6 +197,8 @@ class Server(Voters):
             self.boards[name].counters[0].stop = 1
         for name in order:
             made = self.processes[name]
+            if not made.busy:  # Interrupted before it had its task.
+                continue
             try:
                 made.answer(STOPS_S)
             except (UnfitError, RuntimeError) as failure:
@@ -333,7 +335,11 @@ def socket_directory(asked: Path | None) -> Iterator[Path]:
         raise UsageError(
             f"--sockets {asked}: others may enter it, and who reaches a socket reads and writes the volume: chmod 700 {asked}."
         )
-    yield short(asked)
+    try:
+        yield short(asked)
+    finally:
+        for name in (*SITES, Path(FOLLOWS).stem):
+            (asked / f"{name}.sock").unlink(missing_ok=True)
 
 
 def short(directory: Path) -> Path:
