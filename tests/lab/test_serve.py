@@ -326,6 +326,17 @@ def test_a_command_finds_the_volume_in_its_environment_and_its_exit_code_is_ours
     assert done.stdout.split() == [str(SIZE), "at", "near"]
 
 
+def test_a_command_of_a_lab_has_a_volume_when_it_asks_for_one():
+    nbdinfo = tool("nbdinfo", "libnbd-bin")
+    done = farwrite("lab", "--miles", "20", "--volume", "64m", "--accept-link-error", "--far", "echo at $FARWRITE_SITE; sleep 60",
+                    "--", "sh", "-c", f"{nbdinfo} --size $NBD; exit 9")  # fmt: skip
+    if done.returncode == EXIT_UNFIT:
+        skip_if_forbidden(UnfitError(done.stderr))
+    assert done.returncode == 9 and done.stdout.strip() == str(SIZE), done.stderr
+    assert "far | at far" in done.stderr
+    assert_refused(farwrite("lab", "--miles", "20", "--volume", "64m", "--measure", "--", "true"), "neither", code=EXIT_USAGE)
+
+
 # Words that cannot be
 
 

@@ -14,9 +14,9 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,8 @@ class Asked:
     is_verbose: bool = False
     is_quiet: bool = False
     as_root: bool = False
+    commands: Mapping[str, list[str]] = field(default_factory=dict)  # at other sites, beside that at the near one
+    wait_port: int | None = None  # which these listen on before that begins
 
 
 @dataclass
@@ -301,7 +303,7 @@ class Status:
 
 def run_command(server: Server, lab: Lab, asked: Asked, words: list[str]) -> int:
     """Somebody's command at the near site, with $NBD set, and the volume looked after meanwhile; answers its exit code."""
-    session = Session(lab, Layout(tuple(server.sites), (), {}), asked.as_root)
+    session = Session(lab, Layout(tuple(server.sites), (), asked.commands), asked.as_root)
     session.environment |= {"NBD": server.uri(), "NBD_READ_ONLY": server.uri("", READ_ONLY)}
     session.environment |= {f"NBD_{name.upper()}": server.uri(name) for name in server.replicas}
     server.on_start = session.residents.add
@@ -313,7 +315,7 @@ def run_command(server: Server, lab: Lab, asked: Asked, words: list[str]) -> int
         server.look()
         status.tell()
 
-    return session.run(words, None, look)
+    return session.run(words, asked.wait_port, look)
 
 
 # What it needs
