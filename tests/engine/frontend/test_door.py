@@ -15,11 +15,16 @@ from farwrite.base.host import reactor
 from farwrite.base.host.disk import disk
 from farwrite.base.row import rows_of
 from farwrite.base.shared_counters import SharedCounters
+from farwrite.base.wire.terms import SharedKey, Terms
 from farwrite.engine import secondary_kernel as secondary
+from farwrite.engine.control import Address
 from farwrite.engine.frontend import nbd
 from farwrite.engine.frontend import session_kernel as sessions
+from farwrite.engine.frontend.frontend import Frontend
 from farwrite.engine.journal import format_journal
+from farwrite.engine.node import Node
 from farwrite.engine.primary_kernel import C
+from farwrite.engine.vote import format_ballot
 from served import PATIENCE_S, STAGING_BYTES, VOLUME_BYTES, Client, Served, until
 
 STRUCTURED = sessions.STRUCTURED | sessions.ALLOCATION
@@ -151,7 +156,7 @@ def test_the_largest_payload_goes_in_and_comes_out(served):
 
 def test_a_client_that_stops_reading_or_writing_disturbs_nobody(served):
     greedy, half, other = served.connect(), served.connect(), served.connect()
-    for _ in range(200):
+    for _ in range(60):
         greedy.begin(nbd.READ, 0, 1 << 20)
     half.connection.sendall(half.request(nbd.WRITE, 0, 1 << 20) + bytes(70_000))
     staged = int(served.journal.at[0].staged)
@@ -220,14 +225,13 @@ def test_no_answer_to_a_client_that_is_gone_reaches_its_successor(stack):
 
 def test_a_write_that_waited_for_room_is_never_done_once_its_client_is_gone(stack):
     """What stalled must not come back over what its successor has written: moosefs and ydb have lost data so."""
-    served = Served(stack, staging=256 << 10, stalled=True)
-    gone, size = served.connect(), 16 << 10
-    for _ in range(100):
-        gone.connection.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            gone.connection.send(gone.request(nbd.WRITE, 0, size, data=b"old!" * (size // 4)))
-    until(lambda: served.counters.blocked > 0, "the log to be full")
-    assert served.frontend.doors.session[0].in_begin < served.frontend.doors.session[0].in_end
+    served = Served(stack, stalled=True)
+    gone, size = served.connect(), 512
+    for _ in range(sessions.OWED_TO_ONE_MAX + 40):
+        gone.begin(nbd.WRITE, 0, size, data=b"old!" * (size // 4))
+    row = served.frontend.doors.session[0]
+    until(lambda: row.owed == sessions.OWED_TO_ONE_MAX and row.blocked, "as many to be under way as may be")
+    assert served.counters.blocked  # What is left stands in its inbox and in the socket.
     staged = int(served.journal.at[0].staged_sequence)
     gone.close()
     until(lambda: served.frontend.count() == 0, "it to be gone")
@@ -341,3 +345,36 @@ def test_a_secondary_holds_what_clients_were_answered(stack):
     board[0].stop = 1
     thread.join(PATIENCE_S)
     assert os.pread(far.volume_fd, 6_100_000, 0) == expected
+
+
+def test_a_node_serves_clients_while_it_leads_and_its_successor_has_what_was_answered(stack):
+    ballot_fd = os.memfd_create("ballot")
+    stack.callback(os.close, ballot_fd)
+    format_ballot(ballot_fd)
+    chosen = stack.enter_context(disk(None, 32 << 20, VOLUME_BYTES))
+    for number in range(2):
+        addresses, board = {"a": Address("127.0.0.1", free_port(), free_port())}, rows_of(SharedCounters)
+        frontend = Frontend(VOLUME_BYTES)
+        made = Node("a", chosen, ballot_fd, addresses, None, 7, board, frontend, Terms("none", "none", SharedKey(b"k" * 32)))
+        made.stands_at_once = True
+        ours, theirs = socket.socketpair()
+        assert not frontend.adopt(theirs, sessions.NBD) and Client(ours).is_hung_up()
+        thread = threading.Thread(target=made.run)
+        thread.start()
+        until(frontend.leads, "it to lead")
+        ours, theirs = socket.socketpair()
+        assert frontend.adopt(theirs, sessions.NBD)
+        client = Client(ours)
+        assert client.read(PAGE * number, PAGE) == bytes(PAGE)
+        assert client.write(PAGE * number, BLOCK) == 0
+        assert client.read(0, PAGE * (number + 1)) == BLOCK * (number + 1)
+        board[0].stop = 1
+        assert client.is_hung_up()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive() and board[0].led_epoch == 0
+        frontend.close()
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        return made.getsockname()[1]

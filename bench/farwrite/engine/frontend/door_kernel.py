@@ -60,6 +60,7 @@ def attend(doors, primary, index):
         answer = serve(doors, primary, index, now_ns)
         taken += max(before - session.left, 0)
         if answer == sessions.HANG_UP:
+            sessions.send_out(doors, primary, index, now_ns)  # What it was answered before that.
             hang_up(doors, index)
             return
         if answer == sessions.BLOCKED:
@@ -179,6 +180,7 @@ def serve_clients(doors, primary):
             libc.read(at.wake, doors.words, np.int64(16), np.int64(8))
             take_mail(doors, reactor.now_ns(primary.ring))
         elif np.int64(doors.events[event]) & GONE:
+            sessions.drop_unread(doors, index)
             sessions.end(doors, index)
     if at.is_taking:
         for step in range(count):

@@ -357,14 +357,20 @@ def short(directory: Path) -> Path:
 @contextmanager
 def bound_tcp(address: str, port: int) -> Iterator[socket.socket]:
     """A TCP socket in our own network that has its address and does not listen yet. UnfitError where it cannot be had."""
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as made:
-        try:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        if not port:
+            with socket.socket(family) as free:
+                free.bind((address, 0))
+                port = free.getsockname()[1]
+        # By its number: a port that the system chose is given back when its socket stops to listen, inet_csk_listen_stop().
+        with socket.socket(family) as made:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind((address, port))
-        except OSError as refusal:
-            advice = "Another process may have it: name another port, or 0 for any."
-            raise system_error(f"take {address} port {port}", refusal.errno or 0, advice) from refusal
-        yield made
+            yield made
+    except OSError as refusal:
+        advice = "Another process may have it: name another port, or 0 for any."
+        raise system_error(f"take {address} port {port}", refusal.errno or 0, advice) from refusal
 
 
 @contextmanager
