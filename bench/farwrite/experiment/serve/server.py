@@ -358,19 +358,22 @@ def short(directory: Path) -> Path:
 def bound_tcp(address: str, port: int) -> Iterator[socket.socket]:
     """A TCP socket in our own network that has its address and does not listen yet. UnfitError where it cannot be had."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        if not port:
-            with socket.socket(family) as free:
-                free.bind((address, 0))
-                port = free.getsockname()[1]
-        # By its number: a port that the system chose is given back when its socket stops to listen, inet_csk_listen_stop().
-        with socket.socket(family) as made:
+    with socket.socket(family) as made:
+        try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((address, port))
-            yield made
-    except OSError as refusal:
-        advice = "Another process may have it: name another port, or 0 for any."
-        raise system_error(f"take {address} port {port}", refusal.errno or 0, advice) from refusal
+            made.bind((address, port or free_port(family, address)))
+        except OSError as refusal:
+            advice = "Another process may have it: name another port, or 0 for any."
+            raise system_error(f"take {address} port {port}", refusal.errno or 0, advice) from refusal
+        yield made
+
+
+def free_port(family: int, address: str) -> int:
+    """A port that nobody has now. To be bound by its number: one that the system chose for a socket is given back as soon as that
+    socket listens no more, and the next replica would listen on another (Linux, inet_csk_listen_stop)."""
+    with socket.socket(family) as free:
+        free.bind((address, 0))
+        return int(free.getsockname()[1])
 
 
 @contextmanager
