@@ -2,7 +2,7 @@
 
 `make rivals` measures six parts and writes results/rivals.json.gz and rivals.md:
 
-    ferry      on this kernel: the engine, also behind its NBD door, QEMU's storage daemon (quorum of a local file and NBD), iperf3
+    ferry      on this kernel: the engine, also behind its NBD door, QEMU's storage daemon (a local file and NBD), iperf3
     gigabit    the same link with a rate of 1 Gbit/s: the engine and iperf3
     unaided    the engine alone, on processors that nothing keeps awake: what it takes of them, and protocol A beside no peer
     netem      in user-mode Linux over real netem, one write at a time: the engine and DRBD 8.4, as it comes and tuned

@@ -135,6 +135,7 @@ def lab(
     far: str | None = None,
     wait_port: int | None = None,
     sites: Path | None = None,
+    volume: str | None = None,
     root: Flag = False,
     accept_link_error: Flag = False,
     measure: Flag = False,
@@ -163,6 +164,8 @@ def lab(
         Start the near command only when the far one listens on this TCP port.
     sites
         A TOML file with several sites and the links between them, instead of a distance.
+    volume
+        Bytes of a volume that both sites hold, such as 1g: the commands find its URI in NBD (farwrite serve has more to say).
     root
         Without root: be root in the sites, not yourself, to change their network.
     accept_link_error
@@ -184,6 +187,13 @@ def lab(
     if wait_port is not None and not 0 < wait_port < 65536:
         raise UsageError("--wait-port is a TCP port: 1 to 65535.")
     words = list(command) or layout.commands.get(NEAR) or []
+    if volume is not None:
+        if measure or sites is not None:
+            raise UsageError("--volume is a volume of near and far: it goes with neither --measure nor --sites.")
+        from .serve import serve_in_lab
+
+        shell = [os.environ.get("SHELL", "/bin/sh")]
+        return serve_in_lab(words or shell, asked, volume, layout, link, wait_port, root, accept_link_error, quiet)
     if measure:
         repetition.check(layout, words, sites)
     else:

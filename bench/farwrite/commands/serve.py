@@ -19,6 +19,7 @@ from .output import print_document, printing, refuse_both
 if TYPE_CHECKING:
     from ..experiment.serve.server import Server
     from ..experiment.serve.volume_files import Settings
+    from ..lab.topology import Layout
 
 SIZE, PROTOCOL, POLICY, PEER_TIMEOUT = "1g", "C", "consent", "1 s"
 PORT_MAX = 65535
@@ -152,6 +153,25 @@ def serve(
         return served(settings, found, serving, ready, command)
 
 
+def serve_in_lab(
+    words: list[str], asked: LinkOptions, size: str, layout: Layout, link: str, wait_port: int | None, root: bool,
+    accept_link_error: bool, quiet: bool,
+) -> int:  # fmt: skip
+    """`farwrite lab --volume`: commands of a lab, and beside them a volume that is gone with it; answers the near one's code."""
+    from ..experiment.serve.server import Asked, served
+    from ..experiment.serve.volume_files import new_files
+    from ..lab.topology import NEAR
+
+    settings = new_settings(asked, size, None, None, None, False, None)
+    serving = Asked(
+        leg=layout.legs[0], link=link, accepts_error=accept_link_error, is_quiet=quiet, as_root=root, wait_port=wait_port,
+        commands={name: line for name, line in layout.commands.items() if name != NEAR},
+    )  # fmt: skip
+    load(False, quiet)
+    with new_files(settings, *place_of(None, None, False)) as found:
+        return served(settings, found, serving, lambda server: None, words)
+
+
 def new_settings(
     asked: LinkOptions, size: str | None, protocol: str | None, policy: str | None, replicas: int | None, no_witness: bool,
     peer_timeout: str | None,
@@ -267,10 +287,11 @@ def ready_text(server: Server, files: str) -> str:
     lines += [f"  metrics            {server.metrics_uri}"] if server.metrics_uri else []
     lines += [f"  to be read only    {server.uri('', 'volume-ro')}", ""]
     socket = server.directory / "volume.sock"
+    drive = f"format=raw,file.driver=nbd,file.server.type=unix,file.server.path={socket},file.reconnect-delay=60"
     lines += [
         f"  nbdinfo '{uri}'",
         f"  qemu-img convert -n -O raw disk.img '{uri}'",
-        f"  qemu-system-x86_64 -drive format=raw,file.driver=nbd,file.reconnect-delay=60,file.path={socket}",
+        f"  qemu-system-x86_64 -drive {drive}",
         f"  nbdcopy disk.img '{uri}'",
         f"  fio --name=write --ioengine=nbd --uri='{uri}' --rw=randwrite --bs=4k --size=64m",
         f"  nbd-client -unix {socket} /dev/nbd0 -N volume", "",

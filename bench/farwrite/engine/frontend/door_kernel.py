@@ -60,6 +60,7 @@ def attend(doors, primary, index):
         answer = serve(doors, primary, index, now_ns)
         taken += max(before - session.left, 0)
         if answer == sessions.HANG_UP:
+            sessions.send_out(doors, primary, index, now_ns)  # What it was answered before that.
             hang_up(doors, index)
             return
         if answer == sessions.BLOCKED:
@@ -92,7 +93,7 @@ def attend(doors, primary, index):
 
 @kernel()
 def send(doors, primary, index, now_ns):
-    """Send a session what it is to be sent, and ask epoll for what it waits for now. True when a read was sent whole meanwhile."""
+    """Send a session what it is to be sent, and ask epoll for what it waits for now. True when a read was sent whole."""
     session = doors.session[index]
     has_streamed = False
     answer = sessions.send_out(doors, primary, index, now_ns)
@@ -179,6 +180,7 @@ def serve_clients(doors, primary):
             libc.read(at.wake, doors.words, np.int64(16), np.int64(8))
             take_mail(doors, reactor.now_ns(primary.ring))
         elif np.int64(doors.events[event]) & GONE:
+            sessions.drop_unread(doors, index)
             sessions.end(doors, index)
     if at.is_taking:
         for step in range(count):
@@ -259,10 +261,10 @@ def leave(doors):
 @kernel()
 def anybody_waits(doors):
     """Whether somebody is not read from until there is room: no event will tell of it."""
+    waiting = False
     for index in range(doors.at[0].live):
-        if waits_for_room(doors.session[index]):
-            return True
-    return False
+        waiting = waiting or waits_for_room(doors.session[index])
+    return waiting
 
 
 @kernel()

@@ -14,9 +14,9 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,8 @@ class Asked:
     is_verbose: bool = False
     is_quiet: bool = False
     as_root: bool = False
+    commands: Mapping[str, list[str]] = field(default_factory=dict)  # at other sites, beside that at the near one
+    wait_port: int | None = None  # which these listen on before that begins
 
 
 @dataclass
@@ -197,6 +199,8 @@ class Server(Voters):
             self.boards[name].counters[0].stop = 1
         for name in order:
             made = self.processes[name]
+            if not made.busy:  # Interrupted before it had its task.
+                continue
             try:
                 made.answer(STOPS_S)
             except (UnfitError, RuntimeError) as failure:
@@ -299,7 +303,7 @@ class Status:
 
 def run_command(server: Server, lab: Lab, asked: Asked, words: list[str]) -> int:
     """Somebody's command at the near site, with $NBD set, and the volume looked after meanwhile; answers its exit code."""
-    session = Session(lab, Layout(tuple(server.sites), (), {}), asked.as_root)
+    session = Session(lab, Layout(tuple(server.sites), (), asked.commands), asked.as_root)
     session.environment |= {"NBD": server.uri(), "NBD_READ_ONLY": server.uri("", READ_ONLY)}
     session.environment |= {f"NBD_{name.upper()}": server.uri(name) for name in server.replicas}
     server.on_start = session.residents.add
@@ -311,7 +315,7 @@ def run_command(server: Server, lab: Lab, asked: Asked, words: list[str]) -> int
         server.look()
         status.tell()
 
-    return session.run(words, None, look)
+    return session.run(words, asked.wait_port, look)
 
 
 # What it needs
@@ -333,7 +337,11 @@ def socket_directory(asked: Path | None) -> Iterator[Path]:
         raise UsageError(
             f"--sockets {asked}: others may enter it, and who reaches a socket reads and writes the volume: chmod 700 {asked}."
         )
-    yield short(asked)
+    try:
+        yield short(asked)
+    finally:
+        for name in (*SITES, Path(FOLLOWS).stem):
+            (asked / f"{name}.sock").unlink(missing_ok=True)
 
 
 def short(directory: Path) -> Path:
@@ -349,14 +357,23 @@ def short(directory: Path) -> Path:
 @contextmanager
 def bound_tcp(address: str, port: int) -> Iterator[socket.socket]:
     """A TCP socket in our own network that has its address and does not listen yet. UnfitError where it cannot be had."""
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as made:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as made:
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((address, port))
+            made.bind((address, port or free_port(family, address)))
         except OSError as refusal:
             advice = "Another process may have it: name another port, or 0 for any."
             raise system_error(f"take {address} port {port}", refusal.errno or 0, advice) from refusal
         yield made
+
+
+def free_port(family: int, address: str) -> int:
+    """A port that nobody has now. To be bound by its number: one that the system chose for a socket is given back as soon as that
+    socket listens no more, and the next replica would listen on another (Linux, inet_csk_listen_stop)."""
+    with socket.socket(family) as free:
+        free.bind((address, 0))
+        return int(free.getsockname()[1])
 
 
 @contextmanager
