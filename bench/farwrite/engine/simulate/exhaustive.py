@@ -18,7 +18,7 @@ from .. import primary_kernel as primary
 from . import search
 from .arbiter import Arbiter
 from .check import Anomaly
-from .cluster import DOWN, TINY, Cluster, Node
+from .cluster import DOWN, TINY, TRIM, WRITE, Cluster, Node
 from .story import HEALING_TICKS, POLICIES, PROTOCOLS, Story
 
 OPERATIONS = ("write", "large write", "trim", "read", "cut", "heal", "kill primary", "kill secondary", "depose")
@@ -108,7 +108,7 @@ class Sequence(Story):
             cluster.read(leader, 0, 4096)
         else:
             size = 2048 if operation == "large write" else 512
-            cluster.submit(leader, 512 * (cluster.number % 3), size, operation == "trim")
+            cluster.submit(leader, TRIM if operation == "trim" else WRITE, 512 * (cluster.number % 3), size)
 
     def kill(self, node: Node) -> None:
         """The process alone; what is left until the power goes is left to the one that comes after it."""

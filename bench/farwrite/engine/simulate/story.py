@@ -358,7 +358,7 @@ class Story:
         sequence, term = 0, None
         while True:
             leader = cluster.leader()
-            if leader is not None and leader.term is not term and cluster.submit(leader, 0, 512, False):
+            if leader is not None and leader.term is not term and cluster.submit(leader, WRITE, 0, 512):
                 sequence, term = int(leader.journal.at[0].staged_sequence), leader.term
             if term is not None and leader is not None and leader.term is term and leader.state.at[0].completed >= sequence:
                 break
