@@ -46,7 +46,7 @@ PEER_TIMEOUT_NS = 1_000_000_000
 # Longer than a disk that spins up or repairs a sector; a system tries again after 30 s (SCSI), which no writer should wait for.
 DISK_TIMEOUT_NS = 5_000_000_000
 CONTROL_S = 0.05  # Between two looks of the control thread: little beside the peer timeout.
-LOOK_S = 0.01  # Between two looks for a primary, and two questions to the last one whether it still runs.
+LOOK_S = 0.01  # Between two looks for a primary, and the first two questions to the last one whether it still runs.
 # Two candidates that ask at once may both fail. An election is about ten round trips, so their lots lie as far apart.
 LOT_S_MIN, LOT_ROUND_TRIPS, LOT_DOUBLED_MAX = 0.05, 10, 10
 ASK_S_MIN = 0.25  # For a question to a peer, however short the peer timeout: a handshake of TLS takes processor time.
@@ -279,7 +279,7 @@ class Node(Voter):
         Only its own machine knows that for sure, and says so: nobody listens at that port. A connection that ended is not enough,
         since a primary that lives may have given it up; and silence says nothing.
         """
-        limit_s = time.monotonic() + 2 * self.election_wait_s()
+        limit_s, rest_s = time.monotonic() + 2 * self.election_wait_s(), LOOK_S
         while not self.stopped() and self.session_count == session and time.monotonic() < limit_s:
             begin_s = time.monotonic()
             try:
@@ -288,7 +288,8 @@ class Node(Voter):
                 self.lot_s = max(LOT_S_MIN, LOT_ROUND_TRIPS * (time.monotonic() - begin_s))
                 self.orphaned_session = session
                 return
-            time.sleep(LOOK_S)
+            time.sleep(rest_s)
+            rest_s = min(rest_s * 1.5, CONTROL_S)  # One that lives and is only busy is not asked without end.
 
     def serve(self, name: str, connection: socket.socket) -> bool:
         """One session with the primary of this name, to its end; False when it was none of ours."""

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from farwrite.base.errors import EXIT_INTERRUPTED
-from farwrite.commands.simulate import REACHES, Found, never_text
+from farwrite.base.errors import EXIT_INTERRUPTED, UsageError
+from farwrite.commands.simulate import REACHES, Found, never_text, simulate
 from farwrite.engine.simulate import check, exhaustive, search
 from farwrite.engine.simulate.story import WRITING_TICKS, Story, tell
 
@@ -104,6 +104,15 @@ def test_every_sequence_of_one_operation_is_whole_again_wherever_the_power_goes(
         outcome = exhaustive.examine_sequence(operations)
         assert not outcome.broken and outcome.stories >= 6, outcome
     assert len(list(exhaustive.sequences(2))) == 80
+
+
+def test_all_sequences_are_examined_by_one_command_and_what_cannot_be_is_refused(capsys):
+    assert simulate(exhaustive=1, quiet=True, json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["sequences"] == told["of"] == 8 and told["crash_points"] > 100 and told["broken"] is None
+    for words in ({"exhaustive": 0}, {"exhaustive": 5}, {"exhaustive": 1, "seed": 3}, {"exhaustive": 1, "minutes": 1.0}):
+        with pytest.raises(UsageError, match="--exhaustive"):
+            simulate(**words)
 
 
 def test_a_sequence_that_breaks_a_promise_says_which_and_where(monkeypatch):
