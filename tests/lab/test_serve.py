@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 import urllib.request
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -309,7 +310,7 @@ def test_qemu_goes_on_by_itself_when_whoever_leads_dies(served):
     image = "driver=raw,file.driver=nbd,file.server.type=unix,file.export=volume,file.reconnect-delay=30"
     words = ["write -P 0x11 60M 64k", "sleep 2000", "write -P 0x22 61M 64k", "read -P 0x11 60M 64k", "read -P 0x22 61M 64k"]
     with subprocess.Popen(
-        [qemu_io, "--image-opts", f"{image},file.server.path={socket_of(served)}", *(one for word in words for one in ("-c", word))],
+        [qemu_io, "--image-opts", f"{image},file.server.path={socket_of(served)}", *chain(*(("-c", word) for word in words))],
         text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as qemu:  # fmt: skip
         with NbdClient(socket_of(served)) as client:
