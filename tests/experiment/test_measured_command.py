@@ -15,7 +15,7 @@ from farwrite.analysis.command import analyse_command
 from farwrite.base.errors import EXIT_USAGE, UsageError
 from farwrite.base.physics import rtt_ns_of
 from farwrite.base.units import NS_PER_MS
-from farwrite.commands.lab import LinkOptions
+from farwrite.commands.link_options import LinkOptions
 from farwrite.experiment.repeat import ROUNDS_MAX, RUNS_MAX, RUNS_MIN, planned, sizes_of
 from farwrite.recording import Pair, Repeated, Turn
 from farwrite.report.command import named, show_command

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 import urllib.request
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -300,6 +301,25 @@ def test_when_the_near_site_dies_under_a_writer_the_far_one_serves_all_that_was_
     while metrics_of(served).get('farwrite_peer_live{peer="near"}') != "1":  # It is started again, and catches up.
         assert time.monotonic() < until_s
         time.sleep(0.2)
+
+
+def test_qemu_goes_on_by_itself_when_whoever_leads_dies(served):
+    qemu_io = tool("qemu-io", "qemu-utils")
+    values = metrics_of(served)
+    leader = next(name for name in ("near", "far") if values[f'farwrite_leads{{replica="{name}"}}'] == "1")
+    image = "driver=raw,file.driver=nbd,file.server.type=unix,file.export=volume,file.reconnect-delay=30"
+    words = ["write -P 0x11 60M 64k", "sleep 2000", "write -P 0x22 61M 64k", "read -P 0x11 60M 64k", "read -P 0x22 61M 64k"]
+    with subprocess.Popen(
+        [qemu_io, "--image-opts", f"{image},file.server.path={socket_of(served)}", *chain(*(("-c", word) for word in words))],
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as qemu:  # fmt: skip
+        with NbdClient(socket_of(served)) as client:
+            while client.read(60 << 20, 1) != b"\x11":
+                assert qemu.poll() is None
+        os.kill(int(values[f'farwrite_pid{{replica="{leader}"}}']), signal.SIGKILL)  # It sleeps, or writes already.
+        said, _ = qemu.communicate(timeout=TOOL_S)
+    assert qemu.returncode == 0 and "failed" not in said and said.count("65536/65536 bytes") == 4, said
+    assert metrics_of(served)[f'farwrite_leads{{replica="{leader}"}}'] == "0"
 
 
 def test_a_kept_volume_is_there_again_after_everything_was_killed(tmp_path):

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from ..base.errors import UsageError, nearest
 from .drill import within
 from .flags import Flag, Quiet, Verbose
-from .lab import NOTHING_ASKED, LinkOptions, load_link
+from .link_options import NOTHING_ASKED, LinkOptions, load_link
 from .options import bytes_of
 from .output import print_document, printing, refuse_both
 

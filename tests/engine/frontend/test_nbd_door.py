@@ -17,6 +17,7 @@ from farwrite.base.errors import UsageError
 from farwrite.base.wire import door as doors
 from farwrite.base.wire.certificates import server_context
 from farwrite.engine.frontend import nbd
+from farwrite.engine.frontend import nbd_door as door_module
 from farwrite.engine.frontend.nbd_door import nbd_door
 from farwrite.engine.frontend.nbd_negotiation import Export, Tls
 from make_certificates import certificates
@@ -184,6 +185,16 @@ def test_under_tls_a_client_reads_through_the_tunnel_and_without_it_is_told_to_u
             plain.sendall(HELLO + GO)
             assert struct.unpack(">QIII", plain.recv(20, socket.MSG_WAITALL))[2] == nbd.REP_ERR_TLS_REQD
         assert len(came) == 1
+
+
+def test_an_option_that_comes_in_many_records_at_once_is_heard_whole(tmp_path, monkeypatch):
+    made = certificates(tmp_path / "tls")
+    heard = door_module.Client.receive
+    monkeypatch.setattr(door_module.Client, "receive", lambda client, size: (time.sleep(0.1), heard(client, size))[1])
+    with opened(tmp_path, Tls.REQUIRED, server_context(made)) as (path, _), encrypted(path, made / "ca-cert.pem", made) as one:
+        for byte in GO:  # A record each, and all there when the door looks.
+            one.send(bytes([byte]))
+        assert one.recv(20)[:8] == struct.pack(">Q", nbd.OPTION_REPLY_MAGIC)
 
 
 def test_with_an_authority_a_client_shows_its_certificate_or_gets_nothing(tmp_path):

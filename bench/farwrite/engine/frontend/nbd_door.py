@@ -49,10 +49,13 @@ class Client(Patience):
         tls = self.tls
         if tls is None:
             return self.receive_exactly(size)
-        heard = tls.hear(b"", size) if size else b""
+        heard = b""
         while len(heard) < size:
-            heard += tls.hear(self.receive(CHUNK_BYTES), size - len(heard))
-            self.send(tls.pending())
+            piece = tls.hear(b"", size - len(heard))  # One record's at most; the next may be there already.
+            if not piece:
+                piece = tls.hear(self.receive(CHUNK_BYTES), size - len(heard))
+                self.send(tls.pending())
+            heard += piece
         return heard
 
     def say(self, data: bytes) -> None:

@@ -91,6 +91,7 @@ def metrics_text(boards: Mapping[str, Board], replicas: Sequence[str]) -> str:
     epochs = [(by[name], float(boards[name].counters[0].led_epoch)) for name in replicas]
     family("epoch", "gauge", "Epoch that it leads in.", epochs)
     family("ready", "gauge", "1: its process answers.", [(by[name], float(seat_of(boards[name]).ready)) for name in replicas])
+    family("pid", "gauge", "Number of its process.", [(by[name], float(read[name].task.pid)) for name in replicas])
     for name, kind, about in COUNTED:
         suffix = "_total" if kind == "counter" else ""
         family(name + suffix, kind, about, [(by[one], float(read[one].counters[0][name])) for one in replicas])

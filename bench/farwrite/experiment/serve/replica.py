@@ -54,6 +54,7 @@ class Task(Row):
     drain = i64("1: take no more clients and requests, answer what was taken, then say so; written by the server")
     drained = i64("1: done; 2: not all could be answered in time")
     is_open = i64("1: its doors are open")
+    pid = i64("number of its process, which is another after each start")
 
 
 class PeerFigures(Row):
@@ -222,6 +223,7 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
     """In a process at its site: a replica, until its board says stop."""
     quieten(order.is_verbose)
     figures = figures_of(board)
+    figures.task.pid, figures.task.is_open, figures.task.drain, figures.task.drained = os.getpid(), 0, 0, 0
     frontend = Frontend(
         chosen.volume_bytes, counters=figures.counters, writes_ns=figures.writes_ns, reads_ns=figures.reads_ns
     )  # fmt: skip
