@@ -110,7 +110,7 @@ def digest(*pieces: bytes | bytearray | memoryview) -> bytes:
     crc = 0
     for piece in pieces:
         if len(piece):
-            crc = int(crc32c(crc, np.frombuffer(piece, np.uint8), 0, len(piece)))
+            crc = int(crc32c(crc, np.frombuffer(bytearray(piece), np.uint8), 0, len(piece)))  # It takes no read-only array.
     return crc.to_bytes(4, "little")
 
 

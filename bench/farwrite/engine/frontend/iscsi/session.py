@@ -63,6 +63,7 @@ class Task:
 
     tag: int
     lun: int
+    lun_field: int  # as the header had it
     cdb: bytes
     flags: int
     expected: int  # EDTL
@@ -269,7 +270,11 @@ class Session:
         self.heard_s = time.monotonic()
 
     def holds_whole_pdu(self) -> bool:
-        return self.whole_pdu() > 0
+        """Whether `take` has something to do."""
+        try:
+            return self.whole_pdu() > 0
+        except ProtocolError:
+            return True
 
     def whole_pdu(self) -> int:
         """Bytes of the PDU that stands first, 0 while it is not whole."""
@@ -340,7 +345,6 @@ class Session:
                 sent = self.connection.sendmsg(pieces)
             except (BlockingIOError, InterruptedError):
                 return
-            self.heard_s = time.monotonic()
             self.out_bytes -= sent
             while sent:
                 first = self.outbox[0]
@@ -474,8 +478,8 @@ class Session:
             return
         takes = scsi.out_bytes_of(cdb) if writes else 0
         needed = min(expected, takes) if takes <= DATA_OUT_BYTES_MAX else 0
-        lun = lun_of(header[8:16])
-        task = Task(tag, lun, cdb, flags, expected, request.is_immediate, needed, takes_unasked=not final)
+        lun, lun_field = lun_of(header[8:16]), int.from_bytes(header[8:16], "big")
+        task = Task(tag, lun, lun_field, cdb, flags, expected, request.is_immediate, needed, takes_unasked=not final)
         self.tasks[tag] = task
         self.counted += not request.is_immediate
         task.data += request.data[:needed]
@@ -521,7 +525,7 @@ class Session:
         self.go_on(task)
 
     def fail(self, task: Task, answer: sense.Answer) -> None:
-        """End a command whose data is out of order (RFC 7143 section 7.9): nothing of it is done, what is still to come is ignored."""
+        """End a command whose data is out of order (RFC 7143 section 7.9): nothing of it is done, what still comes is ignored."""
         with contextlib.suppress(ValueError):
             self.wants_data.remove(task)
         self.complete(task, answer)
@@ -547,8 +551,7 @@ class Session:
                 tag = self.next_transfer_tag()
                 task.bursts[tag] = Burst(task.asked, length)
                 task.data += bytes(max(0, task.asked + length - len(task.data)))
-                lun = int.from_bytes(bytes([0, task.lun]) + bytes(6), "big") if task.lun < 256 else 0
-                self.send(pdu.ready_to_transfer(task.tag, lun, tag, task.ready_count, task.asked, length, self.numbers()))
+                self.send(pdu.ready_to_transfer(task.tag, task.lun_field, tag, task.ready_count, task.asked, length, self.numbers()))
                 task.asked += length
                 task.ready_count += 1
 
