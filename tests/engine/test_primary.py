@@ -166,7 +166,7 @@ def test_a_read_sees_what_is_durable_and_not_yet_in_the_volume(overlay, seed):
         size = int(random.integers(1, 16384 - address + 1))
         data = np.full(size + 20, 7, np.uint8)
         data[10 : 10 + size] = volume[address : address + size]
-        overlay(made.journal, data, 10, size, address)
+        overlay(made.journal, data, 10, size, address, made.journal.at[0].durable)
         assert (data[10 : 10 + size] == expected[address : address + size]).all()
         assert (data[:10] == 7).all() and (data[10 + size :] == 7).all()
 

@@ -27,7 +27,7 @@ from farwrite.engine.ballot import Question
 from farwrite.engine.control import Address, ask, votes_served
 from farwrite.engine.handshake import frame_of, hello_of
 from farwrite.engine.journal import examine
-from farwrite.engine.node import Node, recall
+from farwrite.engine.node import Node, PolledClients, recall
 from farwrite.engine.vote import BallotError, Voter, format_ballot
 from farwrite.lab.process import process
 from farwrite.lab.shared_memory import board
@@ -51,7 +51,7 @@ STRANGER = Terms("none", "none", SharedKey(os.urandom(32)))
 DISKS = {}
 
 
-class Writer:
+class Writer(PolledClients):
     """A load inside a primary's loop: every write has a place of its own and is noted once it is complete."""
 
     def __init__(self, words):
@@ -491,7 +491,7 @@ def test_a_node_whose_ballot_cannot_be_written_ends_says_why_and_gives_no_vote(s
     format_ballot(ballot_fd)
     addresses = {name: Address("127.0.0.1", free_port(), free_port()) for name in ("a", "b")}
     chosen = stack.enter_context(disk(None, JOURNAL_BYTES, VOLUME_BYTES))
-    made = Node("a", chosen, ballot_fd, addresses, None, VOLUME, rows_of(SharedCounters), lambda state: None, KEYED)
+    made = Node("a", chosen, ballot_fd, addresses, None, VOLUME, rows_of(SharedCounters), PolledClients(), KEYED)
 
     def fails(*arguments):
         raise OSError(5, os.strerror(5))

@@ -253,8 +253,12 @@ def place_pad(journal, size):
 
 
 @kernel()
-def place(journal, length):
-    """Reserve the next record and answer its start in the staging ring. The caller has asked has_room() first."""
+def reserve(journal, length):
+    """Where the next record with this payload will begin in the staging ring; nothing is staged before commit().
+
+    The caller has asked has_room() first. A place that is not committed after all was never there. Nothing else is placed, and
+    no batch sealed, between the two.
+    """
     at = journal.at[0]
     needed = record.record_bytes(length)
     to_end = pad_to_end(journal)
@@ -262,15 +266,32 @@ def place(journal, length):
         place_pad(journal, to_end)
         at.boundary_sequence = at.staged_sequence
     start = at.staged % at.staging_bytes
-    at.staged += needed
+
+    assert start + needed <= at.staging_bytes
+    assert at.staged + needed - at.applied <= at.staging_bytes
+    return start
+
+
+@kernel()
+def commit(journal, start, length):
+    """Stage the record that was reserved at `start`: from now on it is sent and flushed. Answers its sequence."""
+    at = journal.at[0]
+    assert start == at.staged % at.staging_bytes
+    begin = at.staged
+    at.staged += record.record_bytes(length)
     at.staged_sequence += 1
-    journal.begins[at.staged_sequence % journal.begins.size] = at.staged - needed
+    journal.begins[at.staged_sequence % journal.begins.size] = begin
     if at.staged % at.staging_bytes == 0:
         at.boundary_sequence = at.staged_sequence
     at.user_bytes += length
+    return at.staged_sequence
 
-    assert start + needed <= at.staging_bytes
-    assert at.staged - at.applied <= at.staging_bytes
+
+@kernel()
+def place(journal, length):
+    """Reserve and stage the next record at once; answers its start in the staging ring. Its bytes are still to be written."""
+    start = reserve(journal, length)
+    commit(journal, start, length)
     return start
 
 

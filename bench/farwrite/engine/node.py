@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
@@ -44,7 +45,38 @@ CONTROL_S = 0.05  # Between two looks of the control thread: little beside the p
 
 LOG = logging.getLogger(__name__)
 
-Load = Callable[[p.Primary], None]
+TURN_NS = 1_000_000  # Of clients that are looked at in Python.
+
+
+class Clients(Protocol):
+    """Whose writes a node takes while it leads. All three are called in the thread of its loop."""
+
+    def begin(self, state: p.Primary) -> None:
+        """It leads from now on."""
+
+    def turn(self, state: p.Primary, taking: bool) -> int:
+        """Some turns of its loop, at most about 50 ms of them: 0, or the status that ends it. Not `taking`: no new writes."""
+
+    def leave(self) -> None:
+        """It leads no more: whoever was not answered never is."""
+
+
+class PolledClients:
+    """Clients that are asked in Python, once in each turn, for what they have to write: this object is called with the primary."""
+
+    def __call__(self, state: p.Primary) -> None:
+        pass
+
+    def begin(self, state: p.Primary) -> None:
+        pass
+
+    def turn(self, state: p.Primary, taking: bool) -> int:
+        if taking:
+            self(state)
+        return int(turn_kernel.progress(state, time.monotonic_ns() + TURN_NS))
+
+    def leave(self) -> None:
+        pass
 
 
 def recall(chosen: Disk, volume: int, staging_bytes: int) -> log.Journal:
@@ -71,7 +103,7 @@ class Node(Voter):
 
     def __init__(
         self, name: str, chosen: Disk, ballot_fd: int, peers: dict[str, Address], witness: Address | None, volume: int,
-        board: np.ndarray, load: Load, terms: Terms, protocol: int = p.C, policy: int = p.CONSENT, quorum: int = 0, seed: int = 0,
+        board: np.ndarray, clients: Clients, terms: Terms, protocol: int = p.C, policy: int = p.CONSENT, quorum: int = 0, seed: int = 0,
         peer_timeout_ns: int = PEER_TIMEOUT_NS, staging_bytes: int = STAGING_BYTES, latency_budget_ns: int = 0,
     ) -> None:  # fmt: skip
         require_proof(terms)
@@ -79,7 +111,7 @@ class Node(Voter):
         self.terms, self.sparse = terms, SparseLog(LOG, name)
         self.failure: BaseException | None = None  # of a thread of ours
         self.latency_budget_ns = latency_budget_ns
-        self.disk, self.address, self.volume, self.board, self.load = chosen, peers[name], volume, board, load
+        self.disk, self.address, self.volume, self.board, self.clients = chosen, peers[name], volume, board, clients
         self.protocol, self.policy, self.quorum, self.seed = protocol, policy, quorum, seed
         self.peer_timeout_ns = peer_timeout_ns
         self.names = sorted(peers)
@@ -281,18 +313,18 @@ class Node(Voter):
             control = self.thread(self.control, state, epoch, connections, ending)
             status = 0
             try:
+                self.clients.begin(state)
                 while status == 0 and not (self.steps_down or self.stopped()):
-                    if not self.handing_over:
-                        self.load(state)
-                    status = int(turn_kernel.progress(state, time.monotonic_ns() + 1_000_000))
+                    status = self.clients.turn(state, taking=not self.handing_over)
             finally:
+                self.board[0].led_epoch = 0
+                self.clients.leave()
                 ending.set()
                 control.join()
                 for connection in connections.values():
                     hang_up(connection)  # The ring may hold it open for a while: a successor would wait as for a silent primary.
                     connection.close()
                 settled = int(replica.settle(self.journal, ring))
-                self.board[0].led_epoch = 0
                 self.journal.at[0].held = log.EVERYTHING_SENT
                 with self.lock:
                     self.primary = None

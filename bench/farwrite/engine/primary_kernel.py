@@ -1,6 +1,7 @@
 """The primary: takes writes, sends each to its peers before it flushes it here, and completes it at its protocol's point.
 
-`submit` stages a write; `progress` is one turn of the loop (send, flush, wait, hear acks); `completable` is the rule.
+`reserve` gives a write's payload its place in the log and `commit` stages it; `submit` does both with a payload of its own, for
+a measured load. `progress` is one turn of the loop (send, flush, wait, hear acks); `completable` is the rule.
 One thread does it all, and sleeps in one place. The floor of a synchronous write is therefore
 max(local flush, RTT + remote flush), not their sum. What happens to a peer that is lost, stale or comes back is
 turn_kernel's and resync_kernel's.
@@ -14,7 +15,7 @@ import numpy as np
 
 from ..base.histogram_kernel import SLOTS
 from ..base.histogram_kernel import record as tally
-from ..base.host import reactor
+from ..base.host import libc, reactor
 from ..base.host.libc import aligned_bytes
 from ..base.jit import kernel
 from ..base.row import Row, i64, rows_of
@@ -50,6 +51,9 @@ LAG_RING = 1 << 17  # Writes that may be complete and not yet known durable at a
 
 # What the control thread asks of the loop (Mail.request).
 NOTHING, ADOPT, DETACH, DROP, VERIFY = 0, 1, 2, 3, 4
+NO_ROOM = -1101  # What reserve() answers when journal or memory is full.
+UNEQUAL = -1102  # What compare_and_write() answers when the volume holds something else.
+
 BY_LOG, BY_EXTENTS, BY_DIGESTS = 0, 1, 2  # How a peer that comes back is brought up to date.
 
 
@@ -278,46 +282,137 @@ def may_enter(journal, kind, address, size, length):
 
 
 @kernel()
-def submit(primary, number, address, size, now_ns, payload_profile=SOLID):
-    """Stage write `number` (counted from 0 in the plan): 1; or 0 when journal or memory is full: ask again after progress.
+def reserve(primary, kind, address, size):
+    """Where the payload of a WRITE or TRIM goes in the staging ring (journal.data), or a negative answer.
 
-    INVALID_WRITE, and nothing is staged, when it has no bytes, too many, or some outside of the volume: never ask again.
+    NO_ROOM when journal or memory is full: ask again after progress. INVALID_WRITE when it has no bytes, too many, or some
+    outside of the volume: never ask again. Nothing is staged before commit(), and a place that is not committed was never there;
+    between the two nothing else may happen to the journal.
     """
     journal = primary.journal
-    if not may_enter(journal, record.WRITE, np.int64(address), np.int64(size), np.int64(size)):
+    size = np.int64(size)
+    length = size if kind == record.WRITE else np.int64(0)
+    if not may_enter(journal, kind, np.int64(address), size, length):
         return np.int64(replica.INVALID_WRITE)
-    if not is_taking(primary, size):
-        return np.int64(0)
-    start = log.place(journal, size)
-    sequence = journal.at[0].staged_sequence
+    if not is_taking(primary, length):
+        return np.int64(NO_ROOM)
+    return log.reserve(journal, length) + record.HEADER_BYTES
+
+
+@kernel()
+def commit(primary, place, kind, address, size, now_ns):
+    """Stage what was reserved at `place`, its payload being there: seal and count it. Answers its sequence."""
+    journal = primary.journal
+    start = place - record.HEADER_BYTES
+    length = np.int64(size) if kind == record.WRITE else np.int64(0)
+    sequence = log.commit(journal, start, length)
     note_submitted(primary, sequence, now_ns)
+    record.seal(
+        journal.data, journal.headers, start, kind, length, sequence, address, journal.at[0].epoch, journal.at[0].volume, now_ns,
+        np.int64(size) - length,
+    )  # fmt: skip
+    return sequence
+
+
+@kernel()
+def submit(primary, number, address, size, now_ns, payload_profile=SOLID):
+    """Stage write `number` (counted from 0 in the plan) with the payload that follows from it: 1, or what taken() makes of it."""
+    place = reserve(primary, record.WRITE, address, size)
+    if place < 0:
+        return taken(place)
     fill_by_profile(
-        journal.data, start + record.HEADER_BYTES, np.int64(size), primary.at[0].seed, np.int64(number), np.int64(address),
+        primary.journal.data, place, np.int64(size), primary.at[0].seed, np.int64(number), np.int64(address),
         np.int64(payload_profile),
     )  # fmt: skip
-    record.seal(
-        journal.data, journal.headers, start, record.WRITE, size, sequence, address,
-        journal.at[0].epoch, journal.at[0].volume, now_ns,
-    )  # fmt: skip
+    commit(primary, place, record.WRITE, address, size, now_ns)
     return np.int64(1)
 
 
 @kernel()
+def taken(answer):
+    """What a target answers to a write, of what reserve() has: 0 when there is no room now, INVALID_WRITE when there never is."""
+    return np.int64(0) if answer == NO_ROOM else np.int64(answer)
+
+
+@kernel()
 def submit_trim(primary, address, size, now_ns):
-    """Stage giving back `size` bytes at `address`; a write like any other but without payload. Answers what submit() does."""
-    journal = primary.journal
-    if not may_enter(journal, record.TRIM, np.int64(address), np.int64(size), np.int64(0)):
-        return np.int64(replica.INVALID_WRITE)
-    if not is_taking(primary, np.int64(0)):
-        return np.int64(0)
-    start = log.place(journal, np.int64(0))
-    sequence = journal.at[0].staged_sequence
-    note_submitted(primary, sequence, now_ns)
-    record.seal(
-        journal.data, journal.headers, start, record.TRIM, 0, sequence, address, journal.at[0].epoch,
-        journal.at[0].volume, now_ns, size,
-    )  # fmt: skip
+    """Stage giving back `size` bytes at `address`, which read as zeros from then on; a write like any other but without payload.
+
+    Answers what submit() does.
+    """
+    place = reserve(primary, record.TRIM, address, size)
+    if place < 0:
+        return taken(place)
+    commit(primary, place, record.TRIM, address, size, now_ns)
     return np.int64(1)
+
+
+@kernel()
+def submit_zeros(primary, address, size, now_ns):
+    """Stage `size` bytes of zeros at `address` that keep their room on every replica's disk. Answers what submit() does.
+
+    Where the room may be given back, submit_trim() does the same to whoever reads, at any size and without a payload.
+    """
+    place = reserve(primary, record.WRITE, address, size)
+    if place < 0:
+        return taken(place)
+    primary.journal.data[place : place + size] = 0
+    commit(primary, place, record.WRITE, address, size, now_ns)
+    return np.int64(1)
+
+
+@kernel()
+def submit_bytes(primary, data, start, address, size, now_ns):
+    """Stage a write of data[start:start + size]. Answers what submit() does."""
+    place = reserve(primary, record.WRITE, address, size)
+    if place < 0:
+        return taken(place)
+    libc.copy(primary.journal.data, place, data, np.int64(start), np.int64(size))
+    commit(primary, place, record.WRITE, address, size, now_ns)
+    return np.int64(1)
+
+
+@kernel()
+def compare_and_write(primary, expected, expected_start, data, start, address, size, seen, seen_start, now_ns):
+    """Write data[start:start + size] if the volume, with everything that was submitted, holds expected[expected_start:] there.
+
+    1 when it did and the write is staged. Otherwise nothing is: 0 without room; UNEQUAL, and what stands there is then in
+    seen[seen_start:]; INVALID_WRITE; or what the disk has answered. One loop takes all writes, so nothing comes in between. Whoever
+    is told UNEQUAL must first wait for all that was submitted to complete: what it was compared with may not be durable yet.
+    """
+    place = reserve(primary, record.WRITE, address, size)
+    if place < 0:
+        return taken(place)
+    got = read_submitted(primary, seen, seen_start, np.int64(size), np.int64(address))
+    if got < 0:
+        return got
+    for byte in range(np.int64(size)):
+        if seen[seen_start + byte] != expected[expected_start + byte]:
+            return np.int64(UNEQUAL)
+        primary.journal.data[place + byte] = data[start + byte]
+    commit(primary, place, record.WRITE, address, size, now_ns)
+    return np.int64(1)
+
+
+@kernel()
+def barrier(primary):
+    """The sequence whose completion answers a flush: then everything that was submitted before it, by anyone, is complete.
+
+    A write is complete at its protocol's point, and durable here and there as that says: so nothing more is to be done for a flush
+    than to wait.
+    """
+    return primary.journal.at[0].staged_sequence
+
+
+@kernel()
+def apply_all(primary):
+    """Apply what may be applied to the volume; 0 or a status, which ends the primary."""
+    journal = primary.journal
+    while replica.appliable(journal):
+        status = replica.apply(journal, primary.ring, np.int64(replica.APPLY_BYTES))
+        if status < 0:
+            return status
+    return np.int64(replica.OK)
 
 
 @kernel()
@@ -326,22 +421,36 @@ def read(primary, data, start, size, address):
 
     What is durable in the journal and not yet in the volume is laid over it; a write that is not complete may be seen.
     """
+    status = apply_all(primary)
+    if status < 0:
+        return status
+    return read_up_to(primary, data, start, size, address, primary.journal.at[0].durable)
+
+
+@kernel()
+def read_submitted(primary, data, start, size, address):
+    """read(), but as all that was submitted will leave it: what a compare-and-write is held against."""
+    status = apply_all(primary)
+    if status < 0:
+        return status
+    return read_up_to(primary, data, start, size, address, primary.journal.at[0].staged)
+
+
+@kernel()
+def read_up_to(primary, data, start, size, address, position):
+    """Bytes read of the volume with the log up to `position` laid over it, or -errno."""
     journal = primary.journal
-    while replica.appliable(journal):
-        status = replica.apply(journal, primary.ring, np.int64(replica.APPLY_BYTES))
-        if status < 0:
-            return status
     got = reactor.read_volume(primary.ring, journal.at[0].volume_fd, data, start, size, address)
     if got > 0:
-        overlay(journal, data, start, got, address)
+        overlay(journal, data, start, got, address, position)
     return got
 
 
 @kernel()
-def overlay(journal, data, start, size, address):
-    """Lay the durable writes that the volume has not yet over what was read of it."""
+def overlay(journal, data, start, size, address, end):
+    """Lay the writes of the log up to position `end` that the volume has not yet over what was read of it."""
     position = journal.at[0].applied
-    while position < journal.at[0].durable:
+    while position < end:
         place = position % journal.at[0].staging_bytes
         kind, length = record.kind_of(journal.headers, place), record.length_of(journal.headers, place)
         if kind != record.PAD:
@@ -351,6 +460,39 @@ def overlay(journal, data, start, size, address):
                 source = journal.data[place + record.HEADER_BYTES + byte - begin] if kind == record.WRITE else np.uint8(0)
                 data[start + byte - address] = source
         position += record.record_bytes(length)
+
+
+@kernel()
+def extent_at(primary, address, end):
+    """(where it ends, whether it is a hole) of what begins at `address` in the volume and ends at `end` at the latest.
+
+    A hole reads as zeros and takes no room on this replica's disk. What a write in the log will fill is none, and what it holds
+    back from being looked up (another kind of file, a pretended one) is called data, which is always safe to say.
+    """
+    journal = primary.journal
+    is_hole, stop = False, np.int64(end)
+    if primary.ring.at[0].kind != reactor.PRETEND:
+        fd = journal.at[0].volume_fd
+        data_at = libc.seek(fd, np.int64(address), libc.SEEK_DATA)
+        is_hole = data_at == -libc.ENXIO or data_at > address
+        if not is_hole:
+            hole_at = libc.seek(fd, np.int64(address), libc.SEEK_HOLE)
+            stop = min(stop, hole_at) if hole_at > address else stop
+        elif data_at > 0:
+            stop = min(stop, data_at)
+    if not is_hole:
+        return stop, False
+    position = journal.at[0].applied
+    while position < journal.at[0].staged:
+        place = position % journal.at[0].staging_bytes
+        if record.kind_of(journal.headers, place) == record.WRITE:
+            begin = record.address_of(journal.headers, place)
+            if begin <= address < begin + record.length_of(journal.headers, place):
+                return min(np.int64(end), begin + record.length_of(journal.headers, place)), False
+            if address < begin < stop:
+                stop = begin
+        position += record.record_bytes(record.length_of(journal.headers, place))
+    return stop, True
 
 
 @kernel()

@@ -8,6 +8,7 @@ interpreted (NUMBA_DISABLE_JIT): an external function without the compiler is no
 from __future__ import annotations
 
 import mmap
+import platform
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ TIMER_ABSTIME = 1
 
 EAGAIN = 11
 EINTR = 4
+ENXIO = 6
 ENOSPC = 28
 EPIPE = 32
 ECONNRESET = 104
@@ -39,6 +41,14 @@ POLLOUT = 4
 POLLERR = 8
 POLLHUP = 16
 
+EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP = 1, 4, 8, 16, 0x2000
+EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD = 1, 2, 3
+# struct epoll_event in int32: events, then the caller's 64 bits. It is packed on x86-64 alone.
+EPOLL_EVENT_WORDS, EPOLL_DATA_AT = (3, 1) if platform.machine() in ("x86_64", "AMD64") else (4, 2)
+
+FIONREAD = 0x541B
+SEEK_DATA, SEEK_HOLE = 3, 4
+
 errno_location = types.ExternalFunction("__errno_location", types.CPointer(int32)())
 libc_read = types.ExternalFunction("read", int64(int32, int64, int64))
 libc_write = types.ExternalFunction("write", int64(int32, int64, int64))
@@ -49,6 +59,13 @@ libc_fallocate = types.ExternalFunction("fallocate", int32(int32, int32, int64, 
 libc_recv = types.ExternalFunction("recv", int64(int32, int64, int64, int32))
 libc_send = types.ExternalFunction("send", int64(int32, int64, int64, int32))
 libc_shutdown = types.ExternalFunction("shutdown", int32(int32, int32))
+libc_close = types.ExternalFunction("close", int32(int32))
+libc_ioctl = types.ExternalFunction("ioctl", int32(int32, int64, int64))
+libc_lseek = types.ExternalFunction("lseek", int64(int32, int64, int32))
+libc_memcpy = types.ExternalFunction("memcpy", int64(int64, int64, int64))
+libc_memcmp = types.ExternalFunction("memcmp", int32(int64, int64, int64))
+libc_epoll_ctl = types.ExternalFunction("epoll_ctl", int32(int32, int32, int32, int64))
+libc_epoll_wait = types.ExternalFunction("epoll_wait", int32(int32, int64, int32, int32))
 libc_ppoll = types.ExternalFunction("ppoll", int32(int64, int64, int64, int64))
 libc_clock_nanosleep = types.ExternalFunction("clock_nanosleep", int32(int32, int32, int64, int64))
 libc_syscall6 = types.ExternalFunction("syscall", int64(int64, int64, int64, int64, int64, int64, int64))
@@ -188,6 +205,59 @@ def shutdown(fd):
 def end_sending(fd):
     """0 once the peer will find the end of the stream behind what was sent, or -errno. shutdown(2), SHUT_WR."""
     done = int64(libc_shutdown(int32(fd), int32(1)))
+    return done if done >= 0 else -errno()
+
+
+@kernel()
+def close(fd):
+    """0 once the descriptor is given back, or -errno. close(2)."""
+    done = int64(libc_close(int32(fd)))
+    return done if done >= 0 else -errno()
+
+
+@kernel()
+def available(fd, words):
+    """Bytes that can be received from a socket now, or -errno; words[0] is written over. ioctl(2), FIONREAD."""
+    words[0] = 0
+    done = int64(libc_ioctl(int32(fd), int64(FIONREAD), int64(words.ctypes.data)))
+    return words[0] & 0xFFFFFFFF if done >= 0 else -errno()
+
+
+@kernel()
+def seek(fd, offset, whence):
+    """The offset of the next data or hole of a file (SEEK_DATA, SEEK_HOLE), or -errno. lseek(2)."""
+    done = libc_lseek(int32(fd), offset, int32(whence))
+    return done if done >= 0 else -errno()
+
+
+@kernel()
+def copy(target, at, source, begin, size):
+    """source[begin:begin + size] into target[at:]; they may not overlap. memcpy(3)."""
+    assert 0 <= at and 0 <= size <= target.size - at and 0 <= begin and size <= source.size - begin
+    libc_memcpy(int64(target.ctypes.data) + at, int64(source.ctypes.data) + begin, int64(size))
+
+
+@kernel()
+def are_equal(one, at, other, begin, size):
+    """Whether one[at:at + size] and other[begin:begin + size] are the same bytes. memcmp(3)."""
+    assert 0 <= at and 0 <= size <= one.size - at and 0 <= begin and size <= other.size - begin
+    return libc_memcmp(int64(one.ctypes.data) + at, int64(other.ctypes.data) + begin, int64(size)) == 0
+
+
+@kernel()
+def epoll_control(epoll, operation, fd, events, mark, scratch):
+    """0 once epoll asks for these events of fd, and answers them with `mark`, or -errno. scratch is int32. epoll_ctl(2)."""
+    scratch[0] = events
+    scratch[EPOLL_DATA_AT], scratch[EPOLL_DATA_AT + 1] = mark, 0
+    done = int64(libc_epoll_ctl(int32(epoll), int32(operation), int32(fd), int64(scratch.ctypes.data)))
+    return done if done >= 0 else -errno()
+
+
+@kernel()
+def epoll_ready(epoll, events):
+    """How many descriptors are ready now, written into events (int32, EPOLL_EVENT_WORDS each), or -errno. epoll_wait(2)."""
+    most = events.size // EPOLL_EVENT_WORDS
+    done = int64(libc_epoll_wait(int32(epoll), int64(events.ctypes.data), int32(most), int32(0)))
     return done if done >= 0 else -errno()
 
 

@@ -29,12 +29,13 @@ from . import pretend_kernel as pretend
 
 PLAIN, URING, PRETEND = 0, 1, 2
 
-SOCKETS_MAX = 5  # A replica waits for this many peers at most.
+SOCKETS_MAX = 5  # A replica waits for this many peers at most, and for its clients' door.
 
 # What can be under way, one of each at a time: indices into Reactor.state and Reactor.result.
 JOURNAL, SUPERBLOCK, VOLUME, READ_READY = range(4)
 WRITE_READY = READ_READY + SOCKETS_MAX
-SLOTS = WRITE_READY + SOCKETS_MAX
+DOOR_READY = WRITE_READY + SOCKETS_MAX
+SLOTS = DOOR_READY + 1
 
 IDLE, BUSY, FINISHED = 0, 1, 2
 
@@ -69,6 +70,7 @@ class Ring(Row):
     cqes = i64("offset of the completion entries")
     pending = i64("entries that were filled and not yet submitted")
     syscalls = i64("times the system was asked")
+    door_fd = i64("descriptor that wait() waits for as well: an epoll descriptor that holds every client; -1 without one")
 
 
 class Reactor(NamedTuple):
@@ -93,10 +95,10 @@ def empty() -> Reactor:
         state=np.zeros(SLOTS, np.int64),
         result=np.zeros(SLOTS, np.int64),
         scratch=np.zeros(8, np.int64),
-        requests=np.zeros(2 * SOCKETS_MAX, np.int32),
+        requests=np.zeros(2 * (SOCKETS_MAX + 1), np.int32),
         world=NOTHING,
     )
-    made.at[0].ring_fd = -1
+    made.at[0].ring_fd = made.at[0].door_fd = -1
     return made
 
 
@@ -326,7 +328,8 @@ def wait(reactor, sockets, want_writable, timeout_ns):
     """Sleep until something is finished, a socket is ready or the time is over; answers READABLE and WRITABLE bits, or -errno.
 
     `sockets` is int64, -1 where there is none; bit p of `want_writable` asks for socket p's send buffer as well.
-    `timeout_ns` 0 looks without sleeping. A finished operation that nobody has asked for yet ends the sleep at once.
+    `timeout_ns` 0 looks without sleeping. A finished operation that nobody has asked for yet ends the sleep at once. So does
+    the door, where there is one (Ring.door_fd): is_door_ready() tells of it.
     """
     for slot in range(READ_READY):
         if reactor.state[slot] == FINISHED:
@@ -363,6 +366,8 @@ def wait_pretend(reactor, sockets, want_writable, timeout_ns):
 def wait_uring(reactor, sockets, want_writable, timeout_ns):
     """wait() over io_uring_enter(2) with an extended argument."""
     at = reactor.at[0]
+    if at.door_fd >= 0 and reactor.state[DOOR_READY] == IDLE:
+        prepare(reactor, DOOR_READY, OP_POLL_ADD, at.door_fd, 0, 0, 0, libc.POLLIN)
     for index in range(sockets.size):
         fd = sockets[index]
         if fd >= 0 and reactor.state[READ_READY + index] == IDLE:
@@ -416,11 +421,15 @@ def wait_plain(reactor, sockets, want_writable, timeout_ns):
     for index in range(sockets.size):
         reactor.requests[2 * index] = np.int32(sockets[index])  # Negative ones are passed over.
         reactor.requests[2 * index + 1] = np.int32(libc.POLLIN | (libc.POLLOUT if want_writable >> index & 1 else 0))
+    door = sockets.size
+    reactor.requests[2 * door], reactor.requests[2 * door + 1] = np.int32(reactor.at[0].door_fd), np.int32(libc.POLLIN)
     reactor.scratch[0] = timeout_ns // 1_000_000_000
     reactor.scratch[1] = timeout_ns % 1_000_000_000
-    answer = libc.poll(reactor.requests, np.int64(sockets.size), reactor.scratch)
+    answer = libc.poll(reactor.requests, np.int64(sockets.size + 1), reactor.scratch)
     if answer < 0:
         return np.int64(0) if answer == -libc.EINTR else answer
+    if answer > 0 and np.int64(reactor.requests[2 * door + 1]) >> 16 != 0:
+        reactor.state[DOOR_READY] = FINISHED
     ready = np.int64(0)
     for index in range(sockets.size):
         returned = np.int64(reactor.requests[2 * index + 1]) >> 16
@@ -429,6 +438,12 @@ def wait_plain(reactor, sockets, want_writable, timeout_ns):
         if answer > 0 and returned & libc.POLLOUT:
             ready |= WRITABLE << index
     return ready
+
+
+@kernel()
+def is_door_ready(reactor):
+    """True once for each wait() in which the door became readable."""
+    return finished(reactor, DOOR_READY)
 
 
 @kernel()

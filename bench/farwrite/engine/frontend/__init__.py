@@ -1,0 +1,1 @@
+"""Doors: clients of other people's protocols write to the volume of a primary. `frontend.py` is what the rest of farwrite sees."""

@@ -32,7 +32,7 @@ from ...base.wire.door import SparseLog, door, hang_up
 from ...base.wire.terms import SharedKey, Terms
 from ...engine import primary_kernel as primary
 from ...engine.control import Address, votes_served
-from ...engine.node import Node
+from ...engine.node import Node, PolledClients
 from ...engine.vote import Voter
 from ...lab.shared_memory import Board
 from ...workload.payload_kernel import SOLID
@@ -117,8 +117,8 @@ class Client:
     acks: queue.SimpleQueue[int | None]
 
 
-class Desk:
-    """Takes writes from clients' connections, hands them to the primary's loop, and acknowledges them. The loop's `load`."""
+class Desk(PolledClients):
+    """Takes writes from clients' connections, hands them to the primary's loop, and acknowledges them."""
 
     def __init__(self, board: Board, size_bytes: int) -> None:
         self.counters, self.seat, self.size_bytes = board.counters, seat_of(board), size_bytes
@@ -197,7 +197,6 @@ class Desk:
 class DrilledNode(Node):
     """A node that keeps word of its own elections, on a board that outlives it."""
 
-    desk: Desk
     seat: Any
     notes: np.ndarray
 
@@ -224,12 +223,6 @@ class DrilledNode(Node):
             self.note(WON, epoch)
         return epoch
 
-    def lead_in(self, epoch: int) -> None:
-        try:
-            super().lead_in(epoch)
-        finally:
-            self.desk.leave()
-
 
 def quieten(is_verbose: bool) -> None:
     """Warnings of a node are about faults that we make on purpose: only -v shows them. What ends a node is raised as well."""
@@ -249,7 +242,7 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
         protocol=order.protocol, policy=order.policy, quorum=order.quorum, seed=order.seed,
         peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES,
     )  # fmt: skip
-    desk.node, made.desk, made.stands_at_once = made, desk, order.stands_first
+    desk.node, made.stands_at_once = made, order.stands_first
     made.seat, made.notes = seat_of(board), notes_of(board)
     with door(order.addresses[order.name].host, order.desk_port, terms, desk.admit, PATIENCE_S, log_):
         made.run()
