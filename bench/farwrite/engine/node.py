@@ -55,14 +55,14 @@ class Clients(Protocol):
         """It leads from now on."""
 
     def turn(self, state: p.Primary, taking: bool) -> int:
-        """Some turns of its loop, at most about 50 ms of them: 0, or the status that ends it. Not `taking`: no new writes."""
+        """Turns of its loop, of 50 ms at most: 0, or the status that ends it. Not `taking`: no new writes."""
 
     def leave(self) -> None:
         """It leads no more: whoever was not answered never is."""
 
 
 class PolledClients:
-    """Clients that are asked in Python, once in each turn, for what they have to write: this object is called with the primary."""
+    """Clients that are asked in Python, once a turn, for what they have to write: this object is called with the primary."""
 
     def __call__(self, state: p.Primary) -> None:
         pass
@@ -103,8 +103,8 @@ class Node(Voter):
 
     def __init__(
         self, name: str, chosen: Disk, ballot_fd: int, peers: dict[str, Address], witness: Address | None, volume: int,
-        board: np.ndarray, clients: Clients, terms: Terms, protocol: int = p.C, policy: int = p.CONSENT, quorum: int = 0, seed: int = 0,
-        peer_timeout_ns: int = PEER_TIMEOUT_NS, staging_bytes: int = STAGING_BYTES, latency_budget_ns: int = 0,
+        board: np.ndarray, clients: Clients, terms: Terms, protocol: int = p.C, policy: int = p.CONSENT, quorum: int = 0,
+        seed: int = 0, peer_timeout_ns: int = PEER_TIMEOUT_NS, staging_bytes: int = STAGING_BYTES, latency_budget_ns: int = 0,
     ) -> None:  # fmt: skip
         require_proof(terms)
         super().__init__(name, ballot_fd, peers)

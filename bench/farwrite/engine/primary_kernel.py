@@ -377,8 +377,8 @@ def compare_and_write(primary, expected, expected_start, data, start, address, s
     """Write data[start:start + size] if the volume, with everything that was submitted, holds expected[expected_start:] there.
 
     1 when it did and the write is staged. Otherwise nothing is: 0 without room; UNEQUAL, and what stands there is then in
-    seen[seen_start:]; INVALID_WRITE; or what the disk has answered. One loop takes all writes, so nothing comes in between. Whoever
-    is told UNEQUAL must first wait for all that was submitted to complete: what it was compared with may not be durable yet.
+    seen[seen_start:]; INVALID_WRITE; or what the disk has answered. One loop takes all writes, so nothing comes in between.
+    Before UNEQUAL is told to a client all that was submitted must be complete: what it was compared with may not be durable.
     """
     place = reserve(primary, record.WRITE, address, size)
     if place < 0:
@@ -398,8 +398,7 @@ def compare_and_write(primary, expected, expected_start, data, start, address, s
 def barrier(primary):
     """The sequence whose completion answers a flush: then everything that was submitted before it, by anyone, is complete.
 
-    A write is complete at its protocol's point, and durable here and there as that says: so nothing more is to be done for a flush
-    than to wait.
+    A write is complete at its protocol's point, and durable where that says: a flush has nothing more to do than wait.
     """
     return primary.journal.at[0].staged_sequence
 

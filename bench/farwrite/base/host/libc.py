@@ -233,14 +233,14 @@ def seek(fd, offset, whence):
 @kernel()
 def copy(target, at, source, begin, size):
     """source[begin:begin + size] into target[at:]; they may not overlap. memcpy(3)."""
-    assert 0 <= at and 0 <= size <= target.size - at and 0 <= begin and size <= source.size - begin
+    assert at >= 0 and begin >= 0 and size >= 0 and size <= target.size - at and size <= source.size - begin
     libc_memcpy(int64(target.ctypes.data) + at, int64(source.ctypes.data) + begin, int64(size))
 
 
 @kernel()
 def are_equal(one, at, other, begin, size):
     """Whether one[at:at + size] and other[begin:begin + size] are the same bytes. memcmp(3)."""
-    assert 0 <= at and 0 <= size <= one.size - at and 0 <= begin and size <= other.size - begin
+    assert at >= 0 and begin >= 0 and size >= 0 and size <= one.size - at and size <= other.size - begin
     return libc_memcmp(int64(one.ctypes.data) + at, int64(other.ctypes.data) + begin, int64(size)) == 0
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from ...base.host import libc, reactor
 from ...base.host.libc import EPOLL_DATA_AT, EPOLL_EVENT_WORDS
 from ...base.jit import kernel
-from .. import primary_kernel as p
 from .. import replica_kernel as replica
 from .. import turn_kernel
 from . import iscsi_kernel, nbd_kernel
@@ -90,7 +89,7 @@ def attend(doors, primary, index):
 
 @kernel()
 def send(doors, primary, index, now_ns):
-    """Send a session what it is to be sent, and ask epoll for what it waits for now. True when a read was sent whole meanwhile."""
+    """Send a session what it is to be sent, and ask epoll for what it waits for now. True when a read was sent whole."""
     session = doors.session[index]
     has_streamed = False
     answer = sessions.send_out(doors, primary, index, now_ns)
@@ -257,10 +256,10 @@ def leave(doors):
 @kernel()
 def anybody_waits(doors):
     """Whether somebody is not read from until there is room: no event will tell of it."""
+    waiting = False
     for index in range(doors.at[0].live):
-        if waits_for_room(doors.session[index]):
-            return True
-    return False
+        waiting = waiting or waits_for_room(doors.session[index])
+    return waiting
 
 
 @kernel()

@@ -34,12 +34,12 @@ WAIT_S = 0.01
 
 LOG = logging.getLogger(__name__)
 
-# What answers a request in the slow lane: the context that was given to adopt(), and the request's bytes; None ends the connection.
+# Answers a request in the slow lane, of adopt()'s context and the request's bytes; None ends the connection.
 Answering = Callable[[Any, bytes], bytes | None]
 
 
 def piece_bytes_of(staging_bytes: int) -> int:
-    """The largest record that a client's write is cut into: a quarter of the memory, so that some are under way while one comes."""
+    """The largest record that a client's write is cut into: a quarter of the memory, so that one comes while others go."""
     return max(min(record.LENGTH_MAX, staging_bytes // 4) // BLOCK_BYTES * BLOCK_BYTES, BLOCK_BYTES)
 
 
@@ -135,7 +135,7 @@ class Frontend:
         return int(self.counters[0].sessions) + int(at.mail_written) - int(at.mail_read)
 
     def shut_down(self, limit_s: float) -> bool:
-        """Answer new requests with the protocol's word for that, and wait until nothing is owed; False when that took too long."""
+        """Answer new requests with the protocol's word for that, and wait until nothing is owed; False when it took too long."""
         self.doors.at[0].is_shutting_down = 1
         limit = time.monotonic() + limit_s
         while self.is_owing():

@@ -1,4 +1,4 @@
-"""The words of NBD (doc/proto.md of NetworkBlockDevice/nbd), as `nbd_kernel` and the negotiation use them. All numbers are big-endian."""
+"""The words of NBD, as `nbd_kernel` and the negotiation use them: doc/proto.md of NetworkBlockDevice/nbd. Big-endian."""
 
 from __future__ import annotations
 

@@ -95,17 +95,17 @@ def decide(asked, session_flags, size_bytes, block_bytes, is_shutting_down):
         return np.int64(nbd.EINVAL)
     if command == FLUSH:
         return np.int64(0)
-    changes = command == WRITE or command == TRIM or command == WRITE_ZEROES
+    changes = command in (WRITE, TRIM, WRITE_ZEROES)
     if changes and session_flags & sessions.READ_ONLY:
         return np.int64(nbd.EPERM)
     if command == BLOCK_STATUS and (not session_flags & sessions.ALLOCATION or length == 0):
         return np.int64(nbd.EINVAL)
     if (asked.address | length) & (block_bytes - 1):
         return np.int64(nbd.EINVAL)
-    if (command == READ or command == WRITE) and length > nbd.PAYLOAD_BYTES_MAX:
+    if command in (READ, WRITE) and length > nbd.PAYLOAD_BYTES_MAX:
         return np.int64(nbd.EINVAL)
     if not record.lies_in(asked.address, length, np.int64(0), size_bytes):
-        return np.int64(nbd.ENOSPC if command == WRITE or command == WRITE_ZEROES else nbd.EINVAL)
+        return np.int64(nbd.ENOSPC if command in (WRITE, WRITE_ZEROES) else nbd.EINVAL)
     wants_both = nbd.NO_HOLE | nbd.FAST_ZERO
     if command == WRITE_ZEROES and asked.flags & wants_both == wants_both:
         return np.int64(nbd.ENOTSUP)  # Zeros without a hole are written like any other bytes.
@@ -149,7 +149,7 @@ def lay_answer(doors, index, error, tag, command):
     """Lay the answer to a request that carries no data: success, or the error in the form that its command wants."""
     if error != 0:
         doors.counters[0].errors += 1
-    structured = doors.session[index].flags & sessions.STRUCTURED and (command == READ or command == BLOCK_STATUS)
+    structured = doors.session[index].flags & sessions.STRUCTURED and command in (READ, BLOCK_STATUS)
     if not structured:
         lay_simple(doors, index, np.int64(error), tag)
     elif error == 0:

@@ -23,7 +23,7 @@ from .. import primary_kernel as p
 
 SESSIONS_MAX = 1024
 INBOX_BYTES = 64 << 10  # What is larger goes from the socket straight into the log, once so much of it is there.
-OUTBOX_BYTES = 64 << 10  # Larger reads are sent from memory that all share, as far as the socket takes them.
+OUTBOX_BYTES = 64 << 10  # Larger reads are sent from memory that all share.
 SCRATCH_BYTES = 1 << 20  # A read is looked up and sent by pieces of so much at most.
 SCRATCH_AT = 4096  # Where they begin: a reply's header goes in front.
 OWED_MAX = 1 << 16  # Requests of all sessions that wait for a write to complete.
@@ -42,10 +42,11 @@ ALLOCATION = 1 << 2  # NBD: and base:allocation, under nbd.BASE_ALLOCATION_ID
 # What a session's parser is doing.
 HEADER, BODY, ZEROS, DISCARD, STREAM, STREAMED, LEAVING = range(7)
 
-# What a door's `serve` answers: MORE bytes are wanted of the socket; BLOCKED: there is no room; HANG_UP: the connection is to end.
+# What a door's `serve` answers: MORE bytes are to be received; BLOCKED: there is no room; HANG_UP: the connection is to end.
 MORE, BLOCKED, HANG_UP = 0, 1, -1
 
 MSG_MORE = 0x8000  # send(2): more follows at once, so a segment is not sent half full.
+SENT_A_TURN = 1 << 20  # Of one client's read, before the next client has its turn.
 SEND_MAX = 256 << 10  # Looked up for one send at most: about what a socket takes; the rest of it would be looked up again.
 WAKE_MARK = 0x7FFFFFFF  # What epoll answers for the wake-up, in place of a session's index.
 STALL_NS = 300_000_000_000  # A client that neither takes its answer nor goes on with its request for so long is hung up on.
@@ -57,16 +58,16 @@ class Session(Row):
     """One client's connection. A row is used again; its generation tells whose it is."""
 
     socket = i64("descriptor of the connection, which the loop closes; -1 without one")
-    generation = i64("connections that this row was given to, and that ended: no answer to an earlier one goes out on a later one")
+    generation = i64("counts its connections and their ends: no answer to an earlier one goes out on a later one")
     kind = i64("FREE, NBD or ISCSI")
     flags = i64("READ_ONLY, STRUCTURED, ALLOCATION")
     number = i64("of the handover: Frontend.adopt counts them from 1")
     size_bytes = i64("bytes of the export: what lies behind is beyond its end")
     block_bytes = i64("requests begin and end at multiples of this; a power of two, 1: anywhere")
     state = i64(
-        "HEADER: between requests; BODY: the payload of a write comes; ZEROS: zeros are being written; DISCARD: payload comes that "
-        "is not taken; STREAM: a read is being sent; STREAMED: it was; LEAVING: nothing is taken any more, and it ends once nothing "
-        "is owed"
+        "HEADER: between requests; BODY: the payload of a write comes; ZEROS: zeros are being written; DISCARD: payload comes "
+        "that is not taken; STREAM: a read is being sent; STREAMED: it was; LEAVING: nothing is taken any more, and it ends once "
+        "nothing is owed"
     )
     in_begin = i64("bytes into the inbox: everything before it was taken")
     in_end = i64("bytes into the inbox: where what has arrived ends")
@@ -81,7 +82,7 @@ class Session(Row):
     left = i64("BODY, ZEROS, DISCARD, STREAM: bytes of it that are still to come, or to be sent")
     error = i64("DISCARD: what is answered once all has arrived; 0: nothing")
     asked_ns = i64("ns, CLOCK_MONOTONIC: STREAM: when the read's last byte arrived")
-    last_heard_ns = i64("ns, CLOCK_MONOTONIC: when anything arrived last, or was taken by the socket")
+    last_heard_ns = i64("ns, CLOCK_MONOTONIC: when anything arrived, or was taken by the socket, last")
     before = i64("STREAM: bytes of the outbox that go in front of it; what is laid meanwhile goes behind it")
     size = i64("BODY, ZEROS, STREAM: bytes of the whole request")
     lane = i64("lane that its request is in, and 1; 0: none; while it is in one nothing further is taken")
@@ -333,7 +334,7 @@ def make_inbox_room(doors, index):
 
 @kernel()
 def begin_stream(doors, index, tag, command, address, size, asked_ns):
-    """Send so many bytes of the volume behind what is laid in the outbox, which ends with their header. Nothing is taken meanwhile."""
+    """Send so many bytes of the volume behind what is laid in the outbox, their header last; take nothing meanwhile."""
     session = doors.session[index]
     session.state, session.before = STREAM, session.out_end - session.out_begin
     session.tag, session.command, session.address, session.left = tag, command, address, size
@@ -360,7 +361,7 @@ def send_outbox(doors, index, size, flags):
 
 @kernel()
 def look_up(doors, primary, data, start, size, address):
-    """Bytes read of the volume as the completed writes have left it, or -errno. A volume that cannot be written ends the primary."""
+    """Bytes read of the volume as the completed writes have left it, or -errno. One that cannot be written ends the primary."""
     status = p.apply_all(primary)
     if status < 0:
         doors.at[0].failed = status
@@ -375,7 +376,10 @@ def send_stream(doors, primary, index):
     What the socket did not take is looked up again later: a client that stops reading holds no memory for what it has asked.
     """
     session = doors.session[index]
+    turn_ends = session.left - SENT_A_TURN
     while session.left > 0:
+        if session.left <= turn_ends:
+            return np.int64(0)  # Others have their turn; epoll tells at once that the socket takes more.
         size = min(session.left, np.int64(SEND_MAX))
         if look_up(doors, primary, doors.scratch, np.int64(SCRATCH_AT), size, session.address) != size:
             return np.int64(HANG_UP)  # Its header has promised these bytes.
@@ -386,6 +390,8 @@ def send_stream(doors, primary, index):
             return np.int64(HANG_UP)
         session.address += sent
         session.left -= sent
+        if sent < size:
+            return np.int64(0)
     return np.int64(1)
 
 

@@ -36,6 +36,8 @@ CONNECTIONS, RESYNC_BUFFER, WATERMARK_AFTER_NS = 24, 16 << 10, 5_000_000
 READ_BYTES_MAX = 8192
 NOBODY = np.full(1, -1, np.int64)
 
+WRITE, TRIM, ZEROS = "write", "trim", "write of zeros"  # What a client submits.
+
 DOWN, IDLE, SETTLING, SECONDARY, PRIMARY = "down", "idle", "settling", "secondary", "primary"
 
 # Bugs that can be planted, to prove that the simulator finds them.
@@ -111,6 +113,8 @@ class Node:
         )  # fmt: skip
         self.shadow = Shadow(np.zeros(shape.volume_bytes, np.uint8))
         self.seen = Shadow(np.zeros(shape.volume_bytes, np.uint8))  # of what its reads must show
+        self.submitted = Shadow(np.zeros(shape.volume_bytes, np.uint8))  # of what a compare-and-write is held against
+        self.flushes: list[tuple[int, int]] = []  # asked for and not answered: the barrier, and the last write then submitted
         self.durable: dict[int, int] = {}
         self.received: dict[int, int] = {}
         self.lost_until = 0  # it has been durable here up to this write, and is not any more
@@ -475,6 +479,7 @@ class Cluster:
             self.shape.lag_ring, self.latency_budget_ns,
         )  # fmt: skip
         node.term, node.role, node.successor = term, PRIMARY, ""
+        node.flushes.clear()
         for slot in self.membership.detached(node):
             node.state.peer[slot].detached = 1
         self.counts["failovers"] += before.leader not in (-1, node.index)
@@ -518,27 +523,82 @@ class Cluster:
 
     # Turns
 
-    def submit(self, node: Node, address: int, size: int, trim: bool) -> bool:
-        """Stage one write at a primary; False when there is no room. One of no bytes is refused, whatever room there is."""
+    def submit(self, node: Node, kind: str, address: int, size: int) -> bool:
+        """Stage a WRITE, TRIM or ZEROS at a primary; False when there is no room. One of no bytes is refused, room or not."""
         now_ns = int(pretend.now_ns(node.world))
         staged = int(node.journal.at[0].staged_sequence)
-        if trim:
+        if kind == TRIM:
             done = int(primary.submit_trim(node.state, address, size, now_ns))
+        elif kind == ZEROS:
+            done = int(primary.submit_zeros(node.state, address, size, now_ns))
         else:
             done = int(primary.submit(node.state, self.number, address, size, now_ns))
         if size == 0:
             if done >= 0 or node.journal.at[0].staged_sequence != staged:
-                raise Anomaly(f"replica {node.index} takes a {'TRIM' if trim else 'write'} of no bytes: {done}")
+                raise Anomaly(f"replica {node.index} takes a {kind} of no bytes: {done}")
             self.counts["empty writes refused"] += 1
             return True
         if done > 0:
-            at = node.journal.at[0]
-            staging = self.shape.staging_bytes
-            begin = (int(at.staged) - int(record.record_bytes(size))) % staging + record.HEADER_BYTES
-            data = None if trim else node.journal.data[begin : begin + size].copy()
-            node.term.writes.append(Write(self.number, address, size, data))
-            self.number += 1
+            if kind == ZEROS:
+                self.counts["zeros written"] += 1
+            self.note_staged(node, address, size, np.zeros(size, np.uint8) if kind == ZEROS else None, kind != TRIM)
         return done > 0
+
+    def note_staged(self, node: Node, address: int, size: int, data: np.ndarray | None, has_payload: bool) -> None:
+        """Add what was staged last to the model; its bytes are taken from the log where they are not known."""
+        if data is None and has_payload:
+            at, staging = node.journal.at[0], self.shape.staging_bytes
+            begin = (int(at.staged) - int(record.record_bytes(size))) % staging + record.HEADER_BYTES
+            data = node.journal.data[begin : begin + size].copy()
+        node.term.writes.append(Write(self.number, address, size, data))
+        self.number += 1
+
+    def compare_and_write(self, node: Node, address: int, size: int, differs_at: int) -> bool:
+        """Compare-and-write at a primary: with what the model holds there, but for one byte (-1: none). False without room.
+
+        It must be equal exactly when the model is, whatever of it is complete, and what it was compared with is what it shows.
+        """
+        node.submitted.move(node.term, node.term.last)
+        holds = node.submitted.image[address : address + size].copy()
+        expected, data = holds.copy(), np.random.default_rng(self.number).integers(0, 256, size).astype(np.uint8)
+        if differs_at >= 0:
+            expected[differs_at] ^= 1
+        answer = int(
+            primary.compare_and_write(
+                node.state, expected, 0, data, 0, address, size, self.read_bytes, 0, int(pretend.now_ns(node.world))
+            )
+        )
+        if node.world.at[0].power_in == 0:
+            return True
+        if answer == 0:
+            return False
+        if answer == 1 and differs_at < 0:
+            self.note_staged(node, address, size, data, has_payload=True)
+            self.counts["compared and written"] += 1
+        elif answer == primary.UNEQUAL and differs_at >= 0 and np.array_equal(self.read_bytes[:size], holds):
+            self.counts["compared and found unequal"] += 1
+        elif answer in (1, primary.UNEQUAL):
+            what = "equal" if answer == 1 else "not what was expected"
+            raise Anomaly(
+                f"a compare-and-write of {size} bytes at {address} by replica {node.index} finds {what} behind write "
+                f"{node.term.last}"
+            )
+        else:
+            self.ended(node, answer)
+        return True
+
+    def flush(self, node: Node) -> None:
+        """A client asks a primary for a flush: it is answered once everything that was submitted before is complete."""
+        node.flushes.append((int(primary.barrier(node.state)), node.term.last))
+
+    def answer_flushes(self, node: Node) -> None:
+        """Answer the flushes whose barrier is complete, and hold that against what was submitted when they were asked for."""
+        completed = int(node.state.at[0].completed)
+        while node.flushes and node.flushes[0][0] <= completed:
+            _, submitted = node.flushes.pop(0)
+            if completed < submitted:
+                raise Anomaly(f"replica {node.index} answers a flush before write {submitted}, which came before it, is complete")
+            self.counts["flushes"] += 1
 
     def read(self, node: Node, address: int, size: int) -> None:
         """Read at a primary, and hold what comes back against what must be seen."""
@@ -660,5 +720,6 @@ class Cluster:
             if self.policy == primary.SUSPEND_REPLICATION:
                 detached = [max(pair) for pair in zip(detached, state.peer["detached"].tolist(), strict=True)]
             check.check_completed(self, node, node.term, before, completed, detached)
+        self.answer_flushes(node)
         check.check_verified(node)
         return status

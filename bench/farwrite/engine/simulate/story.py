@@ -17,7 +17,7 @@ from ..ballot import Question
 from . import adversary, check
 from .arbiter import Arbiter
 from .check import Anomaly
-from .cluster import DOWN, LARGE, PRIMARY, READ_BYTES_MAX, SECONDARY, SMALL, TINY, Cluster, Node
+from .cluster import DOWN, LARGE, PRIMARY, READ_BYTES_MAX, SECONDARY, SMALL, TINY, TRIM, WRITE, ZEROS, Cluster, Node
 from .elections import Elections
 
 PROTOCOLS = {"C": primary.C, "quorum": primary.QUORUM, "C2": primary.TWO_TRIP, "A": primary.A, "B": primary.B}
@@ -28,6 +28,7 @@ SIZES = (512, 512, 1024, 2048, 4096, 8192)
 HEALING_TICKS = 3000
 SKEW_NS_MAX = 3_600_000_000_000
 ENOSPC, EIO = 28, 5
+COMPARE = "compare-and-write"
 EMPTY_ARE_REFUSED = hasattr(replica, "INVALID_WRITE")  # Whether a write of no bytes is refused before it is staged.
 
 DESCRIBED = ("tail", "applied", "durable", "sealed", "staged")  # Positions that a story's lines tell.
@@ -147,15 +148,19 @@ class Story:
                 check.check_prefix(node, cluster.terms)
 
     def write(self, node: Node) -> None:
-        """Submit a write or two; at times one of no bytes."""
+        """Submit a write or two, or what else clients ask for; at times a write of no bytes."""
         draw, shape = self.random, self.cluster.shape
         for _ in range(draw.choice((1, 1, 2, 4, 6))):
             size = min(draw.choice(SIZES), shape.write_bytes_max)
             address = 512 * draw.randrange((shape.volume_bytes - size) // 512 + 1)
-            trim = draw.random() < 0.05
-            if EMPTY_ARE_REFUSED and draw.random() < 0.02:
-                size = 0
-            if not self.cluster.submit(node, address, size, trim):
+            kind = draw.choices((WRITE, TRIM, ZEROS, COMPARE), (0.85, 0.05, 0.05, 0.05))[0]
+            if draw.random() < 0.05:
+                self.cluster.flush(node)
+            if kind == COMPARE:
+                is_taken = self.cluster.compare_and_write(node, address, size, draw.choice((-1, draw.randrange(size))))
+            else:
+                is_taken = self.cluster.submit(node, kind, address, 0 if EMPTY_ARE_REFUSED and draw.random() < 0.02 else size)
+            if not is_taken or node.role != PRIMARY:
                 return
 
     def read(self, node: Node) -> None:

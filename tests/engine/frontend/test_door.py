@@ -1,0 +1,343 @@
+"""Clients at the door of a primary, over real sockets: every command and error, and what clients do to others or themselves."""
+
+import contextlib
+import os
+import random
+import socket
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from farwrite.base.host import reactor
+from farwrite.base.host.disk import disk
+from farwrite.base.row import rows_of
+from farwrite.base.shared_counters import SharedCounters
+from farwrite.engine import secondary_kernel as secondary
+from farwrite.engine.frontend import nbd
+from farwrite.engine.frontend import session_kernel as sessions
+from farwrite.engine.journal import format_journal
+from farwrite.engine.primary_kernel import C
+from served import PATIENCE_S, STAGING_BYTES, VOLUME_BYTES, Client, Served, until
+
+STRUCTURED = sessions.STRUCTURED | sessions.ALLOCATION
+PAGE = 4096
+BLOCK = bytes(range(256)) * 16
+
+
+@pytest.fixture(scope="module")
+def served():
+    with contextlib.ExitStack() as stack:
+        yield Served(stack)
+
+
+@pytest.fixture
+def stack():
+    with contextlib.ExitStack() as made:
+        yield made
+
+
+@pytest.mark.parametrize("flags", [0, STRUCTURED], ids=["simple", "structured"])
+def test_every_command_does_what_it_says(served, flags):
+    client = served.connect(flags)
+    assert client.write(8192, BLOCK) == 0 and client.read(8192, PAGE) == BLOCK
+    assert client.write(8192 + 100, b"abc", nbd.FUA) == 0
+    assert client.read(8190, 200) == (bytes(2) + BLOCK)[:102] + b"abc" + BLOCK[103:198]
+    assert client.ask(nbd.FLUSH) == client.ask(nbd.CACHE, 0, PAGE) == (0, b"")
+    assert client.ask(nbd.TRIM, 8192, 512, nbd.FUA)[0] == 0 and client.read(8192, 513) == bytes(512) + BLOCK[512:513]
+    for zero in (0, nbd.NO_HOLE, nbd.FAST_ZERO, nbd.FUA | nbd.NO_HOLE):
+        assert client.write(16384, BLOCK) == 0
+        assert client.ask(nbd.WRITE_ZEROES, 16384 + 1, 4000, zero)[0] == 0
+        assert client.read(16384, PAGE) == BLOCK[:1] + bytes(4000) + BLOCK[4001:]
+    for command in (nbd.READ, nbd.WRITE, nbd.TRIM, nbd.CACHE, nbd.WRITE_ZEROES):
+        assert client.ask(command, 4096, 0)[0] == 0
+    client.begin(nbd.DISC)
+    assert client.is_hung_up()
+
+
+@pytest.mark.parametrize("flags", [0, STRUCTURED], ids=["simple", "structured"])
+def test_every_error_is_the_protocols_and_the_connection_goes_on(served, flags):
+    client, reader = served.connect(flags), served.connect(flags | sessions.READ_ONLY)
+    end = VOLUME_BYTES
+    assert client.ask(nbd.READ, end - 1, 2)[0] == client.ask(nbd.TRIM, end, 1)[0] == nbd.EINVAL
+    assert client.ask(nbd.READ, 1 << 63, 4096)[0] == client.ask(nbd.CACHE, (1 << 64) - 1, 4096)[0] == nbd.EINVAL
+    assert client.write(end - 1, b"12") == client.ask(nbd.WRITE_ZEROES, end, 1)[0] == nbd.ENOSPC
+    assert client.write((1 << 64) - 512, bytes(1024)) == nbd.ENOSPC
+    assert client.ask(99)[0] == client.ask(nbd.READ, 0, 1, 1 << 9)[0] == nbd.EINVAL
+    assert client.ask(nbd.WRITE_ZEROES, 0, 1, nbd.DF)[0] == client.ask(nbd.FLUSH, 0, 0, nbd.REQ_ONE)[0] == nbd.EINVAL
+    assert client.write(0, b"x", nbd.NO_HOLE) == client.ask(nbd.READ, 0, (32 << 20) + 1)[0] == nbd.EINVAL
+    assert client.ask(nbd.WRITE_ZEROES, 0, PAGE, nbd.NO_HOLE | nbd.FAST_ZERO)[0] == nbd.ENOTSUP
+    assert client.write(0, bytes((32 << 20) + 512)) == nbd.EINVAL
+    assert client.ask(nbd.READ, 0, 512, nbd.DF)[0] == (0 if flags else nbd.EINVAL)
+    assert client.ask(nbd.BLOCK_STATUS, 0, 0)[0] == nbd.EINVAL
+    assert reader.write(0, BLOCK) == reader.ask(nbd.TRIM, 0, 1)[0] == reader.ask(nbd.WRITE_ZEROES, 0, 1)[0] == nbd.EPERM
+    assert client.write(0, BLOCK) == 0 and reader.read(0, PAGE) == BLOCK
+    strict = served.connect(flags, block_bytes=512, size_bytes=1 << 20)
+    assert strict.write(100, bytes(512)) == strict.ask(nbd.READ, 0, 100)[0] == nbd.EINVAL
+    assert strict.write((1 << 20) - 512, bytes(1024)) == nbd.ENOSPC and strict.write((1 << 20) - 512, bytes(512)) == 0
+
+
+def test_holes_are_told_of_and_what_waits_in_the_log_is_none(stack):
+    served = Served(stack)
+    client = served.connect(STRUCTURED)
+    plain = served.connect(sessions.STRUCTURED)
+    assert plain.ask(nbd.BLOCK_STATUS, 0, PAGE)[0] == nbd.EINVAL
+    hole, data = nbd.STATUS_HOLE | nbd.STATUS_ZERO, 0
+    assert client.ask(nbd.BLOCK_STATUS, 0, VOLUME_BYTES) == (0, [(VOLUME_BYTES, hole)])
+    assert client.write(1 << 20, BLOCK) == 0
+    expected = [(1 << 20, hole), (PAGE, data), (VOLUME_BYTES - (1 << 20) - PAGE, hole)]
+    assert client.ask(nbd.BLOCK_STATUS, 0, VOLUME_BYTES) == (0, expected)
+    until(lambda: served.journal.at[0].applied == served.journal.at[0].staged, "what was written to be in the volume")
+    assert client.ask(nbd.BLOCK_STATUS, 0, VOLUME_BYTES) == (0, expected)
+    assert client.ask(nbd.BLOCK_STATUS, 0, VOLUME_BYTES, nbd.REQ_ONE) == (0, [(1 << 20, hole)])
+    assert client.ask(nbd.BLOCK_STATUS, 1 << 20, 100, nbd.REQ_ONE) == (0, [(100, data)])
+    for number in range(100):
+        assert client.write((2 << 20) + 2 * PAGE * number, BLOCK) == 0
+    extents = client.ask(nbd.BLOCK_STATUS, 2 << 20, 1 << 20)[1]
+    assert extents == [(PAGE, data), (PAGE, hole)] * 32
+    assert client.ask(nbd.WRITE_ZEROES, 4 << 20, 1 << 20, nbd.NO_HOLE)[0] == 0
+    assert client.ask(nbd.BLOCK_STATUS, 4 << 20, 2 << 20) == (0, [(1 << 20, data), (1 << 20, hole)])
+    assert client.ask(nbd.TRIM, 4 << 20, 1 << 20)[0] == 0
+    until(lambda: served.journal.at[0].applied == served.journal.at[0].staged, "what was given back to be so")
+    assert client.ask(nbd.BLOCK_STATUS, 4 << 20, 2 << 20) == (0, [(2 << 20, hole)])
+
+
+def test_requests_in_one_piece_and_byte_by_byte_are_the_same(served):
+    client = served.connect()
+    whole = b"".join(client.request(nbd.WRITE, PAGE * number, PAGE, 0, BLOCK) for number in range(40))
+    whole += b"".join(client.request(nbd.READ, PAGE * number, 200) for number in range(40)) + client.request(nbd.FLUSH)
+    client.connection.sendall(whole)
+    answers = [client.answer() for _ in range(81)]
+    assert len({tag for tag, _, _ in answers}) == 81 and not any(error for _, error, _ in answers)
+    assert sum(data == BLOCK[:200] for _, _, data in answers) <= 40
+    for byte in client.request(nbd.WRITE, 500, 30, 0, b"drip" * 8)[:58]:
+        client.connection.sendall(bytes([byte]))
+    assert client.answer() == (client.number, 0, b"")
+    assert client.read(500, 30) == (b"drip" * 8)[:30]
+
+
+def test_what_clients_read_is_what_was_answered_last(served):
+    """Three clients take turns with random requests, each seeing at once what the others were answered."""
+    draw, base = random.Random(5), 8 << 20
+    model = bytearray(2 << 20)
+    clients = [served.connect(), served.connect(STRUCTURED), served.connect()]
+    assert clients[0].ask(nbd.TRIM, base, len(model))[0] == 0
+    for number in range(250):
+        client = draw.choice(clients)
+        size = min(draw.choice((1, 512, 4096, 20000, 65536, 300_000, 1 << 20)), len(model))
+        address = draw.randrange(len(model) - size + 1)
+        what = draw.choice(("write", "write", "read", "read", "trim", "zeros"))
+        if what == "write":
+            data = random.Random(number).randbytes(size)
+            assert client.write(base + address, data) == 0
+            model[address : address + size] = data
+        elif what == "read":
+            assert client.read(base + address, size) == model[address : address + size]
+        else:
+            command = nbd.TRIM if what == "trim" else nbd.WRITE_ZEROES
+            assert client.ask(command, base + address, size, nbd.NO_HOLE if what == "zeros" else 0)[0] == 0
+            model[address : address + size] = bytes(size)
+    assert clients[0].read(base, len(model)) == model
+
+
+def test_the_largest_payload_goes_in_and_comes_out(served):
+    client, data = served.connect(STRUCTURED), random.Random(1).randbytes(32 << 20)
+    assert client.write(16 << 20, data) == 0
+    assert client.read(16 << 20, len(data)) == data
+    assert served.connect().read(16 << 20, len(data)) == data
+
+
+def test_a_client_that_stops_reading_or_writing_disturbs_nobody(served):
+    greedy, half, other = served.connect(), served.connect(), served.connect()
+    for _ in range(200):
+        greedy.begin(nbd.READ, 0, 1 << 20)
+    half.connection.sendall(half.request(nbd.WRITE, 0, 1 << 20) + bytes(70_000))
+    staged = int(served.journal.at[0].staged)
+    for number in range(300):
+        assert other.write(PAGE * number, BLOCK) == 0
+    assert served.journal.at[0].staged - staged < 300 * 4200 + (4 << 20)
+    assert greedy.answer()[1] == 0
+    greedy.close()
+    half.close()
+    assert other.read(0, PAGE) == BLOCK
+
+
+def test_a_client_that_lies_about_lengths_or_magic_is_hung_up_on_and_others_go_on(served):
+    other = served.connect()
+    bad = served.connect()
+    bad.connection.sendall(bad.request(nbd.READ, 0, 512) + b"not a request, and long enough to be one")
+    assert bad.answer()[1] == 0
+    assert bad.is_hung_up()
+    draw = random.Random(3)
+    for _ in range(100):
+        client = served.connect(draw.choice((0, STRUCTURED)))
+        asked = [client.request(draw.randrange(9), draw.randrange(1 << 26), draw.randrange(1 << 12)) for _ in range(9)]
+        data = bytearray(b"".join(asked))
+        for _ in range(draw.randrange(4)):
+            data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        client.connection.sendall(data)
+        client.close()
+    assert other.write(0, BLOCK) == 0
+    until(lambda: served.frontend.count() == live(served), "those that are gone to be forgotten")
+
+
+def live(served):
+    return int(np.count_nonzero(served.frontend.doors.session["kind"]))
+
+
+def test_writes_that_are_held_up_are_answered_once_they_are_complete_and_a_flush_waits_for_everybodys(stack):
+    served = Served(stack, stalled=True)
+    one, other = served.connect(), served.connect()
+    assert other.ask(nbd.FLUSH)[0] == 0  # Nothing was submitted.
+    tags = [one.begin(nbd.WRITE, PAGE * number, PAGE, data=BLOCK) for number in range(5)]
+    until(lambda: served.journal.at[0].staged_sequence == 5, "the writes to be staged")
+    flush = other.begin(nbd.FLUSH)
+    assert one.hears_nothing() and other.hears_nothing()
+    served.release()
+    assert [one.answer()[0] for _ in tags] == tags
+    assert other.answer() == (flush, 0, b"")
+
+
+def test_no_answer_to_a_client_that_is_gone_reaches_its_successor(stack):
+    served = Served(stack, stalled=True)
+    gone = served.connect()
+    for number in range(20):
+        gone.begin(nbd.WRITE, PAGE * number, PAGE, data=BLOCK)
+    gone.begin(nbd.FLUSH)
+    until(lambda: served.journal.at[0].staged_sequence == 20, "its writes to be staged")
+    gone.close()
+    until(lambda: served.frontend.count() == 0, "it to be gone")
+    successor = served.connect()
+    until(lambda: served.counters.sessions == 1, "the next to be there")
+    assert served.frontend.doors.session[0].kind == sessions.NBD  # The same row.
+    served.release()
+    until(lambda: served.state.at[0].completed == 20, "the writes to complete")
+    assert successor.hears_nothing()
+    assert successor.read(0, PAGE) == BLOCK
+
+
+def test_a_write_that_waited_for_room_is_never_done_once_its_client_is_gone(stack):
+    """What stalled must not come back over what its successor has written: moosefs and ydb have lost data so."""
+    served = Served(stack, staging=256 << 10, stalled=True)
+    gone, size = served.connect(), 16 << 10
+    for _ in range(100):
+        gone.connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            gone.connection.send(gone.request(nbd.WRITE, 0, size, data=b"old!" * (size // 4)))
+    until(lambda: served.counters.blocked > 0, "the log to be full")
+    assert served.frontend.doors.session[0].in_begin < served.frontend.doors.session[0].in_end
+    staged = int(served.journal.at[0].staged_sequence)
+    gone.close()
+    until(lambda: served.frontend.count() == 0, "it to be gone")
+    successor = served.connect()
+    tag = successor.begin(nbd.WRITE, 0, size, data=b"new!" * (size // 4))
+    served.release()
+    assert successor.answer() == (tag, 0, b"")
+    assert served.journal.at[0].staged_sequence == staged + 1
+    assert successor.read(0, size) == b"new!" * (size // 4)
+    time.sleep(0.05)
+    assert successor.read(0, size) == b"new!" * (size // 4)
+
+
+def test_a_full_log_holds_everybody_up_and_loses_nothing(stack):
+    served = Served(stack, staging=64 << 10, stalled=True)
+    clients = [served.connect() for _ in range(4)]
+    sent = threading.Thread(target=lambda: [client.begin(nbd.WRITE, PAGE * (100 * place + number), PAGE, data=BLOCK)
+                                            for number in range(100) for place, client in enumerate(clients)])  # fmt: skip
+    sent.start()
+    until(lambda: served.counters.blocked > 0, "the log to be full")
+    served.release()
+    for client in clients:
+        assert [client.answer()[1] for _ in range(100)] == [0] * 100
+    sent.join()
+    assert clients[0].read(0, 400 * PAGE) == BLOCK * 400
+
+
+def test_when_it_leads_no_more_everybody_is_hung_up_on_and_nothing_is_answered(stack):
+    served = Served(stack, stalled=True)
+    clients = [served.connect() for _ in range(3)]
+    for client in clients:
+        client.begin(nbd.WRITE, 0, PAGE, data=BLOCK)
+    until(lambda: served.journal.at[0].staged_sequence == 3, "the writes to be staged")
+    served.end()
+    served.frontend.leave()
+    assert all(client.is_hung_up() for client in clients)
+    ours, theirs = socket.socketpair()
+    assert not served.frontend.adopt(theirs, sessions.NBD) and Client(ours).is_hung_up()
+    assert served.frontend.count() == 0
+
+
+def test_new_requests_are_not_taken_while_it_hands_over_or_shuts_down(stack):
+    served = Served(stack)
+    client = served.connect()
+    served.taking = False
+    time.sleep(0.05)
+    tag = client.begin(nbd.WRITE, 0, PAGE, data=BLOCK)
+    assert client.hears_nothing()
+    served.taking = True
+    assert client.answer() == (tag, 0, b"")
+    assert served.frontend.shut_down(PATIENCE_S)
+    assert client.write(0, BLOCK) == client.ask(nbd.READ, 0, 512)[0] == nbd.ESHUTDOWN
+
+
+def test_many_clients_are_served_and_more_are_closed(stack):
+    served = Served(stack, sessions_max=300)
+    clients = [served.connect() for _ in range(300)]
+    until(lambda: served.counters.sessions == 300, "everybody to be there")
+    ours, theirs = socket.socketpair()
+    assert not served.frontend.adopt(theirs, sessions.NBD) and Client(ours).is_hung_up()
+    tags = [client.begin(nbd.WRITE, PAGE * number, PAGE, data=BLOCK) for number, client in enumerate(clients)]
+    assert [client.answer() for client in clients] == [(tag, 0, b"") for tag in tags]
+    for client in clients[:299]:
+        client.close()
+    until(lambda: served.counters.sessions == 1, "those to be gone")
+    assert clients[299].read(0, 300 * PAGE) == BLOCK * 300
+    assert len(list(Path("/proc/self/fd").iterdir())) < 300
+
+
+def test_no_python_runs_for_reads_and_writes(served):
+    client, before, counted = served.connect(), served.turns, served.counters.writes
+    begun_s = time.monotonic()
+    for number in range(1000):
+        client.write(PAGE * (number % 100), BLOCK)
+        client.read(0, PAGE)
+    assert served.counters.writes >= counted + 1000
+    assert served.turns - before <= (time.monotonic() - begun_s) / 0.02 + 2  # As many as there are without any client.
+
+
+def test_a_client_that_neither_goes_on_nor_takes_its_answer_is_hung_up_on(stack):
+    served = Served(stack)
+    served.frontend.doors.at[0].stall_ns = 100_000_000
+    idle, half, deaf = (served.connect() for _ in range(3))
+    half.connection.sendall(half.request(nbd.WRITE, 0, PAGE)[:40])
+    for _ in range(8):
+        deaf.begin(nbd.READ, 0, 1 << 20)
+    assert half.is_hung_up()
+    until(lambda: served.counters.sessions == 1, "the deaf one to be gone")
+    assert idle.write(0, BLOCK) == 0
+
+
+def test_a_secondary_holds_what_clients_were_answered(stack):
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    ours.setblocking(False)
+    far = stack.enter_context(disk(None, 32 << 20, VOLUME_BYTES))
+    journal = format_journal(far, 7, 1, STAGING_BYTES)
+    ring, board = stack.enter_context(reactor.reactor("plain")), rows_of(SharedCounters)
+    state = secondary.secondary_state(journal, ring, theirs.fileno(), C, VOLUME_BYTES, board)
+    thread = threading.Thread(target=lambda: secondary.serve(state))
+    thread.start()
+    served = Served(stack, sockets=[ours.fileno()])
+    clients = [served.connect(), served.connect()]
+    for number in range(60):
+        assert clients[number % 2].write(100_000 * number, random.Random(number).randbytes(3000)) == 0
+    assert clients[0].ask(nbd.WRITE_ZEROES, 50, 2000)[0] == 0
+    durable = int(journal.at[0].durable_sequence)
+    assert durable >= 61
+    expected = clients[1].read(0, 6_100_000)
+    until(lambda: journal.at[0].applied_sequence == durable, "the far one to apply")
+    board[0].stop = 1
+    thread.join(PATIENCE_S)
+    assert os.pread(far.volume_fd, 6_100_000, 0) == expected
