@@ -1,8 +1,8 @@
 """iSCSI in its full feature phase: READ, WRITE and SYNCHRONIZE CACHE are done here, everything else by the Python session.
 
-The loop takes a command when nothing can be said against it but by the volume: `is_plain` is that rule. Any other PDU is relayed: it
-goes to the Python session under a CmdSN of its own, and what that answers comes back under the numbers of the connection. Data-Out
-PDUs go to whoever has their task. So the loop makes nothing possible that Python alone does not do; it only is faster.
+The loop takes a command when nothing can be said against it but by the volume: `is_plain` is that rule. Any other PDU is relayed:
+it goes to the Python session under a CmdSN of its own, and what that answers comes back under the numbers of the connection.
+Data-Out PDUs go to whoever has their task. So the loop makes nothing possible that Python alone does not do; it only is faster.
 
 Data of a write goes into the log as it comes, each PDU by itself; the write is owed its answer from the last on. Where digests
 were agreed on, sessions stay with Python.
@@ -26,6 +26,7 @@ NO_TAG = pdu.NO_TAG
 BLOCK_BYTES = 512
 TRANSFER_BYTES_MAX = 4 << 20  # As the block limits page says.
 SMALL_READ_BYTES = 16 << 10
+SENSE_BYTES = 20  # its length, and fixed format
 ROOM_BYTES = 1024  # In the outbox, before a PDU is looked at: R2Ts and a Reject.
 TAKEN = 2
 
@@ -33,8 +34,6 @@ TAKEN = 2
 RELAYING, PADDING = 32, 33
 
 WRITE, FLUSH = 1, 2  # Owed.command
-
-SUBTLE_READS, SUBTLE_WRITES = (0x28, 0xA8, 0x88), (0x2A, 0xAA, 0x8A)
 
 
 @kernel()
@@ -151,8 +150,27 @@ def lay_reject(doors, index, reason):
 
 
 @kernel()
+def lay_failure(doors, index, tag):
+    """SCSI Response: ABORTED COMMAND, protocol service CRC error (47h/05h): data of a write was lost or came out of order."""
+    wire = doors.wire[index]
+    at = begin_header(doors, index, pdu.SCSI_RESPONSE, pdu.FINAL, tag)
+    outbox = doors.outbox[index]
+    outbox[at + 3], outbox[at + 7] = np.uint8(0x02), np.uint8(SENSE_BYTES)
+    put_numbers(wire, outbox, at, True)
+    at += HEADER_BYTES
+    for byte in range(SENSE_BYTES):
+        outbox[at + byte] = 0
+    outbox[at + 1], outbox[at + 2], outbox[at + 4], outbox[at + 9] = np.uint8(18), np.uint8(0x70), np.uint8(0x0B), np.uint8(10)
+    outbox[at + 14], outbox[at + 15] = np.uint8(0x47), np.uint8(0x05)
+    doors.session[index].out_end += SENSE_BYTES
+
+
+@kernel()
 def pay(doors, primary, index, debt, now_ns):
     """Lay the answer to a command whose write is complete."""
+    if doors.session[index].flags & state.CHANNEL:
+        tell_comparison(doors, index, debt)
+        return
     wire = doors.wire[index]
     wire.counted -= 1
     lay_response(doors, index, debt.tag)
@@ -199,11 +217,13 @@ def begin_read(doors, primary, index, tag, address, size, now_ns):
     wire, session = doors.wire[index], doors.session[index]
     is_small = size <= min(np.int64(SMALL_READ_BYTES), min(wire.initiator_segment, wire.max_burst))
     if is_small:
-        data, place, wanted = doors.outbox[index], session.out_end + HEADER_BYTES, size
-    else:
-        data, place, wanted = doors.scratch, np.int64(sessions.SCRATCH_AT), min(size, np.int64(sessions.SEND_MAX))
-    if sessions.look_up(doors, primary, data, place, wanted, address) != wanted:
-        return False
+        got = sessions.look_up(doors, primary, doors.outbox[index], session.out_end + HEADER_BYTES, size, address)
+        if got != size:
+            return False
+    else:  # The first piece is looked up here, so that a disk that refuses is answered as such.
+        wanted = min(size, np.int64(sessions.SEND_MAX))
+        if sessions.look_up(doors, primary, doors.scratch, np.int64(sessions.SCRATCH_AT), wanted, address) != wanted:
+            return False
     wire.read_tag, wire.read_at, wire.read_bytes, wire.read_address = tag, 0, size, address
     wire.read_burst = wire.data_sn = 0
     wire.counted += 1
@@ -321,7 +341,7 @@ def begin_body(doors, index, place, tag, address, size, needed, now_ns):
 
 @kernel()
 def take_data(doors, index, place, now_ns):
-    """A Data-Out for a write of ours, whose header stands first. What is out of order ends the connection after a Reject."""
+    """A Data-Out for a write of ours, whose header stands first. Data that is out of order ends the write (RFC 7143 section 7.9)."""
     session, wire = doors.session[index], doors.wire[index]
     inbox, start = doors.inbox[index], session.in_begin
     task = doors.task[index][place]
@@ -335,7 +355,12 @@ def take_data(doors, index, place, now_ns):
         is_asked = not task.takes_unasked and task.bursts_done < task.bursts_asked and transfer_tag == task.bursts_done
         fits = is_asked and end <= task.burst_end and is_final == (end == task.burst_end)
     if not is_next or not fits:
-        return lay_reject(doors, index, np.int64(pdu.REASON_PROTOCOL))
+        task.is_used = 0
+        wire.counted -= 1
+        lay_failure(doors, index, task.tag)
+        session.in_begin += HEADER_BYTES
+        session.state, session.left = sessions.DISCARD, np.int64(inbox[start + 4]) * 4 + size + (-size & 3)
+        return np.int64(TAKEN)
     task.data_sn += 1
     if transfer_tag == NO_TAG:
         task.asked = end
@@ -561,6 +586,13 @@ def take_answer(doors, primary, index, now_ns):
         return np.int64(sessions.BLOCKED)
     wire = doors.wire[other]
     opcode, flags = inbox[start] & 0x3F, np.int64(inbox[start + 1])
+    if opcode == state.DROP_OPCODE:
+        drop_tasks(doors, other)
+        if doors.session[other].owed > 0 or sessions.outbox_room(doors, index) < ROOM_BYTES:
+            return np.int64(sessions.BLOCKED)  # What is in the log is answered before.
+        sessions.lay(doors, index, inbox, start, total)
+        session.in_begin += total
+        return np.int64(TAKEN)
     free = distance(word_at(inbox, start + 32) + 1, word_at(inbox, start + 28))
     wire.relayed = distance(wire.relay_sn, word_at(inbox, start + 28)) + wire.window - min(free, wire.window)
     if wire.relayed == 0:
@@ -686,6 +718,8 @@ def take_pdu(doors, primary, index, now_ns):
     size = number_at(inbox, start + 5, 3)
     if size > wire.target_segment or inbox[start + 4] * 4 > pdu.AHS_BYTES_MAX:
         return lay_reject(doors, index, np.int64(pdu.REASON_FIELD))
+    if opcode == state.DROP_OPCODE or opcode == state.SETUP_OPCODE:
+        return lay_reject(doors, index, np.int64(pdu.REASON_COMMAND))
     if opcode == pdu.DATA_OUT:
         place = task_of(doors, index, word_at(inbox, start + 16))
         if place >= 0:
@@ -734,13 +768,15 @@ def take_command(doors, primary, index, now_ns):
         size = word_at(inbox, start + 20)
         if sessions.outbox_room(doors, index) < ROOM_BYTES + HEADER_BYTES + min(size, np.int64(SMALL_READ_BYTES)):
             return np.int64(sessions.BLOCKED)
+        wire.expected_sn = (wire.expected_sn + 1) & NO_TAG
         if not begin_read(doors, primary, index, tag, lba_of(inbox, start) * BLOCK_BYTES, size, now_ns):
+            wire.expected_sn = (wire.expected_sn - 1) & NO_TAG
             return relay(doors, primary, index, True, now_ns)
     else:
         if not sessions.may_owe(doors, index):
             return np.int64(sessions.BLOCKED)
         wire.counted += 1
         sessions.owe(doors, index, p.barrier(primary), tag, np.int64(FLUSH), np.int64(0), np.int64(0), now_ns)
-    wire.expected_sn = (wire.expected_sn + 1) & NO_TAG
+        wire.expected_sn = (wire.expected_sn + 1) & NO_TAG
     session.in_begin += HEADER_BYTES
     return np.int64(TAKEN)

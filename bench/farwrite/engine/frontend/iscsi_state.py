@@ -1,8 +1,8 @@
 """What the loop knows of iSCSI sessions beside their `Session` rows: numbers, terms, and writes whose data is still coming.
 
 A logged-in connection has two rows: the initiator's, and a *relay* to the Python session behind it (iscsi/session.py), which
-answers whatever the loop does not. They are joined by a slot that Python gives to each session, and its `gate`: while that is not 0
-the loop leaves every command to Python (a unit attention is due, a reservation or write protection may forbid it).
+answers whatever the loop does not. They are joined by a slot that Python gives to each session, and its `gate`: while that is not
+0 the loop leaves every command to Python (a unit attention is due, a reservation or write protection may forbid it).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ SLOT_SHIFT = 16
 
 # The first PDU that Python sends on a relay: an opcode of no target's, then these words.
 SETUP_OPCODE = 0x3E
+# And one by which Python has the loop forget the writes whose data is still coming; it comes back once all others are answered.
+DROP_OPCODE = 0x3D
 SETUP = struct.Struct(">B7x 9I 4x")  # what Wire has of it, in its order; 48 bytes
 assert SETUP.size == 48
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 import struct
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-from farwrite.engine.frontend.iscsi import pages, pdu, portal, scsi, target, volume
+from farwrite.engine.frontend.iscsi import engine_volume, pages, pdu, portal, relay, scsi, target, volume
 from farwrite.engine.frontend.iscsi.text import pairs_of, text_of
 
 TARGET = "iqn.2026-11.org.farwrite:tested"
@@ -26,6 +26,20 @@ def target_in_memory(size=64 << 20, is_read_only=False, login_s=15.0, store=None
         unit = scsi.LogicalUnit(disk, pages.Identification(7, TARGET), groups, store)
         with portal.portal(target.Target(TARGET, unit, **more), login_s=login_s) as opened:
             yield opened
+
+
+@contextmanager
+def target_in_loop(**more):
+    """A portal whose disk is what a primary leads, in this process; its `served`, and everything that the loop can do it does."""
+    import served  # Its kernels take a while to compile.
+
+    with ExitStack() as stack:
+        primary = served.Served(stack)
+        unit = scsi.LogicalUnit(engine_volume.EngineVolume(primary.frontend, served.VOLUME_BYTES), pages.Identification(7, TARGET))
+        gates = relay.Gates(primary.frontend)
+        opened = stack.enter_context(portal.portal(target.Target(TARGET, unit, **more), gates=gates))
+        opened.served = primary
+        yield opened
 
 
 def header(opcode, flags=0x80, data=b"", lun=0, tag=1, words=(0,) * 7, third=0, immediate=False, ahs=b""):
@@ -119,7 +133,8 @@ class Initiator:
 
     # Commands.
 
-    def request(self, cdb, data=b"", expected=None, reads=0, immediate_bytes=None, flags=None, is_immediate=False, lun=0, attribute=1):
+    def request(self, cdb, data=b"", expected=None, reads=0, immediate_bytes=None, flags=None, is_immediate=False, lun=0, attribute=1,
+                follow=True):  # fmt: skip
         """Send a SCSI command and what goes with it unasked; its tag."""
         tag = self.next_tag()
         writes = len(data) > 0 or flags is not None and bool(flags & pdu.WRITE)
@@ -139,7 +154,7 @@ class Initiator:
         if not is_immediate:
             self.command_sn = (self.command_sn + 1) & 0xFFFFFFFF
         self.send(head[:32] + cdb.ljust(16, b"\0"), data[:sent])
-        if follows:
+        if follows and follow:
             self.data_out(tag, 0xFFFFFFFF, data, sent, min(first, len(data)) - sent)
         return tag
 

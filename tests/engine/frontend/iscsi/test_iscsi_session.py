@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from initiator import BLOCK, KEYS, NAME, TARGET, Initiator, header, target_in_memory
+from initiator import BLOCK, KEYS, NAME, TARGET, Initiator, header, target_in_loop, target_in_memory
 
 from farwrite.base.errors import UsageError
 from farwrite.engine.frontend.iscsi import pages, pdu, portal, scsi, sense, session, target, volume
@@ -17,9 +17,22 @@ def pattern(size, seed=1):
     return bytes((at * 31 + seed) & 0xFF for at in range(251)) * (size // 251 + 1)
 
 
+@pytest.fixture(scope="module", params=["python", "loop"])
+def opened(request):
+    """Everything that is promised holds with Python alone, and with the loop in front of it."""
+    with (target_in_loop if request.param == "loop" else target_in_memory)() as made:
+        yield made
+
+
 @pytest.fixture(scope="module")
-def opened():
+def in_python():
     with target_in_memory() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def in_loop():
+    with target_in_loop() as made:
         yield made
 
 
@@ -83,7 +96,8 @@ def test_as_many_bursts_are_asked_for_at_once_as_was_agreed_on(opened):
 
 
 @pytest.mark.parametrize("numbers", [[0, 0], [1, 0], [27, 28], [0xFFFFFFFF, 0]])
-def test_data_out_of_order_ends_the_command_and_changes_nothing(host, numbers):
+def test_data_out_of_order_ends_the_command_and_changes_nothing(in_python, numbers):
+    host = Initiator(in_python.address).ready()
     assert host.write(50, bytes(131072)).is_good
     data = b"x" * 131072
     tag = host.request(bytes([0x2A, 0, 0, 0, 0, 50, 0, 1, 0, 0]), data, flags=pdu.WRITE | 1)
@@ -91,6 +105,18 @@ def test_data_out_of_order_ends_the_command_and_changes_nothing(host, numbers):
     host.data_out(tag, 0xFFFFFFFF, data, 0, 131072, 65536, numbers)
     assert host.outcome(tag, data).key == sense.ABORTED_COMMAND
     assert host.read(50, 256).data == bytes(131072)
+
+
+@pytest.mark.parametrize("numbers", [[0, 0], [1, 0], [0xFFFFFFFF, 0]])
+def test_data_out_of_order_ends_the_command_where_the_loop_has_it(in_loop, numbers):
+    with Initiator(in_loop.address) as host:
+        host.ready()
+        data = b"x" * 131072
+        write = bytes([0x2A, 0, 0, 0, 0, 50, 0, 1, 0, 0])
+        tag = host.request(write, data, flags=pdu.WRITE | 1, immediate_bytes=0, follow=False)
+        host.data_out(tag, 0xFFFFFFFF, data, 0, 131072, 65536, numbers)
+        assert host.outcome(tag, data).code == 0x4705
+        assert host.command(bytes(6)).is_good
 
 
 def test_more_data_than_was_agreed_on_ends_the_connection(opened):
@@ -136,7 +162,8 @@ def test_many_commands_at_once_are_all_answered(host):
 # Order.
 
 
-def test_commands_outside_of_the_window_are_ignored_and_early_ones_wait(host):
+def test_commands_outside_of_the_window_are_ignored_and_early_ones_wait(in_python):
+    host = Initiator(in_python.address).ready()
     sn = host.command_sn
     for wrong in (sn - 1, sn + target.COMMAND_WINDOW, sn + 2**31):
         host.command_sn = wrong & 0xFFFFFFFF
@@ -151,6 +178,18 @@ def test_commands_outside_of_the_window_are_ignored_and_early_ones_wait(host):
     first = host.request(bytes(6))
     assert [host.receive().tag, host.receive().tag] == [first, later]
     host.command_sn = sn + 2
+
+
+def test_commands_outside_of_the_window_are_ignored_by_the_loop(in_loop):
+    with Initiator(in_loop.address) as host:
+        host.ready()
+        sn = host.command_sn
+        for wrong in (sn - 1, sn + target.COMMAND_WINDOW, sn + 2**31):
+            for cdb, data in ((bytes(6), b""), (bytes([0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0]), b"x" * 512)):
+                host.command_sn = wrong & 0xFFFFFFFF
+                host.request(cdb, data)
+        host.command_sn = sn
+        assert host.write(0, b"y" * 512).is_good and host.read(0, 1).data == b"y" * 512
 
 
 def test_an_immediate_command_takes_no_number(host):
@@ -454,3 +493,104 @@ def test_a_reader_that_stops_holds_up_itself_and_nobody_else(opened):
             assert other.write(0, b"z" * 4096).is_good
         session_of = next(member for member in opened.target.members() if member.identity.initiator == NAME)
         assert session_of.out_bytes < 3 * session.OUTBOX_BYTES_MAX
+
+
+# The loop.
+
+
+def test_the_loop_does_reads_and_writes_and_python_the_rest(in_loop):
+    with Initiator(in_loop.address) as host:
+        host.ready()
+        before = [int(in_loop.served.counters[name]) for name in ("writes", "reads")]
+        for number in range(10):
+            assert host.write(number * 8, bytes([number]) * 4096).is_good
+            assert host.read(number * 8, 8).data == bytes([number]) * 4096
+        assert host.command(bytes([0x35])).is_good
+        assert host.command(bytes([0x12, 0, 0, 0, 96, 0]), reads=96).is_good
+        assert [int(in_loop.served.counters[name]) for name in ("writes", "reads")] == [before[0] + 10, before[1] + 10]
+        member = in_loop.target.members()[0]
+        assert member.is_relayed and not member.tasks
+
+
+def test_a_write_is_answered_once_it_is_complete_and_its_flush_with_it(in_loop):
+    with Initiator(in_loop.address) as host:
+        host.ready()
+        in_loop.served.stall()
+        try:
+            tags = [host.request(bytes([0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0]), b"q" * 512), host.request(bytes([0x35]))]
+            host.socket.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                host.receive()
+            host.socket.settimeout(20)
+        finally:
+            in_loop.served.release()
+        assert [host.receive().tag for _ in tags] == tags
+
+
+def test_a_closed_gate_keeps_the_loop_from_what_python_forbids(in_loop):
+    with Initiator(in_loop.address) as host, Initiator(in_loop.address, NAME + "2") as other:
+        host.ready()
+        other.ready()
+        assert other.write(3, b"o" * 512).is_good
+        assert host.command(bytes([0x16, 0, 0, 0, 0, 0])).is_good  # RESERVE(6)
+        assert other.write(3, b"n" * 512).status == sense.RESERVATION_CONFLICT
+        assert other.read(3, 1).status == sense.RESERVATION_CONFLICT
+        assert host.read(3, 1).data == b"o" * 512
+        assert host.command(bytes([0x17, 0, 0, 0, 0, 0])).is_good
+        assert other.write(3, b"n" * 512).is_good
+        host.manage(session.RESET_UNIT)
+        assert host.receive().opcode == pdu.TASK_MANAGEMENT_RESPONSE
+        assert other.write(3, b"m" * 512).code == 0x2903
+        assert other.write(3, b"m" * 512).is_good
+
+
+def test_a_reset_ends_writes_whose_data_the_loop_waits_for(in_loop):
+    with Initiator(in_loop.address) as host, Initiator(in_loop.address, NAME + "2") as other:
+        host.ready()
+        other.ready()
+        tag = other.request(bytes([0x2A, 0, 0, 0, 0, 90, 0, 0, 64, 0]), b"w" * 32768, flags=pdu.WRITE | 1, immediate_bytes=0, follow=False)
+        time.sleep(0.1)
+        host.manage(session.RESET_UNIT)
+        assert host.receive().opcode == pdu.TASK_MANAGEMENT_RESPONSE
+        other.data_out(tag, 0xFFFFFFFF, b"w" * 32768, 0, 32768)
+        assert other.command(bytes(6)).code == 0x2903
+        assert other.read(90, 64).data != b"w" * 32768
+
+
+def test_writes_of_several_sessions_and_comparisons_leave_one_history(in_loop):
+    """Sessions add one to a counter by COMPARE AND WRITE, beside writes elsewhere: every success counts once."""
+    def add(number, counts):
+        with Initiator(in_loop.address, isid=b"\x80\0\0\0\5" + bytes([number])) as host:
+            host.ready()
+            while counts[number] < 30:
+                there = host.read(200, 1).data
+                wanted = (int.from_bytes(there[:8], "big") + 1).to_bytes(8, "big") + there[8:]
+                outcome = host.command(bytes([0x89, 0]) + (200).to_bytes(8, "big") + bytes([0, 0, 0, 1, 0, 0]), there + wanted)
+                assert outcome.is_good or outcome.key == sense.MISCOMPARE
+                counts[number] += outcome.is_good
+                assert host.write(300 + number * 8, bytes([number]) * 4096).is_good
+
+    with Initiator(in_loop.address) as one:
+        one.ready()
+        assert one.write(200, bytes(512)).is_good
+        counts = [0] * 3
+        threads = [threading.Thread(target=add, args=(number, counts)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert int.from_bytes(one.read(200, 1).data[:8], "big") == 90
+
+
+def test_a_replica_that_leads_no_more_hangs_up_and_answers_nothing():
+    with target_in_loop() as opened, Initiator(opened.address) as host:
+        host.ready()
+        opened.served.stall()
+        host.request(bytes([0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0]), b"q" * 512)
+        time.sleep(0.1)
+        opened.served.end()
+        opened.served.frontend.leave()
+        with pytest.raises((EOFError, ConnectionResetError)):
+            host.receive()
+        with Initiator(opened.address) as again:
+            assert again.login_request({"InitiatorName": NAME + "3", "TargetName": TARGET})[0] == 0x0301

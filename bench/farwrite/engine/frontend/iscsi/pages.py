@@ -14,7 +14,7 @@ VENDOR, PRODUCT, REVISION = b"FARWRITE", b"VOLUME          ", b"0001"
 
 # What is not limited by the engine is limited so that one command costs bounded memory.
 TRANSFER_BLOCKS_MAX = 8192  # 4 MiB of 512 bytes
-COMPARE_BLOCKS_MAX = 255
+COMPARE_BLOCKS_MAX = 32  # 16 KiB: with as much to compare it stands in the loop's memory whole
 UNMAP_DESCRIPTORS_MAX = 256
 WRITE_SAME_BLOCKS_MAX = 1 << 15
 ATOMIC_BLOCKS_MAX = 2048  # 1 MiB: one record of the log

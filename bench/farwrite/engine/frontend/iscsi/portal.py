@@ -7,6 +7,7 @@ thread until it ends. Beyond loopback and the network of a lab a portal opens on
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import logging
 import socket
@@ -17,9 +18,10 @@ from contextlib import contextmanager
 
 from ....base.errors import UsageError
 from ....base.wire.door import SparseLog
-from . import pdu
+from . import pdu, relay
 from .login import LOGIN_BYTES_MAX, Identity, Joined, Login, Rules
 from .pdu import Pdu, ProtocolError
+from .relay import Gates
 from .session import Session
 from .target import Target
 
@@ -68,8 +70,10 @@ def receive_pdu(connection: socket.socket, deadline: float) -> Pdu:
 class Portal:
     """The connections of one listening socket."""
 
-    def __init__(self, listening: socket.socket, target: Target, login_s: float = LOGIN_S) -> None:
-        self.listening, self.target, self.login_s = listening, target, login_s
+    def __init__(
+        self, listening: socket.socket, target: Target, login_s: float = LOGIN_S, gates: Gates | None = None
+    ) -> None:
+        self.listening, self.target, self.login_s, self.gates = listening, target, login_s, gates
         self.lock = threading.Lock()
         self.closing = threading.Event()
         self.strangers: dict[socket.socket, None] = {}  # in the order in which they came
@@ -117,8 +121,15 @@ class Portal:
             session, login = self.log_in(connection)
             with self.lock:
                 self.strangers.pop(connection, None)
-            if session is not None:
-                session.run(login.terms, login.status_sn, login.expected_command_sn)
+            if session is None:
+                return
+            terms = login.terms
+            if session.gates is not None and relay.can_relay(terms):
+                terms = relay.hand_over(session.gates, connection, session, login)
+                session.is_relayed = True
+            if session.gates is not None and session.nexus is not None:
+                session.nexus.close_gate = functools.partial(session.gates.set, session.slot)
+            session.run(terms, login.status_sn, login.expected_command_sn)
         except (OSError, ProtocolError) as refusal:
             if not self.closing.is_set():
                 self.log.warning("%s was not let in: %s", caller, refusal)
@@ -139,7 +150,8 @@ class Portal:
 
         def join(identity: Identity) -> Joined:
             def member() -> Session:
-                made.append(Session(connection, self.target, identity))
+                gates = None if identity.is_discovery else self.gates
+                made.append(Session(connection, self.target, identity, gates))
                 return made[0]
 
             joined = self.target.join(identity, member)
@@ -181,7 +193,8 @@ class Portal:
 
 @contextmanager
 def portal(
-    target: Target, address: str = "127.0.0.1", port: int = 0, in_lab: bool = False, login_s: float = LOGIN_S
+    target: Target, address: str = "127.0.0.1", port: int = 0, in_lab: bool = False, login_s: float = LOGIN_S,
+    gates: Gates | None = None,
 ) -> Iterator[Portal]:
     """A target offered at an address, exactly as long as this block."""
     require_protection(address, target, in_lab)
@@ -190,7 +203,7 @@ def portal(
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((address, port))
         listening.listen(BACKLOG)
-        opened = Portal(listening, target, login_s)
+        opened = Portal(listening, target, login_s, gates)
         thread = threading.Thread(target=opened.run, daemon=True)
         thread.start()
         try:

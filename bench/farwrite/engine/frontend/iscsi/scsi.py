@@ -23,6 +23,8 @@ from .volume import Operation, Result
 
 BLOCK_BYTES = 512
 PIECE_BYTES = 1 << 20  # Operations of more are cut: a record of the log takes no more.
+OR_BYTES = pages.COMPARE_BLOCKS_MAX * BLOCK_BYTES
+TRIM_BYTES_MAX = 1 << 30
 OR_TRIES_MAX = 100
 ATTENTIONS_MAX = 8
 STATUS_BYTES_MAX = 1 << 30  # GET LBA STATUS looks no further at once.
@@ -37,6 +39,7 @@ class Nexus:
 
     name: str
     attentions: list[Sense] = field(default_factory=list)
+    close_gate: Callable[[bool], None] = lambda is_closed: None  # closed: the loop does nothing by itself for this nexus
 
     def tell(self, attention: Sense) -> None:
         if attention not in self.attentions and len(self.attentions) < ATTENTIONS_MAX:
@@ -92,18 +95,27 @@ class LogicalUnit:
             self.nexuses[nexus] = attached
             return attached
 
+    def refresh(self) -> None:
+        """Open the gates of those nexuses that have nothing to hear and may do everything. Called with the lock."""
+        is_closed = self.is_swp or self.access_state == pages.STANDBY
+        for name, nexus in self.nexuses.items():
+            refused = self.reservations.refuses(name, READS) or self.reservations.refuses(name, WRITES)
+            nexus.close_gate(is_closed or refused or bool(nexus.attentions))
+
     def detach(self, nexus: Nexus) -> None:
         """It is gone: RESERVE(6) ends with it, persistent reservations do not."""
         with self.lock:
             if self.nexuses.get(nexus.name) is nexus:
                 del self.nexuses[nexus.name]
                 self.reservations.release_6(nexus.name)
+                self.refresh()
 
     def tell_all(self, attention: Sense, but: str = "") -> None:
         with self.lock:
             for nexus in self.nexuses.values():
                 if nexus.name != but:
                     nexus.tell(attention)
+            self.refresh()
 
     def reset(self, attention: Sense = sense.LUN_RESET) -> None:
         """LOGICAL UNIT RESET: saved values again, RESERVE(6) gone, everybody is told. Tasks are the target's."""
@@ -382,8 +394,8 @@ def or_write(command: Command) -> Answer | Steps:
         return refusal
 
     def steps() -> Steps:
-        for at in range(0, len(data), PIECE_BYTES // 2):
-            piece = data[at : at + PIECE_BYTES // 2]
+        for at in range(0, len(data), OR_BYTES):
+            piece = data[at : at + OR_BYTES]
             address, size = lba * BLOCK_BYTES + at, len(piece)
             for _ in range(OR_TRIES_MAX):
                 result = yield Operation(volume.READ, address, size)
@@ -459,8 +471,9 @@ def unmap(command: Command) -> Answer | Steps:
 
     def steps() -> Steps:
         for lba, count in ranges:
-            if count:
-                result = yield Operation(volume.TRIM, lba * BLOCK_BYTES, count * BLOCK_BYTES)
+            address, end = lba * BLOCK_BYTES, (lba + count) * BLOCK_BYTES
+            for at in range(address, end, TRIM_BYTES_MAX):
+                result = yield Operation(volume.TRIM, at, min(TRIM_BYTES_MAX, end - at))
                 if result.error:
                     return failure_of(result.error)
         return Answer()
@@ -807,6 +820,13 @@ def out_bytes_of(cdb: bytes) -> int:
 
 def begin(command: Command, lun: int) -> Answer | Steps:
     """What becomes of a command: an Answer, or the steps to one."""
+    begun = decide(command, lun)
+    with command.unit.lock:
+        command.unit.refresh()
+    return begun
+
+
+def decide(command: Command, lun: int) -> Answer | Steps:
     cdb = command.cdb
     if lun != 0:
         return begin_elsewhere(command)

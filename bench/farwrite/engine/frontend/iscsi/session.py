@@ -12,21 +12,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import select
 import socket
+import sys
+import termios
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from .. import iscsi_state
 from . import pdu, scsi, sense
 from .login import IRRELEVANT, NOT_UNDERSTOOD, REJECT, Identity, Terms, negotiate
 from .pdu import NO_TAG, Numbers, Pdu, ProtocolError
+from .relay import Gates
 from .reservation import nexus_name
-from .target import COMMAND_WINDOW, Target
+from .target import COMMAND_WINDOW, Countdown, Target
 from .text import TEXT_BYTES_MAX, TextError, pairs_of, text_of
 from .volume import Operation, Result
 
@@ -40,6 +45,7 @@ IMMEDIATES_MAX = 16  # Immediate commands under way: they are outside of the win
 PIECES_PER_SEND = 64
 QUIET_S = 60.0  # After which we ask whether somebody is there; as long again and the session ends.
 DRAIN_S = 5.0  # For operations under way when a session ends.
+PART_S = 1.0
 
 ABORT_TASK, ABORT_TASK_SET, CLEAR_ACA, CLEAR_TASK_SET, RESET_UNIT, WARM_RESET, COLD_RESET, REASSIGN = range(1, 9)
 DONE, NO_TASK, NO_UNIT, NO_REASSIGNMENT, NOT_SUPPORTED, REJECTED = 0, 1, 2, 4, 5, 255
@@ -97,8 +103,14 @@ class ClosedError(Exception):
 class Session:
     """A session with its one connection. `run` is its thread; `post` and `leave` are for others."""
 
-    def __init__(self, connection: socket.socket, target: Target, identity: Identity) -> None:
-        self.connection, self.target, self.identity = connection, target, identity
+    def __init__(
+        self, connection: socket.socket, target: Target, identity: Identity, gates: Gates | None = None
+    ) -> None:
+        """With `gates` the connection may be given to the loop, and this session gets what that leaves."""
+        self.connection, self.target, self.identity, self.gates = connection, target, identity, gates
+        self.address = connection.getsockname()
+        self.is_relayed = False
+        self.channel = target.unit.disk.open() if not identity.is_discovery else None  # First: it may be refused.
         self.terms = Terms()
         self.ended = threading.Event()
         self.lock = threading.Lock()
@@ -106,8 +118,9 @@ class Session:
         self.takes_work = True
         self.why = ""
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.slot = gates.take() if gates is not None else -1
         self.nexus = target.unit.attach(nexus_name(identity.initiator, identity.isid)) if not identity.is_discovery else None
-        self.channel = target.unit.disk.open() if not identity.is_discovery else None
+        self.dropping: deque[Callable[[], None]] = deque()
         self.status_sn = self.expected_sn = 0
         self.inbox, self.begin, self.end = bytearray(INBOX_BYTES), 0, 0
         self.outbox: deque[bytes | memoryview] = deque()
@@ -208,21 +221,31 @@ class Session:
             left = list(self.work)
         self.tasks.clear()
         self.operations.clear()
-        for _, done in self.aborting:
+        for done in [*(done for _, done in self.aborting), *self.dropping]:
             done()
         self.aborting = []
+        self.dropping.clear()
         for work in left:
             with contextlib.suppress(ClosedError):
                 work()
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
-        self.connection.close()
+        self.part()
         os.close(self.wake)
         if self.nexus is not None:
             self.target.unit.detach(self.nexus)
+        if self.gates is not None:
+            self.gates.give(self.slot)
         self.target.part(self)
         self.ended.set()
         LOG.debug("session of %s has ended: %s", self.identity.initiator, self.why)
+
+    def part(self) -> None:
+        """Close the connection. The loop has taken first what was sent last: it would forget it with the end of a relay."""
+        deadline = time.monotonic() + (PART_S if self.is_relayed else 0.0)
+        with contextlib.suppress(OSError):
+            while time.monotonic() < deadline and unsent_bytes(self.connection):
+                time.sleep(0.001)
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
 
     def do_work(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -375,6 +398,8 @@ class Session:
     def handle(self, request: Pdu) -> None:
         if request.opcode == pdu.DATA_OUT:
             self.take_data(request)
+        elif request.opcode == iscsi_state.DROP_OPCODE and self.dropping:
+            self.dropping.popleft()()
         elif request.opcode in (pdu.SCSI_COMMAND, pdu.NOP_OUT, pdu.TASK_MANAGEMENT, pdu.TEXT, pdu.LOGOUT):
             if request.is_immediate:
                 if (request.command_sn - self.expected_sn) & NO_TAG <= COMMAND_WINDOW or request.opcode == pdu.NOP_OUT:
@@ -445,7 +470,7 @@ class Session:
             return []
         addresses = [f"{address},{self.target.portal_group}" for address in self.target.addresses()]
         if not addresses:
-            host, port = self.connection.getsockname()[:2]
+            host, port = self.address[:2]
             addresses = [f"{f'[{host}]' if ':' in host else host}:{port},{self.target.portal_group}"]
         return [("TargetName", self.target.name), *(("TargetAddress", address) for address in addresses)]
 
@@ -551,7 +576,8 @@ class Session:
                 tag = self.next_transfer_tag()
                 task.bursts[tag] = Burst(task.asked, length)
                 task.data += bytes(max(0, task.asked + length - len(task.data)))
-                self.send(pdu.ready_to_transfer(task.tag, task.lun_field, tag, task.ready_count, task.asked, length, self.numbers()))
+                number, offset = task.ready_count, task.asked
+                self.send(pdu.ready_to_transfer(task.tag, task.lun_field, tag, number, offset, length, self.numbers()))
                 task.asked += length
                 task.ready_count += 1
 
@@ -720,6 +746,12 @@ class Session:
             member.leave("the target was reset")
 
     def abort_all(self, done: Callable[[], None]) -> None:
+        """End all tasks, ours and those that the loop has."""
+        if self.is_relayed:
+            done = Countdown(2, done).down
+            self.dropping.append(done)
+            self.put([bytes([iscsi_state.DROP_OPCODE]) + bytes(pdu.HEADER_BYTES - 1)])
+            self.flush()
         self.abort(list(self.tasks.values()), done)
 
     def abort(self, tasks: list[Task], done: Callable[[], None]) -> None:
@@ -739,6 +771,11 @@ class Session:
             self.aborting.append((waited, done))
         else:
             done()
+
+
+def unsent_bytes(connection: socket.socket) -> int:
+    """Bytes that the other end of a socket pair has not taken yet. unix(7), SIOCOUTQ."""
+    return int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 def lun_of(field: bytes) -> int:

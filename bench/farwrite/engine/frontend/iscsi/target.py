@@ -95,7 +95,10 @@ class Target:
                 return Joined(login.OUT_OF_RESOURCES)
             if key in self.sessions:  # Another came between.
                 return Joined(login.SERVICE_UNAVAILABLE)
-            self.sessions[key] = member()
+            try:
+                self.sessions[key] = member()
+            except OSError:  # The replica does not lead.
+                return Joined(login.SERVICE_UNAVAILABLE)
             return Joined(login.SUCCESS, self.next_handle())
 
     def part(self, member: Member) -> None:
