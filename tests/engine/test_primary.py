@@ -171,10 +171,105 @@ def test_a_read_sees_what_is_durable_and_not_yet_in_the_volume(overlay, seed):
         assert (data[:10] == 7).all() and (data[10 + size :] == 7).all()
 
 
-def test_a_read_that_ends_with_the_volume_sees_it_too():
+@pytest.mark.parametrize("commit", both_ways(primary.commit))
+@pytest.mark.parametrize("reserve", both_ways(primary.reserve))
+def test_a_place_that_is_reserved_is_nowhere_until_it_is_committed(reserve, commit):
+    """Over many laps of the ring, every other place being given up: log and lap are as if it had never been reserved."""
+    made = state(staging=16384, capacity=16384)
+    at, payload = made.journal.at[0], np.arange(1500, dtype=np.int64).astype(np.uint8)
+    for number in range(60):
+        if number % 2:
+            assert reserve(made, record.TRIM, 512, 4096) > 0
+            begun = int(at.staged), int(at.staged_sequence), int(at.user_bytes)
+            assert reserve(made, record.WRITE, 0, 1000) > 0
+            assert begun[1:] == (at.staged_sequence, at.user_bytes) and at.staged - begun[0] < 1064 and begun[0] <= at.staged
+        place = reserve(made, record.WRITE, 64 * number, 1500)
+        assert place > 0
+        made.journal.data[place : place + 1500] = payload
+        sequence = int(commit(made, place, record.WRITE, 64 * number, 1500, 5))
+        assert sequence == at.staged_sequence == number + 1
+        frame = record_oracle.write(payload.tobytes(), sequence, 64 * number, EPOCH, VOLUME, stamp_ns=5)
+        assert made.journal.data[place - 64 : place - 64 + len(frame)].tobytes() == frame
+        log.seal_batch(made.journal)
+        log.note_durable(made.journal)
+        at.tail = at.applied = at.durable_watermark = at.durable
+        at.applied_sequence = at.durable_sequence
+    assert at.user_bytes == 60 * 1500 and at.staged > 5 * 16384
+
+
+@pytest.mark.parametrize("reserve", both_ways(primary.reserve))
+def test_no_place_is_reserved_for_what_cannot_be_or_without_room(reserve):
+    made = state(staging=16384, capacity=16384)
+    made.journal.at[0].volume_bytes = 1 << 20
+    wrong = ((0, 0), (-1, 5), ((1 << 20) - 4, 5), (0, 16000), (1 << 62, 1 << 62))
+    for kind, address, size in (*((record.WRITE, *one) for one in wrong), (record.ACK, 0, 5), (record.TRIM, 0, (1 << 20) + 1)):
+        assert reserve(made, kind, address, size) == replica.INVALID_WRITE
+    assert primary.submit(made, 0, 0, 4096, 0) == primary.submit(made, 1, 0, 4096, 0) == 1
+    assert reserve(made, record.WRITE, 0, 4096) == primary.NO_ROOM and made.at[0].blocked == 1
+    assert reserve(made, record.TRIM, 0, 1 << 20) > 0
+
+
+def pretended(staging=1 << 18):
+    """A primary whose volume of 8 KiB is in memory."""
     nothing = rows_of(pretend.Stream, 0), np.zeros((0, 1), np.uint8)
     segments = np.zeros((0, pretend.SEGMENTS), np.int64), np.zeros((0, pretend.SEGMENTS), np.int64)
-    made = state(ring=reactor.pretended(pretend.world(np.ones(1, np.int64), 0, 8192, 8192, *nothing, *segments)))
+    world = pretend.world(np.ones(1, np.int64), 0, 8192, 8192, *nothing, *segments)
+    return state(ring=reactor.pretended(world), staging=staging)
+
+
+@pytest.mark.parametrize("compare_and_write", both_ways(primary.compare_and_write))
+@pytest.mark.parametrize("seed", range(6))
+def test_a_compare_and_write_sees_all_that_was_submitted_and_writes_exactly_when_it_is_equal(compare_and_write, seed):
+    random, made, model = np.random.default_rng(seed), pretended(), bytearray(8192)
+    seen = np.zeros(5000, np.uint8)
+    for _ in range(80):
+        size = int(random.choice((1, 512, 700, 4096)))
+        address = int(random.integers(0, 8192 - size + 1))
+        what = random.random()
+        sequence = int(made.journal.at[0].staged_sequence)
+        if what < 0.2:
+            assert primary.submit_trim(made, address, size, 0) == 1
+            model[address : address + size] = bytes(size)
+        elif what < 0.4:
+            assert primary.submit_zeros(made, address, size, 0) == 1
+            model[address : address + size] = bytes(size)
+        else:
+            expected = np.frombuffer(bytes(9) + model[address : address + size], np.uint8).copy()
+            data = random.integers(0, 256, size + 3).astype(np.uint8)
+            differs = random.random() < 0.5
+            if differs:
+                expected[9 + int(random.integers(size))] ^= 0x10
+            answer = int(compare_and_write(made, expected, 9, data, 3, address, size, seen, 7, 0))
+            assert answer == (primary.UNEQUAL if differs else 1)
+            assert seen[7 : 7 + size].tobytes() == model[address : address + size]
+            assert made.journal.at[0].staged_sequence == sequence + (not differs)
+            if not differs:
+                model[address : address + size] = data[3:].tobytes()
+        assert primary.barrier(made) == made.journal.at[0].staged_sequence
+        if random.random() < 0.2:  # Durable, and nothing vouches for the end of it yet.
+            log.seal_batch(made.journal)
+            log.note_durable(made.journal)
+    assert primary.read_submitted(made, seen, 0, 4096, 100) == 4096
+    assert seen[:4096].tobytes() == model[100:4196]
+
+
+def test_bytes_and_zeros_that_are_submitted_are_in_the_log_as_the_oracle_has_them():
+    made, data = state(), np.random.default_rng(1).integers(0, 256, 3000).astype(np.uint8)
+    for number, (begin, size) in enumerate(((0, 3000), (17, 1), (100, 64))):
+        place = int(made.journal.at[0].staged)
+        assert primary.submit_bytes(made, data, begin, 999, size, 5) == 1
+        frame = record_oracle.write(data[begin : begin + size].tobytes(), number + 1, 999, EPOCH, VOLUME, stamp_ns=5)
+        assert made.journal.data[place : place + len(frame)].tobytes() == frame
+    place = int(made.journal.at[0].staged)
+    made.journal.data[place:] = 7
+    assert primary.submit_zeros(made, 999, 100, 5) == 1
+    frame = record_oracle.write(bytes(100), 4, 999, EPOCH, VOLUME, stamp_ns=5)[: record.HEADER_BYTES + 100]
+    assert made.journal.data[place : place + len(frame)].tobytes() == frame
+    assert primary.submit_bytes(made, data, 0, 999, 0, 5) == primary.submit_zeros(made, -1, 5, 5) == replica.INVALID_WRITE
+
+
+def test_a_read_that_ends_with_the_volume_sees_it_too():
+    made = pretended()
     assert primary.submit(made, 0, 7680, 512, 0)
     written = made.journal.data[64:576].copy()
     log.seal_batch(made.journal)

@@ -60,6 +60,7 @@ def attend(doors, primary, index):
         answer = serve(doors, primary, index, now_ns)
         taken += max(before - session.left, 0)
         if answer == sessions.HANG_UP:
+            sessions.send_out(doors, primary, index, now_ns)  # What it was answered before that.
             hang_up(doors, index)
             return
         if answer == sessions.BLOCKED:
