@@ -341,7 +341,7 @@ def begin_body(doors, index, place, tag, address, size, needed, now_ns):
 
 @kernel()
 def take_data(doors, index, place, now_ns):
-    """A Data-Out for a write of ours, whose header stands first. Data that is out of order ends the write (RFC 7143 section 7.9)."""
+    """A Data-Out for a write of ours, whose header stands first. Data out of order ends the write (RFC 7143 section 7.9)."""
     session, wire = doors.session[index], doors.wire[index]
     inbox, start = doors.inbox[index], session.in_begin
     task = doors.task[index][place]

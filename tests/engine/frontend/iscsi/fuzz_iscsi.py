@@ -1,8 +1,8 @@
-"""Mutated PDUs against a live target: `python fuzz_iscsi.py 200000 [seed]`; a test plays 10 000.
+"""Mutated PDUs against a live target: `python fuzz_iscsi.py 200000 [seed [loop]]`; a test plays 10 000.
 
-Every round is a login of one initiator, valid or mutated, and PDUs that are mutated copies of valid ones. Meanwhile another initiator
-writes and reads, and finds its data as it left it. After the last round the target has no session, thread or memory too many, and
-what the fuzzed initiator was sent holds nothing of the other's data.
+Every round is a login of one initiator, valid or mutated, and PDUs that are mutated copies of valid ones. Meanwhile another
+initiator writes and reads, and finds its data as it left it. After the last round the target has no session, thread or memory too
+many, and what the fuzzed initiator was sent holds nothing of the other's data.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import threading
 import time
 from pathlib import Path
 
-from initiator import KEYS, NAME, TARGET, Initiator, header, target_in_memory
+from initiator import KEYS, NAME, TARGET, Initiator, header, target_in_loop, target_in_memory
 
 from farwrite.engine.frontend.iscsi import pdu
 from farwrite.engine.frontend.iscsi.text import text_of
 
 SECRET = b"OF THE OTHER ONE " * 31  # 527 bytes; no block of the fuzzed initiator's range holds it.
 PDUS_A_CONNECTION = 40
+OPCODES = (0x28, 0x2A, 0x88, 0x8A, 0x12, 0x1A, 0x5A, 0x15, 0x55, 0x42, 0x41, 0x93, 0x89, 0x8B, 0x9E, 0xA0, 0xA3, 0x5E, 0x5F, 0x25,
+           0x35, 0x2F, 0x2E, 0x00, 0x03, 0x16, 0x17, 0x9C)  # fmt: skip
 OTHERS_LBA = 60_000
 
 
@@ -37,13 +39,13 @@ class Fuzzer:
 
     def cdb(self) -> bytes:
         pick = self.random
-        opcode = pick.choice([0x28, 0x2A, 0x88, 0x8A, 0x12, 0x1A, 0x5A, 0x15, 0x55, 0x42, 0x41, 0x93, 0x89, 0x8B, 0x9E, 0xA0, 0xA3,
-                              0x5E, 0x5F, 0x25, 0x35, 0x2F, 0x2E, 0x00, 0x03, 0x16, 0x17, 0x9C, pick.randrange(256)])  # fmt: skip
+        opcode = pick.choice([*OPCODES, pick.randrange(256)])
         lba, count = pick.choice([0, 1, 1000, 0x1FFFF, 0x20000, 0xFFFFFFFF]), pick.choice([0, 1, 1, 2, 8, 255, 65535])
         if lba + count > OTHERS_LBA and lba < 0x1FFFF:
             count = 8
         if opcode >> 5 == 4:
-            body = bytes([pick.choice([0, 0, 0x10, 0x12, pick.randrange(32)])]) + lba.to_bytes(8, "big") + count.to_bytes(4, "big")
+            first = bytes([pick.choice([0, 0, 0x10, 0x12, pick.randrange(32)])])
+            body = first + lba.to_bytes(8, "big") + count.to_bytes(4, "big")
         else:
             body = bytes([pick.choice([0, 0, 1, pick.randrange(32)])]) + lba.to_bytes(4, "big") + b"\0" + count.to_bytes(2, "big")
         return (bytes([opcode]) + body).ljust(16, b"\0")
@@ -92,7 +94,8 @@ class Fuzzer:
             named = {"InitiatorName": one.name, "SessionType": pick.choice(["Normal"] * 8 + ["Discovery"]), "TargetName": TARGET}
             if pick.random() < 0.1:
                 data = text_of(named)
-                head = bytes([0x43, 0x87, 0, 0, 0]) + len(data).to_bytes(3, "big") + one.isid + bytes(2) + struct.pack(">IHHII", 1, 0, 0, 1, 0)
+                head = bytes([0x43, 0x87, 0, 0, 0]) + len(data).to_bytes(3, "big") + one.isid + bytes(2)
+                head += struct.pack(">IHHII", 1, 0, 0, 1, 0)
                 one.socket.sendall(self.mutated(head + bytes(16), data))
                 self.drain(one)
                 return 1
@@ -132,12 +135,12 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  (counted, not walked)
 
 
-def play(pdus: int, seed: int = 1) -> dict[str, float]:
+def play(pdus: int, seed: int = 1, made=target_in_memory) -> dict[str, float]:
     """The counts; AssertionError for whatever must not happen."""
     faults = Faults()
     logging.getLogger("farwrite.engine.frontend.iscsi").addHandler(faults)
     logging.getLogger("farwrite.engine.frontend.iscsi").propagate = False
-    with target_in_memory() as opened:
+    with made() as opened:
         over, failures = threading.Event(), []
 
         def other() -> None:
@@ -192,7 +195,8 @@ def play(pdus: int, seed: int = 1) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[3])]
     begun = time.monotonic()
-    told = play(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1)
+    where = target_in_loop if "loop" in sys.argv else target_in_memory
+    told = play(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1, where)
     print(told, f"{time.monotonic() - begun:.1f} s")

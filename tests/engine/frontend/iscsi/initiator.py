@@ -20,10 +20,10 @@ KEYS = {
 
 
 @contextmanager
-def target_in_memory(size=64 << 20, is_read_only=False, login_s=15.0, store=None, groups=(pages.PortGroup(1, 0, (1,)),), **more):
+def target_in_memory(size=64 << 20, is_read_only=False, login_s=15.0, **more):
     """A portal on loopback whose disk lies in memory."""
     with volume.memory_volume(size, is_read_only) as disk:
-        unit = scsi.LogicalUnit(disk, pages.Identification(7, TARGET), groups, store)
+        unit = scsi.LogicalUnit(disk, pages.Identification(7, TARGET))
         with portal.portal(target.Target(TARGET, unit, **more), login_s=login_s) as opened:
             yield opened
 
@@ -35,7 +35,8 @@ def target_in_loop(**more):
 
     with ExitStack() as stack:
         primary = served.Served(stack)
-        unit = scsi.LogicalUnit(engine_volume.EngineVolume(primary.frontend, served.VOLUME_BYTES), pages.Identification(7, TARGET))
+        disk = engine_volume.EngineVolume(primary.frontend, served.VOLUME_BYTES)
+        unit = scsi.LogicalUnit(disk, pages.Identification(7, TARGET))
         gates = relay.Gates(primary.frontend)
         opened = stack.enter_context(portal.portal(target.Target(TARGET, unit, **more), gates=gates))
         opened.served = primary
@@ -44,8 +45,8 @@ def target_in_loop(**more):
 
 def header(opcode, flags=0x80, data=b"", lun=0, tag=1, words=(0,) * 7, third=0, immediate=False, ahs=b""):
     """48 bytes: the seven words behind the tag are the opcode's own."""
-    first = bytes([opcode | (0x40 if immediate else 0), flags, third >> 8, third & 0xFF, len(ahs) // 4]) + len(data).to_bytes(3, "big")
-    return first + lun.to_bytes(8, "big") + struct.pack(">8I", tag, *words)
+    first = bytes([opcode | (0x40 if immediate else 0), flags, third >> 8, third & 0xFF, len(ahs) // 4])
+    return first + len(data).to_bytes(3, "big") + lun.to_bytes(8, "big") + struct.pack(">8I", tag, *words)
 
 
 class Initiator:
@@ -133,11 +134,13 @@ class Initiator:
 
     # Commands.
 
-    def request(self, cdb, data=b"", expected=None, reads=0, immediate_bytes=None, flags=None, is_immediate=False, lun=0, attribute=1,
-                follow=True):  # fmt: skip
+    def request(
+        self, cdb, data=b"", expected=None, reads=0, immediate_bytes=None, flags=None, is_immediate=False, lun=0, attribute=1,
+        follow=True,
+    ):  # fmt: skip
         """Send a SCSI command and what goes with it unasked; its tag."""
         tag = self.next_tag()
-        writes = len(data) > 0 or flags is not None and bool(flags & pdu.WRITE)
+        writes = len(data) > 0 or (flags is not None and bool(flags & pdu.WRITE))
         length = expected if expected is not None else len(data) or reads
         first = min(int(self.keys.get("FirstBurstLength", 65536)), length)
         unasked = first if self.keys.get("InitialR2T") == "No" else min(first, 262144)
@@ -165,7 +168,8 @@ class Initiator:
             final = pdu.FINAL if begin + size == length else 0
             told = number if numbers is None else numbers[number]
             body = data[offset + at : offset + at + size]
-            self.send(header(pdu.DATA_OUT, final, body, 0, tag, (transfer_tag, 0, self.expected_status_sn, 0, told, offset + at, 0)), body)
+            words = (transfer_tag, 0, self.expected_status_sn, 0, told, offset + at, 0)
+            self.send(header(pdu.DATA_OUT, final, body, 0, tag, words), body)
             at += size
 
     def command(self, cdb, data=b"", **more):
@@ -194,7 +198,8 @@ class Initiator:
         return self.command(bytes([0x28, 0]) + lba.to_bytes(4, "big") + b"\0" + count.to_bytes(2, "big"), reads=count * BLOCK)
 
     def write(self, lba, data, **more):
-        return self.command(bytes([0x2A, 0]) + lba.to_bytes(4, "big") + b"\0" + (len(data) // BLOCK).to_bytes(2, "big"), data, **more)
+        count = len(data) // BLOCK
+        return self.command(bytes([0x2A, 0]) + lba.to_bytes(4, "big") + b"\0" + count.to_bytes(2, "big"), data, **more)
 
     def manage(self, function, referenced=0xFFFFFFFF, lun=0):
         tag = self.next_tag()

@@ -6,7 +6,16 @@ import pytest
 from initiator import TARGET
 
 from farwrite.engine.frontend.iscsi import pages, reservation, scsi, sense, volume
-from farwrite.engine.frontend.iscsi.reservation import OTHER, READS, WRITES, Reservations, nexus_name, nexus_of, restored, transport_id_of
+from farwrite.engine.frontend.iscsi.reservation import (
+    OTHER,
+    READS,
+    WRITES,
+    Reservations,
+    nexus_name,
+    nexus_of,
+    restored,
+    transport_id_of,
+)
 from farwrite.engine.frontend.iscsi.sense import Answer
 
 BLOCKS = 8192
@@ -21,7 +30,8 @@ def unit():
 def run(unit, cdb, data=b"", nexus=None, expected=None, lun=0):
     """A command to its end, on a volume that answers at once."""
     nexus = nexus or unit.nexuses.setdefault("host", scsi.Nexus("host"))
-    begun = scsi.begin(scsi.Command(unit, nexus, bytes(cdb).ljust(16, b"\0"), data, len(data) if expected is None else expected), lun)
+    length = len(data) if expected is None else expected
+    begun = scsi.begin(scsi.Command(unit, nexus, bytes(cdb).ljust(16, b"\0"), data, length), lun)
     if isinstance(begun, Answer):
         return begun
     try:

@@ -201,12 +201,14 @@ def test_an_immediate_command_takes_no_number(host):
 
 @pytest.mark.parametrize("attribute", [0, 1, 2, 3])
 def test_commands_of_every_attribute_are_done(host, attribute):
-    tags = [host.request(bytes([0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0]), bytes([number]) * 512, attribute=attribute) for number in range(5)]
+    write = bytes([0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0])
+    tags = [host.request(write, bytes([number]) * 512, attribute=attribute) for number in range(5)]
     assert sorted(host.receive().tag for _ in tags) == tags
 
 
 def test_a_ping_comes_back_with_its_data(host):
-    host.send(header(pdu.NOP_OUT, data=b"ping", tag=99, words=(0xFFFFFFFF, host.command_sn, 0, 0, 0, 0, 0), immediate=True), b"ping")
+    words = (0xFFFFFFFF, host.command_sn, 0, 0, 0, 0, 0)
+    host.send(header(pdu.NOP_OUT, data=b"ping", tag=99, words=words, immediate=True), b"ping")
     answer = host.receive()
     assert (answer.opcode, answer.tag, answer.data) == (pdu.NOP_IN, 99, b"ping")
 
@@ -337,7 +339,8 @@ def test_a_cold_reset_ends_every_session_once_it_is_answered(opened):
 
 @pytest.mark.parametrize(("function", "lun", "response"), [
     (session.REASSIGN, 0, session.NO_REASSIGNMENT), (session.CLEAR_ACA, 0, session.NOT_SUPPORTED), (20, 0, session.NOT_SUPPORTED),
-    (session.RESET_UNIT, 3, session.NO_UNIT), (session.ABORT_TASK_SET, 0, session.DONE), (session.CLEAR_TASK_SET, 0, session.DONE),
+    (session.RESET_UNIT, 3, session.NO_UNIT), (session.ABORT_TASK_SET, 0, session.DONE),
+    (session.CLEAR_TASK_SET, 0, session.DONE),
 ])  # fmt: skip
 def test_functions_that_there_are_not_are_refused(host, function, lun, response):
     host.manage(function, lun=lun)
@@ -409,7 +412,8 @@ def test_a_wrong_digest_is_noticed(opened):
         one.command(bytes(6))
         data = b"x" * 512
         words = (512, one.command_sn, one.expected_status_sn, 0, 0, 0, 0)
-        head = header(pdu.SCSI_COMMAND, 0xA1, data, tag=50, words=words)[:32] + bytes([0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0]) + bytes(6)
+        head = header(pdu.SCSI_COMMAND, 0xA1, data, tag=50, words=words)[:32]
+        head += bytes([0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0]) + bytes(6)
         one.send(head, data, digests=False)
         one.socket.sendall(b"\1\2\3\4")
         answer = one.receive()
@@ -548,7 +552,8 @@ def test_a_reset_ends_writes_whose_data_the_loop_waits_for(in_loop):
     with Initiator(in_loop.address) as host, Initiator(in_loop.address, NAME + "2") as other:
         host.ready()
         other.ready()
-        tag = other.request(bytes([0x2A, 0, 0, 0, 0, 90, 0, 0, 64, 0]), b"w" * 32768, flags=pdu.WRITE | 1, immediate_bytes=0, follow=False)
+        write = bytes([0x2A, 0, 0, 0, 0, 90, 0, 0, 64, 0])
+        tag = other.request(write, b"w" * 32768, flags=pdu.WRITE | 1, immediate_bytes=0, follow=False)
         time.sleep(0.1)
         host.manage(session.RESET_UNIT)
         assert host.receive().opcode == pdu.TASK_MANAGEMENT_RESPONSE
