@@ -125,7 +125,7 @@ class Portal:
                 return
             terms = login.terms
             if session.gates is not None and relay.can_relay(terms):
-                terms = relay.hand_over(session.gates, connection, session, login)
+                session.connection, terms = relay.hand_over(session.gates, connection, session.slot, self.target, login)
                 session.is_relayed = True
             if session.gates is not None and session.nexus is not None:
                 session.nexus.close_gate = functools.partial(session.gates.set, session.slot)

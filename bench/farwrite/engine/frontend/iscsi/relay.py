@@ -9,16 +9,13 @@ from __future__ import annotations
 import dataclasses
 import socket
 import threading
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from .. import iscsi_state
 from .. import session_kernel as sessions
 from ..frontend import Frontend
 from .login import Login, Terms
-from .target import COMMAND_WINDOW
-
-if TYPE_CHECKING:
-    from .session import Session
+from .target import COMMAND_WINDOW, Target
 
 RELAYED_SEGMENT_BYTES = 32 << 10  # A PDU of Python's passes through the loop's memory whole.
 
@@ -53,20 +50,27 @@ def can_relay(terms: Terms) -> bool:
     return not (terms.header_digest or terms.data_digest)
 
 
-def hand_over(gates: Gates, connection: socket.socket, session: Session, login: Login) -> Terms:
-    """Give the connection to the loop and the session its relay; the terms that hold on that. OSError when nobody leads."""
-    terms, unit = login.terms, session.target.unit
+class Relay(NamedTuple):
+    """What a session has in place of its connection, and the terms that hold on that."""
+
+    socket: socket.socket
+    terms: Terms
+
+
+def hand_over(gates: Gates, connection: socket.socket, slot: int, target: Target, login: Login) -> Relay:
+    """Give the connection to the loop and its session a relay. OSError when nobody leads."""
+    terms, unit = login.terms, target.unit
     ours, theirs = socket.socketpair()
     ours.sendall(iscsi_state.SETUP.pack(
         iscsi_state.SETUP_OPCODE, login.status_sn, login.expected_command_sn, terms.first_burst, terms.max_burst,
         terms.max_outstanding_r2t, terms.initiator_segment, terms.target_segment,
         (0 if terms.initial_r2t else 1) | (2 if terms.immediate_data else 0), COMMAND_WINDOW,
     ))  # fmt: skip
-    flags = session.slot << iscsi_state.SLOT_SHIFT | (sessions.READ_ONLY if unit.disk.is_read_only else 0)
+    flags = slot << iscsi_state.SLOT_SHIFT | (sessions.READ_ONLY if unit.disk.is_read_only else 0)
     size = unit.blocks * 512
-    session.connection = ours
     taken = gates.frontend.adopt(connection, sessions.ISCSI, flags, size, 512)
     if not (gates.frontend.adopt(theirs, sessions.ISCSI, flags | iscsi_state.RELAY, size, 512) and taken):
+        ours.close()
         raise ConnectionRefusedError("this replica does not lead")
     segment = min(terms.initiator_segment, RELAYED_SEGMENT_BYTES)
-    return dataclasses.replace(terms, initiator_segment=segment)
+    return Relay(ours, dataclasses.replace(terms, initiator_segment=segment))
