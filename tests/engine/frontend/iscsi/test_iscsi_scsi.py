@@ -17,6 +17,7 @@ from farwrite.engine.frontend.iscsi.reservation import (
     transport_id_of,
 )
 from farwrite.engine.frontend.iscsi.sense import Answer
+from farwrite.engine.frontend.iscsi.store import AREA_BYTES, VolumeStore
 
 BLOCKS = 8192
 
@@ -246,6 +247,28 @@ def test_reservations_are_restored_from_their_image_and_from_nothing_else():
     image = state.image()
     assert restored(image + bytes(100)) == state
     assert restored(b"") is None and restored(bytes(4096)) is None and restored(b"\xff" + image[1:]) is None
+
+
+def test_reservations_are_where_the_volume_is():
+    with volume.memory_volume((1 << 20) + AREA_BYTES) as whole:
+        disk = volume.FileVolume(whole.descriptor, 1 << 20, is_durable=False)
+
+        def served():
+            return scsi.LogicalUnit(disk, pages.Identification(1, TARGET), store=VolumeStore(whole, 1 << 20))
+
+        unit, nexus = served(), scsi.Nexus("host")
+        for number in range(1, 4):
+            data = (number - 1).to_bytes(8, "big") + number.to_bytes(8, "big") + bytes([0, 0, 0, 0, 1, 0, 0, 0])
+            assert run(unit, [0x5F, 0, 0, 0, 0, 0, 0, 0, 24], data, nexus).status == sense.GOOD
+            assert served().reservations == unit.reservations  # The other site, after a failover.
+        assert run(unit, [0x5F, 1, 3, 0, 0, 0, 0, 0, 24], (3).to_bytes(8, "big") + bytes(16), nexus).status == sense.GOOD
+        other = served()
+        assert other.reservations.holder == "host" and other.reservations.kind == 3
+        assert run(other, cdb_10(0x28, 0, 1), nexus=scsi.Nexus("stranger")).status == sense.RESERVATION_CONFLICT
+        whole.perform(volume.Operation(volume.WRITE, 1 << 20, 20, b"x" * 20))  # The slot that was written last is torn.
+        assert served().reservations.registrations == {"host": 3} and not served().reservations.kind
+        other.reload()
+        assert not other.reservations.kind
 
 
 def test_no_parameters_break_a_reservation():

@@ -90,7 +90,7 @@ class Reservations:
 
     # PERSISTENT RESERVE IN.
 
-    def report(self, action: int) -> bytes | None:
+    def report(self, action: int, can_keep: bool = False) -> bytes | None:
         """The parameter data of a service action of PERSISTENT RESERVE IN; None for an unknown one."""
         if action == READ_KEYS:
             keys = b"".join(key.to_bytes(8, "big") for key in self.registrations.values())
@@ -104,8 +104,8 @@ class Reservations:
                 + bytes([self.kind, 0, 0])
             )  # fmt: skip
         if action == REPORT_CAPABILITIES:
-            # ATP_C and PTPL_C; TMV and PTPL_A as things are now.
-            return bytes([0, 8, 0x04 | 0x01, 0x80 | (0x01 if self.keeps else 0), *TYPE_MASK, 0, 0])
+            # ATP_C, and PTPL_C where there is a place; TMV, and PTPL_A as things are now.
+            return bytes([0, 8, 0x04 | can_keep, 0x80 | self.keeps, *TYPE_MASK, 0, 0])
         if action == READ_FULL_STATUS:
             body = b"".join(self.full_status_of(nexus, key) for nexus, key in self.registrations.items())
             return self.generation.to_bytes(4, "big") + len(body).to_bytes(4, "big") + body

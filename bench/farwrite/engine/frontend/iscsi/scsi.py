@@ -123,6 +123,12 @@ class LogicalUnit:
             self.is_swp, self.reservations.reserved_6 = False, ""
             self.tell_all(attention)
 
+    def reload(self) -> None:
+        """The volume is served from here from now on: take the reservations that were kept in it."""
+        with self.lock:
+            self.reservations = reservation.restored(self.store.load()) or Reservations()
+            self.refresh()
+
     def change_groups(self, groups: tuple[PortGroup, ...]) -> None:
         """Roles have changed: who is asked tells the new states, and every nexus is told to ask."""
         with self.lock:
@@ -667,7 +673,7 @@ def persistent_reserve_in(command: Command) -> Answer | Steps:
     with command.unit.lock:
         if command.unit.reservations.reserved_6:
             return sense.CONFLICT
-        data = command.unit.reservations.report(command.cdb[1] & 0x1F)
+        data = command.unit.reservations.report(command.cdb[1] & 0x1F, command.unit.store.can_keep)
     return sense.INVALID_FIELD if data is None else Answer(data=data[: command.number(7, 2)])
 
 
