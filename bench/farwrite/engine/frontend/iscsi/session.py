@@ -109,7 +109,7 @@ class Session:
         """With `gates` the connection may be given to the loop, and this session gets what that leaves."""
         self.connection, self.target, self.identity, self.gates = connection, target, identity, gates
         self.address = connection.getsockname()
-        self.is_relayed = False
+        self.is_relayed = self.is_over = False
         self.channel = target.unit.disk.open() if not identity.is_discovery else None  # First: it may be refused.
         self.terms = Terms()
         self.ended = threading.Event()
@@ -219,6 +219,7 @@ class Session:
         with self.lock:
             self.takes_work = False
             left = list(self.work)
+        self.is_over = True
         self.tasks.clear()
         self.operations.clear()
         for done in [*(done for _, done in self.aborting), *self.dropping]:
@@ -226,7 +227,7 @@ class Session:
         self.aborting = []
         self.dropping.clear()
         for work in left:
-            with contextlib.suppress(ClosedError):
+            with contextlib.suppress(ClosedError, OSError):
                 work()
         self.part()
         os.close(self.wake)
@@ -747,11 +748,10 @@ class Session:
 
     def abort_all(self, done: Callable[[], None]) -> None:
         """End all tasks, ours and those that the loop has."""
-        if self.is_relayed:
+        if self.is_relayed and not self.is_over:
             done = Countdown(2, done).down
             self.dropping.append(done)
             self.put([bytes([iscsi_state.DROP_OPCODE]) + bytes(pdu.HEADER_BYTES - 1)])
-            self.flush()
         self.abort(list(self.tasks.values()), done)
 
     def abort(self, tasks: list[Task], done: Callable[[], None]) -> None:
