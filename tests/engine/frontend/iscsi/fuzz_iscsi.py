@@ -25,6 +25,7 @@ from farwrite.engine.frontend.iscsi.text import text_of
 
 SECRET = b"OF THE OTHER ONE " * 31  # 527 bytes; no block of the fuzzed initiator's range holds it.
 PDUS_A_CONNECTION = 40
+FATAL = (0, 1, 4, 5, 6, 7, 24, 25, 26, 27)  # opcode, flags, lengths, CmdSN
 OPCODES = (0x28, 0x2A, 0x88, 0x8A, 0x12, 0x1A, 0x5A, 0x15, 0x55, 0x42, 0x41, 0x93, 0x89, 0x8B, 0x9E, 0xA0, 0xA3, 0x5E, 0x5F, 0x25,
            0x35, 0x2F, 0x2E, 0x00, 0x03, 0x16, 0x17, 0x9C)  # fmt: skip
 OTHERS_LBA = 60_000
@@ -78,10 +79,10 @@ class Fuzzer:
 
     def mutated(self, head: bytes, data: bytes) -> bytes:
         pick, whole = self.random, bytearray(head + data + bytes(-len(data) % 4))
-        for _ in range(pick.choice([0, 0, 1, 1, 2, 5])):
+        for _ in range(pick.choice([0, 0, 0, 1, 1, 2, 5])):
             place = pick.randrange(min(len(whole), 48)) if pick.random() < 0.9 else pick.randrange(len(whole))
-            if 4 <= place < 8 and pick.random() < 0.9:
-                continue  # A length that lies ends the connection, and with it what could be learnt from it.
+            if place in FATAL and pick.random() < 0.9:
+                continue  # It ends the connection or its order of commands, and with it what could be learnt from it.
             whole[place] = pick.choice([0, 1, 0x7F, 0x80, 0xFF, pick.randrange(256)])
         return bytes(whole)
 
