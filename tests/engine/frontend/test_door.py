@@ -15,11 +15,16 @@ from farwrite.base.host import reactor
 from farwrite.base.host.disk import disk
 from farwrite.base.row import rows_of
 from farwrite.base.shared_counters import SharedCounters
+from farwrite.base.wire.terms import SharedKey, Terms
 from farwrite.engine import secondary_kernel as secondary
+from farwrite.engine.control import Address
 from farwrite.engine.frontend import nbd
 from farwrite.engine.frontend import session_kernel as sessions
+from farwrite.engine.frontend.frontend import Frontend
 from farwrite.engine.journal import format_journal
+from farwrite.engine.node import Node
 from farwrite.engine.primary_kernel import C
+from farwrite.engine.vote import format_ballot
 from served import PATIENCE_S, STAGING_BYTES, VOLUME_BYTES, Client, Served, until
 
 STRUCTURED = sessions.STRUCTURED | sessions.ALLOCATION
@@ -340,3 +345,36 @@ def test_a_secondary_holds_what_clients_were_answered(stack):
     board[0].stop = 1
     thread.join(PATIENCE_S)
     assert os.pread(far.volume_fd, 6_100_000, 0) == expected
+
+
+def test_a_node_serves_clients_while_it_leads_and_its_successor_has_what_was_answered(stack):
+    ballot_fd = os.memfd_create("ballot")
+    stack.callback(os.close, ballot_fd)
+    format_ballot(ballot_fd)
+    chosen = stack.enter_context(disk(None, 32 << 20, VOLUME_BYTES))
+    for number in range(2):
+        addresses, board = {"a": Address("127.0.0.1", free_port(), free_port())}, rows_of(SharedCounters)
+        frontend = Frontend(VOLUME_BYTES)
+        made = Node("a", chosen, ballot_fd, addresses, None, 7, board, frontend, Terms("none", "none", SharedKey(b"k" * 32)))
+        made.stands_at_once = True
+        ours, theirs = socket.socketpair()
+        assert not frontend.adopt(theirs, sessions.NBD) and Client(ours).is_hung_up()
+        thread = threading.Thread(target=made.run)
+        thread.start()
+        until(frontend.leads, "it to lead")
+        ours, theirs = socket.socketpair()
+        assert frontend.adopt(theirs, sessions.NBD)
+        client = Client(ours)
+        assert client.read(PAGE * number, PAGE) == bytes(PAGE)
+        assert client.write(PAGE * number, BLOCK) == 0
+        assert client.read(0, PAGE * (number + 1)) == BLOCK * (number + 1)
+        board[0].stop = 1
+        assert client.is_hung_up()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive() and board[0].led_epoch == 0
+        frontend.close()
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        return made.getsockname()[1]
