@@ -1,11 +1,14 @@
 """Other people's initiators: libiscsi's own test suite, and QEMU's."""
 
+import os
 import re
 import shutil
 import subprocess
 
 import pytest
-from initiator import TARGET, target_in_loop
+from initiator import TARGET, target_in_loop, target_in_memory
+
+from farwrite.engine.frontend.iscsi.chap import Credentials
 
 # What does not pass, and why: docs/iscsi.md. With 8 logical blocks a physical one it asks for LBA i + 1 and expects i + 8.
 NOT_PASSED = {"GetLBAStatus.UnmapSingle"}
@@ -18,8 +21,9 @@ def url():
         yield f"iscsi://127.0.0.1:{opened.address[1]}/{TARGET}/0"
 
 
-def run(*command, limit_s=120):
-    return subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
+def run(*command, limit_s=120, **more):
+    environment = os.environ | more
+    return subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False, env=environment)
 
 
 @pytest.mark.skipif(not shutil.which("iscsi-test-cu"), reason="needs iscsi-test-cu (Debian: libiscsi-bin)")
@@ -66,3 +70,29 @@ def test_discovery_lists_the_target_and_its_unit(url):
     port = re.search(r":(\d+)/", url)[1]
     told = run("iscsi-ls", "-s", f"iscsi://127.0.0.1:{port}").stdout
     assert f"Target:{TARGET} Portal:127.0.0.1:{port},1" in told and "Lun:0" in told
+
+
+@pytest.mark.skipif(not shutil.which("iscsi-inq"), reason="needs iscsi-inq (Debian: libiscsi-bin)")
+def test_another_initiator_proves_itself_and_has_the_target_prove_itself():
+    credentials = Credentials({"host": b"the hosts secret"}, "target", b"the targets secret")
+    with target_in_memory(1 << 20, credentials=credentials) as opened:
+        where = f"127.0.0.1:{opened.address[1]}/{TARGET}/0"
+        assert "Vendor:FARWRITE" in run("iscsi-inq", f"iscsi://host%the hosts secret@{where}").stdout
+        both = {"LIBISCSI_CHAP_TARGET_USERNAME": "target", "LIBISCSI_CHAP_TARGET_PASSWORD": "the targets secret"}
+        assert "Vendor:FARWRITE" in run("iscsi-inq", f"iscsi://host%the hosts secret@{where}", **both).stdout
+        assert "Vendor" not in run("iscsi-inq", f"iscsi://host%another secret@{where}").stdout
+        assert "Vendor" not in run("iscsi-inq", f"iscsi://{where}").stdout
+        false = both | {"LIBISCSI_CHAP_TARGET_PASSWORD": "not the targets secret"}
+        assert "Vendor" not in run("iscsi-inq", f"iscsi://host%the hosts secret@{where}", **false).stdout
+
+
+@pytest.mark.skipif(not shutil.which("qemu-io"), reason="needs qemu-io (Debian: qemu-utils, qemu-block-extra)")
+@pytest.mark.parametrize("digest", ["none", "crc32c", "crc32c-none"])
+def test_another_initiator_agrees_on_digests_of_headers(url, digest):
+    address, _, name = url.removeprefix("iscsi://").removesuffix("/0").partition("/")
+    options = {"driver": "iscsi", "transport": "tcp", "portal": address, "target": name, "lun": "0", "header-digest": digest}
+    image = ",".join(["driver=raw", *(f"file.{key}={value}" for key, value in options.items())])
+    done = run("qemu-io", "--image-opts", "-c", "write -P 3 0 300k", "-c", "read -P 3 0 300k", image)
+    if "Unknown driver 'iscsi'" in done.stderr:
+        pytest.skip("qemu-block-extra is not installed")
+    assert done.returncode == 0 and "failed" not in done.stdout, done.stdout + done.stderr
