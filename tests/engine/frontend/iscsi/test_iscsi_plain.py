@@ -18,7 +18,8 @@ def some_header(pick):
     opcode = pick.choice([0x28, 0xA8, 0x88, 0x2A, 0xAA, 0x8A, 0x35, 0x91, 0x08, 0x89, 0x9C, pick.randrange(256)])
     blocks = SIZE // 512
     count = pick.choice([0, 1, 8, 8, 512, 8192, 8193, 65535, blocks])
-    lba = pick.choice([0, 0, 0, 0, 1, 1, blocks - count, blocks - count + 1, blocks, (1 << 32) - 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+    edges = [blocks - count, blocks - count + 1, blocks, (1 << 32) - 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
+    lba = pick.choice([0, 0, 0, 0, 1, 1, *edges])
     lba = max(lba, 0)
     if opcode >> 5 == 4:
         body = lba.to_bytes(8, "big") + (count & 0xFFFFFFFF).to_bytes(4, "big") + bytes(2)
