@@ -70,7 +70,10 @@ def attend(doors, primary, index):
             session.blocked = 0
         if answer == sessions.BLOCKED or drained or taken >= BYTES_A_TURN:
             streamed_bytes = session.size if session.state == sessions.STREAM else np.int64(0)
-            if not send(doors, primary, index, now_ns) or taken >= BYTES_A_TURN:
+            if not send(doors, primary, index, now_ns):
+                return
+            if taken >= BYTES_A_TURN:
+                session.blocked = 1  # Requests may stand in the inbox, and no event will tell of them.
                 return
             taken += streamed_bytes
             continue  # A read was sent whole: what stands behind it in the inbox may be taken.
@@ -177,6 +180,7 @@ def serve_clients(doors, primary):
             libc.read(at.wake, doors.words, np.int64(16), np.int64(8))
             take_mail(doors, reactor.now_ns(primary.ring))
         elif np.int64(doors.events[event]) & GONE:
+            sessions.drop_unread(doors, index)
             sessions.end(doors, index)
     if at.is_taking:
         for step in range(count):

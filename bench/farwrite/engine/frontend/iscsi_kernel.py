@@ -737,7 +737,7 @@ def take_pdu(doors, primary, index, now_ns):
             return np.int64(TAKEN)
         if ahead != 0:
             return lay_reject(doors, index, np.int64(pdu.REASON_PROTOCOL))  # On one connection none overtakes another.
-    if opcode == pdu.SCSI_COMMAND and takes_number and not wire.in_order:
+    if opcode == pdu.SCSI_COMMAND and takes_number and not wire.in_order and not doors.at[0].is_shutting_down:
         libc.fence_acquire()
         if is_plain(inbox, start, session.size_bytes, session.flags, doors.gate[wire.slot]) == 0:
             return take_command(doors, primary, index, now_ns)

@@ -49,6 +49,7 @@ MORE, BLOCKED, HANG_UP = 0, 1, -1
 MSG_MORE = 0x8000  # send(2): more follows at once, so a segment is not sent half full.
 SENT_A_TURN = 1 << 20  # Of one client's read, before the next client has its turn.
 SEND_MAX = 256 << 10  # Looked up for one send at most: about what a socket takes; the rest of it would be looked up again.
+UNREAD_BYTES_MAX = 4 << 20  # About what the kernel lets a socket hold.
 WAKE_MARK = 0x7FFFFFFF  # What epoll answers for the wake-up, in place of a session's index.
 STALL_NS = 300_000_000_000  # A client that neither takes its answer nor goes on with its request for so long is hung up on.
 
@@ -267,6 +268,16 @@ def part(doors, index):
     if other >= 0 and doors.session[other].generation == wire.partner_generation:
         doors.session[other].state = LEAVING
         doors.session[other].blocked = 1  # It is looked at in the next turn.
+
+
+@kernel()
+def drop_unread(doors, index):
+    """Read away what a client that has hung up had said last. Closing a socket over unread bytes resets the connection, unix ones
+    too: one that said DISC and waits for our end would take that for an error. No more than a socket holds."""
+    inbox = doors.inbox[index]
+    for _ in range(UNREAD_BYTES_MAX // INBOX_BYTES):
+        if libc.receive(doors.session[index].socket, inbox, np.int64(0), np.int64(inbox.size), np.int64(libc.MSG_DONTWAIT)) <= 0:
+            return
 
 
 @kernel()
