@@ -20,6 +20,7 @@ from ...base.host.libc import EPOLL_EVENT_WORDS
 from ...base.jit import kernel
 from ...base.row import Row, i64, rows_of
 from .. import primary_kernel as p
+from . import iscsi_state
 
 SESSIONS_MAX = 1024
 INBOX_BYTES = 64 << 10  # What is larger goes from the socket straight into the log, once so much of it is there.
@@ -179,6 +180,9 @@ class Doors(NamedTuple):
     counters: np.ndarray  # Counters, one
     writes_ns: np.ndarray  # int64 histogram: from a write's last byte until its reply was handed over
     reads_ns: np.ndarray  # int64 histogram: the same of reads
+    wire: np.ndarray  # iscsi_state.Wire, by session
+    task: np.ndarray  # iscsi_state.Task, session x task
+    gate: np.ndarray  # int64 by slot: not 0: the Python session is to see every command
 
 
 def lazy_bytes(rows: int, size: int) -> np.ndarray:
@@ -208,6 +212,9 @@ def doors_state(
         counters=rows_of(Counters) if counters is None else counters,
         writes_ns=np.zeros(SLOTS, np.int64) if writes_ns is None else writes_ns,
         reads_ns=np.zeros(SLOTS, np.int64) if reads_ns is None else reads_ns,
+        wire=rows_of(iscsi_state.Wire, sessions),
+        task=rows_of(iscsi_state.Task, (sessions, iscsi_state.TASKS)),
+        gate=np.ones(iscsi_state.SLOTS, np.int64),
     )
     at = made.at[0]
     at.epoll, at.wake, at.lane_wake, at.stall_ns = epoll, wake, lane_wake, STALL_NS
@@ -253,6 +260,17 @@ def begin(doors, mail, now_ns):
 
 
 @kernel()
+def part(doors, index):
+    """The other row of an iSCSI session sends what is laid for it and ends as well."""
+    wire = doors.wire[index]
+    other = wire.partner - 1
+    wire.partner = wire.number = 0
+    if other >= 0 and doors.session[other].generation == wire.partner_generation:
+        doors.session[other].state = LEAVING
+        doors.session[other].blocked = 1  # It is looked at in the next turn.
+
+
+@kernel()
 def drop_unread(doors, index):
     """Read away what a client that has hung up had said last. Closing a socket over unread bytes resets the connection, unix ones
     too: one that said DISC and waits for our end would take that for an error. No more than a socket holds."""
@@ -276,6 +294,7 @@ def end(doors, index):
     libc.close(session.socket)
     session.kind, session.socket = FREE, -1
     session.generation += 1
+    part(doors, index)
     session.owed = session.blocked = session.lane = 0
     session.in_begin = session.in_end = session.out_begin = session.out_end = 0
     doors.counters[0].sessions -= 1
