@@ -154,6 +154,27 @@ def test_the_largest_payload_goes_in_and_comes_out(served):
     assert served.connect().read(16 << 20, len(data)) == data
 
 
+@pytest.mark.parametrize("flags", [0, STRUCTURED], ids=["simple", "structured"])
+def test_large_requests_that_are_asked_for_at_once_are_all_answered(served, flags):
+    """More than a client's share of a turn stands in its inbox: it is served again, though no event tells of that."""
+    client, size = served.connect(flags), 1 << 20
+    tags = [client.begin(nbd.READ, number * size, size) for number in range(12)] + [client.begin(nbd.FLUSH)]
+    assert sorted(client.answer()[0] for _ in tags) == tags
+    data = random.Random(2).randbytes(size)
+    writing = threading.Thread(target=lambda: [client.begin(nbd.WRITE, number * size, size, 0, data) for number in range(12)])
+    writing.start()
+    assert [client.answer()[1] for _ in range(12)] == [0] * 12
+    writing.join()
+    assert client.read(11 * size, size) == data
+
+
+def test_a_client_that_says_disc_and_more_and_hangs_up_finds_an_orderly_end(served):
+    client = served.connect()
+    client.connection.sendall(client.request(nbd.DISC) + client.request(nbd.READ, 0, 4096))
+    client.connection.shutdown(socket.SHUT_WR)
+    assert client.connection.recv(1) == b""
+
+
 def test_a_client_that_stops_reading_or_writing_disturbs_nobody(served):
     greedy, half, other = served.connect(), served.connect(), served.connect()
     for _ in range(60):

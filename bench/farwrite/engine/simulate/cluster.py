@@ -43,6 +43,7 @@ DOWN, IDLE, SETTLING, SECONDARY, PRIMARY = "down", "idle", "settling", "secondar
 # Bugs that can be planted, to prove that the simulator finds them.
 HASTY, UNFENCED, UNCHECKED, OFF_BY_ONE, FORGETFUL = "hasty", "unfenced", "unchecked", "off by one", "forgetful"
 UNKEPT, UNASKED, UNLAID = "ballots not kept", "struck unasked", "reads without the journal"
+UNBARRED, STALE = "a flush of what is durable", "a compare with what is durable"
 
 LEAVE = ["state", "lost_count", "run_sequence", "granted"]
 BY = {primary.BY_LOG: "log", primary.BY_EXTENTS: "extents", primary.BY_DIGESTS: "digests"}
@@ -563,11 +564,16 @@ class Cluster:
         expected, data = holds.copy(), np.random.default_rng(self.number).integers(0, 256, size).astype(np.uint8)
         if differs_at >= 0:
             expected[differs_at] ^= 1
-        answer = int(
-            primary.compare_and_write(
-                node.state, expected, 0, data, 0, address, size, self.read_bytes, 0, int(pretend.now_ns(node.world))
+        now_ns = int(pretend.now_ns(node.world))
+        if self.bug == STALE:
+            answer = int(primary.read(node.state, self.read_bytes, 0, size, address))
+            if answer > 0:
+                is_equal = np.array_equal(self.read_bytes[:size], expected)
+                answer = int(primary.submit_bytes(node.state, data, 0, address, size, now_ns)) if is_equal else primary.UNEQUAL
+        else:
+            answer = int(
+                primary.compare_and_write(node.state, expected, 0, data, 0, address, size, self.read_bytes, 0, now_ns)
             )
-        )
         if node.world.at[0].power_in == 0:
             return True
         if answer == 0:
@@ -589,7 +595,8 @@ class Cluster:
 
     def flush(self, node: Node) -> None:
         """A client asks a primary for a flush: it is answered once everything that was submitted before is complete."""
-        node.flushes.append((int(primary.barrier(node.state)), node.term.last))
+        barrier = int(node.journal.at[0].durable_sequence if self.bug == UNBARRED else primary.barrier(node.state))
+        node.flushes.append((barrier, node.term.last))
 
     def answer_flushes(self, node: Node) -> None:
         """Answer the flushes whose barrier is complete, and hold that against what was submitted when they were asked for."""

@@ -98,6 +98,8 @@ class Story:
         }  # fmt: skip
         self.hurry = draw.choice((0.2, 0.6, 0.95))
         self.read_share = draw.choice((0.0, 0.2, 0.6))
+        self.asking = random.Random(f"clients of {seed}")  # Of its own: a story without them is as it was before there were any.
+        self.asks_more = self.asking.random() < 0.5  # Whether clients ask for more than writes, trims and reads.
         self.length = draw.choice((80, 150, 300, 500))
         self.paused: dict[int, int] = {}
         by = "an arbiter" if self.elections is None else f"votes{' and a witness' if self.elections.witness else ''}"
@@ -153,13 +155,18 @@ class Story:
         for _ in range(draw.choice((1, 1, 2, 4, 6))):
             size = min(draw.choice(SIZES), shape.write_bytes_max)
             address = 512 * draw.randrange((shape.volume_bytes - size) // 512 + 1)
-            kind = draw.choices((WRITE, TRIM, ZEROS, COMPARE), (0.85, 0.05, 0.05, 0.05))[0]
-            if draw.random() < 0.05:
-                self.cluster.flush(node)
+            kind = TRIM if draw.random() < 0.05 else WRITE
+            if EMPTY_ARE_REFUSED and draw.random() < 0.02:
+                size = 0
+            if self.asks_more and size > 0:
+                kind = self.asking.choices((kind, ZEROS, COMPARE), (0.8, 0.1, 0.1))[0]
+                if self.asking.random() < 0.1:
+                    self.cluster.flush(node)
             if kind == COMPARE:
-                is_taken = self.cluster.compare_and_write(node, address, size, draw.choice((-1, draw.randrange(size))))
+                differs_at = self.asking.choice((-1, self.asking.randrange(size)))
+                is_taken = self.cluster.compare_and_write(node, address, size, differs_at)
             else:
-                is_taken = self.cluster.submit(node, kind, address, 0 if EMPTY_ARE_REFUSED and draw.random() < 0.02 else size)
+                is_taken = self.cluster.submit(node, kind, address, size)
             if not is_taken or node.role != PRIMARY:
                 return
 
