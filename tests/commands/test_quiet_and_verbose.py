@@ -8,7 +8,7 @@ import pytest
 
 from console import farwrite
 
-MEASURE = ("run", "reach", "sweep", "ab", "survey", "simulate", "lab", "drill")
+MEASURE = ("run", "reach", "sweep", "ab", "survey", "simulate", "lab", "drill", "serve")
 
 
 @pytest.mark.parametrize("command", MEASURE)
