@@ -3,12 +3,25 @@
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from initiator import BLOCK, KEYS, NAME, TARGET, Initiator, header, target_in_loop, target_in_memory
 
 from farwrite.base.errors import UsageError
-from farwrite.engine.frontend.iscsi import pages, pdu, portal, scsi, sense, session, target, volume
+from farwrite.engine.frontend.iscsi import (
+    engine_volume,
+    pages,
+    pdu,
+    portal,
+    reservation,
+    scsi,
+    sense,
+    session,
+    store,
+    target,
+    volume,
+)  # fmt: skip
 from farwrite.engine.frontend.iscsi.chap import Credentials
 from farwrite.engine.frontend.iscsi.text import pairs_of, text_of
 
@@ -597,5 +610,26 @@ def test_a_replica_that_leads_no_more_hangs_up_and_answers_nothing():
         opened.served.frontend.leave()
         with pytest.raises((EOFError, ConnectionResetError)):
             host.receive()
-        with Initiator(opened.address) as again:
-            assert again.login_request({"InitiatorName": NAME + "3", "TargetName": TARGET})[0] == 0x0301
+        before = None
+        for number in range(20):
+            with Initiator(opened.address) as again:
+                assert again.login_request({"InitiatorName": f"{NAME}{number}", "TargetName": TARGET})[0] == 0x0301
+            if number == 5:
+                before = len(list(Path("/proc/self/fd").iterdir()))
+        time.sleep(0.2)
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 3
+
+
+def test_reservations_are_replicated_with_the_volume_that_the_loop_serves(in_loop):
+    whole = engine_volume.EngineVolume(in_loop.served.frontend, 64 << 20)
+    address = (64 << 20) - store.AREA_BYTES
+    kept = store.VolumeStore(whole, address)
+    assert kept.load() == b""
+    state = reservation.Reservations()
+    for key in (5, 6, 7):
+        data = bytes(8) + key.to_bytes(8, "big") + bytes(8)
+        assert state.perform("host", reservation.REGISTER_AND_IGNORE, 0, data, True).has_changed
+        before = int(in_loop.served.counters["writes"])
+        assert kept.save(state.image())
+        assert int(in_loop.served.counters["writes"]) == before + 1
+        assert reservation.restored(store.VolumeStore(whole, address).load()) == state
