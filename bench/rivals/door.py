@@ -47,7 +47,7 @@ def door(run: Run, lab: Lab) -> Iterator[Rival]:
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farwrite-door-")))
         files = stack.enter_context(new_files(settings, Path(lab.near.disk.directory), keep=False))
         asked = Asked(leg=Leg(SITES[0], SITES[1], distance(0.0), PLAIN), link="", restarts=False, is_quiet=True)
-        server = Server(stack, lab, settings, files, asked, sockets, None)
+        server = Server(stack, lab, settings, files, asked, sockets)
         server.open()
         stack.callback(server.end)
         lab.near.call(open_client, str(sockets / f"{SITES[0]}.sock"))

@@ -17,6 +17,7 @@ from .options import bytes_of
 from .output import print_document, printing, refuse_both
 
 if TYPE_CHECKING:
+    from ..engine.frontend.iscsi.chap import Credentials
     from ..experiment.serve.server import Server
     from ..experiment.serve.volume_files import Settings
     from ..lab.topology import Layout
@@ -42,6 +43,8 @@ def serve(
     port: int | None = None,
     listen: str = "127.0.0.1",
     tls: Path | None = None,
+    iscsi: int | None = None,
+    chap: Path | None = None,
     metrics: int | None = None,
     no_restart: Flag = False,
     link: Literal["auto", "netem", "ferry"] = "auto",
@@ -51,10 +54,10 @@ def serve(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> int:
-    """Serve a replicated volume over NBD: near and far hold a copy each, so far apart, and whoever leads opens its door.
+    """Serve a replicated volume over NBD and iSCSI: near and far hold a copy each, so far apart; whoever leads opens its doors.
 
     What the clients need is printed once they are served. Ctrl-C or SIGTERM ends it: what was taken is answered, and the exit
-    code is 0. With a command, that is run at the near site with the volume's URI in NBD, and its exit code is ours.
+    code is 0. With a command, that is run at the near site with the volume's URIs in NBD and ISCSI, and the exit code is its.
 
     Parameters
     ----------
@@ -85,9 +88,13 @@ def serve(
     port
         Listen on this TCP port as well; 0 for any that is free.
     listen
-        Address of the TCP port. Beyond loopback it needs --tls.
+        Address of the TCP ports. Beyond loopback --port needs --tls, and --iscsi needs --chap.
     tls
         Directory with server-cert.pem and server-key.pem: the TCP port then demands TLS, and with ca-cert.pem a client's too.
+    iscsi
+        Listen for iSCSI initiators on this TCP port; 0 for any that is free, 3260 is the usual one.
+    chap
+        File with a line "name secret" for each initiator that may come in; with a line "target name secret" we prove who we are.
     metrics
         Answer Prometheus on this port of 127.0.0.1; 0 for any that is free.
     no_restart
@@ -116,10 +123,10 @@ def serve(
         raise UsageError("--keep, --volume, --files and --memory each say where the files are: give one of them.")
     if volume is not None and typed:
         raise UsageError(f"{next(iter(typed))} is for a new volume; that of --volume stays as it was made. Leave it away.")
-    for name, number in (("port", port), ("metrics", metrics)):
+    for name, number in (("port", port), ("iscsi", iscsi), ("metrics", metrics)):
         if number is not None:
             within(name, number, 0, PORT_MAX)
-    check_address(listen, port, tls)
+    check_address(listen, port, tls, iscsi, chap)
     from ..experiment.serve.server import Asked, served
     from ..experiment.serve.volume_files import kept_files, new_files, read_settings
 
@@ -135,6 +142,7 @@ def serve(
         server_context(tls)  # Refused here, not in a replica.
     serving = Asked(
         leg=layout.legs[0], link=link, accepts_error=accept_link_error, sockets=sockets, address=listen, port=port, tls=tls,
+        iscsi_port=iscsi, chap=credentials_in(chap) if chap else None,
         metrics_port=metrics, restarts=not no_restart, is_verbose=verbose, is_quiet=quiet, as_root=root,
     )  # fmt: skip
     load(verbose, quiet)
@@ -227,27 +235,60 @@ def one_of(word: str, known: Sequence[str], name: str) -> str:
     return word
 
 
-def check_address(listen: str, port: int | None, tls: Path | None) -> None:
-    """UsageError for an address that is none, or one that others reach without TLS."""
+def credentials_in(path: Path) -> Credentials:
+    """Who may come in over iSCSI, as --chap says. UsageError for a file that others may read, or that cannot be understood."""
+    from ..base.user_file import TEXT_BYTES_MAX, read_text
+    from ..engine.frontend.iscsi.chap import Credentials
+
+    text = read_text(path, "read the CHAP secrets in", TEXT_BYTES_MAX)
+    if path.stat().st_mode & 0o077:
+        raise UsageError(f"--chap {path}: others may read these secrets: chmod 600 {path}.")
+    secrets: dict[str, bytes] = {}
+    own_name, own_secret = "", b""
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) == 3 and words[0] == "target" and not own_name:
+            own_name, own_secret = words[1], words[2].encode()
+        elif len(words) == 2 and words[0] not in secrets:
+            secrets[words[0]] = words[1].encode()
+        else:
+            raise UsageError(f'--chap {path}, line {number}: give "name secret", each name once, or once "target name secret".')
+    if not secrets:
+        raise UsageError(f'--chap {path}: nobody is named in it, so nobody could come in: give a line "name secret".')
+    try:
+        return Credentials(secrets, own_name, own_secret)
+    except ValueError as refusal:
+        raise UsageError(f"--chap {path}: {refusal}.") from refusal
+
+
+def check_address(listen: str, port: int | None, tls: Path | None, iscsi: int | None, chap: Path | None) -> None:
+    """UsageError for an address that is none, or one that others reach without proof of who they are."""
     import ipaddress
 
     try:
         address = ipaddress.ip_address(listen)
     except ValueError:
         raise UsageError(f'--listen: "{listen}" is no address of the Internet protocol, such as 127.0.0.1.') from None
-    if not address.is_loopback and tls is None:
+    if not address.is_loopback and iscsi is not None and chap is None:
+        raise UsageError(
+            f"--listen {listen}: others can reach that address, and whoever logs in reads and writes the volume. Name initiators "
+            "and their secrets with --chap FILE, or leave --listen away."
+        )
+    if not address.is_loopback and port is not None and tls is None:
         raise UsageError(
             f"--listen {listen}: others can reach that address, and over NBD nobody says who he is: whoever connects reads and "
             "writes the volume. Give the port certificates with --tls DIR (server-cert.pem, server-key.pem, and ca-cert.pem that "
             "clients' certificates are signed by), or leave --listen away."
         )
-    if not address.is_loopback and tls is not None and not (tls / "ca-cert.pem").is_file():
+    if not address.is_loopback and port is not None and tls is not None and not (tls / "ca-cert.pem").is_file():
         raise UsageError(
             f"--listen {listen}: others can reach that address, and without ca-cert.pem in {tls} every client is let in: add the "
             "certificate of the authority that signs your clients'."
         )
-    if listen != "127.0.0.1" and port is None:
-        raise UsageError("--listen is about the TCP port: give one with --port.")
+    if listen != "127.0.0.1" and port is None and iscsi is None:
+        raise UsageError("--listen is about the TCP ports: give one with --port or --iscsi.")
     if tls is not None and port is None:
         raise UsageError("--tls is about the TCP port: give one with --port.")
 
@@ -284,6 +325,8 @@ def ready_text(server: Server, files: str) -> str:
     ]  # fmt: skip
     tcp = server.tcp_uri()
     lines += [f"  TCP                {tcp}"] if tcp else []
+    disk = server.iscsi_uri()
+    lines += [f"  iSCSI              {disk}"] if disk else []
     lines += [f"  metrics            {server.metrics_uri}"] if server.metrics_uri else []
     lines += [f"  to be read only    {server.uri('', 'volume-ro')}", ""]
     socket = server.directory / "volume.sock"
@@ -294,7 +337,8 @@ def ready_text(server: Server, files: str) -> str:
         f"  qemu-system-x86_64 -drive {drive}",
         f"  nbdcopy disk.img '{uri}'",
         f"  fio --name=write --ioengine=nbd --uri='{uri}' --rw=randwrite --bs=4k --size=64m",
-        f"  nbd-client -unix {socket} /dev/nbd0 -N volume", "",
+        f"  nbd-client -unix {socket} /dev/nbd0 -N volume",
+        *([f"  qemu-img info '{disk}'", f"  iscsiadm -m discovery -t st -p {disk.split('/')[2]}"] if disk else []), "",
         f"ready: {server.leader()} leads; end it with Ctrl-C, or kill {server.document()['pid']}",
     ]  # fmt: skip
     return "\n".join(lines)

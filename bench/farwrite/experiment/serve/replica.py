@@ -30,6 +30,15 @@ from ...engine import replica_kernel as replica
 from ...engine.control import Address
 from ...engine.frontend import session_kernel as sessions
 from ...engine.frontend.frontend import Frontend
+from ...engine.frontend.iscsi.chap import Credentials
+from ...engine.frontend.iscsi.engine_volume import EngineVolume
+from ...engine.frontend.iscsi.pages import ACTIVE_OPTIMIZED, STANDBY, Identification, PortGroup
+from ...engine.frontend.iscsi.portal import PORT as ISCSI_PORT
+from ...engine.frontend.iscsi.portal import portal, portal_of
+from ...engine.frontend.iscsi.relay import Gates
+from ...engine.frontend.iscsi.scsi import LogicalUnit
+from ...engine.frontend.iscsi.store import VolumeStore
+from ...engine.frontend.iscsi.target import Target
 from ...engine.frontend.nbd_door import nbd_door
 from ...engine.frontend.nbd_negotiation import Chosen, Export, Tls
 from ...engine.node import Node
@@ -110,6 +119,9 @@ class Order(NamedTuple):
     sockets: Path  # the directory
     tcp_fd: int | None  # bound, and listening while one leads
     tls: Path | None  # the directory of the certificates: TCP then needs TLS, and the unix socket allows it
+    size_bytes: int  # what clients see of the volume
+    iscsi_fd: int | None  # bound, for initiators outside of the lab
+    chap: Credentials | None  # that initiators must know
 
 
 def exports_of(size_bytes: int) -> tuple[Export, ...]:
@@ -161,7 +173,7 @@ class ServedNode(Node):
 
     def open_doors(self, stack: contextlib.ExitStack) -> None:
         """Every door, until the stack ends."""
-        order, exports = self.order, exports_of(self.disk.volume_bytes)
+        order, exports = self.order, exports_of(self.order.size_bytes)
         context = server_context(order.tls) if order.tls else None
         name = f"the NBD door of {order.name}"
         here = stack.enter_context(unix_listener(order.sockets, order.name))
@@ -169,6 +181,15 @@ class ServedNode(Node):
         if order.tcp_fd is not None:
             there = stack.enter_context(tcp_listener(order.tcp_fd))
             stack.enter_context(nbd_door(there, exports, self.take_in, Tls.REQUIRED if context else Tls.NONE, context, name=name))
+        self.open_portals(stack)
+
+    def open_portals(self, stack: contextlib.ExitStack) -> None:
+        """The iSCSI door: one at this site, for whoever is in the lab, and the one that all replicas share with who is not."""
+        order, gates = self.order, Gates(self.frontend)
+        target = target_of(order, self.frontend, self.disk.volume_bytes)
+        stack.enter_context(portal(target, order.addresses[order.name].host, ISCSI_PORT, in_lab=True, gates=gates))
+        if order.iscsi_fd is not None:
+            stack.enter_context(portal_of(stack.enter_context(tcp_listener(order.iscsi_fd)), target, gates=gates))
 
     def take_in(self, connection: socket.socket, chosen: Chosen) -> None:
         """A client that has chosen its export is the loop's."""
@@ -185,6 +206,24 @@ def tell_peers(state: primary.Primary, rows: np.ndarray) -> None:
     for row, peer in zip(rows, state.peer, strict=False):
         row["state"], row["detached"] = peer.state, peer.detached
         row["lag_writes"] = max(staged - int(peer.durable), 0)
+
+
+def target_name(volume: int) -> str:
+    """A volume's iSCSI name, the same wherever it is served. RFC 7143, section 4.2.7.4."""
+    return f"iqn.2026-11.org.farwrite:{volume:x}"
+
+
+def target_of(order: Order, frontend: Frontend, volume_bytes: int) -> Target:
+    """The volume as an iSCSI target of this replica's: a target port group a site, and reservations kept in the volume."""
+    groups = tuple(
+        PortGroup(number, ACTIVE_OPTIMIZED if name == order.name else STANDBY, (number,))
+        for number, name in enumerate(sorted(order.addresses), 1)
+    )
+    here = next(group.number for group in groups if group.state == ACTIVE_OPTIMIZED)
+    store = VolumeStore(EngineVolume(frontend, volume_bytes), order.size_bytes)
+    identity = Identification(order.volume, target_name(order.volume), here, here)
+    unit = LogicalUnit(EngineVolume(frontend, order.size_bytes), identity, groups, store)
+    return Target(target_name(order.volume), unit, credentials=order.chap)
 
 
 @contextmanager

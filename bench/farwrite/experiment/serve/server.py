@@ -23,6 +23,8 @@ from typing import Any
 
 from ...base.errors import EXIT_DONE, UnfitError, UsageError, system_error
 from ...base.physics import Distance
+from ...engine.frontend.iscsi.chap import Credentials
+from ...engine.frontend.iscsi.portal import PORT as ISCSI_PORT
 from ...lab.foreign_processes import allow_ping
 from ...lab.lab import Lab, LabSpec, open_lab
 from ...lab.process import Process, process
@@ -44,6 +46,7 @@ from .replica import (
     figures_of,
     longest_path,
     run_replica,
+    target_name,
 )
 from .volume_files import Files, Settings
 
@@ -67,6 +70,8 @@ class Asked:
     address: str = "127.0.0.1"
     port: int | None = None
     tls: Path | None = None
+    iscsi_port: int | None = None
+    chap: Credentials | None = None
     metrics_port: int | None = None
     restarts: bool = True
     is_verbose: bool = False
@@ -89,9 +94,9 @@ class Server(Voters):
 
     def __init__(
         self, stack: contextlib.ExitStack, lab: Lab, settings: Settings, files: Files, asked: Asked, sockets: Path,
-        tcp: socket.socket | None,
+        tcp: socket.socket | None = None, iscsi: socket.socket | None = None,
     ) -> None:  # fmt: skip
-        self.settings, self.asked, self.directory, self.tcp = settings, asked, sockets, tcp
+        self.settings, self.asked, self.directory, self.tcp, self.iscsi = settings, asked, sockets, tcp, iscsi
         super().__init__(stack, lab, settings.replicas, settings.has_witness, BOARD_WORDS, files.disks, files.ballots)
         self.failures: dict[str, Failure] = {}
         self.started_s: dict[str, float] = {}
@@ -113,7 +118,8 @@ class Server(Voters):
         order = Order(
             name, self.addresses, self.witness, self.key, settings.volume, PROTOCOLS[settings.protocol],
             POLICIES[settings.policy], settings.quorum, settings.peer_timeout_ns, first, asked.is_verbose, self.directory,
-            self.tcp.fileno() if self.tcp else None, asked.tls,
+            self.tcp.fileno() if self.tcp else None, asked.tls, settings.size_bytes,
+            self.iscsi.fileno() if self.iscsi else None, asked.chap,
         )  # fmt: skip
         made.start(run_replica, order, self.disks[name], self.ballots[name], self.boards[name])
 
@@ -167,9 +173,10 @@ class Server(Voters):
         if name in self.disks:
             figures_of(self.boards[name]).task.is_open = 0
         self.seats[name].ready = self.seats[name].joined = 0
-        if led and self.tcp is not None:  # It would go on listening: we hold it too.
-            with contextlib.suppress(OSError):
-                self.tcp.shutdown(socket.SHUT_RDWR)
+        for bound in (self.tcp, self.iscsi):
+            if led and bound is not None:  # It would go on listening: we hold it too.
+                with contextlib.suppress(OSError):
+                    bound.shutdown(socket.SHUT_RDWR)
         lasted_s = time.monotonic() - self.started_s[name]
         before_s = self.failures[name].pause_s if name in self.failures and lasted_s < LASTED_S else RESTART_S / 2
         pause_s = min(2 * before_s, RESTART_S_MAX)
@@ -227,12 +234,23 @@ class Server(Voters):
         host = f"[{host}]" if ":" in host else host
         return f"{'nbds' if self.asked.tls else 'nbd'}://{host}:{port}"
 
+    def iscsi_uri(self, name: str = "") -> str:
+        """The disk's URI, as libiscsi and QEMU read it: at a site, for whoever is in the lab, or at the port outside of it."""
+        if name:
+            host, port = self.addresses[name].host, ISCSI_PORT
+        elif self.iscsi is not None:
+            host, port = self.iscsi.getsockname()[:2]
+        else:
+            return ""
+        host = f"[{host}]" if ":" in host else host
+        return f"iscsi://{host}:{port}/{target_name(self.settings.volume)}/0"
+
     def document(self) -> dict[str, Any]:
         """What a script needs to know once the doors are open."""
         return {
             "ready": True, "pid": os.getpid(), "leader": self.leader(), "uri": self.uri(),
             "read_only_uri": self.uri("", READ_ONLY), "uris": {name: self.uri(name) for name in self.replicas},
-            "tcp_uri": self.tcp_uri() or None, "metrics_uri": self.metrics_uri or None,
+            "tcp_uri": self.tcp_uri() or None, "iscsi_uri": self.iscsi_uri() or None, "metrics_uri": self.metrics_uri or None,
             "sockets": str(self.directory), "exports": [VOLUME, READ_ONLY], "size_bytes": self.settings.size_bytes,
             "volume": f"{self.settings.volume:x}", "protocol": self.settings.protocol, "policy": self.settings.policy,
             "pids": {name: made.pid for name, made in self.processes.items()},
@@ -249,9 +267,10 @@ def served(
     with contextlib.ExitStack() as stack:
         sockets = stack.enter_context(socket_directory(asked.sockets))
         tcp = stack.enter_context(bound_tcp(asked.address, asked.port)) if asked.port is not None else None
+        iscsi = stack.enter_context(bound_tcp(asked.address, asked.iscsi_port)) if asked.iscsi_port is not None else None
         metrics = stack.enter_context(bound_tcp("127.0.0.1", asked.metrics_port)) if asked.metrics_port is not None else None
         lab = stack.enter_context(opened_lab(settings, asked))
-        server = Server(stack, lab, settings, files, asked, sockets, tcp)
+        server = Server(stack, lab, settings, files, asked, sockets, tcp, iscsi)
         try:
             server.open()
             if metrics is not None:
@@ -302,10 +321,12 @@ class Status:
 
 
 def run_command(server: Server, lab: Lab, asked: Asked, words: list[str]) -> int:
-    """Somebody's command at the near site, with $NBD set, and the volume looked after meanwhile; answers its exit code."""
+    """Somebody's command at the near site, with $NBD and $ISCSI set, the volume looked after meanwhile; answers its exit code."""
     session = Session(lab, Layout(tuple(server.sites), (), asked.commands), asked.as_root)
     session.environment |= {"NBD": server.uri(), "NBD_READ_ONLY": server.uri("", READ_ONLY)}
     session.environment |= {f"NBD_{name.upper()}": server.uri(name) for name in server.replicas}
+    session.environment |= {"ISCSI": server.iscsi_uri(SITES[0])}
+    session.environment |= {f"ISCSI_{name.upper()}": server.iscsi_uri(name) for name in server.replicas}
     server.on_start = session.residents.add
     for site in lab.placed:
         site.call(allow_ping)

@@ -25,6 +25,7 @@ from ...base.errors import UnfitError, UsageError, system_error
 from ...base.files import write_atomically
 from ...base.host.disk import OTHER_VOLUME, Disk, disk, kept_disk, why_not_durable
 from ...base.user_file import TEXT_BYTES_MAX, read_text
+from ...engine.frontend.iscsi.store import AREA_BYTES
 from ...engine.vote import format_ballot
 from ...targets.replicated import PROTOCOLS
 from ...workload.drill_scenario import PolicyName
@@ -42,7 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     format: int = FORMAT
     volume: int  # its number, which every record and every replica names
-    size_bytes: int
+    size_bytes: int  # what clients see; behind it the replicas hold an area for iSCSI's reservations
     replicas: int
     has_witness: bool
     protocol: str
@@ -97,7 +98,7 @@ def new_files(settings: Settings, directory: Path | None, keep: bool) -> Iterato
         disks, ballots = {}, {}
         for name in replicas:
             place = directory / name if directory and keep else directory
-            disks[name] = stack.enter_context(disk(place, JOURNAL_BYTES, settings.size_bytes, keep))
+            disks[name] = stack.enter_context(disk(place, JOURNAL_BYTES, settings.size_bytes + AREA_BYTES, keep))
         for name in voters:
             ballots[name] = ballot_in(directory / name) if directory and keep else os.memfd_create(f"farwrite-ballot-{name}")
             stack.callback(os.close, ballots[name])
@@ -114,7 +115,7 @@ def kept_files(settings: Settings, directory: Path) -> Iterator[Files]:
     replicas, voters = names_of(settings.replicas, settings.has_witness)
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(directory))
-        disks = {name: stack.enter_context(kept_disk(directory / name, settings.size_bytes)) for name in replicas}
+        disks = {name: stack.enter_context(kept_disk(directory / name, settings.size_bytes + AREA_BYTES)) for name in replicas}
         ballots = {}
         for name in voters:
             try:

@@ -203,11 +203,20 @@ def portal(
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((address, port))
         listening.listen(BACKLOG)
-        opened = Portal(listening, target, login_s, gates)
-        thread = threading.Thread(target=opened.run, daemon=True)
-        thread.start()
-        try:
+        with portal_of(listening, target, login_s, gates) as opened:
             yield opened
-        finally:
-            opened.close()
-            thread.join(10)
+
+
+@contextmanager
+def portal_of(
+    listening: socket.socket, target: Target, login_s: float = LOGIN_S, gates: Gates | None = None
+) -> Iterator[Portal]:
+    """A target offered at a socket that listens, exactly as long as this block; nobody listens there afterwards."""
+    opened = Portal(listening, target, login_s, gates)
+    thread = threading.Thread(target=opened.run, daemon=True)
+    thread.start()
+    try:
+        yield opened
+    finally:
+        opened.close()
+        thread.join(10)
