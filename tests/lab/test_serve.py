@@ -324,7 +324,7 @@ def test_qemu_goes_on_by_itself_when_whoever_leads_dies(served):
 
 def test_a_kept_volume_is_there_again_after_everything_was_killed(tmp_path):
     kept = tmp_path / "kept"
-    with serving("--keep", kept) as made:
+    with serving("--keep", kept, "--sockets", tmp_path / "s") as made:  # Killed, it would leave a directory of its own.
         writer = Writer(socket_of(made), 0).write_for(0.5)
         for pid in (made.pid, *made.pids.values()):
             with contextlib.suppress(ProcessLookupError):
