@@ -168,7 +168,7 @@ def how_to_join(journal: log.Journal, theirs: Hello) -> int:
 def is_to_be_struck(peer: primary.Peer, name: str, members: Collection[str], is_patient: bool) -> bool:
     """Whether a primary asks the voters to go on without an absent peer; `peer` is its row in Primary.peer.
 
-    One that was excused and struck already stays so; one that has not been here yet may be on its way, as long as we are patient.
+    One that was detached and struck stays so; one that has not been here yet may be on its way, as long as we are patient.
     """
     is_struck = peer.detached != 0 and name not in members
     return not is_struck and bool(peer.lost_count > 0 or not is_patient)

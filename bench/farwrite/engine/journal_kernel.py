@@ -5,13 +5,13 @@ wraps; it lives at `position % capacity_bytes` in the file and at `position % st
 first, so a record that fits memory without wrapping fits the file too. Everything the engine knows is a position in this one
 log, always in this order:
 
-    tail <= saved <= applied <= vouched <= durable <= sealed <= staged
+    tail <= saved <= applied <= durable_watermark <= durable <= sealed <= staged
 
 Records are packed by 64 bytes; a batch that is flushed ends on a block boundary, filled by a PAD record, so no sector
 that was acknowledged is ever written again. The PAD tells what was durable when it was made: once its batch is durable too, it
-vouches for everything before the batch, and so does a superblock. Only what is vouched for gets into the volume. Whatever bit
-flips in the log afterwards, the volume is never ahead of it unless somebody still says so. Steps only: time and system calls
-are in primary_kernel and secondary_kernel.
+is a durable watermark for everything before the batch, and so is a superblock. Only what a watermark covers gets into the
+volume. Whatever bit flips in the log afterwards, the volume is never ahead of it unless somebody still says so. Steps only: time
+and system calls are in primary_kernel and secondary_kernel.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ class Positions(Row):
     saved_sequence = i64("last sequence before saved")
     begun = i64("position: where a resync began this log anew; what stands a lap before it was another log's")
     durable_watermark = i64("position: a PAD or superblock on the disk says that everything before it was durable")
-    watermark_in_flight = i64("position: what vouched becomes once the superblock under way is durable")
+    watermark_in_flight = i64("position: what durable_watermark becomes once the superblock under way is durable")
     watermark_only = i64("1: the superblock under way is no checkpoint")
-    wants_watermark = i64("1: somebody waits for vouched to move; otherwise it does when nothing else is to be done")
-    watermark_after_ns = i64("ns since flushed_ns after which a superblock vouches all the same")
+    wants_watermark = i64("1: somebody waits for durable_watermark to move; otherwise it does when nothing else is to be done")
+    watermark_after_ns = i64("ns since flushed_ns after which a superblock is written as watermark all the same")
     flushed_ns = i64("ns, CLOCK_MONOTONIC: when the last flush returned")
     padded = i64("1: the batch under way ends with a PAD")
     volume_bytes = i64("bytes of the volume; NUMBER_MAX where a journal is made without one")

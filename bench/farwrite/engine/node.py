@@ -455,7 +455,7 @@ class Node(Voter):
     def do_without(self, state: p.Primary, index: int, name: str, epoch: int) -> None:
         """Go on without a lost peer once a majority has struck it from the configuration, and not before.
 
-        A peer that was excused and struck already stays so; one that is a member must hold every write until then. One that has
+        A peer that was detached and struck already stays so; one that is a member must hold every write until then. One that has
         not been here may be on its way, unless nobody listens at its port.
         """
         is_patient = time.monotonic_ns() < self.patience_ends_ns and name not in self.refusing

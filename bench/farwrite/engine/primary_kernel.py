@@ -30,7 +30,7 @@ LOCAL, A, B, C, TWO_TRIP, QUORUM = 0, 1, 2, 3, 4, 5
 
 # What a lost peer means. END: the loop ends and says so, as a measurement wants it. BLOCK: nothing completes that needs the peer
 # until it is back. SUSPEND_REPLICATION: the rest goes on at once, exposed. CONSENT: the rest goes on once it has been
-# excused from outside, by a majority or a witness.
+# detached from outside, by a majority or a witness.
 END, BLOCK, SUSPEND_REPLICATION, CONSENT = 0, 1, 2, 3
 
 # What a full send buffer means under protocol A. WAIT: new writes are held up, so the recovery point is bounded by memory.
@@ -49,7 +49,7 @@ BESIDE_BYTES_PER_S = 640 << 20  # A resync beside writes with a latency budget b
 DIGEST_EXTENTS = 8  # In one frame; its answer has a byte for each.
 LAG_RING = 1 << 17  # Writes that may be complete and not yet known durable at any peer; more are not taken.
 
-# What the control thread asks of the loop (Mail.request).
+# What the control thread asks of the loop (ControlRequest.request).
 NOTHING, ADOPT, DETACH, DROP, VERIFY = 0, 1, 2, 3, 4
 NO_ROOM = -1101  # What reserve() answers when journal or memory is full.
 UNEQUAL = -1102  # What compare_and_write() answers when the volume holds something else.
@@ -74,7 +74,7 @@ class Leading(Row):
     lag_bytes_max = i64("most user bytes of such writes")
     wait_begin_ns = i64("ns, CLOCK_MONOTONIC: when the last sleep began")
     woken_ns = i64("ns, CLOCK_MONOTONIC: when it ended")
-    exposed = i64("writes that completed while a peer was excused")
+    exposed = i64("writes that completed while a peer was detached")
     volume_bytes = i64("bytes of the volume")
     resync_bytes_per_s = i64("bytes/s at which resyncs go now")
     resync_bytes_per_s_max = i64("bytes/s: the most it is raised to")
@@ -103,9 +103,9 @@ class Peer(Row):
     detached = i64("1: writes complete without it")
     lost_count = i64("times it was lost")
     lost_status = i64("why it was lost last, a status of replica_kernel")
-    buffer_begin = i64("bytes into the parcel: where what is sent from it begins")
-    buffer_end = i64("bytes into the parcel: where that ends")
-    buffer_sent = i64("bytes into the parcel: everything before it was handed to the socket")
+    buffer_begin = i64("bytes into the resync buffer: where what is sent from it begins")
+    buffer_end = i64("bytes into the resync buffer: where that ends")
+    buffer_sent = i64("bytes into the resync buffer: everything before it was handed to the socket")
     cursor = i64("extent: the next to be looked at, for a digest or for what last_write says of it")
     since_sequence = i64("sequence: a resync by extents sends what was written behind it; -1: one by digests")
     wanted_from = i64("extent: a resync has none to send before it")
@@ -127,7 +127,7 @@ class Peer(Row):
 class ControlRequest(Row):
     """What the control thread asks of the loop for one peer. The request is written last, and cleared by the loop."""
 
-    request = i64("NOTHING, ADOPT, EXCUSE, DROP or VERIFY")
+    request = i64("NOTHING, ADOPT, DETACH, DROP or VERIFY")
     socket = i64("ADOPT: descriptor of its connection")
     sequence = i64("ADOPT: it holds everything up to here")
     how = i64("ADOPT: BY_LOG, BY_EXTENTS or BY_DIGESTS")
@@ -150,7 +150,7 @@ class Primary(NamedTuple):
     resync_words: np.ndarray  # int64, the same memory
     resync_headers: np.ndarray  # Header, the same memory
     wanted: np.ndarray  # uint8, peer x extents: what a resync has still to send, of those before its cursor
-    control_requests: np.ndarray  # Mail, by peer
+    control_requests: np.ndarray  # ControlRequest, by peer
     submitted_ns: np.ndarray  # int64 by sequence modulo LAG_RING
     completed_ns: np.ndarray  # int64 by sequence modulo LAG_RING
     bytes_before: np.ndarray  # int64 by sequence modulo LAG_RING: user bytes up to and with this write
@@ -208,7 +208,7 @@ def completable(protocol, quorum, local_durable, reached, detached):
     """The highest sequence that may complete, given how far each peer has reached the protocol's point.
 
     Every protocol asks for durability here; they differ in what they ask of the peers (drbdsetup(8), "protocol"). Peers that are
-    excused are not asked, except by a quorum, which counts whoever is durable: the W-th furthest of all replicas.
+    detached are not asked, except by a quorum, which counts whoever is durable: the W-th furthest of all replicas.
     """
     lowest = local_durable
     if protocol == LOCAL:
@@ -729,7 +729,7 @@ def note_lag(primary, now_ns):
 
 @kernel()
 def outstanding(primary):
-    """Writes no peer has made durable yet, as far as we have heard; none counts while the peers are excused."""
+    """Writes no peer has made durable yet, as far as we have heard; none counts while the peers are detached."""
     if primary.at[0].protocol == LOCAL or primary.peer.shape[0] == 0:
         return np.int64(0)
     for index in range(primary.peer.shape[0]):

@@ -72,7 +72,7 @@ def end_flush(journal, ring):
 
 @kernel()
 def apply(journal, ring, bytes_max):
-    """Copy records that are vouched for into the volume, in order, about `bytes_max` of them."""
+    """Copy records that a durable watermark covers into the volume, in order, about `bytes_max` of them."""
     at = journal.at[0]
     limit = at.durable_watermark
     position = at.applied

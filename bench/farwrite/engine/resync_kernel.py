@@ -33,7 +33,7 @@ READ_BYTES = 128 << 10  # Of the journal's file at once: 60 us on the VM this wa
 DIGEST_BYTES = 8
 EXTENTS_PER_TURN = 1 << 15  # Looked at in one turn, whatever the volume's size: 60 us on a busy 2-core VM; 2 GiB of volume.
 DIGESTS_IN_FLIGHT = 16  # Digests sent and not answered: 8 MiB of volume compared per round trip.
-SCRATCH = 4096  # Where in a parcel an extent is read to while its digest is made.
+SCRATCH = 4096  # Where in the resync buffer an extent is read to while its digest is made.
 PACE_BYTES_PER_S_MIN = 1 << 20  # Beside writes over their budget, so that it ends all the same; DRBD's c-min-rate is a quarter.
 FOREGROUND_NS = 100_000_000  # Without a write for so long there is nobody to make room for.
 
@@ -82,7 +82,7 @@ def keep_budget(primary, before, now_ns):
 
 @kernel()
 def begin_resync_buffer(primary, index, begin, end):
-    """Have parcel[begin:end] sent next; beside writes in the foreground, the one after it waits until the rate allows it."""
+    """Have buffer[begin:end] sent next; beside writes in the foreground, the one after it waits until the rate allows it."""
     peer = primary.peer[index]
     at = primary.at[0]
     peer.buffer_begin, peer.buffer_sent, peer.buffer_end = begin, begin, end
@@ -95,7 +95,7 @@ def begin_resync_buffer(primary, index, begin, end):
 
 @kernel()
 def send_resync_buffer(primary, index):
-    """Hand what is left of the parcel to the send buffer; answers 0 or a status."""
+    """Hand what is left in the resync buffer to the send buffer; answers 0 or a status."""
     peer = primary.peer[index]
     while peer.buffer_sent < peer.buffer_end:
         sent = reactor.send(
@@ -267,7 +267,7 @@ def next_wanted(primary, index):
 
 @kernel()
 def make_digests(primary, index, verifying):
-    """The digests of the next few extents, as a parcel; answers 0 or a status."""
+    """The digests of the next few extents, into the resync buffer; answers 0 or a status."""
     peer = primary.peer[index]
     journal = primary.journal
     at = journal.at[0]
@@ -298,7 +298,7 @@ def make_digests(primary, index, verifying):
 
 @kernel()
 def make_extent(primary, index, extent):
-    """One extent as it is now, as a parcel; answers 0 or a status."""
+    """One extent as it is now, into the resync buffer; answers 0 or a status."""
     peer = primary.peer[index]
     journal = primary.journal
     at = journal.at[0]

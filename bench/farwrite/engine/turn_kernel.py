@@ -1,6 +1,6 @@
 """One turn of the primary's loop, and how peers come and go in it.
 
-Peers are connected by a control thread, which leaves a request in the mail; the loop takes it at the next turn. A peer that is
+Peers are connected by a control thread, which leaves a request for the loop; it is taken at the next turn. A peer that is
 lost is given up by the policy that was chosen, never silently.
 """
 
@@ -134,7 +134,7 @@ def hear_peers(primary, ready, now_ns):
 
 @kernel()
 def note_exposed(primary, before):
-    """Count the writes that completed while a peer was excused: they are in fewer places than was asked."""
+    """Count the writes that completed while a peer was detached: they are in fewer places than was asked."""
     at = primary.at[0]
     for index in range(primary.sockets.size):
         if primary.peer[index].detached:

@@ -47,7 +47,7 @@ class Seat(Row):
     """What a voter tells us of itself, on its board behind the counters that the engine shares."""
 
     ready = i64("1: it answers")
-    joined = i64("1: it leads, all its peers keep up with it, and none is excused")
+    joined = i64("1: it leads, all its peers keep up with it, and none is detached")
     in_flight = i64("writes that it has taken and not acknowledged")
     note_count = i64("notes so far")
     disk = i64("how a drill has the voter's disk behave: DISK_ANSWERS, DISK_STALLED or DISK_FULL of its desk")

@@ -39,6 +39,7 @@ FREE, NBD, ISCSI = 0, 1, 2  # Kinds of session.
 READ_ONLY = 1 << 0
 STRUCTURED = 1 << 1  # NBD: structured replies were negotiated
 ALLOCATION = 1 << 2  # NBD: and base:allocation, under nbd.BASE_ALLOCATION_ID
+INNER = 1 << 3  # a door's own, behind a client's connection: not counted as a client
 
 # What a session's parser is doing.
 HEADER, BODY, ZEROS, DISCARD, STREAM, STREAMED, LEAVING = range(7)
@@ -62,7 +63,7 @@ class Session(Row):
     socket = i64("descriptor of the connection, which the loop closes; -1 without one")
     generation = i64("counts its connections and their ends: no answer to an earlier one goes out on a later one")
     kind = i64("FREE, NBD or ISCSI")
-    flags = i64("READ_ONLY, STRUCTURED, ALLOCATION")
+    flags = i64("READ_ONLY, STRUCTURED, ALLOCATION, INNER; and what its kind has besides")
     number = i64("of the handover: Frontend.adopt counts them from 1")
     size_bytes = i64("bytes of the export: what lies behind is beyond its end")
     block_bytes = i64("requests begin and end at multiples of this; a power of two, 1: anywhere")
@@ -127,7 +128,8 @@ class Lane(Row):
 class Counters(Row):
     """What a frontend has done. Others may read it while the loop runs: on a board, in shared memory."""
 
-    sessions = i64("connections that are served now")
+    sessions = i64("connections that are served now, the doors' own among them")
+    clients = i64("connections of clients among them")
     adopted = i64("connections that were ever served")
     refused = i64("connections that were closed because there was no place for them")
     writes = i64("writes, trims and write-zeroes that were answered with success")
@@ -251,6 +253,7 @@ def begin(doors, mail, now_ns):
         session.last_heard_ns = now_ns
         doors.at[0].live = max(doors.at[0].live, index + 1)
         doors.counters[0].sessions += 1
+        doors.counters[0].clients += 0 if session.flags & INNER else 1
         doors.counters[0].adopted += 1
         if ask_events(doors, np.int64(index), np.int64(libc.EPOLLIN)) < 0:
             end(doors, np.int64(index))
@@ -298,6 +301,7 @@ def end(doors, index):
     session.owed = session.blocked = session.lane = 0
     session.in_begin = session.in_end = session.out_begin = session.out_end = 0
     doors.counters[0].sessions -= 1
+    doors.counters[0].clients -= 0 if session.flags & INNER else 1
     live = doors.at[0].live
     while live > 0 and doors.session[live - 1].kind == FREE:
         live -= 1

@@ -15,7 +15,7 @@ class Arbiter:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster, self.random = cluster, cluster.random
-        self.out: set[int] = set()  # who is excused in the newest term
+        self.out: set[int] = set()  # who is detached in the newest term
 
     def promise(self, node: Node, leader: Node) -> bool:
         return self.promise_epoch(node, int(leader.journal.at[0].epoch))
@@ -33,7 +33,7 @@ class Arbiter:
         pass
 
     def detached(self, node: Node) -> list[int]:
-        # Who was excused lacks completed writes, and a new term asks for none of them back: it stays out until it has caught up.
+        # Who was detached lacks completed writes, and a new term asks for none of them back: it stays out until it has caught up.
         self.out.discard(node.index)
         if self.cluster.policy == primary.CONSENT:
             return [self.cluster.slot(node, self.cluster.nodes[index]) for index in self.out]
@@ -136,7 +136,7 @@ class Arbiter:
                 control_request.request = primary.DETACH
                 self.out.add(other.index)
                 cluster.counts["struck"] += 1
-                cluster.tell(f"replica {other.index} is excused in epoch {node.term.epoch}")
+                cluster.tell(f"replica {other.index} is detached in epoch {node.term.epoch}")
         if node is leader and node.role == PRIMARY:
             detached = cluster.detached(node)
             self.out = {other.index for other in cluster.nodes if other is not node and detached[cluster.slot(node, other)]}

@@ -223,7 +223,7 @@ class Node:
 
     @property
     def sockets(self) -> list[int]:
-        """The connections of whatever runs here, those still in the mail included."""
+        """The connections of whatever runs here, those not yet adopted included."""
         if self.state is None:
             return []
         held = [int(socket) for socket in self.state.sockets if socket >= 0]

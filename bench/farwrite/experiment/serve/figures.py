@@ -54,7 +54,7 @@ class LastSecond:
         lately = Histogram(np.maximum(seen_ns - before.writes_ns, 0))
         p50, p99 = lately.quantiles(QUANTILES)
         words = [
-            f"{leader} leads", f"{int(counted.sessions)} clients", f"{(writes - before.writes) / past_s:,.0f} writes/s",
+            f"{leader} leads", f"{int(counted.clients)} clients", f"{(writes - before.writes) / past_s:,.0f} writes/s",
             f"{(written - before.written) / past_s / 1e6:,.1f} MB/s", f"{(reads - before.reads) / past_s:,.0f} reads/s",
         ]  # fmt: skip
         words += [f"p50 {format_time(p50)}, p99 {format_time(p99)}"] if p50 is not None and p99 is not None else []
@@ -67,7 +67,7 @@ def peers_text(figures: Figures, names: Sequence[str]) -> list[str]:
     """Where each peer of who leads stands."""
     found = []
     for name, peer in zip(sorted(names), figures.peer, strict=False):
-        state = STATES[int(peer["state"])] + (" (excused)" if peer["detached"] else "")
+        state = STATES[int(peer["state"])] + (" (detached)" if peer["detached"] else "")
         found.append(f"{name} {state}" + (f" {int(peer['lag_writes'])} writes behind" if peer["lag_writes"] else ""))
     return found
 
@@ -118,7 +118,7 @@ def metrics_text(boards: Mapping[str, Board], replicas: Sequence[str]) -> str:
 
 
 COUNTED = (
-    ("sessions", "gauge", "Connections that are served now."),
+    ("clients", "gauge", "Connections of clients that are served now."),
     ("owed", "gauge", "Requests that wait for a write to complete."),
     ("adopted", "counter", "Connections that were ever served."),
     ("refused", "counter", "Connections that were closed because there was no place for them."),

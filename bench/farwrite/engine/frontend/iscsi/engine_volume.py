@@ -78,7 +78,7 @@ class EngineChannel:
     def __init__(self, volume: EngineVolume) -> None:
         self.volume = volume
         self.waits = select.epoll()
-        flags = sessions.STRUCTURED | sessions.ALLOCATION | (sessions.READ_ONLY if volume.is_read_only else 0)
+        flags = sessions.INNER | sessions.STRUCTURED | sessions.ALLOCATION | (sessions.READ_ONLY if volume.is_read_only else 0)
         try:
             self.requests = Pipe(volume.frontend, sessions.NBD, flags, volume.bytes, self.waits)
         except OSError:
@@ -94,7 +94,7 @@ class EngineChannel:
         self.pending[tag] = operation
         if operation.kind == COMPARE_AND_WRITE:
             if self.comparisons is None:
-                flags = iscsi_state.CHANNEL
+                flags = sessions.INNER | iscsi_state.CHANNEL
                 self.comparisons = Pipe(self.volume.frontend, sessions.ISCSI, flags, self.volume.bytes, self.waits)
             ask = iscsi_state.ASK.pack(iscsi_state.ASK_MAGIC, 0, tag, operation.address, operation.size)
             self.comparisons.put(ask, operation.compare, operation.data)

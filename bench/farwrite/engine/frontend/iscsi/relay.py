@@ -69,7 +69,7 @@ def hand_over(gates: Gates, connection: socket.socket, slot: int, target: Target
     flags = slot << iscsi_state.SLOT_SHIFT | (sessions.READ_ONLY if unit.disk.is_read_only else 0)
     size = unit.blocks * 512
     taken = gates.frontend.adopt(connection, sessions.ISCSI, flags, size, 512)
-    if not (gates.frontend.adopt(theirs, sessions.ISCSI, flags | iscsi_state.RELAY, size, 512) and taken):
+    if not (gates.frontend.adopt(theirs, sessions.ISCSI, flags | sessions.INNER | iscsi_state.RELAY, size, 512) and taken):
         ours.close()
         raise ConnectionRefusedError("this replica does not lead")
     segment = min(terms.initiator_segment, RELAYED_SEGMENT_BYTES)
