@@ -170,6 +170,8 @@ def test_every_committed_recording_of_schema_1_is_read_and_says_the_same_in_the_
     seen = 0
     for recording in committed():
         texts = histograms_of(recording)
+        if all(text.startswith("HIST") for text in texts):
+            continue  # Of schema 2: measured since.
         assert not any(text.startswith("HIST") for text in texts)
         some = slice(seen % 40, None, 40)
         for one, other in zip(decode_all(texts)[some], decode_all([of_today(text) for text in texts[some]]), strict=True):

@@ -177,8 +177,9 @@ def difference_of_one(old: Any, new: Any, path: LinkDirection) -> Place:
             return difference(old, new, path)
         except UnplaceableError:
             pass
-    # Which function is called, and what a loop goes over, must be known when a kernel is compiled.
-    if not (is_loadable(old) and is_loadable(new)) or path[-1][0] in ("func", "iter"):
+    # Which function is called, what a loop goes over, and a field's name must be known when a kernel is compiled.
+    is_field = path[-1][0] == "slice" and isinstance(old, ast.Constant) and isinstance(old.value, str)
+    if not (is_loadable(old) and is_loadable(new)) or path[-1][0] in ("func", "iter") or is_field:
         raise UnplaceableError
     return Place(path, None, 0, new)
 

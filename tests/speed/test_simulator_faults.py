@@ -53,6 +53,12 @@ def test_each_fault_is_in_force_alone_and_none_without_its_number():
         assert results_of(both, number) == results_of(other) != results_of(SOURCE), list(CHANGES)[number - 1]
 
 
+def test_the_name_of_a_field_is_known_when_a_kernel_is_compiled():
+    source = SOURCE.replace("return max(total, seen[1])", 'return row["one"]')
+    both = planting.with_faults(source, [(1, source.replace('row["one"]', 'row["other"]'))])
+    assert "row['other'] if planted() == 1 else row['one']" in both
+
+
 def test_a_fault_whose_code_has_changed_is_refused():
     with pytest.raises(SystemExit, match="has its code 0 times, not once"):
         planting.Fault("old", "engine/ballot", "a line that nobody has written", "").planted()
