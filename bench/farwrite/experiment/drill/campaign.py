@@ -1,7 +1,8 @@
-"""A drill: a lab of three sites, their links proven, and trial after trial in it. What was observed is kept after each."""
+"""A drill: a lab of three sites, their links proven, and trial after trial in it. What was observed is kept as it goes."""
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
@@ -31,6 +32,7 @@ from .desk import STAGING_BYTES
 from .trial import play
 
 FILE_BYTES = 4096  # Of the lab's own files: each trial has new ones.
+SAVES_APART = 20  # Between two saves, in units of the time that one takes.
 BEFORE_S, AFTER_S = 2.0, 2.0  # Of a trial, besides the scenario: for the time left.
 
 
@@ -59,7 +61,7 @@ def run(
     name: str, scenario: Scenario, setup: Setup, link: str, directory: Path | None, out: Path, progress: Progress,
     is_verbose: bool = False,
 ) -> DrillRecording:  # fmt: skip
-    """All trials; what was observed is in `out` after each, and whole when this is interrupted between or inside of trials."""
+    """All trials; what was observed is in `out` as it goes, and whole when this is interrupted between or inside of trials."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as refusal:
@@ -103,12 +105,17 @@ def trials(
     setup, scenario = recording.setup, recording.scenario
     each_s = scenario.end_ns / NS_PER_S + BEFORE_S + AFTER_S
     progress.expect(each_s * setup.trials)
+    next_save_s = 0.0
     try:
         for index in range(setup.trials):
             progress.doing(f"trial {index + 1} of {setup.trials}")
             made = play(lab, scenario, setup, index, directory, is_verbose)
             recording = msgspec.structs.replace(recording, trials=[*recording.trials, made])
-            save(recording, out / FILE)
+            begin_s = time.monotonic()
+            if begin_s >= next_save_s or index + 1 == setup.trials:
+                save(recording, out / FILE)
+                # The whole is written each time: after many trials less often, so that it stays a small part of the time.
+                next_save_s = time.monotonic() + SAVES_APART * (time.monotonic() - begin_s)
             progress.did(each_s)
             last = answer_of(msgspec.structs.replace(recording, trials=[made])).judged[0]
             if last.why and is_verbose:
