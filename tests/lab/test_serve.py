@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -20,8 +21,12 @@ import pytest
 from small_lab import any_link, skip_if_forbidden
 
 from console import assert_refused, environment, farwrite, words_of
-from farwrite.base.errors import EXIT_UNFIT, EXIT_USAGE, UnfitError
+from farwrite.base.errors import EXIT_UNFIT, EXIT_USAGE, UnfitError, UsageError
+from farwrite.base.host import disk as disk_module
+from farwrite.commands.link_options import NOTHING_ASKED
+from farwrite.commands.serve import new_settings
 from farwrite.engine.frontend import nbd
+from farwrite.experiment.serve import volume_files
 from make_certificates import certificates
 from nbd_client import NbdClient
 
@@ -32,24 +37,24 @@ SIZE = 64 << 20
 IMAGE = 5 << 20  # Of it; clients leave each other's parts alone.
 
 
-def serving(*words):
+def serving(*words, **options):
     """A new volume with these words."""
-    return opened("--miles", "20", "--size", SIZE, *words)
+    return opened("--miles", "20", "--size", SIZE, *words, **options)
 
 
 @contextlib.contextmanager
-def opened(*words):
+def opened(*words, **options):
     """`farwrite serve`: what it says once it is ready. Unless it was killed, it must end in order, with exit code 0."""
     with subprocess.Popen(
-        words_of("serve", "--json", "--accept-link-error", *words), env=environment(), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
+        words_of("serve", "--json", "--accept-link-error", *words),
+        **{"env": environment(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
     ) as process:  # fmt: skip
         try:
             text = ""
             while not text.endswith("\n}\n"):
                 line = process.stdout.readline()
                 if not line:
-                    said = process.stderr.read()
+                    said = process.stderr.read() if process.stderr else ""
                     if process.wait(END_S) == EXIT_UNFIT:
                         skip_if_forbidden(UnfitError(said))
                     pytest.fail(said)
@@ -58,7 +63,7 @@ def opened(*words):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             _, said = process.communicate(timeout=END_S)
-            assert process.returncode in (0, -signal.SIGKILL) and "Traceback" not in said, said
+            assert process.returncode in (0, -signal.SIGKILL) and "Traceback" not in (said or ""), said
         finally:
             process.kill()
 
@@ -339,6 +344,42 @@ def test_a_kept_volume_is_there_again_after_everything_was_killed(tmp_path):
     assert_refused(farwrite("serve", "--miles", "20", "--keep", kept, "--quiet"), "holds a volume")
 
 
+def test_a_thousand_clients_where_1024_files_may_be_open_and_a_terminal_that_is_closed_ends_it_in_order():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4096:
+        pytest.skip("this user may not have as many files open as a thousand clients are")
+    with contextlib.ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))  # As usual distributions have it.
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        made = stack.enter_context(serving("--memory", start_new_session=True))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4096, hard))
+        clients = [stack.enter_context(NbdClient(socket_of(made))) for _ in range(1020)]
+        assert clients[0].write(0, b"first") == clients[-1].write(5, b"last") == 0
+        os.killpg(made.process.pid, signal.SIGHUP)
+        assert made.process.wait(END_S) == 0
+        assert not Path(made.sockets).exists()
+
+
+def test_another_serve_does_not_take_the_place_of_sockets(served):
+    refused = farwrite("serve", "--miles", "20", "--memory", "--quiet", "--sockets", served.sockets)
+    assert_refused(refused, "another farwrite serve", code=EXIT_UNFIT)
+    with NbdClient(socket_of(served)) as client:
+        assert client.write(0, b"still ours") == 0
+
+
+def test_a_reader_of_stderr_who_leaves_ends_nothing():
+    reader, writer = os.pipe()
+    with serving("--memory", stderr=writer) as made:
+        os.close(writer)
+        os.close(reader)
+        with NbdClient(socket_of(made)) as client:
+            assert client.write(0, b"x") == 0
+            os.kill(made.pids["far"], signal.SIGKILL)  # Of which something is said.
+            assert client.write(0, b"y") == 0
+            time.sleep(0.5)
+            assert made.process.poll() is None and client.write(0, b"z") == 0
+
+
 def test_a_command_finds_the_volume_in_its_environment_and_its_exit_code_is_ours():
     nbdinfo = tool("nbdinfo", "libnbd-bin")
     done = farwrite("serve", "--miles", "20", "--size", "64m", "--memory", "--accept-link-error", "--", "sh", "-c",
@@ -396,6 +437,32 @@ def test_without_an_authority_no_address_beyond_loopback_is_opened(tmp_path):
 
 
 def test_a_directory_without_a_volume_is_refused(tmp_path):
-    assert_refused(farwrite("serve", "--volume", tmp_path), "read the volume in", code=EXIT_USAGE)
+    assert_refused(farwrite("serve", "--volume", tmp_path), "holds no volume.*--keep", code=EXIT_USAGE)
+    assert_refused(farwrite("serve", "--volume", tmp_path / "none"), "read the volume in", code=EXIT_USAGE)
     (tmp_path / "volume.json").write_text('{"format": 1}')
     assert_refused(farwrite("serve", "--volume", tmp_path), "not what farwrite serve --keep writes", code=EXIT_USAGE)
+
+
+def test_files_that_cannot_all_be_made_leave_none_and_what_is_there_is_not_written_over(tmp_path, monkeypatch):
+    settings = serve_settings()
+    monkeypatch.setattr(disk_module, "make_sparse", lambda *_: (_ for _ in ()).throw(UnfitError("no room")))
+    kept = tmp_path / "kept"
+    with pytest.raises(UnfitError, match="no room"), volume_files.new_files(settings, kept, True):
+        pass
+    assert not kept.exists()
+    (kept / "near").mkdir(parents=True)
+    (kept / "near" / "journal").write_text("somebody's")
+    with pytest.raises(UsageError, match="belongs to no volume"), volume_files.new_files(settings, kept, True):
+        pass
+    assert (kept / "near" / "journal").read_text() == "somebody's"
+
+
+def test_a_full_disk_is_refused_in_the_words_of_serve(tmp_path, monkeypatch):
+    monkeypatch.setattr(volume_files, "JOURNAL_BYTES", 1 << 60)
+    with pytest.raises(UnfitError, match="--keep"), volume_files.new_files(serve_settings(), tmp_path / "kept", True):
+        pass
+    assert not (tmp_path / "kept").exists()
+
+
+def serve_settings():
+    return new_settings(NOTHING_ASKED, "1m", None, None, None, False, None)

@@ -56,25 +56,26 @@ def serve(
 ) -> int:
     """Serve a replicated volume over NBD and iSCSI: near and far hold a copy each, so far apart; whoever leads opens its doors.
 
-    What the clients need is printed once they are served. Ctrl-C or SIGTERM ends it: what was taken is answered, and the exit
-    code is 0. With a command, that is run at the near site with the volume's URIs in NBD and ISCSI, and the exit code is its.
+    What the clients need is printed once they are served. Ctrl-C, SIGTERM or a closed terminal ends it: what was taken is
+    answered, and the exit code is 0. With a command, that is run at the near site with the volume's URIs in NBD and ISCSI, and its
+    exit code is ours.
 
     Parameters
     ----------
     command
         What to run at the near site, after "--".
     size
-        Bytes of the volume, such as 1g; thin: it takes room as it is written.
+        Bytes of the volume, 1g unless said; thin: it takes room as it is written.
     protocol
-        When a write is answered: A, B, C, C2 or quorum.
+        When a write is answered: A, B, C, C2 or quorum; C unless said.
     policy
-        What a lost replica means: block, consent (go on without it by a majority's leave) or suspend-replication.
+        What a lost replica means: block, consent (go on without it by a majority's leave; unless said) or suspend-replication.
     replicas
-        2, or 3 with the third at the third site, half-way, instead of the witness; protocol quorum has 3.
+        2, and a witness at the third site, half-way between them; or 3, one of them there, which protocol quorum has.
     no_witness
-        Two replicas alone.
+        Two replicas alone, of which neither takes over from the other: with --policy block or suspend-replication.
     peer_timeout
-        How long the engine lets a peer be silent.
+        How long the engine lets a peer be silent; 1 s unless said.
     keep
         Make the volume's files in this new directory, and leave them there.
     volume
@@ -84,7 +85,8 @@ def serve(
     memory
         Keep everything in memory instead.
     sockets
-        Directory of the unix sockets near.sock, far.sock and volume.sock, which is always that of whoever leads.
+        Directory of the unix sockets near.sock, far.sock and volume.sock, which is always that of whoever leads; a temporary
+        one unless said.
     port
         Listen on this TCP port as well; 0 for any that is free.
     listen

@@ -111,9 +111,9 @@ def namespaces(count: int) -> Iterator[list[Namespace]]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until this block is over. CPython runs hooks around a fork and drops what is raised in them, so
-    that an interruption in these milliseconds would be lost."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """Ctrl-C, SIGTERM and SIGHUP wait until this block is over. CPython runs hooks around a fork and drops what is raised in
+    them, so that an interruption in these milliseconds would be lost."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:

@@ -161,9 +161,10 @@ def ready() -> bool:
 
 def become(namespace: Place | None, parent: int) -> None:
     """Turn a fresh fork into a process of the lab."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):  # A terminal's, to all its processes: the command's process ends the others.
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     if namespace is not None:
         namespace.enter()
     die_with(parent)  # After the namespaces: changing credentials clears the death signal.

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import select
 import signal
 import socket
 import time
@@ -13,7 +14,7 @@ from wire_ends import KEY, OTHER_KEY, Middle, Pumped, Task, received, tcp_pair, 
 from farwrite.base.errors import UnfitError
 from farwrite.base.wire import channel, pump
 from farwrite.base.wire.terms import Terms
-from farwrite.base.wire.tunnel import open_tunnel
+from farwrite.base.wire.tunnel import open_tunnel, tunnel_in_thread
 from farwrite.lab.process import process
 
 MODES = [(encryption, compression) for encryption in ("none", "tls") for compression in ("zstd", "lz4", "none")]
@@ -338,3 +339,27 @@ def test_hanging_up_ends_a_tunnel_even_when_its_peer_has_vanished(joined, monkey
     finally:
         os.kill(pid, signal.SIGCONT)
     other.call(hang_up)
+
+
+@pytest.mark.parametrize("drops", [False, True])
+def test_what_a_gone_client_had_said_and_was_not_taken_is_dropped_where_that_is_asked_for(drops):
+    """A client that is gone may have written anew elsewhere: what is held up of the old connection must not come behind that."""
+    ours, client = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+    loop = tunnel_in_thread(ours, channel.Clear(), Terms("none", "none", None), drops=drops)
+    client.setblocking(False)
+    sent, until_s = 0, time.monotonic() + 1
+    while time.monotonic() < until_s:  # The tunnel has taken what it takes, and all room behind it is full.
+        with contextlib.suppress(BlockingIOError):
+            sent += client.send(bytes(1 << 16))
+        time.sleep(0.001)
+    client.close()
+    loop.settimeout(10)
+    if drops:
+        poller = select.poll()
+        poller.register(loop, select.POLLRDHUP)
+        assert poller.poll(10_000), "it is not known yet that the client is gone"
+    heard = sum(len(piece) for piece in iter(lambda: loop.recv(1 << 16), b""))
+    assert (heard < sent) if drops else (heard == sent)
+    loop.close()

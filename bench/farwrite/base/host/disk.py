@@ -54,11 +54,14 @@ class Disk:
 
 
 @contextmanager
-def disk(directory: Path | None, journal_bytes: int, volume_bytes: int, keep: bool = False) -> Iterator[Disk]:
+def disk(
+    directory: Path | None, journal_bytes: int, volume_bytes: int, keep: bool = False, advice: str = ""
+) -> Iterator[Disk]:  # fmt: skip
     """The journal and the volume of one site in `directory`, or in memory when it is None. UnfitError without room.
 
-    With `keep` the directory is made, and the files have names in it and stay.
+    With `keep` the directory is made, and the files have names in it and stay. `advice` is what a refusal says to do.
     """
+    advice = advice or OTHER_DIRECTORY
     with contextlib.ExitStack() as stack:
         if directory is None:
             journal_fd, direct = os.memfd_create("farwrite-journal"), False
@@ -66,14 +69,14 @@ def disk(directory: Path | None, journal_bytes: int, volume_bytes: int, keep: bo
             volume_fd = os.memfd_create("farwrite-volume")
         else:
             if keep:
-                make_directory(directory)
-            check_room(directory, journal_bytes)
-            journal_fd, direct = durable_file(directory, JOURNAL if keep else None)
+                make_directory(directory, advice)
+            check_room(directory, journal_bytes, advice)
+            journal_fd, direct = durable_file(directory, JOURNAL if keep else None, advice)
             stack.callback(os.close, journal_fd)
             volume_fd = new_file(directory, VOLUME if keep else None, 0)
         stack.callback(os.close, volume_fd)
-        preallocate(journal_fd, journal_bytes, directory)
-        make_sparse(volume_fd, volume_bytes, directory)
+        preallocate(journal_fd, journal_bytes, directory, advice)
+        make_sparse(volume_fd, volume_bytes, directory, "" if advice == OTHER_DIRECTORY else advice)
         yield Disk(
             directory="memory" if directory is None else str(directory),
             file_system="memory" if directory is None else file_system_of(directory),
@@ -112,7 +115,7 @@ def kept_disk(directory: Path, volume_bytes: int) -> Iterator[Disk]:
         )  # fmt: skip
 
 
-def check_room(directory: Path, needed_bytes: int) -> None:
+def check_room(directory: Path, needed_bytes: int, advice: str = OTHER_DIRECTORY) -> None:
     """UnfitError when the file system of `directory` lacks room for a journal and as much again for the volume."""
     try:
         state = os.statvfs(directory)
@@ -122,16 +125,16 @@ def check_room(directory: Path, needed_bytes: int) -> None:
     if free_bytes < 2 * needed_bytes:
         raise UnfitError(
             f"{directory}: {free_bytes >> 20} MiB free, {2 * needed_bytes >> 20} MiB needed for one site's journal and "
-            f"volume. {OTHER_DIRECTORY}"
+            f"volume. {advice}"
         )
 
 
-def make_directory(directory: Path) -> None:
+def make_directory(directory: Path, advice: str = OTHER_DIRECTORY) -> None:
     """The directory, and those above it. UnfitError when it cannot be."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as refusal:
-        raise system_error(f"make {directory}", refusal.errno or 0, OTHER_DIRECTORY) from refusal
+        raise system_error(f"make {directory}", refusal.errno or 0, advice) from refusal
 
 
 def new_file(directory: Path, name: str | None, flags: int) -> int:
@@ -152,7 +155,7 @@ def new_file(directory: Path, name: str | None, flags: int) -> int:
         Path(name).unlink()
 
 
-def durable_file(directory: Path, name: str | None) -> tuple[int, bool]:
+def durable_file(directory: Path, name: str | None, advice: str = OTHER_DIRECTORY) -> tuple[int, bool]:
     """(descriptor, whether it is direct) of a file where a write that has returned is durable; UnfitError when refused."""
     for flags, direct in ((os.O_DIRECT | os.O_DSYNC, True), (os.O_DSYNC, False)):
         try:
@@ -160,18 +163,18 @@ def durable_file(directory: Path, name: str | None) -> tuple[int, bool]:
         except OSError as refusal:
             if direct:
                 continue
-            raise system_error(f"create a file in {directory}", refusal.errno or 0, OTHER_DIRECTORY) from refusal
+            raise system_error(f"create a file in {directory}", refusal.errno or 0, advice) from refusal
         try:
             os.pwrite(descriptor, aligned_bytes(BLOCK_BYTES), 0)
             return descriptor, direct
         except OSError as refusal:
             os.close(descriptor)
             if not direct:
-                raise system_error(f"write in {directory}", refusal.errno or 0, OTHER_DIRECTORY) from refusal
+                raise system_error(f"write in {directory}", refusal.errno or 0, advice) from refusal
     raise AssertionError("the second form either answers or raises")
 
 
-def preallocate(descriptor: int, size: int, directory: Path | None) -> None:
+def preallocate(descriptor: int, size: int, directory: Path | None, advice: str = OTHER_DIRECTORY) -> None:
     """Write every block once: a later write into it changes no metadata, so its flush is one disk write."""
     block = aligned_bytes(FILL_BYTES)
     try:
@@ -183,17 +186,17 @@ def preallocate(descriptor: int, size: int, directory: Path | None) -> None:
                 raise OSError(errno.ENOSPC, "short write")
     except OSError as refusal:
         attempt = f"write {size >> 20} MiB of journal in {directory}"
-        raise system_error(attempt, refusal.errno or 0, OTHER_DIRECTORY) from refusal
+        raise system_error(attempt, refusal.errno or 0, advice) from refusal
 
 
-def make_sparse(descriptor: int, size: int, directory: Path | None) -> None:
+def make_sparse(descriptor: int, size: int, directory: Path | None, advice: str = "") -> None:
     """Give a volume its size; UnfitError where the file system has no files so large, or the user may have none. ftruncate(2)."""
     try:
         os.ftruncate(descriptor, size)
     except OSError as refusal:
         attempt = f"make a sparse volume of {size >> 20} MiB in {directory or 'memory'}"
-        advice = "Choose a smaller one (--set lab.volume=..., or a fio job's size), or another directory (--set lab.near=DIR)."
-        raise system_error(attempt, refusal.errno or 0, advice) from refusal
+        smaller = "Choose a smaller one (--set lab.volume=..., or a fio job's size), or another directory (--set lab.near=DIR)."
+        raise system_error(attempt, refusal.errno or 0, advice or smaller) from refusal
 
 
 @dataclass(frozen=True)

@@ -32,20 +32,22 @@ GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 class End:
     """One of the two sockets: what is waiting to be written to it, and whether it can be waited for."""
 
-    def __init__(self, connection: socket.socket, poller: select.poll) -> None:
+    def __init__(self, connection: socket.socket, poller: select.poll, always: int = 0) -> None:
+        """`always`: events that are waited for whatever else is."""
         connection.setblocking(False)
         self.connection = connection
         self.poller = poller
         self.room = memoryview(bytearray(CHUNK_BYTES))
         self.waiting = memoryview(b"")
-        self.asked = 0
+        self.always = self.asked = always
+        self.has_hung_up = False  # It will say nothing more; what it has said may still be there.
         self.readable = False
         self.gone = False  # Hung up: poll would answer at once for ever; recv knows what is left.
-        poller.register(connection, 0)
+        poller.register(connection, always)
 
     def ask(self, reads: bool) -> None:
         """What the next wait is for."""
-        events = (select.POLLIN if reads else 0) | (select.POLLOUT if self.waiting else 0)
+        events = self.always | (select.POLLIN if reads else 0) | (select.POLLOUT if self.waiting else 0)
         if not self.gone and events != self.asked:
             self.poller.modify(self.connection, events)
             self.asked = events
@@ -54,6 +56,7 @@ class End:
     def hear(self, events: int) -> None:
         """What the wait found."""
         self.readable = bool(events & (select.POLLIN | GONE))
+        self.has_hung_up = self.has_hung_up or bool(events & (GONE | select.POLLRDHUP))
         if events & GONE:
             self.gone = True
             self.poller.unregister(self.connection)
@@ -83,9 +86,11 @@ class Pump:
     """Both directions between a replica's socket and the network's."""
 
     def __init__(self, replica: socket.socket, network: socket.socket, channel: Channel, packer: Packer,
-                 unpacker: Unpacker, counts: memoryview) -> None:  # fmt: skip
+                 unpacker: Unpacker, counts: memoryview, drops: bool = False) -> None:  # fmt: skip
+        """`drops`: once the network's end has hung up, nothing more of what it had said is delivered."""
         self.poller = select.poll()
-        self.replica, self.network = End(replica, self.poller), End(network, self.poller)
+        self.drops = drops
+        self.replica, self.network = End(replica, self.poller), End(network, self.poller, select.POLLRDHUP if drops else 0)
         self.ends = {replica.fileno(): self.replica, network.fileno(): self.network}
         self.channel, self.packer, self.unpacker = channel, packer, unpacker
         self.counts = counts
@@ -136,6 +141,8 @@ class Pump:
     def inward(self) -> str | None:
         """One step from the network to the replica; why it was the last, if it was."""
         replica, network, unpacker = self.replica, self.network, self.unpacker
+        if self.drops and network.has_hung_up:
+            return PEER_ENDED
         if not replica.write():
             return REPLICA_ENDED
         if replica.waiting:
@@ -186,8 +193,9 @@ class Pump:
     def deliver_rest(self) -> None:
         """The network has ended: what had come whole before is still the replica's to read."""
         with contextlib.closing(self.replica.connection) as replica, contextlib.suppress(OSError):
-            replica.settimeout(PARTING_LIMIT_S)
-            replica.sendall(self.replica.waiting)
+            if not self.drops:
+                replica.settimeout(PARTING_LIMIT_S)
+                replica.sendall(self.replica.waiting)
         part(self.network.connection, self.channel.pending())
 
 

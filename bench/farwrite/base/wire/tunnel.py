@@ -128,14 +128,15 @@ def open_tunnel(network: socket.socket, terms: Terms, dials: bool, limit_s: floa
     return made
 
 
-def tunnel_in_thread(network: socket.socket, channel: Channel, terms: Terms) -> socket.socket:
+def tunnel_in_thread(network: socket.socket, channel: Channel, terms: Terms, drops: bool = False) -> socket.socket:
     """Our end of a tunnel in a thread of this process; takes the connection over, whose ends have agreed on this channel.
 
-    It ends when either side hangs up. It shares this process's Python with whoever else wants it.
+    It ends when either side hangs up; with `drops` what the network's had said and was not taken yet is never delivered.
+    It shares this process's Python with whoever else wants it.
     """
     ours, theirs = socket.socketpair()
     counts = memoryview(bytearray(WORD_BYTES * COUNTS)).cast("q")
-    pump = Pump(theirs, network, channel, *codec_of(terms.compression), counts)
+    pump = Pump(theirs, network, channel, *codec_of(terms.compression), counts, drops)
 
     def run() -> None:
         with contextlib.closing(theirs), contextlib.closing(network):

@@ -65,7 +65,8 @@ class Client(Patience):
     def handed_over(self) -> socket.socket:
         """What the loop reads plain requests from; the connection is not ours any more."""
         if self.tls is not None:
-            return tunnel_in_thread(self.connection, self.tls, IN_THE_CLEAR)
+            # A client that is gone may have written anew elsewhere: what it had asked for must not come behind that.
+            return tunnel_in_thread(self.connection, self.tls, IN_THE_CLEAR, drops=True)
         return self.connection
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -49,9 +50,12 @@ STAGING_BYTES = 8 << 20
 REHEARSAL_BYTES = 32 << 20  # Of a journal that holds a few times as much.
 FOLLOWS = "volume.sock"  # Points at the socket of whoever leads.
 SOCKET_PATH_BYTES_MAX = 107  # unix(7).
+DESCRIPTORS_OTHER = 512  # Of a replica, beside its clients': strangers at its doors and its port, peers, votes, files.
+DESCRIPTORS_TLS = 3  # For a client: its connection, and the two ends of its tunnel.
 REPORT_S = 0.1
 LEADS_S = 5.0  # From the opening of a door until the loop takes clients: no longer than to open files.
 DRAIN_S = 3.0  # For what was taken to complete, when the volume is closed.
+CLIENTS_MIN = 8
 VOLUME, READ_ONLY = "volume", "volume-ro"
 
 LOG = logging.getLogger(__name__)
@@ -264,7 +268,8 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
     figures = figures_of(board)
     figures.task.pid, figures.task.is_open, figures.task.drain, figures.task.drained = os.getpid(), 0, 0, 0
     frontend = Frontend(
-        chosen.volume_bytes, counters=figures.counters, writes_ns=figures.writes_ns, reads_ns=figures.reads_ns
+        chosen.volume_bytes, clients_max(DESCRIPTORS_TLS if order.tls else 1), counters=figures.counters,
+        writes_ns=figures.writes_ns, reads_ns=figures.reads_ns,
     )  # fmt: skip
     try:
         made = ServedNode(
@@ -276,6 +281,22 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
         made.run()
     finally:
         frontend.close()
+
+
+def clients_max(descriptors_each: int) -> int:
+    """How many clients are served at once, once this process may open as many files as it is allowed to.
+
+    The usual soft limit, 1024, is for programs that call select(2); without a descriptor left nobody could be refused either, and
+    no peer could come back.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = sessions.SESSIONS_MAX * descriptors_each + DESCRIPTORS_OTHER
+    limit = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        soft = limit
+    allowed = sessions.SESSIONS_MAX if soft == resource.RLIM_INFINITY else (soft - DESCRIPTORS_OTHER) // descriptors_each
+    return min(max(allowed, CLIENTS_MIN), sessions.SESSIONS_MAX)
 
 
 def rehearse_replica() -> None:

@@ -1,6 +1,7 @@
 """A served volume: a lab of sites, a replica and its doors at each, and whoever dies started again.
 
-The command's process holds the lab, watches, and touches no client's byte. It ends with Ctrl-C, SIGTERM or its command: then
+The command's process holds the lab, watches, and touches no client's byte. It ends with Ctrl-C, SIGTERM, SIGHUP or its
+command: then
 the primary takes no more, answers what it has taken, and every replica applies what it holds.
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ...base.errors import EXIT_DONE, UnfitError, UsageError, system_error
+from ...base.interruption import SIGNALS
 from ...base.physics import Distance
 from ...engine.frontend.iscsi.chap import Credentials
 from ...engine.frontend.iscsi.portal import PORT as ISCSI_PORT
@@ -48,7 +50,7 @@ from .replica import (
     run_replica,
     target_name,
 )
-from .volume_files import Files, Settings
+from .volume_files import LOCK_S, Files, Settings, lock_within
 
 OPENS_S = 60.0  # For the voters to start and elect: the replay of a whole journal and a few elections.
 STOPS_S = 30.0  # For a replica to apply what it holds.
@@ -218,7 +220,7 @@ class Server(Voters):
     def say(self, sentence: str) -> None:
         """An event, as a line of its own; a status line that stands there is written over."""
         if not self.asked.is_quiet:
-            print(f"{CLEAR if sys.stderr.isatty() else ''}farwrite serve: {sentence}", file=sys.stderr, flush=True)
+            speak(f"{CLEAR if sys.stderr.isatty() else ''}farwrite serve: {sentence}\n")
 
     def uri(self, name: str = "", export: str = "") -> str:
         """The URI of a replica's door; without a name, of whoever leads. NetworkBlockDevice/nbd, doc/uri.md."""
@@ -315,9 +317,16 @@ class Status:
         self.due_s = now_s + self.every_s
         line = self.last.line(server.boards, server.replicas, server.downs())
         if self.is_live:
-            print(f"{CLEAR}{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+            speak(f"{CLEAR}{line[: shutil.get_terminal_size().columns - 1]}")
         else:
             server.say(line)
+
+
+def speak(text: str) -> None:
+    """Text on stderr. Whoever read it may be gone, or its disk full: clients are served all the same."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def run_command(server: Server, lab: Lab, asked: Asked, words: list[str]) -> int:
@@ -358,11 +367,26 @@ def socket_directory(asked: Path | None) -> Iterator[Path]:
         raise UsageError(
             f"--sockets {asked}: others may enter it, and who reaches a socket reads and writes the volume: chmod 700 {asked}."
         )
+    with only_server(asked):
+        try:
+            yield short(asked)
+        finally:
+            for name in (*SITES, Path(FOLLOWS).stem):
+                (asked / f"{name}.sock").unlink(missing_ok=True)
+
+
+@contextmanager
+def only_server(directory: Path) -> Iterator[None]:
+    """Nobody else has sockets of these names in the directory: they would take the place of ours, and ours of theirs."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield short(asked)
+        if not lock_within(descriptor, LOCK_S):
+            raise UnfitError(
+                f"--sockets {directory}: another farwrite serve has its sockets there: end that first, or name another directory."
+            )
+        yield
     finally:
-        for name in (*SITES, Path(FOLLOWS).stem):
-            (asked / f"{name}.sock").unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def short(directory: Path) -> Path:
@@ -417,7 +441,7 @@ def opened_lab(settings: Settings, asked: Asked) -> Iterator[Lab]:
         for span, leg in zip([*lab.spans, *lab.between], legs, strict=True):
             sentence = proof(span, leg, asked.accepts_error)
             if not asked.is_quiet:
-                print(f"farwrite serve: {sentence}", file=sys.stderr, flush=True)
+                speak(f"farwrite serve: {sentence}\n")
         yield lab
 
 
@@ -431,7 +455,7 @@ def leg_between(pair: tuple[str, str], asked: Leg) -> Leg:
 @contextmanager
 def calm() -> Iterator[None]:
     """A second Ctrl-C does not end what is being ended in order."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     try:
         yield
     finally:

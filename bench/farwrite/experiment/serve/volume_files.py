@@ -13,8 +13,9 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ SETTINGS, LOCK, BALLOT = "volume.json", "lock", "ballot"
 JOURNAL_BYTES = 64 << 20  # Flushes the volume once for every third of it; replaying it all takes less than a second.
 SIZE_BYTES_MIN, SIZE_BYTES_MAX = 1 << 20, 1 << 44
 FORMAT = 1
+OTHER_PLACE = "Free some room, choose a smaller --size, or name another directory with --keep or --files, or --memory."
 LOCK_S = 3.0  # The processes of a serve that was killed die with it, in a moment.
 
 
@@ -78,6 +80,8 @@ class Files:
 def read_settings(directory: Path) -> Settings:
     """The settings of a kept volume; UsageError where there is none."""
     path = directory / SETTINGS
+    if directory.is_dir() and not path.exists():
+        raise UsageError(f"{directory} holds no volume: name the directory that farwrite serve --keep made.")
     try:
         return msgspec.json.decode(read_text(path, "read the volume in", TEXT_BYTES_MAX), type=Settings)
     except msgspec.MsgspecError as refusal:
@@ -91,14 +95,20 @@ def new_files(settings: Settings, directory: Path | None, keep: bool) -> Iterato
     with contextlib.ExitStack() as stack:
         if keep:
             assert directory is not None
+            was_there = directory.exists()
             make_directory(directory)
             stack.enter_context(locked(directory))
             if (directory / SETTINGS).exists():
                 raise UsageError(f"{directory} holds a volume: open it with --volume {directory}, or name another --keep.")
+            for name in voters:
+                if (directory / name).exists():
+                    raise UsageError(f"{directory / name} is there and belongs to no volume: remove it, or name another --keep.")
+            stack.enter_context(whole_or_nothing(directory, voters, was_there))
         disks, ballots = {}, {}
         for name in replicas:
             place = directory / name if directory and keep else directory
-            disks[name] = stack.enter_context(disk(place, JOURNAL_BYTES, settings.size_bytes + AREA_BYTES, keep))
+            size_bytes = settings.size_bytes + AREA_BYTES
+            disks[name] = stack.enter_context(disk(place, JOURNAL_BYTES, size_bytes, keep, OTHER_PLACE))
         for name in voters:
             ballots[name] = ballot_in(directory / name) if directory and keep else os.memfd_create(f"farwrite-ballot-{name}")
             stack.callback(os.close, ballots[name])
@@ -127,6 +137,21 @@ def kept_files(settings: Settings, directory: Path) -> Iterator[Files]:
         yield Files(disks, ballots, text_of(directory))
 
 
+@contextmanager
+def whole_or_nothing(directory: Path, voters: Sequence[str], was_there: bool) -> Iterator[None]:
+    """Until the settings are written there is no volume: what there is of its files goes when they cannot all be made."""
+    try:
+        yield
+    finally:
+        if not (directory / SETTINGS).exists():
+            for name in voters:
+                shutil.rmtree(directory / name, ignore_errors=True)
+            (directory / LOCK).unlink(missing_ok=True)
+            if not was_there:
+                with contextlib.suppress(OSError):  # Somebody has put something else in it.
+                    directory.rmdir()
+
+
 def make_directory(directory: Path) -> None:
     """For nobody else."""
     try:
@@ -152,19 +177,24 @@ def locked(directory: Path) -> Iterator[None]:
     except OSError as refusal:
         raise system_error(f"open the volume in {directory}", refusal.errno or 0, OTHER_VOLUME) from refusal
     try:
-        until_s = time.monotonic() + LOCK_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as refusal:
-                if time.monotonic() > until_s:
-                    sentence = f"The volume in {directory} is served already, by another farwrite serve: end that first."
-                    raise UnfitError(sentence) from refusal
-            time.sleep(0.05)
+        if not lock_within(descriptor, LOCK_S):
+            raise UnfitError(f"The volume in {directory} is served already, by another farwrite serve: end that first.")
         yield
     finally:
         os.close(descriptor)
+
+
+def lock_within(descriptor: int, limit_s: float) -> bool:
+    """Take the lock of an open file, which goes with the last process that has it; False when somebody keeps it for so long."""
+    until_s = time.monotonic() + limit_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > until_s:
+                return False
+        time.sleep(0.05)
 
 
 def make_durable(*directories: Path) -> None:
