@@ -1,6 +1,7 @@
 """The files of a kept volume: what a second opening must find, who may open it, and what is never begun anew."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_names_are_durable_before_a_volume_is_handed_over(tmp_path, monkeypatch)
     synced, real = set(), os.fsync
 
     def fsync(descriptor):
-        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.add(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
@@ -74,7 +75,8 @@ def test_names_are_durable_before_a_volume_is_handed_over(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("change", [
-    b'"format": 2', b'"replicas": 4', b'"protocol": "Z"', b'"quorum": 3', b'"size_bytes": 5', b'"peer_timeout_ns": 0', b'"other": 1',
+    b'"format": 2', b'"replicas": 4', b'"protocol": "Z"', b'"quorum": 3', b'"size_bytes": 5',
+    b'"peer_timeout_ns": 0', b'"other": 1',
 ])  # fmt: skip
 def test_settings_that_nobody_wrote_so_are_refused(kept, change):
     path, name = kept / volume_files.SETTINGS, change.partition(b":")[0]

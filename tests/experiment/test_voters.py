@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 
 from farwrite.experiment.voters import SEAT_AT, UndecidedError, Voters, names_of, seat_of
-from farwrite.lab.shared_memory import board
 
 WORDS = SEAT_AT + 16
 
@@ -79,7 +78,7 @@ def test_a_process_that_ends_by_itself_is_noticed_while_anything_is_waited_for(m
     made.start("far")
     made.processes["far"].ended = True
     with pytest.raises(UndecidedError, match=r"the process of far ended: it was too much"):
-        made.until(lambda: False, "what never comes")
+        made.until(lambda: False, "what never comes", 5.0)
 
 
 def test_what_does_not_come_in_time_is_said_by_its_name(made):
