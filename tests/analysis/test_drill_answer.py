@@ -9,7 +9,7 @@ from rich.console import Console
 
 from farwrite.analysis.drill_answer import answer_of, quantile
 from farwrite.analysis.drill_outage import PHASES, outages
-from farwrite.analysis.drill_recording import NEVER, Connection, Found, read, save
+from farwrite.analysis.drill_recording import FAILED, NEVER, Connection, Done, Found, read, save
 from farwrite.base.errors import UsageError
 from farwrite.report.drill import show_drill, show_table
 from farwrite.report.drill_trace import trace_of
@@ -33,11 +33,41 @@ def test_the_recovery_time_divides_into_phases_that_add_up():
     assert sum(found.phases.values()) == found.time_ns
 
 
+def test_recovery_is_seen_in_a_write_that_was_due_after_the_event_and_no_other():
+    """No outage here: another leads at once. The answer to what was under way already says nothing of it."""
+    quick = trial(back_ns=KILL + 20 * MS)
+    done = [KILL + MS if intended == KILL - 10 * MS else at
+            for intended, at in zip(quick.history.intended_ns, quick.history.done_ns, strict=True)]  # fmt: skip
+    quick = msgspec.structs.replace(quick, history=msgspec.structs.replace(quick.history, done_ns=done))
+    assert answer_of(recording(quick)).judged[0].recoveries[0].time_ns == 23 * MS
+
+
 def test_an_outage_is_the_time_without_a_good_write_not_the_longest_request():
     made = answer_of(recording(trial())).availability
     assert made.outage_ns == made.longest_outage_ns == BACK + 3 * MS - (KILL - 10 * MS + 3 * MS)
     assert (made.slots, made.good_slots) == (40, 25) and made.by_time == 25 / 40
     assert (made.good, made.late, made.failed) == (250, 0, 150) and made.by_requests == 250 / 400
+
+
+def test_outages_add_up_and_the_longest_is_one_of_them():
+    """Two trials of which the second stood still twice, beside what it did after its stop."""
+    twice = trial(1)
+    late = [(intended, FAILED if 3_000 * MS <= intended < 3_400 * MS else outcome)
+            for intended, outcome in zip(twice.history.intended_ns, twice.history.outcome, strict=True)]  # fmt: skip
+    twice = msgspec.structs.replace(
+        twice, stopped_ns=3_800 * MS, history=msgspec.structs.replace(twice.history, outcome=[outcome for _, outcome in late])
+    )
+    first, second = BACK + 3 * MS - (KILL - 10 * MS + 3 * MS), 410 * MS
+    answer = answer_of(recording(trial(), twice))
+    assert answer.judged[1].availability.outage_ns == first + second
+    assert answer.judged[1].availability.longest_outage_ns == first
+    assert (answer.judged[1].availability.good, answer.judged[1].availability.failed) == (190, 190)
+    third = Connection(node="near", epoch=3, opened_ns=3_200 * MS, closed_ns=NEVER)
+    led_anew = answer_of(recording(msgspec.structs.replace(twice, connections=[*twice.connections, third]))).judged[0]
+    assert led_anew.recoveries[0].time_ns == BACK + 3 * MS - KILL  # Its own outage was over then.
+    together = answer.availability
+    assert (together.outage_ns, together.longest_outage_ns, together.window_ns) == (2 * first + second, first, END + 3_800 * MS)
+    assert together.by_requests == (250 + 190) / (400 + 380)
 
 
 def test_a_total_outage_reads_zero():
@@ -70,6 +100,7 @@ def test_with_nothing_at_stake_a_trial_does_not_count_and_says_so(changes, why):
     answer = answer_of(made)
     assert (answer.trials, answer.counted) == (2, 1) and why in next(iter(answer.uncounted))
     assert answer.loss_probability_high == pytest.approx(0.95)
+    assert answer.availability == answer.judged[1].availability
     assert "does not count" in printed(show_drill, made, answer)
     nothing = answer_of(recording(trial(**changes)))
     assert nothing.outcome == "unknown" and nothing.loss_probability_high is None
@@ -95,6 +126,17 @@ def test_the_recovery_point_is_in_writes_bytes_and_seconds():
     assert "LOST" in printed(show_drill, made, answer)
     assert answer_of(promised := recording(trial(lost=4))).promised
     assert "FAIL" in printed(show_drill, promised, answer_of(promised))
+
+
+def test_what_the_last_trial_lost_counts_and_a_later_fault_lengthens_what_was_exposed():
+    answer = answer_of(recording(trial(), trial(1, lost=3), protocol="A"))
+    assert (answer.lost, answer.acked, answer.lost_writes_max) == (3, 500, 3)
+    again = Done(text="kill far", kind="fault", planned_ns=KILL, begin_ns=KILL + 19 * MS, end_ns=KILL + 20 * MS)
+    heal = Done(text="heal", kind="recovery", planned_ns=KILL, begin_ns=KILL + 29 * MS, end_ns=KILL + 30 * MS)
+    made = trial(lost=3)
+    judged = answer_of(recording(msgspec.structs.replace(made, events=[*made.events, again, heal]), protocol="A")).judged[0]
+    oldest, newest = judged.verdict.oldest_lost, judged.verdict.newest_lost
+    assert newest - oldest == 2 and judged.recovery_point_ns == KILL + 20 * MS - made.history.done_ns[oldest]
 
 
 def test_replicas_that_hold_different_things_are_corrupt():

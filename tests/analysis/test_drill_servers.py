@@ -50,6 +50,11 @@ def test_each_server_sees_the_outage_and_none_more_than_it_and_its_own_next_writ
     assert answer.pauses[0].never == 0
 
 
+def test_a_pause_begins_with_the_write_that_was_under_way_at_the_event():
+    answer = answer_of(shared(trial(0, gap_ns=50 * MS)))
+    assert answer.pauses[0].longest_ns == [BACK + 3 * MS - (KILL - 50 * MS)] * 5
+
+
 def test_a_server_that_is_never_served_again_is_counted_as_one_and_said_to_be():
     made = shared(trial(0, back_ns=None))
     answer = answer_of(made)

@@ -4,9 +4,10 @@ import msgspec
 import pytest
 
 from farwrite.analysis.change import UNCHANGED, compare
+from farwrite.analysis.drill_answer import answer_of
 from farwrite.analysis.drill_recording import save
 from farwrite.base.errors import UnfitError, UsageError
-from farwrite.compare.drills import result_set_of_drill
+from farwrite.compare.drills import outage_share, result_set_of_drill
 from farwrite.compare.figures import read_result_set
 from farwrite.gate.budget import parse
 from farwrite.gate.gate import gate
@@ -39,6 +40,29 @@ def test_a_recovery_that_never_came_has_no_value_and_says_why():
     found = figures(recording(trial(0, back_ns=None), trial(1)))
     assert found["recovery_time_p50"].estimate.value is None
     assert "1 of 2 trials ended before" in str(found["recovery_time_p50"].estimate.warnings[0])
+
+
+def test_what_came_back_and_what_is_out_of_order_is_damage_too():
+    """A write is missing although later ones of its connection are there: its block is empty, or an older one stands in it."""
+    made = trial()
+    held = [*made.found[0].block]
+    held[50] = -1
+    hole = msgspec.structs.replace(made, found=[msgspec.structs.replace(made.found[0], block=held)])
+    assert figures(recording(hole))["damaged_writes"].estimate.value == 1
+    assert figures(recording(made))["damaged_writes"].estimate.value == 0
+
+
+def test_more_trials_or_another_seed_are_the_same_drill_and_another_bound_is_not():
+    def identity(**words):
+        return result_set_of_drill(recording(trial(), **words), "x").identity
+
+    assert identity() == identity(trials=50, seed=9) != identity(bound="500 ms")
+
+
+def test_a_trial_without_any_time_is_all_outage():
+    """The client was told to stop at its first acknowledgement: nothing says that anybody was served."""
+    nothing = msgspec.structs.replace(answer_of(recording(trial())).judged[0].availability, window_ns=0, outage_ns=0)
+    assert outage_share(msgspec.structs.replace(answer_of(recording(trial())).judged[0], availability=nothing)) == 1.0
 
 
 def test_too_few_trials_have_no_95th_percentile_and_no_trial_no_loss_that_is_known():

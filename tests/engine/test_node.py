@@ -10,6 +10,8 @@ import pytest
 from farwrite.base.errors import UnfitError
 from farwrite.base.wire.terms import SharedKey, Terms
 from farwrite.engine import journal_kernel as log
+from farwrite.engine import node as node_module
+from farwrite.engine.ballot import Ballot
 from farwrite.engine.control import Address, ask, ask_running, votes_served
 from farwrite.engine.node import LOT_S_MIN, Node
 from farwrite.engine.peer_timeout import PEER_TIMEOUT_NS_MIN, peer_timeout_of
@@ -106,6 +108,42 @@ def test_only_a_whole_replica_whose_last_session_was_that_primarys_is_an_orphan(
     journal = SimpleNamespace(at=[SimpleNamespace(flags=flags)])
     node = SimpleNamespace(session_count=sessions, orphaned_session=orphaned, journal=journal)
     assert Node.is_orphaned.fget(node) is said
+
+
+def test_the_widest_lot_is_a_few_round_trips_to_the_last_primarys_machine(monkeypatch):
+    def refuse(*_):
+        time.sleep(0.05)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(node_module, "ask_running", refuse)
+    node = waiting(Address("127.0.0.1", 1, 1))
+    Node.watch_last_primary(node, "near", 1)
+    assert node.lot_s >= node_module.LOT_ROUND_TRIPS * 0.05
+
+
+@pytest.mark.parametrize(("flags", "stands"), [(0, True), (log.INCONSISTENT, False)])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_replica_that_is_not_whole_never_stands_whatever_it_was_asked(flags, stands, at_once):
+    node = SimpleNamespace(
+        journal=SimpleNamespace(at=[SimpleNamespace(flags=flags)]), election_wait_s=lambda: 0.0, stopped=lambda: False,
+        is_orphaned=False, stands_at_once=at_once, lost_elections=0,
+    )  # fmt: skip
+    assert Node.follow(node, None) is stands and not node.stands_at_once
+
+
+def test_an_election_after_an_orphans_lot_counts_as_lost_until_it_is_known_otherwise():
+    """So the next lots are wider; `serve` begins anew once somebody leads."""
+    node = SimpleNamespace(
+        journal=SimpleNamespace(at=[SimpleNamespace(flags=0)]), election_wait_s=lambda: 60.0, orphans_wait_s=lambda: 0.0,
+        stopped=lambda: False, is_orphaned=True, stands_at_once=False, lost_elections=2,
+    )  # fmt: skip
+    assert Node.follow(node, None) is True and node.lost_elections == 3
+
+
+def test_a_node_that_has_failed_promises_nothing():
+    ballot = Ballot(epoch=4)
+    answer = Node.decide(SimpleNamespace(failure=OSError("its disk"), ballot=ballot), None)
+    assert not answer.yes and answer.ballot == ballot and "its disk" in answer.refusal
 
 
 # A disk that answers nothing

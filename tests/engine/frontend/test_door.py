@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from types import FunctionType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from farwrite.base.shared_counters import SharedCounters
 from farwrite.base.wire.terms import SharedKey, Terms
 from farwrite.engine import secondary_kernel as secondary
 from farwrite.engine.control import Address
-from farwrite.engine.frontend import nbd
+from farwrite.engine.frontend import door_kernel, nbd
 from farwrite.engine.frontend import session_kernel as sessions
 from farwrite.engine.frontend.frontend import Frontend
 from farwrite.engine.journal import format_journal
@@ -305,6 +306,84 @@ def test_new_requests_are_not_taken_while_it_hands_over_or_shuts_down(stack):
     assert client.answer() == (tag, 0, b"")
     assert served.frontend.shut_down(PATIENCE_S)
     assert client.write(0, BLOCK) == client.ask(nbd.READ, 0, 512)[0] == nbd.ESHUTDOWN
+
+
+def test_what_is_owed_is_not_forgotten_by_a_shutdown_and_a_replica_that_leads_again_serves_again(stack):
+    served = Served(stack, stalled=True)
+    client = served.connect()
+    client.begin(nbd.WRITE, 0, PAGE, data=BLOCK)
+    until(lambda: served.counters.owed == 1, "the write to be taken")
+    assert not served.frontend.shut_down(0.02)
+    served.end()
+    served.frontend.leave()
+    facing = served.frontend.doors.at[0]
+    assert client.is_hung_up() and facing.owed_begin == facing.owed_end and served.counters.owed == 0
+    served.release()
+    served.frontend.begin(served.state)
+    again = served.connect()
+    tag = again.begin(nbd.READ, 0, 512)
+    served.frontend.turn(served.state, True, 50_000_000)
+    assert again.answer() == (tag, 0, BLOCK[:512])
+    assert served.frontend.shut_down(PATIENCE_S)
+
+
+def test_everything_is_counted_once(stack):
+    served = Served(stack)
+    client, other = served.connect(), served.connect(sessions.READ_ONLY)
+    before = {name: int(served.counters[name]) for name in sessions.Counters.LAYOUT.names}
+    assert client.write(0, BLOCK * 3) == client.ask(nbd.TRIM, 0, 512)[0] == 0
+    assert client.ask(nbd.WRITE_ZEROES, 0, 1024, nbd.NO_HOLE)[0] == client.ask(nbd.FLUSH)[0] == 0
+    assert len(client.read(0, 100)) == 100 and len(client.read(0, 1 << 20)) == 1 << 20
+    assert client.ask(nbd.READ, VOLUME_BYTES, 1)[0] == nbd.EINVAL and other.ask(nbd.TRIM, 0, 1)[0] == nbd.EPERM
+    bad = served.connect()
+    bad.connection.sendall(bytes(28))
+    assert bad.is_hung_up()
+    client.begin(nbd.DISC)
+    assert client.is_hung_up()
+    until(lambda: served.counters.sessions == 1, "one to be left")
+    came = {name: int(served.counters[name]) - value for name, value in before.items()}
+    assert came == {
+        "sessions": -1, "adopted": 1, "refused": 0, "writes": 3, "reads": 2, "flushes": 1, "bytes_written": 3 * PAGE + 512 + 1024,
+        "bytes_read": 100 + (1 << 20), "errors": 2, "hung_up": 1, "owed": 0, "blocked": came["blocked"],
+    }  # fmt: skip
+    assert (served.frontend.doors.writes_ns.sum(), served.frontend.doors.reads_ns.sum()) == (3, 2)
+
+
+def test_a_board_that_a_killed_process_has_left_tells_of_no_connections_and_takes_no_places():
+    """What was done stays counted; who was served then is gone, and would be one client less with each crash."""
+    counters = rows_of(sessions.Counters)
+    counters[0].sessions, counters[0].owed, counters[0].writes = 3, 7, 1000
+    made = Frontend(VOLUME_BYTES, sessions_max=4, counters=counters)
+    try:
+        assert made.count() == 0 and (counters[0].owed, counters[0].writes) == (0, 1000)
+    finally:
+        made.close()
+
+
+def test_a_connection_that_cannot_be_waited_for_is_closed_once(stack):
+    """Twice, and the second time it may be somebody else's by then."""
+    closed = []
+    scope = dict(vars(door_kernel))
+    scope["libc"] = SimpleNamespace(close=closed.append, fence_acquire=lambda: None)
+    scope["sessions"] = SimpleNamespace(begin=lambda doors, mail, now_ns: closed.append(mail.socket) or -1)  # As it promises.
+    take_mail = FunctionType(door_kernel.take_mail.py_func.__code__, scope)
+    made = Frontend(VOLUME_BYTES)
+    stack.callback(made.close)
+    made.doors.mail[0].socket, made.doors.at[0].mail_written = 99, 1
+    take_mail(made.doors, 0)
+    assert closed == [99] and made.counters[0].refused == 1 and made.doors.at[0].mail_read == 1
+
+
+def test_a_file_in_place_of_a_connection_is_refused_and_closed(stack):
+    """epoll takes none: as where the system allows no more to be waited for."""
+    served = Served(stack)
+    file_fd = os.memfd_create("no connection")
+    place = os.fstat(file_fd).st_ino
+    assert served.frontend.adopt(SimpleNamespace(family=socket.AF_UNIX, detach=lambda: file_fd), sessions.NBD)
+    until(lambda: served.counters.refused == 1, "it to be refused")
+    with contextlib.suppress(OSError):  # It is closed, and its number may be another's by now.
+        assert os.fstat(file_fd).st_ino != place
+    assert served.counters.sessions == 0 and served.connect().read(0, 512) == bytes(512)
 
 
 def test_many_clients_are_served_and_more_are_closed(stack):

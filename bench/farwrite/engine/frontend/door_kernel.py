@@ -125,7 +125,6 @@ def take_mail(doors, now_ns):
         mail = doors.mail[at.mail_read % doors.mail.size]
         if sessions.begin(doors, mail, now_ns) < 0:
             doors.counters[0].refused += 1
-            libc.close(mail.socket)
         at.mail_read += 1
 
 

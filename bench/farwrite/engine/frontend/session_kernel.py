@@ -239,7 +239,7 @@ def ask_events(doors, index, wanted):
 
 @kernel()
 def begin(doors, mail, now_ns):
-    """Give a connection a session; its index, or -1 when there is no place or no way to wait for it."""
+    """Give a connection a session; its index, or -1 when there is no place or no way to wait for it: it is closed then."""
     for index in range(doors.session.size):
         session = doors.session[index]
         if session.kind != FREE:
@@ -259,6 +259,7 @@ def begin(doors, mail, now_ns):
             end(doors, np.int64(index))
             return np.int64(-1)
         return np.int64(index)
+    libc.close(mail.socket)
     return np.int64(-1)
 
 

@@ -28,14 +28,24 @@ def leader_of(boards: Mapping[str, Board], replicas: Sequence[str]) -> str | Non
 
 
 @dataclass
-class LastSecond:
-    """What happened since it was asked last: rates, and quantiles of these writes alone."""
+class Seen:
+    """What a replica had counted when it was looked at last."""
 
-    at_s: float = field(default_factory=time.monotonic)
     writes: int = 0
     reads: int = 0
     written: int = 0
     writes_ns: np.ndarray = field(default_factory=lambda: np.zeros(SLOTS, np.int64))
+
+
+@dataclass
+class LastSecond:
+    """What happened since it was asked last: rates, and quantiles of these writes alone.
+
+    By replica: each counts for itself, over all the times it leads, and may have counted more than who led before it.
+    """
+
+    at_s: float = field(default_factory=time.monotonic)
+    seen: dict[str, Seen] = field(default_factory=dict)
 
     def line(self, boards: Mapping[str, Board], replicas: Sequence[str], downs: Sequence[str]) -> str:
         """The status of the volume in one line, since the last one."""
@@ -46,20 +56,17 @@ class LastSecond:
         if leader is None:
             return f"nobody leads{down}"
         figures = figures_of(boards[leader])
-        counted = figures.counters[0]
-        seen_ns = figures.writes_ns.copy()
-        writes, reads, written = int(counted.writes), int(counted.reads), int(counted.bytes_written)
-        is_new = writes < self.writes  # Another leads, or the same again.
-        before = LastSecond() if is_new else self
-        lately = Histogram(np.maximum(seen_ns - before.writes_ns, 0))
+        counted, before = figures.counters[0], self.seen.get(leader, Seen())
+        now = Seen(int(counted.writes), int(counted.reads), int(counted.bytes_written), figures.writes_ns.copy())
+        self.seen[leader] = now
+        lately = Histogram(np.maximum(now.writes_ns - before.writes_ns, 0))
         p50, p99 = lately.quantiles(QUANTILES)
         words = [
-            f"{leader} leads", f"{int(counted.clients)} clients", f"{(writes - before.writes) / past_s:,.0f} writes/s",
-            f"{(written - before.written) / past_s / 1e6:,.1f} MB/s", f"{(reads - before.reads) / past_s:,.0f} reads/s",
+            f"{leader} leads", f"{int(counted.clients)} clients", f"{(now.writes - before.writes) / past_s:,.0f} writes/s",
+            f"{(now.written - before.written) / past_s / 1e6:,.1f} MB/s", f"{(now.reads - before.reads) / past_s:,.0f} reads/s",
         ]  # fmt: skip
         words += [f"p50 {format_time(p50)}, p99 {format_time(p99)}"] if p50 is not None and p99 is not None else []
         words += peers_text(figures, [name for name in replicas if name != leader])
-        self.writes, self.reads, self.written, self.writes_ns = writes, reads, written, seen_ns
         return ", ".join(words) + down
 
 

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from farwrite.engine.frontend.iscsi import login, pdu
-from farwrite.engine.frontend.iscsi.chap import Credentials, response_of
+from farwrite.engine.frontend.iscsi.chap import ChapError, Credentials, Exchange, response_of
 from farwrite.engine.frontend.iscsi.login import Joined, Login, Offer, Rules, Terms, negotiate
 from farwrite.engine.frontend.iscsi.text import TextError, number_of, pairs_of, text_of
 
@@ -214,10 +214,33 @@ def test_a_target_proves_itself_when_it_is_asked_to():
 @pytest.mark.parametrize("wrong", [
     {"secret": b"another secret"}, {"name": "nobody"}, {"algorithm": "6,99"}, {"challenge": "reflected"},
     {"more": {"CHAP_R": "0b!!"}}, {"more": {"CHAP_R": ""}}, {"more": {"CHAP_I": "256", "CHAP_C": "0x01"}},
-    {"more": {"CHAP_I": "1"}},
+    {"more": {"CHAP_I": "1"}}, {"name": "nobody", "secret": bytes(12)}, {"name": "", "secret": b""},
 ])  # fmt: skip
 def test_who_does_not_know_it_reflects_a_challenge_or_breaks_the_steps_does_not(wrong):
     assert prove(Login(rules(credentials=CREDENTIALS)), **wrong)[0] == login.AUTHENTICATION_FAILED
+
+
+def test_proof_is_given_once_and_by_one_algorithm():
+    one = Login(rules(credentials=CREDENTIALS))
+    assert prove(one)[0] == 0 and one.is_proven
+    again = Login(rules(credentials=CREDENTIALS))
+    said(again.reply(request(NORMAL | {"AuthMethod": "CHAP"}, current=0, transit=False)))
+    assert said(again.reply(request({"CHAP_A": "7"}, current=0, transit=False)))[0] == 0
+    assert said(again.reply(request({"CHAP_A": "5"}, current=0, transit=False)))[0] == login.AUTHENTICATION_FAILED
+    exchange = Exchange(CREDENTIALS)
+    challenge = exchange.step({"CHAP_A": "7"})
+    response = response_of("7", int(challenge["CHAP_I"]), SECRET, bytes.fromhex(challenge["CHAP_C"][2:]))
+    proof = {"CHAP_N": "host", "CHAP_R": "0x" + response.hex()}
+    assert exchange.step(proof) == {} and exchange.name == "host"
+    with pytest.raises(ChapError, match="after it has"):
+        exchange.step(proof)
+
+
+def test_secrets_that_prove_nothing_are_not_taken():
+    """A target that proves itself with an initiator's secret could be asked by a stranger for the initiator's own answer."""
+    for secrets, own in (({"host": SECRET}, SECRET), ({"host": b"too short"}, b""), ({"host": SECRET}, b"too short")):
+        with pytest.raises(ValueError, match="secret"):
+            Credentials(secrets, "target", own)
 
 
 def test_nobody_passes_by_the_security_stage_where_proof_is_asked_for():

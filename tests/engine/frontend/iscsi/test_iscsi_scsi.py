@@ -1,5 +1,6 @@
 """SCSI commands without a network: what a unit says of itself, what it refuses, and reservations as SPC-4 has them."""
 
+import errno
 import random
 
 import pytest
@@ -167,6 +168,130 @@ def test_a_change_of_roles_is_told_to_every_nexus_and_a_standby_refuses_data():
         assert run(unit, [0x12, 0, 0, 0, 96], nexus=nexus).status == 0
 
 
+def test_a_unit_attention_waits_for_a_command_that_may_tell_it(unit):
+    nexus = unit.attach("new")
+    for cdb in ([0x12, 0, 0, 0, 96], [0xA0] + [0] * 7 + [1, 0]):
+        assert run(unit, cdb, nexus=nexus).status == sense.GOOD
+    assert code_of(run(unit, [0], nexus=nexus)) == 0x2900
+    assert run(unit, [0], nexus=nexus).status == sense.GOOD and not nexus.attentions
+    unit.reset()
+    assert run(unit, [0x03, 0, 0, 0, 252], nexus=nexus).data[12:14] == (0x2903).to_bytes(2, "big")
+    assert run(unit, [0], nexus=nexus).status == sense.GOOD
+
+
+def test_the_loop_does_nothing_for_a_nexus_that_is_to_be_told_or_refused_anything():
+    """The gate of each nexus, after whatever may close or open it for one or for all."""
+    with volume.memory_volume(1 << 20) as disk:
+        store = Store()
+        unit = scsi.LogicalUnit(disk, pages.Identification(1, TARGET), (pages.PortGroup(1, 0, (1,)),), store)
+        closed, nexuses = {}, {name: unit.attach(name) for name in ("a", "b")}
+        for name, nexus in nexuses.items():
+            nexus.close_gate = lambda is_closed, name=name: closed.__setitem__(name, is_closed)
+
+        def gates():
+            return [closed["a"], closed["b"]]
+
+        def does(cdb, name="a", data=b""):
+            return run(unit, cdb, data, nexuses[name])
+
+        unit.refresh()
+        assert gates() == [True, True]
+        assert does([0]).status and does([0], "b").status and gates() == [False, False]
+        assert does([0x16]).status == sense.GOOD and gates() == [False, True]
+        unit.detach(nexuses["a"])
+        assert closed["b"] is False
+        unit.nexuses["a"] = nexuses["a"]
+        assert does([0x16], "b").status == sense.GOOD and gates() == [True, False]
+        unit.reset()
+        assert gates() == [True, True]
+        assert does([0]).status and does([0], "b").status and gates() == [False, False]
+        register = bytes(8) + (5).to_bytes(8, "big") + bytes(8)
+        assert does([0x5F, 0, 0, 0, 0, 0, 0, 0, 24], data=register).status == sense.GOOD
+        assert does([0x5F, 1, 1, 0, 0, 0, 0, 0, 24], data=(5).to_bytes(8, "big") + bytes(16)).status == sense.GOOD
+        assert gates() == [False, True]  # "b" may read, and not write.
+        store.image, kept = b"", store.image
+        unit.reload()
+        assert gates() == [False, False]
+        store.image = kept
+        unit.reload()
+        unit.reload()
+        assert gates() == [False, True]
+        unit.reservations = Reservations()
+        unit.is_swp = True
+        unit.refresh()
+        assert gates() == [True, True]
+
+
+class Store(scsi.StateStore):
+    """Keeps an image, as long as it works."""
+
+    can_keep = True
+
+    def __init__(self):
+        self.image, self.works = b"", True
+
+    def load(self):
+        return self.image
+
+    def save(self, image):
+        self.image = image if self.works else self.image
+        return self.works
+
+
+def test_a_reservation_that_cannot_be_kept_has_not_happened():
+    with volume.memory_volume(1 << 20) as disk:
+        unit = scsi.LogicalUnit(disk, pages.Identification(1, TARGET), store=Store())
+        host, other = unit.attach("host"), unit.attach("other")
+        host.attentions, other.attentions = [], []
+
+        def out(nexus, action, key, service_key, kind=0):
+            data = key.to_bytes(8, "big") + service_key.to_bytes(8, "big") + bytes(8)
+            return run(unit, [0x5F, action, kind, 0, 0, 0, 0, 0, 24], data, nexus)
+
+        assert out(host, 0, 0, 5).status == out(other, 0, 0, 6).status == out(host, 1, 5, 0, 5).status == sense.GOOD
+        before = unit.reservations.image()
+        unit.store.works = False
+        for action, key in ((3, 0), (2, 0), (4, 6), (0, 0)):
+            answer = out(host, action, 5, key, 5)
+            assert answer.sense.key == sense.HARDWARE_ERROR and unit.reservations.image() == before
+        assert not other.attentions and unit.reservations.refuses("stranger", WRITES)
+
+
+WRITING = {
+    "WRITE": (cdb_10(0x2A, 0, 1), 1), "WRITE(6)": ([0x0A, 0, 0, 0, 1], 1), "WRITE(16)": (cdb_16(0x8A, 0, 1), 1),
+    "WRITE AND VERIFY": (cdb_10(0x2E, 0, 1), 1), "WRITE ATOMIC": ([0x9C] + [0] * 12 + [1], 1), "ORWRITE": (cdb_16(0x8B, 0, 1), 1),
+    "COMPARE AND WRITE": ([0x89] + [0] * 12 + [1], 2), "WRITE SAME": (cdb_10(0x41, 0, 4), 1),
+}  # fmt: skip
+
+
+def test_nothing_is_written_where_nothing_may_be(unit):
+    unmapped = (22).to_bytes(2, "big") + (16).to_bytes(2, "big") + bytes(4) + bytes(8) + (1).to_bytes(4, "big") + bytes(4)
+    assert run(unit, cdb_10(0x2A, 0, 1), b"k" * 512).status == sense.GOOD
+    unit.is_swp = True
+    for name, (cdb, blocks) in WRITING.items():
+        assert code_of(run(unit, cdb, b"k" * 512 * blocks)) == 0x2700, name
+    assert code_of(run(unit, [0x42] + [0] * 7 + [24], unmapped)) == 0x2700
+    assert run(unit, cdb_10(0x28, 0, 1)).data == b"k" * 512
+    unit.is_swp = False
+    for lba, count, code in ((BLOCKS, 1, 0x2100), (BLOCKS - 1, 2, 0x2100), (BLOCKS - 1, 1, None)):
+        data = unmapped[:8] + lba.to_bytes(8, "big") + count.to_bytes(4, "big") + bytes(4)
+        assert code_of(run(unit, [0x42] + [0] * 7 + [24], data)) == code
+
+
+@pytest.mark.parametrize(("error", "code"), [
+    (errno.EIO, 0x0C00), (errno.ENOSPC, 0x2707), (errno.ESHUTDOWN, 0x0400), (errno.EPERM, 0x2700),
+])  # fmt: skip
+def test_what_the_volume_refuses_is_told_and_never_called_done(unit, monkeypatch, error, code):
+    real = unit.disk.perform
+    reads = volume.READ, volume.STATUS
+    monkeypatch.setattr(unit.disk, "perform", lambda one: real(one) if one.kind in reads else volume.Result(error), raising=False)
+    for name, (cdb, blocks) in WRITING.items():
+        assert code_of(run(unit, cdb, b"k" * 512 * blocks)) == code, name
+    assert code_of(run(unit, cdb_10(0x2A, 0, 4096), bytes(2 << 20))) == code_of(run(unit, [0x35])) == code
+    monkeypatch.setattr(unit.disk, "perform", lambda one: volume.Result(error), raising=False)
+    assert code_of(run(unit, cdb_10(0x28, 0, 1))) == (0x1100 if error == errno.EIO else code)
+
+
 # Reservations.
 
 
@@ -229,6 +354,29 @@ def test_a_preempted_nexus_loses_its_registration_and_the_reservation_changes_ha
     assert out(state, "n0", reservation.PREEMPT, 1, 0, kind=1).answer == sense.INVALID_PARAMETER
 
 
+@pytest.mark.parametrize("kind", [reservation.WRITE_EXCLUSIVE, reservation.EXCLUSIVE_ACCESS])
+def test_who_keeps_his_registration_hears_of_another_type_only(kind):
+    state = registered(1, 2, 3)
+    out(state, "n1", reservation.RESERVE, 2, kind=reservation.WRITE_EXCLUSIVE)
+    told = out(state, "n0", reservation.PREEMPT, 1, 2, kind=kind).attentions
+    changed = ("n2", sense.RESERVATIONS_RELEASED)
+    assert told == (("n1", sense.REGISTRATIONS_PREEMPTED), *([changed] if kind != reservation.WRITE_EXCLUSIVE else []))
+    assert out(state, "n0", reservation.CLEAR, 1).attentions == (("n2", sense.RESERVATIONS_PREEMPTED),)
+    assert not state.kind and not state.registrations
+
+
+def test_reserve_6_and_persistent_reservations_do_not_mix():
+    state = Reservations()
+    assert state.reserve_6("n0") == state.reserve_6("n0") == Answer() and state.reserve_6("n1") == sense.CONFLICT
+    assert [state.refuses("n1", does) for does in (READS, WRITES, OTHER, reservation.HARMLESS)] == [True, True, True, False]
+    assert not state.refuses("n0", WRITES)
+    assert out(state, "n0", reservation.REGISTER, 0, 1).answer == sense.CONFLICT
+    state.release_6("n1")
+    assert state.reserved_6 == "n0"
+    state.release_6("n0")
+    assert out(state, "n0", reservation.REGISTER, 0, 1).answer == Answer() and state.reserve_6("n1") == sense.CONFLICT
+
+
 def test_a_reservation_moves_to_a_nexus_by_its_transport_id():
     state = registered(1)
     out(state, "n0", reservation.RESERVE, 1, kind=1)
@@ -269,6 +417,9 @@ def test_reservations_are_where_the_volume_is():
         assert served().reservations.registrations == {"host": 3} and not served().reservations.kind
         other.reload()
         assert not other.reservations.kind
+        for _ in range(2):  # As often as the site serves again.
+            other.reload()
+            assert other.reservations.registrations == {"host": 3}
 
 
 def test_no_parameters_break_a_reservation():

@@ -575,6 +575,112 @@ def test_a_reset_ends_writes_whose_data_the_loop_waits_for(in_loop):
         assert other.read(90, 64).data != b"w" * 32768
 
 
+@pytest.fixture
+def stalled(in_loop):
+    """The target with its writes held up, and what releases them; released in the end at any rate."""
+    in_loop.served.stall()
+    try:
+        yield in_loop
+    finally:
+        in_loop.served.release()
+
+
+def hears_nothing(host, limit_s=0.15):
+    """Whether nothing comes for a while."""
+    host.socket.settimeout(limit_s)
+    try:
+        host.receive()
+    except TimeoutError:
+        return True
+    finally:
+        host.socket.settimeout(20)
+    return False
+
+
+def logged_in(address, number=1):
+    """An initiator that has heard its unit attention, whatever is held up."""
+    return Initiator(address, isid=b"\x80\0\0\0\6" + bytes([number])).ready()
+
+
+ONE_BLOCK = bytes([0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0])
+
+
+def test_a_comparison_that_fails_is_told_once_what_it_was_held_against_is_complete(stalled):
+    """Told sooner, it might speak of a write that no later primary has."""
+    with logged_in(stalled.address, 1) as host, logged_in(stalled.address, 2) as other:
+        staged = int(stalled.served.journal.at[0].staged_sequence)
+        tag = host.request(ONE_BLOCK, b"q" * 512)
+        while stalled.served.journal.at[0].staged_sequence == staged:
+            time.sleep(0.002)
+        caw = bytes([0x89, 0]) + bytes(8) + bytes([0, 0, 0, 1, 0, 0])
+        compared = other.request(caw, b"q" * 500 + b"z" * 12 + b"n" * 512)
+        assert hears_nothing(other) and hears_nothing(host)
+        stalled.served.release()
+        assert host.outcome(tag).is_good
+        missed = other.outcome(compared)
+        assert missed.key == sense.MISCOMPARE and missed.answer.data[5:9] == (500).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize("function", [session.ABORT_TASK_SET, session.CLEAR_TASK_SET, session.RESET_UNIT])
+def test_task_management_is_answered_after_the_writes_that_are_in_the_log(stalled, function):
+    with logged_in(stalled.address) as host:
+        tag = host.request(ONE_BLOCK, b"q" * 512)
+        host.manage(function)
+        assert hears_nothing(host)
+        stalled.served.release()
+        assert host.outcome(tag).is_good
+        assert host.receive().opcode == pdu.TASK_MANAGEMENT_RESPONSE
+
+
+def test_a_reset_is_answered_after_the_writes_of_other_sessions_that_are_in_the_log(stalled):
+    with logged_in(stalled.address, 1) as host, logged_in(stalled.address, 2) as other:
+        tag = other.request(ONE_BLOCK, b"q" * 512)
+        while not stalled.served.counters.owed:
+            time.sleep(0.002)
+        host.manage(session.RESET_UNIT)
+        assert hears_nothing(host)
+        stalled.served.release()
+        assert other.outcome(tag).is_good
+        assert host.receive().opcode == pdu.TASK_MANAGEMENT_RESPONSE
+
+
+def test_writes_that_are_aborted_while_their_data_comes_give_their_place_in_the_window_back(in_loop):
+    with logged_in(in_loop.address) as host:
+        assert host.write(0, bytes(512)).is_good
+        whole, write = host.window, bytes([0x2A, 0, 0, 0, 0, 90, 0, 0, 64, 0])
+        for function in (session.ABORT_TASK, session.ABORT_TASK_SET):
+            for _ in range(3):
+                tag = host.request(write, b"w" * 32768, flags=pdu.WRITE | 1, immediate_bytes=0, follow=False)
+                host.manage(function, tag)
+                assert host.receive().opcode == pdu.TASK_MANAGEMENT_RESPONSE
+            assert host.write(0, bytes(512)).is_good and host.window == whole
+
+
+def test_a_streamed_read_is_counted_once_and_with_all_of_its_bytes(in_loop):
+    counted = in_loop.served.counters
+    with logged_in(in_loop.address) as host:
+        before = {name: int(counted[name]) for name in ("reads", "bytes_read", "writes", "bytes_written", "flushes")}
+        assert len(host.read(0, 2048).data) == 1 << 20
+        assert host.write(0, bytes(300 << 10)).is_good and host.command(bytes([0x35])).is_good
+        came = {name: int(counted[name]) - value for name, value in before.items()}
+    assert came == {"reads": 1, "bytes_read": 1 << 20, "writes": 1, "bytes_written": 300 << 10, "flushes": 1}
+
+
+def test_software_write_protection_holds_by_every_way(opened):
+    with logged_in(opened.address, 1) as host, logged_in(opened.address, 2) as other:
+        page = bytearray(host.command(bytes([0x1A, 8, 0x0A, 0, 255, 0]), reads=255).data)
+        page[0] = page[2] = 0
+        select = bytes([0x15, 0x10, 0, 0, len(page), 0])
+        page[4 + 4] |= 0x08
+        assert host.command(select, bytes(page)).is_good
+        assert host.write(0, bytes(512)).code == 0x2700 and host.read(0, 1).is_good
+        assert other.write(0, bytes(512)).code == 0x2A01  # It is told first.
+        assert other.write(0, bytes(512)).code == 0x2700
+        page[4 + 4] &= ~0x08
+        assert host.command(select, bytes(page)).is_good
+        assert host.write(0, bytes(512)).is_good
+
+
 def test_writes_of_several_sessions_and_comparisons_leave_one_history(in_loop):
     """Sessions add one to a counter by COMPARE AND WRITE, beside writes elsewhere: every success counts once."""
     def add(number, counts):
