@@ -57,8 +57,8 @@ def serve(
     """Serve a replicated volume over NBD and iSCSI: near and far hold a copy each, so far apart; whoever leads opens its doors.
 
     What the clients need is printed once they are served. Ctrl-C, SIGTERM or a closed terminal ends it: what was taken is
-    answered, and the exit code is 0. With a command, that is run at the near site with the volume's URIs in NBD and ISCSI, and its
-    exit code is ours.
+    answered, and the exit code is 0. With a command, that is run at the near site with the volume's URIs in NBD and ISCSI, and
+    its exit code is ours.
 
     Parameters
     ----------
