@@ -32,6 +32,7 @@ def tell_some(first: int, count: int) -> list[StoryResult]:
 def begin_worker(parent: int) -> None:
     """Ctrl-C is heard by whoever asked for the stories, and a worker lives no longer than that process, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with(parent)
 
