@@ -433,6 +433,18 @@ def test_a_wrong_digest_is_noticed(opened):
         assert (answer.opcode, answer.header[2]) == (pdu.REJECT, pdu.REASON_DATA_DIGEST)
 
 
+def test_a_header_that_does_not_match_its_digest_ends_the_connection(opened):
+    """Nothing in it can be believed, not even where the next one begins."""
+    with Initiator(opened.address) as one:
+        one.log_in(KEYS | {"HeaderDigest": "CRC32C"})
+        one.command(bytes(6))
+        words = (0xFFFFFFFF, one.command_sn, one.expected_status_sn, 0, 0, 0, 0)
+        one.send(header(pdu.NOP_OUT, 0x80, b"", tag=50, words=words), digests=False)
+        one.socket.sendall(b"\1\2\3\4")
+        with pytest.raises((EOFError, ConnectionResetError)):
+            one.receive()
+
+
 def test_a_session_ends_with_its_reservation_6_and_keeps_its_registration(opened):
     register = bytes([0x5F, 6, 0, 0, 0, 0, 0, 0, 24, 0])
     with Initiator(opened.address) as one:
