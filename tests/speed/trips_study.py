@@ -71,7 +71,7 @@ def measured(document: dict, name: str, words: list[str], more: list[str]) -> No
     """One lab's recording, or why there is none."""
     print(f"{name} ...", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="farwrite-") as place:
-        with open(Path(place) / "disk.img", "wb") as image:
+        with (Path(place) / "disk.img").open("wb") as image:
             image.truncate(64 << 20)
         done = subprocess.run(
             [sys.executable, "-m", "farwrite", "trips", "--json", *words, *more], cwd=place, capture_output=True, text=True,
@@ -91,8 +91,8 @@ def page_of(document: dict) -> str:
     lines = [
         "# Round trips of a write", "",
         f"`make trips`, {first.started_utc[:10]}, farwrite {first.farwrite}: {first.initiator}, one write at a time, "
-        f"{first.miles:g} miles ({first.link}), TCP {first.congestion}. k of the fastest write, then of the median with its interval; "
-        "in brackets what the protocol foretells.", "",
+        f"{first.miles:g} miles ({first.link}), TCP {first.congestion}. k of the fastest write, then of the median with its "
+        "interval; in brackets what the protocol foretells.", "",
     ]  # fmt: skip
     sizes = [one.size_bytes for one in first.targets[0].writes]
     lines += [row(["target", *(size_text(size) for size in sizes)]), row(["---"] * (len(sizes) + 1))]

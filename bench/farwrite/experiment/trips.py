@@ -102,9 +102,10 @@ def measure_trips(asked: Asked, progress: Progress) -> TripsRecording:
     if asked.uri:
         check_uri(asked.uri)
     progress.doing("opening the lab")
-    with open_to(asked.layout, asked.link, as_root=False, accept_error=True, quiet=True) as session, contextlib.ExitStack() as own:
+    opened = open_to(asked.layout, asked.link, as_root=False, accept_error=True, quiet=True)
+    with opened as session, contextlib.ExitStack() as own:
         doors = None
-        congestion = [site.call(plain_congestion) for site in session.lab.placed][0]
+        congestion, _ = (site.call(plain_congestion) for site in session.lab.placed)
         if asked.doors:
             doors = own.enter_context(process("doors", session.sites[FAR].namespace))
             doors.start(serve_own_doors, session.sites[FAR].address)
@@ -115,8 +116,8 @@ def measure_trips(asked: Asked, progress: Progress) -> TripsRecording:
         return TripsRecording(
             farwrite=__version__, started_utc=started.isoformat(timespec="seconds"), miles=there.miles,
             asked_rtt_ns=there.rtt_ns, is_ping=there.is_ping, route_factor=asked.route_factor,
-            asked_besides=describe(asked.leg.spec), link=lab.choice.kind, link_reason=lab.choice.reason, initiator=initiator, congestion=congestion,
-            fua=asked.fua, warmups=WARMUPS, targets=targets,
+            asked_besides=describe(asked.leg.spec), link=lab.choice.kind, link_reason=lab.choice.reason, initiator=initiator,
+            congestion=congestion, fua=asked.fua, warmups=WARMUPS, targets=targets,
         )  # fmt: skip
 
 
@@ -302,16 +303,16 @@ class Measurement:
             code = self.session.watch(begun, look)
             self.check_stopped()
             if is_late:
-                raise UnfitError(f"qemu-io with {uri}: not done after {limit_s:.0f} s. The target answers no more, or too slowly.")
+                raise UnfitError(f"qemu-io with {uri}: not done after {limit_s:.0f} s: the target is silent or too slow.")
             return code, beginning(out), beginning(error)
 
     def check_stopped(self) -> None:
-        """StoppedError once a signal has asked us to end."""
+        """StoppedError, with our exit code, once a signal has asked us to end."""
         came = signal.sigtimedwait(SIGNALS - {signal.SIGCHLD}, 0)
         if came is not None:
             self.session.stopped_by = came.si_signo
         if self.session.stopped_by is not None:
-            raise StoppedError
+            raise StoppedError(128 + self.session.stopped_by)
 
     def keys_of(self, uri: str) -> tuple[dict[str, str], str]:
         """What the target agrees to, and why that is unknown where it is."""
@@ -344,7 +345,7 @@ def said(text: str) -> str:
 def negotiated_keys(host: str, port: int, target: str) -> dict[str, str]:
     """Log in as libiscsi does, note what is agreed on, hang up. UnfitError says why nothing was. RFC 7143, section 11.12."""
     where = f"log in to {target} at {host} port {port}"
-    offered = {"InitiatorName": "iqn.2026-11.org.farwrite:trips.initiator", "SessionType": "Normal", "TargetName": target} | OFFERED
+    offered = {"InitiatorName": f"{TARGET}.initiator", "SessionType": "Normal", "TargetName": target} | OFFERED
     isid = b"\x80" + os.urandom(3) + b"\0\0"
     answered: dict[str, str] = {}
     data = text_of(offered)

@@ -40,8 +40,8 @@ def target_table(made: TripsRecording, result: TripsResult, target: TargetTrips,
     at_0, far, k = ([getattr(row, name) for row in rows] for name in ("at_0_ns_p50", "far_ns_p50", "k"))
     foretold = [f"at {miles_text(miles)} miles\nms" for miles in result.foretold_miles]
     table = table_of(
-        form, "size", "p50 at 0 miles\nms", f"p50 at {miles_text(made.miles)}\nms", "k\nround trips", "k of the\nfastest", "foretold\nk", *foretold,
-        text_columns=0,
+        form, "size", "p50 at 0 miles\nms", f"p50 at {miles_text(made.miles)}\nms", "k\nround trips", "k of the\nfastest",
+        "foretold\nk", *foretold, text_columns=0,
     )  # fmt: skip
     near, there, trips = Digits.of(at_0, NS_PER_MS), Digits.of(far, NS_PER_MS), Digits.of(k, places_max=2)
     costs = Digits.of((Estimate(value=value) for row in rows for value in row.foretold_ns), NS_PER_MS)
