@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help bench test test-netem crosscheck simulate lint perf rivals aa-study coverage-study mutants first-run lock picture wheel clean
+.PHONY: help bench test test-netem crosscheck simulate lint perf rivals trips aa-study coverage-study mutants first-run lock picture wheel clean
 
 help:
 	@echo "make bench       measure the limits of synchronous replication and print the report (about 4 minutes)"
@@ -20,6 +20,7 @@ help:
 	@echo "make coverage-study  how often intervals hold the truth, in worlds whose truth is known (a few minutes)"
 	@echo "make mutants     whether the tests notice small changes of the statistics and the step kernels (MUTANTS='--faults'; hours in full)"
 	@echo "make perf        speed, as ratios against floors, then what make rivals measures"
+	@echo "make trips       how many round trips a write waits for, at our doors and at tgt, QEMU and nbdkit (a few minutes)"
 	@echo "make rivals      beside QEMU, DRBD and iperf3 in one lab (about a quarter of an hour; RIVALS='--rounds 3' is shorter)"
 
 # uv when it is there, otherwise venv and pip; both from the same lock file, with its hashes.
@@ -86,6 +87,9 @@ RIVALS ?=
 
 rivals: $(READY)
 	@$(BIN)/python -m rivals $(RIVALS)
+
+trips: $(READY)
+	@$(BIN)/python tests/speed/trips_study.py
 
 aa-study: $(READY)
 	@$(BIN)/python tests/speed/aa_study.py

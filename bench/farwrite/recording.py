@@ -468,3 +468,42 @@ class Repeated(Struct, frozen=True):
     rounds: list[Pair]
     void: list[Reason]  # why a round was left out, one for each
     interrupted: bool = False
+
+
+class WritesOfSize(Struct, frozen=True):
+    """Writes of one size, one after the other, at 0 miles and at the distance; `run_ns` is one write each."""
+
+    size_bytes: int
+    at_0: Turn
+    far: Turn
+
+
+class MeasuredTarget(Struct, frozen=True):
+    """A target at the far site, and what an initiator at the near one saw of it."""
+
+    name: str
+    kind: Literal["nbd", "iscsi"]
+    uri: str  # as it was given, $FAR unread
+    command: str  # that served it; empty: our own door
+    keys: dict[str, str]  # of iSCSI, as agreed on where the initiator offers what libiscsi does; empty: unknown
+    keys_unknown: str  # why; empty where they are known, or there are none
+    writes: list[WritesOfSize]
+
+
+class TripsRecording(Struct, frozen=True):
+    """What `farwrite trips` observed."""
+
+    farwrite: str
+    started_utc: str
+    miles: float
+    asked_rtt_ns: int
+    is_ping: bool  # the round trip asked for is an echo's, this host's own part in it included
+    route_factor: float
+    asked_besides: str  # of the link, in words
+    link: str
+    link_reason: str
+    initiator: str  # program and version
+    congestion: str  # TCP's congestion control at both sites
+    fua: bool  # each write was to be durable before it is answered
+    warmups: int  # writes before those that count, in each process
+    targets: list[MeasuredTarget]

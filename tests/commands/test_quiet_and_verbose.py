@@ -8,7 +8,7 @@ import pytest
 
 from console import farwrite
 
-MEASURE = ("run", "reach", "sweep", "ab", "survey", "simulate", "lab", "drill", "serve")
+MEASURE = ("run", "reach", "sweep", "ab", "survey", "simulate", "lab", "drill", "serve", "trips")
 
 
 @pytest.mark.parametrize("command", MEASURE)

@@ -39,6 +39,10 @@ EXAMPLES: dict[str, list[str]] = {
         'farwrite lab --miles 150 --far "iperf3 -s" -- sh -c \'iperf3 -c $FAR\'',
         'farwrite lab --miles 80km --measure --far "postgres -D far" --wait-port 5432 -- sh -c \'psql -h $FAR -c "select 1"\'',
     ],
+    "trips": [
+        "farwrite trips --miles 150", "farwrite trips --miles 20 --door iscsi --size 4k,64k,512k",
+        "farwrite trips --far 'qemu-nbd -t -p 10809 -x disk -f raw disk.img' --uri 'nbd://$FAR/disk'",
+    ],
     "doctor": ["farwrite doctor"],
     "simulate": ["farwrite simulate --seeds 20"],
     "profiles": ["farwrite profiles", "farwrite profiles run.rounds"],

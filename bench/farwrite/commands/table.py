@@ -33,6 +33,7 @@ COMMANDS = {
     "baseline": ("baseline:baseline", JUDGE, "Keep a run as the one that others are held against, and list those kept."),
     "serve": ("serve:serve", TOOLS, "Serve a replicated volume, its second copy a distance away, to real clients over NBD."),
     "lab": ("lab:lab", TOOLS, "Run any command, or a shell, at one end of an emulated distance."),
+    "trips": ("trips:trips", TOOLS, "Tell how many round trips a write of a size waits for, over NBD and iSCSI."),
     "survey": ("survey:survey", TOOLS, "Prove what a link over a distance delivers here, against what was asked."),
     "doctor": ("doctor:doctor", TOOLS, "Say what this machine can emulate, how well, and what mends it."),
     "simulate": ("simulate:simulate", TOOLS, "Search the engine for lost writes: crashes and cuts in a pretend world."),
