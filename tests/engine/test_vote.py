@@ -1,6 +1,7 @@
 """Votes: no message ends a voter or gives it two minds, each that cannot be considered is refused with its reason, nobody
 without the key is heard, and a promise that was told is never forgotten, whatever becomes of one slot of the ballot."""
 
+import ast
 import contextlib
 import errno
 import itertools
@@ -12,6 +13,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -696,3 +698,14 @@ def test_votes_end_with_the_block_that_serves_them_even_when_it_fails(voter):
     running.join(20)
     assert failed, "the block waits for a voter that nothing ends"
     assert asked(voter, address, Question("status", "test")) is None
+
+
+def test_nothing_of_the_engine_decodes_by_a_type_that_threads_may_be_the_first_to_use():
+    """Two that were ended the process: SIGSEGV in msgspec, in one of a thousand lives of a voter."""
+    files = list(Path(control.__file__).parent.rglob("*.py"))
+    found = [
+        f"{path.name}:{node.lineno}" for path in files for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("msgspec.json.decode", "msgspec.convert")
+        and "simulate" not in path.parts
+    ]  # fmt: skip
+    assert len(files) > 20 and not found, "decode by a Decoder that is made when the module is loaded"

@@ -256,13 +256,16 @@ def encode_slot(ballot: Ballot) -> bytes:
     return zlib.crc32(rest).to_bytes(4, "little") + rest
 
 
+BALLOT = msgspec.json.Decoder(Ballot)  # Made before there are threads, as all of the engine's (control.py).
+
+
 def decode_slot(block: bytes) -> Ballot | None:
     """The ballot of a slot; None when the slot is damaged, cut off or was never written."""
     if len(block) != SLOT_BYTES or zlib.crc32(block[4:]) != int.from_bytes(block[:4], "little"):
         return None
     size = int.from_bytes(block[4:8], "little")
     try:
-        ballot = msgspec.json.decode(block[8 : 8 + size], type=Ballot)
+        ballot = BALLOT.decode(block[8 : 8 + size])
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return ballot if is_ballot(ballot) else None

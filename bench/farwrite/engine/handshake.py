@@ -66,6 +66,9 @@ class HelloBody(msgspec.Struct, forbid_unknown_fields=True):
     consistent: bool
 
 
+HELLO_BODY = msgspec.json.Decoder(HelloBody)  # Made before there are threads, as all of the engine's (control.py).
+
+
 def receive_exactly(connection: socket.socket, size: int, limit_s: float) -> bytes:
     """So many bytes, however small their pieces; UnfitError when the peer closes before, TimeoutError at the limit."""
     data = b""
@@ -100,7 +103,7 @@ def receive_hello(connection: socket.socket, volume: int, timeout_s: float | Non
     if found != record.COMPLETE or kind != record.HELLO:
         raise UnfitError(stranger(head) or "What the peer sent is not a HELLO; it is not a replica of ours.")
     try:
-        told = msgspec.json.decode(body[:length], type=HelloBody)
+        told = HELLO_BODY.decode(body[:length])
     except msgspec.MsgspecError as refusal:
         raise UnfitError(f"The peer's HELLO says what none of ours does: {refusal}.") from refusal
     said = Hello(volume, int(header.epoch), int(header.sequence), told.protocol, told.log_epoch, told.consistent)
