@@ -52,8 +52,8 @@ EXAMPLES: dict[str, list[str]] = {
 EXIT_CODES = (
     "Exit codes: 0 done (gate: every budget is kept); 2 wrong words, profile, budget or file; 3 a budget is broken (with "
     "--strict also one of a run itself, or a claim); 4 what was asked is not known; 5 an acknowledged write was lost or "
-    "damaged; 6 this machine cannot carry the experiment, or the runs cannot be compared; 130 and 143 interrupted; 1 our "
-    "own fault."
+    "damaged; 6 this machine cannot carry the experiment, or the runs cannot be compared; 129, 130 and 143 "
+    "interrupted; 1 our own fault."
 )
 
 

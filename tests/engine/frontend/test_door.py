@@ -343,7 +343,7 @@ def test_everything_is_counted_once(stack):
     until(lambda: served.counters.sessions == 1, "one to be left")
     came = {name: int(served.counters[name]) - value for name, value in before.items()}
     assert came == {
-        "sessions": -1, "adopted": 1, "refused": 0, "writes": 3, "reads": 2, "flushes": 1, "bytes_written": 3 * PAGE + 512 + 1024,
+        "sessions": -1, "clients": -1, "adopted": 1, "refused": 0, "writes": 3, "reads": 2, "flushes": 1, "bytes_written": 3 * PAGE + 512 + 1024,
         "bytes_read": 100 + (1 << 20), "errors": 2, "hung_up": 1, "owed": 0, "blocked": came["blocked"],
     }  # fmt: skip
     assert (served.frontend.doors.writes_ns.sum(), served.frontend.doors.reads_ns.sum()) == (3, 2)
@@ -352,10 +352,10 @@ def test_everything_is_counted_once(stack):
 def test_a_board_that_a_killed_process_has_left_tells_of_no_connections_and_takes_no_places():
     """What was done stays counted; who was served then is gone, and would be one client less with each crash."""
     counters = rows_of(sessions.Counters)
-    counters[0].sessions, counters[0].owed, counters[0].writes = 3, 7, 1000
+    counters[0].sessions, counters[0].clients, counters[0].owed, counters[0].writes = 3, 3, 7, 1000
     made = Frontend(VOLUME_BYTES, sessions_max=4, counters=counters)
     try:
-        assert made.count() == 0 and (counters[0].owed, counters[0].writes) == (0, 1000)
+        assert made.count() == 0 and (counters[0].clients, counters[0].owed, counters[0].writes) == (0, 0, 1000)
     finally:
         made.close()
 

@@ -60,7 +60,7 @@ class Frontend:
             reads_ns=reads_ns,
         )  # fmt: skip
         # Of connections that are ours. On a board they are still those of a process that was killed, and would be its forever.
-        self.doors.counters[0].sessions = self.doors.counters[0].owed = 0
+        self.doors.counters[0].sessions = self.doors.counters[0].clients = self.doors.counters[0].owed = 0
         asked = int(
             libc.epoll_control(
                 self.epoll.fileno(), libc.EPOLL_CTL_ADD, self.wake_fd, libc.EPOLLIN, sessions.WAKE_MARK, self.doors.events
