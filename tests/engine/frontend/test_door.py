@@ -344,7 +344,8 @@ def test_everything_is_counted_once(stack):
     came = {name: int(served.counters[name]) - value for name, value in before.items()}
     assert came == {
         "sessions": -1, "clients": -1, "adopted": 1, "refused": 0, "writes": 3, "reads": 2, "flushes": 1,
-        "bytes_written": 3 * PAGE + 512 + 1024, "bytes_read": 100 + (1 << 20), "errors": 2, "hung_up": 1, "owed": 0, "blocked": came["blocked"],
+        "bytes_written": 3 * PAGE + 512 + 1024, "bytes_read": 100 + (1 << 20), "errors": 2, "hung_up": 1, "owed": 0,
+        "blocked": came["blocked"],
     }  # fmt: skip
     assert (served.frontend.doors.writes_ns.sum(), served.frontend.doors.reads_ns.sum()) == (3, 2)
 

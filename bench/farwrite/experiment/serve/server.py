@@ -355,7 +355,7 @@ def run_command(server: Server, lab: Lab, asked: Asked, words: list[str]) -> int
 def socket_directory(asked: Path | None) -> Iterator[Path]:
     """Where the unix sockets are: a directory for nobody else, its own and gone afterwards unless one was asked for."""
     if asked is None:
-        with tempfile.TemporaryDirectory(prefix="farwrite-", ignore_cleanup_errors=True) as made:
+        with tempfile.TemporaryDirectory(prefix="farwrite-", ignore_cleanup_errors=True) as made, only_server(Path(made)):
             yield short(Path(made))
         return
     try:
