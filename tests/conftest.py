@@ -23,7 +23,7 @@ WAITING = (
     "tests/lab/test_serve.py", "tests/lab/test_serve_iscsi.py",
 )  # fmt: skip
 
-TEST_LIMIT_S = 3000 if os.environ.get("FARWRITE_UML") else 300  # With fixtures that it is the first to need; the longest: 40 s.
+TEST_LIMIT_S = 3000 if os.environ.get("FARWRITE_UML") else 600  # With fixtures it needs first: doors compile 100 s.
 
 # A shell's background job ignores Ctrl-C and hands that on: what tests start and interrupt would never end.
 for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):

@@ -123,7 +123,9 @@ def count_of(text):
 def test_every_round_notes_what_else_the_machine_did(report):
     for item in report.recording.rounds:
         noise = item.noise
-        assert noise is not None and noise.duration_ns >= item.duration_ns
+        assert noise is not None and noise.duration_ns > 0
+        # A round whose plan a quick disk has used up ends with it.
+        assert noise.duration_ns >= item.duration_ns or item.cell.startswith("write-local")
         if noise.foreign_share is None:
             pytest.skip("this kernel does not count what threads ran")
         assert 0 < noise.own_share <= 1 and 0 <= noise.foreign_share <= 1

@@ -330,6 +330,7 @@ def test_what_is_owed_is_not_forgotten_by_a_shutdown_and_a_replica_that_leads_ag
 def test_everything_is_counted_once(stack):
     served = Served(stack)
     client, other = served.connect(), served.connect(sessions.READ_ONLY)
+    until(lambda: served.counters.sessions == 2, "both to be there")
     before = {name: int(served.counters[name]) for name in sessions.Counters.LAYOUT.names}
     assert client.write(0, BLOCK * 3) == client.ask(nbd.TRIM, 0, 512)[0] == 0
     assert client.ask(nbd.WRITE_ZEROES, 0, 1024, nbd.NO_HOLE)[0] == client.ask(nbd.FLUSH)[0] == 0

@@ -219,6 +219,7 @@ class Outcome:
         sense = answer.data[2:] if answer.opcode == pdu.SCSI_RESPONSE and len(answer.data) > 2 else b""
         self.key = sense[2] & 0xF if sense else 0
         self.code = int.from_bytes(sense[12:14], "big") if sense else 0
+        self.information = int.from_bytes(sense[3:7], "big") if sense else 0
 
     @property
     def is_good(self):

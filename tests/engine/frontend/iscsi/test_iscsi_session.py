@@ -630,7 +630,7 @@ def test_a_comparison_that_fails_is_told_once_what_it_was_held_against_is_comple
         stalled.served.release()
         assert host.outcome(tag).is_good
         missed = other.outcome(compared)
-        assert missed.key == sense.MISCOMPARE and missed.answer.data[5:9] == (500).to_bytes(4, "big")
+        assert missed.key == sense.MISCOMPARE and missed.information == 500
 
 
 @pytest.mark.parametrize("function", [session.ABORT_TASK_SET, session.CLEAR_TASK_SET, session.RESET_UNIT])
