@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import time
 from collections.abc import Callable
 from typing import IO, Literal, Protocol
@@ -24,6 +25,22 @@ ByteOrder = Literal["little", "big"]
 
 class TooLongError(UnfitError):
     """The other end announces more than a message may have; none of it was read."""
+
+
+def receive_exactly(connection: socket.socket, size: int, until_s: float, late: Exception, closed: Exception) -> bytes:
+    """So many bytes of a socket, however small their pieces. `late` when they are not there at this instant (time.monotonic()),
+    `closed` when the other end closes before; and what the system answers."""
+    data = bytearray()
+    while len(data) < size:
+        left_s = until_s - time.monotonic()
+        if left_s <= 0:
+            raise late
+        connection.settimeout(left_s)
+        piece = connection.recv(size - len(data))
+        if not piece:
+            raise closed
+        data += piece
+    return bytes(data)
 
 
 def frame(message: bytes, order: ByteOrder) -> bytes:

@@ -10,6 +10,7 @@ import msgspec
 
 from ..analysis.drill_answer import Answer, TrialAnswer, answer_of, quantile
 from ..analysis.drill_recording import DrillRecording
+from ..analysis.estimate import exactly
 from ..analysis.figure import Figure, Label, ResultSet, figure_of
 from ..analysis.result import Estimate
 from ..base.reasons import few_trials, not_served_again, trials_uncounted
@@ -91,8 +92,3 @@ def over_trials(values: Sequence[float], estimate: Callable[[Sequence[float]], E
         return msgspec.structs.replace(made, warnings=[few_trials(len(values), TRIALS_LEAST)])
     without = [estimate([*values[:index], *values[index + 1 :]]).value for index in range(len(values))]
     return msgspec.structs.replace(made, without=without)
-
-
-def exactly(value: float, count: int) -> Estimate:
-    """A value that was counted: its interval is itself."""
-    return Estimate(value=value, low=value, high=value, confidence=1.0, count=count)

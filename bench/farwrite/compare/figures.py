@@ -17,6 +17,7 @@ from ..analysis.answer import not_durable_text
 from ..analysis.drill_recording import FILE as DRILL_NAME
 from ..analysis.drill_recording import KIND as DRILL_KIND
 from ..analysis.drill_recording import decode as decode_drill
+from ..analysis.estimate import exactly
 from ..analysis.figure import METRICS, RESULT_SET_VERSION, Figure, Label, ResultSet, cell_figure, figure_of
 from ..analysis.result import Analysis, CellResult, Estimate, PartResult, beaten_doubt, lateness_share_of
 from ..base.documents import found_at, found_in, read_document
@@ -254,8 +255,3 @@ def part_values(part: PartResult) -> dict[str, Estimate]:
 def counted(value: float | None, count: int) -> Estimate | None:
     """An exact value; None where there is none."""
     return None if value is None else exactly(value, count)
-
-
-def exactly(value: float, count: int) -> Estimate:
-    """A value that was counted: its interval is itself."""
-    return Estimate(value=value, low=value, high=value, confidence=1.0, count=count)

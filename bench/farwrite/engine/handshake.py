@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from ..base.errors import UnfitError
+from ..base.framing import receive_exactly
 from ..base.wire.greeting import stranger
 from . import journal_kernel as log
 from . import primary_kernel as primary
@@ -69,30 +70,17 @@ class HelloBody(msgspec.Struct, forbid_unknown_fields=True):
 HELLO_BODY = msgspec.json.Decoder(HelloBody)  # Made before there are threads, as all of the engine's (control.py).
 
 
-def receive_exactly(connection: socket.socket, size: int, limit_s: float) -> bytes:
-    """So many bytes, however small their pieces; UnfitError when the peer closes before, TimeoutError at the limit."""
-    data = b""
-    while len(data) < size:
-        left_s = limit_s - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        connection.settimeout(left_s)
-        part = connection.recv(size - len(data))
-        if not part:
-            raise UnfitError("The peer closed the connection instead of introducing itself.")
-        data += part
-    return data
-
-
 def receive_hello(connection: socket.socket, volume: int, timeout_s: float | None = None) -> Hello:
     """The peer's HELLO; UnfitError when the peer closes, or says anything else, TimeoutError when it is not whole in time."""
     limit_s = time.monotonic() + (MEET_TIMEOUT_S if timeout_s is None else timeout_s)
-    head = receive_exactly(connection, record.HEADER_BYTES, limit_s)
+    closed = UnfitError("The peer closed the connection instead of introducing itself.")
+    head = receive_exactly(connection, record.HEADER_BYTES, limit_s, TimeoutError(), closed)
     header = np.frombuffer(head, record.Header.LAYOUT)[0]
     kind, length = int(header.kind), int(header.length)
     body = b""
     if kind == record.HELLO and length <= HELLO_BYTES_MAX:  # Nothing longer is waited for, whoever asks.
-        body = receive_exactly(connection, int(record.record_bytes(length)) - record.HEADER_BYTES, limit_s)
+        size = int(record.record_bytes(length)) - record.HEADER_BYTES
+        body = receive_exactly(connection, size, limit_s, TimeoutError(), closed)
     frame = np.frombuffer(bytearray(head + body), np.uint8)
     headers = frame.view(record.Header.LAYOUT)
     found = record.inspect(frame, headers, 0, frame.size, volume)

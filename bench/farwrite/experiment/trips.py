@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 from .. import __version__
 from ..analysis.trips import OFFERED, agreed
 from ..base.errors import FarwriteError, UnfitError, UsageError, system_error
+from ..base.framing import receive_exactly
 from ..base.host import reactor
 from ..base.host.disk import disk
 from ..base.units import NS_PER_S
@@ -375,27 +376,13 @@ def login_request(isid: bytes, length: int) -> bytes:
 
 def receive_login(connection: socket.socket, deadline_s: float) -> tuple[bytes, bytes]:
     """Header and text of a Login Response. ProtocolError for anything else."""
-    header = receive_exactly(connection, pdu.HEADER_BYTES, deadline_s)
+    late, closed = TimeoutError("not answered in time"), ConnectionResetError("hung up")
+    header = receive_exactly(connection, pdu.HEADER_BYTES, deadline_s, late, closed)
     lengths = pdu.lengths_of(header, TEXT_BYTES_MAX)
-    body = receive_exactly(connection, lengths.ahs + lengths.padded, deadline_s)
+    body = receive_exactly(connection, lengths.ahs + lengths.padded, deadline_s, late, closed)
     if header[0] & 0x3F != pdu.LOGIN_RESPONSE:
         raise pdu.ProtocolError(f"opcode {header[0] & 0x3F:02x}h is no answer to a login")
     return header, body[lengths.ahs : lengths.ahs + lengths.data]
-
-
-def receive_exactly(connection: socket.socket, size: int, deadline_s: float) -> bytes:
-    """So many bytes. OSError when they do not come in time."""
-    data = bytearray()
-    while len(data) < size:
-        left_s = deadline_s - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("not answered in time")
-        connection.settimeout(left_s)
-        piece = connection.recv(size - len(data))
-        if not piece:
-            raise ConnectionResetError("hung up")
-        data += piece
-    return bytes(data)
 
 
 # In a process at the far site

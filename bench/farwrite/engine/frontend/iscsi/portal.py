@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ....base.errors import UsageError
+from ....base.framing import receive_exactly
 from ....base.wire.door import SparseLog
 from . import pdu, relay
 from .login import LOGIN_BYTES_MAX, Identity, Joined, Login, Rules
@@ -44,27 +45,13 @@ def require_protection(address: str, target: Target, in_lab: bool = False) -> No
         )
 
 
-def receive_exactly(connection: socket.socket, size: int, deadline: float) -> bytes:
-    """So many bytes before the deadline; OSError otherwise."""
-    data = bytearray()
-    while len(data) < size:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("it did not log in in time")
-        connection.settimeout(left)
-        piece = connection.recv(size - len(data))
-        if not piece:
-            raise ConnectionResetError("it hung up before it had logged in")
-        data += piece
-    return bytes(data)
-
-
 def receive_pdu(connection: socket.socket, deadline: float) -> Pdu:
     """The next PDU of a login, which has no digests."""
-    header = receive_exactly(connection, pdu.HEADER_BYTES, deadline)
+    late, closed = TimeoutError("it did not log in in time"), ConnectionResetError("it hung up before it had logged in")
+    header = receive_exactly(connection, pdu.HEADER_BYTES, deadline, late, closed)
     lengths = pdu.lengths_of(header, LOGIN_BYTES_MAX)
-    ahs = receive_exactly(connection, lengths.ahs, deadline)
-    return Pdu(header, ahs, receive_exactly(connection, lengths.padded, deadline)[: lengths.data])
+    ahs = receive_exactly(connection, lengths.ahs, deadline, late, closed)
+    return Pdu(header, ahs, receive_exactly(connection, lengths.padded, deadline, late, closed)[: lengths.data])
 
 
 class Portal:

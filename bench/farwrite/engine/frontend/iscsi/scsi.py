@@ -265,6 +265,20 @@ def whole_blocks(command: Command, size: int) -> tuple[memoryview, Answer | None
     return data[: len(data) - len(data) % BLOCK_BYTES], None
 
 
+def to_be_written(command: Command) -> tuple[int, memoryview, Answer | None]:
+    """(byte address, whole blocks, None) of a command that writes the data it comes with; with its answer when it writes none."""
+    nothing = memoryview(b"")
+    lba, count = extent_of(command.cdb)
+    if has_protection(command):
+        return 0, nothing, sense.INVALID_FIELD
+    refusal = refusal_of(command, lba, count)
+    if refusal or count == 0:
+        return 0, nothing, refusal or Answer()
+    if command.unit.is_read_only:
+        return 0, nothing, sense.WRITE_PROTECTED
+    return lba * BLOCK_BYTES, *whole_blocks(command, count * BLOCK_BYTES)
+
+
 def write(command: Command) -> Answer | Steps:
     return write_with(command, verifies=False)
 
@@ -276,24 +290,16 @@ def write_and_verify(command: Command) -> Answer | Steps:
 
 
 def write_with(command: Command, verifies: bool) -> Answer | Steps:
-    lba, count = extent_of(command.cdb)
-    if has_protection(command):
-        return sense.INVALID_FIELD
-    refusal = refusal_of(command, lba, count)
-    if refusal or count == 0:
-        return refusal or Answer()
-    if command.unit.is_read_only:
-        return sense.WRITE_PROTECTED
-    data, refusal = whole_blocks(command, count * BLOCK_BYTES)
+    first, data, refusal = to_be_written(command)
     if refusal:
         return refusal
 
     def steps() -> Steps:
-        error = yield from write_pieces(lba * BLOCK_BYTES, data)
+        error = yield from write_pieces(first, data)
         if error:
             return failure_of(error)
         if verifies:
-            error, there = yield from read_pieces(lba * BLOCK_BYTES, len(data))
+            error, there = yield from read_pieces(first, len(data))
             if error:
                 return failure_of(error, reads=True)
             if command.cdb[1] & 0x02 and there != data:
@@ -387,22 +393,14 @@ def compare_and_write(command: Command) -> Answer | Steps:
 
 def or_write(command: Command) -> Answer | Steps:
     """ORWRITE(16): read, or, and compare-and-write, again while others write between."""
-    lba, count = extent_of(command.cdb)
-    if has_protection(command):
-        return sense.INVALID_FIELD
-    refusal = refusal_of(command, lba, count)
-    if refusal or count == 0:
-        return refusal or Answer()
-    if command.unit.is_read_only:
-        return sense.WRITE_PROTECTED
-    data, refusal = whole_blocks(command, count * BLOCK_BYTES)
+    first, data, refusal = to_be_written(command)
     if refusal:
         return refusal
 
     def steps() -> Steps:
         for at in range(0, len(data), OR_BYTES):
             piece = data[at : at + OR_BYTES]
-            address, size = lba * BLOCK_BYTES + at, len(piece)
+            address, size = first + at, len(piece)
             for _ in range(OR_TRIES_MAX):
                 result = yield Operation(volume.READ, address, size)
                 if result.error:
