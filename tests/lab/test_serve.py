@@ -179,12 +179,12 @@ def test_qemu_io_reads_the_pattern_that_it_wrote_and_zeros_where_it_discarded(se
     run(qemu_io, "-r", "-f", "raw", "-c", "read -P 0xa5 21037056 64k", served.read_only_uri)
 
 
-def test_fio_verifies_what_it_wrote(served):
+def test_fio_verifies_what_it_wrote(served, tmp_path):
     fio = tool("fio", "fio")
     if "nbd" not in run(fio, "--enghelp"):
         pytest.skip("this fio is built without libnbd")
     run(fio, "--name=verified", "--ioengine=nbd", f"--uri={served.uri}", "--rw=randwrite", "--bs=4k", "--iodepth=16",
-        "--size=4m", "--offset=40m", "--verify=crc32c", "--verify_fatal=1", "--fsync=64")  # fmt: skip
+        "--size=4m", "--offset=40m", "--verify=crc32c", "--verify_fatal=1", "--fsync=64", "--verify_state_save=0", cwd=tmp_path)  # fmt: skip
 
 
 # Bad manners

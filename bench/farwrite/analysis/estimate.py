@@ -33,11 +33,6 @@ def unknown(*warnings: Reason, count: int = 0) -> Estimate:
     return Estimate(value=None, count=count, warnings=list(warnings))
 
 
-def exactly(value: float, count: int) -> Estimate:
-    """A value that was counted: its interval is itself."""
-    return Estimate(value=value, low=value, high=value, confidence=1.0, count=count)
-
-
 def count_needed(q: float, confidence: float = CONFIDENCE) -> int:
     """The least sample whose extreme values still enclose the quantile, each end missing it with (1 - confidence) / 2.
 

@@ -39,6 +39,11 @@ class Estimate(Struct, frozen=True):
     late_ns: float = 0.0  # of a time: at most so much of it is the generator's own lateness; nothing in a closed loop
 
 
+def exactly(value: float, count: int) -> Estimate:
+    """A value that was counted: its interval is itself."""
+    return Estimate(value=value, low=value, high=value, confidence=1.0, count=count)
+
+
 class OtherResult(Struct, frozen=True):
     """A further secondary of a cell."""
 

@@ -10,9 +10,8 @@ import msgspec
 
 from ..analysis.drill_answer import Answer, TrialAnswer, answer_of, quantile
 from ..analysis.drill_recording import DrillRecording
-from ..analysis.estimate import exactly
 from ..analysis.figure import Figure, Label, ResultSet, figure_of
-from ..analysis.result import Estimate
+from ..analysis.result import Estimate, exactly
 from ..base.reasons import few_trials, not_served_again, trials_uncounted
 
 TRIALS_LEAST = 20  # For a 95th percentile (analysis/drill_answer.py).

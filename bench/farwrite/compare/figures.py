@@ -17,9 +17,8 @@ from ..analysis.answer import not_durable_text
 from ..analysis.drill_recording import FILE as DRILL_NAME
 from ..analysis.drill_recording import KIND as DRILL_KIND
 from ..analysis.drill_recording import decode as decode_drill
-from ..analysis.estimate import exactly
 from ..analysis.figure import METRICS, RESULT_SET_VERSION, Figure, Label, ResultSet, cell_figure, figure_of
-from ..analysis.result import Analysis, CellResult, Estimate, PartResult, beaten_doubt, lateness_share_of
+from ..analysis.result import Analysis, CellResult, Estimate, PartResult, beaten_doubt, exactly, lateness_share_of
 from ..base.documents import found_at, found_in, read_document
 from ..base.errors import UsageError
 from ..base.reasons import drills_uncounted, sentences, with_codes
