@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from both_ways import both_ways
-from farwrite.engine.frontend import nbd, nbd_kernel
+from farwrite.engine.frontend import body_kernel, nbd, nbd_kernel
 from farwrite.engine.frontend import session_kernel as sessions
 from oracle import nbd_oracle
 
@@ -81,7 +81,7 @@ def test_mutated_requests_get_what_the_protocol_says():
     assert {0, -1, nbd.EINVAL, nbd.EPERM, nbd.ENOSPC, nbd.ENOTSUP} == set(answers)
 
 
-@pytest.mark.parametrize("piece_of", both_ways(nbd_kernel.piece_of))
+@pytest.mark.parametrize("piece_of", both_ways(body_kernel.piece_of))
 def test_a_payload_is_taken_once_nobody_waits_for_its_client(piece_of):
     random = np.random.default_rng(2)
     for _ in range(500):

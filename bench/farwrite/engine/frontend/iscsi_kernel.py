@@ -16,10 +16,11 @@ from ...base.host import libc
 from ...base.jit import kernel
 from .. import primary_kernel as p
 from .. import record_kernel as record
+from . import body_kernel as body
 from . import iscsi_state as state
 from . import session_kernel as sessions
 from .iscsi import pdu
-from .nbd_kernel import number_at, piece_of, put_number
+from .nbd_kernel import number_at, put_number
 
 HEADER_BYTES = pdu.HEADER_BYTES
 NO_TAG = pdu.NO_TAG
@@ -378,41 +379,16 @@ def take_data(doors, index, place, now_ns):
 def take_body(doors, primary, index, now_ns):
     """Take a piece of the data segment into the log, if enough of it has arrived."""
     session = doors.session[index]
-    inbox_bytes, piece_bytes = np.int64(doors.inbox.shape[1]), doors.at[0].piece_bytes
     if session.left == 0:
         return end_body(doors, primary, index, now_ns)
-    waiting = min(session.in_end - session.in_begin, session.left)
-    arrived = np.int64(0)
-    if waiting < min(session.left, piece_bytes):
-        if session.left <= inbox_bytes // 2:
-            return np.int64(sessions.MORE)
-        arrived = libc.available(session.socket, doors.words)
-        if arrived < 0:
-            return np.int64(sessions.HANG_UP)
-        arrived = min(arrived, session.left - waiting)
-    size = piece_of(session.left, waiting, arrived, piece_bytes, inbox_bytes)
-    if size == 0:
-        return np.int64(sessions.MORE)
+    size = body.next_piece(doors, index)
+    if size <= 0:
+        return size
     if not sessions.may_owe(doors, index):
         return np.int64(sessions.BLOCKED)
-    place = p.reserve(primary, record.WRITE, session.address, size)
-    if place < 0:
-        return np.int64(sessions.BLOCKED if place == p.NO_ROOM else sessions.HANG_UP)
-    data = primary.journal.data
-    waiting = min(waiting, size)
-    libc.copy(data, place, doors.inbox[index], session.in_begin, waiting)
-    done = waiting
-    while done < size:
-        got = libc.receive(session.socket, data, place + done, size - done, np.int64(libc.MSG_DONTWAIT))
-        if got == -libc.EINTR:
-            continue
-        if got <= 0:
-            return np.int64(sessions.HANG_UP)
-        done += got
-    session.in_begin += waiting
-    p.commit(primary, place, record.WRITE, session.address, size, now_ns)
-    session.address += size
-    session.left -= size
+    sequence = body.take_piece(doors, primary, index, size, now_ns)
+    if sequence < 0:
+        return np.int64(sessions.BLOCKED if sequence == p.NO_ROOM else sessions.HANG_UP)
     if session.left == 0:
         return end_body(doors, primary, index, now_ns)
     return np.int64(TAKEN)

@@ -12,16 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...base.host import libc
 from ...base.jit import kernel
 from .. import primary_kernel as p
 from .. import record_kernel as record
+from . import body_kernel as body
 from . import nbd
 from . import session_kernel as sessions
 
 SMALL_READ_BYTES = 16 << 10  # Up to here a read is laid into the outbox, so that many go in one send.
-DIRECT_BYTES = 32 << 10  # So much of a larger write that has arrived goes straight into the log.
-BLOCK_MASK = 4095  # Where a large write is cut.
 EXTENTS_MAX = 64  # In one answer to BLOCK_STATUS.
 ZEROS_A_TURN = 1 << 20  # Of WRITE_ZEROES that must not leave holes, in one turn of the loop.
 
@@ -284,59 +282,18 @@ def write_zeros(doors, primary, index, now_ns):
 
 
 @kernel()
-def piece_of(left, waiting, arrived, piece_bytes, inbox_bytes):
-    """How much of a write's payload is to be taken now: 0 when more of it must arrive first.
-
-    `left` bytes are still to be taken, of which `waiting` stand in the inbox and `arrived` more in the socket. A client that
-    sends slowly gathers its payload in the inbox, and has no place in the log until so much is there.
-    """
-    whole = min(left, piece_bytes)
-    here = waiting + arrived
-    if here >= whole:
-        return whole
-    if here >= min(np.int64(DIRECT_BYTES), inbox_bytes):
-        return here & ~np.int64(BLOCK_MASK)
-    return np.int64(0)
-
-
-@kernel()
 def take_body(doors, primary, index, now_ns):
     """Take a piece of a write's payload into the log, if enough of it has arrived."""
     session = doors.session[index]
-    inbox_bytes, piece_bytes = np.int64(doors.inbox.shape[1]), doors.at[0].piece_bytes
-    waiting = min(session.in_end - session.in_begin, session.left)
-    arrived = np.int64(0)
-    if waiting < min(session.left, piece_bytes):
-        if session.left <= inbox_bytes // 2:
-            return np.int64(sessions.MORE)  # It is soon here, and stands in the inbox then.
-        arrived = libc.available(session.socket, doors.words)
-        if arrived < 0:
-            return np.int64(sessions.HANG_UP)
-        arrived = min(arrived, session.left - waiting)
-    size = piece_of(session.left, waiting, arrived, piece_bytes, inbox_bytes)
-    if size == 0:
-        return np.int64(sessions.MORE)
+    size = body.next_piece(doors, index)
+    if size <= 0:
+        return size
     is_last = size == session.left
     if is_last and not sessions.may_owe(doors, index):
         return np.int64(sessions.BLOCKED)
-    place = p.reserve(primary, record.WRITE, session.address, size)
-    if place < 0:
-        return np.int64(sessions.BLOCKED if place == p.NO_ROOM else sessions.HANG_UP)
-    data = primary.journal.data
-    waiting = min(waiting, size)
-    libc.copy(data, place, doors.inbox[index], session.in_begin, waiting)
-    done = waiting
-    while done < size:
-        got = libc.receive(session.socket, data, place + done, size - done, np.int64(libc.MSG_DONTWAIT))
-        if got == -libc.EINTR:
-            continue
-        if got <= 0:
-            return np.int64(sessions.HANG_UP)  # It was there; the connection is gone. Nothing was staged.
-        done += got
-    session.in_begin += waiting
-    sequence = p.commit(primary, place, record.WRITE, session.address, size, now_ns)
-    session.address += size
-    session.left -= size
+    sequence = body.take_piece(doors, primary, index, size, now_ns)
+    if sequence < 0:
+        return np.int64(sessions.BLOCKED if sequence == p.NO_ROOM else sessions.HANG_UP)
     if is_last:
         finish_write(doors, index, sequence, now_ns)
     return np.int64(TAKEN)
