@@ -184,7 +184,8 @@ def test_fio_verifies_what_it_wrote(served, tmp_path):
     if "nbd" not in run(fio, "--enghelp"):
         pytest.skip("this fio is built without libnbd")
     run(fio, "--name=verified", "--ioengine=nbd", f"--uri={served.uri}", "--rw=randwrite", "--bs=4k", "--iodepth=16",
-        "--size=4m", "--offset=40m", "--verify=crc32c", "--verify_fatal=1", "--fsync=64", "--verify_state_save=0", cwd=tmp_path)  # fmt: skip
+        "--size=4m", "--offset=40m", "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", "--fsync=64",
+        cwd=tmp_path)  # fmt: skip
 
 
 # Bad manners
