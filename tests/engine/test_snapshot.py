@@ -44,13 +44,13 @@ class Machine:
         self.world.at[0].flush_ns = 100_000
         self.history = []
         self.ring, self.journal = reactor.pretended(self.world), self.new_journal()
+        assert replica.save(self.journal, self.ring) == replica.OK
         self.begin()
 
     def new_journal(self):
         return log.journal_state(CAPACITY, STAGING, VOLUME, 1, 0, 0, VOLUME_BYTES, EXTENT, 1024, 1_000_000, 0, PLACES)
 
     def begin(self):
-        assert replica.save(self.journal, self.ring) == replica.OK
         self.state = primary.primary_state(
             self.journal, self.ring, [], primary.LOCAL, 5, 10**12, volume_bytes=VOLUME_BYTES, lag_ring=1024
         )
@@ -88,6 +88,10 @@ class Machine:
         pytest.fail("there is never room")
 
     def write(self, address, data):
+        if len(data) > 4096:  # No record of this small ring is larger.
+            self.write(address, data[:4096])
+            self.write(address + 4096, data[4096:])
+            return
         data = np.frombuffer(data, np.uint8).copy()
         self.until_staged(lambda: primary.submit_bytes(self.state, data, 0, address, data.size, 0))
         self.history.append(lambda volume: volume.write(address, data.tobytes()))
@@ -133,8 +137,7 @@ class Machine:
     def comes_back(self, key, power=1):
         """The power is lost, or the process alone, and the replica opens again."""
         pretend.crash(self.world, key, SHARES[key % len(SHARES)], power)
-        while (opened := self.open(-1)) is None:
-            pass
+        assert self.open(-1) is not None
         self.check()
 
     def open(self, power_in):
@@ -279,23 +282,17 @@ def test_snapshots_beyond_what_is_kept_are_none_and_a_place_is_used_again():
         machine.check()
 
 
-@pytest.mark.parametrize("error", [28, 5])
-def test_a_disk_that_refuses_to_keep_a_block_costs_the_snapshots_and_not_the_volume(error):
-    """Each operation of the disk on what is kept, one after the other; what is not one of those ends the replica as ever."""
+def test_a_disk_without_room_for_what_is_to_be_kept_costs_the_snapshots_and_not_the_volume():
     given_up = 0
-    for point in range(60):
+    for point in range(4):
         machine = Machine()
         machine.write(0, b"a" * 4096)
         machine.take("first")
         machine.settle()
         machine.write(0, b"b" * 4096)
-        machine.world.at[0].fail_in, machine.world.at[0].fail_errno = point, error
-        try:
-            machine.settle()
-        except AssertionError:
-            machine.comes_back(point)  # The journal, or the volume itself.
-            continue
-        machine.world.at[0].fail_in = -1
+        machine.world.at[0].kept_fail_in = point
+        machine.settle()
+        machine.world.at[0].kept_fail_in = -1
         lost = [one for one in snapshots_of(machine.journal.snapshots) if not one.is_whole]
         given_up += len(lost)
         for _ in range(2):
@@ -307,7 +304,7 @@ def test_a_disk_that_refuses_to_keep_a_block_costs_the_snapshots_and_not_the_vol
         machine.settle()
         machine.check()
         assert snapshots_of(machine.journal.snapshots)[-1].is_whole
-    assert given_up >= 2
+    assert given_up == 2  # The block, or its entry.
 
 
 def test_a_kept_block_that_is_damaged_is_an_error_and_never_another_content():

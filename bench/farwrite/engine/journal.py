@@ -490,9 +490,10 @@ def save_found(
 def keep_span(data, headers, capacity, begin, end, sequence, snapshots, ring, volume_fd, kept):
     """Keep what the records from `begin` on will overwrite, behind the sequence `kept`: (0 or a status, where it ended, and why).
 
-    It ends at `end`, after SPAN_BYTES, or before a SNAPSHOT or FORGET that the table does not tell of (the third is True then).
+    It ends at `end`, after SPAN_BYTES, behind the sequence `kept`, or before a SNAPSHOT or FORGET that the table does not tell of
+    (the third is True then).
     """
-    position, stop = begin, min(end, begin + SPAN_BYTES)
+    position, stop, is_before = begin, min(end, begin + SPAN_BYTES), False
     while position < stop:
         offset = log.SUPERBLOCK_BYTES + position % capacity
         kind = record.kind_of(headers, offset)
@@ -500,7 +501,11 @@ def keep_span(data, headers, capacity, begin, end, sequence, snapshots, ring, vo
             sequence = record.sequence_of(headers, offset)
             if record.is_marker(kind) and sequence > snapshots.at[0].as_of:
                 return np.int64(0), position, True
-            if sequence > kept:
+            if sequence <= kept:
+                is_before = True
+            elif is_before:  # What comes before is in the volume first.
+                return np.int64(0), position, False
+            else:
                 status = snapshot.keep_range(
                     snapshots, ring, volume_fd, record.address_of(headers, offset), record.written_of(headers, offset), True,
                     kind == record.TRIM,
@@ -521,7 +526,6 @@ def apply_spans(
     """
     headers, capacity, end = headers_in(data), int(superblock.capacity_bytes), int(found.position)
     part = rows_of(log.Found)[0]
-    is_mixture = bool(int(superblock.flags) & log.INCONSISTENT)
     while begin.position < end:
         written = int(snapshots.at[0].written)
         status, stop, at_marker = keep_span(
@@ -529,9 +533,9 @@ def apply_spans(
         )
         if status < 0:
             return int(status)
-        if snapshots.at[0].written > written and snapshots.at[0].dirty == 0:
-            if reactor.sync_kept_now(ring, int(snapshots.at[0].fd)) < 0:
-                snapshot.give_up_all(snapshots)
+        is_to_be_flushed = snapshots.at[0].written > written and snapshots.at[0].dirty == 0
+        if is_to_be_flushed and reactor.sync_kept_now(ring, int(snapshots.at[0].fd)) < 0:
+            snapshot.give_up_all(snapshots)
         if (status := save_changed(superblock, ring, journal_fd, snapshots, begin.sequence)) < 0:
             return status
         if stop > begin.position:
@@ -540,7 +544,7 @@ def apply_spans(
             begin = Place(int(part.position), int(part.sequence), int(part.epoch))
         if at_marker:
             offset = log.SUPERBLOCK_BYTES + begin.position % capacity
-            while not snapshot.note_marker(snapshots, data, headers, offset, is_mixture):
+            while not snapshot.note_marker(snapshots, data, headers, offset):
                 if (status := empty_one(superblock, ring, journal_fd, snapshots, begin.sequence)) < 0:
                     return status
             header = headers[offset // record.HEADER_BYTES]

@@ -137,6 +137,7 @@ class Node(Voter):
         self.random = random.Random(f"{seed} {name}")
         self.session: secondary.Secondary | None = None
         self.primary: p.Primary | None = None
+        self.given_up = 0  # snapshots, as far as we have said so
         self.marking = threading.Lock()  # of SNAPSHOT and FORGET: one at a time
         self.ends_session = rows_of(SharedCounters)
         self.steps_down = self.handing_over = False
@@ -218,6 +219,16 @@ class Node(Voter):
             ))  # fmt: skip
             if ring is not None:
                 ring.at[0].abandoned = 1
+
+    def mind_snapshots(self) -> None:
+        """Say once that snapshots were given up here: the volume itself goes on."""
+        given_up = int(self.journal.snapshots.at[0].given_up)
+        if given_up > self.given_up:
+            LOG.warning(
+                "%s cannot keep what its snapshots need: its disk is full, or refuses. %d of them are given up on this replica; "
+                "the volume goes on.", self.name, given_up - self.given_up,
+            )  # fmt: skip
+            self.given_up = given_up
 
     # The life of a replica.
 
@@ -347,6 +358,7 @@ class Node(Voter):
         while not (self.ends_session[0].stop or ended.wait(CONTROL_S)):
             silent_ns = time.monotonic_ns() - int(state.at[0].heard_ns)
             self.mind_disk()
+            self.mind_snapshots()
             if self.stopped() or silent_ns > limit_ns:
                 self.ends_session[0].stop = 1
 
@@ -506,6 +518,7 @@ class Node(Voter):
         while not ending.wait(rest_s):
             rest_s = CONTROL_S
             self.mind_disk()
+            self.mind_snapshots()
             for index, name in enumerate(self.peers):
                 if self.ballot.epoch > epoch:
                     self.steps_down = True

@@ -27,8 +27,8 @@ EIO = 5
 APPLY_BYTES = 512 << 10  # Applied at most before looking at the socket again: about 0.1 ms of memory copy.
 
 SUPERBLOCK_MAGIC = 0x4C4F47575246  # "FRWGOL"
-# A journal of version 3 may hold SNAPSHOT and FORGET, so that an older farwrite does not read it; one of version 2 has none. Frames
-# are of version 2 (record_kernel) either way.
+# A journal of version 3 may hold SNAPSHOT and FORGET, so that an older farwrite does not read it; one of version 2 has none.
+# Frames are of version 2 (record_kernel) either way.
 JOURNAL_VERSION, JOURNAL_VERSION_LEAST = 3, 2
 LABEL_MAGIC, LABEL_VERSION = 0x4C4556575246, 1  # "FRWVEL"
 LABEL_BYTES = 2 * log.BLOCK_BYTES
@@ -95,8 +95,7 @@ def apply(journal, ring, bytes_max):
             break
         kind = record.kind_of(journal.headers, start)
         if record.is_marker(kind):
-            is_mixture = at.flags & log.INCONSISTENT != 0
-            if snapshot.note_marker(journal.snapshots, journal.data, journal.headers, start, is_mixture):
+            if snapshot.note_marker(journal.snapshots, journal.data, journal.headers, start):
                 sequence = record.sequence_of(journal.headers, start)
                 at.applied_epoch = record.epoch_of(journal.headers, start)
                 position += record.record_bytes(length)

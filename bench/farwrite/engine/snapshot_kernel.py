@@ -8,13 +8,14 @@ applied, so the log's positions are, while there are snapshots,
     applied <= kept <= walked <= durable_watermark
 
 All places of a replica are one sparse file, behind a block that tells which replica's. Block b of the volume lies in a place at
-b * 4096; behind the blocks stands an entry for each: its CRC32C, and a tag that tells the snapshot. A block of zeros has an entry and takes no room. To read a snapshot
-is to look in its own place, then in that of the next newer one, and so on, and last in the volume as it is applied.
+b * 4096; behind the blocks stands an entry for each: its CRC32C, and a tag that tells the snapshot. A block of zeros has an entry
+and takes no room. To read a snapshot is to look in its own place, then in that of the next newer one, and so on, and last in the
+volume as it is applied.
 
 The table changes only where `apply` stands, and nothing is kept, applied or given back before both superblocks tell of a change.
 So whatever superblock a replay begins with: what the records up to its `applied` overwrote is kept, and behind a SNAPSHOT that
-its table does not tell of nothing has been overwritten. A disk that refuses to keep a block costs the snapshots, never the volume: they are given
-up on this replica, all that share the block. Decision 0052.
+its table does not tell of nothing has been overwritten. A disk that refuses to keep a block costs the snapshots, never the
+volume: they are given up on this replica, all that share the block. Decision 0052.
 
 `journal` is a journal_kernel.Journal. Steps and what they ask of the disk; who waits for it is replica_kernel's.
 """
@@ -47,6 +48,7 @@ MOVED_A_TURN = 64  # Blocks of a deleted snapshot that are moved to the older on
 PASSED_A_TURN = 1 << 18  # Blocks without anything kept that are passed over in one turn: 32 KiB of bits, 1 GiB of volume.
 EMPTIED_A_TURN = 1024  # Blocks whose room is given back in one turn, if anything is kept of them; a multiple of 8.
 OK, EIO = 0, 5
+MAP_NORESERVE = 0x4000  # mmap(2).
 
 
 class Entry(Row):
@@ -56,8 +58,8 @@ class Entry(Row):
     epoch = i64("of that record")
     taken_ns = i64("ns, CLOCK_REALTIME of the primary that took it")
     state = i64(
-        "1 WHOLE; 2 GIVEN_UP: there is such a snapshot, and this replica cannot serve it; 3 LEAVING: deleted, its blocks move to the "
-        "older one; 4 EMPTYING: deleted, its room is given back"
+        "1 WHOLE; 2 GIVEN_UP: there is such a snapshot, and this replica cannot serve it; 3 LEAVING: deleted, its blocks move to "
+        "the older one; 4 EMPTYING: deleted, its room is given back"
     )
     name_bytes = i64("bytes of its name")
     name_0 = i64("bytes 0 to 7 of the name, UTF-8")
@@ -125,8 +127,9 @@ class Snapshots(NamedTuple):
     entry_bytes: np.ndarray  # uint8, the same memory
 
 
-ENTRY_WORDS = Entry.LAYOUT.itemsize // 8
-TABLE_BYTES = PLACES * Entry.LAYOUT.itemsize
+ROW_BYTES = Entry.LAYOUT.itemsize
+ENTRY_WORDS = ROW_BYTES // 8
+TABLE_BYTES = PLACES * ROW_BYTES
 HEAD_CRC_OFFSET = TableHead.LAYOUT.fields["crc"][1]  # type: ignore[index]
 ZERO_CRC = int(crc32c(np.int64(0), np.zeros(BLOCK_BYTES, np.uint8), np.int64(0), np.int64(BLOCK_BYTES)))
 assert HEAD_AT + TableHead.LAYOUT.itemsize <= TABLE_AT and TABLE_AT + TABLE_BYTES <= BLOCK_BYTES
@@ -136,7 +139,7 @@ def lazy_bits(places: int, size: int) -> np.ndarray:
     """uint8, places x size, zeros: memory that is there once it is written to, and is promised to nobody before."""
     if places * size == 0:
         return np.zeros((places, size), np.uint8)
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
     return np.frombuffer(mmap.mmap(-1, places * size, flags=flags), np.uint8).reshape(places, size)
 
 
@@ -174,7 +177,7 @@ def snapshots_state(volume_bytes: int, fd: int = -1, places: int = PLACES) -> Sn
 @kernel()
 def is_listed(state):
     """Whether a snapshot in this state is one that people see."""
-    return state == WHOLE or state == GIVEN_UP
+    return state in (WHOLE, GIVEN_UP)
 
 
 @kernel()
@@ -185,7 +188,7 @@ def is_kept(snapshots, place, block):
 
 @kernel()
 def arrange(snapshots):
-    """Bring what follows from the table up to date: the order in which places are read, and how many are used and to be tended."""
+    """Bring what follows from the table up to date: the order in which places are read, how many are used and to be tended."""
     at = snapshots.at[0]
     at.used = at.count = at.todo = 0
     at.newest = -1
@@ -280,10 +283,10 @@ def give_up_all(snapshots):
 
 
 @kernel()
-def note_marker(snapshots, data, headers, start, is_mixture):
+def note_marker(snapshots, data, headers, start):
     """Do what the SNAPSHOT or FORGET at `start` says, everything before it being applied. False when no place is free yet.
 
-    `is_mixture`: the volume is of two times, so that this replica has no such snapshot to serve.
+    A copy of extents has made the volume whole before a SNAPSHOT behind `as_of` comes.
     """
     at = snapshots.at[0]
     sequence = record.sequence_of(headers, start)
@@ -299,13 +302,13 @@ def note_marker(snapshots, data, headers, start, is_mixture):
     place = free_place(snapshots)
     if place < 0:
         return False
-    row, begin = snapshots.table[place], place * Entry.LAYOUT.itemsize + Entry.LAYOUT.itemsize - 64
+    row, begin = snapshots.table[place], place * ROW_BYTES + ROW_BYTES - 64
     row.sequence, row.epoch = sequence, record.epoch_of(headers, start)
     row.taken_ns = record.extra_of(headers, start)
     row.name_bytes = record.length_of(headers, start)
     for byte in range(64):
         snapshots.data[begin + byte] = data[start + record.HEADER_BYTES + byte] if byte < row.name_bytes else np.uint8(0)
-    row.state = GIVEN_UP if is_mixture or at.fd < 0 else WHOLE  # Last: others may look at it.
+    row.state = GIVEN_UP if at.fd < 0 else WHOLE  # Last: others may look at it.
     note_change(snapshots)
     return True
 
@@ -318,8 +321,8 @@ def fill_table(snapshots, block, head, generation, applied):
     for place in range(snapshots.table.size):
         if snapshots.table[place].state != FREE:
             count = np.int64(place + 1)
-    if count > 0:
-        libc.copy(block, np.int64(TABLE_AT), snapshots.data, np.int64(0), count * Entry.LAYOUT.itemsize)
+    for byte in range(count * ROW_BYTES):
+        block[TABLE_AT + byte] = snapshots.data[byte]
     head.count, head.applied, head.as_of = count, applied, max(applied, at.as_of)
     seal_table(block, head, generation)
 
@@ -335,7 +338,7 @@ def seal_table(block, head, generation):
 def table_checksum(block, count):
     """CRC32C over a table's head, and over so many places."""
     before = crc32c(np.int64(0), block, np.int64(HEAD_AT), np.int64(HEAD_AT + HEAD_CRC_OFFSET))
-    return np.int64(crc32c(before, block, np.int64(TABLE_AT), np.int64(TABLE_AT) + count * Entry.LAYOUT.itemsize))
+    return np.int64(crc32c(before, block, np.int64(TABLE_AT), np.int64(TABLE_AT) + count * ROW_BYTES))
 
 
 @kernel()
@@ -377,20 +380,16 @@ def entry_offset(snapshots, place, block):
 @kernel()
 def is_zero(words):
     """Whether a block holds nothing but zeros."""
+    found = np.int64(0)
     for word in range(words.size):
-        if words[word] != 0:
-            return False
-    return True
+        found |= words[word]
+    return found == 0
 
 
 @kernel()
 def is_needed(snapshots, block):
     """Whether the newest whole snapshot has neither kept this block nor finds it in a newer place."""
-    at = snapshots.at[0]
-    for index in range(at.newest, at.count):
-        if is_kept(snapshots, snapshots.order[index], block):
-            return False
-    return True
+    return not is_between(snapshots, snapshots.at[0].newest, snapshots.at[0].count, block)
 
 
 @kernel()
@@ -494,12 +493,10 @@ def keep_range(snapshots, ring, volume_fd, address, size, is_replay, is_trim):
 
 @kernel()
 def is_kept_last(snapshots, block):
-    """Whether a block is kept for the newest whole snapshot, and in no newer place: then it may have been on its way when it ended."""
+    """Whether a block is kept for the newest whole snapshot, and in no newer place: then it may have been on its way there."""
     at = snapshots.at[0]
-    for index in range(at.newest + 1, at.count):
-        if is_kept(snapshots, snapshots.order[index], block):
-            return False
-    return is_kept(snapshots, snapshots.order[at.newest], block)
+    is_newer = is_between(snapshots, at.newest + 1, at.count, block)
+    return not is_newer and is_kept(snapshots, snapshots.order[at.newest], block)
 
 
 @kernel()
@@ -584,7 +581,7 @@ def walk(journal, ring):
 
 @kernel()
 def next_to_tend(snapshots):
-    """What is to be tended next: a place that is to be emptied, otherwise the oldest whose blocks are to be moved. -1: nothing."""
+    """What is to be tended next: a place that is to be emptied, else the oldest whose blocks are to be moved. -1: nothing."""
     for place in range(snapshots.table.size):
         row = snapshots.table[place]
         if row.state == EMPTYING or (row.state == GIVEN_UP and snapshots.kept[place] > 0):
@@ -653,11 +650,9 @@ def move_some(snapshots, ring):
 
 @kernel()
 def move_block(snapshots, ring, place, older, block):
-    """Move one block, damaged or not; False when it cannot be. One that the older snapshot has, whole, is its own."""
+    """Move one block, damaged or not, unless the older snapshot has its own; False when it cannot be."""
     if is_kept(snapshots, older, block):
-        found = get_block(snapshots, ring, older, block, snapshots.block)
-        if found != 0:
-            return found > 0
+        return True
     if get_block(snapshots, ring, place, block, snapshots.block) < 0:
         return False
     snapshots.at[0].moved += 1
@@ -812,7 +807,7 @@ def read_snapshot(journal, ring, data, start, size, address, sequence):
 
 @kernel()
 def differs_until(snapshots, older, newer, address, end, blocks_max):
-    """(where it ends, whether it may differ) of what begins at `address`: between two indices of the order, `newer` count: now."""
+    """(where it ends, whether it may differ) of what begins at `address`, between two indices of the order; `count` is now."""
     block = address // BLOCK_BYTES
     may_differ = is_between(snapshots, older, newer, block)
     last = min(last_block(address, end - address), block + blocks_max)
@@ -823,11 +818,14 @@ def differs_until(snapshots, older, newer, address, end, blocks_max):
 
 @kernel()
 def is_between(snapshots, older, newer, block):
-    """Whether a block was overwritten between two snapshots: it is kept for the older one, or for one in between."""
-    for index in range(older, newer):
-        if is_kept(snapshots, snapshots.order[index], block):
-            return True
-    return False
+    """Whether a block is kept at one of the places from one index of the order to before another.
+
+    So it was overwritten between the two: it is kept for the older snapshot, or for one in between.
+    """
+    index = older
+    while index < newer and not is_kept(snapshots, snapshots.order[index], block):
+        index += 1
+    return index < newer
 
 
 # At an opening
@@ -837,8 +835,8 @@ def is_between(snapshots, older, newer, block):
 def load_bits(snapshots, ring, verifies):
     """Find which blocks are kept where, from the entries; 0 or -errno.
 
-    `verifies`: a copy of extents was broken off, which no replay repeats. What was on its way to the newest whole snapshot then does
-    not count as kept, and was not overwritten.
+    `verifies`: a copy of extents was broken off, which no replay repeats. What was on its way to the newest whole snapshot then
+    does not count as kept, and was not overwritten.
     """
     at = snapshots.at[0]
     chunk = np.int64(BLOCK_BYTES // ENTRY_BYTES)
@@ -871,13 +869,23 @@ def load_bits(snapshots, ring, verifies):
                     snapshots.kept[place] += 1
             first += chunk
     arrange(snapshots)
+    for index in range(1, at.count):
+        if snapshots.table[snapshots.order[index]].state == LEAVING:  # What was on its way to the older one is still here.
+            drop_torn(snapshots, ring, snapshots.order[index - 1], snapshots.order[index])
     if verifies and at.newest >= 0:
-        place = snapshots.order[at.newest]
-        for block in range(at.blocks):
-            if is_kept(snapshots, place, block) and get_block(snapshots, ring, place, np.int64(block), snapshots.other) != 1:
-                snapshots.bits[place, block >> 3] &= np.uint8(255 ^ (1 << (block & 7)))
-                snapshots.kept[place] -= 1
+        drop_torn(snapshots, ring, snapshots.order[at.newest], snapshots.order[at.newest])
     return np.int64(OK)
+
+
+@kernel()
+def drop_torn(snapshots, ring, place, beside):
+    """Let the blocks that are kept at both places count as kept at the first only where they are whole."""
+    for byte in range(snapshots.bits.shape[1]):
+        both = np.int64(snapshots.bits[place, byte]) & np.int64(snapshots.bits[beside, byte])
+        for bit in range(8):
+            if both >> bit & 1 and get_block(snapshots, ring, place, np.int64(8 * byte + bit), snapshots.other) != 1:
+                snapshots.bits[place, byte] &= np.uint8(255 ^ (1 << bit))
+                snapshots.kept[place] -= 1
 
 
 # What a peer is told
@@ -895,7 +903,7 @@ def lay_listed(snapshots, words, start):
                 if found < 0 or row.sequence < snapshots.table[found].sequence:
                     found = np.int64(place)
         if found < 0:
-            return count * Entry.LAYOUT.itemsize
+            return count * ROW_BYTES
         for word in range(ENTRY_WORDS):
             words[start + count * ENTRY_WORDS + word] = snapshots.words[found * ENTRY_WORDS + word]
         words[start + count * ENTRY_WORDS + 3] = 0
@@ -906,13 +914,15 @@ def lay_listed(snapshots, words, start):
 @kernel()
 def is_list(snapshots, words, start, size, as_of, epoch):
     """Whether `size` bytes from words[start] on are what lay_listed() makes as of a sequence, in epochs up to this one."""
-    count = size // Entry.LAYOUT.itemsize
-    if count * Entry.LAYOUT.itemsize != size or count > snapshots.at[0].listed_max:
+    count = size // ROW_BYTES
+    if count * ROW_BYTES != size or count > snapshots.at[0].listed_max:
         return False
     before, nothing = np.int64(0), np.int64(0)
     for index in range(count):
         at = start + index * ENTRY_WORDS
-        if not record.lies_in(words[at], nothing, before + 1, as_of) or not record.lies_in(words[at + 1], nothing, nothing, epoch):
+        if not record.lies_in(words[at], nothing, before + 1, as_of):
+            return False
+        if not record.lies_in(words[at + 1], nothing, nothing, epoch):
             return False
         if not record.lies_in(words[at + 2], nothing, nothing, np.int64(record.NUMBER_MAX)) or words[at + 3] != 0:
             return False
@@ -935,7 +945,7 @@ def told_at(snapshots, words, start, count, place):
 @kernel()
 def may_adopt(snapshots, words, start, size):
     """Whether there are free places for every snapshot of a list that is not here."""
-    count = size // Entry.LAYOUT.itemsize
+    count = size // ROW_BYTES
     missing, free = count, np.int64(0)
     for place in range(snapshots.table.size):
         state = snapshots.table[place].state
@@ -949,7 +959,7 @@ def may_adopt(snapshots, words, start, size):
 @kernel()
 def adopt(snapshots, words, start, size, as_of):
     """Take the primary's list as of a sequence for ours: what is not in it is deleted, what is not here is given up here."""
-    count = size // Entry.LAYOUT.itemsize
+    count = size // ROW_BYTES
     for place in range(snapshots.table.size):
         if is_listed(snapshots.table[place].state) and told_at(snapshots, words, start, count, np.int64(place)) < 0:
             forget(snapshots, np.int64(place))

@@ -79,8 +79,10 @@ def disk(
         stack.callback(os.close, volume_fd)
         snapshot_fd = -1
         if snapshots:
-            memory = directory is None
-            snapshot_fd = os.memfd_create("farwrite-snapshots") if memory else new_file(directory, SNAPSHOTS if keep else None, 0)
+            if directory is None:
+                snapshot_fd = os.memfd_create("farwrite-snapshots")
+            else:
+                snapshot_fd = new_file(directory, SNAPSHOTS if keep else None, 0)
             stack.callback(os.close, snapshot_fd)
         preallocate(journal_fd, journal_bytes, directory, advice)
         make_sparse(volume_fd, volume_bytes, directory, "" if advice == OTHER_DIRECTORY else advice)

@@ -26,7 +26,7 @@ WRITING, SYNCING, UNLANDED = 1, 2, 3
 
 SEGMENTS = 64
 
-EIO, EAGAIN, ECONNRESET = 5, 11, 104
+EIO, EAGAIN, ENOSPC, ECONNRESET = 5, 11, 28, 104
 
 
 class Conditions(Row):
@@ -42,6 +42,7 @@ class Conditions(Row):
     fail_errno = i64("errno that it is refused with")
     hasty = i64("1, a planted bug: a flush returns before it has landed, as on a disk whose cache lies")
     operations = i64("operations of the disk so far")
+    kept_fail_in = i64("writes among what is kept for snapshots until there is no room for more of them; -1: never")
     skew_ns = i64("ns that its clock is ahead of the world's")
 
 
@@ -94,7 +95,7 @@ def world(
 ) -> World:  # fmt: skip
     """An empty disk in a shared world."""
     at = rows_of(Conditions)
-    at[0].power_in = at[0].fail_in = -1
+    at[0].power_in = at[0].fail_in = at[0].kept_fail_in = -1
     return World(
         clock, at, np.zeros(journal_bytes, np.uint8), np.zeros(volume_bytes, np.uint8),
         np.zeros(volume_bytes, np.uint8), np.zeros(kept_bytes, np.uint8), np.zeros(kept_bytes, np.uint8),
@@ -229,7 +230,7 @@ def crash(world, key, share, power):
         world.cached[:] = world.volume
         tear(world.kept, world.kept_cached, np.int64(0), world.kept.size, key + 4, share)
         world.kept_cached[:] = world.kept
-    world.at[0].power_in = world.at[0].fail_in = -1
+    world.at[0].power_in = world.at[0].fail_in = world.at[0].kept_fail_in = -1
 
 
 @kernel()
@@ -292,6 +293,10 @@ def write_kept(world, data, start, size, offset):
     refused = refusal(world)
     if refused < 0:
         return refused
+    if world.at[0].kept_fail_in == 0:
+        return np.int64(-ENOSPC)
+    if world.at[0].kept_fail_in > 0:
+        world.at[0].kept_fail_in -= 1
     world.kept_cached[offset : offset + size] = data[start : start + size]
     return np.int64(size)
 

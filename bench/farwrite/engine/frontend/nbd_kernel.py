@@ -377,8 +377,8 @@ def lay_extents(doors, primary, index, tag, address, length, only_one):
         lay_answer(doors, index, np.int64(nbd.EIO), tag, np.int64(BLOCK_STATUS))
         return np.int64(TAKEN)
     if has_allocation:
-        flags = np.int64(0 if has_changed else nbd.CHUNK_DONE)
-        lay_context(doors, primary, index, tag, flags, np.int64(nbd.BASE_ALLOCATION_ID), address, address + length, most, now, now)
+        flags, number = np.int64(0 if has_changed else nbd.CHUNK_DONE), np.int64(nbd.BASE_ALLOCATION_ID)
+        lay_context(doors, primary, index, tag, flags, number, address, address + length, most, now, now)
     if has_changed:
         flags, number = np.int64(nbd.CHUNK_DONE), np.int64(nbd.CHANGED_SINCE_ID)
         lay_context(doors, primary, index, tag, flags, number, address, address + length, most, older, now)

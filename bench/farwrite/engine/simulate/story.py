@@ -106,7 +106,7 @@ class Story:
         self.asking = random.Random(f"clients of {seed}")  # Of its own: a story without them is as it was before there were any.
         self.asks_more = self.asking.random() < 0.5  # Whether clients ask for more than writes, trims and reads.
         self.taking = random.Random(f"snapshots of {seed}")
-        self.takes = self.taking.choice((0.0, 0.02, 0.1)), self.taking.choice((0.01, 0.06))  # snapshots a turn, and deletions
+        self.takes = self.taking.choice((0.0, 0.05, 0.2)), self.taking.choice((0.03, 0.15))  # snapshots a turn, and deletions
         self.length = draw.choice((80, 150, 300, 500))
         self.paused: dict[int, int] = {}
         self.cut_until = 0  # Until then the network stays as it is.
@@ -226,6 +226,9 @@ class Story:
         if happens["refuse"] and node.role != DOWN:
             node.world.at[0].fail_errno = draw.choice((EIO, ENOSPC))
             node.world.at[0].fail_in = draw.randrange(1, 12)
+        if self.takes[0] and self.taking.random() < 0.004 and node.role != DOWN:
+            node.world.at[0].kept_fail_in = self.taking.randrange(12)
+            self.tell(f"the disk of replica {node.index} has no room for what is to be kept for snapshots")
         if happens["cut"]:
             leader = cluster.leader()
             if leader is not None and draw.random() < 0.4:
@@ -353,6 +356,7 @@ class Story:
             worlds += [self.elections.witness.world] if self.elections.witness else []
         for world in worlds:
             world.at[0].flush_ns = 100_000
+            world.at[0].kept_fail_in = -1
             if world.at[0].power_in != 0:
                 world.at[0].power_in = world.at[0].fail_in = -1
         self.become_whole()
