@@ -65,8 +65,8 @@ Its rows, from byte {table_at} on; `count` of them, a row's index is its place:
 
 {row}
 
-Block b of the volume, {block} bytes as they were before they were overwritten, lies at b * {block} of a place; one of zeros may be
-a hole. Behind the blocks of a place there are 8 bytes for each: its CRC32C (u32), and 2^31 + (sequence of the snapshot) % 2^31
+Block b of the volume, {block} bytes as they were before they were overwritten, lies at b * {block} of a place; one of zeros may
+be a hole. Behind the blocks of a place there are 8 bytes for each: its CRC32C (u32), and 2^31 + (sequence of the snapshot) % 2^31
 (u32). Where they are zeros the block is not kept here. The next place begins at the next multiple of {block} bytes.
 
 ## Label

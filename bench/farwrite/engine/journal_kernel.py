@@ -10,9 +10,10 @@ log, always in this order:
 While there are snapshots, `kept` and `walked` lie between applied and durable_watermark (snapshot_kernel).
 
 Records are packed by 64 bytes; a batch that is flushed ends on a block boundary, filled by a PAD record, so no sector that was
-acknowledged is ever written again. The PAD tells what was durable when it was made: once its batch is durable too, it is a durable watermark for everything before the batch, and so is a superblock. Only what a watermark covers gets into the
-volume. Whatever bit flips in the log afterwards, the volume is never ahead of it unless somebody still says so. Steps only: time
-and system calls are in primary_kernel and secondary_kernel.
+acknowledged is ever written again. The PAD tells what was durable when it was made: once its batch is durable too, it is a
+durable watermark for everything before the batch, and so is a superblock. Only what a watermark covers gets into the volume.
+Whatever bit flips in the log afterwards, the volume is never ahead of it unless somebody still says so. Steps only: time and
+system calls are in primary_kernel and secondary_kernel.
 """
 
 from __future__ import annotations

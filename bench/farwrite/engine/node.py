@@ -483,7 +483,7 @@ class Node(Voter):
     def mark(self, state: p.Primary, kind: int, name_bytes: int, extra: int, attempt: str) -> int:
         """Have the loop stage a SNAPSHOT or FORGET, and wait until it is complete and applied here. Its sequence."""
         asked, limit_s = state.marker_request[0], time.monotonic() + SNAPSHOT_S
-        unknown = f"{attempt}: it is not complete after {SNAPSHOT_S:g} s; it may be later, since it is in the log or on its way there."
+        unknown = f"{attempt}: it is not complete after {SNAPSHOT_S:g} s, and may be later: it is in the log or on its way there."
         while asked.request != p.NOTHING:  # An earlier one, which was given up waiting for.
             self.wait_marked(state, limit_s, attempt, unknown)
         asked.extra, asked.name_bytes, asked.sequence = extra, name_bytes, 0

@@ -189,8 +189,9 @@ def primary_state(
     made = Primary(
         rows_of(Leading), journal, ring, np.full(count, -1, np.int64), rows_of(Peer, count), rows_of(Peer), frame,
         frame.view(header), inbox, inbox.view(header), resync_buffer, resync_buffer.view(np.int64), resync_buffer.view(header),
-        np.zeros((count, journal.last_write.size), np.uint8), rows_of(ControlRequest, count),
-        rows_of(MarkerRequest), np.zeros(record.NAME_BYTES_MAX + 1, np.uint8), np.zeros(lag_ring, np.int64), np.zeros(lag_ring, np.int64), np.zeros(lag_ring, np.int64), np.zeros(SLOTS, np.int64),
+        np.zeros((count, journal.last_write.size), np.uint8), rows_of(ControlRequest, count), rows_of(MarkerRequest),
+        np.zeros(record.NAME_BYTES_MAX + 1, np.uint8), np.zeros(lag_ring, np.int64), np.zeros(lag_ring, np.int64),
+        np.zeros(lag_ring, np.int64), np.zeros(SLOTS, np.int64),
     )  # fmt: skip
     at = made.at[0]
     at.protocol, at.seed, at.peer_timeout_ns = protocol, seed, peer_timeout_ns

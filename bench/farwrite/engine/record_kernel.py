@@ -69,7 +69,8 @@ class Header(Row):
     volume = i64("identity that replicas of one volume share")
     stamp_ns = i64("CLOCK_MONOTONIC of the sender at submit")
     extra = i64(
-        "TRIM: bytes given back; SNAPSHOT: its instant, ns, CLOCK_REALTIME of the primary; FORGET: sequence of the snapshot; ACK: times the log was begun anew on this connection; DIGEST: 1 when verifying; "
+        "TRIM: bytes given back; SNAPSHOT: its instant, ns, CLOCK_REALTIME of the primary; FORGET: sequence of the snapshot; "
+        "ACK: times the log was begun anew on this connection; DIGEST: 1 when verifying; "
         "SYNCED: epoch of the last write before the log's new beginning; zero in every other kind"
     )
 
@@ -105,13 +106,13 @@ def is_applicable(kind, address, size, volume_bytes):
 @kernel()
 def is_marker(kind):
     """Whether a record of the log changes no byte of the volume, and which snapshots there are instead."""
-    return kind == SNAPSHOT or kind == FORGET
+    return kind in (SNAPSHOT, FORGET)
 
 
 @kernel()
 def is_logged(kind):
     """Whether records of this kind are in the log and have a sequence of their own."""
-    return kind == WRITE or kind == TRIM or is_marker(kind)
+    return kind in (WRITE, TRIM) or is_marker(kind)
 
 
 @kernel()
