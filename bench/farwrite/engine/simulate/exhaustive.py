@@ -134,10 +134,10 @@ class Sequence(Story):
 
 
 def sequences(length: int) -> Iterator[tuple[str, ...]]:
-    """Every sequence of up to so many operations; one that begins by healing nothing is a shorter one."""
+    """Every sequence of up to so many operations; one that begins by healing or deleting nothing is a shorter one."""
     for count in range(1, length + 1):
         for found in product(OPERATIONS, repeat=count):
-            if found[0] != "heal":
+            if found[0] not in ("heal", "delete"):
                 yield found
 
 
