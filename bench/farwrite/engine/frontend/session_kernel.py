@@ -88,6 +88,7 @@ class Session(Row):
     last_heard_ns = i64("ns, CLOCK_MONOTONIC: when anything arrived, or was taken by the socket, last")
     before = i64("STREAM: bytes of the outbox that go in front of it; what is laid meanwhile goes behind it")
     size = i64("BODY, ZEROS, STREAM: bytes of the whole request")
+    rest = i64("NBD, STREAM, STREAMED: bytes of the read that come behind those that are being sent")
     lane = i64("lane that its request is in, and 1; 0: none; while it is in one nothing further is taken")
 
 
@@ -249,7 +250,7 @@ def begin(doors, mail, now_ns):
         session.size_bytes, session.block_bytes = mail.size_bytes, mail.block_bytes
         session.state = HEADER
         session.in_begin = session.in_end = session.out_begin = session.out_end = session.before = 0
-        session.owed = session.blocked = session.wanted = session.left = session.error = session.lane = 0
+        session.owed = session.blocked = session.wanted = session.left = session.rest = session.error = session.lane = 0
         session.last_heard_ns = now_ns
         doors.at[0].live = max(doors.at[0].live, index + 1)
         doors.counters[0].sessions += 1
