@@ -40,7 +40,7 @@ DAMAGED = (
 class Slot(NamedTuple):
     """What was found in one slot: an image, nothing that was ever written, or damage."""
 
-    count: int = 0
+    number: int = 0  # of its save
     image: bytes = b""
     is_twice: bool = False
     damage: str = ""
@@ -66,12 +66,12 @@ class VolumeStore(StateStore):
             slots = [self.read(number) for number in range(2)]
             if all(slot.error for slot in slots):
                 raise OSError(slots[0].error, os.strerror(slots[0].error))
-            newest = max(slots, key=lambda slot: slot.count)
+            newest = max(slots, key=lambda slot: slot.number)
             damaged = [number for number, slot in enumerate(slots) if slot.damage]
             if damaged and not newest.is_twice:
                 what = "; ".join(f"slot {number}: {slots[number].damage}" for number in damaged)
                 raise UnfitError(DAMAGED.format(what=what))
-            self.count = newest.count
+            self.count = newest.number
             for number in damaged:
                 if not self.write(number, newest.image):
                     raise UnfitError(DAMAGED.format(what=f"slot {number} is damaged and cannot be written again"))
