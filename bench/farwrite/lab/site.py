@@ -204,9 +204,8 @@ def configure(interface: str, address: Ends, mtu_bytes: int | None = None) -> No
         # Of programs that do not choose. A namespace's default is refused by kernels that let nobody choose what the host has.
         with contextlib.suppress(NetlinkError):
             routes.route(
-                "replace", dst=f"{address[1]}/32", oif=index, prefsrc=address[0], scope="link",
-                metrics={"attrs": [["RTAX_CC_ALGO", CONGESTION]]},
-            )  # fmt: skip
+                "replace", dst=f"{address[1]}/32", oif=index, prefsrc=address[0], scope="link", metrics={"cc_algo": CONGESTION}
+            )
 
 
 def setting(name: str, value: str | None) -> str:
