@@ -113,8 +113,10 @@ class Client:
             return tag, error, self.take(0 if error else length)
         assert magic == struct.pack(">I", nbd.STRUCTURED_REPLY_MAGIC), magic.hex()
         flags, kind, tag, size = struct.unpack(">HHqI", self.take(16))
-        assert flags == nbd.CHUNK_DONE
         payload = self.take(size)
+        if kind in (nbd.CHUNK_DATA, nbd.CHUNK_HOLE):
+            return self.read_chunks(tag, flags, kind, payload)
+        assert flags == nbd.CHUNK_DONE
         self.lengths.pop(tag, 0)
         if kind == nbd.CHUNK_ERROR:
             error, size = struct.unpack(">IH", payload)
@@ -126,8 +128,28 @@ class Client:
             numbers = struct.unpack(f">{len(payload) // 4}I", payload)
             assert numbers[0] == nbd.BASE_ALLOCATION_ID
             return tag, 0, list(zip(numbers[1::2], numbers[2::2], strict=True))
-        assert kind == nbd.CHUNK_DATA
-        return tag, 0, payload[8:]
+        raise AssertionError(f"a chunk of kind {kind}")
+
+    def read_chunks(self, tag, flags, kind, payload):
+        """The rest of a read's answer, of which this is the first chunk: each begins where the one before it ended."""
+        data, length = bytearray(), self.lengths.pop(tag)
+        self.chunks, begin = [], None
+        while True:
+            offset = int.from_bytes(payload[:8], "big")
+            size = len(payload) - 8 if kind == nbd.CHUNK_DATA else int.from_bytes(payload[8:], "big")
+            assert size > 0 and (begin is None or offset == begin + len(data))
+            begin = offset if begin is None else begin
+            self.chunks.append((kind, offset, size))
+            data += payload[8:] if kind == nbd.CHUNK_DATA else bytes(size)
+            if flags & nbd.CHUNK_DONE:
+                assert len(data) == length
+                return tag, 0, bytes(data)
+            assert self.take(4) == struct.pack(">I", nbd.STRUCTURED_REPLY_MAGIC)
+            flags, kind, same, size = struct.unpack(">HHqI", self.take(16))
+            payload = self.take(size)
+            assert same == tag
+            if kind == nbd.CHUNK_ERROR:
+                return tag, int.from_bytes(payload[:4], "big"), b""
 
     def ask(self, command, address=0, length=0, flags=0, data=b""):
         tag = self.begin(command, address, length, flags, data)

@@ -75,6 +75,19 @@ def lab(*words, distance=("--rtt", f"{FAR_RTT_MS} ms"), **options):
     return farwrite("lab", *distance, "--link", LINK, ANYWAY, *words, **options)
 
 
+def test_programs_that_choose_no_congestion_control_have_the_labs_own_at_both_ends():
+    """And not the host's default. Where the kernel lacks it the lab has said which one is in force."""
+    asked = "s.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(bytes(1)).decode()"
+    far = f"import os, socket; s = socket.create_server((os.environ['FAR'], 7777)).accept()[0]; s.sendall({asked}.encode())"
+    near = f"import os, socket; s = socket.create_connection((os.environ['FAR'], 7777)); print({asked}, s.recv(16).decode())"
+    python = shlex.quote(sys.executable)
+    done = lab("--wait-port", "7777", "--far", f"{python} -c {shlex.quote(far)}", "--", sys.executable, "-c", near)
+    assert done.returncode == 0, done.stderr
+    if "cubic" not in Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text():
+        pytest.skip("this kernel has no CUBIC")
+    assert done.stdout.split() == ["cubic", "cubic"]
+
+
 def until_exists(path):
     """A shell's words: wait until another site's command has made this file."""
     return f"until [ -e {path} ]; do sleep 0.05; done"

@@ -32,7 +32,7 @@ from farwrite.lab import relay_kernel as carrying
 from farwrite.lab import relay_process
 from farwrite.lab.namespace import loopbacks
 from farwrite.lab.relay import check_stream
-from farwrite.lab.relay_door import bound
+from farwrite.lab.relay_door import Passages, bound
 from farwrite.recording import read
 from farwrite.workload.jitter import deviations
 from farwrite.workload.link_spec import Bursts, Change, LinkDirection, LinkSpec
@@ -151,7 +151,7 @@ class Listening:
         self.source = bound(lab.near.address)
         for end in (self.server, self.source):
             end.settimeout(PATIENCE_S)
-        self.door, self.exit = lab.far.doors.passage(self.source.getsockname(), self.server.getsockname())
+        self.door, self.exit = lab.far.doors[0].passage(self.source.getsockname(), self.server.getsockname())
 
     def dial(self):
         self.source.connect(self.door)
@@ -191,6 +191,37 @@ def test_a_stranger_at_the_relays_door_is_sent_away_and_the_announced_one_is_let
             socket.create_connection(listening.door, PATIENCE_S)  # One came, and the door is gone.
 
 
+@pytest.mark.parametrize("outward", [True, False], ids=["outward", "homeward"])
+def test_who_dials_by_address_is_connected_or_refused_as_without_a_relay(lab, outward):
+    """And no earlier than a round trip later."""
+    one, other = (lab.near, lab.far) if outward else (lab.far, lab.near)
+    dial, rtt_s = Passages(lab.far.doors[0].asking.fileno(), one.address, outward), 0.04
+    lab.set_delay(int(rtt_s * 1e9))
+    with socket.create_server((other.address, 0)) as server:
+        target = server.getsockname()
+        begun = time.monotonic()
+        with dial(target, PATIENCE_S) as near:
+            assert time.monotonic() - begun >= rtt_s
+            far, (host, _) = server.accept()
+            with far:
+                assert host == one.address
+                far.settimeout(PATIENCE_S)
+                near.sendall(b"there")
+                assert far.recv(100) == b"there"
+                far.sendall(b"and back")
+                assert near.recv(100) == b"and back"
+    begun = time.monotonic()
+    with pytest.raises(ConnectionRefusedError):
+        dial(target, PATIENCE_S)
+    assert time.monotonic() - begun >= rtt_s
+    lab.link.cut()
+    with pytest.raises(TimeoutError):
+        dial(target, 0.2)
+    lab.link.heal()
+    with pytest.raises(ConnectionRefusedError):
+        dial(target, PATIENCE_S)
+
+
 def sent_away(stranger):
     try:
         stranger.sendall(b"let me in")
@@ -203,7 +234,7 @@ def test_a_far_site_takes_no_connection_but_the_relays(lab):
     from farwrite.lab.survey import accept, dial, listen, reserve
 
     target = lab.far.address, lab.far.call(listen, lab.far.address)
-    door, expected = lab.far.doors.passage(lab.near.call(reserve, lab.near.address), target)
+    door, expected = lab.far.doors[0].passage(lab.near.call(reserve, lab.near.address), target)
     with socket.create_connection(target, PATIENCE_S) as stranger:
         lab.far.start(accept, "data", "cubic", expected, IN_THE_CLEAR)
         assert sent_away(stranger)

@@ -43,10 +43,13 @@ def serving(*words, **options):
 
 
 @contextlib.contextmanager
-def opened(*words, **options):
-    """`farwrite serve`: what it says once it is ready. Unless it was killed, it must end in order, with exit code 0."""
+def opened(*words, before=(), **options):
+    """`farwrite serve`: what it says once it is ready. Unless it was killed, it must end in order, with exit code 0.
+
+    `before`: the words of a program that becomes it.
+    """
     with subprocess.Popen(
-        words_of("serve", "--json", "--accept-link-error", *words),
+        [*before, *words_of("serve", "--json", "--accept-link-error", *words)],
         **{"env": environment(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
     ) as process:  # fmt: skip
         try:
@@ -59,10 +62,12 @@ def opened(*words, **options):
                         skip_if_forbidden(UnfitError(said))
                     pytest.fail(said)
                 text += line
-            yield SimpleNamespace(process=process, **json.loads(text))
+            made = SimpleNamespace(process=process, **json.loads(text))
+            yield made
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             _, said = process.communicate(timeout=END_S)
+            made.said = said
             assert process.returncode in (0, -signal.SIGKILL) and "Traceback" not in (said or ""), said
         finally:
             process.kill()
@@ -134,11 +139,15 @@ def test_nbdinfo_maps_what_was_written_and_what_is_a_hole(served):
     assert [(one["offset"], one["length"]) for one in written] == [(8 << 20, 1 << 20)]
 
 
-def test_nbdsh_writes_with_fua_zeroes_trims_and_flushes(served):
+def nbdsh():
+    """The words that begin it: Debian's own Python has the module, and nbdsh asks for whichever comes first."""
     tool("nbdsh", "python3-libnbd")
-    nbdsh = ["/usr/bin/python3", "-m", "nbd"]  # Debian's own Python has the module; nbdsh asks for whichever comes first.
     if subprocess.run(["/usr/bin/python3", "-c", "import nbd"], capture_output=True, check=False).returncode:
         pytest.skip("Debian's Python has no libnbd (apt install python3-libnbd)")
+    return ["/usr/bin/python3", "-m", "nbd"]
+
+
+def test_nbdsh_writes_with_fua_zeroes_trims_and_flushes(served):
     script = """
 h.connect_uri(URI)
 h.pwrite(b'a' * 8192, 16 << 20, nbd.CMD_FLAG_FUA)
@@ -156,7 +165,26 @@ except nbd.Error:
     pass
 h.shutdown()
 """
-    run(*nbdsh, "--base-allocation", "-c", f"URI = {served.uri!r}", "-c", script)
+    run(*nbdsh(), "--base-allocation", "-c", f"URI = {served.uri!r}", "-c", script)
+
+
+def test_nbdsh_reads_holes_as_chunks_of_their_own(served):
+    script = """
+h.connect_uri(URI)
+h.trim(1 << 20, 24 << 20)
+h.pwrite(b'a' * 65536, (24 << 20) + 65536)
+def read(count, offset, flags=0):
+    found = []
+    h.pread_structured(count, offset, lambda data, at, kind, error: found.append((at - offset, len(data), kind)) and 0, flags)
+    return found
+HOLE, DATA = nbd.READ_HOLE, nbd.READ_DATA
+assert read(1 << 20, 24 << 20) == [(0, 65536, HOLE), (65536, 65536, DATA), (131072, (1 << 20) - 131072, HOLE)]
+assert read(4096, 24 << 20) == [(0, 4096, HOLE)]
+assert read(1 << 20, 24 << 20, nbd.CMD_FLAG_DF) == [(0, 1 << 20, DATA)]
+assert h.pread(1 << 20, 24 << 20) == bytes(65536) + b'a' * 65536 + bytes((1 << 20) - 131072)
+h.shutdown()
+"""
+    run(*nbdsh(), "-c", f"URI = {served.uri!r}", "-c", script)
 
 
 def test_qemu_img_converts_compares_and_maps_an_image(served, image, tmp_path):

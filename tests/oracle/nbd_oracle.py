@@ -57,6 +57,26 @@ def subsets(names):
     return found
 
 
+def chunks(extents, address, length):
+    """How a read is answered in chunks: [(kind, offset, size)], of extents (size, is_hole) that begin at `address`.
+
+    Neighbours of a kind are one here. A small read is a hole only as a whole; a short hole is sent as zeros unless it is the end.
+    """
+    kinds, at, end = [], address, address + length
+    for size, is_hole in extents:
+        stop = min(at + size, end)
+        counts = (at, stop) == (address, end) if length <= 16384 else stop - at >= 32768 or stop == end
+        kind = "hole" if is_hole and counts else "data"
+        if kinds and kinds[-1][0] == kind:
+            kinds[-1] = (kind, kinds[-1][1], kinds[-1][2] + stop - at)
+        else:
+            kinds.append((kind, at, stop - at))
+        at = stop
+        if at == end:
+            return kinds
+    raise AssertionError("extents are missing")
+
+
 def piece(left, waiting, arrived, piece_bytes, inbox_bytes):
     """How much of a write is taken now: all that may be, once it is here; else whole pages, once there are many."""
     wanted = left if left < piece_bytes else piece_bytes

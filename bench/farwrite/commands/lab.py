@@ -78,7 +78,7 @@ ONCE = Repetition()  # Nothing typed.
 def lab(
     *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
     asked: LinkOptions = NOTHING_ASKED,
-    link: Literal["auto", "netem", "ferry"] = "auto",
+    link: Literal["auto", "netem", "ferry", "relay"] = "auto",
     far: str | None = None,
     wait_port: int | None = None,
     sites: Path | None = None,

@@ -45,9 +45,10 @@ def serve(
     tls: Path | None = None,
     iscsi: int | None = None,
     chap: Path | None = None,
+    forget_reservations: Flag = False,
     metrics: int | None = None,
     no_restart: Flag = False,
-    link: Literal["auto", "netem", "ferry"] = "auto",
+    link: Literal["auto", "netem", "ferry", "relay"] = "auto",
     accept_link_error: Flag = False,
     root: Flag = False,
     json: Flag = False,
@@ -97,6 +98,8 @@ def serve(
         Listen for iSCSI initiators on this TCP port; 0 for any that is free, 3260 is the usual one.
     chap
         File with a line "name secret" for each initiator that may come in; with a line "target name secret" we prove who we are.
+    forget_reservations
+        With --volume: begin without the reservations that initiators have made and the volume keeps, such as damaged ones.
     metrics
         Answer Prometheus on this port of 127.0.0.1; 0 for any that is free.
     no_restart
@@ -125,6 +128,8 @@ def serve(
         raise UsageError("--keep, --volume, --files and --memory each say where the files are: give one of them.")
     if volume is not None and typed:
         raise UsageError(f"{next(iter(typed))} is for a new volume; that of --volume stays as it was made. Leave it away.")
+    if forget_reservations and volume is None:
+        raise UsageError("--forget-reservations is about a volume that was kept: it goes with --volume.")
     for name, number in (("port", port), ("iscsi", iscsi), ("metrics", metrics)):
         if number is not None:
             within(name, number, 0, PORT_MAX)
@@ -144,7 +149,7 @@ def serve(
         server_context(tls)  # Refused here, not in a replica.
     serving = Asked(
         leg=layout.legs[0], link=link, accepts_error=accept_link_error, sockets=sockets, address=listen, port=port, tls=tls,
-        iscsi_port=iscsi, chap=credentials_in(chap) if chap else None,
+        iscsi_port=iscsi, chap=credentials_in(chap) if chap else None, forgets_reservations=forget_reservations,
         metrics_port=metrics, restarts=not no_restart, is_verbose=verbose, is_quiet=quiet, as_root=root,
     )  # fmt: skip
     load(verbose, quiet)
@@ -321,7 +326,8 @@ def ready_text(server: Server, files: str) -> str:
     uri, settings = server.uri(), server.settings
     lines = [
         f"{format_size(settings.size_bytes)} under protocol {settings.protocol}, {len(server.replicas)} replicas"
-        f"{' and a witness' if settings.has_witness else ''}, {server.asked.leg.text}; files in {files}", "",
+        f"{' and a witness' if settings.has_witness else ''}, {server.asked.leg.text} by {server.lab.choice.kind}; "
+        f"files in {files}; TCP {server.congestion}", "",
         f"  follows who leads  {uri}",
         *(f"  {f'at {name}':17}  {server.uri(name)}" for name in server.replicas),
     ]  # fmt: skip

@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ import msgspec
 
 from ..base.errors import UnfitError
 from ..base.framing import TooLongError
+from ..base.wire.congestion import state_congestion
 from ..base.wire.conversation import Conversation, converse
 from ..base.wire.door import SparseLog, door
 from ..base.wire.terms import Terms
@@ -45,12 +46,22 @@ ASKING = SparseLog(LOG, "a question to a voter")
 NOT_OURS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
+Dial = Callable[[tuple[str, int], float], socket.socket]  # An address and seconds: a connection, or OSError.
+
+
 class Address(NamedTuple):
     """Where a voter listens; a witness has no use for `port`."""
 
     host: str
     port: int
     vote_port: int
+    dial: Dial | None = None  # how it is reached from here, where dialling its address is not enough
+
+    def connect(self, port: int, limit_s: float) -> socket.socket:
+        """A connection to this port of its machine. OSError as connect(2) has it."""
+        connection = (self.dial or socket.create_connection)((self.host, port), limit_s)
+        state_congestion(connection)
+        return connection
 
 
 class Asked(msgspec.Struct, tag="ask"):
@@ -93,7 +104,7 @@ def ask(name: str, address: Address, question: Question, terms: Terms, timeout_s
 def ask_running(name: str, address: Address, question: Question, terms: Terms, timeout_s: float) -> Answer | None:
     """As `ask`. ConnectionRefusedError when its machine answers that nobody listens there: no process of this voter runs."""
     try:
-        with socket.create_connection((address.host, address.vote_port), timeout_s) as connection:
+        with address.connect(address.vote_port, timeout_s) as connection:
             talk = converse(connection, terms, dials=True, limit_s=timeout_s)
             talk.say(msgspec.json.encode(Asked(name, question)))
             answer = ANSWER.decode(talk.hear())
@@ -207,7 +218,7 @@ def refuse(voter: Voter, caller: Any, reason: str, log: SparseLog) -> Answer:
 
 def introduce(name: str, to: str, address: Address, terms: Terms, limit_s: float) -> socket.socket:
     """A connection to a replica that has heard who we are, and reads a HELLO next. UnfitError or OSError when it does not."""
-    connection = socket.create_connection((address.host, address.port), limit_s)
+    connection = address.connect(address.port, limit_s)
     try:
         talk = converse(connection, terms, dials=True, limit_s=limit_s)
         talk.say(msgspec.json.encode(Introduced(to, name)))

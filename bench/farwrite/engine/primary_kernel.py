@@ -542,7 +542,7 @@ def extent_at(primary, address, end):
 
 @kernel()
 def snapshot_extent_at(primary, address, end, index):
-    """extent_at() of the snapshot at this index of snapshot_kernel's order."""
+    """extent_at() of the snapshot at this index of snapshot_kernel's order. A kept block whose bytes are lost is no hole."""
     snapshots = primary.journal.snapshots
     block = address // snapshot.BLOCK_BYTES
     source, last = snapshot.source_of(snapshots, index, block), min((end - 1) // snapshot.BLOCK_BYTES, block + RUN_BLOCKS)
@@ -555,10 +555,14 @@ def snapshot_extent_at(primary, address, end, index):
     if source >= 0:
         fd, base = snapshots.at[0].fd, snapshot.block_offset(snapshots, source, np.int64(0))
     data_at = libc.seek(fd, base + address, libc.SEEK_DATA)
-    if data_at == -libc.ENXIO:
-        return stop, True
-    if data_at > base + address:
-        return min(stop, data_at - base), True
+    if data_at == -libc.ENXIO or data_at > base + address:
+        stop = stop if data_at < 0 else min(stop, data_at - base)
+        if source < 0:
+            return stop, True
+        first, zeros = address // snapshot.BLOCK_BYTES, np.int64(0)
+        while (first + zeros) * snapshot.BLOCK_BYTES < stop and snapshot.is_kept_zeros(snapshots, primary.ring, source, first + zeros):
+            zeros += 1
+        return (min(stop, (first + zeros) * snapshot.BLOCK_BYTES), True) if zeros > 0 else (stop, False)
     hole_at = libc.seek(fd, base + address, libc.SEEK_HOLE)
     return (min(stop, hole_at - base) if hole_at > base + address else stop), False
 

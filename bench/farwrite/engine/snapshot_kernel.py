@@ -434,6 +434,16 @@ def get_block(snapshots, ring, place, block, data):
 
 
 @kernel()
+def is_kept_zeros(snapshots, ring, place, block):
+    """Whether the entry of a block at this place says that it holds zeros: what lost its bytes reads as zeros, and is none."""
+    snapshots.entry[:] = 0
+    at = np.int64(entry_offset(snapshots, place, block))
+    got = reactor.read_kept(ring, snapshots.at[0].fd, snapshots.entry_bytes, np.int64(0), np.int64(ENTRY_BYTES), at)
+    is_ours = snapshots.entry[1] == tag_of(snapshots.table[place].sequence)
+    return got == ENTRY_BYTES and is_ours and np.int64(snapshots.entry[0]) == ZERO_CRC
+
+
+@kernel()
 def keep_block(snapshots, ring, volume_fd, block, skips_zeros):
     """Keep one block of the volume, as it is, for the newest whole snapshot: 0, or what the volume's disk has answered.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -30,7 +31,9 @@ from ..engine.handshake import frame_of, hello_of
 from ..engine.node import recall
 from ..engine.vote import Voter
 from ..lab.lab import Lab
+from ..lab.namespace import Loopback
 from ..lab.process import Process, process
+from ..lab.relay_door import Passages
 from ..lab.shared_memory import Board, board
 from ..lab.site import AnySite, LocalSite
 from ..lab.span import Span
@@ -55,6 +58,16 @@ class Seat(Row):
 
 SEAT_AT = SharedCounters.LAYOUT.itemsize // 8
 REST_AT = SEAT_AT + Seat.LAYOUT.itemsize // 8  # Behind the seat a board holds what the replica's task wants there.
+
+
+def address_at(site: AnySite) -> Address:
+    """Where a voter at this site listens: at ports of our choice, or at free ones where the network is the whole machine's."""
+    if not isinstance(site, LocalSite) or not isinstance(site.place, Loopback):
+        return Address(site.address, PORT, VOTE_PORT)
+    with socket.socket() as one, socket.socket() as other:  # Both held, so that they differ.
+        for taken in (one, other):
+            taken.bind((site.address, 0))
+        return Address(site.address, one.getsockname()[1], other.getsockname()[1])
 
 
 def seat_of(board: Board) -> Any:
@@ -84,13 +97,25 @@ class Voters(ABC):
             frozenset((span.near.name, span.far.name)): span for span in (*lab.spans, *lab.between)
         }
         self.replicas, self.voters = names_of(replicas, has_witness)
-        self.addresses = {name: Address(self.sites[name].address, PORT, VOTE_PORT) for name in self.replicas}
-        self.witness = Address(self.sites[SITES[2]].address, PORT, VOTE_PORT) if has_witness else None
+        self.addresses = {name: address_at(self.sites[name]) for name in self.replicas}
+        self.witness = address_at(self.sites[SITES[2]]) if has_witness else None
         self.boards: dict[str, Board] = {name: stack.enter_context(board(board_words)) for name in self.voters}
         self.seats = {name: seat_of(self.boards[name]) for name in self.voters}
         self.disks, self.ballots = disks, ballots
         self.processes: dict[str, Process] = {}  # of voters that run, stopped ones too
         self.stopped: set[str] = set()
+
+    def seen_from(self, name: str) -> tuple[dict[str, Address], Address | None]:
+        """(the replicas, the witness) as the voter at this site reaches them: through relays, where sites are joined by those."""
+        here = self.sites[name]
+
+        def reached(address: Address, site: AnySite) -> Address:
+            outward = here.index < site.index
+            doors = (site if outward else here).doors.get((here if outward else site).index)
+            return address._replace(dial=Passages(doors.asking.fileno(), here.address, outward)) if doors else address
+
+        witness = reached(self.witness, self.sites[SITES[2]]) if self.witness else None
+        return {other: reached(address, self.sites[other]) for other, address in self.addresses.items()}, witness
 
     @abstractmethod
     def begin(self, made: Process, name: str, first: bool) -> None:

@@ -177,7 +177,7 @@ def joined_lab(spec: LabSpec, places: list[Place], choice: Choice, doors: Sequen
     with contextlib.ExitStack() as stack:
         near, fars, history, issued = stack.enter_context(sites(spec, places))
         for far, door in zip(fars, doors, strict=False):
-            far.doors = door
+            far.doors[near.index] = door
         spans = [(near, far, SetElsewhere(choice.kind), *acquaint(near, far, spec.congestion)) for far in fars]
         # How fast the bare emulation is, is the opener's to know: the link may be at a distance already.
         proofs: list[Stamping] = [proof_of(stack, choice, near, far) for far in fars]

@@ -140,7 +140,7 @@ def relay(near: Site, far: Site, spec: LinkSpec = PLAIN) -> Iterator[Relay]:
         if carrier.poll(0.05):
             carrier.answer()
             raise UnfitError("The relay process ended as soon as it was started.")
-        far.doors = Doors(asking)
+        far.doors[near.index] = Doors(asking)
         shared.words[carrying.SEED] = spec.seed
         made = Relay(shared.words, jitter.words.reshape(2, TABLE_ENTRIES), wake_write)
         made.carriers = (carrier.pid,)

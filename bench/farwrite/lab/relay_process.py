@@ -77,6 +77,22 @@ class Door:
     target: Address
     direction: int
     until_s: float
+    asker: socket.socket | None = None  # who is to hear what becomes of the connection
+
+    def close(self) -> None:
+        """Give it up, with whatever belongs to it."""
+        self.leaving.close()
+        if self.asker is not None:
+            self.asker.close()
+
+
+@dataclass(order=True)
+class News:
+    """What has become of a connection (0 or an errno), on its way back to whoever dialled."""
+
+    at_ns: int
+    error: int = field(compare=False)
+    asker: socket.socket = field(compare=False)
 
 
 @dataclass(order=True)
@@ -100,6 +116,7 @@ class Doorkeeper:
     ends: np.ndarray = field(default_factory=lambda: rows_of(carrying.Ends, carrying.CONNECTIONS))
     doors: list[Door] = field(default_factory=list)
     dials: list[Dial] = field(default_factory=list)
+    news: list[News] = field(default_factory=list)
     sockets: dict[int, list[socket.socket]] = field(default_factory=dict)  # by connection
     selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
@@ -111,15 +128,18 @@ class Doorkeeper:
             for key, _ in self.selector.select(self.rest_s()):
                 key.data()
             self.dial_due()
+            self.tell_due()
             for door in [door for door in self.doors if door.until_s < time.monotonic()]:
                 self.shut(door)
-                door.leaving.close()
+                door.close()
 
     def rest_s(self) -> float | None:
         """How long nothing has to be done unasked."""
         rests = [door.until_s - time.monotonic() for door in self.doors]
         if self.dials:
             rests.append(WATCH_S if self.is_cut else (self.dials[0].at_ns - time.monotonic_ns()) / NS_PER_S)
+        if self.news:
+            rests.append((self.news[0].at_ns - time.monotonic_ns()) / NS_PER_S)
         return max(min(rests), 0.0) if rests else None
 
     @property
@@ -134,8 +154,11 @@ class Doorkeeper:
             return
         with socket.socket(fileno=descriptors[0]) as asker, contextlib.suppress(OSError):
             try:
-                door = self.door_of(json.loads(text))
+                request = json.loads(text)
+                door = self.door_of(request)
                 answer = {"door": door.listening.getsockname(), "exit": door.leaving.getsockname()}
+                if request.get("follows"):
+                    door.asker = asker.dup()
             except OSError as refusal:
                 answer = {"refusal": str(system_error("open a door of the relay on loopback", refusal.errno or 0))}
             asker.sendall(json.dumps(answer).encode())
@@ -177,7 +200,7 @@ class Doorkeeper:
         vacant = np.flatnonzero(self.ends["state"] == carrying.VACANT)
         if not vacant.size:
             reset(coming)
-            door.leaving.close()
+            door.close()
             return
         connection, now_ns = int(vacant[0]), time.monotonic_ns()
         quicken(coming)
@@ -212,8 +235,18 @@ class Doorkeeper:
         self.selector.unregister(leaving)
         self.established(dial, leaving.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
+    def tell_due(self) -> None:
+        """Tell who asked for it what has become of a connection, once the answer to its handshake is back."""
+        while self.news and self.news[0].at_ns <= time.monotonic_ns():
+            news = heapq.heappop(self.news)
+            with news.asker, contextlib.suppress(OSError):  # It may wait no longer.
+                news.asker.sendall(json.dumps({"error": news.error}).encode())
+
     def established(self, dial: Dial, answer: int) -> None:
         """Give the loop the second socket, or have a refusal travel back as a reset."""
+        if dial.door.asker is not None:
+            back_ns = int(self.board[carrying.DELAY_NS + 1 - dial.door.direction])
+            heapq.heappush(self.news, News(time.monotonic_ns() + back_ns, answer, dial.door.asker))
         lane = 2 * dial.connection + dial.door.direction
         if answer:
             self.held.at[lane].deaf = 1

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from ..base.errors import UnfitError
 from ..base.physics import miles_of
 from ..base.units import NS_PER_S, format_time
-from ..workload.link_spec import tolerance_ns
+from ..workload.link_spec import STREAM_LEVEL_LINKS, tolerance_ns
 from .foreign_processes import allow_ping, ask_to_end, entering, inhabitants, kill_all, listening_ports, reaper
 from .lab import Lab, LabSpec, open_lab
-from .namespace import Place
+from .namespace import Loopback, Place
 from .site import Site
 from .span import Span
 from .survey import off_ns
@@ -77,6 +77,10 @@ class Session:
     @contextlib.contextmanager
     def inhabited(self, wait_port: int | None) -> Iterator[None]:
         """The other sites' commands run exactly as long as this block, and so does everything that was started in it."""
+        if any(isinstance(place, Loopback) for place in self.places):
+            with terminal_kept(), awaited() as self.signals:
+                yield  # Their network is the whole machine's: what a command leaves behind is not told from others'.
+            return
         self.residents |= set(inhabitants(*self.places))
         with terminal_kept(), reaper(self.places) as self.reaper_pid, awaited() as self.signals:
             try:
@@ -151,7 +155,7 @@ class Session:
             if came.si_signo != signal.SIGCHLD:
                 self.stopped_by = came.si_signo
             if came.si_signo == signal.SIGCHLD:
-                if ended(self.reaper_pid):
+                if self.reaper_pid and ended(self.reaper_pid):
                     near.process.kill()
                     raise UnfitError("The lab's warden was killed, and nobody else would end what is left behind: it ends now.")
             elif came.si_signo != signal.SIGINT or came.si_pid:  # Ctrl-C has reached the command as it has reached us.
@@ -213,7 +217,11 @@ def proof(span: Span, leg: Leg, accept_error: bool = False) -> str:
     affordable = max(ECHOES_MIN, int(ECHOES_S * NS_PER_S / max(asked_ns, 1)))
     made = span.prove(asked, min(affordable, PROBES) if asked.is_ping else PROBES)
     missed_ns = off_ns(made.rtt_ns_p50, asked_ns)
-    how = "a bare echo takes" if asked.is_ping else "from kernel to kernel and back a packet takes"
+    how = "from kernel to kernel and back a packet takes"
+    if asked.is_ping:
+        how = "a bare echo takes"
+    elif span.link.kind in STREAM_LEVEL_LINKS:
+        how = "by the relay's own account a segment and its answer take"
     sentence = (
         f"{leg.near} {span.near.address} to {leg.far} {span.far.address}: {leg.text} by {span.link.kind}; "
         + (f"{format_time(asked_ns)} asked, " if asked_ns else "")

@@ -10,15 +10,17 @@ from __future__ import annotations
 import contextlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, Self
 
 import numpy as np
 
 from ..base.host import tun
 from ..base.host.disk import Disk
+from ..base.wire.congestion import CONGESTION
 from . import process as processes
 from .namespace import Loopback, Place
 from .relay_door import Doors
@@ -59,7 +61,7 @@ class AnySite(ABC):
     address: str  # under which other sites reach it; empty: they do not
     disk: Disk
     board: SeenBoard
-    doors: Doors | None = None  # of a far site that is reached through a relay
+    doors: Mapping[int, Doors] = MappingProxyType({})  # of the relays that it is reached through, by the index of the other site
 
     @property
     @abstractmethod
@@ -107,6 +109,7 @@ class LocalSite(AnySite):
         self.name, self.index, self.disk, self.board = name, index, disk, board
         self.place = place
         self.address = ""
+        self.doors: dict[int, Doors] = {}
         self.process: processes.Process | None = None
         self.processors: set[int] | None = None  # that its processes may run on; None: all
         self.stack = contextlib.ExitStack()
@@ -189,6 +192,7 @@ def give_tun() -> None:
 def configure(interface: str, address: Ends, mtu_bytes: int | None = None) -> None:
     """In the site: bring up loopback and `interface` with its two addresses, and quieten everything that is not ours."""
     from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
 
     setting("net/ipv6/conf/all/disable_ipv6", "1")  # No router solicitations among the measured packets.
     with IPRoute() as routes:
@@ -197,6 +201,11 @@ def configure(interface: str, address: Ends, mtu_bytes: int | None = None) -> No
         routes.addr("add", index=index, local=address[0], address=address[1], prefixlen=32)
         # A full queue of 64 KiB segments would be dropped at the default 500 when the far side is slow.
         routes.link("set", index=index, state="up", txqlen=10_000, **({"mtu": mtu_bytes} if mtu_bytes else {}))
+        # Of programs that do not choose. A namespace's default is refused by kernels that let nobody choose what the host has.
+        with contextlib.suppress(NetlinkError):
+            routes.route(
+                "replace", dst=f"{address[1]}/32", oif=index, prefsrc=address[0], scope="link", metrics={"cc_algo": CONGESTION}
+            )
 
 
 def setting(name: str, value: str | None) -> str:

@@ -6,7 +6,6 @@ run in a site's process on the connection that joins the two for as long as the 
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import time
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from ..base.errors import UnfitError, system_error
 from ..base.host.disk import BLOCK_BYTES, Disk
 from ..base.host.libc import aligned_bytes
+from ..base.wire.congestion import state_congestion
 from ..base.wire.handshake import agree
 from ..base.wire.terms import IN_THE_CLEAR, Terms
 from ..base.wire.tunnel import Tunnel, open_tunnel
@@ -69,8 +69,8 @@ def join(near: AnySite, far: AnySite, name: str, congestion: str, terms: Terms =
     """
     dialled = far.address, far.call(listen, far.address)
     expected = None
-    if far.doors is not None:
-        dialled, expected = far.doors.passage(near.call(reserve, near.address), dialled)
+    if near.index in far.doors:
+        dialled, expected = far.doors[near.index].passage(near.call(reserve, near.address), dialled)
     else:
         terms = terms.in_private()  # In namespaces there is nobody else who could connect.
     far.start(accept, near.taken(name), congestion, expected, terms)
@@ -124,10 +124,8 @@ def dial(address: str, port: int, name: str, congestion: str, terms: Terms) -> s
 def keep(name: str, connection: socket.socket, congestion: str, terms: Terms, dials: bool) -> str:
     """In a site: hold a connection under a name, in place of an older one; answers its congestion control."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    with contextlib.suppress(OSError):  # Per connection, because some kernels refuse it as a namespace's default.
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
+    in_force = state_congestion(connection, congestion)  # Some kernels refuse it as a namespace's default.
     connection.settimeout(None)
-    in_force = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
     hang_up(name)
     if terms.need_a_tunnel:
         TUNNELS[name] = open_tunnel(connection, terms, dials)

@@ -26,6 +26,7 @@ from farwrite.engine.journal import format_journal
 from farwrite.engine.node import Node
 from farwrite.engine.primary_kernel import C
 from farwrite.engine.vote import format_ballot
+from oracle import nbd_oracle
 from served import PATIENCE_S, STAGING_BYTES, VOLUME_BYTES, Client, Served, until
 
 STRUCTURED = sessions.STRUCTURED | sessions.ALLOCATION
@@ -108,6 +109,85 @@ def test_holes_are_told_of_and_what_waits_in_the_log_is_none(stack):
     assert client.ask(nbd.TRIM, 4 << 20, 1 << 20)[0] == 0
     until(lambda: served.journal.at[0].applied == served.journal.at[0].staged, "what was given back to be so")
     assert client.ask(nbd.BLOCK_STATUS, 4 << 20, 2 << 20) == (0, [(2 << 20, hole)])
+
+
+def extents_of(client, address, length):
+    """All of them: an answer to BLOCK_STATUS holds a bounded number."""
+    found, at = [], address
+    while at < address + length:
+        error, extents = client.ask(nbd.BLOCK_STATUS, at, address + length - at)
+        assert error == 0
+        found += [(size, bool(kind & nbd.STATUS_HOLE)) for size, kind in extents]
+        at = address + sum(size for size, _ in found)
+    return found
+
+
+def joined(chunks):
+    """The chunks of a read's answer, neighbours of a kind as one."""
+    found = []
+    for kind, offset, size in chunks:
+        name = "hole" if kind == nbd.CHUNK_HOLE else "data"
+        if found and found[-1][0] == name:
+            found[-1] = (name, found[-1][1], found[-1][2] + size)
+        else:
+            found.append((name, offset, size))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_read_sends_holes_as_holes_and_its_bytes_are_those_of_a_simple_one(stack, seed):
+    served, draw = Served(stack), random.Random(seed)
+    client, simple = served.connect(STRUCTURED), served.connect()
+    end = 12 << 20
+    seen = set()
+    for turn in range(40):
+        pages = draw.choice((1, 2, 8, 9, 40, 500))
+        place = draw.randrange(end // PAGE - pages) * PAGE
+        if draw.random() < 0.5:
+            assert client.write(place, draw.randbytes(pages * PAGE)) == 0
+        else:
+            assert client.ask(nbd.TRIM, place, pages * PAGE)[0] == 0
+        length = draw.choice((1, 512, PAGE, 16384, 16385, 65536, 300_000, 1 << 20, end))
+        address = draw.choice((0, place, draw.randrange(end - length + 1))) if length < end else 0
+        data = client.read(address, length)
+        assert data == simple.read(address, length), turn
+        until(lambda: served.journal.at[0].applied == served.journal.at[0].staged, "everything to be in the volume")
+        assert client.read(address, length) == data
+        expected = nbd_oracle.chunks(extents_of(client, address, length), address, length)
+        assert joined(client.chunks) == expected, turn
+        seen |= {kind for kind, _, _ in expected} | {len(expected) > 2}
+        assert client.read(address, length, nbd.DF) == data and client.chunks == [(nbd.CHUNK_DATA, address, length)]
+    assert seen == {"hole", "data", True, False}
+
+
+def test_reads_in_chunks_that_are_asked_for_at_once_are_answered_in_their_order_and_counted_whole(stack):
+    """A data chunk of 1 MiB fills the socket: what follows waits for it."""
+    served = Served(stack)
+    client = served.connect(STRUCTURED)
+    data = os.urandom(1 << 20)
+    for place in (0, 2 << 20, 4 << 20):
+        assert client.write(place, data) == 0
+    before = int(served.counters.bytes_read)
+    tags = [client.begin(nbd.READ, address, length) for address, length in ((0, 6 << 20), (1 << 20, 1 << 20), (2 << 20, 5 << 20))]
+    write = client.begin(nbd.WRITE, 8 << 20, PAGE, 0, BLOCK)
+    whole = (data + bytes(1 << 20)) * 3
+    assert client.answer() == (tags[0], 0, whole) and [kind for kind, _, _ in client.chunks] == [1, 2] * 3
+    assert client.answer() == (tags[1], 0, bytes(1 << 20)) and client.chunks == [(nbd.CHUNK_HOLE, 1 << 20, 1 << 20)]
+    assert client.answer() == (tags[2], 0, whole[: 4 << 20] + bytes(1 << 20))
+    assert client.answer()[:2] == (write, 0)
+    until(lambda: served.counters.bytes_read == before + (12 << 20), "all to be counted")
+
+
+def test_a_disk_that_refuses_a_read_in_chunks_is_answered_as_such(stack):
+    served = Served(stack)
+    client = served.connect(STRUCTURED)
+    assert client.write(0, bytes([1]) * (1 << 20)) == 0
+    until(lambda: served.journal.at[0].applied == served.journal.at[0].staged, "it to be in the volume")
+    descriptor, served.journal.at[0].volume_fd = int(served.journal.at[0].volume_fd), -1
+    for length in (PAGE, 1 << 20):
+        assert client.ask(nbd.READ, 0, length) == (nbd.EIO, b"")
+    served.journal.at[0].volume_fd = descriptor
+    assert client.read(0, 2 << 20) == bytes([1]) * (1 << 20) + bytes(1 << 20)
 
 
 def test_requests_in_one_piece_and_byte_by_byte_are_the_same(served):

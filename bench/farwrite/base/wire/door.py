@@ -19,13 +19,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import FarwriteError, system_error
+from .congestion import state_congestion
 from .conversation import Conversation, converse, require_proof
 from .terms import Terms
 
 STRANGERS_MAX = 64  # Not proven yet.
 PROVEN_MAX = 64  # Proven, and not answered yet.
+THREADS_MAX = 512  # Of both, and of those that were hung up on and are ending: while there are more nobody is accepted.
 BACKLOG = 1024  # Who comes while nobody accepts waits there, the honest behind strangers.
-PAUSE_S = 0.1  # Where a caller cannot be taken.
+PAUSE_S, REST_S = 0.1, 0.005  # Where a caller cannot be taken; where others are ending.
 LOG_PER_WINDOW, LOG_WINDOW_S = 50, 10.0
 
 Greet = Callable[[socket.socket], Any]  # Hears a stranger until it has proven who it is; what it answers is admitted.
@@ -68,6 +70,8 @@ class Door:
     def run(self) -> None:
         """Accept until the door is closed."""
         while not self.closing.is_set():
+            if len(self.threads) >= THREADS_MAX and not self.closing.wait(REST_S):
+                continue
             try:
                 connection, caller = self.listening.accept()
             except OSError as refusal:  # The door is closed; or no descriptor is left, accept(2).
@@ -157,6 +161,7 @@ def listener(host: str, port: int) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
+        state_congestion(made)  # Of whoever is accepted as well.
         made.listen(BACKLOG)
     except OSError as refusal:
         made.close()

@@ -285,6 +285,17 @@ def drop_tasks(doors, index):
 
 
 @kernel()
+def drop_task(doors, index, tag):
+    """Forget one of them: 1, or 0 when there is none of this tag."""
+    place = task_of(doors, index, tag)
+    if place < 0:
+        return np.int64(0)
+    doors.task[index][place].is_used = 0
+    doors.wire[index].counted -= 1
+    return np.int64(1)
+
+
+@kernel()
 def ask_for_data(doors, index, task):
     """R2Ts for what of a write has not come, as many as may be outstanding. The outbox has room for them."""
     wire = doors.wire[index]
@@ -720,13 +731,15 @@ def take_pdu(doors, primary, index, now_ns):
     if opcode == pdu.TASK_MANAGEMENT or (opcode == pdu.SCSI_COMMAND and inbox[start + 1] & 0x07 > 1):
         if session.owed > 0:
             return np.int64(sessions.BLOCKED)  # What came before is answered before.
-        if opcode == pdu.TASK_MANAGEMENT and inbox[start + 1] & 0x7F != 1:
+        other = partner_of(doors, index)
+        if other < 0:
+            return np.int64(sessions.HANG_UP)
+        if sessions.outbox_room(doors, other) < ROOM_BYTES:
+            return np.int64(sessions.BLOCKED)
+        if opcode == pdu.TASK_MANAGEMENT and inbox[start + 1] & 0x7F != pdu.ABORT_TASK:
             drop_tasks(doors, index)
         elif opcode == pdu.TASK_MANAGEMENT:
-            place = task_of(doors, index, word_at(inbox, start + 20))
-            if place >= 0:
-                doors.task[index][place].is_used = 0
-                wire.counted -= 1
+            inbox[start + state.ABORTED_AT] = np.uint8(drop_task(doors, index, word_at(inbox, start + 20)))
     return relay(doors, primary, index, takes_number, now_ns)
 
 

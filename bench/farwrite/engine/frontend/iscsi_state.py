@@ -22,6 +22,8 @@ SLOT_SHIFT = 16
 SETUP_OPCODE = 0x3E
 # And one by which Python has the loop forget the writes whose data is still coming; it comes back once all others are answered.
 DROP_OPCODE = 0x3D
+# A reserved byte of task management requests: in a relayed ABORT TASK it is 1 when the loop had that write, and ended it.
+ABORTED_AT = 2
 SETUP = struct.Struct(">B7x 9I 4x")  # what Wire has of it, in its order; 48 bytes
 assert SETUP.size == 48
 

@@ -3,7 +3,7 @@
 `decide` is the pure part: what a request's header asks for, held against the export, and the error that it gets. The rest moves
 bytes. A write's payload goes into the log as soon as so much of it has arrived that nobody waits for the client: from the inbox
 when it is small, from the socket straight into the log when it is large, cut into records. Its answer is owed from the last of
-them on. Reads are answered at once; a large one is streamed.
+them on. Reads are answered at once; a large one is streamed. Where structured replies were negotiated holes are sent as holes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from . import session_kernel as sessions
 SMALL_READ_BYTES = 16 << 10  # Up to here a read is laid into the outbox, so that many go in one send.
 EXTENTS_MAX = 64  # In one answer to BLOCK_STATUS, of each meta context.
 PARTS_MAX = 4096  # Looked at for one: a snapshot's neighbours may be alike and lie in different places.
+HOLE_BYTES_MIN = 32 << 10  # A shorter hole is sent as zeros: both sides have more work with a chunk than with these.
+RUN_BYTES_MAX = 4 << 20  # So much of a read is looked through for holes at once.
 ZEROS_A_TURN = 1 << 20  # Of WRITE_ZEROES that must not leave holes, in one turn of the loop.
 
 TAKEN = 2  # What the parts of serve() answer when it may go on.
@@ -220,7 +222,11 @@ def take_request(doors, primary, index, now_ns):
         answered = np.int64(TAKEN)
         lay_answer(doors, index, error, tag, command)
     elif command == READ:
-        answered = begin_read(doors, primary, index, tag, address, length, now_ns)
+        in_chunks = session.flags & sessions.STRUCTURED and not asked.flags & nbd.DF
+        if in_chunks:
+            answered = begin_chunks(doors, primary, index, tag, address, length, now_ns)
+        else:
+            answered = begin_read(doors, primary, index, tag, address, length, now_ns)
     elif command == BLOCK_STATUS:
         answered = lay_extents(doors, primary, index, tag, address, length, asked.flags & nbd.REQ_ONE)
     elif command == FLUSH:
@@ -335,8 +341,7 @@ def begin_read(doors, primary, index, tag, address, length, now_ns):
         lay_answer(doors, index, np.int64(nbd.EIO), tag, np.int64(READ))
         return np.int64(TAKEN)
     if structured:
-        lay_chunk(doors, index, nbd.CHUNK_DONE, nbd.CHUNK_DATA, tag, length + 8)
-        lay_number(doors, index, 8, address)
+        lay_data_chunk(doors, index, nbd.CHUNK_DONE, tag, address, length)
     else:
         lay_simple(doors, index, np.int64(0), tag)
     if is_small:
@@ -348,9 +353,90 @@ def begin_read(doors, primary, index, tag, address, length, now_ns):
 
 
 @kernel()
-def streamed(doors, primary, index, now_ns):
-    """A read was sent whole: the next request may be taken."""
+def lay_data_chunk(doors, index, flags, tag, address, size):
+    """Lay the header of a chunk of data; its bytes are laid or streamed behind it."""
+    lay_chunk(doors, index, flags, nbd.CHUNK_DATA, tag, size + 8)
+    lay_number(doors, index, 8, address)
+
+
+@kernel()
+def lay_hole_chunk(doors, index, flags, tag, address, size):
+    """Lay a chunk that says: so many zeros, from this address on."""
+    lay_chunk(doors, index, flags, nbd.CHUNK_HOLE, tag, 12)
+    lay_number(doors, index, 8, address)
+    lay_number(doors, index, 4, size)
+
+
+@kernel()
+def run_at(primary, address, end):
+    """(where it ends, whether it is a hole) of what a read up to `end` sends in one chunk from `address` on."""
+    stop, is_hole = p.extent_at(primary, address, end)
+    if is_hole and (stop - address >= HOLE_BYTES_MIN or stop == end):
+        return stop, True
+    limit = min(np.int64(end), address + RUN_BYTES_MAX)
+    while stop < limit:
+        further, is_hole = p.extent_at(primary, stop, end)
+        if is_hole and (further - stop >= HOLE_BYTES_MIN or further == end):
+            break
+        stop = further
+    return stop, False
+
+
+@kernel()
+def begin_chunks(doors, primary, index, tag, address, length, now_ns):
+    """Answer a read by chunks of data and of holes; one of a snapshot by data alone, each block held against its checksum."""
     session = doors.session[index]
+    if session.snapshot != 0:
+        return begin_read(doors, primary, index, tag, address, length, now_ns)
+    if length <= SMALL_READ_BYTES:
+        stop, is_hole = p.extent_at(primary, address, address + length)
+        if not is_hole or stop < address + length:
+            return begin_read(doors, primary, index, tag, address, length, now_ns)
+        lay_hole_chunk(doors, index, nbd.CHUNK_DONE, tag, address, length)  # serve() has asked for the room.
+        sessions.note_read(doors, length, now_ns, now_ns)
+        return np.int64(TAKEN)
+    session.tag, session.address, session.rest, session.size, session.asked_ns = tag, address, length, length, now_ns
+    session.state, session.left = sessions.STREAMED, 0
+    next_chunks(doors, primary, index, now_ns)
+    return np.int64(TAKEN)
+
+
+@kernel()
+def next_chunks(doors, primary, index, now_ns):
+    """Go on with a read that is answered by chunks: lay holes, up to data that is streamed, to the end, or to a full outbox."""
+    session = doors.session[index]
+    tag, size, asked_ns = session.tag, session.size, session.asked_ns
+    while session.rest > 0:
+        if sessions.outbox_room(doors, index) < 2 * sessions.ANSWER_BYTES_MAX:
+            return  # Tried again once what is laid is sent.
+        address = session.address
+        stop, is_hole = run_at(primary, address, address + session.rest)
+        session.rest -= stop - address
+        flags = np.int64(nbd.CHUNK_DONE if session.rest == 0 else 0)
+        if is_hole:
+            lay_hole_chunk(doors, index, flags, tag, address, stop - address)
+            session.address = stop
+            continue
+        first = min(stop - address, np.int64(sessions.SEND_MAX))  # Looked up here: a disk that refuses is answered as such.
+        if sessions.look_up(doors, primary, index, doors.scratch, np.int64(sessions.SCRATCH_AT), first, address) != first:
+            session.rest, session.state = 0, sessions.HEADER
+            lay_answer(doors, index, np.int64(nbd.EIO), tag, np.int64(READ))
+            return
+        lay_data_chunk(doors, index, flags, tag, address, stop - address)
+        sessions.begin_stream(doors, index, tag, np.int64(READ), address, stop - address, asked_ns)
+        session.size = size
+        return
+    sessions.note_read(doors, size, asked_ns, now_ns)
+    session.state = sessions.HEADER
+
+
+@kernel()
+def streamed(doors, primary, index, now_ns):
+    """A read, or a chunk of one, was sent whole: the next request may be taken, or the next chunk follows."""
+    session = doors.session[index]
+    if session.rest > 0:
+        next_chunks(doors, primary, index, now_ns)
+        return
     sessions.note_read(doors, session.size, session.asked_ns, now_ns)
     session.state = sessions.HEADER
 

@@ -92,6 +92,7 @@ class Session(Row):
     size = i64("BODY, ZEROS, STREAM: bytes of the whole request")
     snapshot = i64("sequence of the snapshot that is its export; 0: the volume")
     since = i64("CHANGED: sequence of the older snapshot")
+    rest = i64("NBD, STREAM, STREAMED: bytes of the read that come behind those that are being sent")
     lane = i64("lane that its request is in, and 1; 0: none; while it is in one nothing further is taken")
 
 
@@ -256,7 +257,7 @@ def begin(doors, mail, now_ns):
         session.snapshot, session.since = mail.snapshot, mail.since
         session.state = HEADER
         session.in_begin = session.in_end = session.out_begin = session.out_end = session.before = 0
-        session.owed = session.blocked = session.wanted = session.left = session.error = session.lane = 0
+        session.owed = session.blocked = session.wanted = session.left = session.rest = session.error = session.lane = 0
         session.last_heard_ns = now_ns
         doors.at[0].live = max(doors.at[0].live, index + 1)
         doors.counters[0].sessions += 1

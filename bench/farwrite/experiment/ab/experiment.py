@@ -182,7 +182,7 @@ def network_of(lab: Lab) -> Network:
         near_fd=near.net_fd, far_fd=far.net_fd, user_fd=near.user_fd, link=lab.choice.kind, link_reason=lab.choice.reason,
         other_fds=[place.net_fd for place in others],
         addresses=[site.address for site in lab.placed] if isinstance(near, Loopback) else [],
-        door_fds=[site.doors.asking.fileno() for site in lab.placed if site.doors],
+        door_fds=[site.doors[lab.near.index].asking.fileno() for site in lab.placed if site.doors],
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 Its unix socket is made anew each time it leads, and removed afterwards: who connects meanwhile is refused at once, so that a
 client that reconnects, or has a second path, goes on at whoever leads now. `volume.sock` always points at that one. The TCP
-socket is the parent's, bound where clients are, and shared by all replicas: it listens while one of them leads.
+socket is the parent's, bound where clients are, and shared by all replicas: it listens while one of them leads. The iSCSI portal
+of a site listens always: while another site leads it sends whoever logs in there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import resource
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,11 +22,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...base.errors import system_error
+from ...base.errors import UnfitError, system_error
 from ...base.histogram import SLOTS
 from ...base.host.disk import Disk
 from ...base.row import Row, i64
 from ...base.wire.certificates import server_context
+from ...base.wire.congestion import state_congestion
 from ...base.wire.door import BACKLOG
 from ...engine import primary_kernel as primary
 from ...engine import replica_kernel as replica
@@ -34,8 +36,7 @@ from ...engine.frontend import session_kernel as sessions
 from ...engine.frontend.frontend import Frontend
 from ...engine.frontend.iscsi.chap import Credentials
 from ...engine.frontend.iscsi.engine_volume import EngineVolume
-from ...engine.frontend.iscsi.pages import ACTIVE_OPTIMIZED, STANDBY, Identification, PortGroup
-from ...engine.frontend.iscsi.portal import PORT as ISCSI_PORT
+from ...engine.frontend.iscsi.pages import ACTIVE_OPTIMIZED, STANDBY, UNAVAILABLE, Identification, PortGroup
 from ...engine.frontend.iscsi.portal import portal, portal_of
 from ...engine.frontend.iscsi.relay import Gates
 from ...engine.frontend.iscsi.scsi import LogicalUnit
@@ -70,6 +71,9 @@ class Task(Row):
     drained = i64("1: done; 2: not all could be answered in time")
     is_open = i64("1: its doors are open")
     pid = i64("number of its process, which is another after each start")
+    forgets = i64("1: whoever opens the doors first is to forget the reservations of iSCSI initiators; written by the server")
+    no_iscsi = i64("1: it leads, and the reservations in the volume are damaged, so it offers no disk over iSCSI")
+    leader = i64("whose doors are open: 1 and its place among the replicas' names in order; 0: nobody's; written by the server")
 
 
 class PeerFigures(Row):
@@ -128,6 +132,7 @@ class Order(NamedTuple):
     size_bytes: int  # what clients see of the volume
     iscsi_fd: int | None  # bound, for initiators outside of the lab
     chap: Credentials | None  # that initiators must know
+    portals: dict[str, int]  # by replica, the port of its site's iSCSI portal; none where a site has no network of its own
 
 
 def exports_of(size_bytes: int, snapshots: Sequence[Snapshot] = ()) -> tuple[Export, ...]:
@@ -151,6 +156,27 @@ class ServedNode(Node):
     order: Order
     board_: Board
     frontend: Frontend
+    unit: LogicalUnit | None = None  # of the target that is offered
+
+    def run(self) -> None:
+        self.standby = contextlib.ExitStack()  # The site's iSCSI portal while another site leads.
+        with self.standby:
+            self.stand_by()
+            super().run()
+
+    def stand_by(self) -> None:
+        """Send initiators that come to this site's portal to the site that serves the volume."""
+        order = self.order
+        if order.name not in order.portals:
+            return
+        target = standby_target_of(order, self.frontend, self.where_it_is_served)
+        self.standby.enter_context(portal(target, order.addresses[order.name].host, order.portals[order.name], in_lab=True))
+
+    def where_it_is_served(self, target: str) -> str | None:
+        """The portal of the site whose doors are open, as "address:port"; None where it is ours, or nobody's."""
+        order, leader = self.order, int(figures_of(self.board_).task.leader)
+        name = sorted(order.addresses)[leader - 1] if leader else order.name
+        return None if name == order.name else f"{order.addresses[name].host}:{order.portals[name]}"
 
     def follow(self, arrivals: Any) -> bool:
         seat_of(self.board_).ready = 1
@@ -177,10 +203,15 @@ class ServedNode(Node):
                 state = self.primary
                 if state is not None:
                     tell_peers(state, figures.peer)
+                    self.tell_roles(state)
                     seat.joined = bool((state.peer["state"] == primary.LIVE).all() and not state.peer["detached"].any())
                 if figures.task.drain and not figures.task.drained:
                     doors.close()
                     figures.task.drained = 1 if self.frontend.shut_down(DRAIN_S) else 2
+        self.unit = None
+        figures.task.no_iscsi = 0
+        if not (figures.task.drain or self.stopped()):
+            self.stand_by()
         figures.task.is_open, seat.joined = 0, 0
         figures.peer["state"], figures.peer["lag_writes"] = primary.ABSENT, 0
 
@@ -203,10 +234,40 @@ class ServedNode(Node):
     def open_portals(self, stack: contextlib.ExitStack) -> None:
         """The iSCSI door: one at this site, for whoever is in the lab, and the one that all replicas share with who is not."""
         order, gates = self.order, Gates(self.frontend)
-        target = target_of(order, self.frontend, self.disk.volume_bytes)
-        stack.enter_context(portal(target, order.addresses[order.name].host, ISCSI_PORT, in_lab=True, gates=gates))
+        self.standby.close()
+        if not order.portals and order.iscsi_fd is None:
+            return
+        figures = figures_of(self.board_)
+        try:
+            groups = self.groups(self.primary)
+            target = target_of(order, self.frontend, self.disk.volume_bytes, groups, bool(figures.task.forgets))
+        except UnfitError as damage:
+            LOG.error("%s", damage)
+            figures.task.no_iscsi = 1
+            return
+        except OSError as refusal:  # It leads no more already.
+            LOG.warning("read the reservations in the volume: %s.", refusal.strerror)
+            return
+        figures.task.forgets = figures.task.no_iscsi = 0
+        self.unit = target.unit
+        if order.name in order.portals:
+            here = order.addresses[order.name].host
+            stack.enter_context(portal(target, here, order.portals[order.name], in_lab=True, gates=gates))
         if order.iscsi_fd is not None:
             stack.enter_context(portal_of(stack.enter_context(tcp_listener(order.iscsi_fd)), target, gates=gates))
+
+    def tell_roles(self, state: primary.Primary) -> None:
+        """Have initiators know at which other sites the volume would be served now. A change is a unit attention."""
+        if self.unit is not None:
+            self.unit.change_groups(self.groups(state))
+
+    def groups(self, state: primary.Primary | None) -> tuple[PortGroup, ...]:
+        """A target port group a site: ours serves the volume, and the others stand by where they keep up with us."""
+        names, serves = sorted(self.order.addresses), {self.name: ACTIVE_OPTIMIZED}
+        if state is not None:
+            stand_by = {name: stands_by(peer) for name, peer in zip(self.peers, state.peer, strict=True)}
+            serves |= {name: STANDBY for name, stands in stand_by.items() if stands}
+        return tuple(PortGroup(number, serves.get(name, UNAVAILABLE), (number,)) for number, name in enumerate(names, 1))
 
     def take_in(self, connection: socket.socket, chosen: Chosen) -> None:
         """A client that has chosen its export is the loop's."""
@@ -233,17 +294,35 @@ def target_name(volume: int) -> str:
     return f"iqn.2026-11.org.farwrite:{volume:x}"
 
 
-def target_of(order: Order, frontend: Frontend, volume_bytes: int) -> Target:
-    """The volume as an iSCSI target of this replica's: a target port group a site, and reservations kept in the volume."""
-    groups = tuple(
-        PortGroup(number, ACTIVE_OPTIMIZED if name == order.name else STANDBY, (number,))
-        for number, name in enumerate(sorted(order.addresses), 1)
-    )
-    here = next(group.number for group in groups if group.state == ACTIVE_OPTIMIZED)
+def stands_by(peer: Any) -> bool:
+    """Whether a peer would serve the volume if we ended."""
+    return peer.state == primary.LIVE and not peer.detached
+
+
+def identity_of(order: Order) -> Identification:
+    """The volume, seen through this replica's port."""
+    here = 1 + sorted(order.addresses).index(order.name)
+    return Identification(order.volume, target_name(order.volume), here, here)
+
+
+def target_of(
+    order: Order, frontend: Frontend, volume_bytes: int, groups: tuple[PortGroup, ...], forgets: bool = False
+) -> Target:
+    """The volume as an iSCSI target of this replica's, with reservations kept in the volume, unless it `forgets` them.
+
+    UnfitError where they are damaged, OSError where nobody leads.
+    """
     store = VolumeStore(EngineVolume(frontend, volume_bytes), order.size_bytes)
-    identity = Identification(order.volume, target_name(order.volume), here, here)
-    unit = LogicalUnit(EngineVolume(frontend, order.size_bytes), identity, groups, store)
+    if forgets:
+        store.forget()
+    unit = LogicalUnit(EngineVolume(frontend, order.size_bytes), identity_of(order), groups, store)
     return Target(target_name(order.volume), unit, credentials=order.chap)
+
+
+def standby_target_of(order: Order, frontend: Frontend, redirect: Callable[[str], str | None]) -> Target:
+    """The same while another site leads: a login is sent there, or told to try again where nobody leads."""
+    unit = LogicalUnit(EngineVolume(frontend, order.size_bytes), identity_of(order))
+    return Target(target_name(order.volume), unit, credentials=order.chap, redirect=redirect)
 
 
 @contextmanager
@@ -269,6 +348,7 @@ def unix_listener(directory: Path, name: str) -> Iterator[socket.socket]:
 def tcp_listener(descriptor: int) -> Iterator[socket.socket]:
     """The parent's bound socket, listening; who ends the door by shutdown(2) has it listen no more, and it stays bound."""
     with socket.socket(fileno=os.dup(descriptor)) as listening:
+        state_congestion(listening)
         listening.listen(BACKLOG)
         yield listening
 

@@ -25,6 +25,8 @@ from typing import Any
 from ...base.errors import EXIT_DONE, UnfitError, UsageError, system_error
 from ...base.interruption import SIGNALS
 from ...base.physics import Distance
+from ...base.wire.congestion import state_congestion
+from ...engine.control import Address
 from ...engine.frontend.iscsi.chap import Credentials
 from ...engine.frontend.iscsi.portal import PORT as ISCSI_PORT
 from ...lab.foreign_processes import allow_ping
@@ -74,6 +76,7 @@ class Asked:
     tls: Path | None = None
     iscsi_port: int | None = None
     chap: Credentials | None = None
+    forgets_reservations: bool = False  # of initiators, that the volume keeps
     metrics_port: int | None = None
     restarts: bool = True
     is_verbose: bool = False
@@ -100,6 +103,9 @@ class Server(Voters):
     ) -> None:  # fmt: skip
         self.settings, self.asked, self.directory, self.tcp, self.iscsi = settings, asked, sockets, tcp, iscsi
         super().__init__(stack, lab, settings.replicas, settings.has_witness, BOARD_WORDS, files.disks, files.ballots)
+        self.portals = portals_of(self.addresses, lab, asked)
+        with socket.socket() as trial:
+            self.congestion = state_congestion(trial)
         self.failures: dict[str, Failure] = {}
         self.started_s: dict[str, float] = {}
         self.last_leader: str | None = None
@@ -109,19 +115,20 @@ class Server(Voters):
 
     def begin(self, made: Process, name: str, first: bool) -> None:
         settings, asked = self.settings, self.asked
+        addresses, witness = self.seen_from(name)
         self.started_s[name] = time.monotonic()
         self.on_start(made.pid)
         if name not in self.disks:
-            assert self.witness is not None
+            assert witness is not None
             made.start(
-                run_witness, self.witness, self.addresses, self.key, asked.is_verbose, self.ballots[name], self.boards[name]
+                run_witness, witness, addresses, self.key, asked.is_verbose, self.ballots[name], self.boards[name]
             )
             return
         order = Order(
-            name, self.addresses, self.witness, self.key, settings.volume, PROTOCOLS[settings.protocol],
+            name, addresses, witness, self.key, settings.volume, PROTOCOLS[settings.protocol],
             POLICIES[settings.policy], settings.quorum, settings.peer_timeout_ns, first, asked.is_verbose, self.directory,
             self.tcp.fileno() if self.tcp else None, asked.tls, settings.size_bytes,
-            self.iscsi.fileno() if self.iscsi else None, asked.chap,
+            self.iscsi.fileno() if self.iscsi else None, asked.chap, self.portals,
         )  # fmt: skip
         made.start(run_replica, order, self.disks[name], self.ballots[name], self.boards[name])
 
@@ -134,11 +141,16 @@ class Server(Voters):
 
     def open(self) -> None:
         """Start every voter; return once one leads and its doors are open, and, within a while, all its peers keep up."""
+        for name in self.replicas:
+            figures_of(self.boards[name]).task.forgets = int(self.asked.forgets_reservations)
         for name in reversed(self.voters):
             self.start(name, first=name == SITES[0])
             self.until(lambda name=name: self.seats[name].ready, f"the start of {name}", OPENS_S)  # type: ignore[misc]
         self.until(self.is_open, "the opening of the doors", OPENS_S)
-        self.last_leader = self.leader()
+        for name in self.replicas:  # Those that are made from now on are to be kept.
+            figures_of(self.boards[name]).task.forgets = 0
+        self.tell_sites()
+        self.note_leader()
         if not self.comes(self.have_joined, PEERS_S):
             self.say("not every replica keeps up with the primary yet: the status line says how far they are.")
 
@@ -146,6 +158,12 @@ class Server(Voters):
         """Whether a client is served now."""
         leader = self.leader()
         return leader is not None and bool(figures_of(self.boards[leader]).task.is_open)
+
+    def tell_sites(self) -> None:
+        """Have every site know where the volume is served: their portals send initiators there."""
+        leader = self.leader() if self.is_open() else None
+        for name in self.replicas:
+            figures_of(self.boards[name]).task.leader = 1 + sorted(self.replicas).index(leader) if leader else 0
 
     # While it is served
 
@@ -160,10 +178,22 @@ class Server(Voters):
             if self.asked.restarts and now_s >= failure.until_s and name not in self.processes:
                 self.start(name)
                 self.say(f"{name} is started again.")
+        self.tell_sites()
         leader = self.leader()
-        if leader is not None and leader != self.last_leader and self.is_open():
+        if self.is_open() and leader != self.last_leader:
+            assert leader is not None
             self.say(f"{leader} leads and its doors are open: {self.uri(leader)}")
-            self.last_leader = leader
+            self.note_leader()
+
+    def note_leader(self) -> None:
+        """Remember who leads, and say what it cannot offer."""
+        self.last_leader = self.leader()
+        if self.last_leader is not None and figures_of(self.boards[self.last_leader]).task.no_iscsi:
+            self.say(
+                "the reservations that initiators have made, which the volume keeps, are damaged, so who may write is not known: "
+                "the disk is not offered over iSCSI; over NBD it is. Go back to a copy of the volume's files; or, if no "
+                "cluster's initiator is at work, have them forgotten with --forget-reservations, and register anew."
+            )
 
     def note_end(self, name: str, made: Process) -> None:
         """A voter's process has ended, or its task has."""
@@ -239,7 +269,9 @@ class Server(Voters):
     def iscsi_uri(self, name: str = "") -> str:
         """The disk's URI, as libiscsi and QEMU read it: at a site, for whoever is in the lab, or at the port outside of it."""
         if name:
-            host, port = self.addresses[name].host, ISCSI_PORT
+            host, port = self.addresses[name].host, self.portals.get(name, 0)
+            if not port:
+                return ""
         elif self.iscsi is not None:
             host, port = self.iscsi.getsockname()[:2]
         else:
@@ -253,6 +285,8 @@ class Server(Voters):
             "ready": True, "pid": os.getpid(), "leader": self.leader(), "uri": self.uri(),
             "read_only_uri": self.uri("", READ_ONLY), "uris": {name: self.uri(name) for name in self.replicas},
             "tcp_uri": self.tcp_uri() or None, "iscsi_uri": self.iscsi_uri() or None, "metrics_uri": self.metrics_uri or None,
+            "iscsi_uris": {name: self.iscsi_uri(name) for name in self.portals}, "link": self.lab.choice.kind,
+            "congestion": self.congestion,
             "sockets": str(self.directory), "exports": [VOLUME, READ_ONLY], "size_bytes": self.settings.size_bytes,
             "volume": f"{self.settings.volume:x}", "protocol": self.settings.protocol, "policy": self.settings.policy,
             "pids": {name: made.pid for name, made in self.processes.items()},
@@ -260,6 +294,21 @@ class Server(Voters):
 
 
 CLEAR = "\r\x1b[K"
+
+RELAYED = (
+    "the sites are joined by the relay ({reason}). What replicas say to each other takes the distance; loss, reordering and what "
+    "TCP does over a distance are not emulated, and clients, commands and sites share this machine's network (docs/relay.md)."
+)
+
+
+def portals_of(addresses: Mapping[str, Address], lab: Lab, asked: Asked) -> dict[str, int]:
+    """The port of the iSCSI portal at each replica's site. Over the relay every user of this machine reaches them: there they are
+    only where iSCSI was asked for, at ports that are free."""
+    if lab.choice.kind != "relay":
+        return dict.fromkeys(addresses, ISCSI_PORT)
+    if asked.iscsi_port is None:
+        return {}
+    return {name: free_port(socket.AF_INET, address.host) for name, address in addresses.items()}
 
 
 def served(
@@ -334,11 +383,12 @@ def run_command(server: Server, lab: Lab, asked: Asked, words: list[str]) -> int
     session = Session(lab, Layout(tuple(server.sites), (), asked.commands), asked.as_root)
     session.environment |= {"NBD": server.uri(), "NBD_READ_ONLY": server.uri("", READ_ONLY)}
     session.environment |= {f"NBD_{name.upper()}": server.uri(name) for name in server.replicas}
-    session.environment |= {"ISCSI": server.iscsi_uri(SITES[0])}
-    session.environment |= {f"ISCSI_{name.upper()}": server.iscsi_uri(name) for name in server.replicas}
+    session.environment |= {"ISCSI": server.iscsi_uri(SITES[0])} if server.portals else {}
+    session.environment |= {f"ISCSI_{name.upper()}": server.iscsi_uri(name) for name in server.portals}
     server.on_start = session.residents.add
-    for site in lab.placed:
-        site.call(allow_ping)
+    if lab.choice.kind != "relay":  # It is the whole machine's network.
+        for site in lab.placed:
+            site.call(allow_ping)
     status = Status(server)
 
     def look() -> None:
@@ -434,10 +484,14 @@ def opened_lab(settings: Settings, asked: Asked) -> Iterator[Lab]:
     )  # fmt: skip
     with open_lab(spec) as lab:
         if lab.choice.kind == "relay":
-            raise UnfitError(
-                f"Replicas need sites with networks of their own, and there are none here ({lab.choice.reason}). Run as root, or "
-                "where user namespaces are allowed."
-            )
+            if asked.commands or asked.wait_port is not None:
+                raise UnfitError(
+                    "Commands of other sites need networks of their own, and there are none here "
+                    f"({lab.choice.reason}): they would meet without any distance. Run as root, or where user namespaces are "
+                    "allowed; or leave --far and --wait-port away: the volume itself can be replicated here."
+                )
+            if not asked.is_quiet:
+                speak(f"farwrite serve: {RELAYED.format(reason=lab.choice.reason)}\n")
         for span, leg in zip([*lab.spans, *lab.between], legs, strict=True):
             sentence = proof(span, leg, asked.accepts_error)
             if not asked.is_quiet:

@@ -202,10 +202,12 @@ class Initiator:
         return self.command(bytes([0x2A, 0]) + lba.to_bytes(4, "big") + b"\0" + count.to_bytes(2, "big"), data, **more)
 
     def manage(self, function, referenced=0xFFFFFFFF, lun=0):
-        tag = self.next_tag()
+        self.send(self.manage_header(function, referenced, lun))
+        return self.tag
+
+    def manage_header(self, function, referenced, lun=0):
         words = (referenced, self.command_sn, self.expected_status_sn, 0, 0, 0, 0)
-        self.send(header(pdu.TASK_MANAGEMENT, 0x80 | function, b"", lun << 48, tag, words, immediate=True))
-        return tag
+        return header(pdu.TASK_MANAGEMENT, 0x80 | function, b"", lun << 48, self.next_tag(), words, immediate=True)
 
 
 class Outcome:

@@ -664,8 +664,32 @@ def test_writes_that_are_aborted_while_their_data_comes_give_their_place_in_the_
             for _ in range(3):
                 tag = host.request(write, b"w" * 32768, flags=pdu.WRITE | 1, immediate_bytes=0, follow=False)
                 host.manage(function, tag)
-                assert host.receive().opcode == pdu.TASK_MANAGEMENT_RESPONSE
+                answer = host.receive()
+                assert (answer.opcode, answer.header[2]) == (pdu.TASK_MANAGEMENT_RESPONSE, session.DONE)
             assert host.write(0, bytes(512)).is_good and host.window == whole
+
+
+def test_an_abort_of_a_write_that_the_loop_has_is_answered_as_one_of_python_is(in_loop):
+    """RFC 7143 section 11.6.1: complete where there was such a task, otherwise it does not exist; a task's answer comes first."""
+    write = bytes([0x2A, 0, 0, 0, 0, 90, 0, 0, 64, 0])
+    with logged_in(in_loop.address) as host:
+        assert host.write(90, b"o" * 32768).is_good
+        tag = host.request(write, b"w" * 32768, flags=pdu.WRITE | 1, immediate_bytes=0, follow=False)
+        for expected in (session.DONE, session.NO_TASK, session.NO_TASK):
+            host.manage(session.ABORT_TASK, tag)
+            assert host.receive().header[2] == expected
+        assert bytes(host.read(90, 64).data) == b"o" * 32768
+        tag = host.request(write, b"w" * 32768, flags=pdu.WRITE | 1, immediate_bytes=0, follow=False)
+        head = bytearray(host.manage_header(session.ABORT_TASK, tag + 77))
+        head[2] = 1  # Reserved: it means nothing that an initiator sets it.
+        host.send(bytes(head))
+        assert host.receive().header[2] == session.NO_TASK
+        host.manage(session.ABORT_TASK, tag)
+        assert host.receive().header[2] == session.DONE
+        done = host.request(ONE_BLOCK, b"q" * 512)
+        host.manage(session.ABORT_TASK, done)
+        assert host.outcome(done).is_good  # It is in the log before the request is looked at.
+        assert host.receive().header[2] == session.NO_TASK
 
 
 def test_a_streamed_read_is_counted_once_and_with_all_of_its_bytes(in_loop):
@@ -749,5 +773,5 @@ def test_reservations_are_replicated_with_the_volume_that_the_loop_serves(in_loo
         assert state.perform("host", reservation.REGISTER_AND_IGNORE, 0, data, True).has_changed
         before = int(in_loop.served.counters["writes"])
         assert kept.save(state.image())
-        assert int(in_loop.served.counters["writes"]) == before + 1
+        assert int(in_loop.served.counters["writes"]) == before + 2  # Into both slots.
         assert reservation.restored(store.VolumeStore(whole, address).load()) == state

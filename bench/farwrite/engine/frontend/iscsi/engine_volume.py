@@ -100,7 +100,8 @@ class EngineChannel:
             self.comparisons.put(ask, operation.compare, operation.data)
             return
         command = COMMANDS[operation.kind]
-        header = nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, command, tag, operation.address, operation.size)
+        flags = nbd.DF if command == nbd.READ else 0  # In one chunk, as next_reply() has it.
+        header = nbd.REQUEST.pack(nbd.REQUEST_MAGIC, flags, command, tag, operation.address, operation.size)
         self.requests.put(header, operation.data)
 
     def reap(self) -> list[tuple[int, Result]]:

@@ -185,7 +185,7 @@ class Rules:
     offer: Offer = field(default_factory=Offer)
     credentials: Credentials | None = None  # None: everybody may come in
     initiators: frozenset[str] | None = None  # None: whatever their names
-    redirect: Callable[[str], str | None] = lambda target: None  # "address:port,group" of the portal that serves a target now
+    redirect: Callable[[str], str | None] = lambda target: None  # "address:port" of the portal that serves a target now
     command_window: int = 64
 
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 from ....base.errors import UsageError
 from ....base.framing import receive_exactly
+from ....base.wire.congestion import state_congestion
 from ....base.wire.door import SparseLog
 from . import pdu, relay
 from .login import LOGIN_BYTES_MAX, Identity, Joined, Login, Rules
@@ -30,8 +31,9 @@ LOG = logging.getLogger(__name__)
 PORT = 3260
 LOGIN_S = 15.0
 STRANGERS_MAX = 64
+THREADS_MAX = 512  # Of strangers, sessions, and those that are ending: while there are more nobody is accepted.
 BACKLOG = 128
-PAUSE_S = 0.1
+PAUSE_S, REST_S = 0.1, 0.005
 
 
 def require_protection(address: str, target: Target, in_lab: bool = False) -> None:
@@ -75,6 +77,8 @@ class Portal:
     def run(self) -> None:
         """Accept until the portal is closed."""
         while not self.closing.is_set():
+            if len(self.threads) >= THREADS_MAX and not self.closing.wait(REST_S):
+                continue
             try:
                 connection, caller = self.listening.accept()
             except OSError as refusal:
@@ -98,7 +102,13 @@ class Portal:
                     oldest.shutdown(socket.SHUT_RDWR)
             self.strangers[connection] = None
             self.threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:
+            with self.lock:
+                self.strangers.pop(connection, None)
+                self.threads.discard(thread)
+            raise
 
     def serve(self, connection: socket.socket, caller: str) -> None:
         """In a thread of its own: one connection, from its first byte to its end."""
@@ -141,10 +151,7 @@ class Portal:
                 made.append(Session(connection, self.target, identity, gates))
                 return made[0]
 
-            joined = self.target.join(identity, member)
-            if identity.is_discovery and joined.status == 0:
-                member()
-            return joined
+            return self.target.join(identity, member)
 
         rules: Rules = self.target.rules(join)
         login = Login(rules)
@@ -189,6 +196,7 @@ def portal(
     with socket.socket(family, socket.SOCK_STREAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((address, port))
+        state_congestion(listening)
         listening.listen(BACKLOG)
         with portal_of(listening, target, login_s, gates) as opened:
             yield opened

@@ -47,7 +47,8 @@ QUIET_S = 60.0  # After which we ask whether somebody is there; as long again an
 DRAIN_S = 5.0  # For operations under way when a session ends.
 PART_S = 1.0
 
-ABORT_TASK, ABORT_TASK_SET, CLEAR_ACA, CLEAR_TASK_SET, RESET_UNIT, WARM_RESET, COLD_RESET, REASSIGN = range(1, 9)
+ABORT_TASK = pdu.ABORT_TASK
+ABORT_TASK_SET, CLEAR_ACA, CLEAR_TASK_SET, RESET_UNIT, WARM_RESET, COLD_RESET, REASSIGN = range(2, 9)
 DONE, NO_TASK, NO_UNIT, NO_REASSIGNMENT, NOT_SUPPORTED, REJECTED = 0, 1, 2, 4, 5, 255
 
 DATA_OUT_BYTES_MAX = max(scsi.pages.TRANSFER_BLOCKS_MAX * scsi.BLOCK_BYTES, 2 * 255 * scsi.BLOCK_BYTES)
@@ -720,8 +721,8 @@ class Session:
             answer(NO_UNIT)
         elif function == ABORT_TASK:
             task = self.tasks.get(request.transfer_tag)
-            if task is None:
-                answer(NO_TASK)
+            if task is None:  # The loop may have had it, and has ended it: then there was such a task (RFC 7143 section 11.6.1).
+                answer(DONE if self.is_relayed and request.header[iscsi_state.ABORTED_AT] else NO_TASK)
             else:
                 self.abort([task], lambda: answer(DONE))
         elif function == ABORT_TASK_SET:

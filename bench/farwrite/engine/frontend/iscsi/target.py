@@ -17,6 +17,7 @@ from .login import Identity, Joined, Offer, Rules
 from .reservation import nexus_name
 
 SESSIONS_MAX = 64
+DISCOVERIES_MAX = 32  # Sessions that only ask where targets are: of more the oldest ends.
 REINSTATEMENT_S = 10.0
 COMMAND_WINDOW = 64
 
@@ -62,6 +63,7 @@ class Target:
 
     def __post_init__(self) -> None:
         self.sessions: dict[tuple[str, bytes], Member] = {}
+        self.discoveries: dict[Member, None] = {}  # in the order in which they came
         self.handles = 0
         self.unit.abort = self.abort_nexuses
 
@@ -79,8 +81,7 @@ class Target:
     def join(self, identity: Identity, member: Callable[[], Member]) -> Joined:
         """Whether a session may begin. An older one of the same initiator port ends first, with all that it had under way."""
         if identity.is_discovery:
-            with self.lock:
-                return Joined(login.SUCCESS, self.next_handle())
+            return self.join_discovery(member)
         key = (identity.initiator, identity.isid)
         with self.lock:
             if identity.session:  # It wants to add a connection to a session: there is one a session.
@@ -101,10 +102,26 @@ class Target:
                 return Joined(login.SERVICE_UNAVAILABLE)
             return Joined(login.SUCCESS, self.next_handle())
 
+    def join_discovery(self, member: Callable[[], Member]) -> Joined:
+        """A discovery session begins; it has no initiator port that another could replace."""
+        with self.lock:
+            oldest = next(iter(self.discoveries)) if len(self.discoveries) >= DISCOVERIES_MAX else None
+            if oldest is not None:
+                del self.discoveries[oldest]
+            try:
+                self.discoveries[member()] = None
+            except OSError:
+                return Joined(login.OUT_OF_RESOURCES)
+            joined = Joined(login.SUCCESS, self.next_handle())
+        if oldest is not None:
+            oldest.leave("others want to know where targets are")
+        return joined
+
     def part(self, member: Member) -> None:
         """A session has ended."""
         key = (member.identity.initiator, member.identity.isid)
         with self.lock:
+            self.discoveries.pop(member, None)
             if self.sessions.get(key) is member:
                 del self.sessions[key]
 
@@ -137,5 +154,7 @@ class Target:
 
     def close(self) -> None:
         """End every session."""
-        for member in self.members():
+        with self.lock:
+            discoveries = list(self.discoveries)
+        for member in [*self.members(), *discoveries]:
             member.leave("the target is shut down")
