@@ -48,7 +48,12 @@ REACHES = (
     "configurations during a resync", "configurations while a disk answered nothing", "primaries lost during a resync",
     "primaries lost while they handed over", "primaries lost with writes not complete", "replicas lost in the middle of a copy",
     "replicas lost while their disk answered nothing", "primaries known to have ended", "torn tails", "joined by digests",
-    "joined by extents", "handed over", "ballots refused", "frames forged",
+    "joined by extents", "handed over", "ballots refused", "frames forged", "control messages doubled",
+    "control messages overtaken", "bad sectors read", "bad sectors written again", "journals that could not be read",
+    "journal writes lost", "journal writes misdirected", "superblock writes lost", "volume writes lost",
+    "volume writes misdirected", "lies found by a verify", "ends of a log lost, and nothing there could tell",
+    *(f"stories with {counted(count, 'replica')}" for count in range(1, 6)),
+    *(f"stories under {protocol}" for protocol in ("local", "A", "B", "C", "C2", "quorum")),
 )  # fmt: skip
 AT_MOST = ", at most"  # What ends so is the largest of all stories, and no sum.
 

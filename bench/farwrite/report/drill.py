@@ -66,10 +66,16 @@ def setup_text(recording: DrillRecording) -> str:
     return (
         f"{setup.miles:g} miles, protocol {setup.protocol}{quorum}, policy {setup.policy}; "
         f"{setup.replicas} replicas and {votes}; {load} of {format_size(setup.size_bytes)}; "
-        f"peer timeout {format_time(setup.peer_timeout_ns)}; link by {recording.link.partition(':')[0]}; "
+        f"peer timeout {format_time(setup.peer_timeout_ns)}; {link_text(recording.link)}; "
         f"{disk_text(recording.disk)}"
         f"{'; INTERRUPTED' if recording.interrupted else ''}"
     )
+
+
+def link_text(link: str) -> str:
+    """What joined the sites."""
+    kind = link.partition(":")[0]
+    return "no distance, processes on loopback" if kind == "loopback" else f"link by {kind}"
 
 
 def disk_text(disk: str) -> str:

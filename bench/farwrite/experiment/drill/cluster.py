@@ -64,6 +64,7 @@ class Cluster(Voters):
         replicas, voters = names_of(setup.replicas, setup.has_witness)
         disks = {name: stack.enter_context(disk(directory, journal_bytes, volume_bytes)) for name in replicas}
         self.images = {name: stack.enter_context(image_of(chosen)) for name, chosen in disks.items() if loses_power}
+        self.ahead_ns: dict[str, int] = {}  # by name: how far a replica's clock is ahead of the others'
         self.ailing: set[str] = set()  # whose disks fail, so that their processes may end
         self.endings: list[str] = []  # what those processes said
         ballots = {name: new_ballot(stack, name) for name in voters}
@@ -87,6 +88,7 @@ class Cluster(Voters):
         order = desk.Order(
             name, self.addresses, self.witness, DESK_PORT, self.key, 1, self.seed, setup.size_bytes, PROTOCOLS[setup.protocol],
             POLICIES[setup.policy], setup.quorum, setup.peer_timeout_ns, first, self.is_verbose, self.images.get(name, -1),
+            self.ahead_ns.get(name, 0),
         )  # fmt: skip
         if name in self.disks:
             made.start(desk.run_replica, order, self.disks[name], self.ballots[name], self.boards[name])
@@ -156,6 +158,7 @@ class Cluster(Voters):
             self.go_on(site)
         elif event.action == "restart":
             self.kill(site)  # Where it has not ended by itself.
+            self.ahead_ns[site] = event.clock_ahead_ns or 0
             self.start(site)
         else:
             return self.switch_over(site)
