@@ -268,7 +268,7 @@ class Story:
             self.damage_journal(draw.choice(down))
         if happens["superblock"] and down:
             self.damage_superblock(draw.choice(down))
-        if happens["verify"] and node.role == PRIMARY:
+        if happens["verify"] and node.role == PRIMARY and len(cluster.nodes) > 1:
             control_request = draw.choice(node.state.control_requests)
             if control_request.request == primary.NOTHING:
                 control_request.request = primary.VERIFY
@@ -317,7 +317,7 @@ class Story:
 
     def damage_superblock(self, node: Node) -> None:
         """A bit flips in what one superblock says: the other one is whole, and loses nothing."""
-        if not node.is_damaged and node.are_superblocks_whole():
+        if not (node.is_damaged or node.is_superblock_damaged) and node.are_superblocks_whole():
             node.is_superblock_damaged = True
             which = self.random.randrange(2)
             bit = 8 * log.BLOCK_BYTES * which + self.random.randrange(8 * (replica.CRC_OFFSET + 8))
