@@ -128,7 +128,8 @@ def test_only_a_replicas_clock_can_be_ahead():
 
 PLAYED_ON_LOOPBACK = {
     "both-lose-power", "disk-full", "disk-refuses", "disk-stalls", "machine-lost", "primary-killed", "primary-random-phase",
-    "primary-returns", "primary-stalled", "secondary-disk-stalls", "secondary-killed", "switch-over", "witness-then-primary",
+    "primary-returns", "primary-stalled", "secondary-disk-stalls", "secondary-killed", "secondary-returns", "switch-over",
+    "witness-then-primary",
 }  # fmt: skip
 
 
