@@ -162,8 +162,9 @@ def test_a_peer_is_met_without_a_question_once_after_a_hand_over_and_asked_ever_
     monkeypatch.setattr(node_module, "introduce", introduce)
     request = SimpleNamespace(request=p.NOTHING)
     node = SimpleNamespace(
-        name="far", steps_down=False, unasked={"near"}, refusing=set(), ask_s=1.0, meeting_s=2.0, peers={"near": None}, terms=None,
-        is_to_be_met=lambda name, epoch: asked.append(name) or is_answered, sparse=SimpleNamespace(warning=lambda *_: None),
+        name="far", steps_down=False, unasked={"near"}, refusing=set(), ask_s=1.0, meeting_s=2.0, peers={"near": None},
+        terms=None, is_to_be_met=lambda name, epoch: asked.append(name) or is_answered,
+        sparse=SimpleNamespace(warning=lambda *_: None),
     )  # fmt: skip
     state = SimpleNamespace(control_requests=[request])
     for _ in range(3):

@@ -73,7 +73,8 @@ def entries_of(log: bytes) -> Iterator[Entry]:
         raise ValueError("shorter than a superblock")
     magic, version, count, sector_bytes = SUPER.unpack_from(log)
     if magic != MAGIC or version != VERSION or not 512 <= sector_bytes <= 1 << 16 or sector_bytes & (sector_bytes - 1):
-        raise ValueError(f"no log of dm-log-writes, version {VERSION}: magic {magic:#x}, version {version}, sector {sector_bytes}")
+        found = f"magic {magic:#x}, version {version}, sector {sector_bytes}"
+        raise ValueError(f"no log of dm-log-writes, version {VERSION}: {found}")
     at = sector_bytes
     for number in range(count):
         if at + ENTRY.size > len(log):
@@ -201,7 +202,7 @@ def examine_state(device: np.ndarray, completed: int) -> str:
     with copies(device) as (journal_fd, volume_fd):
         try:
             _, ended = examine(disk_of(journal_fd, volume_fd, False), apply=True)
-        except Exception as failure:  # noqa: BLE001 (whatever it is, such a journal must open)
+        except Exception as failure:  # Whatever it is, such a journal must open.
             return f"it does not open: {failure}" if completed else ""
         last = int(ended.sequence)
         if last < completed:
@@ -213,7 +214,8 @@ def examine_state(device: np.ndarray, completed: int) -> str:
             number, address = newest.get(index), index * BLOCK_BYTES
             holds = payload.matches(block, 0, BLOCK_BYTES, SEED, number, address) if number is not None else not block.any()
             if not holds:
-                return f"block {index} holds {int(payload.check(block, 0, BLOCK_BYTES, address))}, and {number} is the newest up to {last}"
+                held = int(payload.check(block, 0, BLOCK_BYTES, address))
+                return f"block {index} holds {held}, and {number} is the newest up to {last}"
     return ""
 
 
@@ -240,7 +242,8 @@ def main() -> int:
     print(f"{found.opened} of {found.states} states after a flush replayed, {found.completed} writes completed in the last one: "
           f"{len(found.broken)} broken.")
     print("\n".join(found.broken[:10]))
-    print(f"With every {LOST}th write into the journal lost, as by a disk that lies: {len(planted.broken)} of {planted.opened} broken.")
+    lies = f"{len(planted.broken)} of {planted.opened} broken"
+    print(f"With every {LOST}th write into the journal lost, as by a disk that lies: {lies}.")
     return 5 if found.broken or not found.opened or found.completed != WRITES or not planted.broken else 0
 
 

@@ -2,10 +2,9 @@
 
 import os
 
+import log_writes
 import numpy as np
 import pytest
-
-import log_writes
 from log_writes import ENTRY, FLUSH, FUA, JOURNAL_BYTES, MAGIC, MARK, MARKS_AT, SUPER, entries_of, examine_state, states
 
 SECTOR = 512
@@ -41,7 +40,7 @@ def test_the_device_is_told_after_each_flush_and_at_no_other_time(sector):
     log_of((0, b"x" * 512, 0))[:-1], log_of((1 << 50, b"", FLUSH), count=1 << 60),
 ])  # fmt: skip
 def test_what_is_no_log_or_was_cut_off_is_refused(log):
-    with pytest.raises(ValueError, match="superblock|no log|behind the end"):
+    with pytest.raises(ValueError, match=r"superblock|no log|behind the end"):
         list(entries_of(log))
 
 

@@ -74,6 +74,7 @@ class Scenario(Struct, frozen=True):
     servers: int = 0  # virtual servers that share the load, each with blocks of its own; 0: they are not told apart
     miles: float | None = None  # between near and far, where none are asked for
     rate_bits_per_s: int | None = None  # of every link
+    busy: bool = False  # beside the replicas a process spins on each processor, as long as the trial lasts
 
     @property
     def first_fault(self) -> int:

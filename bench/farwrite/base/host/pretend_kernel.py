@@ -146,10 +146,7 @@ def refusal(world):
 @kernel()
 def is_bad(bad, offset, size):
     """Whether a sector of these bytes cannot be read."""
-    for sector in range(offset // SECTOR_BYTES, (offset + size + SECTOR_BYTES - 1) // SECTOR_BYTES):
-        if bad[sector] != 0:
-            return True
-    return False
+    return bad[offset // SECTOR_BYTES : (offset + size + SECTOR_BYTES - 1) // SECTOR_BYTES].any()
 
 
 @kernel()

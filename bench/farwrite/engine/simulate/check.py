@@ -13,7 +13,6 @@ import numpy as np
 from .. import journal_kernel as log
 from .. import primary_kernel as primary
 
-
 EXTENT_BYTES = 4096
 
 

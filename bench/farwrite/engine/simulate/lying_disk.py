@@ -1,4 +1,4 @@
-"""Disks that lie in a story: sectors that cannot be read, writes that were acknowledged and never land, writes that land elsewhere.
+"""Disks that lie in a story: sectors that cannot be read, acknowledged writes that never land, writes that land elsewhere.
 
 What a checksum, a later record or a superblock can tell, a replica must find by itself. A volume has no checksums: which of its
 bytes a lie has reached is known to the model alone (`Cluster.untrusted`); every other byte is held against the history as ever,

@@ -71,6 +71,8 @@ class Cluster(Voters):
         super().__init__(stack, lab, setup.replicas, setup.has_witness, desk.BOARD_WORDS, disks, ballots)
         self.heal_all()
         self.client: Process | None = None
+        for number in range(len(os.sched_getaffinity(0)) if scenario.busy else 0):
+            stack.enter_context(process(f"busy {number}")).start(spin)
         self.lost: set[str] = set()
         stack.callback(self.heal_all)
 
@@ -285,12 +287,20 @@ class Cluster(Voters):
             return auditor.call(read_back, self.disks[name], self.seed, self.setup.size_bytes, self.block_count, timeout_s=None)
 
 
+def spin() -> None:
+    """In a process of its own, until it is killed: take all the time of a processor that it is given."""
+    while True:
+        pass
+
+
 def new_ballot(stack: contextlib.ExitStack, name: str) -> int:
     """The ballot of a voter that has promised nothing yet, in memory."""
     descriptor = os.memfd_create(f"farwrite-ballot-{name}")
     stack.callback(os.close, descriptor)
     format_ballot(descriptor)
     return descriptor
+
+
 def size_of(chosen: Disk) -> int:
     """Bytes of a volume's file, its label included."""
     return os.fstat(chosen.volume_fd).st_size
