@@ -52,6 +52,35 @@ def test_a_stream_carries_every_byte_once_in_order_and_not_before_its_time(send,
     assert count == -pretend.EAGAIN
 
 
+@pytest.mark.parametrize("read", both_ways(pretend.read_volume))
+@pytest.mark.parametrize("write", both_ways(pretend.write_volume))
+def test_a_bad_sector_answers_eio_until_all_of_it_is_written_again(read, write):
+    made, buffer = world(), np.full(2048, 7, np.uint8)
+    write(made, some(2048), 0, 2048, 0)
+    made.bad[1] = 1
+    assert read(made, buffer, 0, 512, 0) == 512 and read(made, buffer, 0, 512, 1024) == 512
+    assert read(made, buffer, 0, 600, 0) == -pretend.EIO == read(made, buffer, 0, 1, 1023)
+    write(made, some(2048), 0, 500, 520)  # A part of it.
+    assert read(made, buffer, 0, 1, 600) == -pretend.EIO
+    write(made, some(2048, 2), 0, 1024, 512)
+    assert read(made, buffer, 0, 1024, 512) == 1024 and (buffer[:1024] == some(2048, 2)[:1024]).all()
+    assert (made.at[0].mended, made.at[0].refused_reads) == (1, 3)
+
+
+@pytest.mark.parametrize("write_now", both_ways(pretend.write_now))
+def test_what_stood_in_the_journal_before_its_last_write_is_what_a_lost_write_leaves(write_now):
+    made, first, second = world(), some(4096), some(4096, 2)
+    write_now(made, first, 0, 4096, 0)
+    assert not made.before.any()
+    write_now(made, second, 0, 512, 512)
+    assert (made.before[512:1024] == first[512:1024]).all() and (made.journal[512:1024] == second[:512]).all()
+    made.bad_journal[0] = 1
+    buffer = np.zeros(512, np.uint8)
+    assert pretend.read_journal(made, buffer, 0, 512, 0) == -pretend.EIO
+    write_now(made, second, 0, 512, 0)
+    assert pretend.read_journal(made, buffer, 0, 512, 0) == 512
+
+
 def test_an_end_arrives_behind_the_bytes_and_a_silent_one_never():
     made, buffer = world(), np.zeros(100, np.uint8)
     pretend.send(made, 0, some(10), 0, 10)

@@ -2,17 +2,20 @@
 
 import os
 import socket
+import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 
 from farwrite.base.errors import UnfitError
+from farwrite.base.wire.door import SparseLog
 from farwrite.base.wire.terms import SharedKey, Terms
 from farwrite.engine import journal_kernel as log
 from farwrite.engine import node as node_module
-from farwrite.engine.ballot import Ballot
-from farwrite.engine.control import Address, ask, ask_running, votes_served
+from farwrite.engine import primary_kernel as p
+from farwrite.engine.ballot import Ballot, Question
+from farwrite.engine.control import Address, Arrivals, ask, ask_in, ask_running, conversation_with, votes_served
 from farwrite.engine.node import LOT_S_MIN, Node
 from farwrite.engine.peer_timeout import PEER_TIMEOUT_NS_MIN, peer_timeout_of
 from farwrite.engine.vote import Voter, format_ballot
@@ -129,6 +132,44 @@ def test_a_replica_that_is_not_whole_never_stands_whatever_it_was_asked(flags, s
         is_orphaned=False, stands_at_once=at_once, lost_elections=0,
     )  # fmt: skip
     assert Node.follow(node, None) is stands and not node.stands_at_once
+
+
+def test_who_is_asked_to_stand_does_so_without_waiting_for_its_next_look():
+    arrivals = Arrivals("far", ("near",), KEYED, SparseLog(node_module.LOG, "far"))
+    node = SimpleNamespace(name="far", stands_at_once=False, arrivals=arrivals)
+    waked = threading.Timer(0.05, Node.hand_over, (node, "far"))
+    waked.start()
+    assert arrivals.take(60.0) is None and node.stands_at_once
+
+
+def test_a_conversation_that_was_begun_before_takes_one_question_and_none_comes_about_with_who_does_not_listen(voter):
+    address = Address("127.0.0.1", 1, free_port())
+    with votes_served(voter, address, KEYED), conversation_with(address, KEYED, 5.0) as talk:
+        assert ask_in(talk, "near", Question("status", "far")).ballot == voter.ballot
+        assert ask_in(talk, "near", Question("status", "far")) is None  # One question, and it is hung up.
+    with conversation_with(address, KEYED, 5.0) as talk:
+        assert talk is None
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_a_peer_is_met_without_a_question_once_after_a_hand_over_and_asked_ever_after(monkeypatch, is_answered):
+    asked, introduced = [], []
+
+    def introduce(name, to, address, terms, limit_s):
+        introduced.append(limit_s)
+        raise UnfitError("planted")
+
+    monkeypatch.setattr(node_module, "introduce", introduce)
+    request = SimpleNamespace(request=p.NOTHING)
+    node = SimpleNamespace(
+        name="far", steps_down=False, unasked={"near"}, refusing=set(), ask_s=1.0, meeting_s=2.0, peers={"near": None},
+        terms=None, is_to_be_met=lambda name, epoch: asked.append(name) or is_answered,
+        sparse=SimpleNamespace(warning=lambda *_: None),
+    )  # fmt: skip
+    state = SimpleNamespace(control_requests=[request])
+    for _ in range(3):
+        assert Node.connect(node, state, 0, "near", 2, {}) is True
+    assert asked == ["near", "near"] and introduced == [1.0, *([2.0] * 2 if is_answered else [])]
 
 
 def test_an_election_after_an_orphans_lot_counts_as_lost_until_it_is_known_otherwise():

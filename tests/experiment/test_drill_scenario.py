@@ -2,7 +2,7 @@
 
 import pytest
 
-from farwrite.base.errors import UsageError
+from farwrite.base.errors import UnfitError, UsageError
 from farwrite.commands.drill import setups_of
 from farwrite.experiment.drill.trial import instants
 from farwrite.workload import drill_scenario as scenarios
@@ -57,6 +57,11 @@ def test_every_shipped_scenario_is_read_and_goes_with_the_usual_setup():
     (event(action="slow", at="1 s", link=("near", "far"), extra_rtt="2 s"), 7, "not above 1"),
     (event(action="disk-heal", at="1 s", site="near"), 4, "was not stalled before"),
     (event(action="disk-full", at="1 s", site="near") + event(action="disk-stall", at="2 s", site="near"), 8, "want of its disk"),
+    (event(action="kill", at="1 s", site="far", clock_ahead="1 h"), 4, '"clock_ahead" goes with "restart"'),
+    (event(action="kill", at="1 s", site="far") + event(action="restart", at="2 s", site="far", clock_ahead="-1 s"), 11,
+     "above 0"),
+    (event(action="kill", at="1 s", site="far") + event(action="restart", at="2 s", site="far", clock_ahead="10000 h"), 11,
+     "not above"),
     (event(action="power-off", at="1 s", site="far") + event(action="stop", at="2 s", site="far"), 8, "the process of far"),
 ])  # fmt: skip
 def test_what_cannot_be_played_is_refused_with_its_line(text, line, said):
@@ -112,3 +117,28 @@ def test_a_replica_whose_disk_failed_may_be_started_again_and_killed_again():
 def test_the_peer_timeout_follows_the_distance_unless_one_is_asked_for():
     near, far = setup(miles="150,12000", peer_timeout="auto")
     assert near.peer_timeout_ns == 500_000_000 and far.peer_timeout_ns > 3_000_000_000
+
+
+def test_only_a_replicas_clock_can_be_ahead():
+    text = event(action="kill", at="1 s", site="third") + event(action="restart", at="2 s", site="third", clock_ahead="1 h")
+    made = scenarios.parse(HEAD + text, "d.toml")
+    with pytest.raises(UsageError, match="only a replica's clock"):
+        scenarios.check_setup(made, *setup())
+    scenarios.check_setup(made, *setup(protocol="quorum", replicas=3))
+
+
+PLAYED_ON_LOOPBACK = {
+    "both-lose-power", "disk-full", "disk-refuses", "disk-stalls", "machine-lost", "primary-killed", "primary-random-phase",
+    "primary-returns", "primary-stalled", "secondary-disk-stalls", "secondary-killed", "secondary-returns", "switch-over",
+    "witness-then-primary",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", scenarios.shipped())
+def test_without_links_what_kills_and_stalls_is_played_and_the_rest_refused_with_what_to_choose(name):
+    made = scenarios.load(name)
+    if name in PLAYED_ON_LOOPBACK:
+        scenarios.check_without_links(made)
+    else:
+        with pytest.raises(UnfitError, match=r"privileges|time namespace"):
+            scenarios.check_without_links(made)

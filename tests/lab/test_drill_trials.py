@@ -14,6 +14,7 @@ from farwrite.commands.drill import setups_of
 from farwrite.experiment.drill import campaign, cluster, desk
 from farwrite.experiment.drill.trial import play
 from farwrite.lab.lab import open_lab
+from farwrite.progress import Silence
 from farwrite.workload.drill_scenario import parse
 
 pytestmark = [pytest.mark.lab, any_link]
@@ -29,6 +30,23 @@ site = "near"
 [[event]]
 at = "1500 ms"
 action = "restart"
+site = "near"
+"""
+JUMPED = """
+title = "The primary comes back with a clock that is a month ahead, and leads again"
+end = "3500 ms"
+[[event]]
+at = "300 ms"
+action = "kill"
+site = "near"
+[[event]]
+at = "900 ms"
+action = "restart"
+site = "near"
+clock_ahead = "720 h"
+[[event]]
+at = "2200 ms"
+action = "switch-over"
 site = "near"
 """
 PATIENT, = setups_of("150", "C", "consent", None, False, 200.0, 64, "4k", "250 ms", "20 s", 1, 1)  # fmt: skip
@@ -230,3 +248,23 @@ def test_disks_that_stall_refuse_and_are_full_and_links_that_are_bad_lose_nothin
     assert not made.unknown and answer.verdict.is_clean and not answer.differs
     assert any(remark.startswith("near ended by itself") for remark in made.remarks)
     assert any("No space left on device" in remark for remark in made.remarks)
+
+
+def test_a_clock_that_is_a_month_ahead_costs_no_more_than_the_kill(lab):
+    made, answer = judged(lab, JUMPED)
+    assert made.events[1].text == "restart near, its clock 2,592,000 s ahead"
+    assert not made.unknown and answer.verdict.is_clean and not answer.differs
+    if answer.counts and not made.repaired:
+        assert [one.node for one in made.connections][:3] == ["near", "far", "near"]
+    instants_ns = [note.at_ns for note in made.notes]
+    assert max(instants_ns) - min(instants_ns) < 600e9, "notes are told by the clock that all share"
+
+
+def test_without_privileges_a_kill_is_played_on_loopback_and_the_recording_says_that_there_was_no_distance(tmp_path):
+    compiled()
+    made = campaign.run("killed", parse(KILLED, "d.toml"), SETUP, "relay", None, tmp_path, Silence())
+    assert made.setup.miles == 0 and made.link.startswith("loopback: ") and "no distance" in made.links[0]
+    answer = judge(made.trials[0], made)
+    assert not made.trials[0].unknown and answer.verdict.is_clean and answer.verdict.acked > 50
+    with pytest.raises(UnfitError, match="150 miles cannot be emulated"):
+        campaign.run("killed", parse(KILLED, "d.toml"), SETUP, "relay", None, tmp_path / "b", Silence(), is_distance_asked=True)

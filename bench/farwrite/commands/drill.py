@@ -42,12 +42,13 @@ def drill(
     bound: str = "250 ms",
     peer_timeout: str = "auto",
     seed: int = 1,
-    link: Literal["auto", "netem", "ferry"] = "auto",
+    link: Literal["auto", "netem", "ferry", "relay"] = "auto",
     files: Path | None = None,
     memory: Flag = False,
     out: Path | None = None,
     trace: Path | None = None,
     page: Path | None = None,
+    table: Flag = False,
     json: Flag = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -88,7 +89,8 @@ def drill(
     seed
         What blocks and instants are drawn from.
     link
-        How the distance is emulated.
+        How the distance is emulated. Without privileges (relay) there is none: the sites are processes on loopback, and scenarios
+        with links are refused.
     files
         Directory of the replicas' files; by default where the results go.
     memory
@@ -99,6 +101,8 @@ def drill(
         Write the trials' timelines to this file as Chrome trace events, for Perfetto.
     page
         Write the drill to this file as one HTML page, with the timeline of each trial.
+    table
+        Print the summary table alone, a row each, instead of the whole report of one drill.
     json
         Print what the trials say as a document.
     verbose
@@ -123,8 +127,10 @@ def drill(
         return EXIT_DONE
     if scenario.endswith(".json"):
         drills = [read(Path(scenario))]
-        return present([(one, answer_of(one)) for one in drills], json, trace, page, scenario)
+        return present([(one, answer_of(one)) for one in drills], json, trace, page, scenario, table)
     asked = scenarios.load(scenario)
+    if table and json:
+        raise UsageError("--table and --json contradict each other: choose one.")
     if files is not None and memory:
         raise UsageError("--files and --memory contradict each other: choose one.")
     usual_miles = MILES if asked.miles is None else asked.miles
@@ -135,19 +141,21 @@ def drill(
         scenarios.check_setup(asked, setup)
     if (trace is not None or page is not None) and len(setups) > 1:
         raise UsageError("--trace and --page are of one drill: choose one distance, protocol and policy.")
-    place, drills = played(Path(scenario).stem, asked, setups, link, out, files, memory, verbose, quiet)
+    if link == "relay":
+        scenarios.check_without_links(asked)
+    place, drills = played(Path(scenario).stem, asked, setups, link, out, files, memory, verbose, quiet, bool(miles))
     kept = [one for one in drills if one.trials]
     if not kept and drills[-1].interrupted:
         print("farwrite: interrupted before a trial was over.", file=sys.stderr)
     if kept and not quiet:
         print(f"saved: {place}", file=sys.stderr)
-    code = present([(one, answer_of(one)) for one in kept], json, trace, page, str(place)) if kept else EXIT_DONE
+    code = present([(one, answer_of(one)) for one in kept], json, trace, page, str(place), table) if kept else EXIT_DONE
     return exit_code() if drills[-1].interrupted else code
 
 
 def played(
     name: str, scenario: Scenario, setups: Sequence[Setup], link: str, out: Path | None, files: Path | None, memory: bool,
-    verbose: bool, quiet: bool,
+    verbose: bool, quiet: bool, is_distance_asked: bool = False,
 ) -> tuple[Path, list[DrillRecording]]:  # fmt: skip
     """(directory, what was observed there under each setup); an interruption ends it behind the one that was being played."""
     with bar(verbose, quiet) as progress:
@@ -162,7 +170,7 @@ def played(
         for setup in setups:
             cell = place if len(setups) == 1 else place / f"{setup.protocol}-{setup.policy}-{setup.miles:g}"
             at = None if memory else files or cell
-            drills.append(campaign.run(name, scenario, setup, link, at, cell, progress, verbose))
+            drills.append(campaign.run(name, scenario, setup, link, at, cell, progress, verbose, is_distance_asked))
             if drills[-1].interrupted:
                 break
     return place, drills
@@ -242,8 +250,9 @@ def within(name: str, value: float, low: float, high: float) -> None:
 
 
 def present(
-    drills: list[tuple[DrillRecording, Answer]], json: bool, trace: Path | None, page: Path | None, source: str
-) -> int:
+    drills: list[tuple[DrillRecording, Answer]], json: bool, trace: Path | None, page: Path | None, source: str,
+    table: bool = False,
+) -> int:  # fmt: skip
     """The answers on stdout, timeline and page in their files, and the exit code that they come to."""
     if page is not None:
         from ..report.drill_page import page_of_drill
@@ -269,7 +278,7 @@ def present(
             from ..report.page import Page
 
             shown = Page(console())
-            if len(drills) > 1:
+            if table or len(drills) > 1:
                 show_table(shown, drills)
             else:
                 show_drill(shown, *drills[0])

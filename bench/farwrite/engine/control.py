@@ -118,6 +118,27 @@ def ask_running(name: str, address: Address, question: Question, terms: Terms, t
     return answer if is_ballot(answer.ballot) and 0 <= answer.sequence <= NUMBER_MAX else None
 
 
+@contextmanager
+def conversation_with(address: Address, terms: Terms, timeout_s: float) -> Iterator[Conversation | None]:
+    """A conversation with a voter before there is anything to ask, so that the question will take one round trip; None where it
+    does not come about."""
+    with contextlib.ExitStack() as stack:
+        talk = None
+        with contextlib.suppress(OSError, UnfitError):
+            connection = stack.enter_context(socket.create_connection((address.host, address.vote_port), timeout_s))
+            talk = converse(connection, terms, dials=True, limit_s=timeout_s)
+        yield talk
+
+
+def ask_in(talk: Conversation, name: str, question: Question) -> Answer | None:
+    """The answer to the one question of such a conversation, None when there is none."""
+    try:
+        talk.say(msgspec.json.encode(Asked(name, question)))
+        return ANSWER.decode(talk.hear())
+    except (OSError, UnfitError, *NOT_OURS):
+        return None
+
+
 def ask_all(others: Mapping[str, Address], question: Question, terms: Terms) -> list[Answer]:
     """The answers of those who give one, all asked at once; no longer waited for than until a majority with us has said yes.
 
@@ -299,6 +320,11 @@ class Arrivals:
             if not has_hung_up(connection):
                 return name, connection
             connection.close()
+
+    def wake(self) -> None:
+        """Have who waits look for itself: there is something else to do."""
+        with self.changed:
+            self.changed.notify()
 
     def close(self) -> None:
         """Hang up on all that wait."""

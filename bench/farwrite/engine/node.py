@@ -35,7 +35,19 @@ from . import record_kernel as record
 from . import replica_kernel as replica
 from . import secondary_kernel as secondary
 from .ballot import Answer, Question, is_epoch_in_reach
-from .control import ASK_TIMEOUT_S, Address, Arrivals, ask, ask_all, ask_running, introduce, introductions, votes_served
+from .control import (
+    ASK_TIMEOUT_S,
+    Address,
+    Arrivals,
+    ask,
+    ask_all,
+    ask_in,
+    ask_running,
+    conversation_with,
+    introduce,
+    introductions,
+    votes_served,
+)  # fmt: skip
 from .handshake import hello_of, how_to_join, is_to_be_readmitted, is_to_be_struck, lead, may_succeed, meet
 from .journal import begin_anew, capacity_of, examine, image, is_blank, resume, save, tie
 from .peer_status import PeerStatus, peer_status_of
@@ -50,6 +62,7 @@ DISK_TIMEOUT_NS = 5_000_000_000
 SNAPSHOT_S = 30.0  # For a SNAPSHOT or FORGET to be complete and applied, while the replica leads.
 CONTROL_S = 0.05  # Between two looks of the control thread: little beside the peer timeout.
 MARKED_S = 0.001
+HAND_OVER_LOOK_S = 0.001  # While nobody takes writes: every look that comes late is a time in which no writer is served.
 LOOK_S = 0.01  # Between two looks for a primary, and the first two questions to the last one whether it still runs.
 # Two candidates that ask at once may both fail. An election is about ten round trips, so their lots lie as far apart.
 LOT_S_MIN, LOT_ROUND_TRIPS, LOT_DOUBLED_MAX = 0.05, 10, 10
@@ -145,6 +158,9 @@ class Node(Voter):
         self.stands_at_once = False
         # Sessions so far; the one whose primary's process is known to have ended; elections lost since; the widest lot.
         self.session_count, self.orphaned_session, self.lost_elections, self.lot_s = 0, 0, 0, LOT_S_MIN
+        self.arrivals: Arrivals | None = None
+        self.was_asked_to_stand = False  # by who leads, or an operator: everybody was up a moment ago
+        self.unasked: set[str] = set()  # peers that are met without being asked for their status first
         self.refusing: set[str] = set()  # peers at whose port nobody listened, since we lead
         self.promise(int(self.journal.at[0].epoch), "")
 
@@ -239,6 +255,7 @@ class Node(Voter):
                 votes_served(self, self.address, self.terms),
                 introductions(self.name, self.address, self.peers, self.terms) as arrivals,
             ):
+                self.arrivals = arrivals
                 try:
                     while not self.stopped():
                         if self.follow(arrivals) and (epoch := self.stand()):
@@ -278,7 +295,7 @@ class Node(Voter):
             if self.is_orphaned and not is_hurried:
                 limit_s, is_hurried = min(limit_s, time.monotonic() + self.orphans_wait_s()), True
             if self.stands_at_once or time.monotonic() >= limit_s:
-                self.stands_at_once = False
+                self.was_asked_to_stand, self.stands_at_once = self.stands_at_once, False
                 self.lost_elections += is_hurried
                 return not int(self.journal.at[0].flags) & log.INCONSISTENT
             if arrived := arrivals.take(min(LOOK_S, max(limit_s - time.monotonic(), 0))):
@@ -411,6 +428,7 @@ class Node(Voter):
             self.steps_down = self.handing_over = False
             self.patience_ends_ns = time.monotonic_ns() + self.peer_timeout_ns
             self.refusing.clear()
+            self.unasked = set(self.peers) if self.was_asked_to_stand else set()
             self.orphaned_session = 0  # We are whom the others serve; nobody is to be succeeded.
             self.primary = state
             self.board[0].led_epoch = epoch
@@ -558,21 +576,16 @@ class Node(Voter):
         """Meet an absent peer and have the loop adopt it; False when its process does not run."""
         if state.control_requests[index].request != p.NOTHING or self.steps_down:
             return True
-        try:
-            answer = ask_running(name, self.peers[name], Question("status", self.name), self.terms, self.ask_s)
-        except ConnectionRefusedError:
-            self.refusing.add(name)
-            return False
-        self.refusing.discard(name)
-        if answer is None or not is_epoch_in_reach(self.ballot, answer.ballot.epoch):
-            return True
-        if answer.ballot.epoch > epoch:
-            self.steps_down = True
-            return True
+        limit_s = self.meeting_s
+        if name in self.unasked:  # Once. It refuses our HELLO if it has promised a newer epoch, and is asked the next time.
+            self.unasked.discard(name)
+            limit_s = self.ask_s
+        elif not self.is_to_be_met(name, epoch):
+            return name not in self.refusing
         connection = None
         try:
-            connection = introduce(self.name, name, self.peers[name], self.terms, self.meeting_s)
-            theirs = meet(connection, hello_of(self.journal, self.protocol), leads=True, timeout_s=self.meeting_s)
+            connection = introduce(self.name, name, self.peers[name], self.terms, limit_s)
+            theirs = meet(connection, hello_of(self.journal, self.protocol), leads=True, timeout_s=limit_s)
         except (FarwriteError, OSError) as refusal:
             if isinstance(refusal, FarwriteError):
                 self.sparse.warning("lead %s: %s", name, refusal)
@@ -588,10 +601,27 @@ class Node(Voter):
         control_request.request = p.ADOPT
         return True
 
+    def is_to_be_met(self, name: str, epoch: int) -> bool:
+        """Ask an absent peer for its status: whether it runs and has promised no newer epoch. A newer one ends our lead."""
+        try:
+            answer = ask_running(name, self.peers[name], Question("status", self.name), self.terms, self.ask_s)
+        except ConnectionRefusedError:
+            self.refusing.add(name)
+            return False
+        self.refusing.discard(name)
+        if answer is None or not is_epoch_in_reach(self.ballot, answer.ballot.epoch):
+            return False
+        if answer.ballot.epoch > epoch:
+            self.steps_down = True
+            return False
+        return True
+
     def hand_over(self, to: str) -> bool:
         """Step down for `to` once it holds everything; called on `to` itself, stand at once. False when it cannot be."""
         if to == self.name:
             self.stands_at_once = True
+            if self.arrivals is not None:
+                self.arrivals.wake()
             return True
         state = self.primary
         if state is None or to not in self.peers or (self.ballot.members and to not in self.ballot.members):
@@ -606,13 +636,17 @@ class Node(Voter):
             if may_succeed(state.peer[index], to, self.ballot.members, self.journal):
                 self.thread(self.leave_to, to)
                 return True
-            time.sleep(CONTROL_S / 10)
+            time.sleep(HAND_OVER_LOOK_S)
         self.handing_over = False
         return False
 
     def leave_to(self, to: str) -> None:
-        """Step down, then tell the successor."""
-        self.steps_down = True
-        while self.primary is not None:
-            time.sleep(CONTROL_S / 10)
-        ask(to, self.peers[to], Question("hand_over", self.name, members=(to,)), self.terms)
+        """Step down, then tell the successor, over a conversation that was begun before."""
+        question = Question("hand_over", self.name, members=(to,))
+        with conversation_with(self.peers[to], self.terms, self.ask_s) as talk:
+            self.steps_down = True
+            while self.primary is not None:
+                time.sleep(HAND_OVER_LOOK_S)
+            answer = ask_in(talk, to, question) if talk is not None else None
+        if answer is None:
+            ask(to, self.peers[to], question, self.terms)

@@ -559,10 +559,10 @@ def snapshot_extent_at(primary, address, end, index):
         stop = stop if data_at < 0 else min(stop, data_at - base)
         if source < 0:
             return stop, True
-        first, zeros = address // snapshot.BLOCK_BYTES, np.int64(0)
-        while (first + zeros) * snapshot.BLOCK_BYTES < stop and snapshot.is_kept_zeros(snapshots, primary.ring, source, first + zeros):
-            zeros += 1
-        return (min(stop, (first + zeros) * snapshot.BLOCK_BYTES), True) if zeros > 0 else (stop, False)
+        zeros_end = block_begin = address // snapshot.BLOCK_BYTES * snapshot.BLOCK_BYTES
+        while zeros_end < stop and snapshot.is_kept_zeros(snapshots, primary.ring, source, zeros_end // snapshot.BLOCK_BYTES):
+            zeros_end += snapshot.BLOCK_BYTES
+        return (min(stop, zeros_end), True) if zeros_end > block_begin else (stop, False)
     hole_at = libc.seek(fd, base + address, libc.SEEK_HOLE)
     return (min(stop, hole_at - base) if hole_at > base + address else stop), False
 

@@ -445,16 +445,18 @@ def is_kept_zeros(snapshots, ring, place, block):
 
 @kernel()
 def keep_block(snapshots, ring, volume_fd, block, skips_zeros):
-    """Keep one block of the volume, as it is, for the newest whole snapshot: 0, or what the volume's disk has answered.
+    """Keep one block of the volume, as it is, for the newest whole snapshot. Answers 0.
 
-    `skips_zeros`: what comes leaves zeros as they are. A disk that does not take what is to be kept costs the snapshots.
+    `skips_zeros`: what comes leaves zeros as they are. A block that cannot be read, or a disk that does not take it, costs the
+    snapshots.
     """
     at = snapshots.at[0]
     size = min(np.int64(BLOCK_BYTES), at.volume_bytes - block * BLOCK_BYTES)
     snapshots.block[size:] = 0
     got = reactor.read_volume(ring, volume_fd, snapshots.block, np.int64(0), size, block * BLOCK_BYTES)
-    if got != size:
-        return got if got < 0 else np.int64(-EIO)
+    if got != size:  # A sector that cannot be read: what is about to be written there mends it.
+        give_up_all(snapshots)
+        return np.int64(OK)
     if skips_zeros and is_zero(snapshots.block_words):
         return np.int64(OK)
     crc = np.int64(crc32c(np.int64(0), snapshots.block, np.int64(0), np.int64(BLOCK_BYTES)))

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..base.errors import UnfitError, system_error
+from ..base.units import NS_PER_S
 
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
+CLONE_NEWTIME = 0x80
 
 NOTHING = -1  # In place of a descriptor.
 
@@ -61,6 +63,25 @@ class Loopback:
 Place = Namespace | Loopback
 
 
+def enter_time(ahead_ns: int) -> None:
+    """Move the calling process, which must have one thread, to where CLOCK_MONOTONIC and CLOCK_BOOTTIME are so far ahead.
+
+    As for a machine that was resumed or began to count anew; CLOCK_REALTIME is the machine's own everywhere. A process cannot
+    be moved again later, nor with several threads, so a clock does not jump under one that runs. time_namespaces(7).
+    """
+    unshare(CLONE_NEWTIME)
+    offset = f"{ahead_ns // NS_PER_S} {ahead_ns % NS_PER_S}"
+    try:
+        Path("/proc/self/timens_offsets").write_text(f"monotonic {offset}\nboottime {offset}\n")
+        entered = os.open("/proc/self/ns/time_for_children", os.O_RDONLY)
+    except OSError as refusal:
+        raise system_error("set the clock of a time namespace", refusal.errno or 0) from refusal
+    try:
+        setns(entered, CLONE_NEWTIME)
+    finally:
+        os.close(entered)
+
+
 def loopbacks(count: int) -> list[Loopback]:
     """`count` places with addresses of their own in 127.0.0.0/8, drawn by process number so that labs that run side by side do
     not share them; where only 127.0.0.1 is up (macOS), they all have that."""
@@ -78,7 +99,7 @@ def unshare(flags: int) -> None:
     """unshare(2); UnfitError with advice when it is refused."""
     answer = libc().unshare(flags)
     if answer != 0:
-        name = "CLONE_NEWUSER" if flags & CLONE_NEWUSER else "CLONE_NEWNET"
+        name = {CLONE_NEWTIME: "CLONE_NEWTIME", CLONE_NEWNET: "CLONE_NEWNET"}.get(flags, "CLONE_NEWUSER")
         raise system_error(f"unshare({name})", ctypes.get_errno(), NO_NAMESPACES)
 
 

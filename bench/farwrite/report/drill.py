@@ -30,6 +30,7 @@ def show_drill(page: Page, recording: DrillRecording, answer: Answer) -> None:
         page.item("·", line)
     if answer.counted:
         page.item("·", availability_text(answer, setup.bound_ns))
+        page.item("·", leads_text(recording))
     if answer.events:
         page.heading("Recovery, as the load saw it")
         page.table(lambda form: recovery_table(answer.events, form))
@@ -66,10 +67,16 @@ def setup_text(recording: DrillRecording) -> str:
     return (
         f"{setup.miles:g} miles, protocol {setup.protocol}{quorum}, policy {setup.policy}; "
         f"{setup.replicas} replicas and {votes}; {load} of {format_size(setup.size_bytes)}; "
-        f"peer timeout {format_time(setup.peer_timeout_ns)}; link by {recording.link.partition(':')[0]}; "
+        f"peer timeout {format_time(setup.peer_timeout_ns)}; {link_text(recording.link)}; "
         f"{disk_text(recording.disk)}"
         f"{'; INTERRUPTED' if recording.interrupted else ''}"
     )
+
+
+def link_text(link: str) -> str:
+    """What joined the sites."""
+    kind = link.partition(":")[0]
+    return "no distance, processes on loopback" if kind == "loopback" else f"link by {kind}"
 
 
 def disk_text(disk: str) -> str:
@@ -117,6 +124,12 @@ def availability_text(answer: Answer, bound_ns: int) -> str:
         f"{format_time(found.longest_outage_ns)}"
     )  # fmt: skip
     return f"served within {format_time(bound_ns)}: {found.by_time or 0:.2%} of 100 ms slots{by_requests}; {outage}."
+
+
+def leads_text(recording: DrillRecording) -> str:
+    """In how many trials the client's writes went to one primary alone, in one epoch."""
+    unchanged = sum(len({(one.node, one.epoch) for one in trial.connections}) == 1 for trial in recording.trials)
+    return f"one primary in one epoch from beginning to end in {unchanged} of {counted(len(recording.trials), 'trial')}."
 
 
 def span_text(estimate: Estimate) -> str:

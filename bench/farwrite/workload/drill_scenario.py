@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..base.errors import UsageError, nearest
+from ..base.errors import UnfitError, UsageError, nearest
 from ..base.files import workloads_directory
 from ..base.units import NS_PER_S, format_time
 from ..base.user_file import TEXT_BYTES_MAX, read_text
@@ -31,9 +31,11 @@ ON_SITES = {
 }  # fmt: skip
 ON_DISKS = ("disk-full", "disk-refuse", "disk-stall")
 ON_LINKS = {"cut": "fault", "blackhole": "fault", "slow": "fault", "lossy": "fault", "heal": "recovery"}
+CLOCK_AHEAD_NS_MAX = 400 * 86_400 * NS_PER_S
 SERVERS_MAX, MILES_MAX, RATE_BITS_PER_S_MIN = 256, 15_000, 1_000_000
 LOSS_MAX, EXTRA_RTT_NS_MAX = 0.5, NS_PER_S
 KINDS = ON_SITES | ON_LINKS
+NEED_PACKETS = (*ON_LINKS, "lose")  # A lost site is cut off as well.
 
 
 class Event(Struct, frozen=True):
@@ -46,6 +48,7 @@ class Event(Struct, frozen=True):
     link: tuple[str, ...] = ()  # two sites; of a blackhole the first is the one that is not heard any more
     extra_rtt_ns: int | None = None  # of "slow": on top of the distance's round trip, half in each direction
     loss_ratio: float | None = None  # of "lossy": of packets, in each direction
+    clock_ahead_ns: int | None = None  # of "restart": its CLOCK_MONOTONIC is so far ahead of the other sites' from then on
 
     @property
     def kind(self) -> str:
@@ -57,7 +60,8 @@ class Event(Struct, frozen=True):
         """ "kill near", "blackhole near to far"."""
         place = self.site or (" to " if self.action == "blackhole" else " - ").join(self.link)
         much = format_time(self.extra_rtt_ns) if self.extra_rtt_ns else f"{self.loss_ratio:.2g}" if self.loss_ratio else ""
-        return f"{self.action} {place}{f' by {much}' if much else ''}"
+        ahead = f", its clock {format_time(self.clock_ahead_ns)} ahead" if self.clock_ahead_ns else ""
+        return f"{self.action} {place}{f' by {much}' if much else ''}{ahead}"
 
 
 class Scenario(Struct, frozen=True):
@@ -70,6 +74,7 @@ class Scenario(Struct, frozen=True):
     servers: int = 0  # virtual servers that share the load, each with blocks of its own; 0: they are not told apart
     miles: float | None = None  # between near and far, where none are asked for
     rate_bits_per_s: int | None = None  # of every link
+    busy: bool = False  # beside the replicas a process spins on each processor, as long as the trial lasts
 
     @property
     def first_fault(self) -> int:
@@ -152,6 +157,11 @@ def check(scenario: Scenario, reader: Reader) -> None:
                 refuse(index, "action", f'"{key}" goes with "{action}", and only with it.')
             if value is not None and not 0 < value <= most:
                 refuse(index, key, f"it must lie above 0, and not above {format_time(most) if most > 1 else most}.")
+        if event.clock_ahead_ns is not None:
+            if event.action != "restart":
+                refuse(index, "action", '"clock_ahead" goes with "restart", and only with it: no clock jumps under a process.')
+            if not 0 < event.clock_ahead_ns <= CLOCK_AHEAD_NS_MAX:
+                refuse(index, "clock_ahead", f"it must lie above 0, and not above {format_time(CLOCK_AHEAD_NS_MAX)}.")
         if event.action in ON_SITES:
             if event.link or event.site not in SITES:
                 refuse(index, "site", f'"{event.action}" is of one site, and "{event.site}" is none{nearest(event.site, SITES)}.')
@@ -237,10 +247,28 @@ def check_setup(scenario: Scenario, setup: Setup) -> None:
     for event in scenario.event:
         if event.action in ON_DISKS and event.site not in SITES[: setup.replicas]:
             raise UsageError(f"{event.text}: the third site's voter has no volume. Name near or far, or add --replicas 3.")
+        if event.clock_ahead_ns and event.site not in SITES[: setup.replicas]:
+            raise UsageError(f"{event.text}: only a replica's clock can be ahead. Name near or far, or add --replicas 3.")
     if not setup.has_witness and setup.replicas == 2:
         for event in scenario.event:
             if event.site == "third":
                 raise UsageError(f'"{event.text}": without a witness nothing votes at the third site. Leave --no-witness away.')
+
+
+def check_without_links(scenario: Scenario) -> None:
+    """UnfitError where processes on loopback, which no link joins, cannot show what a scenario asks for."""
+    for event in scenario.event:
+        if event.action in NEED_PACKETS:
+            what = "cuts a site off" if event.action == "lose" else "is of a link"
+            raise UnfitError(
+                f'"{event.text}" {what}, and without privileges the sites are processes on loopback, which no link joins. Run as '
+                "root, or where user namespaces are allowed; or choose a drill that kills or stalls processes, such as "
+                "primary-killed, primary-stalled, disk-stalls or switch-over."
+            )
+        if event.clock_ahead_ns:
+            raise UnfitError(f"\"{event.text}\" takes a time namespace, so root, or a system that allows user namespaces.")
+    if scenario.rate_bits_per_s is not None:
+        raise UnfitError("The scenario's \"rate\" is of its links, and without privileges the sites are processes on loopback.")
 
 
 def names_of(setup: Setup) -> Collection[str]:

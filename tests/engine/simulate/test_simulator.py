@@ -11,11 +11,13 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from farwrite.base.errors import EXIT_INTERRUPTED, UsageError
 from farwrite.commands.simulate import REACHES, Found, never_text, simulate
-from farwrite.engine.simulate import check, exhaustive, search
+from farwrite.engine.simulate import check, exhaustive, lying_disk, search
+from farwrite.engine.simulate.lying_disk import differing_extents as real
 from farwrite.engine.simulate.story import WRITING_TICKS, Story, tell
 
 
@@ -74,11 +76,34 @@ def test_stories_go_through_what_has_been_added_and_a_campaign_says_what_it_neve
     for name in ("disks that answered nothing", "votes lost in one direction", "primaries known to have ended",
                  "primaries lost with writes not complete", "votes while a replica was a mixture"):
         assert found.coverage[name], name
+    for name in ("bad sectors read", "bad sectors written again", "journals that could not be read", "journal writes lost",
+                 "superblock writes lost", "volume writes lost", "volume writes misdirected", "lies found by a verify",
+                 "reads of what a disk has lied about", "control messages doubled", "control messages overtaken",
+                 *(f"stories with {count} replica{'s' * (count > 1)}" for count in range(1, 6)),
+                 *(f"stories under {protocol}" for protocol in ("local", "A", "B", "C", "C2", "quorum"))):
+        assert found.coverage[name], name
     assert found.coverage["ticks to write once more, at most"] <= WRITING_TICKS
     never = found.document()["never"]
     assert never == [name for name in REACHES if not found.coverage[name]]
     assert all(name in "\n".join(found.lines()) for name in never)
     assert never_text(Counter(dict.fromkeys(REACHES, 1))) == ""
+
+
+def test_a_verify_that_misses_an_extent_on_which_a_disk_has_lied_is_found(monkeypatch):
+    monkeypatch.setattr(lying_disk, "differing_extents", lambda one, other: 1 + real(one, other))
+    lied = next(seed for seed in range(200) if story(seed).counts.get("lies found by a verify"))
+    assert "for different, and" in tell(lied).broken
+
+
+def test_a_lie_excuses_no_other_byte():
+    """A replica that lied about one sector and is wrong in another as well."""
+    expected, found, untrusted = np.zeros(2048, np.uint8), np.zeros(2048, np.uint8), np.zeros(2048, bool)
+    found[100] = 1
+    assert not check.is_as(expected, found, untrusted)
+    untrusted[:512] = True
+    assert check.is_as(expected, found, untrusted)
+    found[600] = 1
+    assert not check.is_as(expected, found, untrusted)
 
 
 def test_a_cluster_that_heals_and_takes_no_write_is_found(monkeypatch):

@@ -3,8 +3,9 @@
 The same loops that run over io_uring run here. Time stands still until the simulator moves it; a flush returns when its
 time has come; what is not flushed may be lost, in part, by a crash; a connection is a stream of bytes that arrive later,
 or never. Nobody sleeps: `sleep` notes until when one would have. Power may go out between any two operations on the disk:
-from then on nothing has an effect, and `crash` leaves what a disk would still hold. What goes wrong, and when, is told from
-outside (engine/simulate/story.py); nothing here is drawn but which sectors a crash tears.
+from then on nothing has an effect, and `crash` leaves what a disk would still hold. A disk may lie: a sector that is bad
+answers EIO until it is written again, and `before` is what a lost write of the journal leaves. What goes wrong, and when, is
+told from outside (engine/simulate/story.py, lying_disk.py); nothing here is drawn but which sectors a crash tears.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ class Conditions(Row):
     operations = i64("operations of the disk so far")
     kept_fail_in = i64("writes among what is kept for snapshots until there is no room for more of them; -1: never")
     skew_ns = i64("ns that its clock is ahead of the world's")
+    refused_reads = i64("reads that met a bad sector")
+    mended = i64("bad sectors that were written again")
+    deaf = i64("1, a planted bug: a read of a bad sector answers zeros instead of EIO")
 
 
 class Operation(Row):
@@ -87,6 +91,9 @@ class World(NamedTuple):
     in_flight_bytes: np.ndarray  # uint8, stream x bytes: rings of bytes under way
     segment_end: np.ndarray  # int64, stream x SEGMENTS: byte count up to which a segment goes
     segment_due_ns: np.ndarray  # int64, stream x SEGMENTS
+    bad: np.ndarray  # uint8 by sector of the volume: 1: reading it answers EIO until it is written again
+    bad_journal: np.ndarray  # uint8 by sector of the journal, likewise
+    before: np.ndarray  # uint8, by byte of the journal what stood there before it was written last
 
 
 def world(
@@ -101,6 +108,8 @@ def world(
         np.zeros(volume_bytes, np.uint8), np.zeros(kept_bytes, np.uint8), np.zeros(kept_bytes, np.uint8),
         np.zeros(kept_bytes, np.uint8), rows_of(Operation, FLIGHTS),
         np.zeros((FLIGHTS, flying_bytes), np.uint8), stream, in_flight_bytes, segment_end, segment_due_ns,
+        np.zeros(-(-volume_bytes // SECTOR_BYTES), np.uint8), np.zeros(-(-journal_bytes // SECTOR_BYTES), np.uint8),
+        np.zeros(journal_bytes, np.uint8),
     )  # fmt: skip
 
 
@@ -138,6 +147,42 @@ def refusal(world):
     elif at.fail_in == 0:
         return -at.fail_errno
     return np.int64(0)
+
+
+@kernel()
+def is_bad(bad, offset, size):
+    """Whether a sector of these bytes cannot be read."""
+    return bad[offset // SECTOR_BYTES : (offset + size + SECTOR_BYTES - 1) // SECTOR_BYTES].any()
+
+
+@kernel()
+def mend(world, bad, offset, size):
+    """Sectors that are written as a whole can be read again: a disk puts another in the place of a bad one."""
+    for sector in range((offset + SECTOR_BYTES - 1) // SECTOR_BYTES, (offset + size) // SECTOR_BYTES):
+        world.at[0].mended += bad[sector]
+        bad[sector] = 0
+
+
+@kernel(allocates=True)
+def read_of(world, disk, bad, data, start, size, offset):
+    """Read of a disk's bytes: how many, fewer at its end, or -EIO where a sector is bad."""
+    count = max(min(size, disk.size - offset), 0)
+    if is_bad(bad, offset, count):
+        world.at[0].refused_reads += 1
+        if world.at[0].deaf == 0:
+            return np.int64(-EIO)
+        data[start : start + count] = 0
+    else:
+        data[start : start + count] = disk[offset : offset + count]
+    return np.int64(count)
+
+
+@kernel(allocates=True)
+def put_into_journal(world, data, start, size, offset):
+    """What a write leaves in the journal, and what stood there before."""
+    world.before[offset : offset + size] = world.journal[offset : offset + size]
+    world.journal[offset : offset + size] = data[start : start + size]
+    mend(world, world.bad_journal, offset, size)
 
 
 @kernel(allocates=True)
@@ -180,14 +225,15 @@ def finish(world, slot):
     if flight.kind == WRITING and flight.due_ns > world.clock[0]:
         flight.kind = UNLANDED
         return flight.result
-    offset, size = flight.offset, flight.size
-    target = world.volume if flight.kind == SYNCING else world.journal
+    offset, size, kind = flight.offset, flight.size, flight.kind
     flight.kind = 0
     if slot == KEPT:
         if flight.result >= 0:
             world.kept[:] = world.kept_flying
+    elif flight.result >= 0 and kind == SYNCING:
+        world.volume[offset : offset + size] = world.flying[slot, :size]
     elif flight.result >= 0:
-        target[offset : offset + size] = world.flying[slot, :size]
+        put_into_journal(world, world.flying[slot], np.int64(0), size, offset)
     return flight.result
 
 
@@ -196,8 +242,7 @@ def land(world, slot):
     """Let what a lying disk has only promised reach it at last."""
     flight = world.flight[slot]
     if flight.kind == UNLANDED:
-        offset, size = flight.offset, flight.size
-        world.journal[offset : offset + size] = world.flying[slot, :size]
+        put_into_journal(world, world.flying[slot], np.int64(0), flight.size, flight.offset)
         flight.kind = 0
 
 
@@ -245,7 +290,7 @@ def write_now(world, data, start, size, offset):
     refused = refusal(world)
     if refused < 0:
         return refused
-    world.journal[offset : offset + size] = data[start : start + size]
+    put_into_journal(world, data, start, size, offset)
     return np.int64(size)
 
 
@@ -266,6 +311,7 @@ def write_volume(world, data, start, size, offset):
     if refused < 0:
         return refused
     world.cached[offset : offset + size] = data[start : start + size]
+    mend(world, world.bad, offset, size)
     return np.int64(size)
 
 
@@ -276,15 +322,14 @@ def trim_volume(world, offset, size):
     if refused < 0:
         return refused
     world.cached[offset : offset + size] = 0
+    mend(world, world.bad, offset, size)
     return np.int64(0)
 
 
 @kernel(allocates=True)
 def read_volume(world, data, start, size, offset):
-    """Read of the volume's cache; bytes read, fewer at its end."""
-    count = max(min(size, world.cached.size - offset), 0)
-    data[start : start + count] = world.cached[offset : offset + count]
-    return np.int64(count)
+    """Read of the volume's cache; bytes read, fewer at its end, or -EIO."""
+    return read_of(world, world.cached, world.bad, data, start, size, offset)
 
 
 @kernel(allocates=True)
@@ -331,10 +376,8 @@ def sync_kept_now(world):
 
 @kernel(allocates=True)
 def read_journal(world, data, start, size, offset):
-    """Read of the journal as it stands on the disk; bytes read, fewer at its end."""
-    count = max(min(size, world.journal.size - offset), 0)
-    data[start : start + count] = world.journal[offset : offset + count]
-    return np.int64(count)
+    """Read of the journal as it stands on the disk; bytes read, fewer at its end, or -EIO."""
+    return read_of(world, world.journal, world.bad_journal, data, start, size, offset)
 
 
 @kernel()

@@ -153,6 +153,8 @@ class Arbiter:
                 elif node.role == IDLE:
                     self.elect(node)
                     node.wanted_epoch = 0
+        if len(cluster.nodes) == 1 and cluster.leader() is not None:
+            return  # Elected just now; of several another may be drawn.
         if leader is None and not any(node.wanted_epoch for node in cluster.nodes) and (not troubled or draw.random() < 0.1):
             self.depose(draw.choice(cluster.nodes))
 

@@ -29,10 +29,10 @@ from .. import turn_kernel
 from ..ballot import Question
 from ..handshake import hello_of, how_to_join, lead
 from . import check
-from .check import Anomaly, Shadow, Term, Write
+from .check import EXTENT_BYTES, Anomaly, Shadow, Term, Write
 from .voting import Inquiry, Voter
 
-VOLUME, EXTENT_BYTES = 7, 4096
+VOLUME = 7
 CONNECTIONS, RESYNC_BUFFER, WATERMARK_AFTER_NS = 24, 16 << 10, 5_000_000
 READ_BYTES_MAX = 8192
 PICTURES_MAX = 64  # No snapshot that is still listed somewhere is so many behind.
@@ -47,6 +47,7 @@ HASTY, UNFENCED, UNCHECKED, OFF_BY_ONE, FORGETFUL = "hasty", "unfenced", "unchec
 UNKEPT, UNASKED, UNLAID = "ballots not kept", "struck unasked", "reads without the journal"
 UNBARRED, STALE = "a flush of what is durable", "a compare with what is durable"
 EARLY, DROPPED = "applied before what it overwrites is durable", "a deleted snapshot's blocks are dropped"
+DEAF, TRUSTING, BLIND = "bad sectors read as zeros", "the end of a log believed", "a verify that finds nothing"
 
 LEAVE = ["state", "lost_count", "run_sequence", "granted"]
 BY = {primary.BY_LOG: "log", primary.BY_EXTENTS: "extents", primary.BY_DIGESTS: "digests"}
@@ -274,10 +275,14 @@ class Cluster:
         self.read_bytes = np.zeros(READ_BYTES_MAX, np.uint8)
         self.pictures: dict[tuple[int, int], bytes] = {}  # by epoch and sequence: what a snapshot must show, wherever it is whole
         self.snapshot_bytes = np.zeros(shape.volume_bytes, np.uint8)
+        self.untrusted = np.zeros(shape.volume_bytes, bool)  # bytes of the volume that a disk has lied about, at any replica
         self.nodes = [Node(self, index) for index in range(count)]
         if bug == HASTY:
             for node in self.nodes:
                 node.world.at[0].hasty = 1
+        if bug == DEAF:
+            for node in self.nodes:
+                node.world.at[0].deaf = 1
 
     # The network
 
@@ -345,6 +350,9 @@ class Cluster:
 
     def restart(self, node: Node, power_in: int = -1, key: int = 0, share: int = 0) -> None:
         """Replay what stands on the disk and wait to be asked. `power_in`: disk operations until the power goes out again."""
+        if node.world.bad_journal.any():
+            self.counts["journals that could not be read"] += 1
+            return  # Its process ends with the system's words, and is started again.
         data = node.world.journal
         superblock = replaying.read_superblock(data)
         if superblock is None:
@@ -354,6 +362,8 @@ class Cluster:
         if self.bug == UNCHECKED:
             self.skip_checksums(data, superblock)
         found = replaying.find_end(data, superblock)
+        if self.bug == TRUSTING:
+            found.damaged = 0
         before, is_torn = node.known, self.is_torn(data, found)
         node.begin_journal(0)
         sequence = int(superblock.tail_sequence)
@@ -378,6 +388,7 @@ class Cluster:
                 known = int(before.durable_sequence)
                 raise Anomaly(f"replica {node.index} knew write {known} to be durable; its replay ends at {int(found.sequence)}")
             node.lost_until = max(node.lost_until, int(before.staged_sequence))
+            self.counts["ends of a log lost, and nothing there could tell"] += not at.flags & log.INCONSISTENT
         elif before.log_epoch == at.log_epoch:
             node.is_damaged = False
         if at.epoch < before.epoch:
@@ -389,6 +400,13 @@ class Cluster:
         node.role, node.state = IDLE, None
         node.note()
         check.check_prefix(node, self.terms)
+
+    def begin_anew(self, node: Node) -> None:
+        """What an operator does with a replica that differs: it comes back as one that is to be compared with the primary."""
+        self.crash(node, 0, 0, False, False)
+        self.restart(node)
+        node.journal.at[0].flags |= log.INCONSISTENT
+        node.save()
 
     def replay(self, node: Node, superblock, found) -> bool:
         """What a process does with its journal before it speaks to anybody; False when its disk has ended it."""
@@ -638,6 +656,8 @@ class Cluster:
 
         It must be equal exactly when the model is, whatever of it is complete, and what it was compared with is what it shows.
         """
+        if self.untrusted[address : address + size].any():
+            return True  # What is to be found there is not known.
         node.submitted.move(node.term, node.term.last)
         holds = node.submitted.image[address : address + size].copy()
         expected, data = holds.copy(), np.random.default_rng(self.number).integers(0, 256, size).astype(np.uint8)
@@ -700,6 +720,7 @@ class Cluster:
         if got != min(size, self.shape.volume_bytes - address):
             raise Anomaly(f"a read of {size} bytes at {address} by replica {node.index} answers {got}")
         self.counts["reads"] += 1
+        self.counts["reads of what a disk has lied about"] += bool(self.untrusted[address : address + got].any())
         check.check_read(node, address, self.read_bytes[:got])
 
     def turn(self, node: Node) -> None:

@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass, field
 
 from ...base.host import pretend_kernel as pretend
+from ...base.units import counted
 from .. import journal_kernel as log
 from .. import primary_kernel as primary
 from .. import replica_kernel as replica
@@ -20,13 +21,17 @@ from .arbiter import Arbiter
 from .check import Anomaly
 from .cluster import DOWN, LARGE, PRIMARY, READ_BYTES_MAX, SECONDARY, SMALL, TINY, TRIM, WRITE, ZEROS, Cluster, Node
 from .elections import Elections
+from .lying_disk import LyingDisks
 
+# Without a peer nothing else is asked of a write than to be durable here; "local" says that it is meant so.
+ALONE = {"C": primary.C, "local": primary.LOCAL}
 PROTOCOLS = {"C": primary.C, "quorum": primary.QUORUM, "C2": primary.TWO_TRIP, "A": primary.A, "B": primary.B}
 POLICIES = {
     "block": primary.BLOCK, "consent": primary.CONSENT, "suspend-replication": primary.SUSPEND_REPLICATION, "end": primary.END,
 }  # fmt: skip
 SIZES = (512, 512, 1024, 2048, 4096, 8192)
 HEALING_TICKS = 3000
+ALONE_SHARE = 0.03  # Little can happen to one replica.
 WRITING_TICKS = 300  # In which a write must complete once everything is whole.
 SKEW_NS_MAX = 3_600_000_000_000
 ENOSPC, EIO = 28, 5
@@ -57,6 +62,8 @@ class StoryResult:
 class Story:
     """One seed's cluster and what happens to it."""
 
+    lies: LyingDisks | None = None
+
     def __init__(self, seed: int, bug: str = "") -> None:
         self.random = draw = random.Random(seed)
         self.lines: list[str] = []
@@ -70,8 +77,11 @@ class Story:
             self.policy = "block"
         quorum = count // 2 + 1 if draw.random() < 0.8 else count
         congestion = primary.PULL_AHEAD if self.protocol == "A" and draw.random() < 0.7 else primary.WAIT
+        swarm = random.Random(f"swarm of {seed}")  # Of its own, as above: few replicas are alone.
+        if self.protocol != "quorum" and swarm.random() < ALONE_SHARE:
+            count, quorum, self.protocol = 1, 1, swarm.choice(tuple(ALONE))
         self.cluster = cluster = Cluster(
-            count, PROTOCOLS[self.protocol], POLICIES[self.policy], congestion, quorum, seed, self.tell, bug,
+            count, (PROTOCOLS | ALONE)[self.protocol], POLICIES[self.policy], congestion, quorum, seed, self.tell, bug,
             draw.choice((TINY, TINY, SMALL, LARGE)), draw,
         )  # fmt: skip
         cluster.latency_budget_ns = draw.choice((0, 300_000, 3_000_000))
@@ -111,6 +121,8 @@ class Story:
         self.paused: dict[int, int] = {}
         self.cut_until = 0  # Until then the network stays as it is.
         self.stalled: dict[int, int] = {}  # by replica: until when its disk answers nothing
+        self.lies = LyingDisks(self, seed)
+        cluster.counts[f"stories with {counted(count, 'replica')}"] = cluster.counts[f"stories under {self.protocol}"] = 1
         by = "an arbiter" if self.elections is None else f"votes{' and a witness' if self.elections.witness else ''}"
         self.tell(f"seed {seed}: {count} replicas, led by {by}, protocol {self.protocol}, policy {self.policy}, quorum {quorum}, "
                   f"{', '.join(name for name, rate in self.trouble.items() if rate)}")
@@ -275,7 +287,7 @@ class Story:
             self.damage_journal(draw.choice(down))
         if happens["superblock"] and down:
             self.damage_superblock(draw.choice(down))
-        if happens["verify"] and node.role == PRIMARY:
+        if happens["verify"] and node.role == PRIMARY and len(cluster.nodes) > 1:
             control_request = draw.choice(node.state.control_requests)
             if control_request.request == primary.NOTHING:
                 control_request.request = primary.VERIFY
@@ -283,9 +295,11 @@ class Story:
             adversary.meddle(cluster, node)
         if happens["forge"] and node.role == PRIMARY:
             adversary.forge(cluster, node)
+        if self.lies is not None:
+            self.lies.make_trouble()
 
-    def damage_journal(self, node: Node) -> None:
-        """A bit flips in a journal.
+    def may_damage_journal(self, node: Node) -> bool:
+        """Whether what a journal has lost can be made good.
 
         A log that loses its durable end, and cannot know it, is more than votes can make good. Nor is the only whole replica
         damaged, while others are gone on without or are in the middle of a copy, or come into the middle of one by what the last
@@ -294,7 +308,14 @@ class Story:
         cluster = self.cluster
         is_only = any(not one.is_sound for one in cluster.nodes) or bool(self.arbiter.out - {node.index})
         is_only |= node.index == cluster.newest.leader and any(one.role == SECONDARY for one in cluster.nodes)
-        if self.elections is not None or is_only or node.is_superblock_damaged:  # One thing at a time is made good.
+        is_only |= len(cluster.nodes) == 1
+        # One thing at a time is made good.
+        return self.elections is None and not is_only and not node.is_superblock_damaged
+
+    def damage_journal(self, node: Node) -> None:
+        """A bit flips in a journal."""
+        cluster = self.cluster
+        if not self.may_damage_journal(node):
             return
         bit = self.bit_to_flip(node)
         in_superblock = bit < 8 * log.SUPERBLOCK_BYTES
@@ -315,7 +336,7 @@ class Story:
 
     def damage_superblock(self, node: Node) -> None:
         """A bit flips in what one superblock says: the other one is whole, and loses nothing."""
-        if not node.is_damaged and node.are_superblocks_whole():
+        if not (node.is_damaged or node.is_superblock_damaged) and node.are_superblocks_whole():
             node.is_superblock_damaged = True
             which = self.random.randrange(2)
             bit = 8 * log.BLOCK_BYTES * which + self.random.randrange(8 * (replica.CRC_OFFSET + 8))
@@ -335,7 +356,7 @@ class Story:
         if happens["stray"]:
             elections.ask_astray(draw.choice(cluster.nodes))
         leader = cluster.leader()
-        if happens["hand over"] and leader is not None:
+        if happens["hand over"] and leader is not None and len(cluster.nodes) > 1:
             to = draw.choice([other.name for other in cluster.nodes if other is not leader])
             leader.voter.answer_to(Question("hand_over", "operator", members=(to,)))
             self.tell(f"replica {leader.index} is told to hand over to {to}")
@@ -359,10 +380,14 @@ class Story:
             world.at[0].kept_fail_in = -1
             if world.at[0].power_in != 0:
                 world.at[0].power_in = world.at[0].fail_in = -1
+        if self.lies is not None:
+            self.lies.heal()
         self.become_whole()
         self.write_once_more()
         self.become_whole()
         self.give_room_back()
+        if self.lies is not None:
+            self.lies.repair()
         check.check_equal(cluster)
         for node in cluster.nodes:
             check.check_prefix(node, cluster.terms)
@@ -419,6 +444,9 @@ class Story:
             counts["blocks kept for snapshots"] += int(keeping.kept_ever)
             counts["blocks moved to an older snapshot"] += int(keeping.moved)
             counts["snapshots given up"] += int(keeping.given_up)
+        if self.elections is not None:
+            counts["control messages doubled"] += self.elections.network.doubled
+            counts["control messages overtaken"] += self.elections.network.overtaken
 
     def describe(self) -> str:
         """Where everybody stands."""

@@ -198,12 +198,16 @@ class ControlNetwork:
     def __init__(self, draw: random.Random) -> None:
         self.draw, self.in_flight, self.count = draw, [], 0  # type: ignore[var-annotated]
         self.loss_ratio, self.doubled_ratio, self.delay_ns_max = 0.0, 0.0, 1_000_000
+        self.doubled = self.overtaken = 0  # messages that came twice, and that a later one of the same way was before
+        self.last: dict[tuple[str, str, str], int] = {}  # by way: the latest message that has arrived
 
     def send(self, now_ns: int, asker: str, voter: str, number: int, body: Question | Answer) -> None:
         """A message goes: it arrives later, twice, or never."""
         if self.draw.random() < self.loss_ratio:
             return
-        for _ in range(2 if self.draw.random() < self.doubled_ratio else 1):
+        is_doubled = self.draw.random() < self.doubled_ratio
+        self.doubled += is_doubled
+        for _ in range(2 if is_doubled else 1):
             self.count += 1
             due_ns = now_ns + self.draw.randrange(1, self.delay_ns_max)
             heapq.heappush(self.in_flight, Message(due_ns, self.count, asker, voter, number, body))
@@ -211,7 +215,11 @@ class ControlNetwork:
     def arrived(self, now_ns: int) -> Iterator[Message]:
         """What has arrived by now, in the order of arrival."""
         while self.in_flight and self.in_flight[0].due_ns <= now_ns:
-            yield heapq.heappop(self.in_flight)
+            message = heapq.heappop(self.in_flight)
+            way = message.asker, message.voter, message.target
+            self.overtaken += self.last.get(way, 0) > message.order
+            self.last[way] = max(self.last.get(way, 0), message.order)
+            yield message
 
 
 @dataclass

@@ -24,13 +24,18 @@ from ...lab.session import proof
 from ...lab.topology import Leg
 from ...progress import Progress
 from ...workload import payload_kernel as payload
-from ...workload.drill_scenario import SITES, Scenario, Setup
+from ...workload.drill_scenario import SITES, Scenario, Setup, check_without_links
 from ...workload.link_spec import PLAIN
 from ..voters import rehearse_node
 from .cluster import JOURNAL_BYTES
 from .desk import STAGING_BYTES
 from .trial import play
 
+LOOPBACK = "loopback"  # What joins the sites where none has a network of its own.
+NO_DISTANCE = (
+    "no distance: the sites are processes on loopback, so round trips take microseconds, and no link can be cut, slow or lossy. "
+    "What a kill, a stall or a switch-over loses and costs besides round trips is measured."
+)
 FILE_BYTES = 4096  # Of the lab's own files: each trial has new ones.
 SAVES_APART = 20  # Between two saves, in units of the time that one takes.
 BEFORE_S, AFTER_S = 2.0, 2.0  # Of a trial, besides the scenario: for the time left.
@@ -59,7 +64,7 @@ def lab_spec(link: str) -> LabSpec:
 
 def run(
     name: str, scenario: Scenario, setup: Setup, link: str, directory: Path | None, out: Path, progress: Progress,
-    is_verbose: bool = False,
+    is_verbose: bool = False, is_distance_asked: bool = False,
 ) -> DrillRecording:  # fmt: skip
     """All trials; what was observed is in `out` as it goes, and whole when this is interrupted between or inside of trials."""
     try:
@@ -71,23 +76,37 @@ def run(
     progress.doing("loading the engine")
     rehearse()
     with open_lab(lab_spec(link)) as lab:
+        carried_by = f"{lab.choice.kind}: {lab.choice.reason}"
         if lab.choice.kind == "relay":
-            raise UnfitError(
-                f"A drill needs sites with networks of their own, and there are none here ({lab.choice.reason}). Run as root, or "
-                "where user namespaces are allowed."
-            )
-        progress.doing("proving the links")
-        spans = (lab, lab.others[0], lab.between[0])
-        proofs = [proof(span, leg, accept_error=True) for span, leg in zip(spans, legs(setup.miles), strict=True)]
+            setup = without_distance(scenario, setup, is_distance_asked)
+            carried_by, proofs = f"{LOOPBACK}: {lab.choice.reason}", [f"⚠ {NO_DISTANCE}"]
+        else:
+            progress.doing("proving the links")
+            spans = (lab, lab.others[0], lab.between[0])
+            proofs = [proof(span, leg, accept_error=True) for span, leg in zip(spans, legs(setup.miles), strict=True)]
         for sentence in proofs:
             if sentence.startswith("⚠"):
                 progress.say(sentence)
         recording = DrillRecording(
             schema_version=SCHEMA_VERSION, kind=KIND, farwrite=__version__, name=name,
             started_utc=datetime.now(UTC).isoformat(timespec="seconds"), command=command_line(), scenario=scenario, setup=setup,
-            link=f"{lab.choice.kind}: {lab.choice.reason}", links=proofs, disk=disk_text(directory), host=host_facts(), trials=[],
+            link=carried_by, links=proofs, disk=disk_text(directory), host=host_facts(), trials=[],
         )  # fmt: skip
         return trials(lab, recording, directory, out, progress, is_verbose)
+
+
+def without_distance(scenario: Scenario, setup: Setup, is_distance_asked: bool) -> Setup:
+    """The setup without a distance: processes on loopback speak to each other directly. UnfitError for what needs a link.
+
+    The relay carries connections that are announced to it one by one; nodes that look for each other announce none.
+    """
+    check_without_links(scenario)
+    if is_distance_asked and setup.miles:
+        raise UnfitError(
+            f"{setup.miles:g} miles cannot be emulated between replicas that find each other by themselves, without privileges. "
+            "Run as root, or where user namespaces are allowed; or choose --miles 0."
+        )
+    return msgspec.structs.replace(setup, miles=0.0)
 
 
 def disk_text(directory: Path | None) -> str:

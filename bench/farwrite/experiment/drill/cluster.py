@@ -64,12 +64,15 @@ class Cluster(Voters):
         replicas, voters = names_of(setup.replicas, setup.has_witness)
         disks = {name: stack.enter_context(disk(directory, journal_bytes, volume_bytes)) for name in replicas}
         self.images = {name: stack.enter_context(image_of(chosen)) for name, chosen in disks.items() if loses_power}
+        self.ahead_ns: dict[str, int] = {}  # by name: how far a replica's clock is ahead of the others'
         self.ailing: set[str] = set()  # whose disks fail, so that their processes may end
         self.endings: list[str] = []  # what those processes said
         ballots = {name: new_ballot(stack, name) for name in voters}
         super().__init__(stack, lab, setup.replicas, setup.has_witness, desk.BOARD_WORDS, disks, ballots)
         self.heal_all()
         self.client: Process | None = None
+        for number in range(len(os.sched_getaffinity(0)) if scenario.busy else 0):
+            stack.enter_context(process(f"busy {number}")).start(spin)
         self.lost: set[str] = set()
         stack.callback(self.heal_all)
 
@@ -87,6 +90,7 @@ class Cluster(Voters):
         order = desk.Order(
             name, self.addresses, self.witness, DESK_PORT, self.key, 1, self.seed, setup.size_bytes, PROTOCOLS[setup.protocol],
             POLICIES[setup.policy], setup.quorum, setup.peer_timeout_ns, first, self.is_verbose, self.images.get(name, -1),
+            self.ahead_ns.get(name, 0),
         )  # fmt: skip
         if name in self.disks:
             made.start(desk.run_replica, order, self.disks[name], self.ballots[name], self.boards[name])
@@ -156,6 +160,7 @@ class Cluster(Voters):
             self.go_on(site)
         elif event.action == "restart":
             self.kill(site)  # Where it has not ended by itself.
+            self.ahead_ns[site] = event.clock_ahead_ns or 0
             self.start(site)
         else:
             return self.switch_over(site)
@@ -282,12 +287,20 @@ class Cluster(Voters):
             return auditor.call(read_back, self.disks[name], self.seed, self.setup.size_bytes, self.block_count, timeout_s=None)
 
 
+def spin() -> None:
+    """In a process of its own, until it is killed: take all the time of a processor that it is given."""
+    while True:
+        pass
+
+
 def new_ballot(stack: contextlib.ExitStack, name: str) -> int:
     """The ballot of a voter that has promised nothing yet, in memory."""
     descriptor = os.memfd_create(f"farwrite-ballot-{name}")
     stack.callback(os.close, descriptor)
     format_ballot(descriptor)
     return descriptor
+
+
 def size_of(chosen: Disk) -> int:
     """Bytes of a volume's file, its label included."""
     return os.fstat(chosen.volume_fd).st_size

@@ -34,6 +34,7 @@ from ...base.wire.door import SparseLog, door, hang_up
 from ...engine import primary_kernel as primary
 from ...engine.control import Address
 from ...engine.node import Node, PolledClients
+from ...lab.namespace import enter_time
 from ...lab.shared_memory import Board
 from ...workload.payload_kernel import SOLID
 from ..voters import REST_AT, quieten, seat_of, terms_of
@@ -92,6 +93,7 @@ class Order(NamedTuple):
     stands_first: bool  # asks for votes as soon as it is up, instead of waiting for a primary
     is_verbose: bool
     image_fd: int  # for what the volume's flushes have kept; -1 where no power is cut
+    clock_ahead_ns: int  # how far its clock is ahead of the other sites'
 
 
 @dataclass(eq=False)
@@ -189,6 +191,7 @@ class DrilledNode(Node):
     seat: Any
     notes: np.ndarray
     image_fd = -1
+    clock_ahead_ns = 0
 
     @contextlib.contextmanager
     def loop_reactor(self) -> Iterator[Reactor]:
@@ -224,7 +227,7 @@ class DrilledNode(Node):
         """One line more; the last ones are dropped when there are too many."""
         count = int(self.seat.note_count)
         if count < NOTES_MAX:
-            self.notes[count] = NOTES.index(what), epoch, time.monotonic_ns()
+            self.notes[count] = NOTES.index(what), epoch, time.monotonic_ns() - self.clock_ahead_ns
             self.seat.note_count = count + 1
 
     def follow(self, arrivals: Any) -> bool:
@@ -247,6 +250,8 @@ class DrilledNode(Node):
 def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> None:
     """In a process at its site: a replica, until its board says stop."""
     quieten(order.is_verbose)
+    if order.clock_ahead_ns:
+        enter_time(order.clock_ahead_ns)
     terms, log_ = terms_of(order.key), SparseLog(LOG, order.name)
     desk = Desk(board, order.size_bytes, chosen.volume_bytes // order.size_bytes)
     made = DrilledNode(
@@ -256,6 +261,7 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
     )  # fmt: skip
     desk.node, made.stands_at_once = made, order.stands_first
     made.seat, made.notes, made.image_fd = seat_of(board), notes_of(board), order.image_fd
+    made.clock_ahead_ns = order.clock_ahead_ns
     if order.image_fd >= 0:
         made.begin_image()
     made.thread(made.watch_disk)
