@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 # time they wait: for elections, for disks, for a command to end.
 WAITING = (
     "tests/commands/test_exit_codes.py", "tests/commands/test_reach_command.py", "tests/lab/test_crash.py",
-    "tests/lab/test_drill_trials.py", "tests/lab/test_failover.py", "tests/lab/test_far_host.py", "tests/lab/test_relay_lab.py",
+    "tests/lab/test_drill_trials.py", "tests/lab/test_failover.py", "tests/lab/test_far_host.py",
+    "tests/lab/test_kernel_clients.py", "tests/lab/test_relay_lab.py",
     "tests/lab/test_serve.py", "tests/lab/test_serve_iscsi.py",
 )  # fmt: skip
 

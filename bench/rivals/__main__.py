@@ -1,6 +1,6 @@
 """farwrite beside other replicating systems, in one lab, rounds interleaved, floors in the same minute.
 
-`make rivals` measures six parts and writes results/rivals.json.gz and rivals.md:
+`make rivals` measures seven parts and writes results/rivals.json.gz and rivals.md:
 
     ferry      on this kernel: the engine, also behind its NBD door, QEMU's storage daemon (a local file and NBD), iperf3
     gigabit    the same link with a rate of 1 Gbit/s: the engine and iperf3
@@ -8,6 +8,7 @@
     netem      in user-mode Linux over real netem, one write at a time: the engine and DRBD 8.4, as it comes and tuned
     sustained  the same with 16 at a time, in rounds so long that volumes are flushed within them
     recovery   a journal of 1 GiB replayed, beside a bare read of it
+    doors      our doors with nothing behind them but this machine's disk: iSCSI beside tgt, NBD beside nbdkit's memory
 
 What is not installed is named and left out. Parts can be measured one by one (--only); the others keep their figures.
 """
@@ -44,7 +45,7 @@ from farwrite.lab.span import Span
 from farwrite.recording import Recording
 from farwrite.workload import profile
 from farwrite.workload.tables import Profile
-from rivals import block, nbd, page, recovery
+from rivals import block, doors, nbd, page, recovery
 from rivals.door import door
 from rivals.drbd import SETTINGS, drbd, loopback_span
 from rivals.engine import Engine
@@ -52,12 +53,12 @@ from rivals.experiment import BLOCK_BYTES, Contender, Rival, measure, rival_cell
 from rivals.goals import goals_of
 from rivals.iperf import Iperf
 from rivals.qemu import DAEMON, NBDKIT, qemu
-from rivals.result import SCHEMA_VERSION, Part, Recovery, Rivals, Taking, decode, encode, merged
+from rivals.result import SCHEMA_VERSION, Doors, Part, Recovery, Rivals, Taking, decode, encode, merged
 
 ROOT = Path(__file__).parents[2]
 UML = ROOT / "tests" / "lab" / "uml" / "run"
 VDSO = UML.with_name("vdso.py")
-PARTS = ("ferry", "gigabit", "unaided", "netem", "sustained", "recovery")
+PARTS = ("ferry", "gigabit", "unaided", "netem", "sustained", "recovery", "doors")
 SEED = 1
 MIB = 1 << 20
 JOURNAL_MIB, VOLUME_MIB = 256, 128
@@ -160,7 +161,9 @@ def main() -> None:
     nbd.rehearse()
     block.rehearse()
     inside = (partial(measured_inside, name) for name in ("netem", "sustained"))
-    parts: tuple[Callable[..., Part | Recovery], ...] = (ferry_part, gigabit_part, unaided_part, *inside, recovery_part)
+    parts: tuple[Callable[..., Part | Recovery | Doors], ...] = (
+        ferry_part, gigabit_part, unaided_part, *inside, recovery_part, doors_part
+    )  # fmt: skip
     for name, measured in zip(PARTS, parts, strict=True):
         if asked.only and name not in asked.only:
             continue
@@ -172,9 +175,11 @@ def main() -> None:
             continue
         if isinstance(found, Part):
             made.parts[name] = found
+        elif isinstance(found, Doors):
+            made = msgspec.structs.replace(made, doors=found)
         else:
             made = msgspec.structs.replace(made, recovery=found)
-    if not made.parts and made.recovery is None:
+    if not made.parts and made.recovery is None and made.doors is None:
         sys.exit("Nothing was measured, so the results are left as they are.")
     write(merged(old if asked.only else None, made), asked.out)
 
@@ -313,6 +318,12 @@ def recovery_part(asked: argparse.Namespace) -> Recovery:
     """A journal of 1 GiB, replayed."""
     with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
         return msgspec.convert(recovery.measure(Path(name), 1024 * MIB, max(min(asked.rounds, 12), 3), say), Recovery)
+
+
+def doors_part(asked: argparse.Namespace) -> Doors:
+    """Doors beside other people's servers, on the disk where results lie."""
+    with tempfile.TemporaryDirectory(prefix=".rivals-", dir=asked.out) as name:
+        return doors.measure(Path(name), asked.rounds, asked.seconds, command_of(asked), say)
 
 
 def part_of(

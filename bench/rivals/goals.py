@@ -19,7 +19,7 @@ from farwrite.base.reasons import joined, remark
 from farwrite.base.units import digits
 from farwrite.workload.link_spec import FRAME_OVERHEAD_BYTES
 
-from .result import Goal, Part, Recovery, Rivals
+from .result import Doors, Goal, Part, Recovery, Rivals
 
 DOOR = "door"
 OURS, OURS_B, OURS_A, LOCAL, IPERF = "farwrite C", "farwrite B", "farwrite A", "farwrite local", "iperf3"
@@ -42,6 +42,9 @@ def goals_of(made: Rivals) -> list[Goal]:
         ]
     if made.recovery:
         found.append(recovery_goal(made.recovery))
+    if made.doors:
+        judged = doors_alone_goals(made.doors)
+        found += [Goal(part="doors", goal=goal, verdict=verdict, measured=told) for goal, verdict, told in judged]
     return found
 
 
@@ -151,6 +154,17 @@ def recovery_goal(made: Recovery) -> Goal:
     goal = f"replay of a journal of {made.journal_bytes >> 20} MiB: >= 500 MB/s or a bare read's {read.value / 1e6:.0f} MB/s"
     goal, verdict, told = at_least(goal, replay, bound, 1e6, " MB/s")
     return Goal(part="recovery", goal=goal, verdict=verdict, measured=told)
+
+
+def doors_alone_goals(made: Doors) -> Iterator[Judged]:
+    """Requests a second against tgt's, and four fifths of nbdkit's bulk."""
+    for load in made.loads():
+        bulk = load.startswith("NBD")
+        ours, rival, bound = ("NBD door", "nbdkit", 0.8) if bulk else (DOOR, "tgt", 1.0)
+        sides = [mean_over_rounds(values, range(len(values))) for values in (made.rounds(ours, load), made.rounds(rival, load))]
+        ratio = ratio_of([sides[0]], [sides[1]]) if all(side.value for side in sides) else None
+        what = "MiB/s" if bulk else "requests a second"
+        yield at_least(f"{load}: {what} >= {'' if bound == 1 else f'{bound:g} x '}{rival}'s", ratio, bound)
 
 
 def best(part: Part, rival: str, miles: float, queue_depth: int, order: Callable[[CellResult], float]) -> CellResult | None:

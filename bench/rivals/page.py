@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
+from farwrite.analysis.estimate import mean_over_rounds
 from farwrite.analysis.result import CellResult, Estimate, beaten_doubt
 from farwrite.base.histogram import Histogram
 from farwrite.base.reasons import Reason, joined
 from farwrite.base.units import NS_PER_MS, digits
 
-from .result import Part, Rivals
+from .result import Doors, Part, Rivals
 
 UNKNOWN = "-"
 TITLES = {
@@ -42,6 +43,8 @@ def page(made: Rivals) -> str:
             f"{made.recovery.replayed_bytes / 1e6:.0f} MB of journal, {made.recovery.writes} writes, read and applied at "
             f"{replay} MB/s; a bare read of the file just before: {read} MB/s.", "",
         ]  # fmt: skip
+    if made.doors:
+        lines += ["## Doors, alone on this machine", "", *doors_told(made.doors), ""]
     lines += [f"Not measured: {name}: {why}" for name, why in made.skipped.items()]
     lines += ["", "## Goals", "", "| | goal | verdict | measured |", "|---|---|---|---|"]
     lines += [f"| {goal.part} | {goal.goal} | {goal.verdict} | {goal.measured} |" for goal in made.goals]
@@ -89,6 +92,21 @@ def told(part: Part) -> Iterator[str]:
             doubts.setdefault(doubt, []).append(f"{part.named(cell)} at {cell.miles:g} miles, depth {cell.queue_depth}")
     for doubt, cells in doubts.items():
         yield f"\nNo verdict may rest on {'; '.join(cells)}: {doubt}."
+
+
+def doors_told(made: Doors) -> Iterator[str]:
+    """Who took part, and a row for each load."""
+    yield f"`{' '.join(made.command)}`: {max((len(one.rounds) for one in made.rates), default=0)} rounds."
+    yield ""
+    for name, what in made.contenders.items():
+        yield f"- {name} ({what})"
+    for name, why in made.skipped.items():
+        yield f"- {name} was left out: {why}"
+    yield ""
+    yield "| load | contender | requests/s (1 MiB: MiB/s) |"
+    yield "|---|---|---|"
+    for one in sorted(made.rates, key=lambda one: one.load):
+        yield f"| {one.load} | {one.contender} | {estimate(mean_over_rounds(one.rounds))} |"
 
 
 def append_bytes_per_s(part: Part, size_bytes: int) -> float | None:

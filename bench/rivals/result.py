@@ -69,6 +69,31 @@ class Recovery(Struct, frozen=True):
     bare_read_bytes_per_s: list[float]
 
 
+class Rate(Struct, frozen=True):
+    """What one did of one load, a value a round."""
+
+    contender: str
+    load: str
+    rounds: list[float]  # requests a second; MiB a second where they have 1 MiB, which is the same
+
+
+class Doors(Struct, frozen=True):
+    """Our doors alone, beside other servers of the same protocols."""
+
+    command: list[str]
+    contenders: dict[str, str]  # its version, and what a completed write is
+    rates: list[Rate]
+    skipped: dict[str, str]  # contender to why it did not take part
+
+    def rounds(self, contender: str, load: str) -> list[float]:
+        """Its values; none where it was not measured."""
+        return next((one.rounds for one in self.rates if (one.contender, one.load) == (contender, load)), [])
+
+    def loads(self) -> list[str]:
+        """Everything that was done, in the order of the recording."""
+        return list(dict.fromkeys(one.load for one in self.rates))
+
+
 class Goal(Struct, frozen=True):
     """One thing that was to be reached, and what was."""
 
@@ -90,6 +115,7 @@ class Rivals(Struct, frozen=True):
     recovery: Recovery | None
     skipped: dict[str, str]  # part to why it was not measured
     goals: list[Goal]
+    doors: Doors | None = None
 
 
 def encode(made: Rivals | Part) -> bytes:
@@ -111,4 +137,7 @@ def merged(old: Rivals | None, new: Rivals) -> Rivals:
         return new
     parts = {**old.parts, **new.parts}
     skipped = {name: why for name, why in {**old.skipped, **new.skipped}.items() if name not in parts or name in new.skipped}
-    return msgspec.structs.replace(new, parts=parts, recovery=new.recovery or old.recovery, skipped=skipped)
+    return msgspec.structs.replace(
+        new, parts=parts, recovery=new.recovery or old.recovery, doors=new.doors or old.doors,
+        skipped=skipped,
+    )  # fmt: skip

@@ -25,10 +25,10 @@ from farwrite.base.units import NS_PER_MS
 from farwrite.targets.load_loop_kernel import Flight
 from farwrite.targets.replicated import recorder_of
 from make_recording import make_recording
-from rivals import block, block_kernel, goals, iperf, nbd, nbd_kernel, page
+from rivals import block, block_kernel, doors, goals, iperf, nbd, nbd_kernel, page
 from rivals.drbd import SETTINGS
 from rivals.experiment import Task
-from rivals.result import SCHEMA_VERSION, Goal, Part, Recovery, Rivals, Taking, decode, encode, merged
+from rivals.result import SCHEMA_VERSION, Doors, Goal, Part, Rate, Recovery, Rivals, Taking, decode, encode, merged
 
 EXPORT_BYTES = 1 << 20
 ROOT = Path(__file__).parents[2]
@@ -259,6 +259,60 @@ def test_a_replay_is_held_against_the_lesser_of_500_and_the_disk():
     assert goals.recovery_goal(slow).verdict == "met"
     fast = msgspec.structs.replace(slow, bare_read_bytes_per_s=[9e8, 9e8, 9e8])
     assert goals.recovery_goal(fast).verdict == "not met"
+
+
+# Doors beside other servers
+
+READS, BULK = "iSCSI, 4 KiB reads, 32 at a time", "NBD, sequential 1 MiB writes, 8 at a time"
+
+
+def beside(**rates):
+    """Rounds by contender: of iSCSI where it is `door` or `tgt`, of NBD otherwise."""
+    found = [Rate(contender=name.replace("_", " "), load=READS if name in ("door", "tgt") else BULK, rounds=rounds)
+             for name, rounds in rates.items()]  # fmt: skip
+    return Doors(command=["rivals"], contenders={"tgt": "1.0: durable"}, rates=found, skipped={"nbdkit": "not installed"})
+
+
+def test_a_door_is_held_against_tgt_and_against_four_fifths_of_nbdkit():
+    made = beside(door=[100.0, 101, 99, 100], tgt=[90.0, 91, 89, 90], NBD_door=[70.0, 70, 70, 70], nbdkit=[100.0, 101, 99, 100])
+    judged = {goal.partition(":")[0]: verdict for goal, verdict, _ in goals.doors_alone_goals(made)}
+    assert judged == {READS: "met", BULK: "not met"}
+    alone = beside(door=[100.0, 101, 99], NBD_door=[79.0, 79, 79])
+    assert {verdict for _, verdict, _ in goals.doors_alone_goals(alone)} == {goals.NOT_MEASURED}
+
+
+def test_doors_stay_in_the_document_and_are_on_its_page():
+    made = document(doors=beside(door=[100.0, 101, 99]))
+    again = merged(made, document(skipped={"netem": "gone"}))
+    assert again.doors == made.doors == decode(encode(made)).doors
+    text = page.page(again)
+    assert f"| {READS} | door | 100 [" in text and "- nbdkit was left out: not installed" in text
+
+
+def test_bulk_requests_are_counted_and_an_end_is_no_answer():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        answering = threading.Thread(target=nbd.answer_writes, args=(theirs, 1 << 20))
+        answering.start()
+        assert doors.bulk(ours, 1, 5, depth=2) > 0
+        ours.shutdown(socket.SHUT_WR)
+        answering.join()
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(UnfitError, match="hung up"):
+            doors.bulk(ours, 0, 0 + 1)
+
+
+def test_our_doors_alone_serve_both_protocols_and_end_with_the_block(tmp_path):
+    with doors.doors(None, tmp_path / "socket") as opened:
+        connection, size = nbd.connect(socket.AF_UNIX, opened.nbd_path, "")
+        with connection:
+            connection.settimeout(60)
+            assert size == doors.VOLUME_BYTES
+            assert doors.bulk(connection, doors.protocol.WRITE, 4) > 0 and doors.bulk(connection, doors.protocol.READ, 4) > 0
+        if shutil.which("qemu-img") and doors.has_iscsi():
+            assert doors.qemu_bench(f"iscsi://127.0.0.1:{opened.iscsi_port}/{doors.TARGET}/0", doors.WRITE, 4, 50) > 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", opened.iscsi_port), timeout=5)
 
 
 # Merging and telling

@@ -40,8 +40,8 @@ from farwrite.engine.journal import format_journal
 from farwrite.targets import replicated
 from farwrite.workload.plan import Load
 from rivals import nbd as client
+from rivals.doors import bulk
 from rivals.experiment import Task
-from served import Client
 
 MIB = 1 << 20
 VOLUME_BYTES, JOURNAL_BYTES, SIZE = 256 * MIB, 256 * MIB, 4096
@@ -107,35 +107,6 @@ def door(address, depth: int, seconds: float) -> tuple[float, float]:
     with socket.create_connection(address) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return figures(client.drive(connection, task), seconds)
-
-
-def bulk(connection: socket.socket, command: int, total: int, depth: int = 8) -> float:
-    """MiB/s of sequential requests of 1 MiB."""
-    one, data = Client(connection), bytes(MIB) if command == nbd.READ else os.urandom(MIB)
-    begun = time.perf_counter()
-
-    def send() -> None:
-        for number in range(total):
-            allowed.acquire()
-            header = nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, command, number, number * MIB % VOLUME_BYTES, MIB)
-            connection.sendall(header)
-            if command == nbd.WRITE:
-                connection.sendall(data)
-
-    allowed = threading.Semaphore(depth)
-    sending = threading.Thread(target=send)
-    sending.start()
-    room = memoryview(bytearray(MIB + 16))
-    for _ in range(total):
-        if command == nbd.READ:
-            got = 0
-            while got < MIB + 16:
-                got += connection.recv_into(room[got:])
-        else:
-            one.take(16)
-        allowed.release()
-    sending.join()
-    return total / (time.perf_counter() - begun)
 
 
 def nbdkit_bulk(command: int, total: int) -> float | None:

@@ -1,0 +1,125 @@
+"""The Linux kernel's clients on a served volume: NBD under PostgreSQL, open-iscsi under dm-multipath, through a site's death.
+
+A client of a kernel needs a kernel to itself: user-mode Linux, of which this machine's network is one cable (uml/attached). The
+volume is served by this machine, and the whole client by that kernel: its file system is ext4, its programs are Debian's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from small_lab import any_link
+from test_serve import metrics_of, opened, run, socket_of, tool
+
+pytestmark = [pytest.mark.lab, any_link]
+
+UML = Path(__file__).parent / "uml"
+LIMIT_S = 300
+NBD = ["drivers/block/nbd.ko"]
+ISCSI = ["drivers/scsi/sd_mod.ko", "drivers/scsi/iscsi_tcp.ko", "drivers/md/dm-multipath.ko", "drivers/md/dm-service-time.ko"]
+SERVED = ("--miles", "20", "--size", "256m", "--memory", "--metrics", "0")
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    """The directory of PostgreSQL's programs."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return found[-1].parent if found else pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
+
+
+@pytest.fixture
+def cluster(postgres, open_tmp):
+    """A database cluster as initdb makes it, of the user that it will run as."""
+    made = open_tmp / "cluster"
+    made.mkdir(mode=0o700)
+    run("chown", "postgres:", made)
+    run("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--", postgres / "initdb", "-D", made, "-A", "trust",
+        "--no-instructions", "--no-sync", "--locale=C", "--wal-segsize=1", cwd=open_tmp)  # fmt: skip
+    return made
+
+
+@pytest.fixture
+def errors():
+    """Where programs say what is wrong; more of it than a pipe would hold."""
+    with tempfile.TemporaryFile("w+") as file:
+        yield file
+
+
+def text_of(file):
+    file.seek(0)
+    return file.read()
+
+
+def kernel(*modules):
+    """Skips where a kernel with these cannot be booted."""
+    os.geteuid() == 0 or pytest.skip("user-mode Linux has a network only for root")
+    tool("linux.uml", "user-mode-linux")
+    places = sorted(Path("/usr/lib/uml/modules").glob("*/kernel"))
+    for name in modules:
+        (places and (places[-1] / name).exists()) or pytest.skip(f"this user-mode Linux has no {name}")
+
+
+def words_inside(doors, modules, script, *arguments):
+    """The command that boots a kernel at these doors and runs a script in it."""
+    return [
+        sys.executable, str(UML / "attached"), *(f"--door={place}={target}" for place, target in doors.items()),
+        "--timeout", str(LIMIT_S), "--memory", "512", *(f"--module={name}" for name in modules),
+        "--", "/usr/bin/python3", "-B", str(UML / script), *map(str, arguments),
+    ]  # fmt: skip
+
+
+def follow(stream, actions):
+    """What a kernel's script says, to its end; an action is done once its word begins a line."""
+    said = []
+    for line in stream:
+        said.append(line)
+        word = line.split(maxsplit=1)[0] if line.strip() else ""
+        if word in actions:
+            actions.pop(word)()
+    return "".join(said)
+
+
+def kill_leader(served):
+    """Whoever leads dies; answers its name."""
+    values = metrics_of(served)
+    leader = next(name for name in ("near", "far") if values[f'farwrite_leads{{replica="{name}"}}'] == "1")
+    os.kill(int(values[f'farwrite_pid{{replica="{leader}"}}']), signal.SIGKILL)
+    return leader
+
+
+def test_a_database_on_the_kernels_nbd_client_has_every_committed_row_when_the_near_site_was_lost(postgres, errors, request):
+    tool("nbd-client", "nbd-client")
+    kernel(*NBD)
+    cluster = request.getfixturevalue("cluster")  # For root alone.
+    killed = []
+    with opened(*SERVED, "--no-restart") as served:
+        doors = {"10.99.1.1:10809": socket_of(served, "near"), "10.99.1.2:10809": socket_of(served, "far")}
+        words = words_inside(doors, NBD, "database.py", postgres, cluster, *doors)
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True) as client:
+            try:
+                said = follow(client.stdout, {"LOADED": lambda: killed.append(kill_leader(served))})
+                assert client.wait(LIMIT_S) == 0 and said.endswith("WHOLE\n"), said + text_of(errors)
+            finally:
+                client.terminate()
+        assert killed == ["near"]
+    acked, found = (int(re.search(rf"^{word}\D*(\d+) transactions", said, re.MULTILINE)[1]) for word in ("LOST after", "FOUND"))
+    assert 0 < acked <= found
+
+
+def test_open_iscsi_with_multipath_goes_on_at_the_far_site_without_an_error(errors):
+    for name, package in {"iscsid": "open-iscsi", "multipathd": "multipath-tools", "udevadm": "udev"}.items():
+        tool(name, package)
+    kernel(*ISCSI)
+    killed = []
+    at = "$NEAR:3260", "$FAR:3260"
+    script = " ".join(words_inside(dict(zip(at, at, strict=True)), ISCSI, "paths.py", "$ISCSI", "$ISCSI_FAR"))
+    with opened(*SERVED, "--", "sh", "-c", f"exec {script}", stderr=errors) as served:
+        said = follow(served.process.stdout, {"WRITING": lambda: killed.append(kill_leader(served))})
+        assert killed == ["near"] and said.endswith("WHOLE\n"), said + text_of(errors)

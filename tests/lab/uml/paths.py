@@ -1,0 +1,128 @@
+"""Inside user-mode Linux: open-iscsi and dm-multipath on the disk of both sites, written to while the near site is killed.
+
+    paths.py NEAR_URI FAR_URI
+
+The file system is never unmounted in between: I/O waits in dm-multipath until a path works again, and goes on. Says WRITING for
+the test outside to kill the near site.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from steps import check_files, run, step, tell, until, written_files
+
+MOUNT = Path("/run/mnt")
+BEFORE, AFTER = 50, 100  # Numbered writes.
+BLOCK = 4096
+INITIATOR = "InitiatorName=iqn.2026-11.org.example:uml\n"
+ISCSID = """\
+node.startup = manual
+node.session.timeo.replacement_timeout = 1
+node.session.initial_login_retry_max = 1000
+node.conn[0].timeo.login_timeout = 5
+node.conn[0].timeo.noop_out_interval = 2
+node.conn[0].timeo.noop_out_timeout = 2
+"""
+MULTIPATH = """\
+defaults {
+    user_friendly_names yes
+    find_multipaths no
+    polling_interval 1
+    no_path_retry queue
+}
+blacklist {
+    devnode "^(nbd|ram|loop|ubd|zram|sr)"
+}
+"""
+
+
+def portal_of(uri: str) -> tuple[str, str]:
+    """(address and port, name of the target)."""
+    _, _, portal, target, _ = uri.split("/")
+    return portal, target
+
+
+def iscsiadm(*words: str, **options) -> str:
+    return run("iscsiadm", *words, **options)
+
+
+def disks() -> list[str]:
+    return sorted(path.name for path in Path("/sys/block").glob("sd*"))
+
+
+def map_name() -> str | None:
+    """The multipath device, once there is one."""
+    names = [path.read_text().strip() for path in Path("/sys/block").glob("dm-*/dm/name")]
+    return names[0] if names else None
+
+
+def paths_of() -> int:
+    return len(list(Path("/sys/block").glob("dm-*/slaves/sd*")))
+
+
+def main() -> None:
+    near, far = (portal_of(uri) for uri in sys.argv[1:3])
+    for directory, files in {
+        "/etc/iscsi": {"initiatorname.iscsi": INITIATOR, "iscsid.conf": ISCSID},
+        "/etc/multipath": {"conf.d/here.conf": MULTIPATH},
+    }.items():  # fmt: skip
+        run("mount", "-t", "tmpfs", "tmpfs", directory)
+        for name, text in files.items():
+            (Path(directory) / name).parent.mkdir(exist_ok=True)
+            (Path(directory) / name).write_text(text)
+    MOUNT.mkdir()
+    run("/lib/systemd/systemd-udevd", "--daemon", "--children-max=2")
+    run("iscsid")
+    daemon = subprocess.Popen(["multipathd", "-d", "-v", "1"], stdout=sys.stderr, stderr=sys.stderr)
+
+    told = iscsiadm("-m", "discovery", "-t", "sendtargets", "-p", near[0])
+    if f"{near[0]},1 {near[1]}" not in told:
+        sys.exit(f"discovery found {told}")
+    iscsiadm("-m", "node", "-T", near[1], "-p", near[0], "--login")
+    iscsiadm("-m", "node", "-o", "new", "-T", far[1], "-p", f"{far[0]},2")
+    iscsiadm("-m", "node", "-T", far[1], "-p", far[0], "--login", "--no_wait")  # Nobody listens there yet.
+    until(lambda: map_name() is not None and paths_of() == 1, "a path, and its multipath device")
+    device = Path(f"/dev/mapper/{map_name()}")
+    until(device.exists, "its name")
+    run("mkfs.ext4", "-q", "-E", "lazy_itable_init=1", device)
+    run("mount", device, MOUNT)
+    digests = written_files(MOUNT)
+
+    step("numbered writes, and the near site's death under them")
+    journal = MOUNT / "numbered"
+    slowest_s = 0.0
+    with journal.open("wb", buffering=0) as file:
+        for number in range(BEFORE + AFTER):
+            if number == BEFORE:
+                tell("WRITING")
+            begun_s = time.monotonic()
+            file.write(b"%8d" % number * (BLOCK // 8))
+            os.fsync(file.fileno())
+            slowest_s = max(slowest_s, time.monotonic() - begun_s)
+            if number > BEFORE and slowest_s < 1:  # Until it has waited for the other site.
+                time.sleep(0.1)
+    tell(f"WROTE {BEFORE + AFTER}, none refused; the slowest took {slowest_s:.1f} s")
+    tell(f"PATHS {' '.join(disks())}, {paths_of()} of them in the map")
+    run("umount", MOUNT)
+    run("e2fsck", "-f", "-n", device)
+    run("mount", device, MOUNT)
+    check_files(MOUNT, digests)
+    data = journal.read_bytes()
+    if data != b"".join(b"%8d" % number * (BLOCK // 8) for number in range(BEFORE + AFTER)):
+        sys.exit("the numbered writes are not what was written")
+    run("umount", MOUNT)
+    sessions = iscsiadm("-m", "session")
+    if far[0] not in sessions:
+        sys.exit(f"the far site's session is not there: {sessions}")
+    daemon.terminate()
+    tell("WHOLE")
+
+
+if __name__ == "__main__":
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    main()
