@@ -24,6 +24,7 @@ LIMIT_S = 60.0  # For the next bytes of an answer: longer than a failover of the
 URI_BYTES_MAX, EXPORT_BYTES_MAX, OPTION_DATA_MAX = 4096, 255, 64 << 10
 OPTION_REPLIES_MAX = 256
 EXTENTS_MAX = 1 << 20  # In one answer; the usual server sends less than a thousandth of that.
+STATUS_LENGTHS = range(4, 4 + 8 * EXTENTS_MAX + 1, 8)
 MESSAGE_BYTES_MAX = 4096  # Of an error.
 STATUS_BYTES_MAX = (1 << 32) - (1 << 16)  # Of one request; a multiple of any block size.
 
@@ -178,7 +179,9 @@ class NbdClient:
 
     # Requests
 
-    def issue(self, command: int, offset: int = 0, length: int = 0, data: bytes | bytearray | memoryview = b"", flags: int = 0) -> int:
+    def issue(
+        self, command: int, offset: int = 0, length: int = 0, data: bytes | bytearray | memoryview = b"", flags: int = 0
+    ) -> int:
         """Send a request; the cookie that its answer will have."""
         self.cookie += 1
         asked = nbd.REQUEST.pack(nbd.REQUEST_MAGIC, flags, command, self.cookie, offset, length)
@@ -222,7 +225,7 @@ class NbdClient:
             self.take_data(asked, length - 8)
         elif kind == nbd.CHUNK_HOLE and asked.command == nbd.READ and length == 12:
             self.take_hole(asked)
-        elif kind == nbd.CHUNK_BLOCK_STATUS and asked.command == nbd.BLOCK_STATUS and length % 8 == 4 and length <= 8 * EXTENTS_MAX:
+        elif kind == nbd.CHUNK_BLOCK_STATUS and asked.command == nbd.BLOCK_STATUS and length in STATUS_LENGTHS:
             self.take_extents(asked, self.heard(length))
         elif kind in (nbd.CHUNK_ERROR, nbd.CHUNK_ERROR_OFFSET) and 6 <= length <= MESSAGE_BYTES_MAX:
             error = int.from_bytes(self.heard(length)[:4], "big")
@@ -257,7 +260,8 @@ class NbdClient:
     def check_part(self, asked: Request, offset: int, size: int) -> None:
         """Parts lie in the range that was asked for, and together are no more than it."""
         asked.got += size
-        if not (asked.offset <= offset and 0 < size and offset + size <= asked.offset + asked.length and asked.got <= asked.length):
+        is_inside = asked.offset <= offset and size > 0 and offset + size <= asked.offset + asked.length
+        if not is_inside or asked.got > asked.length:
             raise self.lie("data comes that was not asked for")
 
     def take_extents(self, asked: Request, data: bytearray) -> None:

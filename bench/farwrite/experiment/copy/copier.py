@@ -194,18 +194,20 @@ class Copier:
     def __init__(self, source: End, destination: End, asked: Asked, tell: Tell) -> None:
         self.source, self.destination, self.asked, self.tell = source, destination, asked, tell
         self.moved_s = time.monotonic()
+        self.is_under_way = False
 
     def copy(self) -> Copied:
-        """One copy to its end, however often an end is lost meanwhile. The last loss is raised when nothing moves for too long."""
-        begin_s = time.monotonic()
+        """One copy to its end, however often an end is lost meanwhile. The last loss is raised when nothing moves for long."""
+        begin_s, self.is_under_way = time.monotonic(), True
         copied, retries = self.insistently(self.attempt)
+        copied.seconds = time.monotonic() - begin_s
         if self.asked.verifies:
             self.insistently(lambda: self.verify(copied))
         try:
             self.tidy(copied)
         except LOST as lost:
             self.tell(f"{str(lost).rstrip('.')}. What no copy needs any more is deleted after the next one.")
-        copied.retries, copied.seconds = retries, time.monotonic() - begin_s
+        copied.retries, self.is_under_way = retries, False
         return copied
 
     def insistently(self, work: Callable[[], T]) -> tuple[T, int]:
@@ -412,8 +414,9 @@ def sentence_of(copied: Copied) -> str:
     lost = f", {counted(copied.retries, 'connection')} lost on the way" if copied.retries else ""
     verified = ", verified" if copied.is_verified else ""
     return (
-        f"{copied.snapshot}: {format_size(copied.shipped_bytes)} shipped ({how}{resumed}) in {format_time(copied.seconds * 1e9)}, "
-        f"whole {format_time(copied.recovery_point_s * 1e9)} after its instant{lost}{verified}"
+        f"{copied.snapshot}: {format_size(copied.shipped_bytes)} shipped ({how}{resumed}) in "
+        f"{format_time(copied.seconds * 1e9)}, whole {format_time(copied.recovery_point_s * 1e9)} after its instant"
+        f"{lost}{verified}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Parts of a volume: lists of (begin, end) in bytes, sorted, none empty, no two that touch. What is to be copied is one of these."""
+"""Parts of a volume: lists of (begin, end) in bytes, sorted, none empty, no two that touch. What a copy moves is one of these."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import re
 import socket
 import stat
 import struct
@@ -33,14 +32,14 @@ from ...base.framing import Lines, TooLongError, line
 from ...base.wire.door import Door, SparseLog, opened
 from ...engine.frontend import nbd
 from ...engine.frontend.nbd_client import ConnectionLostError, NbdClient, Place
+from ...engine.snapshot import Snapshot, checked_name
 from ..copy.ranges import pieces, ranges_of
 
-CONTROL = "control.sock"  # Of whoever leads.
+FOLLOWS, CONTROL = "volume.sock", "control.sock"  # Of whoever leads: links that move.
 REQUEST_BYTES_MAX, ANSWER_BYTES_MAX = 4096, 1 << 20
 LISTEN_S = 5.0  # For a request to be said.
 ANSWER_S = 60.0  # For it to be carried out: a snapshot is a write, which waits for a failover at most.
 FAILOVER_S, RETRY_S = 10.0, 0.1  # While nobody leads a volume that is served, a command waits for who will.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 DIGEST_BYTES_MAX, DIGEST_PIECE = 256 << 20, 1 << 20  # Of one request; pieces of zeros are left out, wherever they are holes.
 READS_MAX = 8
 
@@ -95,7 +94,7 @@ class Answer(msgspec.Struct):
     exit_code: int = 0
     volume: str = ""  # its number
     leader: str = ""
-    snapshots: list[SnapshotFigures] = []  # noqa: RUF012  (msgspec copies it.)
+    snapshots: list[SnapshotFigures] = []
     digest: str = ""
 
 
@@ -107,19 +106,9 @@ NOT_OURS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 class Keeper(Protocol):
     """Who keeps the snapshots: a node that leads. FarwriteError says what it cannot do."""
 
-    def take_snapshot(self, name: str) -> Any: ...
+    def take_snapshot(self, name: str) -> Snapshot: ...
     def delete_snapshot(self, name: str) -> object: ...
-    def snapshots(self) -> Sequence[Any]: ...
-
-
-def check_name(name: str) -> str:
-    """The name. UsageError for one that no snapshot may have."""
-    if not NAME.fullmatch(name):
-        raise UsageError(
-            f'"{name[:80]}" is no name of a snapshot: 1 to 63 letters, digits, dots, dashes and underscores, the first of them a '
-            "letter or a digit."
-        )
-    return name
+    def snapshots(self) -> Sequence[Snapshot]: ...
 
 
 # Answering
@@ -136,7 +125,8 @@ class Desk:
         """The answer to a request but Hold. FarwriteError when it cannot be done."""
         digest = ""
         if isinstance(request, Take | Delete):
-            name = check_name(request.name)
+            name = request.name
+            checked_name(name)
             with self.changing:  # One after the other.
                 self.keeper.take_snapshot(name) if isinstance(request, Take) else self.keeper.delete_snapshot(name)
         elif isinstance(request, Digest):
@@ -149,8 +139,8 @@ class Desk:
 
     def digest_of(self, request: Digest) -> str:
         """Of a part of a snapshot, read through our own door."""
-        check_name(request.name)
-        if not (0 <= request.offset and 0 < request.length <= DIGEST_BYTES_MAX and request.offset + request.length < 1 << 63):
+        checked_name(request.name)
+        if not (request.offset >= 0 and 0 < request.length <= DIGEST_BYTES_MAX and request.offset + request.length < 1 << 63):
             raise UsageError(f"A digest is of 1 to {DIGEST_BYTES_MAX} bytes of a snapshot.")
         if request.offset % DIGEST_PIECE:
             raise UsageError(f"A digest begins at a multiple of {DIGEST_PIECE}.")
