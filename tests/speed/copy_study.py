@@ -124,8 +124,8 @@ def copied(source: dict, destination: dict, miles: float, rate: str, change: int
         f"{PERIOD_S} s", "--copies", str(COPIES), "--json", "--overwrite",
     ]  # fmt: skip
     line = " ".join(word if "$" in word else f"'{word}'" for word in copying)
-    words = [*FARWRITE, "lab", "--miles", f"{miles:g}", "--rate", rate, "--accept-link-error", "--far", far, "--wait-port", str(PORT),
-             "--", "sh", "-c", line]  # fmt: skip
+    link = ["--miles", f"{miles:g}", "--rate", rate, "--accept-link-error"]
+    words = [*FARWRITE, "lab", *link, "--far", far, "--wait-port", str(PORT), "--", "sh", "-c", line]
     with load(source["uri"], change) as times_ns:
         done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -225,10 +225,10 @@ def page_of(document: dict) -> str:
     lines = [
         "# Asynchronous beside synchronous", "",
         f"`make copies`: a volume of {format_size(document['size_bytes'])}, written to in blocks of 4 KiB at random places;",
-        f"farwrite copy every {document['period_s']:g} s over the link, {COPIES - 1} copies after the first (median; the worst of all),",
-        "beside protocols A and C of the engine with the same load over the same link. All files in memory. A write of the copied",
-        "volume is answered by its own two replicas, 20 miles apart, wherever the copy goes. Only the copy's bytes cross the link; the",
-        "requests for snapshots do not, which would add a round trip or two.", "",
+        f"farwrite copy every {document['period_s']:g} s over the link, {COPIES - 1} copies after the first (median; the",
+        "worst of all), beside protocols A and C of the engine with the same load over the same link. All files in memory. A write of the",
+        "copied volume is answered by its own two replicas, 20 miles apart, wherever the copy goes. Only the copy's bytes cross",
+        "the link; the requests for snapshots do not, which would add a round trip or two.", "",
         "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns),
     ]  # fmt: skip
     for case in document["cases"]:

@@ -39,6 +39,7 @@ FOLLOWS, CONTROL = "volume.sock", "control.sock"  # Of whoever leads: links that
 REQUEST_BYTES_MAX, ANSWER_BYTES_MAX = 4096, 1 << 20
 LISTEN_S = 5.0  # For a request to be said.
 ANSWER_S = 60.0  # For it to be carried out: a snapshot is a write, which waits for a failover at most.
+HOLD_S = 2.0  # For a copier that has ended to be noticed: the next one is it itself, often.
 FAILOVER_S, RETRY_S = 10.0, 0.1  # While nobody leads a volume that is served, a command waits for who will.
 DIGEST_BYTES_MAX, DIGEST_PIECE = 256 << 20, 1 << 20  # Of one request; pieces of zeros are left out, wherever they are holes.
 READS_MAX = 8
@@ -155,7 +156,7 @@ class Desk:
         holds = False
         try:
             request = REQUEST.decode(message)
-            holds = isinstance(request, Hold) and self.held.acquire(blocking=False)
+            holds = isinstance(request, Hold) and self.held.acquire(timeout=HOLD_S)
             if isinstance(request, Hold) and not holds:
                 raise UnfitError("Another farwrite copy is copying to this volume: end that first.")
             answer = self.carry_out(request)
