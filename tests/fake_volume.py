@@ -247,10 +247,11 @@ class Session:
                     runs = [(size, int(flag)) for size, flag in volume.runs(self.view.version > older, offset, offset + length)]
                 answer = struct.pack(">I", number) + b"".join(struct.pack(">II", *one) for one in runs[:7])
                 self.chunk(int(index == len(self.contexts) - 1), nbd.CHUNK_BLOCK_STATUS, cookie, answer)
-        elif self.is_read_only and command != nbd.FLUSH:
-            self.simple(nbd.EPERM, cookie)
         else:
             data = self.heard(length) if command == nbd.WRITE else b""
+            if self.is_read_only and command != nbd.FLUSH:
+                self.simple(nbd.EPERM, cookie)
+                return True
             if command != nbd.FLUSH:
                 volume.count_down()
             if command == nbd.WRITE:

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from fake_volume import FakeVolume
-from farwrite.base.errors import UnfitError, UsageError
+from farwrite.base.errors import FarwriteError, UnfitError, UsageError
 from farwrite.experiment.serve import control
 from farwrite.experiment.serve.control import (
     CONTROL,
@@ -21,7 +21,6 @@ from farwrite.experiment.serve.control import (
     Delete,
     Digest,
     Hold,
-    RefusedError,
     Show,
     Take,
     ask,
@@ -56,13 +55,13 @@ def test_snapshots_are_taken_listed_and_deleted(volume):
     answer = ask(volume.directory, Take("one"))
     assert [one.name for one in answer.snapshots] == ["one"] and answer.volume == "abc" and answer.leader == "near"
     assert [one.name for one in ask(volume.directory, Show()).snapshots] == ["one"]
-    with pytest.raises(RefusedError, match="already") as refusal:
+    with pytest.raises(UsageError, match="already") as refusal:
         ask(volume.directory, Take("one"))
     assert refusal.value.exit_code == 2
     assert ask(volume.directory, Delete("one")).snapshots == []
     for number in range(16):
         ask(volume.directory, Take(f"s{number}"))
-    with pytest.raises(RefusedError, match="at most 16") as refusal:
+    with pytest.raises(UnfitError, match="at most 16") as refusal:
         ask(volume.directory, Take("more"))
     assert refusal.value.exit_code == 6
 
@@ -121,20 +120,21 @@ def test_another_user_is_not_listened_to(volume, monkeypatch):
 
 def test_a_fault_of_ours_is_said_and_the_next_one_is_answered(volume, monkeypatch):
     monkeypatch.setattr(volume, "take_snapshot", lambda name: 1 // 0)
-    with pytest.raises(RefusedError, match="our own fault") as refusal:
+    with pytest.raises(FarwriteError, match="our own fault") as refusal:
         ask(volume.directory, Take("x"))
     assert refusal.value.exit_code == 1
     ask(volume.directory, Show())
 
 
-def test_one_copier_at_a_time_until_it_hangs_up(volume):
+def test_one_copier_at_a_time_until_it_hangs_up(volume, monkeypatch):
+    monkeypatch.setattr(control, "HOLD_S", 0.05)
     with hold(volume.directory, Hold()):
-        with pytest.raises(RefusedError, match="Another farwrite copy"):
+        with pytest.raises(UnfitError, match="Another farwrite copy"):
             ask(volume.directory, Hold())
         ask(volume.directory, Take("meanwhile"))
     until_s = time.monotonic() + 10
     while True:
-        with contextlib.suppress(RefusedError):
+        with contextlib.suppress(UnfitError):
             ask(volume.directory, Hold())
             break
         assert time.monotonic() < until_s

@@ -63,7 +63,7 @@ def place_of(uri: str, what: str) -> Place:
         port = parts.port
     except ValueError as refusal:  # UnicodeError too.
         raise UsageError(f"{asked}: this is no URI of NBD: {refusal}.") from refusal
-    if len(export.encode()) > EXPORT_BYTES_MAX or "\0" in uri or parts.fragment or parts.username is not None:
+    if len(export.encode()) > EXPORT_BYTES_MAX or "\0" in export + query.get("socket", "") or parts.fragment or parts.username is not None:
         raise UsageError(f"{asked}: an export has a name of up to {EXPORT_BYTES_MAX} bytes, and nothing stands behind it.")
     if parts.scheme == "nbd+unix" and not parts.netloc and set(query) == {"socket"} and query["socket"]:
         return Place(query["socket"], export)
@@ -302,8 +302,11 @@ class NbdClient:
             raise self.failed("flush", error)
 
     def extents(self, begin: int, end: int, windows: int = 1) -> dict[str, list[Extent]]:
-        """By context, how the range is: so many parts of it are asked for at once, each on from where its last answer ended."""
-        assert not self.in_flight and self.contexts
+        """By context, how the range is: so many parts of it are asked for at once, each on from where its last answer ended.
+        A context that the server does not have is missing."""
+        assert not self.in_flight
+        if not self.contexts:
+            return {}
         found: dict[str, list[Extent]] = {context: [] for context in self.contexts.values()}
         step = min(-(-(end - begin) // windows) + 0xFFFF & ~0xFFFF, STATUS_BYTES_MAX)
         waiting = [(at, min(at + step, end)) for at in range(begin, end, step)][::-1] if end > begin else []

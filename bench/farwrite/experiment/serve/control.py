@@ -297,15 +297,11 @@ class UnansweredError(UnfitError):
     """Nobody answers, or not any more: another may, in a while."""
 
 
-class RefusedError(FarwriteError):
-    """The refusal of whoever leads."""
-
-
 def refused(answer: Answer) -> FarwriteError:
     """The refusal as it was raised there."""
-    made = RefusedError(answer.refusal)
-    made.exit_code = answer.exit_code if answer.exit_code in (EXIT_USAGE, EXIT_UNFIT, EXIT_CRASH) else EXIT_UNFIT
-    return made
+    if answer.exit_code == EXIT_CRASH:
+        return FarwriteError(answer.refusal)
+    return UsageError(answer.refusal) if answer.exit_code == EXIT_USAGE else UnfitError(answer.refusal)
 
 
 def call(sockets: Path) -> socket.socket:
@@ -319,10 +315,12 @@ def call(sockets: Path) -> socket.socket:
             return connection
         except OSError as refusal:
             connection.close()
-            if is_served(sockets) and time.monotonic() < until_s and isinstance(refusal, FileNotFoundError | ConnectionError):
+            is_busy = isinstance(refusal, BlockingIOError)  # More callers than are waited with, unix(7).
+            may_come = isinstance(refusal, FileNotFoundError | ConnectionError) and is_served(sockets)
+            if (is_busy or may_come) and time.monotonic() < until_s:
                 time.sleep(RETRY_S)
                 continue
-            if is_served(sockets):
+            if is_busy or may_come:
                 raise UnansweredError(
                     f"The volume at {sockets} is served, and no replica leads for {FAILOVER_S:g} s "
                     f"({refusal.strerror}): see what farwrite serve says, and try again."
