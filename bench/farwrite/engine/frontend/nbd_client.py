@@ -107,14 +107,13 @@ class NbdClient:
         self.contexts: dict[int, str] = {}
         self.in_flight: dict[int, Request] = {}
         self.cookie, self.is_structured, self.option = 0, False, 0
-        family = socket.AF_UNIX if isinstance(place.address, str) else socket.AF_UNSPEC
-        if family == socket.AF_UNIX:
-            self.socket = socket.socket(family)
+        if isinstance(place.address, str):
+            self.socket = socket.socket(socket.AF_UNIX)
         else:
             self.socket = socket.create_connection(place.address, limit_s)
         try:
             self.socket.settimeout(limit_s)
-            if family == socket.AF_UNIX:
+            if isinstance(place.address, str):
                 self.socket.connect(place.address)
             else:
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -197,12 +196,10 @@ class NbdClient:
         while True:
             magic = int.from_bytes(self.heard(4), "big")
             if magic == nbd.SIMPLE_REPLY_MAGIC:
-                done = self.take_simple()
-            elif magic == nbd.STRUCTURED_REPLY_MAGIC and self.is_structured:
-                done = self.take_chunk()
-            else:
+                return self.take_simple()
+            if magic != nbd.STRUCTURED_REPLY_MAGIC or not self.is_structured:
                 raise self.lie("an answer does not begin like one")
-            if done is not None:
+            if (done := self.take_chunk()) is not None:
                 return done
 
     def take_simple(self) -> tuple[int, Request]:
