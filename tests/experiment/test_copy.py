@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import random
+import re
 import signal
 import time
 
@@ -136,6 +137,14 @@ def test_without_two_snapshots_in_common_it_is_in_full_again_and_says_so(made):
     assert np.array_equal(far.was(again.snapshot), near.head.data)
 
 
+def test_how_far_it_is_is_said_now_and_then(made, monkeypatch):
+    near, far = made
+    filled(near)
+    monkeypatch.setattr(moving, "SAY_S", 0.0)
+    copier(near, far, said := []).copy()
+    assert any(re.search(r"KiB of .* left", sentence) for sentence in said)
+
+
 def test_a_rate_is_kept(made):
     near, far = made
     near.write(0, os.urandom(500_000))
@@ -248,8 +257,9 @@ def forget_below(monkeypatch):
 def whole_too_early(monkeypatch):
     good = moving.Copier.ship
 
-    def ship(self, stream, began, todo):
-        good(self, stream, began, todo[:-1] if len(todo) > 3 else todo)
+    def ship(self, stream, began, todo, size):
+        todo = list(todo)
+        good(self, stream, began, todo[:-1] if len(todo) > 3 else todo, size)
 
     monkeypatch.setattr(moving.Copier, "ship", ship)
 

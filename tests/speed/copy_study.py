@@ -226,9 +226,9 @@ def page_of(document: dict) -> str:
         "# Asynchronous beside synchronous", "",
         f"`make copies`: a volume of {format_size(document['size_bytes'])}, written to in blocks of 4 KiB at random places;",
         f"farwrite copy every {document['period_s']:g} s over the link, {COPIES - 1} copies after the first (median; the",
-        "worst of all), beside protocols A and C of the engine with the same load over the same link. All files in memory. A write",
-        "of the copied volume is answered by its own two replicas, 20 miles apart, wherever the copy goes. Only the copy's bytes cross",
-        "the link; the requests for snapshots do not, which would add a round trip or two.", "",
+        "worst of all), beside protocols A and C of the engine with the same load over the same link. All files in memory.",
+        "A write of the copied volume is answered by its own two replicas, 20 miles apart, wherever the copy goes. Only the",
+        "copy's bytes cross the link; the requests for snapshots do not, which would add a round trip or two.", "",
         "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns),
     ]  # fmt: skip
     for case in document["cases"]:

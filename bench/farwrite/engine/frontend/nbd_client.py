@@ -63,7 +63,7 @@ def place_of(uri: str, what: str) -> Place:
         port = parts.port
     except ValueError as refusal:  # UnicodeError too.
         raise UsageError(f"{asked}: this is no URI of NBD: {refusal}.") from refusal
-    if len(export.encode()) > EXPORT_BYTES_MAX or "\0" in export + query.get("socket", "") or parts.fragment or parts.username is not None:
+    if len(export.encode()) > EXPORT_BYTES_MAX or "\0" in export + query.get("socket", "") or parts.fragment or parts.username:
         raise UsageError(f"{asked}: an export has a name of up to {EXPORT_BYTES_MAX} bytes, and nothing stands behind it.")
     if parts.scheme == "nbd+unix" and not parts.netloc and set(query) == {"socket"} and query["socket"]:
         return Place(query["socket"], export)

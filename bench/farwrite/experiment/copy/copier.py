@@ -9,14 +9,14 @@ site or a cut link begins there. Before the last step nothing at the destination
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ...base.errors import LostWriteError, UnfitError, UsageError
-from ...base.units import NS_PER_S, counted, format_size, format_time
+from ...base.units import NS_PER_S, counted, foreseen_text, format_size, format_time
 from ...engine.frontend import nbd
 from ...engine.frontend.nbd_client import ConnectionLostError, Extent, NbdClient, Place
 from ..serve.control import (
@@ -38,6 +38,7 @@ from .ranges import Ranges, ranges_of, size_of
 
 READS_MAX, WRITES_MAX = 32, 64  # Under way, of 256 KiB.
 PART_S = 20.0  # Between two words of how far a copy is: what a kill costs at most.
+SAY_S = 30.0  # Between two words of it to a person.
 WINDOWS = 16  # Requests for a block status under way: each answers a few dozen extents.
 PATIENCE_S = 120.0  # Without any byte moved, while a volume fails over or a link is cut; then the copy is given up.
 RETRY_S = 0.5
@@ -254,7 +255,8 @@ class Copier:
                 self.tell(f"{taken.name} is copied in full: {why_full}.")
             moved = shipment(seen, began.part.done_below or 0 if began.part else 0)
             copied.changed_bytes = moved.changed_bytes
-            self.ship(Stream(frozen, head, Pace(self.asked.rate_bits_per_s), copied, self.note_moved), began, steps(moved))
+            stream = Stream(frozen, head, Pace(self.asked.rate_bits_per_s), copied, self.note_moved)
+            self.ship(stream, began, steps(moved), size_of(moved.data))
             self.destination.take(taken.name)  # From here on it is whole, and the recovery point.
             now_ns = time.time_ns()
             copied.recovery_point_s = (now_ns - taken.taken_ns) / 1e9
@@ -296,11 +298,16 @@ class Copier:
 
     # While it moves
 
-    def ship(self, stream: Stream, began: Start, todo: list[tuple[int, int, bool]]) -> None:
-        """Every step; how far it is is said at the destination now and then."""
+    def ship(self, stream: Stream, began: Start, todo: Iterable[tuple[int, int, bool]], data_bytes: int) -> None:
+        """Every step; how far it is is said at the destination now and then, and to whoever looks."""
         part = began.part or began.mark.part(0)
-        next_s = time.monotonic() + self.asked.part_s
+        begin_s, done, told_s = time.monotonic(), 0, time.monotonic() + SAY_S
+        next_s = begin_s + self.asked.part_s
         for offset, length, is_data in todo:
+            if time.monotonic() >= told_s:
+                told_s = time.monotonic() + SAY_S
+                left_s = (data_bytes - done) / max(done, 1) * (time.monotonic() - begin_s)
+                self.tell(f"{began.mark.name}: {format_size(done)} of {format_size(data_bytes)}, {foreseen_text(left_s)} left.")
             if time.monotonic() >= next_s:
                 stream.drain()
                 if offset > (part.done_below or 0):
@@ -309,6 +316,7 @@ class Copier:
                     part = began.mark.part(offset)
                 next_s = time.monotonic() + self.asked.part_s
             stream.issue(offset, length, is_data)
+            done += length if is_data else 0
         stream.drain()
 
     # When it is whole

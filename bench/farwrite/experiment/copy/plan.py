@@ -12,9 +12,10 @@ that was interrupted or clients after a failover; the way back is the same rule 
 
 from __future__ import annotations
 
+import heapq
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,7 +23,6 @@ from ..serve.control import SnapshotFigures
 from .ranges import Ranges, clipped, difference, intersection, pieces, union
 
 PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,15}")
-NUMBER_MAX = 999_999
 ORIGIN_DIGITS = 4
 KEPT_AT_SOURCE = 2  # The base of the next copy, and the one before it in case that is interrupted.
 PIECE_BYTES = 256 << 10  # Of data; 64 of them under way fill 1 Gbit/s over 130 ms.
@@ -56,7 +56,7 @@ class Mark(NamedTuple):
 
 def marks_of(snapshots: Iterable[SnapshotFigures], prefix: str) -> dict[Mark, SnapshotFigures]:
     """Those of farwrite copy among a volume's snapshots that can be read there, oldest first."""
-    form = re.compile(rf"{re.escape(prefix)}-(\d{{6}})-([0-9a-f]{{12}})(?:-part-([0-9a-f]{{1,16}}))?")
+    form = re.compile(rf"{re.escape(prefix)}-(\d{{6,9}})-([0-9a-f]{{12}})(?:-part-([0-9a-f]{{1,16}}))?")
     found = {}
     for one in snapshots:
         if match := form.fullmatch(one.name):
@@ -137,11 +137,11 @@ def shipment(seen: Seen, done_below: int = 0) -> Shipment:
     return Shipment(data, zeroes, sum(end - begin for begin, end in changed))
 
 
-def steps(moved: Shipment) -> list[tuple[int, int, bool]]:
+def steps(moved: Shipment) -> Iterator[tuple[int, int, bool]]:
     """(offset, length, whether it is data) of each request, in the order of the addresses."""
-    data = [(offset, length, True) for offset, length in pieces(moved.data, PIECE_BYTES)]
-    zeroes = [(offset, length, False) for offset, length in pieces(moved.zeroes, ZEROES_BYTES)]
-    return sorted([*data, *zeroes])
+    data = ((offset, length, True) for offset, length in pieces(moved.data, PIECE_BYTES))
+    zeroes = ((offset, length, False) for offset, length in pieces(moved.zeroes, ZEROES_BYTES))
+    return heapq.merge(data, zeroes)
 
 
 def to_forget(marks: Iterable[Mark], newest: Mark, keep: int, useful: Iterable[Mark]) -> list[str]:
