@@ -211,7 +211,9 @@ class Session:
                 size = struct.unpack_from(">I", rest)[0]
                 query, rest = rest[4 : 4 + size].decode(), rest[4 + size :]
                 older = query.removeprefix("farwrite:changed-since:")
-                if query == nbd.BASE_ALLOCATION or (older in self.volume.kept and self.volume.kept[older][0].is_whole):
+                is_first = all(one == nbd.BASE_ALLOCATION for one in self.contexts.values())
+                is_known = older in self.volume.kept and self.volume.kept[older][0].is_whole
+                if query == nbd.BASE_ALLOCATION or (is_known and is_first):  # One of changes a connection.
                     number = len(self.contexts) + 5
                     self.contexts[number] = query
                     self.reply(option, nbd.REP_META_CONTEXT, struct.pack(">I", number) + query.encode())

@@ -33,7 +33,7 @@ from ..serve.control import (
     connected,
     hold,
 )
-from .plan import KEPT_AT_SOURCE, PIECE_BYTES, Mark, Seen, Start, marks_of, shipment, start, steps, to_forget
+from .plan import KEPT_AT_SOURCE, PIECE_BYTES, Mark, Sides, Start, marks_of, shipment, start, steps, to_forget
 from .ranges import Ranges, ranges_of, size_of
 
 READS_MAX, WRITES_MAX = 32, 64  # Under way, of 256 KiB.
@@ -48,6 +48,7 @@ VOLUME = "volume"
 ZEROS = bytes(PIECE_BYTES)
 
 Tell = Callable[[str], None]
+Seen = dict[str, list[Extent]]  # By context of the block status.
 T = TypeVar("T")
 
 
@@ -64,6 +65,16 @@ class End:
 
     def open(self, snapshot: str = "", contexts: Sequence[str] = ()) -> NbdClient:
         return connected(self.export(snapshot), contexts)
+
+    def look(self, snapshot: str, *since: Mark | None) -> Seen:
+        """How it is by block status: where it holds data, and what may differ since each of these. A connection has one
+        context of changes."""
+        found: Seen = {}
+        for names in [[mark.name] for mark in dict.fromkeys(since) if mark] or [[]]:
+            contexts = [*([] if found else [nbd.BASE_ALLOCATION]), *(CHANGED_SINCE + name for name in names)]
+            with self.open(snapshot, contexts) as client:
+                found |= client.extents(0, client.size, WINDOWS)
+        return found
 
     def show(self) -> Answer:
         return ask(self.sockets, Show())
@@ -237,16 +248,16 @@ class Copier:
             if here.volume == there.volume:
                 raise UsageError("Both ends are the same volume: a copy is to another one.")
             began = start(here.snapshots, there.snapshots, self.asked.prefix, here.volume)
-            head = stack.enter_context(self.destination.open("", contexts_of(began.base, began.part, began.reached)))
-            theirs = head.extents(0, head.size, WINDOWS)
+            head = stack.enter_context(self.destination.open())
+            theirs = self.destination.look("", began.base, began.part, began.reached)
             self.check_destination(began, head, theirs)
             taken = self.snapshot_of(began, here)
-            frozen = stack.enter_context(self.source.open(taken.name, contexts_of(began.base)))
+            frozen = stack.enter_context(self.source.open(taken.name))
             if frozen.size > head.size:
                 raise UsageError(
                     f"The destination has {format_size(head.size)} and the source {format_size(frozen.size)}: it is too small."
                 )
-            seen, why_full = look(began, frozen, theirs)
+            seen, why_full = seen_by(began, frozen.size, self.source.look(taken.name, began.base), theirs)
             copied = Copied(
                 snapshot=taken.name, base=began.base.name if began.base and not why_full else None, why_full=why_full,
                 taken_ns=taken.taken_ns, resumed_at=began.part.done_below if began.part else None,
@@ -266,7 +277,7 @@ class Copier:
 
     # Before anything moves
 
-    def check_destination(self, began: Start, head: NbdClient, theirs: dict[str, list[Extent]]) -> None:
+    def check_destination(self, began: Start, head: NbdClient, theirs: Seen) -> None:
         """UsageError when somebody has written at the destination what a copy would overwrite, unless that is asked for."""
         for needed, what in ((nbd.SEND_WRITE_ZEROES, "write zeroes"), (nbd.SEND_FLUSH, "flush")):
             if not head.flags & needed or head.flags & nbd.IS_READ_ONLY:
@@ -346,31 +357,25 @@ class Copier:
             self.destination.forget(to_forget(theirs, newest, self.asked.keep, theirs))
 
 
-def look(began: Start, frozen: NbdClient, theirs: dict[str, list[Extent]]) -> tuple[Seen, str]:
+def seen_by(began: Start, size: int, ours: Seen, theirs: Seen) -> tuple[Sides, str]:
     """What both sides say of themselves; why it is a copy in full, empty when it is none."""
-    ours = frozen.extents(0, frozen.size, WINDOWS)
     source, destination = changed_in(ours, began.base), changed_in(theirs, began.base)
     is_known = source is not None and destination is not None
     why_full = began.why_full or ("" if is_known else "a volume does not say what has changed")
-    seen = Seen(
-        frozen.size, data_in(ours), data_in(theirs), None if why_full else source, None if why_full else destination,
+    seen = Sides(
+        size, data_in(ours), data_in(theirs), None if why_full else source, None if why_full else destination,
         changed_in(theirs, began.part),
     )  # fmt: skip
     return seen, why_full
 
 
-def contexts_of(*marks: Mark | None) -> list[str]:
-    """What is asked of an export's block status."""
-    return [nbd.BASE_ALLOCATION, *dict.fromkeys(CHANGED_SINCE + mark.name for mark in marks if mark)]
-
-
-def changed_in(seen: dict[str, list[Extent]], since: Mark | None) -> Ranges | None:
+def changed_in(seen: Seen, since: Mark | None) -> Ranges | None:
     """What may differ since that; None where it is not known."""
     extents = seen.get(CHANGED_SINCE + since.name) if since else None
     return None if extents is None else ranges_of((one.begin, one.end) for one in extents if one.status & MAY_DIFFER)
 
 
-def data_in(seen: dict[str, list[Extent]]) -> Ranges:
+def data_in(seen: Seen) -> Ranges:
     """What is not known to read as zeros."""
     extents = seen.get(nbd.BASE_ALLOCATION)
     if extents is None:
@@ -396,7 +401,7 @@ def restore(end: End, name: str, rate_bits_per_s: int | None = None) -> Copied:
             (one.begin, one.end) for one in theirs[context] if one.status & MAY_DIFFER
         )  # fmt: skip
         data = data_in(frozen.extents(0, frozen.size, WINDOWS))
-        moved = shipment(Seen(head.size, data, data_in(theirs), changed, changed, None))
+        moved = shipment(Sides(head.size, data, data_in(theirs), changed, changed, None))
         copied = Copied(snapshot=name, base=None, why_full="", taken_ns=taken.taken_ns, changed_bytes=moved.changed_bytes)
         begin_s = time.monotonic()
         stream = Stream(frozen, head, Pace(rate_bits_per_s), copied)

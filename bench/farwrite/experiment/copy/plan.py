@@ -103,7 +103,7 @@ def start(source: Sequence[SnapshotFigures], destination: Sequence[SnapshotFigur
     return Start(mark, part is None, base, part, why_full, stale, bool(parts), base or (known[-1] if known else None))
 
 
-class Seen(NamedTuple):
+class Sides(NamedTuple):
     """What both exports say of themselves, as far as it was asked."""
 
     size_bytes: int
@@ -122,7 +122,7 @@ class Shipment(NamedTuple):
     changed_bytes: int  # of the source since the base; all of its data without one
 
 
-def shipment(seen: Seen, done_below: int = 0) -> Shipment:
+def shipment(seen: Sides, done_below: int = 0) -> Shipment:
     """What must be written for the destination to be what the snapshot is."""
     wanted: Ranges = [(0, seen.size_bytes)] if seen.size_bytes else []
     if seen.source_changed is not None and seen.destination_changed is not None:
