@@ -47,7 +47,7 @@ class FakeVolume:
         self.kept: dict[str, tuple[Snapshot, View]] = {}
         self.cut_after = None
         self.spoilt = None  # bytes of a write that is kept wrongly
-        self.is_deaf = False
+        self.tells_changes = True
         self.connections = set()
         self.written_bytes = 0
         self.listening = [stack.enter_context(self.listener(name)) for name in (FOLLOWS, CONTROL)]
@@ -212,7 +212,7 @@ class Session:
                 query, rest = rest[4 : 4 + size].decode(), rest[4 + size :]
                 older = query.removeprefix("farwrite:changed-since:")
                 is_first = all(one == nbd.BASE_ALLOCATION for one in self.contexts.values())
-                is_known = older in self.volume.kept and self.volume.kept[older][0].is_whole
+                is_known = self.volume.tells_changes and older in self.volume.kept and self.volume.kept[older][0].is_whole
                 if query == nbd.BASE_ALLOCATION or (is_known and is_first):  # One of changes a connection.
                     number = len(self.contexts) + 5
                     self.contexts[number] = query

@@ -137,6 +137,18 @@ def test_without_two_snapshots_in_common_it_is_in_full_again_and_says_so(made):
     assert np.array_equal(far.was(again.snapshot), near.head.data)
 
 
+@pytest.mark.parametrize("silent", [0, 1])
+def test_a_volume_that_does_not_say_what_changed_is_copied_in_full(made, silent):
+    near, far = made
+    filled(near)
+    copier(near, far).copy()
+    made[silent].tells_changes = False
+    near.write(5, b"new")
+    copied = copier(near, far, said := []).copy()
+    assert copied.base is None and "does not say" in copied.why_full and np.array_equal(far.was(copied.snapshot), near.head.data)
+    assert any("cannot be told" in sentence for sentence in said) == bool(silent)
+
+
 def test_how_far_it_is_is_said_now_and_then(made, monkeypatch):
     near, far = made
     filled(near)
