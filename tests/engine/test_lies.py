@@ -35,7 +35,7 @@ VOLUME_BYTES = EXTENTS * EXTENT - 64  # The last extent is shorter.
 STAGING, CAPACITY, INBOX = 16 << 10, 32 << 10, 8 << 10
 MOST = 2**62 - 1
 EXTREMES = (-(2**63), -(2**62), -1, 0, 1, MOST, 2**62, 2**63 - 2, 2**63 - 1)
-LENGTHS = (0, 1, 7, 8, 9, 16, 64, 65, 72, EXTENT - 64, EXTENT - 1, EXTENT, EXTENT + 1, (1 << 20), (1 << 20) + 1, 2**32 - 1)
+LENGTHS = (0, 1, 7, 8, 9, 16, 63, 64, 65, 72, EXTENT - 64, EXTENT - 1, EXTENT, EXTENT + 1, (1 << 20), (1 << 20) + 1, 2**32 - 1)
 NOBODY = np.full(1, -1, np.int64)
 
 INTERPRETER = Interpreter()
@@ -190,7 +190,7 @@ class Far:
 
     def takes(self, kind, **fields):
         """Hear an honest frame, which must be taken."""
-        if kind not in ("write", "trim"):
+        if kind not in ("write", "trim", "snapshot", "forget"):
             self.asides += 1
             fields["ordinal"] = self.asides
         assert self.hear(usual(kind, **fields)) == replica.OK
@@ -275,6 +275,7 @@ def test_a_secondary_takes_what_a_frame_may_say_and_ends_the_session_over_anythi
     staged, as_of = known["staged"], max(known["as_of"], known["durable"])
     honest = [
         usual("write", sequence=staged + 1, length=100, address=64), usual("trim", sequence=staged + 1, word=100, address=64),
+        usual("snapshot", sequence=staged + 1, length=9, word=1234), usual("forget", sequence=staged + 1, word=max(staged, 1)),
         *(usual(kind, ordinal=known["heard"] + 1, **fields) for kind, fields in (
             ("ping", {"sequence": staged}), ("goodbye", {}), ("command", {"sequence": staged + 3}),
             ("extent", {"sequence": as_of, "address": EXTENT, "length": EXTENT}),
@@ -296,7 +297,7 @@ def test_a_secondary_takes_what_a_frame_may_say_and_ends_the_session_over_anythi
     assert (taken > 9 // kernels.every) == (lead_to is not promised)
 
 
-@pytest.mark.parametrize("kind", ["pad", "hello", "ack", "ready", "differs", 0, 14, 255])
+@pytest.mark.parametrize("kind", ["pad", "hello", "ack", "ready", "differs", 0, 16, 255])
 def test_a_secondary_takes_no_frame_of_another_kind(kernels, kind):
     far = Far(kernels)
     for length in (0, 8, 64):
@@ -395,7 +396,8 @@ def test_a_primary_takes_what_a_frame_may_say_and_ends_the_session_over_anything
 
 
 @pytest.mark.parametrize(
-    "kind", ["write", "pad", "hello", "ping", "goodbye", "trim", "command", "extent", "synced", "digest", 0, 14]
+    "kind", ["write", "pad", "hello", "ping", "goodbye", "trim", "command", "extent", "synced", "digest", "snapshot",
+             "forget", 0, 16]
 )
 def test_a_primary_takes_no_frame_of_another_kind(kernels, kind):
     near = Near(kernels)

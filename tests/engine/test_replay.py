@@ -326,7 +326,7 @@ def test_a_journal_that_cannot_be_read_is_never_taken_for_a_new_one(disks):
     for block in (0, 4096):
         os.pwrite(far.journal_fd, (1).to_bytes(8, "little"), block + 8)
     for attempt in (lambda: examine(far), lambda: recall(far, identity, replicated.STAGING_BYTES)):
-        with pytest.raises(UnfitError, match=f"a journal of version 1; this farwrite reads version {record.VERSION}"):
+        with pytest.raises(UnfitError, match="a journal of version 1; this farwrite reads up to version 3"):
             attempt()
     os.pwrite(far.journal_fd, kept[:70] + b"?" + kept[71 : 4096 + 70] + b"?" + kept[4096 + 71 :], 0)
     with pytest.raises(UnfitError, match="no whole superblock"):

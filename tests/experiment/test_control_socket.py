@@ -126,6 +126,12 @@ def test_a_fault_of_ours_is_said_and_the_next_one_is_answered(volume, monkeypatc
     ask(volume.directory, Show())
 
 
+def test_who_leads_no_more_is_not_the_one_to_be_believed(volume):
+    volume.desk.leads = lambda: False
+    with pytest.raises(control.UnansweredError, match="no snapshot"):
+        ask(volume.directory, Delete("none"))
+
+
 def test_one_copier_at_a_time_until_it_hangs_up(volume, monkeypatch):
     monkeypatch.setattr(control, "HOLD_S", 0.05)
     with hold(volume.directory, Hold()):

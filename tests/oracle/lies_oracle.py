@@ -24,6 +24,12 @@ def secondary_takes(frame, known):
             and (word == 0 or kind == "trim")
             and rounded(length) + BLOCK <= known["staging"]
         )  # fmt: skip
+    if kind in ("snapshot", "forget"):
+        return (
+            known["log_epoch"] <= frame["epoch"] <= known["epoch"]
+            and sequence == known["staged"] + 1 and address == 0
+            and (1 <= length <= 63 and 0 <= word <= MOST if kind == "snapshot" else length == 0 and 1 <= word < sequence)
+        )  # fmt: skip
     if frame["epoch"] != known["epoch"] or frame["ordinal"] != (known["heard"] + 1) % 65536:
         return False
     if kind in ("ping", "goodbye"):
@@ -47,6 +53,7 @@ def secondary_takes(frame, known):
             first <= sequence <= max(known["as_of"], known["staged"])
             and max(known["as_of"], sequence) <= address <= MOST
             and 0 <= word <= known["epoch"]
+            and length == 0  # What fills a payload here is no list of snapshots.
         )  # fmt: skip
     return False
 

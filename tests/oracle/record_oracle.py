@@ -7,9 +7,9 @@ from oracle import crc_oracle
 MAGIC = b"FRW1"
 KINDS = {
     "write": 1, "pad": 2, "hello": 3, "ack": 4, "ping": 5, "goodbye": 6, "trim": 7, "command": 8, "ready": 9, "extent": 10,
-    "synced": 11, "digest": 12, "differs": 13,
+    "synced": 11, "digest": 12, "differs": 13, "snapshot": 14, "forget": 15,
 }  # fmt: skip
-LADEN = {KINDS[name] for name in ("write", "pad", "hello", "extent", "digest", "differs")}
+LADEN = {KINDS[name] for name in ("write", "pad", "hello", "extent", "synced", "digest", "differs", "snapshot")}
 
 
 def rounded(length):

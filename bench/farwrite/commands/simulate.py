@@ -48,7 +48,9 @@ REACHES = (
     "configurations during a resync", "configurations while a disk answered nothing", "primaries lost during a resync",
     "primaries lost while they handed over", "primaries lost with writes not complete", "replicas lost in the middle of a copy",
     "replicas lost while their disk answered nothing", "primaries known to have ended", "torn tails", "joined by digests",
-    "joined by extents", "handed over", "ballots refused", "frames forged",
+    "joined by extents", "handed over", "ballots refused", "frames forged", "snapshots read", "snapshots given up",
+    "blocks moved to an older snapshot", "replicas lost while blocks were on their way to be kept",
+    "replicas lost before a snapshot was in both superblocks", "replicas lost while a deleted snapshot's blocks moved",
 )  # fmt: skip
 AT_MOST = ", at most"  # What ends so is the largest of all stories, and no sum.
 

@@ -10,13 +10,15 @@ from . import ballot
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
+from . import snapshot_kernel as snapshot
 
-KINDS = ["WRITE", "PAD", "HELLO", "ACK", "PING", "GOODBYE", "TRIM", "COMMAND", "READY", "EXTENT", "SYNCED", "DIGEST", "DIFFERS"]
+KINDS = ["WRITE", "PAD", "HELLO", "ACK", "PING", "GOODBYE", "TRIM", "COMMAND", "READY", "EXTENT", "SYNCED", "DIGEST", "DIFFERS",
+         "SNAPSHOT", "FORGET"]  # fmt: skip
 NUMBER_NAMES = {"int64": "i64", "uint32": "u32", "uint16": "u16", "uint8": "u8"}
 
 PAGE = """# Formats
 
-What lies in a replica's two files and goes over its connections. All numbers are little-endian; i is signed, u is not.
+What lies in a replica's files and goes over its connections. All numbers are little-endian; i is signed, u is not.
 A *position* is a count of bytes of log that never wraps. A *sequence* counts writes and trims of a volume from 1.
 This page is printed from the types (`python -m farwrite.engine.format_page`);
 decision [0042](decisions/0042-state-is-rows-with-named-fields.md).
@@ -25,6 +27,7 @@ decision [0042](decisions/0042-state-is-rows-with-named-fields.md).
 |---|---|
 | journal | two superblocks of {block} bytes, written in turn (generation % 2); then the ring of records |
 | volume | the data; from the next multiple of {block} bytes on two labels of {block} bytes, written in turn (generation % 2) |
+| snapshots | sparse: in its first 8 bytes the pair; from byte {block} on {places} places (the table of snapshots, below) |
 | ballot | two slots of {slot} bytes with the same contents |
 
 ## Record and frame
@@ -40,15 +43,31 @@ The payload has at most {length_max} bytes. Magic {magic:#010x}, version {versio
 |---|---|---|
 {kinds}
 
-WRITE, TRIM and PAD are in the log, and go to a peer as they lie there (without PADs). All others go over the wire only.
+WRITE, TRIM, SNAPSHOT, FORGET and PAD are in the log, and go to a peer as they lie there (without PADs). All others go over the
+wire only. The payload of SNAPSHOT is its name, that of SYNCED the snapshots that there are: their rows as below, with state 0.
 What each field of a frame may say is at the head of `engine/record_kernel.py`.
 
 ## Superblock
 
 At byte 0 and at byte {block} of the journal. The newest whole one counts. Magic {superblock_magic:#x}.
-The rest of the block is zeros.
+The table of snapshots stands in the same block; the rest is zeros. Version {journal_version}; version 2 has no table, and no
+SNAPSHOT or FORGET in its log.
 
 {superblock}
+
+### The table of snapshots
+
+Its head, at byte {head_at} of the superblock's block:
+
+{head}
+
+Its rows, from byte {table_at} on; `count` of them, a row's index is its place:
+
+{row}
+
+Block b of the volume, {block} bytes as they were before they were overwritten, lies at b * {block} of a place; one of zeros may
+be a hole. Behind the blocks of a place there are 8 bytes for each: its CRC32C (u32), and 2^31 + (sequence of the snapshot) % 2^31
+(u32). Where they are zeros the block is not kept here. The next place begins at the next multiple of {block} bytes.
 
 ## Label
 
@@ -79,6 +98,8 @@ def format_page() -> str:
         length_max=record.LENGTH_MAX, magic=record.MAGIC, version=record.VERSION, superblock_magic=replica.SUPERBLOCK_MAGIC,
         label_magic=replica.LABEL_MAGIC, label_version=replica.LABEL_VERSION, record=table_of(record.Header),
         kinds="\n".join(kinds), superblock=table_of(log.Superblock), label=table_of(log.Label),
+        journal_version=replica.JOURNAL_VERSION, places=snapshot.PLACES, head_at=snapshot.HEAD_AT, table_at=snapshot.TABLE_AT,
+        head=table_of(snapshot.TableHead), row=table_of(snapshot.Entry),
         ballot=", ".join(ballot.Ballot.__struct_fields__),
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,12 +29,14 @@ from ..base.row import rows_of
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
+from . import snapshot_kernel as snapshot
 from .handshake import lead
 from .label import GO_ON, area_of, is_labelled, mismatch
 
 LOG = logging.getLogger(__name__)
 
 AHEAD_BYTES = 8 << 20
+SPAN_BYTES = 4 << 20  # Of log whose old blocks are kept, then flushed together, then overwritten, while a replay goes on.
 
 # Why a replay stopped reading, by record_kernel's findings.
 NOT_NEXT, NOT_APPLICABLE = -20, -21
@@ -79,7 +82,7 @@ def format_with(chosen: Disk, volume: int, epoch: int, staging_bytes: int, flags
     """format_journal() with these flags from the first instant on."""
     journal = log.journal_state(
         capacity_of(chosen, staging_bytes), staging_bytes, volume, epoch, chosen.journal_fd, chosen.volume_fd,
-        chosen.volume_bytes,
+        chosen.volume_bytes, snapshot_fd=chosen.snapshot_fd,
     )
     journal.at[0].flags, journal.at[0].pair = flags, drawn_pair(journal)
     save(journal)
@@ -116,6 +119,11 @@ def tie(journal: log.Journal, ring: reactor.Reactor | None = None) -> None:
     """
     at, ring = journal.at[0], ring or reactor.empty()
     at.pair = at.pair or drawn_pair(journal)
+    fd, snapshots = int(journal.snapshots.at[0].fd), journal.snapshots
+    if fd >= 0 and pair_kept(snapshots, ring) != at.pair:
+        snapshots.block_words[0] = at.pair
+        if reactor.write_kept(ring, fd, snapshots.block, 0, 8, 0) != 8 or reactor.sync_kept_now(ring, fd) < 0:
+            raise UnfitError("The file in which old blocks are kept for snapshots cannot be written: look at the disk.")
     status = int(replica.write_label(journal, ring, int(at.applied_sequence)))
     if status == replica.OK:
         status = int(reactor.sync_now(ring, int(at.volume_fd)))
@@ -187,12 +195,55 @@ def whole_superblocks(data: np.ndarray) -> list[log.Superblock]:
         without_pair = not block[replica.CRC_OFFSET + 8 : log.Superblock.LAYOUT.itemsize].any()  # From before there were pairs.
         if (
             superblock.magic == replica.SUPERBLOCK_MAGIC
-            and superblock.version == record.VERSION
+            and replica.JOURNAL_VERSION_LEAST <= superblock.version <= replica.JOURNAL_VERSION
+            and (superblock.version < replica.JOURNAL_VERSION or is_table_whole(block, int(superblock.generation)))
             and superblock.crc == replica.checksum_before(block, replica.CRC_OFFSET)
             and (without_pair or superblock.pair_crc == replica.checksum_before(block, replica.PAIR_CRC_OFFSET))
         ):
             found.append(superblock)
     return sorted(found, key=lambda superblock: -int(superblock.generation))
+
+
+def is_table_whole(block: np.ndarray, generation: int) -> bool:
+    """Whether the table of snapshots in a superblock's block is this superblock's, and whole."""
+    head = log.head_in(block)[0]
+    return bool(
+        head.generation == generation
+        and 0 <= head.count <= snapshot.PLACES
+        and head.crc == snapshot.table_checksum(block, int(head.count))
+    )
+
+
+def load_snapshots(data: np.ndarray, superblock: log.Superblock, snapshots: snapshot.Snapshots, ring: reactor.Reactor) -> int:
+    """Bring snapshots to what stands behind this superblock, and find what is kept for them. Answers 0 or a status."""
+    begin = int(superblock.generation) % 2 * log.BLOCK_BYTES
+    block = data[begin : begin + log.BLOCK_BYTES].copy()
+    snapshots.words[:] = 0
+    if superblock.version == replica.JOURNAL_VERSION:
+        head = log.head_in(block)[0]
+        size = min(int(head.count) * snapshot.Entry.LAYOUT.itemsize, snapshots.data.size)
+        snapshots.data[:size] = block[snapshot.TABLE_AT : snapshot.TABLE_AT + size]
+        snapshots.at[0].as_of = head.as_of
+    is_mixture = bool(int(superblock.flags) & log.INCONSISTENT)
+    status = int(snapshot.load_bits(snapshots, ring, is_mixture))
+    if status == 0 and pair_kept(snapshots, ring) != superblock.pair:  # Another replica's, or of a copy without this file.
+        snapshot.give_up_all(snapshots)
+    return status
+
+
+def pair_kept(snapshots: snapshot.Snapshots, ring: reactor.Reactor) -> int:
+    """The pair whose old blocks are in this file; 0 where none is told of."""
+    snapshots.block[:8] = 0
+    if snapshots.at[0].fd >= 0:
+        reactor.read_kept(ring, int(snapshots.at[0].fd), snapshots.block, 0, 8, 0)
+    return int(snapshots.block_words[0])
+
+
+def kept_up_to(data: np.ndarray, superblock: log.Superblock) -> int:
+    """The sequence up to which everything that was overwritten had been kept when this superblock was written."""
+    begin = int(superblock.generation) % 2 * log.BLOCK_BYTES
+    head = log.head_in(data[begin : begin + log.BLOCK_BYTES].copy())[0]
+    return int(head.applied) if superblock.version == replica.JOURNAL_VERSION else record.NUMBER_MAX
 
 
 def read_superblock(data: np.ndarray) -> log.Superblock | None:
@@ -205,8 +256,9 @@ def why_unread(data: np.ndarray) -> str:
     """Why no superblock was read, in a sentence."""
     both = [log.superblock_in(data[block:])[0] for block in (0, log.BLOCK_BYTES)]
     versions = {int(superblock.version) for superblock in both if superblock.magic == replica.SUPERBLOCK_MAGIC}
-    if versions and record.VERSION not in versions:
-        return f"a journal of version {max(versions)}; this farwrite reads version {record.VERSION}. Begin with new files."
+    newest = replica.JOURNAL_VERSION
+    if versions and not versions & {*range(replica.JOURNAL_VERSION_LEAST, newest + 1)}:
+        return f"a journal of version {max(versions)}; this farwrite reads up to version {newest}. Begin with new files."
     return "no whole superblock; this is not a journal, or it is damaged."
 
 
@@ -216,16 +268,15 @@ def is_blank(data: np.ndarray) -> bool:
 
 
 @kernel()
-def scan(data, headers, capacity, volume, volume_bytes, position, sequence, epoch, ring, volume_fd, apply, found):
-    """Walk the records from `position` and, with `apply`, copy each into the volume.
+def scan(data, headers, capacity, volume, volume_bytes, position, limit, sequence, epoch, ring, volume_fd, apply, found):
+    """Walk the records from `position` to `limit` at most and, with `apply`, copy each into the volume.
 
     Stops at the first thing that is not the next record of this volume, or that cannot be applied to it. `found` receives
     all but `damaged`, which is for `judge` to fill. Answers 0 or -errno from the volume.
     """
     count = np.int64(0)
     reason = np.int64(record.INCOMPLETE)
-    begin = position
-    while position - begin < capacity:
+    while position < limit:
         offset = log.SUPERBLOCK_BYTES + position % capacity
         available = capacity - position % capacity
         reason = np.int64(record.inspect(data, headers, offset, available, volume))
@@ -233,7 +284,7 @@ def scan(data, headers, capacity, volume, volume_bytes, position, sequence, epoc
             break
         kind = record.kind_of(headers, offset)
         length = record.length_of(headers, offset)
-        is_write = kind == record.WRITE or kind == record.TRIM
+        is_write = record.is_logged(kind)
         expected = sequence + 1 if is_write else sequence
         stale = record.sequence_of(headers, offset) != expected or record.epoch_of(headers, offset) < epoch
         if stale or not (is_write or kind == record.PAD):
@@ -244,7 +295,11 @@ def scan(data, headers, capacity, volume, volume_bytes, position, sequence, epoc
             break
         if is_write:
             address, size = record.address_of(headers, offset), record.written_of(headers, offset)
-            if not record.is_applicable(kind, address, size, volume_bytes):
+            if record.is_marker(kind):
+                sound = record.is_marker_applicable(kind, address, length, record.extra_of(headers, offset), expected)
+            else:
+                sound = record.is_applicable(kind, address, size, volume_bytes)
+            if not sound:
                 reason = np.int64(NOT_APPLICABLE)
                 found.kind, found.address, found.size = kind, address, size
                 break
@@ -305,6 +360,8 @@ def headers_in(data: np.ndarray) -> np.ndarray:
 def apply_one(data, headers, offset, ring, volume_fd):
     """One record of a journal's image into the volume; 0 or a status."""
     address = record.address_of(headers, offset)
+    if record.is_marker(record.kind_of(headers, offset)):
+        return np.int64(0)
     if record.kind_of(headers, offset) == record.TRIM:
         return reactor.trim_volume(ring, volume_fd, address, record.trimmed_of(headers, offset))
     length = record.length_of(headers, offset)
@@ -314,11 +371,13 @@ def apply_one(data, headers, offset, ring, volume_fd):
     return written if written < 0 else np.int64(replica.SHORT_WRITE)
 
 
-def examine(chosen: Disk, apply: bool = False, refuse: bool = True) -> tuple[log.Superblock, log.Found]:
+def examine(
+    chosen: Disk, apply: bool = False, refuse: bool = True, snapshots: snapshot.Snapshots | None = None
+) -> tuple[log.Superblock, log.Found]:
     """(superblock, scan's findings) of a journal as it lies there; UnfitError when there is none.
 
     With `apply` the volume is brought to what was found, and refused when it is not of the journal's time, but for an audit
-    (`refuse` False), which counts what is missing.
+    (`refuse` False), which counts what is missing. What that overwrites is kept for `snapshots`, which are then as they were.
     """
     with image(chosen.journal_fd) as data:
         whole = whole_superblocks(data)
@@ -336,7 +395,7 @@ def examine(chosen: Disk, apply: bool = False, refuse: bool = True) -> tuple[log
                 raise UnfitError(f"{chosen.directory}: {why}. {GO_ON}")
             if found.reason == NOT_APPLICABLE:
                 LOG.error("%s: %s", chosen.directory, end_text(superblock, found))
-            status = apply_found(data, superblock, reactor.empty(), chosen.journal_fd, chosen.volume_fd, found)
+            status = apply_found(data, superblock, reactor.empty(), chosen.journal_fd, chosen.volume_fd, found, snapshots)
         del data
     if status < 0:
         raise system_error(f"apply the journal to the volume in {chosen.directory}", int(status))
@@ -366,39 +425,170 @@ def end_text(superblock: log.Superblock, found: log.Found) -> str:
 def find_end(data: np.ndarray, superblock: log.Superblock) -> log.Found:
     """What scan() finds from where a superblock says that the log begins, and what judge() makes of its end."""
     found = rows_of(log.Found)[0]
-    scan_from(data, superblock, reactor.empty(), -1, False, found)
+    begin = Place(int(superblock.tail), int(superblock.tail_sequence), int(superblock.tail_epoch))
+    scan_from(data, superblock, reactor.empty(), -1, False, found, begin, begin.position + int(superblock.capacity_bytes))
     judge_end(data, superblock, found)
     return found
 
 
 def apply_found(
-    data: np.ndarray, superblock: log.Superblock, ring: reactor.Reactor, journal_fd: int, volume_fd: int, found: log.Found
-) -> int:
+    data: np.ndarray, superblock: log.Superblock, ring: reactor.Reactor, journal_fd: int, volume_fd: int, found: log.Found,
+    snapshots: snapshot.Snapshots | None = None,
+) -> int:  # fmt: skip
     """Copy into the volume what find_end() has found: a superblock vouches for that first, as for everything there.
 
-    `superblock` is brought to what then stands on the disk. Answers 0 or a status.
+    `superblock` is brought to what then stands on the disk, and `snapshots` to what the log leaves. Answers 0 or a status.
     """
+    kept = kept_up_to(data, superblock)
+    if snapshots is not None and (status := load_snapshots(data, superblock, snapshots, ring)) < 0:
+        return status
     if superblock.durable_sequence < found.sequence:
-        superblock.generation += 1
+        old = int(superblock.generation) % 2 * log.BLOCK_BYTES
         superblock.durable_sequence = found.sequence
-        block = aligned_bytes(log.BLOCK_BYTES)
-        copy = log.superblock_in(block)
-        copy[0] = superblock
-        place = replica.seal_superblock(block, copy[0])
-        written = int(reactor.write_now(ring, journal_fd, block, 0, log.BLOCK_BYTES, place))
-        if written != log.BLOCK_BYTES:
-            return written if written < 0 else replica.SHORT_WRITE
-    return scan_from(data, superblock, ring, volume_fd, True, found)
+        if (status := save_found(data[old : old + log.BLOCK_BYTES], superblock, ring, journal_fd)) < 0:
+            return status
+    begin = Place(int(superblock.tail), int(superblock.tail_sequence), int(superblock.tail_epoch))
+    if snapshots is None:
+        return scan_from(data, superblock, ring, volume_fd, True, found, begin, int(found.position))
+    return apply_spans(data, superblock, ring, journal_fd, volume_fd, found, snapshots, begin, kept)
+
+
+class Place(NamedTuple):
+    """Where a scan begins: a position in the log, and what is before it."""
+
+    position: int
+    sequence: int  # of the last record before it
+    epoch: int  # of that record
+
+
+def save_found(
+    old: np.ndarray, superblock: log.Superblock, ring: reactor.Reactor, journal_fd: int,
+    snapshots: snapshot.Snapshots | None = None, sequence: int = 0,
+) -> int:  # fmt: skip
+    """Write the next superblock while nothing runs yet, with the table of `snapshots` as of a sequence, or of the block `old`.
+
+    Answers 0 or a status.
+    """
+    block = aligned_bytes(log.BLOCK_BYTES)
+    superblock.generation += 1
+    if superblock.version == replica.JOURNAL_VERSION:
+        block[snapshot.HEAD_AT :] = old[snapshot.HEAD_AT :]
+    superblock.version = replica.JOURNAL_VERSION
+    copy, head = log.superblock_in(block), log.head_in(block)[0]
+    copy[0] = superblock
+    if snapshots is not None:
+        snapshot.fill_table(snapshots, block, head, int(superblock.generation), sequence)
+    snapshot.seal_table(block, head, int(superblock.generation))
+    place = replica.seal_superblock(block, copy[0])
+    written = int(reactor.write_now(ring, journal_fd, block, 0, log.BLOCK_BYTES, place))
+    if written != log.BLOCK_BYTES:
+        return written if written < 0 else replica.SHORT_WRITE
+    return 0
+
+
+@kernel()
+def keep_span(data, headers, capacity, begin, end, sequence, snapshots, ring, volume_fd, kept):
+    """Keep what the records from `begin` on will overwrite, behind the sequence `kept`: (0 or a status, where it ended, and why).
+
+    It ends at `end`, after SPAN_BYTES, behind the sequence `kept`, or before a SNAPSHOT or FORGET that the table does not tell of
+    (the third is True then).
+    """
+    position, stop, is_before = begin, min(end, begin + SPAN_BYTES), False
+    while position < stop:
+        offset = log.SUPERBLOCK_BYTES + position % capacity
+        kind = record.kind_of(headers, offset)
+        if kind != record.PAD:
+            sequence = record.sequence_of(headers, offset)
+            if record.is_marker(kind) and sequence > snapshots.at[0].as_of:
+                return np.int64(0), position, True
+            if sequence <= kept:
+                is_before = True
+            elif is_before:  # What comes before is in the volume first.
+                return np.int64(0), position, False
+            else:
+                status = snapshot.keep_range(
+                    snapshots, ring, volume_fd, record.address_of(headers, offset), record.written_of(headers, offset), True,
+                    kind == record.TRIM,
+                )  # fmt: skip
+                if status < 0:
+                    return status, position, False
+        position += record.record_bytes(record.length_of(headers, offset))
+    return np.int64(0), position, False
+
+
+def apply_spans(
+    data: np.ndarray, superblock: log.Superblock, ring: reactor.Reactor, journal_fd: int, volume_fd: int, found: log.Found,
+    snapshots: snapshot.Snapshots, begin: Place, kept: int,
+) -> int:  # fmt: skip
+    """Apply a log piece by piece, each after what it overwrites is kept, and the table is saved wherever it changes.
+
+    `kept`: what the records up to this sequence overwrote was kept before. Answers 0 or a status.
+    """
+    headers, capacity, end = headers_in(data), int(superblock.capacity_bytes), int(found.position)
+    part = rows_of(log.Found)[0]
+    while begin.position < end:
+        written = int(snapshots.at[0].written)
+        status, stop, at_marker = keep_span(
+            data, headers, capacity, begin.position, end, begin.sequence, snapshots, ring, volume_fd, kept
+        )
+        if status < 0:
+            return int(status)
+        is_to_be_flushed = snapshots.at[0].written > written and snapshots.at[0].dirty == 0
+        if is_to_be_flushed and reactor.sync_kept_now(ring, int(snapshots.at[0].fd)) < 0:
+            snapshot.give_up_all(snapshots)
+        if (status := save_changed(superblock, ring, journal_fd, snapshots, begin.sequence)) < 0:
+            return status
+        if stop > begin.position:
+            if (status := int(scan_from(data, superblock, ring, volume_fd, True, part, begin, int(stop)))) < 0:
+                return status
+            begin = Place(int(part.position), int(part.sequence), int(part.epoch))
+        if at_marker:
+            offset = log.SUPERBLOCK_BYTES + begin.position % capacity
+            while not snapshot.note_marker(snapshots, data, headers, offset):
+                if (status := empty_one(superblock, ring, journal_fd, snapshots, begin.sequence)) < 0:
+                    return status
+            header = headers[offset // record.HEADER_BYTES]
+            size = int(record.record_bytes(int(header.length)))
+            begin = Place(begin.position + size, int(header.sequence), int(header.epoch))
+            if (status := save_changed(superblock, ring, journal_fd, snapshots, begin.sequence)) < 0:
+                return status
+    return 0
+
+
+def save_changed(
+    superblock: log.Superblock, ring: reactor.Reactor, journal_fd: int, snapshots: snapshot.Snapshots, sequence: int
+) -> int:
+    """Have both superblocks tell of a table that has changed, as of a sequence. Answers 0 or a status."""
+    nothing = np.zeros(log.BLOCK_BYTES, np.uint8)
+    while snapshots.at[0].dirty > 0:
+        if (status := save_found(nothing, superblock, ring, journal_fd, snapshots, sequence)) < 0:
+            return status
+        snapshots.at[0].dirty -= 1
+    return 0
+
+
+def empty_one(
+    superblock: log.Superblock, ring: reactor.Reactor, journal_fd: int, snapshots: snapshot.Snapshots, sequence: int
+) -> int:
+    """Have a deleted snapshot leave its place, or a piece of that. Answers 0 or a status."""
+    at = snapshots.at[0]
+    snapshot.tend(snapshots, ring)
+    if at.awaited > at.flushed:
+        if (status := int(reactor.sync_kept_now(ring, int(at.fd)))) < 0:
+            return status
+        at.flushed = at.flushing = at.written
+    return save_changed(superblock, ring, journal_fd, snapshots, sequence)
 
 
 def scan_from(
-    data: np.ndarray, superblock: log.Superblock, ring: reactor.Reactor, volume_fd: int, apply: bool, found: log.Found
-) -> int:
-    """scan() from where a superblock says that the log begins."""
+    data: np.ndarray, superblock: log.Superblock, ring: reactor.Reactor, volume_fd: int, apply: bool, found: log.Found,
+    begin: Place, limit: int,
+) -> int:  # fmt: skip
+    """scan() of the log that a superblock tells of, from a place in it to a position."""
     return scan(
         data, headers_in(data), int(superblock.capacity_bytes), int(superblock.volume),
-        int(superblock.volume_bytes) or record.NUMBER_MAX, int(superblock.tail), int(superblock.tail_sequence),
-        int(superblock.tail_epoch), ring, volume_fd, apply, found,
+        int(superblock.volume_bytes) or record.NUMBER_MAX, begin.position, limit, begin.sequence, begin.epoch, ring, volume_fd,
+        apply, found,
     )  # fmt: skip
 
 
@@ -446,6 +636,8 @@ def resume(journal: log.Journal, ring: reactor.Reactor, superblock: log.Superblo
     at.flags = superblock.flags | (log.INCONSISTENT if found.damaged else 0)
     at.begun = superblock.begun
     at.log_epoch = at.applied_epoch = at.checkpoint_epoch = found.epoch
+    if found.damaged:
+        snapshot.give_up_all(journal.snapshots)
     if not found.damaged and (status := zero_torn_tail(journal, ring, superblock, found)) < 0:
         raise system_error("write behind the end of a journal", status)
 
@@ -455,11 +647,12 @@ def replay(chosen: Disk, staging_bytes: int) -> tuple[log.Journal, Replay]:
 
     Ends with a checkpoint: the old tail of the log, torn records included, can never be read again.
     """
-    superblock, found = examine(chosen, apply=True)
+    snapshots = snapshot.snapshots_state(chosen.volume_bytes, chosen.snapshot_fd)
+    superblock, found = examine(chosen, apply=True, snapshots=snapshots)
     journal = log.journal_state(
         int(superblock.capacity_bytes), staging_bytes, int(superblock.volume), int(superblock.epoch), chosen.journal_fd,
         chosen.volume_fd, chosen.volume_bytes,
-    )  # fmt: skip
+    )._replace(snapshots=snapshots)  # fmt: skip
     resume(journal, reactor.empty(), superblock, found)
     lead(journal, max(int(found.epoch), int(superblock.epoch)) + 1)
     tie(journal)

@@ -7,11 +7,13 @@ log, always in this order:
 
     tail <= saved <= applied <= durable_watermark <= durable <= sealed <= staged
 
-Records are packed by 64 bytes; a batch that is flushed ends on a block boundary, filled by a PAD record, so no sector
-that was acknowledged is ever written again. The PAD tells what was durable when it was made: once its batch is durable too, it
-is a durable watermark for everything before the batch, and so is a superblock. Only what a watermark covers gets into the
-volume. Whatever bit flips in the log afterwards, the volume is never ahead of it unless somebody still says so. Steps only: time
-and system calls are in primary_kernel and secondary_kernel.
+While there are snapshots, `kept` and `walked` lie between applied and durable_watermark (snapshot_kernel).
+
+Records are packed by 64 bytes; a batch that is flushed ends on a block boundary, filled by a PAD record, so no sector that was
+acknowledged is ever written again. The PAD tells what was durable when it was made: once its batch is durable too, it is a
+durable watermark for everything before the batch, and so is a superblock. Only what a watermark covers gets into the volume.
+Whatever bit flips in the log afterwards, the volume is never ahead of it unless somebody still says so. Steps only: time and
+system calls are in primary_kernel and secondary_kernel.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from ..base.host.libc import aligned_bytes
 from ..base.jit import kernel
 from ..base.row import Row, i64, rows_of
 from . import record_kernel as record
+from . import snapshot_kernel as snapshot
 
 SUPERBLOCK_BYTES = 2 * BLOCK_BYTES  # Two, written in turn: one is always whole.
 
@@ -86,6 +89,9 @@ class Positions(Row):
     pair = i64("identity of this journal and its volume together (label.py); 0: none")
     pair_generation = i64("times the two were tied, as the newest superblock says")
     labelled = i64("times the two were tied, as the volume's newest label says")
+    walked = i64("position: what the records before it overwrite was kept for snapshots, if there are any")
+    kept = i64("position: the same, and it is durable")
+    walked_blocks = i64("blocks of the record at walked that were kept already: a trim may have many")
 
 
 class Superblock(Row):
@@ -151,21 +157,25 @@ class Journal(NamedTuple):
     block: np.ndarray  # uint8, one block, page-aligned: what is written as superblock or label
     superblock: np.ndarray  # Superblock, one, at the beginning of block
     label: np.ndarray  # Label, one, at the beginning of block
+    head: np.ndarray  # TableHead, one, in block behind the superblock
     begins: np.ndarray  # int64 by sequence modulo its size: where the record begins
     last_write: np.ndarray  # int64 by extent: sequence of the last write applied to it
+    snapshots: snapshot.Snapshots
 
 
 def journal_state(
     capacity_bytes: int, staging_bytes: int, volume: int, epoch: int, journal_fd: int, volume_fd: int, volume_bytes: int = 0,
     extent_bytes: int = EXTENT_BYTES_DEFAULT, begins: int = BEGINS, watermark_after_ns: int = WATERMARK_AFTER_NS_DEFAULT,
+    snapshot_fd: int = -1, places: int = snapshot.PLACES,
 ) -> Journal:  # fmt: skip
-    """An empty Journal that begins at position 0."""
+    """An empty Journal that begins at position 0. Without `snapshot_fd` no snapshot can be served from here."""
     assert capacity_bytes % staging_bytes == 0
     assert staging_bytes % BLOCK_BYTES == 0
     data, block = aligned_bytes(staging_bytes), aligned_bytes(BLOCK_BYTES)
     made = Journal(
         rows_of(Positions), data, data.view(np.int64), data.view(record.Header.LAYOUT), block, superblock_in(block),
-        label_in(block), np.zeros(begins, np.int64), np.zeros(-(-volume_bytes // extent_bytes), np.int64),
+        label_in(block), head_in(block), np.zeros(begins, np.int64), np.zeros(-(-volume_bytes // extent_bytes), np.int64),
+        snapshot.snapshots_state(volume_bytes, snapshot_fd, places),
     )  # fmt: skip
     at = made.at[0]
     at.capacity_bytes, at.staging_bytes = capacity_bytes, staging_bytes
@@ -182,6 +192,11 @@ def superblock_in(block: np.ndarray) -> np.ndarray:
     return block[: Superblock.LAYOUT.itemsize].view(Superblock.LAYOUT)
 
 
+def head_in(block: np.ndarray) -> np.ndarray:
+    """The head of the table of snapshots in a superblock's block: the same memory."""
+    return block[snapshot.HEAD_AT : snapshot.HEAD_AT + snapshot.TableHead.LAYOUT.itemsize].view(snapshot.TableHead.LAYOUT)
+
+
 def label_in(block: np.ndarray) -> np.ndarray:
     """The label at the beginning of a block of bytes: the same memory."""
     return block[: Label.LAYOUT.itemsize].view(Label.LAYOUT)
@@ -191,7 +206,7 @@ def begin_at(journal: Journal, position: int, sequence: int) -> None:
     """Go on at a position and after a sequence, everything before being durable and applied."""
     at = journal.at[0]
     at.tail = at.applied = at.durable_watermark = at.durable = at.sealed = at.staged = position
-    at.checkpoint_position = at.saved = position
+    at.checkpoint_position = at.saved = at.walked = at.kept = position
     at.tail_sequence = at.applied_sequence = at.durable_sequence = at.sealed_sequence = at.staged_sequence = sequence
     at.boundary_sequence = at.checkpoint_sequence = at.saved_sequence = at.known_since = sequence
     at.epoch_begin_sequence = sequence
@@ -205,7 +220,8 @@ def restart(journal, position, sequence, log_epoch):
     at.tail_sequence = at.applied_sequence = at.durable_sequence = at.sealed_sequence = sequence
     at.staged_sequence = at.boundary_sequence = at.checkpoint_sequence = at.known_since = sequence
     at.saved, at.saved_sequence = position, sequence
-    at.begun = at.durable_watermark = position
+    at.begun = at.durable_watermark = at.walked = at.kept = position
+    at.walked_blocks = 0
     at.log_epoch = at.applied_epoch = at.checkpoint_epoch = log_epoch
     journal.last_write[:] = 0
 

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..base.errors import FarwriteError, UnfitError, system_error
+from ..base.errors import FarwriteError, UnfitError, UsageError, system_error
 from ..base.host import reactor
 from ..base.host.disk import Disk
 from ..base.row import rows_of
@@ -31,6 +31,7 @@ from ..base.wire.terms import Terms
 from . import election, turn_kernel
 from . import journal_kernel as log
 from . import primary_kernel as p
+from . import record_kernel as record
 from . import replica_kernel as replica
 from . import secondary_kernel as secondary
 from .ballot import Answer, Question, is_epoch_in_reach
@@ -38,6 +39,7 @@ from .control import ASK_TIMEOUT_S, Address, Arrivals, ask, ask_all, ask_running
 from .handshake import hello_of, how_to_join, is_to_be_readmitted, is_to_be_struck, lead, may_succeed, meet
 from .journal import begin_anew, capacity_of, examine, image, is_blank, resume, save, tie
 from .peer_status import PeerStatus, peer_status_of
+from .snapshot import Snapshot, checked_name, snapshots_of
 from .vote import BallotError, Voter
 
 STAGING_BYTES = 1 << 20
@@ -45,7 +47,9 @@ PEER_TIMEOUT_NS = 1_000_000_000
 # A disk that has not answered a write of the journal for so long is given up: everybody waits for it, at least under C.
 # Longer than a disk that spins up or repairs a sector; a system tries again after 30 s (SCSI), which no writer should wait for.
 DISK_TIMEOUT_NS = 5_000_000_000
+SNAPSHOT_S = 30.0  # For a SNAPSHOT or FORGET to be complete and applied, while the replica leads.
 CONTROL_S = 0.05  # Between two looks of the control thread: little beside the peer timeout.
+MARKED_S = 0.001
 LOOK_S = 0.01  # Between two looks for a primary, and the first two questions to the last one whether it still runs.
 # Two candidates that ask at once may both fail. An election is about ten round trips, so their lots lie as far apart.
 LOT_S_MIN, LOT_ROUND_TRIPS, LOT_DOUBLED_MAX = 0.05, 10, 10
@@ -97,10 +101,11 @@ def recall(chosen: Disk, volume: int, staging_bytes: int) -> log.Journal:
         del data
     if blank:
         return begin_anew(chosen, volume, staging_bytes)
-    superblock, found = examine(chosen, apply=True)
     journal = log.journal_state(
-        capacity_of(chosen, staging_bytes), staging_bytes, volume, 0, chosen.journal_fd, chosen.volume_fd, chosen.volume_bytes
+        capacity_of(chosen, staging_bytes), staging_bytes, volume, 0, chosen.journal_fd, chosen.volume_fd, chosen.volume_bytes,
+        snapshot_fd=chosen.snapshot_fd,
     )
+    superblock, found = examine(chosen, apply=True, snapshots=journal.snapshots)
     resume(journal, reactor.empty(), superblock, found)
     tie(journal)
     return journal
@@ -132,6 +137,8 @@ class Node(Voter):
         self.random = random.Random(f"{seed} {name}")
         self.session: secondary.Secondary | None = None
         self.primary: p.Primary | None = None
+        self.given_up = 0  # snapshots, as far as we have said so
+        self.marking = threading.Lock()  # of SNAPSHOT and FORGET: one at a time
         self.ends_session = rows_of(SharedCounters)
         self.steps_down = self.handing_over = False
         self.version, self.is_settled, self.is_outvoted, self.patience_ends_ns = 0, True, False, 0
@@ -212,6 +219,16 @@ class Node(Voter):
             ))  # fmt: skip
             if ring is not None:
                 ring.at[0].abandoned = 1
+
+    def mind_snapshots(self) -> None:
+        """Say once that snapshots were given up here: the volume itself goes on."""
+        given_up = int(self.journal.snapshots.at[0].given_up)
+        if given_up > self.given_up:
+            LOG.warning(
+                "%s cannot keep what its snapshots need: its disk is full, or refuses. %d of them are given up on this replica; "
+                "the volume goes on.", self.name, given_up - self.given_up,
+            )  # fmt: skip
+            self.given_up = given_up
 
     # The life of a replica.
 
@@ -341,6 +358,7 @@ class Node(Voter):
         while not (self.ends_session[0].stop or ended.wait(CONTROL_S)):
             silent_ns = time.monotonic_ns() - int(state.at[0].heard_ns)
             self.mind_disk()
+            self.mind_snapshots()
             if self.stopped() or silent_ns > limit_ns:
                 self.ends_session[0].stop = 1
 
@@ -421,6 +439,74 @@ class Node(Voter):
         if status < 0 or settled < 0:
             raise system_error("go on as the primary", status or settled)
 
+    # Snapshots, from any thread but the loop's.
+
+    def snapshots(self) -> list[Snapshot]:
+        """The snapshots that there are, the oldest first, as this replica has them."""
+        return snapshots_of(self.journal.snapshots)
+
+    def take_snapshot(self, name: str) -> Snapshot:
+        """The volume as it is at one instant, on every replica; answers once that is complete at the protocol's point."""
+        data = checked_name(name)
+        with self.marking:
+            state = self.leading()
+            known = self.snapshots()
+            if any(one.name == name for one in known):
+                raise UsageError(f"There is a snapshot {name} already: delete it first, or choose another name.")
+            most = int(self.journal.snapshots.at[0].listed_max)
+            if len(known) >= most:
+                raise UnfitError(f"There are {len(known)} snapshots already, and no more than {most} are kept: delete one first.")
+            state.marker_name[: len(data)] = np.frombuffer(data, np.uint8)
+            sequence = self.mark(state, record.SNAPSHOT, len(data), time.time_ns(), f"take snapshot {name}")
+        for one in self.snapshots():
+            if one.sequence == sequence:
+                return one
+        raise UnfitError(f"The snapshot {name} was taken, and is gone already: somebody has deleted it.")
+
+    def delete_snapshot(self, name: str) -> None:
+        """Give a snapshot up, on every replica; its room is given back in the background."""
+        with self.marking:
+            state = self.leading()
+            found = [one for one in self.snapshots() if one.name == name]
+            if not found:
+                raise UsageError(f"There is no snapshot {name}.")
+            for one in found:
+                self.mark(state, record.FORGET, 0, one.sequence, f"delete snapshot {name}")
+
+    def leading(self) -> p.Primary:
+        """The primary that we are; UnfitError when we are none, or are about to be none."""
+        state = self.primary
+        if state is None or self.steps_down or self.handing_over or self.failure is not None:
+            raise UnfitError(f"The replica {self.name} does not lead: ask the one that does.")
+        return state
+
+    def mark(self, state: p.Primary, kind: int, name_bytes: int, extra: int, attempt: str) -> int:
+        """Have the loop stage a SNAPSHOT or FORGET, and wait until it is complete and applied here. Its sequence."""
+        asked, limit_s = state.marker_request[0], time.monotonic() + SNAPSHOT_S
+        unknown = f"{attempt}: it is not complete after {SNAPSHOT_S:g} s, and may be later: it is in the log or on its way there."
+        while asked.request != p.NOTHING:  # An earlier one, which was given up waiting for.
+            self.wait_marked(state, limit_s, attempt, unknown)
+        asked.extra, asked.name_bytes, asked.sequence = extra, name_bytes, 0
+        asked.request = kind
+        if hurry := getattr(self.clients, "hurry", None):  # The loop may be asleep.
+            hurry()
+        while asked.request != p.NOTHING:
+            self.wait_marked(state, limit_s, attempt, unknown)
+        sequence = int(asked.sequence)
+        if sequence < 0:
+            raise UnfitError(f"{attempt}: the log does not take such a record.")
+        while state.at[0].completed < sequence or self.journal.at[0].applied_sequence < sequence:
+            self.wait_marked(state, limit_s, attempt, unknown)
+        return sequence
+
+    def wait_marked(self, state: p.Primary, limit_s: float, attempt: str, unknown: str) -> None:
+        """Wait a moment for the loop; UnfitError when it leads no more, or all takes too long."""
+        if self.primary is not state:
+            raise UnfitError(f"{attempt}: the replica {self.name} leads no more, so it may have been done or not: ask who leads.")
+        if time.monotonic() > limit_s:
+            raise UnfitError(unknown)
+        time.sleep(MARKED_S)
+
     def peer_statuses(self) -> dict[str, PeerStatus]:
         """Where our peers stand, by name; nobody while we do not lead."""
         state = self.primary
@@ -432,6 +518,7 @@ class Node(Voter):
         while not ending.wait(rest_s):
             rest_s = CONTROL_S
             self.mind_disk()
+            self.mind_snapshots()
             for index, name in enumerate(self.peers):
                 if self.ballot.epoch > epoch:
                     self.steps_down = True

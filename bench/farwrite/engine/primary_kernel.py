@@ -23,6 +23,7 @@ from ..workload.payload_kernel import SOLID, fill_by_profile
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
+from . import snapshot_kernel as snapshot
 
 # Protocols, as DRBD numbers them; LOCAL has no peer and completes when durable here. TWO_TRIP is C as plain SCSI does it:
 # command, ready, data, status. QUORUM completes when W replicas, this one among them, are durable.
@@ -47,6 +48,7 @@ RESYNC_BUFFER_BYTES = (1 << 20) + (128 << 10)  # The largest record, and blocks 
 UNBOUNDED_BYTES_PER_S = 1 << 40
 BESIDE_BYTES_PER_S = 640 << 20  # A resync beside writes with a latency budget begins at half of a 10 Gbit/s link.
 DIGEST_EXTENTS = 8  # In one frame; its answer has a byte for each.
+RUN_BLOCKS = 1 << 14  # Of a snapshot, looked at for one part of an answer: 64 MiB.
 LAG_RING = 1 << 17  # Writes that may be complete and not yet known durable at any peer; more are not taken.
 
 # What the control thread asks of the loop (ControlRequest.request).
@@ -80,6 +82,7 @@ class Leading(Row):
     resync_bytes_per_s_max = i64("bytes/s: the most it is raised to")
     latency_budget_ns = i64("ns: while writes take longer, resyncs are slowed down; 0: never")
     submitted_ns = i64("ns, CLOCK_MONOTONIC: when the newest write was staged")
+    marker_sequence = i64("sequence of the newest SNAPSHOT or FORGET that it has staged; the next one waits until it is applied")
 
 
 class Peer(Row):
@@ -133,6 +136,15 @@ class ControlRequest(Row):
     how = i64("ADOPT: BY_LOG, BY_EXTENTS or BY_DIGESTS")
 
 
+class MarkerRequest(Row):
+    """A SNAPSHOT or FORGET that Python asks the loop for. The request is written last, and cleared by the loop."""
+
+    request = i64("NOTHING, record_kernel.SNAPSHOT or FORGET")
+    extra = i64("of the record: ns, CLOCK_REALTIME, or the sequence of the snapshot")
+    name_bytes = i64("SNAPSHOT: bytes of its name")
+    sequence = i64("of the record, once it is staged; negative: it cannot be")
+
+
 class Primary(NamedTuple):
     """One replica that takes writes. Sequences count from 1; sequence s is the s-th write submitted."""
 
@@ -151,6 +163,8 @@ class Primary(NamedTuple):
     resync_headers: np.ndarray  # Header, the same memory
     wanted: np.ndarray  # uint8, peer x extents: what a resync has still to send, of those before its cursor
     control_requests: np.ndarray  # ControlRequest, by peer
+    marker_request: np.ndarray  # MarkerRequest, one
+    marker_name: np.ndarray  # uint8: what it names
     submitted_ns: np.ndarray  # int64 by sequence modulo LAG_RING
     completed_ns: np.ndarray  # int64 by sequence modulo LAG_RING
     bytes_before: np.ndarray  # int64 by sequence modulo LAG_RING: user bytes up to and with this write
@@ -175,8 +189,9 @@ def primary_state(
     made = Primary(
         rows_of(Leading), journal, ring, np.full(count, -1, np.int64), rows_of(Peer, count), rows_of(Peer), frame,
         frame.view(header), inbox, inbox.view(header), resync_buffer, resync_buffer.view(np.int64), resync_buffer.view(header),
-        np.zeros((count, journal.last_write.size), np.uint8), rows_of(ControlRequest, count), np.zeros(lag_ring, np.int64),
-        np.zeros(lag_ring, np.int64), np.zeros(lag_ring, np.int64), np.zeros(SLOTS, np.int64),
+        np.zeros((count, journal.last_write.size), np.uint8), rows_of(ControlRequest, count), rows_of(MarkerRequest),
+        np.zeros(record.NAME_BYTES_MAX + 1, np.uint8), np.zeros(lag_ring, np.int64), np.zeros(lag_ring, np.int64),
+        np.zeros(lag_ring, np.int64), np.zeros(SLOTS, np.int64),
     )  # fmt: skip
     at = made.at[0]
     at.protocol, at.seed, at.peer_timeout_ns = protocol, seed, peer_timeout_ns
@@ -373,6 +388,37 @@ def submit_bytes(primary, data, start, address, size, now_ns):
 
 
 @kernel()
+def submit_marker(primary, kind, name, name_bytes, extra, now_ns):
+    """Stage a SNAPSHOT of this name, or a FORGET: 1; 0 when there is no room, or the one before it is not applied yet."""
+    journal = primary.journal
+    at = journal.at[0]
+    if at.applied_sequence < primary.at[0].marker_sequence or not is_taking(primary, np.int64(name_bytes)):
+        return np.int64(0)
+    if not record.is_marker_applicable(kind, np.int64(0), np.int64(name_bytes), extra, at.staged_sequence + 1):
+        return np.int64(replica.INVALID_WRITE)
+    start = log.reserve(journal, np.int64(name_bytes))
+    libc.copy(journal.data, start + record.HEADER_BYTES, name, np.int64(0), np.int64(name_bytes))
+    sequence = log.commit(journal, start, np.int64(name_bytes))
+    note_submitted(primary, sequence, now_ns)
+    record.seal(
+        journal.data, journal.headers, start, kind, name_bytes, sequence, np.int64(0), at.epoch, at.volume, now_ns, extra
+    )
+    primary.at[0].marker_sequence = sequence
+    return np.int64(1)
+
+
+@kernel()
+def take_marker_request(primary, now_ns):
+    """Stage the SNAPSHOT or FORGET that Python has asked for, if there is room for it now."""
+    asked = primary.marker_request[0]
+    answer = submit_marker(primary, asked.request, primary.marker_name, asked.name_bytes, asked.extra, now_ns)
+    if answer != 0:
+        asked.sequence = primary.journal.at[0].staged_sequence if answer > 0 else answer
+        libc.fence_release()
+        asked.request = NOTHING
+
+
+@kernel()
 def compare_and_write(primary, expected, expected_start, data, start, address, size, seen, seen_start, now_ns):
     """Write data[start:start + size] if the volume, with everything that was submitted, holds expected[expected_start:] there.
 
@@ -492,6 +538,52 @@ def extent_at(primary, address, end):
                 stop = begin
         position += record.record_bytes(record.length_of(journal.headers, place))
     return stop, True
+
+
+@kernel()
+def snapshot_extent_at(primary, address, end, index):
+    """extent_at() of the snapshot at this index of snapshot_kernel's order."""
+    snapshots = primary.journal.snapshots
+    block = address // snapshot.BLOCK_BYTES
+    source, last = snapshot.source_of(snapshots, index, block), min((end - 1) // snapshot.BLOCK_BYTES, block + RUN_BLOCKS)
+    while block < last and snapshot.source_of(snapshots, index, block + 1) == source:
+        block += 1
+    stop = min(np.int64(end), (block + 1) * snapshot.BLOCK_BYTES)
+    if primary.ring.at[0].kind == reactor.PRETEND:
+        return stop, False
+    fd, base = primary.journal.at[0].volume_fd, np.int64(0)
+    if source >= 0:
+        fd, base = snapshots.at[0].fd, snapshot.block_offset(snapshots, source, np.int64(0))
+    data_at = libc.seek(fd, base + address, libc.SEEK_DATA)
+    if data_at == -libc.ENXIO:
+        return stop, True
+    if data_at > base + address:
+        return min(stop, data_at - base), True
+    hole_at = libc.seek(fd, base + address, libc.SEEK_HOLE)
+    return (min(stop, hole_at - base) if hole_at > base + address else stop), False
+
+
+@kernel()
+def changed_at(primary, address, end, older, newer, is_volume):
+    """(where it ends, whether it may differ) of what begins at `address`, between two indices of snapshot_kernel's order.
+
+    `is_volume`: `newer` is the volume as all that was submitted leaves it.
+    """
+    journal = primary.journal
+    stop, may_differ = snapshot.differs_until(journal.snapshots, older, newer, address, np.int64(end), np.int64(RUN_BLOCKS))
+    if may_differ or not is_volume:
+        return stop, may_differ
+    position = journal.at[0].applied
+    while position < journal.at[0].staged:
+        place = position % journal.at[0].staging_bytes
+        if record.kind_of(journal.headers, place) != record.PAD:
+            begin, size = record.address_of(journal.headers, place), record.written_of(journal.headers, place)
+            if begin <= address < begin + size:
+                return min(stop, begin + size), True
+            if size > 0 and address < begin < stop:
+                stop = begin
+        position += record.record_bytes(record.length_of(journal.headers, place))
+    return stop, False
 
 
 @kernel()

@@ -8,19 +8,23 @@ primary_kernel). Applied, staged, durable and granted are what its receiver know
 
     WRITE      sequence: staged + 1; address and length: is_applicable
     TRIM       sequence: staged + 1; address and extra: is_applicable
+    SNAPSHOT   sequence: staged + 1; address: 0; length: 1 to NAME_BYTES_MAX; extra: 0 to NUMBER_MAX
+    FORGET     sequence: staged + 1; address: 0; length: 0; extra: 1 to sequence - 1
     PING, GOODBYE  sequence: 0 to staged
     COMMAND    sequence: staged to NUMBER_MAX
     EXTENT     sequence: that of the resync's last frame to NUMBER_MAX; address, length: exactly one extent
     DIGEST     sequence: as EXTENT, when verifying up to staged; address: first extent; length: 8 for each; extra: 0 or 1
     SYNCED     sequence: durable, after digests 0, to that of the resync's last frame or staged; address: that of the resync's
-               last frame and of this one to NUMBER_MAX; extra: an epoch up to the session's
+               last frame and of this one to NUMBER_MAX; extra: an epoch up to the session's; payload: as many snapshots as there
+               may be, each of a sequence up to address and above that before it, of an epoch up to the session's
     ACK        sequence: durable before to address; address: received before to sent; extra: 0 to SYNCED that were sent
     READY      sequence: granted before to asked
     DIFFERS    sequence: 0 to applied; address, length: the extents of the oldest digest that has no answer
 
-WRITE and TRIM have a sequence of their own. PAD fills a batch to the block. HELLO introduces. ACK tells how far received and
+WRITE, TRIM, SNAPSHOT and FORGET have a sequence of their own: SNAPSHOT names the volume as everything before it has left it, and
+FORGET gives one up. PAD fills a batch to the block. HELLO introduces. ACK tells how far received and
 durable are; COMMAND asks for leave to send up to a sequence and READY gives it (two-trip C). EXTENT, SYNCED, DIGEST and
-DIFFERS bring a stale volume up to date (resync_kernel).
+DIFFERS bring a stale volume up to date (resync_kernel); SYNCED tells which snapshots there are.
 
 The sequence tells a reader of the log whether a record is missing. What is not in the log, and not a HELLO, carries an ordinal in
 its place: how many such frames this side has sent on this connection, modulo 2^16. TCP loses none; whoever stands in between may.
@@ -39,9 +43,10 @@ WORD_BYTES = 8
 MAGIC = 0x31575246  # "FRW1" as it stands in memory.
 VERSION = 2
 
-WRITE, PAD, HELLO, ACK, PING, GOODBYE, TRIM, COMMAND, READY, EXTENT, SYNCED, DIGEST, DIFFERS = range(1, 14)
+WRITE, PAD, HELLO, ACK, PING, GOODBYE, TRIM, COMMAND, READY, EXTENT, SYNCED, DIGEST, DIFFERS, SNAPSHOT, FORGET = range(1, 16)
 
 LENGTH_MAX = 1 << 20  # A frame from the network may claim no more than this.
+NAME_BYTES_MAX = 63  # Of a snapshot's name.
 ORDINAL_MASK = 0xFFFF
 NUMBER_MAX = (1 << 62) - 1  # Of a sequence, a position or an address: a sum of two of them does not wrap.
 
@@ -54,7 +59,7 @@ class Header(Row):
 
     magic = u32("MAGIC: FRW1")
     crc = u32("CRC32C over the header behind this field and over the payload; a PAD's payload is left out")
-    kind = u8("WRITE to DIFFERS")
+    kind = u8("WRITE to FORGET")
     version = u8("VERSION")
     ordinal = u16("of a frame that is not in the log: how many such were sent before it on this connection, and 1; modulo 2^16")
     length = u32("payload bytes; the payload is filled up to a multiple of 64")
@@ -64,7 +69,8 @@ class Header(Row):
     volume = i64("identity that replicas of one volume share")
     stamp_ns = i64("CLOCK_MONOTONIC of the sender at submit")
     extra = i64(
-        "TRIM: bytes given back; ACK: times the log was begun anew on this connection; DIGEST: 1 when verifying; "
+        "TRIM: bytes given back; SNAPSHOT: its instant, ns, CLOCK_REALTIME of the primary; FORGET: sequence of the snapshot; "
+        "ACK: times the log was begun anew on this connection; DIGEST: 1 when verifying; "
         "SYNCED: epoch of the last write before the log's new beginning; zero in every other kind"
     )
 
@@ -95,6 +101,28 @@ def is_applicable(kind, address, size, volume_bytes):
     largest = np.int64(LENGTH_MAX) if kind == WRITE else np.int64(NUMBER_MAX)
     known = kind in (WRITE, TRIM)
     return known and 1 <= size <= largest and lies_in(address, size, np.int64(0), volume_bytes)
+
+
+@kernel()
+def is_marker(kind):
+    """Whether a record of the log changes no byte of the volume, and which snapshots there are instead."""
+    return kind in (SNAPSHOT, FORGET)
+
+
+@kernel()
+def is_logged(kind):
+    """Whether records of this kind are in the log and have a sequence of their own."""
+    return kind in (WRITE, TRIM) or is_marker(kind)
+
+
+@kernel()
+def is_marker_applicable(kind, address, length, extra, sequence):
+    """is_applicable() of a SNAPSHOT or FORGET with this sequence."""
+    if address != 0:
+        return False
+    if kind == SNAPSHOT:
+        return 1 <= length <= NAME_BYTES_MAX and lies_in(extra, np.int64(0), np.int64(0), np.int64(NUMBER_MAX))
+    return length == 0 and lies_in(extra, np.int64(0), np.int64(1), sequence - 1)
 
 
 @kernel()
@@ -142,7 +170,7 @@ def is_next(headers, start, count):
 @kernel()
 def has_payload(kind):
     """Whether records of this kind may carry bytes behind their header."""
-    return kind in (WRITE, PAD, HELLO, EXTENT, DIGEST, DIFFERS)
+    return kind in (WRITE, PAD, HELLO, EXTENT, SYNCED, DIGEST, DIFFERS, SNAPSHOT)
 
 
 @kernel()
@@ -172,8 +200,11 @@ def trimmed_of(headers, start):
 
 @kernel()
 def written_of(headers, start):
-    """Bytes of the volume that the WRITE or TRIM record at `start` changes."""
-    return trimmed_of(headers, start) if kind_of(headers, start) == TRIM else length_of(headers, start)
+    """Bytes of the volume that the record of the log at `start` changes."""
+    kind = kind_of(headers, start)
+    if kind == TRIM:
+        return trimmed_of(headers, start)
+    return np.int64(0) if is_marker(kind) else length_of(headers, start)
 
 
 @kernel()
@@ -202,7 +233,7 @@ def inspect(data, headers, start, available, volume):
         return BAD_MAGIC
     if header.version != VERSION:
         return BAD_VERSION
-    if kind < WRITE or kind > DIFFERS:
+    if kind < WRITE or kind > FORGET:
         return BAD_KIND
     if length > LENGTH_MAX or (length > 0 and not has_payload(kind)):
         return BAD_LENGTH

@@ -13,6 +13,7 @@ from ..base.host import reactor
 from ..base.jit import kernel
 from . import journal_kernel as log
 from . import record_kernel as record
+from . import snapshot_kernel as snapshot
 
 OK = 0
 PEER_CLOSED = -1001  # The connection ended, or was reset, before we asked it to.
@@ -26,6 +27,9 @@ EIO = 5
 APPLY_BYTES = 512 << 10  # Applied at most before looking at the socket again: about 0.1 ms of memory copy.
 
 SUPERBLOCK_MAGIC = 0x4C4F47575246  # "FRWGOL"
+# A journal of version 3 may hold SNAPSHOT and FORGET, so that an older farwrite does not read it; one of version 2 has none.
+# Frames are of version 2 (record_kernel) either way.
+JOURNAL_VERSION, JOURNAL_VERSION_LEAST = 3, 2
 LABEL_MAGIC, LABEL_VERSION = 0x4C4556575246, 1  # "FRWVEL"
 LABEL_BYTES = 2 * log.BLOCK_BYTES
 
@@ -72,19 +76,31 @@ def end_flush(journal, ring):
 
 @kernel()
 def apply(journal, ring, bytes_max):
-    """Copy records that a durable watermark covers into the volume, in order, about `bytes_max` of them."""
+    """Copy records that a durable watermark covers into the volume, in order, about `bytes_max` of them.
+
+    What they overwrite is kept before, if there are snapshots; a SNAPSHOT or FORGET is the last one in its turn.
+    """
     at = journal.at[0]
-    limit = at.durable_watermark
+    status = snapshot.work(journal, ring)
+    if status < 0:
+        return status
+    limit = snapshot.apply_limit(journal)
     position = at.applied
     sequence = at.applied_sequence
     stop = min(limit, position + bytes_max)
-    status = np.int64(OK)
     while position < stop:
         start = position % at.staging_bytes
         length = record.length_of(journal.headers, start)
         if position + record.record_bytes(length) > limit:
             break
         kind = record.kind_of(journal.headers, start)
+        if record.is_marker(kind):
+            if snapshot.note_marker(journal.snapshots, journal.data, journal.headers, start):
+                sequence = record.sequence_of(journal.headers, start)
+                at.applied_epoch = record.epoch_of(journal.headers, start)
+                position += record.record_bytes(length)
+                snapshot.begin_keeping(journal, position)
+            break
         if kind != record.PAD:
             address = record.address_of(journal.headers, start)
             if kind == record.TRIM:
@@ -114,10 +130,18 @@ def apply(journal, ring, bytes_max):
 @kernel()
 def appliable(journal):
     """Whether apply() would find a whole record: then this is no time to sleep."""
-    position, limit = journal.at[0].applied, journal.at[0].durable_watermark
+    position, limit = journal.at[0].applied, snapshot.apply_limit(journal)
     if position >= limit:
         return False
-    return position + record.record_bytes(record.length_of(journal.headers, position % journal.at[0].staging_bytes)) <= limit
+    if position + record.record_bytes(record.length_of(journal.headers, position % journal.at[0].staging_bytes)) > limit:
+        return False
+    return not snapshot.waits_for_place(journal)
+
+
+@kernel()
+def is_busy(journal, ring):
+    """Whether the next turn has something to do with the disk that no event will announce: then this is no time to sleep."""
+    return appliable(journal) or snapshot.has_work(journal, ring)
 
 
 @kernel()
@@ -142,7 +166,7 @@ def fill_superblock(journal):
     at.watermark_in_flight = at.durable
     journal.block[:] = 0
     superblock = journal.superblock[0]
-    superblock.magic, superblock.version = SUPERBLOCK_MAGIC, record.VERSION
+    superblock.magic, superblock.version = SUPERBLOCK_MAGIC, JOURNAL_VERSION
     superblock.generation = at.generation
     superblock.volume = at.volume
     superblock.tail, superblock.tail_sequence = at.checkpoint_position, at.checkpoint_sequence
@@ -155,6 +179,7 @@ def fill_superblock(journal):
     at.pair_generation = at.labelled
     superblock.pair, superblock.pair_generation = at.pair, at.pair_generation
     superblock.volume_bytes = at.volume_bytes
+    snapshot.fill_table(journal.snapshots, journal.block, journal.head[0], at.generation, at.applied_sequence)
     return seal_superblock(journal.block, superblock)
 
 
@@ -210,6 +235,7 @@ def save(journal, ring):
         if written != log.BLOCK_BYTES:
             return written if written < 0 else np.int64(SHORT_WRITE)
         log.note_watermark(journal, journal.at[0].watermark_in_flight)
+    journal.snapshots.at[0].dirty = 0
     return np.int64(OK)
 
 
@@ -217,6 +243,7 @@ def save(journal, ring):
 def begin_superblock(journal, ring, watermark_only):
     """Start writing the next superblock: as a checkpoint, or to vouch for what is durable and nothing else."""
     journal.at[0].watermark_only = watermark_only
+    snapshot.note_saving(journal.snapshots)
     offset = fill_superblock(journal)
     reactor.begin_write(
         ring, reactor.SUPERBLOCK, journal.at[0].journal_fd, journal.block, np.int64(0), np.int64(log.BLOCK_BYTES), offset
@@ -236,10 +263,13 @@ def checkpoint(journal, ring):
         if written != log.BLOCK_BYTES:
             return written if written < 0 else np.int64(SHORT_WRITE)
         log.note_watermark(journal, at.watermark_in_flight)
+        snapshot.note_saved(journal.snapshots)
         if not at.watermark_only:
             log.free_to_checkpoint(journal)
     idle = ring.state[reactor.VOLUME] == reactor.IDLE and ring.state[reactor.SUPERBLOCK] == reactor.IDLE
-    if idle and log.wants_checkpoint(journal):
+    if idle and journal.snapshots.at[0].dirty > 0:
+        begin_superblock(journal, ring, 1)
+    elif idle and log.wants_checkpoint(journal):
         at.checkpoint_position = at.applied
         at.checkpoint_sequence = at.applied_sequence
         at.checkpoint_epoch = at.applied_epoch
@@ -267,11 +297,20 @@ def settle_turn(journal, ring):
     # A flush that failed before we were called is not tried again.
     if journal.at[0].durable < journal.at[0].sealed:
         return np.int64(-EIO)
-    if journal.at[0].durable_watermark == journal.at[0].durable:
+    if journal.at[0].durable_watermark == journal.at[0].durable and is_all_kept(journal):
         return np.int64(OK)
-    journal.at[0].wants_watermark = 1
+    if journal.at[0].durable_watermark < journal.at[0].durable:
+        journal.at[0].wants_watermark = 1
     status = checkpoint(journal, ring)
     return status if status < 0 else np.int64(1)
+
+
+@kernel()
+def is_all_kept(journal):
+    """Whether nothing is left that snapshots hold up: all that a watermark covers is applied, and the table is saved."""
+    return journal.snapshots.at[0].dirty == 0 and (
+        journal.snapshots.at[0].used == 0 or journal.at[0].applied == journal.at[0].durable_watermark
+    )
 
 
 @kernel()
@@ -298,8 +337,10 @@ def settle(journal, ring):
         if status < 0:
             return status
         if status == OK:
-            return drained(ring)
-        more = appliable(journal)
+            status = drained(ring)
+            snapshot.end_keeping(journal, ring)
+            return status
+        more = is_busy(journal, ring)
         answer = reactor.wait(ring, nobody, np.int64(0), np.int64(0 if more else 10_000_000))
         if answer < 0:
             return answer

@@ -19,6 +19,7 @@ from . import journal_kernel as log
 from . import primary_kernel as primary_side
 from . import record_kernel as record
 from . import replica_kernel as replica
+from . import snapshot_kernel as snapshot
 from .primary_kernel import (
     ABSENT,
     BY_DIGESTS,
@@ -331,14 +332,15 @@ def end_resync(primary, index, now_ns):
         begin_resync(primary, index, redo, BY_EXTENTS, now_ns)
         return np.int64(replica.OK)
     log_epoch = at.log_epoch if redo > at.epoch_begin_sequence else at.previous_epoch
+    size = snapshot.lay_listed(journal.snapshots, primary.resync_words[index], np.int64(record.HEADER_BYTES // 8))
     record.seal(
-        primary.resync_buffer[index], primary.resync_headers[index], np.int64(0), record.SYNCED, 0, redo,
+        primary.resync_buffer[index], primary.resync_headers[index], np.int64(0), record.SYNCED, size, redo,
         at.applied_sequence, at.epoch, at.volume, now_ns, log_epoch, peer.aside_sent + 1,
     )  # fmt: skip
     peer.aside_sent += 1
     begin_catching(primary, index, begin, redo, now_ns)
     peer.synced_count += 1
-    begin_resync_buffer(primary, index, np.int64(0), np.int64(record.HEADER_BYTES))
+    begin_resync_buffer(primary, index, np.int64(0), record.record_bytes(size))
     return send_resync_buffer(primary, index)
 
 

@@ -19,6 +19,7 @@ from ..base.row import Row, i64, rows_of
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
+from . import snapshot_kernel as snapshot
 from .primary_kernel import B
 from .resync_kernel import DIGEST_BYTES, DIGEST_EXTENTS, digest, extent_size
 
@@ -109,14 +110,14 @@ def secondary_state(
 def is_said_by_primary(kind):
     """Whether a primary may send frames of this kind once the two have met."""
     return (
-        kind == record.WRITE or kind == record.TRIM or kind == record.PING or kind == record.GOODBYE
+        record.is_logged(kind) or kind == record.PING or kind == record.GOODBYE
         or kind == record.COMMAND or kind == record.EXTENT or kind == record.SYNCED or kind == record.DIGEST
     )  # fmt: skip
 
 
 @kernel()
 def refusal_of_record(secondary, start):
-    """Why the complete WRITE or TRIM at inbox byte `start` may not be staged, or TAKEN."""
+    """Why the complete record of the log at inbox byte `start` may not be staged, or TAKEN."""
     journal = secondary.journal
     headers = secondary.inbox_headers
     kind, epoch = record.kind_of(headers, start), record.epoch_of(headers, start)
@@ -126,6 +127,10 @@ def refusal_of_record(secondary, start):
         return OLD_EPOCH
     if record.sequence_of(headers, start) != journal.at[0].staged_sequence + 1:
         return NOT_NEXT
+    if record.is_marker(kind):
+        sequence, extra = record.sequence_of(headers, start), record.extra_of(headers, start)
+        length = record.length_of(headers, start)
+        return TAKEN if record.is_marker_applicable(kind, record.address_of(headers, start), length, extra, sequence) else OUTSIDE
     if kind == record.WRITE and record.extra_of(headers, start) != 0:
         return OUTSIDE
     address, size = record.address_of(headers, start), record.written_of(headers, start)
@@ -181,7 +186,11 @@ def refusal_of_synced(secondary, start):
         return NOT_NEXT
     if not record.lies_in(record.extra_of(headers, start), nothing, nothing, journal.at[0].epoch):
         return OLD_EPOCH
-    return TAKEN
+    is_list = snapshot.is_list(
+        journal.snapshots, secondary.inbox_words, (start + record.HEADER_BYTES) >> 3, record.length_of(headers, start),
+        consistent_from, journal.at[0].epoch,
+    )  # fmt: skip
+    return TAKEN if is_list else OUTSIDE
 
 
 @kernel()
@@ -190,7 +199,7 @@ def refusal_of(secondary, start):
     at = secondary.at[0]
     headers = secondary.inbox_headers
     kind = record.kind_of(headers, start)
-    if kind == record.WRITE or kind == record.TRIM:
+    if record.is_logged(kind):
         return refusal_of_record(secondary, start)
     epoch = secondary.journal.at[0].epoch
     if record.epoch_of(headers, start) != epoch or at.session_epoch != epoch:
@@ -211,7 +220,7 @@ def refusal_of(secondary, start):
 
 @kernel()
 def accept_record(secondary, start):
-    """Stage the complete WRITE or TRIM at inbox byte `start`; answers TAKEN, NO_ROOM, or why it is refused."""
+    """Stage the complete record of the log at inbox byte `start`; answers TAKEN, NO_ROOM, or why it is refused."""
     journal = secondary.journal
     words, headers = secondary.inbox_words, secondary.inbox_headers
     length = record.length_of(headers, start)
@@ -235,7 +244,7 @@ def is_settled(journal, ring):
     """Whether everything received is durable and in the volume: the state that digests and extents are about."""
     at = journal.at[0]
     if at.applied_sequence == at.staged_sequence and ring.state[reactor.JOURNAL] == reactor.IDLE:
-        return True
+        return journal.snapshots.at[0].dirty == 0 and ring.state[reactor.KEPT] == reactor.IDLE
     at.wants_watermark = 1  # Who asks waits for it.
     return False
 
@@ -265,6 +274,9 @@ def accept_extent(secondary, start):
         status = mark(secondary, journal.at[0].flags | log.INCONSISTENT)
         if status != TAKEN:
             return status
+    kept = keep_extent(secondary, address, size)
+    if kept != TAKEN:
+        return kept
     written = reactor.write_volume(
         secondary.ring, journal.at[0].volume_fd, secondary.inbox, start + record.HEADER_BYTES, size, address
     )
@@ -273,6 +285,22 @@ def accept_extent(secondary, start):
     secondary.at[0].extent_count += 1
     secondary.at[0].as_of = record.sequence_of(headers, start)
     return np.int64(TAKEN)
+
+
+@kernel()
+def keep_extent(secondary, address, size):
+    """Keep for the snapshots what an extent will overwrite, durably; waits for the disk. TAKEN, NO_ROOM or -errno."""
+    journal, ring = secondary.journal, secondary.ring
+    before = journal.snapshots.at[0].written
+    status = snapshot.keep_range(journal.snapshots, ring, journal.at[0].volume_fd, address, size, False, False)
+    if status < 0:
+        return status
+    if journal.snapshots.at[0].written > before and journal.snapshots.at[0].dirty == 0:
+        if reactor.sync_kept_now(ring, journal.snapshots.at[0].fd) < 0:
+            snapshot.give_up_all(journal.snapshots)
+        else:
+            journal.snapshots.at[0].flushed = journal.snapshots.at[0].flushing = journal.snapshots.at[0].written
+    return np.int64(NO_ROOM if journal.snapshots.at[0].dirty > 0 else TAKEN)  # Given up: not before the disk tells of it.
 
 
 @kernel()
@@ -285,6 +313,9 @@ def accept_synced(secondary, start):
     busy = secondary.ring.state[reactor.SUPERBLOCK] != reactor.IDLE or secondary.ring.state[reactor.VOLUME] != reactor.IDLE
     if busy or not is_settled(journal, secondary.ring):
         return np.int64(NO_ROOM)
+    words, size = (start + record.HEADER_BYTES) >> 3, record.length_of(headers, start)
+    if not snapshot.may_adopt(journal.snapshots, secondary.inbox_words, words, size):
+        return np.int64(NO_ROOM)
     # Whether this log is kept or the next one is: it holds everything up to the lower of the two.
     status = replica.write_label(journal, secondary.ring, min(sequence, journal.at[0].durable_sequence))
     if status == replica.OK:
@@ -293,6 +324,7 @@ def accept_synced(secondary, start):
         return status
     position = (journal.at[0].staged + BLOCK_BYTES - 1) // BLOCK_BYTES * BLOCK_BYTES
     log.restart(journal, position, sequence, record.extra_of(headers, start))
+    snapshot.adopt(journal.snapshots, secondary.inbox_words, words, size, consistent_from)
     status = mark(secondary, log.INCONSISTENT if consistent_from > sequence else np.int64(0))
     if status != TAKEN:
         return status  # The disk still tells of the old log, and nobody has been told of the new one.
@@ -383,7 +415,7 @@ def accept_aside(secondary, start):
 def accept(secondary, start):
     """Do what the complete frame at inbox byte `start` says; answers TAKEN, NO_ROOM (later), or why it is refused."""
     kind = record.kind_of(secondary.inbox_headers, start)
-    if kind == record.WRITE or kind == record.TRIM:
+    if record.is_logged(kind):
         return np.int64(accept_record(secondary, start))
     answer = np.int64(accept_aside(secondary, start))
     if answer == TAKEN:
@@ -505,7 +537,7 @@ def turn(secondary, timeout_ns):
         return np.int64(replica.STOPPED)
     # A frame in the inbox may wait for the room we can still make: nothing else would wake us.
     waiting = at.inbox_fill > 0 and ring.state[reactor.JOURNAL] == reactor.IDLE
-    making_room = replica.appliable(journal)
+    making_room = replica.is_busy(journal, ring)
     if making_room:
         timeout_ns = np.int64(0)
     elif waiting:

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..base.errors import UsageError
+import numpy as np
 
-NAME_BYTES_MAX = 63  # Of UTF-8; with "volume@" in front it is still a usual export's name.
+from ..base.errors import UsageError
+from . import snapshot_kernel as kept
+from .record_kernel import NAME_BYTES_MAX
+
+READ_AGAIN_MAX = 100  # The loop changes the table now and then, a few microseconds each time.
 
 
 @dataclass(frozen=True)
@@ -37,3 +41,21 @@ def checked_name(name: str) -> bytes:
     if bad := next((one for one in name if not one.isprintable() or one in "@/: "), ""):
         raise UsageError(f"{name!r} is no name of a snapshot: {bad!r} may not be in one; use letters, digits, '-', '_' and '.'.")
     return data
+
+
+def snapshots_of(snapshots: kept.Snapshots) -> list[Snapshot]:
+    """The listed ones, the oldest first; the loop may go on meanwhile."""
+    for _ in range(READ_AGAIN_MAX):
+        table, blocks = snapshots.table.copy(), snapshots.kept.copy()
+        if (snapshots.table == table).all():
+            break
+    begin = kept.Entry.LAYOUT.fields["name_0"][1]  # type: ignore[index]
+    found = []
+    for place, row in enumerate(table):
+        if row.state in (kept.WHOLE, kept.GIVEN_UP):
+            name = table[place : place + 1].view(np.uint8)[begin : begin + int(row.name_bytes)].tobytes()
+            found.append(Snapshot(
+                name.decode("utf-8", "replace"), int(row.sequence), int(row.taken_ns), bool(row.state == kept.WHOLE),
+                int(blocks[place]) * kept.BLOCK_BYTES,
+            ))  # fmt: skip
+    return sorted(found, key=lambda one: one.sequence)

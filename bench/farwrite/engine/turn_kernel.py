@@ -150,6 +150,8 @@ def progress(primary, deadline_ns):
     ring = primary.ring
     peered = at.protocol != p.LOCAL
     now_ns = reactor.now_ns(ring)
+    if primary.marker_request[0].request != p.NOTHING:
+        p.take_marker_request(primary, now_ns)
     if peered:
         status = serve_peers(primary, now_ns)
         if status < 0:
@@ -166,7 +168,7 @@ def progress(primary, deadline_ns):
     now_ns = reactor.now_ns(ring)
     timeout_ns = min(max(deadline_ns - now_ns, 0), at.peer_timeout_ns // 8)
     # A write may be waiting for the room we have just made, or can still make: nothing else would wake us for it.
-    if journal.at[0].tail != tail or replica.appliable(journal):
+    if journal.at[0].tail != tail or replica.is_busy(journal, ring):
         timeout_ns = np.int64(0)
     want_writable = np.int64(0)
     for index in range(primary.sockets.size):

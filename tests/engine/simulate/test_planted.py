@@ -11,7 +11,7 @@ from farwrite.engine.simulate.story import tell
 SEEDS = {
     cluster.HASTY: 60, cluster.UNFENCED: 200, cluster.UNCHECKED: 60, cluster.OFF_BY_ONE: 60, cluster.FORGETFUL: 30,
     cluster.UNKEPT: 60, cluster.UNASKED: 60, cluster.UNLAID: 30, cluster.UNBARRED: 60,
-    cluster.STALE: 60,
+    cluster.STALE: 60, cluster.EARLY: 200, cluster.DROPPED: 200,
 }  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def test_every_sequence_of_one_operation_is_whole_again_wherever_the_power_goes(
     for operations in exhaustive.sequences(1):
         outcome = exhaustive.examine_sequence(operations)
         assert not outcome.broken and outcome.stories >= 6, outcome
-    assert len(list(exhaustive.sequences(2))) == 80
+    assert len(list(exhaustive.sequences(2))) == 108
 
 
 def test_all_sequences_are_examined_by_one_command_and_what_cannot_be_is_refused(capsys):

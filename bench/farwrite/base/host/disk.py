@@ -26,7 +26,7 @@ from .libc import aligned_bytes
 BLOCK_BYTES = 4096  # Direct I/O wants the disk's logical block; 4096 suits 512-byte disks as well.
 FILL_BYTES = 4 << 20
 
-JOURNAL, VOLUME = "journal", "volume"  # The names of files that are kept.
+JOURNAL, VOLUME, SNAPSHOTS = "journal", "volume", "snapshots"  # The names of files that are kept.
 
 MOUNTS = Path("/proc/self/mountinfo")
 BLOCKS = Path("/sys/dev/block")
@@ -50,16 +50,18 @@ class Disk:
     volume_bytes: int
     durability: Literal["disk", "memory"]  # as asked
     direct: bool
+    snapshot_fd: int = -1  # of what is kept for snapshots; -1: none can be served from here
     not_durable: str = ""  # why a flushed write would not survive a power loss; empty: it would, as far as the system tells
 
 
 @contextmanager
 def disk(
-    directory: Path | None, journal_bytes: int, volume_bytes: int, keep: bool = False, advice: str = ""
+    directory: Path | None, journal_bytes: int, volume_bytes: int, keep: bool = False, advice: str = "", snapshots: bool = False
 ) -> Iterator[Disk]:  # fmt: skip
     """The journal and the volume of one site in `directory`, or in memory when it is None. UnfitError without room.
 
-    With `keep` the directory is made, and the files have names in it and stay. `advice` is what a refusal says to do.
+    With `keep` the directory is made, and the files have names in it and stay. `advice` is what a refusal says to do. With
+    `snapshots` there is a third file, which is as large as what it keeps.
     """
     advice = advice or OTHER_DIRECTORY
     with contextlib.ExitStack() as stack:
@@ -75,6 +77,13 @@ def disk(
             stack.callback(os.close, journal_fd)
             volume_fd = new_file(directory, VOLUME if keep else None, 0)
         stack.callback(os.close, volume_fd)
+        snapshot_fd = -1
+        if snapshots:
+            if directory is None:
+                snapshot_fd = os.memfd_create("farwrite-snapshots")
+            else:
+                snapshot_fd = new_file(directory, SNAPSHOTS if keep else None, 0)
+            stack.callback(os.close, snapshot_fd)
         preallocate(journal_fd, journal_bytes, directory, advice)
         make_sparse(volume_fd, volume_bytes, directory, "" if advice == OTHER_DIRECTORY else advice)
         yield Disk(
@@ -86,6 +95,7 @@ def disk(
             volume_bytes=volume_bytes,
             durability="memory" if directory is None else "disk",
             direct=direct,
+            snapshot_fd=snapshot_fd,
             not_durable="memory" if directory is None else why_not_durable(directory),
         )
 
@@ -108,9 +118,15 @@ def kept_disk(directory: Path, volume_bytes: int) -> Iterator[Disk]:
             attempt = f"open {directory / VOLUME}"
             raise system_error(attempt, refusal.errno or 0, OTHER_VOLUME) from refusal
         stack.callback(os.close, volume_fd)
+        try:
+            snapshot_fd = os.open(directory / SNAPSHOTS, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as refusal:
+            raise system_error(f"open {directory / SNAPSHOTS}", refusal.errno or 0, OTHER_VOLUME) from refusal
+        stack.callback(os.close, snapshot_fd)
         yield Disk(
             directory=str(directory), file_system=file_system_of(directory), journal_fd=descriptor, volume_fd=volume_fd,
             journal_bytes=os.fstat(descriptor).st_size, volume_bytes=volume_bytes, durability="disk", direct=direct,
+            snapshot_fd=snapshot_fd,
             not_durable=why_not_durable(directory),
         )  # fmt: skip
 

@@ -18,14 +18,15 @@ from ..prng_kernel import random_of
 from ..row import Row, i64, rows_of
 
 SECTOR_BYTES = 512
-FLIGHTS = 3  # journal, superblock, volume: the reactor's slots
+FLIGHTS = 4  # journal, superblock, volume, what is kept for snapshots: the reactor's slots
+KEPT = 3
 
 # What is under way in a slot (Operation.kind).
 WRITING, SYNCING, UNLANDED = 1, 2, 3
 
 SEGMENTS = 64
 
-EIO, EAGAIN, ECONNRESET = 5, 11, 104
+EIO, EAGAIN, ENOSPC, ECONNRESET = 5, 11, 28, 104
 
 
 class Conditions(Row):
@@ -41,6 +42,7 @@ class Conditions(Row):
     fail_errno = i64("errno that it is refused with")
     hasty = i64("1, a planted bug: a flush returns before it has landed, as on a disk whose cache lies")
     operations = i64("operations of the disk so far")
+    kept_fail_in = i64("writes among what is kept for snapshots until there is no room for more of them; -1: never")
     skew_ns = i64("ns that its clock is ahead of the world's")
 
 
@@ -76,6 +78,9 @@ class World(NamedTuple):
     journal: np.ndarray  # uint8, what stands on the disk
     volume: np.ndarray  # uint8, what stands on the disk
     cached: np.ndarray  # uint8, the volume as reads see it
+    kept: np.ndarray  # uint8, what is kept for snapshots, as it stands on the disk
+    kept_cached: np.ndarray  # uint8, the same as reads see it
+    kept_flying: np.ndarray  # uint8, the same as the flush under way makes it durable
     flight: np.ndarray  # Operation, by slot
     flying: np.ndarray  # uint8, slot x bytes: what they write
     stream: np.ndarray  # Stream, by stream
@@ -86,14 +91,15 @@ class World(NamedTuple):
 
 def world(
     clock: np.ndarray, journal_bytes: int, volume_bytes: int, flying_bytes: int, stream: np.ndarray, in_flight_bytes: np.ndarray,
-    segment_end: np.ndarray, segment_due_ns: np.ndarray,
+    segment_end: np.ndarray, segment_due_ns: np.ndarray, kept_bytes: int = 0,
 ) -> World:  # fmt: skip
     """An empty disk in a shared world."""
     at = rows_of(Conditions)
-    at[0].power_in = at[0].fail_in = -1
+    at[0].power_in = at[0].fail_in = at[0].kept_fail_in = -1
     return World(
         clock, at, np.zeros(journal_bytes, np.uint8), np.zeros(volume_bytes, np.uint8),
-        np.zeros(volume_bytes, np.uint8), rows_of(Operation, FLIGHTS),
+        np.zeros(volume_bytes, np.uint8), np.zeros(kept_bytes, np.uint8), np.zeros(kept_bytes, np.uint8),
+        np.zeros(kept_bytes, np.uint8), rows_of(Operation, FLIGHTS),
         np.zeros((FLIGHTS, flying_bytes), np.uint8), stream, in_flight_bytes, segment_end, segment_due_ns,
     )  # fmt: skip
 
@@ -147,11 +153,15 @@ def begin_write(world, slot, data, start, size, offset):
 
 @kernel(allocates=True)
 def begin_sync(world, slot):
-    """Begin to make the volume durable as it is now; over after FLUSH_NS."""
+    """Begin to make the volume durable as it is now, or what is kept for snapshots; over after FLUSH_NS."""
     refused = refusal(world)
-    world.flying[slot, : world.cached.size] = world.cached
     flight = world.flight[slot]
-    flight.kind, flight.offset, flight.size = SYNCING, 0, world.cached.size
+    flight.kind, flight.offset, flight.size = SYNCING, 0, 0
+    if slot == KEPT:
+        world.kept_flying[:] = world.kept_cached
+    else:
+        world.flying[slot, : world.cached.size] = world.cached
+        flight.size = world.cached.size
     flight.due_ns, flight.result = world.clock[0] + world.at[0].flush_ns, refused
 
 
@@ -173,7 +183,10 @@ def finish(world, slot):
     offset, size = flight.offset, flight.size
     target = world.volume if flight.kind == SYNCING else world.journal
     flight.kind = 0
-    if flight.result >= 0:
+    if slot == KEPT:
+        if flight.result >= 0:
+            world.kept[:] = world.kept_flying
+    elif flight.result >= 0:
         target[offset : offset + size] = world.flying[slot, :size]
     return flight.result
 
@@ -207,13 +220,17 @@ def crash(world, key, share, power):
             land(world, slot)
         elif (flight.kind == WRITING or flight.kind == UNLANDED) and flight.result >= 0:
             tear(world.journal, world.flying[slot], flight.offset, flight.size, key, share)
+        elif slot == KEPT and flight.kind == SYNCING and flight.result >= 0 and power:
+            tear(world.kept, world.kept_flying, np.int64(0), world.kept.size, key + 3, share)
         elif flight.kind == SYNCING and flight.result >= 0 and power:
             tear(world.volume, world.flying[slot], np.int64(0), flight.size, key + 1, share)
         flight.kind = 0
     if power:
         tear(world.volume, world.cached, np.int64(0), world.cached.size, key + 2, share)
         world.cached[:] = world.volume
-    world.at[0].power_in = world.at[0].fail_in = -1
+        tear(world.kept, world.kept_cached, np.int64(0), world.kept.size, key + 4, share)
+        world.kept_cached[:] = world.kept
+    world.at[0].power_in = world.at[0].fail_in = world.at[0].kept_fail_in = -1
 
 
 @kernel()
@@ -268,6 +285,48 @@ def read_volume(world, data, start, size, offset):
     count = max(min(size, world.cached.size - offset), 0)
     data[start : start + count] = world.cached[offset : offset + count]
     return np.int64(count)
+
+
+@kernel(allocates=True)
+def write_kept(world, data, start, size, offset):
+    """Write among what is kept for snapshots; bytes written."""
+    refused = refusal(world)
+    if refused < 0:
+        return refused
+    if world.at[0].kept_fail_in == 0:
+        return np.int64(-ENOSPC)
+    if world.at[0].kept_fail_in > 0:
+        world.at[0].kept_fail_in -= 1
+    world.kept_cached[offset : offset + size] = data[start : start + size]
+    return np.int64(size)
+
+
+@kernel(allocates=True)
+def read_kept(world, data, start, size, offset):
+    """Read of what is kept for snapshots; bytes read, fewer at its end."""
+    count = max(min(size, world.kept_cached.size - offset), 0)
+    data[start : start + count] = world.kept_cached[offset : offset + count]
+    return np.int64(count)
+
+
+@kernel()
+def trim_kept(world, offset, size):
+    """Give back bytes of what was kept for snapshots."""
+    refused = refusal(world)
+    if refused < 0:
+        return refused
+    world.kept_cached[offset : offset + size] = 0
+    return np.int64(0)
+
+
+@kernel(allocates=True)
+def sync_kept_now(world):
+    """Make what is kept for snapshots durable; takes no time."""
+    refused = refusal(world)
+    if refused < 0:
+        return refused
+    world.kept[:] = world.kept_cached
+    return np.int64(0)
 
 
 @kernel(allocates=True)

@@ -33,7 +33,7 @@ PLAIN, URING, PRETEND = 0, 1, 2
 SOCKETS_MAX = 5  # A replica waits for this many peers at most, and for its clients' door.
 
 # What can be under way, one of each at a time: indices into Reactor.state and Reactor.result.
-JOURNAL, SUPERBLOCK, VOLUME, READ_READY = range(4)
+JOURNAL, SUPERBLOCK, VOLUME, KEPT, READ_READY = range(5)
 WRITE_READY = READ_READY + SOCKETS_MAX
 DOOR_READY = WRITE_READY + SOCKETS_MAX
 SLOTS = DOOR_READY + 1
@@ -270,6 +270,38 @@ def read_journal(reactor, fd, data, start, size, offset):
     if reactor.at[0].kind == PRETEND:
         return pretend.read_journal(reactor.world, data, start, size, offset)
     return libc.pread(fd, data, start, size, offset)
+
+
+@kernel()
+def write_kept(reactor, fd, data, start, size, offset):
+    """Bytes written among what is kept for snapshots, not yet durable, or -errno. pwrite(2)."""
+    if reactor.at[0].kind == PRETEND:
+        return pretend.write_kept(reactor.world, data, start, size, offset)
+    return libc.pwrite(fd, data, start, size, offset)
+
+
+@kernel()
+def read_kept(reactor, fd, data, start, size, offset):
+    """Bytes read of what is kept for snapshots, or -errno. pread(2)."""
+    if reactor.at[0].kind == PRETEND:
+        return pretend.read_kept(reactor.world, data, start, size, offset)
+    return libc.pread(fd, data, start, size, offset)
+
+
+@kernel()
+def trim_kept(reactor, fd, offset, size):
+    """0 once these bytes of what was kept for snapshots are given back, or -errno. fallocate(2)."""
+    if reactor.at[0].kind == PRETEND:
+        return pretend.trim_kept(reactor.world, offset, size)
+    return libc.punch(fd, offset, size)
+
+
+@kernel()
+def sync_kept_now(reactor, fd):
+    """0 once everything that is kept for snapshots is durable, or -errno; waits for the disk."""
+    if reactor.at[0].kind == PRETEND:
+        return pretend.sync_kept_now(reactor.world)
+    return libc.fdatasync(fd)
 
 
 @kernel()

@@ -86,12 +86,13 @@ class Frontend:
 
     def adopt(
         self, connection: socket.socket, kind: int, flags: int = 0, size_bytes: int = 0, block_bytes: int = 1,
-        context: Any = None,
+        context: Any = None, snapshot: int = 0, since: int = 0,
     ) -> bool:  # fmt: skip
         """Hand a connected socket over to the loop, whatever becomes of it: the caller does not use or close it any more.
 
         False, and it is closed, when this replica does not lead or has no place for it. The connection begins between two
         requests: whatever negotiation read of it must end exactly there. `size_bytes` 0: as large as the volume.
+        `snapshot` is the sequence of the one that is read, 0 for the volume; `since` that of the one that CHANGED is about.
         """
         assert block_bytes & (block_bytes - 1) == 0 and 0 <= size_bytes <= self.volume_bytes
         at = self.doors.at[0]
@@ -109,6 +110,7 @@ class Frontend:
             mail = self.doors.mail[int(at.mail_written) % sessions.MAIL_MAX]
             mail.kind, mail.flags, mail.number = kind, flags, number
             mail.size_bytes, mail.block_bytes = size_bytes or self.volume_bytes, block_bytes
+            mail.snapshot, mail.since = snapshot, since
             mail.socket = connection.detach()
             at.mail_written = number
         self.wake()

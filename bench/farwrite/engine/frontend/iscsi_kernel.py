@@ -218,12 +218,12 @@ def begin_read(doors, primary, index, tag, address, size, now_ns):
     wire, session = doors.wire[index], doors.session[index]
     is_small = size <= min(np.int64(SMALL_READ_BYTES), min(wire.initiator_segment, wire.max_burst))
     if is_small:
-        got = sessions.look_up(doors, primary, doors.outbox[index], session.out_end + HEADER_BYTES, size, address)
+        got = sessions.look_up(doors, primary, index, doors.outbox[index], session.out_end + HEADER_BYTES, size, address)
         if got != size:
             return False
     else:  # The first piece is looked up here, so that a disk that refuses is answered as such.
         wanted = min(size, np.int64(sessions.SEND_MAX))
-        if sessions.look_up(doors, primary, doors.scratch, np.int64(sessions.SCRATCH_AT), wanted, address) != wanted:
+        if sessions.look_up(doors, primary, index, doors.scratch, np.int64(sessions.SCRATCH_AT), wanted, address) != wanted:
             return False
     wire.read_tag, wire.read_at, wire.read_bytes, wire.read_address = tag, 0, size, address
     wire.read_burst = wire.data_sn = 0

@@ -45,6 +45,9 @@ CHUNK_NONE, CHUNK_DATA, CHUNK_HOLE, CHUNK_BLOCK_STATUS = 0, 1, 2, 5
 CHUNK_ERROR, CHUNK_ERROR_OFFSET = (1 << 15) + 1, (1 << 15) + 2
 
 BASE_ALLOCATION, BASE_ALLOCATION_ID = "base:allocation", 1  # The id is what SET_META_CONTEXT answers and our chunks carry.
+# Of our own: bit 0 is set where the export may differ from an older snapshot, which the name ends with.
+CHANGED_SINCE, CHANGED_SINCE_ID = "farwrite:changed-since:", 2
+STATUS_CHANGED = 1 << 0
 STATUS_HOLE, STATUS_ZERO = 1 << 0, 1 << 1
 
 EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN = 1, 5, 12, 22, 28, 75, 95, 108

@@ -27,6 +27,7 @@ NEGOTIATION_S = 10.0  # Six options over the longest round trip of a profile, 0.
 
 LOG = logging.getLogger(__name__)
 
+Exports = Sequence[Export] | Callable[[], Sequence[Export]]  # Those of the moment in which a client comes.
 Adopt = Callable[[socket.socket, Chosen], object]  # Takes the connection over, whatever becomes of it.
 
 
@@ -71,12 +72,12 @@ class Client(Patience):
 
 
 def negotiate(
-    connection: socket.socket, exports: Sequence[Export], tls: Tls, context: ssl.SSLContext | None, limit_s: float = NEGOTIATION_S
+    connection: socket.socket, exports: Exports, tls: Tls, context: ssl.SSLContext | None, limit_s: float = NEGOTIATION_S
 ) -> tuple[Client, Chosen]:
     """From the greeting to the export. UnfitError says why there is none, after whatever the protocol answers."""
     with contextlib.suppress(OSError):  # A unix socket has no such thing.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    client, talk = Client(connection, limit_s), Negotiation(exports, tls)
+    client, talk = Client(connection, limit_s), Negotiation(exports() if callable(exports) else exports, tls)
     client.say(talk.greeting())
     while True:
         answer, then = talk.take(client.hear(talk.wants))
@@ -93,7 +94,7 @@ def negotiate(
 
 @contextmanager
 def nbd_door(
-    listening: socket.socket, exports: Sequence[Export], adopt: Adopt, tls: Tls = Tls.NONE, context: ssl.SSLContext | None = None,
+    listening: socket.socket, exports: Exports, adopt: Adopt, tls: Tls = Tls.NONE, context: ssl.SSLContext | None = None,
     limit_s: float = NEGOTIATION_S, name: str = "the NBD door",
 ) -> Iterator[Door]:  # fmt: skip
     """Clients of this listening socket are negotiated with, and adopted, inside this block; afterwards it is hung up on."""

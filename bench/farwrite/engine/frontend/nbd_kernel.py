@@ -15,12 +15,14 @@ import numpy as np
 from ...base.jit import kernel
 from .. import primary_kernel as p
 from .. import record_kernel as record
+from .. import snapshot_kernel as snapshot
 from . import body_kernel as body
 from . import nbd
 from . import session_kernel as sessions
 
 SMALL_READ_BYTES = 16 << 10  # Up to here a read is laid into the outbox, so that many go in one send.
-EXTENTS_MAX = 64  # In one answer to BLOCK_STATUS.
+EXTENTS_MAX = 64  # In one answer to BLOCK_STATUS, of each meta context.
+PARTS_MAX = 4096  # Looked at for one: a snapshot's neighbours may be alike and lie in different places.
 ZEROS_A_TURN = 1 << 20  # Of WRITE_ZEROES that must not leave holes, in one turn of the loop.
 
 TAKEN = 2  # What the parts of serve() answer when it may go on.
@@ -96,7 +98,7 @@ def decide(asked, session_flags, size_bytes, block_bytes, is_shutting_down):
     changes = command in (WRITE, TRIM, WRITE_ZEROES)
     if changes and session_flags & sessions.READ_ONLY:
         return np.int64(nbd.EPERM)
-    if command == BLOCK_STATUS and (not session_flags & sessions.ALLOCATION or length == 0):
+    if command == BLOCK_STATUS and (not session_flags & (sessions.ALLOCATION | sessions.CHANGED) or length == 0):
         return np.int64(nbd.EINVAL)
     if (asked.address | length) & (block_bytes - 1):
         return np.int64(nbd.EINVAL)
@@ -324,10 +326,10 @@ def begin_read(doors, primary, index, tag, address, length, now_ns):
         return np.int64(sessions.BLOCKED)
     outbox, at = doors.outbox[index], session.out_end
     if is_small:
-        got = sessions.look_up(doors, primary, outbox, at + header, length, address)
+        got = sessions.look_up(doors, primary, index, outbox, at + header, length, address)
     else:  # The first piece is looked up here, so that a disk that refuses is answered as such.
         size = min(length, np.int64(sessions.SEND_MAX))
-        got = sessions.look_up(doors, primary, doors.scratch, np.int64(sessions.SCRATCH_AT), size, address)
+        got = sessions.look_up(doors, primary, index, doors.scratch, np.int64(sessions.SCRATCH_AT), size, address)
         got = length if got == size else got
     if got != length:
         lay_answer(doors, index, np.int64(nbd.EIO), tag, np.int64(READ))
@@ -354,26 +356,67 @@ def streamed(doors, primary, index, now_ns):
 
 
 @kernel()
+def index_in_order(primary, sequence):
+    """Where the snapshot with this sequence is read from: an index of snapshot_kernel's order; -1 when it is not whole here."""
+    snapshots = primary.journal.snapshots
+    place = snapshot.place_of(snapshots, sequence)
+    return snapshot.index_of(snapshots, place) if place >= 0 else np.int64(-1)
+
+
+@kernel()
 def lay_extents(doors, primary, index, tag, address, length, only_one):
-    """Answer BLOCK_STATUS: which parts of the range are holes, from its beginning on, as many as one answer holds."""
+    """Answer BLOCK_STATUS: for each meta context of the session the parts of the range, as many as one answer holds."""
     session = doors.session[index]
     most = np.int64(1 if only_one else EXTENTS_MAX)
-    if sessions.outbox_room(doors, index) < sessions.ANSWER_BYTES_MAX + nbd.CHUNK_BYTES + 4 + 8 * most:
+    if sessions.outbox_room(doors, index) < sessions.ANSWER_BYTES_MAX + 2 * (nbd.CHUNK_BYTES + 4 + 8 * most):
         return np.int64(sessions.BLOCKED)
-    header_at = session.out_end
-    lay_chunk(doors, index, nbd.CHUNK_DONE, nbd.CHUNK_BLOCK_STATUS, tag, 0)
-    lay_number(doors, index, 4, np.int64(nbd.BASE_ALLOCATION_ID))
-    position, end, count = address, address + length, np.int64(0)
-    while position < end and count < most:
-        stop, is_hole = p.extent_at(primary, position, end)
-        while stop < end:  # Neighbours that are alike are one.
-            further, is_hole_too = p.extent_at(primary, stop, end)
-            if is_hole_too != is_hole:
+    has_allocation, has_changed = session.flags & sessions.ALLOCATION != 0, session.flags & sessions.CHANGED != 0
+    now = index_in_order(primary, session.snapshot) if session.snapshot != 0 else primary.journal.snapshots.at[0].count
+    older = index_in_order(primary, session.since) if has_changed else now
+    if now < 0 or older < 0 or older > now:
+        lay_answer(doors, index, np.int64(nbd.EIO), tag, np.int64(BLOCK_STATUS))
+        return np.int64(TAKEN)
+    if has_allocation:
+        flags, number = np.int64(0 if has_changed else nbd.CHUNK_DONE), np.int64(nbd.BASE_ALLOCATION_ID)
+        lay_context(doors, primary, index, tag, flags, number, address, address + length, most, now, now)
+    if has_changed:
+        flags, number = np.int64(nbd.CHUNK_DONE), np.int64(nbd.CHANGED_SINCE_ID)
+        lay_context(doors, primary, index, tag, flags, number, address, address + length, most, older, now)
+    return np.int64(TAKEN)
+
+
+@kernel()
+def lay_context(doors, primary, index, tag, flags, number, address, end, most, older, now):
+    """Lay the parts of a range, from its beginning on, as one meta context tells them. `older`, `now`: index_in_order()."""
+    header_at = doors.session[index].out_end
+    lay_chunk(doors, index, flags, nbd.CHUNK_BLOCK_STATUS, tag, 0)
+    lay_number(doors, index, 4, number)
+    position, count, looked = address, np.int64(0), 0
+    while position < end and count < most and looked < PARTS_MAX:
+        stop, status = part_at(doors, primary, index, number, position, end, older, now)
+        looked += 1
+        while stop < end and looked < PARTS_MAX:  # Neighbours that are alike are one.
+            further, status_too = part_at(doors, primary, index, number, stop, end, older, now)
+            looked += 1
+            if status_too != status:
                 break
             stop = further
         lay_number(doors, index, 4, stop - position)
-        lay_number(doors, index, 4, np.int64(nbd.STATUS_HOLE | nbd.STATUS_ZERO if is_hole else 0))
+        lay_number(doors, index, 4, status)
         position = stop
         count += 1
     put_number(doors.outbox[index], header_at + 16, 4, 4 + 8 * count)
-    return np.int64(TAKEN)
+
+
+@kernel()
+def part_at(doors, primary, index, number, position, end, older, now):
+    """(where it ends, its status) of what begins at `position`, as the meta context of this number tells it."""
+    is_volume = doors.session[index].snapshot == 0
+    if number == nbd.CHANGED_SINCE_ID:
+        stop, may_differ = p.changed_at(primary, position, end, older, now, is_volume)
+        return stop, np.int64(nbd.STATUS_CHANGED if may_differ else 0)
+    if is_volume:
+        stop, is_hole = p.extent_at(primary, position, end)
+    else:
+        stop, is_hole = p.snapshot_extent_at(primary, position, end, now)
+    return stop, np.int64(nbd.STATUS_HOLE | nbd.STATUS_ZERO if is_hole else 0)

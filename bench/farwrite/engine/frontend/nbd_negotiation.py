@@ -29,9 +29,9 @@ NAME_BYTES_MAX = 4096  # The protocol's longest string.
 OPTION_BYTES_MAX = 64 << 10  # No option of ours needs more: four longest strings of a meta context are a quarter of it.
 SKIPPED_BYTES_MAX = 1 << 20  # A longer option is answered TOO_BIG and skipped; one beyond this hangs up.
 OPTIONS_MAX = 256  # A usual client says three to six.
-QUERIES_MAX = 64  # Of meta contexts; there is one to ask for.
+QUERIES_MAX = 64  # Of meta contexts; there are two kinds to ask for.
 
-ALLOCATION = nbd.BASE_ALLOCATION.encode()
+ALLOCATION, CHANGED = nbd.BASE_ALLOCATION.encode(), nbd.CHANGED_SINCE.encode()
 
 
 class Tls(enum.Enum):
@@ -58,6 +58,8 @@ class Export(NamedTuple):
     size_bytes: int
     is_read_only: bool = False
     description: str = ""
+    snapshot: int = 0  # the sequence of the one that it shows; 0: the volume
+    older: Mapping[str, int] = {}  # snapshots that nbd.CHANGED_SINCE may ask about, by name: their sequences
 
 
 @dataclass
@@ -67,6 +69,7 @@ class Chosen:
     export: Export
     is_structured: bool
     has_allocation: bool  # base:allocation, under nbd.BASE_ALLOCATION_ID
+    since: int = 0  # sequence of the snapshot that changed-since is about, under nbd.CHANGED_SINCE_ID; 0: it was not set
 
 
 class HangUp(Exception):  # noqa: N818  (Control flow within this file.)
@@ -94,7 +97,9 @@ class Negotiation:
     why: str = ""  # it has hung up
     _is_fixed: bool = False
     _no_zeroes: bool = False
-    _contexts_of: bytes | None = None  # the export's name that base:allocation was set for
+    _contexts_of: bytes | None = None  # the export's name that meta contexts were set for
+    _has_allocation: bool = False  # base:allocation is one of them
+    _since: int = 0  # and so is changed-since, of this snapshot
     _option: int | None = None  # whose data is read next
     _skips: int = 0  # bytes of an option that is too long, still to come
     _options: int = 0
@@ -260,24 +265,31 @@ class Negotiation:
         return answer + self._reply(nbd.REP_ACK), export, name
 
     def _list_contexts(self, data: bytes) -> bytes:
-        _, queries = self._queries(data)
-        return self._contexts(not queries or b"base:" in queries or ALLOCATION in queries, in_list=True)
+        _, queries, export = self._queries(data)
+        is_asked = not queries or b"base:" in queries or ALLOCATION in queries
+        names = [ALLOCATION] if is_asked else []
+        wants_all = not queries or b"farwrite:" in queries or CHANGED in queries
+        names += [name for older in export.older if (name := CHANGED + older.encode()) in queries or wants_all]
+        return b"".join(self._context(0, name) for name in names) + self._reply(nbd.REP_ACK)
 
     def _set_contexts(self, data: bytes) -> bytes:
         self._contexts_of = None  # A later SET takes the place of an earlier one, also where it fails.
-        name, queries = self._queries(data)
-        is_set = ALLOCATION in queries
-        if is_set:
+        name, queries, export = self._queries(data)
+        self._has_allocation = ALLOCATION in queries
+        known = {CHANGED + older.encode(): sequence for older, sequence in export.older.items()}
+        changed = next((query for query in queries if query in known), b"")  # One at most: there is one number for it.
+        self._since = known.get(changed, 0)
+        if self._has_allocation or changed:
             self._contexts_of = name
-        return self._contexts(is_set)
-
-    def _contexts(self, is_there: bool, in_list: bool = False) -> bytes:
-        number = 0 if in_list else nbd.BASE_ALLOCATION_ID
-        found = self._reply(nbd.REP_META_CONTEXT, U32.pack(number) + ALLOCATION) if is_there else b""
+        found = self._context(nbd.BASE_ALLOCATION_ID, ALLOCATION) if self._has_allocation else b""
+        found += self._context(nbd.CHANGED_SINCE_ID, changed) if changed else b""
         return found + self._reply(nbd.REP_ACK)
 
-    def _queries(self, data: bytes) -> tuple[bytes, list[bytes]]:
-        """(name of the export, what is asked of it)."""
+    def _context(self, number: int, name: bytes) -> bytes:
+        return self._reply(nbd.REP_META_CONTEXT, U32.pack(number) + name)
+
+    def _queries(self, data: bytes) -> tuple[bytes, list[bytes], Export]:
+        """(name of the export, what is asked of it, the export)."""
         if not self.is_structured:
             raise Refusal(nbd.REP_ERR_INVALID, "meta contexts need STRUCTURED_REPLY first")
         name, rest = self._string(data)
@@ -292,8 +304,7 @@ class Negotiation:
             queries.append(query)
         if rest:
             raise Refusal(nbd.REP_ERR_INVALID, f"{len(rest)} bytes behind the last query")
-        self._find(name)
-        return name, queries
+        return name, queries, self._find(name)
 
     # What they share
 
@@ -320,7 +331,9 @@ class Negotiation:
         return nbd.TRANSMISSION_FLAGS | only_read | df
 
     def _choose(self, export: Export, name: bytes) -> None:
-        self.chosen = Chosen(export, self.is_structured, self.is_structured and self._contexts_of == name)
+        is_set = self.is_structured and self._contexts_of == name
+        since = self._since if is_set else 0
+        self.chosen = Chosen(export, self.is_structured, is_set and self._has_allocation, since)
 
 
 HANDLERS: Mapping[int, Callable[[Negotiation, bytes], bytes]] = {

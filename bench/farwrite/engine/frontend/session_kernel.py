@@ -20,6 +20,7 @@ from ...base.host.libc import EPOLL_EVENT_WORDS
 from ...base.jit import kernel
 from ...base.row import Row, i64, rows_of
 from .. import primary_kernel as p
+from .. import snapshot_kernel as snapshot
 from . import iscsi_state
 
 SESSIONS_MAX = 1024
@@ -40,6 +41,7 @@ READ_ONLY = 1 << 0
 STRUCTURED = 1 << 1  # NBD: structured replies were negotiated
 ALLOCATION = 1 << 2  # NBD: and base:allocation, under nbd.BASE_ALLOCATION_ID
 INNER = 1 << 3  # a door's own, behind a client's connection: not counted as a client
+CHANGED = 1 << 4  # NBD: and nbd.CHANGED_SINCE, since the snapshot `since`
 
 # What a session's parser is doing.
 HEADER, BODY, ZEROS, DISCARD, STREAM, STREAMED, LEAVING = range(7)
@@ -63,7 +65,7 @@ class Session(Row):
     socket = i64("descriptor of the connection, which the loop closes; -1 without one")
     generation = i64("counts its connections and their ends: no answer to an earlier one goes out on a later one")
     kind = i64("FREE, NBD or ISCSI")
-    flags = i64("READ_ONLY, STRUCTURED, ALLOCATION, INNER; and what its kind has besides")
+    flags = i64("READ_ONLY, STRUCTURED, ALLOCATION, INNER, CHANGED; and what its kind has besides")
     number = i64("of the handover: Frontend.adopt counts them from 1")
     size_bytes = i64("bytes of the export: what lies behind is beyond its end")
     block_bytes = i64("requests begin and end at multiples of this; a power of two, 1: anywhere")
@@ -88,6 +90,8 @@ class Session(Row):
     last_heard_ns = i64("ns, CLOCK_MONOTONIC: when anything arrived, or was taken by the socket, last")
     before = i64("STREAM: bytes of the outbox that go in front of it; what is laid meanwhile goes behind it")
     size = i64("BODY, ZEROS, STREAM: bytes of the whole request")
+    snapshot = i64("sequence of the snapshot that is its export; 0: the volume")
+    since = i64("CHANGED: sequence of the older snapshot")
     lane = i64("lane that its request is in, and 1; 0: none; while it is in one nothing further is taken")
 
 
@@ -113,6 +117,8 @@ class Mail(Row):
     number = i64("of this handover")
     size_bytes = i64("bytes of the export")
     block_bytes = i64("of the session")
+    snapshot = i64("of the session")
+    since = i64("of the session")
 
 
 class Lane(Row):
@@ -247,6 +253,7 @@ def begin(doors, mail, now_ns):
         session.generation += 1
         session.socket, session.kind, session.flags, session.number = mail.socket, mail.kind, mail.flags, mail.number
         session.size_bytes, session.block_bytes = mail.size_bytes, mail.block_bytes
+        session.snapshot, session.since = mail.snapshot, mail.since
         session.state = HEADER
         session.in_begin = session.in_end = session.out_begin = session.out_end = session.before = 0
         session.owed = session.blocked = session.wanted = session.left = session.error = session.lane = 0
@@ -395,8 +402,13 @@ def send_outbox(doors, index, size, flags):
 
 
 @kernel()
-def look_up(doors, primary, data, start, size, address):
-    """Bytes read of the volume as the completed writes have left it, or -errno. One that cannot be written ends the primary."""
+def look_up(doors, primary, index, data, start, size, address):
+    """Bytes read of the volume as the completed writes have left it, or of the session's snapshot, or -errno.
+
+    A volume that cannot be written ends the primary.
+    """
+    if doors.session[index].snapshot != 0:
+        return snapshot.read_snapshot(primary.journal, primary.ring, data, start, size, address, doors.session[index].snapshot)
     status = p.apply_all(primary)
     if status < 0:
         doors.at[0].failed = status
@@ -416,7 +428,7 @@ def send_stream(doors, primary, index):
         if session.left <= turn_ends:
             return np.int64(0)  # Others have their turn; epoll tells at once that the socket takes more.
         size = min(session.left, np.int64(SEND_MAX))
-        if look_up(doors, primary, doors.scratch, np.int64(SCRATCH_AT), size, session.address) != size:
+        if look_up(doors, primary, index, doors.scratch, np.int64(SCRATCH_AT), size, session.address) != size:
             return np.int64(HANG_UP)  # Its header has promised these bytes.
         sent = libc.send(session.socket, doors.scratch, np.int64(SCRATCH_AT), size, np.int64(libc.MSG_DONTWAIT))
         if sent == -libc.EAGAIN or sent == -libc.EINTR:

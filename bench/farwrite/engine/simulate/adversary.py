@@ -21,6 +21,8 @@ NEXT = (0, -1, LEAST, MOST)  # In place of the next number, which is above 0.
 LIES: dict[int, dict[str, tuple[int, ...]]] = {
     record.WRITE: {SEQUENCE: NEXT, ADDRESS: (-1, LEAST, MOST, MOST - 511)},
     record.TRIM: {SEQUENCE: NEXT, ADDRESS: (-1, LEAST, MOST), EXTRA: (-1, LEAST, MOST)},
+    record.SNAPSHOT: {SEQUENCE: NEXT, ADDRESS: (1, -1, MOST), EXTRA: (-1, LEAST, MOST)},
+    record.FORGET: {SEQUENCE: NEXT, ADDRESS: (1, -1, MOST), EXTRA: (0, -1, LEAST, MOST)},
     record.PING: {SEQUENCE: (MOST,)},
     record.COMMAND: {SEQUENCE: (-1, LEAST)},
     record.EXTENT: {ADDRESS: (-1, LEAST, MOST, MOST - 511)},

@@ -12,6 +12,8 @@ import numpy as np
 
 from .. import journal_kernel as log
 from .. import primary_kernel as primary
+from .. import record_kernel as record
+from .. import snapshot_kernel as snapshot
 
 
 class Anomaly(Exception):  # noqa: N818 (the vocabulary's word)
@@ -26,6 +28,7 @@ class Write:
     address: int
     size: int
     data: np.ndarray | None
+    marker: tuple[int, int] | None = None  # of a SNAPSHOT or FORGET: its kind, and whose sequence a FORGET tells
 
 
 @dataclass
@@ -76,14 +79,28 @@ class Shadow:
     image: np.ndarray
     sequence: int = 0
     epoch: int = 0
+    listed: dict[int, int] = field(default_factory=dict)  # snapshots by sequence: their epochs
+    listed_max: int = 3
+
+    def note_marker(self, term: Term, sequence: int, marker: tuple[int, int]) -> None:
+        """A SNAPSHOT or FORGET in the history."""
+        kind, extra = marker
+        if kind == record.FORGET:
+            self.listed.pop(extra, None)
+        elif len(self.listed) < self.listed_max:
+            self.listed[sequence] = term.epoch_of(sequence)
 
     def move(self, term: Term, sequence: int) -> None:
         """Bring the image to this position of a term."""
         if self.sequence > sequence or (self.sequence and term.epoch_of(self.sequence) != self.epoch):
             self.image[:] = 0
             self.sequence = 0
+            self.listed.clear()
         for number in range(self.sequence + 1, sequence + 1):
             write = term.write(number)
+            if write.marker is not None:
+                self.note_marker(term, number, write.marker)
+                continue
             self.image[write.address : write.address + write.size] = 0 if write.data is None else write.data
         self.sequence = sequence
         self.epoch = term.epoch_of(sequence) if sequence else 0
@@ -96,6 +113,7 @@ def check_prefix(node, terms: dict[int, Term]) -> None:
     """
     at = node.journal.at[0]
     sequence = int(at.applied_sequence)
+    check_snapshots(node)
     if at.flags & log.INCONSISTENT:
         return
     epoch = int(at.applied_epoch)
@@ -108,6 +126,48 @@ def check_prefix(node, terms: dict[int, Term]) -> None:
     if not np.array_equal(node.shadow.image, node.world.cached):
         where = int(np.flatnonzero(node.shadow.image != node.world.cached)[0])
         raise Anomaly(f"replica {node.index} at write {sequence} of epoch {epoch} does not hold that prefix: byte {where}")
+    check_listed(node, node.shadow.listed)
+
+
+def check_snapshots(node) -> None:
+    """Whatever has happened to a replica, a snapshot that it calls whole shows the volume of its instant."""
+    cluster, snapshots = node.cluster, node.journal.snapshots
+    for row in snapshots.table[snapshots.table["state"] == snapshot.WHOLE]:
+        sequence, epoch = int(row.sequence), int(row.epoch)
+        picture = cluster.pictures.get((epoch, sequence))
+        if picture is None:
+            raise Anomaly(f"replica {node.index} has a snapshot {sequence} of epoch {epoch}, which nobody ever took")
+        data = cluster.snapshot_bytes
+        got = int(snapshot.read_snapshot(node.journal, node.ring, data, 0, data.size, 0, sequence))
+        if got != data.size:
+            raise Anomaly(f"replica {node.index} calls snapshot {sequence} whole, and a read of it answers {got}")
+        cluster.counts["snapshots read"] += 1
+        if data.tobytes() != picture:
+            where = int(np.flatnonzero(data != np.frombuffer(picture, np.uint8))[0])
+            raise Anomaly(f"snapshot {sequence} of epoch {epoch} at replica {node.index} is not of its instant: byte {where}")
+
+
+def check_listed(node, expected: dict[int, int]) -> None:
+    """Which snapshots there are is what the log says, on every replica alike."""
+    snapshots = node.journal.snapshots
+    if snapshots.at[0].as_of > node.journal.at[0].applied_sequence:
+        return  # A primary has told which there will be.
+    rows = snapshots.table[(snapshots.table["state"] == snapshot.WHOLE) | (snapshots.table["state"] == snapshot.GIVEN_UP)]
+    listed = {int(row.sequence): int(row.epoch) for row in rows}
+    if listed != expected:
+        raise Anomaly(f"replica {node.index} lists snapshots {sorted(listed)}, and its log tells of {sorted(expected)}")
+
+
+def check_tended(node) -> None:
+    """Once nothing is left to do, what was deleted takes no room, and what is kept is what the bits say."""
+    snapshots, kept = node.journal.snapshots, node.world.kept_cached
+    stride = int(snapshots.at[0].stride)
+    for place, row in enumerate(snapshots.table):
+        begin = log.BLOCK_BYTES + place * stride
+        if row.state == snapshot.FREE and kept[begin : begin + stride].any():
+            raise Anomaly(f"replica {node.index} has a free place {place} with something in it")
+        if row.state in (snapshot.LEAVING, snapshot.EMPTYING):
+            raise Anomaly(f"replica {node.index} has not given back the room of a deleted snapshot")
 
 
 def check_completed(cluster, node, term: Term, before: int, completed: int, detached: list[int]) -> None:

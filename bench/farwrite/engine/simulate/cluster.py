@@ -24,6 +24,7 @@ from .. import primary_kernel as primary
 from .. import record_kernel as record
 from .. import replica_kernel as replica
 from .. import secondary_kernel as secondary
+from .. import snapshot_kernel as snapshot
 from .. import turn_kernel
 from ..ballot import Question
 from ..handshake import hello_of, how_to_join, lead
@@ -34,6 +35,7 @@ from .voting import Inquiry, Voter
 VOLUME, EXTENT_BYTES = 7, 4096
 CONNECTIONS, RESYNC_BUFFER, WATERMARK_AFTER_NS = 24, 16 << 10, 5_000_000
 READ_BYTES_MAX = 8192
+PICTURES_MAX = 64  # No snapshot that is still listed somewhere is so many behind.
 NOBODY = np.full(1, -1, np.int64)
 
 WRITE, TRIM, ZEROS = "write", "trim", "write of zeros"  # What a client submits.
@@ -44,6 +46,7 @@ DOWN, IDLE, SETTLING, SECONDARY, PRIMARY = "down", "idle", "settling", "secondar
 HASTY, UNFENCED, UNCHECKED, OFF_BY_ONE, FORGETFUL = "hasty", "unfenced", "unchecked", "off by one", "forgetful"
 UNKEPT, UNASKED, UNLAID = "ballots not kept", "struck unasked", "reads without the journal"
 UNBARRED, STALE = "a flush of what is durable", "a compare with what is durable"
+EARLY, DROPPED = "applied before what it overwrites is durable", "a deleted snapshot's blocks are dropped"
 
 LEAVE = ["state", "lost_count", "run_sequence", "granted"]
 BY = {primary.BY_LOG: "log", primary.BY_EXTENTS: "extents", primary.BY_DIGESTS: "digests"}
@@ -60,6 +63,7 @@ class Shape(NamedTuple):
     buffer_bytes: int = 16 << 10  # of each direction of a connection
     begins: int = 1024  # no fewer than records fit into the staging ring
     lag_ring: int = 1024
+    places: int = 6  # of snapshots: three at most are listed
 
 
 # Four blocks are the smallest staging ring: with two, each batch waits until a superblock has vouched for the one before it.
@@ -110,7 +114,7 @@ class Node:
         self.world = pretend.world(
             cluster.clock, log.SUPERBLOCK_BYTES + shape.capacity_bytes, shape.volume_bytes,
             max(shape.volume_bytes, shape.staging_bytes), cluster.stream, cluster.in_flight_bytes, cluster.segment_end,
-            cluster.segment_due_ns,
+            cluster.segment_due_ns, snapshot.file_bytes_max(shape.volume_bytes, shape.places),
         )  # fmt: skip
         self.shadow = Shadow(np.zeros(shape.volume_bytes, np.uint8))
         self.seen = Shadow(np.zeros(shape.volume_bytes, np.uint8))  # of what its reads must show
@@ -142,7 +146,7 @@ class Node:
         self.ring = reactor.pretended(self.world)
         self.journal = log.journal_state(
             shape.capacity_bytes, shape.staging_bytes, VOLUME, epoch, 0, 0, shape.volume_bytes, EXTENT_BYTES, shape.begins,
-            WATERMARK_AFTER_NS,
+            WATERMARK_AFTER_NS, 0, shape.places,
         )  # fmt: skip
 
     @property
@@ -268,6 +272,8 @@ class Cluster:
         self.sync_ns = 0  # that a volume's flush takes longer than a journal's write
         self.forgets_votes = bug == UNKEPT
         self.read_bytes = np.zeros(READ_BYTES_MAX, np.uint8)
+        self.pictures: dict[tuple[int, int], bytes] = {}  # by epoch and sequence: what a snapshot must show, wherever it is whole
+        self.snapshot_bytes = np.zeros(shape.volume_bytes, np.uint8)
         self.nodes = [Node(self, index) for index in range(count)]
         if bug == HASTY:
             for node in self.nodes:
@@ -386,7 +392,7 @@ class Cluster:
 
     def replay(self, node: Node, superblock, found) -> bool:
         """What a process does with its journal before it speaks to anybody; False when its disk has ended it."""
-        if replaying.apply_found(node.world.journal, superblock, node.ring, 0, 0, found) < 0:
+        if replaying.apply_found(node.world.journal, superblock, node.ring, 0, 0, found, node.journal.snapshots) < 0:
             return False
         if reactor.sync_now(node.ring, 0) < 0:
             return False
@@ -480,6 +486,11 @@ class Cluster:
             self.counts["primaries lost with writes not complete"] += bool(
                 node.journal.at[0].staged_sequence > node.state.at[0].completed
             )
+        keeping = node.journal.snapshots.at[0]
+        self.counts["replicas lost while blocks were on their way to be kept"] += bool(keeping.written > keeping.flushed)
+        self.counts["replicas lost before a snapshot was in both superblocks"] += bool(keeping.dirty)
+        is_leaving = (node.journal.snapshots.table["state"] == snapshot.LEAVING).any()
+        self.counts["replicas lost while a deleted snapshot's blocks moved"] += bool(is_leaving)
         self.counts["replicas lost in the middle of a copy"] += bool(node.journal.at[0].flags & log.INCONSISTENT)
         self.counts["replicas lost while their disk answered nothing"] += bool(node.ring.at[0].stalled)
 
@@ -578,6 +589,41 @@ class Cluster:
             self.note_staged(node, address, size, np.zeros(size, np.uint8) if kind == ZEROS else None, kind != TRIM)
         return done > 0
 
+    def take_snapshot(self, node: Node) -> bool:
+        """Stage a SNAPSHOT at a primary, and remember what it must show; False when there is no room."""
+        if not self.stage_marker(node, record.SNAPSHOT, self.number):
+            return False
+        node.submitted.move(node.term, node.term.last)
+        if len(self.pictures) > PICTURES_MAX:
+            self.pictures.pop(next(iter(self.pictures)))
+        self.pictures[node.term.epoch, node.term.last] = node.submitted.image.tobytes()
+        self.counts["snapshots taken"] += 1
+        self.tell(f"replica {node.index} takes snapshot {node.term.last} of epoch {node.term.epoch}")
+        return True
+
+    def delete_snapshot(self, node: Node, choice: int) -> bool:
+        """Stage a FORGET of one of the snapshots that a primary lists; False without one, or without room."""
+        table = node.journal.snapshots.table
+        listed = table["sequence"][(table["state"] == snapshot.WHOLE) | (table["state"] == snapshot.GIVEN_UP)]
+        if not listed.size:
+            return False
+        sequence = int(np.sort(listed)[choice % listed.size])
+        if not self.stage_marker(node, record.FORGET, sequence):
+            return False
+        self.counts["snapshots deleted"] += 1
+        self.tell(f"replica {node.index} deletes snapshot {sequence}")
+        return True
+
+    def stage_marker(self, node: Node, kind: int, extra: int) -> bool:
+        """Stage a SNAPSHOT or FORGET, and add it to the model."""
+        name = np.frombuffer(f"s{self.number}".encode().ljust(8, b"x"), np.uint8).copy()
+        size = name.size if kind == record.SNAPSHOT else 0
+        if primary.submit_marker(node.state, kind, name, size, extra, int(pretend.now_ns(node.world))) <= 0:
+            return False
+        node.term.writes.append(Write(self.number, 0, 0, None, (kind, extra)))
+        self.number += 1
+        return True
+
     def note_staged(self, node: Node, address: int, size: int, data: np.ndarray | None, has_payload: bool) -> None:
         """Add what was staged last to the model; its bytes are taken from the log where they are not known."""
         if data is None and has_payload:
@@ -661,6 +707,8 @@ class Cluster:
         if node.role in (DOWN, IDLE):
             return  # Everything is settled, and nobody has come.
         status = 0
+        if self.bug in (EARLY, DROPPED):
+            self.spoil_snapshots(node)
         if node.role == PRIMARY:
             status = self.turn_primary(node)
         elif node.role == SECONDARY:
@@ -682,6 +730,17 @@ class Cluster:
             self.ended(node, status)
         if node.world.at[0].power_in != 0:
             node.remember()
+
+    def spoil_snapshots(self, node: Node) -> None:
+        """The planted bugs of snapshots."""
+        at, snapshots = node.journal.at[0], node.journal.snapshots
+        if self.bug == EARLY and snapshots.at[0].newest >= 0:
+            at.kept = at.walked
+        leaving = snapshots.table["state"] == snapshot.LEAVING
+        if self.bug == DROPPED and leaving.any():
+            snapshots.table["state"][leaving] = snapshot.EMPTYING
+            snapshots.at[0].tending = -1
+            snapshot.arrange(snapshots)
 
     def check_refusal(self, node: Node, socket: int, refused: int) -> None:
         """What two replicas of ours say to each other is refused by neither."""

@@ -21,7 +21,9 @@ from .check import Anomaly
 from .cluster import DOWN, TINY, TRIM, WRITE, Cluster, Node
 from .story import HEALING_TICKS, POLICIES, PROTOCOLS, Story
 
-OPERATIONS = ("write", "large write", "trim", "read", "cut", "heal", "kill primary", "kill secondary", "depose")
+OPERATIONS = (
+    "write", "large write", "trim", "read", "cut", "heal", "kill primary", "kill secondary", "depose", "snapshot", "delete",
+)  # fmt: skip
 LENGTH_MAX = 4
 TICKS = 6  # After each operation: a flush and a round trip.
 POINTS_MAX = 400  # Of a sequence's disk: more than any has.
@@ -57,6 +59,7 @@ class Sequence(Story):
         self.trouble = dict.fromkeys(TROUBLES, 0.0)
         self.hurry = self.read_share = 0.0
         self.length = 0
+        self.taking, self.takes = random.Random(1), (0.0, 0.0)
         self.paused, self.stalled = {}, {}
         self.is_reached, self.left = False, dict[int, int]()
 
@@ -106,6 +109,10 @@ class Sequence(Story):
             self.kill(leader)
         elif operation == "read":
             cluster.read(leader, 0, 4096)
+        elif operation == "snapshot":
+            cluster.take_snapshot(leader)
+        elif operation == "delete":
+            cluster.delete_snapshot(leader, 0)
         else:
             size = 2048 if operation == "large write" else 512
             cluster.submit(leader, TRIM if operation == "trim" else WRITE, 512 * (cluster.number % 3), size)
@@ -127,10 +134,10 @@ class Sequence(Story):
 
 
 def sequences(length: int) -> Iterator[tuple[str, ...]]:
-    """Every sequence of up to so many operations; one that begins by healing nothing is a shorter one."""
+    """Every sequence of up to so many operations; one that begins by healing or deleting nothing is a shorter one."""
     for count in range(1, length + 1):
         for found in product(OPERATIONS, repeat=count):
-            if found[0] != "heal":
+            if found[0] not in ("heal", "delete"):
                 yield found
 
 

@@ -13,6 +13,7 @@ from ...base.host import pretend_kernel as pretend
 from .. import journal_kernel as log
 from .. import primary_kernel as primary
 from .. import replica_kernel as replica
+from .. import snapshot_kernel as snapshot
 from ..ballot import Question
 from . import adversary, check
 from .arbiter import Arbiter
@@ -31,6 +32,9 @@ SKEW_NS_MAX = 3_600_000_000_000
 ENOSPC, EIO = 28, 5
 COMPARE = "compare-and-write"
 EMPTY_ARE_REFUSED = hasattr(replica, "INVALID_WRITE")  # Whether a write of no bytes is refused before it is staged.
+
+HEAD_BYTES = snapshot.TableHead.LAYOUT.itemsize
+TENDING_TICKS = 1000  # In which the room of what was deleted is given back.
 
 DESCRIBED = ("tail", "applied", "durable", "sealed", "staged")  # Positions that a story's lines tell.
 
@@ -101,6 +105,8 @@ class Story:
         self.read_share = draw.choice((0.0, 0.2, 0.6))
         self.asking = random.Random(f"clients of {seed}")  # Of its own: a story without them is as it was before there were any.
         self.asks_more = self.asking.random() < 0.5  # Whether clients ask for more than writes, trims and reads.
+        self.taking = random.Random(f"snapshots of {seed}")
+        self.takes = self.taking.choice((0.0, 0.05, 0.2)), self.taking.choice((0.03, 0.15))  # snapshots a turn, and deletions
         self.length = draw.choice((80, 150, 300, 500))
         self.paused: dict[int, int] = {}
         self.cut_until = 0  # Until then the network stays as it is.
@@ -146,6 +152,8 @@ class Story:
                 self.write(node)
             if node.role == PRIMARY and troubled and draw.random() < self.read_share:
                 self.read(node)
+            if node.role == PRIMARY and troubled and not node.successor:
+                self.take_snapshots(node)
             cluster.turn(node)
             if node.role == PRIMARY and troubled and draw.random() < self.read_share:
                 self.read(node)
@@ -174,6 +182,14 @@ class Story:
                 is_taken = self.cluster.submit(node, kind, address, size)
             if not is_taken or node.role != PRIMARY:
                 return
+
+    def take_snapshots(self, node: Node) -> None:
+        """Take a snapshot, or delete one."""
+        takes, deletes = self.takes
+        if self.taking.random() < takes:
+            self.cluster.take_snapshot(node)
+        elif takes and self.taking.random() < deletes:
+            self.cluster.delete_snapshot(node, self.taking.randrange(8))
 
     def read(self, node: Node) -> None:
         """Read anything, at times across the volume's end."""
@@ -210,6 +226,9 @@ class Story:
         if happens["refuse"] and node.role != DOWN:
             node.world.at[0].fail_errno = draw.choice((EIO, ENOSPC))
             node.world.at[0].fail_in = draw.randrange(1, 12)
+        if self.takes[0] and self.taking.random() < 0.004 and node.role != DOWN:
+            node.world.at[0].kept_fail_in = self.taking.randrange(12)
+            self.tell(f"the disk of replica {node.index} has no room for what is to be kept for snapshots")
         if happens["cut"]:
             leader = cluster.leader()
             if leader is not None and draw.random() < 0.4:
@@ -300,6 +319,8 @@ class Story:
             node.is_superblock_damaged = True
             which = self.random.randrange(2)
             bit = 8 * log.BLOCK_BYTES * which + self.random.randrange(8 * (replica.CRC_OFFSET + 8))
+            if self.taking.random() < 0.3:
+                bit = 8 * (log.BLOCK_BYTES * which + snapshot.HEAD_AT) + self.taking.randrange(8 * HEAD_BYTES)
             pretend.flip_bit(node.world.journal, bit)
             self.tell(f"a bit of superblock {which} of replica {node.index} flips")
             self.cluster.counts["superblocks damaged"] += 1
@@ -335,14 +356,17 @@ class Story:
             worlds += [self.elections.witness.world] if self.elections.witness else []
         for world in worlds:
             world.at[0].flush_ns = 100_000
+            world.at[0].kept_fail_in = -1
             if world.at[0].power_in != 0:
                 world.at[0].power_in = world.at[0].fail_in = -1
         self.become_whole()
         self.write_once_more()
         self.become_whole()
+        self.give_room_back()
         check.check_equal(cluster)
         for node in cluster.nodes:
             check.check_prefix(node, cluster.terms)
+            check.check_tended(node)
         leader = cluster.leader()
         assert leader is not None
         self.tell(f"whole at write {int(leader.journal.at[0].staged_sequence)} of epoch {leader.term.epoch}")
@@ -358,6 +382,14 @@ class Story:
             raise Anomaly(f"not whole {HEALING_TICKS} ticks after healing: {self.describe()}")
         counts = self.cluster.counts
         counts["ticks to become whole, at most"] = max(counts["ticks to become whole, at most"], self.ticks - begin)
+
+    def give_room_back(self) -> None:
+        """Every replica empties the places of deleted snapshots, and stays whole meanwhile."""
+        for _ in range(TENDING_TICKS):
+            if not any(node.journal.snapshots.at[0].todo for node in self.cluster.nodes) and self.is_whole():
+                return
+            self.tick(False)
+        raise Anomaly(f"deleted snapshots take room {TENDING_TICKS} ticks after everything was whole: {self.describe()}")
 
     def write_once_more(self) -> None:
         """Liveness: a write that is begun now completes within so many ticks, whoever leads then."""
@@ -383,6 +415,10 @@ class Story:
             counts["staging rings wrapped"] += int(at.staged) // shape.staging_bytes
             counts["laps of a journal"] += int(at.staged) // shape.capacity_bytes
             counts["superblocks written"] += int(at.generation)
+            keeping = node.journal.snapshots.at[0]
+            counts["blocks kept for snapshots"] += int(keeping.kept_ever)
+            counts["blocks moved to an older snapshot"] += int(keeping.moved)
+            counts["snapshots given up"] += int(keeping.given_up)
 
     def describe(self) -> str:
         """Where everybody stands."""

@@ -97,6 +97,7 @@ class Answer(msgspec.Struct):
     leader: str = ""
     snapshots: list[SnapshotFigures] = []
     digest: str = ""
+    leads: bool = True  # whoever answers; if not, it may be asked again in a while
 
 
 # Made before there are threads, as engine/control.py says why.
@@ -118,8 +119,10 @@ class Keeper(Protocol):
 class Desk:
     """What one replica answers while it leads."""
 
-    def __init__(self, keeper: Keeper, volume: str, leader: str, door: Callable[[str], Place]) -> None:
-        self.keeper, self.volume, self.leader, self.door = keeper, volume, leader, door
+    def __init__(
+        self, keeper: Keeper, volume: str, leader: str, door: Callable[[str], Place], leads: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.keeper, self.volume, self.leader, self.door, self.leads = keeper, volume, leader, door, leads
         self.changing, self.held = threading.Lock(), threading.Lock()
 
     def carry_out(self, request: Request) -> Answer:
@@ -163,9 +166,9 @@ class Desk:
         except NOT_OURS as refusal:
             answer = Answer(f"This is no request to a served volume: {refusal}.", EXIT_USAGE)
         except FarwriteError as refusal:
-            answer = Answer(str(refusal), refusal.exit_code)
+            answer = Answer(str(refusal), refusal.exit_code, leads=self.leads())
         except OSError as refusal:
-            answer = Answer(f"{refusal.strerror}.", EXIT_UNFIT)
+            answer = Answer(f"{refusal.strerror}.", EXIT_UNFIT, leads=self.leads())
         except Exception as failure:  # Our own fault, and of no client of the volume.
             LOG.warning("our own fault, answering %r:\n%s", message[:200], traceback.format_exc())
             answer = Answer(f"This is our own fault: {failure!r}.", EXIT_CRASH)
@@ -299,6 +302,8 @@ class UnansweredError(UnfitError):
 
 def refused(answer: Answer) -> FarwriteError:
     """The refusal as it was raised there."""
+    if not answer.leads:
+        return UnansweredError(answer.refusal)
     if answer.exit_code == EXIT_CRASH:
         return FarwriteError(answer.refusal)
     return UsageError(answer.refusal) if answer.exit_code == EXIT_USAGE else UnfitError(answer.refusal)

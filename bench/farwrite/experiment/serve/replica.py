@@ -13,8 +13,9 @@ import os
 import resource
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,7 @@ from ...engine.frontend.nbd_client import Place
 from ...engine.frontend.nbd_door import nbd_door
 from ...engine.frontend.nbd_negotiation import Chosen, Export, Tls
 from ...engine.node import Node
+from ...engine.snapshot import Snapshot
 from ...lab.shared_memory import Board
 from ..voters import REST_AT, quieten, rehearse_node, seat_of, terms_of
 from .control import CONTROL, FOLLOWS, Desk, control_door
@@ -129,12 +131,19 @@ class Order(NamedTuple):
     chap: Credentials | None  # that initiators must know
 
 
-def exports_of(size_bytes: int) -> tuple[Export, ...]:
-    """The views of the volume; the first is what the empty name means."""
-    return (
-        Export(VOLUME, size_bytes, False, "the replicated volume"),
-        Export(READ_ONLY, size_bytes, True, "the replicated volume, to be read only"),
-    )
+def exports_of(size_bytes: int, snapshots: Sequence[Snapshot] = ()) -> tuple[Export, ...]:
+    """The views of the volume; the first is what the empty name means. Then each snapshot that this replica can serve."""
+    whole = sorted((one for one in snapshots if one.is_whole), key=lambda one: one.sequence)
+    older = {one.name: one.sequence for one in whole}
+    exports = [
+        Export(VOLUME, size_bytes, False, "the replicated volume", older=older),
+        Export(READ_ONLY, size_bytes, True, "the replicated volume, to be read only", older=older),
+    ]
+    for one in whole:
+        taken = datetime.fromtimestamp(one.taken_ns / 1e9, UTC).isoformat(" ", "seconds")
+        before = {name: sequence for name, sequence in older.items() if sequence <= one.sequence}
+        exports.append(Export(f"{VOLUME}@{one.name}", size_bytes, True, f"the volume at {taken}", one.sequence, before))
+    return tuple(exports)
 
 
 class ServedNode(Node):
@@ -178,7 +187,11 @@ class ServedNode(Node):
 
     def open_doors(self, stack: contextlib.ExitStack) -> None:
         """Every door, until the stack ends."""
-        order, exports = self.order, exports_of(self.order.size_bytes)
+        order = self.order
+
+        def exports() -> tuple[Export, ...]:
+            return exports_of(order.size_bytes, self.snapshots())
+
         context = server_context(order.tls) if order.tls else None
         name = f"the NBD door of {order.name}"
         here = stack.enter_context(unix_listener(order.sockets, order.name))
@@ -189,7 +202,10 @@ class ServedNode(Node):
         self.open_portals(stack)
         asked = stack.enter_context(unix_listener(order.sockets, f"{order.name}-control", CONTROL))
         own_door = str(order.sockets / f"{order.name}.sock")
-        desk = Desk(self, f"{order.volume:x}", order.name, lambda snapshot: Place(own_door, f"{VOLUME}@{snapshot}"))
+        desk = Desk(
+            self, f"{order.volume:x}", order.name, lambda snapshot: Place(own_door, f"{VOLUME}@{snapshot}"),
+            lambda: self.primary is not None and not (self.steps_down or self.handing_over),
+        )  # fmt: skip
         stack.enter_context(control_door(asked, desk, f"the control socket of {order.name}"))
 
     def open_portals(self, stack: contextlib.ExitStack) -> None:
@@ -204,9 +220,12 @@ class ServedNode(Node):
         """A client that has chosen its export is the loop's."""
         flags = (
             sessions.READ_ONLY * chosen.export.is_read_only | sessions.STRUCTURED * chosen.is_structured
-            | sessions.ALLOCATION * chosen.has_allocation
+            | sessions.ALLOCATION * chosen.has_allocation | sessions.CHANGED * bool(chosen.since)
         )  # fmt: skip
-        self.frontend.adopt(connection, sessions.NBD, flags, chosen.export.size_bytes)
+        export = chosen.export
+        self.frontend.adopt(
+            connection, sessions.NBD, flags, export.size_bytes, snapshot=export.snapshot, since=chosen.since
+        )
 
 
 def tell_peers(state: primary.Primary, rows: np.ndarray) -> None:

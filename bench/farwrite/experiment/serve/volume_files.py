@@ -1,7 +1,7 @@
 """What a served volume consists of on a disk: its settings, and a directory for each voter's files.
 
     DIR/volume.json     what the volume is: its number, size, replicas, protocol and policy, and the distance it was made for
-    DIR/near/           journal, volume, ballot; likewise far/ and third/
+    DIR/near/           journal, volume, snapshots, ballot; likewise far/ and third/
     DIR/lock            held by who serves it
 
 Without a directory that is kept the same files have no names, or are memory, and are gone with the command.
@@ -108,7 +108,7 @@ def new_files(settings: Settings, directory: Path | None, keep: bool) -> Iterato
         for name in replicas:
             place = directory / name if directory and keep else directory
             size_bytes = settings.size_bytes + AREA_BYTES
-            disks[name] = stack.enter_context(disk(place, JOURNAL_BYTES, size_bytes, keep, OTHER_PLACE))
+            disks[name] = stack.enter_context(disk(place, JOURNAL_BYTES, size_bytes, keep, OTHER_PLACE, snapshots=True))
         for name in voters:
             ballots[name] = ballot_in(directory / name) if directory and keep else os.memfd_create(f"farwrite-ballot-{name}")
             stack.callback(os.close, ballots[name])
