@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help bench test test-netem log-writes crosscheck simulate lint perf rivals trips aa-study coverage-study mutants first-run lock picture wheel clean
+.PHONY: help bench test test-netem log-writes crosscheck simulate lint perf rivals trips copies aa-study coverage-study mutants first-run \
+        lock picture wheel clean
 
 help:
 	@echo "make bench       measure the limits of synchronous replication and print the report (about 4 minutes)"
@@ -22,6 +23,7 @@ help:
 	@echo "make mutants     whether the tests notice small changes of the statistics and the step kernels (MUTANTS='--faults'; hours in full)"
 	@echo "make perf        speed, as ratios against floors, then what make rivals measures"
 	@echo "make trips       how many round trips a write waits for, at our doors and at tgt, QEMU and nbdkit (a few minutes)"
+	@echo "make copies      remote copy beside protocols A and C: recovery points over distance, rate and change rate (a quarter of an hour)"
 	@echo "make rivals      beside QEMU, DRBD and iperf3 in one lab (about a quarter of an hour; RIVALS='--rounds 3' is shorter)"
 
 # uv when it is there, otherwise venv and pip; both from the same lock file, with its hashes.
@@ -106,6 +108,9 @@ rivals: $(READY)
 
 trips: $(READY)
 	@$(BIN)/python tests/speed/trips_study.py
+
+copies: $(READY)
+	@$(BIN)/python tests/speed/copy_study.py
 
 aa-study: $(READY)
 	@$(BIN)/python tests/speed/aa_study.py

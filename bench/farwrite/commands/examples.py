@@ -35,6 +35,20 @@ EXAMPLES: dict[str, list[str]] = {
         "farwrite serve --miles 150", "farwrite serve --miles 20 --keep disk --size 8g --port 10809",
         "farwrite serve --miles 150 --memory -- sh -c 'nbdinfo $NBD'",
     ],
+    "snapshot": ["farwrite snapshot create before-upgrade --sockets doors", "farwrite snapshot list --sockets doors"],
+    "snapshot create": [
+        "farwrite snapshot create before-upgrade --sockets doors",
+        "farwrite snapshot create nightly --before 'fsfreeze -f /mnt' --after 'fsfreeze -u /mnt'",
+    ],
+    "snapshot list": ["farwrite snapshot list --sockets doors"],
+    "snapshot delete": ["farwrite snapshot delete before-upgrade --sockets doors"],
+    "snapshot schedule": ['farwrite snapshot schedule --every "15 min" --keep 8 --sockets doors'],
+    "snapshot restore": ["farwrite snapshot restore before-upgrade --sockets doors",
+                         "farwrite snapshot restore last-copy --sockets far"],
+    "copy": [
+        "farwrite copy 'nbd+unix:///volume?socket=near/volume.sock' 'nbd+unix:///volume?socket=far/volume.sock' "
+        "--every '15 min' --rate 100mbit",
+    ],
     "lab": [
         'farwrite lab --miles 150 --far "iperf3 -s" -- sh -c \'iperf3 -c $FAR\'',
         'farwrite lab --miles 80km --measure --far "postgres -D far" --wait-port 5432 -- sh -c \'psql -h $FAR -c "select 1"\'',

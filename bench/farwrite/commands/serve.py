@@ -346,6 +346,7 @@ def ready_text(server: Server, files: str) -> str:
         f"  nbdcopy disk.img '{uri}'",
         f"  fio --name=write --ioengine=nbd --uri='{uri}' --rw=randwrite --bs=4k --size=64m",
         f"  nbd-client -unix {socket} /dev/nbd0 -N volume -timeout 10",
+        f"  farwrite snapshot create before-upgrade --sockets {server.directory}",
         *([f"  qemu-img info '{disk}'", f"  iscsiadm -m discovery -t st -p {disk.split('/')[2]}"] if disk else []), "",
         f"ready: {server.leader()} leads; end it with Ctrl-C, or kill {server.document()['pid']}",
     ]  # fmt: skip

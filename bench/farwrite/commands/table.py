@@ -32,6 +32,8 @@ COMMANDS = {
     "budget": ("budget:budget", JUDGE, "Propose budgets from measured noise."),
     "baseline": ("baseline:baseline", JUDGE, "Keep a run as the one that others are held against, and list those kept."),
     "serve": ("serve:serve", TOOLS, "Serve a replicated volume, its second copy a distance away, to real clients over NBD."),
+    "snapshot": ("snapshot:snapshot", TOOLS, "Take, list, schedule and delete snapshots of a served volume."),
+    "copy": ("copy:copy", TOOLS, "Copy a served volume to another at any distance: in full, then what changed."),
     "lab": ("lab:lab", TOOLS, "Run any command, or a shell, at one end of an emulated distance."),
     "trips": ("trips:trips", TOOLS, "Tell how many round trips a write of a size waits for, over NBD and iSCSI."),
     "survey": ("survey:survey", TOOLS, "Prove what a link over a distance delivers here, against what was asked."),
@@ -40,7 +42,8 @@ COMMANDS = {
     "volume": ("volume:volume", TOOLS, "Tell what a replica's journal and volume hold."),
     "schema": ("show:schema", ABOUT, "Print the JSON Schema of the report document, or of a profile."),
 }
-FAMILIES = ("trace", "budget", "baseline", "volume")  # An App of their own, which says itself what stands below its help.
+# An App of their own, which says itself what stands below its help.
+FAMILIES = ("trace", "budget", "baseline", "volume", "snapshot")
 HIDDEN = {
     "arm": "arm:arm",  # What farwrite ab starts.
     "serve-cells": "serve_cells:serve_cells",  # What farwrite sweep --dask starts.

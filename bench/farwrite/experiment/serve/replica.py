@@ -42,16 +42,17 @@ from ...engine.frontend.iscsi.relay import Gates
 from ...engine.frontend.iscsi.scsi import LogicalUnit
 from ...engine.frontend.iscsi.store import VolumeStore
 from ...engine.frontend.iscsi.target import Target
+from ...engine.frontend.nbd_client import Place
 from ...engine.frontend.nbd_door import nbd_door
 from ...engine.frontend.nbd_negotiation import Chosen, Export, Tls
 from ...engine.node import Node
 from ...engine.snapshot import Snapshot
 from ...lab.shared_memory import Board
 from ..voters import REST_AT, quieten, rehearse_node, seat_of, terms_of
+from .control import CONTROL, FOLLOWS, Desk, control_door
 
 STAGING_BYTES = 8 << 20
 REHEARSAL_BYTES = 32 << 20  # Of a journal that holds a few times as much.
-FOLLOWS = "volume.sock"  # Points at the socket of whoever leads.
 SOCKET_PATH_BYTES_MAX = 107  # unix(7).
 DESCRIPTORS_OTHER = 512  # Of a replica, beside its clients': strangers at its doors and its port, peers, votes, files.
 DESCRIPTORS_TLS = 3  # For a client: its connection, and the two ends of its tunnel.
@@ -230,6 +231,13 @@ class ServedNode(Node):
             there = stack.enter_context(tcp_listener(order.tcp_fd))
             stack.enter_context(nbd_door(there, exports, self.take_in, Tls.REQUIRED if context else Tls.NONE, context, name=name))
         self.open_portals(stack)
+        asked = stack.enter_context(unix_listener(order.sockets, f"{order.name}-control", CONTROL))
+        own_door = str(order.sockets / f"{order.name}.sock")
+        desk = Desk(
+            self, f"{order.volume:x}", order.name, lambda snapshot: Place(own_door, f"{VOLUME}@{snapshot}"),
+            lambda: self.primary is not None and not (self.steps_down or self.handing_over),
+        )  # fmt: skip
+        stack.enter_context(control_door(asked, desk, f"the control socket of {order.name}"))
 
     def open_portals(self, stack: contextlib.ExitStack) -> None:
         """The iSCSI door: one at this site, for whoever is in the lab, and the one that all replicas share with who is not."""
@@ -326,8 +334,8 @@ def standby_target_of(order: Order, frontend: Frontend, redirect: Callable[[str]
 
 
 @contextmanager
-def unix_listener(directory: Path, name: str) -> Iterator[socket.socket]:
-    """`directory/name.sock`, for its owner alone, in one step where an old one lay; FOLLOWS points at it."""
+def unix_listener(directory: Path, name: str, follows: str = FOLLOWS) -> Iterator[socket.socket]:
+    """`directory/name.sock`, for its owner alone, in one step where an old one lay; `follows` points at it."""
     path, made = directory / f"{name}.sock", directory / f".{name}.{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as listening, contextlib.ExitStack() as undo:
         try:
@@ -338,7 +346,7 @@ def unix_listener(directory: Path, name: str) -> Iterator[socket.socket]:
             made.rename(path)
             undo.callback(path.unlink, missing_ok=True)
             made.symlink_to(path.name)
-            made.rename(directory / FOLLOWS)
+            made.rename(directory / follows)
         except OSError as refusal:
             raise system_error(f"listen on {path}", refusal.errno or 0, "Name another directory with --sockets.") from refusal
         yield listening
@@ -355,7 +363,7 @@ def tcp_listener(descriptor: int) -> Iterator[socket.socket]:
 
 def longest_path(directory: Path) -> int:
     """Bytes of the longest path of a socket in this directory."""
-    return len(os.fsencode(directory.absolute())) + len("/.third.4194304")
+    return len(os.fsencode(directory.absolute())) + len("/.third-control.4194304")
 
 
 def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> None:

@@ -38,11 +38,11 @@ from ...targets.replicated import PROTOCOLS
 from ...workload.drill_scenario import SITES
 from ...workload.link_spec import PLAIN
 from ..voters import POLICIES, Voters, run_witness, why_ended
+from .control import CONTROL, FOLLOWS
 from .figures import LastSecond, serve_metrics
 from .replica import (
     BOARD_WORDS,
     DRAIN_S,
-    FOLLOWS,
     READ_ONLY,
     SOCKET_PATH_BYTES_MAX,
     VOLUME,
@@ -287,7 +287,8 @@ class Server(Voters):
             "tcp_uri": self.tcp_uri() or None, "iscsi_uri": self.iscsi_uri() or None, "metrics_uri": self.metrics_uri or None,
             "iscsi_uris": {name: self.iscsi_uri(name) for name in self.portals}, "link": self.lab.choice.kind,
             "congestion": self.congestion,
-            "sockets": str(self.directory), "exports": [VOLUME, READ_ONLY], "size_bytes": self.settings.size_bytes,
+            "sockets": str(self.directory), "control": str(self.directory / CONTROL), "exports": [VOLUME, READ_ONLY],
+            "size_bytes": self.settings.size_bytes,
             "volume": f"{self.settings.volume:x}", "protocol": self.settings.protocol, "policy": self.settings.policy,
             "pids": {name: made.pid for name, made in self.processes.items()},
         }  # fmt: skip
@@ -382,6 +383,7 @@ def run_command(server: Server, lab: Lab, asked: Asked, words: list[str]) -> int
     """Somebody's command at the near site, with $NBD and $ISCSI set, the volume looked after meanwhile; answers its exit code."""
     session = Session(lab, Layout(tuple(server.sites), (), asked.commands), asked.as_root)
     session.environment |= {"NBD": server.uri(), "NBD_READ_ONLY": server.uri("", READ_ONLY)}
+    session.environment |= {"FARWRITE_SOCKETS": str(server.directory)}
     session.environment |= {f"NBD_{name.upper()}": server.uri(name) for name in server.replicas}
     session.environment |= {"ISCSI": server.iscsi_uri(SITES[0])} if server.portals else {}
     session.environment |= {f"ISCSI_{name.upper()}": server.iscsi_uri(name) for name in server.portals}
@@ -421,7 +423,7 @@ def socket_directory(asked: Path | None) -> Iterator[Path]:
         try:
             yield short(asked)
         finally:
-            for name in (*SITES, Path(FOLLOWS).stem):
+            for name in (*SITES, *(f"{site}-control" for site in SITES), Path(FOLLOWS).stem, Path(CONTROL).stem):
                 (asked / f"{name}.sock").unlink(missing_ok=True)
 
 

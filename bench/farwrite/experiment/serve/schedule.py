@@ -1,0 +1,156 @@
+"""When snapshots are taken and which are kept, and what somebody's commands do around the instant. For the command line.
+
+A hook makes a snapshot consistent for an application: `before` has it write out what it holds and stand still, `after` lets it
+go on. `after` is run whatever becomes of `before` and of the snapshot, and each has its time; a hook that takes longer is killed
+with everything it has started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ...base.errors import FarwriteError, UnfitError
+from ...base.units import format_time
+from .control import Answer, Delete, Show, SnapshotFigures, Take, ask
+
+HOOK_S = 30.0
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Commands for the shell; empty: none."""
+
+    before: str = ""
+    after: str = ""
+    limit_s: float = HOOK_S
+
+
+NO_HOOKS = Hooks()
+
+
+class HookError(UnfitError):
+    """A hook has failed."""
+
+
+@contextmanager
+def around(hooks: Hooks, name: str, sockets: Path) -> Iterator[None]:
+    """Between `before` and `after`. HookError when one of them fails; then `after` has been run all the same."""
+    try:
+        if hooks.before:
+            run_hook("before", hooks.before, hooks.limit_s, name, sockets)
+        yield
+    except BaseException:
+        if hooks.after:
+            with contextlib.suppress(HookError):  # What failed first is said.
+                run_hook("after", hooks.after, hooks.limit_s, name, sockets)
+        raise
+    if hooks.after:
+        run_hook("after", hooks.after, hooks.limit_s, name, sockets)
+
+
+def run_hook(which: str, words: str, limit_s: float, name: str, sockets: Path) -> None:
+    """One hook to its end; what it prints goes to stderr. HookError when it fails or takes too long."""
+    environment = os.environ | {"FARWRITE_SNAPSHOT": name, "FARWRITE_SOCKETS": str(sockets)}
+    with subprocess.Popen(
+        ["/bin/sh", "-c", words], env=environment, stdin=subprocess.DEVNULL, stdout=2, stderr=2, start_new_session=True
+    ) as made:  # fmt: skip
+        try:
+            code = made.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            raise HookError(f"--{which} has not ended within {format_time(limit_s * 1e9)}, and was killed: {words}.") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(made.pid, signal.SIGKILL)
+    if code:
+        raise HookError(f"--{which} ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}: {words}.")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A snapshot, and how long its request took, hooks apart."""
+
+    snapshot: SnapshotFigures
+    seconds: float
+
+
+def take(sockets: Path, name: str, hooks: Hooks = NO_HOOKS) -> Taken:
+    """Take a snapshot. UnfitError when a hook fails: before it, none was taken; after it, one was, and that is said."""
+    answer: Answer | None = None
+    try:
+        with around(hooks, name, sockets):
+            begin_s = time.monotonic()
+            answer = ask(sockets, Take(name))
+            took_s = time.monotonic() - begin_s
+    except HookError as failure:
+        how = "Yet the snapshot was taken" if answer is not None else "No snapshot was taken"
+        raise UnfitError(f"{failure} {how}.") from failure
+    found = next((one for one in answer.snapshots if one.name == name), None)
+    if found is None:
+        raise UnfitError(f"The snapshot {name} was taken and is not listed: farwrite snapshot list says what there is now.")
+    return Taken(found, took_s)
+
+
+def name_at(prefix: str, seconds: float) -> str:
+    """The name of a scheduled snapshot; those of one schedule sort by their instants."""
+    return f"{prefix}-{datetime.fromtimestamp(seconds, UTC):%Y%m%dT%H%M%SZ}"
+
+
+def to_delete(snapshots: list[SnapshotFigures], prefix: str, keep: int) -> list[str]:
+    """Names of this schedule's snapshots beyond the newest so many."""
+    form = re.compile(rf"{re.escape(prefix)}-\d{{8}}T\d{{6}}Z")
+    own = sorted(one.name for one in snapshots if form.fullmatch(one.name))
+    return own[: max(len(own) - keep, 0)]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Every so often; the newest so many are kept."""
+
+    every_s: float
+    keep: int
+    prefix: str = "every"
+    hooks: Hooks = NO_HOOKS
+
+
+def keep_schedule(sockets: Path, schedule: Schedule, taken: Callable[[Taken], None], tell: Callable[[str], None]) -> None:
+    """Take snapshots and delete the oldest until interrupted. What cannot be done in time is told in a line, and the next
+    one is tried when it is due."""
+    for due_s in instants(schedule.every_s, tell):
+        name = name_at(schedule.prefix, due_s)
+        try:
+            taken(take(sockets, name, schedule.hooks))
+        except FarwriteError as refusal:
+            tell(f"{name} was not taken in order: {refusal}")
+        try:
+            for old in to_delete(ask(sockets, Show()).snapshots, schedule.prefix, schedule.keep):
+                ask(sockets, Delete(old))
+        except FarwriteError as refusal:
+            tell(f"An old snapshot was not deleted: {refusal}")
+
+
+def instants(every_s: float, tell: Callable[[str], None]) -> Iterator[float]:
+    """Since 1970, each time that something is due, once it is: now, and then every so often. Those that passed meanwhile are
+    left out, and it is told how many."""
+    begin_s, since_s, count = time.time(), time.monotonic(), 0
+    while True:
+        yield begin_s + count * every_s
+        passed_s = time.monotonic() - since_s
+        following = int(passed_s // every_s) + 1
+        if following > count + 1:
+            left_out = following - count - 1
+            tell(
+                f"What was due every {format_time(every_s * 1e9)} took {format_time((passed_s - count * every_s) * 1e9)}: "
+                f"{left_out} {'instant was' if left_out == 1 else 'instants were'} left out."
+            )
+        count = following
+        time.sleep(max(since_s + count * every_s - time.monotonic(), 0))
