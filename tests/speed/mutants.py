@@ -12,8 +12,8 @@ cosmic-ray do not serve: the one leaves every decorated function alone, which al
 for each mutant, which takes as long as two hundred of these forks.) What a test starts as a command of its own is not mutated.
 
 tests/speed/mutants.toml has the modules with their tests, the named faults, and why each survivor changes no verdict, by module,
-function and mutation. What was run is kept in .venv/mutants and counts as long as the module and the tests are as they were;
-results/mutants.json and .md are written from it.
+function and mutation. What was run is kept in .venv/mutants: a kill counts as long as the function is as it was, all else as long
+as the module and the tests are; results/mutants.json and .md are written from it.
 """
 
 from __future__ import annotations
@@ -842,6 +842,7 @@ def mutant_tasks(subject: Subject) -> list[Task]:
     source, tests = subject.source_digest(), subject.tests_digest()
 
     tree = ast.parse(subject.path.read_text())
+    codes = {function: digest(ast.unparse(node)) for function, node in functions_of(tree) if function != MODULE_LEVEL}
 
     def task(mutant: Mutant) -> Task:
         def changed() -> ast.Module:
@@ -850,7 +851,7 @@ def mutant_tasks(subject: Subject) -> list[Task]:
 
         target = mutant.mutation.split(":")[0] if mutant.function == MODULE_LEVEL else ""
         row = {"module": subject.name, "function": mutant.function, "mutation": mutant.mutation, "line": mutant.line,
-               "source": source, "tests_digest": tests}  # fmt: skip
+               "source": source, "code": codes.get(mutant.function, source), "tests_digest": tests}  # fmt: skip
         return Task(mutant.key, mutant.function, changed, target, row)
 
     return [task(mutant) for mutant in mutants_of(subject.name, tree, subject.words)]
@@ -904,10 +905,12 @@ def read_journal() -> dict[str, dict[str, Any]]:
 
 
 def still_true(row: dict[str, Any] | None, task: Task) -> bool:
-    """Whether what was run would come out the same: a kill as long as the module is the same, all else the tests as well."""
-    if row is None or row["source"] != task.row["source"]:
+    """Whether what was run would come out the same: a kill as long as the function is the same, all else the module and the tests."""
+    if row is None:
         return False
-    return row["tests_digest"] == task.row["tests_digest"] or (row["status"] == "killed" and "fault" not in row)
+    if row["status"] == "killed" and "fault" not in row:
+        return row["code"] == task.row["code"]
+    return all(row[name] == task.row[name] for name in ("source", "tests_digest"))
 
 
 def argued(table: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | None:
