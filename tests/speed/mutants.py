@@ -70,6 +70,8 @@ KINDS = {
     "guard": "of what callers never hand over",
 }  # Of survivors: why they change no verdict.
 LEAST_ABLE = 0.3  # Of the tests, without a mutant: of a kernel's some cannot do with an interpreted one.
+ARGUED_SHARE = 0.2  # Of the tests' time, for a mutant whose survival is argued already.
+KILLER_CHARACTERS = 150  # Of a test's name on the page: parameters may be whole estimates.
 WARM_FROM = 20  # Mutants, from which on it pays to call helpers before the fork.
 DEATH_SIGNAL = 1  # prctl(2), PR_SET_PDEATHSIG
 
@@ -465,6 +467,7 @@ class Task:
     changed: Callable[[], ast.Module]  # called once, in the fork
     target: str = ""  # the constant, at MODULE_LEVEL
     row: dict[str, Any] = field(default_factory=dict)
+    argued: bool = False  # why it may survive is known: a fifth of the tests' time does
 
 
 @dataclass
@@ -539,7 +542,8 @@ class Plugin:
         if "fault" in task.row or not self.limit_s:
             return able
         spent_s = itertools.accumulate(self.known[index].seconds for index in able)
-        return [index for index, sum_s in zip(able, spent_s, strict=True) if sum_s <= self.limit_s] or able[:1]
+        limit_s = self.limit_s * (ARGUED_SHARE if task.argued else 1)
+        return [index for index, sum_s in zip(able, spent_s, strict=True) if sum_s <= limit_s] or able[:1]
 
     # In the fork
 
@@ -800,8 +804,8 @@ def run_module(
                 os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = directory
                 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
                 words = [str(TESTS / name) for name in subject.tests]
-                options = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", f"--rootdir={ROOT}",
-                           f"--basetemp={directory}/tests", "-m", "not lab"]  # fmt: skip
+                options = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:faulthandler", "--no-header",
+                           f"--rootdir={ROOT}", f"--basetemp={directory}/tests", "-m", "not lab"]  # fmt: skip
                 keep = os.dup(1)
                 null = os.open(os.devnull, os.O_RDWR)
                 os.dup2(null, 1)
@@ -913,6 +917,11 @@ def still_true(row: dict[str, Any] | None, task: Task) -> bool:
     return all(row[name] == task.row[name] for name in ("source", "tests_digest"))
 
 
+def is_open(row: dict[str, Any] | None, task: Task) -> bool:
+    """Whether a mutant survived and nobody has said why."""
+    return row is not None and still_true(row, task) and row["status"] == "survived" and not task.argued
+
+
 def argued(table: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | None:
     """Why a survivor changes no verdict; None when nobody has said."""
     plain = re.sub(r" #\d+$", "", row["mutation"])
@@ -966,7 +975,8 @@ def page(made: dict[str, Any]) -> str:
         "| fault | module | killed by |", "|---|---|---|",
     ]  # fmt: skip
     for fault in made["faults"]:
-        killer = fault["by"].removeprefix("tests/").replace("|", "\\|") if fault["by"] else f"**{fault['status']}**"
+        by = fault["by"].removeprefix("tests/").replace("|", "\\|") if fault["by"] else f"**{fault['status']}**"
+        killer = by if len(by) <= KILLER_CHARACTERS else f"{by[:KILLER_CHARACTERS]}…"
         lines.append(f"| {fault['fault']} | {fault['module']} | {killer} |")
     columns = ("mutants", "killed", "timeout", "survived", "not argued", "unreached", "not run")
     lines += [
@@ -1036,6 +1046,7 @@ def main() -> int:
                        help="of tests for a mutant, the quickest first; what passes them has survived. 0: all")  # fmt: skip
     words.add_argument("--faults", action="store_true", help="only the named faults")
     words.add_argument("--no-faults", action="store_true", help="without the named faults")
+    words.add_argument("--open", action="store_true", help="once more those that survived and are not argued; use --limit 0")
     words.add_argument("--again", action="store_true", help="also those whose result is known")
     words.add_argument("--list", action="store_true", help="count the mutants, run none")
     words.add_argument("--survivors", action="store_true", help="print those that are not argued yet, run none")
@@ -1049,13 +1060,15 @@ def main() -> int:
     if not chosen:
         raise SystemExit(f"no such module; there are {', '.join(one.name for one in subjects)}")
     everything = {one.name: mutant_tasks(one) for one in subjects}
+    for task in itertools.chain(*everything.values()):
+        task.argued = argued(table, task.row) is not None
     faults = {one.name: fault_tasks(table, one) for one in subjects}
     journal = {} if asked.again else read_journal()
     if asked.survivors:
         for one in chosen:
             for task in everything[one.name]:
                 row = journal.get(journal_key(task))
-                if row is not None and still_true(row, task) and row["status"] == "survived" and argued(table, row) is None:
+                if row is not None and is_open(row, task):
                     where = f"{one.path.relative_to(ROOT)}:{row['line']}"
                     print(f"{where} {row['function']}: {row['mutation']}  ({row['tests']} tests)")
         return 0
@@ -1072,6 +1085,8 @@ def main() -> int:
             mine = [task for task in drawn if task.row["module"] == one.name]
             planted = [] if asked.no_faults else faults[one.name]
             tasks = [task for task in [*planted, *mine] if not still_true(journal.get(journal_key(task)), task)]
+            if asked.open:
+                tasks = [task for task in mine if is_open(journal.get(journal_key(task)), task)]
             if asked.list:
                 print(f"{one.name}: {len(mine)} mutants, {len(tasks)} to run")
                 continue

@@ -1,0 +1,148 @@
+"""What a ruling rests on, worked out on paper: families of tests, lateness, and what a gate could see with so many rounds."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from scipy import stats
+
+from farwrite.analysis.change import Change
+from farwrite.analysis.verdict import TAIL, Trial
+from farwrite.gate.budget import Budget
+from farwrite.gate.ruling import (
+    ROUNDS_MAX,
+    Case,
+    outcomes_of,
+    printed_point,
+    rounds_for,
+    seen_error,
+    sees,
+    t_of,
+    verdicts_of,
+)
+from make_figures import figure
+
+LIMIT = 100_000.0
+BUDGET = Budget(metric="a_p50", kind="at_most", limit=LIMIT, name="a")
+ROUNDS = 5
+
+
+def critical(p, df=ROUNDS - 1):
+    return float(stats.t.isf(p, df))
+
+
+def case(p: float, late_ns: float = 0.0, **fields) -> Case:
+    """A figure in ns of five rounds, its standard error 1, for which chance alone would look as bad with probability `p`."""
+    value = LIMIT + critical(p)
+    step = math.sqrt(10) / (ROUNDS - 1)  # Rounds at -s, 0, 0, 0 and s with s = sqrt(10): leaving one out moves their mean so far.
+    without = [value + by for by in (step, 0.0, 0.0, 0.0, -step)]
+    return Case(BUDGET, figure("a_p50", value, without=without, late_ns=late_ns), **fields)
+
+
+def codes(ruling):
+    return [one.code for one in ruling.reasons]
+
+
+def test_the_cases_are_what_they_say():
+    for p in (0.001, 0.02, 0.3, 0.9):
+        ruling, = verdicts_of([case(p)], 0.05)
+        assert ruling.p_fail == pytest.approx(p) and ruling.p_pass == pytest.approx(1 - p)
+
+
+def test_a_failure_that_lateness_turns_only_among_others_is_withheld():
+    """Without the lateness it would be 0.02: enough for one of one, and 0.08 for one of four."""
+    late = case(0.01, late_ns=critical(0.01) - critical(0.02))
+    others = [case(0.5)] * 3
+    assert outcomes_of([late], 0.05)[0].verdict == "fail"
+    assert outcomes_of([case(0.01), *others], 0.05)[0].verdict == "fail"
+    found = outcomes_of([late, *others], 0.05)[0]
+    assert found.verdict == "unknown" and found.doubt is not None and found.doubt.code == "lateness"
+    assert found.p_adjusted == pytest.approx(0.04)
+
+
+def test_the_others_lateness_costs_a_failure_nothing():
+    late = case(0.5, late_ns=5.0)
+    assert [one.verdict for one in outcomes_of([late, case(0.01), late, late], 0.05)] == ["unknown", "fail", "unknown", "unknown"]
+
+
+def test_what_is_unknown_anyway_is_not_blamed_on_lateness():
+    for late_ns in (0.0, 1000.0):
+        assert codes(verdicts_of([case(0.2, late_ns)], 0.05)[0]) == ["limit_inside"]
+    assert codes(verdicts_of([case(0.01, 1000.0)], 0.05)[0]) == ["lateness"]
+
+
+def test_of_one_look_is_meant_where_nobody_says_how_many():
+    pair = [case(0.02), case(0.02)]
+    assert [one.verdict for one in outcomes_of(pair, 0.05)] == ["fail", "fail"]
+    assert [one.verdict for one in outcomes_of(pair, 0.05, 2)] == ["unknown", "unknown"]
+    assert [one.verdict for one in verdicts_of(pair, 0.05)] == ["fail", "fail"]
+    for looks, tests in ((1, 1), (1, 2), (3, 1), (3, 2)):
+        level = min(0.05 / looks / tests, TAIL)
+        expected = LIMIT + critical(level) + critical(0.1)
+        assert verdicts_of([case(0.3)] * tests, 0.05, looks)[0].sees == pytest.approx(expected, rel=1e-9)
+    assert verdicts_of([case(0.3)], 0.05)[0].sees == verdicts_of([case(0.3)], 0.05, 1)[0].sees
+
+
+def trial(value=1.0, error=1.0, df=4.0, limit=0.0, **fields) -> Trial:
+    known = {"sign": 1, "relative": False, "rounds": 5, "tail": TAIL}
+    return Trial(Change(value, error, df), limit, **{**known, **fields})
+
+
+def test_the_least_seen_is_beyond_the_limit_by_what_a_failure_and_the_power_take():
+    reach = critical(0.01), critical(0.1)
+    assert sees(trial(), 0.02, 2) == pytest.approx(sum(reach))
+    assert sees(trial(limit=7.0, error=2.0), 0.02, 2) == pytest.approx(7 + 2 * sum(reach))
+    assert sees(trial(), 0.2, 2) == pytest.approx(critical(TAIL) + reach[1])  # No test on a value errs more often than its tail.
+    assert sees(trial(floor=50.0), 0.02, 2) == pytest.approx(50 + reach[1])
+    assert sees(trial(floor=0.1), 0.02, 2) == pytest.approx(sum(reach))
+    assert sees(trial(error=0.0, limit=3.0), 0.02, 2) == 3.0
+    assert sees(trial(error=0.0, limit=3.0, floor=5.0), 0.02, 2) == 5.0 and sees(trial(error=0.0, floor=-5.0), 0.02, 2) == 0.0
+
+
+def test_the_error_seen_is_that_of_the_wider_of_both_views_on_the_side_of_the_limit():
+    t = critical(TAIL)
+    assert seen_error(trial()) == 1.0
+    assert seen_error(trial(value=-9.0, ends=(-10.0, -9.0 + 3 * t))) == pytest.approx(3)  # Kept: the high end is the near one.
+    assert seen_error(trial(value=9.0, ends=(9.0 - 2 * t, 9.5))) == pytest.approx(2)
+    assert seen_error(trial(value=0.0, ends=(-0.1, 4 * t))) == pytest.approx(4)  # At the limit it is kept.
+    assert seen_error(trial(value=9.0, ends=(8.9, 99.0))) == 1.0 and seen_error(trial(value=-9.0, ends=(-99.0, -8.9))) == 1.0
+    assert seen_error(trial(value=-9.0, ends=(-10.0, math.inf))) == 1.0
+    assert seen_error(trial(error=0.0, ends=(-9.0, 9.0))) == 0.0
+
+
+@pytest.mark.parametrize("value", [-3.0, -1.0, -0.3, 0.4, 1.0, 4.0])
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("level", [0.01, 0.05])
+def test_rounds_needed_are_the_fewest_that_would_tell(value, samples, level):
+    made = trial(value=value, samples=samples)
+    needed = min(level, TAIL) if value <= 0 else min(level / 3, TAIL)
+
+    def tells(rounds):
+        df = samples * (rounds - 1)
+        return (stats.t.isf(needed, df) + stats.t.isf(0.1, df)) * math.sqrt(5 / rounds) <= abs(value)
+
+    assert rounds_for(made, level, 3) == next(rounds for rounds in range(5, ROUNDS_MAX + 1) if tells(rounds))
+
+
+def test_no_number_of_rounds_tells_what_lies_at_its_limit():
+    assert rounds_for(trial(value=0.0), 0.05, 1) is None and rounds_for(trial(value=1e-3), 0.05, 1) is None
+    assert rounds_for(trial(value=99.0, rounds=1), 0.05, 1) == 2  # One round tells nothing.
+    edge = (stats.t.isf(TAIL, ROUNDS_MAX - 1) + stats.t.isf(0.1, ROUNDS_MAX - 1)) * math.sqrt(5 / ROUNDS_MAX)
+    assert rounds_for(trial(value=-edge * 1.0001), 0.05, 1) == ROUNDS_MAX and rounds_for(trial(value=-edge / 1.0001), 0.05, 1) is None
+
+
+def test_students_t_takes_whole_degrees_of_freedom_rounded_down():
+    assert t_of(0.025, 4.9) == t_of(0.025, 4.0) == pytest.approx(critical(0.025, 4))
+    assert t_of(0.025, 0.3) == pytest.approx(critical(0.025, 1)) and t_of(0.025, math.inf) == pytest.approx(1.959964, rel=1e-6)
+    assert t_of(0.9, 4.0) == t_of(0.5, 4.0) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_point_is_told_on_the_figures_own_scale_and_is_always_a_number():
+    made, worse = case(0.5), case(0.5)._replace(budget=Budget(metric="a_p50", kind="not_worse_by", limit=1.0))
+    assert printed_point(2.0, trial(), made) == 2.0 and printed_point(2.0, trial(sign=-1), made) == -2.0
+    assert printed_point(2.0, trial(relative=True), made) == pytest.approx(math.exp(2))
+    assert printed_point(2.0, trial(relative=True, sign=-1), made) == pytest.approx(math.exp(-2))
+    assert printed_point(2.0, trial(relative=True), worse) == pytest.approx(math.expm1(2))
+    assert printed_point(2.0, trial(), worse) == 2.0
+    assert math.isfinite(printed_point(1e9, trial(relative=True), made)) and printed_point(1e9, trial(), made) == 1e9
