@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 from scipy import stats
 
+from farwrite.analysis.between_runs import ONE_HOUR
 from farwrite.analysis.change import Change
 from farwrite.analysis.verdict import TAIL, Trial
+from farwrite.base import reasons
 from farwrite.gate.budget import Budget
 from farwrite.gate.ruling import (
     ROUNDS_MAX,
     Case,
+    examine_change,
     outcomes_of,
     printed_point,
     rounds_for,
@@ -146,3 +150,139 @@ def test_a_point_is_told_on_the_figures_own_scale_and_is_always_a_number():
     assert printed_point(2.0, trial(relative=True), worse) == pytest.approx(math.expm1(2))
     assert printed_point(2.0, trial(), worse) == 2.0
     assert math.isfinite(printed_point(1e9, trial(relative=True), made)) and printed_point(1e9, trial(), made) == 1e9
+
+
+# Against a baseline
+
+
+def held(ours, theirs, limit=0.05, share=True, metric="flushes_per_write", **fields):
+    budget = Budget(metric=metric, kind="not_worse_by", limit=limit, share=share, name="b")
+    return examine_change(Case(budget, ours, theirs, **fields))
+
+
+def ratio(value, *without, **fields):
+    return figure("flushes_per_write", value, without=list(without), **fields)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "change"), [
+    (ratio(2.0), ratio(1.0, 1.0, 1.1), 1.0), (ratio(2.0, 2.0, 2.1), ratio(1.0), 1.0),  # One of them has no rounds that could differ.
+    (ratio(1.0, 1.0, 1.1), ratio(0.0, 0.0, 0.1), 1.0), (ratio(2.0, 2.0, 2.0), ratio(1.0, 1.0, 1.0), 1.0),
+])  # fmt: skip
+def test_ratios_of_counts_are_compared_as_they_are_where_no_noise_can_be_told(ours, theirs, change):
+    worse, better = held(ours, theirs), held(theirs, ours)
+    assert (worse.verdict, worse.change) == ("fail", change) and (better.verdict, better.change) == ("pass", -change)
+
+
+def test_a_difference_of_counts_is_compared_as_it_is_whatever_the_rounds():
+    ours, theirs = ratio(1.4, 1.4, 1.5), ratio(1.0, 1.0, 1.1)
+    assert [held(ours, theirs, limit, share=False).verdict for limit in (0.3, 0.5)] == ["fail", "pass"]
+    assert [held(ours, theirs, limit, doubt=reasons.interrupted()).verdict
+            for limit in (0.3, 0.5)] == ["unknown", "unknown"]  # With noise the doubt withholds both, as of a measurement.
+
+
+@pytest.mark.parametrize(("limit", "verdict"), [(0.3999999, "fail"), (0.4, "pass"), (0.41, "pass")])
+def test_a_share_of_the_baseline_is_allowed_in_either_direction(limit, verdict):
+    assert held(ratio(1.4), ratio(1.0), limit).verdict == verdict
+    more = [msgspec.structs.replace(ratio(value), better="more") for value in (0.6, 1.0)]
+    assert held(*more, limit).verdict == verdict and held(*reversed(more), limit).verdict == "pass"
+
+
+def test_ratios_that_differ_from_round_to_round_are_compared_with_their_noise():
+    varied, steady = ratio(1.0, 1.0, 1.1, 0.9), ratio(1.0, 1.0, 1.0, 1.0)
+    for ours, theirs in ((varied, varied), (varied, steady), (steady, varied)):
+        assert isinstance(held(ours, theirs, paired=True), Trial)
+
+
+def test_what_one_side_has_no_value_of_is_unknown_and_says_which():
+    none = {side: ratio(None, warnings=[reasons.needs(side, 9, 1)]) for side in ("ours", "theirs")}
+    for ours, theirs, said in ((none["ours"], ratio(1.0), "ours"), (ratio(1.0), none["theirs"], "theirs"),
+                               (none["ours"], none["theirs"], "ours")):  # fmt: skip
+        found = held(ours, theirs)
+        assert found.verdict == "unknown" and found.reasons[0].numbers["quantile"] == said
+    assert held(ratio(1.0), None).verdict == "unknown"
+
+
+def response(ms, late_ms=0.0, spread=0.001, rounds=5, withheld=(), host_noise=()):
+    """A latency whose rounds agree within a thousandth."""
+    without = [ms * 1e6 * (1 + spread * by) for by in (-1, 0, 1, 0, 0, 0, 0)[:rounds]]
+    made = figure("response_p99", ms * 1e6, without=without, late_ns=late_ms * 1e6, withheld=withheld)
+    return msgspec.structs.replace(made, host_noise=list(host_noise))
+
+
+def against(ours, theirs, limit=0.05, **fields):
+    return held(ours, theirs, limit, metric="response_p99", **{"paired": True, **fields})
+
+
+def test_a_change_is_turned_so_that_greater_is_worse():
+    made = against(response(1.1), response(1.0), 0.05)
+    assert made.change.value == pytest.approx(math.log(1.1)) and made.limit == pytest.approx(math.log(1.05))
+    assert (made.sign, made.relative, made.rounds, made.samples) == (1, True, 5, 1)
+    less = [figure("throughput", value, without=[value, value * 1.001, value]) for value in (900.0, 1000.0)]
+    made = held(*less, 0.05, metric="throughput", paired=True)
+    assert made.change.value == pytest.approx(math.log(1 / 0.9), rel=1e-3) and made.limit == pytest.approx(-math.log(0.95))
+    assert (made.sign, made.relative, made.rounds) == (-1, True, 3)
+    trips = [figure("k_p50", value, without=[value, value + 0.001, value]) for value in (1.2, 1.0)]
+    made = held(*trips, 0.1, share=False, metric="k_p50", paired=True)
+    assert (made.change.value, made.limit, made.relative) == (pytest.approx(0.2), 0.1, False)
+    miles = [figure("greatest_miles_p50", value, without=[value, value + 0.1, value]) for value in (80.0, 100.0)]
+    made = held(*miles, 2.0, share=False, metric="greatest_miles_p50", paired=True)
+    assert (made.change.value, made.limit) == (pytest.approx(20), 2.0)
+
+
+def test_a_change_rests_on_the_rounds_of_the_side_that_has_fewer():
+    assert against(response(1.1, rounds=3), response(1.0)).rounds == against(response(1.1), response(1.0, rounds=3)).rounds == 3
+    apart = against(response(1.1), response(1.0), paired=False, between=ONE_HOUR)
+    assert apart.samples == 2 and apart.change.df > against(response(1.1), response(1.0)).change.df
+
+
+def test_lateness_of_either_side_moves_a_change_towards_the_other():
+    made = against(response(1.1, 0.11), response(1.0, 0.1), floor=0.5)
+    assert made.late_ns == 0.11e6 and made.floor == 0.5
+    assert made.shifts == pytest.approx((math.log(0.9), -math.log(0.9)))
+    assert against(response(1.1, 0.11), response(1.0)).shifts == pytest.approx((math.log(0.9),))
+    assert against(response(1.1), response(1.0, 0.1)).shifts == pytest.approx((-math.log(0.9),))
+    assert against(response(1.1), response(1.0)).shifts == ()
+
+
+def test_two_hours_are_compared_only_where_it_is_known_what_hours_differ_by():
+    assert isinstance(against(response(1.1), response(1.0), between=ONE_HOUR, paired=False), Trial)
+    apart = against(response(1.1), response(1.0), paired=False)
+    assert apart.verdict == "unknown" and [one.code for one in apart.reasons] == ["hours_apart"]
+    one_round = against(response(1.1, rounds=1), response(1.0), paired=False)
+    assert [one.code for one in one_round.reasons] == ["remark"] and "one round" in one_round.remark
+
+
+def test_what_speaks_against_either_side_withholds_a_change():
+    for sides in ((response(1.1, withheld=["late"]), response(1.0)), (response(1.1), response(1.0, withheld=["late"]))):
+        assert against(*sides).verdict == "unknown"
+    noisy = [response(1.1), response(1.0, host_noise=[reasons.other_programs(0.5, 0.25)])]
+    assert isinstance(against(*noisy), Trial)  # Side by side both had it.
+    assert against(*noisy, paired=False, between=ONE_HOUR).verdict == "unknown"
+    assert against(response(1.1), response(1.0), doubt=reasons.interrupted()).verdict == "unknown"
+
+
+def anywhere(holds="any"):
+    return figure("greatest_miles_p50", None, warnings=[reasons.no_distance(holds)])
+
+
+def test_only_where_both_hold_at_any_distance_is_neither_worse():
+    def verdict(ours, theirs):
+        return held(ours, theirs, 2.0, share=False, metric="greatest_miles_p50", paired=True).verdict
+
+    miles = figure("greatest_miles_p50", 80.0, without=[80.0, 80.1, 80.0])
+    assert verdict(anywhere(), anywhere()) == "pass"
+    for sides in ((anywhere("none"), anywhere()), (anywhere(), anywhere("none")), (anywhere(), miles), (miles, anywhere()),
+                  (anywhere("none"), anywhere("none"))):  # fmt: skip
+        assert verdict(*sides) == "unknown"
+
+
+def test_losses_are_lost_only_where_a_budget_on_them_fails():
+    def lost(metric, value, verdict_limit, base=None, kind="at_most"):
+        budget = Budget(metric=metric, kind=kind, limit=verdict_limit, name="x")
+        return verdicts_of([Case(budget, figure(metric, value), base)], 0.05)[0].lost
+
+    assert lost("lost_writes", 1.0, 0.0) and lost("damaged_writes", 3.0, 2.0) and not lost("lost_writes", 1.0, 1.0)
+    assert not lost("lag_writes_max", 1.0, 0.0)
+    assert not lost("lost_writes", 1.0, 2.0, kind="at_least") and not lost("lost_writes", 0.0, 1.0, kind="equals")
+    assert lost("lost_writes", 3.0, 0.0, figure("lost_writes", 2.0), "not_worse_by")
+    assert not lost("lost_writes", 2.0, 0.0, figure("lost_writes", 2.0), "not_worse_by")
