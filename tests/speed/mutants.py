@@ -53,7 +53,7 @@ PACKAGE, TESTS = ROOT / "bench" / "farwrite", ROOT / "tests"
 TABLE = Path(__file__).with_suffix(".toml")
 KEPT = ROOT / ".venv" / "mutants"  # what was run, and what tests do without a mutant
 JOURNAL = KEPT / "journal.jsonl"
-KEPT_FORMAT = 4
+KEPT_FORMAT = 5
 JSON, PAGE = ROOT / "results" / "mutants.json", ROOT / "results" / "mutants.md"
 MODULE_LEVEL = "<module>"
 GRACE_S, SLOWER = 3.0, 5.0  # Of processor time: a test of a mutant may take so much, and so many times what it takes without one.
@@ -610,28 +610,37 @@ class Plugin:
 
     def baseline(self) -> tuple[dict[int, Known], list, list[str]]:
         """({index of a test: what it takes and which functions of the module it calls}, calls of helpers to be warmed, modules of
-        others that tests import)."""
-        names = [item.nodeid for item in self.items]
+        others that tests import). Only tests of files that have changed since are run anew."""
         kept = KEPT / f"{self.subject.name.replace('/', '.')}.pickle"
-        key = [KEPT_FORMAT, self.subject.source_digest(), self.subject.tests_digest(), names]
-        if kept.exists():
-            known_key, *answer = pickle.loads(kept.read_bytes())
-            if known_key == key:
-                rows, *rest = answer
-                return {index: Known(*one) for index, one in rows.items()}, *rest
-        rows, *rest = self.observe_in_fork()
-        kept.write_bytes(pickle.dumps((key, rows, *rest)))
-        return {index: Known(*one) for index, one in rows.items()}, *rest
+        key = KEPT_FORMAT, self.subject.source_digest()
+        known_key, rows, warm, imports = pickle.loads(kept.read_bytes()) if kept.exists() else (key, {}, [], [])
+        if known_key != key:
+            rows, warm, imports = {}, [], []
+        digests = {item.path: digest(item.path.read_text()) for item in self.items}
+        names = [(item.nodeid, digests[item.path]) for item in self.items]
+        rows = {name: rows[name] for name in names if name in rows}
+        missing = [index for index, name in enumerate(names) if name not in rows]
+        if missing:
+            found, more_warm, more_imports = self.observe_in_fork(missing)
+            rows |= {names[index]: found.get(index) for index in missing}  # None: left out
+            warm = list({pickle.dumps(one): one for one in [*warm, *more_warm]}.values())
+            imports = list(dict.fromkeys([*imports, *more_imports]))
+            kept.write_bytes(pickle.dumps((key, rows, warm, imports)))
+        able = {index: Known(*rows[name]) for index, name in enumerate(names) if rows[name] is not None}
+        if len(able) < LEAST_ABLE * len(self.items):
+            missing_count = len(self.items) - len(able)
+            raise RefusedError(f"{missing_count} of {len(self.items)} tests of {self.subject.name} fail without a mutant")
+        return able, warm, imports
 
-    def observe_in_fork(self) -> tuple[dict[int, tuple[float, set[str]]], list, list[str]]:
-        """The same, from a run of every test."""
+    def observe_in_fork(self, indices: list[int]) -> tuple[dict[int, tuple[float, set[str]]], list, list[str]]:
+        """The same, from a run of these tests."""
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
             try:
                 os.close(read)
                 try:
-                    found: Any = self.observed()
+                    found: Any = self.observed(indices)
                 except BaseException as failure:
                     found = repr(failure)
                 with os.fdopen(write, "wb") as out:
@@ -650,12 +659,9 @@ class Plugin:
         rows, warm, imports, failed = answer
         for name in failed:
             self.said_by({"left out": name})
-        if len(rows) < LEAST_ABLE * len(self.items):
-            missing = len(self.items) - len(rows)
-            raise RefusedError(f"{missing} of {len(self.items)} tests of {self.subject.name} fail without a mutant")
         return rows, warm, imports
 
-    def observed(self) -> tuple[dict[int, tuple[float, set[str]]], list, list[str], list[str]]:
+    def observed(self, indices: list[int]) -> tuple[dict[int, tuple[float, set[str]]], list, list[str], list[str]]:
         become_child()
         loaded_before = set(sys.modules)
         if self.subject.is_kernel:
@@ -681,10 +687,10 @@ class Plugin:
         config = self.items[0].config
         config.pluginmanager.register(Failures(failed))
         rows = {}
-        for index, item in enumerate(self.items):
+        for index, after in zip(indices, [*indices[1:], None], strict=True):
+            item, following = self.items[index], None if after is None else self.items[after]
             called.clear()
             before, begin = len(failed), time.process_time()
-            following = self.items[index + 1] if index + 1 < len(self.items) else None
             sys.setprofile(watch)
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             sys.setprofile(None)
