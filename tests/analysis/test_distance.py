@@ -13,10 +13,10 @@ from scipy import stats
 from farwrite.analysis import distance
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.distance import (
-    BUDGETS_NS,
     Bounds,
     Place,
     crossing,
+    ends_of,
     exact_rtt_ns,
     greatest_miles,
     holds,
@@ -219,6 +219,7 @@ def test_miles_come_from_the_points_and_say_on_which_side_they_lie():
     nearer = greatest_miles(line, equipment_ns=50_000.0, budgets_ns=(1e6,))
     assert nearer[0].miles.value == pytest.approx(miles_of(8e5, 1.0, 50_000.0), rel=0.01)
     assert [item.route_factor for item in nearer] == list(ROUTE_FACTORS.values())
+    assert {item.budget_ns for item in greatest_miles(line)} == {1e6, 2e6, 5e6, 10e6}
 
 
 # What is said of miles whose interval leaves what was measured: between 20 and 60 miles, and light reaches 80.
@@ -244,10 +245,6 @@ def test_an_interval_is_cut_to_what_was_measured(outcome, low, high, expected, c
     assert (made.confidence, made.without, made.by_round) == ((0.95, [40.0], [40.0]) if outcome == "measured" else (None, [], []))
     in_light = within(found, outcome, reason, Bounds(20.0, 60.0), 45.0)[0]
     assert in_light.high == (None if expected[2] is None else min(expected[2], 45.0))
-
-
-def test_the_budgets_whose_miles_are_told_are_those_of_the_tables():
-    assert BUDGETS_NS == (1e6, 2e6, 5e6, 10e6)
 
 
 def test_a_budget_that_holds_at_the_farthest_distance_reaches_beyond_it_and_has_no_miles():
@@ -465,6 +462,8 @@ def test_a_slope_that_reaches_below_0_or_stays_below_light_is_no_line(low, high,
     k = Estimate(value=(low + high) / 2, low=low, high=high)
     assert bool(no_line(k, trips)) is refused
     assert bool(no_line(Estimate(value=low), trips)) is (trips > 0 and low < trips * 0.998)
+    for half in ({"low": low}, {"high": high}, {}):  # Half an interval is none.
+        assert ends_of(Estimate(value=0.3, **half)) == (0.3, 0.3)
 
 
 @pytest.mark.parametrize(("trips", "k", "latency_ms", "expected"), [

@@ -271,9 +271,20 @@ def test_only_where_both_hold_at_any_distance_is_neither_worse():
 
     miles = figure("greatest_miles_p50", 80.0, without=[80.0, 80.1, 80.0])
     assert verdict(anywhere(), anywhere()) == "pass"
+    nothing = figure("greatest_miles_p50", None, warnings=["no line"])
+    assert verdict(nothing, anywhere()) == verdict(anywhere(), nothing) == "unknown"
     for sides in ((anywhere("none"), anywhere()), (anywhere(), anywhere("none")), (anywhere(), miles), (miles, anywhere()),
                   (anywhere("none"), anywhere("none"))):  # fmt: skip
         assert verdict(*sides) == "unknown"
+
+
+def test_a_change_of_counts_is_told_and_a_count_by_itself_has_none():
+    ours, theirs = figure("lag_writes_max", 12.0), figure("lag_writes_max", 10.0)
+    ruling, = verdicts_of([Case(Budget(metric="lag_writes_max", kind="not_worse_by", limit=1.0, name="x"), ours, theirs)], 0.05)
+    assert (ruling.change.value, ruling.change.low, ruling.change.high, ruling.verdict) == (2.0, 2.0, 2.0, "fail")
+    assert ruling.reasons == [] and not ruling.measured and (ruling.value, ruling.base) == (ours.estimate, theirs.estimate)
+    alone, = verdicts_of([Case(Budget(metric="lag_writes_max", kind="at_most", limit=1.0, name="x"), ours)], 0.05)
+    assert alone.change is None and alone.base is None
 
 
 def test_losses_are_lost_only_where_a_budget_on_them_fails():

@@ -67,6 +67,18 @@ def test_a_closed_loop_has_no_instants(closed):
     assert not drawn.any()
 
 
+@pytest.mark.parametrize("time_of", both_ways(arrival_kernel.time_of))
+@pytest.mark.parametrize(("begin", "end"), [(1.0, 1.0), (0.0, 2.0), (2.0, 0.0), (3.0, 1.0), (1e-6, 5e-6)])
+def test_a_rate_has_made_the_work_due_by_the_time_that_is_told(time_of, begin, end):
+    lasts_ns = 1000.0
+    held = 0.5 * (begin + end) * lasts_ns
+    for work in (1e-3 * held, 0.3 * held, 0.9 * held, held):
+        at_ns = time_of(work, begin, end, lasts_ns)
+        assert 0 < at_ns <= lasts_ns
+        assert begin * at_ns + 0.5 * (end - begin) / lasts_ns * at_ns**2 == pytest.approx(work, rel=1e-9)
+    assert time_of(0.0, begin, end, lasts_ns) == time_of(-1e-18, begin, end, lasts_ns) == 0.0
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_blocks_of_any_size_continue_each_other(seed):
     cuts = np.sort(np.random.default_rng(seed).integers(0, 1000, 9))
