@@ -241,9 +241,33 @@ def test_why_a_claim_is_undecided_stands_without_its_name_too():
     assert nowhere.verdict == "unknown" and nowhere.reasons == [] and "was not measured at 20 miles" in nowhere.why
 
 
-def test_a_link_of_streams_is_named_in_why_as_well():
-    recording, analysis = analysed(changes=QUICK, writes=200, link="relay")
-    assert all(claim.why.endswith("(stream-level)") for claim in analysis.claims)
+@pytest.mark.parametrize(("link", "named"), [("relay", True), ("netem", False)])
+def test_a_link_of_streams_is_named_in_why_as_well(link, named):
+    recording, analysis = analysed(changes=QUICK, writes=200)
+    recording = msgspec.structs.replace(recording, lab=msgspec.structs.replace(recording.lab, link=link))
+    found = claims.claims_of(recording, analysis.cells, analysis.fits, analysis.miles, analysis.drills)
+    assert [claim.id for claim in found] == ["C1", "C2", "C3"]
+    for claim in found:
+        assert claim.why.endswith(" (stream-level)") == claim.sentence.endswith(" (stream-level)") == named
+    assert found[0].verdict == "pass" and found[2].verdict == ("unknown" if named else "pass")
+
+
+def test_a_claims_details_are_of_its_own_cells():
+    recording, analysis = analysed(changes=QUICK, writes=200)
+    at_150 = next(item for item in analysis.cells if item.cell == "write-C-150")
+    limits = claims.limits_text(at_150)
+    assert limits in claims.claim_c2(recording, [at_150], []).details
+    for cells in ([msgspec.structs.replace(at_150, response_ns_p99=Estimate(value=None))], []):
+        assert not any("limits that products state" in one for one in claims.claim_c2(recording, cells, []).details)
+    mine = [item for item in analysis.cells if item.protocol == "A"]
+    lag, width = claims.lag_text(mine), claims.bandwidth_text(mine[-1])
+    assert claims.claim_c3(recording, [*reversed(analysis.cells)], [], []).details[-2:] == [lag, width]
+    others = [item for item in analysis.cells if item.protocol != "A"]
+    assert not any("lag p99" in one or "Mbit/s" in one for one in claims.claim_c3(recording, others, [], []).details)
+    void = [msgspec.structs.replace(item, rounds_ok=0) for item in mine[:1]] + mine[1:]
+    assert claims.lag_text(mine[1:]) in claims.claim_c3(recording, void, [], []).details
+    none = [msgspec.structs.replace(mine[0], lag_ns_p99=None, goodput_bytes_per_s=Estimate(value=None))]
+    assert not any("lag p99" in one or "Mbit/s" in one for one in claims.claim_c3(recording, none, [], []).details)
 
 
 @pytest.mark.parametrize(("verdicts", "expected"), [

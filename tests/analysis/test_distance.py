@@ -23,6 +23,7 @@ from farwrite.analysis.distance import (
     independent,
     line_of,
     lines,
+    negligible,
     no_line,
     outcome_of,
     theil_sen,
@@ -161,10 +162,10 @@ def pool_of(*rounds_ns, count=400):
     return Pool("response", list(range(len(samples))), samples, Draws(1, 4))
 
 
-def measured_place(miles, latency_ns, light="echo", sound=True):
+def measured_place(miles, latency_ns, light="echo", sound=True, protocol="C"):
     """A place whose rounds' latencies are these, surveyed 80 us over what was asked for."""
     asked_ns = round(rtt_ns_of(miles))
-    cell = Cell(id=f"at-{miles}", name="write", protocol="C", miles=miles, asked_rtt_ns=asked_ns, queue_depth=1,
+    cell = Cell(id=f"at-{miles}", name="write", protocol=protocol, miles=miles, asked_rtt_ns=asked_ns, queue_depth=1,
                 arrival="closed", size_bytes=4096, offered_per_s=None)  # fmt: skip
     return Place(cell, pool_of(*[asked_ns + 80_000.0] * len(latency_ns), count=50), pool_of(*latency_ns), sound, light)
 
@@ -213,13 +214,21 @@ def test_miles_come_from_the_points_and_say_on_which_side_they_lie():
     assert one_ms.miles.confidence == 0.95 and (one_ms.beyond_miles, one_ms.below_miles) == (None, None)
     for index, value in enumerate(one_ms.miles.by_round):  # What a round took longer, it reaches less far.
         assert value == pytest.approx(miles_of(8e5 - 2e3 * (-1, 0, 1, 0)[index]), rel=0.005)
-    assert len(one_ms.miles.without) == 4 and two_ms.outcome == "beyond" and two_ms.beyond_miles == pytest.approx(60, abs=1e-3)
+    assert len(one_ms.miles.without) == len(one_ms.miles.by_round) == 4
+    assert two_ms.outcome == "beyond" and two_ms.beyond_miles == pytest.approx(60, abs=1e-3)
     assert (two_ms.miles.value, two_ms.miles.high, two_ms.miles.confidence) == (None, None, None)
     assert two_ms.miles.without == two_ms.miles.by_round == [] and two_ms.miles.low == pytest.approx(60, abs=1e-3)
     nearer = greatest_miles(line, equipment_ns=50_000.0, budgets_ns=(1e6,))
     assert nearer[0].miles.value == pytest.approx(miles_of(8e5, 1.0, 50_000.0), rel=0.01)
     assert [item.route_factor for item in nearer] == list(ROUTE_FACTORS.values())
     assert {item.budget_ns for item in greatest_miles(line)} == {1e6, 2e6, 5e6, 10e6}
+
+
+def test_miles_end_where_light_alone_spends_the_budget_on_every_trip():
+    latency_ns = {0: 3e5, 20: 9e5, 150: 11e5}  # A straight line between the farther two would cross 1 ms at twice as many miles.
+    line = line_of([measured_place(miles, [latency_ns[miles]] * 4, "light", protocol="C2") for miles in latency_ns], 0.5)
+    found = greatest_miles(line, budgets_ns=(1e6,))[0]
+    assert line.trips == 2 and found.miles.value == pytest.approx(miles_of(5e5)) and found.miles.high <= found.miles.value * 1.0001
 
 
 # What is said of miles whose interval leaves what was measured: between 20 and 60 miles, and light reaches 80.
@@ -415,7 +424,9 @@ def test_protocol_a_does_not_depend_on_distance():
 ])  # fmt: skip
 def test_that_nothing_depends_on_distance_is_shown_by_a_whole_interval(low, high, shown):
     rounds = [0.0, 0.001, -0.001] if low is not None else []
-    assert independent(Estimate(value=0.0, low=low, high=high, without=rounds)) is shown
+    k = Estimate(value=0.0, low=low, high=high, without=rounds)
+    assert independent(k) is shown
+    assert {one.verdict for one in negligible(k, interrupted=True)} == {"unknown"}
 
 
 def test_two_distances_make_no_fit():

@@ -278,11 +278,29 @@ def test_only_where_both_hold_at_any_distance_is_neither_worse():
         assert verdict(*sides) == "unknown"
 
 
+def test_a_ruling_on_a_change_has_the_change_its_floor_and_why_it_is_unknown():
+    budget = Budget(metric="response_p99", kind="not_worse_by", limit=0.05, share=True, name="x")
+    ruling, = verdicts_of([Case(budget, response(1.1), response(1.0), paired=True, floor=0.2)], 0.05)
+    assert ruling.change.value == pytest.approx(0.1) and ruling.change.low < 0.1 < ruling.change.high
+    assert (ruling.change.confidence, ruling.change.count) == (0.95, 5) and ruling.floor == pytest.approx(math.expm1(0.2))
+    assert ruling.verdict == "unknown" and codes(ruling) == ["limit_inside"] and ruling.rounds_needed is None
+    without, = verdicts_of([Case(budget, response(1.1), response(1.0), paired=True)], 0.05)
+    assert without.verdict == "fail" and without.floor is None and without.reasons == []
+    withheld, = verdicts_of([Case(budget, response(1.1, withheld=["late"]), response(1.0), paired=True)], 0.05)
+    assert withheld.verdict == "unknown" and len(withheld.reasons) == 1 and withheld.p_fail is None
+    text = Budget(metric="greatest_miles_p50", kind="not_worse_by", limit=2.0, name="x")
+    both, = verdicts_of([Case(text, anywhere(), anywhere(), paired=True)], 0.05)
+    assert both.verdict == "pass" and both.reasons == []
+    only_value, = verdicts_of([case(0.3)], 0.05)
+    assert only_value.change is None and only_value.rounds_needed > ROUNDS
+
+
 def test_a_change_of_counts_is_told_and_a_count_by_itself_has_none():
     ours, theirs = figure("lag_writes_max", 12.0), figure("lag_writes_max", 10.0)
     ruling, = verdicts_of([Case(Budget(metric="lag_writes_max", kind="not_worse_by", limit=1.0, name="x"), ours, theirs)], 0.05)
     assert (ruling.change.value, ruling.change.low, ruling.change.high, ruling.verdict) == (2.0, 2.0, 2.0, "fail")
-    assert ruling.reasons == [] and not ruling.measured and (ruling.value, ruling.base) == (ours.estimate, theirs.estimate)
+    assert ruling.change.confidence == 1.0 and ruling.reasons == [] and not ruling.measured
+    assert (ruling.value, ruling.base) == (ours.estimate, theirs.estimate)
     alone, = verdicts_of([Case(Budget(metric="lag_writes_max", kind="at_most", limit=1.0, name="x"), ours)], 0.05)
     assert alone.change is None and alone.base is None
 
@@ -294,6 +312,7 @@ def test_losses_are_lost_only_where_a_budget_on_them_fails():
 
     assert lost("lost_writes", 1.0, 0.0) and lost("damaged_writes", 3.0, 2.0) and not lost("lost_writes", 1.0, 1.0)
     assert not lost("lag_writes_max", 1.0, 0.0)
-    assert not lost("lost_writes", 1.0, 2.0, kind="at_least") and not lost("lost_writes", 0.0, 1.0, kind="equals")
+    assert not lost("lost_writes", 1.0, 2.0, kind="at_least") and not lost("lost_writes", 3.0, 2.0, kind="at_least")
+    assert not lost("lost_writes", 0.0, 1.0, kind="equals")
     assert lost("lost_writes", 3.0, 0.0, figure("lost_writes", 2.0), "not_worse_by")
     assert not lost("lost_writes", 2.0, 0.0, figure("lost_writes", 2.0), "not_worse_by")
