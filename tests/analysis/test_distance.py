@@ -368,6 +368,11 @@ def test_the_crossing_is_where_walking_along_the_points_exceeds_the_budget(seed)
     assert found.tolist() == pytest.approx([walked(*both, budget_ns, light_ns) for both in zip(rtt_ns, latency_ns, strict=True)])
 
 
+def test_a_latency_that_is_its_budget_keeps_it():
+    rtt_ns, latency_ns = np.array([0.0, 1.0, 2.0]), np.array([1.0, 2.0, 2.0])
+    assert [crossing(rtt_ns, latency_ns, budget_ns, 9.0) for budget_ns in (0.9, 1.0, 1.5, 2.0)] == [-np.inf, 0.0, 0.5, np.inf]
+
+
 def walked(rtt_ns, latency_ns, budget_ns, light_ns):
     """The same, one step after the other."""
     before = None
@@ -491,6 +496,7 @@ def test_a_slope_that_reaches_below_0_or_stays_below_light_is_no_line(low, high,
     (0, (0.5, 3.0), [2.1, 1.9, 2.3], "below"),
     (0, (-0.5, 3.0), [2.1, 1.9, 2.3], "unknown"),
     (0, (-0.04, 0.04), [1.0, 1.9, 2.1], "any"),
+    (1, (-0.04, 0.04), [1.0, 1.9, 2.1], "unknown"),  # A protocol that waits for its peer holds nowhere by its median alone.
 ])  # fmt: skip
 def test_there_are_miles_only_where_the_latency_is_known_to_grow(trips, k, latency_ms, expected):
     """A budget of 2 ms over round trips of 0.1, 1 and 2.5 ms."""
