@@ -133,7 +133,8 @@ def test_no_number_of_rounds_tells_what_lies_at_its_limit():
     assert rounds_for(trial(value=0.0), 0.05, 1) is None and rounds_for(trial(value=1e-3), 0.05, 1) is None
     assert rounds_for(trial(value=99.0, rounds=1), 0.05, 1) == 2  # One round tells nothing.
     edge = (stats.t.isf(TAIL, ROUNDS_MAX - 1) + stats.t.isf(0.1, ROUNDS_MAX - 1)) * math.sqrt(5 / ROUNDS_MAX)
-    assert rounds_for(trial(value=-edge * 1.0001), 0.05, 1) == ROUNDS_MAX and rounds_for(trial(value=-edge / 1.0001), 0.05, 1) is None
+    assert rounds_for(trial(value=-edge * 1.0001), 0.05, 1) == ROUNDS_MAX
+    assert rounds_for(trial(value=-edge / 1.0001), 0.05, 1) is None
 
 
 def test_students_t_takes_whole_degrees_of_freedom_rounded_down():
@@ -165,7 +166,7 @@ def ratio(value, *without, **fields):
 
 
 @pytest.mark.parametrize(("ours", "theirs", "change"), [
-    (ratio(2.0), ratio(1.0, 1.0, 1.1), 1.0), (ratio(2.0, 2.0, 2.1), ratio(1.0), 1.0),  # One of them has no rounds that could differ.
+    (ratio(2.0), ratio(1.0, 1.0, 1.1), 1.0), (ratio(2.0, 2.0, 2.1), ratio(1.0), 1.0),  # One has no rounds that could differ.
     (ratio(1.0, 1.0, 1.1), ratio(0.0, 0.0, 0.1), 1.0), (ratio(2.0, 2.0, 2.0), ratio(1.0, 1.0, 1.0), 1.0),
 ])  # fmt: skip
 def test_ratios_of_counts_are_compared_as_they_are_where_no_noise_can_be_told(ours, theirs, change):

@@ -915,7 +915,7 @@ def read_journal() -> dict[str, dict[str, Any]]:
 
 
 def still_true(row: dict[str, Any] | None, task: Task) -> bool:
-    """Whether what was run would come out the same: a kill as long as the function is the same, all else the module and the tests."""
+    """Whether what was run would come out the same: a kill while the function is as it was, all else the module and the tests."""
     if row is None:
         return False
     if row["status"] == "killed" and "fault" not in row:
