@@ -305,6 +305,18 @@ def test_c2_works_where_the_median_at_150_miles_is_known_and_not_withheld():
     assert "p99 unknown: p50 needs" in claims.works(a_cell(response_ns_p99=nothing)).sentence
 
 
+@pytest.mark.parametrize("durability", ["memory", "direct"])
+@pytest.mark.parametrize("verdict", ["pass", "fail", "unknown"])
+def test_that_nothing_was_lost_in_memory_is_said_to_be_of_killed_processes(verdict, durability):
+    recording = analysed(changes=QUICK, writes=200)[0]
+    recording = msgspec.structs.replace(recording, lab=msgspec.structs.replace(recording.lab, durability=durability))
+    part = claims.Part(verdict, "0 lost")
+    found = claims.on_what(recording, part)
+    assert bool(recording.lab.not_durable) == (durability == "memory") and found.verdict == verdict
+    assert found.sentence.endswith("so this is of killed processes and not of a loss of power") == (found is not part)
+    assert (found is part) == (verdict != "pass" or durability != "memory")
+
+
 def drilled(kind="kill", protocol="C", count=3, **changes):
     """Drills of one kind, of which nothing was lost."""
     known = {
@@ -318,6 +330,7 @@ def drilled(kind="kill", protocol="C", count=3, **changes):
     ([], "unknown"), ([drilled()], "pass"), ([drilled(count=0)], "unknown"), ([drilled(count=0), drilled(count=1)], "pass"),
     ([drilled(lost=1)], "fail"), ([drilled(damaged=1)], "fail"), ([drilled(uncounted_lost=1)], "fail"),
     ([drilled(count=0, uncounted_damaged=1)], "fail"), ([drilled(protocol="A", lost=9)], "unknown"),
+    ([drilled(lost=1, damaged=1)], "fail"), ([drilled(), drilled("cut", lost=1, damaged=1)], "fail"),
     ([drilled("cut", lost=1)], "fail"), ([drilled(), drilled("cut", uncounted_damaged=1)], "fail"), ([drilled("cut")], "unknown"),
     ([drilled(), drilled("cut", "A", lost=1)], "pass"),
 ], ids=str)  # fmt: skip
@@ -327,7 +340,7 @@ def test_nothing_is_lost_where_a_kill_counts_and_no_write_is_missing(drills, ver
 
 @pytest.mark.parametrize(("changes", "verdict"), [
     ({"lost": 0, "damaged": 0}, "pass"), ({"lost": 1}, "fail"), ({"lost": None, "damaged": 2}, "fail"),
-    ({"lost": 1, "protocol": "A"}, "pass"), ({"lost": 1, "protocol": "B"}, "pass"),
+    ({"lost": 1, "damaged": 1}, "fail"), ({"lost": 1, "protocol": "A"}, "pass"), ({"lost": 1, "protocol": "B"}, "pass"),
 ], ids=str)  # fmt: skip
 def test_what_is_missing_after_rounds_of_protocol_c_is_lost(changes, verdict):
     found = claims.nothing_lost([a_cell(lost=0, damaged=0), a_cell(**changes)], [drilled()])

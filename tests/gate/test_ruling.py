@@ -285,6 +285,14 @@ def test_a_ruling_on_a_change_has_the_change_its_floor_and_why_it_is_unknown():
     assert ruling.change.value == pytest.approx(0.1) and ruling.change.low < 0.1 < ruling.change.high
     assert (ruling.change.confidence, ruling.change.count) == (0.95, 5) and ruling.floor == pytest.approx(math.expm1(0.2))
     assert ruling.verdict == "unknown" and codes(ruling) == ["limit_inside"] and ruling.rounds_needed is None
+    t, error = critical(0.025), examine_change(Case(budget, response(1.1), response(1.0), paired=True)).change.error
+    assert (ruling.change.low, ruling.change.high) == pytest.approx((1.1 * math.exp(-t * error) - 1, 1.1 * math.exp(t * error) - 1))
+    slower = [figure("throughput", value, without=[value * (1 - by), value * (1 + by), value])
+              for value, by in ((900.0, 0.002), (1000.0, 0.001))]  # fmt: skip
+    less = Budget(metric="throughput", kind="not_worse_by", limit=0.05, share=True, name="x")
+    turned, = verdicts_of([Case(less, *slower, paired=True)], 0.05)
+    assert turned.verdict == "fail" and turned.change.low < turned.change.value < turned.change.high < -0.05
+    assert turned.change.value == pytest.approx(-0.1, rel=1e-3) and turned.sees < -0.05
     without, = verdicts_of([Case(budget, response(1.1), response(1.0), paired=True)], 0.05)
     assert without.verdict == "fail" and without.floor is None and without.reasons == []
     withheld, = verdicts_of([Case(budget, response(1.1, withheld=["late"]), response(1.0), paired=True)], 0.05)
