@@ -397,6 +397,7 @@ def test_of_several_fits_the_median_of_protocol_a_one_write_at_a_time_decides():
     tail, others = fit_of(quantile=0.99, k=trips(0.5)), fit_of(quantile=0.99, name="other", k=trips(0.7))
     found = claims.any_distance([others, fit_of("C", quantile=0.99, k=trips(0.8)), single, tail])
     assert ", 0.50 at p99" in found.sentence and " at p99" not in claims.any_distance([others, single]).sentence
+    assert claims.any_distance([single, fit_of(name="another", k=steep)]).verdict == "pass"  # The first workload's.
     interrupted = claims.any_distance([single], True)
     assert interrupted.verdict == "unknown" and [one.code for one in interrupted.reasons] == ["interrupted"]
 
