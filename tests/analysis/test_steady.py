@@ -4,9 +4,20 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from farwrite.analysis.sample import decode
-from farwrite.analysis.steady import SLICE_WRITES_MIN, mser, relative, steadiness_of, trends, warmup_slices
+from farwrite.analysis.steady import (
+    SLICE_WRITES_MIN,
+    growth_ratio,
+    mser,
+    normal_tail,
+    rank_sum_p,
+    relative,
+    steadiness_of,
+    trends,
+    warmup_slices,
+)
 from farwrite.base.histogram import Histogram
 
 
@@ -153,3 +164,53 @@ def test_a_slice_that_no_round_has_writes_in_hides_no_warm_up():
     table = relative(rounds_of(11, shape=np.where(np.arange(10) < 2, 1.5, 1.0)), 0.5)
     table[:, 7] = np.nan
     assert warmup_slices(table) == 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_how_high_leading_slices_rank_is_mann_and_whitneys_test(seed):
+    dice = np.random.default_rng(seed)
+    leading, rest = dice.normal(0.5, 1, int(dice.integers(2, 9))), dice.normal(0, 1, int(dice.integers(5, 20)))
+    known = stats.mannwhitneyu(leading, rest, alternative="greater", method="asymptotic")
+    assert rank_sum_p(leading, rest) == pytest.approx(known.pvalue)
+    assert rank_sum_p(np.array([1.0, 2.0]), np.array([1.0, 2.0])) == pytest.approx(stats.norm.sf(-0.5 / math.sqrt(4 * 5 / 12)))
+    assert normal_tail(1.3) == pytest.approx(stats.norm.sf(1.3))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_truncation_leaves_the_smallest_marginal_standard_error(seed):
+    series = np.random.default_rng(seed).normal(0, 1, 9 + seed)
+    series[:2] += 4
+    series[5] = math.nan
+
+    def error(dropped):
+        rest = [value for value in series[dropped:] if not math.isnan(value)]
+        return sum((value - np.mean(rest)) ** 2 for value in rest) / len(rest) ** 2
+
+    assert mser(series) == min(range(series.size // 2 + 1), key=error)
+    assert mser(np.array([5.0, 1.0])) == 0  # One value has no error.
+
+
+def test_growth_is_the_median_slope_of_all_pairs_from_the_first_slice_to_the_last():
+    slope = math.log(1.1) / 4
+    rising = slope * np.arange(5.0)
+    rows = np.array([rising, rising + 7, [0.0, math.nan, 2 * slope, 3 * slope, math.nan]])
+    assert growth_ratio(rows) == pytest.approx(0.1) and growth_ratio(-rows) == pytest.approx(1 / 1.1 - 1)
+    assert growth_ratio(np.array([[0.0, 0.1, 0.4]])) == pytest.approx(math.expm1(2 * 0.2))
+    assert growth_ratio(np.full((2, 4), math.nan)) == 0.0
+
+
+@pytest.mark.parametrize(("rows", "trending"), [
+    ([[1, 2, 3, 4, 5, 6]], False), ([[1, 2, 3, 4, 5, 6, 7]], True), ([[7, 6, 5, 4, 3, 2, 1]], True), ([[1] * 9, [2] * 9], False),
+    ([[1, 2, 3, 4]] * 2, False), ([[1, 2, 3, 4], [5, 6, 7, 8], [0, 1, 2, 9]], True), ([[1, 2, 3, 4], [8, 7, 6, 5]] * 2, False),
+    ([[math.nan] * 4], False),
+    ([[1, math.nan, 2, 3, 4, 5, math.nan, 6, 7]], True),
+])  # fmt: skip
+def test_a_trend_is_kendalls_over_all_rows_together(rows, trending):
+    """Mann 1945: the score's variance is n (n - 1) (2 n + 5) / 18 a row; one is taken off for continuity."""
+    score = variance = 0.0
+    for row in rows:
+        values = [value for value in row if not math.isnan(value)]
+        score += sum(np.sign(b - a) for place, a in enumerate(values) for b in values[place + 1 :])
+        variance += len(values) * (len(values) - 1) * (2 * len(values) + 5) / 18
+    by_hand = variance > 0 and 2 * stats.norm.sf((abs(score) - 1) / math.sqrt(variance)) < 0.005
+    assert trends(np.array(rows, float)) == by_hand == trending

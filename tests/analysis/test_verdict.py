@@ -164,6 +164,43 @@ def test_miles_without_a_value_are_one_verdict_of_gate_and_test(figures):
     assert found == check("greatest_miles_p99", made, at_least=100).verdict == "pass"
 
 
+def miles_beyond(reason, labels=None, **ends):
+    """Greatest miles without a value."""
+    made = figure("greatest_miles_p99", None, {"budget": "2 ms"} if labels is None else labels, warnings=[reason])
+    return msgspec.structs.replace(made, **ends)
+
+
+@pytest.mark.parametrize(("there_ms", "asked", "verdict"), [
+    (1.5, {"at_least": 149}, "pass"), (1.5, {"at_least": 150}, "pass"), (1.5, {"at_least": 151}, "unknown"),
+    (2.5, {"at_least": 150}, "fail"), (1.5, {"at_most": 100}, "unknown"), (1.5, {"at_most": 200}, "unknown"),
+    (None, {"at_least": 100}, "unknown"),
+])  # fmt: skip
+def test_miles_beyond_what_was_measured_are_decided_by_the_farthest(there_ms, asked, verdict):
+    there = None if there_ms is None else narrow(there_ms)
+    made = miles_beyond(reasons.beyond_measured(150.0), beyond=150.0)
+    assert decide(made, instead=there, **asked).verdict == verdict
+    nameless = miles_beyond(reasons.beyond_measured(150.0), labels={}, beyond=150.0)
+    assert decide(nameless, instead=there, **asked).verdict == "unknown"
+
+
+@pytest.mark.parametrize(("there_ms", "asked", "verdict"), [
+    (2.5, {"at_least": 20}, "fail"), (2.5, {"at_least": 21}, "fail"), (2.5, {"at_least": 19}, "unknown"),
+    (2.5, {"at_most": 30}, "unknown"), (None, {"at_least": 30}, "unknown"),
+])  # fmt: skip
+def test_miles_below_what_was_measured_are_decided_by_the_nearest(there_ms, asked, verdict):
+    there = None if there_ms is None else narrow(there_ms)
+    assert decide(miles_beyond(reasons.exceeded_at_nearest(20.0), below=20.0), instead=there, **asked).verdict == verdict
+
+
+@pytest.mark.parametrize(("holds_at", "alone"), [("any", "pass"), ("none", "fail"), ("unclear", "unknown")])
+def test_where_distance_has_no_part_a_decides_and_without_it_what_the_analysis_found(holds_at, alone):
+    made, nameless = (miles_beyond(reasons.no_distance(holds_at), labels) for labels in (None, {}))
+    a_ns = figure("a_p99", 1.5 * MS, without=[1.5 * MS * by for by in ROUNDS])
+    assert decide(made, at_least=60, instead=a_ns).verdict == "pass"
+    assert decide(made, at_least=60).verdict == decide(nameless, at_least=60, instead=a_ns).verdict == alone
+    assert decide(made, at_most=60, instead=a_ns).verdict == "unknown"
+
+
 def test_both_views_of_the_error_must_agree():
     rounds = [0.99e6, 1.0e6, 1.01e6, 1.0e6]
     wide = {"low": 0.5e6, "high": 2.5e6}
@@ -262,6 +299,29 @@ def test_an_interval_has_a_say_in_both_directions(low, high, at_most, at_least):
     ends = {"low": low and low * MS, "high": high and high * MS}
     made = figure("response_p99", 2.5 * MS, without=[2.5 * MS * by for by in ROUNDS], **ends)
     assert (decide(made, at_most=LIMIT_NS).verdict, decide(made, at_least=LIMIT_NS).verdict) == (at_most, at_least)
+
+
+@pytest.mark.parametrize(("low", "high", "at_most", "at_least"), [
+    (1.4, 1.6, "pass", "fail"), (1.4, 2.1, "unknown", "unknown"), (-1.0, 1.6, "pass", "fail"), (1.4, None, "pass", "fail"),
+    (1.4, NAN, "unknown", "unknown"),
+], ids=str)  # fmt: skip
+def test_an_interval_has_a_say_on_the_other_side_of_the_limit_too(low, high, at_most, at_least):
+    made = figure("response_p99", 1.5 * MS, without=[1.5 * MS * by for by in ROUNDS], low=low * MS, high=high and high * MS)
+    assert (decide(made, at_most=LIMIT_NS).verdict, decide(made, at_least=LIMIT_NS).verdict) == (at_most, at_least)
+
+
+@pytest.mark.parametrize(("value_ms", "late_ms", "at_most"), [
+    (2.5, 0.1, "fail"), (2.5, 0.6, "unknown"), (1.9, 0.5, "pass"), (1.5, 0.6, "pass"),
+])  # fmt: skip
+def test_lateness_is_taken_off_a_figure_that_is_compared_by_difference(value_ms, late_ms, at_most):
+    made = figure("a_p50", value_ms * MS, without=[value_ms * MS * by for by in ROUNDS], late_ns=late_ms * MS)
+    assert decide(made, at_most=LIMIT_NS).verdict == at_most
+    assert decide(made, at_least=LIMIT_NS).verdict == {"fail": "pass", "pass": "fail", "unknown": "unknown"}[at_most]
+
+
+def test_a_value_without_a_logarithm_has_no_verdict_where_its_scale_is_given():
+    found = decide(figure("k_p50", -1.0, without=[1.0] * 4), at_most=5, relative=True)
+    assert found.verdict == "unknown" and [one.code for one in found.reasons] == ["remark"]
 
 
 def test_a_ratio_below_1_has_a_logarithm_as_well():

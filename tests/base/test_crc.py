@@ -1,7 +1,10 @@
 """CRC32C by instruction and by table against long division and the vectors of RFC 3720."""
 
+from types import SimpleNamespace
+
 import llvmlite.binding
 import llvmlite.ir
+import numba
 import numpy as np
 import pytest
 
@@ -76,6 +79,68 @@ def test_every_single_flipped_bit_is_seen(crc32c):
 def test_bytes_outside_the_array_are_refused(crc32c):
     with pytest.raises(AssertionError):
         crc32c(0, array(bytes(8)), 0, 9)
+
+
+def bit_by_bit(crc, data):
+    """The CRC, not inverted, after these bytes."""
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    return crc
+
+
+def test_three_lanes_joined_are_one_crc_whatever_the_instruction(monkeypatch):
+    """The loop of the instruction, interpreted, with the instruction's definition in its place."""
+    def after_word(crc, word):
+        return np.int64(bit_by_bit(int(crc), int(word).to_bytes(8, "little", signed=True)))
+
+    monkeypatch.setattr(crc_kernel, "step_word", after_word)
+    monkeypatch.setattr(crc_kernel, "step_byte", lambda crc, byte: np.int64(bit_by_bit(int(crc), [int(byte)])))
+    data = array(np.random.default_rng(5).bytes(8100))
+    for start, stop in ((0, 0), (0, 7), (0, 8), (3, 20), (0, 4031), (1, 4033), (5, 8069), (0, 8071)):
+        assert crc_kernel.by_instruction(0, data, start, stop) == crc_kernel.by_table(0, data, start, stop)
+    assert crc_kernel.by_instruction(0xE3069283, data, 2, 5) == crc_kernel.by_table(0xE3069283, data, 2, 5)
+    lane, word = crc_kernel.LANE_BYTES, crc_kernel.WORD_BYTES
+    assert lane % word == 0 and 3 * lane <= 4096 - 32 < 3 * (lane + 2 * word)
+
+
+def test_tables_hold_the_crc_of_a_byte_with_zero_bytes_behind_it():
+    slices, lanes = crc_kernel.slicing_table(), crc_kernel.lane_table()
+    assert slices.shape == (8, 256) and lanes.shape == (4, 256)
+    for byte in range(256):
+        for zeros in range(8):
+            assert slices[zeros, byte] == bit_by_bit(0, [byte, *bytes(zeros)])
+    zeros = array(bytes(crc_kernel.LANE_BYTES))
+    for row in range(4):
+        for byte in range(256):  # The table's CRCs are inverted at both ends.
+            after = crc_kernel.by_table((byte << 8 * row) ^ crc_kernel.ALL_ONES, zeros, 0, zeros.size) ^ crc_kernel.ALL_ONES
+            assert lanes[row, byte] == after
+
+
+X86, ARM = ("llvm.x86.sse42.crc32.64.64", "llvm.x86.sse42.crc32.32.8"), ("llvm.aarch64.crc32cx", "llvm.aarch64.crc32cb")
+
+
+@pytest.mark.parametrize(("triple", "asked", "host", "expected"), [
+    ("x86_64-unknown-linux-gnu", "+sse4.2,+crc32", "", X86), ("x86_64-unknown-linux-gnu", "", "+crc32,+sse4.2", X86),
+    ("x86_64-unknown-linux-gnu", "+avx", "+crc32,+sse4.2", None), ("x86_64-unknown-linux-gnu", "+sse4.2", "", None),
+    ("x86_64-unknown-linux-gnu", "+crc32", "", None), ("riscv64-unknown-linux-gnu", "+sse4.2,+crc32,+crc", "", None),
+    ("aarch64-unknown-linux-gnu", "+crc", "", ARM), ("arm64-apple-darwin", "", "+crc", ARM),
+    ("aarch64-unknown-linux-gnu", "+neon", "", None), ("x86_64-unknown-linux-gnu", "", None, None),
+])  # fmt: skip
+def test_the_instruction_is_the_processors_own_and_none_where_it_has_none(triple, asked, host, expected, monkeypatch):
+    def features():
+        if host is None:
+            raise RuntimeError("a processor that LLVM does not know")
+        return SimpleNamespace(flatten=lambda: host)
+
+    monkeypatch.setattr(llvmlite.binding, "get_host_cpu_features", features)
+    monkeypatch.setattr(llvmlite.binding, "get_process_triple", lambda: triple)
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", asked or None)
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 0)
+    assert crc_kernel.instructions() == expected
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    assert crc_kernel.instructions() is None
 
 
 @pytest.mark.parametrize("name", ["llvm.aarch64.crc32cx", "llvm.aarch64.crc32cb"])

@@ -12,8 +12,8 @@ cosmic-ray do not serve: the one leaves every decorated function alone, which al
 for each mutant, which takes as long as two hundred of these forks.) What a test starts as a command of its own is not mutated.
 
 tests/speed/mutants.toml has the modules with their tests, the named faults, and why each survivor changes no verdict, by module,
-function and mutation. What was run is kept in .venv/mutants and counts as long as the module and the tests are as they were;
-results/mutants.json and .md are written from it.
+function and mutation. What was run is kept in .venv/mutants: a kill counts as long as the function is as it was, all else as long
+as the module and the tests are; results/mutants.json and .md are written from it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ PACKAGE, TESTS = ROOT / "bench" / "farwrite", ROOT / "tests"
 TABLE = Path(__file__).with_suffix(".toml")
 KEPT = ROOT / ".venv" / "mutants"  # what was run, and what tests do without a mutant
 JOURNAL = KEPT / "journal.jsonl"
-KEPT_FORMAT = 4
+KEPT_FORMAT = 5
 JSON, PAGE = ROOT / "results" / "mutants.json", ROOT / "results" / "mutants.md"
 MODULE_LEVEL = "<module>"
 GRACE_S, SLOWER = 3.0, 5.0  # Of processor time: a test of a mutant may take so much, and so many times what it takes without one.
@@ -70,6 +70,8 @@ KINDS = {
     "guard": "of what callers never hand over",
 }  # Of survivors: why they change no verdict.
 LEAST_ABLE = 0.3  # Of the tests, without a mutant: of a kernel's some cannot do with an interpreted one.
+ARGUED_SHARE = 0.2  # Of the tests' time, for a mutant whose survival is argued already.
+KILLER_CHARACTERS = 150  # Of a test's name on the page: parameters may be whole estimates.
 WARM_FROM = 20  # Mutants, from which on it pays to call helpers before the fork.
 DEATH_SIGNAL = 1  # prctl(2), PR_SET_PDEATHSIG
 
@@ -465,6 +467,7 @@ class Task:
     changed: Callable[[], ast.Module]  # called once, in the fork
     target: str = ""  # the constant, at MODULE_LEVEL
     row: dict[str, Any] = field(default_factory=dict)
+    argued: bool = False  # why it may survive is known: a fifth of the tests' time does
 
 
 @dataclass
@@ -539,7 +542,8 @@ class Plugin:
         if "fault" in task.row or not self.limit_s:
             return able
         spent_s = itertools.accumulate(self.known[index].seconds for index in able)
-        return [index for index, sum_s in zip(able, spent_s, strict=True) if sum_s <= self.limit_s] or able[:1]
+        limit_s = self.limit_s * (ARGUED_SHARE if task.argued else 1)
+        return [index for index, sum_s in zip(able, spent_s, strict=True) if sum_s <= limit_s] or able[:1]
 
     # In the fork
 
@@ -606,28 +610,37 @@ class Plugin:
 
     def baseline(self) -> tuple[dict[int, Known], list, list[str]]:
         """({index of a test: what it takes and which functions of the module it calls}, calls of helpers to be warmed, modules of
-        others that tests import)."""
-        names = [item.nodeid for item in self.items]
+        others that tests import). Only tests of files that have changed since are run anew."""
         kept = KEPT / f"{self.subject.name.replace('/', '.')}.pickle"
-        key = [KEPT_FORMAT, self.subject.source_digest(), self.subject.tests_digest(), names]
-        if kept.exists():
-            known_key, *answer = pickle.loads(kept.read_bytes())
-            if known_key == key:
-                rows, *rest = answer
-                return {index: Known(*one) for index, one in rows.items()}, *rest
-        rows, *rest = self.observe_in_fork()
-        kept.write_bytes(pickle.dumps((key, rows, *rest)))
-        return {index: Known(*one) for index, one in rows.items()}, *rest
+        key = KEPT_FORMAT, self.subject.source_digest()
+        known_key, rows, warm, imports = pickle.loads(kept.read_bytes()) if kept.exists() else (key, {}, [], [])
+        if known_key != key:
+            rows, warm, imports = {}, [], []
+        digests = {item.path: digest(item.path.read_text()) for item in self.items}
+        names = [(item.nodeid, digests[item.path]) for item in self.items]
+        rows = {name: rows[name] for name in names if name in rows}
+        missing = [index for index, name in enumerate(names) if name not in rows]
+        if missing:
+            found, more_warm, more_imports = self.observe_in_fork(missing)
+            rows |= {names[index]: found.get(index) for index in missing}  # None: left out
+            warm = list({pickle.dumps(one): one for one in [*warm, *more_warm]}.values())
+            imports = list(dict.fromkeys([*imports, *more_imports]))
+            kept.write_bytes(pickle.dumps((key, rows, warm, imports)))
+        able = {index: Known(*rows[name]) for index, name in enumerate(names) if rows[name] is not None}
+        if len(able) < LEAST_ABLE * len(self.items):
+            missing_count = len(self.items) - len(able)
+            raise RefusedError(f"{missing_count} of {len(self.items)} tests of {self.subject.name} fail without a mutant")
+        return able, warm, imports
 
-    def observe_in_fork(self) -> tuple[dict[int, tuple[float, set[str]]], list, list[str]]:
-        """The same, from a run of every test."""
+    def observe_in_fork(self, indices: list[int]) -> tuple[dict[int, tuple[float, set[str]]], list, list[str]]:
+        """The same, from a run of these tests."""
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
             try:
                 os.close(read)
                 try:
-                    found: Any = self.observed()
+                    found: Any = self.observed(indices)
                 except BaseException as failure:
                     found = repr(failure)
                 with os.fdopen(write, "wb") as out:
@@ -646,12 +659,9 @@ class Plugin:
         rows, warm, imports, failed = answer
         for name in failed:
             self.said_by({"left out": name})
-        if len(rows) < LEAST_ABLE * len(self.items):
-            missing = len(self.items) - len(rows)
-            raise RefusedError(f"{missing} of {len(self.items)} tests of {self.subject.name} fail without a mutant")
         return rows, warm, imports
 
-    def observed(self) -> tuple[dict[int, tuple[float, set[str]]], list, list[str], list[str]]:
+    def observed(self, indices: list[int]) -> tuple[dict[int, tuple[float, set[str]]], list, list[str], list[str]]:
         become_child()
         loaded_before = set(sys.modules)
         if self.subject.is_kernel:
@@ -677,10 +687,10 @@ class Plugin:
         config = self.items[0].config
         config.pluginmanager.register(Failures(failed))
         rows = {}
-        for index, item in enumerate(self.items):
+        for index, after in zip(indices, [*indices[1:], None], strict=True):
+            item, following = self.items[index], None if after is None else self.items[after]
             called.clear()
             before, begin = len(failed), time.process_time()
-            following = self.items[index + 1] if index + 1 < len(self.items) else None
             sys.setprofile(watch)
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             sys.setprofile(None)
@@ -800,8 +810,8 @@ def run_module(
                 os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = directory
                 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
                 words = [str(TESTS / name) for name in subject.tests]
-                options = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", f"--rootdir={ROOT}",
-                           f"--basetemp={directory}/tests", "-m", "not lab"]  # fmt: skip
+                options = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:faulthandler", "--no-header",
+                           f"--rootdir={ROOT}", f"--basetemp={directory}/tests", "-m", "not lab"]  # fmt: skip
                 keep = os.dup(1)
                 null = os.open(os.devnull, os.O_RDWR)
                 os.dup2(null, 1)
@@ -842,6 +852,7 @@ def mutant_tasks(subject: Subject) -> list[Task]:
     source, tests = subject.source_digest(), subject.tests_digest()
 
     tree = ast.parse(subject.path.read_text())
+    codes = {function: digest(ast.unparse(node)) for function, node in functions_of(tree) if function != MODULE_LEVEL}
 
     def task(mutant: Mutant) -> Task:
         def changed() -> ast.Module:
@@ -850,7 +861,7 @@ def mutant_tasks(subject: Subject) -> list[Task]:
 
         target = mutant.mutation.split(":")[0] if mutant.function == MODULE_LEVEL else ""
         row = {"module": subject.name, "function": mutant.function, "mutation": mutant.mutation, "line": mutant.line,
-               "source": source, "tests_digest": tests}  # fmt: skip
+               "source": source, "code": codes.get(mutant.function, source), "tests_digest": tests}  # fmt: skip
         return Task(mutant.key, mutant.function, changed, target, row)
 
     return [task(mutant) for mutant in mutants_of(subject.name, tree, subject.words)]
@@ -904,10 +915,17 @@ def read_journal() -> dict[str, dict[str, Any]]:
 
 
 def still_true(row: dict[str, Any] | None, task: Task) -> bool:
-    """Whether what was run would come out the same: a kill as long as the module is the same, all else the tests as well."""
-    if row is None or row["source"] != task.row["source"]:
+    """Whether what was run would come out the same: a kill while the function is as it was, all else the module and the tests."""
+    if row is None:
         return False
-    return row["tests_digest"] == task.row["tests_digest"] or (row["status"] == "killed" and "fault" not in row)
+    if row["status"] == "killed" and "fault" not in row:
+        return row["code"] == task.row["code"]
+    return all(row[name] == task.row[name] for name in ("source", "tests_digest"))
+
+
+def is_open(row: dict[str, Any] | None, task: Task) -> bool:
+    """Whether a mutant survived and nobody has said why."""
+    return row is not None and still_true(row, task) and row["status"] == "survived" and not task.argued
 
 
 def argued(table: dict[str, Any], row: dict[str, Any]) -> dict[str, Any] | None:
@@ -963,7 +981,8 @@ def page(made: dict[str, Any]) -> str:
         "| fault | module | killed by |", "|---|---|---|",
     ]  # fmt: skip
     for fault in made["faults"]:
-        killer = fault["by"].removeprefix("tests/").replace("|", "\\|") if fault["by"] else f"**{fault['status']}**"
+        by = fault["by"].removeprefix("tests/").replace("|", "\\|") if fault["by"] else f"**{fault['status']}**"
+        killer = by if len(by) <= KILLER_CHARACTERS else f"{by[:KILLER_CHARACTERS]}…"
         lines.append(f"| {fault['fault']} | {fault['module']} | {killer} |")
     columns = ("mutants", "killed", "timeout", "survived", "not argued", "unreached", "not run")
     lines += [
@@ -1033,6 +1052,7 @@ def main() -> int:
                        help="of tests for a mutant, the quickest first; what passes them has survived. 0: all")  # fmt: skip
     words.add_argument("--faults", action="store_true", help="only the named faults")
     words.add_argument("--no-faults", action="store_true", help="without the named faults")
+    words.add_argument("--open", action="store_true", help="once more those that survived and are not argued; use --limit 0")
     words.add_argument("--again", action="store_true", help="also those whose result is known")
     words.add_argument("--list", action="store_true", help="count the mutants, run none")
     words.add_argument("--survivors", action="store_true", help="print those that are not argued yet, run none")
@@ -1046,13 +1066,15 @@ def main() -> int:
     if not chosen:
         raise SystemExit(f"no such module; there are {', '.join(one.name for one in subjects)}")
     everything = {one.name: mutant_tasks(one) for one in subjects}
+    for task in itertools.chain(*everything.values()):
+        task.argued = argued(table, task.row) is not None
     faults = {one.name: fault_tasks(table, one) for one in subjects}
     journal = {} if asked.again else read_journal()
     if asked.survivors:
         for one in chosen:
             for task in everything[one.name]:
                 row = journal.get(journal_key(task))
-                if row is not None and still_true(row, task) and row["status"] == "survived" and argued(table, row) is None:
+                if row is not None and is_open(row, task):
                     where = f"{one.path.relative_to(ROOT)}:{row['line']}"
                     print(f"{where} {row['function']}: {row['mutation']}  ({row['tests']} tests)")
         return 0
@@ -1069,6 +1091,8 @@ def main() -> int:
             mine = [task for task in drawn if task.row["module"] == one.name]
             planted = [] if asked.no_faults else faults[one.name]
             tasks = [task for task in [*planted, *mine] if not still_true(journal.get(journal_key(task)), task)]
+            if asked.open:
+                tasks = [task for task in mine if is_open(journal.get(journal_key(task)), task)]
             if asked.list:
                 print(f"{one.name}: {len(mine)} mutants, {len(tasks)} to run")
                 continue

@@ -124,14 +124,13 @@ def test_the_table_names_modules_tests_and_faults_that_there_are():
     assert all(item["why"] and item["kind"] in mutants.KINDS for item in table.get("survivor", []))
 
 
-def test_what_was_run_counts_until_its_module_or_a_surviving_mutants_tests_change():
-    task = mutants.Task("", "", lambda: ast.parse(""), row={"source": "a", "tests_digest": "b"})
+def test_what_was_run_counts_until_its_function_or_what_a_survivor_depends_on_changes():
+    task = mutants.Task("", "", lambda: ast.parse(""), row={"source": "a", "code": "c", "tests_digest": "b"})
     assert not mutants.still_true(None, task)
-    for row, expected in (
-        ({"source": "a", "tests_digest": "b", "status": "survived"}, True),
-        ({"source": "x", "tests_digest": "b", "status": "killed"}, False),
-        ({"source": "a", "tests_digest": "x", "status": "survived"}, False),
-        ({"source": "a", "tests_digest": "x", "status": "killed"}, True),
-        ({"source": "a", "tests_digest": "x", "status": "killed", "fault": "named"}, False),
-    ):
-        assert mutants.still_true(row, task) is expected
+    for changed, status, expected in (
+        ("", "survived", True), ("source", "survived", False), ("tests_digest", "survived", False),
+        ("code", "killed", False), ("source", "killed", True), ("tests_digest", "killed", True),
+    ):  # fmt: skip
+        row = {**task.row, "status": status} | ({changed: "x"} if changed else {})
+        assert mutants.still_true(row, task) is expected, (changed, status)
+        assert mutants.still_true({**row, "fault": "named"}, task) is (changed not in ("source", "tests_digest"))

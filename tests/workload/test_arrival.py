@@ -67,6 +67,18 @@ def test_a_closed_loop_has_no_instants(closed):
     assert not drawn.any()
 
 
+@pytest.mark.parametrize("time_of", both_ways(arrival_kernel.time_of))
+@pytest.mark.parametrize(("begin", "end"), [(1.0, 1.0), (0.0, 2.0), (2.0, 0.0), (3.0, 1.0), (1e-6, 5e-6)])
+def test_a_rate_has_made_the_work_due_by_the_time_that_is_told(time_of, begin, end):
+    lasts_ns = 1000.0
+    held = 0.5 * (begin + end) * lasts_ns
+    for work in (1e-3 * held, 0.3 * held, 0.9 * held, held):
+        at_ns = time_of(work, begin, end, lasts_ns)
+        assert 0 < at_ns <= lasts_ns
+        assert begin * at_ns + 0.5 * (end - begin) / lasts_ns * at_ns**2 == pytest.approx(work, rel=1e-9)
+    assert time_of(0.0, begin, end, lasts_ns) == time_of(-1e-18, begin, end, lasts_ns) == 0.0
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_blocks_of_any_size_continue_each_other(seed):
     cuts = np.sort(np.random.default_rng(seed).integers(0, 1000, 9))
@@ -123,10 +135,11 @@ def test_stretches_at_random_are_exponential_and_the_same_whatever_is_drawn_besi
 
 @pytest.mark.parametrize("think", both_ways(arrival_kernel.think))
 def test_a_caller_thinks_as_long_as_asked_and_as_often(think):
-    drawn = np.empty(100, np.int64)
-    think(drawn, 5000.0, False, 4, 1, 0)
-    assert drawn.tolist() == [5000 if number and number % 4 == 0 else 0 for number in range(100)]
-    drawn = np.empty(5000, np.int64)
+    drawn = np.full(100, -1, np.int64)
+    for every in (1, 4):
+        think(drawn, 5000.0, False, every, 1, 0)
+        assert drawn.tolist() == [5000 if number and number % every == 0 else 0 for number in range(100)]
+    drawn = np.full(5000, -1, np.int64)
     think(drawn, 1e6, True, 1, 1, 1)
     assert stats.kstest(drawn, stats.expon(scale=1e6).cdf).pvalue > 0.01
 
@@ -142,6 +155,17 @@ def test_a_flush_comes_with_what_is_before_it(follow, seed):
     follow(intended, operation, 3, carried)
     assert intended.tolist() == arrival_oracle.follow(drawn.tolist(), operation.tolist(), 3)
     assert carried[0] == (drawn[-1] if drawn.size else 0)
+
+
+@pytest.mark.parametrize("follow", both_ways(arrival_kernel.follow))
+def test_flushes_before_the_first_write_of_a_block_come_with_the_last_of_the_block_before(follow):
+    carried = np.array([77])
+    for operation, drawn, expected, last in (([3, 3], [], [77, 77], 77), ([], [], [], 77), ([3, 1, 3], [90], [77, 90, 90], 90),
+                                             ([3, 1, 1], [95, 99], [90, 95, 99], 99)):  # fmt: skip
+        intended = np.full(len(operation), -1, np.int64)
+        intended[: len(drawn)] = drawn
+        follow(intended, np.array(operation, np.int8), 3, carried)
+        assert (intended.tolist(), carried[0]) == (expected, last)
 
 
 @pytest.mark.parametrize("seed", range(3))
