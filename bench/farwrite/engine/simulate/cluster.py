@@ -125,7 +125,7 @@ class Node:
         self.received: dict[int, int] = {}
         self.lost_until = 0  # it has been durable here up to this write, and is not any more
         self.is_damaged = self.has_crashed = False
-        self.is_superblock_damaged = False
+        self.is_superblock_damaged = self.is_superblock_torn = False
         self.flags_left = 0  # what its superblocks may say of it: as it was kept last, or as it was to be kept
         self.role = IDLE
         self.state: Any = None  # Primary or Secondary, by role
@@ -338,6 +338,7 @@ class Cluster:
             if silent:
                 self.stream[socket].silent = 1
             pretend.hang_up(node.world, socket)
+        node.is_superblock_torn = bool(node.world.flight[reactor.SUPERBLOCK].kind)  # Its table reaches over several sectors.
         pretend.crash(node.world, key, share, 1 if power else 0)
         if node.role in (SECONDARY, SETTLING):
             node.has_crashed = True
@@ -357,7 +358,7 @@ class Cluster:
         superblock = replaying.read_superblock(data)
         if superblock is None:
             raise Anomaly(f"replica {node.index} has no whole superblock any more")
-        if not (node.is_superblock_damaged or node.are_superblocks_whole()):
+        if not (node.is_superblock_damaged or node.is_superblock_torn or node.are_superblocks_whole()):
             raise Anomaly(f"replica {node.index} has only one whole superblock, and nobody has damaged the other")
         if self.bug == UNCHECKED:
             self.skip_checksums(data, superblock)
@@ -375,7 +376,7 @@ class Cluster:
             self.tell(f"replica {node.index} loses power while it comes back")
             return
         node.world.at[0].power_in = -1
-        node.is_superblock_damaged = False  # Both have been written again.
+        node.is_superblock_damaged = node.is_superblock_torn = False  # Both have been written again.
         at = node.journal.at[0]
         self.counts["restarts"] += 1
         self.counts["torn tails"] += is_torn
