@@ -8,11 +8,13 @@ import time
 
 import pytest
 from small_lab import any_link, skip_if_forbidden
-from test_serve import END_S, SIZE, metrics_of, run, serving, socket_of, tool
+from test_serve import END_S, SIZE, metrics_of, opened, run, serving, socket_of, tool
 
 from console import assert_refused, farwrite
 from engine.frontend.iscsi.initiator import Initiator
 from farwrite.base.errors import EXIT_UNFIT, EXIT_USAGE, UnfitError
+from farwrite.engine.frontend.iscsi.store import SLOT_BYTES
+from farwrite.experiment.serve.volume_files import JOURNAL_BYTES
 from nbd_client import NbdClient
 
 pytestmark = [pytest.mark.lab, any_link]
@@ -28,14 +30,20 @@ def served():
         yield made
 
 
+def portal_of(uri):
+    """(address and port, the target's name) of a URI."""
+    _, _, portal, target, _ = uri.split("/")
+    host, _, port = portal.rpartition(":")
+    return (host, int(port)), target
+
+
 def initiator(served, name="iqn.2026-11.org.example:one"):
     """Logged in, as soon as somebody leads; its unit attention is heard."""
-    _, _, portal, target, _ = served.iscsi_uri.split("/")
-    host, _, port = portal.rpartition(":")
+    address, target = portal_of(served.iscsi_uri)
     until_s = time.monotonic() + END_S
     while True:
         try:
-            made = Initiator((host, int(port)), name=name)
+            made = Initiator(address, name=name)
             made.log_in(target_name=target)
             assert made.command(bytes(6)).status == 2
             return made
@@ -104,6 +112,42 @@ def test_a_reservation_and_all_that_was_answered_are_there_when_the_other_site_s
         assert write(two, 64, b"stranger".ljust(512, b".")) == CONFLICT
         held = bytes(one.command(bytes([0x5E, 1]) + bytes(5) + bytes([0, 24, 0]), reads=24).data)
         assert int.from_bytes(held[8:16], "big") == KEY
+
+
+def test_damaged_reservations_close_the_iscsi_door_alone_until_they_are_forgotten(tmp_path):
+    kept = tmp_path / "kept"
+    with serving("--keep", kept, "--iscsi", "0") as made, initiator(made) as one:
+        parameters = bytes(8) + KEY.to_bytes(8, "big") + bytes(8)
+        assert one.command(bytes([0x5F, REGISTER, 0, 0, 0, 0, 0, 0, 24, 0]), data=parameters).status == GOOD
+        assert key_count(one) == 1
+        with NbdClient(socket_of(made)) as client:  # A whole journal, so that no replay writes the slots again.
+            for place in range(0, JOURNAL_BYTES + JOURNAL_BYTES // 2, 8 << 20):
+                assert client.write(place % SIZE, os.urandom(8 << 20)) == 0
+    for site in ("near", "far"):
+        for slot in range(2):
+            damage(kept / site / "volume", SIZE + slot * SLOT_BYTES + 30)
+    with opened("--volume", kept, "--iscsi", "0") as made:
+        with NbdClient(socket_of(made)) as client:
+            assert client.write(0, b"served all the same") == 0
+        with pytest.raises(ConnectionRefusedError):
+            Initiator(portal_of(made.iscsi_uri)[0])
+    assert "not offered over iSCSI" in made.said and "--forget-reservations" in made.said
+    with opened("--volume", kept, "--iscsi", "0", "--forget-reservations") as made, initiator(made) as one:
+        assert key_count(one) == 0
+    assert_refused(farwrite("serve", "--miles", "20", "--forget-reservations"), "goes with --volume", code=EXIT_USAGE)
+
+
+def key_count(one):
+    """How many keys PERSISTENT RESERVE IN tells of."""
+    return int.from_bytes(bytes(one.command(bytes([0x5E, 0]) + bytes(5) + bytes([1, 0, 0]), reads=256).data)[4:8], "big") // 8
+
+
+def damage(path, place):
+    with path.open("r+b") as file:
+        file.seek(place)
+        byte = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte[0] ^ 0x10]))
 
 
 # Who may come in

@@ -13,6 +13,7 @@ import jail
 import pytest
 from small_lab import any_link
 from test_serve import END_S, SIZE, Writer, run, serving, socket_of, tool
+from test_serve_iscsi import portal_of
 
 from console import assert_refused, environment, farwrite, words_of
 from engine.frontend.iscsi.initiator import Initiator
@@ -36,12 +37,6 @@ def served():
         yield made
     assert "the sites are joined by the relay" in made.said and "TCP does over a distance are not emulated" in made.said
     assert "by the relay's own account" in made.said
-
-
-def portal_of(uri):
-    _, _, portal, target, _ = uri.split("/")
-    host, _, port = portal.rpartition(":")
-    return (host, int(port)), target
 
 
 def test_without_any_privilege_a_volume_is_served_over_the_relay(served):
