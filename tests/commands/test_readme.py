@@ -20,7 +20,7 @@ from farwrite.commands.measuring import NEW
 from farwrite.commands.options import ANYWHERE, own_budgets
 from farwrite.experiment.cells import cells_of
 from farwrite.workload.catalog import load
-from farwrite.workload.drill_scenario import check_setup
+from farwrite.workload.drill_scenario import check_setup, check_without_links
 from farwrite.workload.drill_scenario import load as load_drill
 from farwrite.workload.fio import translate
 from farwrite.workload.profile import parse
@@ -81,6 +81,8 @@ def check_farwrite(words):
         words_of_setup = inspect.signature(drill.setups_of).parameters
         for setup in drill.setups_of(**{name: asked.get(name, usual[name]) for name in words_of_setup}):
             check_setup(load_drill(asked["scenario"]), setup)
+        if asked.get("link") == "relay":
+            check_without_links(load_drill(asked["scenario"]))
         return
     if words[0] not in ("run", "ab", "reach", "sweep"):
         with tempfile.TemporaryDirectory() as place:

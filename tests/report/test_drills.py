@@ -1,15 +1,21 @@
 """Drills judged: only trials whose load was alive at the fault are in a bound, and what the others lost is lost all the same."""
 
 import io
+import re
+import subprocess
+from pathlib import Path
 
 import msgspec
 import pytest
 from rich.console import Console
 
+import make_drill
 from farwrite.analysis import drill as judging
+from farwrite.analysis import drill_recording as drilled
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.answer import answer_of
-from farwrite.base.errors import InconclusiveError, LostWriteError
+from farwrite.base.errors import InconclusiveError, LostWriteError, UsageError
+from farwrite.commands.drill import drill
 from farwrite.compare.figures import result_set_of
 from farwrite.experiment.outcome import outcome
 from farwrite.gate.budget import parse
@@ -19,6 +25,7 @@ from farwrite.report.html import page_of
 from farwrite.report.terminal import show
 from make_recording import changed, make_recording
 
+ROOT = Path(__file__).parents[2]
 QUICK = ("run.round=400 ms", "run.survey_echoes=20", "distance.miles=[0, 20, 150]", "drill.kills=4")
 CODES = Uncounted.__args__
 
@@ -147,3 +154,34 @@ def test_a_drill_of_an_older_recording_decodes_and_counts():
     drill = msgspec.convert(old, Drill)
     (found,) = judging.drill_results([drill])
     assert (drill.uncounted, found.count, found.uncounted) == (None, 1, {})
+
+
+# Drills of replicas that fail over by themselves
+
+
+def test_the_summary_row_of_one_drill_is_all_that_a_table_prints(tmp_path, capsys):
+    made = make_drill.recording(*map(make_drill.trial, range(3)))
+    drilled.save(made, tmp_path / drilled.FILE)
+    assert drill(str(tmp_path / drilled.FILE), table=True) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^C +consent +150 +3/3 +0 ", told, re.MULTILINE) and "What was read back" not in told
+    with pytest.raises(UsageError, match="contradict"):
+        drill("primary-killed", table=True, json=True)
+
+
+@pytest.mark.parametrize(("link", "said"), [
+    ("ferry: no netem", "link by ferry"), ("loopback: asked for", "no distance, processes on loopback"),
+])  # fmt: skip
+def test_a_drill_says_what_joined_its_sites_and_whether_anybody_took_over(tmp_path, capsys, link, said):
+    made = msgspec.structs.replace(make_drill.recording(*map(make_drill.trial, range(3))), link=link)
+    drilled.save(made, tmp_path / drilled.FILE)
+    drill(str(tmp_path / drilled.FILE))
+    told = " ".join(capsys.readouterr().out.split())
+    assert said in told and "one primary in one epoch from beginning to end in 0 of 3 trials." in told
+
+
+def test_make_bench_prints_a_drills_row_behind_the_limits_and_fails_with_a_lost_write():
+    recipe = subprocess.run(["make", "-n", "bench"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    drilled_behind = r"farwrite run limits; .*farwrite drill primary-killed --trials 2 --memory --table --quiet"
+    assert re.search(drilled_behind, recipe, re.DOTALL)
+    assert "exit 5" in recipe and recipe.rstrip().endswith("exit $code")

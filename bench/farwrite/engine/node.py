@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +25,7 @@ from ..base.host import reactor
 from ..base.host.disk import Disk
 from ..base.row import rows_of
 from ..base.shared_counters import SharedCounters
-from ..base.wire.conversation import require_proof
+from ..base.wire.conversation import Conversation, require_proof
 from ..base.wire.door import SparseLog, hang_up
 from ..base.wire.terms import Terms
 from . import election, turn_kernel
@@ -626,24 +626,27 @@ class Node(Voter):
         state = self.primary
         if state is None or to not in self.peers or (self.ballot.members and to not in self.ballot.members):
             return False
-        with self.lock:  # One at a time.
-            if self.handing_over:
-                return False
-            self.handing_over = True
-        index = list(self.peers).index(to)
-        limit_s = time.monotonic() + 2 * self.peer_timeout_ns / 1e9
-        while time.monotonic() < limit_s and self.primary is state and not self.stopped():
-            if may_succeed(state.peer[index], to, self.ballot.members, self.journal):
-                self.thread(self.leave_to, to)
-                return True
-            time.sleep(HAND_OVER_LOOK_S)
-        self.handing_over = False
+        with ExitStack() as stack:
+            # While writes are taken still: the question that ends our lead then takes one round trip instead of four.
+            talk = stack.enter_context(conversation_with(self.peers[to], self.terms, self.ask_s))
+            with self.lock:  # One at a time.
+                if self.handing_over:
+                    return False
+                self.handing_over = True
+            index = list(self.peers).index(to)
+            limit_s = time.monotonic() + 2 * self.peer_timeout_ns / 1e9
+            while time.monotonic() < limit_s and self.primary is state and not self.stopped():
+                if may_succeed(state.peer[index], to, self.ballot.members, self.journal):
+                    self.thread(self.leave_to, to, talk, stack.pop_all())
+                    return True
+                time.sleep(HAND_OVER_LOOK_S)
+            self.handing_over = False
         return False
 
-    def leave_to(self, to: str) -> None:
-        """Step down, then tell the successor, over a conversation that was begun before."""
+    def leave_to(self, to: str, talk: Conversation | None, open_talk: ExitStack) -> None:
+        """Step down, then tell the successor, over a conversation that was begun before and ends with this stack."""
         question = Question("hand_over", self.name, members=(to,))
-        with conversation_with(self.peers[to], self.terms, self.ask_s) as talk:
+        with open_talk:
             self.steps_down = True
             while self.primary is not None:
                 time.sleep(HAND_OVER_LOOK_S)
