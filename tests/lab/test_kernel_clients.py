@@ -9,9 +9,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
@@ -123,3 +127,54 @@ def test_open_iscsi_with_multipath_goes_on_at_the_far_site_without_an_error(erro
     with opened(*SERVED, "--", "sh", "-c", f"exec {script}", stderr=errors) as served:
         said = follow(served.process.stdout, {"WRITING": lambda: killed.append(kill_leader(served))})
         assert killed == ["near"] and said.endswith("WHOLE\n"), said + text_of(errors)
+
+
+# What they stand on
+
+
+def script_of(name):
+    """A program of uml/ as a module."""
+    loader = SourceFileLoader(f"uml_{name}", str(UML / name))
+    module = module_from_spec(spec_from_loader(loader.name, loader))
+    loader.exec_module(module)
+    return module
+
+
+def test_modules_are_loaded_once_each_after_what_they_need(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    table = tmp_path / "modules.dep"
+    table.write_text("kernel/a.ko: kernel/b.ko kernel/c.ko\nkernel/b.ko: kernel/c.ko\nkernel/c.ko:\n")
+    in_order = script_of("run").in_order
+    assert in_order(table, ["a.ko"]) == ["c.ko", "b.ko", "a.ko"]
+    assert in_order(table, ["b.ko", "a.ko", "b.ko"]) == ["c.ko", "b.ko", "a.ko"]
+    assert in_order(table, ["unknown.ko"]) == ["unknown.ko"]
+
+
+def test_a_connection_is_passed_on_and_either_ends_end_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    attached = script_of("attached")
+    path = str(tmp_path / "socket")
+    assert attached.door(f"10.0.0.1:3260={path}") == (("10.0.0.1", 3260), path)
+    assert attached.door("10.0.0.1:3260=127.0.0.1:99")[1] == ("127.0.0.1", 99)
+    with socket.socket(socket.AF_UNIX) as target, socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=attached.serve, args=(listening, path), daemon=True).start()
+        with socket.create_connection(listening.getsockname(), timeout=20) as early:
+            assert early.recv(1) == b""  # Nobody listens.
+        target.bind(path)
+        target.listen()
+        for closes in range(2):
+            with socket.create_connection(listening.getsockname(), timeout=20) as client, target.accept()[0] as server:
+                server.settimeout(20)
+                data = os.urandom(1 << 20)
+                sending = threading.Thread(target=client.sendall, args=(data,))
+                sending.start()
+                got = b""
+                while len(got) < len(data):
+                    got += server.recv(1 << 16)
+                sending.join()
+                assert got == data
+                server.sendall(b"answer")
+                assert client.recv(6) == b"answer"
+                ends = (client, server) if closes else (server, client)
+                ends[0].close()
+                assert ends[1].recv(1) == b""

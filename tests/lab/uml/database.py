@@ -21,7 +21,7 @@ MOUNT, LOG = Path("/run/mnt"), Path("/run/pg")
 DATA = MOUNT / "data"
 AS = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]
 CLIENTS = 4
-TIMEOUT_S = 2  # Without one the kernel waits for ever for the answer of a request that was sent when its connection ended.
+TIMEOUT_S = 5  # Without one the kernel waits for ever for the answer of a request that was sent when its connection ended.
 PORT = ["-h", str(LOG), "-p", "5432"]
 SETTINGS = {
     "listen_addresses": "", "unix_socket_directories": str(LOG), "shared_buffers": "8MB", "max_connections": "10",
