@@ -208,6 +208,7 @@ def test_only_one_4_kib_write_at_a_time_within_half_a_mile_stands_for_a_claims_d
 def test_of_several_cells_the_workload_called_write_stands_for_a_claim_then_the_nearest():
     near, far, other = a_cell(miles=20.1), a_cell(miles=20.2), a_cell(name="other", miles=20.0)
     assert claims.the_cell([other, far, near], "C", 20.0) is near
+    assert claims.the_cell([a_cell(miles=19.6), near, far], "C", 20.0) is near
     assert claims.the_cell([other], "C", 20.0) is other and claims.the_cell([], "C", 20.0) is None
 
 
