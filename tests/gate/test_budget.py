@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 from hypothesis import example, given, settings
@@ -12,7 +14,7 @@ from farwrite.analysis.analyse import analyse
 from farwrite.analysis.figure import METRICS, Metric
 from farwrite.base.errors import UsageError
 from farwrite.compare.figures import read_result_set, result_set_of
-from farwrite.gate.budget import KINDS, Budgets, load, parse
+from farwrite.gate.budget import KINDS, Budgets, load, own_budgets, parse
 from farwrite.gate.gate import gate
 from farwrite.gate.suggest import suggest
 from farwrite.recording import SCHEMA_VERSION, Report
@@ -283,3 +285,24 @@ def test_the_projects_own_budgets_are_kept_by_its_baseline():
     assert {item.metric for item in own.budgets if item.gating} >= {"lost_writes", "damaged_writes", "flushes_per_write"}
     assert all(METRICS[item.metric].exact for item in own.budgets if item.gating)
     assert all(item.reason for item in own.budgets)
+
+
+@pytest.mark.parametrize(("alpha", "looks", "taken"), [
+    (0.25, 1, True), (0.26, 1, False), (0.0, 1, False), (1e-9, 1, True), (0.05, 3, True), (0.05, 4, False), (0.05, 0, False),
+])  # fmt: skip
+def test_a_gate_may_err_once_in_four_and_be_asked_three_times_at_most(alpha, looks, taken):
+    text = f'alpha = {alpha}\nlooks = {looks}\n[[budget]]\nmetric = "k_p50"\nat_most = 1\n'
+    if taken:
+        assert parse(text).level == alpha / looks
+    else:
+        with pytest.raises(UsageError):
+            parse(text)
+
+
+def test_the_budgets_of_a_run_are_those_of_a_file():
+    tables = [SimpleNamespace(quantile=0.99, limit_ns=2_000_000, miles=20.0, text="p99 2 ms at 20 miles"),
+              SimpleNamespace(quantile=0.999, limit_ns=5_000_000, miles=None, text="p99.9 5 ms")]  # fmt: skip
+    near, anywhere = own_budgets(tables).budgets
+    assert (near.metric, near.kind, near.limit, near.where) == ("response_p99", "at_most", 2e6, {"miles": [20.0]})
+    assert (anywhere.metric, anywhere.where, anywhere.name, anywhere.gating) == ("response_p999", {}, "p99.9 5 ms", True)
+    assert own_budgets(tables).alpha == 0.05 and own_budgets(tables).looks == 1
