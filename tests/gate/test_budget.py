@@ -306,3 +306,25 @@ def test_the_budgets_of_a_run_are_those_of_a_file():
     assert (near.metric, near.kind, near.limit, near.where) == ("response_p99", "at_most", 2e6, {"miles": [20.0]})
     assert (anywhere.metric, anywhere.where, anywhere.name, anywhere.gating) == ("response_p999", {}, "p99.9 5 ms", True)
     assert own_budgets(tables).alpha == 0.05 and own_budgets(tables).looks == 1
+
+
+@pytest.mark.parametrize(("metric", "lines", "taken"), [
+    ("k_p50", "at_most = 0", True), ("response_p50", 'at_most = "0 ms"', False), ("lost_writes", "at_most = 0", True),
+    ("response_p50", 'not_worse_by = "150 %"', True), ("throughput", 'not_worse_by = "99.9 %"', True),
+    ("throughput", 'not_worse_by = "100 %"', False), ("k_p50", 'at_most = "1"', False), ("k_p50", "at_most = [1]", False),
+    ("k_p50", "at_most = true", False), ("k_p50", "at_most = -1", False), ("k_p50", "at_most = inf", False),
+    ("k_p50", "at_most = {}", False), ("response_p50", "at_most = 5", False), ("greatest_miles_p50", "at_least = 60", True),
+    ("lost_writes", "equals = 0", True), ("response_p50", 'equals = "1 ms"', False), ("rtt_p50", 'not_worse_by = "5 %"', False),
+    ("k_p50", 'not_worse_by = "5 %"', False), ("k_p50", "not_worse_by = 0.02", True), ("response_p50", "not_worse_by = 5", False),
+    ("lag_writes_max", "not_worse_by = 5", True), ("flushes_per_write", "not_worse_by = 0.5", False),
+])  # fmt: skip
+def test_a_limit_is_one_that_its_metric_can_have(metric, lines, taken):
+    if taken:
+        assert one(lines, metric).metric == metric
+    else:
+        assert metric in refusal(lines, metric) or "no limit here" in refusal(lines, metric) or "finite" in refusal(lines, metric)
+
+
+@pytest.mark.parametrize("metric", ["k_p50", "lost_writes", "greatest_miles_p50"])
+def test_a_text_without_a_unit_is_no_limit_of_what_has_none(metric):
+    assert ("no limit here: write it like" in refusal('at_most = "1"', metric)) == (metric != "greatest_miles_p50")
