@@ -428,3 +428,11 @@ def test_rows_are_sorted_by_how_many_margins_they_are():
     ranks = [change.worst_first(msgspec.structs.replace(sized(0.1), verdict=verdict))[0] for verdict in verdicts]
     assert ranks == [0, 0, 1, 1, 2, 3, 4, 4]
     assert sorted([sized(0.1), sized(0.3), count], key=change.worst_first)[0] is count
+
+
+def test_a_table_errs_once_in_twenty_where_nobody_says_otherwise():
+    ours = result_set(measured("k_p50", [9.0] * 4))
+    found = change.compare([ours], [ours])
+    assert (found.alpha, found.margin_ratio) == (0.05, 0.05)
+    exact = change.compare([ours], [ours], alpha=0.01, margin_ratio=0.1)
+    assert (exact.alpha, exact.margin_ratio) == (0.01, 0.1)

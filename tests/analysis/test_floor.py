@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from farwrite.analysis.estimate import Draws
-from farwrite.analysis.floor import Echo, Flushes, efficiency_of, floor_of, flushes_of, nearest_size, record_bytes, tighter
+from farwrite.analysis.floor import (
+    Echo,
+    Flushes,
+    efficiency_of,
+    floor_of,
+    flushes_of,
+    nearest_size,
+    record_bytes,
+    tighter,
+)
 from farwrite.analysis.latency import Pool
 from farwrite.analysis.sample import decode
 from farwrite.base.histogram import Histogram
@@ -176,3 +185,10 @@ def test_the_tighter_of_two_echoes_is_the_floors():
     assert tighter(slow, fast) == Echo(fast, "busy-polled ") and tighter(fast, slow) == Echo(fast)
     assert tighter(none, slow) == Echo(slow, "busy-polled ") and tighter(slow, none) == Echo(slow)
     assert tighter(slow, slow) == Echo(slow)
+
+
+def test_an_efficiency_whose_interval_lies_above_1_names_the_floor_that_was_beaten():
+    slow, fast = (floor_with(replace_protocol("local"), flushes(near=ns), None, None, None, False) for ns in (300_000, 100_000))
+    beaten, kept = (efficiency_of(one, pool("response", 150_000)) for one in (slow, fast))
+    assert kept.warnings == [] and beaten.value == pytest.approx(2, rel=0.02)
+    assert str(beaten.warnings[-1]).startswith("the floor was measured as near flush, alone, 0.3")

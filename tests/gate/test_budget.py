@@ -328,3 +328,9 @@ def test_a_limit_is_one_that_its_metric_can_have(metric, lines, taken):
 @pytest.mark.parametrize("metric", ["k_p50", "lost_writes", "greatest_miles_p50"])
 def test_a_text_without_a_unit_is_no_limit_of_what_has_none(metric):
     assert ("no limit here: write it like" in refusal('at_most = "1"', metric)) == (metric != "greatest_miles_p50")
+
+
+@pytest.mark.parametrize("where", ["miles = [[1]]", "miles = {}", "miles = []", "miles = true", "miles = nan", "miles = [inf]"])
+def test_a_label_is_a_text_or_a_number_or_a_list_of_them(where):
+    said = refusal(f'where.{where}\nat_most = "2 ms"')
+    assert "miles" in said and ("a label is a text or a number" in said or "selects nothing" in said)
