@@ -85,6 +85,7 @@ def test_the_error_of_a_figure_is_the_larger_of_rounds_left_out_and_rounds_alone
         assert (found.value, found.df) == (2.0, 2) and found.error == pytest.approx(error)
     one_alone = figure("k_p50", 2.0, without=[1.0, 3.0], by_round=[9.0])
     assert change.spread(one_alone).error == pytest.approx(1.0)
+    assert change.spread(figure("k_p50", 2.0, without=[2.0, 2.0], by_round=[1.0, 3.0])).error == pytest.approx(1.0)
     latency = change.spread(measured("response_p50", [1e6] * 4))
     assert latency.error == pytest.approx(SLOT_ERROR)
     assert change.spread(measured("throughput", [1e3] * 4)).error == change.spread(measured("a_p50", [1e3] * 4)).error == 0

@@ -130,7 +130,8 @@ def test_a_change_leaves_what_it_does_not_name_as_it_was():
 
 @pytest.mark.parametrize(("direction", "plain", "jitters", "counts"), [
     (LinkDirection(), True, False, False), (LinkDirection(extra_delay_ns=1), False, False, False),
-    (LinkDirection(jitter_ns=1), False, True, False), (LinkDirection(jitter_shape="recorded", jitter_file="x"), False, True, False),
+    (LinkDirection(jitter_ns=1), False, True, False),
+    (LinkDirection(jitter_shape="recorded", jitter_file="x"), False, True, False),
     (LinkDirection(loss_ratio=0.1), False, False, True), (LinkDirection(bursts=BURSTS), False, False, True),
     (LinkDirection(reorder_ratio=0.1), False, False, True), (LinkDirection(duplicate_ratio=0.1), False, False, True),
     (LinkDirection(corrupt_ratio=0.1), False, False, True), (LinkDirection(queue_packets=9), False, False, True),
