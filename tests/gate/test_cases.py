@@ -214,6 +214,7 @@ def test_a_gate_counts_its_tests_and_says_when_it_cannot_fail():
     assert alone.verdict == "pass" and alone.warnings == ["every budget is only reported: this gate cannot fail"]
     memory = msgspec.structs.replace(sheet, not_durable="in memory")
     assert gate(memory, Budgets(budgets=[budget()])).warnings == []
+    assert len(gate(memory, Budgets(budgets=[budget(), budget("lost_writes", "equals", 1.0, name="c")])).warnings) == 1
     said, = gate(memory, Budgets(budgets=[budget("lost_writes", "equals", 1.0)])).warnings
     assert said.startswith("in memory: lost writes are those of killed processes")
     for look in (0, 4):
