@@ -47,6 +47,14 @@ def test_four_rounds_cannot_be_five():
     assert found(1, 1, 1, 1).reached is None
 
 
+def test_rounds_without_a_number_or_with_nothing_in_them_are_in_no_window():
+    for unknown in (np.nan, np.inf):
+        found_there = found(100, 100, unknown, 100, 101, 100, 99, 100, 100)
+        assert (found_there.reached, found_there.first_round, found_there.last_round) == (True, 3, 7)
+    assert found(0, 0, 0, 0, 0).reached is None and found(-1, -1, -1, -1, -1).reached is None
+    assert found(0.5, 0.5, 0.5, 0.5, 0.5).reached is True
+
+
 def test_a_run_that_asks_is_told_and_one_that_does_not_is_not():
     _, analysis = analysed(changes=('run.steady="snia"',))
     assert all(len(cell.five_rounds) == 2 and cell.five_rounds[0].reached is not None for cell in analysis.cells)

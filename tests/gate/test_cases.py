@@ -235,7 +235,9 @@ def test_the_worst_comes_first_and_what_decides_before_what_is_reported():
 
 
 @pytest.mark.parametrize(("verdict", "rulings", "inconclusive", "code"), [
-    ("fail", [ruling("fail", lost=True)], None, EXIT_LOST_WRITE), ("fail", [ruling("fail")], None, EXIT_GATE_FAILED),
+    ("fail", [ruling("fail", lost=True)], None, EXIT_LOST_WRITE),
+    ("fail", [ruling("fail"), ruling("fail", lost=True), ruling("pass")], None, EXIT_LOST_WRITE),
+    ("fail", [ruling("fail")], None, EXIT_GATE_FAILED),
     ("fail", [ruling("fail"), ruling("fail", False, True)], None, EXIT_GATE_FAILED), ("pass", [], "fail", EXIT_DONE),
     ("unknown", [], None, EXIT_INCONCLUSIVE), ("unknown", [], "fail", EXIT_GATE_FAILED), ("unknown", [], "pass", EXIT_DONE),
 ], ids=str)  # fmt: skip
