@@ -1,11 +1,12 @@
 """Five steady rounds are found as SNIA defines them, and correlated writes are worth fewer than they are."""
 
+import msgspec
 import numpy as np
 import pytest
 
 from farwrite.analysis.effective_sample_size import effective_count
 from farwrite.analysis.sample import decode
-from farwrite.analysis.snia import five_rounds
+from farwrite.analysis.snia import badness, five_rounds
 from farwrite.base.histogram import Histogram
 from make_recording import analysed
 
@@ -35,12 +36,18 @@ def test_the_first_steady_window_counts():
     ],
 )
 def test_the_bounds_are_20_and_10_percent(values, reached):
-    assert found(*values).reached is reached
+    assert found(*values).reached is found(*reversed(values)).reached is reached
 
 
 def test_where_nothing_is_steady_the_steadiest_window_is_shown():
     wild = found(100, 200, 100, 200, 100, 150, 110, 150)
     assert wild.reached is False and wild.first_round == 1
+
+
+@pytest.mark.parametrize(("excursion", "slope", "expected"), [(0.3, 0.2, 2.0), (0.3, -0.2, 2.0), (0.5, 0.1, 2.5)])
+def test_a_window_is_as_bad_as_the_worse_of_both(excursion, slope, expected):
+    made = msgspec.structs.replace(found(1, 1, 1, 1, 1), excursion=excursion, slope=slope)
+    assert badness(made) == pytest.approx(expected)
 
 
 def test_four_rounds_cannot_be_five():
