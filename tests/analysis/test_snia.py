@@ -33,10 +33,11 @@ def test_the_first_steady_window_counts():
         ((89, 110.5, 100, 110.5, 90), False),
         ((95, 97.5, 100, 102.5, 105), True),  # the line gains 10 %
         ((94.9, 97.4, 100, 102.6, 105.1), False),
+        ((105.1, 102.6, 100, 97.4, 94.9), False),
     ],
 )
 def test_the_bounds_are_20_and_10_percent(values, reached):
-    assert found(*values).reached is found(*reversed(values)).reached is reached
+    assert found(*values).reached is reached
 
 
 def test_where_nothing_is_steady_the_steadiest_window_is_shown():

@@ -115,7 +115,9 @@ def test_in_the_place_of_miles_stands_the_response_at_the_end_of_what_was_measur
     assert instead_of(miles_of(below=20.0), sheet) is sheet.figures[1]
     assert instead_of(miles_of(), sheet) is sheet.figures[-1]
     assert instead_of(figure("greatest_miles_p50", 60.0), sheet) is None and instead_of(figure("k_p50", None), sheet) is None
-    assert instead_of(miles_of(beyond=150.0), result_set(height)) is None
+    assert instead_of(miles_of(beyond=150.0), result_set(height)) is instead_of(miles_of(below=20.0), result_set(height)) is None
+    slope = figure("k_p50", None, {"name": "write", "protocol": "C"})
+    assert instead_of(slope, result_set(slope)) is None
     twice = result_set(*responses, measured("response_p50", ROUNDS, at(150, queue_depth=4)))
     assert instead_of(miles_of(beyond=150.0), twice) is None  # Of two nobody knows which.
 
