@@ -85,6 +85,7 @@ def test_the_error_of_a_figure_is_the_larger_of_rounds_left_out_and_rounds_alone
         assert (found.value, found.df) == (2.0, 2) and found.error == pytest.approx(error)
     one_alone = figure("k_p50", 2.0, without=[1.0, 3.0], by_round=[9.0])
     assert change.spread(one_alone).error == pytest.approx(1.0)
+    assert change.spread(figure("k_p50", 2.0, without=[2.0, 2.0], by_round=[1.0, 3.0])).error == pytest.approx(1.0)
     latency = change.spread(measured("response_p50", [1e6] * 4))
     assert latency.error == pytest.approx(SLOT_ERROR)
     assert change.spread(measured("throughput", [1e3] * 4)).error == change.spread(measured("a_p50", [1e3] * 4)).error == 0
@@ -152,6 +153,14 @@ def test_what_runs_differ_by_is_in_the_error_of_two_runs_and_not_of_pairs():
     one = [figure("k_p50", alone[1], by_round=alone, without=[1.0, 1.1]) for alone in ([1.0, 1.2, None], [None, 2.0, 2.2])]
     # One pair only, and of one hour all the same.
     assert change.change_of(*one, True, between).error == pytest.approx(math.sqrt(2 * 0.01))
+
+
+def test_errors_that_have_nothing_in_common_add_up_squared():
+    assert change.welch(Spread(0, 0.3, 4), Spread(0, 0.4, 6)) == pytest.approx((0.5, 0.25**2 / (0.09**2 / 4 + 0.16**2 / 6)))
+    assert change.welch(Spread(0, 0.1, 4), Spread(0, 0.1, 4)) == pytest.approx((math.sqrt(0.02), 8))
+    assert change.welch(Spread(0, 0.0, 4), Spread(0, 0.0, 6)) == (0.0, 10)
+    losses = change.change_of(figure("lost_writes", 1.0), figure("lost_writes", 3.0), False)
+    assert losses == Change(2.0, 0.0, math.inf)
 
 
 def test_a_run_has_a_level_where_it_has_two_rounds_that_are_no_counts():
@@ -232,9 +241,14 @@ def test_many_rounds_are_halved_in_as_many_ways_as_ten_have_and_always_the_same(
 def test_an_aa_controls_floor_is_the_95th_percentile_over_all_cells_of_a_metric():
     bases = [measured("k_p50", [1.0, 1.2], at(miles)) for miles in range(20)] + [measured("a_p50", [5.0, 7.0])]
     again = [measured("k_p50", [1.0 - 0.1 * miles, 1.2 - 0.1 * miles], at(miles)) for miles in range(20)]
-    again.append(measured("a_p50", [9.0]))
+    again.append(figure("a_p50", 9.0, by_round=[9.0]))
+    bases.append(figure("k_p99", 9.0, by_round=[9.0]))
+    again.append(measured("k_p99", [5.0, 7.0]))
+    bases.append(measured("response_p50", [1e6, 1e6]))
+    again.append(bases[-1])
     found = change.floors_of_aa_control(bases, {change.key_of(item): item for item in again})
-    assert found == {"k_p50": pytest.approx(1.8)}  # The 19th of 20; a_p50 was measured once only.
+    # The 19th of 20; the others were measured once only on one side.
+    assert found == {"k_p50": pytest.approx(1.8), "response_p50": 0.0}
     assert change.floors_of_aa_control(bases, {}) == {}
 
 
@@ -390,6 +404,10 @@ def test_counts_are_the_same_or_none_on_one_side(base, cand, verdict):
     assert row.change.confidence == 1.0 and row.p is None and row.counted
 
 
+def test_no_probability_is_above_1():
+    assert change.holm([0.9, 0.95]) == [1.0, 1.0]
+
+
 def test_holms_procedure_is_of_results_and_of_conditions_apart():
     results = [draft(0.2, error) for error in (0.04, 0.05, 0.06)]
     link = draft(0.2, 0.04, ours=measured("rtt_p50", [1e6, 1e6]))
@@ -428,3 +446,11 @@ def test_rows_are_sorted_by_how_many_margins_they_are():
     ranks = [change.worst_first(msgspec.structs.replace(sized(0.1), verdict=verdict))[0] for verdict in verdicts]
     assert ranks == [0, 0, 1, 1, 2, 3, 4, 4]
     assert sorted([sized(0.1), sized(0.3), count], key=change.worst_first)[0] is count
+
+
+def test_a_table_errs_once_in_twenty_where_nobody_says_otherwise():
+    ours = result_set(measured("k_p50", [9.0] * 4))
+    found = change.compare([ours], [ours])
+    assert (found.alpha, found.margin_ratio) == (0.05, 0.05)
+    exact = change.compare([ours], [ours], alpha=0.01, margin_ratio=0.1)
+    assert (exact.alpha, exact.margin_ratio) == (0.01, 0.1)

@@ -208,6 +208,7 @@ def test_only_one_4_kib_write_at_a_time_within_half_a_mile_stands_for_a_claims_d
 def test_of_several_cells_the_workload_called_write_stands_for_a_claim_then_the_nearest():
     near, far, other = a_cell(miles=20.1), a_cell(miles=20.2), a_cell(name="other", miles=20.0)
     assert claims.the_cell([other, far, near], "C", 20.0) is near
+    assert claims.the_cell([a_cell(miles=19.6), near, far], "C", 20.0) is near
     assert claims.the_cell([other], "C", 20.0) is other and claims.the_cell([], "C", 20.0) is None
 
 
@@ -368,7 +369,8 @@ def test_writes_must_go_on_during_a_cut(drills, verdict, words):
 
 
 @pytest.mark.parametrize(("drills", "verdict"), [
-    ([], "unknown"), ([drilled()], "unknown"), ([drilled("cut", "A")], "unknown"),
+    ([], "unknown"), ([drilled(recovery_point_ns_max=1e6)], "unknown"),
+    ([drilled("cut", "A", recovery_point_ns_max=1e6)], "unknown"),
     ([drilled("kill", "A", recovery_point_ns_max=0.0)], "pass"), ([drilled("kill", "A", recovery_point_ns_max=1e9)], "pass"),
     ([drilled("kill", "A", recovery_point_ns_max=1e9 + 1)], "fail"), ([drilled("kill", "A")], "unknown"),
     ([drilled("kill", "A", recovery_point_ns_max=1e6), drilled("kill", "A", recovery_point_ns_max=2e9)], "fail"),
@@ -398,6 +400,8 @@ def test_of_several_fits_the_median_of_protocol_a_one_write_at_a_time_decides():
     found = claims.any_distance([others, fit_of("C", quantile=0.99, k=trips(0.8)), single, tail])
     assert ", 0.50 at p99" in found.sentence and " at p99" not in claims.any_distance([others, single]).sentence
     assert claims.any_distance([single, fit_of(name="another", k=steep)]).verdict == "pass"  # The first workload's.
+    no_tail = fit_of(quantile=0.99, k=Estimate(value=None))
+    assert " at p99" not in claims.any_distance([single, no_tail]).sentence
     interrupted = claims.any_distance([single], True)
     assert interrupted.verdict == "unknown" and [one.code for one in interrupted.reasons] == ["interrupted"]
 

@@ -1,12 +1,22 @@
 """Floors are put together from what a protocol waits for, and an efficiency is one of rounds that belong together."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from farwrite.analysis.estimate import Draws
-from farwrite.analysis.floor import Echo, Flushes, efficiency_of, floor_of, nearest_size, record_bytes
+from farwrite.analysis.floor import (
+    Echo,
+    Flushes,
+    efficiency_of,
+    floor_of,
+    flushes_of,
+    nearest_size,
+    record_bytes,
+    tighter,
+)
 from farwrite.analysis.latency import Pool
 from farwrite.analysis.sample import decode
 from farwrite.base.histogram import Histogram
@@ -153,3 +163,32 @@ def test_a_floor_says_what_it_was_put_together_from():
     assert floor("B").text == "RTT echo" and floor("B", near=3_000_000).text == "near flush alone"
     assert floor("A").text == "near flush, alone"
     assert floor("C2").text == "a trip for leave + RTT echo with the far flush in it"
+
+
+def test_bare_flushes_are_one_pool_a_size_over_the_rounds_they_were_measured_in():
+    def measured(index, size, near_ns):
+        names = ("near_alone", "far_alone", "near_both", "far_both")
+        texts = {name: Histogram.of(np.full(10, near_ns * place)).encode() for place, name in enumerate(names, 1)}
+        return SimpleNamespace(index=index, size_bytes=size, **texts)
+
+    large, small = flushes_of([measured(0, 8192, 1e5), measured(2, 4096, 3e5), measured(1, 8192, 2e5)], Draws(1, 3), decode)[::-1]
+    assert (small.size_bytes, large.size_bytes) == (4096, 8192)
+    assert (small.near_alone.indices, large.near_alone.indices) == ([2], [0, 1])
+    for place, one in enumerate((small.near_alone, small.far_alone, small.near_both, small.far_both), 1):
+        assert one.count == 10 and one.quantile(0.5) == pytest.approx(3e5 * place, rel=1e-3)
+    assert [large.near_alone.alone(0.5)[index] for index in (0, 1)] == pytest.approx([1e5, 2e5], rel=1e-3)
+    assert large.near_alone.name == "near_alone/8192"
+
+
+def test_the_tighter_of_two_echoes_is_the_floors():
+    slow, fast, none = pool("slow", 2e5), pool("fast", 1e5), empty("none")
+    assert tighter(slow, fast) == Echo(fast, "busy-polled ") and tighter(fast, slow) == Echo(fast)
+    assert tighter(none, slow) == Echo(slow, "busy-polled ") and tighter(slow, none) == Echo(slow)
+    assert tighter(slow, slow) == Echo(slow)
+
+
+def test_an_efficiency_whose_interval_lies_above_1_names_the_floor_that_was_beaten():
+    slow, fast = (floor_with(replace_protocol("local"), flushes(near=ns), None, None, None, False) for ns in (300_000, 100_000))
+    beaten, kept = (efficiency_of(one, pool("response", 150_000)) for one in (slow, fast))
+    assert kept.warnings == [] and beaten.value == pytest.approx(2, rel=0.02)
+    assert str(beaten.warnings[-1]).startswith("the floor was measured as near flush, alone, 0.3")

@@ -78,7 +78,7 @@ def test_losses_outweigh_that_nothing_was_drilled():
 def test_drills_together_are_the_worst_and_the_sum_of_each():
     made = recording()
     kills = [item for item in made.drills if (item.kind, item.protocol) == ("kill", "A")]
-    found = [(900, 0, 0), (901, 7, 2), (902, 3, 1)]
+    found = [(900, 0, 0), (901, 7, 2), (902, 1, 1)]
     audits = [{"completed": completed, "lost": lost, "damaged": damaged} for completed, lost, damaged in found]
     points = [None, 700, 300]
     drills = [
@@ -89,11 +89,15 @@ def test_drills_together_are_the_worst_and_the_sum_of_each():
         for item, audit, point, note in zip(kills, audits, points, ("", "b", "a"), strict=True)
     ]  # fmt: skip
     (found,) = drill_results(drills)
-    assert (found.count, found.drills_with_loss, found.completed, found.lost, found.damaged) == (3, 2, 2703, 10, 3)
+    assert (found.count, found.drills_with_loss, found.completed, found.lost, found.damaged) == (3, 2, 2703, 8, 3)
     assert (found.lost_writes_max, found.lost_bytes_max, found.recovery_point_ns_max) == (7, 7 * 4096, 700)
     assert found.notes == ["a", "b"]
     assert found.completed_during_cut_max is None and found.recovery_time_ns_max is None
     assert found.loss_probability_high == pytest.approx(0.98305, abs=1e-5)  # Clopper and Pearson: 2 of 3.
+    (none,) = drill_results([msgspec.structs.replace(item, uncounted="stalled", alive_ns=5) for item in drills])
+    assert (none.count, none.lost_writes_max, none.lost_bytes_max, none.completed) == (0, 0, 0, 0)
+    assert none.loss_probability_high is None
+    assert (none.uncounted_lost, none.uncounted_damaged, none.uncounted) == (8, 3, {"stalled": 3})
 
 
 def test_drills_of_a_kind_are_told_apart_by_protocol_and_distance():

@@ -1,4 +1,4 @@
-"""What a search answers: the miles at its budget, nothing where the budget is spent before the first mile, or why it is unknown."""
+"""What a search answers: the miles at its budget, nothing where that is spent before the first mile, or why it is unknown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def known(ms, rounds=5):
 def a_cell(miles, p50=1.0, p99=2.0, **changes):
     """C at so many miles with these latencies in ms; None: unknown."""
     cell = next(item for item in analysed(changes=QUICK, writes=200)[1].cells if item.cell == "write-C-20")
-    p50, p99 = (Estimate(value=None, warnings=[reasons.needs(f"{miles}", 9, 1)]) if one is None else known(one) for one in (p50, p99))
+    none = Estimate(value=None, warnings=[reasons.needs(f"{miles}", 9, 1)])
+    p50, p99 = (none if one is None else known(one) for one in (p50, p99))
     link = msgspec.structs.replace(cell.rtt_ns_p50, value=cell.asked_rtt_ns)
     return msgspec.structs.replace(cell, miles=miles, response_ns_p50=p50, response_ns_p99=p99, rtt_ns_p50=link, **changes)
 
@@ -36,8 +37,8 @@ def reached(value=60.0, outcome="measured", factor=1.0, quantile=0.99, budget_ns
 
 
 def a_run(budget_ns=2 * MS, quantile=0.99, interrupted=False):
-    profile = SimpleNamespace(reach=SimpleNamespace(budget_ns=budget_ns, quantile=quantile),
-                              cell=[SimpleNamespace(name="write", protocols=["C", "A"]), SimpleNamespace(name="x", protocols=["B"])])
+    tables = [SimpleNamespace(name="write", protocols=["C", "A"]), SimpleNamespace(name="x", protocols=["B"])]
+    profile = SimpleNamespace(reach=SimpleNamespace(budget_ns=budget_ns, quantile=quantile), cell=tables)
     return SimpleNamespace(profile=profile, interrupted=interrupted)
 
 
@@ -84,7 +85,7 @@ def test_too_few_distances_say_how_many_there_are_and_why():
 
 def test_an_answer_is_unknown_for_the_reasons_of_its_miles_and_of_the_cells_beside_them():
     doubt, noise = reasons.unsound(), reasons.other_programs(0.5, 0.25)
-    cells = [a_cell(0, withheld=[doubt]), a_cell(20, withheld=[doubt], host_noise=[noise]), a_cell(100), a_cell(150, withheld=[doubt])]
+    cells = [a_cell(miles, withheld=[doubt], host_noise=[noise] if miles == 20 else []) for miles in (0, 20, 150)] + [a_cell(100)]
     assert reasons_of(cells, [reached(60.0)], 0.99) == [reasons.about("at 20 miles", one) for one in (doubt, noise)]
     assert reasons_of(cells, [reached(120.0)], 0.99) == [reasons.about("at 150 miles", doubt)]
     for outcome in ("any", "none"):

@@ -1,11 +1,12 @@
 """Five steady rounds are found as SNIA defines them, and correlated writes are worth fewer than they are."""
 
+import msgspec
 import numpy as np
 import pytest
 
 from farwrite.analysis.effective_sample_size import effective_count
 from farwrite.analysis.sample import decode
-from farwrite.analysis.snia import five_rounds
+from farwrite.analysis.snia import badness, five_rounds
 from farwrite.base.histogram import Histogram
 from make_recording import analysed
 
@@ -32,6 +33,7 @@ def test_the_first_steady_window_counts():
         ((89, 110.5, 100, 110.5, 90), False),
         ((95, 97.5, 100, 102.5, 105), True),  # the line gains 10 %
         ((94.9, 97.4, 100, 102.6, 105.1), False),
+        ((105.1, 102.6, 100, 97.4, 94.9), False),
     ],
 )
 def test_the_bounds_are_20_and_10_percent(values, reached):
@@ -43,8 +45,22 @@ def test_where_nothing_is_steady_the_steadiest_window_is_shown():
     assert wild.reached is False and wild.first_round == 1
 
 
+@pytest.mark.parametrize(("excursion", "slope", "expected"), [(0.3, 0.2, 2.0), (0.3, -0.2, 2.0), (0.5, 0.1, 2.5)])
+def test_a_window_is_as_bad_as_the_worse_of_both(excursion, slope, expected):
+    made = msgspec.structs.replace(found(1, 1, 1, 1, 1), excursion=excursion, slope=slope)
+    assert badness(made) == pytest.approx(expected)
+
+
 def test_four_rounds_cannot_be_five():
     assert found(1, 1, 1, 1).reached is None
+
+
+def test_rounds_without_a_number_or_with_nothing_in_them_are_in_no_window():
+    for unknown in (np.nan, np.inf):
+        found_there = found(100, 100, unknown, 100, 101, 100, 99, 100, 100)
+        assert (found_there.reached, found_there.first_round, found_there.last_round) == (True, 3, 7)
+    assert found(0, 0, 0, 0, 0).reached is None and found(-1, -1, -1, -1, -1).reached is None
+    assert found(0.5, 0.5, 0.5, 0.5, 0.5).reached is True
 
 
 def test_a_run_that_asks_is_told_and_one_that_does_not_is_not():

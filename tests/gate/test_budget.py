@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 from hypothesis import example, given, settings
@@ -12,7 +14,7 @@ from farwrite.analysis.analyse import analyse
 from farwrite.analysis.figure import METRICS, Metric
 from farwrite.base.errors import UsageError
 from farwrite.compare.figures import read_result_set, result_set_of
-from farwrite.gate.budget import KINDS, Budgets, load, parse
+from farwrite.gate.budget import KINDS, Budgets, load, own_budgets, parse
 from farwrite.gate.gate import gate
 from farwrite.gate.suggest import suggest
 from farwrite.recording import SCHEMA_VERSION, Report
@@ -283,3 +285,52 @@ def test_the_projects_own_budgets_are_kept_by_its_baseline():
     assert {item.metric for item in own.budgets if item.gating} >= {"lost_writes", "damaged_writes", "flushes_per_write"}
     assert all(METRICS[item.metric].exact for item in own.budgets if item.gating)
     assert all(item.reason for item in own.budgets)
+
+
+@pytest.mark.parametrize(("alpha", "looks", "taken"), [
+    (0.25, 1, True), (0.26, 1, False), (0.0, 1, False), (1e-9, 1, True), (0.05, 3, True), (0.05, 4, False), (0.05, 0, False),
+])  # fmt: skip
+def test_a_gate_may_err_once_in_four_and_be_asked_three_times_at_most(alpha, looks, taken):
+    text = f'alpha = {alpha}\nlooks = {looks}\n[[budget]]\nmetric = "k_p50"\nat_most = 1\n'
+    if taken:
+        assert parse(text).level == alpha / looks
+    else:
+        with pytest.raises(UsageError):
+            parse(text)
+
+
+def test_the_budgets_of_a_run_are_those_of_a_file():
+    tables = [SimpleNamespace(quantile=0.99, limit_ns=2_000_000, miles=20.0, text="p99 2 ms at 20 miles"),
+              SimpleNamespace(quantile=0.999, limit_ns=5_000_000, miles=None, text="p99.9 5 ms")]  # fmt: skip
+    near, anywhere = own_budgets(tables).budgets
+    assert (near.metric, near.kind, near.limit, near.where) == ("response_p99", "at_most", 2e6, {"miles": [20.0]})
+    assert (anywhere.metric, anywhere.where, anywhere.name, anywhere.gating) == ("response_p999", {}, "p99.9 5 ms", True)
+    assert own_budgets(tables).alpha == 0.05 and own_budgets(tables).looks == 1
+
+
+@pytest.mark.parametrize(("metric", "lines", "taken"), [
+    ("k_p50", "at_most = 0", True), ("response_p50", 'at_most = "0 ms"', False), ("lost_writes", "at_most = 0", True),
+    ("response_p50", 'not_worse_by = "150 %"', True), ("throughput", 'not_worse_by = "99.9 %"', True),
+    ("throughput", 'not_worse_by = "100 %"', False), ("k_p50", 'at_most = "1"', False), ("k_p50", "at_most = [1]", False),
+    ("k_p50", "at_most = true", False), ("k_p50", "at_most = -1", False), ("k_p50", "at_most = inf", False),
+    ("k_p50", "at_most = {}", False), ("response_p50", "at_most = 5", False), ("greatest_miles_p50", "at_least = 60", True),
+    ("lost_writes", "equals = 0", True), ("response_p50", 'equals = "1 ms"', False), ("rtt_p50", 'not_worse_by = "5 %"', False),
+    ("k_p50", 'not_worse_by = "5 %"', False), ("k_p50", "not_worse_by = 0.02", True), ("response_p50", "not_worse_by = 5", False),
+    ("lag_writes_max", "not_worse_by = 5", True), ("flushes_per_write", "not_worse_by = 0.5", False),
+])  # fmt: skip
+def test_a_limit_is_one_that_its_metric_can_have(metric, lines, taken):
+    if taken:
+        assert one(lines, metric).metric == metric
+    else:
+        assert metric in refusal(lines, metric) or "no limit here" in refusal(lines, metric) or "finite" in refusal(lines, metric)
+
+
+@pytest.mark.parametrize("metric", ["k_p50", "lost_writes", "greatest_miles_p50"])
+def test_a_text_without_a_unit_is_no_limit_of_what_has_none(metric):
+    assert ("no limit here: write it like" in refusal('at_most = "1"', metric)) == (metric != "greatest_miles_p50")
+
+
+@pytest.mark.parametrize("where", ["miles = [[1]]", "miles = {}", "miles = []", "miles = true", "miles = nan", "miles = [inf]"])
+def test_a_label_is_a_text_or_a_number_or_a_list_of_them(where):
+    said = refusal(f'where.{where}\nat_most = "2 ms"')
+    assert "miles" in said and ("a label is a text or a number" in said or "selects nothing" in said)

@@ -286,7 +286,8 @@ def test_a_ruling_on_a_change_has_the_change_its_floor_and_why_it_is_unknown():
     assert (ruling.change.confidence, ruling.change.count) == (0.95, 5) and ruling.floor == pytest.approx(math.expm1(0.2))
     assert ruling.verdict == "unknown" and codes(ruling) == ["limit_inside"] and ruling.rounds_needed is None
     t, error = critical(0.025), examine_change(Case(budget, response(1.1), response(1.0), paired=True)).change.error
-    assert (ruling.change.low, ruling.change.high) == pytest.approx((1.1 * math.exp(-t * error) - 1, 1.1 * math.exp(t * error) - 1))
+    ends = [1.1 * math.exp(by * t * error) - 1 for by in (-1, 1)]
+    assert [ruling.change.low, ruling.change.high] == pytest.approx(ends)
     slower = [figure("throughput", value, without=[value * (1 - by), value * (1 + by), value])
               for value, by in ((900.0, 0.002), (1000.0, 0.001))]  # fmt: skip
     less = Budget(metric="throughput", kind="not_worse_by", limit=0.05, share=True, name="x")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from both_ways import both_ways
+from farwrite.base.prng_kernel import PAYLOAD, key_of, random_of
 from farwrite.workload import payload_kernel
 from farwrite.workload.payload_kernel import BAD_CHECKSUM, BLANK, FOREIGN, WRONG_ADDRESS, WRONG_SIZE
 from oracle import payload_oracle
@@ -158,3 +159,40 @@ def test_a_repeated_payload_may_compress_as_well():
     one, same = grained(4096, 3, payload_profile), grained(4096, 515, payload_profile, address=0)
     assert one.tobytes() == same.tobytes() != grained(4096, 4, payload_profile).tobytes()
     assert len(zlib.compress(one.tobytes())) < 1400
+
+
+@pytest.mark.parametrize("fill_by_profile", both_ways(payload_kernel.fill_by_profile))
+@pytest.mark.parametrize(("compress", "dedupe"), [(1.0, 4.0), (2.0, 1.0), (3.0, 3.0), (1.03, 1.0)])
+@pytest.mark.parametrize("size", [512, 520, 1000, 4099])
+def test_every_sector_begins_with_its_share_of_random_words_and_ends_with_zeros(fill_by_profile, compress, dedupe, size):
+    profile, number = payload_kernel.payload_profile_of(compress, dedupe), 1500
+    target = np.full(64 + size, 0xEE, np.uint8)
+    fill_by_profile(target, 64, size, 7, number, 8192, profile)
+    own, share = round(1024 / dedupe), round(65536 / compress)
+    content = number if own == 1024 else number // 1024 * own + number % 1024 % own
+    key = np.uint64(random_of(np.uint64(key_of(7, PAYLOAD)), content))
+    words = []
+    for sector in range(size // 8 // 64 + 1):
+        lasts = (sector + 1) * 64 * share // 65536 - sector * 64 * share // 65536
+        words += [int(random_of(key, sector * 64 + place)) % 2**64 if place < lasts else 0 for place in range(64)]
+    whole = size // 8
+    assert target[64 + 32 : 64 + whole * 8].view(np.uint64).tolist() == words[4:whole]
+    assert not target[64 + whole * 8 :].any()
+    stamp = target[64 : 64 + 32].view(np.int64)
+    assert (stamp[1], stamp[2]) == (content, 8192 if own == 1024 else payload_kernel.SHARED)
+
+
+def test_no_ratio_leaves_less_than_a_word_and_a_content():
+    assert payload_kernel.payload_profile_of(1e9, 1e9) == 1 | 1 << 32
+    assert payload_kernel.payload_profile_of(1.0, 1.0) == payload_kernel.SOLID == 65536 | 1024 << 32
+    assert payload_kernel.payload_profile_of(2.0, 4.0) == 32768 | 256 << 32
+
+
+@pytest.mark.parametrize("check", both_ways(payload_kernel.check))
+@pytest.mark.parametrize(("number", "expected"), [(0, 0), (3, 3), (-1, BAD_CHECKSUM), (-5, BAD_CHECKSUM)])
+def test_no_forged_number_is_taken_for_what_a_check_answers(check, number, expected):
+    block = filled(512, address=8192)
+    stamp = block[64 : 64 + 32].view(np.int64)
+    stamp[1] = number
+    stamp[3] = stamp[3] & 0xFFFFFFFF | np.int64(payload_kernel.checksum(block, 64, 512)) << 32
+    assert check(block, 64, 512, 8192) == expected
