@@ -195,7 +195,7 @@ def outcome(base: Sequence[Round], cand: Sequence[Round], number: int) -> dict:
     return {
         "changes": {metric: round(row.change.value or 0.0, 5) for metric, row in rows.items()},
         "verdicts": {metric: row.verdict for metric, row in rows.items()},
-        "gate": {ruling.metric: ruling.verdict for ruling in ruled.rulings},
+        "gate": {decided.metric: decided.verdict for decided in ruled.verdicts},
     }
 
 
