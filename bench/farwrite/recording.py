@@ -302,13 +302,13 @@ class LabFacts(Struct, frozen=True):
     @property
     def not_durable(self) -> dict[str, str]:
         """By site, "near" or "far", why its journal would not survive a power loss; empty where both would."""
-        told = {
+        journals = {
             "near": (self.near_not_durable, self.near_file_system),
             "far": (self.far_not_durable, self.far_file_system),
         }
         if self.durability == "memory":
-            return dict.fromkeys(told, "memory")
-        reasons = {site: memory_text(system) if reason is None else reason for site, (reason, system) in told.items()}
+            return dict.fromkeys(journals, "memory")
+        reasons = {site: memory_text(system) if reason is None else reason for site, (reason, system) in journals.items()}
         return {site: reason for site, reason in reasons.items() if reason}
 
     @property

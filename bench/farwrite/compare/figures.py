@@ -174,8 +174,8 @@ def figures_of(analysis: Analysis) -> Iterator[Figure]:
             if value is not None:
                 yield cell_figure(cell, metric, value, withheld=of_share if metric == "efficiency" else [])
         for part in cell.parts:
-            told = {"op": part.operation, "job": part.job, "phase": part.phase}
-            of_part: dict[str, Label] = {key: word for key, word in told.items() if word}
+            named = {"op": part.operation, "job": part.job, "phase": part.phase}
+            of_part: dict[str, Label] = {key: word for key, word in named.items() if word}
             for metric, value in part_values(part).items():
                 yield cell_figure(cell, metric, value, of_part)
     for fit in analysis.fits:

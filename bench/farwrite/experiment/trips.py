@@ -192,8 +192,8 @@ def version_of_qemu_io() -> str:
         raise UnfitError(
             "qemu-io is not installed, which makes the writes: install qemu-utils (Debian), and qemu-block-extra for iSCSI."
         )
-    told = subprocess.run(["qemu-io", "--version"], capture_output=True, text=True, check=False, timeout=OPEN_S)
-    return told.stdout.partition("\n")[0].strip()[:80]
+    done = subprocess.run(["qemu-io", "--version"], capture_output=True, text=True, check=False, timeout=OPEN_S)
+    return done.stdout.partition("\n")[0].strip()[:80]
 
 
 def times_of(text: str, size_bytes: int) -> list[float]:
@@ -262,7 +262,7 @@ class Measurement:
         code, out, error = self.run(uri, [f"write 0 {size}"] * count, limit_s)
         times_ns = times_of(out, size) if not code else []
         if len(times_ns) != count:
-            words = said(error) or said(out) or f"it made {len(times_ns)} of {count} writes"
+            words = last_line(error) or last_line(out) or f"it made {len(times_ns)} of {count} writes"
             raise UnfitError(f"write {size} bytes to {uri} with qemu-io: {words}")
         return times_ns[WARMUPS:]
 
@@ -273,7 +273,7 @@ class Measurement:
             code, out, error = self.run(uri, ["length"], OPEN_S)
             if not code and out.strip():
                 return
-            words = said(error) or said(out) or "it printed nothing"
+            words = last_line(error) or last_line(out) or "it printed nothing"
             if "nknown protocol" in words or "nknown driver" in words:
                 raise UnfitError(f"qemu-io knows no {uri.partition(':')[0]}: {words} Install qemu-block-extra (Debian).")
             if self.doors is not None and self.doors.poll(0):
@@ -334,7 +334,7 @@ def beginning(stream: IO[bytes]) -> str:
     return stream.read(OUTPUT_BYTES_MAX).decode("utf-8", "replace")
 
 
-def said(text: str) -> str:
+def last_line(text: str) -> str:
     """The last line that was printed, as the end of a sentence."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1].removeprefix("qemu-io: ")[:300].rstrip(".") + "." if lines else ""

@@ -44,14 +44,14 @@ def sentences(reach: ReachResult) -> list[str]:
 
 def length_text(miles: Estimate) -> str:
     """ "187 miles [181, 192], 301 km [291, 309]"."""
-    said = []
+    clauses = []
     for unit, scale in (("miles", 1.0), ("km", KM_PER_MILE)):
         places = 0 if (miles.value or 0) * scale >= 20 else 1
         interval = ""
         if miles.low is not None and miles.high is not None:
             interval = f" [{miles.low * scale:,.{places}f}, {miles.high * scale:,.{places}f}]"
-        said.append(f"{(miles.value or 0) * scale:,.{places}f} {unit}{interval}")
-    return ", ".join(said)
+        clauses.append(f"{(miles.value or 0) * scale:,.{places}f} {unit}{interval}")
+    return ", ".join(clauses)
 
 
 def time_text(estimate: Estimate) -> str:
