@@ -11,7 +11,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -22,7 +21,6 @@ from datetime import UTC, datetime
 from typing import IO, Literal
 from urllib.parse import unquote, urlsplit
 
-from .. import __version__
 from ..analysis.trips import OFFERED, agreed
 from ..base.errors import FarwriteError, UnfitError, UsageError, system_error
 from ..base.framing import receive_exactly
@@ -45,15 +43,14 @@ from ..engine.frontend.nbd_door import nbd_door
 from ..engine.frontend.nbd_negotiation import Chosen, Export
 from ..engine.journal import format_journal
 from ..lab.process import Process, process
-from ..lab.session import SIGNALS, Session, how_ended, open_to
+from ..lab.session import Session, how_ended, open_to
 from ..lab.site import setting
 from ..lab.topology import NEAR, Layout, Leg
 from ..progress import Progress
 from ..recording import MeasuredTarget, TripsRecording, Turn, WritesOfSize
 from ..targets.replicated import PROTOCOLS
-from ..workload.link_spec import describe
 from .repeat import Asked as AskedRepetition
-from .repeat import LinkOffError, Repetition, StoppedError
+from .repeat import LinkOffError, Repetition, at_distance, check_stopped
 
 Kind = Literal["nbd", "iscsi"]
 FAR = "far"
@@ -113,12 +110,9 @@ def measure_trips(asked: Asked, progress: Progress) -> TripsRecording:
         with session.inhabited(None if asked.doors else port_of(asked.uri)):
             measurement = Measurement(session, asked, progress, doors)
             targets = [measurement.of_target(*one) for one in targets_of(asked)]
-        lab, there = session.lab, asked.leg.asked
         return TripsRecording(
-            farwrite=__version__, started_utc=started.isoformat(timespec="seconds"), miles=there.miles,
-            asked_rtt_ns=there.rtt_ns, is_ping=there.is_ping, route_factor=asked.route_factor,
-            asked_besides=describe(asked.leg.spec), link=lab.choice.kind, link_reason=lab.choice.reason, initiator=initiator,
-            congestion=congestion, fua=asked.fua, warmups=WARMUPS, targets=targets,
+            **at_distance(session, asked.leg, asked.route_factor, started), initiator=initiator, congestion=congestion,
+            fua=asked.fua, warmups=WARMUPS, targets=targets,
         )  # fmt: skip
 
 
@@ -290,7 +284,7 @@ class Measurement:
         cache = "writethrough" if self.asked.fua else "writeback"
         words = ["qemu-io", "-f", "raw", "-t", cache, *(word for one in commands for word in ("-c", one)), uri]
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
-            self.check_stopped()
+            check_stopped(self.session)
             begun = self.session.start(NEAR, words, stdin=subprocess.DEVNULL, stdout=out, stderr=error)
             until_s = time.monotonic() + limit_s
             is_late = False
@@ -302,18 +296,10 @@ class Measurement:
                     begun.process.kill()
 
             code = self.session.watch(begun, look)
-            self.check_stopped()
+            check_stopped(self.session)
             if is_late:
                 raise UnfitError(f"qemu-io with {uri}: not done after {limit_s:.0f} s: the target is silent or too slow.")
             return code, beginning(out), beginning(error)
-
-    def check_stopped(self) -> None:
-        """StoppedError, with our exit code, once a signal has asked us to end."""
-        came = signal.sigtimedwait(SIGNALS - {signal.SIGCHLD}, 0)
-        if came is not None:
-            self.session.stopped_by = came.si_signo
-        if self.session.stopped_by is not None:
-            raise StoppedError(128 + self.session.stopped_by)
 
     def keys_of(self, uri: str) -> tuple[dict[str, str], str]:
         """What the target agrees to, and why that is unknown where it is."""
