@@ -18,7 +18,7 @@ from ..base.protocol import NAMES, PROMISES
 from ..base.reasons import joined, least_needed, unsound
 from ..base.units import NS_PER_MS, NS_PER_S, format_time
 from ..recording import LabFacts, Recording
-from .result import Analysis, BudgetResult, CellResult, Claim, DrillResult, Estimate, GreatestMiles, Struct, Verdict
+from .result import Analysis, CellResult, Claim, DrillResult, Estimate, GreatestMiles, Struct, Verdict
 from .verdict import decide, response_of_cell
 from .void import rounds_text
 
@@ -72,7 +72,7 @@ def answer_of(recording: Recording, analysis: Analysis) -> Answer:
         found.append(reach_line(prefix_of(cells[0]), cells, analysis, asked_ns, recording.interrupted))
     elif not analysis.budgets:
         found.append(trips_line(prefix_of(cells[0]), cells, analysis))
-    verdicts = [budget_line(item) for item in analysis.budgets]
+    verdicts = [Line(kind="budget", verdict=item.verdict, text=f"{item.id}: {item.why}") for item in analysis.budgets]
     after = [cost_line(cells, of_2008), loss_line(analysis), behind_line(recording, analysis, of_2008)]
     claims = [claim_line(claim, analysis) for claim in analysis.claims if concerns(claim, analysis)]
     last = Line(kind="rounds", text=rounds_text(recording, analysis.cells))
@@ -257,11 +257,6 @@ def trips_line(prefix: str, cells: Sequence[CellResult], analysis: Analysis) -> 
     if fit.k.low is not None and fit.k.high is not None:
         trips += f" [{round(fit.k.low, 2) + 0.0:.2f}, {round(fit.k.high, 2) + 0.0:.2f}]"
     return Line(kind="reach", text=f"{prefix}p50 is {trips} + {time_text(fit.a_ns)}")
-
-
-def budget_line(found: BudgetResult) -> Line:
-    """A budget of the run's own, its verdict, and how far it holds."""
-    return Line(kind="budget", verdict=found.verdict, text=f"{found.id}: {found.why}")
 
 
 # --- What it costs, and what was lost --------------------------------------------------------------------------
