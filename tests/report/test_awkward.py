@@ -1,4 +1,4 @@
-"""Every figure of awkward recordings: terminal, page, JSON, sheet and gate say the same, and nothing that physics refutes.
+"""Every figure of awkward recordings: terminal, page, JSON, result set and gate say the same, and nothing that physics refutes.
 
 The texts are read back: each number of a table with its unit against the JSON's, each verdict word and each reason against what
 the other places say. Physics knows light, the link's rate and how many trials a bound rests on, and not how figures are made.
@@ -43,7 +43,7 @@ LIGHT_NS_PER_MILE = 2 * 1.609344 * 1e9 * 1.4682 / 299_792.458
 TRIPS = {"local": 0, "A": 0, "B": 1, "C": 1, "C2": 2, "quorum": 1}
 SLOT = 1 + 2.0**-9  # Latencies are counted in slots; a median is known so well.
 
-# Where a cell of the JSON's analysis has what the sheet calls by a metric.
+# Where a cell of the JSON's analysis has what the result set calls by a metric.
 FIELDS = {
     "response_p50": "response_ns_p50", "response_p99": "response_ns_p99", "response_p999": "response_ns_p999",
     "service_p50": "service_ns_p50", "wait_p99": "wait_ns_p99", "late_p99": "late_ns_p99", "floor": "floor_ns",
@@ -475,7 +475,7 @@ def claim_of(of: Told, claim: str) -> dict[str, Any]:
     return next(item for item in of.analysis["claims"] if item["id"] == claim)
 
 
-# JSON and sheet
+# JSON and result set
 
 
 @ALL
@@ -568,7 +568,7 @@ UNITS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0, "GiB": 2.0**30, "MiB": 2.0**
 
 
 def check_sentence(decided: Any, figure: Figure) -> None:
-    """ "… is 0.634 ms [0.569, 0.714] of at most 2 ms": the sheet's value and interval, to the digits that are printed."""
+    """ "… is 0.634 ms [0.569, 0.714] of at most 2 ms": the result set's value and interval, to the digits that are printed."""
     told = decided.sentence.removeprefix(figure.name)
     found = re.match(r" is (-?[\d.,]+|nan)(?: ([A-Za-z/]+))?(?: \[([\d.,-]+), ([\d.,-]+)\])? of (?:at|exactly)", told)
     estimate = figure.estimate

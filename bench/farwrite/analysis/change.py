@@ -1,7 +1,7 @@
 """Baseline against candidate: the change of every figure, how sure it is, and whether it is one.
 
-Reads sheets only, loads neither numpy nor scipy. Rounds are what a change and its error are made of: what a figure is in each
-round by itself, on a logarithmic scale where ratios matter, and Student's t. Arms of one A/B experiment are compared
+Reads result sets only, loads neither numpy nor scipy. Rounds are what a change and its error are made of: what a figure is in
+each round by itself, on a logarithmic scale where ratios matter, and Student's t. Arms of one A/B experiment are compared
 round by round, several runs a side run by run. Values pooled over rounds are a report's, and not compared: one round that
 stalled moves a pooled p99 by itself, and leaving rounds out of the pool does not show how much (docs/decisions/0010).
 
@@ -581,7 +581,7 @@ def applies(figures: Iterable[Figure]) -> bool:
 
 
 def by_key(result_set: ResultSet) -> dict[tuple, Figure]:
-    """The figures of a sheet that are compared."""
+    """The figures of a result set that are compared."""
     kept = [item for item in result_set.figures if result_set.kind != "farwrite" or item.metric in COMPARED]
     # Miles are told for every budget and route, all from one fit: one of them stands for all.
     return {

@@ -133,7 +133,7 @@ def exit_code_of(found: Gate, inconclusive: Literal["fail", "pass"] | None = Non
 
 
 def metrics_of(*result_sets: ResultSet | None) -> dict[str, Metric]:
-    """What budgets may be about: every metric of ours, and those of other tools' sheets."""
+    """What budgets may be about: every metric of ours, and those of other tools' result sets."""
     found = dict(METRICS)
     for result_set in result_sets:
         for item in result_set.figures if result_set else ():
