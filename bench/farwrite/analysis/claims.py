@@ -246,7 +246,7 @@ def any_distance(fits: Sequence[Fit], interrupted: bool = False) -> Part:
     if k.low is None or k.high is None or at_most.withheld:
         found = f"k {trips_text(k.value)} round trips a write at p50"
         return Part(
-            "unknown", f"whether its latency depends on distance cannot be told: {found}, {joined(doubts)}", tuple(doubts)
+            "unknown", f"whether its latency depends on distance is unknown: {found}, {joined(doubts)}", tuple(doubts)
         )
     low, high = k.low, k.high
     found = f"k {trips_text(k.value)} round trips a write [{trips_text(low)}, {trips_text(high)}] at p50"
@@ -259,7 +259,7 @@ def any_distance(fits: Sequence[Fit], interrupted: bool = False) -> Part:
         return Part("pass", f"its latency does not depend on distance {up_to}: {found}, within {bound} of none")
     if at_most.verdict == "fail":
         return Part("fail", f"its latency grows with distance {up_to}: {found}, more than {bound}")
-    return Part("unknown", f"whether its latency depends on distance cannot be told: {found}, which reaches beyond {bound}")
+    return Part("unknown", f"whether its latency depends on distance is unknown: {found}, which reaches beyond {bound}")
 
 
 def small_recovery_point(drills: Sequence[DrillResult]) -> Part:

@@ -217,7 +217,7 @@ def needs(quantile: str, least: int, count: int) -> str:
 
 @code
 def needs_effective(quantile: str, least: int, worth: int, count: int) -> str:
-    """The same, because what was measured is worth fewer independent values."""
+    """The same, because what was measured has a smaller effective sample size."""
     return f"{quantile} needs n >= {least} (n_eff = {worth} of n = {count})"
 
 
@@ -238,7 +238,7 @@ def least_needed(reasons: Iterable[Reason]) -> int | None:
 
 @code
 def effective(count: int, worth: int) -> str:
-    return f"its {count} writes are worth {worth} independent ones (n_eff), which the interval is from"
+    return f"its {count} writes have an effective sample size of {worth} (n_eff), which the interval is from"
 
 
 @code
@@ -332,7 +332,7 @@ def below_measured(miles: float) -> str:
 @code
 def not_on_one_side(slope: str, why: str) -> str:
     """The budget holds at a distance beyond one at which it does not."""
-    unclear = f"whether the latency depends on distance cannot be told: k {slope} round trips a write"
+    unclear = f"whether the latency depends on distance is unknown: k {slope} round trips a write"
     return f"{why or unclear}; the budget holds at some of the distances and not at others"
 
 

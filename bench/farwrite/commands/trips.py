@@ -70,7 +70,7 @@ def trips(
         asked = replace(asked, miles=MILES)
     layout = asked.layout(far)
     if not layout.legs[0].asked.rtt_ns:
-        raise UsageError("Round trips are told from 0 miles and a distance: give one above 0.")
+        raise UsageError("Round trips are computed from 0 miles and a distance: give one above 0.")
 
     from ..progress import bar
 

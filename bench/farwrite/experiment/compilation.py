@@ -35,7 +35,7 @@ FUNCTIONS, LINK_FUNCTIONS, DOOR_FUNCTIONS = 507, 96, 120
 SECONDS, LINK_SECONDS = "50 to 95 s on two idle processors", "15 to 30 s on an idle processor"
 DOOR_SECONDS = "30 to 60 s on an idle processor"
 POLL_S = 0.1
-SAID_LINES_MAX = 30  # Of what a failed process said: Numba's reasons stand at the end.
+OUTPUT_LINES_MAX = 30  # Of what a failed process said: Numba's reasons stand at the end.
 # In the cache directory: how many functions were compiled, and in how many seconds: all that a run needs, those of the link,
 # or those that doors need besides.
 MARKER, LINK_MARKER, DOOR_MARKER = "complete", "link", "doors"
@@ -204,7 +204,7 @@ def wait_for(
 
 
 def ended(child: Compiler, code: int) -> None:
-    """Pass on what a process said that has ended. FarwriteError with its exit status and its words when it failed."""
+    """Pass on the output of a process that has ended. FarwriteError with its exit status and its words when it failed."""
     child.stderr_file.seek(0)
     lines = child.stderr_file.read().decode(errors="replace").splitlines()
     if code == 0:
@@ -212,7 +212,7 @@ def ended(child: Compiler, code: int) -> None:
             print(line, file=sys.stderr)
         return
     how = f"was ended by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit status {code}"
-    words = "\n".join(["It said:", *lines[-SAID_LINES_MAX:]]) if lines else "It said nothing."
+    words = "\n".join(["Its output:", *lines[-OUTPUT_LINES_MAX:]]) if lines else "It printed nothing."
     advice = (
         "The system ends processes when memory is short: free some and start again."
         if code == -signal.SIGKILL

@@ -181,7 +181,7 @@ def errors_of(made: Spread, passage_ns: float, asked_rtt_ns: float, echoes: dict
     if echoes.get("late_ns") is not None and echoes.get("packets"):
         scheduler_ns, by = 2 * echoes["late_ns"] / echoes["packets"], "how late packets left, both ways, on average"
     else:
-        scheduler_ns, by = made.p50_ns - made.min_ns, "what the median lies above the fastest: this link does not tell"
+        scheduler_ns, by = made.p50_ns - made.min_ns, "the median above the fastest: this link does not report it"
     total_ns = emulation_ns + scheduler_ns
     return ErrorBudget(
         emulation_ns=emulation_ns, kernel_stack_ns=passage_ns, scheduler_ns=scheduler_ns, scheduler_by=by, sum_ns=total_ns,

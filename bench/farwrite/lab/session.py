@@ -49,7 +49,7 @@ class Started:
 
     site: str
     process: subprocess.Popen
-    is_reported: bool = False  # whether its end has been spoken of
+    is_reported: bool = False  # whether its end was reported
 
 
 class Session:
@@ -167,7 +167,7 @@ class Session:
                 continue
             made.is_reported = True
             failed = made.process.returncode != 0 and near.process.poll() is None
-            say(f"the {made.site} command {how_ended(made.process)}{'; SIGTERM tells the near one' if failed else ''}.")
+            say(f"the {made.site} command {how_ended(made.process)}{'; the near one is sent SIGTERM' if failed else ''}.")
             if failed:
                 near.process.terminate()
 

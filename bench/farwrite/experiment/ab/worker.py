@@ -144,13 +144,13 @@ class Worker:
 
     def confused(self) -> UsageError:
         """The error for an answer that is not one."""
-        return UsageError(f"{self.name} answered what no farwrite arm says. Name the command of a farwrite.")
+        return UsageError(f"{self.name} answered with what is no message of a farwrite arm. Name the command of a farwrite.")
 
     def last_words(self) -> str:
         """The last line it printed, as a further sentence."""
         self.stderr.seek(0)
         lines = [text for text in self.stderr.read().decode(errors="replace").splitlines() if text.strip()]
-        return f" It said: {lines[-1].strip().rstrip('.')}." if lines else ""
+        return f" It printed: {lines[-1].strip().rstrip('.')}." if lines else ""
 
 
 @contextmanager

@@ -140,7 +140,7 @@ class FarSite(AnySite):
         try:
             return msgspec.msgpack.decode(data, type=kind)
         except msgspec.MsgspecError as refusal:
-            raise UnfitError(f"{self.host.login} answered what no farwrite says: {refusal}.") from refusal
+            raise UnfitError(f"{self.host.login} answered with what is no message of farwrite: {refusal}.") from refusal
 
     def lost(self) -> UsageError | UnfitError:
         """The error for an ssh that has ended."""
@@ -148,7 +148,7 @@ class FarSite(AnySite):
             self.ssh.wait(2.0)
         self.stderr.seek(0)
         lines = [line for line in self.stderr.read().decode(errors="replace").splitlines() if line.strip()]
-        words = f" It said: {lines[-1].strip().rstrip('.')}." if lines else ""
+        words = f" It printed: {lines[-1].strip().rstrip('.')}." if lines else ""
         if self.ssh.returncode == NOT_FOUND:
             return UsageError(
                 f"There is no farwrite at {self.host.login}, or not where ssh looks for commands.{words} Install {__version__} "
