@@ -1,4 +1,4 @@
-"""Figures and sheets made up by hand: a value from its rounds, so that its error can be worked out on paper.
+"""Figures and result sets made up by hand: a value from its rounds, so that its error can be worked out on paper.
 
 Relative figures are geometric means of their rounds and the others arithmetic ones; the jackknife of a mean is its textbook
 standard error, s / sqrt(n).

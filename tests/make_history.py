@@ -1,4 +1,4 @@
-"""Results directories made up: sheets of one night each, and reports where a test is about reports."""
+"""Results directories made up: result sets of one night each, and reports where a test is about reports."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def night(index):
 
 
 def result_set(index, *figures, **changes):
-    """The sheet of one night."""
+    """The result set of one night."""
     fields = {"kind": "farwrite", "source": "", "id": f"run-{index:03}", "started_utc": night(index), "identity": IDENTITY}
     return ResultSet(**{**fields, "figures": list(figures), **changes})
 
 
 def put(results: Path, one: ResultSet, place: str | None = None) -> Path:
-    """Store a sheet as a run; its file."""
+    """Store a result set as a run; its file."""
     path = results / (place or f"runs/{one.id}/sheet.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.encode(one))

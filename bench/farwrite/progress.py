@@ -167,12 +167,12 @@ class Lines(Teller):
     def __init__(self, console: Console, verbose: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(console, verbose, clock)
         self.begun_s = clock()
-        self.told_s: float | None = None  # when the last line was
+        self.reported_s: float | None = None  # when the last line was
         self.counting = False  # whether the beginning of what is counted was told
 
     def doing(self, text: str) -> None:
         super().doing(text)
-        if self.pace.clock() - (self.begun_s if self.told_s is None else self.told_s) >= SILENCE_MAX_S:
+        if self.pace.clock() - (self.begun_s if self.reported_s is None else self.reported_s) >= SILENCE_MAX_S:
             self.line(text)
 
     def expect(self, seconds: float) -> None:
@@ -193,10 +193,10 @@ class Lines(Teller):
 
     def is_time(self) -> bool:
         """Whether the last line is long enough ago."""
-        return self.told_s is None or self.pace.clock() - self.told_s >= LINE_EVERY_S
+        return self.reported_s is None or self.pace.clock() - self.reported_s >= LINE_EVERY_S
 
     def line(self, text: str) -> None:
-        self.told_s = self.pace.clock()
+        self.reported_s = self.pace.clock()
         self.say(text)
 
 

@@ -302,13 +302,13 @@ class LabFacts(Struct, frozen=True):
     @property
     def not_durable(self) -> dict[str, str]:
         """By site, "near" or "far", why its journal would not survive a power loss; empty where both would."""
-        told = {
+        journals = {
             "near": (self.near_not_durable, self.near_file_system),
             "far": (self.far_not_durable, self.far_file_system),
         }
         if self.durability == "memory":
-            return dict.fromkeys(told, "memory")
-        reasons = {site: memory_text(system) if reason is None else reason for site, (reason, system) in told.items()}
+            return dict.fromkeys(journals, "memory")
+        reasons = {site: memory_text(system) if reason is None else reason for site, (reason, system) in journals.items()}
         return {site: reason for site, reason in reasons.items() if reason}
 
     @property
@@ -448,12 +448,11 @@ class Pair(Struct, frozen=True):
     far: Turn
 
 
-class Repeated(Struct, frozen=True):
-    """Everything."""
+class AtDistance(Struct, frozen=True):
+    """What is measured at 0 miles and at one distance begins with these."""
 
     farwrite: str
     started_utc: str
-    command: list[str]
     miles: float
     asked_rtt_ns: int
     is_ping: bool  # the round trip asked for is an echo's, this host's own part in it included
@@ -461,6 +460,12 @@ class Repeated(Struct, frozen=True):
     asked_besides: str  # of the link, in words
     link: str
     link_reason: str
+
+
+class Repeated(AtDistance, frozen=True):
+    """Everything."""
+
+    command: list[str]
     keep_awake: KeptAwake
     keep_awake_reason: str
     warmups: int  # runs at each distance before the first round, which are in no figure
@@ -490,18 +495,9 @@ class MeasuredTarget(Struct, frozen=True):
     writes: list[WritesOfSize]
 
 
-class TripsRecording(Struct, frozen=True):
+class TripsRecording(AtDistance, frozen=True):
     """What `farwrite trips` observed."""
 
-    farwrite: str
-    started_utc: str
-    miles: float
-    asked_rtt_ns: int
-    is_ping: bool  # the round trip asked for is an echo's, this host's own part in it included
-    route_factor: float
-    asked_besides: str  # of the link, in words
-    link: str
-    link_reason: str
     initiator: str  # program and version
     congestion: str  # TCP's congestion control at both sites
     fua: bool  # each write was to be durable before it is answered

@@ -85,7 +85,7 @@ def test_reads_are_compared_and_gated_apart_from_writes(analysed):
     assert row.verdict == "same"
     budgets = '[[budget]]\nmetric = "part_response_p50"\nwhere = { op = "read" }\nat_most = "%s"\n'
     for limit, verdict in (("0.2 ms", "pass"), ("0.01 ms", "fail")):
-        assert {ruling.verdict for ruling in gate(made, parse(budgets % limit)).rulings} == {verdict}
+        assert {decided.verdict for decided in gate(made, parse(budgets % limit)).verdicts} == {verdict}
 
 
 def test_a_file_without_parts_goes_on_decoding():

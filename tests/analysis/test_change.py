@@ -188,7 +188,7 @@ def test_a_change_within_what_the_base_differs_from_itself_is_none():
     again = response([1.15e6, 1.151e6, 1.149e6, 1.15e6])
     arms = result_set(base, arm="base"), result_set(cand, arm="cand"), result_set(again, arm="again")
     assert compare([arms[0]], [arms[1]]).rows[0].verdict == "slower"
-    found = compare([arms[0]], [arms[1]], again=arms[2])
+    found = compare([arms[0]], [arms[1]], aa_control=arms[2])
     assert found.rows[0].verdict == "unresolved"
     assert found.rows[0].floor == pytest.approx(0.15)
     assert found.floor_from == "the base measured twice side by side"
@@ -444,7 +444,7 @@ def test_arms_of_one_experiment_may_differ_in_what_is_compared():
 def test_the_run_behind_the_noise_floor_must_be_like_the_others():
     base = result_set(response(STEADY))
     with pytest.raises(UnfitError, match="host"):
-        compare([base], [base], again=result_set(response(STEADY), host="another"))
+        compare([base], [base], aa_control=result_set(response(STEADY), host="another"))
 
 
 def test_another_tools_results_are_not_held_against_ours():
@@ -474,31 +474,12 @@ def test_two_with_nothing_in_common_are_refused():
 # Whole made-up runs
 
 
-FEW = """
-title = "Few cells"
-
-[distance]
-miles = [0, 60, 150]
-
-[run]
-rounds = 5
-round = "800 ms"
-
-[[cell]]
-name = "write"
-protocols = ["C", "A"]
-block = "4 KiB"
-
-[drill]
-kills = 3
-miles = 150
-protocols = ["C"]
-"""
+FEW = ("distance.miles=[0, 60, 150]", "drill.kills=3", 'drill.protocols=["C"]')
 
 
 @cache
 def made(seed, **truth):
-    recording = make_recording(FEW, seed=seed, slices=4, writes=600, **truth)
+    recording = make_recording(changes=FEW, seed=seed, slices=4, writes=600, **truth)
     return result_set_of(Report(schema_version=SCHEMA_VERSION, recording=recording), analyse(recording), f"seed {seed}")
 
 

@@ -132,7 +132,7 @@ def test_c3_is_undecided_when_rounds_or_cells_are_too_few_to_rest_on():
     for changes, truth in (((*QUICK, "run.rounds=1"), {}), (QUICK, {"foreign_share": 0.5})):
         claim = claims_of(changes=changes, **truth)["C3"]
         assert claim.verdict == "unknown"
-        assert claim.sentence.startswith("C3 is undecided: whether its latency depends on distance cannot be told: k ")
+        assert claim.sentence.startswith("C3 is undecided: whether its latency depends on distance is unknown: k ")
         assert "no verdict may rest on" in claim.sentence
 
 

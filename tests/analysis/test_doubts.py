@@ -54,8 +54,8 @@ def sheet_made(text: str = SMALL, changes: tuple[str, ...] = CLOSED, **truth):
 def ruled(result_set, metric: str, limit: str, where: str = ""):
     text = f'[[budget]]\nmetric = "{metric}"\n{limit}\n' + (f"where = {where}\n" if where else "")
     found = gate(result_set, parse(f'title = "made up"\n{text}', "b.toml"))
-    assert len(found.rulings) == 1
-    return found.rulings[0]
+    assert len(found.verdicts) == 1
+    return found.verdicts[0]
 
 
 AT_20 = '{ protocol = "C", miles = [20], name = "write" }'
@@ -80,8 +80,8 @@ def test_a_busy_machine_withholds_every_verdict_on_a_latency(a_ns, truth, said):
     assert claim.verdict == "unknown" and said in claim.sentence and "host-noise: " in claim.sentence
     details = " ".join(claim_of(analysis, "C2").details)
     assert said in details and "within" not in details and "beyond" not in details
-    ruling = ruled(sheet_made(a_ns=a_ns, **truth), "response_p99", 'at_most = "2 ms"', AT_20)
-    assert ruling.verdict == "unknown" and said in ruling.sentence
+    decided = ruled(sheet_made(a_ns=a_ns, **truth), "response_p99", 'at_most = "2 ms"', AT_20)
+    assert decided.verdict == "unknown" and said in decided.sentence
 
 
 def test_a_busy_machine_withholds_nothing_on_lost_writes_damage_and_availability():
@@ -179,9 +179,9 @@ LATE = {"late_ns": 150_000.0}  # At p99 twice as much; of a p99 of some 0.7 ms.
 )
 def test_lateness_withholds_a_verdict_only_where_it_can_turn_it(limit, verdict):
     made = sheet_made(LARGE, OPEN, **LATE)
-    ruling = ruled(made, "response_p99", f'at_most = "{limit}"', PACED)
-    assert ruling.verdict == verdict, ruling.sentence
-    assert ("own lateness; without it the verdict may turn" in ruling.sentence) == (verdict == "unknown")
+    decided = ruled(made, "response_p99", f'at_most = "{limit}"', PACED)
+    assert decided.verdict == verdict, decided.sentence
+    assert ("own lateness; without it the verdict may turn" in decided.sentence) == (verdict == "unknown")
     in_a_test = check("p99", made, at_most=limit, where={"metric": "response_p99", "protocol": "C", "miles": 20, "name": "paced"})
     assert in_a_test.verdict == verdict
     # A generator in time: the same limits, and every one is decided.

@@ -213,7 +213,7 @@ def test_the_gate_holds_a_report_against_its_own_budgets_and_comes_to_the_same()
         result_set = msgspec.json.decode(encoded, type=ResultSet)
         found = gate(result_set, of_gate(result_set.budgets))
         assert found.verdict == report.analysis.budgets[0].verdict
-        assert {item.budget for item in found.rulings} == {budget} and budget in junit_of(found, None)
+        assert {item.budget for item in found.verdicts} == {budget} and budget in junit_of(found, None)
 
 
 def test_strict_makes_a_budget_of_the_run_count_and_nothing_else_does():

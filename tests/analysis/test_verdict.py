@@ -20,8 +20,8 @@ from farwrite.base import reasons
 from farwrite.base.reasons import Code, Reason
 from farwrite.compare.figures import decode_result_set, read_result_set, result_set_of
 from farwrite.gate.budget import parse
+from farwrite.gate.budget_verdict import Case, outcomes_of
 from farwrite.gate.gate import gate, verdict_of_all
-from farwrite.gate.ruling import Case, outcomes_of
 from farwrite.gate.suggest import suggest
 from farwrite.recording import SCHEMA_VERSION, Report, causes_of
 from farwrite.testing.budget import check
@@ -376,7 +376,7 @@ def test_what_was_lost_is_one_verdict_of_claim_and_gate(truth, lost, interrupted
     made = result_set_of(report, analysis, "made up")
     where = 'equals = 0\nwhere = { protocol = "C" }\n'
     text = "".join(f'[[budget]]\nmetric = "{name}"\n{where}' for name in ("lost_writes", "drill_lost_writes"))
-    verdict = verdict_of_all(gate(made, parse(text, "b.toml")).rulings)
+    verdict = verdict_of_all(gate(made, parse(text, "b.toml")).verdicts)
     assert claim.verdict == verdict == ("fail" if lost else "unknown" if interrupted else "pass")
     in_a_test = check("lost", made, at_most=0, where={"metric": "drill_lost_writes", "protocol": "C", "drill": "kill"})
     assert in_a_test.verdict == ("fail" if truth.get("lost_writes_c") else "unknown" if interrupted else "pass")
@@ -421,13 +421,13 @@ def decided(recording) -> dict[str, object]:
     analysis = analyse(recording)
     report = Report(schema_version=SCHEMA_VERSION, recording=recording)
     made = result_set_of(report, analysis, "made up")
-    rulings = gate(made, parse(BUDGETS, "b.toml")).rulings
+    verdicts = gate(made, parse(BUDGETS, "b.toml")).verdicts
     proposed = [line for line in suggest([made]).splitlines() if line.startswith(("metric", "where", "at_", "equals", "not_"))]
     warned = [reason.code for reason in analysis.warnings]
     slept = any("mends" in str(reason.numbers.get("advice")) for reason in analysis.warnings if "advice" in reason.numbers)
     return {
         "claims": [(claim.id, claim.verdict) for claim in analysis.claims],
-        "gate": sorted((item.budget, item.figure, item.verdict) for item in rulings),
+        "gate": sorted((item.budget, item.figure, item.verdict) for item in verdicts),
         "outcomes": [(item.outcome, item.beyond_miles, item.below_miles) for item in analysis.miles],
         "left out": [fit.left_out for fit in analysis.fits], "proposed": proposed, "warned": warned, "slept": slept,
     }

@@ -20,26 +20,12 @@ from make_recording import changed, made_report
 REFUSED, UNFIT = 2, 6
 BASELINE = ROOT / "results" / "baselines" / "limits.json"
 
-FEW = """
-title = "Few cells"
-
-[distance]
-miles = [0, 60, 150]
-
-[run]
-rounds = 5
-round = "400 ms"
-
-[[cell]]
-name = "write"
-protocols = ["C"]
-block = "4 KiB"
-"""
+FEW = ("distance.miles=[0, 60, 150]", "run.round=400 ms", 'cell.protocols=["C"]', "drill.kills=0")
 
 
 @cache
 def synthetic(seed=1, arm=None, link="netem", **truth):
-    report = made_report(FEW, seed=seed, slices=4, link=link, **truth)
+    report = made_report(changes=FEW, seed=seed, slices=4, link=link, **truth)
     if arm:
         pairing = Pairing(id="experiment", arm=arm, what="made up")
         report = changed(report, recording=changed(report.recording, pairing=pairing))

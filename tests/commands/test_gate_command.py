@@ -199,7 +199,7 @@ def test_a_cell_without_one_good_round_is_unknown(report, budgets):
 # What is written
 
 
-def test_the_document_has_every_ruling(report, budgets):
+def test_the_document_has_every_verdict(report, budgets):
     done = farwrite("gate", report(), "--budgets", budgets(KEPT, BROKEN), "--json")
     document = json.loads(done.stdout)
     assert done.returncode == FAILED and document["verdict"] == "fail" and document["tests"] == 1
@@ -254,7 +254,7 @@ def test_judging_a_current_report_loads_neither_numpy_nor_scipy(report, budgets)
     words = ("gate", str(report()), "--budgets", str(budgets(KEPT, BROKEN)))
     done = fresh_farwrite(*words, PYTHONPROFILEIMPORTTIME="1")
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert done.returncode == FAILED and "farwrite.gate.ruling" in loaded
+    assert done.returncode == FAILED and "farwrite.gate.budget_verdict" in loaded
     assert not {"numpy", "scipy", "numba"} & loaded
 
 

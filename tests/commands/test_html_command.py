@@ -12,22 +12,11 @@ from farwrite.recording import save
 from farwrite.report.html import MARKER
 from make_recording import changed, made_report
 
-TEXT = """
-title = "Two cells"
-[distance]
-miles = [20, 150]
-[run]
-rounds = 3
-round = "100 ms"
-[[cell]]
-name = "write"
-protocols = ["C"]
-block = "4 KiB"
-"""
+FEW = ("distance.miles=[20, 150]", "run.rounds=3", "run.round=100 ms", 'cell.protocols=["C"]', "drill.kills=0")
 
 
 def stored(place: Path, **truth) -> Path:
-    report = made_report(TEXT, **truth)
+    report = made_report(changes=FEW, **truth)
     save(changed(report, analysis=msgspec.to_builtins(report.analysis)), place)
     return place
 

@@ -103,7 +103,7 @@ def test_budgets_take_drills(tmp_path, budgets, lost, verdict):
     path = tmp_path / "drill.json"
     save(drill(lost=lost, count=80), path)  # The interval of a 95th percentile needs 72.
     made = gate(read_result_set(path), parse(budgets))
-    assert [one.verdict for one in made.rulings] == [verdict]
+    assert [one.verdict for one in made.verdicts] == [verdict]
 
 
 def test_a_drill_is_found_in_its_directory_and_a_damaged_one_refused(tmp_path):

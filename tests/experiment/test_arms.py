@@ -74,7 +74,7 @@ def test_the_histograms_of_an_older_arm_are_of_today_once_it_has_answered():
         message.say(said, message.Answer(floors=older.floors[:2]))
         assert made.floors(0) == upgraded(older.floors[:2])
         message.say(said, message.Answer(floors=[msgspec.structs.replace(older.floors[0], near_alone="eJ none")]))
-        with pytest.raises(UsageError, match="what no farwrite arm says"):
+        with pytest.raises(UsageError, match="what is no message of a farwrite arm"):
             made.floors(0)
 
 

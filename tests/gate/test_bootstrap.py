@@ -26,7 +26,7 @@ from farwrite.gate.bootstrap import (
     replay_quantile,
 )
 from farwrite.gate.budget import Budget
-from farwrite.gate.ruling import Case, outcomes_of
+from farwrite.gate.budget_verdict import Case, outcomes_of
 from farwrite.gate.self_test import LADDER, Replayed, Share, sight, slowed_to_limit, unseen
 from make_figures import figure
 

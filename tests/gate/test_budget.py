@@ -239,7 +239,7 @@ def test_a_report_keeps_the_budgets_that_were_proposed_from_it(seeds):
     result_sets = [report_sheet(seed, f"run {seed}") for seed in seeds]
     proposed = parse(suggest(result_sets), "proposed.toml")
     found = gate(result_sets[0], proposed, baseline=result_sets[0], history=hours_alike(*result_sets[0].figures))
-    assert found.verdict == "pass", [item.sentence for item in found.rulings if item.verdict != "pass"]
+    assert found.verdict == "pass", [item.sentence for item in found.verdicts if item.verdict != "pass"]
     kinds = {(item.metric, item.kind) for item in proposed.budgets}
     assert {("lost_writes", "equals"), ("k_p50", "at_most"), ("wire_bytes_per_user_byte", "at_most"),
             ("greatest_miles_p50", "at_least"), ("response_p50", "not_worse_by")} <= kinds  # fmt: skip

@@ -211,7 +211,7 @@ def test_a_gate_counts_its_tests_and_says_when_it_cannot_fail():
     found = gate(sheet, made, look=3)
     assert (found.tests, found.look, found.looks, found.level, found.alpha) == (1, 3, 3, 0.05 / 3, 0.05)
     assert found.verdict == "unknown" and (found.count("pass"), found.count("unknown"), found.count("fail")) == (1, 1, 0)
-    assert found.warnings == [] and [item.verdict for item in found.rulings] == ["unknown", "pass", "fail"]
+    assert found.warnings == [] and [item.verdict for item in found.verdicts] == ["unknown", "pass", "fail"]
     alone = gate(sheet, Budgets(budgets=[reported]))
     assert alone.verdict == "pass" and alone.warnings == ["every budget is only reported: this gate cannot fail"]
     memory = msgspec.structs.replace(sheet, not_durable="in memory")
@@ -224,24 +224,24 @@ def test_a_gate_counts_its_tests_and_says_when_it_cannot_fail():
             gate(sheet, made, look=look)
 
 
-def ruling(verdict, gating=True, lost=False):
+def budget_verdict(verdict, gating=True, lost=False):
     return SimpleNamespace(verdict=verdict, gating=gating, lost=lost)
 
 
 def test_the_worst_comes_first_and_what_decides_before_what_is_reported():
-    lost, failed, unknown, passed = ruling("fail", lost=True), ruling("fail"), ruling("unknown"), ruling("pass")
-    reported = ruling("fail", gating=False, lost=True)
+    lost, failed, unknown, passed = budget_verdict("fail", lost=True), budget_verdict("fail"), budget_verdict("unknown"), budget_verdict("pass")
+    reported = budget_verdict("fail", gating=False, lost=True)
     assert sorted([passed, reported, unknown, failed, lost], key=worst_first) == [lost, failed, unknown, passed, reported]
     assert [verdict_of_all(some) for some in ([passed, failed, unknown], [passed, unknown], [passed], [])] == \
         ["fail", "unknown", "pass", "pass"]
 
 
-@pytest.mark.parametrize(("verdict", "rulings", "inconclusive", "code"), [
-    ("fail", [ruling("fail", lost=True)], None, EXIT_LOST_WRITE),
-    ("fail", [ruling("fail"), ruling("fail", lost=True), ruling("pass")], None, EXIT_LOST_WRITE),
-    ("fail", [ruling("fail")], None, EXIT_GATE_FAILED),
-    ("fail", [ruling("fail"), ruling("fail", False, True)], None, EXIT_GATE_FAILED), ("pass", [], "fail", EXIT_DONE),
+@pytest.mark.parametrize(("verdict", "verdicts", "inconclusive", "code"), [
+    ("fail", [budget_verdict("fail", lost=True)], None, EXIT_LOST_WRITE),
+    ("fail", [budget_verdict("fail"), budget_verdict("fail", lost=True), budget_verdict("pass")], None, EXIT_LOST_WRITE),
+    ("fail", [budget_verdict("fail")], None, EXIT_GATE_FAILED),
+    ("fail", [budget_verdict("fail"), budget_verdict("fail", False, True)], None, EXIT_GATE_FAILED), ("pass", [], "fail", EXIT_DONE),
     ("unknown", [], None, EXIT_INCONCLUSIVE), ("unknown", [], "fail", EXIT_GATE_FAILED), ("unknown", [], "pass", EXIT_DONE),
 ], ids=str)  # fmt: skip
-def test_an_exit_code_tells_losses_from_failures_and_both_from_unknown(verdict, rulings, inconclusive, code):
-    assert exit_code_of(SimpleNamespace(verdict=verdict, rulings=rulings), inconclusive) == code
+def test_an_exit_code_tells_losses_from_failures_and_both_from_unknown(verdict, verdicts, inconclusive, code):
+    assert exit_code_of(SimpleNamespace(verdict=verdict, verdicts=verdicts), inconclusive) == code

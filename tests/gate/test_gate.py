@@ -22,8 +22,8 @@ from farwrite.base.errors import UnfitError, UsageError
 from farwrite.base.reasons import below_measured, beyond_measured, hours_apart, no_distance, unsound
 from farwrite.compare.figures import ResultSet, figures_of, result_set_of
 from farwrite.gate.budget import Budget, Budgets, parse
+from farwrite.gate.budget_verdict import Case, outcomes_of, verdicts_of
 from farwrite.gate.gate import Gate, exit_code_of, gate, metrics_of
-from farwrite.gate.ruling import Case, outcomes_of, verdicts_of
 from farwrite.recording import SCHEMA_VERSION, Report
 from farwrite.report.gate import show_gate
 from make_figures import at, figure, hours_alike, measured, result_set
@@ -47,8 +47,8 @@ def judged(figures, text: str, baseline=None, **options) -> Gate:
 
 
 def only(found: Gate):
-    ruling, = found.rulings
-    return ruling
+    decided, = found.verdicts
+    return decided
 
 
 # Counts
@@ -91,12 +91,12 @@ def test_a_ratio_that_no_round_changes_takes_no_part_in_holms_procedure():
     (0.9, "fail"), (0.91, "fail"), (0.92, "unknown"), (0.97, "unknown"), (1.0, "unknown"), (1.05, "unknown"), (1.2, "pass"),
 ])  # fmt: skip
 def test_a_measurement_passes_fails_or_is_unknown(limit_ms, verdict):
-    ruling = only(judged([AT_20], promise("response_p50", f'at_most = "{limit_ms} ms"')))
+    decided = only(judged([AT_20], promise("response_p50", f'at_most = "{limit_ms} ms"')))
     logs = np.log([0.9, 1.0, 1.1, 1.0, 1.0])
     t = (logs.mean() - math.log(limit_ms)) / (logs.std(ddof=1) / math.sqrt(5))
-    assert ruling.p_fail == pytest.approx(tail(t, 4), abs=1e-4)  # A histogram's slots add a little error.
-    assert ruling.p_pass == pytest.approx(tail(-t, 4), abs=1e-4)
-    assert ruling.verdict == verdict == ("fail" if ruling.p_fail <= TAIL else "pass" if ruling.p_pass <= TAIL else "unknown")
+    assert decided.p_fail == pytest.approx(tail(t, 4), abs=1e-4)  # A histogram's slots add a little error.
+    assert decided.p_pass == pytest.approx(tail(-t, 4), abs=1e-4)
+    assert decided.verdict == verdict == ("fail" if decided.p_fail <= TAIL else "pass" if decided.p_pass <= TAIL else "unknown")
 
 
 @pytest.mark.parametrize(("link", "is_stream_level"), [("relay", True), ("ferry", False)])
@@ -135,27 +135,27 @@ def test_a_value_that_rounds_to_its_limit_is_told_with_more_digits():
 
 
 def test_an_unknown_says_how_many_rounds_would_tell():
-    ruling = only(judged([AT_20], promise("response_p50", 'at_most = "1.05 ms"')))
+    decided = only(judged([AT_20], promise("response_p50", 'at_most = "1.05 ms"')))
     error = np.log([0.9, 1.0, 1.1, 1.0, 1.0]).std(ddof=1)
     room = math.log(1.05) - np.log([0.9, 1.0, 1.1, 1.0, 1.0]).mean()
-    needed = ruling.rounds_needed
+    needed = decided.rounds_needed
     for rounds, tells in ((needed, True), (needed - 1, False)):
         t = critical(TAIL, rounds - 1) + critical(0.1, rounds - 1)
         assert (t * error / math.sqrt(rounds) <= room) == tells
-    assert f"some {needed} rounds instead of 5 would tell" in ruling.sentence
+    assert f"some {needed} rounds instead of 5 would tell" in decided.sentence
 
 
 def test_what_lies_at_its_limit_is_told_so():
-    ruling = only(judged([AT_20], promise("response_p50", f'at_most = "{AT_20.estimate.value} ns"')))
-    assert ruling.verdict == "unknown" and ruling.rounds_needed is None and "too close to the limit" in ruling.sentence
+    decided = only(judged([AT_20], promise("response_p50", f'at_most = "{AT_20.estimate.value} ns"')))
+    assert decided.verdict == "unknown" and decided.rounds_needed is None and "too close to the limit" in decided.sentence
 
 
 def test_what_a_gate_sees_is_failed_in_nine_of_ten_runs():
-    ruling = only(judged([AT_20], promise("response_p50", 'at_most = "1.2 ms"')))
+    decided = only(judged([AT_20], promise("response_p50", 'at_most = "1.2 ms"')))
     dice = np.random.default_rng(1)
     sigma = np.log([0.9, 1.0, 1.1, 1.0, 1.0]).std(ddof=1)
     budget = promised(promise("response_p50", 'at_most = "1.2 ms"')).budgets[0]
-    cases = [Case(budget, measured("response_p50", ruling.sees * np.exp(sigma * dice.standard_normal(5)))) for _ in range(400)]
+    cases = [Case(budget, measured("response_p50", decided.sees * np.exp(sigma * dice.standard_normal(5)))) for _ in range(400)]
     failed = sum(outcomes_of([case], 0.05)[0].verdict == "fail" for case in cases)
     assert 0.8 <= failed / 400 <= 0.97
 
@@ -170,15 +170,15 @@ def test_failures_are_adjusted_for_being_many_and_passes_are_not():
     alone = judged(ms[:1], text)
     assert alone.verdict == "fail" and 0.0125 < only(alone).p_fail <= 0.025
     together = judged(ms, text)
-    worst = together.rulings[0]
+    worst = together.verdicts[0]
     assert together.tests == 4 and worst.verdict == "unknown"
     assert worst.p_adjusted == pytest.approx(4 * worst.p_fail) and worst.p_fail == only(alone).p_fail
     kept = [measured("response_p50", [0.99e6, 1.0e6, 1.01e6, 1.0e6], at(index)) for index in range(40)]
     limit_ns = 1e6 * math.exp(4.0 * np.log([0.99, 1.0, 1.01, 1.0]).std(ddof=1) / 2)
     found = judged(kept, promise("response_p50", f'at_most = "{limit_ns} ns"'))
     assert found.verdict == "pass" and found.tests == 40
-    for ruling in found.rulings:  # Each passes at the level, and none would at its fortieth.
-        assert ruling.verdict == "pass" and found.level / 40 < ruling.p_pass <= found.level / 2
+    for decided in found.verdicts:  # Each passes at the level, and none would at its fortieth.
+        assert decided.verdict == "pass" and found.level / 40 < decided.p_pass <= found.level / 2
 
 
 def test_what_is_only_reported_costs_the_others_nothing():
@@ -187,7 +187,7 @@ def test_what_is_only_reported_costs_the_others_nothing():
     text = promise("response_p50", 'at_most = "1.0073 ms"')
     also = text + promise("service_p50", 'at_most = "1 ms"', more="gating = false")
     alone, beside = judged([bad], text), judged([bad, *others], also)
-    assert alone.rulings[0].p_adjusted == beside.rulings[0].p_adjusted and beside.tests == 1
+    assert alone.verdicts[0].p_adjusted == beside.verdicts[0].p_adjusted and beside.tests == 1
 
 
 @pytest.mark.parametrize(("looks", "verdict"), [(1, "fail"), (2, "fail"), (3, "unknown")])
@@ -255,7 +255,7 @@ def test_two_runs_of_different_hours_decide_nothing_until_earlier_runs_show_what
     lost, kept = figure("lost_writes", 1), figure("lost_writes", 0)
     found = gate(result_set(side(scale), kept), budgets, result_set(side(1.0), kept))
     assert found.verdict == "unknown" and found.earlier_runs.runs == 0
-    assert str(hours_apart(RUNS_MIN)) in found.rulings[0].sentence and "a change may be of the hour" in found.warnings[0]
+    assert str(hours_apart(RUNS_MIN)) in found.verdicts[0].sentence and "a change may be of the hour" in found.warnings[0]
     # What is counted needs no hour.
     assert gate(result_set(side(scale), lost), budgets, result_set(side(1.0), kept)).verdict == "fail"
     few = hours_alike(side(1.0), runs=2)
@@ -352,8 +352,8 @@ def test_an_interrupted_run_may_break_a_promise_but_not_keep_one():
     budgets = promised(promise("lost_writes", "equals = 0") + promise("response_p50", 'at_most = "2 ms"'))
     for lost, verdicts in ((0, ["unknown", "unknown"]), (1, ["fail", "unknown"])):
         found = gate(result_set(figure("lost_writes", lost), AT_20, interrupted=True), budgets)
-        assert [item.verdict for item in found.rulings] == verdicts
-        assert "interrupted" in found.rulings[1].sentence
+        assert [item.verdict for item in found.verdicts] == verdicts
+        assert "interrupted" in found.verdicts[1].sentence
 
 
 def test_an_interrupted_baseline_decides_nothing():
@@ -364,8 +364,8 @@ def test_an_interrupted_baseline_decides_nothing():
 def test_a_cell_that_was_not_audited_is_not_free_of_losses():
     cells = [figure("lost_writes", 0), AT_20, measured("response_p50", [1e6, 1e6], at(150))]
     found = judged(cells, promise("lost_writes", "equals = 0"))
-    assert found.verdict == "unknown" and len(found.rulings) == 2
-    assert "150 miles, depth 1 has no value (exactly 0 promised): what stands" in found.rulings[0].sentence
+    assert found.verdict == "unknown" and len(found.verdicts) == 2
+    assert "150 miles, depth 1 has no value (exactly 0 promised): what stands" in found.verdicts[0].sentence
 
 
 # Where distance has no part
@@ -431,7 +431,7 @@ def test_any_distance_before_and_after_is_no_worse():
 
 
 def test_the_codes_of_the_analysis_are_those_the_gate_looks_for():
-    made = analyse(make_recording(PROFILE.replace('"C"', '"A"'), writes=400))
+    made = analyse(make_recording(changes=(*SMALLER, 'cell.protocols=["A"]'), writes=400))
     codes = [reason for found in made.miles if found.protocol == "A" for reason in found.miles.warnings]
     assert no_distance("any") in codes
 
@@ -447,7 +447,7 @@ CELLS = [measured("response_p50", [1e6, 1.1e6], at(miles, protocol=protocol)) fo
     ('miles = 20, protocol = "A"', 1), ('protocol = ["A", "C"], miles = 150', 2),
 ])  # fmt: skip
 def test_a_budget_is_about_every_figure_with_its_labels(where, count):
-    assert len(judged(CELLS, promise("response_p50", 'at_most = "9 ms"', where)).rulings) == count
+    assert len(judged(CELLS, promise("response_p50", 'at_most = "9 ms"', where)).verdicts) == count
 
 
 @pytest.mark.parametrize(("where", "said"), [
@@ -480,7 +480,7 @@ def test_a_metric_that_the_report_lacks_is_refused():
 ])  # fmt: skip
 def test_what_is_only_reported_and_not_there_is_a_warning(text):
     found = judged([AT_20, figure("lost_writes", 0)], promise("lost_writes", "equals = 0") + text)
-    assert found.verdict == "pass" and len(found.rulings) == 1
+    assert found.verdict == "pass" and len(found.verdicts) == 1
     assert len(found.warnings) == 1 and found.warnings[0].startswith("not reported: b.toml:")
 
 
@@ -496,7 +496,7 @@ def test_one_failure_is_a_failure_and_the_worst_comes_first():
     text = promise("damaged_writes", "equals = 0") + promise("response_p50", 'at_most = "1 ms"')
     found = judged(figures, text + promise("unacknowledged_writes", "equals = 0") + promise("lost_writes", "equals = 0"))
     assert found.verdict == "fail" and [found.count(verdict) for verdict in ("fail", "unknown", "pass")] == [2, 1, 1]
-    assert [item.metric for item in found.rulings] == ["lost_writes", "unacknowledged_writes", "response_p50", "damaged_writes"]
+    assert [item.metric for item in found.verdicts] == ["lost_writes", "unacknowledged_writes", "response_p50", "damaged_writes"]
 
 
 @pytest.mark.parametrize(("figures", "text", "inconclusive", "code"), [
@@ -560,18 +560,7 @@ def test_false_alarms_of_the_whole_gate_are_as_rare_as_alpha_says(kind):
     assert alarms <= binomial_bound(gates, alpha)
 
 
-PROFILE = """
-title = "A small made-up run"
-[distance]
-miles = [0, 20, 150]
-[run]
-rounds = 5
-round = "200 ms"
-[[cell]]
-name = "write"
-protocols = ["C"]
-block = "4 KiB"
-"""
+SMALLER = ("distance.miles=[0, 20, 150]", "run.round=200 ms", "drill.kills=0")
 
 GATE = "\n".join([
     promise("response_p50", 'not_worse_by = "5 %"', 'protocol = "C"'), promise("k_p50", "not_worse_by = 0.05", 'protocol = "C"'),
@@ -582,7 +571,7 @@ GATE = "\n".join([
 
 @cache
 def world(seed: int, **truth) -> ResultSet:
-    made = make_recording(PROFILE, seed=seed, writes=400, **truth)
+    made = make_recording(changes=(*SMALLER, 'cell.protocols=["C"]'), seed=seed, writes=400, **truth)
     return result_set_of(Report(schema_version=SCHEMA_VERSION, recording=made), analyse(made), f"world {seed}")
 
 
@@ -597,14 +586,14 @@ def test_worlds_in_which_nothing_changed_are_not_failed_more_often_than_alpha():
                                                ({"lost_in_rounds": 1}, "lost_writes")])  # fmt: skip
 def test_a_world_that_became_worse_is_failed(truth, metric):
     found = gate(world(1, **truth), promised(GATE), world(2), history=hours_alike(*world(2).figures))
-    assert found.verdict == "fail" and metric in {item.metric for item in found.rulings if item.verdict == "fail"}
+    assert found.verdict == "fail" and metric in {item.metric for item in found.verdicts if item.verdict == "fail"}
 
 
 def test_a_world_that_became_faster_is_not_failed():
     assert gate(world(1, a_ns=200_000.0), promised(GATE), world(2), history=hours_alike(*world(2).figures)).verdict != "fail"
 
 
-def test_rulings_come_in_the_order_of_their_cases():
+def test_verdicts_come_in_the_order_of_their_cases():
     budget = promised(promise("response_p50", 'at_most = "2 ms"')).budgets[0]
     cases = [Case(budget, figure("response_p50", None, at(miles))) for miles in range(5)]
     assert [item.labels["miles"] for item in verdicts_of(cases, 0.05)] == [0, 1, 2, 3, 4]

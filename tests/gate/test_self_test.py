@@ -12,7 +12,7 @@ from farwrite.analysis.change import floor_of_splits
 from farwrite.compare.figures import result_set_of
 from farwrite.gate.bootstrap import Dice, World, centres, places, quantile_of_parts
 from farwrite.gate.budget import parse
-from farwrite.gate.ruling import Case
+from farwrite.gate.budget_verdict import Case
 from farwrite.gate.self_test import LADDER, self_test
 from farwrite.progress import Silence
 from farwrite.recording import SCHEMA_VERSION, Report

@@ -178,7 +178,7 @@ def test_a_command_that_is_not_there_is_127_and_one_that_may_not_be_run_126(tmp_
         (["--miles", "20", "--loss", "2", "--", "true"], "is not a share from 0 to 1"),
         (["--miles", "20", "--rate", "fast", "--", "true"], '"fast" is not a number with a unit'),
         (["--miles", "20", "--wait-port", "0", "--", "true"], "1 to 65535"),
-        (["--miles", "20", "--sites", "x.toml", "--", "true"], "goes with no other word about a link"),
+        (["--miles", "20", "--sites", "x.toml", "--", "true"], "give no other option about a link"),
     ],
 )  # fmt: skip
 def test_wrong_words_are_refused_before_a_lab_is_opened(words, sentence):
@@ -202,7 +202,7 @@ def test_a_far_command_that_fails_ends_the_near_one_and_its_words_and_code_are_s
     done = lab("--far", "echo no room; exit 3", "--", "sleep", "60")
     assert done.returncode == 143
     assert "far | no room\n" in done.stderr
-    assert "the far command ended with exit code 3; SIGTERM tells the near one." in done.stderr
+    assert "the far command ended with exit code 3; the near one is sent SIGTERM." in done.stderr
 
 
 def test_a_far_command_that_is_done_ends_nothing(tmp_path):

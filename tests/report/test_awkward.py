@@ -1,4 +1,4 @@
-"""Every figure of awkward recordings: terminal, page, JSON, sheet and gate say the same, and nothing that physics refutes.
+"""Every figure of awkward recordings: terminal, page, JSON, result set and gate say the same, and nothing that physics refutes.
 
 The texts are read back: each number of a table with its unit against the JSON's, each verdict word and each reason against what
 the other places say. Physics knows light, the link's rate and how many trials a bound rests on, and not how figures are made.
@@ -43,7 +43,7 @@ LIGHT_NS_PER_MILE = 2 * 1.609344 * 1e9 * 1.4682 / 299_792.458
 TRIPS = {"local": 0, "A": 0, "B": 1, "C": 1, "C2": 2, "quorum": 1}
 SLOT = 1 + 2.0**-9  # Latencies are counted in slots; a median is known so well.
 
-# Where a cell of the JSON's analysis has what the sheet calls by a metric.
+# Where a cell of the JSON's analysis has what the result set calls by a metric.
 FIELDS = {
     "response_p50": "response_ns_p50", "response_p99": "response_ns_p99", "response_p999": "response_ns_p999",
     "service_p50": "service_ns_p50", "wait_p99": "wait_ns_p99", "late_p99": "late_ns_p99", "floor": "floor_ns",
@@ -205,8 +205,8 @@ def budgets_of(result_set: ResultSet, generous: bool) -> Budgets:
     return Budgets(budgets=made, alpha=0.05)
 
 
-def rulings_of(found: Gate) -> dict[tuple, Any]:
-    return {(item.metric, *sorted(item.labels.items())): item for item in found.rulings}
+def verdicts_by_figure(found: Gate) -> dict[tuple, Any]:
+    return {(item.metric, *sorted(item.labels.items())): item for item in found.verdicts}
 
 
 def key_of(figure: Figure) -> tuple:
@@ -421,7 +421,7 @@ def check_miles(text: str, found: dict[str, Any], notes: dict[str, str]) -> None
 @ALL
 def test_losses_are_the_same_wherever_they_are_told(name):
     of = told(name)
-    generous, strict = rulings_of(of.generous), rulings_of(of.strict)
+    generous, strict = verdicts_by_figure(of.generous), verdicts_by_figure(of.strict)
     counts = {row[1]: row for grid in grids(of, "Counts") for row in filled(grid, 0)}
     for protocol, row in counts.items():
         cells = [cell for cell in of.cells.values() if cell["protocol"] == protocol]
@@ -453,7 +453,7 @@ def test_losses_are_the_same_wherever_they_are_told(name):
     c2 = claim_of(of, "C2") if of.analysis["claims"] else None
     line = [item for item in of.document["answer"]["lines"] if item["kind"] == "loss"]
     none = gate(of.result_set, none_lost(of.result_set))
-    safe = {item.labels.get("protocol"): item for item in none.rulings if item.verdict == "fail"}
+    safe = {item.labels.get("protocol"): item for item in none.verdicts if item.verdict == "fail"}
     if lost:
         assert c2 is None or c2["verdict"] == "fail"
         assert line[0]["verdict"] == "fail" and "C" in safe and none.verdict == "fail"
@@ -475,7 +475,7 @@ def claim_of(of: Told, claim: str) -> dict[str, Any]:
     return next(item for item in of.analysis["claims"] if item["id"] == claim)
 
 
-# JSON and sheet
+# JSON and result set
 
 
 @ALL
@@ -530,29 +530,29 @@ def test_the_sheet_has_what_the_json_has(name):
 def test_the_gate_judges_the_numbers_of_the_sheet_and_says_their_reasons(name, generous):
     of = told(name)
     found = of.generous if generous else of.strict
-    rulings = rulings_of(found)
+    verdicts = verdicts_by_figure(found)
     terminal = flat(printed(lambda console: show_gate(found, console)))
     for figure in of.result_set.figures:
         if not METRICS[figure.metric].better:
             continue
-        ruling = rulings[key_of(figure)]
-        assert ruling.value == figure.estimate and ruling.unit == figure.unit
-        check_sentence(ruling, figure)
-        if ruling.verdict != "pass":
-            assert flat(ruling.sentence) in terminal
+        decided = verdicts[key_of(figure)]
+        assert decided.value == figure.estimate and decided.unit == figure.unit
+        check_sentence(decided, figure)
+        if decided.verdict != "pass":
+            assert flat(decided.sentence) in terminal
         known = figure.estimate.value is not None
         if not figure.exact and not figure.metric.startswith("greatest_miles"):
             doubts = sentences(figure.doubts) or ([INTERRUPTED] if of.recording.interrupted else [])
             if doubts or not known:
-                assert ruling.verdict == "unknown", ruling.sentence
+                assert decided.verdict == "unknown", decided.sentence
                 said = [INTERRUPTED] if of.recording.interrupted else doubts[:1] or sentences(figure.estimate.warnings)
-                assert not said or any(reason in ruling.sentence for reason in said), ruling.sentence
+                assert not said or any(reason in decided.sentence for reason in said), decided.sentence
         if known:
-            assert ruling.verdict != ("fail" if generous else "pass"), ruling.sentence
+            assert decided.verdict != ("fail" if generous else "pass"), decided.sentence
         if of.recording.interrupted:
-            assert ruling.verdict != "pass"
+            assert decided.verdict != "pass"
     page = plainly(markdown_of(found))
-    assert all(plainly(item.sentence) in page for item in found.rulings)
+    assert all(plainly(item.sentence) in page for item in found.verdicts)
 
 
 INTERRUPTED = "the run was interrupted"
@@ -567,21 +567,21 @@ UNITS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0, "GiB": 2.0**30, "MiB": 2.0**
          "/s": 1.0, "miles": 1.0, "": 1.0}  # fmt: skip
 
 
-def check_sentence(ruling: Any, figure: Figure) -> None:
-    """ "… is 0.634 ms [0.569, 0.714] of at most 2 ms": the sheet's value and interval, to the digits that are printed."""
-    told = ruling.sentence.removeprefix(figure.name)
+def check_sentence(decided: Any, figure: Figure) -> None:
+    """ "… is 0.634 ms [0.569, 0.714] of at most 2 ms": the result set's value and interval, to the digits that are printed."""
+    told = decided.sentence.removeprefix(figure.name)
     found = re.match(r" is (-?[\d.,]+|nan)(?: ([A-Za-z/]+))?(?: \[([\d.,-]+), ([\d.,-]+)\])? of (?:at|exactly)", told)
     estimate = figure.estimate
     if estimate.value is None:
-        assert found is None, ruling.sentence
+        assert found is None, decided.sentence
         return
-    assert found and not re.search(r"-0\.?0*(?!\d|\.)", told), ruling.sentence
+    assert found and not re.search(r"-0\.?0*(?!\d|\.)", told), decided.sentence
     scale = UNITS[found[2] or ""]
     ends = [estimate.value, estimate.low, estimate.high] if found[3] else [estimate.value]
     for text, end in zip(found.groups()[:1] + found.groups()[2:], ends, strict=False):
         number = text.replace(",", "")
         within = 0.5001 * 10.0 ** -len(number.partition(".")[2])
-        assert abs(float(number) - end / scale) <= within, f"{ruling.sentence}: {end / scale}"
+        assert abs(float(number) - end / scale) <= within, f"{decided.sentence}: {end / scale}"
 
 
 # Verdicts
@@ -613,15 +613,15 @@ def test_claim_gate_and_budget_of_a_test_never_contradict_each_other(name):
     for figure in of.of("response_p99", protocol="C", miles=20.0):
         two_ms = Budgets(budgets=[Budget(metric="response_p99", kind="at_most", limit=2e6, name="2 ms",
                                          where={"protocol": ["C"], "miles": [20.0]})])  # fmt: skip
-        ruling = gate(of.result_set, two_ms).rulings[0]
+        decided = gate(of.result_set, two_ms).verdicts[0]
         pytest_says = check("2 ms", of.result_set, at_most="2 ms", where={**figure.labels, "metric": "response_p99"})
-        verdicts = {ruling.verdict, pytest_says.verdict}
+        verdicts = {decided.verdict, pytest_says.verdict}
         if figure.labels["name"] == "write" and of.analysis["claims"]:
             verdicts.add(claim_of(of, "C1")["verdict"])
         verdicts |= {item["cells"]["write-C-20"] for item in of.analysis["budgets"] if item["id"] == "p99 2 ms"}
-        assert not {"pass", "fail"} <= verdicts, (ruling.sentence, pytest_says.sentence)
+        assert not {"pass", "fail"} <= verdicts, (decided.sentence, pytest_says.sentence)
         if figure.doubts or of.recording.interrupted:
-            assert verdicts == {"unknown"}, (ruling.sentence, pytest_says.sentence)
+            assert verdicts == {"unknown"}, (decided.sentence, pytest_says.sentence)
 
 
 @ALL
@@ -695,10 +695,10 @@ def test_no_miles_are_farther_than_light_goes_within_the_budget(name):
     for said in (of.full, of.brief, " ".join(of.page.texts)):
         for miles in re.findall(r"2 ms hold to (\d+) miles", flat(said)):
             assert float(miles) * LIGHT_NS_PER_MILE <= 2e6
-    for ruling in (*of.generous.rulings, *of.strict.rulings):
-        if ruling.metric.startswith("greatest_miles") and TRIPS[ruling.labels["protocol"]] and ruling.value.value:
-            budget_ns = float(ruling.labels["budget"].removesuffix(" ms")) * 1e6
-            assert ruling.value.value * ruling.labels["route"] * LIGHT_NS_PER_MILE <= budget_ns
+    for decided in (*of.generous.verdicts, *of.strict.verdicts):
+        if decided.metric.startswith("greatest_miles") and TRIPS[decided.labels["protocol"]] and decided.value.value:
+            budget_ns = float(decided.labels["budget"].removesuffix(" ms")) * 1e6
+            assert decided.value.value * decided.labels["route"] * LIGHT_NS_PER_MILE <= budget_ns
 
 
 @ALL
@@ -735,7 +735,7 @@ def test_a_write_that_waits_for_its_peer_is_not_faster_than_light_or_no_verdict_
         miles = [item for item in figures if item.labels["protocol"] == "C"]
         assert miles and all(item.estimate.warnings for item in miles)
         for found in (of.generous, of.strict):
-            assert {rulings_of(found)[key_of(item)].verdict for item in miles} == {"unknown"}
+            assert {verdicts_by_figure(found)[key_of(item)].verdict for item in miles} == {"unknown"}
 
 
 @ALL
@@ -775,18 +775,18 @@ def test_no_bound_on_losses_is_told_without_trials_or_below_what_they_allow(name
 @ALL
 def test_nothing_is_passed_by_absence(name):
     of = told(name)
-    for ruling in (*of.generous.rulings, *of.strict.rulings, *gate(of.result_set, none_lost(of.result_set)).rulings):
-        if ruling.verdict != "pass":
+    for decided in (*of.generous.verdicts, *of.strict.verdicts, *gate(of.result_set, none_lost(of.result_set)).verdicts):
+        if decided.verdict != "pass":
             continue
-        assert not of.recording.interrupted, ruling.sentence
-        if ruling.metric in FIELDS:
-            labels = ruling.labels
+        assert not of.recording.interrupted, decided.sentence
+        if decided.metric in FIELDS:
+            labels = decided.labels
             cell = of.cells[f"{labels['name']}-{labels['protocol']}-{labels['miles']:g}"]
-            if not ruling.exact:
-                assert cell["rounds_ok"] >= 3 and ruling.value.value is not None and ruling.value.low is not None
-            elif ruling.metric in SAFETY:
+            if not decided.exact:
+                assert cell["rounds_ok"] >= 3 and decided.value.value is not None and decided.value.low is not None
+            elif decided.metric in SAFETY:
                 audits = [item for item in of.recording.rounds if item.cell == cell["cell"] and item.audit]
-                assert audits, ruling.sentence
+                assert audits, decided.sentence
     for claim in of.analysis["claims"]:
         if claim["verdict"] == "pass":
             assert any(cell["rounds_ok"] >= 3 for cell in of.cells.values()), claim["sentence"]
@@ -800,15 +800,15 @@ def test_an_efficiency_above_one_is_called_impossible_everywhere(name):
     of = told(name)
     beaten = [cell for cell in of.cells.values() if (cell["efficiency"]["low"] or 0) > 1]
     assert bool(beaten) == (name in ("beaten_floor", "faster_than_light"))
-    rulings = rulings_of(of.generous)
+    verdicts = verdicts_by_figure(of.generous)
     for cell in beaten:
         sentence, = (text for text in cell["efficiency"]["warnings"] if "not a floor" in text)
         assert sentence.startswith("the floor was measured as ") and "the engine beat" in sentence
         assert flat(sentence) in flat(of.full) and flat(sentence) in " ".join(of.page.texts)
         figure, = of.of("efficiency", name=cell["name"], protocol=cell["protocol"], miles=cell["miles"])
         assert sentence in sentences(figure.estimate.warnings) and figure.withheld
-        ruling = rulings[key_of(figure)]
-        assert ruling.verdict == "unknown" and str(figure.withheld[0]) in ruling.sentence
+        decided = verdicts[key_of(figure)]
+        assert decided.verdict == "unknown" and str(figure.withheld[0]) in decided.sentence
         assert any("not a floor" in str(reason) for reason in figure.withheld)
         assert any(cell["cell"] in text and "not a floor" in text for text in of.analysis["warnings"])
     assert ("not a floor" in flat(of.brief)) == bool(beaten)

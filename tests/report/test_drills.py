@@ -118,8 +118,8 @@ def test_a_write_lost_in_a_trial_that_does_not_count_is_lost_all_the_same(uncoun
     assert found.verdict == "fail" and "lost 2 and damaged 0 acknowledged writes" in found.sentence.replace("lost 8", "lost 2")
     assert any(line.kind == "loss" and line.verdict == "fail" and "LOST" in line.text for line in report.answer.lines)
     assert "✘ LOST" in printed(report)
-    ruling = gate(result_set_of(report, report.analysis, "x"), budgets()).rulings[0]
-    assert ruling.verdict == "fail" and ruling.lost
+    decided = gate(result_set_of(report, report.analysis, "x"), budgets()).verdicts[0]
+    assert decided.verdict == "fail" and decided.lost
     assert isinstance(outcome(report), LostWriteError)
 
 
@@ -131,9 +131,9 @@ def budgets():
 @pytest.mark.parametrize(("uncounted", "verdict"), [(lambda item: None, "pass"), (one, "pass"), (none, "unknown")])
 def test_a_gate_passes_no_promise_that_no_trial_has_tried(uncounted, verdict):
     report = report_of(uncounted)
-    (ruling,) = gate(result_set_of(report, report.analysis, "x"), budgets()).rulings
-    assert ruling.verdict == verdict
-    assert (verdict == "unknown") == ("do not count: the load had ended" in ruling.sentence)
+    (decided,) = gate(result_set_of(report, report.analysis, "x"), budgets()).verdicts
+    assert decided.verdict == verdict
+    assert (verdict == "unknown") == ("do not count: the load had ended" in decided.sentence)
 
 
 def test_a_run_none_of_whose_trials_counts_leaves_with_inconclusive():

@@ -34,18 +34,7 @@ from farwrite.report.plots.spectrum import spectrum, spectrum_plot
 from make_figures import hours_alike
 from make_recording import LARGE, analysed, changed
 
-ONE = """
-title = "One cell"
-[distance]
-miles = [20]
-[run]
-rounds = 3
-round = "200 ms"
-[[cell]]
-name = "write"
-protocols = ["C"]
-block = "4 KiB"
-"""
+ONE = ("distance.miles=[20]", "run.rounds=3", "run.round=200 ms", 'cell.protocols=["C"]', "drill.kills=0")
 FEW = ("distance.miles=[0, 20, 60]", "run.rounds=3", "run.round=400 ms", "drill.kills=0")  # Where less is enough.
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)> $charts ${body} & %{y}'
 
@@ -366,12 +355,12 @@ def test_a_recording_of_nothing_says_so():
 
 
 @pytest.mark.parametrize("options", [
-    {"text": ONE},
-    {"text": ONE, "writes": 0},
-    {"text": ONE, "writes": 1},
-    {"text": ONE, "writes": 4},
+    {"changes": ONE},
+    {"changes": ONE, "writes": 0},
+    {"changes": ONE, "writes": 1},
+    {"changes": ONE, "writes": 4},
     {"always_void": ("write-C-20",), "changes": FEW},
-    {"text": ONE, "always_void": ("write-C-20",)},
+    {"changes": ONE, "always_void": ("write-C-20",)},
     {"saturated": True, "changes": FEW},
 ])  # fmt: skip
 def test_few_or_strange_writes_make_a_page_all_the_same(options):
@@ -395,5 +384,5 @@ def test_an_estimate_without_an_interval_has_no_bar():
 
 
 def test_an_empty_spectrum_is_said():
-    recording, analysis = analysed(ONE, writes=0)
+    recording, analysis = analysed(changes=ONE, writes=0)
     assert spectrum_plot(rounds_for_plot(recording, analysis)).caption == "No cell has enough writes for a quantile."

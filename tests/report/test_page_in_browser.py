@@ -28,18 +28,9 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason=MISSING)
 
 PAGE_JS = (here() / "page.js").read_text()
 WIDE, NARROW = 1100, 420
-SHORT = """
-title = "Every chart, and not much in it"
-[distance]
-miles = [0, 20, 60, 125, 150, 186]
-[run]
-rounds = 3
-round = "200 ms"
-[[cell]]
-name = "write"
-protocols = ["A", "C"]
-block = "4 KiB"
-"""
+SHORT = (
+    "distance.miles=[0, 20, 60, 125, 150, 186]", "run.rounds=3", "run.round=200 ms", 'cell.protocols=["A", "C"]', "drill.kills=0",
+)  # fmt: skip
 PAINTS = re.compile(rb"^(?:S|s|f\*?|F|B\*?|b\*?)$", re.MULTILINE)  # PDF 32000-1, table 60: what paints a path.
 
 # For every chart: how many marks it shows, how wide it is and may be, and the colours that tell the theme.
@@ -85,7 +76,7 @@ NOTE_PRINTED = f"addEventListener('afterprint', () => (window.printed ??= {CHART
 @pytest.fixture(scope="module")
 def file(tmp_path_factory) -> Path:
     """A page that has every chart of a run, and what changed to another one."""
-    pairs = [analysed(SHORT), analysed(SHORT, seed=2, a_ns=500_000.0)]
+    pairs = [analysed(changes=SHORT), analysed(changes=SHORT, seed=2, a_ns=500_000.0)]
     reports = [Report(schema_version=SCHEMA_VERSION, recording=recording) for recording, _ in pairs]
     result_sets = [result_set_of(report, analysis, "made-up.json") for report, (_, analysis) in zip(reports, pairs, strict=True)]
     comparison = compare(result_sets[:1], result_sets[1:], history=hours_alike(*result_sets[0].figures))

@@ -404,7 +404,7 @@ def leaves():
 @pytest.mark.parametrize("failing", ["near_half", "far_half", "the_rest"])
 @pytest.mark.parametrize(("work", "words"), [
     (raises, ["ended with exit status 1", "a remark of Numba", "TypeError: cannot determine the type of x", "in raises"]),
-    (dies, ["was ended by signal 9 (Killed)", "when memory is short", "It said nothing."]),
+    (dies, ["was ended by signal 9 (Killed)", "when memory is short", "It printed nothing."]),
     (leaves, ["ended with exit status 7", "the linker: no space left"]),
 ])  # fmt: skip
 def test_a_compiling_process_that_fails_ends_the_warm_up_with_its_status_and_its_words(

@@ -22,7 +22,7 @@ from farwrite.analysis import estimate, latency
 from farwrite.analysis.analyse import analyse
 from farwrite.analysis.change import Comparison, compare
 from farwrite.base.documents import read_document, save_document
-from farwrite.base.histogram import SLOTS, Histogram, index_of
+from farwrite.base.histogram import SLOTS, Histogram, index_of, middle_of
 from farwrite.base.host.facts import host_facts, processor_time, steal_between
 from farwrite.base.units import NS_PER_MS
 from farwrite.compare.figures import result_set_of
@@ -181,9 +181,10 @@ def slowed(item: Round, factor: float) -> Round:
 
 def moved(text: str, factor: float) -> str:
     """A histogram with every value multiplied; values of one slot stay together."""
-    values_ns, counts = Histogram.decode(text).nonzero()
-    slots = index_of(np.rint(values_ns * factor).astype(np.int64))
-    return Histogram(np.bincount(slots, weights=counts, minlength=SLOTS).astype(np.int64)).encode()
+    found = Histogram.decode(text)
+    used = found.used()
+    slots = index_of(np.rint(middle_of(used) * factor).astype(np.int64))
+    return Histogram(np.bincount(slots, weights=found.counts[used], minlength=SLOTS).astype(np.int64)).encode()
 
 
 def outcome(base: Sequence[Round], cand: Sequence[Round], number: int) -> dict:
@@ -195,7 +196,7 @@ def outcome(base: Sequence[Round], cand: Sequence[Round], number: int) -> dict:
     return {
         "changes": {metric: round(row.change.value or 0.0, 5) for metric, row in rows.items()},
         "verdicts": {metric: row.verdict for metric, row in rows.items()},
-        "gate": {ruling.metric: ruling.verdict for ruling in ruled.rulings},
+        "gate": {decided.metric: decided.verdict for decided in ruled.verdicts},
     }
 
 

@@ -335,7 +335,7 @@ def test_a_budget_that_makes_no_sense_is_refused(measured, options, sentence):
 
 
 def result_set(**changes):
-    """A sheet of three figures."""
+    """A result set of three figures."""
     figures = [
         Figure(metric="response_p99", labels={"protocol": "C", "miles": miles}, unit="ns", better="less", exact=False,
                estimate=estimate(value, value - 1e5, value + 1e5, without=[value - 1e4, value, value + 1e4]),

@@ -18,7 +18,7 @@ from ..base.protocol import NAMES, PROMISES
 from ..base.reasons import joined, least_needed, unsound
 from ..base.units import NS_PER_MS, NS_PER_S, format_time
 from ..recording import LabFacts, Recording
-from .result import Analysis, BudgetResult, CellResult, Claim, DrillResult, Estimate, GreatestMiles, Struct, Verdict
+from .result import Analysis, CellResult, Claim, DrillResult, Estimate, GreatestMiles, Struct, Verdict
 from .verdict import decide, response_of_cell
 from .void import rounds_text
 
@@ -72,7 +72,7 @@ def answer_of(recording: Recording, analysis: Analysis) -> Answer:
         found.append(reach_line(prefix_of(cells[0]), cells, analysis, asked_ns, recording.interrupted))
     elif not analysis.budgets:
         found.append(trips_line(prefix_of(cells[0]), cells, analysis))
-    verdicts = [budget_line(item) for item in analysis.budgets]
+    verdicts = [Line(kind="budget", verdict=item.verdict, text=f"{item.id}: {item.why}") for item in analysis.budgets]
     after = [cost_line(cells, of_2008), loss_line(analysis), behind_line(recording, analysis, of_2008)]
     claims = [claim_line(claim, analysis) for claim in analysis.claims if concerns(claim, analysis)]
     last = Line(kind="rounds", text=rounds_text(recording, analysis.cells))
@@ -93,8 +93,8 @@ def those_that_fit(budgets: list[Line], claims: list[Line], room: int) -> tuple[
     for item in others:
         word = {"pass": "passed", "fail": "failed"}.get(item.verdict or "", "unknown")
         count[word] = count.get(word, 0) + 1
-    said = ", ".join(f"{number} {word}" for word, number in count.items())
-    return kept, [*kept_claims, Line(kind="claim", text=f"{times(len(others), 'more verdict')} in the whole report: {said}")]
+    counts = ", ".join(f"{number} {word}" for word, number in count.items())
+    return kept, [*kept_claims, Line(kind="claim", text=f"{times(len(others), 'more verdict')} in the whole report: {counts}")]
 
 
 # --- What the answer is about ----------------------------------------------------------------------------------
@@ -205,14 +205,14 @@ def reach_line(
     if not known:
         return Line(kind="reach", text=f"{prefix}{measured_reach(cells, budget_ns, found['p99'].why, interrupted)}")
     label, reach = next(iter(known.items()))
-    said = f"{budget} hold {held(reach)} at {label}"
+    sentence = f"{budget} hold {held(reach)} at {label}"
     other = known.get("p50") if label == "p99" else None
     if other is not None and other.text != reach.text:
         words = held(other)
-        said += f", {words.replace(' miles of glass', '') if reach.kind == 'miles' else words} at p50"
+        sentence += f", {words.replace(' miles of glass', '') if reach.kind == 'miles' else words} at p50"
     if label == "p50":
-        said += "; p99 unknown"
-    return Line(kind="reach", text=prefix + said)
+        sentence += "; p99 unknown"
+    return Line(kind="reach", text=prefix + sentence)
 
 
 def held(reach: Reach) -> str:
@@ -259,11 +259,6 @@ def trips_line(prefix: str, cells: Sequence[CellResult], analysis: Analysis) -> 
     return Line(kind="reach", text=f"{prefix}p50 is {trips} + {time_text(fit.a_ns)}")
 
 
-def budget_line(found: BudgetResult) -> Line:
-    """A budget of the run's own, its verdict, and how far it holds."""
-    return Line(kind="budget", verdict=found.verdict, text=f"{found.id}: {found.why}")
-
-
 # --- What it costs, and what was lost --------------------------------------------------------------------------
 
 
@@ -307,8 +302,8 @@ def loss_line(analysis: Analysis) -> Line | None:
             (in_cuts, times(count_of(cuts) + uncounted_of(cuts), "cut")),
             (in_rounds, "the rounds"),
         )
-        said = ", ".join(f"{grouped(lost)} in {where}" for lost, where in places if lost)
-        return Line(kind="loss", verdict="fail", text=f"acknowledged writes LOST or damaged: {said}")
+        losses = ", ".join(f"{grouped(lost)} in {where}" for lost, where in places if lost)
+        return Line(kind="loss", verdict="fail", text=f"acknowledged writes LOST or damaged: {losses}")
     if kills and not count_of(kills):
         reasons = list(dict.fromkeys(reason for item in kills for reason in item.uncounted_reasons))
         what = f"{times(uncounted_of(kills), 'kill')} count{'s' if uncounted_of(kills) == 1 else ''} for nothing"
@@ -366,9 +361,9 @@ def uncounted_of(drills: Iterable[DrillResult]) -> int:
 def claim_line(claim: Claim, analysis: Analysis) -> Line:
     """A claim's name, its verdict, and in a few words what decided it."""
     brief = {"C1": brief_c1, "C2": brief_c2, "C3": brief_c3}.get(claim.id)
-    said = (brief(claim, analysis) if brief and claim.verdict != "unknown" else "") or claim.why or claim.sentence
+    text = (brief(claim, analysis) if brief and claim.verdict != "unknown" else "") or claim.why or claim.sentence
     name = f"{claim.id} ({NAMED[claim.id]})" if claim.id in NAMED else claim.id
-    return Line(kind="claim", verdict=claim.verdict, text=f"{name}: {said}")
+    return Line(kind="claim", verdict=claim.verdict, text=f"{name}: {text}")
 
 
 def brief_c1(claim: Claim, analysis: Analysis) -> str:
@@ -388,32 +383,32 @@ def brief_c2(claim: Claim, analysis: Analysis) -> str:
     lost += sum((item.lost or 0) + (item.damaged or 0) for item in analysis.cells if item.protocol == "C")
     if claim.verdict == "pass":
         return "none lost, and writes went on while the link was cut"
-    said = [f"{times(lost, 'write')} lost"] if lost else []
-    said += [f"no write completed during {times(count_of(cuts), 'cut')}"] if during and not max(during) else []
-    return ", ".join(said)
+    clauses = [f"{times(lost, 'write')} lost"] if lost else []
+    clauses += [f"no write completed during {times(count_of(cuts), 'cut')}"] if during and not max(during) else []
+    return ", ".join(clauses)
 
 
 def brief_c3(claim: Claim, analysis: Analysis) -> str:
     """k of protocol A, and the oldest write that a kill lost."""
     mine = [item for item in analysis.fits if (item.protocol, item.quantile) == ("A", 0.5)]
     fit = next((item for item in mine if item.queue_depth == 1), mine[0] if mine else None)
-    said = []
+    clauses = []
     if fit is not None and fit.k.value is not None and fit.k.low is not None and fit.k.high is not None:
         k, low, high = (f"{round(each, 2) + 0.0:.2f}" for each in (fit.k.value, fit.k.low, fit.k.high))
-        said.append(f"k {k} [{low}, {high}]")
+        clauses.append(f"k {k} [{low}, {high}]")
     kills = [item for item in analysis.drills if (item.kind, item.protocol) == ("kill", "A") and item.count]
     if kills:
         points = [item.recovery_point_ns_max for item in kills if item.recovery_point_ns_max]
         where = f"lost in {times(count_of(kills), 'kill')}"
-        said.append(f"up to {format_time(max(points))} lost" if points else f"{sum(item.lost for item in kills)} {where}")
-    return ", ".join(said)
+        clauses.append(f"up to {format_time(max(points))} lost" if points else f"{sum(item.lost for item in kills)} {where}")
+    return ", ".join(clauses)
 
 
 def caution_line(recording: Recording) -> Line | None:
     """What must be known before any number is read."""
     lab = recording.lab
-    said = ["INTERRUPTED before its end"] if recording.interrupted else []
-    long, short = ", ".join([*said, *cautions(lab, long=True)]), ", ".join([*said, *cautions(lab, long=False)])
+    status = ["INTERRUPTED before its end"] if recording.interrupted else []
+    long, short = ", ".join([*status, *cautions(lab, long=True)]), ", ".join([*status, *cautions(lab, long=False)])
     if not short:
         return None
     text = long if len(long) + 2 <= LINE_MAX else short
@@ -427,8 +422,8 @@ def cautions(lab: LabFacts, long: bool) -> list[str]:
     if lab.durability != "memory" and lab.not_durable:
         memory = f"{not_durable_text(lab)}: a power loss empties it" if long else which_not_durable(lab)
     real = f"{REAL_LINK}: its distance is that of the machines" if long else REAL_LINK
-    told = {memory: bool(lab.not_durable), stream: lab.is_stream_level, real: lab.far_host is not None}
-    return [words for words, holds in told.items() if holds]
+    applies = {memory: bool(lab.not_durable), stream: lab.is_stream_level, real: lab.far_host is not None}
+    return [words for words, holds in applies.items() if holds]
 
 
 def not_durable_text(lab: LabFacts) -> str:

@@ -1,7 +1,7 @@
 """Baseline against candidate: the change of every figure, how sure it is, and whether it is one.
 
-Reads sheets only, loads neither numpy nor scipy. Rounds are what a change and its error are made of: what a figure is in each
-round by itself, on a logarithmic scale where ratios matter, and Student's t. Arms of one A/B experiment are compared
+Reads result sets only, loads neither numpy nor scipy. Rounds are what a change and its error are made of: what a figure is in
+each round by itself, on a logarithmic scale where ratios matter, and Student's t. Arms of one A/B experiment are compared
 round by round, several runs a side run by run. Values pooled over rounds are a report's, and not compared: one round that
 stalled moves a pooled p99 by itself, and leaving rounds out of the pool does not show how much (docs/decisions/0010).
 
@@ -320,11 +320,13 @@ def change_of_runs(bases: Sequence[Figure], cands: Sequence[Figure]) -> Change |
 # The noise floor
 
 
-def noise_floor(base: Figure, history: RunHistory, between: Between | None, again: Mapping[str, float] | None) -> float | None:
-    """What no change of a figure looks like: what the base differed by from itself, measured `again` beside it (by metric); else
-    what earlier runs differ by, where they show it; else what its own rounds do, split in half."""
-    if again is not None:
-        return again.get(base.metric)
+def noise_floor(
+    base: Figure, history: RunHistory, between: Between | None, aa_floors: Mapping[str, float] | None
+) -> float | None:
+    """What no change of a figure looks like: what the base differed by from itself where it was measured twice (`aa_floors`, by
+    metric); else what earlier runs differ by, where they show it; else what its own rounds do, split in half."""
+    if aa_floors is not None:
+        return aa_floors.get(base.metric)
     if between is not None:
         return percentile_95(apart([level.value for level in history.levels[key_of(base)]]))
     return floor_of_splits(base)
@@ -362,11 +364,11 @@ def percentile_95(values: Iterable[float]) -> float | None:
     return ordered[math.ceil(0.95 * len(ordered)) - 1] if ordered else None
 
 
-def floors_of_aa_control(bases: Sequence[Figure], again: dict[tuple, Figure]) -> dict[str, float]:
+def floors_of_aa_control(bases: Sequence[Figure], twins: dict[tuple, Figure]) -> dict[str, float]:
     """By metric: the 95th percentile over all cells of what base and base-again differ by."""
     found: dict[str, list[float]] = {}
     for figure in bases:
-        twin = again.get(key_of(figure))
+        twin = twins.get(key_of(figure))
         ours, theirs = rounds_of(figure), rounds_of(twin) if twin else {}
         if len(ours) >= 2 and len(theirs) >= 2:
             difference = mean_of(list(theirs.values())).value - mean_of(list(ours.values())).value
@@ -408,7 +410,7 @@ def holm(probabilities: Sequence[float]) -> list[float]:
 def compare(
     bases: Sequence[ResultSet],
     cands: Sequence[ResultSet],
-    again: ResultSet | None = None,
+    aa_control: ResultSet | None = None,
     allowed: Iterable[str] = (),
     margin_ratio: float = MARGIN_RATIO,
     alpha: float = ALPHA,
@@ -419,7 +421,7 @@ def compare(
     `history` has earlier runs like the baseline, neither side among them: what differs from run to run, of one run a side.
     """
     allowed = set(allowed)
-    warnings = check_alike([*bases, *([again] if again else [])], cands, allowed)
+    warnings = check_alike([*bases, *([aa_control] if aa_control else [])], cands, allowed)
     kind = replication(bases, cands)
     base_figures, cand_figures = [by_key(result_set) for result_set in bases], [by_key(result_set) for result_set in cands]
     check_complete(base_figures, cand_figures, allowed)
@@ -428,8 +430,8 @@ def compare(
     if not keys:
         raise UnfitError("The two sides have no figure in common: there is nothing to compare.")
 
-    aa_floors = floors_of_aa_control(list(base_figures[0].values()), by_key(again)) if again else {}
-    if again:
+    aa_floors = floors_of_aa_control(list(base_figures[0].values()), by_key(aa_control)) if aa_control else {}
+    if aa_control:
         floor_from = "the base measured twice side by side"
     elif kind == "runs":
         floor_from = "runs of one side against each other"
@@ -448,7 +450,7 @@ def compare(
             change, floor = late_refusal(ours, theirs) or change_of_runs(ours, theirs), floor_of_runs(ours, theirs)
         else:
             change = late_refusal(ours, theirs) or change_of(ours[0], theirs[0], kind == "pairs", between)
-            floor = noise_floor(ours[0], history, between, aa_floors if again else None)
+            floor = noise_floor(ours[0], history, between, aa_floors if aa_control else None)
         drafts.append(Draft(middle(ours), middle(theirs), change, floor, kind == "rounds", between.runs if between else 0))
     rows = rows_of(drafts, margin_ratio, alpha)
     return Comparison(
@@ -579,7 +581,7 @@ def applies(figures: Iterable[Figure]) -> bool:
 
 
 def by_key(result_set: ResultSet) -> dict[tuple, Figure]:
-    """The figures of a sheet that are compared."""
+    """The figures of a result set that are compared."""
     kept = [item for item in result_set.figures if result_set.kind != "farwrite" or item.metric in COMPARED]
     # Miles are told for every budget and route, all from one fit: one of them stands for all.
     return {

@@ -191,16 +191,16 @@ def nothing_lost(cells: Sequence[CellResult], drills: Sequence[DrillResult]) -> 
     in_rounds = sum((item.lost or 0) + (item.damaged or 0) for item in cells if item.protocol == "C")
     in_cuts = sum(item.lost_in_all + item.damaged_in_all for item in cuts)
     lost = sum(item.lost_in_all + item.damaged_in_all for item in kills)
-    said = "; ".join(kill_text(item) for item in kills)
+    kills_text = "; ".join(kill_text(item) for item in kills)
     if lost or in_rounds or in_cuts:
         also = [f"{in_rounds} acknowledged writes lost or damaged in measured rounds"] if in_rounds else []
         also += [f"{in_cuts} acknowledged writes lost or damaged after a cut"] if in_cuts else []
-        return Part("fail", "; ".join(([said] if said else []) + also))
+        return Part("fail", "; ".join(([kills_text] if kills_text else []) + also))
     if not kills:
         return Part("unknown", "no kill was drilled under protocol C, so its recovery point was not measured")
     if not any(item.count for item in kills):
-        return Part("unknown", said)
-    return Part("pass", said)
+        return Part("unknown", kills_text)
+    return Part("pass", kills_text)
 
 
 def available(drills: Sequence[DrillResult]) -> Part:
@@ -215,8 +215,8 @@ def available(drills: Sequence[DrillResult]) -> Part:
         )
     count = sum(item.count for item in cuts)
     if not max(known):
-        again = [item.recovery_time_ns_max for item in cuts if item.recovery_time_ns_max is not None]
-        later = f"; writes completed again {format_time(max(again))} after the heal at the latest" if again else ""
+        resumed_ns = [item.recovery_time_ns_max for item in cuts if item.recovery_time_ns_max is not None]
+        later = f"; writes completed again {format_time(max(resumed_ns))} after the heal at the latest" if resumed_ns else ""
         return Part(
             "fail",
             f"while the far site could not be reached nothing was acknowledged, in {times(count, 'cut')} of the link: "
@@ -246,7 +246,7 @@ def any_distance(fits: Sequence[Fit], interrupted: bool = False) -> Part:
     if k.low is None or k.high is None or at_most.withheld:
         found = f"k {trips_text(k.value)} round trips a write at p50"
         return Part(
-            "unknown", f"whether its latency depends on distance cannot be told: {found}, {joined(doubts)}", tuple(doubts)
+            "unknown", f"whether its latency depends on distance is unknown: {found}, {joined(doubts)}", tuple(doubts)
         )
     low, high = k.low, k.high
     found = f"k {trips_text(k.value)} round trips a write [{trips_text(low)}, {trips_text(high)}] at p50"
@@ -259,7 +259,7 @@ def any_distance(fits: Sequence[Fit], interrupted: bool = False) -> Part:
         return Part("pass", f"its latency does not depend on distance {up_to}: {found}, within {bound} of none")
     if at_most.verdict == "fail":
         return Part("fail", f"its latency grows with distance {up_to}: {found}, more than {bound}")
-    return Part("unknown", f"whether its latency depends on distance cannot be told: {found}, which reaches beyond {bound}")
+    return Part("unknown", f"whether its latency depends on distance is unknown: {found}, which reaches beyond {bound}")
 
 
 def small_recovery_point(drills: Sequence[DrillResult]) -> Part:
@@ -267,18 +267,18 @@ def small_recovery_point(drills: Sequence[DrillResult]) -> Part:
     kills = [item for item in drills if item.kind == "kill" and item.protocol == "A"]
     if not kills:
         return Part("unknown", "no kill was drilled under protocol A, so its recovery point was not measured")
-    said = "; ".join(kill_text(item) for item in kills)
+    kills_text = "; ".join(kill_text(item) for item in kills)
     if sum(item.damaged_in_all for item in kills):
-        return Part("fail", said)
+        return Part("fail", kills_text)
     if not any(item.count for item in kills):
-        return Part("unknown", said)
+        return Part("unknown", kills_text)
     known = [item.recovery_point_ns_max for item in kills if item.recovery_point_ns_max is not None]
     if not known:
-        return Part("unknown", f"{said}; how old the oldest lost write was is not known")
+        return Part("unknown", f"{kills_text}; how old the oldest lost write was is not known")
     bound = f"the claim gives no number, {format_time(SMALL_RECOVERY_POINT_NS)} is ours"
     if within(max(known), SMALL_RECOVERY_POINT_NS, "at_most"):
-        return Part("pass", f"{said} ({bound})")
-    return Part("fail", f"{said}: more than what we call small ({bound})")
+        return Part("pass", f"{kills_text} ({bound})")
+    return Part("fail", f"{kills_text}: more than what we call small ({bound})")
 
 
 def lag_text(cells: Sequence[CellResult]) -> str:
@@ -336,11 +336,11 @@ def spent(miles: Sequence[GreatestMiles], cell: CellResult | None, budget_ns: fl
 def reach_text(items: Sequence[GreatestMiles]) -> str:
     """How far a budget reaches for each route factor, in one line."""
     names = {factor: name for name, factor in ROUTE_FACTORS.items()}
-    told = {item.outcome for item in items} & {"measured", "beyond", "below"}
-    if not told:
+    answered = {item.outcome for item in items} & {"measured", "beyond", "below"}
+    if not answered:
         return f"cannot be put in miles: {joined(dict.fromkeys(one for item in items for one in item.miles.warnings))}"
-    said = (f"{item.route_factor:.1f} ({names.get(item.route_factor, 'as asked')}) {far_text(item)}" for item in items)
-    return ", ".join(said)
+    texts = (f"{item.route_factor:.1f} ({names.get(item.route_factor, 'as asked')}) {far_text(item)}" for item in items)
+    return ", ".join(texts)
 
 
 def spent_text(item: GreatestMiles) -> str:
@@ -380,7 +380,7 @@ def limits_text(cell: CellResult, interrupted: bool = False) -> str:
     """A latency beside the limits that products state."""
     if cell.latency_doubts:
         return f"no verdict on the limits that products state, at {cell.miles:g} miles: {joined(cell.latency_doubts)}"
-    said = []
+    clauses = []
     for limit in PRODUCT_LIMITS:
         if limit.rtt_ns is None or limit.rtt_ns < 2 * NS_PER_MS:
             continue
@@ -388,8 +388,8 @@ def limits_text(cell: CellResult, interrupted: bool = False) -> str:
         for q in (0.5, 0.99):
             found = decide(response_of_cell(cell, q), at_most=limit.rtt_ns, interrupted=interrupted)
             verdicts.append(joined(found.reasons) if found.withheld else f"{label(q)} {WITHIN[found.verdict]}")
-        said.append(f"{limit.name}: {', '.join(dict.fromkeys(verdicts))}")
-    return f"beside the limits that products state, at {cell.miles:g} miles: {'; '.join(said)}"
+        clauses.append(f"{limit.name}: {', '.join(dict.fromkeys(verdicts))}")
+    return f"beside the limits that products state, at {cell.miles:g} miles: {'; '.join(clauses)}"
 
 
 WITHIN = {"pass": "within", "fail": "beyond", "unknown": "undecided"}
@@ -418,16 +418,16 @@ def kill_text(item: DrillResult) -> str:
 
 def caveats(recording: Recording, cell: CellResult | None) -> list[str]:
     """What a reader of the verdict has to know of the lab."""
-    said = []
+    notes = []
     if recording.lab.durability == "memory":
-        said.append("journals were in memory: no disk is part of these figures")
+        notes.append("journals were in memory: no disk is part of these figures")
     elif recording.lab.not_durable:
-        said.append(f"{not_durable_text(recording.lab)}: no loss of power is part of these figures")
+        notes.append(f"{not_durable_text(recording.lab)}: no loss of power is part of these figures")
     if recording.profile.distance.route_factor != 1.0:
-        said.append(f"a mile here is {recording.profile.distance.route_factor:g} miles of glass")
+        notes.append(f"a mile here is {recording.profile.distance.route_factor:g} miles of glass")
     if cell is not None and cell.rounds_ok:
-        said += map(str, cell.warnings)
-    return said
+        notes += map(str, cell.warnings)
+    return notes
 
 
 def latency_text(cell: CellResult) -> str:

@@ -84,7 +84,7 @@ def answer_of(recording: DrillRecording) -> Answer:
         name: sum(getattr(one, name) for one in known)
         for name in ("acked", "lost", "recovered", "damaged", "resurrected", "out_of_order")
     }
-    with_loss = sum(is_bad(one) for one in counted)
+    with_loss = sum(one.verdict is not None and not one.verdict.is_clean for one in counted)
     reasons: dict[str, int] = {}
     for one in judged:
         if one.why:
@@ -105,11 +105,6 @@ def answer_of(recording: DrillRecording) -> Answer:
         availability=added([one.availability for one in counted]), judged=judged, **sums,
         pauses=pauses(recording, [place for place, one in enumerate(judged) if one.counts]) if recording.scenario.servers else [],
     )  # fmt: skip
-
-
-def is_bad(one: TrialAnswer) -> bool:
-    """Whether a trial lost or spoilt an acknowledged write."""
-    return one.verdict is not None and not one.verdict.is_clean
 
 
 def judge(trial: Trial, recording: DrillRecording) -> TrialAnswer:

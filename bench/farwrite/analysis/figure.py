@@ -41,7 +41,7 @@ class Metric(NamedTuple):
 
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
 
-# Every metric of a farwrite report. Another tool's sheet may have others beside these.
+# Every metric of a farwrite report. Another tool's result set may have others beside these.
 METRICS: dict[str, Metric] = {
     "response_p50": Metric("ns", "less", False, "response time from the intended instant, median"),
     "response_p99": Metric("ns", "less", False, "response time, 99th percentile"),
@@ -104,7 +104,7 @@ def metrics_page() -> str:
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True):
-    """What sheets are made of."""
+    """What result sets are made of."""
 
 
 class Figure(Struct, frozen=True):

@@ -128,11 +128,11 @@ def sentence_of(group: Group, q: float) -> str:
     if len(group.cells) == 1:
         return f"{title_of(group)}: {alone(group, q)}"
     kept, over, open_ = group.at("pass"), group.at("fail"), group.at("unknown")
-    said = [f"within it at {places(kept)}"] if kept else []
-    said += [f"over it at {places(over)} ({value_text(over[0], q)} at {over[0].miles:.4g})"] if over else []
-    said += [f"undecided at {places(open_)}: {joined(group.reasons())}"] if open_ else []
+    clauses = [f"within it at {places(kept)}"] if kept else []
+    clauses += [f"over it at {places(over)} ({value_text(over[0], q)} at {over[0].miles:.4g})"] if over else []
+    clauses += [f"undecided at {places(open_)}: {joined(group.reasons())}"] if open_ else []
     far = f"; it {holds_text(group)}" if kept and group.reach.kind in ("miles", "beyond") else ""
-    return f"{title_of(group)} is {', '.join(said)}{far}"
+    return f"{title_of(group)} is {', '.join(clauses)}{far}"
 
 
 def alone(group: Group, q: float) -> str:
@@ -154,9 +154,9 @@ def brief(group: Group, q: float) -> str:
     if len(group.cells) == 1:
         return f"{prefix}{undecided or alone(group, q)}"
     if kept:
-        said = holds_text(group) if group.reach.kind != "unknown" else f"holds at {kept[-1].miles:.4g} miles"
+        verdict_text = holds_text(group) if group.reach.kind != "unknown" else f"holds at {kept[-1].miles:.4g} miles"
         after = f", not at {over[0].miles:.4g}" if over else f"; {undecided}" if open_ else ""
-        return f"{prefix}{said}{after}"
+        return f"{prefix}{verdict_text}{after}"
     if over:
         return f"{prefix}is exceeded at {over[0].miles:.4g} miles, {value_text(over[0], q)}"
     return f"{prefix}{undecided}"

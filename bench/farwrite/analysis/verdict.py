@@ -12,7 +12,7 @@ The gate, claims, the answer, tables and budgets in tests all ask here, so that 
 
 A gate adds Holm's procedure over its budgets and its own alpha, which both can only withhold: of one budget at the usual alpha it
 answers what `decide` does. What a test measured by itself has no rounds (`sampled`): there the stated interval alone decides.
-Changes against a baseline are `ruling.py`'s. Loads neither numpy nor scipy.
+Changes against a baseline are `budget_verdict.py`'s. Loads neither numpy nor scipy.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Settled(NamedTuple):
 
     verdict: Verdict
     reasons: Sequence[Reason] = ()
-    change: float | None = None  # of ruling.py, as it is shown
+    change: float | None = None  # of budget_verdict.py, as it is shown
 
     @property
     def remark(self) -> str:
@@ -121,8 +121,8 @@ def decide(
     ]  # fmt: skip
     verdicts = {item.verdict for item in found}
     verdict: Verdict = "fail" if "fail" in verdicts else "unknown" if "unknown" in verdicts else "pass"
-    said = [] if verdict != "unknown" else list(dict.fromkeys(reason for item in found for reason in item.reasons))
-    return Decision(verdict, said)
+    because = [] if verdict != "unknown" else list(dict.fromkeys(reason for item in found for reason in item.reasons))
+    return Decision(verdict, because)
 
 
 def decided(draft: Trial | Settled) -> Decision:

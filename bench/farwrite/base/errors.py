@@ -71,3 +71,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if near:
         return f' (did you mean "{near[0]}"?)'
     return f" (known: {', '.join(choices)})" if choices else ""
+
+
+def only_near(word: str, known: Iterable[str]) -> str:
+    """` (did you mean "x"?)` where one is near, and nothing otherwise."""
+    near = nearest(word, known)
+    return near if "did you mean" in near else ""

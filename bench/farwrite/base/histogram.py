@@ -127,11 +127,6 @@ class Histogram:
         """A new histogram of what both recorded."""
         return Histogram(self.counts + other.counts)
 
-    def nonzero(self) -> tuple[np.ndarray, np.ndarray]:
-        """(values_ns, counts), both int64: the middle of every slot that counted something, ascending."""
-        recorded = self.used()
-        return middle_of(recorded), self.counts[recorded]
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Histogram) and np.array_equal(self.counts, other.counts)
 

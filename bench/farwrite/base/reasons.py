@@ -41,7 +41,6 @@ class Code(Generic[P]):
         self.sentence_of = sentence_of
         self.name = sentence_of.__name__
         self.words = sentence_of.__code__.co_varnames[: sentence_of.__code__.co_argcount]
-        self.__doc__ = sentence_of.__doc__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Reason:
         numbers = dict(zip(self.words, args, strict=False)) | kwargs
@@ -69,6 +68,16 @@ def code(sentence_of: Callable[P, str]) -> Code[P]:
     assert made.name not in CODES
     CODES[made.name] = made
     return made
+
+
+def fixed(name: str, sentence: str) -> Code[[]]:
+    """Lists a code without numbers."""
+
+    def sentence_of() -> str:
+        return sentence
+
+    sentence_of.__name__ = name
+    return code(sentence_of)
 
 
 def joined(reasons: Iterable[Reason]) -> str:
@@ -99,10 +108,8 @@ QUIET = "measure again on a quiet machine"
 HOST_NOISE = "host-noise"  # What the sentences of host noise begin with.
 
 
-@code
-def interrupted() -> str:
-    """Of the run: what was seen may break a promise and cannot keep one."""
-    return "the run was interrupted: cells have fewer rounds than asked, or none"
+# Of the run: what was seen may break a promise and cannot keep one.
+interrupted = fixed("interrupted", "the run was interrupted: cells have fewer rounds than asked, or none")
 
 
 @code
@@ -135,10 +142,7 @@ def link_error(error_ns: float, limit_ns: float, share_max: float) -> str:
     )
 
 
-@code
-def unsound() -> str:
-    """Of a fit, and of what follows from it."""
-    return "fitted through cells that no verdict may rest on"
+unsound = fixed("unsound", "fitted through cells that no verdict may rest on")  # Of a fit, and of what follows from it.
 
 
 @code
@@ -177,10 +181,7 @@ def stolen(share: float, share_max: float) -> str:
     return f"{HOST_NOISE}: the host took {share:.1%} of the processors, more than {share_max:.0%} (run.steal_max)"
 
 
-@code
-def not_audited() -> str:
-    """Of what was lost: nobody looked."""
-    return "what stands at the far site was not audited"
+not_audited = fixed("not_audited", "what stands at the far site was not audited")  # Of what was lost: nobody looked.
 
 
 @code
@@ -192,46 +193,20 @@ def job_failed(words: str) -> str:
 # --- What keeps the rule from deciding -------------------------------------------------------------------------
 
 
-@code
-def no_value() -> str:
-    """Nothing else is known of why."""
-    return "it has no value"
-
-
-@code
-def no_interval() -> str:
-    """Neither an interval nor rounds to make one of."""
-    return "the value has no interval"
-
-
-@code
-def one_round() -> str:
-    """A figure of a report with one round, or whose rounds are not known."""
-    return "one round only: how much it varies is not known"
-
-
-@code
-def limit_inside() -> str:
-    """The interval holds the limit."""
-    return "the limit lies inside the interval, which more samples narrow"
-
-
-@code
-def not_in_baseline() -> str:
-    return "the baseline lacks it"
-
-
-@code
-def both_hold_anywhere() -> str:
-    return "it holds at any distance, as the baseline's does"
+no_value = fixed("no_value", "it has no value")  # Nothing else is known of why.
+no_interval = fixed("no_interval", "the value has no interval")  # Neither an interval nor rounds to make one of.
+# A figure of a report with one round, or whose rounds are not known.
+one_round = fixed("one_round", "one round only: how much it varies is not known")
+# The interval holds the limit.
+limit_inside = fixed("limit_inside", "the limit lies inside the interval, which more samples narrow")
+not_in_baseline = fixed("not_in_baseline", "the baseline lacks it")
+both_hold_anywhere = fixed("both_hold_anywhere", "it holds at any distance, as the baseline's does")
 
 
 # --- Why an estimate has no value, or what its reader must know ------------------------------------------------
 
 
-@code
-def nothing_counted() -> str:
-    return "nothing was counted"
+nothing_counted = fixed("nothing_counted", "nothing was counted")
 
 
 @code
@@ -242,7 +217,7 @@ def needs(quantile: str, least: int, count: int) -> str:
 
 @code
 def needs_effective(quantile: str, least: int, worth: int, count: int) -> str:
-    """The same, because what was measured is worth fewer independent values."""
+    """The same, because what was measured has a smaller effective sample size."""
     return f"{quantile} needs n >= {least} (n_eff = {worth} of n = {count})"
 
 
@@ -263,7 +238,7 @@ def least_needed(reasons: Iterable[Reason]) -> int | None:
 
 @code
 def effective(count: int, worth: int) -> str:
-    return f"its {count} writes are worth {worth} independent ones (n_eff), which the interval is from"
+    return f"its {count} writes have an effective sample size of {worth} (n_eff), which the interval is from"
 
 
 @code
@@ -284,10 +259,7 @@ def few_runs(runs: int) -> str:
     return f"{runs} runs only"
 
 
-@code
-def one_run() -> str:
-    """Of another tool's results."""
-    return "one run: its repeatability is not known"
+one_run = fixed("one_run", "one run: its repeatability is not known")  # Of another tool's results.
 
 
 @code
@@ -295,34 +267,12 @@ def runs_missing(known: int, runs: int) -> str:
     return f"{known} of {runs} runs have a value"
 
 
-@code
-def no_round() -> str:
-    return "no good round"
-
-
-@code
-def no_write() -> str:
-    return "no write completed"
-
-
-@code
-def no_bare_flush() -> str:
-    return "no bare flush was measured"
-
-
-@code
-def no_bare_echo() -> str:
-    return "no echo of the write's sizes was measured"
-
-
-@code
-def no_part_of_floor() -> str:
-    return "a part of the floor was not measured"
-
-
-@code
-def no_processor_time() -> str:
-    return "processor time was not recorded"
+no_round = fixed("no_round", "no good round")
+no_write = fixed("no_write", "no write completed")
+no_bare_flush = fixed("no_bare_flush", "no bare flush was measured")
+no_bare_echo = fixed("no_bare_echo", "no echo of the write's sizes was measured")
+no_part_of_floor = fixed("no_part_of_floor", "a part of the floor was not measured")
+no_processor_time = fixed("no_processor_time", "processor time was not recorded")
 
 
 @code
@@ -357,8 +307,8 @@ def latency_below_light(latency_ns: float, light_ns: float) -> str:
 @code
 def no_distance(holds: Holds) -> str:
     """The latency does not depend on distance: where the budget holds then."""
-    said = {"any": "holds at any", "none": "holds at none", "unclear": "too close to the budget to tell whether it holds"}
-    return f"does not depend on distance: {said[holds]}"
+    texts = {"any": "holds at any", "none": "holds at none", "unclear": "too close to the budget to tell whether it holds"}
+    return f"does not depend on distance: {texts[holds]}"
 
 
 @code
@@ -382,7 +332,7 @@ def below_measured(miles: float) -> str:
 @code
 def not_on_one_side(slope: str, why: str) -> str:
     """The budget holds at a distance beyond one at which it does not."""
-    unclear = f"whether the latency depends on distance cannot be told: k {slope} round trips a write"
+    unclear = f"whether the latency depends on distance is unknown: k {slope} round trips a write"
     return f"{why or unclear}; the budget holds at some of the distances and not at others"
 
 
@@ -401,9 +351,7 @@ def interval_begins(miles: float) -> str:
     return f"its interval begins at {miles:.0f} miles"
 
 
-@code
-def spent_at_nothing() -> str:
-    return "the budget is exhausted before the first mile"
+spent_at_nothing = fixed("spent_at_nothing", "the budget is exhausted before the first mile")
 
 
 @code
@@ -437,9 +385,7 @@ def exposed(writes: int, caught_up_ns: float | None) -> str:
     return f"{writes} writes completed while the peer was left behind; it {after}"
 
 
-@code
-def steadiness_unknown() -> str:
-    return "too few writes a slice to tell whether it was steady: measure longer rounds"
+steadiness_unknown = fixed("steadiness_unknown", "too few writes a slice to tell whether it was steady: measure longer rounds")
 
 
 @code
@@ -474,9 +420,7 @@ def stream_level() -> str:
     return "the link was stream-level: delay and rate are the distance's, loss, retransmission and TCP's windows over it are not"
 
 
-@code
-def in_memory() -> str:
-    return "every figure is of journals in memory: nothing here would survive a power loss"
+in_memory = fixed("in_memory", "every figure is of journals in memory: nothing here would survive a power loss")
 
 
 @code
@@ -587,9 +531,7 @@ def stolen_at_most(share: float, share_max: float) -> str:
     )
 
 
-@code
-def steal_unknown() -> str:
-    return "what the host took of the processors is not known here"
+steal_unknown = fixed("steal_unknown", "what the host took of the processors is not known here")
 
 
 # --- Why a round is void or has failed -------------------------------------------------------------------------
@@ -617,10 +559,7 @@ def round_refused(words: str) -> str:
     return words
 
 
-@code
-def neighbour_void() -> str:
-    """Of an A/B experiment."""
-    return "another arm's round beside it was void"
+neighbour_void = fixed("neighbour_void", "another arm's round beside it was void")  # Of an A/B experiment.
 
 
 # What older recordings say of a round; the beginnings are all that is known of the numbers.

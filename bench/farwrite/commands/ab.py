@@ -105,12 +105,12 @@ def check(pairs: int, seed: int, words: Iterable[str], changes: Iterable[str]) -
     """UsageError for what cannot be measured or stored."""
     check_texts(*words)
     if not PAIRS_MIN <= pairs <= PAIRS_MAX:
-        raise UsageError(f"--pairs must lie between {PAIRS_MIN} and {PAIRS_MAX}: from fewer no error can be told.")
+        raise UsageError(f"--pairs must lie between {PAIRS_MIN} and {PAIRS_MAX}: fewer give no error.")
     if not 0 <= seed < SEEDS_MAX:
         raise UsageError("--seed must not be negative, and below 2^63.")
     for change in changes:
         if change.partition("=")[0].strip() == "run.rounds":
-            raise UsageError(f"--set {change}: how many rounds there are is said with --pairs here.")
+            raise UsageError(f"--set {change}: --pairs sets the number of rounds here.")
 
 
 def arms_of(base: tuple[str, list[str]], cand: tuple[str, list[str]], profile: str, pairs: int) -> list[Arm]:

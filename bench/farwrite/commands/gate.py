@@ -18,8 +18,8 @@ from .values import a_report
 
 if TYPE_CHECKING:
     from ..gate.budget import Budgets
+    from ..gate.budget_verdict import Case
     from ..gate.gate import Gate
-    from ..gate.ruling import Case
 
 BUDGETS = Path("results/budgets.toml")  # Taken when it is there and no other is named.
 

@@ -1,4 +1,4 @@
-"""`farwrite import`: results of other tools as a sheet of figures, which compare and gate read like a report."""
+"""`farwrite import`: results of other tools as a result set, which compare and gate read like a report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .output import printing
 def import_files(
     *files: Path, out: Annotated[Path, Parameter(allow_leading_hyphen=True)] = Path(STDOUT), unit: TimeUnit | None = None
 ) -> int:
-    """Read results of fio, HdrHistogram, k6 or pytest-benchmark as a sheet of figures.
+    """Read results of fio, HdrHistogram, k6 or pytest-benchmark as a result set.
 
     Several files are runs of the same thing: their figures are averaged, and how they differ becomes the interval.
 
@@ -28,7 +28,7 @@ def import_files(
     files
         What the tools wrote: fio's JSON, .hlog, k6's summary, pytest-benchmark's JSON.
     out
-        The sheet to write; - prints it.
+        The result set to write; - prints it.
     unit
         What an HdrHistogram log counted in; ns unless told.
     """
@@ -48,7 +48,7 @@ def import_files(
 
 
 def read_foreign(path: Path, unit: TimeUnit | None) -> ResultSet:
-    """The sheet of one file; UsageError when it is one of our own, which needs no import."""
+    """The result set of one file; UsageError when it is one of our own, which needs no import."""
     from ..compare.figures import is_report, is_result_set
 
     data = read_document(path, "import")
@@ -58,19 +58,19 @@ def read_foreign(path: Path, unit: TimeUnit | None) -> ResultSet:
 
 
 def encoded(result_set: ResultSet) -> bytes:
-    """The sheet as a document."""
+    """The result set as a document."""
     import msgspec
 
     return msgspec.json.format(msgspec.json.encode(result_set), indent=1) + b"\n"
 
 
 def write_result_set(data: bytes, path: Path) -> None:
-    """Write a sheet atomically, over nothing but another sheet: a mistyped --out must not cost a result."""
+    """Write a result set atomically, over nothing but another one: a mistyped --out must not cost a result."""
     from ..compare.figures import is_result_set
 
     try:
-        if path.exists() and not is_result_set(read_document(ordinary(path), "write the sheet over")):
-            raise UsageError(f"{path} is no sheet, so it is not overwritten. Name another --out.")
+        if path.exists() and not is_result_set(read_document(ordinary(path), "write the result set over")):
+            raise UsageError(f"{path} is no result set, so it is not overwritten. Name another --out.")
         write_atomically(path, data)
     except OSError as refusal:
-        raise UsageError(f"write the sheet {path}: {refusal.strerror}. Name another --out.") from refusal
+        raise UsageError(f"write the result set {path}: {refusal.strerror}. Name another --out.") from refusal

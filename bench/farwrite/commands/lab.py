@@ -128,7 +128,7 @@ def lab(
     if sites is None:
         layout = asked.layout(far)
     elif asked != NOTHING_ASKED or far is not None:
-        raise UsageError("--sites says how far everything is and what runs there; it goes with no other word about a link.")
+        raise UsageError("--sites defines all links and commands: give no other option about a link with it.")
     else:
         layout = read(sites)
     if wait_port is not None and not 0 < wait_port < 65536:

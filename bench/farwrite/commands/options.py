@@ -219,11 +219,11 @@ def covers(other: dict[str, Any], cell: dict[str, Any]) -> bool:
 
 def workload_of(cell: dict[str, Any]) -> dict[str, Any]:
     """What tells one cell from another besides its name, its protocols and its distances."""
-    told = {key: value for key, value in (DEFAULTS | cell).items() if key not in ("name", "protocols", "miles")}
-    if isinstance(told["block"], str):
+    workload = {key: value for key, value in (DEFAULTS | cell).items() if key not in ("name", "protocols", "miles")}
+    if isinstance(workload["block"], str):
         with contextlib.suppress(UsageError):  # Refused later, with its line.
-            told["block"] = units.size_bytes(told["block"])
-    return told
+            workload["block"] = units.size_bytes(workload["block"])
+    return workload
 
 
 def word_of(key: str, value: Any) -> str:

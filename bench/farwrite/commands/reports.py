@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from ..base.documents import found_at, found_in, named_below
-from ..base.errors import UsageError, nearest
+from ..base.errors import UsageError, only_near
 
 RESULTS = Path("results")
 LATEST = "latest"
@@ -47,8 +47,7 @@ def single(word: Path, experiments: bool = False) -> Path:
     found = meant_by(word, experiments)
     if found is not None:
         return found
-    near = nearest(str(word), [LATEST, *(path.name for path in runs_below(experiments)), *named_below(RESULTS / "baselines")])
-    near = near if "did you mean" in near else ""
+    near = only_near(str(word), [LATEST, *(path.name for path in runs_below(experiments)), *named_below(RESULTS / "baselines")])
     raise UsageError(f'There is no report "{word}": no such file, and no such run or baseline below {RESULTS}{near}.')
 
 

@@ -63,7 +63,7 @@ def run(
     if trace and profile:
         raise UsageError(f"--trace {trace} is replayed by itself, and {profile} is another workload: give one of the two.")
     if format and not trace:
-        raise UsageError(f"--format {format} says what a trace is: it goes with --trace.")
+        raise UsageError(f"--format {format} names the format of a trace: it goes with --trace.")
     profile = profile or DEFAULT
     asked = options.change(session.set_)
     changes: list[Change] = [*session.changes]

@@ -27,7 +27,7 @@ COMMANDS = {
     "compare": ("compare:compare", READ, "Compare two reports, or several of each: what changed, and how sure that is."),
     "history": ("history:history", READ, "Draw how a metric went from run to run, and name the runs at which it changed."),
     "export": ("export:export", READ, "Write a report's latencies as HdrHistogram's tools read them."),
-    "import": ("import_:import_files", READ, "Read results of fio, HdrHistogram, k6 or pytest-benchmark as a sheet of figures."),
+    "import": ("import_:import_files", READ, "Read results of fio, HdrHistogram, k6 or pytest-benchmark as a result set."),
     "gate": ("gate:gate", JUDGE, "Hold a report against budgets: pass, fail or unknown."),
     "budget": ("budget:budget", JUDGE, "Propose budgets from measured noise."),
     "baseline": ("baseline:baseline", JUDGE, "Keep a run as the one that others are held against, and list those kept."),

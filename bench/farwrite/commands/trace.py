@@ -102,7 +102,7 @@ def convert(
     from ..base.units import format_time
     from ..workload.trace.convert import Change
     from ..workload.trace.convert import convert as converted
-    from ..workload.trace.reader import reads_told
+    from ..workload.trace.reader import reads_text
     from ..workload.trace.trace import find
 
     change = Change(
@@ -115,15 +115,15 @@ def convert(
     if out.exists() and path.resolve() == out.resolve():
         raise UsageError(f"{out} is the trace itself. Name another file to write.")
     made = converted(path, out, change, taking_of(repair, disk, volume, format))
-    said = [f"{made.records} record{'' if made.records == 1 else 's'} over {format_time(made.duration_ns)}"]
-    said.append(reads_told(made.read_share))
+    lines = [f"{made.records} record{'' if made.records == 1 else 's'} over {format_time(made.duration_ns)}"]
+    lines.append(reads_text(made.read_share))
     if len(made.disks) > 1 and disk is None:
-        said.append(f"{len(made.disks)} disks side by side: {', '.join(made.disks)}")
+        lines.append(f"{len(made.disks)} disks side by side: {', '.join(made.disks)}")
     if made.folded:
-        said.append(f"{made.folded} folded into {fold}: more overwrites than were recorded")
-    said += [f"{count} {what}" for what, count in made.repaired.items()]
-    said += [f"{count} {what} left out" for what, count in made.left_out.items()]
-    print(f"saved: {out}\n  " + "\n  ".join(said), file=sys.stderr)
+        lines.append(f"{made.folded} folded into {fold}: more overwrites than were recorded")
+    lines += [f"{count} {what}" for what, count in made.repaired.items()]
+    lines += [f"{count} {what} left out" for what, count in made.left_out.items()]
+    print(f"saved: {out}\n  " + "\n  ".join(lines), file=sys.stderr)
     return EXIT_DONE
 
 

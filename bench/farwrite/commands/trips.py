@@ -64,18 +64,13 @@ def trips(
         Say nothing of our own on stderr but refusals.
     """
     refuse_both(verbose, quiet)
-    if (far is None) != (uri is None):
-        raise UsageError("--far serves somebody else's target and --uri names it: give both, or neither for our own doors.")
-    if far is not None and door != "both":
-        raise UsageError("--door is about our own doors: it does not go with --far.")
-    if not WRITES_MIN <= writes <= WRITES_MAX:
-        raise UsageError(f"--writes {writes}: {WRITES_MIN} to {WRITES_MAX:,} of each size.")
+    check(far, uri, door, writes)
     sizes = sizes_of(size)
     if asked.miles is None and asked.km is None and asked.rtt is None:
         asked = replace(asked, miles=MILES)
     layout = asked.layout(far)
     if not layout.legs[0].asked.rtt_ns:
-        raise UsageError("Round trips are told from 0 miles and a distance: give one above 0.")
+        raise UsageError("Round trips are computed from 0 miles and a distance: give one above 0.")
 
     from ..progress import bar
 
@@ -106,6 +101,16 @@ def trips(
 
             show_trips(made, result, console())
     return EXIT_DONE
+
+
+def check(far: str | None, uri: str | None, door: str, writes: int) -> None:
+    """UsageError for words that contradict each other, and a number that is too small or too large."""
+    if (far is None) != (uri is None):
+        raise UsageError("--far serves somebody else's target and --uri names it: give both, or neither for our own doors.")
+    if far is not None and door != "both":
+        raise UsageError("--door is about our own doors: it does not go with --far.")
+    if not WRITES_MIN <= writes <= WRITES_MAX:
+        raise UsageError(f"--writes {writes}: {WRITES_MIN} to {WRITES_MAX:,} of each size.")
 
 
 def sizes_of(text: str) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cyclopts import CycloptsError
 from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
 
-from ..base.errors import nearest
+from ..base.errors import only_near
 
 
 def in_our_words(refusal: CycloptsError) -> str:
@@ -18,8 +18,8 @@ def in_our_words(refusal: CycloptsError) -> str:
         return f'"{listed}" {"is one word" if len(words) == 1 else "are words"} too many: see "{command} --help".'
     if isinstance(refusal, UnknownCommandError):
         word = (refusal.unused_tokens or [""])[0]
-        near = nearest(word, commands_of(refusal))
-        near = near if "did you" in near else f" (known: {', '.join(commands_of(refusal))})"
+        known = commands_of(refusal)
+        near = only_near(word, known) or f" (known: {', '.join(known)})"
         return f'there is no command "{" ".join([*chain, word])}"{near}.'
     return str(refusal)
 

@@ -89,7 +89,7 @@ def name_for(name: str | None, recording: Recording) -> str:
 def reasons_against(recording: Recording, analysis: Analysis) -> Iterator[str]:
     """Why others should not be held against this run, each a sentence."""
     if recording.interrupted:
-        yield "it was interrupted: what it says rests on the rounds that were finished."
+        yield "it was interrupted: its figures rest on the rounds that were finished."
     if not recording.cells:
         yield "it measured no cell."
     protocols = {cell.id: cell.protocol for cell in recording.cells}

@@ -1,4 +1,4 @@
-"""A drill's recording as a sheet of figures: what compare, gate and history ask of it, each trial a round of its own."""
+"""A drill's recording as a result set: what compare, gate and history ask of it, each trial a round of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a file to its sheet of figures: a farwrite report, a sheet that was imported, or another tool's results.
+"""From a file to its result set: a farwrite report, a result set that was imported, or another tool's results.
 
 Loads neither numpy nor Numba as long as the report's stored analysis is the one this farwrite would make.
 """
@@ -30,7 +30,7 @@ REPORT_NAMES = (recordings.REPORT_NAME, "sheet.json", DRILL_NAME)  # What a dire
 
 
 def read_result_set(path: Path) -> ResultSet:
-    """The sheet of a file, or of a run's directory; UsageError says what the file is not."""
+    """The result set of a file, or of a run's directory; UsageError says what the file is not."""
     path, data = contents(path)
     if is_drill(data):
         from .drills import result_set_of_drill
@@ -47,7 +47,7 @@ def read_result_set(path: Path) -> ResultSet:
 
 
 def aa_control_beside(baseline: Path, base: ResultSet, cand: ResultSet) -> ResultSet | None:
-    """The base measured a second time, where both sheets are arms of one A/B experiment and it lies beside them."""
+    """The base measured a second time, where both result sets are arms of one A/B experiment and it lies beside them."""
     if base.pairing is None or cand.pairing is None or base.pairing.id != cand.pairing.id or base.pairing.arm != "base":
         return None
     place = (baseline if baseline.is_dir() else baseline.parent).parent / "again"
@@ -105,21 +105,21 @@ def is_drill(data: bytes) -> bool:
 
 
 def is_result_set(data: bytes) -> bool:
-    """Whether this is a sheet that `farwrite import` wrote."""
+    """Whether this is a result set that `farwrite import` wrote."""
     kind = kind_of(data)
     return kind is not None and kind.figures is not msgspec.UNSET
 
 
 def decode_result_set(data: bytes, source: str) -> ResultSet:
-    """A sheet from its bytes."""
+    """A result set from its bytes."""
     try:
         document = msgspec.json.decode(data)
         version = document.get("version", 1)
         if isinstance(version, int) and version > RESULT_SET_VERSION:
-            raise UsageError(f"{source} is a sheet of version {version}; this farwrite reads up to {RESULT_SET_VERSION}.")
+            raise UsageError(f"{source} is a result set of version {version}; this farwrite reads up to {RESULT_SET_VERSION}.")
         result_set = msgspec.convert(document | {"figures": with_codes(document.get("figures"))}, ResultSet)
     except recordings.NOT_OURS as refusal:
-        raise UsageError(f"{source} is not a sheet of figures: {refusal}.") from refusal
+        raise UsageError(f"{source} is no result set: {refusal}.") from refusal
     return msgspec.structs.replace(result_set, source=source, version=RESULT_SET_VERSION)
 
 
@@ -174,8 +174,8 @@ def figures_of(analysis: Analysis) -> Iterator[Figure]:
             if value is not None:
                 yield cell_figure(cell, metric, value, withheld=of_share if metric == "efficiency" else [])
         for part in cell.parts:
-            told = {"op": part.operation, "job": part.job, "phase": part.phase}
-            of_part: dict[str, Label] = {key: word for key, word in told.items() if word}
+            named = {"op": part.operation, "job": part.job, "phase": part.phase}
+            of_part: dict[str, Label] = {key: word for key, word in named.items() if word}
             for metric, value in part_values(part).items():
                 yield cell_figure(cell, metric, value, of_part)
     for fit in analysis.fits:

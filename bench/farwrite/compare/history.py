@@ -444,7 +444,7 @@ def update(index: sqlite3.Connection, results: Path, notices: list[str]) -> None
 
 
 def read_one(file: Path, notices: list[str], progress: Progress | None) -> ResultSet | None:
-    """One file's sheet; None, and a notice, when it cannot be read."""
+    """One file's result set; None, and a notice, when it cannot be read."""
     begin_s = time.monotonic()
     if progress:
         progress.doing(f"reading {readable(os.fsencode(file))}")
@@ -462,7 +462,7 @@ def read_one(file: Path, notices: list[str], progress: Progress | None) -> Resul
 
 
 def files_below(results: Path, notices: list[str]) -> Iterator[tuple[bytes, FileFacts]]:
-    """Every file that may be a report or a sheet, its path below the results directory as bytes."""
+    """Every file that may be a report or a result set, its path below the results directory as bytes."""
     tree = os.walk(results / "runs")  # Unlike rglob it also finds links that lead nowhere, so they can be named.
     files = [
         Path(place, name if name in names else name + SUFFIX)

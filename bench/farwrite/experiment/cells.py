@@ -19,7 +19,7 @@ from ..recording import Cell, Other
 from ..workload.load_checks import joint_load_of
 from ..workload.plan import Load
 from ..workload.tables import CellTable, Profile
-from ..workload.trace.reader import Outline, outline_once, reads_told
+from ..workload.trace.reader import Outline, outline_once, reads_text
 from ..workload.trace.trace import find
 
 ANY_VOLUME_BYTES = 1 << 50  # For what does not depend on it.
@@ -152,7 +152,7 @@ def note_of(workload: Workload) -> str:
     disks = f", of {len(trace.extents)} disks laid side by side" if len(trace.extents) > 1 else ""
     return (
         f"trace {trace.name}: {trace.writes} writes over {trace.duration_ns / 1e9:.0f} s{disks}, a window of it per round; "
-        f"{trace.others} reads and flushes left out (a write here is durable when it completes); {reads_told(trace.read_share)}"
+        f"{trace.others} reads and flushes left out (a write here is durable when it completes); {reads_text(trace.read_share)}"
     )
 
 

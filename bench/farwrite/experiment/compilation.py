@@ -35,7 +35,7 @@ FUNCTIONS, LINK_FUNCTIONS, DOOR_FUNCTIONS = 507, 96, 120
 SECONDS, LINK_SECONDS = "50 to 95 s on two idle processors", "15 to 30 s on an idle processor"
 DOOR_SECONDS = "30 to 60 s on an idle processor"
 POLL_S = 0.1
-SAID_LINES_MAX = 30  # Of what a failed process said: Numba's reasons stand at the end.
+OUTPUT_LINES_MAX = 30  # Of what a failed process said: Numba's reasons stand at the end.
 # In the cache directory: how many functions were compiled, and in how many seconds: all that a run needs, those of the link,
 # or those that doors need besides.
 MARKER, LINK_MARKER, DOOR_MARKER = "complete", "link", "doors"
@@ -140,13 +140,13 @@ class Clock:
     """Says what is being done and for how many seconds by now, once a second."""
 
     def __init__(self, what: str, progress: Progress) -> None:
-        self.what, self.progress, self.begin_s, self.said_s = what, progress, time.monotonic(), -1
+        self.what, self.progress, self.begin_s, self.reported_s = what, progress, time.monotonic(), -1
 
     def tell(self) -> None:
         """Say it, where it is another second."""
         seconds = int(time.monotonic() - self.begin_s)
-        if seconds != self.said_s:
-            self.said_s = seconds
+        if seconds != self.reported_s:
+            self.reported_s = seconds
             self.progress.doing(f"{self.what}, {seconds} s so far")
 
 
@@ -155,20 +155,20 @@ class Compiler(NamedTuple):
 
     what: str
     pid: int
-    said: IO[bytes]  # its standard error
+    stderr_file: IO[bytes]  # its standard error
 
 
 def compiler(work: Callable[[], object], counts: np.ndarray, place: int) -> Compiler:
     """A process that does this work and counts what it compiles for it. What it says on standard error is kept."""
     parent = os.getpid()
-    said = tempfile.TemporaryFile()  # Closed by who waits for it.
+    stderr_file = tempfile.TemporaryFile()  # Closed by who waits for it.
     pid = os.fork()
     if pid:
-        return Compiler(getattr(work, "__name__", "work"), pid, said)
+        return Compiler(getattr(work, "__name__", "work"), pid, stderr_file)
     code = 1
     try:
         die_with(parent)
-        os.dup2(said.fileno(), 2)
+        os.dup2(stderr_file.fileno(), 2)
         event.register("numba:compile", Ticker(counts, place))
         work()
         code = 0
@@ -200,19 +200,19 @@ def wait_for(
             os.kill(child.pid, signal.SIGKILL)
             os.waitpid(child.pid, 0)
         for child in children:
-            child.said.close()
+            child.stderr_file.close()
 
 
 def ended(child: Compiler, code: int) -> None:
-    """Pass on what a process said that has ended. FarwriteError with its exit status and its words when it failed."""
-    child.said.seek(0)
-    lines = child.said.read().decode(errors="replace").splitlines()
+    """Pass on the output of a process that has ended. FarwriteError with its exit status and its words when it failed."""
+    child.stderr_file.seek(0)
+    lines = child.stderr_file.read().decode(errors="replace").splitlines()
     if code == 0:
         for line in lines:
             print(line, file=sys.stderr)
         return
     how = f"was ended by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit status {code}"
-    words = "\n".join(["It said:", *lines[-SAID_LINES_MAX:]]) if lines else "It said nothing."
+    words = "\n".join(["Its output:", *lines[-OUTPUT_LINES_MAX:]]) if lines else "It printed nothing."
     advice = (
         "The system ends processes when memory is short: free some and start again."
         if code == -signal.SIGKILL

@@ -122,8 +122,8 @@ def assign(run: Run, facts: Sequence[Facts]) -> None:
         if all((cell.id, index) in done and cell.id in kept for cell in row for index in rounds):
             continue  # By a worker of the run that was interrupted, which may be gone.
         min(shares, key=len).extend(cell.id for cell in row)
-    for told, cells in zip(facts, shares, strict=True):
-        keep(run, Entry(worker=Worker(host=told.host, lab=told.lab, cells=cells)))
+    for machine, cells in zip(facts, shares, strict=True):
+        keep(run, Entry(worker=Worker(host=machine.host, lab=machine.lab, cells=cells)))
 
 
 def gather(run: Run, client: Any, futures: dict[Any, str], numbers: dict[str, int]) -> None:
@@ -143,8 +143,8 @@ def gather(run: Run, client: Any, futures: dict[Any, str], numbers: dict[str, in
                     f"measure on the Dask worker {address}: {failure!r}. What was measured is kept; go on with --resume."
                 ) from failure
             for floors in observed.floors:
-                told = msgspec.structs.replace(floors, worker=numbers[address])
-                keep(run, Entry(floors=told))
+                numbered = msgspec.structs.replace(floors, worker=numbers[address])
+                keep(run, Entry(floors=numbered))
             for made in observed.rounds:
                 keep(run, Entry(round=made))
                 if made.status != "ok":

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median
-from typing import IO
+from typing import IO, Any
 
 from .. import __version__
 from ..base.errors import UnfitError
@@ -70,7 +70,16 @@ class CommandFailedError(Exception):
 
 
 class StoppedError(Exception):
-    """A signal asked us to end."""
+    """A signal asked us to end; its argument is our exit code then."""
+
+
+def check_stopped(session: Session) -> None:
+    """StoppedError once a signal has asked us to end."""
+    came = signal.sigtimedwait(SIGNALS - {signal.SIGCHLD}, 0)
+    if came is not None:
+        session.stopped_by = came.si_signo
+    if session.stopped_by is not None:
+        raise StoppedError(128 + session.stopped_by)
 
 
 class Runner:
@@ -85,13 +94,13 @@ class Runner:
         for stream in (self.out, self.error):
             stream.seek(0)
             stream.truncate()
-        self.check_stopped()
+        check_stopped(self.session)
         near = self.session.start(
             NEAR, self.command, self.stamp, stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.error
         )
         code = self.session.watch(near)
         end_ns = time.monotonic_ns()
-        self.check_stopped()
+        check_stopped(self.session)
         if code:
             raise CommandFailedError(code, what)
         return end_ns - BEGUN.unpack_from(self.begun)[0]
@@ -99,14 +108,6 @@ class Runner:
     def stamp(self) -> None:
         """In the command's process, last of all: note when it begins."""
         BEGUN.pack_into(self.begun, 0, time.monotonic_ns())
-
-    def check_stopped(self) -> None:
-        """StoppedError once a signal has asked us to end."""
-        came = signal.sigtimedwait(SIGNALS - {signal.SIGCHLD}, 0)
-        if came is not None:
-            self.session.stopped_by = came.si_signo
-        if self.session.stopped_by is not None:
-            raise StoppedError
 
     def repeat_output(self) -> None:
         """What the last run printed goes where ours goes, as if it had been run by itself."""
@@ -252,11 +253,19 @@ def repeat(
             if not made.rounds:
                 raise
             interrupted = True
-    lab, there = session.lab, asked.leg.asked
+    awake = session.lab.awake
     return Repeated(
-        farwrite=__version__, started_utc=started.isoformat(timespec="seconds"), command=asked.command, miles=there.miles,
-        asked_rtt_ns=there.rtt_ns, is_ping=there.is_ping, route_factor=asked.route_factor,
-        asked_besides=describe(asked.leg.spec), link=lab.choice.kind, link_reason=lab.choice.reason, keep_awake=lab.awake.chosen,
-        keep_awake_reason=lab.awake.reason, warmups=asked.warmups, planned_runs=made.runs, rounds=made.rounds, void=made.void,
+        **at_distance(session, asked.leg, asked.route_factor, started), command=asked.command, keep_awake=awake.chosen,
+        keep_awake_reason=awake.reason, warmups=asked.warmups, planned_runs=made.runs, rounds=made.rounds, void=made.void,
         interrupted=interrupted,
     )  # fmt: skip
+
+
+def at_distance(session: Session, leg: Leg, route_factor: float, started: datetime) -> dict[str, Any]:
+    """The fields that every recording at one distance begins with."""
+    there, choice = leg.asked, session.lab.choice
+    return {
+        "farwrite": __version__, "started_utc": started.isoformat(timespec="seconds"), "miles": there.miles,
+        "asked_rtt_ns": there.rtt_ns, "is_ping": there.is_ping, "route_factor": route_factor,
+        "asked_besides": describe(leg.spec), "link": choice.kind, "link_reason": choice.reason,
+    }  # fmt: skip

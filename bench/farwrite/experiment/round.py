@@ -168,8 +168,8 @@ def measure_cell(run: Run, lab: Lab, cell: Cell, index: int, attempt: int) -> Ro
         made = msgspec.structs.replace(made, samples=kept)
     fars = observed.fars[1:] if observed is not None else [None] * len(cell.others)
     others = zip(legs[1:], loads[1:], afters[1:], fars, survived[1:], strict=True)
-    told = [LinkChange(at_ns=item.at_ns, happened_ns=item.happened_ns, what=item.what) for item in changes]
-    return msgspec.structs.replace(made, others=[other_round(*other) for other in others], changes=told, noise=noise)
+    recorded = [LinkChange(at_ns=item.at_ns, happened_ns=item.happened_ns, what=item.what) for item in changes]
+    return msgspec.structs.replace(made, others=[other_round(*other) for other in others], changes=recorded, noise=noise)
 
 
 def noise_of(lab: Lab, order: Order, before: Reading, after: Reading) -> HostNoise:

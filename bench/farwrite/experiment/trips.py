@@ -11,7 +11,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -22,7 +21,6 @@ from datetime import UTC, datetime
 from typing import IO, Literal
 from urllib.parse import unquote, urlsplit
 
-from .. import __version__
 from ..analysis.trips import OFFERED, agreed
 from ..base.errors import FarwriteError, UnfitError, UsageError, system_error
 from ..base.framing import receive_exactly
@@ -45,15 +43,14 @@ from ..engine.frontend.nbd_door import nbd_door
 from ..engine.frontend.nbd_negotiation import Chosen, Export
 from ..engine.journal import format_journal
 from ..lab.process import Process, process
-from ..lab.session import SIGNALS, Session, how_ended, open_to
+from ..lab.session import Session, how_ended, open_to
 from ..lab.site import setting
 from ..lab.topology import NEAR, Layout, Leg
 from ..progress import Progress
 from ..recording import MeasuredTarget, TripsRecording, Turn, WritesOfSize
 from ..targets.replicated import PROTOCOLS
-from ..workload.link_spec import describe
 from .repeat import Asked as AskedRepetition
-from .repeat import LinkOffError, Repetition, StoppedError
+from .repeat import LinkOffError, Repetition, at_distance, check_stopped
 
 Kind = Literal["nbd", "iscsi"]
 FAR = "far"
@@ -113,12 +110,9 @@ def measure_trips(asked: Asked, progress: Progress) -> TripsRecording:
         with session.inhabited(None if asked.doors else port_of(asked.uri)):
             measurement = Measurement(session, asked, progress, doors)
             targets = [measurement.of_target(*one) for one in targets_of(asked)]
-        lab, there = session.lab, asked.leg.asked
         return TripsRecording(
-            farwrite=__version__, started_utc=started.isoformat(timespec="seconds"), miles=there.miles,
-            asked_rtt_ns=there.rtt_ns, is_ping=there.is_ping, route_factor=asked.route_factor,
-            asked_besides=describe(asked.leg.spec), link=lab.choice.kind, link_reason=lab.choice.reason, initiator=initiator,
-            congestion=congestion, fua=asked.fua, warmups=WARMUPS, targets=targets,
+            **at_distance(session, asked.leg, asked.route_factor, started), initiator=initiator, congestion=congestion,
+            fua=asked.fua, warmups=WARMUPS, targets=targets,
         )  # fmt: skip
 
 
@@ -192,8 +186,8 @@ def version_of_qemu_io() -> str:
         raise UnfitError(
             "qemu-io is not installed, which makes the writes: install qemu-utils (Debian), and qemu-block-extra for iSCSI."
         )
-    told = subprocess.run(["qemu-io", "--version"], capture_output=True, text=True, check=False, timeout=OPEN_S)
-    return told.stdout.partition("\n")[0].strip()[:80]
+    done = subprocess.run(["qemu-io", "--version"], capture_output=True, text=True, check=False, timeout=OPEN_S)
+    return done.stdout.partition("\n")[0].strip()[:80]
 
 
 def times_of(text: str, size_bytes: int) -> list[float]:
@@ -262,7 +256,7 @@ class Measurement:
         code, out, error = self.run(uri, [f"write 0 {size}"] * count, limit_s)
         times_ns = times_of(out, size) if not code else []
         if len(times_ns) != count:
-            words = said(error) or said(out) or f"it made {len(times_ns)} of {count} writes"
+            words = last_line(error) or last_line(out) or f"it made {len(times_ns)} of {count} writes"
             raise UnfitError(f"write {size} bytes to {uri} with qemu-io: {words}")
         return times_ns[WARMUPS:]
 
@@ -273,7 +267,7 @@ class Measurement:
             code, out, error = self.run(uri, ["length"], OPEN_S)
             if not code and out.strip():
                 return
-            words = said(error) or said(out) or "it printed nothing"
+            words = last_line(error) or last_line(out) or "it printed nothing"
             if "nknown protocol" in words or "nknown driver" in words:
                 raise UnfitError(f"qemu-io knows no {uri.partition(':')[0]}: {words} Install qemu-block-extra (Debian).")
             if self.doors is not None and self.doors.poll(0):
@@ -290,7 +284,7 @@ class Measurement:
         cache = "writethrough" if self.asked.fua else "writeback"
         words = ["qemu-io", "-f", "raw", "-t", cache, *(word for one in commands for word in ("-c", one)), uri]
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
-            self.check_stopped()
+            check_stopped(self.session)
             begun = self.session.start(NEAR, words, stdin=subprocess.DEVNULL, stdout=out, stderr=error)
             until_s = time.monotonic() + limit_s
             is_late = False
@@ -302,18 +296,10 @@ class Measurement:
                     begun.process.kill()
 
             code = self.session.watch(begun, look)
-            self.check_stopped()
+            check_stopped(self.session)
             if is_late:
                 raise UnfitError(f"qemu-io with {uri}: not done after {limit_s:.0f} s: the target is silent or too slow.")
             return code, beginning(out), beginning(error)
-
-    def check_stopped(self) -> None:
-        """StoppedError, with our exit code, once a signal has asked us to end."""
-        came = signal.sigtimedwait(SIGNALS - {signal.SIGCHLD}, 0)
-        if came is not None:
-            self.session.stopped_by = came.si_signo
-        if self.session.stopped_by is not None:
-            raise StoppedError(128 + self.session.stopped_by)
 
     def keys_of(self, uri: str) -> tuple[dict[str, str], str]:
         """What the target agrees to, and why that is unknown where it is."""
@@ -334,7 +320,7 @@ def beginning(stream: IO[bytes]) -> str:
     return stream.read(OUTPUT_BYTES_MAX).decode("utf-8", "replace")
 
 
-def said(text: str) -> str:
+def last_line(text: str) -> str:
     """The last line that was printed, as the end of a sentence."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1].removeprefix("qemu-io: ")[:300].rstrip(".") + "." if lines else ""

@@ -176,8 +176,8 @@ def budget_of(table: Table, index: int, reader: Reader, metrics: Mapping[str, Me
         raise UsageError(f'{where("metric")}: unknown metric "{table.metric}"{nearest(table.metric, metrics)}.')
     given = [kind for kind in KINDS if getattr(table, kind) is not None]
     if len(given) != 1:
-        said = " and ".join(given) if given else "none"
-        raise UsageError(f"{where()}: exactly one of {', '.join(KINDS)} is needed; it has {said}.")
+        found = " and ".join(given) if given else "none"
+        raise UsageError(f"{where()}: exactly one of {', '.join(KINDS)} is needed; it has {found}.")
     kind = given[0]
     limit, share = limit_of(getattr(table, kind), kind, table.metric, metrics[table.metric], where(kind))
     selector = {label: choices_of(label, value, where("where")) for label, value in table.where.items()}

@@ -1,6 +1,7 @@
 """The gate: a report held against its budgets. Finds the figures that each budget is about and what they are compared with.
 
-`ruling.py` judges them; what is printed or written of it is `report/`'s. Reads sheets only, loads neither numpy nor scipy.
+`budget_verdict.py` judges them; what is printed or written of it is `report/`'s. Reads result sets only, loads neither numpy nor
+scipy.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ..base.errors import (
 )
 from ..workload.link_spec import STREAM_LEVEL_LINKS
 from .budget import SAFETY, Budget, Budgets
-from .ruling import Case, Ruling, verdicts_of
+from .budget_verdict import BudgetVerdict, Case, verdicts_of
 
 LISTED_MAX = 6  # Of what there is instead of what was asked for.
 AUDITED = ("lost_writes", "damaged_writes")  # What every cell should have; a cell without was not audited.
@@ -48,19 +49,19 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     level: float  # what this look may err by
     tests: int  # measured ones of gating budgets: Holm's family
     floor_from: str  # where the noise floor comes from, in words; empty when nothing is held against a baseline
-    rulings: list[Ruling]
+    verdicts: list[BudgetVerdict] = msgspec.field(name="rulings")
     warnings: list[str]
     stream_level: bool = False  # the report is of a link that delayed streams of bytes, not packets
     earlier_runs: EarlierRuns | None = None  # of two runs, where what differs from run to run comes from; null: not two runs
 
     def count(self, verdict: Verdict) -> int:
-        """How many gating rulings say so."""
-        return sum(item.gating and item.verdict == verdict for item in self.rulings)
+        """How many gating verdicts are this one."""
+        return sum(item.gating and item.verdict == verdict for item in self.verdicts)
 
 
 def gate(
-    result_set: ResultSet, budgets: Budgets, baseline: ResultSet | None = None, again: ResultSet | None = None, look: int = 1,
-    allowed: Iterable[str] = (), history: RunHistory = NO_HISTORY,
+    result_set: ResultSet, budgets: Budgets, baseline: ResultSet | None = None, aa_control: ResultSet | None = None,
+    look: int = 1, allowed: Iterable[str] = (), history: RunHistory = NO_HISTORY,
 ) -> Gate:  # fmt: skip
     """Every budget ruled on. UsageError when a budget selects nothing, UnfitError when the runs are unlike.
 
@@ -71,18 +72,18 @@ def gate(
             f"--look {look}: {budgets.source} allows {budgets.looks} a candidate, and alpha is shared among them. "
             "Say looks = 2 or 3 there before the first one."
         )
-    cases, warnings = cases_of(result_set, budgets, baseline, again, allowed, history)
-    rulings = verdicts_of(cases, budgets.alpha, budgets.looks)
-    gating = [item for item in rulings if item.gating]
+    cases, warnings = cases_of(result_set, budgets, baseline, aa_control, allowed, history)
+    verdicts = verdicts_of(cases, budgets.alpha, budgets.looks)
+    gating = [item for item in verdicts if item.gating]
     if not gating:
         warnings.append("every budget is only reported: this gate cannot fail")
-    if result_set.not_durable and any(item.metric in SAFETY for item in rulings):
+    if result_set.not_durable and any(item.metric in SAFETY for item in verdicts):
         warnings.append(f"{result_set.not_durable}: lost writes are those of killed processes, not of a loss of power")
     held = baseline if any(case.budget.kind == "not_worse_by" for case in cases) else None
     if baseline and not held:
         warnings.append("no budget is held against the baseline: not_worse_by is what does that")
     two_runs = held is not None and not are_paired(held, result_set)
-    if again:
+    if aa_control:
         floor_from = "the base measured twice side by side"
     elif two_runs and history.about.runs >= RUNS_MIN:
         floor_from = "earlier runs against each other"
@@ -101,38 +102,38 @@ def gate(
         level=budgets.level,
         tests=sum(item.measured for item in gating),
         floor_from=floor_from if held else "",
-        rulings=sorted(rulings, key=worst_first),
+        verdicts=sorted(verdicts, key=worst_first),
         warnings=warnings,
         stream_level=result_set.identity.get("link") in STREAM_LEVEL_LINKS,
         earlier_runs=history.about if two_runs else None,
     )
 
 
-def verdict_of_all(rulings: Sequence[Ruling]) -> Verdict:
+def verdict_of_all(verdicts: Sequence[BudgetVerdict]) -> Verdict:
     """All must pass; one failure is a failure, whatever is unknown beside it."""
-    found = {item.verdict for item in rulings}
+    found = {item.verdict for item in verdicts}
     return "fail" if "fail" in found else "unknown" if "unknown" in found else "pass"
 
 
 RANK: dict[Verdict, int] = {"fail": 0, "unknown": 1, "pass": 2}
 
 
-def worst_first(ruling: Ruling) -> tuple:
-    """Sorts rulings: what decides before what is only reported, lost writes first of all, otherwise as in the file."""
-    return not ruling.gating, RANK[ruling.verdict], not ruling.lost
+def worst_first(decided: BudgetVerdict) -> tuple:
+    """Sorts verdicts: what decides before what is only reported, lost writes first of all, otherwise as in the file."""
+    return not decided.gating, RANK[decided.verdict], not decided.lost
 
 
 def exit_code_of(found: Gate, inconclusive: Literal["fail", "pass"] | None = None) -> int:
     """The exit code of a gate; `inconclusive` is what unknown counts as, its own code when None."""
     if found.verdict == "fail":
-        return EXIT_LOST_WRITE if any(item.lost and item.gating for item in found.rulings) else EXIT_GATE_FAILED
+        return EXIT_LOST_WRITE if any(item.lost and item.gating for item in found.verdicts) else EXIT_GATE_FAILED
     if found.verdict == "pass":
         return EXIT_DONE
     return {None: EXIT_INCONCLUSIVE, "fail": EXIT_GATE_FAILED, "pass": EXIT_DONE}[inconclusive]
 
 
 def metrics_of(*result_sets: ResultSet | None) -> dict[str, Metric]:
-    """What budgets may be about: every metric of ours, and those of other tools' sheets."""
+    """What budgets may be about: every metric of ours, and those of other tools' result sets."""
     found = dict(METRICS)
     for result_set in result_sets:
         for item in result_set.figures if result_set else ():
@@ -144,7 +145,7 @@ def metrics_of(*result_sets: ResultSet | None) -> dict[str, Metric]:
 
 
 def cases_of(
-    result_set: ResultSet, budgets: Budgets, baseline: ResultSet | None = None, again: ResultSet | None = None,
+    result_set: ResultSet, budgets: Budgets, baseline: ResultSet | None = None, aa_control: ResultSet | None = None,
     allowed: Iterable[str] = (),
     history: RunHistory = NO_HISTORY,
 ) -> tuple[list[Case], list[str]]:  # fmt: skip
@@ -159,8 +160,8 @@ def cases_of(
         warnings += check_alike([baseline], [result_set], allowed)
         base_figures = {key_of(item): item for item in baseline.figures}
         paired = are_paired(baseline, result_set)
-        if again is not None:
-            floors = floors_of_aa_control(baseline.figures, {key_of(item): item for item in again.figures})
+        if aa_control is not None:
+            floors = floors_of_aa_control(baseline.figures, {key_of(item): item for item in aa_control.figures})
         if not paired:
             warnings += hours_apart(baseline, result_set, history)
     elif result_set.interrupted:
@@ -185,7 +186,7 @@ def cases_of(
         for item in figures:
             base = base_figures.get(key_of(item))
             between = None if paired else history.between(key_of(item))
-            floor = noise_floor(base, history, between, floors if again else None) if base else None
+            floor = noise_floor(base, history, between, floors if aa_control else None) if base else None
             cases.append(Case(budget, item, base, paired, floor, doubt=half, between=between))
     return cases, warnings
 

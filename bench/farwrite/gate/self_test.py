@@ -20,7 +20,7 @@ from ..analysis.verdict import caveats
 from ..progress import Progress
 from ..recording import Recording
 from .bootstrap import Slowed, World, figure_of_replay
-from .ruling import Case, outcomes_of
+from .budget_verdict import Case, outcomes_of
 
 REPLAYS = 200  # A false-alarm rate of 5 % is then known to within 3 %.
 POWER = 0.9

@@ -20,7 +20,7 @@ from ..analysis.student_t import critical
 from ..analysis.verdict import TAIL, caveats
 from ..base.reasons import few_rounds, interval_below, interval_beyond
 from .budget import RATIOS_OF_COUNTS, SAFETY
-from .ruling import POWER
+from .budget_verdict import POWER
 
 STEPS_PERCENT = (1, 2, 5, 10, 20, 50)  # Not-worse-by comes in these; what needs more is no promise.
 RELATIVE = ("response_p50", "response_p99")

@@ -213,8 +213,8 @@ def sites(spec: LabSpec, places: list[Place]) -> Iterator[tuple[Site, list[Site]
                 directory = directory / name.replace(" ", "-")
             files = stack.enter_context(disk(directory, spec.journal_bytes, spec.volume_bytes, spec.keep))
             made.append((files, stack.enter_context(board(64))))
-        standing = [
+        opened = [
             stack.enter_context(Site(name, place, *files, index))
             for index, (name, place, files) in enumerate(zip(names, places, made, strict=True))
         ]
-        yield standing[0], standing[1:], history, issued
+        yield opened[0], opened[1:], history, issued

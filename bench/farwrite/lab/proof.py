@@ -181,7 +181,7 @@ def errors_of(made: Spread, passage_ns: float, asked_rtt_ns: float, echoes: dict
     if echoes.get("late_ns") is not None and echoes.get("packets"):
         scheduler_ns, by = 2 * echoes["late_ns"] / echoes["packets"], "how late packets left, both ways, on average"
     else:
-        scheduler_ns, by = made.p50_ns - made.min_ns, "what the median lies above the fastest: this link does not tell"
+        scheduler_ns, by = made.p50_ns - made.min_ns, "the median above the fastest: this link does not report it"
     total_ns = emulation_ns + scheduler_ns
     return ErrorBudget(
         emulation_ns=emulation_ns, kernel_stack_ns=passage_ns, scheduler_ns=scheduler_ns, scheduler_by=by, sum_ns=total_ns,
@@ -191,33 +191,33 @@ def errors_of(made: Spread, passage_ns: float, asked_rtt_ns: float, echoes: dict
 
 def refusals(rtt: Spread, asked_rtt_ns: int, directions: dict[str, OneWay | None], errors: ErrorBudget) -> list[str]:
     """What was asked and is not delivered."""
-    said = []
+    found = []
     off_ns = rtt.p50_ns - asked_rtt_ns
     if asked_rtt_ns and abs(off_ns) > tolerance_ns(asked_rtt_ns):
-        said.append(f"the round trip is {off_ns / 1000:+.0f} us off at the median")
+        found.append(f"the round trip is {off_ns / 1000:+.0f} us off at the median")
     if errors.emulation_ns > ERROR_SHARE_MAX * errors.claim_ns:
-        said.append("the link's error is more than 5 % of 2 ms: no verdict could rest on it")
+        found.append("the link's error is more than 5 % of 2 ms: no verdict could rest on it")
     for name, made in directions.items():
-        said += [f"{name}: {sentence}" for sentence in direction_refusals(made)] if made is not None else []
-    return said
+        found += [f"{name}: {sentence}" for sentence in direction_refusals(made)] if made is not None else []
+    return found
 
 
 def direction_refusals(made: OneWay) -> list[str]:
     """What one direction was asked for and does not deliver."""
-    direction, said = made.asked, []
+    direction, refusals = made.asked, []
     low, high = share_interval(made.lost, made.sent, Z_999)
     if direction.bursts is None and not low <= direction.loss_ratio <= high:
-        said.append(f"{made.loss_ratio:.3%} of the packets were lost, {direction.loss_ratio:.3%} were asked for")
+        refusals.append(f"{made.loss_ratio:.3%} of the packets were lost, {direction.loss_ratio:.3%} were asked for")
     if made.reordered and not direction.reorder_ratio:
-        said.append(f"{made.reordered} packets were reordered")
+        refusals.append(f"{made.reordered} packets were reordered")
     if made.duplicates and not direction.duplicate_ratio:
-        said.append(f"{made.duplicates} packets came twice")
+        refusals.append(f"{made.duplicates} packets came twice")
     rate = direction.rate_bits_per_s
     if rate and made.rate_bits_per_s is not None:
         off = made.rate_bits_per_s / rate - 1
         if off > RATE_SHARE:
-            said.append(f"the rate is {off:+.1%} off")
+            refusals.append(f"the rate is {off:+.1%} off")
         elif off < -RATE_SHARE:
-            said.append(f"the rate is {off:+.1%} off: this machine, or TCP over this loss, carries no more")
-    return said
+            refusals.append(f"the rate is {off:+.1%} off: this machine, or TCP over this loss, carries no more")
+    return refusals
 

@@ -49,7 +49,7 @@ class Started:
 
     site: str
     process: subprocess.Popen
-    told: bool = False  # whether its end has been spoken of
+    is_reported: bool = False  # whether its end was reported
 
 
 class Session:
@@ -167,11 +167,11 @@ class Session:
     def note_ends(self, near: Started) -> None:
         """Say which of the other commands have ended; one that failed ends the near one as well."""
         for made in self.others:
-            if made.told or made.process.poll() is None:
+            if made.is_reported or made.process.poll() is None:
                 continue
-            made.told = True
+            made.is_reported = True
             failed = made.process.returncode != 0 and near.process.poll() is None
-            say(f"the {made.site} command {how_ended(made.process)}{'; SIGTERM tells the near one' if failed else ''}.")
+            say(f"the {made.site} command {how_ended(made.process)}{'; the near one is sent SIGTERM' if failed else ''}.")
             if failed:
                 near.process.terminate()
 

@@ -72,7 +72,7 @@ def remarks(made: Repeated, result: CommandResult) -> Iterator[str]:
         places = ", ".join(
             f"{miles_text(item.miles)} miles {estimate_text(item.run_ns_p50, unit, scale)}" for item in result.between
         )
-        yield f"In between at most, on a straight line: {places}. Nothing is said of distances beyond."
+        yield f"In between at most, on a straight line: {places}. No figure is given beyond."
     each = len({len(pair.far.run_ns) for pair in made.rounds}) == 1 and made.rounds
     runs = f" of {counted(len(made.rounds[0].far.run_ns), 'run')}" if each else ""
     yield (

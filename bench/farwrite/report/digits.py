@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..analysis.result import Estimate
+from ..base.units import format_time
 
 UNKNOWN = "–"  # noqa: RUF001
 TO = "–"  # noqa: RUF001
@@ -64,6 +65,15 @@ class Digits:
         if estimate.low is None and estimate.high is None:
             return ""
         return f"{self.number(estimate.low)}{TO}{self.number(estimate.high)}"
+
+
+def span_text(estimate: Estimate) -> str:
+    """ "2.18 s [2.05, 2.60]", each with its unit; a dash without a value."""
+    if estimate.value is None:
+        return UNKNOWN
+    if estimate.low is None or estimate.high is None:
+        return format_time(estimate.value)
+    return f"{format_time(estimate.value)} [{format_time(estimate.low)}, {format_time(estimate.high)}]"
 
 
 def grouped(value: float, places: int = 0) -> str:

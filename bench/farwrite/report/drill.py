@@ -11,7 +11,7 @@ from ..analysis.drill_recording import DrillRecording
 from ..analysis.drill_servers import GUEST_LIMITS_NS, Pauses
 from ..analysis.result import Estimate
 from ..base.units import counted, format_size, format_time
-from .digits import UNKNOWN
+from .digits import UNKNOWN, span_text
 from .page import STYLE, WORD, Form, Page, add_row, table_of
 
 OUTCOMES = {"kept": "pass", "unknown": "unknown", "lost": "fail", "corrupt": "fail"}
@@ -130,15 +130,6 @@ def leads_text(recording: DrillRecording) -> str:
     """In how many trials the client's writes went to one primary alone, in one epoch."""
     unchanged = sum(len({(one.node, one.epoch) for one in trial.connections}) == 1 for trial in recording.trials)
     return f"one primary in one epoch from beginning to end in {unchanged} of {counted(len(recording.trials), 'trial')}."
-
-
-def span_text(estimate: Estimate) -> str:
-    """ "2.18 s [2.05, 2.60]", each with its unit."""
-    if estimate.value is None:
-        return UNKNOWN
-    if estimate.low is None or estimate.high is None:
-        return format_time(estimate.value)
-    return f"{format_time(estimate.value)} [{format_time(estimate.low)}, {format_time(estimate.high)}]"
 
 
 def value_text(estimate: Estimate | None) -> str:

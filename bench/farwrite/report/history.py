@@ -135,9 +135,9 @@ def show_table(page: Page, series: Series, first: int, scale: Scale) -> None:
 
 def remarks(point: Point) -> list[str]:
     """What a reader must know of a run."""
-    said = [f"baseline {name}" for name in point.baselines]
-    said += ["interrupted"] if point.interrupted else []
-    return said + [f"takes no part in finding changes: {reason}" for reason in point.withheld]
+    states = [f"baseline {name}" for name in point.baselines]
+    states += ["interrupted"] if point.interrupted else []
+    return states + [f"takes no part in finding changes: {reason}" for reason in point.withheld]
 
 
 def show_changes(page: Page, series: Series, first: int, scale: Scale) -> None:
@@ -152,8 +152,8 @@ def show_changes(page: Page, series: Series, first: int, scale: Scale) -> None:
         page.prose(f"No change of level in {sound} runs.", style="dim")
     for change in series.changes:
         if change.index >= first:
-            said = sentence(series, change, scale)
-            lines = ", ".join(said) if len(", ".join(said)) < page.width - 2 else ",\n".join(said)
+            clauses = sentence(series, change, scale)
+            lines = ", ".join(clauses) if len(", ".join(clauses)) < page.width - 2 else ",\n".join(clauses)
             page.item(sign(change), lines, style=style(series, change))
     earlier = sum(change.index < first for change in series.changes)
     if earlier:
@@ -256,10 +256,10 @@ def levels(series: Series, first: int) -> list[tuple[int, int, float]]:
     """(first run, run after the last, level) of every stretch between changes; none where nothing changed."""
     changes = series.changes
     edges = [0, *(change.index for change in changes), len(series.points)]
-    told = [change.before for change in changes[:1]] + [change.after for change in changes]
+    values = [change.before for change in changes[:1]] + [change.after for change in changes]
     return [
         (max(begin, first), end, level.value or 0.0)
-        for begin, end, level in zip(edges, edges[1:], told, strict=False)
+        for begin, end, level in zip(edges, edges[1:], values, strict=False)
         if end > max(begin, first)
     ]
 

@@ -240,12 +240,12 @@ def show_changes(page: HtmlPage, comparison: Comparison) -> None:
     """Every row of the comparison; those that say nothing new are folded away."""
     open_ones = [row for row in comparison.rows if row.change.value is None]
     same = [row for row in comparison.rows if row.verdict in ("same", "alike")]
-    told = [row for row in comparison.rows if row not in open_ones and row not in same]
+    changed = [row for row in comparison.rows if row not in open_ones and row not in same]
     notes = Footnotes()
     hour = any(row.verdict == "differs" for row in comparison.rows)
     what = "What differs between these two runs (a change may be of the hour)" if hour else "What changed, the worst first"
     page.heading(f"{what}, and what is unresolved")
-    page.table(partial(changes_table, told, notes))
+    page.table(partial(changes_table, changed, notes))
     page.footnotes(notes)
     unchanged, unknown = "figures that are the same, or alike in these two runs", "figures that cannot be compared"
     for words, rows in ((unchanged, same), (unknown, open_ones)):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as Xml
 
+from ..gate.budget_verdict import BudgetVerdict
 from ..gate.gate import Gate
-from ..gate.ruling import Ruling
 
 # What XML 1.0 §2.2 cannot hold, escaped or not.
 NO_CHARACTER = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -18,7 +18,7 @@ NO_CHARACTER = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ff
 
 def junit_of(found: Gate, inconclusive: str | None = None) -> str:
     """The document; what is unknown is skipped where it counts as a pass."""
-    cases = [case_of(ruling, inconclusive) for ruling in found.rulings]
+    cases = [case_of(decided, inconclusive) for decided in found.verdicts]
 
     def count(tag: str) -> str:
         return str(sum(case.find(tag) is not None for case in cases))
@@ -39,21 +39,21 @@ def junit_of(found: Gate, inconclusive: str | None = None) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + Xml.tostring(suites, encoding="unicode") + "\n"
 
 
-def case_of(ruling: Ruling, inconclusive: str | None) -> Xml.Element:
+def case_of(decided: BudgetVerdict, inconclusive: str | None) -> Xml.Element:
     """One test case."""
     case = Xml.Element(
-        "testcase", {"classname": clean(f"farwrite.{ruling.metric}"), "name": clean(f"{ruling.budget}: {ruling.figure}"),
+        "testcase", {"classname": clean(f"farwrite.{decided.metric}"), "name": clean(f"{decided.budget}: {decided.figure}"),
                      "time": "0"},
     )  # fmt: skip
-    text = clean(ruling.sentence)
-    if not ruling.gating:
-        Xml.SubElement(case, "skipped", {"message": f"reported only, {ruling.verdict}: {text}"})
-    elif ruling.verdict == "fail":
-        failure = Xml.SubElement(case, "failure", {"message": text, "type": "lost" if ruling.lost else "budget"})
-        failure.text = clean(f"{ruling.sentence}\npromised because: {ruling.reason or 'no reason is given'}")
-    elif ruling.verdict == "unknown" and inconclusive == "pass":
+    text = clean(decided.sentence)
+    if not decided.gating:
+        Xml.SubElement(case, "skipped", {"message": f"reported only, {decided.verdict}: {text}"})
+    elif decided.verdict == "fail":
+        failure = Xml.SubElement(case, "failure", {"message": text, "type": "lost" if decided.lost else "budget"})
+        failure.text = clean(f"{decided.sentence}\npromised because: {decided.reason or 'no reason is given'}")
+    elif decided.verdict == "unknown" and inconclusive == "pass":
         Xml.SubElement(case, "skipped", {"message": f"unknown: {text}"})
-    elif ruling.verdict == "unknown":
+    elif decided.verdict == "unknown":
         Xml.SubElement(case, "error", {"message": text, "type": "inconclusive"}).text = text
     else:
         Xml.SubElement(case, "system-out").text = text

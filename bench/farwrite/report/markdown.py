@@ -18,8 +18,8 @@ from rich.text import Text
 
 from ..analysis.answer import Answer
 from ..analysis.result import Verdict
+from ..gate.budget_verdict import BudgetVerdict, sight_of
 from ..gate.gate import Gate
-from ..gate.ruling import Ruling, sight_of
 from .gate import method, summary
 from .page import WIDTH_MAX, Footnotes, Form, Page, caveat_of
 
@@ -34,15 +34,15 @@ ANNOTATIONS_MAX = 10  # GitHub shows so many of a kind for each step.
 
 def markdown_of(found: Gate) -> str:
     """What went wrong in a table, the worst first; the rest folded away."""
-    gating = [item for item in found.rulings if item.gating]
-    reported = [item for item in found.rulings if not item.gating]
+    gating = [item for item in found.verdicts if item.gating]
+    reported = [item for item in found.verdicts if not item.gating]
     open_ = [item for item in gating if item.verdict != "pass"]
     parts = [f"### farwrite gate: {plain(found.title or found.budgets)}", f"**{plain(summary(found))}**"]
     parts += [f"> ⚠ {plain(text)}" for text in found.warnings]
     parts += [table(open_)] if open_ else []
-    for title, rulings in (("passed", [item for item in gating if item.verdict == "pass"]), ("only reported", reported)):
-        if rulings:
-            parts.append(f"<details><summary>{len(rulings)} {title}</summary>\n\n{table(rulings)}\n\n</details>")
+    for title, verdicts in (("passed", [item for item in gating if item.verdict == "pass"]), ("only reported", reported)):
+        if verdicts:
+            parts.append(f"<details><summary>{len(verdicts)} {title}</summary>\n\n{table(verdicts)}\n\n</details>")
     parts.append(f"{plain(found.report)} against {plain(found.baseline or 'its budgets')}: {plain(method(found))}.")
     return "\n\n".join(parts) + "\n"
 
@@ -53,10 +53,10 @@ def answer_markdown(title: str, answer: Answer) -> str:
     return "\n".join([f"### farwrite: {plain(title)}", "", *lines])
 
 
-def table(rulings: Sequence[Ruling]) -> str:
+def table(verdicts: Sequence[BudgetVerdict]) -> str:
     """Verdict, budget, sentence and what the budget would be sure to notice."""
     rows = ["| verdict | budget | what was found | failed in 9 of 10 runs |", "|---|---|---|---|"]
-    for item in rulings:
+    for item in verdicts:
         why = f"<br>promised because: {plain(item.reason)}" if item.verdict == "fail" and item.reason else ""
         sight = plain(sight_of(item)) or ("any excess" if item.exact else "")
         rows.append(f"| {MARK[item.verdict]} | {plain(item.budget)} | {plain(item.sentence)}{why} | {sight} |")
@@ -160,16 +160,16 @@ def annotations_of(found: Gate) -> Iterator[str]:
     GitHub Docs, "Workflow commands for GitHub Actions": of the data %, CR and LF are escaped, of properties : and , too.
     """
     for verdict, command in (("fail", "error"), ("unknown", "warning")):
-        items = [item for item in found.rulings if item.gating and item.verdict == verdict]
+        items = [item for item in found.verdicts if item.gating and item.verdict == verdict]
         for item in items[:ANNOTATIONS_MAX]:
             yield f"::{command} {place(item)}title={escaped(item.budget, ':,')}::{escaped(item.sentence)}"
         if len(items) > ANNOTATIONS_MAX:
             yield f"::notice title=farwrite gate::{len(items) - ANNOTATIONS_MAX} more are in the report"
 
 
-def place(ruling: Ruling) -> str:
+def place(decided: BudgetVerdict) -> str:
     """Where the budget is written, as properties."""
-    file, _, line = ruling.place.rpartition(":")
+    file, _, line = decided.place.rpartition(":")
     return f"file={escaped(file, ':,')},line={line}," if file and line.isdigit() else ""
 
 

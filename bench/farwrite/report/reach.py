@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..analysis.estimate import label
 from ..analysis.result import Analysis, Estimate, ReachResult
 from ..base.physics import ROUTE_FACTORS
-from ..base.units import KM_PER_MILE, NS_PER_MS, format_time
+from ..base.units import KM_PER_MILE, NS_PER_MS
+from .digits import span_text
 from .page import Page
 
 ROUTE_WORDS = {factor: name for name, factor in ROUTE_FACTORS.items()}
@@ -28,7 +29,7 @@ def sentences(reach: ReachResult) -> list[str]:
     if reach.unknown:
         return [f"{asked}: unknown.", *(f"{reason}." for reason in reach.unknown)]
     if reach.nothing_ns is not None:
-        return [f"{asked}: spent before the first mile. At 0 miles a write takes {time_text(reach.nothing_ns)}."]
+        return [f"{asked}: spent before the first mile. At 0 miles a write takes {span_text(reach.nothing_ns)}."]
     straight = next(item for item in reach.miles if item.route_factor == 1.0)
     if straight.miles.value is None:
         holds = straight.outcome == "any"
@@ -44,19 +45,11 @@ def sentences(reach: ReachResult) -> list[str]:
 
 def length_text(miles: Estimate) -> str:
     """ "187 miles [181, 192], 301 km [291, 309]"."""
-    said = []
+    clauses = []
     for unit, scale in (("miles", 1.0), ("km", KM_PER_MILE)):
         places = 0 if (miles.value or 0) * scale >= 20 else 1
         interval = ""
         if miles.low is not None and miles.high is not None:
             interval = f" [{miles.low * scale:,.{places}f}, {miles.high * scale:,.{places}f}]"
-        said.append(f"{(miles.value or 0) * scale:,.{places}f} {unit}{interval}")
-    return ", ".join(said)
-
-
-def time_text(estimate: Estimate) -> str:
-    """ "4.31 ms [4.12, 4.60]", each with its unit where they differ."""
-    value = format_time(estimate.value or 0)
-    if estimate.low is None or estimate.high is None:
-        return value
-    return f"{value} [{format_time(estimate.low)}, {format_time(estimate.high)}]"
+        clauses.append(f"{(miles.value or 0) * scale:,.{places}f} {unit}{interval}")
+    return ", ".join(clauses)

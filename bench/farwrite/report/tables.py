@@ -286,8 +286,8 @@ def places(cells: Sequence[CellResult], many: bool) -> str:
     groups: dict[tuple[str, str], list[str]] = {}
     for item in cells:
         groups.setdefault((item.name if many else "", item.protocol), []).append(miles_text(item.miles))
-    said = [f"{name} {protocol}".strip() + f" at {', '.join(miles)} miles" for (name, protocol), miles in groups.items()]
-    return " and ".join(said)
+    texts = [f"{name} {protocol}".strip() + f" at {', '.join(miles)} miles" for (name, protocol), miles in groups.items()]
+    return " and ".join(texts)
 
 
 def show_parts(page: Page, cells: Sequence[CellResult]) -> None:

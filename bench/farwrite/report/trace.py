@@ -23,7 +23,7 @@ QUANTILES = ("p01", "p50", "p90", "p99", "p999")
 
 def show(summary: Summary, console: Console) -> None:
     """Print the whole summary."""
-    from ..workload.trace.reader import reads_told
+    from ..workload.trace.reader import reads_text
 
     page = Page(console)
     over = format_time(summary.duration_ns)
@@ -35,7 +35,7 @@ def show(summary: Summary, console: Console) -> None:
     show_disks(page, summary)
     page.heading("What is asked")
     page.table(lambda form: operations(summary, form))
-    page.prose(reads_told(summary.read_share))
+    page.prose(reads_text(summary.read_share))
     page.heading("Sizes and gaps")
     page.table(lambda form: spreads(summary, form))
     page.heading("What it writes")
@@ -111,10 +111,11 @@ def show_writing(page: Page, summary: Summary) -> None:
     if bursts:
         page.prose(f"bursts: {'; '.join(bursts)}")
     least = "at least " if summary.working_set_is_least else ""
-    again = f"; {summary.overwritten:.1%} of written blocks had been written before" if summary.overwritten is not None else ""
+    share = summary.overwritten
+    overwritten = "" if share is None else f"; {share:.1%} of written blocks had been written before"
     page.prose(
         f"working set in 4 KiB blocks: {least}{format_size(summary.working_set_bytes)}, written "
-        f"{least}{format_size(summary.write_working_set_bytes)}{again}"
+        f"{least}{format_size(summary.write_working_set_bytes)}{overwritten}"
     )
     page.prose(
         "A link slower than the greatest second is written to falls behind in it; slower than the mean, for good.", style="dim"

@@ -241,8 +241,8 @@ def write_side(
         if connections and status == replica.OK:
             catch_up_ns = wait_for_peers(state)
             if catch_up_ns is not None:
-                for connection, said in zip(connections, state.peer["aside_sent"].tolist(), strict=True):
-                    say_goodbye(connection, order, said + 1)
+                for connection, sent in zip(connections, state.peer["aside_sent"].tolist(), strict=True):
+                    say_goodbye(connection, order, sent + 1)
         ended = int(replica.settle(journal, ring))
         if ended < 0 and status == 0:
             status = ended

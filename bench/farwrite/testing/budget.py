@@ -324,7 +324,7 @@ def of_report(name: str, thing: Any, where: Mapping[str, str | float]) -> Quanti
 
 
 def result_set_from(thing: Any) -> ResultSet:
-    """The sheet of figures of a path, a report or a recording."""
+    """The result set of a path, a report or a recording."""
     from ..compare.figures import read_result_set, result_set_of
 
     if isinstance(thing, (str, os.PathLike)):

@@ -92,8 +92,8 @@ def marker_words(node: Any) -> dict[str, Any]:
         return {}
     unknown = [word for word in marker.kwargs if word not in MARKER_WORDS]
     if unknown or len(marker.args) > 1:
-        said = f"{unknown[0]!r} is unknown" if unknown else "one bare number is miles, and there are more"
-        pytest.fail(f"distance: {said} (known: {', '.join(MARKER_WORDS)}).", pytrace=False)
+        problem = f"{unknown[0]!r} is unknown" if unknown else "one bare number is miles, and there are more"
+        pytest.fail(f"distance: {problem} (known: {', '.join(MARKER_WORDS)}).", pytrace=False)
     return dict(zip(("miles",), marker.args, strict=False)) | marker.kwargs
 
 
@@ -204,8 +204,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if not found:
         return
     counts = {verdict: sum(judged[0] == verdict for judged in found) for verdict in VERDICTS}
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
-    terminalreporter.section(f"farwrite budgets: {told}")
+    counted = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    terminalreporter.section(f"farwrite budgets: {counted}")
     for verdict, sentence, test in found:
         if verdict != "pass" or terminalreporter.config.get_verbosity() > 0:
             terminalreporter.write_line(f"{verdict.upper()} {test}: {sentence}")

@@ -216,15 +216,15 @@ def changed(direction: LinkDirection, change: Change) -> LinkDirection:
 def describe(spec: LinkSpec) -> str:
     """What is asked besides the distance, in one line; empty for a plain link."""
     outward, homeward = (describe_direction(direction) for direction in spec.directions)
-    said = []
+    clauses = []
     if outward == homeward:
-        said += [outward] if outward else []
+        clauses += [outward] if outward else []
     else:
-        said += [f"{name} {words}" for name, words in (("outward", outward), ("homeward", homeward)) if words]
-    said += [f"MTU {spec.mtu_bytes}"] if spec.mtu_bytes else []
-    said += [describe_change(change) for change in spec.schedule]
-    said += [f"seed {spec.seed}"] if said and spec.seed != 1 else []
-    return "; ".join(said)
+        clauses += [f"{name} {words}" for name, words in (("outward", outward), ("homeward", homeward)) if words]
+    clauses += [f"MTU {spec.mtu_bytes}"] if spec.mtu_bytes else []
+    clauses += [describe_change(change) for change in spec.schedule]
+    clauses += [f"seed {spec.seed}"] if clauses and spec.seed != 1 else []
+    return "; ".join(clauses)
 
 
 def describe_direction(direction: LinkDirection) -> str:
@@ -232,7 +232,7 @@ def describe_direction(direction: LinkDirection) -> str:
     shares = ("loss", "reorder", "duplicate", "corrupt")
     bursts = direction.bursts
     jitter = format_time(direction.jitter_ns) if direction.jitter_ns else "as it was"
-    said = [
+    clauses = [
         f"+{format_time(direction.extra_delay_ns)}" if direction.extra_delay_ns else "",
         f"jitter {jitter} {direction.jitter_shape}" if direction.has_jitter else "",
         format_rate(direction.rate_bits_per_s) if direction.rate_bits_per_s else "",
@@ -240,18 +240,18 @@ def describe_direction(direction: LinkDirection) -> str:
         *(f"{name} {100 * getattr(direction, f'{name}_ratio'):.3g} %" for name in shares if getattr(direction, f"{name}_ratio")),
         f"loss in bursts {100 * bursts.loss_ratio:.3g} %, {1 / bursts.leave_ratio:.3g} packets each" if bursts else "",
     ]
-    return ", ".join(words for words in said if words)
+    return ", ".join(words for words in clauses if words)
 
 
 def describe_change(change: Change) -> str:
     """A change in words."""
-    said = [
+    clauses = [
         change.event if change.event != "set" else "",
         f"+{format_time(change.extra_rtt_ns)} of round trip" if change.extra_rtt_ns is not None else "",
         f"loss {100 * change.loss_ratio:.3g} %" if change.loss_ratio is not None else "",
         format_rate(change.rate_bits_per_s) if change.rate_bits_per_s is not None else "",
     ]
-    return f"at {format_time(change.at_ns)} {', '.join(words for words in said if words)}"
+    return f"at {format_time(change.at_ns)} {', '.join(words for words in clauses if words)}"
 
 
 def is_share(share: float) -> bool:

@@ -344,13 +344,13 @@ class ReplayNotes:
 
     def sentences(self) -> list[str]:
         """For the report's warnings; empty when the replay is the trace."""
-        said = [
+        counts = [
             (self.reads_left_out, "reads of the trace were left out: only writes are replayed."),
             (self.flushes_left_out, "flushes of the trace were left out: every write here is durable by itself."),
             (self.folded, "writes lay outside the volume and were folded into it: more overwrites than were recorded."),
             (self.widened, f"writes were rounded out to whole sectors of {SECTOR_BYTES} bytes."),
         ]
-        return [f"{count} {words}" for count, words in said if count]
+        return [f"{count} {words}" for count, words in counts if count]
 
 
 def replay(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from ..base import units
-from ..base.errors import UsageError, nearest
+from ..base.errors import UsageError, nearest, only_near
 from .link_spec import LinkDirection, LinkSpec
 from .tables import Profile
 
@@ -148,18 +148,18 @@ class Reader:
         """A validation error in our words, with the line of the key it is about."""
         text = str(refusal)
         match = re.search(r" - at `\$\.?(.*)`$", text)
-        said = text[: match.start()] if match else text
-        said = re.sub(r"field `(\w+)`", lambda field: f'key "{key_of(field.group(1))}"', said)
+        sentence = text[: match.start()] if match else text
+        sentence = re.sub(r"field `(\w+)`", lambda field: f'key "{key_of(field.group(1))}"', sentence)
         if not match:
-            return f"{self.source}: {said}."
+            return f"{self.source}: {sentence}."
         path: list[str | int] = []
         parts = re.findall(r"(\w+)|\[(\d+|\.\.\.)\]", match.group(1))
-        if wrong := re.fullmatch(r"Invalid enum value '(.*)'", said):
+        if wrong := re.fullmatch(r"Invalid enum value '(.*)'", sentence):
             choices = choices_at([name for name, _ in parts if name and not name.isdigit()])
-            said += f"{near_of(wrong.group(1), choices)}: choose one of {', '.join(word or repr('') for word in choices)}"
+            sentence += f"{only_near(wrong.group(1), choices)}: choose one of {', '.join(word or repr('') for word in choices)}"
         for name, index in parts:
             path.append(key_of(name) if name and not name.isdigit() else int(index) if index.isdigit() else 0)
-        return f"{self.where(tuple(path))}: {said}."
+        return f"{self.where(tuple(path))}: {sentence}."
 
 
 def choices_at(fields: list[str]) -> list[str]:
@@ -169,12 +169,6 @@ def choices_at(fields: list[str]) -> list[str]:
         shape = next(part for part in parts_of(hint) if is_table(part))
         hint = typing.get_type_hints(shape)[field]
     return [word for part in parts_of(hint) if typing.get_origin(part) is Literal for word in typing.get_args(part)]
-
-
-def near_of(word: str, choices: list[str]) -> str:
-    """` (did you mean "x"?)`, where one is near."""
-    near = nearest(word, choices)
-    return near if "did you mean" in near else ""
 
 
 def parts_of(hint: Any) -> list[Any]:

@@ -27,7 +27,7 @@ def server_context(directory: Path) -> ssl.SSLContext:
             )
     try:
         context.load_cert_chain(directory / CERTIFICATE, directory / PRIVATE_KEY, password=lambda: b"")
-        if demands_proof(directory):
+        if (directory / AUTHORITY).is_file():  # Clients must show a certificate.
             context.load_verify_locations(directory / AUTHORITY)
             context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError) as refusal:
@@ -35,8 +35,3 @@ def server_context(directory: Path) -> ssl.SSLContext:
         sentence = f"--tls {directory}: load the certificates: {reason}. They are PEM files without a password."
         raise UsageError(sentence) from refusal
     return context
-
-
-def demands_proof(directory: Path) -> bool:
-    """Whether a client must show a certificate."""
-    return (directory / AUTHORITY).is_file()

@@ -153,5 +153,5 @@ class Tls(TlsStream):
 def reason_of(refusal: ssl.SSLError) -> str:
     """OpenSSL's reason in plain words; an alert is the peer's."""
     words = (refusal.reason or str(refusal)).lower().replace("_", " ")
-    _, alert, said = words.partition("alert ")
-    return f"the peer refused ours with the alert {said!r} (another key, or another authority?)" if alert else words
+    _, alert, alert_name = words.partition("alert ")
+    return f"the peer refused ours with the alert {alert_name!r} (another key, or another authority?)" if alert else words

@@ -30,23 +30,23 @@ def refuse_unlike(heard: bytes, terms: Terms) -> None:
         other = "What the peer sent is no greeting; it is not a replica of ours."
         known = plain if heard.startswith(REPLICA) else stranger(heard) or other
         raise UnfitError(f"{known} This end demands {terms.text!r}.")
-    version, told = demands_of(heard)
+    version, demands = demands_of(heard)
     if version != str(VERSION):
         raise UnfitError(f"The peer's tunnel has version {version!r}, ours {VERSION}. Bring both to one version.")
-    raise UnfitError(f"The peer demands {told!r}, we {terms.text!r}. Give both ends the same encryption and compression.")
+    raise UnfitError(f"The peer demands {demands!r}, we {terms.text!r}. Give both ends the same encryption and compression.")
 
 
 def demands_of(greeting: bytes) -> tuple[str, str]:
     """(version, terms) that a tunnel's greeting tells, whatever they are."""
-    version, _, told = greeting.decode(errors="replace").rstrip().removeprefix(TUNNEL.decode()).partition(" ")
-    return version, told
+    version, _, demands = greeting.decode(errors="replace").rstrip().removeprefix(TUNNEL.decode()).partition(" ")
+    return version, demands
 
 
 def stranger(heard: bytes) -> str | None:
     """Who begins like this and is no plain replica, as a sentence; None when it is none that we know."""
     if heard.startswith(TUNNEL):
-        _, told = demands_of(heard[:GREETING_BYTES])
-        return f"The peer encrypts or compresses its connection ({told!r}), and this end does not. Give both ends the same."
+        _, demands = demands_of(heard[:GREETING_BYTES])
+        return f"The peer encrypts or compresses its connection ({demands!r}), and this end does not. Give both ends the same."
     if heard.startswith(TLS_RECORDS):
         return "The peer speaks TLS of its own, without the greeting of our tunnel."
     return None

@@ -90,7 +90,7 @@ class Keyed:
                 break
             piece, proof = self.waiting[SIZE_BYTES : SIZE_BYTES + size], self.waiting[SIZE_BYTES + size : end]
             if not hmac.compare_digest(tag(self.other, self.opened.to_bytes(8, "little"), piece), proof):
-                raise DamagedError("What was said on this connection is not what the other end said, or not the next of it.")
+                raise DamagedError("What was received on this connection is not what the other end sent, or not the next of it.")
             self.opened += 1
             self.waiting = self.waiting[end:]
             pieces.append(piece)

@@ -101,16 +101,16 @@ class Pump:
 
         `finish` is still to be called: the reason is known before the other ends learn of it.
         """
-        said = None
+        ending = None
         try:
             self.unpacker.put(self.channel.open(b""))  # What came with the last of the handshake.
-            while said is None:
+            while ending is None:
                 self.wait()
-                said = self.inward() or self.outward()
+                ending = self.inward() or self.outward()
         except UnfitError as refusal:
-            said = str(refusal)
-        self.replica_ended = said == REPLICA_ENDED
-        return said
+            ending = str(refusal)
+        self.replica_ended = ending == REPLICA_ENDED
+        return ending
 
     def finish(self) -> None:
         """Hang up on both sides, after what is still due to the one that has not."""

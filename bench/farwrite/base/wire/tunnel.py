@@ -44,8 +44,8 @@ class Tunnel(AbstractContextManager):
         self.words = words  # The pipe on which the tunnel says how it went.
         self.counts = counts
         self.open = True
-        self.said: bytes = b""
-        self.all_said = False
+        self.ending: bytes = b""
+        self.ending_is_whole = False
 
     def __exit__(self, *failure: Any) -> None:
         self.close()
@@ -68,11 +68,11 @@ class Tunnel(AbstractContextManager):
     def ended(self, limit_s: float) -> str | None:
         """Why the tunnel ends, if it does within the limit; "" when it was killed. Known before its connections end."""
         until_s = time.monotonic() + limit_s
-        while not self.all_said and readable(self.words, until_s - time.monotonic()):
+        while not self.ending_is_whole and readable(self.words, until_s - time.monotonic()):
             words = os.read(self.words, TEXT_BYTES)
-            self.said += words
-            self.all_said = not words
-        return self.said.decode(errors="replace") if self.all_said else None
+            self.ending += words
+            self.ending_is_whole = not words
+        return self.ending.decode(errors="replace") if self.ending_is_whole else None
 
     def close(self) -> None:
         """Hang up; the peer is given a moment to take what is still under way."""
@@ -87,7 +87,7 @@ class Tunnel(AbstractContextManager):
             os.close(gone)
             os.waitpid(self.pid, 0)
         os.close(self.words)
-        self.all_said = True
+        self.ending_is_whole = True
         self.open = False
 
 
@@ -98,7 +98,7 @@ def open_tunnel(network: socket.socket, terms: Terms, dials: bool, limit_s: floa
     """
     prepare(terms)
     ours, theirs = socket.socketpair()
-    words, said = os.pipe()
+    words, ending = os.pipe()
     counts = memoryview(mmap.mmap(-1, WORD_BYTES * COUNTS)).cast("q")
     parent = os.getpid()
     pid = os.fork()
@@ -107,15 +107,15 @@ def open_tunnel(network: socket.socket, terms: Terms, dials: bool, limit_s: floa
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that opened us; we end with it.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             die_with(parent)
-            close_all_but([0, 1, 2, network.fileno(), theirs.fileno(), said])
-            carry(network, theirs, terms, dials, limit_s, counts, said)
+            close_all_but([0, 1, 2, network.fileno(), theirs.fileno(), ending])
+            carry(network, theirs, terms, dials, limit_s, counts, ending)
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(0)
     network.close()
     theirs.close()
-    os.close(said)
+    os.close(ending)
     made = Tunnel(ours, pid, words, counts)
     try:
         first = heard(words, limit_s + PARTING_LIMIT_S)
@@ -168,20 +168,20 @@ def prepare(terms: Terms) -> None:
 
 
 def carry(network: socket.socket, replica: socket.socket, terms: Terms, dials: bool, limit_s: float,
-          counts: memoryview, said: int) -> None:  # fmt: skip
+          counts: memoryview, ending: int) -> None:  # fmt: skip
     """In the tunnel's process: agree, carry, and say how either went."""
     gc.freeze()  # What was inherited is not ours to tidy: that would copy it, page by page.
     try:
         channel = agree(network, terms, dials, limit_s)
     except FarwriteError as refusal:
-        os.write(said, str(refusal).encode()[:TEXT_BYTES])
-        os.close(said)
+        os.write(ending, str(refusal).encode()[:TEXT_BYTES])
+        os.close(ending)
         part(network)
         return
-    os.write(said, AGREED)
+    os.write(ending, AGREED)
     pump = Pump(replica, network, channel, *codec_of(terms.compression), counts)
-    os.write(said, pump.run().encode()[:TEXT_BYTES])
-    os.close(said)
+    os.write(ending, pump.run().encode()[:TEXT_BYTES])
+    os.close(ending)
     pump.finish()
 
 

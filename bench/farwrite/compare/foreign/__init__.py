@@ -1,4 +1,4 @@
-"""Other tools' results as sheets of figures: fio, HdrHistogram logs, k6, pytest-benchmark; one file a format.
+"""Other tools' results as result sets: fio, HdrHistogram logs, k6, pytest-benchmark; one file a format.
 
 A file is known by what is in it, not by its name. What the numbers are called here stands in `metrics.py`.
 """
@@ -21,7 +21,7 @@ LOOKED_FOR = (
 
 
 def result_set_of_foreign(path: Path, data: bytes, unit: TimeUnit | None = None) -> ResultSet:
-    """The sheet of another tool's file; UsageError when it is none that we read.
+    """The result set of another tool's file; UsageError when it is none that we read.
 
     `unit` is what an HdrHistogram log counted in, because it does not say; the other formats do.
     """
@@ -47,7 +47,7 @@ def result_set_of_foreign(path: Path, data: bytes, unit: TimeUnit | None = None)
 
 
 def with_figures(result_set: ResultSet) -> ResultSet:
-    """The sheet, as long as something in it was measured. Two files that nothing was read from would compare as the same."""
+    """The result set, as long as something in it was measured. Two files that nothing was read from would compare as the same."""
     if any(item.estimate.value is not None and not (item.exact and item.estimate.value == 0) for item in result_set.figures):
         return result_set
     raise UsageError(

@@ -1,4 +1,4 @@
-"""Several runs of one tool as one sheet, whose rounds are the runs.
+"""Several runs of one tool as one result set, whose rounds are the runs.
 
 Times, rates and sizes are compared as ratios, so their runs are averaged as logarithms: the geometric mean. A mean time
 is then the inverse of the mean rate, halving and doubling cancel, and one slow run weighs less. Shares, counts and what
@@ -24,7 +24,7 @@ AS_RATIO = ("ns", "bytes", "per_s", "bytes_per_s")
 
 
 def joined(result_sets: Sequence[ResultSet]) -> ResultSet:
-    """One sheet of all runs; UsageError when they are not runs of the same thing. One run is its own sheet."""
+    """One result set of all runs; UsageError when they are not runs of the same thing. One run is its own result set."""
     first = result_sets[0]
     for other in result_sets[1:]:
         check_alike(first, other)
@@ -55,7 +55,7 @@ def check_alike(first: ResultSet, other: ResultSet) -> None:
         if one != two:
             raise UsageError(
                 f"{first.source} and {other.source} are not runs of the same thing: {field} is {one} in the one and {two} "
-                "in the other. Import them one by one and compare the sheets."
+                "in the other. Import them one by one and compare the result sets."
             )
 
 

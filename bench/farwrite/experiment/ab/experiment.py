@@ -271,8 +271,8 @@ def play_palindrome(
     experiment.delay_ns = {str(asked): delay_ns for asked, delay_ns in sorted(lab.delay_ns.items())}
     if broken:
         name, worst = max(broken, key=lambda one: one[1].status == "failed")
-        told = f"{cell}, pair {repetition + 1}: {len(broken)} of {len(made)} rounds void or failed; {name}"
-        experiment.progress.voided(told, worst.status, causes_of(worst))
+        description = f"{cell}, pair {repetition + 1}: {len(broken)} of {len(made)} rounds void or failed; {name}"
+        experiment.progress.voided(description, worst.status, causes_of(worst))
     return not broken
 
 

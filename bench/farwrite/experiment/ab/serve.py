@@ -70,8 +70,8 @@ def task_of(text: bytes) -> Task:
         if head.version == VERSION:
             return msgspec.json.decode(text, type=Task)
     except NOT_OURS as refusal:
-        raise UsageError(f"farwrite arm was told what it does not understand: {refusal}.") from refusal
-    raise UsageError(f"farwrite {__version__} knows version {VERSION} of what arms are told, not {head.version}.")
+        raise UsageError(f"farwrite arm received a message that it cannot decode: {refusal}.") from refusal
+    raise UsageError(f"farwrite {__version__} speaks version {VERSION} of the messages to arms, not {head.version}.")
 
 
 def measure_arm(task: Task, requests: Reader, out: IO[bytes]) -> None:

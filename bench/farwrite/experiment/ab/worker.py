@@ -38,13 +38,13 @@ class Worker:
     """A process that measures one arm: it joins, then does one thing at a time."""
 
     def __init__(
-        self, arm: Arm, process: subprocess.Popen, asks: IO[bytes], answers: IO[bytes], said: IO[bytes]
+        self, arm: Arm, process: subprocess.Popen, asks: IO[bytes], answers: IO[bytes], stderr: IO[bytes]
     ) -> None:
         self.arm = arm
         self.process = process
         self.asks = asks
         self.answers = lines_of(answers)
-        self.said = said  # what it prints besides
+        self.stderr = stderr  # what it prints besides
         self.has_joined = False
 
     def hand_over(self, task: Task) -> None:
@@ -144,25 +144,25 @@ class Worker:
 
     def confused(self) -> UsageError:
         """The error for an answer that is not one."""
-        return UsageError(f"{self.name} answered what no farwrite arm says. Name the command of a farwrite.")
+        return UsageError(f"{self.name} answered with what is no message of a farwrite arm. Name the command of a farwrite.")
 
     def last_words(self) -> str:
         """The last line it printed, as a further sentence."""
-        self.said.seek(0)
-        lines = [text for text in self.said.read().decode(errors="replace").splitlines() if text.strip()]
-        return f" It said: {lines[-1].strip().rstrip('.')}." if lines else ""
+        self.stderr.seek(0)
+        lines = [text for text in self.stderr.read().decode(errors="replace").splitlines() if text.strip()]
+        return f" It printed: {lines[-1].strip().rstrip('.')}." if lines else ""
 
 
 @contextmanager
 def worker(arm: Arm, launch: Launch, descriptors: list[int], processors: set[int] | None = None) -> Iterator[Worker]:
     """The worker of an arm, alive at most as long as this block; it inherits these descriptors, and runs on these processors only
     (None: on any)."""
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as stderr:
         parent = os.getpid()
         with uninterrupted():
             try:
                 process = subprocess.Popen(
-                    [*launch.command, "arm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said,
+                    [*launch.command, "arm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
                     env=launch.environment, pass_fds=descriptors, preexec_fn=lambda: become_worker(parent, processors),
                 )  # fmt: skip
             except OSError as refusal:
@@ -170,7 +170,7 @@ def worker(arm: Arm, launch: Launch, descriptors: list[int], processors: set[int
         asks, answers = process.stdin, process.stdout
         assert asks is not None and answers is not None
         try:
-            yield Worker(arm, process, asks, answers, said)
+            yield Worker(arm, process, asks, answers, stderr)
         finally:
             with uninterrupted():
                 process.kill()

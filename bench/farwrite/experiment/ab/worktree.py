@@ -45,8 +45,8 @@ def git(*words: str) -> str:
     except FileNotFoundError as missing:
         raise UsageError("An arm git:REVISION needs git, and there is none here.") from missing
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UsageError(f"git {words[0]} answers: {said[-1].rstrip('.')}.")
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UsageError(f"git {words[0]} answers: {lines[-1].rstrip('.')}.")
     return done.stdout.strip()
 
 

@@ -143,7 +143,7 @@ class Inbox:
             return self.reader.poll(timeout_s)
         except framing.TooLongError as refusal:
             raise UnfitError(
-                "The other end of ssh answered what no farwrite says. Does its shell print something when it starts?"
+                "The other end of ssh answered with no message of farwrite. Does its shell print something when it starts?"
             ) from refusal
 
     def frame(self) -> bytes | None:

@@ -66,9 +66,9 @@ class FarSite(AnySite):
     name, index = "far", 1
     pid = None
 
-    def __init__(self, host: FarHost, ssh: subprocess.Popen, said: IO[bytes]) -> None:
+    def __init__(self, host: FarHost, ssh: subprocess.Popen, stderr: IO[bytes]) -> None:
         assert ssh.stdin is not None and ssh.stdout is not None
-        self.host, self.ssh, self.said = host, ssh, said
+        self.host, self.ssh, self.stderr = host, ssh, stderr
         self.asks, self.answers = ssh.stdin, message.Inbox(ssh.stdout)
         self.board = Words()
         self.replies_due = 0
@@ -140,15 +140,15 @@ class FarSite(AnySite):
         try:
             return msgspec.msgpack.decode(data, type=kind)
         except msgspec.MsgspecError as refusal:
-            raise UnfitError(f"{self.host.login} answered what no farwrite says: {refusal}.") from refusal
+            raise UnfitError(f"{self.host.login} answered with what is no message of farwrite: {refusal}.") from refusal
 
     def lost(self) -> UsageError | UnfitError:
         """The error for an ssh that has ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.ssh.wait(2.0)
-        self.said.seek(0)
-        lines = [line for line in self.said.read().decode(errors="replace").splitlines() if line.strip()]
-        words = f" It said: {lines[-1].strip().rstrip('.')}." if lines else ""
+        self.stderr.seek(0)
+        lines = [line for line in self.stderr.read().decode(errors="replace").splitlines() if line.strip()]
+        words = f" It printed: {lines[-1].strip().rstrip('.')}." if lines else ""
         if self.ssh.returncode == NOT_FOUND:
             return UsageError(
                 f"There is no farwrite at {self.host.login}, or not where ssh looks for commands.{words} Install {__version__} "
@@ -175,11 +175,11 @@ CALLS: dict[Callable, Callable[..., message.Call]] = {
 class RealLab(Lab):
     """A lab whose distance is where the machines stand."""
 
-    way: Route = field(kw_only=True)
+    route: Route = field(kw_only=True)
 
     @property
     def far_host(self) -> dict[str, Any]:
-        return self.way.far.ready.host
+        return self.route.far.ready.host
 
     @property
     def is_emulated(self) -> bool:
@@ -191,7 +191,7 @@ class RealLab(Lab):
 
     def join(self, name: str) -> None:
         """A new TCP connection between the sites; all but the probe as the lab's terms say."""
-        self.way.join(name, self.transport["congestion_control"], IN_THE_CLEAR if name == PROBE else self.terms)
+        self.route.join(name, self.transport["congestion_control"], IN_THE_CLEAR if name == PROBE else self.terms)
 
 
 @dataclass
@@ -240,28 +240,28 @@ def real_lab(spec: LabSpec, host: FarHost, command: str) -> Iterator[RealLab]:
         near = stack.enter_context(LocalSite("near", files, stack.enter_context(board(64))))
         far = stack.enter_context(far_site(host, command))
         far.stand(spec)
-        way = Route(near, far, host_name(host), far.ready.port)
+        route = Route(near, far, host_name(host), far.ready.port)
         # A lab of ours may set it; a machine of somebody's we leave as it is.
         transport = {"slow_start_after_idle": setting("net/ipv4/tcp_slow_start_after_idle", None)}
         try:
-            transport["congestion_control"] = way.join(PROBE, spec.congestion, timeout_s=DIRECT_TIMEOUT_S)
+            transport["congestion_control"] = route.join(PROBE, spec.congestion, timeout_s=DIRECT_TIMEOUT_S)
         except UnfitError:
-            way.port = stack.enter_context(forwarding(host, far.ready.address, way.port))
-            way.host, way.forwarded = "127.0.0.1", True
-            transport["congestion_control"] = way.join(PROBE, spec.congestion)
+            route.port = stack.enter_context(forwarding(host, far.ready.address, route.port))
+            route.host, route.forwarded = "127.0.0.1", True
+            transport["congestion_control"] = route.join(PROBE, spec.congestion)
         survey(near, far, BASE_ECHOES)  # The first one pays for slow start and cold code.
         base = survey(near, far, BASE_ECHOES)
-        choice = Choice(REAL, f"measured, not emulated: {way.text}")
+        choice = Choice(REAL, f"measured, not emulated: {route.text}")
         yield RealLab(
-            near, far, SetElsewhere(REAL), transport, base, choice, history, issued, [], terms=terms, awake=kept, way=way
+            near, far, SetElsewhere(REAL), transport, base, choice, history, issued, [], terms=terms, awake=kept, route=route
         )
 
 
 @contextmanager
 def far_site(host: FarHost, command: str) -> Iterator[FarSite]:
     """ssh that runs farwrite far-site there, alive at most as long as this block."""
-    with tempfile.TemporaryFile() as said, started([*host.ssh("-T"), f"{shlex.quote(command)} far-site"], said) as ssh:
-        yield FarSite(host, ssh, said)
+    with tempfile.TemporaryFile() as stderr, started([*host.ssh("-T"), f"{shlex.quote(command)} far-site"], stderr) as ssh:
+        yield FarSite(host, ssh, stderr)
 
 
 @contextmanager
@@ -270,7 +270,7 @@ def forwarding(host: FarHost, address: str, port: int) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         here = free.getsockname()[1]
     options = "-N", "-T", "-o", "ExitOnForwardFailure=yes", "-L", f"127.0.0.1:{here}:[{address}]:{port}"
-    with tempfile.TemporaryFile() as said, started(host.ssh(*options), said) as ssh:
+    with tempfile.TemporaryFile() as stderr, started(host.ssh(*options), stderr) as ssh:
         until_s = time.monotonic() + FORWARD_TIMEOUT_S
         while not answers_at(here):
             if ssh.poll() is not None or time.monotonic() > until_s:
@@ -289,13 +289,13 @@ def answers_at(port: int) -> bool:
 
 
 @contextmanager
-def started(command: list[str], said: IO[bytes]) -> Iterator[subprocess.Popen]:
+def started(command: list[str], stderr: IO[bytes]) -> Iterator[subprocess.Popen]:
     """A process that dies with us and at the end of this block; what it prints besides goes to a file."""
     parent = os.getpid()
     with uninterrupted():
         try:
             made = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, bufsize=0,
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, bufsize=0,
                 preexec_fn=lambda: become_worker(parent),
             )  # fmt: skip
         except OSError as refusal:
@@ -315,10 +315,10 @@ def started(command: list[str], said: IO[bytes]) -> Iterator[subprocess.Popen]:
 def host_name(host: FarHost) -> str:
     """The machine that ssh would go to: its aliases are its user's."""
     try:
-        told_ = subprocess.run(host.ssh("-G"), capture_output=True, text=True, timeout=10, check=True).stdout
+        settings = subprocess.run(host.ssh("-G"), capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return host.login.rpartition("@")[2]
-    names = [line.split()[1] for line in told_.splitlines() if line.startswith("hostname ")]
+    names = [line.split()[1] for line in settings.splitlines() if line.startswith("hostname ")]
     return names[0] if names else host.login.rpartition("@")[2]
 
 

@@ -54,7 +54,7 @@ def known_by(token: bytes, server: socket.socket, timeout_s: float) -> socket.so
     Who says something else, or nothing for a while, is sent away; of very many, the one that has waited longest.
     """
     until_s = time.monotonic() + timeout_s
-    said: dict[socket.socket, bytes] = {}  # of who has not said 32 bytes yet, in the order in which they came
+    received: dict[socket.socket, bytes] = {}  # of who has not said 32 bytes yet, in the order in which they came
     since_s: dict[socket.socket, float] = {}
     server.setblocking(False)
     with contextlib.ExitStack() as stack:
@@ -62,33 +62,33 @@ def known_by(token: bytes, server: socket.socket, timeout_s: float) -> socket.so
 
         def send_away(stranger: socket.socket) -> None:
             selector.unregister(stranger)
-            del said[stranger], since_s[stranger]
+            del received[stranger], since_s[stranger]
             stranger.close()
 
-        stack.callback(lambda: [send_away(stranger) for stranger in list(said)])  # type: ignore[func-returns-value]
+        stack.callback(lambda: [send_away(stranger) for stranger in list(received)])  # type: ignore[func-returns-value]
 
         selector.register(server, selectors.EVENT_READ)
         while (now_s := time.monotonic()) < until_s:
-            for silent in [one for one in said if now_s - since_s[one] > TOKEN_TIMEOUT_S]:
+            for silent in [one for one in received if now_s - since_s[one] > TOKEN_TIMEOUT_S]:
                 send_away(silent)
-            oldest_s = min((since_s[one] + TOKEN_TIMEOUT_S for one in said), default=until_s)
+            oldest_s = min((since_s[one] + TOKEN_TIMEOUT_S for one in received), default=until_s)
             for key, _ in selector.select(max(min(oldest_s, until_s) - now_s, 0.001)):
                 one: socket.socket = key.fileobj  # type: ignore[assignment]
                 if one is server:
                     with contextlib.suppress(OSError):  # It may have gone again; and so may all descriptors.
                         newcomer, _ = server.accept()
                         newcomer.setblocking(False)
-                        if len(said) == STRANGERS_MAX:
-                            send_away(next(iter(said)))
-                        said[newcomer], since_s[newcomer] = b"", now_s
+                        if len(received) == STRANGERS_MAX:
+                            send_away(next(iter(received)))
+                        received[newcomer], since_s[newcomer] = b"", now_s
                         selector.register(newcomer, selectors.EVENT_READ)
-                elif one in said:
-                    heard = heard_from(one, TOKEN_BYTES - len(said[one]))
-                    said[one] += heard
-                    if not heard or (len(said[one]) == TOKEN_BYTES and not hmac.compare_digest(said[one], token)):
+                elif one in received:
+                    heard = heard_from(one, TOKEN_BYTES - len(received[one]))
+                    received[one] += heard
+                    if not heard or (len(received[one]) == TOKEN_BYTES and not hmac.compare_digest(received[one], token)):
                         send_away(one)
-                    elif len(said[one]) == TOKEN_BYTES:
-                        del said[one]  # So that it stays open.
+                    elif len(received[one]) == TOKEN_BYTES:
+                        del received[one]  # So that it stays open.
                         return one
     raise UnfitError(f"The near site did not reach the far one within {timeout_s:g} s.")
 

@@ -54,7 +54,7 @@ def wanted(first: bytes) -> message.Stand:
     try:
         asked = msgspec.msgpack.decode(first, type=message.Stand)
     except msgspec.MsgspecError as refusal:
-        raise UsageError(f"farwrite {__version__} there was told what it does not understand: {refusal}.") from refusal
+        raise UsageError(f"farwrite {__version__} there received a message that it cannot decode: {refusal}.") from refusal
     if asked.farwrite != __version__:
         raise UsageError(f"farwrite there is {__version__}, here {asked.farwrite}: install the same version at both ends.")
     return asked

@@ -62,7 +62,7 @@ def memory() -> Finding:
     """What is free for journals, volumes and the load."""
     free = memory_available_bytes()
     if free is None:
-        return Finding(name="memory", state="ok", sentence="How much is free is not told here.")
+        return Finding(name="memory", state="ok", sentence="Free memory is not reported here.")
     state, mend = ("ok", "") if free >= MEMORY_BYTES_MIN else ("poor", "free at least 1 GiB, or make lab.journal smaller")
     return Finding(name="memory", state=state, sentence=f"{format_size(free)} free.", mend=mend, numbers={"free_bytes": free})  # type: ignore[arg-type]
 
@@ -88,7 +88,7 @@ def governor() -> Finding:
     """Whether the processors change their speed."""
     chosen = text_of("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     if chosen is None:
-        return Finding(name="governor", state="ok", sentence="Not told here, as in a virtual machine.")
+        return Finding(name="governor", state="ok", sentence="Not reported here, as in a virtual machine.")
     steady = chosen == "performance"
     return Finding(
         name="governor", state="ok" if steady else "poor", sentence=f"{chosen}.", numbers={"governor": chosen},

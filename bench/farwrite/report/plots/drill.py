@@ -190,14 +190,14 @@ def phases_plot(recording: DrillRecording, answer: Answer) -> Plot:
     })  # fmt: skip
     names = [*(name for name, _ in ours), *(one.system for one in PUBLISHED)]
     sources = "; ".join(f"{one.system}: {one.source}" for one in PUBLISHED)
-    said = "; ".join(
+    phases = "; ".join(
         f"{name}: {', '.join(f'{phase} {format_time(event.phases_p50[phase].value or 0)}' for phase in PHASES)}"
         for name, event in ours
     )
     return Plot(
         id="phases",
         title="Recovery in phases, beside published figures",
-        caption=said or "No other replica took over in this drill, so its recovery has no phases.",
+        caption=phases or "No other replica took over in this drill, so its recovery has no phases.",
         note=f"Medians over the trials in which another replica took over ({recording.setup.miles:g} miles, protocol "
         f"{recording.setup.protocol}); a median of each phase, so they need not add up to that of the whole. The figures of "
         f"others are from their own sources, of other faults on other machines, and none was measured here. {sources}.",

@@ -200,7 +200,7 @@ def outline_once(path: str, form: str = "") -> Outline:
     return outline(path, Taking(format=form))
 
 
-def reads_told(read_share: float | None) -> str:
+def reads_text(read_share: float | None) -> str:
     """The share of reads in words: tools disagree whether 0 means read, and a wrong share is the first that a person sees."""
     return "neither reads nor writes" if read_share is None else f"{read_share:.1%} of reads and writes are reads"
 

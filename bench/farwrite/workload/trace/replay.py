@@ -12,7 +12,7 @@ from ...base.units import NS_PER_MS, NS_PER_S, format_size
 from ..profile import of_tree
 from ..tables import Profile
 from ..toml_reader import Change, Reader
-from .reader import Outline, outline_once, reads_told
+from .reader import Outline, outline_once, reads_text
 from .trace import find
 
 MILES = [0, 20, 150]
@@ -43,7 +43,7 @@ def profile_of(word: str, form: str, changes: Iterable[Change] = ()) -> tuple[Pr
             | ({"trace_format": form} if form else {})
         ],
     }
-    notes = [f"trace {path.name}: {reads_told(found.read_share)}; only its writes are replayed, at their own times"]
+    notes = [f"trace {path.name}: {reads_text(found.read_share)}; only its writes are replayed, at their own times"]
     if extent > VOLUME_BYTES_MAX:
         notes.append(f"addresses up to {format_size(extent)} are folded into a volume of {format_size(volume_bytes)}")
     return of_tree(tree, Reader("", str(path)), changes), notes

@@ -158,7 +158,7 @@ class Places:
 
     def touch(self, disk: np.ndarray, address: np.ndarray, size: np.ndarray) -> int:
         """How many blocks of these I/O had been touched before, by an earlier batch or within this one."""
-        again = 0
+        overwritten = 0
         for number in np.unique(disk):
             mine = (disk == number) & (size > 0)
             first = address[mine] // BLOCK_BYTES
@@ -166,12 +166,12 @@ class Places:
             # Large I/O spell out to many blocks: a part of the batch at a time.
             cuts = np.flatnonzero(np.diff(np.cumsum(count) // IO_BLOCKS_AT_ONCE, prepend=0))
             for part_first, part_count in zip(np.split(first, cuts), np.split(count, cuts), strict=True):
-                again += self.touch_blocks(int(number), spelled_out(part_first, part_count))
-        return again
+                overwritten += self.touch_blocks(int(number), spelled_out(part_first, part_count))
+        return overwritten
 
     def touch_blocks(self, disk: int, blocks: np.ndarray) -> int:
         distinct = np.unique(blocks)
-        again = blocks.size - distinct.size
+        overwritten = blocks.size - distinct.size
         page_of = distinct // PAGE_BLOCKS
         for page in np.unique(page_of):
             inside = distinct[np.searchsorted(page_of, page) : np.searchsorted(page_of, page, "right")] % PAGE_BLOCKS
@@ -185,9 +185,9 @@ class Places:
             known = int(flags[inside].sum())
             flags[inside] = 1
             bits[:] = np.packbits(flags)
-            again += known
+            overwritten += known
             self.blocks += inside.size - known
-        return again
+        return overwritten
 
 
 def spelled_out(first: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -279,7 +279,7 @@ def summarise(path: str | Path, taking: Taking = AS_IT_IS) -> Summary:
     touched, written = Places(), Places()
     extents = np.zeros(0, np.int64)
     records_by_disk = np.zeros(0, np.int64)
-    written_blocks, again, duration_ns = 0, 0, 0
+    written_blocks, overwritten, duration_ns = 0, 0, 0
     with Reading(path, taking) as reading:
         for batch in reading:
             for name, operation in NAMES.items():
@@ -291,7 +291,7 @@ def summarise(path: str | Path, taking: Taking = AS_IT_IS) -> Summary:
             gaps.add(batch.time_ns)
             write_gaps.add(batch.time_ns[is_write])
             touched.touch(batch.disk, batch.address, batch.size)
-            again += written.touch(batch.disk[is_write], batch.address[is_write], batch.size[is_write])
+            overwritten += written.touch(batch.disk[is_write], batch.address[is_write], batch.size[is_write])
             ends = batch.address[is_write] + batch.size[is_write]
             written_blocks += int(((ends - 1) // BLOCK_BYTES - batch.address[is_write] // BLOCK_BYTES + 1).sum())
             seconds.add(*by_second(batch))
@@ -328,7 +328,7 @@ def summarise(path: str | Path, taking: Taking = AS_IT_IS) -> Summary:
         working_set_bytes=touched.blocks * BLOCK_BYTES,
         write_working_set_bytes=written.blocks * BLOCK_BYTES,
         working_set_is_least=touched.full or written.full,
-        overwritten=again / written_blocks if written_blocks else None,
+        overwritten=overwritten / written_blocks if written_blocks else None,
         write_bytes_per_s=rate(seconds.written),
         writes_per_s=rate(seconds.writes),
         dispersion=ratio(seconds.writes.variance(), seconds.writes.total / max(seconds.writes.count, 1)),

@@ -1,4 +1,4 @@
-"""What a ruling rests on, worked out on paper: families of tests, lateness, and what a gate could see with so many rounds."""
+"""What a verdict rests on, worked out on paper: families of tests, lateness, and what a gate could see with so many rounds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from farwrite.analysis.change import Change
 from farwrite.analysis.verdict import TAIL, Trial
 from farwrite.base import reasons
 from farwrite.gate.budget import Budget
-from farwrite.gate.ruling import (
+from farwrite.gate.budget_verdict import (
     ROUNDS_MAX,
     Case,
     examine_change,
@@ -44,14 +44,14 @@ def case(p: float, late_ns: float = 0.0, **fields) -> Case:
     return Case(BUDGET, figure("a_p50", value, without=without, late_ns=late_ns), **fields)
 
 
-def codes(ruling):
-    return [one.code for one in ruling.reasons]
+def codes(verdict):
+    return [one.code for one in verdict.reasons]
 
 
 def test_the_cases_are_what_they_say():
     for p in (0.001, 0.02, 0.3, 0.9):
-        ruling, = verdicts_of([case(p)], 0.05)
-        assert ruling.p_fail == pytest.approx(p) and ruling.p_pass == pytest.approx(1 - p)
+        verdict, = verdicts_of([case(p)], 0.05)
+        assert verdict.p_fail == pytest.approx(p) and verdict.p_pass == pytest.approx(1 - p)
 
 
 def test_a_failure_that_lateness_turns_only_among_others_is_withheld():
@@ -279,15 +279,15 @@ def test_only_where_both_hold_at_any_distance_is_neither_worse():
         assert verdict(*sides) == "unknown"
 
 
-def test_a_ruling_on_a_change_has_the_change_its_floor_and_why_it_is_unknown():
+def test_a_verdict_on_a_change_has_the_change_its_floor_and_why_it_is_unknown():
     budget = Budget(metric="response_p99", kind="not_worse_by", limit=0.05, share=True, name="x")
-    ruling, = verdicts_of([Case(budget, response(1.1), response(1.0), paired=True, floor=0.2)], 0.05)
-    assert ruling.change.value == pytest.approx(0.1) and ruling.change.low < 0.1 < ruling.change.high
-    assert (ruling.change.confidence, ruling.change.count) == (0.95, 5) and ruling.floor == pytest.approx(math.expm1(0.2))
-    assert ruling.verdict == "unknown" and codes(ruling) == ["limit_inside"] and ruling.rounds_needed is None
+    verdict, = verdicts_of([Case(budget, response(1.1), response(1.0), paired=True, floor=0.2)], 0.05)
+    assert verdict.change.value == pytest.approx(0.1) and verdict.change.low < 0.1 < verdict.change.high
+    assert (verdict.change.confidence, verdict.change.count) == (0.95, 5) and verdict.floor == pytest.approx(math.expm1(0.2))
+    assert verdict.verdict == "unknown" and codes(verdict) == ["limit_inside"] and verdict.rounds_needed is None
     t, error = critical(0.025), examine_change(Case(budget, response(1.1), response(1.0), paired=True)).change.error
     ends = [1.1 * math.exp(by * t * error) - 1 for by in (-1, 1)]
-    assert [ruling.change.low, ruling.change.high] == pytest.approx(ends)
+    assert [verdict.change.low, verdict.change.high] == pytest.approx(ends)
     slower = [figure("throughput", value, without=[value * (1 - by), value * (1 + by), value])
               for value, by in ((900.0, 0.002), (1000.0, 0.001))]  # fmt: skip
     less = Budget(metric="throughput", kind="not_worse_by", limit=0.05, share=True, name="x")
@@ -307,10 +307,10 @@ def test_a_ruling_on_a_change_has_the_change_its_floor_and_why_it_is_unknown():
 
 def test_a_change_of_counts_is_told_and_a_count_by_itself_has_none():
     ours, theirs = figure("lag_writes_max", 12.0), figure("lag_writes_max", 10.0)
-    ruling, = verdicts_of([Case(Budget(metric="lag_writes_max", kind="not_worse_by", limit=1.0, name="x"), ours, theirs)], 0.05)
-    assert (ruling.change.value, ruling.change.low, ruling.change.high, ruling.verdict) == (2.0, 2.0, 2.0, "fail")
-    assert ruling.change.confidence == 1.0 and ruling.reasons == [] and not ruling.measured
-    assert (ruling.value, ruling.base) == (ours.estimate, theirs.estimate)
+    verdict, = verdicts_of([Case(Budget(metric="lag_writes_max", kind="not_worse_by", limit=1.0, name="x"), ours, theirs)], 0.05)
+    assert (verdict.change.value, verdict.change.low, verdict.change.high, verdict.verdict) == (2.0, 2.0, 2.0, "fail")
+    assert verdict.change.confidence == 1.0 and verdict.reasons == [] and not verdict.measured
+    assert (verdict.value, verdict.base) == (ours.estimate, theirs.estimate)
     alone, = verdicts_of([Case(Budget(metric="lag_writes_max", kind="at_most", limit=1.0, name="x"), ours)], 0.05)
     assert alone.change is None and alone.base is None
 

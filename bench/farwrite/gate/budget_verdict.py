@@ -1,4 +1,4 @@
-"""From promises and figures to rulings: pass, fail or unknown, each with a sentence. Pure arithmetic, no files.
+"""From promises and figures to verdicts: pass, fail or unknown, each with a sentence. Pure arithmetic, no files.
 
 What was counted is compared as it is. What was measured fails when chance would not explain it: Holm's procedure over all
 measured tests of the gate keeps the rate of false alarms of the whole gate at alpha, however many budgets it has. It passes
@@ -53,7 +53,7 @@ class Case(NamedTuple):
     between: Between | None = None  # of not_worse_by, not paired: what the figure differs by from run to run; None: nobody knows
 
 
-class Ruling(msgspec.Struct, frozen=True, kw_only=True):
+class BudgetVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one budget for one figure."""
 
     budget: str  # its name
@@ -98,8 +98,8 @@ class Outcome(NamedTuple):
     doubt: Reason | None = None  # why its verdict is withheld
 
 
-def verdicts_of(cases: Sequence[Case], alpha: float, looks: int = 1) -> list[Ruling]:
-    """One ruling a case, in their order; all failures of gating budgets together err with `alpha` over all looks."""
+def verdicts_of(cases: Sequence[Case], alpha: float, looks: int = 1) -> list[BudgetVerdict]:
+    """One verdict a case, in their order; all failures of gating budgets together err with `alpha` over all looks."""
     level = alpha / looks
     return [
         settled(case, outcome.draft) if isinstance(outcome.draft, Settled) else tested(case, outcome.draft, outcome, level)
@@ -195,16 +195,16 @@ def holds_at_any(figure: Figure) -> bool:
     return found is not None and found.numbers.get("holds") == "any"
 
 
-# Rulings
+# Verdicts
 
 
-def settled(case: Case, draft: Settled) -> Ruling:
-    """The ruling on what chance has no part in."""
+def settled(case: Case, draft: Settled) -> BudgetVerdict:
+    """The verdict on what chance has no part in."""
     change = None
     if draft.change is not None:
         change = Estimate(value=draft.change, low=draft.change, high=draft.change, confidence=1.0)
     because = [*draft.reasons] if draft.verdict == "unknown" else []
-    return ruling_of(case, draft.verdict, with_remark(sentence_of(case, change), draft.remark), change=change, reasons=because)
+    return verdict_on(case, draft.verdict, with_remark(sentence_of(case, change), draft.remark), change=change, reasons=because)
 
 
 def remark_of(case: Case, trial: Trial) -> str:
@@ -223,8 +223,8 @@ def with_remark(sentence: str, remark: str) -> str:
     return f"{sentence}: {remark}" if remark else sentence
 
 
-def tested(case: Case, trial: Trial, outcome: Outcome, level: float) -> Ruling:
-    """The ruling on a measurement."""
+def tested(case: Case, trial: Trial, outcome: Outcome, level: float) -> BudgetVerdict:
+    """The verdict on a measurement."""
     rounds_needed = None
     remark = remark_of(case, trial)
     because: list[Reason] = []
@@ -244,7 +244,7 @@ def tested(case: Case, trial: Trial, outcome: Outcome, level: float) -> Ruling:
             advice = f"{not_excluded(case, trial, level, outcome.tests)}; {more_rounds(trial, rounds_needed)}"
         remark = f"{remark}; {advice}" if remark else advice
     change = printed_estimate(trial) if case.budget.kind == "not_worse_by" else None
-    return ruling_of(
+    return verdict_on(
         case, outcome.verdict, with_remark(sentence_of(case, change), remark), change=change,
         p_fail=trial.p_fail, p_adjusted=outcome.p_adjusted, p_pass=trial.p_pass,
         floor=None if trial.floor is None else printed_change(trial.floor, trial.relative),
@@ -253,13 +253,13 @@ def tested(case: Case, trial: Trial, outcome: Outcome, level: float) -> Ruling:
     )  # fmt: skip
 
 
-def ruling_of(case: Case, verdict: Verdict, sentence: str, **more: object) -> Ruling:
-    """A ruling with what it takes from its case."""
+def verdict_on(case: Case, verdict: Verdict, sentence: str, **more: object) -> BudgetVerdict:
+    """A verdict with what it takes from its case."""
     budget, figure = case.budget, case.figure
     value = figure.estimate.value
     least = case.base.estimate.value if budget.kind == "not_worse_by" and case.base else budget.limit
     lost = budget.metric in SAFETY and verdict == "fail" and value is not None and value > (least or 0)
-    return Ruling(
+    return BudgetVerdict(
         budget=budget.name, metric=figure.metric, labels=figure.labels, figure=figure.name, unit=figure.unit,
         exact=figure.exact, verdict=verdict, sentence=sentence, reason=budget.reason,
         place=budget.place, gating=budget.gating,
@@ -468,16 +468,16 @@ def printed_point(turned: float, trial: Trial, case: Case) -> float:
     return math.exp(point) if trial.relative else point
 
 
-def sight_of(ruling: Ruling) -> str:
-    """What a ruling's budget would fail in nine of ten runs, in words: "3.02 ms", "a change of +12.1 %"."""
-    if ruling.sees is None:
+def sight_of(decided: BudgetVerdict) -> str:
+    """What a budget would fail in nine of ten runs, in words: "3.02 ms", "a change of +12.1 %"."""
+    if decided.sees is None:
         return ""
-    if ruling.unit == "miles" and ruling.kind == "at_least" and ruling.value.value is not None and ruling.sees <= 0:
+    if decided.unit == "miles" and decided.kind == "at_least" and decided.value.value is not None and decided.sees <= 0:
         return "nothing: its rounds differ too much"
-    if ruling.kind != "not_worse_by":
-        unit: Unit = ruling.unit if ruling.value.value is not None else "ns"  # Without miles it is the fit's `a`.
-        return quantity(ruling.sees, unit)
-    return f"a change of {change_text(Estimate(value=ruling.sees), ruling.unit, ruling.share)}"
+    if decided.kind != "not_worse_by":
+        unit: Unit = decided.unit if decided.value.value is not None else "ns"  # Without miles it is the fit's `a`.
+        return quantity(decided.sees, unit)
+    return f"a change of {change_text(Estimate(value=decided.sees), decided.unit, decided.share)}"
 
 
 def in_words(turned: float, trial: Trial, case: Case) -> str:
