@@ -224,23 +224,23 @@ def test_a_gate_counts_its_tests_and_says_when_it_cannot_fail():
             gate(sheet, made, look=look)
 
 
-def budget_verdict(verdict, gating=True, lost=False):
+def one(verdict, gating=True, lost=False):
     return SimpleNamespace(verdict=verdict, gating=gating, lost=lost)
 
 
 def test_the_worst_comes_first_and_what_decides_before_what_is_reported():
-    lost, failed, unknown, passed = budget_verdict("fail", lost=True), budget_verdict("fail"), budget_verdict("unknown"), budget_verdict("pass")
-    reported = budget_verdict("fail", gating=False, lost=True)
+    lost, failed, unknown, passed = one("fail", lost=True), one("fail"), one("unknown"), one("pass")
+    reported = one("fail", gating=False, lost=True)
     assert sorted([passed, reported, unknown, failed, lost], key=worst_first) == [lost, failed, unknown, passed, reported]
     assert [verdict_of_all(some) for some in ([passed, failed, unknown], [passed, unknown], [passed], [])] == \
         ["fail", "unknown", "pass", "pass"]
 
 
 @pytest.mark.parametrize(("verdict", "verdicts", "inconclusive", "code"), [
-    ("fail", [budget_verdict("fail", lost=True)], None, EXIT_LOST_WRITE),
-    ("fail", [budget_verdict("fail"), budget_verdict("fail", lost=True), budget_verdict("pass")], None, EXIT_LOST_WRITE),
-    ("fail", [budget_verdict("fail")], None, EXIT_GATE_FAILED),
-    ("fail", [budget_verdict("fail"), budget_verdict("fail", False, True)], None, EXIT_GATE_FAILED), ("pass", [], "fail", EXIT_DONE),
+    ("fail", [one("fail", lost=True)], None, EXIT_LOST_WRITE),
+    ("fail", [one("fail"), one("fail", lost=True), one("pass")], None, EXIT_LOST_WRITE),
+    ("fail", [one("fail")], None, EXIT_GATE_FAILED),
+    ("fail", [one("fail"), one("fail", False, True)], None, EXIT_GATE_FAILED), ("pass", [], "fail", EXIT_DONE),
     ("unknown", [], None, EXIT_INCONCLUSIVE), ("unknown", [], "fail", EXIT_GATE_FAILED), ("unknown", [], "pass", EXIT_DONE),
 ], ids=str)  # fmt: skip
 def test_an_exit_code_tells_losses_from_failures_and_both_from_unknown(verdict, verdicts, inconclusive, code):
