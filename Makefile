@@ -10,7 +10,8 @@ READY := $(VENV)/.ready
 help:
 	@echo "make bench       measure the limits of synchronous replication and print the report (about 4 minutes)"
 	@echo "make test        all tests, with real labs on the ferry"
-	@echo "make test-netem  the lab tests on real tc netem, in user-mode Linux (Debian: apt install user-mode-linux)"
+	@echo "make test-netem  in user-mode Linux (Debian: apt install user-mode-linux): the lab tests on real tc netem, and the kernel's"
+	@echo "                 own clients (nbd-client, open-iscsi, multipath-tools, postgresql) on served volumes"
 	@echo "make crosscheck  every emulation of a link against what was asked: docs/links.md (about 6 minutes)"
 	@echo "make simulate    search the engine for lost writes in a pretend world, from seeds (SEEDS=1000, FROM=0), and print which"
 	@echo "                 planted faults it finds; FAULTS=1 plants those that are not recorded yet (half an hour for all)"
@@ -42,16 +43,19 @@ bench: $(READY)
 	@$(BIN)/farwrite run limits
 
 # Labs are opened one at a time; what needs none is tested beside them, what waits beside both. Compiled first: all would otherwise
-# compile the same.
+# compile the same. The kernel's clients are with test-netem: whoever boots kernels boots them all.
+CLIENTS := tests/lab/test_kernel_clients.py
+
 test: $(READY)
 	@$(BIN)/python -m farwrite.experiment.compilation
-	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder --ignore=$(CLIENTS)
 
 # What a link has a part in; the rest is the same on any, and proven outside, where a processor is not ten times slower.
 ON_NETEM := $(addprefix tests/lab/test_,lab.py link.py run.py nothing_left.py congestion.py)
 
 test-netem: $(READY)
 	@tests/lab/uml/run --timeout 900 -- $(BIN)/python -m pytest $(ON_NETEM) -q -m lab --durations=8
+	@$(BIN)/python -m pytest $(CLIENTS) -q --durations=8
 
 # Each link in a kernel that has it; netem needs user-mode Linux, and is left out where that is not installed.
 CROSSCHECK := $(VENV)/crosscheck
