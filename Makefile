@@ -11,7 +11,8 @@ READY := $(VENV)/.ready
 help:
 	@echo "make bench       measure the limits of synchronous replication and print the report (about 4 minutes)"
 	@echo "make test        all tests, with real labs on the ferry"
-	@echo "make test-netem  the lab tests on real tc netem, in user-mode Linux (Debian: apt install user-mode-linux)"
+	@echo "make test-netem  in user-mode Linux (Debian: apt install user-mode-linux): the lab tests on real tc netem, and the kernel's"
+	@echo "                 own clients (nbd-client, open-iscsi, multipath-tools, postgresql) on served volumes"
 	@echo "make log-writes  the journal replayed at each flush that reached a disk, recorded by dm-log-writes in user-mode Linux"
 	@echo "make crosscheck  every emulation of a link against what was asked: docs/links.md (about 6 minutes)"
 	@echo "make simulate    search the engine for lost writes in a pretend world, from seeds (SEEDS=1000, FROM=0), and print which"
@@ -50,10 +51,12 @@ bench: $(READY)
 BENCH_DRILL := primary-killed --trials 2
 
 # Labs are opened one at a time; what needs none is tested beside them, what waits beside both. Compiled first: all would otherwise
-# compile the same.
+# compile the same. The kernel's clients are with test-netem: whoever boots kernels boots them all.
+CLIENTS := tests/lab/test_kernel_clients.py
+
 test: $(READY)
 	@$(BIN)/python -m farwrite.experiment.compilation
-	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder --ignore=$(CLIENTS)
 
 # What a link has a part in; the rest is the same on any, and proven outside, where a processor is not ten times slower.
 ON_NETEM := $(addprefix tests/lab/test_,lab.py link.py run.py nothing_left.py congestion.py)
@@ -61,6 +64,7 @@ ON_NETEM := $(addprefix tests/lab/test_,lab.py link.py run.py nothing_left.py co
 test-netem: $(READY)
 	@tests/lab/uml/run --timeout 900 -- $(BIN)/python -m pytest $(ON_NETEM) -q -m lab --durations=8
 	@$(MAKE) --no-print-directory log-writes
+	@$(BIN)/python -m pytest $(CLIENTS) -q --durations=8
 
 # The real journal below dm-log-writes, replayed as it stood after each flush that reached the disk.
 LOG_WRITES := $(VENV)/log-writes

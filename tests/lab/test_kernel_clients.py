@@ -90,6 +90,24 @@ def follow(stream, actions):
     return "".join(said)
 
 
+def followed(words, errors, actions):
+    """The same of a command of ours, which has to end well."""
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True) as client:
+        try:
+            said = follow(client.stdout, actions)
+            assert client.wait(LIMIT_S) == 0 and said.endswith("WHOLE\n"), said + text_of(errors)
+        finally:
+            client.terminate()
+    return said
+
+
+def initiator():
+    """Skips where open-iscsi is not installed, or cannot have its kernel."""
+    for name, package in {"iscsid": "open-iscsi", "udevadm": "udev"}.items():
+        tool(name, package)
+    kernel(*ISCSI)
+
+
 def kill_leader(served):
     """Whoever leads dies; answers its name."""
     values = metrics_of(served)
@@ -106,27 +124,32 @@ def test_a_database_on_the_kernels_nbd_client_has_every_committed_row_when_the_n
     with opened(*SERVED, "--no-restart") as served:
         doors = {"10.99.1.1:10809": socket_of(served, "near"), "10.99.1.2:10809": socket_of(served, "far")}
         words = words_inside(doors, NBD, "database.py", postgres, cluster, *doors)
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True) as client:
-            try:
-                said = follow(client.stdout, {"LOADED": lambda: killed.append(kill_leader(served))})
-                assert client.wait(LIMIT_S) == 0 and said.endswith("WHOLE\n"), said + text_of(errors)
-            finally:
-                client.terminate()
+        said = followed(words, errors, {"LOADED": lambda: killed.append(kill_leader(served))})
         assert killed == ["near"]
     acked, found = (int(re.search(rf"^{word}\D*(\d+) transactions", said, re.MULTILINE)[1]) for word in ("LOST after", "FOUND"))
     assert 0 < acked <= found
 
 
 def test_open_iscsi_with_multipath_goes_on_at_the_far_site_without_an_error(errors):
-    for name, package in {"iscsid": "open-iscsi", "multipathd": "multipath-tools", "udevadm": "udev"}.items():
-        tool(name, package)
-    kernel(*ISCSI)
+    tool("multipathd", "multipath-tools")
+    initiator()
     killed = []
     at = "$NEAR:3260", "$FAR:3260"
     script = " ".join(words_inside(dict(zip(at, at, strict=True)), ISCSI, "paths.py", "$ISCSI", "$ISCSI_FAR"))
     with opened(*SERVED, "--", "sh", "-c", f"exec {script}", stderr=errors) as served:
         said = follow(served.process.stdout, {"WRITING": lambda: killed.append(kill_leader(served))})
         assert killed == ["near"] and said.endswith("WHOLE\n"), said + text_of(errors)
+
+
+def test_open_iscsi_at_the_address_that_follows_who_leads_goes_on_without_an_error(errors):
+    initiator()
+    killed = []
+    with opened(*SERVED, "--iscsi", "0") as served:
+        target = served.iscsi_uri.split("/")[2]
+        port = target.rpartition(":")[2]
+        words = words_inside({f"10.99.1.1:{port}": target}, ISCSI, "paths.py", served.iscsi_uri.replace("127.0.0.1", "10.99.1.1"))
+        said = followed(words, errors, {"WRITING": lambda: killed.append(kill_leader(served))})
+        assert killed == ["near"] and "none refused" in said
 
 
 # What they stand on

@@ -1,9 +1,10 @@
-"""Inside user-mode Linux: open-iscsi and dm-multipath on the disk of both sites, written to while the near site is killed.
+"""Inside user-mode Linux: open-iscsi on a served disk, written to while the near site is killed.
 
-    paths.py NEAR_URI FAR_URI
+    paths.py NEAR_URI FAR_URI    two paths, under dm-multipath
+    paths.py URI                 one address, which follows who leads
 
-The file system is never unmounted in between: I/O waits in dm-multipath until a path works again, and goes on. Says WRITING for
-the test outside to kill the near site.
+The file system is never unmounted in between: I/O waits in dm-multipath, or in the session, and goes on. Says WRITING for the
+test outside to kill the near site.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ MOUNT = Path("/run/mnt")
 BEFORE, AFTER = 50, 50  # Numbered writes before the near site is killed, and once the far one has a path.
 BLOCK = 4096
 INITIATOR = "InitiatorName=iqn.2026-11.org.example:uml\n"
+# A session's I/O fails, and so goes to another path, after replacement_timeout; with one path it may wait as long as it comes.
 ISCSID = """\
 node.startup = manual
-node.session.timeo.replacement_timeout = 1
+node.session.timeo.replacement_timeout = {timeout_s}
 node.session.initial_login_retry_max = 1000
 node.conn[0].timeo.login_timeout = 5
 node.conn[0].timeo.noop_out_interval = 2
@@ -60,6 +62,12 @@ def disks() -> list[str]:
     return sorted(path.name for path in Path("/sys/block").glob("sd*"))
 
 
+def connections() -> set[str]:
+    """Our ends of the TCP connections that are established. proc(5)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {row[1] for row in rows if row[3] == "01"}
+
+
 def map_name() -> str | None:
     """The multipath device, once there is one."""
     names = [path.read_text().strip() for path in Path("/sys/block").glob("dm-*/dm/name")]
@@ -70,10 +78,31 @@ def paths_of() -> int:
     return len(list(Path("/sys/block").glob("dm-*/slaves/sd*")))
 
 
+def log_in(portal: tuple[str, str], group: int = 1, *how: str) -> None:
+    """A session, without discovery."""
+    address, target = portal
+    iscsiadm("-m", "node", "-o", "new", "-T", target, "-p", f"{address},{group}")
+    iscsiadm("-m", "node", "-T", target, "-p", address, "--login", *how)
+
+
+def multipath(near: tuple[str, str], far: tuple[str, str]) -> Path:
+    """Both sites' disk as one device; the far site has no path to it until it leads."""
+    subprocess.Popen(["multipathd", "-d", "-v", "1"], stdout=sys.stderr, stderr=sys.stderr)
+    told = iscsiadm("-m", "discovery", "-t", "sendtargets", "-p", near[0])
+    if f"{near[0]},1 {near[1]}" not in told:
+        sys.exit(f"discovery found {told}")
+    iscsiadm("-m", "node", "-T", near[1], "-p", near[0], "--login")
+    log_in(far, 2, "--no_wait")  # Nobody listens there yet.
+    until(lambda: map_name() is not None and paths_of() == 1, "a path, and its multipath device")
+    device = Path(f"/dev/mapper/{map_name()}")
+    until(device.exists, "its name")
+    return device
+
+
 def main() -> None:
-    near, far = (portal_of(uri) for uri in sys.argv[1:3])
+    near, *others = (portal_of(uri) for uri in sys.argv[1:])
     for directory, files in {
-        "/etc/iscsi": {"initiatorname.iscsi": INITIATOR, "iscsid.conf": ISCSID},
+        "/etc/iscsi": {"initiatorname.iscsi": INITIATOR, "iscsid.conf": ISCSID.format(timeout_s=1 if others else 120)},
         "/etc/multipath": {"conf.d/here.conf": MULTIPATH},
     }.items():  # fmt: skip
         run("mount", "-t", "tmpfs", "tmpfs", directory)
@@ -83,24 +112,19 @@ def main() -> None:
     MOUNT.mkdir()
     run("/lib/systemd/systemd-udevd", "--daemon", "--children-max=2")
     run("iscsid")
-    daemon = subprocess.Popen(["multipathd", "-d", "-v", "1"], stdout=sys.stderr, stderr=sys.stderr)
-
-    told = iscsiadm("-m", "discovery", "-t", "sendtargets", "-p", near[0])
-    if f"{near[0]},1 {near[1]}" not in told:
-        sys.exit(f"discovery found {told}")
-    iscsiadm("-m", "node", "-T", near[1], "-p", near[0], "--login")
-    iscsiadm("-m", "node", "-o", "new", "-T", far[1], "-p", f"{far[0]},2")
-    iscsiadm("-m", "node", "-T", far[1], "-p", far[0], "--login", "--no_wait")  # Nobody listens there yet.
-    until(lambda: map_name() is not None and paths_of() == 1, "a path, and its multipath device")
-    device = Path(f"/dev/mapper/{map_name()}")
-    until(device.exists, "its name")
+    if others:
+        device = multipath(near, others[0])
+    else:
+        log_in(near)
+        device = Path("/dev/sda")
+        until(device.exists, "a disk")
     run("mkfs.ext4", "-q", "-E", "lazy_itable_init=1", device)
     run("mount", device, MOUNT)
     digests = written_files(MOUNT)
 
     step("numbered writes, and the near site's death under them")
     journal = MOUNT / "numbered"
-    slowest_s, number, last = 0.0, 0, None
+    slowest_s, number, last, before = 0.0, 0, None, connections()
     limit_s = time.monotonic() + LIMIT_S
     with journal.open("wb", buffering=0) as file:
         while number != last:
@@ -111,14 +135,13 @@ def main() -> None:
             os.fsync(file.fileno())
             slowest_s = max(slowest_s, time.monotonic() - begun_s)
             number += 1
-            if last is None and len(disks()) == 2:
+            if last is None and (len(disks()) == 2 if others else connections() - before):
                 last = number + AFTER
             elif last is None and number > BEFORE:
                 if time.monotonic() > limit_s:
-                    sys.exit(f"the far site's disk has not come within {LIMIT_S} s")
+                    sys.exit(f"no other site has been seen within {LIMIT_S} s")
                 time.sleep(0.1)
     tell(f"WROTE {number}, none refused; the slowest took {slowest_s:.1f} s")
-    tell(f"PATHS {' '.join(disks())}, {paths_of()} of them in the map")
     run("umount", MOUNT)
     run("e2fsck", "-f", "-n", device)
     run("mount", device, MOUNT)
@@ -128,9 +151,10 @@ def main() -> None:
         sys.exit("the numbered writes are not what was written")
     run("umount", MOUNT)
     sessions = iscsiadm("-m", "session")
-    if far[0] not in sessions:
-        sys.exit(f"the far site's session is not there: {sessions}")
-    daemon.terminate()
+    for portal, _ in others:
+        if portal not in sessions:
+            sys.exit(f"the far site's session is not there: {sessions}")
+    subprocess.run(["pkill", "multipathd"], check=False)
     tell("WHOLE")
 
 
