@@ -72,6 +72,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     events: list[PhaseAnswer]
     availability: Availability
     pauses: list[Pauses] = []  # by event, where servers are told apart
+    under_one_primary: int = 0  # trials in which one replica led in one epoch from beginning to end, as the client saw it
     judged: list[TrialAnswer]
 
 
@@ -103,6 +104,7 @@ def answer_of(recording: DrillRecording) -> Answer:
         recovery_point_ns_max=max(exposures, default=None),
         events=[event_answer(index, counted) for index in range(len(recording.scenario.event))] if counted else [],
         availability=added([one.availability for one in counted]), judged=judged, **sums,
+        under_one_primary=sum(len({(one.node, one.epoch) for one in trial.connections}) == 1 for trial in recording.trials),
         pauses=pauses(recording, [place for place, one in enumerate(judged) if one.counts]) if recording.scenario.servers else [],
     )  # fmt: skip
 

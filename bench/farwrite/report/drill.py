@@ -30,7 +30,8 @@ def show_drill(page: Page, recording: DrillRecording, answer: Answer) -> None:
         page.item("·", line)
     if answer.counted:
         page.item("·", availability_text(answer, setup.bound_ns))
-        page.item("·", leads_text(recording))
+        led = f"{answer.under_one_primary} of {counted(answer.trials, 'trial')}"
+        page.item("·", f"one primary in one epoch from beginning to end in {led}.")
     if answer.events:
         page.heading("Recovery, as the load saw it")
         page.table(lambda form: recovery_table(answer.events, form))
@@ -124,12 +125,6 @@ def availability_text(answer: Answer, bound_ns: int) -> str:
         f"{format_time(found.longest_outage_ns)}"
     )  # fmt: skip
     return f"served within {format_time(bound_ns)}: {found.by_time or 0:.2%} of 100 ms slots{by_requests}; {outage}."
-
-
-def leads_text(recording: DrillRecording) -> str:
-    """In how many trials the client's writes went to one primary alone, in one epoch."""
-    unchanged = sum(len({(one.node, one.epoch) for one in trial.connections}) == 1 for trial in recording.trials)
-    return f"one primary in one epoch from beginning to end in {unchanged} of {counted(len(recording.trials), 'trial')}."
 
 
 def value_text(estimate: Estimate | None) -> str:
