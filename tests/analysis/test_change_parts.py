@@ -318,6 +318,8 @@ def test_runs_are_warned_about_that_lie_farther_apart_than_all_earlier_ones(last
     about = EarlierRuns(results="r", runs=3, first_utc="2026-01-02T01:04:05+00:00", last_utc=last)
     ours, theirs = (msgspec.structs.replace(result_set(), started_utc=f"2026-01-02T0{hour}:04:05+00:00") for hour in (3, 5))
     assert bool(change.hours_apart(ours, theirs, RunHistory(about, {}))) == warned
+    unread = msgspec.structs.replace(theirs, started_utc="once")
+    assert change.hours_apart(ours, unread, RunHistory(about, {})) == []
     few = msgspec.structs.replace(about, runs=2)
     assert "run to run is not known" in change.hours_apart(ours, theirs, RunHistory(few, {}))[0]
 
