@@ -214,3 +214,8 @@ def test_a_trend_is_kendalls_over_all_rows_together(rows, trending):
         variance += len(values) * (len(values) - 1) * (2 * len(values) + 5) / 18
     by_hand = variance > 0 and 2 * stats.norm.sf((abs(score) - 1) / math.sqrt(variance)) < 0.005
     assert trends(np.array(rows, float)) == by_hand == trending
+
+
+def test_a_slow_slice_that_chance_explains_is_no_warm_up():
+    assert warmup_slices(np.array([[0.2, 0.0, 0.01, -0.01, 0.0, 0.005, 0.0, 0.0]])) == 0
+    assert mser(np.array([5.0, 5.0, 1.0, 1.0])) == 2  # Two that are left have an error.
