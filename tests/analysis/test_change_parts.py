@@ -299,6 +299,11 @@ def test_one_budget_and_the_straight_route_stand_for_all_miles():
     assert [item.metric for item in change.by_key(other).values()] == ["greatest_miles_p50", "floor", "k_p50"]
 
 
+def test_a_figure_is_the_same_in_whatever_order_its_labels_were_written():
+    labels = {"name": "w", "miles": 20.0}
+    assert change.key_of(figure("k_p50", 1.0, labels)) == change.key_of(figure("k_p50", 2.0, dict(reversed(labels.items()))))
+
+
 def test_a_figure_applies_where_one_side_has_a_value_or_a_reason_for_none():
     nothing, reason = figure("k_p50", None), figure("k_p50", None, warnings=["too few"])
     assert not change.applies([nothing, nothing])
@@ -334,6 +339,7 @@ def test_a_typical_round_is_the_mean_of_rounds_on_their_scale():
     assert (math.log(made.low), math.log(made.high)) == pytest.approx((math.log(2e6) - half, math.log(2e6) + half))
     trips = change.typical(measured("k_p50", [1.0, 3.0]))
     assert (trips.value, trips.high - trips.low) == pytest.approx((2.0, 2 * stats.t.isf(0.025, 1)))
+    assert change.typical(figure("response_p50", 5e6, by_round=[1e6, 4e6])).value == pytest.approx(2e6)  # Not as it was pooled.
     for as_it_is in (figure("lost_writes", 3.0, by_round=[1.0, 2.0]), figure("k_p50", 5.0, by_round=[1.0])):
         assert change.typical(as_it_is) is as_it_is.estimate
     assert math.isfinite(change.typical(measured("response_p50", [1e-300, 1e300])).high)

@@ -202,7 +202,7 @@ def test_growth_is_the_median_slope_of_all_pairs_from_the_first_slice_to_the_las
 @pytest.mark.parametrize(("rows", "trending"), [
     ([[1, 2, 3, 4, 5, 6]], False), ([[1, 2, 3, 4, 5, 6, 7]], True), ([[7, 6, 5, 4, 3, 2, 1]], True), ([[1] * 9, [2] * 9], False),
     ([[1, 2, 3, 4]] * 2, False), ([[1, 2, 3, 4], [5, 6, 7, 8], [0, 1, 2, 9]], True), ([[1, 2, 3, 4], [8, 7, 6, 5]] * 2, False),
-    ([[math.nan] * 4], False),
+    ([[math.nan] * 4], False), ([[4, 3, 2, 1, 6, 5, 8, 7, 10, 9, 11]], False), ([[3, 2, 1, 4, 6, 5, 8, 7, 10, 9, 11]], True),
     ([[1, math.nan, 2, 3, 4, 5, math.nan, 6, 7]], True),
 ])  # fmt: skip
 def test_a_trend_is_kendalls_over_all_rows_together(rows, trending):
