@@ -346,7 +346,8 @@ def test_a_typical_round_is_the_mean_of_rounds_on_their_scale():
 
 
 def test_several_runs_stand_in_the_table_as_their_middle_and_their_range():
-    assert change.middle(runs(5.0)[:1]).estimate.value == 5.0
+    only = runs(5.0)
+    assert change.middle(only) is only[0]
     made = change.middle([*runs(3.0, 1.0), figure("k_p50", None), *runs(2.5)]).estimate
     assert (made.value, made.low, made.high, made.count) == (pytest.approx(6.5 / 3), 1.0, 3.0, 3)
     ratio = change.middle(runs(1e6, 4e6, metric="response_p50")).estimate

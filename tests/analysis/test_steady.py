@@ -195,7 +195,8 @@ def test_growth_is_the_median_slope_of_all_pairs_from_the_first_slice_to_the_las
     rising = slope * np.arange(5.0)
     rows = np.array([rising, rising + 7, [0.0, math.nan, 2 * slope, 3 * slope, math.nan]])
     assert growth_ratio(rows) == pytest.approx(0.1) and growth_ratio(-rows) == pytest.approx(1 / 1.1 - 1)
-    assert growth_ratio(np.array([[0.0, 0.1, 0.4]])) == pytest.approx(math.expm1(2 * 0.2))
+    slopes = [0.1, 0.5 / 2, 0.5 / 3, 0.4, 0.4 / 2, 0.0]
+    assert growth_ratio(np.array([[0.0, 0.1, 0.5, 0.5]])) == pytest.approx(math.expm1(3 * np.median(slopes)))
     assert growth_ratio(np.full((2, 4), math.nan)) == 0.0
 
 
