@@ -418,15 +418,16 @@ def test_no_probability_is_above_1():
 
 
 def test_holms_procedure_is_of_results_and_of_conditions_apart():
-    results = [draft(0.2, error) for error in (0.04, 0.05, 0.06)]
-    link = draft(0.2, 0.04, ours=measured("rtt_p50", [1e6, 1e6]))
+    """A change that is one among three results, and would be none were the link's round trip a fourth."""
+    results = [draft(0.2, error) for error in (0.0488, 0.2, 0.2)]
+    link = draft(0.2, 0.0488, ours=measured("rtt_p50", [1e6, 1e6]))
     counts = draft(1.0, 0.0, math.inf, ours=figure("lost_writes", 1.0))
     said = Draft(results[0].base, results[0].cand, "baseline: late", None, False, 0)
     rows = change.rows_of([*results, link, counts, said], 0.05, 0.05)
-    p = [one.change.chance() for one in results]
-    assert [row.p for row in rows] == pytest.approx([*p, p[0], None, None])
-    assert 4 * p[0] < 0.05 < 2 * p[2]  # The third would be none among four.
-    assert [row.verdict for row in rows[:3]] == ["worse"] * 3
+    p = results[0].change.chance()
+    assert 3 * p < 0.05 < 4 * p
+    assert [row.p for row in rows] == pytest.approx([p, results[1].change.chance(), results[1].change.chance(), p, None, None])
+    assert [row.verdict for row in rows[:4]] == ["worse", "unresolved", "unresolved", "higher"]
     assert rows[5].verdict == "unresolved" and rows[5].sentence == "baseline: late" and rows[5].change.value is None
 
 
