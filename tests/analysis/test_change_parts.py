@@ -402,7 +402,7 @@ def test_two_runs_of_different_hours_speak_of_themselves_only_unless_it_is_known
     made = draft(0.4, 1e-9, ours=built_in[0], theirs=built_in[1], hours_apart=True)
     assert judged(made).verdict == "worse"
     level = [figure("k_p50", value, without=[value] * 3) for value in (1.0, 1.5)]
-    assert judged(draft(0.5, 1e-9, ours=level[0], theirs=level[1], hours_apart=True)).verdict == "differs"  # Measured, not counted.
+    assert judged(draft(0.5, 1e-9, ours=level[0], theirs=level[1], hours_apart=True)).verdict == "differs"  # Not counted.
     varies = figure("flushes_per_write", 1.5, without=[1.5, 1.6, 1.4])
     assert judged(made._replace(cand=varies)).verdict == judged(made._replace(base=varies)).verdict == "differs"
 
