@@ -574,6 +574,14 @@ def test_what_runs_differ_by_is_their_variance_less_what_their_rounds_explain():
     assert between_runs(levels[:2]) is None
 
 
+def test_the_degrees_of_freedom_of_two_runs_are_welchs_and_of_runs_without_an_error_their_sum():
+    same, sure = (Spread(0, 0.1, 4), Spread(0, 0.1, 6)), (Spread(0, 0.0, 4), Spread(0, 0.0, 6))
+    assert error_of_runs(*same, ONE_HOUR) == pytest.approx((math.sqrt(0.02), 4 / (1 / 4 + 1 / 6)))
+    assert error_of_runs(*sure, ONE_HOUR) == (0.0, 10)
+    differing = between_runs([Spread(value, 0.0, 4) for value in (1.0, 2.0, 3.0)])
+    assert error_of_runs(*sure, differing) == (pytest.approx(math.sqrt(2)), 2)
+
+
 def test_runs_that_differ_by_no_more_than_their_rounds_explain_add_nothing_and_one_hour_is_welch():
     alike = between_runs([Spread(1.0, 0.5, 4)] * 5)
     assert alike.variance == 0

@@ -299,6 +299,11 @@ def test_one_budget_and_the_straight_route_stand_for_all_miles():
     assert [item.metric for item in change.by_key(other).values()] == ["greatest_miles_p50", "floor", "k_p50"]
 
 
+def test_a_figure_is_the_same_in_whatever_order_its_labels_were_written():
+    labels = {"name": "w", "miles": 20.0}
+    assert change.key_of(figure("k_p50", 1.0, labels)) == change.key_of(figure("k_p50", 2.0, dict(reversed(labels.items()))))
+
+
 def test_a_figure_applies_where_one_side_has_a_value_or_a_reason_for_none():
     nothing, reason = figure("k_p50", None), figure("k_p50", None, warnings=["too few"])
     assert not change.applies([nothing, nothing])
@@ -318,6 +323,8 @@ def test_runs_are_warned_about_that_lie_farther_apart_than_all_earlier_ones(last
     about = EarlierRuns(results="r", runs=3, first_utc="2026-01-02T01:04:05+00:00", last_utc=last)
     ours, theirs = (msgspec.structs.replace(result_set(), started_utc=f"2026-01-02T0{hour}:04:05+00:00") for hour in (3, 5))
     assert bool(change.hours_apart(ours, theirs, RunHistory(about, {}))) == warned
+    unread = msgspec.structs.replace(theirs, started_utc="once")
+    assert change.hours_apart(ours, unread, RunHistory(about, {})) == []
     few = msgspec.structs.replace(about, runs=2)
     assert "run to run is not known" in change.hours_apart(ours, theirs, RunHistory(few, {}))[0]
 
@@ -332,13 +339,15 @@ def test_a_typical_round_is_the_mean_of_rounds_on_their_scale():
     assert (math.log(made.low), math.log(made.high)) == pytest.approx((math.log(2e6) - half, math.log(2e6) + half))
     trips = change.typical(measured("k_p50", [1.0, 3.0]))
     assert (trips.value, trips.high - trips.low) == pytest.approx((2.0, 2 * stats.t.isf(0.025, 1)))
+    assert change.typical(figure("response_p50", 5e6, by_round=[1e6, 4e6])).value == pytest.approx(2e6)  # Not as it was pooled.
     for as_it_is in (figure("lost_writes", 3.0, by_round=[1.0, 2.0]), figure("k_p50", 5.0, by_round=[1.0])):
         assert change.typical(as_it_is) is as_it_is.estimate
     assert math.isfinite(change.typical(measured("response_p50", [1e-300, 1e300])).high)
 
 
 def test_several_runs_stand_in_the_table_as_their_middle_and_their_range():
-    assert change.middle(runs(5.0)[:1]).estimate.value == 5.0
+    only = runs(5.0)
+    assert change.middle(only) is only[0]
     made = change.middle([*runs(3.0, 1.0), figure("k_p50", None), *runs(2.5)]).estimate
     assert (made.value, made.low, made.high, made.count) == (pytest.approx(6.5 / 3), 1.0, 3.0, 3)
     ratio = change.middle(runs(1e6, 4e6, metric="response_p50")).estimate
@@ -392,6 +401,8 @@ def test_two_runs_of_different_hours_speak_of_themselves_only_unless_it_is_known
     built_in = [figure("flushes_per_write", value, without=[value] * 3) for value in (1.0, 1.5)]
     made = draft(0.4, 1e-9, ours=built_in[0], theirs=built_in[1], hours_apart=True)
     assert judged(made).verdict == "worse"
+    level = [figure("k_p50", value, without=[value] * 3) for value in (1.0, 1.5)]
+    assert judged(draft(0.5, 1e-9, ours=level[0], theirs=level[1], hours_apart=True)).verdict == "differs"  # Not counted.
     varies = figure("flushes_per_write", 1.5, without=[1.5, 1.6, 1.4])
     assert judged(made._replace(cand=varies)).verdict == judged(made._replace(base=varies)).verdict == "differs"
 
@@ -409,15 +420,16 @@ def test_no_probability_is_above_1():
 
 
 def test_holms_procedure_is_of_results_and_of_conditions_apart():
-    results = [draft(0.2, error) for error in (0.04, 0.05, 0.06)]
-    link = draft(0.2, 0.04, ours=measured("rtt_p50", [1e6, 1e6]))
+    """A change that is one among three results, and would be none were the link's round trip a fourth."""
+    results = [draft(0.2, error) for error in (0.0488, 0.2, 0.2)]
+    link = draft(0.2, 0.0488, ours=measured("rtt_p50", [1e6, 1e6]))
     counts = draft(1.0, 0.0, math.inf, ours=figure("lost_writes", 1.0))
     said = Draft(results[0].base, results[0].cand, "baseline: late", None, False, 0)
     rows = change.rows_of([*results, link, counts, said], 0.05, 0.05)
-    p = [one.change.chance() for one in results]
-    assert [row.p for row in rows] == pytest.approx([*p, p[0], None, None])
-    assert 4 * p[0] < 0.05 < 2 * p[2]  # The third would be none among four.
-    assert [row.verdict for row in rows[:3]] == ["worse"] * 3
+    p = results[0].change.chance()
+    assert 3 * p < 0.05 < 4 * p
+    assert [row.p for row in rows] == pytest.approx([p, results[1].change.chance(), results[1].change.chance(), p, None, None])
+    assert [row.verdict for row in rows[:4]] == ["worse", "unresolved", "unresolved", "higher"]
     assert rows[5].verdict == "unresolved" and rows[5].sentence == "baseline: late" and rows[5].change.value is None
 
 

@@ -195,14 +195,15 @@ def test_growth_is_the_median_slope_of_all_pairs_from_the_first_slice_to_the_las
     rising = slope * np.arange(5.0)
     rows = np.array([rising, rising + 7, [0.0, math.nan, 2 * slope, 3 * slope, math.nan]])
     assert growth_ratio(rows) == pytest.approx(0.1) and growth_ratio(-rows) == pytest.approx(1 / 1.1 - 1)
-    assert growth_ratio(np.array([[0.0, 0.1, 0.4]])) == pytest.approx(math.expm1(2 * 0.2))
+    slopes = [0.1, 0.5 / 2, 0.5 / 3, 0.4, 0.4 / 2, 0.0]
+    assert growth_ratio(np.array([[0.0, 0.1, 0.5, 0.5]])) == pytest.approx(math.expm1(3 * np.median(slopes)))
     assert growth_ratio(np.full((2, 4), math.nan)) == 0.0
 
 
 @pytest.mark.parametrize(("rows", "trending"), [
     ([[1, 2, 3, 4, 5, 6]], False), ([[1, 2, 3, 4, 5, 6, 7]], True), ([[7, 6, 5, 4, 3, 2, 1]], True), ([[1] * 9, [2] * 9], False),
     ([[1, 2, 3, 4]] * 2, False), ([[1, 2, 3, 4], [5, 6, 7, 8], [0, 1, 2, 9]], True), ([[1, 2, 3, 4], [8, 7, 6, 5]] * 2, False),
-    ([[math.nan] * 4], False),
+    ([[math.nan] * 4], False), ([[4, 3, 2, 1, 6, 5, 8, 7, 10, 9, 11]], False), ([[3, 2, 1, 4, 6, 5, 8, 7, 10, 9, 11]], True),
     ([[1, math.nan, 2, 3, 4, 5, math.nan, 6, 7]], True),
 ])  # fmt: skip
 def test_a_trend_is_kendalls_over_all_rows_together(rows, trending):
@@ -214,3 +215,8 @@ def test_a_trend_is_kendalls_over_all_rows_together(rows, trending):
         variance += len(values) * (len(values) - 1) * (2 * len(values) + 5) / 18
     by_hand = variance > 0 and 2 * stats.norm.sf((abs(score) - 1) / math.sqrt(variance)) < 0.005
     assert trends(np.array(rows, float)) == by_hand == trending
+
+
+def test_a_slow_slice_that_chance_explains_is_no_warm_up():
+    assert warmup_slices(np.array([[0.2, 0.0, 0.01, -0.01, 0.0, 0.005, 0.0, 0.0]])) == 0
+    assert mser(np.array([5.0, 5.0, 1.0, 1.0])) == 2  # Two that are left have an error.

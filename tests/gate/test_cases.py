@@ -68,6 +68,10 @@ def test_a_selection_is_all_of_the_metric_or_refused_with_what_there_is():
                         ({"miles": [60.0], "protocol": ["C", "A"]}, 'selects no response_p50 with protocol "A"')):  # fmt: skip
         with pytest.raises(UsageError, match=said):
             select(sheet, budget(where=where), None)
+    mixed = result_set(*sheet.figures, measured("response_p50", ROUNDS, {"name": "other"}))
+    assert len(select(mixed, budget(where={"miles": [60.0]}), None)) == 1
+    with pytest.raises(UsageError, match="it has 20, 60"):
+        select(mixed, budget(where={"miles": [21.0]}), None)
     with pytest.raises(UsageError, match="has no response_p99"):
         select(sheet, budget("response_p99"), None)
     with pytest.raises(UsageError, match="held against a baseline"):
