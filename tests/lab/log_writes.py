@@ -241,7 +241,8 @@ def main() -> int:
     found, planted = examine_all(log), examine_all(log, PLANTED_EVERY, LOST)
     print(f"{found.opened} of {found.states} states after a flush replayed, {found.completed} writes completed in the last one: "
           f"{len(found.broken)} broken.")
-    print("\n".join(found.broken[:10]))
+    for why in found.broken[:10]:
+        print(why)
     lies = f"{len(planted.broken)} of {planted.opened} broken"
     print(f"With every {LOST}th write into the journal lost, as by a disk that lies: {lies}.")
     return 5 if found.broken or not found.opened or found.completed != WRITES or not planted.broken else 0
