@@ -196,13 +196,14 @@ def test_what_a_gate_sees_of_a_budget_is_the_least_step_that_nine_of_ten_replays
     assert (beyond.smallest_seen, beyond.room, beyond.at_limit) == (None, "", None) and set(beyond.power.values()) == {0.0}
 
 
+MADE: list = []  # Worlds, as they were asked for.
+
+
 class Pretend:
     """A world whose replays are given."""
 
-    made: list = []
-
     def __init__(self, recording, seed, replays):
-        self.made.append((recording, seed, replays))
+        MADE.append((recording, seed, replays))
         self.recording = recording
 
     def replay(self, asked):
@@ -212,7 +213,7 @@ class Pretend:
 
 def test_a_self_test_counts_the_replays_in_which_any_gating_budget_fails(monkeypatch):
     monkeypatch.setattr("farwrite.gate.self_test.World", Pretend)
-    Pretend.made = []
+    MADE.clear()
 
     def case(limit, gating=True, metric="response_p50", base=None):
         budget = Budget(metric=metric, kind="at_most" if base is None else "not_worse_by", limit=limit, name="b", gating=gating,
@@ -221,13 +222,13 @@ def test_a_self_test_counts_the_replays_in_which_any_gating_budget_fails(monkeyp
 
     cases = [case(1.75e6), case(1.85e6), case(1.05e6, gating=False), case(1.0, metric="rtt_p50")]
     found = self_test("ours", None, cases, 0.05, 1, Silence(), 10)
-    assert Pretend.made == [("ours", 1, 10), ("ours", 2, 10)]
+    assert MADE == [("ours", 1, 10), ("ours", 2, 10)]
     assert (found.false_alarms.found, found.false_alarms.count, found.replays, found.alpha, found.looks) == (2, 10, 10, 0.05, 1)
     assert [item.replayed for item in found.sights] == [True, True, True, False]
     assert [item.false_alarms.found for item in found.sights[:3]] == [2, 1, 9]
-    Pretend.made = []
+    MADE.clear()
     held = self_test("ours", "base", [case(0.05, base=figure("response_p50", 1e6))], 0.05, 1, Silence(), 10)
-    assert Pretend.made == [("ours", 1, 10), ("base", 2, 10)]
+    assert MADE == [("ours", 1, 10), ("base", 2, 10)]
     assert held.false_alarms.found == 0 and held.sights[0].room == "+110%"  # The base is twice as slow.
     reported = self_test("ours", None, [case(1.05e6, gating=False)], 0.05, 1, Silence(), 10)
     assert reported.false_alarms.found == 0 and reported.sights[0].false_alarms.found == 9
