@@ -227,3 +227,7 @@ def test_a_small_step_beside_a_large_one_is_none():
     found = change_points(series)
     assert [change.index for change in found] == [24]
     assert [change.index for change in change_points([*level, *(1.025 * value for value in level)])] == [12]
+
+
+def test_a_level_has_four_runs():
+    assert indices([1.0] * 4 + [2.0] * 4) == [4] and indices([1.0] * 4 + [2.0] * 3) == []
