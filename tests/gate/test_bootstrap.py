@@ -232,3 +232,20 @@ def test_a_self_test_counts_the_replays_in_which_any_gating_budget_fails(monkeyp
     assert held.false_alarms.found == 0 and held.sights[0].room == "+110%"  # The base is twice as slow.
     reported = self_test("ours", None, [case(1.05e6, gating=False)], 0.05, 1, Silence(), 10)
     assert reported.false_alarms.found == 0 and reported.sights[0].false_alarms.found == 9
+
+
+def test_each_family_shares_alpha_among_those_of_it_that_are_replayed(monkeypatch):
+    monkeypatch.setattr("farwrite.gate.self_test.World", Pretend)
+    levels = []
+
+    def seen(item, alarms, level, looks):
+        levels.append(level)
+        return unseen(item.case)
+
+    monkeypatch.setattr("farwrite.gate.self_test.sight", seen)
+    figures = [figure("response_p50", 1e6)] * 3 + [figure("response_p50", 1e6, withheld=["late"]), figure("response_p50", None),
+                                                   figure("lost_writes", 0.0), figure("rtt_p50", 1.0)]  # fmt: skip
+    cases = [Case(Budget(metric=one.metric, kind="at_most", limit=2e6, name="b", gating=place != 2), one)
+             for place, one in enumerate(figures)]  # fmt: skip
+    found = self_test("ours", None, cases, 0.05, 1, Silence(), 10)
+    assert levels == [0.025, 0.025, 0.05] and len(found.sights) == 7
