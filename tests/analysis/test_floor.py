@@ -185,6 +185,8 @@ def test_the_tighter_of_two_echoes_is_the_floors():
     assert tighter(slow, fast) == Echo(fast, "busy-polled ") and tighter(fast, slow) == Echo(fast)
     assert tighter(none, slow) == Echo(slow, "busy-polled ") and tighter(slow, none) == Echo(slow)
     assert tighter(slow, slow) == Echo(slow)
+    uneven = pool("uneven", 1e5, moods=(1.0, 1.0, 1.0, 9.0, 9.0))  # At the median the tighter one, and nowhere above it.
+    assert tighter(slow, uneven) == Echo(uneven, "busy-polled ") and tighter(uneven, slow) == Echo(uneven)
 
 
 def test_an_efficiency_whose_interval_lies_above_1_names_the_floor_that_was_beaten():

@@ -59,6 +59,8 @@ def test_rounds_without_a_number_or_with_nothing_in_them_are_in_no_window():
     for unknown in (np.nan, np.inf):
         found_there = found(100, 100, unknown, 100, 101, 100, 99, 100, 100)
         assert (found_there.reached, found_there.first_round, found_there.last_round) == (True, 3, 7)
+    for wild in ((np.nan, 100, 200, 100, 200, 100), (100, 200, 100, 200, 100, np.nan), (np.inf, 100, 200, 100, 200, 100)):
+        assert found(*wild).first_round == (0 if np.isnan(wild[-1]) else 1)
     assert found(0, 0, 0, 0, 0).reached is None and found(-1, -1, -1, -1, -1).reached is None
     assert found(0.5, 0.5, 0.5, 0.5, 0.5).reached is True
 

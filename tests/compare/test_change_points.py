@@ -219,3 +219,15 @@ def test_what_is_said_of_runs_long_before_the_end_is_final_and_complete(seed):
         old = [one for one in earlier if one.index + WINDOW + LOOKBACK <= count]
         assert all(one.final for one in old)
         assert [one for one in later if one.index + WINDOW + LOOKBACK <= count] == old
+
+
+def test_a_small_step_beside_a_large_one_is_none():
+    level = [100.0 * (1 + 0.0001 * (index % 3)) for index in range(12)]
+    series = [*level, *(1.015 * value for value in level), *(1.3 * value for value in level)]
+    found = change_points(series)
+    assert [change.index for change in found] == [24]
+    assert [change.index for change in change_points([*level, *(1.025 * value for value in level)])] == [12]
+
+
+def test_a_level_has_four_runs():
+    assert indices([1.0] * 4 + [2.0] * 4) == [4] and indices([1.0] * 4 + [2.0] * 3) == []

@@ -27,7 +27,8 @@ from farwrite.gate.bootstrap import (
 )
 from farwrite.gate.budget import Budget
 from farwrite.gate.budget_verdict import Case, outcomes_of
-from farwrite.gate.self_test import LADDER, Replayed, Share, sight, slowed_to_limit, unseen
+from farwrite.gate.self_test import LADDER, Replayed, Share, self_test, sight, slowed_to_limit, unseen
+from farwrite.progress import Silence
 from make_figures import figure
 
 ROUNDS = 3
@@ -193,3 +194,58 @@ def test_what_a_gate_sees_of_a_budget_is_the_least_step_that_nine_of_ten_replays
     assert found.at_limit.found == 5 and found.at_limit.count == 10  # The upper half lies above it.
     beyond = sight(replayed(values, 1e12), alarms, 0.05, 1)
     assert (beyond.smallest_seen, beyond.room, beyond.at_limit) == (None, "", None) and set(beyond.power.values()) == {0.0}
+
+
+MADE: list = []  # Worlds, as they were asked for.
+
+
+class Pretend:
+    """A world whose replays are given."""
+
+    def __init__(self, recording, seed, replays):
+        MADE.append((recording, seed, replays))
+        self.recording = recording
+
+    def replay(self, asked):
+        values = np.array([[1.0 + 0.1 * number] * 9 for number in range(10)]) * 1e6
+        return None if asked.metric == "rtt_p50" else lambda slowed: values * slowed * (2 if self.recording == "base" else 1)
+
+
+def test_a_self_test_counts_the_replays_in_which_any_gating_budget_fails(monkeypatch):
+    monkeypatch.setattr("farwrite.gate.self_test.World", Pretend)
+    MADE.clear()
+
+    def case(limit, gating=True, metric="response_p50", base=None):
+        budget = Budget(metric=metric, kind="at_most" if base is None else "not_worse_by", limit=limit, name="b", gating=gating,
+                        share=base is not None)  # fmt: skip
+        return Case(budget, figure(metric, 1e6), base)
+
+    cases = [case(1.75e6), case(1.85e6), case(1.05e6, gating=False), case(1.0, metric="rtt_p50")]
+    found = self_test("ours", None, cases, 0.05, 1, Silence(), 10)
+    assert MADE == [("ours", 1, 10), ("ours", 2, 10)]
+    assert (found.false_alarms.found, found.false_alarms.count, found.replays, found.alpha, found.looks) == (2, 10, 10, 0.05, 1)
+    assert [item.replayed for item in found.sights] == [True, True, True, False]
+    assert [item.false_alarms.found for item in found.sights[:3]] == [2, 1, 9]
+    MADE.clear()
+    held = self_test("ours", "base", [case(0.05, base=figure("response_p50", 1e6))], 0.05, 1, Silence(), 10)
+    assert MADE == [("ours", 1, 10), ("base", 2, 10)]
+    assert held.false_alarms.found == 0 and held.sights[0].room == "+110%"  # The base is twice as slow.
+    reported = self_test("ours", None, [case(1.05e6, gating=False)], 0.05, 1, Silence(), 10)
+    assert reported.false_alarms.found == 0 and reported.sights[0].false_alarms.found == 9
+
+
+def test_each_family_shares_alpha_among_those_of_it_that_are_replayed(monkeypatch):
+    monkeypatch.setattr("farwrite.gate.self_test.World", Pretend)
+    levels = []
+
+    def seen(item, alarms, level, looks):
+        levels.append(level)
+        return unseen(item.case)
+
+    monkeypatch.setattr("farwrite.gate.self_test.sight", seen)
+    figures = [figure("response_p50", 1e6)] * 3 + [figure("response_p50", 1e6, withheld=["late"]), figure("response_p50", None),
+                                                   figure("lost_writes", 0.0), figure("rtt_p50", 1.0)]  # fmt: skip
+    cases = [Case(Budget(metric=one.metric, kind="at_most", limit=2e6, name="b", gating=place != 2), one)
+             for place, one in enumerate(figures)]  # fmt: skip
+    found = self_test("ours", None, cases, 0.05, 1, Silence(), 10)
+    assert levels == [0.025, 0.025, 0.05] and len(found.sights) == 7

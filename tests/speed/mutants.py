@@ -958,7 +958,7 @@ def summary_of(table: dict[str, Any], subject: Subject, tasks: list[Task], journ
         "unreached": counts["unreached"],
         "unreached_functions": sorted({row["function"] for row in rows if row["status"] == "unreached"}),
         "unreached_why": table["module"][subject.name].get("unreached", ""),
-        "seconds": round(sum(row["seconds"] for row in rows)), "survivors": survivors,
+        "seconds": round(sum(row["seconds"] for row in rows)), "source": subject.source_digest(), "survivors": survivors,
     }  # fmt: skip
 
 
@@ -1019,7 +1019,7 @@ def page(made: dict[str, Any]) -> str:
 
 
 def write_results(table: dict[str, Any], subjects: list[Subject], everything: dict[str, list[Task]], faults: list[Task]) -> dict:
-    """Write what is known. A module of which nothing was run here keeps what results/mutants.json says of it."""
+    """Write what is known. A module of which nothing was run here keeps what results/mutants.json says of it as it is now."""
     from farwrite import __version__
 
     journal = read_journal()
@@ -1035,7 +1035,8 @@ def write_results(table: dict[str, Any], subjects: list[Subject], everything: di
     for subject in subjects:
         found = summary_of(table, subject, everything[subject.name], journal)
         known_before = old["modules"].get(subject.name)
-        made["modules"][subject.name] = known_before if known_before and not found["run"] else found
+        kept = known_before and not found["run"] and known_before.get("source") == found["source"]
+        made["modules"][subject.name] = known_before if kept else found
     JSON.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text(page(made))
     return made

@@ -95,7 +95,9 @@ RAMP = [(10**9, 100.0, 2000.0), (5 * 10**8, 0.0, 0.0), (10**9, 500.0, 500.0), (1
 
 
 @pytest.mark.parametrize("shaped", both_ways(arrival_kernel.shaped))
-@pytest.mark.parametrize("stretches", [[(10**9, 300.0, 300.0)], RAMP, [(10**8, 0.0, 1000.0)]])
+@pytest.mark.parametrize("stretches", [
+    [(10**9, 300.0, 300.0)], RAMP, [(10**8, 0.0, 1000.0)], [(10**8, 33.0, 33.0), (10**8, 5.0, 47.0)],
+])  # fmt: skip
 def test_a_regular_process_has_made_n_writes_due_at_the_instant_of_write_n(shaped, stretches):
     drawn = instants(shaped, 900, Arrivals.at_rate(1.0, Shape.of(stretches)), 1, 0, True)
     assert (np.diff(drawn) >= 0).all()
