@@ -81,6 +81,11 @@ def test_stories_go_through_what_has_been_added_and_a_campaign_says_what_it_neve
     assert never_text(Counter(dict.fromkeys(REACHES, 1))) == ""
 
 
+def test_a_peer_that_lacks_nothing_but_snapshots_joins():
+    """Not a byte was written since its last record, and the log has gone over it: no extent would tell how far its copy is."""
+    assert story(1373).broken is None
+
+
 def test_a_cluster_that_heals_and_takes_no_write_is_found(monkeypatch):
     real = Story.is_whole
 
