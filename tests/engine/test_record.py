@@ -128,7 +128,7 @@ def test_each_way_of_being_wrong_has_its_code(inspect):
     assert found_by(inspect, header("ping", version=0)) == record.BAD_VERSION
     assert found_by(inspect, header("ping", version=3)) == record.BAD_VERSION
     assert found_by(inspect, header(0)) == record.BAD_KIND
-    assert found_by(inspect, header(14)) == record.BAD_KIND
+    assert found_by(inspect, header(16)) == record.BAD_KIND
     assert found_by(inspect, header("write", (1 << 20) + 1)) == record.BAD_LENGTH
     assert found_by(inspect, header("write", 0xFFFFFFFF)) == record.BAD_LENGTH
     assert found_by(inspect, header("pad", (1 << 20) + 1)) == record.BAD_LENGTH

@@ -114,6 +114,7 @@ class Peer(Row):
     wanted_from = i64("extent: a resync has none to send before it")
     wanted_count = i64("extents that a resync has found and not sent yet")
     redo_sequence = i64("sequence behind which the log goes on after a resync")
+    told_sequence = i64("sequence of the last extent or digest on this connection: what was applied here by then")
     resync_since_ns = i64("ns, CLOCK_MONOTONIC: when this resync, verify or catching up began")
     resync_bytes = i64("bytes sent since then")
     digests_sent = i64("DIGEST frames of this resync or verify")

@@ -247,6 +247,12 @@ def resync(primary, index, now_ns):
         return status if status < 0 else send_resync_buffer(primary, index)
     if peer.wanted_from < extents:
         return np.int64(replica.OK)
+    if max(peer.told_sequence, peer.since_sequence) < peer.redo_sequence:
+        # No byte was written since, and snapshots were taken or deleted: an extent that is alike tells how far the copy is.
+        primary.wanted[index, 0] = 1
+        peer.wanted_count += 1
+        status = make_extent(primary, index, np.int64(0))
+        return status if status < 0 else send_resync_buffer(primary, index)
     return end_resync(primary, index, now_ns)
 
 
@@ -291,6 +297,7 @@ def make_digests(primary, index, verifying):
         reactor.now_ns(primary.ring), verifying, peer.aside_sent + 1,
     )  # fmt: skip
     peer.aside_sent += 1
+    peer.told_sequence = at.applied_sequence
     peer.cursor += count
     peer.digests_sent += 1
     begin_resync_buffer(primary, index, np.int64(0), record.record_bytes(length))
@@ -314,6 +321,7 @@ def make_extent(primary, index, extent):
         reactor.now_ns(primary.ring), np.int64(0), peer.aside_sent + 1,
     )  # fmt: skip
     peer.aside_sent += 1
+    peer.told_sequence = at.applied_sequence
     primary.wanted[index, extent] = 0
     peer.wanted_count -= 1
     begin_resync_buffer(primary, index, np.int64(0), record.record_bytes(size))

@@ -31,7 +31,7 @@ from farwrite.engine.node import Node, recall
 from farwrite.engine.vote import format_ballot
 from farwrite.experiment.serve.replica import exports_of
 from nbd_client import NbdClient
-from served import PATIENCE_S, Client, until
+from served import PATIENCE_S, Client, Served, until
 
 VOLUME_BYTES, JOURNAL_BYTES, STAGING_BYTES = (4 << 20) + 512, 8 << 20, 1 << 20
 PAGE = 4096
@@ -76,6 +76,13 @@ class Alone:
     def applied(self):
         at = self.node.journal.at[0]
         until(lambda: at.applied_sequence == at.staged_sequence, "the log to be applied")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    """Before any node leads: a loop that is still being compiled serves nobody."""
+    with contextlib.ExitStack() as made:
+        Served(made)
 
 
 @pytest.fixture

@@ -106,6 +106,11 @@ def test_a_lie_excuses_no_other_byte():
     assert not check.is_as(expected, found, untrusted)
 
 
+def test_a_peer_that_lacks_nothing_but_snapshots_joins():
+    """Not a byte was written since its last record, and the log has gone over it: no extent would tell how far its copy is."""
+    assert story(1373).broken is None
+
+
 def test_a_cluster_that_heals_and_takes_no_write_is_found(monkeypatch):
     real = Story.is_whole
 
