@@ -148,7 +148,8 @@ def image(journal_fd: int) -> Iterator[np.ndarray]:
         mapped.madvise(MADV_POPULATE_READ)
     except OSError as refusal:
         if refusal.errno != errno.EINVAL:  # Before Linux 5.14.
-            raise UnfitError("The journal's disk refuses to be read (a bad sector?): a copy elsewhere has what it held.") from refusal
+            sentence = "The journal's disk refuses to be read (a bad sector?): a copy elsewhere has what it held."
+            raise UnfitError(sentence) from refusal
     try:
         yield np.asarray(Readable(mapped))
     finally:
