@@ -35,7 +35,7 @@ from farwrite.engine.frontend.nbd_client import NbdClient, place_of
 ROOT = Path(__file__).resolve().parents[2]
 FARWRITE = [sys.executable, "-m", "farwrite"]
 SIZE, BLOCK = 256 << 20, 4096
-PERIOD_S, COPIES = 10.0, 4  # The first is in full, or brings what the last case left; it is not counted.
+PERIOD_S, COPIES = 10.0, 3  # The first is in full, or brings what the last case left; it is not counted.
 PORT = 10809
 MILES, RATES = (150, 1500), ("100 Mbit/s", "1 Gbit/s")
 CHANGES = (1 << 20, 8 << 20)  # Bytes a second that the load writes, to places of its own choice.
