@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from steps import check_files, run, step, tell, until, written_files
+from steps import beat, check_files, run, step, tell, until, written_files
 
 BIN, CLUSTER, NEAR, FAR = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
 MOUNT, LOG = Path("/run/mnt"), Path("/run/pg")
@@ -105,4 +105,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     os.environ["PATH"] += ":/usr/sbin:/sbin"
+    beat()
     main()

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from steps import LIMIT_S, check_files, run, step, tell, until, written_files
+from steps import LIMIT_S, beat, check_files, run, step, tell, until, written_files
 
 MOUNT = Path("/run/mnt")
 BEFORE, AFTER = 50, 50  # Numbered writes before the near site is killed, and once the far one has a path.
@@ -160,4 +160,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     os.environ["PATH"] += ":/usr/sbin:/sbin"
+    beat()
     main()

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,17 @@ T0_S = time.monotonic()
 def tell(sentence: str) -> None:
     """A line for whoever reads outside, which may wait for it."""
     print(sentence, flush=True)
+
+
+def beat() -> None:
+    """Say BEAT and for how long we run, every other second: that this kernel lives, whatever its I/O waits for."""
+
+    def go_on() -> None:
+        while True:
+            tell(f"BEAT {time.monotonic() - T0_S:.0f}")
+            time.sleep(2)
+
+    threading.Thread(target=go_on, daemon=True).start()
 
 
 def step(sentence: str) -> None:
