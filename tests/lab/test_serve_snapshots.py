@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from small_lab import any_link
@@ -40,8 +41,6 @@ def far():
 
 
 def sockets(served):
-    from pathlib import Path
-
     return Path(served.sockets)
 
 
@@ -100,7 +99,10 @@ def test_control_messages_of_strangers_and_a_snapshot_after_the_near_site_died(n
     assert (sockets(near) / CONTROL).stat().st_mode & 0o077 == 0
     leader = ask(sockets(near), Show()).leader
     with loaded(near) as writer:
-        os.kill(int(metrics_of(near)[f'farwrite_pid{{replica="{leader}"}}']), signal.SIGKILL)
+        pid = int(metrics_of(near)[f'farwrite_pid{{replica="{leader}"}}'])
+        os.kill(pid, signal.SIGKILL)
+        while Path(f"/proc/{pid}/fd").exists() and any(Path(f"/proc/{pid}/fd").iterdir()):
+            time.sleep(0.01)  # Until then its socket still takes callers, who are told that nothing is known.
         done = farwrite("snapshot", "create", "after-death", "--sockets", near.sockets)  # Waits for who leads then.
         assert done.returncode == 0, done.stderr
     assert ask(sockets(near), Show()).leader != leader and writer.acked

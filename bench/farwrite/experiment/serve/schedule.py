@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ...base.errors import FarwriteError, UnfitError
 from ...base.units import format_time
-from .control import Answer, Delete, Show, SnapshotFigures, Take, ask
+from .control import Answer, Delete, Show, SnapshotFigures, Take, UnansweredError, ask
 
 HOOK_S = 30.0
 
@@ -89,7 +89,7 @@ def take(sockets: Path, name: str, hooks: Hooks = NO_HOOKS) -> Taken:
     try:
         with around(hooks, name, sockets):
             begin_s = time.monotonic()
-            answer = ask(sockets, Take(name))
+            answer = taken_for_sure(sockets, name)
             took_s = time.monotonic() - begin_s
     except HookError as failure:
         how = "Yet the snapshot was taken" if answer is not None else "No snapshot was taken"
@@ -98,6 +98,17 @@ def take(sockets: Path, name: str, hooks: Hooks = NO_HOOKS) -> Taken:
     if found is None:
         raise UnfitError(f"The snapshot {name} was taken and is not listed: farwrite snapshot list says what there is now.")
     return Taken(found, took_s)
+
+
+def taken_for_sure(sockets: Path, name: str) -> Answer:
+    """Take it. When whoever led is gone before its answer, the next one knows whether it was taken; if not, it takes it."""
+    begin_ns = time.time_ns()
+    try:
+        return ask(sockets, Take(name))
+    except UnansweredError:
+        answer = ask(sockets, Show())
+        is_there = any(one.name == name and one.taken_ns >= begin_ns for one in answer.snapshots)
+        return answer if is_there else ask(sockets, Take(name))
 
 
 def name_at(prefix: str, seconds: float) -> str:
