@@ -86,10 +86,6 @@ def test_a_peer_that_lacks_nothing_but_snapshots_joins():
     assert story(1373).broken is None
 
 
-def test_what_a_killed_process_has_kept_in_the_cache_alone_is_flushed_before_it_is_relied_on():
-    assert story(1918).broken is None
-
-
 def test_a_cluster_that_heals_and_takes_no_write_is_found(monkeypatch):
     real = Story.is_whole
 
