@@ -237,6 +237,10 @@ def load_snapshots(data: np.ndarray, superblock: log.Superblock, snapshots: snap
     status = int(snapshot.load_bits(snapshots, ring, is_mixture))
     if status == 0 and pair_kept(snapshots, ring) != superblock.pair:  # Another replica's, or of a copy without this file.
         snapshot.give_up_all(snapshots)
+    # What a killed process has kept may be in the system's cache alone: a block counts as kept only where it is durable.
+    is_used = snapshots.at[0].used > 0 and snapshots.at[0].fd >= 0
+    if status == 0 and is_used and reactor.sync_kept_now(ring, int(snapshots.at[0].fd)) < 0:
+        snapshot.give_up_all(snapshots)
     return status
 
 

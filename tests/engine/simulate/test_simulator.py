@@ -49,7 +49,7 @@ def test_a_seed_tells_the_same_story_twice():
 def test_stories_differ_and_something_happens_in_them():
     stories = [story(seed) for seed in range(30)]
     assert len({told.digest for told in stories}) == len(stories)
-    assert sum(told.completed for told in stories) > 1000
+    assert sum(told.completed for told in stories) > 900
     assert sum(told.epochs for told in stories) > len(stories)
     lines = "\n".join(line for told in stories for line in told.lines)
     for event in ("by log", "by digests", "loses power", "is killed", "leads epoch 2", "cut:", "replayed", "jumps by",
@@ -139,7 +139,7 @@ def test_every_sequence_of_one_operation_is_whole_again_wherever_the_power_goes(
 def test_all_sequences_are_examined_by_one_command_and_what_cannot_be_is_refused(capsys):
     assert simulate(exhaustive=1, quiet=True, json=True) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["sequences"] == told["of"] == 8 and told["crash_points"] > 100 and told["broken"] is None
+    assert told["sequences"] == told["of"] == 9 and told["crash_points"] > 100 and told["broken"] is None
     for words in ({"exhaustive": 0}, {"exhaustive": 5}, {"exhaustive": 1, "seed": 3}, {"exhaustive": 1, "minutes": 1.0}):
         with pytest.raises(UsageError, match="--exhaustive"):
             simulate(**words)

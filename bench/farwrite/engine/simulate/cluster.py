@@ -136,7 +136,7 @@ class Node:
         self.stands_at_once = False
         self.served: Node | None = None  # the primary of its last session
         self.is_powerless = False  # while it is down: its machine does not run either
-        self.sync_due_ns = 0  # of the flush of its volume
+        self.sync_due_ns = {reactor.VOLUME: 0, reactor.KEPT: 0}  # of the flush of its volume, and of what is kept
         self.successor = ""  # to whom it is to hand over, once that one holds everything
         self.leaves_to = ""  # to whom it is handing over: it says so when its own loop is settled
         self.begin_journal(0)
@@ -805,10 +805,11 @@ class Cluster:
 
     def slow_sync(self, node: Node) -> None:
         """A volume's flush takes longer than a journal's write: so much is written meanwhile that the journal may be full."""
-        flight = node.world.flight[reactor.VOLUME]
-        if flight.kind == pretend.SYNCING and flight.due_ns != node.sync_due_ns:
-            flight.due_ns += self.sync_ns
-            node.sync_due_ns = int(flight.due_ns)
+        for slot, due_ns in node.sync_due_ns.items():
+            flight = node.world.flight[slot]
+            if flight.kind == pretend.SYNCING and flight.due_ns != due_ns:
+                flight.due_ns += self.sync_ns
+                node.sync_due_ns[slot] = int(flight.due_ns)
 
     def check_leave(self, node: Node, before: list[list[int]]) -> None:
         """Two-trip C: a live peer is sent only what it has given leave for. `before`: its row before this turn."""
