@@ -236,6 +236,22 @@ def test_whenever_the_power_goes_out_every_snapshot_is_of_its_instant():
         machine.check()
 
 
+def test_what_a_killed_process_had_kept_in_the_systems_cache_alone_is_durable_before_it_is_relied_on():
+    """A process is killed while blocks are on their way to be kept; it comes back, goes on, and then the power goes out."""
+    whole = Machine()
+    scripted(whole)
+    for point in range(int(whole.world.at[0].operations)):
+        machine = Machine()
+        machine.world.at[0].power_in = point
+        scripted(machine)
+        machine.comes_back(point, power=0)
+        machine.write(0, b"f" * 4096)
+        machine.turn(1 + point % 9)
+        machine.comes_back(point + 1)
+        machine.settle()
+        machine.check()
+
+
 def test_without_snapshots_nothing_is_kept_and_the_log_is_applied_as_before():
     machine = Machine()
     for place in range(8):
