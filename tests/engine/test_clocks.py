@@ -19,10 +19,11 @@ def files(part):
     return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
-# When a snapshot was taken, and what its name says of that, is for people; a command whose answer was lost looks for its own by it. No replica decides by it.
+# When a snapshot was taken, and what its name says of that, is for people; a command whose answer was lost looks for its own by
+# it. No replica decides by it.
 FOR_PEOPLE = re.compile(
-    r"time\.time_ns\(\), f\"take snapshot|CLOCK_REALTIME( of the primary|, or the sequence of the snapshot)|begin_ns = time\.time_ns\(\)"
-    r"|begin_s, since_s, count = time\.time\(\)"
+    r"time\.time_ns\(\), f\"take snapshot|CLOCK_REALTIME( of the primary|, or the sequence of the snapshot)"
+    r"|begin_ns = time\.time_ns\(\)|begin_s, since_s, count = time\.time\(\)"
 )
 
 

@@ -335,22 +335,6 @@ def test_a_journal_that_cannot_be_read_is_never_taken_for_a_new_one(disks):
     assert recall(far, identity, replicated.STAGING_BYTES).at[0].epoch == 0
 
 
-def test_a_journal_whose_disk_refuses_to_be_read_is_refused_with_a_sentence(tmp_path, monkeypatch):
-    """A page that cannot be had ends a process with SIGBUS: a bad sector's as well as one behind a file's end."""
-    with (tmp_path / "journal").open("w+b") as file:
-        file.truncate(1 << 20)
-        mapped = journals.mmap.mmap
-
-        def shortened(*words, **options):
-            made = mapped(*words, **options)
-            file.truncate(4096)
-            return made
-
-        monkeypatch.setattr(journals.mmap, "mmap", shortened)
-        with pytest.raises(UnfitError, match="refuses to be read"), journals.image(file.fileno()):
-            pass
-
-
 def test_a_journal_of_another_size_is_refused(clean, disks):
     small = dataclasses.replace(disks[1], journal_bytes=1 << 20)
     with pytest.raises(UnfitError, match="another size"):

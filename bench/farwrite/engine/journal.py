@@ -8,7 +8,6 @@ volume beside it is of the same time is label.py's.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import mmap
 import os
@@ -37,7 +36,6 @@ from .label import GO_ON, area_of, is_labelled, mismatch
 LOG = logging.getLogger(__name__)
 
 AHEAD_BYTES = 8 << 20
-MADV_POPULATE_READ = 22  # linux/mman.h; the mmap module has no name for it.
 SPAN_BYTES = 4 << 20  # Of log whose old blocks are kept, then flushed together, then overwritten, while a replay goes on.
 
 # Why a replay stopped reading, by record_kernel's findings.
@@ -140,16 +138,9 @@ def image(journal_fd: int) -> Iterator[np.ndarray]:
 
     A map that may be read only takes no memory of its own and is counted against none, however large the file: its pages are
     the page cache's, which lets go of them. One that may be written, private or not, is refused where the file is larger than
-    memory and swap together. mmap(2); Documentation/mm/overcommit-accounting. All of it is read first: a page that the disk
-    refuses later ends the process with SIGBUS. UnfitError when one is refused. madvise(2).
+    memory and swap together. mmap(2); Documentation/mm/overcommit-accounting.
     """
     mapped = mmap.mmap(journal_fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
-    try:
-        mapped.madvise(MADV_POPULATE_READ)
-    except OSError as refusal:
-        if refusal.errno != errno.EINVAL:  # Before Linux 5.14.
-            sentence = "The journal's disk refuses to be read (a bad sector?): a copy elsewhere has what it held."
-            raise UnfitError(sentence) from refusal
     try:
         yield np.asarray(Readable(mapped))
     finally:
