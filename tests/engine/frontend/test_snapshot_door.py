@@ -26,6 +26,7 @@ from farwrite.engine.control import Address
 from farwrite.engine.frontend import nbd
 from farwrite.engine.frontend import session_kernel as sessions
 from farwrite.engine.frontend.frontend import Frontend
+from farwrite.engine.frontend.nbd_client import ProtocolError
 from farwrite.engine.frontend.nbd_door import nbd_door
 from farwrite.engine.node import Node, recall
 from farwrite.engine.vote import format_ballot
@@ -147,7 +148,7 @@ def test_what_is_copied_from_a_snapshot_under_load_is_what_the_volume_held_at_it
         assert client.size == VOLUME_BYTES and client.flags & nbd.IS_READ_ONLY
         assert client.read(0, 1 << 20) == held[: 1 << 20]
         assert client.write(0, b"x" * 512) == nbd.EPERM
-    with pytest.raises(AssertionError, match="there is no export of this name; there are: volume, volume-ro, volume@monday"):
+    with pytest.raises(ProtocolError, match="there is no export of this name; there are: volume, volume-ro, volume@monday"):
         NbdClient(str(path), b"volume@tuesday")
     for tool, words in (
         ("nbdcopy", [f"nbd+unix:///volume@monday?socket={path}", tmp_path / "copied"]),
