@@ -5,14 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help bench test test-netem log-writes crosscheck simulate lint perf rivals trips copies aa-study coverage-study mutants first-run \
+.PHONY: help bench test test-netem test-clients log-writes crosscheck simulate lint perf rivals trips copies aa-study coverage-study mutants first-run \
         lock picture wheel clean
 
 help:
 	@echo "make bench       measure the limits of synchronous replication and print the report (about 4 minutes)"
 	@echo "make test        all tests, with real labs on the ferry"
-	@echo "make test-netem  in user-mode Linux (Debian: apt install user-mode-linux): the lab tests on real tc netem, and the kernel's"
-	@echo "                 own clients (nbd-client, open-iscsi, multipath-tools, postgresql) on served volumes"
+	@echo "make test-netem  the lab tests on real tc netem, in user-mode Linux (Debian: apt install user-mode-linux)"
+	@echo "make test-clients  the kernel's own clients in user-mode Linux, on served volumes (Debian: nbd-client, open-iscsi,"
+	@echo "                 multipath-tools, udev, postgresql)"
 	@echo "make log-writes  the journal replayed at each flush that reached a disk, recorded by dm-log-writes in user-mode Linux"
 	@echo "make crosscheck  every emulation of a link against what was asked: docs/links.md (about 6 minutes)"
 	@echo "make simulate    search the engine for lost writes in a pretend world, from seeds (SEEDS=1000, FROM=0), and print which"
@@ -51,7 +52,7 @@ bench: $(READY)
 BENCH_DRILL := primary-killed --trials 2
 
 # Labs are opened one at a time; what needs none is tested beside them, what waits beside both. Compiled first: all would otherwise
-# compile the same. The kernel's clients are with test-netem: whoever boots kernels boots them all.
+# compile the same. The kernel's clients have a target of their own: they boot kernels, and want packages that nothing else does.
 CLIENTS := tests/lab/test_kernel_clients.py
 
 test: $(READY)
@@ -63,7 +64,8 @@ ON_NETEM := $(addprefix tests/lab/test_,lab.py link.py run.py nothing_left.py co
 
 test-netem: $(READY)
 	@tests/lab/uml/run --timeout 900 -- $(BIN)/python -m pytest $(ON_NETEM) -q -m lab --durations=8
-	@$(MAKE) --no-print-directory log-writes
+
+test-clients: $(READY)
 	@$(BIN)/python -m pytest $(CLIENTS) -q --durations=8
 
 # The real journal below dm-log-writes, replayed as it stood after each flush that reached the disk.
