@@ -20,6 +20,7 @@ KEEP_MIN, KEEP_MAX = 2, 12  # Of 16 places; a part and a schedule's need some.
 RATE_BITS_MIN = 8_000
 
 
+# Longer than a function should be by its options and their help, which cyclopts reads from one signature; the body is not.
 def copy(
     source: str,
     destination: str,

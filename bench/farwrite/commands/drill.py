@@ -26,6 +26,7 @@ RATE_MAX, DEPTH_MAX = 5_000, 512
 BLOCKS = 512  # Few enough that each is written several times in a trial, so that an older write that comes back is seen.
 
 
+# Longer than a function should be by its options and their help, which cyclopts reads from one signature; the body is not.
 def drill(
     scenario: str = "",
     /,

@@ -26,6 +26,7 @@ SIZE, PROTOCOL, POLICY, PEER_TIMEOUT = "1g", "C", "consent", "1 s"
 PORT_MAX = 65535
 
 
+# Longer than a function should be by its options and their help, which cyclopts reads from one signature; the body is not.
 def serve(
     *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
     asked: LinkOptions = NOTHING_ASKED,

@@ -16,6 +16,7 @@ SIZE_MAX, SIZES_MAX, BLOCK = 8 << 20, 32, 512
 WRITES_MIN, WRITES_MAX = 6, 1000  # Six support an interval of a median.
 
 
+# Longer than a function should be by its options and their help, which cyclopts reads from one signature; the body is not.
 def trips(
     *,
     asked: LinkOptions = NOTHING_ASKED,

@@ -229,9 +229,8 @@ def load_snapshots(data: np.ndarray, superblock: log.Superblock, snapshots: snap
     if status == 0 and pair_kept(snapshots, ring) != superblock.pair:  # Another replica's, or of a copy without this file.
         snapshot.give_up_all(snapshots)
     # What a killed process has kept may be in the system's cache alone: a block counts as kept only where it is durable.
-    is_used = snapshots.at[0].used > 0 and snapshots.at[0].fd >= 0
-    if status == 0 and is_used and reactor.sync_kept_now(ring, int(snapshots.at[0].fd)) < 0:
-        snapshot.give_up_all(snapshots)
+    if status == 0 and snapshots.at[0].used > 0 and snapshots.at[0].fd >= 0:
+        snapshot.flush_now(snapshots, ring)
     return status
 
 
@@ -492,10 +491,10 @@ def save_found(
 
 @kernel()
 def keep_span(data, headers, capacity, begin, end, sequence, snapshots, ring, volume_fd, kept):
-    """Keep what the records from `begin` on will overwrite, behind the sequence `kept`: (0 or a status, where it ended, and why).
+    """Keep what the records from `begin` on will overwrite, behind the sequence `kept`: (where it ended, and why).
 
     It ends at `end`, after SPAN_BYTES, behind the sequence `kept`, or before a SNAPSHOT or FORGET that the table does not tell of
-    (the third is True then).
+    (the second is True then).
     """
     position, stop, is_before = begin, min(end, begin + SPAN_BYTES), False
     while position < stop:
@@ -504,20 +503,18 @@ def keep_span(data, headers, capacity, begin, end, sequence, snapshots, ring, vo
         if kind != record.PAD:
             sequence = record.sequence_of(headers, offset)
             if record.is_marker(kind) and sequence > snapshots.at[0].as_of:
-                return np.int64(0), position, True
+                return position, True
             if sequence <= kept:
                 is_before = True
             elif is_before:  # What comes before is in the volume first.
-                return np.int64(0), position, False
+                return position, False
             else:
-                status = snapshot.keep_range(
+                snapshot.keep_range(
                     snapshots, ring, volume_fd, record.address_of(headers, offset), record.written_of(headers, offset), True,
                     kind == record.TRIM,
                 )  # fmt: skip
-                if status < 0:
-                    return status, position, False
         position += record.record_bytes(record.length_of(headers, offset))
-    return np.int64(0), position, False
+    return position, False
 
 
 def apply_spans(
@@ -532,14 +529,11 @@ def apply_spans(
     part = rows_of(log.Found)[0]
     while begin.position < end:
         written = int(snapshots.at[0].written)
-        status, stop, at_marker = keep_span(
+        stop, at_marker = keep_span(
             data, headers, capacity, begin.position, end, begin.sequence, snapshots, ring, volume_fd, kept
         )
-        if status < 0:
-            return int(status)
-        is_to_be_flushed = snapshots.at[0].written > written and snapshots.at[0].dirty == 0
-        if is_to_be_flushed and reactor.sync_kept_now(ring, int(snapshots.at[0].fd)) < 0:
-            snapshot.give_up_all(snapshots)
+        if snapshots.at[0].written > written and snapshots.at[0].dirty == 0:
+            snapshot.flush_now(snapshots, ring)
         if (status := save_changed(superblock, ring, journal_fd, snapshots, begin.sequence)) < 0:
             return status
         if stop > begin.position:

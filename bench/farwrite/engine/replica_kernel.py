@@ -81,9 +81,7 @@ def apply(journal, ring, bytes_max):
     What they overwrite is kept before, if there are snapshots; a SNAPSHOT or FORGET is the last one in its turn.
     """
     at = journal.at[0]
-    status = snapshot.work(journal, ring)
-    if status < 0:
-        return status
+    snapshot.work(journal, ring)
     limit = snapshot.apply_limit(journal)
     position = at.applied
     sequence = at.applied_sequence

@@ -289,17 +289,12 @@ def accept_extent(secondary, start):
 
 @kernel()
 def keep_extent(secondary, address, size):
-    """Keep for the snapshots what an extent will overwrite, durably; waits for the disk. TAKEN, NO_ROOM or -errno."""
+    """Keep for the snapshots what an extent will overwrite, durably; waits for the disk. TAKEN or NO_ROOM."""
     journal, ring = secondary.journal, secondary.ring
     before = journal.snapshots.at[0].written
-    status = snapshot.keep_range(journal.snapshots, ring, journal.at[0].volume_fd, address, size, False, False)
-    if status < 0:
-        return status
+    snapshot.keep_range(journal.snapshots, ring, journal.at[0].volume_fd, address, size, False, False)
     if journal.snapshots.at[0].written > before and journal.snapshots.at[0].dirty == 0:
-        if reactor.sync_kept_now(ring, journal.snapshots.at[0].fd) < 0:
-            snapshot.give_up_all(journal.snapshots)
-        else:
-            journal.snapshots.at[0].flushed = journal.snapshots.at[0].flushing = journal.snapshots.at[0].written
+        snapshot.flush_now(journal.snapshots, ring)
     return np.int64(NO_ROOM if journal.snapshots.at[0].dirty > 0 else TAKEN)  # Given up: not before the disk tells of it.
 
 

@@ -22,7 +22,6 @@ volume: they are given up on this replica, all that share the block. Decision 00
 
 from __future__ import annotations
 
-import mmap
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +29,7 @@ import numpy as np
 from ..base.crc_kernel import crc32c
 from ..base.host import libc, reactor
 from ..base.host.disk import BLOCK_BYTES
-from ..base.host.libc import aligned_bytes
+from ..base.host.libc import aligned_bytes, lazy_bytes
 from ..base.jit import kernel
 from ..base.row import Row, i64, rows_of
 from . import record_kernel as record
@@ -48,7 +47,6 @@ MOVED_A_TURN = 64  # Blocks of a deleted snapshot that are moved to the older on
 PASSED_A_TURN = 1 << 18  # Blocks without anything kept that are passed over in one turn: 32 KiB of bits, 1 GiB of volume.
 EMPTIED_A_TURN = 1024  # Blocks whose room is given back in one turn, if anything is kept of them; a multiple of 8.
 OK, EIO = 0, 5
-MAP_NORESERVE = 0x4000  # mmap(2).
 
 
 class Entry(Row):
@@ -135,14 +133,6 @@ ZERO_CRC = int(crc32c(np.int64(0), np.zeros(BLOCK_BYTES, np.uint8), np.int64(0),
 assert HEAD_AT + TableHead.LAYOUT.itemsize <= TABLE_AT and TABLE_AT + TABLE_BYTES <= BLOCK_BYTES
 
 
-def lazy_bits(places: int, size: int) -> np.ndarray:
-    """uint8, places x size, zeros: memory that is there once it is written to, and is promised to nobody before."""
-    if places * size == 0:
-        return np.zeros((places, size), np.uint8)
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-    return np.frombuffer(mmap.mmap(-1, places * size, flags=flags), np.uint8).reshape(places, size)
-
-
 def stride_of(volume_bytes: int) -> int:
     """Bytes of a place of a volume of this size."""
     blocks = -(-volume_bytes // BLOCK_BYTES)
@@ -162,7 +152,7 @@ def snapshots_state(volume_bytes: int, fd: int = -1, places: int = PLACES) -> Sn
     block, other = aligned_bytes(BLOCK_BYTES), aligned_bytes(BLOCK_BYTES)
     made = Snapshots(
         rows_of(Keeping), table, table.view(np.int64), table.view(np.uint8), np.zeros(places, np.int64),
-        lazy_bits(places, -(-blocks // 8)), np.zeros(places, np.int64), block, block.view(np.int64), other, entry,
+        lazy_bytes(places, -(-blocks // 8)), np.zeros(places, np.int64), block, block.view(np.int64), other, entry,
         entry.view(np.uint8),
     )  # fmt: skip
     at = made.at[0]
@@ -445,7 +435,7 @@ def is_kept_zeros(snapshots, ring, place, block):
 
 @kernel()
 def keep_block(snapshots, ring, volume_fd, block, skips_zeros):
-    """Keep one block of the volume, as it is, for the newest whole snapshot. Answers 0.
+    """Keep one block of the volume, as it is, for the newest whole snapshot, not yet durable.
 
     `skips_zeros`: what comes leaves zeros as they are. A block that cannot be read, or a disk that does not take it, costs the
     snapshots.
@@ -456,14 +446,23 @@ def keep_block(snapshots, ring, volume_fd, block, skips_zeros):
     got = reactor.read_volume(ring, volume_fd, snapshots.block, np.int64(0), size, block * BLOCK_BYTES)
     if got != size:  # A sector that cannot be read: what is about to be written there mends it.
         give_up_all(snapshots)
-        return np.int64(OK)
+        return
     if skips_zeros and is_zero(snapshots.block_words):
-        return np.int64(OK)
+        return
     crc = np.int64(crc32c(np.int64(0), snapshots.block, np.int64(0), np.int64(BLOCK_BYTES)))
     at.kept_ever += 1
     if not put_block(snapshots, ring, snapshots.order[at.newest], block, crc):
         give_up_all(snapshots)
-    return np.int64(OK)
+
+
+@kernel()
+def flush_now(snapshots, ring):
+    """Make what was written among the kept blocks durable, and wait for it; a disk that refuses costs the snapshots."""
+    at = snapshots.at[0]
+    if reactor.sync_kept_now(ring, at.fd) < 0:
+        give_up_all(snapshots)
+    else:
+        at.flushed = at.flushing = at.written
 
 
 @kernel()
@@ -474,13 +473,13 @@ def last_block(address, size):
 
 @kernel()
 def keep_range(snapshots, ring, volume_fd, address, size, is_replay, is_trim):
-    """Keep what this range holds for the newest whole snapshot, not yet durable: 0 or a status.
+    """Keep what this range holds for the newest whole snapshot, not yet durable.
 
     In a replay a block counts as kept only if it is whole: one that is not was never overwritten, since that waits until it is.
     """
     at = snapshots.at[0]
     if size <= 0:
-        return np.int64(OK)
+        return
     block, last = address // BLOCK_BYTES, last_block(address, size)
     while block <= last and at.newest >= 0:
         needed = is_needed(snapshots, block)
@@ -496,11 +495,8 @@ def keep_range(snapshots, ring, volume_fd, address, size, is_replay, is_trim):
                 block = data_block
                 continue
         if needed:
-            status = keep_block(snapshots, ring, volume_fd, block, is_trim)
-            if status < 0:
-                return status
+            keep_block(snapshots, ring, volume_fd, block, is_trim)
         block += 1
-    return np.int64(OK)
 
 
 @kernel()
@@ -557,7 +553,7 @@ def is_walkable(journal):
 
 @kernel()
 def walk(journal, ring):
-    """Keep what the next records will overwrite, a bounded number of blocks: 0, or what the volume's disk has answered."""
+    """Keep what the next records will overwrite, a bounded number of blocks."""
     at, snapshots = journal.at[0], journal.snapshots
     keeping = snapshots.at[0]
     left = np.int64(BLOCKS_A_TURN)
@@ -576,9 +572,7 @@ def walk(journal, ring):
                     if data_block > block:
                         at.walked_blocks = data_block - first
                         continue
-                    status = keep_block(snapshots, ring, at.volume_fd, block, kind == record.TRIM)
-                    if status < 0:
-                        return status
+                    keep_block(snapshots, ring, at.volume_fd, block, kind == record.TRIM)
                 at.walked_blocks += 1
             if keeping.newest < 0 or first + at.walked_blocks <= last:
                 break
@@ -588,7 +582,6 @@ def walk(journal, ring):
         if record.is_marker(kind):
             keeping.barrier = at.walked
             at.kept = at.walked
-    return np.int64(OK)
 
 
 @kernel()
@@ -750,22 +743,19 @@ def waits_for_place(journal):
 
 @kernel()
 def work(journal, ring):
-    """Everything that snapshots ask for in a turn, before the log is applied: 0, or what the volume's disk has answered."""
+    """Everything that snapshots ask for in a turn, before the log is applied."""
     at, snapshots = journal.at[0], journal.snapshots
     keeping = snapshots.at[0]
     if keeping.used == 0 and ring.state[reactor.KEPT] == reactor.IDLE:
-        return np.int64(OK)
+        return
     end_keeping(journal, ring)
-    status = walk(journal, ring)
-    if status < 0:
-        return status
+    walk(journal, ring)
     tend(snapshots, ring)
     if keeping.newest >= 0 and keeping.written == keeping.flushed:
         at.kept = max(at.kept, at.walked)
     if ring.state[reactor.KEPT] == reactor.IDLE and wants_flush(journal):
         keeping.flushing, keeping.keeping = keeping.written, at.walked
         reactor.begin_sync(ring, reactor.KEPT, keeping.fd)
-    return np.int64(OK)
 
 
 @kernel()

@@ -48,6 +48,7 @@ EPOLL_EVENT_WORDS, EPOLL_DATA_AT = (3, 1) if platform.machine() in ("x86_64", "A
 
 FIONREAD = 0x541B
 SEEK_DATA, SEEK_HOLE = 3, 4
+MAP_NORESERVE = 0x4000  # mmap(2); the mmap module of Python 3.11 has no name for it.
 
 errno_location = types.ExternalFunction("__errno_location", types.CPointer(int32)())
 libc_read = types.ExternalFunction("read", int64(int32, int64, int64))
@@ -292,3 +293,9 @@ def aligned_bytes(size: int) -> Any:
     made = np.frombuffer(mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
     made[:: mmap.PAGESIZE] = 0  # MAP_POPULATE is not enough in user-mode Linux.
     return made
+
+
+def lazy_bytes(rows: int, size: int) -> Any:
+    """uint8, rows x size, zeros: memory that is there once it is written to, and is promised to nobody before."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+    return np.frombuffer(mmap.mmap(-1, max(rows * size, 1), flags=flags), np.uint8)[: rows * size].reshape(rows, size)

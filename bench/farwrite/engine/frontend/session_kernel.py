@@ -8,7 +8,6 @@ client does, it has this much memory and no more; when its outbox, the debts or 
 
 from __future__ import annotations
 
-import mmap
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from ...base.histogram_kernel import SLOTS
 from ...base.histogram_kernel import record as tally
 from ...base.host import libc
-from ...base.host.libc import EPOLL_EVENT_WORDS
+from ...base.host.libc import EPOLL_EVENT_WORDS, lazy_bytes
 from ...base.jit import kernel
 from ...base.row import Row, i64, rows_of
 from .. import primary_kernel as p
@@ -192,12 +191,6 @@ class Doors(NamedTuple):
     wire: np.ndarray  # iscsi_state.Wire, by session
     task: np.ndarray  # iscsi_state.Task, session x task
     gate: np.ndarray  # int64 by slot: not 0: the Python session is to see every command
-
-
-def lazy_bytes(rows: int, size: int) -> np.ndarray:
-    """uint8, rows x size, zeros: memory that is there once it is written to."""
-    made = np.frombuffer(mmap.mmap(-1, rows * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
-    return made.reshape(rows, size)
 
 
 def doors_state(
