@@ -82,6 +82,7 @@ def apply(journal, ring, bytes_max):
     """
     at = journal.at[0]
     snapshot.work(journal, ring)
+    status = np.int64(OK)
     limit = snapshot.apply_limit(journal)
     position = at.applied
     sequence = at.applied_sequence
