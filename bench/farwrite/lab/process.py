@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import socket
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,8 +65,9 @@ class Process:
         try:
             worked, result = self.connection.recv()
         except (EOFError, ConnectionResetError) as gone:
-            self.kill()  # It is gone already; this notes it.
-            raise ProcessLostError(f"The {self.name} process ended without an answer.") from gone
+            how = self.how_it_ended()
+            self.kill()
+            raise ProcessLostError(f"The {self.name} process ended without an answer ({how}).") from gone
         self.busy = False
         if not worked:
             raise result
@@ -85,6 +87,23 @@ class Process:
         """start and answer in one."""
         self.start(function, *arguments)
         return self.answer(timeout_s)
+
+    def how_it_ended(self) -> str:
+        """The signal or the exit code of a process whose connection has ended. It stays to be waited for by `kill`."""
+        limit_s = time.monotonic() + ENDING_S
+        while not self.ended:  # Connections are closed a moment before their process counts as ended.
+            try:
+                found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                break
+            if found is not None:
+                if found.si_code == os.CLD_EXITED:
+                    return f"exit code {found.si_status}"
+                return f"killed by {signal.Signals(found.si_status).name}"
+            if time.monotonic() > limit_s:
+                return "its connection is closed, and it runs still"
+            time.sleep(ENDING_S / 100)
+        return "how is not known"
 
     def kill(self) -> None:
         """SIGKILL, as a crash does it, and wait until it is gone."""
