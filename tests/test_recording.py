@@ -163,7 +163,9 @@ def committed():
 
 
 def test_what_is_large_is_committed_compressed():
-    assert not [path for path in RESULTS.rglob("*.json") if path.stat().st_size > documents.PLAIN_BYTES_MAX]
+    own = RESULTS / "runs"  # Of whoever has measured in this checkout.
+    large = [path for path in RESULTS.rglob("*.json") if path.stat().st_size > documents.PLAIN_BYTES_MAX]
+    assert not [path for path in large if own not in path.parents]
 
 
 def test_every_committed_recording_of_schema_1_is_read_and_says_the_same_in_the_encoding_of_today():

@@ -3,8 +3,10 @@
 import msgspec
 import pytest
 
-from farwrite.analysis.drill_recording import FILE, read
-from farwrite.base.errors import UsageError
+from farwrite.analysis.drill_recording import FILE, read, save
+from farwrite.base import documents
+from farwrite.base.errors import EXIT_INCONCLUSIVE, UsageError
+from farwrite.commands.drill import drill
 from farwrite.experiment.drill import campaign
 from farwrite.progress import Silence
 from farwrite.workload.drill_scenario import load
@@ -46,3 +48,12 @@ def test_a_directory_that_holds_a_drill_is_not_written_over(begun, tmp_path):
     with pytest.raises(UsageError, match="holds a drill already"):
         campaign.run("x", begun.scenario, begun.setup, "auto", None, tmp_path, Silence())
     assert (tmp_path / FILE).read_text() == "{}"
+
+
+def test_a_large_recording_is_compressed_and_found_under_its_plain_name(begun, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(documents, "PLAIN_BYTES_MAX", 0)
+    assert save(begun, tmp_path / FILE) == tmp_path / f"{FILE}.gz" and read(tmp_path / FILE) == begun
+    with pytest.raises(UsageError, match="holds a drill already"):
+        campaign.run("x", begun.scenario, begun.setup, "auto", None, tmp_path, Silence())
+    for name in (FILE, f"{FILE}.gz"):
+        assert drill(str(tmp_path / name)) == EXIT_INCONCLUSIVE and begun.scenario.title in capsys.readouterr().out

@@ -2,8 +2,9 @@
 
     tests/speed/first_run.py --idle 10 --busy 3 --tests 1      adds to results/first-run.json and writes the page anew
 
-`make first-run` does that. A busy neighbour is a loop that computes on each processor. Every run is a fresh start; its report is
-read for verdicts, void rounds and what decided, and thrown away. What was measured is kept after each run.
+`make first-run` does that. A busy neighbour is a loop that computes on each processor, or whatever keeps them busy already. Every
+run is a fresh start; its report is read for verdicts, void rounds and what decided, and thrown away. What was measured is kept
+after each run.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ SETTLE_S = 5.0  # Between two runs: what the one before has written reaches the 
 
 
 @contextmanager
-def neighbour(processors: int) -> Iterator[None]:
-    """A loop that computes on so many processors, as long as this block."""
+def neighbour(busy: bool) -> Iterator[None]:
+    """A loop that computes on each processor, as long as this block, unless other work keeps them all busy already."""
+    processors = os.cpu_count() or 1
     with contextlib.ExitStack() as stack:
-        for _ in range(processors):
+        for _ in range(processors if busy and os.getloadavg()[0] < processors else 0):
             burning = subprocess.Popen([sys.executable, "-c", "while True: pass"])
             stack.callback(burning.wait)
             stack.callback(burning.kill)
@@ -51,7 +53,7 @@ def neighbour(processors: int) -> Iterator[None]:
 
 def bench(busy: bool) -> dict[str, Any]:
     """One run of the main job, as `make bench` starts it."""
-    with tempfile.TemporaryDirectory() as directory, neighbour((os.cpu_count() or 1) if busy else 0):
+    with tempfile.TemporaryDirectory() as directory, neighbour(busy):
         out = Path(directory) / "run"
         begin_s, load = time.monotonic(), os.getloadavg()[0]
         done = subprocess.run(
@@ -93,7 +95,8 @@ def in_ms(estimate: Estimate) -> list[float | None]:
 
 def test(busy: bool) -> dict[str, Any]:
     """One `make test`."""
-    with neighbour((os.cpu_count() or 1) if busy else 0):
+    load = os.getloadavg()[0]
+    with neighbour(busy):
         begin_s = time.monotonic()
         done = subprocess.run(["make", "test"], cwd=ROOT, capture_output=True, text=True)
     lines = done.stdout.strip().splitlines()
@@ -101,7 +104,8 @@ def test(busy: bool) -> dict[str, Any]:
     ends = [line for line in lines if re.search(r"\d+ (passed|failed)", line)]
     return {
         "what": "test", "busy": busy, "at_utc": datetime.now(UTC).isoformat(timespec="seconds"), "exit": done.returncode,
-        "seconds": round(time.monotonic() - begin_s, 1), "last": re.sub(r"=+", "", ends[-1]).strip() if ends else "",
+        "load_before": round(load, 2), "seconds": round(time.monotonic() - begin_s, 1),
+        "last": re.sub(r"=+", "", ends[-1]).strip() if ends else "",
         "red": [line.removeprefix("FAILED ").split(" - ")[0] for line in lines if line.startswith(("FAILED", "ERROR"))],
     }  # fmt: skip
 
@@ -116,7 +120,8 @@ def page_of(found: dict[str, Any]) -> str:
         "`make first-run`: the main job (`farwrite run limits`, as `make bench` starts it) and `make test`, again and again,",
         f"each a fresh start, on one machine ({host.get('cpu', 'unknown processor')}, {host.get('cpu_count', '?')} processors, "
         f"Linux {host.get('kernel', '?')}).",
-        "Busy: beside a loop that computes on each processor. C2 fails as it should: a cut link refutes 100 % available.", "",
+        "Busy: beside a loop that computes on each processor, or other work that keeps all of them busy. C2 fails as it should:",
+        "a cut link refutes 100 % available.", "",
         *summaries(benches), "", *table(BENCH_HEADS, map(bench_row, range(1, 1 + len(benches)), benches)),
     ]  # fmt: skip
     why = dict.fromkeys(text for row in benches for text in row.get("undecided", {}).values())

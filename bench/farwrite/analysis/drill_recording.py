@@ -11,9 +11,8 @@ from typing import Any
 
 import msgspec
 
+from ..base.documents import read_document, save_document
 from ..base.errors import UsageError
-from ..base.files import write_atomically
-from ..base.user_file import read_file
 from ..workload.drill_scenario import Scenario, Setup
 
 SCHEMA_VERSION = 1
@@ -115,14 +114,14 @@ class DrillRecording(Struct, frozen=True):
     interrupted: bool = False
 
 
-def save(recording: DrillRecording, path: Path) -> None:
-    """Write it, whole or not at all."""
-    write_atomically(path, msgspec.json.encode(recording) + b"\n")
+def save(recording: DrillRecording, path: Path) -> Path:
+    """Write it, whole or not at all; answers the file that holds it: it is compressed where it is large."""
+    return save_document(path, msgspec.json.encode(recording) + b"\n")
 
 
 def read(path: Path) -> DrillRecording:
     """The recording in a file. UsageError when it is none."""
-    return decode(read_file(path, "read the drill"), str(path))
+    return decode(read_document(path, "read the drill"), str(path))
 
 
 def decode(data: bytes, source: str) -> DrillRecording:

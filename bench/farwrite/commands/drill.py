@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ..base.documents import SUFFIX
 from ..base.errors import EXIT_DONE, EXIT_INCONCLUSIVE, EXIT_LOST_WRITE, UsageError, nearest
 from ..base.interruption import exit_code
 from ..progress import bar
@@ -126,7 +127,7 @@ def drill(
             for name in scenarios.shipped():
                 print(f"{name:22}{scenarios.load(name).title}")
         return EXIT_DONE
-    if scenario.endswith(".json"):
+    if scenario.endswith((".json", f".json{SUFFIX}")):
         drills = [read(Path(scenario))]
         return present([(one, answer_of(one)) for one in drills], json, trace, page, scenario, table)
     asked = scenarios.load(scenario)

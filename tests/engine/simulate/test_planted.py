@@ -8,14 +8,16 @@ import pytest
 from farwrite.engine.simulate import cluster
 from farwrite.engine.simulate.story import tell
 
+# (a seed whose story finds it, as stories are today; how many it is searched for in when that one does not)
 SEEDS = {
-    cluster.HASTY: 60, cluster.UNFENCED: 200, cluster.UNCHECKED: 60, cluster.OFF_BY_ONE: 60, cluster.FORGETFUL: 30,
-    cluster.UNKEPT: 60, cluster.UNASKED: 60, cluster.UNLAID: 30, cluster.UNBARRED: 60,
-    cluster.STALE: 60, cluster.EARLY: 200, cluster.DROPPED: 200,
-    cluster.DEAF: 60, cluster.TRUSTING: 60, cluster.BLIND: 60,
+    cluster.HASTY: (0, 60), cluster.UNFENCED: (43, 200), cluster.UNCHECKED: (28, 60), cluster.OFF_BY_ONE: (6, 60),
+    cluster.FORGETFUL: (1, 30), cluster.UNKEPT: (3, 60), cluster.UNASKED: (41, 60), cluster.UNLAID: (2, 30),
+    cluster.UNBARRED: (0, 60), cluster.STALE: (1, 60), cluster.EARLY: (197, 400), cluster.DROPPED: (13, 200),
+    cluster.DEAF: (11, 60), cluster.TRUSTING: (46, 60), cluster.BLIND: (29, 60),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("bug", SEEDS)
 def test_a_planted_bug_is_found(bug):
-    assert any(tell(seed, bug).broken for seed in range(SEEDS[bug])), f"{bug} was not found"
+    known, count = SEEDS[bug]
+    assert any(tell(seed, bug).broken for seed in (known, *range(count))), f"{bug} was not found"

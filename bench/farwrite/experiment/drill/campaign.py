@@ -12,6 +12,7 @@ import msgspec
 from ... import __version__
 from ...analysis.drill_answer import answer_of
 from ...analysis.drill_recording import FILE, KIND, SCHEMA_VERSION, DrillRecording, save
+from ...base.documents import found_at
 from ...base.errors import UnfitError, UsageError
 from ...base.host.disk import why_not_durable
 from ...base.host.facts import command_line, host_facts
@@ -71,7 +72,7 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as refusal:
         raise UsageError(f"make the directory {out}: {refusal.strerror}. Name another --out.") from refusal
-    if (out / FILE).exists():
+    if found_at(out / FILE).exists():
         raise UsageError(f"{out} holds a drill already: name another --out.")
     progress.doing("loading the engine")
     rehearse()
