@@ -12,6 +12,7 @@ from farwrite.analysis.drill_recording import ACKED, FAILED, History
 from farwrite.analysis.drill_servers import pauses_of, server_of
 from farwrite.report.drill import show_drill
 from farwrite.report.page import Page
+from farwrite.workload.drill_scenario import Event
 from make_drill import BACK, KILL, MS, recording, trial
 
 
@@ -67,3 +68,16 @@ def test_a_server_that_is_never_served_again_is_counted_as_one_and_said_to_be():
 def test_a_drill_without_servers_says_nothing_of_them_and_every_block_has_one_owner():
     assert answer_of(recording(trial(0))).pauses == []
     assert {server_of(block, 100) for block in range(512)} == set(range(100))
+
+
+@pytest.mark.parametrize("before_ns, shares", [(500 * MS, False), (0, True)])
+def test_a_write_that_the_next_event_holds_up_is_no_pause_of_the_one_before(before_ns, shares):
+    made = trial(0, gap_ns=50 * MS)
+    (kill,) = made.events
+    first = msgspec.structs.replace(kill, text="heal near - far", begin_ns=kill.begin_ns - before_ns)
+    made = shared(msgspec.structs.replace(made, events=[first, kill]))
+    events = (Event(action="heal", at_ns=KILL - before_ns, link=("near", "far")), *made.scenario.event)
+    made = msgspec.structs.replace(made, scenario=msgspec.structs.replace(made.scenario, event=events))
+    healed, killed = answer_of(made).pauses
+    assert killed.longest_ns == [BACK + 3 * MS - (KILL - 50 * MS)] * 5
+    assert healed.longest_ns == (killed.longest_ns if shares else [3 * MS] * 5)

@@ -62,10 +62,11 @@ def pauses(recording: DrillRecording, counted: Sequence[int]) -> list[Pauses]:
             trial = recording.trials[place]
             if index >= len(trial.events):
                 continue
-            later = trial.events[index + 1].begin_ns if index + 1 < len(trial.events) else trial.stopped_ns
-            # A write that was under way at the event belongs to it.
-            begin_ns = trial.events[index].begin_ns - recording.setup.bound_ns
-            of_trial = pauses_of(trial, servers, recording.setup.block_count, begin_ns, later)
+            # A write that was under way at an event belongs to it, and not to the one before. Events at once share what they cost.
+            begin_ns, bound_ns = trial.events[index].begin_ns, recording.setup.bound_ns
+            later = [one.begin_ns - bound_ns for one in trial.events[index + 1 :] if one.begin_ns - bound_ns > begin_ns]
+            end_ns = later[0] if later else trial.stopped_ns
+            of_trial = pauses_of(trial, servers, recording.setup.block_count, begin_ns - bound_ns, end_ns)
             never |= {server for server, pause in enumerate(of_trial) if pause is None}
             longest = [max(before, pause or 0) for before, pause in zip(longest, of_trial, strict=True)]
         found.append(Pauses(event=event.text, longest_ns=longest, never=len(never)))

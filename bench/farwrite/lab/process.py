@@ -26,6 +26,11 @@ CONNECTION: Connection | None = None  # In a process of the lab: the way to its 
 
 PR_SET_TIMERSLACK = 29
 ENDING_S = 0.2
+# What a signal that nobody sends on purpose says of the machine.
+HINTS = {
+    signal.SIGBUS: ": a page of a file could not be read; the kernel's log (dmesg) names the disk",
+    signal.SIGKILL: ": by hand, or for want of memory, as the kernel's log (dmesg) would say",
+}  # fmt: skip
 
 
 class ProcessLostError(UnfitError):
@@ -99,7 +104,8 @@ class Process:
             if found is not None:
                 if found.si_code == os.CLD_EXITED:
                     return f"exit code {found.si_status}"
-                return f"killed by {signal.Signals(found.si_status).name}"
+                by = signal.Signals(found.si_status)
+                return f"killed by {by.name}{HINTS.get(by, '')}"
             if time.monotonic() > limit_s:
                 return "its connection is closed, and it runs still"
             time.sleep(ENDING_S / 100)
