@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help bench test test-netem test-clients log-writes crosscheck simulate lint perf rivals trips copies snapshots aa-study coverage-study mutants first-run \
+.PHONY: help bench test test-netem test-clients log-writes crosscheck simulate lint perf rivals trips copies snapshots migrations aa-study coverage-study mutants first-run \
         lock picture wheel clean
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make trips       how many round trips a write waits for, at our doors and at tgt, QEMU and nbdkit (a few minutes)"
 	@echo "make copies      remote copy beside protocols A and C: recovery points over distance, rate and change rate (a quarter of an hour)"
 	@echo "make snapshots   what a snapshot costs whoever writes, beside QEMU's (a quarter of an hour)"
+	@echo "make migrations  what moving a copy costs whoever writes meanwhile (ten minutes)"
 	@echo "make rivals      beside QEMU, DRBD and iperf3 in one lab (about a quarter of an hour; RIVALS='--rounds 3' is shorter)"
 
 # uv when it is there, otherwise venv and pip; both from the same lock file, with its hashes.
@@ -121,6 +122,9 @@ copies: $(READY)
 
 snapshots: $(READY)
 	@$(BIN)/python tests/speed/snapshot_study.py
+
+migrations: $(READY)
+	@$(BIN)/python tests/speed/migration_study.py
 
 aa-study: $(READY)
 	@$(BIN)/python tests/speed/aa_study.py

@@ -1,0 +1,222 @@
+"""What moving a copy costs whoever writes meanwhile: `make migrations` writes results/migrations.json and migrations.md.
+
+A pool of four nodes, one volume of two copies, and a client that keeps so many random 4 KiB writes under way at its door and
+comes back whenever the door moves. `farwrite migrate` moves the copy that leads, or the other one, to the free node at its site.
+The client's own clock tells its response times before, while and after, and its longest time without an answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from farwrite.base.documents import save_document
+from farwrite.base.errors import UnfitError
+from farwrite.base.files import write_atomically
+from farwrite.base.host.facts import host_facts
+from farwrite.base.units import format_size, format_time
+from farwrite.engine.frontend import nbd
+from farwrite.engine.frontend.nbd_client import NbdClient, place_of
+
+ROOT = Path(__file__).resolve().parents[2]
+FARWRITE = [sys.executable, "-m", "farwrite"]
+OUT = ROOT / "results" / "migrations.json"
+SIZE, WRITTEN, BLOCK = 256 << 20, 128 << 20, 4096
+MILES, DEPTHS, ROUNDS = (0, 20, 150), (1, 16), 3
+CALM_S = 2.0  # Of load before a move, and after it.
+CLIENT_S = 0.02  # The client looks for a door anew so often.
+NODES = {"a": "near", "b": "far", "c": "near", "d": "far"}
+ROLES = ("leads", "follows")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--again", action="store_true", help="only the page, of what was measured")
+    parser.add_argument("--miles", type=float, nargs="*", default=MILES)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    asked = parser.parse_args()
+    if not asked.again:
+        document: dict[str, Any] = {"host": msgspec.to_builtins(host_facts()), "written_bytes": WRITTEN, "moves": []}
+        for miles in asked.miles:
+            with tempfile.TemporaryDirectory(prefix="farwrite-") as place, served(Path(place), miles) as pool:
+                for number in range(asked.rounds):
+                    for depth in DEPTHS:
+                        for role in ROLES:
+                            print(f"{miles:g} miles, depth {depth}, {role}, round {number + 1} ...", file=sys.stderr, flush=True)
+                            there = {"miles": miles, "depth": depth, "role": role}
+                            document["moves"].append(there | moved(pool, depth, role))
+        save_document(asked.out, msgspec.json.format(msgspec.json.encode(document), indent=1))
+    page = page_of(json.loads(asked.out.read_bytes()))
+    write_atomically(asked.out.with_suffix(".md"), page.encode())
+    print(page)
+    return 0
+
+
+def command(*words: str) -> dict[str, Any]:
+    """The document that a command of farwrite prints."""
+    done = subprocess.run([*FARWRITE, *words, "--json"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"farwrite {' '.join(words)} ended with {done.returncode}: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+@contextlib.contextmanager
+def served(place: Path, miles: float) -> Iterator[Path]:
+    """A served pool with one volume, written to once."""
+    pool = place / "san"
+    nodes = [word for name, site in NODES.items() for word in ("--node", f"{name}@{site}=2g")]
+    command("pool", "create", str(pool), *nodes)
+    command("volume", "create", "db", "--size", str(SIZE), "--level", "10", "--pool", str(pool))
+    words = [*FARWRITE, "pool", "serve", str(pool), "--miles", f"{miles:g}", "--accept-link-error"]
+    with subprocess.Popen([*words, "--sockets", str(place / "doors"), "-q", "--json"], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            text = ""
+            while not text.endswith("\n}\n"):
+                line = process.stdout.readline()
+                if not line:
+                    raise SystemExit("farwrite pool serve has ended.")
+                text += line
+            with client_of(place) as client:
+                for start in range(0, WRITTEN, 1 << 20):
+                    client.issue(nbd.WRITE, start, 1 << 20, random.Random(start).randbytes(1 << 20))
+                    client.reap()
+            yield place
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def client_of(place: Path) -> NbdClient:
+    return NbdClient(place_of(f"nbd+unix:///volume?socket={place}/doors/db/volume.sock", "the volume"))
+
+
+# The load
+
+
+class Load:
+    """A client that keeps so many writes under way, and comes back when its door moves. What was under way then is begun anew."""
+
+    def __init__(self, place: Path, depth: int) -> None:
+        self.place, self.depth, self.ending = place, depth, threading.Event()
+        self.answered: list[tuple[int, int]] = []  # (when, after how long): of monotonic time, ns
+        self.connections = 0
+        self.thread = threading.Thread(target=self.write)
+
+    def write(self) -> None:
+        draw, data = random.Random(1), random.Random(2).randbytes(BLOCK)
+        while not self.ending.is_set():
+            try:
+                with client_of(self.place) as client:
+                    self.connections += 1
+                    self.serve(client, draw, data)
+            except (OSError, UnfitError):  # The door moves, or is about to.
+                time.sleep(CLIENT_S)
+
+    def serve(self, client: NbdClient, draw: random.Random, data: bytes) -> None:
+        begun: dict[int, int] = {}
+        while begun or not self.ending.is_set():
+            while len(begun) < self.depth and not self.ending.is_set():
+                now_ns = time.monotonic_ns()
+                begun[client.issue(nbd.WRITE, BLOCK * draw.randrange(WRITTEN // BLOCK), BLOCK, data)] = now_ns
+            cookie, _ = client.reap()
+            now_ns = time.monotonic_ns()
+            self.answered.append((now_ns, now_ns - begun.pop(cookie)))
+
+    def __enter__(self) -> Load:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.ending.set()
+        self.thread.join()
+
+
+def moved(place: Path, depth: int, role: str) -> dict[str, Any]:
+    """One move under load: what the command says of it, and what the client saw."""
+    (volume,) = command("volume", "list", "--pool", str(place / "san"))["volumes"]
+    (copy,) = [one for one in volume["copies"] if one["leads"] == (role == "leads")]
+    used = {one["node"] for one in volume["copies"]}
+    (free,) = [name for name, site in NODES.items() if name not in used and site == copy["site"]]
+    with Load(place, depth) as load:
+        time.sleep(CALM_S)
+        begin_ns = time.monotonic_ns()
+        said = command("migrate", "db", "--from", copy["node"], "--to", free, "--pool", str(place / "san"))
+        end_ns = time.monotonic_ns()
+        time.sleep(CALM_S)
+    instants = [when for when, _ in load.answered]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(instants)]
+    parts = {
+        "before": [took for when, took in load.answered if when < begin_ns],
+        "while": [took for when, took in load.answered if begin_ns <= when < end_ns],
+        "after": [took for when, took in load.answered if when >= end_ns],
+    }
+    return {
+        "said": said, "pause_ns": max(gaps), "connections": load.connections,
+        **{f"{name}_ns_p50": statistics.median(times) if times else None for name, times in parts.items()},
+        **{f"{name}_writes": len(times) for name, times in parts.items()},
+    }  # fmt: skip
+
+
+# The page
+
+
+HEADS = (
+    "miles", "depth", "the copy", "takes", "copied over allocated", "switch", "longest without an answer", "p50 before", "while",
+    "after",
+)  # fmt: skip
+
+
+def page_of(document: dict[str, Any]) -> str:
+    """The table: a row a case, medians over its rounds."""
+    cases: dict[tuple[float, int, str], list[dict[str, Any]]] = {}
+    for one in document["moves"]:
+        cases.setdefault((one["miles"], one["depth"], one["role"]), []).append(one)
+    host = document["host"]
+    cpu, kernel = host.get("cpu", "an unknown processor"), host.get("kernel", "?")
+    lines = [
+        "# What moving a copy costs whoever writes meanwhile", "",
+        f"`make migrations`: a volume of two copies, {format_size(document['written_bytes'])} of it written; a client with so "
+        "many random 4 KiB writes under way, which comes back to the door when it moves; `farwrite migrate` to another node at "
+        "the same site. Medians over rounds, the greatest in brackets. The client is Python, and looks for the door every "
+        f"{format_time(round(CLIENT_S * 1e9))}: that is in its pause.", "",
+        f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}", *(row_of(*key, rounds) for key, rounds in cases.items()), "",
+        f"Measured on {cpu}, {host.get('cpu_count', '?')} processors, Linux {kernel}.",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def row_of(miles: float, depth: int, role: str, rounds: list[dict[str, Any]]) -> str:
+    """A case's row."""
+
+    def middle(values: list[float]) -> str:
+        return f"{format_time(statistics.median(values))} [{format_time(max(values))}]" if values else "-"
+
+    said = [one["said"] for one in rounds]
+    copied = [one["copied_over_allocated"] for one in said if one["copied_over_allocated"]]
+    cells = [
+        f"{miles:g}", depth, role, middle([1e9 * one["seconds"] for one in said]),
+        f"{statistics.median(copied):.2f}" if copied else "-",
+        middle([one["switch_pause_ns"] for one in said if one["switch_pause_ns"]]), middle([one["pause_ns"] for one in rounds]),
+        *(middle([one[f"{part}_ns_p50"] for one in rounds if one[f"{part}_ns_p50"]]) for part in ("before", "while", "after")),
+    ]  # fmt: skip
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
