@@ -84,7 +84,8 @@ def served(place: Path, miles: float) -> Iterator[Path]:
     command("pool", "create", str(pool), *nodes)
     command("volume", "create", "db", "--size", str(SIZE), "--level", "10", "--pool", str(pool))
     words = [*FARWRITE, "pool", "serve", str(pool), "--miles", f"{miles:g}", "--accept-link-error"]
-    with subprocess.Popen([*words, "--sockets", str(place / "doors"), "-q", "--json"], stdout=subprocess.PIPE, text=True) as process:
+    words += ["--sockets", str(place / "doors"), "-q", "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:
             text = ""
             while not text.endswith("\n}\n"):
