@@ -75,6 +75,7 @@ class Task(Row):
     forgets = i64("1: whoever opens the doors first is to forget the reservations of iSCSI initiators; written by the server")
     no_iscsi = i64("1: it leads, and the reservations in the volume are damaged, so it offers no disk over iSCSI")
     leader = i64("whose doors are open: 1 and its place among the replicas' names in order; 0: nobody's; written by the server")
+    size_bytes = i64("bytes of the volume for clients that connect from now on; 0: as ordered; written by the server")
 
 
 class PeerFigures(Row):
@@ -221,7 +222,7 @@ class ServedNode(Node):
         order = self.order
 
         def exports() -> tuple[Export, ...]:
-            return exports_of(order.size_bytes, self.snapshots())
+            return exports_of(int(figures_of(self.board_).task.size_bytes) or order.size_bytes, self.snapshots())
 
         context = server_context(order.tls) if order.tls else None
         name = f"the NBD door of {order.name}"
