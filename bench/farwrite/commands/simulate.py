@@ -55,6 +55,8 @@ REACHES = (
     "journals that could not be read", "journal writes lost", "journal writes misdirected", "superblock writes lost",
     "volume writes lost", "volume writes misdirected", "lies found by a verify",
     "ends of a log lost, and nothing there could tell",
+    "moves ended", "moves cancelled", "configurations, adds", "configurations, removes", "disks exchanged",
+    "primaries lost during a move", "changes of the replicas refused",
     *(f"stories with {counted(count, 'replica')}" for count in range(1, 6)),
     *(f"stories under {protocol}" for protocol in ("local", "A", "B", "C", "C2", "quorum")),
 )  # fmt: skip

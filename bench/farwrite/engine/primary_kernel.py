@@ -51,8 +51,12 @@ DIGEST_EXTENTS = 8  # In one frame; its answer has a byte for each.
 RUN_BLOCKS = 1 << 14  # Of a snapshot, looked at for one part of an answer: 64 MiB.
 LAG_RING = 1 << 17  # Writes that may be complete and not yet known durable at any peer; more are not taken.
 
+# Whether writes wait for a peer (Peer.detached). DETACHED: they did once, and complete without it, so they are in fewer places
+# than was asked. NOT_YET: they never did. It is a row of nobody's, or of a replica that was added and is not up to date yet.
+WAITED_FOR, DETACHED, NOT_YET = 0, 1, 2
+
 # What the control thread asks of the loop (ControlRequest.request).
-NOTHING, ADOPT, DETACH, DROP, VERIFY = 0, 1, 2, 3, 4
+NOTHING, ADOPT, DETACH, DROP, VERIFY, VACATE = 0, 1, 2, 3, 4, 5
 NO_ROOM = -1101  # What reserve() answers when journal or memory is full.
 UNEQUAL = -1102  # What compare_and_write() answers when the volume holds something else.
 
@@ -103,7 +107,7 @@ class Peer(Row):
     inbox_fill = i64("bytes in the inbox that are no whole frame yet")
     wire_bytes = i64("bytes sent, over all connections")
     ack_count = i64("acks heard, over all connections")
-    detached = i64("1: writes complete without it")
+    detached = i64("WAITED_FOR; DETACHED or NOT_YET: writes complete without it")
     lost_count = i64("times it was lost")
     lost_status = i64("why it was lost last, a status of replica_kernel")
     buffer_begin = i64("bytes into the resync buffer: where what is sent from it begins")
@@ -131,7 +135,7 @@ class Peer(Row):
 class ControlRequest(Row):
     """What the control thread asks of the loop for one peer. The request is written last, and cleared by the loop."""
 
-    request = i64("NOTHING, ADOPT, DETACH, DROP or VERIFY")
+    request = i64("NOTHING, ADOPT, DETACH, DROP, VERIFY or VACATE")
     socket = i64("ADOPT: descriptor of its connection")
     sequence = i64("ADOPT: it holds everything up to here")
     how = i64("ADOPT: BY_LOG, BY_EXTENTS or BY_DIGESTS")

@@ -12,7 +12,7 @@ import secrets
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..base.errors import UnfitError
@@ -225,11 +225,15 @@ def quieten(is_verbose: bool) -> None:
 
 
 def run_witness(
-    address: Address, replicas: Mapping[str, Address], key: bytes, is_verbose: bool, ballot_fd: int, board: Board
-) -> None:
-    """In a process at the third site: a voter without a volume, until its board says stop."""
+    address: Address, replicas: Collection[str], key: bytes, is_verbose: bool, ballot_fd: int, board: Board,
+    name: str = "witness",
+) -> None:  # fmt: skip
+    """In a process at the third site, or wherever voters stand apart: a voter without a volume, until its board says stop.
+
+    `replicas`: those that the volume was made with; of others the voters hear from who leads.
+    """
     quieten(is_verbose)
-    with votes_served(Voter("witness", ballot_fd, replicas), address, terms_of(key)):
+    with votes_served(Voter(name, ballot_fd, replicas), address, terms_of(key)):
         seat_of(board).ready = 1
         while not board.counters[0].stop:
             time.sleep(0.05)

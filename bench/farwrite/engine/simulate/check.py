@@ -186,7 +186,7 @@ def check_completed(cluster, node, term: Term, before: int, completed: int, deta
     it = f"write {completed} of epoch {term.epoch} completed"
     if not node.ever_durable(cluster.terms, term, completed):
         raise Anomaly(f"{it} before it was durable at its primary")
-    peers = [other for other in cluster.nodes if other is not node]
+    peers = [other for other in cluster.nodes if cluster.slot(node, other) >= 0]
     asked = [other for other in peers if not detached[cluster.slot(node, other)]]
     if protocol in (primary.C, primary.TWO_TRIP):
         for other in asked:
@@ -275,10 +275,10 @@ def check_promotion(cluster, node, term: Term) -> None:
 
 def check_equal(cluster) -> None:
     """After healing and resync every replica's volume is the same."""
-    first = cluster.nodes[0]
-    for node in cluster.nodes:
+    first, *_ = nodes = cluster.replicas()
+    for node in nodes:
         if node.journal.at[0].flags & log.INCONSISTENT:
             raise Anomaly(f"replica {node.index} still calls itself inconsistent after everything has healed")
         if not np.array_equal(first.world.cached, node.world.cached):
             where = int(np.flatnonzero(first.world.cached != node.world.cached)[0])
-            raise Anomaly(f"replicas 0 and {node.index} differ at byte {where} after everything has healed")
+            raise Anomaly(f"replicas {first.index} and {node.index} differ at byte {where} after everything has healed")

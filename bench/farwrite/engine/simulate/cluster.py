@@ -28,6 +28,7 @@ from .. import snapshot_kernel as snapshot
 from .. import turn_kernel
 from ..ballot import Question
 from ..handshake import hello_of, how_to_join, lead
+from ..replica_set import PeerRows
 from . import check
 from .check import EXTENT_BYTES, Anomaly, Shadow, Term, Write
 from .voting import Inquiry, Voter
@@ -137,6 +138,8 @@ class Node:
         self.served: Node | None = None  # the primary of its last session
         self.is_powerless = False  # while it is down: its machine does not run either
         self.sync_due_ns = {reactor.VOLUME: 0, reactor.KEPT: 0}  # of the flush of its volume, and of what is kept
+        self.rows = PeerRows([name for name in cluster.names if name != self.name], len(cluster.names) - 1)
+        self.change = ""  # as a primary: "add NAME" or "remove NAME", to be asked of the voters
         self.successor = ""  # to whom it is to hand over, once that one holds everything
         self.leaves_to = ""  # to whom it is handing over: it says so when its own loop is settled
         self.begin_journal(0)
@@ -249,7 +252,10 @@ class Cluster:
         self.protocol, self.policy, self.congestion, self.quorum, self.seed = protocol, policy, congestion, quorum, seed
         self.bug, self.tell, self.shape, self.random = bug, tell, shape, draw or random.Random(seed)
         self.counts: Counter[str] = Counter()
-        self.names = tuple(f"r{index}" for index in range(count))
+        self.names = self.founders = tuple(f"r{index}" for index in range(count))
+        self.place_count = count + 1  # in the network: of the replicas, and of a witness
+        self.changes = False  # whether its replicas do
+        self.is_moving = False  # whether one is being moved now
         self.clock = np.ones(1, np.int64)
         streams = 2 * CONNECTIONS
         self.stream = rows_of(pretend.Stream, streams)
@@ -284,14 +290,30 @@ class Cluster:
             for node in self.nodes:
                 node.world.at[0].deaf = 1
 
+    def begin_changes(self, count: int) -> None:
+        """As many more, which hold nothing and are no replicas yet, but may become some."""
+        self.changes = True
+        first = len(self.names)
+        self.names = (*self.names, *(f"r{index}" for index in range(first, first + count)))
+        self.nodes += [Node(self, index) for index in range(first, first + count)]
+
     # The network
 
     def slot(self, node: Node, other: Node) -> int:
         """The place of `other` among the peers of `node`."""
-        return other.index if other.index < node.index else other.index - 1
+        return node.rows.of(other.name)
 
     def peer_of(self, node: Node, slot: int) -> Node:
-        return self.nodes[slot if slot < node.index else slot + 1]
+        return self.nodes[self.names.index(node.rows.names[slot])]
+
+    def replicas(self, leader: Node | None = None) -> list[Node]:
+        """Those of the volume as this one knows them, or else whoever leads; all that there are where they never change."""
+        leader = leader or self.leader()
+        named = leader.voter.ballot.replicas if leader is not None else ()
+        if not self.changes or leader is None:
+            return self.nodes
+        names = [one.name for one in named] or self.founders
+        return [node for node in self.nodes if node.name in names]
 
     def is_cut(self, one: Node, other: Node) -> bool:
         """Whether the two cannot speak with each other: that takes both directions."""
@@ -458,7 +480,7 @@ class Cluster:
         state = node.state
         return [
             int(state.peer[slot].detached or state.control_requests[slot].request == primary.DETACH)
-            for slot in range(len(self.nodes) - 1)
+            for slot in range(len(node.rows.names))
         ]
 
     def is_quiet(self, node: Node) -> bool:
@@ -502,6 +524,7 @@ class Cluster:
             states = node.state.peer["state"].tolist()
             self.counts["primaries lost during a resync"] += primary.RESYNCING in states
             self.counts["primaries lost while they handed over"] += bool(node.successor)
+            self.counts["primaries lost during a move"] += self.is_moving
             self.counts["primaries lost with writes not complete"] += bool(
                 node.journal.at[0].staged_sequence > node.state.at[0].completed
             )
@@ -537,13 +560,17 @@ class Cluster:
             return False  # Granted, and lost before it took a write.
         term.begun, self.newest = True, max(term, before, key=lambda one: one.epoch)
         check.check_promotion(self, node, term)
+        peers = [other.name for other in self.replicas(node) if other is not node]
+        node.rows = PeerRows(peers, max(len(peers), primary.PEERS_MAX) if self.changes else len(peers))
         node.state = primary.primary_state(
             node.journal, node.ring, [], self.protocol, self.seed, self.peer_timeout_ns, self.quorum, self.policy,
-            self.congestion, len(self.nodes) - 1, self.shape.volume_bytes, RESYNC_BUFFER,
+            self.congestion, len(node.rows.names), self.shape.volume_bytes, RESYNC_BUFFER,
             self.shape.lag_ring, self.latency_budget_ns,
         )  # fmt: skip
-        node.term, node.role, node.successor = term, PRIMARY, ""
+        node.term, node.role, node.successor, node.change = term, PRIMARY, "", ""
         node.flushes.clear()
+        if self.changes:
+            node.rows.begin(node.state, node.voter.ballot.members)
         for slot in self.membership.detached(node):
             node.state.peer[slot].detached = 1
         self.counts["failovers"] += before.leader not in (-1, node.index)
@@ -824,7 +851,7 @@ class Cluster:
         before = int(state.at[0].completed)
         detached = state.peer["detached"].tolist()
         for slot in range(len(detached)):
-            if state.control_requests[slot].request == primary.DETACH:
+            if state.control_requests[slot].request in (primary.DETACH, primary.VACATE):
                 detached[slot] = 1
             if self.bug == FORGETFUL and state.peer[slot].state == primary.RESYNCING:
                 state.peer[slot].redo_sequence = node.journal.at[0].applied_sequence

@@ -86,7 +86,7 @@ class PeerFigures(Row):
     lag_writes = i64("writes that are laid into the log here and not known durable there")
 
 
-PEERS_MAX = 2
+PEERS_MAX = primary.PEERS_MAX
 TASK_AT = REST_AT
 COUNTERS_AT = TASK_AT + Task.LAYOUT.itemsize // 8
 PEERS_AT = COUNTERS_AT + sessions.Counters.LAYOUT.itemsize // 8
@@ -135,6 +135,8 @@ class Order(NamedTuple):
     iscsi_fd: int | None  # bound, for initiators outside of the lab
     chap: Credentials | None  # that initiators must know
     portals: dict[str, int]  # by replica, the port of its site's iSCSI portal; none where a site has no network of its own
+    voters: dict[str, Address] | None = None  # who votes, where that is not the replicas and the witness (engine/node.py)
+    founders: tuple[str, ...] | None = None  # the replicas that the volume was made with, where these are not all of them
 
 
 def exports_of(size_bytes: int, snapshots: Sequence[Snapshot] = ()) -> tuple[Export, ...]:
@@ -159,6 +161,11 @@ class ServedNode(Node):
     board_: Board
     frontend: Frontend
     unit: LogicalUnit | None = None  # of the target that is offered
+
+    @property
+    def first_peers(self) -> list[str]:
+        """The other replicas that it was started with: those of which a board has a row."""
+        return [name for name in sorted(self.order.addresses) if name != self.name]
 
     def run(self) -> None:
         self.standby = contextlib.ExitStack()  # The site's iSCSI portal while another site leads.
@@ -204,9 +211,10 @@ class ServedNode(Node):
                     figures.task.is_open = 1
                 state = self.primary
                 if state is not None:
-                    tell_peers(state, figures.peer)
+                    rows = {name: state.peer[index] for index, name in self.rows.named()}
+                    tell_peers(state, figures.peer, [rows.get(name) for name in self.first_peers])
                     self.tell_roles(state)
-                    seat.joined = bool((state.peer["state"] == primary.LIVE).all() and not state.peer["detached"].any())
+                    seat.joined = all(peer.state == primary.LIVE and not peer.detached for peer in rows.values())
                 if figures.task.drain and not figures.task.drained:
                     doors.close()
                     figures.task.drained = 1 if self.frontend.shut_down(DRAIN_S) else 2
@@ -274,7 +282,7 @@ class ServedNode(Node):
         """A target port group a site: ours serves the volume, and the others stand by where they keep up with us."""
         names, serves = sorted(self.order.addresses), {self.name: ACTIVE_OPTIMIZED}
         if state is not None:
-            stand_by = {name: stands_by(peer) for name, peer in zip(self.peers, state.peer, strict=True)}
+            stand_by = {name: stands_by(state.peer[index]) for index, name in self.rows.named()}
             serves |= {name: STANDBY for name, stands in stand_by.items() if stands}
         return tuple(PortGroup(number, serves.get(name, UNAVAILABLE), (number,)) for number, name in enumerate(names, 1))
 
@@ -290,10 +298,13 @@ class ServedNode(Node):
         )
 
 
-def tell_peers(state: primary.Primary, rows: np.ndarray) -> None:
-    """Where each peer stands."""
+def tell_peers(state: primary.Primary, rows: np.ndarray, peers: Sequence[Any]) -> None:
+    """Where each of these peers stands; None of one that is no replica any more."""
     staged = int(state.journal.at[0].staged_sequence)
-    for row, peer in zip(rows, state.peer, strict=False):
+    for row, peer in zip(rows, peers, strict=False):
+        if peer is None:
+            row["state"] = row["detached"] = row["lag_writes"] = 0
+            continue
         row["state"], row["detached"] = peer.state, peer.detached
         row["lag_writes"] = max(staged - int(peer.durable), 0)
 
@@ -380,7 +391,7 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
         made = ServedNode(
             order.name, chosen, ballot_fd, order.addresses, order.witness, order.volume, board.counters, frontend,
             terms_of(order.key), protocol=order.protocol, policy=order.policy, quorum=order.quorum,
-            peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES,
+            peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES, voters=order.voters, founders=order.founders,
         )  # fmt: skip
         made.order, made.board_, made.frontend, made.stands_at_once = order, board, frontend, order.stands_first
         made.run()
