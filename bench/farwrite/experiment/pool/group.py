@@ -18,7 +18,7 @@ import numpy as np
 
 from ...base.errors import FarwriteError, UnfitError, UsageError, system_error
 from ...base.histogram import Histogram
-from ...base.host.disk import kept_disk
+from ...base.host.disk import JOURNAL, SNAPSHOTS, VOLUME, kept_disk
 from ...base.wire.terms import KEY_BYTES_MIN
 from ...engine.control import Address
 from ...engine.frontend import nbd
@@ -70,10 +70,12 @@ class Replicas(Server):
         self.copy_stacks: dict[str, contextlib.ExitStack] = {}
         self.sites_of = {voter_at(site): site for site in SITES}
         self.ports: dict[str, int] = {voter_at(site): volume.port for site in SITES}
-        self.opened: dict[str, int] = {}  # instants at which a replica's doors were seen to be open
-        copies = [copy for copy in volume.copies if copy.state in ("joining", "in", "leaving")]
-        for copy in copies:
+        placed = [copy for copy in volume.copies if copy.state in ("joining", "in", "leaving")]
+        for copy in placed:
             self.place_copy(copy)
+        copies = [copy for copy in placed if has_files(pool.copy_directory(volume, copy))]
+        if not any(copy.state == "in" for copy in copies):
+            raise UnfitError(f"no node holds a whole copy of volume {volume.name}: put back the files of one that is lost.")
         self.first_names = tuple(copy.replica for copy in copies), tuple(voter_at(site) for site in SITES)
         super().__init__(stack, lab, settings_of(volume), Files({}, {}, ""), asked, sockets)
         self.portals = {}  # No iSCSI: a volume that grows would move the area where reservations are kept.
@@ -84,6 +86,10 @@ class Replicas(Server):
             self.ballots[name] = open_ballot(self.stack, pool.voter_directory(volume, self.sites_of[name]) / BALLOT)
         for copy in copies:
             self.open_files(copy)
+        for copy in placed:
+            if copy not in copies:  # The group goes on without it; removing its node makes another.
+                self.addresses[copy.replica] = self.address_for(copy.replica)
+                self.say(f"the copy on {copy.node} is lost: {pool.copy_directory(volume, copy)} is not whole.")
 
     # Who there is
 
@@ -169,19 +175,20 @@ class Replicas(Server):
     @property
     def first(self) -> str:
         """The replica that stands at once: of the copies that count one at the first site that has any."""
-        counting = self.volume.counting()
+        counting = [copy for copy in self.volume.counting() if copy.replica in self.replicas]
         return min(counting, key=lambda copy: SITES.index(self.sites_of[copy.replica])).replica
 
     def launched(self) -> bool:
         return all(self.seats[name].ready or name not in self.processes for name in self.voters if name != self.first)
 
+    def check(self) -> None:
+        """Who has ended while something is waited for is started again later; the others go on."""
+        for name, made in tuple(self.processes.items()):
+            if made.ended or made.poll(0):
+                self.note_end(name, made)
+
     def tell_sites(self) -> None:
         """No portals are to know who serves."""
-
-    def note_end(self, name: str, made: Process) -> None:
-        if name in self.disks and self.boards[name].counters[0].led_epoch:
-            self.opened.pop(name, None)
-        super().note_end(name, made)
 
     def say(self, sentence: str) -> None:
         if not self.asked.is_quiet:
@@ -190,6 +197,11 @@ class Replicas(Server):
     def writes_ns(self) -> np.ndarray:
         """All answered writes so far, over all replicas, by duration."""
         return sum((figures_of(self.boards[name]).writes_ns for name in self.replicas), np.zeros(Histogram().counts.shape, np.int64))
+
+
+def has_files(directory: Path) -> bool:
+    """Whether all files of a copy are there."""
+    return all((directory / name).is_file() for name in (JOURNAL, VOLUME, SNAPSHOTS, BALLOT))
 
 
 def open_ballot(stack: contextlib.ExitStack, path: Path) -> int:
@@ -308,8 +320,8 @@ class Groups:
 
     def start(self, volume: Volume, copy: Copy) -> None:
         group = self.group(volume)
+        self.note(volume, copy)
         if copy.replica not in group.replicas:
-            self.note(volume, copy)
             group.take_in(copy)
         if copy.replica not in group.processes and copy.replica not in group.failures:
             group.start(copy.replica)
@@ -351,11 +363,11 @@ class Groups:
     def hand_over(self, volume: Volume, to: str) -> None:
         """And watch until the other one's doors are open: that is the pause of a writer."""
         group = self.group(volume)
-        old, new = self.leader(volume), figures_of(group.boards[to]).task
+        old = self.leader(volume)
         task = figures_of(group.boards[old]).task
         verbs.hand_over(group.directory, to)
         closed_ns, until_s = 0, time.monotonic() + SWITCH_S
-        while time.monotonic() < until_s and not new.is_open and group.processes:
+        while time.monotonic() < until_s and not (group.is_open() and group.leader() != old):
             if not closed_ns and not (task.is_open and group.boards[old].counters[0].led_epoch):
                 closed_ns = time.time_ns()
             time.sleep(SWITCH_LOOK_S)

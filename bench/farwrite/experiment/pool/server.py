@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
@@ -149,9 +150,11 @@ class PoolServer:
 def serve_pool(pool: Pool, asked: Asked, ready: Callable[[PoolServer], None]) -> int:
     """Serve until interrupted; answers the exit code."""
     with contextlib.ExitStack() as stack:
-        sockets = stack.enter_context(socket_directory(asked.sockets))
+        # Of its own kind of name: the directories of pools are none of the volumes that farwrite snapshot looks for.
+        place = asked.sockets or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fw-pool-")))
+        sockets = stack.enter_context(socket_directory(place))
         lab: Lab = stack.enter_context(opened_lab(THREE_SITES, asked))
-        groups = Groups(stack, lab, pool, asked, Path(sockets))
+        groups = Groups(stack, lab, pool, asked, sockets)
         try:
             groups.begin_all()
             desk = stack.enter_context(desk_in(pool.directory))
