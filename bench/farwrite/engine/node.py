@@ -142,8 +142,8 @@ class Node(Voter):
     """One replica. `run` ends when `stop` is set on its board, which tells the epoch it leads in as well.
 
     `peers` are all replicas with their addresses, this one too. They vote, with the `witness`, unless `voters` names who does;
-    a replica that is none of these gives no vote. `founders` are those that the volume was made with, if they are not all of them:
-    of anybody else the voters must have heard before it may lead.
+    a replica that is none of these gives no vote, and replicas may come and go then. `founders` are those that the volume was made
+    with, if they are not all of them: of anybody else the voters must have heard before it may lead.
     """
 
     def __init__(
@@ -168,6 +168,7 @@ class Node(Voter):
         self.told_before = frozenset(self.ballot.replicas)  # What we were begun with is newer.
         self.know_peers()
         everybody = {**peers, **({"witness": witness} if witness else {})} if voters is None else dict(voters)
+        self.names_voters = voters is not None
         self.votes, self.voter_names = name in everybody, frozenset(everybody)
         self.voters = {other: address for other, address in everybody.items() if other != name}
         self.rows = PeerRows((), 0)
@@ -497,8 +498,7 @@ class Node(Voter):
                 return
             lead(self.journal, epoch)
             save(self.journal)
-        can_change = not may_change(self.protocol, self.policy)
-        rows = PeerRows(tuple(self.peers), max(len(self.peers), p.PEERS_MAX if can_change else 0))
+        rows = PeerRows(tuple(self.peers), max(len(self.peers), 0 if self.why_no_change() else p.PEERS_MAX))
         with self.loop_reactor() as ring:
             state = p.primary_state(
                 self.journal, ring, [], self.protocol, self.seed, self.peer_timeout_ns, quorum=self.quorum,
@@ -631,9 +631,15 @@ class Node(Voter):
         """
         self.change(name, f"remove the replica {name}")
 
+    def why_no_change(self) -> str:
+        """Why our replicas cannot change; empty where they can."""
+        if not self.names_voters:
+            return "the replicas of this volume are its voters, and stay who they are"
+        return may_change(self.protocol, self.policy)
+
     def change(self, what: Placed | str, attempt: str) -> None:
         """Have the control thread do it, and wait."""
-        if why := may_change(self.protocol, self.policy):
+        if why := self.why_no_change():
             raise UsageError(f"{attempt}: {why}.")
         state, asked = self.leading(), Change(what)
         self.changes.append(asked)
