@@ -51,6 +51,7 @@ from .control import (
 from .handshake import hello_of, how_to_join, is_to_be_readmitted, is_to_be_struck, lead, may_succeed, meet
 from .journal import begin_anew, capacity_of, examine, image, is_blank, resume, save, tie
 from .peer_status import PeerStatus, peer_status_of
+from .room import RoomLevel
 from .snapshot import Snapshot, checked_name, snapshots_of
 from .vote import BallotError, Voter
 
@@ -104,19 +105,20 @@ class PolledClients:
         pass
 
 
-def recall(chosen: Disk, volume: int, staging_bytes: int) -> log.Journal:
+def recall(chosen: Disk, volume: int, staging_bytes: int, count: np.ndarray | None = None) -> log.Journal:
     """The journal as it lies on the disk, replayed into the volume; a new one where none is. The promised epoch stays.
 
+    What the volume takes is told in `count` (room_kernel.Count), where there is one.
     UnfitError for a journal that cannot be read, or is of another time than the volume: it is not written over.
     """
     with image(chosen.journal_fd) as data:
         blank = is_blank(data)
         del data
     if blank:
-        return begin_anew(chosen, volume, staging_bytes)
+        return begin_anew(chosen, volume, staging_bytes, count)
     journal = log.journal_state(
         capacity_of(chosen, staging_bytes), staging_bytes, volume, 0, chosen.journal_fd, chosen.volume_fd, chosen.volume_bytes,
-        snapshot_fd=chosen.snapshot_fd,
+        snapshot_fd=chosen.snapshot_fd, room=count,
     )
     superblock, found = examine(chosen, apply=True, snapshots=journal.snapshots)
     resume(journal, reactor.empty(), superblock, found)
@@ -131,8 +133,9 @@ class Node(Voter):
         self, name: str, chosen: Disk, ballot_fd: int, peers: dict[str, Address], witness: Address | None, volume: int,
         board: np.ndarray, clients: Clients, terms: Terms, protocol: int = p.C, policy: int = p.CONSENT, quorum: int = 0,
         seed: int = 0, peer_timeout_ns: int = PEER_TIMEOUT_NS, staging_bytes: int = STAGING_BYTES, latency_budget_ns: int = 0,
-        disk_timeout_ns: int = DISK_TIMEOUT_NS,
+        disk_timeout_ns: int = DISK_TIMEOUT_NS, count: np.ndarray | None = None,
     ) -> None:  # fmt: skip
+        """`count` is a room_kernel.Count on a board: what the volume takes, and what limits it. It may be set at any time."""
         require_proof(terms)
         super().__init__(name, ballot_fd, peers)
         self.terms, self.sparse = terms, SparseLog(LOG, name)
@@ -146,11 +149,12 @@ class Node(Voter):
         self.names = sorted(peers)
         self.peers = {other: peers[other] for other in self.names if other != name}
         self.voters = dict(self.peers) | ({"witness": witness} if witness else {})
-        self.journal = recall(chosen, volume, staging_bytes)
+        self.journal = recall(chosen, volume, staging_bytes, count)
         self.random = random.Random(f"{seed} {name}")
         self.session: secondary.Secondary | None = None
         self.primary: p.Primary | None = None
         self.given_up = 0  # snapshots, as far as we have said so
+        self.room_level = RoomLevel()
         self.marking = threading.Lock()  # of SNAPSHOT and FORGET: one at a time
         self.ends_session = rows_of(SharedCounters)
         self.steps_down = self.handing_over = False
@@ -245,6 +249,11 @@ class Node(Voter):
                 "the volume goes on.", self.name, given_up - self.given_up,
             )  # fmt: skip
             self.given_up = given_up
+
+    def mind_room(self) -> None:
+        """Say once when the volume has passed its warning level or its limit; whoever is below both is served as ever."""
+        if sentence := self.room_level.news(self.journal.room.at[0]):
+            LOG.warning("%s: %s", self.name, sentence)
 
     # The life of a replica.
 
@@ -537,6 +546,7 @@ class Node(Voter):
             rest_s = CONTROL_S
             self.mind_disk()
             self.mind_snapshots()
+            self.mind_room()
             for index, name in enumerate(self.peers):
                 if self.ballot.epoch > epoch:
                     self.steps_down = True
