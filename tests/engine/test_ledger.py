@@ -29,7 +29,8 @@ class Writer:
         self.next = self.late = limit  # the limit that a check under way may still go by
 
     def write(self, draw):
-        self.used = max(self.used, min(self.used + EXTENT_BYTES * draw.choice((0, 1, 10, 100)), max(self.limit, self.late), self.size))
+        may = min(max(self.limit, self.late), self.size)
+        self.used = max(self.used, min(self.used + EXTENT_BYTES * draw.choice((0, 1, 10, 100)), may))
 
     def trim(self, draw):
         self.used = draw.randrange(self.used // EXTENT_BYTES + 1) * EXTENT_BYTES

@@ -304,8 +304,8 @@ def reserve(primary, kind, address, size):
     """Where the payload of a WRITE or TRIM goes in the staging ring (journal.data), or a negative answer.
 
     NO_ROOM when journal or memory is full: ask again after progress. INVALID_WRITE when it has no bytes, too many, or some
-    outside of the volume: never ask again. NO_SPACE when it needs extents beyond the volume's limit. Nothing is staged before commit(), and a place that is not committed was never there;
-    between the two nothing else may happen to the journal.
+    outside of the volume: never ask again. NO_SPACE when it needs extents beyond the volume's limit. Nothing is staged before
+    commit(), and a place that is not committed was never there; between the two nothing else may happen to the journal.
     """
     journal = primary.journal
     size = np.int64(size)
@@ -324,7 +324,7 @@ def reserve(primary, kind, address, size):
 
 @kernel()
 def room_refusal(primary, address, size):
-    """0 when a write may take the extents that it needs; NO_SPACE when not, NO_ROOM when a TRIM in the log may still help.
+    """0 when a write may take the extents that it needs, NO_SPACE when not; NO_ROOM when a TRIM in the log or a grant may help.
 
     What was trimmed is given back once the TRIM is applied, which is later than it is complete: who was answered to his TRIM may
     write there.
@@ -335,7 +335,7 @@ def room_refusal(primary, address, size):
     if journal.at[0].applied_sequence < journal.room.at[0].trim_sequence:
         journal.at[0].wants_watermark = 1
         return np.int64(NO_ROOM)
-    return np.int64(NO_SPACE)
+    return np.int64(NO_ROOM if room.may_be_granted(journal, reactor.now_ns(primary.ring)) else NO_SPACE)
 
 
 @kernel()

@@ -163,7 +163,7 @@ class Ledger:
     def set_spare(self, name: str, spare: int) -> None:
         """Set so much aside besides, on each of its nodes, for what snapshots of this volume may keep.
 
-        What it takes now is enough until the next snapshot: each block is kept once at most. UnfitError when there is not so much.
+        What it takes now is enough until the next snapshot: each block is kept once at most. UnfitError without so much.
         """
         share = self.share_of(name)
         for node in share.nodes:
@@ -272,7 +272,7 @@ class Ledger:
         return int(not share.is_reserved and any(self.room_of(node).is_short for node in share.nodes))
 
     def full_in_ns(self) -> int | None:
-        """When the first node is full if all goes on as in the notes of late; None while nothing grows, or too little is known."""
+        """Until the first node is full if all goes on as in the notes of late; None while nothing grows, or little is known."""
         if len(self.samples) < 2:
             return None
         (first_ns, first), (last_ns, last) = self.samples[0], self.samples[-1]
@@ -298,8 +298,8 @@ class Ledger:
         for node in share.nodes if share.is_reserved else ():
             if (free := self.room_of(node).free) < limit:
                 raise UnfitError(
-                    f"Volume {name} is to be reserved and takes {format_size(limit)}; node {node} has {format_size(max(free, 0))} "
-                    "that is not set aside for others. Make it smaller or thin, or add a node."
+                    f"Volume {name} is to be reserved and takes {format_size(limit)}; node {node} has "
+                    f"{format_size(max(free, 0))} that is not set aside for others. Make it smaller or thin, or add a node."
                 )
 
     def reserve_up_to(self, name: str, share: Share, size: int, reserved: bool) -> dict[str, int]:

@@ -29,6 +29,7 @@ from ..base.row import Row, i64, rows_of
 from . import record_kernel as record
 
 IN_FILE = 1  # In Room.extent: the volume's file holds some of it.
+GRANT_NS = 1_000_000_000  # Ten looks of a pool at its volumes. Whoever was not granted more by then is not waited for again.
 STAGED = 2  # And for each WRITE to it that is in the log and not applied.
 
 
@@ -41,6 +42,9 @@ class Count(Row):
     kept = i64("bytes of old blocks that are kept for snapshots")
     promised = i64("bytes of the volume, by whole extents")
     refused = i64("requests that were refused because of the limit, since this process began")
+    grants = i64("1: the limit is raised as it is needed, so that a write that needs more waits for that, GRANT_NS at most")
+    asked_limit = i64("the limit at which a write has last begun to wait for more")
+    asked_ns = i64("ns, CLOCK_MONOTONIC: when that was")
     trim_sequence = i64("sequence of the newest TRIM over a taken extent that was staged: once it is applied there may be room")
 
 
@@ -56,7 +60,7 @@ def room_state(volume_bytes: int, extent_bytes: int, row: np.ndarray | None = No
     extents = -(-volume_bytes // extent_bytes)
     made = Room(rows_of(Count) if row is None else row, np.zeros(extents, np.int32))  # Memory is taken as it is written to.
     at = made.at[0]
-    at.allocated = at.kept = at.refused = at.trim_sequence = 0
+    at.allocated = at.kept = at.refused = at.trim_sequence = at.asked_limit = at.asked_ns = 0
     at.promised = extents * extent_bytes
     return made
 
@@ -91,6 +95,17 @@ def fits(journal, address, size):
         return True
     more = missing(journal, address, size)
     return more == 0 or at.allocated + at.kept + more <= limit
+
+
+@kernel()
+def may_be_granted(journal, now_ns):
+    """Whether a write that does not fit is to wait for a higher limit. At one limit nobody waits longer than GRANT_NS in all."""
+    at = journal.room.at[0]
+    if at.grants == 0:
+        return False
+    if at.asked_limit != at.limit:
+        at.asked_limit, at.asked_ns = at.limit, now_ns
+    return now_ns - at.asked_ns < GRANT_NS
 
 
 @kernel()
