@@ -55,6 +55,7 @@ from .handshake import hello_of, how_to_join, is_to_be_readmitted, is_to_be_stru
 from .journal import begin_anew, capacity_of, examine, image, is_blank, resume, save, tie
 from .peer_status import PeerStatus, ReplicaStatus, peer_status_of
 from .replica_set import PeerRows, add, add_refusal_of, let_go, may_change, remove_refusal_of
+from .room import RoomLevel
 from .snapshot import Snapshot, checked_name, snapshots_of
 from .vote import BallotError, Voter
 
@@ -118,19 +119,20 @@ class PolledClients:
         pass
 
 
-def recall(chosen: Disk, volume: int, staging_bytes: int) -> log.Journal:
+def recall(chosen: Disk, volume: int, staging_bytes: int, count: np.ndarray | None = None) -> log.Journal:
     """The journal as it lies on the disk, replayed into the volume; a new one where none is. The promised epoch stays.
 
+    What the volume takes is told in `count` (room_kernel.Count), where there is one.
     UnfitError for a journal that cannot be read, or is of another time than the volume: it is not written over.
     """
     with image(chosen.journal_fd) as data:
         blank = is_blank(data)
         del data
     if blank:
-        return begin_anew(chosen, volume, staging_bytes)
+        return begin_anew(chosen, volume, staging_bytes, count)
     journal = log.journal_state(
         capacity_of(chosen, staging_bytes), staging_bytes, volume, 0, chosen.journal_fd, chosen.volume_fd, chosen.volume_bytes,
-        snapshot_fd=chosen.snapshot_fd,
+        snapshot_fd=chosen.snapshot_fd, room=count,
     )
     superblock, found = examine(chosen, apply=True, snapshots=journal.snapshots)
     resume(journal, reactor.empty(), superblock, found)
@@ -151,8 +153,9 @@ class Node(Voter):
         board: np.ndarray, clients: Clients, terms: Terms, protocol: int = p.C, policy: int = p.CONSENT, quorum: int = 0,
         seed: int = 0, peer_timeout_ns: int = PEER_TIMEOUT_NS, staging_bytes: int = STAGING_BYTES, latency_budget_ns: int = 0,
         disk_timeout_ns: int = DISK_TIMEOUT_NS, voters: Mapping[str, Address] | None = None,
-        founders: Collection[str] | None = None,
+        founders: Collection[str] | None = None, count: np.ndarray | None = None,
     ) -> None:  # fmt: skip
+        """`count` is a room_kernel.Count on a board: what the volume takes, and what limits it. It may be set at any time."""
         require_proof(terms)
         self.founders = tuple(sorted(peers if founders is None else founders))
         super().__init__(name, ballot_fd, {*self.founders, name})
@@ -174,11 +177,12 @@ class Node(Voter):
         self.rows = PeerRows((), 0)
         self.changes: deque[Change] = deque()
         self.leaving: list[Change] = []  # Removals that the voters know of, and the loop does not yet.
-        self.journal = recall(chosen, volume, staging_bytes)
+        self.journal = recall(chosen, volume, staging_bytes, count)
         self.random = random.Random(f"{seed} {name}")
         self.session: secondary.Secondary | None = None
         self.primary: p.Primary | None = None
         self.given_up = 0  # snapshots, as far as we have said so
+        self.room_level = RoomLevel()
         self.marking = threading.Lock()  # of SNAPSHOT and FORGET: one at a time
         self.ends_session = rows_of(SharedCounters)
         self.steps_down = self.handing_over = False
@@ -313,6 +317,11 @@ class Node(Voter):
                 "the volume goes on.", self.name, given_up - self.given_up,
             )  # fmt: skip
             self.given_up = given_up
+
+    def mind_room(self) -> None:
+        """Say once when the volume has passed its warning level or its limit; whoever is below both is served as ever."""
+        if sentence := self.room_level.news(self.journal.room.at[0]):
+            LOG.warning("%s: %s", self.name, sentence)
 
     # The life of a replica.
 
@@ -722,6 +731,7 @@ class Node(Voter):
             rest_s = CONTROL_S
             self.mind_disk()
             self.mind_snapshots()
+            self.mind_room()
             self.take_changes(epoch)
             self.rows.follow(state, self.peers, let_go_of)
             for one in [one for one in self.leaving if self.rows.is_gone(str(one.what))]:

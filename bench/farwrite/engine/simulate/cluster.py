@@ -23,6 +23,7 @@ from .. import journal_kernel as log
 from .. import primary_kernel as primary
 from .. import record_kernel as record
 from .. import replica_kernel as replica
+from .. import room_kernel as room
 from .. import secondary_kernel as secondary
 from .. import snapshot_kernel as snapshot
 from .. import turn_kernel
@@ -150,7 +151,7 @@ class Node:
         self.ring = reactor.pretended(self.world)
         self.journal = log.journal_state(
             shape.capacity_bytes, shape.staging_bytes, VOLUME, epoch, 0, 0, shape.volume_bytes, EXTENT_BYTES, shape.begins,
-            WATERMARK_AFTER_NS, 0, shape.places,
+            WATERMARK_AFTER_NS, 0, shape.places, self.cluster.count[self.index : self.index + 1],
         )  # fmt: skip
 
     @property
@@ -281,6 +282,7 @@ class Cluster:
         self.read_bytes = np.zeros(READ_BYTES_MAX, np.uint8)
         self.pictures: dict[tuple[int, int], bytes] = {}  # by epoch and sequence: what a snapshot must show, wherever it is whole
         self.snapshot_bytes = np.zeros(shape.volume_bytes, np.uint8)
+        self.count = rows_of(room.Count, count)  # by replica: what its volume takes, and its limit, as on a board
         self.untrusted = np.zeros(shape.volume_bytes, bool)  # bytes of the volume that a disk has lied about, at any replica
         self.nodes = [Node(self, index) for index in range(count)]
         if bug == HASTY:
@@ -618,6 +620,7 @@ class Cluster:
         """Stage a WRITE, TRIM or ZEROS at a primary; False when there is no room. One of no bytes is refused, room or not."""
         now_ns = int(pretend.now_ns(node.world))
         staged = int(node.journal.at[0].staged_sequence)
+        is_too_much = kind != TRIM and check.is_too_much(node, address, size)
         if kind == TRIM:
             done = int(primary.submit_trim(node.state, address, size, now_ns))
         elif kind == ZEROS:
@@ -629,11 +632,31 @@ class Cluster:
                 raise Anomaly(f"replica {node.index} takes a {kind} of no bytes: {done}")
             self.counts["empty writes refused"] += 1
             return True
+        self.check_room(node, done, is_too_much, staged, f"{kind} of {size} bytes at {address}")
+        if done == primary.NO_SPACE:
+            return True
         if done > 0:
             if kind == ZEROS:
                 self.counts["zeros written"] += 1
             self.note_staged(node, address, size, np.zeros(size, np.uint8) if kind == ZEROS else None, kind != TRIM)
         return done > 0
+
+    def check_room(self, node: Node, answer: int, is_too_much: bool, staged: int, what: str) -> None:
+        """A write that needs more room than the volume may take is refused and in no log, and no other one is."""
+        if answer == primary.NO_SPACE:
+            self.counts["writes refused for room"] += 1
+            if not is_too_much:
+                raise Anomaly(f"replica {node.index} refuses a {what} for lack of room, and there is enough")
+            if node.journal.at[0].staged_sequence != staged:
+                raise Anomaly(f"replica {node.index} has a {what} in its log that it has refused for lack of room")
+        elif answer == 1 and is_too_much:
+            raise Anomaly(f"replica {node.index} takes a {what}, which needs more room than its volume may take")
+
+    def limit(self, share: float) -> None:
+        """Set what every replica's volume may take: a share of its size; 0: as much as there is."""
+        self.count["limit"] = int(self.shape.volume_bytes * share) if share else 0
+        self.counts["limits set"] += bool(share)
+        self.tell(f"volumes may take {int(self.count[0].limit) or 'all there is'}")
 
     def take_snapshot(self, node: Node) -> bool:
         """Stage a SNAPSHOT at a primary, and remember what it must show; False when there is no room."""
@@ -692,6 +715,7 @@ class Cluster:
         if differs_at >= 0:
             expected[differs_at] ^= 1
         now_ns = int(pretend.now_ns(node.world))
+        staged, is_too_much = int(node.journal.at[0].staged_sequence), check.is_too_much(node, address, size)
         if self.bug == STALE:
             answer = int(primary.read(node.state, self.read_bytes, 0, size, address))
             if answer > 0:
@@ -702,6 +726,9 @@ class Cluster:
                 primary.compare_and_write(node.state, expected, 0, data, 0, address, size, self.read_bytes, 0, now_ns)
             )
         if node.world.at[0].power_in == 0:
+            return True
+        self.check_room(node, answer, is_too_much, staged, f"compare-and-write of {size} bytes at {address}")
+        if answer == primary.NO_SPACE:
             return True
         if answer == 0:
             return False

@@ -123,6 +123,8 @@ class Story:
         self.taking = random.Random(f"snapshots of {seed}")
         self.takes = self.taking.choice((0.0, 0.05, 0.2)), self.taking.choice((0.03, 0.15))  # snapshots a turn, and deletions
         self.length = draw.choice((80, 150, 300, 500))
+        self.limiting = random.Random(f"room of {seed}")
+        self.limits = self.limiting.choice((0.0, 0.0, 0.01, 0.05))  # changes of what volumes may take, by tick
         self.paused: dict[int, int] = {}
         self.cut_until = 0  # Until then the network stays as it is.
         self.stalled: dict[int, int] = {}  # by replica: until when its disk answers nothing
@@ -305,6 +307,8 @@ class Story:
             adversary.meddle(cluster, node)
         if happens["forge"] and node.role == PRIMARY:
             adversary.forge(cluster, node)
+        if self.limits and self.limiting.random() < self.limits:
+            cluster.limit(self.limiting.choice((0.0, 0.1, 0.3, 0.6, 0.9, 1.2)))
         if self.lies is not None:
             self.lies.make_trouble()
 
@@ -379,6 +383,8 @@ class Story:
         cluster = self.cluster
         self.tell("everything heals")
         cluster.partition([])
+        if self.limits:
+            cluster.limit(0.0)
         cluster.delay_ns, cluster.sync_ns = 200_000, 0
         self.quantum_ns = max(self.quantum_ns, 400_000)
         self.paused.clear()

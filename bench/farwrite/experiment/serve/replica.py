@@ -31,6 +31,7 @@ from ...base.wire.congestion import state_congestion
 from ...base.wire.door import BACKLOG
 from ...engine import primary_kernel as primary
 from ...engine import replica_kernel as replica
+from ...engine import room_kernel
 from ...engine.control import Address
 from ...engine.frontend import session_kernel as sessions
 from ...engine.frontend.frontend import Frontend
@@ -40,12 +41,14 @@ from ...engine.frontend.iscsi.pages import ACTIVE_OPTIMIZED, STANDBY, UNAVAILABL
 from ...engine.frontend.iscsi.portal import portal, portal_of
 from ...engine.frontend.iscsi.relay import Gates
 from ...engine.frontend.iscsi.scsi import LogicalUnit
+from ...engine.frontend.iscsi.sense import SOFT_THRESHOLD
 from ...engine.frontend.iscsi.store import VolumeStore
 from ...engine.frontend.iscsi.target import Target
 from ...engine.frontend.nbd_client import Place
 from ...engine.frontend.nbd_door import nbd_door
 from ...engine.frontend.nbd_negotiation import Chosen, Export, Tls
 from ...engine.node import Node
+from ...engine.room import is_above_level
 from ...engine.snapshot import Snapshot
 from ...lab.shared_memory import Board
 from ..voters import REST_AT, quieten, rehearse_node, seat_of, terms_of
@@ -90,7 +93,8 @@ PEERS_MAX = primary.PEERS_MAX
 TASK_AT = REST_AT
 COUNTERS_AT = TASK_AT + Task.LAYOUT.itemsize // 8
 PEERS_AT = COUNTERS_AT + sessions.Counters.LAYOUT.itemsize // 8
-WRITES_AT = PEERS_AT + PEERS_MAX * PeerFigures.LAYOUT.itemsize // 8
+ROOM_AT = PEERS_AT + PEERS_MAX * PeerFigures.LAYOUT.itemsize // 8
+WRITES_AT = ROOM_AT + room_kernel.Count.LAYOUT.itemsize // 8
 READS_AT = WRITES_AT + SLOTS
 BOARD_WORDS = READS_AT + SLOTS
 
@@ -101,6 +105,7 @@ class Figures(NamedTuple):
     task: Any
     counters: np.ndarray
     peer: np.ndarray
+    room: np.ndarray  # room_kernel.Count, one
     writes_ns: np.ndarray
     reads_ns: np.ndarray
 
@@ -110,7 +115,8 @@ def figures_of(board: Board) -> Figures:
     words = board.words
     return Figures(
         words[TASK_AT:COUNTERS_AT].view(Task.LAYOUT)[0], words[COUNTERS_AT:PEERS_AT].view(sessions.Counters.LAYOUT),
-        words[PEERS_AT:WRITES_AT].view(PeerFigures.LAYOUT), words[WRITES_AT:READS_AT], words[READS_AT:BOARD_WORDS],
+        words[PEERS_AT:ROOM_AT].view(PeerFigures.LAYOUT), words[ROOM_AT:WRITES_AT].view(room_kernel.Count.LAYOUT),
+        words[WRITES_AT:READS_AT], words[READS_AT:BOARD_WORDS],
     )  # fmt: skip
 
 
@@ -203,7 +209,7 @@ class ServedNode(Node):
 
     def report(self, figures: Figures, ended: threading.Event) -> None:
         """In a thread, while we lead: open the doors once the loop takes clients, tell how we stand, and drain when asked to."""
-        seat = seat_of(self.board_)
+        seat, is_told = seat_of(self.board_), False
         with contextlib.ExitStack() as doors:
             while not ended.wait(REPORT_S):
                 if self.frontend.leads() and not figures.task.is_open and not figures.task.drain:
@@ -214,6 +220,10 @@ class ServedNode(Node):
                     rows = {name: state.peer[index] for index, name in self.rows.named()}
                     tell_peers(state, figures.peer, [rows.get(name) for name in self.first_peers])
                     self.tell_roles(state)
+                    is_above = is_above_level(figures.room[0])
+                    if self.unit is not None and is_above and not is_told:
+                        self.unit.tell_all(SOFT_THRESHOLD)
+                    is_told = is_above and (is_told or self.unit is not None)
                     seat.joined = all(peer.state == primary.LIVE and not peer.detached for peer in rows.values())
                 if figures.task.drain and not figures.task.drained:
                     doors.close()
@@ -392,6 +402,7 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
             order.name, chosen, ballot_fd, order.addresses, order.witness, order.volume, board.counters, frontend,
             terms_of(order.key), protocol=order.protocol, policy=order.policy, quorum=order.quorum,
             peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES, voters=order.voters, founders=order.founders,
+            count=figures.room,
         )  # fmt: skip
         made.order, made.board_, made.frontend, made.stands_at_once = order, board, frontend, order.stands_first
         made.run()
