@@ -70,7 +70,7 @@ def check_make(words):
 
 def check_farwrite(words):
     """What measures, or needs a run's own files, is understood word for word; everything else is done, where it harms nothing."""
-    if words[0] in ("volume", "lab", "survey", "serve", "trips", "snapshot", "copy") or "--dask" in words:
+    if words[0] in ("volume", "lab", "survey", "serve", "trips", "snapshot", "copy", "pool", "migrate") or "--dask" in words:
         _, bound, *_ = app.parse_args(words, exit_on_error=False, print_error=False)
         assert bound.arguments
         return

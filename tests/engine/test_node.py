@@ -135,7 +135,7 @@ def test_a_replica_that_is_not_whole_never_stands_whatever_it_was_asked(flags, s
 
 
 def test_who_is_asked_to_stand_does_so_without_waiting_for_its_next_look():
-    arrivals = Arrivals("far", ("near",), KEYED, SparseLog(node_module.LOG, "far"))
+    arrivals = Arrivals("far", lambda: ("near",), KEYED, SparseLog(node_module.LOG, "far"), lambda known: None)
     node = SimpleNamespace(name="far", stands_at_once=False, arrivals=arrivals)
     waked = threading.Timer(0.05, Node.hand_over, (node, "far"))
     waked.start()
@@ -155,7 +155,7 @@ def test_a_conversation_that_was_begun_before_takes_one_question_and_none_comes_
 def test_a_peer_is_met_without_a_question_once_after_a_hand_over_and_asked_ever_after(monkeypatch, is_answered):
     asked, introduced = [], []
 
-    def introduce(name, to, address, terms, limit_s):
+    def introduce(name, to, address, terms, limit_s, knows):
         introduced.append(limit_s)
         raise UnfitError("planted")
 
@@ -163,7 +163,7 @@ def test_a_peer_is_met_without_a_question_once_after_a_hand_over_and_asked_ever_
     request = SimpleNamespace(request=p.NOTHING)
     node = SimpleNamespace(
         name="far", steps_down=False, unasked={"near"}, refusing=set(), ask_s=1.0, meeting_s=2.0, peers={"near": None},
-        terms=None, is_to_be_met=lambda name, epoch: asked.append(name) or is_answered,
+        terms=None, ballot=Ballot(), is_to_be_met=lambda name, epoch: asked.append(name) or is_answered,
         sparse=SimpleNamespace(warning=lambda *_: None),
     )  # fmt: skip
     state = SimpleNamespace(control_requests=[request])

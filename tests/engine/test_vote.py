@@ -314,7 +314,7 @@ def test_voters_are_asked_at_once_and_a_silent_one_is_not_waited_for_once_a_majo
 def awaited(terms=KEYED):
     """The address of the replica a, and who has come to it as a primary."""
     address = Address("127.0.0.1", free_port(), 0)
-    with introductions("a", address, ("b", "c"), terms) as arrivals:
+    with introductions("a", address, lambda: ("b", "c"), terms, lambda known: None) as arrivals:
         yield address, arrivals
 
 
@@ -428,6 +428,8 @@ def test_a_configuration_is_taken_again_and_is_not_replaced_by_another_of_its_nu
 class Replica:
     """What a candidate's steps need of a node."""
 
+    votes = True
+
     def __init__(self, name, ballot=None, log=(0, 0)):
         self.name, self.ballot, self.log = name, ballot or Ballot(), log
         self.version, self.is_settled, self.is_outvoted = 0, True, False
@@ -445,6 +447,12 @@ class Replica:
     def adopt(self, known):
         self.ballot = ballots.adopted(self.ballot, known)
 
+    def promise(self, epoch, candidate):
+        self.ballot = ballots.promised(self.ballot, epoch, candidate)
+
+    def replicas_now(self):
+        return self.ballot.replicas
+
 
 def elect(candidate, *others):
     steps = election.stand(candidate, len(others), ("a", "b"))
@@ -459,7 +467,7 @@ def test_a_primary_that_won_by_others_votes_stands_again_where_it_needs_who_vote
     b.decide(Question("grant", "b", 1))
 
     def strike(others):
-        steps = election.configure(b, 2, b.ballot.epoch, ("b",))
+        steps = election.configure(b, 2, b.ballot.epoch, ("b",), ())
         return election.run_steps(steps, lambda question: [one.decide(question) for one in others])
 
     assert not strike([witness]) and b.is_outvoted  # a is lost.

@@ -13,6 +13,8 @@ import pytest
 
 from fake_volume import FakeVolume
 from farwrite.base.errors import FarwriteError, UnfitError, UsageError
+from farwrite.engine.control import Address
+from farwrite.engine.peer_status import PeerStatus, ReplicaStatus
 from farwrite.experiment.serve import control
 from farwrite.experiment.serve.control import (
     CONTROL,
@@ -207,3 +209,73 @@ def test_the_only_volume_that_is_served_is_meant(tmp_path, monkeypatch):
         sockets_in_use(None)
     monkeypatch.setenv("FARWRITE_SOCKETS", "/else")
     assert str(sockets_in_use(None)) == "/else" and str(sockets_in_use(tmp_path)) == str(tmp_path)
+
+
+# Replicas
+
+
+class Replicated:
+    """Who leads a volume of three replicas."""
+
+    def __init__(self):
+        live = PeerStatus("live", False, 0, 10, None, None)
+        self.found = {
+            name: ReplicaStatus(name, "10.0.0.1", 7000, 7001, name == "a", True, False, 3, None if name == "a" else live) for name in "ab"
+        }
+        self.asked = []
+
+    def snapshots(self):
+        return []
+
+    def replicas(self):
+        return list(self.found.values())
+
+    def add_replica(self, name, address):
+        self.asked.append((name, address))
+        self.found[name] = ReplicaStatus(name, *address[:3], False, False, False, 9, None)
+
+    def remove_replica(self, name):
+        if name not in self.found:
+            raise UsageError(f"remove the replica {name}: there is no replica {name} (a, b).")
+        del self.found[name]
+
+    def request_hand_over(self, to):
+        raise UnfitError(f"hand over to {to}: it does not hold everything yet.")
+
+
+@pytest.fixture
+def replicated(tmp_path):
+    keeper = Replicated()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / CONTROL))
+        listening.listen()
+        with control.control_door(listening, control.Desk(keeper, "abc", "a", None), "the door"):
+            yield keeper, tmp_path
+
+
+def test_replicas_are_listed_added_and_removed_and_what_cannot_be_is_refused(replicated):
+    keeper, sockets = replicated
+    assert [(one.name, one.state, one.leads, one.lag_writes) for one in ask(sockets, control.Replicas()).replicas] == [
+        ("a", "leads", True, 3), ("b", "live", False, 3),
+    ]  # fmt: skip
+    found = ask(sockets, control.AddReplica("c", "10.0.0.3", 7002, 7003)).replicas
+    assert keeper.asked == [("c", Address("10.0.0.3", 7002, 7003))]
+    assert (found[-1].name, found[-1].state, found[-1].is_member) == ("c", "absent", False)
+    assert [one.name for one in ask(sockets, control.RemoveReplica("b")).replicas] == ["a", "c"]
+    with pytest.raises(UsageError, match="no replica z"):
+        ask(sockets, control.RemoveReplica("z"))
+    with pytest.raises(UnfitError, match="does not hold everything"):
+        ask(sockets, control.HandOver("b"))
+
+
+@pytest.mark.parametrize("message", [
+    b'{"type":"add-replica","name":"c"}', b'{"type":"add-replica","name":"c","host":"h","port":"1","vote_port":1}',
+    b'{"type":"remove-replica"}', b'{"type":"hand-over","name":3}', b'{"type":"replicas","more":1}',
+])  # fmt: skip
+def test_a_malformed_request_about_replicas_changes_none(replicated, message):
+    keeper, sockets = replicated
+    with socket.socket(socket.AF_UNIX) as talk:
+        talk.connect(str(sockets / CONTROL))
+        talk.sendall(message + b"\n")
+        answer = json.loads(talk.makefile().readline())
+    assert answer["exit_code"] == 2 and sorted(keeper.found) == ["a", "b"] and keeper.asked == []

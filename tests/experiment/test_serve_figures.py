@@ -98,8 +98,8 @@ def test_peers_are_told_of_by_their_own_names_with_what_is_not_durable_there(boa
     peers = np.zeros(2, row).view(np.recarray)  # In the order of their names: far, third.
     peers[0].state, peers[0].durable, peers[0].received = primary.LIVE, 90, 100
     peers[1].state, peers[1].detached, peers[1].durable = primary.ABSENT, 1, 40
-    state = SimpleNamespace(journal=SimpleNamespace(at=[SimpleNamespace(staged_sequence=100)]), peer=peers)
-    tell_peers(state, figures_of(boards["near"]).peer)
+    state = SimpleNamespace(journal=SimpleNamespace(at=[SimpleNamespace(staged_sequence=100)]))
+    tell_peers(state, figures_of(boards["near"]).peer, peers)
     assert LastSecond().line(boards, REPLICAS, []).endswith("far live 10 writes behind, third absent (detached) 60 writes behind")
     text = metrics_text(boards, REPLICAS)
     for line in ('peer_live{peer="far"} 1', 'peer_live{peer="third"} 0', 'peer_detached{peer="third"} 1',

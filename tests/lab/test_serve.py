@@ -269,6 +269,43 @@ def test_prometheus_reads_counters_and_quantiles(served):
     assert 'farwrite_peer_live{peer="far"}' in values
 
 
+def test_a_volume_takes_no_more_room_than_it_may_before_and_after_a_failover():
+    """nbdsh at whoever leads: a new extent is refused, and what is there can be written over, trimmed and written elsewhere."""
+    with serving("--memory", "--metrics", "0", "--room", "2m") as made:
+        script = """
+import errno
+def refused(offset):
+    try:
+        h.pwrite(bytes(65536), offset)
+    except nbd.Error as error:
+        return error.errno == "ENOSPC"
+h.connect_uri(URI)
+if FIRST:
+    h.pwrite(bytes([7]) * (2 << 20), 0)
+assert refused(8 << 20) and refused((2 << 20) - 4096)
+h.pwrite(bytes([8]) * 65536, 65536)
+assert h.pread(65536, 65536) == bytes([8]) * 65536 and h.pread(4096, 8 << 20) == bytes(4096)
+h.trim(65536, 0)
+h.pwrite(bytes([9]) * 65536, PLACE)
+assert refused(0)
+h.trim(65536, PLACE)
+h.pwrite(bytes([7]) * 65536, 0)
+h.shutdown()
+"""
+        run(*nbdsh(), "-c", f"URI, FIRST, PLACE = {made.uri!r}, True, 16 << 20", "-c", script)
+        values = metrics_of(made)
+        assert int(values['farwrite_room_limit_bytes{replica="near"}']) == 2 << 20
+        assert int(values['farwrite_room_allocated_bytes{replica="near"}']) == 2 << 20
+        assert int(values['farwrite_room_refused_total{replica="near"}']) == 3
+        os.kill(made.pids["near"], signal.SIGKILL)
+        limit_s = time.monotonic() + TOOL_S
+        while metrics_of(made)['farwrite_leads{replica="far"}'] != "1" or not Path(socket_of(made, "far")).exists():
+            assert time.monotonic() < limit_s
+            time.sleep(0.05)
+        run(*nbdsh(), "-c", f"URI, FIRST, PLACE = {made.uri!r}, False, 32 << 20", "-c", script)
+    assert "above its warning level" in made.said and "writes that need more are refused" in made.said
+
+
 def test_the_standby_refuses_at_once_and_the_sockets_are_for_their_owner_alone(served):
     assert Path(served.sockets).stat().st_mode & 0o077 == 0
     with pytest.raises((FileNotFoundError, ConnectionRefusedError)):
@@ -442,6 +479,7 @@ def test_a_command_of_a_lab_has_a_volume_when_it_asks_for_one():
     (["--memory", "--keep", "x"], "one of them"),
     (["--port", "70000"], "0 to 65535"),
     (["--size", "1000"], "--size"),
+    (["--room", "1000"], "less than the 64 KiB"),
     (["--no-witness"], "--policy consent"),
     (["--protocol", "D"], "no \"D\""),
     (["--protocol", "quorum", "--replicas", "2"], "--replicas 3"),

@@ -31,6 +31,7 @@ def serve(
     *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
     asked: LinkOptions = NOTHING_ASKED,
     size: str | None = None,
+    room: str | None = None,
     protocol: str | None = None,
     policy: str | None = None,
     replicas: Literal[2, 3] | None = None,
@@ -68,6 +69,9 @@ def serve(
         What to run at the near site, after "--".
     size
         Bytes of the volume, 1g unless said; thin: it takes room as it is written.
+    room
+        Bytes that it may take on each replica's disk, what its snapshots keep included; as many as there are unless said. A write
+        that needs more is refused, and what is there can be read, written over and trimmed.
     protocol
         When a write is answered: A, B, C, C2 or quorum; C unless said.
     policy
@@ -131,6 +135,7 @@ def serve(
         raise UsageError(f"{next(iter(typed))} is for a new volume; that of --volume stays as it was made. Leave it away.")
     if forget_reservations and volume is None:
         raise UsageError("--forget-reservations is about a volume that was kept: it goes with --volume.")
+    room_bytes = room_of(room)
     for name, number in (("port", port), ("iscsi", iscsi), ("metrics", metrics)):
         if number is not None:
             within(name, number, 0, PORT_MAX)
@@ -151,7 +156,7 @@ def serve(
     serving = Asked(
         leg=layout.legs[0], link=link, accepts_error=accept_link_error, sockets=sockets, address=listen, port=port, tls=tls,
         iscsi_port=iscsi, chap=credentials_in(chap) if chap else None, forgets_reservations=forget_reservations,
-        metrics_port=metrics, restarts=not no_restart, is_verbose=verbose, is_quiet=quiet, as_root=root,
+        room_bytes=room_bytes, metrics_port=metrics, restarts=not no_restart, is_verbose=verbose, is_quiet=quiet, as_root=root,
     )  # fmt: skip
     load(verbose, quiet)
     opened = kept_files(settings, volume) if volume is not None else new_files(settings, *place_of(keep, files, memory))
@@ -167,6 +172,16 @@ def serve(
                     print(ready_text(server, found.text), flush=True)
 
         return served(settings, found, serving, ready, command)
+
+
+def room_of(room: str | None) -> int:
+    """Bytes of --room; 0: no limit. UsageError for less than an extent."""
+    from ..engine.room import EXTENT_BYTES
+
+    room_bytes = bytes_of(room, "--room") if room is not None else 0
+    if room is not None and room_bytes < EXTENT_BYTES:
+        raise UsageError(f'--room: "{room}" is less than the {EXTENT_BYTES >> 10} KiB by which room is taken.')
+    return room_bytes
 
 
 def serve_in_lab(

@@ -54,7 +54,9 @@ REACHES = (
     "control messages doubled", "control messages overtaken", "bad sectors read", "bad sectors written again",
     "journals that could not be read", "journal writes lost", "journal writes misdirected", "superblock writes lost",
     "volume writes lost", "volume writes misdirected", "lies found by a verify",
-    "ends of a log lost, and nothing there could tell",
+    "ends of a log lost, and nothing there could tell", "writes refused for room",
+    "moves ended", "moves cancelled", "configurations, adds", "configurations, removes", "disks exchanged",
+    "primaries lost during a move", "changes of the replicas refused",
     *(f"stories with {counted(count, 'replica')}" for count in range(1, 6)),
     *(f"stories under {protocol}" for protocol in ("local", "A", "B", "C", "C2", "quorum")),
 )  # fmt: skip

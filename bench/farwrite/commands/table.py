@@ -34,16 +34,18 @@ COMMANDS = {
     "serve": ("serve:serve", TOOLS, "Serve a replicated volume, its second copy a distance away, to real clients over NBD."),
     "snapshot": ("snapshot:snapshot", TOOLS, "Take, list, schedule and delete snapshots of a served volume."),
     "copy": ("copy:copy", TOOLS, "Copy a served volume to another at any distance: in full, then what changed."),
+    "pool": ("pool:pool", TOOLS, "Make and serve a pool of storage nodes; add, drain and balance them while clients write."),
+    "volume": ("volume:volume", TOOLS, "Make, grow, list and delete a pool's volumes; tell what a replica's files hold."),
+    "migrate": ("migrate:migrate", TOOLS, "Move a volume's copy to another node of its pool, while clients write."),
     "lab": ("lab:lab", TOOLS, "Run any command, or a shell, at one end of an emulated distance."),
     "trips": ("trips:trips", TOOLS, "Tell how many round trips a write of a size waits for, over NBD and iSCSI."),
     "survey": ("survey:survey", TOOLS, "Prove what a link over a distance delivers here, against what was asked."),
     "doctor": ("doctor:doctor", TOOLS, "Say what this machine can emulate, how well, and what mends it."),
     "simulate": ("simulate:simulate", TOOLS, "Search the engine for lost writes: crashes and cuts in a pretend world."),
-    "volume": ("volume:volume", TOOLS, "Tell what a replica's journal and volume hold."),
     "schema": ("show:schema", ABOUT, "Print the JSON Schema of the report document, or of a profile."),
 }
 # An App of their own, which says itself what stands below its help.
-FAMILIES = ("trace", "budget", "baseline", "volume", "snapshot")
+FAMILIES = ("trace", "budget", "baseline", "volume", "snapshot", "pool")
 HIDDEN = {
     "arm": "arm:arm",  # What farwrite ab starts.
     "serve-cells": "serve_cells:serve_cells",  # What farwrite sweep --dask starts.

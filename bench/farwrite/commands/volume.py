@@ -1,15 +1,24 @@
-"""`farwrite volume info`: what stands in a replica's files."""
+"""`farwrite volume`: the volumes of a pool, and what stands in a replica's files."""
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts import App
 
-from ..base.errors import EXIT_DONE, EXIT_LOST_WRITE
+from ..base.errors import EXIT_DONE, EXIT_LOST_WRITE, UsageError
 from .examples import below
 from .flags import Flag
+from .options import bytes_of
 from .output import print_document, printing
+
+if TYPE_CHECKING:
+    from ..experiment.pool.control import Answer, VolumeFigures
+
+ROOM_FACTOR = 2  # How much larger than it is made a volume may become, unless said.
 
 volume = App(name="volume", help_epilogue=below("volume"))
 
@@ -55,3 +64,174 @@ def info(directory: Path, *, json: Flag = False) -> int:
             else:
                 print("  ✔ consistent")
     return EXIT_LOST_WRITE if found.damaged or found.mismatch else EXIT_DONE
+
+
+@volume.command(help_epilogue=below("volume create"))
+def create(
+    name: str, *, size: str, pool: Path | None = None, level: str = "10", reserved: Flag = False, grows_to: str | None = None,
+    json: Flag = False,
+) -> int:  # fmt: skip
+    """Make a volume in a pool, each copy on a node of its own. While the pool is served it can be used at once.
+
+    Parameters
+    ----------
+    name
+        Its name: up to 16 small letters, digits and "_".
+    size
+        Bytes that clients see; thin: it takes room as it is written.
+    pool
+        The pool's directory; $FARWRITE_POOL unless said.
+    level
+        How many copies: 0 is one, 10 two, 10+1 three, 10+2 four, with one at each site of the pool where there are as many.
+    reserved
+        Set its whole size aside on each of its nodes.
+    grows_to
+        The largest size that it may be given later; twice the size unless said.
+    json
+        Print the volume as a document.
+    """
+    from ..experiment.pool.control import CreateVolume, ask
+    from ..experiment.pool.document import checked_size
+    from ..experiment.serve.volume_files import SIZE_BYTES_MAX
+
+    size_bytes = checked_size(bytes_of(size, "--size"), size)
+    room_bytes = checked_size(bytes_of(grows_to, "--grows-to"), grows_to) if grows_to else min(ROOM_FACTOR * size_bytes, SIZE_BYTES_MAX)
+    if room_bytes < size_bytes:
+        raise UsageError(f"--grows-to {grows_to}: it is less than --size {size}.")
+    return show_volume(ask(pool_of(pool), CreateVolume(name, size_bytes, level, reserved, room_bytes)), name, json)
+
+
+@volume.command(name="list", help_epilogue=below("volume list"))
+def list_(*, pool: Path | None = None, json: Flag = False) -> int:
+    """List the volumes of a pool, where their copies are and who leads.
+
+    Parameters
+    ----------
+    pool
+        The pool's directory; $FARWRITE_POOL unless said.
+    json
+        Print a document.
+    """
+    from ..experiment.pool.control import Show, ask
+
+    figures = ask(pool_of(pool), Show()).pool
+    assert figures is not None
+    with printing():
+        if json:
+            print_document(figures.volumes)
+        elif not figures.volumes:
+            print("no volumes")
+        for one in () if json else figures.volumes:
+            print(volume_text(one))
+    return EXIT_DONE
+
+
+@volume.command(help_epilogue=below("volume resize"))
+def resize(name: str, *, size: str, pool: Path | None = None, json: Flag = False) -> int:
+    """Give a volume another size. Clients that connect from now on see it.
+
+    A smaller one is refused while it has clients, or where something is written behind the new end.
+
+    Parameters
+    ----------
+    name
+        The volume's name.
+    size
+        Its new size in bytes.
+    pool
+        The pool's directory; $FARWRITE_POOL unless said.
+    json
+        Print the volume as a document.
+    """
+    from ..experiment.pool.control import ResizeVolume, ask
+    from ..experiment.pool.document import checked_size
+
+    return show_volume(ask(pool_of(pool), ResizeVolume(name, checked_size(bytes_of(size, "--size"), size))), name, json)
+
+
+@volume.command(help_epilogue=below("volume delete"))
+def delete(name: str, *, pool: Path | None = None) -> int:
+    """Delete a volume and all its copies. Clients are hung up on.
+
+    Parameters
+    ----------
+    name
+        The volume's name.
+    pool
+        The pool's directory; $FARWRITE_POOL unless said.
+    """
+    from ..experiment.pool.control import DeleteVolume, ask
+
+    ask(pool_of(pool), DeleteVolume(name))
+    with printing():
+        print(f"volume {name} is deleted")
+    return EXIT_DONE
+
+
+@volume.command(help_epilogue=below("volume set-level"))
+def set_level(name: str, level: str, *, pool: Path | None = None, no_wait: Flag = False, json: Flag = False) -> int:
+    """Give a volume more copies or fewer, while clients write. While the pool is at rest it is done when that is served next.
+
+    Parameters
+    ----------
+    name
+        The volume's name.
+    level
+        0, 10, 10+1 or 10+2: one to four copies.
+    pool
+        The pool's directory; $FARWRITE_POOL unless said.
+    no_wait
+        Do not wait until the copies are there.
+    json
+        Print the volume as a document.
+    """
+    from ..experiment.pool.control import Figures, SetLevel, ask
+    from ..experiment.pool.document import LEVELS
+    from .pool import awaited
+
+    directory = pool_of(pool)
+    answer = ask(directory, SetLevel(name, level))
+
+    def is_there(figures: Figures) -> bool:
+        one = next((found for found in figures.volumes if found.name == name), None)
+        return one is None or (len(one.copies) == LEVELS[one.level] and all(copy.state == "in" for copy in one.copies))
+
+    if not no_wait:
+        answer = awaited(directory, answer, is_there, f"farwrite volume: level {level} of {name} is set, and goes on coming about.")
+    if answer.pool is not None and not answer.pool.is_served:
+        print("farwrite volume: the pool is at rest; the copies are made or removed when it is served.", file=sys.stderr)
+    return show_volume(answer, name, json)
+
+
+# What they share
+
+
+def pool_of(directory: Path | None) -> Path:
+    """The pool that is meant. UsageError where it is not said."""
+    named = os.environ.get("FARWRITE_POOL")
+    if directory is None and not named:
+        raise UsageError("Which pool? Name its directory with --pool DIR, or in $FARWRITE_POOL.")
+    return directory or Path(named or "")
+
+
+def show_volume(answer: Answer, name: str, json: bool) -> int:
+    """A volume, for a person or a script."""
+    assert answer.pool is not None
+    found = next(one for one in answer.pool.volumes if one.name == name)
+    with printing():
+        if json:
+            print_document(found)
+        else:
+            print(volume_text(found))
+    return EXIT_DONE
+
+
+def volume_text(one: VolumeFigures) -> str:
+    """A volume in a line or two."""
+    from ..base.units import format_size
+    from .pool import copies_text
+
+    used = max((copy.allocated_bytes for copy in one.copies), default=0)
+    words = [format_size(one.size_bytes), f"{format_size(used)} used", f"level {one.level}", *(["reserved"] if one.is_reserved else [])]
+    words += [one.state] if one.state != "ready" else []
+    return f"{one.name:16} {', '.join(words)}: {copies_text(one.copies)}" + (f"\n  {one.uri}" if one.uri else "")

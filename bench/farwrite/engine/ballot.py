@@ -30,11 +30,29 @@ NUMBER_MAX = (1 << 62) - 1  # Of an epoch, a sequence, a version: int64 in recor
 # is too long; and 2^30 messages, each flushed twice, from the first epoch to the last.
 EPOCH_STEP_MAX = 1 << 32
 VERSION_STEP_MAX = 1 << 32  # Of an epoch's configurations: twenty attempts a second for 6 years that a voter does not hear of.
+REPLICAS_MAX = 5  # Of one volume: as many peers as a primary has rows for, and itself.
+HOST_BYTES_MAX = 64  # Of an address: the longest of IPv6 with a zone has fewer.
+# Of members and replicas with their addresses together, as JSON: what sixteen members with the longest names take. So a ballot
+# fits into a slot, and into a message beside a refusal, whatever is added.
+SET_BYTES_MAX = 2064
 WORDS = ("status", "would", "grant", "configure", "hand_over")
 
 
+class Placed(msgspec.Struct, frozen=True, array_like=True):
+    """A replica and where it listens. A set of them is part of a configuration."""
+
+    name: str
+    host: str
+    port: int
+    vote_port: int
+
+
 class Ballot(msgspec.Struct, frozen=True):
-    """What a voter has promised and knows. The configuration with the greater (of_epoch, version) is the newer."""
+    """What a voter has promised and knows. The configuration with the greater (of_epoch, version) is the newer.
+
+    A configuration is its members, which must hold every write, and `replicas`: who holds data at all, members or not yet.
+    Empty: those that the volume was made with, of whom everybody knows.
+    """
 
     epoch: int = 0
     candidate: str = ""
@@ -42,6 +60,7 @@ class Ballot(msgspec.Struct, frozen=True):
     version: int = 0
     members: tuple[str, ...] = ()
     generation: int = 0
+    replicas: tuple[Placed, ...] = ()
 
     @property
     def age(self) -> tuple[int, int]:
@@ -58,6 +77,7 @@ class Question(msgspec.Struct):
     sequence: int = 0
     version: int = 0
     members: tuple[str, ...] = ()
+    replicas: tuple[Placed, ...] = ()
 
 
 class Answer(msgspec.Struct):
@@ -79,11 +99,11 @@ def decide(
 ) -> tuple[Ballot, Answer]:  # fmt: skip
     """(the voter's ballot from now on, its answer). The answer may be given once that ballot is durable.
 
-    `log` is (epoch, sequence) of the voter's own last write, None for a witness; `known` are the replicas, where it knows them;
-    `voter` is its name.
+    `log` is (epoch, sequence) of the voter's own last write, None for a witness; `known` are the replicas that the volume was
+    made with, where it knows them; `voter` is its name.
     "hand_over" is not decided here: it changes no ballot.
     """
-    if refusal := refusal_of(question, known) or step_refusal_of(ballot, question):
+    if refusal := refusal_of(question, names_known(known, ballot)) or step_refusal_of(ballot, question):
         return ballot, Answer(False, ballot, leads, refusal=refusal)
     kept, yes = ballot, False
     if question.ask in ("would", "grant"):
@@ -94,7 +114,10 @@ def decide(
     elif question.ask == "configure":
         yes = may_configure(ballot, question, hears_primary)
         if yes:
-            kept = configured(promised(ballot, question.epoch, question.name), question.epoch, question.version, question.members)
+            kept = configured(
+                promised(ballot, question.epoch, question.name), question.epoch, question.version, question.members,
+                question.replicas,
+            )  # fmt: skip
     return kept, Answer(yes, kept, leads, log[1] if log else 0)
 
 
@@ -126,7 +149,8 @@ def may_configure(ballot: Ballot, question: Question, hears_primary: bool) -> bo
     else:
         leads = question.epoch > ballot.epoch and not hears_primary
     newer = (question.epoch, question.version) > ballot.age
-    same = (question.epoch, question.version) == ballot.age and question.members == ballot.members  # It did not hear our yes.
+    same = (question.epoch, question.version) == ballot.age  # It did not hear our yes.
+    same = same and (question.members, question.replicas) == (ballot.members, ballot.replicas)
     return leads and (newer or same)
 
 
@@ -146,14 +170,23 @@ def following(ballot: Ballot, epoch: int, primary: str) -> Ballot:
     return msgspec.structs.replace(ballot, epoch=epoch, candidate=primary) if epoch >= ballot.epoch else ballot
 
 
-def configured(ballot: Ballot, of_epoch: int, version: int, members: tuple[str, ...]) -> Ballot:
+def configured(
+    ballot: Ballot, of_epoch: int, version: int, members: tuple[str, ...], replicas: tuple[Placed, ...] = ()
+) -> Ballot:
     """The ballot of who knows this configuration."""
-    return msgspec.structs.replace(ballot, of_epoch=of_epoch, version=version, members=members)
+    return msgspec.structs.replace(ballot, of_epoch=of_epoch, version=version, members=members, replicas=replicas)
 
 
 def adopted(ballot: Ballot, known: Ballot) -> Ballot:
     """The ballot of who has heard what another voter knows: the newer configuration of the two."""
-    return configured(ballot, known.of_epoch, known.version, known.members) if known.age > ballot.age else ballot
+    if known.age <= ballot.age:
+        return ballot
+    return configured(ballot, known.of_epoch, known.version, known.members, known.replicas)
+
+
+def names_known(made_with: Collection[str], ballot: Ballot) -> Collection[str]:
+    """The replicas that a voter knows of: those that the volume was made with, and those of the newest configuration."""
+    return {*made_with, *(one.name for one in ballot.replicas)} if made_with else ()
 
 
 def is_epoch_in_reach(ballot: Ballot, epoch: int) -> bool:
@@ -178,6 +211,10 @@ def refusal_of(question: Question, known: Collection[str] = ()) -> str:
         return f"a name has 1 to {NAME_BYTES_MAX} bytes that can be printed"
     if len(question.members) > MEMBERS_MAX or len(set(question.members)) != len(question.members):
         return f"a configuration has up to {MEMBERS_MAX} members, each once; here are {len(question.members)}"
+    if question.replicas and (refusal := set_refusal_of(question.members, question.replicas)):
+        return refusal
+    if question.replicas and question.ask != "configure":
+        return f"{question.ask} names no replicas"
     numbers = {name: getattr(question, name) for name in ("epoch", "log_epoch", "sequence", "version")}
     for name, value in numbers.items():
         if not 0 <= value <= NUMBER_MAX:
@@ -191,9 +228,36 @@ def refusal_of(question: Question, known: Collection[str] = ()) -> str:
         return f"{question.ask} is of an epoch, and the first is 1"
     if asking and question.log_epoch > question.epoch:
         return f"a log has no epoch ({question.log_epoch}) behind the one that is asked for ({question.epoch})"
+    known = {*known, *(one.name for one in question.replicas)} if known else ()
     strangers = sorted({*question.members, *((question.name,) if asking else ())} - set(known)) if known else []
     if strangers:
         return f"{', '.join(strangers)}: no replica of this volume ({', '.join(sorted(known))})"
+    return ""
+
+
+def set_refusal_of(members: tuple[str, ...], replicas: tuple[Placed, ...]) -> str:
+    """Why these cannot be a volume's replicas, of which some are members; empty when they can."""
+    names = [one.name for one in replicas]
+    if len(names) > REPLICAS_MAX or len(set(names)) != len(names):
+        return f"a volume has up to {REPLICAS_MAX} replicas, each once; here are {len(names)}"
+    for one in replicas:
+        if refusal := place_refusal_of(one):
+            return refusal
+    if strangers := sorted(set(members) - set(names)):
+        return f"{', '.join(strangers)}: a member, and no replica of this volume ({', '.join(names)})"
+    if len(msgspec.json.encode((members, replicas))) > SET_BYTES_MAX:
+        return f"the names and addresses of all replicas take up to {SET_BYTES_MAX} bytes: choose shorter names"
+    return ""
+
+
+def place_refusal_of(one: Placed) -> str:
+    """Why this cannot be a replica with its address; empty when it can."""
+    if not is_name(one.name):
+        return f"a replica's name has 1 to {NAME_BYTES_MAX} bytes that can be printed"
+    if not (0 < len(one.host) <= HOST_BYTES_MAX and one.host.isascii() and one.host.isprintable() and " " not in one.host):
+        return f"{one.name}: a host is named by 1 to {HOST_BYTES_MAX} printable ASCII characters"
+    if not all(0 < port < 1 << 16 for port in (one.port, one.vote_port)):
+        return f"{one.name}: a port lies between 1 and 65535, not at {one.port} or {one.vote_port}"
     return ""
 
 
@@ -223,7 +287,8 @@ def is_ballot(ballot: Ballot) -> bool:
     names = [*ballot.members, *([ballot.candidate] if ballot.candidate else [])]
     return (
         all(0 <= number <= NUMBER_MAX for number in numbers) and all(map(is_name, names)) and len(ballot.members) <= MEMBERS_MAX
-    )
+        and not (ballot.replicas and set_refusal_of(ballot.members, ballot.replicas))
+    )  # fmt: skip
 
 
 # On the disk

@@ -30,7 +30,7 @@ from ..base.wire.congestion import state_congestion
 from ..base.wire.conversation import Conversation, converse
 from ..base.wire.door import SparseLog, door
 from ..base.wire.terms import Terms
-from .ballot import NAME_BYTES_MAX, NUMBER_MAX, Answer, Question, is_ballot, is_name
+from .ballot import NAME_BYTES_MAX, NUMBER_MAX, Answer, Ballot, Placed, Question, is_ballot, is_name
 from .vote import BallotError, Voter
 
 ASK_TIMEOUT_S = 2.0  # Four round trips with TLS; the longest of a profile is 0.25 s.
@@ -71,11 +71,18 @@ class Asked(msgspec.Struct, tag="ask"):
     question: Question
 
 
+def address_of(one: Placed, known: Collection[Address]) -> Address:
+    """Where a replica of a configuration is reached: as others at that host are, where one is known."""
+    dials = [address.dial for address in known if address.host == one.host]
+    return Address(one.host, one.port, one.vote_port, dials[0] if dials else None)
+
+
 class Introduced(msgspec.Struct, tag="introduce"):
-    """Who wants to lead a replica, and which one."""
+    """Who wants to lead a replica, and which one; and the configuration that it knows, so that who never votes has it too."""
 
     to: str
     name: str
+    knows: Ballot = Ballot()
 
 
 class Taken(msgspec.Struct, tag="taken"):
@@ -139,11 +146,12 @@ def ask_in(talk: Conversation, name: str, question: Question) -> Answer | None:
         return None
 
 
-def ask_all(others: Mapping[str, Address], question: Question, terms: Terms) -> list[Answer]:
-    """The answers of those who give one, all asked at once; no longer waited for than until a majority with us has said yes.
+def ask_all(others: Mapping[str, Address], question: Question, terms: Terms, enough: int | None = None) -> list[Answer]:
+    """The answers of those who give one, all asked at once; no longer waited for than until `enough` have said yes.
 
-    That is enough to know: every majority has a voter in common with this one.
+    That is enough to know: every majority has a voter in common with this one. None: as many as are a majority with us.
     """
+    enough = (len(others) + 1) // 2 if enough is None else enough
     answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
 
     def ask_one(name: str, address: Address) -> None:
@@ -159,7 +167,7 @@ def ask_all(others: Mapping[str, Address], question: Question, terms: Terms) -> 
     for _ in others:
         if (answer := answers.get()) is not None:
             given.append(answer)
-        if sum(one.yes for one in given) >= (len(others) + 1) // 2:
+        if sum(one.yes for one in given) >= enough:
             break
     return given
 
@@ -237,12 +245,14 @@ def refuse(voter: Voter, caller: Any, reason: str, log: SparseLog) -> Answer:
 # Introductions
 
 
-def introduce(name: str, to: str, address: Address, terms: Terms, limit_s: float) -> socket.socket:
+def introduce(
+    name: str, to: str, address: Address, terms: Terms, limit_s: float, knows: Ballot = Ballot()  # noqa: B008 (frozen)
+) -> socket.socket:
     """A connection to a replica that has heard who we are, and reads a HELLO next. UnfitError or OSError when it does not."""
     connection = address.connect(address.port, limit_s)
     try:
         talk = converse(connection, terms, dials=True, limit_s=limit_s)
-        talk.say(msgspec.json.encode(Introduced(to, name)))
+        talk.say(msgspec.json.encode(Introduced(to, name, knows)))
         try:
             taken = TAKEN.decode(talk.hear())
         except NOT_OURS as refusal:
@@ -267,10 +277,15 @@ def plain_end(talk: Conversation, terms: Terms) -> socket.socket:
 
 
 class Arrivals:
-    """Primaries that have proven who they are, said so and begun to speak, in the order in which they came."""
+    """Primaries that have proven who they are, said so and begun to speak, in the order in which they came.
 
-    def __init__(self, name: str, peers: Collection[str], terms: Terms, log: SparseLog) -> None:
-        self.name, self.peers, self.terms, self.log = name, frozenset(peers), terms, log
+    `peers` are the other replicas, as far as they are known; `learn` takes in the configuration that a primary has from the voters.
+    """
+
+    def __init__(
+        self, name: str, peers: Callable[[], Collection[str]], terms: Terms, log: SparseLog, learn: Callable[[Ballot], None]
+    ) -> None:
+        self.name, self.peers, self.terms, self.log, self.learn = name, peers, terms, log, learn
         self.changed = threading.Condition()
         self.waiting: deque[tuple[str, socket.socket]] = deque()
 
@@ -295,9 +310,16 @@ class Arrivals:
 
     def refusal_of(self, said: Introduced) -> str:
         """Why an introduction is not taken; empty when it is."""
-        if not is_name(said.name) or said.name not in self.peers:
-            return f"{said.name[:NAME_BYTES_MAX]!r} is no other replica of this volume ({', '.join(sorted(self.peers))})"
-        return "" if said.to == self.name else f"this is {self.name}, and the introduction is for {said.to[:NAME_BYTES_MAX]!r}"
+        if said.to != self.name:
+            return f"this is {self.name}, and the introduction is for {said.to[:NAME_BYTES_MAX]!r}"
+        if not is_ballot(said.knows):
+            return "what it says that it knows is no configuration"
+        if said.knows.replicas:
+            self.learn(said.knows)
+        peers = self.peers()
+        if not is_name(said.name) or said.name not in peers:
+            return f"{said.name[:NAME_BYTES_MAX]!r} is no other replica of this volume ({', '.join(sorted(peers))})"
+        return ""
 
     def put(self, name: str, connection: socket.socket) -> None:
         """One more; of too many the first is hung up on."""
@@ -334,10 +356,12 @@ class Arrivals:
 
 
 @contextmanager
-def introductions(name: str, address: Address, peers: Collection[str], terms: Terms) -> Iterator[Arrivals]:
+def introductions(
+    name: str, address: Address, peers: Callable[[], Collection[str]], terms: Terms, learn: Callable[[Ballot], None]
+) -> Iterator[Arrivals]:
     """The primaries that come to this replica's port, inside this block."""
     log = SparseLog(LOG, name)
-    arrivals = Arrivals(name, peers, terms, log)
+    arrivals = Arrivals(name, peers, terms, log, learn)
     try:
         with door(address.host, address.port, terms, arrivals.admit, LISTEN_S, log):
             yield arrivals

@@ -29,6 +29,7 @@ from ..base.row import rows_of
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
+from . import room_kernel as room
 from . import snapshot_kernel as snapshot
 from .handshake import lead
 from .label import GO_ON, area_of, is_labelled, mismatch
@@ -78,24 +79,27 @@ def format_journal(chosen: Disk, volume: int, epoch: int, staging_bytes: int) ->
     return format_with(chosen, volume, epoch, staging_bytes, 0)
 
 
-def format_with(chosen: Disk, volume: int, epoch: int, staging_bytes: int, flags: int) -> log.Journal:
-    """format_journal() with these flags from the first instant on."""
+def format_with(
+    chosen: Disk, volume: int, epoch: int, staging_bytes: int, flags: int, count: np.ndarray | None = None
+) -> log.Journal:
+    """format_journal() with these flags from the first instant on. `count` is where what the volume takes is told."""
     journal = log.journal_state(
         capacity_of(chosen, staging_bytes), staging_bytes, volume, epoch, chosen.journal_fd, chosen.volume_fd,
-        chosen.volume_bytes, snapshot_fd=chosen.snapshot_fd,
+        chosen.volume_bytes, snapshot_fd=chosen.snapshot_fd, room=count,
     )
+    room.count_file(journal, reactor.empty())
     journal.at[0].flags, journal.at[0].pair = flags, drawn_pair(journal)
     save(journal)
     return journal
 
 
-def begin_anew(chosen: Disk, volume: int, staging_bytes: int) -> log.Journal:
+def begin_anew(chosen: Disk, volume: int, staging_bytes: int, count: np.ndarray | None = None) -> log.Journal:
     """The journal of a replica that has none yet, tied to its volume.
 
     A volume that was tied to another journal holds nobody knows what: the replica is inconsistent, and compared with a primary.
     """
     flags = log.INCONSISTENT if is_labelled(chosen.volume_fd, chosen.volume_bytes) else 0
-    journal = format_with(chosen, volume, 0, staging_bytes, flags)
+    journal = format_with(chosen, volume, 0, staging_bytes, flags, count)
     tie(journal)
     return journal
 
@@ -636,6 +640,7 @@ def resume(journal: log.Journal, ring: reactor.Reactor, superblock: log.Superblo
     at.log_epoch = at.applied_epoch = at.checkpoint_epoch = found.epoch
     if found.damaged:
         snapshot.give_up_all(journal.snapshots)
+    room.count_file(journal, ring)
     if not found.damaged and (status := zero_torn_tail(journal, ring, superblock, found)) < 0:
         raise system_error("write behind the end of a journal", status)
 

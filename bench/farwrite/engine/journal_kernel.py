@@ -27,6 +27,7 @@ from ..base.host.libc import aligned_bytes
 from ..base.jit import kernel
 from ..base.row import Row, i64, rows_of
 from . import record_kernel as record
+from . import room_kernel as rooms
 from . import snapshot_kernel as snapshot
 
 SUPERBLOCK_BYTES = 2 * BLOCK_BYTES  # Two, written in turn: one is always whole.
@@ -161,21 +162,25 @@ class Journal(NamedTuple):
     begins: np.ndarray  # int64 by sequence modulo its size: where the record begins
     last_write: np.ndarray  # int64 by extent: sequence of the last write applied to it
     snapshots: snapshot.Snapshots
+    room: rooms.Room
 
 
 def journal_state(
     capacity_bytes: int, staging_bytes: int, volume: int, epoch: int, journal_fd: int, volume_fd: int, volume_bytes: int = 0,
     extent_bytes: int = EXTENT_BYTES_DEFAULT, begins: int = BEGINS, watermark_after_ns: int = WATERMARK_AFTER_NS_DEFAULT,
-    snapshot_fd: int = -1, places: int = snapshot.PLACES,
+    snapshot_fd: int = -1, places: int = snapshot.PLACES, room: np.ndarray | None = None,
 ) -> Journal:  # fmt: skip
-    """An empty Journal that begins at position 0. Without `snapshot_fd` no snapshot can be served from here."""
+    """An empty Journal that begins at position 0. Without `snapshot_fd` no snapshot can be served from here.
+
+    `room` is where the volume's room_kernel.Count lies, on a board that others read; its own memory unless given.
+    """
     assert capacity_bytes % staging_bytes == 0
     assert staging_bytes % BLOCK_BYTES == 0
     data, block = aligned_bytes(staging_bytes), aligned_bytes(BLOCK_BYTES)
     made = Journal(
         rows_of(Positions), data, data.view(np.int64), data.view(record.Header.LAYOUT), block, superblock_in(block),
         label_in(block), head_in(block), np.zeros(begins, np.int64), np.zeros(-(-volume_bytes // extent_bytes), np.int64),
-        snapshot.snapshots_state(volume_bytes, snapshot_fd, places),
+        snapshot.snapshots_state(volume_bytes, snapshot_fd, places), rooms.room_state(volume_bytes, extent_bytes, room),
     )  # fmt: skip
     at = made.at[0]
     at.capacity_bytes, at.staging_bytes = capacity_bytes, staging_bytes

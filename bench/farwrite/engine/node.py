@@ -1,7 +1,7 @@
 """A replica that fails over by itself: secondary, candidate and primary in one process, one after the other.
 
 The calling thread runs the loops; others answer votes and hear who comes to the replica's port (control.py), and while we lead
-one connects to absent peers and asks the voters for consent. When a thread or the disk fails the node ends with its reason: it
+one connects to absent peers, asks the voters for consent, and adds and removes replicas (replica_set.py). When a thread or the disk fails the node ends with its reason: it
 leads no more and gives no vote. A node begins as a secondary, whatever it was before; who leads is only ever decided by votes.
 Reads are not leased: a primary that was cut off may answer old reads, but completes no write.
 """
@@ -14,8 +14,10 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import field
 from typing import Protocol
 
 import numpy as np
@@ -34,11 +36,12 @@ from . import primary_kernel as p
 from . import record_kernel as record
 from . import replica_kernel as replica
 from . import secondary_kernel as secondary
-from .ballot import Answer, Question, is_epoch_in_reach
+from .ballot import Answer, Ballot, Placed, Question, is_epoch_in_reach, is_in_reach
 from .control import (
     ASK_TIMEOUT_S,
     Address,
     Arrivals,
+    address_of,
     ask,
     ask_all,
     ask_in,
@@ -50,7 +53,9 @@ from .control import (
 )  # fmt: skip
 from .handshake import hello_of, how_to_join, is_to_be_readmitted, is_to_be_struck, lead, may_succeed, meet
 from .journal import begin_anew, capacity_of, examine, image, is_blank, resume, save, tie
-from .peer_status import PeerStatus, peer_status_of
+from .peer_status import PeerStatus, ReplicaStatus, peer_status_of
+from .replica_set import PeerRows, add, add_refusal_of, let_go, may_change, remove_refusal_of
+from .room import RoomLevel
 from .snapshot import Snapshot, checked_name, snapshots_of
 from .vote import BallotError, Voter
 
@@ -60,6 +65,7 @@ PEER_TIMEOUT_NS = 1_000_000_000
 # Longer than a disk that spins up or repairs a sector; a system tries again after 30 s (SCSI), which no writer should wait for.
 DISK_TIMEOUT_NS = 5_000_000_000
 SNAPSHOT_S = 30.0  # For a SNAPSHOT or FORGET to be complete and applied, while the replica leads.
+CHANGE_S = 30.0  # For a majority of the voters to keep another set of replicas, and the loop to let go of who is in it no more.
 CONTROL_S = 0.05  # Between two looks of the control thread: little beside the peer timeout.
 MARKED_S = 0.001
 HAND_OVER_LOOK_S = 0.001  # While nobody takes writes: every look that comes late is a time in which no writer is served.
@@ -86,6 +92,15 @@ class Clients(Protocol):
         """It leads no more: whoever was not answered never is."""
 
 
+@dataclasses.dataclass
+class Change:
+    """Another set of replicas, which somebody waits for: one more, or the one of this name fewer."""
+
+    what: Placed | str
+    done: threading.Event = field(default_factory=threading.Event)
+    refusal: FarwriteError | None = None
+
+
 class PolledClients:
     """Clients that are asked in Python, once a turn, for what they have to write: this object is called with the primary."""
 
@@ -104,19 +119,20 @@ class PolledClients:
         pass
 
 
-def recall(chosen: Disk, volume: int, staging_bytes: int) -> log.Journal:
+def recall(chosen: Disk, volume: int, staging_bytes: int, count: np.ndarray | None = None) -> log.Journal:
     """The journal as it lies on the disk, replayed into the volume; a new one where none is. The promised epoch stays.
 
+    What the volume takes is told in `count` (room_kernel.Count), where there is one.
     UnfitError for a journal that cannot be read, or is of another time than the volume: it is not written over.
     """
     with image(chosen.journal_fd) as data:
         blank = is_blank(data)
         del data
     if blank:
-        return begin_anew(chosen, volume, staging_bytes)
+        return begin_anew(chosen, volume, staging_bytes, count)
     journal = log.journal_state(
         capacity_of(chosen, staging_bytes), staging_bytes, volume, 0, chosen.journal_fd, chosen.volume_fd, chosen.volume_bytes,
-        snapshot_fd=chosen.snapshot_fd,
+        snapshot_fd=chosen.snapshot_fd, room=count,
     )
     superblock, found = examine(chosen, apply=True, snapshots=journal.snapshots)
     resume(journal, reactor.empty(), superblock, found)
@@ -125,16 +141,24 @@ def recall(chosen: Disk, volume: int, staging_bytes: int) -> log.Journal:
 
 
 class Node(Voter):
-    """One replica. `run` ends when `stop` is set on its board, which tells the epoch it leads in as well."""
+    """One replica. `run` ends when `stop` is set on its board, which tells the epoch it leads in as well.
+
+    `peers` are all replicas with their addresses, this one too. They vote, with the `witness`, unless `voters` names who does;
+    a replica that is none of these gives no vote, and replicas may come and go then. `founders` are those that the volume was made
+    with, if they are not all of them: of anybody else the voters must have heard before it may lead.
+    """
 
     def __init__(
         self, name: str, chosen: Disk, ballot_fd: int, peers: dict[str, Address], witness: Address | None, volume: int,
         board: np.ndarray, clients: Clients, terms: Terms, protocol: int = p.C, policy: int = p.CONSENT, quorum: int = 0,
         seed: int = 0, peer_timeout_ns: int = PEER_TIMEOUT_NS, staging_bytes: int = STAGING_BYTES, latency_budget_ns: int = 0,
-        disk_timeout_ns: int = DISK_TIMEOUT_NS,
+        disk_timeout_ns: int = DISK_TIMEOUT_NS, voters: Mapping[str, Address] | None = None,
+        founders: Collection[str] | None = None, count: np.ndarray | None = None,
     ) -> None:  # fmt: skip
+        """`count` is a room_kernel.Count on a board: what the volume takes, and what limits it. It may be set at any time."""
         require_proof(terms)
-        super().__init__(name, ballot_fd, peers)
+        self.founders = tuple(sorted(peers if founders is None else founders))
+        super().__init__(name, ballot_fd, {*self.founders, name})
         self.terms, self.sparse = terms, SparseLog(LOG, name)
         self.failure: BaseException | None = None  # of a thread of ours
         self.latency_budget_ns = latency_budget_ns
@@ -143,14 +167,22 @@ class Node(Voter):
         self.peer_timeout_ns, self.disk_timeout_ns = peer_timeout_ns, disk_timeout_ns
         self.ring: reactor.Reactor | None = None  # of the loop that runs
         self.waited_at, self.waited_since_ns = -1, 0  # where the log is durable while a flush is under way, and since when
-        self.names = sorted(peers)
-        self.peers = {other: peers[other] for other in self.names if other != name}
-        self.voters = dict(self.peers) | ({"witness": witness} if witness else {})
-        self.journal = recall(chosen, volume, staging_bytes)
+        self.told = dict(peers)  # Where replicas listen, as far as we have heard, this one too.
+        self.told_before = frozenset(self.ballot.replicas)  # What we were begun with is newer.
+        self.know_peers()
+        everybody = {**peers, **({"witness": witness} if witness else {})} if voters is None else dict(voters)
+        self.names_voters = voters is not None
+        self.votes, self.voter_names = name in everybody, frozenset(everybody)
+        self.voters = {other: address for other, address in everybody.items() if other != name}
+        self.rows = PeerRows((), 0)
+        self.changes: deque[Change] = deque()
+        self.leaving: list[Change] = []  # Removals that the voters know of, and the loop does not yet.
+        self.journal = recall(chosen, volume, staging_bytes, count)
         self.random = random.Random(f"{seed} {name}")
         self.session: secondary.Secondary | None = None
         self.primary: p.Primary | None = None
         self.given_up = 0  # snapshots, as far as we have said so
+        self.room_level = RoomLevel()
         self.marking = threading.Lock()  # of SNAPSHOT and FORGET: one at a time
         self.ends_session = rows_of(SharedCounters)
         self.steps_down = self.handing_over = False
@@ -210,11 +242,51 @@ class Node(Voter):
         """A voter's answer, and none that promises anything once a thread of this node has failed."""
         if self.failure is not None:
             return Answer(False, self.ballot, refusal=f"this replica has failed: {self.failure!r}")
+        if not self.votes and question.ask in ("would", "grant", "configure") and question.name != self.name:
+            return Answer(False, self.ballot, self.leads(), refusal=f"{self.name} holds data, and does not vote")
         try:
             return super().decide(question)
         except BallotError as failure:
             self.fail(failure)
             raise
+
+    # The set of replicas.
+
+    def keep(self, ballot: Ballot) -> None:
+        super().keep(ballot)
+        self.know_peers()
+
+    def know_peers(self) -> None:
+        """Who the other replicas are, and where: as the newest configuration that we know has it, if it names any.
+
+        Where a replica listens, whoever began this process knows better than a configuration from before.
+        """
+        named = self.ballot.replicas
+        for one in named:
+            last = self.told.get(one.name)
+            is_news = one not in self.told_before and one.name != self.name
+            if last is None or (is_news and last[:3] != (one.host, one.port, one.vote_port)):
+                self.told[one.name] = address_of(one, tuple(self.told.values()))
+        names = sorted(one.name for one in named) if named else sorted(self.told)
+        self.peers = {other: self.told[other] for other in names if other != self.name}
+
+    def learn(self, known: Ballot) -> None:
+        """Remember the configuration that a primary has told of."""
+        if not is_in_reach(self.ballot, known):
+            return
+        try:
+            self.adopt(known)
+        except BallotError as failure:
+            self.fail(failure)
+            raise
+
+    def all_replicas(self) -> tuple[Placed, ...]:
+        """Every replica of the volume that we know of, this one too, with where it listens."""
+        known = {**self.peers, self.name: self.address}
+        return tuple(Placed(name, *known[name][:3]) for name in sorted(known))
+
+    def replicas_now(self) -> tuple[Placed, ...]:
+        return self.all_replicas() if self.ballot.replicas else ()
 
     def fail(self, failure: BaseException) -> None:
         """End with this reason, whichever thread met it."""
@@ -246,6 +318,11 @@ class Node(Voter):
             )  # fmt: skip
             self.given_up = given_up
 
+    def mind_room(self) -> None:
+        """Say once when the volume has passed its warning level or its limit; whoever is below both is served as ever."""
+        if sentence := self.room_level.news(self.journal.room.at[0]):
+            LOG.warning("%s: %s", self.name, sentence)
+
     # The life of a replica.
 
     def run(self) -> None:
@@ -253,7 +330,7 @@ class Node(Voter):
         try:
             with (
                 votes_served(self, self.address, self.terms),
-                introductions(self.name, self.address, self.peers, self.terms) as arrivals,
+                introductions(self.name, self.address, lambda: self.peers, self.terms, self.learn) as arrivals,
             ):
                 self.arrivals = arrivals
                 try:
@@ -316,8 +393,10 @@ class Node(Voter):
         limit_s, rest_s = time.monotonic() + 2 * self.election_wait_s(), LOOK_S
         while not self.stopped() and self.session_count == session and time.monotonic() < limit_s:
             begin_s = time.monotonic()
+            if (address := self.peers.get(name)) is None:
+                return
             try:
-                ask_running(name, self.peers[name], Question("status", self.name), self.terms, self.ask_s)
+                ask_running(name, address, Question("status", self.name), self.terms, self.ask_s)
             except ConnectionRefusedError:
                 self.lot_s = max(LOT_S_MIN, LOT_ROUND_TRIPS * (time.monotonic() - begin_s))
                 self.orphaned_session = session
@@ -327,6 +406,11 @@ class Node(Voter):
 
     def serve(self, name: str, connection: socket.socket) -> bool:
         """One session with the primary of this name, to its end; False when it was none of ours."""
+        if election.must_hear_of_others(self):
+            heard = election.run_steps(election.hear_of_others(self, len(self.voters)), self.ask_voters)
+            if not heard:
+                self.sparse.warning("%s came as a primary, and is not served: no majority of the voters says what was promised.", name)
+                return False
         with self.lock:
             mine = hello_of(self.journal, self.protocol)
             mine = dataclasses.replace(mine, epoch=max(mine.epoch, self.ballot.epoch))
@@ -395,18 +479,24 @@ class Node(Voter):
 
     def stand(self) -> int:
         """Ask the voters; answers the epoch we may lead in, 0 when we may not."""
-        return election.run_steps(election.stand(self, len(self.voters), tuple(self.names)), self.ask_voters)
+        return election.run_steps(election.stand(self, len(self.voters), self.founders), self.ask_voters)
 
     def configure(self, epoch: int, members: tuple[str, ...]) -> bool:
-        """Whether a majority keeps this configuration from now on; a primary that is outvoted stands again at once."""
-        kept = election.run_steps(election.configure(self, len(self.voters), epoch, members), self.ask_voters)
+        """Whether a majority keeps this configuration from now on, of the same replicas."""
+        return self.decided(election.configure(self, len(self.voters), epoch, members, self.ballot.replicas))
+
+    def decided(self, steps: election.Steps[bool]) -> bool:
+        """Whether a majority keeps what these steps ask for; a primary that is outvoted stands again at once."""
+        kept = election.run_steps(steps, self.ask_voters)
         if self.is_outvoted and self.primary is not None:
             self.steps_down = self.stands_at_once = True
         return kept
 
     def ask_voters(self, question: Question) -> list[Answer]:
         """What the others answer."""
-        return ask_all(self.voters, question, self.terms)
+        if self.votes:
+            return ask_all(self.voters, question, self.terms)
+        return ask_all(self.voters, question, self.terms, len(self.voters) // 2 + 1)
 
     # While we lead.
 
@@ -417,14 +507,17 @@ class Node(Voter):
                 return
             lead(self.journal, epoch)
             save(self.journal)
+        rows = PeerRows(tuple(self.peers), max(len(self.peers), 0 if self.why_no_change() else p.PEERS_MAX))
         with self.loop_reactor() as ring:
             state = p.primary_state(
                 self.journal, ring, [], self.protocol, self.seed, self.peer_timeout_ns, quorum=self.quorum,
-                policy=self.policy, peer_count=len(self.peers), volume_bytes=self.disk.volume_bytes,
+                policy=self.policy, peer_count=len(rows.names), volume_bytes=self.disk.volume_bytes,
                 latency_budget_ns=self.latency_budget_ns,
             )  # fmt: skip
-            for index, peer in enumerate(self.peers):
-                state.peer[index].detached = peer not in self.ballot.members
+            rows.begin(state, self.ballot.members)
+            self.rows = rows
+            self.changes.clear()
+            self.leaving.clear()
             self.steps_down = self.handing_over = False
             self.patience_ends_ns = time.monotonic_ns() + self.peer_timeout_ns
             self.refusing.clear()
@@ -528,21 +621,130 @@ class Node(Voter):
     def peer_statuses(self) -> dict[str, PeerStatus]:
         """Where our peers stand, by name; nobody while we do not lead."""
         state = self.primary
-        return {name: peer_status_of(state, index) for index, name in enumerate(self.peers)} if state is not None else {}
+        return {name: peer_status_of(state, index) for index, name in self.rows.named()} if state is not None else {}
+
+    # Adding and removing replicas, from any thread but the loop's and the control thread.
+
+    def add_replica(self, name: str, address: Address) -> None:
+        """Have one more replica, which runs there or soon will; answers once a majority of the voters knows of it.
+
+        It is brought up to date beside the writes, and is a member, which may lead, once it holds everything (`replicas`). One
+        that is there already is none more. UsageError for one that cannot be, UnfitError when the voters do not answer.
+        """
+        self.change(Placed(name, *address[:3]), f"add the replica {name}")
+
+    def remove_replica(self, name: str) -> None:
+        """Have one replica fewer; answers once a majority of the voters knows, and no write waits for it. Its process may end then.
+
+        UsageError for one that is not there, leads or votes; UnfitError when the voters do not answer.
+        """
+        self.change(name, f"remove the replica {name}")
+
+    def why_no_change(self) -> str:
+        """Why our replicas cannot change; empty where they can."""
+        if not self.names_voters:
+            return "the replicas of this volume are its voters, and stay who they are"
+        return may_change(self.protocol, self.policy)
+
+    def change(self, what: Placed | str, attempt: str) -> None:
+        """Have the control thread do it, and wait."""
+        if why := self.why_no_change():
+            raise UsageError(f"{attempt}: {why}.")
+        state, asked = self.leading(), Change(what)
+        self.changes.append(asked)
+        limit_s = time.monotonic() + CHANGE_S
+        while not asked.done.wait(CONTROL_S):
+            if self.primary is not state:
+                raise UnfitError(f"{attempt}: {self.name} leads no more, so it may have been done or not: ask who leads.")
+            if time.monotonic() > limit_s:
+                raise UnfitError(f"{attempt}: it is not done after {CHANGE_S:g} s, and may be later: ask which replicas there are.")
+        if asked.refusal is not None:
+            raise asked.refusal
+
+    def take_changes(self, epoch: int) -> None:
+        """In the control thread: ask the voters for what somebody waits for."""
+        while self.changes and not self.steps_down:
+            asked = self.changes.popleft()
+            asked.refusal = self.made(asked.what, epoch)
+            if asked.refusal is not None or isinstance(asked.what, Placed):
+                asked.done.set()
+            else:
+                self.leaving.append(asked)
+
+    def made(self, what: Placed | str, epoch: int) -> FarwriteError | None:
+        """Why a change cannot be made; None once a majority of the voters keeps it."""
+        replicas, members = self.all_replicas(), self.ballot.members
+        if isinstance(what, Placed):
+            attempt = f"add the replica {what.name}"
+            if what in replicas:
+                return None
+            refusal = add_refusal_of(what, members, replicas)
+            if what.name in self.voter_names:
+                refusal = f"{what.name} is the name of a voter"
+            steps = add(self, len(self.voters), epoch, replicas, what)
+        else:
+            attempt = f"remove the replica {what}"
+            refusal = remove_refusal_of(what, self.name, self.voter_names, replicas)
+            steps = let_go(self, len(self.voters), epoch, replicas, what)
+        if refusal:
+            return UsageError(f"{attempt}: {refusal}.")
+        if self.decided(steps):
+            return None
+        return UnfitError(f"{attempt}: no majority of the voters has answered, so it is not done. Try again.")
+
+    def replicas(self) -> list[ReplicaStatus]:
+        """Every replica, as the one that leads knows it. UnfitError when we do not lead."""
+        state = self.leading()
+        statuses, members = self.peer_statuses(), self.ballot.members
+        staged = int(self.journal.at[0].staged_sequence)
+        found = []
+        for one in self.all_replicas():
+            status = statuses.get(one.name)
+            lag_writes = max(staged - int(state.peer[self.rows.of(one.name)].durable), 0) if status is not None else 0
+            found.append(ReplicaStatus(
+                one.name, one.host, one.port, one.vote_port, one.name == self.name, one.name in members,
+                one.name in self.voter_names, lag_writes, status,
+            ))  # fmt: skip
+        return found
+
+    def request_hand_over(self, to: str) -> None:
+        """Have `to` lead; answers once we take no more writes and it is about to stand. FarwriteError when it cannot be."""
+        state = self.leading()
+        if to == self.name:
+            raise UsageError(f"hand over to {to}: it leads already.")
+        if to not in self.peers:
+            raise UsageError(f"hand over to {to}: there is no such replica ({', '.join(self.peers)}).")
+        row = self.rows.of(to)
+        if to not in self.ballot.members or row < 0 or state.peer[row].state != p.LIVE:
+            raise UnfitError(f"hand over to {to}: it does not hold everything yet. Wait until it is a member and live.")
+        if not self.hand_over(to):
+            raise UnfitError(f"hand over to {to}: it did not come to hold everything in time, so {self.name} leads on. Try again.")
 
     def control(self, state: p.Primary, epoch: int, connections: dict[int, socket.socket], ending: threading.Event) -> None:
         """Connect to whoever is absent, and keep the configuration as the loop needs it."""
         rest_s = 0.0
+
+        def let_go_of(index: int) -> None:
+            if index in connections:
+                connections.pop(index).close()
         while not ending.wait(rest_s):
             rest_s = CONTROL_S
             self.mind_disk()
             self.mind_snapshots()
-            for index, name in enumerate(self.peers):
+            self.mind_room()
+            self.take_changes(epoch)
+            self.rows.follow(state, self.peers, let_go_of)
+            for one in [one for one in self.leaving if self.rows.is_gone(str(one.what))]:
+                self.leaving.remove(one)
+                one.done.set()
+            if not self.is_settled and not self.peers:
+                self.configure(epoch, self.ballot.members)
+            for index, name in self.rows.named():
                 if self.ballot.epoch > epoch:
                     self.steps_down = True
                 if self.steps_down:
                     return
-                if state.control_requests[index].request != p.NOTHING:
+                if name not in self.peers or state.control_requests[index].request != p.NOTHING:
                     continue
                 if not self.is_settled:  # Some may know what the majority does not.
                     self.configure(epoch, self.ballot.members)
@@ -584,7 +786,8 @@ class Node(Voter):
             return name not in self.refusing
         connection = None
         try:
-            connection = introduce(self.name, name, self.peers[name], self.terms, limit_s)
+            knows = self.ballot if self.ballot.replicas else Ballot()
+            connection = introduce(self.name, name, self.peers[name], self.terms, limit_s, knows)
             theirs = meet(connection, hello_of(self.journal, self.protocol), leads=True, timeout_s=limit_s)
         except (FarwriteError, OSError) as refusal:
             if isinstance(refusal, FarwriteError):
@@ -633,9 +836,9 @@ class Node(Voter):
                 if self.handing_over:
                     return False
                 self.handing_over = True
-            index = list(self.peers).index(to)
+            index = self.rows.of(to)
             limit_s = time.monotonic() + 2 * self.peer_timeout_ns / 1e9
-            while time.monotonic() < limit_s and self.primary is state and not self.stopped():
+            while index >= 0 and time.monotonic() < limit_s and self.primary is state and not self.stopped():
                 if may_succeed(state.peer[index], to, self.ballot.members, self.journal):
                     self.thread(self.leave_to, to, talk, stack.pop_all())
                     return True

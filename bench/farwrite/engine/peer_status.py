@@ -32,6 +32,26 @@ class PeerStatus:
         return f"{self.state}: {self.sent_bytes >> 20} MiB sent, {self.left_bytes >> 20} MiB to go{time_left}"
 
 
+@dataclass(frozen=True)
+class ReplicaStatus:
+    """One replica of a volume, as the one that leads knows it."""
+
+    name: str
+    host: str
+    port: int
+    vote_port: int
+    leads: bool
+    is_member: bool  # whether the voters have it as one that holds every write, and may lead
+    votes: bool
+    lag_writes: int  # laid into the log of who leads, and not known durable here
+    peer: PeerStatus | None  # None of who leads, and of one that was added a moment ago
+
+    @property
+    def state(self) -> str:
+        """What it does, in a word."""
+        return "leads" if self.leads else self.peer.state if self.peer is not None else "absent"
+
+
 def peer_status_of(state: primary.Primary, index: int) -> PeerStatus:
     """Where the peer in this place stands."""
     peer = state.peer[index]

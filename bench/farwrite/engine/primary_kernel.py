@@ -23,6 +23,7 @@ from ..workload.payload_kernel import SOLID, fill_by_profile
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
+from . import room_kernel as room
 from . import snapshot_kernel as snapshot
 
 # Protocols, as DRBD numbers them; LOCAL has no peer and completes when durable here. TWO_TRIP is C as plain SCSI does it:
@@ -51,9 +52,14 @@ DIGEST_EXTENTS = 8  # In one frame; its answer has a byte for each.
 RUN_BLOCKS = 1 << 14  # Of a snapshot, looked at for one part of an answer: 64 MiB.
 LAG_RING = 1 << 17  # Writes that may be complete and not yet known durable at any peer; more are not taken.
 
+# Whether writes wait for a peer (Peer.detached). DETACHED: they did once, and complete without it, so they are in fewer places
+# than was asked. NOT_YET: they never did. It is a row of nobody's, or of a replica that was added and is not up to date yet.
+WAITED_FOR, DETACHED, NOT_YET = 0, 1, 2
+
 # What the control thread asks of the loop (ControlRequest.request).
-NOTHING, ADOPT, DETACH, DROP, VERIFY = 0, 1, 2, 3, 4
+NOTHING, ADOPT, DETACH, DROP, VERIFY, VACATE = 0, 1, 2, 3, 4, 5
 NO_ROOM = -1101  # What reserve() answers when journal or memory is full.
+NO_SPACE = -1103  # What reserve() answers when a write needs more room on the disks than its volume may take.
 UNEQUAL = -1102  # What compare_and_write() answers when the volume holds something else.
 
 BY_LOG, BY_EXTENTS, BY_DIGESTS = 0, 1, 2  # How a peer that comes back is brought up to date.
@@ -103,7 +109,7 @@ class Peer(Row):
     inbox_fill = i64("bytes in the inbox that are no whole frame yet")
     wire_bytes = i64("bytes sent, over all connections")
     ack_count = i64("acks heard, over all connections")
-    detached = i64("1: writes complete without it")
+    detached = i64("WAITED_FOR; DETACHED or NOT_YET: writes complete without it")
     lost_count = i64("times it was lost")
     lost_status = i64("why it was lost last, a status of replica_kernel")
     buffer_begin = i64("bytes into the resync buffer: where what is sent from it begins")
@@ -131,7 +137,7 @@ class Peer(Row):
 class ControlRequest(Row):
     """What the control thread asks of the loop for one peer. The request is written last, and cleared by the loop."""
 
-    request = i64("NOTHING, ADOPT, DETACH, DROP or VERIFY")
+    request = i64("NOTHING, ADOPT, DETACH, DROP, VERIFY or VACATE")
     socket = i64("ADOPT: descriptor of its connection")
     sequence = i64("ADOPT: it holds everything up to here")
     how = i64("ADOPT: BY_LOG, BY_EXTENTS or BY_DIGESTS")
@@ -302,17 +308,38 @@ def reserve(primary, kind, address, size):
     """Where the payload of a WRITE or TRIM goes in the staging ring (journal.data), or a negative answer.
 
     NO_ROOM when journal or memory is full: ask again after progress. INVALID_WRITE when it has no bytes, too many, or some
-    outside of the volume: never ask again. Nothing is staged before commit(), and a place that is not committed was never there;
-    between the two nothing else may happen to the journal.
+    outside of the volume: never ask again. NO_SPACE when it needs extents beyond the volume's limit. Nothing is staged before
+    commit(), and a place that is not committed was never there; between the two nothing else may happen to the journal.
     """
     journal = primary.journal
     size = np.int64(size)
     length = size if kind == record.WRITE else np.int64(0)
     if not may_enter(journal, kind, np.int64(address), size, length):
         return np.int64(replica.INVALID_WRITE)
+    if kind == record.WRITE:
+        refused = room_refusal(primary, np.int64(address), size)
+        if refused < 0:
+            journal.room.at[0].refused += refused == NO_SPACE
+            return refused
     if not is_taking(primary, length):
         return np.int64(NO_ROOM)
     return log.reserve(journal, length) + record.HEADER_BYTES
+
+
+@kernel()
+def room_refusal(primary, address, size):
+    """0 when a write may take the extents that it needs, NO_SPACE when not; NO_ROOM when a TRIM in the log or a grant may help.
+
+    What was trimmed is given back once the TRIM is applied, which is later than it is complete: who was answered to his TRIM may
+    write there.
+    """
+    journal = primary.journal
+    if room.fits(journal, address, size):
+        return np.int64(0)
+    if journal.at[0].applied_sequence < journal.room.at[0].trim_sequence:
+        journal.at[0].wants_watermark = 1
+        return np.int64(NO_ROOM)
+    return np.int64(NO_ROOM if room.may_be_granted(journal, reactor.now_ns(primary.ring)) else NO_SPACE)
 
 
 @kernel()
@@ -322,6 +349,7 @@ def commit(primary, place, kind, address, size, now_ns):
     start = place - record.HEADER_BYTES
     length = np.int64(size) if kind == record.WRITE else np.int64(0)
     sequence = log.commit(journal, start, length)
+    room.note_staged(journal, kind, np.int64(address), np.int64(size), sequence)
     note_submitted(primary, sequence, now_ns)
     record.seal(
         journal.data, journal.headers, start, kind, length, sequence, address, journal.at[0].epoch, journal.at[0].volume, now_ns,
@@ -346,7 +374,7 @@ def submit(primary, number, address, size, now_ns, payload_profile=SOLID):
 
 @kernel()
 def taken(answer):
-    """What a target answers to a write, of what reserve() has: 0 when there is no room now, INVALID_WRITE when there never is."""
+    """What a target answers to a write, of what reserve() has: 0 when there is no room now, otherwise why it is refused."""
     return np.int64(0) if answer == NO_ROOM else np.int64(answer)
 
 

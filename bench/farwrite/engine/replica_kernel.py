@@ -13,6 +13,7 @@ from ..base.host import reactor
 from ..base.jit import kernel
 from . import journal_kernel as log
 from . import record_kernel as record
+from . import room_kernel as room
 from . import snapshot_kernel as snapshot
 
 OK = 0
@@ -107,6 +108,7 @@ def apply(journal, ring, bytes_max):
                 status = np.int64(reactor.trim_volume(ring, at.volume_fd, address, size))
                 if status < 0:
                     break
+                room.note_trimmed(journal, ring, address, size)
             else:
                 size = length
                 written = reactor.write_volume(
@@ -118,11 +120,13 @@ def apply(journal, ring, bytes_max):
                 if written != length:
                     status = np.int64(SHORT_WRITE)
                     break
+                room.note_written(journal, address, size)
             sequence = record.sequence_of(journal.headers, start)
             at.applied_epoch = record.epoch_of(journal.headers, start)
             log.note_written(journal, address, size, sequence)
         position += record.record_bytes(length)
     log.note_applied(journal, position, sequence)
+    room.note_kept(journal)
     return status
 
 

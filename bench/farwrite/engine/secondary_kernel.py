@@ -19,6 +19,7 @@ from ..base.row import Row, i64, rows_of
 from . import journal_kernel as log
 from . import record_kernel as record
 from . import replica_kernel as replica
+from . import room_kernel as room
 from . import snapshot_kernel as snapshot
 from .primary_kernel import B
 from .resync_kernel import DIGEST_BYTES, DIGEST_EXTENTS, digest, extent_size
@@ -235,6 +236,10 @@ def accept_record(secondary, start):
     source, goal = start >> 3, target >> 3
     for word in range(size >> 3):  # A slice assignment would look for overlap first, and count references.
         journal.words[goal + word] = words[source + word]
+    kind = record.kind_of(headers, start)
+    if not record.is_marker(kind):
+        address, changed = record.address_of(headers, start), record.written_of(headers, start)
+        room.note_staged(journal, kind, address, changed, journal.at[0].staged_sequence)
     journal.at[0].log_epoch = record.epoch_of(headers, start)
     return TAKEN
 
@@ -277,14 +282,33 @@ def accept_extent(secondary, start):
     kept = keep_extent(secondary, address, size)
     if kept != TAKEN:
         return kept
-    written = reactor.write_volume(
-        secondary.ring, journal.at[0].volume_fd, secondary.inbox, start + record.HEADER_BYTES, size, address
-    )
-    if written != size:
-        return written if written < 0 else np.int64(replica.SHORT_WRITE)
+    is_hole = is_zeros(secondary, start + record.HEADER_BYTES, size)
+    if is_hole:
+        refused = np.int64(reactor.trim_volume(secondary.ring, journal.at[0].volume_fd, address, size))
+        if refused < 0:
+            return refused
+    else:
+        written = reactor.write_volume(
+            secondary.ring, journal.at[0].volume_fd, secondary.inbox, start + record.HEADER_BYTES, size, address
+        )
+        if written != size:
+            return written if written < 0 else np.int64(replica.SHORT_WRITE)
+    room.note_copied(journal, address, is_hole)
     secondary.at[0].extent_count += 1
     secondary.at[0].as_of = record.sequence_of(headers, start)
     return np.int64(TAKEN)
+
+
+@kernel()
+def is_zeros(secondary, begin, size):
+    """Whether inbox[begin:begin + size] is nothing but zeros: a copy of a hole stays a hole."""
+    for word in range(begin >> 3, (begin + size) >> 3):
+        if secondary.inbox_words[word] != 0:
+            return False
+    for byte in range((begin + size) & ~np.int64(7), begin + size):
+        if secondary.inbox[byte] != 0:
+            return False
+    return True
 
 
 @kernel()

@@ -56,6 +56,13 @@ def take_control_request(primary, index, now_ns):
         peer.detached = 1
     elif request == p.DROP and peer.state != p.ABSENT:
         lose_peer(primary, index, np.int64(replica.PEER_CLOSED))
+    elif request == p.VACATE:
+        if peer.state != p.ABSENT:
+            lose_peer(primary, index, np.int64(replica.PEER_CLOSED))
+        if not reactor.is_forgotten(primary.ring, index):
+            return
+        primary.peer[index] = primary.no_peer[0]  # Nothing that this replica has acknowledged is the next one's.
+        peer.detached = p.NOT_YET
     elif request == p.VERIFY and peer.state == p.LIVE and peer.verifying != 1:  # One under way answers as well.
         peer.verifying, peer.cursor, peer.different = 1, 0, 0
         peer.digests_sent = peer.digests_answered = 0
@@ -137,7 +144,7 @@ def note_exposed(primary, before):
     """Count the writes that completed while a peer was detached: they are in fewer places than was asked."""
     at = primary.at[0]
     for index in range(primary.sockets.size):
-        if primary.peer[index].detached:
+        if primary.peer[index].detached == p.DETACHED:
             at.exposed += at.completed - before
             return
 

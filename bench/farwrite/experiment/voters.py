@@ -12,7 +12,7 @@ import secrets
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..base.errors import UnfitError
@@ -97,26 +97,38 @@ class Voters(ABC):
         self.spans: dict[frozenset[str], Span] = {
             frozenset((span.near.name, span.far.name)): span for span in (*lab.spans, *lab.between)
         }
-        self.replicas, self.voters = names_of(replicas, has_witness)
-        self.addresses = {name: address_at(self.sites[name]) for name in self.replicas}
-        self.witness = address_at(self.sites[SITES[2]]) if has_witness else None
+        self.replicas, self.voters = self.voter_names(replicas, has_witness)
+        self.addresses = {name: self.address_for(name) for name in self.replicas}
+        self.witness = self.address_for(SITES[2]) if has_witness else None
         self.boards: dict[str, Board] = {name: stack.enter_context(board(board_words)) for name in self.voters}
         self.seats = {name: seat_of(self.boards[name]) for name in self.voters}
         self.disks, self.ballots = disks, ballots
         self.processes: dict[str, Process] = {}  # of voters that run, stopped ones too
         self.stopped: set[str] = set()
 
+    def voter_names(self, replicas: int, has_witness: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(replicas, voters): each has the name of its site, where nobody says otherwise."""
+        return names_of(replicas, has_witness)
+
+    def site_of(self, name: str) -> AnySite:
+        """Where a voter stands."""
+        return self.sites[name]
+
+    def address_for(self, name: str) -> Address:
+        """Where it listens."""
+        return address_at(self.site_of(name))
+
+    def reached(self, name: str, other: str, address: Address) -> Address:
+        """Another one's address as this voter reaches it: through a relay, where their sites are joined by one."""
+        here, site = self.site_of(name), self.site_of(other)
+        outward = here.index < site.index
+        doors = (site if outward else here).doors.get((here if outward else site).index)
+        return address._replace(dial=Passages(doors.asking.fileno(), here.address, outward)) if doors else address
+
     def seen_from(self, name: str) -> tuple[dict[str, Address], Address | None]:
-        """(the replicas, the witness) as the voter at this site reaches them: through relays, where sites are joined by those."""
-        here = self.sites[name]
-
-        def reached(address: Address, site: AnySite) -> Address:
-            outward = here.index < site.index
-            doors = (site if outward else here).doors.get((here if outward else site).index)
-            return address._replace(dial=Passages(doors.asking.fileno(), here.address, outward)) if doors else address
-
-        witness = reached(self.witness, self.sites[SITES[2]]) if self.witness else None
-        return {other: reached(address, self.sites[other]) for other, address in self.addresses.items()}, witness
+        """(the replicas, the witness) as the voter of this name reaches them."""
+        witness = self.reached(name, SITES[2], self.witness) if self.witness else None
+        return {other: self.reached(name, other, address) for other, address in self.addresses.items()}, witness
 
     @abstractmethod
     def begin(self, made: Process, name: str, first: bool) -> None:
@@ -126,7 +138,7 @@ class Voters(ABC):
         """A voter at its site, on what its disk holds."""
         self.boards[name].counters[:] = 0
         self.seats[name].ready = self.seats[name].joined = self.seats[name].in_flight = 0
-        made = self.processes[name] = self.process_at(name, name)
+        made = self.processes[name] = self.process_at(name, self.site_of(name).name)
         self.begin(made, name, first)
 
     def start_all(self) -> None:
@@ -213,11 +225,15 @@ def quieten(is_verbose: bool) -> None:
 
 
 def run_witness(
-    address: Address, replicas: Mapping[str, Address], key: bytes, is_verbose: bool, ballot_fd: int, board: Board
-) -> None:
-    """In a process at the third site: a voter without a volume, until its board says stop."""
+    address: Address, replicas: Collection[str], key: bytes, is_verbose: bool, ballot_fd: int, board: Board,
+    name: str = "witness",
+) -> None:  # fmt: skip
+    """In a process at the third site, or wherever voters stand apart: a voter without a volume, until its board says stop.
+
+    `replicas`: those that the volume was made with; of others the voters hear from who leads.
+    """
     quieten(is_verbose)
-    with votes_served(Voter("witness", ballot_fd, replicas), address, terms_of(key)):
+    with votes_served(Voter(name, ballot_fd, replicas), address, terms_of(key)):
         seat_of(board).ready = 1
         while not board.counters[0].stop:
             time.sleep(0.05)

@@ -28,6 +28,7 @@ WRITING, SYNCING, UNLANDED = 1, 2, 3
 SEGMENTS = 64
 
 EIO, EAGAIN, ENOSPC, ECONNRESET = 5, 11, 28, 104
+NO_DATA = 1 << 62  # Behind every byte of a volume.
 
 
 class Conditions(Row):
@@ -94,6 +95,7 @@ class World(NamedTuple):
     bad: np.ndarray  # uint8 by sector of the volume: 1: reading it answers EIO until it is written again
     bad_journal: np.ndarray  # uint8 by sector of the journal, likewise
     before: np.ndarray  # uint8, by byte of the journal what stood there before it was written last
+    held: np.ndarray  # uint8 by sector of the volume: 1: its file has a block there; 0: it is a hole
 
 
 def world(
@@ -109,7 +111,7 @@ def world(
         np.zeros(kept_bytes, np.uint8), rows_of(Operation, FLIGHTS),
         np.zeros((FLIGHTS, flying_bytes), np.uint8), stream, in_flight_bytes, segment_end, segment_due_ns,
         np.zeros(-(-volume_bytes // SECTOR_BYTES), np.uint8), np.zeros(-(-journal_bytes // SECTOR_BYTES), np.uint8),
-        np.zeros(journal_bytes, np.uint8),
+        np.zeros(journal_bytes, np.uint8), np.zeros(-(-volume_bytes // SECTOR_BYTES), np.uint8),
     )  # fmt: skip
 
 
@@ -311,6 +313,8 @@ def write_volume(world, data, start, size, offset):
     if refused < 0:
         return refused
     world.cached[offset : offset + size] = data[start : start + size]
+    for sector in range(offset // SECTOR_BYTES, (offset + size + SECTOR_BYTES - 1) // SECTOR_BYTES):
+        world.held[sector] = 1
     mend(world, world.bad, offset, size)
     return np.int64(size)
 
@@ -322,8 +326,28 @@ def trim_volume(world, offset, size):
     if refused < 0:
         return refused
     world.cached[offset : offset + size] = 0
+    for sector in range((offset + SECTOR_BYTES - 1) // SECTOR_BYTES, (offset + size) // SECTOR_BYTES):
+        world.held[sector] = 0
     mend(world, world.bad, offset, size)
     return np.int64(0)
+
+
+@kernel()
+def next_data(world, offset):
+    """Where the next data of the volume begins, `offset` or behind; NO_DATA where only a hole is left."""
+    for sector in range(offset // SECTOR_BYTES, world.held.size):
+        if world.held[sector] != 0:
+            return max(np.int64(offset), np.int64(sector * SECTOR_BYTES))
+    return np.int64(NO_DATA)
+
+
+@kernel()
+def next_hole(world, offset):
+    """Where the data that stands at `offset` of the volume ends."""
+    for sector in range(offset // SECTOR_BYTES, world.held.size):
+        if world.held[sector] == 0:
+            return np.int64(sector * SECTOR_BYTES)
+    return np.int64(world.held.size * SECTOR_BYTES)
 
 
 @kernel(allocates=True)

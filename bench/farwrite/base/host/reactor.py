@@ -54,6 +54,7 @@ ENTER_GETEVENTS, ENTER_EXT_ARG = 1, 8
 SETUP_COOP_TASKRUN, SETUP_SINGLE_ISSUER, SETUP_DEFER_TASKRUN = 1 << 8, 1 << 12, 1 << 13
 FEATURE_SINGLE_MMAP, FEATURE_EXT_ARG = 1 << 0, 1 << 8
 OFFSET_SQES = 0x10000000
+NO_DATA = pretend.NO_DATA
 ENTRIES = 16  # At most SLOTS entries are ever under way.
 NOTHING = pretend.nothing()
 
@@ -262,6 +263,29 @@ def read_volume(reactor, fd, data, start, size, offset):
     if reactor.at[0].kind == PRETEND:
         return pretend.read_volume(reactor.world, data, start, size, offset)
     return libc.pread(fd, data, start, size, offset)
+
+
+@kernel()
+def next_data(reactor, fd, offset):
+    """Where the next data of a volume's file begins, `offset` or behind; NO_DATA where only a hole is left. lseek(2).
+
+    A file that cannot be asked is all data.
+    """
+    if reactor.at[0].kind == PRETEND:
+        return pretend.next_data(reactor.world, offset)
+    found = libc.seek(fd, offset, np.int64(libc.SEEK_DATA))
+    if found == -libc.ENXIO:
+        return np.int64(NO_DATA)
+    return found if found >= 0 else np.int64(offset)
+
+
+@kernel()
+def next_hole(reactor, fd, offset):
+    """Where the data that stands at `offset` of a volume's file ends; NO_DATA where that cannot be asked. lseek(2)."""
+    if reactor.at[0].kind == PRETEND:
+        return pretend.next_hole(reactor.world, offset)
+    found = libc.seek(fd, offset, np.int64(libc.SEEK_HOLE))
+    return found if found >= 0 else np.int64(NO_DATA)
 
 
 @kernel()

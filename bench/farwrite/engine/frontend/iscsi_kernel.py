@@ -19,7 +19,7 @@ from .. import record_kernel as record
 from . import body_kernel as body
 from . import iscsi_state as state
 from . import session_kernel as sessions
-from .iscsi import pdu
+from .iscsi import pdu, sense
 from .nbd_kernel import number_at, put_number
 
 HEADER_BYTES = pdu.HEADER_BYTES
@@ -30,6 +30,8 @@ SMALL_READ_BYTES = 16 << 10
 SENSE_BYTES = 20  # its length, and fixed format
 ROOM_BYTES = 1024  # In the outbox, before a PDU is looked at: R2Ts and a Reject.
 TAKEN = 2
+
+DATA_LOST, NO_SPACE = 0x4705, 0x2707  # Additional sense codes: protocol service CRC error; space allocation failed.
 
 # States of a session's parser, beside those of all doors.
 RELAYING, PADDING = 32, 33
@@ -151,8 +153,8 @@ def lay_reject(doors, index, reason):
 
 
 @kernel()
-def lay_failure(doors, index, tag):
-    """SCSI Response: ABORTED COMMAND, protocol service CRC error (47h/05h): data of a write was lost or came out of order."""
+def lay_failure(doors, index, tag, key, code):
+    """SCSI Response: CHECK CONDITION, with this sense key and additional sense code, 0x4705 for 47h/05h."""
     wire = doors.wire[index]
     at = begin_header(doors, index, pdu.SCSI_RESPONSE, pdu.FINAL, tag)
     outbox = doors.outbox[index]
@@ -161,8 +163,8 @@ def lay_failure(doors, index, tag):
     at += HEADER_BYTES
     for byte in range(SENSE_BYTES):
         outbox[at + byte] = 0
-    outbox[at + 1], outbox[at + 2], outbox[at + 4], outbox[at + 9] = np.uint8(18), np.uint8(0x70), np.uint8(0x0B), np.uint8(10)
-    outbox[at + 14], outbox[at + 15] = np.uint8(0x47), np.uint8(0x05)
+    outbox[at + 1], outbox[at + 2], outbox[at + 4], outbox[at + 9] = np.uint8(18), np.uint8(0x70), np.uint8(key), np.uint8(10)
+    outbox[at + 14], outbox[at + 15] = np.uint8(code >> 8), np.uint8(code & 0xFF)
     doors.session[index].out_end += SENSE_BYTES
 
 
@@ -369,7 +371,7 @@ def take_data(doors, index, place, now_ns):
     if not is_next or not fits:
         task.is_used = 0
         wire.counted -= 1
-        lay_failure(doors, index, task.tag)
+        lay_failure(doors, index, task.tag, sense.ABORTED_COMMAND, DATA_LOST)
         session.in_begin += HEADER_BYTES
         session.state, session.left = sessions.DISCARD, np.int64(inbox[start + 4]) * 4 + size + (-size & 3)
         return np.int64(TAKEN)
@@ -398,10 +400,25 @@ def take_body(doors, primary, index, now_ns):
     if not sessions.may_owe(doors, index):
         return np.int64(sessions.BLOCKED)
     sequence = body.take_piece(doors, primary, index, size, now_ns)
+    if sequence == p.NO_SPACE:
+        return refuse_rest(doors, index)
     if sequence < 0:
         return np.int64(sessions.BLOCKED if sequence == p.NO_ROOM else sessions.HANG_UP)
     if session.left == 0:
         return end_body(doors, primary, index, now_ns)
+    return np.int64(TAKEN)
+
+
+@kernel()
+def refuse_rest(doors, index):
+    """Others have taken the room that was there when the write began: it ends, and what comes of it is not taken."""
+    session, wire = doors.session[index], doors.wire[index]
+    if wire.task >= 0:
+        doors.task[index][wire.task].is_used = 0
+    wire.counted -= 1
+    lay_failure(doors, index, session.tag, sense.DATA_PROTECT, NO_SPACE)
+    session.state, session.left = sessions.DISCARD, session.left + wire.padding
+    wire.padding = 0
     return np.int64(TAKEN)
 
 
@@ -626,7 +643,9 @@ def take_comparison(doors, primary, index, now_ns):
     if answer == 0:
         return np.int64(sessions.BLOCKED)
     mismatch = np.int64(-1)
-    if answer == p.UNEQUAL:
+    if answer == p.NO_SPACE:
+        mismatch = np.int64(-libc.ENOSPC)
+    elif answer == p.UNEQUAL:
         mismatch = np.int64(0)
         while doors.scratch[mismatch] == inbox[compared + mismatch]:
             mismatch += 1
@@ -641,9 +660,10 @@ def take_comparison(doors, primary, index, now_ns):
 def tell_comparison(doors, index, debt):
     outbox, at = doors.outbox[index], doors.session[index].out_end
     put_number(outbox, at, 4, np.int64(state.TOLD_MAGIC))
-    put_number(outbox, at + 4, 4, np.int64(0))
+    is_refused = debt.answer < -1
+    put_number(outbox, at + 4, 4, -debt.answer if is_refused else np.int64(0))
     put_number(outbox, at + 8, 8, debt.tag)
-    put_number(outbox, at + 16, 8, debt.answer)
+    put_number(outbox, at + 16, 8, np.int64(-1) if is_refused else debt.answer)
     doors.session[index].out_end += 24
 
 
@@ -752,6 +772,11 @@ def take_command(doors, primary, index, now_ns):
     if control & pdu.WRITE:
         if not sessions.may_owe(doors, index):
             return np.int64(sessions.BLOCKED)
+        refused = p.room_refusal(primary, lba_of(inbox, start) * BLOCK_BYTES, word_at(inbox, start + 20))
+        if refused == p.NO_ROOM:
+            return np.int64(sessions.BLOCKED)
+        if refused < 0:
+            return relay(doors, primary, index, True, now_ns)  # Python takes its data, and answers what there is to say.
         return begin_write(doors, index, now_ns)
     if control & pdu.READ:
         size = word_at(inbox, start + 20)

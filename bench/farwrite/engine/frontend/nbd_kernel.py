@@ -207,6 +207,14 @@ def take_request(doors, primary, index, now_ns):
     if error == BAD_MAGIC:
         return np.int64(sessions.HANG_UP)
     command, tag, address, length = asked.command, asked.tag, asked.address, asked.length
+    if error == 0 and length > 0 and (command == WRITE or (command == WRITE_ZEROES and asked.flags & nbd.NO_HOLE)):
+        # Of the whole request, before anything of it is taken.
+        refused = p.room_refusal(primary, address, length)
+        if refused == p.NO_ROOM:
+            return np.int64(sessions.BLOCKED)
+        if refused < 0:
+            primary.journal.room.at[0].refused += 1
+            error = np.int64(nbd.ENOSPC)
     if command == DISC:
         session.state = sessions.LEAVING
         session.in_begin = session.in_end
@@ -281,7 +289,12 @@ def write_zeros(doors, primary, index, now_ns):
         if session.left <= end or not sessions.may_owe(doors, index):
             return np.int64(sessions.BLOCKED)
         size = min(session.left, doors.at[0].piece_bytes)
-        if p.submit_zeros(primary, session.address, size, now_ns) != 1:
+        answer = p.submit_zeros(primary, session.address, size, now_ns)
+        if answer == p.NO_SPACE:  # Others have taken what was there when it began.
+            lay_answer(doors, index, np.int64(nbd.ENOSPC), session.tag, session.command)
+            session.state = sessions.HEADER
+            return np.int64(TAKEN)
+        if answer != 1:
             return np.int64(sessions.BLOCKED)
         session.address += size
         session.left -= size
@@ -300,6 +313,9 @@ def take_body(doors, primary, index, now_ns):
     if is_last and not sessions.may_owe(doors, index):
         return np.int64(sessions.BLOCKED)
     sequence = body.take_piece(doors, primary, index, size, now_ns)
+    if sequence == p.NO_SPACE:  # Others have taken what was there when its header came; the rest of it is not taken.
+        session.state, session.error = sessions.DISCARD, nbd.ENOSPC
+        return np.int64(TAKEN)
     if sequence < 0:
         return np.int64(sessions.BLOCKED if sequence == p.NO_ROOM else sessions.HANG_UP)
     if is_last:

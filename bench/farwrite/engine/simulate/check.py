@@ -15,7 +15,7 @@ from .. import primary_kernel as primary
 from .. import record_kernel as record
 from .. import snapshot_kernel as snapshot
 
-EXTENT_BYTES = 4096
+EXTENT_BYTES, SECTOR_BYTES = 4096, 512
 
 
 class Anomaly(Exception):  # noqa: N818 (the vocabulary's word)
@@ -115,6 +115,7 @@ def check_prefix(node, terms: dict[int, Term]) -> None:
     """
     at = node.journal.at[0]
     sequence = int(at.applied_sequence)
+    check_room(node)
     check_snapshots(node)
     if at.flags & log.INCONSISTENT:
         return
@@ -129,6 +130,47 @@ def check_prefix(node, terms: dict[int, Term]) -> None:
         where = int(np.flatnonzero((node.shadow.image != node.world.cached) & ~node.cluster.untrusted)[0])
         raise Anomaly(f"replica {node.index} at write {sequence} of epoch {epoch} does not hold that prefix: byte {where}")
     check_listed(node, node.shadow.listed)
+
+
+def taken_extents(node) -> np.ndarray:
+    """By extent, whether a replica's file holds any of it, or a write in its log will put something there."""
+    at, staging = node.journal.at[0], node.cluster.shape.staging_bytes
+    extents = -(-node.cluster.shape.volume_bytes // EXTENT_BYTES)
+    sectors = np.zeros(extents * (EXTENT_BYTES // SECTOR_BYTES), bool)
+    sectors[: node.world.held.size] = node.world.held != 0
+    taken = sectors.reshape(extents, -1).any(axis=1)
+    position = int(at.applied)
+    while position < at.staged:
+        header = node.journal.headers[position % staging // record.HEADER_BYTES]
+        if header.kind == record.WRITE:
+            taken[int(header.address) // EXTENT_BYTES : -(-int(header.address + header.length) // EXTENT_BYTES)] = True
+        position += int(record.record_bytes(int(header.length)))
+    return taken
+
+
+def kept_bytes(node) -> int:
+    """What is kept for snapshots, by the blocks of which the bits say so."""
+    return int(np.bitwise_count(node.journal.snapshots.bits).sum()) * log.BLOCK_BYTES
+
+
+def is_too_much(node, address: int, size: int) -> bool:
+    """Whether a write there needs more room than the volume may take; counted anew from the files and the log."""
+    counted = node.cluster.count[node.index]
+    limit, kept = int(counted.limit), int(counted.kept)
+    if limit == 0 or size == 0:
+        return False
+    taken = taken_extents(node)
+    more = int((~taken[address // EXTENT_BYTES : -(-(address + size) // EXTENT_BYTES)]).sum())
+    return more > 0 and (int(taken.sum()) + more) * EXTENT_BYTES + kept > limit
+
+
+def check_room(node) -> None:
+    """A replica knows what its volume takes: what its file holds and its log will put there, and what snapshots keep."""
+    counted, taken = node.journal.room.at[0], int(taken_extents(node).sum()) * EXTENT_BYTES
+    if counted.allocated != taken:
+        raise Anomaly(f"replica {node.index} counts {int(counted.allocated)} bytes taken by its volume, which takes {taken}")
+    if counted.kept < kept_bytes(node):
+        raise Anomaly(f"replica {node.index} counts {int(counted.kept)} bytes kept for snapshots, which are {kept_bytes(node)}")
 
 
 def check_snapshots(node) -> None:
@@ -166,6 +208,8 @@ def check_listed(node, expected: dict[int, int]) -> None:
 def check_tended(node) -> None:
     """Once nothing is left to do, what was deleted takes no room, and what is kept is what the bits say."""
     snapshots, kept = node.journal.snapshots, node.world.kept_cached
+    if node.journal.room.at[0].kept != kept_bytes(node):
+        raise Anomaly(f"replica {node.index} counts more kept for snapshots than there is, and nothing is left to give back")
     stride = int(snapshots.at[0].stride)
     for place, row in enumerate(snapshots.table):
         begin = log.BLOCK_BYTES + place * stride
@@ -186,7 +230,7 @@ def check_completed(cluster, node, term: Term, before: int, completed: int, deta
     it = f"write {completed} of epoch {term.epoch} completed"
     if not node.ever_durable(cluster.terms, term, completed):
         raise Anomaly(f"{it} before it was durable at its primary")
-    peers = [other for other in cluster.nodes if other is not node]
+    peers = [other for other in cluster.nodes if cluster.slot(node, other) >= 0]
     asked = [other for other in peers if not detached[cluster.slot(node, other)]]
     if protocol in (primary.C, primary.TWO_TRIP):
         for other in asked:
@@ -275,10 +319,10 @@ def check_promotion(cluster, node, term: Term) -> None:
 
 def check_equal(cluster) -> None:
     """After healing and resync every replica's volume is the same."""
-    first = cluster.nodes[0]
-    for node in cluster.nodes:
+    first, *_ = nodes = cluster.replicas()
+    for node in nodes:
         if node.journal.at[0].flags & log.INCONSISTENT:
             raise Anomaly(f"replica {node.index} still calls itself inconsistent after everything has healed")
         if not np.array_equal(first.world.cached, node.world.cached):
             where = int(np.flatnonzero(first.world.cached != node.world.cached)[0])
-            raise Anomaly(f"replicas 0 and {node.index} differ at byte {where} after everything has healed")
+            raise Anomaly(f"replicas {first.index} and {node.index} differ at byte {where} after everything has healed")

@@ -23,11 +23,13 @@ from .. import journal_kernel as log
 from .. import primary_kernel as primary
 from .. import record_kernel as record
 from .. import replica_kernel as replica
+from .. import room_kernel as room
 from .. import secondary_kernel as secondary
 from .. import snapshot_kernel as snapshot
 from .. import turn_kernel
 from ..ballot import Question
 from ..handshake import hello_of, how_to_join, lead
+from ..replica_set import PeerRows
 from . import check
 from .check import EXTENT_BYTES, Anomaly, Shadow, Term, Write
 from .voting import Inquiry, Voter
@@ -137,6 +139,8 @@ class Node:
         self.served: Node | None = None  # the primary of its last session
         self.is_powerless = False  # while it is down: its machine does not run either
         self.sync_due_ns = {reactor.VOLUME: 0, reactor.KEPT: 0}  # of the flush of its volume, and of what is kept
+        self.rows = PeerRows([name for name in cluster.names if name != self.name], len(cluster.names) - 1)
+        self.change = ""  # as a primary: "add NAME" or "remove NAME", to be asked of the voters
         self.successor = ""  # to whom it is to hand over, once that one holds everything
         self.leaves_to = ""  # to whom it is handing over: it says so when its own loop is settled
         self.begin_journal(0)
@@ -147,7 +151,7 @@ class Node:
         self.ring = reactor.pretended(self.world)
         self.journal = log.journal_state(
             shape.capacity_bytes, shape.staging_bytes, VOLUME, epoch, 0, 0, shape.volume_bytes, EXTENT_BYTES, shape.begins,
-            WATERMARK_AFTER_NS, 0, shape.places,
+            WATERMARK_AFTER_NS, 0, shape.places, self.cluster.count[self.index : self.index + 1],
         )  # fmt: skip
 
     @property
@@ -249,7 +253,10 @@ class Cluster:
         self.protocol, self.policy, self.congestion, self.quorum, self.seed = protocol, policy, congestion, quorum, seed
         self.bug, self.tell, self.shape, self.random = bug, tell, shape, draw or random.Random(seed)
         self.counts: Counter[str] = Counter()
-        self.names = tuple(f"r{index}" for index in range(count))
+        self.names = self.founders = tuple(f"r{index}" for index in range(count))
+        self.place_count = count + 1  # in the network: of the replicas, and of a witness
+        self.changes = False  # whether its replicas do
+        self.is_moving = False  # whether one is being moved now
         self.clock = np.ones(1, np.int64)
         streams = 2 * CONNECTIONS
         self.stream = rows_of(pretend.Stream, streams)
@@ -275,6 +282,7 @@ class Cluster:
         self.read_bytes = np.zeros(READ_BYTES_MAX, np.uint8)
         self.pictures: dict[tuple[int, int], bytes] = {}  # by epoch and sequence: what a snapshot must show, wherever it is whole
         self.snapshot_bytes = np.zeros(shape.volume_bytes, np.uint8)
+        self.count = rows_of(room.Count, count)  # by replica: what its volume takes, and its limit, as on a board
         self.untrusted = np.zeros(shape.volume_bytes, bool)  # bytes of the volume that a disk has lied about, at any replica
         self.nodes = [Node(self, index) for index in range(count)]
         if bug == HASTY:
@@ -284,14 +292,30 @@ class Cluster:
             for node in self.nodes:
                 node.world.at[0].deaf = 1
 
+    def begin_changes(self, count: int) -> None:
+        """As many more, which hold nothing and are no replicas yet, but may become some."""
+        self.changes = True
+        first = len(self.names)
+        self.names = (*self.names, *(f"r{index}" for index in range(first, first + count)))
+        self.nodes += [Node(self, index) for index in range(first, first + count)]
+
     # The network
 
     def slot(self, node: Node, other: Node) -> int:
         """The place of `other` among the peers of `node`."""
-        return other.index if other.index < node.index else other.index - 1
+        return node.rows.of(other.name)
 
     def peer_of(self, node: Node, slot: int) -> Node:
-        return self.nodes[slot if slot < node.index else slot + 1]
+        return self.nodes[self.names.index(node.rows.names[slot])]
+
+    def replicas(self, leader: Node | None = None) -> list[Node]:
+        """Those of the volume as this one knows them, or else whoever leads; all that there are where they never change."""
+        leader = leader or self.leader()
+        named = leader.voter.ballot.replicas if leader is not None else ()
+        if not self.changes or leader is None:
+            return self.nodes
+        names = [one.name for one in named] or self.founders
+        return [node for node in self.nodes if node.name in names]
 
     def is_cut(self, one: Node, other: Node) -> bool:
         """Whether the two cannot speak with each other: that takes both directions."""
@@ -458,7 +482,7 @@ class Cluster:
         state = node.state
         return [
             int(state.peer[slot].detached or state.control_requests[slot].request == primary.DETACH)
-            for slot in range(len(self.nodes) - 1)
+            for slot in range(len(node.rows.names))
         ]
 
     def is_quiet(self, node: Node) -> bool:
@@ -502,6 +526,7 @@ class Cluster:
             states = node.state.peer["state"].tolist()
             self.counts["primaries lost during a resync"] += primary.RESYNCING in states
             self.counts["primaries lost while they handed over"] += bool(node.successor)
+            self.counts["primaries lost during a move"] += self.is_moving
             self.counts["primaries lost with writes not complete"] += bool(
                 node.journal.at[0].staged_sequence > node.state.at[0].completed
             )
@@ -537,13 +562,17 @@ class Cluster:
             return False  # Granted, and lost before it took a write.
         term.begun, self.newest = True, max(term, before, key=lambda one: one.epoch)
         check.check_promotion(self, node, term)
+        peers = [other.name for other in self.replicas(node) if other is not node]
+        node.rows = PeerRows(peers, max(len(peers), primary.PEERS_MAX) if self.changes else len(peers))
         node.state = primary.primary_state(
             node.journal, node.ring, [], self.protocol, self.seed, self.peer_timeout_ns, self.quorum, self.policy,
-            self.congestion, len(self.nodes) - 1, self.shape.volume_bytes, RESYNC_BUFFER,
+            self.congestion, len(node.rows.names), self.shape.volume_bytes, RESYNC_BUFFER,
             self.shape.lag_ring, self.latency_budget_ns,
         )  # fmt: skip
-        node.term, node.role, node.successor = term, PRIMARY, ""
+        node.term, node.role, node.successor, node.change = term, PRIMARY, "", ""
         node.flushes.clear()
+        if self.changes:
+            node.rows.begin(node.state, node.voter.ballot.members)
         for slot in self.membership.detached(node):
             node.state.peer[slot].detached = 1
         self.counts["failovers"] += before.leader not in (-1, node.index)
@@ -591,6 +620,7 @@ class Cluster:
         """Stage a WRITE, TRIM or ZEROS at a primary; False when there is no room. One of no bytes is refused, room or not."""
         now_ns = int(pretend.now_ns(node.world))
         staged = int(node.journal.at[0].staged_sequence)
+        is_too_much = kind != TRIM and check.is_too_much(node, address, size)
         if kind == TRIM:
             done = int(primary.submit_trim(node.state, address, size, now_ns))
         elif kind == ZEROS:
@@ -602,11 +632,31 @@ class Cluster:
                 raise Anomaly(f"replica {node.index} takes a {kind} of no bytes: {done}")
             self.counts["empty writes refused"] += 1
             return True
+        self.check_room(node, done, is_too_much, staged, f"{kind} of {size} bytes at {address}")
+        if done == primary.NO_SPACE:
+            return True
         if done > 0:
             if kind == ZEROS:
                 self.counts["zeros written"] += 1
             self.note_staged(node, address, size, np.zeros(size, np.uint8) if kind == ZEROS else None, kind != TRIM)
         return done > 0
+
+    def check_room(self, node: Node, answer: int, is_too_much: bool, staged: int, what: str) -> None:
+        """A write that needs more room than the volume may take is refused and in no log, and no other one is."""
+        if answer == primary.NO_SPACE:
+            self.counts["writes refused for room"] += 1
+            if not is_too_much:
+                raise Anomaly(f"replica {node.index} refuses a {what} for lack of room, and there is enough")
+            if node.journal.at[0].staged_sequence != staged:
+                raise Anomaly(f"replica {node.index} has a {what} in its log that it has refused for lack of room")
+        elif answer == 1 and is_too_much:
+            raise Anomaly(f"replica {node.index} takes a {what}, which needs more room than its volume may take")
+
+    def limit(self, share: float) -> None:
+        """Set what every replica's volume may take: a share of its size; 0: as much as there is."""
+        self.count["limit"] = int(self.shape.volume_bytes * share) if share else 0
+        self.counts["limits set"] += bool(share)
+        self.tell(f"volumes may take {int(self.count[0].limit) or 'all there is'}")
 
     def take_snapshot(self, node: Node) -> bool:
         """Stage a SNAPSHOT at a primary, and remember what it must show; False when there is no room."""
@@ -665,6 +715,7 @@ class Cluster:
         if differs_at >= 0:
             expected[differs_at] ^= 1
         now_ns = int(pretend.now_ns(node.world))
+        staged, is_too_much = int(node.journal.at[0].staged_sequence), check.is_too_much(node, address, size)
         if self.bug == STALE:
             answer = int(primary.read(node.state, self.read_bytes, 0, size, address))
             if answer > 0:
@@ -675,6 +726,9 @@ class Cluster:
                 primary.compare_and_write(node.state, expected, 0, data, 0, address, size, self.read_bytes, 0, now_ns)
             )
         if node.world.at[0].power_in == 0:
+            return True
+        self.check_room(node, answer, is_too_much, staged, f"compare-and-write of {size} bytes at {address}")
+        if answer == primary.NO_SPACE:
             return True
         if answer == 0:
             return False
@@ -824,7 +878,7 @@ class Cluster:
         before = int(state.at[0].completed)
         detached = state.peer["detached"].tolist()
         for slot in range(len(detached)):
-            if state.control_requests[slot].request == primary.DETACH:
+            if state.control_requests[slot].request in (primary.DETACH, primary.VACATE):
                 detached[slot] = 1
             if self.bug == FORGETFUL and state.peer[slot].state == primary.RESYNCING:
                 state.peer[slot].redo_sequence = node.journal.at[0].applied_sequence

@@ -14,8 +14,9 @@ from ...base.host import pretend_kernel as pretend
 from .. import election
 from .. import journal_kernel as log
 from .. import primary_kernel as primary
-from ..ballot import Answer, Question
+from ..ballot import Answer, Ballot, Placed, Question
 from ..handshake import is_to_be_readmitted, is_to_be_struck, may_succeed
+from ..replica_set import add, add_refusal_of, let_go, remove_refusal_of
 from ..vote import BallotError
 from .check import Anomaly
 from .cluster import DOWN, IDLE, PRIMARY, SECONDARY, UNASKED, Cluster, Node
@@ -28,17 +29,25 @@ ORPHANS_CHANCE = 0.3  # That a replica stands in this tick, once it knows that t
 class Elections:
     """The voters of a cluster, and what each of its replicas asks them."""
 
-    def __init__(self, cluster: Cluster, witness: bool) -> None:
+    def __init__(self, cluster: Cluster, witness: bool, apart: int = 0) -> None:
+        """The founders vote, and perhaps a witness with them; or `apart` voters that hold no data, and no replica."""
         self.cluster, self.random = cluster, cluster.random
         self.network = ControlNetwork(cluster.random)
-        self.voters: dict[str, Voter] = {node.name: node.voter for node in cluster.nodes}
         self.nodes = {node.name: node for node in cluster.nodes}
-        self.witness: Voter | None = None
-        if witness:
+        names = [f"v{index}" for index in range(apart)] or [WITNESS] * witness
+        self.apart: dict[str, Voter] = {}
+        for name in names:
             world = pretend.world(
                 cluster.clock, 0, 0, 0, cluster.stream, cluster.in_flight_bytes, cluster.segment_end, cluster.segment_due_ns
             )
-            self.witness = self.voters[WITNESS] = Voter(cluster, WITNESS, world)
+            self.apart[name] = Voter(cluster, name, world)
+        self.witness = next(iter(self.apart.values()), None)
+        self.names = (*(() if apart else cluster.founders), *names)  # of all that vote
+        for node in cluster.nodes:
+            node.voter.votes = node.name in self.names
+        cluster.place_count = len(cluster.nodes) + max(len(self.apart), 1)
+        self.decided = Ballot()  # the newest configuration that a majority keeps, as who asked for it knows
+        self.attempted: dict[tuple[int, int], Ballot] = {}  # by age: those that some voter keeps
         self.question_count = 0
         self.ask_ns_max = 5_000_000  # a voter that has not answered by then, or by a third of it, is not waited for
         self.stand_chance = 0.1  # that a replica without a session stands, by tick, while nobody leads
@@ -48,9 +57,14 @@ class Elections:
     def promise(self, node: Node, leader: Node) -> bool:
         """As Node.serve does before a session: the ballot, then the journal."""
         voter, epoch = node.voter, int(leader.journal.at[0].epoch)
+        if election.must_hear_of_others(voter):
+            self.inquire(node, election.hear_of_others(voter, len(self.names)), lambda heard: None)
+            return False
         if epoch < voter.ballot.epoch or not self.cluster.is_quiet(node):
             return False
         try:
+            if leader.voter.ballot.replicas:
+                voter.adopt(leader.voter.ballot)
             voter.follow_primary(epoch, leader.name)
         except (BallotError, PowerLostError):
             self.end_process(node)
@@ -65,8 +79,7 @@ class Elections:
 
     def detached(self, node: Node) -> list[int]:
         members = node.voter.ballot.members
-        others = [other for other in self.cluster.nodes if other is not node]
-        return [slot for slot, other in enumerate(others) if other.name not in members]
+        return [slot for slot, name in node.rows.named() if name not in members]
 
     def steps_down_for(self, node: Node, other: Node) -> bool:
         return other.voter.answers and other.voter.ballot.epoch > node.journal.at[0].epoch
@@ -85,7 +98,8 @@ class Elections:
         return True
 
     def is_whole(self, leader: Node) -> bool:
-        return self.cluster.policy != primary.CONSENT or set(leader.voter.ballot.members) == set(self.cluster.names)
+        names = {node.name for node in self.cluster.replicas(leader)}
+        return self.cluster.policy != primary.CONSENT or set(leader.voter.ballot.members) == names
 
     # Damage
 
@@ -100,16 +114,31 @@ class Elections:
 
     def damage(self) -> None:
         """Turn bits of the ballot of a voter that does not run."""
-        idle = [voter for voter in self.voters.values() if not voter.answers and not voter.file.flipped]
+        idle = [voter for voter in self.everybody() if not voter.answers and not voter.file.flipped]
         if idle:
             voter = self.random.choice(idle)
             voter.file.flip(self.random)
             self.cluster.tell(f"bits flip in the ballot of {voter.name}")
 
+    # Who is who
+
+    def everybody(self) -> list[Voter]:
+        """Whoever has a ballot: the replicas, whether or not they vote, and who votes only."""
+        return [*(node.voter for node in self.cluster.nodes), *self.apart.values()]
+
+    def voter_of(self, name: str) -> Voter:
+        """Whoever answers to this name."""
+        return self.nodes[name].voter if name in self.nodes else self.apart[name]
+
+    def others(self, node: Node) -> int:
+        """How many voters there are besides this replica."""
+        return len(self.names) - node.voter.votes
+
     # Control
 
     def control(self, troubled: bool) -> None:
-        self.mind_witness(troubled)
+        for voter in self.apart.values():
+            self.mind_voter(voter, troubled)
         self.deliver()
         leader = self.cluster.leader()
         for node in self.cluster.nodes:
@@ -124,21 +153,18 @@ class Elections:
             elif node.role == IDLE and node.inquiry is None:
                 self.follow(node, leader, troubled)
 
-    def mind_witness(self, troubled: bool) -> None:
+    def mind_voter(self, voter: Voter, troubled: bool) -> None:
         """The witness, too, loses its power and comes back."""
-        voter = self.witness
-        if voter is None:
-            return
         power = voter.world.at[0]
         if voter.is_up and power.power_in == 0:
             voter.is_up = False
             voter.file.crash(self.random.getrandbits(62), self.random.choice((0, 64, 128, 192, 256)))
-            self.cluster.tell("the witness loses power")
+            self.cluster.tell(f"the {voter.name} loses power")
         elif not voter.is_up and (not troubled or self.random.random() < 0.04):
             power.power_in = power.fail_in = -1
             with contextlib.suppress(BallotError, PowerLostError):
                 voter.is_up = voter.recall() or self.refuse(voter)
-            self.cluster.tell("the witness is back" if voter.is_up else "the witness stays away")
+            self.cluster.tell(f"the {voter.name} is back" if voter.is_up else f"the {voter.name} stays away")
 
     def end_process(self, node: Node) -> None:
         """A replica whose disk has failed under it ends."""
@@ -157,13 +183,13 @@ class Elections:
 
     def place(self, name: str) -> int:
         """The place of a voter in the network: a replica's index, the witness behind them."""
-        return len(self.cluster.nodes) if name == WITNESS else self.nodes[name].index
+        return self.nodes[name].index if name in self.nodes else len(self.nodes) + list(self.apart).index(name)
 
     def deliver(self) -> None:
         """Hand over what has arrived to whoever runs, and is not cut off."""
         now_ns = int(self.cluster.clock[0])
         for message in self.network.arrived(now_ns):
-            target = self.voters[message.target]
+            target = self.voter_of(message.target)
             if not target.answers or self.are_cut(message.asker, message.voter):
                 continue
             sender = message.asker if message.target == message.voter else message.voter
@@ -183,7 +209,7 @@ class Elections:
 
     def ask_astray(self, node: Node) -> None:
         """A replica asks each voter to keep a configuration of the epoch that this one has promised to another: none does."""
-        for voter in self.voters.values():
+        for voter in map(self.voter_of, self.names):
             ballot = voter.ballot
             if not voter.answers or not ballot.candidate or ballot.candidate == node.name:
                 continue
@@ -200,7 +226,7 @@ class Elections:
 
     def is_over(self, inquiry: Inquiry) -> bool:
         """Whether all have answered, or are not waited for any more."""
-        return len(inquiry.answers) == len(self.voters) - 1 or self.cluster.clock[0] > inquiry.ends_ns
+        return len(inquiry.answers) == inquiry.asked or self.cluster.clock[0] > inquiry.ends_ns
 
     def go_on(self, node: Node, answers: list[Answer] | None) -> None:
         """The next step, with these answers to the last question."""
@@ -216,9 +242,9 @@ class Elections:
             self.end_process(node)
             return
         self.question_count += 1
-        inquiry.number, inquiry.answers = self.question_count, {}
+        inquiry.number, inquiry.answers, inquiry.asked = self.question_count, {}, self.others(node)
         inquiry.ends_ns = int(self.cluster.clock[0]) + self.random.randrange(self.ask_ns_max // 3, self.ask_ns_max)
-        for name in self.voters:
+        for name in self.names:
             if name != node.name:
                 self.send(node, name, inquiry.number, question)
 
@@ -241,7 +267,7 @@ class Elections:
             return
         self.cluster.counts["elections"] += 1
         self.inquire(
-            node, election.stand(node.voter, len(self.voters) - 1, self.cluster.names), partial(self.finish_standing, node)
+            node, election.stand(node.voter, self.others(node), self.cluster.founders), partial(self.finish_standing, node)
         )
 
     def is_known_to_have_ended(self, node: Node, other: Node) -> bool:
@@ -250,6 +276,9 @@ class Elections:
 
     def finish_standing(self, node: Node, epoch: int) -> None:
         if epoch and node.role == IDLE and node.voter.ballot.epoch == epoch:
+            if self.cluster.changes:
+                self.check_leader(node, epoch)
+            self.note_decided(node)
             self.cluster.begin_term(node, epoch)
 
     # A secondary
@@ -286,9 +315,11 @@ class Elections:
         """One look of the control thread: step down, hand over, or ask for one change of the configuration."""
         cluster, voter = self.cluster, node.voter
         members, epoch = voter.ballot.members, node.term.epoch
+        if cluster.changes:
+            node.rows.follow(node.state, [other.name for other in cluster.replicas(node) if other is not node])
         if node.successor:
             slot = cluster.slot(node, self.nodes[node.successor])
-            if may_succeed(node.state.peer[slot], node.successor, members, node.journal):
+            if slot >= 0 and may_succeed(node.state.peer[slot], node.successor, members, node.journal):
                 successor = node.successor
                 cluster.counts["handed over"] += 1
                 cluster.tell(f"replica {node.index} hands over to {successor}")
@@ -303,7 +334,13 @@ class Elections:
             cluster.tell(f"replica {node.index} has promised epoch {voter.ballot.epoch} and steps down")
             cluster.stop(node)
             return
-        others = [other for other in cluster.nodes if other is not node]
+        if node.change:
+            self.begin_change(node)
+            return
+        others = [other for other in cluster.replicas(node) if other is not node and cluster.slot(node, other) >= 0]
+        if not others and not voter.is_settled:
+            self.configure(node, members, None, "settles")
+            return
         self.random.shuffle(others)
         for other in others:
             slot = cluster.slot(node, other)
@@ -330,7 +367,7 @@ class Elections:
 
     def configure(self, node: Node, members: tuple[str, ...], struck: Node | None, what: str) -> None:
         """Ask the voters to keep this configuration."""
-        steps = election.configure(node.voter, len(self.voters) - 1, node.term.epoch, members)
+        steps = election.configure(node.voter, self.others(node), node.term.epoch, members, node.voter.ballot.replicas)
         self.inquire(node, steps, partial(self.finish_configuring, node, node.term, struck, what))
 
     def finish_configuring(self, node: Node, term: Any, struck: Node | None, what: str, is_kept: bool) -> None:
@@ -342,6 +379,7 @@ class Elections:
             node.stands_at_once = True
             return
         if is_kept:
+            self.note_decided(node)
             self.cluster.counts[f"configurations, {what}"] += 1
             self.cluster.tell(f"replica {node.index} {what}: the members are {', '.join(node.voter.ballot.members)}")
         if struck is None:
@@ -352,3 +390,54 @@ class Elections:
         else:
             self.cluster.join(node, struck)
 
+    # Other replicas
+
+    def all_replicas(self, node: Node) -> tuple[Placed, ...]:
+        """As Node.all_replicas has it."""
+        return self.replicas_of(node.voter.ballot)
+
+    def replicas_of(self, ballot: Ballot) -> tuple[Placed, ...]:
+        """Those of a configuration."""
+        return ballot.replicas or tuple(map(place_of, self.cluster.founders))
+
+    def begin_change(self, node: Node) -> None:
+        """As Node.made does it: refused, or asked of the voters."""
+        word, name = node.change.split()
+        node.change = ""
+        replicas, members = self.all_replicas(node), node.voter.ballot.members
+        if word == "add":
+            refusal = "" if place_of(name) not in replicas else "it is there"
+            refusal = refusal or add_refusal_of(place_of(name), members, replicas)
+            steps = add(node.voter, self.others(node), node.term.epoch, replicas, place_of(name))
+        else:
+            refusal = remove_refusal_of(name, node.name, self.names, replicas)
+            steps = let_go(node.voter, self.others(node), node.term.epoch, replicas, name)
+        if refusal:
+            self.cluster.counts["changes of the replicas refused"] += 1
+            return
+        what = "adds" if word == "add" else "removes"
+        self.cluster.tell(f"replica {node.index} {what} {name}")
+        self.inquire(node, steps, partial(self.finish_configuring, node, node.term, None, what))
+
+    def note_attempted(self, ballot: Ballot) -> None:
+        """Some voter keeps this configuration."""
+        self.attempted[ballot.age] = ballot
+
+    def note_decided(self, node: Node) -> None:
+        """A majority keeps the configuration that this replica knows."""
+        ballot = node.voter.ballot
+        self.decided = max(self.decided, ballot, key=lambda one: one.age)
+
+    def check_leader(self, node: Node, epoch: int) -> None:
+        """Who leads was a member in the newest configuration that was decided before, or in one that was attempted behind it."""
+        known = [self.decided, *(one for one in self.attempted.values() if one.age > self.decided.age and one.of_epoch < epoch)]
+        if self.decided.members and not any(node.name in one.members for one in known):
+            raise Anomaly(
+                f"replica {node.index} leads in epoch {epoch}, and the voters have decided that {', '.join(self.decided.members)} "
+                "are the members"
+            )
+
+
+def place_of(name: str) -> Placed:
+    """A replica with an address, of which nothing is made here."""
+    return Placed(name, "host", 1 + int(name[1:]), 1)

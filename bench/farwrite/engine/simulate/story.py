@@ -18,6 +18,7 @@ from .. import snapshot_kernel as snapshot
 from ..ballot import Question
 from . import adversary, check
 from .arbiter import Arbiter
+from .changing_replicas import ChangingReplicas
 from .check import Anomaly
 from .cluster import DOWN, LARGE, PRIMARY, READ_BYTES_MAX, SECONDARY, SMALL, TINY, TRIM, WRITE, ZEROS, Cluster, Node
 from .elections import Elections
@@ -63,6 +64,7 @@ class Story:
     """One seed's cluster and what happens to it."""
 
     lies: LyingDisks | None = None
+    changing: ChangingReplicas | None = None
 
     def __init__(self, seed: int, bug: str = "") -> None:
         self.random = draw = random.Random(seed)
@@ -90,7 +92,10 @@ class Story:
         cluster.sync_ns = self.quantum_ns * draw.choice((0, 2, 10))
         self.elections: Elections | None = None
         if draw.random() < 0.5:
-            self.elections = Elections(cluster, witness=draw.random() < (0.8 if count % 2 == 0 else 0.3))
+            witness = draw.random() < (0.8 if count % 2 == 0 else 0.3)
+            changing = ChangingReplicas(self, seed)
+            self.changing = changing if changing.is_on else None
+            self.elections = Elections(cluster, witness, changing.apart if changing.is_on else 0)
             network = self.elections.network
             network.loss_ratio, network.doubled_ratio = draw.choice((0.0, 0.05, 0.3)), draw.choice((0.0, 0.1))
             network.delay_ns_max = self.quantum_ns * draw.choice((1, 2, 6)) // 2
@@ -118,12 +123,17 @@ class Story:
         self.taking = random.Random(f"snapshots of {seed}")
         self.takes = self.taking.choice((0.0, 0.05, 0.2)), self.taking.choice((0.03, 0.15))  # snapshots a turn, and deletions
         self.length = draw.choice((80, 150, 300, 500))
+        self.limiting = random.Random(f"room of {seed}")
+        self.limits = self.limiting.choice((0.0, 0.0, 0.01, 0.05))  # changes of what volumes may take, by tick
         self.paused: dict[int, int] = {}
         self.cut_until = 0  # Until then the network stays as it is.
         self.stalled: dict[int, int] = {}  # by replica: until when its disk answers nothing
-        self.lies = LyingDisks(self, seed)
+        self.lies = LyingDisks(self, seed) if self.changing is None else None  # What differs is compared in stories of its own.
         cluster.counts[f"stories with {counted(count, 'replica')}"] = cluster.counts[f"stories under {self.protocol}"] = 1
         by = "an arbiter" if self.elections is None else f"votes{' and a witness' if self.elections.witness else ''}"
+        if self.changing is not None and self.elections is not None:
+            cluster.counts["stories in which replicas come and go"] = 1
+            by = f"the votes of {', '.join(self.elections.names)}, while {len(cluster.nodes) - count} more may come"
         self.tell(f"seed {seed}: {count} replicas, led by {by}, protocol {self.protocol}, policy {self.policy}, quorum {quorum}, "
                   f"{', '.join(name for name, rate in self.trouble.items() if rate)}")
 
@@ -151,6 +161,8 @@ class Story:
         if troubled:
             self.make_trouble()
         self.begin_processes(troubled)
+        if self.changing is not None:
+            self.changing.tick(troubled)
         cluster.asleep = {cluster.names[index] for index, until in self.paused.items() if until > self.ticks and troubled}
         for node in cluster.nodes:
             node.ring.at[0].stalled = int(self.stalled.get(node.index, 0) > self.ticks and troubled)
@@ -248,13 +260,13 @@ class Story:
                 self.cut_until = self.ticks + draw.choice((0, 60, 200))
             else:
                 side = {other.index for other in cluster.nodes if draw.random() < 0.5}
-                if self.elections is not None and self.elections.witness and draw.random() < 0.5:
-                    side.add(len(cluster.nodes))
-            pairs = [(a, b) for a in side for b in range(len(cluster.nodes) + 1) if b not in side]
+                if self.elections is not None:
+                    side |= {self.elections.place(name) for name in self.elections.apart if draw.random() < 0.5}
+            pairs = [(a, b) for a in side for b in range(cluster.place_count) if b not in side]
             cluster.partition(pairs)
             self.tell(f"cut: {sorted(side)} from the rest")
         if happens["blackhole"]:
-            ways = [tuple(draw.sample(range(len(cluster.nodes) + 1), 2)) for _ in range(draw.choice((1, 1, 2)))]
+            ways = [tuple(draw.sample(range(cluster.place_count), 2)) for _ in range(draw.choice((1, 1, 2)))]
             cluster.partition(cluster.cut, ways)
             self.tell(f"lost in one direction: {', '.join(f'{one} to {other}' for one, other in ways)}")
         if happens["stall"] and node.role != DOWN:
@@ -295,6 +307,8 @@ class Story:
             adversary.meddle(cluster, node)
         if happens["forge"] and node.role == PRIMARY:
             adversary.forge(cluster, node)
+        if self.limits and self.limiting.random() < self.limits:
+            cluster.limit(self.limiting.choice((0.0, 0.1, 0.3, 0.6, 0.9, 1.2)))
         if self.lies is not None:
             self.lies.make_trouble()
 
@@ -349,8 +363,11 @@ class Story:
     def trouble_voters(self, elections: Elections, happens: dict[str, bool]) -> None:
         """What goes wrong with ballots and voters, and who is told to hand over."""
         draw, cluster = self.random, self.cluster
-        if happens["witness"] and elections.witness is not None and elections.witness.answers:
-            elections.witness.world.at[0].power_in = draw.randrange(4)
+        if happens["witness"] and elections.witness is not None:
+            voters = list(elections.apart.values())
+            voter = voters[0] if len(voters) == 1 else draw.choice(voters)
+            if voter.answers:
+                voter.world.at[0].power_in = draw.randrange(4)
         if happens["ballot"]:
             elections.damage()
         if happens["stray"]:
@@ -366,6 +383,8 @@ class Story:
         cluster = self.cluster
         self.tell("everything heals")
         cluster.partition([])
+        if self.limits:
+            cluster.limit(0.0)
         cluster.delay_ns, cluster.sync_ns = 200_000, 0
         self.quantum_ns = max(self.quantum_ns, 400_000)
         self.paused.clear()
@@ -374,7 +393,7 @@ class Story:
         if self.elections is not None:
             self.elections.network.loss_ratio, self.elections.stand_chance = 0.0, 0.03
             self.elections.network.delay_ns_max, self.elections.ask_ns_max = 100_000, 4 * self.quantum_ns
-            worlds += [self.elections.witness.world] if self.elections.witness else []
+            worlds += [voter.world for voter in self.elections.apart.values()]
         for world in worlds:
             world.at[0].flush_ns = 100_000
             world.at[0].kept_fail_in = -1
@@ -382,6 +401,8 @@ class Story:
                 world.at[0].power_in = world.at[0].fail_in = -1
         if self.lies is not None:
             self.lies.heal()
+        if self.changing is not None:
+            self.changing.end_moves()
         self.become_whole()
         self.write_once_more()
         self.become_whole()
@@ -389,7 +410,7 @@ class Story:
         if self.lies is not None:
             self.lies.repair()
         check.check_equal(cluster)
-        for node in cluster.nodes:
+        for node in cluster.replicas():
             check.check_prefix(node, cluster.terms)
             check.check_tended(node)
         leader = cluster.leader()
@@ -411,7 +432,7 @@ class Story:
     def give_room_back(self) -> None:
         """Every replica empties the places of deleted snapshots, and stays whole meanwhile."""
         for _ in range(TENDING_TICKS):
-            if not any(node.journal.snapshots.at[0].todo for node in self.cluster.nodes) and self.is_whole():
+            if not any(node.journal.snapshots.at[0].todo for node in self.cluster.replicas()) and self.is_whole():
                 return
             self.tick(False)
         raise Anomaly(f"deleted snapshots take room {TENDING_TICKS} ticks after everything was whole: {self.describe()}")
@@ -469,18 +490,21 @@ class Story:
     def is_whole(self) -> bool:
         """Whether one primary leads and every other replica has everything, durable and applied."""
         leader = self.cluster.leader()
-        if leader is None or any(node.role in (PRIMARY, DOWN) for node in self.cluster.nodes if node is not leader):
+        nodes = self.cluster.replicas(leader)
+        if leader is None or any(node.role in (PRIMARY, DOWN) for node in nodes if node is not leader):
             return False
         end = leader.journal.at[0].staged_sequence
-        if leader.state.at[0].completed != end or (leader.state.peer["state"] != primary.LIVE).any():
+        if leader.state.at[0].completed != end:
             return False
-        if (leader.state.peer["durable"] != end).any():
+        if self.changing is not None:
+            if not self.changing.is_whole(leader):
+                return False
+        elif (leader.state.peer["state"] != primary.LIVE).any() or (leader.state.peer["durable"] != end).any():
             return False
         if not self.cluster.membership.is_whole(leader):
             return False
         return all(
-            node.journal.at[0].applied_sequence == end and not node.journal.at[0].flags & log.INCONSISTENT
-            for node in self.cluster.nodes
+            node.journal.at[0].applied_sequence == end and not node.journal.at[0].flags & log.INCONSISTENT for node in nodes
         )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from ...base.host import pretend_kernel as pretend
 from ...base.host.pretend_kernel import SECTOR_BYTES
 from .. import vote
-from ..ballot import SLOT_BYTES, Answer, Ballot, Question, decode_slots, next_generation, writes_of
+from ..ballot import SLOT_BYTES, Answer, Ballot, Placed, Question, decode_slots, next_generation, writes_of
 from ..election import Steps
 from ..vote import BallotError
 from .check import Anomaly
@@ -83,7 +83,8 @@ class Voter(vote.Voter):
 
     def __init__(self, cluster: Any, name: str, world: pretend.World, node: Any = None) -> None:
         self.cluster, self.name, self.world, self.node = cluster, name, world, node
-        self.replicas = frozenset(cluster.names if node else ())
+        self.replicas = frozenset({*cluster.founders, name} if node else ())
+        self.votes = True
         self.lock = contextlib.nullcontext()  # type: ignore[assignment]
         self.ballot = self.durable = Ballot()  # durable: what was last kept, and may have been told
         self.file = BallotFile(world, self.ballot)
@@ -111,6 +112,9 @@ class Voter(vote.Voter):
         """The newest epoch that its replica has promised, serves, or has writes of."""
         return max(self.ballot.epoch, self.log_of()[0], int(self.node.journal.at[0].epoch))
 
+    def replicas_now(self) -> tuple[Placed, ...]:
+        return self.ballot.replicas
+
     def hears_primary(self) -> bool:
         return self.node is not None and self.node.hears_primary
 
@@ -135,6 +139,8 @@ class Voter(vote.Voter):
         answer = super().decide(question)
         if answer.yes and question.ask in ("grant", "configure"):
             self.cluster.note_vote(self.name, question)
+            if question.ask == "configure":
+                self.cluster.membership.note_attempted(self.ballot)
             self.cluster.note_reached(question)
         return answer
 
@@ -230,4 +236,5 @@ class Inquiry:
     finish: Callable[[Any], None]
     number: int = 0
     ends_ns: int = 0
+    asked: int = 0
     answers: dict[str, Answer] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a served volume is asked besides reads and writes: its snapshots, digests, who copies to it. Both ends of `control.sock`.
+"""What a served volume is asked besides reads and writes: snapshots, digests, who copies to it, its replicas: `control.sock`.
 
 A request is one line of JSON and its answer another, then whoever answered hangs up. Who answers is the replica that leads: its
 socket is made and moved with its doors, as `volume.sock` is, so a command reaches who can carry it out without another process
@@ -30,8 +30,10 @@ import msgspec
 from ...base.errors import EXIT_CRASH, EXIT_UNFIT, EXIT_USAGE, FarwriteError, UnfitError, UsageError
 from ...base.framing import Lines, TooLongError, line
 from ...base.wire.door import Door, SparseLog, opened
+from ...engine.control import Address
 from ...engine.frontend import nbd
 from ...engine.frontend.nbd_client import ConnectionLostError, NbdClient, Place
+from ...engine.peer_status import ReplicaStatus
 from ...engine.snapshot import Snapshot, checked_name
 from ..copy.ranges import pieces, ranges_of
 
@@ -85,7 +87,50 @@ class Hold(msgspec.Struct, tag="hold", forbid_unknown_fields=True):
     """Keep everybody else from copying to this volume until we hang up."""
 
 
-Request = Take | Delete | Show | Digest | Hold
+class AddReplica(msgspec.Struct, tag="add-replica", forbid_unknown_fields=True):
+    """Have one more replica, whose process listens there: it is brought up to date beside the writes."""
+
+    name: str
+    host: str
+    port: int
+    vote_port: int
+
+
+class RemoveReplica(msgspec.Struct, tag="remove-replica", forbid_unknown_fields=True):
+    """Have one replica fewer. Its process may end once this is answered."""
+
+    name: str
+
+
+class Replicas(msgspec.Struct, tag="replicas", forbid_unknown_fields=True):
+    """Which replicas there are, and how far each is; adding and removing one answers it too."""
+
+
+class HandOver(msgspec.Struct, tag="hand-over", forbid_unknown_fields=True):
+    """Have this replica lead: it must hold everything."""
+
+    name: str
+
+
+Changing = AddReplica | RemoveReplica | Replicas | HandOver
+Request = Take | Delete | Show | Digest | Hold | Changing
+
+
+class ReplicaFigures(msgspec.Struct, frozen=True):
+    """A replica as it is listed."""
+
+    name: str
+    host: str
+    port: int
+    vote_port: int
+    state: str  # "leads", "live", "catching", "resyncing" or "absent"
+    leads: bool
+    is_member: bool  # the voters have it as one that holds every write: it may lead
+    votes: bool  # it cannot be removed
+    lag_writes: int  # laid into the log of who leads, and not known durable here
+    sent_bytes: int = 0  # since it began to be brought up to date
+    left_bytes: int | None = None
+    left_s: float | None = None
 
 
 class Answer(msgspec.Struct):
@@ -97,6 +142,7 @@ class Answer(msgspec.Struct):
     leader: str = ""
     snapshots: list[SnapshotFigures] = []
     digest: str = ""
+    replicas: list[ReplicaFigures] = []
     leads: bool = True  # whoever answers; if not, it may be asked again in a while
 
 
@@ -106,11 +152,15 @@ NOT_OURS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Keeper(Protocol):
-    """Who keeps the snapshots: a node that leads. FarwriteError says what it cannot do."""
+    """Who keeps the snapshots and minds the replicas: a node that leads. FarwriteError says what it cannot do."""
 
     def take_snapshot(self, name: str) -> Snapshot: ...
     def delete_snapshot(self, name: str) -> object: ...
     def snapshots(self) -> Sequence[Snapshot]: ...
+    def add_replica(self, name: str, address: Address) -> None: ...
+    def remove_replica(self, name: str) -> None: ...
+    def replicas(self) -> Sequence[ReplicaStatus]: ...
+    def request_hand_over(self, to: str) -> None: ...
 
 
 # Answering
@@ -135,11 +185,25 @@ class Desk:
                 self.keeper.take_snapshot(name) if isinstance(request, Take) else self.keeper.delete_snapshot(name)
         elif isinstance(request, Digest):
             digest = self.digest_of(request)
+        elif isinstance(request, Changing):
+            return Answer(volume=self.volume, leader=self.leader, replicas=self.change(request))
         found = [
             SnapshotFigures(one.name, int(one.sequence), int(one.taken_ns), bool(one.is_whole), int(one.kept_bytes))
             for one in self.keeper.snapshots()
         ]
         return Answer(volume=self.volume, leader=self.leader, snapshots=found, digest=digest)
+
+    def change(self, request: Changing) -> list[ReplicaFigures]:
+        """Change the replicas, or who leads them, as asked; those that there are now. None after a hand-over: another leads."""
+        if isinstance(request, HandOver):
+            self.keeper.request_hand_over(request.name)
+            return []
+        with self.changing:
+            if isinstance(request, AddReplica):
+                self.keeper.add_replica(request.name, Address(request.host, request.port, request.vote_port))
+            elif isinstance(request, RemoveReplica):
+                self.keeper.remove_replica(request.name)
+        return [figures_of(one) for one in self.keeper.replicas()]
 
     def digest_of(self, request: Digest) -> str:
         """Of a part of a snapshot, read through our own door."""
@@ -181,6 +245,15 @@ class Desk:
             if holds:
                 self.held.release()
         return False
+
+
+def figures_of(one: ReplicaStatus) -> ReplicaFigures:
+    """A replica as it is listed."""
+    peer = one.peer
+    return ReplicaFigures(
+        one.name, one.host, one.port, one.vote_port, one.state, one.leads, one.is_member, one.votes, one.lag_writes,
+        *((peer.sent_bytes, peer.left_bytes, peer.left_s) if peer is not None else ()),
+    )  # fmt: skip
 
 
 def tell(connection: socket.socket, answer: Answer) -> None:

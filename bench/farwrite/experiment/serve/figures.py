@@ -7,12 +7,14 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ...base.histogram import SLOTS, Histogram
-from ...base.units import format_time
+from ...base.units import format_size, format_time
 from ...engine.peer_status import STATES
+from ...engine.room import is_above_level, used_of
 from ...lab.shared_memory import Board
 from ..voters import seat_of
 from .replica import Figures, figures_of
@@ -65,9 +67,19 @@ class LastSecond:
             f"{leader} leads", f"{int(counted.clients)} clients", f"{(now.writes - before.writes) / past_s:,.0f} writes/s",
             f"{(now.written - before.written) / past_s / 1e6:,.1f} MB/s", f"{(now.reads - before.reads) / past_s:,.0f} reads/s",
         ]  # fmt: skip
+        words += [room_text(figures.room[0])]
         words += [f"p50 {format_time(p50)}, p99 {format_time(p99)}"] if p50 is not None and p99 is not None else []
         words += peers_text(figures, [name for name in replicas if name != leader])
         return ", ".join(words) + down
+
+
+def room_text(count: Any) -> str:
+    """What the volume takes of what it may."""
+    used, limit = used_of(count), int(count["limit"])
+    level = "; above its warning level" if is_above_level(count) else ""
+    refused = f"; {int(count['refused']):,} requests refused" if count["refused"] else ""
+    most = f" of {format_size(limit)}" if limit else ""
+    return f"{format_size(used)}{most} used, {format_size(int(count['promised']))} promised{level}{refused}"
 
 
 def peers_text(figures: Figures, names: Sequence[str]) -> list[str]:
@@ -102,6 +114,9 @@ def metrics_text(boards: Mapping[str, Board], replicas: Sequence[str]) -> str:
     for name, kind, about in COUNTED:
         suffix = "_total" if kind == "counter" else ""
         family(name + suffix, kind, about, [(by[one], float(read[one].counters[0][name])) for one in replicas])
+    for name, kind, about in ROOM:
+        suffix = "_total" if kind == "counter" else "_bytes"
+        family(f"room_{name}{suffix}", kind, about, [(by[one], float(read[one].room[0][name])) for one in replicas])
     for what in ("writes", "reads"):
         name = f"{what[:-1]}_seconds"
         lines.append(f"# HELP farwrite_{name} From a request's last byte until its answer was handed over.")
@@ -137,6 +152,16 @@ COUNTED = (
     ("bytes_read", "counter", "Bytes of these reads."),
     ("errors", "counter", "Requests answered with an error."),
     ("blocked", "counter", "Times a connection was not read from because there was no room."),
+)
+
+
+ROOM = (
+    ("allocated", "gauge", "Bytes of extents that the volume takes here, those in the log included."),
+    ("kept", "gauge", "Bytes of old blocks that are kept for snapshots here."),
+    ("limit", "gauge", "Bytes that both together may be; 0: as many as there are."),
+    ("warn", "gauge", "Bytes above which it is said; 0: never."),
+    ("promised", "gauge", "Bytes of the volume."),
+    ("refused", "counter", "Requests refused because they needed more room."),
 )
 
 

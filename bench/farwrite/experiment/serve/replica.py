@@ -31,6 +31,7 @@ from ...base.wire.congestion import state_congestion
 from ...base.wire.door import BACKLOG
 from ...engine import primary_kernel as primary
 from ...engine import replica_kernel as replica
+from ...engine import room_kernel
 from ...engine.control import Address
 from ...engine.frontend import session_kernel as sessions
 from ...engine.frontend.frontend import Frontend
@@ -40,12 +41,14 @@ from ...engine.frontend.iscsi.pages import ACTIVE_OPTIMIZED, STANDBY, UNAVAILABL
 from ...engine.frontend.iscsi.portal import portal, portal_of
 from ...engine.frontend.iscsi.relay import Gates
 from ...engine.frontend.iscsi.scsi import LogicalUnit
+from ...engine.frontend.iscsi.sense import SOFT_THRESHOLD
 from ...engine.frontend.iscsi.store import VolumeStore
 from ...engine.frontend.iscsi.target import Target
 from ...engine.frontend.nbd_client import Place
 from ...engine.frontend.nbd_door import nbd_door
 from ...engine.frontend.nbd_negotiation import Chosen, Export, Tls
 from ...engine.node import Node
+from ...engine.room import is_above_level
 from ...engine.snapshot import Snapshot
 from ...lab.shared_memory import Board
 from ..voters import REST_AT, quieten, rehearse_node, seat_of, terms_of
@@ -75,6 +78,7 @@ class Task(Row):
     forgets = i64("1: whoever opens the doors first is to forget the reservations of iSCSI initiators; written by the server")
     no_iscsi = i64("1: it leads, and the reservations in the volume are damaged, so it offers no disk over iSCSI")
     leader = i64("whose doors are open: 1 and its place among the replicas' names in order; 0: nobody's; written by the server")
+    size_bytes = i64("bytes of the volume for clients that connect from now on; 0: as ordered; written by the server")
 
 
 class PeerFigures(Row):
@@ -85,11 +89,12 @@ class PeerFigures(Row):
     lag_writes = i64("writes that are laid into the log here and not known durable there")
 
 
-PEERS_MAX = 2
+PEERS_MAX = primary.PEERS_MAX
 TASK_AT = REST_AT
 COUNTERS_AT = TASK_AT + Task.LAYOUT.itemsize // 8
 PEERS_AT = COUNTERS_AT + sessions.Counters.LAYOUT.itemsize // 8
-WRITES_AT = PEERS_AT + PEERS_MAX * PeerFigures.LAYOUT.itemsize // 8
+ROOM_AT = PEERS_AT + PEERS_MAX * PeerFigures.LAYOUT.itemsize // 8
+WRITES_AT = ROOM_AT + room_kernel.Count.LAYOUT.itemsize // 8
 READS_AT = WRITES_AT + SLOTS
 BOARD_WORDS = READS_AT + SLOTS
 
@@ -100,6 +105,7 @@ class Figures(NamedTuple):
     task: Any
     counters: np.ndarray
     peer: np.ndarray
+    room: np.ndarray  # room_kernel.Count, one
     writes_ns: np.ndarray
     reads_ns: np.ndarray
 
@@ -109,7 +115,8 @@ def figures_of(board: Board) -> Figures:
     words = board.words
     return Figures(
         words[TASK_AT:COUNTERS_AT].view(Task.LAYOUT)[0], words[COUNTERS_AT:PEERS_AT].view(sessions.Counters.LAYOUT),
-        words[PEERS_AT:WRITES_AT].view(PeerFigures.LAYOUT), words[WRITES_AT:READS_AT], words[READS_AT:BOARD_WORDS],
+        words[PEERS_AT:ROOM_AT].view(PeerFigures.LAYOUT), words[ROOM_AT:WRITES_AT].view(room_kernel.Count.LAYOUT),
+        words[WRITES_AT:READS_AT], words[READS_AT:BOARD_WORDS],
     )  # fmt: skip
 
 
@@ -134,6 +141,8 @@ class Order(NamedTuple):
     iscsi_fd: int | None  # bound, for initiators outside of the lab
     chap: Credentials | None  # that initiators must know
     portals: dict[str, int]  # by replica, the port of its site's iSCSI portal; none where a site has no network of its own
+    voters: dict[str, Address] | None = None  # who votes, where that is not the replicas and the witness (engine/node.py)
+    founders: tuple[str, ...] | None = None  # the replicas that the volume was made with, where these are not all of them
 
 
 def exports_of(size_bytes: int, snapshots: Sequence[Snapshot] = ()) -> tuple[Export, ...]:
@@ -158,6 +167,11 @@ class ServedNode(Node):
     board_: Board
     frontend: Frontend
     unit: LogicalUnit | None = None  # of the target that is offered
+
+    @property
+    def first_peers(self) -> list[str]:
+        """The other replicas that it was started with: those of which a board has a row."""
+        return [name for name in sorted(self.order.addresses) if name != self.name]
 
     def run(self) -> None:
         self.standby = contextlib.ExitStack()  # The site's iSCSI portal while another site leads.
@@ -195,7 +209,7 @@ class ServedNode(Node):
 
     def report(self, figures: Figures, ended: threading.Event) -> None:
         """In a thread, while we lead: open the doors once the loop takes clients, tell how we stand, and drain when asked to."""
-        seat = seat_of(self.board_)
+        seat, is_told = seat_of(self.board_), False
         with contextlib.ExitStack() as doors:
             while not ended.wait(REPORT_S):
                 if self.frontend.leads() and not figures.task.is_open and not figures.task.drain:
@@ -203,9 +217,14 @@ class ServedNode(Node):
                     figures.task.is_open = 1
                 state = self.primary
                 if state is not None:
-                    tell_peers(state, figures.peer)
+                    rows = {name: state.peer[index] for index, name in self.rows.named()}
+                    tell_peers(state, figures.peer, [rows.get(name) for name in self.first_peers])
                     self.tell_roles(state)
-                    seat.joined = bool((state.peer["state"] == primary.LIVE).all() and not state.peer["detached"].any())
+                    is_above = is_above_level(figures.room[0])
+                    if self.unit is not None and is_above and not is_told:
+                        self.unit.tell_all(SOFT_THRESHOLD)
+                    is_told = is_above and (is_told or self.unit is not None)
+                    seat.joined = all(peer.state == primary.LIVE and not peer.detached for peer in rows.values())
                 if figures.task.drain and not figures.task.drained:
                     doors.close()
                     figures.task.drained = 1 if self.frontend.shut_down(DRAIN_S) else 2
@@ -221,7 +240,7 @@ class ServedNode(Node):
         order = self.order
 
         def exports() -> tuple[Export, ...]:
-            return exports_of(order.size_bytes, self.snapshots())
+            return exports_of(int(figures_of(self.board_).task.size_bytes) or order.size_bytes, self.snapshots())
 
         context = server_context(order.tls) if order.tls else None
         name = f"the NBD door of {order.name}"
@@ -273,7 +292,7 @@ class ServedNode(Node):
         """A target port group a site: ours serves the volume, and the others stand by where they keep up with us."""
         names, serves = sorted(self.order.addresses), {self.name: ACTIVE_OPTIMIZED}
         if state is not None:
-            stand_by = {name: stands_by(peer) for name, peer in zip(self.peers, state.peer, strict=True)}
+            stand_by = {name: stands_by(state.peer[index]) for index, name in self.rows.named()}
             serves |= {name: STANDBY for name, stands in stand_by.items() if stands}
         return tuple(PortGroup(number, serves.get(name, UNAVAILABLE), (number,)) for number, name in enumerate(names, 1))
 
@@ -289,10 +308,13 @@ class ServedNode(Node):
         )
 
 
-def tell_peers(state: primary.Primary, rows: np.ndarray) -> None:
-    """Where each peer stands."""
+def tell_peers(state: primary.Primary, rows: np.ndarray, peers: Sequence[Any]) -> None:
+    """Where each of these peers stands; None of one that is no replica any more."""
     staged = int(state.journal.at[0].staged_sequence)
-    for row, peer in zip(rows, state.peer, strict=False):
+    for row, peer in zip(rows, peers, strict=False):
+        if peer is None:
+            row["state"] = row["detached"] = row["lag_writes"] = 0
+            continue
         row["state"], row["detached"] = peer.state, peer.detached
         row["lag_writes"] = max(staged - int(peer.durable), 0)
 
@@ -379,7 +401,8 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
         made = ServedNode(
             order.name, chosen, ballot_fd, order.addresses, order.witness, order.volume, board.counters, frontend,
             terms_of(order.key), protocol=order.protocol, policy=order.policy, quorum=order.quorum,
-            peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES,
+            peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES, voters=order.voters, founders=order.founders,
+            count=figures.room,
         )  # fmt: skip
         made.order, made.board_, made.frontend, made.stands_at_once = order, board, frontend, order.stands_first
         made.run()

@@ -29,6 +29,7 @@ from ...base.wire.congestion import state_congestion
 from ...engine.control import Address
 from ...engine.frontend.iscsi.chap import Credentials
 from ...engine.frontend.iscsi.portal import PORT as ISCSI_PORT
+from ...engine.room import WARN_RATIO, RoomLevel
 from ...lab.foreign_processes import allow_ping
 from ...lab.lab import Lab, LabSpec, open_lab
 from ...lab.process import Process, process
@@ -77,6 +78,7 @@ class Asked:
     iscsi_port: int | None = None
     chap: Credentials | None = None
     forgets_reservations: bool = False  # of initiators, that the volume keeps
+    room_bytes: int = 0  # that the volume may take at each replica; 0: as many as there are
     metrics_port: int | None = None
     restarts: bool = True
     is_verbose: bool = False
@@ -109,6 +111,7 @@ class Server(Voters):
         self.failures: dict[str, Failure] = {}
         self.started_s: dict[str, float] = {}
         self.last_leader: str | None = None
+        self.room_level = RoomLevel()
         self.on_start: Callable[[int], None] = lambda pid: None
         self.stacks: dict[str, contextlib.ExitStack] = {}
         self.metrics_uri = ""
@@ -143,6 +146,8 @@ class Server(Voters):
         """Start every voter; return once one leads and its doors are open, and, within a while, all its peers keep up."""
         for name in self.replicas:
             figures_of(self.boards[name]).task.forgets = int(self.asked.forgets_reservations)
+            room = figures_of(self.boards[name]).room[0]
+            room["limit"], room["warn"] = self.asked.room_bytes, int(self.asked.room_bytes * WARN_RATIO)
         for name in reversed(self.voters):
             self.start(name, first=name == SITES[0])
             self.until(lambda name=name: self.seats[name].ready, f"the start of {name}", OPENS_S)  # type: ignore[misc]
@@ -180,6 +185,8 @@ class Server(Voters):
                 self.say(f"{name} is started again.")
         self.tell_sites()
         leader = self.leader()
+        if leader is not None and (news := self.room_level.news(figures_of(self.boards[leader]).room[0])):
+            self.say(news)
         if self.is_open() and leader != self.last_leader:
             assert leader is not None
             self.say(f"{leader} leads and its doors are open: {self.uri(leader)}")
@@ -288,7 +295,7 @@ class Server(Voters):
             "iscsi_uris": {name: self.iscsi_uri(name) for name in self.portals}, "link": self.lab.choice.kind,
             "congestion": self.congestion,
             "sockets": str(self.directory), "control": str(self.directory / CONTROL), "exports": [VOLUME, READ_ONLY],
-            "size_bytes": self.settings.size_bytes,
+            "size_bytes": self.settings.size_bytes, "room_bytes": self.asked.room_bytes or None,
             "volume": f"{self.settings.volume:x}", "protocol": self.settings.protocol, "policy": self.settings.policy,
             "pids": {name: made.pid for name, made in self.processes.items()},
         }  # fmt: skip

@@ -100,7 +100,8 @@ def vital_product_data(code: int, who: Identification) -> bytes | None:
     if code == 0xB1:
         return page(code, (1).to_bytes(2, "big") + bytes(58))  # non-rotating
     if code == 0xB2:
-        # UNMAP and both WRITE SAME give back; what was given back reads as zeros; thin.
+        # UNMAP and both WRITE SAME give back; what was given back reads as zeros; thin. No threshold exponent: the level above
+        # which 38h/07h is told is set where the volume is served, and no initiator changes it.
         return page(code, bytes([0, 0x80 | 0x40 | 0x20 | 0x04, 0x02, 0]))
     return None
 

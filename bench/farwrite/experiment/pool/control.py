@@ -1,0 +1,430 @@
+"""What a pool is asked, by whoever has its directory: carried out here, whether it is served or at rest.
+
+A pool that is served listens at `pool.sock` in its directory, and its own loop answers between two looks at its volumes: it forks
+processes, so it has no threads. One that is at rest is changed by the command itself, under the same lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from ...base.errors import EXIT_CRASH, EXIT_UNFIT, EXIT_USAGE, FarwriteError, UnfitError, UsageError
+from ...base.framing import Lines, TooLongError, line
+from ..serve.control import NOT_OURS, next_line
+from .document import LEVELS, StorageNode
+from .placement import Move
+from .steps import AtRest, Group, Pool, ServedError, is_open, opened
+
+SOCKET = "pool.sock"
+REQUEST_BYTES_MAX, ANSWER_BYTES_MAX = 64 << 10, 16 << 20
+CALLERS_MAX = 16
+CALLER_S = 5.0  # For a request to be said.
+TELL_S = 1.0  # For an answer to be taken: the volumes are not looked after meanwhile.
+ANSWER_S = 120.0  # A volume that is made fills its journals, and elects.
+OPENS_S = 120.0  # For a pool that is being opened to listen.
+RETRY_S = 0.05
+
+
+class Show(msgspec.Struct, tag="show", forbid_unknown_fields=True):
+    """What there is; every answer says it."""
+
+
+class AddNodes(msgspec.Struct, tag="add", forbid_unknown_fields=True):
+    """More nodes."""
+
+    nodes: list[StorageNode]
+
+
+class RemoveNode(msgspec.Struct, tag="remove", forbid_unknown_fields=True):
+    """Let a node go, its copies moved away first."""
+
+    node: str
+    keep: bool = False  # Instead: one that was to leave stays.
+
+
+class Balance(msgspec.Struct, tag="balance", forbid_unknown_fields=True):
+    """Even out what the nodes hold; without `go`, say only what would be moved."""
+
+    go: bool = False
+
+
+class CreateVolume(msgspec.Struct, tag="create", forbid_unknown_fields=True):
+    """A new volume."""
+
+    name: str
+    size_bytes: int
+    level: str
+    is_reserved: bool = False
+    room_bytes: int = 0
+
+
+class DeleteVolume(msgspec.Struct, tag="delete", forbid_unknown_fields=True):
+    """A volume and all its copies are gone."""
+
+    name: str
+
+
+class ResizeVolume(msgspec.Struct, tag="resize", forbid_unknown_fields=True):
+    """Another size."""
+
+    name: str
+    size_bytes: int
+
+
+class SetLevel(msgspec.Struct, tag="level", forbid_unknown_fields=True):
+    """Another number of copies."""
+
+    name: str
+    level: str
+
+
+class Migrate(msgspec.Struct, tag="migrate", forbid_unknown_fields=True):
+    """Move one copy of a volume to another node."""
+
+    volume: str
+    to: str
+    source: str = ""  # the node whose copy it is; empty: the pool chooses
+
+
+class Cancel(msgspec.Struct, tag="cancel", forbid_unknown_fields=True):
+    """Give up the copy of a volume that is on its way."""
+
+    volume: str
+
+
+Request = Show | AddNodes | RemoveNode | Balance | CreateVolume | DeleteVolume | ResizeVolume | SetLevel | Migrate | Cancel
+
+
+class NodeFigures(msgspec.Struct, frozen=True):
+    """A node as it is listed."""
+
+    name: str
+    site: str
+    capacity_bytes: int
+    taken_bytes: int
+    promised_bytes: int
+    free_bytes: int
+    copies: int
+    is_leaving: bool
+
+
+class CopyFigures(msgspec.Struct, frozen=True):
+    """A copy as it is listed."""
+
+    replica: str
+    node: str
+    site: str
+    state: str
+    allocated_bytes: int
+    leads: bool = False
+
+
+class MoveFigures(msgspec.Struct, forbid_unknown_fields=True):
+    """What became of a copy that joins, by instants in ns since 1970; 0: not yet."""
+
+    volume: str
+    replica: str
+    node: str
+    replaces: str
+    begin_ns: int
+    whole_ns: int = 0  # it counts
+    switch_begin_ns: int = 0  # the doors of the one that led were closed; 0: it did not lead
+    switch_end_ns: int = 0  # another one's were open
+    end_ns: int = 0  # the old one's files are gone
+    allocated_bytes: int = 0  # of the copy it was brought up to date from, when it was whole
+    copied_bytes: int = 0  # that lie in its own files then
+    write_ns_max: int = 0  # longest answered write meanwhile, to the resolution of the histogram; 0: nobody wrote
+    doing: str = ""
+    failure: str = ""  # why it does not go on
+
+
+class VolumeFigures(msgspec.Struct, frozen=True):
+    """A volume as it is listed."""
+
+    name: str
+    number: str
+    size_bytes: int
+    room_bytes: int
+    level: str
+    is_reserved: bool
+    state: str
+    copies: list[CopyFigures]
+    leader: str = ""
+    sockets: str = ""  # the directory of its sockets
+    uri: str = ""
+    status: str = ""
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """A pool as it is shown."""
+
+    name: str
+    number: str
+    is_served: bool
+    nodes: list[NodeFigures]
+    volumes: list[VolumeFigures]
+    pid: int = 0  # of who serves it
+
+    @property
+    def capacity_bytes(self) -> int:
+        return sum(node.capacity_bytes for node in self.nodes)
+
+    @property
+    def promised_bytes(self) -> int:
+        return sum(node.promised_bytes for node in self.nodes)
+
+
+class Answer(msgspec.Struct):
+    """What came of it, and what there is now."""
+
+    pool: Figures | None = None
+    refusal: str = ""
+    exit_code: int = 0
+    moves: list[Move] = []
+    replica: str = ""  # of a copy that was begun or given up
+    migrations: list[MoveFigures] = []
+    said: list[str] = []
+
+
+REQUEST, ANSWER = msgspec.json.Decoder(Request), msgspec.json.Decoder(Answer)
+
+
+def figures_of(pool: Pool, live: dict[str, dict[str, str]] | None = None) -> Figures:
+    """What there is. `live`: by volume what who serves it knows: leader, sockets, uri, status."""
+    document, allocated, room = pool.document, pool.allocated(), pool.room()
+    nodes = [
+        NodeFigures(
+            node.name, node.site, node.capacity_bytes, room[node.name].taken_bytes, room[node.name].promised_bytes,
+            room[node.name].free_bytes, len(document.copies_on(node.name)), node.is_leaving,
+        ) for node in document.nodes
+    ]  # fmt: skip
+    volumes = []
+    for volume in document.volumes:
+        known = (live or {}).get(volume.name, {})
+        copies = [
+            CopyFigures(
+                copy.replica, copy.node, document.node(copy.node).site, copy.state, allocated[volume.name, copy.node],
+                known.get("leader") == copy.replica,
+            ) for copy in volume.copies
+        ]  # fmt: skip
+        volumes.append(
+            VolumeFigures(
+                volume.name, f"{volume.number:x}", volume.size_bytes, volume.room_bytes, volume.level, volume.is_reserved,
+                volume.state, copies, **known,
+            )
+        )  # fmt: skip
+    is_served = live is not None
+    return Figures(document.name, f"{document.pool:x}", is_served, nodes, volumes, os.getpid() if is_served else 0)
+
+
+def carry_out(pool: Pool, request: Request, group: Group | AtRest, queue: deque[Move] | None = None) -> Answer:
+    """Do what is asked; `queue` takes the moves of a balance, None where nothing can move. FarwriteError refuses."""
+    answer = Answer()
+    if isinstance(request, AddNodes):
+        pool.add_nodes(request.nodes)
+    elif isinstance(request, RemoveNode):
+        if request.keep:
+            pool.keep_node(request.node)
+        else:
+            answer.moves = pool.remove_node(request.node)
+    elif isinstance(request, Balance):
+        answer.moves = pool.plan_balance()
+        if request.go:
+            movable(queue)
+            queue.extend(answer.moves)  # type: ignore[union-attr]
+    elif isinstance(request, CreateVolume):
+        checked_level(request.level)
+        pool.create_volume(request.name, request.size_bytes, request.level, request.is_reserved, request.room_bytes, group)
+    elif isinstance(request, DeleteVolume):
+        pool.delete_volume(request.name, group)
+    elif isinstance(request, ResizeVolume):
+        pool.resize_volume(request.name, request.size_bytes, group)
+    elif isinstance(request, SetLevel):
+        checked_level(request.level)
+        pool.set_level(request.name, request.level)
+    elif isinstance(request, Migrate):
+        movable(queue)
+        source = pool.document.volume(request.volume).copy_on(pool.document.node(request.source).name) if request.source else None
+        if request.source and source is None:
+            raise UsageError(f"Volume {request.volume} has no copy on node {request.source}: farwrite pool show lists them.")
+        answer.replica = pool.move(request.volume, request.to, source.replica if source else "").replica
+    elif isinstance(request, Cancel):
+        answer.replica = pool.cancel(request.volume).replica
+    return answer
+
+
+def movable(queue: deque[Move] | None) -> None:
+    """UsageError where nothing can move."""
+    if queue is None:
+        raise UsageError("Copies move while the pool is served: start farwrite pool serve, and ask again.")
+
+
+def checked_level(level: str) -> None:
+    if level not in LEVELS:
+        raise UsageError(f'--level "{level[:20]}": 0, 10, 10+1 or 10+2, which are one to four copies, each on a node of its own.')
+
+
+# Asking
+
+
+def ask(directory: Path, request: Request) -> Answer:
+    """What becomes of a request: the process that serves the pool answers, or it is done here, where nobody serves it."""
+    until_s = time.monotonic() + OPENS_S
+    while True:
+        if not is_open(directory):
+            try:
+                with opened(directory) as pool:
+                    answer = carry_out(pool, request, AtRest())
+                    answer.pool = figures_of(pool)
+                    return answer
+            except ServedError:
+                pass  # Somebody was faster.
+        try:
+            return ask_server(directory, request)
+        except ConnectionError:
+            if time.monotonic() > until_s:
+                raise UnfitError(f"The pool in {directory} is open in another process, which does not answer: end that.") from None
+        time.sleep(RETRY_S)
+
+
+def ask_server(directory: Path, request: Request) -> Answer:
+    """What the process that serves the pool answers. Its refusal is raised; ConnectionError where nobody listens."""
+    with socket.socket(socket.AF_UNIX) as connection, directory_fd(directory) as descriptor:
+        connection.settimeout(CALLER_S)
+        try:
+            connection.connect(f"/proc/self/fd/{descriptor}/{SOCKET}")
+        except FileNotFoundError as missing:
+            raise ConnectionRefusedError from missing
+        except (BlockingIOError, TimeoutError) as busy:  # More callers than are waited with, unix(7).
+            raise ConnectionRefusedError from busy
+        try:
+            connection.settimeout(ANSWER_S)
+            connection.sendall(line(msgspec.json.encode(request)))
+            answer = ANSWER.decode(next_line(connection, ANSWER_BYTES_MAX, ANSWER_S))
+        except (OSError, UnfitError, *NOT_OURS) as refusal:
+            raise UnfitError(
+                f"The pool in {directory} did not answer ({refusal}), so it is not known whether it did what was asked: farwrite pool "
+                f"show {directory} says what there is."
+            ) from refusal
+    if answer.refusal:
+        if answer.exit_code == EXIT_USAGE:
+            raise UsageError(answer.refusal)
+        raise FarwriteError(answer.refusal) if answer.exit_code == EXIT_CRASH else UnfitError(answer.refusal)
+    return answer
+
+
+@contextmanager
+def directory_fd(directory: Path) -> Iterator[int]:
+    """A descriptor of the directory: by way of it a socket's path is short, however long the directory's is. unix(7)."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+# Answering
+
+
+class Caller:
+    """Who has called and not said all of its request."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection, self.lines, self.until_s = connection, Lines(REQUEST_BYTES_MAX), time.monotonic() + CALLER_S
+
+
+class Desk:
+    """Where requests come in: looked at by `turn`, between other things. It waits for nobody."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self.listening = listening
+        self.callers: list[Caller] = []
+
+    def turn(self) -> Iterator[tuple[Request, Caller]]:
+        """Requests that have come in whole. Who is slow, or says what is none, is answered and hung up on."""
+        self.take_in()
+        for caller in tuple(self.callers):
+            try:
+                message = self.heard(caller)
+                if message is None:
+                    continue
+                request = REQUEST.decode(message)
+            except (OSError, UnfitError) as refusal:
+                self.answer(caller, Answer(refusal=f"{refusal}", exit_code=EXIT_UNFIT))
+            except TooLongError as refusal:
+                self.answer(caller, Answer(refusal=str(refusal), exit_code=EXIT_USAGE))
+            except NOT_OURS as refusal:
+                self.answer(caller, Answer(refusal=f"This is no request to a pool: {refusal}.", exit_code=EXIT_USAGE))
+            else:
+                yield request, caller
+
+    def take_in(self) -> None:
+        """Whoever has called: of this user, and of too many the first is hung up on."""
+        while True:
+            try:
+                connection, _ = self.listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            connection.setblocking(False)
+            uid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+            if uid not in (os.geteuid(), 0):
+                connection.close()
+                continue
+            self.callers.append(Caller(connection))
+            if len(self.callers) > CALLERS_MAX:
+                self.hang_up(self.callers[0])
+
+    def heard(self, caller: Caller) -> bytes | None:
+        """A request, once it is whole."""
+        while True:
+            if (message := caller.lines.take()) is not None:
+                return message
+            try:
+                piece = caller.connection.recv(1 << 16)
+            except BlockingIOError:
+                if time.monotonic() > caller.until_s:
+                    raise UnfitError(f"Nothing whole was said within {CALLER_S:g} s.") from None
+                return None
+            if not piece:
+                raise UnfitError("The other end hung up before its line was whole.")
+            caller.lines.put(piece)
+
+    def answer(self, caller: Caller, answer: Answer) -> None:
+        """Say it, and hang up."""
+        with contextlib.suppress(OSError):
+            caller.connection.settimeout(TELL_S)
+            caller.connection.sendall(line(msgspec.json.encode(answer)))
+        self.hang_up(caller)
+
+    def hang_up(self, caller: Caller) -> None:
+        caller.connection.close()
+        self.callers.remove(caller)
+
+
+@contextmanager
+def desk_in(directory: Path) -> Iterator[Desk]:
+    """`pool.sock` in a directory, inside this block; whoever holds the pool's lock may make it."""
+    with socket.socket(socket.AF_UNIX) as listening, directory_fd(directory) as descriptor:
+        path = directory / SOCKET
+        path.unlink(missing_ok=True)
+        listening.bind(f"/proc/self/fd/{descriptor}/{SOCKET}")
+        path.chmod(0o600)
+        listening.listen(CALLERS_MAX)
+        listening.setblocking(False)
+        desk = Desk(listening)
+        try:
+            yield desk
+        finally:
+            for caller in tuple(desk.callers):
+                desk.hang_up(caller)
+            path.unlink(missing_ok=True)

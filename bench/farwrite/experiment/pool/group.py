@@ -1,0 +1,478 @@
+"""The processes of a pool's volumes: for each volume its replicas, at the sites of their nodes, and a voter at each of three sites.
+
+A replica is a process of its own, as in `farwrite serve`: the crash of one volume's ends no other's. Voters hold no data and stay
+who they are as long as the volume is there; copies come and go (steps.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+import msgspec
+import numpy as np
+
+from ...base.errors import FarwriteError, UnfitError, UsageError, system_error
+from ...base.histogram import Histogram
+from ...base.host.disk import JOURNAL, SNAPSHOTS, VOLUME, kept_disk
+from ...base.wire.terms import KEY_BYTES_MIN
+from ...engine.control import Address
+from ...engine.frontend import nbd
+from ...engine.frontend.nbd_client import NbdClient, Place
+from ...lab.lab import Lab
+from ...lab.namespace import Loopback
+from ...lab.process import Process
+from ...lab.shared_memory import board
+from ...lab.site import AnySite, LocalSite
+from ...targets.replicated import PROTOCOLS
+from ...workload.drill_scenario import SITES
+from ..serve.control import FOLLOWS, connected
+from ..serve.figures import LastSecond
+from ..serve.replica import BOARD_WORDS, SOCKET_PATH_BYTES_MAX, Order, figures_of, run_replica
+from ..serve.server import Asked, Server, only_server, speak
+from ..serve.volume_files import BALLOT, Files, Settings
+from ..voters import POLICIES, address_at, run_witness, seat_of
+from . import verbs
+from .control import MoveFigures
+from .document import Copy, Volume
+from .steps import NotNowError, Pool, allocated_in
+
+OPENS_S = 60.0
+STARTS_S = 60.0
+SWITCH_S = 10.0  # For another one's doors to open.
+SWITCH_LOOK_S = 0.0005  # A look that comes late is counted as a time in which no writer was served.
+PROTOCOL, POLICY = "C", "consent"
+PEER_TIMEOUT_NS = 1_000_000_000
+
+
+def voter_at(site: str) -> str:
+    """The name of a volume's voter at a site. No node's replica has it: theirs end with a number."""
+    return f"voter_{site}"
+
+
+def settings_of(volume: Volume) -> Settings:
+    """What a volume is to its replicas."""
+    return Settings(
+        volume=volume.number, size_bytes=volume.size_bytes, replicas=2, has_witness=False, protocol=PROTOCOL, policy=POLICY,
+        quorum=0, peer_timeout_ns=PEER_TIMEOUT_NS, link={},
+    )  # fmt: skip
+
+
+class Replicas(Server):
+    """The processes of one volume, and its directory of sockets."""
+
+    def __init__(self, stack: contextlib.ExitStack, lab: Lab, pool: Pool, volume: Volume, asked: Asked, sockets: Path) -> None:
+        self.pool, self.volume = pool, volume
+        self.copy_stacks: dict[str, contextlib.ExitStack] = {}
+        self.sites_of = {voter_at(site): site for site in SITES}
+        self.ports: dict[str, int] = {voter_at(site): volume.port for site in SITES}
+        placed = [copy for copy in volume.copies if copy.state in ("joining", "in", "leaving")]
+        for copy in placed:
+            self.place_copy(copy)
+        copies = [copy for copy in placed if has_files(pool.copy_directory(volume, copy))]
+        if not any(copy.state == "in" for copy in copies):
+            raise UnfitError(f"no node holds a whole copy of volume {volume.name}: put back the files of one that is lost.")
+        self.first_names = tuple(copy.replica for copy in copies), tuple(voter_at(site) for site in SITES)
+        super().__init__(stack, lab, settings_of(volume), Files({}, {}, ""), asked, sockets)
+        self.portals = {}  # No iSCSI: a volume that grows would move the area where reservations are kept.
+        self.disks, self.ballots = {}, {}
+        self.voter_addresses = {voter_at(site): self.address_for(voter_at(site)) for site in SITES}
+        self.key = secrets.token_bytes(KEY_BYTES_MIN)  # Of this volume alone: another's replica of the same name proves nothing.
+        for name in self.voter_addresses:
+            self.ballots[name] = open_ballot(self.stack, pool.voter_directory(volume, self.sites_of[name]) / BALLOT)
+        for copy in copies:
+            self.open_files(copy)
+        for copy in placed:
+            if copy not in copies:  # The group goes on without it; removing its node makes another.
+                self.addresses[copy.replica] = self.address_for(copy.replica)
+                self.say(f"the copy on {copy.node} is lost: {pool.copy_directory(volume, copy)} is not whole.")
+
+    # Who there is
+
+    def place_copy(self, copy: Copy) -> None:
+        self.sites_of[copy.replica] = self.pool.document.node(copy.node).site
+        self.ports[copy.replica] = copy.port
+
+    def voter_names(self, replicas: int, has_witness: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        names, voters = self.first_names
+        return names, (*names, *voters)
+
+    def site_of(self, name: str) -> AnySite:
+        return self.sites[self.sites_of[name]]
+
+    def address_for(self, name: str) -> Address:
+        """At the port that the document says; at free ones where the network is the whole machine's."""
+        site = self.site_of(name)
+        if isinstance(site, LocalSite) and isinstance(site.place, Loopback):
+            return address_at(site)
+        return Address(site.address, self.ports[name], self.ports[name] + 1)
+
+    def open_files(self, copy: Copy) -> None:
+        """A copy's files, open as long as the copy is ours. UnfitError where they are not whole."""
+        directory = self.pool.copy_directory(self.volume, copy)
+        own = self.copy_stacks[copy.replica] = contextlib.ExitStack()
+        self.stack.callback(own.close)
+        self.disks[copy.replica] = own.enter_context(kept_disk(directory, self.volume.room_bytes))  # type: ignore[index]
+        self.ballots[copy.replica] = open_ballot(own, directory / BALLOT)  # type: ignore[index]
+
+    def take_in(self, copy: Copy) -> None:
+        """Another copy of the volume: it can be started from now on."""
+        name = copy.replica
+        self.place_copy(copy)
+        self.addresses[name] = self.address_for(name)
+        self.open_files(copy)
+        self.boards[name] = self.copy_stacks[name].enter_context(board(BOARD_WORDS))
+        self.seats[name] = seat_of(self.boards[name])
+        figures_of(self.boards[name]).task.size_bytes = self.settings.size_bytes
+        self.replicas, self.voters = (*self.replicas, name), (name, *self.voters)
+
+    def let_go(self, name: str) -> None:
+        """A copy is ours no more: its process is ended, its files closed."""
+        self.kill(name)
+        self.failures.pop(name, None)
+        if name in self.stacks:
+            self.stacks.pop(name).close()
+        self.replicas = tuple(one for one in self.replicas if one != name)
+        self.voters = tuple(one for one in self.voters if one != name)
+        for known in (self.addresses, self.boards, self.seats, self.disks, self.ballots):
+            known.pop(name, None)  # type: ignore[union-attr]
+        if name in self.copy_stacks:
+            self.copy_stacks.pop(name).close()
+
+    # Their processes
+
+    def begin(self, made: Process, name: str, first: bool) -> None:
+        asked = self.asked
+        self.started_s[name] = time.monotonic()
+        self.on_start(made.pid)
+        founders = tuple(self.volume.founders)
+        if name in self.voter_addresses:
+            made.start(
+                run_witness, self.voter_addresses[name], founders, self.key, asked.is_verbose, self.ballots[name],
+                self.boards[name], name,
+            )  # fmt: skip
+            return
+        # One that joins is known to the others once the voters have heard of it.
+        joining = {copy.replica for copy in self.volume.copies if copy.state == "joining" and copy.replica != name}
+        addresses = {other: one for other, one in self.seen_from(name)[0].items() if other not in joining}
+        voters = {other: self.reached(name, other, address) for other, address in self.voter_addresses.items()}
+        order = Order(
+            name, addresses, None, self.key, self.volume.number, PROTOCOLS[PROTOCOL], POLICIES[POLICY], 0, PEER_TIMEOUT_NS, first,
+            asked.is_verbose, self.directory, None, None, self.settings.size_bytes, None, None, {}, voters, founders,
+        )  # fmt: skip
+        made.start(run_replica, order, self.disks[name], self.ballots[name], self.boards[name])
+
+    def launch(self) -> None:
+        """Start every voter, and every replica but the one that is to stand first, which comes when these answer."""
+        for name in self.voters:
+            if name != self.first:
+                self.start(name)
+
+    @property
+    def first(self) -> str:
+        """The replica that stands at once: of the copies that count one at the first site that has any."""
+        counting = [copy for copy in self.volume.counting() if copy.replica in self.replicas]
+        return min(counting, key=lambda copy: SITES.index(self.sites_of[copy.replica])).replica
+
+    def launched(self) -> bool:
+        return all(self.seats[name].ready or name not in self.processes for name in self.voters if name != self.first)
+
+    def check(self) -> None:
+        """Who has ended while something is waited for is started again later; the others go on."""
+        for name, made in tuple(self.processes.items()):
+            if made.ended or made.poll(0):
+                self.note_end(name, made)
+
+    def tell_sites(self) -> None:
+        """No portals are to know who serves."""
+
+    def say(self, sentence: str) -> None:
+        if not self.asked.is_quiet:
+            speak(f"farwrite pool: {self.volume.name}: {sentence}\n")
+
+    def writes_ns(self) -> np.ndarray:
+        """All answered writes so far, over all replicas, by duration."""
+        return sum((figures_of(self.boards[name]).writes_ns for name in self.replicas), np.zeros(Histogram().counts.shape, np.int64))
+
+
+def has_files(directory: Path) -> bool:
+    """Whether all files of a copy are there."""
+    return all((directory / name).is_file() for name in (JOURNAL, VOLUME, SNAPSHOTS, BALLOT))
+
+
+def open_ballot(stack: contextlib.ExitStack, path: Path) -> int:
+    """A voter's ballot, as long as the stack. UnfitError where it is not there: what was promised is not known then."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError as refusal:
+        advice = "A voter without its ballot has forgotten what it promised: put the file back from where it went."
+        raise system_error(f"open {path}", refusal.errno or 0, advice) from refusal
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+class Groups:
+    """All volumes of a served pool: what `steps.advance` needs of them (steps.Group)."""
+
+    def __init__(self, stack: contextlib.ExitStack, lab: Lab, pool: Pool, asked: Asked, sockets: Path) -> None:
+        self.stack, self.lab, self.pool, self.asked, self.sockets = stack, lab, pool, asked, sockets
+        self.served: dict[str, Replicas] = {}
+        self.own: dict[str, contextlib.ExitStack] = {}
+        self.refused: dict[str, str] = {}  # volumes that cannot be served, and why
+        self.rates: dict[str, LastSecond] = {}
+        self.moves: dict[tuple[str, str], MoveFigures] = {}
+        self.before_ns: dict[tuple[str, str], np.ndarray] = {}
+
+    def group(self, volume: Volume) -> Replicas:
+        if volume.name not in self.served:
+            raise NotNowError(f"volume {volume.name} is not served: {self.refused.get(volume.name, 'it is not open')}")
+        return self.served[volume.name]
+
+    # steps.Group
+
+    def begin(self, volume: Volume) -> None:
+        self.prepare(volume)
+        group = self.served[volume.name]
+        group.launch()
+        group.until(group.launched, f"the start of volume {volume.name}", STARTS_S)
+        group.start(group.first, first=True)
+        group.until(group.is_open, f"the opening of volume {volume.name}", OPENS_S)
+        group.note_leader()
+
+    def prepare(self, volume: Volume) -> None:
+        """Its files are open; no process runs yet."""
+        own = contextlib.ExitStack()
+        try:
+            sockets = own.enter_context(volume_sockets(self.sockets / volume.name, [node.name for node in self.pool.document.nodes]))
+            self.served[volume.name] = Replicas(own, self.lab, self.pool, volume, self.asked, sockets)
+        except BaseException:
+            own.close()
+            raise
+        self.own[volume.name] = own
+        self.stack.callback(own.close)
+        self.rates[volume.name] = LastSecond()
+        self.refused.pop(volume.name, None)
+
+    def begin_all(self) -> None:
+        """Open every volume, all at once. One that cannot be is said, and keeps no other from it."""
+        def each(volumes: list[Volume], do: Callable[[Volume], None]) -> list[Volume]:
+            done = []
+            for volume in volumes:
+                try:
+                    do(volume)
+                    done.append(volume)
+                except FarwriteError as refusal:
+                    self.refuse(volume, refusal)
+            return done
+
+        volumes = each([one for one in self.pool.document.volumes if one.state == "ready"], self.prepare)
+        volumes = each(volumes, lambda volume: self.served[volume.name].launch())
+        for volume in volumes:
+            group = self.served[volume.name]
+            group.comes(group.launched, STARTS_S)
+        volumes = each(volumes, lambda volume: self.served[volume.name].start(self.served[volume.name].first, first=True))
+        for volume in volumes:
+            group = self.served[volume.name]
+            if not group.comes(group.is_open, OPENS_S):
+                group.say("nobody leads yet: it is served once a majority of its voters and a whole copy are there.")
+            group.note_leader()
+
+    def refuse(self, volume: Volume, refusal: FarwriteError) -> None:
+        self.end(volume)
+        self.refused[volume.name] = str(refusal)
+        speak(f"farwrite pool: volume {volume.name} is not served: {refusal}\n")
+
+    def end(self, volume: Volume) -> None:
+        group = self.served.pop(volume.name, None)
+        if group is not None:
+            group.end()
+        own = self.own.pop(volume.name, None)
+        if own is not None:
+            own.close()
+
+    def end_all(self) -> None:
+        """Drain every volume, and end its processes."""
+        for volume in tuple(self.pool.document.volumes):
+            self.end(volume)
+
+    def resize(self, volume: Volume) -> None:
+        group = self.group(volume)
+        before = group.settings.size_bytes
+        if volume.size_bytes >= before:
+            self.tell_size(group, volume.size_bytes)
+            return
+        with connected_to(group) as client:
+            self.tell_size(group, volume.size_bytes)
+            try:
+                refuse_shrinking(group, client, volume.size_bytes, before)
+            except BaseException:
+                self.tell_size(group, before)
+                raise
+
+    def tell_size(self, group: Replicas, size_bytes: int) -> None:
+        for name in group.replicas:
+            figures_of(group.boards[name]).task.size_bytes = size_bytes
+        group.settings = msgspec.structs.replace(group.settings, size_bytes=size_bytes)
+
+    def start(self, volume: Volume, copy: Copy) -> None:
+        group = self.group(volume)
+        self.note(volume, copy)
+        if copy.replica not in group.replicas:
+            group.take_in(copy)
+        if copy.replica not in group.processes and copy.replica not in group.failures:
+            group.start(copy.replica)
+        if not group.seats[copy.replica].ready:
+            raise NotNowError(f"the process of {copy.replica} does not answer yet")
+
+    def stop(self, volume: Volume, copy: Copy) -> None:
+        if volume.name in self.served:
+            self.served[volume.name].let_go(copy.replica)
+        for (name, _), move in self.moves.items():
+            if name == volume.name and copy.replica in (move.replaces, move.replica) and not move.end_ns:
+                move.end_ns = time.time_ns()
+
+    def leader(self, volume: Volume) -> str:
+        group = self.group(volume)
+        leader = group.leader()
+        if leader is None or not group.is_open():
+            raise NotNowError("nobody leads")
+        return leader
+
+    def has(self, volume: Volume, copy: Copy) -> bool:
+        self.leader(volume)
+        return copy.replica in verbs.replicas(self.group(volume).directory)
+
+    def add(self, volume: Volume, copy: Copy) -> None:
+        self.leader(volume)
+        group = self.group(volume)
+        verbs.add(group.directory, copy.replica, group.addresses[copy.replica])
+
+    def is_whole(self, volume: Volume, copy: Copy) -> bool:
+        self.leader(volume)
+        group = self.group(volume)
+        found = verbs.replicas(group.directory).get(copy.replica)
+        is_whole = found is not None and found.is_member and found.is_live
+        if is_whole:
+            self.note_whole(volume, copy)
+        return is_whole
+
+    def hand_over(self, volume: Volume, to: str) -> None:
+        """And watch until the other one's doors are open: that is the pause of a writer."""
+        group = self.group(volume)
+        old = self.leader(volume)
+        task = figures_of(group.boards[old]).task
+        verbs.hand_over(group.directory, to)
+        closed_ns, until_s = 0, time.monotonic() + SWITCH_S
+        while time.monotonic() < until_s and not (group.is_open() and group.leader() != old):
+            if not closed_ns and not (task.is_open and group.boards[old].counters[0].led_epoch):
+                closed_ns = time.time_ns()
+            time.sleep(SWITCH_LOOK_S)
+        for (name, _), move in self.moves.items():
+            if name == volume.name and move.replaces == old and not move.switch_end_ns:
+                move.switch_begin_ns, move.switch_end_ns = closed_ns or time.time_ns(), time.time_ns()
+
+    def remove(self, volume: Volume, copy: Copy) -> None:
+        self.leader(volume)
+        verbs.remove(self.group(volume).directory, copy.replica)
+
+    # What becomes of a copy that joins
+
+    def note(self, volume: Volume, copy: Copy) -> None:
+        key = volume.name, copy.replica
+        if key not in self.moves:
+            self.moves[key] = MoveFigures(volume.name, copy.replica, copy.node, copy.replaces, time.time_ns())
+            self.before_ns[key] = self.served[volume.name].writes_ns()
+        while len(self.moves) > 64:
+            self.moves.pop(next(iter(self.moves)))
+
+    def note_whole(self, volume: Volume, copy: Copy) -> None:
+        move = self.moves.get((volume.name, copy.replica))
+        if move is None or move.whole_ns:
+            return
+        move.whole_ns = time.time_ns()
+        move.copied_bytes = allocated_in(self.pool.copy_directory(volume, copy))
+        source = volume.copy_named(copy.replaces) or next((one for one in volume.counting() if one is not copy), None)
+        move.allocated_bytes = allocated_in(self.pool.copy_directory(volume, source)) if source else 0
+
+    def note_doing(self, volume: Volume, doing: str, failure: str = "") -> None:
+        for (name, replica), move in self.moves.items():
+            if name == volume.name and not move.end_ns:
+                move.doing, move.failure = doing, failure
+                if volume.copy_named(replica) and not volume.copy_named(move.replaces) and move.whole_ns:
+                    move.end_ns = time.time_ns()
+                now = self.served[volume.name].writes_ns() if volume.name in self.served else None
+                before = self.before_ns.get((name, replica))
+                if now is not None and before is not None:
+                    move.write_ns_max = Histogram(np.maximum(now - before, 0)).maximum or 0
+
+    # For people and scripts
+
+    def live(self) -> dict[str, dict[str, str]]:
+        """By volume: leader, sockets, uri, status."""
+        found = {}
+        for volume in self.pool.document.volumes:
+            group = self.served.get(volume.name)
+            if group is None:
+                found[volume.name] = {"status": self.refused.get(volume.name, "not served")}
+                continue
+            found[volume.name] = {
+                "leader": group.leader() or "", "sockets": str(group.directory), "uri": group.uri(), "status": self.status(volume),
+            }  # fmt: skip
+        return found
+
+    def status(self, volume: Volume) -> str:
+        """How a volume stands, in a line."""
+        group = self.served[volume.name]
+        return self.rates[volume.name].line(group.boards, group.replicas, group.downs())
+
+
+@contextmanager
+def connected_to(group: Replicas) -> Iterator[NbdClient]:
+    """A client of the volume as it is now, before its size changes."""
+    with connected(Place(str(group.directory / FOLLOWS)), [nbd.BASE_ALLOCATION]) as client:
+        yield client
+
+
+def refuse_shrinking(group: Replicas, client: NbdClient, size_bytes: int, before_bytes: int) -> None:
+    """UsageError where somebody may write behind the new end, or has."""
+    leader = group.leader()
+    if leader is None:
+        raise NotNowError("nobody leads")
+    others = int(figures_of(group.boards[leader]).counters[0].clients) - 1
+    if others > 0:
+        raise UsageError(
+            f"Volume {group.volume.name} has {others} clients, which see its present size: end them, and shrink it then."
+        )
+    for extent in client.extents(size_bytes, before_bytes)[nbd.BASE_ALLOCATION]:
+        if not extent.status & nbd.STATUS_ZERO:
+            raise UsageError(
+                f"Volume {group.volume.name} uses what lies behind {size_bytes} bytes (at {extent.begin}): trim it first, or keep the size."
+            )
+
+
+@contextmanager
+def volume_sockets(directory: Path, nodes: list[str]) -> Iterator[Path]:
+    """A volume's own directory of sockets, as that of farwrite serve."""
+    directory = directory.absolute()
+    longest = len(os.fsencode(directory)) + len(f"/.{max(nodes, key=len)}-999999-control.4194304")
+    if longest > SOCKET_PATH_BYTES_MAX:
+        raise UsageError(
+            f"{directory}: the path of a unix socket has at most {SOCKET_PATH_BYTES_MAX} bytes, and one in there would have more: name a "
+            "shorter directory with --sockets."
+        )
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as refusal:
+        raise system_error(f"make {directory}", refusal.errno or 0, "Name another directory with --sockets.") from refusal
+    with only_server(directory):
+        try:
+            yield directory
+        finally:
+            for path in directory.glob("*.sock"):
+                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                directory.rmdir()

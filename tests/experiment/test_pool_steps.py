@@ -1,0 +1,411 @@
+"""A pool's changes: what is refused before anything moves, and what a kill between any two steps leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from pathlib import Path
+
+import pytest
+
+from farwrite.base.errors import UnfitError, UsageError
+from farwrite.experiment.pool import document as documents
+from farwrite.experiment.pool import placement, steps
+from farwrite.experiment.pool.document import NODES, VOTERS, StorageNode, load, wrong_with
+from farwrite.experiment.pool.steps import AtRest, NotNowError, Pool, advance, create, opened
+from farwrite.workload.drill_scenario import SITES
+
+MIB = 1 << 20
+
+
+class Killed(BaseException):
+    """Everything was killed at this instant."""
+
+
+class FakeGroup:
+    """Groups as the voters remember them: which replicas there are, which are whole, who leads. A kill forgets processes alone."""
+
+    def __init__(self, pool):
+        self.pool, self.known, self.members, self.leads, self.running = pool, {}, {}, {}, set()
+
+    def begin(self, volume):
+        names = [copy.replica for copy in volume.copies if copy.state in ("joining", "in", "leaving")]
+        self.running |= {(volume.name, name) for name in names}
+        self.known.setdefault(volume.name, set(volume.founders))
+        members = self.members.setdefault(volume.name, set(volume.founders))
+        assert members & set(names), f"{volume.name} has no whole copy left"
+        self.elect(volume)
+
+    def end(self, volume):
+        self.running = {one for one in self.running if one[0] != volume.name}
+
+    def resize(self, volume):
+        pass
+
+    def elect(self, volume):
+        may = sorted(name for name in self.members[volume.name] if (volume.name, name) in self.running)
+        if self.leads.get(volume.name) not in may:
+            self.leads[volume.name] = may[0]
+
+    def start(self, volume, copy):
+        directory = self.pool.copy_directory(volume, copy)
+        assert all((directory / name).exists() for name in ("journal", "volume", "snapshots", "ballot")), "half-made files"
+        self.running.add((volume.name, copy.replica))
+
+    def stop(self, volume, copy):
+        assert copy.replica not in self.known[volume.name], "its group still waits for it"
+        self.running.discard((volume.name, copy.replica))
+
+    def leader(self, volume):
+        return self.leads[volume.name]
+
+    def has(self, volume, copy):
+        return copy.replica in self.known[volume.name]
+
+    def add(self, volume, copy):
+        assert (volume.name, copy.replica) in self.running
+        self.known[volume.name].add(copy.replica)
+        self.whole_after = 2
+
+    def is_whole(self, volume, copy):
+        assert copy.replica in self.known[volume.name]
+        self.whole_after -= 1
+        if self.whole_after <= 0:
+            self.members[volume.name].add(copy.replica)
+        return copy.replica in self.members[volume.name]
+
+    def hand_over(self, volume, to):
+        assert to in self.members[volume.name]
+        self.leads[volume.name] = to
+
+    def remove(self, volume, copy):
+        assert self.leads[volume.name] != copy.replica and self.members[volume.name] != {copy.replica}
+        self.known[volume.name].discard(copy.replica)
+        self.members[volume.name].discard(copy.replica)
+
+    def reopened(self, pool):
+        """After a kill: the voters remember, and every copy of the document that may run does."""
+        self.pool, self.running, self.whole_after = pool, set(), 2
+        for volume in pool.document.volumes:
+            self.begin(volume)
+        return self
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(placement, "JOURNAL_BYTES", 256 << 10)
+    monkeypatch.setattr(steps, "LOCK_S", 0.0)
+
+
+def nodes(*words):
+    """Nodes from "a@near" and the like, 1 GiB each."""
+    return [StorageNode(word.partition("@")[0], word.partition("@")[2], 1 << 30) for word in words]
+
+
+@pytest.fixture
+def pool(tmp_path):
+    made = create(tmp_path / "san", "san", nodes("a@near", "b@far", "c@near"))
+    made.create_volume("db", 4 * MIB, "10", False, 8 * MIB, AtRest())
+    return made
+
+
+def settle(pool, group, limit=200):
+    """Everything that is to be done."""
+    for _ in range(limit):
+        if not any([advance(pool, group, volume) for volume in tuple(pool.document.volumes)]) and not pool.let_go():
+            return
+    raise AssertionError("it does not come to rest")
+
+
+def check(pool):
+    """What holds after every opening: the document is one, and lies on the disks as it says."""
+    assert wrong_with(pool.document) == ""
+    assert load(pool.directory) == pool.document
+    for volume in pool.document.volumes:
+        assert volume.state == "ready" and volume.counting()
+        for copy in volume.copies:
+            if copy.state != "making":
+                directory = pool.copy_directory(volume, copy)
+                assert {path.name for path in directory.iterdir()} == {"journal", "volume", "snapshots", "ballot"}
+        assert all(steps.has_ballot(pool.voter_directory(volume, site)) for site in SITES)
+    listed = {pool.copy_directory(volume, copy) for volume in pool.document.volumes for copy in volume.copies}
+    kept = {path for node in pool.document.nodes for path in pool.node_directory(node).iterdir() if path.is_dir()}
+    assert kept <= listed, "files of nobody"
+    votes = {path.name for site in SITES for path in (pool.directory / VOTERS / site).glob("*")}
+    assert votes <= {volume.name for volume in pool.document.volumes}
+
+
+def where(volume):
+    return sorted(copy.node for copy in volume.copies)
+
+
+def test_a_pool_is_made_opened_again_and_holds_what_was_put_into_it(tmp_path, pool):
+    with opened(tmp_path / "san") as found:
+        check(found)
+        assert [node.name for node in found.document.nodes] == ["a", "b", "c"]
+        volume = found.document.volume("db")
+        assert {found.document.node(copy.node).site for copy in volume.copies} == {"near", "far"}
+        with pytest.raises(UnfitError, match="is open already"), opened(tmp_path / "san"):
+            pass
+        found.delete_volume("db", AtRest())
+        check(found)
+    assert not any((tmp_path / "san" / NODES / name / "db").exists() for name in "abc")
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda pool: create(pool.directory, "san", []), "holds a pool already"),
+    (lambda pool: pool.add_nodes(nodes("a@near")), "has a node a already"),
+    (lambda pool: pool.add_nodes(nodes("d@near", "d@far")), "has a node d already"),
+    (lambda pool: pool.add_nodes(nodes("D-1@near")), "is no name for a node"),
+    (lambda pool: pool.create_volume("db", MIB, "0", False, MIB, AtRest()), "has a volume db already"),
+    (lambda pool: pool.create_volume("../x", MIB, "0", False, MIB, AtRest()), "is no name for a volume"),
+    (lambda pool: pool.create_volume("x", MIB, "10+2", False, MIB, AtRest()), "needs 4 nodes"),
+    (lambda pool: pool.create_volume("x", 2 << 30, "10", True, 2 << 30, AtRest()), "free"),
+    (lambda pool: pool.delete_volume("x", AtRest()), 'no volume "x"'),
+    (lambda pool: pool.resize_volume("db", 16 * MIB, AtRest()), "can grow to 8 MiB"),
+    (lambda pool: pool.resize_volume("db", MIB, AtRest()), "is known while it is served"),
+    (lambda pool: pool.set_level("db", "10+2"), "needs 4 nodes"),
+    (lambda pool: pool.remove_node("x"), 'no node "x"'),
+    (lambda pool: pool.remove_node("b"), "would have no copy at site far|would lose its level"),
+    (lambda pool: pool.keep_node("a"), "is not being removed"),
+    (lambda pool: pool.move("db", "b"), "has a copy of volume db already"),
+    (lambda pool: pool.move("db", "x"), 'no node "x"'),
+    (lambda pool: pool.move("x", "a"), 'no volume "x"'),
+    (lambda pool: pool.move("db", "c", pool.document.volume("db").copy_on("b").replica), "would have none at site far"),
+    (lambda pool: pool.cancel("db"), "is on its way any more"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_with_a_sentence_before_anything_has_changed(pool, change, said):
+    before = (pool.directory / documents.POOL).read_bytes()
+    with pytest.raises(UsageError, match=said):
+        change(pool)
+    assert (pool.directory / documents.POOL).read_bytes() == before
+    check(pool)
+
+
+def test_a_directory_that_somebody_has_is_no_nodes(tmp_path, pool):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine").write_text("here")
+    with pytest.raises(UsageError, match="is not empty"):
+        pool.add_nodes([StorageNode("d", "near", 1 << 30, str(other))])
+    with pytest.raises(UsageError, match="belongs to a pool already"):
+        create(tmp_path / "second", "second", [StorageNode("a", "near", 1 << 30, str(tmp_path / "san" / NODES / "c"))])
+    assert not (tmp_path / "second").exists() and (other / "mine").exists()
+    assert len(load(pool.directory).nodes) == 3
+
+
+def test_a_copy_moves_to_another_node_and_a_move_that_is_given_up_leaves_the_volume_as_it_was(pool):
+    group = FakeGroup(pool)
+    volume = pool.document.volume("db")
+    group.begin(volume)
+    before = [(copy.replica, copy.node) for copy in volume.copies]
+    free = next(name for name in ("a", "c") if volume.copy_on(name) is None)
+    pool.move("db", free)
+    with pytest.raises(UsageError, match="is changing already"):
+        pool.move("db", free)
+    for _ in range(3):
+        advance(pool, group, volume)
+    pool.cancel("db")
+    settle(pool, group)
+    assert [(copy.replica, copy.node) for copy in volume.copies] == before
+    check(pool)
+    pool.move("db", free)
+    settle(pool, group)
+    assert where(volume) == sorted(["b", free]) and group.members["db"] == {copy.replica for copy in volume.copies}
+    check(pool)
+
+
+def test_a_level_is_raised_and_lowered_and_a_node_drained_one_copy_after_the_other(pool):
+    group = FakeGroup(pool)
+    for name in ("x", "y"):
+        pool.create_volume(name, MIB, "10", False, MIB, group)
+    group.begin(pool.document.volume("db"))
+    pool.set_level("db", "10+1")
+    settle(pool, group)
+    assert where(pool.document.volume("db")) == ["a", "b", "c"]
+    pool.set_level("db", "10")
+    settle(pool, group)
+    assert len(where(pool.document.volume("db"))) == 2 and "b" in where(pool.document.volume("db"))
+    pool.remove_node("a")
+    settle(pool, group)
+    assert [node.name for node in pool.document.nodes] == ["b", "c"] and not (pool.directory / NODES / "a").exists()
+    assert all(where(volume) == ["b", "c"] for volume in pool.document.volumes)
+    check(pool)
+
+
+def test_a_new_level_waits_for_a_leader(pool):
+    group = FakeGroup(pool)
+    volume = pool.document.volume("db")
+    group.begin(volume)
+    pool.set_level("db", "10+1")
+    advance(pool, group, volume)
+    advance(pool, group, volume)
+    group.has = lambda *_: (_ for _ in ()).throw(NotNowError("nobody leads"))
+    with pytest.raises(NotNowError):
+        advance(pool, group, volume)
+    del group.has
+    settle(pool, group)
+    assert len(volume.copies) == 3
+
+
+# Killed between any two steps
+
+
+class Instants:
+    """Counts what is done to disks and groups; the whole world ends before the one of this number is done."""
+
+    def __init__(self, monkeypatch, at):
+        self.count, self.at = 0, at
+        for place, name in (
+            (steps, "save"), (steps, "remove_tree"), (steps, "disk"), (steps, "ballot_in"), (steps, "format_ballot"),
+            (steps, "make_durable"), (documents, "write_atomically"),
+            *((FakeGroup, verb) for verb in ("begin", "start", "stop", "add", "hand_over", "remove")),
+        ):  # fmt: skip
+            monkeypatch.setattr(place, name, self.counted(getattr(place, name)))
+
+    def counted(self, work):
+        def done(*arguments, **options):
+            self.count += 1
+            if self.count == self.at:
+                raise Killed
+            return work(*arguments, **options)
+
+        return done
+
+
+def story_of(number):
+    """What is asked of a pool with a volume db on two of its nodes."""
+    return [
+        lambda pool, group: pool.create_volume("new", MIB, "10", False, MIB, group),
+        lambda pool, group: pool.delete_volume("db", group),
+        lambda pool, group: pool.move("db", next(name for name in ("a", "c") if pool.document.volume("db").copy_on(name) is None)),
+        lambda pool, group: pool.set_level("db", "10+1"),
+        lambda pool, group: pool.set_level("db", "0"),
+        lambda pool, group: pool.remove_node(next(one for one in ("a", "c") if pool.document.volume("db").copy_on(one))),
+        lambda pool, group: pool.add_nodes(nodes("d@far")),
+    ][number]
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_whatever_is_killed_between_two_steps_is_finished_or_undone_at_the_next_opening(tmp_path, monkeypatch, number):
+    """Every instant of every change: the next opening has whole files, files of nobody are gone, and it comes to rest."""
+    at, ended = 1, False
+    while not ended:
+        place = tmp_path / f"{number}-{at}"
+        made = create(place, "san", nodes("a@near", "b@far", "c@near"))
+        made.create_volume("db", MIB, "10", False, MIB, AtRest())
+        group = FakeGroup(made)
+        group.begin(made.document.volume("db"))
+        # Whichever copy is to leave leads: it hands over first.
+        with monkeypatch.context() as patch:
+            Instants(patch, at)
+            try:
+                with opened(place) as pool:
+                    group.pool = pool
+                    story_of(number)(pool, group)
+                    settle(pool, group)
+                ended = True
+            except Killed:
+                pass
+        with opened(place) as again:
+            settle(again, group.reopened(again))
+            check(again)
+            for volume in again.document.volumes:
+                assert group.members[volume.name] == {copy.replica for copy in volume.copies} and len(volume.copies) == volume.wanted
+        at += 1
+    assert at > 3
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_stories_with_kills_keep_every_volume_and_come_to_rest(tmp_path, monkeypatch, seed):
+    story = random.Random(seed)
+    place = tmp_path / "san"
+    made = create(place, "san", nodes("a@near", "b@far", "c@near", "d@far", "e@third"))
+    made.create_volume("db", MIB, "10", False, 2 * MIB, AtRest())
+    group = FakeGroup(made)
+    group.begin(made.document.volume("db"))
+    for _ in range(6):
+        with monkeypatch.context() as patch:
+            Instants(patch, story.randint(1, 60))
+            with contextlib.suppress(Killed), opened(place) as pool:
+                group.reopened(pool)
+                for _ in range(4):
+                    with contextlib.suppress(UsageError):
+                        change = story.randrange(7)
+                        if change == 0:
+                            pool.create_volume(f"v{story.randrange(3)}", MIB, story.choice(["0", "10", "10+1"]), False, MIB, group)
+                        elif change == 1:
+                            pool.delete_volume(f"v{story.randrange(3)}", group)
+                        elif change == 2:
+                            pool.move("db", story.choice("abcde"))
+                        elif change == 3:
+                            pool.set_level("db", story.choice(["0", "10", "10+1", "10+2"]))
+                        elif change == 4:
+                            pool.remove_node(story.choice("abcde"))
+                        elif change == 5:
+                            pool.cancel("db")
+                        else:
+                            pool.resize_volume("db", story.choice([1, 2]) * MIB, group)
+                    for _ in range(story.randint(0, 12)):
+                        for volume in tuple(pool.document.volumes):
+                            with contextlib.suppress(NotNowError, UsageError):
+                                advance(pool, group, volume)
+                        pool.let_go()
+        with opened(place) as again:
+            group.reopened(again)
+            assert any(volume.name == "db" for volume in again.document.volumes)
+            with contextlib.suppress(UsageError):  # A level that the nodes left cannot give.
+                settle(again, group)
+            check(again)
+            assert all(group.members[volume.name] for volume in again.document.volumes)
+
+
+# The document
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: text.replace(b'"format": 1', b'"format": 2'), lambda text: text[:-20], lambda text: b"{}",
+    lambda text: text.replace(b'"site": "near"', b'"site": "moon"'), lambda text: text.replace(b'"node": "b"', b'"node": "z"'),
+    lambda text: text.replace(b'"state": "in"', b'"state": "gone"'), lambda text: text.replace(b'"level": "10"', b'"level": "11"'),
+    lambda text: text.replace(b'"name": "c"', b'"name": "a"'), lambda text: text.replace(b'"size_bytes": 4194304', b'"size_bytes": 5'),
+    lambda text: b"[" * 100_000, lambda text: text.replace(b'"port": 7000', b'"port": 7002'), lambda text: b"\xff",
+])  # fmt: skip
+def test_a_document_that_no_pool_has_is_refused_and_not_written_over(pool, change):
+    path = pool.directory / documents.POOL
+    changed = change(path.read_bytes())
+    assert changed != path.read_bytes()
+    path.write_bytes(changed)
+    with pytest.raises(UsageError, match=r"pool\.json"), opened(pool.directory):
+        pass
+    assert path.read_bytes() == changed
+
+
+def test_where_no_pool_is_a_sentence_says_so_and_nothing_is_made(tmp_path):
+    with pytest.raises(UsageError, match="holds no pool"), opened(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ports_are_used_again_once_their_replica_is_gone_and_never_twice(pool):
+    group = FakeGroup(pool)
+    volume = pool.document.volume("db")
+    group.begin(volume)
+    ports = {volume.port, *(copy.port for copy in volume.copies)}
+    for _ in range(5):
+        pool.move("db", next(name for name in ("a", "c") if volume.copy_on(name) is None))
+        settle(pool, group)
+        ports |= {copy.port for copy in volume.copies}
+    assert len(ports) <= 4
+    assert Path(pool.directory / documents.POOL).stat().st_mode & 0o777 in (0o600, 0o644)
+
+
+def test_what_was_not_made_for_want_of_room_is_not_there(pool, monkeypatch):
+    def refused(*arguments, **options):
+        raise UnfitError("write 64 MiB of journal: No space left on device.")
+
+    monkeypatch.setattr(steps, "disk", refused)
+    with pytest.raises(UnfitError, match="No space left"):
+        pool.create_volume("x", MIB, "10", False, MIB, AtRest())
+    check(pool)
+    assert [volume.name for volume in load(pool.directory).volumes] == ["db"]
+    assert isinstance(Pool(pool.directory, load(pool.directory)), Pool)
