@@ -52,7 +52,11 @@ def sshd_place(place):
     for key in ("host_key", "my_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", place / key], check=True)
     shutil.copy(place / "my_key.pub", place / "authorized")
-    (place / "sshd_config").write_text(CONFIG.format(port=PORT, place=place, cache=os.environ["NUMBA_CACHE_DIR"]))
+    from farwrite.base import jit  # Says where machine code is.
+
+    cache = os.environ["NUMBA_CACHE_DIR"]
+    assert cache.endswith(jit.DIGEST)
+    (place / "sshd_config").write_text(CONFIG.format(port=PORT, place=place, cache=cache))
     (place / "ssh_config").write_text(CLIENT.format(port=PORT, place=place))
     (place / "farwrite").write_text(f'#!/bin/sh\nexec {sys.executable} -m farwrite "$@"\n')
     (place / "farwrite").chmod(0o755)

@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -139,13 +140,36 @@ def assert_all_there(path, answered):
             assert client.read(address, BLOCK) == data, address
 
 
+DIAL = "import socket, sys; print(socket.create_connection(('127.0.0.1', int(sys.argv[1]))).recv(8).decode())"
+
+
+def run_beside(beside, port):
+    """What a TCP port of the machines says first."""
+    done = subprocess.run([*beside, sys.executable, "-c", DIAL, port], capture_output=True, timeout=PATIENCE_S, check=False)
+    return done.stdout.strip()
+
+
+def keeps_up(beside, served):
+    """Wait until the far replica holds all that near does."""
+    asks = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())"
+    wanted = [f'farwrite_peer_{name}{{peer="far"}} {value}' for name, value in (("live", 1), ("detached", 0), ("lag_writes", 0))]
+    until_s = time.monotonic() + PATIENCE_S
+    while True:
+        words = [*beside, sys.executable, "-c", asks, served.metrics_uri]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        if all(line in done.stdout for line in wanted):
+            return
+        assert time.monotonic() < until_s, done.stdout
+        time.sleep(0.2)
+
+
 def bytes_of(directory):
     return (directory / "volume").read_bytes()[:SIZE]
 
 
 def test_a_far_replica_over_ssh_holds_every_write_comes_back_when_killed_and_goes_on_without_ssh(place, beside, disk):
     new = ("--far", f"ssh://farhost{disk}/far", "--far-command", place / "farwrite", "--keep", disk / "near", "--size", SIZE)
-    with serving(place, beside, *new, "--sockets", disk / "s") as served:
+    with serving(place, beside, *new, "--sockets", disk / "s", "--metrics", 0) as served:
         assert (served.link, served.leader) == ("real", "near")
         assert "as measured" in served.distance and "TCP directly; TLS 1.3" in served.distance
         writer = Writer(f"{served.sockets}/volume.sock")
@@ -158,11 +182,17 @@ def test_a_far_replica_over_ssh_holds_every_write_comes_back_when_killed_and_goe
         served.said("far is not heard")
         writer.grows()
         served.said("far at farhost is attached again")
+        served.lines.clear()
+        os.kill(served.elsewhere["far"]["pid"], signal.SIGKILL)  # Its supervisor, and the replica with it.
+        writer.grows()
+        served.said("far at farhost is attached again")
         writer.grows()
         writer.end()
+        keeps_up(beside, served)
+        (seen,) = (line for line in served.lines if "is not heard" in line)
+        assert "ssh is tried again" in seen
     assert bytes_of(disk / "near" / "near") == bytes_of(disk / "far" / "far")
-    assert {one.name for one in (disk / "far").iterdir()} - {"sockets"} == {"far", "volume.json", "lock"}
-    assert not list((disk / "far").glob("sockets/*"))
+    assert {one.name for one in (disk / "far").iterdir()} == {"far", "volume.json", "lock"}
     with serving(place, beside, "--volume", disk / "near", "--sockets", disk / "s") as served:
         assert_all_there(f"{served.sockets}/volume.sock", writer.answered)
     (disk / "far").rename(disk / "moved")
@@ -173,9 +203,11 @@ def test_a_far_replica_over_ssh_holds_every_write_comes_back_when_killed_and_goe
 def test_the_far_replica_leads_when_near_and_its_ssh_are_killed_and_near_comes_back_to_it(place, beside, disk):
     new = (
         "--far", "ssh://farhost", "--far-keep", disk / "far", "--witness", f"ssh://farhost{disk}/third",
-        "--far-command", place / "farwrite", "--keep", disk / "near", "--size", SIZE,
+        "--far-command", place / "farwrite", "--keep", disk / "near", "--size", SIZE, "--port", 0, "--far-listen", "127.0.0.1",
     )  # fmt: skip
     with serving(place, beside, *new, "--sockets", disk / "s") as served:
+        there = served.elsewhere["far"]["tcp_uri"].rpartition(":")[2]
+        assert run_beside(beside, there) == b""  # Nobody listens there while near leads.
         writer = Writer(f"{served.sockets}/volume.sock")
         writer.start()
         writer.grows(50)
@@ -187,6 +219,9 @@ def test_the_far_replica_leads_when_near_and_its_ssh_are_killed_and_near_comes_b
             time.sleep(0.05)
         writer.end()
     assert_all_there(str(far_door), writer.answered)
+    assert run_beside(beside, there) == b"NBDMAGIC"
+    with pytest.raises(AssertionError):  # A write that is missing is found.
+        assert_all_there(str(far_door), {**writer.answered, 0: b"never written".ljust(BLOCK, b"!")})
     later = Writer(str(far_door))
     later.start()
     later.grows()
@@ -214,6 +249,12 @@ def test_what_cannot_be_served_over_ssh_is_refused_and_leaves_nothing(place, bes
     assert code == EXIT_USAGE and "There is no farwrite at farhost" in said and "--far-command" in said, said
     code, said = refused(place, beside, "--far", f"ssh://farhost:9{disk}/far", *keep)
     assert code == EXIT_UNFIT and "ended with exit code 255" in said, said
+    code, said = refused(
+        place, beside, "--far", f"ssh://farhost{disk}/far", "--far-command", place / "farwrite", *keep, "--port", 0,
+        "--far-listen", "192.0.2.1",
+    )  # fmt: skip
+    assert code == EXIT_USAGE and "needs certificates: --far-tls" in said, said
+    assert not (disk / "near").exists() and not (disk / "far").exists()
     (disk / "far").mkdir()
     (disk / "far" / "volume.json").write_text("{}")
     code, said = refused(place, beside, "--far", f"ssh://farhost{disk}/far", "--far-command", place / "farwrite", *keep)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +18,7 @@ from .output import print_document, printing, refuse_both
 
 if TYPE_CHECKING:
     from ..engine.frontend.iscsi.chap import Credentials
+    from ..experiment.serve.machines import Elsewhere
     from ..experiment.serve.server import Asked, Server
     from ..experiment.serve.volume_files import Settings
     from ..lab.topology import Layout, Leg
@@ -274,7 +275,9 @@ def serve_on_machines(
             found = stack.enter_context(kept_files(settings, volume, others.here()))
         elsewhere = stack.enter_context(attached(others.voters(), settings, volume is None))
         if volume is None:
+            assert keep is not None
             found = stack.enter_context(new_files(settings, keep, True, others.here()))
+            stack.callback(undo, keep, elsewhere)
         return served_apart(settings, found, serving, elsewhere, saying(found.text, json))
 
 
@@ -295,6 +298,14 @@ def serve_in_lab(
     load(False, quiet)
     with new_files(settings, *place_of(None, None, False)) as found:
         return served(settings, found, serving, lambda server: None, words)
+
+
+def undo(keep: Path, elsewhere: Mapping[str, Elsewhere]) -> None:
+    """A new volume of which nothing came, because its machines do not reach each other, leaves no files."""
+    from ..experiment.serve.volume_files import SETTINGS
+
+    if not all(one.has_begun for one in elsewhere.values()):
+        (keep / SETTINGS).unlink(missing_ok=True)  # Without it the others go as well.
 
 
 def new_settings(

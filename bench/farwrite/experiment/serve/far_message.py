@@ -98,6 +98,8 @@ class Drain(Struct, frozen=True):
 class Stop(Struct, frozen=True):
     """Apply what is held, and end. Answered when it is done."""
 
+    is_undone: bool = False  # nothing came of the volume: the files that were made for it go
+
 
 class Answer(Struct, frozen=True):
     """What a request gave: words, empty where nothing is wrong."""

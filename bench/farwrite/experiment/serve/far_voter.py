@@ -13,7 +13,6 @@ import errno
 import ipaddress
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -234,7 +233,8 @@ class Supervisor:
         self.serving = contextlib.ExitStack()
         self.config: message.Config | None = None
         self.events: list[str] = []
-        self.is_over = False
+        self.is_over = self.is_undone = False
+        self.looked = ""
         self.told_s = 0.0
 
     def run(self) -> None:
@@ -247,6 +247,8 @@ class Supervisor:
         self.files = self.stack.enter_context(self.files_of_voter())
         from .server import socket_directory
 
+        if not asked.sockets:
+            self.stack.callback(self.leave_no_sockets)
         self.sockets = self.stack.enter_context(socket_directory(sockets_of(self.directory, asked.sockets)))
         self.listening = self.stack.enter_context(listening_at(self.sockets / message.SOCKET))
         if self.asked.name in self.files.disks:
@@ -263,6 +265,11 @@ class Supervisor:
                 self.turn()
             except KeyboardInterrupt:  # SIGTERM
                 return
+
+    def leave_no_sockets(self) -> None:
+        """The directory that we made for them goes, unless somebody has put something into it."""
+        with contextlib.suppress(OSError):
+            (self.directory / SOCKETS).rmdir()
 
     def close_in_child(self) -> None:
         """In the voter's process: who attaches waits for our end of the connection, not for its."""
@@ -290,7 +297,13 @@ class Supervisor:
         if self.attached.is_gone:
             self.attached.connection.close()
         if self.server is not None and not self.is_over:
-            self.server.look()
+            try:
+                self.server.look()
+                self.looked = ""
+            except (FarwriteError, OSError) as refusal:  # No process can be started, or no file opened: it is tried again.
+                if str(refusal) != self.looked:
+                    self.say(f"look after {self.asked.name}: {refusal}")
+                self.looked = str(refusal)
             self.tell()
 
     def let_in(self) -> None:
@@ -347,7 +360,7 @@ class Supervisor:
     @contextmanager
     def files_of_voter(self) -> Iterator[Files]:
         """Its files: new ones, which go again unless it is served once, or those that were kept."""
-        from .volume_files import LOCK, SETTINGS, kept_files, new_files, read_settings
+        from .volume_files import SETTINGS, kept_files, new_files, read_settings
 
         name, directory = self.asked.name, self.directory
         if not self.asked.is_new:
@@ -362,22 +375,12 @@ class Supervisor:
             with kept_files(self.settings, directory, [name]) as found:
                 yield found
             return
-        was_there = directory.exists()
-        made = False
-        try:
-            with new_files(self.settings, directory, True, [name]) as found:
-                made = True
+        with new_files(self.settings, directory, True, [name]) as found:
+            try:
                 yield found
-        finally:
-            if made and self.config is None:
-                shutil.rmtree(directory / name, ignore_errors=True)
-                for file in (SETTINGS, LOCK):
-                    (directory / file).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
-                    (directory / SOCKETS).rmdir()
-                if not was_there:
-                    with contextlib.suppress(OSError):
-                        directory.rmdir()
+            finally:
+                if self.config is None or self.is_undone:
+                    (directory / SETTINGS).unlink(missing_ok=True)  # Without it the others go as well.
 
     def serve(self, config: message.Config) -> str:
         """Start the voter; one that runs with the same goes on."""
@@ -461,11 +464,15 @@ class Supervisor:
                         from .replica import figures_of
 
                         figures_of(self.server.boards[self.asked.name]).task.drain = 1
-                case message.Stop():
+                case message.Stop(is_undone=is_undone):
                     self.stop()
+                    self.is_undone = is_undone
                     text, self.is_over = " ".join(self.events), True
         except FarwriteError as refusal:
             self.attached.say(message.Refusal(sentence=str(refusal), exit_code=refusal.exit_code))
+            return
+        except Exception as failure:  # Our own fault. A voter that runs is not ended for it.
+            self.attached.say(message.Refusal(sentence=f"our own fault there: {failure!r}", exit_code=UnfitError.exit_code))
             return
         self.attached.say(message.Answer(text=text))
 

@@ -87,7 +87,9 @@ class Elsewhere:
         self.answers: list[message.Answer | message.Refusal] = []
         self.owed = 0  # answers that will come and nobody waits for
         self.due_s, self.pause_s, self.until_s = 0.0, RESTART_S, 0.0
-        self.is_ending = False
+        self.is_ending = self.has_begun = False
+        self.was_made = is_new
+        self.complaint = ""  # that was said last, while it is tried again
 
     @property
     def is_attached(self) -> bool:
@@ -190,22 +192,23 @@ class Elsewhere:
 
     def look(self) -> None:
         """While the volume is served: hear it; when ssh has ended say so, and try again, for ever, less and less often."""
-        if self.ssh is None:
-            if time.monotonic() >= self.due_s:
-                self.begin()
-            return
         was_attached = self.is_attached
         try:
-            self.hear()
+            if self.ssh is not None:
+                self.hear()
+            elif time.monotonic() >= self.due_s:
+                self.begin()
         except FarwriteError as lost:
             self.close()
             self.pause_s = RESTART_S if was_attached else min(2 * self.pause_s, RESTART_S_MAX)
             self.due_s = time.monotonic() + self.pause_s
-            if was_attached and not self.is_ending:
-                self.say(f"{self.name} is not heard, and goes on by itself if its machine does: {lost} ssh is tried again.")
+            if str(lost) != self.complaint and not self.is_ending:
+                then = "It goes on by itself if its machine does; ssh is tried again."
+                self.say(f"{self.name} is not heard: {lost} {then}")
+            self.complaint = str(lost)
             return
         if self.ready is not None and not was_attached:
-            self.is_new = False
+            self.is_new, self.complaint = False, ""
             self.say(f"{self.name} at {self.host.login} is attached again.")
             if self.config is not None and self.ready.config != self.config and not self.is_ending:
                 self.owed += 1
@@ -385,6 +388,8 @@ class Machines(Apart):
             )
         )  # fmt: skip
         self.addresses = {NEAR: near_at, FAR: self.way_out(FAR, far)}
+        for one in self.elsewhere.values():
+            one.has_begun = True
 
     def serve(self, one: Elsewhere, config: message.Config) -> None:
         """Have it run with this, and answer."""
@@ -532,7 +537,7 @@ class Machines(Apart):
         reached = [one for one in self.elsewhere.values() if one.is_attached]
         for one in reached:
             one.answers.clear()
-            one.send(message.Stop())
+            one.send(message.Stop(is_undone=one.was_made and not one.has_begun))
         self.stop(leader)
         for one in reached:
             self.await_end(one)
@@ -559,9 +564,10 @@ class Machines(Apart):
                     self.say(f"{one.name} at {one.host.login} has not ended within {STOPS_S + DRAIN_S:g} s: {one.how_to_end()}")
                     return
                 one.hear(LOOK_S)
-        except FarwriteError as lost:
-            self.say(f"{one.name} at {one.host.login} was told to end; if it did is not known: {lost}")
-            return
+        except FarwriteError as lost:  # Its ssh ends with it, maybe before the answer is looked at.
+            if not one.answers:
+                self.say(f"{one.name} at {one.host.login} was told to end; if it did is not known: {lost}")
+                return
         answer = one.answers.pop(0)
         text = answer.sentence if isinstance(answer, message.Refusal) else answer.text
         if text:
