@@ -48,8 +48,8 @@ def disk(tmp_path_factory, place):
     shutil.rmtree(made)
 
 
-def environment_of(place):
-    return environment(FARWRITE_SSH=f"ssh -F {place}/ssh_config")
+def environment_of(place, config="ssh_config"):
+    return environment(FARWRITE_SSH=f"ssh -F {place}/{config}")
 
 
 class Serving(SimpleNamespace):
@@ -64,10 +64,10 @@ class Serving(SimpleNamespace):
 
 
 @contextlib.contextmanager
-def serving(place, beside, *words):
+def serving(place, beside, *words, config="ssh_config"):
     """It ends in order with exit code 0, unless it was killed."""
     with subprocess.Popen(
-        [*beside, *words_of("serve", "--json", *words)], env=environment_of(place), stdout=subprocess.PIPE,
+        [*beside, *words_of("serve", "--json", *words)], env=environment_of(place, config), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         lines: list[str] = []
@@ -195,6 +195,19 @@ def test_a_far_replica_over_ssh_holds_every_write_comes_back_when_killed_and_goe
     assert {one.name for one in (disk / "far").iterdir()} == {"far", "volume.json", "lock"}
     with serving(place, beside, "--volume", disk / "near", "--sockets", disk / "s") as served:
         assert_all_there(f"{served.sockets}/volume.sock", writer.answered)
+    (place / "other_config").write_text("Host farhost\n  HostName 127.0.0.1\n  Port 9\n")
+    again = ("--volume", disk / "near", "--sockets", disk / "s", "--metrics", 0)
+    with serving(place, beside, *again, config="other_config") as served:
+        assert served.leader == "near" and "not reached now" in served.distance
+        writer = Writer(f"{served.sockets}/volume.sock")
+        writer.start()
+        writer.grows()  # By the witness's leave.
+        (place / "other_config").write_text((place / "ssh_config").read_text())
+        served.said("far at farhost is attached again")
+        writer.grows()
+        writer.end()
+        keeps_up(beside, served)
+    assert bytes_of(disk / "near" / "near") == bytes_of(disk / "far" / "far")
     (disk / "far").rename(disk / "moved")
     code, said = refused(place, beside, "--volume", disk / "near")
     assert code == EXIT_USAGE and "far has no files" in said, said

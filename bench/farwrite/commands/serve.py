@@ -261,7 +261,7 @@ def serve_on_machines(
     import contextlib
 
     from ..experiment.compilation import compile_doors
-    from ..experiment.serve.machines import Elsewheres, attached, served_apart
+    from ..experiment.serve.machines import Elsewheres, attached, read_known, served_apart
     from ..experiment.serve.volume_files import kept_files, new_files
     from ..progress import bar
     from ..workload.ssh_host import far_host
@@ -273,12 +273,14 @@ def serve_on_machines(
     with contextlib.ExitStack() as stack:
         if volume is not None:
             found = stack.enter_context(kept_files(settings, volume, others.here()))
-        elsewhere = stack.enter_context(attached(others.voters(), settings, volume is None))
+        known = read_known(volume) if volume is not None else None
+        elsewhere = stack.enter_context(attached(others.voters(), settings, volume is None, known))
+        kept = volume or keep
+        assert kept is not None
         if volume is None:
-            assert keep is not None
-            found = stack.enter_context(new_files(settings, keep, True, others.here()))
-            stack.callback(undo, keep, elsewhere)
-        return served_apart(settings, found, serving, elsewhere, saying(found.text, json))
+            found = stack.enter_context(new_files(settings, kept, True, others.here()))
+            stack.callback(undo, kept, elsewhere)
+        return served_apart(settings, found, serving, elsewhere, kept, known, saying(found.text, json))
 
 
 def serve_in_lab(

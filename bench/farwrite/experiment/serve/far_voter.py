@@ -32,6 +32,7 @@ from ...base.host.parent_death import die_with
 from . import far_message as message
 
 if TYPE_CHECKING:
+    from ...engine.control import Address
     from .apart import Apart
     from .volume_files import Files, Settings
 
@@ -506,7 +507,7 @@ def check_doors(config: message.Config) -> None:
         )
 
 
-def address_of(place: message.Place):
+def address_of(place: message.Place) -> Address:
     """A voter's address as the engine has it."""
     from ...engine.control import Address
 

@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
@@ -29,8 +30,10 @@ import numpy as np
 from ... import __version__
 from ...base import framing
 from ...base.errors import EXIT_USAGE, FarwriteError, UnfitError, UsageError
+from ...base.files import write_atomically
 from ...base.physics import miles_of
 from ...base.units import format_time
+from ...base.user_file import TEXT_BYTES_MAX, read_text
 from ...base.wire.terms import KEY_BYTES_MIN
 from ...engine.ballot import Question
 from ...engine.control import Address, ask
@@ -40,7 +43,7 @@ from ..remote.remote_lab import host_name, started, why_ssh_ended
 from ..remote.rendezvous import LOOPBACK, TOKEN_BYTES, WELCOME, known_by
 from . import far_message as message
 from .apart import Apart
-from .far_voter import DIAL_S, are_free, bound, free_ports
+from .far_voter import DIAL_S, address_of, are_free, bound, free_ports
 from .replica import DRAIN_S, figures_of
 from .server import (
     LOOK_S,
@@ -60,7 +63,9 @@ from .server import (
 from .volume_files import Files, Settings
 
 NEAR, FAR, THIRD = SITES
+KNOWN = "machines.json"
 ATTACH_S = 600.0  # Kernels are compiled there meanwhile.
+FRAMES_MAX = 64  # Taken in one look: whoever floods us does not keep us from the rest.
 CALL_S = 20.0  # For a small request.
 END_ATTACH_S = 10.0  # For a lost ssh to be there again when all is ended.
 FORWARD_S = 10.0
@@ -154,7 +159,9 @@ class Elsewhere:
         """Take what has come, waiting for the first of it. The error of an ssh that has ended, or of what is no message."""
         assert self.ssh is not None
         try:
-            while self.reader.poll(timeout_s):
+            for _ in range(FRAMES_MAX):
+                if not self.reader.poll(timeout_s):
+                    break
                 timeout_s = 0.0
                 frame = self.reader.take()
                 if frame is None:
@@ -248,18 +255,45 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else " " for sign in text[:2000])
 
 
+class Known(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the machines met last, for a near that comes back while far is not reached: machines.json. No key is in it."""
+
+    near: message.Place
+    witness_port: int  # of the witness at near; 0: it is elsewhere
+    far: message.Place  # as near reaches it
+    ready: message.Ready  # of far
+    config: message.Config  # of far
+
+
+def read_known(directory: Path) -> Known | None:
+    """What is known of the machines of a kept volume; None where nothing is that can be read."""
+    try:
+        return msgspec.json.decode(read_text(directory / KNOWN, "read", TEXT_BYTES_MAX), type=Known)
+    except (FarwriteError, OSError, msgspec.MsgspecError):
+        return None
+
+
 @contextmanager
-def attached(voters: Mapping[str, tuple[FarHost, str]], settings: Settings, is_new: bool) -> Iterator[dict[str, Elsewhere]]:
+def attached(
+    voters: Mapping[str, tuple[FarHost, str]], settings: Settings, is_new: bool, known: Known | None = None
+) -> Iterator[dict[str, Elsewhere]]:
     """Every voter that is elsewhere, by name, with its files there; each is asked for by its host and its directory of sockets.
 
-    Where they are new and nothing comes of it, they are gone again.
+    Where they are new and nothing comes of it, they are gone again. A far replica that is not reached is passed over where it is
+    known how the machines met: near and the witness go on without it.
     """
     with contextlib.ExitStack() as stack:
         made: dict[str, Elsewhere] = {}
         for name, (host, sockets) in voters.items():
             made[name] = one = Elsewhere(name, host, settings, is_new, sockets)
             stack.callback(one.close)
-            one.attach()
+            try:
+                one.attach()
+            except UnfitError as lost:
+                if name != FAR or known is None or not settings.has_witness:
+                    raise
+                one.close()
+                one.last, one.complaint, one.due_s = known.ready, str(lost), time.monotonic() + RESTART_S
         yield made
 
 
@@ -307,9 +341,11 @@ class Forward:
 class Machines(Apart):
     """Near here, the others elsewhere."""
 
-    def __init__(self, *given: Any, elsewhere: dict[str, Elsewhere], **options: Any) -> None:
+    def __init__(
+        self, *given: Any, elsewhere: dict[str, Elsewhere], kept: Path, known: Known | None, **options: Any
+    ) -> None:
         super().__init__(*given, **options)
-        self.elsewhere = elsewhere
+        self.elsewhere, self.kept, self.known = elsewhere, kept, known
         self.forwards: list[Forward] = []
         self.stack.callback(lambda: [one.stack.close() for one in self.forwards])  # type: ignore[func-returns-value]
         self.distance_text = ""
@@ -356,14 +392,17 @@ class Machines(Apart):
         self.is_opened = True
         self.tell_sites()
         self.note_leader()
-        if not self.comes(self.have_joined, PEERS_S):
+        is_whole = all(one.is_attached for one in self.elsewhere.values())
+        if is_whole and not self.comes(self.have_joined, PEERS_S):
             self.say("not every replica keeps up with the primary yet: the status line says how far they are.")
         self.distance_text = self.measured()
 
     def meet(self) -> None:
         """Find ways between the machines, and start the voters that are elsewhere."""
         far, third = self.elsewhere[FAR], self.elsewhere.get(THIRD)
-        assert far.ready is not None
+        if far.ready is None:
+            self.meet_without_far(far, third)
+            return
         near_at, near_seen, is_forwarded = self.way_home(far)
         own = message.Place(host=far.ready.address, port=far.ready.port, vote_port=far.ready.vote_port)
         replicas = {NEAR: near_seen, FAR: own}
@@ -377,19 +416,58 @@ class Machines(Apart):
         elif self.settings.has_witness:
             self.witness = Address(near_at.host, near_at.port, self.witness_port)
             witness = message.Place(host=near_seen.host, port=near_seen.port, vote_port=self.witness_seen)
-        chap, asked = self.asked.chap, self.asked
-        self.serve(
-            far, message.Config(
-                key=self.key, replicas=replicas, witness=witness, is_forwarded=is_forwarded, address=asked.far_address,
-                port=asked.port if asked.far_address else None, tls=asked.far_tls if asked.far_address else "",
-                iscsi_port=asked.iscsi_port if asked.far_address else None, chap=chap.secrets if chap else {},
-                chap_name=chap.own_name if chap else "", chap_secret=chap.own_secret if chap else b"",
-                is_verbose=asked.is_verbose,
-            )
-        )  # fmt: skip
+        self.serve(far, self.config_of_far(replicas, witness, is_forwarded))
         self.addresses = {NEAR: near_at, FAR: self.way_out(FAR, far)}
         for one in self.elsewhere.values():
             one.has_begun = True
+        self.remember(far)
+
+    def config_of_far(self, replicas: dict[str, message.Place], witness: message.Place | None, forwarded: bool) -> message.Config:
+        """What the far replica is started with."""
+        chap, asked = self.asked.chap, self.asked
+        return message.Config(
+            key=self.key, replicas=replicas, witness=witness, is_forwarded=forwarded, address=asked.far_address,
+            port=asked.port if asked.far_address else None, tls=asked.far_tls if asked.far_address else "",
+            iscsi_port=asked.iscsi_port if asked.far_address else None, chap=chap.secrets if chap else {},
+            chap_name=chap.own_name if chap else "", chap_secret=chap.own_secret if chap else b"", is_verbose=asked.is_verbose,
+        )  # fmt: skip
+
+    def remember(self, far: Elsewhere) -> None:
+        """Keep how the machines met, where they do directly: ports that ssh carries are others each time."""
+        assert far.ready is not None and far.config is not None
+        if self.forwards:
+            (self.kept / KNOWN).unlink(missing_ok=True)
+            return
+        near, there = self.addresses[NEAR], self.addresses[FAR]
+        has_witness = self.settings.has_witness and THIRD not in self.elsewhere
+        known = Known(
+            near=message.Place(host=near.host, port=near.port, vote_port=near.vote_port),
+            witness_port=self.witness_port if has_witness else 0,
+            far=message.Place(host=there.host, port=there.port, vote_port=there.vote_port),
+            ready=msgspec.structs.replace(far.ready, config=None),
+            config=msgspec.structs.replace(far.config, key=b"", chap={}, chap_name="", chap_secret=b""),
+        )  # fmt: skip
+        write_atomically(self.kept / KNOWN, msgspec.json.encode(known) + b"\n")
+
+    def meet_without_far(self, far: Elsewhere, third: Elsewhere | None) -> None:
+        """As the machines met last. Far is told when it is attached; until then near goes on by the witness's leave."""
+        known = self.known
+        assert known is not None
+        near = known.near
+        ports = (near.port, near.vote_port, *([known.witness_port] if known.witness_port else []))
+        if not are_free(near.host, ports):
+            raise UnfitError(f"{far.complaint} And near cannot listen where far knows it: {near.host}, ports {ports}.")
+        far.config = self.config_of_far(known.config.replicas, known.config.witness, known.config.is_forwarded)
+        if third is not None and third.ready is not None:
+            own = message.Place(host=third.ready.address, port=third.ready.port, vote_port=third.ready.vote_port)
+            self.serve(third, message.Config(key=self.key, replicas=known.config.replicas, witness=own, is_forwarded=False))
+            self.witness = self.way_out("witness", third)
+        else:
+            self.witness = Address(near.host, near.port, known.witness_port)
+        self.addresses = {NEAR: address_of(near), FAR: address_of(known.far)}
+        for one in self.elsewhere.values():
+            one.has_begun = True
+        self.say(f"far is not reached: {far.complaint} Near goes on without it, and asks again.")
 
     def serve(self, one: Elsewhere, config: message.Config) -> None:
         """Have it run with this, and answer."""
@@ -488,6 +566,9 @@ class Machines(Apart):
         """How far the others are, and by which way: shortest round trips, and how far light goes in half of each."""
         parts = []
         for name, one in self.elsewhere.items():
+            if not one.is_attached:
+                parts.append(f"{name} at {one.host.login}, not reached now")
+                continue
             address = self.addresses[FAR] if name == FAR else self.witness
             assert address is not None
             is_direct = address.host != LOOPBACK or not self.forwards
@@ -520,7 +601,7 @@ class Machines(Apart):
         """As in a lab; who is elsewhere ends with its supervisor. One that is not reached goes on; how to end it is said."""
         if self.was_served and not self.is_opened:
             self.stop()
-            self.say_what_goes_on(list(self.elsewhere.values()), "nothing is changed there")
+            self.say_what_goes_on(list(self.elsewhere.values()), "goes on by itself")
             return
         for one in self.elsewhere.values():
             one.is_ending = True
@@ -541,7 +622,8 @@ class Machines(Apart):
         self.stop(leader)
         for one in reached:
             self.await_end(one)
-        self.say_what_goes_on([one for one in self.elsewhere.values() if one not in reached], "it is not reached by ssh")
+        left = [one for one in self.elsewhere.values() if one not in reached]
+        self.say_what_goes_on(left, "is not reached by ssh, and goes on by itself if it runs")
 
     def drain_elsewhere(self, one: Elsewhere) -> None:
         """The same of who leads there."""
@@ -576,7 +658,7 @@ class Machines(Apart):
     def say_what_goes_on(self, left: list[Elsewhere], why: str) -> None:
         """Who is left running elsewhere, and how to end it."""
         for one in left:
-            self.say(f"{one.name} at {one.host.login} goes on by itself: {why}. End it with: {one.how_to_end()}")
+            self.say(f"{one.name} at {one.host.login} {why}. End it with: {one.how_to_end()}")
 
     # For people and scripts
 
@@ -653,8 +735,9 @@ class Elsewheres:
 
 
 def served_apart(
-    settings: Settings, files: Files, asked: Asked, elsewhere: dict[str, Elsewhere], ready: Callable[[Server], None]
-) -> int:
+    settings: Settings, files: Files, asked: Asked, elsewhere: dict[str, Elsewhere], kept: Path, known: Known | None,
+    ready: Callable[[Server], None],
+) -> int:  # fmt: skip
     """Serve until interrupted; answers the exit code."""
     with contextlib.ExitStack() as stack:
         sockets = stack.enter_context(socket_directory(asked.sockets))
@@ -665,7 +748,7 @@ def served_apart(
             speak("farwrite serve: the far machine is reached by ssh; nothing is emulated.\n")
         server = Machines(
             stack, settings, files, asked, sockets, [NEAR, THIRD] if THIRD not in elsewhere else [NEAR], key_of(elsewhere),
-            tcp, iscsi, elsewhere=elsewhere,
+            tcp, iscsi, elsewhere=elsewhere, kept=kept, known=known,
         )  # fmt: skip
         return attended(server, metrics, ready, lambda: None)
 
