@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import msgspec
 import pytest
 from leftovers import gone, marked
 from small_lab import compiled
+from sshd import ISOLATED, PORT, SSHD, sshd_place
 
 from console import SHORT, fresh_farwrite
 from farwrite import __version__
@@ -27,56 +27,14 @@ from farwrite.recording import read
 from farwrite.workload.catalog import load
 from farwrite.workload.ssh_host import far_host
 
-PORT = 2222
 PATIENCE_S = 20
-SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
-CONFIG = """
-Port {port}
-ListenAddress 127.0.0.1
-HostKey {place}/host_key
-AuthorizedKeysFile {place}/authorized
-PidFile none
-StrictModes no
-UsePAM no
-PasswordAuthentication no
-AllowTcpForwarding {forwarding}
-SetEnv NUMBA_CACHE_DIR={cache} FARWRITE_TEST={place}
-"""
-CLIENT = """
-Host farhost
-  HostName 127.0.0.1
-  Port {port}
-  IdentityFile {place}/my_key
-  UserKnownHostsFile {place}/known
-  StrictHostKeyChecking accept-new
-Host behind
-  HostName 192.0.2.1
-  IdentityFile {place}/my_key
-  UserKnownHostsFile {place}/known
-  StrictHostKeyChecking accept-new
-  ProxyCommand ssh -F {place}/ssh_config -W 127.0.0.1:{port} farhost
-"""
-# The whole test runs in a namespace whose only device is loopback: no port of the machine is used.
-ISOLATED = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
 
 @pytest.fixture(scope="module")
 def far(tmp_path_factory):
     """A place with keys and configurations; skips where what is needed is missing."""
-    if SSHD is None or shutil.which("ssh") is None:
-        pytest.skip("sshd is not installed (Debian: openssh-server)")
-    if os.getuid() != 0:
-        pytest.skip("an sshd in a namespace of its own needs root")
+    place = sshd_place(tmp_path_factory.mktemp("ssh"))
     compiled()
-    place = tmp_path_factory.mktemp("ssh")
-    for key in ("host_key", "my_key"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", place / key], check=True)
-    shutil.copy(place / "my_key.pub", place / "authorized")
-    made = CONFIG.format(port=PORT, place=place, forwarding="yes", cache=os.environ["NUMBA_CACHE_DIR"])
-    (place / "sshd_config").write_text(made)
-    (place / "ssh_config").write_text(CLIENT.format(port=PORT, place=place))
-    (place / "farwrite").write_text(f'#!/bin/sh\nexec {sys.executable} -m farwrite "$@"\n')
-    (place / "farwrite").chmod(0o755)
     return place
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,9 +18,10 @@ from .output import print_document, printing, refuse_both
 
 if TYPE_CHECKING:
     from ..engine.frontend.iscsi.chap import Credentials
-    from ..experiment.serve.server import Server
+    from ..experiment.serve.machines import Elsewhere
+    from ..experiment.serve.server import Asked, Server
     from ..experiment.serve.volume_files import Settings
-    from ..lab.topology import Layout
+    from ..lab.topology import Layout, Leg
 
 SIZE, PROTOCOL, POLICY, PEER_TIMEOUT = "1g", "C", "consent", "1 s"
 PORT_MAX = 65535
@@ -49,6 +50,13 @@ def serve(
     chap: Path | None = None,
     forget_reservations: Flag = False,
     metrics: int | None = None,
+    far: str | None = None,
+    far_keep: str | None = None,
+    far_command: str | None = None,
+    far_sockets: str = "",
+    far_listen: str = "",
+    far_tls: str = "",
+    witness: str | None = None,
     no_restart: Flag = False,
     link: Literal["auto", "netem", "ferry", "relay"] = "auto",
     accept_link_error: Flag = False,
@@ -107,6 +115,22 @@ def serve(
         With --volume: begin without the reservations that initiators have made and the volume keeps, such as damaged ones.
     metrics
         Answer Prometheus on this port of 127.0.0.1; 0 for any that is free.
+    far
+        The far replica on another machine, such as ssh://me@host/var/lib/disk, with its files in that directory there: nothing is
+        emulated, the round trip is measured. It goes on by itself when ssh or this machine is lost. With --keep.
+    far_keep
+        That directory, where --far does not name it.
+    far_command
+        What farwrite is called there, and at the witness's; farwrite unless said.
+    far_sockets
+        Directory of far.sock there; sockets in the directory of its files unless said.
+    far_listen
+        With --far: the TCP ports are opened at this address of that machine too, while far leads. Beyond loopback --port needs
+        --far-tls, and --iscsi needs --chap.
+    far_tls
+        As --tls, a directory of that machine.
+    witness
+        With --far: the witness on a third machine, such as ssh://host/var/lib/disk: far can then lead when this machine is lost.
     no_restart
         A replica that has ended stays down.
     link
@@ -143,35 +167,125 @@ def serve(
     from ..experiment.serve.server import Asked, served
     from ..experiment.serve.volume_files import kept_files, new_files, read_settings
 
+    machines = {"--far-keep": far_keep, "--far-command": far_command, "--witness": witness}
     if volume is not None:
+        for name, word in {"--far": far, **machines}.items():
+            if word is not None:
+                raise UsageError(f"{name} is for a new volume; that of --volume stays where it was made. Leave it away.")
         settings = read_settings(volume)
-        asked = asked if asked != NOTHING_ASKED else asked_again(settings.link)
     else:
         settings = new_settings(asked, size, protocol, policy, replicas, no_witness, peer_timeout)
-    layout = asked.layout(None)
+        settings = on_machines(settings, far, far_keep, far_command, witness, keep)
+    if settings.far:
+        refused = [name for name, value in (
+            ("a link's option such as --miles", asked != NOTHING_ASKED), ("--link", link != "auto"), ("a command", bool(command)),
+            ("--files", files), ("--memory", memory), ("--no-restart", no_restart), ("--root", root),
+            ("--accept-link-error", accept_link_error),
+        ) if value]  # fmt: skip
+        if refused:
+            raise UsageError(f"{refused[0]} is for a lab of this machine, and the far replica is on another one. Leave it away.")
+    elif far_sockets or far_listen or far_tls:
+        raise UsageError("--far-sockets, --far-listen and --far-tls are about a far replica on another machine: --far ssh://HOST/DIR.")
+    else:
+        asked = asked if asked != NOTHING_ASKED or volume is None else asked_again(settings.link)
     if tls is not None:
         from ..base.wire.certificates import server_context
 
         server_context(tls)  # Refused here, not in a replica.
     serving = Asked(
-        leg=layout.legs[0], link=link, accepts_error=accept_link_error, sockets=sockets, address=listen, port=port, tls=tls,
-        iscsi_port=iscsi, chap=credentials_in(chap) if chap else None, forgets_reservations=forget_reservations,
+        leg=leg_of(asked, settings), link=link, accepts_error=accept_link_error, sockets=sockets, address=listen, port=port,
+        tls=tls, iscsi_port=iscsi, chap=credentials_in(chap) if chap else None, forgets_reservations=forget_reservations,
         room_bytes=room_bytes, metrics_port=metrics, restarts=not no_restart, is_verbose=verbose, is_quiet=quiet, as_root=root,
+        far_address=far_listen, far_tls=far_tls,
     )  # fmt: skip
+    if settings.far:
+        return serve_on_machines(settings, serving, keep, volume, far_sockets, json)
     load(verbose, quiet)
     opened = kept_files(settings, volume) if volume is not None else new_files(settings, *place_of(keep, files, memory))
-
     with opened as found:
-        def ready(server: Server) -> None:
-            if json:
-                with printing():
-                    print_document(server.document())
-                    sys.stdout.flush()
-            elif not command:
-                with printing():
-                    print(ready_text(server, found.text), flush=True)
+        return served(settings, found, serving, saying(found.text, json, bool(command)), command)
 
-        return served(settings, found, serving, ready, command)
+
+def saying(files: str, json: bool, has_command: bool = False) -> Callable[[Server], None]:
+    """What is printed once clients are served."""
+
+    def ready(server: Server) -> None:
+        if json:
+            with printing():
+                print_document(server.document())
+                sys.stdout.flush()
+        elif not has_command:
+            with printing():
+                print(ready_text(server, files), flush=True)
+
+    return ready
+
+
+def leg_of(asked: LinkOptions, settings: Settings) -> Leg:
+    """What is asked of the link; nothing where the machines stand where they stand."""
+    from ..experiment.serve.apart import NOWHERE
+
+    return NOWHERE if settings.far else asked.layout(None).legs[0]
+
+
+def on_machines(
+    settings: Settings, far: str | None, directory: str | None, command: str | None, witness: str | None, keep: Path | None
+) -> Settings:
+    """The settings of a volume whose far replica is elsewhere, as --far says; the same where it does not."""
+    import msgspec
+
+    from ..workload.ssh_host import far_host
+
+    if far is None:
+        for name, word in (("--far-keep", directory), ("--far-command", command), ("--witness", witness)):
+            if word is not None:
+                raise UsageError(f"{name} is about a far replica on another machine: add --far ssh://HOST/DIR.")
+        return settings
+    if directory is not None and not directory.startswith("/"):
+        raise UsageError(f"--far-keep: {directory} is no whole path of that machine, such as /var/lib/disk.")
+    host = far_host(far)
+    if bool(host.directory) == (directory is not None):
+        raise UsageError("Where are the far replica's files to be? Say --far ssh://HOST/DIR, or --far ssh://HOST --far-keep DIR.")
+    if keep is None:
+        raise UsageError("A replica that goes on by itself is found again by its files: say --keep DIR for those here.")
+    if settings.replicas == 3:
+        raise UsageError("--far has two replicas, here and there, and a witness: leave --replicas and --protocol quorum away.")
+    if witness is not None and not far_host(witness, "--witness").directory:
+        raise UsageError("Where is the witness's ballot to be? Say --witness ssh://HOST/DIR.")
+    if witness is not None and not settings.has_witness:
+        raise UsageError("--witness and --no-witness contradict each other: leave one away.")
+    return msgspec.structs.replace(
+        settings, far=far.rstrip("/") + (directory or ""), far_command=command or settings.far_command, witness=witness or ""
+    )
+
+
+def serve_on_machines(
+    settings: Settings, serving: Asked, keep: Path | None, volume: Path | None, far_sockets: str, json: bool
+) -> int:
+    """A volume whose far replica, and maybe its witness, are on other machines. Of a new one these are asked first."""
+    import contextlib
+
+    from ..experiment.compilation import compile_doors
+    from ..experiment.serve.machines import Elsewheres, attached, read_known, served_apart
+    from ..experiment.serve.volume_files import kept_files, new_files
+    from ..progress import bar
+    from ..workload.ssh_host import far_host
+
+    with bar(serving.is_verbose, serving.is_quiet) as progress:
+        compile_doors(progress)
+    witness = far_host(settings.witness, "--witness") if settings.witness else None
+    others = Elsewheres(far_host(settings.far), witness, far_sockets)
+    with contextlib.ExitStack() as stack:
+        if volume is not None:
+            found = stack.enter_context(kept_files(settings, volume, others.here()))
+        known = read_known(volume) if volume is not None else None
+        elsewhere = stack.enter_context(attached(others.voters(), settings, volume is None, known))
+        kept = volume or keep
+        assert kept is not None
+        if volume is None:
+            found = stack.enter_context(new_files(settings, kept, True, others.here()))
+            stack.callback(undo, kept, elsewhere)
+        return served_apart(settings, found, serving, elsewhere, kept, known, saying(found.text, json))
 
 
 def room_of(room: str | None) -> int:
@@ -201,6 +315,14 @@ def serve_in_lab(
     load(False, quiet)
     with new_files(settings, *place_of(None, None, False)) as found:
         return served(settings, found, serving, lambda server: None, words)
+
+
+def undo(keep: Path, elsewhere: Mapping[str, Elsewhere]) -> None:
+    """A new volume of which nothing came, because its machines do not reach each other, leaves no files."""
+    from ..experiment.serve.volume_files import SETTINGS
+
+    if not all(one.has_begun for one in elsewhere.values()):
+        (keep / SETTINGS).unlink(missing_ok=True)  # Without it the others go as well.
 
 
 def new_settings(
@@ -342,7 +464,7 @@ def ready_text(server: Server, files: str) -> str:
     uri, settings = server.uri(), server.settings
     lines = [
         f"{format_size(settings.size_bytes)} under protocol {settings.protocol}, {len(server.replicas)} replicas"
-        f"{' and a witness' if settings.has_witness else ''}, {server.asked.leg.text} by {server.lab.choice.kind}; "
+        f"{' and a witness' if settings.has_witness else ''}, {server.link_text()}; "
         f"files in {files}; TCP {server.congestion}", "",
         f"  follows who leads  {uri}",
         *(f"  {f'at {name}':17}  {server.uri(name)}" for name in server.replicas),
@@ -352,7 +474,7 @@ def ready_text(server: Server, files: str) -> str:
     disk = server.iscsi_uri()
     lines += [f"  iSCSI              {disk}"] if disk else []
     lines += [f"  metrics            {server.metrics_uri}"] if server.metrics_uri else []
-    lines += [f"  to be read only    {server.uri('', 'volume-ro')}", ""]
+    lines += [f"  to be read only    {server.uri('', 'volume-ro')}", *server.ready_lines(), ""]
     socket = server.directory / "volume.sock"
     drive = f"format=raw,file.driver=nbd,file.server.type=unix,file.server.path={socket},file.reconnect-delay=60"
     lines += [

@@ -50,6 +50,7 @@ HIDDEN = {
     "arm": "arm:arm",  # What farwrite ab starts.
     "serve-cells": "serve_cells:serve_cells",  # What farwrite sweep --dask starts.
     "far-site": "far_site:far_site",  # What farwrite run --far starts.
+    "far-voter": "far_voter:far_voter",  # What farwrite serve --far starts.
 }
 
 app = App(

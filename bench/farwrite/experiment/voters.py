@@ -21,7 +21,7 @@ from ..base.host.disk import Disk, disk
 from ..base.row import Row, i64, rows_of
 from ..base.shared_counters import SharedCounters
 from ..base.units import NS_PER_S
-from ..base.wire.terms import KEY_BYTES_MIN, SharedKey, Terms
+from ..base.wire.terms import KEY_BYTES_MIN, EncryptionName, SharedKey, Terms
 from ..engine import journal_kernel as log
 from ..engine import primary_kernel as primary
 from ..engine import replica_kernel as replica
@@ -76,9 +76,9 @@ def seat_of(board: Board) -> Any:
     return board.words[SEAT_AT:REST_AT].view(Seat.LAYOUT)[0]
 
 
-def terms_of(key: bytes) -> Terms:
-    """Both ends prove that they belong together; nobody else can vote, lead or write."""
-    return Terms("none", "none", SharedKey(key))
+def terms_of(key: bytes, encryption: EncryptionName = "none") -> Terms:
+    """Both ends prove that they belong together; nobody else can vote, lead or write. Between machines it is TLS."""
+    return Terms(encryption, "none", SharedKey(key))
 
 
 class UndecidedError(UnfitError):
@@ -92,14 +92,22 @@ class Voters(ABC):
         self, stack: contextlib.ExitStack, lab: Lab, replicas: int, has_witness: bool, board_words: int,
         disks: Mapping[str, Disk], ballots: Mapping[str, int],
     ) -> None:  # fmt: skip
-        self.stack, self.lab, self.key = stack, lab, secrets.token_bytes(KEY_BYTES_MIN)
+        self.lab = lab
         self.sites: dict[str, AnySite] = {site.name: site for site in (lab.near, *(span.far for span in lab.spans))}
         self.spans: dict[frozenset[str], Span] = {
             frozenset((span.near.name, span.far.name)): span for span in (*lab.spans, *lab.between)
         }
-        self.replicas, self.voters = self.voter_names(replicas, has_witness)
+        self.take_seats(stack, secrets.token_bytes(KEY_BYTES_MIN), replicas, has_witness, board_words, disks, ballots)
         self.addresses = {name: self.address_for(name) for name in self.replicas}
         self.witness = self.address_for(SITES[2]) if has_witness else None
+
+    def take_seats(
+        self, stack: contextlib.ExitStack, key: bytes, replicas: int, has_witness: bool, board_words: int,
+        disks: Mapping[str, Disk], ballots: Mapping[str, int],
+    ) -> None:  # fmt: skip
+        """What there is of every voter wherever it stands, none of them started yet."""
+        self.stack, self.key = stack, key
+        self.replicas, self.voters = self.voter_names(replicas, has_witness)
         self.boards: dict[str, Board] = {name: stack.enter_context(board(board_words)) for name in self.voters}
         self.seats = {name: seat_of(self.boards[name]) for name in self.voters}
         self.disks, self.ballots = disks, ballots
@@ -226,14 +234,14 @@ def quieten(is_verbose: bool) -> None:
 
 def run_witness(
     address: Address, replicas: Collection[str], key: bytes, is_verbose: bool, ballot_fd: int, board: Board,
-    name: str = "witness",
+    encryption: EncryptionName = "none", name: str = "witness",
 ) -> None:  # fmt: skip
     """In a process at the third site, or wherever voters stand apart: a voter without a volume, until its board says stop.
 
     `replicas`: those that the volume was made with; of others the voters hear from who leads.
     """
     quieten(is_verbose)
-    with votes_served(Voter(name, ballot_fd, replicas), address, terms_of(key)):
+    with votes_served(Voter(name, ballot_fd, replicas), address, terms_of(key, encryption)):
         seat_of(board).ready = 1
         while not board.counters[0].stop:
             time.sleep(0.05)

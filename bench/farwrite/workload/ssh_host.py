@@ -29,12 +29,12 @@ class FarHost:
         return [*shlex.split(os.environ.get(COMMAND_VARIABLE, "ssh")), "-o", "BatchMode=yes", *port, *options, self.login]
 
 
-def far_host(word: str) -> FarHost:
+def far_host(word: str, option: str = "--far") -> FarHost:
     """The place that a word names; UsageError when it names none."""
     match = WORD.fullmatch(word)
     if match is None or match["login"].startswith("-"):
-        raise UsageError(f'--far: "{word}" is not a place such as ssh://host, ssh://me@host:2222/var/tmp.')
+        raise UsageError(f'{option}: "{word}" is not a place such as ssh://host, ssh://me@host:2222/var/tmp.')
     port = int(match["port"]) if match["port"] else None
     if port is not None and not 0 < port < 65536:
-        raise UsageError(f"--far: {port} is no port: 1 to 65535.")
+        raise UsageError(f"{option}: {port} is no port: 1 to 65535.")
     return FarHost(word, match["login"].strip("[]"), port, match["directory"] or "")

@@ -157,7 +157,7 @@ def hang_up(connection: socket.socket) -> None:
 
 def listener(host: str, port: int) -> socket.socket:
     """A socket that listens on this address only. UnfitError where it cannot be had."""
-    made = socket.socket()
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))

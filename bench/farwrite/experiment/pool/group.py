@@ -153,7 +153,7 @@ class Replicas(Server):
         if name in self.voter_addresses:
             made.start(
                 run_witness, self.voter_addresses[name], founders, self.key, asked.is_verbose, self.ballots[name],
-                self.boards[name], name,
+                self.boards[name], self.encryption, name,
             )  # fmt: skip
             return
         # One that joins is known to the others once the voters have heard of it.

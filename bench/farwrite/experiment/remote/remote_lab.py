@@ -144,17 +144,22 @@ class FarSite(AnySite):
 
     def lost(self) -> UsageError | UnfitError:
         """The error for an ssh that has ended."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.ssh.wait(2.0)
-        self.stderr.seek(0)
-        lines = [line for line in self.stderr.read().decode(errors="replace").splitlines() if line.strip()]
-        words = f" It printed: {lines[-1].strip().rstrip('.')}." if lines else ""
-        if self.ssh.returncode == NOT_FOUND:
-            return UsageError(
-                f"There is no farwrite at {self.host.login}, or not where ssh looks for commands.{words} Install {__version__} "
-                "there, or name it with --set lab.far_command=/path/of/farwrite."
-            )
-        return ProcessLostError(f"ssh to {self.host.login} ended with exit code {self.ssh.returncode}.{words}")
+        return why_ssh_ended(self.host, self.ssh, self.stderr, "--set lab.far_command=/path/of/farwrite")
+
+
+def why_ssh_ended(host: FarHost, ssh: subprocess.Popen, stderr: IO[bytes], option: str) -> UsageError | UnfitError:
+    """The error for an ssh that has ended, with its last words; `option` is how farwrite there is named."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        ssh.wait(2.0)
+    stderr.seek(0)
+    lines = [line for line in stderr.read().decode(errors="replace").splitlines() if line.strip()]
+    words = f" It printed: {lines[-1].strip().rstrip('.')}." if lines else ""
+    if ssh.returncode == NOT_FOUND:
+        return UsageError(
+            f"There is no farwrite at {host.login}, or not where ssh looks for commands.{words} Install {__version__} "
+            f"there, or name it with {option}."
+        )
+    return ProcessLostError(f"ssh to {host.login} ended with exit code {ssh.returncode}.{words}")
 
 
 # What a site is asked to do, as a call for another machine: its own files, not ours.

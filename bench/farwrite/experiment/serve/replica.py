@@ -29,6 +29,7 @@ from ...base.row import Row, i64
 from ...base.wire.certificates import server_context
 from ...base.wire.congestion import state_congestion
 from ...base.wire.door import BACKLOG
+from ...base.wire.terms import EncryptionName
 from ...engine import primary_kernel as primary
 from ...engine import replica_kernel as replica
 from ...engine import room_kernel
@@ -141,6 +142,7 @@ class Order(NamedTuple):
     iscsi_fd: int | None  # bound, for initiators outside of the lab
     chap: Credentials | None  # that initiators must know
     portals: dict[str, int]  # by replica, the port of its site's iSCSI portal; none where a site has no network of its own
+    encryption: EncryptionName = "none"  # between replicas and voters
     voters: dict[str, Address] | None = None  # who votes, where that is not the replicas and the witness (engine/node.py)
     founders: tuple[str, ...] | None = None  # the replicas that the volume was made with, where these are not all of them
 
@@ -400,7 +402,7 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
     try:
         made = ServedNode(
             order.name, chosen, ballot_fd, order.addresses, order.witness, order.volume, board.counters, frontend,
-            terms_of(order.key), protocol=order.protocol, policy=order.policy, quorum=order.quorum,
+            terms_of(order.key, order.encryption), protocol=order.protocol, policy=order.policy, quorum=order.quorum,
             peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES, voters=order.voters, founders=order.founders,
             count=figures.room,
         )  # fmt: skip

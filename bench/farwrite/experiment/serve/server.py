@@ -26,6 +26,7 @@ from ...base.errors import EXIT_DONE, UnfitError, UsageError, system_error
 from ...base.interruption import SIGNALS
 from ...base.physics import Distance
 from ...base.wire.congestion import state_congestion
+from ...base.wire.terms import EncryptionName
 from ...engine.control import Address
 from ...engine.frontend.iscsi.chap import Credentials
 from ...engine.frontend.iscsi.portal import PORT as ISCSI_PORT
@@ -86,6 +87,8 @@ class Asked:
     as_root: bool = False
     commands: Mapping[str, list[str]] = field(default_factory=dict)  # at other sites, beside that at the near one
     wait_port: int | None = None  # which these listen on before that begins
+    far_address: str = ""  # of another machine's TCP ports while far leads; empty: none
+    far_tls: str = ""  # directory of its certificates there
 
 
 @dataclass
@@ -99,13 +102,22 @@ class Failure:
 class Server(Voters):
     """The voters of a served volume."""
 
+    encryption: EncryptionName = "none"  # between voters: in a lab nobody else is on the link
+    portals: dict[str, int]
+
     def __init__(
         self, stack: contextlib.ExitStack, lab: Lab, settings: Settings, files: Files, asked: Asked, sockets: Path,
         tcp: socket.socket | None = None, iscsi: socket.socket | None = None,
     ) -> None:  # fmt: skip
-        self.settings, self.asked, self.directory, self.tcp, self.iscsi = settings, asked, sockets, tcp, iscsi
         super().__init__(stack, lab, settings.replicas, settings.has_witness, BOARD_WORDS, files.disks, files.ballots)
+        self.take_doors(settings, asked, sockets, tcp, iscsi)
         self.portals = portals_of(self.addresses, lab, asked)
+
+    def take_doors(
+        self, settings: Settings, asked: Asked, sockets: Path, tcp: socket.socket | None, iscsi: socket.socket | None
+    ) -> None:
+        """What is served, and where clients come in."""
+        self.settings, self.asked, self.directory, self.tcp, self.iscsi = settings, asked, sockets, tcp, iscsi
         with socket.socket() as trial:
             self.congestion = state_congestion(trial)
         self.failures: dict[str, Failure] = {}
@@ -124,14 +136,15 @@ class Server(Voters):
         if name not in self.disks:
             assert witness is not None
             made.start(
-                run_witness, witness, addresses, self.key, asked.is_verbose, self.ballots[name], self.boards[name]
-            )
+                run_witness, witness, addresses, self.key, asked.is_verbose, self.ballots[name], self.boards[name],
+                self.encryption,
+            )  # fmt: skip
             return
         order = Order(
             name, addresses, witness, self.key, settings.volume, PROTOCOLS[settings.protocol],
             POLICIES[settings.policy], settings.quorum, settings.peer_timeout_ns, first, asked.is_verbose, self.directory,
             self.tcp.fileno() if self.tcp else None, asked.tls, settings.size_bytes,
-            self.iscsi.fileno() if self.iscsi else None, asked.chap, self.portals,
+            self.iscsi.fileno() if self.iscsi else None, asked.chap, self.portals, self.encryption,
         )  # fmt: skip
         made.start(run_replica, order, self.disks[name], self.ballots[name], self.boards[name])
 
@@ -233,14 +246,22 @@ class Server(Voters):
         """Take no more, answer what was taken, have every replica apply what it holds, and end them."""
         leader = self.leader()
         if leader is not None:
-            task = figures_of(self.boards[leader]).task
-            task.drain = 1
-            limit_s = time.monotonic() + DRAIN_S + 1
-            while not task.drained and time.monotonic() < limit_s and not self.processes[leader].poll(0.01):
-                pass
-            if task.drained != 1:
-                self.say("not every write under way could be answered in time: its clients do not know if those are there.")
-        order = [*([leader] if leader else []), *(name for name in self.processes if name != leader)]
+            self.drain(leader)
+        self.stop(leader)
+
+    def drain(self, leader: str) -> None:
+        """Take no more, and answer what was taken."""
+        task = figures_of(self.boards[leader]).task
+        task.drain = 1
+        limit_s = time.monotonic() + DRAIN_S + 1
+        while not task.drained and time.monotonic() < limit_s and not self.processes[leader].poll(0.01):
+            pass
+        if task.drained != 1:
+            self.say(NOT_ALL_ANSWERED)
+
+    def stop(self, leader: str | None = None) -> None:
+        """Have every voter here apply what it holds and end, who led first."""
+        order = sorted(self.processes, key=lambda name: name != leader)
         for name in order:
             self.boards[name].counters[0].stop = 1
         for name in order:
@@ -253,6 +274,18 @@ class Server(Voters):
                 self.say(f"{name} did not end in order: {failure}")
 
     # For people and scripts
+
+    def link_kind(self) -> str:
+        """What carries the distance."""
+        return self.lab.choice.kind
+
+    def link_text(self) -> str:
+        """How far the second copy is, and by what."""
+        return f"{self.asked.leg.text} by {self.link_kind()}"
+
+    def ready_lines(self) -> list[str]:
+        """What a person needs to know besides the addresses."""
+        return []
 
     def say(self, sentence: str) -> None:
         """An event, as a line of its own; a status line that stands there is written over."""
@@ -292,7 +325,7 @@ class Server(Voters):
             "ready": True, "pid": os.getpid(), "leader": self.leader(), "uri": self.uri(),
             "read_only_uri": self.uri("", READ_ONLY), "uris": {name: self.uri(name) for name in self.replicas},
             "tcp_uri": self.tcp_uri() or None, "iscsi_uri": self.iscsi_uri() or None, "metrics_uri": self.metrics_uri or None,
-            "iscsi_uris": {name: self.iscsi_uri(name) for name in self.portals}, "link": self.lab.choice.kind,
+            "iscsi_uris": {name: self.iscsi_uri(name) for name in self.portals}, "link": self.link_kind(),
             "congestion": self.congestion,
             "sockets": str(self.directory), "control": str(self.directory / CONTROL), "exports": [VOLUME, READ_ONLY],
             "size_bytes": self.settings.size_bytes, "room_bytes": self.asked.room_bytes or None,
@@ -302,6 +335,7 @@ class Server(Voters):
 
 
 CLEAR = "\r\x1b[K"
+NOT_ALL_ANSWERED = "not every write under way could be answered in time: its clients do not know if those are there."
 
 RELAYED = (
     "the sites are joined by the relay ({reason}). What replicas say to each other takes the distance; loss, reordering and what "
@@ -330,23 +364,30 @@ def served(
         metrics = stack.enter_context(bound_tcp("127.0.0.1", asked.metrics_port)) if asked.metrics_port is not None else None
         lab = stack.enter_context(opened_lab(settings, asked))
         server = Server(stack, lab, settings, files, asked, sockets, tcp, iscsi)
-        try:
-            server.open()
-            if metrics is not None:
-                metrics.listen()
-                server.metrics_uri = f"http://127.0.0.1:{metrics.getsockname()[1]}/metrics"
-                made = stack.enter_context(process("metrics"))
-                boards = {name: server.boards[name] for name in server.replicas}
-                made.start(serve_metrics, metrics.fileno(), boards, server.replicas)
-            ready(server)
-            if command:
-                return run_command(server, lab, asked, list(command))
-            watch(server)
-        except KeyboardInterrupt:
-            server.say("interrupted: what was taken is answered, then every replica ends.")
-        finally:
-            with calm():
-                server.end()
+        return attended(server, metrics, ready, lambda: run_command(server, lab, asked, list(command)) if command else None)
+
+
+def attended(
+    server: Server, metrics: socket.socket | None, ready: Callable[[Server], None], work: Callable[[], int | None]
+) -> int:
+    """Open it, and look after it until interrupted or until this work has ended with a code; then end it in order."""
+    try:
+        server.open()
+        if metrics is not None:
+            metrics.listen()
+            server.metrics_uri = f"http://127.0.0.1:{metrics.getsockname()[1]}/metrics"
+            made = server.stack.enter_context(process("metrics"))
+            boards = {name: server.boards[name] for name in server.replicas}
+            made.start(serve_metrics, metrics.fileno(), boards, server.replicas)
+        ready(server)
+        if (code := work()) is not None:
+            return code
+        watch(server)
+    except KeyboardInterrupt:
+        server.say("interrupted: what was taken is answered, then every replica ends.")
+    finally:
+        with calm():
+            server.end()
     return EXIT_DONE
 
 

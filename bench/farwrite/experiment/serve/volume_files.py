@@ -4,6 +4,8 @@
     DIR/near/           journal, volume, snapshots, ballot; likewise far/ and third/
     DIR/lock            held by who serves it
 
+Of a volume on several machines each has such a directory, with the files of its own voters.
+
 Without a directory that is kept the same files have no names, or are memory, and are gone with the command.
 """
 
@@ -29,7 +31,7 @@ from ...base.user_file import TEXT_BYTES_MAX, read_text
 from ...engine.frontend.iscsi.store import AREA_BYTES
 from ...engine.vote import format_ballot
 from ...targets.replicated import PROTOCOLS
-from ...workload.drill_scenario import PolicyName
+from ...workload.drill_scenario import SITES, PolicyName
 from ..voters import names_of
 
 SETTINGS, LOCK, BALLOT = "volume.json", "lock", "ballot"
@@ -53,6 +55,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     quorum: int
     peer_timeout_ns: int
     link: dict[str, str | float]  # --miles, --rate and so on, as typed
+    far: str = ""  # ssh://HOST/DIR of the far replica; empty: all of it is in a lab of one machine
+    far_command: str = "farwrite"  # what farwrite is called there, and at the witness's
+    witness: str = ""  # ssh://HOST/DIR of the witness; empty: it is where near is
 
     def __post_init__(self) -> None:
         if not (
@@ -89,9 +94,9 @@ def read_settings(directory: Path) -> Settings:
 
 
 @contextmanager
-def new_files(settings: Settings, directory: Path | None, keep: bool) -> Iterator[Files]:
-    """Files for a new volume: in memory, without names in a directory, or kept there."""
-    replicas, voters = names_of(settings.replicas, settings.has_witness)
+def new_files(settings: Settings, directory: Path | None, keep: bool, here: Sequence[str] = SITES) -> Iterator[Files]:
+    """Files for a new volume's voters that are here: in memory, without names in a directory, or kept there."""
+    replicas, voters = those_of(settings, here)
     with contextlib.ExitStack() as stack:
         if keep:
             assert directory is not None
@@ -120,9 +125,9 @@ def new_files(settings: Settings, directory: Path | None, keep: bool) -> Iterato
 
 
 @contextmanager
-def kept_files(settings: Settings, directory: Path) -> Iterator[Files]:
-    """The files of a volume that was kept."""
-    replicas, voters = names_of(settings.replicas, settings.has_witness)
+def kept_files(settings: Settings, directory: Path, here: Sequence[str] = SITES) -> Iterator[Files]:
+    """The files of a volume that was kept: of its voters that are here."""
+    replicas, voters = those_of(settings, here)
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(directory))
         disks = {name: stack.enter_context(kept_disk(directory / name, settings.size_bytes + AREA_BYTES)) for name in replicas}
@@ -135,6 +140,12 @@ def kept_files(settings: Settings, directory: Path) -> Iterator[Files]:
                 raise system_error(f"open {directory / name / BALLOT}", refusal.errno or 0, advice) from refusal
             stack.callback(os.close, ballots[name])
         yield Files(disks, ballots, text_of(directory))
+
+
+def those_of(settings: Settings, here: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(replicas, voters) of the volume that are among these."""
+    replicas, voters = names_of(settings.replicas, settings.has_witness)
+    return [name for name in replicas if name in here], [name for name in voters if name in here]
 
 
 @contextmanager
