@@ -162,7 +162,8 @@ class Replicas(Server):
         voters = {other: self.reached(name, other, address) for other, address in self.voter_addresses.items()}
         order = Order(
             name, addresses, None, self.key, self.volume.number, PROTOCOLS[PROTOCOL], POLICIES[POLICY], 0, PEER_TIMEOUT_NS, first,
-            asked.is_verbose, self.directory, None, None, self.settings.size_bytes, None, None, {}, voters, founders,
+            asked.is_verbose, self.directory, None, None, self.settings.size_bytes, None, None, {}, self.encryption, voters,
+            founders,
         )  # fmt: skip
         made.start(run_replica, order, self.disks[name], self.ballots[name], self.boards[name])
 
