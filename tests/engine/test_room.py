@@ -87,10 +87,10 @@ def test_what_is_counted_is_what_the_file_and_the_log_take_and_nothing_goes_beyo
             assert machine.trim(address, size) == 1
             oracle.log.append((False, address, size))
         else:
-            answer, fits = machine.write(address, size), oracle.fits(address, size, int(machine.count["limit"]))
-            before = int(machine.journal.at[0].staged_sequence)
-            if not fits and answer == 0:  # A trim in the log may give something back.
-                assert any(not is_write for is_write, _, _ in oracle.log)
+            before, fits = int(machine.journal.at[0].staged_sequence), oracle.fits(address, size, int(machine.count["limit"]))
+            answer = machine.write(address, size)
+            if answer == 0:  # A trim in the log may give something back, or memory is full.
+                assert fits or any(not is_write for is_write, _, _ in oracle.log)
                 settle_with(machine)
                 answer, fits = machine.write(address, size), oracle.fits(address, size, int(machine.count["limit"]))
             assert answer == (1 if fits else primary.NO_SPACE), turn
@@ -102,7 +102,7 @@ def test_what_is_counted_is_what_the_file_and_the_log_take_and_nothing_goes_beyo
         if draw.random() < 0.2:
             settle_with(machine)
         assert machine.count["allocated"] == len(oracle.taken()) * EXTENT, turn
-    assert machine.count["refused"] == refused > 0
+    assert machine.count["refused"] == refused
 
 
 def test_a_replica_that_is_opened_again_counts_what_its_file_and_its_log_hold(machine):
@@ -127,10 +127,11 @@ def test_a_trim_gives_room_to_who_writes_right_after_it(machine):
     assert machine.write(2 * EXTENT, BLOCK) == primary.NO_SPACE
     assert machine.trim(0, EXTENT) == 1
     assert machine.write(2 * EXTENT, BLOCK) == 0, "it waits for the trim to be applied"
-    for _ in range(20):
+    answers = []
+    while 1 not in answers and len(answers) < 40:
         assert turn_kernel.progress(machine.state, 0) == replica.OK
-    assert machine.write(2 * EXTENT, BLOCK) == 1
-    assert machine.count["refused"] == 1
+        answers.append(machine.write(2 * EXTENT, BLOCK))
+    assert {*answers[:-1]} == {0} and answers[-1] == 1 and machine.count["refused"] == 1
     assert machine.trim(5 * EXTENT, EXTENT) == 1, "of what takes no room"
     assert machine.write(3 * EXTENT, BLOCK) == primary.NO_SPACE, "nothing is waited for that gives nothing back"
 

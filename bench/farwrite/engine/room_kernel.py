@@ -1,17 +1,17 @@
 """How much room a replica's volume takes and how much it may, counted where the log is written and applied.
 
-The volume is counted by extents, the same ones that a resync knows (64 KiB). An extent is *taken* while the volume's file holds a
-byte of it, or a WRITE in the log will put one there. So room is taken when a write is staged, long before it is applied, and given
-back when a TRIM is applied and nothing is left of the extent, in the file or in the log behind the TRIM. Every replica counts all
-the time, from its opening on: who is promoted knows at once what its volume takes, the part of its log that is not applied
-included. No write waits for this: it is an addition to a counter of its extent.
+The volume is counted by extents, the same ones that a resync knows (64 KiB). An extent is *taken* while the volume's file holds
+a byte of it, or a WRITE in the log will put one there. So room is taken when a write is staged, long before it is applied, and
+given back when a TRIM is applied and nothing is left of the extent, in the file or in the log behind the TRIM. Every replica
+counts all the time, from its opening on: who is promoted knows at once what its volume takes, the part of its log that is not
+applied included. No write waits for this: it is an addition to a counter of its extent.
 
     allocated = extent_bytes x number of taken extents        kept = bytes of old blocks that snapshots keep
 
-`limit` holds what writes may take: a write that needs extents beyond it is refused before it gets into the log. A write of extents
-that are taken never is. What snapshots keep counts as used, and is not refused: without room on the disk snapshots are given up,
-as ever (snapshot_kernel). A file never takes more than is counted, but for the file system's own blocks: an extent of which 4 KiB
-are written takes 4 KiB of the disk and counts as 64.
+`limit` holds what writes may take: a write that needs extents beyond it is refused before it gets into the log. A write of
+extents that are taken never is. What snapshots keep counts as used, and is not refused: without room on the disk snapshots are
+given up, as ever (snapshot_kernel). A file never takes more than is counted, but for the file system's own blocks: an extent of
+which 4 KiB are written takes 4 KiB of the disk and counts as 64.
 
 `journal` is a journal_kernel.Journal.
 """

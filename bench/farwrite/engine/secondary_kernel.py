@@ -305,10 +305,10 @@ def is_zeros(secondary, begin, size):
     for word in range(begin >> 3, (begin + size) >> 3):
         if secondary.inbox_words[word] != 0:
             return False
+    found = np.int64(0)
     for byte in range((begin + size) & ~np.int64(7), begin + size):
-        if secondary.inbox[byte] != 0:
-            return False
-    return True
+        found |= secondary.inbox[byte]
+    return found == 0
 
 
 @kernel()

@@ -78,7 +78,7 @@ def test_a_write_waits_for_a_grant_that_is_on_its_way_and_no_longer_than_it_may_
 
 
 def test_two_clients_at_once_never_take_more_than_there_is(served, full):
-    client, count = full
+    _, count = full
     answers, most = [], []
 
     def write(one, first):
