@@ -82,7 +82,8 @@ def test_a_pool_is_changed_by_who_serves_it_or_on_its_document(directory, is_ser
         assert figures.is_served == is_served and [copy.node for copy in figures.volumes[0].copies] == ["a", "b"]
         assert figures.promised_bytes == 2 * MIB
         for request, said in (
-            (CreateVolume("db", MIB, "10"), "already"), (CreateVolume("x", MIB, "5"), "0, 10, 10"), (SetLevel("db", "10+2"), "4 nodes"),
+            (CreateVolume("db", MIB, "10"), "already"), (CreateVolume("x", MIB, "5"), "0, 10, 10"),
+            (SetLevel("db", "10+2"), "4 nodes"),
             (RemoveNode("a"), "lose its level"), (Migrate("db", "b"), "while the pool is served"), (Cancel("db"), "on its way"),
             (Balance(go=True), "while the pool is served"), (DeleteVolume("x"), "no volume"),
         ):  # fmt: skip
@@ -120,7 +121,8 @@ def said(directory, data, limit_s=10.0):
 def test_whatever_is_said_at_the_pools_socket_is_answered_or_hung_up_on(directory, monkeypatch):
     monkeypatch.setattr(control, "CALLER_S", 0.5)
     story = random.Random(5)
-    whole = [b'{"type":"show"}\n', b'{"type":"create","name":"db","size_bytes":1048576,"level":"10"}\n', b'{"type":"remove","node":"a"}\n']
+    whole = [b'{"type":"show"}\n', b'{"type":"create","name":"db","size_bytes":1048576,"level":"10"}\n',
+             b'{"type":"remove","node":"a"}\n']  # fmt: skip
     with served(directory) as desk, contextlib.ExitStack() as silent:
         for _ in range(30):  # More than are waited with: the first are hung up on.
             talk = silent.enter_context(socket.socket(socket.AF_UNIX))
@@ -129,8 +131,10 @@ def test_whatever_is_said_at_the_pools_socket_is_answered_or_hung_up_on(director
             time.sleep(0.005)
         assert len(desk.callers) <= control.CALLERS_MAX + 1
         assert b'"refusal":""' in said(directory, whole[0])
-        for message in (b"{}\n", b"null\n", b"\xff\xfe\n", b"[" * 3000 + b"\n", b'{"type":"steal"}\n', b'{"type":"show","more":1}\n',
-                        b'{"type":"create","name":"x","size_bytes":-1,"level":"10"}\n', b"x" * (REQUEST_BYTES_MAX + 2)):  # fmt: skip
+        for message in (b"{}\n", b"null\n", b"\xff\xfe\n", b"[" * 3000 + b"\n", b'{"type":"steal"}\n',
+                        b'{"type":"show","more":1}\n', b'{"type":"create","name":"x","size_bytes":-1,"level":"10"}\n',
+                        b'{"type":"add","nodes":[{"name":"x","site":"moon","capacity_bytes":1}]}\n',
+                        b"x" * (REQUEST_BYTES_MAX + 2)):  # fmt: skip
             assert b"refusal" in said(directory, message) and b'"refusal":""' not in said(directory, message)
         for _ in range(300):
             data = bytearray(story.choice(whole[:1] + whole[2:]))
@@ -161,20 +165,26 @@ def test_a_pool_at_rest_from_the_command_line(tmp_path):
     assert created.returncode == 0 and "a (near), b (far)" in created.stdout, created.stderr
     assert (disk / "db" / "journal").exists()
     info = farwrite("volume", "info", disk / "db")
-    assert info.returncode in (0, 2) and "Traceback" not in info.stderr
+    assert info.returncode in (0, 2, 6) and "Traceback" not in info.stderr
     grown = farwrite("volume", "resize", "db", "--size", "2m", "--pool", san)
     assert grown.returncode == 0 and "2 MiB" in grown.stdout, grown.stderr
     for words, sentence in (
-        (("pool", "create", san, "--node", "a@near=1g"), "holds a pool already"), (("pool", "create", tmp_path / "x", "--node", "a"), "NAME@SITE=SIZE"),
-        (("pool", "create", tmp_path / "x", "--node", "a@moon=1g"), "no site"), (("pool", "add", san, "--node", "a@near=1g"), "already"),
-        (("pool", "remove", san, "a"), "lose its level"), (("pool", "remove", san, "z"), "no node"), (("pool", "show", tmp_path), "holds no pool"),
+        (("pool", "create", san, "--node", "a@near=1g"), "holds a pool already"),
+        (("pool", "create", tmp_path / "x", "--node", "a"), "NAME@SITE=SIZE"),
+        (("pool", "create", tmp_path / "x", "--node", "a@moon=1g"), "no site"),
+        (("pool", "add", san, "--node", "a@near=1g"), "already"),
+        (("pool", "remove", san, "a"), "lose its level"), (("pool", "remove", san, "z"), "no node"),
+        (("pool", "show", tmp_path), "holds no pool"),
         (("pool", "balance", san), "while the pool is served"), (("pool", "serve", san), "How far away"),
-        (("volume", "create", "db", "--size", "1m", "--pool", san), "already"), (("volume", "create", "x", "--size", "5", "--pool", san), "1 MiB"),
+        (("volume", "create", "db", "--size", "1m", "--pool", san), "already"),
+        (("volume", "create", "x", "--size", "5", "--pool", san), "1 MiB"),
         (("volume", "create", "x", "--size", "1m", "--level", "5", "--pool", san), "--level"), (("volume", "list"), "Which pool"),
         (("volume", "create", "x", "--size", "2m", "--grows-to", "1m", "--pool", san), "less than"),
-        (("volume", "resize", "db", "--size", "1m", "--pool", san), "while it is served"), (("volume", "delete", "x", "--pool", san), "no volume"),
+        (("volume", "resize", "db", "--size", "1m", "--pool", san), "while it is served"),
+        (("volume", "delete", "x", "--pool", san), "no volume"),
         (("volume", "resize", "db", "--size", "1g", "--pool", san), "can grow to 2 MiB"),
-        (("migrate", "db", "--to", "b", "--pool", san), "while the pool is served"), (("migrate", "db", "--pool", san), "--to NODE"),
+        (("migrate", "db", "--to", "b", "--pool", san), "while the pool is served"),
+        (("migrate", "db", "--pool", san), "--to NODE"),
         (("migrate", "db", "--cancel", "--pool", san), "on its way"),
     ):  # fmt: skip
         assert_refused(farwrite(*words), sentence)

@@ -24,8 +24,8 @@ def migrate(
 ) -> int:  # fmt: skip
     """Move one copy of a volume to another node of its pool, while clients write.
 
-    The copy there is brought up to date beside the writes; then it counts, leads if the old one led, and the old one is gone. Ctrl-C
-    before that leaves the volume as it was.
+    The copy there is brought up to date beside the writes; then it counts, leads if the old one led, and the old one is gone.
+    Ctrl-C before that leaves the volume as it was.
 
     Parameters
     ----------
@@ -109,8 +109,9 @@ def document_of(move: MoveFigures) -> dict[str, object]:
     import msgspec
 
     return msgspec.to_builtins(move) | {
-        "seconds": (move.end_ns - move.begin_ns) / 1e9, "switch_pause_ns": switch_ns(move), "copied_over_allocated": copied_over(move),
-    }
+        "seconds": (move.end_ns - move.begin_ns) / 1e9, "switch_pause_ns": switch_ns(move),
+        "copied_over_allocated": copied_over(move),
+    }  # fmt: skip
 
 
 def switch_ns(move: MoveFigures) -> int | None:
@@ -126,11 +127,13 @@ def sentence_of(move: MoveFigures) -> str:
     """A migration in a line."""
     from ..base.units import format_size, format_time
 
-    words = [f"{move.volume}: {move.replaces or 'a new copy'} is now {move.replica}, in {format_time(move.end_ns - move.begin_ns)}",
-             f"{format_size(move.copied_bytes)} copied"]  # fmt: skip
+    took = format_time(move.end_ns - move.begin_ns)
+    words = [f"{move.volume}: {move.replaces or 'a new copy'} is now {move.replica}, in {took}"]
+    words += [f"{format_size(move.copied_bytes)} copied"]
     over = copied_over(move)
     words[-1] += f" ({over:.2f} of what is allocated)" if over is not None else ""
     pause = switch_ns(move)
-    words += [f"nobody was served for {format_time(pause)} at the switch"] if pause is not None else ["it did not lead: no switch"]
+    switched = "it did not lead: no switch" if pause is None else f"nobody was served for {format_time(pause)} at the switch"
+    words += [switched]
     words += [f"longest write {format_time(move.write_ns_max)}"] if move.write_ns_max else ["nobody wrote"]
     return "; ".join(words)

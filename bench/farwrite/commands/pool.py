@@ -40,7 +40,7 @@ def create(directory: Path, *, node: Nodes, name: str | None = None, json: Flag 
     directory
         Where the pool is kept, and the nodes that name no directory of their own.
     node
-        A node: NAME@SITE=SIZE, such as a@near=20g, or NAME@SITE=SIZE:DIR with a directory of its own; sites are near, far and third.
+        A node: NAME@SITE=SIZE, such as a@near=20g, or NAME@SITE=SIZE:DIR with its own directory; sites are near, far and third.
     name
         The pool's name; that of the directory unless said.
     json
@@ -85,8 +85,8 @@ def serve(
     """Serve every volume of a pool over NBD, its sites an emulated distance apart, until Ctrl-C.
 
     Each volume has a directory of sockets of its own, as that of farwrite serve. Volumes and nodes are made, changed and removed
-    meanwhile with farwrite volume, farwrite migrate and farwrite pool. Ctrl-C, SIGTERM or a closed terminal ends it: what was taken
-    is answered, and the exit code is 0.
+    meanwhile with farwrite volume, farwrite migrate and farwrite pool. Ctrl-C, SIGTERM or a closed terminal ends it: what was
+    taken is answered, and the exit code is 0.
 
     Parameters
     ----------
@@ -183,8 +183,8 @@ def remove(directory: Path, node: str, *, keep: Flag = False, no_wait: Flag = Fa
     tell_moves(answer.moves)
     if not (no_wait or keep):
         answer = awaited(
-            directory, answer, lambda figures: all(one.name != node for one in figures.nodes), f"farwrite pool remove: {node} is being "
-            f"drained; it goes on if you do not wait. To have it stay: farwrite pool remove {directory} {node} --keep",
+            directory, answer, lambda figures: all(one.name != node for one in figures.nodes),
+            f"farwrite pool remove: node {node} is being drained, and that goes on. To have it stay, say it again with --keep.",
         )  # fmt: skip
     return show_pool(answer.pool, json)
 
@@ -210,7 +210,7 @@ def balance(directory: Path, *, dry_run: Flag = False, no_wait: Flag = False, js
     moves = answer.moves
     if not json:
         with printing():
-            print("\n".join(sentence_of(move) for move in moves) or "nothing to move: no single move would even it out.", flush=True)
+            print("\n".join(sentence_of(move) for move in moves) or "nothing to move: no move is worth its while.", flush=True)
     if not (dry_run or no_wait):
         where = {(move.volume, move.to) for move in moves}
         answer = awaited(directory, answer, lambda figures: is_done(figures, where), "farwrite pool balance: it goes on.")
@@ -225,19 +225,13 @@ def balance(directory: Path, *, dry_run: Flag = False, no_wait: Flag = False, js
 
 def node_of(words: str) -> StorageNode:
     """NAME@SITE=SIZE[:DIR]. UsageError for anything else."""
-    from ..experiment.pool.document import CAPACITY_BYTES_MAX, StorageNode, checked_name
-    from ..workload.drill_scenario import SITES
+    from ..experiment.pool.document import StorageNode, checked_node
 
     found = NODE.fullmatch(words)
     if found is None:
         raise UsageError(f'--node "{words[:200]}": say NAME@SITE=SIZE, such as a@near=20g, or NAME@SITE=SIZE:DIR.')
     name, site, size, directory = found.groups()
-    if site not in SITES:
-        raise UsageError(f'--node "{words[:200]}": there is no site "{site}"; sites are {", ".join(SITES)}.')
-    capacity_bytes = bytes_of(size, "--node")
-    if not 1 << 20 <= capacity_bytes <= CAPACITY_BYTES_MAX:
-        raise UsageError(f'--node "{words[:200]}": a node has 1 MiB to 1024 TiB.')
-    return StorageNode(checked_name(name, "node"), site, capacity_bytes, str(Path(directory).absolute()) if directory else "")
+    return checked_node(StorageNode(name, site, bytes_of(size, "--node"), str(Path(directory).absolute()) if directory else ""))
 
 
 def asked(directory: Path, request: Request) -> Answer:
@@ -311,7 +305,8 @@ def pool_text(figures: Figures) -> str:
     for node in figures.nodes:
         leaving = ", being removed" if node.is_leaving else ""
         lines.append(
-            f"  node {node.name:16} {node.site:5}  {format_size(node.taken_bytes):>9} taken, {format_size(node.free_bytes):>9} free, "
+            f"  node {node.name:16} {node.site:5}  {format_size(node.taken_bytes):>9} taken, "
+            f"{format_size(node.free_bytes):>9} free, "
             f"{format_size(node.promised_bytes):>9} promised, {counted(node.copies, 'copy').replace('copys', 'copies')}{leaving}"
         )
     for volume in figures.volumes:
@@ -325,7 +320,8 @@ def pool_text(figures: Figures) -> str:
 
 def copies_text(copies: list[Any]) -> str:
     """Where the copies are: "a (near, leads), b (far)"."""
-    return ", ".join(
-        f"{copy.node} ({', '.join([copy.site, *(['leads'] if copy.leads else []), *([copy.state] if copy.state != 'in' else [])])})"
-        for copy in copies
-    )
+
+    def words(copy: Any) -> list[str]:
+        return [copy.site, *(["leads"] if copy.leads else []), *([copy.state] if copy.state != "in" else [])]
+
+    return ", ".join(f"{copy.node} ({', '.join(words(copy))})" for copy in copies)

@@ -94,8 +94,10 @@ def create(
     from ..experiment.pool.document import checked_size
     from ..experiment.serve.volume_files import SIZE_BYTES_MAX
 
-    size_bytes = checked_size(bytes_of(size, "--size"), size)
-    room_bytes = checked_size(bytes_of(grows_to, "--grows-to"), grows_to) if grows_to else min(ROOM_FACTOR * size_bytes, SIZE_BYTES_MAX)
+    size_bytes = checked_size(bytes_of(size, "--size"))
+    room_bytes = min(ROOM_FACTOR * size_bytes, SIZE_BYTES_MAX)
+    if grows_to:
+        room_bytes = checked_size(bytes_of(grows_to, "--grows-to"), "--grows-to")
     if room_bytes < size_bytes:
         raise UsageError(f"--grows-to {grows_to}: it is less than --size {size}.")
     return show_volume(ask(pool_of(pool), CreateVolume(name, size_bytes, level, reserved, room_bytes)), name, json)
@@ -146,7 +148,7 @@ def resize(name: str, *, size: str, pool: Path | None = None, json: Flag = False
     from ..experiment.pool.control import ResizeVolume, ask
     from ..experiment.pool.document import checked_size
 
-    return show_volume(ask(pool_of(pool), ResizeVolume(name, checked_size(bytes_of(size, "--size"), size))), name, json)
+    return show_volume(ask(pool_of(pool), ResizeVolume(name, checked_size(bytes_of(size, "--size")))), name, json)
 
 
 @volume.command(help_epilogue=below("volume delete"))
@@ -197,7 +199,7 @@ def set_level(name: str, level: str, *, pool: Path | None = None, no_wait: Flag 
         return one is None or (len(one.copies) == LEVELS[one.level] and all(copy.state == "in" for copy in one.copies))
 
     if not no_wait:
-        answer = awaited(directory, answer, is_there, f"farwrite volume: level {level} of {name} is set, and goes on coming about.")
+        answer = awaited(directory, answer, is_there, f"farwrite volume: {name} comes to level {level} all the same.")
     if answer.pool is not None and not answer.pool.is_served:
         print("farwrite volume: the pool is at rest; the copies are made or removed when it is served.", file=sys.stderr)
     return show_volume(answer, name, json)
@@ -232,6 +234,7 @@ def volume_text(one: VolumeFigures) -> str:
     from .pool import copies_text
 
     used = max((copy.allocated_bytes for copy in one.copies), default=0)
-    words = [format_size(one.size_bytes), f"{format_size(used)} used", f"level {one.level}", *(["reserved"] if one.is_reserved else [])]
+    words = [format_size(one.size_bytes), f"{format_size(used)} used", f"level {one.level}"]
+    words += ["reserved"] if one.is_reserved else []
     words += [one.state] if one.state != "ready" else []
     return f"{one.name:16} {', '.join(words)}: {copies_text(one.copies)}" + (f"\n  {one.uri}" if one.uri else "")

@@ -21,7 +21,7 @@ import msgspec
 from ...base.errors import EXIT_CRASH, EXIT_UNFIT, EXIT_USAGE, FarwriteError, UnfitError, UsageError
 from ...base.framing import Lines, TooLongError, line
 from ..serve.control import NOT_OURS, next_line
-from .document import LEVELS, StorageNode
+from .document import StorageNode
 from .placement import Move
 from .steps import AtRest, Group, Pool, ServedError, is_open, opened
 
@@ -243,14 +243,12 @@ def carry_out(pool: Pool, request: Request, group: Group | AtRest, queue: deque[
             movable(queue)
             queue.extend(answer.moves)  # type: ignore[union-attr]
     elif isinstance(request, CreateVolume):
-        checked_level(request.level)
         pool.create_volume(request.name, request.size_bytes, request.level, request.is_reserved, request.room_bytes, group)
     elif isinstance(request, DeleteVolume):
         pool.delete_volume(request.name, group)
     elif isinstance(request, ResizeVolume):
         pool.resize_volume(request.name, request.size_bytes, group)
     elif isinstance(request, SetLevel):
-        checked_level(request.level)
         pool.set_level(request.name, request.level)
     elif isinstance(request, Migrate):
         movable(queue)
@@ -267,11 +265,6 @@ def movable(queue: deque[Move] | None) -> None:
     """UsageError where nothing can move."""
     if queue is None:
         raise UsageError("Copies move while the pool is served: start farwrite pool serve, and ask again.")
-
-
-def checked_level(level: str) -> None:
-    if level not in LEVELS:
-        raise UsageError(f'--level "{level[:20]}": 0, 10, 10+1 or 10+2, which are one to four copies, each on a node of its own.')
 
 
 # Asking
@@ -293,7 +286,7 @@ def ask(directory: Path, request: Request) -> Answer:
             return ask_server(directory, request)
         except ConnectionError:
             if time.monotonic() > until_s:
-                raise UnfitError(f"The pool in {directory} is open in another process, which does not answer: end that.") from None
+                raise UnfitError(f"The pool in {directory} is open in another process, which does not answer.") from None
         time.sleep(RETRY_S)
 
 
@@ -313,8 +306,8 @@ def ask_server(directory: Path, request: Request) -> Answer:
             answer = ANSWER.decode(next_line(connection, ANSWER_BYTES_MAX, ANSWER_S))
         except (OSError, UnfitError, *NOT_OURS) as refusal:
             raise UnfitError(
-                f"The pool in {directory} did not answer ({refusal}), so it is not known whether it did what was asked: farwrite pool "
-                f"show {directory} says what there is."
+                f"The pool in {directory} did not answer ({refusal}), so it is not known whether it did what was asked: "
+                f"farwrite pool show {directory} says what there is."
             ) from refusal
     if answer.refusal:
         if answer.exit_code == EXIT_USAGE:

@@ -34,6 +34,7 @@ NODES_MAX, VOLUMES_MAX = 64, 256
 DOCUMENT_BYTES_MAX = 8 << 20
 BLOCK_BYTES = 4096
 CAPACITY_BYTES_MAX = 1 << 50
+PATH_CHARACTERS_MAX = 4000
 PORT_MIN, PORT_MAX = 7000, 32768  # Below those that systems give to whoever dials. ip(7), ip_local_port_range.
 
 VolumeState = Literal["making", "ready", "deleting"]
@@ -148,11 +149,30 @@ def checked_name(name: str, what: str) -> str:
     return name
 
 
-def checked_size(size_bytes: int, text: str) -> int:
-    """A size that a volume can have."""
+def checked_size(size_bytes: int, what: str = "--size") -> int:
+    """A size that a volume can have. UsageError for any other."""
     if not SIZE_BYTES_MIN <= size_bytes <= SIZE_BYTES_MAX or size_bytes % BLOCK_BYTES:
-        raise UsageError(f'--size "{text}": a volume has 1 MiB to 16 TiB, a multiple of 4096 bytes.')
+        raise UsageError(f"{what}: {size_bytes} bytes are none that a volume has: 1 MiB to 16 TiB, a multiple of 4096.")
     return size_bytes
+
+
+def checked_node(node: StorageNode) -> StorageNode:
+    """A node that a pool can have. UsageError for any other."""
+    checked_name(node.name, "node")
+    if node.site not in SITES:
+        raise UsageError(f'Node {node.name}: there is no site "{node.site[:80]}"; sites are {", ".join(SITES)}.')
+    if not 1 << 20 <= node.capacity_bytes <= CAPACITY_BYTES_MAX:
+        raise UsageError(f"Node {node.name}: a node has 1 MiB to 1024 TiB.")
+    path = node.directory
+    if len(path) > PATH_CHARACTERS_MAX or "\0" in path or (path and not path.startswith("/")):
+        raise UsageError(f"Node {node.name}: name its directory by a whole path of up to {PATH_CHARACTERS_MAX} characters.")
+    return node
+
+
+def checked_level(level: str) -> None:
+    """UsageError for a level that there is not."""
+    if level not in LEVELS:
+        raise UsageError(f'--level "{level[:20]}": 0, 10, 10+1 or 10+2, which are one to four copies, each on a node of its own.')
 
 
 def new_document(name: str) -> Document:

@@ -1,4 +1,4 @@
-"""The processes of a pool's volumes: for each volume its replicas, at the sites of their nodes, and a voter at each of three sites.
+"""The processes of a pool's volumes: for each one its replicas, at the sites of their nodes, and a voter at each of three sites.
 
 A replica is a process of its own, as in `farwrite serve`: the crash of one volume's ends no other's. Voters hold no data and stay
 who they are as long as the volume is there; copies come and go (steps.py).
@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
 import msgspec
 import numpy as np
 
 from ...base.errors import FarwriteError, UnfitError, UsageError, system_error
-from ...base.histogram import Histogram
+from ...base.histogram import SLOTS, Histogram
 from ...base.host.disk import JOURNAL, SNAPSHOTS, VOLUME, kept_disk
 from ...base.wire.terms import KEY_BYTES_MIN
 from ...engine.control import Address
@@ -29,7 +30,7 @@ from ...lab.process import Process
 from ...lab.shared_memory import board
 from ...lab.site import AnySite, LocalSite
 from ...targets.replicated import PROTOCOLS
-from ...workload.drill_scenario import SITES
+from ...workload.drill_scenario import SITES, PolicyName
 from ..serve.control import FOLLOWS, connected
 from ..serve.figures import LastSecond
 from ..serve.replica import BOARD_WORDS, SOCKET_PATH_BYTES_MAX, Order, figures_of, run_replica
@@ -39,13 +40,15 @@ from ..voters import POLICIES, address_at, run_witness, seat_of
 from . import verbs
 from .control import MoveFigures
 from .document import Copy, Volume
+from .rooms import Rooms
 from .steps import NotNowError, Pool, allocated_in
 
 OPENS_S = 60.0
 STARTS_S = 60.0
 SWITCH_S = 10.0  # For another one's doors to open.
 SWITCH_LOOK_S = 0.0005  # A look that comes late is counted as a time in which no writer was served.
-PROTOCOL, POLICY = "C", "consent"
+PROTOCOL = "C"
+POLICY: PolicyName = "consent"
 PEER_TIMEOUT_NS = 1_000_000_000
 
 
@@ -128,6 +131,10 @@ class Replicas(Server):
         self.boards[name] = self.copy_stacks[name].enter_context(board(BOARD_WORDS))
         self.seats[name] = seat_of(self.boards[name])
         figures_of(self.boards[name]).task.size_bytes = self.settings.size_bytes
+        for known in self.replicas[:1]:  # It holds to the same limit from its first instant on.
+            figures_of(self.boards[name]).room[:] = 0
+            for field in ("limit", "warn", "grants"):
+                figures_of(self.boards[name]).room[0][field] = figures_of(self.boards[known]).room[0][field]
         self.replicas, self.voters = (*self.replicas, name), (name, *self.voters)
 
     def let_go(self, name: str) -> None:
@@ -197,7 +204,10 @@ class Replicas(Server):
 
     def writes_ns(self) -> np.ndarray:
         """All answered writes so far, over all replicas, by duration."""
-        return sum((figures_of(self.boards[name]).writes_ns for name in self.replicas), np.zeros(Histogram().counts.shape, np.int64))
+        total = np.zeros(SLOTS, np.int64)
+        for name in self.replicas:
+            total += figures_of(self.boards[name]).writes_ns
+        return total
 
 
 def has_files(directory: Path) -> bool:
@@ -227,6 +237,7 @@ class Groups:
         self.rates: dict[str, LastSecond] = {}
         self.moves: dict[tuple[str, str], MoveFigures] = {}
         self.before_ns: dict[tuple[str, str], np.ndarray] = {}
+        self.rooms = Rooms(pool, lambda sentence: speak(f"farwrite pool: {sentence}\n"))
 
     def group(self, volume: Volume) -> Replicas:
         if volume.name not in self.served:
@@ -237,6 +248,8 @@ class Groups:
 
     def begin(self, volume: Volume) -> None:
         self.prepare(volume)
+        if volume.name not in self.rooms.ledger.shares:
+            raise UnfitError(self.rooms.said.get(volume.name, f"there is no room for volume {volume.name}."))
         group = self.served[volume.name]
         group.launch()
         group.until(group.launched, f"the start of volume {volume.name}", STARTS_S)
@@ -248,13 +261,17 @@ class Groups:
         """Its files are open; no process runs yet."""
         own = contextlib.ExitStack()
         try:
-            sockets = own.enter_context(volume_sockets(self.sockets / volume.name, [node.name for node in self.pool.document.nodes]))
+            names = [node.name for node in self.pool.document.nodes]
+            sockets = own.enter_context(volume_sockets(self.sockets / volume.name, names))
             self.served[volume.name] = Replicas(own, self.lab, self.pool, volume, self.asked, sockets)
         except BaseException:
             own.close()
             raise
         self.own[volume.name] = own
         self.stack.callback(own.close)
+        if self.rooms.ledger.is_open:
+            self.rooms.due_s = 0.0
+            self.rooms.tend(self.served)
         self.rates[volume.name] = LastSecond()
         self.refused.pop(volume.name, None)
 
@@ -271,6 +288,7 @@ class Groups:
             return done
 
         volumes = each([one for one in self.pool.document.volumes if one.state == "ready"], self.prepare)
+        self.rooms.open(self.served)
         volumes = each(volumes, lambda volume: self.served[volume.name].launch())
         for volume in volumes:
             group = self.served[volume.name]
@@ -421,7 +439,8 @@ class Groups:
                 found[volume.name] = {"status": self.refused.get(volume.name, "not served")}
                 continue
             found[volume.name] = {
-                "leader": group.leader() or "", "sockets": str(group.directory), "uri": group.uri(), "status": self.status(volume),
+                "leader": group.leader() or "", "sockets": str(group.directory), "uri": group.uri(),
+                "status": self.status(volume),
             }  # fmt: skip
         return found
 
@@ -451,7 +470,8 @@ def refuse_shrinking(group: Replicas, client: NbdClient, size_bytes: int, before
     for extent in client.extents(size_bytes, before_bytes)[nbd.BASE_ALLOCATION]:
         if not extent.status & nbd.STATUS_ZERO:
             raise UsageError(
-                f"Volume {group.volume.name} uses what lies behind {size_bytes} bytes (at {extent.begin}): trim it first, or keep the size."
+                f"Volume {group.volume.name} uses what lies behind {size_bytes} bytes (at {extent.begin}): trim it first, or "
+                "keep the size."
             )
 
 
@@ -462,8 +482,8 @@ def volume_sockets(directory: Path, nodes: list[str]) -> Iterator[Path]:
     longest = len(os.fsencode(directory)) + len(f"/.{max(nodes, key=len)}-999999-control.4194304")
     if longest > SOCKET_PATH_BYTES_MAX:
         raise UsageError(
-            f"{directory}: the path of a unix socket has at most {SOCKET_PATH_BYTES_MAX} bytes, and one in there would have more: name a "
-            "shorter directory with --sockets."
+            f"{directory}: the path of a unix socket has at most {SOCKET_PATH_BYTES_MAX} bytes, and one in there would have "
+            "more: name a shorter directory with --sockets."
         )
     try:
         directory.mkdir(mode=0o700, exist_ok=True)

@@ -1,23 +1,24 @@
 """Where copies are put: decisions on a pool's document and what its nodes have free, without touching either.
 
-Never two copies of a volume on one node. Copies are spread over sites first, so that each site of the pool has one where the level
-gives as many; then they go where the least of the room would be taken. A copy is as heavy as its volume's size: what a thin volume
-was promised is what it may come to take. A volume that is reserved, or what is written already, must fit.
+Never two copies of a volume on one node. Copies are spread over sites first, so that each site of the pool has one where the
+level gives as many; then they go where the least of the room would be promised. A copy is as heavy as its volume's size: what a
+thin volume was promised is what it may come to take. A volume that is reserved, or what is written already, must fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
 
 from ...base.errors import UsageError
-from ...base.units import counted, format_size
+from ...base.units import format_size
 from .document import Document, StorageNode, Volume
 
 JOURNAL_BYTES = 64 << 20  # Of each copy, beside the volume's own bytes.
+WORTH = 0.01  # Of a node's capacity: what a balance must even out for a copy to be moved.
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def place(document: Document, volume: Volume, count: int, allocated: Allocated, 
             if node.name not in used and node.name not in avoid and not node.is_leaving and room[node.name].free_bytes >= needed
         ]  # fmt: skip
         if not may:
-            raise UsageError(why_not(document, volume, len(staying) + count, needed, room, avoid))
+            raise UsageError(why_not(document, volume, len(staying) + count, needed, room, avoid, used))
         best = min(may, key=lambda node: (sites.count(node.site), ratio_with(room[node.name], volume), node.name))
         chosen.append(best.name)
         used.add(best.name)
@@ -101,14 +102,15 @@ def check_sites(document: Document, volume: Volume, sites: Sequence[str], avoid:
     bare = [site for site in of_pool if site not in sites]
     if bare and len(set(sites)) < min(len(sites), len(of_pool)):
         raise UsageError(
-            f"Volume {volume.name} has {counted(len(sites), 'copy').replace('copys', 'copies')} at level {volume.level}, and site "
-            f"{bare[0]} would have none: no node there has room for one. Add a node there, or free room."
+            f"Volume {volume.name} has {len(sites)} copies at level {volume.level}, and site {bare[0]} would have none: no "
+            "node there has room for one. Add a node there, or free room."
         )
 
 
 def why_not(
-    document: Document, volume: Volume, copies: int, needed_bytes: int, room: Mapping[str, Room], avoid: Sequence[str]
-) -> str:
+    document: Document, volume: Volume, copies: int, needed_bytes: int, room: Mapping[str, Room], avoid: Sequence[str],
+    used: Collection[str],
+) -> str:  # fmt: skip
     """The sentence for a level that cannot be given."""
     able = [node for node in document.nodes if not node.is_leaving and node.name not in avoid]
     if len(able) < copies:
@@ -116,7 +118,7 @@ def why_not(
             f"Volume {volume.name} at level {volume.level} needs {copies} nodes, a copy on each, and the pool "
             f"{document.name} has {len(able)} for it: add nodes with farwrite pool add, or choose a lower --level."
         )
-    widest = max((room[node.name].free_bytes for node in able if volume.copy_on(node.name) is None), default=0)
+    widest = max((room[node.name].free_bytes for node in able if node.name not in used), default=0)
     return (
         f"Volume {volume.name} at level {volume.level} needs {format_size(needed_bytes)} on each of {copies} nodes, and the next "
         f"one has {format_size(widest)} free: add a node with farwrite pool add, or give back room."
@@ -154,28 +156,34 @@ def plan_drain(document: Document, name: str, allocated: Allocated) -> list[Move
 
 
 def plan_balance(document: Document, allocated: Allocated) -> list[Move]:
-    """Moves after which no single further one would even out how much of each node is promised. Each copy moves once at most."""
+    """Moves after which no further one is worth its while for evening out what each node has promised; each copy once at most.
+
+    From the fullest node to the emptiest, as long as a copy may go that way; then between the next two.
+    """
     after, moves = copied(document), []
     moved: set[tuple[str, str]] = set()
-    while True:
-        best: tuple[float, Move] | None = None
-        room = room_of(after, allocated)
-        for volume in after.volumes:
-            if volume.state != "ready" or any(copy.state != "in" for copy in volume.copies):
-                continue
-            for copy in volume.copies:
-                if (volume.name, copy.replica) in moved:
-                    continue
-                for node in after.nodes:
-                    if not may_move(after, volume, copy.node, node, room, allocated):
-                        continue
-                    gained = evened(room, volume.size_bytes, copy.node, node.name)
-                    if gained > 1e-9 and (best is None or gained > best[0] + 1e-12):
-                        best = gained, Move(volume.name, copy.replica, node.name)
-        if best is None:
-            return moves
-        moves.append(best[1])
-        moved.add((best[1].volume, apply(after, best[1])))
+    while (move := best_move(after, allocated, moved)) is not None:
+        moves.append(move)
+        moved.add((move.volume, apply(after, move)))
+    return moves
+
+
+def best_move(document: Document, allocated: Allocated, moved: set[tuple[str, str]]) -> Move | None:
+    """The next move of a balance; None where none is worth its while."""
+    room = room_of(document, allocated)
+    by_fullness = sorted(document.nodes, key=lambda node: (room[node.name].promised_bytes / node.capacity_bytes, node.name))
+    for source in reversed(by_fullness):
+        for to in by_fullness:
+            found = [
+                (evened(room, volume.size_bytes, source.name, to.name), Move(volume.name, copy.replica, to.name))
+                for volume, copy in document.copies_on(source.name)
+                if volume.state == "ready" and all(one.state == "in" for one in volume.copies)
+                and (volume.name, copy.replica) not in moved and may_move(document, volume, source.name, to, room, allocated)
+            ]  # fmt: skip
+            gained, move = max(found, default=(0.0, None))
+            if gained > WORTH:
+                return move
+    return None
 
 
 def evened(room: Mapping[str, Room], size_bytes: int, source: str, to: str) -> float:

@@ -70,6 +70,7 @@ class PoolServer:
         """Everything once; whether there is more to do soon."""
         for group in tuple(self.groups.served.values()):
             group.look()
+        self.groups.rooms.tend(self.groups.served)
         busy = False
         for request, caller in self.desk.turn():
             self.desk.answer(caller, self.answer_to(request))

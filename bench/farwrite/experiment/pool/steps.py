@@ -1,8 +1,8 @@
 """Changes of a pool, each in steps that may be cut off anywhere: what is to be is in the document before it is done.
 
 `Pool` decides and writes the document; files are made after they stand in it and removed before they leave it. What goes on while
-volumes are served (a copy that joins, one that leaves) is `advance`: it looks at the document and at the group, does the next thing
-and returns. It remembers nothing, so who opens a pool after everything was killed goes on where that stood.
+volumes are served (a copy that joins, one that leaves) is `advance`: it looks at the document and at the group, does the next
+thing and returns. It remembers nothing, so who opens a pool after everything was killed goes on where that stood.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ from .document import (
     Document,
     StorageNode,
     Volume,
+    checked_level,
     checked_name,
+    checked_node,
+    checked_size,
     load,
     new_document,
     save,
@@ -137,7 +140,7 @@ class Pool:
         """More nodes, without copies yet. Their directories are made first: a node that stands in the document has one."""
         known = {one.name for one in self.document.nodes}
         for node in nodes:
-            checked_name(node.name, "node")
+            checked_node(node).is_leaving = False
             if node.name in known:
                 raise UsageError(f"The pool {self.document.name} has a node {node.name} already: choose another name.")
             known.add(node.name)
@@ -211,6 +214,9 @@ class Pool:
         """A new volume, which is there once this returns."""
         document = self.document
         checked_name(name, "volume")
+        checked_level(level)
+        checked_size(size_bytes)
+        checked_size(max(room_bytes, size_bytes), "--grows-to")
         if any(one.name == name for one in document.volumes):
             raise UsageError(f"The pool {document.name} has a volume {name} already: choose another name.")
         if len(document.volumes) >= VOLUMES_MAX:
@@ -256,23 +262,24 @@ class Pool:
     def resize_volume(self, name: str, size_bytes: int, group: Group | AtRest) -> Volume:
         """Another size; clients that connect from now on see it."""
         volume = self.document.volume(name)
+        checked_size(size_bytes)
         if size_bytes > volume.room_bytes:
             raise UsageError(
-                f"Volume {name} can grow to {format_size(volume.room_bytes)}, for which its files were made: make a larger one and "
-                "copy (farwrite copy)."
+                f"Volume {name} can grow to {format_size(volume.room_bytes)}, for which its files were made: make a larger "
+                "one, and copy it (farwrite copy)."
             )
         if size_bytes < volume.size_bytes and isinstance(group, AtRest):
             raise UsageError(
-                f"Whether volume {name} uses what lies behind {format_size(size_bytes)} is known while it is served: serve the pool, "
-                "and shrink it then."
+                f"Whether volume {name} uses what lies behind {format_size(size_bytes)} is known while it is served: serve the "
+                "pool, and shrink it then."
             )
         if volume.is_reserved and size_bytes > volume.size_bytes:
             room = self.room()
             for copy in volume.copies:
                 if room[copy.node].free_bytes < size_bytes - volume.size_bytes:
                     raise UsageError(
-                        f"Volume {name} is reserved, and node {copy.node} has {format_size(room[copy.node].free_bytes)} free, less "
-                        f"than the {format_size(size_bytes - volume.size_bytes)} that would be added: migrate the copy, or free room."
+                        f"Volume {name} is reserved, and node {copy.node} has {format_size(room[copy.node].free_bytes)} "
+                        f"free, less than the {format_size(size_bytes - volume.size_bytes)} that are added: migrate that copy."
                     )
         before = volume.size_bytes
         volume.size_bytes = size_bytes
@@ -286,6 +293,7 @@ class Pool:
 
     def set_level(self, name: str, level: str) -> Volume:
         """Another number of copies: `advance` makes or removes them while the pool is served."""
+        checked_level(level)
         volume = self.idle_volume(name)
         missing = LEVELS[level] - len(volume.counting())
         before, volume.level = volume.level, level
@@ -357,8 +365,8 @@ class Pool:
         busy = next((copy for copy in volume.copies if copy.state != "in"), None)
         if busy is not None:
             raise UsageError(
-                f"Volume {name} is changing already: its copy on {busy.node} is {busy.state}. Wait (farwrite pool show), or cancel "
-                "it with farwrite migrate --cancel."
+                f"Volume {name} is changing already: its copy on {busy.node} is {busy.state}. Wait (farwrite pool show), or "
+                "cancel it with farwrite migrate --cancel."
             )
         return volume
 

@@ -1,0 +1,126 @@
+"""Room of a served pool: its nodes and volumes as the ledger knows them (engine/room.py), and limits on the boards of replicas.
+
+Nothing of it is kept: at each opening it follows from what the files take, before any replica runs. Now and then `tend` compares
+the ledger with the document, tells it what the replicas have counted, and writes down the limits that it grants.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from ...base.errors import FarwriteError, UnfitError
+from ...engine.room import Ledger, used_of
+from ..serve.replica import figures_of
+from ..voters import Voters
+from .document import Copy, Volume
+from .placement import JOURNAL_BYTES
+from .steps import Pool, allocated_in
+
+TEND_S = 0.25  # A grant of 64 MiB is there for a writer of 256 MB/s.
+
+
+class Rooms:
+    """The ledger of a pool, kept up with its document and its boards."""
+
+    def __init__(self, pool: Pool, say: Callable[[str], None]) -> None:
+        self.pool, self.say = pool, say
+        self.ledger = Ledger()
+        self.due_s = 0.0
+        self.said: dict[str, str] = {}
+
+    def open(self, served: Mapping[str, Voters]) -> None:
+        """Every volume stands in the ledger, by what its files take; its replicas, which do not run yet, get their limits."""
+        self.match(served)
+        self.ledger.open()
+        self.write(served)
+
+    def tend(self, served: Mapping[str, Voters]) -> None:
+        """Once in a while."""
+        now_s = time.monotonic()
+        if now_s < self.due_s:
+            return
+        self.due_s = now_s + TEND_S
+        self.match(served)
+        for name, group in served.items():
+            if name in self.ledger.shares:
+                self.note(self.pool.document.volume(name), group)
+        self.write(served)
+
+    def note(self, volume: Volume, group: Voters) -> None:
+        """What a volume takes on each node, and the limit that whoever leads it holds to."""
+        leader = group.leader()
+        limit = int(figures_of(group.boards[leader]).room[0]["limit"]) if leader else None
+        used = {copy.node: self.used(volume, copy, group) for copy in copies_with_files(volume)}
+        self.ledger.note(volume.name, used, limit, time.monotonic_ns())
+
+    def used(self, volume: Volume, copy: Copy, group: Voters | None) -> int:
+        """What a copy takes: as its replica has counted it, or as its files do while none runs."""
+        counted = 0
+        if group is not None and copy.replica in group.boards and group.is_up(copy.replica):
+            counted = used_of(figures_of(group.boards[copy.replica]).room[0])
+        return counted or allocated_in(self.pool.copy_directory(volume, copy))
+
+    def match(self, served: Mapping[str, Voters]) -> None:
+        """The ledger knows the nodes and volumes that the document has."""
+        ledger, document = self.ledger, self.pool.document
+        volumes = {volume.name: volume for volume in document.volumes if volume.state != "deleting" and copies_with_files(volume)}
+        for name in [name for name in ledger.shares if name not in volumes]:
+            ledger.remove_volume(name)
+        for node in document.nodes:
+            size = max(node.capacity_bytes - JOURNAL_BYTES * len(document.copies_on(node.name)), 0)
+            if node.name not in ledger.sizes:
+                ledger.add_node(node.name, size)
+            elif ledger.sizes[node.name] != size:
+                ledger.resize_node(node.name, size)
+        for name, volume in volumes.items():
+            self.attempt(name, lambda volume=volume: self.match_volume(volume, served.get(volume.name)))  # type: ignore[misc]
+        for name in [name for name in ledger.sizes if all(node.name != name for node in document.nodes)]:
+            self.attempt(name, lambda name=name: ledger.remove_node(name))  # type: ignore[misc]
+
+    def match_volume(self, volume: Volume, group: Voters | None) -> None:
+        """A volume with its size and its nodes."""
+        ledger, nodes = self.ledger, tuple(copy.node for copy in copies_with_files(volume))
+        if volume.name not in ledger.shares:
+            used = {copy.node: self.used(volume, copy, group) for copy in copies_with_files(volume)}
+            try:
+                ledger.add_volume(volume.name, nodes, volume.size_bytes, volume.is_reserved, used)
+            except UnfitError:
+                ledger.reclaim()
+                raise
+            return
+        share = ledger.shares[volume.name]
+        if share.nodes != nodes:
+            ledger.set_nodes(volume.name, nodes)
+        if share.size < volume.size_bytes:
+            ledger.resize_volume(volume.name, volume.size_bytes)
+        elif share.size > volume.size_bytes and not share.is_reserved:  # Nothing is written behind its end.
+            share.size = volume.size_bytes
+
+    def attempt(self, name: str, work: Callable[[], None]) -> None:
+        """Do it; what there is no room for is said once, and tried again."""
+        try:
+            work()
+            self.said.pop(name, None)
+        except FarwriteError as refusal:
+            if self.said.get(name) != str(refusal):
+                self.said[name] = str(refusal)
+                self.say(f"room: {refusal}")
+
+    def write(self, served: Mapping[str, Voters]) -> None:
+        """The limits, on every board of a volume's replicas: whoever leads next holds to the same."""
+        for name, group in served.items():
+            share = self.ledger.shares.get(name)
+            if share is None:
+                continue
+            limit, warn = self.ledger.limit_of(name), self.ledger.warn_of(name)
+            is_short = any(self.ledger.growth(share, node) <= 0 for node in share.nodes)  # Nothing is left to grant.
+            for replica in group.replicas:
+                row = figures_of(group.boards[replica]).room[0]
+                row["limit"], row["warn"] = limit, warn
+                row["grants"] = int(not share.is_reserved and not is_short)
+
+
+def copies_with_files(volume: Volume) -> list[Copy]:
+    """Copies that take room."""
+    return [copy for copy in volume.copies if copy.state != "making" or volume.state == "making"]
