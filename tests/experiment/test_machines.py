@@ -1,5 +1,6 @@
 """A volume on several machines: the words that ask for it, and what is told of the way between them."""
 
+import shlex
 import socket
 
 import msgspec
@@ -26,7 +27,7 @@ SETTINGS = Settings(
     peer_timeout_ns=10**9, link={}, far=FAR,
 )  # fmt: skip
 READY = message.Ready(
-    farwrite="1", pid=1, address="192.0.2.1", port=5, vote_port=6, spare_ports=(7, 8, 9), directory="/d's", sockets="/d's/sockets",
+    farwrite="1", pid=1, address="192.0.2.1", port=5, vote_port=6, spare_ports=(7, 8, 9), directory="/d's", sockets="/d's/s",
     not_durable="", config=None,
 )  # fmt: skip
 
@@ -54,7 +55,7 @@ READY = message.Ready(
 )
 def test_words_that_do_not_go_together_are_refused_before_anything_is_asked(words, sentence, tmp_path):
     done = farwrite("serve", *words, cwd=tmp_path)
-    assert_refused(done, EXIT_USAGE, sentence)
+    assert_refused(done, sentence, code=EXIT_USAGE)
     assert not list(tmp_path.iterdir())
 
 
@@ -86,4 +87,6 @@ def test_what_another_machine_says_moves_no_cursor_and_its_refusals_keep_their_k
     with pytest.raises(UnfitError, match="me@there: no room"):
         one.take(message.Refusal(sentence="no room", exit_code=6))
     one.last = READY
-    assert one.how_to_end() == """ssh -p 2222 me@there farwrite far-voter --end '/d'"'"'s'"""
+    *words, there = shlex.split(one.how_to_end())
+    assert words == ["ssh", "-p", "2222", "me@there"]
+    assert shlex.split(there) == ["farwrite", "far-voter", "--end", "/d's"]  # As the shell there reads it.

@@ -239,7 +239,7 @@ class Elsewhere:
         words = [self.settings.far_command, "far-voter", "--end", self.last.directory]
         words += ["--sockets", self.sockets] if self.sockets else []
         port = ["-p", str(self.host.port)] if self.host.port else []
-        return shlex.join(["ssh", *port, self.host.login, *words])
+        return shlex.join(["ssh", *port, self.host.login, shlex.join(words)])  # Its shell reads the words again.
 
 
 def unpacked(data: bytes, size: int) -> bytes:
