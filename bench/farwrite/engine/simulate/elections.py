@@ -433,8 +433,8 @@ class Elections:
         known = [self.decided, *(one for one in self.attempted.values() if one.age > self.decided.age and one.of_epoch < epoch)]
         if self.decided.members and not any(node.name in one.members for one in known):
             raise Anomaly(
-                f"replica {node.index} leads in epoch {epoch}, and the voters have decided that {', '.join(self.decided.members)} "
-                "are the members"
+                f"replica {node.index} leads in epoch {epoch}, and the voters have decided that the members are "
+                f"{', '.join(self.decided.members)}"
             )
 
 
