@@ -175,8 +175,7 @@ def test_a_replica_that_leads_is_moved_under_load_and_the_one_that_was_let_go_ne
     ):  # fmt: skip
         with pytest.raises(error, match=sentence):
             ask(cluster.sockets, request)
-    place = cluster.places["c"]
-    cluster.say(AddReplica("c", place.host, place.port, place.vote_port))  # Before its process runs.
+    cluster.add("c")  # Before its process runs.
     with pytest.raises(UnfitError, match="does not hold everything yet"):
         ask(cluster.sockets, HandOver("c"))
     assert not cluster.seen()["c"].is_member

@@ -125,7 +125,7 @@ def counted(
     """
     heard = [answer for answer in answers if is_in_reach(candidate.ballot, answer.ballot)]
     known = [answer.ballot for answer in heard] + [candidate.ballot]
-    if not candidate.votes and question.ask != "configure":  # Nobody asks it what it keeps: it may not know yet that it is a member.
+    if not candidate.votes and question.ask != "configure":  # Nobody asks it, so it may not know yet that it is a member.
         candidate.adopt(max(known, key=lambda one: one.age))
     own = 1 if candidate.votes else 0
     if 2 * (own + sum(answer.yes for answer in heard)) <= own + other_voters:

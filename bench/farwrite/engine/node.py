@@ -620,8 +620,9 @@ class Node(Voter):
     def add_replica(self, name: str, address: Address) -> None:
         """Have one more replica, which runs there or soon will; answers once a majority of the voters knows of it.
 
-        It is brought up to date beside the writes, and is a member, which may lead, once it holds everything (`replica_statuses`). One
-        that is there already is none more. UsageError for one that cannot be, UnfitError when the voters do not answer.
+        It is brought up to date beside the writes, and is a member, which may lead, once it holds everything
+        (`replica_statuses`). One that is there already is none more. UsageError for one that cannot be, UnfitError when the
+        voters do not answer.
         """
         self.change(Placed(name, *address[:3]), f"add the replica {name}")
 
