@@ -249,11 +249,15 @@ def test_the_far_replica_leads_when_near_and_its_ssh_are_killed_and_near_comes_b
 def test_where_only_ssh_gets_through_voters_meet_through_it_and_it_is_said(place, beside, disk):
     """`behind` stands at an address that nobody reaches (RFC 5737) but through another machine's ssh."""
     new = ("--far", f"ssh://behind{disk}/far", "--far-command", place / "farwrite", "--keep", disk / "near", "--size", SIZE)
-    with serving(place, beside, *new, "--sockets", disk / "s") as served:
+    with serving(place, beside, *new, "--sockets", disk / "s", "--metrics", 0) as served:
         assert "through ssh (the ports are closed); TLS 1.3" in served.distance
         with NbdClient(f"{served.sockets}/volume.sock") as client:
             assert client.write(0, b"x" * BLOCK, nbd.FUA) == 0
-    assert bytes_of(disk / "far" / "far")[:BLOCK] == b"x" * BLOCK
+            for pid in served.forward_pids:
+                os.kill(pid, signal.SIGKILL)
+            assert client.write(BLOCK, b"y" * BLOCK, nbd.FUA) == 0  # By the witness's leave, or once ssh is there again.
+        keeps_up(beside, served)
+    assert bytes_of(disk / "far" / "far")[: 2 * BLOCK] == b"x" * BLOCK + b"y" * BLOCK
 
 
 def test_what_cannot_be_served_over_ssh_is_refused_and_leaves_nothing(place, beside, disk):
