@@ -195,6 +195,7 @@ def test_a_far_replica_over_ssh_holds_every_write_comes_back_when_killed_and_goe
     assert {one.name for one in (disk / "far").iterdir()} == {"far", "volume.json", "lock"}
     with serving(place, beside, "--volume", disk / "near", "--sockets", disk / "s") as served:
         assert_all_there(f"{served.sockets}/volume.sock", writer.answered)
+        os.killpg(served.process.pid, signal.SIGKILL)  # Far goes on, with a key that near does not know any more.
     (place / "other_config").write_text("Host farhost\n  HostName 127.0.0.1\n  Port 9\n")
     again = ("--volume", disk / "near", "--sockets", disk / "s", "--metrics", 0)
     with serving(place, beside, *again, config="other_config") as served:

@@ -43,7 +43,7 @@ from ..remote.remote_lab import host_name, started, why_ssh_ended
 from ..remote.rendezvous import LOOPBACK, TOKEN_BYTES, WELCOME, known_by
 from . import far_message as message
 from .apart import Apart
-from .far_voter import DIAL_S, address_of, are_free, bound, free_ports
+from .far_voter import DIAL_S, NOT_OURS, address_of, are_free, bound, free_ports
 from .replica import DRAIN_S, figures_of
 from .server import (
     LOOK_S,
@@ -174,7 +174,7 @@ class Elsewhere:
             raise UnfitError(
                 f"{self.host.login} answered with no message of farwrite. Does its shell print something when it starts?"
             ) from refusal
-        except msgspec.MsgspecError as refusal:
+        except NOT_OURS as refusal:
             raise UnfitError(f"{self.host.login} answered with what is no message of farwrite: {refusal}.") from refusal
         if self.ready is None and time.monotonic() > self.until_s:
             raise UnfitError(f"farwrite at {self.host.login} has not answered for {ATTACH_S:g} s.")
@@ -272,7 +272,7 @@ def read_known(directory: Path) -> Known | None:
     """What is known of the machines of a kept volume; None where nothing is that can be read."""
     try:
         return msgspec.json.decode(read_text(directory / KNOWN, "read", TEXT_BYTES_MAX), type=Known)
-    except (FarwriteError, OSError, msgspec.MsgspecError):
+    except (FarwriteError, OSError, *NOT_OURS):
         return None
 
 
