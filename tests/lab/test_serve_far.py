@@ -149,10 +149,11 @@ def run_beside(beside, port):
     return done.stdout.strip()
 
 
-def keeps_up(beside, served):
-    """Wait until the far replica holds all that near does."""
+def keeps_up(beside, served, peer="far"):
+    """Wait until this replica holds all that who leads does."""
     asks = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())"
-    wanted = [f'farwrite_peer_{name}{{peer="far"}} {value}' for name, value in (("live", 1), ("detached", 0), ("lag_writes", 0))]
+    told = {"live": 1, "detached": 0, "lag_writes": 0}
+    wanted = [f'farwrite_peer_{name}{{peer="{peer}"}} {value}' for name, value in told.items()]
     until_s = time.monotonic() + PATIENCE_S
     while True:
         words = [*beside, sys.executable, "-c", asks, served.metrics_uri]
@@ -258,7 +259,14 @@ def test_where_only_ssh_gets_through_voters_meet_through_it_and_it_is_said(place
                 os.kill(pid, signal.SIGKILL)
             assert client.write(BLOCK, b"y" * BLOCK, nbd.FUA) == 0  # By the witness's leave, or once ssh is there again.
         keeps_up(beside, served)
-    assert bytes_of(disk / "far" / "far")[: 2 * BLOCK] == b"x" * BLOCK + b"y" * BLOCK
+        os.kill(served.pids["near"], signal.SIGKILL)
+        served.said("far leads and its doors are open")
+        with NbdClient(str(disk / "far" / "sockets" / "far.sock")) as client:
+            assert client.read(0, BLOCK) == b"x" * BLOCK
+            assert client.write(2 * BLOCK, b"z" * BLOCK) == 0
+        keeps_up(beside, served, "near")
+    for directory in (disk / "near" / "near", disk / "far" / "far"):
+        assert bytes_of(directory)[: 3 * BLOCK] == b"x" * BLOCK + b"y" * BLOCK + b"z" * BLOCK
 
 
 def test_what_cannot_be_served_over_ssh_is_refused_and_leaves_nothing(place, beside, disk):

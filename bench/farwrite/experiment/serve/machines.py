@@ -722,7 +722,7 @@ def connect_rtt_ns(address: Address) -> int | None:
 
 
 @dataclass(frozen=True)
-class Elsewheres:
+class Others:
     """What the command line asks of the others' machines."""
 
     far: FarHost
