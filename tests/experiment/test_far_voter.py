@@ -186,7 +186,7 @@ def test_whatever_is_said_to_it_is_refused_or_hung_up_on(place):
     assert made.hear() == message.Answer()
     made.close()
     whole = message.frame_of(message.Serve(config=config))
-    for _ in range(10):
+    for _ in range(6):
         made = Attached(place / "third", is_new=False)
         assert made.hear(message.Ready).pid == ready.pid
         made.send(mutated(whole, draw))

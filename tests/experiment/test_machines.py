@@ -1,13 +1,21 @@
 """A volume on several machines: the words that ask for it, and what is told of the way between them."""
 
+import io
+import os
+import random
 import shlex
 import socket
+import time
+import zlib
+from types import SimpleNamespace
 
 import msgspec
+import numpy as np
 import pytest
 
 from console import assert_refused, farwrite
-from farwrite.base.errors import EXIT_USAGE, UnfitError
+from farwrite.base import framing
+from farwrite.base.errors import EXIT_USAGE, UnfitError, UsageError
 from farwrite.engine.control import Address
 from farwrite.experiment.serve import far_message as message
 from farwrite.experiment.serve.machines import (
@@ -79,6 +87,32 @@ def test_how_the_machines_met_is_read_again_and_what_is_damaged_is_not_known(tmp
     for damaged in (b"", b"{}", whole[:-1], whole.replace(b"far", b"fat", 1)):
         (tmp_path / "machines.json").write_bytes(damaged)
         assert read_known(tmp_path) is None
+
+
+def test_whatever_another_machine_says_is_taken_or_ends_its_ssh_with_a_sentence():
+    draw = random.Random(5)
+    status = message.Status(words=zlib.compress(bytes(800)), runs=True, events=["one"], tcp_uri="", iscsi_uri="")
+    refusal = message.Refusal(sentence="no", exit_code=2)
+    whole = [message.frame_of(one) for one in (READY, status, message.Answer(text="x"), refusal)]
+    refused = 0
+    for _ in range(1000):
+        read_end, write_end = os.pipe()
+        with os.fdopen(read_end, "rb", buffering=0) as reading, os.fdopen(write_end, "wb", buffering=0) as writing:
+            one = Elsewhere("far", far_host(FAR), SETTINGS, True)
+            one.words = np.zeros(100, np.int64)
+            one.ssh, one.stderr = SimpleNamespace(wait=lambda limit_s: 0, returncode=1), io.BytesIO()
+            one.until_s = time.monotonic() + 60
+            one.reader = framing.Reader(reading, message.frames())
+            data = bytearray(b"".join(draw.choices(whole, k=3)))
+            for _ in range(draw.randrange(4)):
+                data[draw.randrange(len(data))] = draw.randrange(256)
+            writing.write(data)
+            writing.close()
+            with pytest.raises((UsageError, UnfitError)) as ended:  # The end of the stream, if nothing before.
+                for _ in range(5):
+                    one.hear()
+            refused += "ended with exit code" not in str(ended.value)
+    assert 100 < refused < 1000
 
 
 def test_what_another_machine_says_moves_no_cursor_and_its_refusals_keep_their_kind():

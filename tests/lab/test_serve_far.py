@@ -149,10 +149,11 @@ def run_beside(beside, port):
     return done.stdout.strip()
 
 
-def keeps_up(beside, served):
-    """Wait until the far replica holds all that near does."""
+def keeps_up(beside, served, peer="far"):
+    """Wait until this replica holds all that who leads does."""
     asks = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())"
-    wanted = [f'farwrite_peer_{name}{{peer="far"}} {value}' for name, value in (("live", 1), ("detached", 0), ("lag_writes", 0))]
+    told = {"live": 1, "detached": 0, "lag_writes": 0}
+    wanted = [f'farwrite_peer_{name}{{peer="{peer}"}} {value}' for name, value in told.items()]
     until_s = time.monotonic() + PATIENCE_S
     while True:
         words = [*beside, sys.executable, "-c", asks, served.metrics_uri]
@@ -195,6 +196,7 @@ def test_a_far_replica_over_ssh_holds_every_write_comes_back_when_killed_and_goe
     assert {one.name for one in (disk / "far").iterdir()} == {"far", "volume.json", "lock"}
     with serving(place, beside, "--volume", disk / "near", "--sockets", disk / "s") as served:
         assert_all_there(f"{served.sockets}/volume.sock", writer.answered)
+        os.killpg(served.process.pid, signal.SIGKILL)  # Far goes on, with a key that near does not know any more.
     (place / "other_config").write_text("Host farhost\n  HostName 127.0.0.1\n  Port 9\n")
     again = ("--volume", disk / "near", "--sockets", disk / "s", "--metrics", 0)
     with serving(place, beside, *again, config="other_config") as served:
@@ -249,11 +251,22 @@ def test_the_far_replica_leads_when_near_and_its_ssh_are_killed_and_near_comes_b
 def test_where_only_ssh_gets_through_voters_meet_through_it_and_it_is_said(place, beside, disk):
     """`behind` stands at an address that nobody reaches (RFC 5737) but through another machine's ssh."""
     new = ("--far", f"ssh://behind{disk}/far", "--far-command", place / "farwrite", "--keep", disk / "near", "--size", SIZE)
-    with serving(place, beside, *new, "--sockets", disk / "s") as served:
+    with serving(place, beside, *new, "--sockets", disk / "s", "--metrics", 0) as served:
         assert "through ssh (the ports are closed); TLS 1.3" in served.distance
         with NbdClient(f"{served.sockets}/volume.sock") as client:
             assert client.write(0, b"x" * BLOCK, nbd.FUA) == 0
-    assert bytes_of(disk / "far" / "far")[:BLOCK] == b"x" * BLOCK
+            for pid in served.forward_pids:
+                os.kill(pid, signal.SIGKILL)
+            assert client.write(BLOCK, b"y" * BLOCK, nbd.FUA) == 0  # By the witness's leave, or once ssh is there again.
+        keeps_up(beside, served)
+        os.kill(served.pids["near"], signal.SIGKILL)
+        served.said("far leads and its doors are open")
+        with NbdClient(str(disk / "far" / "sockets" / "far.sock")) as client:
+            assert client.read(0, BLOCK) == b"x" * BLOCK
+            assert client.write(2 * BLOCK, b"z" * BLOCK) == 0
+        keeps_up(beside, served, "near")
+    for directory in (disk / "near" / "near", disk / "far" / "far"):
+        assert bytes_of(directory)[: 3 * BLOCK] == b"x" * BLOCK + b"y" * BLOCK + b"z" * BLOCK
 
 
 def test_what_cannot_be_served_over_ssh_is_refused_and_leaves_nothing(place, beside, disk):

@@ -47,6 +47,7 @@ EXAMPLES: dict[str, list[str]] = {
     "serve": [
         "farwrite serve --miles 150", "farwrite serve --miles 20 --keep disk --size 8g --port 10809",
         "farwrite serve --miles 150 --memory -- sh -c 'nbdinfo $NBD'",
+        "farwrite serve --far ssh://me@there/var/lib/disk --witness ssh://third/var/lib/disk --keep disk",
     ],
     "snapshot": ["farwrite snapshot create before-upgrade --sockets doors", "farwrite snapshot list --sockets doors"],
     "snapshot create": [

@@ -266,7 +266,7 @@ def serve_on_machines(
     import contextlib
 
     from ..experiment.compilation import compile_doors
-    from ..experiment.serve.machines import Elsewheres, attached, read_known, served_apart
+    from ..experiment.serve.machines import Others, attached, read_known, served_apart
     from ..experiment.serve.volume_files import kept_files, new_files
     from ..progress import bar
     from ..workload.ssh_host import far_host
@@ -274,7 +274,7 @@ def serve_on_machines(
     with bar(serving.is_verbose, serving.is_quiet) as progress:
         compile_doors(progress)
     witness = far_host(settings.witness, "--witness") if settings.witness else None
-    others = Elsewheres(far_host(settings.far), witness, far_sockets)
+    others = Others(far_host(settings.far), witness, far_sockets)
     with contextlib.ExitStack() as stack:
         if volume is not None:
             found = stack.enter_context(kept_files(settings, volume, others.here()))

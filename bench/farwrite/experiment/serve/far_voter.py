@@ -77,7 +77,7 @@ def attach_of(first: bytes) -> message.Attach:
 
 def sockets_of(directory: Path, sockets: str) -> Path:
     """Where the doors' sockets are, and ours."""
-    return Path(sockets).expanduser() if sockets else directory / SOCKETS
+    return Path(sockets).expanduser().absolute() if sockets else directory / SOCKETS
 
 
 def directory_of(text: str) -> Path:
@@ -250,7 +250,10 @@ class Supervisor:
 
         if not asked.sockets:
             self.stack.callback(self.leave_no_sockets)
-        self.sockets = self.stack.enter_context(socket_directory(sockets_of(self.directory, asked.sockets)))
+        try:
+            self.sockets = self.stack.enter_context(socket_directory(sockets_of(self.directory, asked.sockets)))
+        except UsageError as refusal:
+            raise UsageError(str(refusal).replace("--sockets", "--far-sockets")) from refusal
         self.listening = self.stack.enter_context(listening_at(self.sockets / message.SOCKET))
         if self.asked.name in self.files.disks:
             from ...progress import Silence

@@ -4,7 +4,9 @@
     DIR/near/           journal, volume, snapshots, ballot; likewise far/ and third/
     DIR/lock            held by who serves it
 
-Of a volume on several machines each has such a directory, with the files of its own voters.
+Of a volume on several machines each has such a directory, with the files of its own voters; near's also has
+
+    DIR/machines.json   how the machines met last
 
 Without a directory that is kept the same files have no names, or are memory, and are gone with the command.
 """
