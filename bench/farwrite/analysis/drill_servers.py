@@ -62,7 +62,7 @@ def pauses(recording: DrillRecording, counted: Sequence[int]) -> list[Pauses]:
             trial = recording.trials[place]
             if index >= len(trial.events):
                 continue
-            # A write that was under way at an event belongs to it, and not to the one before. Events at once share what they cost.
+            # A write under way at an event belongs to it, and not to the one before. Events at once share what they cost.
             begin_ns, bound_ns = trial.events[index].begin_ns, recording.setup.bound_ns
             later = [one.begin_ns - bound_ns for one in trial.events[index + 1 :] if one.begin_ns - bound_ns > begin_ns]
             end_ns = later[0] if later else trial.stopped_ns
