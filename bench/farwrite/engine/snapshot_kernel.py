@@ -236,6 +236,19 @@ def free_place(snapshots):
 
 
 @kernel()
+def is_later_leaving(snapshots, sequence):
+    """Whether a deleted snapshot with a later sequence still has blocks here: one of a tail that was rolled back.
+
+    It was taken before what comes now, and places are read and emptied in the order of their sequences.
+    """
+    for place in range(snapshots.table.size):
+        row = snapshots.table[place]
+        if row.state == LEAVING and row.sequence >= sequence:
+            return True
+    return False
+
+
+@kernel()
 def count_listed(snapshots):
     """How many snapshots there are."""
     count = np.int64(0)
@@ -274,7 +287,7 @@ def give_up_all(snapshots):
 
 @kernel()
 def note_marker(snapshots, data, headers, start):
-    """Do what the SNAPSHOT or FORGET at `start` says, everything before it being applied. False when no place is free yet.
+    """Do what the SNAPSHOT or FORGET at `start` says, everything before it being applied. False when it has no place yet.
 
     A copy of extents has made the volume whole before a SNAPSHOT behind `as_of` comes.
     """
@@ -290,7 +303,7 @@ def note_marker(snapshots, data, headers, start):
     if count_listed(snapshots) >= at.listed_max:
         return True  # It is none, on every replica alike.
     place = free_place(snapshots)
-    if place < 0:
+    if place < 0 or is_later_leaving(snapshots, sequence):
         return False
     row, begin = snapshots.table[place], place * ROW_BYTES + ROW_BYTES - 64
     row.sequence, row.epoch = sequence, record.epoch_of(headers, start)
@@ -733,12 +746,15 @@ def end_keeping(journal, ring):
 
 @kernel()
 def waits_for_place(journal):
-    """Whether the record that is applied next is a SNAPSHOT for which no place is free yet."""
-    at, keeping = journal.at[0], journal.snapshots.at[0]
+    """Whether the record that is applied next is a SNAPSHOT that has no place yet."""
+    at, keeping, snapshots = journal.at[0], journal.snapshots.at[0], journal.snapshots
     start = at.applied % at.staging_bytes
-    if keeping.used < journal.snapshots.table.size or record.kind_of(journal.headers, start) != record.SNAPSHOT:
+    if record.kind_of(journal.headers, start) != record.SNAPSHOT:
         return False
-    return record.sequence_of(journal.headers, start) > keeping.as_of and count_listed(journal.snapshots) < keeping.listed_max
+    sequence = record.sequence_of(journal.headers, start)
+    if keeping.used < snapshots.table.size and not is_later_leaving(snapshots, sequence):
+        return False
+    return sequence > keeping.as_of and count_listed(snapshots) < keeping.listed_max
 
 
 @kernel()
