@@ -20,6 +20,7 @@ import numpy as np
 from ...base.errors import FarwriteError, UnfitError, UsageError, system_error
 from ...base.histogram import SLOTS, Histogram
 from ...base.host.disk import JOURNAL, SNAPSHOTS, VOLUME, kept_disk
+from ...base.units import counted
 from ...base.wire.terms import KEY_BYTES_MIN
 from ...engine.control import Address
 from ...engine.frontend import nbd
@@ -462,12 +463,14 @@ def refuse_shrinking(group: Replicas, client: NbdClient, size_bytes: int, before
     leader = group.leader()
     if leader is None:
         raise NotNowError("nobody leads")
+    extents = client.extents(size_bytes, before_bytes)[nbd.BASE_ALLOCATION]  # Once this is answered our client is counted.
     others = int(figures_of(group.boards[leader]).counters[0].clients) - 1
     if others > 0:
         raise UsageError(
-            f"Volume {group.volume.name} has {others} clients, which see its present size: end them, and shrink it then."
+            f"Volume {group.volume.name} has {counted(others, 'client')} that may write up to its present end: end them, and "
+            "shrink it then."
         )
-    for extent in client.extents(size_bytes, before_bytes)[nbd.BASE_ALLOCATION]:
+    for extent in extents:
         if not extent.status & nbd.STATUS_ZERO:
             raise UsageError(
                 f"Volume {group.volume.name} uses what lies behind {size_bytes} bytes (at {extent.begin}): trim it first, or "
