@@ -22,6 +22,7 @@ from farwrite.base.wire.handshake import agree
 from farwrite.base.wire.terms import SharedKey, Terms
 from farwrite.experiment.remote import message as told
 from farwrite.experiment.remote import rendezvous
+from farwrite.experiment.remote.serve import wanted
 from farwrite.lab.survey import CONNECTIONS
 from farwrite.recording import read
 from farwrite.workload.catalog import load
@@ -292,6 +293,12 @@ def test_text_where_a_frame_should_be_is_explained():
         writer.write(b"Welcome to this machine!\n")
         with pytest.raises(UnfitError, match="print something when it starts"):
             told.Inbox(reader).frame()
+
+
+def test_a_first_message_whose_text_is_none_is_refused_with_a_sentence():
+    asked = told.Stand(farwrite="0.0.9", directory="/d", journal_bytes=1, volume_bytes=1, durability="disk")
+    with pytest.raises(UsageError, match="cannot decode"):
+        wanted(msgspec.msgpack.encode(asked).replace(b"0.0.9", b"\xff" * 5))
 
 
 def test_nothing_but_the_known_calls_is_understood():

@@ -17,6 +17,7 @@ from ...targets.observed import Audited, SecondaryObserved
 from ...targets.replicated import Order
 
 FRAME_BYTES_MAX = 64 << 20
+NOT_OURS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # What decoding other people's bytes can raise.
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -139,7 +139,7 @@ class FarSite(AnySite):
             raise self.lost()
         try:
             return msgspec.msgpack.decode(data, type=kind)
-        except msgspec.MsgspecError as refusal:
+        except message.NOT_OURS as refusal:
             raise UnfitError(f"{self.host.login} answered with what is no message of farwrite: {refusal}.") from refusal
 
     def lost(self) -> UsageError | UnfitError:

@@ -53,7 +53,7 @@ def wanted(first: bytes) -> message.Stand:
     """The site that is asked for; UsageError when we are of another version."""
     try:
         asked = msgspec.msgpack.decode(first, type=message.Stand)
-    except msgspec.MsgspecError as refusal:
+    except message.NOT_OURS as refusal:
         raise UsageError(f"farwrite {__version__} there received a message that it cannot decode: {refusal}.") from refusal
     if asked.farwrite != __version__:
         raise UsageError(f"farwrite there is {__version__}, here {asked.farwrite}: install the same version at both ends.")
