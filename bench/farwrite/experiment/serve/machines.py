@@ -39,7 +39,7 @@ from ...engine.ballot import Question
 from ...engine.control import Address, ask
 from ...workload.drill_scenario import SITES
 from ...workload.ssh_host import FarHost
-from ..remote.remote_lab import host_name, started, why_ssh_ended
+from ..remote.remote_lab import WAITS, host_name, started, why_ssh_ended
 from ..remote.rendezvous import LOOPBACK, TOKEN_BYTES, WELCOME, known_by
 from . import far_message as message
 from .apart import Apart
@@ -71,9 +71,6 @@ END_ATTACH_S = 10.0  # For a lost ssh to be there again when all is ended.
 FORWARD_S = 10.0
 ECHOES = 10  # Round trips that are measured, of which the shortest is said.
 TCP_INFO_RTT_AT = 68  # tcpi_rtt in struct tcp_info, us; linux/tcp.h.
-# What ssh runs there while it carries ports: until its input ends. Without a command (-N) sshd leaves Nagle's algorithm on, and a
-# write waits for a delayed acknowledgement now and then: p99 44 ms instead of 5 over loopback (4 KiB, C; OpenSSH 9.2).
-WAITS = "cat"
 ALIVE = "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"  # A link that is dead ends ssh in 15 s. ssh_config(5).
 
 
