@@ -220,14 +220,15 @@ class Replicated:
     def __init__(self):
         live = PeerStatus("live", False, 0, 10, None, None)
         self.found = {
-            name: ReplicaStatus(name, "10.0.0.1", 7000, 7001, name == "a", True, False, 3, None if name == "a" else live) for name in "ab"
+            name: ReplicaStatus(name, "10.0.0.1", 7000, 7001, name == "a", True, False, 3, None if name == "a" else live)
+            for name in "ab"
         }
         self.asked = []
 
     def snapshots(self):
         return []
 
-    def replicas(self):
+    def replica_statuses(self):
         return list(self.found.values())
 
     def add_replica(self, name, address):

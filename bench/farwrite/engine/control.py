@@ -279,7 +279,7 @@ def plain_end(talk: Conversation, terms: Terms) -> socket.socket:
 class Arrivals:
     """Primaries that have proven who they are, said so and begun to speak, in the order in which they came.
 
-    `peers` are the other replicas, as far as they are known; `learn` takes in the configuration that a primary has from the voters.
+    `peers` are the other replicas, as far as they are known; `learn` takes in the configuration that a primary has.
     """
 
     def __init__(

@@ -96,8 +96,8 @@ def must_hear_of_others(candidate: Candidate) -> bool:
 def hear_of_others(candidate: Candidate, voters: int) -> Steps[bool]:
     """Before such a replica serves anybody: have it promise what the voters have. Whether a majority of them has answered.
 
-    One of its name may have been here before, on a disk that is gone, and have promised to serve no primary of an older epoch; such
-    a one may still be at work, and take the new one's acks for the old one's.
+    One of its name may have been here before, on a disk that is gone, and have promised to serve no primary of an older epoch.
+    Such a primary may still be at work, and would take the new one's acks for the old one's.
     """
     answers = yield Question("status", candidate.name)
     known = [answer.ballot for answer in answers if is_in_reach(candidate.ballot, answer.ballot)]
@@ -125,6 +125,8 @@ def counted(
     """
     heard = [answer for answer in answers if is_in_reach(candidate.ballot, answer.ballot)]
     known = [answer.ballot for answer in heard] + [candidate.ballot]
+    if not candidate.votes and question.ask != "configure":  # Nobody asks it, so it may not know yet that it is a member.
+        candidate.adopt(max(known, key=lambda one: one.age))
     own = 1 if candidate.votes else 0
     if 2 * (own + sum(answer.yes for answer in heard)) <= own + other_voters:
         return False, known

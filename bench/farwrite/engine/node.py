@@ -1,9 +1,10 @@
 """A replica that fails over by itself: secondary, candidate and primary in one process, one after the other.
 
 The calling thread runs the loops; others answer votes and hear who comes to the replica's port (control.py), and while we lead
-one connects to absent peers, asks the voters for consent, and adds and removes replicas (replica_set.py). When a thread or the disk fails the node ends with its reason: it
-leads no more and gives no vote. A node begins as a secondary, whatever it was before; who leads is only ever decided by votes.
-Reads are not leased: a primary that was cut off may answer old reads, but completes no write.
+one connects to absent peers, asks the voters for consent, and adds and removes replicas (replica_set.py). When a thread or the
+disk fails the node ends with its reason: it leads no more and gives no vote. A node begins as a secondary, whatever it was;
+who leads is only ever decided by votes. Reads are not leased: a primary that was cut off may answer old reads, but completes no
+write.
 """
 
 from __future__ import annotations
@@ -144,8 +145,8 @@ class Node(Voter):
     """One replica. `run` ends when `stop` is set on its board, which tells the epoch it leads in as well.
 
     `peers` are all replicas with their addresses, this one too. They vote, with the `witness`, unless `voters` names who does;
-    a replica that is none of these gives no vote, and replicas may come and go then. `founders` are those that the volume was made
-    with, if they are not all of them: of anybody else the voters must have heard before it may lead.
+    a replica that is none of these gives no vote, and replicas may come and go then. `founders` are those that the volume was
+    made with, if they are not all of them: of anybody else the voters must have heard before it may lead.
     """
 
     def __init__(
@@ -409,7 +410,7 @@ class Node(Voter):
         if election.must_hear_of_others(self):
             heard = election.run_steps(election.hear_of_others(self, len(self.voters)), self.ask_voters)
             if not heard:
-                self.sparse.warning("%s came as a primary, and is not served: no majority of the voters says what was promised.", name)
+                self.sparse.warning("%s came as a primary, and is not served: no majority of the voters tells its epoch.", name)
                 return False
         with self.lock:
             mine = hello_of(self.journal, self.protocol)
@@ -628,13 +629,14 @@ class Node(Voter):
     def add_replica(self, name: str, address: Address) -> None:
         """Have one more replica, which runs there or soon will; answers once a majority of the voters knows of it.
 
-        It is brought up to date beside the writes, and is a member, which may lead, once it holds everything (`replicas`). One
-        that is there already is none more. UsageError for one that cannot be, UnfitError when the voters do not answer.
+        It is brought up to date beside the writes, and is a member, which may lead, once it holds everything
+        (`replica_statuses`). One that is there already is none more. UsageError for one that cannot be, UnfitError when the
+        voters do not answer.
         """
         self.change(Placed(name, *address[:3]), f"add the replica {name}")
 
     def remove_replica(self, name: str) -> None:
-        """Have one replica fewer; answers once a majority of the voters knows, and no write waits for it. Its process may end then.
+        """Have one replica fewer; answers once a majority of the voters knows, and no write waits for it: its process may end.
 
         UsageError for one that is not there, leads or votes; UnfitError when the voters do not answer.
         """
@@ -657,7 +659,7 @@ class Node(Voter):
             if self.primary is not state:
                 raise UnfitError(f"{attempt}: {self.name} leads no more, so it may have been done or not: ask who leads.")
             if time.monotonic() > limit_s:
-                raise UnfitError(f"{attempt}: it is not done after {CHANGE_S:g} s, and may be later: ask which replicas there are.")
+                raise UnfitError(f"{attempt}: it is not done after {CHANGE_S:g} s, and may be later: ask what there is.")
         if asked.refusal is not None:
             raise asked.refusal
 
@@ -692,7 +694,7 @@ class Node(Voter):
             return None
         return UnfitError(f"{attempt}: no majority of the voters has answered, so it is not done. Try again.")
 
-    def replicas(self) -> list[ReplicaStatus]:
+    def replica_statuses(self) -> list[ReplicaStatus]:
         """Every replica, as the one that leads knows it. UnfitError when we do not lead."""
         state = self.leading()
         statuses, members = self.peer_statuses(), self.ballot.members
@@ -718,7 +720,7 @@ class Node(Voter):
         if to not in self.ballot.members or row < 0 or state.peer[row].state != p.LIVE:
             raise UnfitError(f"hand over to {to}: it does not hold everything yet. Wait until it is a member and live.")
         if not self.hand_over(to):
-            raise UnfitError(f"hand over to {to}: it did not come to hold everything in time, so {self.name} leads on. Try again.")
+            raise UnfitError(f"hand over to {to}: it did not come to hold everything in time: {self.name} leads on. Try again.")
 
     def control(self, state: p.Primary, epoch: int, connections: dict[int, socket.socket], ending: threading.Event) -> None:
         """Connect to whoever is absent, and keep the configuration as the loop needs it."""

@@ -2,8 +2,8 @@
 
 Two roles. A replica holds data; a voter gives votes, and voters are fixed for the life of a volume. So a change of the replicas
 is a change of the configuration, which the voters keep (ballot.py), and nothing else: `add` names one more replica, which is then
-brought up to date as any peer that was away, and readmitted as a member once it has everything; `let_go` names one fewer, and only
-then is it no longer waited for. Who leads next has the same set from the voters, with addresses, and goes on from there.
+brought up to date as any peer that was away, and readmitted as a member once it has everything; `let_go` names one fewer, and
+only then is it no longer waited for. Who leads next has the same set from the voters, with addresses, and goes on from there.
 Generators and pure functions: a node runs them, and the simulator.
 """
 
@@ -127,7 +127,7 @@ class Standing(NamedTuple):
 
 
 def next_of_move(source: str, destination: str, seen: Mapping[str, Standing]) -> str:
-    """What comes next where `destination` is to take the place of `source`: ADD it, WAIT, HAND_OVER to it, REMOVE the source, DONE."""
+    """What comes next where one takes another's place: ADD the destination, WAIT, HAND_OVER to it, REMOVE the source, DONE."""
     if destination not in seen:
         return ADD
     arrived = seen[destination]

@@ -1,7 +1,7 @@
 """Replicas that come and go in a story: added, removed, and moved as a pool does it, among everything else that goes wrong.
 
-Whoever supervises looks at times what the leader says of its replicas, and has it do what comes next (replica_set.next_of_move): it
-knows nothing that the voters do not. Drawn apart from the story: one whose replicas stay is as it was before there were any.
+Whoever supervises looks at times what the leader says of its replicas, and has it do what comes next (replica_set.next_of_move):
+it knows nothing that the voters do not. Drawn apart from the story: one whose replicas stay is as it was before there were any.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import random
 from typing import Any
 
 from .. import primary_kernel as primary
-from ..ballot import Question
+from ..ballot import REPLICAS_MAX, Question
 from ..replica_set import ADD, DONE, HAND_OVER, REMOVE, Standing, may_change, next_of_cancelling, next_of_move
 from .check import Anomaly
 from .cluster import DOWN, Cluster, Node
 
-SHARE = 0.4  # Of the stories in which replicas may change.
+SHARE = 0.7  # Of the stories in which replicas may change.
 MOVING_TICKS = 3000  # In which a move ends that nothing disturbs.
 LOOK_CHANCE = 0.3  # By tick, that the supervisor looks at a move that is under way.
 # How often each begins, by tick, in a story that knows it; and which share of those stories does.
@@ -29,7 +29,8 @@ class ChangingReplicas:
         self.story, self.cluster = story, story.cluster
         self.random = draw = random.Random(f"replicas of {seed}")
         cluster: Cluster = story.cluster
-        self.is_on = draw.random() < SHARE and not may_change(cluster.protocol, cluster.policy) and cluster.protocol != primary.LOCAL
+        is_possible = cluster.protocol != primary.LOCAL and not may_change(cluster.protocol, cluster.policy)
+        self.is_on = draw.random() < SHARE and is_possible
         self.apart = draw.choice((3, 3, 1, 0)) if len(cluster.nodes) > 1 else 3
         self.rates = {name: rate if draw.random() < share else 0.0 for name, rate, share in EVENTS}
         self.moves: tuple[str, str] | None = None  # from which replica to which
@@ -112,6 +113,8 @@ class ChangingReplicas:
             self.moves = None
             cluster.counts["moves cancelled" if self.is_cancelled else "moves ended"] += 1
             cluster.tell(f"the move of {source} to {destination} has ended")
+        elif step == ADD and len(seen) >= REPLICAS_MAX:
+            self.moves = None  # Refused, as it would be for whoever asks.
         elif step == ADD and not leader.change:
             leader.change = f"add {destination}"
         elif step == REMOVE and not leader.change:

@@ -47,7 +47,7 @@ class Elections:
             node.voter.votes = node.name in self.names
         cluster.place_count = len(cluster.nodes) + max(len(self.apart), 1)
         self.decided = Ballot()  # the newest configuration that a majority keeps, as who asked for it knows
-        self.attempted: dict[tuple[int, int], Ballot] = {}  # by age: those that some voter keeps
+        self.attempted: dict[tuple[int, int], Ballot] = {}  # by age: asked for, so that some voter may keep it
         self.question_count = 0
         self.ask_ns_max = 5_000_000  # a voter that has not answered by then, or by a third of it, is not waited for
         self.stand_chance = 0.1  # that a replica without a session stands, by tick, while nobody leads
@@ -241,6 +241,9 @@ class Elections:
         except (BallotError, PowerLostError):
             self.end_process(node)
             return
+        if question.ask == "configure":
+            ballot = Ballot(0, "", question.epoch, question.version, question.members, 0, question.replicas)
+            self.attempted[ballot.age] = ballot
         self.question_count += 1
         inquiry.number, inquiry.answers, inquiry.asked = self.question_count, {}, self.others(node)
         inquiry.ends_ns = int(self.cluster.clock[0]) + self.random.randrange(self.ask_ns_max // 3, self.ask_ns_max)
@@ -419,10 +422,6 @@ class Elections:
         self.cluster.tell(f"replica {node.index} {what} {name}")
         self.inquire(node, steps, partial(self.finish_configuring, node, node.term, None, what))
 
-    def note_attempted(self, ballot: Ballot) -> None:
-        """Some voter keeps this configuration."""
-        self.attempted[ballot.age] = ballot
-
     def note_decided(self, node: Node) -> None:
         """A majority keeps the configuration that this replica knows."""
         ballot = node.voter.ballot
@@ -433,8 +432,8 @@ class Elections:
         known = [self.decided, *(one for one in self.attempted.values() if one.age > self.decided.age and one.of_epoch < epoch)]
         if self.decided.members and not any(node.name in one.members for one in known):
             raise Anomaly(
-                f"replica {node.index} leads in epoch {epoch}, and the voters have decided that {', '.join(self.decided.members)} "
-                "are the members"
+                f"replica {node.index} leads in epoch {epoch}, and the voters have decided that the members are "
+                f"{', '.join(self.decided.members)}"
             )
 
 

@@ -139,8 +139,6 @@ class Voter(vote.Voter):
         answer = super().decide(question)
         if answer.yes and question.ask in ("grant", "configure"):
             self.cluster.note_vote(self.name, question)
-            if question.ask == "configure":
-                self.cluster.membership.note_attempted(self.ballot)
             self.cluster.note_reached(question)
         return answer
 
