@@ -125,7 +125,8 @@ def test_an_interrupted_migration_gives_up_the_copy_that_was_on_its_way(director
         finally:
             process.kill()
     assert process.returncode == 130 and out == "" and "given up: the copy c-3" in told and "Traceback" not in told
-    assert [(copy.node, copy.state) for copy in load(directory).volumes[0].copies] == [("a", "in"), ("b", "in"), ("c", "removing")]
+    states = [(copy.node, copy.state) for copy in load(directory).volumes[0].copies]
+    assert states == [("a", "in"), ("b", "in"), ("c", "removing")]
     with opened(directory) as pool:
         assert [copy.node for copy in pool.document.volumes[0].copies] == ["a", "b"]
 
