@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
 import socket
+import subprocess
 import threading
 import time
 from collections import deque
 
 import pytest
 
-from console import assert_refused, farwrite
+from console import assert_refused, environment, farwrite, words_of
 from farwrite.base.errors import UnfitError, UsageError
 from farwrite.experiment.pool import control, placement, steps
 from farwrite.experiment.pool.control import (
@@ -102,6 +104,31 @@ def test_moves_of_a_balance_wait_for_their_turn(directory):
         queue = deque()
         moves = carry_out(pool, Balance(go=True), AtRest(), queue).moves
         assert list(queue) == moves
+
+
+def test_an_interrupted_migration_gives_up_the_copy_that_was_on_its_way(directory):
+    """Here nothing moves the copy on: it stays where the request put it."""
+    with opened(directory) as pool:
+        pool.add_nodes([StorageNode("c", "near", 1 << 30)])
+        pool.create_volume("db", MIB, "10", False, MIB, AtRest())
+    with served(directory, deque()), subprocess.Popen(
+        words_of("migrate", "db", "--to", "c", "--pool", directory), env=environment(), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            until_s = time.monotonic() + 60
+            while all(copy.node != "c" for copy in load(directory).volumes[0].copies):
+                assert time.monotonic() < until_s and process.poll() is None
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            out, told = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130 and out == "" and "given up: the copy c-3" in told and "Traceback" not in told
+    states = [(copy.node, copy.state) for copy in load(directory).volumes[0].copies]
+    assert states == [("a", "in"), ("b", "in"), ("c", "removing")]
+    with opened(directory) as pool:
+        assert [copy.node for copy in pool.document.volumes[0].copies] == ["a", "b"]
 
 
 def said(directory, data, limit_s=10.0):

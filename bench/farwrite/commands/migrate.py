@@ -54,11 +54,11 @@ def migrate(
         with printing():
             print(f"the copy {answer.replica} of volume {volume} is given up; the volume is as it was")
         return EXIT_DONE
-    begun = ask(directory, Migrate(volume, to or "", from_ or ""))
     try:
+        begun = ask(directory, Migrate(volume, to or "", from_ or ""))
         done = awaited_move(directory, begun, volume, quiet)
     except KeyboardInterrupt:
-        give_up(directory, volume, begun.replica)
+        give_up(directory, volume, to or "")
         raise
     with printing():
         if json:
@@ -91,14 +91,19 @@ def awaited_move(directory: Path, answer: Answer, volume: str, quiet: bool) -> M
         answer.replica = replica
 
 
-def give_up(directory: Path, volume: str, replica: str) -> None:
-    """After Ctrl-C: the volume as it was, if that can still be."""
+def give_up(directory: Path, volume: str, to: str) -> None:
+    """After Ctrl-C, wherever that came: the volume as it was, if that can still be."""
     from ..base.errors import FarwriteError
-    from ..experiment.pool.control import Cancel, ask
+    from ..experiment.pool.control import Cancel, Show, ask
 
     try:
-        ask(directory, Cancel(volume))
-        sentence = f"given up: the copy {replica} is removed, and volume {volume} is as it was."
+        figures = ask(directory, Show()).pool
+        copies = [] if figures is None else [copy for one in figures.volumes if one.name == volume for copy in one.copies]
+        if not any(copy.node == to and copy.state in ("making", "joining") for copy in copies):
+            sentence = f"interrupted; no copy of {volume} is on its way to {to}: farwrite pool show says where its copies are."
+        else:
+            replica = ask(directory, Cancel(volume)).replica
+            sentence = f"given up: the copy {replica} is removed, and volume {volume} is as it was."
     except FarwriteError as refusal:
         sentence = str(refusal)
     print(f"farwrite migrate: {sentence}", file=sys.stderr, flush=True)

@@ -111,7 +111,7 @@ class Voter:
 
     def __init__(self, name: str, ballot_fd: int, replicas: Collection[str] = ()) -> None:
         self.name, self.fd = name, ballot_fd
-        self.made_with = frozenset(replicas)  # Who may lead before anybody was added; empty: whoever asks.
+        self.replicas = frozenset(replicas)  # Who may lead before anybody was added; empty: whoever asks.
         self.lock = threading.RLock()
         self.ballot = load_ballot(ballot_fd)
         self.torn = 0  # The slot that may be, after a save that failed.
@@ -160,11 +160,11 @@ class Voter:
 
     def decide(self, question: Question) -> Answer:
         """Answer one question; whatever is promised is durable before it is said. BallotError when it cannot be."""
-        if question.ask == "hand_over" and not refusal_of(question, names_known(self.made_with, self.ballot)):
+        if question.ask == "hand_over" and not refusal_of(question, names_known(self.replicas, self.ballot)):
             return Answer(self.hand_over(question.members[0]), self.ballot, self.leads())
         with self.lock:
             kept, answer = decide(
-                self.ballot, question, self.log_of(), self.hears_primary(), self.leads(), self.made_with, self.name
+                self.ballot, question, self.log_of(), self.hears_primary(), self.leads(), self.replicas, self.name
             )
             self.keep(kept)
             return msgspec.structs.replace(answer, ballot=self.ballot)

@@ -25,6 +25,7 @@ from ...base.wire.terms import KEY_BYTES_MIN
 from ...engine.control import Address
 from ...engine.frontend import nbd
 from ...engine.frontend.nbd_client import NbdClient, Place
+from ...engine.peer_status import STATES
 from ...lab.lab import Lab
 from ...lab.namespace import Loopback
 from ...lab.process import Process
@@ -72,6 +73,7 @@ class Replicas(Server):
     def __init__(self, stack: contextlib.ExitStack, lab: Lab, pool: Pool, volume: Volume, asked: Asked, sockets: Path) -> None:
         self.pool, self.volume = pool, volume
         self.copy_stacks: dict[str, contextlib.ExitStack] = {}
+        self.known_by: dict[str, list[str]] = {}  # the peers that a replica was started with
         self.sites_of = {voter_at(site): site for site in SITES}
         self.ports: dict[str, int] = {voter_at(site): volume.port for site in SITES}
         placed = [copy for copy in volume.copies if copy.state in ("joining", "in", "leaving")]
@@ -167,6 +169,7 @@ class Replicas(Server):
         # One that joins is known to the others once the voters have heard of it.
         joining = {copy.replica for copy in self.volume.copies if copy.state == "joining" and copy.replica != name}
         addresses = {other: one for other, one in self.seen_from(name)[0].items() if other not in joining}
+        self.known_by[name] = [other for other in sorted(addresses) if other != name]
         voters = {other: self.reached(name, other, address) for other, address in self.voter_addresses.items()}
         order = Order(
             name, addresses, None, self.key, self.volume.number, PROTOCOLS[PROTOCOL], POLICIES[POLICY], 0, PEER_TIMEOUT_NS, first,
@@ -448,7 +451,14 @@ class Groups:
     def status(self, volume: Volume) -> str:
         """How a volume stands, in a line."""
         group = self.served[volume.name]
-        return self.rates[volume.name].line(group.boards, group.replicas, group.downs())
+        leader = group.leader()
+        line = self.rates[volume.name].line(group.boards, (leader,) if leader else group.replicas, group.downs())
+        if leader is None:
+            return line
+        # Who leads has rows on its board for the peers that it was started with, in their order.
+        known = zip(group.known_by.get(leader, ()), figures_of(group.boards[leader]).peer, strict=False)
+        peers = [f"{name} {STATES[int(row['state'])]}" for name, row in known if name in group.replicas]
+        return ", ".join([line, *peers])
 
 
 @contextmanager

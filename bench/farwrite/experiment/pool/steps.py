@@ -569,14 +569,14 @@ class ServedError(UnfitError):
 
 
 @contextmanager
-def locked(directory: Path, limit_s: float = LOCK_S) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """Nobody else changes or serves the pool inside this block."""
     try:
         descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as refusal:
         raise system_error(f"open the pool in {directory}", refusal.errno or 0, "Name the directory of a pool.") from refusal
     try:
-        if not lock_within(descriptor, limit_s):
+        if not lock_within(descriptor, LOCK_S):
             raise ServedError(f"The pool in {directory} is open already, by another farwrite pool serve: end that first.")
         yield
     finally:
