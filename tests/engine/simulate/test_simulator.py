@@ -16,7 +16,7 @@ import pytest
 
 from farwrite.base.errors import EXIT_INTERRUPTED, UsageError
 from farwrite.commands.simulate import REACHES, Found, never_text, simulate
-from farwrite.engine.simulate import check, exhaustive, lying_disk, search
+from farwrite.engine.simulate import changing_replicas, check, exhaustive, lying_disk, search
 from farwrite.engine.simulate.lying_disk import differing_extents as real
 from farwrite.engine.simulate.story import WRITING_TICKS, Story, tell
 
@@ -109,6 +109,20 @@ def test_a_lie_excuses_no_other_byte():
 def test_a_peer_that_lacks_nothing_but_snapshots_joins():
     """Not a byte was written since its last record, and the log has gone over it: no extent would tell how far its copy is."""
     assert story(1373).broken is None
+
+
+def test_replicas_come_and_go_in_some_stories_and_everything_of_that_happens():
+    stories = [told for told in map(story, range(200)) if told.counts.get("stories in which replicas come and go")]
+    assert len(stories) >= 10
+    for name in ("moves ended", "moves cancelled", "configurations, adds", "configurations, removes", "disks exchanged"):
+        assert any(told.counts.get(name) for told in stories), name
+
+
+@pytest.mark.parametrize("seed", [1475, 4066])
+def test_a_snapshot_shows_nothing_of_a_deleted_one_of_a_tail_that_was_rolled_back(monkeypatch, seed):
+    """The deleted one has the later sequence, and its blocks were still to leave when the next one was taken."""
+    monkeypatch.setattr(changing_replicas, "SHARE", 1.0)
+    assert tell(seed).broken is None
 
 
 def test_a_cluster_that_heals_and_takes_no_write_is_found(monkeypatch):

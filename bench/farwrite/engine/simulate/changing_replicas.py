@@ -118,6 +118,8 @@ class ChangingReplicas:
         elif step == ADD and not leader.change:
             leader.change = f"add {destination}"
         elif step == REMOVE and not leader.change:
+            if not self.is_cancelled and not (seen[destination].leads or seen[destination].is_member):
+                raise Anomaly(f"{source} is to be removed before {destination}, which takes its place, holds everything")
             leader.change = f"remove {destination if self.is_cancelled else source}"
         elif step == HAND_OVER:
             to = source if self.is_cancelled else destination
