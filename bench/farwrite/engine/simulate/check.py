@@ -138,7 +138,7 @@ def taken_extents(node) -> np.ndarray:
     extents = -(-node.cluster.shape.volume_bytes // EXTENT_BYTES)
     sectors = np.zeros(extents * (EXTENT_BYTES // SECTOR_BYTES), bool)
     sectors[: node.world.held.size] = node.world.held != 0
-    taken = sectors.reshape(extents, -1).any(axis=1)
+    taken: np.ndarray = np.asarray(sectors.reshape(extents, -1).any(axis=1))
     position = int(at.applied)
     while position < at.staged:
         header = node.journal.headers[position % staging // record.HEADER_BYTES]
