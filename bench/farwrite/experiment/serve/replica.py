@@ -61,6 +61,7 @@ SOCKET_PATH_BYTES_MAX = 107  # unix(7).
 DESCRIPTORS_OTHER = 512  # Of a replica, beside its clients': strangers at its doors and its port, peers, votes, files.
 DESCRIPTORS_TLS = 3  # For a client: its connection, and the two ends of its tunnel.
 REPORT_S = 0.1
+OPENS_LOOK_S = 0.002  # Until the doors are open: clients wait for it after each failover and hand-over.
 LEADS_S = 5.0  # From the opening of a door until the loop takes clients: no longer than to open files.
 DRAIN_S = 3.0  # For what was taken to complete, when the volume is closed.
 CLIENTS_MIN = 8
@@ -213,7 +214,7 @@ class ServedNode(Node):
         """In a thread, while we lead: open the doors once the loop takes clients, tell how we stand, and drain when asked to."""
         seat, is_told = seat_of(self.board_), False
         with contextlib.ExitStack() as doors:
-            while not ended.wait(REPORT_S):
+            while not ended.wait(REPORT_S if figures.task.is_open else OPENS_LOOK_S):
                 if self.frontend.leads() and not figures.task.is_open and not figures.task.drain:
                     self.open_doors(doors)
                     figures.task.is_open = 1
