@@ -39,6 +39,7 @@ CONNECTIONS, RESYNC_BUFFER, WATERMARK_AFTER_NS = 24, 16 << 10, 5_000_000
 READ_BYTES_MAX = 8192
 PICTURES_MAX = 64  # No snapshot that is still listed somewhere is so many behind.
 NOBODY = np.full(1, -1, np.int64)
+ADDED_MAX = 2  # Replicas that may come in a story, besides those that it begins with.
 
 WRITE, TRIM, ZEROS = "write", "trim", "write of zeros"  # What a client submits.
 
@@ -282,7 +283,7 @@ class Cluster:
         self.read_bytes = np.zeros(READ_BYTES_MAX, np.uint8)
         self.pictures: dict[tuple[int, int], bytes] = {}  # by epoch and sequence: what a snapshot must show, wherever it is whole
         self.snapshot_bytes = np.zeros(shape.volume_bytes, np.uint8)
-        self.count = rows_of(room.Count, count)  # by replica: what its volume takes, and its limit, as on a board
+        self.count = rows_of(room.Count, count + ADDED_MAX)  # by replica: what its volume takes, and its limit, as on a board
         self.untrusted = np.zeros(shape.volume_bytes, bool)  # bytes of the volume that a disk has lied about, at any replica
         self.nodes = [Node(self, index) for index in range(count)]
         if bug == HASTY:
@@ -293,7 +294,7 @@ class Cluster:
                 node.world.at[0].deaf = 1
 
     def begin_changes(self, count: int) -> None:
-        """As many more, which hold nothing and are no replicas yet, but may become some."""
+        """As many more, ADDED_MAX at most, which hold nothing and are no replicas yet, but may become some."""
         self.changes = True
         first = len(self.names)
         self.names = (*self.names, *(f"r{index}" for index in range(first, first + count)))
