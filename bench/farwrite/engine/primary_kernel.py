@@ -316,7 +316,7 @@ def reserve(primary, kind, address, size):
     length = size if kind == record.WRITE else np.int64(0)
     if not may_enter(journal, kind, np.int64(address), size, length):
         return np.int64(replica.INVALID_WRITE)
-    if kind == record.WRITE:
+    if kind == record.WRITE and journal.room.at[0].limit != 0:
         refused = room_refusal(primary, np.int64(address), size)
         if refused < 0:
             journal.room.at[0].refused += refused == NO_SPACE
@@ -334,7 +334,7 @@ def room_refusal(primary, address, size):
     write there.
     """
     journal = primary.journal
-    if room.fits(journal, address, size):
+    if room.fits(journal.room, journal.at[0].extent_bytes, address, size):
         return np.int64(0)
     if journal.at[0].applied_sequence < journal.room.at[0].trim_sequence:
         journal.at[0].wants_watermark = 1
@@ -349,7 +349,7 @@ def commit(primary, place, kind, address, size, now_ns):
     start = place - record.HEADER_BYTES
     length = np.int64(size) if kind == record.WRITE else np.int64(0)
     sequence = log.commit(journal, start, length)
-    room.note_staged(journal, kind, np.int64(address), np.int64(size), sequence)
+    room.note_staged(journal.room, journal.at[0].extent_bytes, kind, np.int64(address), np.int64(size), sequence)
     note_submitted(primary, sequence, now_ns)
     record.seal(
         journal.data, journal.headers, start, kind, length, sequence, address, journal.at[0].epoch, journal.at[0].volume, now_ns,

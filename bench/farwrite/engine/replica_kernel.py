@@ -120,13 +120,14 @@ def apply(journal, ring, bytes_max):
                 if written != length:
                     status = np.int64(SHORT_WRITE)
                     break
-                room.note_written(journal, address, size)
+                room.note_written(journal.room, at.extent_bytes, address, size)
             sequence = record.sequence_of(journal.headers, start)
             at.applied_epoch = record.epoch_of(journal.headers, start)
             log.note_written(journal, address, size, sequence)
         position += record.record_bytes(length)
     log.note_applied(journal, position, sequence)
-    room.note_kept(journal)
+    if journal.snapshots.at[0].used > 0 or journal.room.at[0].kept > 0:
+        room.note_kept(journal)
     return status
 
 

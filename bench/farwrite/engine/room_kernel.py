@@ -65,35 +65,32 @@ def room_state(volume_bytes: int, extent_bytes: int, row: np.ndarray | None = No
     return made
 
 
-@kernel()
-def first_extent(journal, address):
-    """The extent that this byte is of."""
-    return address // journal.at[0].extent_bytes
+# What stands on every write's way takes a Room and not the Journal: to hand over all arrays of that costs 0.4 us.
 
 
 @kernel()
-def extents_end(journal, address, size):
+def extents_end(room, extent_bytes, address, size):
     """The extent behind the last one that so many bytes at `address` touch."""
-    return min((address + size - 1) // journal.at[0].extent_bytes + 1, np.int64(journal.room.extent.size))
+    return min((address + size - 1) // extent_bytes + 1, np.int64(room.extent.size))
 
 
 @kernel()
-def missing(journal, address, size):
+def missing(room, extent_bytes, address, size):
     """Bytes that a write would have to take: those of its extents that are not taken."""
     count = np.int64(0)
-    for extent in range(first_extent(journal, address), extents_end(journal, address, size)):
-        count += journal.room.extent[extent] == 0
-    return count * journal.at[0].extent_bytes
+    for extent in range(address // extent_bytes, extents_end(room, extent_bytes, address, size)):
+        count += room.extent[extent] == 0
+    return count * extent_bytes
 
 
 @kernel()
-def fits(journal, address, size):
+def fits(room, extent_bytes, address, size):
     """Whether a write of so many bytes may take what it needs."""
-    at = journal.room.at[0]
+    at = room.at[0]
     limit = at.limit
     if limit == 0:
         return True
-    more = missing(journal, address, size)
+    more = missing(room, extent_bytes, address, size)
     return more == 0 or at.allocated + at.kept + more <= limit
 
 
@@ -109,13 +106,13 @@ def may_be_granted(journal, now_ns):
 
 
 @kernel()
-def note_staged(journal, kind, address, size, sequence):
+def note_staged(room, extent_bytes, kind, address, size, sequence):
     """A record was staged: a WRITE takes its extents from now on; a TRIM gives nothing back before it is applied."""
-    room, taken = journal.room, False
-    for extent in range(first_extent(journal, address), extents_end(journal, address, size)):
+    taken = False
+    for extent in range(address // extent_bytes, extents_end(room, extent_bytes, address, size)):
         if kind == record.WRITE:
             if room.extent[extent] == 0:
-                room.at[0].allocated += journal.at[0].extent_bytes
+                room.at[0].allocated += extent_bytes
             room.extent[extent] += STAGED
         elif room.extent[extent] != 0:
             taken = True
@@ -125,10 +122,9 @@ def note_staged(journal, kind, address, size, sequence):
 
 
 @kernel()
-def note_written(journal, address, size):
+def note_written(room, extent_bytes, address, size):
     """A WRITE that was staged is in the volume."""
-    room = journal.room
-    for extent in range(first_extent(journal, address), extents_end(journal, address, size)):
+    for extent in range(address // extent_bytes, extents_end(room, extent_bytes, address, size)):
         assert room.extent[extent] >= STAGED
         room.extent[extent] = (room.extent[extent] - STAGED) | IN_FILE
 
@@ -149,7 +145,7 @@ def note_trimmed(journal, ring, address, size):
     Of one that was trimmed in part the file is asked: the rest may have been trimmed before.
     """
     room, extent_bytes = journal.room, journal.at[0].extent_bytes
-    for extent in range(first_extent(journal, address), extents_end(journal, address, size)):
+    for extent in range(address // extent_bytes, extents_end(room, extent_bytes, address, size)):
         if room.extent[extent] & IN_FILE == 0:
             continue
         begin = extent * extent_bytes
@@ -162,7 +158,7 @@ def note_trimmed(journal, ring, address, size):
 @kernel()
 def note_copied(journal, address, is_hole):
     """One extent of a resync was written into the volume, which the log does not tell of; or made a hole there."""
-    room, extent = journal.room, first_extent(journal, address)
+    room, extent = journal.room, address // journal.at[0].extent_bytes
     if is_hole:
         leave_file(journal, extent)
         return
@@ -196,7 +192,7 @@ def count_file(journal, ring):
         if position >= end:
             break
         stop = max(min(reactor.next_hole(ring, at.volume_fd, position), end), position + 1)
-        for extent in range(first_extent(journal, position), extents_end(journal, position, stop - position)):
+        for extent in range(position // at.extent_bytes, extents_end(room, at.extent_bytes, position, stop - position)):
             if room.extent[extent] == 0:
                 room.at[0].allocated += at.extent_bytes
             room.extent[extent] |= IN_FILE

@@ -239,7 +239,7 @@ def accept_record(secondary, start):
     kind = record.kind_of(headers, start)
     if not record.is_marker(kind):
         address, changed = record.address_of(headers, start), record.written_of(headers, start)
-        room.note_staged(journal, kind, address, changed, journal.at[0].staged_sequence)
+        room.note_staged(journal.room, journal.at[0].extent_bytes, kind, address, changed, journal.at[0].staged_sequence)
     journal.at[0].log_epoch = record.epoch_of(headers, start)
     return TAKEN
 
