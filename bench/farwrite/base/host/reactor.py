@@ -269,14 +269,14 @@ def read_volume(reactor, fd, data, start, size, offset):
 def next_data(reactor, fd, offset):
     """Where the next data of a volume's file begins, `offset` or behind; NO_DATA where only a hole is left. lseek(2).
 
-    A file that cannot be asked is all data.
+    A file that cannot be asked is all data; so is a device that answers 0 to every question (/dev/full; noop_llseek in Linux).
     """
     if reactor.at[0].kind == PRETEND:
         return pretend.next_data(reactor.world, offset)
     found = libc.seek(fd, offset, np.int64(libc.SEEK_DATA))
     if found == -libc.ENXIO:
         return np.int64(NO_DATA)
-    return found if found >= 0 else np.int64(offset)
+    return max(found, np.int64(offset))
 
 
 @kernel()
@@ -285,7 +285,7 @@ def next_hole(reactor, fd, offset):
     if reactor.at[0].kind == PRETEND:
         return pretend.next_hole(reactor.world, offset)
     found = libc.seek(fd, offset, np.int64(libc.SEEK_HOLE))
-    return found if found >= 0 else np.int64(NO_DATA)
+    return found if found > offset else np.int64(NO_DATA)
 
 
 @kernel()
