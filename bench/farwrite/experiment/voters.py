@@ -146,7 +146,7 @@ class Voters(ABC):
         """A voter at its site, on what its disk holds."""
         self.boards[name].counters[:] = 0
         self.seats[name].ready = self.seats[name].joined = self.seats[name].in_flight = 0
-        made = self.processes[name] = self.process_at(name, self.site_of(name).name)
+        made = self.processes[name] = self.process_for(name)
         self.begin(made, name, first)
 
     def start_all(self) -> None:
@@ -155,6 +155,10 @@ class Voters(ABC):
             self.start(name, first=name == SITES[0])
             self.until(lambda name=name: self.seats[name].ready, f"the start of {name}")  # type: ignore[misc]
         self.until(self.have_joined, "the replicas' joining")
+
+    def process_for(self, name: str) -> Process:
+        """A new process where a voter stands."""
+        return self.process_at(name, self.site_of(name).name)
 
     def process_at(self, name: str, site: str) -> Process:
         """A new process at a site."""

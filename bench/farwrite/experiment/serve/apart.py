@@ -55,7 +55,7 @@ class Apart(Server):
         """(the replicas, the witness) as they are reached from this machine."""
         return dict(self.addresses), self.witness
 
-    def process_at(self, name: str, site: str) -> Process:
+    def process_for(self, name: str) -> Process:
         """A new process of this machine; what it holds is given back when it ends."""
         own = self.stacks[name] = contextlib.ExitStack()
         self.stack.callback(own.close)
