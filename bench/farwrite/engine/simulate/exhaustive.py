@@ -57,7 +57,7 @@ class Sequence(Story):
         self.arbiter = Arbiter(self.cluster)
         self.cluster.membership = self.arbiter
         self.trouble = dict.fromkeys(TROUBLES, 0.0)
-        self.hurry = self.read_share = 0.0
+        self.hurry = self.read_share = self.limits = 0.0
         self.length = 0
         self.taking, self.takes = random.Random(1), (0.0, 0.0)
         self.paused, self.stalled = {}, {}
