@@ -68,7 +68,7 @@ def main() -> int:
     return 0
 
 
-def command(*words: str) -> dict[str, Any]:
+def command(*words: str) -> Any:
     """The document that a command of farwrite prints."""
     done = subprocess.run([*FARWRITE, *words, "--json"], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -150,7 +150,7 @@ class Load:
 
 def moved(place: Path, depth: int, role: str) -> dict[str, Any]:
     """One move under load: what the command says of it, and what the client saw."""
-    (volume,) = command("volume", "list", "--pool", str(place / "san"))["volumes"]
+    (volume,) = command("volume", "list", "--pool", str(place / "san"))
     (copy,) = [one for one in volume["copies"] if one["leads"] == (role == "leads")]
     used = {one["node"] for one in volume["copies"]}
     (free,) = [name for name, site in NODES.items() if name not in used and site == copy["site"]]

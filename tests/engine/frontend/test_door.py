@@ -260,7 +260,7 @@ def test_a_client_that_stops_reading_or_writing_disturbs_nobody(served):
     greedy, half, other = served.connect(), served.connect(), served.connect()
     for _ in range(60):
         greedy.begin(nbd.READ, 0, 1 << 20)
-    half.connection.sendall(half.request(nbd.WRITE, 0, 1 << 20) + bytes(70_000))
+    half.connection.sendall(half.request(nbd.WRITE, 2 << 20, 1 << 20) + bytes(70_000))  # Where the other does not write.
     staged = int(served.journal.at[0].staged)
     for number in range(300):
         assert other.write(PAGE * number, BLOCK) == 0
