@@ -65,7 +65,8 @@ def room_state(volume_bytes: int, extent_bytes: int, row: np.ndarray | None = No
     return made
 
 
-# What stands on every write's way takes a Room and not the Journal: to hand over all arrays of that costs 0.4 us.
+# What stands on every write's way takes a Room and not the Journal: to hand over all arrays of that made a write of 4 KiB in
+# memory 1.19 times as long at depth 1. So it is 1.01 times, quartiles 0.95 and 1.10 (paired with the engine without any count).
 
 
 @kernel()
