@@ -154,7 +154,7 @@ def serve_pool(pool: Pool, asked: Asked, ready: Callable[[PoolServer], None]) ->
         # Of its own kind of name: the directories of pools are none of the volumes that farwrite snapshot looks for.
         place = asked.sockets or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fw-pool-")))
         sockets = stack.enter_context(socket_directory(place))
-        lab: Lab = stack.enter_context(opened_lab(THREE_SITES, asked))
+        lab: Lab = stack.enter_context(opened_lab(THREE_SITES, asked, "farwrite pool"))
         groups = Groups(stack, lab, pool, asked, sockets)
         try:
             groups.begin_all()

@@ -522,7 +522,7 @@ def free_port(family: int, address: str) -> int:
 
 
 @contextmanager
-def opened_lab(settings: Settings, asked: Asked) -> Iterator[Lab]:
+def opened_lab(settings: Settings, asked: Asked, speaker: str = "farwrite serve") -> Iterator[Lab]:
     """The sites, and the proven links between them. UnfitError where there are none."""
     count = 3 if settings.replicas == 3 or settings.has_witness else 2
     names = SITES[:count]
@@ -541,11 +541,11 @@ def opened_lab(settings: Settings, asked: Asked) -> Iterator[Lab]:
                     "allowed; or leave --far and --wait-port away: the volume itself can be replicated here."
                 )
             if not asked.is_quiet:
-                speak(f"farwrite serve: {RELAYED.format(reason=lab.choice.reason)}\n")
+                speak(f"{speaker}: {RELAYED.format(reason=lab.choice.reason)}\n")
         for span, leg in zip([*lab.spans, *lab.between], legs, strict=True):
             sentence = proof(span, leg, asked.accepts_error)
             if not asked.is_quiet:
-                speak(f"farwrite serve: {sentence}\n")
+                speak(f"{speaker}: {sentence}\n")
         yield lab
 
 
