@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 WAITING = (
     "tests/commands/test_exit_codes.py", "tests/commands/test_reach_command.py", "tests/lab/test_crash.py",
     "tests/lab/test_drill_trials.py", "tests/lab/test_failover.py", "tests/lab/test_far_host.py",
-    "tests/lab/test_kernel_clients.py", "tests/lab/test_pool.py", "tests/lab/test_relay_lab.py", "tests/lab/test_serve_far.py",
+    "tests/lab/test_kernel_clients.py", "tests/lab/test_served_pool.py", "tests/lab/test_relay_lab.py", "tests/lab/test_serve_far.py",
     "tests/lab/test_serve.py", "tests/lab/test_serve_iscsi.py", "tests/lab/test_serve_snapshots.py",
 )  # fmt: skip
 
