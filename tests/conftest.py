@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 WAITING = (
     "tests/commands/test_exit_codes.py", "tests/commands/test_reach_command.py", "tests/lab/test_crash.py",
     "tests/lab/test_drill_trials.py", "tests/lab/test_failover.py", "tests/lab/test_far_host.py",
-    "tests/lab/test_kernel_clients.py", "tests/lab/test_served_pool.py", "tests/lab/test_relay_lab.py", "tests/lab/test_serve_far.py",
-    "tests/lab/test_serve.py", "tests/lab/test_serve_iscsi.py", "tests/lab/test_serve_snapshots.py",
+    "tests/lab/test_kernel_clients.py", "tests/lab/test_relay_lab.py", "tests/lab/test_serve.py", "tests/lab/test_serve_far.py",
+    "tests/lab/test_serve_iscsi.py", "tests/lab/test_serve_snapshots.py", "tests/lab/test_served_pool.py",
 )  # fmt: skip
 
 TEST_LIMIT_S = 3000 if os.environ.get("FARWRITE_UML") else 600  # With fixtures it needs first: doors compile 100 s.
