@@ -27,6 +27,7 @@ from farwrite.commands.link_options import NOTHING_ASKED
 from farwrite.commands.serve import new_settings
 from farwrite.engine.frontend import nbd
 from farwrite.experiment.serve import volume_files
+from farwrite.experiment.serve.server import LOOK_S
 from make_certificates import certificates
 from nbd_client import NbdClient
 
@@ -303,6 +304,7 @@ h.shutdown()
             assert time.monotonic() < limit_s
             time.sleep(0.05)
         run(*nbdsh(), "-c", f"URI, FIRST, PLACE = {made.uri!r}, False, 32 << 20", "-c", script)
+        time.sleep(10 * LOOK_S)  # What is said is about what was seen at a look, and the volume stays full.
     assert "and writes that need more are refused" in made.said, made.said
 
 
