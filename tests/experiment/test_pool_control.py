@@ -14,7 +14,7 @@ from collections import deque
 import pytest
 
 from console import assert_refused, environment, farwrite, words_of
-from farwrite.base.errors import UnfitError, UsageError
+from farwrite.base.errors import EXIT_USAGE, UnfitError, UsageError
 from farwrite.experiment.pool import control, placement, steps
 from farwrite.experiment.pool.control import (
     REQUEST_BYTES_MAX,
@@ -163,6 +163,7 @@ def test_whatever_is_said_at_the_pools_socket_is_answered_or_hung_up_on(director
                         b'{"type":"add","nodes":[{"name":"x","site":"moon","capacity_bytes":1}]}\n',
                         b"x" * (REQUEST_BYTES_MAX + 2)):  # fmt: skip
             assert b"refusal" in said(directory, message) and b'"refusal":""' not in said(directory, message)
+        assert f'"exit_code":{EXIT_USAGE}'.encode() in said(directory, b"x" * (REQUEST_BYTES_MAX + 2))
         for _ in range(300):
             data = bytearray(story.choice(whole[:1] + whole[2:]))
             for _ in range(story.randint(1, 4)):

@@ -58,6 +58,11 @@ class UnfitError(FarwriteError):
     exit_code = EXIT_UNFIT
 
 
+def error_of(exit_code: int) -> type[UsageError] | type[UnfitError]:
+    """What another process of ours refused with, by the exit code that it has told."""
+    return UsageError if exit_code == EXIT_USAGE else UnfitError
+
+
 def system_error(attempt: str, errno: int, advice: str = "") -> UnfitError:
     """An UnfitError for a refused system call: `attempt` with the system's own words, then the advice."""
     sentence = f"{attempt}: {os.strerror(abs(errno))}."

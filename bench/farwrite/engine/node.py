@@ -729,6 +729,7 @@ class Node(Voter):
         def let_go_of(index: int) -> None:
             if index in connections:
                 connections.pop(index).close()
+
         while not ending.wait(rest_s):
             rest_s = CONTROL_S
             self.mind_disk()

@@ -19,7 +19,7 @@ from typing import IO
 
 import msgspec
 
-from ...base.errors import EXIT_USAGE, FarwriteError, UnfitError, UsageError
+from ...base.errors import FarwriteError, UnfitError, UsageError, error_of
 from ...base.framing import TooLongError
 from ...base.host.parent_death import die_with
 from ...lab.namespace import uninterrupted
@@ -107,8 +107,7 @@ class Worker:
         except (*NOT_OURS, UsageError) as refusal:
             raise self.confused() from refusal
         if answer.refusal:
-            kind = UsageError if answer.refusal.exit_code == EXIT_USAGE else UnfitError
-            raise kind(f"{self.name}: {answer.refusal.sentence}")
+            raise error_of(answer.refusal.exit_code)(f"{self.name}: {answer.refusal.sentence}")
         return answer
 
     def read_line(self, timeout_s: float, doing: str, waiting: Callable[[float], None]) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -18,9 +17,9 @@ from pathlib import Path
 
 import msgspec
 
-from ...base.errors import EXIT_CRASH, EXIT_UNFIT, EXIT_USAGE, FarwriteError, UnfitError, UsageError
+from ...base.errors import EXIT_UNFIT, EXIT_USAGE, UnfitError, UsageError
 from ...base.framing import Lines, TooLongError, line
-from ..serve.control import NOT_OURS, next_line
+from ..serve.control import NOT_OURS, answer_to, caller_of, raised_there
 from .document import StorageNode
 from .placement import Move
 from .steps import AtRest, Group, Pool, ServedError, is_open, opened
@@ -301,18 +300,14 @@ def ask_server(directory: Path, request: Request) -> Answer:
         except (BlockingIOError, TimeoutError) as busy:  # More callers than are waited with, unix(7).
             raise ConnectionRefusedError from busy
         try:
-            connection.settimeout(ANSWER_S)
-            connection.sendall(line(msgspec.json.encode(request)))
-            answer = ANSWER.decode(next_line(connection, ANSWER_BYTES_MAX, ANSWER_S))
-        except (OSError, UnfitError, *NOT_OURS) as refusal:
+            answer = answer_to(connection, request, ANSWER, ANSWER_BYTES_MAX, ANSWER_S)
+        except UnfitError as refusal:
             raise UnfitError(
                 f"The pool in {directory} did not answer ({refusal}), so it is not known whether it did what was asked: "
                 f"farwrite pool show {directory} says what there is."
             ) from refusal
     if answer.refusal:
-        if answer.exit_code == EXIT_USAGE:
-            raise UsageError(answer.refusal)
-        raise FarwriteError(answer.refusal) if answer.exit_code == EXIT_CRASH else UnfitError(answer.refusal)
+        raise raised_there(answer.refusal, answer.exit_code)
     return answer
 
 
@@ -352,10 +347,10 @@ class Desk:
                 if message is None:
                     continue
                 request = REQUEST.decode(message)
-            except (OSError, UnfitError) as refusal:
-                self.answer(caller, Answer(refusal=f"{refusal}", exit_code=EXIT_UNFIT))
             except TooLongError as refusal:
                 self.answer(caller, Answer(refusal=str(refusal), exit_code=EXIT_USAGE))
+            except (OSError, UnfitError) as refusal:
+                self.answer(caller, Answer(refusal=f"{refusal}", exit_code=EXIT_UNFIT))
             except NOT_OURS as refusal:
                 self.answer(caller, Answer(refusal=f"This is no request to a pool: {refusal}.", exit_code=EXIT_USAGE))
             else:
@@ -369,8 +364,7 @@ class Desk:
             except (BlockingIOError, ConnectionAbortedError):
                 return
             connection.setblocking(False)
-            uid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
-            if uid not in (os.geteuid(), 0):
+            if caller_of(connection) not in (os.geteuid(), 0):
                 connection.close()
                 continue
             self.callers.append(Caller(connection))

@@ -8,7 +8,6 @@ thing and returns. It remembers nothing, so who opens a pool after everything wa
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ from ...base.host.disk import disk
 from ...base.units import format_size
 from ...engine.vote import format_ballot
 from ...workload.drill_scenario import SITES
-from ..serve.volume_files import BALLOT, LOCK, LOCK_S, ballot_in, lock_within, make_durable, new_number
+from ..serve.volume_files import BALLOT, LOCK, LOCK_S, ballot_in, is_locked, lock_within, make_durable, new_number
 from . import placement
 from .document import (
     LEVELS,
@@ -585,17 +584,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 def is_open(directory: Path) -> bool:
     """Whether another process has the pool open."""
-    try:
-        descriptor = os.open(directory / LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
+    return is_locked(directory / LOCK)
 
 
 def remove_tree(directory: Path) -> None:

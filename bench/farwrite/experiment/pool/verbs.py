@@ -8,10 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
-from ...base.errors import EXIT_USAGE, UnfitError, UsageError
-from ...base.framing import line
+from ...base.errors import UnfitError
 from ...engine.control import Address
 from ..serve import control
 from .steps import NotNowError
@@ -53,12 +50,11 @@ def ask(sockets: Path, request: control.Request) -> control.Answer:
         try:
             connection.settimeout(ANSWER_S)
             connection.connect(str(sockets / control.CONTROL))
-            connection.sendall(line(msgspec.json.encode(request)))
-            answer = control.ANSWER.decode(control.next_line(connection, control.ANSWER_BYTES_MAX, ANSWER_S))
-        except (OSError, UnfitError, *control.NOT_OURS) as refusal:
+            answer = control.answer_to(connection, request, control.ANSWER, control.ANSWER_BYTES_MAX, ANSWER_S)
+        except (OSError, UnfitError) as refusal:
             raise NotNowError(f"whoever leads does not answer: {refusal}") from refusal
     if not answer.refusal:
         return answer
     if not answer.leads:
         raise NotNowError(answer.refusal)
-    raise UsageError(answer.refusal) if answer.exit_code == EXIT_USAGE else UnfitError(answer.refusal)
+    raise control.raised_there(answer.refusal, answer.exit_code)

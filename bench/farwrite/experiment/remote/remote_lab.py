@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from ... import __version__
-from ...base.errors import EXIT_USAGE, UnfitError, UsageError
+from ...base.errors import UnfitError, UsageError, error_of
 from ...base.host.disk import Disk, disk
 from ...base.shared_counters import counters_of
 from ...base.wire.terms import IN_THE_CLEAR, Terms
@@ -334,5 +334,4 @@ def host_name(host: FarHost) -> str:
 
 def refused(refusal: message.Refusal, host: FarHost) -> UsageError | UnfitError:
     """A refusal as the error it is."""
-    kind = UsageError if refusal.exit_code == EXIT_USAGE else UnfitError
-    return kind(f"{host.login}: {refusal.sentence}")
+    return error_of(refusal.exit_code)(f"{host.login}: {refusal.sentence}")

@@ -9,7 +9,6 @@ malformed is answered with its refusal. Strangers are kept from each other by th
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -23,11 +22,11 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from ...base.errors import EXIT_CRASH, EXIT_UNFIT, EXIT_USAGE, FarwriteError, UnfitError, UsageError
+from ...base.errors import EXIT_CRASH, EXIT_UNFIT, EXIT_USAGE, FarwriteError, UnfitError, UsageError, error_of
 from ...base.framing import Lines, TooLongError, line
 from ...base.wire.door import Door, SparseLog, opened
 from ...engine.control import Address
@@ -36,6 +35,7 @@ from ...engine.frontend.nbd_client import ConnectionLostError, NbdClient, Place
 from ...engine.peer_status import ReplicaStatus
 from ...engine.snapshot import Snapshot, checked_name
 from ..copy.ranges import pieces, ranges_of
+from .volume_files import is_locked
 
 FOLLOWS, CONTROL = "volume.sock", "control.sock"  # Of whoever leads: links that move.
 REQUEST_BYTES_MAX, ANSWER_BYTES_MAX = 4096, 1 << 20
@@ -148,6 +148,7 @@ class Answer(msgspec.Struct):
 
 # Made before there are threads, as engine/control.py says why.
 REQUEST, ANSWER = msgspec.json.Decoder(Request), msgspec.json.Decoder(Answer)
+Said = TypeVar("Said")
 NOT_OURS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -264,8 +265,7 @@ def tell(connection: socket.socket, answer: Answer) -> None:
 
 def heard_from(connection: socket.socket) -> tuple[socket.socket, bytes]:
     """The request of whoever called. UnfitError for somebody else's, a slow and a long one, which are answered so."""
-    uid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
-    if uid not in (os.geteuid(), 0):
+    if (uid := caller_of(connection)) not in (os.geteuid(), 0):
         raise UnfitError(f"user {uid} is not listened to.")
     try:
         return connection, next_line(connection, REQUEST_BYTES_MAX, LISTEN_S)
@@ -276,6 +276,11 @@ def heard_from(connection: socket.socket) -> tuple[socket.socket, bytes]:
             while connection.recv(1 << 16):
                 pass
         raise
+
+
+def caller_of(connection: socket.socket) -> int:
+    """The number of the user at the other end of a unix socket. unix(7), SO_PEERCRED."""
+    return int(struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
 
 
 def next_line(connection: socket.socket, bytes_max: int, limit_s: float) -> bytes:
@@ -356,10 +361,8 @@ def hold(sockets: Path, request: Request, limit_s: float = ANSWER_S) -> Iterator
     """As `ask`; the connection lasts as long as this block."""
     with call(sockets) as connection:
         try:
-            connection.settimeout(limit_s)
-            connection.sendall(line(msgspec.json.encode(request)))
-            answer = ANSWER.decode(next_line(connection, ANSWER_BYTES_MAX, limit_s))
-        except (OSError, UnfitError, *NOT_OURS) as refusal:
+            answer = answer_to(connection, request, ANSWER, ANSWER_BYTES_MAX, limit_s)
+        except UnfitError as refusal:
             raise UnansweredError(
                 f"The volume at {sockets} did not answer ({refusal}), so it is not known whether it did what was asked: "
                 f"farwrite snapshot list --sockets {sockets} says what there is."
@@ -369,17 +372,30 @@ def hold(sockets: Path, request: Request, limit_s: float = ANSWER_S) -> Iterator
         yield answer
 
 
+def answer_to(
+    connection: socket.socket, request: Any, answers: msgspec.json.Decoder[Said], bytes_max: int, limit_s: float
+) -> Said:
+    """What is answered to one request on this connection. UnfitError when nothing whole comes in time, or what is no answer."""
+    try:
+        connection.settimeout(limit_s)
+        connection.sendall(line(msgspec.json.encode(request)))
+        return answers.decode(next_line(connection, bytes_max, limit_s))
+    except (OSError, *NOT_OURS) as refusal:
+        raise UnfitError(str(refusal)) from refusal
+
+
 class UnansweredError(UnfitError):
     """Nobody answers, or not any more: another may, in a while."""
 
 
 def refused(answer: Answer) -> FarwriteError:
     """The refusal as it was raised there."""
-    if not answer.leads:
-        return UnansweredError(answer.refusal)
-    if answer.exit_code == EXIT_CRASH:
-        return FarwriteError(answer.refusal)
-    return UsageError(answer.refusal) if answer.exit_code == EXIT_USAGE else UnfitError(answer.refusal)
+    return raised_there(answer.refusal, answer.exit_code) if answer.leads else UnansweredError(answer.refusal)
+
+
+def raised_there(sentence: str, exit_code: int) -> FarwriteError:
+    """A refusal as it was raised where a request was carried out; a fault of ours there is one here."""
+    return FarwriteError(sentence) if exit_code == EXIT_CRASH else error_of(exit_code)(sentence)
 
 
 def call(sockets: Path) -> socket.socket:
@@ -435,14 +451,4 @@ def is_ours(place: Path) -> bool:
 
 def is_served(sockets: Path) -> bool:
     """Whether a farwrite serve of this machine has its sockets there: it keeps the directory locked."""
-    try:
-        descriptor = os.open(sockets, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
+    return is_locked(sockets, os.O_DIRECTORY)

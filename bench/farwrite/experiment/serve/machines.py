@@ -29,7 +29,7 @@ import numpy as np
 
 from ... import __version__
 from ...base import framing
-from ...base.errors import EXIT_USAGE, FarwriteError, UnfitError, UsageError
+from ...base.errors import FarwriteError, UnfitError, UsageError, error_of
 from ...base.files import write_atomically
 from ...base.physics import miles_of
 from ...base.units import format_time
@@ -230,8 +230,7 @@ class Elsewhere:
 
     def refused(self, refusal: message.Refusal) -> UsageError | UnfitError:
         """A refusal as the error it is."""
-        kind = UsageError if refusal.exit_code == EXIT_USAGE else UnfitError
-        return kind(f"{self.host.login}: {printable(refusal.sentence)}")
+        return error_of(refusal.exit_code)(f"{self.host.login}: {printable(refusal.sentence)}")
 
     def how_to_end(self) -> str:
         """What an operator types at any machine that reaches this one."""

@@ -210,6 +210,21 @@ def lock_within(descriptor: int, limit_s: float) -> bool:
         time.sleep(0.05)
 
 
+def is_locked(path: Path, flags: int = 0) -> bool:
+    """Whether another process keeps this locked. What cannot be opened is not."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | flags)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
 def make_durable(*directories: Path) -> None:
     """Names as well: fsync(2) of a file says nothing of its name."""
     for directory in directories:
