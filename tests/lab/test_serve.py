@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from itertools import chain
@@ -43,14 +44,16 @@ def serving(*words, **options):
     return opened("--miles", "20", "--size", SIZE, *words, **options)
 
 
-@contextlib.contextmanager
 def opened(*words, before=(), **options):
-    """`farwrite serve`: what it says once it is ready. Unless it was killed, it must end in order, with exit code 0.
+    """`farwrite serve` with these words. `before`: the words of a program that becomes it."""
+    return running([*before, *words_of("serve", "--json", "--accept-link-error", *words)], **options)
 
-    `before`: the words of a program that becomes it.
-    """
+
+@contextlib.contextmanager
+def running(words, **options):
+    """What a command that serves says once it is ready. Unless it was killed, it must end in order, with exit code 0."""
     with subprocess.Popen(
-        [*before, *words_of("serve", "--json", "--accept-link-error", *words)],
+        words,
         **{"env": environment(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
     ) as process:  # fmt: skip
         try:
@@ -358,6 +361,27 @@ class Writer:
             if data not in [self.text(one) for one in self.tried[block] if one >= number]:
                 found.append((block, number, data[:20]))
         return found
+
+
+@contextlib.contextmanager
+def writing(path, begin=0, blocks=64):
+    """Such writes, one after the other, as long as this block."""
+    writer, ending = Writer(str(path), begin, blocks), threading.Event()
+
+    def write():
+        while not ending.is_set():
+            writer.write_for(0.05)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield writer
+    finally:
+        ending.set()
+        thread.join()
+        if writer.client is not None:
+            writer.client.socket.close()
+            writer.client = None
 
 
 def test_when_the_near_site_dies_under_a_writer_the_far_one_serves_all_that_was_answered(served):

@@ -8,13 +8,12 @@ import os
 import random
 import signal
 import subprocess
-import threading
 import time
 from pathlib import Path
 
 import pytest
 from small_lab import any_link
-from test_serve import END_S, SIZE, Writer, metrics_of, serving, socket_of
+from test_serve import END_S, SIZE, metrics_of, serving, socket_of, writing
 
 from console import environment, farwrite, words_of
 from farwrite.engine.frontend.nbd_client import Place
@@ -49,22 +48,9 @@ def everything(served, export=b"volume"):
         return b"".join(client.read(at, 4 << 20) for at in range(0, SIZE, 4 << 20))
 
 
-@contextlib.contextmanager
 def loaded(served):
     """Numbered writes, one after the other, as long as this block; by block the numbers that were answered, in their order."""
-    writer, ending = Writer(socket_of(served), LOADED, BLOCKS), threading.Event()
-
-    def write():
-        while not ending.is_set():
-            writer.write_for(0.05)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        yield writer
-    finally:
-        ending.set()
-        thread.join()
+    return writing(socket_of(served), LOADED, BLOCKS)
 
 
 def test_a_snapshot_under_load_is_one_instant_and_stays_as_it_was(near):

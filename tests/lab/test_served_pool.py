@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import signal
-import subprocess
 import tempfile
-import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from small_lab import any_link, skip_if_forbidden
-from test_serve import END_S, Writer
+from small_lab import any_link
+from test_serve import END_S, running, writing
 
-from console import assert_refused, environment, farwrite, words_of
-from farwrite.base.errors import EXIT_UNFIT, UnfitError
+from console import assert_refused, farwrite, words_of
+from farwrite.base.errors import EXIT_UNFIT
 from nbd_client import NbdClient
 
 pytestmark = [pytest.mark.lab, any_link]
@@ -27,53 +22,10 @@ MIB = 1 << 20
 SIZE = 32 * MIB
 
 
-@contextlib.contextmanager
 def serving(directory, sockets):
-    """`farwrite pool serve`: what it says once every volume is served. Unless it was killed, it must end with exit code 0."""
-    with subprocess.Popen(
-        words_of("pool", "serve", directory, "--miles", "20", "--sockets", sockets, "--json", "--accept-link-error"),
-        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        try:
-            text = ""
-            while not text.endswith("\n}\n"):
-                line = process.stdout.readline()
-                if not line:
-                    said = process.stderr.read()
-                    if process.wait(END_S) == EXIT_UNFIT:
-                        skip_if_forbidden(UnfitError(said))
-                    pytest.fail(said)
-                text += line
-            made = SimpleNamespace(process=process, **json.loads(text))
-            yield made
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-            _, said = process.communicate(timeout=END_S)
-            made.said = said
-            assert process.returncode in (0, -signal.SIGKILL) and "Traceback" not in said, said
-        finally:
-            process.kill()
-
-
-@contextlib.contextmanager
-def writing(path, begin=0):
-    """Numbered writes, one after the other, as long as this block."""
-    writer, ending = Writer(str(path), begin, 64), threading.Event()
-
-    def write():
-        while not ending.is_set():
-            writer.write_for(0.05)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        yield writer
-    finally:
-        ending.set()
-        thread.join()
-        if writer.client is not None:
-            writer.client.socket.close()
-            writer.client = None
+    """`farwrite pool serve`: what it says once every volume is served."""
+    words = ["--miles", "20", "--sockets", sockets, "--json", "--accept-link-error"]
+    return running(words_of("pool", "serve", directory, *words))
 
 
 def done(*words):

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import random
-import signal
 import socket
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+from served_command import FARWRITE, serving
 
 from farwrite.base.documents import save_document
 from farwrite.base.files import write_atomically
@@ -33,7 +33,6 @@ from farwrite.engine.frontend import nbd
 from farwrite.engine.frontend.nbd_client import NbdClient, place_of
 
 ROOT = Path(__file__).resolve().parents[2]
-FARWRITE = [sys.executable, "-m", "farwrite"]
 SIZE, BLOCK = 256 << 20, 4096
 PERIOD_S, COPIES = 10.0, 3  # The first is in full, or brings what the last case left; it is not counted.
 PORT = 10809
@@ -101,21 +100,9 @@ def main() -> int:
 @contextlib.contextmanager
 def served(sockets: Path) -> Iterator[dict]:
     """A volume that is served, and what it says of itself."""
-    with subprocess.Popen(
-        [*FARWRITE, "serve", "--miles", "20", "--size", str(SIZE), "--memory", "--accept-link-error", "--json", "-q", "--sockets",
-         str(sockets)], stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        try:
-            text = ""
-            while not text.endswith("\n}\n"):
-                line = process.stdout.readline()
-                if not line:
-                    raise SystemExit("farwrite serve has ended.")
-                text += line
-            yield json.loads(text)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
+    words = ["--miles", "20", "--size", str(SIZE), "--memory", "--accept-link-error", "--sockets", str(sockets)]
+    with serving("serve", *words) as made:
+        yield made
 
 
 def copied(source: dict, destination: dict, miles: float, rate: str, change: int) -> dict:

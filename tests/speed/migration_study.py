@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import json
 import random
-import signal
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from served_command import FARWRITE, serving
 
 from farwrite.base.documents import save_document
 from farwrite.base.errors import UnfitError
@@ -34,7 +34,6 @@ from farwrite.engine.frontend import nbd
 from farwrite.engine.frontend.nbd_client import NbdClient, place_of
 
 ROOT = Path(__file__).resolve().parents[2]
-FARWRITE = [sys.executable, "-m", "farwrite"]
 OUT = ROOT / "results" / "migrations.json"
 SIZE, WRITTEN, BLOCK = 256 << 20, 128 << 20, 4096
 MILES, DEPTHS, ROUNDS = (0, 20, 150), (1, 16), 3
@@ -83,24 +82,13 @@ def served(place: Path, miles: float) -> Iterator[Path]:
     nodes = [word for name, site in NODES.items() for word in ("--node", f"{name}@{site}=2g")]
     command("pool", "create", str(pool), *nodes)
     command("volume", "create", "db", "--size", str(SIZE), "--level", "10", "--pool", str(pool))
-    words = [*FARWRITE, "pool", "serve", str(pool), "--miles", f"{miles:g}", "--accept-link-error"]
-    words += ["--sockets", str(place / "doors"), "-q", "--json"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            text = ""
-            while not text.endswith("\n}\n"):
-                line = process.stdout.readline()
-                if not line:
-                    raise SystemExit("farwrite pool serve has ended.")
-                text += line
-            with client_of(place) as client:
-                for start in range(0, WRITTEN, 1 << 20):
-                    client.issue(nbd.WRITE, start, 1 << 20, random.Random(start).randbytes(1 << 20))
-                    client.reap()
-            yield place
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
+    words = [str(pool), "--miles", f"{miles:g}", "--accept-link-error", "--sockets", str(place / "doors")]
+    with serving("pool", "serve", *words):
+        with client_of(place) as client:
+            for start in range(0, WRITTEN, 1 << 20):
+                client.issue(nbd.WRITE, start, 1 << 20, random.Random(start).randbytes(1 << 20))
+                client.reap()
+        yield place
 
 
 def client_of(place: Path) -> NbdClient:

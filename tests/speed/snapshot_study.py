@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from served_command import serving
 
 from farwrite.base.documents import save_document
 from farwrite.base.files import write_atomically
@@ -32,7 +32,6 @@ from farwrite.base.units import format_size, format_time
 from farwrite.experiment.serve.control import Delete, Show, Take, ask
 
 ROOT = Path(__file__).resolve().parents[2]
-FARWRITE = [sys.executable, "-m", "farwrite"]
 OUT = ROOT / "results" / "snapshots.json"
 SIZE, SPREAD, BLOCK = 256 << 20, 64 << 20, 4096
 MILES, DEPTHS, ROUNDS, RUN_S = (0, 20, 150), (1, 16), 4, 6
@@ -93,26 +92,12 @@ def served(directory: Path, miles: float) -> Iterator[Volume]:
     """A volume of two replicas so far apart, files on the disk."""
     sockets = directory / "doors"
     directory.mkdir()
-    words = [
-        *FARWRITE, "serve", "--miles", f"{miles:g}", "--size", str(SIZE), "--files", str(directory), "--accept-link-error",
-        "--json", "-q", "--sockets", str(sockets),
-    ]  # fmt: skip
-
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            text = ""
-            while not text.endswith("\n}\n"):
-                line = process.stdout.readline()
-                if not line:
-                    raise SystemExit("farwrite serve has ended.")
-                text += line
-            yield Volume(
-                json.loads(text)["uri"], lambda: ask(sockets, Take("cost")), lambda: ask(sockets, Show()).snapshots[0].kept_bytes,
-                lambda: ask(sockets, Delete("cost")),
-            )  # fmt: skip
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
+    words = ["--miles", f"{miles:g}", "--size", str(SIZE), "--files", str(directory), "--accept-link-error"]
+    with serving("serve", *words, "--sockets", str(sockets)) as made:
+        yield Volume(
+            made["uri"], lambda: ask(sockets, Take("cost")), lambda: ask(sockets, Show()).snapshots[0].kept_bytes,
+            lambda: ask(sockets, Delete("cost")),
+        )  # fmt: skip
 
 
 @contextlib.contextmanager
