@@ -9,15 +9,15 @@ import pytest
 from test_failover import (
     CANDIDATES,
     DISKS,
-    DONE,
     EPOCHS,
     JOURNAL_BYTES,
     KEYED,
+    NEWEST,
+    PLACES,
     SEED,
     STAGING,
     VOLUME,
     VOLUME_BYTES,
-    WRITES,
     Cluster,
     Noted,
     Writer,
@@ -32,7 +32,7 @@ from farwrite.base.host.disk import disk
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine.control import Address, votes_served
 from farwrite.engine.replica_set import ADD, HAND_OVER, REMOVE, Standing, next_of_move
-from farwrite.engine.replica_set import DONE as MOVED
+from farwrite.engine.replica_set import DONE
 from farwrite.engine.vote import Voter, format_ballot
 from farwrite.experiment.serve.control import (
     CONTROL,
@@ -88,7 +88,7 @@ class Moving(Cluster):
         self.places = {name: Address("127.0.0.1", free_port(), free_port()) for name in (*founders, *spares)}
         self.addresses = {name: self.places[name] for name in founders}
         self.voters = {name: Address("127.0.0.1", 1, free_port()) for name in voters}
-        self.load = stack.enter_context(board(DONE + WRITES))
+        self.load = stack.enter_context(board(NEWEST + PLACES))
         self.boards = {name: stack.enter_context(board(8)) for name in (*self.places, *voters)}
         self.led_in = {name: stack.enter_context(board(EPOCHS)) for name in self.places}
         for name in (*self.places, *voters):
@@ -154,7 +154,7 @@ class Moving(Cluster):
                     self.say(HandOver(destination))
             elif step == REMOVE:
                 self.say(RemoveReplica(source))
-            return step == MOVED
+            return step == DONE
 
         self.until(is_done, f"the move of {source} to {destination}")
         del self.addresses[source]
