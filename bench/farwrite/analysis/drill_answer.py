@@ -15,10 +15,11 @@ from ..base.protocol import DURABLE
 from ..base.units import NS_PER_MS, NS_PER_S, format_time
 from ..workload.drill_scenario import SITES, Setup
 from .drill_audit import Verdict, check
-from .drill_outage import PHASES, Availability, Recovered, added, availability, recoveries
+from .drill_outage import PHASES, ROUTE, Availability, Recovered, added, availability, quantile, recoveries
 from .drill_recording import ACKED, DrillRecording, Trial
 from .drill_servers import Pauses, pauses
-from .estimate import loss_probability_high, order_statistic_ranks
+from .drill_sessions import Sessions, sessions
+from .estimate import loss_probability_high
 from .result import Estimate
 
 ALIVE_NS_MIN, ALIVE_ROUND_TRIPS, ALIVE_ARRIVALS = 250 * NS_PER_MS, 4, 10  # As experiment/drill/drills.py; two hops to a client.
@@ -48,6 +49,7 @@ class PhaseAnswer(msgspec.Struct, frozen=True, kw_only=True):
     phases_p50: dict[str, Estimate]  # over the trials in which another took over; empty where in none
     without: int  # trials that ended before it was over
     taken_over: int
+    route_p50: dict[str, Estimate] = {}  # parts of the phase "route", over the trials in which it went through a door
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +74,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     events: list[PhaseAnswer]
     availability: Availability
     pauses: list[Pauses] = []  # by event, where servers are told apart
+    sessions: list[Sessions] = []  # by event, where the client came through a door
+    strays: int = 0  # answers of a door to nothing that was asked on their connection
     under_one_primary: int = 0  # trials in which one replica led in one epoch from beginning to end, as the client saw it
     judged: list[TrialAnswer]
 
@@ -90,9 +94,10 @@ def answer_of(recording: DrillRecording) -> Answer:
     for one in judged:
         if one.why:
             reasons[one.why] = reasons.get(one.why, 0) + 1
-    corrupt = any(verdict.is_corrupt for verdict in known) or any(one.differs for one in judged)
+    strays = sum(trial.strays for trial in recording.trials)
+    corrupt = any(verdict.is_corrupt for verdict in known) or any(one.differs for one in judged) or strays > 0
     exposures = [one.recovery_point_ns for one in counted if one.recovery_point_ns is not None]
-    setup = recording.setup
+    setup, places = recording.setup, [place for place, one in enumerate(judged) if one.counts]
     return Answer(
         trials=len(judged), counted=len(counted), uncounted=reasons,
         outcome="corrupt" if corrupt else "lost" if sums["lost"] else "kept" if counted else "unknown",
@@ -105,7 +110,8 @@ def answer_of(recording: DrillRecording) -> Answer:
         events=[event_answer(index, counted) for index in range(len(recording.scenario.event))] if counted else [],
         availability=added([one.availability for one in counted]), judged=judged, **sums,
         under_one_primary=sum(len({(one.node, one.epoch) for one in trial.connections}) == 1 for trial in recording.trials),
-        pauses=pauses(recording, [place for place, one in enumerate(judged) if one.counts]) if recording.scenario.servers else [],
+        pauses=pauses(recording, places) if recording.scenario.servers else [],
+        sessions=sessions(recording, places) if setup.door and places else [], strays=strays,
     )  # fmt: skip
 
 
@@ -165,24 +171,11 @@ def event_answer(index: int, counted: Sequence[TrialAnswer]) -> PhaseAnswer:
     found = [one.recoveries[index] for one in counted if index < len(one.recoveries)]
     times = [one.time_ns for one in found if one.time_ns is not None]
     divided = [one.phases for one in found if one.phases]
+    routes = [one.route for one in found if one.route]
     return PhaseAnswer(
         event=found[0].event if found else "", kind=found[0].kind if found else "",
         time_p50=quantile(times, 0.5), time_p95=quantile(times, 0.95),
         phases_p50={name: quantile([one[name] for one in divided], 0.5) for name in PHASES} if divided else {},
         without=sum(one.time_ns is None for one in found), taken_over=len(divided),
+        route_p50={name: quantile([one[name] for one in routes], 0.5) for name in ROUTE} if routes else {},
     )  # fmt: skip
-
-
-def quantile(values: Sequence[float], q: float) -> Estimate:
-    """The quantile over trials, with the interval of the order statistics where there are enough; without a value for fewer
-    than two trials, and for a tail that lies beyond them all."""
-    count = len(values)
-    if not count or (q > 0.5 and count < round(1 / (1 - q))):
-        return Estimate(value=None, count=count)
-    ordered = sorted(values)
-    value = float(ordered[min(int(q * count), count - 1)]) if count % 2 or q != 0.5 else sum(ordered[count // 2 - 1 :][:2]) / 2
-    ranks = order_statistic_ranks(count, q)
-    if ranks is None:
-        return Estimate(value=value, count=count)
-    low, high, confidence = ranks
-    return Estimate(value=value, low=float(ordered[low - 1]), high=float(ordered[high - 1]), confidence=confidence, count=count)

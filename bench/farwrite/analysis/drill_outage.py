@@ -14,10 +14,15 @@ from itertools import pairwise
 import msgspec
 
 from ..base.units import NS_PER_MS
-from .drill_recording import ACKED, STANDS, TAKES, WON, Done, History, Trial
+from .drill_recording import ACKED, AGAIN, NEVER, OPENS, STANDS, TAKES, WON, Done, History, Trial
+from .estimate import order_statistic_ranks
+from .result import Estimate
 
 SLOT_NS = 100 * NS_PER_MS  # Of time-based availability.
 PHASES = ("detect", "decide", "promote", "route", "write")
+# What the route is made of through a door: the node opens it; the client's next attempt begins; TCP is connected; the export is
+# negotiated, or the session logged in.
+ROUTE = ("open", "find", "connect", "admit")
 
 
 class Recovered(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +33,7 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
     time_ns: int | None  # null: the outage was not over when the client was told to begin no more writes
     led_by: str = ""  # who acknowledged it; "" where nobody did
     phases: dict[str, int] | None = None  # where another has taken over: ns by phase, which add up to the time
+    route: dict[str, int] | None = None  # where it did so through a door: ns by part, which add up to the phase "route"
 
 
 class Availability(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +80,7 @@ def availability(trial: Trial, bound_ns: int) -> Availability:
     found = outages(good, 0, end_ns, bound_ns)
     counts = {"good": 0, "late": 0, "failed": 0}
     for intended, done, outcome in zip(history.intended_ns, history.done_ns, history.outcome, strict=True):
-        if 0 <= intended < end_ns:
+        if 0 <= intended < end_ns and outcome != AGAIN:
             counts["failed" if outcome != ACKED else "good" if done - intended <= bound_ns else "late"] += 1
     return Availability(
         slots=slots, good_slots=len({at // SLOT_NS for at in good if 0 <= at < slots * SLOT_NS}), **counts,
@@ -127,9 +133,10 @@ def recovery(trial: Trial, event: Done, begin_ns: int, until_ns: int, bound_ns: 
     if first is None:
         return Recovered(event=event.text, kind=event.kind, time_ns=None)
     done_ns, connection = first
+    divided = phases(trial, begin_ns, connection, done_ns)
     return Recovered(
         event=event.text, kind=event.kind, time_ns=done_ns - begin_ns, led_by=trial.connections[connection].node,
-        phases=phases(trial, begin_ns, connection, done_ns),
+        phases=divided, route=route(trial, connection, divided["route"]) if divided else None,
     )  # fmt: skip
 
 
@@ -152,3 +159,37 @@ def phases(trial: Trial, begin_ns: int, connection: int, done_ns: int) -> dict[s
     if marks != sorted(marks):  # A note and an acknowledgement that crossed: no division is better than a wrong one.
         return None
     return {name: end - begin for name, (begin, end) in zip(PHASES, pairwise(marks), strict=True)}
+
+
+def route(trial: Trial, connection: int, route_ns: int) -> dict[str, int] | None:
+    """How the time from taking writes to the client's connection divides; None where that does not go through a door.
+
+    An attempt may have begun before the door was open: it was refused as long as nobody listened, so what came before counts in
+    the part that was over last.
+    """
+    led = trial.connections[connection]
+    if led.connected_ns == NEVER:
+        return None
+    opens = next((note.at_ns for note in trial.notes if (note.node, note.what, note.epoch) == (led.node, OPENS, led.epoch)), None)
+    if opens is None:
+        return None
+    begin_ns = led.opened_ns - route_ns
+    marks = [begin_ns]
+    for at_ns in (opens, led.dialled_ns, led.connected_ns, led.opened_ns):
+        marks.append(min(max(at_ns, marks[-1]), led.opened_ns))
+    return {name: end - begin for name, (begin, end) in zip(ROUTE, pairwise(marks), strict=True)}
+
+
+def quantile(values: Sequence[float], q: float) -> Estimate:
+    """The quantile over trials, with the interval of the order statistics where there are enough; without a value for fewer
+    than two trials, and for a tail that lies beyond them all."""
+    count = len(values)
+    if not count or (q > 0.5 and count < round(1 / (1 - q))):
+        return Estimate(value=None, count=count)
+    ordered = sorted(values)
+    value = float(ordered[min(int(q * count), count - 1)]) if count % 2 or q != 0.5 else sum(ordered[count // 2 - 1 :][:2]) / 2
+    ranks = order_statistic_ranks(count, q)
+    if ranks is None:
+        return Estimate(value=value, count=count)
+    low, high, confidence = ranks
+    return Estimate(value=value, low=float(ordered[low - 1]), high=float(ordered[high - 1]), confidence=confidence, count=count)

@@ -19,13 +19,14 @@ SCHEMA_VERSION = 1
 KIND = "drill"
 FILE = "drill.json"
 
-# A write's outcome. FAILED: it was never handed to a node. INDETERMINATE: it was, and no answer came on that connection.
-ACKED, FAILED, INDETERMINATE = 1, 2, 3
+# A write's outcome. FAILED: it was never handed to a node. INDETERMINATE: it was, and no answer came on that connection. AGAIN: a
+# door answered that it was not done (an iSCSI unit attention), and it was begun anew under another number.
+ACKED, FAILED, INDETERMINATE, AGAIN = 1, 2, 3, 4
 NEVER = -1  # In place of an instant or a connection.
 
 # What a node notes of itself.
-SILENT, STANDS, WON, TAKES = "silent", "stands", "won", "takes"
-NOTES = (SILENT, STANDS, WON, TAKES)
+SILENT, STANDS, WON, TAKES, OPENS = "silent", "stands", "won", "takes", "opens"
+NOTES = (SILENT, STANDS, WON, TAKES, OPENS)
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,13 +48,17 @@ class Connection(Struct, frozen=True):
     """One connection of the client's to a node that led."""
 
     node: str
-    epoch: int
-    opened_ns: int
+    epoch: int  # of a door, which does not say it, as the node noted it
+    opened_ns: int  # when writes could go over it
     closed_ns: int  # NEVER: it was open at the end
+    # Through a door: when the attempt began that led to it, and when TCP was connected; otherwise NEVER.
+    dialled_ns: int = NEVER
+    connected_ns: int = NEVER
 
 
 class Noted(Struct, frozen=True):
-    """What a node noted: its session with the primary ended (silent), it stands, has won, takes writes in an epoch."""
+    """What a node noted: its session with the primary ended (silent), it stands, has won, takes writes in an epoch, has opened
+    its door."""
 
     node: str
     what: str
@@ -93,6 +98,7 @@ class Trial(Struct, frozen=True):
     repaired: bool = False  # whether everything had to be healed and started again before anybody led
     unknown: str = ""  # why nothing can be said of what survived; empty: it can
     remarks: list[str] = []
+    strays: int = 0  # answers of a door to nothing that was asked on their connection
 
 
 class DrillRecording(Struct, frozen=True):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ..base.units import NS_PER_S
-from .drill_recording import ACKED, DrillRecording, Trial
+from .drill_recording import ACKED, AGAIN, DrillRecording, Trial
 
 # When guests give up a disk: SCSI commands of Linux time out after 30 s (sd.c, SD_TIMEOUT), Windows' TimeOutValue is 60 s.
 GUEST_LIMITS_NS = (30 * NS_PER_S, 60 * NS_PER_S)
@@ -38,7 +38,7 @@ def pauses_of(trial: Trial, servers: int, block_count: int, begin_ns: int, end_n
     for block, intended, done, outcome in zip(
         history.block, history.intended_ns, history.done_ns, history.outcome, strict=True
     ):
-        if block < block_count:
+        if block < block_count and outcome != AGAIN:
             writes[server_of(block, servers)].append((intended, done if outcome == ACKED else None))
     longest: list[int | None] = []
     for own in writes:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MILES, MILES_MAX, TRIALS_MAX = 150, 15_000, 10_000
 RATE_MAX, DEPTH_MAX = 5_000, 512
+DOORS = ("none", "nbd", "iscsi")
 BLOCKS = 512  # Few enough that each is written several times in a trial, so that an older write that comes back is seen.
 
 
@@ -44,6 +45,7 @@ def drill(
     bound: str = "250 ms",
     peer_timeout: str = "auto",
     seed: int = 1,
+    door: str = "none",
     link: Literal["auto", "netem", "ferry", "relay"] = "auto",
     files: Path | None = None,
     memory: Flag = False,
@@ -58,8 +60,8 @@ def drill(
     """Play a fault scenario against replicas that fail over by themselves, under a client's load, and read back what survived.
 
     Three sites: near and far hold a replica each, the third, half-way between them, the witness and the client. Every trial
-    begins with new files. Several miles, protocols and policies give a table. Exit code 5 when a write was lost that protocol and
-    policy promise to keep, 4 when no trial counts.
+    begins with new files. Several miles, protocols, policies and doors give a table. Exit code 5 when a write was lost that
+    protocol and policy promise to keep, 4 when no trial counts.
 
     Parameters
     ----------
@@ -90,6 +92,9 @@ def drill(
         How long the engine lets a peer be silent; auto is 20 round trips, and at least 500 ms.
     seed
         What blocks and instants are drawn from.
+    door
+        What the client writes through: nbd or iscsi, the door of whoever leads, as clients of farwrite serve do; or none; several
+        with commas.
     link
         How the distance is emulated. Without privileges (relay) there is none: the sites are processes on loopback, and scenarios
         with links are refused.
@@ -122,6 +127,9 @@ def drill(
         from .html import check_place
 
         check_place(page, "--page")
+    doors = words_of(door, DOORS, "door")
+    if doors != ["none"] and (not scenario or scenario.endswith((".json", f".json{SUFFIX}"))):
+        raise UsageError("--door is of a drill that is to be played: name a scenario, such as primary-killed.")
     if not scenario:
         with printing():
             for name in scenarios.shipped():
@@ -138,11 +146,12 @@ def drill(
     usual_miles = MILES if asked.miles is None else asked.miles
     setups = setups_of(
         miles or f"{usual_miles:g}", protocol, policy, replicas, no_witness, rate, depth, size, bound, peer_timeout, trials, seed,
+        door,
     )  # fmt: skip
     for setup in setups:
         scenarios.check_setup(asked, setup)
     if (trace is not None or page is not None) and len(setups) > 1:
-        raise UsageError("--trace and --page are of one drill: choose one distance, protocol and policy.")
+        raise UsageError("--trace and --page are of one drill: choose one distance, protocol, policy and door.")
     if link == "relay":
         scenarios.check_without_links(asked)
     place, drills = played(Path(scenario).stem, asked, setups, link, out, files, memory, verbose, quiet, bool(miles))
@@ -161,16 +170,19 @@ def played(
 ) -> tuple[Path, list[DrillRecording]]:  # fmt: skip
     """(directory, what was observed there under each setup); an interruption ends it behind the one that was being played."""
     with bar(verbose, quiet) as progress:
-        from ..experiment.compilation import compile_all
+        from ..experiment.compilation import compile_all, compile_doors
 
         compile_all(progress)
+        if any(setup.door for setup in setups):
+            compile_doors(progress)
         from ..experiment.drill import campaign
         from ..experiment.run_journal import directory_for
 
         place = directory_for(out, f"drill-{name}")
         drills: list[DrillRecording] = []
         for setup in setups:
-            cell = place if len(setups) == 1 else place / f"{setup.protocol}-{setup.policy}-{setup.miles:g}"
+            through = f"-{setup.door}" if setup.door else ""
+            cell = place if len(setups) == 1 else place / f"{setup.protocol}-{setup.policy}-{setup.miles:g}{through}"
             at = None if memory else files or cell
             drills.append(campaign.run(name, scenario, setup, link, at, cell, progress, verbose, is_distance_asked))
             if drills[-1].interrupted:
@@ -180,7 +192,7 @@ def played(
 
 def setups_of(
     miles: str, protocol: str, policy: str, replicas: int | None, no_witness: bool, rate: float, depth: int, size: str,
-    bound: str, peer_timeout: str, trials: int, seed: int,
+    bound: str, peer_timeout: str, trials: int, seed: int, door: str = "none",
 ) -> list[Setup]:  # fmt: skip
     """Every combination of what may be several. UsageError for words that cannot be."""
     import typing
@@ -191,10 +203,11 @@ def setups_of(
     from ..base.protocol import NAMES
     from ..base.units import NS_PER_MS, NS_PER_S, time_ns
     from ..engine.peer_timeout import peer_timeout_of
-    from ..workload.drill_scenario import PolicyName, Setup
+    from ..workload.drill_scenario import DoorName, PolicyName, Setup
 
     protocols = words_of(protocol, [name for name in NAMES if name != "local"], "protocol")
     policies = words_of(policy, typing.get_args(PolicyName), "policy")
+    doors = ["" if word == "none" else word for word in words_of(door, DOORS, "door")]
     size_bytes = bytes_of(size, "--size")
     bound_ns = time_ns(bound, "--bound")
     timeout_ns = None if peer_timeout == "auto" else time_ns(peer_timeout, "--peer-timeout")
@@ -211,14 +224,14 @@ def setups_of(
         raise UsageError(f'--peer-timeout: "{peer_timeout}" must lie between 50 ms and 60 s.')
     lengths = [length_of(word) for word in (miles or f"{MILES:g}").split(",")]
     found = []
-    for length, of_protocol, of_policy in product(lengths, protocols, policies):
+    for length, of_protocol, of_policy, of_door in product(lengths, protocols, policies, doors):
         count = replicas or (3 if of_protocol == "quorum" else 2)
         found.append(Setup(
             miles=length, protocol=of_protocol, policy=msgspec.convert(of_policy, PolicyName), replicas=count,
             has_witness=count == 2 and not no_witness, quorum=2 if of_protocol == "quorum" else 0, offered_per_s=float(rate),
             queue_depth=depth, size_bytes=size_bytes, block_count=BLOCKS, bound_ns=bound_ns,
             peer_timeout_ns=timeout_ns or peer_timeout_of(rtt_ns_of(length)),
-            trials=trials, seed=seed,
+            trials=trials, seed=seed, door=msgspec.convert(of_door, DoorName),
         ))  # fmt: skip
     return found
 

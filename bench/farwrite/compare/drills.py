@@ -8,7 +8,8 @@ from functools import partial
 
 import msgspec
 
-from ..analysis.drill_answer import Answer, TrialAnswer, answer_of, quantile
+from ..analysis.drill_answer import Answer, TrialAnswer, answer_of
+from ..analysis.drill_outage import quantile
 from ..analysis.drill_recording import DrillRecording
 from ..analysis.figure import Figure, Label, ResultSet, figure_of
 from ..analysis.result import Estimate, exactly
@@ -43,6 +44,7 @@ def identity_of(recording: DrillRecording) -> dict[str, str]:
         "protocol": setup.protocol,
         "policy": setup.policy,
         "disk": "memory" if recording.disk == "memory" else "disk",
+        **({"door": setup.door} if setup.door else {}),
     }
 
 
@@ -56,6 +58,7 @@ def figures_of(recording: DrillRecording, answer: Answer) -> Iterator[Figure]:
     setup = recording.setup
     labels: dict[str, Label] = {
         "drill": recording.name, "protocol": setup.protocol, "policy": setup.policy, "miles": setup.miles,
+        **({"door": setup.door} if setup.door else {}),
     }  # fmt: skip
     counted = [one for one in answer.judged if one.counts]
     unknown = Estimate(value=None, warnings=[trials_uncounted(len(counted), answer.trials)])

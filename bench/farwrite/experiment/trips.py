@@ -23,7 +23,6 @@ from urllib.parse import unquote, urlsplit
 
 from ..analysis.trips import OFFERED, agreed
 from ..base.errors import FarwriteError, UnfitError, UsageError, system_error
-from ..base.framing import receive_exactly
 from ..base.host import reactor
 from ..base.host.disk import disk
 from ..base.units import NS_PER_S
@@ -31,6 +30,7 @@ from ..engine import primary_kernel as primary
 from ..engine.frontend import session_kernel as sessions
 from ..engine.frontend.frontend import Frontend
 from ..engine.frontend.iscsi import pdu
+from ..engine.frontend.iscsi.client import log_in
 from ..engine.frontend.iscsi.engine_volume import EngineVolume
 from ..engine.frontend.iscsi.pages import Identification
 from ..engine.frontend.iscsi.portal import PORT as ISCSI_PORT
@@ -38,7 +38,7 @@ from ..engine.frontend.iscsi.portal import portal
 from ..engine.frontend.iscsi.relay import Gates
 from ..engine.frontend.iscsi.scsi import LogicalUnit
 from ..engine.frontend.iscsi.target import Target
-from ..engine.frontend.iscsi.text import TEXT_BYTES_MAX, TextError, pairs_of, text_of
+from ..engine.frontend.iscsi.text import TextError
 from ..engine.frontend.nbd_door import nbd_door
 from ..engine.frontend.nbd_negotiation import Chosen, Export
 from ..engine.journal import format_journal
@@ -65,7 +65,7 @@ CONGESTION = "net/ipv4/tcp_congestion_control"
 OPENS_S = 20.0  # For somebody's target to answer once its port listens.
 OPEN_S = 10.0  # For one attempt.
 LOOK_S = 0.2
-LOGIN_S, LOGIN_TURNS_MAX = 10.0, 8
+LOGIN_S = 10.0
 OUTPUT_BYTES_MAX = 1 << 20
 ATTEMPTS = 3  # Of a link that is off.
 # qemu-io rounds the time of an operation to 10 ms, and prints its reciprocal with four digits behind the point.
@@ -332,43 +332,15 @@ def last_line(text: str) -> str:
 def negotiated_keys(host: str, port: int, target: str) -> dict[str, str]:
     """Log in as libiscsi does, note what is agreed on, hang up. UnfitError says why nothing was. RFC 7143, section 11.12."""
     where = f"log in to {target} at {host} port {port}"
-    offered = {"InitiatorName": f"{TARGET}.initiator", "SessionType": "Normal", "TargetName": target} | OFFERED
     isid = b"\x80" + os.urandom(3) + b"\0\0"
-    answered: dict[str, str] = {}
-    data = text_of(offered)
     try:
         with socket.create_connection((host, port), LOGIN_S) as connection:
-            deadline_s = time.monotonic() + LOGIN_S
-            for _ in range(LOGIN_TURNS_MAX):
-                connection.sendall(b"".join(pdu.framed(login_request(isid, len(data)), data)))
-                header, text = receive_login(connection, deadline_s)
-                if header[36]:
-                    raise UnfitError(f"{where}: refused with status {header[36]:02x}{header[37]:02x}h.")
-                answered |= pairs_of(text)
-                if header[1] & pdu.FINAL:
-                    return agreed(answered)
-                data = b""
+            answered, _ = log_in(connection, f"{TARGET}.initiator", target, isid, OFFERED, time.monotonic() + LOGIN_S)
+    except UnfitError as refusal:
+        raise UnfitError(f"{where}: {str(refusal).rstrip('.')}.") from refusal
     except (OSError, pdu.ProtocolError, TextError) as failure:
         raise UnfitError(f"{where}: {failure}.") from failure
-    raise UnfitError(f"{where}: no end after {LOGIN_TURNS_MAX} answers.")
-
-
-def login_request(isid: bytes, length: int) -> bytes:
-    """From operational negotiation straight to the full feature phase."""
-    transit = 0x87
-    head = bytes([pdu.LOGIN | pdu.IMMEDIATE, transit, 0, 0]) + length.to_bytes(4, "big") + isid + bytes(2)
-    return head + (1).to_bytes(4, "big") + bytes(4) + (1).to_bytes(4, "big") + bytes(20)
-
-
-def receive_login(connection: socket.socket, deadline_s: float) -> tuple[bytes, bytes]:
-    """Header and text of a Login Response. ProtocolError for anything else."""
-    late, closed = TimeoutError("not answered in time"), ConnectionResetError("hung up")
-    header = receive_exactly(connection, pdu.HEADER_BYTES, deadline_s, late, closed)
-    lengths = pdu.lengths_of(header, TEXT_BYTES_MAX)
-    body = receive_exactly(connection, lengths.ahs + lengths.padded, deadline_s, late, closed)
-    if header[0] & 0x3F != pdu.LOGIN_RESPONSE:
-        raise pdu.ProtocolError(f"opcode {header[0] & 0x3F:02x}h is no answer to a login")
-    return header, body[lengths.ahs : lengths.ahs + lengths.data]
+    return agreed(answered)
 
 
 # In a process at the far site

@@ -9,12 +9,14 @@ from rich.table import Table
 from ..analysis.drill_answer import Answer, PhaseAnswer, TrialAnswer
 from ..analysis.drill_recording import DrillRecording
 from ..analysis.drill_servers import GUEST_LIMITS_NS, Pauses
+from ..analysis.drill_sessions import Sessions
 from ..analysis.result import Estimate
 from ..base.units import counted, format_size, format_time
 from .digits import UNKNOWN, span_text
 from .page import STYLE, WORD, Form, Page, add_row, table_of
 
 OUTCOMES = {"kept": "pass", "unknown": "unknown", "lost": "fail", "corrupt": "fail"}
+DOOR_WORDS = {"": "", "nbd": "the NBD door", "iscsi": "the iSCSI door"}
 TRIALS_NAMED_MAX = 5
 
 
@@ -38,6 +40,14 @@ def show_drill(page: Page, recording: DrillRecording, answer: Answer) -> None:
         if any(event.phases_p50 for event in answer.events):
             page.prose("Where another replica took over, its medians:")
             page.table(lambda form: phase_table(answer.events, form))
+        if any(event.route_p50 for event in answer.events):
+            page.prose(f"What the route through {DOOR_WORDS[setup.door]} is made of, medians:")
+            page.table(lambda form: route_table(answer.events, form))
+            page.prose(ROUTE_TEXTS[setup.door], style="dim")
+    if answer.sessions:
+        page.heading(f"What the client's session through {DOOR_WORDS[setup.door]} saw")
+        page.table(lambda form: sessions_table(answer.sessions, form))
+        page.prose(sessions_text(answer.sessions))
     if answer.pauses and answer.counted:
         page.heading(f"The longest pause that each of {recording.scenario.servers} virtual servers saw")
         page.table(lambda form: pauses_table(answer.pauses, form))
@@ -48,6 +58,8 @@ def show_drill(page: Page, recording: DrillRecording, answer: Answer) -> None:
         f"{answer.resurrected:,} resurrected, {answer.out_of_order:,} out of order; {answer.recovered:,} recovered that had not "
         "been acknowledged."
     )
+    if answer.strays:
+        page.item("·", f"{counted(answer.strays, 'answer')} of a door to nothing that was asked on that connection.")
     bad = [one for one in answer.judged if one.differs or (one.verdict and not one.verdict.is_clean)]
     for one in bad[:TRIALS_NAMED_MAX]:
         page.item("·", bad_text(one))
@@ -67,6 +79,7 @@ def setup_text(recording: DrillRecording) -> str:
     quorum = f" of {setup.quorum}" if setup.protocol == "quorum" else ""
     return (
         f"{setup.miles:g} miles, protocol {setup.protocol}{quorum}, policy {setup.policy}; "
+        f"{f'through {DOOR_WORDS[setup.door]}; ' if setup.door else ''}"
         f"{setup.replicas} replicas and {votes}; {load} of {format_size(setup.size_bytes)}; "
         f"peer timeout {format_time(setup.peer_timeout_ns)}; {link_text(recording.link)}; "
         f"{disk_text(recording.disk)}"
@@ -92,6 +105,8 @@ def sentence(answer: Answer) -> str:
     if answer.outcome == "unknown":
         return f"{of}: nothing was at stake, or what survived is not known."
     if answer.outcome == "corrupt":
+        if answer.strays and not (answer.damaged or answer.resurrected or answer.out_of_order):
+            return f"{of}: a door answered what had not been asked."
         return f"{of}: a volume holds what must never be there."
     bound = "" if answer.loss_probability_high is None else f"; P(loss) below {answer.loss_probability_high:.2g} (95 %)"
     if answer.outcome == "kept":
@@ -151,6 +166,48 @@ def phase_table(events: Sequence[PhaseAnswer], form: Form) -> Table:
     return table
 
 
+ROUTE_TEXTS = {
+    "nbd": "open: until the node has opened its door. find: until the client's next attempt. connect: TCP. admit: the "
+    "negotiation.",
+    "iscsi": "open: until the node has opened its portal. find: until the client's next attempt. connect: TCP. admit: login, and "
+    "what the unit has to tell.",
+}
+
+
+def route_table(events: Sequence[PhaseAnswer], form: Form) -> Table:
+    """Medians of what the phase "route" is made of, by event."""
+    names = next(list(event.route_p50) for event in events if event.route_p50)
+    table = table_of(form, "event", "trials", *names)
+    for event in events:
+        if event.route_p50:
+            values = (value_text(event.route_p50[name]) for name in names)
+            add_row(table, event.event, str(event.route_p50[names[0]].count), *values)
+    return table
+
+
+def sessions_table(found: Sequence[Sessions], form: Form) -> Table:
+    """Events with the sessions that they ended, for how long there was none, and the writes whose answer never came."""
+    table = table_of(form, "event", "ended", "away p50", "longest", "unanswered p50", "most")
+    for one in found:
+        times = [value_text(one.away_p50), format_time(one.away_max_ns)] if one.ended else [UNKNOWN, UNKNOWN]
+        value = one.unanswered_p50.value
+        writes = [UNKNOWN if value is None else f"{value:g}", str(one.unanswered_max)] if one.ended else [UNKNOWN, UNKNOWN]
+        add_row(table, one.event, f"{one.ended} of {one.trials}", *times, *writes)
+    return table
+
+
+def sessions_text(found: Sequence[Sessions]) -> str:
+    """The whole in a sentence."""
+    moved, ended = sum(one.moved for one in found), sum(one.ended for one in found)
+    if not ended:
+        return "No session ended."
+    return (
+        f"The client has one connection and finds the next by itself: in {moved} of {ended} it was at another site. unanswered: "
+        "writes that were under way when the session ended; whether they were done is not known to the client, and a file system "
+        "or a database writes them again."
+    )
+
+
 def pauses_table(found: Sequence[Pauses], form: Form) -> Table:
     """Events with what the servers saw of each, and how many would have given up their disk."""
     limits = [f"over {format_time(limit_ns)}" for limit_ns in GUEST_LIMITS_NS]
@@ -208,14 +265,17 @@ def summary_table(drills: Sequence[tuple[DrillRecording, Answer]], form: Form) -
     """One row for each."""
     first = next(iter(drills))[1]
     event = min(next((at for at, one in enumerate(first.events) if one.kind == "fault"), 0), max(len(first.events) - 1, 0))
+    has_doors = any(recording.setup.door for recording, _ in drills)
+    names = ("protocol", "policy", *(("door",) if has_doors else ()))
     table = table_of(
-        form, "protocol", "policy", "miles", "trials", "lost", "P(loss)", "p50", "p95", "time", "writes", text_columns=2
+        form, *names, "miles", "trials", "lost", "P(loss)", "p50", "p95", "time", "writes", text_columns=len(names)
     )
     for recording, answer in drills:
         setup, times = recording.setup, answer.events[event] if answer.events else None
         found = answer.availability
         table_row = [
-            setup.protocol, setup.policy.partition("-")[0], f"{setup.miles:g}", f"{answer.counted}/{answer.trials}",
+            setup.protocol, setup.policy.partition("-")[0], *((setup.door or "none",) if has_doors else ()),
+            f"{setup.miles:g}", f"{answer.counted}/{answer.trials}",
             f"{answer.lost_writes_max:,}" if answer.outcome != "corrupt" else "corrupt",
             UNKNOWN if answer.loss_probability_high is None else f"{answer.loss_probability_high:.2g}",
             value_text(times.time_p50 if times else None), value_text(times.time_p95 if times else None),

@@ -7,7 +7,7 @@ from html import escape
 
 from ..analysis.drill_answer import Answer
 from ..analysis.drill_recording import DrillRecording
-from .drill import show_drill
+from .drill import DOOR_WORDS, show_drill
 from .html import figure_markup, filled, plotly_packing
 from .markup import HtmlPage
 from .plots.drill import phases_plot, timeline_plot
@@ -38,6 +38,7 @@ def page_of_drill(recording: DrillRecording, answer: Answer, source: str) -> byt
     facts = {
         "measured": recording.started_utc, "scenario": recording.name, "machine": str(recording.host.get("cpu") or ""),
         "kernel": str(recording.host.get("kernel") or ""), "link": recording.link, "files": recording.disk,
+        "door": DOOR_WORDS[recording.setup.door],
         "command": shlex.join(recording.command),
     }  # fmt: skip
     rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(words)}</dd></div>" for name, words in facts.items() if words)

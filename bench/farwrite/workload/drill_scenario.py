@@ -22,6 +22,8 @@ from .toml_reader import Reader
 
 SITES = ("near", "far", "third")
 PolicyName = Literal["block", "consent", "suspend-replication"]
+DoorName = Literal["", "nbd", "iscsi"]
+ISCSI_DEPTH_MAX = 64  # Commands that a session of the iSCSI door may have under way.
 END_NS_MAX = 600 * NS_PER_S
 
 # What each action needs: a site, or a link of two sites; and whether it is a fault or ends one.
@@ -209,7 +211,7 @@ def follow_site(event: Event, down: set[str], refuse: Any) -> None:
         refuse("the third site holds no second copy to switch over to.")
 
 
-class Setup(Struct, frozen=True):
+class Setup(Struct, frozen=True, omit_defaults=True):
     """What a scenario is played on."""
 
     miles: float
@@ -226,6 +228,7 @@ class Setup(Struct, frozen=True):
     peer_timeout_ns: int
     trials: int
     seed: int
+    door: DoorName = ""  # through which the client writes; "": at the nodes' desks
 
 
 def check_voters(policy: str, protocol: str, replicas: int, has_witness: bool) -> None:
@@ -244,6 +247,11 @@ def check_voters(policy: str, protocol: str, replicas: int, has_witness: bool) -
 def check_setup(scenario: Scenario, setup: Setup) -> None:
     """UsageError where the scenario, the policy and the replicas do not go together."""
     check_voters(setup.policy, setup.protocol, setup.replicas, setup.has_witness)
+    if setup.door == "iscsi" and setup.queue_depth > ISCSI_DEPTH_MAX:
+        raise UsageError(
+            f"--depth {setup.queue_depth}: a session of the iSCSI door has {ISCSI_DEPTH_MAX} commands under way at most. Choose "
+            f"--depth {ISCSI_DEPTH_MAX} or less, or --door nbd."
+        )
     for event in scenario.event:
         if event.action in ON_DISKS and event.site not in SITES[: setup.replicas]:
             raise UsageError(f"{event.text}: the third site's voter has no volume. Name near or far, or add --replicas 3.")

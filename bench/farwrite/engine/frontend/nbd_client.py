@@ -111,6 +111,7 @@ class NbdClient:
             self.socket = socket.socket(socket.AF_UNIX)
         else:
             self.socket = socket.create_connection(place.address, limit_s)
+        self.connected_ns = time.monotonic_ns()  # Over TCP; the negotiation follows.
         try:
             self.socket.settimeout(limit_s)
             if isinstance(place.address, str):

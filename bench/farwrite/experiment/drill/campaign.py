@@ -27,6 +27,7 @@ from ...progress import Progress
 from ...workload import payload_kernel as payload
 from ...workload.drill_scenario import SITES, Scenario, Setup, check_without_links
 from ...workload.link_spec import PLAIN
+from ..serve.replica import rehearse_replica
 from ..voters import rehearse_node
 from .cluster import JOURNAL_BYTES
 from .desk import STAGING_BYTES
@@ -42,10 +43,13 @@ SAVES_APART = 20  # Between two saves, in units of the time that one takes.
 BEFORE_S, AFTER_S = 2.0, 2.0  # Of a trial, besides the scenario: for the time left.
 
 
-def rehearse() -> None:
-    """Every kernel of a node once, and the one that reads a volume back, before the first fork."""
+def rehearse(door: str = "") -> None:
+    """Every kernel of a node once, of its door, and the one that reads a volume back, before the first fork."""
+    if door:
+        rehearse_replica()
     rehearse_node(JOURNAL_BYTES, STAGING_BYTES)
     block = aligned_bytes(4096)[:4096]
+    payload.fill(block, 0, 4096, 1, 0, 0)
     payload.matches(block, 0, 4096, 1, 0, 0)
 
 
@@ -75,7 +79,7 @@ def run(
     if found_at(out / FILE).exists():
         raise UsageError(f"{out} holds a drill already: name another --out.")
     progress.doing("loading the engine")
-    rehearse()
+    rehearse(setup.door)
     with open_lab(lab_spec(link)) as lab:
         carried_by = f"{lab.choice.kind}: {lab.choice.reason}"
         if lab.choice.kind == "relay":

@@ -1,35 +1,36 @@
 """The client of a drill: a process at the third site that writes, keeps the ledger, and finds the primary by itself.
 
-It asks every node whether it leads when it has no connection, and when writes have waited too long on the one it has. It goes
-over to a node that leads in a later epoch; what was under way on the connection before is indeterminate then, and never sent
-again under its number. A write that finds no primary within the bound has failed, as a server's queue would refuse it.
+It asks every node whether it leads when it has no connection, and when writes have waited too long on the one it has: at the
+nodes' desks, or by trying their doors. At desks it goes over to a node that leads in a later epoch. A door says no epoch, so one
+connection is left for another only while writes wait on it, and for a door that has answered a flush. What was under way on the
+connection before is indeterminate then, and never sent again under its number. A write that finds no primary within the bound
+has failed, as a server's queue would refuse it.
 """
 
 from __future__ import annotations
 
 import queue
-import socket
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ...analysis.drill_recording import ACKED, FAILED, INDETERMINATE
-from ...base.errors import FarwriteError
+from ...analysis.drill_recording import ACKED, AGAIN, FAILED, INDETERMINATE
 from ...base.units import NS_PER_S
-from ...base.wire.conversation import Conversation, converse
-from ...base.wire.door import hang_up
 from ...lab.shared_memory import Board
 from ..voters import quieten, terms_of
 from . import ledger as book
-from .desk import ACK, LEADING, OPEN_S, WRITE, WRITES_A_MESSAGE
+from .desk import WRITES_A_MESSAGE
 from .ledger import Ledger
+from .wire import LOST, DoorLoad, ElsewhereError, Heard, Wire, dial_desks, dial_doors
 
-ASK_S = 2.0  # For a node to answer; the others are asked meanwhile.
 REST_S = 0.01  # Between two questions to one node.
 TURN_S = 0.02  # The longest rest of the loop.
-FOUND, ANSWERED, GONE = "found", "answered", "gone"
+# After which the door that we have a connection to is tried anew as well: it may know nothing of that connection any more. To try
+# sooner would end a session that is only slow, since an iSCSI initiator port has one at a target.
+DEAD_NS = 5 * NS_PER_S
+FOUND, ELSEWHERE, ANSWERED, GONE = "found", "elsewhere", "answered", "gone"
 
 
 class Load(NamedTuple):
@@ -44,6 +45,7 @@ class Load(NamedTuple):
     sentinel_block: int
     bound_ns: int
     look_ns: int  # a write that waits longer for its answer has the client ask who leads
+    door: DoorLoad | None = None  # the addresses are those of doors; None: of desks
 
 
 @dataclass(eq=False)
@@ -51,8 +53,8 @@ class Line:
     """The connection to the node that leads."""
 
     index: int
-    epoch: int
-    talk: Conversation
+    node: int
+    wire: Wire
     in_flight: dict[int, int] = field(default_factory=dict)  # number: when it was sent
 
 
@@ -61,7 +63,7 @@ class Client:
 
     def __init__(self, load: Load, ledger: Ledger) -> None:
         self.load, self.ledger, self.head = load, ledger, ledger.head
-        self.terms = terms_of(load.key)
+        self.dial = dial_doors(load.addresses, load.door) if load.door else dial_desks(load.addresses, terms_of(load.key))
         self.inbox: queue.SimpleQueue[tuple[str, Any, int, Any]] = queue.SimpleQueue()
         self.line: Line | None = None
         self.asked: set[int] = set()  # nodes with a question on its way
@@ -76,7 +78,7 @@ class Client:
             self.arrive(now_ns)
             self.give_up(now_ns)
             if self.line is None or self.is_late(now_ns):
-                self.look()
+                self.look(now_ns)
             self.send()
 
     def rest_s(self) -> float:
@@ -101,16 +103,37 @@ class Client:
             self.asked.discard(who)
             if said is not None:
                 self.follow(who, said, at_ns)
+        elif what == ELSEWHERE:
+            if who >= 0 and (self.line is None or self.line.node != who):
+                self.ask_in_thread(who)
         elif who is not self.line:
             return  # Given up before: what was under way on it stays indeterminate.
         elif what == GONE:
             self.drop(at_ns)
         else:
-            for (number,) in ACK.iter_unpack(said):
-                if self.line.in_flight.pop(number, None) is not None:
-                    self.settle(number, ACKED, at_ns)
-                    self.head.begin_ns = self.head.begin_ns or at_ns
-                    self.head.acked += 1
+            self.hear_of(self.line, said, at_ns)
+
+    def hear_of(self, line: Line, heard: Heard, at_ns: int) -> None:
+        """What a node has answered on the connection that we have. A door that answers what was not asked is hung up on."""
+        strays = 0
+        for number in heard.acked:
+            if line.in_flight.pop(number, None) is not None:
+                self.settle(number, ACKED, at_ns)
+                self.head.begin_ns = self.head.begin_ns or at_ns
+                self.head.acked += 1
+            else:
+                strays += 1
+        for number in heard.again:
+            if line.in_flight.pop(number, None) is None:
+                strays += 1
+                continue
+            self.settle(number, AGAIN, at_ns)
+            if self.head.issued < book.WRITES_MAX:
+                row = self.ledger.writes[number]
+                self.waiting.append((self.ledger.begin(int(row.block), int(row.intended_ns)), at_ns))
+        if strays and self.load.door is not None:
+            self.head.strays += strays
+            self.drop(at_ns)
 
     def settle(self, number: int, outcome: int, at_ns: int) -> None:
         """A write's fate."""
@@ -119,20 +142,26 @@ class Client:
         if self.head.sentinel and outcome == ACKED and self.ledger.writes[number].block == self.load.sentinel_block:
             self.head.sentinel_done = self.head.sentinel
 
-    def follow(self, node: int, led: tuple[int, Conversation], at_ns: int) -> None:
-        """Go over to a node that leads, unless we have one of the same epoch or a later one."""
-        epoch, talk = led
-        if (self.line is not None and self.line.epoch >= epoch) or self.head.connections >= book.CONNECTIONS_MAX:
-            hang_up(talk.connection)
+    def follow(self, node: int, wire: Wire, at_ns: int) -> None:
+        """Go over to a node that leads, where that is better than what we have."""
+        if not self.is_better(wire, at_ns) or self.head.connections >= book.CONNECTIONS_MAX:
+            wire.close()
             return
         self.drop(at_ns)
-        self.line = Line(self.ledger.connect(node, epoch, at_ns), epoch, talk)
+        index = self.ledger.connect(node, wire.epoch, wire.dialled_ns, wire.connected_ns, at_ns)
+        self.line = Line(index, node, wire)
         threading.Thread(target=self.listen, args=(self.line,), daemon=True).start()
+
+    def is_better(self, wire: Wire, at_ns: int) -> bool:
+        """Of a later epoch than the one that we have; or, where no door says its epoch, while writes wait on that one still."""
+        if self.line is None:
+            return True
+        return self.is_late(at_ns) if self.load.door is not None else wire.epoch > self.line.wire.epoch
 
     def drop(self, at_ns: int) -> None:
         """Give the connection up; nobody knows what becomes of what is under way."""
         if self.line is not None:
-            hang_up(self.line.talk.connection)
+            self.line.wire.close()
             for number in self.line.in_flight:
                 self.settle(number, INDETERMINATE, at_ns)
             self.ledger.connections[self.line.index].closed_ns = at_ns
@@ -142,41 +171,41 @@ class Client:
         """In a thread: what the node acknowledges, with the instant at which it came."""
         try:
             while True:
-                said = line.talk.hear()
+                said = line.wire.hear()
                 self.inbox.put((ANSWERED, line, time.monotonic_ns(), said))
-        except (FarwriteError, OSError):
+        except LOST:
             self.inbox.put((GONE, line, time.monotonic_ns(), None))
 
-    def look(self) -> None:
-        """Ask every node that is not being asked."""
+    def look(self, now_ns: int) -> None:
+        """Ask every node that is not being asked; of doors not the one that we have, unless it answers nothing any more."""
         for node in range(len(self.load.names)):
-            if node not in self.asked:
-                self.asked.add(node)
-                threading.Thread(target=self.ask, args=(node,), daemon=True).start()
+            is_ours = self.load.door is not None and self.line is not None and self.line.node == node
+            if node not in self.asked and not (is_ours and not self.is_late(now_ns, DEAD_NS)):
+                self.ask_in_thread(node)
 
-    def ask(self, node: int) -> None:
+    def ask_in_thread(self, node: int) -> None:
+        if node not in self.asked:
+            self.asked.add(node)
+            threading.Thread(target=self.ask, args=(node, self.line is not None), daemon=True).start()
+
+    def ask(self, node: int, proves: bool) -> None:
         """In a thread: whether this node leads, and if so a connection to it."""
-        answer = None
-        connection = None
+        found: Wire | None = None
         try:
-            connection = socket.create_connection(self.load.addresses[node], ASK_S)
-            talk = converse(connection, self.terms, dials=True, limit_s=ASK_S)
-            (epoch,) = LEADING.unpack(talk.hear())
-            if epoch:
-                talk.renew(OPEN_S)
-                answer = epoch, talk
-        except (FarwriteError, OSError):
+            found = self.dial(node, proves)
+        except ElsewhereError as elsewhere:
+            self.inbox.put((ELSEWHERE, elsewhere.node, time.monotonic_ns(), None))
+        except LOST:
             pass
-        if answer is None:
-            if connection is not None:
-                connection.close()
+        at_ns = time.monotonic_ns()
+        if found is None:
             time.sleep(REST_S)
-        self.inbox.put((FOUND, node, time.monotonic_ns(), answer))
+        self.inbox.put((FOUND, node, at_ns, found))
 
-    def is_late(self, now_ns: int) -> bool:
-        """Whether the oldest write under way has waited too long."""
+    def is_late(self, now_ns: int, limit_ns: int = 0) -> bool:
+        """Whether the oldest write under way has waited too long, or for longer than this."""
         in_flight = self.line.in_flight if self.line else {}
-        return bool(in_flight) and now_ns - next(iter(in_flight.values())) > self.load.look_ns
+        return bool(in_flight) and now_ns - next(iter(in_flight.values())) > (limit_ns or self.load.look_ns)
 
     def arrive(self, now_ns: int) -> None:
         """Begin the writes that are due, the sentinel when everything else is over."""
@@ -211,22 +240,23 @@ class Client:
             self.settle(self.waiting.popleft()[0], FAILED, now_ns)
 
     def send(self) -> None:
-        """Hand on what waits, as far as the depth allows."""
+        """Hand on what waits, as far as the depth and the node allow."""
         line = self.line
-        if line is None:
+        if line is None or not self.waiting:
             return
-        numbers: list[int] = []
-        while self.waiting and len(line.in_flight) < self.load.queue_depth and len(numbers) < WRITES_A_MESSAGE:
+        writes: list[tuple[int, int]] = []
+        most = min(line.wire.room(), WRITES_A_MESSAGE, self.load.queue_depth - len(line.in_flight))
+        while self.waiting and len(writes) < most:
             number, _ = self.waiting.popleft()
-            numbers.append(number)
             now_ns = time.monotonic_ns()
             line.in_flight[number] = now_ns
-            self.ledger.writes[number].sent_ns = now_ns
-            self.ledger.writes[number].connection = line.index
-        if numbers:
+            row = self.ledger.writes[number]
+            row.sent_ns, row.connection = now_ns, line.index
+            writes.append((number, int(row.block)))
+        if writes:
             try:
-                line.talk.say(b"".join(WRITE.pack(number, int(self.ledger.writes[number].block)) for number in numbers))
-            except (FarwriteError, OSError):
+                line.wire.send(writes)
+            except LOST:
                 self.drop(time.monotonic_ns())
 
 

@@ -9,13 +9,14 @@ import contextlib
 import os
 import resource
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from ...analysis.drill_recording import NOTES, Noted
+from ...analysis.drill_recording import NOTES, TAKES, Connection, Noted
 from ...base.host.disk import Disk, disk, new_file
 from ...base.host.libc import aligned_bytes
 from ...engine.ballot import Question
@@ -25,16 +26,19 @@ from ...engine.vote import format_ballot
 from ...lab.lab import Lab
 from ...lab.process import Process, ProcessLostError, process
 from ...lab.shared_memory import board
+from ...lab.site import LocalSite
 from ...lab.span import Span
 from ...targets.replicated import PROTOCOLS
 from ...workload import payload_kernel as payload
 from ...workload.drill_scenario import ON_DISKS, SITES, Event, Scenario, Setup
 from ...workload.link_spec import LinkDirection
+from ..serve.replica import figures_of
 from ..voters import PATIENCE_S, POLICIES, UndecidedError, Voters, names_of, run_witness, terms_of, why_ended
-from . import desk
+from . import desk, doors
 from . import ledger as book
 from .client import Load, run_client
 from .ledger import Ledger
+from .wire import DoorLoad
 
 DISKS = {"disk-full": desk.DISK_FULL, "disk-stall": desk.DISK_STALLED}
 DESK_PORT = 7002  # The sites have networks of their own.
@@ -59,7 +63,9 @@ class Cluster(Voters):
         loses_power = any(event.action == "power-off" for event in scenario.event)
         self.ledger_board = stack.enter_context(board(book.WORDS))
         self.ledger = Ledger(self.ledger_board.words)
-        volume_bytes = self.block_count * setup.size_bytes
+        self.seen_bytes, volume_bytes = doors.sizes_of(self.block_count * setup.size_bytes)
+        if not setup.door:
+            volume_bytes = self.block_count * setup.size_bytes
         journal_bytes = POWER_JOURNAL_BYTES if loses_power else JOURNAL_BYTES
         replicas, voters = names_of(setup.replicas, setup.has_witness)
         disks = {name: stack.enter_context(disk(directory, journal_bytes, volume_bytes)) for name in replicas}
@@ -68,7 +74,9 @@ class Cluster(Voters):
         self.ailing: set[str] = set()  # whose disks fail, so that their processes may end
         self.endings: list[str] = []  # what those processes said
         ballots = {name: new_ballot(stack, name) for name in voters}
-        super().__init__(stack, lab, setup.replicas, setup.has_witness, desk.BOARD_WORDS, disks, ballots)
+        board_words = doors.BOARD_WORDS if setup.door else desk.BOARD_WORDS
+        super().__init__(stack, lab, setup.replicas, setup.has_witness, board_words, disks, ballots)
+        self.doors = self.doors_of_trial() if setup.door else None
         self.heal_all()
         self.client: Process | None = None
         for number in range(len(os.sched_getaffinity(0)) if scenario.busy else 0):
@@ -81,6 +89,13 @@ class Cluster(Voters):
         """The load's blocks, and one for the writes that show that recovery has ended."""
         return self.setup.block_count + 1
 
+    def doors_of_trial(self) -> doors.Doors:
+        """Where they are, and a directory for what else a served replica opens."""
+        sockets = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="farwrite-drill-"))
+        sites = {name: self.sites[name] for name in self.replicas}
+        ports = {name: doors.port_at(site, self.setup.door) for name, site in sites.items() if isinstance(site, LocalSite)}
+        return doors.Doors(self.setup.door, ports, Path(sockets), self.seen_bytes)
+
     # Processes
 
     def begin(self, made: Process, name: str, first: bool) -> None:
@@ -88,11 +103,13 @@ class Cluster(Voters):
         self.ailing.discard(name)
         setup = self.setup
         order = desk.Order(
-            name, self.addresses, self.witness, DESK_PORT, self.key, 1, self.seed, setup.size_bytes, PROTOCOLS[setup.protocol],
-            POLICIES[setup.policy], setup.quorum, setup.peer_timeout_ns, first, self.is_verbose, self.images.get(name, -1),
-            self.ahead_ns.get(name, 0),
+            name, self.addresses, self.witness, DESK_PORT, self.key, doors.VOLUME, self.seed, setup.size_bytes,
+            PROTOCOLS[setup.protocol], POLICIES[setup.policy], setup.quorum, setup.peer_timeout_ns, first, self.is_verbose,
+            self.images.get(name, -1), self.ahead_ns.get(name, 0),
         )  # fmt: skip
-        if name in self.disks:
+        if name in self.disks and self.doors is not None:
+            made.start(doors.run_replica, order, self.doors, self.disks[name], self.ballots[name], self.boards[name])
+        elif name in self.disks:
             made.start(desk.run_replica, order, self.disks[name], self.ballots[name], self.boards[name])
         else:
             assert self.witness is not None
@@ -108,16 +125,20 @@ class Cluster(Voters):
         setup = self.setup
         blocks = np.random.default_rng([self.seed]).integers(0, setup.block_count, 1 << 14)
         rtt_ns = sum(self.lab.light_ns)
+        door = DoorLoad(setup.door, doors.TARGET, self.seed, setup.size_bytes) if setup.door else None
+        ports = self.doors.ports if self.doors is not None else dict.fromkeys(self.replicas, DESK_PORT)
         load = Load(
-            tuple(self.replicas), tuple((self.sites[name].address, DESK_PORT) for name in self.replicas), self.key,
+            tuple(self.replicas), tuple((self.sites[name].address, ports[name]) for name in self.replicas), self.key,
             setup.offered_per_s, setup.queue_depth, tuple(blocks.tolist()), setup.block_count, setup.bound_ns,
-            LOOK_NS + LOOK_TRIPS * rtt_ns,
+            LOOK_NS + LOOK_TRIPS * rtt_ns, door,
         )  # fmt: skip
         self.client = self.process_at("client", SITES[2])
         self.client.start(run_client, load, self.ledger_board)
         self.until(lambda: self.ledger.head.begin_ns, "the first acknowledged write")
 
     def check(self) -> None:
+        if self.doors is not None:
+            self.tell_leader()
         for name, made in list(self.everybody().items()):
             if made.busy and made.poll(0):
                 why = why_ended(made)
@@ -125,6 +146,14 @@ class Cluster(Voters):
                     raise UndecidedError(f"the process of {name} ended{why}")
                 self.endings.append(f"{name} ended by itself{why}")
                 self.kill(name)
+
+    def tell_leader(self) -> None:
+        """Have the iSCSI portals of the sites that stand by know where to send who logs in, as `farwrite serve` does it."""
+        leader = self.leader()
+        figures = {name: figures_of(self.boards[name]) for name in self.replicas}
+        is_open = leader is not None and figures[leader].task.is_open
+        for one in figures.values():
+            one.task.leader = 1 + sorted(self.replicas).index(leader) if leader is not None and is_open else 0
 
     # Events
 
@@ -244,6 +273,16 @@ class Cluster(Voters):
                 self.start(name)
 
     # What is left
+
+    def connections(self) -> list[Connection]:
+        """The client's connections; of those through a door the epoch is the last one before that the node has noted."""
+        found, notes = self.ledger.connections_of(self.replicas), self.notes()
+
+        def epoch_of(one: Connection) -> int:
+            noted = [note for note in notes if (note.node, note.what) == (one.node, TAKES) and note.at_ns <= one.opened_ns]
+            return max((note.epoch for note in noted), default=0)
+
+        return [one if one.epoch else msgspec.structs.replace(one, epoch=epoch_of(one)) for one in found]
 
     def notes(self) -> list[Noted]:
         """What the nodes have noted, by instants since the first acknowledged write."""

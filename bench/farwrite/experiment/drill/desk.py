@@ -63,13 +63,13 @@ class Note(Row):
     at_ns = i64("ns, CLOCK_MONOTONIC")
 
 
-NOTES_AT = REST_AT
-BOARD_WORDS = NOTES_AT + NOTES_MAX * Note.LAYOUT.itemsize // 8
+NOTES_WORDS = NOTES_MAX * Note.LAYOUT.itemsize // 8
+BOARD_WORDS = REST_AT + NOTES_WORDS
 
 
 def notes_of(board: Board) -> np.ndarray:
-    """The Notes on it, NOTES_MAX of them."""
-    return board.words[NOTES_AT:BOARD_WORDS].view(Note.LAYOUT)
+    """The Notes on it, NOTES_MAX of them: what stands last on the board of any drilled replica."""
+    return board.words[-NOTES_WORDS:].view(Note.LAYOUT)
 
 
 LOG = logging.getLogger(__name__)
@@ -186,12 +186,16 @@ class Desk(PolledClients):
 
 
 class DrilledNode(Node):
-    """A node that keeps word of its own elections, on a board that outlives it, and whose disk can be made to fail."""
+    """A node that keeps word of its own elections, on a board that outlives it, and whose disk can be made to fail.
+
+    Its clients come to a desk, or to doors (doors.py).
+    """
 
     seat: Any
     notes: np.ndarray
     image_fd = -1
     clock_ahead_ns = 0
+    noting: threading.Lock
 
     @contextlib.contextmanager
     def loop_reactor(self) -> Iterator[Reactor]:
@@ -225,10 +229,11 @@ class DrilledNode(Node):
 
     def note(self, what: str, epoch: int = 0) -> None:
         """One line more; the last ones are dropped when there are too many."""
-        count = int(self.seat.note_count)
-        if count < NOTES_MAX:
-            self.notes[count] = NOTES.index(what), epoch, time.monotonic_ns() - self.clock_ahead_ns
-            self.seat.note_count = count + 1
+        with self.noting:
+            count = int(self.seat.note_count)
+            if count < NOTES_MAX:
+                self.notes[count] = NOTES.index(what), epoch, time.monotonic_ns() - self.clock_ahead_ns
+                self.seat.note_count = count + 1
 
     def follow(self, arrivals: Any) -> bool:
         self.seat.ready = 1
@@ -259,12 +264,17 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
         protocol=order.protocol, policy=order.policy, quorum=order.quorum, seed=order.seed,
         peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES,
     )  # fmt: skip
-    desk.node, made.stands_at_once = made, order.stands_first
-    made.seat, made.notes, made.image_fd = seat_of(board), notes_of(board), order.image_fd
-    made.clock_ahead_ns = order.clock_ahead_ns
-    if order.image_fd >= 0:
-        made.begin_image()
-    made.thread(made.watch_disk)
+    desk.node = made
+    begin_drilled(made, order, board)
     with door(order.addresses[order.name].host, order.desk_port, terms, desk.admit, PATIENCE_S, log_):
         made.run()
         desk.leave()
+
+
+def begin_drilled(made: DrilledNode, order: Order, board: Board) -> None:
+    """What a drill has a node do besides, before it runs."""
+    made.stands_at_once, made.clock_ahead_ns = order.stands_first, order.clock_ahead_ns
+    made.seat, made.notes, made.image_fd, made.noting = seat_of(board), notes_of(board), order.image_fd, threading.Lock()
+    if order.image_fd >= 0:
+        made.begin_image()
+    made.thread(made.watch_disk)

@@ -30,13 +30,16 @@ class Head(Row):
     begin_ns = i64("ns, CLOCK_MONOTONIC: the first acknowledgement; 0: there was none")
     connections = i64("connections so far")
     late_ns_max = i64("ns: how late the client itself saw a write due, at most")
+    strays = i64("answers of doors to nothing that was asked on their connection")
 
 
 class Dialled(Row):
     """One connection to a node that led."""
 
     node = i64("index of the node")
-    epoch = i64("epoch that it led in")
+    epoch = i64("epoch that it led in; 0: it did not say")
+    dialled_ns = i64("ns, CLOCK_MONOTONIC: when the attempt began that led to it")
+    connected_ns = i64("ns, CLOCK_MONOTONIC: when TCP was connected; NEVER: not told apart")
     opened_ns = i64("ns, CLOCK_MONOTONIC")
     closed_ns = i64("ns, CLOCK_MONOTONIC; NEVER: it is open")
 
@@ -49,7 +52,7 @@ class Write(Row):
     sent_ns = i64("ns, CLOCK_MONOTONIC: when it was handed to a node; NEVER: it was not")
     done_ns = i64("ns, CLOCK_MONOTONIC: when its fate was known; NEVER: it is not")
     connection = i64("on which it was sent; NEVER: on none")
-    outcome = i64("ACKED, FAILED or INDETERMINATE; 0: not known yet")
+    outcome = i64("ACKED, FAILED, INDETERMINATE or AGAIN; 0: not known yet")
 
 
 PARTS = ((Head, 1), (Dialled, CONNECTIONS_MAX), (Write, WRITES_MAX))
@@ -75,10 +78,10 @@ class Ledger:
         self.head.issued = number + 1
         return number
 
-    def connect(self, node: int, epoch: int, now_ns: int) -> int:
+    def connect(self, node: int, epoch: int, dialled_ns: int, connected_ns: int, now_ns: int) -> int:
         """A new connection's index."""
         index = int(self.head.connections)
-        self.connections[index] = node, epoch, now_ns, NEVER
+        self.connections[index] = node, epoch, dialled_ns, connected_ns, now_ns, NEVER
         self.head.connections = index + 1
         return index
 
@@ -109,8 +112,12 @@ class Ledger:
     def connections_of(self, names: Sequence[str]) -> list[Connection]:
         """The connections, with their nodes by name."""
         begin_ns = int(self.head.begin_ns)
+
+        def since(at_ns: int) -> int:
+            return NEVER if at_ns == NEVER else at_ns - begin_ns
+
         return [
-            Connection(node=names[node], epoch=epoch, opened_ns=opened - begin_ns,
-                       closed_ns=closed - begin_ns if closed != NEVER else NEVER)
-            for node, epoch, opened, closed in self.connections[: int(self.head.connections)].tolist()
+            Connection(node=names[node], epoch=epoch, opened_ns=since(opened), closed_ns=since(closed),
+                       dialled_ns=since(dialled) if connected != NEVER else NEVER, connected_ns=since(connected))
+            for node, epoch, dialled, connected, opened, closed in self.connections[: int(self.head.connections)].tolist()
         ]  # fmt: skip

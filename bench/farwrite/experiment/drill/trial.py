@@ -51,11 +51,14 @@ def play(
         if late_ns > LATE_SHARE * setup.bound_ns:
             remarks = [*remarks, f"the machine was busy: the client itself was late by up to {format_time(late_ns)}"]
         remarks = [*remarks, *cluster.endings]
+        strays = int(cluster.ledger.head.strays)
+        if strays:
+            remarks.append(f"a door answered what had not been asked on that connection, by up to {strays} answers")
         history = cluster.ledger.history()
         return Trial(
-            index=index, events=events, connections=cluster.ledger.connections_of(cluster.replicas), notes=cluster.notes(),
+            index=index, events=events, connections=cluster.connections(), notes=cluster.notes(),
             history=history, stopped_ns=stopped_ns or max([0, *history.done_ns]), found=found, repaired=is_repaired,
-            unknown=unknown, remarks=remarks,
+            unknown=unknown, remarks=remarks, strays=strays,
         )  # fmt: skip
 
 
