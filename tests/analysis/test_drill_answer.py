@@ -7,8 +7,8 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from farwrite.analysis.drill_answer import answer_of, quantile
-from farwrite.analysis.drill_outage import PHASES, outages
+from farwrite.analysis.drill_answer import answer_of
+from farwrite.analysis.drill_outage import PHASES, outages, quantile
 from farwrite.analysis.drill_recording import FAILED, NEVER, Connection, Done, Found, read, save
 from farwrite.base.errors import UsageError
 from farwrite.report.drill import show_drill, show_table

@@ -3,6 +3,7 @@
 import contextlib
 import os
 
+import lying_door
 import pytest
 from small_lab import LINK, any_link, compiled, skip_if_forbidden
 
@@ -11,6 +12,7 @@ from farwrite.analysis.drill_recording import ACKED, KIND, SCHEMA_VERSION, Drill
 from farwrite.base.errors import UnfitError
 from farwrite.base.host.disk import BLOCK_BYTES
 from farwrite.commands.drill import setups_of
+from farwrite.experiment.compilation import compile_doors
 from farwrite.experiment.drill import campaign, cluster, desk
 from farwrite.experiment.drill.trial import play
 from farwrite.lab.lab import open_lab
@@ -51,6 +53,36 @@ site = "near"
 """
 PATIENT, = setups_of("150", "C", "consent", None, False, 200.0, 64, "4k", "250 ms", "20 s", 1, 1)  # fmt: skip
 BUSY, = setups_of("150", "C", "consent", None, False, 1000.0, 64, "4k", "250 ms", "1 s", 1, 1)  # fmt: skip
+NBD, ISCSI = setups_of("150", "C", "consent", None, False, 500.0, 64, "4k", "250 ms", "1 s", 1, 1, "nbd,iscsi")
+DOORS = [pytest.param(NBD, id="nbd"), pytest.param(ISCSI, id="iscsi")]
+SHORT = """
+title = "The primary is killed"
+end = "800 ms"
+[[event]]
+at = "300 ms"
+action = "kill"
+site = "near"
+"""
+THERE_AND_BACK = """
+title = "Handed over, killed, and handed back to who was killed first"
+end = "3 s"
+[[event]]
+at = "300 ms"
+action = "switch-over"
+site = "far"
+[[event]]
+at = "800 ms"
+action = "kill"
+site = "near"
+[[event]]
+at = "1200 ms"
+action = "restart"
+site = "near"
+[[event]]
+at = "2200 ms"
+action = "switch-over"
+site = "near"
+"""
 POWER = """
 title = "The far machine loses its power, and is back before it lacks more than a log brings it"
 end = "2200 ms"
@@ -143,7 +175,8 @@ site = "far"
 def lab():
     """Three sites in a mesh, at their distance."""
     compiled()
-    campaign.rehearse()
+    compile_doors(Silence())
+    campaign.rehearse("nbd")
     try:
         opened = open_lab(campaign.lab_spec("auto" if LINK == "relay" else LINK))
         with opened as made:
@@ -258,6 +291,47 @@ def test_a_clock_that_is_a_month_ahead_costs_no_more_than_the_kill(lab):
         assert [one.node for one in made.connections][:3] == ["near", "far", "near"]
     instants_ns = [note.at_ns for note in made.notes]
     assert max(instants_ns) - min(instants_ns) < 600e9, "notes are told by the clock that all share"
+
+
+# Through doors
+
+
+@pytest.mark.parametrize("setup", DOORS)
+def test_through_a_door_nothing_is_lost_and_the_client_finds_who_leads_by_itself(lab, setup):
+    made, answer = judged(lab, THERE_AND_BACK, setup)
+    assert not made.unknown and answer.verdict.is_clean and not answer.differs and not made.strays
+    assert answer.verdict.acked == made.history.outcome.count(ACKED) > 300
+    if answer.counts and not made.repaired:
+        assert [one.node for one in made.connections] == ["near", "far", "near"]
+        assert [one.epoch for one in made.connections] == sorted({one.epoch for one in made.connections} - {0})
+        route = answer.recoveries[0].route
+        assert route is not None and sum(route.values()) == answer.recoveries[0].phases["route"]
+        assert answer.recoveries[1].route is None, "nobody took over when the secondary was killed"
+
+
+@pytest.mark.parametrize("setup", DOORS)
+@pytest.mark.parametrize("fault", ["early", "drops", "misplaces", "repeats"])
+def test_a_door_that_lies_is_caught(lab, monkeypatch, fault, setup):
+    lying_door.plant(monkeypatch, fault, setup.block_count)
+    made, answer = judged(lab, SHORT, setup)
+    verdict = answer.verdict
+    assert not made.unknown and verdict is not None
+    if fault == "early":  # What had been answered, and was on its way to the log still when its process was killed.
+        assert verdict.lost >= 1 and not verdict.damaged
+    elif fault == "drops":
+        assert verdict.lost >= 1 and verdict.is_corrupt and all(number % 20 == 19 for number in verdict.numbers)
+    elif fault == "misplaces":
+        assert verdict.damaged >= 1
+    else:
+        assert made.strays >= 1 and any("had not been asked" in remark for remark in made.remarks)
+
+
+def test_without_privileges_a_kill_is_played_through_a_door_on_loopback(tmp_path):
+    compiled()
+    made = campaign.run("killed", parse(SHORT, "d.toml"), ISCSI, "relay", None, tmp_path, Silence())
+    answer = judge(made.trials[0], made)
+    assert made.setup.door == "iscsi" and not made.trials[0].unknown and answer.verdict.is_clean
+    assert answer.verdict.acked > 50
 
 
 def test_without_privileges_a_kill_is_played_on_loopback_and_the_recording_says_that_there_was_no_distance(tmp_path):

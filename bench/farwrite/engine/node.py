@@ -592,6 +592,11 @@ class Node(Voter):
             raise UnfitError(f"The replica {self.name} does not lead: ask the one that does.")
         return state
 
+    def hurry(self) -> None:
+        """Have the loop look at once at what has changed for it: with clients at doors a turn lasts until one of them wakes it."""
+        if hurry := getattr(self.clients, "hurry", None):
+            hurry()
+
     def mark(self, state: p.Primary, kind: int, name_bytes: int, extra: int, attempt: str) -> int:
         """Have the loop stage a SNAPSHOT or FORGET, and wait until it is complete and applied here. Its sequence."""
         asked, limit_s = state.marker_request[0], time.monotonic() + SNAPSHOT_S
@@ -600,8 +605,7 @@ class Node(Voter):
             self.wait_marked(state, limit_s, attempt, unknown)
         asked.extra, asked.name_bytes, asked.sequence = extra, name_bytes, 0
         asked.request = kind
-        if hurry := getattr(self.clients, "hurry", None):  # The loop may be asleep.
-            hurry()
+        self.hurry()
         while asked.request != p.NOTHING:
             self.wait_marked(state, limit_s, attempt, unknown)
         sequence = int(asked.sequence)
@@ -839,6 +843,7 @@ class Node(Voter):
                 if self.handing_over:
                     return False
                 self.handing_over = True
+            self.hurry()
             index = self.rows.of(to)
             limit_s = time.monotonic() + 2 * self.peer_timeout_ns / 1e9
             while index >= 0 and time.monotonic() < limit_s and self.primary is state and not self.stopped():
@@ -854,6 +859,7 @@ class Node(Voter):
         question = Question("hand_over", self.name, members=(to,))
         with open_talk:
             self.steps_down = True
+            self.hurry()
             while self.primary is not None:
                 time.sleep(HAND_OVER_LOOK_S)
             answer = ask_in(talk, to, question) if talk is not None else None

@@ -16,7 +16,8 @@ from .digits import UNKNOWN, span_text
 from .page import STYLE, WORD, Form, Page, add_row, table_of
 
 OUTCOMES = {"kept": "pass", "unknown": "unknown", "lost": "fail", "corrupt": "fail"}
-DOOR_WORDS = {"": "", "nbd": "the NBD door", "iscsi": "the iSCSI door"}
+DOOR_NAMES = {"nbd": "NBD", "iscsi": "iSCSI"}
+DOOR_WORDS = {"": "", **{kind: f"the {name} door" for kind, name in DOOR_NAMES.items()}}
 TRIALS_NAMED_MAX = 5
 
 
@@ -265,16 +266,14 @@ def summary_table(drills: Sequence[tuple[DrillRecording, Answer]], form: Form) -
     """One row for each."""
     first = next(iter(drills))[1]
     event = min(next((at for at, one in enumerate(first.events) if one.kind == "fault"), 0), max(len(first.events) - 1, 0))
-    has_doors = any(recording.setup.door for recording, _ in drills)
-    names = ("protocol", "policy", *(("door",) if has_doors else ()))
     table = table_of(
-        form, *names, "miles", "trials", "lost", "P(loss)", "p50", "p95", "time", "writes", text_columns=len(names)
+        form, "protocol", "policy", "miles", "trials", "lost", "P(loss)", "p50", "p95", "time", "writes", text_columns=2
     )
     for recording, answer in drills:
         setup, times = recording.setup, answer.events[event] if answer.events else None
         found = answer.availability
         table_row = [
-            setup.protocol, setup.policy.partition("-")[0], *((setup.door or "none",) if has_doors else ()),
+            f"{setup.protocol}{f', {DOOR_NAMES[setup.door]}' if setup.door else ''}", setup.policy.partition("-")[0],
             f"{setup.miles:g}", f"{answer.counted}/{answer.trials}",
             f"{answer.lost_writes_max:,}" if answer.outcome != "corrupt" else "corrupt",
             UNKNOWN if answer.loss_probability_high is None else f"{answer.loss_probability_high:.2g}",
