@@ -55,6 +55,21 @@ def trial(index=0, back_ns=BACK, gap_ns=0, lost=0, **changes):
     return msgspec.structs.replace(made, **changes)
 
 
+def through_door(index=0, **changes):
+    """The same through a door: far opens it 4 ms after it has begun to take writes, and the client's attempt that got in began
+    then. Of the writes that had no answer when near was killed there are three."""
+    made = trial(index)
+    near, far = made.connections
+    history = made.history
+    outcomes = zip(history.intended_ns, history.outcome, strict=True)
+    outcome = [INDETERMINATE if KILL - 30 * MS <= at < KILL else of for at, of in outcomes]
+    far = msgspec.structs.replace(far, opened_ns=2_152 * MS, dialled_ns=2_146 * MS, connected_ns=2_148 * MS)
+    near = msgspec.structs.replace(near, dialled_ns=-30 * MS, connected_ns=-25 * MS)
+    notes = [*made.notes, Noted(node="far", what="opens", epoch=2, at_ns=2_144 * MS)]
+    words = {"connections": [near, far], "notes": notes, "history": msgspec.structs.replace(history, outcome=outcome)} | changes
+    return msgspec.structs.replace(made, **words)
+
+
 def recording(*trials, **words):
     words = {"miles": "150", "protocol": "C", "policy": "consent", "replicas": None, "no_witness": False, "rate": 100.0,
              "depth": 64, "size": "4k", "bound": "250 ms", "peer_timeout": "1 s", "trials": 1, "seed": 1} | words  # fmt: skip

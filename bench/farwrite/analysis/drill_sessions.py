@@ -22,7 +22,8 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
     trials: int
     ended: int  # trials in which a session ended
     moved: int  # of these, the ones in which the next one was at another site
-    away_p50: Estimate  # ns without a connection, where one ended
+    never: int  # of these, the ones in which there was no next one before the client was told to begin no more
+    away_p50: Estimate  # ns without a connection, in the others
     away_max_ns: int
     unanswered_p50: Estimate  # writes without an answer, where one ended
     unanswered_max: int
@@ -31,7 +32,7 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """The sessions that ended after one event in one trial."""
 
-    away_ns: int
+    away_ns: int | None  # None: there was no next one
     unanswered: int
     has_moved: bool
 
@@ -42,9 +43,10 @@ def sessions(recording: DrillRecording, counted: Sequence[int]) -> list[Sessions
     for index, event in enumerate(recording.scenario.event):
         trials = [one for place in counted if index < len((one := recording.trials[place]).events)]
         ended = [last for trial in trials if (last := ended_after(trial, index)) is not None]
+        times = [one.away_ns for one in ended if one.away_ns is not None]
         found.append(Sessions(
             event=event.text, trials=len(trials), ended=len(ended), moved=sum(one.has_moved for one in ended),
-            away_p50=quantile([one.away_ns for one in ended], 0.5), away_max_ns=max((one.away_ns for one in ended), default=0),
+            never=len(ended) - len(times), away_p50=quantile(times, 0.5), away_max_ns=max(times, default=0),
             unanswered_p50=quantile([one.unanswered for one in ended], 0.5),
             unanswered_max=max((one.unanswered for one in ended), default=0),
         ))  # fmt: skip
@@ -60,11 +62,10 @@ def ended_after(trial: Trial, index: int) -> Ended | None:
     ]
     if not ended:
         return None
-    away_ns, has_moved = 0, False
-    for at in ended:
-        one, following = trial.connections[at], trial.connections[at + 1 : at + 2]
-        away_ns += (following[0].opened_ns if following else max(trial.stopped_ns, one.closed_ns)) - one.closed_ns
-        has_moved = has_moved or any(other.node != one.node for other in following)
+    pairs = [(trial.connections[at], next(iter(trial.connections[at + 1 :]), None)) for at in ended]
+    opened = [(one, following) for one, following in pairs if following is not None and following.opened_ns < trial.stopped_ns]
+    away_ns = sum(following.opened_ns - one.closed_ns for one, following in opened) if len(opened) == len(pairs) else None
+    has_moved = any(following.node != one.node for one, following in opened)
     outcomes = zip(trial.history.outcome, trial.history.connection, strict=True)
     unanswered = sum(outcome == INDETERMINATE and connection in ended for outcome, connection in outcomes)
     return Ended(away_ns=away_ns, unanswered=unanswered, has_moved=has_moved)

@@ -593,7 +593,7 @@ class Node(Voter):
         return state
 
     def hurry(self) -> None:
-        """Have the loop look at once at what has changed for it: with clients at doors a turn lasts until one of them wakes it."""
+        """Have the loop look at once at what has changed for it: at doors a turn lasts 50 ms where no client wakes it."""
         if hurry := getattr(self.clients, "hurry", None):
             hurry()
 

@@ -190,7 +190,8 @@ def sessions_table(found: Sequence[Sessions], form: Form) -> Table:
     """Events with the sessions that they ended, for how long there was none, and the writes whose answer never came."""
     table = table_of(form, "event", "ended", "away p50", "longest", "unanswered p50", "most")
     for one in found:
-        times = [value_text(one.away_p50), format_time(one.away_max_ns)] if one.ended else [UNKNOWN, UNKNOWN]
+        longest = "not back" if one.never else format_time(one.away_max_ns)
+        times = [value_text(one.away_p50), longest] if one.ended else [UNKNOWN, UNKNOWN]
         value = one.unanswered_p50.value
         writes = [UNKNOWN if value is None else f"{value:g}", str(one.unanswered_max)] if one.ended else [UNKNOWN, UNKNOWN]
         add_row(table, one.event, f"{one.ended} of {one.trials}", *times, *writes)
@@ -199,13 +200,14 @@ def sessions_table(found: Sequence[Sessions], form: Form) -> Table:
 
 def sessions_text(found: Sequence[Sessions]) -> str:
     """The whole in a sentence."""
-    moved, ended = sum(one.moved for one in found), sum(one.ended for one in found)
+    moved, ended, never = (sum(getattr(one, name) for one in found) for name in ("moved", "ended", "never"))
     if not ended:
         return "No session ended."
+    back = f" Of {never} nobody took the next one before the load was over." if never else ""
     return (
-        f"The client has one connection and finds the next by itself: in {moved} of {ended} it was at another site. unanswered: "
-        "writes that were under way when the session ended; whether they were done is not known to the client, and a file system "
-        "or a database writes them again."
+        f"The client has one connection and finds the next by itself: in {moved} of {ended} it was at another site.{back} "
+        "unanswered: writes that were under way when the session ended; whether they were done is not known to the client, and a "
+        "file system or a database writes them again."
     )
 
 
