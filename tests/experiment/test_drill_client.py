@@ -20,7 +20,8 @@ class Wire:
 
     connected_ns = NEVER
 
-    def __init__(self, epoch, dialled_ns, room=1000):
+    def __init__(self, epoch, dialled_ns, room, is_proven):
+        self.is_proven = is_proven
         self.epoch, self.dialled_ns, self.said, self.is_over, self.most = epoch, dialled_ns, [], False, room
 
     def room(self):
@@ -61,9 +62,9 @@ def made(monkeypatch):
     return client
 
 
-def leads(one, node, epoch=0, room=1000):
+def leads(one, node, epoch=0, room=1000, is_proven=True):
     """This node is found to lead: the connection, whether it is taken or not."""
-    wire = Wire(epoch, one.clock.now_ns, room)
+    wire = Wire(epoch, one.clock.now_ns, room, is_proven)
     one.note(FOUND, node, one.clock.now_ns, wire)
     return wire
 
@@ -219,6 +220,7 @@ def test_a_door_is_left_only_while_writes_wait_there_and_for_one_that_has_answer
     assert leads(one, 1).is_over and not near.is_over, "a door that waits for nothing is not left"
     turn(one, 101 * MS)
     assert looks(one) == [(1, True)], "our own door would end the session that we have"
+    assert leads(one, 1, is_proven=False).is_over, "it was asked when there was no other"
     far = leads(one, 1)
     assert near.is_over and one.line.wire is far and outcomes(one)[0] == INDETERMINATE
 

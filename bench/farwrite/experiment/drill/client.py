@@ -156,7 +156,7 @@ class Client:
         """Of a later epoch than the one that we have; or, where no door says its epoch, while writes wait on that one still."""
         if self.line is None:
             return True
-        return self.is_late(at_ns) if self.load.door is not None else wire.epoch > self.line.wire.epoch
+        return self.is_late(at_ns) and wire.is_proven if self.load.door is not None else wire.epoch > self.line.wire.epoch
 
     def drop(self, at_ns: int) -> None:
         """Give the connection up; nobody knows what becomes of what is under way."""

@@ -9,7 +9,6 @@ import contextlib
 import os
 import resource
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,11 +89,10 @@ class Cluster(Voters):
         return self.setup.block_count + 1
 
     def doors_of_trial(self) -> doors.Doors:
-        """Where they are, and a directory for what else a served replica opens."""
-        sockets = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="farwrite-drill-"))
+        """Where they are."""
         sites = {name: self.sites[name] for name in self.replicas}
         ports = {name: doors.port_at(site, self.setup.door) for name, site in sites.items() if isinstance(site, LocalSite)}
-        return doors.Doors(self.setup.door, ports, Path(sockets), self.seen_bytes)
+        return doors.Doors(self.setup.door, ports, self.seen_bytes)
 
     # Processes
 

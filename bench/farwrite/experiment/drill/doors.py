@@ -1,8 +1,8 @@
 """A replica of a drill whose clients come through a door: the node of `farwrite serve`, its NBD or iSCSI door at its own site.
 
-The node and its doors are those that are served (../serve/replica.py); what is added is what a drill has every replica do
-(desk.py): it notes its elections and when its door opens, and its disk can be made to fail. The NBD port is this process's own,
-bound as long as it lives and listening while it leads, so a site whose process is killed refuses connections at once.
+The node is the one that is served (../serve/replica.py), with the one door that is drilled; what is added is what a drill has
+every replica do (desk.py): it notes its elections and when its door opens, and its disk can be made to fail. The NBD port is this
+process's own, bound as long as it lives and listening while it leads, so a site whose process is killed refuses connections.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ...engine.frontend.frontend import Frontend
 from ...engine.frontend.iscsi.portal import PORT as ISCSI_PORT
 from ...engine.frontend.iscsi.store import AREA_BYTES
 from ...engine.frontend.nbd_client import PORT as NBD_PORT
+from ...engine.frontend.nbd_door import nbd_door
 from ...lab.namespace import Loopback, enter_time
 from ...lab.shared_memory import Board
 from ...lab.site import LocalSite
@@ -41,7 +42,6 @@ class Doors(NamedTuple):
 
     kind: str  # "nbd" or "iscsi"
     ports: dict[str, int]  # by replica, at its site's address
-    sockets: Path  # directory of what else a served replica opens
     size_bytes: int  # what clients see of the volume
 
 
@@ -67,11 +67,15 @@ class NotedFrontend(Frontend):
 
 
 class DoorNode(DrilledNode, served.ServedNode):
-    """A served node that keeps word of its elections and of its door."""
+    """A served node that keeps word of its elections and of its door. It opens no other, so no drill leaves a socket's file."""
 
     def open_doors(self, stack: contextlib.ExitStack) -> None:
         epoch = int(self.board[0].led_epoch)
-        super().open_doors(stack)
+        if self.order.tcp_fd is not None:
+            listening = stack.enter_context(served.tcp_listener(self.order.tcp_fd))
+            exports = served.exports_of(self.order.size_bytes)
+            stack.enter_context(nbd_door(listening, exports, self.take_in, name=f"the NBD door of {self.order.name}"))
+        self.open_portals(stack)
         self.note(OPENS, epoch)
 
 
@@ -98,7 +102,7 @@ def run_replica(order: Order, doors: Doors, chosen: Disk, ballot_fd: int, board:
         frontend.node, made.frontend, made.board_ = made, frontend, board
         made.order = served.Order(
             order.name, order.addresses, order.witness, order.key, order.volume, order.protocol, order.policy, order.quorum,
-            order.peer_timeout_ns, order.stands_first, order.is_verbose, doors.sockets, tcp_fd, None, doors.size_bytes, None,
+            order.peer_timeout_ns, order.stands_first, order.is_verbose, Path(), tcp_fd, None, doors.size_bytes, None,
             None, doors.ports if doors.kind == "iscsi" else {},
         )  # fmt: skip
         begin_drilled(made, order, board)

@@ -56,6 +56,7 @@ class Wire(Protocol):
     epoch: int  # that the node leads in; 0: it did not say
     dialled_ns: int  # when this attempt began
     connected_ns: int  # when TCP was connected
+    is_proven: bool  # whether it is known that writes complete there
 
     def room(self) -> int: ...  # writes that it takes now
     def send(self, writes: Sequence[tuple[int, int]]) -> None: ...  # (number, block) of each
@@ -69,7 +70,7 @@ Dial = Callable[[int, bool], Wire]  # Of a node's place, and whether it must pro
 class DeskWire:
     """A connection to a node's desk."""
 
-    connected_ns = -1
+    connected_ns, is_proven = -1, True
 
     def __init__(self, talk: Conversation, epoch: int, dialled_ns: int) -> None:
         self.talk, self.epoch, self.dialled_ns = talk, epoch, dialled_ns
@@ -124,8 +125,11 @@ class DoorWire:
 
     epoch = 0
 
-    def __init__(self, connection: socket.socket, load: DoorLoad, dialled_ns: int, connected_ns: int) -> None:
-        self.connection, self.load, self.dialled_ns, self.connected_ns = connection, load, dialled_ns, connected_ns
+    def __init__(
+        self, connection: socket.socket, load: DoorLoad, dialled_ns: int, connected_ns: int, is_proven: bool
+    ) -> None:
+        self.connection, self.load, self.is_proven = connection, load, is_proven
+        self.dialled_ns, self.connected_ns = dialled_ns, connected_ns
         self.block = aligned_bytes(load.size_bytes)[: load.size_bytes]
         self.outbox: queue.SimpleQueue[Sequence[tuple[int, int]] | None] = queue.SimpleQueue()
         self.handed = 0  # writes so far
@@ -167,9 +171,9 @@ class DoorWire:
 class NbdWire(DoorWire):
     """A connection to an NBD door: simple replies, a write's number its cookie."""
 
-    def __init__(self, client: NbdClient, load: DoorLoad, dialled_ns: int) -> None:
+    def __init__(self, client: NbdClient, load: DoorLoad, dialled_ns: int, is_proven: bool) -> None:
         self.inbox, self.failed = bytearray(), 0
-        super().__init__(client.socket, load, dialled_ns, client.connected_ns)
+        super().__init__(client.socket, load, dialled_ns, client.connected_ns, is_proven)
 
     def request(self, number: int, address: int) -> bytes:
         size = self.load.size_bytes
@@ -198,9 +202,9 @@ class NbdWire(DoorWire):
 class IscsiWire(DoorWire):
     """A session at an iSCSI door: a write's number its task tag."""
 
-    def __init__(self, client: iscsi.IscsiClient, load: DoorLoad, dialled_ns: int) -> None:
+    def __init__(self, client: iscsi.IscsiClient, load: DoorLoad, dialled_ns: int, is_proven: bool) -> None:
         self.client, self.first_sn, self.is_over = client, client.command_sn, False
-        super().__init__(client.socket, load, dialled_ns, client.connected_ns)
+        super().__init__(client.socket, load, dialled_ns, client.connected_ns, is_proven)
 
     def room(self) -> int:
         handed_sn = (self.first_sn + self.handed) & 0xFFFFFFFF
@@ -247,7 +251,7 @@ def dial_doors(addresses: Sequence[tuple[str, int]], load: DoorLoad) -> Dial:
         except BaseException:
             client.socket.close()
             raise
-        return NbdWire(client, load, begin_ns)
+        return NbdWire(client, load, begin_ns, proves)
 
     def dial_iscsi(node: int, proves: bool) -> Wire:
         begin_ns = time.monotonic_ns()
@@ -261,6 +265,6 @@ def dial_doors(addresses: Sequence[tuple[str, int]], load: DoorLoad) -> Dial:
         except BaseException:
             client.close()
             raise
-        return IscsiWire(client, load, begin_ns)
+        return IscsiWire(client, load, begin_ns, proves)
 
     return dial_nbd if load.kind == "nbd" else dial_iscsi
