@@ -64,7 +64,7 @@ def through_door(index=0, **changes):
     outcomes = zip(history.intended_ns, history.outcome, strict=True)
     outcome = [INDETERMINATE if KILL - 30 * MS <= at < KILL else of for at, of in outcomes]
     far = msgspec.structs.replace(far, opened_ns=2_152 * MS, dialled_ns=2_146 * MS, connected_ns=2_148 * MS)
-    near = msgspec.structs.replace(near, dialled_ns=-30 * MS, connected_ns=-25 * MS)
+    near = msgspec.structs.replace(near, closed_ns=KILL - MS // 2, dialled_ns=-30 * MS, connected_ns=-25 * MS)
     notes = [*made.notes, Noted(node="far", what="opens", epoch=2, at_ns=2_144 * MS)]
     words = {"connections": [near, far], "notes": notes, "history": msgspec.structs.replace(history, outcome=outcome)} | changes
     return msgspec.structs.replace(made, **words)

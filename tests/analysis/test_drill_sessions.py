@@ -52,7 +52,7 @@ def test_a_drill_without_doors_has_no_route_and_no_sessions():
 def test_a_session_that_an_event_ends_is_told_with_the_writes_that_had_no_answer():
     (found,) = answer_of(NBD).sessions
     assert (found.trials, found.ended, found.moved, found.never) == (2, 2, 2, 0)
-    assert found.away_p50.value == found.away_max_ns == 2_152 * MS - (KILL + MS)
+    assert found.away_p50.value == found.away_max_ns == 2_152 * MS - (KILL - MS // 2)
     assert found.unanswered_p50.value == found.unanswered_max == 3
 
 
@@ -62,6 +62,12 @@ def test_a_session_that_nobody_took_up_again_did_not_come_back():
     (found,) = answer_of(made).sessions
     assert (found.ended, found.moved, found.never, found.away_p50.value) == (1, 0, 1, None)
     assert "not back" in printed(show_drill, made, answer_of(made))
+
+
+def test_a_connection_that_is_left_for_one_that_is_there_already_has_no_time_without_any():
+    near, far = through_door().connections
+    made = recording(through_door(connections=[msgspec.structs.replace(near, closed_ns=far.opened_ns), far]), door="nbd")
+    assert answer_of(made).sessions[0].away_max_ns == 0 and "1 of 1 none none" in printed(show_drill, made, answer_of(made))
 
 
 def test_an_event_that_ends_no_session_says_so():

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from .drill_outage import began_ns, quantile
+from .drill_outage import quantile
 from .drill_recording import INDETERMINATE, NEVER, DrillRecording, Trial
 from .result import Estimate
 
@@ -54,9 +54,12 @@ def sessions(recording: DrillRecording, counted: Sequence[int]) -> list[Sessions
 
 
 def ended_after(trial: Trial, index: int) -> Ended | None:
-    """What ended between an event and the next one, or the end of the load; None where nothing did."""
-    begin_ns = began_ns(trial.events[index])
-    end_ns = min([began_ns(one) for one in trial.events[index + 1 :]], default=trial.stopped_ns)
+    """What ended between an event and the next one, or the end of the load; None where nothing did.
+
+    An event counts from when it was begun: the connection to a process that is killed ends before the kill has returned.
+    """
+    begin_ns = trial.events[index].begin_ns
+    end_ns = min([one.begin_ns for one in trial.events[index + 1 :]], default=trial.stopped_ns)
     ended = [
         at for at, one in enumerate(trial.connections) if one.closed_ns != NEVER and begin_ns <= one.closed_ns < end_ns
     ]

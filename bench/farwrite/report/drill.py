@@ -190,12 +190,17 @@ def sessions_table(found: Sequence[Sessions], form: Form) -> Table:
     """Events with the sessions that they ended, for how long there was none, and the writes whose answer never came."""
     table = table_of(form, "event", "ended", "away p50", "longest", "unanswered p50", "most")
     for one in found:
-        longest = "not back" if one.never else format_time(one.away_max_ns)
-        times = [value_text(one.away_p50), longest] if one.ended else [UNKNOWN, UNKNOWN]
+        longest = "not back" if one.never else away_text(one.away_max_ns)
+        times = [away_text(one.away_p50.value), longest] if one.ended else [UNKNOWN, UNKNOWN]
         value = one.unanswered_p50.value
         writes = [UNKNOWN if value is None else f"{value:g}", str(one.unanswered_max)] if one.ended else [UNKNOWN, UNKNOWN]
         add_row(table, one.event, f"{one.ended} of {one.trials}", *times, *writes)
     return table
+
+
+def away_text(away_ns: float | None) -> str:
+    """ "62 ms"; none where the client left one connection for another that it had already."""
+    return UNKNOWN if away_ns is None else format_time(away_ns) if away_ns else "none"
 
 
 def sessions_text(found: Sequence[Sessions]) -> str:
