@@ -523,7 +523,9 @@ class Node(Voter):
             self.patience_ends_ns = time.monotonic_ns() + self.peer_timeout_ns
             self.refusing.clear()
             self.unasked = set(self.peers) if self.was_asked_to_stand else set()
-            self.orphaned_session = 0  # We are whom the others serve; nobody is to be succeeded.
+            # We are whom the others serve; nobody is to be succeeded. What is found out yet of the primary that we served last is
+            # of a session before: else its end would have us stand again as soon as we hand over.
+            self.session_count, self.orphaned_session = self.session_count + 1, 0
             self.primary = state
             self.board[0].led_epoch = epoch
             ending = threading.Event()

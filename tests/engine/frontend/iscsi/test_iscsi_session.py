@@ -480,6 +480,34 @@ def test_who_does_not_log_in_in_time_is_hung_up_on():
             one.ready()
 
 
+def test_a_portal_is_closed_while_somebody_comes(monkeypatch):
+    """The thread of who comes was found before it had started: the portal of a site that stands by is closed as the site begins
+    to lead, while initiators try it, and the replica ended with "cannot join thread before it is started"."""
+    closed = []
+
+    def close():
+        try:
+            opened.close()
+            closed.append(True)
+        except RuntimeError as failure:
+            closed.append(failure)
+
+    class Slow(threading.Thread):
+        def start(self):
+            closer.start()
+            time.sleep(0.05)
+            super().start()
+
+    closer = threading.Thread(target=close)
+    with target_in_memory(1 << 20) as opened:
+        monkeypatch.setattr(portal.threading, "Thread", Slow)
+        with socket.create_connection(opened.address, timeout=5) as stranger:
+            assert stranger.recv(1) == b""
+            monkeypatch.undo()
+            closer.join(20)
+    assert closed == [True]
+
+
 def test_of_too_many_strangers_the_oldest_goes_and_the_honest_get_in():
     with target_in_memory(1 << 20) as opened:
         strangers = [socket.create_connection(opened.address, timeout=5) for _ in range(portal.STRANGERS_MAX + 10)]

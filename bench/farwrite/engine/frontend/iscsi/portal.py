@@ -94,21 +94,18 @@ class Portal:
 
     def begin(self, connection: socket.socket, caller: str) -> None:
         thread = threading.Thread(target=self.serve, args=(connection, caller), daemon=True)
-        with self.lock:
+        with self.lock:  # Until it has started: who closes the portal waits for every thread that he finds.
+            if self.closing.is_set():
+                connection.close()
+                return
             if len(self.strangers) >= STRANGERS_MAX:
                 oldest = next(iter(self.strangers))
                 del self.strangers[oldest]
                 with contextlib.suppress(OSError):
                     oldest.shutdown(socket.SHUT_RDWR)
+            thread.start()
             self.strangers[connection] = None
             self.threads.add(thread)
-        try:
-            thread.start()
-        except BaseException:
-            with self.lock:
-                self.strangers.pop(connection, None)
-                self.threads.discard(thread)
-            raise
 
     def serve(self, connection: socket.socket, caller: str) -> None:
         """In a thread of its own: one connection, from its first byte to its end."""
