@@ -251,7 +251,7 @@ def test_what_no_flush_had_covered_is_lost_with_the_power_and_what_was_acknowled
 
 def test_a_disk_that_answers_flushes_and_keeps_only_the_label_is_caught(lab, monkeypatch):
     """Checkpoints believed its answers, so a replay does not bring back what is behind them. There must have been some: a machine
-    that is busy writes too little in a trial at times."""
+    that is busy writes too little in a trial at times, or stands still until nothing is known of it."""
     honest, power_off = desk.DrilledNode.loop_reactor, cluster.Cluster.power_off
 
     @contextlib.contextmanager
@@ -269,9 +269,9 @@ def test_a_disk_that_answers_flushes_and_keeps_only_the_label_is_caught(lab, mon
 
     monkeypatch.setattr(desk.DrilledNode, "loop_reactor", lies)
     monkeypatch.setattr(cluster.Cluster, "power_off", keeps_label)
-    for _ in range(5):
+    for _ in range(8):
         made, answer = judged(lab, POWER, BUSY)
-        if made.unknown or answer.differs:
+        if answer.differs and not made.unknown:
             break
     assert not made.unknown and answer.differs == ["far"]
 

@@ -268,14 +268,14 @@ class Cluster:
         volumes = {name: os.pread(DISKS[name][0].volume_fd, VOLUME_BYTES, 0) for name in self.addresses}
         written = np.flatnonzero(self.load.words[NEWEST:])
         assert len(written) > 0
-        block = aligned_bytes(SIZE)
+        block, end = aligned_bytes(SIZE), int(self.load.words[TAKEN]) + 1
         for name, volume in volumes.items():
             for place in written.tolist():
                 block[:] = np.frombuffer(volume, np.uint8, SIZE, place * SIZE)
                 completed = int(self.load.words[NEWEST + place]) - 1
                 found = check(block, 0, SIZE, place * SIZE)
                 # A later one was under way there when its primary died, and survived.
-                assert found in range(completed, int(self.load.words[TAKEN]) + 1, PLACES), f"{name} lacks completed write {completed}: {found}"
+                assert found in range(completed, end, PLACES), f"{name} lacks completed write {completed}: {found}"
                 assert matches(block, 0, SIZE, SEED, found, place * SIZE)
         assert len(set(volumes.values())) == 1
 

@@ -282,11 +282,19 @@ def test_an_address_that_is_taken_is_named():
 
 
 def test_who_has_proven_who_it_is_is_not_hung_up_on_for_strangers(monkeypatch):
+    admitted = threading.Event()
+
+    def admit(talk, caller):
+        admitted.set()
+        talk.say(talk.hear().upper())
+        return False
+
     monkeypatch.setattr(doors, "STRANGERS_MAX", 2)
     with contextlib.ExitStack() as stack:
-        address = stack.enter_context(opened())
+        address = stack.enter_context(opened(admit=admit))
         connection = stack.enter_context(socket.create_connection(address, PATIENCE_S))
         talk = converse(connection, KEYED, True, PATIENCE_S)
+        assert admitted.wait(PATIENCE_S)  # Whoever dials has heard the proof of the other end before that heard its own.
         for _ in range(6):
             stack.enter_context(socket.create_connection(address, PATIENCE_S))
         assert spoken(address) == b"QUESTION"

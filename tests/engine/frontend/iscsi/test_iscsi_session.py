@@ -419,6 +419,24 @@ def test_a_logout_is_answered_and_ends_the_session(opened):
             one.receive()
 
 
+def test_whoever_hears_that_it_has_logged_out_holds_nothing_any_more(opened, monkeypatch):
+    unit, held = opened.target.unit, []
+    made = pdu.logout_response
+
+    def noted(*words):
+        held.append((dict(unit.nexuses), unit.reservations.reserved_6))
+        return made(*words)
+
+    monkeypatch.setattr(pdu, "logout_response", noted)
+    with Initiator(opened.address) as one:
+        one.ready()
+        assert one.command(bytes([0x16, 0, 0, 0, 0, 0])).is_good
+        assert unit.reservations.reserved_6
+        one.send(header(pdu.LOGOUT, 0x80, tag=7, words=(0, one.command_sn, 0, 0, 0, 0, 0)))
+        assert one.receive().opcode == pdu.LOGOUT_RESPONSE
+    assert held == [({}, "")]
+
+
 def test_a_wrong_digest_is_noticed(opened):
     with Initiator(opened.address) as one:
         one.log_in(KEYS | {"DataDigest": "CRC32C"})

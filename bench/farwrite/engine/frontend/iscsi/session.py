@@ -137,6 +137,7 @@ class Session:
         self.aborting: list[tuple[set[int], Callable[[], None]]] = []  # ids of tasks that are waited for
         self.text = b""
         self.ending = ""  # why the connection ends once everything is sent
+        self.logout_tag = NO_TAG  # the task tag of a logout that is not answered yet
         self.heard_s = time.monotonic()
         self.asked_s = 0.0  # when we asked whether somebody is there; 0: nothing was asked
 
@@ -198,7 +199,9 @@ class Session:
                 self.start()
                 self.flush()
             if self.ending and not self.outbox and not self.operations:
-                raise ClosedError(self.ending)
+                self.answer_logout()
+                if not self.outbox:
+                    raise ClosedError(self.ending)
             self.look_at_clock()
 
     def finish(self) -> None:
@@ -481,9 +484,20 @@ class Session:
         answer = {0: 0, 1: 0, 2: 2}.get(reason)  # 2: recovery of connections is not supported
         if answer is None:
             raise ProtocolError(f"a logout for reason {reason}", pdu.REASON_FIELD)
-        self.send(pdu.logout_response(request.tag, answer, self.status_numbers()))
         if answer == 0:
-            self.ending = "the initiator has logged out"
+            self.ending, self.logout_tag = "the initiator has logged out", request.tag
+        else:
+            self.send(pdu.logout_response(request.tag, answer, self.status_numbers()))
+
+    def answer_logout(self) -> None:
+        """Whoever hears that it has logged out may count on it: nothing is under way, and another may reserve at once."""
+        if self.logout_tag == NO_TAG:
+            return
+        if self.nexus is not None:
+            self.target.unit.detach(self.nexus)
+        self.send(pdu.logout_response(self.logout_tag, 0, self.status_numbers()))
+        self.logout_tag = NO_TAG
+        self.flush()
 
     # SCSI commands and their data.
 
