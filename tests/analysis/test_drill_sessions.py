@@ -14,6 +14,9 @@ from farwrite.analysis.drill_recording import AGAIN, FILE, NEVER, read, save
 from farwrite.base.errors import EXIT_LOST_WRITE, UnfitError, UsageError
 from farwrite.commands.drill import drill
 from farwrite.compare.drills import result_set_of_drill
+from farwrite.compare.figures import read_result_set
+from farwrite.gate.budget import parse
+from farwrite.gate.gate import gate
 from farwrite.report.drill import show_drill, show_table
 from farwrite.report.drill_page import page_of_drill
 from farwrite.report.page import Page
@@ -140,6 +143,15 @@ def test_drills_through_another_door_or_none_are_unlike_and_their_figures_name_t
     for other in (plain, iscsi):
         with pytest.raises(UnfitError, match="door"):
             compare([nbd], [other])
+
+
+def test_budgets_take_drills_through_a_door_by_its_name(tmp_path):
+    save(NBD, tmp_path / FILE)
+    text = '[[budget]]\nmetric = "lost_writes"\nequals = 0\nwhere = { door = "nbd" }\n'
+    (decided,) = gate(read_result_set(tmp_path / FILE), parse(text)).verdicts
+    assert decided.verdict == "pass"
+    with pytest.raises(UsageError, match='no lost_writes with door "iscsi"; it has "nbd"'):
+        gate(read_result_set(tmp_path / FILE), parse(text.replace("nbd", "iscsi")))
 
 
 @pytest.mark.parametrize(("words", "said"), [
