@@ -1,7 +1,7 @@
 """What a case comes to: its figures, each with interval, sample size and floor, and the answer in ten lines.
 
-Of periods and rounds the unit is the round: a figure is the mean of its rounds, with Student's t (estimate.py). What was not measured
-is computed from what was, and is called modelled; what is not known has its reason.
+Of periods and rounds the unit is the round: a figure is the mean of its rounds, with Student's t (estimate.py). What was not
+measured is computed from what was, and is called modelled; what is not known has its reason.
 """
 
 from __future__ import annotations
@@ -65,11 +65,20 @@ def sections_of(made: CaseRecording) -> list[Section]:
     found = []
     for name in made.case.parts:
         if getattr(made, name) is None:
-            reason = made.unknown.get(name, "it was interrupted before this part was over" if made.interrupted else "not asked for")
-            found.append(Section(name, TITLES[name], [], [f"unknown: {reason}"]))
-        else:
-            found.append(makers[name](made))
+            found.append(Section(name, TITLES[name], [], [f"unknown: {why_unknown(made, name)}."]))
+            continue
+        section = makers[name](made)
+        if name in made.unknown:
+            section.notes.append(f"it ended before its end: {made.unknown[name]}")
+        found.append(section)
     return found
+
+
+def why_unknown(made: CaseRecording, name: str) -> str:
+    """Why a part was not measured."""
+    if name in made.unknown:
+        return made.unknown[name]
+    return "it was interrupted before this part was over" if made.interrupted else "it was not asked for"
 
 
 def lines_of(made: CaseRecording) -> list[Line]:
@@ -78,11 +87,10 @@ def lines_of(made: CaseRecording) -> list[Line]:
     for name, lines in (("steady", steady_lines), ("faults", faults_lines), ("thin", thin_lines), ("database", database_lines)):
         if name not in made.case.parts:
             continue
-        part = getattr(made, name)
-        if part is None:
-            found.append(Line("unknown", f"{TITLES[name]}: {made.unknown.get(name, 'not measured')}."))
-        else:
+        if getattr(made, name) is not None:
             found += lines(made)
+        elif name in made.seconds or made.interrupted:
+            found.append(Line("unknown", f"{TITLES[name]}: {why_unknown(made, name)}."))
     return found[:10]
 
 
@@ -122,9 +130,10 @@ def steady_lines(made: CaseRecording) -> list[Line]:
     assert part is not None
     return [
         Line(
-            verdict_below(cell.p99, PAPER_LIMIT_NS),
+            "unknown" if cell.doubts else verdict_below(cell.p99, PAPER_LIMIT_NS),
             f"At {cell.miles:g} miles a write takes {told(cell.p50, 'time')} at the median and {told(cell.p99, 'time')} at p99, "
-            f"over a floor of {told(cell.floor, 'time', bare=True)}; 2 ms are allowed.",
+            f"over a floor of {told(cell.floor, 'time', bare=True)}; 2 ms are allowed."
+            + (f" Undecided: {cell.doubts[0]}." if cell.doubts else ""),
         ) for cell in part.cells
     ]  # fmt: skip
 
@@ -183,12 +192,17 @@ def faults_lines(made: CaseRecording) -> list[Line]:
         never = sum(one.never for one in part.pauses)
         verdict: Literal["pass", "fail"] = "fail" if never or worst_ns > 30 * NS_PER_S else "pass"
         ends = f"; {never} did not end in time" if never else ""
-        lines.append(Line(verdict, f"The longest pause of any server is {format_time(worst_ns)} ({worst.event}){ends}; a guest gives "
-                                   f"up its disk after 30 s."))  # fmt: skip
+        lines.append(Line(
+            verdict,
+            f"The longest pause of any server is {format_time(worst_ns)} ({worst.event}){ends}; a guest gives up its disk after 30 s.",
+        ))  # fmt: skip
         back = part.pauses[-1]
         if back.longest_ns and back is not worst:
-            lines.append(Line("", f"The failback ({back.event}) costs a server {format_time(max(back.longest_ns))} at most, half of "
-                                  f"them {format_time(median(back.longest_ns))} or less."))  # fmt: skip
+            lines.append(Line(
+                "",
+                f"The failback ({back.event}) costs a server {format_time(max(back.longest_ns))} at most, half of them "
+                f"{format_time(median(back.longest_ns))} or less.",
+            ))  # fmt: skip
     return lines
 
 
@@ -200,14 +214,15 @@ class Room(NamedTuple):
 
     promised: int
     written: int
-    stored: int
+    taken: int  # of the pool's room, by extents
+    stored: int  # as the file systems count
     journals: int
     copies: int
 
     @property
     def saved_ratio(self) -> float:
         """Of what a pool without thin provisioning would set aside."""
-        return 1 - (self.stored + self.journals) / (self.promised + self.journals)
+        return 1 - (self.taken + self.journals) / (self.promised + self.journals)
 
 
 def room_of(part: ThinPart, asked: Thin) -> Room:
@@ -215,14 +230,18 @@ def room_of(part: ThinPart, asked: Thin) -> Room:
     count, copies = len(part.volumes), part.copies
     return Room(
         count * copies * asked.size_bytes, copies * sum(one.written_bytes for one in part.volumes),
-        sum(sum(one.stored_bytes) for one in part.volumes), count * copies * part.journal_bytes, copies,
+        copies * sum(one.used_bytes for one in part.volumes), sum(sum(one.stored_bytes) for one in part.volumes),
+        count * copies * part.journal_bytes, copies,
     )  # fmt: skip
 
 
 def real_room_of(room: Room, asked: Thin) -> Room:
-    """The same for volumes as large as they stand for: written and stored in the same shares, logs as they are."""
+    """The same for volumes as large as they stand for: written and taken in the same shares, logs as they are."""
     times = asked.stands_for_bytes / asked.size_bytes
-    return Room(*(round(times * value) for value in room[:3]), room.journals, room.copies)
+    return Room(
+        round(times * room.promised), round(times * room.written), round(times * room.taken), round(times * room.stored),
+        room.journals, room.copies,
+    )
 
 
 def thin_section(made: CaseRecording) -> Section:
@@ -230,23 +249,28 @@ def thin_section(made: CaseRecording) -> Section:
     assert part is not None and asked is not None
     room, count = room_of(part, asked), len(part.volumes)
     real = real_room_of(room, asked)
-    stored_over = mean_over_rounds([
-        sum(one.stored_bytes) / len(one.stored_bytes) / one.written_bytes for one in part.volumes if one.written_bytes
-    ])  # fmt: skip
+    taken_over = mean_over_rounds([one.used_bytes / one.written_bytes for one in part.volumes if one.written_bytes])
     figures = [
         CaseFigure("promised, all copies", exactly(room.promised, count), "bytes", "counted", "volumes"),
         CaseFigure("written by the servers, all copies", exactly(room.written, count), "bytes", "counted", "volumes"),
-        CaseFigure("stored, all copies", exactly(room.stored, count), "bytes", "counted", "volumes"),
+        CaseFigure("taken from the pool's room (extents), all copies", exactly(room.taken, count), "bytes", "counted", "volumes"),
+        CaseFigure("stored, as the file systems count", exactly(room.stored, count), "bytes", "counted", "volumes"),
         CaseFigure("logs of the copies", exactly(room.journals, count), "bytes", "counted", "volumes"),
-        CaseFigure("stored over written, by volume", stored_over, "ratio", "measured", "volumes"),
-        CaseFigure("promised over the nodes' capacity", exactly(room.promised / part.capacity_bytes, count), "ratio", "counted", "volumes"),
-        CaseFigure(f"disks without thin provisioning, {format_size(asked.stands_for_bytes)} a server",
-                   exactly(real.promised + real.journals, count), "bytes", "modelled", "volumes"),
-        CaseFigure("disks with it", exactly(real.stored + real.journals, count), "bytes", "modelled", "volumes"),
+        CaseFigure("taken over written, by volume", taken_over, "ratio", "measured", "volumes"),
+        CaseFigure(
+            "promised over what the nodes have beside logs", exactly(room.promised / part.capacity_bytes, count), "ratio", "counted",
+            "volumes",
+        ),
+        CaseFigure(
+            f"disks without thin provisioning, {format_size(asked.stands_for_bytes)} a server",
+            exactly(real.promised + real.journals, count), "bytes", "modelled", "volumes",
+        ),
+        CaseFigure("disks with it", exactly(real.taken + real.journals, count), "bytes", "modelled", "volumes"),
         CaseFigure("saved", exactly(real.saved_ratio, count), "share", "modelled", "volumes"),
     ]  # fmt: skip
     notes = [
-        "modelled: a real disk is written and stored in the same shares as its small one; each copy's log is as large as here",
+        "modelled: a real disk is written and takes room in the same shares as its small one; each copy's log is as large as here",
+        "room is granted by extents of 64 KiB: a small file at a place of its own takes more of it than it holds",
         "dollars are not derived: the paper's 260 000 are of 2008, and of its own disks",
     ]
     return Section("thin", TITLES["thin"], figures, notes)
@@ -261,10 +285,10 @@ def thin_lines(made: CaseRecording) -> list[Line]:
     real = real_room_of(room, asked)
     share = sum(one.written_bytes for one in part.volumes) / (len(part.volumes) * asked.size_bytes)
     return [
-        Line("", f"{len(part.volumes)} thin volumes, {share:.0%} of each written on average (assumed): {format_size(room.promised)} "
-                 f"promised in {part.copies} copies, {format_size(room.written)} written, {format_size(room.stored)} stored."),
-        Line("", f"With {format_size(asked.stands_for_bytes)} a server that is {format_size(real.stored + real.journals)} of disks "
-                 f"instead of {format_size(real.promised + real.journals)}: {real.saved_ratio:.0%} less (modelled)."),
+        Line("", f"{len(part.volumes)} thin volumes, {share:.0%} of each written (assumed): {format_size(room.promised)} "
+                 f"promised in {part.copies} copies, {format_size(room.written)} written, {format_size(room.taken)} taken."),
+        Line("", f"With {format_size(asked.stands_for_bytes)} a server {format_size(real.taken + real.journals)} of disks "
+                 f"do instead of {format_size(real.promised + real.journals)}: {real.saved_ratio:.0%} less (modelled)."),
     ]  # fmt: skip
 
 
@@ -319,27 +343,34 @@ def database_section(made: CaseRecording) -> Section:
         if periods:
             floor = by_round(periods, lambda one: one.floor_ns_p50)
             figures += [
-                CaseFigure(f"a write {words}, p50", by_round(periods, lambda one: one.p50_ns), "time", "measured", "periods", floor),
-                CaseFigure(f"a write {words}, p99", by_round(periods, lambda one: one.p99_ns), "time", "measured", "periods", floor),
-            ]  # fmt: skip
+                CaseFigure(f"a write {words}, {label}", by_round(periods, value), "time", "measured", "periods", floor)
+                for label, value in (("p50", lambda one: one.p50_ns), ("p99", lambda one: one.p99_ns))
+            ]
     taken = [one for one in part.periods if one.beside == SNAPSHOT]
     figures += [
         CaseFigure("taking a snapshot", by_round(taken, lambda one: one.taken_ns), "time", "measured", "snapshots"),
-        CaseFigure("longest write in the second after it", by_round(taken, lambda one: one.first_second_ns_max), "time", "measured",
-                   "snapshots"),
-        CaseFigure("p50 of that second, over the p50 without", ratios(part, lambda one: one.first_second_ns_p50,
-                   lambda one: one.p50_ns), "ratio", "measured", "pairs"),
-        CaseFigure("p50 of the period, over the p50 without", ratios(part, lambda one: one.p50_ns, lambda one: one.p50_ns), "ratio",
-                   "measured", "pairs"),
+        CaseFigure(
+            "longest write in the second after it", by_round(taken, lambda one: one.first_second_ns_max), "time", "measured",
+            "snapshots",
+        ),
+        CaseFigure(
+            "p50 of that second, over the p50 without", ratios(part, lambda one: one.first_second_ns_p50, lambda one: one.p50_ns),
+            "ratio", "measured", "pairs",
+        ),
+        CaseFigure(
+            "p50 of the period, over the p50 without", ratios(part, lambda one: one.p50_ns, lambda one: one.p50_ns), "ratio",
+            "measured", "pairs",
+        ),
     ]  # fmt: skip
     figures += rate_figures(part, asked)
     figures += point_figures(part, asked)
     late = max((one.late_ns_p99 for one in part.periods), default=0)
     notes = [
-        f"{format_time(asked.period_ns)} are {format_time(asked.scaled_ns)} here: a block that is written twice within a period is "
-        "shipped once, and that happens less often within a short one, so what is shipped a second, and the link, are upper bounds",
-        "the floor is a read of one block by the same client at the same door: no flush and no link; the client is Python, and its "
-        f"own time is in every figure (its requests were late by {format_time(late)} at p99 at worst)",
+        f"{format_time(asked.period_ns)} are {format_time(asked.scaled_ns)} here: a block that is written twice within a period "
+        "is shipped once, and that happens less often within a short one, so what is shipped a second, and the link, are upper "
+        "bounds",
+        "the floor is a read of one block by the same client at the same door: no flush and no link; the client is Python, and "
+        f"its own time is in every figure (its requests were late by {format_time(late)} at p99 at worst)",
         f"a bare flush on this disk takes {format_time(part.flush_ns_p50)} at the median" if part.flush_ns_p50 else
         "files in memory: there is no flush",
     ]  # fmt: skip
@@ -395,41 +426,55 @@ def modelled_point(part: DatabasePart, asked: Database) -> Estimate:
 def database_lines(made: CaseRecording) -> list[Line]:
     part, asked = made.database, made.case.database
     assert part is not None and asked is not None
-    plain = [one for one in part.periods if one.beside == PLAIN]
-    taken = [one for one in part.periods if one.beside == SNAPSHOT]
-    copying = [one for one in part.periods if one.beside == COPY]
-    settled = ratios(part, lambda one: one.p50_ns, lambda one: one.p50_ns)
-    lines = [Line("", f"A write takes {told(by_round(plain, lambda one: one.p50_ns), 'time')} at the median and "
-                      f"{told(by_round(plain, lambda one: one.p99_ns), 'time')} at p99 without a snapshot,")] if plain else []  # fmt: skip
+    return [*latency_lines(part), *copy_lines(part, asked)]
+
+
+def both_told(periods: list[Written]) -> str:
+    """Median and p99 of writes, as means over periods."""
+    middle, high = by_round(periods, lambda one: one.p50_ns), by_round(periods, lambda one: one.p99_ns)
+    return f"{told(middle, 'time')} at the median and {told(high, 'time')} at p99"
+
+
+def latency_lines(part: DatabasePart) -> list[Line]:
+    """What writes take without a snapshot, with one, and while it is copied."""
+    plain, taken, copying = ([one for one in part.periods if one.beside == beside] for beside in (PLAIN, SNAPSHOT, COPY))
+    lines = [Line("", f"A write takes {both_told(plain)} without a snapshot.")] if plain else []
     if taken:
+        settled = ratios(part, lambda one: one.p50_ns, lambda one: one.p50_ns)
+        instant, longest = (by_round(taken, value) for value in (lambda one: one.taken_ns, lambda one: one.first_second_ns_max))
         lines += [
-            Line("", f"{told(by_round(taken, lambda one: one.p50_ns), 'time')} and "
-                     f"{told(by_round(taken, lambda one: one.p99_ns), 'time')} with one taken in the period: {told(settled, 'ratio')} "
-                     "of the median without."),
-            Line("", f"Taking one takes {told(by_round(taken, lambda one: one.taken_ns), 'time')}; the longest write in the second "
-                     f"after it {told(by_round(taken, lambda one: one.first_second_ns_max), 'time')}."),
-        ]  # fmt: skip
-    if copying:
-        lines.append(Line("", f"While it is copied a write takes {told(by_round(copying, lambda one: one.p50_ns), 'time')} at the "
-                              f"median and {told(by_round(copying, lambda one: one.p99_ns), 'time')} at p99."))  # fmt: skip
-    shipped = shipped_per_s(part, asked)
+            Line("", f"With one it takes {both_told(taken)}: {told(settled, 'ratio')} of the median without."),
+            Line("", f"A snapshot takes {told(instant, 'time')}; the longest write within a second of it {told(longest, 'time')}."),
+        ]
+    return [*lines, Line("", f"While it is copied a write takes {both_told(copying)}.")] if copying else lines
+
+
+def copy_lines(part: DatabasePart, asked: Database) -> list[Line]:
+    """How much changes, how old the far copy becomes, and the link."""
+    shipped, period, scaled = shipped_per_s(part, asked), format_time(asked.period_ns), format_time(asked.scaled_ns)
     changed = by_round(part.periods, lambda one: one.changed_bytes / one.seconds)
-    lines.append(Line("", f"{told(changed, 'bytes/s')} change; {told(shipped, 'bytes/s')} are shipped every "
-                          f"{format_time(asked.scaled_ns)}, which stand for {format_time(asked.period_ns)} (time is scaled)."))  # fmt: skip
+    lines = [Line(
+        "",
+        f"{told(changed, 'bytes/s')} change; {told(shipped, 'bytes/s')} are shipped. Time is scaled: {scaled} stand for {period}.",
+    )]  # fmt: skip
     copies = changes_of(part)
     if not copies:
         return [*lines, Line("unknown", "Recovery point: no copy of changes was made.")]
     worst = mean_over_rounds([one.recovery_point_s_max * NS_PER_S for one in copies if one.recovery_point_s_max is not None])
-    point = modelled_point(part, asked)
-    keeps = "pass" if not part.falls_behind else "fail"
-    lines += [
-        Line(keeps, f"{asked.far_miles:g} miles away, over {format_rate(asked.far_link_bits_per_s)}, the far copy is at most "
-                    f"{told(worst, 'time')} old; every {format_time(asked.period_ns)} that would be {told(point, 'time')} at most "
-                    "(modelled)."),
-        Line("", f"Growing by {asked.growth_bytes / TB:g} TB a year takes {format_rate(8 * asked.growth_bytes_per_s)} of the link by "
-                 f"itself; all that changes takes {told(scaled_by(shipped, 8), 'bits/s')} (modelled)."),
+    return [
+        *lines,
+        Line(
+            "fail" if part.falls_behind else "pass",
+            f"{asked.far_miles:g} miles away, over {format_rate(asked.far_link_bits_per_s)}, the far copy is at most "
+            f"{told(worst, 'time')} old; every {period} that would be {told(modelled_point(part, asked), 'time')} at most "
+            "(modelled).",
+        ),
+        Line(
+            "",
+            f"Growing by {asked.growth_bytes / TB:g} TB a year takes {format_rate(8 * asked.growth_bytes_per_s)} by itself; all that "
+            f"changes takes a link of {told(scaled_by(shipped, 8), 'bits/s')} (modelled).",
+        ),
     ]  # fmt: skip
-    return lines
 
 
 def value_text(value: float, unit: Unit) -> str:

@@ -38,6 +38,7 @@ class SteadyCell(Struct, frozen=True):
     p99: Estimate
     floor: Estimate  # ns: a bare echo and flush in the same lab, at the median
     lost: int | None
+    doubts: list[str] = []  # why no verdict on a latency may rest on it, such as a busy host
 
 
 class SteadyPart(Struct, frozen=True):

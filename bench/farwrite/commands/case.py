@@ -148,8 +148,7 @@ def present(made: object, page: Path | None, source: str, json: bool) -> int:
             print_document({
                 "recording": made, "answer": [line._asdict() for line in lines_of(made)],
                 "sections": [
-                    {"name": one.name, "title": one.title, "notes": one.notes, "figures": [figure._asdict() for figure in one.figures]}
-                    for one in sections_of(made)
+                    one._asdict() | {"figures": [figure._asdict() for figure in one.figures]} for one in sections_of(made)
                 ],
             })  # fmt: skip
         else:

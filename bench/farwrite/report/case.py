@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from textwrap import wrap
 
 from rich.table import Table
 
@@ -11,6 +12,8 @@ from ..analysis.case_recording import CaseRecording
 from ..base.units import foreseen_text
 from .digits import UNKNOWN
 from .page import STYLE, WORD, Footnotes, Form, Page, add_row, table_of
+
+WHAT_WIDTH = 30  # Of the first column, where room is short.
 
 
 def show_case(page: Page, recording: CaseRecording) -> None:
@@ -59,30 +62,27 @@ def show_section(page: Page, section: Section) -> None:
 def figures_table(figures: list[CaseFigure], notes: Footnotes, form: Form) -> Table:
     """A figure a row: value, interval, how many are behind it, floor, and whether it was measured."""
     has_floor = any(figure.floor is not None for figure in figures)
-    heads = ["what", "value", *([] if form.interval == "none" else ["95 %"]), "n", *(["floor"] if has_floor else []), "how"]
+    is_beside = form.interval == "beside"
+    heads = ["what", "value", *(["95 %"] if is_beside else []), "n", *(["floor"] if has_floor else []), "how"]
     table = table_of(form, *heads)
-    table.columns[0].no_wrap = False
     for figure in figures:
-        found = figure.estimate
-        if found.value is None:
-            value, interval = UNKNOWN + notes.mark(found.warnings), ""
-        else:
-            value = value_text(found.value, figure.unit) + notes.mark(found.warnings)
-            interval = interval_text(figure)
+        found, floor = figure.estimate, figure.floor
+        known = UNKNOWN if found.value is None else value_text(found.value, figure.unit)
+        value, interval = known + notes.mark(found.warnings), interval_text(figure)
+        if form.interval == "below" and interval:
+            value = f"{value}\n{interval}"
         count = f"{found.count:,} {figure.of}".strip() if figure.of and found.count else UNKNOWN
-        floor = figure.floor
-        floors = [value_text(floor.value, figure.unit) if floor is not None and floor.value is not None else ""] if has_floor else []
-        add_row(table, figure.what, value, *([] if form.interval == "none" else [interval]), count, *floors, figure.how)
+        floors = [value_text(floor.value, figure.unit) if floor is not None and floor.value is not None else ""]
+        what = figure.what if is_beside else "\n".join(wrap(figure.what, WHAT_WIDTH))
+        add_row(table, what, value, *([interval] if is_beside else []), count, *(floors if has_floor else []), figure.how)
     return table
 
 
 def interval_text(figure: CaseFigure) -> str:
     """ "1.02 to 1.31 ms"; of what was counted there is none."""
     found = figure.estimate
-    if found.low is None or found.high is None:
-        return UNKNOWN
-    if found.low == found.high:
-        return "exact" if figure.how == "counted" else ""
+    if found.value is None or found.low is None or found.high is None or found.low == found.high:
+        return ""
     return f"{value_text(found.low, figure.unit)} to {value_text(found.high, figure.unit)}"
 
 
@@ -93,7 +93,8 @@ def show_assumed(page: Page, recording: CaseRecording) -> None:
         page.item("·", f"{sentence}.")
     times = ", ".join(f"{name} {foreseen_text(seconds)}" for name, seconds in recording.seconds.items())
     page.prose(
-        f"Link {recording.link}, files in {recording.disk}; {times or 'nothing was measured'}. Intervals of rounds, periods and volumes are "
-        "Student's, of a run's writes a bootstrap over its rounds; of trials the exact one of order statistics, where there are six or more.",
+        f"Link {recording.link}, files in {recording.disk}; {times or 'nothing was measured'}. Intervals (95 %) are Student's "
+        "over periods and volumes, a bootstrap over the rounds of a run, and the exact one of order statistics over six trials "
+        "or more. What was counted has none.",
         style="dim",
     )

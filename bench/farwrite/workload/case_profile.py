@@ -1,7 +1,7 @@
 """A case: a system that somebody runs, as a profile of what is measured of it. Shipped ones are in workloads/cases.
 
-It has up to four parts: a load by day (`steady`), a fault scenario under load (`faults`), thin volumes that are filled (`thin`), and a
-database with snapshots and a remote copy (`database`). What is assumed and not measured is said in sentences, with its source.
+It has up to four parts: a load by day (`steady`), a fault scenario under load (`faults`), thin volumes that are filled (`thin`),
+and a database with snapshots and a remote copy (`database`). What is assumed and not measured is said, with its source.
 """
 
 from __future__ import annotations
@@ -196,7 +196,8 @@ def check_database(made: Database, reader: Reader, within: Any) -> None:
     for index, stream in enumerate(made.stream):
         path = ("database", "stream", index)
         if stream.place not in PLACES:
-            raise UsageError(f'{reader.where((*path, "place"))}: there is no place "{stream.place}"{nearest(stream.place, PLACES)}.')
+            where = reader.where((*path, "place"))
+            raise UsageError(f'{where}: there is no place "{stream.place}"{nearest(stream.place, PLACES)}.')
         within((*path, "writes"), stream.writes_per_s, 0.1, 2000, " /s")
         within((*path, "block"), stream.block_bytes, BLOCK_BYTES, 1 << 20, " bytes")
         within((*path, "region"), stream.region_bytes, 8 * stream.block_bytes, made.size_bytes, " bytes")

@@ -29,10 +29,12 @@ def words_of(*words: str) -> list[str]:
 
 @contextmanager
 def started(*words: str) -> Iterator[tuple[subprocess.Popen[str], Any]]:
-    """(process, file with what it says on stderr) of a command, as long as this block; then it is asked to end, and waited for."""
+    """(process, file of its stderr) of a command, as long as this block; then it is asked to end, and waited for."""
     with (
         tempfile.TemporaryFile("w+") as said,
-        subprocess.Popen(words_of(*words), stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True) as process,
+        subprocess.Popen(
+            words_of(*words), stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True,
+        ) as process,
     ):
         try:
             yield process, said

@@ -1,7 +1,7 @@
-"""A database on a served volume: periods with a snapshot and without one in turn, then periods while it is copied to a second site.
+"""A database on a served volume: periods with a snapshot and without one in turn, then periods while it is copied far away.
 
-Both volumes are served by `farwrite serve`, and `farwrite copy` runs at one end of a link of `farwrite lab`, as a person would type them.
-Only the bytes of a copy cross that link; the requests for its snapshots do not, which would add a round trip or two.
+Both volumes are served by `farwrite serve`, and `farwrite copy` runs at one end of a link of `farwrite lab`, as a person would
+type them. Only the bytes of a copy cross that link; the requests for its snapshots do not, which would add a round trip or two.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ class DatabaseMeasurement:
             ask(self.near, Take(NAME))
             taken_ns = time.monotonic_ns() - begin_ns
         self.watch((begin_ns + self.asked.scaled_ns - time.monotonic_ns()) / NS_PER_S)
-        told = {"beside": beside, "floor_ns": floor_ns, "pair": pair, "instant_ns": begin_ns if taken_ns else 0, "taken_ns": taken_ns}
+        told = {"beside": beside, "floor_ns": floor_ns, "pair": pair, "instant_ns": begin_ns if taken_ns else 0}
+        told["taken_ns"] = taken_ns
         self.stretches.append((begin_ns, begin_ns + self.asked.scaled_ns, told))
 
     def forget(self) -> None:
@@ -134,8 +135,8 @@ class DatabaseMeasurement:
         # The forwarder finds its address in $FAR, as every command at that site.
         far = f'exec {shlex.quote(sys.executable)} -m {forwarder_name()} "$FAR" {PORT} {shlex.quote(f"{sockets}/{FOLLOWS}")}'
         copying = [
-            sys.executable, "-m", "farwrite", "copy", source, "URI", "--to-sockets", sockets, "--every", f"{period_s} s", "--copies", str(asked.copies + 1), "--json",
-            "--overwrite",
+            sys.executable, "-m", "farwrite", "copy", source, "URI", "--to-sockets", sockets, "--every", f"{period_s} s",
+            "--copies", str(asked.copies + 1), "--json", "--overwrite",
         ]  # fmt: skip
         line = " ".join(f"nbd://$FAR:{PORT}/{VOLUME}" if word == "URI" else shlex.quote(word) for word in copying)
         words = ["--miles", f"{asked.far_miles:g}", "--rate", f"{asked.far_link_bits_per_s} bit/s", "--link", self.link]

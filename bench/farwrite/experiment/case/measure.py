@@ -1,24 +1,32 @@
-"""A case from its first part to its last: each is measured by what measures it elsewhere, and what was observed is saved after it.
+"""A case from its first part to its last: what was observed of each is saved when it is over.
 
-A run of its own gives the load by day, a drill the faults; thin volumes and the database have files of their own beside this one. A part
-that cannot be measured here is unknown, with the reason, and the others go on.
+A run of its own gives the load by day, a drill the faults; thin volumes and the database have files of their own beside this
+one. A part that cannot be measured here is unknown, with the reason, and the others go on.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from ... import __version__
 from ...analysis import analysis_of
-from ...analysis.case_recording import FILE, KIND, SCHEMA_VERSION, CaseRecording, FaultsPart, SteadyCell, SteadyPart, save
+from ...analysis.case_recording import (
+    FILE,
+    KIND,
+    SCHEMA_VERSION,
+    CaseRecording,
+    FaultsPart,
+    SteadyCell,
+    SteadyPart,
+    save,
+)
 from ...analysis.drill_answer import answer_of
 from ...analysis.drill_recording import FILE as DRILL
 from ...analysis.drill_recording import DrillRecording
@@ -27,7 +35,6 @@ from ...base.errors import FarwriteError, UsageError
 from ...base.host.disk import why_not_durable
 from ...base.host.facts import command_line, host_facts
 from ...base.physics import rtt_ns_of
-from ...base.protocol import NAMES
 from ...base.units import NS_PER_MS, NS_PER_S
 from ...engine.peer_timeout import peer_timeout_of
 from ...progress import Progress
@@ -42,6 +49,7 @@ from ..run_journal import begin
 from .database import DatabaseMeasurement
 from .thin import ThinMeasurement
 
+T = TypeVar("T")
 BOUND_NS = 250 * NS_PER_MS
 OFFERED_PER_S, DEPTH, BLOCKS = 500.0, 64, 512  # Of a drill, as farwrite drill has them.
 PROFILE = """
@@ -67,7 +75,6 @@ block = "{block} B"
 address = "hot-spot"
 queue_depth = {queue_depth}
 """
-assert "C" in NAMES
 
 
 @dataclass(frozen=True)
@@ -148,6 +155,7 @@ class SteadyMeasurement:
             SteadyCell(
                 miles=cell.miles, rounds=cell.rounds_ok, completed=cell.completed, p50=bare(cell.response_ns_p50),
                 p99=bare(cell.response_ns_p99), floor=bare(cell.floor_ns), lost=cell.lost,
+                doubts=[str(reason) for reason in cell.latency_doubts],
             ) for cell in analysis_of(report).cells
         ]  # fmt: skip
         if cells:
@@ -167,8 +175,9 @@ def bare(estimate: Any) -> Any:
 def profile_text(steady: Steady, asked: Asked) -> str:
     """The profile of the load."""
     return PROFILE.format(
-        title=asked.case.title.replace("\\", "").replace('"', ""), link=asked.link, durability="memory" if asked.in_memory else "disk",
-        miles=list(steady.miles), rate=steady.link_bits_per_s, rounds=steady.rounds, round_ns=steady.round_ns,
+        title=asked.case.title.replace("\\", "").replace('"', ""), link=asked.link,
+        durability="memory" if asked.in_memory else "disk", miles=list(steady.miles),
+        rate=steady.link_bits_per_s, rounds=steady.rounds, round_ns=steady.round_ns,
         writes=steady.writes_per_s, block=steady.block_bytes, queue_depth=steady.queue_depth,
     )  # fmt: skip
 
@@ -216,12 +225,18 @@ def setup_of(scenario: drill_scenario.Scenario, faults: Faults, seed: int) -> Se
     )  # fmt: skip
 
 
+def there(table: T | None) -> T:
+    """A part's table, of a case that has it."""
+    assert table is not None
+    return table
+
+
 MAKERS: dict[str, Callable[[Asked, Progress], Part]] = {
     "steady": SteadyMeasurement,
     "faults": FaultsMeasurement,
-    "thin": lambda asked, progress: ThinMeasurement(asked.case.thin, asked.out, asked.link, asked.seed, progress),  # type: ignore[arg-type]
+    "thin": lambda asked, progress: ThinMeasurement(there(asked.case.thin), asked.out, asked.link, asked.seed, progress),
     "database": lambda asked, progress: DatabaseMeasurement(
-        asked.case.database, asked.out, asked.link, asked.in_memory, asked.seed, progress  # type: ignore[arg-type]
+        there(asked.case.database), asked.out, asked.link, asked.in_memory, asked.seed, progress
     ),
 }
 
@@ -229,9 +244,8 @@ MAKERS: dict[str, Callable[[Asked, Progress], Part]] = {
 def expected_s(case: Case, parts: tuple[str, ...]) -> float:
     """About how long the parts take, on a machine of two idle processors."""
     seconds = 0.0
-    with contextlib.suppress(AttributeError):
-        if case.steady and "steady" in parts:
-            seconds += 8 + len(case.steady.miles) * case.steady.rounds * (case.steady.round_ns / NS_PER_S + 0.5)
+    if case.steady and "steady" in parts:
+        seconds += 8 + len(case.steady.miles) * case.steady.rounds * (case.steady.round_ns / NS_PER_S + 0.5)
     if case.faults and "faults" in parts:
         seconds += 5 + 28 * case.faults.trials
     if case.thin and "thin" in parts:

@@ -1,7 +1,7 @@
-"""Thin volumes of a pool, filled one after the other: what was promised, what servers wrote, and what their copies take on the disks.
+"""Thin volumes of a pool, filled one after the other: what was promised, what servers wrote, and what their copies take.
 
-Each volume is served while it is filled, by processes at the sites of its copies, and its room is granted by the pool's ledger as it
-grows; then they end and the next one is served. So a machine of two processors fills a hundred. Files have names until all is counted.
+Each volume is served while it is filled, by processes at the sites of its copies, and its room is granted by the pool's ledger
+as it grows; then they end and the next one is served. So a machine of two processors fills a hundred.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class ThinMeasurement:
     def make_volumes(self, pool: Pool) -> None:
         for index in range(self.asked.volumes):
             self.progress.counted("thin volumes made", index, self.asked.volumes)
-            pool.create_volume(f"server{index:03d}", self.asked.size_bytes, self.asked.level, False, self.asked.size_bytes, AtRest())
+            size = self.asked.size_bytes
+            pool.create_volume(f"server{index:03d}", size, self.asked.level, False, size, AtRest())
 
     def fill_all(self, pool: Pool, groups: Groups) -> None:
         volumes = list(pool.document.volumes)

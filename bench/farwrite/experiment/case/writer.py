@@ -161,8 +161,9 @@ class Writer:
 
 
 def written_in(
-    rows: Sequence[Answered], begin_ns: int, end_ns: int, beside: str, floor_ns: int, pair: int = 0, instant_ns: int = 0, taken_ns: int = 0
-) -> Written | None:
+    rows: Sequence[Answered], begin_ns: int, end_ns: int, beside: str, floor_ns: int, pair: int = 0, instant_ns: int = 0,
+    taken_ns: int = 0,
+) -> Written | None:  # fmt: skip
     """The writes that were intended in a stretch of time; None: there were too few to say anything of."""
     chosen = [row for row in rows if begin_ns <= row.intended_ns < end_ns]
     if len(chosen) < 20:
@@ -170,7 +171,7 @@ def written_in(
     times = np.array([row.done_ns - row.intended_ns for row in chosen])
     late = np.array([row.issued_ns - row.intended_ns for row in chosen])
     changed = {address for row in chosen for address in range(row.address, row.address + row.size, BLOCK_BYTES)}
-    second = [row.done_ns - row.intended_ns for row in chosen if instant_ns and instant_ns <= row.intended_ns < instant_ns + NS_PER_S]
+    second = [row.done_ns - row.intended_ns for row in chosen if instant_ns and row.intended_ns < instant_ns + NS_PER_S]
     # A write that was under way at the instant may have waited for it as well.
     about = [row.done_ns - row.intended_ns for row in rows
              if instant_ns and row.intended_ns < instant_ns + NS_PER_S and row.done_ns >= instant_ns]  # fmt: skip

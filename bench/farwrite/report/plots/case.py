@@ -42,7 +42,8 @@ def latency_plot(section: Section, writes: Sequence[CaseFigure]) -> Plot:
              "hovertemplate": "%{y}: %{x:.3g} ms<extra></extra>"},
         ],
         layout=layout_of(
-            log_axis("ms"), {"type": "category", "categoryorder": "array", "categoryarray": names[::-1]}, height=120 + 42 * len(names),
+            log_axis("ms"), {"type": "category", "categoryorder": "array", "categoryarray": names[::-1]},
+            height=120 + 42 * len(names),
         ),
     )  # fmt: skip
 
@@ -56,10 +57,12 @@ def pauses_plot(recording: CaseRecording) -> Plot:
     return Plot(
         id="faults-pauses", title="The longest pause of each server, by event",
         caption="; ".join(f"{one.event}: {format_time(max(one.longest_ns))} at most" for one in shown) + ".",
-        note="A pause lasts until a server's next write that is answered. A guest gives up its disk after 30 s (Linux) or 60 s (Windows).",
+        note="A pause lasts until a server's next write that is answered. A guest gives up its disk after 30 s (Linux) or 60 s "
+        "(Windows).",
         data=[
-            {"type": "box", "x": [round(value / NS_PER_S, 4) for value in one.longest_ns], "name": name, "marker": {"color": "--C"},
-             "line": {"color": "--C"}, "boxpoints": "all", "jitter": 0.5, "pointpos": 0, "hovertemplate": "%{x:.3f} s<extra></extra>"}
+            {"type": "box", "x": [round(value / NS_PER_S, 4) for value in one.longest_ns], "name": name,
+             "marker": {"color": "--C"}, "line": {"color": "--C"}, "boxpoints": "all", "jitter": 0.5, "pointpos": 0,
+             "hovertemplate": "%{x:.3f} s<extra></extra>"}
             for one, name in zip(shown, names, strict=True)
         ],
         layout=layout_of(
