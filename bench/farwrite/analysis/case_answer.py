@@ -17,7 +17,7 @@ from .case_recording import COPY, PLAIN, SNAPSHOT, CaseRecording, Copied, Databa
 from .estimate import mean_over_rounds, unknown
 from .result import Estimate, exactly
 
-Unit = Literal["time", "bytes", "bits/s", "bytes/s", "ratio", "share", "count"]
+Unit = Literal["time", "bytes", "TB", "bits/s", "bytes/s", "ratio", "share", "count"]
 How = Literal["measured", "counted", "modelled", "assumed"]
 
 PAPER_LIMIT_NS = 2_000_000  # The claim of 2008: a synchronous write within 2 ms.
@@ -194,7 +194,8 @@ def faults_lines(made: CaseRecording) -> list[Line]:
         ends = f"; {never} did not end in time" if never else ""
         lines.append(Line(
             verdict,
-            f"The longest pause of any server is {format_time(worst_ns)} ({worst.event}){ends}; a guest gives up its disk after 30 s.",
+            f"The longest pause of any server is {format_time(worst_ns)} ({worst.event}){ends}; a guest gives up its disk after "
+            "30 s.",
         ))  # fmt: skip
         back = part.pauses[-1]
         if back.longest_ns and back is not worst:
@@ -258,8 +259,8 @@ def thin_section(made: CaseRecording) -> Section:
         CaseFigure("logs of the copies", exactly(room.journals, count), "bytes", "counted", "volumes"),
         CaseFigure("taken over written, by volume", taken_over, "ratio", "measured", "volumes"),
         CaseFigure(
-            "promised over what the nodes have beside logs", exactly(room.promised / part.capacity_bytes, count), "ratio", "counted",
-            "volumes",
+            "promised over what the nodes have beside logs", exactly(room.promised / part.capacity_bytes, count), "ratio",
+            "counted", "volumes",
         ),
         CaseFigure(
             f"disks without thin provisioning, {format_size(asked.stands_for_bytes)} a server",
@@ -269,7 +270,7 @@ def thin_section(made: CaseRecording) -> Section:
         CaseFigure("saved", exactly(real.saved_ratio, count), "share", "modelled", "volumes"),
     ]  # fmt: skip
     notes = [
-        "modelled: a real disk is written and takes room in the same shares as its small one; each copy's log is as large as here",
+        "modelled: a real disk is written and takes room in the same shares as its small one; a copy's log is as large as here",
         "room is granted by extents of 64 KiB: a small file at a place of its own takes more of it than it holds",
         "dollars are not derived: the paper's 260 000 are of 2008, and of its own disks",
     ]
@@ -366,14 +367,19 @@ def database_section(made: CaseRecording) -> Section:
     figures += point_figures(part, asked)
     late = max((one.late_ns_p99 for one in part.periods), default=0)
     notes = [
-        f"{format_time(asked.period_ns)} are {format_time(asked.scaled_ns)} here: a block that is written twice within a period "
-        "is shipped once, and that happens less often within a short one, so what is shipped a second, and the link, are upper "
-        "bounds",
+        f"{duration_text(asked.period_ns)} are {duration_text(asked.scaled_ns)} here: a block that is written twice within a "
+        "period is shipped once, and that happens less often within a short one, so what is shipped a second, and the link, are "
+        "upper bounds",
         "the floor is a read of one block by the same client at the same door: no flush and no link; the client is Python, and "
         f"its own time is in every figure (its requests were late by {format_time(late)} at p99 at worst)",
         f"a bare flush on this disk takes {format_time(part.flush_ns_p50)} at the median" if part.flush_ns_p50 else
         "files in memory: there is no flush",
     ]  # fmt: skip
+    if part.left_out:
+        notes.append(
+            f"{counted(part.left_out, 'period')} left out: the volume did not keep up with the writes that were offered, or it "
+            "was interrupted"
+        )
     if part.failed_writes:
         notes.append(f"{counted(part.failed_writes, 'write')} failed")
     if part.falls_behind:
@@ -390,8 +396,8 @@ def rate_figures(part: DatabasePart, asked: Database) -> list[CaseFigure]:
         CaseFigure("written", written, "bytes/s", "measured", "periods"),
         CaseFigure("changed (each block once a period)", changed, "bytes/s", "measured", "periods"),
         CaseFigure("shipped to the second site", shipped, "bytes/s", "measured", "copies"),
-        CaseFigure("growth asked for, a year", exactly(asked.growth_bytes, 1), "bytes", "assumed", ""),
-        CaseFigure("growth by what the volume's file takes, a year", growth_of(part), "bytes", "measured", "time"),
+        CaseFigure("growth asked for, a year", exactly(asked.growth_bytes, 1), "TB", "assumed", ""),
+        CaseFigure("growth by what the volume's file takes, a year", growth_of(part), "TB", "measured", "time"),
         CaseFigure("link that the growth alone takes", exactly(8 * asked.growth_bytes_per_s, 1), "bits/s", "modelled", ""),
         CaseFigure("link needed: a period shipped within one", scaled_by(shipped, 8), "bits/s", "modelled", "copies"),
         CaseFigure("link needed: a period shipped in half of one", scaled_by(shipped, 16), "bits/s", "modelled", "copies"),
@@ -404,7 +410,7 @@ def point_figures(part: DatabasePart, asked: Database) -> list[CaseFigure]:
     takes = mean_over_rounds([one.seconds * NS_PER_S for one in copies])
     best = mean_over_rounds([one.recovery_point_s * NS_PER_S for one in copies])
     worst = mean_over_rounds([one.recovery_point_s_max * NS_PER_S for one in copies if one.recovery_point_s_max is not None])
-    period, scaled = format_time(asked.period_ns), format_time(asked.scaled_ns)
+    period, scaled = duration_text(asked.period_ns), duration_text(asked.scaled_ns)
     return [
         CaseFigure(f"a copy takes, every {scaled}", takes, "time", "measured", "copies"),
         CaseFigure(f"recovery point just after a copy, every {scaled}", best, "time", "measured", "copies"),
@@ -418,7 +424,7 @@ def modelled_point(part: DatabasePart, asked: Database) -> Estimate:
     takes = scaled_by(shipped_per_s(part, asked), 8 * asked.period_ns / asked.far_link_bits_per_s)
     if takes.value is not None and takes.value > asked.period_ns:
         return unknown(reasons.remark(
-            f"a copy every {format_time(asked.period_ns)} would take {format_time(takes.value)}: the link cannot keep up"
+            f"a copy every {duration_text(asked.period_ns)} would take {duration_text(takes.value)}: the link cannot keep up"
         ))  # fmt: skip
     return scaled_by(takes, 1.0, asked.period_ns)
 
@@ -426,6 +432,9 @@ def modelled_point(part: DatabasePart, asked: Database) -> Estimate:
 def database_lines(made: CaseRecording) -> list[Line]:
     part, asked = made.database, made.case.database
     assert part is not None and asked is not None
+    if not part.periods:
+        behind = f"in {counted(part.left_out, 'period')} the volume did not keep up with the writes that were offered"
+        return [Line("unknown", f"What a write takes: {behind}."), *copy_lines(part, asked)]
     return [*latency_lines(part), *copy_lines(part, asked)]
 
 
@@ -444,18 +453,18 @@ def latency_lines(part: DatabasePart) -> list[Line]:
         instant, longest = (by_round(taken, value) for value in (lambda one: one.taken_ns, lambda one: one.first_second_ns_max))
         lines += [
             Line("", f"With one it takes {both_told(taken)}: {told(settled, 'ratio')} of the median without."),
-            Line("", f"A snapshot takes {told(instant, 'time')}; the longest write within a second of it {told(longest, 'time')}."),
+            Line("", f"A snapshot takes {told(instant, 'time')}; the longest write about it takes {told(longest, 'time')}."),
         ]
     return [*lines, Line("", f"While it is copied a write takes {both_told(copying)}.")] if copying else lines
 
 
 def copy_lines(part: DatabasePart, asked: Database) -> list[Line]:
     """How much changes, how old the far copy becomes, and the link."""
-    shipped, period, scaled = shipped_per_s(part, asked), format_time(asked.period_ns), format_time(asked.scaled_ns)
+    shipped, period, scaled = shipped_per_s(part, asked), duration_text(asked.period_ns), duration_text(asked.scaled_ns)
     changed = by_round(part.periods, lambda one: one.changed_bytes / one.seconds)
     lines = [Line(
         "",
-        f"{told(changed, 'bytes/s')} change; {told(shipped, 'bytes/s')} are shipped. Time is scaled: {scaled} stand for {period}.",
+        f"{told(changed, 'bytes/s')} change; {told(shipped, 'bytes/s')} are shipped. Time is scaled: {scaled} are {period}.",
     )]  # fmt: skip
     copies = changes_of(part)
     if not copies:
@@ -471,18 +480,25 @@ def copy_lines(part: DatabasePart, asked: Database) -> list[Line]:
         ),
         Line(
             "",
-            f"Growing by {asked.growth_bytes / TB:g} TB a year takes {format_rate(8 * asked.growth_bytes_per_s)} by itself; all that "
-            f"changes takes a link of {told(scaled_by(shipped, 8), 'bits/s')} (modelled).",
+            f"Growing by {asked.growth_bytes / TB:g} TB a year takes {format_rate(8 * asked.growth_bytes_per_s)} by itself; all "
+            f"that changes takes a link of {told(scaled_by(shipped, 8), 'bits/s')} (modelled).",
         ),
     ]  # fmt: skip
+
+
+def duration_text(ns: float) -> str:
+    """As every time; from two minutes on in minutes."""
+    return f"{ns / NS_PER_S / 60:.3g} min" if ns >= 120 * NS_PER_S else format_time(ns)
 
 
 def value_text(value: float, unit: Unit) -> str:
     """One number with its unit."""
     if unit == "time":
-        return format_time(value)
+        return duration_text(value)
     if unit == "bytes":
         return format_size(value)
+    if unit == "TB":
+        return f"{value / TB:.3g} TB"
     if unit == "bytes/s":
         return f"{format_size(value)}/s"
     if unit == "bits/s":

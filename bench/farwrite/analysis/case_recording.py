@@ -123,6 +123,7 @@ class DatabasePart(Struct, frozen=True):
     grown_s: float  # between the two
     flush_ns_p50: int  # of a bare 4 KiB write on the same disk
     falls_behind: bool = False
+    left_out: int = 0  # periods whose writes were not made within them: the volume did not keep up with what was offered
     failed_writes: int = 0
 
 

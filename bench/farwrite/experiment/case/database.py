@@ -164,18 +164,19 @@ class DatabaseMeasurement:
     def observed(self) -> DatabasePart | None:
         rows: list[Answered] = self.writer.answered if self.writer else []
         periods: list[Written] = []
+        left_out = 0
+        newest_ns = max((row.intended_ns for row in rows), default=0)
         for begin_ns, end_ns, told in self.stretches:
-            if not rows or end_ns > rows[-1].done_ns:
-                continue  # It was interrupted before its end.
-            if (made := written_in(rows, begin_ns, end_ns, **told)) is not None:
-                periods.append(made)
+            made = written_in(rows, begin_ns, end_ns, **told) if newest_ns >= end_ns else None
+            periods += [made] if made is not None else []
+            left_out += made is None
         if not periods and not self.copies:
             return None
         used = self.used_bytes if len(self.used_bytes) == 2 else [0, 0]
         return DatabasePart(
             periods=periods, copies=self.copies, used_before_bytes=used[0], used_after_bytes=used[1],
             grown_s=self.used_at_s[-1] - self.used_at_s[0] if len(self.used_at_s) == 2 else 0.0, flush_ns_p50=self.flush_ns,
-            falls_behind=self.falls_behind, failed_writes=self.writer.failed if self.writer else 0,
+            left_out=left_out, falls_behind=self.falls_behind, failed_writes=self.writer.failed if self.writer else 0,
         )  # fmt: skip
 
 
