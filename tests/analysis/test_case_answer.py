@@ -1,4 +1,4 @@
-"""What a case comes to: figures from what was observed, modelled ones called so, verdicts from intervals, reasons where unknown."""
+"""What a case comes to: figures from what was observed, modelled ones called so, verdicts from intervals, reasons."""
 
 import math
 
@@ -24,7 +24,8 @@ def one(made, beginning):
 
 
 def campus(**changes):
-    return make_case.recording("campus", **({"steady": make_case.steady(), "faults": make_case.faults(), "thin": make_case.thin()} | changes))
+    parts = {"steady": make_case.steady(), "faults": make_case.faults(), "thin": make_case.thin()}
+    return make_case.recording("campus", **(parts | changes))
 
 
 def test_an_answer_has_ten_lines_at_most_and_says_first_what_a_write_takes():

@@ -43,7 +43,8 @@ def test_a_lost_write_is_exit_code_5_and_nothing_measured_is_4(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["campos"], 'no case "campos"'), (["campus", "--only", "disks"], 'no part "disks"'), (["campus", "--seed", "-1"], "--seed"),
+        (["campos"], 'no case "campos"'), (["campus", "--only", "disks"], 'no part "disks"'),
+        (["campus", "--seed", "-1"], "--seed"),
         (["nowhere.json"], "nowhere.json"), (["nowhere.toml"], "nowhere.toml"), (["campus", "-v", "-q"], "choose one"),
         (["campus", "--page", "/nowhere/at/all.html"], "no directory"),
     ],

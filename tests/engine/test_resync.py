@@ -269,6 +269,21 @@ def test_a_peer_with_another_history_is_told_only_what_differs(stack, during):
         assert near.far[0].state.at[0].extent_count == len({*range(300_000 // EXTENT, 314_999 // EXTENT + 1)})
 
 
+def test_a_peer_shows_that_it_lives_with_each_extent_that_it_takes(stack):
+    near = Near(stack, primary.C, capacity=128 << 10, policy=primary.SUSPEND_REPLICATION)
+    near.write(50)
+    near.complete()
+    near.lose()
+    near.write(400)
+    near.complete()
+    assert near.come_back() == primary.BY_EXTENTS
+    peer = near.state.peer[0]
+    begun_ns = int(peer.last_heard_ns)
+    near.until(lambda: peer.last_heard_ns > begun_ns or peer.synced_count, "a sign of life")
+    assert not peer.synced_count  # No PING was sent: that is due after a quarter of 1000 s.
+    near.check()
+
+
 def test_a_disk_that_refuses_a_copied_extent_is_not_mistaken_for_a_peer_that_lies(stack):
     near = Near(stack, primary.C, capacity=128 << 10, policy=primary.SUSPEND_REPLICATION)
     near.lose()

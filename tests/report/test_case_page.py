@@ -1,4 +1,4 @@
-"""A case for people: the answer first, within 80 columns and without colour where none is wanted; one page that escapes everything."""
+"""A case for people: the answer first, within 80 columns, without colour where none is wanted; a page that escapes everything."""
 
 import io
 

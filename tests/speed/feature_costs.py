@@ -55,7 +55,8 @@ def a_snapshot(path: Path) -> str:
     rounds = case["rounds"]
     longest = median(one["with"]["at_once_ns_max"] for one in rounds)
     settled = median(one["with"]["settled_ns_p50"] / one["with"]["before_ns_p50"] for one in rounds)
-    return f"longest write {format_time(longest)} about the instant; median x {settled:.2f} after 1 s ({MILES} miles, 16 under way)"
+    where = f"{MILES} miles, 16 under way"
+    return f"longest write {format_time(longest)} about the instant; median x {settled:.2f} after 1 s ({where})"
 
 
 def a_copy(path: Path) -> str:
@@ -98,7 +99,8 @@ def a_resync(path: Path) -> str:
 def a_failover(path: Path) -> str:
     (made,) = [one for one in document(path) if (one["setup"]["protocol"], one["setup"]["policy"]) == ("C", "consent")]
     found = made["answer"]["events"][0]["time_p50"]
-    return f"{format_time(found['value'])} until writes are served again (median of {found['count']}, process killed, {MILES} miles)"
+    where = f"median of {found['count']}, process killed, {MILES} miles"
+    return f"{format_time(found['value'])} until writes are served again ({where})"
 
 
 FEATURES = (

@@ -44,7 +44,7 @@ def test_what_cannot_be_measured_is_refused_with_its_line(text, before, after, s
 
 
 def test_an_unknown_case_is_refused_with_those_that_there_are():
-    with pytest.raises(UsageError, match='no case "campos" .*campus'):
+    with pytest.raises(UsageError, match=r'no case "campos" .*campus'):
         cases.load("campos")
 
 
