@@ -48,9 +48,9 @@ def show_line(page: Page, line: Line) -> None:
         page.item("·", line.text)
 
 
-def show_section(page: Page, section: Section) -> None:
+def show_section(page: Page, section: Section, heading: str = "") -> None:
     """One part: its table, why something in it is unknown, and what its figures rest on."""
-    page.heading(section.title)
+    page.heading(heading or section.title)
     notes = Footnotes()
     if section.figures:
         page.table(partial(figures_table, section.figures, notes))

@@ -23,7 +23,7 @@ def page_of_case(recording: CaseRecording, source: str) -> bytes:
         page.section(section.name, section.title)
         if section.name in plots:
             page.parts.append(figure_markup(plots[section.name]))
-        show_section(page, section)
+        show_section(page, section, "Figures")
     page.section("method", "Method")
     page.prose(" ".join(recording.case.about.split()))
     show_assumed(page, recording)
