@@ -444,11 +444,12 @@ def accept(secondary, start):
 
 @kernel()
 def show_life(secondary):
-    """Acknowledge though it tells nothing new: behind each extent that was taken.
+    """Acknowledge though it tells nothing new, behind each extent that was taken; while we take, the primary is not silent.
 
-    A PING waits in the sockets behind megabytes of extents, on a slow disk for longer than the primary lets a peer be silent. One
-    that was given up is compared with the primary's digests from the first extent on.
+    A PING waits in the sockets behind megabytes of extents, on a slow disk or link for longer than the primary lets a peer be
+    silent. One that was given up is compared with the primary's digests from the first extent on.
     """
+    secondary.at[0].heard_ns = reactor.now_ns(secondary.ring)
     secondary.at[0].ack_due = 1
     send_answers(secondary)  # That the primary is gone is seen where it is received from.
 
