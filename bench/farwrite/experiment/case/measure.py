@@ -249,7 +249,7 @@ def expected_s(case: Case, parts: tuple[str, ...]) -> float:
     if case.faults and "faults" in parts:
         seconds += 5 + 28 * case.faults.trials
     if case.thin and "thin" in parts:
-        seconds += 5 + 1.5 * case.thin.volumes
+        seconds += 5 + 2.5 * case.thin.volumes
     if case.database and "database" in parts:
         made = case.database
         scaled_s = made.scaled_ns / NS_PER_S
