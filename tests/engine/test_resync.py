@@ -7,6 +7,7 @@ import contextlib
 import errno
 import itertools
 import os
+import select
 import socket
 import threading
 import time
@@ -267,6 +268,73 @@ def test_a_peer_with_another_history_is_told_only_what_differs(stack, during):
     near.check()
     if not during:
         assert near.far[0].state.at[0].extent_count == len({*range(300_000 // EXTENT, 314_999 // EXTENT + 1)})
+
+
+def test_a_peer_shows_that_it_lives_with_each_extent_that_it_takes(stack):
+    near = Near(stack, primary.C, capacity=128 << 10, policy=primary.SUSPEND_REPLICATION)
+    near.write(50)
+    near.complete()
+    near.lose()
+    near.write(400)
+    near.complete()
+    assert near.come_back() == primary.BY_EXTENTS
+    peer = near.state.peer[0]
+    begun_ns = int(peer.last_heard_ns)
+    near.until(lambda: peer.last_heard_ns > begun_ns or peer.synced_count, "a sign of life")
+    assert not peer.synced_count  # No PING was sent: that is due after a quarter of 1000 s.
+    near.check()
+
+
+class Slow:
+    """A way between two sockets that holds megabytes and lets them out slowly, a piece at a time; back it is as fast as any."""
+
+    PIECE, PAUSE_S = 16 << 10, 0.02
+
+    def __init__(self, stack, far):
+        self.ours, near = socket.socketpair()
+        for end in (self.ours, near):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        self.ours.setblocking(False)
+        self.near, self.far = near, far
+        for end in (self.ours, near):
+            stack.callback(end.close)
+        threads = [threading.Thread(target=pour, args=words, daemon=True)
+                   for words in ((near, far, self.PAUSE_S), (far, near, 0.0))]  # fmt: skip
+        for thread in threads:
+            thread.start()
+        stack.callback(lambda: [thread.join() for thread in threads])
+        stack.callback(far.close)
+        stack.callback(near.shutdown, socket.SHUT_RDWR)
+
+
+def pour(source, goal, pause_s):
+    """Everything, piece by piece, until either end is gone."""
+    with contextlib.suppress(OSError):
+        while select.select([source], [], [])[0] and (data := source.recv(Slow.PIECE)):
+            view = memoryview(data)
+            while view:
+                select.select([], [goal], [])
+                view = view[goal.send(view) :]
+            time.sleep(pause_s)
+    with contextlib.suppress(OSError):
+        goal.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_resync_over_a_link_that_is_slower_than_the_peer_timeout_is_not_begun_anew(stack):
+    near = Near(stack, primary.C, capacity=128 << 10, policy=primary.SUSPEND_REPLICATION)
+    near.lose()
+    near.write(400)
+    near.complete()
+    way = Slow(stack, near.far[0].connect())
+    near.state.at[0].peer_timeout_ns = 600_000_000  # The whole takes more than a second.
+    control_request = near.state.control_requests[0]
+    control_request.socket, control_request.sequence, control_request.how = way.ours.fileno(), 0, primary.BY_EXTENTS
+    control_request.request = primary.ADOPT
+    lost = int(near.state.peer[0].lost_count)
+    begin_s = time.monotonic()
+    near.until(lambda: near.state.peer[0].lost_count > lost or near.caught_up(), "the resync")
+    assert near.state.peer[0].lost_count == lost and time.monotonic() - begin_s > 1
+    near.check()
 
 
 def test_a_disk_that_refuses_a_copied_extent_is_not_mistaken_for_a_peer_that_lies(stack):

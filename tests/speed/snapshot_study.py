@@ -28,6 +28,7 @@ from served_command import serving
 from farwrite.base.documents import save_document
 from farwrite.base.files import write_atomically
 from farwrite.base.host.facts import host_facts
+from farwrite.base.physics import rtt_ns_of
 from farwrite.base.units import format_size, format_time
 from farwrite.experiment.serve.control import Delete, Show, Take, ask
 
@@ -230,8 +231,9 @@ def span(values: list[float]) -> str:
 
 HEADS = (
     "what", "depth", "p50 before", "first second, of before", "later, of before", "later, without a snapshot",
-    "longest write about it", "the same without", "`create` took", "kept",
+    "longest write about it", "the same without", "goal: 10 ms + 1 round trip", "goal: within 10 %", "`create` took", "kept",
 )  # fmt: skip
+PAUSE_NS_MAX, SETTLED_MAX = 10 * NS_PER_MS, 1.10
 
 
 def page_of(document: dict[str, Any]) -> str:
@@ -242,13 +244,19 @@ def page_of(document: dict[str, Any]) -> str:
         f"half-way a snapshot. {len(document['cases'][0]['rounds'])} pairs of a run with one and one without, in turn; medians "
         "over rounds, in brackets the least and the greatest round. *first second* and *later* are medians of response times "
         "over the median before the instant. A write at the door of farwrite is durable at both ends when it is answered; QEMU's "
-        "are in its host's cache.", "",
+        "are in its host's cache. Goals: the longest write about the instant takes at most 10 ms and a round trip; after one "
+        "second the median is within 10 % of that before it.", "",
         f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}", *map(row_of, document["cases"]),
     ]  # fmt: skip
     host = document["host"]
     cpu, kernel = host.get("cpu", "an unknown processor"), host.get("kernel", "?")
     lines += ["", f"Measured on {cpu}, {host.get('cpu_count', '?')} processors, Linux {kernel}."]
     return "\n".join(lines) + "\n"
+
+
+def kept_in(case: dict[str, Any], is_kept: Callable[[dict[str, Any]], bool]) -> str:
+    """In how many of its rounds a goal was reached."""
+    return f"{sum(map(is_kept, case['rounds']))} of {len(case['rounds'])}"
 
 
 def row_of(case: dict[str, Any]) -> str:
@@ -258,6 +266,8 @@ def row_of(case: dict[str, Any]) -> str:
         case["kind"], case["depth"], format_time(middle(case, "with", "before_ns_p50")), span(ratio(case, "with", "at_once")),
         span(ratio(case, "with", "settled")), span(ratio(case, "without", "settled")),
         format_time(middle(case, "with", "at_once_ns_max")), format_time(middle(case, "without", "at_once_ns_max")),
+        kept_in(case, lambda one: one["with"]["at_once_ns_max"] <= PAUSE_NS_MAX + rtt_ns_of(case["miles"] or 0.0)),
+        kept_in(case, lambda one: one["with"]["settled_ns_p50"] <= SETTLED_MAX * one["with"]["before_ns_p50"]),
         f"{middle(case, 'with', 'took_ms'):.0f} ms", format_size(round(kept)),
     ]  # fmt: skip
     return f"| {' | '.join(map(str, cells))} |"

@@ -12,6 +12,7 @@ EXAMPLES: dict[str, list[str]] = {
     "ab": ["farwrite ab quick quick --set-cand lab.encryption=tls --pairs 6"],
     "drill": ["farwrite drill", "farwrite drill primary-killed --miles 150 --trials 30",
               "farwrite drill rolling-a --protocol A,C --policy consent,suspend-replication"],
+    "case": ["farwrite case", "farwrite case campus --page campus.html", "farwrite case automation --page automation.html"],
     "show": ["farwrite show results/baselines/limits.json --full", "farwrite show results/baselines/limits.json --csv"],
     "html": ["farwrite html results/baselines/limits.json --out report.html"],
     "compare": ["farwrite compare results/baselines/flush --brief"],

@@ -20,6 +20,7 @@ COMMANDS = {
     "sweep": ("sweep:sweep", MEASURE, "Measure a grid of distances, depths and sizes, and draw it as a heat map."),
     "ab": ("ab:ab", MEASURE, "Run two versions, profiles or settings side by side in one lab and compare them."),
     "drill": ("drill:drill", MEASURE, "Play a fault under load, again and again: what was lost, and how long it took."),
+    "case": ("case:case", MEASURE, "Measure a whole system, such as a campus or a database's two sites, and answer on one page."),
     "profiles": ("show:profiles", MEASURE, "List the profiles that come with farwrite."),
     "trace": ("trace:trace", MEASURE, "Look at recorded I/O, and make it fit: info, convert."),
     "show": ("show:show", READ, "Print a report again, from its file alone."),

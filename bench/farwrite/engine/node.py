@@ -761,6 +761,9 @@ class Node(Voter):
                     if state.peer[index].lost_status == replica.BAD_FRAME:
                         LOG.warning("%s: the session with %s has ended: it sent what no secondary may send", self.name, name)
                         state.peer[index].lost_status = 0
+                    if state.peer[index].lost_status == replica.PEER_SILENT:
+                        LOG.warning("%s: %s was silent for too long, and is met anew", self.name, name)
+                        state.peer[index].lost_status = 0
                     if self.policy == p.CONSENT:
                         self.do_without(state, index, name, epoch)
                     if not self.connect(state, index, name, epoch, connections) and self.policy == p.CONSENT:

@@ -443,6 +443,18 @@ def accept(secondary, start):
 
 
 @kernel()
+def show_life(secondary):
+    """Acknowledge though it tells nothing new, behind each extent that was taken; while we take, the primary is not silent.
+
+    A PING waits in the sockets behind megabytes of extents, on a slow disk or link for longer than the primary lets a peer be
+    silent. One that was given up is compared with the primary's digests from the first extent on.
+    """
+    secondary.at[0].heard_ns = reactor.now_ns(secondary.ring)
+    secondary.at[0].ack_due = 1
+    send_answers(secondary)  # That the primary is gone is seen where it is received from.
+
+
+@kernel()
 def parse(secondary):
     """Take all complete frames out of the inbox; answers 0, what the disk said, or BAD_FRAME with the reason in `refused`."""
     at = secondary.at[0]
@@ -472,6 +484,8 @@ def parse(secondary):
             if found == NO_ROOM:
                 break
             if found == TAKEN:
+                if record.kind_of(secondary.inbox_headers, consumed) == record.EXTENT:
+                    show_life(secondary)
                 consumed += size
                 continue
             if replica.is_from_disk(found):

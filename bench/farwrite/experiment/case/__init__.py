@@ -1,0 +1,1 @@
+"""Cases: systems that somebody runs, measured part by part (workload/case_profile.py)."""

@@ -1,0 +1,46 @@
+"""In a far site of a lab: bytes between a TCP port of that site and a unix socket, for a client at the near one, until killed.
+
+    python -m farwrite.experiment.case.forwarder ADDRESS PORT PATH
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import threading
+
+PIECE_BYTES = 1 << 20
+BACKLOG = 64
+
+
+def forward(address: str, port: int, path: str) -> None:
+    """Each connection by itself."""
+    with socket.create_server((address, port), backlog=BACKLOG) as listening:
+        while True:
+            here, _ = listening.accept()
+            here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            there = socket.socket(socket.AF_UNIX)
+            try:
+                there.connect(path)
+            except OSError:
+                here.close()
+                there.close()
+                continue
+            for one, other in ((here, there), (there, here)):
+                threading.Thread(target=pour, args=(one, other), daemon=True).start()
+
+
+def pour(one: socket.socket, other: socket.socket) -> None:
+    """One direction, until its end; then both are over."""
+    place = bytearray(PIECE_BYTES)
+    with contextlib.suppress(OSError):
+        while count := one.recv_into(place):
+            other.sendall(memoryview(place)[:count])
+    for end in (one, other):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+if __name__ == "__main__":
+    forward(sys.argv[1], int(sys.argv[2]), sys.argv[3])
