@@ -301,7 +301,8 @@ def test_through_a_door_nothing_is_lost_and_the_client_finds_who_leads_by_itself
     made, answer = judged(lab, THERE_AND_BACK, setup)
     assert not made.unknown and answer.verdict.is_clean and not answer.differs and not made.strays
     assert answer.verdict.acked == made.history.outcome.count(ACKED) > 300
-    if not made.repaired and not any("the machine was busy" in remark for remark in made.remarks):
+    has_handed_back = not any(event.note for event in made.events)  # Near may not hold everything again by then.
+    if has_handed_back and not made.repaired and not any("the machine was busy" in remark for remark in made.remarks):
         assert [one.node for one in made.connections] == ["near", "far", "near"]
         stood = [note.node for note in made.notes if note.what == STANDS]
         assert stood == ["near", "far", "near"], "far had handed over, and whom it had succeeded itself was killed meanwhile"
