@@ -13,7 +13,7 @@ from ..base.units import foreseen_text
 from .digits import UNKNOWN
 from .page import STYLE, WORD, Footnotes, Form, Page, add_row, table_of
 
-WHAT_WIDTH = 30  # Of the first column, where room is short.
+WHAT_WIDTH = 24  # Of the first column, where room is short.
 
 
 def show_case(page: Page, recording: CaseRecording) -> None:
