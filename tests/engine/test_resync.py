@@ -296,14 +296,13 @@ class Slow:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self.ours.setblocking(False)
         self.near, self.far = near, far
-        for end in (self.ours, near):
+        for end in (self.ours, near, far):
             stack.callback(end.close)
         threads = [threading.Thread(target=pour, args=words, daemon=True)
                    for words in ((near, far, self.PAUSE_S), (far, near, 0.0))]  # fmt: skip
         for thread in threads:
             thread.start()
         stack.callback(lambda: [thread.join() for thread in threads])
-        stack.callback(far.close)
         stack.callback(near.shutdown, socket.SHUT_RDWR)
 
 

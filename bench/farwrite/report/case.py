@@ -13,7 +13,7 @@ from ..base.units import foreseen_text
 from .digits import UNKNOWN
 from .page import STYLE, WORD, Footnotes, Form, Page, add_row, table_of
 
-WHAT_WIDTH = 30  # Of the first column, where room is short.
+WHAT_WIDTH = 24  # Of the first column, where room is short.
 
 
 def show_case(page: Page, recording: CaseRecording) -> None:
@@ -83,7 +83,11 @@ def interval_text(figure: CaseFigure) -> str:
     found = figure.estimate
     if found.value is None or found.low is None or found.high is None or found.low == found.high:
         return ""
-    return f"{value_text(found.low, figure.unit)} to {value_text(found.high, figure.unit)}"
+    low, high = value_text(found.low, figure.unit), value_text(found.high, figure.unit)
+    number, _, unit = low.rpartition(" ")
+    if not found.low:
+        return f"0 to {high}"
+    return f"{number} to {high}" if number and unit == high.rpartition(" ")[2] else f"{low} to {high}"
 
 
 def show_assumed(page: Page, recording: CaseRecording) -> None:
