@@ -48,7 +48,7 @@ def test_no_byte_of_a_node_is_ever_anybody_elses(seed):
                 writers[name].late, writers[name].limit = writers[name].limit, limit
 
     for turn in range(300):
-        event = draw.choice(("write", "write", "write", "note", "note", "note", "trim", "add", "remove", "reclaim", "reserve"))
+        event = draw.choice(("write", "write", "write", "note", "note", "note", "trim", "add", "remove", "reclaim"))
         name = draw.choice(list(writers)) if writers else ""
         if event == "add" and len(writers) < 6:
             name, size = f"v{turn}", draw.choice((3, 20, 500)) * STEP
@@ -80,11 +80,6 @@ def test_no_byte_of_a_node_is_ever_anybody_elses(seed):
             obey(ledger.remove_volume(name))
         elif event == "reclaim":
             obey(ledger.reclaim())
-        elif event == "reserve":
-            try:
-                obey(ledger.set_reserved(name, draw.random() < 0.5))
-            except UnfitError:
-                assert min(ledger.room_of(node).free for node in nodes[name]) < writers[name].size
         shares = [(nodes[one], max(ledger.limit_of(one), writer.used)) for one, writer in writers.items()]
         shares = [(on, 0 if may == NOT_ONE else may) for on, may in shares]
         assert pool.is_sound(shares), turn
@@ -145,19 +140,15 @@ def test_a_pool_is_opened_from_what_its_volumes_take_before_anything_is_granted(
     assert sum(limits.values()) == 10 * STEP and limits["one"] >= 5 * STEP and limits["two"] > 4 * STEP
 
 
-def test_room_for_snapshots_and_for_a_replica_that_moves_is_set_aside_or_refused():
+def test_room_for_a_replica_that_moves_is_set_aside_or_refused():
     ledger = opened({"a": 10 * STEP, "b": 3 * STEP})
     ledger.add_volume("v", ("a",), GIB)
     ledger.note("v", {"a": 4 * STEP}, STEP)
-    ledger.set_spare("v", 4 * STEP)
-    assert ledger.room_of("a").free == STEP
-    with pytest.raises(UnfitError, match="node a has not free"):
-        ledger.set_spare("v", 6 * STEP)
     with pytest.raises(UnfitError, match="node b has not free"):
         ledger.set_nodes("v", ("a", "b"))
     ledger.resize_node("b", 20 * STEP)
     ledger.set_nodes("v", ("b",))
-    assert ledger.room_of("a").set_aside == 0 and ledger.room_of("b").set_aside == 9 * STEP
+    assert ledger.room_of("a").set_aside == 0 and ledger.room_of("b").set_aside == 5 * STEP
     with pytest.raises(UsageError, match="move them first"):
         ledger.remove_node("b")
     ledger.remove_node("a")

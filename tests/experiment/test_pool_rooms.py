@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from farwrite.engine.frontend.iscsi.store import AREA_BYTES
 from farwrite.experiment.pool import placement, rooms, steps
 from farwrite.experiment.pool.document import StorageNode
 from farwrite.experiment.pool.rooms import Rooms
@@ -92,15 +93,15 @@ def test_a_volume_that_is_made_grown_moved_and_deleted_is_followed(made):
     volume = made.pool.create_volume("z", 64 * MIB, "10", True, 128 * MIB, AtRest())
     made.served["z"] = Fake(made.stack, volume)
     made.rooms.tend(made.served)
-    assert made.served["z"].limit == 64 * MIB  # All of it at once.
+    assert made.served["z"].limit == 64 * MIB + AREA_BYTES  # All of it at once.
     made.pool.resize_volume("z", 96 * MIB, AtRest())
     made.rooms.tend(made.served)
-    assert made.served["z"].limit == 96 * MIB
+    assert made.served["z"].limit == 96 * MIB + AREA_BYTES
     copy = made.pool.move("z", next(name for name in ("a", "c") if volume.copy_on(name) is None))
     copy.state = "joining"
     made.served["z"].follow()
     made.rooms.tend(made.served)
-    assert len(made.rooms.ledger.shares["z"].nodes) == 3 and made.served["z"].limit == 96 * MIB
+    assert len(made.rooms.ledger.shares["z"].nodes) == 3 and made.served["z"].limit == 96 * MIB + AREA_BYTES
     made.served.pop("z")
     made.pool.delete_volume("z", AtRest())
     made.pool.add_nodes([StorageNode("d", "far", CAPACITY)])

@@ -13,6 +13,7 @@ from farwrite.experiment.pool import document as documents
 from farwrite.experiment.pool import placement, steps
 from farwrite.experiment.pool.document import NODES, VOTERS, StorageNode, load, wrong_with
 from farwrite.experiment.pool.steps import AtRest, NotNowError, Pool, advance, create, opened
+from farwrite.experiment.serve.volume_files import BALLOT
 from farwrite.workload.drill_scenario import SITES
 
 MIB = 1 << 20
@@ -133,7 +134,7 @@ def check(pool):
             if copy.state != "making":
                 directory = pool.copy_directory(volume, copy)
                 assert {path.name for path in directory.iterdir()} == {"journal", "volume", "snapshots", "ballot"}
-        assert all(steps.has_ballot(pool.voter_directory(volume, site)) for site in SITES)
+        assert all((pool.voter_directory(volume, site) / BALLOT).exists() for site in SITES)
     listed = {pool.copy_directory(volume, copy) for volume in pool.document.volumes for copy in volume.copies}
     kept = {path for node in pool.document.nodes for path in pool.node_directory(node).iterdir() if path.is_dir()}
     assert kept <= listed, "files of nobody"

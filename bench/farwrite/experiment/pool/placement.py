@@ -35,11 +35,13 @@ class Room:
 
 
 class Move(NamedTuple):
-    """A copy that is to go from one node to another."""
+    """A copy that is to go from one node to another, or to lead where it lies."""
 
     volume: str
     replica: str
     to: str
+    leads: bool = False  # it stays, and leads
+    why: str = ""  # the figures
 
 
 Allocated = Mapping[tuple[str, str], int]  # Bytes by (volume, node), as its files take them; absent: nothing is known of it.
@@ -47,7 +49,7 @@ Allocated = Mapping[tuple[str, str], int]  # Bytes by (volume, node), as its fil
 
 def taken_by(volume: Volume, allocated_bytes: int) -> int:
     """What a copy takes of its node's room."""
-    return max(allocated_bytes, volume.size_bytes if volume.is_reserved else 0) + JOURNAL_BYTES
+    return max(allocated_bytes, volume.full_bytes if volume.is_reserved else 0) + JOURNAL_BYTES
 
 
 def room_of(document: Document, allocated: Allocated) -> dict[str, Room]:
@@ -163,9 +165,22 @@ def plan_balance(document: Document, allocated: Allocated) -> list[Move]:
     after, moves = copied(document), []
     moved: set[tuple[str, str]] = set()
     while (move := best_move(after, allocated, moved)) is not None:
-        moves.append(move)
+        moves.append(move._replace(why=promises_text(after, move, allocated)))
         moved.add((move.volume, apply(after, move)))
     return moves
+
+
+def promises_text(document: Document, move: Move, allocated: Allocated) -> str:
+    """How full the two nodes of a move are by what they have promised, before and after it."""
+    volume = document.volume(move.volume)
+    copy = volume.copy_named(move.replica)
+    assert copy is not None
+    room = room_of(document, allocated)
+    words = []
+    for name, more in ((copy.node, -volume.size_bytes), (move.to, volume.size_bytes)):
+        before, whole = room[name].promised_bytes, room[name].capacity_bytes
+        words.append(f"{name} {before / whole:.0%} -> {(before + more) / whole:.0%}")
+    return f"{format_size(volume.size_bytes)}; promised: {', '.join(words)}"
 
 
 def best_move(document: Document, allocated: Allocated, moved: set[tuple[str, str]]) -> Move | None:
