@@ -23,6 +23,8 @@ from ...engine.frontend.iscsi.portal import portal_of
 from ...lab.process import Process, process
 from ...lab.shared_memory import Board
 from ..serve.figures import MetricLines, Observed, metrics_text
+from ..voters import quieten
+from .group import run_alone
 
 AGAIN_S = 1.0
 NODE_FIGURES = (
@@ -59,7 +61,8 @@ class Attendant:
         self.close()
         try:
             made = self.stack.enter_context(process(self.name))
-            made.start(self.task, self.listening.fileno(), *arguments)
+            descriptor = self.listening.fileno()
+            made.start(run_alone, [descriptor], self.task, descriptor, *arguments)
         except (FarwriteError, OSError) as refusal:
             self.say(f"{self.name}: {refusal}")
             self.close()
@@ -83,8 +86,9 @@ def attendant(
         made.close()
 
 
-def serve_directory(descriptor: int, ports: Mapping[str, int], credentials: Credentials | None) -> None:
+def serve_directory(descriptor: int, ports: Mapping[str, int], credentials: Credentials | None, is_verbose: bool) -> None:
     """In a process of its own: tell initiators of every target, and send them there, until we are ended."""
+    quieten(is_verbose)
     with socket.socket(fileno=descriptor) as listening:
         listening.setblocking(True)
         with portal_of(listening, Directory(ports, credentials)):

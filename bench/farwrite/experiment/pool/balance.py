@@ -9,6 +9,7 @@ gains more and leaves nothing for a balance of room to do.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -17,10 +18,11 @@ from .document import Copy, Document, StorageNode, Volume
 from .loads import Load
 from .placement import Allocated, Move, Room, apply, best_move, copied, may_move, room_of
 
-COPY_SHARE = 0.5  # Of what a write costs the node that serves it, what it costs one that stores it (decision 0062 measures it).
+COPY_SHARE = 0.6  # Of what a write costs the node that serves it, what it costs one that stores it (decision 0062 measures it).
 TOLERANCE = 0.25  # Above the average: nothing moves for less.
-WORTH_LEAD, WORTH_COPY = 0.05, 0.15  # Of the average node's load: what a hand-over and a copy's move must even out.
+WORTH_LEAD, WORTH_COPY = 0.03, 0.08  # Of the average node's load: what a hand-over and a copy's move must even out.
 REQUESTS_MIN, BYTES_MIN = 20.0, 1e5  # A second, over all nodes: less is no load.
+PLAN_S = 2.0  # Volumes are not looked after while a plan is made.
 TRIED_MAX = 20  # Moves that would even out load, and of which the best that leaves room even is taken.
 
 Amount = tuple[float, float]  # requests and bytes a second
@@ -98,18 +100,18 @@ class Pair:
     """Two nodes between which something may move: from `source` to `to`."""
 
     def __init__(
-        self, spread: Spread, amounts: Mapping[str, Amount], room: Mapping[str, Room], source: str, to: str, touched: set[str],
-        across_sites: bool, allocated: Allocated,
+        self, spread: Spread, amounts: Mapping[str, Amount], room: Mapping[str, Room], source: str, to: str,
+        there: Mapping[str, list[tuple[Volume, Copy]]], across_sites: bool, allocated: Allocated,
     ) -> None:  # fmt: skip
         self.spread, self.amounts, self.means, self.room = spread, amounts, means_of(amounts), room
-        self.source, self.to, self.touched, self.across_sites, self.allocated = source, to, touched, across_sites, allocated
+        self.source, self.to, self.there, self.across_sites, self.allocated = source, to, there, across_sites, allocated
         sites = {node.name: node.site for node in spread.document.nodes}
         self.may_lead_there = across_sites or sites[source] == sites[to]
 
     def back(self) -> Pair:
         """The other direction."""
         return Pair(
-            self.spread, self.amounts, self.room, self.to, self.source, self.touched, self.across_sites, self.allocated
+            self.spread, self.amounts, self.room, self.to, self.source, self.there, self.across_sites, self.allocated
         )
 
     def leads(self, volume: Volume) -> bool:
@@ -123,7 +125,7 @@ class Pair:
 
     def hand_overs(self) -> Iterator[Change]:
         """Volumes that are led at one and have a copy on the other."""
-        for volume in movable(self.spread, self.touched) if self.may_lead_there else ():
+        for volume, _ in self.there[self.source] if self.may_lead_there else ():
             copy = volume.copy_on(self.to)
             if self.leads(volume) and copy is not None:
                 moved = less(self.spread.amount_of(volume, True), self.spread.amount_of(volume, False))
@@ -133,9 +135,8 @@ class Pair:
         """Copies that may go there. One that leads stays at its site unless volumes may be led elsewhere."""
         document = self.spread.document
         target: StorageNode = document.node(self.to)
-        for volume in movable(self.spread, self.touched):
-            copy = volume.copy_on(self.source)
-            if copy is None or (self.leads(volume) and not self.may_lead_there):
+        for volume, copy in self.there[self.source]:
+            if self.leads(volume) and not self.may_lead_there:
                 continue
             if may_move(document, volume, self.source, target, self.room, self.allocated):
                 yield volume, copy
@@ -185,7 +186,12 @@ def plan_load(
         planned.said.append("load: there is hardly any, so nothing moves for it.")
         return planned
     planned.said.append(f"load of the nodes, as a multiple of their average: {ratios_text(ratios)}.")
-    while (change := next_change(spread, allocated, touched, across_sites)) is not None:
+    is_room_even = best_move(after, allocated, ()) is None
+    until_s = time.monotonic() + PLAN_S
+    while (change := next_change(spread, allocated, touched, across_sites, is_room_even)) is not None:
+        if time.monotonic() > until_s:
+            planned.said.append("more could be evened out: balance again after these moves.")
+            break
         ratios = spread.ratios()
         for move in change.moves:
             planned.moves.append(move._replace(why=why_of(spread, move, change, ratios)))
@@ -207,14 +213,16 @@ def plan_load(
     return planned
 
 
-def next_change(spread: Spread, allocated: Allocated, touched: set[str], across_sites: bool) -> Change | None:
+def next_change(
+    spread: Spread, allocated: Allocated, touched: set[str], across_sites: bool, is_room_even: bool
+) -> Change | None:
     """What evens out most, from the node with the highest load on; what costs less comes first."""
     amounts, room = spread.amounts(), room_of(spread.document, allocated)
     ratios = spread.ratios()
-    is_room_even = best_move(spread.document, allocated, set()) is None
+    there = movable_copies(spread, touched)
     for source in [node for node in sorted(ratios, key=lambda node: -ratios[node]) if ratios[node] > 1 + TOLERANCE]:
         pairs = [
-            Pair(spread, amounts, room, source, to, touched, across_sites, allocated)
+            Pair(spread, amounts, room, source, to, there, across_sites, allocated)
             for to in sorted(ratios, key=lambda node: ratios[node]) if ratios[to] < ratios[source]
         ]  # fmt: skip
         found = [change for pair in pairs for change in pair.hand_overs()]
@@ -229,21 +237,27 @@ def next_change(spread: Spread, allocated: Allocated, touched: set[str], across_
     return None
 
 
-def movable(spread: Spread, touched: set[str]) -> list[Volume]:
-    """Volumes that nothing is done to."""
-    return [
-        volume for volume in spread.document.volumes
-        if volume.name not in touched and volume.name in spread.loads and volume.state == "ready"
-        and all(copy.state == "in" for copy in volume.copies)
-    ]  # fmt: skip
+def movable_copies(spread: Spread, touched: set[str]) -> dict[str, list[tuple[Volume, Copy]]]:
+    """By node: copies of volumes that nothing is done to."""
+    found: dict[str, list[tuple[Volume, Copy]]] = {node.name: [] for node in spread.document.nodes}
+    for volume in spread.document.volumes:
+        if volume.name in touched or volume.name not in spread.loads or volume.state != "ready":
+            continue
+        if all(copy.state == "in" for copy in volume.copies):
+            for copy in volume.copies:
+                found[copy.node].append((volume, copy))
+    return found
 
 
 def stays_even(document: Document, change: Change, allocated: Allocated) -> bool:
     """Whether a balance of room would leave it so: otherwise it would be moved back."""
+    sizes = {document.volume(move.volume).size_bytes for move in change.moves}
+    if len(change.moves) == 2 and len(sizes) == 1:
+        return True
     after = copied(document)
     for move in change.moves:
         apply(after, move)
-    return best_move(after, allocated, set()) is None
+    return best_move(after, allocated, (), set(change.after)) is None
 
 
 def carry_out(spread: Spread, move: Move) -> None:

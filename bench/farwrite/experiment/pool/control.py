@@ -406,7 +406,7 @@ class Desk:
                 self.failure = ""
                 return
             except OSError as refusal:  # No descriptor is left, accept(2): who has called waits.
-                self.failure = f"take in who calls at {SOCKET}: {refusal.strerror}; it is tried again."
+                self.failure = f"{refusal.strerror}, so who calls here waits."
                 return
             connection.setblocking(False)
             if caller_of(connection) not in (os.geteuid(), 0):

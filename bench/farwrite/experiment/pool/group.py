@@ -44,12 +44,13 @@ from ..serve.figures import LastSecond
 from ..serve.replica import BOARD_WORDS, SOCKET_PATH_BYTES_MAX, Order, figures_of, run_replica
 from ..serve.server import Asked, Server, bound_tcp, end_together, only_server, speak
 from ..serve.volume_files import BALLOT, Files, Settings
-from ..voters import POLICIES, address_at, run_witness, seat_of
+from ..voters import LOOK_S, POLICIES, address_at, run_witness, seat_of
 from . import verbs
 from .balance import Measured
 from .control import MoveFigures
 from .document import NAME_CHARACTERS_MAX, Copy, Volume
 from .loads import Meter
+from .placement import Move
 from .rooms import Rooms
 from .steps import NotNowError, Pool, allocated_in
 
@@ -346,24 +347,55 @@ class Groups:
                 try:
                     do(volume)
                     done.append(volume)
-                except FarwriteError as refusal:
+                except (FarwriteError, OSError) as refusal:
                     self.refuse(volume, refusal)
             return done
 
         volumes = each([one for one in self.pool.document.volumes if one.state == "ready"], self.prepare)
         self.rooms.open(self.served)
-        volumes = each(volumes, lambda volume: self.served[volume.name].launch())
-        for volume in volumes:
-            group = self.served[volume.name]
-            group.comes(group.launched, STARTS_S)
-        volumes = each(volumes, lambda volume: self.served[volume.name].start(self.served[volume.name].first, first=True))
+        waiting: list[Volume] = []
+
+        def go_on(is_late: bool = False) -> None:
+            """Who is to lead stands as soon as the others answer: after a peer's timeout one of them would."""
+            for volume in tuple(waiting):
+                group = self.served[volume.name]
+                if is_late or group.launched():
+                    waiting.remove(volume)
+                    if not each([volume], lambda one: self.served[one.name].start(self.served[one.name].first, first=True)):
+                        volumes.remove(volume)
+                else:
+                    group.check()
+
+        for volume in tuple(volumes):
+            if each([volume], lambda volume: self.served[volume.name].launch()):
+                waiting.append(volume)
+            else:
+                volumes.remove(volume)
+            go_on()
+        until_s = time.monotonic() + STARTS_S
+        while waiting:
+            go_on(time.monotonic() > until_s)
+            time.sleep(LOOK_S)
         for volume in volumes:
             group = self.served[volume.name]
             if not group.comes(group.is_open, OPENS_S):
                 group.say("nobody leads yet: it is served once a majority of its voters and a whole copy are there.")
             group.note_leader()
 
-    def refuse(self, volume: Volume, refusal: FarwriteError) -> None:
+    def astray(self) -> list[Move]:
+        """Hand-overs after which every volume is led where a balance has put it, or else at the first site that has a copy:
+        while many are opened at once, another copy may have stood first."""
+        found = []
+        for name, group in self.served.items():
+            leader, wanted, volume = group.leader(), group.first, group.volume
+            if leader is None or leader == wanted or (not volume.lead and group.sites_of[leader] == group.sites_of[wanted]):
+                continue
+            copy = volume.copy_named(wanted)
+            assert copy is not None
+            found.append(Move(name, wanted, copy.node, True, "as before" if volume.lead else "the first site with a copy"))
+        return found
+
+    def refuse(self, volume: Volume, refusal: Exception) -> None:
         self.end(volume)
         self.refused[volume.name] = str(refusal)
         speak(f"farwrite pool: volume {volume.name} is not served: {refusal}\n")

@@ -15,7 +15,7 @@ import msgspec
 
 from ...base.errors import UsageError
 from ...base.units import format_size
-from .document import Document, StorageNode, Volume
+from .document import Copy, Document, StorageNode, Volume
 
 JOURNAL_BYTES = 64 << 20  # Of each copy, beside the volume's own bytes.
 WORTH = 0.01  # Of a node's capacity: what a balance must even out for a copy to be moved.
@@ -183,17 +183,26 @@ def promises_text(document: Document, move: Move, allocated: Allocated) -> str:
     return f"{format_size(volume.size_bytes)}; promised: {', '.join(words)}"
 
 
-def best_move(document: Document, allocated: Allocated, moved: set[tuple[str, str]]) -> Move | None:
-    """The next move of a balance; None where none is worth its while."""
+def best_move(
+    document: Document, allocated: Allocated, moved: Collection[tuple[str, str]], among: Collection[str] | None = None
+) -> Move | None:
+    """The next move of a balance, `among` those from or to these nodes; None where none is worth its while."""
     room = room_of(document, allocated)
+    there: dict[str, list[tuple[Volume, Copy]]] = {node.name: [] for node in document.nodes}
+    for volume in document.volumes:
+        if volume.state == "ready" and all(copy.state == "in" for copy in volume.copies):
+            for copy in volume.copies:
+                if (volume.name, copy.replica) not in moved:
+                    there[copy.node].append((volume, copy))
     by_fullness = sorted(document.nodes, key=lambda node: (room[node.name].promised_bytes / node.capacity_bytes, node.name))
     for source in reversed(by_fullness):
         for to in by_fullness:
+            if among is not None and source.name not in among and to.name not in among:
+                continue
             found = [
-                (evened(room, volume.size_bytes, source.name, to.name), Move(volume.name, copy.replica, to.name))
-                for volume, copy in document.copies_on(source.name)
-                if volume.state == "ready" and all(one.state == "in" for one in volume.copies)
-                and (volume.name, copy.replica) not in moved and may_move(document, volume, source.name, to, room, allocated)
+                (gained, Move(volume.name, copy.replica, to.name)) for volume, copy in there[source.name]
+                if (gained := evened(room, volume.size_bytes, source.name, to.name)) > WORTH
+                and may_move(document, volume, source.name, to, room, allocated)
             ]  # fmt: skip
             gained, move = max(found, default=(0.0, None))
             if gained > WORTH:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from ...base.errors import FarwriteError, UnfitError
-from ...engine.room import STEP_BYTES, Ledger, used_of
+from ...engine.room import Ledger, used_of
 from ..serve.replica import figures_of
 from ..voters import Voters
 from .document import Copy, Volume
@@ -21,7 +21,8 @@ from .placement import JOURNAL_BYTES
 from .steps import Pool, allocated_in
 
 TEND_S = 0.25  # A grant of 64 MiB is there for a writer of 256 MB/s.
-KEPT_FREE_BYTES = 64 << 20  # Of a node's file system: for the pool's document, ballots, and what snapshots keep meanwhile.
+KEPT_FREE_BYTES = 32 << 20  # Of a node's file system: for the pool's document, ballots, and what snapshots keep meanwhile.
+ROUND_BYTES = 4 << 20
 
 
 class Rooms:
@@ -76,7 +77,7 @@ class Rooms:
             size = max(node.capacity_bytes - JOURNAL_BYTES * len(document.copies_on(node.name)), 0)
             if node.name in free:  # Others may have filled its disk: then it has less.
                 used = ledger.room_of(node.name).used if node.name in ledger.sizes else 0
-                size = min(size, whole_steps(used + free[node.name]))
+                size = min(size, rounded(used + free[node.name]))
             if node.name not in ledger.sizes:
                 ledger.add_node(node.name, size)
             elif ledger.sizes[node.name] != size:
@@ -140,9 +141,9 @@ class Rooms:
                 row["grants"] = int(not share.is_reserved and not is_short)
 
 
-def whole_steps(size: int) -> int:
+def rounded(size: int) -> int:
     """So that a node's size does not change with every write."""
-    return size // STEP_BYTES * STEP_BYTES
+    return size // ROUND_BYTES * ROUND_BYTES
 
 
 def copies_with_files(volume: Volume) -> list[Copy]:

@@ -194,7 +194,7 @@ class PoolServer:
             volume = self.pool.document.volume(move.volume)
             if volume.copy_named(move.replica) is None:
                 raise UsageError(f"it has no copy {move.replica} any more.")
-            self.groups.lead_from(volume, move.replica)
+            self.groups.lead_from(volume, move.replica)  # Also whenever the pool is served again.
             self.say(f"{move.volume}: {move.to} leads ({move.why}).")
             return
         self.pool.move(move.volume, move.to, move.replica)
@@ -253,7 +253,7 @@ class Front:
                 target_name(group.volume.number): group.iscsi.getsockname()[1]
                 for group in groups.served.values() if group.iscsi is not None
             }  # fmt: skip
-            self.directory.tend(ports, ports, self.asked.chap)
+            self.directory.tend(ports, ports, self.asked.chap, self.asked.is_verbose)
         if self.metrics is None:
             return
         rooms = groups.rooms.ledger.rooms()
@@ -306,6 +306,7 @@ def serve_pool(pool: Pool, asked: Asked, ready: Callable[[PoolServer], None], fo
             front.tend(groups)
             desk = stack.enter_context(desk_in(pool.directory))
             server = PoolServer(pool, groups, desk, asked, front)
+            server.queue.extend(groups.astray())
             ready(server)
             server.watch()
         except KeyboardInterrupt:

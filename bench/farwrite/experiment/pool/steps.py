@@ -223,9 +223,11 @@ class Pool:
         """UnfitError where a node's directory is not there, as that of a disk that is not mounted."""
         directory = self.node_directory(node)
         try:
-            is_ours = (directory / MARK).read_text().strip() == f"{self.document.pool:x}"
-        except (OSError, UnicodeDecodeError):
+            is_ours = (directory / MARK).read_bytes().strip() == f"{self.document.pool:x}".encode()
+        except (FileNotFoundError, NotADirectoryError):
             is_ours = False
+        except OSError as refusal:
+            raise system_error(f"read {directory / MARK}", refusal.errno or 0) from refusal
         if not is_ours:
             raise UnfitError(
                 f"Node {node.name}: {directory} does not hold the mark of pool {self.document.name}: mount its disk there, or "
