@@ -109,6 +109,25 @@ def test_a_volume_that_is_made_grown_moved_and_deleted_is_followed(made):
     assert "z" not in made.rooms.ledger.shares and "d" in made.rooms.ledger.sizes and made.said == []
 
 
+def test_a_disk_that_others_fill_grants_no_more_than_it_has(made, monkeypatch):
+    """Otherwise replicas would find it full when they apply what was answered, and end."""
+    free = 4096 * MIB
+    monkeypatch.setattr(rooms.os, "statvfs", lambda _: SimpleNamespace(f_bavail=free // 4096, f_frsize=4096))
+    made.rooms.open(made.served)
+    assert made.rooms.ledger.room_of("a").size == CAPACITY - MIB * len(made.pool.document.copies_on("a"))
+    for group in made.served.values():
+        group.take(50 * MIB)
+    free = 200 * MIB + rooms.KEPT_FREE_BYTES
+    for _ in range(4):
+        made.rooms.tend(made.served)
+    for node in made.pool.document.nodes:
+        here = [made.served[volume.name] for volume, _ in made.pool.document.copies_on(node.name)]
+        assert sum(group.limit - group.took for group in here) <= 200 * MIB // 3  # Three nodes share one file system.
+    free = 4096 * MIB
+    made.rooms.tend(made.served)
+    assert made.rooms.ledger.room_of("a").size == CAPACITY - MIB * len(made.pool.document.copies_on("a"))
+
+
 def test_what_there_is_no_room_for_is_said_once(made):
     made.rooms.open(made.served)
     for group in made.served.values():

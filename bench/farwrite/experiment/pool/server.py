@@ -41,7 +41,7 @@ REST_S = 0.1  # and while nothing happens.
 AGAIN_S, AGAIN_S_MAX = 0.2, 5.0  # After what could not be done; doubled each time.
 TRIES_MAX = 6  # Of a move of a balance, 25 s in all: a failover is over by then.
 FIGURES_S = 0.5  # Between two looks at what nodes have for metrics.
-WHOLE = ("room", "load", "doors", "nodes", "balance", control.SOCKET)  # What may go wrong besides a volume.
+WHOLE = ("room", "load", "doors", "nodes", "volumes", "balance", control.SOCKET)  # What may go wrong besides a volume.
 # The lab has three sites whatever the pool has: the third has a voter of each volume, and nodes may come to any of them.
 THREE_SITES = Settings(
     volume=1, size_bytes=1 << 20, replicas=3, has_witness=False, protocol=PROTOCOL, policy=POLICY, quorum=0,
@@ -145,8 +145,11 @@ class PoolServer:
 
     def move_on(self, volume: Volume) -> bool:
         """The next thing that a volume's copies need; what cannot be done is said once, and tried again later."""
+        if volume.state != "ready":  # What could not be undone, or removed, when it was asked for.
+            self.attempt("volumes", lambda: self.pool.finish_deleting(volume))
+            return False
         patience = self.patience.setdefault(volume.name, Patience())
-        if volume.state != "ready" or time.monotonic() < patience.until_s or volume.name not in self.groups.served:
+        if time.monotonic() < patience.until_s or volume.name not in self.groups.served:
             return False
         try:
             doing = advance(self.pool, self.groups, volume)
