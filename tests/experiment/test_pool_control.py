@@ -237,7 +237,7 @@ def test_a_second_balance_takes_the_place_of_what_is_left_of_the_first_and_it_ca
 def test_words_that_are_no_text_are_refused_before_anybody_is_asked(directory, request_):
     with pytest.raises(UsageError, match="bytes that are no UTF-8"):
         ask(directory, request_)
-    with pytest.raises(UsageError, match="its directory .* has bytes that are no UTF-8"):
+    with pytest.raises(UsageError, match=r"its directory .* has bytes that are no UTF-8"):
         checked_node(StorageNode("q", "near", 1 << 30, "/tmp/\udcff"))
 
 
