@@ -170,9 +170,10 @@ def page_of(document: dict[str, Any]) -> str:
     lines = [
         "# Load, evened out", "",
         f"`make balance`: eight volumes of two copies on four nodes at one site, {', '.join(map(str, RATES))} random "
-        f"4 KiB writes a second; tolerance {1 + TOLERANCE:.2f} times the average, a stored write counts as {COPY_SHARE:g} of a served one "
+        f"4 KiB writes a second; tolerance {1 + TOLERANCE:.2f} times the average, a stored write counts as {COPY_SHARE:g} of a "
+        "served one "
         f"([0062](../docs/decisions/0062-load-decides-who-leads.md)). {host.get('cpu', 'An unknown processor')}, "
-        f"{host.get('cores', '?')} cores, Linux {host.get('kernel', '?')}.", "",
+        f"Linux {host.get('kernel', '?')}.", "",
         f"{len(document['moves'])} moves in {document['seconds']:.1f} s, {document['reconnections']} clients connected anew:", "",
     ]  # fmt: skip
     for volume, replica, to, leads, why in document["moves"]:

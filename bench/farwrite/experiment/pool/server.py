@@ -40,6 +40,7 @@ LOOK_S = 0.02  # Between two turns while copies move or somebody is heard,
 REST_S = 0.1  # and while nothing happens.
 AGAIN_S, AGAIN_S_MAX = 0.2, 5.0  # After what could not be done; doubled each time.
 TRIES_MAX = 6  # Of a move of a balance, 25 s in all: a failover is over by then.
+SETTLES_S = 20.0  # For volumes to be led where they are to be, before clients are told to come.
 FIGURES_S = 0.5  # Between two looks at what nodes have for metrics.
 WHOLE = ("room", "load", "doors", "nodes", "volumes", "balance", control.SOCKET)  # What may go wrong besides a volume.
 # The lab has three sites whatever the pool has: the third has a voter of each volume, and nodes may come to any of them.
@@ -310,6 +311,10 @@ def serve_pool(pool: Pool, asked: Asked, ready: Callable[[PoolServer], None], fo
             desk = stack.enter_context(desk_in(pool.directory))
             server = PoolServer(pool, groups, desk, asked, front)
             server.queue.extend(groups.astray())
+            until_s = time.monotonic() + SETTLES_S
+            while server.queue and time.monotonic() < until_s:  # Who comes once we are ready is not hung up on.
+                server.turn()
+                time.sleep(LOOK_S)
             ready(server)
             server.watch()
         except KeyboardInterrupt:
