@@ -275,7 +275,8 @@ class Cluster:
                 completed = int(self.load.words[NEWEST + place]) - 1
                 found = check(block, 0, SIZE, place * SIZE)
                 # A later one was under way there when its primary died, and survived.
-                assert found in range(completed, int(self.load.words[TAKEN]) + 1, PLACES), f"{name} lacks completed write {completed}: {found}"
+                may_be = range(completed, int(self.load.words[TAKEN]) + 1, PLACES)
+                assert found in may_be, f"{name} lacks completed write {completed}: {found}"
                 assert matches(block, 0, SIZE, SEED, found, place * SIZE)
         assert len(set(volumes.values())) == 1
 

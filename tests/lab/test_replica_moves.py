@@ -31,8 +31,7 @@ from farwrite.base.errors import UnfitError, UsageError
 from farwrite.base.host.disk import disk
 from farwrite.engine import primary_kernel as primary
 from farwrite.engine.control import Address, votes_served
-from farwrite.engine.replica_set import ADD, HAND_OVER, REMOVE, Standing, next_of_move
-from farwrite.engine.replica_set import DONE
+from farwrite.engine.replica_set import ADD, DONE, HAND_OVER, REMOVE, Standing, next_of_move
 from farwrite.engine.vote import Voter, format_ballot
 from farwrite.experiment.serve.control import (
     CONTROL,
