@@ -102,7 +102,7 @@ def test_a_volume_is_granted_ahead_of_what_it_uses_until_its_smallest_node_is_fu
         ledger.note("v", {"large": used, "small": used}, ledger.limit_of("v"))
         assert min(used + STEP, 10 * STEP) <= ledger.limit_of("v") <= 10 * STEP
     assert ledger.room_of("small").free == 0 and ledger.room_of("small").is_short and not ledger.room_of("large").is_short
-    assert ledger.warn_of("v") == 1 and ledger.room_of("small").over_provision == 100 * GIB / (10 * STEP)
+    assert ledger.warn_of("v") == 1 and ledger.room_of("small").promised == 100 * GIB
     assert ledger.resize_node("small", 12 * STEP) == {"v": 11 * STEP}
 
 
@@ -160,7 +160,8 @@ def test_the_time_until_a_node_is_full_follows_from_the_notes_of_late():
     assert ledger.full_in_ns() is None
     for second in range(21):
         ledger.note("v", {"a": second * STEP}, None, 1 + second * 10**9)
-    assert ledger.full_in_ns() == 80 * 10**9
+        ledger.note("v", {"a": second * STEP}, None, 2 + second * 10**9)  # However often it is told.
+    assert ledger.full_in_ns() == 80 * 10**9 and len(ledger.samples) == 21
 
 
 @pytest.mark.parametrize("does, says", [

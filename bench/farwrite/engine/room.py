@@ -54,11 +54,6 @@ class NodeRoom:
         """What may still be granted; negative where volumes take more than there is."""
         return self.size - self.set_aside
 
-    @property
-    def over_provision(self) -> float:
-        """Promised over there is."""
-        return self.promised / self.size if self.size else 0.0
-
 
 @dataclass
 class Share:
