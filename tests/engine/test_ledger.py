@@ -48,7 +48,7 @@ def test_no_byte_of_a_node_is_ever_anybody_elses(seed):
                 writers[name].late, writers[name].limit = writers[name].limit, limit
 
     for turn in range(300):
-        event = draw.choice(("write", "write", "write", "note", "note", "note", "trim", "add", "remove", "reclaim", "reserve"))
+        event = draw.choice(("write", "write", "write", "note", "note", "note", "trim", "add", "remove", "reclaim"))
         name = draw.choice(list(writers)) if writers else ""
         if event == "add" and len(writers) < 6:
             name, size = f"v{turn}", draw.choice((3, 20, 500)) * STEP
@@ -80,11 +80,6 @@ def test_no_byte_of_a_node_is_ever_anybody_elses(seed):
             obey(ledger.remove_volume(name))
         elif event == "reclaim":
             obey(ledger.reclaim())
-        elif event == "reserve":
-            try:
-                obey(ledger.set_reserved(name, draw.random() < 0.5))
-            except UnfitError:
-                assert min(ledger.room_of(node).free for node in nodes[name]) < writers[name].size
         shares = [(nodes[one], max(ledger.limit_of(one), writer.used)) for one, writer in writers.items()]
         shares = [(on, 0 if may == NOT_ONE else may) for on, may in shares]
         assert pool.is_sound(shares), turn
@@ -107,7 +102,7 @@ def test_a_volume_is_granted_ahead_of_what_it_uses_until_its_smallest_node_is_fu
         ledger.note("v", {"large": used, "small": used}, ledger.limit_of("v"))
         assert min(used + STEP, 10 * STEP) <= ledger.limit_of("v") <= 10 * STEP
     assert ledger.room_of("small").free == 0 and ledger.room_of("small").is_short and not ledger.room_of("large").is_short
-    assert ledger.warn_of("v") == 1 and ledger.room_of("small").over_provision == 100 * GIB / (10 * STEP)
+    assert ledger.warn_of("v") == 1 and ledger.room_of("small").promised == 100 * GIB
     assert ledger.resize_node("small", 12 * STEP) == {"v": 11 * STEP}
 
 
@@ -145,19 +140,15 @@ def test_a_pool_is_opened_from_what_its_volumes_take_before_anything_is_granted(
     assert sum(limits.values()) == 10 * STEP and limits["one"] >= 5 * STEP and limits["two"] > 4 * STEP
 
 
-def test_room_for_snapshots_and_for_a_replica_that_moves_is_set_aside_or_refused():
+def test_room_for_a_replica_that_moves_is_set_aside_or_refused():
     ledger = opened({"a": 10 * STEP, "b": 3 * STEP})
     ledger.add_volume("v", ("a",), GIB)
     ledger.note("v", {"a": 4 * STEP}, STEP)
-    ledger.set_spare("v", 4 * STEP)
-    assert ledger.room_of("a").free == STEP
-    with pytest.raises(UnfitError, match="node a has not free"):
-        ledger.set_spare("v", 6 * STEP)
     with pytest.raises(UnfitError, match="node b has not free"):
         ledger.set_nodes("v", ("a", "b"))
     ledger.resize_node("b", 20 * STEP)
     ledger.set_nodes("v", ("b",))
-    assert ledger.room_of("a").set_aside == 0 and ledger.room_of("b").set_aside == 9 * STEP
+    assert ledger.room_of("a").set_aside == 0 and ledger.room_of("b").set_aside == 5 * STEP
     with pytest.raises(UsageError, match="move them first"):
         ledger.remove_node("b")
     ledger.remove_node("a")
@@ -169,7 +160,8 @@ def test_the_time_until_a_node_is_full_follows_from_the_notes_of_late():
     assert ledger.full_in_ns() is None
     for second in range(21):
         ledger.note("v", {"a": second * STEP}, None, 1 + second * 10**9)
-    assert ledger.full_in_ns() == 80 * 10**9
+        ledger.note("v", {"a": second * STEP}, None, 2 + second * 10**9)  # However often it is told.
+    assert ledger.full_in_ns() == 80 * 10**9 and len(ledger.samples) == 21
 
 
 @pytest.mark.parametrize("does, says", [

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import random
+import resource
 import signal
 import socket
 import subprocess
 import threading
 import time
 from collections import deque
+from types import SimpleNamespace
 
 import pytest
 
 from console import assert_refused, environment, farwrite, words_of
 from farwrite.base.errors import EXIT_USAGE, UnfitError, UsageError
 from farwrite.experiment.pool import control, placement, steps
+from farwrite.experiment.pool.balance import Measured
 from farwrite.experiment.pool.control import (
     REQUEST_BYTES_MAX,
     Answer,
@@ -33,7 +36,7 @@ from farwrite.experiment.pool.control import (
     directory_fd,
     figures_of,
 )
-from farwrite.experiment.pool.document import StorageNode, load
+from farwrite.experiment.pool.document import StorageNode, checked_node, load
 from farwrite.experiment.pool.steps import AtRest, create, opened
 
 MIB = 1 << 20
@@ -180,6 +183,62 @@ def test_nobody_there_and_a_pool_that_is_open_elsewhere_have_a_sentence_each(dir
     monkeypatch.setattr(control, "OPENS_S", 0.1)
     with opened(directory), pytest.raises(UnfitError, match="does not answer"):
         ask(directory, Show())
+
+
+def test_without_a_descriptor_left_who_calls_waits_and_nothing_ends(directory):
+    with opened(directory) as pool, desk_in(directory) as desk, socket.socket(socket.AF_UNIX) as talk:
+        with directory_fd(directory) as descriptor:
+            talk.connect(f"/proc/self/fd/{descriptor}/{control.SOCKET}")
+        talk.sendall(b'{"type":"show"}\n')
+        with no_descriptors():
+            assert list(desk.turn()) == [] and "Too many open files" in desk.failure
+        heard = list(desk.turn())
+        assert len(heard) == 1 and desk.failure == ""
+        desk.answer(heard[0][1], Answer(pool=figures_of(pool, {})))
+        assert b'"refusal":""' in talk.recv(1 << 16)
+
+
+@contextlib.contextmanager
+def no_descriptors():
+    """None can be had inside this block."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as last:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last.fileno(), hard))
+        try:
+            with contextlib.ExitStack() as held:
+                with contextlib.suppress(OSError):
+                    while True:
+                        held.enter_context(socket.socket())
+                yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_second_balance_takes_the_place_of_what_is_left_of_the_first_and_it_can_be_stopped(directory):
+    with opened(directory) as pool:
+        pool.add_nodes([StorageNode("c", "near", 1 << 30)])
+        for name in ("x", "y", "z", "w"):
+            pool.create_volume(name, 16 * MIB, "0", False, 16 * MIB, AtRest())
+            pool.document.volume(name).copies[0].node = "a"
+            pool.document.volume(name).copies[0].replica = "a-1"
+        queue = deque()
+        group = SimpleNamespace(measured=lambda: Measured({}, {}))
+        first = carry_out(pool, Balance(go=True), group, queue)
+        assert list(queue) == first.moves and len(first.moves) > 1 and "too short" in first.said[0]
+        assert all("promised: a " in move.why for move in first.moves)
+        carry_out(pool, Balance(go=True), group, queue)
+        assert list(queue) == first.moves, "nothing is to be moved twice"
+        assert carry_out(pool, Balance(stop=True), group, queue).moves == first.moves and not queue
+        with pytest.raises(UsageError, match="while the pool is served"):
+            carry_out(pool, Balance(stop=True), AtRest(), None)
+
+
+@pytest.mark.parametrize("request_", [DeleteVolume("\udcff"), Migrate("db", "\udcfe"), SetLevel("db", "\udcff")])
+def test_words_that_are_no_text_are_refused_before_anybody_is_asked(directory, request_):
+    with pytest.raises(UsageError, match="bytes that are no UTF-8"):
+        ask(directory, request_)
+    with pytest.raises(UsageError, match=r"its directory .* has bytes that are no UTF-8"):
+        checked_node(StorageNode("q", "near", 1 << 30, "/tmp/\udcff"))
 
 
 # The commands, on a pool at rest

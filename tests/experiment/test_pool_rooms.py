@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from farwrite.engine.frontend.iscsi.store import AREA_BYTES
 from farwrite.experiment.pool import placement, rooms, steps
 from farwrite.experiment.pool.document import StorageNode
 from farwrite.experiment.pool.rooms import Rooms
@@ -92,20 +93,39 @@ def test_a_volume_that_is_made_grown_moved_and_deleted_is_followed(made):
     volume = made.pool.create_volume("z", 64 * MIB, "10", True, 128 * MIB, AtRest())
     made.served["z"] = Fake(made.stack, volume)
     made.rooms.tend(made.served)
-    assert made.served["z"].limit == 64 * MIB  # All of it at once.
+    assert made.served["z"].limit == 64 * MIB + AREA_BYTES  # All of it at once.
     made.pool.resize_volume("z", 96 * MIB, AtRest())
     made.rooms.tend(made.served)
-    assert made.served["z"].limit == 96 * MIB
+    assert made.served["z"].limit == 96 * MIB + AREA_BYTES
     copy = made.pool.move("z", next(name for name in ("a", "c") if volume.copy_on(name) is None))
     copy.state = "joining"
     made.served["z"].follow()
     made.rooms.tend(made.served)
-    assert len(made.rooms.ledger.shares["z"].nodes) == 3 and made.served["z"].limit == 96 * MIB
+    assert len(made.rooms.ledger.shares["z"].nodes) == 3 and made.served["z"].limit == 96 * MIB + AREA_BYTES
     made.served.pop("z")
     made.pool.delete_volume("z", AtRest())
     made.pool.add_nodes([StorageNode("d", "far", CAPACITY)])
     made.rooms.tend(made.served)
     assert "z" not in made.rooms.ledger.shares and "d" in made.rooms.ledger.sizes and made.said == []
+
+
+def test_a_disk_that_others_fill_grants_no_more_than_it_has(made, monkeypatch):
+    """Otherwise replicas would find it full when they apply what was answered, and end."""
+    free = 4096 * MIB
+    monkeypatch.setattr(rooms.os, "statvfs", lambda _: SimpleNamespace(f_bavail=free // 4096, f_frsize=4096))
+    made.rooms.open(made.served)
+    assert made.rooms.ledger.room_of("a").size == CAPACITY - MIB * len(made.pool.document.copies_on("a"))
+    for group in made.served.values():
+        group.take(50 * MIB)
+    free = 200 * MIB + rooms.KEPT_FREE_BYTES
+    for _ in range(4):
+        made.rooms.tend(made.served)
+    for node in made.pool.document.nodes:
+        here = [made.served[volume.name] for volume, _ in made.pool.document.copies_on(node.name)]
+        assert sum(group.limit - group.took for group in here) <= 200 * MIB // 3  # Three nodes share one file system.
+    free = 4096 * MIB
+    made.rooms.tend(made.served)
+    assert made.rooms.ledger.room_of("a").size == CAPACITY - MIB * len(made.pool.document.copies_on("a"))
 
 
 def test_what_there_is_no_room_for_is_said_once(made):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import random
 from pathlib import Path
 
 import pytest
 
-from farwrite.base.errors import UnfitError, UsageError
+from farwrite.base.errors import FarwriteError, UnfitError, UsageError
 from farwrite.experiment.pool import document as documents
 from farwrite.experiment.pool import placement, steps
 from farwrite.experiment.pool.document import NODES, VOTERS, StorageNode, load, wrong_with
 from farwrite.experiment.pool.steps import AtRest, NotNowError, Pool, advance, create, opened
+from farwrite.experiment.serve.volume_files import BALLOT
 from farwrite.workload.drill_scenario import SITES
 
 MIB = 1 << 20
@@ -133,7 +136,7 @@ def check(pool):
             if copy.state != "making":
                 directory = pool.copy_directory(volume, copy)
                 assert {path.name for path in directory.iterdir()} == {"journal", "volume", "snapshots", "ballot"}
-        assert all(steps.has_ballot(pool.voter_directory(volume, site)) for site in SITES)
+        assert all((pool.voter_directory(volume, site) / BALLOT).exists() for site in SITES)
     listed = {pool.copy_directory(volume, copy) for volume in pool.document.volumes for copy in volume.copies}
     kept = {path for node in pool.document.nodes for path in pool.node_directory(node).iterdir() if path.is_dir()}
     assert kept <= listed, "files of nobody"
@@ -424,3 +427,165 @@ def test_what_was_not_made_for_want_of_room_is_not_there(pool, monkeypatch):
     check(pool)
     assert [volume.name for volume in load(pool.directory).volumes] == ["db"]
     assert isinstance(Pool(pool.directory, load(pool.directory)), Pool)
+
+
+# What a disk, an operator or a document does that nobody wanted
+
+
+class FullDisk:
+    """The document cannot be written at this time, and the next."""
+
+    def __init__(self, at):
+        self.at, self.count, self.write_really = at, 0, documents.write_atomically
+
+    def write(self, *arguments):
+        self.count += 1
+        if self.at <= self.count < self.at + 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.write_really(*arguments)
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_what_cannot_be_written_down_is_not_done_and_memory_says_what_the_disk_does(tmp_path, monkeypatch, number):
+    """At every writing of every change: nothing goes on from what only memory knows of, and it is done once the disk has room."""
+    at = 0
+    while True:
+        at += 1
+        place = tmp_path / f"{number}-{at}"
+        made = create(place, "san", nodes("a@near", "b@far", "c@near"))
+        made.create_volume("db", MIB, "10", False, MIB, AtRest())
+        group = FakeGroup(made)
+        group.begin(made.document.volume("db"))
+        disk = FullDisk(at)
+        with monkeypatch.context() as patch:
+            patch.setattr(documents, "write_atomically", disk.write)
+            for work in (story_of(number), settle, settle):
+                try:
+                    work(made, group)
+                except FarwriteError as refusal:
+                    assert "No space left" in str(refusal)
+                    assert load(place) == made.document
+        if disk.count < at:
+            break
+        with opened(place) as again:
+            settle(again, group.reopened(again))
+            check(again)
+            for volume in again.document.volumes:
+                assert group.members[volume.name] == {copy.replica for copy in volume.copies}
+    assert at > 1
+
+
+def test_two_nodes_never_share_a_directory_and_none_is_the_pools_own(tmp_path):
+    disk = tmp_path / "disk"
+
+    def node(name, directory):
+        return StorageNode(name, "near", 1 << 30, str(directory))
+
+    san = tmp_path / "san"
+    for pair in (
+        (node("a", disk), node("b", disk)), (node("a", disk), node("b", disk / "in")), (node("a", tmp_path),),
+        (node("a", san), node("b", disk)), (node("a", san / "voters"),), (node("a", disk), node("b", disk / ".." / "disk")),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=r"lies in|is where the pool itself is kept"):
+            create(san, "san", pair)
+        assert not san.exists() and not disk.exists()
+    pool = create(san, "san", [node("a", disk)])
+    (tmp_path / "link").symlink_to(disk)
+    with pytest.raises(UsageError, match="lies in"):
+        pool.add_nodes([node("b", tmp_path / "link")])
+
+
+def test_nodes_that_could_not_all_be_added_leave_no_marks(tmp_path, pool):
+    (tmp_path / "file").write_text("here")
+    with pytest.raises(UnfitError):
+        pool.add_nodes([StorageNode("d", "near", 1 << 30, str(tmp_path / "disk")),
+                        StorageNode("e", "near", 1 << 30, str(tmp_path / "file" / "disk"))])  # fmt: skip
+    assert not (tmp_path / "disk").exists() and len(load(pool.directory).nodes) == 3
+
+
+def test_of_two_that_make_a_pool_in_one_directory_the_second_is_refused(tmp_path, monkeypatch):
+    san, real = tmp_path / "san", steps.locked
+
+    def slower(directory):
+        monkeypatch.setattr(steps, "locked", real)
+        create(san, "san", nodes("z@near"))  # Somebody is faster.
+        return real(directory)
+
+    monkeypatch.setattr(steps, "locked", slower)
+    with pytest.raises(UsageError, match="holds a pool already"):
+        create(san, "san", nodes("a@near"))
+    assert [node.name for node in load(san).nodes] == ["z"] and not (san / NODES / "a").exists()
+
+
+def test_a_node_whose_disk_is_not_mounted_gets_no_copy(pool):
+    free = next(name for name in ("a", "c") if pool.document.volume("db").copy_on(name) is None)
+    mark = pool.node_directory(pool.document.node(free)) / steps.MARK
+    mark.unlink()
+    group = FakeGroup(pool)
+    group.begin(pool.document.volume("db"))
+    with pytest.raises(UnfitError, match=f"Node {free}: .* does not hold the mark of pool san: mount its disk"):
+        pool.create_volume("x", MIB, "10+1", False, MIB, AtRest())
+    pool.move("db", free)
+    with pytest.raises(UnfitError, match="mount its disk"):
+        settle(pool, group)
+    assert not (mark.parent / "db").exists() and [one.name for one in pool.document.volumes] == ["db"]
+    mark.write_text(f"{pool.document.pool:x}\n")
+    settle(pool, group)
+    check(pool)
+
+
+LIES = [None, True, -1, 0, 1 << 63, 1 << 70, 1e300, "", "\u00b2", "a-\u00b2", "a-" + "9" * 5000, "x" * 5000, "\0", "../x", [], {},
+        "/tmp/\0", "a\nb", [1], ["a"] * 9]  # fmt: skip
+
+
+def places_in(part):
+    """Every place of a document: what holds it, and its key."""
+    for key, value in list(part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()):
+        yield part, key
+        yield from places_in(value)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_document_that_lies_or_is_cut_is_opened_or_refused_with_a_sentence(tmp_path, pool, seed):
+    story, text = random.Random(seed), (pool.directory / documents.POOL).read_bytes()
+    path = tmp_path / documents.POOL
+    for _ in range(150):
+        lied = json.loads(text)
+        part, key = story.choice(list(places_in(lied)))
+        part[key] = story.choice(LIES)
+        flipped = bytearray(text)
+        flipped[story.randrange(len(text))] = story.randrange(256)
+        for data in (json.dumps(lied).encode(), bytes(flipped), text[: story.randrange(len(text))]):
+            path.write_bytes(data)
+            with contextlib.suppress(FarwriteError):
+                assert wrong_with(load(tmp_path)) == ""
+
+
+def test_a_pool_from_before_volumes_had_places_for_reservations_opens_and_is_not_offered_over_iscsi(pool):
+    old = json.loads((pool.directory / documents.POOL).read_bytes())
+    for volume in old["volumes"]:
+        for name in ("area_bytes", "door", "lead"):
+            del volume[name]
+    (pool.directory / documents.POOL).write_bytes(json.dumps(old).encode())
+    with opened(pool.directory) as found:
+        volume = found.document.volume("db")
+        assert volume.file_bytes == volume.room_bytes and volume.door == 0 and volume.lead == ""
+        assert found.create_volume("new", MIB, "0", False, MIB, AtRest()).door == 1
+
+
+def test_ports_stay_a_volumes_and_are_given_away_again_once_it_is_gone(pool):
+    for name in ("x", "y"):
+        pool.create_volume(name, MIB, "0", False, MIB, AtRest())
+    pool.delete_volume("x", AtRest())
+    pool.create_volume("z", MIB, "0", False, MIB, AtRest())
+    assert {volume.name: volume.door for volume in load(pool.directory).volumes} == {"db": 0, "y": 2, "z": 1}
+
+
+def test_who_was_to_lead_is_followed_by_the_copy_that_takes_its_place(pool):
+    group, volume = FakeGroup(pool), pool.document.volume("db")
+    group.begin(volume)
+    leading = next(copy for copy in volume.copies if copy.node != "b")
+    pool.set_lead(volume, leading.replica)
+    pool.move("db", free_node(pool), leading.replica)
+    settle(pool, group)
+    assert volume.lead == load(pool.directory).volume("db").lead == volume.copy_on("a" if leading.node == "c" else "c").replica

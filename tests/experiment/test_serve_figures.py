@@ -10,7 +10,7 @@ import pytest
 from farwrite.base.histogram_kernel import record
 from farwrite.engine import primary_kernel as primary
 from farwrite.experiment.serve import figures
-from farwrite.experiment.serve.figures import LastSecond, leader_of, metrics_text
+from farwrite.experiment.serve.figures import LastSecond, Observed, leader_of, metrics_text
 from farwrite.experiment.serve.replica import BOARD_WORDS, figures_of, tell_peers
 from farwrite.experiment.voters import seat_of
 from farwrite.lab.shared_memory import board
@@ -101,7 +101,7 @@ def test_peers_are_told_of_by_their_own_names_with_what_is_not_durable_there(boa
     state = SimpleNamespace(journal=SimpleNamespace(at=[SimpleNamespace(staged_sequence=100)]))
     tell_peers(state, figures_of(boards["near"]).peer, peers)
     assert LastSecond().line(boards, REPLICAS, []).endswith("far live 10 writes behind, third absent (detached) 60 writes behind")
-    text = metrics_text(boards, REPLICAS)
+    text = metrics_text([Observed("", boards, REPLICAS)])
     for line in ('peer_live{peer="far"} 1', 'peer_live{peer="third"} 0', 'peer_detached{peer="third"} 1',
                  'peer_lag_writes{peer="far"} 10', 'peer_lag_writes{peer="third"} 60'):  # fmt: skip
         assert f"\nfarwrite_{line}\n" in text
@@ -112,7 +112,7 @@ def test_metrics_are_each_replicas_own_and_counted_once(boards):
     seat_of(boards["far"]).ready = 1
     counts(boards, "near", writes=12, reads=5)
     counts(boards, "far", writes=3)
-    text = metrics_text(boards, REPLICAS)
+    text = metrics_text([Observed("", boards, REPLICAS)])
     for line in ('leads{replica="near"} 1', 'leads{replica="far"} 0', 'epoch{replica="near"} 7', 'ready{replica="far"} 1',
                  'writes_total{replica="near"} 12', 'writes_total{replica="far"} 3', 'reads_total{replica="near"} 5',
                  'bytes_written_total{replica="near"} 49152', 'write_seconds_count{replica="near"} 12',

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 NODE = re.compile(r"([^@=:]{1,80})@([^@=:]{1,80})=([^@=:]{1,40})(?::(.{1,4000}))?", re.DOTALL)
 LOOK_S = 0.1
 Nodes = Annotated[list[str], Parameter(name="--node", negative="", consume_multiple=False)]
+Forgets = Annotated[list[str], Parameter(name="--forget-reservations", negative="", consume_multiple=False)]
 
 pool = App(name="pool", help_epilogue=below("pool"))
 
@@ -78,11 +79,13 @@ def show(directory: Path, *, json: Flag = False) -> int:
 # Longer than a function should be by its options and their help, which cyclopts reads from one signature; the body is not.
 @pool.command(help_epilogue=below("pool serve"))
 def serve(
-    directory: Path, *, asked: LinkOptions = NOTHING_ASKED, sockets: Path | None = None,
+    directory: Path, *, asked: LinkOptions = NOTHING_ASKED, sockets: Path | None = None, port: int | None = None,
+    listen: str = "127.0.0.1", tls: Path | None = None, iscsi: int | None = None, chap: Path | None = None,
+    forget_reservations: Forgets | None = None, metrics: int | None = None,
     link: Literal["auto", "netem", "ferry", "relay"] = "auto", accept_link_error: Flag = False, no_restart: Flag = False,
     json: Flag = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> int:  # fmt: skip
-    """Serve every volume of a pool over NBD, its sites an emulated distance apart, until Ctrl-C.
+    """Serve every volume of a pool over NBD and iSCSI, its sites an emulated distance apart, until Ctrl-C.
 
     Each volume has a directory of sockets of its own, as that of farwrite serve. Volumes and nodes are made, changed and removed
     meanwhile with farwrite volume, farwrite migrate and farwrite pool. Ctrl-C, SIGTERM or a closed terminal ends it: what was
@@ -94,6 +97,22 @@ def serve(
         The pool's directory.
     sockets
         Directory with one of sockets for each volume; a temporary one unless said.
+    port
+        Listen for NBD clients on TCP ports as well: a volume has the port of its place behind this one, the same whenever the
+        pool is served; 0 for any that are free.
+    listen
+        Address of the TCP ports. Beyond loopback --port needs --tls, and --iscsi needs --chap.
+    tls
+        Directory with server-cert.pem and server-key.pem: the NBD ports then demand TLS, and with ca-cert.pem a client's too.
+    iscsi
+        Listen for iSCSI initiators on this TCP port, 3260 is the usual one: it tells of every volume, and sends a login to the
+        port where whoever leads that volume listens, one of those behind it; 0 for any that are free.
+    chap
+        File with a line "name secret" for each initiator that may come in; with a line "target name secret" we prove who we are.
+    forget_reservations
+        A volume that begins without the reservations that initiators have made and it keeps, such as damaged ones.
+    metrics
+        Answer Prometheus on this port of 127.0.0.1; 0 for any that is free.
     link
         How the distance is emulated.
     accept_link_error
@@ -107,36 +126,40 @@ def serve(
     quiet
         Say nothing on stderr but refusals.
     """
-    from ..experiment.pool.control import figures_of
     from ..experiment.pool.document import load
     from ..experiment.pool.server import serve_pool
     from ..experiment.pool.steps import opened
     from ..experiment.serve.server import Asked
+    from .serve import check_doors, credentials_in
     from .serve import load as compile_doors
 
     refuse_both(verbose, quiet)
+    check_doors(listen, port, tls, iscsi, chap, metrics)
     layout = asked.layout(None)
     load(directory)  # Refused before anything is compiled.
     serving = Asked(
-        leg=layout.legs[0], link=link, accepts_error=accept_link_error, sockets=sockets, restarts=not no_restart,
+        leg=layout.legs[0], link=link, accepts_error=accept_link_error, sockets=sockets, address=listen, port=port, tls=tls,
+        iscsi_port=iscsi, chap=credentials_in(chap) if chap else None, metrics_port=metrics, restarts=not no_restart,
         is_verbose=verbose, is_quiet=quiet,
     )  # fmt: skip
     compile_doors(verbose, quiet)
     load_link(verbose, quiet)
 
     def ready(server: PoolServer) -> None:
-        figures = figures_of(server.pool, server.groups.live())
+        figures = server.figures()
         with printing():
             if json:
-                print_document({"ready": True, "sockets": str(server.groups.sockets), "link": server.groups.lab.choice.kind,
-                                "pool": figures})  # fmt: skip
+                print_document({
+                    "ready": True, "sockets": str(server.groups.sockets), "link": server.groups.lab.choice.kind,
+                    "iscsi_portal": figures.iscsi_portal or None, "metrics_uri": figures.metrics_uri or None, "pool": figures,
+                })  # fmt: skip
             else:
                 print(pool_text(figures))
                 print(f"\nready; end it with Ctrl-C, or kill {figures.pid}")
             sys.stdout.flush()
 
     with opened(directory) as found:
-        return serve_pool(found, serving, ready)
+        return serve_pool(found, serving, ready, forget_reservations or ())
 
 
 @pool.command(help_epilogue=below("pool add"))
@@ -190,8 +213,15 @@ def remove(directory: Path, node: str, *, keep: Flag = False, no_wait: Flag = Fa
 
 
 @pool.command(help_epilogue=below("pool balance"))
-def balance(directory: Path, *, dry_run: Flag = False, no_wait: Flag = False, json: Flag = False) -> int:
-    """Even out how much of each node is promised, by moving copies one after the other, while clients write.
+def balance(
+    directory: Path, *, dry_run: Flag = False, across_sites: Flag = False, stop: Flag = False, no_wait: Flag = False,
+    json: Flag = False,
+) -> int:  # fmt: skip
+    """Even out what each node has promised, and what it does, one move after the other, while clients write.
+
+    Room comes first: copies move so that nodes have promised alike. Then load, as it was measured over the last 30 s: a volume is
+    led at another node that has a copy, or a copy moves, until no node has more than 1.25 times the average load, in requests and
+    in bytes. Each move is said with its figures. Clients of a volume that comes to be led elsewhere connect anew.
 
     Parameters
     ----------
@@ -199,6 +229,10 @@ def balance(directory: Path, *, dry_run: Flag = False, no_wait: Flag = False, js
         The pool's directory.
     dry_run
         Only say what would move.
+    across_sites
+        A volume may come to be led at another site, whose distance its clients then feel.
+    stop
+        Instead: what a balance has not begun is not done. The copy that is on its way goes on.
     no_wait
         Do not wait until all has moved.
     json
@@ -206,17 +240,22 @@ def balance(directory: Path, *, dry_run: Flag = False, no_wait: Flag = False, js
     """
     from ..experiment.pool.control import Balance
 
-    answer = asked(directory, Balance(go=not dry_run))
-    moves = answer.moves
+    if stop and (dry_run or across_sites):
+        raise UsageError("--stop ends a balance, and --dry-run and --across-sites are about a new one: leave one away.")
+    answer = asked(directory, Balance(go=not (dry_run or stop), across_sites=across_sites, stop=stop))
+    moves, said = answer.moves, answer.said
     if not json:
+        none = "nothing was waiting to be moved." if stop else "nothing to move: no move is worth its while."
+        words = [*(f"not done: {sentence_of(move)}" if stop else sentence_of(move) for move in moves)] or [none]
         with printing():
-            print("\n".join(sentence_of(move) for move in moves) or "nothing to move: no move is worth its while.", flush=True)
-    if not (dry_run or no_wait):
-        where = {(move.volume, move.to) for move in moves}
-        answer = awaited(directory, answer, lambda figures: is_done(figures, where), "farwrite pool balance: it goes on.")
+            print("\n".join([*words, *said]), flush=True)
+    if not (dry_run or no_wait or stop):
+        answer = awaited(
+            directory, answer, is_done, "farwrite pool balance: it goes on; farwrite pool balance --stop ends it after this move."
+        )
     if json:
         with printing():
-            print_document({"moves": moves, "pool": answer.pool})
+            print_document({"moves": moves, "said": said, "pool": answer.pool})
     return EXIT_DONE
 
 
@@ -265,11 +304,9 @@ def failed_text(move: MoveFigures) -> str:
     return f"farwrite pool: the copy of {move.volume} on {move.node}: {move.failure}" if move.failure and not move.end_ns else ""
 
 
-def is_done(figures: Figures, where: set[tuple[str, str]]) -> bool:
-    """Whether each of these copies counts, and nothing moves any more."""
-    there = {(volume.name, copy.node) for volume in figures.volumes for copy in volume.copies if copy.state == "in"}
-    is_busy = any(copy.state != "in" for volume in figures.volumes for copy in volume.copies)
-    return where <= there and not is_busy
+def is_done(figures: Figures) -> bool:
+    """Whether nothing is to move any more."""
+    return not figures.queued and all(copy.state == "in" for volume in figures.volumes for copy in volume.copies)
 
 
 def tell_moves(moves: list[Move]) -> None:
@@ -278,7 +315,8 @@ def tell_moves(moves: list[Move]) -> None:
 
 
 def sentence_of(move: Move) -> str:
-    return f"volume {move.volume}: the copy {move.replica} moves to node {move.to}"
+    what = f"the copy on node {move.to} leads from now on" if move.leads else f"the copy {move.replica} moves to node {move.to}"
+    return f"volume {move.volume}: {what}" + (f" ({move.why})" if move.why else "")
 
 
 def show_pool(figures: Figures | None, json: bool) -> int:
@@ -294,7 +332,7 @@ def show_pool(figures: Figures | None, json: bool) -> int:
 
 def pool_text(figures: Figures) -> str:
     """A pool in lines: its room, its nodes, its volumes."""
-    from ..base.units import counted, format_size
+    from ..base.units import counted, format_size, format_time
 
     ratio = figures.promised_bytes / max(figures.capacity_bytes, 1)
     served = f"served by process {figures.pid}" if figures.is_served else "at rest"
@@ -302,6 +340,10 @@ def pool_text(figures: Figures) -> str:
         f"pool {figures.name}: {counted(len(figures.nodes), 'node')}, {counted(len(figures.volumes), 'volume')}, {served}",
         f"  {format_size(figures.promised_bytes)} promised of {format_size(figures.capacity_bytes)} ({ratio:.0%})",
     ]
+    if figures.full_in_s is not None:
+        lines.append(f"  its first node is full in {format_time(figures.full_in_s * 1e9)}, if volumes grow as they do of late")
+    lines += [f"  iSCSI portal {figures.iscsi_portal}"] if figures.iscsi_portal else []
+    lines += [f"  metrics {figures.metrics_uri}"] if figures.metrics_uri else []
     for node in figures.nodes:
         leaving = ", being removed" if node.is_leaving else ""
         lines.append(
@@ -313,7 +355,7 @@ def pool_text(figures: Figures) -> str:
         words = [format_size(volume.size_bytes), f"level {volume.level}", *(["reserved"] if volume.is_reserved else [])]
         words += [volume.state] if volume.state != "ready" else []
         lines.append(f"  volume {volume.name:14} {', '.join(words)}: {copies_text(volume.copies)}")
-        lines += [f"    {volume.uri}"] if volume.uri else []
+        lines += [f"    {uri}" for uri in (volume.uri, volume.tcp_uri, volume.iscsi_uri) if uri]
         lines += [f"    {volume.status}"] if volume.status else []
     return "\n".join(lines)
 

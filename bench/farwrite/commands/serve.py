@@ -160,10 +160,7 @@ def serve(
     if forget_reservations and volume is None:
         raise UsageError("--forget-reservations is about a volume that was kept: it goes with --volume.")
     room_bytes = room_of(room)
-    for name, number in (("port", port), ("iscsi", iscsi), ("metrics", metrics)):
-        if number is not None:
-            within(name, number, 0, PORT_MAX)
-    check_address(listen, port, tls, iscsi, chap)
+    check_doors(listen, port, tls, iscsi, chap, metrics)
     from ..experiment.serve.server import Asked, served
     from ..experiment.serve.volume_files import kept_files, new_files, read_settings
 
@@ -188,10 +185,6 @@ def serve(
         raise UsageError("--far-sockets, --far-listen and --far-tls are about a far replica on another machine: --far ssh://HOST/DIR.")
     else:
         asked = asked if asked != NOTHING_ASKED or volume is None else asked_again(settings.link)
-    if tls is not None:
-        from ..base.wire.certificates import server_context
-
-        server_context(tls)  # Refused here, not in a replica.
     serving = Asked(
         leg=leg_of(asked, settings), link=link, accepts_error=accept_link_error, sockets=sockets, address=listen, port=port,
         tls=tls, iscsi_port=iscsi, chap=credentials_in(chap) if chap else None, forgets_reservations=forget_reservations,
@@ -406,6 +399,20 @@ def credentials_in(path: Path) -> Credentials:
         return Credentials(secrets, own_name, own_secret)
     except ValueError as refusal:
         raise UsageError(f"--chap {path}: {refusal}.") from refusal
+
+
+def check_doors(
+    listen: str, port: int | None, tls: Path | None, iscsi: int | None, chap: Path | None, metrics: int | None
+) -> None:
+    """UsageError for TCP ports that cannot be, or that others would reach."""
+    for name, number in (("port", port), ("iscsi", iscsi), ("metrics", metrics)):
+        if number is not None:
+            within(name, number, 0, PORT_MAX)
+    check_address(listen, port, tls, iscsi, chap)
+    if tls is not None:
+        from ..base.wire.certificates import server_context
+
+        server_context(tls)  # Refused here, not in a replica.
 
 
 def check_address(listen: str, port: int | None, tls: Path | None, iscsi: int | None, chap: Path | None) -> None:

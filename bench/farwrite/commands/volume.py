@@ -237,4 +237,6 @@ def volume_text(one: VolumeFigures) -> str:
     words = [format_size(one.size_bytes), f"{format_size(used)} used", f"level {one.level}"]
     words += ["reserved"] if one.is_reserved else []
     words += [one.state] if one.state != "ready" else []
-    return f"{one.name:16} {', '.join(words)}: {copies_text(one.copies)}" + (f"\n  {one.uri}" if one.uri else "")
+    return f"{one.name:16} {', '.join(words)}: {copies_text(one.copies)}" + "".join(
+        f"\n  {uri}" for uri in (one.uri, one.tcp_uri, one.iscsi_uri) if uri
+    )

@@ -29,7 +29,7 @@ from ..base.units import format_size
 STEP_BYTES = 64 << 20  # Of a grant: a second of 64 MB/s, and 1/16 000 of a TiB that may lie idle.
 EXTENT_BYTES = 64 << 10
 WARN_RATIO = 0.8  # Of a node; lvmthin(7) has dmeventd warn from there on.
-SAMPLES, RATE_NS_MIN = 32, 10_000_000_000
+SAMPLES, SAMPLE_NS, RATE_NS_MIN = 32, 1_000_000_000, 10_000_000_000
 NOT_ONE = 1  # A limit that lets no extent be taken: 0 would be none.
 
 
@@ -54,11 +54,6 @@ class NodeRoom:
         """What may still be granted; negative where volumes take more than there is."""
         return self.size - self.set_aside
 
-    @property
-    def over_provision(self) -> float:
-        """Promised over there is."""
-        return self.promised / self.size if self.size else 0.0
-
 
 @dataclass
 class Share:
@@ -70,12 +65,11 @@ class Share:
     limit: int = 0
     held: int = 0  # what it may still write up to: the limit, or one before it that was lowered lately
     confirmed: int = 0  # notes that told the limit since it was lowered
-    spare: int = 0  # set aside besides, for what snapshots may keep
     used: dict[str, int] = field(default_factory=dict)
 
     def charge(self, node: str) -> int:
         """Bytes that are set aside for it on a node."""
-        return max(self.limit, self.held, self.used.get(node, 0)) + self.spare
+        return max(self.limit, self.held, self.used.get(node, 0))
 
 
 class Ledger:
@@ -152,24 +146,13 @@ class Ledger:
         share = self.share_of(name)
         if size < share.size:
             raise UsageError(f"Volume {name} has {format_size(share.size)}, and cannot be made smaller here.")
-        return self.reserve_up_to(name, share, size, share.is_reserved)
-
-    def set_reserved(self, name: str, reserved: bool) -> dict[str, int]:
-        """Set the whole size of a volume aside from now on (UnfitError when it does not fit), or no longer."""
-        share = self.share_of(name)
-        changed = self.reserve_up_to(name, share, share.size, reserved)
-        return changed if reserved else self.take_back(share.nodes) | changed
-
-    def set_spare(self, name: str, spare: int) -> None:
-        """Set so much aside besides, on each of its nodes, for what snapshots of this volume may keep.
-
-        What it takes now is enough until the next snapshot: each block is kept once at most. UnfitError without so much.
-        """
-        share = self.share_of(name)
+        limit = max(share.limit, whole_extents(size)) if share.is_reserved else share.limit
         for node in share.nodes:
-            if self.room_of(node).free < spare - share.spare:
-                raise UnfitError(f"Snapshots of {name} may need {format_size(spare)}, which node {node} has not free.")
-        share.spare = spare
+            if limit - share.limit > self.growth(share, node) and limit > share.limit:
+                raise UnfitError(f"Volume {name} cannot be reserved with {format_size(size)}: node {node} has not so much free.")
+        changed = {name: max(limit, NOT_ONE)} if limit != share.limit else {}
+        share.size, share.limit, share.held = size, limit, max(share.held, limit)
+        return changed | self.grant()
 
     def set_nodes(self, name: str, nodes: Sequence[str], used: Mapping[str, int] | None = None) -> dict[str, int]:
         """The volume's replicas are on these nodes. UnfitError when what was granted does not fit on a new one."""
@@ -196,7 +179,7 @@ class Ledger:
             share.confirmed = share.confirmed + 1 if limit == self.limit_of(name) else 0
             if share.confirmed > 1:
                 share.held = share.limit
-        if now_ns:
+        if now_ns and (not self.samples or now_ns - self.samples[-1][0] >= SAMPLE_NS):
             self.samples.append((now_ns, sum(max(one.used.values()) for one in self.shares.values())))
         return self.grant()
 
@@ -221,7 +204,7 @@ class Ledger:
 
     def growth(self, share: Share, node: str) -> int:
         """How far the limit of a volume may be raised by what its node has free."""
-        return self.room_of(node).free + share.charge(node) - share.spare - share.limit
+        return self.room_of(node).free + share.charge(node) - share.limit
 
     def reclaim(self) -> dict[str, int]:
         """Lower the limits of thin volumes that have more than two steps left, so that others may be granted it."""
@@ -301,16 +284,6 @@ class Ledger:
                     f"Volume {name} is to be reserved and takes {format_size(limit)}; node {node} has "
                     f"{format_size(max(free, 0))} that is not set aside for others. Make it smaller or thin, or add a node."
                 )
-
-    def reserve_up_to(self, name: str, share: Share, size: int, reserved: bool) -> dict[str, int]:
-        """Give a volume this size, and set all of it aside when it is reserved."""
-        limit = max(share.limit, whole_extents(size)) if reserved else share.limit
-        for node in share.nodes:
-            if limit - share.limit > self.growth(share, node) and limit > share.limit:
-                raise UnfitError(f"Volume {name} cannot be reserved with {format_size(size)}: node {node} has not so much free.")
-        changed = {name: max(limit, NOT_ONE)} if limit != share.limit else {}
-        share.size, share.is_reserved, share.limit, share.held = size, reserved, limit, max(share.held, limit)
-        return changed | self.grant()
 
 
 def used_of(count: Any) -> int:

@@ -1,7 +1,7 @@
 """A process of the lab: forked from ours with its kernels already compiled, obeying calls over a private socket.
 
-It dies with us (PR_SET_PDEATHSIG), ignores Ctrl-C (we end it), and may be killed at any instant without taking its site
-away. A call names a module-level function; its answer or its exception comes back.
+It dies with us (PR_SET_PDEATHSIG), ignores what ends us in order (we end it), and may be killed at any instant without taking its
+site away. A call names a module-level function; its answer or its exception comes back.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from ..base.errors import FarwriteError, UnfitError
 from ..base.host.parent_death import die_with
+from ..base.interruption import SIGNALS
 from .namespace import Place, uninterrupted
 
 CONNECTION: Connection | None = None  # In a process of the lab: the way to its parent.
@@ -186,10 +187,11 @@ def ready() -> bool:
 
 def become(namespace: Place | None, parent: int) -> None:
     """Turn a fresh fork into a process of the lab."""
-    for number in (signal.SIGINT, signal.SIGHUP):  # A terminal's, to all its processes: the command's process ends the others.
+    # A terminal sends SIGINT and SIGHUP to all its processes, a service manager SIGTERM (systemd.kill(5), control-group):
+    # the command's own process ends the others, in order.
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if namespace is not None:
         namespace.enter()
     die_with(parent)  # After the namespaces: changing credentials clears the death signal.

@@ -23,6 +23,7 @@ from typing import Any
 
 from ..errors import FarwriteError, UnfitError
 from ..host.parent_death import die_with
+from ..interruption import SIGNALS
 from .channel import Channel
 from .frames import FRAME_BYTES_MAX, codec_of
 from .handshake import HANDSHAKE_LIMIT_S, agree
@@ -104,8 +105,8 @@ def open_tunnel(network: socket.socket, terms: Terms, dials: bool, limit_s: floa
     pid = os.fork()
     if pid == 0:
         try:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that opened us; we end with it.
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number in SIGNALS:  # They are for the process that opened us; we end with it.
+                signal.signal(number, signal.SIG_IGN)
             die_with(parent)
             close_all_but([0, 1, 2, network.fileno(), theirs.fileno(), ending])
             carry(network, theirs, terms, dials, limit_s, counts, ending)

@@ -116,6 +116,17 @@ class Frontend:
         self.wake()
         return True
 
+    def resize_blocks(self, before: int, size_bytes: int) -> None:
+        """Sessions of initiators, and what these have of their own, reach as far as the volume does from now on."""
+        at, session = self.doors.at[0], self.doors.session
+        with self.lock:
+            for number in range(int(at.mail_read), int(at.mail_written)):
+                mail = self.doors.mail[number % sessions.MAIL_MAX]
+                if mail.size_bytes == before and (mail.kind == sessions.ISCSI or mail.flags & sessions.INNER):
+                    mail.size_bytes = size_bytes
+            of_blocks = (session["kind"] == sessions.ISCSI) | (session["flags"] & sessions.INNER > 0)
+            session["size_bytes"][of_blocks & (session["size_bytes"] == before)] = size_bytes
+
     def remember(self, number: int, context: Any) -> None:
         """Keep what belongs to a connection as long as that lasts."""
         at = self.doors.at[0]

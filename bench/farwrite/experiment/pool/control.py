@@ -14,14 +14,17 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from ...base.errors import EXIT_UNFIT, EXIT_USAGE, UnfitError, UsageError
+from ...base.errors import EXIT_CRASH, EXIT_UNFIT, EXIT_USAGE, UnfitError, UsageError
 from ...base.framing import Lines, TooLongError, line
 from ..serve.control import NOT_OURS, answer_to, caller_of, raised_there
-from .document import StorageNode
-from .placement import Move
+from .balance import plan_load
+from .document import StorageNode, checked_text
+from .loads import Load
+from .placement import Move, plan_balance
 from .steps import AtRest, Group, Pool, ServedError, is_open, opened
 
 SOCKET = "pool.sock"
@@ -52,9 +55,11 @@ class RemoveNode(msgspec.Struct, tag="remove", forbid_unknown_fields=True):
 
 
 class Balance(msgspec.Struct, tag="balance", forbid_unknown_fields=True):
-    """Even out what the nodes hold; without `go`, say only what would be moved."""
+    """Even out what the nodes hold and what they do; without `go`, say only what would be moved."""
 
     go: bool = False
+    across_sites: bool = False  # a volume may come to be led at another site
+    stop: bool = False  # instead: what is not begun yet of a balance is not done
 
 
 class CreateVolume(msgspec.Struct, tag="create", forbid_unknown_fields=True):
@@ -162,6 +167,9 @@ class VolumeFigures(msgspec.Struct, frozen=True):
     sockets: str = ""  # the directory of its sockets
     uri: str = ""
     status: str = ""
+    tcp_uri: str = ""
+    iscsi_uri: str = ""
+    load: Load | None = None  # of late; None: not measured
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -173,6 +181,10 @@ class Figures(msgspec.Struct, frozen=True):
     nodes: list[NodeFigures]
     volumes: list[VolumeFigures]
     pid: int = 0  # of who serves it
+    queued: int = 0  # moves of a balance that are not begun yet
+    full_in_s: float | None = None  # until its first node is full, as its volumes grow of late
+    iscsi_portal: str = ""  # where initiators find all its volumes
+    metrics_uri: str = ""
 
     @property
     def capacity_bytes(self) -> int:
@@ -198,8 +210,8 @@ class Answer(msgspec.Struct):
 REQUEST, ANSWER = msgspec.json.Decoder(Request), msgspec.json.Decoder(Answer)
 
 
-def figures_of(pool: Pool, live: dict[str, dict[str, str]] | None = None) -> Figures:
-    """What there is. `live`: by volume what who serves it knows: leader, sockets, uri, status."""
+def figures_of(pool: Pool, live: dict[str, dict[str, Any]] | None = None) -> Figures:
+    """What there is. `live`: by volume what who serves it knows: leader, sockets, URIs, status, load."""
     document, allocated, room = pool.document, pool.allocated(), pool.room()
     nodes = [
         NodeFigures(
@@ -230,6 +242,8 @@ def carry_out(pool: Pool, request: Request, group: Group | AtRest, queue: deque[
     """Do what is asked; `queue` takes the moves of a balance, None where nothing can move. FarwriteError refuses."""
     answer = Answer()
     if isinstance(request, AddNodes):
+        for node in request.nodes:
+            checked_text(node.directory, f"Node {node.name}: its directory")
         pool.add_nodes(request.nodes)
     elif isinstance(request, RemoveNode):
         if request.keep:
@@ -237,9 +251,15 @@ def carry_out(pool: Pool, request: Request, group: Group | AtRest, queue: deque[
         else:
             answer.moves = pool.remove_node(request.node)
     elif isinstance(request, Balance):
-        answer.moves = pool.plan_balance()
-        if request.go:
+        if request.go or request.stop:
             movable(queue)
+        if request.stop:
+            answer.moves = list(queue or ())
+            queue.clear()  # type: ignore[union-attr]
+            return answer
+        answer.moves, answer.said = planned(pool, group, request.across_sites)
+        if request.go:  # In place of what an earlier one had left: it was planned again.
+            queue.clear()  # type: ignore[union-attr]
             queue.extend(answer.moves)  # type: ignore[union-attr]
     elif isinstance(request, CreateVolume):
         pool.create_volume(request.name, request.size_bytes, request.level, request.is_reserved, request.room_bytes, group)
@@ -260,6 +280,17 @@ def carry_out(pool: Pool, request: Request, group: Group | AtRest, queue: deque[
     return answer
 
 
+def planned(pool: Pool, group: Group | AtRest, across_sites: bool) -> tuple[list[Move], list[str]]:
+    """The moves of a balance, of room first and then of load, and what there is to say of the load."""
+    allocated = pool.allocated()
+    moves = plan_balance(pool.document, allocated)
+    if isinstance(group, AtRest):
+        return moves, ["The pool is at rest, so nothing is known of its load: only room is evened out."]
+    measured = group.measured()
+    found = plan_load(pool.document, measured, allocated, moves, across_sites)
+    return moves + found.moves, found.said
+
+
 def movable(queue: deque[Move] | None) -> None:
     """UsageError where nothing can move."""
     if queue is None:
@@ -271,6 +302,7 @@ def movable(queue: deque[Move] | None) -> None:
 
 def ask(directory: Path, request: Request) -> Answer:
     """What becomes of a request: the process that serves the pool answers, or it is done here, where nobody serves it."""
+    check_request(request)
     until_s = time.monotonic() + OPENS_S
     while True:
         if not is_open(directory):
@@ -287,6 +319,14 @@ def ask(directory: Path, request: Request) -> Answer:
             if time.monotonic() > until_s:
                 raise UnfitError(f"The pool in {directory} is open in another process, which does not answer.") from None
         time.sleep(RETRY_S)
+
+
+def check_request(request: Request) -> None:
+    """UsageError for words that are no text."""
+    try:
+        msgspec.json.encode(request)
+    except UnicodeEncodeError as refusal:
+        raise UsageError(f"{refusal.object!r} has bytes that are no UTF-8, and so has nothing in a pool.") from refusal
 
 
 def ask_server(directory: Path, request: Request) -> Answer:
@@ -337,6 +377,7 @@ class Desk:
     def __init__(self, listening: socket.socket) -> None:
         self.listening = listening
         self.callers: list[Caller] = []
+        self.failure = ""  # why nobody can be taken in now
 
     def turn(self) -> Iterator[tuple[Request, Caller]]:
         """Requests that have come in whole. Who is slow, or says what is none, is answered and hung up on."""
@@ -362,6 +403,10 @@ class Desk:
             try:
                 connection, _ = self.listening.accept()
             except (BlockingIOError, ConnectionAbortedError):
+                self.failure = ""
+                return
+            except OSError as refusal:  # No descriptor is left, accept(2): who has called waits.
+                self.failure = f"{refusal.strerror}, so who calls here waits."
                 return
             connection.setblocking(False)
             if caller_of(connection) not in (os.geteuid(), 0):
@@ -388,9 +433,13 @@ class Desk:
 
     def answer(self, caller: Caller, answer: Answer) -> None:
         """Say it, and hang up."""
+        try:
+            data = msgspec.json.encode(answer)
+        except UnicodeEncodeError:
+            data = msgspec.json.encode(Answer(refusal="The answer has bytes that are no UTF-8.", exit_code=EXIT_CRASH))
         with contextlib.suppress(OSError):
             caller.connection.settimeout(TELL_S)
-            caller.connection.sendall(line(msgspec.json.encode(answer)))
+            caller.connection.sendall(line(data))
         self.hang_up(caller)
 
     def hang_up(self, caller: Caller) -> None:

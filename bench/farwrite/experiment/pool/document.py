@@ -12,6 +12,7 @@ it (steps.py).
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Iterable
@@ -23,15 +24,19 @@ import msgspec
 from ...base.errors import UsageError, nearest, system_error
 from ...base.files import write_atomically
 from ...base.user_file import read_text
+from ...engine.frontend.iscsi.store import AREA_BYTES
 from ...workload.drill_scenario import SITES
 from ..serve.volume_files import SIZE_BYTES_MAX, SIZE_BYTES_MIN, make_durable
 
 POOL, NODES, VOTERS = "pool.json", "nodes", "voters"
 FORMAT = 1
 LEVELS = {"0": 1, "10": 2, "10+1": 3, "10+2": 4}  # Network RAID level: copies of a volume.
+NAME_CHARACTERS_MAX = 16
 NAME = re.compile(r"[a-z][a-z0-9_]{0,15}")  # Of nodes and volumes: they are parts of the paths of sockets, which are short.
 NODES_MAX, VOLUMES_MAX = 64, 256
 DOCUMENT_BYTES_MAX = 8 << 20
+COPIES_MAX = 5  # Replicas that an engine has: four of the highest level, and one that joins.
+NUMBER_DIGITS_MAX = 9  # Of a replica's name.
 BLOCK_BYTES = 4096
 CAPACITY_BYTES_MAX = 1 << 50
 PATH_CHARACTERS_MAX = 4000
@@ -72,7 +77,7 @@ class Volume(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     number: int
     size_bytes: int  # what clients see
-    room_bytes: int  # what it may grow to: the address space that its files were made with
+    room_bytes: int  # what it may grow to
     level: str
     port: int  # of its voter at each site
     is_reserved: bool = False  # its whole size is set aside on each of its nodes
@@ -80,11 +85,24 @@ class Volume(msgspec.Struct, forbid_unknown_fields=True):
     copies: list[Copy] = msgspec.field(default_factory=list)
     replicas_made: int = 0  # so far, by which the next one is named
     founders: list[str] = msgspec.field(default_factory=list)  # the replicas that it was made with: nobody had to hear of them
+    area_bytes: int = 0  # behind room_bytes, where iSCSI's reservations are kept; 0: a volume from before there was one
+    door: int = -1  # its place in the order of TCP ports, as long as it is there; -1: none yet
+    lead: str = ""  # the replica that is to lead when it is served; empty: the one at the first site
 
     @property
     def wanted(self) -> int:
         """How many copies its level says."""
         return LEVELS[self.level]
+
+    @property
+    def file_bytes(self) -> int:
+        """The address space that its files were made with."""
+        return self.room_bytes + self.area_bytes
+
+    @property
+    def full_bytes(self) -> int:
+        """What it takes when all of it is written."""
+        return self.size_bytes + self.area_bytes
 
     def counting(self) -> list[Copy]:
         """The copies that count: a reader finds every acknowledged write in each of them that is up to date."""
@@ -133,6 +151,12 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
         used = {volume.port for volume in volumes} | {copy.port for volume in volumes for copy in volume.copies}
         return next(port for port in range(PORT_MIN, PORT_MAX, 2) if port not in used)
 
+    def give_door(self, volume: Volume) -> None:
+        """A place in the order of ports that no other volume has, unless it has one."""
+        taken = {one.door for one in self.volumes if one is not volume}
+        if volume.door < 0:
+            volume.door = next(place for place in range(VOLUMES_MAX + 1) if place not in taken)
+
     def sites(self) -> list[str]:
         """The sites that have nodes which stay, in their order."""
         return [site for site in SITES if any(one.site == site and not one.is_leaving for one in self.nodes)]
@@ -166,7 +190,17 @@ def checked_node(node: StorageNode) -> StorageNode:
     path = node.directory
     if len(path) > PATH_CHARACTERS_MAX or "\0" in path or (path and not path.startswith("/")):
         raise UsageError(f"Node {node.name}: name its directory by a whole path of up to {PATH_CHARACTERS_MAX} characters.")
+    checked_text(path, f"Node {node.name}: its directory")
     return node
+
+
+def checked_text(words: str, what: str) -> str:
+    """Words that a document can have. UsageError for bytes that are no text, as they come in arguments."""
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} {words!r} has bytes that are no UTF-8: choose another name.") from None
+    return words
 
 
 def checked_level(level: str) -> None:
@@ -187,7 +221,7 @@ def save(directory: Path, document: Document) -> None:
     """Durable, and whole whatever happens meanwhile. The generation grows."""
     document.generation += 1
     complain_about(document, wrong_with(document))
-    try:
+    try:  # Whatever was refused: the one on the disk is a pool too, the one before or this one.
         write_atomically(directory / POOL, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
         make_durable(directory)
     except OSError as refusal:
@@ -220,19 +254,27 @@ def wrong_with(document: Document) -> str:
     nodes = {one.name: one for one in document.nodes}
     if not 0 < document.pool < 1 << 63 or len(nodes) > NODES_MAX or len(document.volumes) > VOLUMES_MAX:
         return "a number in it is out of range"
+    if not 0 <= document.generation < 1 << 62 or not NAME.fullmatch(document.name):
+        return "its name or its generation is none"
     if twice := repeated(one.name for one in document.nodes) or repeated(one.name for one in document.volumes):
         return f"{twice} is there twice"
     if twice := repeated(str(one.number) for one in document.volumes):
         return f"volume number {twice} is there twice"
+    if twice := repeated(str(one.door) for one in document.volumes if one.door >= 0):
+        return f"door {twice} is there twice"
+    if twice := repeated(os.path.normpath(one.directory) for one in document.nodes if one.directory):
+        return f"directory {twice!r} is two nodes'"
     ports = [str(volume.port) for volume in document.volumes]
     if twice := repeated([*ports, *(str(copy.port) for volume in document.volumes for copy in volume.copies)]):
         return f"port {twice} is there twice"
     for node in document.nodes:
         if not NAME.fullmatch(node.name) or node.site not in SITES or not 0 < node.capacity_bytes <= CAPACITY_BYTES_MAX:
-            return f"node {node.name!r} is none"
+            return f"node {node.name[:80]!r} is none"
+        if node.directory and (not node.directory.startswith("/") or "\0" in node.directory):
+            return f"the directory of node {node.name} is no whole path"
     for volume in document.volumes:
         if wrong := wrong_with_volume(volume, nodes):
-            return f"volume {volume.name!r}: {wrong}"
+            return f"volume {volume.name[:80]!r}: {wrong}"
     return ""
 
 
@@ -243,6 +285,10 @@ def wrong_with_volume(volume: Volume, nodes: dict[str, StorageNode]) -> str:
         return "its name, level or number is none"
     if not all(SIZE_BYTES_MIN <= size <= SIZE_BYTES_MAX and size % BLOCK_BYTES == 0 for size in sizes) or sizes[0] > sizes[1]:
         return "its size is none"
+    if volume.area_bytes not in (0, AREA_BYTES) or not -1 <= volume.door <= VOLUMES_MAX:
+        return "its area or its door is none"
+    if len(volume.copies) > COPIES_MAX or not 0 <= volume.replicas_made < 10**NUMBER_DIGITS_MAX:
+        return f"it has more than {COPIES_MAX} copies, or has had too many"
     if not all(PORT_MIN <= port < PORT_MAX and port % 2 == 0 for port in (volume.port, *(copy.port for copy in volume.copies))):
         return "a port in it is none"
     if twice := repeated(copy.node for copy in volume.copies):
@@ -253,7 +299,8 @@ def wrong_with_volume(volume: Volume, nodes: dict[str, StorageNode]) -> str:
         return f"a copy on {strangers[0]}, which is no node"
     for copy in volume.copies:
         node, _, number = copy.replica.rpartition("-")
-        if node != copy.node or not number.isdigit() or not 1 <= int(number) <= volume.replicas_made:
+        is_number = number.isascii() and number.isdigit() and len(number) <= NUMBER_DIGITS_MAX
+        if node != copy.node or not is_number or not 1 <= int(number) <= volume.replicas_made:
             return f"{copy.replica[:80]!r} is no replica on {copy.node}"
     if volume.state == "ready" and not volume.counting():
         return "no copy counts"

@@ -7,12 +7,15 @@ who they are as long as the volume is there; copies come and go (steps.py).
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import secrets
+import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,13 +25,16 @@ from ...base.histogram import SLOTS, Histogram
 from ...base.host.disk import JOURNAL, SNAPSHOTS, VOLUME, kept_disk
 from ...base.units import counted
 from ...base.wire.terms import KEY_BYTES_MIN
+from ...base.wire.tunnel import close_all_but
 from ...engine.control import Address
 from ...engine.frontend import nbd
 from ...engine.frontend.nbd_client import NbdClient, Place
 from ...engine.peer_status import STATES
+from ...lab import process as process_module
 from ...lab.lab import Lab
 from ...lab.namespace import Loopback
 from ...lab.process import Process
+from ...lab.relay_door import Passages
 from ...lab.shared_memory import board
 from ...lab.site import AnySite, LocalSite
 from ...targets.replicated import PROTOCOLS
@@ -36,15 +42,21 @@ from ...workload.drill_scenario import SITES, PolicyName
 from ..serve.control import FOLLOWS, connected
 from ..serve.figures import LastSecond
 from ..serve.replica import BOARD_WORDS, SOCKET_PATH_BYTES_MAX, Order, figures_of, run_replica
-from ..serve.server import Asked, Server, only_server, speak
+from ..serve.server import Asked, Server, bound_tcp, end_together, only_server, speak
 from ..serve.volume_files import BALLOT, Files, Settings
-from ..voters import POLICIES, address_at, run_witness, seat_of
+from ..voters import LOOK_S, POLICIES, address_at, run_witness, seat_of
 from . import verbs
+from .balance import Measured
 from .control import MoveFigures
-from .document import Copy, Volume
+from .document import NAME_CHARACTERS_MAX, Copy, Volume
+from .loads import Meter
+from .placement import Move
 from .rooms import Rooms
 from .steps import NotNowError, Pool, allocated_in
 
+PORT_MAX = 65535
+MOVES_MAX = 64  # That are remembered.
+REST_AFTER_MOVE_S = 60.0  # A volume that was moved for its load stays so long: its load is that of the new place by then.
 OPENS_S = 60.0
 STARTS_S = 60.0
 SWITCH_S = 10.0  # For another one's doors to open.
@@ -71,7 +83,7 @@ class Replicas(Server):
     """The processes of one volume, and its directory of sockets."""
 
     def __init__(self, stack: contextlib.ExitStack, lab: Lab, pool: Pool, volume: Volume, asked: Asked, sockets: Path) -> None:
-        self.pool, self.volume = pool, volume
+        self.pool, self.volume, self.asked_address = pool, volume, asked.address
         self.copy_stacks: dict[str, contextlib.ExitStack] = {}
         self.known_by: dict[str, list[str]] = {}  # the peers that a replica was started with
         self.sites_of = {voter_at(site): site for site in SITES}
@@ -83,11 +95,14 @@ class Replicas(Server):
         if not any(copy.state == "in" for copy in copies):
             raise UnfitError(f"no node holds a whole copy of volume {volume.name}: put back the files of one that is lost.")
         self.first_names = tuple(copy.replica for copy in copies), tuple(voter_at(site) for site in SITES)
-        super().__init__(stack, lab, settings_of(volume), Files({}, {}, ""), asked, sockets)
-        self.portals = {}  # No iSCSI: a volume that grows would move the area where reservations are kept.
+        tcp = self.bound(stack, asked.port, 0)
+        iscsi = self.bound(stack, asked.iscsi_port, 1) if volume.area_bytes else None
+        super().__init__(stack, lab, settings_of(volume), Files({}, {}, ""), asked, sockets, tcp, iscsi)
+        self.portals = {}  # Sites have none: who leads is reached at one address.
         self.disks, self.ballots = {}, {}
         self.voter_addresses = {voter_at(site): self.address_for(voter_at(site)) for site in SITES}
         self.key = secrets.token_bytes(KEY_BYTES_MIN)  # Of this volume alone: another's replica of the same name proves nothing.
+        stack.callback(self.close_copies)
         for name in self.voter_addresses:
             self.ballots[name] = open_ballot(self.stack, pool.voter_directory(volume, self.sites_of[name]) / BALLOT)
         for copy in copies:
@@ -96,6 +111,15 @@ class Replicas(Server):
             if copy not in copies:  # The group goes on without it; removing its node makes another.
                 self.addresses[copy.replica] = self.address_for(copy.replica)
                 self.say(f"the copy on {copy.node} is lost: {pool.copy_directory(volume, copy)} is not whole.")
+
+    def bound(self, stack: contextlib.ExitStack, first: int | None, after: int) -> socket.socket | None:
+        """Its own TCP socket, at the port of its place behind the first one; at any that is free where that is 0."""
+        if first is None:
+            return None
+        port = first + after + self.volume.door if first else 0
+        if port > PORT_MAX:
+            raise UnfitError(f"volume {self.volume.name} would have port {port}: name a lower one, or 0 for any that is free.")
+        return stack.enter_context(bound_tcp(self.asked_address, port))
 
     # Who there is
 
@@ -120,10 +144,15 @@ class Replicas(Server):
     def open_files(self, copy: Copy) -> None:
         """A copy's files, open as long as the copy is ours. UnfitError where they are not whole."""
         directory = self.pool.copy_directory(self.volume, copy)
-        own = self.copy_stacks[copy.replica] = contextlib.ExitStack()
-        self.stack.callback(own.close)
-        self.disks[copy.replica] = own.enter_context(kept_disk(directory, self.volume.room_bytes))  # type: ignore[index]
-        self.ballots[copy.replica] = open_ballot(own, directory / BALLOT)  # type: ignore[index]
+        with contextlib.ExitStack() as own:
+            self.disks[copy.replica] = own.enter_context(kept_disk(directory, self.volume.file_bytes))  # type: ignore[index]
+            self.ballots[copy.replica] = open_ballot(own, directory / BALLOT)  # type: ignore[index]
+            self.copy_stacks[copy.replica] = own.pop_all()
+
+    def close_copies(self) -> None:
+        """No copy's files are open any more."""
+        while self.copy_stacks:
+            self.copy_stacks.popitem()[1].close()
 
     def take_in(self, copy: Copy) -> None:
         """Another copy of the volume: it can be started from now on."""
@@ -161,9 +190,9 @@ class Replicas(Server):
         self.on_start(made.pid)
         founders = tuple(self.volume.founders)
         if name in self.voter_addresses:
-            made.start(
-                run_witness, self.voter_addresses[name], founders, self.key, asked.is_verbose, self.ballots[name],
-                self.boards[name], self.encryption, name,
+            self.start_alone(
+                made, [self.ballots[name]], run_witness, self.voter_addresses[name], founders, self.key, asked.is_verbose,
+                self.ballots[name], self.boards[name], self.encryption, name,
             )  # fmt: skip
             return
         # One that joins is known to the others once the voters have heard of it.
@@ -173,10 +202,19 @@ class Replicas(Server):
         voters = {other: self.reached(name, other, address) for other, address in self.voter_addresses.items()}
         order = Order(
             name, addresses, None, self.key, self.volume.number, PROTOCOLS[PROTOCOL], POLICIES[POLICY], 0, PEER_TIMEOUT_NS, first,
-            asked.is_verbose, self.directory, None, None, self.settings.size_bytes, None, None, {}, self.encryption, voters,
-            founders,
+            asked.is_verbose, self.directory, self.tcp.fileno() if self.tcp else None, asked.tls, self.settings.size_bytes,
+            self.iscsi.fileno() if self.iscsi else None, asked.chap, {}, self.encryption, voters, founders,
         )  # fmt: skip
-        made.start(run_replica, order, self.disks[name], self.ballots[name], self.boards[name])
+        opened = self.disks[name]
+        dials = [one.dial.asking_fd for one in (*addresses.values(), *voters.values()) if isinstance(one.dial, Passages)]
+        kept = [opened.journal_fd, opened.volume_fd, opened.snapshot_fd, self.ballots[name], order.tcp_fd, order.iscsi_fd, *dials]
+        self.start_alone(made, kept, run_replica, order, opened, self.ballots[name], self.boards[name])
+
+    def start_alone(self, made: Process, kept: Iterable[int | None], task: Callable[..., None], *arguments: Any) -> None:
+        """Have a process do this, and hold no descriptor of other volumes: what is deleted would keep its room until it ends. The
+        pool's lock it does hold: it goes with the last who writes."""
+        held = [one for one in (*kept, self.pool.lock_fd) if one is not None and one >= 0]
+        made.start(run_alone, held, task, *arguments)
 
     def launch(self) -> None:
         """Start every voter, and every replica but the one that is to stand first, which comes when these answer."""
@@ -188,6 +226,8 @@ class Replicas(Server):
     def first(self) -> str:
         """The replica that stands at once: of the copies that count one at the first site that has any."""
         counting = [copy for copy in self.volume.counting() if copy.replica in self.replicas]
+        if any(copy.replica == self.volume.lead for copy in counting):
+            return self.volume.lead
         return min(counting, key=lambda copy: SITES.index(self.sites_of[copy.replica])).replica
 
     def launched(self) -> bool:
@@ -202,6 +242,12 @@ class Replicas(Server):
     def tell_sites(self) -> None:
         """No portals are to know who serves."""
 
+    def look(self) -> None:
+        super().look()
+        if self.is_open():  # Reservations that are made from now on are to be kept.
+            for name in self.replicas:
+                figures_of(self.boards[name]).task.forgets = 0
+
     def say(self, sentence: str) -> None:
         if not self.asked.is_quiet:
             speak(f"farwrite pool: {self.volume.name}: {sentence}\n")
@@ -212,6 +258,15 @@ class Replicas(Server):
         for name in self.replicas:
             total += figures_of(self.boards[name]).writes_ns
         return total
+
+
+def run_alone(kept: Sequence[int], task: Callable[..., None], *arguments: Any) -> None:
+    """In a process of one volume: do this with these descriptors of the parent's, and no others."""
+    gc.collect()  # What is garbage already would close a descriptor of ours that had got its number.
+    connection = process_module.CONNECTION
+    assert connection is not None
+    close_all_but([0, 1, 2, connection.fileno(), *kept])
+    task(*arguments)
 
 
 def has_files(directory: Path) -> bool:
@@ -241,7 +296,11 @@ class Groups:
         self.rates: dict[str, LastSecond] = {}
         self.moves: dict[tuple[str, str], MoveFigures] = {}
         self.before_ns: dict[tuple[str, str], np.ndarray] = {}
+        self.meters: dict[str, Meter] = {}
+        self.moved_s: dict[str, float] = {}  # when volumes were moved for their load
+        self.forgets: frozenset[str] = frozenset()  # volumes whose reservations are forgotten when they are opened
         self.rooms = Rooms(pool, lambda sentence: speak(f"farwrite pool: {sentence}\n"))
+        stack.callback(self.close_all)
 
     def group(self, volume: Volume) -> Replicas:
         if volume.name not in self.served:
@@ -265,14 +324,15 @@ class Groups:
         """Its files are open; no process runs yet."""
         own = contextlib.ExitStack()
         try:
-            names = [node.name for node in self.pool.document.nodes]
-            sockets = own.enter_context(volume_sockets(self.sockets / volume.name, names))
+            sockets = own.enter_context(volume_sockets(self.sockets / volume.name))
             self.served[volume.name] = Replicas(own, self.lab, self.pool, volume, self.asked, sockets)
         except BaseException:
             own.close()
             raise
         self.own[volume.name] = own
-        self.stack.callback(own.close)
+        for name in self.served[volume.name].replicas:
+            figures_of(self.served[volume.name].boards[name]).task.forgets = int(volume.name in self.forgets)
+        self.meters[volume.name] = Meter()
         if self.rooms.ledger.is_open:
             self.rooms.due_s = 0.0
             self.rooms.tend(self.served)
@@ -287,24 +347,55 @@ class Groups:
                 try:
                     do(volume)
                     done.append(volume)
-                except FarwriteError as refusal:
+                except (FarwriteError, OSError) as refusal:
                     self.refuse(volume, refusal)
             return done
 
         volumes = each([one for one in self.pool.document.volumes if one.state == "ready"], self.prepare)
         self.rooms.open(self.served)
-        volumes = each(volumes, lambda volume: self.served[volume.name].launch())
-        for volume in volumes:
-            group = self.served[volume.name]
-            group.comes(group.launched, STARTS_S)
-        volumes = each(volumes, lambda volume: self.served[volume.name].start(self.served[volume.name].first, first=True))
+        waiting: list[Volume] = []
+
+        def go_on(is_late: bool = False) -> None:
+            """Who is to lead stands as soon as the others answer: after a peer's timeout one of them would."""
+            for volume in tuple(waiting):
+                group = self.served[volume.name]
+                if is_late or group.launched():
+                    waiting.remove(volume)
+                    if not each([volume], lambda one: self.served[one.name].start(self.served[one.name].first, first=True)):
+                        volumes.remove(volume)
+                else:
+                    group.check()
+
+        for volume in tuple(volumes):
+            if each([volume], lambda volume: self.served[volume.name].launch()):
+                waiting.append(volume)
+            else:
+                volumes.remove(volume)
+            go_on()
+        until_s = time.monotonic() + STARTS_S
+        while waiting:
+            go_on(time.monotonic() > until_s)
+            time.sleep(LOOK_S)
         for volume in volumes:
             group = self.served[volume.name]
             if not group.comes(group.is_open, OPENS_S):
                 group.say("nobody leads yet: it is served once a majority of its voters and a whole copy are there.")
             group.note_leader()
 
-    def refuse(self, volume: Volume, refusal: FarwriteError) -> None:
+    def astray(self) -> list[Move]:
+        """Hand-overs after which every volume is led where a balance has put it, or else at the first site that has a copy:
+        while many are opened at once, another copy may have stood first."""
+        found = []
+        for name, group in self.served.items():
+            leader, wanted, volume = group.leader(), group.first, group.volume
+            if leader is None or leader == wanted or (not volume.lead and group.sites_of[leader] == group.sites_of[wanted]):
+                continue
+            copy = volume.copy_named(wanted)
+            assert copy is not None
+            found.append(Move(name, wanted, copy.node, True, "as before" if volume.lead else "the first site with a copy"))
+        return found
+
+    def refuse(self, volume: Volume, refusal: Exception) -> None:
         self.end(volume)
         self.refused[volume.name] = str(refusal)
         speak(f"farwrite pool: volume {volume.name} is not served: {refusal}\n")
@@ -316,11 +407,40 @@ class Groups:
         own = self.own.pop(volume.name, None)
         if own is not None:
             own.close()
+        for known in (self.meters, self.moved_s, self.rates):
+            known.pop(volume.name, None)
 
     def end_all(self) -> None:
         """Drain every volume, and end its processes."""
-        for volume in tuple(self.pool.document.volumes):
-            self.end(volume)
+        end_together(list(self.served.values()))
+        self.served.clear()
+        self.close_all()
+
+    def close_all(self) -> None:
+        """Whatever processes there are end, and files are closed."""
+        while self.own:
+            self.own.popitem()[1].close()
+
+    def note_loads(self) -> None:
+        """What every volume has done until now."""
+        now_s = time.monotonic()
+        for name, group in self.served.items():
+            self.meters[name].note({replica: group.boards[replica] for replica in group.replicas}, now_s)
+
+    def measured(self) -> Measured:
+        """What is known of the load, for a balance."""
+        now_s = time.monotonic()
+        loads = {name: load for name, meter in self.meters.items() if (load := meter.load()) is not None}
+        leaders = {name: leader for name, group in self.served.items() if (leader := group.leader()) is not None}
+        resting = frozenset(name for name, moved_s in self.moved_s.items() if now_s - moved_s < REST_AFTER_MOVE_S)
+        return Measured(leaders, loads, resting, min((meter.measured_s() for meter in self.meters.values()), default=0.0))
+
+    def lead_from(self, volume: Volume, replica: str) -> None:
+        """Have a copy lead, now and whenever the volume is served. NotNowError: it is tried again."""
+        if self.leader(volume) != replica:
+            self.hand_over(volume, replica)
+        self.pool.set_lead(volume, replica)
+        self.moved_s[volume.name] = time.monotonic()
 
     def resize(self, volume: Volume) -> None:
         group = self.group(volume)
@@ -409,8 +529,10 @@ class Groups:
         if key not in self.moves:
             self.moves[key] = MoveFigures(volume.name, copy.replica, copy.node, copy.replaces, time.time_ns())
             self.before_ns[key] = self.served[volume.name].writes_ns()
-        while len(self.moves) > 64:
-            self.moves.pop(next(iter(self.moves)))
+        while len(self.moves) > MOVES_MAX:
+            oldest = next(iter(self.moves))
+            self.moves.pop(oldest)
+            self.before_ns.pop(oldest, None)
 
     def note_whole(self, volume: Volume, copy: Copy) -> None:
         move = self.moves.get((volume.name, copy.replica))
@@ -434,9 +556,9 @@ class Groups:
 
     # For people and scripts
 
-    def live(self) -> dict[str, dict[str, str]]:
-        """By volume: leader, sockets, uri, status."""
-        found = {}
+    def live(self) -> dict[str, dict[str, Any]]:
+        """By volume: leader, sockets, URIs, status, load."""
+        found: dict[str, dict[str, Any]] = {}
         for volume in self.pool.document.volumes:
             group = self.served.get(volume.name)
             if group is None:
@@ -444,7 +566,8 @@ class Groups:
                 continue
             found[volume.name] = {
                 "leader": group.leader() or "", "sockets": str(group.directory), "uri": group.uri(),
-                "status": self.status(volume),
+                "status": self.status(volume), "tcp_uri": group.tcp_uri(), "iscsi_uri": group.iscsi_uri(),
+                "load": self.meters[volume.name].load(),
             }  # fmt: skip
         return found
 
@@ -488,16 +611,21 @@ def refuse_shrinking(group: Replicas, client: NbdClient, size_bytes: int, before
             )
 
 
-@contextmanager
-def volume_sockets(directory: Path, nodes: list[str]) -> Iterator[Path]:
-    """A volume's own directory of sockets, as that of farwrite serve."""
-    directory = directory.absolute()
-    longest = len(os.fsencode(directory)) + len(f"/.{max(nodes, key=len)}-999999-control.4194304")
+def check_short(directory: Path) -> None:
+    """UsageError where a socket in a volume's directory would have too long a name, whatever its nodes are called."""
+    longest = len(os.fsencode(directory)) + len(f"/.{'n' * NAME_CHARACTERS_MAX}-999999-control.4194304")
     if longest > SOCKET_PATH_BYTES_MAX:
         raise UsageError(
             f"{directory}: the path of a unix socket has at most {SOCKET_PATH_BYTES_MAX} bytes, and one in there would have "
-            "more: name a shorter directory with --sockets."
+            f"{longest}: name a shorter directory with --sockets."
         )
+
+
+@contextmanager
+def volume_sockets(directory: Path) -> Iterator[Path]:
+    """A volume's own directory of sockets, as that of farwrite serve."""
+    directory = directory.absolute()
+    check_short(directory)
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as refusal:

@@ -15,7 +15,7 @@ import msgspec
 
 from ...base.errors import UsageError
 from ...base.units import format_size
-from .document import Document, StorageNode, Volume
+from .document import Copy, Document, StorageNode, Volume
 
 JOURNAL_BYTES = 64 << 20  # Of each copy, beside the volume's own bytes.
 WORTH = 0.01  # Of a node's capacity: what a balance must even out for a copy to be moved.
@@ -35,11 +35,13 @@ class Room:
 
 
 class Move(NamedTuple):
-    """A copy that is to go from one node to another."""
+    """A copy that is to go from one node to another, or to lead where it lies."""
 
     volume: str
     replica: str
     to: str
+    leads: bool = False  # it stays, and leads
+    why: str = ""  # the figures
 
 
 Allocated = Mapping[tuple[str, str], int]  # Bytes by (volume, node), as its files take them; absent: nothing is known of it.
@@ -47,7 +49,7 @@ Allocated = Mapping[tuple[str, str], int]  # Bytes by (volume, node), as its fil
 
 def taken_by(volume: Volume, allocated_bytes: int) -> int:
     """What a copy takes of its node's room."""
-    return max(allocated_bytes, volume.size_bytes if volume.is_reserved else 0) + JOURNAL_BYTES
+    return max(allocated_bytes, volume.full_bytes if volume.is_reserved else 0) + JOURNAL_BYTES
 
 
 def room_of(document: Document, allocated: Allocated) -> dict[str, Room]:
@@ -163,22 +165,44 @@ def plan_balance(document: Document, allocated: Allocated) -> list[Move]:
     after, moves = copied(document), []
     moved: set[tuple[str, str]] = set()
     while (move := best_move(after, allocated, moved)) is not None:
-        moves.append(move)
+        moves.append(move._replace(why=promises_text(after, move, allocated)))
         moved.add((move.volume, apply(after, move)))
     return moves
 
 
-def best_move(document: Document, allocated: Allocated, moved: set[tuple[str, str]]) -> Move | None:
-    """The next move of a balance; None where none is worth its while."""
+def promises_text(document: Document, move: Move, allocated: Allocated) -> str:
+    """How full the two nodes of a move are by what they have promised, before and after it."""
+    volume = document.volume(move.volume)
+    copy = volume.copy_named(move.replica)
+    assert copy is not None
     room = room_of(document, allocated)
+    words = []
+    for name, more in ((copy.node, -volume.size_bytes), (move.to, volume.size_bytes)):
+        before, whole = room[name].promised_bytes, room[name].capacity_bytes
+        words.append(f"{name} {before / whole:.0%} -> {(before + more) / whole:.0%}")
+    return f"{format_size(volume.size_bytes)}; promised: {', '.join(words)}"
+
+
+def best_move(
+    document: Document, allocated: Allocated, moved: Collection[tuple[str, str]], among: Collection[str] | None = None
+) -> Move | None:
+    """The next move of a balance, `among` those from or to these nodes; None where none is worth its while."""
+    room = room_of(document, allocated)
+    there: dict[str, list[tuple[Volume, Copy]]] = {node.name: [] for node in document.nodes}
+    for volume in document.volumes:
+        if volume.state == "ready" and all(copy.state == "in" for copy in volume.copies):
+            for copy in volume.copies:
+                if (volume.name, copy.replica) not in moved:
+                    there[copy.node].append((volume, copy))
     by_fullness = sorted(document.nodes, key=lambda node: (room[node.name].promised_bytes / node.capacity_bytes, node.name))
     for source in reversed(by_fullness):
         for to in by_fullness:
+            if among is not None and source.name not in among and to.name not in among:
+                continue
             found = [
-                (evened(room, volume.size_bytes, source.name, to.name), Move(volume.name, copy.replica, to.name))
-                for volume, copy in document.copies_on(source.name)
-                if volume.state == "ready" and all(one.state == "in" for one in volume.copies)
-                and (volume.name, copy.replica) not in moved and may_move(document, volume, source.name, to, room, allocated)
+                (gained, Move(volume.name, copy.replica, to.name)) for volume, copy in there[source.name]
+                if (gained := evened(room, volume.size_bytes, source.name, to.name)) > WORTH
+                and may_move(document, volume, source.name, to, room, allocated)
             ]  # fmt: skip
             gained, move = max(found, default=(0.0, None))
             if gained > WORTH:

@@ -6,7 +6,10 @@ the ledger with the document, tells it what the replicas have counted, and write
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from ...base.errors import FarwriteError, UnfitError
@@ -18,6 +21,8 @@ from .placement import JOURNAL_BYTES
 from .steps import Pool, allocated_in
 
 TEND_S = 0.25  # A grant of 64 MiB is there for a writer of 256 MB/s.
+KEPT_FREE_BYTES = 32 << 20  # Of a node's file system: for the pool's document, ballots, and what snapshots keep meanwhile.
+ROUND_BYTES = 4 << 20
 
 
 class Rooms:
@@ -67,8 +72,12 @@ class Rooms:
         volumes = {volume.name: volume for volume in document.volumes if volume.state != "deleting" and copies_with_files(volume)}
         for name in [name for name in ledger.shares if name not in volumes]:
             ledger.remove_volume(name)
+        free = self.free_bytes()
         for node in document.nodes:
             size = max(node.capacity_bytes - JOURNAL_BYTES * len(document.copies_on(node.name)), 0)
+            if node.name in free:  # Others may have filled its disk: then it has less.
+                used = ledger.room_of(node.name).used if node.name in ledger.sizes else 0
+                size = min(size, rounded(used + free[node.name]))
             if node.name not in ledger.sizes:
                 ledger.add_node(node.name, size)
             elif ledger.sizes[node.name] != size:
@@ -78,13 +87,24 @@ class Rooms:
         for name in [name for name in ledger.sizes if all(node.name != name for node in document.nodes)]:
             self.attempt(name, lambda name=name: ledger.remove_node(name))  # type: ignore[misc]
 
+    def free_bytes(self) -> dict[str, int]:
+        """What each node's file system has left for it: nodes of one file system share it. Nothing of one that is not there."""
+        found: dict[str, tuple[int, int]] = {}
+        for node in self.pool.document.nodes:
+            directory = self.pool.node_directory(node)
+            with contextlib.suppress(OSError):
+                system = os.statvfs(directory)
+                found[node.name] = directory.stat().st_dev, system.f_bavail * system.f_frsize
+        sharers = Counter(device for device, _ in found.values())
+        return {name: max(free - KEPT_FREE_BYTES, 0) // sharers[device] for name, (device, free) in found.items()}
+
     def match_volume(self, volume: Volume, group: Voters | None) -> None:
         """A volume with its size and its nodes."""
         ledger, nodes = self.ledger, tuple(copy.node for copy in copies_with_files(volume))
         if volume.name not in ledger.shares:
             used = {copy.node: self.used(volume, copy, group) for copy in copies_with_files(volume)}
             try:
-                ledger.add_volume(volume.name, nodes, volume.size_bytes, volume.is_reserved, used)
+                ledger.add_volume(volume.name, nodes, volume.full_bytes, volume.is_reserved, used)
             except UnfitError:
                 ledger.reclaim()
                 raise
@@ -92,10 +112,10 @@ class Rooms:
         share = ledger.shares[volume.name]
         if share.nodes != nodes:
             ledger.set_nodes(volume.name, nodes)
-        if share.size < volume.size_bytes:
-            ledger.resize_volume(volume.name, volume.size_bytes)
-        elif share.size > volume.size_bytes and not share.is_reserved:  # Nothing is written behind its end.
-            share.size = volume.size_bytes
+        if share.size < volume.full_bytes:
+            ledger.resize_volume(volume.name, volume.full_bytes)
+        elif share.size > volume.full_bytes and not share.is_reserved:  # Nothing is written behind its end.
+            share.size = volume.full_bytes
 
     def attempt(self, name: str, work: Callable[[], None]) -> None:
         """Do it; what there is no room for is said once, and tried again."""
@@ -119,6 +139,11 @@ class Rooms:
                 row = figures_of(group.boards[replica]).room[0]
                 row["limit"], row["warn"] = limit, warn
                 row["grants"] = int(not share.is_reserved and not is_short)
+
+
+def rounded(size: int) -> int:
+    """So that a node's size does not change with every write."""
+    return size // ROUND_BYTES * ROUND_BYTES
 
 
 def copies_with_files(volume: Volume) -> list[Copy]:

@@ -13,15 +13,19 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from ...base.errors import UnfitError, UsageError, system_error
+import msgspec
+
+from ...base.errors import FarwriteError, UnfitError, UsageError, system_error
 from ...base.host.disk import disk
 from ...base.units import format_size
+from ...engine.frontend.iscsi.store import AREA_BYTES
 from ...engine.vote import format_ballot
 from ...workload.drill_scenario import SITES
-from ..serve.volume_files import BALLOT, LOCK, LOCK_S, ballot_in, is_locked, lock_within, make_durable, new_number
+from ..serve.volume_files import LOCK, LOCK_S, ballot_in, is_locked, lock_within, make_durable, new_number
 from . import placement
+from .balance import Measured
 from .document import (
     LEVELS,
     NODES,
@@ -84,6 +88,9 @@ class Group(Protocol):
     def remove(self, volume: Volume, copy: Copy) -> None:
         """Have the group go on without this replica."""
 
+    def measured(self) -> Measured:
+        """What is known of the load."""
+
 
 class NotNowError(UnfitError):
     """Nobody leads, or nobody answers: it is tried again."""
@@ -105,8 +112,9 @@ class AtRest:
 class Pool:
     """An open pool. Every method that changes it refuses with UsageError before anything has changed."""
 
-    def __init__(self, directory: Path, document: Document) -> None:
-        self.directory, self.document = directory, document
+    def __init__(self, directory: Path, document: Document, lock_fd: int = -1) -> None:
+        self.directory, self.document, self.lock_fd = directory, document, lock_fd
+        self.saved = fields_of(document)
 
     # Where things are
 
@@ -120,7 +128,15 @@ class Pool:
         return self.directory / VOTERS / site / volume.name
 
     def save(self) -> None:
-        save(self.directory, self.document)
+        """The document is on the disk, or as it was saved last: nothing is ever done that only memory knows of."""
+        try:
+            save(self.directory, self.document)
+        except BaseException:
+            for one, values in self.saved:
+                for name, value in values.items():
+                    setattr(one, name, list(value) if isinstance(value, list) else value)
+            raise
+        self.saved = fields_of(self.document)
 
     def allocated(self) -> dict[tuple[str, str], int]:
         """What each copy's volume and snapshots take, as the file systems count it."""
@@ -145,12 +161,33 @@ class Pool:
             known.add(node.name)
         if len(known) > NODES_MAX:
             raise UsageError(f"A pool has at most {NODES_MAX} nodes.")
+        self.check_apart(nodes)
         for node in nodes:
             self.check_free(node)
+        made: list[StorageNode] = []
+        try:
+            for node in nodes:
+                made.append(node)
+                self.mark(node)
+            self.document.nodes.extend(nodes)
+            self.save()
+        except BaseException:
+            for node in made:
+                self.unmark(node)
+            raise
+
+    def check_apart(self, nodes: Sequence[StorageNode]) -> None:
+        """UsageError where a node's directory is another one's, or lies in it: two copies on one node would be lost together."""
+        found = [(node.name, self.node_directory(node).resolve()) for node in (*self.document.nodes, *nodes)]
+        for name, inner in found:
+            for other, outer in found:
+                if name != other and (inner == outer or outer in inner.parents):
+                    raise UsageError(f"Nodes {other} and {name}: {inner} lies in {outer}: name a directory of its own for each.")
+        own = self.directory.resolve()
         for node in nodes:
-            self.mark(node)
-        self.document.nodes.extend(nodes)
-        self.save()
+            inner = self.node_directory(node).resolve()
+            if inner == own or inner in own.parents or (node.directory and own in inner.parents):
+                raise UsageError(f"Node {node.name}: {inner} is where the pool itself is kept: name another directory.")
 
     def check_free(self, node: StorageNode) -> None:
         """UsageError where a node's directory is somebody's already."""
@@ -175,6 +212,28 @@ class Pool:
         except OSError as refusal:
             raise system_error(f"make {directory}", refusal.errno or 0, "Name another directory for the node.") from refusal
 
+    def unmark(self, node: StorageNode) -> None:
+        """A directory is no node's any more, and gone when nothing else is in it."""
+        directory = self.node_directory(node)
+        with contextlib.suppress(OSError):
+            (directory / MARK).unlink(missing_ok=True)
+            directory.rmdir()
+
+    def check_marked(self, node: StorageNode) -> None:
+        """UnfitError where a node's directory is not there, as that of a disk that is not mounted."""
+        directory = self.node_directory(node)
+        try:
+            is_ours = (directory / MARK).read_bytes().strip() == f"{self.document.pool:x}".encode()
+        except (FileNotFoundError, NotADirectoryError):
+            is_ours = False
+        except OSError as refusal:
+            raise system_error(f"read {directory / MARK}", refusal.errno or 0) from refusal
+        if not is_ours:
+            raise UnfitError(
+                f"Node {node.name}: {directory} does not hold the mark of pool {self.document.name}: mount its disk there, or "
+                "remove the node (farwrite pool remove)."
+            )
+
     def remove_node(self, name: str) -> list[Move]:
         """Let a node go once it holds nothing: at once, or when the moves that are answered are done."""
         node = self.document.node(name)
@@ -188,10 +247,7 @@ class Pool:
         """Nodes that were to leave and hold nothing any more are removed; their names."""
         gone = [node for node in self.document.nodes if node.is_leaving and not self.document.copies_on(node.name)]
         for node in gone:
-            directory = self.node_directory(node)
-            (directory / MARK).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # Somebody has put something else in it.
-                directory.rmdir()
+            self.unmark(node)
             self.document.nodes.remove(node)
         if gone:
             self.save()
@@ -220,26 +276,35 @@ class Pool:
             raise UsageError(f"The pool {document.name} has a volume {name} already: choose another name.")
         if len(document.volumes) >= VOLUMES_MAX:
             raise UsageError(f"A pool has at most {VOLUMES_MAX} volumes.")
-        made = Volume(name, new_number(), size_bytes, max(room_bytes, size_bytes), level, document.free_port(), is_reserved)
+        made = Volume(
+            name, new_number(), size_bytes, max(room_bytes, size_bytes), level, document.free_port(), is_reserved,
+            area_bytes=AREA_BYTES,
+        )  # fmt: skip
+        document.give_door(made)
         for node in place(document, made, made.wanted, self.allocated()):
             made.copies.append(Copy(made.next_replica(node), node, document.free_port(made)))
         made.founders = [copy.replica for copy in made.copies]
+        for copy in made.copies:
+            self.check_marked(document.node(copy.node))
         document.volumes.append(made)
+        self.save()
         try:
-            self.save()
             self.make_files(made)
             made.state = "ready"
             self.save()
             group.begin(made)
         except Exception:
             group.end(made)
-            self.undo(made)
+            with contextlib.suppress(FarwriteError):  # The next opening does it: the document says what is to go.
+                self.undo(made)
             raise
         return made
 
     def undo(self, volume: Volume) -> None:
         """A volume that was not made is not there."""
-        volume.state = "deleting"
+        if volume.state != "making":
+            volume.state = "deleting"
+            self.save()
         self.finish_deleting(volume)
 
     def delete_volume(self, name: str, group: Group | AtRest) -> None:
@@ -282,12 +347,20 @@ class Pool:
                     )
         before = volume.size_bytes
         volume.size_bytes = size_bytes
+        if size_bytes > before:
+            self.save()
+            group.resize(volume)
+            return volume
         try:
-            group.resize(volume)  # A smaller size is refused here.
+            group.resize(volume)  # It may be refused.
         except BaseException:
             volume.size_bytes = before
             raise
-        self.save()
+        try:
+            self.save()
+        except BaseException:
+            group.resize(volume)
+            raise
         return volume
 
     def set_level(self, name: str, level: str) -> Volume:
@@ -299,11 +372,17 @@ class Pool:
         try:
             if missing > 0:
                 place(self.document, volume, missing, self.allocated())
-            self.save()
         except BaseException:
             volume.level = before
             raise
+        self.save()
         return volume
+
+    def set_lead(self, volume: Volume, replica: str) -> None:
+        """This copy leads from now on, also when the pool is served the next time."""
+        if volume.lead != replica:
+            volume.lead = replica
+            self.save()
 
     def move(self, name: str, to: str, replica: str = "") -> Copy:
         """Begin to move one copy of a volume to another node; answers the copy that is to be."""
@@ -383,9 +462,10 @@ class Pool:
 
     def make_copy(self, volume: Volume, copy: Copy) -> None:
         """The files of one copy, blank, where nothing is, or what was begun before."""
+        self.check_marked(self.document.node(copy.node))
         directory = self.copy_directory(volume, copy)
         remove_tree(directory)
-        with disk(directory, placement.JOURNAL_BYTES, volume.room_bytes, True, FILES_ADVICE, snapshots=True):
+        with disk(directory, placement.JOURNAL_BYTES, volume.file_bytes, True, FILES_ADVICE, snapshots=True):
             pass
         self.make_ballot(directory)
 
@@ -462,6 +542,8 @@ def join(pool: Pool, group: Group, volume: Volume, copy: Copy) -> str:
     if not group.is_whole(volume, copy):
         return f"the copy on {copy.node} is being brought up to date"
     replaced = volume.copy_named(copy.replaces)
+    if replaced is not None and volume.lead == replaced.replica:
+        volume.lead = copy.replica
     copy.state, copy.replaces = "in", ""
     if replaced is not None:
         replaced.state = "leaving"
@@ -537,30 +619,50 @@ def surplus_of(pool: Pool, volume: Volume) -> Copy:
 def opened(directory: Path) -> Iterator[Pool]:
     """The pool in a directory, for us alone inside this block. ServedError when somebody has it."""
     load(directory)  # Refused before a lock is made in a directory that holds no pool.
-    with locked(directory):
-        pool = Pool(directory, load(directory))
+    with locked(directory) as lock_fd:
+        pool = Pool(directory, load(directory), lock_fd)
+        for volume in pool.document.volumes:
+            pool.document.give_door(volume)
         pool.recover()
         yield pool
 
 
 def create(directory: Path, name: str, nodes: Sequence[StorageNode]) -> Pool:
     """A new pool with these nodes. UsageError where one is."""
-    if (directory / POOL).exists():
-        raise UsageError(f"{directory} holds a pool already: add nodes to it with farwrite pool add, or name another directory.")
+    check_new(directory)
     pool = Pool(directory, new_document(checked_name(name, "pool")))
     was_there = directory.exists()
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as refusal:
         raise system_error(f"make {directory}", refusal.errno or 0, "Name another directory.") from refusal
-    try:
-        with locked(directory):
+    with locked(directory):
+        check_new(directory)  # Somebody may have been faster.
+        try:
             pool.add_nodes(nodes)
-    except BaseException:
-        if not (directory / POOL).exists() and not was_there:
-            remove_tree(directory)
-        raise
+        except BaseException:
+            if not was_there:
+                remove_tree(directory)
+            raise
     return pool
+
+
+def check_new(directory: Path) -> None:
+    """UsageError where a pool is."""
+    if (directory / POOL).exists():
+        raise UsageError(f"{directory} holds a pool already: add nodes to it with farwrite pool add, or name another directory.")
+
+
+def fields_of(document: Document) -> list[tuple[msgspec.Struct, dict[str, Any]]]:
+    """Everything in a document and what it says now, so that it can be put back as it is."""
+    parts: list[msgspec.Struct] = [document, *document.nodes]
+    for volume in document.volumes:
+        parts += [volume, *volume.copies]
+    found = []
+    for part in parts:
+        values = {name: getattr(part, name) for name in part.__struct_fields__}
+        found.append((part, {name: list(value) if isinstance(value, list) else value for name, value in values.items()}))
+    return found
 
 
 class ServedError(UnfitError):
@@ -568,8 +670,9 @@ class ServedError(UnfitError):
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Nobody else changes or serves the pool inside this block."""
+def locked(directory: Path) -> Iterator[int]:
+    """Nobody else changes or serves the pool inside this block; the descriptor that holds the lock, for processes that outlive
+    us by a moment."""
     try:
         descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as refusal:
@@ -577,7 +680,7 @@ def locked(directory: Path) -> Iterator[None]:
     try:
         if not lock_within(descriptor, LOCK_S):
             raise ServedError(f"The pool in {directory} is open already, by another farwrite pool serve: end that first.")
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -605,8 +708,3 @@ def allocated_in(directory: Path) -> int:
         with contextlib.suppress(OSError):
             total += (directory / name).stat().st_blocks * 512
     return total
-
-
-def has_ballot(directory: Path) -> bool:
-    """Whether a voter's ballot is there."""
-    return (directory / BALLOT).exists()

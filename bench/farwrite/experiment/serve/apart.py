@@ -58,7 +58,6 @@ class Apart(Server):
     def process_for(self, name: str) -> Process:
         """A new process of this machine; what it holds is given back when it ends."""
         own = self.stacks[name] = contextlib.ExitStack()
-        self.stack.callback(own.close)
         return own.enter_context(process(name))
 
     def downs(self) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ..voters import seat_of
 from .replica import Figures, figures_of
 
 REQUEST_BYTES_MAX, REQUEST_S = 4096, 1.0  # Of who asks for metrics: one at a time, and never longer than that.
+PAUSE_S = 0.1  # Where a caller cannot be taken.
 QUANTILES = (0.5, 0.99)
 
 
@@ -94,49 +95,79 @@ def peers_text(figures: Figures, names: Sequence[str]) -> list[str]:
 # For Prometheus: its text format, version 0.0.4.
 
 
-def metrics_text(boards: Mapping[str, Board], replicas: Sequence[str]) -> str:
-    """Everything, by replica."""
-    lines: list[str] = []
+class Observed(NamedTuple):
+    """A volume as metrics tell of it."""
 
-    def family(name: str, kind: str, about: str, rows: Sequence[tuple[str, float]]) -> None:
-        lines.extend([f"# HELP farwrite_{name} {about}", f"# TYPE farwrite_{name} {kind}"])
-        lines.extend(f"farwrite_{name}{{{labels}}} {value:g}" if value % 1 else f"farwrite_{name}{{{labels}}} {int(value)}"
-                     for labels, value in rows)  # fmt: skip
+    labels: str  # before those of its replicas: nothing, or 'volume="db",'
+    boards: Mapping[str, Board]
+    replicas: Sequence[str]
+    known_by: Mapping[str, Sequence[str]] = {}  # by replica, the peers that its board has rows of; unless said all others
 
-    read = {name: figures_of(boards[name]) for name in replicas}
-    by = {name: f'replica="{name}"' for name in replicas}
-    leader = leader_of(boards, replicas)
-    family("leads", "gauge", "1: this replica leads.", [(by[name], float(name == leader)) for name in replicas])
-    epochs = [(by[name], float(boards[name].counters[0].led_epoch)) for name in replicas]
-    family("epoch", "gauge", "Epoch that it leads in.", epochs)
-    family("ready", "gauge", "1: its process answers.", [(by[name], float(seat_of(boards[name]).ready)) for name in replicas])
-    family("pid", "gauge", "Number of its process.", [(by[name], float(read[name].task.pid)) for name in replicas])
+
+class MetricLines:
+    """A page of metrics that grows."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def family(self, name: str, kind: str, about: str, rows: Sequence[tuple[str, float]]) -> None:
+        """One metric: its help and kind once, then a value for each set of labels."""
+        self.lines.extend([f"# HELP farwrite_{name} {about}", f"# TYPE farwrite_{name} {kind}"])
+        self.lines.extend(
+            f"farwrite_{name}{{{labels}}} {value:g}" if value % 1 else f"farwrite_{name}{{{labels}}} {int(value)}"
+            for labels, value in rows
+        )
+
+    def text(self) -> str:
+        return "\n".join(self.lines) + "\n"
+
+
+def metrics_text(volumes: Sequence[Observed]) -> str:
+    """Everything, by volume and replica."""
+    page, at = MetricLines(), []
+    for one in volumes:
+        leader = leader_of(one.boards, one.replicas) if one.replicas else None
+        at += [(f'{one.labels}replica="{name}"', one.boards[name], figures_of(one.boards[name]), name == leader)
+               for name in one.replicas]  # fmt: skip
+    page.family("leads", "gauge", "1: this replica leads.", [(by, float(leads)) for by, _, _, leads in at])
+    page.family("epoch", "gauge", "Epoch that it leads in.", [(by, float(board.counters[0].led_epoch)) for by, board, _, _ in at])
+    page.family("ready", "gauge", "1: its process answers.", [(by, float(seat_of(board).ready)) for by, board, _, _ in at])
+    page.family("pid", "gauge", "Number of its process.", [(by, float(read.task.pid)) for by, _, read, _ in at])
     for name, kind, about in COUNTED:
         suffix = "_total" if kind == "counter" else ""
-        family(name + suffix, kind, about, [(by[one], float(read[one].counters[0][name])) for one in replicas])
+        page.family(name + suffix, kind, about, [(by, float(read.counters[0][name])) for by, _, read, _ in at])
     for name, kind, about in ROOM:
         suffix = "_total" if kind == "counter" else "_bytes"
-        family(f"room_{name}{suffix}", kind, about, [(by[one], float(read[one].room[0][name])) for one in replicas])
+        page.family(f"room_{name}{suffix}", kind, about, [(by, float(read.room[0][name])) for by, _, read, _ in at])
     for what in ("writes", "reads"):
         name = f"{what[:-1]}_seconds"
-        lines.append(f"# HELP farwrite_{name} From a request's last byte until its answer was handed over.")
-        lines.append(f"# TYPE farwrite_{name} summary")
-        for one in replicas:
-            seen = Histogram(getattr(read[one], f"{what}_ns").copy())
+        page.lines.append(f"# HELP farwrite_{name} From a request's last byte until its answer was handed over.")
+        page.lines.append(f"# TYPE farwrite_{name} summary")
+        for by, _, read, _ in at:
+            seen = Histogram(getattr(read, f"{what}_ns").copy())
             for q in QUANTILES:
                 if (value_ns := seen.quantile(q)) is not None:
-                    lines.append(f'farwrite_{name}{{{by[one]},quantile="{q}"}} {value_ns / 1e9:.9f}')
-            lines.append(f"farwrite_{name}_count{{{by[one]}}} {seen.count}")
-    if leader is not None:
-        peers = sorted(name for name in replicas if name != leader)
-        rows = list(zip(peers, read[leader].peer, strict=False))
-        family("peer_live", "gauge", "1: it keeps up with who leads.",
-               [(f'peer="{name}"', float(STATES[int(row["state"])] == "live")) for name, row in rows])  # fmt: skip
-        family("peer_detached", "gauge", "1: writes complete without it.",
-               [(f'peer="{name}"', float(row["detached"])) for name, row in rows])  # fmt: skip
-        family("peer_lag_writes", "gauge", "Writes laid into the log and not known durable there.",
-               [(f'peer="{name}"', float(row["lag_writes"])) for name, row in rows])  # fmt: skip
-    return "\n".join(lines) + "\n"
+                    page.lines.append(f'farwrite_{name}{{{by},quantile="{q}"}} {value_ns / 1e9:.9f}')
+            page.lines.append(f"farwrite_{name}_count{{{by}}} {seen.count}")
+    peers = [found for one in volumes for found in peer_rows(one)]
+    if peers:
+        page.family("peer_live", "gauge", "1: it keeps up with who leads.",
+                    [(by, float(STATES[int(row["state"])] == "live")) for by, row in peers])  # fmt: skip
+        page.family("peer_detached", "gauge", "1: writes complete without it.",
+                    [(by, float(row["detached"])) for by, row in peers])  # fmt: skip
+        page.family("peer_lag_writes", "gauge", "Writes laid into the log and not known durable there.",
+                    [(by, float(row["lag_writes"])) for by, row in peers])  # fmt: skip
+    return page.text()
+
+
+def peer_rows(volume: Observed) -> list[tuple[str, Any]]:
+    """Each peer of who leads a volume: its labels, and where it stands."""
+    leader = leader_of(volume.boards, volume.replicas) if volume.replicas else None
+    if leader is None:
+        return []
+    names = volume.known_by.get(leader) or sorted(name for name in volume.replicas if name != leader)
+    rows = figures_of(volume.boards[leader]).peer
+    return [(f'{volume.labels}peer="{name}"', row) for name, row in zip(names, rows, strict=False)]
 
 
 COUNTED = (
@@ -165,18 +196,22 @@ ROOM = (
 )
 
 
-def serve_metrics(descriptor: int, boards: Mapping[str, Board], replicas: Sequence[str]) -> None:
-    """In a process of its own: answer whoever asks on this listening socket, one after the other, until we are ended."""
+def serve_metrics(descriptor: int, text: Callable[..., str], *arguments: Any) -> None:
+    """In a process of its own: answer whoever asks on this listening socket with text(*arguments), one after the other, until
+    we are ended."""
     with socket.socket(fileno=descriptor) as listening:
         listening.setblocking(True)
         while True:
-            with contextlib.suppress(OSError):
+            try:
                 connection, _ = listening.accept()
-                with connection:
-                    answer(connection, boards, replicas)
+            except OSError:  # No descriptor is left, accept(2): they wait.
+                time.sleep(PAUSE_S)
+                continue
+            with contextlib.suppress(OSError), connection:
+                answer(connection, lambda: text(*arguments))
 
 
-def answer(connection: socket.socket, boards: Mapping[str, Board], replicas: Sequence[str]) -> None:
+def answer(connection: socket.socket, text: Callable[[], str]) -> None:
     """One request and its answer, within REQUEST_S."""
     limit_s, request = time.monotonic() + REQUEST_S, b""
     while b"\r\n\r\n" not in request and len(request) < REQUEST_BYTES_MAX:
@@ -190,7 +225,7 @@ def answer(connection: socket.socket, boards: Mapping[str, Board], replicas: Seq
     if words[:1] != [b"GET"]:
         status, body = "405 Method Not Allowed", "GET /metrics\n"
     elif len(words) > 1 and words[1].partition(b"?")[0] == b"/metrics":
-        status, body = "200 OK", metrics_text(boards, replicas)
+        status, body = "200 OK", text()
     data = body.encode()
     connection.settimeout(REQUEST_S)
     connection.sendall(

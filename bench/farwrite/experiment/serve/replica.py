@@ -43,7 +43,7 @@ from ...engine.frontend.iscsi.portal import portal, portal_of
 from ...engine.frontend.iscsi.relay import Gates
 from ...engine.frontend.iscsi.scsi import LogicalUnit
 from ...engine.frontend.iscsi.sense import SOFT_THRESHOLD
-from ...engine.frontend.iscsi.store import VolumeStore
+from ...engine.frontend.iscsi.store import AREA_BYTES, VolumeStore
 from ...engine.frontend.iscsi.target import Target
 from ...engine.frontend.nbd_client import Place
 from ...engine.frontend.nbd_door import nbd_door
@@ -66,6 +66,7 @@ LEADS_S = 5.0  # From the opening of a door until the loop takes clients: no lon
 DRAIN_S = 3.0  # For what was taken to complete, when the volume is closed.
 CLIENTS_MIN = 8
 VOLUME, READ_ONLY = "volume", "volume-ro"
+ONE_GROUP = (PortGroup(1, ACTIVE_OPTIMIZED, (1,)),)
 
 LOG = logging.getLogger(__name__)
 
@@ -223,6 +224,7 @@ class ServedNode(Node):
                     rows = {name: state.peer[index] for index, name in self.rows.named()}
                     tell_peers(state, figures.peer, [rows.get(name) for name in self.first_peers])
                     self.tell_roles(state)
+                    self.tell_size()
                     is_above = is_above_level(figures.room[0])
                     if self.unit is not None and is_above and not is_told:
                         self.unit.tell_all(SOFT_THRESHOLD)
@@ -243,7 +245,7 @@ class ServedNode(Node):
         order = self.order
 
         def exports() -> tuple[Export, ...]:
-            return exports_of(int(figures_of(self.board_).task.size_bytes) or order.size_bytes, self.snapshots())
+            return exports_of(self.size_bytes, self.snapshots())
 
         context = server_context(order.tls) if order.tls else None
         name = f"the NBD door of {order.name}"
@@ -270,7 +272,7 @@ class ServedNode(Node):
         figures = figures_of(self.board_)
         try:
             groups = self.groups(self.primary)
-            target = target_of(order, self.frontend, self.disk.volume_bytes, groups, bool(figures.task.forgets))
+            target = target_of(order, self.frontend, self.size_bytes, self.disk.volume_bytes, groups, bool(figures.task.forgets))
         except UnfitError as damage:
             LOG.error("%s", damage)
             figures.task.no_iscsi = 1
@@ -286,13 +288,28 @@ class ServedNode(Node):
         if order.iscsi_fd is not None:
             stack.enter_context(portal_of(stack.enter_context(tcp_listener(order.iscsi_fd)), target, gates=gates))
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the volume, for whoever comes now."""
+        return int(figures_of(self.board_).task.size_bytes) or self.order.size_bytes
+
+    def tell_size(self) -> None:
+        """Have initiators know of another size: their sessions reach as far at once. NBD clients know it when they come anew."""
+        size_bytes = self.size_bytes
+        if self.unit is not None and self.unit.disk.bytes != size_bytes:
+            self.frontend.resize_blocks(self.unit.disk.bytes, size_bytes)
+            self.unit.resize(size_bytes)
+
     def tell_roles(self, state: primary.Primary) -> None:
         """Have initiators know at which other sites the volume would be served now. A change is a unit attention."""
         if self.unit is not None:
             self.unit.change_groups(self.groups(state))
 
     def groups(self, state: primary.Primary | None) -> tuple[PortGroup, ...]:
-        """A target port group a site: ours serves the volume, and the others stand by where they keep up with us."""
+        """A target port group a site: ours serves the volume, and the others stand by where they keep up with us. Without
+        portals of sites there is one address, that of whoever leads."""
+        if not self.order.portals:
+            return ONE_GROUP
         names, serves = sorted(self.order.addresses), {self.name: ACTIVE_OPTIMIZED}
         if state is not None:
             stand_by = {name: stands_by(state.peer[index]) for index, name in self.rows.named()}
@@ -334,21 +351,22 @@ def stands_by(peer: Any) -> bool:
 
 def identity_of(order: Order) -> Identification:
     """The volume, seen through this replica's port."""
-    here = 1 + sorted(order.addresses).index(order.name)
+    here = 1 + sorted(order.addresses).index(order.name) if order.portals else ONE_GROUP[0].number
     return Identification(order.volume, target_name(order.volume), here, here)
 
 
 def target_of(
-    order: Order, frontend: Frontend, volume_bytes: int, groups: tuple[PortGroup, ...], forgets: bool = False
+    order: Order, frontend: Frontend, size_bytes: int, volume_bytes: int, groups: tuple[PortGroup, ...], forgets: bool = False
 ) -> Target:
-    """The volume as an iSCSI target of this replica's, with reservations kept in the volume, unless it `forgets` them.
+    """The volume as an iSCSI target of this replica's, with reservations kept at the end of its address space, unless it
+    `forgets` them: that end stays where it is when the volume grows.
 
     UnfitError where they are damaged, OSError where nobody leads.
     """
-    store = VolumeStore(EngineVolume(frontend, volume_bytes), order.size_bytes)
+    store = VolumeStore(EngineVolume(frontend, volume_bytes), volume_bytes - AREA_BYTES)
     if forgets:
         store.forget()
-    unit = LogicalUnit(EngineVolume(frontend, order.size_bytes), identity_of(order), groups, store)
+    unit = LogicalUnit(EngineVolume(frontend, size_bytes), identity_of(order), groups, store)
     return Target(target_name(order.volume), unit, credentials=order.chap)
 
 

@@ -22,7 +22,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from ...base.errors import EXIT_DONE, UnfitError, UsageError, system_error
+from ...base.errors import EXIT_DONE, FarwriteError, UnfitError, UsageError, system_error
 from ...base.interruption import SIGNALS
 from ...base.physics import Distance
 from ...base.wire.congestion import state_congestion
@@ -41,7 +41,7 @@ from ...workload.drill_scenario import SITES
 from ...workload.link_spec import PLAIN
 from ..voters import POLICIES, Voters, run_witness, why_ended
 from .control import CONTROL, FOLLOWS
-from .figures import LastSecond, serve_metrics
+from .figures import LastSecond, Observed, metrics_text, serve_metrics
 from .replica import (
     BOARD_WORDS,
     DRAIN_S,
@@ -126,6 +126,7 @@ class Server(Voters):
         self.room_level = RoomLevel()
         self.on_start: Callable[[int], None] = lambda pid: None
         self.stacks: dict[str, contextlib.ExitStack] = {}
+        self.stack.callback(self.close_stacks)
         self.metrics_uri = ""
 
     def begin(self, made: Process, name: str, first: bool) -> None:
@@ -152,8 +153,12 @@ class Server(Voters):
         """As any voter's, but what it holds is given back when it ends: it may be started again many times."""
         place = self.sites[site].place  # type: ignore[attr-defined]
         own = self.stacks[name] = contextlib.ExitStack()
-        self.stack.callback(own.close)
         return own.enter_context(process(name, place))
+
+    def close_stacks(self) -> None:
+        """Every process is gone, with what it held."""
+        while self.stacks:
+            self.stacks.popitem()[1].close()
 
     def open(self) -> None:
         """Start every voter; return once one leads and its doors are open, and, within a while, all its peers keep up."""
@@ -194,8 +199,7 @@ class Server(Voters):
         now_s = time.monotonic()
         for name, failure in tuple(self.failures.items()):
             if self.asked.restarts and now_s >= failure.until_s and name not in self.processes:
-                self.start(name)
-                self.say(f"{name} is started again.")
+                self.start_again(name, failure)
         self.tell_sites()
         leader = self.leader()
         if leader is not None and (news := self.room_level.news(figures_of(self.boards[leader]).room[0])):
@@ -204,6 +208,20 @@ class Server(Voters):
             assert leader is not None
             self.say(f"{leader} leads and its doors are open: {self.uri(leader)}")
             self.note_leader()
+
+    def start_again(self, name: str, failure: Failure) -> None:
+        """A voter whose time has come. Where no process or no descriptor can be had now it is tried again later."""
+        try:
+            self.start(name)
+        except (FarwriteError, OSError) as refusal:
+            self.kill(name)
+            if name in self.stacks:
+                self.stacks.pop(name).close()
+            failure.pause_s = min(2 * failure.pause_s, RESTART_S_MAX)
+            failure.until_s = time.monotonic() + failure.pause_s
+            self.say(f"{name} cannot be started ({refusal}). It is tried again in {failure.pause_s:g} s.".replace(".)", ")"))
+        else:
+            self.say(f"{name} is started again.")
 
     def note_leader(self) -> None:
         """Remember who leads, and say what it cannot offer."""
@@ -244,15 +262,16 @@ class Server(Voters):
 
     def end(self) -> None:
         """Take no more, answer what was taken, have every replica apply what it holds, and end them."""
-        leader = self.leader()
-        if leader is not None:
-            self.drain(leader)
-        self.stop(leader)
+        end_together([self])
 
     def drain(self, leader: str) -> None:
         """Take no more, and answer what was taken."""
+        figures_of(self.boards[leader]).task.drain = 1
+        self.await_drain(leader)
+
+    def await_drain(self, leader: str) -> None:
+        """Until what was taken is answered."""
         task = figures_of(self.boards[leader]).task
-        task.drain = 1
         limit_s = time.monotonic() + DRAIN_S + 1
         while not task.drained and time.monotonic() < limit_s and not self.processes[leader].poll(0.01):
             pass
@@ -261,10 +280,15 @@ class Server(Voters):
 
     def stop(self, leader: str | None = None) -> None:
         """Have every voter here apply what it holds and end, who led first."""
-        order = sorted(self.processes, key=lambda name: name != leader)
-        for name in order:
+        self.ask_to_stop()
+        self.await_stop(leader)
+
+    def ask_to_stop(self) -> None:
+        for name in self.processes:
             self.boards[name].counters[0].stop = 1
-        for name in order:
+
+    def await_stop(self, leader: str | None) -> None:
+        for name in sorted(self.processes, key=lambda name: name != leader):
             made = self.processes[name]
             if not made.busy:  # Interrupted before it had its task.
                 continue
@@ -296,7 +320,8 @@ class Server(Voters):
         """The URI of a replica's door; without a name, of whoever leads. NetworkBlockDevice/nbd, doc/uri.md."""
         from urllib.parse import quote
 
-        return f"nbd+unix:///{export}?socket={quote(str(self.directory / (f'{name}.sock' if name else FOLLOWS)))}"
+        path = self.directory / (f"{name}.sock" if name else FOLLOWS)
+        return f"nbd+unix:///{export}?socket={quote(os.fsencode(path))}"
 
     def tcp_uri(self) -> str:
         """The URI of the TCP port; empty without one."""
@@ -332,6 +357,20 @@ class Server(Voters):
             "volume": f"{self.settings.volume:x}", "protocol": self.settings.protocol, "policy": self.settings.policy,
             "pids": {name: made.pid for name, made in self.processes.items()},
         }  # fmt: skip
+
+
+def end_together(servers: Sequence[Server]) -> None:
+    """The same of several volumes at once: a service manager does not wait for one after the other."""
+    leaders = [server.leader() for server in servers]
+    for server, leader in zip(servers, leaders, strict=True):
+        if leader is not None:
+            figures_of(server.boards[leader]).task.drain = 1
+    for server, leader in zip(servers, leaders, strict=True):
+        if leader is not None:
+            server.await_drain(leader)
+        server.ask_to_stop()
+    for server, leader in zip(servers, leaders, strict=True):
+        server.await_stop(leader)
 
 
 CLEAR = "\r\x1b[K"
@@ -378,7 +417,7 @@ def attended(
             server.metrics_uri = f"http://127.0.0.1:{metrics.getsockname()[1]}/metrics"
             made = server.stack.enter_context(process("metrics"))
             boards = {name: server.boards[name] for name in server.replicas}
-            made.start(serve_metrics, metrics.fileno(), boards, server.replicas)
+            made.start(serve_metrics, metrics.fileno(), metrics_text, [Observed("", boards, server.replicas)])
         ready(server)
         if (code := work()) is not None:
             return code

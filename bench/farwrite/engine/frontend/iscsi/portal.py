@@ -150,7 +150,8 @@ class Portal:
 
             return self.target.join(identity, member)
 
-        rules: Rules = self.target.rules(join)
+        host = connection.getsockname()[0]
+        rules: Rules = self.target.rules(join, f"[{host}]" if ":" in host else host)
         login = Login(rules)
         try:
             while True:

@@ -136,6 +136,12 @@ class LogicalUnit:
                 self.groups = groups
                 self.tell_all(sense.ACCESS_STATE_CHANGED)
 
+    def resize(self, size: int) -> None:
+        """The volume has so many bytes from now on, and every nexus is told to ask."""
+        with self.lock:
+            self.disk.bytes = size
+            self.tell_all(sense.CAPACITY_CHANGED)
+
     def keep(self) -> bool:
         """Make reservations durable where they are to be."""
         return self.store.save(self.reservations.image()) if self.store.can_keep else True

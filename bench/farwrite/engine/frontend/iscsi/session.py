@@ -135,7 +135,7 @@ class Session:
         self.operations: dict[int, Task] = {}
         self.operation = self.transfer_tag = 0
         self.aborting: list[tuple[set[int], Callable[[], None]]] = []  # ids of tasks that are waited for
-        self.text = b""
+        self.text = self.text_left = b""
         self.ending = ""  # why the connection ends once everything is sent
         self.logout_tag = NO_TAG  # the task tag of a logout that is not answered yet
         self.heard_s = time.monotonic()
@@ -444,6 +444,9 @@ class Session:
         self.send(pdu.nop_in(request.tag, 0, NO_TAG, len(data), self.status_numbers()), data)
 
     def answer_text(self, request: Pdu) -> None:
+        if self.text_left and not request.data:
+            self.send_text(request, self.text_left)
+            return
         if len(self.text) + len(request.data) > TEXT_BYTES_MAX:
             raise ProtocolError("a text without end", pdu.REASON_FIELD)
         self.text += request.data
@@ -465,19 +468,24 @@ class Session:
             else:
                 answer, _ = negotiate(self.terms, self.target.offer, key, value)
                 answers.append((key, answer if answer in (IRRELEVANT, NOT_UNDERSTOOD) else REJECT))
-        data = text_of(answers)[: self.terms.initiator_segment]
-        self.send(pdu.text_response(request.tag, pdu.FINAL, NO_TAG, len(data), self.status_numbers()), data)
+        self.send_text(request, text_of(answers))
+
+    def send_text(self, request: Pdu, data: bytes) -> None:
+        """An answer, or the part of it that a segment takes: the initiator asks for the next one. RFC 7143 section 11.11.4."""
+        part, self.text_left = data[: self.terms.initiator_segment], data[self.terms.initiator_segment :]
+        flags, tag = (pdu.CONTINUE, self.next_transfer_tag()) if self.text_left else (pdu.FINAL, NO_TAG)
+        self.send(pdu.text_response(request.tag, flags, tag, len(part), self.status_numbers()), part)
 
     def targets_of(self, value: str) -> list[tuple[str, str]]:
         """What SendTargets tells: all in a discovery session, this one in a normal one (RFC 7143 appendix C)."""
-        wants_all = value == "All" and self.identity.is_discovery
-        if not wants_all and value not in ("", self.target.name) and value != "All":
-            return []
-        addresses = [f"{address},{self.target.portal_group}" for address in self.target.addresses()]
-        if not addresses:
-            host, port = self.address[:2]
-            addresses = [f"{f'[{host}]' if ':' in host else host}:{port},{self.target.portal_group}"]
-        return [("TargetName", self.target.name), *(("TargetAddress", address) for address in addresses)]
+        host, port = self.address[:2]
+        here = f"[{host}]" if ":" in host else host
+        found: list[tuple[str, str]] = []
+        for name, addresses in self.target.listed(here, port).items():
+            if value in ("", "All", name):
+                found.append(("TargetName", name))
+                found += [("TargetAddress", f"{address},{self.target.portal_group}") for address in addresses]
+        return found
 
     def log_out(self, request: Pdu) -> None:
         reason = request.flags & 0x7F

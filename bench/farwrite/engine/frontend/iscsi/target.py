@@ -67,12 +67,16 @@ class Target:
         self.handles = 0
         self.unit.abort = self.abort_nexuses
 
-    def rules(self, join: Callable[[Identity], Joined]) -> Rules:
-        """For the login of one connection; `join` decides whether its session may begin."""
+    def rules(self, join: Callable[[Identity], Joined], here: str) -> Rules:
+        """For the login of one connection, which came in at this host; `join` decides whether its session may begin."""
         return Rules(
             frozenset({self.name}), join, self.portal_group, self.offer, self.credentials, self.initiators, self.redirect,
             COMMAND_WINDOW,
         )  # fmt: skip
+
+    def listed(self, here: str, port: int) -> dict[str, list[str]]:
+        """What SendTargets tells at this host and port: targets and their addresses."""
+        return {self.name: list(self.addresses()) or [f"{here}:{port}"]}
 
     def next_handle(self) -> int:
         self.handles = self.handles % 0xFFFF + 1

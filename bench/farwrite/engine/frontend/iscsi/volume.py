@@ -47,10 +47,10 @@ class Channel(Protocol):
 
 
 class Volume(Protocol):
-    """A block device. `bytes` is its size."""
+    """A block device. `bytes` is its size, which may change."""
 
-    @property
-    def bytes(self) -> int: ...
+    bytes: int
+
     @property
     def is_read_only(self) -> bool: ...
     def open(self) -> Channel: ...
