@@ -1,7 +1,6 @@
 """A world around the router's loop: clients and groups over socket pairs, in one thread and from one seed.
 
-A group is the obviously right twin of our door: it takes requests of a connection in their order, forgets what it has not taken
-of one that is closed, completes what it took in its order, and answers what is complete in any order. It may die: what it had
+A group is the obviously right twin of our door: it takes requests of a connection in order, forgets what it has not taken of one that is closed, completes what it took in its order, and answers what is complete in any order. It may die: what it had
 taken and not answered is then in its volume or not, as it comes. Every block that is written has a number that no other write has,
 so that a read, and a snapshot, tell which writes they show.
 """
@@ -17,16 +16,17 @@ import numpy as np
 from farwrite.engine.frontend import nbd, router, router_kernel
 from farwrite.engine.frontend import router_state as rows
 from farwrite.engine.frontend import session_kernel as sessions
+from farwrite.engine.frontend.router_map import CHUNK_BYTES_MIN, map_of
 
 BLOCK = 4096
-CHUNK = rows.CHUNK_BYTES_MIN
+CHUNK = CHUNK_BYTES_MIN
 GROUPS, CHUNKS = 3, 12
 SIZE = CHUNKS * CHUNK
 BLOCKS = SIZE // BLOCK
 FLAGS = sessions.STRUCTURED | sessions.ALLOCATION
 
 
-class Broken(AssertionError):
+class BrokenError(AssertionError):
     """A promise was broken."""
 
 
@@ -170,7 +170,7 @@ class Client:
         self.socket.setblocking(False)
         self.waiting, self.cookie, self.is_over = {}, 0, False
         self.is_structured = bool(flags & sessions.STRUCTURED)
-        world.router.post(rows.CLIENT, socket=theirs.detach(), index=0, flags=flags, size_bytes=SIZE)
+        world.router.post(rows.CLIENT, descriptor=theirs.detach(), index=0, flags=flags, size_bytes=SIZE)
 
     def ask(self, command, offset, length, payload=b"", flags=0, about=None):
         self.cookie += 1
@@ -253,7 +253,7 @@ class World:
 
     def __init__(self, seed, fault=""):
         self.rng, self.fault, self.now = random.Random(seed), fault, 0
-        self.map = router.map_of(SIZE, CHUNK, GROUPS)
+        self.map = map_of(SIZE, CHUNK, GROUPS)
         self.router = router.Router(["/nowhere"] * GROUPS, SIZE, CHUNK, clients=4, chunks=self.map)
         self.router.is_running = True
         self.state, self.at = self.router.state, self.router.state.at[0]
@@ -274,7 +274,7 @@ class World:
         self.router.close()
 
     def link(self, number):
-        self.router.post(rows.LINK, socket=self.groups[number].connect(), index=number, allocation=7)
+        self.router.post(rows.LINK, descriptor=self.groups[number].connect(), index=number, allocation=7)
 
     def turn(self):
         assert router_kernel.turn(self.state, 0) == 0
@@ -331,17 +331,17 @@ class World:
         """A block that was read shows one write, which no other one had replaced for certain when the read was asked."""
         number = struct.unpack_from("<Q", data)[0]
         if data != struct.pack("<Q", number) * (BLOCK // 8):
-            raise Broken(f"{what} shows a block {place} that nobody wrote")
+            raise BrokenError(f"{what} shows a block {place} that nobody wrote")
         self.check_number(place, number, asked, what)
 
     def check_number(self, place, number, asked, what):
         shown = next((one for one in self.history[place] if one.number == number), None)
         if number and shown is None:
-            raise Broken(f"{what} shows write {number} at block {place}, where it never went")
+            raise BrokenError(f"{what} shows write {number} at block {place}, where it never went")
         for other in self.history[place]:
             is_later = shown is None or (shown.answered is not None and shown.answered <= other.asked)
             if other is not shown and is_later and other.answered is not None and other.answered < asked:
-                raise Broken(f"{what} shows write {number} at block {place}, and write {other.number} was answered after it")
+                raise BrokenError(f"{what} shows write {number} at block {place}, and write {other.number} was answered after it")
 
     def numbers(self, volumes, chunks):
         """By block, the write that these volumes show."""
@@ -351,7 +351,7 @@ class World:
             data = volumes[int(chunks.home[chunk])][int(chunks.seat[chunk]) * CHUNK + within :][:BLOCK].tobytes()
             number = struct.unpack_from("<Q", data)[0]
             if data != struct.pack("<Q", number) * (BLOCK // 8):
-                raise Broken(f"block {place} is in pieces")
+                raise BrokenError(f"block {place} is in pieces")
             found.append(number)
         return found
 

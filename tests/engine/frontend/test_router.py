@@ -8,11 +8,11 @@ import struct
 
 import numpy as np
 import pytest
+from router_story import BLOCK, BLOCKS, CHUNK, GROUPS, SIZE, Client, World
 
 from farwrite.engine.frontend import nbd, router_kernel
 from farwrite.engine.frontend import router_state as rows
-from farwrite.engine.frontend.router import map_of, member_bytes
-from router_story import BLOCK, BLOCKS, CHUNK, GROUPS, SIZE, Broken, Client, World
+from farwrite.engine.frontend.router_map import map_of, member_bytes
 
 SEEDS = int(os.environ.get("FARWRITE_ROUTER_SEEDS", "12"))
 STEPS = 6000
@@ -81,7 +81,8 @@ def send_all(world, client):
 
 
 def all_is_free(world):
-    return (world.state.session["free_parts"] == rows.PARTS).all() and (world.state.session["free_requests"] == rows.REQUESTS).all()
+    session = world.state.session
+    return (session["free_parts"] == rows.PARTS).all() and (session["free_requests"] == rows.REQUESTS).all()
 
 
 def test_mutated_answers_of_a_group_end_its_connection_and_answer_nobody_wrongly(world):

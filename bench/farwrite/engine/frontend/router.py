@@ -12,13 +12,12 @@ import contextlib
 import logging
 import os
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
-
-import numpy as np
 
 from ...base.errors import UnfitError
 from ...base.host import libc
@@ -27,6 +26,7 @@ from . import router_state as rows
 from . import session_kernel as sessions
 from .nbd_client import NbdClient, Place
 from .nbd_negotiation import Chosen
+from .router_map import CHUNK_BYTES, Map, map_of
 
 LIMIT_S = 60.0  # For a group to answer: longer than a failover, after which the client is hung up on.
 LINK_S = 5.0  # For a connection to a group, and its negotiation.
@@ -39,33 +39,13 @@ IDLE_VIEWS_S = 1.0
 
 LIES = {
     rows.LIE_MAGIC: "what should be an answer does not begin like one", rows.LIE_COOKIE: "an answer is to nothing that was asked",
-    rows.LIE_KIND: "a chunk is of a kind that does not answer what was asked", rows.LIE_LENGTH: "a chunk has a length that it cannot have",
+    rows.LIE_KIND: "a chunk is of a kind that does not answer what was asked",
+    rows.LIE_LENGTH: "a chunk has a length that it cannot have",
     rows.LIE_RANGE: "data comes that was not asked for, or not in its order", rows.LIE_SHORT: "an answer is over and not whole",
     rows.LIE_CONTEXT: "a block status is of no context that was asked for",
 }  # fmt: skip
 
 LOG = logging.getLogger(__name__)
-
-
-class Map(NamedTuple):
-    """Which chunk is where."""
-
-    version: int
-    chunk_bytes: int
-    groups: int
-    home: np.ndarray  # by chunk: its group
-    seat: np.ndarray  # by chunk: which chunk of that group's volume it is
-
-
-def map_of(size_bytes: int, chunk_bytes: int, groups: int, version: int = 1) -> Map:
-    """Chunks dealt out to the groups in turn."""
-    chunks = np.arange(-(-size_bytes // chunk_bytes))
-    return Map(version, chunk_bytes, groups, chunks % groups, chunks // groups)
-
-
-def member_bytes(size_bytes: int, chunk_bytes: int, groups: int) -> int:
-    """How large the volume of each group must be: whole chunks, as many for each."""
-    return -(-size_bytes // (chunk_bytes * groups)) * chunk_bytes
 
 
 class View(NamedTuple):
@@ -128,7 +108,7 @@ class Link(threading.Thread):
             raise UnfitError(f"it has no {missing[0]}" if missing else f"it has {client.size} bytes, and {wanted} are needed")
         self.leads_to = leads_to
         self.router.post(
-            rows.LINK, socket=client.socket.detach(), index=self.up, allocation=found[contexts[0]],
+            rows.LINK, descriptor=client.socket.detach(), index=self.up, allocation=found[contexts[0]],
             changed=found[contexts[1]] if self.view.since else -1,
         )  # fmt: skip
 
@@ -154,7 +134,7 @@ class Router:
     """A striped volume's loop and its connections, from `start` to `close`."""
 
     def __init__(
-        self, addresses: Sequence[str], size_bytes: int, chunk_bytes: int = rows.CHUNK_BYTES, limit_s: float = LIMIT_S,
+        self, addresses: Sequence[str], size_bytes: int, chunk_bytes: int = CHUNK_BYTES, limit_s: float = LIMIT_S,
         clients: int = rows.CLIENTS_MAX, chunks: Map | None = None,
     ) -> None:  # fmt: skip
         self.addresses, self.size_bytes = list(addresses), size_bytes
@@ -227,16 +207,16 @@ class Router:
     def wake(self) -> None:
         os.eventfd_write(self.wake_fd, 1)
 
-    def post(self, kind: int, socket: int = -1, index: int = 0, **fields: int) -> bool:
+    def post(self, kind: int, descriptor: int = -1, index: int = 0, **fields: int) -> bool:
         """Hand something over to the loop; False, and a socket is closed, where it has too much already."""
         at = self.state.at[0]
         with self.lock:
             if self.is_closed or int(at.mail_written) - int(at.mail_read) >= rows.MAIL_MAX:
-                if socket >= 0:
-                    os.close(socket)
+                if descriptor >= 0:
+                    os.close(descriptor)
                 return False
             mail = self.state.mail[int(at.mail_written) % rows.MAIL_MAX]
-            mail.kind, mail.socket, mail.index = kind, socket, index
+            mail.kind, mail.socket, mail.index = kind, descriptor, index
             mail.flags, mail.size_bytes = fields.get("flags", 0), fields.get("size_bytes", 0)
             mail.allocation, mail.changed = fields.get("allocation", -1), fields.get("changed", -1)
             at.mail_written = int(at.mail_written) + 1
@@ -303,20 +283,19 @@ class Router:
             self.bases.pop(view)
         self.unused_since.pop(view, None)
 
-    def adopt(self, connection: object, chosen: Chosen, export: str) -> bool:
-        """Hand a client over to the loop, whatever becomes of it. `export`: the name of what it has chosen, at the groups."""
-        since = next((name for name, number in chosen.export.older.items() if number == chosen.since), "") if chosen.since else ""
+    def adopt(self, connection: socket.socket, chosen: Chosen, export: str, since: str = "") -> bool:
+        """Hand a client over to the loop, whatever becomes of it. `export`, `since`: what it has chosen, as the groups call it."""
         base = self.view(View(export, since))
         flags = (
             sessions.READ_ONLY * chosen.export.is_read_only | sessions.STRUCTURED * chosen.is_structured
             | sessions.ALLOCATION * chosen.has_allocation | sessions.CHANGED * bool(chosen.since)
         )  # fmt: skip
-        descriptor = connection.detach()  # type: ignore[attr-defined]
+        descriptor = connection.detach()
         if base is None:
             os.close(descriptor)
             self.state.counters[0].refused += 1
             return False
-        return self.post(rows.CLIENT, socket=descriptor, index=base, flags=flags, size_bytes=chosen.export.size_bytes)
+        return self.post(rows.CLIENT, descriptor=descriptor, index=base, flags=flags, size_bytes=chosen.export.size_bytes)
 
     def are_linked(self) -> bool:
         """Whether every group of the volume is connected."""

@@ -15,11 +15,8 @@ import numpy as np
 
 from ...base.host.libc import EPOLL_EVENT_WORDS, lazy_bytes
 from ...base.row import Row, i64, rows_of
+from .router_map import CHUNK_BYTES_MIN, CHUNKS_MAX, GROUPS_MAX
 
-CHUNK_BYTES = 64 << 20  # Of a volume that lie in one group, unless said.
-CHUNK_BYTES_MIN = 64 << 10
-GROUPS_MAX = 16
-CHUNKS_MAX = 1 << 18  # 16 TiB of 64 MiB.
 CLIENTS_MAX = 32
 UPSTREAMS_MAX = 128  # Eight views of 16 groups, or 32 of four.
 PARTS, REQUESTS = 128, 128  # Of one client.

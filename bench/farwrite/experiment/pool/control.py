@@ -19,8 +19,10 @@ import msgspec
 
 from ...base.errors import EXIT_UNFIT, EXIT_USAGE, UnfitError, UsageError
 from ...base.framing import Lines, TooLongError, line
+from ...engine.frontend.router_map import CHUNK_BYTES
 from ..serve.control import NOT_OURS, answer_to, caller_of, raised_there
-from .document import StorageNode
+from . import striped
+from .document import StorageNode, Stripe
 from .placement import Move
 from .steps import AtRest, Group, Pool, ServedError, is_open, opened
 
@@ -65,6 +67,8 @@ class CreateVolume(msgspec.Struct, tag="create", forbid_unknown_fields=True):
     level: str
     is_reserved: bool = False
     room_bytes: int = 0
+    groups: int = 0  # that it is striped over; 0: it is one group, which serves it itself
+    chunk_bytes: int = CHUNK_BYTES
 
 
 class DeleteVolume(msgspec.Struct, tag="delete", forbid_unknown_fields=True):
@@ -162,6 +166,9 @@ class VolumeFigures(msgspec.Struct, frozen=True):
     sockets: str = ""  # the directory of its sockets
     uri: str = ""
     status: str = ""
+    groups: int = 0  # that it is striped over; 0: it is not
+    chunk_bytes: int = 0
+    part_of: str = ""  # the striped volume that it is a member of
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -219,16 +226,56 @@ def figures_of(pool: Pool, live: dict[str, dict[str, str]] | None = None) -> Fig
         volumes.append(
             VolumeFigures(
                 volume.name, f"{volume.number:x}", volume.size_bytes, volume.room_bytes, volume.level, volume.is_reserved,
-                volume.state, copies, **known,
+                volume.state, copies, **known, part_of=volume.name.partition(".")[0] if "." in volume.name else "",
             )
         )  # fmt: skip
+    volumes += [stripe_figures(stripe, volumes, (live or {}).get(stripe.name, {})) for stripe in document.stripes]
     is_served = live is not None
     return Figures(document.name, f"{document.pool:x}", is_served, nodes, volumes, os.getpid() if is_served else 0)
+
+
+def stripe_figures(stripe: Stripe, volumes: list[VolumeFigures], known: dict[str, str]) -> VolumeFigures:
+    """A striped volume as it is listed: with the copies of all its members."""
+    members = [one for one in volumes if one.part_of == stripe.name]
+    return VolumeFigures(
+        stripe.name, f"{stripe.number:x}", stripe.size_bytes, sum(one.room_bytes for one in members), stripe.level,
+        any(one.is_reserved for one in members), stripe.state, [copy for one in members for copy in one.copies], **known,
+        groups=stripe.groups, chunk_bytes=stripe.chunk_bytes,
+    )  # fmt: skip
+
+
+def carry_out_striped(pool: Pool, request: Request, group: Group | AtRest) -> bool:
+    """Do what is asked of a striped volume; False where it is about none. UsageError for what a member alone is asked."""
+    routers: striped.Routers | None = getattr(group, "routers", None)  # None: nothing is served.
+    if isinstance(request, CreateVolume):
+        if request.groups:
+            striped.create_striped(
+                pool, request.name, request.size_bytes, request.level, request.is_reserved, request.room_bytes, request.groups,
+                request.chunk_bytes, group, routers,
+            )  # fmt: skip
+        return bool(request.groups)
+    if isinstance(request, Migrate) and pool.document.stripe(request.volume):
+        raise UsageError(f"Volume {request.volume} is striped: migrate one of its members, as {request.volume}.0.")
+    if not isinstance(request, DeleteVolume | ResizeVolume | SetLevel):
+        return False
+    stripe = pool.document.stripe(request.name)
+    if stripe is None:
+        striped.refuse_member(request.name, {DeleteVolume: "delete", ResizeVolume: "resize"}.get(type(request), "change"))
+        return False
+    if isinstance(request, DeleteVolume):
+        striped.delete_striped(pool, stripe, group, routers)
+    elif isinstance(request, ResizeVolume):
+        striped.resize_striped(pool, stripe, request.size_bytes, group, routers)
+    else:
+        striped.set_level_striped(pool, stripe, request.level)
+    return True
 
 
 def carry_out(pool: Pool, request: Request, group: Group | AtRest, queue: deque[Move] | None = None) -> Answer:
     """Do what is asked; `queue` takes the moves of a balance, None where nothing can move. FarwriteError refuses."""
     answer = Answer()
+    if carry_out_striped(pool, request, group):
+        return answer
     if isinstance(request, AddNodes):
         pool.add_nodes(request.nodes)
     elif isinstance(request, RemoveNode):

@@ -23,6 +23,7 @@ import msgspec
 from ...base.errors import UsageError, nearest, system_error
 from ...base.files import write_atomically
 from ...base.user_file import read_text
+from ...engine.frontend.router_map import CHUNK_BYTES_MIN, CHUNKS_MAX, GROUPS_MAX
 from ...workload.drill_scenario import SITES
 from ..serve.volume_files import SIZE_BYTES_MAX, SIZE_BYTES_MIN, make_durable
 
@@ -30,6 +31,7 @@ POOL, NODES, VOTERS = "pool.json", "nodes", "voters"
 FORMAT = 1
 LEVELS = {"0": 1, "10": 2, "10+1": 3, "10+2": 4}  # Network RAID level: copies of a volume.
 NAME = re.compile(r"[a-z][a-z0-9_]{0,15}")  # Of nodes and volumes: they are parts of the paths of sockets, which are short.
+MEMBER = re.compile(r"[a-z][a-z0-9_]{0,15}\.[0-9]{1,2}")  # Of a striped volume's members: NAME.0, NAME.1, ...
 NODES_MAX, VOLUMES_MAX = 64, 256
 DOCUMENT_BYTES_MAX = 8 << 20
 BLOCK_BYTES = 4096
@@ -102,6 +104,23 @@ class Volume(msgspec.Struct, forbid_unknown_fields=True):
         return f"{node}-{self.replicas_made}"
 
 
+class Stripe(msgspec.Struct, forbid_unknown_fields=True):
+    """A volume whose chunks are dealt out to several member volumes in turn: chunk i lies in member i % groups."""
+
+    name: str
+    number: int
+    size_bytes: int  # what clients see
+    level: str
+    groups: int
+    chunk_bytes: int
+    map_version: int = 1  # of the map of chunks: counts its changes
+    state: VolumeState = "making"
+
+    def members(self) -> list[str]:
+        """The names of its member volumes."""
+        return [f"{self.name}.{group}" for group in range(self.groups)]
+
+
 class Document(msgspec.Struct, forbid_unknown_fields=True):
     """The whole pool."""
 
@@ -111,6 +130,11 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
     generation: int = 0  # how often it was written
     nodes: list[StorageNode] = msgspec.field(default_factory=list)
     volumes: list[Volume] = msgspec.field(default_factory=list)
+    stripes: list[Stripe] = msgspec.field(default_factory=list)
+
+    def stripe(self, name: str) -> Stripe | None:
+        """The striped volume of this name."""
+        return next((one for one in self.stripes if one.name == name), None)
 
     def node(self, name: str) -> StorageNode:
         """The node of this name; UsageError where there is none."""
@@ -222,7 +246,9 @@ def wrong_with(document: Document) -> str:
         return "a number in it is out of range"
     if twice := repeated(one.name for one in document.nodes) or repeated(one.name for one in document.volumes):
         return f"{twice} is there twice"
-    if twice := repeated(str(one.number) for one in document.volumes):
+    if twice := repeated(one.name for one in (*document.volumes, *document.stripes)):
+        return f"volume {twice} is there twice"
+    if twice := repeated(str(one.number) for one in (*document.volumes, *document.stripes)):
         return f"volume number {twice} is there twice"
     ports = [str(volume.port) for volume in document.volumes]
     if twice := repeated([*ports, *(str(copy.port) for volume in document.volumes for copy in volume.copies)]):
@@ -233,13 +259,34 @@ def wrong_with(document: Document) -> str:
     for volume in document.volumes:
         if wrong := wrong_with_volume(volume, nodes):
             return f"volume {volume.name!r}: {wrong}"
+    known = {volume.name for volume in document.volumes}
+    for stripe in document.stripes:
+        if wrong := wrong_with_stripe(stripe, known):
+            return f"volume {stripe.name!r}: {wrong}"
+    return ""
+
+
+def wrong_with_stripe(stripe: Stripe, known: set[str]) -> str:
+    """What no striped volume can be; empty when it is one."""
+    if not NAME.fullmatch(stripe.name) or stripe.level not in LEVELS or not 0 < stripe.number < 1 << 63:
+        return "its name, level or number is none"
+    if not SIZE_BYTES_MIN <= stripe.size_bytes <= SIZE_BYTES_MAX or stripe.size_bytes % BLOCK_BYTES:
+        return "its size is none"
+    chunk = stripe.chunk_bytes
+    if not 1 <= stripe.groups <= GROUPS_MAX or not CHUNK_BYTES_MIN <= chunk <= SIZE_BYTES_MAX or chunk & (chunk - 1):
+        return "its groups or chunks are none"
+    if -(-stripe.size_bytes // chunk) > CHUNKS_MAX or stripe.map_version < 1:
+        return "its map is none"
+    if stripe.state == "ready" and (missing := [name for name in stripe.members() if name not in known]):
+        return f"there is no {missing[0]}"
     return ""
 
 
 def wrong_with_volume(volume: Volume, nodes: dict[str, StorageNode]) -> str:
     """What no volume of these nodes can be; empty when it is one."""
     sizes = (volume.size_bytes, volume.room_bytes)
-    if not NAME.fullmatch(volume.name) or volume.level not in LEVELS or not 0 < volume.number < 1 << 63:
+    is_named = NAME.fullmatch(volume.name) or MEMBER.fullmatch(volume.name)
+    if not is_named or volume.level not in LEVELS or not 0 < volume.number < 1 << 63:
         return "its name, level or number is none"
     if not all(SIZE_BYTES_MIN <= size <= SIZE_BYTES_MAX and size % BLOCK_BYTES == 0 for size in sizes) or sizes[0] > sizes[1]:
         return "its size is none"

@@ -44,6 +44,7 @@ from .control import MoveFigures
 from .document import Copy, Volume
 from .rooms import Rooms
 from .steps import NotNowError, Pool, allocated_in
+from .striped import Routers
 
 OPENS_S = 60.0
 STARTS_S = 60.0
@@ -241,6 +242,7 @@ class Groups:
         self.rates: dict[str, LastSecond] = {}
         self.moves: dict[tuple[str, str], MoveFigures] = {}
         self.before_ns: dict[tuple[str, str], np.ndarray] = {}
+        self.routers: Routers | None = None  # of striped volumes; set by whoever serves the pool
         self.rooms = Rooms(pool, lambda sentence: speak(f"farwrite pool: {sentence}\n"))
 
     def group(self, volume: Volume) -> Replicas:
@@ -318,7 +320,9 @@ class Groups:
             own.close()
 
     def end_all(self) -> None:
-        """Drain every volume, and end its processes."""
+        """Drain every volume, and end its processes; routers first: what they have taken is answered."""
+        if self.routers is not None:
+            self.routers.end_all()
         for volume in tuple(self.pool.document.volumes):
             self.end(volume)
 
@@ -446,7 +450,7 @@ class Groups:
                 "leader": group.leader() or "", "sockets": str(group.directory), "uri": group.uri(),
                 "status": self.status(volume),
             }  # fmt: skip
-        return found
+        return found | (self.routers.live() if self.routers is not None else {})
 
     def status(self, volume: Volume) -> str:
         """How a volume stands, in a line."""

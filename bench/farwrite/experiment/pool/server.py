@@ -24,6 +24,7 @@ from .control import Answer, Cancel, Desk, Migrate, Request, carry_out, desk_in,
 from .document import Volume
 from .group import PEER_TIMEOUT_NS, POLICY, PROTOCOL, Groups
 from .placement import Move
+from .routers import RouterProcesses
 from .steps import NotNowError, Pool, advance
 
 LOOK_S = 0.02  # Between two turns while copies move or somebody is heard,
@@ -48,8 +49,8 @@ class Patience:
 class PoolServer:
     """The loop of a served pool."""
 
-    def __init__(self, pool: Pool, groups: Groups, desk: Desk, asked: Asked) -> None:
-        self.pool, self.groups, self.desk, self.asked = pool, groups, desk, asked
+    def __init__(self, pool: Pool, groups: Groups, routers: RouterProcesses, desk: Desk, asked: Asked) -> None:
+        self.pool, self.groups, self.routers, self.desk, self.asked = pool, groups, routers, desk, asked
         self.queue: deque[Move] = deque()  # of a balance: the next one is begun when the last is done
         self.patience: dict[str, Patience] = {}
         self.is_live = sys.stderr.isatty()
@@ -71,6 +72,7 @@ class PoolServer:
         for group in tuple(self.groups.served.values()):
             group.look()
         self.groups.rooms.tend(self.groups.served)
+        self.routers.look()
         busy = False
         for request, caller in self.desk.turn():
             self.desk.answer(caller, self.answer_to(request))
@@ -158,8 +160,10 @@ def serve_pool(pool: Pool, asked: Asked, ready: Callable[[PoolServer], None]) ->
         groups = Groups(stack, lab, pool, asked, sockets)
         try:
             groups.begin_all()
+            groups.routers = routers = RouterProcesses(stack, lab, pool, asked, sockets)
+            routers.begin_all()
             desk = stack.enter_context(desk_in(pool.directory))
-            server = PoolServer(pool, groups, desk, asked)
+            server = PoolServer(pool, groups, routers, desk, asked)
             ready(server)
             server.watch()
         except KeyboardInterrupt:
