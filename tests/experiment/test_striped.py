@@ -1,4 +1,4 @@
-"""A striped volume's router and its doors, before groups in plain Python: what clients see, snapshots, and a group that is lost."""
+"""A striped volume's router and its doors, with groups in plain Python: what clients see, snapshots, a group that is lost."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Striped:
 
     def __init__(self, stack, directory):
         self.members = [FakeVolume(stack, directory / f"db.{group}", MEMBER, group + 1) for group in range(GROUPS)]
+        for member in self.members:
+            member.answers_in_order = True  # As our doors do.
         self.sockets = directory / "db"
         self.sockets.mkdir(mode=0o700)
         places = tuple(member.directory for member in self.members)

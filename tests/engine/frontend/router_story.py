@@ -1,7 +1,8 @@
 """A world around the router's loop: clients and groups over socket pairs, in one thread and from one seed.
 
-A group is the obviously right twin of our door: it takes requests of a connection in order, forgets what it has not taken of one that is closed, completes what it took in its order, and answers what is complete in any order. It may die: what it had
-taken and not answered is then in its volume or not, as it comes. Every block that is written has a number that no other write has,
+A group is the obviously right twin of our door: it takes requests of a connection in order, forgets what it has not taken of
+one that is closed, completes what it took in order, and answers what is complete in any order. It may die: what it had taken and
+not answered is then in its volume or not, as it comes. Every block that is written has a number that no other write has,
 so that a read, and a snapshot, tell which writes they show.
 """
 

@@ -284,7 +284,7 @@ class Router:
         self.unused_since.pop(view, None)
 
     def adopt(self, connection: socket.socket, chosen: Chosen, export: str, since: str = "") -> bool:
-        """Hand a client over to the loop, whatever becomes of it. `export`, `since`: what it has chosen, as the groups call it."""
+        """Hand a client over to the loop, whatever becomes of it. `export`, `since`: as the groups call them."""
         base = self.view(View(export, since))
         flags = (
             sessions.READ_ONLY * chosen.export.is_read_only | sessions.STRUCTURED * chosen.is_structured

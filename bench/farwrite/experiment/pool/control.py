@@ -226,7 +226,8 @@ def figures_of(pool: Pool, live: dict[str, dict[str, str]] | None = None) -> Fig
         volumes.append(
             VolumeFigures(
                 volume.name, f"{volume.number:x}", volume.size_bytes, volume.room_bytes, volume.level, volume.is_reserved,
-                volume.state, copies, **known, part_of=volume.name.partition(".")[0] if "." in volume.name else "",
+                volume.state, copies, **known, groups=0, chunk_bytes=0,
+                part_of=volume.name.partition(".")[0] if "." in volume.name else "",
             )
         )  # fmt: skip
     volumes += [stripe_figures(stripe, volumes, (live or {}).get(stripe.name, {})) for stripe in document.stripes]

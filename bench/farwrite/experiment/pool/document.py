@@ -246,9 +246,10 @@ def wrong_with(document: Document) -> str:
         return "a number in it is out of range"
     if twice := repeated(one.name for one in document.nodes) or repeated(one.name for one in document.volumes):
         return f"{twice} is there twice"
-    if twice := repeated(one.name for one in (*document.volumes, *document.stripes)):
+    named = [(one.name, one.number) for one in document.volumes] + [(one.name, one.number) for one in document.stripes]
+    if twice := repeated(name for name, _ in named):
         return f"volume {twice} is there twice"
-    if twice := repeated(str(one.number) for one in (*document.volumes, *document.stripes)):
+    if twice := repeated(str(number) for _, number in named):
         return f"volume number {twice} is there twice"
     ports = [str(volume.port) for volume in document.volumes]
     if twice := repeated([*ports, *(str(copy.port) for volume in document.volumes for copy in volume.copies)]):

@@ -1,4 +1,4 @@
-"""The routers of a served pool's striped volumes (striped.Routers): each a process at the near site, started again when it ends."""
+"""The routers of a served pool's striped volumes (striped.Routers): each a process, started again when it ends."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ class Pool:
         checked_level(level)
         checked_size(size_bytes)
         checked_size(max(room_bytes, size_bytes), "--grows-to")
-        if any(one.name == name for one in (*document.volumes, *document.stripes)):
+        if document.stripe(name) is not None or any(one.name == name for one in document.volumes):
             raise UsageError(f"The pool {document.name} has a volume {name} already: choose another name.")
         if len(document.volumes) >= VOLUMES_MAX:
             raise UsageError(f"A pool has at most {VOLUMES_MAX} volumes.")
