@@ -34,7 +34,8 @@ def place():
 def test_a_striped_volume_loses_its_primaries_under_a_writer_who_never_reconnects(place):
     """One story, because a pool takes seconds to open: each part says what it shows."""
     san, doors = place / "san", place / "d"
-    done("pool", "create", san, "--node", "a@near=1g", "--node", "b@far=1g", "--node", "c@near=1g", "--node", "d@far=1g", "--json")
+    nodes = [word for name in ("a@near", "b@far", "c@near", "d@far") for word in ("--node", f"{name}=1g")]
+    done("pool", "create", san, *nodes, "--json")
     made = done("volume", "create", "db", "--size", str(4 * CHUNK), "--level", "10", "--groups", "2", "--pool", san, "--json")
     assert made["groups"] == 2 and {copy["node"] for copy in made["copies"]} == {"a", "b", "c", "d"}
     assert [one["name"] for one in done("volume", "list", "--pool", san, "--json")] == ["db"]
