@@ -1,9 +1,9 @@
 """What the router of a striped volume costs: `tests/speed/stripe_study.py` writes results/stripe.json and stripe.md.
 
 One pool of four nodes with three volumes of two copies: an ordinary one, whose primary clients reach themselves, one behind a
-router with one group, and one behind a router with four. The same compiled client writes 4 KiB at random to each in turn, so many under
-way, over a unix socket. Every write is answered once it is durable at both sites, as with FUA. Processor time is that of all
-processes of the pool, less what they take while nobody writes.
+router with one group, and one behind a router with four. The same compiled client writes 4 KiB at random to each in turn, so
+many under way, over a unix socket. Every write is answered once it is durable at both sites, as with FUA. Processor time is that
+of all processes of the pool, less what they take while nobody writes.
 """
 
 # ruff: noqa: E402 (the rivals lie beside the package)
@@ -135,9 +135,9 @@ def page(found: dict[str, Any]) -> str:
     """Medians of rounds; the ratio is the median of the rounds' own ratios, each beside the ordinary volume of the same round."""
     lines = [
         "# What the router of a striped volume costs", "",
-        "4 KiB writes at random over a unix socket, answered once durable at both sites; a pool of four nodes on one machine. Medians",
-        f"of rounds of {found['seconds']:g} s, the volumes in turn; in brackets the quartiles of the ratio to the group's own door in",
-        "the same round. `tests/speed/stripe_study.py` writes this page.", "",
+        "4 KiB writes at random over a unix socket, answered once durable at both sites; a pool of four nodes on one machine.",
+        f"Medians of rounds of {found['seconds']:g} s, the volumes in turn; in brackets the quartiles of the ratio to the",
+        "group's own door in the same round. `tests/speed/stripe_study.py` writes this page.", "",
         "| miles | depth | | p50 | ratio | p99 | writes/s | processor time a write | ratio |", "|--|--|--|--|--|--|--|--|--|",
     ]  # fmt: skip
     rounds = found["rounds"]

@@ -78,7 +78,7 @@ class Group:
         connection.inbox += data
         if len(connection.inbox) < nbd.REQUEST_BYTES:
             return
-        magic, flags, command, cookie, offset, length = nbd.REQUEST.unpack_from(connection.inbox)
+        magic, _, command, cookie, offset, length = nbd.REQUEST.unpack_from(connection.inbox)
         assert magic == nbd.REQUEST_MAGIC and offset + length <= len(self.data)
         size = nbd.REQUEST_BYTES + (length if command == nbd.WRITE else 0)
         if len(connection.inbox) < size:

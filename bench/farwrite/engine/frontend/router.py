@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from ...base.errors import UnfitError
@@ -125,7 +126,7 @@ class Link(threading.Thread):
 def target_of(address: str) -> str:
     """Where a link leads; empty where it is none."""
     try:
-        return os.readlink(address)
+        return str(Path(address).readlink())
     except OSError:
         return ""
 
