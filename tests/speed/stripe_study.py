@@ -58,7 +58,7 @@ def main() -> int:
         for miles in asked.miles:
             with tempfile.TemporaryDirectory(prefix="fw-", dir=asked.place) as place:
                 document["rounds"] += measured(Path(place), miles, asked.rounds, asked.seconds)
-        save_document(asked.out, document)
+            save_document(asked.out, document)  # What there is so far.
     found = msgspec.json.decode(asked.out.read_bytes())
     write_atomically(asked.out.with_suffix(".md"), page(found).encode())
     print(page(found))
