@@ -58,7 +58,8 @@ def main() -> int:
         for miles in asked.miles:
             with tempfile.TemporaryDirectory(prefix="fw-", dir=asked.place) as place:
                 document["rounds"] += measured(Path(place), miles, asked.rounds, asked.seconds)
-            save_document(asked.out, document)  # What there is so far.
+            # What there is so far.
+            save_document(asked.out, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
     found = msgspec.json.decode(asked.out.read_bytes())
     write_atomically(asked.out.with_suffix(".md"), page(found).encode())
     print(page(found))
