@@ -48,6 +48,7 @@ class FakeVolume:
         self.cut_after = None
         self.spoilt = None  # bytes of a write that is kept wrongly
         self.tells_changes = True
+        self.answers_in_order = False
         self.connections = set()
         self.written_bytes = 0
         self.listening = [stack.enter_context(self.listener(name)) for name in (FOLLOWS, CONTROL)]
@@ -233,7 +234,7 @@ class Session:
             volume.count_down()
             data = self.view.data[offset : offset + length].tobytes()
             half = length // 2 // BLOCK * BLOCK
-            if self.structured and half:  # In two parts, the second one first.
+            if self.structured and half and not volume.answers_in_order:  # In two parts, the second one first.
                 self.chunk(0, nbd.CHUNK_DATA, cookie, struct.pack(">Q", offset + half) + data[half:])
                 self.chunk(1, nbd.CHUNK_DATA, cookie, struct.pack(">Q", offset) + data[:half])
             elif self.structured:

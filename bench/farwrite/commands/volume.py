@@ -69,7 +69,7 @@ def info(directory: Path, *, json: Flag = False) -> int:
 @volume.command(help_epilogue=below("volume create"))
 def create(
     name: str, *, size: str, pool: Path | None = None, level: str = "10", reserved: Flag = False, grows_to: str | None = None,
-    json: Flag = False,
+    groups: int | None = None, json: Flag = False,
 ) -> int:  # fmt: skip
     """Make a volume in a pool, each copy on a node of its own. While the pool is served it can be used at once.
 
@@ -87,9 +87,12 @@ def create(
         Set its whole size aside on each of its nodes.
     grows_to
         The largest size that it may be given later; twice the size unless said.
+    groups
+        Stripe it in chunks of 64 MiB over so many replica groups, behind one router: it is as fast, and as large, as all of them.
     json
         Print the volume as a document.
     """
+    from ..engine.frontend.router_map import GROUPS_MAX
     from ..experiment.pool.control import CreateVolume, ask
     from ..experiment.pool.document import checked_size
     from ..experiment.serve.volume_files import SIZE_BYTES_MAX
@@ -100,17 +103,22 @@ def create(
         room_bytes = checked_size(bytes_of(grows_to, "--grows-to"), "--grows-to")
     if room_bytes < size_bytes:
         raise UsageError(f"--grows-to {grows_to}: it is less than --size {size}.")
-    return show_volume(ask(pool_of(pool), CreateVolume(name, size_bytes, level, reserved, room_bytes)), name, json)
+    if groups is not None and not 1 <= groups <= GROUPS_MAX:
+        raise UsageError(f"--groups {groups}: a volume is striped over 1 to {GROUPS_MAX} groups.")
+    made = CreateVolume(name, size_bytes, level, reserved, room_bytes, groups or 0)
+    return show_volume(ask(pool_of(pool), made), name, json)
 
 
 @volume.command(name="list", help_epilogue=below("volume list"))
-def list_(*, pool: Path | None = None, json: Flag = False) -> int:
+def list_(*, pool: Path | None = None, members: Flag = False, json: Flag = False) -> int:
     """List the volumes of a pool, where their copies are and who leads.
 
     Parameters
     ----------
     pool
         The pool's directory; $FARWRITE_POOL unless said.
+    members
+        Also those that striped volumes consist of.
     json
         Print a document.
     """
@@ -118,12 +126,13 @@ def list_(*, pool: Path | None = None, json: Flag = False) -> int:
 
     figures = ask(pool_of(pool), Show()).pool
     assert figures is not None
+    found = [one for one in figures.volumes if members or not one.part_of]
     with printing():
         if json:
-            print_document(figures.volumes)
-        elif not figures.volumes:
+            print_document(found)
+        elif not found:
             print("no volumes")
-        for one in () if json else figures.volumes:
+        for one in () if json else found:
             print(volume_text(one))
     return EXIT_DONE
 
@@ -196,7 +205,10 @@ def set_level(name: str, level: str, *, pool: Path | None = None, no_wait: Flag 
 
     def is_there(figures: Figures) -> bool:
         one = next((found for found in figures.volumes if found.name == name), None)
-        return one is None or (len(one.copies) == LEVELS[one.level] and all(copy.state == "in" for copy in one.copies))
+        if one is None:
+            return True
+        wanted = LEVELS[one.level] * max(one.groups, 1)
+        return len(one.copies) == wanted and all(copy.state == "in" for copy in one.copies)
 
     if not no_wait:
         answer = awaited(directory, answer, is_there, f"farwrite volume: {name} comes to level {level} all the same.")
@@ -235,6 +247,7 @@ def volume_text(one: VolumeFigures) -> str:
 
     used = max((copy.allocated_bytes for copy in one.copies), default=0)
     words = [format_size(one.size_bytes), f"{format_size(used)} used", f"level {one.level}"]
+    words += [f"striped over {one.groups} groups"] if one.groups else []
     words += ["reserved"] if one.is_reserved else []
     words += [one.state] if one.state != "ready" else []
     return f"{one.name:16} {', '.join(words)}: {copies_text(one.copies)}" + "".join(

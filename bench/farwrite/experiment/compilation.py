@@ -260,9 +260,11 @@ def link_part() -> None:
 
 def doors_part() -> None:
     """What a replica with doors runs."""
+    from .pool.router_process import rehearse_router
     from .serve.replica import rehearse_replica
 
     rehearse_replica()
+    rehearse_router()
 
 
 def the_rest() -> None:

@@ -263,6 +263,14 @@ def epoll_ready(epoll, events):
 
 
 @kernel()
+def epoll_await(epoll, events, timeout_ms):
+    """As `epoll_ready`, after waiting for the first of them for so long at most. epoll_wait(2)."""
+    most = events.size // EPOLL_EVENT_WORDS
+    done = int64(libc_epoll_wait(int32(epoll), int64(events.ctypes.data), int32(most), int32(timeout_ms)))
+    return done if done >= 0 else -errno()
+
+
+@kernel()
 def poll(requests, count, timeout):
     """How many descriptors are ready, 0 after the timeout, or -errno. ppoll(2).
 

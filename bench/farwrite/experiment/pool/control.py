@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ import msgspec
 
 from ...base.errors import EXIT_CRASH, EXIT_UNFIT, EXIT_USAGE, UnfitError, UsageError
 from ...base.framing import Lines, TooLongError, line
+from ...engine.frontend.router_map import CHUNK_BYTES
 from ..serve.control import NOT_OURS, answer_to, caller_of, raised_there
+from . import striped
 from .balance import plan_load
-from .document import StorageNode, checked_text
+from .document import StorageNode, Stripe, checked_text
 from .loads import Load
 from .placement import Move, plan_balance
 from .steps import AtRest, Group, Pool, ServedError, is_open, opened
@@ -70,6 +72,8 @@ class CreateVolume(msgspec.Struct, tag="create", forbid_unknown_fields=True):
     level: str
     is_reserved: bool = False
     room_bytes: int = 0
+    groups: int = 0  # that it is striped over; 0: it is one group, which serves it itself
+    chunk_bytes: int = CHUNK_BYTES
 
 
 class DeleteVolume(msgspec.Struct, tag="delete", forbid_unknown_fields=True):
@@ -170,6 +174,9 @@ class VolumeFigures(msgspec.Struct, frozen=True):
     tcp_uri: str = ""
     iscsi_uri: str = ""
     load: Load | None = None  # of late; None: not measured
+    groups: int = 0  # that it is striped over; 0: it is not
+    chunk_bytes: int = 0
+    part_of: str = ""  # the striped volume that it is a member of
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -231,16 +238,57 @@ def figures_of(pool: Pool, live: dict[str, dict[str, Any]] | None = None) -> Fig
         volumes.append(
             VolumeFigures(
                 volume.name, f"{volume.number:x}", volume.size_bytes, volume.room_bytes, volume.level, volume.is_reserved,
-                volume.state, copies, **known,
+                volume.state, copies, **known, groups=0, chunk_bytes=0,
+                part_of=volume.name.partition(".")[0] if volume.is_member else "",
             )
         )  # fmt: skip
+    volumes += [stripe_figures(stripe, volumes, (live or {}).get(stripe.name, {})) for stripe in document.stripes]
     is_served = live is not None
     return Figures(document.name, f"{document.pool:x}", is_served, nodes, volumes, os.getpid() if is_served else 0)
+
+
+def stripe_figures(stripe: Stripe, volumes: list[VolumeFigures], known: Mapping[str, Any]) -> VolumeFigures:
+    """A striped volume as it is listed: with the copies of all its members."""
+    members = [one for one in volumes if one.part_of == stripe.name]
+    return VolumeFigures(
+        stripe.name, f"{stripe.number:x}", stripe.size_bytes, sum(one.room_bytes for one in members), stripe.level,
+        any(one.is_reserved for one in members), stripe.state, [copy for one in members for copy in one.copies], **known,
+        groups=stripe.groups, chunk_bytes=stripe.chunk_bytes,
+    )  # fmt: skip
+
+
+def carry_out_striped(pool: Pool, request: Request, group: Group | AtRest) -> bool:
+    """Do what is asked of a striped volume; False where it is about none. UsageError for what a member alone is asked."""
+    routers: striped.Routers | None = getattr(group, "routers", None)  # None: nothing is served.
+    if isinstance(request, CreateVolume):
+        if request.groups:
+            striped.create_striped(
+                pool, request.name, request.size_bytes, request.level, request.is_reserved, request.room_bytes, request.groups,
+                request.chunk_bytes, group, routers,
+            )  # fmt: skip
+        return bool(request.groups)
+    if isinstance(request, Migrate) and pool.document.stripe(request.volume):
+        raise UsageError(f"Volume {request.volume} is striped: migrate one of its members, as {request.volume}.0.")
+    if not isinstance(request, DeleteVolume | ResizeVolume | SetLevel):
+        return False
+    stripe = pool.document.stripe(request.name)
+    if stripe is None:
+        striped.refuse_member(request.name, {DeleteVolume: "delete", ResizeVolume: "resize"}.get(type(request), "change"))
+        return False
+    if isinstance(request, DeleteVolume):
+        striped.delete_striped(pool, stripe, group, routers)
+    elif isinstance(request, ResizeVolume):
+        striped.resize_striped(pool, stripe, request.size_bytes, group, routers)
+    else:
+        striped.set_level_striped(pool, stripe, request.level)
+    return True
 
 
 def carry_out(pool: Pool, request: Request, group: Group | AtRest, queue: deque[Move] | None = None) -> Answer:
     """Do what is asked; `queue` takes the moves of a balance, None where nothing can move. FarwriteError refuses."""
     answer = Answer()
+    if carry_out_striped(pool, request, group):
+        return answer
     if isinstance(request, AddNodes):
         for node in request.nodes:
             checked_text(node.directory, f"Node {node.name}: its directory")

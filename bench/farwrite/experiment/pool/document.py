@@ -25,6 +25,7 @@ from ...base.errors import UsageError, nearest, system_error
 from ...base.files import write_atomically
 from ...base.user_file import read_text
 from ...engine.frontend.iscsi.store import AREA_BYTES
+from ...engine.frontend.router_map import CHUNK_BYTES_MIN, CHUNKS_MAX, GROUPS_MAX
 from ...workload.drill_scenario import SITES
 from ..serve.volume_files import SIZE_BYTES_MAX, SIZE_BYTES_MIN, make_durable
 
@@ -33,6 +34,7 @@ FORMAT = 1
 LEVELS = {"0": 1, "10": 2, "10+1": 3, "10+2": 4}  # Network RAID level: copies of a volume.
 NAME_CHARACTERS_MAX = 16
 NAME = re.compile(r"[a-z][a-z0-9_]{0,15}")  # Of nodes and volumes: they are parts of the paths of sockets, which are short.
+MEMBER = re.compile(r"[a-z][a-z0-9_]{0,15}\.[0-9]{1,2}")  # Of a striped volume's members: NAME.0, NAME.1, ...
 NODES_MAX, VOLUMES_MAX = 64, 256
 DOCUMENT_BYTES_MAX = 8 << 20
 COPIES_MAX = 5  # Replicas that an engine has: four of the highest level, and one that joins.
@@ -90,6 +92,11 @@ class Volume(msgspec.Struct, forbid_unknown_fields=True):
     lead: str = ""  # the replica that is to lead when it is served; empty: the one at the first site
 
     @property
+    def is_member(self) -> bool:
+        """Whether it is a part of a striped volume: clients do not come to it, its router does."""
+        return "." in self.name
+
+    @property
     def wanted(self) -> int:
         """How many copies its level says."""
         return LEVELS[self.level]
@@ -120,6 +127,23 @@ class Volume(msgspec.Struct, forbid_unknown_fields=True):
         return f"{node}-{self.replicas_made}"
 
 
+class Stripe(msgspec.Struct, forbid_unknown_fields=True):
+    """A volume whose chunks are dealt out to several member volumes in turn: chunk i lies in member i % groups."""
+
+    name: str
+    number: int
+    size_bytes: int  # what clients see
+    level: str
+    groups: int
+    chunk_bytes: int
+    map_version: int = 1  # of the map of chunks: counts its changes
+    state: VolumeState = "making"
+
+    def members(self) -> list[str]:
+        """The names of its member volumes."""
+        return [f"{self.name}.{group}" for group in range(self.groups)]
+
+
 class Document(msgspec.Struct, forbid_unknown_fields=True):
     """The whole pool."""
 
@@ -129,6 +153,11 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
     generation: int = 0  # how often it was written
     nodes: list[StorageNode] = msgspec.field(default_factory=list)
     volumes: list[Volume] = msgspec.field(default_factory=list)
+    stripes: list[Stripe] = msgspec.field(default_factory=list)
+
+    def stripe(self, name: str) -> Stripe | None:
+        """The striped volume of this name."""
+        return next((one for one in self.stripes if one.name == name), None)
 
     def node(self, name: str) -> StorageNode:
         """The node of this name; UsageError where there is none."""
@@ -258,7 +287,10 @@ def wrong_with(document: Document) -> str:
         return "its name or its generation is none"
     if twice := repeated(one.name for one in document.nodes) or repeated(one.name for one in document.volumes):
         return f"{twice} is there twice"
-    if twice := repeated(str(one.number) for one in document.volumes):
+    named = [(one.name, one.number) for one in document.volumes] + [(one.name, one.number) for one in document.stripes]
+    if twice := repeated(name for name, _ in named):
+        return f"volume {twice} is there twice"
+    if twice := repeated(str(number) for _, number in named):
         return f"volume number {twice} is there twice"
     if twice := repeated(str(one.door) for one in document.volumes if one.door >= 0):
         return f"door {twice} is there twice"
@@ -275,13 +307,34 @@ def wrong_with(document: Document) -> str:
     for volume in document.volumes:
         if wrong := wrong_with_volume(volume, nodes):
             return f"volume {volume.name[:80]!r}: {wrong}"
+    known = {volume.name for volume in document.volumes}
+    for stripe in document.stripes:
+        if wrong := wrong_with_stripe(stripe, known):
+            return f"volume {stripe.name[:80]!r}: {wrong}"
+    return ""
+
+
+def wrong_with_stripe(stripe: Stripe, known: set[str]) -> str:
+    """What no striped volume can be; empty when it is one."""
+    if not NAME.fullmatch(stripe.name) or stripe.level not in LEVELS or not 0 < stripe.number < 1 << 63:
+        return "its name, level or number is none"
+    if not SIZE_BYTES_MIN <= stripe.size_bytes <= SIZE_BYTES_MAX or stripe.size_bytes % BLOCK_BYTES:
+        return "its size is none"
+    chunk = stripe.chunk_bytes
+    if not 1 <= stripe.groups <= GROUPS_MAX or not CHUNK_BYTES_MIN <= chunk <= SIZE_BYTES_MAX or chunk & (chunk - 1):
+        return "its groups or chunks are none"
+    if -(-stripe.size_bytes // chunk) > CHUNKS_MAX or stripe.map_version < 1:
+        return "its map is none"
+    if stripe.state == "ready" and (missing := [name for name in stripe.members() if name not in known]):
+        return f"there is no {missing[0]}"
     return ""
 
 
 def wrong_with_volume(volume: Volume, nodes: dict[str, StorageNode]) -> str:
     """What no volume of these nodes can be; empty when it is one."""
     sizes = (volume.size_bytes, volume.room_bytes)
-    if not NAME.fullmatch(volume.name) or volume.level not in LEVELS or not 0 < volume.number < 1 << 63:
+    is_named = NAME.fullmatch(volume.name) or MEMBER.fullmatch(volume.name)
+    if not is_named or volume.level not in LEVELS or not 0 < volume.number < 1 << 63:
         return "its name, level or number is none"
     if not all(SIZE_BYTES_MIN <= size <= SIZE_BYTES_MAX and size % BLOCK_BYTES == 0 for size in sizes) or sizes[0] > sizes[1]:
         return "its size is none"

@@ -53,6 +53,7 @@ from .loads import Meter
 from .placement import Move
 from .rooms import Rooms
 from .steps import NotNowError, Pool, allocated_in
+from .striped import Routers
 
 PORT_MAX = 65535
 MOVES_MAX = 64  # That are remembered.
@@ -114,7 +115,7 @@ class Replicas(Server):
 
     def bound(self, stack: contextlib.ExitStack, first: int | None, after: int) -> socket.socket | None:
         """Its own TCP socket, at the port of its place behind the first one; at any that is free where that is 0."""
-        if first is None:
+        if first is None or self.volume.is_member:
             return None
         port = first + after + self.volume.door if first else 0
         if port > PORT_MAX:
@@ -299,6 +300,7 @@ class Groups:
         self.meters: dict[str, Meter] = {}
         self.moved_s: dict[str, float] = {}  # when volumes were moved for their load
         self.forgets: frozenset[str] = frozenset()  # volumes whose reservations are forgotten when they are opened
+        self.routers: Routers | None = None  # of striped volumes; set by whoever serves the pool
         self.rooms = Rooms(pool, lambda sentence: speak(f"farwrite pool: {sentence}\n"))
         stack.callback(self.close_all)
 
@@ -411,7 +413,9 @@ class Groups:
             known.pop(volume.name, None)
 
     def end_all(self) -> None:
-        """Drain every volume, and end its processes."""
+        """Drain every volume, and end its processes; routers first: what they have taken is answered."""
+        if self.routers is not None:
+            self.routers.end_all()
         end_together(list(self.served.values()))
         self.served.clear()
         self.close_all()
@@ -569,7 +573,7 @@ class Groups:
                 "status": self.status(volume), "tcp_uri": group.tcp_uri(), "iscsi_uri": group.iscsi_uri(),
                 "load": self.meters[volume.name].load(),
             }  # fmt: skip
-        return found
+        return found | (self.routers.live() if self.routers is not None else {})
 
     def status(self, volume: Volume) -> str:
         """How a volume stands, in a line."""

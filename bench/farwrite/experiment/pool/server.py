@@ -34,6 +34,7 @@ from .control import Answer, Cancel, Desk, Figures, Migrate, Request, carry_out,
 from .document import NODES_MAX, Volume, checked_text
 from .group import PEER_TIMEOUT_NS, POLICY, PROTOCOL, Groups, check_short
 from .placement import Move
+from .routers import RouterProcesses
 from .steps import NotNowError, Pool, advance
 
 LOOK_S = 0.02  # Between two turns while copies move or somebody is heard,
@@ -62,8 +63,10 @@ class Patience:
 class PoolServer:
     """The loop of a served pool."""
 
-    def __init__(self, pool: Pool, groups: Groups, desk: Desk, asked: Asked, front: Front) -> None:
-        self.pool, self.groups, self.desk, self.asked, self.front = pool, groups, desk, asked, front
+    def __init__(
+        self, pool: Pool, groups: Groups, routers: RouterProcesses, desk: Desk, asked: Asked, front: Front
+    ) -> None:
+        self.pool, self.groups, self.routers, self.desk, self.asked, self.front = pool, groups, routers, desk, asked, front
         self.queue: deque[Move] = deque()  # of a balance: the next one is begun when the last is done
         self.tries = 0  # of the first one in it
         self.next_s = 0.0  # when it is tried again
@@ -90,6 +93,7 @@ class PoolServer:
         self.attempt("room", lambda: self.groups.rooms.tend(self.groups.served))
         self.attempt("load", self.groups.note_loads)
         self.attempt("doors", lambda: self.front.tend(self.groups))
+        self.attempt("routers", self.routers.look)
         busy = False
         for request, caller in self.desk.turn():
             self.desk.answer(caller, self.answer_to(request))
@@ -307,9 +311,11 @@ def serve_pool(pool: Pool, asked: Asked, ready: Callable[[PoolServer], None], fo
         try:
             groups.begin_all()
             groups.forgets = frozenset()
+            groups.routers = routers = RouterProcesses(stack, lab, pool, asked, sockets)
+            routers.begin_all()
             front.tend(groups)
             desk = stack.enter_context(desk_in(pool.directory))
-            server = PoolServer(pool, groups, desk, asked, front)
+            server = PoolServer(pool, groups, routers, desk, asked, front)
             server.queue.extend(groups.astray())
             until_s = time.monotonic() + SETTLES_S
             while server.queue and time.monotonic() < until_s:  # Who comes once we are ready is not hung up on.

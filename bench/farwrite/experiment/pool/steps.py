@@ -36,6 +36,7 @@ from .document import (
     Copy,
     Document,
     StorageNode,
+    Stripe,
     Volume,
     checked_level,
     checked_name,
@@ -48,6 +49,7 @@ from .document import (
 from .placement import Move, Room, place, plan_balance, plan_drain, room_of
 
 MARK = ".farwrite-pool"  # In a node's directory: the number of the pool that it belongs to.
+RECORDS = "striped"  # In the pool's directory: of each striped volume which snapshots are whole.
 FILES_ADVICE = "Free room on that node's disk, or remove the node: farwrite pool remove."
 
 
@@ -264,15 +266,17 @@ class Pool:
     # Volumes
 
     def create_volume(
-        self, name: str, size_bytes: int, level: str, is_reserved: bool, room_bytes: int, group: Group | AtRest
-    ) -> Volume:
-        """A new volume, which is there once this returns."""
+        self, name: str, size_bytes: int, level: str, is_reserved: bool, room_bytes: int, group: Group | AtRest,
+        is_member: bool = False,
+    ) -> Volume:  # fmt: skip
+        """A new volume, which is there once this returns. `is_member`: of a striped one (striped.py)."""
         document = self.document
-        checked_name(name, "volume")
+        if not is_member:
+            checked_name(name, "volume")
         checked_level(level)
         checked_size(size_bytes)
         checked_size(max(room_bytes, size_bytes), "--grows-to")
-        if any(one.name == name for one in document.volumes):
+        if document.stripe(name) is not None or any(one.name == name for one in document.volumes):
             raise UsageError(f"The pool {document.name} has a volume {name} already: choose another name.")
         if len(document.volumes) >= VOLUMES_MAX:
             raise UsageError(f"A pool has at most {VOLUMES_MAX} volumes.")
@@ -498,8 +502,44 @@ class Pool:
                 for copy in tuple(volume.copies):
                     if copy.state == "removing":
                         self.drop(volume, copy)
+        said += self.recover_stripes()
         said += [f"node {name} holds nothing any more, and was let go." for name in self.let_go()]
         return said
+
+    def recover_stripes(self) -> list[str]:
+        """The same of striped volumes, once their members have recovered: members have the level that their volume says."""
+        said = []
+        for stripe in tuple(self.document.stripes):
+            if stripe.state != "ready":
+                was = "not made whole" if stripe.state == "making" else "being deleted"
+                self.finish_deleting_stripe(stripe, AtRest())
+                said.append(f"volume {stripe.name} was {was}, and is gone.")
+                continue
+            wrong = [volume for volume in self.members_of(stripe) if volume.level != stripe.level]
+            for volume in wrong:
+                volume.level = stripe.level
+            if wrong:
+                self.save()
+        return said
+
+    def members_of(self, stripe: Stripe) -> list[Volume]:
+        """Those of a striped volume's members that there are."""
+        names = stripe.members()
+        return [volume for volume in self.document.volumes if volume.name in names]
+
+    def record_of(self, stripe: Stripe) -> Path:
+        """The file that says which snapshots of a striped volume are whole (router_process.py)."""
+        return self.directory / RECORDS / f"{stripe.name}.json"
+
+    def finish_deleting_stripe(self, stripe: Stripe, group: Group | AtRest) -> None:
+        """Its members are gone, and then it is."""
+        stripe.state = "deleting"
+        for volume in self.members_of(stripe):
+            self.delete_volume(volume.name, group)
+        self.record_of(stripe).unlink(missing_ok=True)
+        if stripe in self.document.stripes:  # What was never written down is not there any more.
+            self.document.stripes.remove(stripe)
+            self.save()
 
     def drop(self, volume: Volume, copy: Copy) -> None:
         """A copy that the group goes on without is gone."""
@@ -655,7 +695,7 @@ def check_new(directory: Path) -> None:
 
 def fields_of(document: Document) -> list[tuple[msgspec.Struct, dict[str, Any]]]:
     """Everything in a document and what it says now, so that it can be put back as it is."""
-    parts: list[msgspec.Struct] = [document, *document.nodes]
+    parts: list[msgspec.Struct] = [document, *document.nodes, *document.stripes]
     for volume in document.volumes:
         parts += [volume, *volume.copies]
     found = []

@@ -1,0 +1,270 @@
+"""The process of a striped volume: its router, its doors, and snapshots of all its groups at one instant.
+
+A snapshot is whole once every group has taken it while no answer went out, and this is on the disk: `record` lists those, with
+the name that each has at the groups, which no other attempt ever has. What a group took besides (we were killed, another group
+did not answer) is in no list, is shown to nobody and is deleted. Decision 0064.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ...base.errors import FarwriteError, UnfitError, UsageError
+from ...base.files import write_atomically
+from ...engine.control import Address
+from ...engine.frontend import nbd_door
+from ...engine.frontend.nbd_client import Place
+from ...engine.frontend.nbd_negotiation import Chosen, Export
+from ...engine.frontend.router import Router, running
+from ...engine.peer_status import ReplicaStatus
+from ...engine.snapshot import Snapshot, checked_name
+from ...lab.shared_memory import Board
+from ..serve.control import CONTROL, FOLLOWS, Delete, Desk, Show, Take, ask, control_door
+from ..serve.replica import READ_ONLY, VOLUME, unix_listener
+from ..serve.volume_files import make_durable
+from ..voters import quieten
+
+ROUTER = "router"  # Its socket's name in the volume's directory; `volume.sock` leads to it.
+TAKE_S = 10.0  # For all groups to take a snapshot: no answer goes out meanwhile.
+NAME_BYTES_MAX = 48  # Of a snapshot's, so that what it is called at the groups is no longer than a name may be.
+DRAIN_S = 3.0
+LOOK_S = 0.05
+STOP, READY, SIZE_BYTES, PAUSE_NS, BOARD_WORDS = 0, 1, 2, 3, 8  # Words of a router's board.
+
+LOG = logging.getLogger(__name__)
+
+
+class Order(NamedTuple):
+    """What a router is started with."""
+
+    name: str
+    number: int
+    size_bytes: int
+    chunk_bytes: int
+    sockets: Path  # the volume's directory
+    members: tuple[Path, ...]  # those of its members, in the order of the groups
+    record: Path
+    is_verbose: bool = False
+
+
+class Taken(msgspec.Struct):
+    """A snapshot that is whole."""
+
+    name: str
+    inner: str  # what it is called at the groups
+    number: int  # grows from one to the next
+    taken_ns: int  # since 1970
+    pause_ns: int  # for which no answer went out
+
+
+class Record(msgspec.Struct):
+    """The file."""
+
+    last: int = 0
+    taken: list[Taken] = []
+
+
+class Keeper:
+    """Takes and deletes snapshots of all groups (serve.control.Keeper)."""
+
+    def __init__(self, router: Router, members: Sequence[Path], path: Path) -> None:
+        self.router, self.members, self.path = router, members, path
+        self.lock = threading.Lock()
+        try:
+            self.record = msgspec.json.decode(path.read_bytes(), type=Record)
+        except FileNotFoundError:
+            self.record = Record()
+        except (OSError, msgspec.MsgspecError) as damage:
+            raise UnfitError(f"{path}: it does not say which snapshots are whole: {damage}.") from damage
+        self.pool = ThreadPoolExecutor(len(members), "snapshots")
+        self.kept_bytes: dict[str, int] = {}
+
+    def at_all(self, request: Take | Delete | Show, limit_s: float) -> list[FarwriteError]:
+        """Ask every group at once; the refusals."""
+
+        def one(member: Path) -> FarwriteError | None:
+            try:
+                answer = ask(member, request, limit_s)
+            except FarwriteError as refusal:
+                return refusal
+            self.kept_bytes[str(member)] = sum(found.kept_bytes for found in answer.snapshots)
+            return None
+
+        return [refusal for refusal in self.pool.map(one, self.members) if refusal is not None]
+
+    def take_snapshot(self, name: str) -> Snapshot:
+        checked_name(name)
+        if len(name.encode()) > NAME_BYTES_MAX:
+            raise UsageError(f"{name!r} is no name of a snapshot of a striped volume: it takes {NAME_BYTES_MAX} bytes at most.")
+        with self.lock:
+            if self.found(name) is not None:
+                raise UsageError(f"There is a snapshot {name} already: give another name, or delete that one.")
+            inner = f"{name}.{secrets.token_hex(4)}"
+            if missing := self.at_all(Show(), TAKE_S):
+                raise missing[0]  # Nobody waits for a group that does not answer.
+            begin_ns = time.monotonic_ns()
+            try:
+                with self.router.held():
+                    refusals = self.at_all(Take(inner), TAKE_S)
+                    taken_ns = time.time_ns()
+                pause_ns = time.monotonic_ns() - begin_ns
+                if refusals:
+                    raise refusals[0]
+                made = Taken(name, inner, self.record.last + 1, taken_ns, pause_ns)
+                self.save(Record(made.number, [*self.record.taken, made]))
+            except BaseException:
+                self.at_all(Delete(inner), TAKE_S)
+                raise
+            LOG.info("snapshot %s: no answer went out for %.1f ms.", name, pause_ns / 1e6)
+            return self.shown(made)
+
+    def delete_snapshot(self, name: str) -> None:
+        with self.lock:
+            one = self.found(name)
+            if one is None:
+                raise UsageError(f"There is no snapshot {name}.")
+            self.save(Record(self.record.last, [other for other in self.record.taken if other is not one]))
+            if refusals := self.at_all(Delete(one.inner), TAKE_S):
+                LOG.warning("what a group keeps for snapshot %s is deleted later: %s", name, refusals[0])
+
+    def delete_unlisted(self) -> None:
+        """What groups have kept for snapshots that are not whole, because a router or a group was killed, is given back."""
+        for member in self.members:
+            with contextlib.suppress(FarwriteError), self.lock:
+                listed = {one.inner for one in self.record.taken}
+                for found in ask(member, Show(), TAKE_S).snapshots:
+                    if found.name not in listed:
+                        ask(member, Delete(found.name), TAKE_S)
+
+    def snapshots(self) -> list[Snapshot]:
+        return [self.shown(one) for one in self.record.taken]
+
+    def shown(self, one: Taken) -> Snapshot:
+        return Snapshot(one.name, one.number, one.taken_ns, True, 0)
+
+    def found(self, name: str) -> Taken | None:
+        return next((one for one in self.record.taken if one.name == name), None)
+
+    def save(self, record: Record) -> None:
+        self.path.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomically(self.path, msgspec.json.encode(record) + b"\n")
+        make_durable(self.path.parent)
+        self.record = record
+
+    # Its replicas are its members'.
+
+    def add_replica(self, name: str, address: Address) -> None:
+        raise UsageError("A striped volume's replicas are those of its members.")
+
+    def remove_replica(self, name: str) -> None:
+        raise UsageError("A striped volume's replicas are those of its members.")
+
+    def replica_statuses(self) -> Sequence[ReplicaStatus]:
+        raise UsageError("A striped volume's replicas are those of its members.")
+
+    def request_hand_over(self, to: str) -> None:
+        raise UsageError("A striped volume is led by its router; its members are led by their replicas.")
+
+
+class Doors:
+    """What clients find at a striped volume's socket."""
+
+    def __init__(self, router: Router, keeper: Keeper) -> None:
+        self.router, self.keeper = router, keeper
+
+    def exports(self) -> tuple[Export, ...]:
+        size, taken = self.router.size_bytes, self.keeper.record.taken
+        older = {one.name: one.number for one in taken}
+        found = [
+            Export(VOLUME, size, False, "the replicated volume, striped", older=older),
+            Export(READ_ONLY, size, True, "the replicated volume, striped, to be read only", older=older),
+        ]
+        for one in taken:
+            at = datetime.fromtimestamp(one.taken_ns / 1e9, UTC).isoformat(" ", "seconds")
+            before = {name: number for name, number in older.items() if number <= one.number}
+            found.append(Export(f"{VOLUME}@{one.name}", size, True, f"the volume at {at}", one.number, before))
+        return tuple(found)
+
+    def adopt(self, connection: socket.socket, chosen: Chosen) -> None:
+        inner = {one.number: one.inner for one in self.keeper.record.taken}
+        of = chosen.export.snapshot
+        if (of and of not in inner) or (chosen.since and chosen.since not in inner):
+            connection.close()  # It was deleted meanwhile.
+            return
+        self.router.adopt(connection, chosen, f"{VOLUME}@{inner[of]}" if of else VOLUME, inner.get(chosen.since, ""))
+
+
+@contextmanager
+def routed(order: Order) -> Iterator[tuple[Router, Keeper]]:
+    """A striped volume is served at `volume.sock` and `control.sock` of its directory inside this block."""
+    addresses = [str(member / FOLLOWS) for member in order.members]
+    with contextlib.ExitStack() as stack:
+        router = stack.enter_context(running(Router(addresses, order.size_bytes, order.chunk_bytes)))
+        keeper = Keeper(router, order.members, order.record)
+        stack.callback(keeper.pool.shutdown, wait=False)
+        doors = Doors(router, keeper)
+        here = stack.enter_context(unix_listener(order.sockets, ROUTER))
+        stack.enter_context(nbd_door.nbd_door(here, doors.exports, doors.adopt, name=f"the door of {order.name}"))
+        asked = stack.enter_context(unix_listener(order.sockets, f"{ROUTER}-control", CONTROL))
+        own_door = str(order.sockets / f"{ROUTER}.sock")
+        desk = Desk(keeper, f"{order.number:x}", ROUTER, lambda snapshot: Place(own_door, f"{VOLUME}@{snapshot}"))
+        stack.enter_context(control_door(asked, desk, f"the control socket of {order.name}"))
+        yield router, keeper
+
+
+def run_router(order: Order, board: Board) -> None:
+    """In a process of its own: route until the board says stop; then what was taken is answered first."""
+    quieten(order.is_verbose)
+    words = board.words
+    with routed(order) as (router, keeper):
+        threading.Thread(target=keeper.delete_unlisted, daemon=True).start()
+        words[READY] = 1
+        while not words[STOP] and router.is_running:
+            router.look()
+            if words[SIZE_BYTES] > router.size_bytes:
+                with contextlib.suppress(UnfitError):  # Tried again: a group fails over.
+                    router.resize(int(words[SIZE_BYTES]))
+            words[PAUSE_NS] = keeper.record.taken[-1].pause_ns if keeper.record.taken else 0
+            time.sleep(LOOK_S)
+        if words[STOP]:
+            drain(router, DRAIN_S)
+    if not words[STOP]:
+        raise UnfitError(f"The router of volume {order.name} has ended.")
+
+
+def drain(router: Router, limit_s: float) -> bool:
+    """Refuse new requests by the protocol's word for that, and wait until those that were taken are answered."""
+    router.state.at[0].is_shutting_down = 1
+    return waited(lambda: not router.state.request["used"].any(), limit_s)
+
+
+def waited(condition: Callable[[], bool], limit_s: float) -> bool:
+    until_s = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > until_s:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def rehearse_router() -> None:
+    """Every kernel of a router once, before the first fork."""
+    router = Router(["/nowhere"], 1 << 20)
+    router.state.at[0].stop = 1
+    from ...engine.frontend import router_kernel
+
+    assert router_kernel.run(router.state) == 0
+    router.close()

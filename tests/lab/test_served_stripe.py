@@ -1,0 +1,90 @@
+"""A striped volume that is really served: four nodes, two groups, their primaries killed under a writer, snapshots meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import struct
+import tempfile
+from pathlib import Path
+
+import pytest
+from small_lab import any_link
+from test_serve import writing
+from test_served_pool import done, lost, serving, until
+
+from console import assert_refused, farwrite
+from nbd_client import NbdClient
+
+pytestmark = [pytest.mark.lab, any_link]
+
+MIB = 1 << 20
+CHUNK = 64 * MIB  # As the command has it.
+
+
+@pytest.fixture
+def place():
+    made = Path(tempfile.mkdtemp(prefix="fw-"))
+    yield made
+    shutil.rmtree(made)
+
+
+def test_a_striped_volume_loses_its_primaries_under_a_writer_who_never_reconnects(place):
+    """One story, because a pool takes seconds to open: each part says what it shows."""
+    san, doors = place / "san", place / "d"
+    nodes = [word for name in ("a@near", "b@far", "c@near", "d@far") for word in ("--node", f"{name}=1g")]
+    done("pool", "create", san, *nodes, "--json")
+    made = done("volume", "create", "db", "--size", str(4 * CHUNK), "--level", "10", "--groups", "2", "--pool", san, "--json")
+    assert made["groups"] == 2 and {copy["node"] for copy in made["copies"]} == {"a", "b", "c", "d"}
+    assert [one["name"] for one in done("volume", "list", "--pool", san, "--json")] == ["db"]
+    with serving(san, doors) as served:
+        db = doors / "db" / "volume.sock"
+        listed = {one["name"]: one for one in served.pool["volumes"]}
+        assert listed["db"]["leader"] == "router" and set(listed) == {"db", "db.0", "db.1"}
+        assert_refused(farwrite("volume", "delete", "db.0", "--pool", san), "is a part of the striped volume db")
+        # Writes around the border between two groups, one connection all the while.
+        with writing(db, begin=CHUNK - 32 * 4096) as writer:
+            until(lambda: writer.number > 5, "no write was answered")
+            first = writer.client
+            for member in ("db.0", "db.1"):
+                before = leader_of(doors / member)
+                os.kill(before, signal.SIGKILL)
+                until(lambda path=doors / member, before=before: has_another_leader(path, before), "nobody succeeds it")
+                number = writer.number
+                until(lambda number=number: writer.number > number + 100, "writes do not go on")
+            for number in range(3):
+                snapshot = done("snapshot", "create", f"s{number}", "--sockets", doors / "db", "--json")
+                assert snapshot["is_whole"]
+            assert writer.client is first, "the writer had to connect again"
+        assert lost(writer, db) == []
+        # It grows, and its clients that come then see it.
+        grown = done("volume", "resize", "db", "--size", str(6 * CHUNK), "--pool", san, "--json")
+        until(lambda: size_of(db) == grown["size_bytes"] == 6 * CHUNK, "it does not grow")
+        with NbdClient(str(db), limit_s=60) as client:
+            assert client.write(6 * CHUNK - 8, b"the end.") == 0 and client.read(6 * CHUNK - 8, 8) == b"the end."
+    with serving(san, doors) as served:  # All of it is there again.
+        assert lost(writer, db) == [] and len(done("snapshot", "list", "--sockets", doors / "db", "--json")["snapshots"]) == 3
+        done("volume", "delete", "db", "--pool", san)
+        assert done("volume", "list", "--members", "--pool", san, "--json") == []
+    assert not (san / "striped" / "db.json").exists()
+
+
+def has_another_leader(sockets, before):
+    try:
+        return leader_of(sockets) != before
+    except OSError:
+        return False
+
+
+def size_of(path):
+    with NbdClient(str(path), limit_s=60) as client:
+        return client.size
+
+
+def leader_of(sockets):
+    """The process that listens there: the replica that leads. unix(7), SO_PEERCRED."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(sockets / "volume.sock"))
+        return struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
