@@ -476,7 +476,7 @@ def copy_lines(part: DatabasePart, asked: Database) -> list[Line]:
             "fail" if part.falls_behind else "pass",
             f"{asked.far_miles:g} miles away, over {format_rate(asked.far_link_bits_per_s)}, the far copy is at most "
             f"{told(worst, 'time')} old; every {period} that would be {told(modelled_point(part, asked), 'time')} at most "
-            "(modelled).",
+            "(modelled)." + (" The schedule of copies could not keep up." if part.falls_behind else ""),
         ),
         Line(
             "",

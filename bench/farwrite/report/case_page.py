@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from html import escape
 
-from ..analysis.case_answer import sections_of
+from ..analysis.case_answer import lines_of, sections_of
 from ..analysis.case_recording import CaseRecording
-from .case import banners_of, show_answer, show_assumed, show_section
+from .case import banners_of, show_assumed, show_line, show_section
 from .html import figure_markup, filled, plotly_packing
 from .markup import HtmlPage
 from .plots.case import plots_of
@@ -18,7 +18,8 @@ def page_of_case(recording: CaseRecording, source: str) -> bytes:
     packing = plotly_packing()
     page, plots = HtmlPage(), plots_of(recording)
     page.section("answer", "Answer")
-    show_answer(page, recording)
+    for line in lines_of(recording):
+        show_line(page, line)
     for section in sections_of(recording):
         page.section(section.name, section.title)
         if section.name in plots:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ...analysis.case_answer import CaseFigure, Section, sections_of
 from ...analysis.case_recording import CaseRecording
+from ...analysis.result import Estimate
 from ...base.units import NS_PER_S, format_size, format_time
 from .plot import Plot, bars, layout_of, log_axis, ms, plain
+
+LONG = 50.0  # From the least to the greatest.
 
 
 def plots_of(recording: CaseRecording) -> dict[str, Plot]:
@@ -42,10 +46,25 @@ def latency_plot(section: Section, writes: Sequence[CaseFigure]) -> Plot:
              "hovertemplate": "%{y}: %{x:.3g} ms<extra></extra>"},
         ],
         layout=layout_of(
-            log_axis("ms"), {"type": "category", "categoryorder": "array", "categoryarray": names[::-1]},
+            axis_of([*filter(None, floors), *(ms(end) for one in estimates for end in ends_of(one) if end)]),
+            {"type": "category", "categoryorder": "array", "categoryarray": names[::-1]},
             height=120 + 42 * len(names),
         ),
     )  # fmt: skip
+
+
+def ends_of(estimate: Estimate) -> tuple[float, float, float]:
+    """Value and interval; of an end that is not known the value."""
+    value = estimate.value or 0.0
+    low, high = (value if end is None else end for end in (estimate.low, estimate.high))
+    return low, value, high
+
+
+def axis_of(shown: Sequence[float]) -> dict[str, Any]:
+    """A log axis with all its numbers where they have room, with powers of ten where it is long."""
+    if max(shown, default=1.0) / min(shown, default=1.0) < LONG:
+        return log_axis("ms")
+    return {"title": {"text": "ms"}, "type": "log", "dtick": 1}
 
 
 def pauses_plot(recording: CaseRecording) -> Plot:
