@@ -58,6 +58,18 @@ def opens_labs(file):
     return "mark.lab" in (Path(__file__).parents[1] / file).read_text()
 
 
+def piece_of(file):
+    """What a file's tests are a part of: a piece of work is done by one process, from its begin to its end."""
+    return "waiting" if file in WAITING else "labs" if opens_labs(file) else file
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """The two long pieces are begun first: begun later, the longer of them would go on when all else is done."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: piece_of(item.nodeid.partition("::")[0]) not in ("waiting", "labs"))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Everything that opens labs is one piece of work, and so is everything that waits; of the rest, every file is."""
@@ -65,7 +77,6 @@ def pytest_xdist_make_scheduler(config, log):
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            file = nodeid.partition("::")[0]
-            return "waiting" if file in WAITING else "labs" if opens_labs(file) else file
+            return piece_of(nodeid.partition("::")[0])
 
     return ByFile(config, log)

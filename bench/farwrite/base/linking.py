@@ -13,14 +13,14 @@ compile through all of it, and a version of Numba that has changed them fails th
 
 from __future__ import annotations
 
+import dis
 import hashlib
-import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
 from importlib.abc import InspectLoader
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any, ClassVar
 from weakref import WeakSet
 
@@ -258,11 +258,16 @@ class Kernel(CPUDispatcher):
         Kernel.known.add(self)
 
     @classmethod
-    def _rebuild(cls, uuid: str, py_func: Callable, locals: Any, targetoptions: dict, can_compile: bool, sigs: list) -> Kernel:  # noqa: A002
+    def _rebuild(cls, uuid: str, py_func: Callable, *others: Any, **named: Any) -> Kernel:
         raise TypeError(f"kernel {py_func.__name__} is part of farwrite and not sent to other processes")
 
     def enable_caching(self) -> None:
         self._cache = KernelCache(self.py_func)
+
+    def cached(self) -> list[Any]:
+        """For which types the cache holds it."""
+        codes = self._cache._index_key(None, self.targetctx.codegen())[1:]
+        return [sig for sig, *others in self._cache._cache_file._load_index() if tuple(others) == codes]
 
     def add_overload(self, cres: Any) -> None:
         self.overloads[tuple(cres.signature.args)] = cres  # Python cannot call it yet: emit() says how.
@@ -315,22 +320,26 @@ class Kernel(CPUDispatcher):
         return context.get_executable(cres.library, cres.fndesc, cres.environment)
 
 
-def emit_called(package: str = __name__.partition(".")[0]) -> None:
-    """Emit what has been translated and may be called by a function of the package's that is no kernel.
+def emit_called(package: str = __name__.partition(".")[0], share: int = 0, shares: int = 1) -> None:
+    """Emit what the cache holds and a function of the package's that is no kernel calls; one of several shares of it.
 
-    What Python calls once in a while, or only after a failure, would otherwise be emitted then, while a peer waits. The names that
-    the package's functions look up are more than those that they call: some kernels are emitted in vain.
+    What Python calls once in a while, or only after a failure, would otherwise be emitted then, while a peer waits.
     """
-    kernels = {place_of(kernel.py_func.__code__) for kernel in Kernel.known}
+    for kernel in called(package)[share::shares]:
+        for sig in kernel.cached() if kernel._can_compile else ():
+            kernel.compile(sig)
+
+
+def called(package: str) -> list[Kernel]:
+    """The kernels that functions of the package's loaded modules name, other kernels left out, in the order of their places."""
     modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == package]
-    loaders = [(module.__spec__.loader, module.__spec__.name) for module in modules if module.__spec__ is not None]
-    codes = [loader.get_code(name) for loader, name in loaders if isinstance(loader, InspectLoader)]
-    names = {name for code in codes if code is not None for name in looked_up(code, kernels)}
-    for kernel in sorted(Kernel.known, key=lambda one: place_of(one.py_func.__code__)):
-        if kernel.py_func.__name__ in names:
-            with global_compiler_lock:
-                for args in list(kernel.overloads):
-                    kernel.emit(args, args)
+    kernels = {place_of(kernel.py_func.__code__) for kernel in Kernel.known}
+    found = set()
+    for module in modules:
+        if module.__spec__ is not None and isinstance(module.__spec__.loader, InspectLoader):
+            code = module.__spec__.loader.get_code(module.__spec__.name)
+            found.update(named(code, module, kernels) if code is not None else ())
+    return sorted(found, key=lambda one: place_of(one.py_func.__code__))
 
 
 def place_of(code: CodeType) -> tuple[str, int]:
@@ -338,15 +347,21 @@ def place_of(code: CodeType) -> tuple[str, int]:
     return code.co_filename, code.co_firstlineno
 
 
-def looked_up(code: CodeType, kernels: set[tuple[str, int]]) -> Iterator[str]:
-    """The names that functions in this code look up, kernels left out."""
+def named(code: CodeType, module: ModuleType, kernels: set[tuple[str, int]]) -> Iterator[Kernel]:
+    """The kernels that this code of a module names, as a global or as one of another module's; code of kernels is left out."""
     if place_of(code) in kernels:
         return
-    if code.co_flags & inspect.CO_OPTIMIZED:  # A function's, not a module's or a class's, where names are defined.
-        yield from code.co_names
+    value: Any = None
+    for instruction in dis.get_instructions(code):
+        is_global = instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+        is_inside = instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and isinstance(value, ModuleType)
+        scope = vars(module) if is_global else vars(value) if is_inside else {}
+        value = scope.get(instruction.argval)
+        if isinstance(value, Kernel):
+            yield value
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
-            yield from looked_up(inner, kernels)
+            yield from named(inner, module, kernels)
 
 
 def set_env(self: codegen.JITCPUCodegen, name: str, environment: Environment) -> None:
