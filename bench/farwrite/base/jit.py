@@ -126,7 +126,7 @@ def kernel(signature: Any = None, allocates: bool = False, **options: Any) -> Ca
     replicas; one at a time: 235 -> 150 us; busy 2-core VM, numba 0.68). So a kernel may not return an array, and one that makes
     one, or copies a slice into another array (Numba may need a temporary), says `allocates=True`; Numba refuses it otherwise.
     """
-    if numba.config.DISABLE_JIT:
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         return lambda function: function
     # Said in either case: a kernel that is compiled on behalf of another would take after it.
     chosen = {"nopython": True, "boundscheck": None, "nogil": True, "error_model": "numpy", "_nrt": allocates, **options}
