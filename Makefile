@@ -58,9 +58,18 @@ BENCH_DRILL := primary-killed --trials 2
 # compile the same. The kernel's clients have a target of their own: they boot kernels, and want packages that nothing else does.
 CLIENTS := tests/lab/test_kernel_clients.py
 
+# Python's bytecode is kept below .venv, whatever the environment says: the tests start Python hundreds of times. That of the tests,
+# with pytest's assertions, is made by one process beside the one that compiles the doors, or each of the four would make it all.
+TESTING := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/$(VENV)/bytecode $(BIN)/python
+ASSERTIONS := $(VENV)/bytecode/assertions
+
 test: $(READY)
-	@$(BIN)/python -m farwrite.experiment.compilation
-	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder --ignore=$(CLIENTS)
+	@$(TESTING) -m farwrite.experiment.compilation
+	@if [ ! -e $(ASSERTIONS) ] || [ -n "$$(find tests -name '*.py' -newer $(ASSERTIONS) -print -quit)" ]; then \
+		$(TESTING) -m pytest --collect-only -qq --ignore=$(CLIENTS) >/dev/null 2>&1 && touch $(ASSERTIONS) & \
+	fi; \
+	$(TESTING) -m farwrite.experiment.compilation doors; code=$$?; wait; exit $$code
+	@$(TESTING) -m pytest -n 4 --no-loadscope-reorder --ignore=$(CLIENTS)
 
 # What a link has a part in; the rest is the same on any, and proven outside, where a processor is not ten times slower.
 ON_NETEM := $(addprefix tests/lab/test_,lab.py link.py run.py nothing_left.py congestion.py)

@@ -16,13 +16,20 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 # Processes without a lab, or with one whose link decides nothing (a relay, a real one, rounds that are tried again); most of the
-# time they wait: for elections, for disks, for a command to end.
-WAITING = (
-    "tests/commands/test_exit_codes.py", "tests/commands/test_reach_command.py", "tests/lab/test_crash.py",
-    "tests/lab/test_drill_trials.py", "tests/lab/test_failover.py", "tests/lab/test_far_host.py",
-    "tests/lab/test_kernel_clients.py", "tests/lab/test_relay_lab.py", "tests/lab/test_serve.py", "tests/lab/test_serve_far.py",
-    "tests/lab/test_serve_iscsi.py", "tests/lab/test_serve_snapshots.py", "tests/lab/test_served_pool.py",
-)  # fmt: skip
+# time they wait: for elections, for disks, for a command to end. In two pieces, so that neither is still at it when all else is done.
+WAITING = {
+    "waiting": (
+        "tests/commands/test_exit_codes.py", "tests/commands/test_reach_command.py", "tests/lab/test_crash.py",
+        "tests/lab/test_drill_trials.py", "tests/lab/test_failover.py", "tests/lab/test_far_host.py",
+        "tests/lab/test_kernel_clients.py", "tests/lab/test_relay_lab.py",
+    ),
+    "serving": (
+        "tests/lab/test_case.py", "tests/lab/test_serve.py", "tests/lab/test_serve_far.py", "tests/lab/test_serve_iscsi.py",
+        "tests/lab/test_serve_relay.py", "tests/lab/test_serve_snapshots.py", "tests/lab/test_served_pool.py",
+        "tests/lab/test_served_pool_doors.py", "tests/lab/test_served_stripe.py",
+    ),
+}  # fmt: skip
+PIECES = {file: piece for piece, files in WAITING.items() for file in files}
 
 TEST_LIMIT_S = 3000 if os.environ.get("FARWRITE_UML") else 600  # With fixtures it needs first: doors compile 100 s.
 
@@ -58,6 +65,18 @@ def opens_labs(file):
     return "mark.lab" in (Path(__file__).parents[1] / file).read_text()
 
 
+def piece_of(file):
+    """What a file's tests are a part of: a piece of work is done by one process, from its begin to its end."""
+    return PIECES.get(file) or ("labs" if opens_labs(file) else file)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """The long pieces are begun first: begun later, the longest of them would go on when all else is done."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: piece_of(item.nodeid.partition("::")[0]) not in ("labs", *WAITING))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Everything that opens labs is one piece of work, and so is everything that waits; of the rest, every file is."""
@@ -65,7 +84,6 @@ def pytest_xdist_make_scheduler(config, log):
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            file = nodeid.partition("::")[0]
-            return "waiting" if file in WAITING else "labs" if opens_labs(file) else file
+            return piece_of(nodeid.partition("::")[0])
 
     return ByFile(config, log)

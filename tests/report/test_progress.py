@@ -311,7 +311,7 @@ def compiles(functions):
 
 def test_the_count_moves_from_the_start_and_ends_where_the_work_does(monkeypatch, tmp_path):
     monkeypatch.setattr(compilation, "cache", lambda: tmp_path / "new")
-    for name, functions in (("near_half", 2), ("far_half", 1), ("the_rest", 1)):
+    for name, functions in (("near_half", 2), ("far_half", 1), ("the_rest", 1), ("calls_half", 0)):
         monkeypatch.setattr(compilation, name, compiles(functions))
     told = Counted()
     made = compilation.compile_beside(told)
@@ -359,7 +359,7 @@ def test_a_link_is_compiled_without_the_engine_once(monkeypatch, tmp_path):
     cache.mkdir(parents=True)
     monkeypatch.setattr(compilation, "cache", lambda: cache)
     monkeypatch.setattr(compilation, "link_part", compiles(2))
-    for name in ("near_half", "far_half", "the_rest"):
+    for name in ("near_half", "far_half", "the_rest", "calls_half"):
         monkeypatch.setattr(compilation, name, raises)
     monkeypatch.setattr("farwrite.lab.precompile.rehearse_link", lambda: None)
     told = Counted()
@@ -401,7 +401,7 @@ def leaves():
     os._exit(7)
 
 
-@pytest.mark.parametrize("failing", ["near_half", "far_half", "the_rest"])
+@pytest.mark.parametrize("failing", ["near_half", "far_half", "the_rest", "calls_half"])
 @pytest.mark.parametrize(("work", "words"), [
     (raises, ["ended with exit status 1", "a remark of Numba", "TypeError: cannot determine the type of x", "in raises"]),
     (dies, ["was ended by signal 9 (Killed)", "when memory is short", "It printed nothing."]),
@@ -411,7 +411,7 @@ def test_a_compiling_process_that_fails_ends_the_warm_up_with_its_status_and_its
     monkeypatch, tmp_path, failing, work, words
 ):
     monkeypatch.setattr(compilation, "cache", lambda: tmp_path)
-    for name in ("near_half", "far_half", "the_rest"):
+    for name in ("near_half", "far_half", "the_rest", "calls_half"):
         monkeypatch.setattr(compilation, name, work if name == failing else compiles(0))
     before = children()
     with pytest.raises(FarwriteError) as failure:

@@ -45,7 +45,7 @@ def compiled_sources(package: Path = PACKAGE) -> list[Path]:
             if path not in found:
                 found.add(path)
                 left.append(path)
-    return sorted({*found, package / "base" / "jit.py"})
+    return sorted({*found, package / "base" / "jit.py", package / "base" / "linking.py"})
 
 
 def imported(path: Path) -> set[Path]:
@@ -89,9 +89,12 @@ def cache_places() -> Iterator[Path]:
 os.environ["NUMBA_CACHE_DIR"] = str(private_directory(cache_places(), DIGEST, "compiled kernels"))
 
 import numba  # noqa: E402  (the cache directory is read when numba is imported)
-from numba.core import caching  # noqa: E402
+from numba.core import caching, typeinfer  # noqa: E402
 
 setattr(numba.config, "CACHE_DIR", os.environ["NUMBA_CACHE_DIR"])  # noqa: B010  (in case numba was imported before us)
+
+
+from .linking import Kernel  # noqa: E402
 
 
 class SourceLocator(caching.UserProvidedCacheLocator):
@@ -123,11 +126,21 @@ def kernel(signature: Any = None, allocates: bool = False, **options: Any) -> Ca
     replicas; one at a time: 235 -> 150 us; busy 2-core VM, numba 0.68). So a kernel may not return an array, and one that makes
     one, or copies a slice into another array (Numba may need a temporary), says `allocates=True`; Numba refuses it otherwise.
     """
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return lambda function: function
     # Said in either case: a kernel that is compiled on behalf of another would take after it.
-    chosen = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": allocates, **options}
-    if signature is None:
-        return numba.njit(**chosen)
-    return numba.njit(signature, **chosen)
+    chosen = {"nopython": True, "boundscheck": None, "nogil": True, "error_model": "numpy", "_nrt": allocates, **options}
+
+    def compiled(function: Callable) -> Kernel:
+        made = Kernel(function, chosen)
+        made.enable_caching()
+        if signature is not None:
+            with typeinfer.register_dispatcher(made):
+                made.compile(signature)
+            made.disable_compile()
+        return made
+
+    return compiled
 
 
 def inline_kernel(function: Callable) -> Any:

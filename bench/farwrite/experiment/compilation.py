@@ -5,7 +5,8 @@ is imported. Numba keeps the result on disk, so only the first run after an inst
 that fails ends it all, with its exit status and what it said. A large function takes many seconds, on a busy machine a minute:
 the seconds so far are told beside the count, so that it is seen to go on.
 
-    python -m farwrite.experiment.compilation      fills the cache
+    python -m farwrite.experiment.compilation          fills the cache
+    python -m farwrite.experiment.compilation doors    and with what doors need
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from numba.core import event
 
-from ..base import jit
+from ..base import jit, linking
 from ..base.errors import FarwriteError
 from ..base.host.parent_death import die_with
 from ..progress import Progress, Silence, bar
@@ -106,11 +107,11 @@ def compile_doors(progress: Progress) -> None:
 
 
 def compile_beside(progress: Progress) -> int:
-    """Fill the cache from two processes, then from one that needs what both have compiled; how many functions there were.
+    """Fill the cache from two processes, then from two that need what both have compiled; how many functions there were.
 
-    Numba compiles one function at a time in each process. The two begin at opposite ends of what both need.
+    Numba compiles one function at a time in each process. The first two begin at opposite ends of what both need.
     """
-    return stages(MARKER, [[near_half, far_half], [the_rest]], progress)
+    return stages(MARKER, [[near_half, far_half], [the_rest, calls_half]], progress)
 
 
 def compile_link_beside(progress: Progress) -> int:
@@ -265,6 +266,7 @@ def doors_part() -> None:
 
     rehearse_replica()
     rehearse_router()
+    linking.emit_called()
 
 
 def the_rest() -> None:
@@ -272,8 +274,25 @@ def the_rest() -> None:
     from .precompile import rehearse_all
 
     rehearse_all()
+    emit_calls(0)
+
+
+def calls_half() -> None:
+    """Half of what Python calls once in a while."""
+    emit_calls(1)
+
+
+def emit_calls(share: int) -> None:
+    """One of two shares of what a node, a drill's desk and a run call from Python, apart from their loops."""
+    from . import precompile, voters  # noqa: F401
+    from .drill import desk  # noqa: F401
+
+    linking.emit_called(share=share, shares=2)
 
 
 if __name__ == "__main__":
     with bar() as shown:
-        compile_all(shown)
+        if "doors" in sys.argv[1:]:
+            compile_doors(shown)
+        else:
+            compile_all(shown)
