@@ -16,7 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 # Processes without a lab, or with one whose link decides nothing (a relay, a real one, rounds that are tried again); most of the
-# time they wait: for elections, for disks, for a command to end. In two pieces, so that neither is still at it when all else is done.
+# time they wait: for elections, for disks, for a command to end. Two pieces, of which neither goes on when all else is done.
 WAITING = {
     "waiting": (
         "tests/commands/test_exit_codes.py", "tests/commands/test_reach_command.py", "tests/lab/test_crash.py",
