@@ -66,7 +66,7 @@ def place(tmp_path_factory):
         ("volume info .", REFUSED), ("lab", REFUSED), ("serve", REFUSED), ("serve --volume .", REFUSED),
         ("snapshot", DONE), ("snapshot list --sockets .", UNFIT), ("snapshot create a/b", REFUSED), ("copy", REFUSED),
         ("copy x y", REFUSED), ("pool", DONE), ("pool show .", REFUSED), ("pool create . --node a", REFUSED),
-        ("migrate x", REFUSED), ("volume list", REFUSED), ("volume list --pool .", REFUSED),
+        ("migrate x", REFUSED), ("volume list", REFUSED), ("volume list --pool .", REFUSED), ("case", DONE), ("case x", REFUSED),
         ("survey --miles -1", REFUSED), ("trips --size 5", REFUSED), ("trips --uri nbd://x", REFUSED), ("doctor x", REFUSED),
         ("simulate --seed 3", DONE), ("simulate --seeds -1", REFUSED), ("simulate --seeds 0", REFUSED),
         ("simulate --from -1", REFUSED), ("simulate --seed -1", REFUSED), ("simulate --minutes 0", REFUSED),
