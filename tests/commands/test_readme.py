@@ -19,6 +19,7 @@ from farwrite.commands import drill, reach, sweep
 from farwrite.commands.measuring import NEW
 from farwrite.commands.options import ANYWHERE, own_budgets
 from farwrite.experiment.cells import cells_of
+from farwrite.workload.case_profile import load as load_case
 from farwrite.workload.catalog import load
 from farwrite.workload.drill_scenario import check_setup, check_without_links
 from farwrite.workload.drill_scenario import load as load_drill
@@ -73,6 +74,10 @@ def check_farwrite(words):
     if words[0] in ("volume", "lab", "survey", "serve", "trips", "snapshot", "copy", "pool", "migrate") or "--dask" in words:
         _, bound, *_ = app.parse_args(words, exit_on_error=False, print_error=False)
         assert bound.arguments
+        return
+    if words[0] == "case" and len(words) > 1 and not words[1].endswith(".json"):
+        _, bound, *_ = app.parse_args(words, exit_on_error=False, print_error=False)
+        assert load_case(bound.arguments["name"])
         return
     if words[0] == "drill" and len(words) > 1 and not words[1].endswith(".json"):
         _, bound, *_ = app.parse_args(words, exit_on_error=False, print_error=False)

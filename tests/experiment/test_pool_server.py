@@ -35,7 +35,7 @@ class Fails:
 @pytest.fixture
 def made():
     """A pool server all of whose parts are pretended, and what it says."""
-    look, tend, let_go, lead = Fails(), Fails(), Fails(), Fails()
+    look, tend, let_go, lead, routes = Fails(), Fails(), Fails(), Fails(), Fails()
     document = SimpleNamespace(volumes=[], volume=lambda name: SimpleNamespace(name=name, copy_named=lambda replica: replica))
     pool = SimpleNamespace(document=document, let_go=let_go, move=Fails())
     groups = SimpleNamespace(
@@ -43,24 +43,28 @@ def made():
         moved_s={},
     )  # fmt: skip
     desk = SimpleNamespace(turn=lambda: iter(()), failure="", callers=[])
-    one = PoolServer(pool, groups, desk, SimpleNamespace(is_quiet=True), SimpleNamespace(tend=Fails()))
+    routers = SimpleNamespace(look=routes)
+    one = PoolServer(pool, groups, routers, desk, SimpleNamespace(is_quiet=True), SimpleNamespace(tend=Fails()))
     said = []
     one.say = said.append
-    return SimpleNamespace(server=one, said=said, look=look, tend=tend, let_go=let_go, lead=lead, pool=pool, desk=desk)
+    return SimpleNamespace(
+        server=one, said=said, look=look, tend=tend, let_go=let_go, lead=lead, routes=routes, pool=pool, desk=desk
+    )
 
 
 def test_what_cannot_be_done_now_is_said_once_and_ends_nothing(made):
     made.look.failures = [NO_FILES] * 3
     made.tend.failures = [UnfitError("there is no room.")] * 2
+    made.routes.failures = [NO_FILES] * 2
     made.let_go.failures = [UnfitError("write pool.json: No space left on device.")] * 2
     made.desk.failure = "Too many open files, so who calls here waits."
     for _ in range(4):
         made.server.turn()
-    assert sorted(sentence.partition(":")[0] for sentence in made.said) == ["db", "nodes", "pool.sock", "room"]
-    assert made.look.count == made.tend.count == made.let_go.count == 4
+    assert sorted(sentence.partition(":")[0] for sentence in made.said) == ["db", "nodes", "pool.sock", "room", "routers"]
+    assert made.look.count == made.tend.count == made.let_go.count == made.routes.count == 4
     made.look.failures = [NO_FILES]
     made.server.turn()
-    assert len(made.said) == 5, "it is said anew after it had gone"
+    assert len(made.said) == 6, "it is said anew after it had gone"
 
 
 def test_a_move_of_a_balance_that_cannot_be_begun_is_tried_again_and_then_left(made, monkeypatch):
