@@ -43,7 +43,7 @@ AGAIN_S, AGAIN_S_MAX = 0.2, 5.0  # After what could not be done; doubled each ti
 TRIES_MAX = 6  # Of a move of a balance, 25 s in all: a failover is over by then.
 SETTLES_S = 20.0  # For volumes to be led where they are to be, before clients are told to come.
 FIGURES_S = 0.5  # Between two looks at what nodes have for metrics.
-WHOLE = ("room", "load", "doors", "nodes", "volumes", "balance", control.SOCKET)  # What may go wrong besides a volume.
+WHOLE = ("room", "load", "doors", "routers", "nodes", "volumes", "balance", control.SOCKET)  # What may go wrong besides a volume.
 # The lab has three sites whatever the pool has: the third has a voter of each volume, and nodes may come to any of them.
 THREE_SITES = Settings(
     volume=1, size_bytes=1 << 20, replicas=3, has_witness=False, protocol=PROTOCOL, policy=POLICY, quorum=0,
