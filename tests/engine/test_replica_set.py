@@ -271,6 +271,8 @@ def test_a_row_is_nobodys_until_the_loop_has_let_go_of_its_last_one_and_nothing_
         assert state.peer["detached"].tolist() == [p.WAITED_FOR, p.DETACHED, p.NOT_YET]
         assert list(rows.named()) == [(0, "b"), (1, "c")]
         assert p.submit(state, 0, 0, 4096, 0) == 1
+        while journal.at[0].durable_sequence < 1:
+            assert turn_kernel.progress(state, 0) == replica.OK
         for _ in range(200):
             assert turn_kernel.progress(state, 0) == replica.OK
         assert state.at[0].completed == 0, "it waits for b"

@@ -129,6 +129,7 @@ def assign(run: Run, facts: Sequence[Facts]) -> None:
 def gather(run: Run, client: Any, futures: dict[Any, str], numbers: dict[str, int]) -> None:
     """Note what was observed as it comes; on an interruption what has not begun is not begun."""
     from .expected import round_s
+    from .measure import next_attempt
 
     run.progress.doing(f"{len(futures)} rounds of workloads on {len(set(futures.values()))} workers")
     try:
@@ -145,7 +146,8 @@ def gather(run: Run, client: Any, futures: dict[Any, str], numbers: dict[str, in
             for floors in observed.floors:
                 numbered = msgspec.structs.replace(floors, worker=numbers[address])
                 keep(run, Entry(floors=numbered))
-            for made in observed.rounds:
+            for item in observed.rounds:
+                made = msgspec.structs.replace(item, attempt=next_attempt(run, item.cell, item.index))
                 keep(run, Entry(round=made))
                 if made.status != "ok":
                     run.progress.voided(f"{made.cell}, round {made.index + 1}", made.status, causes_of(made))

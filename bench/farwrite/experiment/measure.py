@@ -74,13 +74,15 @@ def measure_round(run: Run, lab: Lab, cells: list[Cell], index: int, title: str)
     measure_floors(run, lab, index)
     for cell in cells:
         run.progress.doing(f"{title} · {cell.name} {cell.protocol} at {cell.miles:g} miles")
-        for attempt in range(run.profile.run.retries + 1):
+        first = next_attempt(run, cell.id, index)
+        last = first + run.profile.run.retries
+        for attempt in range(first, last + 1):
             go_on()
             which = f"{cell.id}, round {index + 1}"
             try:
                 made = measure_cell(run, lab, cell, index, attempt)
             except UnfitError as failure:  # Before its load or after it: nothing of it is worth keeping.
-                if attempt == run.profile.run.retries:
+                if attempt == last:
                     raise
                 run.progress.voided(which, "failed", [round_refused(str(failure))])
                 lab.revive()
@@ -91,6 +93,11 @@ def measure_round(run: Run, lab: Lab, cells: list[Cell], index: int, title: str)
                 break
             run.progress.voided(which, made.status, causes_of(made))
         run.progress.did(round_s(run))
+
+
+def next_attempt(run: Run, cell: str, index: int) -> int:
+    """The number of a round's next attempt: of a run that goes on those before are kept, and so are their samples' files."""
+    return 1 + max((item.attempt for item in run.rounds if (item.cell, item.index) == (cell, index)), default=-1)
 
 
 def measure_floors(run: Run, lab: Lab, index: int) -> None:
