@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help bench test test-netem test-clients log-writes crosscheck simulate lint perf rivals trips copies snapshots migrations balance aa-study coverage-study mutants first-run \
+.PHONY: help bench test test-netem test-clients log-writes crosscheck simulate lint perf rivals trips copies snapshots migrations balance stripes aa-study coverage-study mutants first-run \
         lock picture wheel clean
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make snapshots   what a snapshot costs whoever writes, beside QEMU's (a quarter of an hour)"
 	@echo "make migrations  what moving a copy costs whoever writes meanwhile (ten minutes)"
 	@echo "make balance     eight volumes of unequal load on four nodes, before and after their load is evened out (three minutes)"
+	@echo "make stripes     what the router of a striped volume costs beside a group's own door (four minutes)"
 	@echo "make rivals      beside QEMU, DRBD and iperf3 in one lab (about a quarter of an hour; RIVALS='--rounds 3' is shorter)"
 
 # uv when it is there, otherwise venv and pip; both from the same lock file, with its hashes.
@@ -138,6 +139,9 @@ migrations: $(READY)
 
 balance: $(READY)
 	@$(BIN)/python tests/speed/balance_study.py
+
+stripes: $(READY)
+	@$(BIN)/python tests/speed/stripe_study.py
 
 aa-study: $(READY)
 	@$(BIN)/python tests/speed/aa_study.py

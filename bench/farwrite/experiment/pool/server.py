@@ -222,7 +222,6 @@ class PoolServer:
         else:
             self.say(line)
 
-
     def summary(self) -> str:
         """All volumes together."""
         loads = [load for meter in self.groups.meters.values() if (load := meter.load()) is not None]
