@@ -42,9 +42,9 @@ def test_an_interruption_that_a_finalizer_has_lost_is_raised_where_work_would_go
 def test_no_round_begins_after_one(monkeypatch):
     monkeypatch.setattr(interruption, "CAME", [signal.SIGINT])
     monkeypatch.setattr(measure, "measure_floors", lambda *_: None)
-    cell = types.SimpleNamespace(name="w", protocol="C", miles=1.0)
+    cell = types.SimpleNamespace(id="w-C-1", name="w", protocol="C", miles=1.0)
     profile = types.SimpleNamespace(run=types.SimpleNamespace(retries=0))
-    run = types.SimpleNamespace(seed=1, profile=profile, progress=types.SimpleNamespace(doing=lambda _: None))
+    run = types.SimpleNamespace(seed=1, rounds=[], profile=profile, progress=types.SimpleNamespace(doing=lambda _: None))
     with pytest.raises(KeyboardInterrupt):
         measure.measure_round(run, None, [cell], 0, "round 1/1")
 
