@@ -25,11 +25,19 @@ from ...base.units import counted
 from ...lab.lab import Lab
 from ...lab.shared_memory import board
 from ..serve.figures import Observed, serve_metrics
-from ..serve.replica import target_name
 from ..serve.server import CLEAR, Asked, bound_tcp, calm, opened_lab, socket_directory, speak
 from ..serve.volume_files import Settings
 from . import control
-from .attendants import NODE_FIGURES, Attendant, attendant, node_row, pool_metrics_text, serve_directory
+from .attendants import (
+    NODE_FIGURES,
+    PORTS_WORDS,
+    Attendant,
+    Ports,
+    attendant,
+    node_row,
+    pool_metrics_text,
+    serve_directory,
+)
 from .control import Answer, Cancel, Desk, Figures, Migrate, Request, carry_out, desk_in, figures_of
 from .document import NODES_MAX, Volume, checked_text
 from .group import PEER_TIMEOUT_NS, POLICY, PROTOCOL, Groups, check_short
@@ -248,6 +256,7 @@ class Front:
             self.metrics = stack.enter_context(attendant("metrics", listening, serve_metrics, say))
             self.metrics_uri = f"http://127.0.0.1:{listening.getsockname()[1]}/metrics"
         if asked.iscsi_port is not None:
+            self.ports = stack.enter_context(board(PORTS_WORDS))
             listening = stack.enter_context(bound_tcp(asked.address, asked.iscsi_port))
             self.directory = stack.enter_context(attendant("iSCSI portal", listening, serve_directory, say))
             host, port = listening.getsockname()[:2]
@@ -256,11 +265,11 @@ class Front:
     def tend(self, groups: Groups) -> None:
         """Have who answers know what there is now."""
         if self.directory is not None:
-            ports = {
-                target_name(group.volume.number): group.iscsi.getsockname()[1]
+            Ports(self.ports.words).note({
+                group.volume.door: (group.volume.number, group.iscsi.getsockname()[1])
                 for group in groups.served.values() if group.iscsi is not None
-            }  # fmt: skip
-            self.directory.tend(ports, ports, self.asked.chap, self.asked.is_verbose)
+            })  # fmt: skip
+            self.directory.tend(None, self.ports, self.asked.chap, self.asked.is_verbose)
         if self.metrics is None:
             return
         rooms = groups.rooms.ledger.rooms()

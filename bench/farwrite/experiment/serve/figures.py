@@ -20,6 +20,7 @@ from ..voters import seat_of
 from .replica import Figures, figures_of
 
 REQUEST_BYTES_MAX, REQUEST_S = 4096, 1.0  # Of who asks for metrics: one at a time, and never longer than that.
+LOOK_S = 0.1  # After which who answers looks whether another one does.
 PAUSE_S = 0.1  # Where a caller cannot be taken.
 QUANTILES = (0.5, 0.99)
 
@@ -196,14 +197,16 @@ ROOM = (
 )
 
 
-def serve_metrics(descriptor: int, text: Callable[..., str], *arguments: Any) -> None:
+def serve_metrics(descriptor: int, ends: Board, text: Callable[..., str], *arguments: Any) -> None:
     """In a process of its own: answer whoever asks on this listening socket with text(*arguments), one after the other, until
-    we are ended."""
+    we are ended, or the word on `ends` says that another one does it."""
     with socket.socket(fileno=descriptor) as listening:
-        listening.setblocking(True)
-        while True:
+        listening.settimeout(LOOK_S)
+        while not ends.words[0]:
             try:
                 connection, _ = listening.accept()
+            except TimeoutError:
+                continue
             except OSError:  # No descriptor is left, accept(2): they wait.
                 time.sleep(PAUSE_S)
                 continue

@@ -35,6 +35,7 @@ from ...lab.foreign_processes import allow_ping
 from ...lab.lab import Lab, LabSpec, open_lab
 from ...lab.process import Process, process
 from ...lab.session import Session, proof
+from ...lab.shared_memory import board
 from ...lab.topology import Layout, Leg
 from ...targets.replicated import PROTOCOLS
 from ...workload.drill_scenario import SITES
@@ -415,9 +416,10 @@ def attended(
         if metrics is not None:
             metrics.listen()
             server.metrics_uri = f"http://127.0.0.1:{metrics.getsockname()[1]}/metrics"
+            ends = server.stack.enter_context(board(1))
             made = server.stack.enter_context(process("metrics"))
             boards = {name: server.boards[name] for name in server.replicas}
-            made.start(serve_metrics, metrics.fileno(), metrics_text, [Observed("", boards, server.replicas)])
+            made.start(serve_metrics, metrics.fileno(), ends, metrics_text, [Observed("", boards, server.replicas)])
         ready(server)
         if (code := work()) is not None:
             return code

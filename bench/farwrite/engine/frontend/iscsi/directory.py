@@ -26,16 +26,17 @@ class NoVolume:
 
 
 class Directory(Target):
-    """Targets by name, each with the port of its portal at this host."""
+    """Targets by name, each with the port of its portal at this host: `ports` is looked at for each login."""
 
     def __init__(self, ports: Mapping[str, int], credentials: Credentials | None = None) -> None:
         super().__init__("", LogicalUnit(NoVolume(), Identification(0, "")), credentials=credentials)
-        self.ports = dict(ports)
+        self.ports = ports
 
     def rules(self, join: Callable[[Identity], Joined], here: str) -> Rules:
+        ports = dict(self.ports)
         return Rules(
-            frozenset(self.ports), join, self.portal_group, self.offer, self.credentials, self.initiators,
-            lambda target: f"{here}:{self.ports[target]}", COMMAND_WINDOW,
+            frozenset(ports), join, self.portal_group, self.offer, self.credentials, self.initiators,
+            lambda target: f"{here}:{ports[target]}", COMMAND_WINDOW,
         )  # fmt: skip
 
     def listed(self, here: str, port: int) -> dict[str, list[str]]:
