@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import random
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,6 +29,7 @@ from farwrite.base.host.facts import host_facts
 from farwrite.base.units import format_rate, format_size, format_time
 from farwrite.engine.frontend import nbd
 from farwrite.engine.frontend.nbd_client import NbdClient, place_of
+from farwrite.experiment.case import forwarder
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE, BLOCK = 256 << 20, 4096
@@ -69,11 +68,7 @@ def main() -> int:
     parser.add_argument("--miles", type=float, nargs="*", default=MILES)
     parser.add_argument("--rate", nargs="*", default=RATES)
     parser.add_argument("--changes", type=int, nargs="*", default=CHANGES)
-    parser.add_argument("--forward", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.forward:
-        forward(int(asked.forward[0]), asked.forward[1])
-        return 0
     if not asked.again:
         document = {"period_s": PERIOD_S, "size_bytes": SIZE, "host": msgspec.to_builtins(host_facts()), "cases": []}
         with tempfile.TemporaryDirectory(prefix="farwrite-") as place, contextlib.ExitStack() as stack:
@@ -107,8 +102,7 @@ def served(sockets: Path) -> Iterator[dict]:
 
 def copied(source: dict, destination: dict, miles: float, rate: str, change: int) -> dict:
     """What copying comes to while the load runs, over a link like that."""
-    own = [sys.executable, str(Path(__file__).resolve())]
-    far = " ".join([*own, "--forward", str(PORT), f"{destination['sockets']}/volume.sock"])
+    far = forwarder.command(PORT, f"{destination['sockets']}/volume.sock")
     copying = [
         *FARWRITE, "copy", source["uri"], f"nbd://$FAR:{PORT}/volume", "--to-sockets", destination["sockets"], "--every",
         f"{PERIOD_S} s", "--copies", str(COPIES), "--json", "--overwrite",
@@ -180,28 +174,6 @@ def value_of(cell: dict, name: str) -> float | None:
     """A figure of a cell, where it is known."""
     found = cell.get(name)
     return found.get("value") if isinstance(found, dict) else None
-
-
-def forward(port: int, path: str) -> None:
-    """In the far site: bytes between a TCP port and a unix socket, until killed."""
-    with socket.create_server((os.environ["FAR"], port), backlog=64) as listening:
-        while True:
-            here, _ = listening.accept()
-            here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            there = socket.socket(socket.AF_UNIX)
-            there.connect(path)
-            for one, other in ((here, there), (there, here)):
-                threading.Thread(target=pour, args=(one, other), daemon=True).start()
-
-
-def pour(one: socket.socket, other: socket.socket) -> None:
-    place = bytearray(1 << 20)
-    with contextlib.suppress(OSError):
-        while count := one.recv_into(place):
-            other.sendall(memoryview(place)[:count])
-    for end in (one, other):
-        with contextlib.suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
 
 
 def quantile(times: list[int], q: float) -> int | None:

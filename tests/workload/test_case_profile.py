@@ -5,9 +5,10 @@ import pytest
 from farwrite.base.errors import UsageError
 from farwrite.workload import case_profile as cases
 from farwrite.workload.drill_scenario import load as load_drill
+from farwrite.workload.shipped import text_of
 
-DATABASE = (cases.directory() / "automation.toml").read_text()
-CAMPUS = (cases.directory() / "campus.toml").read_text()
+DATABASE, _ = text_of("automation", "cases", "case")
+CAMPUS, _ = text_of("campus", "cases", "case")
 
 
 def test_both_cases_of_the_paper_are_shipped_and_say_what_they_assume():

@@ -11,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ..base.documents import read_document, save_document
-from ..base.errors import UsageError
+from ..base.documents import decoded, read_document, save_document
 from ..workload.case_profile import Case
 from .drill_answer import PhaseAnswer
 from .drill_servers import Pauses
@@ -157,11 +156,4 @@ def save(recording: CaseRecording, path: Path) -> Path:
 
 def read(path: Path) -> CaseRecording:
     """The recording in a file. UsageError when it is none."""
-    data = read_document(path, "read the case")
-    try:
-        made = msgspec.json.decode(data, type=CaseRecording)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as refusal:
-        raise UsageError(f"{path} is not the recording of a case: {refusal}.") from refusal
-    if (made.kind, made.schema_version) != (KIND, SCHEMA_VERSION):
-        raise UsageError(f"{path}: {made.kind} schema {made.schema_version}, and this farwrite reads {KIND} {SCHEMA_VERSION}.")
-    return made
+    return decoded(read_document(path, "read the case"), CaseRecording, KIND, SCHEMA_VERSION, str(path))

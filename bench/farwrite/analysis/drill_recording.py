@@ -11,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ..base.documents import read_document, save_document
-from ..base.errors import UsageError
+from ..base.documents import decoded, read_document, save_document
 from ..workload.drill_scenario import Scenario, Setup
 
 SCHEMA_VERSION = 1
@@ -132,10 +131,4 @@ def read(path: Path) -> DrillRecording:
 
 def decode(data: bytes, source: str) -> DrillRecording:
     """The recording in these bytes. UsageError when they are none."""
-    try:
-        made = msgspec.json.decode(data, type=DrillRecording)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as refusal:
-        raise UsageError(f"{source} is not the recording of a drill: {refusal}.") from refusal
-    if (made.kind, made.schema_version) != (KIND, SCHEMA_VERSION):
-        raise UsageError(f"{source}: {made.kind} schema {made.schema_version}, and this farwrite reads {KIND} {SCHEMA_VERSION}.")
-    return made
+    return decoded(data, DrillRecording, KIND, SCHEMA_VERSION, source)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from ..base.errors import UsageError, nearest
 from ..base.units import KM_PER_MILE, NS_PER_MS
 from ..base.user_file import TEXT_BYTES_MAX, read_text
 from ..workload import tables
-from ..workload.toml_reader import Reader
+from ..workload.toml_reader import Reader, tables_of
 
 LOOKS_MAX = 3  # Who asks more often is waiting for the answer he wants.
 ALPHA_MAX = 0.25  # A gate that is wrong more often than once in four is asked by nobody.
@@ -138,15 +137,7 @@ def load(path: Path, metrics: Mapping[str, Metric] = METRICS) -> Budgets:
 
 def parse(text: str, source: str = "budgets", metrics: Mapping[str, Metric] = METRICS) -> Budgets:
     """Budgets from their text; `metrics` are those that a report may be asked for."""
-    try:
-        tree = tomllib.loads(text)
-    except (ValueError, RecursionError) as refusal:  # ValueError: not TOML, or a number of thousands of digits.
-        raise UsageError(f"{source}: {refusal}") from refusal
-    reader = Reader(text, source)
-    try:
-        file = msgspec.convert(reader.table(tree, File, ()), File)
-    except msgspec.ValidationError as refusal:
-        raise UsageError(reader.place(refusal)) from refusal
+    file, reader = tables_of(text, source, File, source)
     refuse_unless(0 < file.alpha <= ALPHA_MAX, reader.where(("alpha",)), f"must be above 0, and at most {ALPHA_MAX}")
     refuse_unless(1 <= file.looks <= LOOKS_MAX, reader.where(("looks",)), f"must lie between 1 and {LOOKS_MAX}")
     refuse_unless(bool(file.budget), reader.source, "at least one [[budget]] is needed")

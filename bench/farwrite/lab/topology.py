@@ -20,7 +20,7 @@ from ..base.units import RATE, format_time, parse, time_ns
 from ..base.user_file import TEXT_BYTES_MAX, read_text
 from ..workload.link_spec import PLAIN, LinkDirection, LinkSpec, check
 from ..workload.tables import Struct
-from ..workload.toml_reader import Reader
+from ..workload.toml_reader import tables_of
 
 NEAR = "near"
 SITES_MAX = 5  # Ten links, a process each where the ferry carries them.
@@ -93,18 +93,9 @@ class File(Struct, frozen=True):
 
 def read(path: Path) -> Layout:
     """The layout in a TOML file; UsageError with its line when it is wrong."""
-    import tomllib
-
     text = read_text(path, "read the sites in", TEXT_BYTES_MAX)
-    try:
-        tree = tomllib.loads(text)
-    except (ValueError, RecursionError) as refusal:
-        raise UsageError(f"read the sites in {path}: {refusal}") from refusal
-    reader = Reader(text, str(path))
-    try:
-        return layout_of(msgspec.convert(reader.table(tree, File, ()), File), str(path))
-    except msgspec.ValidationError as refusal:
-        raise UsageError(reader.place(refusal)) from refusal
+    file, _ = tables_of(text, str(path), File, f"read the sites in {path}")
+    return layout_of(file, str(path))
 
 
 def layout_of(file: File, source: str) -> Layout:

@@ -6,17 +6,15 @@ and a database with snapshots and a remote copy (`database`). What is assumed an
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ..base.errors import UsageError, nearest
-from ..base.files import workloads_directory
 from ..base.units import NS_PER_S
-from ..base.user_file import TEXT_BYTES_MAX, read_text
+from .shipped import names_in, text_of
 from .tables import Struct
-from .toml_reader import Reader
+from .toml_reader import Reader, tables_of
 
 BLOCK_BYTES = 4096
 YEAR_S = 365.25 * 86_400
@@ -111,39 +109,19 @@ class Case(Struct, frozen=True):
         return tuple(name for name in PARTS if getattr(self, name) is not None)
 
 
-def directory() -> Path:
-    """Where the shipped cases are."""
-    return workloads_directory() / "cases"
-
-
 def shipped() -> list[str]:
     """The names of the cases that come with farwrite."""
-    return sorted(path.stem for path in directory().glob("*.toml"))
+    return names_in("cases")
 
 
 def load(name: str) -> Case:
     """The case of this name or path. UsageError with the line of what is wrong in it."""
-    path = Path(name)
-    if not name.endswith(".toml"):
-        if name not in shipped():
-            raise UsageError(f'There is no case "{name}"{nearest(name, shipped())}.')
-        path = directory() / f"{name}.toml"
-    return parse(read_text(path, "read the case", TEXT_BYTES_MAX), str(path))
+    return parse(*text_of(name, "cases", "case"))
 
 
 def parse(text: str, source: str) -> Case:
     """The case in a text of TOML."""
-    import tomllib
-
-    try:
-        tree = tomllib.loads(text)
-    except (ValueError, RecursionError) as refusal:
-        raise UsageError(f"read the case in {source}: {refusal}") from refusal
-    reader = Reader(text, source)
-    try:
-        made = msgspec.convert(reader.table(tree, Case, ()), Case)
-    except msgspec.ValidationError as refusal:
-        raise UsageError(reader.place(refusal)) from refusal
+    made, reader = tables_of(text, source, Case, f"read the case in {source}")
     check(made, reader)
     return made
 

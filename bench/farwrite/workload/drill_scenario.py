@@ -8,17 +8,13 @@ the client that writes. Times count from the first acknowledged write. An event 
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
-
 from ..base.errors import UnfitError, UsageError, nearest
-from ..base.files import workloads_directory
 from ..base.units import NS_PER_S, format_time
-from ..base.user_file import TEXT_BYTES_MAX, read_text
+from .shipped import names_in, text_of
 from .tables import Struct
-from .toml_reader import Reader
+from .toml_reader import Reader, tables_of
 
 SITES = ("near", "far", "third")
 PolicyName = Literal["block", "consent", "suspend-replication"]
@@ -84,39 +80,19 @@ class Scenario(Struct, frozen=True):
         return next((index for index, event in enumerate(self.event) if event.kind == "fault"), 0)
 
 
-def directory() -> Path:
-    """Where the shipped scenarios are."""
-    return workloads_directory() / "drills"
-
-
 def shipped() -> list[str]:
     """The names of the scenarios that come with farwrite."""
-    return sorted(path.stem for path in directory().glob("*.toml"))
+    return names_in("drills")
 
 
 def load(name: str) -> Scenario:
     """The scenario of this name or path. UsageError with the line of what is wrong in it."""
-    path = Path(name)
-    if not name.endswith(".toml"):
-        if name not in shipped():
-            raise UsageError(f'There is no drill "{name}"{nearest(name, shipped())}.')
-        path = directory() / f"{name}.toml"
-    return parse(read_text(path, "read the drill", TEXT_BYTES_MAX), str(path))
+    return parse(*text_of(name, "drills", "drill"))
 
 
 def parse(text: str, source: str) -> Scenario:
     """The scenario in a text of TOML."""
-    import tomllib
-
-    try:
-        tree = tomllib.loads(text)
-    except (ValueError, RecursionError) as refusal:
-        raise UsageError(f"read the drill in {source}: {refusal}") from refusal
-    reader = Reader(text, source)
-    try:
-        made = msgspec.convert(reader.table(tree, Scenario, ()), Scenario)
-    except msgspec.ValidationError as refusal:
-        raise UsageError(reader.place(refusal)) from refusal
+    made, reader = tables_of(text, source, Scenario, f"read the drill in {source}")
     check(made, reader)
     return made
 

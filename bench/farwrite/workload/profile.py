@@ -23,7 +23,7 @@ from .link_spec import PLAIN, LinkError
 from .link_spec import check as check_spec
 from .ssh_host import far_host
 from .tables import CellTable, Profile, is_about
-from .toml_reader import Change, Reader, apply_change, key_of
+from .toml_reader import Change, Reader, apply_change, key_of, tree_of
 
 MILES_MAX = 15_000  # More than half around the earth, with room for a detour.
 ROUND_NS_MAX = 600 * units.NS_PER_S  # A slice a second, 250 kB each.
@@ -32,13 +32,7 @@ OTHERS_MAX = 3  # Five replicas are the engine's; the primary and `miles` are tw
 
 def parse(text: str, source: str = "profile", changes: Iterable[Change] = ()) -> Profile:
     """A profile from its text."""
-    import tomllib
-
-    try:
-        tree = tomllib.loads(text)
-    except (ValueError, RecursionError) as refusal:  # ValueError: not TOML, or a number of thousands of digits.
-        raise UsageError(f"{source}: {refusal}") from refusal
-    return of_tree(tree, Reader(text, source), changes)
+    return of_tree(tree_of(text, source), Reader(text, source), changes)
 
 
 def of_tree(tree: dict[str, Any], reader: Reader, changes: Iterable[Change] = ()) -> Profile:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ SUFFIXES: dict[str, Callable[[str, str], float]] = {
 }
 # What changes a profile's tables before they are read: `key=value`, or a function that answers which (table, key) it has set.
 Change = str | Callable[[dict[str, Any]], set[tuple[str, str]]]
+Shape = TypeVar("Shape", bound=msgspec.Struct)
 TIMES = {"compress_ratio", "dedupe_ratio"}  # So many times: no shares.
 
 
@@ -204,6 +205,26 @@ def is_text(word: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def tree_of(text: str, said: str) -> dict[str, Any]:
+    """What a text of TOML says. UsageError, which begins with `said`, when it is none."""
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as refusal:  # ValueError: not TOML, or a number of thousands of digits.
+        raise UsageError(f"{said}: {refusal}") from refusal
+
+
+def tables_of(text: str, source: str, shape: type[Shape], said: str) -> tuple[Shape, Reader]:
+    """The tables of a text as this shape, and the reader that knows their lines. UsageError with the line of what is wrong."""
+    reader = Reader(text, source)
+    tree = tree_of(text, said)
+    try:
+        return msgspec.convert(reader.table(tree, shape, ()), shape), reader
+    except msgspec.ValidationError as refusal:
+        raise UsageError(reader.place(refusal)) from refusal
 
 
 def apply_change(tree: dict[str, Any], change: str) -> tuple[str, str]:

@@ -29,6 +29,7 @@ from ...progress import Progress
 from ...workload.case_profile import Database
 from ..serve.control import FOLLOWS, Delete, Show, Take, ask
 from ..serve.replica import VOLUME
+from . import forwarder
 from .child import last_words, serving, started
 from .writer import Answered, Writer, fill, floor_of, sources_of, written_in
 
@@ -132,8 +133,7 @@ class DatabaseMeasurement:
         """Copies over the link while the client writes."""
         asked, period_s = self.asked, self.asked.scaled_ns / NS_PER_S
         self.progress.doing("database: copying to the second site")
-        # The forwarder finds its address in $FAR, as every command at that site.
-        far = f'exec {shlex.quote(sys.executable)} -m {forwarder_name()} "$FAR" {PORT} {shlex.quote(f"{sockets}/{FOLLOWS}")}'
+        far = forwarder.command(PORT, f"{sockets}/{FOLLOWS}")
         copying = [
             sys.executable, "-m", "farwrite", "copy", source, "URI", "--to-sockets", sockets, "--every", f"{period_s} s",
             "--copies", str(asked.copies + 1), "--json", "--overwrite",
@@ -178,11 +178,6 @@ class DatabaseMeasurement:
             grown_s=self.used_at_s[-1] - self.used_at_s[0] if len(self.used_at_s) == 2 else 0.0, flush_ns_p50=self.flush_ns,
             left_out=left_out, falls_behind=self.falls_behind, failed_writes=self.writer.failed if self.writer else 0,
         )  # fmt: skip
-
-
-def forwarder_name() -> str:
-    """The module that forwards."""
-    return f"{__package__}.forwarder"
 
 
 def flush_of(directory: Path) -> int:

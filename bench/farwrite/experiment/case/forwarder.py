@@ -6,12 +6,18 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import socket
 import sys
 import threading
 
 PIECE_BYTES = 1 << 20
 BACKLOG = 64
+
+
+def command(port: int, path: str) -> str:
+    """For the shell of a far site, which finds its address in $FAR, as every command there."""
+    return f'exec {shlex.quote(sys.executable)} -m {__name__} "$FAR" {port} {shlex.quote(path)}'
 
 
 def forward(address: str, port: int, path: str) -> None:

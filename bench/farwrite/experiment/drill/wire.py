@@ -12,6 +12,7 @@ import queue
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -120,7 +121,7 @@ class DoorLoad(NamedTuple):
     size_bytes: int  # of a write
 
 
-class DoorWire:
+class DoorWire(ABC):
     """What both doors have in common: blocks are made and sent in a thread, so a door that reads nothing holds up only itself."""
 
     epoch = 0
@@ -159,9 +160,9 @@ class DoorWire:
         payload.fill(self.block, 0, self.load.size_bytes, self.load.seed, number, address)
         return self.block.data
 
+    @abstractmethod
     def request(self, number: int, address: int) -> bytes:
         """The bytes that ask for this write."""
-        raise NotImplementedError
 
     def close(self) -> None:
         iscsi.break_off(self.connection)

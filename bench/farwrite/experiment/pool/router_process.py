@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +32,7 @@ from ...engine.peer_status import ReplicaStatus
 from ...engine.snapshot import Snapshot, checked_name
 from ...lab.shared_memory import Board
 from ..serve.control import CONTROL, FOLLOWS, Delete, Desk, Show, Take, ask, control_door
-from ..serve.replica import READ_ONLY, VOLUME, unix_listener
+from ..serve.replica import VOLUME, exports_of, unix_listener
 from ..serve.volume_files import make_durable
 from ..voters import quieten
 
@@ -186,17 +185,7 @@ class Doors:
         self.router, self.keeper = router, keeper
 
     def exports(self) -> tuple[Export, ...]:
-        size, taken = self.router.size_bytes, self.keeper.record.taken
-        older = {one.name: one.number for one in taken}
-        found = [
-            Export(VOLUME, size, False, "the replicated volume, striped", older=older),
-            Export(READ_ONLY, size, True, "the replicated volume, striped, to be read only", older=older),
-        ]
-        for one in taken:
-            at = datetime.fromtimestamp(one.taken_ns / 1e9, UTC).isoformat(" ", "seconds")
-            before = {name: number for name, number in older.items() if number <= one.number}
-            found.append(Export(f"{VOLUME}@{one.name}", size, True, f"the volume at {at}", one.number, before))
-        return tuple(found)
+        return exports_of(self.router.size_bytes, self.keeper.snapshots(), "the replicated volume, striped")
 
     def adopt(self, connection: socket.socket, chosen: Chosen) -> None:
         inner = {one.number: one.inner for one in self.keeper.record.taken}

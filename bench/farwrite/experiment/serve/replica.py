@@ -149,13 +149,15 @@ class Order(NamedTuple):
     founders: tuple[str, ...] | None = None  # the replicas that the volume was made with, where these are not all of them
 
 
-def exports_of(size_bytes: int, snapshots: Sequence[Snapshot] = ()) -> tuple[Export, ...]:
-    """The views of the volume; the first is what the empty name means. Then each snapshot that this replica can serve."""
+def exports_of(
+    size_bytes: int, snapshots: Sequence[Snapshot] = (), what: str = "the replicated volume"
+) -> tuple[Export, ...]:
+    """The views of the volume; the first is what the empty name means. Then each snapshot that can be served here."""
     whole = sorted((one for one in snapshots if one.is_whole), key=lambda one: one.sequence)
     older = {one.name: one.sequence for one in whole}
     exports = [
-        Export(VOLUME, size_bytes, False, "the replicated volume", older=older),
-        Export(READ_ONLY, size_bytes, True, "the replicated volume, to be read only", older=older),
+        Export(VOLUME, size_bytes, False, what, older=older),
+        Export(READ_ONLY, size_bytes, True, f"{what}, to be read only", older=older),
     ]
     for one in whole:
         taken = datetime.fromtimestamp(one.taken_ns / 1e9, UTC).isoformat(" ", "seconds")
