@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from ..base.documents import decoded, read_document, save_document
+from ..base.documents import read_document, save_document
+from ..base.recorded import decoded
 from ..workload.case_profile import Case
 from .drill_answer import PhaseAnswer
 from .drill_servers import Pauses

@@ -10,9 +10,6 @@ from __future__ import annotations
 import os
 import zlib
 from pathlib import Path
-from typing import Protocol, TypeVar
-
-import msgspec
 
 from .errors import UsageError
 from .files import descriptor_of, ordinary, write_atomically
@@ -24,18 +21,6 @@ GZIP = 16 + zlib.MAX_WBITS  # zlib's word for "with gzip's header and CRC-32".
 LEVEL = 9  # A report of 1.3 MB: 57 ms and 1.5 % smaller than level 6, of which every copy of a repository profits.
 PLAIN_BYTES_MAX = 256 << 10
 UNPACKED_BYTES_MAX = 256 << 20  # The largest report that was ever made has 5 MB.
-
-
-class Recorded(Protocol):
-    """What every recording says of itself."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def schema_version(self) -> int: ...
-
-
-Shape = TypeVar("Shape", bound=Recorded)
 
 
 def found_at(path: Path) -> Path:
@@ -61,18 +46,6 @@ def read_document(path: Path, doing: str) -> bytes:
     path = found_at(path)
     data = read_file(path, doing)
     return unpacked(data, f"{doing} {path}") if data.startswith(MAGIC) else data
-
-
-def decoded(data: bytes, shape: type[Shape], kind: str, version: int, said: str) -> Shape:
-    """The recording in these bytes, which says itself what kind and version it is. UsageError, which begins with `said`."""
-    try:
-        made = msgspec.json.decode(data, type=shape)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as refusal:
-        raise UsageError(f"{said} is not the recording of a {kind}: {refusal}.") from refusal
-    found = made.kind, made.schema_version
-    if found != (kind, version):
-        raise UsageError(f"{said}: {found[0]} schema {found[1]}, and this farwrite reads {kind} {version}.")
-    return made
 
 
 def unpacked(data: bytes, attempt: str) -> bytes:

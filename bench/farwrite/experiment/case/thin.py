@@ -32,6 +32,7 @@ from ..pool.steps import AtRest, Pool, allocated_in, create, opened
 from ..serve.control import FOLLOWS
 from ..serve.replica import VOLUME, figures_of
 from ..serve.server import Asked, calm, opened_lab, socket_directory
+from .writer import check
 
 NODES = {"a": "near", "b": "far", "c": "near", "d": "far"}
 CAPACITY = 0.75  # Of what is promised: the nodes could not hold it.
@@ -158,10 +159,3 @@ def look(groups: Groups, group: Replicas) -> None:
     """Grant room before it is needed, and start again who has ended."""
     groups.rooms.tend(groups.served)
     group.look()
-
-
-def check(client: NbdClient) -> None:
-    """The next answer. UnfitError where a write was refused."""
-    _, answer = client.reap()
-    if answer.error:
-        raise client.failed("write", answer.error)

@@ -88,6 +88,7 @@ def fill(place: Place, size_bytes: int, seed: int) -> None:
 
 
 def check(client: NbdClient) -> None:
+    """The next answer. UnfitError where a write was refused."""
     _, answer = client.reap()
     if answer.error:
         raise client.failed("write", answer.error)
