@@ -1,5 +1,8 @@
-"""How ssh is started to carry a port."""
+"""How ssh is started to carry a port, and what ends it."""
 
+import os
+import signal
+import tempfile
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -21,3 +24,12 @@ def test_ssh_carries_a_port_beside_a_session_so_that_sshd_sends_at_once(monkeypa
         pass
     (command,) = commands
     assert f"127.0.0.1:{port}:[192.0.2.1]:7" in command and "-N" not in command and command[-2:] == ["there", remote_lab.WAITS]
+
+
+def test_what_a_terminal_or_a_service_manager_says_to_all_processes_at_once_ends_no_ssh_before_we_end_it():
+    with tempfile.TemporaryFile() as stderr, remote_lab.started(["cat"], stderr) as ssh:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(ssh.pid, number)
+        ssh.stdin.write(b"still here")
+        assert os.read(ssh.stdout.fileno(), 100) == b"still here"
+    assert ssh.returncode is not None

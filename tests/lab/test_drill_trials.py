@@ -1,6 +1,7 @@
 """Trials of drills in a real lab: a primary killed, everything else done to it, and a replica that drops writes and is caught."""
 
 import contextlib
+import itertools
 import os
 
 import lying_door
@@ -201,6 +202,11 @@ def judged(lab, text, setup=SETUP):
     return made, judge(made, recording)
 
 
+def served_by(made):
+    """The nodes that the client went over to. Who comes in the moment in which a node hands over is let in there, and hung up on."""
+    return [node for node, _ in itertools.groupby(one.node for one in made.connections)]
+
+
 def test_no_acknowledged_write_is_missing_after_the_primary_was_killed(lab):
     made, answer = judged(lab, KILLED)
     assert not made.unknown and answer.verdict.is_clean and not answer.differs
@@ -240,7 +246,7 @@ def test_the_successor_of_a_killed_process_does_not_wait_as_for_a_silent_one(lab
     """A silent one is waited for at least 80 s with this peer timeout: longer than a trial has patience."""
     made, answer = judged(lab, KILLED.replace("1500 ms", "1900 ms"), PATIENT)
     assert not made.unknown and answer.verdict.is_clean and not made.repaired
-    assert [one.node for one in made.connections] == ["near", "far"]
+    assert served_by(made) == ["near", "far"]
 
 
 def test_what_no_flush_had_covered_is_lost_with_the_power_and_what_was_acknowledged_is_not(lab):
@@ -288,7 +294,7 @@ def test_a_clock_that_is_a_month_ahead_costs_no_more_than_the_kill(lab):
     assert made.events[1].text == "restart near, its clock 2,592,000 s ahead"
     assert not made.unknown and answer.verdict.is_clean and not answer.differs
     if answer.counts and not made.repaired:
-        assert [one.node for one in made.connections][:3] == ["near", "far", "near"]
+        assert served_by(made)[:3] == ["near", "far", "near"]
     instants_ns = [note.at_ns for note in made.notes]
     assert max(instants_ns) - min(instants_ns) < 600e9, "notes are told by the clock that all share"
 
@@ -303,10 +309,11 @@ def test_through_a_door_nothing_is_lost_and_the_client_finds_who_leads_by_itself
     assert answer.verdict.acked == made.history.outcome.count(ACKED) > 300
     has_handed_back = not any(event.note for event in made.events)  # Near may not hold everything again by then.
     if has_handed_back and not made.repaired and not any("the machine was busy" in remark for remark in made.remarks):
-        assert [one.node for one in made.connections] == ["near", "far", "near"]
+        assert served_by(made) == ["near", "far", "near"]
         stood = [note.node for note in made.notes if note.what == STANDS]
         assert stood == ["near", "far", "near"], "far had handed over, and whom it had succeeded itself was killed meanwhile"
-        assert [one.epoch for one in made.connections] == sorted({one.epoch for one in made.connections} - {0})
+        epochs = [one.epoch for one in made.connections]
+        assert epochs == sorted(epochs) and len(set(epochs) - {0}) == 3
         route = answer.recoveries[0].route
         assert route is not None and sum(route.values()) == answer.recoveries[0].phases["route"]
         assert answer.recoveries[1].route is None, "nobody took over when the secondary was killed"

@@ -19,6 +19,7 @@ import numpy as np
 from ..base.errors import system_error
 from ..base.row import rows_of
 from ..base.units import NS_PER_S
+from ..base.wire.door import accepted
 from ..workload.jitter import TABLE_ENTRIES
 from . import relay_kernel as carrying
 from .relay_door import PASSAGE_S, Address, bound
@@ -189,10 +190,10 @@ class Doorkeeper:
 
     def let_in(self, door: Door) -> None:
         """One connection has come. If it is the announced one it gets a pair of lanes; strangers are sent away."""
-        try:
-            coming, peer = door.listening.accept()
-        except OSError:
+        come = accepted(door.listening)
+        if come is None:
             return
+        coming, peer = come
         if peer[:2] != door.source:
             coming.close()
             return

@@ -2,6 +2,7 @@
 door listens to everybody at once."""
 
 import contextlib
+import errno
 import logging
 import socket
 import threading
@@ -15,7 +16,7 @@ from farwrite.base.errors import UnfitError, UsageError
 from farwrite.base.framing import TooLongError
 from farwrite.base.wire import door as doors
 from farwrite.base.wire.conversation import MESSAGE_BYTES_MAX, converse
-from farwrite.base.wire.door import SparseLog, door
+from farwrite.base.wire.door import SparseLog, accepted, door
 from farwrite.base.wire.greeting import greeting_of
 from farwrite.base.wire.handshake import Patience, agree_within
 from farwrite.base.wire.proof import NONCE_BYTES, PIECE_BYTES_MAX, TAG_BYTES, KeyProof
@@ -311,6 +312,26 @@ def test_a_caller_has_one_limit_for_its_proof_and_its_message_together():
                 connection.sendall(bytes([byte]))
                 time.sleep(0.05)
         talk.hear()
+
+
+def test_a_loop_that_accepts_rests_while_no_descriptor_is_left_and_takes_whoever_waited(monkeypatch):
+    rests = []
+    monkeypatch.setattr(doors.time, "sleep", rests.append)
+
+    class Crowded:
+        def accept(self):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    assert accepted(Crowded()) is None and rests and min(rests) > 0
+    rests.clear()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        assert accepted(listening) is None and not rests, "nobody has come: whoever asks waits for that by itself"
+        with socket.create_connection(listening.getsockname()) as caller:
+            listening.setblocking(True)
+            connection, came_from = accepted(listening)
+            with connection:
+                assert came_from == caller.getsockname()
 
 
 def test_a_fault_in_answering_one_caller_does_not_end_the_door(caplog):

@@ -86,6 +86,31 @@ def test_every_error_is_the_protocols_and_the_connection_goes_on(served, flags):
     assert strict.write((1 << 20) - 512, bytes(1024)) == nbd.ENOSPC and strict.write((1 << 20) - 512, bytes(512)) == 0
 
 
+def test_a_read_that_found_no_room_for_its_answer_is_taken_once_there_is_some(served):
+    """Nothing but its own send makes that room. Left to the next look, a millisecond later, each outbox full took as long."""
+    client, count = served.connect(), 300
+    at_once = sessions.OUTBOX_BYTES // (PAGE + 64) - 1  # Reads whose answers the outbox holds.
+
+    def fastest_ns(burst):
+        took = []
+        for _ in range(10):
+            begin_ns = time.monotonic_ns()
+            for first in range(0, count, burst):
+                size = min(burst, count - first)
+                sender = threading.Thread(
+                    target=client.connection.sendall, args=(b"".join(client.request(nbd.READ, 0, PAGE) for _ in range(size)),)
+                )
+                sender.start()
+                client.take(size * (16 + PAGE))
+                sender.join()
+            took.append(time.monotonic_ns() - begin_ns)
+        client.lengths.clear()
+        return min(took)
+
+    looks = count // at_once - 1
+    assert fastest_ns(count) < fastest_ns(at_once) + looks * door_kernel.ROOM_NS // 2
+
+
 def test_holes_are_told_of_and_what_waits_in_the_log_is_none(stack):
     served = Served(stack)
     client = served.connect(STRUCTURED)

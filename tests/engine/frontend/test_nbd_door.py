@@ -10,7 +10,9 @@ import struct
 import subprocess
 import threading
 import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from farwrite.base.errors import UsageError
@@ -20,6 +22,7 @@ from farwrite.engine.frontend import nbd
 from farwrite.engine.frontend import nbd_door as door_module
 from farwrite.engine.frontend.nbd_door import nbd_door
 from farwrite.engine.frontend.nbd_negotiation import Export, Tls
+from farwrite.experiment.serve.replica import BOARD_WORDS, ServedNode
 from make_certificates import certificates
 
 SIZE = 64 << 20
@@ -45,7 +48,7 @@ def zeros(connection, chosen):
 
 
 @contextlib.contextmanager
-def opened(tmp_path, tls=Tls.NONE, context=None, limit_s=5.0):
+def opened(tmp_path, tls=Tls.NONE, context=None, limit_s=5.0, exports=EXPORTS):
     """A door on a unix socket whose clients read zeros; gives its path and who came."""
     path, came = tmp_path / "door", []
 
@@ -56,7 +59,7 @@ def opened(tmp_path, tls=Tls.NONE, context=None, limit_s=5.0):
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen(64)
-        with nbd_door(listening, EXPORTS, adopt, tls, context, limit_s):
+        with nbd_door(listening, exports, adopt, tls, context, limit_s):
             yield path, came
 
 
@@ -99,6 +102,21 @@ def test_nbdinfo_finds_both_exports_their_size_and_what_they_can(tmp_path):
         assert unknown.returncode == 1 and "No such file" in unknown.stderr
         assert "base:allocation" in run(nbdinfo, "--json", "--no-content", f"nbd+unix:///volume?socket={path}").stdout
         assert came[-1].is_structured
+
+
+def test_who_comes_while_the_doors_of_a_replica_close_that_leads_no_more_is_not_greeted(tmp_path):
+    leads = [True]
+    node = object.__new__(ServedNode)
+    node.frontend = SimpleNamespace(leads=lambda: leads[0])
+    node.order, node.snapshots = SimpleNamespace(size_bytes=SIZE), list
+    node.board_ = SimpleNamespace(words=np.zeros(BOARD_WORDS, np.int64))
+    with opened(tmp_path, exports=node.exports) as (path, came):
+        with connect(path) as connection:
+            assert chosen_by(connection)
+        leads[0] = False
+        with connect(path) as connection:
+            assert connection.recv(1) == b""
+    assert [one.export.size_bytes for one in came] == [SIZE]
 
 
 def test_silent_and_dripping_clients_are_hung_up_on_and_the_others_never_notice(tmp_path):

@@ -34,6 +34,20 @@ Greet = Callable[[socket.socket], Any]  # Hears a stranger until it has proven w
 Admit = Callable[[Any, Any], bool]  # With the caller's address: whether the connection is kept by whom it was given to.
 
 
+def accepted(listening: socket.socket) -> tuple[socket.socket, Any] | None:
+    """Whoever has come, and from where; None where nobody can be taken now.
+
+    Without a descriptor left accept(2) refuses at once and whoever has come waits still: a loop that looks again would spin.
+    """
+    try:
+        return listening.accept()
+    except (BlockingIOError, ConnectionAbortedError):
+        return None
+    except OSError:
+        time.sleep(REST_S)
+        return None
+
+
 class SparseLog:
     """Warnings, so many in a while and no more; how many were left out is said with the next."""
 

@@ -21,7 +21,7 @@ from . import session_kernel as sessions
 BYTES_A_TURN = 1 << 20  # Taken of one client before the next has its turn.
 GONE = libc.EPOLLRDHUP | libc.EPOLLHUP | libc.EPOLLERR
 SWEEP_NS = 1_000_000_000
-ROOM_NS = 1_000_000  # Somebody waits for room: it is looked for again after so long, whatever happens.
+ROOM_NS = 1_000_000  # Somebody waits for room in the log: it is looked for again after so long, whatever happens.
 
 
 @kernel()
@@ -64,19 +64,16 @@ def attend(doors, primary, index):
             hang_up(doors, index)
             return
         if answer == sessions.BLOCKED:
-            doors.counters[0].blocked += 1 - session.blocked
-            session.blocked = 1
+            doors.counters[0].blocked += session.blocked != sessions.AWAITS_ROOM
+            session.blocked = sessions.AWAITS_ROOM
         else:
             session.blocked = 0
         if answer == sessions.BLOCKED or drained or taken >= BYTES_A_TURN:
-            streamed_bytes = session.size if session.state == sessions.STREAM else np.int64(0)
-            if not send(doors, primary, index, now_ns):
+            sends = session.out_end - session.out_begin + (session.size if session.state == sessions.STREAM else np.int64(0))
+            if not send(doors, primary, index, now_ns) or taken >= BYTES_A_TURN:
                 return
-            if taken >= BYTES_A_TURN:
-                session.blocked = 1  # Requests may stand in the inbox, and no event will tell of them.
-                return
-            taken += streamed_bytes
-            continue  # A read was sent whole: what stands behind it in the inbox may be taken.
+            taken += sends
+            continue
         room = sessions.make_inbox_room(doors, index)
         got = libc.receive(session.socket, doors.inbox[index], session.in_end, room, np.int64(libc.MSG_DONTWAIT))
         if got == -libc.EAGAIN or got == -libc.EINTR:
@@ -93,27 +90,33 @@ def attend(doors, primary, index):
 
 @kernel()
 def send(doors, primary, index, now_ns):
-    """Send a session what it is to be sent, and ask epoll for what it waits for now. True when a read was sent whole."""
+    """Send a session what it is to be sent, and ask epoll for what it waits for now.
+
+    True when that made room: what stands in the inbox, behind a read that was sent whole or for want of room for its answer,
+    may be taken.
+    """
     session = doors.session[index]
-    has_streamed = False
+    laid = session.out_end - session.out_begin
+    makes_room = False
     answer = sessions.send_out(doors, primary, index, now_ns)
     while answer == 1 and session.state == sessions.STREAMED:
         streamed(doors, primary, index, reactor.now_ns(primary.ring))
-        if session.state == sessions.HEADER:
-            has_streamed = True
-            session.blocked = 0
+        makes_room = makes_room or session.state == sessions.HEADER
         answer = sessions.send_out(doors, primary, index, now_ns)
+    makes_room = makes_room or (answer == 1 and laid > 0 and session.blocked == sessions.AWAITS_ROOM)
     is_over = answer == 1 and session.state == sessions.LEAVING and session.owed == 0
     if answer == sessions.HANG_UP or is_over:
         sessions.end(doors, index)
         return False
+    if makes_room:
+        session.blocked = sessions.NEXT_TURN  # Unless it is served now: no event will tell of what stands there.
     wanted = np.int64(0 if session.blocked else libc.EPOLLIN)
     if answer == 0:
         wanted |= libc.EPOLLOUT
     if sessions.ask_events(doors, index, wanted) < 0:
         sessions.end(doors, index)
         return False
-    return has_streamed
+    return makes_room
 
 
 @kernel()
@@ -258,12 +261,14 @@ def leave(doors):
 
 
 @kernel()
-def anybody_waits(doors):
-    """Whether somebody is not read from until there is room: no event will tell of it."""
-    waiting = False
+def next_look(doors, now_ns, until_ns):
+    """By when sessions that are not read from are to be looked at again, for no event will tell of it: until_ns at most."""
+    look_ns = until_ns
     for index in range(doors.at[0].live):
-        waiting = waiting or waits_for_room(doors.session[index])
-    return waiting
+        session = doors.session[index]
+        if waits_for_room(session):
+            look_ns = min(look_ns, now_ns if session.blocked == sessions.NEXT_TURN else now_ns + ROOM_NS)
+    return look_ns
 
 
 @kernel()
@@ -279,8 +284,7 @@ def run(doors, primary, until_ns):
         now_ns = reactor.now_ns(primary.ring)
         if now_ns >= until_ns:
             break
-        deadline_ns = min(until_ns, now_ns + ROOM_NS) if anybody_waits(doors) else until_ns
-        status = turn_kernel.progress(primary, deadline_ns)
+        status = turn_kernel.progress(primary, next_look(doors, now_ns, until_ns))
         answer_clients(doors, primary)
         sweep(doors, now_ns)
         doors.counters[0].owed = at.owed_end - at.owed_begin

@@ -563,7 +563,7 @@ def set_up(doors, index):
         wire.relay_sn, wire.window_end = wire.expected_sn, (wire.expected_sn + wire.window - 1) & NO_TAG
         wire.relayed = wire.counted = wire.in_order = wire.padding = 0
         session.in_begin += HEADER_BYTES
-        client.blocked = 1  # It is served in the next turn.
+        client.blocked = sessions.NEXT_TURN
         return np.int64(TAKEN)
     return np.int64(sessions.HANG_UP)
 

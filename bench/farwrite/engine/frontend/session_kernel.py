@@ -34,6 +34,7 @@ MAIL_MAX = 256  # Connections that were handed over and not yet taken by the loo
 LANES, LANE_BYTES = 32, 64 << 10  # Requests under way with the Python thread (`ask`), one of a session.
 
 FREE, NBD, ISCSI = 0, 1, 2  # Kinds of session.
+AWAITS_ROOM, NEXT_TURN = 1, 2  # Why a session is not read from, though requests may stand in its inbox.
 
 # Flags of a session.
 READ_ONLY = 1 << 0
@@ -79,7 +80,7 @@ class Session(Row):
     out_end = i64("bytes into the outbox: where what is laid ends")
     owed = i64("requests that wait for a write to complete")
     wanted = i64("epoll events that are asked for")
-    blocked = i64("1: it is not read from, until there is room again")
+    blocked = i64("it is not read from: AWAITS_ROOM, until there is some again; NEXT_TURN, which begins at once")
     command = i64("BODY, ZEROS, DISCARD, STREAM: what it belongs to, in the protocol's numbers")
     tag = i64("BODY, ZEROS, DISCARD, STREAM: the request's name, as the client gave it")
     address = i64("BODY, ZEROS, STREAM: byte offset in the volume of what comes next")
@@ -272,7 +273,7 @@ def part(doors, index):
     wire.partner = wire.number = 0
     if other >= 0 and doors.session[other].generation == wire.partner_generation:
         doors.session[other].state = LEAVING
-        doors.session[other].blocked = 1  # It is looked at in the next turn.
+        doors.session[other].blocked = NEXT_TURN
 
 
 @kernel()

@@ -22,6 +22,7 @@ import msgspec
 from ...base.errors import FarwriteError, UnfitError, UsageError, error_of
 from ...base.framing import TooLongError
 from ...base.host.parent_death import die_with
+from ...base.interruption import SIGNALS
 from ...lab.namespace import uninterrupted
 from ...recording import NOT_OURS, FlushFloors, Round, upgraded
 from .arm import REVISION, Arm, Launch
@@ -180,9 +181,10 @@ def worker(arm: Arm, launch: Launch, descriptors: list[int], processors: set[int
 
 
 def become_worker(parent: int, processors: set[int] | None = None) -> None:
-    """In the new process: it dies with us, and Ctrl-C is for us to see."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    """In the new process: it dies with us, and what a terminal or a service manager says to all of us at once is for us to see."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # ssh leaves what it was started to ignore as it is, and so do we.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if processors:
         os.sched_setaffinity(0, processors)
     die_with(parent)

@@ -11,6 +11,8 @@ import socket
 import sys
 import threading
 
+from ...base.wire.door import accepted
+
 PIECE_BYTES = 1 << 20
 BACKLOG = 64
 
@@ -24,17 +26,24 @@ def forward(address: str, port: int, path: str) -> None:
     """Each connection by itself."""
     with socket.create_server((address, port), backlog=BACKLOG) as listening:
         while True:
-            here, _ = listening.accept()
-            here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            there = socket.socket(socket.AF_UNIX)
-            try:
-                there.connect(path)
-            except OSError:
-                here.close()
-                there.close()
+            come = accepted(listening)
+            if come is None:
                 continue
-            for one, other in ((here, there), (there, here)):
-                threading.Thread(target=pour, args=(one, other), daemon=True).start()
+            try:
+                threading.Thread(target=carry, args=(come[0], path), daemon=True).start()
+            except RuntimeError:  # No thread can be started.
+                come[0].close()
+
+
+def carry(here: socket.socket, path: str) -> None:
+    """In a thread: one connection, both directions. It ends at once where nobody listens behind it."""
+    with contextlib.suppress(OSError, RuntimeError), here, socket.socket(socket.AF_UNIX) as there:
+        here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        there.connect(path)
+        back = threading.Thread(target=pour, args=(there, here), daemon=True)
+        back.start()
+        pour(here, there)
+        back.join()
 
 
 def pour(one: socket.socket, other: socket.socket) -> None:

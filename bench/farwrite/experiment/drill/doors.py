@@ -73,8 +73,7 @@ class DoorNode(DrilledNode, served.ServedNode):
         epoch = int(self.board[0].led_epoch)
         if self.order.tcp_fd is not None:
             listening = stack.enter_context(served.tcp_listener(self.order.tcp_fd))
-            exports = served.exports_of(self.order.size_bytes)
-            stack.enter_context(nbd_door(listening, exports, self.take_in, name=f"the NBD door of {self.order.name}"))
+            stack.enter_context(nbd_door(listening, self.exports, self.take_in, name=f"the NBD door of {self.order.name}"))
         self.open_portals(stack)
         self.note(OPENS, epoch)
 

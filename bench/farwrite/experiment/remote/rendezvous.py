@@ -10,6 +10,7 @@ import socket
 import time
 
 from ...base.errors import UnfitError, system_error
+from ...base.wire.door import accepted
 from ...base.wire.terms import Terms
 from ...lab.survey import CONNECT_TIMEOUT_S, keep
 
@@ -75,13 +76,15 @@ def known_by(token: bytes, server: socket.socket, timeout_s: float) -> socket.so
             for key, _ in selector.select(max(min(oldest_s, until_s) - now_s, 0.001)):
                 one: socket.socket = key.fileobj  # type: ignore[assignment]
                 if one is server:
-                    with contextlib.suppress(OSError):  # It may have gone again; and so may all descriptors.
-                        newcomer, _ = server.accept()
-                        newcomer.setblocking(False)
-                        if len(received) == STRANGERS_MAX:
-                            send_away(next(iter(received)))
-                        received[newcomer], since_s[newcomer] = b"", now_s
-                        selector.register(newcomer, selectors.EVENT_READ)
+                    come = accepted(server)
+                    if come is None:
+                        continue
+                    newcomer, _ = come
+                    newcomer.setblocking(False)
+                    if len(received) == STRANGERS_MAX:
+                        send_away(next(iter(received)))
+                    received[newcomer], since_s[newcomer] = b"", now_s
+                    selector.register(newcomer, selectors.EVENT_READ)
                 elif one in received:
                     heard = heard_from(one, TOKEN_BYTES - len(received[one]))
                     received[one] += heard

@@ -29,6 +29,7 @@ from ... import __version__
 from ...base import framing
 from ...base.errors import FarwriteError, UnfitError, UsageError, system_error
 from ...base.host.parent_death import die_with
+from ...base.wire.door import accepted
 from . import far_message as message
 
 if TYPE_CHECKING:
@@ -312,9 +313,9 @@ class Supervisor:
 
     def let_in(self) -> None:
         """One more that connects. Few at a time: only this user can."""
-        with contextlib.suppress(OSError):
-            connection, _ = self.listening.accept()
-            self.newcomers.append(Attached(connection))
+        come = accepted(self.listening)
+        if come is not None:
+            self.newcomers.append(Attached(come[0]))
             if len(self.newcomers) > 4:
                 self.newcomers.pop(0).connection.close()
 

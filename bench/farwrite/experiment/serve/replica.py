@@ -245,17 +245,13 @@ class ServedNode(Node):
     def open_doors(self, stack: contextlib.ExitStack) -> None:
         """Every door, until the stack ends."""
         order = self.order
-
-        def exports() -> tuple[Export, ...]:
-            return exports_of(self.size_bytes, self.snapshots())
-
         context = server_context(order.tls) if order.tls else None
         name = f"the NBD door of {order.name}"
         here = stack.enter_context(unix_listener(order.sockets, order.name))
-        stack.enter_context(nbd_door(here, exports, self.take_in, Tls.ALLOWED if context else Tls.NONE, context, name=name))
+        stack.enter_context(nbd_door(here, self.exports, self.take_in, Tls.ALLOWED if context else Tls.NONE, context, name=name))
         if order.tcp_fd is not None:
             there = stack.enter_context(tcp_listener(order.tcp_fd))
-            stack.enter_context(nbd_door(there, exports, self.take_in, Tls.REQUIRED if context else Tls.NONE, context, name=name))
+            stack.enter_context(nbd_door(there, self.exports, self.take_in, Tls.REQUIRED if context else Tls.NONE, context, name=name))
         self.open_portals(stack)
         asked = stack.enter_context(unix_listener(order.sockets, f"{order.name}-control", CONTROL))
         own_door = str(order.sockets / f"{order.name}.sock")
@@ -264,6 +260,13 @@ class ServedNode(Node):
             lambda: self.primary is not None and not (self.steps_down or self.handing_over),
         )  # fmt: skip
         stack.enter_context(control_door(asked, desk, f"the control socket of {order.name}"))
+
+    def exports(self) -> tuple[Export, ...]:
+        """What whoever comes now may choose from. UnfitError while the doors close because another replica leads: it would be
+        let in, and hung up on at once."""
+        if not self.frontend.leads():
+            raise UnfitError("This replica does not lead any more.")
+        return exports_of(self.size_bytes, self.snapshots())
 
     def open_portals(self, stack: contextlib.ExitStack) -> None:
         """The iSCSI door: one at this site, for whoever is in the lab, and the one that all replicas share with who is not."""
