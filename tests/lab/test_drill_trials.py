@@ -203,7 +203,7 @@ def judged(lab, text, setup=SETUP):
 
 
 def served_by(made):
-    """The nodes that the client went over to. Who comes in the moment in which a node hands over is let in there, and hung up on."""
+    """The nodes that the client went over to. Who comes in the moment in which a node hands over may be hung up on there once."""
     return [node for node, _ in itertools.groupby(one.node for one in made.connections)]
 
 

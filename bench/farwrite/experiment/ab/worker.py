@@ -181,7 +181,7 @@ def worker(arm: Arm, launch: Launch, descriptors: list[int], processors: set[int
 
 
 def become_worker(parent: int, processors: set[int] | None = None) -> None:
-    """In the new process: it dies with us, and what a terminal or a service manager says to all of us at once is for us to see."""
+    """In the new process: it dies with us, and what a terminal or a service manager says to all of us is for us to see."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # ssh leaves what it was started to ignore as it is, and so do we.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

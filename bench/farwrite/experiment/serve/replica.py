@@ -251,7 +251,8 @@ class ServedNode(Node):
         stack.enter_context(nbd_door(here, self.exports, self.take_in, Tls.ALLOWED if context else Tls.NONE, context, name=name))
         if order.tcp_fd is not None:
             there = stack.enter_context(tcp_listener(order.tcp_fd))
-            stack.enter_context(nbd_door(there, self.exports, self.take_in, Tls.REQUIRED if context else Tls.NONE, context, name=name))
+            demands = Tls.REQUIRED if context else Tls.NONE
+            stack.enter_context(nbd_door(there, self.exports, self.take_in, demands, context, name=name))
         self.open_portals(stack)
         asked = stack.enter_context(unix_listener(order.sockets, f"{order.name}-control", CONTROL))
         own_door = str(order.sockets / f"{order.name}.sock")
