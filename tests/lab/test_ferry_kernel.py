@@ -285,6 +285,18 @@ def test_the_ferry_carries_both_ways_at_once_and_counts_what_it_carried():
     assert board[ferry.BYTES : ferry.BYTES + 2].tolist() == [sum(map(len, side)) for side in letters]
 
 
+def test_a_ferry_that_always_has_something_to_spin_for_gives_way_now_and_then():
+    board = new_board()
+    board[ferry.POLL_NS] = 1 << 60
+    with devices() as ((near, near_fd), (far, far_fd)), in_flight(near_fd, far_fd, board):
+        until = time.monotonic() + 60
+        while board[ferry.WAKEUPS] < 3:  # Whoever waits for its processor runs then.
+            near.send(b"packet")
+            assert far.recv(10) == b"packet"
+            assert time.monotonic() < until, "it never sleeps, however long it runs"
+    assert board[ferry.PACKETS] >= 1 and board[ferry.LOST] == 0
+
+
 # What a way asks for.
 
 SOME_OF_EACH = LinkDirection(loss_ratio=0.1, duplicate_ratio=0.2, reorder_ratio=0.3, corrupt_ratio=0.15)

@@ -56,6 +56,11 @@ SPIN_NS = 8_000  # A sleep shorter than this costs more than it saves: a system 
 # Waking up costs a virtual processor 3 to 80 us. The ferry wakes up so much earlier than a packet is due and spins for the rest:
 # as much as its last sleeps lasted too long, a sixteenth less after each that did not.
 EARLY_NS_MIN, EARLY_NS_MAX, EARLY_SHARE = 5_000, 120_000, 16
+# Where packets keep coming there is always something to spin for, and an urgent process that never sleeps keeps every kernel
+# thread of its processor waiting until the scheduler steps in, 50 ms a second: one that ends direct writes held writers up for a
+# second at a time. So it sleeps for so long, whatever waits, after so long without: one that polls has a quiet processor to
+# itself, any other may share one with the disk's.
+RUN_NS_MAX, SHARED_RUN_NS_MAX, GIVE_WAY_NS = 10_000_000, 1_000_000, 50_000
 BURST = 64  # Packets taken from one device before the other is looked at.
 WAIT_NS_MAX = 2_000_000  # For the rate, in here; what waits longer does so in the device, where it pushes back.
 
@@ -359,6 +364,7 @@ def ferry(near_fd, far_fd, outward, homeward, board, requests, timeout):
     requests[2] = np.int32(far_fd)
     early_ns = np.int64(EARLY_NS_MIN if board[ALONE] != 0 else EARLY_NS_MAX)
     active_ns = np.int64(0)
+    slept_ns = libc.monotonic_ns()
     while board[STOP] == 0:
         packets = board[PACKETS] + board[PACKETS + 1]
         collected = collect(outward, near_fd, far_fd, board, 0) + collect(homeward, far_fd, near_fd, board, 1)
@@ -376,12 +382,19 @@ def ferry(near_fd, far_fd, outward, homeward, board, requests, timeout):
             if again_ns > now_ns:
                 requests[1 + 2 * direction] = 0
                 rest_ns = min(rest_ns, again_ns - now_ns)
-        if rest_ns < SPIN_NS + early_ns or collected >= BURST or now_ns - active_ns < board[POLL_NS]:
-            continue
-        rest_ns = min(rest_ns - early_ns, np.int64(50_000_000))
+        gives_way = rest_ns < SPIN_NS + early_ns or collected >= BURST or now_ns - active_ns < board[POLL_NS]
+        if gives_way:
+            if now_ns - slept_ns < (RUN_NS_MAX if board[POLL_NS] > 0 else SHARED_RUN_NS_MAX):
+                continue
+            rest_ns = np.int64(GIVE_WAY_NS)
+            requests[1] = requests[3] = 0
+        else:
+            rest_ns = min(rest_ns - early_ns, np.int64(50_000_000))
         timeout[0] = 0
         timeout[1] = rest_ns
         board[WAKEUPS] += 1
-        if libc.poll(requests, np.int64(2), timeout) == 0 and board[ALONE] == 0:
-            early_ns = early_by_ns(early_ns, max(libc.monotonic_ns() - now_ns - rest_ns, np.int64(0)))
+        answer = libc.poll(requests, np.int64(2), timeout)
+        slept_ns = libc.monotonic_ns()
+        if answer == 0 and board[ALONE] == 0 and not gives_way:
+            early_ns = early_by_ns(early_ns, max(slept_ns - now_ns - rest_ns, np.int64(0)))
     return board[PACKETS] + board[PACKETS + 1]
