@@ -48,7 +48,7 @@ def test_no_byte_of_a_node_is_ever_anybody_elses(seed):
                 writers[name].late, writers[name].limit = writers[name].limit, limit
 
     for turn in range(300):
-        event = draw.choice(("write", "write", "write", "note", "note", "note", "trim", "add", "remove", "reclaim"))
+        event = draw.choice(("write", "write", "write", "note", "note", "note", "trim", "add", "remove", "reclaim", "stop"))
         name = draw.choice(list(writers)) if writers else ""
         if event == "add" and len(writers) < 6:
             name, size = f"v{turn}", draw.choice((3, 20, 500)) * STEP
@@ -63,6 +63,12 @@ def test_no_byte_of_a_node_is_ever_anybody_elses(seed):
             assert not reserved or limits[name] >= size
             obey(limits)
         elif not name:
+            continue
+        elif event == "stop":  # Its replicas end, or run again.
+            obey(ledger.set_served(name, not ledger.shares[name].is_served, dict.fromkeys(nodes[name], writers[name].used)))
+            if not ledger.shares[name].is_served:
+                writers[name].late = writers[name].limit
+        elif not ledger.shares[name].is_served and event != "remove":
             continue
         elif event == "write":
             writers[name].write(draw)
@@ -89,7 +95,7 @@ def test_no_byte_of_a_node_is_ever_anybody_elses(seed):
             assert room.promised == sum(writers[one].size for one in writers if node in nodes[one])
         for one, writer in writers.items():
             assert ledger.limit_of(one) == writer.limit and ledger.limit_of(one) <= whole_extents(writer.size)
-            if not ledger.shares[one].is_reserved and ledger.shares[one].used == dict.fromkeys(nodes[one], writer.used):
+            if ledger.shares[one].is_granted and ledger.shares[one].used == dict.fromkeys(nodes[one], writer.used):
                 left = ledger.limit_of(one) - writer.used
                 is_full = any(ledger.room_of(node).free < EXTENT_BYTES for node in nodes[one])
                 assert left >= min(STEP, whole_extents(writer.size) - writer.used) or is_full, "it is granted before it needs it"
@@ -128,6 +134,33 @@ def test_what_is_lowered_is_free_once_two_notes_have_told_of_it():
     for limit, free in ((7 * STEP, STEP), (3 * STEP, STEP), (3 * STEP, 5 * STEP)):
         ledger.note("v", {"a": STEP}, limit)
         assert ledger.room_of("a").free == free
+
+
+def test_a_volume_that_nobody_serves_holds_no_more_than_it_takes():
+    ledger = opened({"a": 4 * STEP})
+    for name in "stuvwxyz":
+        ledger.add_volume(name, ("a",), 2 * STEP, is_served=False)
+    assert ledger.room_of("a").set_aside == 0
+    for name in "stuvwxyz":  # One after the other, as far as there is room for all.
+        assert ledger.set_served(name, True)[name] == min(STEP, 4 * STEP - ledger.room_of("a").used)
+        assert ledger.set_served(name, False, {"a": STEP // 2}) == {name: STEP // 2}
+    assert ledger.room_of("a").set_aside == ledger.room_of("a").used == 4 * STEP
+
+
+def test_what_idle_volumes_were_granted_goes_to_the_one_that_is_written():
+    volumes, size = [f"v{number}" for number in range(12)], 12 * STEP
+    ledger = opened({"a": size})
+    limits = {}
+    for name in volumes:
+        limits |= ledger.add_volume(name, ("a",), size)
+    assert ledger.room_of("a").free == 0 and set(limits.values()) == {STEP}
+    used = 0
+    for _ in range(400):
+        used = min(used + STEP // 8, limits["v0"] if limits["v0"] > NOT_ONE else 0)
+        for name in volumes:
+            limits |= ledger.note(name, {"a": used if name == "v0" else 0}, limits[name])
+        assert sum(limits.values()) <= size
+    assert used > 0.9 * size, "all but some extents of each"
 
 
 def test_a_pool_is_opened_from_what_its_volumes_take_before_anything_is_granted():

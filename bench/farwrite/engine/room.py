@@ -62,10 +62,22 @@ class Share:
     nodes: tuple[str, ...]
     size: int
     is_reserved: bool
+    is_served: bool = True  # somebody may write to it
     limit: int = 0
     held: int = 0  # what it may still write up to: the limit, or one before it that was lowered lately
     confirmed: int = 0  # notes that told the limit since it was lowered
+    lowered_to: int = 0  # what it had left then
     used: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def left(self) -> int:
+        """What it may still take."""
+        return self.limit - max(self.used.values())
+
+    @property
+    def is_granted(self) -> bool:
+        """Whether its limit is raised as it is written."""
+        return self.is_served and not self.is_reserved
 
     def charge(self, node: str) -> int:
         """Bytes that are set aside for it on a node."""
@@ -115,8 +127,9 @@ class Ledger:
     # Volumes
 
     def add_volume(
-        self, name: str, nodes: Sequence[str], size: int, reserved: bool = False, used: Mapping[str, int] | None = None
-    ) -> dict[str, int]:
+        self, name: str, nodes: Sequence[str], size: int, reserved: bool = False, used: Mapping[str, int] | None = None,
+        is_served: bool = True,
+    ) -> dict[str, int]:  # fmt: skip
         """A volume with a replica on each of these nodes; `used`: what it takes there already, when a pool is opened.
 
         UnfitError when a reserved one does not fit, before anything changes. Answers the limits that have changed.
@@ -127,7 +140,8 @@ class Ledger:
             raise UsageError(f"Volume {name} needs a size and nodes, each once.")
         for node in nodes:
             self.size_of(node)
-        share = Share(tuple(nodes), size, reserved, used={node: int((used or {}).get(node, 0)) for node in nodes})
+        taken = {node: int((used or {}).get(node, 0)) for node in nodes}
+        share = Share(tuple(nodes), size, reserved, is_served, used=taken)
         at_least = whole_extents(size) if reserved else 0
         if self.is_open:
             self.require(share, at_least, name)
@@ -140,6 +154,19 @@ class Ledger:
         self.share_of(name)
         del self.shares[name]
         return self.grant()
+
+    def set_served(self, name: str, is_served: bool, used: Mapping[str, int] | None = None) -> dict[str, int]:
+        """Whether the volume's replicas run. One of which none does holds no room beyond what it takes, if it is thin; `used`: what
+        that is, now that nobody writes to it any more."""
+        share = self.share_of(name)
+        if share.is_served == is_served:
+            return {}
+        share.is_served = is_served
+        share.used |= {node: int(size) for node, size in (used or {}).items() if node in share.nodes}
+        if not share.is_granted and not share.is_reserved:
+            share.limit = share.held = whole_extents(max(share.used.values()))
+            share.confirmed = 0
+        return {name: self.limit_of(name)} | self.grant()
 
     def resize_volume(self, name: str, size: int) -> dict[str, int]:
         """The volume is larger; UnfitError when a reserved one would not fit. Smaller ones are not made."""
@@ -181,16 +208,17 @@ class Ledger:
                 share.held = share.limit
         if now_ns and (not self.samples or now_ns - self.samples[-1][0] >= SAMPLE_NS):
             self.samples.append((now_ns, sum(max(one.used.values()) for one in self.shares.values())))
-        return self.grant()
+        return self.even_out() | self.grant()
 
     def grant(self) -> dict[str, int]:
         """Raise the limit of whoever has less than a step left, as long as all its nodes have room. Who has least comes first."""
         changed: dict[str, int] = {}
         while self.is_open:
-            least = sorted(self.shares.items(), key=lambda one: (one[1].limit - max(one[1].used.values()), one[0]))
+            least = sorted(self.shares.items(), key=lambda one: (one[1].left, one[0]))
             for name, share in least:
-                most = whole_extents(share.size)
-                left = share.limit - max(share.used.values())
+                if not share.is_served:
+                    continue
+                most, left = whole_extents(share.size), share.left
                 step = min(self.step_bytes, most - share.limit, *(self.growth(share, node) for node in share.nodes))
                 step = step // EXTENT_BYTES * EXTENT_BYTES
                 if left < self.step_bytes and step > 0:
@@ -202,9 +230,41 @@ class Ledger:
                 break
         return changed
 
+    def even_out(self) -> dict[str, int]:
+        """Where a node has nothing to grant, take back from those that have more left than their share of it, if another there has
+        less than half of that: what is granted and not written must not keep a writer waiting."""
+        changed: dict[str, int] = {}
+        for node in self.sizes:
+            here = {name: share for name, share in self.shares.items() if node in share.nodes and share.is_granted}
+            if not here or self.room_of(node).free >= EXTENT_BYTES:
+                continue
+            fair = sum(max(share.left, 0) for share in here.values()) // len(here)
+            fair = min(fair, self.step_bytes) // EXTENT_BYTES * EXTENT_BYTES
+            if all(share.left >= fair // 2 or share.limit >= whole_extents(share.size) for share in here.values()):
+                continue
+            for name, share in here.items():
+                if share.held == share.limit and share.left > fair:  # One at a time: what was taken back is on its way.
+                    changed |= self.lower(name, share, fair)
+        return changed
+
     def growth(self, share: Share, node: str) -> int:
-        """How far the limit of a volume may be raised by what its node has free."""
-        return self.room_of(node).free + share.charge(node) - share.limit
+        """How far the limit of a volume may be raised by what its node has free, and by what was taken back from it lately if it has
+        written half of the rest."""
+        gives = share.held > share.limit and share.left >= share.lowered_to // 2
+        own = max(share.limit, share.used.get(node, 0)) if gives else share.charge(node)
+        return self.room_of(node).free + own - share.limit
+
+    def may_be_granted(self, name: str) -> bool:
+        """Whether a volume that needs more is to wait for it: on each of its nodes there is room that nobody has written, even if
+        others have to give it back first, and more of it than they keep."""
+        share = self.share_of(name)
+        return share.is_granted and all(self.unwritten(node) > 0 for node in share.nodes)
+
+    def unwritten(self, node: str) -> int:
+        """Bytes of a node that no volume has written and none has reserved, without two extents for each."""
+        here = [share for share in self.shares.values() if node in share.nodes]
+        taken = sum(share.charge(node) if share.is_reserved else share.used.get(node, 0) for share in here)
+        return self.size_of(node) - taken - 2 * EXTENT_BYTES * len(here)
 
     def reclaim(self) -> dict[str, int]:
         """Lower the limits of thin volumes that have more than two steps left, so that others may be granted it."""
@@ -216,11 +276,16 @@ class Ledger:
         for name, share in self.shares.items():
             if share.is_reserved or not any(node in share.nodes for node in nodes):
                 continue
-            wanted = whole_extents(max(share.used.values()) + (self.step_bytes if left is None else left))
-            if wanted < share.limit:
-                share.held, share.confirmed, share.limit = max(share.held, share.limit), 0, wanted
-                changed[name] = self.limit_of(name)
+            changed |= self.lower(name, share, self.step_bytes if left is None else left)
         return changed
+
+    def lower(self, name: str, share: Share, left: int) -> dict[str, int]:
+        """Lower a volume's limit to what it uses and `left`, if that is less. Answers what has changed."""
+        wanted = whole_extents(max(share.used.values()) + left)
+        if wanted >= share.limit:
+            return {}
+        share.held, share.confirmed, share.limit, share.lowered_to = max(share.held, share.limit), 0, wanted, left
+        return {name: self.limit_of(name)}
 
     # What there is
 

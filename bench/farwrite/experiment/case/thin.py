@@ -110,8 +110,6 @@ class ThinMeasurement:
             written, used = self.fill(groups, groups.served[volume.name], volume, random.Random(f"{self.seed}/{index}"))
             with calm():
                 groups.end(volume)
-            # What was granted ahead is given back: the ledger takes it in again by what its files take, as at a pool's opening.
-            groups.rooms.ledger.remove_volume(volume.name)
             stored = [allocated_in(pool.copy_directory(volume, copy)) for copy in volume.copies]
             self.filled.append(ThinVolume(
                 name=volume.name, written_bytes=written, stored_bytes=stored, used_bytes=used,

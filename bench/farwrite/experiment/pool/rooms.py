@@ -82,6 +82,12 @@ class Rooms:
                 ledger.add_node(node.name, size)
             elif ledger.sizes[node.name] != size:
                 ledger.resize_node(node.name, size)
+        for name, share in ledger.shares.items():
+            if share.is_served and name not in served:
+                files = {copy.node: self.used(volumes[name], copy, None) for copy in copies_with_files(volumes[name])}
+                ledger.set_served(name, False, {node: max(size, share.used.get(node, 0)) for node, size in files.items()})
+            elif name in served:
+                ledger.set_served(name, True)
         for name, volume in volumes.items():
             self.attempt(name, lambda volume=volume: self.match_volume(volume, served.get(volume.name)))  # type: ignore[misc]
         for name in [name for name in ledger.sizes if all(node.name != name for node in document.nodes)]:
@@ -104,7 +110,7 @@ class Rooms:
         if volume.name not in ledger.shares:
             used = {copy.node: self.used(volume, copy, group) for copy in copies_with_files(volume)}
             try:
-                ledger.add_volume(volume.name, nodes, volume.full_bytes, volume.is_reserved, used)
+                ledger.add_volume(volume.name, nodes, volume.full_bytes, volume.is_reserved, used, group is not None)
             except UnfitError:
                 ledger.reclaim()
                 raise
@@ -130,15 +136,13 @@ class Rooms:
     def write(self, served: Mapping[str, Voters]) -> None:
         """The limits, on every board of a volume's replicas: whoever leads next holds to the same."""
         for name, group in served.items():
-            share = self.ledger.shares.get(name)
-            if share is None:
+            if name not in self.ledger.shares:
                 continue
             limit, warn = self.ledger.limit_of(name), self.ledger.warn_of(name)
-            is_short = any(self.ledger.growth(share, node) <= 0 for node in share.nodes)  # Nothing is left to grant.
             for replica in group.replicas:
                 row = figures_of(group.boards[replica]).room[0]
                 row["limit"], row["warn"] = limit, warn
-                row["grants"] = int(not share.is_reserved and not is_short)
+                row["grants"] = int(self.ledger.may_be_granted(name))
 
 
 def rounded(size: int) -> int:
