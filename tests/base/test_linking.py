@@ -180,6 +180,12 @@ def test_what_a_function_of_the_package_looks_up_is_emitted_beforehand(apart):
 
     assert apart(beforehand)[0] == ["inner", "outer"]
 
+    def beforehand_again(module, values):
+        linking.look_up = None  # What was found for these modules is in the cache.
+        return beforehand(module, values)
+
+    assert apart(beforehand_again)[0] == ["inner", "outer"]
+
 
 def test_a_kernel_is_not_sent_to_other_processes(apart):
     def sent(module, values):
