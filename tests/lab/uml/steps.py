@@ -30,6 +30,24 @@ def beat() -> None:
     threading.Thread(target=go_on, daemon=True).start()
 
 
+def report_after(limit_s: float, *commands: str) -> None:
+    """What these say on stderr, should we still run by then: whoever waits for I/O that never ends cannot say it any more."""
+
+    def report() -> None:
+        for words in commands:
+            try:
+                done = subprocess.run(
+                    words, shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=10, check=False
+                )
+                step(f"{words}:\n{done.stdout}")
+            except subprocess.TimeoutExpired:
+                step(f"{words}: no answer within 10 s")
+
+    timer = threading.Timer(limit_s, report)
+    timer.daemon = True
+    timer.start()
+
+
 def step(sentence: str) -> None:
     """What is done next, and when; on stderr."""
     print(f"{time.monotonic() - T0_S:6.1f} s  {sentence}", file=sys.stderr, flush=True)
