@@ -15,7 +15,7 @@ from farwrite.engine.frontend.frontend import Frontend
 from farwrite.engine.journal import format_journal
 
 VOLUME_BYTES, JOURNAL_BYTES, STAGING_BYTES = 64 << 20, 32 << 20, 4 << 20
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 TURN_NS = 20_000_000
 
 

@@ -50,7 +50,7 @@ NAMES = ("a", "b", "c")
 KEYED = Terms("none", "none", SharedKey(bytes(range(32))))
 OTHER = Terms("none", "none", SharedKey(bytes(range(1, 33))))
 SEALED = Terms("tls", "none", KEYED.identity)
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 def free_port():

@@ -26,7 +26,7 @@ from farwrite.experiment.serve.machines import unpacked
 from farwrite.experiment.serve.volume_files import Settings, new_number
 from farwrite.experiment.voters import terms_of
 
-PATIENCE_S = 30
+PATIENCE_S = 60
 SETTINGS = Settings(
     volume=new_number(), size_bytes=1 << 20, replicas=2, has_witness=True, protocol="C", policy="consent", quorum=0,
     peer_timeout_ns=10**9, link={}, far="ssh://there/far", witness="ssh://third/third",

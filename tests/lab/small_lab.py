@@ -11,7 +11,7 @@ from farwrite.base.errors import UnfitError
 from farwrite.experiment.compilation import compile_all
 from farwrite.lab.lab import LabSpec, open_lab
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 LINK = os.environ.get("FARWRITE_LINK", "auto")
 IN_UML = bool(os.environ.get("FARWRITE_UML"))  # There everything a lab needs is loaded: nothing may be skipped.
 # What no link has a part in need not be proven again on the slow processor in there.

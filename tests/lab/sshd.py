@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PORT = 2222
-BEGINS_S = 20
+BEGINS_S = 60
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
 CONFIG = """
 Port {port}

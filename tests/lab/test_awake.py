@@ -23,7 +23,7 @@ from farwrite.lab.keep_awake_trial import Times, Trial, tried
 from farwrite.lab.process import process
 from farwrite.lab.spinner import spinning
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Device:

@@ -28,7 +28,7 @@ from farwrite.recording import read
 from farwrite.workload.catalog import load
 from farwrite.workload.ssh_host import far_host
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_where_only_ssh_gets_through_the_link_is_sshs_and_the_report_says_so(far
     """`behind` stands at an address that nobody reaches (RFC 5737) but through another machine's ssh."""
     done = there(
         "run", "quick", "--far", f"ssh://behind{tmp_path}", "--set", f"lab.far_command={far}/farwrite",
-        "--out", tmp_path / "out", *SHORT,
+        "--out", tmp_path / "out", *SHORT, "--set", "run.retries=1",
     )  # fmt: skip
     assert done.returncode in (0, 4), done.stderr
     recording = read(tmp_path / "out").recording
@@ -174,11 +174,12 @@ def test_who_knows_the_token_is_heard_at_once_however_many_strangers_wait(server
         began_s = time.monotonic()
         found = stack.enter_context(rendezvous.known_by(token, server, 60.0))
         assert found.getpeername() == friend.getsockname()
-        assert time.monotonic() - began_s < rendezvous.TOKEN_TIMEOUT_S  # One silent stranger alone would have cost as much.
+        # Each of 240 silent strangers would have cost as much, had they been heard one after the other.
+        assert time.monotonic() - began_s < 10 * rendezvous.TOKEN_TIMEOUT_S
         found.sendall(b"x")
         assert friend.recv(1) == b"x"
         for stranger in strangers:
-            stranger.settimeout(5.0)
+            stranger.settimeout(PATIENCE_S)
             with contextlib.suppress(ConnectionResetError):
                 assert stranger.recv(1) == b""
 

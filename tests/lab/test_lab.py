@@ -40,7 +40,7 @@ pytestmark = pytest.mark.lab
 
 NETEM_TICK_NS = 64  # netem's delay is in ticks of the packet scheduler, rounded down; one per direction.
 PROGRESS, STOP = 0, 1  # Words of a site's board, as the functions below use them.
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ from farwrite.workload.link_spec import PLAIN
 pytestmark = pytest.mark.lab
 
 KILLS = int(os.environ.get("FARWRITE_LAB_KILLS", "2" if IN_UML else "6"))
-PATIENCE_S = 30
+PATIENCE_S = 60
 FAR_RTT_MS = 40  # Held packets are seen whatever else the machine does.
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 MESH = """

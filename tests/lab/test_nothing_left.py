@@ -27,7 +27,7 @@ from farwrite.base.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_UNFIT
 pytestmark = pytest.mark.lab
 
 HERE = Path(__file__).parent
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 # System calls are many times slower in user-mode Linux, and what differs there is the link: it gets fewer instants to die at.
 KILLS, INTERRUPTS, PARTS = (4, 2, 4) if IN_UML else (10, 4, 6)

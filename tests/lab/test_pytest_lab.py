@@ -22,7 +22,7 @@ from farwrite.testing.lab import Keeper, distance, inhabitants
 pytestmark = pytest.mark.lab
 pytest_plugins = ["pytester"]
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 PORT = 7000
 
 # Plain programs, as somebody would have them.

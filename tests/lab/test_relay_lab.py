@@ -44,7 +44,7 @@ HOLDING = PRISON + "import holder\nsys.argv = ['holder', link, data]\nsys.exit(h
 RUNNING = PRISON + (
     "from farwrite.cli import main\n"
     "from console import ONE_FAR\n"
-    "asked = [*ONE_FAR, '--set', 'run.rounds=2', '--set', 'run.round=100ms', '--budget', 'p99 9 s']\n"
+    "asked = [*ONE_FAR, '--set', 'run.rounds=2', '--set', 'run.retries=5', '--set', 'run.round=100ms', '--budget', 'p99 9 s']\n"
     "sys.argv = ['farwrite', 'run', 'quick', '--link', link, '--out', data + '/out', *asked]\n"
     "main()\n"
 )

@@ -28,13 +28,12 @@ from farwrite.commands.link_options import NOTHING_ASKED
 from farwrite.commands.serve import new_settings
 from farwrite.engine.frontend import nbd
 from farwrite.experiment.serve import volume_files
-from farwrite.experiment.serve.server import LOOK_S
 from make_certificates import certificates
 from nbd_client import NbdClient
 
 pytestmark = [pytest.mark.lab, any_link]
 
-READY_S, END_S, TOOL_S = 280, 30, 60
+READY_S, END_S, TOOL_S = 280, 60, 60
 SIZE = 64 << 20
 IMAGE = 5 << 20  # Of it; clients leave each other's parts alone.
 
@@ -56,31 +55,44 @@ def running(words, **options):
         words,
         **{"env": environment(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
     ) as process:  # fmt: skip
+        lines: list[str] = []  # What it says meanwhile: nobody else reads it, and a pipe that is full would hold it up.
+        reading = threading.Thread(target=lambda: lines.extend(iter(process.stderr.readline, "") if process.stderr else ()))
+        reading.start()
         try:
             text = ""
             while not text.endswith("\n}\n"):
                 line = process.stdout.readline()
                 if not line:
-                    said = process.stderr.read() if process.stderr else ""
-                    if process.wait(END_S) == EXIT_UNFIT:
-                        skip_if_forbidden(UnfitError(said))
-                    pytest.fail(said)
+                    code = process.wait(END_S)
+                    reading.join(END_S)
+                    if code == EXIT_UNFIT:
+                        skip_if_forbidden(UnfitError("".join(lines)))
+                    pytest.fail("".join(lines))
                 text += line
-            made = SimpleNamespace(process=process, **json.loads(text))
+            made = SimpleNamespace(process=process, lines=lines, **json.loads(text))
             yield made
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            _, said = process.communicate(timeout=END_S)
-            made.said = said
-            assert process.returncode in (0, -signal.SIGKILL) and "Traceback" not in (said or ""), said
+            process.wait(END_S)
+            reading.join(END_S)
+            made.said = "".join(lines)
+            assert process.returncode in (0, -signal.SIGKILL) and "Traceback" not in made.said, made.said
         finally:
             process.kill()
+            reading.join(END_S)
 
 
 @pytest.fixture(scope="module")
 def served():
     with serving("--memory", "--port", "0", "--metrics", "0") as made:
         yield made
+
+
+def until(condition, what):
+    limit_s = time.monotonic() + END_S
+    while not condition():
+        assert time.monotonic() < limit_s, what
+        time.sleep(0.05)
 
 
 def tool(name, package):
@@ -302,13 +314,13 @@ h.shutdown()
         assert int(values['farwrite_room_allocated_bytes{replica="near"}']) == 2 << 20
         assert int(values['farwrite_room_refused_total{replica="near"}']) == 3
         os.kill(made.pids["near"], signal.SIGKILL)
-        limit_s = time.monotonic() + TOOL_S
-        while metrics_of(made)['farwrite_leads{replica="far"}'] != "1" or not Path(socket_of(made, "far")).exists():
-            assert time.monotonic() < limit_s
-            time.sleep(0.05)
+        until(
+            lambda: metrics_of(made)['farwrite_leads{replica="far"}'] == "1" and Path(socket_of(made, "far")).exists(),
+            "far does not lead",
+        )
         run(*nbdsh(), "-c", f"URI, FIRST, PLACE = {made.uri!r}, False, 32 << 20", "-c", script)
-        time.sleep(10 * LOOK_S)  # What is said is about what was seen at a look, and the volume stays full.
-    assert "and writes that need more are refused" in made.said, made.said
+        # What is said is about what was seen at a look, and the volume stays full.
+        until(lambda: "and writes that need more are refused" in "".join(made.lines), "nothing is said of the full volume")
 
 
 def test_the_standby_refuses_at_once_and_the_sockets_are_for_their_owner_alone(served):
@@ -335,7 +347,7 @@ class Writer:
             self.tried.setdefault(block, []).append(self.number)
             try:
                 if self.client is None:
-                    self.client = NbdClient(self.path, limit_s=20)
+                    self.client = NbdClient(self.path, limit_s=END_S)
                 assert self.client.write(self.begin + block * 4096, self.text(self.number)) == 0
             except (OSError, ConnectionError):
                 if self.client is not None:
@@ -348,6 +360,12 @@ class Writer:
             last_s = now_s
             self.acked[block] = self.number
             self.number += 1
+        return self
+
+    def write_on(self, count=50):
+        """Until so many more are answered, by whoever leads then."""
+        wanted = self.number + count
+        until(lambda: self.write_for(0.1).number >= wanted, "writes are not answered")
         return self
 
     def text(self, number):
@@ -386,19 +404,30 @@ def writing(path, begin=0, blocks=64):
 
 def test_when_the_near_site_dies_under_a_writer_the_far_one_serves_all_that_was_answered(served):
     assert metrics_of(served)['farwrite_leads{replica="near"}'] == "1"
-    writer = Writer(socket_of(served), 48 << 20).write_for(0.5)
-    before = len(writer.acked)
+    writer = Writer(socket_of(served), 48 << 20).write_on()
     os.kill(served.pids["near"], signal.SIGKILL)
-    writer.write_for(6)
-    assert before and metrics_of(served)['farwrite_leads{replica="far"}'] == "1"
-    with NbdClient(socket_of(served, "far")) as client:  # Its own door is open now.
+    writer.write_on(200)
+    until(lambda: metrics_of(served)['farwrite_leads{replica="far"}'] == "1", "far does not lead")
+    writer.write_on()
+    with connected(socket_of(served, "far")) as client:  # Its own door is open now, or soon.
         assert not writer.lost(client.read)
-    with NbdClient(("127.0.0.1", int(served.tcp_uri.rpartition(":")[2]))) as client:  # And the port is its.
+    with connected(("127.0.0.1", int(served.tcp_uri.rpartition(":")[2]))) as client:  # And the port is its.
         assert not writer.lost(client.read)
-    until_s = time.monotonic() + END_S
-    while metrics_of(served).get('farwrite_peer_live{peer="near"}') != "1":  # It is started again, and catches up.
-        assert time.monotonic() < until_s
-        time.sleep(0.2)
+    # It is started again, and catches up.
+    until(lambda: metrics_of(served).get('farwrite_peer_live{peer="near"}') == "1", "near does not come back")
+
+
+def connected(address):
+    """A client of a door that may be about to open."""
+    made = []
+
+    def comes_in():
+        with contextlib.suppress(OSError):
+            made.append(NbdClient(address))
+        return made
+
+    until(comes_in, f"nobody listens at {address}")
+    return made[0]
 
 
 def test_qemu_goes_on_by_itself_when_whoever_leads_dies(served):
@@ -414,16 +443,18 @@ def test_qemu_goes_on_by_itself_when_whoever_leads_dies(served):
         with NbdClient(socket_of(served)) as client:
             while client.read(60 << 20, 1) != b"\x11":
                 assert qemu.poll() is None
-        os.kill(int(values[f'farwrite_pid{{replica="{leader}"}}']), signal.SIGKILL)  # It sleeps, or writes already.
-        said, _ = qemu.communicate(timeout=TOOL_S)
+        killed = values[f'farwrite_pid{{replica="{leader}"}}']
+        os.kill(int(killed), signal.SIGKILL)  # It sleeps, or writes already.
+        said, _ = qemu.communicate(timeout=2 * TOOL_S)
     assert qemu.returncode == 0 and "failed" not in said and said.count("65536/65536 bytes") == 4, said
-    assert metrics_of(served)[f'farwrite_leads{{replica="{leader}"}}'] == "0"
+    after = metrics_of(served)  # Whoever came first: the other one, or on a very busy machine the same, started again.
+    assert after[f'farwrite_leads{{replica="{leader}"}}'] == "0" or after[f'farwrite_pid{{replica="{leader}"}}'] != killed
 
 
 def test_a_kept_volume_is_there_again_after_everything_was_killed(tmp_path):
     kept = tmp_path / "kept"
     with serving("--keep", kept, "--sockets", tmp_path / "s") as made:  # Killed, it would leave a directory of its own.
-        writer = Writer(socket_of(made), 0).write_for(0.5)
+        writer = Writer(socket_of(made), 0).write_on()
         for pid in (made.pid, *made.pids.values()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -44,7 +44,7 @@ def disk(tmp_path_factory, place):
     """A directory with a short name: sockets are in it. Nothing of the far machine's is left in the end."""
     made = Path(tmp_path_factory.mktemp("d"))
     yield made
-    assert gone(lambda: marked(f"FARWRITE_TEST={place}"), 10), "something is left of the far machine"
+    assert gone(lambda: marked(f"FARWRITE_TEST={place}"), END_S), "something is left of the far machine"
     shutil.rmtree(made)
 
 
@@ -190,8 +190,8 @@ def test_a_far_replica_over_ssh_holds_every_write_comes_back_when_killed_and_goe
         writer.grows()
         writer.end()
         keeps_up(beside, served)
-        (seen,) = (line for line in served.lines if "is not heard" in line)
-        assert "ssh is tried again" in seen
+        seen = [line for line in served.lines if "is not heard" in line]  # More than once, where the machine holds it up.
+        assert seen and "ssh is tried again" in seen[0]
     assert bytes_of(disk / "near" / "near") == bytes_of(disk / "far" / "far")
     assert {one.name for one in (disk / "far").iterdir()} == {"far", "volume.json", "lock"}
     with serving(place, beside, "--volume", disk / "near", "--sockets", disk / "s") as served:

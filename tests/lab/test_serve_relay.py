@@ -86,14 +86,15 @@ def test_a_site_that_is_lost_is_a_change_of_roles_and_its_volume_is_served_by_th
         states = []
         os.kill(served.pids["far"], signal.SIGKILL)
         until_s = time.monotonic() + END_S
-        while states != [NOWHERE, STANDBY] and time.monotonic() < until_s:  # It is started again, and keeps up again.
+        # It is started again, and keeps up again. How many changes are heard of as one is the machine's.
+        while not (NOWHERE in states and states[-1] == STANDBY) and time.monotonic() < until_s:
             if one.command(bytes(6)).code == STATE_CHANGED:
                 states.append(states_of(one)[1])
             time.sleep(0.02)
-        assert states == [NOWHERE, STANDBY]
-    writer = Writer(socket_of(served), 0).write_for(0.3)
+        assert NOWHERE in states and states[-1] == STANDBY
+    writer = Writer(socket_of(served), 0).write_on()
     os.kill(served.pids["near"], signal.SIGKILL)
-    writer.write_for(0.5)
+    writer.write_on()
     with NbdClient(socket_of(served)) as client:
         assert writer.acked and not writer.lost(client.read)
     with Initiator(far) as one:

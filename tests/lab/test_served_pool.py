@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from small_lab import any_link
-from test_serve import END_S, running, writing
+from test_serve import running, until, writing
 
 from console import assert_refused, farwrite, words_of
 from farwrite.base.errors import EXIT_UNFIT
@@ -38,13 +38,6 @@ def done(*words):
 def lost(writer, path):
     with NbdClient(str(path), limit_s=60) as client:
         return writer.lost(client.read)
-
-
-def until(condition, what):
-    limit_s = time.monotonic() + END_S
-    while not condition():
-        assert time.monotonic() < limit_s, what
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from small_lab import any_link
-from test_serve import writing
-from test_served_pool import done, lost, serving, until
+from test_serve import until, writing
+from test_served_pool import done, lost, serving
 
 from console import assert_refused, farwrite
 from nbd_client import NbdClient

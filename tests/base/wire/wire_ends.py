@@ -9,7 +9,7 @@ from farwrite.base.wire.terms import SharedKey, Terms
 
 KEY = SharedKey(bytes(range(32)))
 OTHER_KEY = SharedKey(bytes(range(1, 33)))
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 def terms_of(mode):

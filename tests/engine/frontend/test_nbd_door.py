@@ -120,7 +120,7 @@ def test_who_comes_while_the_doors_of_a_replica_close_that_leads_no_more_is_not_
 
 
 def test_silent_and_dripping_clients_are_hung_up_on_and_the_others_never_notice(tmp_path):
-    with opened(tmp_path, limit_s=1.0) as (path, came), contextlib.ExitStack() as stack:
+    with opened(tmp_path, limit_s=2.0) as (path, came), contextlib.ExitStack() as stack:
         silent = [stack.enter_context(connect(path)) for _ in range(20)]
         dripping = stack.enter_context(connect(path))
         begin_s = time.monotonic()
@@ -129,7 +129,7 @@ def test_silent_and_dripping_clients_are_hung_up_on_and_the_others_never_notice(
             with contextlib.suppress(OSError):
                 for byte in HELLO + GO * 1000:
                     dripping.send(bytes([byte]))
-                    time.sleep(0.05)
+                    time.sleep(0.1)  # An export is chosen by more bytes than come within the limit.
 
         threading.Thread(target=drip, daemon=True).start()
         with connect(path) as honest:
