@@ -156,8 +156,8 @@ class Ledger:
         return self.grant()
 
     def set_served(self, name: str, is_served: bool, used: Mapping[str, int] | None = None) -> dict[str, int]:
-        """Whether the volume's replicas run. A thin one of which none does holds no room beyond what it takes; `used`: what that is,
-        now that nobody writes to it any more."""
+        """Whether the volume's replicas run. A thin one of which none does holds no room beyond what it takes, which is `used` now
+        that nobody writes to it any more."""
         share = self.share_of(name)
         if share.is_served == is_served:
             return {}
@@ -231,8 +231,8 @@ class Ledger:
         return changed
 
     def even_out(self) -> dict[str, int]:
-        """Where a node has nothing to grant, take back from those that have more left than an even share, if another there has less
-        than half of that: what is granted and not written must not keep a writer waiting."""
+        """Where a node has nothing to grant, take back from those that have more left than an even share, if another there has
+        less than half of that: what is granted and not written must not keep a writer waiting."""
         changed: dict[str, int] = {}
         for node in self.sizes:
             here = {name: share for name, share in self.shares.items() if node in share.nodes and share.is_granted}
