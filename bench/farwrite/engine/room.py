@@ -156,8 +156,8 @@ class Ledger:
         return self.grant()
 
     def set_served(self, name: str, is_served: bool, used: Mapping[str, int] | None = None) -> dict[str, int]:
-        """Whether the volume's replicas run. A thin one of which none does holds no room beyond what it takes, which is `used` now
-        that nobody writes to it any more."""
+        """Whether the volume's replicas run. A thin one of which none does holds no room beyond what it takes: `used`, now that
+        nobody writes to it any more."""
         share = self.share_of(name)
         if share.is_served == is_served:
             return {}
