@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -228,6 +229,18 @@ def script_of(name):
     module = module_from_spec(spec_from_loader(loader.name, loader))
     loader.exec_module(module)
     return module
+
+
+def test_a_kernel_that_says_nothing_is_ended_and_what_it_waited_for_is_noted(tmp_path, errors, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "SILENT_S", 0.1)
+    silent = tmp_path / "linux.silent"
+    shutil.copy(tool("sleep", "coreutils"), silent)
+    with subprocess.Popen([silent, "60"], stdout=subprocess.PIPE, text=True) as process:
+        assert follow(process.stdout, {}, errors) == ""
+        assert process.wait(20) == -signal.SIGKILL
+    assert re.search(rf"^silent kernel {process.pid}: S, \d+ \+ \d+ ticks, .*SigBlk", text_of(errors), re.MULTILINE)
+    with pytest.raises(pytest.skip.Exception, match=f"stood still: {process.pid}: S"):
+        skip_if_it_stood_still("BEAT 2\n", errors)
 
 
 def test_modules_are_loaded_once_each_after_what_they_need(tmp_path, monkeypatch):
