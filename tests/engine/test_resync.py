@@ -325,7 +325,7 @@ def test_a_resync_over_a_link_that_is_slower_than_the_peer_timeout_is_not_begun_
     near.write(400)
     near.complete()
     way = Slow(stack, near.far[0].connect())
-    near.state.at[0].peer_timeout_ns = 600_000_000  # The whole takes more than a second.
+    near.state.at[0].peer_timeout_ns = 900_000_000  # The whole takes more than a second.
     control_request = near.state.control_requests[0]
     control_request.socket, control_request.sequence, control_request.how = way.ours.fileno(), 0, primary.BY_EXTENTS
     control_request.request = primary.ADOPT

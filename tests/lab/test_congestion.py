@@ -25,7 +25,7 @@ def play_with_a_cut(lab, pulls_ahead):
     """A round in which the link is cut for a while; (what was observed, writes completed during the cut, its audit)."""
     chosen = order(
         protocol="A", pulls_ahead=pulls_ahead, load=load(sizes=((BLOCK_BYTES, 1.0),), volume_bytes=16 << 20),
-        write_count_max=1 << 20, duration_ns=700 * NS_PER_MS, slice_ns=70 * NS_PER_MS, slice_count=10,
+        write_count_max=1 << 20, duration_ns=30_000 * NS_PER_MS, slice_ns=3_000 * NS_PER_MS, slice_count=10,
     )  # fmt: skip
     counters = lab.near.board.counters
     start_sides(lab, chosen)
@@ -35,6 +35,8 @@ def play_with_a_cut(lab, pulls_ahead):
     time.sleep(0.3)
     during = int(counters[0].completed) - before
     lab.link.heal()
+    time.sleep(0.3)
+    counters[0].stop = 1  # The plan is longer than a busy machine needs for all of this.
     observed = finish_sides(lab, chosen).near
     audit, _ = audit_of(lab, chosen, completed_in(observed))
     return observed, during, audit

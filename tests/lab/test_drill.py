@@ -104,6 +104,10 @@ def write_that_fails(*arguments):
     return msgspec.structs.replace(observed, status=-28)
 
 
+def write_that_does_nothing(*arguments):
+    time.sleep(600)
+
+
 def write_that_never_begins(*arguments):
     raise UnfitError("meet the far site: Connection refused.")
 
@@ -130,14 +134,7 @@ def engine_stopped(monkeypatch):
 
 def nothing_acknowledged(monkeypatch):
     monkeypatch.setattr(drills, "BEGIN_NS_MAX", 300 * NS_PER_MS)
-    after_the_load(monkeypatch, lambda lab: None)
-    start = drills.start_sides
-
-    def start_stopped(lab, order):
-        start(lab, order)
-        os.kill(lab.near.process.pid, signal.SIGSTOP)
-
-    monkeypatch.setattr(drills, "start_sides", start_stopped)
+    monkeypatch.setattr(sides, "write", write_that_does_nothing)
 
 
 FAULTS = {

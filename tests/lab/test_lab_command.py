@@ -337,6 +337,14 @@ class Terminal:
     def type(self, text):
         os.write(self.descriptor, text.encode())
 
+    def runs_another(self, shell):
+        """Wait until not the shell but what it runs is in the foreground, which is who hears of Ctrl-C and Ctrl-Z."""
+        until_s = time.monotonic() + PATIENCE_S
+        while os.tcgetpgrp(self.descriptor) == shell:
+            assert time.monotonic() < until_s, self.said
+            time.sleep(0.01)
+        time.sleep(0.3)  # It has its own program by then.
+
     def ended(self):
         """The exit code."""
         until_s = time.monotonic() + PATIENCE_S
@@ -354,16 +362,17 @@ class Terminal:
 def test_without_a_command_there_is_a_shell_with_job_control_and_ctrl_c_is_its_own():
     terminal = Terminal()
     terminal.wait_for("ready> ")
+    shell = os.tcgetpgrp(terminal.descriptor)
     terminal.type("sleep 60\n")
     terminal.wait_for("sleep 60\r\n")
-    time.sleep(0.3)
+    terminal.runs_another(shell)
     terminal.type("\x03")
     terminal.wait_for("ready> ")
     terminal.type("echo code=$?\n")
     terminal.wait_for("code=130")
     terminal.type("sleep 61 & jobs; fg\n")
     terminal.wait_for("Running")
-    time.sleep(0.3)
+    terminal.runs_another(shell)
     terminal.type("\x1a")
     terminal.wait_for("Stopped")
     terminal.type("kill -9 %1; wait; echo at-$FARWRITE_SITE\n")

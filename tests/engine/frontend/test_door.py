@@ -403,8 +403,8 @@ def test_when_it_leads_no_more_everybody_is_hung_up_on_and_nothing_is_answered(s
 def test_new_requests_are_not_taken_while_it_hands_over_or_shuts_down(stack):
     served = Served(stack)
     client = served.connect()
-    served.taking = False
-    time.sleep(0.05)
+    served.taking, before = False, served.turns
+    until(lambda: served.turns >= before + 2, "a turn that was begun since")
     tag = client.begin(nbd.WRITE, 0, PAGE, data=BLOCK)
     assert client.hears_nothing()
     served.taking = True
