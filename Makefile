@@ -79,7 +79,7 @@ test-netem: $(READY)
 	@tests/lab/uml/run --timeout 900 -- $(BIN)/python -m pytest $(ON_NETEM) -q -m lab --durations=8
 
 test-clients: $(READY)
-	@$(BIN)/python -m pytest $(CLIENTS) -q --durations=8
+	@$(BIN)/python -m pytest $(CLIENTS) -q -rs --durations=8
 
 # The real journal below dm-log-writes, replayed as it stood after each flush that reached the disk.
 LOG_WRITES := $(VENV)/log-writes
