@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -288,6 +289,11 @@ def alive(session: int) -> list[int]:
     return [int(pid) for pid, of, state in rows if int(of) == session and not state.startswith("Z")]
 
 
+def started_at(pid: int) -> int:
+    """When a process was started, in ticks; its number tells nothing, for numbers begin anew. proc(5)."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])  # Of Ctrl-C tests/engine/simulate says the same.
 def test_a_simulation_that_is_killed_leaves_no_workers(number):
     running = subprocess.Popen(
@@ -390,7 +396,7 @@ def test_a_link_whose_process_is_killed_is_named_and_resume_finishes_the_run(tmp
                 pytest.skip(running.communicate()[1])
             assert time.monotonic() < limit_s
             time.sleep(0.01)
-        os.kill(max(alive(running.pid)), signal.SIGKILL)  # The link's process is started last.
+        os.kill(max(alive(running.pid), key=started_at), signal.SIGKILL)  # The link's process is started last.
         _, stderr = running.communicate(timeout=100)
     finally:
         running.kill()

@@ -20,14 +20,9 @@ from farwrite.engine.control import Address, Arrivals, ask, ask_in, ask_running,
 from farwrite.engine.node import LOT_S_MIN, Node
 from farwrite.engine.peer_timeout import PEER_TIMEOUT_NS_MIN, peer_timeout_of
 from farwrite.engine.vote import Voter, format_ballot
+from ports import free_port
 
 KEYED = Terms("none", "none", SharedKey(os.urandom(32)))
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def waiting(address, looks=3):
@@ -259,5 +254,3 @@ def test_a_long_pause_between_two_looks_is_not_taken_for_a_silent_disk():
 def test_the_peer_timeout_follows_the_round_trip_and_outlasts_tcps_retransmissions():
     assert peer_timeout_of(0) == peer_timeout_of(2_400_000) == PEER_TIMEOUT_NS_MIN
     assert peer_timeout_of(100_000_000) == 2_000_000_000
-
-

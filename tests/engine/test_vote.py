@@ -45,17 +45,13 @@ from farwrite.engine.ballot import (
 )
 from farwrite.engine.control import Address, Asked, ask, ask_all, introduce, introductions, votes_served
 from farwrite.engine.vote import BallotError, Voter, format_ballot, load_ballot, save_ballot
+from ports import free_port
 
 NAMES = ("a", "b", "c")
 KEYED = Terms("none", "none", SharedKey(bytes(range(32))))
 OTHER = Terms("none", "none", SharedKey(bytes(range(1, 33))))
 SEALED = Terms("tls", "none", KEYED.identity)
 PATIENCE_S = 60
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        return made.getsockname()[1]
 
 
 @contextmanager

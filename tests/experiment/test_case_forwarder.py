@@ -5,11 +5,7 @@ import socket
 import threading
 
 from farwrite.experiment.case import forwarder
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        return made.getsockname()[1]
+from ports import free_port
 
 
 def heard(connection, size):

@@ -32,6 +32,7 @@ from farwrite.engine.vote import BallotError, Voter, format_ballot
 from farwrite.lab.process import process
 from farwrite.lab.shared_memory import board
 from farwrite.workload.payload_kernel import check, matches
+from ports import free_port
 
 VOLUME, SEED, SIZE = 9, 5, 4096
 PLACES = 8192
@@ -133,11 +134,6 @@ def run_witness(address, names, ours, terms):
     with votes_served(Witness(names, ours.words), address, terms):
         while not ours.counters[0].stop:
             time.sleep(0.05)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        return made.getsockname()[1]
 
 
 class Cluster:

@@ -22,7 +22,6 @@ from test_failover import (
     Noted,
     Writer,
     compiled,
-    free_port,
     patient,
     stack,
 )
@@ -47,6 +46,7 @@ from farwrite.experiment.serve.control import (
 from farwrite.experiment.serve.replica import unix_listener
 from farwrite.lab.process import process
 from farwrite.lab.shared_memory import board
+from ports import free_port
 
 __all__ = ["compiled", "patient", "stack"]  # Fixtures.
 assert CANDIDATES  # Used by what is imported.

@@ -27,6 +27,7 @@ from farwrite.engine.node import Node
 from farwrite.engine.primary_kernel import C
 from farwrite.engine.vote import format_ballot
 from oracle import nbd_oracle
+from ports import free_port
 from served import PATIENCE_S, STAGING_BYTES, VOLUME_BYTES, Client, Served, until
 
 STRUCTURED = sessions.STRUCTURED | sessions.ALLOCATION
@@ -583,8 +584,3 @@ def test_a_node_serves_clients_while_it_leads_and_its_successor_has_what_was_ans
         thread.join(PATIENCE_S)
         assert not thread.is_alive() and board[0].led_epoch == 0
         frontend.close()
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        return made.getsockname()[1]

@@ -32,16 +32,12 @@ from farwrite.engine.node import Node, recall
 from farwrite.engine.vote import format_ballot
 from farwrite.experiment.serve.replica import exports_of
 from nbd_client import NbdClient
+from ports import free_port
 from served import PATIENCE_S, Client, Served, until
 
 VOLUME_BYTES, JOURNAL_BYTES, STAGING_BYTES = (4 << 20) + 512, 8 << 20, 1 << 20
 PAGE = 4096
 STRUCTURED = sessions.STRUCTURED | sessions.ALLOCATION
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        return made.getsockname()[1]
 
 
 class Alone:
