@@ -289,9 +289,9 @@ def alive(session: int) -> list[int]:
     return [int(pid) for pid, of, state in rows if int(of) == session and not state.startswith("Z")]
 
 
-def started_at(pid: int) -> int:
-    """When a process was started, in ticks; its number tells nothing, for numbers begin anew. proc(5)."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+def started_at(pid: int) -> tuple[int, int]:
+    """When a process was started, in ticks (proc(5)), and its number: numbers alone tell nothing, for they begin anew."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]), pid
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])  # Of Ctrl-C tests/engine/simulate says the same.
