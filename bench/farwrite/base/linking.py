@@ -70,14 +70,19 @@ class Parts:
         """Have a part in the cache. Another process may do the same."""
         path = self.path(name)
         if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            made = path.with_name(f".{name}.{os.getpid()}")
-            made.write_bytes(self.modules[name].as_bitcode())
-            made.replace(path)
+            keep(path, self.modules[name].as_bitcode())
 
     def has(self, name: str) -> bool:
         """Whether a part is here or in the cache."""
         return name in self.modules or self.path(name).exists()
+
+
+def keep(path: Path, data: bytes) -> None:
+    """Have a file in the cache, whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    made = path.with_name(f".{path.name}.{os.getpid()}")
+    made.write_bytes(data)
+    made.replace(path)
 
 
 PARTS = Parts()
@@ -339,19 +344,20 @@ def called(package: str) -> list[Kernel]:
     modules = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == package}
     digest = hashlib.blake2b("\n".join(sorted(modules)).encode(), digest_size=16).hexdigest()
     path = Path(config.CACHE_DIR) / "called" / digest
-    known = {f"{kernel.py_func.__module__}:{kernel.py_func.__qualname__}": kernel for kernel in Kernel.known}
+    known = {name_of(kernel): kernel for kernel in Kernel.known}
     with contextlib.suppress(OSError):
         names = path.read_text().splitlines()
         if all(name in known for name in names):
             return [known[name] for name in names]
     found = look_up(modules.values())
-    text = "\n".join(f"{kernel.py_func.__module__}:{kernel.py_func.__qualname__}" for kernel in found)
     with contextlib.suppress(OSError):
-        path.parent.mkdir(exist_ok=True)
-        made = path.with_name(f".{digest}.{os.getpid()}")
-        made.write_text(text)
-        made.replace(path)
+        keep(path, "\n".join(map(name_of, found)).encode())
     return found
+
+
+def name_of(kernel: Kernel) -> str:
+    """A kernel as every process of these sources calls it."""
+    return f"{kernel.py_func.__module__}:{kernel.py_func.__qualname__}"
 
 
 def look_up(modules: Iterable[ModuleType]) -> list[Kernel]:

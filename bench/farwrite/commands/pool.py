@@ -77,7 +77,6 @@ def show(directory: Path, *, json: Flag = False) -> int:
 
 
 # Longer than a function should be by its options and their help, which cyclopts reads from one signature; the body is not.
-# Longer than a function should be by its options and their help, which cyclopts reads from one signature; the body is not.
 @pool.command(help_epilogue=below("pool serve"))
 def serve(
     directory: Path, *, asked: LinkOptions = NOTHING_ASKED, sockets: Path | None = None, port: int | None = None,

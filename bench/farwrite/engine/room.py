@@ -79,6 +79,10 @@ class Share:
         """Whether its limit is raised as it is written."""
         return self.is_served and not self.is_reserved
 
+    def note(self, used: Mapping[str, int]) -> None:
+        """What it takes now; nodes that it is not on are passed over."""
+        self.used |= {node: int(size) for node, size in used.items() if node in self.nodes}
+
     def charge(self, node: str) -> int:
         """Bytes that are set aside for it on a node."""
         return max(self.limit, self.held, self.used.get(node, 0))
@@ -162,7 +166,7 @@ class Ledger:
         if share.is_served == is_served:
             return {}
         share.is_served = is_served
-        share.used |= {node: int(size) for node, size in (used or {}).items() if node in share.nodes}
+        share.note(used or {})
         if not share.is_granted and not share.is_reserved:
             share.limit = share.held = whole_extents(max(share.used.values()))
             share.confirmed = 0
@@ -201,7 +205,7 @@ class Ledger:
         Answers the limits that have changed, of whichever volume: they are to be written to the boards of all its replicas.
         """
         share = self.share_of(name)
-        share.used |= {node: int(bytes_used) for node, bytes_used in used.items() if node in share.nodes}
+        share.note(used)
         if share.held != share.limit and limit is not None:
             share.confirmed = share.confirmed + 1 if limit == self.limit_of(name) else 0
             if share.confirmed > 1:

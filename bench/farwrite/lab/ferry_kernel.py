@@ -382,10 +382,10 @@ def ferry(near_fd, far_fd, outward, homeward, board, requests, timeout):
             if again_ns > now_ns:
                 requests[1 + 2 * direction] = 0
                 rest_ns = min(rest_ns, again_ns - now_ns)
-        gives_way = rest_ns < SPIN_NS + early_ns or collected >= BURST or now_ns - active_ns < board[POLL_NS]
-        if gives_way:
-            if now_ns - slept_ns < (RUN_NS_MAX if board[POLL_NS] > 0 else SHARED_RUN_NS_MAX):
-                continue
+        spins = rest_ns < SPIN_NS + early_ns or collected >= BURST or now_ns - active_ns < board[POLL_NS]
+        if spins and now_ns - slept_ns < (RUN_NS_MAX if board[POLL_NS] > 0 else SHARED_RUN_NS_MAX):
+            continue
+        if spins:
             rest_ns = np.int64(GIVE_WAY_NS)
             requests[1] = requests[3] = 0
         else:
@@ -395,6 +395,6 @@ def ferry(near_fd, far_fd, outward, homeward, board, requests, timeout):
         board[WAKEUPS] += 1
         answer = libc.poll(requests, np.int64(2), timeout)
         slept_ns = libc.monotonic_ns()
-        if answer == 0 and board[ALONE] == 0 and not gives_way:
+        if answer == 0 and board[ALONE] == 0 and not spins:
             early_ns = early_by_ns(early_ns, max(slept_ns - now_ns - rest_ns, np.int64(0)))
     return board[PACKETS] + board[PACKETS + 1]

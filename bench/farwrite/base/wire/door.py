@@ -41,7 +41,7 @@ def accepted(listening: socket.socket) -> tuple[socket.socket, Any] | None:
     """
     try:
         return listening.accept()
-    except (BlockingIOError, ConnectionAbortedError):
+    except (TimeoutError, BlockingIOError, ConnectionAbortedError):
         return None
     except OSError:
         time.sleep(REST_S)

@@ -56,8 +56,11 @@ class Rooms:
         """What a volume takes on each node, and the limit that whoever leads it holds to."""
         leader = group.leader()
         limit = int(figures_of(group.boards[leader]).room[0]["limit"]) if leader else None
-        used = {copy.node: self.used(volume, copy, group) for copy in copies_with_files(volume)}
-        self.ledger.note(volume.name, used, limit, time.monotonic_ns())
+        self.ledger.note(volume.name, self.used_by_node(volume, group), limit, time.monotonic_ns())
+
+    def used_by_node(self, volume: Volume, group: Voters | None) -> dict[str, int]:
+        """What a volume takes on each node that has files of it."""
+        return {copy.node: self.used(volume, copy, group) for copy in copies_with_files(volume)}
 
     def used(self, volume: Volume, copy: Copy, group: Voters | None) -> int:
         """What a copy takes: as its replica has counted it, or as its files do while none runs."""
@@ -84,7 +87,7 @@ class Rooms:
                 ledger.resize_node(node.name, size)
         for name, share in ledger.shares.items():
             if share.is_served and name not in served:
-                files = {copy.node: self.used(volumes[name], copy, None) for copy in copies_with_files(volumes[name])}
+                files = self.used_by_node(volumes[name], None)
                 ledger.set_served(name, False, {node: max(size, share.used.get(node, 0)) for node, size in files.items()})
             elif name in served:
                 ledger.set_served(name, True)
@@ -108,7 +111,7 @@ class Rooms:
         """A volume with its size and its nodes."""
         ledger, nodes = self.ledger, tuple(copy.node for copy in copies_with_files(volume))
         if volume.name not in ledger.shares:
-            used = {copy.node: self.used(volume, copy, group) for copy in copies_with_files(volume)}
+            used = self.used_by_node(volume, group)
             try:
                 ledger.add_volume(volume.name, nodes, volume.full_bytes, volume.is_reserved, used, group is not None)
             except UnfitError:

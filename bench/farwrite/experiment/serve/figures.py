@@ -13,6 +13,7 @@ import numpy as np
 
 from ...base.histogram import SLOTS, Histogram
 from ...base.units import format_size, format_time
+from ...base.wire.door import accepted
 from ...engine.peer_status import STATES
 from ...engine.room import is_above_level, used_of
 from ...lab.shared_memory import Board
@@ -21,7 +22,6 @@ from .replica import Figures, figures_of
 
 REQUEST_BYTES_MAX, REQUEST_S = 4096, 1.0  # Of who asks for metrics: one at a time, and never longer than that.
 LOOK_S = 0.1  # After which who answers looks whether another one does.
-PAUSE_S = 0.1  # Where a caller cannot be taken.
 QUANTILES = (0.5, 0.99)
 
 
@@ -203,15 +203,10 @@ def serve_metrics(descriptor: int, ends: Board, text: Callable[..., str], *argum
     with socket.socket(fileno=descriptor) as listening:
         listening.settimeout(LOOK_S)
         while not ends.words[0]:
-            try:
-                connection, _ = listening.accept()
-            except TimeoutError:
-                continue
-            except OSError:  # No descriptor is left, accept(2): they wait.
-                time.sleep(PAUSE_S)
-                continue
-            with contextlib.suppress(OSError), connection:
-                answer(connection, lambda: text(*arguments))
+            come = accepted(listening)
+            if come is not None:
+                with contextlib.suppress(OSError), come[0] as connection:
+                    answer(connection, lambda: text(*arguments))
 
 
 def answer(connection: socket.socket, text: Callable[[], str]) -> None:
