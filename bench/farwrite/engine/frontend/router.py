@@ -64,6 +64,7 @@ class Link(threading.Thread):
         self.router, self.up, self.address, self.view = router, up, address, view
         self.due, self.ends = threading.Event(), False
         self.leads_to, self.said = "", ""
+        self.linking = threading.Lock()  # A connection to an old address is handed over before the cut that ends it, or never.
 
     def run(self) -> None:
         pause_s = AGAIN_S
@@ -98,20 +99,25 @@ class Link(threading.Thread):
 
     def connect(self) -> None:
         """Negotiate, and hand the connection over. UnfitError where the server is not one of this volume's groups."""
-        leads_to = target_of(self.address)
+        address = self.address
+        leads_to = target_of(address)
         contexts = [nbd.BASE_ALLOCATION, *([nbd.CHANGED_SINCE + self.view.since] if self.view.since else [])]
-        client = NbdClient(Place(self.address, self.view.export), contexts, LINK_S)
+        client = NbdClient(Place(address, self.view.export), contexts, LINK_S)
         found = {name: number for number, name in client.contexts.items()}
         missing = [name for name in contexts if name not in found]
         wanted = self.router.member_bytes
         if missing or client.size < wanted:
             client.close()
             raise UnfitError(f"it has no {missing[0]}" if missing else f"it has {client.size} bytes, and {wanted} are needed")
-        self.leads_to = leads_to
-        self.router.post(
-            rows.LINK, descriptor=client.socket.detach(), index=self.up, allocation=found[contexts[0]],
-            changed=found[contexts[1]] if self.view.since else -1,
-        )  # fmt: skip
+        with self.linking:
+            if self.address != address:  # The group has moved meanwhile.
+                client.close()
+                return
+            self.leads_to = leads_to
+            self.router.post(
+                rows.LINK, descriptor=client.socket.detach(), index=self.up, allocation=found[contexts[0]],
+                changed=found[contexts[1]] if self.view.since else -1,
+            )  # fmt: skip
 
     def say(self, sentence: str) -> None:
         if sentence != self.said:
@@ -350,6 +356,26 @@ class Router:
         self.state.home[:count], self.state.seat[:count] = chunks.home, chunks.seat
         self.state.at[0].map_version = chunks.version
         self.member_bytes = (int(chunks.seat.max()) + 1) * chunks.chunk_bytes if count else 0
+
+    def move_group(self, group: int, address: str) -> None:
+        """A group is at another address from now on, only inside `fenced`. The router ends if it cannot leave the old one: then
+        nothing more is sent there, and whoever starts it again says where the group is."""
+        at = self.state.at[0]
+        with self.lock:
+            self.addresses[group] = address
+            links = [links[group] for links in self.links.values()]
+        try:
+            for link in links:
+                with link.linking:
+                    link.address = address
+                    self.await_loop(lambda up=link.up: self.post(rows.CUT, index=up), ACK_S, "leave a group")  # type: ignore[misc]
+                link.due.set()
+            posted = int(at.mail_written)
+            self.await_loop(lambda: int(at.mail_read) >= posted, ACK_S, "leave a group")
+        except BaseException:
+            at.stop = 1
+            self.wake()
+            raise
 
     def resize(self, size_bytes: int) -> None:
         """Another size, for clients that come from now on; the groups have theirs already. Connections are made anew."""

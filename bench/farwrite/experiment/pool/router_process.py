@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,20 +74,32 @@ class Record(msgspec.Struct):
 
     last: int = 0
     taken: list[Taken] = []
+    homes: dict[int, str] = {}  # where a group is that has moved, by its number: a directory beside its member's, or a path
+
+
+def record_of(path: Path) -> Record:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Record)
+    except FileNotFoundError:
+        return Record()
+    except (OSError, msgspec.MsgspecError) as damage:
+        raise UnfitError(f"{path}: it does not say which snapshots are whole: {damage}.") from damage
+
+
+def homes_of(order: Order) -> list[Path]:
+    """The directories of the groups' sockets, in their order."""
+    homes = record_of(order.record).homes
+    return [member.parent / homes.get(group, member.name) for group, member in enumerate(order.members)]
 
 
 class Keeper:
     """Takes and deletes snapshots of all groups (serve.control.Keeper)."""
 
     def __init__(self, router: Router, members: Sequence[Path], path: Path) -> None:
-        self.router, self.members, self.path = router, members, path
+        self.router, self.members, self.path = router, list(members), path
         self.lock = threading.Lock()
-        try:
-            self.record = msgspec.json.decode(path.read_bytes(), type=Record)
-        except FileNotFoundError:
-            self.record = Record()
-        except (OSError, msgspec.MsgspecError) as damage:
-            raise UnfitError(f"{path}: it does not say which snapshots are whole: {damage}.") from damage
+        self.record = record_of(path)
+        self.is_moving = False
         self.pool = ThreadPoolExecutor(len(members), "snapshots")
         self.kept_bytes: dict[str, int] = {}
 
@@ -109,6 +121,8 @@ class Keeper:
         if len(name.encode()) > NAME_BYTES_MAX:
             raise UsageError(f"{name!r} is no name of a snapshot of a striped volume: it takes {NAME_BYTES_MAX} bytes at most.")
         with self.lock:
+            if self.is_moving:
+                raise UnfitError("A group of this volume moves: take the snapshot when it is at its new home.")
             if self.found(name) is not None:
                 raise UsageError(f"There is a snapshot {name} already: give another name, or delete that one.")
             inner = f"{name}.{secrets.token_hex(4)}"
@@ -123,7 +137,7 @@ class Keeper:
                 if refusals:
                     raise refusals[0]
                 made = Taken(name, inner, self.record.last + 1, taken_ns, pause_ns)
-                self.save(Record(made.number, [*self.record.taken, made]))
+                self.save(Record(made.number, [*self.record.taken, made], self.record.homes))
             except BaseException:
                 self.at_all(Delete(inner), TAKE_S)
                 raise
@@ -135,7 +149,7 @@ class Keeper:
             one = self.found(name)
             if one is None:
                 raise UsageError(f"There is no snapshot {name}.")
-            self.save(Record(self.record.last, [other for other in self.record.taken if other is not one]))
+            self.save(Record(self.record.last, [other for other in self.record.taken if other is not one], self.record.homes))
             if refusals := self.at_all(Delete(one.inner), TAKE_S):
                 LOG.warning("what a group keeps for snapshot %s is deleted later: %s", name, refusals[0])
 
@@ -163,6 +177,24 @@ class Keeper:
         make_durable(self.path.parent)
         self.record = record
 
+    # A group moves
+
+    @contextmanager
+    def moving(self, group: int, to: Path) -> Iterator[GroupSwitch]:
+        """A group may be switched to another home inside this block. Its snapshots would stay at the old one."""
+        with self.lock:
+            if self.is_moving:
+                raise UsageError("A group of this volume moves already.")
+            if self.record.taken:
+                raise UsageError(f"Snapshots do not move with a group: delete {self.record.taken[0].name} and the others before.")
+            if to in self.members:
+                raise UsageError(f"{to.name} is a group of this volume.")
+            self.is_moving = True
+        try:
+            yield GroupSwitch(self, group, to)
+        finally:
+            self.is_moving = False
+
     # Its replicas are its members'.
 
     def add_replica(self, name: str, address: Address) -> None:
@@ -176,6 +208,30 @@ class Keeper:
 
     def request_hand_over(self, to: str) -> None:
         raise UsageError("A striped volume is led by its router; its members are led by their replicas.")
+
+
+class GroupSwitch:
+    """The switch of a group to another home (copy.passes.Switch)."""
+
+    def __init__(self, keeper: Keeper, group: int, to: Path) -> None:
+        self.keeper, self.group, self.to = keeper, group, to
+
+    def fenced(self) -> AbstractContextManager[None]:
+        return self.keeper.router.fenced()
+
+    def commit(self) -> None:
+        """The new home is written down before anything is sent to it; whatever happens then, nothing goes to the old one."""
+        keeper, member = self.keeper, self.keeper.members[self.group]
+        home = self.to.name if self.to.parent == member.parent else str(self.to)
+        with keeper.lock:
+            try:
+                keeper.save(Record(keeper.record.last, keeper.record.taken, keeper.record.homes | {self.group: home}))
+            except BaseException:
+                keeper.router.state.at[0].stop = 1  # Whether it is on the disk is unknown: it is read when the router starts.
+                keeper.router.wake()
+                raise
+            keeper.members[self.group] = self.to
+        keeper.router.move_group(self.group, str(self.to / FOLLOWS))
 
 
 class Doors:
@@ -199,10 +255,11 @@ class Doors:
 @contextmanager
 def routed(order: Order) -> Iterator[tuple[Router, Keeper]]:
     """A striped volume is served at `volume.sock` and `control.sock` of its directory inside this block."""
-    addresses = [str(member / FOLLOWS) for member in order.members]
+    homes = homes_of(order)
+    addresses = [str(home / FOLLOWS) for home in homes]
     with contextlib.ExitStack() as stack:
         router = stack.enter_context(running(Router(addresses, order.size_bytes, order.chunk_bytes)))
-        keeper = Keeper(router, order.members, order.record)
+        keeper = Keeper(router, homes, order.record)
         stack.callback(keeper.pool.shutdown, wait=False)
         doors = Doors(router, keeper)
         here = stack.enter_context(unix_listener(order.sockets, ROUTER))
