@@ -9,6 +9,7 @@ connects to it. Clients keep their connections, and their requests wait. What is
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -50,7 +51,7 @@ def next_step(took_ns: Sequence[int], by: By, pause_ns: int) -> Step:
         return Step.COPY
     if by is By.SNAPSHOT or took_ns[-1] <= pause_ns:
         return Step.SWITCH
-    slow = [later > SHRINKS_TO * sooner for sooner, later in zip(took_ns, took_ns[1:], strict=False)]
+    slow = [later > SHRINKS_TO * sooner for sooner, later in itertools.pairwise(took_ns)]
     if len(took_ns) >= PASSES_MAX or (len(slow) >= 2 and slow[-1] and slow[-2]):
         return Step.GIVE_UP
     return Step.COPY
