@@ -16,9 +16,10 @@ from farwrite.engine.frontend.router import Router
 from farwrite.experiment.copy import passes
 from farwrite.experiment.copy.copier import Copier, End
 from farwrite.experiment.copy.passes import By, Mover, Step, next_step
-from farwrite.experiment.pool import router_process
-from farwrite.experiment.pool.router_process import GroupSwitch, Keeper, Order, homes_of, record_of, routed
-from farwrite.experiment.serve.control import Take, ask
+from farwrite.experiment.pool import router_record
+from farwrite.experiment.pool.router_process import GroupSwitch, Keeper, Order, homes_of, routed
+from farwrite.experiment.pool.router_record import record_of
+from farwrite.experiment.serve.control import CancelMove, MoveGroup, ShowMove, Take, ask
 from nbd_client import NbdClient
 
 CHUNK, BLOCK, GROUPS = 64 << 10, 4096, 2
@@ -202,6 +203,37 @@ def test_what_does_not_move_is_refused_before_anything_is_copied(world):
         pass
 
 
+def asked_until_over(sockets):
+    until_s = time.monotonic() + 60
+    while not (state := ask(sockets, ShowMove()).move).is_over:
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    return state
+
+
+def test_a_router_is_asked_for_a_move_at_its_control_socket_and_says_how_far_it_is(world):
+    assert ask(world.sockets, ShowMove()).move is None and ask(world.sockets, CancelMove()).move is None
+    for request, said in (
+        (MoveGroup(2, "new", "passes", 1), "no group 2"), (MoveGroup(-1, "new", "passes", 1), "no group -1"),
+        (MoveGroup(0, "db.1", "passes", 1), "is a group of this volume"), (MoveGroup(0, "new", "passes", 0), "A pause is"),
+        (MoveGroup(0, "new", "passes", 1 << 60), "A pause is"), (MoveGroup(0, "../new", "passes", 1), "is no volume"),
+        (MoveGroup(0, "", "passes", 1), "is no volume"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=said):
+            ask(world.sockets, request)
+    with pytest.raises(UsageError, match="has no router"):
+        ask(world.members[0].directory, ShowMove())
+    with Writer(world.sockets, 7) as writer:
+        ask(world.sockets, MoveGroup(0, "nowhere", "passes", 1))
+        ask(world.sockets, CancelMove())  # Noticed while nobody answers there, too.
+        refused = asked_until_over(world.sockets)
+        assert refused.to == "nowhere" and refused.refusal and not refused.hold_end_ns and world.home() == "db.0"
+        ask(world.sockets, MoveGroup(0, "new", "snapshot", 1))
+        over = asked_until_over(world.sockets)
+    assert (over.refusal, over.passes, world.home()) == ("", 2, "new") and over.hold_end_ns > over.hold_begin_ns > 1 << 60
+    assert over.copied_bytes > 0 and not writer.is_hung_up and not writer.lost()
+
+
 # Cancelled or killed at every step
 
 
@@ -352,7 +384,7 @@ def test_a_home_that_cannot_be_written_down_ends_the_router_and_not_the_writes(w
 
     with Writer(world.sockets, 6) as writer:
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-            patch.setattr(router_process, "write_atomically", refuse)
+            patch.setattr(router_record, "write_atomically", refuse)
             world.move(pause_ns=passes.HOLD_NS_MAX)
         until_s = time.monotonic() + 10
         while world.router.is_running and time.monotonic() < until_s:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from small_lab import any_link
 from test_serve import until, writing
 from test_served_pool import done, lost, serving
 
-from console import assert_refused, farwrite
+from console import assert_refused, environment, farwrite, words_of
 from nbd_client import NbdClient
 
 pytestmark = [pytest.mark.lab, any_link]
@@ -69,6 +70,67 @@ def test_a_striped_volume_loses_its_primaries_under_a_writer_who_never_reconnect
         done("volume", "delete", "db", "--pool", san)
         assert done("volume", "list", "--members", "--pool", san, "--json") == []
     assert not (san / "striped" / "db.json").exists()
+
+
+def test_a_group_moves_behind_its_router_under_a_writer_who_never_reconnects(place):
+    """One story again: passes, one snapshot, a move that is given up, one whose pool is killed."""
+    san, doors = place / "san", place / "d"
+    nodes = [word for name in ("a@near", "b@far", "c@near", "d@far") for word in ("--node", f"{name}=1g")]
+    done("pool", "create", san, *nodes, "--json")
+    done("volume", "create", "db", "--size", str(CHUNK), "--level", "10", "--groups", "1", "--pool", san, "--json")
+    done("volume", "create", "log", "--size", str(MIB), "--level", "10", "--pool", san, "--json")
+    first, second = sorted(nodes_of(san, "db.0")), sorted({"a", "b", "c", "d"} - nodes_of(san, "db.0"))
+    to = {number: ["--to", ",".join(second if number % 2 else first), "--pool", san] for number in range(1, 9)}
+    db = doors / "db" / "volume.sock"
+    with serving(san, doors) as served:
+        assert_refused(farwrite("migrate", "log", "--by", "passes", *to[1]), "has no router")
+        assert_refused(farwrite("migrate", "db", "--by", "passes", "--to", "c", "--pool", san), "takes 2 nodes")
+        assert_refused(farwrite("migrate", "db", "--by", "snapshot", "--pause", "1 s", *to[1]), "--pause says when")
+        done("snapshot", "create", "monday", "--sockets", doors / "db", "--json")
+        assert_refused(farwrite("migrate", "db", "--by", "passes", *to[1]), "Snapshots do not move")
+        done("snapshot", "delete", "monday", "--sockets", doors / "db")
+        assert members(san) == ["db.0", "log"]
+        with NbdClient(str(db), limit_s=60) as client:
+            for at in range(MIB, CHUNK, MIB):
+                assert client.write(at, os.urandom(MIB)) == 0
+        with writing(db) as writer:
+            until(lambda: writer.number > 5, "no write was answered")
+            client = writer.client
+            moved = done("migrate", "db", "--by", "passes", "--pause", "5 s", *to[1], "--json", "-q")
+            assert (moved["by"], moved["replaces"], moved["replica"]) == ("passes", "db.0", "db.1") and moved["passes"] >= 2
+            assert moved["copied_bytes"] >= CHUNK - MIB and moved["switch_pause_ns"] > 0
+            assert members(san) == ["db.1", "log"] and sorted(nodes_of(san, "db.1")) == second
+            said = done("migrate", "db.1", "--by", "snapshot", *to[2])
+            assert "db.1 is now db.0 on " in said and "2 passes, the last one while clients waited" in said
+            # Given up, by Ctrl-C: it stays where it is.
+            with subprocess.Popen(words_of("migrate", "db", "--by", "passes", *map(str, to[1])), env=environment(),
+                                  stderr=subprocess.PIPE, text=True) as moving:  # fmt: skip
+                until(lambda: members(san) == ["db.0", "db.1", "log"], "nothing moves")
+                moving.send_signal(signal.SIGINT)
+                assert "given up" in moving.communicate()[1] and moving.returncode == 130
+            until(lambda: members(san) == ["db.0", "log"], "what was given up is not gone")
+            number = writer.number
+            until(lambda: writer.number > number + 100, "writes do not go on")
+            assert writer.client is client, "the writer had to connect again"
+            # Everything is killed while it moves.
+            with subprocess.Popen(words_of("migrate", "db", "--by", "passes", *map(str, to[1])), env=environment(),
+                                  stderr=subprocess.PIPE) as moving:  # fmt: skip
+                until(lambda: members(san) == ["db.0", "db.1", "log"], "nothing moves")
+                served.process.kill()
+                served.process.wait()
+                moving.communicate()
+    with serving(san, doors):
+        assert lost(writer, db) == []
+        assert len(members(san)) == 2 and {path.name for path in (san / "nodes").glob("*/db.*")} == {members(san)[0]}
+
+
+def members(san):
+    return [one["name"] for one in done("volume", "list", "--members", "--pool", san, "--json") if one["name"] != "db"]
+
+
+def nodes_of(san, name):
+    listed = {one["name"]: one for one in done("volume", "list", "--members", "--pool", san, "--json")}
+    return {copy["node"] for copy in listed[name]["copies"]}
 
 
 def has_another_leader(sockets, before):

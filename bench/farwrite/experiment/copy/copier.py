@@ -207,8 +207,11 @@ class Stream:
 class Copier:
     """Copies from one end to the other, one after the other."""
 
-    def __init__(self, source: End, destination: End, asked: Asked, tell: Tell) -> None:
-        self.source, self.destination, self.asked, self.tell = source, destination, asked, tell
+    def __init__(
+        self, source: End, destination: End, asked: Asked, tell: Tell, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """`check` raises when the copy is to be given up; it is called whenever something has moved, and while nothing does."""
+        self.source, self.destination, self.asked, self.tell, self.check = source, destination, asked, tell, check
         self.moved_s = time.monotonic()
         self.is_under_way = False
 
@@ -241,9 +244,11 @@ class Copier:
                     told_s = time.monotonic()
                 losses += 1
                 time.sleep(RETRY_S)
+                self.check()
 
     def note_moved(self) -> None:
         self.moved_s = time.monotonic()
+        self.check()
 
     def attempt(self) -> Copied:
         """One copy while both ends last."""

@@ -74,23 +74,18 @@ class Moved:
     by: By
     took_ns: list[int] = field(default_factory=list)  # of each pass but the last
     copied_bytes: list[int] = field(default_factory=list)  # by each pass, and by the last one
-    hold_ns: int = 0  # for which requests waited at the switch
+    hold_begin_ns: int = 0  # requests waited from here, monotonic; 0: it has not come so far
+    hold_end_ns: int = 0
     is_switched: bool = False
 
     @property
     def passes(self) -> int:
         return len(self.copied_bytes)
 
-
-class BoundedCopier(Copier):
-    """A copier that ends by `check`, which raises when it is to."""
-
-    check: Callable[[], None] | None = None
-
-    def note_moved(self) -> None:
-        super().note_moved()
-        if self.check is not None:
-            self.check()
+    @property
+    def hold_ns(self) -> int:
+        """For which requests waited at the switch."""
+        return self.hold_end_ns - self.hold_begin_ns
 
 
 class Mover:
@@ -140,7 +135,7 @@ class Mover:
 
     def last_pass(self) -> None:
         """Nobody writes; what changed since the last pass is made durable at the destination, and then that is the home."""
-        begin_ns = time.monotonic_ns()
+        self.moved.hold_begin_ns = begin_ns = time.monotonic_ns()
 
         def check() -> None:
             self.check_cancelled()
@@ -160,12 +155,10 @@ class Mover:
             check()
             self.switch.commit()
             self.moved.is_switched = True
-        self.moved.hold_ns = time.monotonic_ns() - begin_ns
+        self.moved.hold_end_ns = time.monotonic_ns()
 
-    def copier(self, asked: Asked, check: Callable[[], None]) -> BoundedCopier:
-        made = BoundedCopier(self.source, self.destination, asked, self.tell)
-        made.check = check
-        return made
+    def copier(self, asked: Asked, check: Callable[[], None]) -> Copier:
+        return Copier(self.source, self.destination, asked, self.tell, check)
 
     def note(self, copied: Copied) -> None:
         self.moved.copied_bytes.append(copied.shipped_bytes)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -26,6 +26,7 @@ from . import striped
 from .balance import plan_load
 from .document import StorageNode, Stripe, checked_text
 from .loads import Load
+from .moves import MoveFigures
 from .placement import Move, plan_balance
 from .steps import AtRest, Group, Pool, ServedError, is_open, opened
 
@@ -104,13 +105,23 @@ class Migrate(msgspec.Struct, tag="migrate", forbid_unknown_fields=True):
     source: str = ""  # the node whose copy it is; empty: the pool chooses
 
 
+class MigrateGroup(msgspec.Struct, tag="migrate-group", forbid_unknown_fields=True):
+    """Move a group of a striped volume, all its copies, to other nodes behind its router."""
+
+    volume: str  # the member
+    to: list[str]  # a node for each copy
+    by: Literal["passes", "snapshot"]
+    pause_ns: int
+
+
 class Cancel(msgspec.Struct, tag="cancel", forbid_unknown_fields=True):
-    """Give up the copy of a volume that is on its way."""
+    """Give up the copy, or the group, of a volume that is on its way."""
 
     volume: str
 
 
-Request = Show | AddNodes | RemoveNode | Balance | CreateVolume | DeleteVolume | ResizeVolume | SetLevel | Migrate | Cancel
+Changing = AddNodes | RemoveNode | Balance | CreateVolume | DeleteVolume | ResizeVolume | SetLevel
+Request = Show | Changing | Migrate | MigrateGroup | Cancel
 
 
 class NodeFigures(msgspec.Struct, frozen=True):
@@ -135,25 +146,6 @@ class CopyFigures(msgspec.Struct, frozen=True):
     state: str
     allocated_bytes: int
     leads: bool = False
-
-
-class MoveFigures(msgspec.Struct, forbid_unknown_fields=True):
-    """What became of a copy that joins, by instants in ns since 1970; 0: not yet."""
-
-    volume: str
-    replica: str
-    node: str
-    replaces: str
-    begin_ns: int
-    whole_ns: int = 0  # it counts
-    switch_begin_ns: int = 0  # the doors of the one that led were closed; 0: it did not lead
-    switch_end_ns: int = 0  # another one's were open
-    end_ns: int = 0  # the old one's files are gone
-    allocated_bytes: int = 0  # of the copy it was brought up to date from, when it was whole
-    copied_bytes: int = 0  # that lie in its own files then
-    write_ns_max: int = 0  # longest answered write meanwhile, to the resolution of the histogram; 0: nobody wrote
-    doing: str = ""
-    failure: str = ""  # why it does not go on
 
 
 class VolumeFigures(msgspec.Struct, frozen=True):
@@ -215,6 +207,7 @@ class Answer(msgspec.Struct):
 
 
 REQUEST, ANSWER = msgspec.json.Decoder(Request), msgspec.json.Decoder(Answer)
+T = TypeVar("T")
 
 
 def figures_of(pool: Pool, live: dict[str, dict[str, Any]] | None = None) -> Figures:
@@ -239,7 +232,7 @@ def figures_of(pool: Pool, live: dict[str, dict[str, Any]] | None = None) -> Fig
             VolumeFigures(
                 volume.name, f"{volume.number:x}", volume.size_bytes, volume.room_bytes, volume.level, volume.is_reserved,
                 volume.state, copies, **known, groups=0, chunk_bytes=0,
-                part_of=volume.name.partition(".")[0] if volume.is_member else "",
+                part_of=volume.part_of,
             )
         )  # fmt: skip
     volumes += [stripe_figures(stripe, volumes, (live or {}).get(stripe.name, {})) for stripe in document.stripes]
@@ -249,7 +242,7 @@ def figures_of(pool: Pool, live: dict[str, dict[str, Any]] | None = None) -> Fig
 
 def stripe_figures(stripe: Stripe, volumes: list[VolumeFigures], known: Mapping[str, Any]) -> VolumeFigures:
     """A striped volume as it is listed: with the copies of all its members."""
-    members = [one for one in volumes if one.part_of == stripe.name]
+    members = [one for one in volumes if one.name in stripe.members()]
     return VolumeFigures(
         stripe.name, f"{stripe.number:x}", stripe.size_bytes, sum(one.room_bytes for one in members), stripe.level,
         any(one.is_reserved for one in members), stripe.state, [copy for one in members for copy in one.copies], **known,
@@ -257,7 +250,7 @@ def stripe_figures(stripe: Stripe, volumes: list[VolumeFigures], known: Mapping[
     )  # fmt: skip
 
 
-def carry_out_striped(pool: Pool, request: Request, group: Group | AtRest) -> bool:
+def carry_out_striped(pool: Pool, request: Request, group: Group | AtRest, answer: Answer) -> bool:
     """Do what is asked of a striped volume; False where it is about none. UsageError for what a member alone is asked."""
     routers: striped.Routers | None = getattr(group, "routers", None)  # None: nothing is served.
     if isinstance(request, CreateVolume):
@@ -267,6 +260,13 @@ def carry_out_striped(pool: Pool, request: Request, group: Group | AtRest) -> bo
                 request.chunk_bytes, group, routers,
             )  # fmt: skip
         return bool(request.groups)
+    moves = routers.moves if routers is not None else None
+    if isinstance(request, MigrateGroup):
+        answer.replica = served(moves).begin(request.volume, request.to, request.by, request.pause_ns, group)
+        return True
+    if isinstance(request, Cancel) and moves is not None:
+        answer.replica = moves.cancel(request.volume.partition(".")[0])
+        return bool(answer.replica)
     if isinstance(request, Migrate) and pool.document.stripe(request.volume):
         raise UsageError(f"Volume {request.volume} is striped: migrate one of its members, as {request.volume}.0.")
     if not isinstance(request, DeleteVolume | ResizeVolume | SetLevel):
@@ -275,6 +275,8 @@ def carry_out_striped(pool: Pool, request: Request, group: Group | AtRest) -> bo
     if stripe is None:
         striped.refuse_member(request.name, {DeleteVolume: "delete", ResizeVolume: "resize"}.get(type(request), "change"))
         return False
+    if moves is not None and stripe.name in moves.under_way and not isinstance(request, DeleteVolume):
+        raise UsageError(f"A group of volume {stripe.name} moves: wait (farwrite pool show), or cancel that (farwrite migrate).")
     if isinstance(request, DeleteVolume):
         striped.delete_striped(pool, stripe, group, routers)
     elif isinstance(request, ResizeVolume):
@@ -287,7 +289,7 @@ def carry_out_striped(pool: Pool, request: Request, group: Group | AtRest) -> bo
 def carry_out(pool: Pool, request: Request, group: Group | AtRest, queue: deque[Move] | None = None) -> Answer:
     """Do what is asked; `queue` takes the moves of a balance, None where nothing can move. FarwriteError refuses."""
     answer = Answer()
-    if carry_out_striped(pool, request, group):
+    if carry_out_striped(pool, request, group, answer):
         return answer
     if isinstance(request, AddNodes):
         for node in request.nodes:
@@ -299,16 +301,14 @@ def carry_out(pool: Pool, request: Request, group: Group | AtRest, queue: deque[
         else:
             answer.moves = pool.remove_node(request.node)
     elif isinstance(request, Balance):
-        if request.go or request.stop:
-            movable(queue)
         if request.stop:
-            answer.moves = list(queue or ())
-            queue.clear()  # type: ignore[union-attr]
+            answer.moves = list(served(queue))
+            served(queue).clear()
             return answer
+        coming = served(queue) if request.go else deque()
         answer.moves, answer.said = planned(pool, group, request.across_sites)
-        if request.go:  # In place of what an earlier one had left: it was planned again.
-            queue.clear()  # type: ignore[union-attr]
-            queue.extend(answer.moves)  # type: ignore[union-attr]
+        coming.clear()  # It was planned again.
+        coming.extend(answer.moves)
     elif isinstance(request, CreateVolume):
         pool.create_volume(request.name, request.size_bytes, request.level, request.is_reserved, request.room_bytes, group)
     elif isinstance(request, DeleteVolume):
@@ -318,7 +318,7 @@ def carry_out(pool: Pool, request: Request, group: Group | AtRest, queue: deque[
     elif isinstance(request, SetLevel):
         pool.set_level(request.name, request.level)
     elif isinstance(request, Migrate):
-        movable(queue)
+        served(queue)
         source = pool.document.volume(request.volume).copy_on(pool.document.node(request.source).name) if request.source else None
         if request.source and source is None:
             raise UsageError(f"Volume {request.volume} has no copy on node {request.source}: farwrite pool show lists them.")
@@ -339,10 +339,11 @@ def planned(pool: Pool, group: Group | AtRest, across_sites: bool) -> tuple[list
     return moves + found.moves, found.said
 
 
-def movable(queue: deque[Move] | None) -> None:
-    """UsageError where nothing can move."""
-    if queue is None:
+def served(what: T | None) -> T:
+    """What only a pool that is served has. UsageError where it is not: nothing can move then."""
+    if what is None:
         raise UsageError("Copies move while the pool is served: start farwrite pool serve, and ask again.")
+    return what
 
 
 # Asking

@@ -92,9 +92,9 @@ class Volume(msgspec.Struct, forbid_unknown_fields=True):
     lead: str = ""  # the replica that is to lead when it is served; empty: the one at the first site
 
     @property
-    def is_member(self) -> bool:
-        """Whether it is a part of a striped volume: clients do not come to it, its router does."""
-        return "." in self.name
+    def part_of(self) -> str:
+        """The striped volume that it is a part of: clients do not come to it, its router does. Empty: it is none."""
+        return part_of(self.name)
 
     @property
     def wanted(self) -> int:
@@ -138,10 +138,11 @@ class Stripe(msgspec.Struct, forbid_unknown_fields=True):
     chunk_bytes: int
     map_version: int = 1  # of the map of chunks: counts its changes
     state: VolumeState = "making"
+    homes: list[str] = msgspec.field(default_factory=list)  # the member volume of each group; empty: NAME.0, NAME.1, ...
 
     def members(self) -> list[str]:
-        """The names of its member volumes."""
-        return [f"{self.name}.{group}" for group in range(self.groups)]
+        """The names of its member volumes, in the order of its groups."""
+        return self.homes or [f"{self.name}.{group}" for group in range(self.groups)]
 
 
 class Document(msgspec.Struct, forbid_unknown_fields=True):
@@ -193,6 +194,11 @@ class Document(msgspec.Struct, forbid_unknown_fields=True):
     def copies_on(self, node: str) -> list[tuple[Volume, Copy]]:
         """What lies on a node."""
         return [(volume, copy) for volume in self.volumes for copy in volume.copies if copy.node == node]
+
+
+def part_of(name: str) -> str:
+    """The striped volume whose member has this name; empty where it is no member's."""
+    return name.rpartition(".")[0] if MEMBER.fullmatch(name) else ""
 
 
 def checked_name(name: str, what: str) -> str:
@@ -325,6 +331,9 @@ def wrong_with_stripe(stripe: Stripe, known: set[str]) -> str:
         return "its groups or chunks are none"
     if -(-stripe.size_bytes // chunk) > CHUNKS_MAX or stripe.map_version < 1:
         return "its map is none"
+    members = stripe.members()
+    if len(members) != stripe.groups or repeated(members) or not all(part_of(one) == stripe.name for one in members):
+        return "its members are none"
     if stripe.state == "ready" and (missing := [name for name in stripe.members() if name not in known]):
         return f"there is no {missing[0]}"
     return ""

@@ -47,9 +47,9 @@ from ..serve.volume_files import BALLOT, Files, Settings
 from ..voters import LOOK_S, POLICIES, address_at, run_witness, seat_of
 from . import verbs
 from .balance import Measured
-from .control import MoveFigures
 from .document import NAME_CHARACTERS_MAX, Copy, Volume
 from .loads import Meter
+from .moves import MoveFigures
 from .placement import Move
 from .rooms import Rooms
 from .steps import NotNowError, Pool, allocated_in
@@ -115,7 +115,7 @@ class Replicas(Server):
 
     def bound(self, stack: contextlib.ExitStack, first: int | None, after: int) -> socket.socket | None:
         """Its own TCP socket, at the port of its place behind the first one; at any that is free where that is 0."""
-        if first is None or self.volume.is_member:
+        if first is None or self.volume.part_of:
             return None
         port = first + after + self.volume.door if first else 0
         if port > PORT_MAX:

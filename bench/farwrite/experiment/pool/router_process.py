@@ -19,10 +19,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from ...base.errors import FarwriteError, UnfitError, UsageError
-from ...base.files import write_atomically
 from ...engine.control import Address
 from ...engine.frontend import nbd_door
 from ...engine.frontend.nbd_client import Place
@@ -33,8 +30,9 @@ from ...engine.snapshot import Snapshot, checked_name
 from ...lab.shared_memory import Board
 from ..serve.control import CONTROL, FOLLOWS, Delete, Desk, Show, Take, ask, control_door
 from ..serve.replica import VOLUME, exports_of, unix_listener
-from ..serve.volume_files import make_durable
 from ..voters import quieten
+from .group_mover import GroupMover
+from .router_record import Record, Taken, record_of, save_record
 
 ROUTER = "router"  # Its socket's name in the volume's directory; `volume.sock` leads to it.
 TAKE_S = 10.0  # For all groups to take a snapshot: no answer goes out meanwhile.
@@ -57,33 +55,6 @@ class Order(NamedTuple):
     members: tuple[Path, ...]  # those of its members, in the order of the groups
     record: Path
     is_verbose: bool = False
-
-
-class Taken(msgspec.Struct):
-    """A snapshot that is whole."""
-
-    name: str
-    inner: str  # what it is called at the groups
-    number: int  # grows from one to the next
-    taken_ns: int  # since 1970
-    pause_ns: int  # for which no answer went out
-
-
-class Record(msgspec.Struct):
-    """The file."""
-
-    last: int = 0
-    taken: list[Taken] = []
-    homes: dict[int, str] = {}  # where a group is that has moved, by its number: a directory beside its member's, or a path
-
-
-def record_of(path: Path) -> Record:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Record)
-    except FileNotFoundError:
-        return Record()
-    except (OSError, msgspec.MsgspecError) as damage:
-        raise UnfitError(f"{path}: it does not say which snapshots are whole: {damage}.") from damage
 
 
 def homes_of(order: Order) -> list[Path]:
@@ -157,6 +128,8 @@ class Keeper:
         """What groups have kept for snapshots that are not whole, because a router or a group was killed, is given back."""
         for member in self.members:
             with contextlib.suppress(FarwriteError), self.lock:
+                if self.is_moving:  # Those of its passes are in no list.
+                    return
                 listed = {one.inner for one in self.record.taken}
                 for found in ask(member, Show(), TAKE_S).snapshots:
                     if found.name not in listed:
@@ -172,9 +145,7 @@ class Keeper:
         return next((one for one in self.record.taken if one.name == name), None)
 
     def save(self, record: Record) -> None:
-        self.path.parent.mkdir(mode=0o700, exist_ok=True)
-        write_atomically(self.path, msgspec.json.encode(record) + b"\n")
-        make_durable(self.path.parent)
+        save_record(self.path, record)
         self.record = record
 
     # A group moves
@@ -187,6 +158,8 @@ class Keeper:
                 raise UsageError("A group of this volume moves already.")
             if self.record.taken:
                 raise UsageError(f"Snapshots do not move with a group: delete {self.record.taken[0].name} and the others before.")
+            if not 0 <= group < len(self.members):
+                raise UsageError(f"This volume has no group {group}.")
             if to in self.members:
                 raise UsageError(f"{to.name} is a group of this volume.")
             self.is_moving = True
@@ -221,11 +194,10 @@ class GroupSwitch:
 
     def commit(self) -> None:
         """The new home is written down before anything is sent to it; whatever happens then, nothing goes to the old one."""
-        keeper, member = self.keeper, self.keeper.members[self.group]
-        home = self.to.name if self.to.parent == member.parent else str(self.to)
+        keeper = self.keeper
         with keeper.lock:
             try:
-                keeper.save(Record(keeper.record.last, keeper.record.taken, keeper.record.homes | {self.group: home}))
+                keeper.save(Record(keeper.record.last, keeper.record.taken, keeper.record.homes | {self.group: self.to.name}))
             except BaseException:
                 keeper.router.state.at[0].stop = 1  # Whether it is on the disk is unknown: it is read when the router starts.
                 keeper.router.wake()
@@ -266,7 +238,10 @@ def routed(order: Order) -> Iterator[tuple[Router, Keeper]]:
         stack.enter_context(nbd_door.nbd_door(here, doors.exports, doors.adopt, name=f"the door of {order.name}"))
         asked = stack.enter_context(unix_listener(order.sockets, f"{ROUTER}-control", CONTROL))
         own_door = str(order.sockets / f"{ROUTER}.sock")
-        desk = Desk(keeper, f"{order.number:x}", ROUTER, lambda snapshot: Place(own_door, f"{VOLUME}@{snapshot}"))
+        mover = GroupMover(keeper)
+        desk = Desk(
+            keeper, f"{order.number:x}", ROUTER, lambda snapshot: Place(own_door, f"{VOLUME}@{snapshot}"), mover=mover.answer
+        )
         stack.enter_context(control_door(asked, desk, f"the control socket of {order.name}"))
         yield router, keeper
 

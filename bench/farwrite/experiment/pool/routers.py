@@ -17,6 +17,7 @@ from ..serve.server import Asked, speak
 from ..voters import why_ended
 from .document import Stripe
 from .group import run_alone, volume_sockets
+from .moves import GroupMoves
 from .router_process import BOARD_WORDS, DRAIN_S, READY, ROUTER, SIZE_BYTES, STOP, Order, run_router, waited
 from .steps import Pool
 
@@ -42,6 +43,7 @@ class RouterProcesses:
         self.stack, self.lab, self.pool, self.asked, self.sockets = stack, lab, pool, asked, sockets
         self.routing: dict[str, Routing] = {}
         self.refused: dict[str, str] = {}
+        self.moves = GroupMoves(pool, sockets)
 
     def say(self, stripe: Stripe, sentence: str) -> None:
         if not self.asked.is_quiet:
@@ -123,6 +125,8 @@ class RouterProcesses:
                 found[stripe.name] = {"status": self.refused.get(stripe.name, "not served")}
                 continue
             status = f"striped over {stripe.groups}" if one.made is not None else "its router is started again"
+            if (moving := self.moves.under_way.get(stripe.name)) is not None:
+                status += f", {moving.old} moves to {moving.figures.node} ({moving.figures.doing or 'its first pass'})"
             uri = Place(str(one.directory / FOLLOWS)).uri
             found[stripe.name] = {"leader": ROUTER, "sockets": str(one.directory), "uri": uri, "status": status}
         return found

@@ -51,7 +51,8 @@ AGAIN_S, AGAIN_S_MAX = 0.2, 5.0  # After what could not be done; doubled each ti
 TRIES_MAX = 6  # Of a move of a balance, 25 s in all: a failover is over by then.
 SETTLES_S = 20.0  # For volumes to be led where they are to be, before clients are told to come.
 FIGURES_S = 0.5  # Between two looks at what nodes have for metrics.
-WHOLE = ("room", "load", "doors", "routers", "nodes", "volumes", "balance", control.SOCKET)  # What may go wrong besides a volume.
+# What may go wrong besides a volume.
+WHOLE = ("room", "load", "doors", "routers", "moves", "nodes", "volumes", "balance", control.SOCKET)
 # The lab has three sites whatever the pool has: the third has a voter of each volume, and nodes may come to any of them.
 THREE_SITES = Settings(
     volume=1, size_bytes=1 << 20, replicas=3, has_witness=False, protocol=PROTOCOL, policy=POLICY, quorum=0,
@@ -102,6 +103,7 @@ class PoolServer:
         self.attempt("load", self.groups.note_loads)
         self.attempt("doors", lambda: self.front.tend(self.groups))
         self.attempt("routers", self.routers.look)
+        self.attempt("moves", lambda: self.routers.moves.look(self.groups))
         busy = False
         for request, caller in self.desk.turn():
             self.desk.answer(caller, self.answer_to(request))
@@ -145,7 +147,7 @@ class PoolServer:
         except Exception as failure:  # Our own fault: the volumes are served on.
             return Answer(refusal=f"This is our own fault: {failure!r}.", exit_code=EXIT_CRASH)
         answer.pool = self.figures()
-        answer.migrations = list(self.groups.moves.values())
+        answer.migrations = [*self.groups.moves.values(), *self.routers.moves.figures]
         return answer
 
     def figures(self) -> Figures:

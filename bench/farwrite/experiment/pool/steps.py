@@ -47,6 +47,7 @@ from .document import (
     save,
 )
 from .placement import Move, Room, place, plan_balance, plan_drain, room_of
+from .router_record import record_of
 
 MARK = ".farwrite-pool"  # In a node's directory: the number of the pool that it belongs to.
 RECORDS = "striped"  # In the pool's directory: of each striped volume which snapshots are whole.
@@ -267,9 +268,10 @@ class Pool:
 
     def create_volume(
         self, name: str, size_bytes: int, level: str, is_reserved: bool, room_bytes: int, group: Group | AtRest,
-        is_member: bool = False,
+        is_member: bool = False, on: Sequence[str] = (),
     ) -> Volume:  # fmt: skip
-        """A new volume, which is there once this returns. `is_member`: of a striped one (striped.py)."""
+        """A new volume, which is there once this returns. `is_member`: of a striped one (striped.py). `on`: these nodes, which
+        are fit for it; none: the pool chooses."""
         document = self.document
         if not is_member:
             checked_name(name, "volume")
@@ -285,7 +287,7 @@ class Pool:
             area_bytes=AREA_BYTES,
         )  # fmt: skip
         document.give_door(made)
-        for node in place(document, made, made.wanted, self.allocated()):
+        for node in on or place(document, made, made.wanted, self.allocated()):
             made.copies.append(Copy(made.next_replica(node), node, document.free_port(made)))
         made.founders = [copy.replica for copy in made.copies]
         for copy in made.copies:
@@ -515,6 +517,11 @@ class Pool:
                 self.finish_deleting_stripe(stripe, AtRest())
                 said.append(f"volume {stripe.name} was {was}, and is gone.")
                 continue
+            self.adopt_homes(stripe)
+            for volume in [one for one in self.document.volumes if one.part_of == stripe.name]:
+                if volume.name not in stripe.members():
+                    self.delete_volume(volume.name, AtRest())
+                    said.append(f"volume {volume.name} was where a group had been, or was to be, and is gone.")
             wrong = [volume for volume in self.members_of(stripe) if volume.level != stripe.level]
             for volume in wrong:
                 volume.level = stripe.level
@@ -527,14 +534,25 @@ class Pool:
         names = stripe.members()
         return [volume for volume in self.document.volumes if volume.name in names]
 
+    def adopt_homes(self, stripe: Stripe) -> None:
+        """Where groups are that have moved is decided by the router's record; from now on the document says it too."""
+        homes = record_of(self.record_of(stripe)).homes
+        members = [homes.get(group, member) for group, member in enumerate(stripe.members())]
+        known = {volume.name for volume in self.document.volumes}
+        if missing := [name for name in members if name not in known]:
+            raise UnfitError(f"{self.record_of(stripe)}: a group of {stripe.name} is in {missing[0][:80]}, and there is none.")
+        if members != stripe.members():
+            stripe.homes = members
+            self.save()
+
     def record_of(self, stripe: Stripe) -> Path:
-        """The file that says which snapshots of a striped volume are whole (router_process.py)."""
+        """The file of what its router has decided (router_record.py)."""
         return self.directory / RECORDS / f"{stripe.name}.json"
 
     def finish_deleting_stripe(self, stripe: Stripe, group: Group | AtRest) -> None:
         """Its members are gone, and then it is."""
         stripe.state = "deleting"
-        for volume in self.members_of(stripe):
+        for volume in [one for one in self.document.volumes if one.part_of == stripe.name]:  # Those that a group moves to, too.
             self.delete_volume(volume.name, group)
         self.record_of(stripe).unlink(missing_ok=True)
         if stripe in self.document.stripes:  # What was never written down is not there any more.

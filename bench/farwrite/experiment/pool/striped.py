@@ -14,11 +14,14 @@ from ...base.units import format_size
 from ...engine.frontend.router_map import CHUNKS_MAX, GROUPS_MAX, member_bytes
 from ..serve.volume_files import new_number
 from .document import VOLUMES_MAX, Stripe, checked_level, checked_name, checked_size
+from .moves import GroupMoves
 from .steps import AtRest, Group, Pool
 
 
 class Routers(Protocol):
     """Who serves striped volumes."""
+
+    moves: GroupMoves
 
     def begin_router(self, stripe: Stripe) -> None:
         """Its members are served: serve it."""

@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -112,8 +112,26 @@ class HandOver(msgspec.Struct, tag="hand-over", forbid_unknown_fields=True):
     name: str
 
 
+class MoveGroup(msgspec.Struct, tag="move-group", forbid_unknown_fields=True):
+    """Of a router: have a group move to another volume, whose sockets are beside those of its own (copy/passes.py)."""
+
+    group: int
+    to: str
+    by: Literal["passes", "snapshot"]
+    pause_ns: int
+
+
+class CancelMove(msgspec.Struct, tag="cancel-move", forbid_unknown_fields=True):
+    """Of a router: give the move up that is under way."""
+
+
+class ShowMove(msgspec.Struct, tag="show-move", forbid_unknown_fields=True):
+    """Of a router: how far its last move is; each of these answers it."""
+
+
 Changing = AddReplica | RemoveReplica | Replicas | HandOver
-Request = Take | Delete | Show | Digest | Hold | Changing
+Moving = MoveGroup | CancelMove | ShowMove
+Request = Take | Delete | Show | Digest | Hold | Changing | Moving
 
 
 class ReplicaFigures(msgspec.Struct, frozen=True):
@@ -133,6 +151,20 @@ class ReplicaFigures(msgspec.Struct, frozen=True):
     left_s: float | None = None
 
 
+class GroupMove(msgspec.Struct):
+    """A move of a group: how far it is, or what it came to."""
+
+    group: int
+    to: str
+    doing: str = ""
+    passes: int = 0  # that are over
+    copied_bytes: int = 0
+    hold_begin_ns: int = 0  # no request went out from here, since 1970; 0: it has not come so far
+    hold_end_ns: int = 0  # the new home was asked
+    is_over: bool = False
+    refusal: str = ""  # why it was given up
+
+
 class Answer(msgspec.Struct):
     """What came of it, and what there is now."""
 
@@ -143,6 +175,7 @@ class Answer(msgspec.Struct):
     snapshots: list[SnapshotFigures] = []
     digest: str = ""
     replicas: list[ReplicaFigures] = []
+    move: GroupMove | None = None
     leads: bool = True  # whoever answers; if not, it may be asked again in a while
 
 
@@ -171,9 +204,10 @@ class Desk:
     """What one replica answers while it leads."""
 
     def __init__(
-        self, keeper: Keeper, volume: str, leader: str, door: Callable[[str], Place], leads: Callable[[], bool] = lambda: True
-    ) -> None:
-        self.keeper, self.volume, self.leader, self.door, self.leads = keeper, volume, leader, door, leads
+        self, keeper: Keeper, volume: str, leader: str, door: Callable[[str], Place], leads: Callable[[], bool] = lambda: True,
+        mover: Callable[[Moving], GroupMove | None] | None = None,
+    ) -> None:  # fmt: skip
+        self.keeper, self.volume, self.leader, self.door, self.leads, self.mover = keeper, volume, leader, door, leads, mover
         self.changing, self.held = threading.Lock(), threading.Lock()
 
     def carry_out(self, request: Request) -> Answer:
@@ -188,6 +222,10 @@ class Desk:
             digest = self.digest_of(request)
         elif isinstance(request, Changing):
             return Answer(volume=self.volume, leader=self.leader, replicas=self.change(request))
+        elif isinstance(request, Moving):
+            if self.mover is None:
+                raise UsageError("No group moves here: this volume has no router.")
+            return Answer(volume=self.volume, leader=self.leader, move=self.mover(request))
         found = [
             SnapshotFigures(one.name, int(one.sequence), int(one.taken_ns), bool(one.is_whole), int(one.kept_bytes))
             for one in self.keeper.snapshots()
