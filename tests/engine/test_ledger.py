@@ -187,6 +187,31 @@ def test_room_for_a_replica_that_moves_is_set_aside_or_refused():
     ledger.remove_node("a")
 
 
+def test_what_snapshots_keep_takes_room_of_the_node_and_none_of_the_volume():
+    ledger = opened({"a": 20 * STEP})
+    ledger.add_volume("thin", ("a",), 3 * STEP)
+    ledger.add_volume("thick", ("a",), 3 * STEP, reserved=True)
+    for name in ("thin", "thick"):
+        ledger.note(name, {"a": 2 * STEP}, ledger.limit_of(name), 0, {"a": 4 * STEP})
+        assert ledger.limit_of(name) == 3 * STEP, "it may be written to its end"
+    room = ledger.room_of("a")
+    assert (room.used, room.set_aside, room.free) == (12 * STEP, 14 * STEP, 6 * STEP)
+    ledger.add_volume("other", ("a",), GIB)
+    for used in range(0, 10 * STEP, STEP // 2):
+        ledger.note("other", {"a": min(used, ledger.limit_of("other"))}, ledger.limit_of("other"))
+    assert ledger.limit_of("other") == 6 * STEP
+    ledger.note("thin", {"a": 2 * STEP}, 3 * STEP, 0, {"a": 0})
+    assert ledger.limit_of("other") == 7 * STEP, "deleting a snapshot gives it to whoever writes"
+    # Of a pool that is opened, and of a volume that moves.
+    again = Ledger(STEP)
+    again.add_node("a", 4 * STEP)
+    again.add_node("b", 4 * STEP)
+    again.add_volume("thin", ("a",), GIB, used={"a": STEP}, kept={"a": 2 * STEP})
+    assert again.open() == {"thin": 2 * STEP} and again.room_of("a").free == 0
+    again.set_nodes("thin", ("b",))
+    assert again.room_of("b").set_aside == 4 * STEP and again.room_of("b").used == 0
+
+
 def test_the_time_until_a_node_is_full_follows_from_the_notes_of_late():
     ledger = opened({"a": 100 * STEP})
     ledger.add_volume("v", ("a",), GIB)
@@ -218,11 +243,11 @@ def test_what_cannot_be_is_refused_with_a_sentence(does, says):
 def test_levels_are_told_once_and_again_after_room_was_given_back():
     count, level = rows_of(room_kernel.Count)[0], RoomLevel()
     count.limit, count.warn = 10 * EXTENT_BYTES, 8 * EXTENT_BYTES
-    count.allocated = 8 * EXTENT_BYTES
-    assert level.news(count) == ""
-    count.kept = 4096
+    count.allocated, count.kept = 8 * EXTENT_BYTES, 99 * EXTENT_BYTES
+    assert level.news(count) == "", "what snapshots keep comes on top"
+    count.allocated += EXTENT_BYTES
     assert "above its warning level" in level.news(count) and level.news(count) == ""
-    count.allocated, count.kept, count.refused = 10 * EXTENT_BYTES, 0, 1
+    count.allocated, count.refused = 10 * EXTENT_BYTES, 1
     assert "are refused" in level.news(count) and level.news(count) == ""
     count.refused = 2
     assert level.news(count) == ""

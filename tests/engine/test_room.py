@@ -161,6 +161,14 @@ def test_zeros_that_keep_their_room_and_a_compare_and_write_are_refused_like_wri
     assert machine.journal.at[0].staged_sequence == 3
 
 
+def test_what_snapshots_keep_refuses_no_write(machine):
+    machine.limit(3)
+    assert machine.write(0, BLOCK) == machine.write(EXTENT, BLOCK) == 1
+    machine.settle()
+    machine.count["kept"] = 9 * EXTENT
+    assert machine.write(2 * EXTENT, BLOCK) == 1 and machine.write(3 * EXTENT, BLOCK) == primary.NO_SPACE
+
+
 def test_a_limit_below_what_is_used_takes_nothing_away(machine):
     assert machine.write(0, 4 * EXTENT) == 1
     machine.limit(2)

@@ -125,7 +125,7 @@ def test_a_group_moves_behind_its_router_under_a_writer_who_never_reconnects(pla
 
 
 def members(san):
-    return [one["name"] for one in done("volume", "list", "--members", "--pool", san, "--json") if one["name"] != "db"]
+    return sorted(one["name"] for one in done("volume", "list", "--members", "--pool", san, "--json") if one["name"] != "db")
 
 
 def nodes_of(san, name):

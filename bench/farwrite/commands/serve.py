@@ -78,8 +78,8 @@ def serve(
     size
         Bytes of the volume, 1g unless said; thin: it takes room as it is written.
     room
-        Bytes that it may take on each replica's disk, what its snapshots keep included; as many as there are unless said. A write
-        that needs more is refused, and what is there can be read, written over and trimmed.
+        Bytes that it may take on each replica's disk; as many as there are unless said. A write that needs more is refused, and
+        what is there can be read, written over and trimmed. What its snapshots keep comes on top.
     protocol
         When a write is answered: A, B, C, C2 or quorum; C unless said.
     policy

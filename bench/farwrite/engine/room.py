@@ -1,7 +1,7 @@
 """Room as a pool shares it out: who may take how much, so that no byte of a node is promised to two volumes at once.
 
 A volume may be written as far as its *limit* (room_kernel.Count.limit), which the replica that leads holds to before it takes a
-write. The `Ledger` of a pool raises limits in *grants* from what is free on every node that has a replica of the volume, before
+write. What its snapshots keep comes on top: it takes room of its node, and none of the limit, so no snapshot ever refuses a write. The `Ledger` of a pool raises limits in *grants* from what is free on every node that has a replica of the volume, before
 the volume needs them: what was granted is set aside on each of these nodes, used or not. A *reserved* volume is granted its whole
 size at once. The ledger is arithmetic in memory: nothing of it is kept, for what a volume takes is counted by its replicas, and
 limits follow from that and from what is free.
@@ -68,6 +68,7 @@ class Share:
     confirmed: int = 0  # notes that told the limit since it was lowered
     lowered_to: int = 0  # what it had left then
     used: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)  # for snapshots
 
     @property
     def left(self) -> int:
@@ -79,13 +80,22 @@ class Share:
         """Whether its limit is raised as it is written."""
         return self.is_served and not self.is_reserved
 
-    def note(self, used: Mapping[str, int]) -> None:
-        """What it takes now; nodes that it is not on are passed over."""
+    def note(self, used: Mapping[str, int], kept: Mapping[str, int] | None = None) -> None:
+        """What it takes now, and what its snapshots keep; nodes that it is not on are passed over."""
         self.used |= {node: int(size) for node, size in used.items() if node in self.nodes}
+        self.kept |= {node: int(size) for node, size in (kept or {}).items() if node in self.nodes}
+
+    def taken(self, node: str) -> int:
+        """Bytes that it and its snapshots take of a node."""
+        return self.used.get(node, 0) + self.kept.get(node, 0)
+
+    def granted(self, node: str) -> int:
+        """Bytes of a node that it may come to take by writes."""
+        return max(self.limit, self.held, self.used.get(node, 0))
 
     def charge(self, node: str) -> int:
         """Bytes that are set aside for it on a node."""
-        return max(self.limit, self.held, self.used.get(node, 0))
+        return self.granted(node) + self.kept.get(node, 0)
 
 
 class Ledger:
@@ -132,9 +142,10 @@ class Ledger:
 
     def add_volume(
         self, name: str, nodes: Sequence[str], size: int, reserved: bool = False, used: Mapping[str, int] | None = None,
-        is_served: bool = True,
+        is_served: bool = True, kept: Mapping[str, int] | None = None,
     ) -> dict[str, int]:  # fmt: skip
-        """A volume with a replica on each of these nodes; `used`: what it takes there already, when a pool is opened.
+        """A volume with a replica on each of these nodes; `used`, `kept`: what it and its snapshots take there already, when a pool
+        is opened.
 
         UnfitError when a reserved one does not fit, before anything changes. Answers the limits that have changed.
         """
@@ -146,6 +157,7 @@ class Ledger:
             self.size_of(node)
         taken = {node: int((used or {}).get(node, 0)) for node in nodes}
         share = Share(tuple(nodes), size, reserved, is_served, used=taken)
+        share.note({}, kept)
         at_least = whole_extents(size) if reserved else 0
         if self.is_open:
             self.require(share, at_least, name)
@@ -195,23 +207,27 @@ class Ledger:
                 raise UnfitError(f"Volume {name} takes {format_size(share.charge(node))}, which node {node} has not free.")
         share.nodes = tuple(nodes)
         share.used = {node: int((used or {}).get(node, share.used.get(node, 0))) for node in nodes}
+        share.kept = {node: share.kept.get(node, 0) for node in nodes}
         return self.grant()
 
     # Grants
 
-    def note(self, name: str, used: Mapping[str, int], limit: int | None = None, now_ns: int = 0) -> dict[str, int]:
-        """What the volume takes on its nodes now, and the limit that the replica that leads holds to (None: not known).
+    def note(
+        self, name: str, used: Mapping[str, int], limit: int | None = None, now_ns: int = 0, kept: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
+        """What the volume takes on its nodes now, the limit that the replica that leads holds to (None: not known), and what its
+        snapshots keep.
 
         Answers the limits that have changed, of whichever volume: they are to be written to the boards of all its replicas.
         """
         share = self.share_of(name)
-        share.note(used)
+        share.note(used, kept)
         if share.held != share.limit and limit is not None:
             share.confirmed = share.confirmed + 1 if limit == self.limit_of(name) else 0
             if share.confirmed > 1:
                 share.held = share.limit
         if now_ns and (not self.samples or now_ns - self.samples[-1][0] >= SAMPLE_NS):
-            self.samples.append((now_ns, sum(max(one.used.values()) for one in self.shares.values())))
+            self.samples.append((now_ns, sum(max(map(one.taken, one.nodes)) for one in self.shares.values())))
         return self.even_out() | self.grant()
 
     def grant(self) -> dict[str, int]:
@@ -255,7 +271,7 @@ class Ledger:
         """How far the limit of a volume may be raised by what its node has free, and by what was taken back from it lately if it
         has written half of the rest."""
         gives = share.held > share.limit and share.left >= share.lowered_to // 2
-        own = max(share.limit, share.used.get(node, 0)) if gives else share.charge(node)
+        own = max(share.limit, share.used.get(node, 0)) if gives else share.granted(node)
         return self.room_of(node).free + own - share.limit
 
     def may_be_granted(self, name: str) -> bool:
@@ -267,7 +283,7 @@ class Ledger:
     def unwritten(self, node: str) -> int:
         """Bytes of a node that no volume has written and none has reserved, without two extents for each."""
         here = [share for share in self.shares.values() if node in share.nodes]
-        taken = sum(share.charge(node) if share.is_reserved else share.used.get(node, 0) for share in here)
+        taken = sum(share.charge(node) if share.is_reserved else share.taken(node) for share in here)
         return self.size_of(node) - taken - 2 * EXTENT_BYTES * len(here)
 
     def reclaim(self) -> dict[str, int]:
@@ -296,7 +312,7 @@ class Ledger:
     def room_of(self, node: str) -> NodeRoom:
         """How a node stands."""
         size, here = self.size_of(node), [share for share in self.shares.values() if node in share.nodes]
-        used = sum(share.used.get(node, 0) for share in here)
+        used = sum(share.taken(node) for share in here)
         return NodeRoom(
             node, size, used, sum(share.charge(node) for share in here), sum(share.size for share in here),
             used > size * self.warn_ratio,
@@ -355,14 +371,9 @@ class Ledger:
                 )
 
 
-def used_of(count: Any) -> int:
-    """What a volume takes, of a room_kernel.Count: extents and what its snapshots keep."""
-    return int(count["allocated"]) + int(count["kept"])
-
-
 def is_above_level(count: Any) -> bool:
-    """Whether it takes more than its warning level."""
-    return 0 < int(count["warn"]) < used_of(count)
+    """Whether the volume takes more than its warning level."""
+    return 0 < int(count["warn"]) < int(count["allocated"])
 
 
 class RoomLevel:
@@ -375,7 +386,7 @@ class RoomLevel:
 
     def news(self, count: Any) -> str:
         """A sentence when there is something new in a room_kernel.Count; empty otherwise."""
-        used, limit, warn, refused = used_of(count), *(int(count[name]) for name in ("limit", "warn", "refused"))
+        used, limit, warn, refused = (int(count[name]) for name in ("allocated", "limit", "warn", "refused"))
         was_warned, had_refused, was_full = self.is_warned, self.refused, self.is_full
         self.is_warned, self.refused = is_above_level(count), refused
         self.is_full = refused > had_refused or (was_full and bool(limit) and used + EXTENT_BYTES > limit)

@@ -9,7 +9,7 @@ applied included. No write waits for this: it is an addition to a counter of its
     allocated = extent_bytes x number of taken extents        kept = bytes of old blocks that snapshots keep
 
 `limit` holds what writes may take: a write that needs extents beyond it is refused before it gets into the log. A write of
-extents that are taken never is. What snapshots keep counts as used, and is not refused: without room on the disk snapshots are
+extents that are taken never is. What snapshots keep comes on top and refuses no write: without room on the disk snapshots are
 given up, as ever (snapshot_kernel). A file never takes more than is counted, but for the file system's own blocks: an extent of
 which 4 KiB are written takes 4 KiB of the disk and counts as 64.
 
@@ -36,7 +36,7 @@ STAGED = 2  # And for each WRITE to it that is in the log and not applied.
 class Count(Row):
     """What a replica's volume takes, and how much it may. On a board others read it, and set limit and warn at any time."""
 
-    limit = i64("bytes that the volume and what is kept for its snapshots may take; 0: as many as there are")
+    limit = i64("bytes of extents that the volume may take; what is kept for snapshots comes on top; 0: as many as there are")
     warn = i64("bytes above which the door says so; 0: never")
     allocated = i64("bytes of extents that the volume's file holds, or will once the log is applied")
     kept = i64("bytes of old blocks that are kept for snapshots")
@@ -92,7 +92,7 @@ def fits(room, extent_bytes, address, size):
     if limit == 0:
         return True
     more = missing(room, extent_bytes, address, size)
-    return more == 0 or at.allocated + at.kept + more <= limit
+    return more == 0 or at.allocated + more <= limit
 
 
 @kernel()

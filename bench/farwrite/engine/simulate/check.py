@@ -156,12 +156,12 @@ def kept_bytes(node) -> int:
 def is_too_much(node, address: int, size: int) -> bool:
     """Whether a write there needs more room than the volume may take; counted anew from the files and the log."""
     counted = node.cluster.count[node.index]
-    limit, kept = int(counted.limit), int(counted.kept)
+    limit = int(counted.limit)
     if limit == 0 or size == 0:
         return False
     taken = taken_extents(node)
     more = int((~taken[address // EXTENT_BYTES : -(-(address + size) // EXTENT_BYTES)]).sum())
-    return more > 0 and (int(taken.sum()) + more) * EXTENT_BYTES + kept > limit
+    return more > 0 and (int(taken.sum()) + more) * EXTENT_BYTES > limit
 
 
 def check_room(node) -> None:

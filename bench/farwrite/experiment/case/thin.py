@@ -20,7 +20,6 @@ from ...base.physics import distance
 from ...base.units import counted, format_size
 from ...engine.frontend import nbd
 from ...engine.frontend.nbd_client import NbdClient, Place
-from ...engine.room import used_of
 from ...lab.topology import two_sites
 from ...progress import Progress
 from ...workload.case_profile import BLOCK_BYTES, Thin
@@ -141,7 +140,7 @@ class ThinMeasurement:
             client.flush()
         look(groups, group)
         leader = group.leader()
-        used = used_of(figures_of(group.boards[leader]).room[0]) if leader else 0
+        used = int(figures_of(group.boards[leader]).room[0]["allocated"]) if leader else 0
         return int(is_written.sum()) * BLOCK_BYTES, used
 
     def observed(self) -> ThinPart | None:

@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from ...base.errors import FarwriteError, UnfitError
-from ...engine.room import Ledger, used_of
+from ...base.host.disk import SNAPSHOTS, VOLUME
+from ...engine.room import Ledger
 from ..serve.replica import figures_of
 from ..voters import Voters
 from .document import Copy, Volume
 from .placement import JOURNAL_BYTES
-from .steps import Pool, allocated_in
+from .steps import Pool, allocated_by
 
 TEND_S = 0.25  # A grant of 64 MiB is there for a writer of 256 MB/s.
 KEPT_FREE_BYTES = 32 << 20  # Of a node's file system: for the pool's document, ballots, and what snapshots keep meanwhile.
@@ -56,18 +57,23 @@ class Rooms:
         """What a volume takes on each node, and the limit that whoever leads it holds to."""
         leader = group.leader()
         limit = int(figures_of(group.boards[leader]).room[0]["limit"]) if leader else None
-        self.ledger.note(volume.name, self.used_by_node(volume, group), limit, time.monotonic_ns())
+        used, kept = self.taken_by_node(volume, group)
+        self.ledger.note(volume.name, used, limit, time.monotonic_ns(), kept)
 
-    def used_by_node(self, volume: Volume, group: Voters | None) -> dict[str, int]:
-        """What a volume takes on each node that has files of it."""
-        return {copy.node: self.used(volume, copy, group) for copy in copies_with_files(volume)}
+    def taken_by_node(self, volume: Volume, group: Voters | None) -> tuple[dict[str, int], dict[str, int]]:
+        """What a volume takes on each node that has files of it, and what its snapshots keep there."""
+        taken = {copy.node: self.taken(volume, copy, group) for copy in copies_with_files(volume)}
+        return {node: used for node, (used, _) in taken.items()}, {node: kept for node, (_, kept) in taken.items()}
 
-    def used(self, volume: Volume, copy: Copy, group: Voters | None) -> int:
-        """What a copy takes: as its replica has counted it, or as its files do while none runs."""
-        counted = 0
+    def taken(self, volume: Volume, copy: Copy, group: Voters | None) -> tuple[int, int]:
+        """What a copy takes, and what is kept for its snapshots: as its replica has counted it, or as its files do while none
+        runs."""
         if group is not None and copy.replica in group.boards and group.is_up(copy.replica):
-            counted = used_of(figures_of(group.boards[copy.replica]).room[0])
-        return counted or allocated_in(self.pool.copy_directory(volume, copy))
+            row = figures_of(group.boards[copy.replica]).room[0]
+            if row["allocated"] or row["kept"]:
+                return int(row["allocated"]), int(row["kept"])
+        directory = self.pool.copy_directory(volume, copy)
+        return allocated_by(directory / VOLUME), allocated_by(directory / SNAPSHOTS)
 
     def match(self, served: Mapping[str, Voters]) -> None:
         """The ledger knows the nodes and volumes that the document has."""
@@ -87,7 +93,7 @@ class Rooms:
                 ledger.resize_node(node.name, size)
         for name, share in ledger.shares.items():
             if share.is_served and name not in served:
-                files = self.used_by_node(volumes[name], None)
+                files, _ = self.taken_by_node(volumes[name], None)
                 ledger.set_served(name, False, {node: max(size, share.used.get(node, 0)) for node, size in files.items()})
             elif name in served:
                 ledger.set_served(name, True)
@@ -111,9 +117,9 @@ class Rooms:
         """A volume with its size and its nodes."""
         ledger, nodes = self.ledger, tuple(copy.node for copy in copies_with_files(volume))
         if volume.name not in ledger.shares:
-            used = self.used_by_node(volume, group)
+            used, kept = self.taken_by_node(volume, group)
             try:
-                ledger.add_volume(volume.name, nodes, volume.full_bytes, volume.is_reserved, used, group is not None)
+                ledger.add_volume(volume.name, nodes, volume.full_bytes, volume.is_reserved, used, group is not None, kept)
             except UnfitError:
                 ledger.reclaim()
                 raise

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ...base.errors import FarwriteError, UnfitError, UsageError, system_error
-from ...base.host.disk import disk
+from ...base.host.disk import SNAPSHOTS, VOLUME, disk
 from ...base.units import format_size
 from ...engine.frontend.iscsi.store import AREA_BYTES
 from ...engine.vote import format_ballot
@@ -761,8 +761,12 @@ def remove_tree(directory: Path) -> None:
 
 def allocated_in(directory: Path) -> int:
     """Bytes that a copy's volume and what it keeps for snapshots take, as the file system counts them."""
-    total = 0
-    for name in ("volume", "snapshots"):
-        with contextlib.suppress(OSError):
-            total += (directory / name).stat().st_blocks * 512
-    return total
+    return allocated_by(directory / VOLUME) + allocated_by(directory / SNAPSHOTS)
+
+
+def allocated_by(path: Path) -> int:
+    """Bytes that a file takes; of one that is not there none."""
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0

@@ -15,7 +15,7 @@ from ...base.histogram import SLOTS, Histogram
 from ...base.units import format_size, format_time
 from ...base.wire.door import accepted
 from ...engine.peer_status import STATES
-from ...engine.room import is_above_level, used_of
+from ...engine.room import is_above_level
 from ...lab.shared_memory import Board
 from ..voters import seat_of
 from .replica import Figures, figures_of
@@ -77,11 +77,12 @@ class LastSecond:
 
 def room_text(count: Any) -> str:
     """What the volume takes of what it may."""
-    used, limit = used_of(count), int(count["limit"])
+    limit, kept = int(count["limit"]), int(count["kept"])
     level = "; above its warning level" if is_above_level(count) else ""
     refused = f"; {int(count['refused']):,} requests refused" if count["refused"] else ""
     most = f" of {format_size(limit)}" if limit else ""
-    return f"{format_size(used)}{most} used, {format_size(int(count['promised']))} promised{level}{refused}"
+    used = f"{format_size(int(count['allocated']))}{most} used" + (f", {format_size(kept)} kept for snapshots" if kept else "")
+    return f"{used}, {format_size(int(count['promised']))} promised{level}{refused}"
 
 
 def peers_text(figures: Figures, names: Sequence[str]) -> list[str]:
@@ -190,7 +191,7 @@ COUNTED = (
 ROOM = (
     ("allocated", "gauge", "Bytes of extents that the volume takes here, those in the log included."),
     ("kept", "gauge", "Bytes of old blocks that are kept for snapshots here."),
-    ("limit", "gauge", "Bytes that both together may be; 0: as many as there are."),
+    ("limit", "gauge", "Bytes that the volume may take, without what is kept; 0: as many as there are."),
     ("warn", "gauge", "Bytes above which it is said; 0: never."),
     ("promised", "gauge", "Bytes of the volume."),
     ("refused", "counter", "Requests refused because they needed more room."),
