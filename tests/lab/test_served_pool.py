@@ -22,9 +22,9 @@ MIB = 1 << 20
 SIZE = 32 * MIB
 
 
-def serving(directory, sockets):
+def serving(directory, sockets, *other):
     """`farwrite pool serve`: what it says once every volume is served."""
-    words = ["--miles", "20", "--sockets", sockets, "--json", "--accept-link-error"]
+    words = ["--miles", "20", "--sockets", sockets, "--json", "--accept-link-error", *other]
     return running(words_of("pool", "serve", directory, *words))
 
 

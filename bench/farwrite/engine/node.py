@@ -614,6 +614,8 @@ class Node(Voter):
         if sequence < 0:
             raise UnfitError(f"{attempt}: the log does not take such a record.")
         while state.at[0].completed < sequence or self.journal.at[0].applied_sequence < sequence:
+            self.journal.at[0].wants_watermark = 1  # It is applied once one covers it, and a log that is idle takes its time.
+            self.hurry()
             self.wait_marked(state, limit_s, attempt, unknown)
         return sequence
 

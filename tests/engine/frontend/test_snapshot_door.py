@@ -21,6 +21,7 @@ from farwrite.base.host.disk import disk
 from farwrite.base.row import rows_of
 from farwrite.base.shared_counters import SharedCounters
 from farwrite.base.wire.terms import SharedKey, Terms
+from farwrite.engine import node
 from farwrite.engine import snapshot_kernel as snapshot
 from farwrite.engine.control import Address
 from farwrite.engine.frontend import nbd
@@ -109,6 +110,15 @@ def scribble(client, draw, count):
     for _ in range(count):
         size = draw.choice((512, PAGE, 3 * PAGE, 200))
         assert client.write(draw.randrange(VOLUME_BYTES - size), draw.randbytes(size)) == 0
+
+
+def test_a_snapshot_of_a_volume_that_nobody_writes_to_does_not_wait_until_all_is_quiet(alone, monkeypatch):
+    monkeypatch.setattr(node, "SNAPSHOT_S", PATIENCE_S)
+    alone.applied()
+    alone.node.journal.at[0].watermark_after_ns = 1 << 60
+    assert alone.node.take_snapshot("monday").is_whole
+    alone.node.delete_snapshot("monday")
+    assert not alone.node.snapshots()
 
 
 def test_what_is_copied_from_a_snapshot_under_load_is_what_the_volume_held_at_its_instant(alone, stack, tmp_path):
