@@ -103,6 +103,8 @@ def test_a_group_moves_behind_its_router_under_a_writer_who_never_reconnects(pla
             assert members(san) == ["db.1", "log"] and sorted(nodes_of(san, "db.1")) == second
             said = done("migrate", "db.1", "--by", "snapshot", *to[2])
             assert "db.1 is now db.0 on " in said and "2 passes, the last one while clients waited" in said
+            again = [done("migrate", "db", "--by", "snapshot", *to[number], "--json", "-q") for number in (3, 4)]
+            assert moved["end_ns"] < again[0]["begin_ns"] < again[0]["end_ns"] < again[1]["begin_ns"], "an earlier one's figures"
             assert writer.client is client, "the writer had to connect again"
         assert lost(writer, db) == []
     # Over a link on which a move takes long. Given up, by Ctrl-C, it stays where it is.

@@ -1,9 +1,10 @@
-"""What moving a copy costs whoever writes meanwhile: `make migrations` writes results/migrations.json and migrations.md.
+"""What moving a volume costs whoever writes meanwhile: `make migrations` writes results/migrations.json and migrations.md.
 
-A pool of four nodes, one volume of two copies, and a client that keeps so many random 4 KiB writes under way at its door and
-comes back whenever the door moves. `farwrite migrate` moves the copy that leads, or the other one, to the free node at its site.
-Then the same onto a destination at half the speed: over a link with half the rate at which the far copy was moved before.
-The client's own clock tells its response times before, while and after, and its longest time without an answer.
+A pool of four nodes, a volume of two copies, and a client that keeps so many random 4 KiB writes under way at its door and comes
+back whenever the door moves. `farwrite migrate` moves one copy by mirroring, the one that leads or the other, to the free node at
+its site; or both copies of a volume behind a router to the two free nodes, by passes or by one snapshot. Then the same onto a
+destination at half the speed: over a link with half the rate at which the far copy was moved before. The client's own clock
+tells its response times before, while and after, and its longest time without an answer.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import msgspec
 from served_command import FARWRITE, serving
 
 from farwrite.base.documents import save_document
-from farwrite.base.errors import UnfitError
+from farwrite.base.errors import EXIT_UNFIT, UnfitError
 from farwrite.base.files import write_atomically
 from farwrite.base.host.facts import host_facts
 from farwrite.base.physics import rtt_ns_of
@@ -44,6 +45,8 @@ CALM_S = 2.0  # Of load before a move, and after it.
 CLIENT_S = 0.02  # The client looks for a door anew so often.
 NODES = {"a": "near", "b": "far", "c": "near", "d": "far"}
 ROLES = ("leads", "follows")
+MIRRORED, ROUTED = "db", "big"  # The volume of which one copy moves at a time; the one behind a router.
+GROUP_MOVES = ("passes", "snapshot")
 
 
 def main() -> int:
@@ -58,17 +61,17 @@ def main() -> int:
         for miles in asked.miles:
             with tempfile.TemporaryDirectory(prefix="farwrite-") as place, served(Path(place), miles) as pool:
                 for number in range(asked.rounds):
-                    for depth in DEPTHS:
-                        for role in ROLES:
-                            print(f"{miles:g} miles, depth {depth}, {role}, round {number + 1} ...", file=sys.stderr, flush=True)
-                            there = {"miles": miles, "depth": depth, "role": role}
-                            document["moves"].append(there | moved(pool, depth, role))
+                    for depth, role in itertools.product(DEPTHS, (*ROLES, *GROUP_MOVES)):
+                        print(f"{miles:g} miles, depth {depth}, {role}, round {number + 1} ...", file=sys.stderr, flush=True)
+                        there = {"miles": miles, "depth": depth, "role": role}
+                        document["moves"].append(there | moved(pool, depth, role))
             if rate := half_rate(document["moves"], miles):
                 with tempfile.TemporaryDirectory(prefix="farwrite-") as place, served(Path(place), miles, rate) as pool:
                     for number in range(asked.rounds):
                         print(f"{miles:g} miles, half the speed, round {number + 1} ...", file=sys.stderr, flush=True)
-                        there = {"miles": miles, "depth": DEPTHS[-1], "role": f"follows, {format_rate(rate)}"}
-                        document["moves"].append(there | moved(pool, DEPTHS[-1], "follows"))
+                        for depth, role in ((DEPTHS[-1], "follows"), *((DEPTHS[0], by) for by in GROUP_MOVES)):
+                            there = {"miles": miles, "depth": depth, "role": f"{role}, {format_rate(rate)}"}
+                            document["moves"].append(there | moved(pool, depth, role))
         save_document(asked.out, msgspec.json.format(msgspec.json.encode(document), indent=1))
     page = page_of(json.loads(asked.out.read_bytes()))
     write_atomically(asked.out.with_suffix(".md"), page.encode())
@@ -76,9 +79,12 @@ def main() -> int:
     return 0
 
 
-def command(*words: str) -> Any:
-    """The document that a command of farwrite prints."""
+def command(*words: str, may_be_refused: bool = False) -> Any:
+    """The document that a command of farwrite prints; None where it is refused and may be."""
     done = subprocess.run([*FARWRITE, *words, "--json"], capture_output=True, text=True, check=False)
+    if done.returncode == EXIT_UNFIT and may_be_refused:
+        print(f"    {done.stderr.splitlines()[-1]}", file=sys.stderr, flush=True)
+        return None
     if done.returncode:
         raise SystemExit(f"farwrite {' '.join(words)} ended with {done.returncode}: {done.stderr}")
     return json.loads(done.stdout)
@@ -93,23 +99,26 @@ def half_rate(moves: list[dict[str, Any]], miles: float) -> int:
 
 @contextlib.contextmanager
 def served(place: Path, miles: float, rate: int = 0) -> Iterator[Path]:
-    """A served pool with one volume, written to once."""
+    """A served pool with both volumes, written to once."""
     pool = place / "san"
     nodes = [word for name, site in NODES.items() for word in ("--node", f"{name}@{site}=2g")]
     command("pool", "create", str(pool), *nodes)
-    command("volume", "create", "db", "--size", str(SIZE), "--level", "10", "--pool", str(pool))
+    volume = ("--size", str(SIZE), "--level", "10", "--pool", str(pool))
+    command("volume", "create", MIRRORED, *volume)
+    command("volume", "create", ROUTED, *volume, "--groups", "1")
     words = [str(pool), "--miles", f"{miles:g}", "--accept-link-error", "--sockets", str(place / "doors")]
     words += ["--rate", f"{rate} bit/s"] if rate else []
     with serving("pool", "serve", *words):
-        with client_of(place) as client:
-            for start in range(0, WRITTEN, 1 << 20):
-                client.issue(nbd.WRITE, start, 1 << 20, random.Random(start).randbytes(1 << 20))
-                client.reap()
+        for name in (MIRRORED, ROUTED):
+            with client_of(place, name) as client:
+                for start in range(0, WRITTEN, 1 << 20):
+                    client.issue(nbd.WRITE, start, 1 << 20, random.Random(start).randbytes(1 << 20))
+                    client.reap()
         yield place
 
 
-def client_of(place: Path) -> NbdClient:
-    return NbdClient(place_of(f"nbd+unix:///volume?socket={place}/doors/db/volume.sock", "the volume"))
+def client_of(place: Path, volume: str) -> NbdClient:
+    return NbdClient(place_of(f"nbd+unix:///volume?socket={place}/doors/{volume}/volume.sock", "the volume"))
 
 
 # The load
@@ -118,8 +127,8 @@ def client_of(place: Path) -> NbdClient:
 class Load:
     """A client that keeps so many writes under way, and comes back when its door moves. What was under way then is begun anew."""
 
-    def __init__(self, place: Path, depth: int) -> None:
-        self.place, self.depth, self.ending = place, depth, threading.Event()
+    def __init__(self, place: Path, volume: str, depth: int) -> None:
+        self.place, self.volume, self.depth, self.ending = place, volume, depth, threading.Event()
         self.answered: list[tuple[int, int]] = []  # (when, after how long): of monotonic time, ns
         self.connections = 0
         self.thread = threading.Thread(target=self.write)
@@ -128,7 +137,7 @@ class Load:
         draw, data = random.Random(1), random.Random(2).randbytes(BLOCK)
         while not self.ending.is_set():
             try:
-                with client_of(self.place) as client:
+                with client_of(self.place, self.volume) as client:
                     self.connections += 1
                     self.serve(client, draw, data)
             except (OSError, UnfitError):  # The door moves, or is about to.
@@ -154,15 +163,20 @@ class Load:
 
 
 def moved(place: Path, depth: int, role: str) -> dict[str, Any]:
-    """One move under load: what the command says of it, and what the client saw."""
-    (volume,) = command("volume", "list", "--pool", str(place / "san"))
-    (copy,) = [one for one in volume["copies"] if one["leads"] == (role == "leads")]
+    """One move under load: what the command says of it, None where it did not converge, and what the client saw."""
+    name = ROUTED if role in GROUP_MOVES else MIRRORED
+    (volume,) = [one for one in command("volume", "list", "--pool", str(place / "san")) if one["name"] == name]
     used = {one["node"] for one in volume["copies"]}
-    (free,) = [name for name, site in NODES.items() if name not in used and site == copy["site"]]
-    with Load(place, depth) as load:
+    if role in GROUP_MOVES:
+        words = ["--by", role, "--to", ",".join(node for node in NODES if node not in used)]
+    else:
+        (copy,) = [one for one in volume["copies"] if one["leads"] == (role == "leads")]
+        (free,) = [node for node, site in NODES.items() if node not in used and site == copy["site"]]
+        words = ["--from", copy["node"], "--to", free]
+    with Load(place, name, depth) as load:
         time.sleep(CALM_S)
         begin_ns = time.monotonic_ns()
-        said = command("migrate", "db", "--from", copy["node"], "--to", free, "--pool", str(place / "san"))
+        said = command("migrate", name, *words, "--pool", str(place / "san"), may_be_refused=role == "passes")
         end_ns = time.monotonic_ns()
         time.sleep(CALM_S)
     instants = [when for when, _ in load.answered]
@@ -183,9 +197,13 @@ def moved(place: Path, depth: int, role: str) -> dict[str, Any]:
 
 
 HEADS = (
-    "miles", "depth", "the copy", "takes", "copied over allocated", "switch", "longest without an answer", "p50 before", "while",
-    "after", "goal: switch in 20 ms + 1 round trip", "goal: 1.05 copied",
+    "miles", "depth", "what moves", "converged", "takes", "copied over allocated", "switch", "longest without an answer",
+    "p50 before", "while", "after", "client connected anew", "goal: switch in 20 ms + 1 round trip", "goal: 1.05 copied",
 )  # fmt: skip
+WHAT = {
+    "leads": "the copy that leads, mirrored", "follows": "the other copy, mirrored", "passes": "both copies, in passes",
+    "snapshot": "both copies, one snapshot",
+}  # fmt: skip
 
 
 def page_of(document: dict[str, Any]) -> str:
@@ -196,10 +214,13 @@ def page_of(document: dict[str, Any]) -> str:
     host = document["host"]
     cpu, kernel = host.get("cpu", "an unknown processor"), host.get("kernel", "?")
     lines = [
-        "# What moving a copy costs whoever writes meanwhile", "",
+        "# What moving a volume costs whoever writes meanwhile", "",
         f"`make migrations`: a volume of two copies, {format_size(document['written_bytes'])} of it written; a client with so "
-        "many random 4 KiB writes under way, which comes back to the door when it moves; `farwrite migrate` to another node at "
-        "the same site. Medians over rounds, the greatest in brackets. The client is Python, and looks for the door every "
+        "many random 4 KiB writes under way, which comes back to the door when it moves. `farwrite migrate` mirrors one copy to "
+        "another node at its site, or moves both copies behind a router to the other two nodes, in passes (the last one is due "
+        "when a pass took no longer than 300 ms) or by one snapshot; what is written faster than it is copied does not converge. "
+        "The switch is the time in which nobody is served. Medians over rounds, the greatest in brackets. The client is Python, "
+        "and looks for the door every "
         f"{format_time(round(CLIENT_S * 1e9))}: that is in its pause. That a move that is cancelled, and a crash at any "
         "step, leaves one whole volume is proven by tests ([docs/san.md](../docs/san.md#pools-and-volumes)).", "",
         f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}", *(row_of(*key, rounds) for key, rounds in cases.items()), "",
@@ -219,15 +240,20 @@ def row_of(miles: float, depth: int, role: str, rounds: list[dict[str, Any]]) ->
     def middle(values: list[float]) -> str:
         return f"{format_time(statistics.median(values))} [{format_time(max(values))}]" if values else "-"
 
-    said = [one["said"] for one in rounds]
+    what, _, rate = role.partition(", ")
+    said = [one["said"] for one in rounds if one["said"]]
     copied = [one["copied_over_allocated"] for one in said if one["copied_over_allocated"]]
     cells = [
-        f"{miles:g}", depth, role, middle([1e9 * one["seconds"] for one in said]),
+        f"{miles:g}", depth, ", ".join([WHAT[what], *([rate] if rate else [])]), f"{len(said)} of {len(rounds)}",
+        middle([1e9 * one["seconds"] for one in said]),
         f"{statistics.median(copied):.2f}" if copied else "-",
         middle([one["switch_pause_ns"] for one in said if one["switch_pause_ns"]]), middle([one["pause_ns"] for one in rounds]),
         *(middle([one[f"{part}_ns_p50"] for one in rounds if one[f"{part}_ns_p50"]]) for part in ("before", "while", "after")),
-        kept_in([one["switch_pause_ns"] for one in said if one["switch_pause_ns"]], SWITCH_NS_MAX + rtt_ns_of(miles)),
-        kept_in(copied, COPIED_MAX),
+        f"{max(one['connections'] for one in rounds) - 1} times",
+        *(("-", "-") if what in GROUP_MOVES else (
+            kept_in([one["switch_pause_ns"] for one in said if one["switch_pause_ns"]], SWITCH_NS_MAX + rtt_ns_of(miles)),
+            kept_in(copied, COPIED_MAX),
+        )),
     ]  # fmt: skip
     return f"| {' | '.join(map(str, cells))} |"
 

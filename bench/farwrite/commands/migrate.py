@@ -91,7 +91,7 @@ def awaited_move(directory: Path, answer: Answer, volume: str, quiet: bool) -> M
 
     replica, said = answer.replica, ""
     while True:
-        found = next((one for one in answer.migrations if (one.volume, one.replica) == (volume, replica)), None)
+        found = found_in(answer, volume, replica)
         if found is not None and found.whole_ns and found.end_ns:
             return found
         copies = [] if answer.pool is None else [copy for one in answer.pool.volumes if one.name == volume for copy in one.copies]
@@ -113,7 +113,7 @@ def awaited_group(directory: Path, answer: Answer, volume: str, quiet: bool) -> 
 
     home, said = answer.replica, ""
     while True:
-        found = next((one for one in answer.migrations if (one.volume, one.replica) == (volume.partition(".")[0], home)), None)
+        found = found_in(answer, volume.partition(".")[0], home)
         if found is not None and found.end_ns:
             if not found.whole_ns:
                 raise UnfitError(found.failure)
@@ -124,6 +124,11 @@ def awaited_group(directory: Path, answer: Answer, volume: str, quiet: bool) -> 
         said = found.doing
         time.sleep(LOOK_S)
         answer = ask(directory, Show())
+
+
+def found_in(answer: Answer, volume: str, replica: str) -> MoveFigures | None:
+    """The newest move of a volume to this replica, or home: a home's name is used again."""
+    return next((one for one in reversed(answer.migrations) if (one.volume, one.replica) == (volume, replica)), None)
 
 
 def tell(doing: str, said: str, quiet: bool) -> None:
