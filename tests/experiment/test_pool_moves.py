@@ -1,5 +1,5 @@
-"""A group of a striped volume moves behind its router: what the pool makes, adopts and deletes, and what a kill at any step leaves.
-Groups and the router are models; what the router really does is in test_passes.py."""
+"""A group of a striped volume moves behind its router: what the pool makes, adopts and deletes, and what a kill at any step
+leaves. Groups and the router are models; what the router really does is in test_passes.py."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_a_node_without_room_or_that_leaves_takes_nothing(pool):
         migrate(pool, group)
     pool.document.node("d").is_leaving = False
     pool.document.node("c").capacity_bytes = 400 << 10
-    with pytest.raises(UsageError, match="Node c has .* free"):
+    with pytest.raises(UsageError, match=r"Node c has .* free"):
         migrate(pool, group)
 
 
@@ -216,7 +216,7 @@ def test_one_that_is_given_up_leaves_the_home_that_the_router_has_written_down(p
         assert bool(moved.failure) == (looks < 2)
     check(pool)
     assert names(pool) == {"db", "st.1", "st.0" if looks < 2 else "st.2"} == {"db", *pool.document.stripe("st").members()}
-    with pytest.raises(UsageError, match="No copy of volume st.1 is on its way"):
+    with pytest.raises(UsageError, match=r"No copy of volume st\.1 is on its way"):
         carry_out(pool, Cancel("st.1"), group, deque())
 
 
@@ -277,5 +277,5 @@ def test_a_move_that_is_killed_between_any_two_steps_leaves_one_home(tmp_path, m
 def test_a_record_that_names_no_volume_refuses_the_pool_by_a_sentence(pool):
     pool, _ = pool
     save_record(pool.record_of(pool.document.stripe("st")), Record(homes={1: "st.9"}))
-    with pytest.raises(UnfitError, match="is in st.9, and there is none"), opened(pool.directory):
+    with pytest.raises(UnfitError, match=r"is in st\.9, and there is none"), opened(pool.directory):
         pass

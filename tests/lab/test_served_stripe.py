@@ -108,22 +108,21 @@ def test_a_group_moves_behind_its_router_under_a_writer_who_never_reconnects(pla
             assert writer.client is client, "the writer had to connect again"
         assert lost(writer, db) == []
     # Over a link on which a move takes long. Given up, by Ctrl-C, it stays where it is.
-    with serving(san, doors, "--rate", "50mbit") as served:
-        with writing(db) as writer:
-            until(lambda: writer.number > 5, "no write was answered")
-            client = writer.client
-            with moving(san, to[1]) as given_up:
-                given_up.send_signal(signal.SIGINT)
-                assert "given up" in given_up.communicate()[1] and given_up.returncode == 130
-            until(lambda: members(san) == ["db.0", "log"], "what was given up is not gone")
-            number = writer.number
-            until(lambda: writer.number > number + 100, "writes do not go on")
-            assert writer.client is client, "the writer had to connect again"
-            # Everything is killed while it moves.
-            with moving(san, to[1]) as cut_off:
-                served.process.kill()
-                served.process.wait()
-                assert cut_off.communicate()[0] == ""
+    with serving(san, doors, "--rate", "50mbit") as served, writing(db) as writer:
+        until(lambda: writer.number > 5, "no write was answered")
+        client = writer.client
+        with moving(san, to[1]) as given_up:
+            given_up.send_signal(signal.SIGINT)
+            assert "given up" in given_up.communicate()[1] and given_up.returncode == 130
+        until(lambda: members(san) == ["db.0", "log"], "what was given up is not gone")
+        number = writer.number
+        until(lambda: writer.number > number + 100, "writes do not go on")
+        assert writer.client is client, "the writer had to connect again"
+        # Everything is killed while it moves.
+        with moving(san, to[1]) as cut_off:
+            served.process.kill()
+            served.process.wait()
+            assert cut_off.communicate()[0] == ""
     with serving(san, doors):
         assert lost(writer, db) == []
         assert members(san) == ["db.0", "log"] and {path.name for path in (san / "nodes").glob("*/db.*")} == {"db.0"}

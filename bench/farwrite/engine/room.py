@@ -1,10 +1,11 @@
 """Room as a pool shares it out: who may take how much, so that no byte of a node is promised to two volumes at once.
 
-A volume may be written as far as its *limit* (room_kernel.Count.limit), which the replica that leads holds to before it takes a
-write. What its snapshots keep comes on top: it takes room of its node, and none of the limit, so no snapshot ever refuses a write. The `Ledger` of a pool raises limits in *grants* from what is free on every node that has a replica of the volume, before
-the volume needs them: what was granted is set aside on each of these nodes, used or not. A *reserved* volume is granted its whole
-size at once. The ledger is arithmetic in memory: nothing of it is kept, for what a volume takes is counted by its replicas, and
-limits follow from that and from what is free.
+A volume may be written as far as its *limit* (room_kernel.Count.limit), which the replica that leads holds to before it takes
+a write. What its snapshots keep comes on top: it takes room of its node, and none of the limit, so no snapshot ever refuses a
+write. The `Ledger` of a pool raises limits in *grants* from what is free on every node that has a replica of the volume,
+before the volume needs them: what was granted is set aside on each of these nodes, used or not. A *reserved* volume is granted
+its whole size at once. The ledger is arithmetic in memory: nothing of it is kept, for what a volume takes is counted by its
+replicas, and limits follow from that and from what is free.
 
     ledger = Ledger()
     ledger.add_node("a", 10 << 30)                                # likewise "b"
@@ -144,8 +145,8 @@ class Ledger:
         self, name: str, nodes: Sequence[str], size: int, reserved: bool = False, used: Mapping[str, int] | None = None,
         is_served: bool = True, kept: Mapping[str, int] | None = None,
     ) -> dict[str, int]:  # fmt: skip
-        """A volume with a replica on each of these nodes; `used`, `kept`: what it and its snapshots take there already, when a pool
-        is opened.
+        """A volume with a replica on each of these nodes; `used`, `kept`: what it and its snapshots take there already, when a
+        pool is opened.
 
         UnfitError when a reserved one does not fit, before anything changes. Answers the limits that have changed.
         """
