@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help bench test test-netem test-clients log-writes crosscheck simulate lint perf rivals trips copies snapshots migrations balance stripes aa-study coverage-study mutants first-run \
+.PHONY: help bench test test-netem test-clients log-writes crosscheck simulate lint perf rivals trips copies snapshots migrations nodes balance stripes aa-study coverage-study mutants first-run \
         lock picture wheel clean
 
 help:
@@ -27,7 +27,8 @@ help:
 	@echo "make trips       how many round trips a write waits for, at our doors and at tgt, QEMU and nbdkit (a few minutes)"
 	@echo "make copies      remote copy beside protocols A and C: recovery points over distance, rate and change rate (a quarter of an hour)"
 	@echo "make snapshots   what a snapshot costs whoever writes, beside QEMU's (a quarter of an hour)"
-	@echo "make migrations  what moving a copy costs whoever writes meanwhile (ten minutes)"
+	@echo "make migrations  what moving a volume costs whoever writes meanwhile, by mirror, passes or snapshot (a quarter of an hour)"
+	@echo "make nodes       a pool's node added, drained and lost: what is moved, and what writes take meanwhile (eight minutes)"
 	@echo "make balance     eight volumes of unequal load on four nodes, before and after their load is evened out (three minutes)"
 	@echo "make stripes     what the router of a striped volume costs beside a group's own door (four minutes)"
 	@echo "make rivals      beside QEMU, DRBD and iperf3 in one lab (about a quarter of an hour; RIVALS='--rounds 3' is shorter)"
@@ -136,6 +137,9 @@ snapshots: $(READY)
 
 migrations: $(READY)
 	@$(BIN)/python tests/speed/migration_study.py
+
+nodes: $(READY)
+	@$(BIN)/python tests/speed/node_study.py
 
 balance: $(READY)
 	@$(BIN)/python tests/speed/balance_study.py

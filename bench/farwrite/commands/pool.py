@@ -81,7 +81,7 @@ def show(directory: Path, *, json: Flag = False) -> int:
 def serve(
     directory: Path, *, asked: LinkOptions = NOTHING_ASKED, sockets: Path | None = None, port: int | None = None,
     listen: str = "127.0.0.1", tls: Path | None = None, iscsi: int | None = None, chap: Path | None = None,
-    forget_reservations: Forgets | None = None, metrics: int | None = None,
+    forget_reservations: Forgets | None = None, latency_budget: str | None = None, metrics: int | None = None,
     link: Literal["auto", "netem", "ferry", "relay"] = "auto", accept_link_error: Flag = False, no_restart: Flag = False,
     json: Flag = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> int:  # fmt: skip
@@ -111,6 +111,9 @@ def serve(
         File with a line "name secret" for each initiator that may come in; with a line "target name secret" we prove who we are.
     forget_reservations
         A volume that begins without the reservations that initiators have made and it keeps, such as damaged ones.
+    latency_budget
+        How long writes are to take at most while a copy moves or is rebuilt beside them, such as "5 ms": that goes slower
+        whenever one took longer; as fast as it can unless said.
     metrics
         Answer Prometheus on this port of 127.0.0.1; 0 for any that is free.
     link
@@ -130,7 +133,7 @@ def serve(
     from ..experiment.pool.server import serve_pool
     from ..experiment.pool.steps import opened
     from ..experiment.serve.server import Asked
-    from .serve import check_doors, credentials_in
+    from .serve import budget_ns_of, check_doors, credentials_in
     from .serve import load as compile_doors
 
     refuse_both(verbose, quiet)
@@ -140,7 +143,7 @@ def serve(
     serving = Asked(
         leg=layout.legs[0], link=link, accepts_error=accept_link_error, sockets=sockets, address=listen, port=port, tls=tls,
         iscsi_port=iscsi, chap=credentials_in(chap) if chap else None, metrics_port=metrics, restarts=not no_restart,
-        is_verbose=verbose, is_quiet=quiet,
+        is_verbose=verbose, is_quiet=quiet, latency_budget_ns=budget_ns_of(latency_budget),
     )  # fmt: skip
     compile_doors(verbose, quiet)
     load_link(verbose, quiet)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SIZE, PROTOCOL, POLICY, PEER_TIMEOUT = "1g", "C", "consent", "1 s"
 PORT_MAX = 65535
+BUDGET_NS_MIN, BUDGET_NS_MAX = 10_000, 10_000_000_000
 
 
 # Longer than a function should be by its options and their help, which cyclopts reads from one signature; the body is not.
@@ -38,6 +39,7 @@ def serve(
     replicas: Literal[2, 3] | None = None,
     no_witness: Flag = False,
     peer_timeout: str | None = None,
+    latency_budget: str | None = None,
     keep: Path | None = None,
     volume: Path | None = None,
     files: Path | None = None,
@@ -90,6 +92,9 @@ def serve(
         Two replicas alone, of which neither takes over from the other: with --policy block or suspend-replication.
     peer_timeout
         How long the engine lets a peer be silent; 1 s unless said.
+    latency_budget
+        How long writes are to take at most while a replica is brought up to date beside them, such as "5 ms": that goes slower
+        whenever one took longer; as fast as it can unless said.
     keep
         Make the volume's files in this new directory, and leave them there.
     volume
@@ -188,7 +193,7 @@ def serve(
     serving = Asked(
         leg=leg_of(asked, settings), link=link, accepts_error=accept_link_error, sockets=sockets, address=listen, port=port,
         tls=tls, iscsi_port=iscsi, chap=credentials_in(chap) if chap else None, forgets_reservations=forget_reservations,
-        room_bytes=room_bytes, metrics_port=metrics, restarts=not no_restart, is_verbose=verbose, is_quiet=quiet, as_root=root,
+        room_bytes=room_bytes, latency_budget_ns=budget_ns_of(latency_budget), metrics_port=metrics, restarts=not no_restart, is_verbose=verbose, is_quiet=quiet, as_root=root,
         far_address=far_listen, far_tls=far_tls,
     )  # fmt: skip
     if settings.far:
@@ -289,6 +294,16 @@ def room_of(room: str | None) -> int:
     if room is not None and room_bytes < EXTENT_BYTES:
         raise UsageError(f'--room: "{room}" is less than the {EXTENT_BYTES >> 10} KiB by which room is taken.')
     return room_bytes
+
+
+def budget_ns_of(text: str | None) -> int:
+    """Of --latency-budget, ns; 0: none. UsageError for one that no write could keep to, or that says nothing."""
+    from ..base.units import time_ns
+
+    budget_ns = time_ns(text, "--latency-budget") if text is not None else 0
+    if text is not None and not BUDGET_NS_MIN <= budget_ns <= BUDGET_NS_MAX:
+        raise UsageError(f'--latency-budget "{text}": give 10 us to 10 s.')
+    return budget_ns
 
 
 def serve_in_lab(

@@ -147,6 +147,7 @@ class Order(NamedTuple):
     encryption: EncryptionName = "none"  # between replicas and voters
     voters: dict[str, Address] | None = None  # who votes, where that is not the replicas and the witness (engine/node.py)
     founders: tuple[str, ...] | None = None  # the replicas that the volume was made with, where these are not all of them
+    latency_budget_ns: int = 0  # while writes take longer, a replica that is brought up to date is slowed down; 0: never
 
 
 def exports_of(
@@ -429,7 +430,7 @@ def run_replica(order: Order, chosen: Disk, ballot_fd: int, board: Board) -> Non
             order.name, chosen, ballot_fd, order.addresses, order.witness, order.volume, board.counters, frontend,
             terms_of(order.key, order.encryption), protocol=order.protocol, policy=order.policy, quorum=order.quorum,
             peer_timeout_ns=order.peer_timeout_ns, staging_bytes=STAGING_BYTES, voters=order.voters, founders=order.founders,
-            count=figures.room,
+            latency_budget_ns=order.latency_budget_ns, count=figures.room,
         )  # fmt: skip
         made.order, made.board_, made.frontend, made.stands_at_once = order, board, frontend, order.stands_first
         made.run()

@@ -81,6 +81,7 @@ class Asked:
     chap: Credentials | None = None
     forgets_reservations: bool = False  # of initiators, that the volume keeps
     room_bytes: int = 0  # that the volume may take at each replica; 0: as many as there are
+    latency_budget_ns: int = 0  # while writes take longer, a replica that is brought up to date is slowed down; 0: never
     metrics_port: int | None = None
     restarts: bool = True
     is_verbose: bool = False
@@ -147,6 +148,7 @@ class Server(Voters):
             POLICIES[settings.policy], settings.quorum, settings.peer_timeout_ns, first, asked.is_verbose, self.directory,
             self.tcp.fileno() if self.tcp else None, asked.tls, settings.size_bytes,
             self.iscsi.fileno() if self.iscsi else None, asked.chap, self.portals, self.encryption,
+            latency_budget_ns=asked.latency_budget_ns,
         )  # fmt: skip
         made.start(run_replica, order, self.disks[name], self.ballots[name], self.boards[name])
 
