@@ -42,7 +42,8 @@ class FakeVolume:
     def __init__(self, stack, directory, size, number):
         self.size, self.number, self.directory = size, number, directory
         directory.mkdir(mode=0o700, exist_ok=True)
-        self.lock = threading.RLock()
+        self.lock = threading.Condition()
+        self.pauses: list[float] = []  # until when clients wait
         self.head, self.count = View(size), 0
         self.kept: dict[str, tuple[Snapshot, View]] = {}
         self.cut_after = None
@@ -93,6 +94,18 @@ class FakeVolume:
         with self.lock:
             return [one for one, _ in self.kept.values()]
 
+    @contextlib.contextmanager
+    def paused(self, limit_s):
+        until_s = time.monotonic() + limit_s
+        with self.lock:
+            self.pauses.append(until_s)
+        try:
+            yield lambda: time.monotonic() < until_s
+        finally:
+            with self.lock:
+                self.pauses.remove(until_s)
+                self.lock.notify_all()
+
     def spoil_snapshot(self, name):
         """Whoever leads now cannot serve it."""
         one, view = self.kept[name]
@@ -105,6 +118,8 @@ class FakeVolume:
 
     def write(self, offset, data):
         with self.lock:
+            while time.monotonic() < max(self.pauses, default=0.0):
+                self.lock.wait(0.05)
             self.count += 1
             self.head.data[offset : offset + len(data)] = np.frombuffer(data, np.uint8)
             blocks = slice(offset // BLOCK, -(-(offset + len(data)) // BLOCK))

@@ -71,7 +71,7 @@ def test_a_schedule_takes_keeps_and_says_what_could_not_be_taken(volume, monkeyp
 
     monkeypatch.setattr(volume, "take_snapshot", sometimes)
     monkeypatch.setattr(schedule, "instants", lambda every_s, tell: iter(1e9 + 60 * number for number in range(6)))
-    keep_schedule(volume.directory, Schedule(60.0, 3), taken.append, said.append)
+    keep_schedule([volume.directory], Schedule(60.0, 3), taken.append, said.append)
     assert len(taken) == 5 and len(volume.kept) == 3 and max(volume.kept) == name_at("every", 1e9 + 300)
     assert len(said) == 1 and "no room" in said[0]
 
@@ -83,7 +83,7 @@ def test_hooks_run_around_the_instant_and_know_its_name(volume, tmp_path):
     log = tmp_path / "log"
     good = volume.take_snapshot
     volume.take_snapshot = lambda name: (log.open("a").write("instant\n"), good(name))[1]
-    take(volume.directory, "one", Hooks(f'echo before $FARWRITE_SNAPSHOT >> {log}', f'echo after >> {log}'))
+    take([volume.directory], "one", Hooks(f'echo before $FARWRITE_SNAPSHOT >> {log}', f'echo after >> {log}'))
     assert log.read_text().splitlines() == ["before one", "instant", "after"]
 
 
@@ -92,27 +92,27 @@ def test_hooks_run_around_the_instant_and_know_its_name(volume, tmp_path):
 def test_a_hook_that_fails_before_takes_no_snapshot_and_after_is_run_all_the_same(volume, tmp_path, before, limit_s, said):
     begin_s = time.monotonic()
     with pytest.raises(UnfitError, match=f"(?:{said}).*No snapshot was taken"):
-        take(volume.directory, "one", Hooks(before, f"touch {tmp_path}/after", limit_s))
+        take([volume.directory], "one", Hooks(before, f"touch {tmp_path}/after", limit_s))
     assert not volume.kept and (tmp_path / "after").exists() and time.monotonic() - begin_s < 20
 
 
 def test_a_hook_that_fails_after_leaves_the_snapshot_and_says_so(volume):
     with pytest.raises(UnfitError, match=r"--after.*Yet the snapshot was taken"):
-        take(volume.directory, "one", Hooks("", "exit 1"))
+        take([volume.directory], "one", Hooks("", "exit 1"))
     assert list(volume.kept) == ["one"]
 
 
 def test_after_is_run_when_the_snapshot_is_refused_or_interrupted(volume, tmp_path, monkeypatch):
-    take(volume.directory, "one")
+    take([volume.directory], "one")
     with pytest.raises(Exception, match="already"):
-        take(volume.directory, "one", Hooks("", f"touch {tmp_path}/refused"))
+        take([volume.directory], "one", Hooks("", f"touch {tmp_path}/refused"))
     monkeypatch.setattr(schedule, "ask", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        take(volume.directory, "two", Hooks("", f"touch {tmp_path}/interrupted"))
+        take([volume.directory], "two", Hooks("", f"touch {tmp_path}/interrupted"))
     assert (tmp_path / "refused").exists() and (tmp_path / "interrupted").exists()
 
 
 def test_what_a_hook_started_ends_with_it(volume, tmp_path):
-    take(volume.directory, "one", Hooks(f"(sleep 0.5; touch {tmp_path}/late) & exit 0", ""))
+    take([volume.directory], "one", Hooks(f"(sleep 0.5; touch {tmp_path}/late) & exit 0", ""))
     time.sleep(0.8)
     assert not (tmp_path / "late").exists()

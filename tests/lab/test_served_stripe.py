@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,7 @@ def test_a_group_moves_behind_its_router_under_a_writer_who_never_reconnects(pla
         assert_refused(farwrite("migrate", "db", "--by", "passes", *to[1]), "Snapshots do not move")
         done("snapshot", "delete", "monday", "--sockets", doors / "db")
         assert members(san) == ["db.0", "log"]
+        assert_together(doors / "db", doors / "log")
         with NbdClient(str(db), limit_s=60) as client:
             for at in range(MIB, CHUNK, MIB):
                 assert client.write(at, os.urandom(MIB)) == 0
@@ -126,6 +128,40 @@ def test_a_group_moves_behind_its_router_under_a_writer_who_never_reconnects(pla
     with serving(san, doors):
         assert lost(writer, db) == []
         assert members(san) == ["db.0", "log"] and {path.name for path in (san / "nodes").glob("*/db.*")} == {"db.0"}
+
+
+def assert_together(first, second):
+    """Snapshots of a striped and of a plain volume, while a client writes a number to one and then to the other."""
+    both, ending = ["--sockets", first, "--sockets", second], threading.Event()
+
+    def write():
+        with client_at(first) as one, client_at(second) as other:
+            number = 0
+            while not ending.is_set():
+                number += 1
+                assert one.write(0, number.to_bytes(8, "big")) == 0 and other.write(0, number.to_bytes(8, "big")) == 0
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        made = [done("snapshot", "create", f"both{number}", *both, "--json") for number in range(3)]
+    finally:
+        ending.set()
+        thread.join()
+    found = [[number_in(place, one["export"]) for place in (first, second)] for one in made]
+    assert all(one["volumes"] == 2 and one["pause_seconds"] > 0 for one in made)
+    assert all(0 <= sooner - later <= 1 for sooner, later in found) and found[0][0] < found[1][0] < found[2][0]
+    assert_refused(farwrite("snapshot", "create", "both1", *both), "a snapshot both1 already")
+    done("snapshot", "delete", *[one["name"] for one in made], *both)
+
+
+def client_at(place, export="volume"):
+    return NbdClient(str(place / "volume.sock"), export.encode(), limit_s=60)
+
+
+def number_in(place, export):
+    with client_at(place, export) as client:
+        return int.from_bytes(client.read(0, 8), "big")
 
 
 @contextlib.contextmanager

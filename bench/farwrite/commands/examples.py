@@ -45,7 +45,7 @@ EXAMPLES: dict[str, list[str]] = {
     "volume resize": ["farwrite volume resize db --size 20g --pool san"],
     "volume delete": ["farwrite volume delete db --pool san"],
     "volume set-level": ["farwrite volume set-level db 10+1 --pool san"],
-    "migrate": ["farwrite migrate db --to c --pool san"],
+    "migrate": ["farwrite migrate db --to c --pool san", "farwrite migrate big.0 --to c,d --by passes --pool san"],
     "serve": [
         "farwrite serve --miles 150", "farwrite serve --miles 20 --keep disk --size 8g --port 10809",
         "farwrite serve --miles 150 --memory -- sh -c 'nbdinfo $NBD'",
@@ -54,6 +54,7 @@ EXAMPLES: dict[str, list[str]] = {
     "snapshot": ["farwrite snapshot create before-upgrade --sockets doors", "farwrite snapshot list --sockets doors"],
     "snapshot create": [
         "farwrite snapshot create before-upgrade --sockets doors",
+        "farwrite snapshot create before-upgrade --sockets doors/data --sockets doors/log",
         "farwrite snapshot create nightly --before 'fsfreeze -f /mnt' --after 'fsfreeze -u /mnt'",
     ],
     "snapshot list": ["farwrite snapshot list --sockets doors"],

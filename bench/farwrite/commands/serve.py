@@ -193,8 +193,8 @@ def serve(
     serving = Asked(
         leg=leg_of(asked, settings), link=link, accepts_error=accept_link_error, sockets=sockets, address=listen, port=port,
         tls=tls, iscsi_port=iscsi, chap=credentials_in(chap) if chap else None, forgets_reservations=forget_reservations,
-        room_bytes=room_bytes, latency_budget_ns=budget_ns_of(latency_budget), metrics_port=metrics, restarts=not no_restart, is_verbose=verbose, is_quiet=quiet, as_root=root,
-        far_address=far_listen, far_tls=far_tls,
+        room_bytes=room_bytes, latency_budget_ns=budget_ns_of(latency_budget), metrics_port=metrics, restarts=not no_restart,
+        is_verbose=verbose, is_quiet=quiet, as_root=root, far_address=far_listen, far_tls=far_tls,
     )  # fmt: skip
     if settings.far:
         return serve_on_machines(settings, serving, keep, volume, far_sockets, json)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from ..base.errors import EXIT_DONE, UsageError
 from .examples import below
@@ -19,19 +19,21 @@ if TYPE_CHECKING:
 
 HOOK_LIMIT = "30 s"
 KEEP_MAX = 16  # What a replica has places for.
+Volumes = Annotated[list[Path], Parameter(name="--sockets", negative="", consume_multiple=False)]
 
 snapshot = App(name="snapshot", help_epilogue=below("snapshot"))
 
 
 @snapshot.command(help_epilogue=below("snapshot create"))
 def create(
-    name: str, *, before: str | None = None, after: str | None = None, hook_limit: str = HOOK_LIMIT, sockets: Path | None = None,
-    json: Flag = False,
+    name: str, *, before: str | None = None, after: str | None = None, hook_limit: str = HOOK_LIMIT,
+    sockets: Volumes | None = None, json: Flag = False,
 ) -> int:  # fmt: skip
-    """Take a snapshot of a served volume, at one instant on all its replicas.
+    """Take a snapshot of a served volume, at one instant on all its replicas; or of several, at one instant of all.
 
     It can be read at once as the export volume@NAME. It holds every write that was answered before, and is crash-consistent; for
-    more, --before has an application write out what it holds and stand still, and --after lets it go on.
+    more, --before has an application write out what it holds and stand still, and --after lets it go on. Clients of several
+    volumes wait meanwhile, 5 s at most.
 
     Parameters
     ----------
@@ -44,19 +46,19 @@ def create(
     hook_limit
         How long each of them may take.
     sockets
-        The served volume's directory of sockets (farwrite serve --sockets); $FARWRITE_SOCKETS, or the only one, unless said.
+        The served volume's directory of sockets (farwrite serve --sockets); $FARWRITE_SOCKETS, or the only one, unless said. Once
+        for each volume.
     json
         Print the snapshot as a document.
     """
     from ..engine.snapshot import checked_name
-    from ..experiment.serve.control import sockets_in_use
     from ..experiment.serve.schedule import take
 
     checked_name(name)
-    taken = take(sockets_in_use(sockets), name, hooks_of(before, after, hook_limit))
+    taken = take(volumes_in_use(sockets), name, hooks_of(before, after, hook_limit))
     with printing():
         if json:
-            print_document(document_of(taken.snapshot) | {"seconds": taken.seconds})
+            print_document(document_of_taken(taken))
         else:
             print(sentence_of(taken))
     return EXIT_DONE
@@ -91,7 +93,7 @@ def list_(*, sockets: Path | None = None, json: Flag = False) -> int:
 
 
 @snapshot.command(help_epilogue=below("snapshot delete"))
-def delete(*name: str, sockets: Path | None = None) -> int:
+def delete(*name: str, sockets: Volumes | None = None) -> int:
     """Delete snapshots of a served volume; the room that nobody else needs is given back.
 
     Parameters
@@ -99,25 +101,26 @@ def delete(*name: str, sockets: Path | None = None) -> int:
     name
         Names of the snapshots.
     sockets
-        The served volume's directory of sockets.
+        The served volume's directory of sockets; once for each volume.
     """
     from ..base.units import counted
-    from ..experiment.serve.control import Delete, ask, sockets_in_use
+    from ..experiment.serve.control import Delete, ask
 
     if not name:
         raise UsageError("Name the snapshots that are to be deleted: farwrite snapshot list shows them.")
-    place = sockets_in_use(sockets)
-    for one in name:
-        answer = ask(place, Delete(one))
-    with printing():
-        print(f"{counted(len(name), 'snapshot')} deleted, {len(answer.snapshots)} left")
+    for place in volumes_in_use(sockets):
+        for one in name:
+            answer = ask(place, Delete(one))
+        with printing():
+            where = f"{place}: " if sockets and len(sockets) > 1 else ""
+            print(f"{where}{counted(len(name), 'snapshot')} deleted, {len(answer.snapshots)} left")
     return EXIT_DONE
 
 
 @snapshot.command(help_epilogue=below("snapshot schedule"))
 def schedule(
     *, every: str, keep: int = 8, name: str = "every", before: str | None = None, after: str | None = None,
-    hook_limit: str = HOOK_LIMIT, sockets: Path | None = None, json: Flag = False, quiet: Quiet = False,
+    hook_limit: str = HOOK_LIMIT, sockets: Volumes | None = None, json: Flag = False, quiet: Quiet = False,
 ) -> int:  # fmt: skip
     """Take a snapshot every so often, and delete the oldest beyond so many, until Ctrl-C.
 
@@ -138,7 +141,7 @@ def schedule(
     hook_limit
         How long each of them may take.
     sockets
-        The served volume's directory of sockets.
+        The served volume's directory of sockets; once for each volume, and all have theirs at one instant.
     json
         Print a line of JSON for each.
     quiet
@@ -147,7 +150,7 @@ def schedule(
     import msgspec
 
     from ..experiment.copy.plan import PREFIX
-    from ..experiment.serve.control import Show, ask, sockets_in_use
+    from ..experiment.serve.control import Show, ask
     from ..experiment.serve.schedule import Schedule, keep_schedule
 
     every_s = period_s(every)
@@ -155,13 +158,14 @@ def schedule(
         raise UsageError(f"--keep {keep}: 1 to {KEEP_MAX}.")
     if not PREFIX.fullmatch(name):
         raise UsageError(f'--name: "{name[:80]}" must be 1 to 16 letters, digits and underscores: the instant follows.')
-    place, hooks = sockets_in_use(sockets), hooks_of(before, after, hook_limit)
-    ask(place, Show())  # Refused now, not in a quarter of an hour.
+    places, hooks = volumes_in_use(sockets), hooks_of(before, after, hook_limit)
+    for place in places:
+        ask(place, Show())  # Refused now, not in a quarter of an hour.
 
     def taken(one: Taken) -> None:
         with printing():
             if json:
-                print(msgspec.json.encode(document_of(one.snapshot) | {"seconds": one.seconds}).decode(), flush=True)
+                print(msgspec.json.encode(document_of_taken(one)).decode(), flush=True)
             else:
                 print(sentence_of(one), flush=True)
 
@@ -170,7 +174,7 @@ def schedule(
             print(f"farwrite snapshot: {sentence}", file=sys.stderr, flush=True)
 
     try:
-        keep_schedule(place, Schedule(every_s, keep, name, hooks), taken, tell)
+        keep_schedule(places, Schedule(every_s, keep, name, hooks), taken, tell)
     except KeyboardInterrupt:
         tell("ended; the snapshots stay.")
     return EXIT_DONE
@@ -243,6 +247,19 @@ def instant_of(taken_ns: int) -> str:
     return f"{datetime.fromtimestamp(taken_ns // 1_000_000 / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def volumes_in_use(asked: list[Path] | None) -> list[Path]:
+    """The directories of sockets that are meant: those that were asked for, or the one that is clear without it."""
+    from ..experiment.serve.control import sockets_in_use
+
+    return asked or [sockets_in_use(None)]
+
+
+def document_of_taken(taken: Taken) -> dict[str, Any]:
+    """One that was just taken, for a script."""
+    together = {} if taken.pause_s is None else {"volumes": taken.volumes, "pause_seconds": taken.pause_s}
+    return document_of(taken.snapshot) | {"seconds": taken.seconds} | together
+
+
 def document_of(one: SnapshotFigures) -> dict[str, Any]:
     """A snapshot for a script."""
     return {
@@ -256,4 +273,7 @@ def sentence_of(taken: Taken) -> str:
     from ..base.units import format_time
 
     one = taken.snapshot
-    return f"{one.name}: taken at {instant_of(one.taken_ns)} in {format_time(taken.seconds * 1e9)}; read it as volume@{one.name}"
+    line = f"{one.name}: taken at {instant_of(one.taken_ns)} in {format_time(taken.seconds * 1e9)}; read it as volume@{one.name}"
+    if taken.pause_s is None:
+        return line
+    return f"{line}; of {taken.volumes} volumes at one instant, clients waited {format_time(taken.pause_s * 1e9)} at most"

@@ -28,6 +28,7 @@ from ..base.host import reactor
 from ..base.host.disk import Disk
 from ..base.row import rows_of
 from ..base.shared_counters import SharedCounters
+from ..base.units import NS_PER_S
 from ..base.wire.conversation import Conversation, require_proof
 from ..base.wire.door import SparseLog, hang_up
 from ..base.wire.terms import Terms
@@ -187,6 +188,9 @@ class Node(Voter):
         self.marking = threading.Lock()  # of SNAPSHOT and FORGET: one at a time
         self.ends_session = rows_of(SharedCounters)
         self.steps_down = self.handing_over = False
+        self.pauses: list[int] = []  # until when clients wait, for each of those who asked for it; ns, monotonic
+        self.paused_until_ns = 0
+        self.is_paused = False  # nothing new is looked at from here on
         self.version, self.is_settled, self.is_outvoted, self.patience_ends_ns = 0, True, False, 0
         self.stands_at_once = False
         # Sessions so far; the one whose primary's process is known to have ended; elections lost since; the widest lot.
@@ -519,7 +523,7 @@ class Node(Voter):
             self.rows = rows
             self.changes.clear()
             self.leaving.clear()
-            self.steps_down = self.handing_over = False
+            self.steps_down = self.handing_over = self.is_paused = False
             self.patience_ends_ns = time.monotonic_ns() + self.peer_timeout_ns
             self.refusing.clear()
             self.unasked = set(self.peers) if self.was_asked_to_stand else set()
@@ -535,7 +539,8 @@ class Node(Voter):
             try:
                 self.clients.begin(state)
                 while status == 0 and not (self.steps_down or self.stopped()):
-                    status = self.clients.turn(state, taking=not self.handing_over)
+                    self.is_paused = time.monotonic_ns() < self.paused_until_ns  # No turn is under way.
+                    status = self.clients.turn(state, taking=not (self.handing_over or self.is_paused))
             finally:
                 self.board[0].led_epoch = 0
                 self.clients.leave()
@@ -593,6 +598,32 @@ class Node(Voter):
         if state is None or self.steps_down or self.handing_over or self.failure is not None:
             raise UnfitError(f"The replica {self.name} does not lead: ask the one that does.")
         return state
+
+    @contextmanager
+    def paused(self, limit_s: float) -> Iterator[Callable[[], bool]]:
+        """Nothing that clients ask is looked at inside this block, for so long at most; what was taken before it is answered.
+        Yields whether that holds still: after the limit the loop goes on, whatever we are doing."""
+        state, until_ns = self.leading(), time.monotonic_ns() + int(limit_s * NS_PER_S)
+
+        def holds() -> bool:
+            return time.monotonic_ns() < until_ns and self.primary is state
+
+        self.note_pauses(self.pauses.append, until_ns)
+        try:
+            self.hurry()
+            while not self.is_paused:
+                if not holds():
+                    raise UnfitError(f"The replica {self.name} did not have its clients wait.")
+                time.sleep(MARKED_S)
+            yield holds
+        finally:
+            self.note_pauses(self.pauses.remove, until_ns)
+            self.hurry()
+
+    def note_pauses(self, change: Callable[[int], None], until_ns: int) -> None:
+        with self.lock:
+            change(until_ns)
+            self.paused_until_ns = max(self.pauses, default=0)
 
     def hurry(self) -> None:
         """Have the loop look at once at what has changed for it: at doors a turn lasts 50 ms where no client wakes it."""

@@ -121,6 +121,28 @@ def test_a_snapshot_of_a_volume_that_nobody_writes_to_does_not_wait_until_all_is
     assert not alone.node.snapshots()
 
 
+def test_while_clients_are_paused_nothing_new_is_looked_at_and_a_snapshot_is_taken_all_the_same(alone):
+    writer = alone.connect()
+    assert writer.write(0, b"a" * PAGE) == 0
+    with alone.node.paused(PATIENCE_S) as holds, alone.node.paused(PATIENCE_S):
+        tag = writer.begin(nbd.WRITE, 0, PAGE, 0, b"b" * PAGE)
+        made = alone.node.take_snapshot("monday")
+        assert holds() and alone.node.journal.at[0].staged_sequence == made.sequence
+    assert writer.answer()[:2] == (tag, 0)
+    assert alone.reader(made).read(0, PAGE) == b"a" * PAGE and writer.read(0, PAGE) == b"b" * PAGE
+
+
+def test_clients_wait_no_longer_than_they_may_whatever_is_done_meanwhile(alone):
+    writer = alone.connect()
+    with alone.node.paused(0.2) as holds:
+        assert writer.write(0, b"a" * PAGE) == 0, "the loop goes on by itself"
+        assert not holds()
+    alone.node.handing_over = True
+    with pytest.raises(UnfitError, match="does not lead"), alone.node.paused(0.2):
+        pass
+    alone.node.handing_over = False
+
+
 def test_what_is_copied_from_a_snapshot_under_load_is_what_the_volume_held_at_its_instant(alone, stack, tmp_path):
     writer, draw = alone.connect(), random.Random(1)
     scribble(writer, draw, 150)

@@ -204,7 +204,8 @@ class Replicas(Server):
         order = Order(
             name, addresses, None, self.key, self.volume.number, PROTOCOLS[PROTOCOL], POLICIES[POLICY], 0, PEER_TIMEOUT_NS, first,
             asked.is_verbose, self.directory, self.tcp.fileno() if self.tcp else None, asked.tls, self.settings.size_bytes,
-            self.iscsi.fileno() if self.iscsi else None, asked.chap, {}, self.encryption, voters, founders, asked.latency_budget_ns,
+            self.iscsi.fileno() if self.iscsi else None, asked.chap, {}, self.encryption, voters, founders,
+            asked.latency_budget_ns,
         )  # fmt: skip
         opened = self.disks[name]
         dials = [one.dial.asking_fd for one in (*addresses.values(), *voters.values()) if isinstance(one.dial, Passages)]

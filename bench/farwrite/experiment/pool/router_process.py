@@ -148,6 +148,19 @@ class Keeper:
         save_record(self.path, record)
         self.record = record
 
+    @contextmanager
+    def paused(self, limit_s: float) -> Iterator[Callable[[], bool]]:
+        """No answer goes out inside this block, for so long at most. Yields whether that holds still."""
+        until_s = time.monotonic() + limit_s
+        with contextlib.ExitStack() as held:
+            held.enter_context(self.router.held())
+            timer = threading.Timer(limit_s, held.close)
+            timer.start()
+            try:
+                yield lambda: time.monotonic() < until_s and self.router.is_running
+            finally:
+                timer.cancel()
+
     # A group moves
 
     @contextmanager

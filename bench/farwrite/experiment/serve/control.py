@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -41,6 +41,7 @@ FOLLOWS, CONTROL = "volume.sock", "control.sock"  # Of whoever leads: links that
 REQUEST_BYTES_MAX, ANSWER_BYTES_MAX = 4096, 1 << 20
 LISTEN_S = 5.0  # For a request to be said.
 ANSWER_S = 60.0  # For it to be carried out: a snapshot is a write, which waits for a failover at most.
+PAUSED_S = 5.0  # For clients to be kept waiting, and to be asked meanwhile: a disk's time-out is 30 s or more.
 HOLD_S = 2.0  # For a copier that has ended to be noticed: the next one is it itself, often.
 FAILOVER_S, RETRY_S = 10.0, 0.1  # While nobody leads a volume that is served, a command waits for who will.
 DIGEST_BYTES_MAX, DIGEST_PIECE = 256 << 20, 1 << 20  # Of one request; pieces of zeros are left out, wherever they are holes.
@@ -87,6 +88,11 @@ class Hold(msgspec.Struct, tag="hold", forbid_unknown_fields=True):
     """Keep everybody else from copying to this volume until we hang up."""
 
 
+class Pause(msgspec.Struct, tag="pause", forbid_unknown_fields=True):
+    """Have clients wait until we hang up, PAUSED_S at most. On this connection more is asked meanwhile, each thing once the one
+    before is answered, and an answer says that clients have waited until then."""
+
+
 class AddReplica(msgspec.Struct, tag="add-replica", forbid_unknown_fields=True):
     """Have one more replica, whose process listens there: it is brought up to date beside the writes."""
 
@@ -131,7 +137,7 @@ class ShowMove(msgspec.Struct, tag="show-move", forbid_unknown_fields=True):
 
 Changing = AddReplica | RemoveReplica | Replicas | HandOver
 Moving = MoveGroup | CancelMove | ShowMove
-Request = Take | Delete | Show | Digest | Hold | Changing | Moving
+Request = Take | Delete | Show | Digest | Hold | Pause | Changing | Moving
 
 
 class ReplicaFigures(msgspec.Struct, frozen=True):
@@ -195,6 +201,7 @@ class Keeper(Protocol):
     def remove_replica(self, name: str) -> None: ...
     def replica_statuses(self) -> Sequence[ReplicaStatus]: ...
     def request_hand_over(self, to: str) -> None: ...
+    def paused(self, limit_s: float) -> AbstractContextManager[Callable[[], bool]]: ...
 
 
 # Answering
@@ -232,6 +239,30 @@ class Desk:
         ]
         return Answer(volume=self.volume, leader=self.leader, snapshots=found, digest=digest)
 
+    def pause(self, connection: socket.socket) -> None:
+        """Have clients wait, and carry out what is asked meanwhile, until the caller hangs up. UnfitError when they did not wait
+        so long. A snapshot that was taken stays if something was asked after it: who asked has heard that clients waited."""
+        taken = ""
+        try:
+            with self.keeper.paused(PAUSED_S) as holds:
+                answer = self.carry_out(Show())
+                while True:
+                    if not holds():
+                        raise UnfitError(f"Clients wait no longer than {PAUSED_S:g} s, and that is over.")
+                    tell(connection, answer)
+                    try:
+                        request = REQUEST.decode(next_line(connection, REQUEST_BYTES_MAX, PAUSED_S))
+                    except (UnfitError, OSError):  # The caller has hung up, or says nothing for too long.
+                        return
+                    if not isinstance(request, Take | Show):
+                        raise UsageError("While clients wait a snapshot is taken, and nothing else is done.")
+                    answer = self.carry_out(request)
+                    taken = request.name if isinstance(request, Take) else ""
+        finally:
+            if taken:
+                with self.changing:
+                    self.keeper.delete_snapshot(taken)
+
     def change(self, request: Changing) -> list[ReplicaFigures]:
         """Change the replicas, or who leads them, as asked; those that there are now. None after a hand-over: another leads."""
         if isinstance(request, HandOver):
@@ -265,6 +296,9 @@ class Desk:
             holds = isinstance(request, Hold) and self.held.acquire(timeout=HOLD_S)
             if isinstance(request, Hold) and not holds:
                 raise UnfitError("Another farwrite copy is copying to this volume: end that first.")
+            if isinstance(request, Pause):
+                self.pause(connection)
+                return False
             answer = self.carry_out(request)
         except NOT_OURS as refusal:
             answer = Answer(f"This is no request to a served volume: {refusal}.", EXIT_USAGE)

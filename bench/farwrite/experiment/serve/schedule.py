@@ -13,7 +13,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,8 @@ from pathlib import Path
 
 from ...base.errors import FarwriteError, UnfitError
 from ...base.units import format_time
-from .control import Answer, Delete, Show, SnapshotFigures, Take, UnansweredError, ask
+from .control import Delete, Show, SnapshotFigures, Take, UnansweredError, ask
+from .together import take_together
 
 HOOK_S = 30.0
 
@@ -43,24 +44,24 @@ class HookError(UnfitError):
 
 
 @contextmanager
-def around(hooks: Hooks, name: str, sockets: Path) -> Iterator[None]:
+def around(hooks: Hooks, name: str, volumes: Sequence[Path]) -> Iterator[None]:
     """Between `before` and `after`. HookError when one of them fails; then `after` has been run all the same."""
     try:
         if hooks.before:
-            run_hook("before", hooks.before, hooks.limit_s, name, sockets)
+            run_hook("before", hooks.before, hooks.limit_s, name, volumes)
         yield
     except BaseException:
         if hooks.after:
             with contextlib.suppress(HookError):  # What failed first is said.
-                run_hook("after", hooks.after, hooks.limit_s, name, sockets)
+                run_hook("after", hooks.after, hooks.limit_s, name, volumes)
         raise
     if hooks.after:
-        run_hook("after", hooks.after, hooks.limit_s, name, sockets)
+        run_hook("after", hooks.after, hooks.limit_s, name, volumes)
 
 
-def run_hook(which: str, words: str, limit_s: float, name: str, sockets: Path) -> None:
+def run_hook(which: str, words: str, limit_s: float, name: str, volumes: Sequence[Path]) -> None:
     """One hook to its end; what it prints goes to stderr. HookError when it fails or takes too long."""
-    environment = os.environ | {"FARWRITE_SNAPSHOT": name, "FARWRITE_SOCKETS": str(sockets)}
+    environment = os.environ | {"FARWRITE_SNAPSHOT": name, "FARWRITE_SOCKETS": ":".join(map(str, volumes))}
     with subprocess.Popen(
         ["/bin/sh", "-c", words], env=environment, stdin=subprocess.DEVNULL, stdout=2, stderr=2, start_new_session=True
     ) as made:  # fmt: skip
@@ -79,36 +80,44 @@ def run_hook(which: str, words: str, limit_s: float, name: str, sockets: Path) -
 class Taken:
     """A snapshot, and how long its request took, hooks apart."""
 
-    snapshot: SnapshotFigures
+    snapshot: SnapshotFigures  # of several volumes that of the first
     seconds: float
+    volumes: int = 1  # that have it, of one instant
+    pause_s: float | None = None  # for which clients of several volumes may have waited
 
 
-def take(sockets: Path, name: str, hooks: Hooks = NO_HOOKS) -> Taken:
-    """Take a snapshot. UnfitError when a hook fails: before it, none was taken; after it, one was, and that is said."""
-    answer: Answer | None = None
+def take(volumes: Sequence[Path], name: str, hooks: Hooks = NO_HOOKS) -> Taken:
+    """Take a snapshot of each of these volumes, all at one instant. UnfitError when a hook fails: before it, none was taken;
+    after it, one was, and that is said."""
+    found: Taken | None = None
     try:
-        with around(hooks, name, sockets):
+        with around(hooks, name, volumes):
             begin_s = time.monotonic()
-            answer = taken_for_sure(sockets, name)
-            took_s = time.monotonic() - begin_s
+            if len(volumes) == 1:
+                found = Taken(taken_for_sure(volumes[0], name), time.monotonic() - begin_s)
+            else:
+                together = take_together(volumes, name)
+                took_s = time.monotonic() - begin_s
+                found = Taken(together.snapshots[0], took_s, len(volumes), together.pause_s)
     except HookError as failure:
-        how = "Yet the snapshot was taken" if answer is not None else "No snapshot was taken"
+        how = "Yet the snapshot was taken" if found is not None else "No snapshot was taken"
         raise UnfitError(f"{failure} {how}.") from failure
-    found = next((one for one in answer.snapshots if one.name == name), None)
-    if found is None:
-        raise UnfitError(f"The snapshot {name} was taken and is not listed: farwrite snapshot list says what there is now.")
-    return Taken(found, took_s)
+    return found
 
 
-def taken_for_sure(sockets: Path, name: str) -> Answer:
+def taken_for_sure(sockets: Path, name: str) -> SnapshotFigures:
     """Take it. When whoever led is gone before its answer, the next one knows whether it was taken; if not, it takes it."""
     begin_ns = time.time_ns()
     try:
-        return ask(sockets, Take(name))
+        answer = ask(sockets, Take(name))
     except UnansweredError:
         answer = ask(sockets, Show())
-        is_there = any(one.name == name and one.taken_ns >= begin_ns for one in answer.snapshots)
-        return answer if is_there else ask(sockets, Take(name))
+        if not any(one.name == name and one.taken_ns >= begin_ns for one in answer.snapshots):
+            answer = ask(sockets, Take(name))
+    found = next((one for one in answer.snapshots if one.name == name), None)
+    if found is None:
+        raise UnfitError(f"The snapshot {name} was taken and is not listed: farwrite snapshot list says what there is now.")
+    return found
 
 
 def name_at(prefix: str, seconds: float) -> str:
@@ -133,20 +142,23 @@ class Schedule:
     hooks: Hooks = NO_HOOKS
 
 
-def keep_schedule(sockets: Path, schedule: Schedule, taken: Callable[[Taken], None], tell: Callable[[str], None]) -> None:
-    """Take snapshots and delete the oldest until interrupted. What cannot be done in time is told in a line, and the next
-    one is tried when it is due."""
+def keep_schedule(
+    volumes: Sequence[Path], schedule: Schedule, taken: Callable[[Taken], None], tell: Callable[[str], None]
+) -> None:
+    """Take snapshots of these volumes and delete the oldest until interrupted. What cannot be done in time is told in a line, and
+    the next one is tried when it is due."""
     for due_s in instants(schedule.every_s, tell):
         name = name_at(schedule.prefix, due_s)
         try:
-            taken(take(sockets, name, schedule.hooks))
+            taken(take(volumes, name, schedule.hooks))
         except FarwriteError as refusal:
             tell(f"{name} was not taken in order: {refusal}")
-        try:
-            for old in to_delete(ask(sockets, Show()).snapshots, schedule.prefix, schedule.keep):
-                ask(sockets, Delete(old))
-        except FarwriteError as refusal:
-            tell(f"An old snapshot was not deleted: {refusal}")
+        for sockets in volumes:
+            try:
+                for old in to_delete(ask(sockets, Show()).snapshots, schedule.prefix, schedule.keep):
+                    ask(sockets, Delete(old))
+            except FarwriteError as refusal:
+                tell(f"An old snapshot was not deleted: {refusal}")
 
 
 def instants(every_s: float, tell: Callable[[str], None]) -> Iterator[float]:
