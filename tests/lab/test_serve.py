@@ -430,6 +430,26 @@ def connected(address):
     return made[0]
 
 
+def test_a_snapshot_is_written_to_in_temporary_space_and_stays_as_it_is(served, tmp_path):
+    """The commands of san.md."""
+    qemu_io, qemu_img, qemu_nbd = (tool(name, "qemu-utils") for name in ("qemu-io", "qemu-img", "qemu-nbd"))
+    run(qemu_io, "-f", "raw", "-c", "write -P 0x11 56M 128k", served.uri)
+    assert farwrite("snapshot", "create", "to-write", "--sockets", served.sockets).returncode == 0
+    frozen, scratch = served.uri.replace("///volume?", "///volume@to-write?"), tmp_path / "scratch.qcow2"
+    run(qemu_img, "create", "-f", "qcow2", "-F", "raw", "-b", frozen, scratch)
+    with subprocess.Popen([qemu_nbd, f"--socket={tmp_path}/scratch.sock", "--persistent", scratch]) as made:
+        try:
+            until((tmp_path / "scratch.sock").exists, "qemu-nbd does not listen")
+            there = f"nbd+unix:///?socket={tmp_path}/scratch.sock"
+            run(qemu_io, "-f", "raw", "-c", "write -P 0x22 56M 64k", there)
+            run(qemu_io, "-f", "raw", "-c", "read -P 0x22 56M 64k", "-c", f"read -P 0x11 {56 * 1024 + 64}k 64k", there)
+        finally:
+            made.terminate()
+    for uri in (frozen, served.uri):
+        run(qemu_io, "-r", "-f", "raw", "-c", "read -P 0x11 56M 128k", uri)
+    assert farwrite("snapshot", "delete", "to-write", "--sockets", served.sockets).returncode == 0
+
+
 def test_qemu_goes_on_by_itself_when_whoever_leads_dies(served):
     qemu_io = tool("qemu-io", "qemu-utils")
     values = metrics_of(served)
@@ -537,6 +557,8 @@ def test_a_command_of_a_lab_has_a_volume_when_it_asks_for_one():
     (["--port", "70000"], "0 to 65535"),
     (["--size", "1000"], "--size"),
     (["--room", "1000"], "less than the 64 KiB"),
+    (["--latency-budget", "1 us"], "give 10 us to 10 s"),
+    (["--latency-budget", "5"], "lacks a unit"),
     (["--no-witness"], "--policy consent"),
     (["--protocol", "D"], "no \"D\""),
     (["--protocol", "quorum", "--replicas", "2"], "--replicas 3"),
