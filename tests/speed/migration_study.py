@@ -219,7 +219,8 @@ def page_of(document: dict[str, Any]) -> str:
         "many random 4 KiB writes under way, which comes back to the door when it moves. `farwrite migrate` mirrors one copy to "
         "another node at its site, or moves both copies behind a router to the other two nodes, in passes (the last one is due "
         "when a pass took no longer than 300 ms) or by one snapshot; what is written faster than it is copied does not converge. "
-        "The switch is the time in which nobody is served. Medians over rounds, the greatest in brackets. The client is Python, "
+        "The switch is the time in which nobody is served; that and the longest time without an answer are of moves that converged. "
+        "Medians over rounds, the greatest in brackets. The client is Python, "
         "and looks for the door every "
         f"{format_time(round(CLIENT_S * 1e9))}: that is in its pause. That a move that is cancelled, and a crash at any "
         "step, leaves one whole volume is proven by tests ([docs/san.md](../docs/san.md#pools-and-volumes)).", "",
@@ -241,13 +242,14 @@ def row_of(miles: float, depth: int, role: str, rounds: list[dict[str, Any]]) ->
         return f"{format_time(statistics.median(values))} [{format_time(max(values))}]" if values else "-"
 
     what, _, rate = role.partition(", ")
-    said = [one["said"] for one in rounds if one["said"]]
+    done = [one for one in rounds if one["said"]]
+    said = [one["said"] for one in done]
     copied = [one["copied_over_allocated"] for one in said if one["copied_over_allocated"]]
     cells = [
         f"{miles:g}", depth, ", ".join([WHAT[what], *([rate] if rate else [])]), f"{len(said)} of {len(rounds)}",
         middle([1e9 * one["seconds"] for one in said]),
         f"{statistics.median(copied):.2f}" if copied else "-",
-        middle([one["switch_pause_ns"] for one in said if one["switch_pause_ns"]]), middle([one["pause_ns"] for one in rounds]),
+        middle([one["switch_pause_ns"] for one in said if one["switch_pause_ns"]]), middle([one["pause_ns"] for one in done]),
         *(middle([one[f"{part}_ns_p50"] for one in rounds if one[f"{part}_ns_p50"]]) for part in ("before", "while", "after")),
         f"{max(one['connections'] for one in rounds) - 1} times",
         *(("-", "-") if what in GROUP_MOVES else (
