@@ -219,9 +219,8 @@ def page_of(document: dict[str, Any]) -> str:
         "many random 4 KiB writes under way, which comes back to the door when it moves. `farwrite migrate` mirrors one copy to "
         "another node at its site, or moves both copies behind a router to the other two nodes, in passes (the last one is due "
         "when a pass took no longer than 300 ms) or by one snapshot; what is written faster than it is copied does not converge. "
-        "The switch is the time in which nobody is served; it and the longest time without an answer are of those that converged. "
-        "Medians over rounds, the greatest in brackets. The client is Python, "
-        "and looks for the door every "
+        "The switch is the time in which nobody is served; it and the longest time without an answer are of those that "
+        "converged. Medians over rounds, the greatest in brackets. The client is Python, and looks for the door every "
         f"{format_time(round(CLIENT_S * 1e9))}: that is in its pause. That a move that is cancelled, and a crash at any "
         "step, leaves one whole volume is proven by tests ([docs/san.md](../docs/san.md#pools-and-volumes)).", "",
         f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}", *(row_of(*key, rounds) for key, rounds in cases.items()), "",
