@@ -43,7 +43,7 @@ def made():
         moved_s={},
     )  # fmt: skip
     desk = SimpleNamespace(turn=lambda: iter(()), failure="", callers=[])
-    routers = SimpleNamespace(look=routes)
+    routers = SimpleNamespace(look=routes, moves=SimpleNamespace(look=lambda groups: None, figures=[]))
     one = PoolServer(pool, groups, routers, desk, SimpleNamespace(is_quiet=True), SimpleNamespace(tend=Fails()))
     said = []
     one.say = said.append

@@ -88,6 +88,22 @@ def a_migration(path: Path) -> str:
     return f"nobody served for {format_time(switch)} at the switch; x {copied:.2f} of what is allocated copied"
 
 
+def a_group_move(path: Path) -> str:
+    moves = [one for one in moves_of(path, "passes") if one["said"]]
+    waited = median(one["said"]["switch_pause_ns"] for one in moves)
+    copied = median(one["said"]["copied_over_allocated"] for one in moves)
+    return f"clients waited {format_time(waited)} at the switch, none connected anew; x {copied:.2f} of what is allocated copied"
+
+
+def a_lost_node(path: Path) -> str:
+    made = document(path)
+    rounds = [one for one in made["events"] if one["event"] == "lost" and one["budget"] is None]
+    slower = median(one["parts"]["while"]["p99_ns"] / one["parts"]["before"]["p99_ns"] for one in rounds)
+    moved = format_size(median(one["moved_bytes"] for one in rounds))
+    takes = median(one["seconds"] for one in rounds)
+    return f"p99 x {slower:.1f} of writes beside it; {moved} take {takes:.0f} s ({made['miles']} miles)"
+
+
 def a_resync(path: Path) -> str:
     moves = [one for one in moves_of(path, "follows") if one["while_ns_p50"] and one["before_ns_p50"]]
     slower = median(one["while_ns_p50"] / one["before_ns_p50"] for one in moves)
@@ -109,7 +125,9 @@ FEATURES = (
     Feature("remote copy", "copies.json", "make copies", a_copy),
     Feature("thin room", "cases/campus.json", "farwrite case campus", thin_room),
     Feature("moving a copy that leads", "migrations.json", "make migrations", a_migration),
+    Feature("moving both copies behind a router", "migrations.json", "make migrations", a_group_move),
     Feature("bringing a copy up to date", "migrations.json", "make migrations", a_resync),
+    Feature("making a lost node's copies anew", "nodes.json", "make nodes", a_lost_node),
     Feature("failover", "drills/primary-killed.json", "farwrite drill primary-killed", a_failover),
 )
 

@@ -33,7 +33,7 @@ def create(
 
     It can be read at once as the export volume@NAME. It holds every write that was answered before, and is crash-consistent; for
     more, --before has an application write out what it holds and stand still, and --after lets it go on. Clients of several
-    volumes wait meanwhile, 5 s at most.
+    volumes wait meanwhile, 3 s at most.
 
     Parameters
     ----------

@@ -24,6 +24,7 @@ from farwrite.engine.frontend.nbd_door import nbd_door
 from farwrite.engine.frontend.nbd_negotiation import Export, Tls
 from farwrite.experiment.serve.replica import BOARD_WORDS, ServedNode
 from make_certificates import certificates
+from served import until
 
 SIZE = 64 << 20
 EXPORTS = (Export("volume", SIZE), Export("volume-ro", SIZE, True))
@@ -116,6 +117,7 @@ def test_who_comes_while_the_doors_of_a_replica_close_that_leads_no_more_is_not_
         leads[0] = False
         with connect(path) as connection:
             assert connection.recv(1) == b""
+        until(lambda: came, "who was greeted is not adopted")
     assert [one.export.size_bytes for one in came] == [SIZE]
 
 

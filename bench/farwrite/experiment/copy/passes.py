@@ -4,7 +4,7 @@
 vSphere 4); `snapshot` copies one snapshot and then, in one stop, whatever was written meanwhile (as ESX 3.5 did). Both end alike:
 the router sends nothing, the last pass is made durable at the destination, the new home is written down, and the router
 connects to it. Clients keep their connections, and their requests wait. What is written down decides after a crash (decision
-0066).
+0068).
 """
 
 from __future__ import annotations

@@ -81,7 +81,8 @@ class RouterProcesses:
             stripe.name, stripe.number, stripe.size_bytes, stripe.chunk_bytes, one.directory,
             tuple(self.sockets / member for member in stripe.members()), self.pool.record_of(stripe), self.asked.is_verbose,
         )  # fmt: skip
-        one.made.start(run_alone, [], run_router, order, one.board)
+        # The pool's lock goes with it, as with replicas: until then it may write down where a group is.
+        one.made.start(run_alone, [self.pool.lock_fd], run_router, order, one.board)
 
     def look(self) -> None:
         """Start again whoever has ended."""
