@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ from farwrite.experiment.pool.placement import (
     Move,
     apply,
     copied,
+    may_begin,
     place,
     plan_balance,
     plan_drain,
@@ -158,3 +160,20 @@ def test_the_only_node_of_a_site_is_not_removed_from_under_its_copies():
         plan_drain(document, "n2", {})
     (move,) = plan_drain(document, document.volumes[0].copies[0].node, {})
     assert isinstance(move, Move) and document.node(move.to).site == "near"
+
+
+def test_a_node_gives_or_takes_one_copy_at_a_time():
+    def volume(name, **states):
+        copies = [SimpleNamespace(node=node, state=state) for node, state in states.items()]
+        return SimpleNamespace(name=name, copies=copies)
+
+    under_way = [volume("x", a="in", b="joining"), volume("y", c="in", d="joining")]
+    leads_on = {"x": "a", "y": "c", "one": "e", "two": "a", "three": "d", "four": "e"}
+    assert may_begin(volume("one", e="in", f="making"), under_way, leads_on)
+    assert not may_begin(volume("two", a="in", f="making"), under_way, leads_on), "a gives x's"
+    assert not may_begin(volume("three", d="in", f="making"), under_way, leads_on), "d takes y's"
+    assert not may_begin(volume("four", e="in", b="making"), under_way, leads_on), "b takes x's"
+    assert may_begin(volume("four", e="in", b="making"), under_way[1:], leads_on)
+    assert may_begin(volume("five", a="in", b="in"), under_way, leads_on), "it waits for no copy"
+    assert may_begin(under_way[0], under_way, leads_on)
+    assert may_begin(volume("six", f="making"), under_way, {}), "who leads is not known"

@@ -92,3 +92,34 @@ def test_a_voter_that_cannot_be_started_is_tried_again_later_and_holds_nothing(m
     Server.start_again(one, "near", failure)
     Server.start_again(one, "near", failure)
     assert "Too many open files" in said[0] and "(it has ended)" in said[1] and said[2] == "near is started again."
+
+
+def test_a_copy_waits_while_its_node_takes_another_one_and_is_held_up_by_none_that_is_stuck(made, monkeypatch):
+    copies = {name: SimpleNamespace(node="c", state=state) for name, state in (("db", "joining"), ("log", "making"))}
+    made.pool.document.volumes = [SimpleNamespace(name=name, state="ready", copies=[copy]) for name, copy in copies.items()]
+    groups, advanced, doings = made.server.groups, [], []
+    groups.served = {name: SimpleNamespace(look=Fails()) for name in copies}
+    groups.leads_on, groups.note_doing = (dict), (lambda volume, doing, failure="": doings.append((volume.name, doing)))
+    fails = []
+
+    def advance(pool, groups, volume):
+        advanced.append(volume.name)
+        if fails and volume.name == "db":
+            raise fails[0]
+        return "goes on"
+
+    monkeypatch.setattr(servers, "advance", advance)
+    made.server.turn()
+    made.server.turn()
+    assert advanced == ["db", "db"] and ("log", "waits until a node has another copy whole") in doings
+    copies["db"].state = "in"
+    made.server.turn()
+    assert advanced[2:] == ["db", "log"]
+    copies["db"].state = "joining"
+    fails.append(UnfitError("its disk does not answer."))
+    for _ in range(4):  # It is tried again ever more seldom.
+        made.server.turn()
+        made.server.patience["db"].until_s = 0.0
+    advanced.clear()
+    made.server.turn()
+    assert "log" in advanced

@@ -440,6 +440,11 @@ class Groups:
         resting = frozenset(name for name, moved_s in self.moved_s.items() if now_s - moved_s < REST_AFTER_MOVE_S)
         return Measured(leaders, loads, resting, min((meter.measured_s() for meter in self.meters.values()), default=0.0))
 
+    def leads_on(self) -> dict[str, str]:
+        """The node whose copy leads, by volume."""
+        found = {name: group.volume.copy_named(group.leader() or "") for name, group in self.served.items()}
+        return {name: copy.node for name, copy in found.items() if copy is not None}
+
     def lead_from(self, volume: Volume, replica: str) -> None:
         """Have a copy lead, now and whenever the volume is served. NotNowError: it is tried again."""
         if self.leader(volume) != replica:

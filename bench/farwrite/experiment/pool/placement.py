@@ -7,7 +7,7 @@ thin volume was promised is what it may come to take. A volume that is reserved,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -125,6 +125,19 @@ def why_not(
         f"Volume {volume.name} at level {volume.level} needs {format_size(needed_bytes)} on each of {copies} nodes, and the next "
         f"one has {format_size(widest)} free: add a node with farwrite pool add, or give back room."
     )
+
+
+def may_begin(volume: Volume, under_way: Iterable[Volume], leads_on: Mapping[str, str]) -> bool:
+    """Whether the copy that this volume waits for may be brought up to date now: a node gives or takes one at a time, so that who
+    writes beside it has one of them to wait for. `under_way`: volumes of which one is being brought up to date; `leads_on`: the
+    node whose copy leads, which gives it, by volume."""
+
+    def nodes_of(one: Volume, state: str) -> set[str]:
+        there = {copy.node for copy in one.copies if copy.state == state}
+        return there | {leads_on[one.name]} if there and one.name in leads_on else there
+
+    mine = nodes_of(volume, "making")
+    return not any(mine & nodes_of(other, "joining") for other in under_way if other is not volume)
 
 
 # Moving what is there

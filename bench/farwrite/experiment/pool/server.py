@@ -41,13 +41,14 @@ from .attendants import (
 from .control import Answer, Cancel, Desk, Figures, Migrate, Request, carry_out, desk_in, figures_of
 from .document import NODES_MAX, Volume, checked_text
 from .group import PEER_TIMEOUT_NS, POLICY, PROTOCOL, Groups, check_short
-from .placement import Move
+from .placement import Move, may_begin
 from .routers import RouterProcesses
 from .steps import NotNowError, Pool, advance
 
 LOOK_S = 0.02  # Between two turns while copies move or somebody is heard,
 REST_S = 0.1  # and while nothing happens.
 AGAIN_S, AGAIN_S_MAX = 0.2, 5.0  # After what could not be done; doubled each time.
+STUCK_S = 1.0  # Whoever is tried again so seldom holds up no other.
 TRIES_MAX = 6  # Of a move of a balance, 25 s in all: a failover is over by then.
 SETTLES_S = 20.0  # For volumes to be led where they are to be, before clients are told to come.
 FIGURES_S = 0.5  # Between two looks at what nodes have for metrics.
@@ -166,6 +167,9 @@ class PoolServer:
         patience = self.patience.setdefault(volume.name, Patience())
         if time.monotonic() < patience.until_s or volume.name not in self.groups.served:
             return False
+        if not may_begin(volume, self.under_way(), self.groups.leads_on()):
+            self.groups.note_doing(volume, "waits until a node has another copy whole")
+            return False
         try:
             doing = advance(self.pool, self.groups, volume)
         except (FarwriteError, OSError) as refusal:
@@ -183,6 +187,14 @@ class PoolServer:
             self.say(f"{volume.name}: {doing}.")
         patience.said = doing
         return bool(doing)
+
+    def under_way(self) -> list[Volume]:
+        """Volumes with a copy that is being brought up to date, and goes on."""
+        return [
+            volume for volume in self.pool.document.volumes
+            if any(copy.state == "joining" for copy in volume.copies)
+            and volume.name in self.patience and self.patience[volume.name].pause_s < STUCK_S
+        ]  # fmt: skip
 
     def begin_next(self) -> bool:
         """The next move of a balance, once no copy is on its way."""
