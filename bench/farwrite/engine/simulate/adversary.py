@@ -7,6 +7,8 @@ and is kept out by TLS.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ...base.host import pretend_kernel as pretend
@@ -66,8 +68,11 @@ def frames_in(cluster: Cluster, stream: int, flying: np.ndarray) -> list[int]:
     return [at for at in range(first, flying.size - 7, 64) if bytes(flying[at : at + 4]) == b"FRW1"]
 
 
-def meddle(cluster: Cluster, node: Node) -> None:
-    """Change what is under way to each of a primary's peers, or from it."""
+def meddle(cluster: Cluster, node: Node, bit_of: Callable[[list[int], int], int] = lambda begins, drawn: drawn) -> None:
+    """Change what is under way to each of a primary's peers, or from it.
+
+    `bit_of` chooses the bit that is to flip, of where frames begin and of the one that was drawn.
+    """
     draw = cluster.random
     for slot, socket in enumerate(node.state.sockets.tolist()):
         if socket < 0:
@@ -82,7 +87,7 @@ def meddle(cluster: Cluster, node: Node) -> None:
         how = draw.choice(("flip", "drop", "double", "swap", "oversize"))
         if how == "flip" or len(begins) < 3:
             how = "flip"
-            pretend.flip_bit(flying, draw.randrange(8 * flying.size))
+            pretend.flip_bit(flying, bit_of(begins, draw.randrange(8 * flying.size)))
         elif how == "oversize":
             at = draw.choice(begins[:-1])
             flying[at + 12 : at + 16] = (255, 255, 255, draw.choice((0, 15, 127)))
