@@ -398,6 +398,8 @@ class Cluster:
             pretend.crash(node.world, key, share, 1)
             self.membership.crashed(node, key, share)
             node.known = before
+            if node.is_damaged:
+                node.flags_left |= int(node.journal.at[0].flags)  # It found the damage, and a superblock may tell of it now.
             self.tell(f"replica {node.index} loses power while it comes back")
             return
         node.world.at[0].power_in = -1

@@ -448,7 +448,8 @@ class Elections:
     def check_successor(self, node: Node, other: Node) -> None:
         """Whom a primary hands over to is a member, and holds everything that was submitted in its term."""
         last = node.term.last
-        if not other.ever_durable(self.cluster.terms, node.term, last) or other.name not in node.voter.ballot.members:
+        holds_all = last == 0 or other.ever_durable(self.cluster.terms, node.term, last)
+        if not holds_all or other.name not in node.voter.ballot.members:
             raise Anomaly(f"replica {node.index} hands over to replica {other.index}, which is no member or lacks write {last}")
 
 
