@@ -44,6 +44,7 @@ COPY = ROOT / ".venv" / "planted"  # the package with all faults in it
 SEEDS = 3000
 QUICK_SEEDS = 300  # Of every fault first: most are found there, and those that are not take nearly all of the time.
 STILL_S = 60.0  # Without a story's end for so long, a loop never ends; the longest story takes less than a second.
+STOPPED_S = 2.0  # Without a look of ours for so long, we were stopped ourselves, and so were those that we look at.
 LENGTH_MAX = 110  # Of the sentence by which a fault was found, in the page.
 AT_ONCE = 2
 
@@ -287,7 +288,7 @@ def serve(asked: list[tuple[int, str]], first: int, count: int, at_once: int) ->
         if told.broken:
             raise SystemExit(f"seed {seed} breaks a promise without a fault: {told.broken}")
     print(json.dumps({"ready": True}), flush=True)
-    waiting, running = list(asked), {}
+    waiting, running, looked_s = list(asked), {}, time.monotonic()
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
@@ -295,7 +296,10 @@ def serve(asked: list[tuple[int, str]], first: int, count: int, at_once: int) ->
                 board = mmap.mmap(-1, mmap.PAGESIZE)  # the seed that is told, then the sentence
                 running[fork_one(number, board, first, count)] = [name, board, time.monotonic(), -1, time.monotonic()]
             time.sleep(0.05)
+            stopped_s, looked_s = time.monotonic() - looked_s, time.monotonic()
             for process in list(running):
+                if stopped_s > STOPPED_S:
+                    running[process][2] += stopped_s
                 name, board, since_s, seed_before, begun_s = running[process]
                 seed = int.from_bytes(board[:8], "little")
                 if seed != seed_before:

@@ -120,7 +120,8 @@ class Story:
             )
         }  # fmt: skip
         self.trouble |= focus.rates()
-        self.sizes = ALIGNED_SIZES if focus.is_aligned else SIZES
+        sizes_max = cluster.shape.write_bytes_max
+        self.sizes = tuple(size for size in ALIGNED_SIZES if size <= sizes_max) if focus.is_aligned else SIZES
         self.hurry = draw.choice((0.2, 0.6, 0.95))
         self.read_share = draw.choice((0.0, 0.2, 0.6))
         self.asking = random.Random(f"clients of {seed}")  # Of its own: a story without them is as it was before there were any.
