@@ -47,6 +47,7 @@ BOUNDED: dict[int, dict[str, tuple[int, ...]]] = {
     record.READY: {ADDRESS: (1,)},
     record.DIFFERS: {SEQUENCE: (-1, MOST), ADDRESS: (MOST, MOST - 7)},
 }
+KIND_AT = record.Header.LAYOUT.fields["kind"][1]  # type: ignore[index]
 IS_BOUNDED = hasattr(record, "lies_in")
 
 
@@ -94,14 +95,36 @@ def meddle(cluster: Cluster, node: Node, bit_of: Callable[[list[int], int], int]
         else:
             index = draw.randrange(len(begins) - 2)
             a, b, c = begins[index : index + 3]
+            wrong = place_of_wrong(how, flying, begins, index)
             one, two = flying[a:b], flying[b:c]
             parts = {"drop": (two,), "double": (one, one, two), "swap": (two, one)}[how]
             flying = np.concatenate((flying[:a], *parts, flying[c:]))
             if flying.size > cluster.shape.buffer_bytes:
                 continue
+            if wrong >= 0:
+                cluster.forged[stream] = (read + wrong, f"it is out of its place ({how})")
         put_back(cluster, stream, flying, flying.size - (written - read))
         cluster.counts["frames changed"] += 1
         cluster.tell(f"{how} in what is under way {'to' if stream == socket else 'from'} peer {slot} of replica {node.index}")
+
+
+def place_of_wrong(how: str, flying: np.ndarray, begins: list[int], index: int) -> int:
+    """Where the first frame then stands that its receiver can know for wrong, by its sequence or its ordinal; -1: none is.
+
+    What is in the log is counted apart from what is not, and a SYNCED begins to count the log anew.
+    """
+    kinds = [int(flying[begin + KIND_AT]) for begin in begins]
+    is_logged = [bool(record.is_logged(kind)) for kind in kinds]
+    if how == "double":
+        return begins[index + 1]
+    if how == "swap":
+        return begins[index] if is_logged[index] == is_logged[index + 1] else -1
+    for later in range(index + 2, len(begins)):
+        if is_logged[later] == is_logged[index + 1]:
+            return begins[later] - (begins[index + 2] - begins[index + 1])
+        if kinds[later] == record.SYNCED:
+            return -1
+    return -1
 
 
 def put_back(cluster: Cluster, stream: int, flying: np.ndarray, added: int) -> None:
