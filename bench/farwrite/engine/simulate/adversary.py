@@ -119,9 +119,9 @@ def place_of_wrong(how: str, flying: np.ndarray, begins: list[int], index: int) 
         return begins[index + 1]
     if how == "swap":
         return begins[index] if is_logged[index] == is_logged[index + 1] else -1
-    for later in range(index + 2, len(begins)):
-        if is_logged[later] == is_logged[index + 1]:
-            return begins[later] - (begins[index + 2] - begins[index + 1])
+    for later in range(index + 1, len(begins)):
+        if is_logged[later] == is_logged[index]:
+            return begins[later] - (begins[index + 1] - begins[index])
         if kinds[later] == record.SYNCED:
             return -1
     return -1
