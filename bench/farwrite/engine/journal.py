@@ -220,8 +220,17 @@ def is_table_whole(block: np.ndarray, generation: int) -> bool:
 
 def is_table_in_both(data: np.ndarray) -> bool:
     """Whether both superblocks are whole and tell of the same snapshots."""
-    tables = [data[begin + snapshot.TABLE_AT : begin + log.BLOCK_BYTES] for begin in (0, log.BLOCK_BYTES)]
-    return len(whole_superblocks(data)) == len(tables) and np.array_equal(*tables)
+    whole = whole_superblocks(data)
+    return len(whole) == 2 and table_of(data, whole[0]) == table_of(data, whole[1])
+
+
+def table_of(data: np.ndarray, superblock: log.Superblock) -> bytes:
+    """The places of the table behind a whole superblock; empty where it is of a version that had none."""
+    if superblock.version != replica.JOURNAL_VERSION:
+        return b""
+    block = data[int(superblock.generation) % 2 * log.BLOCK_BYTES :]
+    count = int(log.head_in(block[: log.BLOCK_BYTES].copy())[0].count)
+    return block[snapshot.TABLE_AT : snapshot.TABLE_AT + count * snapshot.ROW_BYTES].tobytes()
 
 
 def load_snapshots(data: np.ndarray, superblock: log.Superblock, snapshots: snapshot.Snapshots, ring: reactor.Reactor) -> int:
