@@ -128,7 +128,7 @@ class Node:
         self.received: dict[int, int] = {}
         self.lost_until = 0  # it has been durable here up to this write, and is not any more
         self.is_damaged = self.has_crashed = False
-        self.damaged_since: int | None = None  # what is behind the damage stands there until the log is begun anew: from where it was
+        self.damaged_since: int | None = None  # where a log with damage began anew: it stands there as long
         self.is_superblock_damaged = self.is_superblock_torn = False
         self.flags_left = 0  # what its superblocks may say of it: as it was kept last, or as it was to be kept
         self.role = IDLE

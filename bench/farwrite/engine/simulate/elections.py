@@ -77,7 +77,8 @@ class Elections:
         """A majority of the voters knows every epoch that had begun when they were asked: so does this replica then."""
         if is_heard and node.voter.ballot.epoch < begun:
             raise Anomaly(
-                f"replica {node.index}, on an empty disk, has heard of epoch {node.voter.ballot.epoch}, and epoch {begun} had begun"
+                f"replica {node.index}, on an empty disk, has heard of epoch {node.voter.ballot.epoch}, "
+                f"and epoch {begun} had begun"
             )
 
     def came_to_rest(self, node: Node) -> None:

@@ -82,7 +82,8 @@ class Focus:
         draw, mix = self.random, self.mix
         if mix is None:
             return count, protocol, policy
-        return draw.choice(mix.counts or (count,)), draw.choice(mix.protocols or (protocol,)), draw.choice(mix.policies or (policy,))
+        count = draw.choice(mix.counts or (count,))
+        return count, draw.choice(mix.protocols or (protocol,)), draw.choice(mix.policies or (policy,))
 
     def shape_of(self, shape: Shape) -> Shape:
         return self.random.choice(self.mix.shapes) if self.mix and self.mix.shapes else shape
