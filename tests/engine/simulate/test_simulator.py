@@ -47,7 +47,7 @@ def test_a_seed_tells_the_same_story_twice():
 
 
 def test_stories_differ_and_something_happens_in_them():
-    stories = [story(seed) for seed in range(30)]
+    stories = [story(seed) for seed in range(60)]
     assert len({told.digest for told in stories}) == len(stories)
     assert sum(told.completed for told in stories) > 900
     assert sum(told.epochs for told in stories) > len(stories)
