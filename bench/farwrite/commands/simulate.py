@@ -56,7 +56,7 @@ REACHES = (
     "volume writes lost", "volume writes misdirected", "lies found by a verify",
     "ends of a log lost, and nothing there could tell", "writes refused for room",
     "moves ended", "moves cancelled", "configurations, adds", "configurations, removes", "disks exchanged",
-    "primaries lost during a move", "changes of the replicas refused",
+    "primaries lost during a move", "changes of the replicas refused", "moments that trouble followed",
     *(f"stories with {counted(count, 'replica')}" for count in range(1, 6)),
     *(f"stories under {protocol}" for protocol in ("local", "A", "B", "C", "C2", "quorum")),
 )  # fmt: skip

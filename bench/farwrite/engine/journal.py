@@ -218,6 +218,21 @@ def is_table_whole(block: np.ndarray, generation: int) -> bool:
     )
 
 
+def is_table_in_both(data: np.ndarray) -> bool:
+    """Whether both superblocks are whole and tell of the same snapshots."""
+    whole = whole_superblocks(data)
+    return len(whole) == 2 and table_of(data, whole[0]) == table_of(data, whole[1])
+
+
+def table_of(data: np.ndarray, superblock: log.Superblock) -> bytes:
+    """The places of the table behind a whole superblock; empty where it is of a version that had none."""
+    if superblock.version != replica.JOURNAL_VERSION:
+        return b""
+    block = data[int(superblock.generation) % 2 * log.BLOCK_BYTES :]
+    count = int(log.head_in(block[: log.BLOCK_BYTES].copy())[0].count)
+    return block[snapshot.TABLE_AT : snapshot.TABLE_AT + count * snapshot.ROW_BYTES].tobytes()
+
+
 def load_snapshots(data: np.ndarray, superblock: log.Superblock, snapshots: snapshot.Snapshots, ring: reactor.Reactor) -> int:
     """Bring snapshots to what stands behind this superblock, and find what is kept for them. Answers 0 or a status."""
     begin = int(superblock.generation) % 2 * log.BLOCK_BYTES
@@ -444,14 +459,17 @@ def apply_found(
 ) -> int:  # fmt: skip
     """Copy into the volume what find_end() has found: a superblock vouches for that first, as for everything there.
 
+    It goes to the place of the older one, with the newest table of snapshots: so both tell of it before anything is applied.
+    The power may have gone between the two, and the newer one may be damaged before it is written again.
     `superblock` is brought to what then stands on the disk, and `snapshots` to what the log leaves. Answers 0 or a status.
     """
     kept = kept_up_to(data, superblock)
     if snapshots is not None and (status := load_snapshots(data, superblock, snapshots, ring)) < 0:
         return status
-    if superblock.durable_sequence < found.sequence:
+    is_told_once = snapshots is not None and not is_table_in_both(data)
+    if superblock.durable_sequence < found.sequence or is_told_once:
         old = int(superblock.generation) % 2 * log.BLOCK_BYTES
-        superblock.durable_sequence = found.sequence
+        superblock.durable_sequence = max(superblock.durable_sequence, found.sequence)
         if (status := save_found(data[old : old + log.BLOCK_BYTES], superblock, ring, journal_fd)) < 0:
             return status
     begin = Place(int(superblock.tail), int(superblock.tail_sequence), int(superblock.tail_epoch))

@@ -16,7 +16,7 @@ import pytest
 
 from farwrite.base.errors import EXIT_INTERRUPTED, UsageError
 from farwrite.commands.simulate import REACHES, Found, never_text, simulate
-from farwrite.engine.simulate import changing_replicas, check, exhaustive, lying_disk, search
+from farwrite.engine.simulate import changing_replicas, check, exhaustive, focus, lying_disk, search
 from farwrite.engine.simulate.lying_disk import differing_extents as real
 from farwrite.engine.simulate.story import WRITING_TICKS, Story, tell
 
@@ -47,7 +47,7 @@ def test_a_seed_tells_the_same_story_twice():
 
 
 def test_stories_differ_and_something_happens_in_them():
-    stories = [story(seed) for seed in range(30)]
+    stories = [story(seed) for seed in range(60)]
     assert len({told.digest for told in stories}) == len(stories)
     assert sum(told.completed for told in stories) > 900
     assert sum(told.epochs for told in stories) > len(stories)
@@ -64,7 +64,8 @@ def test_most_stories_go_around_their_rings_and_every_seldom_thing_happens_in_so
     seldom = (
         "ballots refused", "configurations, readmits", "configurations, strikes", "elections", "failovers", "frames changed",
         "frames forged", "handed over", "joined by digests", "joined by extents", "joined by log", "reads", "restarts",
-        "superblocks damaged", "torn tails", "votes",
+        "superblocks damaged", "torn tails", "votes", "moments that trouble followed",
+        *(f"stories about {name}" for name in focus.MIXES),
     )  # fmt: skip
     assert [name for name in seldom if not any(told.counts.get(name) for told in stories)] == []
 
@@ -122,6 +123,7 @@ def test_replicas_come_and_go_in_some_stories_and_everything_of_that_happens():
 def test_a_snapshot_shows_nothing_of_a_deleted_one_of_a_tail_that_was_rolled_back(monkeypatch, seed):
     """The deleted one has the later sequence, and its blocks were still to leave when the next one was taken."""
     monkeypatch.setattr(changing_replicas, "SHARE", 1.0)
+    monkeypatch.setattr(focus, "SHARE", 0.0)
     assert tell(seed).broken is None
 
 

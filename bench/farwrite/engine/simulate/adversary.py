@@ -7,6 +7,8 @@ and is kept out by TLS.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ...base.host import pretend_kernel as pretend
@@ -45,6 +47,7 @@ BOUNDED: dict[int, dict[str, tuple[int, ...]]] = {
     record.READY: {ADDRESS: (1,)},
     record.DIFFERS: {SEQUENCE: (-1, MOST), ADDRESS: (MOST, MOST - 7)},
 }
+KIND_AT = record.Header.LAYOUT.fields["kind"][1]  # type: ignore[index]
 IS_BOUNDED = hasattr(record, "lies_in")
 
 
@@ -66,8 +69,11 @@ def frames_in(cluster: Cluster, stream: int, flying: np.ndarray) -> list[int]:
     return [at for at in range(first, flying.size - 7, 64) if bytes(flying[at : at + 4]) == b"FRW1"]
 
 
-def meddle(cluster: Cluster, node: Node) -> None:
-    """Change what is under way to each of a primary's peers, or from it."""
+def meddle(cluster: Cluster, node: Node, bit_of: Callable[[list[int], int], int] = lambda begins, drawn: drawn) -> None:
+    """Change what is under way to each of a primary's peers, or from it.
+
+    `bit_of` chooses the bit that is to flip, of where frames begin and of the one that was drawn.
+    """
     draw = cluster.random
     for slot, socket in enumerate(node.state.sockets.tolist()):
         if socket < 0:
@@ -82,21 +88,43 @@ def meddle(cluster: Cluster, node: Node) -> None:
         how = draw.choice(("flip", "drop", "double", "swap", "oversize"))
         if how == "flip" or len(begins) < 3:
             how = "flip"
-            pretend.flip_bit(flying, draw.randrange(8 * flying.size))
+            pretend.flip_bit(flying, bit_of(begins, draw.randrange(8 * flying.size)))
         elif how == "oversize":
             at = draw.choice(begins[:-1])
             flying[at + 12 : at + 16] = (255, 255, 255, draw.choice((0, 15, 127)))
         else:
             index = draw.randrange(len(begins) - 2)
             a, b, c = begins[index : index + 3]
+            wrong = place_of_wrong(how, flying, begins, index)
             one, two = flying[a:b], flying[b:c]
             parts = {"drop": (two,), "double": (one, one, two), "swap": (two, one)}[how]
             flying = np.concatenate((flying[:a], *parts, flying[c:]))
             if flying.size > cluster.shape.buffer_bytes:
                 continue
+            if wrong >= 0:
+                cluster.forged[stream] = (read + wrong, f"it is out of its place ({how})")
         put_back(cluster, stream, flying, flying.size - (written - read))
         cluster.counts["frames changed"] += 1
         cluster.tell(f"{how} in what is under way {'to' if stream == socket else 'from'} peer {slot} of replica {node.index}")
+
+
+def place_of_wrong(how: str, flying: np.ndarray, begins: list[int], index: int) -> int:
+    """Where the first frame then stands that its receiver can know for wrong, by its sequence or its ordinal; -1: none is.
+
+    What is in the log is counted apart from what is not, and a SYNCED begins to count the log anew.
+    """
+    kinds = [int(flying[begin + KIND_AT]) for begin in begins]
+    is_logged = [bool(record.is_logged(kind)) for kind in kinds]
+    if how == "double":
+        return begins[index + 1]
+    if how == "swap":
+        return begins[index] if is_logged[index] == is_logged[index + 1] else -1
+    for later in range(index + 1, len(begins)):
+        if is_logged[later] == is_logged[index]:
+            return begins[later] - (begins[index + 1] - begins[index])
+        if kinds[later] == record.SYNCED:
+            return -1
+    return -1
 
 
 def put_back(cluster: Cluster, stream: int, flying: np.ndarray, added: int) -> None:

@@ -128,6 +128,7 @@ class Node:
         self.received: dict[int, int] = {}
         self.lost_until = 0  # it has been durable here up to this write, and is not any more
         self.is_damaged = self.has_crashed = False
+        self.damaged_since: int | None = None  # where a log with damage began anew: it stands there as long
         self.is_superblock_damaged = self.is_superblock_torn = False
         self.flags_left = 0  # what its superblocks may say of it: as it was kept last, or as it was to be kept
         self.role = IDLE
@@ -390,6 +391,10 @@ class Cluster:
         found = replaying.find_end(data, superblock)
         if self.bug == TRUSTING:
             found.damaged = 0
+        if found.damaged and node.is_damaged:
+            node.damaged_since = int(superblock.begun)
+        elif found.damaged and node.damaged_since != superblock.begun:
+            raise Anomaly(f"replica {node.index} takes its log for damaged behind write {int(found.sequence)}, and nothing was")
         before, is_torn = node.known, self.is_torn(data, found)
         node.begin_journal(0)
         sequence = int(superblock.tail_sequence)
@@ -398,6 +403,8 @@ class Cluster:
             pretend.crash(node.world, key, share, 1)
             self.membership.crashed(node, key, share)
             node.known = before
+            if node.is_damaged:
+                node.flags_left |= int(node.journal.at[0].flags)  # It found the damage, and a superblock may tell of it now.
             self.tell(f"replica {node.index} loses power while it comes back")
             return
         node.world.at[0].power_in = -1

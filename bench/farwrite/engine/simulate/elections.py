@@ -58,7 +58,8 @@ class Elections:
         """As Node.serve does before a session: the ballot, then the journal."""
         voter, epoch = node.voter, int(leader.journal.at[0].epoch)
         if election.must_hear_of_others(voter):
-            self.inquire(node, election.hear_of_others(voter, len(self.names)), lambda heard: None)
+            begun = self.cluster.newest.epoch
+            self.inquire(node, election.hear_of_others(voter, len(self.names)), partial(self.finish_hearing, node, begun))
             return False
         if epoch < voter.ballot.epoch or not self.cluster.is_quiet(node):
             return False
@@ -71,6 +72,14 @@ class Elections:
             return False
         node.journal.at[0].epoch = epoch
         return node.save()
+
+    def finish_hearing(self, node: Node, begun: int, is_heard: bool) -> None:
+        """A majority of the voters knows every epoch that had begun when they were asked: so does this replica then."""
+        if is_heard and node.voter.ballot.epoch < begun:
+            raise Anomaly(
+                f"replica {node.index}, on an empty disk, has heard of epoch {node.voter.ballot.epoch}, "
+                f"and epoch {begun} had begun"
+            )
 
     def came_to_rest(self, node: Node) -> None:
         if node.leaves_to:
@@ -279,8 +288,7 @@ class Elections:
 
     def finish_standing(self, node: Node, epoch: int) -> None:
         if epoch and node.role == IDLE and node.voter.ballot.epoch == epoch:
-            if self.cluster.changes:
-                self.check_leader(node, epoch)
+            self.check_leader(node, epoch)
             self.note_decided(node)
             self.cluster.begin_term(node, epoch)
 
@@ -324,6 +332,7 @@ class Elections:
             slot = cluster.slot(node, self.nodes[node.successor])
             if slot >= 0 and may_succeed(node.state.peer[slot], node.successor, members, node.journal):
                 successor = node.successor
+                self.check_successor(node, self.nodes[successor])
                 cluster.counts["handed over"] += 1
                 cluster.tell(f"replica {node.index} hands over to {successor}")
                 cluster.stop(node)
@@ -430,11 +439,19 @@ class Elections:
     def check_leader(self, node: Node, epoch: int) -> None:
         """Who leads was a member in the newest configuration that was decided before, or in one that was attempted behind it."""
         known = [self.decided, *(one for one in self.attempted.values() if one.age > self.decided.age and one.of_epoch < epoch)]
+        decided = f"the voters have decided that the members are {', '.join(self.decided.members)}"
         if self.decided.members and not any(node.name in one.members for one in known):
-            raise Anomaly(
-                f"replica {node.index} leads in epoch {epoch}, and the voters have decided that the members are "
-                f"{', '.join(self.decided.members)}"
-            )
+            raise Anomaly(f"replica {node.index} leads in epoch {epoch}, and {decided}")
+        mine = node.voter.ballot
+        if self.decided.members and not any((mine.members, mine.replicas) == (one.members, one.replicas) for one in known):
+            raise Anomaly(f"replica {node.index} leads in epoch {epoch} with members {', '.join(mine.members)}, and {decided}")
+
+    def check_successor(self, node: Node, other: Node) -> None:
+        """Whom a primary hands over to is a member, and holds everything that was submitted in its term."""
+        last = node.term.last
+        holds_all = last == 0 or other.ever_durable(self.cluster.terms, node.term, last)
+        if not holds_all or other.name not in node.voter.ballot.members:
+            raise Anomaly(f"replica {node.index} hands over to replica {other.index}, which is no member or lacks write {last}")
 
 
 def place_of(name: str) -> Placed:

@@ -22,6 +22,7 @@ from .changing_replicas import ChangingReplicas
 from .check import Anomaly
 from .cluster import DOWN, LARGE, PRIMARY, READ_BYTES_MAX, SECONDARY, SMALL, TINY, TRIM, WRITE, ZEROS, Cluster, Node
 from .elections import Elections
+from .focus import ALIGNED_SIZES, OPERATIONS_MAX, Focus
 from .lying_disk import LyingDisks
 
 # Without a peer nothing else is asked of a write than to be durable here; "local" says that it is meant so.
@@ -68,30 +69,32 @@ class Story:
 
     def __init__(self, seed: int, bug: str = "") -> None:
         self.random = draw = random.Random(seed)
+        self.focus = focus = Focus(seed)
         self.lines: list[str] = []
         self.hash = hashlib.blake2b(digest_size=8)
         self.ticks = 0
         count = draw.choice((2, 2, 3, 3, 4, 5))
         self.protocol = draw.choice(tuple(PROTOCOLS))
         self.policy = draw.choice((*POLICIES, "consent"))  # The one in which most is decided.
+        count, self.protocol, self.policy = focus.cluster_of(count, self.protocol, self.policy)
         if self.protocol == "quorum":
             count = max(count, 3)
             self.policy = "block"
         quorum = count // 2 + 1 if draw.random() < 0.8 else count
         congestion = primary.PULL_AHEAD if self.protocol == "A" and draw.random() < 0.7 else primary.WAIT
         swarm = random.Random(f"swarm of {seed}")  # Of its own, as above: few replicas are alone.
-        if self.protocol != "quorum" and swarm.random() < ALONE_SHARE:
+        if self.protocol != "quorum" and swarm.random() < ALONE_SHARE and focus.mix is None:
             count, quorum, self.protocol = 1, 1, swarm.choice(tuple(ALONE))
         self.cluster = cluster = Cluster(
             count, (PROTOCOLS | ALONE)[self.protocol], POLICIES[self.policy], congestion, quorum, seed, self.tell, bug,
-            draw.choice((TINY, TINY, SMALL, LARGE)), draw,
+            focus.shape_of(draw.choice((TINY, TINY, SMALL, LARGE))), draw,
         )  # fmt: skip
         cluster.latency_budget_ns = draw.choice((0, 300_000, 3_000_000))
         self.quantum_ns = draw.choice((100_000, 300_000, 800_000))
         cluster.peer_timeout_ns = self.quantum_ns * draw.choice((10, 30, 100))
         cluster.sync_ns = self.quantum_ns * draw.choice((0, 2, 10))
         self.elections: Elections | None = None
-        if draw.random() < 0.5:
+        if focus.is_voting(draw.random() < 0.5):
             witness = draw.random() < (0.8 if count % 2 == 0 else 0.3)
             changing = ChangingReplicas(self, seed)
             self.changing = changing if changing.is_on else None
@@ -116,12 +119,16 @@ class Story:
                 ("witness", 0.01, 0.5), ("stray", 0.02, 0.3), ("blackhole", 0.01, 0.4), ("stall", 0.01, 0.4),
             )
         }  # fmt: skip
+        self.trouble |= focus.rates()
+        sizes_max = cluster.shape.write_bytes_max
+        self.sizes = tuple(size for size in ALIGNED_SIZES if size <= sizes_max) if focus.is_aligned else SIZES
         self.hurry = draw.choice((0.2, 0.6, 0.95))
         self.read_share = draw.choice((0.0, 0.2, 0.6))
         self.asking = random.Random(f"clients of {seed}")  # Of its own: a story without them is as it was before there were any.
         self.asks_more = self.asking.random() < 0.5  # Whether clients ask for more than writes, trims and reads.
         self.taking = random.Random(f"snapshots of {seed}")
-        self.takes = self.taking.choice((0.0, 0.05, 0.2)), self.taking.choice((0.03, 0.15))  # snapshots a turn, and deletions
+        takes = self.taking.choice((0.0, 0.05, 0.2)), self.taking.choice((0.03, 0.15))
+        self.takes = focus.takes_of(takes)  # snapshots a turn, and deletions
         self.length = draw.choice((80, 150, 300, 500))
         self.limiting = random.Random(f"room of {seed}")
         self.limits = self.limiting.choice((0.0, 0.0, 0.01, 0.05))  # changes of what volumes may take, by tick
@@ -130,12 +137,15 @@ class Story:
         self.stalled: dict[int, int] = {}  # by replica: until when its disk answers nothing
         self.lies = LyingDisks(self, seed) if self.changing is None else None  # What differs is compared in stories of its own.
         cluster.counts[f"stories with {counted(count, 'replica')}"] = cluster.counts[f"stories under {self.protocol}"] = 1
+        if focus.name:
+            cluster.counts[f"stories about {focus.name}"] = 1
         by = "an arbiter" if self.elections is None else f"votes{' and a witness' if self.elections.witness else ''}"
         if self.changing is not None and self.elections is not None:
             cluster.counts["stories in which replicas come and go"] = 1
             by = f"the votes of {', '.join(self.elections.names)}, while {len(cluster.nodes) - count} more may come"
         self.tell(f"seed {seed}: {count} replicas, led by {by}, protocol {self.protocol}, policy {self.policy}, quorum {quorum}, "
-                  f"{', '.join(name for name, rate in self.trouble.items() if rate)}")
+                  f"{', '.join(name for name, rate in self.trouble.items() if rate)}"
+                  f"{f'; about {focus.name}' if focus.name else ''}")
 
     def tell(self, line: str) -> None:
         line = f"{self.ticks:5d} {line}"
@@ -181,6 +191,8 @@ class Story:
             cluster.turn(node)
             if node.role == PRIMARY and troubled and draw.random() < self.read_share:
                 self.read(node)
+            if troubled and self.focus.has_come(node):
+                self.follow_moment(node)
             if node.world.at[0].power_in == 0:
                 cluster.crash(node, draw.getrandbits(62), draw.choice((0, 64, 128, 192, 256)), True, draw.random() < 0.5)
             elif node.role != DOWN and self.ticks % 8 == node.index:
@@ -190,7 +202,7 @@ class Story:
         """Submit a write or two, or what else clients ask for; at times a write of no bytes."""
         draw, shape = self.random, self.cluster.shape
         for _ in range(draw.choice((1, 1, 2, 4, 6))):
-            size = min(draw.choice(SIZES), shape.write_bytes_max)
+            size = min(draw.choice(self.sizes), shape.write_bytes_max)
             address = 512 * draw.randrange((shape.volume_bytes - size) // 512 + 1)
             kind = TRIM if draw.random() < 0.05 else WRITE
             if EMPTY_ARE_REFUSED and draw.random() < 0.02:
@@ -206,6 +218,22 @@ class Story:
                 is_taken = self.cluster.submit(node, kind, address, size)
             if not is_taken or node.role != PRIMARY:
                 return
+
+    def follow_moment(self, node: Node) -> None:
+        """What the story watches has just changed here: soon the power goes out, or the primary is lost or cut off."""
+        draw, cluster = self.focus.random, self.cluster
+        leader = cluster.leader()
+        cluster.counts["moments that trouble followed"] += 1
+        if self.focus.moment not in ("peers", "configuration") or leader is None or draw.random() < 0.3:
+            if node.role != DOWN and node.world.at[0].power_in != 0:
+                node.world.at[0].power_in = draw.randrange(OPERATIONS_MAX)
+        elif draw.random() < 0.5:
+            leader.world.at[0].power_in = 0  # It is gone behind its next turn, or this one.
+        else:
+            others = [place for place in range(cluster.place_count) if place != leader.index]
+            cluster.partition([(leader.index, place) for place in others])
+            self.cut_until = self.ticks + draw.choice((0, 20, 100))
+            self.tell(f"cut: {[leader.index]} from the rest")
 
     def take_snapshots(self, node: Node) -> None:
         """Take a snapshot, or delete one."""
@@ -227,9 +255,9 @@ class Story:
         for node in cluster.nodes:
             if node.role == DOWN and (not troubled or draw.random() < 0.04):
                 again = troubled and self.trouble["power"] and draw.random() < 0.2
-                cluster.restart(
-                    node, draw.randrange(1, 12) if again else -1, draw.getrandbits(62), draw.choice((0, 64, 128, 192, 256))
-                )
+                power_in = draw.randrange(1, 12) if again else -1
+                power_in = self.focus.power_in(power_in) if troubled else power_in
+                cluster.restart(node, power_in, draw.getrandbits(62), draw.choice((0, 64, 128, 192, 256)))
 
     def make_trouble(self) -> None:
         """What goes wrong in this tick."""
@@ -304,7 +332,7 @@ class Story:
             if control_request.request == primary.NOTHING:
                 control_request.request = primary.VERIFY
         if happens["adversary"] and node.role == PRIMARY:
-            adversary.meddle(cluster, node)
+            adversary.meddle(cluster, node, self.focus.bit_of_frame)
         if happens["forge"] and node.role == PRIMARY:
             adversary.forge(cluster, node)
         if self.limits and self.limiting.random() < self.limits:
@@ -331,7 +359,7 @@ class Story:
         cluster = self.cluster
         if not self.may_damage_journal(node):
             return
-        bit = self.bit_to_flip(node)
+        bit = self.focus.bit_to_flip(node, self.bit_to_flip(node))
         in_superblock = bit < 8 * log.SUPERBLOCK_BYTES
         if not in_superblock or node.are_superblocks_whole():
             pretend.flip_bit(node.world.journal, bit)

@@ -132,6 +132,8 @@ class Voter(vote.Voter):
         return numbered
 
     def keep(self, ballot: Ballot) -> None:
+        if ballot.age < self.ballot.age:
+            raise Anomaly(f"voter {self.name} goes back from configuration {self.ballot.age} to {ballot.age}")
         super().keep(ballot)
         self.durable = self.ballot
 
