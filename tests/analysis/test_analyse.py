@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from farwrite.analysis.analyse import analyse, drift_warnings
+from farwrite.analysis.analyse import analyse, drift_warnings, not_beyond_light
 from farwrite.analysis.result import Analysis, Estimate, beaten_doubt
 from farwrite.analysis.sample import MIDDLES_NS, decode
 from farwrite.analysis.throughput import goodput_bytes_per_s
@@ -167,6 +167,7 @@ def test_a_floor_that_the_engine_beat_is_none_and_everybody_is_told():
     assert not any("not a floor" in text for text in sentences(found().warnings))
     # An interval that has 1 inside says nothing against its floor.
     assert not beaten_doubt(Estimate(value=1.01, low=0.99, high=1.03)) and beaten_doubt(Estimate(value=1.03, low=1.01, high=1.05))
+    assert beaten_doubt(Estimate(value=26.3, low=0.31, high=30.0)), "a wide interval makes no floor of it"
 
 
 def test_a_write_that_beats_light_carries_no_verdict():
@@ -385,3 +386,13 @@ def test_analysis_loads_neither_numba_nor_scipy_stats():
         "assert not {'numba', 'scipy.stats'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("low", "by_round", "wanted"), [
+    (1.9, [2.5, 4.0, 4.1, 6.2], 2.4), (2.6, [2.5, 4.0], 2.6), (1.9, [2.3, 4.0], 1.9), (1.9, [], 1.9), (1.9, [None, 4.0], 2.4),
+    (None, [2.5, 4.0], None),
+])  # fmt: skip
+def test_an_interval_that_is_stretched_beyond_its_rounds_begins_where_light_does(low, by_round, wanted):
+    made = not_beyond_light(Estimate(value=4.0, low=low, high=5.0, by_round=by_round), 2.4)
+    assert (made.low, made.value, made.high) == (wanted, 4.0, 5.0)
+    assert not_beyond_light(Estimate(value=4.0, low=low, high=5.0, by_round=by_round), 0.0).low == low

@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -101,6 +102,10 @@ def test_a_snapshot_of_all_groups_is_listed_once_it_is_whole_and_shows_its_insta
         assert client.write(0, b"b" * 3 * CHUNK) == 0
     with striped.client(b"volume@monday") as client:
         assert client.read(0, 3 * CHUNK) == b"a" * 3 * CHUNK
+    for number, member in enumerate(striped.members):  # What is kept for it is what all of them keep.
+        ((inner, (one, view)),) = member.kept.items()
+        member.kept[inner] = replace(one, kept_bytes=4096 << number), view
+    assert [one.kept_bytes for one in ask(striped.sockets, Show()).snapshots] == [4096 * 7]
     with pytest.raises(UsageError, match="There is a snapshot monday already"):
         ask(striped.sockets, Take("monday"))
     with pytest.raises(UsageError, match="48 bytes at most"):

@@ -17,7 +17,7 @@ def test_what_is_not_recorded_is_said_and_what_is_recorded_is_told(tmp_path):
     said = {"switch_pause_ns": 20_000_000, "copied_over_allocated": 1.01, "seconds": 6.0}
     moves = [
         {"miles": 150, "depth": 16, "role": role, "said": said, "while_ns_p50": 3e6, "before_ns_p50": 2e6}
-        for role in ("leads", "follows")
+        for role in ("leads", "follows", "passes")
     ]  # fmt: skip
     (tmp_path / "migrations.json").write_text(json.dumps({"moves": moves, "written_bytes": 128 << 20}))
     made = costs.table(tmp_path)

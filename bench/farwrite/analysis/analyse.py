@@ -236,6 +236,7 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
     completed = sum(item.completed for item in rounds)
     audits = [item.audit for item in mine if item.audit]
     lags = [item for item in rounds if item.lag is not None]
+    light_ns = light_ns_of(cell) if recording.lab.distance == "light" else 0.0
     result = CellResult(
         cell=cell.id,
         name=cell.name,
@@ -254,9 +255,9 @@ def cell_result(measured: Measured, recording: Recording, flushes: list[Flushes]
         rtt_ns_p99=measured.rtt.estimate(0.99),
         warmup_ns=max((sum(part.duration_ns for part in item.slices[:dropped]) for item in rounds), default=0),
         steady=measured.steadiness.steady,
-        response_ns_p50=latency(cell, measured.response, measured.late, 0.5),
-        response_ns_p99=latency(cell, measured.response, measured.late, 0.99),
-        response_ns_p999=latency(cell, measured.response, measured.late, 0.999),
+        response_ns_p50=not_beyond_light(latency(cell, measured.response, measured.late, 0.5), light_ns),
+        response_ns_p99=not_beyond_light(latency(cell, measured.response, measured.late, 0.99), light_ns),
+        response_ns_p999=not_beyond_light(latency(cell, measured.response, measured.late, 0.999), light_ns),
         service_ns_p50=measured.service.estimate(0.5),
         wait_ns_p99=latency(cell, measured.wait, measured.late, 0.99),
         late_ns_p99=measured.late.estimate(0.99),
@@ -357,9 +358,22 @@ def withheld(measured: Measured, asked_rtt_ns: float, rtt_ns: float) -> list[Rea
     return found
 
 
+def light_ns_of(cell: Cell) -> float:
+    """What light takes for the round trips that a write of this cell waits for; 0: for none."""
+    return float(PROMISES[cell.protocol].trips * waited_rtt_ns(cell))
+
+
+def not_beyond_light(estimate: Estimate, light_ns: float) -> Estimate:
+    """The same with an interval that begins where light does, if each round did: from few rounds it is stretched beyond them."""
+    known = [value for value in estimate.by_round if value is not None]
+    if estimate.low is None or estimate.low >= light_ns or min(known, default=0.0) < light_ns:
+        return estimate
+    return msgspec.structs.replace(estimate, low=light_ns)
+
+
 def faster_than_light(measured: Measured) -> Reason | None:
     """Why the latency of a protocol that waits for its peer can be none: light takes longer, by more than a link may be off."""
-    light_ns = float(PROMISES[measured.cell.protocol].trips * waited_rtt_ns(measured.cell))
+    light_ns = light_ns_of(measured.cell)
     median_ns = measured.response.quantile(0.5)
     return reasons.faster_than_light(median_ns, light_ns) if median_ns < light_ns - tolerance_ns(light_ns) else None
 

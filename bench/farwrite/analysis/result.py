@@ -16,6 +16,7 @@ ANALYSIS_VERSION = 4
 
 LINK_ERROR_SHARE_MAX = 0.05  # of a limit: what the link may be off by, and a verdict still rest on it
 ROUNDS_MIN = 3  # Below this no verdict rests on rounds: Student's t of two is 12.7, and two alike look as if nothing varied.
+EFFICIENCY_MAX = 1.5  # However wide its interval: a floor that is beaten by so much is none.
 LATE_SHARE_MAX = 0.05  # of a latency that no limit is given for: what of it may be the generator's lateness
 
 Verdict = Literal["pass", "fail", "unknown"]
@@ -163,8 +164,9 @@ def unknown_because(estimate: Estimate) -> list[Reason]:
 
 
 def beaten_doubt(efficiency: Estimate) -> Reason | None:
-    """Why an efficiency is none: the whole interval lies above 1, which nothing that waits for its floor can reach."""
-    if efficiency.value is None or efficiency.low is None or efficiency.low <= 1:
+    """Why an efficiency is none: the whole interval lies above 1, which nothing that waits for its floor can reach, or the value
+    lies so far above it that the interval only says how unsteady that floor was."""
+    if efficiency.value is None or efficiency.low is None or (efficiency.low <= 1 and efficiency.value <= EFFICIENCY_MAX):
         return None
     return reasons.floor_beaten()
 

@@ -72,7 +72,7 @@ class Keeper:
         self.record = record_of(path)
         self.is_moving = False
         self.pool = ThreadPoolExecutor(len(members), "snapshots")
-        self.kept_bytes: dict[str, int] = {}
+        self.kept_bytes: dict[Path, dict[str, int]] = {}  # by group and snapshot there, as it was told last
 
     def at_all(self, request: Take | Delete | Show, limit_s: float) -> list[FarwriteError]:
         """Ask every group at once; the refusals."""
@@ -82,7 +82,7 @@ class Keeper:
                 answer = ask(member, request, limit_s)
             except FarwriteError as refusal:
                 return refusal
-            self.kept_bytes[str(member)] = sum(found.kept_bytes for found in answer.snapshots)
+            self.kept_bytes[member] = {found.name: found.kept_bytes for found in answer.snapshots}
             return None
 
         return [refusal for refusal in self.pool.map(one, self.members) if refusal is not None]
@@ -136,10 +136,17 @@ class Keeper:
                         ask(member, Delete(found.name), TAKE_S)
 
     def snapshots(self) -> list[Snapshot]:
+        """Those that are whole, with what all groups keep for each now."""
+        self.at_all(Show(), TAKE_S)
+        return self.listed()
+
+    def listed(self) -> list[Snapshot]:
+        """The same without asking anybody."""
         return [self.shown(one) for one in self.record.taken]
 
     def shown(self, one: Taken) -> Snapshot:
-        return Snapshot(one.name, one.number, one.taken_ns, True, 0)
+        kept_bytes = sum(self.kept_bytes.get(member, {}).get(one.inner, 0) for member in self.members)
+        return Snapshot(one.name, one.number, one.taken_ns, True, kept_bytes)
 
     def found(self, name: str) -> Taken | None:
         return next((one for one in self.record.taken if one.name == name), None)
@@ -226,7 +233,7 @@ class Doors:
         self.router, self.keeper = router, keeper
 
     def exports(self) -> tuple[Export, ...]:
-        return exports_of(self.router.size_bytes, self.keeper.snapshots(), "the replicated volume, striped")
+        return exports_of(self.router.size_bytes, self.keeper.listed(), "the replicated volume, striped")
 
     def adopt(self, connection: socket.socket, chosen: Chosen) -> None:
         inner = {one.number: one.inner for one in self.keeper.record.taken}
