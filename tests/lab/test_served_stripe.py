@@ -82,7 +82,7 @@ def test_a_group_moves_behind_its_router_under_a_writer_who_never_reconnects(pla
     done("volume", "create", "db", "--size", str(CHUNK), "--level", "10", "--groups", "1", "--pool", san, "--json")
     done("volume", "create", "log", "--size", str(MIB), "--level", "10", "--pool", san, "--json")
     first, second = sorted(nodes_of(san, "db.0")), sorted({"a", "b", "c", "d"} - nodes_of(san, "db.0"))
-    to = {number: ["--to", ",".join(second if number % 2 else first), "--pool", san] for number in range(1, 9)}
+    to = {number: ["--to", ",".join(second if number % 2 else first), "--pool", san] for number in (1, 2)}
     db = doors / "db" / "volume.sock"
     with serving(san, doors) as served:
         assert_refused(farwrite("migrate", "log", "--by", "passes", *to[1]), "has no router")
@@ -105,29 +105,29 @@ def test_a_group_moves_behind_its_router_under_a_writer_who_never_reconnects(pla
             assert members(san) == ["db.1", "log"] and sorted(nodes_of(san, "db.1")) == second
             said = done("migrate", "db.1", "--by", "snapshot", *to[2])
             assert "db.1 is now db.0 on " in said and "2 passes, the last one while clients waited" in said
-            again = [done("migrate", "db", "--by", "snapshot", *to[number], "--json", "-q") for number in (3, 4)]
-            assert moved["end_ns"] < again[0]["begin_ns"] < again[0]["end_ns"] < again[1]["begin_ns"], "an earlier one's figures"
+            again = done("migrate", "db", "--by", "snapshot", *to[1], "--json", "-q")
+            assert again["replica"] == moved["replica"] and again["begin_ns"] > moved["end_ns"], "an earlier one's figures"
             assert writer.client is client, "the writer had to connect again"
         assert lost(writer, db) == []
     # Over a link on which a move takes long. Given up, by Ctrl-C, it stays where it is.
     with serving(san, doors, "--rate", "50mbit") as served, writing(db) as writer:
         until(lambda: writer.number > 5, "no write was answered")
         client = writer.client
-        with moving(san, to[1]) as given_up:
+        with moving(san, to[2]) as given_up:
             given_up.send_signal(signal.SIGINT)
             assert "given up" in given_up.communicate()[1] and given_up.returncode == 130
-        until(lambda: members(san) == ["db.0", "log"], "what was given up is not gone")
+        until(lambda: members(san) == ["db.1", "log"], "what was given up is not gone")
         number = writer.number
         until(lambda: writer.number > number + 100, "writes do not go on")
         assert writer.client is client, "the writer had to connect again"
         # Everything is killed while it moves.
-        with moving(san, to[1]) as cut_off:
+        with moving(san, to[2]) as cut_off:
             served.process.kill()
             served.process.wait()
             assert cut_off.communicate()[0] == ""
     with serving(san, doors):
         assert lost(writer, db) == []
-        assert members(san) == ["db.0", "log"] and {path.name for path in (san / "nodes").glob("*/db.*")} == {"db.0"}
+        assert members(san) == ["db.1", "log"] and {path.name for path in (san / "nodes").glob("*/db.*")} == {"db.1"}
 
 
 def assert_together(first, second):
