@@ -127,6 +127,8 @@ class Mover:
     def one_pass(self) -> None:
         """Copy what changed since the pass before, beside the writes."""
         self.check_cancelled()
+        if not self.moved.took_ns:
+            self.tell("all of it is copied, beside the writes.")
         begin_ns = time.monotonic_ns()
         copied = self.copier(self.asked, self.check_cancelled).copy()
         self.note(copied)
@@ -158,7 +160,12 @@ class Mover:
         self.moved.hold_end_ns = time.monotonic_ns()
 
     def copier(self, asked: Asked, check: Callable[[], None]) -> Copier:
-        return Copier(self.source, self.destination, asked, self.tell, check)
+        return Copier(self.source, self.destination, asked, self.tell_of_copy, check)
+
+    def tell_of_copy(self, said: str) -> None:
+        """What a copy says, but for what is about its snapshot, whose name nobody gave."""
+        if not said.startswith(f"{PREFIX}-"):
+            self.tell(said)
 
     def note(self, copied: Copied) -> None:
         self.moved.copied_bytes.append(copied.shipped_bytes)

@@ -177,7 +177,8 @@ class Keeper:
             if self.is_moving:
                 raise UsageError("A group of this volume moves already.")
             if self.record.taken:
-                raise UsageError(f"Snapshots do not move with a group: delete {self.record.taken[0].name} and the others before.")
+                names = ", ".join(one.name for one in self.record.taken)
+                raise UsageError(f"Snapshots do not move with a group: delete those of this volume before ({names}).")
             if not 0 <= group < len(self.members):
                 raise UsageError(f"This volume has no group {group}.")
             if to in self.members:

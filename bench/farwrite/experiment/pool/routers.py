@@ -127,7 +127,7 @@ class RouterProcesses:
                 continue
             status = f"striped over {stripe.groups}" if one.made is not None else "its router is started again"
             if (moving := self.moves.under_way.get(stripe.name)) is not None:
-                status += f", {moving.old} moves to {moving.figures.node} ({moving.figures.doing or 'its first pass'})"
+                status += f", {moving.old} moves to {moving.figures.node} ({moving.figures.doing or 'it begins'})"
             uri = Place(str(one.directory / FOLLOWS)).uri
             found[stripe.name] = {"leader": ROUTER, "sockets": str(one.directory), "uri": uri, "status": status}
         return found
