@@ -133,10 +133,11 @@ def test_where_one_cannot_take_it_nobody_has_it(volumes, which, monkeypatch):
 
 
 def test_one_that_takes_too_long_has_it_neither_and_clients_wait_no_longer_than_they_may(volumes, monkeypatch):
-    monkeypatch.setattr(control, "PAUSED_S", 0.3)
-    good, may_go = volumes[2].take_snapshot, threading.Event()
+    monkeypatch.setattr(control, "PAUSED_S", 1.0)
+    good, is_asked, may_go = volumes[2].take_snapshot, threading.Event(), threading.Event()
 
     def late(name):
+        is_asked.set()
         may_go.wait(LIMIT_S)
         return good(name)
 
@@ -152,13 +153,15 @@ def test_one_that_takes_too_long_has_it_neither_and_clients_wait_no_longer_than_
 
         thread = threading.Thread(target=attempt)
         thread.start()
+        while not is_asked.is_set() and thread.is_alive():
+            time.sleep(0.001)
         seen, until_s = written[0], time.monotonic() + LIMIT_S
         while written[0] < seen + 5:  # While one of them takes it still.
             assert time.monotonic() < until_s, "clients wait as long as that lasts"
             time.sleep(0.001)
         may_go.set()
         thread.join(LIMIT_S)
-    assert len(refusals) == 1 and "Clients wait no longer" in refusals[0]
+    assert len(refusals) == 1 and "The snapshot x is not taken" in refusals[0]
     assert not any(volume.kept for volume in volumes)
 
 
