@@ -129,7 +129,28 @@ def test_where_one_cannot_take_it_nobody_has_it(volumes, which, monkeypatch):
         while written[0] < seen + 2:
             assert time.monotonic() < until_s, "writes do not go on"
             time.sleep(0.001)
-    assert not any(volume.kept or volume.pauses for volume in volumes)
+    assert_left(volumes, [])
+
+
+def assert_left(volumes, having):
+    """Nobody waits, and only these volumes have a snapshot: what the others took they delete once the caller has hung up."""
+    until_s = time.monotonic() + LIMIT_S
+    while [one for one in volumes if one.kept] != having or any(one.pauses for one in volumes):
+        assert time.monotonic() < until_s
+        time.sleep(0.001)
+
+
+def test_somebody_elses_snapshot_of_this_name_that_came_meanwhile_stays(volumes, monkeypatch):
+    good = volumes[1].paused
+
+    def paused(limit_s):
+        volumes[1].take_snapshot("x")
+        return good(limit_s)
+
+    monkeypatch.setattr(volumes[1], "paused", paused)
+    with pytest.raises(UnfitError, match="There is a snapshot x already"):
+        take_together(places(volumes), "x")
+    assert_left(volumes, [volumes[1]])
 
 
 def test_one_that_takes_too_long_has_it_neither_and_clients_wait_no_longer_than_they_may(volumes, monkeypatch):
@@ -162,7 +183,7 @@ def test_one_that_takes_too_long_has_it_neither_and_clients_wait_no_longer_than_
         may_go.set()
         thread.join(LIMIT_S)
     assert len(refusals) == 1 and "The snapshot x is not taken" in refusals[0]
-    assert not any(volume.kept for volume in volumes)
+    assert_left(volumes, [])
 
 
 def talk_to(volume, *requests):

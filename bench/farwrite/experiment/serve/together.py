@@ -58,14 +58,16 @@ def take_together(volumes: Sequence[Path], name: str) -> Together:
     with ThreadPoolExecutor(len(volumes), "snapshots") as pool:
         answers = at_all(pool, volumes, lambda place: ask(place, Show()))
         check_new(volumes, answers, name)
+        taken: list[Answer] = []
         begin_s = time.monotonic()
         try:
             with ExitStack() as stack:
                 connections = [stack.enter_context(contextlib.closing(one)) for one in at_all(pool, volumes, call)]
                 for request in (Pause(), Take(name), Show()):
                     answers = at_all(pool, connections, lambda one, request=request: asked(one, request))  # type: ignore[misc]
+                    taken = answers if isinstance(request, Take) else taken
         except BaseException as failure:
-            raise_with(failure, forget(pool, volumes, name), name)
+            raise_with(failure, forget(pool, volumes, taken, name), name)
         pause_s = time.monotonic() - begin_s
     return Together([next(one for one in answer.snapshots if one.name == name) for answer in answers], pause_s)
 
@@ -101,12 +103,16 @@ def at_all(pool: ThreadPoolExecutor, those: Sequence[T], work: Callable[[T], S])
     raise failures[0]
 
 
-def forget(pool: ThreadPoolExecutor, volumes: Sequence[Path], name: str) -> list[Path]:
-    """Delete it wherever it was taken; where it is not known to be gone."""
+def forget(pool: ThreadPoolExecutor, volumes: Sequence[Path], taken: Sequence[Answer], name: str) -> list[Path]:
+    """Delete what all have taken, and nobody else's of this name; where it is not known to be gone. What only some have taken
+    they delete themselves, once we have hung up."""
 
-    def one(place: Path) -> bool:
+    def one(asked_of: tuple[Path, Answer]) -> bool:
+        place, answer = asked_of
+        ours = {(found.sequence, found.taken_ns) for found in answer.snapshots if found.name == name}
         try:
-            if any(found.name == name for found in ask(place, Show()).snapshots):
+            listed = [found for found in ask(place, Show()).snapshots if found.name == name]
+            if any((found.sequence, found.taken_ns) in ours for found in listed):
                 ask(place, Delete(name))
         except UsageError:  # It deleted it itself.
             return True
@@ -114,7 +120,8 @@ def forget(pool: ThreadPoolExecutor, volumes: Sequence[Path], name: str) -> list
             return False
         return True
 
-    return [place for place, is_gone in zip(volumes, pool.map(one, volumes), strict=True) if not is_gone]
+    asked_of = list(zip(volumes, taken, strict=False))
+    return [place for (place, _), is_gone in zip(asked_of, pool.map(one, asked_of), strict=True) if not is_gone]
 
 
 def raise_with(failure: BaseException, left: Sequence[Path], name: str) -> NoReturn:
