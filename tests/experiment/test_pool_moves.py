@@ -19,7 +19,6 @@ from test_pool_steps import (  # noqa: F401  (small: for every test here)
 )
 
 from farwrite.base.errors import UnfitError, UsageError
-from farwrite.experiment.pool import moves as pool_moves
 from farwrite.experiment.pool.control import (
     Cancel,
     CreateVolume,
@@ -31,7 +30,7 @@ from farwrite.experiment.pool.control import (
 )
 from farwrite.experiment.pool.moves import GroupMoves
 from farwrite.experiment.pool.router_record import Record, record_of, save_record
-from farwrite.experiment.pool.steps import AtRest, NotNowError, create, opened
+from farwrite.experiment.pool.steps import AtRest, NotNowError, Pool, create, opened
 from farwrite.experiment.serve.control import CancelMove, GroupMove, MoveGroup, ShowMove
 
 MIB = 1 << 20
@@ -251,7 +250,7 @@ def test_a_move_that_is_killed_between_any_two_steps_leaves_one_home(tmp_path, m
         pool, group = new_pool(place)
         with monkeypatch.context() as patch:
             instants = Instants(patch, at)
-            for owner, name in ((FakeRouter, "ask"), (pool_moves.GroupMoves, "delete")):
+            for owner, name in ((FakeRouter, "ask"), (Pool, "settle_homes")):
                 patch.setattr(owner, name, instants.counted(getattr(owner, name)))
             group = served(pool, group)
             try:

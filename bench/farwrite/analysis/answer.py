@@ -240,9 +240,8 @@ def measured_reach(cells: Sequence[CellResult], budget_ns: float, why: str, inte
             return f"{budget} do not hold at {min(broken_at):.4g} miles at {label}, the nearest measured"
     doubted = (item for item in cells if item.latency_doubts and item.response_ns_p50.value is not None)
     withheld = next((str(item.latency_doubts[0]) for item in doubted), "")
-    first = (withheld, why) if why == str(unsound()) else (why, withheld)  # What its cells lack says more.
-    reason = first[0] or first[1] or "fewer than three distances, and none decides"
-    return f"how far {budget} hold is unknown: {reason}"
+    doubt = withheld if why == str(unsound()) else ""  # What its cells lack says more.
+    return f"how far {budget} hold is unknown: {doubt or why or withheld or 'fewer than three distances, and none decides'}"
 
 
 def trips_line(prefix: str, cells: Sequence[CellResult], analysis: Analysis) -> Line | None:

@@ -142,18 +142,12 @@ class GroupMoves:
                 note(moving.figures, state)
                 if not state.is_over:
                     continue
-            self.pool.adopt_homes(stripe)
+            self.pool.settle_homes(stripe, group)
             if stripe.members()[moving.group] == moving.new:
                 moving.figures.whole_ns = moving.figures.whole_ns or time.time_ns()
-                self.delete(moving.old, group)
                 self.end(moving, "")
             else:
-                self.delete(moving.new, group)
                 self.end(moving, state.refusal if state is not None else "Its router ended before the switch.")
-
-    def delete(self, name: str, group: Group | AtRest) -> None:
-        if any(volume.name == name for volume in self.pool.document.volumes):
-            self.pool.delete_volume(name, group)
 
     def end(self, moving: Moving, failure: str) -> None:
         moving.figures.doing, moving.figures.failure, moving.figures.end_ns = "", failure, time.time_ns()

@@ -517,11 +517,8 @@ class Pool:
                 self.finish_deleting_stripe(stripe, AtRest())
                 said.append(f"volume {stripe.name} was {was}, and is gone.")
                 continue
-            self.adopt_homes(stripe)
-            for volume in [one for one in self.document.volumes if one.part_of == stripe.name]:
-                if volume.name not in stripe.members():
-                    self.delete_volume(volume.name, AtRest())
-                    said.append(f"volume {volume.name} was where a group had been, or was to be, and is gone.")
+            gone = self.settle_homes(stripe, AtRest())
+            said += [f"volume {name} was where a group had been, or was to be, and is gone." for name in gone]
             wrong = [volume for volume in self.members_of(stripe) if volume.level != stripe.level]
             for volume in wrong:
                 volume.level = stripe.level
@@ -534,8 +531,21 @@ class Pool:
         names = stripe.members()
         return [volume for volume in self.document.volumes if volume.name in names]
 
+    def parts_of(self, stripe: Stripe) -> list[Volume]:
+        """Its members, and what a group moves to or has moved from."""
+        return [volume for volume in self.document.volumes if volume.part_of == stripe.name]
+
+    def settle_homes(self, stripe: Stripe, group: Group | AtRest) -> list[str]:
+        """Groups are where the router's record says, and from now on the document says it too; what is no group's home is gone.
+        The names of those."""
+        self.adopt_homes(stripe)
+        gone = [volume.name for volume in self.parts_of(stripe) if volume.name not in stripe.members()]
+        for name in gone:
+            self.delete_volume(name, group)
+        return gone
+
     def adopt_homes(self, stripe: Stripe) -> None:
-        """Where groups are that have moved is decided by the router's record; from now on the document says it too."""
+        """The document says of each group where the router's record has it."""
         homes = record_of(self.record_of(stripe)).homes
         members = [homes.get(group, member) for group, member in enumerate(stripe.members())]
         known = {volume.name for volume in self.document.volumes}
@@ -552,7 +562,7 @@ class Pool:
     def finish_deleting_stripe(self, stripe: Stripe, group: Group | AtRest) -> None:
         """Its members are gone, and then it is."""
         stripe.state = "deleting"
-        for volume in [one for one in self.document.volumes if one.part_of == stripe.name]:  # Those that a group moves to, too.
+        for volume in self.parts_of(stripe):
             self.delete_volume(volume.name, group)
         self.record_of(stripe).unlink(missing_ok=True)
         if stripe in self.document.stripes:  # What was never written down is not there any more.
