@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ...base.errors import FarwriteError, UsageError
-from ...base.units import format_size
 from ..serve.control import CancelMove, GroupMove, MoveGroup, Request, ShowMove
 from . import placement, verbs
 from .document import VOLUMES_MAX, Stripe, Volume
@@ -170,13 +169,9 @@ def check_nodes(pool: Pool, source: Volume, to: Sequence[str]) -> None:
         raise UsageError(
             f"--to {','.join(to)}: volume {source.name} has level {source.level}, so all of it takes {source.wanted} nodes."
         )
-    allocated, room = pool.allocated(), pool.room()
-    needed = placement.taken_by(source, max(allocated.get((source.name, copy.node), 0) for copy in source.copies))
-    for node in nodes:
-        if node.is_leaving:
-            raise UsageError(f"Node {node.name} is being removed: choose another one.")
-        if room[node.name].free_bytes < needed:
-            free = format_size(room[node.name].free_bytes)
-            raise UsageError(f"Node {node.name} has {free} free, and this copy needs {format_size(needed)}.")
+    if leaving := next((node.name for node in nodes if node.is_leaving), ""):
+        raise UsageError(f"Node {leaving} is being removed: choose another one.")
+    allocated = pool.allocated()
+    pool.check_room(source, to, max(allocated.get((source.name, copy.node), 0) for copy in source.copies))
     placement.check_sites(pool.document, source, [node.site for node in nodes])
 

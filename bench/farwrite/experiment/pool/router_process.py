@@ -19,6 +19,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from ...base.errors import FarwriteError, UnfitError, UsageError
 from ...engine.control import Address
 from ...engine.frontend import nbd_door
@@ -108,7 +110,7 @@ class Keeper:
                 if refusals:
                     raise refusals[0]
                 made = Taken(name, inner, self.record.last + 1, taken_ns, pause_ns)
-                self.save(Record(made.number, [*self.record.taken, made], self.record.homes))
+                self.save(replace(self.record, last=made.number, taken=[*self.record.taken, made]))
             except BaseException:
                 self.at_all(Delete(inner), TAKE_S)
                 raise
@@ -120,7 +122,7 @@ class Keeper:
             one = self.found(name)
             if one is None:
                 raise UsageError(f"There is no snapshot {name}.")
-            self.save(Record(self.record.last, [other for other in self.record.taken if other is not one], self.record.homes))
+            self.save(replace(self.record, taken=[other for other in self.record.taken if other is not one]))
             if refusals := self.at_all(Delete(one.inner), TAKE_S):
                 LOG.warning("what a group keeps for snapshot %s is deleted later: %s", name, refusals[0])
 
@@ -218,7 +220,7 @@ class GroupSwitch:
         keeper = self.keeper
         with keeper.lock:
             try:
-                keeper.save(Record(keeper.record.last, keeper.record.taken, keeper.record.homes | {self.group: self.to.name}))
+                keeper.save(replace(keeper.record, homes=keeper.record.homes | {self.group: self.to.name}))
             except BaseException:
                 keeper.router.state.at[0].stop = 1  # Whether it is on the disk is unknown: it is read when the router starts.
                 keeper.router.wake()

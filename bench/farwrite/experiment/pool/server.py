@@ -167,7 +167,8 @@ class PoolServer:
         patience = self.patience.setdefault(volume.name, Patience())
         if time.monotonic() < patience.until_s or volume.name not in self.groups.served:
             return False
-        if not may_begin(volume, self.under_way(), self.groups.leads_on()):
+        is_to_be_made = any(copy.state == "making" for copy in volume.copies)
+        if is_to_be_made and not may_begin(volume, self.under_way(), self.groups.leads_on()):
             self.groups.note_doing(volume, "waits until a node has another copy whole")
             return False
         try:

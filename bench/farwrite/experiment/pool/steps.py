@@ -407,11 +407,15 @@ class Pool:
                 f"With its copy on {source.node} moved to {to}, volume {name} would have none at site "
                 f"{', '.join(sorted(now - others))}: move another copy (--from), or choose a node of that site."
             )
-        allocated = self.allocated()
-        free, needed = self.room()[to].free_bytes, placement.taken_by(volume, allocated.get((name, source.node), 0))
-        if free < needed:
-            raise UsageError(f"Node {to} has {format_size(free)} free, and this copy needs {format_size(needed)}.")
+        self.check_room(volume, [to], self.allocated().get((name, source.node), 0))
         return self.begin_copy(volume, to, source.replica)
+
+    def check_room(self, volume: Volume, to: Sequence[str], allocated_bytes: int) -> None:
+        """UsageError where one of these nodes has no room for a copy of which so much is written."""
+        room, needed = self.room(), placement.taken_by(volume, allocated_bytes)
+        for name in to:
+            if (free := room[name].free_bytes) < needed:
+                raise UsageError(f"Node {name} has {format_size(free)} free, and this copy needs {format_size(needed)}.")
 
     def best_source(self, volume: Volume, to: StorageNode) -> Copy:
         """The copy that goes when nobody says which: one of the same site, and of those the one on the fullest node."""
